@@ -1,0 +1,27 @@
+"""The value every source yields and every later stage reads: one picture with one caption."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One image with one caption, as a source hands it over: nothing cleaned, nothing decoded.
+
+    `image` is a file that may be absent or broken, or the encoded bytes themselves; preparation finds out.
+    `article` names the publication (or patient) the image came from: rows that share it may never be
+    split between training and validation. `labels` maps a label's name (modality, organ, ...) to its value.
+    """
+
+    id: str
+    image: Path | bytes
+    caption: str
+    split: str
+    article: str
+    licence: str = ""
+    concepts: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    source: str = ""
