@@ -13,7 +13,8 @@ class Pair:
 
     `image` is a file that may be absent or broken, or the encoded bytes themselves; preparation finds out.
     `article` names the publication (or patient) the image came from: rows that share it may never be
-    split between training and validation. `labels` maps a label's name (modality, organ, ...) to its value.
+    split between training and validation. `concepts` are UMLS identifiers and `semantic_types` the names of their
+    types. `labels` maps a label's name (modality, organ, ...) to its value.
     """
 
     id: str
@@ -23,5 +24,17 @@ class Pair:
     article: str
     licence: str = ""
     concepts: tuple[str, ...] = ()
+    keywords: tuple[str, ...] = ()
+    semantic_types: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A row that did not become a pair, with the reason under which it is counted."""
+
+    id: str
+    split: str
+    reason: str
+    detail: str = ""

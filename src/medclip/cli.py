@@ -1,0 +1,240 @@
+"""The command line: one typed value per command; each stage is imported when it runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.markup import escape
+
+from medclip import NOT_CLINICAL, backend
+from medclip.errors import UserError, WorkError
+from medclip.progress import console
+from medclip.tables import show_dataset, show_hits, show_retrieval
+
+Positional = tyro.conf.Positional
+
+
+@dataclass(frozen=True)
+class Quickstart:
+    """Synthetic phantoms -> prepare -> train -> evaluate -> index -> app. No download; minutes on a laptop."""
+
+    out: Path = Path("runs/quickstart")
+    """Folder for everything it makes."""
+    app: bool = True
+    """End by serving the app; --no-app stops before."""
+    seed: int = 0
+    """Seed of the phantoms and of training."""
+
+    def run(self) -> None:
+        from medclip.quickstart import quickstart
+
+        quickstart(self.out, self.app, self.seed)
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Turn a source of image-caption pairs into a prepared data set; every dropped row is counted by reason."""
+
+    source: Positional[str]
+    """A ROCO folder (SPLIT/radiology/captions.txt, images/, ...), or phantoms[:COUNT] for synthetic pictures."""
+    out: Path
+    """The data set's new folder; an unfinished one is continued."""
+    side: int = 256
+    """Shorter side of the stored pictures, in pixels; smaller ones are kept as they are."""
+    limit: int | None = None
+    """Take the first rows of each split only, for trying things."""
+    seed: int = 0
+    """Seed of the phantoms."""
+
+    def run(self) -> None:
+        from medclip.data.prepare import prepare
+
+        show_dataset(prepare(self.source, self.out, self.side, self.limit, self.seed), self.out)
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train both towers from scratch; keeps the model of the best validation recall in RUN/model."""
+
+    data: Path
+    """A prepared data set with the splits train and validation."""
+    out: Path
+    """The run's new folder."""
+    preset: Literal["tiny", "small"] = "small"
+    """tiny: 64 px, 4+3 layers of width 128. small: 128 px, 6+4 layers of width 256."""
+    steps: int | None = None
+    """Optimizer steps; takes the place of --epochs."""
+    epochs: float = 30.0
+    """Passes over the training split."""
+    batch: int = 128
+    """Pairs per step; every other pair of the batch is a negative."""
+    lr: float = 1e-3
+    """Peak learning rate, after warm-up and before cosine decay."""
+    seed: int = 0
+    """Seed of weights, order and augmentation."""
+    limit: int | None = None
+    """Train on the first pairs only, for trying things."""
+    resume: bool = False
+    """Go on with the killed run in --out, with the same settings."""
+
+    def run(self) -> None:
+        from medclip.data.shards import Split
+        from medclip.train.loop import train
+        from medclip.train.recipe import Recipe
+
+        if self.batch < 2 or self.epochs <= 0 or (self.steps is not None and self.steps < 1):
+            raise UserError("--batch must be at least 2, --steps at least 1 and --epochs above 0.")
+        steps = self.steps or max(1, round(self.epochs * len(Split(self.data, "train", self.limit)) / self.batch))
+        recipe = Recipe(self.preset, steps, self.batch, self.lr, self.seed)
+        best = train(self.data, self.out, recipe, limit=self.limit, resume=self.resume)
+        console.print(
+            f"kept step {best['step']}: R@1 {best['R@1']:.1%}  R@5 {best['R@5']:.1%}  R@10 {best['R@10']:.1%} "
+            f"(validation, both ways, pool of {best['pool']}); see {self.out}/curves.png"
+        )
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """R@1, R@5, R@10 and median rank both ways over a stated pool, with 95 % intervals; left against right."""
+
+    model: Path
+    """A model folder or a run."""
+    data: Path
+    """A prepared data set."""
+    split: str | None = None
+    """Which split; left out: validation, or the only one."""
+    out: Path | None = None
+    """Folder for results.json."""
+    seed: int = 0
+    """Seed of the bootstrap."""
+    limit: int | None = None
+    """The first pairs only: a smaller pool, and so higher numbers."""
+
+    def run(self) -> None:
+        from medclip.evaluate.retrieval import evaluate_retrieval
+
+        results = evaluate_retrieval(self.model, self.data, self.split, self.out, self.seed, self.limit)
+        show_retrieval(results)
+
+
+@dataclass(frozen=True)
+class IndexCommand:
+    """Embed every picture of a split into a folder that `medclip search` and `medclip app` open."""
+
+    model: Path
+    """A model folder or a run."""
+    data: Path
+    """A prepared data set."""
+    out: Path
+    """The index's new folder."""
+    split: str | None = None
+    """Which split; left out: validation, or the only one."""
+    limit: int | None = None
+    """The first pairs only."""
+
+    def run(self) -> None:
+        from medclip.search.index import build_index
+
+        count = build_index(self.model, self.data, self.out, self.split, self.limit)
+        console.print(f"{count} pictures in {self.out}")
+
+
+@dataclass(frozen=True)
+class Search:
+    """Find pictures by words or by a picture; best first. A table on a terminal, JSON lines when piped."""
+
+    index: Path
+    """An index folder."""
+    query: Positional[str | None] = None
+    """What to look for, for example "pleural effusion"."""
+    image: Path | None = None
+    """A picture to look for, in place of words."""
+    k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 5
+    """Number of hits."""
+    model: Path | None = None
+    """The model that made the index, where it has moved."""
+
+    def run(self) -> None:
+        from medclip.search.index import Index
+        from medclip.search.query import search
+
+        if (self.query is None) == (self.image is None):
+            raise UserError('give either a query ("pleural effusion") or --image FILE.')
+        if self.k < 1:
+            raise UserError("--k must be at least 1.")
+        hits = search(Index(self.index), self.query if self.image is None else self.image, self.k, self.model)
+        if not sys.stdout.isatty():
+            for hit in hits:
+                row = {"id": hit.id, "score": round(hit.score, 6), "caption": hit.caption}
+                print(json.dumps({**row, "article": hit.article, "licence": hit.licence}, ensure_ascii=False))
+            return
+        show_hits(hits)
+
+
+@dataclass(frozen=True)
+class App:
+    """Serve the search app (Streamlit) for an index, on this machine only."""
+
+    index: Path
+    """An index folder."""
+    port: int = 8501
+    """Port on 127.0.0.1."""
+
+    def run(self) -> None:
+        from medclip.serve.launch import launch
+
+        launch(self.index, self.port)
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a model."""
+
+    kind: Annotated[Retrieval, tyro.conf.subcommand("retrieval")]
+
+    def run(self) -> None:
+        self.kind.run()
+
+
+Command = (
+    Annotated[Quickstart, tyro.conf.subcommand("quickstart")]
+    | Annotated[Prepare, tyro.conf.subcommand("prepare")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[IndexCommand, tyro.conf.subcommand("index")]
+    | Annotated[Search, tyro.conf.subcommand("search")]
+    | Annotated[App, tyro.conf.subcommand("app")]
+)
+
+
+def main() -> None:
+    """Run one command. Exit codes: 0 done, 1 the work failed, 2 the command was wrong."""
+    backend.start()
+    command = tyro.cli(
+        Command,
+        prog="medclip",
+        description=f"From radiology image-caption pairs to a measured, searchable CLIP model. {NOT_CLINICAL}",
+        config=(tyro.conf.OmitSubcommandPrefixes,),
+    )
+    try:
+        command.run()
+    except UserError as error:
+        _stop(str(error), 2)
+    except (WorkError, OSError) as error:
+        _stop(str(error), 1)
+    except KeyboardInterrupt:
+        _stop("stopped by the keyboard; a training run goes on with --resume.", 1)
+
+
+def _stop(sentence: str, code: int) -> None:
+    console.print(f"[bold]medclip:[/bold] {escape(sentence)}", soft_wrap=True)
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()

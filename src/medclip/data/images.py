@@ -1,0 +1,97 @@
+"""Pictures: decoded once in preparation, fitted to a model's square as its folder says."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+MAX_PIXELS = 100_000_000  # a full mammogram has about 30 million; more is a decompression bomb
+JPEG_QUALITY = 95
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP")
+_RESAMPLING = Image.Resampling.BICUBIC
+
+
+class ImageError(ValueError):
+    """A picture that cannot be used; its message is the reason under which it is counted."""
+
+
+def decode(image: Path | bytes) -> Image.Image:
+    """Decode wholly, upright, as mode L or RGB.
+
+    16-bit greys are scaled from their own range, transparency is laid on black, and a colour picture
+    whose channels are equal becomes grey. Raises ImageError ("image missing", "image unreadable",
+    "image over 100 million pixels").
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of damaged EXIF and of large sizes; both are handled
+            with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image, formats=FORMATS) as opened:
+                if opened.width * opened.height > MAX_PIXELS:
+                    raise ImageError("image over 100 million pixels")
+                opened.load()
+                return _plain(ImageOps.exif_transpose(opened))
+    except FileNotFoundError:
+        raise ImageError("image missing") from None
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+        if isinstance(error, ImageError):
+            raise
+        raise ImageError("image unreadable") from error
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(("I", "F")):
+        values = np.asarray(image, dtype=np.float64)
+        low, high = float(values.min()), float(values.max())
+        scaled = (values - low) * (255 / (high - low)) if high > low else np.zeros_like(values)
+        return Image.fromarray(np.rint(scaled).astype(np.uint8))
+    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
+        clear = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", clear.size, (0, 0, 0, 255)), clear)
+    if image.mode in ("1", "L"):
+        return image.convert("L")
+    colour = image.convert("RGB")
+    red, green, blue = colour.split()
+    grey = red.tobytes() == green.tobytes() == blue.tobytes()
+    return red if grey else colour
+
+
+def standardise(image: Path | bytes, side: int) -> tuple[bytes, int, int]:
+    """Encode as JPEG with the shorter side at most `side` (never enlarged) and no metadata.
+
+    Returns the bytes, width and height. Raises ImageError.
+    """
+    picture = decode(image)
+    shorter = min(picture.size)
+    if shorter > side:
+        picture = picture.resize(tuple(max(1, round(n * side / shorter)) for n in picture.size), _RESAMPLING)
+    out = io.BytesIO()
+    # A fresh image carries no EXIF, comment or profile: nothing identifying leaves preparation.
+    Image.frombytes(picture.mode, picture.size, picture.tobytes()).save(out, "JPEG", quality=JPEG_QUALITY)
+    return out.getvalue(), picture.width, picture.height
+
+
+def fit(image: Path | bytes, preprocessor: Mapping[str, Any]) -> np.ndarray:
+    """Pixels u8 (s, s, 3) as a Hugging Face `preprocessor_config.json` asks, before normalisation.
+
+    `size` is either {"shortest_edge": n} followed by a centre crop, or {"height": n, "width": n}.
+    """
+    picture = decode(image).convert("RGB")
+    size = preprocessor["size"]
+    if "shortest_edge" in size:
+        scale = size["shortest_edge"] / min(picture.size)
+        # transformers truncates the longer side; rounding it would shift the crop by a pixel
+        target = tuple(max(size["shortest_edge"], int(n * scale)) for n in picture.size)
+    else:
+        target = (size["width"], size["height"])
+    picture = picture.resize(target, Image.Resampling(preprocessor.get("resample", _RESAMPLING)))
+    if preprocessor.get("do_center_crop"):
+        width, height = preprocessor["crop_size"]["width"], preprocessor["crop_size"]["height"]
+        left, top = (picture.width - width) // 2, (picture.height - height) // 2
+        picture = picture.crop((left, top, left + width, top + height))
+    return np.asarray(picture)

@@ -1,0 +1,165 @@
+"""Any source of pairs to a prepared data set; every row that does not arrive is counted by its reason."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+from collections import Counter, deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from itertools import count, groupby, islice
+from pathlib import Path
+from typing import Any
+
+from medclip import NOT_CLINICAL, __version__
+from medclip.data.captions import MIN_CHARACTERS, clean_caption
+from medclip.data.images import ImageError, standardise
+from medclip.data.pairs import Dropped, Pair
+from medclip.data.phantoms import phantoms
+from medclip.data.roco import read_roco
+from medclip.data.shards import shard_report, write_shard
+from medclip.errors import UserError
+from medclip.files import claim, whole_file, write_json
+from medclip.progress import progress
+
+SHARD_PAIRS = 1024
+
+
+def open_source(source: str, seed: int) -> Iterator[Pair | Dropped]:
+    """Rows of SOURCE: a ROCO folder, or `phantoms[:COUNT]` for synthetic pictures with known truth."""
+    name, _, pairs = source.partition(":")
+    if name == "phantoms":
+        if pairs and not pairs.isdigit():
+            raise UserError(f"{source}: write phantoms:COUNT, for example phantoms:4000.")
+        return phantoms(int(pairs or 4000), seed)
+    folder = Path(source)
+    if not folder.is_dir():
+        raise UserError(f"{source} is neither a folder nor phantoms[:COUNT].")
+    return read_roco(folder)
+
+
+def prepare_row(row: Pair | Dropped, side: int) -> dict[str, Any] | Dropped:
+    """One row of the prepared form, or why there is none. Pure."""
+    if isinstance(row, Dropped):
+        return row
+    caption = clean_caption(row.caption)
+    if len(caption) < MIN_CHARACTERS:
+        return Dropped(row.id, row.split, f"caption under {MIN_CHARACTERS} characters")
+    try:
+        image, width, height = standardise(row.image, side)
+    except ImageError as error:
+        return Dropped(row.id, row.split, str(error), row.image.name if isinstance(row.image, Path) else "")
+    return {
+        "id": row.id,
+        "image": image,
+        "width": width,
+        "height": height,
+        "caption": caption,
+        "caption_original": row.caption,
+        "article": row.article,
+        "licence": row.licence,
+        "concepts": list(row.concepts),
+        "keywords": list(row.keywords),
+        "semantic_types": list(row.semantic_types),
+        "labels": list(row.labels.items()),
+        "source": row.source,
+        "sha256": hashlib.sha256(image).hexdigest(),
+    }
+
+
+def prepare_shard(rows: list[Pair | Dropped], path: Path, side: int) -> dict[str, Any]:
+    """Write the shard `path` of `rows` unless it is already there, whole and from the same rows. Idempotent."""
+    said = repr((__version__, side, [(r.id, r.caption) if isinstance(r, Pair) else r for r in rows]))
+    made_from = hashlib.sha256(said.encode()).hexdigest()
+    report = shard_report(path)
+    if report and report["made_from"] == made_from:
+        return report
+    made = [prepare_row(row, side) for row in rows]
+    kept = [row for row in made if not isinstance(row, Dropped)]
+    dropped = [[d.id, d.split, d.reason, d.detail] for d in made if isinstance(d, Dropped)]
+    report = {"file": path.name, "pairs": len(kept), "dropped": dropped, "made_from": made_from}
+    write_shard(path, kept, report)
+    return report
+
+
+def prepare(
+    source: str, out: Path, side: int = 256, limit: int | None = None, seed: int = 0, workers: int | None = None
+) -> dict[str, Any]:
+    """Prepare SOURCE into the folder `out` and return what `out/dataset.json` says.
+
+    `limit` keeps the first rows of each split. A killed preparation resumes at its first missing shard;
+    `dataset.json` is written last, so a folder without it is not yet a data set.
+    """
+    rows = open_source(source, seed)
+    rows = _first(_unique(rows), limit)
+    claim(out, "dataset.json")
+    reports: dict[str, list[dict[str, Any]]] = {}
+    workers = workers or os.cpu_count() or 1
+    context = multiprocessing.get_context("spawn")
+    waiting: deque[tuple[str, int, Future[dict[str, Any]]]] = deque()
+    with ProcessPoolExecutor(workers, mp_context=context) as pool, progress("prepare", None, "pairs") as advance:
+
+        def collect() -> None:
+            split, pairs, future = waiting.popleft()
+            reports.setdefault(split, []).append(future.result())
+            advance(pairs)
+
+        for split, number, chunk in _chunks(rows):
+            path = out / f"{split}-{number:05d}.arrow"
+            waiting.append((split, len(chunk), pool.submit(prepare_shard, chunk, path, side)))
+            if len(waiting) > 2 * workers:  # bounds what waits in memory, whatever the source's length
+                collect()
+        while waiting:
+            collect()
+    return _finish(out, source, side, seed, reports)
+
+
+def _chunks(rows: Iterator[Pair | Dropped]) -> Iterator[tuple[str, int, list[Pair | Dropped]]]:
+    for split, of_split in groupby(rows, key=lambda row: row.split):
+        for number in count():
+            if not (chunk := list(islice(of_split, SHARD_PAIRS))):
+                break
+            yield split, number, chunk
+
+
+def _unique(rows: Iterator[Pair | Dropped]) -> Iterator[Pair | Dropped]:
+    seen: set[tuple[str, str]] = set()
+    for row in rows:
+        if isinstance(row, Pair) and (row.split, row.id) in seen:
+            row = Dropped(row.id, row.split, "duplicate id")
+        seen.add((row.split, row.id))
+        yield row
+
+
+def _first(rows: Iterator[Pair | Dropped], limit: int | None) -> Iterator[Pair | Dropped]:
+    for _, of_split in groupby(rows, key=lambda row: row.split):
+        yield from islice(of_split, limit)
+
+
+def _finish(out: Path, source: str, side: int, seed: int, reports: dict[str, Any]) -> dict[str, Any]:
+    dropped = [row for of_split in reports.values() for report in of_split for row in report["dropped"]]
+    with whole_file(out / "dropped.jsonl") as partial:
+        keys = ("id", "split", "reason", "detail")
+        lines = (json.dumps(dict(zip(keys, row, strict=True)), ensure_ascii=False) for row in dropped)
+        partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    counts = {split: Counter(row[2] for row in dropped if row[1] == split) for split in reports}
+    dataset = {
+        "medclip": __version__,
+        "source": source if source.startswith("phantoms") else Path(source).name,
+        "synthetic": source.startswith("phantoms"),
+        "notice": NOT_CLINICAL,
+        "seed": seed,
+        "shorter_side": side,
+        "splits": {
+            split: {
+                "pairs": sum(report["pairs"] for report in of_split),
+                "shards": [{"file": r["file"], "pairs": r["pairs"]} for r in of_split],
+            }
+            for split, of_split in reports.items()
+        },
+        "dropped": {split: dict(of_split) for split, of_split in counts.items()},
+    }
+    write_json(out / "dataset.json", dataset)
+    return dataset

@@ -1,0 +1,98 @@
+"""The prepared form: Arrow IPC shards, written whole and read through a memory map."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from medclip.errors import UserError
+from medclip.files import read_json, whole_file
+
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("image", pa.binary()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("caption", pa.string()),
+        ("caption_original", pa.string()),
+        ("article", pa.string()),
+        ("licence", pa.string()),
+        ("concepts", pa.list_(pa.string())),
+        ("keywords", pa.list_(pa.string())),
+        ("semantic_types", pa.list_(pa.string())),
+        ("labels", pa.map_(pa.string(), pa.string())),
+        ("source", pa.string()),
+        ("sha256", pa.string()),
+    ]
+)
+
+
+def write_shard(path: Path, rows: Sequence[dict[str, Any]], report: dict[str, Any]) -> None:
+    """Write one Arrow file atomically; `report` (JSON) travels in its schema, so that a shard explains itself."""
+    schema = SCHEMA.with_metadata({"medclip": json.dumps(report)})
+    with whole_file(path) as partial, pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, schema) as out:
+        out.write_table(pa.Table.from_pylist(list(rows), schema=schema))
+
+
+def shard_report(path: Path) -> dict[str, Any] | None:
+    """The report inside a shard, or None where there is no whole shard."""
+    try:
+        with pa.memory_map(str(path)) as source:
+            return json.loads(pa.ipc.open_file(source).schema.metadata[b"medclip"])
+    except (FileNotFoundError, pa.ArrowInvalid, KeyError, TypeError):
+        return None
+
+
+class Split:
+    """The rows of one split, memory-mapped: random access without reading the rest."""
+
+    def __init__(self, folder: Path, name: str, limit: int | None = None):
+        """Open split `name` of the data set in `folder`. UserError names what is missing or empty."""
+        self.folder, self.name = folder, name
+        self.dataset = read_json(folder / "dataset.json", "a prepared data set (see medclip prepare)")
+        splits = self.dataset["splits"]
+        if name not in splits:
+            raise UserError(f"{folder} has no split {name!r}; it has: {', '.join(splits) or 'none'}.")
+        files = [folder / shard["file"] for shard in splits[name]["shards"]]
+        tables = [_open(path) for path in files]
+        self.table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+        self.table = self.table.slice(0, limit) if limit is not None else self.table
+        if not len(self.table):
+            why = self.dataset["dropped"].get(name, {})
+            raise UserError(f"split {name!r} of {folder} is empty; rows dropped by reason: {why or 'none listed'}.")
+
+    def __len__(self) -> int:
+        """Number of pairs."""
+        return len(self.table)
+
+    def column(self, name: str) -> list[Any]:
+        """One column as Python values, in row order."""
+        return self.table.column(name).to_pylist()
+
+    def image(self, row: int) -> bytes:
+        """The encoded image of a row."""
+        return self.table.column("image")[row].as_py()
+
+
+def _open(path: Path) -> pa.Table:
+    try:
+        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    except FileNotFoundError:
+        raise UserError(f"{path} is listed in dataset.json but absent. Prepare the data set again.") from None
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{path} is no whole Arrow file ({error}). Prepare the data set again.") from None
+
+
+def only_split(folder: Path) -> str:
+    """The validation split, or the only one: what `--split` means when it is left out."""
+    splits = read_json(folder / "dataset.json", "a prepared data set (see medclip prepare)")["splits"]
+    if "validation" in splits:
+        return "validation"
+    if len(splits) == 1:
+        return next(iter(splits))
+    raise UserError(f"{folder} has the splits {', '.join(splits)}: say which with --split.")

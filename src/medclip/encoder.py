@@ -1,0 +1,69 @@
+"""A model at work: pictures and captions in, unit vectors out, in batches of one compiled shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from medclip.data.images import fit
+from medclip.model.config import ModelConfig
+from medclip.model.hub import Model
+from medclip.model.towers import Params, encode_image, encode_text
+from medclip.progress import Advance
+
+BATCH = 64
+
+
+def normalise(pixels: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
+    """Pixels u8 (or f32 in 0-255) to the model's input, channel by channel."""
+    return (pixels.astype(jnp.float32) / 255 - jnp.array(mean)) / jnp.array(std)
+
+
+@partial(jax.jit, static_argnames=("config", "mean", "std"))
+def _images(params: Params, pixels: jax.Array, config: ModelConfig, mean: tuple, std: tuple) -> jax.Array:
+    return encode_image(params, normalise(pixels, mean, std), config)
+
+
+_texts = jax.jit(encode_text, static_argnames="config")
+
+
+def embed_pixels(model: Model, pixels: np.ndarray, advance: Advance | None = None) -> np.ndarray:
+    """Unit vectors f32 (n, p) of fitted pixels u8 (n, s, s, 3)."""
+    mean, std = tuple(model.preprocessor["image_mean"]), tuple(model.preprocessor["image_std"])
+    return _batched(lambda x: _images(model.params, x, model.config, mean, std), (pixels,), advance)
+
+
+def embed_texts(model: Model, captions: Sequence[str], advance: Advance | None = None) -> np.ndarray:
+    """Unit vectors f32 (n, p) of captions."""
+    arrays = model.tokens.encode(captions)
+    return _batched(lambda ids, valid: _texts(model.params, ids, valid, config=model.config), arrays, advance)
+
+
+def embed_images(model: Model, images: Sequence[bytes | Path], advance: Advance | None = None) -> np.ndarray:
+    """Unit vectors f32 (n, p) of encoded pictures. Raises ImageError at one that cannot be read."""
+    found = []
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(images), BATCH):
+            part = images[start : start + BATCH]
+            pixels = np.stack(list(pool.map(lambda image: fit(image, model.preprocessor), part)))
+            found.append(embed_pixels(model, pixels, advance))
+    return np.concatenate(found)
+
+
+def _batched(encode: Callable, arrays: Sequence[np.ndarray], advance: Advance | None) -> np.ndarray:
+    found = []
+    size = 1 if len(arrays[0]) == 1 else BATCH  # two compiled shapes: a query, and everything else
+    for start in range(0, len(arrays[0]), size):
+        parts = [np.asarray(a[start : start + size]) for a in arrays]
+        n = len(parts[0])
+        padded = [np.concatenate([p, np.repeat(p[-1:], size - n, axis=0)]) if n < size else p for p in parts]
+        found.append(np.asarray(encode(*padded))[:n])
+        if advance:
+            advance(n)
+    return np.concatenate(found)

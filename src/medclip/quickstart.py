@@ -1,0 +1,37 @@
+"""The whole path on synthetic phantoms, with nothing to download."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from medclip.data.prepare import prepare
+from medclip.errors import UserError
+from medclip.evaluate.retrieval import evaluate_retrieval
+from medclip.progress import console
+from medclip.search.index import build_index
+from medclip.serve.launch import launch
+from medclip.tables import show_dataset, show_retrieval
+from medclip.train.loop import train
+from medclip.train.recipe import Recipe
+
+PAIRS = 5000
+STEPS = 600
+BATCH = 128
+
+
+def quickstart(out: Path, app: bool, seed: int) -> None:
+    """Make, train, measure and index under `out`; then serve the app unless `app` is False."""
+    if (out / "data").exists():
+        raise UserError(f"{out} is already there; delete it or choose another with --out.")
+    start = time.monotonic()
+    console.rule("synthetic phantoms: drawn, not patients")
+    show_dataset(prepare(f"phantoms:{PAIRS}", out / "data", seed=seed), out / "data")
+    train(out / "data", out / "run", Recipe("tiny", STEPS, BATCH, lr=1e-3, seed=seed))
+    results = evaluate_retrieval(out / "run", out / "data", "validation", out / "evaluation", seed)
+    build_index(out / "run", out / "data", out / "index", "validation")
+    show_retrieval(results)
+    console.print(f"all of it took {time.monotonic() - start:.0f} s")
+    console.print(f'try: medclip search --index {out / "index"} "MRI of the left knee with a cyst"')
+    if app:
+        launch(out / "index", 8501)

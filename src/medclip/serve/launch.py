@@ -1,0 +1,30 @@
+"""Starts the Streamlit app, bound to this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+from medclip.errors import UserError, WorkError
+from medclip.search.index import Index
+
+APP = Path(__file__).with_name("app.py")
+
+
+def launch(index: Path, port: int) -> None:
+    """Check the index and its model, then serve until interrupted."""
+    if importlib.util.find_spec("streamlit") is None:
+        raise UserError("the app needs Streamlit: pip install 'medclip[app]'.")
+    Index(index).model()
+    options = {
+        "server.address": "127.0.0.1",
+        "server.port": port,
+        "server.headless": "true",
+        "browser.gatherUsageStats": "false",
+    }
+    flags = [f"--{name}={value}" for name, value in options.items()]
+    done = subprocess.run([sys.executable, "-m", "streamlit", "run", str(APP), *flags, "--", str(index)], check=False)
+    if done.returncode not in (0, -2, 130):
+        raise WorkError(f"the app ended with code {done.returncode}; is port {port} free?")

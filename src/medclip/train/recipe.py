@@ -1,0 +1,41 @@
+"""The settings of a run, as one value: what `RUN/config.json` records and a resume compares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import optax
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained; written to RUN/config.json."""
+
+    preset: str
+    steps: int
+    batch: int
+    lr: float
+    seed: int
+    weight_decay: float = 0.2
+    warmup_fraction: float = 0.1
+    evaluations: int = 12
+    """How often validation is measured over the run."""
+    vocab_size: int = 6000
+    """Size of the vocabulary learnt from the training captions."""
+
+
+def optimizer(recipe: Recipe) -> optax.GradientTransformation:
+    """AdamW with warm-up and cosine, betas of Radford et al. 2021; biases, norms and scalars do not decay."""
+    warmup = max(1, round(recipe.warmup_fraction * recipe.steps))
+    rate = optax.warmup_cosine_decay_schedule(0.0, recipe.lr, warmup, max(recipe.steps, warmup + 1), recipe.lr / 100)
+    return optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.adamw(
+            rate,
+            b1=0.9,
+            b2=0.98,
+            weight_decay=recipe.weight_decay,
+            mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
+        ),
+    )
