@@ -14,7 +14,7 @@ from rich.markup import escape
 from medclip import NOT_CLINICAL, backend
 from medclip.errors import UserError, WorkError
 from medclip.progress import console
-from medclip.tables import show_dataset, show_hits, show_retrieval
+from medclip.tables import show_dataset, show_hits, show_retrieval, show_sides
 
 Positional = tyro.conf.Positional
 
@@ -99,8 +99,8 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Retrieval:
-    """R@1, R@5, R@10 and median rank both ways over a stated pool, with 95 % intervals; left against right."""
+class Measured:
+    """What every evaluation asks for."""
 
     model: Path
     """A model folder or a run."""
@@ -109,17 +109,35 @@ class Retrieval:
     split: str | None = None
     """Which split; left out: validation, or the only one."""
     out: Path | None = None
-    """Folder for results.json."""
+    """Folder for the results as JSON."""
     seed: int = 0
     """Seed of the bootstrap."""
     limit: int | None = None
     """The first pairs only: a smaller pool, and so higher numbers."""
 
+
+@dataclass(frozen=True)
+class Retrieval:
+    """R@1, R@5, R@10 and median rank both ways over a stated pool, with 95 % intervals."""
+
+    of: tyro.conf.OmitArgPrefixes[Measured]
+
     def run(self) -> None:
         from medclip.evaluate.retrieval import evaluate_retrieval
 
-        results = evaluate_retrieval(self.model, self.data, self.split, self.out, self.seed, self.limit)
-        show_retrieval(results)
+        show_retrieval(evaluate_retrieval(**vars(self.of)))
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Left against right: how often a picture prefers its caption over the same caption mirrored."""
+
+    of: tyro.conf.OmitArgPrefixes[Measured]
+
+    def run(self) -> None:
+        from medclip.evaluate.sides import evaluate_sides
+
+        show_sides(evaluate_sides(**vars(self.of)))
 
 
 @dataclass(frozen=True)
@@ -195,7 +213,7 @@ class App:
 class Evaluate:
     """Measure a model."""
 
-    kind: Annotated[Retrieval, tyro.conf.subcommand("retrieval")]
+    kind: Annotated[Retrieval, tyro.conf.subcommand("retrieval")] | Annotated[Sides, tyro.conf.subcommand("sides")]
 
     def run(self) -> None:
         self.kind.run()

@@ -18,12 +18,15 @@ Advance = Callable[..., None]
 
 
 @contextmanager
-def progress(what: str, total: int | None, unit: str, per_step: int = 1) -> Iterator[Advance]:
-    """Show `total` steps of `what` (None: not known yet); yields `advance(steps=1, **notes)`. The rate is steps x per_step `unit`/s."""
-    start, done = time.monotonic(), 0
+def progress(what: str, total: int | None, unit: str, per_step: int = 1, first: int = 0) -> Iterator[Advance]:
+    """Show steps `first` to `total` of `what` (None: not known yet); yields `advance(steps=1, **notes)`.
+
+    A step is `per_step` of `unit`; the rate counts what was done here, not before `first`.
+    """
+    start, done = time.monotonic(), first
 
     def rate() -> float:
-        return done * per_step / max(time.monotonic() - start, 1e-9)
+        return (done - first) * per_step / max(time.monotonic() - start, 1e-9)
 
     if console.is_terminal:
         columns = (
@@ -34,7 +37,7 @@ def progress(what: str, total: int | None, unit: str, per_step: int = 1) -> Iter
             TextColumn("{task.fields[notes]}"),
         )
         with Progress(*columns, console=console) as bar:
-            task = bar.add_task(what, total=total, notes="")
+            task = bar.add_task(what, total=total, completed=first, notes="")
 
             def advance(steps: int = 1, **notes: float) -> None:
                 nonlocal done
@@ -51,9 +54,9 @@ def progress(what: str, total: int | None, unit: str, per_step: int = 1) -> Iter
         nonlocal done, last
         done += steps
         now = time.monotonic()
-        if now - last >= _SECONDS_BETWEEN_LINES or (done == total and now - start > 2):
+        if now - last >= _SECONDS_BETWEEN_LINES or (done == total and now - start > 2 and steps):
             last = now
-            left = None if total is None else round((total - done) * (now - start) / done)
+            left = round((total - done) * per_step / rate()) if total is not None and done > first else None
             line = {"progress": what, "done": done, "of": total, f"{unit}_per_s": round(rate(), 1)}
             print(json.dumps({**line, "seconds_left": left, **notes}), file=sys.stderr, flush=True)
 

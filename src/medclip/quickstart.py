@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 
 from medclip.data.prepare import prepare
 from medclip.errors import UserError
 from medclip.evaluate.retrieval import evaluate_retrieval
+from medclip.evaluate.sides import evaluate_sides
 from medclip.progress import console
 from medclip.search.index import build_index
 from medclip.serve.launch import launch
-from medclip.tables import show_dataset, show_retrieval
+from medclip.tables import show_dataset, show_retrieval, show_sides
 from medclip.train.loop import train
 from medclip.train.recipe import Recipe
 
 PAIRS = 5000
-STEPS = 600
-BATCH = 128
+RECIPE = Recipe("tiny", steps=1000, batch=128, lr=3e-3, seed=0, evaluations=5)
 
 
 def quickstart(out: Path, app: bool, seed: int) -> None:
@@ -27,10 +28,12 @@ def quickstart(out: Path, app: bool, seed: int) -> None:
     start = time.monotonic()
     console.rule("synthetic phantoms: drawn, not patients")
     show_dataset(prepare(f"phantoms:{PAIRS}", out / "data", seed=seed), out / "data")
-    train(out / "data", out / "run", Recipe("tiny", STEPS, BATCH, lr=1e-3, seed=seed))
+    train(out / "data", out / "run", dataclasses.replace(RECIPE, seed=seed))
     results = evaluate_retrieval(out / "run", out / "data", "validation", out / "evaluation", seed)
+    sides = evaluate_sides(out / "run", out / "data", "validation", out / "evaluation", seed)
     build_index(out / "run", out / "data", out / "index", "validation")
     show_retrieval(results)
+    show_sides(sides)
     console.print(f"all of it took {time.monotonic() - start:.0f} s")
     console.print(f'try: medclip search --index {out / "index"} "MRI of the left knee with a cyst"')
     if app:

@@ -31,7 +31,7 @@ def show_dataset(dataset: dict[str, Any], out: Path) -> None:
 
 
 def show_retrieval(results: dict[str, Any]) -> None:
-    """Both directions with intervals, the pool, chance, and the choice between left and right."""
+    """Both directions with intervals, beside the pool and chance."""
     pool = results["pool"]
     what = "synthetic phantoms" if results["synthetic"] else results["data"]
     table = Table("measure", "text→image", "image→text", "chance", title=f"{what}, {results['split']}, pool of {pool}")
@@ -40,10 +40,16 @@ def show_retrieval(results: dict[str, Any]) -> None:
         chance = min(1.0, int(name[2:]) / pool) if share else (pool + 1) / 2
         ways = (results[way][name] for way in ("text_to_image", "image_to_text"))
         table.add_row(name, *(_interval(m, share) for m in ways), f"{chance:.1%}" if share else f"{chance:g}")
-    if sides := results["left_right"]:
-        table.add_row(f"left or right ({sides['captions']})", _interval(sides["accuracy"], True), "", "50.0%")
     _out.print(table)
     _out.print(f"{results['interval']}; seed {results['seed']}; model {results['model'][:12]}. {NOT_CLINICAL}")
+
+
+def show_sides(results: dict[str, Any]) -> None:
+    """The choice between a caption and its mirror."""
+    said = f"left or right told correctly for {results['captions']} one-sided captions"
+    _out.print(
+        f"{said}: {_interval(results['accuracy'], True)}, chance {results['chance']:.0%}; {results['interval']}."
+    )
 
 
 def show_hits(hits: Sequence[Hit]) -> None:

@@ -61,8 +61,8 @@ def test_picture_is_a_marked_grey_png():
 
 
 def test_validation_cases_are_distinct():
-    cases = [tuple(pair.labels.values()) for pair in phantoms(0, validation=120)]
-    assert len(set(cases)) == 120
+    cases = [tuple(pair.labels.values()) for pair in phantoms(0, validation=100)]
+    assert len(set(cases)) == 100
 
 
 def test_validation_can_show_every_case_once_but_no_more():
@@ -73,7 +73,7 @@ def test_validation_can_show_every_case_once_but_no_more():
 
 
 @given(st.sampled_from(CASES), st.integers(0, 2**32))
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 def test_caption_names_the_side_exactly_when_there_is_one(case, number):
     text = words(caption(case, np.random.default_rng(number)))
     assert [word for word in text if word in ("left", "right")] == [case.side] * bool(case.side)
@@ -82,7 +82,7 @@ def test_caption_names_the_side_exactly_when_there_is_one(case, number):
 
 
 @given(st.sampled_from(SIDED), st.integers(0, 2**32))
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 def test_swapping_the_side_word_gives_the_mirrored_caption(case, number):
     left, right = (caption(c, np.random.default_rng(number)) for c in (case, mirrored(case)))
     assert re.sub(r"\bleft\b", "right", left) == right
@@ -94,7 +94,7 @@ def test_only_normal_cases_and_side_views_have_no_side():
 
 
 @given(st.sampled_from(SIDED), st.integers(0, 2**32))
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 def test_finding_lies_in_its_half(case, number):
     left, right = change(case, number), change(mirrored(case), number)
     assert left[:, 64:].sum() > 5 * left[:, :64].sum()  # the patient's left is the picture's right
@@ -102,7 +102,7 @@ def test_finding_lies_in_its_half(case, number):
 
 
 @given(st.sampled_from(SIDED), st.integers(0, 2**32))
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 def test_finding_is_seen_and_well_off_the_midline(case, number):
     difference = change(case, number)
     visible = difference > 25

@@ -23,7 +23,7 @@ MODALITIES = ("CT", "T1 MRI", "T2 MRI", "ultrasound", "radiograph", "PET")
 # The spleen and cerebellum are drawn as "liver", kidneys and bowel wall as "heart".
 TISSUES = {
     "fat": (0.16, 0.92, 0.62, 0.20, 0.90, 0.10),
-    "muscle": (0.48, 0.42, 0.26, 0.36, 1.00, 0.20),
+    "muscle": (0.48, 0.42, 0.26, 0.36, 1.00, 0.28),
     "brain": (0.52, 0.52, 0.48, 0.36, 1.00, 0.48),
     "liver": (0.60, 0.58, 0.36, 0.52, 1.20, 0.36),
     "heart": (0.56, 0.46, 0.40, 0.60, 1.30, 0.55),
@@ -37,15 +37,14 @@ TISSUES = {
     # What findings are made of; a wall or nodule around each keeps it visible on any background.
     "rim": (0.86, 0.80, 0.95, 1.00, 5.00, 1.20),
     "core": (0.42, 0.22, 0.60, 0.08, 5.00, 1.20),
-    "wall": (0.62, 0.56, 0.40, 0.65, 4.00, 0.36),
+    "wall": (0.66, 0.60, 0.40, 0.70, 6.00, 0.65),
     "cyst": (0.30, 0.05, 1.00, 0.00, 0.00, 0.00),
-    "effusion": (0.30, 0.20, 1.00, 0.01, 5.00, 0.00),
-    "nodule": (0.50, 0.50, 0.55, 0.50, 1.50, 0.20),
+    "effusion": (0.30, 0.20, 1.00, 0.01, 6.00, 0.00),
+    "nodule": (0.50, 0.50, 0.55, 0.50, 2.50, 0.20),
     "calcium": (1.15, 0.00, 0.00, 1.60, 12.0, 0.00),
     "oedema": (0.30, 0.30, 0.90, 0.30, 1.00, 0.20),
     "clot": (0.90, 1.05, 0.06, 1.05, 1.00, 0.20),  # clotted blood: bright on CT, T1 and echo, dark on T2
 }
-
 
 _AXIS = ((np.arange(SIZE) + 0.5) * 2 / SIZE - 1).astype(np.float32)
 _Y, _X = np.meshgrid(_AXIS, _AXIS, indexing="ij")
@@ -107,9 +106,8 @@ def _parse(entry: str) -> Iterator[Shape]:
 
 def _pose(rng: np.random.Generator) -> Callable[..., Shape]:
     """A random body size, place and slight turn for all shapes of a picture, and a wobble for each."""
-    wide, tall = rng.uniform(0.92, 1.05, 2).tolist()
-    shift_x, shift_y = rng.uniform(-0.03, 0.03, 2).tolist()
-    turn = rng.uniform(-5, 5)
+    low, high = (0.92, 0.92, -0.03, -0.03, -5), (1.05, 1.05, 0.03, 0.03, 5)
+    wide, tall, shift_x, shift_y, turn = rng.uniform(low, high).tolist()
     c, s = math.cos(math.radians(turn)), math.sin(math.radians(turn))
 
     def pose(shape: Shape, dx: float = 0, dy: float = 0, da: float = 0, db: float = 0) -> Shape:
@@ -125,29 +123,29 @@ def _lesion(finding: str, side: str, spot: tuple[float, ...], rng: np.random.Gen
     """The finding's shapes, outermost first; the two sides differ by nothing but the mirroring."""
     x, y, play_x, play_y = spot
     x, y = x + rng.uniform(-play_x, play_x), y + rng.uniform(-play_y, play_y)
-    r, stretch, turn = rng.uniform(0.16, 0.21), rng.uniform(0.88, 1.14), rng.uniform(-30, 30)
+    r, stretch, turn = rng.uniform(0.18, 0.23), rng.uniform(0.88, 1.14), rng.uniform(-30, 30)
 
     def blob(tissue: str, share: float, lobes: float = 0.0) -> Shape:
         return Shape(tissue, x, y, share * r * stretch, share * r / stretch, turn, lobes)
 
-    grains = [(x + r * dx, y + r * dy) for dx, dy in rng.uniform(-0.65, 0.65, (4, 2)).tolist()]
+    scatter = rng.uniform(-0.65 * r, 0.65 * r, (4, 2)).tolist()
+    grains = [Shape("calcium", x + dx, y + dy, 0.05, 0.05) for dx, dy in scatter]
     shapes = {
         "normal": [],
         "mass": [blob("rim", 1, 0.1), blob("core", 0.55, 0.1)],
         "cyst": [blob("wall", 1), blob("cyst", 0.82)],
         "fluid collection": [
-            Shape("wall", x, y, 0.29, 0.40, turn / 3, bite=0.2),
-            Shape("effusion", x, y, 0.26, 0.36, turn / 3, bite=0.18),
+            Shape("wall", x, y, 0.30, 0.40, turn / 3, bite=0.21),
+            Shape("effusion", x, y, 0.27, 0.36, turn / 3, bite=0.19),
         ],
-        "calcification": [blob("nodule", 1), blob("calcium", 0.45)]
-        + [Shape("calcium", gx, gy, 0.05, 0.05) for gx, gy in grains],
+        "calcification": [blob("nodule", 1), blob("calcium", 0.45), *grains],
         "haemorrhage": [blob("oedema", 1.1), blob("clot", 0.8, 0.05)],
     }[finding]
     half = -1 if side == "right" else 1  # the patient's left is on the picture's right
     return [replace(s, x=half * s.x, degrees=half * s.degrees, bite=half * s.bite) for s in shapes]
 
 
-def _local(shape: Shape, x, y):
+def _local(shape: Shape, x: float | np.ndarray, y: float | np.ndarray) -> tuple:
     """Numbers or arrays x and y in the shape's own frame, where it is the unit circle."""
     c, s = math.cos(math.radians(shape.degrees)), math.sin(math.radians(shape.degrees))
     dx, dy = x - shape.x, y - shape.y
@@ -208,18 +206,16 @@ def _mri(shapes: list[Shape], rng: np.random.Generator, modality: str) -> np.nda
 
 
 def _ultrasound(shapes: list[Shape], rng: np.random.Generator) -> np.ndarray:
-    """Echoes in a fan: interfaces across the beam, speckle, attenuation, shadows and enhancement."""
+    """Echoes in a fan: interfaces, speckle, attenuation, shadows, enhancement; the root compresses them."""
     echo = _slice(shapes, "ultrasound")
     echo[1:] += 0.5 * np.abs(np.diff(echo, axis=0))
     speckle = np.hypot(_blurred(_noise(rng), 0.8), _blurred(_noise(rng), 0.8)) * 2  # Rayleigh
     beam = np.exp(-0.28 * (_DEPTH - 0.35))
     for shape in shapes:
-        gain = {"calcium": 0.12, "cyst": 1.3, "urine": 1.1}.get(shape.tissue)  # of the beam behind it
-        if gain:
+        if gain := {"calcium": 0.12, "cyst": 1.3, "urine": 1.1}.get(shape.tissue):  # of the beam behind it
             depth, angle = math.hypot(shape.x, shape.y - _APEX), math.atan2(shape.x, shape.y - _APEX)
             behind = (depth + 0.8 * shape.b < _DEPTH) & (np.abs(_ANGLE - angle) < 0.8 * shape.a / depth)
             beam[behind] = gain
-    # The root stands for the display's log compression.
     return np.where(_FAN, 0.95 * np.sqrt(echo * beam * (0.4 + 0.6 * speckle)), 0)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 
 import numpy as np
 from PIL import Image, PngImagePlugin
@@ -17,6 +18,7 @@ from PIL import Image, PngImagePlugin
 from medclip.data.drawing import draw
 from medclip.data.pairs import Pair
 
+# What is painted for each organ and plane, in the notation that drawing.py explains.
 ANATOMY = {
     "head axial": "fat 0 0 .74 .92; bone 0 0 .70 .87; brain 0 0 .62 .79; fluid* .12 -.2 .06 .2 15; fluid* "
     ".15 .25 .05 .17 -15; lesion .39 0 .02 .25",
@@ -83,15 +85,14 @@ ANATOMY = {
 
 RADIOGRAPH_LAYOUTS = {"frontal": "coronal", "lateral": "sagittal"}  # a projection of what the slice cuts
 SPLITS = ("train", "validation")
-PLANES = ("axial", "coronal", "sagittal")
 FINDINGS = ("normal", "mass", "cyst", "fluid collection", "calcification", "haemorrhage")
-MODALITIES = {  # with the findings each can show: fresh blood is no denser than muscle, PET sees only uptake
-    "CT": FINDINGS,
-    "T1 MRI": FINDINGS,
-    "T2 MRI": FINDINGS,
-    "ultrasound": FINDINGS,
-    "radiograph": FINDINGS[:5],
-    "PET": FINDINGS[:3],
+MODALITIES = {  # the planes and findings of each: X-rays barely tell blood from muscle, PET sees uptake alone
+    "CT": (("axial", "coronal"), FINDINGS),
+    "T1 MRI": (("axial", "sagittal"), FINDINGS),
+    "T2 MRI": (("axial", "coronal"), FINDINGS),
+    "ultrasound": (("axial", "sagittal"), FINDINGS),
+    "radiograph": (("frontal", "lateral"), FINDINGS[:5]),
+    "PET": (("axial", "coronal"), FINDINGS[:3]),
 }
 ORGANS = tuple(dict.fromkeys(name.split()[0] for name in ANATOMY))
 
@@ -111,7 +112,7 @@ WORDINGS = {
     "knee": ("knees", "knee joints"),
     "hand": ("hands", "hands and wrists"),
     "axial": ("axial", "transverse"),
-    "normal": ("no focal abnormality", "an unremarkable appearance", "no focal lesion", "normal findings"),
+    "normal": ("no focal abnormality", "an unremarkable appearance", "no focal lesion", "a normal appearance"),
     "mass": ("mass", "tumour", "solid mass", "solid tumour"),
     "cyst": ("cyst", "cystic lesion", "simple cyst"),
     "fluid collection": ("fluid collection", "effusion", "crescent of fluid"),
@@ -146,13 +147,11 @@ class Case:
 
 
 def _cases() -> Iterator[Case]:
-    for modality, findings in MODALITIES.items():
-        for organ in ORGANS:
-            for plane in RADIOGRAPH_LAYOUTS if modality == "radiograph" else PLANES:
-                for finding in findings:
-                    sided = finding != "normal" and plane not in ("sagittal", "lateral")
-                    for side in ("left", "right") if sided else ("",):
-                        yield Case(modality, organ, plane, finding, side)
+    for modality, (planes, findings) in MODALITIES.items():
+        for organ, plane, finding in product(ORGANS, planes, findings):
+            sided = finding != "normal" and plane not in ("sagittal", "lateral")
+            for side in ("left", "right") if sided else ("",):
+                yield Case(modality, organ, plane, finding, side)
 
 
 CASES = tuple(_cases())
@@ -238,5 +237,6 @@ def _png(grey: np.ndarray) -> bytes:
     notice = PngImagePlugin.PngInfo()
     notice.add_text("Comment", "synthetic phantom, not a patient")
     file = io.BytesIO()
-    Image.fromarray(grey).save(file, "PNG", pnginfo=notice, compress_level=1)
+    # Noise hardly compresses: zlib's run-length strategy (3) is as small as the default and quicker.
+    Image.fromarray(grey).save(file, "PNG", pnginfo=notice, compress_level=1, compress_type=3)
     return file.getvalue()

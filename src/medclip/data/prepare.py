@@ -9,7 +9,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from itertools import count, groupby, islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -118,10 +118,8 @@ def prepare(
 
 def _chunks(rows: Iterator[Pair | Dropped]) -> Iterator[tuple[str, int, list[Pair | Dropped]]]:
     for split, of_split in groupby(rows, key=lambda row: row.split):
-        for number in count():
-            if not (chunk := list(islice(of_split, SHARD_PAIRS))):
-                break
-            yield split, number, chunk
+        full = iter(lambda rows=of_split: list(islice(rows, SHARD_PAIRS)), [])
+        yield from ((split, number, chunk) for number, chunk in enumerate(full))
 
 
 def _unique(rows: Iterator[Pair | Dropped]) -> Iterator[Pair | Dropped]:
@@ -134,8 +132,11 @@ def _unique(rows: Iterator[Pair | Dropped]) -> Iterator[Pair | Dropped]:
 
 
 def _first(rows: Iterator[Pair | Dropped], limit: int | None) -> Iterator[Pair | Dropped]:
-    for _, of_split in groupby(rows, key=lambda row: row.split):
-        yield from islice(of_split, limit)
+    taken: Counter[str] = Counter()
+    for row in rows:
+        taken[row.split] += 1
+        if limit is None or taken[row.split] <= limit:
+            yield row
 
 
 def _finish(out: Path, source: str, side: int, seed: int, reports: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from medclip import NOT_CLINICAL, __version__
 from medclip.data.shards import Split, only_split
 from medclip.encoder import embed_images, embed_texts
 from medclip.evaluate.metrics import ranks, retrieval_metrics
-from medclip.evaluate.sides import side_choice
 from medclip.files import write_json
 from medclip.model.hub import load, model_hash
 from medclip.progress import progress
@@ -30,7 +29,16 @@ def evaluate_retrieval(
         "pool": len(rows),
         "image_to_text": retrieval_metrics(ranks(images, texts), articles, seed),
         "text_to_image": retrieval_metrics(ranks(texts, images), articles, seed),
-        "left_right": side_choice(encoder, images, captions, articles, seed),
+        **provenance(model, rows, seed),
+    }
+    if out is not None:
+        write_json(out / "results.json", results)
+    return results
+
+
+def provenance(model: Path, rows: Split, seed: int) -> dict[str, Any]:
+    """What every results file states beside its numbers."""
+    return {
         "interval": "95 % bootstrap, 1000 resamples of whole articles",
         "model": model_hash(model),
         "data": rows.dataset["source"],
@@ -40,6 +48,3 @@ def evaluate_retrieval(
         "medclip": __version__,
         "notice": NOT_CLINICAL,
     }
-    if out is not None:
-        write_json(out / "results.json", results)
-    return results

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from medclip.encoder import embed_texts
+from medclip.data.shards import Split, only_split
+from medclip.encoder import embed_images, embed_texts
+from medclip.errors import UserError
 from medclip.evaluate.metrics import interval
-from medclip.model.hub import Model
+from medclip.evaluate.retrieval import provenance
+from medclip.files import write_json
+from medclip.model.hub import Model, load
+from medclip.progress import progress
 
 _SIDE = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 _OTHER = {"left": "right", "right": "left"}
@@ -28,19 +34,37 @@ def mirrored(caption: str) -> str | None:
     return _SIDE.sub(other, caption)
 
 
+def evaluate_sides(
+    model: Path, data: Path, split: str | None = None, out: Path | None = None, seed: int = 0, limit: int | None = None
+) -> dict[str, Any]:
+    """Measure the choice over every one-sided caption of a split; writes `out/sides.json` where `out` is given."""
+    encoder = load(model)
+    rows = Split(data, split or only_split(data), limit)
+    sided = [i for i, caption in enumerate(rows.column("caption")) if mirrored(caption)]
+    if not sided:
+        raise UserError(f"no caption of split {rows.name!r} in {data} names exactly one of left and right.")
+    captions, articles = ([column[i] for i in sided] for column in map(rows.column, ("caption", "article")))
+    with progress("embed", len(sided), "images") as advance:
+        images = embed_images(encoder, [rows.image(i) for i in sided], advance)
+    results = {
+        "captions": len(sided),
+        "accuracy": side_choice(encoder, images, captions, articles, seed),
+        "chance": 0.5,
+        **provenance(model, rows, seed),
+    }
+    if out is not None:
+        write_json(out / "sides.json", results)
+    return results
+
+
 def side_choice(
     model: Model, images: np.ndarray, captions: Sequence[str], articles: Sequence[str], seed: int
-) -> dict[str, Any] | None:
-    """Share of one-sided captions that score above their mirror for their own picture; chance is 0.5, ties fail.
+) -> dict[str, float]:
+    """Share of one-sided captions that score above their mirror for their own picture; ties fail, chance is 0.5.
 
-    `images` are unit vectors (n, p). None where no caption names exactly one side.
+    `images` are unit vectors (n, p); every caption names exactly one side.
     """
-    sided = [(i, caption, other) for i, caption in enumerate(captions) if (other := mirrored(caption))]
-    if not sided:
-        return None
-    rows, said, other = (list(column) for column in zip(*sided, strict=True))
-    true = (images[rows] * embed_texts(model, said)).sum(axis=1)
-    false = (images[rows] * embed_texts(model, other)).sum(axis=1)
+    true = (images * embed_texts(model, captions)).sum(axis=1)
+    false = (images * embed_texts(model, [mirrored(caption) for caption in captions])).sum(axis=1)
     right = (true > false).astype(np.float64)
-    accuracy = interval(right, [articles[i] for i in rows], lambda values: float(values.mean()), seed)
-    return {"captions": len(rows), "accuracy": accuracy}
+    return interval(right, articles, lambda values: float(values.mean()), seed)

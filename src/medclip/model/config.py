@@ -93,12 +93,12 @@ def _known(kind: type, fields: Mapping[str, Any]) -> Any:
 
 
 def preset(name: str, vocab_size: int, special: Mapping[str, int]) -> ModelConfig:
-    """A model to train from scratch: "tiny" (64 px, minutes on a laptop) or "small" (128 px).
+    """A model to train from scratch: "tiny" (64 px, minutes on a laptop) or "small" (96 px).
 
     `special` gives the ids of the tokenizer's pad, bos and eos.
     """
-    width, vision_layers, text_layers, side, patch, tokens = PRESETS[name]
-    tower = {"hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": width // 64}
+    width, mlp, vision_layers, text_layers, side, patch, tokens = PRESETS[name]
+    tower = {"hidden_size": width, "intermediate_size": mlp, "num_attention_heads": width // 32}
     return ModelConfig(
         VisionConfig(num_hidden_layers=vision_layers, image_size=side, patch_size=patch, **tower),
         TextConfig(
@@ -114,5 +114,5 @@ def preset(name: str, vocab_size: int, special: Mapping[str, int]) -> ModelConfi
     )
 
 
-# width, vision layers, text layers, image side, patch side, tokens
-PRESETS = {"tiny": (128, 4, 3, 64, 8, 48), "small": (256, 6, 4, 128, 16, 64)}
+# width, MLP width, vision layers, text layers, image side, patch side, tokens
+PRESETS = {"tiny": (96, 192, 3, 1, 64, 16, 32), "small": (192, 768, 6, 3, 96, 16, 48)}

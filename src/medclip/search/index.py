@@ -43,9 +43,12 @@ def build_index(model: Path, data: Path, out: Path, split: str | None = None, li
     with whole_file(out / "vectors.npy") as partial, partial.open("wb") as handle:
         np.save(handle, vectors)
     kept = rows.table.select(_KEPT)
-    with whole_file(out / "rows.arrow") as partial, pa.OSFile(str(partial), "wb") as sink:
-        with pa.ipc.new_file(sink, kept.schema) as writer:
-            writer.write_table(kept)
+    with (
+        whole_file(out / "rows.arrow") as partial,
+        pa.OSFile(str(partial), "wb") as sink,
+        pa.ipc.new_file(sink, kept.schema) as writer,
+    ):
+        writer.write_table(kept)
     folder = model_folder(model).resolve()
     write_json(
         out / "index.json",

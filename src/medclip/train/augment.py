@@ -8,7 +8,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-SMALLEST_CROP = 0.6  # of the picture's area
+SMALLEST_CROP = 0.9  # of the picture's area
 
 
 def crop_and_jitter(key: jax.Array, pixels: jax.Array) -> jax.Array:

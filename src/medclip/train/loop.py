@@ -61,7 +61,7 @@ def train(
     its last evaluation, bit for bit; its settings must be the same.
     """
     _open_run(out, recipe, limit, resume)
-    training, validation = Split(data, "train", limit), Split(data, "validation", limit and min(limit, VALIDATION_PAIRS))
+    training, validation = Split(data, "train", limit), Split(data, "validation", limit)
     if recipe.batch > len(training):
         raise UserError(f"--batch {recipe.batch} is larger than the training split ({len(training)} pairs).")
     model = fresh_model(recipe, training.column("caption"))
@@ -75,8 +75,7 @@ def train(
         state = first_state(model.params, rule)
         state = (states.latest(state) if resume else None) or state
         log.rewind(int(state.step))
-        with progress("train", recipe.steps, "pairs", recipe.batch) as advance:
-            advance(int(state.step))
+        with progress("train", recipe.steps, "pairs", recipe.batch, int(state.step)) as advance:
             _run(recipe, model, step, state, seen, unseen, log, states, advance)
     write_json(out / "summary.json", {"best": log.best, "medclip": __version__})
     return log.best

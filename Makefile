@@ -1,0 +1,30 @@
+# The two commands of the README, and what CI runs. Needs Python 3.11 or newer, make and git.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+UV = uv==0.13.9
+APP ?= 1
+
+.PHONY: quickstart test parity lint lock
+
+quickstart: .venv/ready
+	.venv/bin/medclip quickstart $(if $(filter 0,$(APP)),--no-app)
+
+test: .venv/ready
+	.venv/bin/pytest -m "not parity"
+
+parity: .venv-parity/ready
+	.venv-parity/bin/pytest -m parity
+
+lint: .venv/ready
+	.venv/bin/ruff check src tests benchmarks
+	.venv/bin/ruff format --check src tests benchmarks
+
+lock:
+	.venv/bin/uv pip compile --universal --generate-hashes --extra app --group dev --python-version 3.11 pyproject.toml -o requirements.lock
+
+%/ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $*
+	$*/bin/python -m pip install -q $(UV)
+	$*/bin/uv pip install -q --python $*/bin/python --require-hashes -r requirements.lock
+	$*/bin/uv pip install -q --python $*/bin/python --no-deps --no-build-isolation -e .
+	$(if $(findstring parity,$*),$*/bin/python -m pip install -q -c requirements-parity.txt torch transformers)
+	touch $@

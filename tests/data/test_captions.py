@@ -1,0 +1,52 @@
+"""Captions keep what their author wrote."""
+
+import string
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medclip.data.captions import clean_caption
+
+TEXT = st.text(max_size=80)
+# What the world's captions hold besides letters: white space, marks, invisible and control characters.
+TRICKY = st.text("aZe\u0301\u0308 \t\n\r\u00a0\u2003\u200b\u200d\ufeff\u00ad\x00\x1f\u0085<&", max_size=30)
+
+
+@pytest.mark.xfail(strict=True, reason="bug: what surrounds a dropped invisible character is not cleaned again")
+@given(TEXT | TRICKY)
+def test_cleaning_twice_changes_nothing_more(caption):
+    once = clean_caption(caption)
+    assert clean_caption(once) == once
+    assert unicodedata.is_normalized("NFC", once)
+    assert once == " ".join(once.split())
+
+
+@given(TEXT)
+def test_letters_and_their_case_are_kept(caption):
+    def letters(text):
+        return [c for c in unicodedata.normalize("NFC", text) if c.isalpha()]
+
+    assert letters(clean_caption(caption)) == letters(caption)
+
+
+@given(st.lists(st.text(string.ascii_letters + string.digits + string.punctuation, min_size=1), max_size=8))
+def test_an_ascii_caption_without_extra_spaces_is_unchanged(words):
+    caption = " ".join(words)
+    assert clean_caption(caption) == caption
+
+
+@pytest.mark.parametrize(
+    ("written", "wanted"),
+    [
+        (" Axial MRI (coronal view).", "Axial MRI (coronal view)."),
+        ("left\tkidney\n5\u00a0mm", "left kidney 5 mm"),
+        ("Kienbo\u0308ck", "Kienböck"),
+        ("b' axial CT '", "b' axial CT '"),
+        ("opac\u00adity\x07", "opacity"),
+        ("5 µm ≥ 3 cm²", "5 µm ≥ 3 cm²"),  # NFC, not NFKC: a micro sign and a square stay what they are
+    ],
+)
+def test_examples(written, wanted):
+    assert clean_caption(written) == wanted

@@ -1,0 +1,187 @@
+"""Pictures arrive upright, in their own colours, never enlarged, with nothing said about whose they are."""
+
+import io
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, PngImagePlugin
+
+from conftest import drawn, encoded
+from medclip.data.images import ImageError, decode, fit, standardise
+
+CLIP = {"size": {"shortest_edge": 32}, "do_center_crop": True, "crop_size": {"width": 32, "height": 32}}
+SQUEEZE = {"size": {"height": 32, "width": 32}, "do_center_crop": False}
+
+
+def gradient(width=64, height=48):
+    return np.tile(np.linspace(0, 255, width).astype(np.uint8), (height, 1))
+
+
+def colour():
+    ramp = gradient()
+    return Image.fromarray(np.stack([ramp, 255 - ramp, ramp // 2], axis=-1))
+
+
+def decoded(image, kind="PNG", **options):
+    return decode(encoded(image, kind, **options))
+
+
+def png_of_size(width, height):
+    """A PNG that claims a size and holds no pixels."""
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 0, 0, 0, 0])
+    chunk = len(header).to_bytes(4, "big") + b"IHDR" + header + zlib.crc32(b"IHDR" + header).to_bytes(4, "big")
+    empty = b"\0\0\0\0IDAT" + zlib.crc32(b"IDAT").to_bytes(4, "big")
+    return b"\x89PNG\r\n\x1a\n" + chunk + empty
+
+
+def test_grey_stays_grey():
+    image = decoded(Image.fromarray(gradient()))
+    assert image.mode == "L"
+    assert np.array_equal(np.asarray(image), gradient())
+
+
+def test_colour_with_equal_channels_becomes_grey():
+    image = decoded(Image.fromarray(gradient()).convert("RGB"))
+    assert image.mode == "L"
+    assert np.array_equal(np.asarray(image), gradient())
+
+
+def test_colour_stays_colour():
+    assert np.array_equal(np.asarray(decoded(colour())), np.asarray(colour()))
+
+
+def test_sixteen_bits_use_the_whole_range():
+    narrow = gradient().astype(np.uint16) * 16 + 1000  # 12-bit values on an offset, as scanners give
+    image = decoded(Image.fromarray(narrow))
+    assert image.mode == "L"
+    assert np.abs(np.asarray(image).astype(int) - gradient()).max() <= 1  # rounding
+
+
+def test_an_even_sixteen_bit_picture_is_black():
+    assert decoded(Image.fromarray(np.full((8, 8), 700, np.uint16))).getextrema() == (0, 0)
+
+
+def test_a_palette_gives_its_colours():
+    wanted = colour().quantize(64)
+    assert np.array_equal(np.asarray(decoded(wanted)), np.asarray(wanted.convert("RGB")))
+
+
+def test_cmyk_becomes_rgb():
+    red = decoded(Image.new("RGB", (32, 32), (200, 10, 10)).convert("CMYK"), "JPEG", quality=95)
+    assert red.mode == "RGB"
+    assert np.abs(np.asarray(red).mean((0, 1)) - (200, 10, 10)).max() < 3  # JPEG
+
+
+def test_what_is_transparent_is_black():
+    image = Image.new("LA", (16, 16), (255, 255))
+    image.paste((255, 0), (0, 0, 8, 16))
+    greys = np.asarray(decoded(image))
+    assert (greys[:, :8] == 0).all()
+    assert (greys[:, 8:] == 255).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_undone(orientation):
+    stored = Image.fromarray(gradient())
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    upright = {
+        1: lambda a: a,
+        2: np.fliplr,
+        3: lambda a: np.rot90(a, 2),
+        4: np.flipud,
+        5: np.transpose,
+        6: lambda a: np.rot90(a, -1),
+        7: lambda a: np.rot90(a, 2).T,
+        8: np.rot90,
+    }[orientation](gradient())
+    assert np.array_equal(np.asarray(decoded(stored, exif=exif.tobytes())), upright)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>404</html>", encoded(drawn(1))[:300], png_of_size(64, 64)])
+def test_what_cannot_be_read_is_named(content):
+    with pytest.raises(ImageError, match=r"^image unreadable$"):
+        decode(content)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ImageError, match=r"^image missing$"):
+        decode(tmp_path / "absent.jpg")
+
+
+TWICE = pytest.mark.xfail(strict=True, reason="bug: over 179 million pixels Pillow's own refusal hides the reason")
+
+
+@pytest.mark.parametrize("side", [10_001, pytest.param(20_000, marks=TWICE)])
+def test_a_bomb_is_refused_before_it_is_decoded(side):
+    with pytest.raises(ImageError, match=r"^image over 100 million pixels$"):
+        decode(png_of_size(side, side))
+
+
+@given(st.data())
+def test_damage_is_an_image_error_or_a_picture_never_a_crash(data):
+    kind = data.draw(st.sampled_from(("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")))
+    content = bytearray(encoded(colour(), kind))
+    for place in data.draw(st.lists(st.integers(0, min(len(content), 400) - 1), min_size=1, max_size=8)):
+        content[place] = data.draw(st.integers(0, 255))
+    try:
+        assert decode(bytes(content)).mode in ("L", "RGB")
+    except ImageError as error:
+        assert str(error).startswith("image ")
+
+
+@given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 60))
+def test_standardise_bounds_the_shorter_side_and_never_enlarges(width, height, side):
+    content, new_width, new_height = standardise(encoded(Image.new("L", (width, height)), "PNG"), side)
+    assert Image.open(io.BytesIO(content)).size == (new_width, new_height)
+    assert min(new_width, new_height) == min(width, height, side)
+    assert new_width <= width
+    assert new_height <= height
+    shrink = min(width, height) / min(new_width, new_height)
+    assert abs(new_width - width / shrink) <= 0.5  # whole pixels
+    assert abs(new_height - height / shrink) <= 0.5
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_standardise_leaves_nothing_but_pixels(kind):
+    exif = Image.Exif()
+    exif[0x010E] = "SECRET name"
+    options = {"exif": exif.tobytes(), "icc_profile": b"SECRET profile"}
+    if kind == "JPEG":
+        options["comment"] = b"SECRET comment"
+    else:
+        options["pnginfo"] = PngImagePlugin.PngInfo()
+        options["pnginfo"].add_text("Patient", "SECRET")
+    told = encoded(colour(), kind, **options)
+    assert b"SECRET" in told
+    content, *_ = standardise(told, 256)
+    assert b"SECRET" not in content
+    assert set(Image.open(io.BytesIO(content)).info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
+
+
+def test_standardise_keeps_grey_in_one_channel():
+    content, *_ = standardise(encoded(Image.fromarray(gradient()).convert("RGB"), "PNG"), 256)
+    assert Image.open(io.BytesIO(content)).mode == "L"
+
+
+def test_the_crop_takes_the_middle():
+    thirds = np.repeat(np.array([0, 128, 255], np.uint8), 32)
+    pixels = fit(encoded(Image.fromarray(np.tile(thirds, (32, 1))), "PNG"), CLIP)
+    assert pixels.shape == (32, 32, 3)
+    assert (pixels == 128).all()
+
+
+def test_the_squeeze_shows_everything():
+    pixels = fit(encoded(Image.fromarray(gradient(128, 64)), "PNG"), SQUEEZE)
+    assert pixels.shape == (32, 32, 3)
+    assert pixels.dtype == np.uint8
+    assert pixels[:, 0].max() < 8  # the first and last columns stand for 1/32 of the gradient
+    assert pixels[:, -1].min() > 247
+
+
+@given(st.integers(1, 100), st.integers(1, 100), st.sampled_from([CLIP, SQUEEZE]))
+def test_every_picture_fits_the_square(width, height, preprocessor):
+    assert fit(encoded(Image.new("L", (width, height)), "PNG"), preprocessor).shape == (32, 32, 3)

@@ -1,0 +1,85 @@
+"""The prepared form opens whole or says in a sentence what is wrong with it."""
+
+import json
+import os
+
+import pytest
+
+from conftest import RocoFolder
+from medclip.data.prepare import prepare
+from medclip.data.shards import Split, only_split, shard_report, write_shard
+from medclip.errors import UserError
+
+
+def test_a_shard_carries_its_own_report(tmp_path):
+    write_shard(tmp_path / "a.arrow", [], {"dropped": [["id", "train", "Gründe", ""]]})
+    assert shard_report(tmp_path / "a.arrow") == {"dropped": [["id", "train", "Gründe", ""]]}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.arrow"]
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 100, 5000])
+def test_a_torn_shard_is_no_shard(data, copy, size):
+    folder = copy(data)
+    os.truncate(folder / "train-00000.arrow", size)
+    assert shard_report(folder / "train-00000.arrow") is None
+    with pytest.raises(UserError, match=r"train-00000\.arrow is no whole Arrow file"):
+        Split(folder, "train")
+    assert len(Split(folder, "validation")) == 12
+
+
+def test_an_absent_shard_is_named(data, copy):
+    folder = copy(data)
+    (folder / "train-00000.arrow").unlink()
+    with pytest.raises(UserError, match=r"train-00000\.arrow is listed in dataset\.json but absent"):
+        Split(folder, "train")
+
+
+def test_an_empty_split_says_why_it_is_empty(tmp_path):
+    made = RocoFolder(tmp_path / "roco")
+    made.add_split("train", [("A", "CT of the chest", 1, None), ("B", "CT of the head", 2, None)])
+    prepare(str(made.folder), tmp_path / "data", workers=1)
+    with pytest.raises(UserError, match=r"'train' of .* is empty; .*'image missing': 2"):
+        Split(tmp_path / "data", "train")
+
+
+def test_an_unknown_split_names_the_known(data):
+    with pytest.raises(UserError, match=r"has no split 'test'; it has: train, validation\."):
+        Split(data, "test")
+
+
+def test_another_folder_is_refused_by_a_sentence(tmp_path):
+    with pytest.raises(UserError, match=r"is not a prepared data set .*: it has no dataset\.json\."):
+        Split(tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"splits": ',
+        pytest.param("[]", marks=pytest.mark.xfail(strict=True, reason="bug: TypeError")),
+        pytest.param("{}", marks=pytest.mark.xfail(strict=True, reason="bug: KeyError")),
+    ],
+)
+def test_a_damaged_dataset_json_is_refused_by_a_sentence(tmp_path, content):
+    (tmp_path / "dataset.json").write_text(content)
+    with pytest.raises(UserError, match=r"dataset\.json"):
+        Split(tmp_path, "train")
+
+
+def test_limit_keeps_the_first_rows(data):
+    assert Split(data, "train", 3).column("id") == Split(data, "train").column("id")[:3]
+
+
+def test_a_limit_below_zero_is_refused(data):
+    with pytest.raises(UserError):
+        Split(data, "train", -1)
+
+
+@pytest.mark.parametrize(("splits", "wanted"), [(["a", "validation"], "validation"), (["a"], "a"), (["a", "b"], None)])
+def test_the_split_that_needs_no_name(tmp_path, splits, wanted):
+    (tmp_path / "dataset.json").write_text(json.dumps({"splits": {name: {} for name in splits}}))
+    if wanted:
+        assert only_split(tmp_path) == wanted
+    else:
+        with pytest.raises(UserError, match="--split"):
+            only_split(tmp_path)

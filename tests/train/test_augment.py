@@ -1,0 +1,63 @@
+"""Augmentation changes light and framing, never sides."""
+
+import jax
+import numpy as np
+import pytest
+
+from medclip.train.augment import SMALLEST_CROP, crop_and_jitter
+
+SIDE, COUNT = 16, 200
+RAMP = np.broadcast_to(np.linspace(20, 235, SIDE)[None, :, None], (SIDE, SIDE, 3)).astype(np.uint8)
+
+
+_compiled = jax.jit(crop_and_jitter)
+
+
+def changed(picture, key=0):
+    """200 changed versions of a picture."""
+    return np.asarray(_compiled(jax.random.key(key), np.broadcast_to(picture, (COUNT, SIDE, SIDE, 3))))
+
+
+@pytest.fixture(scope="module")
+def many():
+    """Versions of a picture that brightens from left to right."""
+    return changed(RAMP)
+
+
+def test_left_stays_left(many):
+    slopes = np.diff(many.mean(axis=(1, 3)), axis=1)
+    assert (slopes > -1e-3).all()  # rounding; clipping at 0 or 255 may flatten an end
+    assert (many[:, :, -1].mean(axis=(1, 2)) - many[:, :, 0].mean(axis=(1, 2)) > 50).all()
+
+
+def test_up_stays_up():
+    tall = changed(RAMP.transpose(1, 0, 2))
+    assert (tall[:, -1].mean(axis=(1, 2)) - tall[:, 0].mean(axis=(1, 2)) > 50).all()
+
+
+def test_values_stay_pixels(many):
+    assert many.shape == (COUNT, SIDE, SIDE, 3)
+    assert np.isfinite(many).all()
+    assert many.min() >= 0
+    assert many.max() <= 255
+
+
+@pytest.mark.parametrize("level", [0, 255])
+def test_black_and_white_stay_in_range(level):
+    even = changed(np.full(RAMP.shape, level, np.uint8))
+    assert np.isfinite(even).all()
+    assert even.min() >= 0
+    assert even.max() <= 255
+    assert np.ptp(even, axis=(1, 2, 3)).max() < 1e-3  # no edge of another colour is drawn in
+
+
+def test_a_crop_keeps_most_of_the_picture(many):
+    seen = np.ptp(many.mean(axis=(1, 3)), axis=1) / np.ptp(RAMP.astype(float))
+    # The share of the ramp that is left is at least the crop's side times the lowest contrast, 0.8, less a pixel.
+    assert seen.min() > SMALLEST_CROP**0.5 * 0.8 - 1 / SIDE
+
+
+def test_each_picture_and_each_key_has_its_own_change(many):
+    assert len(np.unique(many.reshape(COUNT, -1), axis=0)) == COUNT
+    assert np.array_equal(changed(RAMP), many)
+    assert not np.array_equal(changed(RAMP, key=1), many)
