@@ -1,0 +1,83 @@
+"""The founding project's recipe against ours: same towers, same data, same wall-clock.
+
+    python benchmarks/founding_recipe.py --data DATA --out OUT --seconds 480
+
+The 2021 recipe as its script had it: 8 devices of 16 pairs, each with its own loss (15 negatives), logit
+scale parameter started at 1.0, random horizontal flips of training *and* validation pictures, weight decay
+0.1, no warm-up, last weights kept. Its learning rate of 5e-5 was meant for pretrained towers; from scratch it
+gets ours, so that what is compared is the recipe. Both run in turn on the same machine; each is given as many
+steps as fit its own measured speed. The founding model is measured without flips, which can only help it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+from medclip import backend
+
+backend.start()
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+
+from medclip.data.shards import Split  # noqa: E402
+from medclip.evaluate.retrieval import evaluate_retrieval  # noqa: E402
+from medclip.tables import show_retrieval  # noqa: E402
+from medclip.train.augment import crop_and_jitter  # noqa: E402
+from medclip.train.loop import train  # noqa: E402
+from medclip.train.losses import contrastive  # noqa: E402
+from medclip.train.recipe import Recipe  # noqa: E402
+
+DEVICES = 8
+FOUNDING_LOGIT_SCALE = 1.0
+
+
+def founding_loss(images: jax.Array, texts: jax.Array, logit_scale: jax.Array) -> jax.Array:
+    """The loss of each device on its own 16 pairs, averaged. Starts at exp(1.0) whatever the folder says."""
+    scale = logit_scale - jnp.log(1 / 0.07) + FOUNDING_LOGIT_SCALE
+    split = (x.reshape(DEVICES, -1, x.shape[-1]) for x in (images, texts))
+    return jax.vmap(contrastive, in_axes=(0, 0, None))(*split, scale).mean()
+
+
+def flip(key: jax.Array, pixels: jax.Array) -> jax.Array:
+    """Horizontal flips of every second picture, by chance."""
+    pixels = pixels.astype(jnp.float32)
+    return jnp.where(jax.random.bernoulli(key, shape=(len(pixels), 1, 1, 1)), pixels[:, :, ::-1], pixels)
+
+
+def main() -> None:
+    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ask.add_argument("--data", type=Path, required=True)
+    ask.add_argument("--out", type=Path, required=True)
+    ask.add_argument("--seconds", type=float, default=480)
+    ask.add_argument("--batch", type=int, default=128)
+    ask.add_argument("--seed", type=int, default=0)
+    asked = ask.parse_args()
+    ours = Recipe("small", 0, asked.batch, 1e-3, asked.seed)
+    founding = dataclasses.replace(ours, weight_decay=0.1, warmup_fraction=0.0)
+    told = {}
+    for name, recipe, changes in (
+        ("ours", ours, {"loss": contrastive, "augment": crop_and_jitter}),
+        ("founding-2021", founding, {"loss": founding_loss, "augment": flip}),
+    ):
+        probe = dataclasses.replace(recipe, steps=20, evaluations=1)
+        train(asked.data, asked.out / f"{name}-probe", probe, **changes)
+        lines = (asked.out / f"{name}-probe" / "metrics.jsonl").read_text().splitlines()
+        speed = max(json.loads(line).get("pairs_per_s", 0) for line in lines)
+        recipe = dataclasses.replace(recipe, steps=round(asked.seconds * speed / asked.batch))
+        start = time.monotonic()
+        best = train(asked.data, asked.out / name, recipe, **changes)
+        seconds = round(time.monotonic() - start)
+        results = evaluate_retrieval(asked.out / name, asked.data, "validation", asked.out / f"{name}-evaluation")
+        pairs = len(Split(asked.data, "train"))
+        told[name] = {"steps": recipe.steps, "epochs": round(recipe.steps * asked.batch / pairs, 1), "seconds": seconds}
+        print(json.dumps({name: told[name], "best": best}))
+        show_retrieval(results)
+
+
+if __name__ == "__main__":
+    main()
