@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from pathlib import Path
 
 # Measured on 2 CPU cores with these towers: together about 1.3 times the training speed of XLA's defaults.
@@ -10,6 +12,8 @@ _CPU_FLAGS = (
     "--xla_cpu_enable_concurrency_optimized_scheduler=false",
     "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_ELTWISE",
 )
+# mallopt(3): M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
+_KEEP_MEMORY = ((-8, 1), (-4, 0), (-1, 2**31 - 1), (-2, 2**27))
 
 
 def start() -> None:
@@ -18,3 +22,15 @@ def start() -> None:
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "medclip" / "xla"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
+    _keep_memory()
+
+
+def _keep_memory() -> None:
+    """Let glibc keep what XLA frees after each step and asks for again at the next.
+
+    By default it goes back to the kernel, which clears 120 MB of pages anew each step of the tiny preset:
+    a quarter of the time. One arena, as the others cannot hold a block above 64 MB without mmap.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        for option, value in _KEEP_MEMORY:
+            libc.mallopt(option, value)
