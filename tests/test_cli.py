@@ -15,7 +15,7 @@ COMMANDS = {
     ("quickstart",): cli.Quickstart,
     ("prepare",): cli.Prepare,
     ("train",): cli.Train,
-    ("evaluate", "retrieval"): cli.Retrieval,
+    ("evaluate", "retrieval"): cli.Evaluate,
     ("index",): cli.IndexCommand,
     ("search",): cli.Search,
     ("app",): cli.App,
@@ -56,7 +56,7 @@ def assert_one_sentence(said):
 
 def test_every_command_is_in_this_table():
     named = [get_args(annotated)[0] for annotated in get_args(cli.Command)]
-    assert set(named) - {cli.Evaluate} == set(COMMANDS.values()) - {cli.Retrieval}
+    assert set(named) == set(COMMANDS.values())
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -65,7 +65,8 @@ def test_help_names_and_explains_every_option(medclip, command):
     assert (code, err) == (0, "")
     for field in dataclasses.fields(COMMANDS[command]):
         positional = "Positional" in str(field.type)
-        assert (field.name.upper() if positional else f"--{field.name.replace('_', '-')}") in out, field.name
+        said = {"measure": "retrieval|sides"}.get(field.name, field.name.upper())
+        assert (said if positional else f"--{field.name.replace('_', '-')}") in out, field.name
     assert " ".join(COMMANDS[command].__doc__.split())[:60] in " ".join(out.split())
 
 
@@ -116,12 +117,10 @@ def test_a_mistake_ends_with_one_sentence(medclip, roco, data, run, index_folder
     assert said in ended[2]
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="bug: numpy refuses a negative seed with a traceback")
-def test_a_negative_seed_ends_with_one_sentence(medclip, run, data):
-    assert_one_sentence(medclip("evaluate", "retrieval", "--model", run, "--data", data, "--seed", -1))
-
-
-@pytest.mark.parametrize("arguments", [("prepare",), ("search", "--k", "many"), ("dance",), ("train", "--preset", "x")])
+@pytest.mark.parametrize(
+    "arguments",
+    [("prepare",), ("search", "--k", "many"), ("dance",), ("train", "--preset", "x"), ("quickstart", "--seed", "-1")],
+)
 def test_a_wrong_command_line_has_exit_code_two(medclip, arguments):
     code, out, err = medclip(*arguments)
     assert code == 2

@@ -19,6 +19,24 @@ from medclip.tables import show_dataset, show_hits, show_retrieval, show_sides
 Positional = tyro.conf.Positional
 
 
+def _seed(words: list[str]) -> int:
+    if not words[0].isdecimal():
+        raise ValueError(f"{words[0]!r} is no seed; give a whole number from 0 on")
+    return int(words[0])
+
+
+Seed = Annotated[
+    int,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT",
+        instance_from_str=_seed,
+        is_instance=lambda value: isinstance(value, int),
+        str_from_instance=lambda value: [str(value)],
+    ),
+]
+
+
 @dataclass(frozen=True)
 class Quickstart:
     """Synthetic phantoms -> prepare -> train -> evaluate -> index -> app. No download; minutes on a laptop."""
@@ -27,7 +45,7 @@ class Quickstart:
     """Folder for everything it makes."""
     app: bool = True
     """End by serving the app; --no-app stops before."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the phantoms and of training."""
 
     def run(self) -> None:
@@ -40,7 +58,7 @@ class Quickstart:
 class Prepare:
     """Turn a source of image-caption pairs into a prepared data set; every dropped row is counted by reason."""
 
-    source: Positional[str]
+    source: Annotated[Positional[str], tyro.conf.arg(metavar="SOURCE")]
     """A ROCO folder (SPLIT/radiology/captions.txt, images/, ...), or phantoms[:COUNT] for synthetic pictures."""
     out: Path
     """The data set's new folder; an unfinished one is continued."""
@@ -48,7 +66,7 @@ class Prepare:
     """Shorter side of the stored pictures, in pixels; smaller ones are kept as they are."""
     limit: int | None = None
     """Take the first rows of each split only, for trying things."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the phantoms."""
 
     def run(self) -> None:
@@ -66,7 +84,7 @@ class Train:
     out: Path
     """The run's new folder."""
     preset: Literal["tiny", "small"] = "small"
-    """tiny: 64 px, 4+3 layers of width 128. small: 128 px, 6+4 layers of width 256."""
+    """tiny: 64 px, 3+1 layers of width 96, enough for phantoms. small: 96 px, 6+3 layers of width 192."""
     steps: int | None = None
     """Optimizer steps; takes the place of --epochs."""
     epochs: float = 30.0
@@ -75,7 +93,7 @@ class Train:
     """Pairs per step; every other pair of the batch is a negative."""
     lr: float = 1e-3
     """Peak learning rate, after warm-up and before cosine decay."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of weights, order and augmentation."""
     limit: int | None = None
     """Train on the first pairs only, for trying things."""
@@ -87,9 +105,11 @@ class Train:
         from medclip.train.loop import train
         from medclip.train.recipe import Recipe
 
-        if self.batch < 2 or self.epochs <= 0 or (self.steps is not None and self.steps < 1):
-            raise UserError("--batch must be at least 2, --steps at least 1 and --epochs above 0.")
-        steps = self.steps or max(1, round(self.epochs * len(Split(self.data, "train", self.limit)) / self.batch))
+        if self.batch < 2 or self.epochs <= 0:
+            raise UserError("--batch must be at least 2 and --epochs above 0.")
+        steps = self.steps
+        if steps is None:
+            steps = max(1, round(self.epochs * len(Split(self.data, "train", self.limit)) / self.batch))
         recipe = Recipe(self.preset, steps, self.batch, self.lr, self.seed)
         best = train(self.data, self.out, recipe, limit=self.limit, resume=self.resume)
         console.print(
@@ -99,9 +119,15 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What every evaluation asks for."""
+class Evaluate:
+    """Measure a model on a split, with 95 % intervals.
 
+    retrieval: R@1, R@5, R@10 and median rank both ways over a stated pool. sides: how often a picture prefers
+    its caption over the same caption with left and right exchanged.
+    """
+
+    measure: Annotated[Positional[Literal["retrieval", "sides"]], tyro.conf.arg(metavar="retrieval|sides")]
+    """What to measure."""
     model: Path
     """A model folder or a run."""
     data: Path
@@ -110,34 +136,20 @@ class Measured:
     """Which split; left out: validation, or the only one."""
     out: Path | None = None
     """Folder for the results as JSON."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the bootstrap."""
     limit: int | None = None
     """The first pairs only: a smaller pool, and so higher numbers."""
 
-
-@dataclass(frozen=True)
-class Retrieval:
-    """R@1, R@5, R@10 and median rank both ways over a stated pool, with 95 % intervals."""
-
-    of: tyro.conf.OmitArgPrefixes[Measured]
-
     def run(self) -> None:
         from medclip.evaluate.retrieval import evaluate_retrieval
-
-        show_retrieval(evaluate_retrieval(**vars(self.of)))
-
-
-@dataclass(frozen=True)
-class Sides:
-    """Left against right: how often a picture prefers its caption over the same caption mirrored."""
-
-    of: tyro.conf.OmitArgPrefixes[Measured]
-
-    def run(self) -> None:
         from medclip.evaluate.sides import evaluate_sides
 
-        show_sides(evaluate_sides(**vars(self.of)))
+        evaluate, show = {
+            "retrieval": (evaluate_retrieval, show_retrieval),
+            "sides": (evaluate_sides, show_sides),
+        }[self.measure]
+        show(evaluate(self.model, self.data, self.split, self.out, self.seed, self.limit))
 
 
 @dataclass(frozen=True)
@@ -168,7 +180,7 @@ class Search:
 
     index: Path
     """An index folder."""
-    query: Positional[str | None] = None
+    query: Annotated[Positional[str | None], tyro.conf.arg(metavar="QUERY")] = None
     """What to look for, for example "pleural effusion"."""
     image: Path | None = None
     """A picture to look for, in place of words."""
@@ -207,16 +219,6 @@ class App:
         from medclip.serve.launch import launch
 
         launch(self.index, self.port)
-
-
-@dataclass(frozen=True)
-class Evaluate:
-    """Measure a model."""
-
-    kind: Annotated[Retrieval, tyro.conf.subcommand("retrieval")] | Annotated[Sides, tyro.conf.subcommand("sides")]
-
-    def run(self) -> None:
-        self.kind.run()
 
 
 Command = (

@@ -56,8 +56,8 @@ def test_another_folder_is_refused_by_a_sentence(tmp_path):
     "content",
     [
         '{"splits": ',
-        pytest.param("[]", marks=pytest.mark.xfail(strict=True, reason="bug: TypeError")),
-        pytest.param("{}", marks=pytest.mark.xfail(strict=True, reason="bug: KeyError")),
+        "[]",
+        "{}",
     ],
 )
 def test_a_damaged_dataset_json_is_refused_by_a_sentence(tmp_path, content):

@@ -9,6 +9,5 @@ MIN_CHARACTERS = 10  # the founding project's rule; about 0.15 % of ROCO's capti
 
 def clean_caption(caption: str) -> str:
     """Unicode NFC, control characters dropped, white space runs as one space, ends trimmed; case is kept."""
-    composed = unicodedata.normalize("NFC", caption)
-    spaced = " ".join(composed.split())
-    return "".join(c for c in spaced if unicodedata.category(c) not in ("Cc", "Cf"))
+    seen = "".join(c for c in caption if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf"))
+    return " ".join(unicodedata.normalize("NFC", seen).split())

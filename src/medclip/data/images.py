@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS = 100_000_000  # a full mammogram has about 30 million; more is a decompression bomb
+TOO_LARGE = "image over 100 million pixels"
 JPEG_QUALITY = 95
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP")
 _RESAMPLING = Image.Resampling.BICUBIC
@@ -33,14 +34,16 @@ def decode(image: Path | bytes) -> Image.Image:
             warnings.simplefilter("ignore")  # Pillow warns of damaged EXIF and of large sizes; both are handled
             with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image, formats=FORMATS) as opened:
                 if opened.width * opened.height > MAX_PIXELS:
-                    raise ImageError("image over 100 million pixels")
+                    raise ImageError(TOO_LARGE)
                 opened.load()
                 return _plain(ImageOps.exif_transpose(opened))
+    except ImageError:
+        raise
     except FileNotFoundError:
         raise ImageError("image missing") from None
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, ImageError):
-            raise
+    except Image.DecompressionBombError:  # Pillow's own limit, which lies higher, is met while opening
+        raise ImageError(TOO_LARGE) from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise ImageError("image unreadable") from error
 
 

@@ -21,7 +21,7 @@ from medclip.data.phantoms import phantoms
 from medclip.data.roco import read_roco
 from medclip.data.shards import shard_report, write_shard
 from medclip.errors import UserError
-from medclip.files import claim, whole_file, write_json
+from medclip.files import claim, sha256, whole_file, write_json
 from medclip.progress import progress
 
 SHARD_PAIRS = 1024
@@ -31,7 +31,7 @@ def open_source(source: str, seed: int) -> Iterator[Pair | Dropped]:
     """Rows of SOURCE: a ROCO folder, or `phantoms[:COUNT]` for synthetic pictures with known truth."""
     name, _, pairs = source.partition(":")
     if name == "phantoms":
-        if pairs and not pairs.isdigit():
+        if pairs and not (pairs.isdecimal() and int(pairs)):
             raise UserError(f"{source}: write phantoms:COUNT, for example phantoms:4000.")
         return phantoms(int(pairs or 4000), seed)
     folder = Path(source)
@@ -71,7 +71,7 @@ def prepare_row(row: Pair | Dropped, side: int) -> dict[str, Any] | Dropped:
 
 def prepare_shard(rows: list[Pair | Dropped], path: Path, side: int) -> dict[str, Any]:
     """Write the shard `path` of `rows` unless it is already there, whole and from the same rows. Idempotent."""
-    said = repr((__version__, side, [(r.id, r.caption) if isinstance(r, Pair) else r for r in rows]))
+    said = repr((__version__, side, [(r.id, r.caption, _digest(r.image)) if isinstance(r, Pair) else r for r in rows]))
     made_from = hashlib.sha256(said.encode()).hexdigest()
     report = shard_report(path)
     if report and report["made_from"] == made_from:
@@ -84,6 +84,13 @@ def prepare_shard(rows: list[Pair | Dropped], path: Path, side: int) -> dict[str
     return report
 
 
+def _digest(image: Path | bytes) -> str:
+    """What a picture is known by; a file that is absent now may be there on resume."""
+    if isinstance(image, bytes):
+        return hashlib.sha256(image).hexdigest()
+    return sha256(image) if image.is_file() else "absent"
+
+
 def prepare(
     source: str, out: Path, side: int = 256, limit: int | None = None, seed: int = 0, workers: int | None = None
 ) -> dict[str, Any]:
@@ -92,6 +99,8 @@ def prepare(
     `limit` keeps the first rows of each split. A killed preparation resumes at its first missing shard;
     `dataset.json` is written last, so a folder without it is not yet a data set.
     """
+    if side < 1 or (limit is not None and limit < 1):
+        raise UserError("--side and --limit must be at least 1.")
     rows = open_source(source, seed)
     rows = _first(_unique(rows), limit)
     claim(out, "dataset.json")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from medclip.data.pairs import Dropped, Pair
@@ -20,16 +21,16 @@ def is_roco(folder: Path) -> bool:
 
 
 def read_roco(folder: Path) -> Iterator[Pair | Dropped]:
-    """Yield every listed row of every split present, in file order.
+    """Every listed row of every split present, in file order.
 
     An absent image is not looked into here: preparation counts it. Raises UserError for another layout.
     """
     if not is_roco(folder):
         wanted = ", ".join(f"{split}/radiology/captions.txt" for split in SPLITS)
         raise UserError(f"{folder} is no ROCO folder: looked for one of {wanted} and found none.")
-    for split in SPLITS:
-        if (folder / split / "radiology" / "captions.txt").is_file():
-            yield from _read_split(folder / split / "radiology", split)
+    places = [(folder / split / "radiology", split) for split in SPLITS]
+    found = [_read_split(place, split) for place, split in places if (place / "captions.txt").is_file()]
+    return chain.from_iterable(found)
 
 
 def _read_split(folder: Path, split: str) -> Iterator[Pair | Dropped]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,13 +49,21 @@ def shard_report(path: Path) -> dict[str, Any] | None:
         return None
 
 
+def read_dataset(folder: Path) -> dict[str, Any]:
+    """What `dataset.json` says. UserError where `folder` is no prepared data set."""
+    said = read_json(folder / "dataset.json", "a prepared data set (see medclip prepare)")
+    if not isinstance(said, dict) or not isinstance(said.get("splits"), dict):
+        raise UserError(f"{folder / 'dataset.json'} lists no splits: it was not written by medclip prepare.")
+    return said
+
+
 class Split:
     """The rows of one split, memory-mapped: random access without reading the rest."""
 
     def __init__(self, folder: Path, name: str, limit: int | None = None):
         """Open split `name` of the data set in `folder`. UserError names what is missing or empty."""
         self.folder, self.name = folder, name
-        self.dataset = read_json(folder / "dataset.json", "a prepared data set (see medclip prepare)")
+        self.dataset = read_dataset(folder)
         splits = self.dataset["splits"]
         if name not in splits:
             raise UserError(f"{folder} has no split {name!r}; it has: {', '.join(splits) or 'none'}.")
@@ -74,6 +83,11 @@ class Split:
         """One column as Python values, in row order."""
         return self.table.column(name).to_pylist()
 
+    def digest(self) -> str:
+        """SHA-256 over every picture and caption in order: what a run remembers its data by."""
+        said = json.dumps([self.column("sha256"), self.column("caption")])
+        return hashlib.sha256(said.encode()).hexdigest()
+
     def image(self, row: int) -> bytes:
         """The encoded image of a row."""
         return self.table.column("image")[row].as_py()
@@ -90,7 +104,7 @@ def _open(path: Path) -> pa.Table:
 
 def only_split(folder: Path) -> str:
     """The validation split, or the only one: what `--split` means when it is left out."""
-    splits = read_json(folder / "dataset.json", "a prepared data set (see medclip prepare)")["splits"]
+    splits = read_dataset(folder)["splits"]
     if "validation" in splits:
         return "validation"
     if len(splits) == 1:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 KS = (1, 5, 10)
-_CHUNK = 1024
+_CHUNK = 512
+_TIE = 1e-9  # equal vectors get products that differ by BLAS's rounding; in float64 that is far less than this
 
 
 def ranks(queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
@@ -21,11 +22,11 @@ def ranks(queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         raise ValueError(f"queries {queries.shape} and candidates {candidates.shape} do not pair up")
     if not (np.isfinite(queries).all() and np.isfinite(candidates).all()):
         raise ValueError("vectors hold values that are not finite")
-    found = np.empty(len(queries), np.int64)
+    found, exact = np.empty(len(queries), np.int64), candidates.T.astype(np.float64)
     for start in range(0, len(queries), _CHUNK):
-        scores = queries[start : start + _CHUNK] @ candidates.T
+        scores = queries[start : start + _CHUNK].astype(np.float64) @ exact
         own = scores[np.arange(len(scores)), np.arange(start, start + len(scores))]
-        found[start : start + _CHUNK] = (scores >= own[:, None]).sum(axis=1)
+        found[start : start + _CHUNK] = (scores >= own[:, None] - _TIE).sum(axis=1)
     return found
 
 

@@ -18,7 +18,7 @@ from medclip.files import write_json
 from medclip.model.hub import Model, load
 from medclip.progress import progress
 
-_SIDE = re.compile(r"\b(left|right)\b", re.IGNORECASE)
+_SIDE = re.compile(r"\b(left|right)\b", re.IGNORECASE | re.ASCII)
 _OTHER = {"left": "right", "right": "left"}
 
 

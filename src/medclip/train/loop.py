@@ -60,10 +60,11 @@ def train(
     The model kept is the one of the best mean validation recall. With `resume` a killed run goes on from
     its last evaluation, bit for bit; its settings must be the same.
     """
-    _open_run(out, recipe, limit, resume)
     training, validation = Split(data, "train", limit), Split(data, "validation", limit)
     if recipe.batch > len(training):
         raise UserError(f"--batch {recipe.batch} is larger than the training split ({len(training)} pairs).")
+    said = {"limit": limit, "data": {split.name: split.digest() for split in (training, validation)}}
+    _open_run(out, dataclasses.asdict(recipe) | said, resume)
     model = fresh_model(recipe, training.column("caption"))
     seen = Pairs(fitted_pixels(training, model.preprocessor), training.column("caption"))
     held = fitted_pixels(validation, model.preprocessor)[:VALIDATION_PAIRS]
@@ -155,8 +156,7 @@ def fresh_model(recipe: Recipe, captions: Sequence[str]) -> Model:
     return Model(unflatten(init(config, recipe.seed)), config, tokens, preprocessor)
 
 
-def _open_run(out: Path, recipe: Recipe, limit: int | None, resume: bool) -> None:
-    settings = {**dataclasses.asdict(recipe), "limit": limit}
+def _open_run(out: Path, settings: dict[str, Any], resume: bool) -> None:
     if not resume:
         claim(out, "config.json")
         write_json(out / "config.json", settings)

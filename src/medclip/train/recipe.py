@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import jax
 import optax
 
+from medclip.errors import UserError
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -23,6 +25,10 @@ class Recipe:
     """How often validation is measured over the run."""
     vocab_size: int = 6000
     """Size of the vocabulary learnt from the training captions."""
+
+    def __post_init__(self) -> None:
+        if self.batch < 2 or self.steps < 1 or self.lr <= 0 or self.seed < 0:
+            raise UserError("--batch must be at least 2, --steps at least 1, --lr above 0 and --seed at least 0.")
 
 
 def optimizer(recipe: Recipe) -> optax.GradientTransformation:
