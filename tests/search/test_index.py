@@ -118,8 +118,7 @@ def test_files_of_another_length_are_refused(index_folder, copy):
         Index(folder)
 
 
-@pytest.mark.parametrize("missing", ["pairs", "dimensions"])
-@pytest.mark.xfail(strict=True, raises=KeyError, reason="bug: an index.json without a field is a KeyError")
+@pytest.mark.parametrize("missing", ["pairs", "dimensions", "model", "model_sha256"])
 def test_an_index_json_without_a_field_is_refused(index_folder, copy, missing):
     folder = copy(index_folder)
     about = json.loads((folder / "index.json").read_text())

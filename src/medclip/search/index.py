@@ -79,6 +79,8 @@ class Index:
             self.rows = pa.ipc.open_file(pa.memory_map(str(folder / "rows.arrow"))).read_all()
         except (FileNotFoundError, ValueError, EOFError, pa.ArrowInvalid) as error:
             raise UserError(f"{folder} is damaged ({error}). Make the index anew.") from None
+        if absent := {"pairs", "dimensions", "model", "model_sha256"} - set(self.about):
+            raise UserError(f"{folder}/index.json is damaged: no {', '.join(sorted(absent))}. Make the index anew.")
         shape = (self.about["pairs"], self.about["dimensions"])
         if self.vectors.shape != shape or len(self.rows) != shape[0]:
             raise UserError(f"{folder} is damaged: vectors, rows and index.json disagree. Make the index anew.")

@@ -62,7 +62,7 @@ def make_step(
         told = {
             "loss": value,
             "logit_scale": params["logit_scale"],
-            "gradient_norm": optax.global_norm(gradient),
+            "gradient_norm": optax.tree.norm(gradient),
         }
         return State(params, moments, state.step + 1), told
 
