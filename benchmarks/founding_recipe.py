@@ -57,7 +57,7 @@ def main() -> None:
     ask.add_argument("--batch", type=int, default=128)
     ask.add_argument("--seed", type=int, default=0)
     asked = ask.parse_args()
-    ours = Recipe("small", 0, asked.batch, 1e-3, asked.seed)
+    ours = Recipe("small", 1, asked.batch, 1e-3, asked.seed)
     founding = dataclasses.replace(ours, weight_decay=0.1, warmup_fraction=0.0)
     told = {}
     for name, recipe, changes in (
