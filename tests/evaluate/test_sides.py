@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medclip.data.captions import mirrored
 from medclip.errors import UserError
 from medclip.evaluate import sides
-from medclip.evaluate.sides import evaluate_sides, mirrored, side_choice
+from medclip.evaluate.sides import evaluate_sides, side_choice
 
 WORDS = st.sampled_from(["left", "Left", "LEFT", "right", "Right", "RIGHT", "leftover", "upright", "CT", "of", "knee,"])
 SENTENCES = st.lists(WORDS, max_size=8).map(" ".join)

@@ -70,15 +70,23 @@ def killed(data, recipe, tmp_path, monkeypatch):
     return tmp_path / "run"
 
 
+def test_captions_with_the_sides_exchanged_follow_the_pairs():
+    captions = ["left lung", "a mass", "Right and left", "RIGHT hip", "left knee", "right eye"]
+    assert loop._wrong_sides(captions) == ["right lung", "LEFT hip", "right knee"]  # at most half as many
+    assert loop._wrong_sides(["a mass", "a cyst"]) == []
+
+
 def test_row_i_of_a_batch_is_one_pair(recipe):
     rows = 25
     seen = Pairs(np.arange(rows, dtype=np.uint8).reshape(rows, 1, 1, 1), [str(row) for row in range(rows)])
-    tokens = SimpleNamespace(encode=lambda captions: (np.array([[int(c)] for c in captions]), np.ones((8, 1), bool)))
+    tokens = SimpleNamespace(
+        encode=lambda captions: (np.array([[int(c)] for c in captions]), np.ones((len(captions), 1), bool))
+    )
     batches = dict(loop._batches(seen, SimpleNamespace(tokens=tokens), dataclasses.replace(recipe, steps=7), 2))
     assert list(batches) == [2, 3, 4, 5, 6]
     for step, batch in batches.items():
-        assert batch.pixels[:, 0, 0, 0].tolist() == batch.ids[:, 0].tolist()
-        assert batch.ids[:, 0].tolist() == rows_at(rows, 8, recipe.seed, step).tolist()
+        assert batch.pixels[:, 0, 0, 0].tolist() == batch.ids[:8, 0].tolist()
+        assert batch.ids[:8, 0].tolist() == rows_at(rows, 8, recipe.seed, step).tolist()
 
 
 def test_a_run_leaves_all_that_is_promised(run, recipe):
@@ -195,7 +203,7 @@ def test_a_refused_run_leaves_its_folder_free(data, recipe, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_run(data, recipe, tmp_path):
     with pytest.raises(WorkError, match="the loss is nan at step 1"):
-        train(data, tmp_path / "run", recipe, loss=lambda images, texts, scale: jnp.nan * scale)
+        train(data, tmp_path / "run", recipe, loss=lambda images, texts, scale, real: jnp.nan * scale)
     assert not (tmp_path / "run" / "summary.json").exists()
 
 

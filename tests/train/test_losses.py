@@ -17,10 +17,10 @@ def unit_rows(seed, b, p=8):
 
 
 def by_hand(images, texts, scale):
-    """The loss as two loops over every pair, in float64."""
+    """The loss as two loops over every pair, in float64; rows of texts beyond the images are candidates for images."""
     b, total = len(images), 0.0
     for i in range(b):
-        to_text = [np.exp(scale) * images[i] @ texts[j] for j in range(b)]
+        to_text = [np.exp(scale) * images[i] @ texts[j] for j in range(len(texts))]
         to_image = [np.exp(scale) * images[j] @ texts[i] for j in range(b)]
         for scores in (to_text, to_image):
             total -= scores[i] - np.log(sum(np.exp(score) for score in scores))
@@ -32,6 +32,15 @@ def test_the_loss_equals_two_loops(b, scale, seed):
     images, texts = unit_rows(seed, b), unit_rows(seed + 1000, b)
     found = float(contrastive(jnp.float32(images), jnp.float32(texts), jnp.float32(scale)))
     assert found == pytest.approx(by_hand(images, texts, scale), rel=CLOSE, abs=CLOSE * np.exp(scale))
+
+
+@given(st.integers(1, 4), st.integers(0, 3), st.integers(0, 100))
+def test_wrong_captions_are_candidates_for_the_pictures_alone(wrong, padding, seed):
+    images, texts = unit_rows(seed, 4), unit_rows(seed + 1000, 4 + wrong)
+    padded = jnp.float32(np.concatenate([texts, np.repeat(images[:1], padding, axis=0)]))
+    real = jnp.arange(len(padded)) < len(texts)
+    found = float(contrastive(jnp.float32(images), padded, jnp.float32(2.0), real))
+    assert found == pytest.approx(by_hand(images, texts, 2.0), rel=CLOSE, abs=CLOSE * np.exp(2.0))
 
 
 @pytest.mark.parametrize("b", [2, 8, 128])

@@ -56,7 +56,7 @@ def same(a, b):
 
 @pytest.mark.parametrize(("direction", "wanted"), [(-1, np.log(100)), (1, 3.6)])
 def test_the_logit_scale_never_exceeds_a_hundred(direction, wanted):
-    step, start = stepper(rule=optax.sgd(1.0), loss=lambda images, texts, scale: direction * scale)
+    step, start = stepper(rule=optax.sgd(1.0), loss=lambda images, texts, scale, real: direction * scale)
     state, told = step(start({**MICRO.params, "logit_scale": np.float32(4.6)}), BATCH)
     assert float(state.params["logit_scale"]) == pytest.approx(wanted)
     assert float(told["logit_scale"]) == pytest.approx(wanted)
@@ -65,7 +65,7 @@ def test_the_logit_scale_never_exceeds_a_hundred(direction, wanted):
 def test_the_loss_sees_the_whole_batch():
     seen = []
 
-    def loss(images, texts, scale):
+    def loss(images, texts, scale, real):
         seen.append((images.shape, texts.shape, scale.shape))
         return contrastive(images, texts, scale)
 

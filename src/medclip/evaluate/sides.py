@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from medclip.data.captions import mirrored
 from medclip.data.shards import Split, only_split
 from medclip.encoder import embed_images, embed_texts
 from medclip.errors import UserError
@@ -17,21 +17,6 @@ from medclip.evaluate.retrieval import provenance
 from medclip.files import write_json
 from medclip.model.hub import Model, load
 from medclip.progress import progress
-
-_SIDE = re.compile(r"\b(left|right)\b", re.IGNORECASE | re.ASCII)
-_OTHER = {"left": "right", "right": "left"}
-
-
-def mirrored(caption: str) -> str | None:
-    """The caption with left and right exchanged, case kept; None where it names no side, or both."""
-    if len({side.lower() for side in _SIDE.findall(caption)}) != 1:
-        return None
-
-    def other(found: re.Match[str]) -> str:
-        word = _OTHER[found.group().lower()]
-        return word.upper() if found.group().isupper() else word.title() if found.group().istitle() else word
-
-    return _SIDE.sub(other, caption)
 
 
 def evaluate_sides(

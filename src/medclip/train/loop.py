@@ -17,6 +17,7 @@ import numpy as np
 
 from medclip import __version__
 from medclip.data.batches import fitted_pixels, rows_at
+from medclip.data.captions import mirrored
 from medclip.data.shards import Split
 from medclip.encoder import embed_pixels, embed_texts
 from medclip.errors import UserError, WorkError
@@ -116,7 +117,11 @@ def _batches(seen: Pairs, model: Model, recipe: Recipe, first: int) -> Iterator[
 
     def make(number: int) -> Batch:
         rows = rows_at(len(seen.pixels), recipe.batch, recipe.seed, number)
-        return Batch(seen.pixels[rows], *model.tokens.encode([seen.captions[row] for row in rows]))
+        captions = [seen.captions[row] for row in rows]
+        ids, valid = model.tokens.encode(captions + _wrong_sides(captions))
+        short = recipe.batch + recipe.batch // 2 - len(ids)
+        pad = ((0, short), (0, 0))
+        return Batch(seen.pixels[rows], np.pad(ids, pad), np.pad(valid, pad))
 
     with ThreadPoolExecutor(1) as ahead:
         waiting = ahead.submit(make, first)
@@ -125,6 +130,11 @@ def _batches(seen: Pairs, model: Model, recipe: Recipe, first: int) -> Iterator[
             if number + 1 < recipe.steps:
                 waiting = ahead.submit(make, number + 1)
             yield number, batch
+
+
+def _wrong_sides(captions: Sequence[str]) -> list[str]:
+    """Captions of the batch with left and right exchanged: at most half as many, so that text costs half more."""
+    return [wrong for caption in captions if (wrong := mirrored(caption))][: len(captions) // 2]
 
 
 def _evaluate(recipe: Recipe, model: Model, unseen: Pairs, at: int, log: Log) -> None:

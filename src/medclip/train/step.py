@@ -16,12 +16,15 @@ from medclip.model.towers import Params, encode_image, encode_text
 
 MAX_LOGIT_SCALE = float(np.log(100))
 
-Loss = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+Loss = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class Batch(NamedTuple):
-    """Row i of all three is pair i: pixels u8 (b, s, s, 3), ids i32 (b, t), valid bool (b, t)."""
+    """Pixels u8 (b, s, s, 3), ids i32 (c, t), valid bool (c, t), where c >= b.
+
+    Row i < b of all three is pair i. The rows from b on are captions wrong for every picture, or all invalid.
+    """
 
     pixels: np.ndarray
     ids: np.ndarray
@@ -51,7 +54,7 @@ def make_step(
     def batch_loss(params: Params, pixels: jax.Array, batch: Batch) -> jax.Array:
         images = encode_image(params, normalise(pixels, mean, std), model.config)
         texts = encode_text(params, batch.ids, batch.valid, model.config)
-        return loss(images, texts, params["logit_scale"])
+        return loss(images, texts, params["logit_scale"], batch.valid.any(axis=1))
 
     def step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
         pixels = augment(jax.random.fold_in(jax.random.key(seed), state.step), batch.pixels)
