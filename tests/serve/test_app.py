@@ -1,6 +1,7 @@
 """The page in each of its states, without a browser."""
 
 import json
+import sys
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -14,6 +15,8 @@ from medclip.serve.launch import APP
 @pytest.fixture
 def page(monkeypatch):
     """Opens the page on an index folder."""
+    # the page takes the place of __main__, which later tests' worker processes would run anew
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
 
     def open_page(folder) -> AppTest:
         monkeypatch.setattr("sys.argv", [str(APP), str(folder)])
