@@ -54,10 +54,11 @@ def main() -> None:
     ask.add_argument("--data", type=Path, required=True)
     ask.add_argument("--out", type=Path, required=True)
     ask.add_argument("--seconds", type=float, default=480)
+    ask.add_argument("--preset", choices=("tiny", "small"), default="small")
     ask.add_argument("--batch", type=int, default=128)
     ask.add_argument("--seed", type=int, default=0)
     asked = ask.parse_args()
-    ours = Recipe("small", 1, asked.batch, 1e-3, asked.seed)
+    ours = Recipe(asked.preset, 1, asked.batch, 1e-3, asked.seed)
     founding = dataclasses.replace(ours, weight_decay=0.1, warmup_fraction=0.0)
     told = {}
     for name, recipe, changes in (

@@ -94,16 +94,18 @@ def _run(
     states: StateFolder,
     advance: Advance,
 ) -> None:
-    start, first = time.monotonic(), int(state.step)
+    first = int(state.step)
     for number, batch in _batches(seen, model, recipe, first):
         state, told = step(state, batch)
+        if number == first:
+            start = time.monotonic()  # the first call compiles
         at = number + 1
         due = at * recipe.evaluations // recipe.steps > number * recipe.evaluations // recipe.steps
         if at % max(1, recipe.steps // 200) == 0 or due:
             told = {name: float(value) for name, value in told.items()}
             if not math.isfinite(told["loss"]):
                 raise WorkError(f"the loss is {told['loss']} at step {at}; the last good model is in {log.out}/model.")
-            rate = (at - first) * recipe.batch / (time.monotonic() - start)
+            rate = (number - first) * recipe.batch / (time.monotonic() - start)
             log.write({"step": at, **told, "pairs_per_s": round(rate, 1)})
             advance(0, loss=told["loss"])
         advance(1)
