@@ -76,8 +76,9 @@ def page(address):
 
 def assert_shown(page: Page, hits) -> None:
     for rank, hit in enumerate(hits, 1):
-        expect(page.get_by_text(f"{rank}. cosine {hit.score:.3f} · {hit.id}")).to_be_visible()
-        expect(page.get_by_text(hit.caption, exact=True)).to_be_visible()
+        # a count waits until the previous answer's elements are gone
+        expect(page.get_by_text(f"{rank}. cosine {hit.score:.3f} · {hit.id}")).to_have_count(1)
+        expect(page.get_by_text(hit.caption, exact=True)).to_have_count(1)
     pictures = page.locator("[data-testid=stImage] img")
     expect(pictures).to_have_count(len(hits))
     for picture in pictures.all():
