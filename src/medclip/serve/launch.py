@@ -22,6 +22,8 @@ def launch(index: Path, port: int) -> None:
         "server.address": "127.0.0.1",
         "server.port": port,
         "server.headless": "true",
+        "server.maxUploadSize": 50,  # megabytes
+        "client.toolbarMode": "minimal",
         "browser.gatherUsageStats": "false",
     }
     flags = [f"--{name}={value}" for name, value in options.items()]
