@@ -39,7 +39,7 @@ FOUNDING_LOGIT_SCALE = 1.0
 def founding_loss(images: jax.Array, texts: jax.Array, logit_scale: jax.Array, _: jax.Array) -> jax.Array:
     """The loss of each device on its own 16 pairs, averaged. Starts at exp(1.0) whatever the folder says."""
     scale = logit_scale - jnp.log(1 / 0.07) + FOUNDING_LOGIT_SCALE
-    split = (x.reshape(DEVICES, -1, x.shape[-1]) for x in (images, texts[: len(images)]))
+    split = (x.reshape(DEVICES, -1, x.shape[-1]) for x in (images, texts))
     return jax.vmap(contrastive, in_axes=(0, 0, None))(*split, scale).mean()
 
 
@@ -59,7 +59,7 @@ def main() -> None:
     ask.add_argument("--seed", type=int, default=0)
     asked = ask.parse_args()
     ours = Recipe(asked.preset, 1, asked.batch, 1e-3, asked.seed)
-    founding = dataclasses.replace(ours, weight_decay=0.1, warmup_fraction=0.0)
+    founding = dataclasses.replace(ours, weight_decay=0.1, warmup_fraction=0.0, exchanged_sides=0.0)
     told = {}
     for name, recipe, changes in (
         ("ours", ours, {"loss": contrastive, "augment": crop_and_jitter}),

@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medclip.data.captions import clean_caption
+from medclip.data.captions import clean_caption, mirrored
 
 TEXT = st.text(max_size=80)
 # What the world's captions hold besides letters: white space, marks, invisible and control characters.
 TRICKY = st.text("aZe\u0301\u0308 \t\n\r\u00a0\u2003\u200b\u200d\ufeff\u00ad\x00\x1f\u0085<&", max_size=30)
+WORDS = st.sampled_from(["left", "Left", "LEFT", "right", "Right", "RIGHT", "leftover", "upright", "CT", "of", "knee,"])
+SENTENCES = st.lists(WORDS, max_size=8).map(" ".join)
 
 
 @given(TEXT | TRICKY)
@@ -49,3 +51,31 @@ def test_an_ascii_caption_without_extra_spaces_is_unchanged(words):
 )
 def test_examples(written, wanted):
     assert clean_caption(written) == wanted
+
+
+@pytest.mark.parametrize(
+    ("caption", "other"),
+    [
+        ("CT of the left knee", "CT of the right knee"),
+        ("Right lung, right lobe", "Left lung, left lobe"),
+        ("LEFT-sided effusion", "RIGHT-sided effusion"),
+        ("the (left) kidney.", "the (right) kidney."),
+        ("CT of the knee", None),
+        ("from left to right", None),
+        ("Left and RIGHT", None),
+        ("upright, leftover, copyright", None),
+        ("", None),
+    ],
+)
+def test_left_and_right_change_places(caption, other):
+    assert mirrored(caption) == other
+
+
+@given(SENTENCES)
+def test_mirroring_twice_is_no_change(caption):
+    other = mirrored(caption)
+    assert other is None or (other != caption and mirrored(other) == caption)
+
+
+def test_a_turkish_letter_is_no_crash():
+    assert mirrored("the rıght knee") is None

@@ -72,8 +72,8 @@ def killed(data, recipe, tmp_path, monkeypatch):
 
 def test_captions_with_the_sides_exchanged_follow_the_pairs():
     captions = ["left lung", "a mass", "Right and left", "RIGHT hip", "left knee", "right eye"]
-    assert loop._wrong_sides(captions) == ["right lung", "LEFT hip", "right knee"]  # at most half as many
-    assert loop._wrong_sides(["a mass", "a cyst"]) == []
+    assert loop._wrong_sides(captions, 3) == ["right lung", "LEFT hip", "right knee"]
+    assert loop._wrong_sides(captions, 0) == loop._wrong_sides(["a mass", "a cyst"], 1) == []
 
 
 def test_row_i_of_a_batch_is_one_pair(recipe):
@@ -87,6 +87,8 @@ def test_row_i_of_a_batch_is_one_pair(recipe):
     for step, batch in batches.items():
         assert batch.pixels[:, 0, 0, 0].tolist() == batch.ids[:8, 0].tolist()
         assert batch.ids[:8, 0].tolist() == rows_at(rows, 8, recipe.seed, step).tolist()
+        assert batch.ids.shape == batch.valid.shape == (12, 1)  # room for half a batch of exchanged sides
+        assert not batch.valid[8:].any()  # these captions name no side
 
 
 def test_a_run_leaves_all_that_is_promised(run, recipe):

@@ -31,7 +31,7 @@ def fitted_pixels(split: Split, preprocessor: Mapping[str, Any]) -> np.ndarray:
 
     Decoding costs far more than reading, so it is done once and kept in DATA/cache: s*s*3 bytes a pair.
     """
-    said = json.dumps([preprocessor, split.digest()], sort_keys=True)
+    said = json.dumps([preprocessor, split.digest], sort_keys=True)
     path = split.folder / "cache" / f"{split.name}-{hashlib.sha256(said.encode()).hexdigest()[:16]}.npy"
     if not path.exists():
         with whole_file(path) as partial, ThreadPoolExecutor() as pool:

@@ -6,6 +6,8 @@ import re
 import unicodedata
 
 MIN_CHARACTERS = 10  # the founding project's rule; about 0.15 % of ROCO's captions fall under it
+_SIDE = re.compile(r"\b(left|right)\b", re.IGNORECASE | re.ASCII)
+_OTHER = {"left": "right", "right": "left"}
 
 
 def clean_caption(caption: str) -> str:
@@ -24,7 +26,3 @@ def mirrored(caption: str) -> str | None:
         return word.upper() if found.group().isupper() else word.title() if found.group().istitle() else word
 
     return _SIDE.sub(other, caption)
-
-
-_SIDE = re.compile(r"\b(left|right)\b", re.IGNORECASE | re.ASCII)
-_OTHER = {"left": "right", "right": "left"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,7 @@ class Split:
         """One column as Python values, in row order."""
         return self.table.column(name).to_pylist()
 
+    @cached_property
     def digest(self) -> str:
         """SHA-256 over every picture and caption in order: what a run remembers its data by."""
         said = json.dumps([self.column("sha256"), self.column("caption")])

@@ -64,10 +64,11 @@ def train(
     training, validation = Split(data, "train", limit), Split(data, "validation", limit)
     if recipe.batch > len(training):
         raise UserError(f"--batch {recipe.batch} is larger than the training split ({len(training)} pairs).")
-    said = {"limit": limit, "data": {split.name: split.digest() for split in (training, validation)}}
+    said = {"limit": limit, "data": {split.name: split.digest for split in (training, validation)}}
     _open_run(out, dataclasses.asdict(recipe) | said, resume)
-    model = fresh_model(recipe, training.column("caption"))
-    seen = Pairs(fitted_pixels(training, model.preprocessor), training.column("caption"))
+    captions = training.column("caption")
+    model = fresh_model(recipe, captions)
+    seen = Pairs(fitted_pixels(training, model.preprocessor), captions)
     held = fitted_pixels(validation, model.preprocessor)[:VALIDATION_PAIRS]
     unseen = Pairs(held, validation.column("caption")[:VALIDATION_PAIRS])
     rule = optimizer(recipe)
@@ -97,8 +98,9 @@ def _run(
     first = int(state.step)
     for number, batch in _batches(seen, model, recipe, first):
         state, told = step(state, batch)
-        if number == first:
-            start = time.monotonic()  # the first call compiles
+        if number == first:  # which compiles, so it is left out of the rate
+            jax.block_until_ready(told)
+            start = time.monotonic()
         at = number + 1
         due = at * recipe.evaluations // recipe.steps > number * recipe.evaluations // recipe.steps
         if at % max(1, recipe.steps // 200) == 0 or due:
@@ -106,7 +108,7 @@ def _run(
             if not math.isfinite(told["loss"]):
                 raise WorkError(f"the loss is {told['loss']} at step {at}; the last good model is in {log.out}/model.")
             rate = (number - first) * recipe.batch / (time.monotonic() - start)
-            log.write({"step": at, **told, "pairs_per_s": round(rate, 1)})
+            log.write({"step": at, **told, **({"pairs_per_s": round(rate, 1)} if number > first else {})})
             advance(0, loss=told["loss"])
         advance(1)
         if due:
@@ -120,9 +122,9 @@ def _batches(seen: Pairs, model: Model, recipe: Recipe, first: int) -> Iterator[
     def make(number: int) -> Batch:
         rows = rows_at(len(seen.pixels), recipe.batch, recipe.seed, number)
         captions = [seen.captions[row] for row in rows]
-        ids, valid = model.tokens.encode(captions + _wrong_sides(captions))
-        short = recipe.batch + recipe.batch // 2 - len(ids)
-        pad = ((0, short), (0, 0))
+        room = int(recipe.batch * recipe.exchanged_sides)
+        ids, valid = model.tokens.encode(captions + _wrong_sides(captions, room))
+        pad = ((0, recipe.batch + room - len(ids)), (0, 0))
         return Batch(seen.pixels[rows], np.pad(ids, pad), np.pad(valid, pad))
 
     with ThreadPoolExecutor(1) as ahead:
@@ -134,9 +136,9 @@ def _batches(seen: Pairs, model: Model, recipe: Recipe, first: int) -> Iterator[
             yield number, batch
 
 
-def _wrong_sides(captions: Sequence[str]) -> list[str]:
-    """Captions of the batch with left and right exchanged: at most half as many, so that text costs half more."""
-    return [wrong for caption in captions if (wrong := mirrored(caption))][: len(captions) // 2]
+def _wrong_sides(captions: Sequence[str], most: int) -> list[str]:
+    """The first one-sided captions with left and right exchanged."""
+    return [wrong for caption in captions if (wrong := mirrored(caption))][:most]
 
 
 def _evaluate(recipe: Recipe, model: Model, unseen: Pairs, at: int, log: Log) -> None:

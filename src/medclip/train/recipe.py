@@ -25,6 +25,8 @@ class Recipe:
     """How often validation is measured over the run."""
     vocab_size: int = 6000
     """Size of the vocabulary learnt from the training captions."""
+    exchanged_sides: float = 0.5
+    """Captions with left and right exchanged, as negatives of the pictures: at most this share of the batch."""
 
     def __post_init__(self) -> None:
         if self.batch < 2 or self.steps < 1 or self.lr <= 0 or self.seed < 0:
