@@ -26,6 +26,7 @@ import jax.numpy as jnp  # noqa: E402
 
 from medclip.data.shards import Split  # noqa: E402
 from medclip.evaluate.retrieval import evaluate_retrieval  # noqa: E402
+from medclip.model.towers import Params  # noqa: E402
 from medclip.tables import show_retrieval  # noqa: E402
 from medclip.train.augment import crop_and_jitter  # noqa: E402
 from medclip.train.loop import train  # noqa: E402
@@ -36,9 +37,9 @@ DEVICES = 8
 FOUNDING_LOGIT_SCALE = 1.0
 
 
-def founding_loss(images: jax.Array, texts: jax.Array, logit_scale: jax.Array, _: jax.Array) -> jax.Array:
+def founding_loss(images: jax.Array, texts: jax.Array, params: Params, _: jax.Array | None) -> jax.Array:
     """The loss of each device on its own 16 pairs, averaged. Starts at exp(1.0) whatever the folder says."""
-    scale = logit_scale - jnp.log(1 / 0.07) + FOUNDING_LOGIT_SCALE
+    scale = {"logit_scale": params["logit_scale"] - jnp.log(1 / 0.07) + FOUNDING_LOGIT_SCALE}
     split = (x.reshape(DEVICES, -1, x.shape[-1]) for x in (images, texts))
     return jax.vmap(contrastive, in_axes=(0, 0, None))(*split, scale).mean()
 

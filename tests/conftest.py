@@ -131,7 +131,7 @@ def data(roco, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def recipe():
     """The one shape of the suite's trained models: smaller than any preset, for compilation is most of the time."""
-    from medclip.model.config import PRESETS
+    from medclip.model.presets import PRESETS
     from medclip.train.recipe import Recipe
 
     PRESETS["test"] = (64, 128, 1, 1, 32, 16, 32)

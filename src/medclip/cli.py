@@ -77,22 +77,37 @@ class Prepare:
 
 @dataclass(frozen=True)
 class Train:
-    """Train both towers from scratch; keeps the model of the best validation recall in RUN/model."""
+    """Train both towers; keeps the model of the best validation recall in RUN/model.
+
+    Starts from a trained model (--init), from two towers joined with fresh projections (--vision and --text), or from
+    scratch (--preset). MODEL is a folder, a run, or OWNER/NAME on the Hub.
+    """
 
     data: Path
     """A prepared data set with the splits train and validation."""
     out: Path
     """The run's new folder."""
-    preset: Literal["tiny", "small"] = "small"
-    """tiny: 64 px, 3+1 layers of width 96, enough for phantoms. small: 96 px, 6+3 layers of width 192."""
+    init: str | None = None
+    """A dual encoder to fine-tune."""
+    vision: str | None = None
+    """A vision tower to join with --text: ViT, DINOv2, CLIP or SigLIP."""
+    text: str | None = None
+    """A text tower to join with --vision: BERT, RoBERTa or CLIP."""
+    preset: Literal["tiny", "small"] | None = None
+    """From scratch (the default: small). tiny: 64 px, 3+1 layers of width 96, enough for phantoms.
+    small: 96 px, 6+3 layers of width 192."""
     steps: int | None = None
     """Optimizer steps; takes the place of --epochs."""
     epochs: float = 30.0
     """Passes over the training split."""
     batch: int = 128
     """Pairs per step; every other pair of the batch is a negative."""
-    lr: float = 1e-3
-    """Peak learning rate, after warm-up and before cosine decay."""
+    lr: float | None = None
+    """Peak learning rate, after warm-up and before cosine decay; 1e-3 from scratch, 5e-5 joined, 1e-5 with --init."""
+    side: int | None = None
+    """Another resolution than the model's own, in pixels; position embeddings are interpolated."""
+    max_tokens: int | None = None
+    """Another context length than the model's own; position embeddings are interpolated."""
     seed: Seed = 0
     """Seed of weights, order and augmentation."""
     limit: int | None = None
@@ -110,7 +125,11 @@ class Train:
         steps = self.steps
         if steps is None:
             steps = max(1, round(self.epochs * len(Split(self.data, "train", self.limit)) / self.batch))
-        recipe = Recipe(self.preset, steps, self.batch, self.lr, self.seed)
+        trained = {"init": self.init, "vision": self.vision, "text": self.text}
+        preset = self.preset or (None if any(trained.values()) else "small")
+        lr = self.lr if self.lr is not None else 1e-3 if preset else 1e-5 if self.init else 5e-5
+        sizes = {"side": self.side, "max_tokens": self.max_tokens}
+        recipe = Recipe(preset, steps, self.batch, lr, self.seed, **trained, **sizes)
         best = train(self.data, self.out, recipe, limit=self.limit, resume=self.resume)
         console.print(
             f"kept step {best['step']}: R@1 {best['R@1']:.1%}  R@5 {best['R@5']:.1%}  R@10 {best['R@10']:.1%} "
@@ -128,8 +147,8 @@ class Evaluate:
 
     measure: Annotated[Positional[Literal["retrieval", "sides"]], tyro.conf.arg(metavar="retrieval|sides")]
     """What to measure."""
-    model: Path
-    """A model folder or a run."""
+    model: str
+    """A model folder, a run, or OWNER/NAME on the Hub."""
     data: Path
     """A prepared data set."""
     split: str | None = None
@@ -156,8 +175,8 @@ class Evaluate:
 class IndexCommand:
     """Embed every picture of a split into a folder that `medclip search` and `medclip app` open."""
 
-    model: Path
-    """A model folder or a run."""
+    model: str
+    """A model folder, a run, or OWNER/NAME on the Hub."""
     data: Path
     """A prepared data set."""
     out: Path

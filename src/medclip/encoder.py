@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from medclip.data.images import fit
+from medclip.data.images import fit, scaling
 from medclip.model.config import ModelConfig
 from medclip.model.hub import Model
 from medclip.model.towers import Params, encode_image, encode_text
@@ -35,7 +35,7 @@ _texts = jax.jit(encode_text, static_argnames="config")
 
 def embed_pixels(model: Model, pixels: np.ndarray, advance: Advance | None = None) -> np.ndarray:
     """Unit vectors f32 (n, p) of fitted pixels u8 (n, s, s, 3)."""
-    mean, std = tuple(model.preprocessor["image_mean"]), tuple(model.preprocessor["image_std"])
+    mean, std = scaling(model.preprocessor)
     return _batched(lambda x: _images(model.params, x, model.config, mean, std), (pixels,), advance)
 
 

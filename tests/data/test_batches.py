@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from medclip.data.batches import fitted_pixels, rows_at
 from medclip.data.images import fit
 from medclip.data.shards import Split
-from medclip.model.hub import preprocessor_config
+from medclip.model.presets import preset_preprocessor
 
 
 @st.composite
@@ -46,7 +46,7 @@ def test_no_row_is_left_out_for_ever():
 
 
 def test_cached_pixels_are_the_fitted_pictures(data):
-    split, preprocessor = Split(data, "validation"), preprocessor_config(32)
+    split, preprocessor = Split(data, "validation"), preset_preprocessor(32)
     pixels = fitted_pixels(split, preprocessor)
     assert pixels.shape == (12, 32, 32, 3)
     for row in range(len(split)):
@@ -54,7 +54,7 @@ def test_cached_pixels_are_the_fitted_pictures(data):
 
 
 def test_the_cache_is_read_again_and_never_mistaken(data, copy):
-    folder, small = copy(data), preprocessor_config(16)
+    folder, small = copy(data), preset_preprocessor(16)
     shutil.rmtree(folder / "cache", ignore_errors=True)
     split = Split(folder, "validation")
     first = fitted_pixels(split, small)
@@ -63,4 +63,4 @@ def test_the_cache_is_read_again_and_never_mistaken(data, copy):
     assert np.array_equal(fitted_pixels(split, small), first)
     assert made.stat().st_mtime_ns == when
     assert fitted_pixels(Split(folder, "validation", 5), small).shape == (5, 16, 16, 3)
-    assert fitted_pixels(split, preprocessor_config(24)).shape == (12, 24, 24, 3)
+    assert fitted_pixels(split, preset_preprocessor(24)).shape == (12, 24, 24, 3)

@@ -1,12 +1,13 @@
-"""Makes the stored references: a tiny random CLIPModel folder and what transformers computes with it.
+"""Random models of every family as transformers itself writes them, and what transformers computes with them.
 
-Run by hand where torch and transformers are (after `make parity`):
+Run by hand where torch and transformers are (after `make parity`), it makes the stored references:
     .venv-parity/bin/python tests/model/references.py
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,16 @@ CAPTIONS = [
     "Axial CT of the chest: a small nodule in the left upper lobe (arrow).",
     "T2",
     "Vue coronale – lésion hyperintense, 3 × 4 mm; no œdema. " * 6,
+]
+WIDTH = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4}
+# Vision tower, text tower: each family at least once.
+FAMILIES = [
+    ("clip", "clip"),
+    ("siglip", "siglip"),
+    ("vit", "bert"),
+    ("dinov2", "roberta"),
+    ("clip", "bert"),
+    ("siglip", "clip"),
 ]
 
 
@@ -25,69 +36,105 @@ def pictures(side: int, seed: int) -> list[np.ndarray]:
     return [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
 
 
-def random_folder(folder: Path, seed: int, act: str = "quick_gelu", side: int = 32, squeeze: bool = True) -> None:
-    """A random CLIPModel written by transformers itself, with a tokenizer and a preprocessor of ours."""
+def random_folder(
+    folder: Path,
+    seed: int,
+    families: tuple[str, str] = ("clip", "clip"),
+    side: int = 32,
+    squeeze: bool = True,
+    **towers: Any,
+) -> None:
+    """A random dual encoder written by transformers itself, with a tokenizer and a preprocessor of ours.
+
+    `towers` changes both towers' configs (`hidden_act`, `num_hidden_layers`).
+    """
     import torch
     import transformers
 
-    from medclip.model.hub import preprocessor_config
+    from medclip.files import write_json
+    from medclip.model.presets import preset_preprocessor
     from medclip.model.tokens import save_tokens, train_tokens
 
-    tokens = train_tokens(CAPTIONS, 300, 24)
-    special = {f"{name}_token_id": id for name, id in tokens.special.items()}
-    towers = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "hidden_act": act}
-    size = tokens.tokenizer.get_vocab_size()
-    config = transformers.CLIPConfig(
-        vision_config={**towers, "num_hidden_layers": 2, "image_size": side, "patch_size": 7},
-        text_config={
-            **towers,
-            **special,
-            "num_hidden_layers": 3,
-            "vocab_size": size,
-            "max_position_embeddings": tokens.length,
-        },
-        projection_dim=24,
-    )
+    tokens, special = train_tokens(CAPTIONS, 300, 24)
+    vision = {**WIDTH, "num_hidden_layers": 2, "image_size": side, "patch_size": 7, **towers}
+    text = {**WIDTH, "num_hidden_layers": 3, "vocab_size": tokens.tokenizer.get_vocab_size(), **towers, **special}
     torch.manual_seed(seed)
-    model = transformers.CLIPModel(config)
+    model = _model(families, vision, text, transformers)
     for tensor in model.parameters():  # biases and norms start at 0 and 1, where a mistake would not show
         if tensor.ndim == 1:
             tensor.data += 0.1 * torch.randn_like(tensor)
     model.save_pretrained(folder)
     save_tokens(tokens, folder)
-    said = preprocessor_config(side)
+    said = preset_preprocessor(side)
     if not squeeze:
         said |= {"size": {"shortest_edge": side}, "do_center_crop": True, "crop_size": {"height": side, "width": side}}
-    from medclip.files import write_json
-
     write_json(folder / "preprocessor_config.json", said)
+
+
+def _model(families: tuple[str, str], vision: dict[str, Any], text: dict[str, Any], transformers: Any) -> Any:
+    places = 26 if families[1] == "roberta" else 24
+    if families == ("clip", "clip"):
+        text = {**text, "max_position_embeddings": places}
+        config = transformers.CLIPConfig(vision_config=vision, text_config=text, projection_dim=24)
+        return transformers.CLIPModel(config)
+    if families == ("siglip", "siglip"):
+        text = {**text, "max_position_embeddings": places, "projection_size": WIDTH["hidden_size"]}
+        return transformers.SiglipModel(transformers.SiglipConfig(vision_config=vision, text_config=text))
+    kinds = {
+        "clip": (transformers.CLIPVisionConfig, transformers.CLIPTextConfig),
+        "siglip": (transformers.SiglipVisionConfig, None),
+        "vit": (transformers.ViTConfig, None),
+        "dinov2": (transformers.Dinov2Config, None),
+        "bert": (None, transformers.BertConfig),
+        "roberta": (None, transformers.RobertaConfig),
+    }
+    if families[1] == "roberta":  # its positions follow the padding id, which must then lie low
+        text = {**text, "pad_token_id": 1}
+    config = transformers.VisionTextDualEncoderConfig.from_vision_text_configs(
+        kinds[families[0]][0](**vision),
+        kinds[families[1]][1](**{**text, "max_position_embeddings": places}),
+        projection_dim=24,
+    )
+    return transformers.VisionTextDualEncoderModel(config)
+
+
+def opened(folder: Path) -> Any:
+    """The folder's model in torch, as transformers opens it."""
+    import json
+
+    import transformers
+
+    name = json.loads((folder / "config.json").read_text())["architectures"][0]
+    return getattr(transformers, name).from_pretrained(folder).eval()
+
+
+def transformers_inputs(folder: Path, images: list[np.ndarray], captions: list[str]) -> dict[str, Any]:
+    """Pixels, ids and mask as transformers' own processor and tokenizer make them."""
+    import transformers
+    from PIL import Image
+
+    processor = transformers.CLIPImageProcessorPil.from_pretrained(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    pixels = processor([Image.fromarray(image) for image in images], return_tensors="pt")
+    texts = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
+    mask = {} if "siglip" in (folder / "config.json").read_text()[:200] else {"attention_mask": texts.attention_mask}
+    return {"pixel_values": pixels.pixel_values, "input_ids": texts.input_ids, **mask}
 
 
 def transformers_vectors(folder: Path, images: list[np.ndarray], captions: list[str]) -> dict[str, np.ndarray]:
     """Unit vectors and logits of every image with every caption, all of it by transformers: pixels, ids, towers."""
     import torch
-    import transformers
-    from PIL import Image
 
-    model = transformers.CLIPModel.from_pretrained(folder).eval()
-    processor = transformers.CLIPImageProcessorPil.from_pretrained(folder)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    pixels = processor([Image.fromarray(image) for image in images], return_tensors="pt")
-    texts = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
+    given = transformers_inputs(folder, images, captions)
     with torch.no_grad():
-        out = model(
-            input_ids=texts.input_ids,
-            attention_mask=texts.attention_mask,
-            pixel_values=pixels.pixel_values,
-            return_loss=True,
-        )
+        out = opened(folder)(**given, return_loss=True)
     return {
         "images": out.image_embeds.numpy(),
         "texts": out.text_embeds.numpy(),
         "logits": out.logits_per_image.numpy(),
         "loss": out.loss.numpy(),
-        "pixels": pixels.pixel_values.numpy(),
-        "ids": texts.input_ids.numpy(),
+        "pixels": given["pixel_values"].numpy(),
+        "ids": given["input_ids"].numpy(),
     }
 
 

@@ -5,16 +5,28 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors import safe_open
 
-from medclip.data.images import fit
+from medclip.data.images import fit, scaling
 from medclip.encoder import embed_images, embed_texts
-from medclip.model.hub import load, save
-from medclip.train.losses import contrastive
-from model.references import CAPTIONS, FOLDER, pictures, random_folder, transformers_vectors
+from medclip.model.hub import Model, load, save
+from medclip.model.towers import encode_image, encode_text, logits
+from medclip.train.losses import contrastive, sigmoid
+from model.references import (
+    CAPTIONS,
+    FAMILIES,
+    FOLDER,
+    opened,
+    pictures,
+    random_folder,
+    transformers_inputs,
+    transformers_vectors,
+)
 
 CLOSE = 2e-6  # float32 rounding through five layers of unit vectors
 
@@ -23,6 +35,11 @@ def png(image: np.ndarray) -> bytes:
     out = io.BytesIO()
     Image.fromarray(image).save(out, "PNG")
     return out.getvalue()
+
+
+def loss_of(model: Model, images: np.ndarray, texts: np.ndarray, params: dict) -> jax.Array:
+    loss = sigmoid if model.config.logit_bias else contrastive
+    return loss(jnp.asarray(images), jnp.asarray(texts), params)
 
 
 def assert_same(folder: Path, images: list[np.ndarray], captions: list[str], wanted: dict[str, np.ndarray]) -> None:
@@ -34,10 +51,8 @@ def assert_same(folder: Path, images: list[np.ndarray], captions: list[str], wan
     ours, texts = embed_images(model, encoded), embed_texts(model, captions)
     np.testing.assert_allclose(ours, wanted["images"], atol=CLOSE)
     np.testing.assert_allclose(texts, wanted["texts"], atol=CLOSE)
-    scale = model.params["logit_scale"]
-    np.testing.assert_allclose(np.exp(scale) * ours @ texts.T, wanted["logits"], atol=14.3 * 2 * CLOSE)
-    loss = contrastive(jnp.asarray(ours), jnp.asarray(texts), scale)
-    np.testing.assert_allclose(loss, wanted["loss"], atol=1e-5)
+    np.testing.assert_allclose(logits(model.params, ours, texts), wanted["logits"], atol=14.3 * 2 * CLOSE)
+    np.testing.assert_allclose(loss_of(model, ours, texts, model.params), wanted["loss"], atol=1e-5)
 
 
 def test_stored_references_of_transformers() -> None:
@@ -53,19 +68,66 @@ def test_a_model_survives_saving_bit_for_bit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parity
+@pytest.mark.parametrize("families", FAMILIES, ids="+".join)
 @pytest.mark.parametrize(
-    ("seed", "act", "side", "squeeze"), [(1, "quick_gelu", 28, False), (2, "gelu", 33, True), (3, "gelu", 30, False)]
+    ("seed", "side", "squeeze", "towers"),
+    [
+        (1, 28, False, {}),
+        (2, 33, True, {"hidden_act": "gelu"}),
+        (3, 30, False, {"hidden_act": "quick_gelu", "num_hidden_layers": 1}),
+    ],
 )
-def test_live_transformers(tmp_path: Path, seed: int, act: str, side: int, squeeze: bool) -> None:
-    random_folder(tmp_path, seed, act, side, squeeze)
+def test_live_transformers(tmp_path: Path, families, seed: int, side: int, squeeze: bool, towers: dict) -> None:
+    random_folder(tmp_path, seed, families, side, squeeze, **towers)
     images = pictures(side, seed)
     assert_same(tmp_path, images, CAPTIONS, transformers_vectors(tmp_path, images, CAPTIONS))
+    one = transformers_vectors(tmp_path, images[:1], CAPTIONS[1:2])
+    assert_same(tmp_path, images[:1], CAPTIONS[1:2], one)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("families", FAMILIES, ids="+".join)
+def test_gradients_of_the_loss_are_torchs(tmp_path: Path, families) -> None:
+    torch = pytest.importorskip("torch")
+    random_folder(tmp_path, 4, families, 28)
+    model, theirs = load(tmp_path), opened(tmp_path)
+    given = transformers_inputs(tmp_path, pictures(28, 4), CAPTIONS)
+    theirs(**given, return_loss=True).loss.backward()
+    pixels = np.stack([fit(png(image), model.preprocessor) for image in pictures(28, 4)])
+    mean, std = scaling(model.preprocessor)
+    ids, valid = model.tokens.encode(CAPTIONS)
+
+    def loss(params):
+        images = encode_image(params, (pixels / 255 - jnp.array(mean)) / jnp.array(std), model.config)
+        return loss_of(model, images, encode_text(params, ids, valid, model.config), params)
+
+    ours = jax.grad(loss)(model.params)
+    for tensor in theirs.parameters():  # saved in place of the weights, for the names in memory are others
+        tensor.data = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
+    theirs.save_pretrained(tmp_path / "gradients")
+    with safe_open(tmp_path / "gradients" / "model.safetensors", "numpy") as wanted:
+        for name in wanted.keys():  # noqa: SIM118  no mapping
+            found = np.array(ours[name])
+            # torch keeps the padding's row of an embedding as it is; here that is the end of text too
+            if "word_embeddings" in name or (families[1] == "roberta" and "text_model.embeddings.position" in name):
+                found[model.config.text.pad_token_id] = 0
+            np.testing.assert_allclose(found, wanted.get_tensor(name), atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("families", FAMILIES, ids="+".join)
+def test_what_we_save_opens_in_transformers(tmp_path: Path, families) -> None:
+    random_folder(tmp_path / "theirs", 5, families, 28)
+    save(load(tmp_path / "theirs"), tmp_path / "ours")
+    before, after = (transformers_vectors(tmp_path / at, pictures(28, 5), CAPTIONS) for at in ("theirs", "ours"))
+    for name, value in before.items():
+        np.testing.assert_array_equal(after[name], value)
 
 
 @pytest.mark.parity
 def test_a_trained_run_opens_in_transformers(run: Path) -> None:
     model = load(run)
-    images = pictures(model.config.vision_config.image_size, 5)
+    images = pictures(model.config.vision.image_size, 5)
     theirs = transformers_vectors(run / "model", images, CAPTIONS)
     encoded = [png(image) for image in images]
     np.testing.assert_allclose(embed_images(model, encoded), theirs["images"], atol=1e-5)

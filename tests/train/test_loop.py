@@ -19,14 +19,15 @@ from medclip.data.shards import Split
 from medclip.errors import UserError, WorkError
 from medclip.model.hub import load
 from medclip.train import loop
-from medclip.train.loop import Log, Pairs, fresh_model, train, validate
+from medclip.train.loop import Log, Pairs, train, validate
+from medclip.train.start import first_model
 
 KILLED_RUN = """
 import json, os, signal, sys
 from medclip import backend
 backend.start()
 from pathlib import Path
-from medclip.model.config import PRESETS
+from medclip.model.presets import PRESETS
 from medclip.train import loop
 from medclip.train.recipe import Recipe
 data, out, recipe, shape = json.loads(sys.argv[1])
@@ -121,7 +122,7 @@ def test_validation_is_the_same_whatever_the_augmentation(data, recipe, tmp_path
     recipe = dataclasses.replace(recipe, steps=1)  # the warm-up's first rate is 0: the weights stay as they were
     best = train(data, tmp_path / "run", recipe, augment=lambda key, pixels: jnp.zeros(pixels.shape))
     split = Split(data, "validation")
-    fresh = fresh_model(recipe, Split(data, "train").column("caption"))
+    fresh = first_model(recipe, Split(data, "train").column("caption"))
     unseen = Pairs(fitted_pixels(split, fresh.preprocessor), split.column("caption"))
     found = validate(fresh, unseen, recipe.batch)
     assert {key: best[key] for key in found} == pytest.approx(found, abs=1e-6)
@@ -130,9 +131,9 @@ def test_validation_is_the_same_whatever_the_augmentation(data, recipe, tmp_path
 
 
 def test_a_fresh_model_starts_at_the_papers_temperature_and_follows_the_seed(recipe):
-    first, again, other = (fresh_model(dataclasses.replace(recipe, seed=s), ["CT of the chest"] * 3) for s in (0, 0, 1))
+    first, again, other = (first_model(dataclasses.replace(recipe, seed=s), ["CT of the chest"] * 3) for s in (0, 0, 1))
     assert float(first.params["logit_scale"]) == pytest.approx(np.log(1 / 0.07), abs=1e-4)  # four decimals are stored
-    weights = [m.params["visual_projection"]["weight"] for m in (first, again, other)]
+    weights = [m.params["visual_projection.weight"] for m in (first, again, other)]
     assert np.array_equal(weights[0], weights[1])
     assert not np.array_equal(weights[0], weights[2])
 
@@ -145,7 +146,7 @@ def test_an_interrupted_run_resumes_bit_for_bit(killed, run, data, recipe):
 
 @pytest.mark.slow
 def test_a_killed_run_resumes_bit_for_bit(run, data, recipe, tmp_path):
-    from medclip.model.config import PRESETS
+    from medclip.model.presets import PRESETS
 
     out = tmp_path / "run"
     said = json.dumps([str(data), str(out), dataclasses.asdict(recipe), PRESETS["test"]])
@@ -205,7 +206,7 @@ def test_a_refused_run_leaves_its_folder_free(data, recipe, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_run(data, recipe, tmp_path):
     with pytest.raises(WorkError, match="the loss is nan at step 1"):
-        train(data, tmp_path / "run", recipe, loss=lambda images, texts, scale, real: jnp.nan * scale)
+        train(data, tmp_path / "run", recipe, loss=lambda images, texts, params, real: jnp.nan * params["logit_scale"])
     assert not (tmp_path / "run" / "summary.json").exists()
 
 

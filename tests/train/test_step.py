@@ -6,20 +6,24 @@ import numpy as np
 import optax
 import pytest
 
-from medclip.model.config import ModelConfig, TextConfig, VisionConfig
-from medclip.model.hub import Model, preprocessor_config, unflatten
+from medclip.model.config import parse_config
+from medclip.model.hub import Model
 from medclip.model.init import init
+from medclip.model.presets import preset_preprocessor
 from medclip.train.losses import contrastive
 from medclip.train.recipe import Recipe, optimizer
 from medclip.train.step import Batch, first_state, make_step
 
 TOWER = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
-CONFIG = ModelConfig(
-    VisionConfig(image_size=8, patch_size=4, **TOWER),
-    TextConfig(vocab_size=20, max_position_embeddings=6, pad_token_id=19, bos_token_id=18, eos_token_id=19, **TOWER),
-    projection_dim=8,
-)
-MICRO = Model(unflatten(init(CONFIG, 0)), CONFIG, None, preprocessor_config(8))
+SPECIAL = {"pad_token_id": 19, "bos_token_id": 18, "eos_token_id": 19}
+SAID = {
+    "model_type": "clip",
+    "vision_config": {"image_size": 8, "patch_size": 4, **TOWER},
+    "text_config": {"vocab_size": 20, "max_position_embeddings": 6, **SPECIAL, **TOWER},
+    "projection_dim": 8,
+}
+CONFIG = parse_config(SAID)
+MICRO = Model(init(CONFIG, 0), CONFIG, None, preset_preprocessor(8), SAID)
 RNG = np.random.default_rng(0)
 IDS = np.concatenate([np.full((4, 1), 18), RNG.integers(0, 18, (4, 4)), np.full((4, 1), 19)], axis=1).astype(np.int32)
 BATCH = Batch(RNG.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8), IDS, np.ones((4, 6), bool))
@@ -56,7 +60,9 @@ def same(a, b):
 
 @pytest.mark.parametrize(("direction", "wanted"), [(-1, np.log(100)), (1, 3.6)])
 def test_the_logit_scale_never_exceeds_a_hundred(direction, wanted):
-    step, start = stepper(rule=optax.sgd(1.0), loss=lambda images, texts, scale, real: direction * scale)
+    step, start = stepper(
+        rule=optax.sgd(1.0), loss=lambda images, texts, params, real: direction * params["logit_scale"]
+    )
     state, told = step(start({**MICRO.params, "logit_scale": np.float32(4.6)}), BATCH)
     assert float(state.params["logit_scale"]) == pytest.approx(wanted)
     assert float(told["logit_scale"]) == pytest.approx(wanted)
@@ -65,9 +71,9 @@ def test_the_logit_scale_never_exceeds_a_hundred(direction, wanted):
 def test_the_loss_sees_the_whole_batch():
     seen = []
 
-    def loss(images, texts, scale, real):
-        seen.append((images.shape, texts.shape, scale.shape))
-        return contrastive(images, texts, scale)
+    def loss(images, texts, params, real):
+        seen.append((images.shape, texts.shape, params["logit_scale"].shape))
+        return contrastive(images, texts, params)
 
     step, start = stepper(loss=loss)
     jax.eval_shape(step, start(), BATCH)

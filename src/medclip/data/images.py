@@ -82,19 +82,47 @@ def standardise(image: Path | bytes, side: int) -> tuple[bytes, int, int]:
 def fit(image: Path | bytes, preprocessor: Mapping[str, Any]) -> np.ndarray:
     """Pixels u8 (s, s, 3) as a Hugging Face `preprocessor_config.json` asks, before normalisation.
 
-    `size` is either {"shortest_edge": n} followed by a centre crop, or {"height": n, "width": n}.
+    `size` is {"shortest_edge": n} or {"height": n, "width": n}, or a number, which older files mean as the shortest
+    edge where they crop and as a square where they do not.
     """
     picture = decode(image).convert("RGB")
-    size = preprocessor["size"]
-    if "shortest_edge" in size:
-        scale = size["shortest_edge"] / min(picture.size)
-        # transformers truncates the longer side; rounding it would shift the crop by a pixel
-        target = tuple(max(size["shortest_edge"], int(n * scale)) for n in picture.size)
-    else:
-        target = (size["width"], size["height"])
-    picture = picture.resize(target, Image.Resampling(preprocessor.get("resample", _RESAMPLING)))
-    if preprocessor.get("do_center_crop"):
-        width, height = preprocessor["crop_size"]["width"], preprocessor["crop_size"]["height"]
-        left, top = (picture.width - width) // 2, (picture.height - height) // 2
+    crop, size = _crop(preprocessor), preprocessor.get("size", 224)
+    if isinstance(size, int):
+        size = {"shortest_edge": size} if crop else {"height": size, "width": size}
+    resample = Image.Resampling(preprocessor.get("resample") or (2 if _squares(preprocessor) else 3))
+    if preprocessor.get("do_resize", True):
+        if "shortest_edge" in size:
+            scale = size["shortest_edge"] / min(picture.size)
+            # transformers truncates the longer side; rounding it would shift the crop by a pixel
+            target = tuple(max(size["shortest_edge"], int(n * scale)) for n in picture.size)
+        else:
+            target = (size["width"], size["height"])
+        picture = picture.resize(target, resample)
+    if crop:
+        width, height = crop
+        left, top = (picture.width - width) // 2, (picture.height - height) // 2  # negative: laid on black
         picture = picture.crop((left, top, left + width, top + height))
     return np.asarray(picture)
+
+
+def scaling(preprocessor: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of pixels / 255, channel by channel, that `preprocessor_config.json` asks for."""
+    mean, std = preprocessor.get("image_mean", (0.5,) * 3), preprocessor.get("image_std", (0.5,) * 3)
+    if not preprocessor.get("do_normalize", True):
+        mean, std = (0.0,) * 3, (1.0,) * 3
+    factor = preprocessor.get("rescale_factor", 1 / 255) if preprocessor.get("do_rescale", True) else 1
+    return tuple(m / (255 * factor) for m in mean), tuple(s / (255 * factor) for s in std)
+
+
+def _squares(preprocessor: Mapping[str, Any]) -> bool:
+    """Whether it is ViT's, which squeezes to a square and interpolates linearly where its file does not say."""
+    kind = preprocessor.get("image_processor_type") or preprocessor.get("feature_extractor_type") or ""
+    return kind.startswith("ViT")
+
+
+def _crop(preprocessor: Mapping[str, Any]) -> tuple[int, int] | None:
+    squares = _squares(preprocessor) or (preprocessor.get("image_processor_type") or "").startswith("Siglip")
+    if not preprocessor.get("do_center_crop", not squares):
+        return None
+    size = preprocessor.get("crop_size", 224)
+    return (size, size) if isinstance(size, int) else (size["width"], size["height"])

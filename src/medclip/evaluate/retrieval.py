@@ -15,7 +15,12 @@ from medclip.progress import progress
 
 
 def evaluate_retrieval(
-    model: Path, data: Path, split: str | None = None, out: Path | None = None, seed: int = 0, limit: int | None = None
+    model: str | Path,
+    data: Path,
+    split: str | None = None,
+    out: Path | None = None,
+    seed: int = 0,
+    limit: int | None = None,
 ) -> dict[str, Any]:
     """Measure both directions over every pair of a split; writes `out/results.json` where `out` is given."""
     encoder = load(model)
@@ -36,7 +41,7 @@ def evaluate_retrieval(
     return results
 
 
-def provenance(model: Path, rows: Split, seed: int) -> dict[str, Any]:
+def provenance(model: str | Path, rows: Split, seed: int) -> dict[str, Any]:
     """What every results file states beside its numbers."""
     return {
         "interval": "95 % bootstrap, 1000 resamples of whole articles",

@@ -20,7 +20,12 @@ from medclip.progress import progress
 
 
 def evaluate_sides(
-    model: Path, data: Path, split: str | None = None, out: Path | None = None, seed: int = 0, limit: int | None = None
+    model: str | Path,
+    data: Path,
+    split: str | None = None,
+    out: Path | None = None,
+    seed: int = 0,
+    limit: int | None = None,
 ) -> dict[str, Any]:
     """Measure the choice over every one-sided caption of a split; writes `out/sides.json` where `out` is given."""
     encoder = load(model)

@@ -8,111 +8,139 @@ from dataclasses import dataclass
 from typing import Any
 
 from medclip.errors import UserError
+from medclip.model.families import TEXT, VISION
+
+LOGIT_SCALE = 2.6592  # ln(1/0.07), Radford et al. 2021
+ACTIVATIONS = ("quick_gelu", "gelu", "gelu_pytorch_tanh", "gelu_new", "relu")
+DUAL = ("clip", "siglip", "vision-text-dual-encoder", "hybrid-clip")
+_MOST = {"num_hidden_layers": 1000, "image_size": 10_000}  # more is a mistake or an attack
+_UNSUPPORTED = {"use_swiglu_ffn": True, "vision_use_head": False, "qkv_bias": False, "is_decoder": True}
 
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """A CLIP ViT tower; defaults are `transformers.CLIPVisionConfig`'s."""
+    """A vision tower: its family (`model_type`), its sizes and where its tensors are."""
 
-    hidden_size: int = 768
-    intermediate_size: int = 3072
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    image_size: int = 224
-    patch_size: int = 32
-    hidden_act: str = "quick_gelu"
-    layer_norm_eps: float = 1e-5
+    model_type: str
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    hidden_act: str
+    layer_norm_eps: float
+    image_size: int
+    patch_size: int
+    prefix: str = "vision_model."
+    """What precedes the tower's tensor names."""
+    projection: tuple[str, ...] = ("visual_projection.weight",)
+    """Linear layers, GELU between them, from the pool to the space of both towers; NAME.weight is (out, in)."""
 
 
 @dataclass(frozen=True)
 class TextConfig:
-    """A CLIP text tower; defaults are `transformers.CLIPTextConfig`'s."""
+    """A text tower: its family (`model_type`), its sizes and where its tensors are."""
 
-    vocab_size: int = 49408
-    hidden_size: int = 512
-    intermediate_size: int = 2048
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 8
-    max_position_embeddings: int = 77
-    hidden_act: str = "quick_gelu"
-    layer_norm_eps: float = 1e-5
-    pad_token_id: int = 1
-    bos_token_id: int = 49406
-    eos_token_id: int = 49407
+    model_type: str
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    hidden_act: str
+    layer_norm_eps: float
+    vocab_size: int
+    max_position_embeddings: int
+    pad_token_id: int
+    bos_token_id: int = -1
+    eos_token_id: int = -1
+    type_vocab_size: int = 0
+    projection_size: int = 0
+    """Width of the head, where the family has one; 0: `hidden_size`."""
+    pool: str = ""
+    """"first" or "mean" in place of the family's own pool and head (open_clip)."""
+    prefix: str = "text_model."
+    projection: tuple[str, ...] = ("text_projection.weight",)
+
+    @property
+    def longest(self) -> int:
+        """The most tokens that have positions."""
+        spent = self.pad_token_id + 1 if TEXT[self.model_type].after_padding else 0
+        return self.max_position_embeddings - spent
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """Both towers and the space they meet in."""
 
-    vision_config: VisionConfig
-    text_config: TextConfig
+    vision: VisionConfig
+    text: TextConfig
     projection_dim: int = 512
-    logit_scale_init_value: float = 2.6592  # ln(1/0.07), Radford et al. 2021
+    logit_scale_init_value: float = LOGIT_SCALE
+    logit_bias: bool = False
+    """SigLIP: scaled cosines are shifted by a bias; it and the logit scale have shape (1,), not ()."""
 
 
-def parse_config(config: Mapping[str, Any]) -> ModelConfig:
-    """A `config.json` of `transformers.CLIPModel` as a value; UserError for another model type or a bad field."""
-    kind = config.get("model_type")
-    if kind != "clip":
-        raise UserError(f"config.json says model_type {kind!r}; this version of medclip reads 'clip'.")
-    model = ModelConfig(
-        vision_config=_known(VisionConfig, config.get("vision_config") or {}),
-        text_config=_known(TextConfig, config.get("text_config") or {}),
-        projection_dim=config.get("projection_dim", 512),
-        logit_scale_init_value=config.get("logit_scale_init_value", 2.6592),
-    )
-    for name, tower in (("vision_config", model.vision_config), ("text_config", model.text_config)):
-        if tower.hidden_act not in ACTIVATIONS:
-            raise UserError(f"config.json: {name}.hidden_act {tower.hidden_act!r} is not among {ACTIVATIONS}.")
-        if tower.num_attention_heads < 1 or tower.hidden_size % tower.num_attention_heads:
-            raise UserError(f"config.json: {name}.hidden_size is no multiple of num_attention_heads.")
-    return model
+def parse_config(said: Mapping[str, Any]) -> ModelConfig:
+    """A dual encoder's `config.json` as a value; UserError for a model type or a field that is not understood."""
+    kind = said.get("model_type")
+    if kind not in DUAL:
+        raise UserError(
+            f"config.json says model_type {kind!r}; a dual encoder was expected: {', '.join(DUAL)}. "
+            "A single tower is joined to another with --vision and --text."
+        )
+    vision, text = parse_vision(part_of(said, "vision_config"), kind), parse_text(part_of(said, "text_config"), kind)
+    if kind == "siglip":
+        if (width := text.projection_size or text.hidden_size) != vision.hidden_size:
+            raise UserError(f"config.json: the text head is {width} wide, the vision tower {vision.hidden_size}.")
+        vision, text = dataclasses.replace(vision, projection=()), dataclasses.replace(text, projection=())
+        return ModelConfig(vision, text, vision.hidden_size, logit_bias=True)
+    width, scale = said.get("projection_dim", 512), said.get("logit_scale_init_value", LOGIT_SCALE)
+    if not (_number(width, int) and 0 < width <= 2**31 and _number(scale, (int, float))):
+        raise UserError(f"config.json: projection_dim {width!r} or logit_scale_init_value {scale!r} is no size.")
+    return ModelConfig(vision, text, width, scale)
 
 
-ACTIVATIONS = ("quick_gelu", "gelu")
+def parse_vision(said: Mapping[str, Any], kind: str = "") -> VisionConfig:
+    """A vision tower's own `config.json`, or the `vision_config` of a dual encoder of that `kind`."""
+    if said.get("num_channels", 3) != 3:
+        raise UserError(f"config.json: num_channels is {said['num_channels']}; pictures have 3.")
+    if "mlp_ratio" in said:
+        said = {**said, "intermediate_size": int(said.get("hidden_size", 768) * said["mlp_ratio"])}
+    return _tower(VisionConfig, VISION, said, f"{kind}_vision_model")
 
 
-def config_json(config: ModelConfig) -> dict[str, Any]:
-    """The `config.json` that `transformers.CLIPModel.from_pretrained` reads."""
-    said = dataclasses.asdict(config)
-    said["vision_config"] |= {"model_type": "clip_vision_model", "projection_dim": config.projection_dim}
-    said["text_config"] |= {"model_type": "clip_text_model", "projection_dim": config.projection_dim}
-    return {"architectures": ["CLIPModel"], "model_type": "clip", "dtype": "float32", **said}
+def parse_text(said: Mapping[str, Any], kind: str = "") -> TextConfig:
+    """A text tower's own `config.json`, or the `text_config` of a dual encoder of that `kind`."""
+    if said.get("position_embedding_type") not in (None, "absolute"):
+        raise UserError(f"config.json: position_embedding_type {said['position_embedding_type']!r} is not supported.")
+    return _tower(TextConfig, TEXT, said, f"{kind}_text_model")
 
 
-def _known(kind: type, fields: Mapping[str, Any]) -> Any:
-    """The fields that shape the tower; the rest of a Hub config (dropout, generation) does not reach inference."""
-    wanted = {f.name: f.type for f in dataclasses.fields(kind)}
-    given = {name: fields[name] for name in wanted if fields.get(name) is not None}
-    for name, value in given.items():
-        numeric = wanted[name] in ("int", "float")
-        if numeric and (isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0):
-            raise UserError(f"config.json: {name} is {value!r}; a number of at least 0 was expected.")
-    return kind(**given)
+def part_of(said: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """`vision_config` or `text_config`; configs of 2021 and 2022 state changes in NAME_dict, which wins."""
+    return {**(said.get(name) or {}), **(said.get(f"{name}_dict") or {})}
 
 
-def preset(name: str, vocab_size: int, special: Mapping[str, int]) -> ModelConfig:
-    """A model to train from scratch: "tiny" (64 px, minutes on a laptop) or "small" (96 px).
+def _tower(kind: type, families: Mapping[str, Any], said: Mapping[str, Any], default: str) -> Any:
+    family = said.get("model_type") or default
+    if family not in families:
+        raise UserError(f"config.json: a tower of type {family!r} is not among {', '.join(families)}.")
+    if refused := [name for name, value in _UNSUPPORTED.items() if said.get(name) is value]:
+        raise UserError(f"config.json: {refused[0]} = {said[refused[0]]} is not supported.")
+    numbers = {f.name: int if f.type == "int" else (int, float) for f in dataclasses.fields(kind) if f.type != "str"}
+    wanted = numbers.keys() - {"projection"} | {"hidden_act"}
+    given = {name: value for name, value in said.items() if name in wanted and value is not None}
+    given = {**families[family].defaults, **given, "model_type": family}
+    for name in given.keys() & numbers.keys():
+        least = -1 if name.endswith("_id") else 0 if name in ("layer_norm_eps", "projection_size") else 1
+        if not (_number(given[name], numbers[name]) and least <= given[name] <= _MOST.get(name, 2**31)):
+            raise UserError(f"config.json: {name} is {given[name]!r}, which no model has.")
+    tower = kind(**given)
+    if tower.hidden_act not in ACTIVATIONS:
+        raise UserError(f"config.json: hidden_act {tower.hidden_act!r} is not among {', '.join(ACTIVATIONS)}.")
+    if tower.hidden_size % tower.num_attention_heads:
+        raise UserError("config.json: hidden_size is no multiple of num_attention_heads.")
+    return tower
 
-    `special` gives the ids of the tokenizer's pad, bos and eos.
-    """
-    width, mlp, vision_layers, text_layers, side, patch, tokens = PRESETS[name]
-    tower = {"hidden_size": width, "intermediate_size": mlp, "num_attention_heads": width // 32}
-    return ModelConfig(
-        VisionConfig(num_hidden_layers=vision_layers, image_size=side, patch_size=patch, **tower),
-        TextConfig(
-            num_hidden_layers=text_layers,
-            vocab_size=vocab_size,
-            max_position_embeddings=tokens,
-            pad_token_id=special["pad"],
-            bos_token_id=special["bos"],
-            eos_token_id=special["eos"],
-            **tower,
-        ),
-        projection_dim=width,
-    )
 
-
-# width, MLP width, vision layers, text layers, image side, patch side, tokens
-PRESETS = {"tiny": (96, 192, 3, 1, 64, 16, 32), "small": (192, 768, 6, 3, 96, 16, 48)}
+def _number(value: Any, of: Any) -> bool:
+    return isinstance(value, of) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""The checkpoint is the model: a Hugging Face folder read and written without a converter."""
+"""The checkpoint is the model: Hugging Face folders, from the disk or from the Hub, read and written as they are."""
 
 from __future__ import annotations
 
@@ -6,119 +6,126 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from medclip.errors import UserError
 from medclip.files import read_json, sha256, whole_file, write_json
-from medclip.model.config import ModelConfig, config_json, parse_config
+from medclip.model import flax2021, open_clip
+from medclip.model.config import ModelConfig, parse_config, part_of
 from medclip.model.init import shapes
 from medclip.model.tokens import Tokens, load_tokens, save_tokens
+from medclip.model.weights import Stored, inside, read, stored_tensors
+
+CONFIGS = ("config.json", open_clip.CONFIG)
+# What CLIP's own folders say; those of 2021 have no such file.
+CLIP_PREPROCESSOR = {
+    "image_processor_type": "CLIPImageProcessor",
+    "size": {"shortest_edge": 224},
+    "crop_size": {"height": 224, "width": 224},
+    "do_center_crop": True,
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+}
 
 
 @dataclass(frozen=True)
 class Model:
-    """A dual encoder and all it needs to meet raw input: what a model folder holds.
-
-    `params` is a nested dict whose paths are the tensor names; `preprocessor` is `preprocessor_config.json`.
-    """
+    """A dual encoder and all it needs to meet raw input: what a model folder holds."""
 
     params: dict[str, Any]
+    """Arrays by tensor name, as in the file."""
     config: ModelConfig
     tokens: Tokens
     preprocessor: dict[str, Any]
+    """`preprocessor_config.json`."""
+    said: dict[str, Any]
+    """The config file, as it is."""
 
 
-def load(folder: str | Path) -> Model:
-    """Read a model folder, or the run folder around it. UserError names every tensor that is not as it should be."""
-    folder = model_folder(Path(folder))
-    config = parse_config(read_json(folder / "config.json", "a model folder"))
-    preprocessor = read_json(folder / "preprocessor_config.json", "a whole model folder")
-    params = unflatten(_read_tensors(folder / "model.safetensors", config))
-    return Model(params, config, load_tokens(folder, config.text_config), preprocessor)
+def load(name: str | Path, revision: str | None = None) -> Model:
+    """A dual encoder from a model folder, a run around one, or the Hub ("owner/name").
+
+    Reads the folders of `transformers` (CLIPModel, SiglipModel, VisionTextDualEncoderModel), of open_clip and of
+    FlaxHybridCLIP (2021). Weights become float32. Raises UserError that names every tensor that is not as it should be.
+    """
+    folder = model_folder(name, revision)
+    if (folder / open_clip.CONFIG).is_file():
+        said = read_json(folder / open_clip.CONFIG, "a model folder")
+        stored = stored_tensors(folder, open_clip.WEIGHTS)
+        config, preprocessor = open_clip.parse(said, {at: tensor.shape for at, tensor in stored.items()})
+    else:
+        said, stored = open_folder(folder)
+        config, preprocessor = parse_config(said), read_preprocessor(folder)
+    params = read(stored, shapes(config), folder)
+    return Model(params, config, load_tokens(folder, config.text), preprocessor, said)
 
 
 def save(model: Model, folder: Path) -> None:
-    """Write the folder that `transformers` opens unchanged; the weights arrive last, whole or not at all."""
+    """Write the folder that `transformers` (or open_clip, for its own) opens; the weights arrive last, whole or not."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "config.json", config_json(model.config))
-    write_json(folder / "preprocessor_config.json", model.preprocessor)
+    own = "model_cfg" in model.said
+    write_json(folder / (open_clip.CONFIG if own else "config.json"), model.said)
+    if not own:
+        write_json(folder / "preprocessor_config.json", model.preprocessor)
     save_tokens(model.tokens, folder)
     # ascontiguousarray would turn the 0-d logit_scale into shape (1,), which transformers refuses
-    tensors = {name: np.asarray(value, order="C") for name, value in flatten(model.params).items()}
-    with whole_file(folder / "model.safetensors") as partial:
+    tensors = {name: np.asarray(value, order="C") for name, value in jax.device_get(model.params).items()}
+    with whole_file(folder / (open_clip.WEIGHTS if own else "model.safetensors")) as partial:
         save_file(tensors, partial, metadata={"format": "pt"})
 
 
-def model_folder(path: Path) -> Path:
-    """`path` itself, or its `model/` where `path` is a run."""
-    if (path / "model" / "config.json").is_file():
-        return path / "model"
-    if not (path / "config.json").is_file():
-        raise UserError(f"{path} is no model folder: looked for config.json there and in {path / 'model'}.")
-    return path
+def open_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Stored]]:
+    """`config.json` as today's transformers would write it, and the tensors beside it, unread."""
+    said = read_json(folder / "config.json", "a model folder")
+    parts = {name: part_of(said, name) for name in ("vision_config", "text_config") if name in said}
+    old = ("torch_dtype", "vision_config_dict", "text_config_dict")
+    said = {name: value for name, value in said.items() if name not in old} | parts | {"dtype": "float32"}
+    if said.get("model_type") == "hybrid-clip":
+        return flax2021.dual_encoder(said), flax2021.stored_tensors(inside(folder, flax2021.WEIGHTS))
+    return said, stored_tensors(folder)
+
+
+def read_preprocessor(folder: Path) -> dict[str, Any]:
+    """`preprocessor_config.json`; without one, what CLIP's own folders say."""
+    if not (folder / "preprocessor_config.json").is_file():
+        return CLIP_PREPROCESSOR
+    return read_json(folder / "preprocessor_config.json", "a model folder")
+
+
+def model_folder(name: str | Path, revision: str | None = None) -> Path:
+    """The folder itself, the `model/` of a run, or a snapshot of a repository on the Hub."""
+    path = Path(name)
+    for at in (path / "model", path):
+        if any((at / config).is_file() for config in CONFIGS):
+            return at
+    if path.exists() or str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
+        raise UserError(
+            f"{name} is no model folder: looked for {' and '.join(CONFIGS)} there and in {path / 'model'}. "
+            "A model of the Hub is named OWNER/NAME."
+        )
+    return _snapshot(str(name), revision)
+
+
+def _snapshot(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    kept = ["*.json", "*.safetensors", "*.msgpack", "*.txt"]
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=kept, ignore_patterns=["*/*"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise UserError(
+            f"{name} is neither a folder here nor a model that the Hub gives: {str(error).splitlines()[0]} "
+            "A private or gated one needs HF_TOKEN; HF_HUB_OFFLINE=1 reads the cache alone."
+        ) from None
 
 
 def model_hash(path: str | Path) -> str:
     """SHA-256 of the weights file: what an index and a report remember a model by."""
-    return sha256(model_folder(Path(path)) / "model.safetensors")
-
-
-def preprocessor_config(side: int) -> dict[str, Any]:
-    """How a model trained from scratch sees a picture: all of it, squeezed to a square, in [-1, 1]."""
-    return {
-        "image_processor_type": "CLIPImageProcessor",
-        "do_convert_rgb": True,
-        "do_resize": True,
-        "size": {"height": side, "width": side},
-        "resample": 3,
-        "do_center_crop": False,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": [0.5, 0.5, 0.5],
-        "image_std": [0.5, 0.5, 0.5],
-    }
-
-
-def _read_tensors(path: Path, config: ModelConfig) -> dict[str, np.ndarray]:
-    wanted = shapes(config)
-    try:
-        with safe_open(path, framework="numpy") as file:
-            there = set(file.keys()) - {"vision_model.embeddings.position_ids", "text_model.embeddings.position_ids"}
-            faults = [f"missing {name}" for name in sorted(wanted.keys() - there)]
-            faults += [f"unexpected {name}" for name in sorted(there - wanted.keys())]
-            for name in sorted(there & wanted.keys()):
-                if (shape := tuple(file.get_slice(name).get_shape())) != wanted[name]:
-                    faults.append(f"{name} has shape {shape}, config.json asks for {wanted[name]}")
-            tensors = {} if faults else {name: np.asarray(file.get_tensor(name), np.float32) for name in wanted}
-    except FileNotFoundError:
-        raise UserError(f"{path.parent} has no {path.name}; weights in other formats are not read.") from None
-    except SafetensorError as error:
-        raise UserError(f"{path} is damaged: {error}.") from None
-    faults += [f"{name} is not finite" for name, value in tensors.items() if not np.isfinite(value).all()]
-    if faults:
-        shown = "; ".join(faults[:12]) + (f"; and {len(faults) - 12} more" if len(faults) > 12 else "")
-        raise UserError(f"{path} does not fit its config.json: {shown}.")
-    return tensors
-
-
-def unflatten(tensors: dict[str, Any]) -> dict[str, Any]:
-    """Dotted names to a nested dict."""
-    tree: dict[str, Any] = {}
-    for name, value in tensors.items():
-        *path, leaf = name.split(".")
-        at = tree
-        for part in path:
-            at = at.setdefault(part, {})
-        at[leaf] = value
-    return tree
-
-
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested dict to dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
+    folder = model_folder(path)
+    for name in ("model.safetensors", open_clip.WEIGHTS, "model.safetensors.index.json", flax2021.WEIGHTS):
+        if (folder / name).is_file():
+            return sha256(folder / name)
+    raise UserError(f"{folder} has no weights in a form that is read.")

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from medclip.errors import UserError
-from medclip.files import whole_file, write_json
+from medclip.files import read_json, whole_file, write_json
 from medclip.model.config import TextConfig
+from medclip.model.vocabulary import from_files
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """A tokenizer with the context length it is used at; padding repeats the end-of-text token, as CLIP's does."""
+    """A tokenizer, the context length it is used at, and its `tokenizer_config.json`."""
 
     tokenizer: Tokenizer
     length: int
+    said: dict[str, Any]
 
     def encode(self, captions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Ids i32 (b, length) and valid bool (b, length); a long caption is cut, its special tokens kept."""
@@ -30,24 +33,67 @@ class Tokens:
         valid = np.array([e.attention_mask for e in encoded], bool).reshape(len(encoded), self.length)
         return ids, valid
 
-    @property
-    def special(self) -> dict[str, int]:
-        """Ids of pad, bos and eos."""
-        start, end = self.tokenizer.token_to_id(START), self.tokenizer.token_to_id(END)
-        return {"pad": end, "bos": start, "eos": end}
 
-
-def _sized(tokenizer: Tokenizer, length: int) -> Tokens:
-    end = tokenizer.token_to_id(END)
-    if end is None or tokenizer.token_to_id(START) is None:
-        raise UserError(f"tokenizer.json has no {START} and {END}: it is not a CLIP tokenizer.")
+def sized(tokens: Tokens, length: int) -> Tokens:
+    """The same tokenizer at another context length."""
+    # a copy: the setting is the tokenizer's own
+    tokenizer = Tokenizer.from_str(tokens.tokenizer.to_str())
+    padding = tokenizer.padding
     tokenizer.enable_truncation(length)
-    tokenizer.enable_padding(pad_id=end, pad_token=END, length=length)
-    return Tokens(tokenizer, length)
+    tokenizer.enable_padding(pad_id=padding["pad_id"], pad_token=padding["pad_token"], length=length)
+    return replace(tokens, tokenizer=tokenizer, length=length, said=tokens.said | {"model_max_length": length})
 
 
-def train_tokens(captions: Iterable[str], vocab_size: int, length: int) -> Tokens:
-    """A byte-level BPE vocabulary learnt from `captions`, case-folded as CLIP's is; deterministic."""
+def load_tokens(folder: Path, config: TextConfig) -> Tokens:
+    """The folder's tokenizer, at the length its `tokenizer_config.json` asks for, or the most the tower has.
+
+    From `tokenizer.json`, or from `vocab.txt`, or from `vocab.json` with `merges.txt`. UserError where there is none,
+    where it is damaged or where it has more tokens than the tower.
+    """
+    path = folder / "tokenizer_config.json"
+    said = read_json(path, "a model folder") if path.is_file() else {}
+    path = folder / "tokenizer.json"
+    try:
+        tokenizer = Tokenizer.from_file(str(path)) if path.is_file() else from_files(folder, said)
+    except UserError:
+        raise
+    except Exception as error:  # the library raises plain Exception for a malformed file
+        raise UserError(f"the tokenizer of {folder} is damaged: {error}.") from None
+    if tokenizer.get_vocab_size() > config.vocab_size:
+        raise UserError(
+            f"the tokenizer of {folder} has {tokenizer.get_vocab_size()} tokens, its config room for "
+            f"{config.vocab_size}."
+        )
+    asked = said.get("model_max_length")
+    length = min(int(asked), config.longest) if asked else config.longest
+    pad = _padding(tokenizer, said, config)
+    tokenizer.enable_truncation(length)
+    tokenizer.enable_padding(pad_id=tokenizer.token_to_id(pad), pad_token=pad, length=length)
+    return Tokens(tokenizer, length, said | {"model_max_length": length})
+
+
+def _padding(tokenizer: Tokenizer, said: dict[str, Any], config: TextConfig) -> str:
+    pad = said.get("pad_token")
+    pad = pad.get("content") if isinstance(pad, dict) else pad
+    pad = pad or tokenizer.id_to_token(config.pad_token_id)
+    if pad is None or tokenizer.token_to_id(pad) is None:
+        raise UserError(f"the tokenizer does not know its padding token {pad!r} (pad_token_id {config.pad_token_id}).")
+    return pad
+
+
+def save_tokens(tokens: Tokens, folder: Path) -> None:
+    """Write `tokenizer.json` and the `tokenizer_config.json` by which transformers finds it."""
+    with whole_file(folder / "tokenizer.json") as partial:
+        tokens.tokenizer.save(str(partial))
+    # The files of slow tokenizers are gone; only the fast class reads tokenizer.json alone.
+    write_json(folder / "tokenizer_config.json", {**tokens.said, "tokenizer_class": "PreTrainedTokenizerFast"})
+
+
+def train_tokens(captions: Iterable[str], vocab_size: int, length: int) -> tuple[Tokens, dict[str, int]]:
+    """A byte-level BPE vocabulary learnt from `captions`, case-folded as CLIP's is; deterministic.
+
+    Also returns pad_token_id, bos_token_id and eos_token_id; padding repeats the end-of-text token, as CLIP's does.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -62,39 +108,18 @@ def train_tokens(captions: Iterable[str], vocab_size: int, length: int) -> Token
         show_progress=False,
     )
     tokenizer.train_from_iterator(captions, trainer)
+    start, end = (tokenizer.token_to_id(token) for token in (START, END))
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{START} $A {END}",
-        special_tokens=[(t, tokenizer.token_to_id(t)) for t in (START, END)],
+        single=f"{START} $A {END}", special_tokens=[(START, start), (END, end)]
     )
-    return _sized(tokenizer, length)
-
-
-def load_tokens(folder: Path, config: TextConfig) -> Tokens:
-    """The folder's `tokenizer.json`, at the text tower's context length."""
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise UserError(f"{folder} has no tokenizer.json.")
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises plain Exception for a malformed file
-        raise UserError(f"{path} is damaged: {error}.") from None
-    if tokenizer.get_vocab_size() > config.vocab_size:
-        raise UserError(f"{path} has {tokenizer.get_vocab_size()} tokens, config.json room for {config.vocab_size}.")
-    return _sized(tokenizer, config.max_position_embeddings)
-
-
-def save_tokens(tokens: Tokens, folder: Path) -> None:
-    """Write `tokenizer.json` and the `tokenizer_config.json` by which transformers finds it."""
-    with whole_file(folder / "tokenizer.json") as partial:
-        tokens.tokenizer.save(str(partial))
-    write_json(
-        folder / "tokenizer_config.json",
-        {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": START,
-            "eos_token": END,
-            "pad_token": END,
-            "unk_token": END,
-            "model_max_length": tokens.length,
-        },
-    )
+    tokenizer.enable_truncation(length)
+    tokenizer.enable_padding(pad_id=end, pad_token=END, length=length)
+    said = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": START,
+        "eos_token": END,
+        "pad_token": END,
+        "unk_token": END,
+        "model_max_length": length,
+    }
+    return Tokens(tokenizer, length, said), {"pad_token_id": end, "bos_token_id": start, "eos_token_id": end}

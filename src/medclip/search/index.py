@@ -33,7 +33,7 @@ class Hit:
     image: bytes
 
 
-def build_index(model: Path, data: Path, out: Path, split: str | None = None, limit: int | None = None) -> int:
+def build_index(model: str | Path, data: Path, out: Path, split: str | None = None, limit: int | None = None) -> int:
     """Embed every picture of a split into the new folder `out`; returns how many."""
     encoder = load(model)
     rows = Split(data, split or only_split(data), limit)

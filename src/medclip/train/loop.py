@@ -23,15 +23,13 @@ from medclip.encoder import embed_pixels, embed_texts
 from medclip.errors import UserError, WorkError
 from medclip.evaluate.metrics import KS, ranks, recall_at
 from medclip.files import claim, read_json, whole_file, write_json
-from medclip.model.config import PRESETS, preset
-from medclip.model.hub import Model, preprocessor_config, save, unflatten
-from medclip.model.init import init
-from medclip.model.tokens import train_tokens
+from medclip.model.hub import Model, save
 from medclip.progress import Advance, progress
 from medclip.train.augment import crop_and_jitter
 from medclip.train.curves import draw_curves
-from medclip.train.losses import contrastive
+from medclip.train.losses import contrastive, sigmoid
 from medclip.train.recipe import Recipe, optimizer
+from medclip.train.start import first_model
 from medclip.train.state import StateFolder
 from medclip.train.step import Augment, Batch, Loss, State, first_state, make_step
 
@@ -53,12 +51,13 @@ def train(
     *,
     limit: int | None = None,
     resume: bool = False,
-    loss: Loss = contrastive,
+    loss: Loss | None = None,
     augment: Augment = crop_and_jitter,
 ) -> dict[str, Any]:
-    """Train from scratch into the folder `out`; returns the record of the best evaluation.
+    """Train into the folder `out`; returns the record of the best evaluation.
 
-    The model kept is the one of the best mean validation recall. With `resume` a killed run goes on from
+    The loss is the contrastive one, or the sigmoid loss for a model with a logit bias, where none is given. The model
+    kept is the one of the best mean validation recall. With `resume` a killed run goes on from
     its last evaluation, bit for bit; its settings must be the same.
     """
     training, validation = Split(data, "train", limit), Split(data, "validation", limit)
@@ -67,7 +66,8 @@ def train(
     said = {"limit": limit, "data": {split.name: split.digest for split in (training, validation)}}
     _open_run(out, dataclasses.asdict(recipe) | said, resume)
     captions = training.column("caption")
-    model = fresh_model(recipe, captions)
+    model = first_model(recipe, captions)
+    loss = loss or (sigmoid if model.config.logit_bias else contrastive)
     seen = Pairs(fitted_pixels(training, model.preprocessor), captions)
     held = fitted_pixels(validation, model.preprocessor)[:VALIDATION_PAIRS]
     unseen = Pairs(held, validation.column("caption")[:VALIDATION_PAIRS])
@@ -79,7 +79,7 @@ def train(
         state = (states.latest(state) if resume else None) or state
         log.rewind(int(state.step))
         with progress("train", recipe.steps, "pairs", recipe.batch, int(state.step)) as advance:
-            _run(recipe, model, step, state, seen, unseen, log, states, advance)
+            _run(recipe, model, step, state, seen, unseen, loss, log, states, advance)
     write_json(out / "summary.json", {"best": log.best, "medclip": __version__})
     return log.best
 
@@ -91,6 +91,7 @@ def _run(
     state: State,
     seen: Pairs,
     unseen: Pairs,
+    loss: Loss,
     log: Log,
     states: StateFolder,
     advance: Advance,
@@ -112,7 +113,7 @@ def _run(
             advance(0, loss=told["loss"])
         advance(1)
         if due:
-            _evaluate(recipe, dataclasses.replace(model, params=state.params), unseen, at, log)
+            _evaluate(recipe, dataclasses.replace(model, params=state.params), unseen, loss, at, log)
             states.save(state)
 
 
@@ -141,33 +142,23 @@ def _wrong_sides(captions: Sequence[str], most: int) -> list[str]:
     return [wrong for caption in captions if (wrong := mirrored(caption))][:most]
 
 
-def _evaluate(recipe: Recipe, model: Model, unseen: Pairs, at: int, log: Log) -> None:
-    record = {"step": at, **validate(model, unseen, recipe.batch)}
+def _evaluate(recipe: Recipe, model: Model, unseen: Pairs, loss: Loss, at: int, log: Log) -> None:
+    record = {"step": at, **validate(model, unseen, recipe.batch, loss)}
     if log.best is None or record["mean_recall"] > log.best["mean_recall"]:
-        save(dataclasses.replace(model, params=jax.tree.map(np.asarray, model.params)), log.out / "model")
+        save(model, log.out / "model")
     log.write(record)
 
 
-def validate(model: Model, unseen: Pairs, batch: int) -> dict[str, Any]:
+def validate(model: Model, unseen: Pairs, batch: int, loss: Loss = contrastive) -> dict[str, Any]:
     """Validation loss in batches of `batch`, as in training, and recall both ways averaged; no augmentation."""
     images, texts = embed_pixels(model, unseen.pixels), embed_texts(model, unseen.captions)
-    scale = model.params["logit_scale"]
     whole = max(1, len(images) // batch) * batch
     chunks = [slice(start, start + batch) for start in range(0, whole, batch)]
-    losses = [float(contrastive(images[chunk], texts[chunk], scale)) for chunk in chunks]
+    losses = [float(loss(images[chunk], texts[chunk], model.params, None)) for chunk in chunks]
     found = ranks(images, texts), ranks(texts, images)
     recalls = {f"R@{k}": float(np.mean([recall_at(r, k) for r in found])) for k in KS}
     mean = float(np.mean(list(recalls.values())))
     return {"validation_loss": float(np.mean(losses)), **recalls, "mean_recall": mean, "pool": len(images)}
-
-
-def fresh_model(recipe: Recipe, captions: Sequence[str]) -> Model:
-    """A model with fresh weights and a vocabulary learnt from the training captions."""
-    length = PRESETS[recipe.preset][-1]
-    tokens = train_tokens(captions, recipe.vocab_size, length)
-    config = preset(recipe.preset, tokens.tokenizer.get_vocab_size(), tokens.special)
-    preprocessor = preprocessor_config(config.vision_config.image_size)
-    return Model(unflatten(init(config, recipe.seed)), config, tokens, preprocessor)
 
 
 def _open_run(out: Path, settings: dict[str, Any], resume: bool) -> None:

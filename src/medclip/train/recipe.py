@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import jax
 import optax
 
 from medclip.errors import UserError
+
+_STARTS = ([True, False, False, False], [False, True, False, False], [False, False, True, True])
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How a model is trained; written to RUN/config.json."""
 
-    preset: str
+    preset: str | None
     steps: int
     batch: int
     lr: float
@@ -28,9 +29,21 @@ class Recipe:
     exchanged_sides: float = 0.5
     """Captions with left and right exchanged, as negatives of the pictures: at most this share of the batch."""
 
+    init: str | None = None
+    """A model to start from, in place of a preset."""
+    vision: str | None = None
+    """With `text`: towers to join, in place of a preset."""
+    text: str | None = None
+    side: int | None = None
+    """Resolution of the pictures, where it is not the model's own."""
+    max_tokens: int | None = None
+    """Context length of the captions, where it is not the model's own."""
+
     def __post_init__(self) -> None:
         if self.batch < 2 or self.steps < 1 or self.lr <= 0 or self.seed < 0:
             raise UserError("--batch must be at least 2, --steps at least 1, --lr above 0 and --seed at least 0.")
+        if [bool(self.preset), bool(self.init), bool(self.vision), bool(self.text)] not in _STARTS:
+            raise UserError("a run starts from one of --preset, --init MODEL, or --vision MODEL with --text MODEL.")
 
 
 def optimizer(recipe: Recipe) -> optax.GradientTransformation:
@@ -44,6 +57,6 @@ def optimizer(recipe: Recipe) -> optax.GradientTransformation:
             b1=0.9,
             b2=0.98,
             weight_decay=recipe.weight_decay,
-            mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
+            mask=lambda params: {name: p.ndim > 1 and "mask_token" not in name for name, p in params.items()},
         ),
     )

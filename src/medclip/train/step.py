@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from medclip.data.images import scaling
 from medclip.encoder import normalise
 from medclip.model.hub import Model
 from medclip.model.towers import Params, encode_image, encode_text
 
 MAX_LOGIT_SCALE = float(np.log(100))
 
-Loss = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
+Loss = Callable[[jax.Array, jax.Array, Params, jax.Array], jax.Array]
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
 
 
@@ -49,12 +50,12 @@ def make_step(
     model: Model, rule: optax.GradientTransformation, seed: int, loss: Loss, augment: Augment
 ) -> Callable[[State, Batch], tuple[State, dict[str, jax.Array]]]:
     """Compile `step(state, batch) -> (state, {"loss", "logit_scale", "gradient_norm"})`; the state is donated."""
-    mean, std = tuple(model.preprocessor["image_mean"]), tuple(model.preprocessor["image_std"])
+    mean, std = scaling(model.preprocessor)
 
     def batch_loss(params: Params, pixels: jax.Array, batch: Batch) -> jax.Array:
         images = encode_image(params, normalise(pixels, mean, std), model.config)
         texts = encode_text(params, batch.ids, batch.valid, model.config)
-        return loss(images, texts, params["logit_scale"], batch.valid.any(axis=1))
+        return loss(images, texts, params, batch.valid.any(axis=1))
 
     def step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
         pixels = augment(jax.random.fold_in(jax.random.key(seed), state.step), batch.pixels)

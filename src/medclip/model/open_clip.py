@@ -1,0 +1,126 @@
+"""open_clip's layout on the Hub: its config as ours. Sizes that it leaves to other libraries are read off the tensors.
+
+Known: CLIP with a ViT of open_clip's own, and towers of timm (ViT) and Hugging Face (BERT, RoBERTa), as BiomedCLIP's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from medclip.errors import UserError
+from medclip.model.config import ModelConfig, TextConfig, VisionConfig, parse_text, parse_vision
+from medclip.model.init import Shapes
+
+CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+_RESAMPLING = {"nearest": 0, "bilinear": 2, "bicubic": 3}
+_POOLS = {"cls_last_hidden_state_pooler": "first", "mean_pooler": "mean", "cls_pooler": ""}
+
+
+def parse(said: Mapping[str, Any], there: Shapes) -> tuple[ModelConfig, dict[str, Any]]:
+    """The model of an `open_clip_config.json` and its `preprocessor_config.json`; `there` is the shape of each tensor.
+
+    Raises UserError for a tower or an option that is not among those above.
+    """
+    model = said.get("model_cfg")
+    if not isinstance(model, Mapping) or not all(
+        isinstance(model.get(f"{t}_cfg"), Mapping) for t in ("vision", "text")
+    ):
+        raise UserError(f"{CONFIG} is damaged: model_cfg has no vision_cfg and text_cfg.")
+    try:
+        vision, text = _vision(model, model["vision_cfg"], there), _text(model, model["text_cfg"], there)
+        config = ModelConfig(vision, text, model["embed_dim"])
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise UserError(f"{CONFIG} asks for a model that its tensors are not: {error!r}.") from None
+    return config, _preprocessor(said.get("preprocess_cfg") or {}, vision.image_size)
+
+
+def _vision(model: Mapping[str, Any], said: Mapping[str, Any], there: Shapes) -> VisionConfig:
+    if "timm_model_name" in said:
+        name = said["timm_model_name"]
+        if not name.startswith("vit_") or said.get("timm_proj", "linear") != "linear" or said.get("timm_pool"):
+            raise UserError(f"{CONFIG}: the vision tower {name} with this pool and projection is not supported.")
+        width, _, patch, _ = there["visual.trunk.patch_embed.proj.weight"]
+        sizes = {
+            "hidden_size": width,
+            "intermediate_size": there["visual.trunk.blocks.0.mlp.fc1.weight"][0],
+            "num_hidden_layers": _depth(there, r"visual\.trunk\.blocks\.(\d+)\."),
+            "num_attention_heads": width // 64,  # all of timm's plain ViTs
+            "patch_size": patch,
+            "image_size": said.get("image_size", 224),
+        }
+        tower = parse_vision({"model_type": "timm_vit", **sizes})
+        return dataclasses.replace(tower, prefix="visual.trunk.", projection=("visual.head.proj.weight",))
+    if not isinstance(said.get("layers"), int):
+        raise UserError(f"{CONFIG}: a ResNet as vision tower is not supported.")
+    width = said["width"]
+    sizes = {
+        "hidden_size": width,
+        "intermediate_size": int(width * said.get("mlp_ratio", 4.0)),
+        "num_hidden_layers": said["layers"],
+        "num_attention_heads": width // said.get("head_width", 64),
+        "patch_size": said["patch_size"],
+        "image_size": said.get("image_size", 224),
+        "hidden_act": "quick_gelu" if model.get("quick_gelu") else "gelu",
+    }
+    tower = parse_vision({"model_type": "open_clip_vit", **sizes})
+    return dataclasses.replace(tower, prefix="visual.", projection=("visual.proj",))
+
+
+def _text(model: Mapping[str, Any], said: Mapping[str, Any], there: Shapes) -> TextConfig:
+    if "hf_model_name" in said:
+        return _hf_text(said, there)
+    prefix = "text." if "text.token_embedding.weight" in there else ""
+    sizes = {
+        "hidden_size": said["width"],
+        "intermediate_size": int(said["width"] * said.get("mlp_ratio", 4.0)),
+        "num_hidden_layers": said["layers"],
+        "num_attention_heads": said["heads"],
+        "vocab_size": said.get("vocab_size", 49408),
+        "max_position_embeddings": said.get("context_length", 77),
+        "hidden_act": "quick_gelu" if model.get("quick_gelu") else "gelu",
+    }
+    tower = parse_text({"model_type": "open_clip_text", **sizes})
+    return dataclasses.replace(tower, prefix=prefix, projection=(f"{prefix}text_projection",))
+
+
+def _hf_text(said: Mapping[str, Any], there: Shapes) -> TextConfig:
+    at = "text.transformer."
+    pooler = said.get("hf_pooler_type") or "mean_pooler"
+    projection = {"linear": ("text.proj.weight",), "mlp": ("text.proj.0.weight", "text.proj.2.weight")}
+    if pooler not in _POOLS or said.get("hf_proj_type", "mlp") not in projection:
+        raise UserError(f"{CONFIG}: text pooler {pooler} with this projection is not supported.")
+    vocabulary, width = there[f"{at}embeddings.word_embeddings.weight"]
+    sizes = {
+        "hidden_size": width,
+        "intermediate_size": there[f"{at}encoder.layer.0.intermediate.dense.weight"][0],
+        "num_hidden_layers": _depth(there, r"text\.transformer\.encoder\.layer\.(\d+)\."),
+        "num_attention_heads": width // 64,  # BERT's and RoBERTa's base and large
+        "vocab_size": vocabulary,
+        "max_position_embeddings": there[f"{at}embeddings.position_embeddings.weight"][0],
+        "type_vocab_size": there[f"{at}embeddings.token_type_embeddings.weight"][0],
+    }
+    roberta = "roberta" in said["hf_model_name"].lower()
+    tower = parse_text({"model_type": "roberta" if roberta else "bert", **sizes})
+    kind = said.get("hf_proj_type", "mlp")
+    return dataclasses.replace(tower, prefix=at, projection=projection[kind], pool=_POOLS[pooler])
+
+
+def _depth(there: Shapes, layer: str) -> int:
+    return 1 + max(int(found[1]) for name in there if (found := re.match(layer, name)))
+
+
+def _preprocessor(said: Mapping[str, Any], side: int) -> dict[str, Any]:
+    square = {"height": side, "width": side}
+    squash = said.get("resize_mode", "shortest") == "squash"
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "size": square if squash else {"shortest_edge": side},
+        "resample": _RESAMPLING.get(said.get("interpolation", "bicubic"), 3),
+        "do_center_crop": not squash,
+        "crop_size": square,
+        "image_mean": list(said.get("mean", (0.48145466, 0.4578275, 0.40821073))),
+        "image_std": list(said.get("std", (0.26862954, 0.26130258, 0.27577711))),
+    }

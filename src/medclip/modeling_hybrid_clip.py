@@ -1,0 +1,82 @@
+"""The founding project's API, thin: `FlaxHybridCLIP` over the same towers as everything else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from medclip.configuration_hybrid_clip import HybridCLIPConfig
+from medclip.model.hub import Model, load, save
+from medclip.model.join import join
+from medclip.model.towers import image_features, logits, text_features
+
+
+class HybridCLIPOutput(NamedTuple):
+    """Scaled cosines of every picture with every caption (b, c) and its transpose; unit vectors (c, p) and (b, p)."""
+
+    logits_per_image: jax.Array
+    logits_per_text: jax.Array
+    text_embeds: jax.Array
+    image_embeds: jax.Array
+
+
+class FlaxHybridCLIP:
+    """A dual encoder under the name and the methods of 2021; `model` is what `medclip.load` gives."""
+
+    def __init__(self, model: Model):
+        self.model = model
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **download: Any) -> FlaxHybridCLIP:
+        """Open a folder or a repository of the Hub, of 2021 or of today; `download` may give `revision`."""
+        return cls(load(name, **download))
+
+    @classmethod
+    def from_text_vision_pretrained(
+        cls, text_model_name_or_path: str | Path, vision_model_name_or_path: str | Path, seed: int = 0
+    ) -> FlaxHybridCLIP:
+        """Join two towers with fresh projections of 512 dimensions."""
+        return cls(join(vision_model_name_or_path, text_model_name_or_path, seed=seed))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the folder that today's transformers opens as a VisionTextDualEncoderModel."""
+        save(self.model, Path(folder))
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Arrays by tensor name."""
+        return self.model.params
+
+    @property
+    def config(self) -> HybridCLIPConfig:
+        """What the model's config file says, under the name of 2021."""
+        return HybridCLIPConfig(**{name: v for name, v in self.model.said.items() if name != "model_type"})
+
+    def __call__(
+        self, input_ids: Any, pixel_values: Any, attention_mask: Any = None, params: dict[str, Any] | None = None
+    ) -> HybridCLIPOutput:
+        """Compare captions, ids (c, t), with normalised pixels (b, s, s, 3) or (b, 3, s, s)."""
+        params = self.params if params is None else params
+        images = self.get_image_features(pixel_values, params)
+        texts = self.get_text_features(input_ids, attention_mask, params)
+        images, texts = (x / jnp.linalg.norm(x, axis=-1, keepdims=True) for x in (images, texts))
+        scores = logits(params, images, texts)
+        return HybridCLIPOutput(scores, scores.T, texts, images)
+
+    def get_text_features(
+        self, input_ids: Any, attention_mask: Any = None, params: dict[str, Any] | None = None
+    ) -> jax.Array:
+        """Projected captions (c, p), of any length; without a mask every token is real."""
+        ids = jnp.asarray(input_ids)
+        valid = jnp.ones(ids.shape, bool) if attention_mask is None else jnp.asarray(attention_mask).astype(bool)
+        return text_features(self.params if params is None else params, ids, valid, self.model.config)
+
+    def get_image_features(self, pixel_values: Any, params: dict[str, Any] | None = None) -> jax.Array:
+        """Projected pictures (b, p), of any length, from normalised pixels (b, s, s, 3) or (b, 3, s, s)."""
+        pixels = jnp.asarray(pixel_values)
+        if pixels.shape[-1] != 3:
+            pixels = pixels.transpose(0, 2, 3, 1)
+        return image_features(self.params if params is None else params, pixels, self.model.config)

@@ -1,0 +1,73 @@
+"""The founding project's snippets run as they were written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import medclip
+from medclip.configuration_hybrid_clip import HybridCLIPConfig
+from medclip.encoder import embed_texts
+from medclip.model.hub import save
+from medclip.modeling_hybrid_clip import FlaxHybridCLIP
+from model.references import CAPTIONS, FOLDER
+from model.test_load import dual, hybrid_folder
+
+PIXELS = np.random.default_rng(0).standard_normal((2, 32, 32, 3), np.float32)
+
+
+@pytest.fixture(scope="module")
+def founding(tmp_path_factory) -> Path:
+    return hybrid_folder(dual("clip_vision_model", "bert"), tmp_path_factory.mktemp("founding") / "medclip-roco")
+
+
+def test_the_readmes_first_snippet(founding: Path) -> None:
+    model = FlaxHybridCLIP.from_pretrained(founding)
+    ids, valid = model.model.tokens.encode(CAPTIONS)
+    out = model(ids, PIXELS, attention_mask=valid)
+    assert out.logits_per_image.shape == (2, 3) and out.logits_per_text.shape == (3, 2)
+    cosines = np.asarray(out.image_embeds) @ np.asarray(out.text_embeds).T
+    np.testing.assert_allclose(out.logits_per_image, np.exp(model.params["logit_scale"]) * cosines, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(out.text_embeds, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(out.text_embeds, embed_texts(model.model, CAPTIONS), atol=2e-6)
+
+
+def test_both_orders_of_the_channels_are_the_same_picture(founding: Path) -> None:
+    model = FlaxHybridCLIP.from_pretrained(founding)
+    last, first = model.get_image_features(PIXELS), model.get_image_features(PIXELS.transpose(0, 3, 1, 2))
+    np.testing.assert_array_equal(last, first)
+    assert not np.allclose(np.linalg.norm(last, axis=1), 1)  # features are not unit vectors, as in 2021
+
+
+def test_the_second_snippet_joins_two_towers(tmp_path: Path) -> None:
+    save(dual("vit", "bert"), tmp_path / "text")
+    model = FlaxHybridCLIP.from_text_vision_pretrained(str(tmp_path / "text"), str(FOLDER))
+    assert model.params["text_projection.weight"].shape == (512, 32)
+    model.save_pretrained(tmp_path / "joined")
+    again = medclip.load(tmp_path / "joined")
+    np.testing.assert_array_equal(again.params["text_projection.weight"], model.params["text_projection.weight"])
+    assert model.config.to_dict()["projection_dim"] == 512
+
+
+def test_a_mask_hides_what_it_covers(founding: Path) -> None:
+    model = FlaxHybridCLIP.from_pretrained(founding)
+    ids, valid = model.model.tokens.encode(["T2"])
+    other = np.where(valid, ids, 7)
+    np.testing.assert_allclose(*(model.get_text_features(x, valid) for x in (ids, other)), atol=1e-6)
+    assert not np.allclose(model.get_text_features(ids), model.get_text_features(other), atol=1e-3)
+
+
+def test_the_config_of_2021() -> None:
+    config = HybridCLIPConfig.from_text_vision_configs({"a": 1}, {"b": 2}, projection_dim=64)
+    assert config.to_dict() == {
+        "model_type": "hybrid-clip",
+        "projection_dim": 64,
+        "text_config": {"a": 1},
+        "vision_config": {"b": 2},
+    }
+    assert json.loads(json.dumps(config.to_dict()))
+    with pytest.raises(ValueError, match="text_config"):
+        HybridCLIPConfig(vision_config={})
