@@ -84,11 +84,17 @@ def inside(folder: Path, name: str) -> Path:
 
 def _of_file(path: Path) -> dict[str, Stored]:
     try:
-        file = safe_open(path, framework="numpy")
-        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  no mapping
+        with safe_open(path, framework="numpy") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  no mapping
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is damaged: {error}.") from None
-    return {name: Stored(shape, partial(file.get_tensor, name)) for name, shape in shapes.items()}
+    return {name: Stored(shape, partial(_tensor, path, name)) for name, shape in shapes.items()}
+
+
+def _tensor(path: Path, name: str) -> np.ndarray:
+    # Opened for each: one file held open keeps every page that was read in memory, beside the arrays.
+    with safe_open(path, framework="numpy") as file:
+        return file.get_tensor(name)
 
 
 def read(stored: Mapping[str, Stored], wanted: Shapes, origin: Path | str) -> dict[str, np.ndarray]:
