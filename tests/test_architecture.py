@@ -28,8 +28,10 @@ ALLOWED = {
     "medclip.tables": (*GROUND, "medclip.search.index"),
     "medclip.configuration_hybrid_clip": (),
     "medclip.modeling_hybrid_clip": ("medclip.configuration_hybrid_clip", "medclip.model"),
+    "medclip.export": (*GROUND, "medclip.model"),
     "medclip.quickstart": ("medclip",),
-    "medclip.cli": ("medclip",),
+    "medclip.commands": ("medclip",),
+    "medclip.cli": ("medclip.commands", *GROUND),
 }  # fmt: skip
 
 

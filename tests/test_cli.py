@@ -8,17 +8,19 @@ from typing import get_args
 
 import pytest
 
-from medclip import NOT_CLINICAL, __version__, cli
+from medclip import NOT_CLINICAL, __version__, cli, commands
 from medclip.evaluate import metrics
 
 COMMANDS = {
-    ("quickstart",): cli.Quickstart,
-    ("prepare",): cli.Prepare,
-    ("train",): cli.Train,
-    ("evaluate",): cli.Evaluate,
-    ("index",): cli.IndexCommand,
-    ("search",): cli.Search,
-    ("app",): cli.App,
+    ("quickstart",): commands.Quickstart,
+    ("prepare",): commands.Prepare,
+    ("train",): commands.Train,
+    ("evaluate",): commands.Evaluate,
+    ("index",): commands.IndexCommand,
+    ("search",): commands.Search,
+    ("app",): commands.App,
+    ("export",): commands.Export,
+    ("push",): commands.Push,
 }
 
 
@@ -209,3 +211,31 @@ def test_the_whole_path_by_commands(medclip, roco, tmp_path):
     code, out, _ = medclip("search", "--index", index, "chest", "-k", 2)
     assert (code, len(out.splitlines())) == (0, 2)
     assert json.loads((data / "dataset.json").read_text())["medclip"] == __version__
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        (["--init", "{run}", "--max-tokens", "48", "--side", "48"], "48"),
+        (["--vision", "{run}", "--text", "{run}"], "32"),
+    ],
+)
+def test_a_trained_model_is_trained_on(medclip, run, data, tmp_path, start, said):
+    start = [word.format(run=run) for word in start]
+    code, _, err = medclip(
+        "train", "--data", data, "--out", tmp_path / "run", *start, "--steps", "1", "--batch", "4", "--limit", "8"
+    )
+    assert code == 0, err
+    made = json.loads((tmp_path / "run/model/config.json").read_text())
+    assert str(made["vision_config"]["image_size"]) == said
+    assert (made["model_type"] == "clip") == ("--init" in start)
+    assert json.loads((tmp_path / "run/config.json").read_text())["init"] == (str(run) if "--init" in start else None)
+
+
+@pytest.mark.parametrize(
+    "start", [["--vision", "x"], ["--text", "x"], ["--init", "x", "--preset", "tiny"], ["--init", "x", "--vision", "y"]]
+)
+def test_a_run_has_one_start(medclip, data, tmp_path, start):
+    said = medclip("train", "--data", data, "--out", tmp_path / "run", *start)
+    assert_one_sentence(said)
+    assert "one of --preset, --init MODEL, or --vision MODEL with --text MODEL" in said[2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from safetensors import safe_open
+from safetensors.numpy import load_file
 
 from medclip.data.images import fit, scaling
 from medclip.encoder import embed_images, embed_texts
@@ -85,15 +86,13 @@ def test_live_transformers(tmp_path: Path, families, seed: int, side: int, squee
     assert_same(tmp_path, images[:1], CAPTIONS[1:2], one)
 
 
-@pytest.mark.parity
-@pytest.mark.parametrize("families", FAMILIES, ids="+".join)
-def test_gradients_of_the_loss_are_torchs(tmp_path: Path, families) -> None:
-    torch = pytest.importorskip("torch")
-    random_folder(tmp_path, 4, families, 28)
-    model, theirs = load(tmp_path), opened(tmp_path)
-    given = transformers_inputs(tmp_path, pictures(28, 4), CAPTIONS)
-    theirs(**given, return_loss=True).loss.backward()
-    pixels = np.stack([fit(png(image), model.preprocessor) for image in pictures(28, 4)])
+def gradients(folder: Path, families: tuple[str, str], side: int, seed: int) -> Iterator[tuple[str, np.ndarray, ...]]:
+    """Name, our gradient of the loss and torch's, of every tensor of the model in `folder`."""
+    import torch
+
+    model, theirs = load(folder), opened(folder)
+    theirs(**transformers_inputs(folder, pictures(side, seed), CAPTIONS), return_loss=True).loss.backward()
+    pixels = np.stack([fit(png(image), model.preprocessor) for image in pictures(side, seed)])
     mean, std = scaling(model.preprocessor)
     ids, valid = model.tokens.encode(CAPTIONS)
 
@@ -104,14 +103,21 @@ def test_gradients_of_the_loss_are_torchs(tmp_path: Path, families) -> None:
     ours = jax.grad(loss)(model.params)
     for tensor in theirs.parameters():  # saved in place of the weights, for the names in memory are others
         tensor.data = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
-    theirs.save_pretrained(tmp_path / "gradients")
-    with safe_open(tmp_path / "gradients" / "model.safetensors", "numpy") as wanted:
-        for name in wanted.keys():  # noqa: SIM118  no mapping
-            found = np.array(ours[name])
-            # torch keeps the padding's row of an embedding as it is; here that is the end of text too
-            if "word_embeddings" in name or (families[1] == "roberta" and "text_model.embeddings.position" in name):
-                found[model.config.text.pad_token_id] = 0
-            np.testing.assert_allclose(found, wanted.get_tensor(name), atol=1e-4, err_msg=name)
+    theirs.save_pretrained(folder / "gradients")
+    for name, wanted in load_file(folder / "gradients" / "model.safetensors").items():
+        found = np.array(ours[name])
+        # torch keeps the padding's row of an embedding as it is; here that is the end of text too
+        if "word_embeddings" in name or (families[1] == "roberta" and "text_model.embeddings.position" in name):
+            found[model.config.text.pad_token_id] = 0
+        yield name, found, wanted
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("families", FAMILIES, ids="+".join)
+def test_gradients_of_the_loss_are_torchs(tmp_path: Path, families) -> None:
+    random_folder(tmp_path, 4, families, 28)
+    for name, ours, theirs in gradients(tmp_path, families, 28, 4):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4, err_msg=name)
 
 
 @pytest.mark.parity

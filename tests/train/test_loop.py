@@ -212,3 +212,21 @@ def test_a_loss_that_is_not_finite_stops_the_run(data, recipe, tmp_path):
 
 def test_a_kept_model_loads_whole(run, model):
     assert load(Path(run) / "model").config == model.config == load(run).config
+
+
+def test_the_card_says_what_a_stranger_must_know(run, recipe, roco):
+    card = (run / "model" / "README.md").read_text(encoding="utf-8")
+    best = json.loads((run / "summary.json").read_text())["best"]
+    for said in (
+        "not for clinical use",
+        f"Source: {roco.folder.name}. 25 training pairs, 12 validation pairs",
+        f"{recipe.steps} steps of {recipe.batch} pairs",
+        f"the weights of step {best['step']}",
+        "a pool of 12 pairs",
+        "## Limitations",
+        "## Licence",
+    ):
+        assert said in card
+    rows = [line for line in card.splitlines() if line.startswith("| R@10")]
+    both = [float(cell.split("%")[0]) for cell in rows[0].split("|")[2:4]]
+    assert np.mean(both) == pytest.approx(100 * best["R@10"], abs=0.06)

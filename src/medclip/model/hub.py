@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
 
@@ -58,7 +59,9 @@ def load(name: str | Path, revision: str | None = None) -> Model:
     else:
         said, stored = open_folder(folder)
         config, preprocessor = parse_config(said), read_preprocessor(folder)
-    params = read(stored, shapes(config), folder)
+    arrays = read(stored, shapes(config), folder)
+    # one by one, so that no second copy of all of them is in memory at once
+    params = {name: jnp.asarray(arrays.pop(name)) for name in list(arrays)}
     return Model(params, config, load_tokens(folder, config.text), preprocessor, said)
 
 

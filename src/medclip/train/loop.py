@@ -21,11 +21,12 @@ from medclip.data.captions import mirrored
 from medclip.data.shards import Split
 from medclip.encoder import embed_pixels, embed_texts
 from medclip.errors import UserError, WorkError
-from medclip.evaluate.metrics import KS, ranks, recall_at
+from medclip.evaluate.metrics import KS, ranks, recall_at, retrieval_metrics
 from medclip.files import claim, read_json, whole_file, write_json
-from medclip.model.hub import Model, save
+from medclip.model.hub import Model, load, save
 from medclip.progress import Advance, progress
 from medclip.train.augment import crop_and_jitter
+from medclip.train.card import write_card
 from medclip.train.curves import draw_curves
 from medclip.train.losses import contrastive, sigmoid
 from medclip.train.recipe import Recipe, optimizer
@@ -81,6 +82,9 @@ def train(
         with progress("train", recipe.steps, "pairs", recipe.batch, int(state.step)) as advance:
             _run(recipe, model, step, state, seen, unseen, loss, log, states, advance)
     write_json(out / "summary.json", {"best": log.best, "medclip": __version__})
+    articles = validation.column("article")[:VALIDATION_PAIRS]
+    found = measure(load(out / "model"), unseen, articles, recipe.seed)
+    write_card(out / "model", recipe, training, len(validation), log.best["step"], found)
     return log.best
 
 
@@ -159,6 +163,16 @@ def validate(model: Model, unseen: Pairs, batch: int, loss: Loss = contrastive) 
     recalls = {f"R@{k}": float(np.mean([recall_at(r, k) for r in found])) for k in KS}
     mean = float(np.mean(list(recalls.values())))
     return {"validation_loss": float(np.mean(losses)), **recalls, "mean_recall": mean, "pool": len(images)}
+
+
+def measure(model: Model, unseen: Pairs, articles: Sequence[str], seed: int) -> dict[str, Any]:
+    """Retrieval both ways with intervals, articles resampled together: what the model card states."""
+    images, texts = embed_pixels(model, unseen.pixels), embed_texts(model, unseen.captions)
+    return {
+        "pool": len(images),
+        "text→image": retrieval_metrics(ranks(texts, images), articles, seed),
+        "image→text": retrieval_metrics(ranks(images, texts), articles, seed),
+    }
 
 
 def _open_run(out: Path, settings: dict[str, Any], resume: bool) -> None:

@@ -42,7 +42,7 @@ class State(NamedTuple):
 
 def first_state(params: Params, rule: optax.GradientTransformation) -> State:
     """The state before step 0."""
-    params = jax.tree.map(jnp.asarray, params)
+    params = jax.tree.map(lambda p: jnp.array(p, copy=True), params)  # a step consumes its state, not the model
     return State(params, rule.init(params), jnp.zeros((), jnp.int32))
 
 

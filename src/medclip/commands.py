@@ -1,0 +1,279 @@
+"""The commands, each a typed value whose `run` does the work; a stage is imported when it runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from medclip.errors import UserError
+from medclip.progress import console
+from medclip.tables import show_dataset, show_hits, show_retrieval, show_sides
+
+Positional = tyro.conf.Positional
+
+
+def _seed(words: list[str]) -> int:
+    if not words[0].isdecimal():
+        raise ValueError(f"{words[0]!r} is no seed; give a whole number from 0 on")
+    return int(words[0])
+
+
+Seed = Annotated[
+    int,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT",
+        instance_from_str=_seed,
+        is_instance=lambda value: isinstance(value, int),
+        str_from_instance=lambda value: [str(value)],
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Quickstart:
+    """Synthetic phantoms -> prepare -> train -> evaluate -> index -> app. No download; minutes on a laptop."""
+
+    out: Path = Path("runs/quickstart")
+    """Folder for everything it makes."""
+    app: bool = True
+    """End by serving the app; --no-app stops before."""
+    seed: Seed = 0
+    """Seed of the phantoms and of training."""
+
+    def run(self) -> None:
+        from medclip.quickstart import quickstart
+
+        quickstart(self.out, self.app, self.seed)
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Turn a source of image-caption pairs into a prepared data set; every dropped row is counted by reason."""
+
+    source: Annotated[Positional[str], tyro.conf.arg(metavar="SOURCE")]
+    """A ROCO folder (SPLIT/radiology/captions.txt, images/, ...), or phantoms[:COUNT] for synthetic pictures."""
+    out: Path
+    """The data set's new folder; an unfinished one is continued."""
+    side: int = 256
+    """Shorter side of the stored pictures, in pixels; smaller ones are kept as they are."""
+    limit: int | None = None
+    """Take the first rows of each split only, for trying things."""
+    seed: Seed = 0
+    """Seed of the phantoms."""
+
+    def run(self) -> None:
+        from medclip.data.prepare import prepare
+
+        show_dataset(prepare(self.source, self.out, self.side, self.limit, self.seed), self.out)
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train both towers; keeps the model of the best validation recall in RUN/model.
+
+    Starts from a trained model (--init), from two towers joined with fresh projections (--vision and --text), or from
+    scratch (--preset). MODEL is a folder, a run, or OWNER/NAME on the Hub.
+    """
+
+    data: Path
+    """A prepared data set with the splits train and validation."""
+    out: Path
+    """The run's new folder."""
+    init: str | None = None
+    """A dual encoder to fine-tune."""
+    vision: str | None = None
+    """A vision tower to join with --text: ViT, DINOv2, CLIP or SigLIP."""
+    text: str | None = None
+    """A text tower to join with --vision: BERT, RoBERTa or CLIP."""
+    preset: Literal["tiny", "small"] | None = None
+    """From scratch (the default: small). tiny: 64 px, 3+1 layers of width 96, enough for phantoms.
+    small: 96 px, 6+3 layers of width 192."""
+    steps: int | None = None
+    """Optimizer steps; takes the place of --epochs."""
+    epochs: float = 30.0
+    """Passes over the training split."""
+    batch: int = 128
+    """Pairs per step; every other pair of the batch is a negative."""
+    lr: float | None = None
+    """Peak learning rate, after warm-up and before cosine decay; 1e-3 from scratch, 5e-5 joined, 1e-5 with --init."""
+    side: int | None = None
+    """Another resolution than the model's own, in pixels; position embeddings are interpolated."""
+    max_tokens: int | None = None
+    """Another context length than the model's own; position embeddings are interpolated."""
+    seed: Seed = 0
+    """Seed of weights, order and augmentation."""
+    limit: int | None = None
+    """Train on the first pairs only, for trying things."""
+    resume: bool = False
+    """Go on with the killed run in --out, with the same settings."""
+
+    def run(self) -> None:
+        from medclip.data.shards import Split
+        from medclip.train.loop import train
+        from medclip.train.recipe import Recipe
+
+        if self.batch < 2 or self.epochs <= 0:
+            raise UserError("--batch must be at least 2 and --epochs above 0.")
+        steps = self.steps
+        if steps is None:
+            steps = max(1, round(self.epochs * len(Split(self.data, "train", self.limit)) / self.batch))
+        trained = {"init": self.init, "vision": self.vision, "text": self.text}
+        preset = self.preset or (None if any(trained.values()) else "small")
+        lr = self.lr if self.lr is not None else 1e-3 if preset else 1e-5 if self.init else 5e-5
+        sizes = {"side": self.side, "max_tokens": self.max_tokens}
+        recipe = Recipe(preset, steps, self.batch, lr, self.seed, **trained, **sizes)
+        best = train(self.data, self.out, recipe, limit=self.limit, resume=self.resume)
+        console.print(
+            f"kept step {best['step']}: R@1 {best['R@1']:.1%}  R@5 {best['R@5']:.1%}  R@10 {best['R@10']:.1%} "
+            f"(validation, both ways, pool of {best['pool']}); see {self.out}/curves.png"
+        )
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a model on a split, with 95 % intervals.
+
+    retrieval: R@1, R@5, R@10 and median rank both ways over a stated pool. sides: how often a picture prefers
+    its caption over the same caption with left and right exchanged.
+    """
+
+    measure: Annotated[Positional[Literal["retrieval", "sides"]], tyro.conf.arg(metavar="retrieval|sides")]
+    """What to measure."""
+    model: str
+    """A model folder, a run, or OWNER/NAME on the Hub."""
+    data: Path
+    """A prepared data set."""
+    split: str | None = None
+    """Which split; left out: validation, or the only one."""
+    out: Path | None = None
+    """Folder for the results as JSON."""
+    seed: Seed = 0
+    """Seed of the bootstrap."""
+    limit: int | None = None
+    """The first pairs only: a smaller pool, and so higher numbers."""
+
+    def run(self) -> None:
+        from medclip.evaluate.retrieval import evaluate_retrieval
+        from medclip.evaluate.sides import evaluate_sides
+
+        evaluate, show = {
+            "retrieval": (evaluate_retrieval, show_retrieval),
+            "sides": (evaluate_sides, show_sides),
+        }[self.measure]
+        show(evaluate(self.model, self.data, self.split, self.out, self.seed, self.limit))
+
+
+@dataclass(frozen=True)
+class IndexCommand:
+    """Embed every picture of a split into a folder that `medclip search` and `medclip app` open."""
+
+    model: str
+    """A model folder, a run, or OWNER/NAME on the Hub."""
+    data: Path
+    """A prepared data set."""
+    out: Path
+    """The index's new folder."""
+    split: str | None = None
+    """Which split; left out: validation, or the only one."""
+    limit: int | None = None
+    """The first pairs only."""
+
+    def run(self) -> None:
+        from medclip.search.index import build_index
+
+        count = build_index(self.model, self.data, self.out, self.split, self.limit)
+        console.print(f"{count} pictures in {self.out}")
+
+
+@dataclass(frozen=True)
+class Search:
+    """Find pictures by words or by a picture; best first. A table on a terminal, JSON lines when piped."""
+
+    index: Path
+    """An index folder."""
+    query: Annotated[Positional[str | None], tyro.conf.arg(metavar="QUERY")] = None
+    """What to look for, for example "pleural effusion"."""
+    image: Path | None = None
+    """A picture to look for, in place of words."""
+    k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 5
+    """Number of hits."""
+    model: Path | None = None
+    """The model that made the index, where it has moved."""
+
+    def run(self) -> None:
+        from medclip.search.index import Index
+        from medclip.search.query import search
+
+        if (self.query is None) == (self.image is None):
+            raise UserError('give either a query ("pleural effusion") or --image FILE.')
+        if self.k < 1:
+            raise UserError("--k must be at least 1.")
+        hits = search(Index(self.index), self.query if self.image is None else self.image, self.k, self.model)
+        if not sys.stdout.isatty():
+            for hit in hits:
+                row = {"id": hit.id, "score": round(hit.score, 6), "caption": hit.caption}
+                print(json.dumps({**row, "article": hit.article, "licence": hit.licence}, ensure_ascii=False))
+            return
+        show_hits(hits)
+
+
+@dataclass(frozen=True)
+class App:
+    """Serve the search app (Streamlit) for an index, on this machine only."""
+
+    index: Path
+    """An index folder."""
+    port: int = 8501
+    """Port on 127.0.0.1."""
+
+    def run(self) -> None:
+        from medclip.serve.launch import launch
+
+        launch(self.index, self.port)
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a model in another form.
+
+    onnx: image_encoder.onnx and text_encoder.onnx with a free batch size, checked against the model; needs
+    pip install torch transformers onnxscript onnxruntime. flax: the FlaxHybridCLIP folder of 2021.
+    """
+
+    model: Annotated[Positional[str], tyro.conf.arg(metavar="MODEL")]
+    """A model folder, a run, or OWNER/NAME on the Hub."""
+    to: Literal["onnx", "flax"]
+    """The form."""
+    out: Path
+    """The new folder."""
+
+    def run(self) -> None:
+        from medclip.export import export_flax, export_onnx
+
+        if self.to == "flax":
+            export_flax(self.model, self.out)
+        else:
+            told = export_onnx(self.model, self.out)
+            console.print(f"largest difference in ONNX Runtime: image {told['image']:.1e}, text {told['text']:.1e}")
+        console.print(f"written: {self.out}")
+
+
+@dataclass(frozen=True)
+class Push:
+    """Upload a model folder with its card to a private repository on the Hugging Face Hub."""
+
+    model: Annotated[Positional[str], tyro.conf.arg(metavar="MODEL")]
+    """A model folder or a run."""
+    repository: Annotated[Positional[str], tyro.conf.arg(metavar="OWNER/NAME")]
+    """Where to; made, private, if absent."""
+
+    def run(self) -> None:
+        from medclip.export import push
+
+        console.print(push(self.model, self.repository))

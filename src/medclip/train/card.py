@@ -1,0 +1,99 @@
+"""The model card: what a stranger must know before using the folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from medclip import NOT_CLINICAL, __version__
+from medclip.data.shards import Split
+from medclip.files import whole_file
+from medclip.train.recipe import Recipe
+
+_CARD = """---
+library_name: transformers
+pipeline_tag: zero-shot-image-classification
+license: other
+tags: [medical, radiology, clip, not-for-clinical-use]
+---
+
+# {title}
+
+**{notice}**
+
+A dual encoder of radiology pictures and their captions, trained with medclip {version}: unit vectors whose cosines say
+how well a picture and a caption agree.
+
+## Data
+
+Source: {source}{synthetic}. {training} training pairs, {validation} validation pairs.
+
+## Training
+
+{start}; {steps} steps of {batch} pairs, peak learning rate {lr:g}, weight decay {weight_decay:g}, seed {seed}. Kept:
+the weights of step {kept}, the best by mean validation recall.
+
+## Evaluation
+
+Retrieval on the validation split, which also chose the step kept: a pool of {pool} pairs; 95 % bootstrap intervals,
+whole articles resampled.
+
+| measure | text→image | image→text |
+|---|---|---|
+{rows}
+
+## Limitations
+
+Learnt from figures of publications, not from a hospital's archive: what is common in print is over-represented, and
+captions tell more than the picture shows. Numbers hold for this pool alone; a smaller pool gives higher ones. Findings,
+laterality and rare modalities may be wrong with a high score. Not evaluated for any group of patients.
+
+## Licence
+
+The weights inherit the terms of the model they started from and of the pairs, whose pictures carry licences of their
+own; none is granted here.
+"""
+
+
+def write_card(
+    folder: Path, recipe: Recipe, training: Split, validation: int, kept: int, found: Mapping[str, Any]
+) -> None:
+    """Write `README.md` of a model folder; `found` as of `loop.measure`."""
+    rows = [
+        "| " + " | ".join([name, *(_cell(found[way][name], name) for way in ("text→image", "image→text"))]) + " |"
+        for name in found["text→image"]
+    ]
+    start = f"From scratch (preset {recipe.preset})"
+    if recipe.init:
+        start = f"Fine-tuned from {recipe.init}"
+    elif recipe.vision:
+        start = f"Vision tower of {recipe.vision} joined with the text tower of {recipe.text}"
+    said = training.dataset
+    card = _CARD.format(
+        title=folder.resolve().parent.name,
+        notice=NOT_CLINICAL,
+        version=__version__,
+        source=said["source"],
+        synthetic=" (synthetic: drawn by a program, no patients)" if said["synthetic"] else "",
+        training=len(training),
+        validation=validation,
+        start=start,
+        steps=recipe.steps,
+        batch=recipe.batch,
+        lr=recipe.lr,
+        weight_decay=recipe.weight_decay,
+        seed=recipe.seed,
+        kept=kept,
+        pool=found["pool"],
+        rows="\n".join(rows),
+    )
+    with whole_file(folder / "README.md") as partial:
+        partial.write_text(card, encoding="utf-8")
+
+
+def _cell(found: Mapping[str, float], name: str) -> str:
+    value, low, high = (found[key] for key in ("value", "low", "high"))
+    if name == "median_rank":
+        return f"{value:g} ({low:g}–{high:g})"
+    return f"{value:.1%} ({low:.1%}–{high:.1%})"
