@@ -67,7 +67,7 @@ def test_help_names_and_explains_every_option(medclip, command):
     assert (code, err) == (0, "")
     for field in dataclasses.fields(COMMANDS[command]):
         positional = "Positional" in str(field.type)
-        said = {"measure": "retrieval|sides"}.get(field.name, field.name.upper())
+        said = {"measure": "retrieval|sides", "repository": "OWNER/NAME"}.get(field.name, field.name.upper())
         assert (said if positional else f"--{field.name.replace('_', '-')}") in out, field.name
     assert " ".join(COMMANDS[command].__doc__.split())[:60] in " ".join(out.split())
 
