@@ -6,7 +6,7 @@ Every name is a tensor name of the family's own checkpoints without the tower's 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 
@@ -104,6 +104,18 @@ _BERT_TEXT = {
     **_BASE, "vocab_size": 30522, "max_position_embeddings": 512, "type_vocab_size": 2, "hidden_act": "gelu",
     "layer_norm_eps": 1e-12, "pad_token_id": 0,
 }  # fmt: skip
+_BERT_FAMILY = TextFamily(
+    _BERT,
+    "embeddings.word_embeddings.weight",
+    "embeddings.position_embeddings.weight",
+    _BERT_TEXT,
+    attends="valid",
+    pool="first",
+    types="embeddings.token_type_embeddings.weight",
+    embed_norm="embeddings.LayerNorm",
+    head="pooler.dense",
+    tanh=True,
+)
 
 VISION = {
     "clip_vision_model": VisionFamily(
@@ -203,29 +215,10 @@ TEXT = {
         final_norm="final_layer_norm",
         head="head",
     ),
-    "bert": TextFamily(
-        _BERT,
-        "embeddings.word_embeddings.weight",
-        "embeddings.position_embeddings.weight",
-        _BERT_TEXT,
-        attends="valid",
-        pool="first",
-        types="embeddings.token_type_embeddings.weight",
-        embed_norm="embeddings.LayerNorm",
-        head="pooler.dense",
-        tanh=True,
-    ),
-    "roberta": TextFamily(
-        _BERT,
-        "embeddings.word_embeddings.weight",
-        "embeddings.position_embeddings.weight",
-        {**_BERT_TEXT, "vocab_size": 50265, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2},
-        attends="valid",
-        pool="first",
-        types="embeddings.token_type_embeddings.weight",
-        embed_norm="embeddings.LayerNorm",
-        head="pooler.dense",
-        tanh=True,
+    "bert": _BERT_FAMILY,
+    "roberta": replace(
+        _BERT_FAMILY,
+        defaults={**_BERT_TEXT, "vocab_size": 50265, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2},
         after_padding=True,
     ),
     "open_clip_text": TextFamily(
