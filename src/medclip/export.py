@@ -17,6 +17,11 @@ from medclip.model.tokens import save_tokens
 from medclip.model.towers import encode_image, encode_text
 
 CLOSE = 1e-4
+_CLASSES = {
+    "clip": "CLIPModel",
+    "siglip": "SiglipModel",
+    "vision-text-dual-encoder": "VisionTextDualEncoderModel",
+}
 _OPSET = 20
 
 
@@ -40,7 +45,7 @@ def export_onnx(name: str | Path, out: Path) -> dict[str, float]:
         raise UserError(f"{error}. The export needs: pip install torch transformers onnxscript onnxruntime") from None
     claim(out, "export.json")
     save(model, out)
-    theirs = getattr(transformers, model.said["architectures"][0]).from_pretrained(out).eval()
+    theirs = getattr(transformers, _CLASSES[model.said["model_type"]]).from_pretrained(out).eval()
     image, text = _examples(model, 2)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter's own deprecations

@@ -18,7 +18,7 @@ from medclip.encoder import embed_pixels, embed_texts
 from medclip.errors import UserError
 from medclip.model import flax2021
 from medclip.model.config import parse_config
-from medclip.model.hub import Model, load, save
+from medclip.model.hub import Model, load, model_hash, save
 from medclip.model.init import init, shapes
 from medclip.model.join import join
 from medclip.model.resize import with_side, with_tokens
@@ -89,6 +89,9 @@ def test_shards_are_read_through_their_index(folder: Path) -> None:
         places |= {name: shard for name in names[part::3]}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
     assert_same_vectors(whole, load(folder))
+    before, last = model_hash(folder), folder / "model-00003-of-00003.safetensors"
+    save_file({name: value + 1 for name, value in load_file(last).items()}, last)
+    assert model_hash(folder) != before
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from medclip.model import flax2021, open_clip
 from medclip.model.config import ModelConfig, parse_config, part_of
 from medclip.model.init import shapes
 from medclip.model.tokens import Tokens, load_tokens, save_tokens
-from medclip.model.weights import Stored, inside, read, stored_tensors
+from medclip.model.weights import Stored, inside, read, stored_tensors, weight_files
 
 CONFIGS = ("config.json", open_clip.CONFIG)
 # What CLIP's own folders say; those of 2021 have no such file.
@@ -52,7 +53,7 @@ def load(name: str | Path, revision: str | None = None) -> Model:
     FlaxHybridCLIP (2021). Weights become float32. Raises UserError that names every tensor that is not as it should be.
     """
     folder = model_folder(name, revision)
-    if (folder / open_clip.CONFIG).is_file():
+    if _is_open_clips(folder):
         said = read_json(folder / open_clip.CONFIG, "a model folder")
         stored = stored_tensors(folder, open_clip.WEIGHTS)
         config, preprocessor = open_clip.parse(said, {at: tensor.shape for at, tensor in stored.items()})
@@ -97,6 +98,11 @@ def read_preprocessor(folder: Path) -> dict[str, Any]:
     return read_json(folder / "preprocessor_config.json", "a model folder")
 
 
+def _is_open_clips(folder: Path) -> bool:
+    """Whether a folder holds open_clip's layout alone; where it holds both, transformers' is read."""
+    return (folder / open_clip.CONFIG).is_file() and not any(folder.glob("model*.safetensors*"))
+
+
 def model_folder(name: str | Path, revision: str | None = None) -> Path:
     """The folder itself, the `model/` of a run, or a snapshot of a repository on the Hub."""
     path = Path(name)
@@ -126,9 +132,10 @@ def _snapshot(name: str, revision: str | None) -> Path:
 
 
 def model_hash(path: str | Path) -> str:
-    """SHA-256 of the weights file: what an index and a report remember a model by."""
+    """SHA-256 of the weights (of the hashes of their files, where there are several): what an index remembers."""
     folder = model_folder(path)
-    for name in ("model.safetensors", open_clip.WEIGHTS, "model.safetensors.index.json", flax2021.WEIGHTS):
-        if (folder / name).is_file():
-            return sha256(folder / name)
-    raise UserError(f"{folder} has no weights in a form that is read.")
+    name = open_clip.WEIGHTS if _is_open_clips(folder) else "model.safetensors"
+    if not any(folder.glob("*.safetensors*")):
+        name = flax2021.WEIGHTS
+    hashes = [sha256(file) for file in weight_files(folder, name)]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()

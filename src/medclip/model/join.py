@@ -45,7 +45,7 @@ def join(vision: str | Path, text: str | Path, projection_dim: int = 512, seed: 
     params |= init(config, seed, [name for name in shapes(config) if name not in params])
     tokens = load_tokens(model_folder(text), config.text)
     model = Model(params, config, tokens, read_preprocessor(model_folder(vision)), said)
-    return with_tokens(model, min(MAX_TOKENS, tokens.length)) if config.text.model_type == "bert" else model
+    return with_tokens(model, min(MAX_TOKENS, tokens.length))
 
 
 def _tower(folder: Path, side: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

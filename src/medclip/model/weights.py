@@ -32,16 +32,8 @@ def stored_tensors(folder: Path, name: str = "model.safetensors") -> dict[str, S
 
     Raises UserError for absent, damaged or foreign files.
     """
-    index = folder / f"{name}.index.json"
-    shards = [name]
-    if not (folder / name).exists() and index.exists():
-        places = read_json(index, "a model folder").get("weight_map")
-        if not isinstance(places, dict) or not all(isinstance(place, str) for place in places.values()):
-            raise UserError(f"{index} is damaged: it has no weight_map.")
-        shards = sorted(set(places.values()))
     found: dict[str, Stored] = {}
-    for shard in shards:
-        path = inside(folder, shard)
+    for path in weight_files(folder, name):
         for stored, tensor in _of_file(path).items():
             if (as_now := canonical(stored)) is None:
                 continue
@@ -49,6 +41,17 @@ def stored_tensors(folder: Path, name: str = "model.safetensors") -> dict[str, S
                 raise UserError(f"{path} holds {as_now} a second time, as {stored}.")
             found[as_now] = tensor
     return found
+
+
+def weight_files(folder: Path, name: str = "model.safetensors") -> list[Path]:
+    """The file of that name, or the shards that its index lists. UserError as of `inside`."""
+    index = folder / f"{name}.index.json"
+    if (folder / name).exists() or not index.exists():
+        return [inside(folder, name)]
+    places = read_json(index, "a model folder").get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(place, str) for place in places.values()):
+        raise UserError(f"{index} is damaged: it has no weight_map.")
+    return [inside(folder, shard) for shard in sorted(set(places.values()))]
 
 
 def canonical(name: str) -> str | None:
