@@ -377,6 +377,12 @@ def test_a_config_that_no_model_has_is_refused(folder: Path, part: str, fields: 
     refused(folder, word)
 
 
+@pytest.mark.parametrize("said", [[], {"model_type": "clip", "vision_config": "x"}, {"model_type": "clip"}])
+def test_a_config_of_another_shape_is_refused(folder: Path, said: object) -> None:
+    (folder / "config.json").write_text(json.dumps(said))
+    refused(folder, "config")
+
+
 def test_a_link_out_of_the_folder_is_refused(folder: Path, tmp_path: Path) -> None:
     (folder / "model.safetensors").rename(tmp_path / "elsewhere.safetensors")
     (folder / "model.safetensors").symlink_to(tmp_path / "elsewhere.safetensors")

@@ -103,8 +103,8 @@ def parse_vision(said: Mapping[str, Any], kind: str = "") -> VisionConfig:
     """A vision tower's own `config.json`, or the `vision_config` of a dual encoder of that `kind`."""
     if said.get("num_channels", 3) != 3:
         raise UserError(f"config.json: num_channels is {said['num_channels']}; pictures have 3.")
-    if "mlp_ratio" in said:
-        said = {**said, "intermediate_size": int(said.get("hidden_size", 768) * said["mlp_ratio"])}
+    if all(_number(said.get(name), (int, float)) for name in ("mlp_ratio", "hidden_size")):
+        said = {**said, "intermediate_size": int(said["hidden_size"] * said["mlp_ratio"])}
     return _tower(VisionConfig, VISION, said, f"{kind}_vision_model")
 
 
@@ -117,7 +117,10 @@ def parse_text(said: Mapping[str, Any], kind: str = "") -> TextConfig:
 
 def part_of(said: Mapping[str, Any], name: str) -> dict[str, Any]:
     """`vision_config` or `text_config`; configs of 2021 and 2022 state changes in NAME_dict, which wins."""
-    return {**(said.get(name) or {}), **(said.get(f"{name}_dict") or {})}
+    parts = [said.get(at) or {} for at in (name, f"{name}_dict")]
+    if not all(isinstance(part, Mapping) for part in parts):
+        raise UserError(f"config.json: {name} is no object.")
+    return {**parts[0], **parts[1]}
 
 
 def _tower(kind: type, families: Mapping[str, Any], said: Mapping[str, Any], default: str) -> Any:

@@ -83,6 +83,8 @@ def save(model: Model, folder: Path) -> None:
 def open_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Stored]]:
     """`config.json` as today's transformers would write it, and the tensors beside it, unread."""
     said = read_json(folder / "config.json", "a model folder")
+    if not isinstance(said, dict):
+        raise UserError(f"{folder}/config.json is no object.")
     parts = {name: part_of(said, name) for name in ("vision_config", "text_config") if name in said}
     old = ("torch_dtype", "vision_config_dict", "text_config_dict")
     said = {name: value for name, value in said.items() if name not in old} | parts | {"dtype": "float32"}
