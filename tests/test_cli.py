@@ -229,6 +229,7 @@ def test_a_trained_model_is_trained_on(medclip, run, data, tmp_path, start, said
     made = json.loads((tmp_path / "run/model/config.json").read_text())
     assert str(made["vision_config"]["image_size"]) == said
     assert (made["model_type"] == "clip") == ("--init" in start)
+    assert str(tmp_path.parent) not in (tmp_path / "run/model/README.md").read_text()  # no home of anybody's
     assert json.loads((tmp_path / "run/config.json").read_text())["init"] == (str(run) if "--init" in start else None)
 
 

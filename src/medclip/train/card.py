@@ -31,8 +31,9 @@ Source: {source}{synthetic}. {training} training pairs, {validation} validation 
 
 ## Training
 
-{start}; {steps} steps of {batch} pairs, peak learning rate {lr:g}, weight decay {weight_decay:g}, seed {seed}. Kept:
-the weights of step {kept}, the best by mean validation recall.
+{start}.
+{steps} steps of {batch} pairs, peak learning rate {lr:g}, weight decay {weight_decay:g}, seed {seed}.
+Kept: the weights of step {kept}, the best by mean validation recall.
 
 ## Evaluation
 
@@ -66,9 +67,9 @@ def write_card(
     ]
     start = f"From scratch (preset {recipe.preset})"
     if recipe.init:
-        start = f"Fine-tuned from {recipe.init}"
-    elif recipe.vision:
-        start = f"Vision tower of {recipe.vision} joined with the text tower of {recipe.text}"
+        start = f"Fine-tuned from {_public(recipe.init)}"
+    elif recipe.vision and recipe.text:
+        start = f"Vision tower of {_public(recipe.vision)} joined with the text tower of {_public(recipe.text)}"
     said = training.dataset
     card = _CARD.format(
         title=folder.resolve().parent.name,
@@ -90,6 +91,11 @@ def write_card(
     )
     with whole_file(folder / "README.md") as partial:
         partial.write_text(card, encoding="utf-8")
+
+
+def _public(model: str) -> str:
+    """A model's name without where it lies on this machine: a card is read by strangers."""
+    return "/".join(Path(model).parts[-2:])
 
 
 def _cell(found: Mapping[str, float], name: str) -> str:
