@@ -13,7 +13,7 @@ from medclip.configuration_hybrid_clip import HybridCLIPConfig
 from medclip.encoder import embed_texts
 from medclip.model.hub import save
 from medclip.modeling_hybrid_clip import FlaxHybridCLIP
-from model.references import CAPTIONS, FOLDER
+from model.references import CAPTIONS, FOLDER, pictures, random_folder, transformers_vectors
 from model.test_load import dual, hybrid_folder
 
 PIXELS = np.random.default_rng(0).standard_normal((2, 32, 32, 3), np.float32)
@@ -71,3 +71,16 @@ def test_the_config_of_2021() -> None:
     assert json.loads(json.dumps(config.to_dict()))
     with pytest.raises(ValueError, match="text_config"):
         HybridCLIPConfig(vision_config={})
+
+
+@pytest.mark.parity
+def test_the_format_of_2021_gives_what_the_same_weights_give_in_torch(tmp_path: Path) -> None:
+    random_folder(tmp_path / "today", 7, ("clip", "bert"), 28)
+    images = pictures(28, 7)
+    wanted = transformers_vectors(tmp_path / "today", images, CAPTIONS)
+    model = FlaxHybridCLIP.from_pretrained(hybrid_folder(medclip.load(tmp_path / "today"), tmp_path / "2021"))
+    ids, valid = model.model.tokens.encode(CAPTIONS)
+    out = model(ids, wanted["pixels"], attention_mask=valid)
+    np.testing.assert_allclose(out.image_embeds, wanted["images"], atol=2e-6)
+    np.testing.assert_allclose(out.text_embeds, wanted["texts"], atol=2e-6)
+    np.testing.assert_allclose(out.logits_per_image, wanted["logits"], atol=6e-5)
