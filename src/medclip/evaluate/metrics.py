@@ -35,6 +35,15 @@ def recall_at(found: np.ndarray, k: int) -> float:
     return float((found <= k).mean())
 
 
+def both_ways(images: np.ndarray, texts: np.ndarray, articles: Sequence[str], seed: int) -> dict[str, Any]:
+    """`retrieval_metrics` of pictures asking for captions and of captions asking for pictures, and the pool."""
+    return {
+        "pool": len(images),
+        "image_to_text": retrieval_metrics(ranks(images, texts), articles, seed),
+        "text_to_image": retrieval_metrics(ranks(texts, images), articles, seed),
+    }
+
+
 def retrieval_metrics(found: np.ndarray, articles: Sequence[str], seed: int) -> dict[str, Any]:
     """R@1, R@5, R@10 and the median rank, each with a 95 % interval."""
     measures: dict[str, Callable[[np.ndarray], float]] = {f"R@{k}": lambda r, k=k: recall_at(r, k) for k in KS}

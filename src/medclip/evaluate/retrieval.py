@@ -8,7 +8,7 @@ from typing import Any
 from medclip import NOT_CLINICAL, __version__
 from medclip.data.shards import Split, only_split
 from medclip.encoder import embed_images, embed_texts
-from medclip.evaluate.metrics import ranks, retrieval_metrics
+from medclip.evaluate.metrics import both_ways
 from medclip.files import write_json
 from medclip.model.hub import load, model_hash
 from medclip.progress import progress
@@ -30,12 +30,7 @@ def evaluate_retrieval(
     with progress("embed", 2 * len(rows), "items") as advance:
         images = embed_images(encoder, pictures, advance)
         texts = embed_texts(encoder, captions, advance)
-    results = {
-        "pool": len(rows),
-        "image_to_text": retrieval_metrics(ranks(images, texts), articles, seed),
-        "text_to_image": retrieval_metrics(ranks(texts, images), articles, seed),
-        **provenance(model, rows, seed),
-    }
+    results = {**both_ways(images, texts, articles, seed), **provenance(model, rows, seed)}
     if out is not None:
         write_json(out / "results.json", results)
     return results

@@ -60,10 +60,10 @@ own; none is granted here.
 def write_card(
     folder: Path, recipe: Recipe, training: Split, validation: int, kept: int, found: Mapping[str, Any]
 ) -> None:
-    """Write `README.md` of a model folder; `found` as of `loop.measure`."""
+    """Write `README.md` of a model folder; `found` as of `metrics.both_ways`."""
     rows = [
-        "| " + " | ".join([name, *(_cell(found[way][name], name) for way in ("text→image", "image→text"))]) + " |"
-        for name in found["text→image"]
+        "| " + " | ".join([name, *(_cell(found[way][name], name) for way in ("text_to_image", "image_to_text"))]) + " |"
+        for name in found["text_to_image"]
     ]
     start = f"From scratch (preset {recipe.preset})"
     if recipe.init:

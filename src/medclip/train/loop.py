@@ -21,7 +21,7 @@ from medclip.data.captions import mirrored
 from medclip.data.shards import Split
 from medclip.encoder import embed_pixels, embed_texts
 from medclip.errors import UserError, WorkError
-from medclip.evaluate.metrics import KS, ranks, recall_at, retrieval_metrics
+from medclip.evaluate.metrics import KS, both_ways, ranks, recall_at
 from medclip.files import claim, read_json, whole_file, write_json
 from medclip.model.hub import Model, load, save
 from medclip.progress import Advance, progress
@@ -83,7 +83,9 @@ def train(
             _run(recipe, model, step, state, seen, unseen, loss, log, states, advance)
     write_json(out / "summary.json", {"best": log.best, "medclip": __version__})
     articles = validation.column("article")[:VALIDATION_PAIRS]
-    found = measure(load(out / "model"), unseen, articles, recipe.seed)
+    kept = load(out / "model")
+    vectors = embed_pixels(kept, unseen.pixels), embed_texts(kept, unseen.captions)
+    found = both_ways(*vectors, articles, recipe.seed)
     write_card(out / "model", recipe, training, len(validation), log.best["step"], found)
     return log.best
 
@@ -163,16 +165,6 @@ def validate(model: Model, unseen: Pairs, batch: int, loss: Loss = contrastive) 
     recalls = {f"R@{k}": float(np.mean([recall_at(r, k) for r in found])) for k in KS}
     mean = float(np.mean(list(recalls.values())))
     return {"validation_loss": float(np.mean(losses)), **recalls, "mean_recall": mean, "pool": len(images)}
-
-
-def measure(model: Model, unseen: Pairs, articles: Sequence[str], seed: int) -> dict[str, Any]:
-    """Retrieval both ways with intervals, articles resampled together: what the model card states."""
-    images, texts = embed_pixels(model, unseen.pixels), embed_texts(model, unseen.captions)
-    return {
-        "pool": len(images),
-        "text→image": retrieval_metrics(ranks(texts, images), articles, seed),
-        "image→text": retrieval_metrics(ranks(images, texts), articles, seed),
-    }
 
 
 def _open_run(out: Path, settings: dict[str, Any], resume: bool) -> None:
