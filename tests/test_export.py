@@ -11,8 +11,8 @@ from medclip import export
 from medclip.errors import UserError, WorkError
 from medclip.export import export_flax, export_onnx, push
 from medclip.model.hub import load, save
+from model.folders import assert_same_vectors, dual
 from model.references import CAPTIONS, FAMILIES, FOLDER, random_folder
-from model.test_load import assert_same_vectors, dual
 
 
 def test_the_form_of_2021_is_written_and_read_back(tmp_path: Path) -> None:

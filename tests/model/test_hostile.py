@@ -1,0 +1,89 @@
+"""Hostile folders get one sentence each."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model.folders import refused, resaid, rewritten
+from model.references import FOLDER
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(FOLDER, tmp_path / "model"))
+
+
+def test_every_fault_of_the_tensors_is_named_at_once(folder: Path) -> None:
+    def spoil(tensors):
+        tensors["stranger"] = np.zeros(3, np.float32)
+        del tensors["logit_scale"]
+        tensors["text_projection.weight"] = np.zeros((2, 2), np.float32)
+
+    rewritten(folder, spoil)
+    refused(folder, "missing logit_scale", "unexpected stranger", "text_projection.weight has shape (2, 2)")
+
+
+def test_a_nan_is_named(folder: Path) -> None:
+    rewritten(folder, lambda tensors: tensors["visual_projection.weight"].__setitem__((0, 0), np.nan))
+    refused(folder, "visual_projection.weight is not finite")
+
+
+def test_a_truncated_file_is_named(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    refused(folder, "model.safetensors is damaged")
+
+
+@pytest.mark.parametrize(
+    ("part", "fields", "word"),
+    [
+        ("text_config", {"hidden_size": 10**6, "vocab_size": 10**6}, "has shape"),  # 10^12 parameters
+        ("vision_config", {"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000"),
+        ("vision_config", {"image_size": -1}, "image_size is -1"),
+        ("text_config", {"hidden_act": "swish"}, "hidden_act 'swish'"),
+        ("text_config", {"num_attention_heads": 5}, "no multiple"),
+        ("text_config", {"hidden_size": "32"}, "hidden_size is '32'"),
+        ("text_config", {"position_embedding_type": "relative_key"}, "relative_key"),
+        ("vision_config", {"model_type": "resnet"}, "'resnet'"),
+    ],
+)
+def test_a_config_that_no_model_has_is_refused(folder: Path, part: str, fields: dict, word: str) -> None:
+    resaid(folder, part, **fields)
+    refused(folder, word)
+
+
+@pytest.mark.parametrize("said", [[], {"model_type": "clip", "vision_config": "x"}, {"model_type": "clip"}])
+def test_a_config_of_another_shape_is_refused(folder: Path, said: object) -> None:
+    (folder / "config.json").write_text(json.dumps(said))
+    refused(folder, "config")
+
+
+def test_a_link_out_of_the_folder_is_refused(folder: Path, tmp_path: Path) -> None:
+    (folder / "model.safetensors").rename(tmp_path / "elsewhere.safetensors")
+    (folder / "model.safetensors").symlink_to(tmp_path / "elsewhere.safetensors")
+    refused(folder, "leads out of its folder")
+
+
+@pytest.mark.parametrize("place", ["../../x", "/etc/passwd"])
+def test_an_index_that_names_a_file_elsewhere_is_refused(folder: Path, place: str) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"logit_scale": place}}))
+    (folder.parent.parent / "x").touch()
+    refused(folder, "leads out of its folder")
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pth"])
+def test_a_pickle_is_never_opened(folder: Path, name: str) -> None:
+    (folder / "model.safetensors").rename(folder / name)
+    refused(folder, name, "a pickle", "safetensors.torch.save_file")
+
+
+def test_a_name_that_is_nothing_says_where_was_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused(tmp_path / "absent", "looked for config.json")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    refused(Path("nobody/nothing-of-this-name"), "nobody/nothing-of-this-name", "HF_HUB_OFFLINE")
