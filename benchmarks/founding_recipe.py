@@ -35,26 +35,26 @@ from medclip.evaluate.retrieval import evaluate_retrieval  # noqa: E402
 from medclip.model.hub import load  # noqa: E402
 from medclip.model.towers import Params  # noqa: E402
 from medclip.tables import show_retrieval  # noqa: E402
-from medclip.train.augment import crop_and_jitter  # noqa: E402
 from medclip.train.loop import train  # noqa: E402
-from medclip.train.losses import contrastive  # noqa: E402
+from medclip.train.losses import contrastive, hard_targets  # noqa: E402
 from medclip.train.recipe import Recipe  # noqa: E402
 
 DEVICES = 8
 FOUNDING_LOGIT_SCALE = 1.0
 
 
-def founding_loss(images: jax.Array, texts: jax.Array, params: Params, _: jax.Array | None) -> jax.Array:
+def founding_loss(images: jax.Array, texts: jax.Array, params: Params, *_: jax.Array) -> jax.Array:
     """The loss of each device on its own 16 pairs, averaged. Starts at exp(1.0) whatever the folder says."""
     scale = {"logit_scale": params["logit_scale"] - jnp.log(1 / 0.07) + FOUNDING_LOGIT_SCALE}
     split = (x.reshape(DEVICES, -1, x.shape[-1]) for x in (images, texts))
-    return jax.vmap(contrastive, in_axes=(0, 0, None))(*split, scale).mean()
+    own = hard_targets(len(images) // DEVICES, len(images) // DEVICES)
+    return jax.vmap(lambda x, y: contrastive(x, y, scale, *own))(*split).mean()
 
 
-def flip(key: jax.Array, pixels: jax.Array) -> jax.Array:
+def flip(keys: jax.Array, pixels: jax.Array) -> jax.Array:
     """Horizontal flips of every second picture, by chance."""
     pixels = pixels.astype(jnp.float32)
-    return jnp.where(jax.random.bernoulli(key, shape=(len(pixels), 1, 1, 1)), pixels[:, :, ::-1], pixels)
+    return jnp.where(jax.vmap(jax.random.bernoulli)(keys)[:, None, None, None], pixels[:, :, ::-1], pixels)
 
 
 def ranks_both_ways(run: Path, rows: Split) -> np.ndarray:
@@ -81,30 +81,36 @@ def main() -> None:
     ask.add_argument("--out", type=Path, required=True)
     ask.add_argument("--seconds", type=float, default=480)
     ask.add_argument("--preset", choices=("tiny", "small"), default="small")
+    ask.add_argument("--init", type=Path, help="start both from this model folder, in place of a preset")
+    ask.add_argument("--only", choices=("ours", "founding-2021"), help="train one of the two, without a comparison")
     ask.add_argument("--batch", type=int, default=128)
     ask.add_argument("--seed", type=int, default=0)
     asked = ask.parse_args()
-    ours = Recipe(asked.preset, 1, asked.batch, 1e-3, asked.seed)
+    start = {"init": str(asked.init)} if asked.init else {"preset": asked.preset}
+    ours = Recipe(**start, batch=asked.batch, lr=1e-3, seed=asked.seed, guard="warn")
     founding = dataclasses.replace(ours, weight_decay=0.1, warmup_fraction=0.0, exchanged_sides=0.0)
     told = {}
     for name, recipe, changes in (
-        ("ours", ours, {"loss": contrastive, "augment": crop_and_jitter}),
+        ("ours", ours, {}),
         ("founding-2021", founding, {"loss": founding_loss, "augment": flip}),
     ):
+        if asked.only not in (None, name):
+            continue
         probe = dataclasses.replace(recipe, steps=20, evaluations=1)
         train(asked.data, asked.out / f"{name}-probe", probe, **changes)
         lines = (asked.out / f"{name}-probe" / "metrics.jsonl").read_text().splitlines()
         speed = max(json.loads(line).get("pairs_per_s", 0) for line in lines)
-        recipe = dataclasses.replace(recipe, steps=round(asked.seconds * speed / asked.batch))
+        recipe = dataclasses.replace(recipe, steps=max(1, round(asked.seconds * speed / asked.batch)))
         start = time.monotonic()
-        best = train(asked.data, asked.out / name, recipe, **changes)
+        best = train(asked.data, asked.out / name, recipe, **changes)["best"]
         seconds = round(time.monotonic() - start)
         results = evaluate_retrieval(asked.out / name, asked.data, "validation", asked.out / f"{name}-evaluation")
         pairs = len(Split(asked.data, "train"))
         told[name] = {"steps": recipe.steps, "epochs": round(recipe.steps * asked.batch / pairs, 1), "seconds": seconds}
         print(json.dumps({name: told[name], "best": best}))
         show_retrieval(results)
-    print(json.dumps(paired_difference(asked.out, asked.data)))
+    if not asked.only:
+        print(json.dumps(paired_difference(asked.out, asked.data)))
 
 
 if __name__ == "__main__":

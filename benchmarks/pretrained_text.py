@@ -46,8 +46,16 @@ def main() -> None:
         for name, model in models.items():
             start, out = asked.out / f"{name}-start", asked.out / f"{name}-{lr:g}"
             save(model, start)
-            recipe = Recipe(None, asked.steps, asked.batch, lr, asked.seed, evaluations=5, init=str(start))
-            best = train(asked.data, out, recipe)
+            recipe = Recipe(
+                init=str(start),
+                steps=asked.steps,
+                batch=asked.batch,
+                lr=lr,
+                seed=asked.seed,
+                evaluations=5,
+                guard="warn",
+            )
+            best = train(asked.data, out, recipe)["best"]
             print(json.dumps({"text tower": name, "lr": lr, "steps": asked.steps, "best": best}))
             show_retrieval(evaluate_retrieval(out, asked.data, "validation", asked.out / f"{name}-{lr:g}-evaluation"))
 

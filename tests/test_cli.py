@@ -10,6 +10,7 @@ import pytest
 
 from medclip import NOT_CLINICAL, __version__, cli, commands
 from medclip.evaluate import metrics
+from medclip.train.recipe import Recipe
 
 COMMANDS = {
     ("quickstart",): commands.Quickstart,
@@ -65,7 +66,10 @@ def test_every_command_is_in_this_table():
 def test_help_names_and_explains_every_option(medclip, command):
     code, out, err = medclip(*command, "--help")
     assert (code, err) == (0, "")
-    for field in dataclasses.fields(COMMANDS[command]):
+    fields = [field for field in dataclasses.fields(COMMANDS[command]) if field.name != "recipe"]
+    if len(fields) < len(dataclasses.fields(COMMANDS[command])):  # its settings are flags of the command itself
+        fields += dataclasses.fields(Recipe)
+    for field in fields:
         positional = "Positional" in str(field.type)
         said = {"measure": "retrieval|sides", "repository": "OWNER/NAME"}.get(field.name, field.name.upper())
         assert (said if positional else f"--{field.name.replace('_', '-')}") in out, field.name
@@ -95,8 +99,8 @@ def test_no_command_at_all_is_a_mistake(medclip):
             ("train", "--data", "{data}", "--out", "{tmp}/new", "--steps", "1", "--batch", "999"),
             "--batch 999 is larger",
         ),
-        (("train", "--data", "{data}", "--out", "{tmp}/new", "--steps", "0"), "--steps at least 1"),
-        (("train", "--data", "{data}", "--out", "{tmp}/new", "--batch", "1"), "--batch must be at least 2"),
+        (("train", "--data", "{data}", "--out", "{tmp}/new", "--steps", "0"), "--steps 0 is out of range: 1"),
+        (("train", "--data", "{data}", "--out", "{tmp}/new", "--batch", "1"), "--batch 1 is out of range: 2"),
         (
             ("train", "--data", "{data}", "--out", "{tmp}/new", "--steps", "1", "--batch", "8", "--resume"),
             "is not a run to resume",

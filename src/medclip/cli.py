@@ -27,14 +27,13 @@ Command = (
 def main() -> None:
     """Run one command. Exit codes: 0 done, 1 the work failed, 2 the command was wrong."""
     backend.start()
-    command = tyro.cli(
-        Command,
-        prog="medclip",
-        description=f"From radiology image-caption pairs to a measured, searchable CLIP model. {NOT_CLINICAL}",
-        config=(tyro.conf.OmitSubcommandPrefixes,),
-    )
     try:
-        command.run()
+        tyro.cli(
+            Command,
+            prog="medclip",
+            description=f"From radiology image-caption pairs to a measured, searchable CLIP model. {NOT_CLINICAL}",
+            config=(tyro.conf.OmitSubcommandPrefixes,),
+        ).run()
     except UserError as error:
         _stop(str(error), 2)
     except (WorkError, OSError) as error:

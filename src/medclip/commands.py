@@ -12,7 +12,8 @@ import tyro
 
 from medclip.errors import UserError
 from medclip.progress import console
-from medclip.tables import show_dataset, show_hits, show_retrieval, show_sides
+from medclip.tables import show_dataset, show_hits, show_retrieval, show_sides, show_trained
+from medclip.train.recipe import Recipe
 
 Positional = tyro.conf.Positional
 
@@ -78,61 +79,31 @@ class Train:
     """Train both towers; keeps the model of the best validation recall in RUN/model.
 
     Starts from a trained model (--init), from two towers joined with fresh projections (--vision and --text), or from
-    scratch (--preset). MODEL is a folder, a run, or OWNER/NAME on the Hub.
+    scratch (--preset). MODEL is a folder, a run, or OWNER/NAME on the Hub. Ctrl-C saves and says how to go on; TensorBoard
+    reads RUN/tensorboard.
     """
 
     data: Path
     """A prepared data set with the splits train and validation."""
     out: Path
     """The run's new folder."""
-    init: str | None = None
-    """A dual encoder to fine-tune."""
-    vision: str | None = None
-    """A vision tower to join with --text: ViT, DINOv2, CLIP or SigLIP."""
-    text: str | None = None
-    """A text tower to join with --vision: BERT, RoBERTa or CLIP."""
-    preset: Literal["tiny", "small"] | None = None
-    """From scratch (the default: small). tiny: 64 px, 3+1 layers of width 96, enough for phantoms.
-    small: 96 px, 6+3 layers of width 192."""
-    steps: int | None = None
-    """Optimizer steps; takes the place of --epochs."""
-    epochs: float = 30.0
-    """Passes over the training split."""
-    batch: int = 128
-    """Pairs per step; every other pair of the batch is a negative."""
-    lr: float | None = None
-    """Peak learning rate, after warm-up and before cosine decay; 1e-3 from scratch, 5e-5 joined, 1e-5 with --init."""
-    side: int | None = None
-    """Another resolution than the model's own, in pixels; position embeddings are interpolated."""
-    max_tokens: int | None = None
-    """Another context length than the model's own; position embeddings are interpolated."""
-    seed: Seed = 0
-    """Seed of weights, order and augmentation."""
+    recipe: tyro.conf.OmitArgPrefixes[Recipe]
     limit: int | None = None
     """Train on the first pairs only, for trying things."""
     resume: bool = False
-    """Go on with the killed run in --out, with the same settings."""
+    """Go on with the killed or stopped run in --out, with the same settings."""
+    distributed: bool = False
+    """This is one of several processes of one job, each with its own devices (docs/distributed.md)."""
 
     def run(self) -> None:
-        from medclip.data.shards import Split
-        from medclip.train.loop import train
-        from medclip.train.recipe import Recipe
+        if self.distributed:
+            from medclip.train.mesh import start_distributed
 
-        if self.batch < 2 or self.epochs <= 0:
-            raise UserError("--batch must be at least 2 and --epochs above 0.")
-        steps = self.steps
-        if steps is None:
-            steps = max(1, round(self.epochs * len(Split(self.data, "train", self.limit)) / self.batch))
-        trained = {"init": self.init, "vision": self.vision, "text": self.text}
-        preset = self.preset or (None if any(trained.values()) else "small")
-        lr = self.lr if self.lr is not None else 1e-3 if preset else 1e-5 if self.init else 5e-5
-        sizes = {"side": self.side, "max_tokens": self.max_tokens}
-        recipe = Recipe(preset, steps, self.batch, lr, self.seed, **trained, **sizes)
-        best = train(self.data, self.out, recipe, limit=self.limit, resume=self.resume)
-        console.print(
-            f"kept step {best['step']}: R@1 {best['R@1']:.1%}  R@5 {best['R@5']:.1%}  R@10 {best['R@10']:.1%} "
-            f"(validation, both ways, pool of {best['pool']}); see {self.out}/curves.png"
-        )
+            start_distributed()
+        from medclip.train.loop import train
+
+        summary = train(self.data, self.out, self.recipe, limit=self.limit, resume=self.resume)
+        show_trained(summary, self.out)
 
 
 @dataclass(frozen=True)

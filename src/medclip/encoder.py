@@ -36,13 +36,13 @@ _texts = jax.jit(encode_text, static_argnames="config")
 def embed_pixels(model: Model, pixels: np.ndarray, advance: Advance | None = None) -> np.ndarray:
     """Unit vectors f32 (n, p) of fitted pixels u8 (n, s, s, 3)."""
     mean, std = scaling(model.preprocessor)
-    return _batched(lambda x: _images(model.params, x, model.config, mean, std), (pixels,), advance)
+    return batched(lambda x: _images(model.params, x, model.config, mean, std), (pixels,), advance)
 
 
 def embed_texts(model: Model, captions: Sequence[str], advance: Advance | None = None) -> np.ndarray:
     """Unit vectors f32 (n, p) of captions."""
     arrays = model.tokens.encode(captions)
-    return _batched(lambda ids, valid: _texts(model.params, ids, valid, config=model.config), arrays, advance)
+    return batched(lambda ids, valid: _texts(model.params, ids, valid, config=model.config), arrays, advance)
 
 
 def embed_images(model: Model, images: Sequence[bytes | Path], advance: Advance | None = None) -> np.ndarray:
@@ -56,7 +56,8 @@ def embed_images(model: Model, images: Sequence[bytes | Path], advance: Advance 
     return np.concatenate(found)
 
 
-def _batched(encode: Callable, arrays: Sequence[np.ndarray], advance: Advance | None) -> np.ndarray:
+def batched(encode: Callable, arrays: Sequence[np.ndarray], advance: Advance | None) -> np.ndarray:
+    """`encode` of rows of arrays (n, …), padded to batches of one compiled shape; `advance` hears of each batch."""
     found = []
     size = 1 if len(arrays[0]) == 1 else BATCH  # two compiled shapes: a query, and everything else
     for start in range(0, len(arrays[0]), size):

@@ -30,6 +30,19 @@ def show_dataset(dataset: dict[str, Any], out: Path) -> None:
         _out.print(f"every dropped row, with its reason: {out / 'dropped.jsonl'}")
 
 
+def show_trained(summary: dict[str, Any], out: Path) -> None:
+    """The evaluation of the model kept, after those of WiSE-FT where there are any."""
+    best, names = summary["best"], ("R@1", "R@5", "R@10", "mean_recall")
+    if summary["wise_ft"]:
+        table = Table("share of the last weights", *names, title="weights between the first and the last (WiSE-FT)")
+        for record in summary["wise_ft"]:
+            table.add_row(f"{record['share']:.0%}", *(f"{record[name]:.1%}" for name in names))
+        _out.print(table)
+    kept = f"{best['share']:.0%} of the weights of step {best['step']}" if "share" in best else f"step {best['step']}"
+    said = "  ".join(f"{name} {best[name]:.1%}" for name in names[:3])
+    _out.print(f"kept {kept}: {said} (validation, both ways, pool of {best['pool']}); see {out}/curves.png")
+
+
 def show_retrieval(results: dict[str, Any]) -> None:
     """Both directions with intervals, beside the pool and chance."""
     pool = results["pool"]

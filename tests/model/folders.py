@@ -34,7 +34,7 @@ def dual(vision: str, text: str, seed: int = 0) -> Model:
         "projection_dim": 16,
         "vision_config": {"model_type": vision, **WIDTH, "num_hidden_layers": 1, "image_size": 32, "patch_size": 8},
         "text_config": {"model_type": text, **WIDTH, **special, "num_hidden_layers": 1, "vocab_size": size,
-                        "max_position_embeddings": 24},
+                        "max_position_embeddings": 24 + (special["pad_token_id"] + 1 if text == "roberta" else 0)},
     }  # fmt: skip
     config = parse_config(said)
     rng = np.random.default_rng(seed)

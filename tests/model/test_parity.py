@@ -17,7 +17,7 @@ from medclip.data.images import fit, scaling
 from medclip.encoder import embed_images, embed_texts
 from medclip.model.hub import Model, load, save
 from medclip.model.towers import encode_image, encode_text, logits
-from medclip.train.losses import contrastive, sigmoid
+from medclip.train.losses import contrastive, hard_targets, sigmoid
 from model.references import (
     CAPTIONS,
     FAMILIES,
@@ -40,7 +40,7 @@ def png(image: np.ndarray) -> bytes:
 
 def loss_of(model: Model, images: np.ndarray, texts: np.ndarray, params: dict) -> jax.Array:
     loss = sigmoid if model.config.logit_bias else contrastive
-    return loss(jnp.asarray(images), jnp.asarray(texts), params)
+    return loss(jnp.asarray(images), jnp.asarray(texts), params, *hard_targets(len(images), len(texts)))
 
 
 def assert_same(folder: Path, images: list[np.ndarray], captions: list[str], wanted: dict[str, np.ndarray]) -> None:

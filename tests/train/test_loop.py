@@ -3,49 +3,47 @@
 import dataclasses
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
-from medclip.data.batches import fitted_pixels, rows_at
+from medclip.data.batches import rows_at
 from medclip.data.shards import Split
 from medclip.errors import UserError, WorkError
 from medclip.model.hub import load
-from medclip.train import loop
-from medclip.train.loop import Log, Pairs, train, validate
+from medclip.train.feed import batch_of, batches, read_pairs, wrong_sides
+from medclip.train.log import Log
+from medclip.train.loop import train
+from medclip.train.recipe import settled
 from medclip.train.start import first_model
+from medclip.train.validation import Unseen, read_unseen, validate
 
 KILLED_RUN = """
-import json, os, signal, sys
+import json, sys
 from medclip import backend
 backend.start()
 from pathlib import Path
 from medclip.model.presets import PRESETS
-from medclip.train import loop
+from medclip.train.loop import train
 from medclip.train.recipe import Recipe
-data, out, recipe, shape = json.loads(sys.argv[1])
+data, out, recipe, shape, resume = json.loads(sys.argv[1])
 PRESETS["test"] = shape
-write = loop.Log.write
-def write_or_die(self, record):
-    write(self, record)
-    if record["step"] == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-loop.Log.write = write_or_die
-loop.train(Path(data), Path(out), Recipe(**recipe))
+print("ready", flush=True)
+train(Path(data), Path(out), Recipe(**recipe | {"freeze": ()}), resume=resume)
 """
 
 
 def records(run):
     """`metrics.jsonl` without what the clock said."""
     lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-    return [{key: value for key, value in line.items() if key != "pairs_per_s"} for line in lines]
+    return [{key: value for key, value in line.items() if key not in ("pairs_per_s", "waiting")} for line in lines]
 
 
 def assert_same_run(run, other):
@@ -73,35 +71,64 @@ def killed(data, recipe, tmp_path, monkeypatch):
 
 def test_captions_with_the_sides_exchanged_follow_the_pairs():
     captions = ["left lung", "a mass", "Right and left", "RIGHT hip", "left knee", "right eye"]
-    assert loop._wrong_sides(captions, 3) == ["right lung", "LEFT hip", "right knee"]
-    assert loop._wrong_sides(captions, 0) == loop._wrong_sides(["a mass", "a cyst"], 1) == []
+    assert wrong_sides(captions, 3) == ["right lung", "LEFT hip", "right knee"]
+    assert wrong_sides(captions, 0) == wrong_sides(["a mass", "a cyst"], 1) == []
 
 
-def test_row_i_of_a_batch_is_one_pair(recipe):
-    rows = 25
-    seen = Pairs(np.arange(rows, dtype=np.uint8).reshape(rows, 1, 1, 1), [str(row) for row in range(rows)])
-    tokens = SimpleNamespace(
-        encode=lambda captions: (np.array([[int(c)] for c in captions]), np.ones((len(captions), 1), bool))
-    )
-    batches = dict(loop._batches(seen, SimpleNamespace(tokens=tokens), dataclasses.replace(recipe, steps=7), 2))
-    assert list(batches) == [2, 3, 4, 5, 6]
-    for step, batch in batches.items():
-        assert batch.pixels[:, 0, 0, 0].tolist() == batch.ids[:8, 0].tolist()
-        assert batch.ids[:8, 0].tolist() == rows_at(rows, 8, recipe.seed, step).tolist()
-        assert batch.ids.shape == batch.valid.shape == (12, 1)  # room for half a batch of exchanged sides
-        assert not batch.valid[8:].any()  # these captions name no side
+@pytest.mark.parametrize("blocks", [1, 2, 4])
+def test_row_i_of_a_batch_is_one_pair_whatever_the_blocks(data, model, recipe, blocks):
+    split = Split(data, "train")
+    pixels = np.arange(len(split), dtype=np.uint8).reshape(-1, 1, 1, 1)
+    pairs = read_pairs(split, pixels, False)
+    recipe = dataclasses.replace(recipe, steps=7, microbatch=8 // blocks)
+    found = {number: (rows, batch) for number, rows, batch, _ in batches(pairs, model, recipe, 1, 2)}
+    assert list(found) == [2, 3, 4, 5, 6]
+    for number, (rows, batch) in found.items():
+        assert rows.tolist() == rows_at(len(split), 8, recipe.seed, number).tolist()
+        assert batch.images.reshape(8).tolist() == rows.tolist()
+        m = 8 // blocks
+        assert batch.words.shape == (blocks, m + 4 // blocks)  # room for half a batch of exchanged sides
+        captions = [pairs.captions[row] for row in rows]
+        assert batch.words[:, :m].reshape(8).tolist() == [pairs.words[" ".join(c.casefold().split())] for c in captions]
+        assert batch.real[:, :m].all()
+        assert batch.real[:, m:].sum() == len(wrong_sides(captions, 4))
+        ids, valid = model.tokens.encode(captions)
+        for i in range(8):
+            mine = batch.texts.caption[i // m] == i % m
+            assert batch.texts.ids[i // m][mine].tolist() == ids[i][valid[i]].tolist()
+
+
+def test_equal_pictures_and_captions_have_equal_numbers(data, model, recipe):
+    split = Split(data, "train")
+    pairs = read_pairs(split, np.zeros((len(split), 1), np.float32), False)
+    captions, digests = split.column("caption"), split.column("sha256")
+    assert len(set(pairs.pictures.tolist())) == len(set(digests))
+    assert len(pairs.words) == len({" ".join(c.casefold().split()) for c in captions})
+    batch = batch_of(pairs, np.array([0, 0, 1, 2, 3, 4, 5, 6]), model, recipe, 1, 0)
+    assert batch.picture[0, 0] == batch.picture[0, 1]
+    assert batch.words[0, 0] == batch.words[0, 1]
+
+
+def test_every_step_and_seed_has_its_own_changes(data, model, recipe):
+    split = Split(data, "train")
+    pairs, rows = read_pairs(split, np.zeros((len(split), 1), np.float32), False), np.arange(8)
+    seeds = [dataclasses.replace(recipe, seed=seed) for seed in (0, 1)]
+    keys = [batch_of(pairs, rows, model, seed, 1, number).keys for seed in seeds for number in (0, 1, 0)]
+    assert np.array_equal(keys[0], keys[2])
+    assert len({key.tobytes() for key in keys}) == 4
+    assert len(np.unique(keys[0].reshape(8, 2), axis=0)) == 8
 
 
 def test_a_run_leaves_all_that_is_promised(run, recipe):
     assert {p.name for p in run.iterdir()} == {
-        "config.json", "metrics.jsonl", "curves.png", "state", "model", "summary.json",
+        "config.json", "metrics.jsonl", "curves.png", "state", "model", "summary.json", "tensorboard",
     }  # fmt: skip
     said = json.loads((run / "config.json").read_text())
     assert {"train", "validation"} == set(said.pop("data"))
-    assert said == {**dataclasses.asdict(recipe), "limit": None}
+    assert said == {**dataclasses.asdict(settled(recipe, 25)), "freeze": [], "limit": None}
     trained = [r["step"] for r in records(run) if "loss" in r]
     measured = [r["step"] for r in records(run) if "validation_loss" in r]
-    assert (trained, measured) == ([1, 2, 3, 4], [2, 4])
+    assert (trained, measured) == ([1, 2, 3, 4], [0, 2, 4])
     with Image.open(run / "curves.png") as curves:
         curves.load()
         assert min(curves.size) > 200
@@ -113,20 +140,20 @@ def test_the_model_kept_is_the_one_that_was_measured_best(run, model, data, reci
     best = max(measured, key=lambda r: r["mean_recall"])
     assert json.loads((run / "summary.json").read_text())["best"] == best
     split = Split(data, "validation")
-    unseen = Pairs(fitted_pixels(split, model.preprocessor), split.column("caption"))
-    found = validate(model, unseen, recipe.batch)
+    found, ranks = validate(model, read_unseen(split, model), recipe.batch)
+    assert ranks.shape == (12, 2)
     assert found == {key: pytest.approx(best[key], abs=1e-6) for key in found}
 
 
 def test_validation_is_the_same_whatever_the_augmentation(data, recipe, tmp_path):
     recipe = dataclasses.replace(recipe, steps=1)  # the warm-up's first rate is 0: the weights stay as they were
-    best = train(data, tmp_path / "run", recipe, augment=lambda key, pixels: jnp.zeros(pixels.shape))
+    best = train(data, tmp_path / "run", recipe, augment=lambda keys, pixels: jnp.zeros(pixels.shape))["best"]
     split = Split(data, "validation")
     fresh = first_model(recipe, Split(data, "train").column("caption"))
-    unseen = Pairs(fitted_pixels(split, fresh.preprocessor), split.column("caption"))
-    found = validate(fresh, unseen, recipe.batch)
+    unseen = read_unseen(split, fresh)
+    found, _ = validate(fresh, unseen, recipe.batch)
     assert {key: best[key] for key in found} == pytest.approx(found, abs=1e-6)
-    black = validate(fresh, Pairs(np.zeros_like(unseen.pixels), unseen.captions), recipe.batch)
+    black, _ = validate(fresh, Unseen(np.zeros_like(unseen.pixels), unseen.captions, unseen.articles), recipe.batch)
     assert black["validation_loss"] != pytest.approx(found["validation_loss"], abs=1e-3)
 
 
@@ -145,15 +172,33 @@ def test_an_interrupted_run_resumes_bit_for_bit(killed, run, data, recipe):
 
 
 @pytest.mark.slow
-def test_a_killed_run_resumes_bit_for_bit(run, data, recipe, tmp_path):
+def test_a_run_killed_ten_times_at_random_ends_as_if_it_never_was(run, data, recipe, tmp_path):
+    """SIGKILL, each time after another random part of what a whole run takes; what is lost is repeated."""
     from medclip.model.presets import PRESETS
 
-    out = tmp_path / "run"
-    said = json.dumps([str(data), str(out), dataclasses.asdict(recipe), PRESETS["test"]])
-    done = subprocess.run([sys.executable, "-c", KILLED_RUN, said], env=os.environ, capture_output=True, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-    assert records(out)[-1]["step"] == 3
-    train(data, out, recipe, resume=True)
+    out, chance = tmp_path / "run", random.Random(0)
+    said = [str(data), str(out), dataclasses.asdict(recipe), PRESETS["test"]]
+
+    def start(resume):
+        command = [sys.executable, "-c", KILLED_RUN, json.dumps([*said, resume])]
+        return subprocess.Popen(command, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    kills = 0
+    while kills < 10:
+        process = start((out / "config.json").exists())
+        try:
+            assert "ready" in process.stdout.readline()
+            process.wait(chance.uniform(0, 4))
+            break  # it finished before its turn
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+        finally:
+            process.stdout.close()
+            process.stderr.close()
+    assert kills >= 3
+    train(data, out, recipe, resume=(out / "config.json").exists())
     assert_same_run(out, run)
 
 
@@ -166,7 +211,9 @@ def test_a_half_written_line_is_dropped_on_resume(tmp_path):
     assert log.records == [{"step": 1, "loss": 2.0}]
 
 
-@pytest.mark.parametrize(("name", "value"), [("lr", 2e-3), ("seed", 1), ("batch", 4), ("steps", 5), ("preset", "tiny")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("lr", 2e-3), ("seed", 1), ("batch", 4), ("steps", 5), ("preset", "tiny"), ("ema", 0.9)]
+)
 def test_a_resume_with_another_setting_names_it(run, data, recipe, name, value):
     with pytest.raises(UserError, match=rf"other settings \({name}: {getattr(recipe, name)} then, {value} now\)"):
         train(data, run, dataclasses.replace(recipe, **{name: value}), resume=True)
@@ -204,10 +251,18 @@ def test_a_refused_run_leaves_its_folder_free(data, recipe, tmp_path):
     assert not (tmp_path / "run" / "config.json").exists()
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(data, recipe, tmp_path):
-    with pytest.raises(WorkError, match="the loss is nan at step 1"):
-        train(data, tmp_path / "run", recipe, loss=lambda images, texts, params, real: jnp.nan * params["logit_scale"])
+def nothing(images, texts, params, agree, counted):
+    return jnp.nan * params["logit_scale"]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_pairs(data, recipe, tmp_path):
+    with pytest.raises(WorkError, match="the loss is nan") as said:
+        train(data, tmp_path / "run", recipe, loss=nothing)
+    assert "at step 1," in str(said.value)
+    ids = Split(data, "train").column("id")
+    assert all(ids[row] in str(said.value) for row in rows_at(25, recipe.batch, recipe.seed, 0))
     assert not (tmp_path / "run" / "summary.json").exists()
+    assert load(tmp_path / "run").config  # the first weights, which were kept
 
 
 def test_a_kept_model_loads_whole(run, model):

@@ -1,4 +1,6 @@
-"""One step: bounded temperature, determined by seed and step, with the whole batch in the loss."""
+"""One step: bounded temperature, determined by its batch, all of it in the loss, however it is cut up."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -6,12 +8,17 @@ import numpy as np
 import optax
 import pytest
 
+from medclip.errors import UserError
 from medclip.model.config import parse_config
 from medclip.model.hub import Model
 from medclip.model.init import init
+from medclip.model.packing import pack
 from medclip.model.presets import preset_preprocessor
+from medclip.train.lora import adapted, merged, updates
 from medclip.train.losses import contrastive
-from medclip.train.recipe import Recipe, optimizer
+from medclip.train.mesh import all_devices
+from medclip.train.optimizer import optimizer, rates
+from medclip.train.recipe import Recipe
 from medclip.train.step import Batch, first_state, make_step
 
 TOWER = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
@@ -25,22 +32,39 @@ SAID = {
 CONFIG = parse_config(SAID)
 MICRO = Model(init(CONFIG, 0), CONFIG, None, preset_preprocessor(8), SAID)
 RNG = np.random.default_rng(0)
-IDS = np.concatenate([np.full((4, 1), 18), RNG.integers(0, 18, (4, 4)), np.full((4, 1), 19)], axis=1).astype(np.int32)
-BATCH = Batch(RNG.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8), IDS, np.ones((4, 6), bool))
+LENGTHS = RNG.integers(3, 7, 8)
+VALID = np.arange(6) < LENGTHS[:, None]
+IDS = np.where(np.arange(6) == LENGTHS[:, None] - 1, 19, RNG.integers(0, 18, (8, 6))).astype(np.int32)
+PIXELS = RNG.integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
+CLOSE = 1e-5
 
 
-FIRST = {"rule": optax.adam(1e-2), "seed": 0, "loss": contrastive}
+def batch_in(blocks):
+    """Eight pairs, the last two of them with equal captions, in blocks."""
+    ids, valid = (x.reshape(blocks, -1, 6) for x in (np.where(VALID, IDS, 19), VALID))
+    numbers = np.array([0, 1, 2, 3, 4, 5, 6, 6], np.int32).reshape(blocks, -1)
+    concepts = np.array([[0], [0], [1], [1], [2], [2], [0], [3]], np.int32).reshape(blocks, -1, 1)
+    pixels = PIXELS.reshape(blocks, -1, 8, 8, 3)
+    pictures = np.arange(8, dtype=np.int32).reshape(blocks, -1)
+    keys = np.arange(16, dtype=np.uint32).reshape(blocks, -1, 2)
+    return Batch(pixels, pack(ids, valid, CONFIG.text), np.ones(numbers.shape, bool), pictures, numbers, concepts, keys)
 
 
-def noisy(key, pixels):
-    return pixels + jax.random.uniform(key, pixels.shape, maxval=40)
+BATCH = batch_in(1)
+LEARN = set(MICRO.params)
+FIRST = {"rule": optax.adam(1e-2), "loss": contrastive, "learn": LEARN}
+
+
+def noisy(keys, pixels):
+    return pixels + jax.vmap(lambda key: jax.random.uniform(key, pixels.shape[1:], maxval=40))(keys)
 
 
 def stepper(**changes):
     """A compiled step, and a function that makes its first state (a step consumes the state it is given)."""
-    said = FIRST | changes
-    step = make_step(MICRO, said["rule"], said["seed"], said["loss"], noisy)
-    return step, lambda params=MICRO.params: first_state(params, said["rule"])
+    said = FIRST | {k: v for k, v in changes.items() if k in FIRST}
+    recipe = Recipe(batch=8, **{k: v for k, v in changes.items() if k not in FIRST})
+    step = make_step(MICRO, recipe, said["learn"], said["rule"], said["loss"], noisy, all_devices(), 3)
+    return step, lambda params=MICRO.params: first_state(params, said["learn"], said["rule"], bool(recipe.ema))
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +85,7 @@ def same(a, b):
 @pytest.mark.parametrize(("direction", "wanted"), [(-1, np.log(100)), (1, 3.6)])
 def test_the_logit_scale_never_exceeds_a_hundred(direction, wanted):
     step, start = stepper(
-        rule=optax.sgd(1.0), loss=lambda images, texts, params, real: direction * params["logit_scale"]
+        rule=optax.sgd(1.0), loss=lambda images, texts, params, agree, counted: direction * params["logit_scale"]
     )
     state, told = step(start({**MICRO.params, "logit_scale": np.float32(4.6)}), BATCH)
     assert float(state.params["logit_scale"]) == pytest.approx(wanted)
@@ -71,27 +95,20 @@ def test_the_logit_scale_never_exceeds_a_hundred(direction, wanted):
 def test_the_loss_sees_the_whole_batch():
     seen = []
 
-    def loss(images, texts, params, real):
-        seen.append((images.shape, texts.shape, params["logit_scale"].shape))
-        return contrastive(images, texts, params)
+    def loss(images, texts, params, agree, counted):
+        seen.append((images.shape, texts.shape, params["logit_scale"].shape, counted.shape))
+        return contrastive(images, texts, params, agree, counted)
 
     step, start = stepper(loss=loss)
     jax.eval_shape(step, start(), BATCH)
-    assert seen == [((4, 8), (4, 8), ())]
+    assert seen == [((8, 8), (8, 8), (), (8, 8))]
 
 
-def test_a_step_is_determined_by_its_seed(first):
+def test_a_step_is_determined_by_its_keys(first):
     step, start = first
-    one, again = after(step, start(), 2)[0], after(step, start(), 2)[0]
-    assert same(one, again)
-    other, start = stepper(seed=1)
-    assert not same(one.params, after(other, start(), 2)[0].params)
-
-
-def test_every_step_has_its_own_augmentation(first):
-    step, start = first
-    losses = {float(step(start()._replace(step=jnp.int32(at)), BATCH)[1]["loss"]) for at in range(5)}
-    assert len(losses) == 5
+    assert same(after(step, start(), 2)[0], after(step, start(), 2)[0])
+    losses = {float(step(start(), BATCH._replace(keys=BATCH.keys + shift))[1]["loss"]) for shift in range(4)}
+    assert len(losses) == 4
 
 
 def test_steps_lower_the_loss_of_their_batch(first):
@@ -99,9 +116,106 @@ def test_steps_lower_the_loss_of_their_batch(first):
     assert after(step, start(), 60)[1] < 0.5 * after(step, start(), 1)[1]
 
 
+def gradient(blocks=1, state=None, **asked):
+    """Loss and gradient of the first step, as what plain gradient descent subtracts."""
+    step, start = stepper(rule=optax.sgd(1.0), **asked)
+    state, told = step(start(state or MICRO.params), batch_in(blocks))
+    return float(told["loss"]), {n: np.asarray(MICRO.params[n] - p) for n, p in state.params.items()}, told
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return gradient()
+
+
+@pytest.mark.parametrize(
+    ("blocks", "asked"), [(4, {"microbatch": 2}), (2, {"microbatch": 4}), (2, {}), (1, {"remat": True})]
+)
+def test_however_a_batch_is_cut_up_loss_and_gradient_are_the_same(whole, blocks, asked):
+    """Cached gradients (GradCache), blocks and rematerialisation change memory, not the step."""
+    value, found, _ = gradient(blocks, **asked)
+    assert value == pytest.approx(whole[0], rel=CLOSE)
+    for name, wanted in whole[1].items():
+        np.testing.assert_allclose(found[name], wanted, atol=CLOSE * max(1, np.abs(wanted).max()), err_msg=name)
+
+
+def test_plain_accumulation_would_be_another_loss(whole):
+    """The test above can fail: the mean loss of four microbatches is not the loss of the batch."""
+    assert abs(whole[0] - np.log(2)) > 0.5  # chance among two is ln 2, among eight ln 8
+
+
+def test_bfloat16_is_near_and_its_parameters_are_float32(whole):
+    value, found, told = gradient(precision="bfloat16")
+    assert value == pytest.approx(whole[0], rel=0.02)
+    assert value != whole[0]
+    assert {x.dtype for x in found.values()} == {np.dtype("float32")}
+    assert told["loss"].dtype == jnp.float32
+
+
+def test_dropped_patches_are_not_seen(whole):
+    value, found, _ = gradient(patch_dropout=0.5)
+    assert value != pytest.approx(whole[0], rel=CLOSE)
+    assert all(np.isfinite(g).all() for g in found.values())
+
+
+def test_soft_targets_are_another_loss(whole):
+    assert gradient(soft_targets=0.5)[0] != pytest.approx(whole[0], rel=1e-3)
+
+
+def test_frozen_parameters_stay_bit_for_bit_and_have_no_moments():
+    recipe = Recipe(steps=10, batch=8, lr=1e-2, freeze=("vision_model.*", "logit_scale"))
+    shares = rates(MICRO.params, CONFIG, recipe)
+    learn, rule = {name for name, share in shares.items() if share}, optimizer(recipe, shares)
+    step, start = stepper(rule=rule, learn=learn)
+    state = after(step, start(), 3)[0]
+    for name, value in MICRO.params.items():
+        still = name == "logit_scale" or name.startswith("vision_model.")
+        assert np.array_equal(state.params[name], value) == still, name
+    held = {x.shape for x in jax.tree.leaves(state.moments)}
+    assert MICRO.params["vision_model.embeddings.patch_embedding.weight"].shape not in held
+
+
+def test_the_average_lags_behind():
+    step, start = stepper(ema=0.5)
+    state = after(step, start(), 1)[0]
+    name = "visual_projection.weight"
+    middle = (MICRO.params[name] + np.asarray(state.params[name])) / 2
+    np.testing.assert_allclose(state.average[name], middle, atol=1e-7)
+    assert state.best is state.average
+
+
+def test_lora_changes_nothing_at_first_and_only_the_towers_matrices_later():
+    matrices = adapted(MICRO.params, MICRO.params, CONFIG)
+    extra = updates(matrices, MICRO.params, 2, 0)
+    assert all(np.array_equal(merged({**MICRO.params, **extra})[n], v) for n, v in MICRO.params.items())
+    step, start = stepper(learn=set(extra))
+    state = after(step, start({**MICRO.params, **extra}), 3)[0]
+    plain = merged(state.params)
+    assert {n for n, v in MICRO.params.items() if not np.array_equal(plain[n], v)} == set(matrices)
+    assert any("fc1.weight" in name for name in matrices)
+    name = matrices[0]
+    assert np.linalg.matrix_rank(np.asarray(plain[name]) - MICRO.params[name], tol=1e-5) == 2
+
+
+def test_rates_follow_towers_layers_and_names():
+    recipe = Recipe(lr=1e-3, vision_lr=1e-4, layer_decay=0.5, freeze=("text_model.embeddings.*",))
+    found = rates(MICRO.params, CONFIG, recipe)
+    assert found["visual_projection.weight"] == found["logit_scale"] == 1
+    assert found["vision_model.post_layernorm.weight"] == pytest.approx(0.1)
+    assert found["vision_model.encoder.layers.0.mlp.fc1.weight"] == pytest.approx(0.05)
+    assert found["vision_model.embeddings.class_embedding"] == pytest.approx(0.025)
+    assert found["text_model.final_layer_norm.bias"] == 1
+    assert found["text_model.encoder.layers.0.mlp.fc1.weight"] == 0.5
+    assert found["text_model.embeddings.token_embedding.weight"] == 0
+    with pytest.raises(UserError, match="names no tensor"):
+        rates(MICRO.params, CONFIG, dataclasses.replace(recipe, freeze=("vision.*",)))
+    with pytest.raises(UserError, match="nothing to train"):
+        rates(MICRO.params, CONFIG, dataclasses.replace(recipe, freeze=("*",)))
+
+
 def test_only_matrices_decay():
     params = {"matrix": jnp.ones((2, 2)), "bias": jnp.ones(2), "logit_scale": jnp.ones(())}
-    rule = optimizer(Recipe("tiny", steps=10, batch=4, lr=1e-2, seed=0))
+    rule = optimizer(Recipe(steps=10, batch=4, lr=1e-2), {})
     state = rule.init(params)
     for _ in range(2):  # the first step of the warm-up has rate 0
         updates, state = rule.update(jax.tree.map(jnp.zeros_like, params), state, params)

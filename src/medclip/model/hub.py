@@ -10,9 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from medclip.errors import UserError
+from medclip.errors import UserError, WorkError
 from medclip.files import read_json, sha256, whole_file, write_json
 from medclip.model import flax2021, open_clip
 from medclip.model.config import ModelConfig, parse_config, part_of
@@ -77,7 +78,10 @@ def save(model: Model, folder: Path) -> None:
     # ascontiguousarray would turn the 0-d logit_scale into shape (1,), which transformers refuses
     tensors = {name: np.asarray(value, order="C") for name, value in jax.device_get(model.params).items()}
     with whole_file(folder / (open_clip.WEIGHTS if own else "model.safetensors")) as partial:
-        save_file(tensors, partial, metadata={"format": "pt"})
+        try:
+            save_file(tensors, partial, metadata={"format": "pt"})
+        except SafetensorError as error:  # which hides a full disk
+            raise WorkError(f"{folder} could not be written ({error}); what was there before is whole.") from None
 
 
 def open_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Stored]]:

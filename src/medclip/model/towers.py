@@ -1,7 +1,8 @@
 """The towers as pure functions over arrays under the names of the family's own checkpoints.
 
 One transformer; `families.py` says where its parts are. Weights keep PyTorch's layout (a linear layer's is
-(out, in), a convolution's (out, in, h, w)), so a checkpoint is loaded and saved as it is.
+(out, in), a convolution's (out, in, h, w)), so a checkpoint is loaded and saved as it is. Work is
+done in the type of the weights; norms, softmax and unit vectors in float32.
 b batch, t tokens, s side, w width, p projection.
 """
 
@@ -14,22 +15,39 @@ import jax.numpy as jnp
 
 from medclip.model.config import ModelConfig, TextConfig, VisionConfig
 from medclip.model.families import TEXT, VISION, Block, TextFamily
+from medclip.model.packing import Packed
 
 Params = dict[str, jax.Array]
 
 
 def encode_image(params: Params, pixels: jax.Array, config: ModelConfig) -> jax.Array:
     """Unit vectors (b, p) of normalised pixels (b, s, s, 3)."""
-    return _unit(image_features(params, pixels, config))
+    return unit(image_features(params, pixels, config))
 
 
 def encode_text(params: Params, ids: jax.Array, valid: jax.Array, config: ModelConfig) -> jax.Array:
     """Unit vectors (b, p) of token ids (b, t); `valid` (b, t) is True at real tokens."""
-    return _unit(text_features(params, ids, valid, config))
+    return unit(text_features(params, ids, valid, config))
 
 
 def image_features(params: Params, pixels: jax.Array, config: ModelConfig) -> jax.Array:
-    """Projected pools (b, p) of normalised pixels (b, s, s, 3), of any length. Dosovitskiy et al. 2021."""
+    """Projected pools (b, p) of normalised pixels (b, s, s, 3), of any length."""
+    return project(params, image_pool(params, pixels, config), config.vision)
+
+
+def text_features(params: Params, ids: jax.Array, valid: jax.Array, config: ModelConfig) -> jax.Array:
+    """Projected pools (b, p) of token ids (b, t), of any length; `valid` (b, t) is True at real tokens."""
+    return project(params, text_pool(params, ids, valid, config), config.text)
+
+
+def image_pool(
+    params: Params, pixels: jax.Array, config: ModelConfig, kept: jax.Array | None = None, remat: bool = False
+) -> jax.Array:
+    """Pools (b, w) of normalised pixels (b, s, s, 3). Dosovitskiy et al. 2021.
+
+    `kept` i32 (b, k): the patches that are seen, the others being dropped (Li et al. 2023, FLIP); `remat` computes each
+    layer again in the backward pass in place of keeping what it made.
+    """
     tower, family = config.vision, VISION[config.vision.model_type]
     p = part(params, tower.prefix)
     x = _patches(p[f"{family.patch}.weight"], pixels) + p.get(f"{family.patch}.bias", 0)
@@ -37,9 +55,13 @@ def image_features(params: Params, pixels: jax.Array, config: ModelConfig) -> ja
         head = jnp.broadcast_to(p[family.class_token].reshape(1, 1, -1), (x.shape[0], 1, x.shape[2]))
         x = jnp.concatenate([head, x], axis=1)
     x = x + p[family.position].reshape(x.shape[1:])
+    if kept is not None:
+        if family.class_token:
+            kept = jnp.concatenate([jnp.zeros_like(kept[:, :1]), kept + 1], axis=1)
+        x = jnp.take_along_axis(x, kept[:, :, None], axis=1)
     if family.pre_norm:
         x = _layer_norm(p, family.pre_norm, x, tower.layer_norm_eps)
-    x = _transformer(p, x, None, tower, family.block)
+    x = _transformer(p, x, None, tower, family.block, remat)
     if family.pool == "first":
         x = x[:, 0]
     x = _layer_norm(p, family.post_norm, x, tower.layer_norm_eps)
@@ -47,34 +69,50 @@ def image_features(params: Params, pixels: jax.Array, config: ModelConfig) -> ja
         x = _attention_pool(part(p, "head."), x, tower)
     if family.pooler:
         x = jnp.tanh(_linear(p, family.pooler, x))
-    return _project(params, x, tower.projection)
+    return x
 
 
-def text_features(params: Params, ids: jax.Array, valid: jax.Array, config: ModelConfig) -> jax.Array:
-    """Projected pools (b, p) of token ids (b, t), of any length; `valid` (b, t) is True at real tokens."""
+def text_pool(params: Params, ids: jax.Array, valid: jax.Array, config: ModelConfig) -> jax.Array:
+    """Pools (b, w) of token ids (b, t), one caption a row; `valid` (b, t) is True at real tokens."""
     tower, family = config.text, TEXT[config.text.model_type]
     p, t = part(params, tower.prefix), ids.shape[1]
-    x = p[family.token][ids]
+    positions = p[family.position][:t]
     if family.after_padding:
         real = ids != tower.pad_token_id
-        x = x + p[family.position][jnp.cumsum(real, axis=1) * real + tower.pad_token_id]
+        positions = p[family.position][jnp.cumsum(real, axis=1) * real + tower.pad_token_id]
+    x = _text_states(p, ids, positions, valid[:, None, None, :], tower, family, False)
+    return _text_head(p, _text_pool(x, ids, valid, tower, family), tower, family)
+
+
+def packed_text_pool(params: Params, texts: Packed, config: ModelConfig, remat: bool = False) -> jax.Array:
+    """Pools (n, c, w) of packed captions, equal to `text_pool` of the same captions one a row; `remat` as above."""
+    tower, family = config.text, TEXT[config.text.model_type]
+    p, (n, r, t) = part(params, tower.prefix), texts.ids.shape
+    ids, caption, position = (x.reshape(n * r, t) for x in (texts.ids, texts.caption, texts.position))
+    first = tower.pad_token_id + 1 if family.after_padding else 0
+    mask = (caption[:, :, None] == caption[:, None, :])[:, None]
+    x = _text_states(p, ids, p[family.position][position + first], mask, tower, family, remat)
+    x = x.reshape(n, r * t, -1)
+    if (tower.pool or family.pool) == "mean":
+        own = texts.caption.reshape(n, 1, r * t) == jnp.arange(texts.pooled.shape[1])[:, None]
+        x = (own @ x) / jnp.maximum(own.sum(axis=2, keepdims=True), 1).astype(x.dtype)
     else:
-        x = x + p[family.position][:t]
-    if family.types:
-        x = x + p[family.types][0]
-    if family.embed_norm:
-        x = _layer_norm(p, family.embed_norm, x, tower.layer_norm_eps)
-    mask = None if family.attends == "all" else valid[:, None, None, :]
-    if family.attends == "causal":
-        mask = jnp.tril(jnp.ones((t, t), bool)) & mask
-    x = _transformer(p, x, mask, tower, family.block)
-    if family.final_norm:
-        x = _layer_norm(p, family.final_norm, x, tower.layer_norm_eps)
-    x = _text_pool(x, ids, valid, tower, family)
-    if family.head and not tower.pool:
-        x = _linear(p, family.head, x)
-        x = jnp.tanh(x) if family.tanh else x
-    return _project(params, x, tower.projection)
+        x = jnp.take_along_axis(x, texts.pooled[:, :, None], axis=1)
+    return _text_head(p, x, tower, family)
+
+
+def project(params: Params, x: jax.Array, tower: VisionConfig | TextConfig) -> jax.Array:
+    """Pools (…, w) of a tower in the space of both (…, p)."""
+    for i, name in enumerate(tower.projection):
+        x = jax.nn.gelu(x, approximate=False) if i else x
+        x = x @ (params[name].T if name.endswith(".weight") else params[name])
+    return x
+
+
+def unit(x: jax.Array) -> jax.Array:
+    """Rows of length 1, in float32."""
+    x = x.astype(jnp.float32)
+    return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
 
 
 def logits(params: Params, images: jax.Array, texts: jax.Array) -> jax.Array:
@@ -94,26 +132,56 @@ def _patches(weight: jax.Array, pixels: jax.Array) -> jax.Array:
     n = s // k
     x = pixels[:, : n * k, : n * k].reshape(b, n, k, n, k, channels)
     x = x.transpose(0, 1, 3, 5, 2, 4).reshape(b, n * n, channels * k * k)
-    return x @ weight.reshape(width, -1).T
+    return x.astype(weight.dtype) @ weight.reshape(width, -1).T
+
+
+def _text_states(
+    p: Params,
+    ids: jax.Array,
+    positions: jax.Array,
+    mask: jax.Array,
+    tower: TextConfig,
+    family: TextFamily,
+    remat: bool,
+) -> jax.Array:
+    x = p[family.token][ids] + positions
+    if family.types:
+        x = x + p[family.types][0]
+    if family.embed_norm:
+        x = _layer_norm(p, family.embed_norm, x, tower.layer_norm_eps)
+    if family.attends == "causal":
+        mask = jnp.tril(jnp.ones((ids.shape[1],) * 2, bool)) & mask
+    x = _transformer(p, x, None if family.attends == "all" else mask, tower, family.block, remat)
+    return _layer_norm(p, family.final_norm, x, tower.layer_norm_eps) if family.final_norm else x
 
 
 def _transformer(
-    p: Params, x: jax.Array, mask: jax.Array | None, tower: VisionConfig | TextConfig, block: Block
+    p: Params,
+    x: jax.Array,
+    mask: jax.Array | None,
+    tower: VisionConfig | TextConfig,
+    block: Block,
+    remat: bool,
 ) -> jax.Array:
-    eps = tower.layer_norm_eps
+    layer = jax.checkpoint(_layer, static_argnums=(3, 4)) if remat else _layer
     # Unrolled: a scan over stacked layers halves training speed on a CPU.
     for i in range(tower.num_hidden_layers):
-        layer = part(p, f"{block.stack}.{i}.")
-        scales = [layer[name] for name in block.scales] or [1, 1]
-        h = x if block.post_norm else _layer_norm(layer, block.norm1, x, eps)
-        q, k, v = _qkv(layer, h, block.qkv, tower.num_attention_heads)
-        x = x + _linear(layer, block.out, _attend(q, k, v, mask)) * scales[0]
-        x = _layer_norm(layer, block.norm1, x, eps) if block.post_norm else x
-        h = x if block.post_norm else _layer_norm(layer, block.norm2, x, eps)
-        h = _activation(_linear(layer, block.up, h), tower.hidden_act)
-        x = x + _linear(layer, block.down, h) * scales[1]
-        x = _layer_norm(layer, block.norm2, x, eps) if block.post_norm else x
+        x = layer(part(p, f"{block.stack}.{i}."), x, mask, tower, block)
     return x
+
+
+def _layer(
+    p: Params, x: jax.Array, mask: jax.Array | None, tower: VisionConfig | TextConfig, block: Block
+) -> jax.Array:
+    eps, scales = tower.layer_norm_eps, [p[name] for name in block.scales] or [1, 1]
+    h = x if block.post_norm else _layer_norm(p, block.norm1, x, eps)
+    q, k, v = _qkv(p, h, block.qkv, tower.num_attention_heads)
+    x = x + _linear(p, block.out, _attend(q, k, v, mask)) * scales[0]
+    x = _layer_norm(p, block.norm1, x, eps) if block.post_norm else x
+    h = x if block.post_norm else _layer_norm(p, block.norm2, x, eps)
+    h = _activation(_linear(p, block.up, h), tower.hidden_act)
+    x = x + _linear(p, block.down, h) * scales[1]
+    return _layer_norm(p, block.norm2, x, eps) if block.post_norm else x
 
 
 def _qkv(p: Params, x: jax.Array, names: tuple[str, ...], heads: int) -> list[jax.Array]:
@@ -123,10 +191,10 @@ def _qkv(p: Params, x: jax.Array, names: tuple[str, ...], heads: int) -> list[ja
 
 def _attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None) -> jax.Array:
     """Softmax attention of (b, t, heads, d), heads joined again: (b, t, w)."""
-    scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) * q.shape[-1] ** -0.5
+    scores = jnp.einsum("bqhd,bkhd->bhqk", q, k).astype(jnp.float32) * q.shape[-1] ** -0.5
     if mask is not None:
         scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
-    mixed = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores, axis=-1), v)
+    mixed = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores, axis=-1).astype(v.dtype), v)
     return mixed.reshape(*mixed.shape[:2], -1)
 
 
@@ -156,11 +224,11 @@ def _text_pool(x: jax.Array, ids: jax.Array, valid: jax.Array, tower: TextConfig
     return jnp.take_along_axis(x, jnp.argmax(end, axis=1)[:, None, None], axis=1)[:, 0]
 
 
-def _project(params: Params, x: jax.Array, names: tuple[str, ...]) -> jax.Array:
-    for i, name in enumerate(names):
-        x = jax.nn.gelu(x, approximate=False) if i else x
-        x = x @ (params[name].T if name.endswith(".weight") else params[name])
-    return x
+def _text_head(p: Params, x: jax.Array, tower: TextConfig, family: TextFamily) -> jax.Array:
+    if not family.head or tower.pool:
+        return x
+    x = _linear(p, family.head, x)
+    return jnp.tanh(x) if family.tanh else x
 
 
 def _linear(p: Params, name: str, x: jax.Array) -> jax.Array:
@@ -169,16 +237,13 @@ def _linear(p: Params, name: str, x: jax.Array) -> jax.Array:
 
 
 def _layer_norm(p: Params, name: str, x: jax.Array, eps: float) -> jax.Array:
-    centred = x - x.mean(axis=-1, keepdims=True)
+    wide = x.astype(jnp.float32)
+    centred = wide - wide.mean(axis=-1, keepdims=True)
     scale = jax.lax.rsqrt(jnp.square(centred).mean(axis=-1, keepdims=True) + eps)
-    return centred * scale * p[f"{name}.weight"] + p[f"{name}.bias"]
+    return (centred * scale * p[f"{name}.weight"] + p[f"{name}.bias"]).astype(x.dtype)
 
 
 def _activation(x: jax.Array, name: str) -> jax.Array:
     if name == "quick_gelu":
         return x * jax.nn.sigmoid(1.702 * x)
     return jax.nn.relu(x) if name == "relu" else jax.nn.gelu(x, approximate=name != "gelu")
-
-
-def _unit(x: jax.Array) -> jax.Array:
-    return x / jnp.linalg.norm(x, axis=-1, keepdims=True)

@@ -33,7 +33,7 @@ Source: {source}{synthetic}. {training} training pairs, {validation} validation 
 
 {start}.
 {steps} steps of {batch} pairs, peak learning rate {lr:g}, weight decay {weight_decay:g}, seed {seed}.
-Kept: the weights of step {kept}, the best by mean validation recall.
+Kept: {kept}, the best by mean validation recall.
 
 ## Evaluation
 
@@ -58,9 +58,9 @@ own; none is granted here.
 
 
 def write_card(
-    folder: Path, recipe: Recipe, training: Split, validation: int, kept: int, found: Mapping[str, Any]
+    folder: Path, recipe: Recipe, training: Split, validation: int, best: Mapping[str, Any], found: Mapping[str, Any]
 ) -> None:
-    """Write `README.md` of a model folder; `found` as of `metrics.both_ways`."""
+    """Write `README.md`: `best` is the evaluation of the weights kept, `found` is as of `metrics.both_ways`."""
     rows = [
         "| " + " | ".join([name, *(_cell(found[way][name], name) for way in ("text_to_image", "image_to_text"))]) + " |"
         for name in found["text_to_image"]
@@ -85,12 +85,18 @@ def write_card(
         lr=recipe.lr,
         weight_decay=recipe.weight_decay,
         seed=recipe.seed,
-        kept=kept,
+        kept=_kept(best),
         pool=found["pool"],
         rows="\n".join(rows),
     )
     with whole_file(folder / "README.md") as partial:
         partial.write_text(card, encoding="utf-8")
+
+
+def _kept(best: Mapping[str, Any]) -> str:
+    if "share" in best:
+        return f"{best['share']:.0%} of the weights of step {best['step']} and the rest of the first ones (WiSE-FT)"
+    return f"the weights of step {best['step']}"
 
 
 def _public(model: str) -> str:

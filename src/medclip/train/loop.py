@@ -3,46 +3,62 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from medclip import __version__
-from medclip.data.batches import fitted_pixels, rows_at
-from medclip.data.captions import mirrored
+from medclip.data.batches import fitted_pixels
 from medclip.data.shards import Split
 from medclip.encoder import embed_pixels, embed_texts
-from medclip.errors import UserError, WorkError
-from medclip.evaluate.metrics import KS, both_ways, ranks, recall_at
-from medclip.files import claim, read_json, whole_file, write_json
+from medclip.errors import WorkError
+from medclip.evaluate.metrics import both_ways
+from medclip.files import write_json
 from medclip.model.hub import Model, load, save
-from medclip.progress import Advance, progress
-from medclip.train.augment import crop_and_jitter
+from medclip.progress import console, progress
+from medclip.train import mesh as devices
+from medclip.train.augment import augmented
 from medclip.train.card import write_card
-from medclip.train.curves import draw_curves
+from medclip.train.feed import Pairs, batches, read_pairs
+from medclip.train.frozen import pooled
+from medclip.train.interrupt import interruptible
+from medclip.train.log import Log, open_run
+from medclip.train.lora import adapted, merged, updates
 from medclip.train.losses import contrastive, sigmoid
-from medclip.train.recipe import Recipe, optimizer
+from medclip.train.optimizer import in_tower, optimizer, rates
+from medclip.train.recipe import Recipe, settled
 from medclip.train.start import first_model
 from medclip.train.state import StateFolder
-from medclip.train.step import Augment, Batch, Loss, State, first_state, make_step
+from medclip.train.step import Augment, Loss, State, first_state, make_step
+from medclip.train.track import tracking
+from medclip.train.validation import Unseen, fall, read_unseen, sweep, validate
 
-VALIDATION_PAIRS = 2000  # enough for one point of standard error at R@1 = 31 %
+LOGGED = 200  # steps of a run that leave a line
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """A split made ready for a model: pixels u8 (n, s, s, 3) and captions, row i of both being pair i."""
+class Run:
+    """What does not change while a run goes on."""
 
-    pixels: np.ndarray
-    captions: Sequence[str]
+    recipe: Recipe
+    model: Model
+    """As it was before the first step."""
+    loss: Loss
+    pairs: Pairs
+    unseen: Unseen
+    mesh: Mesh
+    log: Log
+    ids: Sequence[str]
+    """Of the training pairs, for messages."""
 
 
 def train(
@@ -53,162 +69,209 @@ def train(
     limit: int | None = None,
     resume: bool = False,
     loss: Loss | None = None,
-    augment: Augment = crop_and_jitter,
+    augment: Augment | None = None,
 ) -> dict[str, Any]:
-    """Train into the folder `out`; returns the record of the best evaluation.
+    """Train into the folder `out`; returns its `summary.json`: the evaluation of the model kept, and those of WiSE-FT.
 
-    The loss is the contrastive one, or the sigmoid loss for a model with a logit bias, where none is given. The model
-    kept is the one of the best mean validation recall. With `resume` a killed run goes on from
-    its last evaluation, bit for bit; its settings must be the same.
+    The model kept is the one of the best mean validation recall, before the first step, after any or between.
+
+    With `resume` a run that ended early goes on from its last state, bit for bit; its settings must be the same. `loss`
+    and `augment` take the place of the recipe's own. Raises WorkError where the run cannot or should not go on.
     """
     training, validation = Split(data, "train", limit), Split(data, "validation", limit)
-    if recipe.batch > len(training):
-        raise UserError(f"--batch {recipe.batch} is larger than the training split ({len(training)} pairs).")
+    recipe = settled(recipe, len(training))
     said = {"limit": limit, "data": {split.name: split.digest for split in (training, validation)}}
-    _open_run(out, dataclasses.asdict(recipe) | said, resume)
-    captions = training.column("caption")
-    model = first_model(recipe, captions)
-    loss = loss or (sigmoid if model.config.logit_bias else contrastive)
-    seen = Pairs(fitted_pixels(training, model.preprocessor), captions)
-    held = fitted_pixels(validation, model.preprocessor)[:VALIDATION_PAIRS]
-    unseen = Pairs(held, validation.column("caption")[:VALIDATION_PAIRS])
-    rule = optimizer(recipe)
-    step = make_step(model, rule, recipe.seed, loss, augment)
-    log = Log(out, recipe.batch)
-    with StateFolder(out) as states:
-        state = first_state(model.params, rule)
+    if devices.is_first():
+        open_run(out, dataclasses.asdict(recipe) | said, resume)
+        fitted = first_model(recipe, training.column("caption")).preprocessor
+        [fitted_pixels(split, fitted) for split in (training, validation)]  # once, before others look for them
+    devices.wait_for_all("pixels")
+    model = first_model(recipe, training.column("caption"))
+    kind = recipe.loss or ("sigmoid" if model.config.logit_bias else "contrastive")
+    loss = loss or {"contrastive": contrastive, "sigmoid": sigmoid}[kind]
+    params, shares = _learning(model, recipe, kind)
+    pairs = read_pairs(training, fitted_pixels(training, model.preprocessor), bool(recipe.soft_targets))
+    pairs = pooled(pairs, model, shares)
+    log = Log(out, recipe.batch, devices.is_first())
+    mesh = devices.all_devices()
+    run = Run(recipe, model, loss, pairs, read_unseen(validation, model), mesh, log, training.column("id"))
+    learn, rule = {name for name, share in shares.items() if share}, optimizer(recipe, shares)
+    augment = augment or partial(augmented, recipe=recipe)
+    step = make_step(model, recipe, learn, rule, loss, augment, mesh, pairs.kinds)
+    with ExitStack() as stack:
+        states = stack.enter_context(StateFolder(out))
+        state = first_state(params, learn, rule, bool(recipe.ema))
+        state = jax.device_put(state, devices.shardings(state, mesh, recipe.fsdp))
         state = (states.latest(state) if resume else None) or state
         log.rewind(int(state.step))
-        with progress("train", recipe.steps, "pairs", recipe.batch, int(state.step)) as advance:
-            _run(recipe, model, step, state, seen, unseen, loss, log, states, advance)
-    write_json(out / "summary.json", {"best": log.best, "medclip": __version__})
-    articles = validation.column("article")[:VALIDATION_PAIRS]
-    kept = load(out / "model")
-    vectors = embed_pixels(kept, unseen.pixels), embed_texts(kept, unseen.captions)
-    found = both_ways(*vectors, articles, recipe.seed)
-    write_card(out / "model", recipe, training, len(validation), log.best["step"], found)
-    return log.best
+        if devices.is_first():
+            log.track = stack.enter_context(tracking(out, int(state.step)))
+        state = _steps(run, step, state, states)
+        return _finish(run, state, training, len(validation))
 
 
-def _run(
-    recipe: Recipe,
-    model: Model,
-    step: Any,
-    state: State,
-    seen: Pairs,
-    unseen: Pairs,
-    loss: Loss,
-    log: Log,
-    states: StateFolder,
-    advance: Advance,
-) -> None:
-    first = int(state.step)
-    for number, batch in _batches(seen, model, recipe, first):
-        state, told = step(state, batch)
-        if number == first:  # which compiles, so it is left out of the rate
-            jax.block_until_ready(told)
-            start = time.monotonic()
-        at = number + 1
-        due = at * recipe.evaluations // recipe.steps > number * recipe.evaluations // recipe.steps
-        if at % max(1, recipe.steps // 200) == 0 or due:
-            told = {name: float(value) for name, value in told.items()}
-            if not math.isfinite(told["loss"]):
-                raise WorkError(f"the loss is {told['loss']} at step {at}; the last good model is in {log.out}/model.")
-            rate = (number - first) * recipe.batch / (time.monotonic() - start)
-            log.write({"step": at, **told, **({"pairs_per_s": round(rate, 1)} if number > first else {})})
-            advance(0, loss=told["loss"])
-        advance(1)
-        if due:
-            _evaluate(recipe, dataclasses.replace(model, params=state.params), unseen, loss, at, log)
-            states.save(state)
+def _learning(model: Model, recipe: Recipe, kind: str) -> tuple[dict[str, Any], dict[str, float]]:
+    """All tensors of a run by name, and each one's share of the learning rate."""
+    params = dict(model.params)
+    if kind == "sigmoid" and "logit_bias" not in params:
+        params["logit_bias"] = np.float32(-10)  # the loss's own, not the model's: cosines are the same without it
+    shares = rates(params, model.config, recipe)
+    if recipe.lora:
+        towers = (model.config.vision, model.config.text)
+        matrices = [name for name in adapted(params, params, model.config) if shares[name]]
+        extra = updates(matrices, params, recipe.lora, recipe.seed)
+        learned = {name: shares[name.rsplit(".", 1)[0]] for name in extra}
+        shares = {name: 0.0 if any(in_tower(name, t) for t in towers) else share for name, share in shares.items()}
+        params, shares = params | extra, shares | learned
+    return params, shares
 
 
-def _batches(seen: Pairs, model: Model, recipe: Recipe, first: int) -> Iterator[tuple[int, Batch]]:
-    """Batches from step `first` on, the next one made while the device works on this one."""
-
-    def make(number: int) -> Batch:
-        rows = rows_at(len(seen.pixels), recipe.batch, recipe.seed, number)
-        captions = [seen.captions[row] for row in rows]
-        room = int(recipe.batch * recipe.exchanged_sides)
-        ids, valid = model.tokens.encode(captions + _wrong_sides(captions, room))
-        pad = ((0, recipe.batch + room - len(ids)), (0, 0))
-        return Batch(seen.pixels[rows], np.pad(ids, pad), np.pad(valid, pad))
-
-    with ThreadPoolExecutor(1) as ahead:
-        waiting = ahead.submit(make, first)
-        for number in range(first, recipe.steps):
-            batch = waiting.result()
-            if number + 1 < recipe.steps:
-                waiting = ahead.submit(make, number + 1)
-            yield number, batch
-
-
-def _wrong_sides(captions: Sequence[str], most: int) -> list[str]:
-    """The first one-sided captions with left and right exchanged."""
-    return [wrong for caption in captions if (wrong := mirrored(caption))][:most]
-
-
-def _evaluate(recipe: Recipe, model: Model, unseen: Pairs, loss: Loss, at: int, log: Log) -> None:
-    record = {"step": at, **validate(model, unseen, recipe.batch, loss)}
-    if log.best is None or record["mean_recall"] > log.best["mean_recall"]:
-        save(model, log.out / "model")
-    log.write(record)
-
-
-def validate(model: Model, unseen: Pairs, batch: int, loss: Loss = contrastive) -> dict[str, Any]:
-    """Validation loss in batches of `batch`, as in training, and recall both ways averaged; no augmentation."""
-    images, texts = embed_pixels(model, unseen.pixels), embed_texts(model, unseen.captions)
-    whole = max(1, len(images) // batch) * batch
-    chunks = [slice(start, start + batch) for start in range(0, whole, batch)]
-    losses = [float(loss(images[chunk], texts[chunk], model.params, None)) for chunk in chunks]
-    found = ranks(images, texts), ranks(texts, images)
-    recalls = {f"R@{k}": float(np.mean([recall_at(r, k) for r in found])) for k in KS}
-    mean = float(np.mean(list(recalls.values())))
-    return {"validation_loss": float(np.mean(losses)), **recalls, "mean_recall": mean, "pool": len(images)}
+def _steps(run: Run, step: Any, state: State, states: StateFolder) -> State:
+    recipe, first = run.recipe, int(state.step)
+    again = bool(run.log.measured)  # a resumed run has logged its first evaluation
+    before = validate(run.model, run.unseen, recipe.batch)[1] if again else _evaluate(run, state, first)
+    with interruptible() as asked, progress("train", recipe.steps, "pairs", recipe.batch, first) as advance:
+        clock = Clock(recipe.batch)
+        waiting: list[Any] = []
+        for number, rows, batch, waited in batches(run.pairs, run.model, recipe, run.mesh.size, first):
+            state, told = step(state, devices.by_blocks(batch, run.mesh))
+            at = number + 1
+            if waiting:  # told one step late, so that the device always has the next one to do
+                _tell(run, *waiting.pop(), clock, advance)
+            clock.waited += waited
+            waiting.append((at, rows, told))
+            due = _due(at, recipe)
+            stop = asked() or devices.stop_asked(at)
+            if due or stop or number == first:
+                _tell(run, *waiting.pop(), clock, advance)
+            if due:
+                now = _evaluate(run, state, at)
+            if due or stop:
+                states.save(state)
+            if due or number == first:
+                clock.restart(at)
+            advance(1)
+            if due and _ends(run, before, now, at):
+                return state
+            if stop and at < recipe.steps:
+                raise WorkError(
+                    f"stopped at step {at} of {recipe.steps}, saved; the same command with --resume goes on."
+                )
+    return state
 
 
-def _open_run(out: Path, settings: dict[str, Any], resume: bool) -> None:
-    if not resume:
-        claim(out, "config.json")
-        write_json(out / "config.json", settings)
-        return
-    before = read_json(out / "config.json", "a run to resume")
-    changed = [f"{k}: {before.get(k)} then, {v} now" for k, v in settings.items() if before.get(k) != v]
-    if changed:
-        raise UserError(f"--resume {out} with other settings ({'; '.join(changed)}). Repeat the run's own.")
+def _due(at: int, recipe: Recipe) -> bool:
+    return at * recipe.evaluations // recipe.steps > (at - 1) * recipe.evaluations // recipe.steps
 
 
-class Log:
-    """`metrics.jsonl` and `curves.png` of a run, and the best evaluation so far."""
+class Clock:
+    """How fast steps go and how long they wait for data, since the last evaluation; the first step compiles."""
 
-    def __init__(self, out: Path, batch: int):
-        self.out, self._batch, self._path = out, batch, out / "metrics.jsonl"
-        self.records: list[dict[str, Any]] = []
+    def __init__(self, batch: int):
+        self._batch, self._at, self._start, self.waited = batch, -1, 0.0, 0.0
 
-    def rewind(self, step: int) -> None:
-        """Keep what was logged up to `step`: a killed run may have logged beyond its last state."""
-        lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
-        self.records = [r for r in map(_whole_line, lines) if r and r["step"] <= step]
-        with whole_file(self._path) as partial:
-            partial.write_text("".join(json.dumps(r) + "\n" for r in self.records), encoding="utf-8")
+    def restart(self, at: int) -> None:
+        """Count from the end of step `at`."""
+        self._at, self._start, self.waited = at, time.monotonic(), 0.0
 
-    def write(self, record: dict[str, Any]) -> None:
-        """Append one line; an evaluation redraws the curves."""
-        self.records.append(record)
-        with self._path.open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(record) + "\n")
-        if "validation_loss" in record:
-            draw_curves(self.records, self.out / "curves.png", self._batch)
-
-    @property
-    def best(self) -> dict[str, Any] | None:
-        """The evaluation of the best mean recall."""
-        measured = [r for r in self.records if "mean_recall" in r]
-        return max(measured, key=lambda r: r["mean_recall"], default=None)
+    def read(self, at: int) -> dict[str, float]:
+        """Pairs per second and share of the time spent waiting for data, up to step `at`; nothing before a restart."""
+        if self._at < 0:
+            return {}
+        seconds = time.monotonic() - self._start
+        rate = (at - self._at) * self._batch / seconds
+        return {"pairs_per_s": round(rate, 1), "waiting": round(self.waited / seconds, 3)}
 
 
-def _whole_line(line: str) -> dict[str, Any] | None:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError:
-        return None
+def _tell(run: Run, at: int, rows: np.ndarray, told: dict[str, jax.Array], clock: Clock, advance: Any) -> None:
+    """Log a step where its turn is. WorkError where its loss or its gradient is not finite."""
+    values = {name: float(value) for name, value in told.items()}
+    if not (math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"])):
+        last = max((r["step"] for r in run.log.measured), default=0)
+        raise WorkError(
+            f"the loss is {values['loss']} and the norm of its gradient {values['gradient_norm']} at step {at}, "
+            f"on the pairs {', '.join(run.ids[row] for row in rows)}. {run.log.out} holds the state of step {last} and "
+            "the best model so far. Look at those pairs, or start again with a lower --lr."
+        )
+    if at % max(1, run.recipe.steps // LOGGED) == 0 or _due(at, run.recipe):
+        speed = clock.read(at)
+        run.log.write({"step": at, **values, **speed})
+        advance(0, loss=values["loss"], **_shown(speed))
+
+
+def _shown(speed: dict[str, float]) -> dict[str, float]:
+    memory = jax.local_devices()[0].memory_stats() or {}
+    shown = {"% waiting for data": 100 * speed["waiting"]} if speed else {}
+    return shown | ({"GB": memory["peak_bytes_in_use"] / 1e9} if "peak_bytes_in_use" in memory else {})
+
+
+def _evaluate(run: Run, state: State, at: int) -> np.ndarray:
+    """Log how good the weights are, keep the model where it is the best so far; ranks (n, 2)."""
+    model, rest = plain(run, state)
+    record, ranks = validate(model, run.unseen, run.recipe.batch, run.loss, rest)
+    if devices.is_first() and (run.log.best is None or record["mean_recall"] > run.log.best["mean_recall"]):
+        save(model, run.log.out / "model")
+    run.log.write({"step": at, **record})
+    return ranks
+
+
+def plain(run: Run, state: State) -> tuple[Model, dict[str, Any]]:
+    """The model of a state under its own names, and what is trained beside it."""
+    whole = merged(devices.everywhere(state.best, run.mesh))
+    own = {name: whole[name] for name in run.model.params}
+    return dataclasses.replace(run.model, params=own), {n: whole[n] for n in whole if n not in own}
+
+
+def _ends(run: Run, before: np.ndarray, now: np.ndarray, at: int) -> bool:
+    """Whether the run should end here. WorkError where it fell clearly below its start and the guard says stop."""
+    recipe, measured = run.recipe, run.log.measured
+    change = fall(before, now, run.unseen.articles, recipe.seed)
+    if change["high"] < 0:
+        said = (
+            f"step {at}: mean validation recall is {-change['value']:.1%} below that before the first step "
+            f"(95 % interval {-change['high']:.1%} to {-change['low']:.1%})."
+        )
+        if recipe.guard == "stop":
+            raise WorkError(
+                f"{said} {run.log.out}/model holds the best weights so far. Start again with a lower --lr (now "
+                f"{recipe.lr:g}), or with --guard warn where a fall at first is expected."
+            )
+        console.print(f"warning: {said}")
+    since = len(measured) - 1 - measured.index(run.log.best)
+    if recipe.patience and since >= recipe.patience and at < recipe.steps:
+        console.print(f"stopped at step {at}: no better mean recall since step {run.log.best['step']}.")
+        return True
+    return False
+
+
+def _finish(run: Run, state: State, training: Split, held: int) -> dict[str, Any]:
+    out, best, tried = run.log.out, run.log.best, []
+    if run.recipe.init:
+        best, tried = _between(run, state, best)
+    summary = {"best": best, "wise_ft": tried, "medclip": __version__}
+    if devices.is_first():
+        write_json(out / "summary.json", summary)
+        kept = load(out / "model")
+        vectors = embed_pixels(kept, run.unseen.pixels), embed_texts(kept, run.unseen.captions)
+        found = both_ways(*vectors, run.unseen.articles, run.recipe.seed)
+        write_card(out / "model", run.recipe, training, held, best, found)
+    devices.wait_for_all("finished")
+    return summary
+
+
+def _between(run: Run, state: State, best: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The best of the run and of the weights between its first and its last, which is kept; and what was tried."""
+    last, rest = plain(run, state)
+
+    def measure(params: dict[str, Any]) -> dict[str, Any]:
+        model = dataclasses.replace(run.model, params=params)
+        return {"step": int(state.step), **validate(model, run.unseen, run.recipe.batch, run.loss, rest)[0]}
+
+    tried = []
+    for record, params in sweep(run.model.params, last.params, measure):
+        tried.append(record)
+        if record["mean_recall"] > best["mean_recall"]:
+            best = record
+            if devices.is_first():
+                save(dataclasses.replace(run.model, params=params), run.log.out / "model")
+    return best, tried

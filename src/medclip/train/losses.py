@@ -1,8 +1,9 @@
 """Objectives over a whole batch of unit vectors; sharding is a property of the arrays, never of the loss.
 
 Images (b, p) and texts (c, p), row i < b of both being pair i. Texts beyond b are captions wrong for every picture,
-candidates for the pictures alone (Yuksekgonul et al. 2023); those where `real` (c,) is False do not count. `params`
-holds `logit_scale`, the logarithm of the factor on cosines, and SigLIP's `logit_bias`.
+candidates for the pictures alone (Yuksekgonul et al. 2023). `params` holds `logit_scale`, the logarithm of the factor
+on cosines, and for the sigmoid loss `logit_bias`. `agree` f32 (b, c) is how far a caption should be given to a picture,
+rows summing to 1; `counted` bool (b, c) is False where a caption is no candidate of a picture at all.
 """
 
 from __future__ import annotations
@@ -13,19 +14,51 @@ import jax.numpy as jnp
 from medclip.model.towers import Params, logits
 
 
-def contrastive(images: jax.Array, texts: jax.Array, params: Params, real: jax.Array | None = None) -> jax.Array:
+def contrastive(images: jax.Array, texts: jax.Array, params: Params, agree: jax.Array, counted: jax.Array) -> jax.Array:
     """Symmetric InfoNCE: a scalar, ln b by chance. Radford et al. 2021, figure 3."""
-    scores = logits(params, images, texts)
-    to_image = jnp.diagonal(jax.nn.log_softmax(scores[:, : len(images)], axis=0))
-    if real is not None:
-        scores = jnp.where(real, scores, jnp.finfo(scores.dtype).min)
-    to_text = jnp.diagonal(jax.nn.log_softmax(scores, axis=1))
-    return -(to_text.mean() + to_image.mean()) / 2
+    b = len(images)
+    scores = jnp.where(counted, logits(params, images, texts), -jnp.inf)
+    to_text = jax.nn.log_softmax(scores, axis=1)
+    to_image = jax.nn.log_softmax(scores[:, :b], axis=0)
+    told = jnp.where(counted, agree * to_text, 0).sum() + jnp.where(counted[:, :b], agree[:, :b].T * to_image, 0).sum()
+    return -told / (2 * b)
 
 
-def sigmoid(images: jax.Array, texts: jax.Array, params: Params, real: jax.Array | None = None) -> jax.Array:
+def sigmoid(images: jax.Array, texts: jax.Array, params: Params, agree: jax.Array, counted: jax.Array) -> jax.Array:
     """Every picture with every caption is a yes or no of its own: a scalar. Zhai et al. 2023, algorithm 1."""
-    scores = logits(params, images, texts)
-    agree = 2 * jnp.eye(*scores.shape) - 1
-    each = jax.nn.log_sigmoid(agree * scores)
-    return -(each if real is None else jnp.where(real, each, 0)).sum() / len(images)
+    each = jax.nn.log_sigmoid((2 * agree - 1) * logits(params, images, texts))
+    return -jnp.where(counted, each, 0).sum() / len(images)
+
+
+def hard_targets(b: int, c: int) -> tuple[jax.Array, jax.Array]:
+    """`agree` and `counted` where every caption counts and each pair has its own alone."""
+    return jnp.eye(b, c), jnp.ones((b, c), bool)
+
+
+def targets(picture: jax.Array, words: jax.Array, real: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`agree` and `counted` of a batch: pairs with the same picture or the same words are not negatives.
+
+    `picture` i32 (b,) and `words` i32 (c,) are equal where pictures or captions are; `real` bool (c,) is False at texts
+    that are not there.
+    """
+    b, c = len(picture), len(words)
+    own = jnp.eye(b, c, dtype=bool)
+    same = words[:b, None] == words
+    same = same.at[:, :b].set(same[:, :b] | (picture[:, None] == picture))
+    return own.astype(jnp.float32), own | (real & ~same)
+
+
+def softened(agree: jax.Array, counted: jax.Array, concepts: jax.Array, kinds: int, temperature: float) -> jax.Array:
+    """`agree` shared among the pairs of a batch by the overlap of their concepts: softmax of Jaccard / temperature.
+
+    `concepts` i32 (b, k) holds numbers below `kinds`, others being padding. After Wang et al. 2022 (MedCLIP), eq. 4,
+    with UMLS concepts in place of extracted entities; a pair without concepts keeps its own caption alone.
+    """
+    b = len(concepts)
+    held = jnp.zeros((b, kinds)).at[jnp.arange(b)[:, None], concepts].set(1.0, mode="drop")
+    shared, count = held @ held.T, held.sum(axis=1)
+    overlap = shared / jnp.maximum(count[:, None] + count - shared, 1)
+    overlap = jnp.where(jnp.eye(b, dtype=bool), 1.0, overlap)
+    near = jax.nn.softmax(jnp.where(counted[:, :b], overlap / temperature, -jnp.inf), axis=1)
+    near = jnp.where((count > 0)[:, None], near, jnp.eye(b))
+    return jnp.pad(near, ((0, 0), (0, agree.shape[1] - b)))

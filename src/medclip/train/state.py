@@ -8,6 +8,7 @@ from types import TracebackType
 import jax
 import orbax.checkpoint as ocp
 
+from medclip.errors import WorkError
 from medclip.train.step import State
 
 
@@ -16,18 +17,38 @@ class StateFolder:
 
     def __init__(self, run: Path):
         options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=True)
-        self._manager = ocp.CheckpointManager((run / "state").resolve(), options=options)
+        self._folder = (run / "state").resolve()
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self) -> StateFolder:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._manager.wait_until_finished()
-        self._manager.close()
+        try:
+            self._manager.wait_until_finished()
+        except Exception as full:
+            if error is None:
+                raise self._lost(full) from None
+        finally:
+            self._manager.close()
 
     def save(self, state: State) -> None:
-        """Write the state of its step; returns before the write is done."""
-        self._manager.save(int(state.step), args=ocp.args.StandardSave(state._asdict()))
+        """Write the state of its step; returns before the write is done. WorkError where it or the one before fails."""
+        try:
+            self._manager.save(int(state.step), args=ocp.args.StandardSave(state._asdict()))
+        except Exception as full:  # what the storage library raises has no type of its own
+            raise self._lost(full) from None
+
+    def _lost(self, error: Exception) -> WorkError:
+        whole = max(ocp.utils.checkpoint_steps(self._folder), default=None)
+        kept = (
+            "no state is whole yet"
+            if whole is None
+            else f"the state of step {whole} is whole, and --resume goes on from it"
+        )
+        return WorkError(
+            f"{self._folder} could not be written; {kept}. Is the disk full? ({str(error).splitlines()[0][:300]})"
+        )
 
     def latest(self, like: State) -> State | None:
         """The newest whole state, or None where there is none; `like` gives shapes and types."""

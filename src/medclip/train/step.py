@@ -9,65 +9,165 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from medclip.data.images import scaling
 from medclip.encoder import normalise
 from medclip.model.hub import Model
-from medclip.model.towers import Params, encode_image, encode_text
+from medclip.model.packing import Packed
+from medclip.model.towers import Params, image_pool, packed_text_pool, project, unit
+from medclip.train.lora import merged
+from medclip.train.losses import softened, targets
+from medclip.train.mesh import shardings
+from medclip.train.recipe import Recipe
 
 MAX_LOGIT_SCALE = float(np.log(100))
 
-Loss = Callable[[jax.Array, jax.Array, Params, jax.Array], jax.Array]
+Loss = Callable[[jax.Array, jax.Array, Params, jax.Array, jax.Array], jax.Array]
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class Batch(NamedTuple):
-    """Pixels u8 (b, s, s, 3), ids i32 (c, t), valid bool (c, t), where c >= b.
+    """The pairs of a step in n blocks of m, each with the c >= m captions of a block.
 
-    Row i < b of all three is pair i. The rows from b on are captions wrong for every picture, or all invalid.
+    A block's captions beyond m are wrong for every picture. A frozen tower has its pools here in place of its input.
     """
 
-    pixels: np.ndarray
-    ids: np.ndarray
-    valid: np.ndarray
+    images: np.ndarray
+    """Pixels u8 (n, m, s, s, 3), or pools f32 (n, m, w)."""
+    texts: Packed | np.ndarray
+    """Packed captions, or pools f32 (n, c, w)."""
+    real: np.ndarray
+    """bool (n, c): False where there is no caption."""
+    picture: np.ndarray
+    """i32 (n, m): equal where pictures are."""
+    words: np.ndarray
+    """i32 (n, c): equal where captions are."""
+    concepts: np.ndarray
+    """i32 (n, m, k): numbers of UMLS concepts, those from `kinds` on being padding; k may be 0."""
+    keys: np.ndarray
+    """u32 (n, m, 2): what each picture's random changes follow from."""
 
 
 class State(NamedTuple):
     """All that changes from step to step."""
 
     params: Params
+    average: Params
+    """Moving average of the parameters; empty without --ema."""
     moments: Any
     step: jax.Array
 
+    @property
+    def best(self) -> Params:
+        """What is measured and kept."""
+        return self.average or self.params
 
-def first_state(params: Params, rule: optax.GradientTransformation) -> State:
-    """The state before step 0."""
-    params = jax.tree.map(lambda p: jnp.array(p, copy=True), params)  # a step consumes its state, not the model
-    return State(params, rule.init(params), jnp.zeros((), jnp.int32))
+
+def first_state(params: Params, learn: set[str], rule: optax.GradientTransformation, ema: bool) -> State:
+    """The state before step 0; `learn` names the tensors that have moments."""
+    params = {name: jnp.array(p, copy=True) for name, p in params.items()}  # a step consumes its state, not the model
+    moments = rule.init({name: p for name, p in params.items() if name in learn})
+    return State(params, jax.tree.map(jnp.array, params) if ema else {}, moments, jnp.zeros((), jnp.int32))
 
 
 def make_step(
-    model: Model, rule: optax.GradientTransformation, seed: int, loss: Loss, augment: Augment
+    model: Model,
+    recipe: Recipe,
+    learn: set[str],
+    rule: optax.GradientTransformation,
+    loss: Loss,
+    augment: Augment,
+    mesh: Mesh,
+    kinds: int = 0,
 ) -> Callable[[State, Batch], tuple[State, dict[str, jax.Array]]]:
-    """Compile `step(state, batch) -> (state, {"loss", "logit_scale", "gradient_norm"})`; the state is donated."""
-    mean, std = scaling(model.preprocessor)
+    """Compile `step(state, batch) -> (state, {"loss", "logit_scale", "gradient_norm"})`; the state is donated.
 
-    def batch_loss(params: Params, pixels: jax.Array, batch: Batch) -> jax.Array:
-        images = encode_image(params, normalise(pixels, mean, std), model.config)
-        texts = encode_text(params, batch.ids, batch.valid, model.config)
-        return loss(images, texts, params, batch.valid.any(axis=1))
+    `learn` names the tensors that are trained, `kinds` is the number of UMLS concepts in use.
+    """
+    chunks = recipe.batch // (recipe.microbatch or recipe.batch)
+
+    def batch_loss(trained: Params, still: Params, batch: Batch) -> jax.Array:
+        params = trained | still
+        towers = _in_precision(merged(params), recipe.precision)
+        images = in_chunks(
+            lambda x: encode_pictures(model, recipe, augment, towers, *x), (batch.images, batch.keys), chunks
+        )
+        texts = in_chunks(lambda x: encode_captions(model, recipe, towers, x), batch.texts, chunks)
+        m = images.shape[1]
+        agree, counted = targets(batch.picture.reshape(-1), _pairs_first(batch.words, m), _pairs_first(batch.real, m))
+        if recipe.soft_targets:
+            concepts = batch.concepts.reshape(recipe.batch, -1)
+            agree = softened(agree, counted, concepts, kinds, recipe.soft_targets)
+        return loss(images.reshape(recipe.batch, -1), _pairs_first(texts, m), params, agree, counted)
 
     def step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
-        pixels = augment(jax.random.fold_in(jax.random.key(seed), state.step), batch.pixels)
-        value, gradient = jax.value_and_grad(batch_loss)(state.params, pixels, batch)
-        updates, moments = rule.update(gradient, state.moments, state.params)
-        params = optax.apply_updates(state.params, updates)
+        trained = {name: p for name, p in state.params.items() if name in learn}
+        still = {name: p for name, p in state.params.items() if name not in learn}
+        value, gradient = jax.value_and_grad(batch_loss)(trained, still, batch)
+        updates, moments = rule.update(gradient, state.moments, trained)
+        params = still | optax.apply_updates(trained, updates)
         params["logit_scale"] = jnp.minimum(params["logit_scale"], MAX_LOGIT_SCALE)
+        average = optax.incremental_update(params, state.average, 1 - recipe.ema) if state.average else {}
         told = {
             "loss": value,
-            "logit_scale": params["logit_scale"],
+            "logit_scale": params["logit_scale"].reshape(()),  # SigLIP's has shape (1,)
             "gradient_norm": optax.tree.norm(gradient),
         }
-        return State(params, moments, state.step + 1), told
+        after = State(params, average, moments, state.step + 1)
+        return jax.lax.with_sharding_constraint(after, shardings(after, mesh, recipe.fsdp)), told
 
     return jax.jit(step, donate_argnums=0)
+
+
+def encode_pictures(
+    model: Model, recipe: Recipe, augment: Augment, params: Params, images: jax.Array, keys: jax.Array
+) -> jax.Array:
+    """Unit vectors (n, m, p) of blocks of pixels (n, m, s, s, 3), changed by keys (n, m, 2), or of pools (n, m, w)."""
+    n, m = images.shape[:2]
+    flat = images.reshape(n * m, *images.shape[2:])
+    if flat.ndim == 4:
+        mean, std = scaling(model.preprocessor)
+        keys = jax.random.wrap_key_data(keys.reshape(-1, 2))
+        pixels = normalise(augment(keys, flat), mean, std)
+        flat = image_pool(params, pixels, model.config, kept_patches(keys, model, recipe), recipe.remat)
+    return unit(project(params, flat, model.config.vision)).reshape(n, m, -1)
+
+
+def kept_patches(keys: jax.Array, model: Model, recipe: Recipe) -> jax.Array | None:
+    """Which patches each picture shows, i32 (b, k) in order, or None for all."""
+    if not recipe.patch_dropout:
+        return None
+    patches = (model.config.vision.image_size // model.config.vision.patch_size) ** 2
+    kept = max(1, round(patches * (1 - recipe.patch_dropout)))
+    return jax.vmap(lambda key: jnp.sort(jax.random.permutation(jax.random.fold_in(key, 5), patches)[:kept]))(keys)
+
+
+def encode_captions(model: Model, recipe: Recipe, params: Params, texts: Any) -> jax.Array:
+    """Unit vectors (n, c, p) of packed captions, or of pools (n, c, w)."""
+    pools = packed_text_pool(params, texts, model.config, recipe.remat) if isinstance(texts, Packed) else texts
+    return unit(project(params, pools, model.config.text))
+
+
+def in_chunks(encode: Callable[[Any], jax.Array], arrays: Any, chunks: int) -> jax.Array:
+    """`encode` of arrays (n, …), n / chunks blocks at a time, each encoded again in the backward pass.
+
+    The vectors of the whole batch meet in one loss, and only the work of one chunk is ever in memory: the
+    cached gradients of Gao et al. 2021 (GradCache), by the transpose of a map over checkpoints.
+    """
+    if chunks == 1:
+        return encode(arrays)
+    # every device's blocks lie together: each chunk takes some of each device's
+    split = jax.tree.map(lambda x: x.reshape(-1, chunks, *x.shape[1:]).swapaxes(0, 1), arrays)
+    found = jax.lax.map(jax.checkpoint(encode), split).swapaxes(0, 1)
+    return found.reshape(-1, *found.shape[2:])
+
+
+def _pairs_first(x: jax.Array, m: int) -> jax.Array:
+    """Blocks (n, c, …) as rows: the first m of each block in order, then the rest."""
+    rows = [x[:, :m].reshape(-1, *x.shape[2:]), x[:, m:].reshape(-1, *x.shape[2:])]
+    return jnp.concatenate(rows)
+
+
+def _in_precision(params: Params, precision: str) -> Params:
+    return {name: p.astype(precision) for name, p in params.items()}

@@ -1,0 +1,75 @@
+"""Packed captions give the vectors of padded ones, whatever their lengths and the family."""
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from medclip.model.packing import pack
+from medclip.model.towers import packed_text_pool, text_pool
+from model.folders import dual
+
+CLOSE = 2e-6
+BERT = dual("vit", "bert")
+PLAIN = jax.jit(text_pool, static_argnames="config")
+PACKED = jax.jit(packed_text_pool, static_argnames=("config", "remat"))
+TEXTS = ("clip_text_model", "siglip_text_model", "bert", "roberta")
+
+
+@pytest.fixture(scope="module", params=TEXTS)
+def model(request):
+    return dual("vit", request.param)
+
+
+def captions(model, lengths, seed=0):
+    """Ids and valid (n, c, 24): random tokens of those lengths between the family's own first and last one."""
+    rng, config = np.random.default_rng(seed), model.config.text
+    ids = rng.integers(5, 90, (*lengths.shape, 24)).astype(np.int32)
+    valid = np.arange(24) < lengths[..., None]
+    last = np.arange(24) == lengths[..., None] - 1
+    ids = np.where(last & (config.model_type == "clip_text_model"), config.eos_token_id, ids)
+    return np.where(valid, ids, max(config.pad_token_id, 0)).astype(np.int32), valid
+
+
+@given(st.lists(st.integers(0, 24), min_size=8, max_size=8), st.integers(0, 9))
+@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_packed_is_padded(model, lengths, seed):
+    ids, valid = captions(model, np.array(lengths).reshape(2, 4), seed)
+    packed = pack(ids, valid, model.config.text)
+    wanted = PLAIN(model.params, ids.reshape(8, 24), valid.reshape(8, 24), model.config)
+    found = PACKED(model.params, packed, model.config).reshape(8, -1)
+    there = np.array(lengths) > 0
+    np.testing.assert_allclose(found[there], wanted[there], atol=CLOSE)
+    assert np.isfinite(found).all()  # what stands for an absent caption is masked, not mended
+
+
+def test_gradients_of_packed_are_those_of_padded(model):
+    ids, valid = captions(model, np.array([[3, 9, 24, 7], [5, 5, 12, 2]]))
+    packed = pack(ids, valid, model.config.text)
+    plain = jax.grad(lambda p: (PLAIN(p, ids.reshape(8, 24), valid.reshape(8, 24), model.config) ** 2).sum())
+    wanted = plain(model.params)
+    for remat in (False, True):
+        found = jax.grad(lambda p, r=remat: (PACKED(p, packed, model.config, r) ** 2).sum())(model.params)
+        for name, value in wanted.items():
+            np.testing.assert_allclose(found[name], value, atol=1e-5 * max(1, np.abs(value).max()), err_msg=name)
+
+
+@given(st.lists(st.integers(0, 24), min_size=1, max_size=40))
+def test_every_token_is_laid_once_and_no_row_overflows(lengths):
+    ids, valid = captions(BERT, np.array([lengths]))
+    packed = pack(ids, valid, BERT.config.text)
+    assert (packed.caption >= 0).sum() == sum(lengths)
+    for i, length in enumerate(lengths):
+        mine = packed.caption[0] == i
+        assert mine.sum() == length
+        assert mine.any(axis=1).sum() <= 1  # in one row
+        assert packed.ids[0][mine].tolist() == ids[0, i, :length].tolist()
+        assert packed.position[0][mine].tolist() == list(range(length))
+    least = -(-sum(lengths) // 24)
+    assert packed.ids.shape[1] <= min(len(lengths), max(2 * least + 1, 1) + max(4, -(-len(lengths) // 12)))
+
+
+def test_the_cost_follows_the_length():
+    ids, valid = captions(BERT, np.full((1, 96), 6))
+    assert pack(ids, valid, BERT.config.text).ids.shape == (1, 24, 24)  # four captions of 6 in each row of 24

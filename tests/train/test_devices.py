@@ -1,0 +1,83 @@
+"""The same seed gives the same curve whatever the devices, the processes and the size of a microbatch."""
+
+import dataclasses
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from medclip.train.loop import train
+
+CLOSE = 1e-4  # of a loss of about 2: float32 sums in another order, over four steps
+
+RUN = """
+import json, sys
+from medclip import backend
+backend.start()
+data, out, recipe, shape, several = json.loads(sys.argv[1])
+if several:
+    from medclip.train.mesh import start_distributed
+    start_distributed()
+from pathlib import Path
+import jax
+from medclip.model.presets import PRESETS
+from medclip.train.loop import train
+from medclip.train.recipe import Recipe
+PRESETS["test"] = shape
+recipe["freeze"] = tuple(recipe["freeze"])
+train(Path(data), Path(out), Recipe(**recipe))
+print(jax.device_count())
+"""
+
+
+def curve(run):
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [line[key] for line in lines for key in ("loss", "validation_loss", "gradient_norm") if key in line]
+
+
+def start(data, out, recipe, devices, several=False, **environment):
+    """A process of its own with that many emulated devices."""
+    from medclip.model.presets import PRESETS
+
+    said = json.dumps([str(data), str(out), dataclasses.asdict(recipe), PRESETS["test"], several])
+    # the fusions that our backend asks for on a CPU know no sharded layouts
+    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} --xla_cpu_experimental_ynn_fusion_type="}
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN, said], env=os.environ | flags | environment,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_microbatches_give_the_same_curve(run, data, recipe, tmp_path):
+    train(data, tmp_path / "run", dataclasses.replace(recipe, microbatch=4))
+    assert curve(tmp_path / "run") == pytest.approx(curve(run), abs=CLOSE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("devices", "asked"), [(8, {}), (2, {"fsdp": True, "microbatch": 4})])
+def test_devices_give_the_same_curve(run, data, recipe, tmp_path, devices, asked):
+    process = start(data, tmp_path / "run", dataclasses.replace(recipe, **asked), devices)
+    told, complaint = process.communicate()
+    assert process.returncode == 0, complaint
+    assert int(told.split()[-1]) == devices
+    assert curve(tmp_path / "run") == pytest.approx(curve(run), abs=CLOSE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", [{}, {"fsdp": True}], ids=["replicated", "fsdp"])
+def test_two_processes_give_the_same_curve(run, data, recipe, tmp_path, asked):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        at = f"127.0.0.1:{free.getsockname()[1]}"
+    processes = [
+        start(data, tmp_path / "run", dataclasses.replace(recipe, **asked), 2, True,
+              JAX_COORDINATOR_ADDRESS=at, JAX_NUM_PROCESSES="2", JAX_PROCESS_ID=str(i))
+        for i in range(2)
+    ]  # fmt: skip
+    told = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], told
+    assert {int(out.split()[-1]) for out, _ in told} == {4}
+    assert curve(tmp_path / "run") == pytest.approx(curve(run), abs=CLOSE)
