@@ -79,8 +79,8 @@ class Train:
     """Train both towers; keeps the model of the best validation recall in RUN/model.
 
     Starts from a trained model (--init), from two towers joined with fresh projections (--vision and --text), or from
-    scratch (--preset). MODEL is a folder, a run, or OWNER/NAME on the Hub. Ctrl-C saves and says how to go on; TensorBoard
-    reads RUN/tensorboard.
+    scratch (--preset). MODEL is a folder, a run, or OWNER/NAME on the Hub. Ctrl-C saves and says how to go on.
+    TensorBoard reads RUN/tensorboard.
     """
 
     data: Path

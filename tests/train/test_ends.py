@@ -17,7 +17,6 @@ from medclip.train.loop import train
 from medclip.train.validation import fall, sweep
 from train.test_loop import assert_same_run, records
 
-
 pytestmark = pytest.mark.slow  # each of these compiles a step of its own
 
 
