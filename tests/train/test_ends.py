@@ -188,3 +188,13 @@ def test_a_disk_that_fills_leaves_the_last_state_whole(run, data, recipe, tmp_pa
     assert load(out).config  # the model before, whole
     train(data, out, recipe, resume=True)
     assert_same_run(out, run)
+
+
+def test_a_flip_warns(data, recipe, tmp_path, capfd):
+    train(data, tmp_path / "run", dataclasses.replace(recipe, flip=True, steps=1))
+    assert "makes left and right wrong" in " ".join(capfd.readouterr().err.split())
+
+
+def test_soft_targets_and_the_sigmoid_loss_exclude_each_other(data, recipe, tmp_path):
+    with pytest.raises(UserError, match="defined for the contrastive loss"):
+        train(data, tmp_path / "run", dataclasses.replace(recipe, loss="sigmoid", soft_targets=0.2))

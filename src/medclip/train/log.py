@@ -1,8 +1,9 @@
-"""`metrics.jsonl` and `curves.png` of a run, and its settings."""
+"""`metrics.jsonl` and `curves.png` of a run, its settings and its clock."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,25 @@ class Log:
     def best(self) -> dict[str, Any] | None:
         """The first evaluation of the best mean recall."""
         return max(self.measured, key=lambda r: r["mean_recall"], default=None)
+
+
+class Clock:
+    """How fast steps go and how long they wait for data, since the last evaluation; the first step compiles."""
+
+    def __init__(self, batch: int):
+        self._batch, self._at, self._start, self.waited = batch, -1, 0.0, 0.0
+
+    def restart(self, at: int) -> None:
+        """Count from the end of step `at`."""
+        self._at, self._start, self.waited = at, time.monotonic(), 0.0
+
+    def read(self, at: int) -> dict[str, float]:
+        """Pairs per second and share of the time spent waiting for data, up to step `at`; nothing before a restart."""
+        if self._at < 0:
+            return {}
+        seconds = time.monotonic() - self._start
+        rate = (at - self._at) * self._batch / seconds
+        return {"pairs_per_s": round(rate, 1), "waiting": round(self.waited / seconds, 3)}
 
 
 def _whole_line(line: str) -> dict[str, Any] | None:

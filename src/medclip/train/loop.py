@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -31,10 +30,11 @@ from medclip.train.card import write_card
 from medclip.train.feed import Pairs, batches, read_pairs
 from medclip.train.frozen import pooled
 from medclip.train.interrupt import interruptible
-from medclip.train.log import Log, open_run
-from medclip.train.lora import adapted, merged, updates
+from medclip.train.learning import is_sigmoid, learning
+from medclip.train.log import Clock, Log, open_run
+from medclip.train.lora import merged
 from medclip.train.losses import contrastive, sigmoid
-from medclip.train.optimizer import in_tower, optimizer, rates
+from medclip.train.optimizer import optimizer
 from medclip.train.recipe import Recipe, settled
 from medclip.train.start import first_model
 from medclip.train.state import StateFolder
@@ -83,17 +83,18 @@ def train(
     said = {"limit": limit, "data": {split.name: split.digest for split in (training, validation)}}
     if devices.is_first():
         open_run(out, dataclasses.asdict(recipe) | said, resume)
-        fitted = first_model(recipe, training.column("caption")).preprocessor
-        [fitted_pixels(split, fitted) for split in (training, validation)]  # once, before others look for them
-    devices.wait_for_all("pixels")
+    if recipe.flip:
+        console.print("warning: --flip makes left and right wrong in captions that name them.")
     model = first_model(recipe, training.column("caption"))
-    kind = recipe.loss or ("sigmoid" if model.config.logit_bias else "contrastive")
-    loss = loss or {"contrastive": contrastive, "sigmoid": sigmoid}[kind]
-    params, shares = _learning(model, recipe, kind)
+    if devices.is_first():  # others wait for what it decodes
+        fitted_pixels(training, model.preprocessor)
+        fitted_pixels(validation, model.preprocessor)
+    devices.wait_for_all("pixels")
+    params, shares = learning(model, recipe)
+    loss = loss or (sigmoid if is_sigmoid(model, recipe) else contrastive)
     pairs = read_pairs(training, fitted_pixels(training, model.preprocessor), bool(recipe.soft_targets))
     pairs = pooled(pairs, model, shares)
-    log = Log(out, recipe.batch, devices.is_first())
-    mesh = devices.all_devices()
+    log, mesh = Log(out, recipe.batch, devices.is_first()), devices.all_devices()
     run = Run(recipe, model, loss, pairs, read_unseen(validation, model), mesh, log, training.column("id"))
     learn, rule = {name for name, share in shares.items() if share}, optimizer(recipe, shares)
     augment = augment or partial(augmented, recipe=recipe)
@@ -104,26 +105,11 @@ def train(
         state = jax.device_put(state, devices.shardings(state, mesh, recipe.fsdp))
         state = (states.latest(state) if resume else None) or state
         log.rewind(int(state.step))
+        devices.wait_for_all("log")  # all have read it before the first writes
         if devices.is_first():
             log.track = stack.enter_context(tracking(out, int(state.step)))
         state = _steps(run, step, state, states)
         return _finish(run, state, training, len(validation))
-
-
-def _learning(model: Model, recipe: Recipe, kind: str) -> tuple[dict[str, Any], dict[str, float]]:
-    """All tensors of a run by name, and each one's share of the learning rate."""
-    params = dict(model.params)
-    if kind == "sigmoid" and "logit_bias" not in params:
-        params["logit_bias"] = np.float32(-10)  # the loss's own, not the model's: cosines are the same without it
-    shares = rates(params, model.config, recipe)
-    if recipe.lora:
-        towers = (model.config.vision, model.config.text)
-        matrices = [name for name in adapted(params, params, model.config) if shares[name]]
-        extra = updates(matrices, params, recipe.lora, recipe.seed)
-        learned = {name: shares[name.rsplit(".", 1)[0]] for name in extra}
-        shares = {name: 0.0 if any(in_tower(name, t) for t in towers) else share for name, share in shares.items()}
-        params, shares = params | extra, shares | learned
-    return params, shares
 
 
 def _steps(run: Run, step: Any, state: State, states: StateFolder) -> State:
@@ -162,25 +148,6 @@ def _steps(run: Run, step: Any, state: State, states: StateFolder) -> State:
 
 def _due(at: int, recipe: Recipe) -> bool:
     return at * recipe.evaluations // recipe.steps > (at - 1) * recipe.evaluations // recipe.steps
-
-
-class Clock:
-    """How fast steps go and how long they wait for data, since the last evaluation; the first step compiles."""
-
-    def __init__(self, batch: int):
-        self._batch, self._at, self._start, self.waited = batch, -1, 0.0, 0.0
-
-    def restart(self, at: int) -> None:
-        """Count from the end of step `at`."""
-        self._at, self._start, self.waited = at, time.monotonic(), 0.0
-
-    def read(self, at: int) -> dict[str, float]:
-        """Pairs per second and share of the time spent waiting for data, up to step `at`; nothing before a restart."""
-        if self._at < 0:
-            return {}
-        seconds = time.monotonic() - self._start
-        rate = (at - self._at) * self._batch / seconds
-        return {"pairs_per_s": round(rate, 1), "waiting": round(self.waited / seconds, 3)}
 
 
 def _tell(run: Run, at: int, rows: np.ndarray, told: dict[str, jax.Array], clock: Clock, advance: Any) -> None:

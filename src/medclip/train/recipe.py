@@ -99,8 +99,6 @@ class Recipe:
                 raise UserError(f"{flag} {value} is out of range: {least} to {most:g}.")
         if self.microbatch and self.batch % self.microbatch:
             raise UserError(f"--microbatch {self.microbatch} does not divide --batch {self.batch}.")
-        if self.soft_targets and self.loss == "sigmoid":
-            raise UserError("--soft-targets are defined for the contrastive loss; leave out one of the two.")
 
 
 _INF, _LEAST = float("inf"), 1e-12

@@ -1,0 +1,87 @@
+"""What packing is worth: steps on the same batches, captions packed and one caption a row, in turn.
+
+    python benchmarks/packing.py --data DATA [--preset small] [--rounds 5] [--steps 10]
+
+Prints the seconds of a round of steps for each, and the ratio (one a row / packed) of each round: median and range.
+Both take the same gradient within float32 rounding; `tests/model/test_packing.py` holds them to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from medclip import backend
+
+backend.start()
+
+import jax  # noqa: E402
+
+from medclip.data.batches import fitted_pixels, rows_at  # noqa: E402
+from medclip.data.shards import Split  # noqa: E402
+from medclip.model.config import TextConfig  # noqa: E402
+from medclip.model.packing import Packed, pack  # noqa: E402
+from medclip.train import feed  # noqa: E402
+from medclip.train.augment import augmented  # noqa: E402
+from medclip.train.losses import contrastive  # noqa: E402
+from medclip.train.mesh import all_devices, by_blocks  # noqa: E402
+from medclip.train.optimizer import optimizer  # noqa: E402
+from medclip.train.recipe import Recipe, settled  # noqa: E402
+from medclip.train.start import first_model  # noqa: E402
+from medclip.train.step import first_state, make_step  # noqa: E402
+
+
+def one_a_row(ids: np.ndarray, valid: np.ndarray, tower: TextConfig) -> Packed:
+    """What padding costs: each caption alone in a row of the context length."""
+    n, c, t = ids.shape
+    parts = [pack(ids[:, i : i + 1], valid[:, i : i + 1], tower) for i in range(c)]
+    at = np.concatenate([np.where(part.caption >= 0, i, -1) for i, part in enumerate(parts)], axis=1)
+    pooled = np.concatenate([part.pooled + i * t for i, part in enumerate(parts)], axis=1)
+    whole = [np.concatenate([getattr(part, name) for part in parts], axis=1) for name in ("ids", "position")]
+    return Packed(whole[0], at, whole[1], pooled)
+
+
+def main() -> None:
+    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ask.add_argument("--data", type=Path, required=True)
+    ask.add_argument("--preset", choices=("tiny", "small"), default="small")
+    ask.add_argument("--batch", type=int, default=128)
+    ask.add_argument("--rounds", type=int, default=5)
+    ask.add_argument("--steps", type=int, default=10)
+    asked = ask.parse_args()
+    split = Split(asked.data, "train")
+    recipe = settled(Recipe(preset=asked.preset, batch=asked.batch), len(split))
+    model = first_model(recipe, split.column("caption"))
+    pairs = feed.read_pairs(split, fitted_pixels(split, model.preprocessor), False)
+    rule, learn, mesh = optimizer(recipe, {}), set(model.params), all_devices()
+    step = make_step(model, recipe, learn, rule, contrastive, partial(augmented, recipe=recipe), mesh)
+    rows = [rows_at(len(split), recipe.batch, 0, number) for number in range(asked.steps)]
+    made = {}
+    for name, how in (("packed", pack), ("one a row", one_a_row)):
+        feed.pack = how
+        made[name] = [
+            by_blocks(feed.batch_of(pairs, part, model, recipe, 1, number), mesh) for number, part in enumerate(rows)
+        ]
+    lengths = {name: sorted({batch.texts.ids.shape[1] for batch in batches}) for name, batches in made.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in made}
+    for _ in range(asked.rounds + 1):
+        for name, batches in made.items():
+            state, start = first_state(model.params, learn, rule, False), time.monotonic()
+            for batch in batches:
+                state, told = step(state, batch)
+            jax.block_until_ready((state, told))
+            seconds[name].append(time.monotonic() - start)
+    packed, padded = (np.array(seconds[name][1:]) for name in made)  # the first round compiled
+    ratio = padded / packed
+    print(json.dumps({"preset": asked.preset, "batch": asked.batch, "rows of text": lengths}))
+    print(json.dumps({name: [round(s, 2) for s in found[1:]] for name, found in seconds.items()}))
+    print(json.dumps({"ratio": {"median": np.median(ratio), "low": ratio.min(), "high": ratio.max()}}))
+
+
+if __name__ == "__main__":
+    main()
