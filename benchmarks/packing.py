@@ -38,7 +38,7 @@ from medclip.train.step import first_state, make_step  # noqa: E402
 
 def one_a_row(ids: np.ndarray, valid: np.ndarray, tower: TextConfig) -> Packed:
     """What padding costs: each caption alone in a row of the context length."""
-    n, c, t = ids.shape
+    _, c, t = ids.shape
     parts = [pack(ids[:, i : i + 1], valid[:, i : i + 1], tower) for i in range(c)]
     at = np.concatenate([np.where(part.caption >= 0, i, -1) for i, part in enumerate(parts)], axis=1)
     pooled = np.concatenate([part.pooled + i * t for i, part in enumerate(parts)], axis=1)

@@ -80,7 +80,6 @@ class Train:
 
     Starts from a trained model (--init), from two towers joined with fresh projections (--vision and --text), or from
     scratch (--preset). MODEL is a folder, a run, or OWNER/NAME on the Hub. Ctrl-C saves and says how to go on.
-    TensorBoard reads RUN/tensorboard.
     """
 
     data: Path
@@ -92,6 +91,8 @@ class Train:
     """Train on the first pairs only, for trying things."""
     resume: bool = False
     """Go on with the killed or stopped run in --out, with the same settings."""
+    track: tuple[Literal["wandb", "mlflow", "trackio"], ...] = ()
+    """Show the numbers there too, through their own libraries; TensorBoard reads RUN/tensorboard in any case."""
     distributed: bool = False
     """This is one of several processes of one job, each with its own devices (docs/distributed.md)."""
 
@@ -102,7 +103,7 @@ class Train:
             start_distributed()
         from medclip.train.loop import train
 
-        summary = train(self.data, self.out, self.recipe, limit=self.limit, resume=self.resume)
+        summary = train(self.data, self.out, self.recipe, limit=self.limit, resume=self.resume, track=self.track)
         show_trained(summary, self.out)
 
 

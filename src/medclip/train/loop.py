@@ -39,7 +39,7 @@ from medclip.train.recipe import Recipe, settled
 from medclip.train.start import first_model
 from medclip.train.state import StateFolder
 from medclip.train.step import Augment, Loss, State, first_state, make_step
-from medclip.train.track import tracking
+from medclip.train.track import require, tracking
 from medclip.train.validation import Unseen, fall, read_unseen, sweep, validate
 
 LOGGED = 200  # steps of a run that leave a line
@@ -68,19 +68,21 @@ def train(
     *,
     limit: int | None = None,
     resume: bool = False,
+    track: Sequence[str] = (),
     loss: Loss | None = None,
     augment: Augment | None = None,
 ) -> dict[str, Any]:
     """Train into the folder `out`; returns its `summary.json`: the evaluation of the model kept, and those of WiSE-FT.
 
-    The model kept is the one of the best mean validation recall, before the first step, after any or between.
-
-    With `resume` a run that ended early goes on from its last state, bit for bit; its settings must be the same. `loss`
-    and `augment` take the place of the recipe's own. Raises WorkError where the run cannot or should not go on.
+    The model kept is the one of the best mean validation recall, before the first step, after any or between. With
+    `resume` a run that ended early goes on from its last state, bit for bit; its settings must be the same. `track`
+    names trackers to show the numbers in. `loss` and `augment` take the place of the recipe's own. Raises UserError
+    for a wrong setting, WorkError where the run cannot or should not go on.
     """
     training, validation = Split(data, "train", limit), Split(data, "validation", limit)
     recipe = settled(recipe, len(training))
     said = {"limit": limit, "data": {split.name: split.digest for split in (training, validation)}}
+    require(track)
     if devices.is_first():
         open_run(out, dataclasses.asdict(recipe) | said, resume)
     if recipe.flip:
@@ -107,7 +109,8 @@ def train(
         log.rewind(int(state.step))
         devices.wait_for_all("log")  # all have read it before the first writes
         if devices.is_first():
-            log.track = stack.enter_context(tracking(out, int(state.step)))
+            settings = dataclasses.asdict(recipe) | {"medclip": __version__}
+            log.track = stack.enter_context(tracking(track, out, settings, int(state.step)))
         state = _steps(run, step, state, states)
         return _finish(run, state, training, len(validation))
 

@@ -55,7 +55,7 @@ def tracking(
     """Show the run in `out` in TensorBoard and in `names`; yields `track(record)`, a line of `metrics.jsonl`.
 
     `first` is the step of the state that the run goes on from. A resumed run stays one run everywhere, by
-    `out/tracking.json`. Raises UserError for a tracker that cannot start; one that fails later is left out with a warning.
+    `out/tracking.json`. Raises UserError for a tracker that cannot start; one that fails later is left out, and said.
     """
     file = out / "tracking.json"
     kept = read_json(file, "a run") if file.exists() else {"id": secrets.token_hex(4), "sent": {}}
