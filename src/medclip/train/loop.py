@@ -201,7 +201,7 @@ def _ends(run: Run, before: np.ndarray, now: np.ndarray, at: int) -> bool:
             f"step {at}: mean validation recall is {-change['value']:.1%} below that before the first step "
             f"(95 % interval {-change['high']:.1%} to {-change['low']:.1%})."
         )
-        if recipe.guard == "stop":
+        if recipe.guard == "stop" and at < recipe.steps:  # at the end nothing is left to stop
             raise WorkError(
                 f"{said} {run.log.out}/model holds the best weights so far. Start again with a lower --lr (now "
                 f"{recipe.lr:g}), or with --guard warn where a fall at first is expected."
