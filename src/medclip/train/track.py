@@ -88,8 +88,8 @@ def tracking(
 def _tensorboard(out: Path, settings: Mapping[str, Any], first: int) -> Tracker:
     from tensorboardX import SummaryWriter
 
-    # The record of the state's own step stays; without a state, the run begins anew.
-    writer = SummaryWriter(str(out / "tensorboard"), purge_step=first + 1 if first else 0, flush_secs=10)
+    purge = first + 1 if first else 0  # the record of the state's own step stays; without a state, a run begins anew
+    writer = SummaryWriter(str(out / "tensorboard"), purge_step=purge, flush_secs=1)  # seconds that a kill loses
     rows = (f"| {name} | {value} |" for name, value in settings.items())
     writer.add_text("settings", "\n".join(["| setting | value |", "|---|---|", *rows]), first)
 
@@ -125,6 +125,7 @@ def _wandb(wandb: Any, out: Path, kept: dict[str, Any], settings: dict[str, Any]
         x_disable_meta=True,
         x_disable_stats=True,
         x_save_requirements=False,
+        x_transaction_log_flush_interval=1.0,  # seconds that a kill loses
     )
     run = wandb.init(
         project=os.environ.get("WANDB_PROJECT", _PROJECT),
