@@ -35,7 +35,7 @@ CHOICES = {
     "batch 256": {"batch": 256},
     "batch 1024": {"batch": 1024},
     "flip": {"flip": True},
-    "no exchanged sides": {"exchanged_sides": 0.0},
+    "exchanged sides": {"exchanged_sides": 0.5},
     "EMA 0.99": {"ema": 0.99},
     "sigmoid loss": {"loss": "sigmoid"},
     "soft targets 0.2": {"soft_targets": 0.2},

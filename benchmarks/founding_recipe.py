@@ -81,14 +81,17 @@ def main() -> None:
     ask.add_argument("--out", type=Path, required=True)
     ask.add_argument("--seconds", type=float, default=480)
     ask.add_argument("--preset", choices=("tiny", "small"), default="small")
-    ask.add_argument("--init", type=Path, help="start both from this model folder, in place of a preset")
+    ask.add_argument("--vision", type=Path, help="with --text: join these two towers, in place of a preset")
+    ask.add_argument("--text", type=Path)
+    ask.add_argument("--lr", type=float, default=1e-3, help="peak learning rate of both")
     ask.add_argument("--only", choices=("ours", "founding-2021"), help="train one of the two, without a comparison")
     ask.add_argument("--batch", type=int, default=128)
     ask.add_argument("--seed", type=int, default=0)
     asked = ask.parse_args()
-    start = {"init": str(asked.init)} if asked.init else {"preset": asked.preset}
-    ours = Recipe(**start, batch=asked.batch, lr=1e-3, seed=asked.seed, guard="warn")
-    founding = dataclasses.replace(ours, weight_decay=0.1, warmup_fraction=0.0, exchanged_sides=0.0)
+    joined = {"vision": str(asked.vision), "text": str(asked.text)}
+    start = joined if asked.vision else {"preset": asked.preset}
+    ours = Recipe(**start, batch=asked.batch, lr=asked.lr, seed=asked.seed, guard="warn")
+    founding = dataclasses.replace(ours, weight_decay=0.1, warmup_fraction=0.0)
     told = {}
     for name, recipe, changes in (
         ("ours", ours, {}),

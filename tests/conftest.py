@@ -135,7 +135,7 @@ def recipe():
     from medclip.train.recipe import Recipe
 
     PRESETS["test"] = (64, 128, 1, 1, 32, 16, 32)
-    return Recipe(preset="test", steps=4, batch=8, lr=1e-3, seed=0, evaluations=2)
+    return Recipe(preset="test", steps=4, batch=8, lr=1e-3, exchanged_sides=0.5, evaluations=2)
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ COMMANDS = {
     ("app",): commands.App,
     ("export",): commands.Export,
     ("push",): commands.Push,
+    ("info",): commands.Info,
 }
 
 
@@ -117,6 +118,7 @@ def test_no_command_at_all_is_a_mistake(medclip):
         (("search", "--index", "{index}", "words", "-k", "0"), "--k must be at least 1"),
         (("search", "--index", "{index}", "words", "--model", "{tmp}"), "is no model folder"),
         (("app", "--index", "{tmp}"), "is not an index"),
+        (("info", "{tmp}"), "is no model folder"),
     ],
 )
 def test_a_mistake_ends_with_one_sentence(medclip, roco, data, run, index_folder, tmp_path, arguments, said):

@@ -21,6 +21,7 @@ Command = (
     | Annotated[commands.App, tyro.conf.subcommand("app")]
     | Annotated[commands.Export, tyro.conf.subcommand("export")]
     | Annotated[commands.Push, tyro.conf.subcommand("push")]
+    | Annotated[commands.Info, tyro.conf.subcommand("info")]
 )
 
 

@@ -12,7 +12,7 @@ import tyro
 
 from medclip.errors import UserError
 from medclip.progress import console
-from medclip.tables import show_dataset, show_hits, show_retrieval, show_sides, show_trained
+from medclip.tables import show_dataset, show_hits, show_info, show_retrieval, show_sides, show_trained
 from medclip.train.recipe import Recipe
 
 Positional = tyro.conf.Positional
@@ -249,3 +249,16 @@ class Push:
         from medclip.export import push
 
         console.print(push(self.model, self.repository))
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a run, a data set, an index or a model is, and how it went."""
+
+    path: Annotated[Positional[str], tyro.conf.arg(metavar="PATH")]
+    """A folder that medclip made, or a model's folder or OWNER/NAME on the Hub."""
+
+    def run(self) -> None:
+        from medclip.info import info
+
+        show_info(*info(self.path), Path(self.path))

@@ -18,7 +18,7 @@ from medclip.train.loop import train
 from medclip.train.recipe import Recipe
 
 PAIRS = 5000
-RECIPE = Recipe(preset="tiny", steps=1100, batch=128, lr=3e-3, seed=0, evaluations=5)
+RECIPE = Recipe(preset="tiny", steps=1100, batch=128, lr=3e-3, exchanged_sides=0.5, evaluations=5)
 
 
 def quickstart(out: Path, app: bool, seed: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from rich.text import Text
 from medclip import NOT_CLINICAL
 
 if TYPE_CHECKING:
+    from medclip.info import RunInfo
     from medclip.search.index import Hit
 
 _out = Console()
@@ -41,6 +42,45 @@ def show_trained(summary: dict[str, Any], out: Path) -> None:
     kept = f"{best['share']:.0%} of the weights of step {best['step']}" if "share" in best else f"step {best['step']}"
     said = "  ".join(f"{name} {best[name]:.1%}" for name in names[:3])
     _out.print(f"kept {kept}: {said} (validation, both ways, pool of {best['pool']}); see {out}/curves.png")
+
+
+def show_info(kind: str, about: Any, path: Path) -> None:
+    """What a folder is and how it came to be."""
+    if kind == "dataset":
+        show_dataset(about, path)
+    elif kind == "run":
+        _show_run(about, path)
+    else:
+        _out.print(_of_two({"": kind, **about}, str(path)))
+
+
+def _show_run(run: RunInfo, path: Path) -> None:
+    data = {f"{split} pairs, SHA-256": digest[:12] for split, digest in run.data.items()}
+    _out.print(_of_two(run.changed | data, f"{path}: settings that are not the defaults, and data"))
+    names = [n for n in ("validation_loss", "R@1", "R@5", "R@10", "mean_recall") if run.evaluations]
+    best = max(run.evaluations, key=lambda r: r["mean_recall"], default=None)
+    table = Table("step", *names, "", title="validation, both ways")
+    for record in run.evaluations:
+        shares = (f"{record[name]:.1%}" for name in names[1:])
+        table.add_row(str(record["step"]), f"{record[names[0]]:.3f}", *shares, "best" if record is best else "")
+    _out.print(table)
+    if run.speed:
+        waited = run.speed["waiting"]
+        _out.print(f"{run.speed['pairs_per_s']:,.0f} pairs/s and {waited:.0%} of the time waiting for data (medians)")
+    if run.summary:
+        show_trained(run.summary, path)
+    else:
+        said = f"not at its end: step {run.last} of {run.steps} was the last logged; its command with --resume goes on"
+        _out.print(said)
+
+
+def _of_two(values: Mapping[str, Any], title: str) -> Table:
+    table = Table(title=title, show_header=False)
+    for name, value in values.items():
+        table.add_row(
+            name, Text(f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value))
+        )
+    return table
 
 
 def show_retrieval(results: dict[str, Any]) -> None:

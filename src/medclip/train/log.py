@@ -38,8 +38,7 @@ class Log:
 
     def rewind(self, step: int) -> None:
         """Keep what was logged up to `step`: a killed run may have logged beyond its last state."""
-        lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
-        self.records = [r for r in map(_whole_line, lines) if r and r["step"] <= step]
+        self.records = [record for record in read_records(self._path) if record["step"] <= step]
         if self._writes:
             with whole_file(self._path) as partial:
                 partial.write_text("".join(json.dumps(r) + "\n" for r in self.records), encoding="utf-8")
@@ -84,6 +83,12 @@ class Clock:
         seconds = time.monotonic() - self._start
         rate = (at - self._at) * self._batch / seconds
         return {"pairs_per_s": round(rate, 1), "waiting": round(self.waited / seconds, 3)}
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl`, but for one that a killed run left half-written."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [record for record in map(_whole_line, lines) if record]
 
 
 def _whole_line(line: str) -> dict[str, Any] | None:

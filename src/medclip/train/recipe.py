@@ -43,7 +43,7 @@ class Recipe:
 
     loss: Literal["contrastive", "sigmoid"] | None = None
     """Symmetric InfoNCE, or SigLIP's sigmoid loss; by default what the model's family was made with."""
-    exchanged_sides: float = 0.5
+    exchanged_sides: float = 0.0
     """Captions with left and right exchanged, as negatives of the pictures: at most this share of the batch."""
     soft_targets: float | None = None
     """Temperature of targets that are shared with pairs of overlapping UMLS concepts; without it, a pair's own only."""
