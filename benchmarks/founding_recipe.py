@@ -5,8 +5,9 @@
 The 2021 recipe as its script had it: 8 devices of 16 pairs, each with its own loss (15 negatives), logit
 scale parameter started at 1.0, random horizontal flips of training *and* validation pictures, weight decay
 0.1, no warm-up, last weights kept. Its learning rate of 5e-5 was meant for pretrained towers; from scratch it
-gets ours, so that what is compared is the recipe. Both run in turn on the same machine; each is given as many
-steps as fit its own measured speed. The founding model is measured without flips, which can only help it, and so can
+gets ours, so that what is compared is the recipe. Their speeds are measured first, in three turns, and the steps follow
+from them: ours as many as fit the time at its best speed, those of 2021 by the median ratio of the turns. The founding
+model is measured without flips, which can only help it, and so can
 keeping its best evaluation, which its script did not do. Ends with the paired difference, query by query.
 """
 
@@ -40,6 +41,7 @@ from medclip.train.losses import contrastive, hard_targets  # noqa: E402
 from medclip.train.recipe import Recipe  # noqa: E402
 
 DEVICES = 8
+TURNS, PROBE_STEPS = 3, 20
 FOUNDING_LOGIT_SCALE = 1.0
 
 
@@ -63,6 +65,13 @@ def ranks_both_ways(run: Path, rows: Split) -> np.ndarray:
     images = embed_images(model, [rows.image(row) for row in range(len(rows))])
     texts = embed_texts(model, rows.column("caption"))
     return np.stack([ranks(images, texts), ranks(texts, images)], axis=1)
+
+
+def probe(data: Path, out: Path, recipe: Recipe, changes: dict[str, Any]) -> float:
+    """Pairs per second of the recipe over a few steps, compilation apart."""
+    train(data, out, dataclasses.replace(recipe, steps=PROBE_STEPS, evaluations=1), **changes)
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    return max(json.loads(line).get("pairs_per_s", 0) for line in lines)
 
 
 def paired_difference(out: Path, data: Path) -> dict[str, Any]:
@@ -93,17 +102,19 @@ def main() -> None:
     ours = Recipe(**start, batch=asked.batch, lr=asked.lr, seed=asked.seed, guard="warn")
     founding = dataclasses.replace(ours, weight_decay=0.1, warmup_fraction=0.0)
     told = {}
-    for name, recipe, changes in (
-        ("ours", ours, {}),
-        ("founding-2021", founding, {"loss": founding_loss, "augment": flip}),
-    ):
+    both = {"ours": (ours, {}), "founding-2021": (founding, {"loss": founding_loss, "augment": flip})}
+    speeds = {name: [] for name in both}
+    for turn in range(TURNS):
+        for name, (recipe, changes) in both.items():
+            speeds[name].append(probe(asked.data, asked.out / f"probe-{turn}-{name}", recipe, changes))
+    ratios = [theirs / own for own, theirs in zip(*speeds.values(), strict=True)]
+    print(json.dumps({"pairs/s": speeds, "2021's speed over ours": ratios}))
+    steps = asked.seconds * max(speeds["ours"]) / asked.batch
+    shares = {"ours": 1.0, "founding-2021": float(np.median(ratios))}
+    for name, (recipe, changes) in both.items():
         if asked.only not in (None, name):
             continue
-        probe = dataclasses.replace(recipe, steps=20, evaluations=1)
-        train(asked.data, asked.out / f"{name}-probe", probe, **changes)
-        lines = (asked.out / f"{name}-probe" / "metrics.jsonl").read_text().splitlines()
-        speed = max(json.loads(line).get("pairs_per_s", 0) for line in lines)
-        recipe = dataclasses.replace(recipe, steps=max(1, round(asked.seconds * speed / asked.batch)))
+        recipe = dataclasses.replace(recipe, steps=max(1, round(steps * shares[name])))
         start = time.monotonic()
         best = train(asked.data, asked.out / name, recipe, **changes)["best"]
         seconds = round(time.monotonic() - start)
