@@ -26,7 +26,7 @@ ALLOWED = {
     "medclip.search": (*GROUND, "medclip.data", "medclip.model", "medclip.encoder", "medclip.search"),
     "medclip.serve": (*GROUND, "medclip.search", "medclip.serve"),
     "medclip.info": (*GROUND, "medclip.data.shards", "medclip.model", "medclip.train"),
-    "medclip.tables": (*GROUND, "medclip.search.index", "medclip.info"),
+    "medclip.tables": (*GROUND, "medclip.search.index", "medclip.info", "medclip.data.pairs"),
     "medclip.configuration_hybrid_clip": (),
     "medclip.modeling_hybrid_clip": ("medclip.configuration_hybrid_clip", "medclip.model"),
     "medclip.export": (*GROUND, "medclip.model"),

@@ -9,6 +9,7 @@ from typing import get_args
 import pytest
 
 from medclip import NOT_CLINICAL, __version__, cli, commands
+from medclip.data.sources.columns import Columns
 from medclip.evaluate import metrics
 from medclip.train.recipe import Recipe
 
@@ -67,9 +68,9 @@ def test_every_command_is_in_this_table():
 def test_help_names_and_explains_every_option(medclip, command):
     code, out, err = medclip(*command, "--help")
     assert (code, err) == (0, "")
-    fields = [field for field in dataclasses.fields(COMMANDS[command]) if field.name != "recipe"]
-    if len(fields) < len(dataclasses.fields(COMMANDS[command])):  # its settings are flags of the command itself
-        fields += dataclasses.fields(Recipe)
+    inner = {"recipe": Recipe, "columns": Columns}  # whose settings are flags of the command itself
+    own = dataclasses.fields(COMMANDS[command])
+    fields = [f for field in own for f in (dataclasses.fields(inner[field.name]) if field.name in inner else [field])]
     for field in fields:
         positional = "Positional" in str(field.type)
         said = {"measure": "retrieval|sides", "repository": "OWNER/NAME"}.get(field.name, field.name.upper())
@@ -92,8 +93,9 @@ def test_no_command_at_all_is_a_mistake(medclip):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("prepare", "{tmp}", "--out", "{tmp}/new"), "is no ROCO folder"),
-        (("prepare", "{tmp}/absent", "--out", "{tmp}/new"), "is neither a folder nor phantoms"),
+        (("prepare", "{tmp}", "--out", "{tmp}/new"), "cannot be read: it is neither a ROCO folder"),
+        (("prepare", "{tmp}/absent", "--out", "{tmp}/new"), "cannot be read"),
+        (("prepare", "{roco}"), "give the new folder with --out"),
         (("prepare", "{roco}", "--out", "{data}"), "already finished"),
         (("train", "--data", "{tmp}", "--out", "{tmp}/new", "--steps", "1"), "is not a prepared data set"),
         (
@@ -155,6 +157,13 @@ def test_prepare_shows_each_reason_with_its_count(medclip, roco, tmp_path):
     for reason in roco.dropped["train"]:
         assert reason in out
     assert "dropped.jsonl" in out
+
+
+def test_a_dry_run_shows_the_first_rows_and_writes_nothing(medclip, roco, tmp_path):
+    code, out, _ = medclip("prepare", roco.folder, "--dry-run", "--out", tmp_path / "new")
+    assert code == 0
+    assert roco.captions["train", "ROCO_00000"] in out
+    assert not (tmp_path / "new").exists()
 
 
 def test_evaluate_shows_pool_intervals_and_chance(medclip, run, data, tmp_path):

@@ -10,9 +10,10 @@ from typing import Annotated, Literal
 
 import tyro
 
+from medclip.data.sources.columns import Columns
 from medclip.errors import UserError
 from medclip.progress import console
-from medclip.tables import show_dataset, show_hits, show_info, show_retrieval, show_sides, show_trained
+from medclip.tables import show_dataset, show_hits, show_info, show_preview, show_retrieval, show_sides, show_trained
 from medclip.train.recipe import Recipe
 
 Positional = tyro.conf.Positional
@@ -58,9 +59,13 @@ class Prepare:
     """Turn a source of image-caption pairs into a prepared data set; every dropped row is counted by reason."""
 
     source: Annotated[Positional[str], tyro.conf.arg(metavar="SOURCE")]
-    """A ROCO folder (SPLIT/radiology/captions.txt, images/, ...), or phantoms[:COUNT] for synthetic pictures."""
-    out: Path
+    """A ROCO folder, a table (CSV, TSV, JSON lines, Parquet), a folder of pictures with captions beside them (x.jpg,
+    x.txt), WebDataset archives (.tar), or phantoms[:COUNT] for synthetic pictures."""
+    columns: tyro.conf.OmitArgPrefixes[Columns]
+    out: Path | None = None
     """The data set's new folder; an unfinished one is continued."""
+    dry_run: bool = False
+    """Show what would become of the first rows; write nothing."""
     side: int = 256
     """Shorter side of the stored pictures, in pixels; smaller ones are kept as they are."""
     limit: int | None = None
@@ -69,9 +74,15 @@ class Prepare:
     """Seed of the phantoms."""
 
     def run(self) -> None:
-        from medclip.data.prepare import prepare
+        from medclip.data.prepare import prepare, preview
 
-        show_dataset(prepare(self.source, self.out, self.side, self.limit, self.seed), self.out)
+        if self.dry_run:
+            show_preview(preview(self.source, self.side, self.seed, self.columns))
+            return
+        if self.out is None:
+            raise UserError("give the new folder with --out DATA, or --dry-run to see the first rows.")
+        dataset = prepare(self.source, self.out, self.side, self.limit, self.seed, columns=self.columns)
+        show_dataset(dataset, self.out)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from medclip import NOT_CLINICAL
+from medclip.data.pairs import Dropped
 
 if TYPE_CHECKING:
     from medclip.info import RunInfo
@@ -29,6 +30,18 @@ def show_dataset(dataset: dict[str, Any], out: Path) -> None:
     _out.print(table)
     if reasons:
         _out.print(f"every dropped row, with its reason: {out / 'dropped.jsonl'}")
+
+
+def show_preview(rows: Sequence[dict[str, Any] | Dropped]) -> None:
+    """What would become of the first rows of a source."""
+    table = Table("id", "split", "group", "picture", "caption", title="the first rows; nothing is written")
+    for row in rows:
+        if isinstance(row, Dropped):
+            table.add_row(row.id, row.split, "", "", Text(f"dropped: {row.reason} {row.detail}".strip()))
+        else:
+            size = f"{row['width']} × {row['height']}"
+            table.add_row(row["id"], row["split"], row["article"], size, Text(row["caption"]))
+    _out.print(table)
 
 
 def show_trained(summary: dict[str, Any], out: Path) -> None:

@@ -9,7 +9,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +17,14 @@ from medclip import NOT_CLINICAL, __version__
 from medclip.data.captions import MIN_CHARACTERS, clean_caption
 from medclip.data.images import ImageError, standardise
 from medclip.data.pairs import Dropped, Pair
-from medclip.data.phantoms import phantoms
-from medclip.data.roco import read_roco
 from medclip.data.shards import shard_report, write_shard
+from medclip.data.sources.columns import Columns
+from medclip.data.sources.open import open_source
 from medclip.errors import UserError
 from medclip.files import claim, sha256, whole_file, write_json
 from medclip.progress import progress
 
 SHARD_PAIRS = 1024
-
-
-def open_source(source: str, seed: int) -> Iterator[Pair | Dropped]:
-    """Rows of SOURCE: a ROCO folder, or `phantoms[:COUNT]` for synthetic pictures with known truth."""
-    name, _, pairs = source.partition(":")
-    if name == "phantoms":
-        if pairs and not (pairs.isdecimal() and int(pairs)):
-            raise UserError(f"{source}: write phantoms:COUNT, for example phantoms:4000.")
-        return phantoms(int(pairs or 4000), seed)
-    folder = Path(source)
-    if not folder.is_dir():
-        raise UserError(f"{source} is neither a folder nor phantoms[:COUNT].")
-    return read_roco(folder)
 
 
 def prepare_row(row: Pair | Dropped, side: int) -> dict[str, Any] | Dropped:
@@ -91,8 +78,25 @@ def _digest(image: Path | bytes) -> str:
     return sha256(image) if image.is_file() else "absent"
 
 
+def preview(
+    source: str, side: int = 256, seed: int = 0, columns: Columns | None = None, rows: int = 5
+) -> list[dict[str, Any] | Dropped]:
+    """What would become of the first rows of SOURCE; each prepared one with its `split`. Nothing is written."""
+    first = list(islice(_unique(open_source(source, seed, columns)), rows))
+    made = [prepare_row(row, side) for row in first]
+    return [
+        one if isinstance(one, Dropped) else one | {"split": row.split} for row, one in zip(first, made, strict=True)
+    ]
+
+
 def prepare(
-    source: str, out: Path, side: int = 256, limit: int | None = None, seed: int = 0, workers: int | None = None
+    source: str,
+    out: Path,
+    side: int = 256,
+    limit: int | None = None,
+    seed: int = 0,
+    workers: int | None = None,
+    columns: Columns | None = None,
 ) -> dict[str, Any]:
     """Prepare SOURCE into the folder `out` and return what `out/dataset.json` says.
 
@@ -101,7 +105,7 @@ def prepare(
     """
     if side < 1 or (limit is not None and limit < 1):
         raise UserError("--side and --limit must be at least 1.")
-    rows = open_source(source, seed)
+    rows = open_source(source, seed, columns)
     rows = _first(_unique(rows), limit)
     claim(out, "dataset.json")
     reports: dict[str, list[dict[str, Any]]] = {}
@@ -126,9 +130,17 @@ def prepare(
 
 
 def _chunks(rows: Iterator[Pair | Dropped]) -> Iterator[tuple[str, int, list[Pair | Dropped]]]:
-    for split, of_split in groupby(rows, key=lambda row: row.split):
-        full = iter(lambda rows=of_split: list(islice(rows, SHARD_PAIRS)), [])
-        yield from ((split, number, chunk) for number, chunk in enumerate(full))
+    """Rows of one split in their order, a shard at a time: split, number of the shard, rows."""
+    waiting: dict[str, list[Pair | Dropped]] = {}
+    numbers: Counter[str] = Counter()
+    for row in rows:
+        held = waiting.setdefault(row.split, [])
+        held.append(row)
+        if len(held) == SHARD_PAIRS:
+            yield row.split, numbers[row.split], waiting[row.split]
+            numbers[row.split] += 1
+            waiting[row.split] = []
+    yield from ((split, numbers[split], held) for split, held in waiting.items() if held)
 
 
 def _unique(rows: Iterator[Pair | Dropped]) -> Iterator[Pair | Dropped]:

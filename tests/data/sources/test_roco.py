@@ -7,7 +7,7 @@ import pytest
 from conftest import RocoFolder, drawn, encoded
 from medclip.data.pairs import Dropped, Pair
 from medclip.data.prepare import prepare
-from medclip.data.roco import read_roco
+from medclip.data.sources.roco import read_roco
 from medclip.errors import UserError
 
 

@@ -1,0 +1,225 @@
+"""Readers of people's own pairs: tables, folders and archives yield the same pairs, whatever the captions."""
+
+import csv
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import drawn, encoded
+from medclip.data.pairs import Dropped, Pair
+from medclip.data.prepare import prepare
+from medclip.data.shards import Split
+from medclip.data.sources.columns import Columns
+from medclip.data.sources.open import open_source
+from medclip.data.splits import split_of
+from medclip.errors import UserError
+
+CAPTIONS = ["NA", "None", "null", 'A "quoted", comma\nand a new line', "Échographie: 5–10 mm", "left knee, lateral"]
+TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=40).filter(str.strip)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder with a picture for each caption."""
+    for number in range(len(CAPTIONS)):
+        (tmp_path / f"{number}.jpg").write_bytes(encoded(drawn(number)))
+    return tmp_path
+
+
+def write(folder: Path, suffix: str, rows: list[dict]) -> Path:
+    path = folder / f"pairs{suffix}"
+    if suffix in (".csv", ".tsv"):
+        with path.open("w", encoding="utf-8-sig", newline="") as handle:
+            out = csv.DictWriter(handle, list(rows[0]), delimiter="\t" if suffix == ".tsv" else ",")
+            out.writeheader()
+            out.writerows(rows)
+    elif suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def rows(**changes):
+    return [
+        {"image": f"{number}.jpg", "caption": caption, "patient": f"p{number // 2}", "licence": "CC BY", **changes}
+        for number, caption in enumerate(CAPTIONS)
+    ]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_a_table_yields_its_rows_as_written(pictures, suffix):
+    read = list(open_source(str(write(pictures, suffix, rows()))))
+    assert [pair.caption for pair in read] == CAPTIONS
+    assert [pair.image for pair in read] == [pictures / f"{number}.jpg" for number in range(len(CAPTIONS))]
+    assert [pair.id for pair in read] == [str(number + 1) for number in range(len(CAPTIONS))]
+    assert {(pair.article, pair.split) for pair in read} == {(p, split_of(p)) for p in ("p0", "p1", "p2")}
+    assert {pair.licence for pair in read} == {"CC BY"}
+
+
+@given(st.lists(TEXT, min_size=1, max_size=5))
+def test_any_caption_comes_back_from_a_csv(tmp_path_factory, captions):
+    folder = tmp_path_factory.mktemp("csv")
+    path = write(folder, ".csv", [{"image": "x.jpg", "caption": caption} for caption in captions])
+    assert [pair.caption for pair in open_source(str(path))] == captions
+
+
+def test_named_columns_are_taken_before_usual_ones(pictures):
+    table = [{"image": "x", "file": f"{n}.jpg", "caption": "", "findings": c} for n, c in enumerate(CAPTIONS)]
+    path = write(pictures, ".csv", table)
+    read = list(open_source(str(path), columns=Columns(image_column="file", caption_column="findings")))
+    assert [pair.caption for pair in read] == CAPTIONS
+
+
+@pytest.mark.parametrize("place", [".", "images"])
+def test_rocos_own_csv_is_a_table(pictures, place):
+    (pictures / "images").mkdir()
+    (pictures / "1.jpg").rename(pictures / place / "1.jpg")
+    path = write(pictures, ".csv", [{"id": "ROCO_1", "name": "1.jpg", "caption": "CT of the chest"}])
+    (pair,) = open_source(str(path))
+    assert (pair.id, pair.image, pair.caption) == ("ROCO_1", pictures / place / "1.jpg", "CT of the chest")
+
+
+def test_pictures_may_be_in_the_table(pictures):
+    data = [encoded(drawn(0)), {"bytes": encoded(drawn(1)), "path": "1.jpg"}]
+    for image in data:
+        path = write(pictures, ".parquet", [{"image": image, "text": "CT of the chest"}])
+        (pair,) = open_source(str(path))
+        assert pair.image == (image if isinstance(image, bytes) else image["bytes"])
+
+
+def test_several_captions_are_several_pairs_of_one_picture(pictures):
+    path = write(pictures, ".jsonl", [{"id": "a", "image": "0.jpg", "captions": ["CT of the chest", "A thorax in CT"]}])
+    read = list(open_source(str(path)))
+    assert [(pair.id, pair.caption) for pair in read] == [("a-0", "CT of the chest"), ("a-1", "A thorax in CT")]
+    assert len({(pair.image, pair.article, pair.split) for pair in read}) == 1
+
+
+@pytest.mark.parametrize(
+    ("written", "wanted"),
+    [
+        ("b' axial ct of the caf\\xc3\\xa9 '", " axial ct of the café "),
+        ('b" the patient\'s knee "', " the patient's knee "),
+        ("b'not closed", "b'not closed"),
+        ("b flat", "b flat"),
+    ],
+)
+def test_the_founding_projects_lines_lose_their_wrapper(pictures, written, wanted):
+    path = write(pictures, ".json", [{"image_path": "0.jpg", "captions": [written]}])
+    (pair,) = open_source(str(path))
+    assert pair.caption == wanted
+
+
+def test_only_the_founding_projects_layout_is_unwrapped(pictures):
+    (pair,) = open_source(str(write(pictures, ".jsonl", [{"image": "0.jpg", "caption": "b' as written '"}])))
+    assert pair.caption == "b' as written '"
+
+
+def test_a_row_without_image_or_caption_is_dropped_by_number(pictures):
+    path = write(pictures, ".csv", [*rows()[:2], {**rows()[2], "caption": ""}, {**rows()[3], "image": ""}])
+    dropped = [row for row in open_source(str(path)) if isinstance(row, Dropped)]
+    assert [(d.reason, d.detail) for d in dropped] == [
+        ("row without image or caption", "pairs.csv row 3"),
+        ("row without image or caption", "pairs.csv row 4"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("x.csv", b"image,caption\na,b,c\n", r"x\.csv line 2 has more cells"),
+        ("x.csv", b"image,caption\n\xff\xfe,b\n", "is not UTF-8"),
+        ("x.csv", b"name,words\na,b\n", "which column is the caption.*name, words"),
+        ("x.jsonl", b'{"image": "a", "caption": "b"}\n{"image"\n', r"x\.jsonl line 2 is no JSON"),
+        ("x.jsonl", b"[1]\n", r"line 1 is no JSON object"),
+        ("x.parquet", b"PAR1 and no more", "is no whole Parquet file"),
+        ("x.tar", b"no archive at all", "is damaged after its beginning"),
+    ],
+)
+def test_a_damaged_source_is_a_mistake_in_words(tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=said):
+        list(open_source(str(tmp_path / name)))
+
+
+def test_a_column_that_is_not_there_is_named(pictures):
+    with pytest.raises(UserError, match="has no column 'findings'; it has: image, caption"):
+        list(open_source(str(write(pictures, ".csv", rows())), columns=Columns(caption_column="findings")))
+
+
+def test_a_folder_of_pictures_with_captions_beside_them(tmp_path):
+    for number, place in enumerate(("train/a/1", "train/a/2", "val/b/3", "c/4", "5")):
+        path = tmp_path / f"{place}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(drawn(number), "PNG"))
+        if place != "train/a/2":
+            path.with_suffix(".txt").write_text(f"CT of the chest {number}", encoding="utf-8")
+    read = {row.id: row for row in open_source(str(tmp_path))}
+    assert {(row.id, row.split, row.article) for row in read.values() if isinstance(row, Pair)} == {
+        ("train/a/1", "train", "a"),
+        ("val/b/3", "validation", "b"),
+        ("c/4", split_of("c"), "c"),
+        ("5", split_of("5"), "5"),
+    }
+    assert read["train/a/2"].reason == "no caption beside the image"
+
+
+def archive(path: Path, files: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as out:
+        for name, data in files.items():
+            about = tarfile.TarInfo(name)
+            about.size = len(data)
+            out.addfile(about, io.BytesIO(data))
+    return path
+
+
+def test_archives_of_webdataset(tmp_path):
+    said = json.dumps({"caption": "MRI of the brain", "article": "PMC1", "split": "train", "license": "CC0"}).encode()
+    picture = encoded(drawn(0))
+    archive(
+        tmp_path / "a.tar", {"d/1.jpg": picture, "d/1.txt": b"CT of the chest", "d/2.jpg": picture, "d/2.json": said}
+    )
+    archive(tmp_path / "b.tar", {"3.txt": b"no picture here", "4.png": picture, "4.json": b"{"})
+    one, two, three, four = open_source(str(tmp_path))
+    assert (one.id, one.caption, one.image, one.split) == ("d/1", "CT of the chest", picture, split_of("d/1"))
+    assert (two.caption, two.article, two.split, two.licence) == ("MRI of the brain", "PMC1", "train", "CC0")
+    assert (three.reason, four.reason) == ("row without image or caption", "caption unreadable")
+
+
+def test_a_cut_archive_names_its_last_whole_sample(tmp_path):
+    files = {f"{number}.{kind}": encoded(drawn(number)) for number in range(4) for kind in ("jpg", "txt")}
+    path = archive(tmp_path / "a.tar", files)
+    path.write_bytes(path.read_bytes()[:6000])
+    with pytest.raises(UserError, match=r"a\.tar is damaged after (sample \d|its beginning).*Fetch it again"):
+        list(open_source(str(path)))
+
+
+@given(st.lists(TEXT, min_size=1, max_size=20))
+def test_a_group_keeps_its_split_however_the_data_grow(groups):
+    assert [split_of(group) for group in groups] == [split_of(group) for group in groups]
+    assert {split_of(group) for group in groups} <= {"train", "validation"}
+
+
+def test_about_a_tenth_of_the_groups_is_validation():
+    share = sum(split_of(f"PMC{number}") == "validation" for number in range(10_000)) / 10_000
+    assert share == pytest.approx(0.1, abs=0.012)  # four standard errors
+
+
+def test_splits_that_are_mixed_in_a_source_are_whole_in_its_shards(pictures, monkeypatch):
+    monkeypatch.setattr("medclip.data.prepare.SHARD_PAIRS", 2)
+    table = [
+        {"image": f"{n % 6}.jpg", "caption": f"CT of the chest, number {n}", "split": ("train", "validation")[n % 2]}
+        for n in range(11)
+    ]
+    out = pictures / "data"
+    said = prepare(str(write(pictures, ".jsonl", table)), out, workers=1)
+    assert {split: len(about["shards"]) for split, about in said["splits"].items()} == {"train": 3, "validation": 3}
+    for split, first in (("train", 0), ("validation", 1)):
+        assert Split(out, split).column("caption") == [f"CT of the chest, number {n}" for n in range(first, 11, 2)]
