@@ -1,6 +1,6 @@
 """The founding project's recipe against ours: same towers, same data, same wall-clock.
 
-    python benchmarks/founding_recipe.py --data DATA --out OUT --seconds 480
+    python benchmarks/founding_recipe.py --data DATA --out OUT --seconds 480 --seeds 0 1 2
 
 The 2021 recipe as its script had it: 8 devices of 16 pairs, each with its own loss (15 negatives), logit
 scale parameter started at 1.0, random horizontal flips of training *and* validation pictures, weight decay
@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +73,27 @@ def probe(data: Path, out: Path, recipe: Recipe, changes: dict[str, Any]) -> flo
     return max(json.loads(line).get("pairs_per_s", 0) for line in lines)
 
 
-def paired_difference(out: Path, data: Path) -> dict[str, Any]:
-    """Ours less 2021's R@k over both directions, and the ratio of their geometric mean ranks, with 95 % intervals."""
+def paired_differences(pairs: list[tuple[Path, Path]], data: Path) -> dict[str, Any]:
+    """Ours less 2021's R@k over both directions, and the ratio of their geometric mean ranks, with 95 % intervals.
+
+    `pairs` are (our run, that of 2021), one a seed. The same queries go to all, and an article is resampled with all seeds.
+    """
     rows = Split(data, "validation")
-    both = np.concatenate([ranks_both_ways(out / name, rows) for name in ("ours", "founding-2021")], axis=1)
-    measures = {f"R@{k} difference": lambda r, k=k: recall_at(r[:, :2], k) - recall_at(r[:, 2:], k) for k in KS} | {
-        "rank ratio": lambda r: float(np.exp(np.log(r[:, :2]).mean() - np.log(r[:, 2:]).mean()))
+    both = np.stack([np.stack([ranks_both_ways(run, rows) for run in pair], axis=1) for pair in pairs], axis=1)
+    ours, theirs = (lambda r, side=side: r[:, :, side] for side in (0, 1))  # r: (n, seeds, side, way)
+    measures = {f"R@{k} difference": lambda r, k=k: recall_at(ours(r), k) - recall_at(theirs(r), k) for k in KS} | {
+        "rank ratio": lambda r: float(np.exp(np.log(ours(r)).mean() - np.log(theirs(r)).mean()))
     }
     return {name: interval(both, rows.column("article"), measure, 0) for name, measure in measures.items()}
+
+
+def speeds_in_turn(data: Path, out: Path, both: dict[str, tuple[Recipe, dict[str, Any]]]) -> dict[str, list[float]]:
+    """Pairs per second of both, TURNS times, one after the other."""
+    speeds: dict[str, list[float]] = {name: [] for name in both}
+    for turn in range(TURNS):
+        for name, (recipe, changes) in both.items():
+            speeds[name].append(probe(data, out / f"probe-{turn}-{name}", recipe, changes))
+    return speeds
 
 
 def main() -> None:
@@ -93,38 +105,31 @@ def main() -> None:
     ask.add_argument("--vision", type=Path, help="with --text: join these two towers, in place of a preset")
     ask.add_argument("--text", type=Path)
     ask.add_argument("--lr", type=float, default=1e-3, help="peak learning rate of both")
-    ask.add_argument("--only", choices=("ours", "founding-2021"), help="train one of the two, without a comparison")
     ask.add_argument("--batch", type=int, default=128)
-    ask.add_argument("--seed", type=int, default=0)
+    ask.add_argument("--seeds", type=int, nargs="+", default=[0])
     asked = ask.parse_args()
     joined = {"vision": str(asked.vision), "text": str(asked.text)}
     start = joined if asked.vision else {"preset": asked.preset}
-    ours = Recipe(**start, batch=asked.batch, lr=asked.lr, seed=asked.seed, guard="warn")
+    ours = Recipe(**start, batch=asked.batch, lr=asked.lr, guard="warn")
     founding = dataclasses.replace(ours, weight_decay=0.1, warmup_fraction=0.0)
-    told = {}
     both = {"ours": (ours, {}), "founding-2021": (founding, {"loss": founding_loss, "augment": flip})}
-    speeds = {name: [] for name in both}
-    for turn in range(TURNS):
-        for name, (recipe, changes) in both.items():
-            speeds[name].append(probe(asked.data, asked.out / f"probe-{turn}-{name}", recipe, changes))
+    speeds = speeds_in_turn(asked.data, asked.out, both)
     ratios = [theirs / own for own, theirs in zip(*speeds.values(), strict=True)]
-    print(json.dumps({"pairs/s": speeds, "2021's speed over ours": ratios}))
-    steps = asked.seconds * max(speeds["ours"]) / asked.batch
-    shares = {"ours": 1.0, "founding-2021": float(np.median(ratios))}
-    for name, (recipe, changes) in both.items():
-        if asked.only not in (None, name):
-            continue
-        recipe = dataclasses.replace(recipe, steps=max(1, round(steps * shares[name])))
-        start = time.monotonic()
-        best = train(asked.data, asked.out / name, recipe, **changes)["best"]
-        seconds = round(time.monotonic() - start)
-        results = evaluate_retrieval(asked.out / name, asked.data, "validation", asked.out / f"{name}-evaluation")
-        pairs = len(Split(asked.data, "train"))
-        told[name] = {"steps": recipe.steps, "epochs": round(recipe.steps * asked.batch / pairs, 1), "seconds": seconds}
-        print(json.dumps({name: told[name], "best": best}))
-        show_retrieval(results)
-    if not asked.only:
-        print(json.dumps(paired_difference(asked.out, asked.data)))
+    print(json.dumps({"pairs/s": speeds, "2021's speed over ours": ratios}), flush=True)
+    most = asked.seconds * max(speeds["ours"]) / asked.batch
+    steps = {"ours": round(most), "founding-2021": round(most * float(np.median(ratios)))}
+    made = []
+    for seed in asked.seeds:
+        runs = [asked.out / f"{name}-{seed}" for name in both]
+        for run, (name, (recipe, changes)) in zip(runs, both.items(), strict=True):
+            best = train(asked.data, run, dataclasses.replace(recipe, steps=steps[name], seed=seed), **changes)["best"]
+            results = evaluate_retrieval(run, asked.data, "validation", run.with_name(f"{run.name}-evaluation"))
+            epochs = steps[name] * asked.batch / len(Split(asked.data, "train"))
+            print(json.dumps({run.name: {"steps": steps[name], "epochs": round(epochs, 1)}, "best": best}), flush=True)
+            show_retrieval(results)
+        made.append((runs[0], runs[1]))
+        print(json.dumps({"seed": seed, **paired_differences(made[-1:], asked.data)}), flush=True)
+    print(json.dumps({"seeds": asked.seeds, **paired_differences(made, asked.data)}))
 
 
 if __name__ == "__main__":

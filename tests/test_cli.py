@@ -16,6 +16,7 @@ from medclip.train.recipe import Recipe
 COMMANDS = {
     ("quickstart",): commands.Quickstart,
     ("prepare",): commands.Prepare,
+    ("leakage",): commands.Leakage,
     ("train",): commands.Train,
     ("evaluate",): commands.Evaluate,
     ("index",): commands.IndexCommand,

@@ -14,6 +14,7 @@ from medclip.progress import console
 Command = (
     Annotated[commands.Quickstart, tyro.conf.subcommand("quickstart")]
     | Annotated[commands.Prepare, tyro.conf.subcommand("prepare")]
+    | Annotated[commands.Leakage, tyro.conf.subcommand("leakage")]
     | Annotated[commands.Train, tyro.conf.subcommand("train")]
     | Annotated[commands.Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[commands.IndexCommand, tyro.conf.subcommand("index")]

@@ -10,31 +10,21 @@ from typing import Annotated, Literal
 
 import tyro
 
+from medclip.arguments import Positional, Seed
 from medclip.data.sources.columns import Columns
 from medclip.errors import UserError
 from medclip.progress import console
-from medclip.tables import show_dataset, show_hits, show_info, show_preview, show_retrieval, show_sides, show_trained
+from medclip.tables import (
+    show_dataset,
+    show_hits,
+    show_info,
+    show_leakage,
+    show_preview,
+    show_retrieval,
+    show_sides,
+    show_trained,
+)
 from medclip.train.recipe import Recipe
-
-Positional = tyro.conf.Positional
-
-
-def _seed(words: list[str]) -> int:
-    if not words[0].isdecimal():
-        raise ValueError(f"{words[0]!r} is no seed; give a whole number from 0 on")
-    return int(words[0])
-
-
-Seed = Annotated[
-    int,
-    tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="INT",
-        instance_from_str=_seed,
-        is_instance=lambda value: isinstance(value, int),
-        str_from_instance=lambda value: [str(value)],
-    ),
-]
 
 
 @dataclass(frozen=True)
@@ -83,6 +73,26 @@ class Prepare:
             raise UserError("give the new folder with --out DATA, or --dry-run to see the first rows.")
         dataset = prepare(self.source, self.out, self.side, self.limit, self.seed, columns=self.columns)
         show_dataset(dataset, self.out)
+
+
+@dataclass(frozen=True)
+class Leakage:
+    """What the training split shares with the pairs it will be judged on: articles, pictures, captions."""
+
+    data: Annotated[Positional[Path], tyro.conf.arg(metavar="DATA")]
+    """A prepared data set with a split train."""
+    other: Annotated[Positional[Path | None], tyro.conf.arg(metavar="OTHER")] = None
+    """A prepared data set to compare with; left out: the other splits of DATA."""
+    out: Path | None = None
+    """Write a copy of DATA there, without the training pairs that share anything."""
+
+    def run(self) -> None:
+        from medclip.data.leakage import decontaminate, leakage
+
+        show_leakage(leakage(self.data, self.other))
+        if self.out is not None:
+            removed = decontaminate(self.data, self.out, self.other)
+            console.print(f"{self.out}: {sum(removed.values())} training pairs fewer")
 
 
 @dataclass(frozen=True)

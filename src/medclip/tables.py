@@ -44,6 +44,17 @@ def show_preview(rows: Sequence[dict[str, Any] | Dropped]) -> None:
     _out.print(table)
 
 
+def show_leakage(report: dict[str, Any]) -> None:
+    """How many pairs of each held-out split share something with the training split."""
+    held_out = report["held_out"]
+    ways = next(iter(held_out.values()))["shared"]
+    table = Table("held out", "pairs", *ways, "any", title=f"shared with {report['train']} training pairs")
+    for name, about in held_out.items():
+        counts = (*about["shared"].values(), about["any"])
+        table.add_row(name, str(about["pairs"]), *(f"{n} ({n / about['pairs']:.1%})" for n in counts))
+    _out.print(table)
+
+
 def show_trained(summary: dict[str, Any], out: Path) -> None:
     """The evaluation of the model kept, after those of WiSE-FT where there are any."""
     best, names = summary["best"], ("R@1", "R@5", "R@10", "mean_recall")

@@ -35,10 +35,15 @@ SCHEMA = pa.schema(
 
 
 def write_shard(path: Path, rows: Sequence[dict[str, Any]], report: dict[str, Any]) -> None:
+    """Write rows as one Arrow file; see `write_table`."""
+    write_table(path, pa.Table.from_pylist(list(rows), schema=SCHEMA), report)
+
+
+def write_table(path: Path, table: pa.Table, report: dict[str, Any]) -> None:
     """Write one Arrow file atomically; `report` (JSON) travels in its schema, so that a shard explains itself."""
-    schema = SCHEMA.with_metadata({"medclip": json.dumps(report)})
-    with whole_file(path) as partial, pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, schema) as out:
-        out.write_table(pa.Table.from_pylist(list(rows), schema=schema))
+    table = table.replace_schema_metadata({"medclip": json.dumps(report)})
+    with whole_file(path) as partial, pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, table.schema) as out:
+        out.write_table(table)
 
 
 def shard_report(path: Path) -> dict[str, Any] | None:

@@ -1,0 +1,27 @@
+"""Kinds of arguments that several commands take."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import tyro
+
+Positional = tyro.conf.Positional
+
+
+def _seed(words: list[str]) -> int:
+    if not words[0].isdecimal():
+        raise ValueError(f"{words[0]!r} is no seed; give a whole number from 0 on")
+    return int(words[0])
+
+
+Seed = Annotated[
+    int,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT",
+        instance_from_str=_seed,
+        is_instance=lambda value: isinstance(value, int),
+        str_from_instance=lambda value: [str(value)],
+    ),
+]

@@ -1,0 +1,128 @@
+"""What a training split has in common with the pairs it will be judged on, and a copy without it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from medclip.data.likeness import alike, difference_hash, near_pairs
+from medclip.data.shards import Split, read_dataset, write_table
+from medclip.errors import UserError
+from medclip.files import claim, write_json
+from medclip.progress import progress
+
+WAYS = ("article", "same picture", "near picture", "caption")
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A row of one split and a row of another that have something in common."""
+
+    row: int
+    other: int
+    way: str
+    """One of WAYS."""
+
+
+def shared(mine: Split, theirs: Split) -> list[Shared]:
+    """Everything rows of `mine` share with rows of `theirs`: each row, way by way, with the first row it meets there.
+
+    Captions are compared without letter case and spacing. Near pictures are those that are not the same bytes.
+    """
+    found = []
+    for way, column in (("article", "article"), ("same picture", "sha256"), ("caption", "caption")):
+        there: dict[str, int] = {}
+        for row, value in enumerate(theirs.column(column)):
+            there.setdefault(_folded(value), row)
+        values = map(_folded, mine.column(column))
+        found += [Shared(row, there[value], way) for row, value in enumerate(values) if value in there]
+    same = {(s.row, s.other) for s in found if s.way == "same picture"}
+    near: dict[int, int] = {}
+    for row, other in near_pairs(_hashes(mine), _hashes(theirs)):
+        if row not in near and (row, other) not in same and alike(mine.image(row), theirs.image(other)):
+            near[row] = other
+    return found + [Shared(row, other, "near picture") for row, other in near.items()]
+
+
+def leakage(data: Path, other: Path | None = None) -> dict[str, Any]:
+    """What the training split of `data` shares with its other splits, or with every split of `other`.
+
+    Returns {"train": rows, "held_out": {name: {"pairs": n, "shared": {way: n}, "any": n, "rows": [...]}}}, where n are
+    held-out pairs and rows name the pairs by id.
+    """
+    training = Split(data, "train")
+    folder = other or data
+    names = [name for name in read_dataset(folder)["splits"] if other or name != "train"]
+    if not names:
+        raise UserError(f"{data} has no split but train: name a second data set to compare it with.")
+    held_out = {}
+    ids = training.column("id")
+    for name in names:
+        split = Split(folder, name)
+        found = shared(split, training)
+        own = split.column("id")
+        held_out[name] = {
+            "pairs": len(split),
+            "shared": {way: len({s.row for s in found if s.way == way}) for way in WAYS},
+            "any": len({s.row for s in found}),
+            "rows": [{"id": own[s.row], "train_id": ids[s.other], "way": s.way} for s in found],
+        }
+    return {"train": len(training), "held_out": held_out}
+
+
+def decontaminate(data: Path, out: Path, other: Path | None = None) -> dict[str, int]:
+    """Write a copy of `data` whose training split shares nothing with the rest; rows gone, by their first way."""
+    about = read_dataset(data)
+    training = Split(data, "train")
+    claim(out, "dataset.json")
+    folder = other or data
+    gone: dict[int, str] = {}
+    for name in (name for name in read_dataset(folder)["splits"] if other or name != "train"):
+        for one in shared(training, Split(folder, name)):
+            gone.setdefault(one.row, one.way)
+    splits = {}
+    for name in about["splits"]:
+        split = Split(data, name)
+        kept = [row for row in range(len(split)) if name != "train" or row not in gone]
+        splits[name] = {"pairs": len(kept), "shards": _copied(split, kept, out)}
+    removed = dict(Counter(gone.values()))
+    said = {
+        "leakage_removed": removed,
+        "from": about["source"] if other is None else f"{data.name} beside {other.name}",
+    }
+    write_json(out / "dataset.json", {**about, "splits": splits, **said})
+    return removed
+
+
+def _copied(split: Split, rows: Sequence[int], out: Path) -> list[dict[str, Any]]:
+    """Rows of a split as one shard for each of its record batches, of which none is empty."""
+    shards, start = [], 0
+    wanted = np.asarray(rows, np.int64)
+    for batch in split.table.to_batches():
+        inside = wanted[(wanted >= start) & (wanted < start + len(batch))] - start
+        start += len(batch)
+        if not len(inside):
+            continue
+        file = f"{split.name}-{len(shards):05d}.arrow"
+        write_table(out / file, pa.Table.from_batches([batch]).take(inside), {"file": file, "pairs": len(inside)})
+        shards.append({"file": file, "pairs": len(inside)})
+    return shards
+
+
+def _hashes(split: Split) -> np.ndarray:
+    with progress(f"compare {split.name}", len(split), "pairs") as advance:
+        hashes = []
+        for row in range(len(split)):
+            hashes.append(difference_hash(split.image(row)))
+            advance()
+    return np.stack(hashes)
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().split())

@@ -1,0 +1,125 @@
+"""Planted leaks are found, each in its way; what is not shared is not; the copy without them is clean."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from conftest import drawn, encoded
+from medclip.data.leakage import WAYS, decontaminate, leakage
+from medclip.data.likeness import MOST_BITS, alike, difference_hash, near_pairs
+from medclip.data.prepare import prepare
+from medclip.data.shards import Split, read_dataset
+from medclip.errors import UserError
+
+SIZE = (256, 192)
+
+
+def picture(number):
+    """Blocks with soft edges, as anatomy has them."""
+    return drawn(number, SIZE).filter(ImageFilter.GaussianBlur(3))
+
+
+ALTERED = {
+    "compressed": lambda image: Image.open(io.BytesIO(encoded(image, quality=30))),
+    "halved": lambda image: image.resize((SIZE[0] // 2, SIZE[1] // 2)),
+    "blurred": lambda image: image.filter(ImageFilter.GaussianBlur(2)),
+    "brightened": lambda image: image.point(lambda level: int(255 * (level / 255) ** 0.7)),
+}
+
+
+def prepared(folder, rows, name="pairs"):
+    """A data set of rows (picture, caption, patient, split)."""
+    for number, (image, *_) in enumerate(rows):
+        image.save(folder / f"{name}-{number}.png")
+    with (folder / f"{name}.csv").open("w", newline="") as handle:
+        out = csv.writer(handle)
+        out.writerow(["id", "image", "caption", "patient", "split"])
+        out.writerows([f"{name}{i}", f"{name}-{i}.png", *row[1:]] for i, row in enumerate(rows))
+    prepare(str(folder / f"{name}.csv"), folder / name, workers=1)
+    return folder / name
+
+
+@pytest.fixture
+def leaky(tmp_path):
+    """Twelve training pairs; validation shares an article, a picture, an altered picture and a caption with them."""
+    training = [(picture(n), f"CT of the chest, number {n}", f"p{n}", "train") for n in range(12)]
+    return prepared(
+        tmp_path,
+        [
+            *training,
+            (picture(20), "Another view of the patient", "p3", "validation"),
+            (picture(5), "The picture once more", "q1", "validation"),
+            (ALTERED["brightened"](picture(6)), "The picture, brightened", "q2", "validation"),
+            (picture(23), "ct of the CHEST,  number 7", "q3", "validation"),
+            (picture(24), "Nothing in common at all", "q4", "validation"),
+        ],
+    )
+
+
+def test_each_planted_leak_is_found_in_its_way(leaky):
+    report = leakage(leaky)
+    about = report["held_out"]["validation"]
+    assert {(row["id"], row["train_id"], row["way"]) for row in about["rows"]} == {
+        ("pairs12", "pairs3", "article"),
+        ("pairs13", "pairs5", "same picture"),
+        ("pairs14", "pairs6", "near picture"),
+        ("pairs15", "pairs7", "caption"),
+    }
+    assert about["shared"] == dict.fromkeys(WAYS, 1)
+    assert (report["train"], about["pairs"], about["any"]) == (12, 5, 4)
+
+
+def test_the_copy_without_leaks_is_clean_and_otherwise_the_same(leaky, tmp_path):
+    removed = decontaminate(leaky, tmp_path / "clean")
+    assert removed == dict.fromkeys(WAYS, 1)
+    assert leakage(tmp_path / "clean")["held_out"]["validation"]["any"] == 0
+    kept = [
+        row for row in Split(leaky, "train").table.to_pylist() if row["id"] not in {f"pairs{n}" for n in (3, 5, 6, 7)}
+    ]
+    assert Split(tmp_path / "clean", "train").table.to_pylist() == kept
+    assert Split(tmp_path / "clean", "validation").table.to_pylist() == Split(leaky, "validation").table.to_pylist()
+    assert read_dataset(tmp_path / "clean")["leakage_removed"] == removed
+
+
+def test_another_data_set_is_compared_with_all_of_its_splits(leaky, tmp_path):
+    rows = [(picture(5), "From another collection", "z1", "test"), (picture(30), "Also from there", "z2", "train")]
+    other = prepared(tmp_path, rows, "other")
+    report = leakage(leaky, other)
+    assert {name: about["any"] for name, about in report["held_out"].items()} == {"test": 1, "train": 0}
+    assert decontaminate(leaky, tmp_path / "clean", other) == {"same picture": 1}
+
+
+@pytest.mark.parametrize("alteration", ALTERED)
+def test_altered_copies_are_near_and_others_are_not(alteration):
+    originals = [encoded(picture(number)) for number in range(20)]
+    copies = [encoded(ALTERED[alteration](picture(number))) for number in range(20)]
+    mine, theirs = (np.stack([difference_hash(image) for image in images]) for images in (originals, copies))
+    found = {(i, j) for i, j in near_pairs(mine, theirs) if alike(originals[i], copies[j])}
+    assert found == {(n, n) for n in range(20)}
+
+
+def test_near_is_counted_in_bits():
+    mine = np.zeros((1, 4), np.uint64)
+    bits = np.array([[2**MOST_BITS - 1, 0, 0, 0], [2**MOST_BITS - 1, 1, 0, 0]], np.uint64)
+    assert near_pairs(mine, bits) == [(0, 0)]
+
+
+def test_empty_frames_are_alike_only_when_equal():
+    black, grey, mixed = (encoded(Image.new("L", (64, 64), level)) for level in (0, 90, 0))
+    assert alike(black, mixed)
+    assert not alike(black, grey)
+
+
+def test_a_single_split_has_nothing_to_leak_into(tmp_path):
+    data = prepared(tmp_path, [(picture(n), f"CT of the chest {n}", f"p{n}", "train") for n in range(2)])
+    with pytest.raises(UserError, match="no split but train"):
+        leakage(data)
+
+
+def test_rocos_own_splits_here_share_no_article(shared, tmp_path):
+    prepare(str(shared / "roco"), tmp_path / "data", limit=300)
+    about = leakage(tmp_path / "data")["held_out"]["validation"]
+    assert about["shared"]["article"] == about["shared"]["same picture"] == 0
