@@ -31,7 +31,6 @@ ALLOWED = {
     "medclip.modeling_hybrid_clip": ("medclip.configuration_hybrid_clip", "medclip.model"),
     "medclip.export": (*GROUND, "medclip.model"),
     "medclip.quickstart": ("medclip",),
-    "medclip.arguments": (),
     "medclip.commands": ("medclip",),
     "medclip.cli": ("medclip.commands", *GROUND),
 }  # fmt: skip

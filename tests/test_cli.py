@@ -8,24 +8,12 @@ from typing import get_args
 
 import pytest
 
-from medclip import NOT_CLINICAL, __version__, cli, commands
+from medclip import NOT_CLINICAL, __version__, cli
 from medclip.data.sources.columns import Columns
 from medclip.evaluate import metrics
 from medclip.train.recipe import Recipe
 
-COMMANDS = {
-    ("quickstart",): commands.Quickstart,
-    ("prepare",): commands.Prepare,
-    ("leakage",): commands.Leakage,
-    ("train",): commands.Train,
-    ("evaluate",): commands.Evaluate,
-    ("index",): commands.IndexCommand,
-    ("search",): commands.Search,
-    ("app",): commands.App,
-    ("export",): commands.Export,
-    ("push",): commands.Push,
-    ("info",): commands.Info,
-}
+COMMANDS = {said.name: command for command, said in map(get_args, get_args(cli.Command))}
 
 
 @pytest.fixture
@@ -60,14 +48,9 @@ def assert_one_sentence(said):
     assert "Traceback" not in err
 
 
-def test_every_command_is_in_this_table():
-    named = [get_args(annotated)[0] for annotated in get_args(cli.Command)]
-    assert set(named) == set(COMMANDS.values())
-
-
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_names_and_explains_every_option(medclip, command):
-    code, out, err = medclip(*command, "--help")
+    code, out, err = medclip(command, "--help")
     assert (code, err) == (0, "")
     inner = {"recipe": Recipe, "columns": Columns}  # whose settings are flags of the command itself
     own = dataclasses.fields(COMMANDS[command])
@@ -83,7 +66,7 @@ def test_the_first_page_lists_the_commands_and_says_what_it_is_not(medclip):
     code, out, _ = medclip("--help")
     assert code == 0
     assert NOT_CLINICAL in " ".join(out.replace("│", " ").split())
-    for command, *_ in COMMANDS:
+    for command in COMMANDS:
         assert command in out
 
 

@@ -7,22 +7,28 @@ from typing import Annotated
 import tyro
 from rich.markup import escape
 
-from medclip import NOT_CLINICAL, backend, commands
+from medclip import NOT_CLINICAL, backend
+from medclip.commands.evaluate import Evaluate
+from medclip.commands.overview import Info, Quickstart
+from medclip.commands.prepare import Leakage, Prepare
+from medclip.commands.publish import Export, Push
+from medclip.commands.search import App, IndexCommand, Search
+from medclip.commands.train import Train
 from medclip.errors import UserError, WorkError
 from medclip.progress import console
 
 Command = (
-    Annotated[commands.Quickstart, tyro.conf.subcommand("quickstart")]
-    | Annotated[commands.Prepare, tyro.conf.subcommand("prepare")]
-    | Annotated[commands.Leakage, tyro.conf.subcommand("leakage")]
-    | Annotated[commands.Train, tyro.conf.subcommand("train")]
-    | Annotated[commands.Evaluate, tyro.conf.subcommand("evaluate")]
-    | Annotated[commands.IndexCommand, tyro.conf.subcommand("index")]
-    | Annotated[commands.Search, tyro.conf.subcommand("search")]
-    | Annotated[commands.App, tyro.conf.subcommand("app")]
-    | Annotated[commands.Export, tyro.conf.subcommand("export")]
-    | Annotated[commands.Push, tyro.conf.subcommand("push")]
-    | Annotated[commands.Info, tyro.conf.subcommand("info")]
+    Annotated[Quickstart, tyro.conf.subcommand("quickstart")]
+    | Annotated[Prepare, tyro.conf.subcommand("prepare")]
+    | Annotated[Leakage, tyro.conf.subcommand("leakage")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[IndexCommand, tyro.conf.subcommand("index")]
+    | Annotated[Search, tyro.conf.subcommand("search")]
+    | Annotated[App, tyro.conf.subcommand("app")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Push, tyro.conf.subcommand("push")]
+    | Annotated[Info, tyro.conf.subcommand("info")]
 )
 
 
