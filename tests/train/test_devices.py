@@ -43,8 +43,7 @@ def start(data, out, recipe, devices, several=False, **environment):
     from medclip.model.presets import PRESETS
 
     said = json.dumps([str(data), str(out), dataclasses.asdict(recipe), PRESETS["test"], several])
-    # the fusions that our backend asks for on a CPU know no sharded layouts
-    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} --xla_cpu_experimental_ynn_fusion_type="}
+    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
     return subprocess.Popen(
         [sys.executable, "-c", RUN, said], env=os.environ | flags | environment,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
