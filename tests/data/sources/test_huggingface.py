@@ -112,6 +112,12 @@ def test_a_folder_of_images_with_metadata(tmp_path, suffix, in_splits):
         assert not in_splits or n in SPLITS[row.split]
 
 
+def test_rows_in_several_forms_are_read_once(tmp_path):
+    pq.write_table(table(range(4)), tmp_path / "test.parquet")
+    (tmp_path / "test.csv").write_text("image,caption\n1.jpg,CT of the chest\n")
+    assert told(tmp_path) == expected({"test": range(4)})
+
+
 def test_limit_reads_no_more_than_the_first_rows_of_each_split(tmp_path):
     for split, numbers in SPLITS.items():
         pq.write_table(table(numbers), tmp_path / f"{split}.parquet")

@@ -39,8 +39,11 @@ def table_by(path: Place, key: str) -> dict[str, dict[str, str]]:
     if not path.is_file():
         return {}
     reader = csv.DictReader(lines(path), skipinitialspace=True)
-    names = {name: name.strip().lower() for name in reader.fieldnames or ()}
-    if key not in names.values():
-        raise UserError(f"{path} has no column {key!r}; its first line reads {reader.fieldnames}.")
-    rows = ({names[k]: (v or "").strip() for k, v in row.items() if k in names} for row in reader)
-    return {row[key]: row for row in rows}
+    try:
+        names = {name: name.strip().lower() for name in reader.fieldnames or ()}
+        if key not in names.values():
+            raise UserError(f"{path} has no column {key!r}; its first line reads {reader.fieldnames}.")
+        rows = ({names[k]: (v or "").strip() for k, v in row.items() if k in names} for row in reader)
+        return {row[key]: row for row in rows}
+    except csv.Error as error:
+        raise UserError(f"{path} line {reader.line_num} is no CSV ({error}).") from None

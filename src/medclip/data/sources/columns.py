@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from medclip.data.places import Place
 from medclip.errors import UserError
@@ -37,7 +36,7 @@ class Columns:
     """A table's column of splits; without one, a tenth of the groups are validation, by a hash of their names."""
     licence_column: str | None = None
     """A table's column of licences."""
-    image_root: Path | None = None
+    image_root: str | None = None
     """The folder that a table's paths count from and must not leave; without one, the table's own."""
 
 

@@ -10,12 +10,11 @@ import json
 from typing import Any
 
 from medclip.data.places import Place, inside
-from medclip.data.sources.formats import SUFFIXES
 from medclip.data.splits import split_in
 from medclip.errors import UserError
 
 _DEPTHS = ("", "*/", "*/*/")
-# An export holds its rows in one form; where there are several, the first of these is the one that types its columns.
+# Where a data set holds its rows in several forms, only the first of these is read.
 _KINDS = (".parquet", ".arrow", ".jsonl", ".json", ".csv", ".tsv")
 
 
@@ -28,18 +27,16 @@ def saved_tables(folder: Place) -> dict[str, list[Place]]:
         return _only_train_is_none(tables)
     if tables := _saved(folder):
         return {"": tables}
-    found = [path for depth in _DEPTHS for path in folder.glob(f"{depth}metadata.*") if path.suffix in SUFFIXES]
-    return _by_split(folder, found)
+    return _by_split(folder, _tables(folder, "metadata.*"))
 
 
 def named_tables(folder: Place) -> dict[str, list[Place]]:
     """The tables of a folder whose names say their splits, by split; {} where none does."""
-    for kind in _KINDS:
-        found = [path for depth in _DEPTHS for path in folder.glob(f"{depth}*{kind}")]
-        splits = _by_split(folder, [path for path in found if split_in(_relative(folder, path))])
-        if splits:
-            return splits
-    return {}
+    return _by_split(folder, [path for path in _tables(folder, "*") if split_in(_relative(folder, path))])
+
+
+def _tables(folder: Place, pattern: str) -> list[Place]:
+    return [path for depth in _DEPTHS for path in folder.glob(f"{depth}{pattern}") if path.suffix.lower() in _KINDS]
 
 
 def _saved(folder: Place) -> list[Place]:
@@ -49,7 +46,8 @@ def _saved(folder: Place) -> list[Place]:
 
 def _by_split(folder: Place, tables: list[Place]) -> dict[str, list[Place]]:
     splits: dict[str, list[Place]] = {}
-    for path in sorted(tables, key=str):
+    kind = min((path.suffix.lower() for path in tables), key=_KINDS.index, default="")
+    for path in sorted(path for path in tables if path.suffix.lower() == kind):
         splits.setdefault(split_in(_relative(folder, path)), []).append(path)
     return _only_train_is_none(splits)
 

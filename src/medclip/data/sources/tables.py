@@ -8,7 +8,7 @@ from itertools import chain, count
 from typing import Any
 
 from medclip.data.pairs import Dropped, Pair
-from medclip.data.places import Place, inside, there_is
+from medclip.data.places import Place, inside, place, there_is
 from medclip.data.sources.columns import Columns, found_columns, known_columns
 from medclip.data.sources.formats import rows_of
 from medclip.data.splits import HASHED, first, spelt, split_of
@@ -35,29 +35,29 @@ def read_tables(
 
 
 def _read(path: Place, columns: Columns, split: str, numbers: Iterator[int]) -> Iterator[Pair | Dropped]:
-    root, start, before, again = columns.image_root or path.parent, None, None, 0
-    for place, (cells, number) in enumerate(zip(_cells(path, columns), numbers, strict=False), start=1):
+    root = place(columns.image_root) if columns.image_root else path.parent
+    start, before, again = None, None, 0
+    for nth, (cells, number) in enumerate(zip(_cells(path, columns), numbers, strict=False), start=1):
         held = {what: _text(cells.get(what)) for what in ("id", "group", "split", "licence", "attribution")}
-        image = named = _image(cells.get("image"))
-        if isinstance(named, str) and named:
+        id, image = held["id"] or str(number), _image(cells.get("image"))
+        again = again + 1 if (id, image) == before else 0
+        before = (id, image)
+        named = image if isinstance(image, str) else ""
+        here = spelt(held["split"]) or split or split_of(held["group"] or named or id)
+        if named:
             start = start or _start(named, root, path.parent)
-            image = inside(root, named, start) or OUTSIDE
-        id = held["id"] or str(number)
-        again = again + 1 if (id, named) == before else 0
-        before = (id, named)
-        where = held["group"] or (named if isinstance(named, str) and named else id)
-        where = spelt(held["split"]) or split or split_of(where)
+            image = inside(root, named, start)
         captions = [caption for caption in map(_text, _listed(cells.get("caption"))) if caption]
-        if isinstance(image, str) or not captions:
-            why = image if image == OUTSIDE else "row without image or caption"
-            yield Dropped(id, where, why, f"{path.name} row {place}")
+        if not image or not captions:
+            why = OUTSIDE if image is None else "row without image or caption"
+            yield Dropped(id, here, why, f"{path.name} row {nth}")
             continue
-        for nth, caption in enumerate(captions):
+        for one, caption in enumerate(captions):
             yield Pair(
-                id="-".join((id, *[str(again)] * (again > 0), *[str(nth)] * (len(captions) > 1))),
+                id="-".join((id, *[str(again)] * (again > 0), *[str(one)] * (len(captions) > 1))),
                 image=image,
                 caption=caption,
-                split=where,
+                split=here,
                 article=held["group"] or id,
                 licence=held["licence"],
                 attribution=held["attribution"],
@@ -68,10 +68,12 @@ def _read(path: Place, columns: Columns, split: str, numbers: Iterator[int]) -> 
 
 def _cells(path: Place, columns: Columns) -> Iterator[dict[str, Any]]:
     """What a row holds under the names of `Columns`."""
-    names: dict[str, str] = {}
+    keys, names = None, {}
     for row in rows_of(path):
-        # Lines of JSON may leave out what they do not know; the first says what the columns are.
-        names = known_columns(list(row), columns) if names else found_columns(path, list(row), columns)
+        if row.keys() != keys:
+            # Lines of JSON may leave out what they do not know; the first says what the columns are.
+            names = found_columns(path, list(row), columns) if keys is None else known_columns(list(row), columns)
+            keys = row.keys()
         cells = {what: row[name] for what, name in names.items()}
         if names.get("image") == "image_path":
             cells["caption"] = [_unwrapped(_text(caption)) for caption in _listed(cells.get("caption"))]
