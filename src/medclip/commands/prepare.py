@@ -20,8 +20,9 @@ class Prepare:
     """Turn a source of image-caption pairs into a prepared data set; every dropped row is counted by reason."""
 
     source: Annotated[Positional[str], tyro.conf.arg(metavar="SOURCE")]
-    """A ROCO folder, a table (CSV, TSV, JSON lines, Parquet), a folder of pictures with captions beside them (x.jpg,
-    x.txt), WebDataset archives (.tar), or phantoms[:COUNT] for synthetic pictures."""
+    """A ROCO or ROCOv2 folder, a table (CSV, TSV, JSON, Parquet, Arrow), a Hugging Face data set (hf://OWNER/NAME or a
+    folder of one), a folder of pictures with captions beside them (x.jpg, x.txt), WebDataset archives (.tar), any of
+    these behind a URL (s3://…, gs://…), or phantoms[:COUNT] for synthetic pictures."""
     columns: tyro.conf.OmitArgPrefixes[Columns]
     out: Path | None = None
     """The data set's new folder; an unfinished one is continued."""

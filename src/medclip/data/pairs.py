@@ -4,25 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+
+from medclip.data.places import Place
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
     """One image with one caption, as a source hands it over: nothing cleaned, nothing decoded.
 
-    `image` is a file that may be absent or broken, or the encoded bytes themselves; preparation finds out.
+    `image` is a file that may be absent or broken, on this machine or behind a URL, or the encoded bytes themselves;
+    preparation finds out.
     `article` names the publication (or patient) the image came from: rows that share it may never be
     split between training and validation. `concepts` are UMLS identifiers and `semantic_types` the names of their
-    types. `labels` maps a label's name (modality, organ, ...) to its value.
+    types. `labels` maps a label's name (modality, organ, ...) to its value. `attribution` is what the licence wants
+    said: whose the picture is and where it was published.
     """
 
     id: str
-    image: Path | bytes
+    image: Place | bytes
     caption: str
     split: str
     article: str
     licence: str = ""
+    attribution: str = ""
     concepts: tuple[str, ...] = ()
     keywords: tuple[str, ...] = ()
     semantic_types: tuple[str, ...] = ()

@@ -6,9 +6,11 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,14 +19,17 @@ from medclip import NOT_CLINICAL, __version__
 from medclip.data.captions import MIN_CHARACTERS, clean_caption
 from medclip.data.images import ImageError, standardise
 from medclip.data.pairs import Dropped, Pair
+from medclip.data.places import Place, is_url, reached
 from medclip.data.shards import shard_report, write_shard
 from medclip.data.sources.columns import Columns
 from medclip.data.sources.open import open_source
+from medclip.data.splits import first
 from medclip.errors import UserError
 from medclip.files import claim, sha256, whole_file, write_json
 from medclip.progress import progress
 
 SHARD_PAIRS = 1024
+_SPLIT_NAME = re.compile(r"\w[\w.-]{0,63}")
 
 
 def prepare_row(row: Pair | Dropped, side: int) -> dict[str, Any] | Dropped:
@@ -35,9 +40,9 @@ def prepare_row(row: Pair | Dropped, side: int) -> dict[str, Any] | Dropped:
     if len(caption) < MIN_CHARACTERS:
         return Dropped(row.id, row.split, f"caption under {MIN_CHARACTERS} characters")
     try:
-        image, width, height = standardise(row.image, side)
+        image, width, height = standardise(_fetched(row.image), side)
     except ImageError as error:
-        return Dropped(row.id, row.split, str(error), row.image.name if isinstance(row.image, Path) else "")
+        return Dropped(row.id, row.split, str(error), "" if isinstance(row.image, bytes) else row.image.name)
     return {
         "id": row.id,
         "image": image,
@@ -47,6 +52,7 @@ def prepare_row(row: Pair | Dropped, side: int) -> dict[str, Any] | Dropped:
         "caption_original": row.caption,
         "article": row.article,
         "licence": row.licence,
+        "attribution": row.attribution,
         "concepts": list(row.concepts),
         "keywords": list(row.keywords),
         "semantic_types": list(row.semantic_types),
@@ -58,7 +64,8 @@ def prepare_row(row: Pair | Dropped, side: int) -> dict[str, Any] | Dropped:
 
 def prepare_shard(rows: list[Pair | Dropped], path: Path, side: int) -> dict[str, Any]:
     """Write the shard `path` of `rows` unless it is already there, whole and from the same rows. Idempotent."""
-    said = repr((__version__, side, [(r.id, r.caption, _digest(r.image)) if isinstance(r, Pair) else r for r in rows]))
+    known = [replace(row, image=_digest(row.image)) if isinstance(row, Pair) else row for row in rows]
+    said = repr((__version__, side, known))
     made_from = hashlib.sha256(said.encode()).hexdigest()
     report = shard_report(path)
     if report and report["made_from"] == made_from:
@@ -71,21 +78,39 @@ def prepare_shard(rows: list[Pair | Dropped], path: Path, side: int) -> dict[str
     return report
 
 
-def _digest(image: Path | bytes) -> str:
+def _digest(image: Place | bytes) -> str:
     """What a picture is known by; a file that is absent now may be there on resume."""
     if isinstance(image, bytes):
         return hashlib.sha256(image).hexdigest()
-    return sha256(image) if image.is_file() else "absent"
+    try:
+        if not is_url(image):
+            return sha256(image)
+        with reached(image, but=(OSError,)):
+            # What a store says of a file (size, tag, time) tells a change as well as its bytes, without a download.
+            return image.fs.ukey(image.path)
+    except (OSError, ValueError):  # no such file, or a name that no file can have
+        return "absent"
+
+
+def _fetched(image: Place | bytes) -> Path | bytes:
+    """A picture behind a URL as its bytes. A store that does not answer fails the work: the picture is not missing."""
+    if not is_url(image):
+        return image
+    try:
+        with reached(image, but=(FileNotFoundError, IsADirectoryError)):
+            return image.read_bytes()
+    except (FileNotFoundError, IsADirectoryError):
+        raise ImageError("image missing") from None
 
 
 def preview(
     source: str, side: int = 256, seed: int = 0, columns: Columns | None = None, rows: int = 5
 ) -> list[dict[str, Any] | Dropped]:
     """What would become of the first rows of SOURCE; each prepared one with its `split`. Nothing is written."""
-    first = list(islice(_unique(open_source(source, seed, columns)), rows))
-    made = [prepare_row(row, side) for row in first]
+    found = list(islice(_unique(open_source(source, seed, columns)), rows))
+    made = [prepare_row(row, side) for row in found]
     return [
-        one if isinstance(one, Dropped) else one | {"split": row.split} for row, one in zip(first, made, strict=True)
+        one if isinstance(one, Dropped) else one | {"split": row.split} for row, one in zip(found, made, strict=True)
     ]
 
 
@@ -105,8 +130,7 @@ def prepare(
     """
     if side < 1 or (limit is not None and limit < 1):
         raise UserError("--side and --limit must be at least 1.")
-    rows = open_source(source, seed, columns)
-    rows = _first(_unique(rows), limit)
+    rows = first(_unique(open_source(source, seed, columns, limit)), limit)
     claim(out, "dataset.json")
     reports: dict[str, list[dict[str, Any]]] = {}
     workers = workers or os.cpu_count() or 1
@@ -134,6 +158,8 @@ def _chunks(rows: Iterator[Pair | Dropped]) -> Iterator[tuple[str, int, list[Pai
     waiting: dict[str, list[Pair | Dropped]] = {}
     numbers: Counter[str] = Counter()
     for row in rows:
+        if not _SPLIT_NAME.fullmatch(row.split):  # it becomes the name of a file
+            raise UserError(f"row {row.id} is of split {row.split!r}, which is no name; see --split-column.")
         held = waiting.setdefault(row.split, [])
         held.append(row)
         if len(held) == SHARD_PAIRS:
@@ -150,14 +176,6 @@ def _unique(rows: Iterator[Pair | Dropped]) -> Iterator[Pair | Dropped]:
             row = Dropped(row.id, row.split, "duplicate id")
         seen.add((row.split, row.id))
         yield row
-
-
-def _first(rows: Iterator[Pair | Dropped], limit: int | None) -> Iterator[Pair | Dropped]:
-    taken: Counter[str] = Counter()
-    for row in rows:
-        taken[row.split] += 1
-        if limit is None or taken[row.split] <= limit:
-            yield row
 
 
 def _finish(out: Path, source: str, side: int, seed: int, reports: dict[str, Any]) -> dict[str, Any]:

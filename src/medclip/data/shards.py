@@ -24,6 +24,7 @@ SCHEMA = pa.schema(
         ("caption_original", pa.string()),
         ("article", pa.string()),
         ("licence", pa.string()),
+        ("attribution", pa.string()),
         ("concepts", pa.list_(pa.string())),
         ("keywords", pa.list_(pa.string())),
         ("semantic_types", pa.list_(pa.string())),

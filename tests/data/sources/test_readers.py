@@ -141,6 +141,17 @@ def test_a_row_without_image_or_caption_is_dropped_by_number(pictures):
         ("x.jsonl", b"[1]\n", r"line 1 is no JSON object"),
         ("x.parquet", b"PAR1 and no more", "is no whole Parquet file"),
         ("x.tar", b"no archive at all", "is damaged after its beginning"),
+        ("x.csv", b"", "holds no rows"),
+        ("x.csv", b"image,caption\n", "holds no rows"),
+        ("x.jsonl", b"", "holds no rows"),
+        ("x.csv", "image,caption\n1.jpg,Échographie\n".encode("latin-1"), "is not UTF-8"),
+        ("x.tsv", "image\tcaption\n1.jpg\tCT\n".encode("utf-16"), "is not UTF-8"),
+        ("x.csv", b"image;caption\n1.jpg;CT\n", "which column is the image.*image;caption"),
+        ("x.json", b'[{"image": "1.jpg"', "is no JSON list"),
+        ("x.json", b"[1, 2]", "a list of something else"),
+        ("x.arrow", b"ARROW1\0\0 and no more", "is no whole Arrow file"),
+        ("x.arrow", b"", "is no whole Arrow file"),
+        ("x.tar", b"", "is damaged after its beginning"),
     ],
 )
 def test_a_damaged_source_is_a_mistake_in_words(tmp_path, name, content, said):

@@ -1,6 +1,8 @@
 """Every row of a ROCO folder is a pair or a named refusal, and nothing outside images/ is read."""
 
+import csv
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -44,6 +46,7 @@ def test_captions_are_handed_over_as_written(roco):
 def test_the_article_comes_from_the_links_or_the_licences(roco, copy):
     by_both = pairs_of(roco.folder)["train", "ROCO_00007"]
     assert (by_both.article, by_both.licence) == ("PMC1003", "CC BY")
+    assert by_both.attribution == "PMC1003, fig-7.jpg"
     for name in ("dlinks.txt", "licences.txt"):
         folder = copy(roco.folder)
         (folder / "train" / "radiology" / name).unlink()
@@ -78,6 +81,60 @@ def test_no_name_leaves_the_images_folder(one_row, name, where):
     (pair,) = read_roco(folder)
     assert pair.image.parent == folder / "train" / "radiology" / "images"
     assert pair.image.name != ".."
+
+
+def as_tables(folder, where):
+    """Turns captions.txt into ROCO's other form, with the names that the pictures have."""
+    for split, short in (("train", "train"), ("validation", "val")):
+        place = folder / split / "radiology"
+        rows = [("id", "name", "caption")]
+        for line in (place / "captions.txt").read_text(encoding="utf-8").splitlines():
+            id, _, caption = line.partition("\t")
+            names = (f"{id}.jpg", *(path.name for path in (place / "images").glob("PMC*") if id == "ROCO_90006"))
+            rows.append((id, names[-1], caption))
+        (place / "captions.txt").unlink()
+        with (folder / split / where.format(short)).open("w", encoding="utf-8", newline="") as handle:
+            csv.writer(handle).writerows(rows)
+
+
+@pytest.mark.parametrize("where", ["radiology/{}data.csv", "radiology{}data.csv"])
+def test_the_other_layout_holds_the_same(roco, copy, where):
+    folder = copy(roco.folder)
+    as_tables(folder, where)
+    mine, theirs = ([_without_image(row) for row in read_roco(one)] for one in (folder, roco.folder))
+    assert mine == [replace(row, detail=row.detail.replace("captions.txt", where.format("train").split("/")[-1]))
+                    if isinstance(row, Dropped) else row for row in theirs]  # fmt: skip
+    images = [[pair.image.relative_to(one) for pair in pairs_of(one).values()] for one in (folder, roco.folder)]
+    assert images[0] == images[1]
+
+
+def _without_image(row):
+    return row if isinstance(row, Dropped) else replace(row, image=b"")
+
+
+def test_a_picture_named_for_its_article_says_the_article(tmp_path):
+    place = tmp_path / "test" / "radiology"
+    (place / "images").mkdir(parents=True)
+    (place / "images" / "PMC12_fig_1.jpg").write_bytes(encoded(drawn(1)))
+    (place / "testdata.csv").write_text("id,name,caption\nROCO_1,PMC12_fig_1.jpg,NA\nROCO_2,x.jpg,null\n")
+    one, two = read_roco(tmp_path)
+    assert (one.caption, one.article, one.attribution) == ("NA", "PMC12", "PMC12, fig_1.jpg")
+    assert one.image == place / "images" / "PMC12_fig_1.jpg"
+    assert (two.caption, two.article, two.attribution) == ("null", "ROCO_2", "")
+
+
+def test_a_table_without_its_columns_is_named(tmp_path):
+    (tmp_path / "train" / "radiology").mkdir(parents=True)
+    (tmp_path / "train" / "radiology" / "traindata.csv").write_text("name,words\na,b\n")
+    with pytest.raises(UserError, match=r"traindata\.csv has no columns id and caption.*name, words"):
+        list(read_roco(tmp_path))
+
+
+def test_limit_reads_no_more_than_the_first_rows_of_each_split(roco):
+    read = list(read_roco(roco.folder, limit=2))
+    assert [(row.split, row.id) for row in read] == [
+        (split, f"ROCO_0000{n}") for split in ("train", "validation") for n in range(2)
+    ]
 
 
 def test_another_folder_is_refused_by_a_sentence(tmp_path):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from medclip.data.places import Place
 from medclip.errors import UserError
 
 _USUAL = {
@@ -15,13 +15,14 @@ _USUAL = {
     "group": ("article", "pmcid", "pmc_id", "patient", "patient_id", "subject_id", "study_id", "group"),
     "split": ("split",),
     "licence": ("licence", "license"),
-    "concepts": ("concepts", "cuis"),
+    "attribution": ("attribution",),
+    "concepts": ("concepts", "cuis", "cui"),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Which columns of a table hold what; what is None is looked for by its usual names."""
+    """Which columns of a table hold what, and where its pictures are; what is None is looked for by its usual names."""
 
     image_column: str | None = None
     """A table's column of pictures: paths, from the table's folder on, or (Parquet) their bytes."""
@@ -35,20 +36,30 @@ class Columns:
     """A table's column of splits; without one, a tenth of the groups are validation, by a hash of their names."""
     licence_column: str | None = None
     """A table's column of licences."""
+    image_root: str | None = None
+    """The folder that a table's paths count from and must not leave; without one, the table's own."""
 
 
-def found_columns(path: Path, there: Sequence[str], columns: Columns) -> dict[str, str]:
+def found_columns(path: Place, there: Sequence[str], columns: Columns) -> dict[str, str]:
     """The table's name of each column it has. UserError where the image or the caption cannot be found."""
+    for what in _USUAL:
+        asked = getattr(columns, f"{what}_column", None)
+        if asked is not None and asked not in there:
+            raise UserError(f"{path} has no column {asked!r}; it has: {', '.join(there)}.")
+    names = known_columns(there, columns)
+    for what in ("image", "caption"):
+        if what not in names:
+            raise UserError(f"{path}: which column is the {what}? Say so with --{what}-column: {', '.join(there)}.")
+    return names
+
+
+def known_columns(there: Sequence[str], columns: Columns) -> dict[str, str]:
+    """The name of each column among `there`: the one asked for, or the first usual one."""
     lower = {name.lower(): name for name in reversed(there)}
     names = {}
     for what, usual in _USUAL.items():
         asked = getattr(columns, f"{what}_column", None)
-        if asked is not None and asked not in there:
-            raise UserError(f"{path} has no column {asked!r}; it has: {', '.join(there)}.")
         name = asked or next((lower[word] for word in usual if word in lower), None)
-        if name is not None:
+        if name in there:
             names[what] = name
-    for what in ("image", "caption"):
-        if what not in names:
-            raise UserError(f"{path}: which column is the {what}? Say so with --{what}-column: {', '.join(there)}.")
     return names

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from medclip.data.pairs import Dropped, Pair
-from medclip.data.splits import split_of
+from medclip.data.places import Place
+from medclip.data.splits import SPLITS, spelt, split_of
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp")
-_SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
 
 
-def has_captions_beside(folder: Path) -> bool:
+def has_captions_beside(folder: Place) -> bool:
     """Whether the first picture under `folder` that can be found has a text file beside it."""
     return any(picture.with_suffix(".txt").is_file() for picture in pictures(folder))
 
 
-def pictures(folder: Path) -> Iterator[Path]:
+def pictures(folder: Place) -> Iterator[Place]:
     """Every picture file under `folder`, in the order of their paths."""
     yield from (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
-def read_folder(folder: Path) -> Iterator[Pair | Dropped]:
+def read_folder(folder: Place) -> Iterator[Pair | Dropped]:
     """Every picture under `folder`; its id is its path without suffix.
 
     A first folder named train, validation or test is the split. Elsewhere pictures of one folder (a patient, a study)
@@ -31,7 +30,8 @@ def read_folder(folder: Path) -> Iterator[Pair | Dropped]:
     for picture in pictures(folder):
         place = picture.relative_to(folder)
         id = place.with_suffix("").as_posix()
-        named = _SPLITS.get(place.parts[0].lower()) if len(place.parts) > 1 else None
+        named = spelt(place.parts[0]) if len(place.parts) > 1 else ""
+        named = named if named in SPLITS else ""
         inner = place.parts[1:] if named else place.parts
         group = "/".join(inner[:-1]) or id
         split = named or split_of(group)

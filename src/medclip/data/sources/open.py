@@ -1,48 +1,86 @@
-"""What SOURCE means: which reader a folder, a file or a name is for."""
+"""What SOURCE means: which reader a folder, a file, a URL or a name is for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from itertools import chain
 
 from medclip.data.pairs import Dropped, Pair
 from medclip.data.phantoms import phantoms
-from medclip.data.sources import tables
+from medclip.data.places import Place, is_url, place, reached
+from medclip.data.sources import formats
 from medclip.data.sources.columns import Columns
 from medclip.data.sources.folders import has_captions_beside, read_folder
+from medclip.data.sources.huggingface import named_tables, saved_tables
 from medclip.data.sources.roco import is_roco, read_roco
-from medclip.data.sources.tables import read_table
+from medclip.data.sources.rocov2 import is_rocov2, read_rocov2
+from medclip.data.sources.tables import read_tables
 from medclip.data.sources.tars import read_tars
+from medclip.data.splits import spelt
 from medclip.errors import UserError
 
 _KINDS = (
-    "a ROCO folder (train/radiology/captions.txt), a folder of pictures with captions beside them (x.jpg, x.txt), a "
-    f"table ({', '.join(tables.SUFFIXES)}), WebDataset archives (.tar), or phantoms[:COUNT]"
+    "a ROCO folder (train/radiology/captions.txt or traindata.csv), a ROCOv2 folder (train_captions.csv), a Hugging "
+    "Face data set (hf://OWNER/NAME, a folder of it or what save_to_disk wrote), a folder of pictures with captions "
+    f"beside them (x.jpg, x.txt), a table ({', '.join(formats.SUFFIXES)}), WebDataset archives (.tar), any of these "
+    "behind a URL (s3://…), or phantoms[:COUNT]"
 )
 
 
-def open_source(source: str, seed: int = 0, columns: Columns | None = None) -> Iterator[Pair | Dropped]:
-    """The rows of SOURCE. Raises UserError where it is nothing that can be read."""
+def open_source(
+    source: str, seed: int = 0, columns: Columns | None = None, limit: int | None = None
+) -> Iterator[Pair | Dropped]:
+    """The rows of SOURCE; where it says its splits, no more than the first `limit` of each are read.
+
+    The first row is read at once. Raises UserError where there is none, or nothing that can be read.
+    """
     name, _, pairs = source.partition(":")
     if name == "phantoms":
         if pairs and not (pairs.isdecimal() and int(pairs)):
             raise UserError(f"{source}: write phantoms:COUNT, for example phantoms:4000.")
         return phantoms(int(pairs or 4000), seed)
-    path, columns = Path(source), columns or Columns()
-    if path.is_file() and path.suffix.lower() in tables.SUFFIXES:
-        return read_table(path, columns)
-    if path.is_file() and path.suffix.lower() == ".tar":
-        return read_tars([path])
-    if path.is_dir():
-        return _open_folder(path)
-    raise UserError(f"{source} cannot be read: it is neither {_KINDS}.")
+    path = place(source)
+    rows = _read(path, columns or Columns(), limit)
+    rows = _reached(path, rows) if is_url(path) else rows
+    first = next(rows, None)
+    if first is None:
+        raise UserError(f"{source} holds no rows.")
+    return chain([first], rows)
 
 
-def _open_folder(folder: Path) -> Iterator[Pair | Dropped]:
+def _read(path: Place, columns: Columns, limit: int | None) -> Iterator[Pair | Dropped]:
+    suffix = path.suffix.lower()
+    if suffix in formats.SUFFIXES and path.is_file():
+        yield from read_tables([path], columns, limit=limit)
+    elif suffix == ".tar" and path.is_file():
+        yield from read_tars([path])
+    elif path.is_dir():
+        yield from _read_folder(path, columns, limit)
+    else:
+        raise UserError(f"{path} cannot be read: it is neither {_KINDS}.")
+
+
+def _read_folder(folder: Place, columns: Columns, limit: int | None) -> Iterator[Pair | Dropped]:
     if is_roco(folder):
-        return read_roco(folder)
-    if archives := sorted(folder.glob("*.tar")):
+        return read_roco(folder, limit)
+    if is_rocov2(folder):
+        return read_rocov2(folder, limit)
+    if splits := saved_tables(folder):
+        return _read_splits(splits, columns, limit)
+    if archives := sorted(folder.glob("*.tar"), key=str):
         return read_tars(archives)
     if has_captions_beside(folder):
         return read_folder(folder)
+    if splits := named_tables(folder):
+        return _read_splits(splits, columns, limit)
     raise UserError(f"{folder} cannot be read: it is neither {_KINDS}.")
+
+
+def _read_splits(splits: dict[str, list[Place]], columns: Columns, limit: int | None) -> Iterator[Pair | Dropped]:
+    tables = (read_tables(paths, columns, spelt(split), limit) for split, paths in splits.items())
+    return chain.from_iterable(tables)
+
+
+def _reached(path: Place, rows: Iterator[Pair | Dropped]) -> Iterator[Pair | Dropped]:
+    with reached(path):
+        yield from rows

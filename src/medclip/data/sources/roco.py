@@ -1,63 +1,85 @@
-"""Reads the public ROCO layout: SPLIT/radiology/{captions,dlinks,cuis}.txt, licences.txt, images/."""
+"""Reads the public ROCO layouts: SPLIT/radiology/ with images/, tables beside, and captions.txt or traindata.csv."""
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterator
-from itertools import chain
-from pathlib import Path
+from itertools import chain, islice
+from pathlib import PurePosixPath
 
 from medclip.data.pairs import Dropped, Pair
+from medclip.data.places import Place
+from medclip.data.sources.beside import columns_by_first, lines, names_in, table_by
+from medclip.data.sources.formats import rows_of
 from medclip.errors import UserError
 
 SPLITS = ("train", "validation", "test")
-_ARTICLE = re.compile(r"PMC\d+")
+ARTICLE = re.compile(r"PMC\d+")
+_SHORT = {"train": "train", "validation": "val", "test": "test"}
 
 
-def is_roco(folder: Path) -> bool:
+def is_roco(folder: Place) -> bool:
     """Whether any split of `folder` has its captions where ROCO keeps them."""
-    return any((folder / split / "radiology" / "captions.txt").is_file() for split in SPLITS)
+    return any(_listing(folder, split) for split in SPLITS)
 
 
-def read_roco(folder: Path) -> Iterator[Pair | Dropped]:
-    """Every listed row of every split present, in file order.
+def read_roco(folder: Place, limit: int | None = None) -> Iterator[Pair | Dropped]:
+    """Every listed row of every split present, or the first `limit` of each, in file order.
 
     An absent image is not looked into here: preparation counts it. Raises UserError for another layout.
     """
-    if not is_roco(folder):
+    found = [(listing, split) for split in SPLITS if (listing := _listing(folder, split))]
+    if not found:
         wanted = ", ".join(f"{split}/radiology/captions.txt" for split in SPLITS)
-        raise UserError(f"{folder} is no ROCO folder: looked for one of {wanted} and found none.")
-    places = [(folder / split / "radiology", split) for split in SPLITS]
-    found = [_read_split(place, split) for place, split in places if (place / "captions.txt").is_file()]
-    return chain.from_iterable(found)
+        raise UserError(f"{folder} is no ROCO folder: looked for one of {wanted} (or traindata.csv) and found none.")
+    splits = (_read_split(folder / split / "radiology", listing, split) for listing, split in found)
+    return chain.from_iterable(islice(rows, limit) for rows in splits)
 
 
-def _read_split(folder: Path, split: str) -> Iterator[Pair | Dropped]:
-    links = _columns(folder / "dlinks.txt")
-    concepts = _columns(folder / "cuis.txt")
-    keywords = _columns(folder / "keywords.txt")
-    types = _columns(folder / "semtypes.txt")
-    licences = _table(folder / "licences.txt", "ROCO_ID")
-    labels = _table(folder / "labels.csv", "id")
-    for number, line in enumerate(_lines(folder / "captions.txt"), start=1):
-        id, tab, caption = line.partition("\t")
-        if not tab or not id.strip():
-            yield Dropped(id.strip(), split, "row without id and caption", f"captions.txt line {number}")
+def _listing(folder: Place, split: str) -> Place | None:
+    """Where a split's captions are; captions.txt first, for it lists also what could not be downloaded."""
+    table = f"{_SHORT[split]}data.csv"
+    names = ("radiology/captions.txt", f"radiology/{table}", f"radiology{table}")
+    return next((path for name in names if (path := folder / split / name).is_file()), None)
+
+
+def _listed(path: Place) -> Iterator[tuple[str, str, str]]:
+    """Id, name of the picture and caption of each row; "" for what it does not say."""
+    if path.suffix == ".txt":
+        for line in lines(path):
+            id, _, caption = line.partition("\t")
+            yield id.strip(), "", caption
+        return
+    for row in rows_of(path):
+        if "id" not in row or "caption" not in row:
+            raise UserError(f"{path} has no columns id and caption; its first line reads {', '.join(row)}.")
+        yield (row["id"] or "").strip(), PurePosixPath((row.get("name") or "").strip()).name, row["caption"] or ""
+
+
+def _read_split(folder: Place, listing: Place, split: str) -> Iterator[Pair | Dropped]:
+    links = columns_by_first(folder / "dlinks.txt")
+    concepts = columns_by_first(folder / "cuis.txt")
+    keywords = columns_by_first(folder / "keywords.txt")
+    types = columns_by_first(folder / "semtypes.txt")
+    licences = table_by(folder / "licences.txt", "roco_id")
+    labels = table_by(folder / "labels.csv", "id")
+    pictures = names_in(folder / "images")
+    for number, (id, name, caption) in enumerate(_listed(listing), start=1):
+        if not id or not caption:
+            yield Dropped(id, split, "row without id and caption", f"{listing.name} row {number}")
             continue
-        id = id.strip()
-        link, licence = links.get(id, []), licences.get(id, {})
-        article = _ARTICLE.search(" ".join((*link, licence.get("PMC_ID", ""))))
-        pmc_name = licence.get("PMC_ID", "")
-        if not pmc_name and article and len(link) > 1:
-            pmc_name = f"{article.group()}_{link[-1]}"
+        licence = licences.get(id, {})
+        article, figure = _published(links.get(id, []), licence.get("pmc_id", ""), name)
+        # The fetch scripts name a picture by its ROCO id or by article and file; the first is the default.
+        names = (name, licence.get("pmc_id", ""), f"{article}_{figure}")
         yield Pair(
             id=id,
-            image=_image_file(folder / "images", f"{id}.jpg", pmc_name),
+            image=folder / "images" / next((n for n in names if n in pictures), PurePosixPath(f"{id}.jpg").name),
             caption=caption,
             split=split,
-            article=article.group() if article else id,
-            licence=licence.get("CC", ""),
+            article=article or id,
+            licence=licence.get("cc", ""),
+            attribution=", ".join(filter(None, (article, figure))),
             concepts=tuple(concepts.get(id, ())),
             keywords=tuple(keywords.get(id, ())),
             semantic_types=tuple(types.get(id, ())[1::2]),  # the row alternates code and name
@@ -66,34 +88,11 @@ def _read_split(folder: Path, split: str) -> Iterator[Pair | Dropped]:
         )
 
 
-def _image_file(images: Path, by_id: str, by_article: str) -> Path:
-    """The fetch scripts name a picture by its ROCO id or by article and file; the first is the default."""
-    if by_article and Path(by_article).name == by_article and (images / by_article).is_file():
-        return images / by_article
-    return images / Path(by_id).name
-
-
-def _lines(path: Path) -> Iterator[str]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="\n") as handle:
-            yield from (line.rstrip("\r\n") for line in handle if line.strip())
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 ({error}). Convert it first.") from None
-
-
-def _columns(path: Path) -> dict[str, list[str]]:
-    """Tab-separated rows by their first column; an absent file is an empty table."""
-    if not path.is_file():
-        return {}
-    rows = (line.split("\t") for line in _lines(path))
-    return {row[0].strip(): [cell.strip() for cell in row[1:] if cell.strip()] for row in rows}
-
-
-def _table(path: Path, key: str) -> dict[str, dict[str, str]]:
-    """A CSV file by its `key` column; an absent file is an empty table."""
-    if not path.is_file():
-        return {}
-    reader = csv.DictReader(_lines(path))
-    if key not in (reader.fieldnames or ()):
-        raise UserError(f"{path} has no column {key!r}; its first line reads {reader.fieldnames}.")
-    return {row[key].strip(): {k: (v or "").strip() for k, v in row.items() if k} for row in reader}
+def _published(link: list[str], *names: str) -> tuple[str, str]:
+    """The article and its figure's file, from names such as PMC1_fig.jpg, or from the link to the article's files."""
+    for name in names:
+        article, _, figure = name.partition("_")
+        if ARTICLE.fullmatch(article):
+            return article, figure
+    found = ARTICLE.search(" ".join((*link, *names)))
+    return (found.group(), link[-1] if len(link) > 1 else "") if found else ("", "")

@@ -1,78 +1,113 @@
-"""Reads pairs from a table: CSV, TSV, JSON lines or Parquet, with the columns named or found by their usual names."""
+"""Reads pairs from tables, with the columns named or found by their usual names."""
 
 from __future__ import annotations
 
 import ast
-import csv
-import json
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from itertools import chain, count
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from medclip.data.pairs import Dropped, Pair
-from medclip.data.sources.columns import Columns, found_columns
-from medclip.data.splits import split_of
-from medclip.errors import UserError
+from medclip.data.places import Place, inside, place, there_is
+from medclip.data.sources.columns import Columns, found_columns, known_columns
+from medclip.data.sources.formats import rows_of
+from medclip.data.splits import HASHED, first, spelt, split_of
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
-ROWS_AT_A_TIME = 256
+OUTSIDE = "image outside the table's folder (see --image-root)"
 
 
-def read_table(path: Path, columns: Columns) -> Iterator[Pair | Dropped]:
-    """Every row of a table, in file order; a row with several captions yields one pair for each.
+def read_tables(
+    paths: Sequence[Place], columns: Columns, split: str = "", limit: int | None = None
+) -> Iterator[Pair | Dropped]:
+    """Every row of the tables, in order; a row with several captions yields one pair for each.
 
-    Texts such as "NA", "None" and "null" stay texts. Raises UserError for a file that cannot be read as its suffix
-    says, naming the row, and for a column that is not there.
+    A row that names no split is of `split`, or of one by a hash where that is "". Without a column of ids, the row's
+    number, counted through all tables, is its id; rows in succession with one id and one picture are captions of that
+    picture. No path in a table leads out of its folder, or out of `columns.image_root`. Reading stops when every split
+    has `limit` rows; not where a column says the splits, for it may say any. Raises UserError for a file that is not
+    whole and for a column that is not there.
     """
-    rows = _READERS[path.suffix.lower()](path)
-    for number, row in enumerate(rows, start=1):
-        if number == 1:
-            names = found_columns(path, list(row), columns)
-        yield from _pairs(row, names, number, path)
+    numbers = count(1)
+    rows = chain.from_iterable(_read(path, columns, split, numbers) for path in paths)
+    if limit and not any("split" in known_columns(list(next(rows_of(path), {})), columns) for path in paths):
+        return first(rows, limit, (split,) if split else HASHED)
+    return rows
 
 
-def _pairs(row: Mapping[str, Any], names: Mapping[str, str], number: int, path: Path) -> Iterator[Pair | Dropped]:
-    held = {what: row.get(name) for what, name in names.items()}
-    id = str(held.get("id") or number)
-    group = str(held.get("group") or "")
-    image = _image(held["image"], path.parent)
-    split = str(held.get("split") or split_of(group or str(held["image"] if isinstance(image, Path) else id)))
-    captions = held["caption"] if isinstance(held["caption"], list) else [held["caption"]]
-    if image is None or not any(captions):
-        yield Dropped(id, split, "row without image or caption", f"{path.name} row {number}")
-        return
-    for place, caption in enumerate(captions):
-        yield Pair(
-            id=id if len(captions) == 1 else f"{id}-{place}",
-            image=image,
-            caption=_unwrapped(str(caption)) if names["image"] == "image_path" else str(caption),
-            split=split,
-            article=group or id,
-            licence=str(held.get("licence") or ""),
-            concepts=_several(held.get("concepts")),
-            source=path.stem,
-        )
+def _read(path: Place, columns: Columns, split: str, numbers: Iterator[int]) -> Iterator[Pair | Dropped]:
+    root = place(columns.image_root) if columns.image_root else path.parent
+    start, before, again = None, None, 0
+    for nth, (cells, number) in enumerate(zip(_cells(path, columns), numbers, strict=False), start=1):
+        held = {what: _text(cells.get(what)) for what in ("id", "group", "split", "licence", "attribution")}
+        id, image = held["id"] or str(number), _image(cells.get("image"))
+        again = again + 1 if (id, image) == before else 0
+        before = (id, image)
+        named = image if isinstance(image, str) else ""
+        here = spelt(held["split"]) or split or split_of(held["group"] or named or id)
+        if named:
+            start = start or _start(named, root, path.parent)
+            image = inside(root, named, start)
+        captions = [caption for caption in map(_text, _listed(cells.get("caption"))) if caption]
+        if not image or not captions:
+            why = OUTSIDE if image is None else "row without image or caption"
+            yield Dropped(id, here, why, f"{path.name} row {nth}")
+            continue
+        for one, caption in enumerate(captions):
+            yield Pair(
+                id="-".join((id, *[str(again)] * (again > 0), *[str(one)] * (len(captions) > 1))),
+                image=image,
+                caption=caption,
+                split=here,
+                article=held["group"] or id,
+                licence=held["licence"],
+                attribution=held["attribution"],
+                concepts=_several(cells.get("concepts")),
+                source=path.stem,
+            )
 
 
-def _image(value: Any, folder: Path) -> Path | bytes | None:
-    """A path, bytes, or the {"bytes", "path"} in which Hugging Face keeps either."""
+def _cells(path: Place, columns: Columns) -> Iterator[dict[str, Any]]:
+    """What a row holds under the names of `Columns`."""
+    keys, names = None, {}
+    for row in rows_of(path):
+        if row.keys() != keys:
+            # Lines of JSON may leave out what they do not know; the first says what the columns are.
+            names = found_columns(path, list(row), columns) if keys is None else known_columns(list(row), columns)
+            keys = row.keys()
+        cells = {what: row[name] for what, name in names.items()}
+        if names.get("image") == "image_path":
+            cells["caption"] = [_unwrapped(_text(caption)) for caption in _listed(cells.get("caption"))]
+        yield cells
+
+
+def _start(name: str, root: Place, folder: Place) -> Place | None:
+    """Where the paths of a table count from, if that can be seen by this one; asked until it can be."""
+    starts = (root, root / "images", folder)
+    seen = (start for start in starts if (there := inside(root, name, start)) is not None and there_is(there))
+    return next(seen, None)
+
+
+def _image(value: Any) -> str | bytes:
+    """A name or bytes, out of the {"bytes", "path"} in which Hugging Face keeps either; "" for neither."""
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
+    return value if isinstance(value, bytes) and value else _text(value)
+
+
+def _text(value: Any) -> str:
     if isinstance(value, bytes):
-        return value or None
-    if not value:
-        return None
-    path = folder / str(value)
-    return path if path.is_file() or not (folder / "images" / str(value)).is_file() else folder / "images" / str(value)
+        return value.decode(errors="replace")
+    return "" if value is None or value != value else str(value)  # NaN is not itself
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _several(value: Any) -> tuple[str, ...]:
-    if isinstance(value, str):
-        return tuple(value.replace(";", " ").replace(",", " ").split())
-    return tuple(map(str, value or ()))
+    if isinstance(value, list):
+        return tuple(map(str, value))
+    return tuple(_text(value).replace(";", " ").replace(",", " ").split())
 
 
 def _unwrapped(caption: str) -> str:
@@ -83,50 +118,3 @@ def _unwrapped(caption: str) -> str:
         return ast.literal_eval(caption).decode()
     except (ValueError, SyntaxError):
         return caption
-
-
-def _separated(path: Path) -> Iterator[dict[str, Any]]:
-    csv.field_size_limit(2**24)  # a radiology report can exceed the 128 kB that Python allows
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as handle:
-            reader = csv.DictReader(handle, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-            for row in reader:
-                if None in row:
-                    raise UserError(f"{path} line {reader.line_num} has more cells than the header. Quote its commas.")
-                yield row
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 ({error}). Convert it first.") from None
-    except csv.Error as error:
-        raise UserError(f"{path} line {reader.line_num} is no CSV ({error}).") from None
-
-
-def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open("rb") as handle:
-        for number, line in enumerate(handle, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise UserError(f"{path} line {number} is no JSON ({error}).") from None
-            if not isinstance(row, dict):
-                raise UserError(f"{path} line {number} is no JSON object.")
-            yield row
-
-
-def _parquet(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(ROWS_AT_A_TIME):
-                yield from batch.to_pylist()
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{path} is no whole Parquet file ({error}).") from None
-
-
-_READERS = {
-    ".csv": _separated,
-    ".tsv": _separated,
-    ".jsonl": _json_lines,
-    ".json": _json_lines,
-    ".parquet": _parquet,
-}

@@ -6,33 +6,38 @@ import json
 import tarfile
 from collections.abc import Iterator, Mapping
 from itertools import groupby
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from medclip.data.pairs import Dropped, Pair
+from medclip.data.places import Place
 from medclip.data.sources.folders import SUFFIXES
-from medclip.data.splits import split_of
+from medclip.data.splits import spelt, split_in, split_of
 from medclip.errors import UserError
 
 
-def read_tars(paths: list[Path]) -> Iterator[Pair | Dropped]:
+def read_tars(paths: list[Place]) -> Iterator[Pair | Dropped]:
     """Every sample of the archives, in order: a picture with a caption in KEY.txt or in KEY.json.
 
-    KEY.json may hold caption, article, licence and split. Raises UserError for an archive that is damaged, naming the
+    KEY.json may hold caption, article, licence and split; where it names no split, the archive's name may, and where
+    neither does, a hash decides. Raises UserError for an archive that is damaged, naming the
     sample before the damage.
     """
+    named = {path: split_in(path.name) for path in paths}
+    if set(named.values()) == {"train"}:  # how a collection without splits calls its archives
+        named = {}
     for path in paths:
         for key, files in _samples(path):
-            yield _pair(key, files, path)
+            yield _pair(key, files, path, named.get(path, ""))
 
 
-def _pair(key: str, files: Mapping[str, bytes], path: Path) -> Pair | Dropped:
+def _pair(key: str, files: Mapping[str, bytes], path: Place, split: str) -> Pair | Dropped:
     try:
         said = json.loads(files.get(".json") or b"{}")
         text = files[".txt"].decode() if ".txt" in files else said.get("caption")
     except (ValueError, AttributeError):
-        return Dropped(key, split_of(key), "caption unreadable", path.name)
+        return Dropped(key, split or split_of(key), "caption unreadable", path.name)
     group = str(said.get("article") or key)
-    split = str(said.get("split") or split_of(group))
+    split = spelt(str(said.get("split") or "")) or split or split_of(group)
     image = next((data for suffix, data in files.items() if suffix in SUFFIXES), None)
     if image is None or not text:
         return Dropped(key, split, "row without image or caption", path.name)
@@ -40,10 +45,10 @@ def _pair(key: str, files: Mapping[str, bytes], path: Path) -> Pair | Dropped:
     return Pair(id=key, image=image, caption=str(text), split=split, article=group, licence=licence, source=path.stem)
 
 
-def _samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+def _samples(path: Place) -> Iterator[tuple[str, dict[str, bytes]]]:
     last = "its beginning"
     try:
-        with tarfile.open(path, "r|*") as archive:
+        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r|*") as archive:
             files = ((member, archive.extractfile(member)) for member in archive if member.isfile())
             for key, group in groupby(files, key=lambda file: _key(file[0].name)):
                 yield key, {_suffix(member.name): handle.read() for member, handle in group}

@@ -1,0 +1,49 @@
+"""What lies beside the captions of ROCO and ROCOv2: tables by id, folders of pictures."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+
+from medclip.data.places import Place
+from medclip.errors import UserError
+
+
+def names_in(folder: Place) -> frozenset[str]:
+    """The names in a folder, none where it is absent: one listing instead of a question for every picture."""
+    return frozenset(path.name for path in folder.iterdir()) if folder.is_dir() else frozenset()
+
+
+def lines(path: Place) -> Iterator[str]:
+    """The lines of a text file that hold anything. UserError where it is not UTF-8."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="\n") as handle:
+            yield from (line.rstrip("\r\n") for line in handle if line.strip())
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 ({error}). Convert it first.") from None
+
+
+def columns_by_first(path: Place) -> dict[str, list[str]]:
+    """Tab-separated rows by their first column; an absent file is an empty table."""
+    if not path.is_file():
+        return {}
+    rows = (line.split("\t") for line in lines(path))
+    return {row[0].strip(): [cell.strip() for cell in row[1:] if cell.strip()] for row in rows}
+
+
+def table_by(path: Place, key: str) -> dict[str, dict[str, str]]:
+    """A CSV file by its column `key`, its other columns by their names in lower case; an absent file is empty.
+
+    Raises UserError where the column is not there.
+    """
+    if not path.is_file():
+        return {}
+    reader = csv.DictReader(lines(path), skipinitialspace=True)
+    try:
+        names = {name: name.strip().lower() for name in reader.fieldnames or ()}
+        if key not in names.values():
+            raise UserError(f"{path} has no column {key!r}; its first line reads {reader.fieldnames}.")
+        rows = ({names[k]: (v or "").strip() for k, v in row.items() if k in names} for row in reader)
+        return {row[key]: row for row in rows}
+    except csv.Error as error:
+        raise UserError(f"{path} line {reader.line_num} is no CSV ({error}).") from None

@@ -1,0 +1,77 @@
+"""Finds the tables of a Hugging Face data set, split by split, without its library.
+
+What `save_to_disk` wrote, a downloaded repository (`data/train-00000-of-00001.parquet`), or an image folder with
+`metadata.csv` or `metadata.jsonl`; on this machine or, as `hf://OWNER/NAME`, on the Hub.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from medclip.data.places import Place, inside
+from medclip.data.splits import split_in
+from medclip.errors import UserError
+
+_DEPTHS = ("", "*/", "*/*/")
+# Where a data set holds its rows in several forms, only the first of these is read.
+_KINDS = (".parquet", ".arrow", ".jsonl", ".json", ".csv", ".tsv")
+
+
+def saved_tables(folder: Place) -> dict[str, list[Place]]:
+    """The tables of a folder that says itself what it holds, by split ("" where it names none); {} for another."""
+    if splits := _said(folder / "dataset_dict.json").get("splits"):
+        tables = {split: _saved(_below(folder, split)) for split in splits}
+        if empty := [split for split, files in tables.items() if not files]:
+            raise UserError(f"{folder} names the split {empty[0]}, but that folder has no state.json.")
+        return _only_train_is_none(tables)
+    if tables := _saved(folder):
+        return {"": tables}
+    return _by_split(folder, _tables(folder, "metadata.*"))
+
+
+def named_tables(folder: Place) -> dict[str, list[Place]]:
+    """The tables of a folder whose names say their splits, by split; {} where none does."""
+    return _by_split(folder, [path for path in _tables(folder, "*") if split_in(_relative(folder, path))])
+
+
+def _tables(folder: Place, pattern: str) -> list[Place]:
+    return [path for depth in _DEPTHS for path in folder.glob(f"{depth}{pattern}") if path.suffix.lower() in _KINDS]
+
+
+def _saved(folder: Place) -> list[Place]:
+    files = _said(folder / "state.json").get("_data_files") or []
+    return [_below(folder, str(file.get("filename"))) for file in files]
+
+
+def _by_split(folder: Place, tables: list[Place]) -> dict[str, list[Place]]:
+    splits: dict[str, list[Place]] = {}
+    kind = min((path.suffix.lower() for path in tables), key=_KINDS.index, default="")
+    for path in sorted(path for path in tables if path.suffix.lower() == kind):
+        splits.setdefault(split_in(_relative(folder, path)), []).append(path)
+    return _only_train_is_none(splits)
+
+
+def _only_train_is_none(splits: dict[str, list[Place]]) -> dict[str, list[Place]]:
+    """A data set without splits has its rows in one called train, which leaves nothing to validate with."""
+    return {"": splits["train"]} if list(splits) == ["train"] else splits
+
+
+def _relative(folder: Place, path: Place) -> str:
+    return str(path)[len(str(folder)) :]
+
+
+def _below(folder: Place, name: str) -> Place:
+    found = inside(folder, name)
+    if found is None:
+        raise UserError(f"{folder} names {name!r}, which is not below it.")
+    return found
+
+
+def _said(path: Place) -> dict[str, Any]:
+    """What a file of JSON says, {} where it is absent or something else."""
+    try:
+        said = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise UserError(f"{path} is damaged and cannot be read as JSON ({error}). Fetch it again.") from None
+    return said if isinstance(said, dict) else {}

@@ -1,0 +1,165 @@
+"""A table is read as written, row by row, and no further than needed."""
+
+import csv
+import io
+import json
+import tarfile
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medclip.data.pairs import Dropped, Pair
+from medclip.data.sources import tables
+from medclip.data.sources.open import open_source
+from medclip.data.splits import first, spelt, split_in
+from medclip.errors import UserError
+
+FORMATS = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".arrow")
+TEXT = st.one_of(
+    st.sampled_from(["NA", "None", "null", "nan", "N/A", "true", "1e5", "b' x '", '"', "a\nb", " ends with spaces "]),
+    st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1),
+)
+
+
+def write(path, rows):
+    if path.suffix in (".csv", ".tsv"):
+        with path.open("w", encoding="utf-8", newline="") as handle:
+            out = csv.DictWriter(handle, list(rows[0]), delimiter="\t" if path.suffix == ".tsv" else ",")
+            out.writeheader()
+            out.writerows(rows)
+    elif path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix == ".arrow":
+        table = pa.Table.from_pylist(rows)
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as out:
+            out.write_table(table)
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows), encoding="utf-8")
+    else:
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@given(captions=st.lists(TEXT, min_size=1, max_size=5))
+def test_any_caption_comes_back_from_any_format(tmp_path_factory, suffix, captions):
+    rows = [{"image": "x.jpg", "caption": caption} for caption in captions]
+    path = write(tmp_path_factory.getbasetemp() / f"captions{suffix}", rows)
+    assert [pair.caption for pair in open_source(str(path))] == captions
+
+
+@given(captions=st.lists(TEXT, min_size=1, max_size=5))
+def test_any_caption_comes_back_from_an_archive(tmp_path_factory, captions):
+    path = tmp_path_factory.getbasetemp() / "captions.tar"
+    with tarfile.open(path, "w") as out:
+        for number, caption in enumerate(captions):
+            for name, data in ((f"{number}.jpg", b"\xff\xd8"), (f"{number}.txt", caption.encode())):
+                about = tarfile.TarInfo(name)
+                about.size = len(data)
+                out.addfile(about, io.BytesIO(data))
+    assert [pair.caption for pair in open_source(str(path))] == captions
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_what_is_absent_is_no_text(tmp_path, suffix):
+    rows = [
+        {"id": 0, "image": "0.jpg", "caption": "CT of the chest", "patient": 0},
+        {"id": 1, "image": "1.jpg", "caption": None, "patient": 1},
+        {"id": None, "image": "2.jpg", "caption": "CT of the head", "patient": None},
+        {"id": 3, "image": None, "caption": "CT of the head", "patient": 3},
+    ]
+    read = list(open_source(str(write(tmp_path / f"x{suffix}", rows))))
+    assert [row.id for row in read] == ["0", "1", "3", "3"]
+    assert [row.article for row in read if isinstance(row, Pair)] == ["0", "3"]
+    assert [isinstance(row, Dropped) for row in read] == [False, True, False, True]
+
+
+def test_not_a_number_is_no_caption(tmp_path):
+    path = write(tmp_path / "x.jsonl", [{"image": "0.jpg", "caption": float("nan")}])
+    assert isinstance(next(open_source(str(path))), Dropped)
+
+
+def test_captions_of_a_list_that_are_absent_are_left_out(tmp_path):
+    path = write(tmp_path / "x.jsonl", [{"id": "a", "image": "0.jpg", "captions": [None, "CT", "", "MRI"]}])
+    assert [(row.id, row.caption) for row in open_source(str(path))] == [("a-0", "CT"), ("a-1", "MRI")]
+
+
+def test_rows_in_succession_of_one_id_and_picture_are_its_captions(tmp_path):
+    rows = [("a", "0", "CT"), ("a", "0", "MRI"), ("a", "0", "PET"), ("b", "0", "X-ray"), ("b", "1", "US")]
+    path = write(tmp_path / "x.csv", [{"image_id": i, "image": f"{n}.jpg", "caption": c} for i, n, c in rows])
+    read = list(open_source(str(path)))
+    assert [row.id for row in read] == ["a", "a-1", "a-2", "b", "b"]  # another picture of one id is a repetition
+    assert [row.article for row in read] == ["a", "a", "a", "b", "b"]
+
+
+def test_lines_may_leave_out_what_they_do_not_know(tmp_path):
+    rows = [
+        {"image": "0.jpg", "caption": "CT"},
+        {"image": "1.jpg", "caption": "CT", "pmcid": "PMC1"},
+        {"image": "2.jpg"},
+    ]
+    one, two, three = open_source(str(write(tmp_path / "x.jsonl", rows)))
+    assert (one.article, two.article, three.reason) == ("1", "PMC1", "row without image or caption")
+
+
+def test_what_else_a_table_knows_reaches_the_pair(tmp_path):
+    row = {"image": "0.jpg", "caption": "CT", "license": "CC BY", "attribution": "Jones 2020", "cui": ["C1", "C2"]}
+    (pair,) = open_source(str(write(tmp_path / "x.jsonl", [row])))
+    assert (pair.licence, pair.attribution, pair.concepts) == ("CC BY", "Jones 2020", ("C1", "C2"))
+
+
+@pytest.mark.parametrize("held", ["val", "Valid", " validation ", "dev"])
+def test_a_split_has_one_spelling(tmp_path, held):
+    (pair,) = open_source(str(write(tmp_path / "x.csv", [{"image": "0.jpg", "caption": "CT", "split": held}])))
+    assert pair.split == "validation"
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("data/train-00000-of-00001.parquet", "train"),
+        ("data/val.csv", "validation"),
+        ("test/train.jsonl", "train"),
+        ("default/validation/0000.parquet", "validation"),
+        ("constrained/evaluate.csv", ""),
+        ("testimony.csv", ""),
+    ],
+)
+def test_the_split_that_a_name_says(name, split):
+    assert split_in(name) == split
+
+
+def test_another_name_of_a_split_stays():
+    assert spelt(" Fold_3 ") == "Fold_3"
+
+
+@pytest.fixture
+def rows_read(monkeypatch):
+    """Counts the rows that are taken from tables."""
+    taken = []
+
+    def counted(path, rows_of=tables.rows_of):
+        for row in rows_of(path):
+            taken.append(row)
+            yield row
+
+    monkeypatch.setattr(tables, "rows_of", counted)
+    return taken
+
+
+@pytest.mark.parametrize("columns", [{}, {"split": "train"}])
+def test_a_table_is_read_until_every_split_has_its_rows(tmp_path, rows_read, columns):
+    rows = [{"image": f"{n}.jpg", "caption": "CT of the chest", **columns} for n in range(2000)]
+    path = write(tmp_path / "x.csv", rows)
+    whole = list(first(open_source(str(path)), 3))
+    rows_read.clear()
+    assert list(first(open_source(str(path), limit=3), 3)) == whole
+    assert (len(rows_read) < 200) == (not columns)  # a column of splits may name another in its last row
+
+
+def test_the_folder_of_the_table_decides_nothing_else(tmp_path):
+    with pytest.raises(UserError, match="cannot be read: it is neither a ROCO folder"):
+        open_source(str(tmp_path / "absent.csv"))
