@@ -10,9 +10,9 @@ from typing import Any
 from medclip.data.shards import Split
 from medclip.files import whole_file
 
-_HEAD = """The pictures and captions of this data set are the work of others, each under the licence stated below. Pictures were
-resized and encoded anew, captions cleaned by stated rules. Who passes on the data, or a picture from them, passes on
-this file. Where no licence is stated none was granted: ask the source.
+_HEAD = """The pictures and captions of this data set are the work of others, each under the licence stated below.
+Pictures were resized and encoded anew, captions cleaned by stated rules. Who passes on the data, or a picture from
+them, passes on this file. Where no licence is stated none was granted: ask the source.
 """
 
 
@@ -35,4 +35,5 @@ def _rows(folder: Path, name: str) -> Iterator[tuple[str, str, str]]:
     """Id, licence and attribution (or article) of each pair of a split."""
     for batch in Split(folder, name).table.select(["id", "licence", "attribution", "article"]).to_batches():
         for row in batch.to_pylist():
-            yield tuple(" ".join(text.split()) for text in (row["id"], row["licence"], row["attribution"] or row["article"]))
+            said = (row["id"], row["licence"], row["attribution"] or row["article"])
+            yield tuple(" ".join(text.split()) for text in said)
