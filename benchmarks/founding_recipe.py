@@ -76,7 +76,7 @@ def probe(data: Path, out: Path, recipe: Recipe, changes: dict[str, Any]) -> flo
 def paired_differences(pairs: list[tuple[Path, Path]], data: Path) -> dict[str, Any]:
     """Ours less 2021's R@k over both directions, and the ratio of their geometric mean ranks, with 95 % intervals.
 
-    `pairs` are (our run, that of 2021), one a seed. The same queries go to all, and an article is resampled with all seeds.
+    `pairs` are (our run, that of 2021), one a seed. Articles are resampled with the ranks of all seeds together.
     """
     rows = Split(data, "validation")
     both = np.stack([np.stack([ranks_both_ways(run, rows) for run in pair], axis=1) for pair in pairs], axis=1)
