@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from medclip.data.pairs import Dropped, Pair
-from medclip.data.phantoms import phantoms
+from medclip.data.phantoms import VALIDATION, phantoms
 from medclip.data.sources import tables
 from medclip.data.sources.columns import Columns
 from medclip.data.sources.folders import has_captions_beside, read_folder
-from medclip.data.sources.roco import is_roco, read_roco
-from medclip.data.sources.tables import read_table
+from medclip.data.sources.roco import count_roco, is_roco, read_roco
+from medclip.data.sources.tables import count_rows, read_table
 from medclip.data.sources.tars import read_tars
 from medclip.errors import UserError
 
@@ -36,6 +36,21 @@ def open_source(source: str, seed: int = 0, columns: Columns | None = None) -> I
     if path.is_dir():
         return _open_folder(path)
     raise UserError(f"{source} cannot be read: it is neither {_KINDS}.")
+
+
+def known_length(source: str, limit: int | None = None) -> int | None:
+    """How many rows `open_source` yields, at most `limit` of each split; None where only reading them would tell."""
+    name, _, pairs = source.partition(":")
+    path = Path(source)
+    if name == "phantoms":
+        rows = [int(pairs or 4000), VALIDATION]
+    elif path.is_dir() and is_roco(path):
+        rows = count_roco(path)
+    elif path.suffix.lower() == ".parquet" and limit is None:  # whose splits are not known
+        return count_rows(path)
+    else:
+        return None
+    return sum(min(n, limit or n) for n in rows)
 
 
 def _open_folder(folder: Path) -> Iterator[Pair | Dropped]:

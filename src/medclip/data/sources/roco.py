@@ -33,6 +33,12 @@ def read_roco(folder: Path) -> Iterator[Pair | Dropped]:
     return chain.from_iterable(found)
 
 
+def count_roco(folder: Path) -> list[int]:
+    """Listed rows of every split present."""
+    listed = (folder / split / "radiology" / "captions.txt" for split in SPLITS)
+    return [sum(1 for _ in _lines(path)) for path in listed if path.is_file()]
+
+
 def _read_split(folder: Path, split: str) -> Iterator[Pair | Dropped]:
     links = _columns(folder / "dlinks.txt")
     concepts = _columns(folder / "cuis.txt")

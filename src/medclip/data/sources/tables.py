@@ -34,6 +34,14 @@ def read_table(path: Path, columns: Columns) -> Iterator[Pair | Dropped]:
         yield from _pairs(row, names, number, path)
 
 
+def count_rows(path: Path) -> int | None:
+    """Rows of a Parquet file, which may be fewer than its pairs; None where it cannot be read."""
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (OSError, pa.ArrowInvalid):
+        return None
+
+
 def _pairs(row: Mapping[str, Any], names: Mapping[str, str], number: int, path: Path) -> Iterator[Pair | Dropped]:
     held = {what: row.get(name) for what, name in names.items()}
     id = str(held.get("id") or number)
