@@ -33,15 +33,16 @@ except WorkError as error:
 
 
 def prepared(source, out, workers, largest=None, killed_after=None):
-    """Prepares in a process of its own, killed so many seconds after its imports; (exit code, what it printed)."""
-    said = json.dumps([str(source), str(out), workers, largest])
-    with subprocess.Popen([sys.executable, "-c", PREPARE, said], stdout=subprocess.PIPE, text=True) as process:
+    """Prepares in a process of its own, killed so many seconds after its imports: exit code, what it said, seconds."""
+    asked = json.dumps([str(source), str(out), workers, largest])
+    with subprocess.Popen([sys.executable, "-c", PREPARE, asked], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "ready\n"
+        start = time.monotonic()
         if killed_after is not None:
             time.sleep(killed_after)
             process.kill()
-        told = process.stdout.read()
-    return process.returncode, told
+        said = process.stdout.read()
+    return process.returncode, said, time.monotonic() - start
 
 
 def contents(folder):
@@ -70,28 +71,26 @@ def undisturbed(source, tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize(("workers", "kills"), [(1, 4), (2, 3), (4, 3)])
 def test_kills_at_random_moments_change_nothing(source, undisturbed, tmp_path, workers, kills):
-    start = time.monotonic()
-    assert prepared(source, tmp_path / "whole", workers) == (0, "")
-    lasts = time.monotonic() - start
-    assert contents(tmp_path / "whole") == undisturbed
-    out = tmp_path / "data"
-    for _ in range(kills):
-        if not (out / "dataset.json").exists():
-            prepared(source, out, workers, killed_after=random.uniform(0, lasts / 2))
-    if not (out / "dataset.json").exists():
-        assert prepared(source, out, workers) == (0, "")
-    assert contents(out) == undisturbed
+    code, _, lasts = prepared(source, tmp_path / "0", workers)
+    assert (code, contents(tmp_path / "0")) == (0, undisturbed)
+    out = tmp_path / "1"
+    for kill in range(kills + 1):
+        code, *_ = prepared(source, out, workers, killed_after=random.uniform(0, lasts) if kill < kills else None)
+        if (out / "dataset.json").exists():
+            assert contents(out) == undisturbed
+            out = tmp_path / str(kill + 2)
+    assert code == 0
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_disk_that_fills_leaves_whole_shards_and_a_sentence(source, undisturbed, tmp_path, workers):
     """Files may grow to 16 kB: what a full disk does to the shards, of which those with few pairs still fit."""
     out = tmp_path / "data"
-    code, said = prepared(source, out, workers, largest=16_000)
+    code, said, _ = prepared(source, out, workers, largest=16_000)
     assert (code, said.count("\n")) == (1, 1), said
     assert "the same command goes on from there" in said
     left = contents(out) if out.exists() else {}
     assert all(undisturbed[name] == data for name, data in left.items())
     assert "dataset.json" not in left
-    assert prepared(source, out, workers) == (0, "")
+    assert prepared(source, out, workers)[0] == 0
     assert contents(out) == undisturbed

@@ -45,7 +45,7 @@ def test_tasks_are_drawn_as_they_are_needed(workers):
 
 
 def test_a_killed_worker_is_a_sentence_that_says_how_to_go_on():
-    with pytest.raises(WorkError, match="want of memory; the same command goes on where it stopped"):
+    with pytest.raises(WorkError, match=r"memory ran out.* the same command goes on from there"):
         list(map_shards(is_killed, [(1,)] * 9, 2))
     assert multiprocessing.active_children() == []
 
@@ -85,3 +85,15 @@ def test_an_absent_ray_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"pip install 'medclip\[cluster\]'"):
         list(map_shards(late, [(1,)], cluster=True))
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_makes_the_same_bytes(roco, data, tmp_path):
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'medclip[cluster]'")
+    asked = ["prepare", str(roco.folder), "--out", "data", "--cluster", "--workers", "2"]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    subprocess.run([sys.executable, "-m", "medclip.cli", *asked], cwd=tmp_path, env=environment, check=True)
+    files = [path for path in data.iterdir() if path.is_file()]
+    assert len(files) == 4
+    assert all((tmp_path / "data" / path.name).read_bytes() == path.read_bytes() for path in files)
+    assert {path.name for path in (tmp_path / "data").iterdir()} == {path.name for path in files}

@@ -19,8 +19,8 @@ S = TypeVar("S")
 T = TypeVar("T")
 AHEAD = 2  # tasks in flight for each worker: one at work, one at hand
 _LOST = (
-    "a worker was ended from outside, most often for want of memory; the same command goes on where it stopped "
-    "(fewer --workers need less memory)."
+    "a worker ended at once: memory ran out, or a decoder crashed on a damaged picture. What is whole is kept and the "
+    "same command goes on from there; fewer --workers need less memory."
 )
 
 
@@ -29,13 +29,13 @@ def map_shards(
 ) -> Iterator[T]:
     """Yield `work(*task)` for every task, in order. `work` must be idempotent and found by its name in its module.
 
-    `workers` processes (None: one a core; 1: this process itself) or, with `cluster`, a Ray cluster: the one at
-    RAY_ADDRESS, or one of this machine. Tasks are drawn as they are needed, so that few are in memory. What a task
-    raises is raised here; a worker that was killed is a WorkError that says how to go on.
+    `workers` processes (1: this one; None: one a core, but two at least, so that a decoder that crashes ends none but
+    its own) or, with `cluster`, a Ray cluster: the one at RAY_ADDRESS, or one of this machine. Tasks are drawn as they
+    are needed, so that few are in memory. What a task raises is raised here; a worker that ended is a WorkError.
     """
     if cluster:
         return _on_ray(work, tasks, workers)
-    workers = workers or cores()
+    workers = workers or max(2, cores())
     return (work(*task) for task in tasks) if workers == 1 else _on_processes(work, tasks, workers)
 
 
@@ -78,8 +78,8 @@ def _on_ray(work: Callable[..., T], tasks: Iterable[tuple[Any, ...]], workers: i
     where = {"address": address} if address else {"address": "local", "num_cpus": workers, "include_dashboard": False}
     try:
         ray.init(**where, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise UserError(f"no Ray cluster answers at RAY_ADDRESS={address} ({error}).") from None
+    except Exception as error:  # it raises nothing narrower where its processes do not come up
+        raise WorkError(f"no Ray at {address or 'this machine'}: {str(error).splitlines()[0]}") from error
     try:
         at_work = workers or int(ray.cluster_resources().get("CPU", 1))
         remote = ray.remote(_in_folder)

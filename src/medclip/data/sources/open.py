@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from medclip.data.pairs import Dropped, Pair
@@ -56,8 +57,10 @@ def known_length(source: str, limit: int | None = None) -> int | None:
 def _open_folder(folder: Path) -> Iterator[Pair | Dropped]:
     if is_roco(folder):
         return read_roco(folder)
-    if archives := sorted(folder.glob("*.tar")):
+    if archives := sorted(folder.glob("*.tar")) or sorted(folder.glob("data/*.tar")):
         return read_tars(archives)
+    if parquets := sorted(folder.glob("data/*.parquet")):
+        return chain.from_iterable(read_table(path, Columns()) for path in parquets)
     if has_captions_beside(folder):
         return read_folder(folder)
     raise UserError(f"{folder} cannot be read: it is neither {_KINDS}.")

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from medclip.data.pairs import Dropped, Pair
 from medclip.data.sources.columns import Columns, found_columns
+from medclip.data.sources.known import known
 from medclip.data.splits import split_of
 from medclip.errors import UserError
 
@@ -61,7 +62,7 @@ def _pairs(row: Mapping[str, Any], names: Mapping[str, str], number: int, path: 
             article=group or id,
             licence=str(held.get("licence") or ""),
             concepts=_several(held.get("concepts")),
-            source=path.stem,
+            **{"source": path.stem} | known(row),
         )
 
 

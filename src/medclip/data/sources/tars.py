@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from medclip.data.pairs import Dropped, Pair
 from medclip.data.sources.folders import SUFFIXES
+from medclip.data.sources.known import known, strings
 from medclip.data.splits import split_of
 from medclip.errors import UserError
 
@@ -17,8 +18,8 @@ from medclip.errors import UserError
 def read_tars(paths: list[Path]) -> Iterator[Pair | Dropped]:
     """Every sample of the archives, in order: a picture with a caption in KEY.txt or in KEY.json.
 
-    KEY.json may hold caption, article, licence and split. Raises UserError for an archive that is damaged, naming the
-    sample before the damage.
+    KEY.json may hold id, caption, article, licence, concepts and split, and what else `medclip export` writes. Raises
+    UserError for an archive that is damaged, naming the sample before the damage.
     """
     for path in paths:
         for key, files in _samples(path):
@@ -28,7 +29,8 @@ def read_tars(paths: list[Path]) -> Iterator[Pair | Dropped]:
 def _pair(key: str, files: Mapping[str, bytes], path: Path) -> Pair | Dropped:
     try:
         said = json.loads(files.get(".json") or b"{}")
-        text = files[".txt"].decode() if ".txt" in files else said.get("caption")
+        text = said.get("caption")
+        text = files[".txt"].decode() if ".txt" in files else text
     except (ValueError, AttributeError):
         return Dropped(key, split_of(key), "caption unreadable", path.name)
     group = str(said.get("article") or key)
@@ -37,7 +39,16 @@ def _pair(key: str, files: Mapping[str, bytes], path: Path) -> Pair | Dropped:
     if image is None or not text:
         return Dropped(key, split, "row without image or caption", path.name)
     licence = str(said.get("licence") or said.get("license") or "")
-    return Pair(id=key, image=image, caption=str(text), split=split, article=group, licence=licence, source=path.stem)
+    return Pair(
+        id=str(said.get("id") or key),
+        image=image,
+        caption=str(text),
+        split=split,
+        article=group,
+        licence=licence,
+        concepts=strings(said.get("concepts")),
+        **{"source": path.stem} | known(said),
+    )
 
 
 def _samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
