@@ -57,7 +57,9 @@ def test_help_names_and_explains_every_option(medclip, command):
     fields = [f for field in own for f in (dataclasses.fields(inner[field.name]) if field.name in inner else [field])]
     for field in fields:
         positional = "Positional" in str(field.type)
-        said = {"measure": "retrieval|sides", "repository": "OWNER/NAME"}.get(field.name, field.name.upper())
+        said = {"measure": "retrieval|sides", "repository": "OWNER/NAME", "what": "MODEL|DATA"}.get(
+            field.name, field.name.upper()
+        )
         assert (said if positional else f"--{field.name.replace('_', '-')}") in out, field.name
     assert " ".join(COMMANDS[command].__doc__.split())[:60] in " ".join(out.split())
 

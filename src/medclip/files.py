@@ -50,9 +50,14 @@ def sha256(path: Path) -> str:
 
 
 def claim(out: Path, marker: str) -> None:
-    """Refuse an output folder that is already finished (it holds `marker`) or is no folder; make it if absent."""
+    """Refuse an output folder that is already finished (it holds `marker`) or is no folder; make it if absent.
+
+    What a killed process left half-written in it is removed.
+    """
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; give a folder.")
     if (out / marker).exists():
         raise UserError(f"--out {out} is already finished ({marker} is there). Choose another or delete it.")
     out.mkdir(parents=True, exist_ok=True)
+    for partial in out.glob(".*.partial"):
+        partial.unlink(missing_ok=True)

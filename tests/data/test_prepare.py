@@ -8,10 +8,13 @@ import unicodedata
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from conftest import SHORT_CAPTION, RocoFolder, drawn, encoded, level_of
 from medclip.data import prepare as module
+from medclip.data.pairs import Dropped, Pair
 from medclip.data.prepare import prepare
 from medclip.data.shards import SCHEMA, Split
 from medclip.errors import UserError
@@ -23,6 +26,10 @@ def contents(folder):
     """Hash of every file of a data set."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.parent.name != "cache")
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def pair(id, image=b"", split="train"):
+    return Pair(id=id, image=image, caption="CT of the chest", split=split, article=id)
 
 
 def rows_of(data, split):
@@ -99,51 +106,141 @@ def test_no_path_of_this_machine_is_stored(roco, data):
         assert str(roco.folder.parent).encode() not in path.read_bytes()
 
 
-def test_a_killed_preparation_resumes_at_the_missing_shard(roco, tmp_path, small_shards):
-    out = tmp_path / "data"
-    prepare(str(roco.folder), out, workers=1)
-    whole = contents(out)
-    assert {"train-00003.arrow", "validation-00001.arrow"} <= set(whole)
-    for name in ("dataset.json", "dropped.jsonl", "train-00001.arrow"):
-        (out / name).unlink()
-    kept = {path: path.stat().st_mtime_ns for path in out.glob("*.arrow")}
-    prepare(str(roco.folder), out, workers=1)
-    assert contents(out) == whole
-    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+@pytest.fixture
+def cut_short(monkeypatch):
+    """Prepares, and is stopped when every shard is there and the data set is not yet said to be whole."""
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    def prepare_and_stop(*arguments, **options):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(module, "_finish", stop)
+            prepare(*arguments, **options)
+
+    return prepare_and_stop
 
 
-def test_a_damaged_shard_is_made_anew_on_resume(roco, tmp_path, small_shards):
+def times(folder):
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.arrow")}
+
+
+def made_anew(folder, before):
+    return {name for name, time in times(folder).items() if before.get(name) != time}
+
+
+def test_a_killed_preparation_resumes_at_the_missing_shard(roco, tmp_path, small_shards, cut_short):
     out = tmp_path / "data"
+    prepare(str(roco.folder), tmp_path / "whole", workers=1)
+    cut_short(str(roco.folder), out, workers=1)
+    (out / "train-00001.arrow").unlink()
+    (out / ".train-00001.arrow.1.partial").write_bytes(b"half")
+    before = times(out)
+    assert {"train-00003.arrow", "validation-00001.arrow"} <= set(before)
     prepare(str(roco.folder), out, workers=1)
-    whole = contents(out)
-    (out / "dataset.json").unlink()
+    assert made_anew(out, before) == {"train-00001.arrow"}
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_a_resume_makes_no_row_of_a_whole_shard(roco, tmp_path, small_shards, cut_short, monkeypatch):
+    cut_short(str(roco.folder), tmp_path / "data", workers=1)
+    monkeypatch.setattr(module, "prepare_row", None)
+    prepare(str(roco.folder), tmp_path / "data", workers=1)
+
+
+def test_a_damaged_shard_is_made_anew_on_resume(roco, tmp_path, small_shards, cut_short):
+    out = tmp_path / "data"
+    cut_short(str(roco.folder), out, workers=1)
+    whole = {path.name: path.read_bytes() for path in out.glob("*.arrow")}
     os.truncate(out / "train-00001.arrow", 1000)
     (out / "train-00002.arrow").write_bytes(b"")
     prepare(str(roco.folder), out, workers=1)
-    assert contents(out) == whole
+    assert {path.name: path.read_bytes() for path in out.glob("*.arrow")} == whole
 
 
-def test_a_shard_of_another_size_is_not_taken_over_on_resume(roco, tmp_path):
+def test_a_shard_of_another_size_is_not_taken_over_on_resume(roco, tmp_path, cut_short):
     out = tmp_path / "data"
-    prepare(str(roco.folder), out, side=40, limit=4, workers=1)
-    (out / "dataset.json").unlink()
+    cut_short(str(roco.folder), out, side=40, limit=4, workers=1)
     prepare(str(roco.folder), out, side=20, limit=4, workers=1)
     assert [row["height"] for row in rows_of(out, "train")] == [20] * 4
 
 
-def test_a_picture_that_arrived_since_is_taken_on_resume(tmp_path):
+def test_shards_of_other_rows_do_not_stay(roco, tmp_path, small_shards, cut_short):
+    cut_short(str(roco.folder), tmp_path / "data", workers=1)
+    prepare(str(roco.folder), tmp_path / "data", limit=3, workers=1)
+    prepare(str(roco.folder), tmp_path / "fresh", limit=3, workers=1)
+    assert contents(tmp_path / "data") == contents(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("change", ["arrives", "is replaced", "goes", "is told otherwise"])
+def test_what_changed_since_is_taken_on_resume(tmp_path, cut_short, change):
+    """The other picture has the size and the time of the first: a change of the content is seen all the same."""
     made, out = RocoFolder(tmp_path / "roco"), tmp_path / "data"
-    made.add_split("train", [("A", "CT of the chest", 1, None), ("B", "CT of the head", 2, encoded(drawn(2)))])
+    one, other = (encoded(drawn(n), "BMP") for n in (1, 3))
+    picture = made.folder / "train" / "radiology" / "images" / "A.jpg"
+    first = None if change == "arrives" else one
+    made.add_split("train", [("A", "CT of the chest", 1, first), ("B", "CT of the head", 2, encoded(drawn(2)))])
+    cut_short(str(made.folder), out, workers=1)
+    if change == "goes":
+        picture.unlink()
+    elif change == "is told otherwise":
+        links = picture.parents[1] / "dlinks.txt"
+        links.write_text(links.read_text().replace("PMC1000", "PMC7"))
+    else:
+        at = picture.stat().st_mtime_ns if picture.exists() else None
+        picture.write_bytes(other)
+        if at:
+            os.utime(picture, ns=(at, at))
     prepare(str(made.folder), out, workers=1)
-    (out / "dataset.json").unlink()
-    (made.folder / "train" / "radiology" / "images" / "A.jpg").write_bytes(encoded(drawn(1)))
-    assert prepare(str(made.folder), out, workers=1)["splits"]["train"]["pairs"] == 2
+    prepare(str(made.folder), tmp_path / "fresh", workers=1)
+    assert contents(out) == contents(tmp_path / "fresh")
 
 
 def test_the_number_of_workers_changes_nothing(roco, tmp_path, small_shards):
     for workers in (1, 2):
         prepare(str(roco.folder), tmp_path / f"{workers}", workers=workers)
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
+
+
+def test_what_cannot_be_written_as_text_is_a_dropped_row(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(encoded(drawn(1)))
+    row = {"image": "a.jpg", "split": "train"}
+    texts = [("1", "half a \ud83d character"), ("\ud800", "CT of the chest"), ("3", "CT of the chest \U0001f600")]
+    lines = [json.dumps(row | {"id": id, "caption": caption}) for id, caption in texts]
+    (tmp_path / "x.jsonl").write_text("\n".join(lines))
+    prepare(str(tmp_path / "x.jsonl"), tmp_path / "data", workers=1)
+    assert [row["id"] for row in rows_of(tmp_path / "data", "train")] == ["3"]
+    dropped = (tmp_path / "data" / "dropped.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [(said["id"], said["reason"]) for said in map(json.loads, dropped)] == [
+        ("1", "text is not Unicode"),
+        ("?", "text is not Unicode"),
+    ]
+
+
+@pytest.mark.parametrize("split", ["../elsewhere", "a/b", ".", "", " "])
+def test_a_split_that_names_no_file_is_refused(tmp_path, split):
+    source = (Dropped("a", split, "for some reason") for _ in range(1))
+    with pytest.raises(UserError, match="row 'a' has the split"):
+        list(module._chunks(source))
+
+
+def test_an_id_that_was_dropped_by_its_reader_is_free():
+    rows = [Dropped("a", "train", "no caption"), pair("a"), pair("a"), pair("a", split="test"), pair("b")]
+    assert [isinstance(row, Pair) for row in module._unique(iter(rows))] == [False, True, False, True, True]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a", "b"]), st.text(max_size=2)), max_size=60))
+def test_repeated_ids_are_those_of_a_set(rows):
+    seen = set()
+    repeated = [row in seen or seen.add(row) for row in rows]
+    found = module._unique(pair(id, split=split) for split, id in rows)
+    assert [isinstance(row, Dropped) for row in found] == [bool(said) for said in repeated]
+
+
+def test_a_shard_is_full_at_so_many_bytes_of_pictures(monkeypatch):
+    monkeypatch.setattr(module, "SHARD_BYTES", 100)
+    rows = [pair(str(number), image=bytes(40)) for number in range(7)]
+    assert [(number, len(chunk)) for _, number, chunk in module._chunks(iter(rows))] == [(0, 3), (1, 3), (2, 1)]
 
 
 def test_a_finished_data_set_is_never_overwritten(roco, data):
@@ -179,7 +276,7 @@ def test_a_refused_source_leaves_no_folder(tmp_path):
     assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.parametrize("option", [{"limit": 0}, {"limit": -1}, {"side": 0}, {"side": -1}], ids=str)
+@pytest.mark.parametrize("option", [{"limit": 0}, {"limit": -1}, {"side": 0}, {"side": -1}, {"workers": 0}], ids=str)
 def test_senseless_numbers_are_refused(roco, tmp_path, option):
     with pytest.raises(UserError):
-        prepare(str(roco.folder), tmp_path / "data", workers=1, **option)
+        prepare(str(roco.folder), tmp_path / "data", **{"workers": 1} | option)

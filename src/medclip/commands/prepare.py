@@ -32,6 +32,10 @@ class Prepare:
     """Shorter side of the stored pictures, in pixels; smaller ones are kept as they are."""
     limit: int | None = None
     """Take the first rows of each split only, for trying things."""
+    workers: int | None = None
+    """Processes; left out: as many as there are cores."""
+    cluster: bool = False
+    """Work on a Ray cluster whose machines see the same folders: at RAY_ADDRESS, or one of this machine."""
     seed: Seed = 0
     """Seed of the phantoms."""
 
@@ -43,7 +47,9 @@ class Prepare:
             return
         if self.out is None:
             raise UserError("give the new folder with --out DATA, or --dry-run to see the first rows.")
-        dataset = prepare(self.source, self.out, self.side, self.limit, self.seed, columns=self.columns)
+        dataset = prepare(
+            self.source, self.out, self.side, self.limit, self.seed, self.workers, self.columns, self.cluster
+        )
         show_dataset(dataset, self.out)
 
 

@@ -1,4 +1,4 @@
-"""Commands that hand a model on."""
+"""Commands that hand a model or a data set on."""
 
 from __future__ import annotations
 
@@ -14,26 +14,34 @@ from medclip.progress import console
 
 @dataclass(frozen=True)
 class Export:
-    """Write a model in another form.
+    """Write a model or a prepared data set in another form.
 
-    onnx: image_encoder.onnx and text_encoder.onnx with a free batch size, checked against the model; needs
-    pip install torch transformers onnxscript onnxruntime. flax: the FlaxHybridCLIP folder of 2021.
+    Of a model: onnx is image_encoder.onnx and text_encoder.onnx with a free batch size, checked against the model;
+    needs pip install torch transformers onnxscript onnxruntime. flax is the FlaxHybridCLIP folder of 2021.
+
+    Of a data set: parquet opens with `datasets`, polars and DuckDB; tar are WebDataset archives.
     """
 
-    model: Annotated[Positional[str], tyro.conf.arg(metavar="MODEL")]
-    """A model folder, a run, or OWNER/NAME on the Hub."""
-    to: Literal["onnx", "flax"]
+    what: Annotated[Positional[str], tyro.conf.arg(metavar="MODEL|DATA")]
+    """A model folder, a run, or OWNER/NAME on the Hub; or a prepared data set."""
+    to: Literal["onnx", "flax", "parquet", "tar"]
     """The form."""
     out: Path
     """The new folder."""
 
     def run(self) -> None:
-        from medclip.export import export_flax, export_onnx
+        if self.to in ("parquet", "tar"):
+            from medclip.data.exchange import export_data
 
-        if self.to == "flax":
-            export_flax(self.model, self.out)
+            export_data(Path(self.what), self.out, self.to)
+        elif self.to == "flax":
+            from medclip.export import export_flax
+
+            export_flax(self.what, self.out)
         else:
-            told = export_onnx(self.model, self.out)
+            from medclip.export import export_onnx
+
+            told = export_onnx(self.what, self.out)
             console.print(f"largest difference in ONNX Runtime: image {told['image']:.1e}, text {told['text']:.1e}")
         console.print(f"written: {self.out}")
 

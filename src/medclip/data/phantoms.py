@@ -85,6 +85,7 @@ ANATOMY = {
 
 RADIOGRAPH_LAYOUTS = {"frontal": "coronal", "lateral": "sagittal"}  # a projection of what the slice cuts
 SPLITS = ("train", "validation")
+VALIDATION = 300
 FINDINGS = ("normal", "mass", "cyst", "fluid collection", "calcification", "haemorrhage")
 MODALITIES = {  # the planes and findings of each: X-rays barely tell blood from muscle, PET sees uptake alone
     "CT": (("axial", "coronal"), FINDINGS),
@@ -157,7 +158,7 @@ def _cases() -> Iterator[Case]:
 CASES = tuple(_cases())
 
 
-def phantoms(count: int, seed: int = 0, validation: int = 300) -> Iterator[Pair]:
+def phantoms(count: int, seed: int = 0, validation: int = VALIDATION) -> Iterator[Pair]:
     """`count` training phantoms, then `validation` ones that all show different cases."""
     if validation > len(CASES):
         raise ValueError(f"There are only {len(CASES)} different cases, too few to validate on {validation}.")

@@ -75,7 +75,7 @@ class Split:
         if name not in splits:
             raise UserError(f"{folder} has no split {name!r}; it has: {', '.join(splits) or 'none'}.")
         files = [folder / shard["file"] for shard in splits[name]["shards"]]
-        tables = [_open(path) for path in files]
+        tables = [open_shard(path) for path in files]
         self.table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
         self.table = self.table.slice(0, limit) if limit is not None else self.table
         if not len(self.table):
@@ -101,7 +101,8 @@ class Split:
         return self.table.column("image")[row].as_py()
 
 
-def _open(path: Path) -> pa.Table:
+def open_shard(path: Path) -> pa.Table:
+    """The rows of one shard, memory-mapped. UserError where it is absent or no whole file."""
     try:
         return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     except FileNotFoundError:

@@ -30,6 +30,15 @@ def rows_of(path: Place) -> Iterator[Row]:
     return _READERS[path.suffix.lower()](path)
 
 
+def count_rows(path: Place) -> int | None:
+    """Rows of a Parquet file, which may be fewer than its pairs; None for another table or where it cannot be read."""
+    try:
+        with _binary(path) as file:
+            return int(pq.read_metadata(file).num_rows) if path.suffix.lower() == ".parquet" else None
+    except (OSError, pa.ArrowException):
+        return None
+
+
 def _separated(path: Place) -> Iterator[Row]:
     csv.field_size_limit(2**24)  # a radiology report can exceed the 128 kB that Python allows
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from itertools import chain
 
 from medclip.data.pairs import Dropped, Pair
-from medclip.data.phantoms import phantoms
+from medclip.data.phantoms import VALIDATION, phantoms
 from medclip.data.places import Place, is_url, place, reached
 from medclip.data.sources import formats
 from medclip.data.sources.columns import Columns
 from medclip.data.sources.folders import has_captions_beside, read_folder
 from medclip.data.sources.huggingface import named_tables, saved_tables
-from medclip.data.sources.roco import is_roco, read_roco
+from medclip.data.sources.roco import count_roco, is_roco, read_roco
 from medclip.data.sources.rocov2 import is_rocov2, read_rocov2
 from medclip.data.sources.tables import read_tables
 from medclip.data.sources.tars import read_tars
@@ -48,6 +48,20 @@ def open_source(
     return chain([first], rows)
 
 
+def known_length(source: str, limit: int | None = None) -> int | None:
+    """How many rows `open_source` yields, at most `limit` of each split; None where only reading them would tell."""
+    name, _, pairs = source.partition(":")
+    if name == "phantoms":
+        rows = [int(pairs or 4000), VALIDATION]
+    elif is_url(path := place(source)):
+        return None
+    elif path.is_dir() and is_roco(path):
+        rows = count_roco(path)
+    else:
+        return formats.count_rows(path) if path.is_file() and limit is None else None  # whose splits are not known
+    return sum(min(n, limit or n) for n in rows)
+
+
 def _read(path: Place, columns: Columns, limit: int | None) -> Iterator[Pair | Dropped]:
     suffix = path.suffix.lower()
     if suffix in formats.SUFFIXES and path.is_file():
@@ -67,7 +81,7 @@ def _read_folder(folder: Place, columns: Columns, limit: int | None) -> Iterator
         return read_rocov2(folder, limit)
     if splits := saved_tables(folder):
         return _read_splits(splits, columns, limit)
-    if archives := sorted(folder.glob("*.tar"), key=str):
+    if archives := sorted(chain(folder.glob("*.tar"), folder.glob("data/*.tar")), key=str):
         return read_tars(archives)
     if has_captions_beside(folder):
         return read_folder(folder)

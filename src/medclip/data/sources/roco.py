@@ -36,6 +36,12 @@ def read_roco(folder: Place, limit: int | None = None) -> Iterator[Pair | Droppe
     return chain.from_iterable(islice(rows, limit) for rows in splits)
 
 
+def count_roco(folder: Place) -> list[int]:
+    """Listed rows of every split present."""
+    listed = filter(None, (_listing(folder, split) for split in SPLITS))
+    return [sum(1 for _ in (lines(path) if path.suffix == ".txt" else rows_of(path))) for path in listed]
+
+
 def _listing(folder: Place, split: str) -> Place | None:
     """Where a split's captions are; captions.txt first, for it lists also what could not be downloaded."""
     table = f"{_SHORT[split]}data.csv"

@@ -11,6 +11,7 @@ from medclip.data.pairs import Dropped, Pair
 from medclip.data.places import Place, inside, place, there_is
 from medclip.data.sources.columns import Columns, found_columns, known_columns
 from medclip.data.sources.formats import rows_of
+from medclip.data.sources.known import known
 from medclip.data.splits import HASHED, first, spelt, split_of
 
 OUTSIDE = "image outside the table's folder (see --image-root)"
@@ -62,19 +63,19 @@ def _read(path: Place, columns: Columns, split: str, numbers: Iterator[int]) -> 
                 licence=held["licence"],
                 attribution=held["attribution"],
                 concepts=_several(cells.get("concepts")),
-                source=path.stem,
+                **{"source": path.stem} | cells["known"],
             )
 
 
 def _cells(path: Place, columns: Columns) -> Iterator[dict[str, Any]]:
-    """What a row holds under the names of `Columns`."""
+    """What a row holds under the names of `Columns`, and under "known" what else it says in our own form."""
     keys, names = None, {}
     for row in rows_of(path):
         if row.keys() != keys:
             # Lines of JSON may leave out what they do not know; the first says what the columns are.
             names = found_columns(path, list(row), columns) if keys is None else known_columns(list(row), columns)
             keys = row.keys()
-        cells = {what: row[name] for what, name in names.items()}
+        cells = {what: row[name] for what, name in names.items()} | {"known": known(row)}
         if names.get("image") == "image_path":
             cells["caption"] = [_unwrapped(_text(caption)) for caption in _listed(cells.get("caption"))]
         yield cells

@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from medclip.data.pairs import Dropped, Pair
 from medclip.data.places import Place
 from medclip.data.sources.folders import SUFFIXES
+from medclip.data.sources.known import known, strings
 from medclip.data.splits import spelt, split_in, split_of
 from medclip.errors import UserError
 
@@ -18,9 +19,9 @@ from medclip.errors import UserError
 def read_tars(paths: list[Place]) -> Iterator[Pair | Dropped]:
     """Every sample of the archives, in order: a picture with a caption in KEY.txt or in KEY.json.
 
-    KEY.json may hold caption, article, licence and split; where it names no split, the archive's name may, and where
-    neither does, a hash decides. Raises UserError for an archive that is damaged, naming the
-    sample before the damage.
+    KEY.json may hold id, caption, article, licence, concepts and split, and what else `medclip export` writes. Where it
+    names no split the archive's name may, and where neither does, a hash decides. Raises UserError for an archive that
+    is damaged, naming the sample before the damage.
     """
     named = {path: split_in(path.name) for path in paths}
     if set(named.values()) == {"train"}:  # how a collection without splits calls its archives
@@ -33,7 +34,8 @@ def read_tars(paths: list[Place]) -> Iterator[Pair | Dropped]:
 def _pair(key: str, files: Mapping[str, bytes], path: Place, split: str) -> Pair | Dropped:
     try:
         said = json.loads(files.get(".json") or b"{}")
-        text = files[".txt"].decode() if ".txt" in files else said.get("caption")
+        text = said.get("caption")
+        text = files[".txt"].decode() if ".txt" in files else text
     except (ValueError, AttributeError):
         return Dropped(key, split or split_of(key), "caption unreadable", path.name)
     group = str(said.get("article") or key)
@@ -41,8 +43,17 @@ def _pair(key: str, files: Mapping[str, bytes], path: Place, split: str) -> Pair
     image = next((data for suffix, data in files.items() if suffix in SUFFIXES), None)
     if image is None or not text:
         return Dropped(key, split, "row without image or caption", path.name)
-    licence = str(said.get("licence") or said.get("license") or "")
-    return Pair(id=key, image=image, caption=str(text), split=split, article=group, licence=licence, source=path.stem)
+    return Pair(
+        id=str(said.get("id") or key),
+        image=image,
+        caption=str(text),
+        split=split,
+        article=group,
+        licence=str(said.get("licence") or said.get("license") or ""),
+        attribution=str(said.get("attribution") or ""),
+        concepts=strings(said.get("concepts")),
+        **{"source": path.stem} | known(said),
+    )
 
 
 def _samples(path: Place) -> Iterator[tuple[str, dict[str, bytes]]]:

@@ -1,0 +1,107 @@
+"""Exchange forms hold every pair, are the same bytes each time, and come back as the same pairs."""
+
+import io
+import json
+import tarfile
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from medclip.data import exchange
+from medclip.data.exchange import export_data
+from medclip.data.prepare import prepare
+from medclip.data.shards import Split, open_shard, write_shard
+from medclip.data.sources.open import known_length
+from medclip.errors import UserError
+
+FORMS = ("parquet", "tar")
+SAME = ("id", "caption", "article", "licence", "concepts", "keywords", "semantic_types", "labels", "source")
+
+
+def rows_of(data, split):
+    return [{name: row[name] for name in SAME} for row in Split(data, split).table.to_pylist()]
+
+
+@pytest.fixture
+def several_files(data, copy, monkeypatch):
+    """The data set, its training split in three shards, of which two go into a file."""
+    folder = copy(data)
+    table = open_shard(folder / "train-00000.arrow")
+    rows = table.to_pylist()
+    about = json.loads((folder / "dataset.json").read_text())
+    about["splits"]["train"]["shards"] = []
+    for number, start in enumerate((0, 10, 20)):
+        file, part = f"part-{number}.arrow", rows[start : start + 10]
+        write_shard(folder / file, part, {})
+        about["splits"]["train"]["shards"].append({"file": file, "pairs": len(part)})
+    (folder / "dataset.json").write_text(json.dumps(about))
+    monkeypatch.setattr(exchange, "FILE_BYTES", (folder / "part-0.arrow").stat().st_size + 1)
+    return folder
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_pairs_come_back_as_they_went(several_files, data, tmp_path, form):
+    assert export_data(several_files, tmp_path / "out", form) == {"train": 2, "validation": 1}
+    back = prepare(str(tmp_path / "out"), tmp_path / "back", workers=1)
+    assert back["dropped"] == {"train": {}, "validation": {}}
+    for split in ("train", "validation"):
+        assert rows_of(tmp_path / "back", split) == rows_of(data, split)
+        assert {row["labels"][0] for row in rows_of(data, "train") if row["labels"]} == {("modality", "ct")}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_same_data_make_the_same_bytes(data, tmp_path, form):
+    for name in ("a", "b"):
+        export_data(data, tmp_path / name, form)
+    a, b = (sorted(path for path in (tmp_path / name).rglob("*") if path.is_file()) for name in ("a", "b"))
+    assert [path.name for path in a] == [
+        "train-00000-of-00001." + form,
+        "validation-00000-of-00001." + form,
+        "export.json",
+    ]
+    assert [path.read_bytes() for path in a] == [path.read_bytes() for path in b]
+
+
+def test_parquet_says_to_datasets_what_its_columns_are(data, tmp_path):
+    export_data(data, tmp_path / "out", "parquet")
+    path = tmp_path / "out" / "data" / "train-00000-of-00001.parquet"
+    table = pq.read_table(path)
+    features = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]
+    assert list(features) == table.column_names
+    assert features["image"] == {"_type": "Image"}
+    assert features["caption"] == {"dtype": "string", "_type": "Value"}
+    assert features["labels"] == [{name: {"dtype": "string", "_type": "Value"} for name in ("name", "value")}]
+    first = table.slice(0, 1).to_pylist()[0]
+    assert first["image"] == {"bytes": Split(data, "train").image(0), "path": "000000000.jpg"}
+    assert (first["split"], first["labels"]) == ("train", [{"name": "modality", "value": "ct"}])
+    assert known_length(str(path)) == len(table)
+
+
+def test_a_sample_of_an_archive_is_picture_caption_and_the_rest(data, tmp_path):
+    export_data(data, tmp_path / "out", "tar")
+    with tarfile.open(tmp_path / "out" / "data" / "validation-00000-of-00001.tar") as archive:
+        members = archive.getmembers()
+        read = {member.name: archive.extractfile(member).read() for member in members}
+    assert [member.name for member in members[:4]] == [f"000000000.{s}" for s in ("jpg", "txt", "json")] + [
+        "000000001.jpg"
+    ]
+    assert {(member.mtime, member.uid, member.uname) for member in members} == {(0, 0, "")}
+    said = json.loads(read["000000000.json"])
+    assert said["caption"] == read["000000000.txt"].decode() == Split(data, "validation").column("caption")[0]
+    assert (said["id"], said["split"], said["article"]) == ("ROCO_00000", "validation", "PMC1000")
+    assert Image.open(io.BytesIO(read["000000000.jpg"])).size == (said["width"], said["height"])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_is_not_whole_is_not_there(several_files, tmp_path, form):
+    whole = (several_files / "part-2.arrow").read_bytes()
+    (several_files / "part-2.arrow").write_bytes(b"")
+    with pytest.raises(UserError, match=r"part-2\.arrow is no whole Arrow file"):
+        export_data(several_files, tmp_path / "out", form)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".data.unfinished"]
+    (several_files / "part-2.arrow").write_bytes(whole)
+    export_data(several_files, tmp_path / "out", form)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["data", "export.json"]
+    with pytest.raises(UserError, match="already finished"):
+        export_data(several_files, tmp_path / "out", form)

@@ -1,0 +1,96 @@
+"""A preparation that is killed, or whose disk fills, goes on to the very bytes of one that nothing disturbed."""
+
+import json
+import random
+import subprocess
+import sys
+import time
+
+import pytest
+
+from conftest import RocoFolder, drawn, encoded
+from medclip.data import prepare as module
+from medclip.data.prepare import prepare
+from medclip.data.unfinished import NOTES
+
+PAIRS = 120
+PREPARE = """
+import json, resource, sys
+from pathlib import Path
+from medclip.data import prepare as module
+from medclip.errors import WorkError
+source, out, workers, largest = json.loads(sys.argv[1])
+if largest:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
+module.SHARD_PAIRS = 8
+print("ready", flush=True)
+try:
+    module.prepare(source, Path(out), 64, workers=workers)
+except WorkError as error:
+    print("said:", error)
+    sys.exit(1)
+"""
+
+
+def prepared(source, out, workers, largest=None, killed_after=None):
+    """Prepares in a process of its own, killed so many seconds after its imports: exit code, what it said, seconds."""
+    asked = json.dumps([str(source), str(out), workers, largest])
+    with subprocess.Popen([sys.executable, "-c", PREPARE, asked], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        start = time.monotonic()
+        if killed_after is not None:
+            time.sleep(killed_after)
+            process.kill()
+        said = process.stdout.read()
+    return process.returncode, said, time.monotonic() - start
+
+
+def contents(folder):
+    """Bytes by file, but for the notes, which a kill between the last two lines of preparation would leave."""
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file() and NOTES not in path.parts}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    made = RocoFolder(tmp_path_factory.mktemp("roco"))
+    rows = [(f"R{n}", f"CT of the chest, number {n}", n % 40, encoded(drawn(n % 40, (480, 400)))) for n in range(PAIRS)]
+    made.add_split("train", [*rows[:-10], ("R_absent", "CT of the knee", 1, None)], ("no tab",))
+    made.add_split("validation", rows[-10:])
+    return made.folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(source, tmp_path_factory):
+    out = tmp_path_factory.mktemp("undisturbed") / "data"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "SHARD_PAIRS", 8)
+        prepare(str(source), out, 64, workers=1)
+    return contents(out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("workers", "kills"), [(1, 4), (2, 3), (4, 3)])
+def test_kills_at_random_moments_change_nothing(source, undisturbed, tmp_path, workers, kills):
+    code, _, lasts = prepared(source, tmp_path / "0", workers)
+    assert (code, contents(tmp_path / "0")) == (0, undisturbed)
+    out = tmp_path / "1"
+    for kill in range(kills + 1):
+        code, *_ = prepared(source, out, workers, killed_after=random.uniform(0, lasts) if kill < kills else None)
+        if (out / "dataset.json").exists():
+            assert contents(out) == undisturbed
+            out = tmp_path / str(kill + 2)
+    assert code == 0
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_disk_that_fills_leaves_whole_shards_and_a_sentence(source, undisturbed, tmp_path, workers):
+    """Files may grow to 16 kB: what a full disk does to the shards, of which those with few pairs still fit."""
+    out = tmp_path / "data"
+    code, said, _ = prepared(source, out, workers, largest=16_000)
+    assert (code, said.count("\n")) == (1, 1), said
+    assert "the same command goes on from there" in said
+    left = contents(out) if out.exists() else {}
+    assert all(undisturbed[name] == data for name, data in left.items())
+    assert "dataset.json" not in left
+    assert prepared(source, out, workers)[0] == 0
+    assert contents(out) == undisturbed
