@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from medclip.commands.arguments import Positional, Seed
+from medclip.data.privacy import Studies
 from medclip.data.sources.columns import Columns
 from medclip.errors import UserError
 from medclip.progress import console
@@ -21,8 +22,10 @@ class Prepare:
 
     source: Annotated[Positional[str], tyro.conf.arg(metavar="SOURCE")]
     """A ROCO folder, a table (CSV, TSV, JSON lines, Parquet), a folder of pictures with captions beside them (x.jpg,
-    x.txt), WebDataset archives (.tar), or phantoms[:COUNT] for synthetic pictures."""
+    x.txt), a folder of DICOM studies with reports, WebDataset archives (.tar), or phantoms[:COUNT] for synthetic
+    pictures."""
     columns: tyro.conf.OmitArgPrefixes[Columns]
+    studies: tyro.conf.OmitArgPrefixes[Studies]
     out: Path | None = None
     """The data set's new folder; an unfinished one is continued."""
     dry_run: bool = False
@@ -38,11 +41,13 @@ class Prepare:
         from medclip.data.prepare import prepare, preview
 
         if self.dry_run:
-            show_preview(preview(self.source, self.side, self.seed, self.columns))
+            show_preview(preview(self.source, self.side, self.seed, self.columns, studies=self.studies))
             return
         if self.out is None:
             raise UserError("give the new folder with --out DATA, or --dry-run to see the first rows.")
-        dataset = prepare(self.source, self.out, self.side, self.limit, self.seed, columns=self.columns)
+        dataset = prepare(
+            self.source, self.out, self.side, self.limit, self.seed, columns=self.columns, studies=self.studies
+        )
         show_dataset(dataset, self.out)
 
 

@@ -1,4 +1,4 @@
-"""The value every source yields and every later stage reads: one picture with one caption."""
+"""The values every source yields and every later stage reads: one picture with one caption."""
 
 from __future__ import annotations
 
@@ -8,17 +8,27 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
+class Frame:
+    """A frame of a DICOM file by its number (None: the middle one); `masked` paints a tenth of each side black."""
+
+    path: Path
+    number: int | None = None
+    masked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
     """One image with one caption, as a source hands it over: nothing cleaned, nothing decoded.
 
     `image` is a file that may be absent or broken, or the encoded bytes themselves; preparation finds out.
     `article` names the publication (or patient) the image came from: rows that share it may never be
     split between training and validation. `concepts` are UMLS identifiers and `semantic_types` the names of their
-    types. `labels` maps a label's name (modality, organ, ...) to its value.
+    types. `labels` maps a label's name (modality, organ, ...) to its value. `removed` names what the source knew and
+    did not hand over, as "place/what" ("header/PatientName"): names, never values.
     """
 
     id: str
-    image: Path | bytes
+    image: Path | bytes | Frame
     caption: str
     split: str
     article: str
@@ -28,6 +38,7 @@ class Pair:
     semantic_types: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
+    removed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

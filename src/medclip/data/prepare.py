@@ -9,18 +9,20 @@ import os
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from itertools import islice
+from concurrent.futures.process import BrokenProcessPool
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from medclip import NOT_CLINICAL, __version__
 from medclip.data.captions import MIN_CHARACTERS, clean_caption
 from medclip.data.images import ImageError, standardise
-from medclip.data.pairs import Dropped, Pair
+from medclip.data.pairs import Dropped, Frame, Pair
+from medclip.data.privacy import SOURCE, Studies, make_key
 from medclip.data.shards import shard_report, write_shard
 from medclip.data.sources.columns import Columns
-from medclip.data.sources.open import open_source
-from medclip.errors import UserError
+from medclip.data.sources.open import holds_studies, open_source
+from medclip.errors import UserError, WorkError
 from medclip.files import claim, sha256, whole_file, write_json
 from medclip.progress import progress
 
@@ -66,23 +68,32 @@ def prepare_shard(rows: list[Pair | Dropped], path: Path, side: int) -> dict[str
     made = [prepare_row(row, side) for row in rows]
     kept = [row for row in made if not isinstance(row, Dropped)]
     dropped = [[d.id, d.split, d.reason, d.detail] for d in made if isinstance(d, Dropped)]
-    report = {"file": path.name, "pairs": len(kept), "dropped": dropped, "made_from": made_from}
+    stayed = (row for row, one in zip(rows, made, strict=True) if not isinstance(one, Dropped))
+    gone = Counter(chain.from_iterable(row.removed for row in stayed))
+    report = {"file": path.name, "pairs": len(kept), "dropped": dropped, "removed": gone, "made_from": made_from}
     write_shard(path, kept, report)
     return report
 
 
-def _digest(image: Path | bytes) -> str:
+def _digest(image: Path | bytes | Frame) -> str:
     """What a picture is known by; a file that is absent now may be there on resume."""
+    if isinstance(image, Frame):
+        return f"{_digest(image.path)} {image.number} {image.masked}"
     if isinstance(image, bytes):
         return hashlib.sha256(image).hexdigest()
     return sha256(image) if image.is_file() else "absent"
 
 
 def preview(
-    source: str, side: int = 256, seed: int = 0, columns: Columns | None = None, rows: int = 5
+    source: str,
+    side: int = 256,
+    seed: int = 0,
+    columns: Columns | None = None,
+    rows: int = 5,
+    studies: Studies | None = None,
 ) -> list[dict[str, Any] | Dropped]:
     """What would become of the first rows of SOURCE; each prepared one with its `split`. Nothing is written."""
-    first = list(islice(_unique(open_source(source, seed, columns)), rows))
+    first = list(islice(_unique(open_source(source, seed, columns, studies)), rows))
     made = [prepare_row(row, side) for row in first]
     return [
         one if isinstance(one, Dropped) else one | {"split": row.split} for row, one in zip(first, made, strict=True)
@@ -97,6 +108,7 @@ def prepare(
     seed: int = 0,
     workers: int | None = None,
     columns: Columns | None = None,
+    studies: Studies | None = None,
 ) -> dict[str, Any]:
     """Prepare SOURCE into the folder `out` and return what `out/dataset.json` says.
 
@@ -105,8 +117,12 @@ def prepare(
     """
     if side < 1 or (limit is not None and limit < 1):
         raise UserError("--side and --limit must be at least 1.")
-    rows = open_source(source, seed, columns)
+    rows = open_source(source, seed, columns, studies)
     rows = _first(_unique(rows), limit)
+    name = source if source.startswith("phantoms") else Path(source).name
+    if holds_studies(Path(source)):
+        name = SOURCE
+        make_key(studies.key if studies else None, out)
     claim(out, "dataset.json")
     reports: dict[str, list[dict[str, Any]]] = {}
     workers = workers or os.cpu_count() or 1
@@ -116,7 +132,14 @@ def prepare(
 
         def collect() -> None:
             split, pairs, future = waiting.popleft()
-            reports.setdefault(split, []).append(future.result())
+            done = reports.setdefault(split, [])
+            try:
+                done.append(future.result())
+            except BrokenProcessPool:  # native decoders abort on some damaged files instead of raising
+                raise WorkError(
+                    f"a worker died in or near shard {len(done)} of {split} ({pairs} rows): memory ran out, or a "
+                    "decoder crashed on a damaged picture. Whole shards stay; find the picture with --limit."
+                ) from None
             advance(pairs)
 
         for split, number, chunk in _chunks(rows):
@@ -126,7 +149,7 @@ def prepare(
                 collect()
         while waiting:
             collect()
-    return _finish(out, source, side, seed, reports)
+    return _finish(out, name, side, seed, reports)
 
 
 def _chunks(rows: Iterator[Pair | Dropped]) -> Iterator[tuple[str, int, list[Pair | Dropped]]]:
@@ -169,7 +192,7 @@ def _finish(out: Path, source: str, side: int, seed: int, reports: dict[str, Any
     counts = {split: Counter(row[2] for row in dropped if row[1] == split) for split in reports}
     dataset = {
         "medclip": __version__,
-        "source": source if source.startswith("phantoms") else Path(source).name,
+        "source": source,
         "synthetic": source.startswith("phantoms"),
         "notice": NOT_CLINICAL,
         "seed": seed,
@@ -183,5 +206,20 @@ def _finish(out: Path, source: str, side: int, seed: int, reports: dict[str, Any
         },
         "dropped": {split: dict(of_split) for split, of_split in counts.items()},
     }
+    if removed := _removed(reports):
+        dataset["privacy"] = removed
     write_json(out / "dataset.json", dataset)
     return dataset
+
+
+def _removed(reports: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, int]]:
+    """How many pairs lost what of their source's, by place: header, report or pixels. Names, never values."""
+    total: Counter[str] = Counter()
+    for of_split in reports.values():
+        for report in of_split:
+            total.update(report["removed"])
+    places: dict[str, dict[str, int]] = {}
+    for name, count in total.most_common():
+        place, _, what = name.partition("/")
+        places.setdefault(place, {})[what] = count
+    return places
