@@ -9,6 +9,7 @@ from typing import get_args
 import pytest
 
 from medclip import NOT_CLINICAL, __version__, cli
+from medclip.data.privacy import Studies
 from medclip.data.sources.columns import Columns
 from medclip.evaluate import metrics
 from medclip.train.recipe import Recipe
@@ -52,7 +53,7 @@ def assert_one_sentence(said):
 def test_help_names_and_explains_every_option(medclip, command):
     code, out, err = medclip(command, "--help")
     assert (code, err) == (0, "")
-    inner = {"recipe": Recipe, "columns": Columns}  # whose settings are flags of the command itself
+    inner = {"recipe": Recipe, "columns": Columns, "studies": Studies}  # whose settings are flags of the command itself
     own = dataclasses.fields(COMMANDS[command])
     fields = [f for field in own for f in (dataclasses.fields(inner[field.name]) if field.name in inner else [field])]
     for field in fields:

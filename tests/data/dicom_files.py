@@ -37,15 +37,17 @@ def dicom(pixels: np.ndarray | None, **attributes) -> Dataset:
             said.NumberOfFrames = len(pixels)
         said.PixelData = pixels.tobytes()
         said["PixelData"].VR = "OW"
-    for keyword, value in attributes.items():
-        setattr(said, keyword, value)
+    with pydicom.config.disable_value_validation():
+        for keyword, value in attributes.items():
+            setattr(said, keyword, value)
     return said
 
 
 def written(said: Dataset, path: Path) -> Path:
     """The data set as a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    said.save_as(path, enforce_file_format=True)
+    with pydicom.config.disable_value_validation():
+        said.save_as(path, enforce_file_format=True)
     return path
 
 

@@ -12,9 +12,10 @@ from PIL import Image
 
 from conftest import SHORT_CAPTION, RocoFolder, drawn, encoded, level_of
 from medclip.data import prepare as module
+from medclip.data.pairs import Pair
 from medclip.data.prepare import prepare
 from medclip.data.shards import SCHEMA, Split
-from medclip.errors import UserError
+from medclip.errors import UserError, WorkError
 
 SPLITS = ("train", "validation")
 
@@ -144,6 +145,22 @@ def test_the_number_of_workers_changes_nothing(roco, tmp_path, small_shards):
     for workers in (1, 2):
         prepare(str(roco.folder), tmp_path / f"{workers}", workers=workers)
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
+
+
+class Deadly:
+    """Ends the process that receives it, as a native decoder does on some damaged pictures."""
+
+    def __reduce__(self):
+        return os._exit, (1,)
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_is_told_in_words(tmp_path, monkeypatch):
+    pair = Pair("1", b"", Deadly(), "train", "1")
+    monkeypatch.setattr(module, "open_source", lambda *_: iter([pair]))
+    with pytest.raises(WorkError, match="a worker died in or near shard 0 of train"):
+        prepare("phantoms", tmp_path / "data", workers=1)
+    assert not (tmp_path / "data" / "dataset.json").exists()
 
 
 def test_a_finished_data_set_is_never_overwritten(roco, data):

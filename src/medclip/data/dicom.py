@@ -23,7 +23,7 @@ try:
     from pydicom import uid
     from pydicom.encaps import get_frame
     from pydicom.filereader import data_element_generator
-    from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, pixel_array
+    from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, get_decoder, pixel_array
 except ImportError:
     raise UserError("reading DICOM needs pydicom: pip install 'medclip[dicom]'.") from None
 
@@ -140,6 +140,11 @@ def _stored(file: BinaryIO, said: Dataset, number: int) -> np.ndarray:
     if said.Rows * said.Columns > MAX_PIXELS:
         raise ImageError(TOO_LARGE)
     syntax = said.file_meta.TransferSyntaxUID
+    try:
+        get_decoder(syntax)
+    except NotImplementedError:
+        known = "" if syntax.name == str(syntax) else f": {syntax.name}"
+        raise ImageError(f"transfer syntax that nothing here decodes{known}") from None
     source: Dataset | BinaryIO = file
     if syntax.is_encapsulated or syntax == uid.DeflatedExplicitVRLittleEndian:
         file.seek(0)
@@ -157,11 +162,7 @@ def _stored(file: BinaryIO, said: Dataset, number: int) -> np.ndarray:
             _refuse_stream(frame, syntax)
     elif not file.read(1):
         raise ImageError(NO_PIXELS)
-    try:
-        return pixel_array(source, index=number, decoding_plugin=_DECODERS.get(syntax, ""))
-    except NotImplementedError:
-        known = "" if syntax.name == str(syntax) else f": {syntax.name}"
-        raise ImageError(f"transfer syntax that nothing here decodes{known}") from None
+    return pixel_array(source, index=number, decoding_plugin=_DECODERS.get(syntax, ""))
 
 
 def _refuse_stream(stream: bytes, syntax: uid.UID) -> None:
@@ -185,7 +186,7 @@ def _refuse_stream(stream: bytes, syntax: uid.UID) -> None:
 
 
 def _reads_twelve_bits() -> bool:
-    return "pylibjpeg" in pydicom.pixels.get_decoder(uid.JPEGExtended12Bit).available_plugins
+    return "pylibjpeg" in get_decoder(uid.JPEGExtended12Bit).available_plugins
 
 
 def _shown(stored: np.ndarray, said: Dataset) -> np.ndarray:

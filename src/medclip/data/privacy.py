@@ -100,7 +100,7 @@ def read_key(path: Path | None) -> bytes:
 
 def keyed(key: bytes, *names: str) -> str:
     """16 hexadecimal digits that stand for names; who lacks the key can neither undo nor repeat them."""
-    return hashlib.blake2b("\0".join(names).encode(), key=key, digest_size=8).hexdigest()
+    return hashlib.blake2b("\0".join(names).encode(errors="surrogatepass"), key=key, digest_size=8).hexdigest()
 
 
 def labels(said: Dataset) -> dict[str, str]:
