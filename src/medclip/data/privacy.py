@@ -16,8 +16,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from rich.markup import escape
+
 from medclip.errors import UserError
 from medclip.files import whole_file
+from medclip.progress import console
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -46,7 +49,7 @@ _ALLOWED = {
     "view": ("ViewPosition", "AP PA LL RL RLD LLD RLO LLO LATERAL LAT CC MLO ML LM XCC XCCL XCCM LMO FB SIO ISO"),
 }
 _IDENTIFYING = {"AE", "AS", "DA", "DT", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UN", "UR", "UT"}
-"""Value representations that can name somebody: free text, names, dates, identifiers. Codes and numbers cannot."""
+"""Value representations of free text, names, dates, identifiers. Codes and numbers stay behind too, uncounted."""
 _IDS = {
     *("PatientID", "OtherPatientIDs", "AccessionNumber", "StudyID", "AdmissionID", "RequestedProcedureID"),
     *("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "DeviceSerialNumber", "PatientTelephoneNumbers"),
@@ -87,6 +90,7 @@ def make_key(path: Path | None, out: Path) -> None:
         with whole_file(file) as partial:
             partial.touch(0o600)
             partial.write_text(secrets.token_hex(KEY_BYTES) + "\n")
+        console.print(f"made a new key, {escape(str(file))}: keep it, for other keys give other ids", soft_wrap=True)
 
 
 def read_key(path: Path | None) -> bytes:

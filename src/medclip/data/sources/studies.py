@@ -88,7 +88,7 @@ def _file(path: Path) -> _File:
             number=whole_number(said, "InstanceNumber", 0),
             modality=str(said.get("Modality")),
             kind=str(said.get("SOPClassUID")),
-            frames=frame_count(said),
+            frames=min(frame_count(said), path.stat().st_size),  # a header may claim any number
         )
 
 
@@ -120,7 +120,7 @@ def _rows(file: _File, folder: Path, reports: list[Path], studies: Studies, key:
         return [Dropped(id, split_of(group), "image unreadable")]
     try:
         text, replaced = _text(reports, said)
-    except (ImageError, OSError, UnicodeDecodeError):
+    except (ImageError, OSError):
         return [Dropped(id, split_of(group), "report unreadable")]
     if not text.strip():
         return [Dropped(id, split_of(group), "no report")]
@@ -143,9 +143,9 @@ def _rows(file: _File, folder: Path, reports: list[Path], studies: Studies, key:
 
 def _text(reports: list[Path], said: Dataset) -> tuple[str, Counter[str]]:
     """The text of a study without the names that the picture's header or the report's own knows."""
-    if reports and not is_dicom(reports[0]):
-        return without_names(reports[0].read_text(encoding="utf-8-sig"), said)
     with reading():
+        if reports and not is_dicom(reports[0]):
+            return without_names(reports[0].read_text(encoding="utf-8-sig"), said)
         headers = [header(path) for path in reports]
         return without_names("\n".join(filter(None, map(structured_text, headers))), said, *headers)
 
