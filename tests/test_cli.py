@@ -9,6 +9,8 @@ from typing import get_args
 import pytest
 
 from medclip import NOT_CLINICAL, __version__, cli
+from medclip.data.preparation import Preparation
+from medclip.data.privacy import Studies
 from medclip.data.sources.columns import Columns
 from medclip.evaluate import metrics
 from medclip.train.recipe import Recipe
@@ -48,14 +50,18 @@ def assert_one_sentence(said):
     assert "Traceback" not in err
 
 
+def flags(command):
+    """The fields of a command, and of the settings whose fields are flags of the command itself."""
+    inner = {"recipe": Recipe, "how": Preparation, "columns": Columns, "studies": Studies}
+    for field in dataclasses.fields(command):
+        yield from flags(inner[field.name]) if field.name in inner else [field]
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_names_and_explains_every_option(medclip, command):
     code, out, err = medclip(command, "--help")
     assert (code, err) == (0, "")
-    inner = {"recipe": Recipe, "columns": Columns}  # whose settings are flags of the command itself
-    own = dataclasses.fields(COMMANDS[command])
-    fields = [f for field in own for f in (dataclasses.fields(inner[field.name]) if field.name in inner else [field])]
-    for field in fields:
+    for field in flags(COMMANDS[command]):
         positional = "Positional" in str(field.type)
         said = {"measure": "retrieval|sides", "repository": "OWNER/NAME", "what": "MODEL|DATA"}.get(
             field.name, field.name.upper()
@@ -186,8 +192,9 @@ import sys
 import medclip.cli
 assert not {"jax", "matplotlib", "streamlit"} & set(sys.modules), "medclip.cli imports too much"
 from pathlib import Path
+from medclip.data.preparation import Preparation
 from medclip.data.prepare import prepare
-prepare(sys.argv[1], Path(sys.argv[2]), limit=2, workers=1)
+prepare(sys.argv[1], Path(sys.argv[2]), Preparation(limit=2), workers=1)
 assert "jax" not in sys.modules, "prepare imports jax"
 """
     done = in_new_process("-c", program, roco.folder, tmp_path / "data")

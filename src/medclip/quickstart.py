@@ -6,6 +6,7 @@ import dataclasses
 import time
 from pathlib import Path
 
+from medclip.data.preparation import Preparation
 from medclip.data.prepare import prepare
 from medclip.errors import UserError
 from medclip.evaluate.retrieval import evaluate_retrieval
@@ -27,7 +28,7 @@ def quickstart(out: Path, app: bool, seed: int) -> None:
         raise UserError(f"{out} is already there; delete it or choose another with --out.")
     start = time.monotonic()
     console.rule("synthetic phantoms: drawn, not patients")
-    show_dataset(prepare(f"phantoms:{PAIRS}", out / "data", seed=seed), out / "data")
+    show_dataset(prepare(f"phantoms:{PAIRS}", out / "data", Preparation(seed=seed)), out / "data")
     train(out / "data", out / "run", dataclasses.replace(RECIPE, seed=seed))
     results = evaluate_retrieval(out / "run", out / "data", "validation", out / "evaluation", seed)
     sides = evaluate_sides(out / "run", out / "data", "validation", out / "evaluation", seed)

@@ -30,6 +30,9 @@ def show_dataset(dataset: dict[str, Any], out: Path) -> None:
     _out.print(table)
     if reasons:
         _out.print(f"every dropped row, with its reason: {out / 'dropped.jsonl'}")
+    for place, counts in dataset.get("privacy", {}).items():
+        said = ", ".join(f"{what} {count}" for what, count in counts.items())
+        _out.print(f"left behind, {place}: {said}", highlight=False)
 
 
 def show_preview(rows: Sequence[dict[str, Any] | Dropped]) -> None:

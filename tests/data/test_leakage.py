@@ -10,6 +10,7 @@ from PIL import Image, ImageFilter
 from conftest import drawn, encoded
 from medclip.data.leakage import WAYS, decontaminate, leakage
 from medclip.data.likeness import MOST_BITS, alike, difference_hash, near_pairs
+from medclip.data.preparation import Preparation
 from medclip.data.prepare import prepare
 from medclip.data.shards import Split, read_dataset
 from medclip.errors import UserError
@@ -120,6 +121,6 @@ def test_a_single_split_has_nothing_to_leak_into(tmp_path):
 
 
 def test_rocos_own_splits_here_share_no_article(shared, tmp_path):
-    prepare(str(shared / "roco"), tmp_path / "data", limit=300)
+    prepare(str(shared / "roco"), tmp_path / "data", Preparation(limit=300))
     about = leakage(tmp_path / "data")["held_out"]["validation"]
     assert about["shared"]["article"] == about["shared"]["same picture"] == 0

@@ -15,6 +15,7 @@ from PIL import Image
 from conftest import SHORT_CAPTION, RocoFolder, drawn, encoded, level_of
 from medclip.data import prepare as module
 from medclip.data.pairs import Dropped, Pair
+from medclip.data.preparation import Preparation
 from medclip.data.prepare import prepare
 from medclip.data.shards import SCHEMA, Split
 from medclip.errors import UserError
@@ -160,15 +161,15 @@ def test_a_damaged_shard_is_made_anew_on_resume(roco, tmp_path, small_shards, cu
 
 def test_a_shard_of_another_size_is_not_taken_over_on_resume(roco, tmp_path, cut_short):
     out = tmp_path / "data"
-    cut_short(str(roco.folder), out, side=40, limit=4, workers=1)
-    prepare(str(roco.folder), out, side=20, limit=4, workers=1)
+    cut_short(str(roco.folder), out, Preparation(side=40, limit=4), workers=1)
+    prepare(str(roco.folder), out, Preparation(side=20, limit=4), workers=1)
     assert [row["height"] for row in rows_of(out, "train")] == [20] * 4
 
 
 def test_shards_of_other_rows_do_not_stay(roco, tmp_path, small_shards, cut_short):
     cut_short(str(roco.folder), tmp_path / "data", workers=1)
-    prepare(str(roco.folder), tmp_path / "data", limit=3, workers=1)
-    prepare(str(roco.folder), tmp_path / "fresh", limit=3, workers=1)
+    prepare(str(roco.folder), tmp_path / "data", Preparation(limit=3), workers=1)
+    prepare(str(roco.folder), tmp_path / "fresh", Preparation(limit=3), workers=1)
     assert contents(tmp_path / "data") == contents(tmp_path / "fresh")
 
 
@@ -251,7 +252,7 @@ def test_a_finished_data_set_is_never_overwritten(roco, data):
 
 
 def test_limit_takes_the_first_rows_of_each_split(roco, tmp_path):
-    prepare(str(roco.folder), tmp_path / "data", limit=3, workers=1)
+    prepare(str(roco.folder), tmp_path / "data", Preparation(limit=3), workers=1)
     for split in SPLITS:
         assert [row["id"] for row in rows_of(tmp_path / "data", split)] == ["ROCO_00000", "ROCO_00001", "ROCO_00002"]
 
@@ -276,7 +277,12 @@ def test_a_refused_source_leaves_no_folder(tmp_path):
     assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.parametrize("option", [{"limit": 0}, {"limit": -1}, {"side": 0}, {"side": -1}, {"workers": 0}], ids=str)
-def test_senseless_numbers_are_refused(roco, tmp_path, option):
+@pytest.mark.parametrize("option", [{"limit": 0}, {"limit": -1}, {"side": 0}, {"side": -1}, {"licences": ","}], ids=str)
+def test_senseless_settings_are_refused(option):
     with pytest.raises(UserError):
-        prepare(str(roco.folder), tmp_path / "data", **{"workers": 1} | option)
+        Preparation(**option)
+
+
+def test_no_workers_are_refused(roco, tmp_path):
+    with pytest.raises(UserError):
+        prepare(str(roco.folder), tmp_path / "data", workers=0)

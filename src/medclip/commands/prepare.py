@@ -8,8 +8,8 @@ from typing import Annotated
 
 import tyro
 
-from medclip.commands.arguments import Positional, Seed
-from medclip.data.sources.columns import Columns
+from medclip.commands.arguments import Positional
+from medclip.data.preparation import Preparation
 from medclip.errors import UserError
 from medclip.progress import console
 from medclip.tables import show_dataset, show_leakage, show_preview
@@ -21,35 +21,28 @@ class Prepare:
 
     source: Annotated[Positional[str], tyro.conf.arg(metavar="SOURCE")]
     """A ROCO or ROCOv2 folder, a table (CSV, TSV, JSON, Parquet, Arrow), a Hugging Face data set (hf://OWNER/NAME or a
-    folder of one), a folder of pictures with captions beside them (x.jpg, x.txt), WebDataset archives (.tar), any of
-    these behind a URL (s3://…, gs://…), or phantoms[:COUNT] for synthetic pictures."""
-    columns: tyro.conf.OmitArgPrefixes[Columns]
+    folder of one), a folder of DICOM studies with reports, a folder of pictures with captions beside them (x.jpg,
+    x.txt), WebDataset archives (.tar), any of these but DICOM behind a URL (s3://…, gs://…), or phantoms[:COUNT] for
+    synthetic pictures."""
+    how: tyro.conf.OmitArgPrefixes[Preparation]
     out: Path | None = None
     """The data set's new folder; an unfinished one is continued."""
     dry_run: bool = False
     """Show what would become of the first rows; write nothing."""
-    side: int = 256
-    """Shorter side of the stored pictures, in pixels; smaller ones are kept as they are."""
-    limit: int | None = None
-    """Take the first rows of each split only, for trying things."""
     workers: int | None = None
     """Processes; left out: as many as there are cores."""
     cluster: bool = False
     """Work on a Ray cluster whose machines see the same folders: at RAY_ADDRESS, or one of this machine."""
-    seed: Seed = 0
-    """Seed of the phantoms."""
 
     def run(self) -> None:
         from medclip.data.prepare import prepare, preview
 
         if self.dry_run:
-            show_preview(preview(self.source, self.side, self.seed, self.columns))
+            show_preview(preview(self.source, self.how))
             return
         if self.out is None:
             raise UserError("give the new folder with --out DATA, or --dry-run to see the first rows.")
-        dataset = prepare(
-            self.source, self.out, self.side, self.limit, self.seed, self.workers, self.columns, self.cluster
-        )
+        dataset = prepare(self.source, self.out, self.how, workers=self.workers, cluster=self.cluster)
         show_dataset(dataset, self.out)
 
 

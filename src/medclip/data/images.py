@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from medclip.data.pairs import Frame
+
 MAX_PIXELS = 100_000_000  # a full mammogram has about 30 million; more is a decompression bomb
 TOO_LARGE = "image over 100 million pixels"
 JPEG_QUALITY = 95
@@ -22,14 +24,19 @@ class ImageError(ValueError):
     """A picture that cannot be used; its message is the reason under which it is counted."""
 
 
-def decode(image: Path | bytes) -> Image.Image:
+def decode(image: Path | bytes | Frame) -> Image.Image:
     """Decode wholly, upright, as mode L or RGB.
 
     16-bit greys are scaled from their own range, transparency is laid on black, and a colour picture
-    whose channels are equal becomes grey. Raises ImageError ("image missing", "image unreadable",
-    "image over 100 million pixels").
+    whose channels are equal becomes grey. DICOM is shown as `medclip.data.dicom` says. Raises ImageError ("image
+    missing", "image unreadable", "image over 100 million pixels", and what DICOM adds).
     """
     try:
+        if isinstance(image, Frame) or is_dicom(image):
+            from medclip.data.dicom import picture
+
+            said = (image.path, image.number, image.masked) if isinstance(image, Frame) else (image,)
+            return _plain(picture(*said))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of damaged EXIF and of large sizes; both are handled
             with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image, formats=FORMATS) as opened:
@@ -45,6 +52,14 @@ def decode(image: Path | bytes) -> Image.Image:
         raise ImageError(TOO_LARGE) from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise ImageError("image unreadable") from error
+
+
+def is_dicom(image: Path | bytes) -> bool:
+    """Whether it begins as a DICOM file does, whatever its name. Asked before any other format: both can be true."""
+    if isinstance(image, bytes):
+        return image[128:132] == b"DICM"
+    with image.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
 
 
 def _plain(image: Image.Image) -> Image.Image:
@@ -64,7 +79,7 @@ def _plain(image: Image.Image) -> Image.Image:
     return red if grey else colour
 
 
-def standardise(image: Path | bytes, side: int) -> tuple[bytes, int, int]:
+def standardise(image: Path | bytes | Frame, side: int) -> tuple[bytes, int, int]:
     """Encode as JPEG with the shorter side at most `side` (never enlarged) and no metadata.
 
     Returns the bytes, width and height. Raises ImageError.

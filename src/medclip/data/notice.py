@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from medclip.data.shards import Split
+from medclip.data.shards import open_shard
 from medclip.files import whole_file
 
 _HEAD = """The pictures and captions of this data set are the work of others, each under the licence stated below.
@@ -16,24 +15,23 @@ them, passes on this file. Where no licence is stated none was granted: ask the 
 """
 
 
-def write_notice(folder: Path, splits: dict[str, Any]) -> None:
+def write_notice(folder: Path, files: Mapping[str, Sequence[str]]) -> None:
     """Write `folder`/NOTICE.txt: pairs of each licence, then split, id, licence and attribution of every pair.
 
-    `splits` is what `dataset.json` says of them. Memory is that of one shard, and lines are tab-separated.
+    `files` are the shards of each split. Memory is that of one shard; lines are tab-separated.
     """
-    names = [name for name, about in splits.items() if about["pairs"]]
-    counts = Counter(licence or "no licence stated" for name in names for _, licence, _ in _rows(folder, name))
+    counts = Counter(licence or "no licence stated" for _, _, licence, _ in _rows(folder, files))
     with whole_file(folder / "NOTICE.txt") as partial, partial.open("w", encoding="utf-8") as out:
         out.write(_HEAD + "\n")
         out.writelines(f"{count}\t{licence}\n" for licence, count in counts.most_common())
         out.write("\nsplit\tid\tlicence\tattribution\n")
+        out.writelines("\t".join(row) + "\n" for row in _rows(folder, files))
+
+
+def _rows(folder: Path, files: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, ...]]:
+    """Split, id, licence and attribution (or article) of every pair."""
+    for split, names in files.items():
         for name in names:
-            out.writelines(f"{name}\t{id}\t{licence}\t{whose}\n" for id, licence, whose in _rows(folder, name))
-
-
-def _rows(folder: Path, name: str) -> Iterator[tuple[str, str, str]]:
-    """Id, licence and attribution (or article) of each pair of a split."""
-    for batch in Split(folder, name).table.select(["id", "licence", "attribution", "article"]).to_batches():
-        for row in batch.to_pylist():
-            said = (row["id"], row["licence"], row["attribution"] or row["article"])
-            yield tuple(" ".join(text.split()) for text in said)
+            for row in open_shard(folder / name).select(["id", "licence", "attribution", "article"]).to_pylist():
+                said = (split, row["id"], row["licence"], row["attribution"] or row["article"])
+                yield tuple(" ".join(text.split()) for text in said)

@@ -1,11 +1,21 @@
-"""The value every source yields and every later stage reads: one picture with one caption."""
+"""The values every source yields and every later stage reads: one picture with one caption."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from medclip.data.places import Place
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A frame of a DICOM file by its number (None: the middle one); `masked` paints a tenth of each side black."""
+
+    path: Path
+    number: int | None = None
+    masked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +27,12 @@ class Pair:
     `article` names the publication (or patient) the image came from: rows that share it may never be
     split between training and validation. `concepts` are UMLS identifiers and `semantic_types` the names of their
     types. `labels` maps a label's name (modality, organ, ...) to its value. `attribution` is what the licence wants
-    said: whose the picture is and where it was published.
+    said: whose the picture is and where it was published. `removed` names what the source knew and did not hand over,
+    as "place/what" ("header/PatientName"): names, never values.
     """
 
     id: str
-    image: Place | bytes
+    image: Place | bytes | Frame
     caption: str
     split: str
     article: str
@@ -32,6 +43,7 @@ class Pair:
     semantic_types: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
+    removed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

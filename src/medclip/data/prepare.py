@@ -6,23 +6,23 @@ import hashlib
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from medclip import NOT_CLINICAL, __version__
 from medclip.data import unfinished
-from medclip.data.captions import MIN_CHARACTERS, clean_caption
-from medclip.data.images import ImageError, standardise
+from medclip.data.notice import write_notice
 from medclip.data.pairs import Dropped, Pair
-from medclip.data.places import Place, is_url, reached
+from medclip.data.preparation import AS_USUAL, Preparation
+from medclip.data.privacy import SOURCE, make_key
+from medclip.data.rows import prepare_row
 from medclip.data.shards import shard_report, write_shard
-from medclip.data.sources.columns import Columns
-from medclip.data.sources.open import known_length, open_source
-from medclip.data.splits import first
+from medclip.data.sources.open import holds_studies, known_length, open_source
+from medclip.data.splits import first, split_of
 from medclip.data.workers import map_shards
 from medclip.errors import UserError, WorkError
 from medclip.files import claim, whole_file, write_json
@@ -31,130 +31,93 @@ from medclip.progress import progress
 SHARD_PAIRS = 1024
 SHARD_BYTES = 2**26  # of pictures that come with their rows: what waits for a worker is in memory
 _SPLIT = re.compile(r"\w[\w.-]{0,63}")
+COUNTED = ("dropped", "caption_rules", "removed")
+"""What a shard counts by name: rows dropped by reason, pairs whose caption a rule changed, pairs that lost what."""
 
 
-def prepare_row(row: Pair | Dropped, side: int) -> dict[str, Any] | Dropped:
-    """One row of the prepared form, or why there is none. Pure."""
-    if isinstance(row, Dropped):
-        return row
-    caption, _ = clean_caption(row.caption)
-    if len(caption) < MIN_CHARACTERS:
-        return Dropped(row.id, row.split, f"caption under {MIN_CHARACTERS} characters")
-    try:
-        image, width, height = standardise(_fetched(row.image), side)
-    except ImageError as error:
-        return Dropped(row.id, row.split, str(error), "" if isinstance(row.image, bytes) else row.image.name)
-    return {
-        "id": row.id,
-        "image": image,
-        "width": width,
-        "height": height,
-        "caption": caption,
-        "caption_original": row.caption,
-        "article": row.article,
-        "licence": row.licence,
-        "attribution": row.attribution,
-        "concepts": list(row.concepts),
-        "keywords": list(row.keywords),
-        "semantic_types": list(row.semantic_types),
-        "labels": list(row.labels.items()),
-        "source": row.source,
-        "sha256": hashlib.sha256(image).hexdigest(),
-    }
-
-
-def prepare_shard(rows: list[Pair | Dropped], path: Path, side: int) -> dict[str, Any]:
-    """Write the shard `path` of `rows` unless it is there, whole and from the same rows and pictures. Idempotent.
-
-    Returns the split, the file, how many pairs it holds and how many rows were dropped for each reason.
-    """
-    known = unfinished.made_from(rows, __version__, side)  # before a picture is read, which may change meanwhile
-    report = shard_report(path)
-    if report is None or not unfinished.is_noted(path, known):
-        unfinished.note(path, None)
-        made = [prepare_row(_encodable(row), side) for row in rows]
-        kept = [row for row in made if not isinstance(row, Dropped)]
-        gone = [row for row in made if isinstance(row, Dropped)]
-        dropped = [[_unicode(d.id), d.split, d.reason, _unicode(d.detail)] for d in gone]
-        report = {"file": path.name, "pairs": len(kept), "dropped": dropped}
-        write_shard(path, kept, report)
-        unfinished.note(path, known)
-    reasons = Counter(reason for _, _, reason, _ in report["dropped"])
-    return {"split": rows[0].split, "file": path.name, "pairs": report["pairs"], "dropped": dict(reasons)}
-
-
-def _encodable(row: Pair | Dropped) -> Pair | Dropped:
-    """The row, or why it cannot be stored: JSON and file names can hold halves of characters, which UTF-8 cannot."""
-    if isinstance(row, Pair):
-        try:
-            json.dumps(asdict(replace(row, image=Path())), default=str, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            return Dropped(row.id, row.split, "text is not Unicode")
-    return row
-
-
-def _unicode(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()
-
-
-def _fetched(image: Place | bytes) -> Path | bytes:
-    """A picture behind a URL as its bytes. A store that does not answer fails the work: the picture is not missing."""
-    if not is_url(image):
-        return image
-    try:
-        with reached(image, but=(FileNotFoundError, IsADirectoryError)):
-            return image.read_bytes()
-    except (FileNotFoundError, IsADirectoryError):
-        raise ImageError("image missing") from None
-
-
-def preview(
-    source: str, side: int = 256, seed: int = 0, columns: Columns | None = None, rows: int = 5
-) -> list[dict[str, Any] | Dropped]:
+def preview(source: str, how: Preparation = AS_USUAL, rows: int = 5) -> list[dict[str, Any] | Dropped]:
     """What would become of the first rows of SOURCE; each prepared one with its `split`. Nothing is written."""
-    found = list(islice(_unique(open_source(source, seed, columns)), rows))
-    made = [prepare_row(row, side) for row in found]
+    found = list(islice(_rows(source, how), rows))
+    made = [prepare_row(row, how) for row in found]
     return [
         one if isinstance(one, Dropped) else one | {"split": row.split} for row, one in zip(found, made, strict=True)
     ]
 
 
 def prepare(
-    source: str,
-    out: Path,
-    side: int = 256,
-    limit: int | None = None,
-    seed: int = 0,
-    workers: int | None = None,
-    columns: Columns | None = None,
-    cluster: bool = False,
+    source: str, out: Path, how: Preparation = AS_USUAL, *, workers: int | None = None, cluster: bool = False
 ) -> dict[str, Any]:
     """Prepare SOURCE into the folder `out` and return what `out/dataset.json` says.
 
-    `limit` keeps the first rows of each split; for `workers` and `cluster` see `map_shards`. What is in memory does not
-    grow with the source, but for 16 bytes a pair that tell repeated ids. A killed preparation resumes at its first
-    missing shard; `dataset.json` is written last, so a folder without it is not yet a data set.
+    For `workers` and `cluster` see `map_shards`. What is in memory does not grow with the source, but for 16 bytes a
+    pair that tell repeated ids. A killed preparation resumes at its first missing shard; `dataset.json` is written
+    last, so a folder without it is not yet a data set.
     """
-    if side < 1 or (limit is not None and limit < 1) or (workers is not None and workers < 1):
-        raise UserError("--side, --limit and --workers must be at least 1.")
-    rows = first(_unique(open_source(source, seed, columns, limit)), limit)
+    if workers is not None and workers < 1:
+        raise UserError("--workers must be at least 1.")
+    name = source if source.startswith("phantoms") else Path(source).name
+    if holds_studies(source):
+        name = SOURCE
+        make_key(how.studies.key, out)
+    rows = _rows(source, how)
     claim(out, "dataset.json")
-    tasks = ((chunk, out / f"{split}-{number:05d}.arrow", side) for split, number, chunk in _chunks(rows))
+    tasks = ((chunk, out / f"{split}-{number:05d}.arrow", how) for split, number, chunk in _chunks(rows))
     reports: dict[str, list[dict[str, Any]]] = {}
     try:
         with (
-            progress("prepare", known_length(source, limit), "pairs") as advance,
+            progress("prepare", known_length(source, how.limit), "pairs") as advance,
             closing(map_shards(prepare_shard, tasks, workers, cluster)) as made,
         ):
             for report in made:
                 reports.setdefault(report["split"], []).append(report)
                 advance(report["pairs"] + sum(report["dropped"].values()))
         unfinished.remove_others(out, {report["file"] for report in chain.from_iterable(reports.values())})
-        dataset = _finish(out, source, side, seed, reports)
+        dataset = _finish(out, name, how, reports)
     except OSError as error:
         raise WorkError(f"{error}; what is whole is kept, and the same command goes on from there.") from error
     unfinished.finish(out)
     return dataset
+
+
+def prepare_shard(rows: list[Pair | Dropped], path: Path, how: Preparation) -> dict[str, Any]:
+    """Write the shard `path` of `rows` unless it is there, whole and from the same rows and pictures. Idempotent.
+
+    Returns the split, the file, how many pairs it holds, and COUNTED.
+    """
+    known = unfinished.made_from(rows, __version__, how)  # before a picture is read, which may change meanwhile
+    report = shard_report(path)
+    if report is None or not unfinished.is_noted(path, known):
+        unfinished.note(path, None)
+        made = [prepare_row(row, how) for row in rows]
+        kept = [row for row in made if not isinstance(row, Dropped)]
+        gone = [row for row in made if isinstance(row, Dropped)]
+        stayed = [row for row, one in zip(rows, made, strict=True) if not isinstance(one, Dropped)]
+        report = {
+            "file": path.name,
+            "pairs": len(kept),
+            "rows_dropped": [[_unicode(row.id), row.split, row.reason, _unicode(row.detail)] for row in gone],
+            "dropped": Counter(row.reason for row in gone),
+            "caption_rules": Counter(chain.from_iterable(row["caption_rules"] for row in kept)),
+            "removed": Counter(chain.from_iterable(row.removed for row in stayed)),
+        }
+        write_shard(path, kept, report)
+        unfinished.note(path, known)
+    return {"split": rows[0].split, **{name: report[name] for name in ("file", "pairs", *COUNTED)}}
+
+
+def _unicode(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
+def _rows(source: str, how: Preparation) -> Iterator[Pair | Dropped]:
+    if not how.resplit:
+        return first(_unique(open_source(source, how)), how.limit)
+    return first(_unique(_resplit(open_source(source, replace(how, limit=None)))), how.limit)
+
+
+def _resplit(rows: Iterable[Pair | Dropped]) -> Iterator[Pair | Dropped]:
+    for row in rows:
+        yield replace(row, split=split_of(row.article if isinstance(row, Pair) else row.id))
 
 
 def _chunks(rows: Iterator[Pair | Dropped]) -> Iterator[tuple[str, int, list[Pair | Dropped]]]:
@@ -196,28 +159,53 @@ def _unique(rows: Iterator[Pair | Dropped]) -> Iterator[Pair | Dropped]:
         yield row
 
 
-def _finish(out: Path, source: str, side: int, seed: int, reports: dict[str, Any]) -> dict[str, Any]:
+def _finish(out: Path, source: str, how: Preparation, reports: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     keys = ("id", "split", "reason", "detail")
     with whole_file(out / "dropped.jsonl") as partial, partial.open("w", encoding="utf-8") as lines:
         for report in chain.from_iterable(reports.values()):
-            for row in (shard_report(out / report["file"]) or {})["dropped"]:  # a shard at a time
+            for row in (shard_report(out / report["file"]) or {})["rows_dropped"]:  # a shard at a time
                 lines.write(json.dumps(dict(zip(keys, row, strict=True)), ensure_ascii=False) + "\n")
-    counts = {split: sum((Counter(r["dropped"]) for r in of_split), Counter()) for split, of_split in reports.items()}
+    write_notice(out, {split: [report["file"] for report in of_split] for split, of_split in reports.items()})
+    counts = {name: {split: _sum(name, of_split) for split, of_split in reports.items()} for name in COUNTED}
     dataset = {
         "medclip": __version__,
-        "source": source if source.startswith("phantoms") else Path(source).name,
+        "source": source,
         "synthetic": source.startswith("phantoms"),
         "notice": NOT_CLINICAL,
-        "seed": seed,
-        "shorter_side": side,
+        "seed": how.seed,
+        "shorter_side": how.side,
+        "licences": how.licences,
+        "resplit": how.resplit,
         "splits": {
             split: {
                 "pairs": sum(report["pairs"] for report in of_split),
-                "shards": [{"file": r["file"], "pairs": r["pairs"]} for r in of_split],
+                "shards": [{"file": report["file"], "pairs": report["pairs"]} for report in of_split],
             }
             for split, of_split in reports.items()
         },
-        "dropped": {split: dict(of_split) for split, of_split in counts.items()},
+        "dropped": counts["dropped"],
+        "caption_rules": counts["caption_rules"],
     }
+    if removed := _by_place(counts["removed"]):
+        dataset["privacy"] = removed
     write_json(out / "dataset.json", dataset)
     return dataset
+
+
+def _sum(name: str, reports: list[dict[str, Any]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for report in reports:
+        total.update(report[name])
+    return dict(total.most_common())
+
+
+def _by_place(removed: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+    """How many pairs lost what of their source's, by place: header, report or pixels. Names, never values."""
+    total: Counter[str] = Counter()
+    for counts in removed.values():
+        total.update(counts)
+    places: dict[str, dict[str, int]] = {}
+    for name, count in total.most_common():
+        place, _, what = name.partition("/")
+        places.setdefault(place, {})[what] = count
+    return places

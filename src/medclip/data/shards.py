@@ -22,6 +22,7 @@ SCHEMA = pa.schema(
         ("height", pa.int32()),
         ("caption", pa.string()),
         ("caption_original", pa.string()),
+        ("caption_rules", pa.list_(pa.string())),
         ("article", pa.string()),
         ("licence", pa.string()),
         ("attribution", pa.string()),

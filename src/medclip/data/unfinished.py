@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from medclip.data.pairs import Dropped, Pair
+from medclip.data.pairs import Dropped, Frame, Pair
 from medclip.data.places import Place, is_url, reached
 from medclip.files import whole_file
 
@@ -30,7 +30,9 @@ def made_from(rows: Sequence[Pair | Dropped], *said: Any) -> str:
     return known.hexdigest()
 
 
-def _state(image: Place | bytes) -> Any:
+def _state(image: Place | bytes | Frame) -> Any:
+    if isinstance(image, Frame):
+        return _state(image.path), image.number, image.masked
     if isinstance(image, bytes):
         return hashlib.sha256(image).hexdigest()
     try:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from conftest import drawn, encoded
 from medclip.data.pairs import Dropped, Pair
 from medclip.data.places import inside, place
+from medclip.data.preparation import Preparation
 from medclip.data.prepare import prepare, prepare_shard
 from medclip.data.sources.columns import Columns
 from medclip.data.sources.open import open_source
@@ -55,7 +56,7 @@ def test_the_folder_of_the_pictures_can_be_named(tmp_path, image):
         (tmp_path / name).mkdir()
     (tmp_path / "pictures" / "1.jpg").write_bytes(encoded(drawn(1)))
     table = csv_of(tmp_path / "tables", image.format(tmp=tmp_path), "../../secret.jpg")
-    read, outside = open_source(str(table), columns=Columns(image_root=str(tmp_path)))
+    read, outside = open_source(str(table), Preparation(columns=Columns(image_root=str(tmp_path))))
     assert read.image.resolve() == tmp_path / "pictures" / "1.jpg"
     assert outside.reason == OUTSIDE
 
@@ -81,7 +82,7 @@ def test_an_absolute_path_below_the_folder_is_inside(tmp_path, monkeypatch):
 def test_a_name_that_no_file_can_have_is_counted(tmp_path):
     (tmp_path / "1.jpg").write_bytes(encoded(drawn(1)))
     rows = list(open_source(str(csv_of(tmp_path, "1.jpg", "x" * 5000, "a/" * 3000, "a\0b"))))
-    said = prepare_shard(rows, tmp_path / "train-00000.arrow", 32)
+    said = prepare_shard(rows, tmp_path / "train-00000.arrow", Preparation(side=32))
     assert (said["pairs"], set(said["dropped"])) == (1, {"image unreadable"})
 
 

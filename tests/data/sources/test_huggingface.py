@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from conftest import drawn, encoded
+from medclip.data.preparation import Preparation
 from medclip.data.prepare import preview
 from medclip.data.sources.open import open_source
 from medclip.data.splits import split_of
@@ -121,7 +122,7 @@ def test_rows_in_several_forms_are_read_once(tmp_path):
 def test_limit_reads_no_more_than_the_first_rows_of_each_split(tmp_path):
     for split, numbers in SPLITS.items():
         pq.write_table(table(numbers), tmp_path / f"{split}.parquet")
-    read = list(open_source(str(tmp_path), limit=2))
+    read = list(open_source(str(tmp_path), Preparation(limit=2)))
     assert [row.split for row in read] == [split for split in sorted(SPLITS) for _ in range(2)]
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from conftest import drawn, encoded
 from medclip.data.pairs import Dropped, Pair
+from medclip.data.preparation import Preparation
 from medclip.data.prepare import prepare
 from medclip.data.shards import Split
 from medclip.data.sources.columns import Columns
@@ -74,7 +75,7 @@ def test_any_caption_comes_back_from_a_csv(tmp_path_factory, captions):
 def test_named_columns_are_taken_before_usual_ones(pictures):
     table = [{"image": "x", "file": f"{n}.jpg", "caption": "", "findings": c} for n, c in enumerate(CAPTIONS)]
     path = write(pictures, ".csv", table)
-    read = list(open_source(str(path), columns=Columns(image_column="file", caption_column="findings")))
+    read = list(open_source(str(path), Preparation(columns=Columns(image_column="file", caption_column="findings"))))
     assert [pair.caption for pair in read] == CAPTIONS
 
 
@@ -162,7 +163,7 @@ def test_a_damaged_source_is_a_mistake_in_words(tmp_path, name, content, said):
 
 def test_a_column_that_is_not_there_is_named(pictures):
     with pytest.raises(UserError, match="has no column 'findings'; it has: image, caption"):
-        list(open_source(str(write(pictures, ".csv", rows())), columns=Columns(caption_column="findings")))
+        list(open_source(str(write(pictures, ".csv", rows())), Preparation(columns=Columns(caption_column="findings"))))
 
 
 def test_a_folder_of_pictures_with_captions_beside_them(tmp_path):

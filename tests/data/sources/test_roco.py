@@ -8,6 +8,7 @@ import pytest
 
 from conftest import RocoFolder, drawn, encoded
 from medclip.data.pairs import Dropped, Pair
+from medclip.data.preparation import Preparation
 from medclip.data.prepare import prepare
 from medclip.data.sources.roco import read_roco
 from medclip.errors import UserError
@@ -160,7 +161,7 @@ def test_windows_line_ends_and_a_byte_order_mark_are_no_part_of_a_row(tmp_path):
 
 @pytest.mark.slow
 def test_the_real_rows_come_out_as_counted_by_hand(shared, tmp_path):
-    about = prepare(str(shared / "roco"), tmp_path / "data", side=32)
+    about = prepare(str(shared / "roco"), tmp_path / "data", Preparation(side=32))
     assert {split: s["pairs"] for split, s in about["splits"].items()} == {"train": 4684, "validation": 656}
     short = "caption under 10 characters"
     assert about["dropped"] == {

@@ -6,6 +6,7 @@ import pytest
 
 from conftest import drawn, encoded
 from medclip.data.pairs import Dropped
+from medclip.data.preparation import Preparation
 from medclip.data.prepare import preview
 from medclip.data.sources.open import open_source
 from medclip.data.sources.rocov2 import read_rocov2
@@ -68,7 +69,7 @@ def test_the_other_tables_may_be_absent(rocov2):
 
 
 def test_limit_takes_the_first_rows_of_each_split(rocov2):
-    read = list(open_source(str(rocov2), limit=1))
+    read = list(open_source(str(rocov2), Preparation(limit=1)))
     assert [(row.split, row.id[-1]) for row in read] == [(split, "0") for split in SPLITS.values()]
 
 

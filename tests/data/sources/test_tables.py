@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medclip.data.pairs import Dropped, Pair
+from medclip.data.preparation import Preparation
 from medclip.data.sources import tables
 from medclip.data.sources.open import open_source
 from medclip.data.splits import first, spelt, split_in
@@ -156,7 +157,7 @@ def test_a_table_is_read_until_every_split_has_its_rows(tmp_path, rows_read, col
     path = write(tmp_path / "x.csv", rows)
     whole = list(first(open_source(str(path)), 3))
     rows_read.clear()
-    assert list(first(open_source(str(path), limit=3), 3)) == whole
+    assert list(first(open_source(str(path), Preparation(limit=3)), 3)) == whole
     assert (len(rows_read) < 200) == (not columns)  # a column of splits may name another in its last row
 
 

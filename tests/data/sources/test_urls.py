@@ -15,7 +15,9 @@ import pytest
 from conftest import drawn, encoded
 from medclip.data import places
 from medclip.data.pairs import Pair
-from medclip.data.prepare import prepare, prepare_row, preview
+from medclip.data.preparation import Preparation
+from medclip.data.prepare import prepare, preview
+from medclip.data.rows import prepare_row
 from medclip.data.shards import Split
 from medclip.data.sources.open import open_source
 from medclip.errors import UserError, WorkError
@@ -145,4 +147,4 @@ def test_a_store_that_does_not_answer_fails_the_work(roco, memory, monkeypatch):
     row = next(open_source(url))
     monkeypatch.setattr(fsspec.filesystem("memory").__class__, "_open", fails)
     with pytest.raises(WorkError, match=r"ROCO_00000\.jpg cannot be reached"):
-        prepare_row(row, 32)
+        prepare_row(row, Preparation(side=32))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from itertools import chain
 
+from medclip.data.images import is_dicom
 from medclip.data.pairs import Dropped, Pair
 from medclip.data.phantoms import VALIDATION, phantoms
 from medclip.data.places import Place, is_url, place, reached
+from medclip.data.preparation import AS_USUAL, Preparation
 from medclip.data.sources import formats
 from medclip.data.sources.columns import Columns
+from medclip.data.sources.folders import SUFFIXES as PICTURES
 from medclip.data.sources.folders import has_captions_beside, read_folder
 from medclip.data.sources.huggingface import named_tables, saved_tables
 from medclip.data.sources.roco import count_roco, is_roco, read_roco
@@ -21,16 +25,14 @@ from medclip.errors import UserError
 
 _KINDS = (
     "a ROCO folder (train/radiology/captions.txt or traindata.csv), a ROCOv2 folder (train_captions.csv), a Hugging "
-    "Face data set (hf://OWNER/NAME, a folder of it or what save_to_disk wrote), a folder of pictures with captions "
-    f"beside them (x.jpg, x.txt), a table ({', '.join(formats.SUFFIXES)}), WebDataset archives (.tar), any of these "
-    "behind a URL (s3://…), or phantoms[:COUNT]"
+    "Face data set (hf://OWNER/NAME, a folder of it or what save_to_disk wrote), a folder of DICOM studies, a folder "
+    f"of pictures with captions beside them (x.jpg, x.txt), a table ({', '.join(formats.SUFFIXES)}), WebDataset "
+    "archives (.tar), any of these behind a URL (s3://…), or phantoms[:COUNT]"
 )
 
 
-def open_source(
-    source: str, seed: int = 0, columns: Columns | None = None, limit: int | None = None
-) -> Iterator[Pair | Dropped]:
-    """The rows of SOURCE; where it says its splits, no more than the first `limit` of each are read.
+def open_source(source: str, how: Preparation = AS_USUAL) -> Iterator[Pair | Dropped]:
+    """The rows of SOURCE; where it says its splits, no more than the first `how.limit` of each are read.
 
     The first row is read at once. Raises UserError where there is none, or nothing that can be read.
     """
@@ -38,14 +40,29 @@ def open_source(
     if name == "phantoms":
         if pairs and not (pairs.isdecimal() and int(pairs)):
             raise UserError(f"{source}: write phantoms:COUNT, for example phantoms:4000.")
-        return phantoms(int(pairs or 4000), seed)
+        return phantoms(int(pairs or 4000), how.seed)
     path = place(source)
-    rows = _read(path, columns or Columns(), limit)
+    rows = _read(path, how)
     rows = _reached(path, rows) if is_url(path) else rows
     first = next(rows, None)
     if first is None:
         raise UserError(f"{source} holds no rows.")
     return chain([first], rows)
+
+
+def holds_studies(source: str) -> bool:
+    """Whether SOURCE is a folder of DICOM studies."""
+    path = place(source)
+    return path.is_dir() and not is_roco(path) and not is_rocov2(path) and _has_dicom(path)
+
+
+def _has_dicom(folder: Place) -> bool:
+    """Whether a DICOM file lies somewhere in a folder of this machine."""
+    if is_url(folder):
+        return False
+    others = (*PICTURES, *formats.SUFFIXES, ".txt", ".tar")
+    files = (path for path in folder.rglob("*") if path.suffix.lower() not in others and path.is_file())
+    return any(is_dicom(path) for path in files if os.access(path, os.R_OK))
 
 
 def known_length(source: str, limit: int | None = None) -> int | None:
@@ -62,31 +79,35 @@ def known_length(source: str, limit: int | None = None) -> int | None:
     return sum(min(n, limit or n) for n in rows)
 
 
-def _read(path: Place, columns: Columns, limit: int | None) -> Iterator[Pair | Dropped]:
+def _read(path: Place, how: Preparation) -> Iterator[Pair | Dropped]:
     suffix = path.suffix.lower()
     if suffix in formats.SUFFIXES and path.is_file():
-        yield from read_tables([path], columns, limit=limit)
+        yield from read_tables([path], how.columns, limit=how.limit)
     elif suffix == ".tar" and path.is_file():
         yield from read_tars([path])
     elif path.is_dir():
-        yield from _read_folder(path, columns, limit)
+        yield from _read_folder(path, how)
     else:
         raise UserError(f"{path} cannot be read: it is neither {_KINDS}.")
 
 
-def _read_folder(folder: Place, columns: Columns, limit: int | None) -> Iterator[Pair | Dropped]:
+def _read_folder(folder: Place, how: Preparation) -> Iterator[Pair | Dropped]:
     if is_roco(folder):
-        return read_roco(folder, limit)
+        return read_roco(folder, how.limit)
     if is_rocov2(folder):
-        return read_rocov2(folder, limit)
+        return read_rocov2(folder, how.limit)
+    if _has_dicom(folder):
+        from medclip.data.sources.studies import read_studies
+
+        return read_studies(folder, how.studies)
     if splits := saved_tables(folder):
-        return _read_splits(splits, columns, limit)
+        return _read_splits(splits, how.columns, how.limit)
     if archives := sorted(chain(folder.glob("*.tar"), folder.glob("data/*.tar")), key=str):
         return read_tars(archives)
     if has_captions_beside(folder):
         return read_folder(folder)
     if splits := named_tables(folder):
-        return _read_splits(splits, columns, limit)
+        return _read_splits(splits, how.columns, how.limit)
     raise UserError(f"{folder} cannot be read: it is neither {_KINDS}.")
 
 

@@ -1,0 +1,59 @@
+"""DICOM files for the tests: pydicom's own that come inside its package, and small ones made here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+PACKAGED = Path(pydicom.__file__).parent / "data" / "test_files"  # pydicom-data's larger files need the network
+
+
+def grey(rows: int = 40, columns: int = 32, top: int = 4000, dtype: type = np.uint16) -> np.ndarray:
+    """A ramp from 0 to `top`, row by row."""
+    return np.linspace(0, top, rows * columns).reshape(rows, columns).astype(dtype)
+
+
+def dicom(pixels: np.ndarray | None, **attributes) -> Dataset:
+    """A data set of these stored pixels: (rows, columns), (frames, rows, columns) or, as RGB, (rows, columns, 3)."""
+    said = Dataset()
+    said.file_meta = FileMetaDataset()
+    said.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    said.SOPClassUID, said.SOPInstanceUID, said.Modality = CTImageStorage, generate_uid(), "CT"
+    if pixels is not None:
+        colour = pixels.shape[-1] == 3
+        bits = pixels.dtype.itemsize * 8
+        said.Rows, said.Columns = pixels.shape[:2] if colour else pixels.shape[-2:]
+        said.SamplesPerPixel = 3 if colour else 1
+        said.PhotometricInterpretation = "RGB" if colour else "MONOCHROME2"
+        said.BitsAllocated, said.BitsStored, said.HighBit = bits, bits, bits - 1
+        said.PixelRepresentation = int(pixels.dtype.kind == "i")
+        if colour:
+            said.PlanarConfiguration = 0
+        elif pixels.ndim == 3:
+            said.NumberOfFrames = len(pixels)
+        said.PixelData = pixels.tobytes()
+        said["PixelData"].VR = "OW"
+    with pydicom.config.disable_value_validation():
+        for keyword, value in attributes.items():
+            setattr(said, keyword, value)
+    return said
+
+
+def written(said: Dataset, path: Path) -> Path:
+    """The data set as a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with pydicom.config.disable_value_validation():
+        said.save_as(path, enforce_file_format=True)
+    return path
+
+
+def sequence(**attributes) -> list[Dataset]:
+    """A sequence of one item."""
+    item = Dataset()
+    for keyword, value in attributes.items():
+        setattr(item, keyword, value)
+    return [item]

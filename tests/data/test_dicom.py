@@ -1,0 +1,354 @@
+"""A DICOM file is shown as its header says, or refused by name; checked against the formulas of the standard."""
+
+import io
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pydicom = pytest.importorskip("pydicom")
+
+from pydicom import uid  # noqa: E402
+from pydicom.encaps import encapsulate  # noqa: E402
+
+from data.dicom_files import PACKAGED, dicom, grey, sequence, written  # noqa: E402
+from data.dicom_table import outcomes, table  # noqa: E402
+from medclip.data.dicom import BURNED_IN, NO_PIXELS, RECOGNISABLE, TWELVE_BITS  # noqa: E402
+from medclip.data.images import TOO_LARGE, ImageError, decode, standardise  # noqa: E402
+from medclip.data.pairs import Frame, Pair  # noqa: E402
+from medclip.data.preparation import Preparation  # noqa: E402
+from medclip.data.rows import prepare_row  # noqa: E402
+from medclip.errors import UserError  # noqa: E402
+
+
+def data_of(said):
+    out = io.BytesIO()
+    said.save_as(out, enforce_file_format=True)
+    return out.getvalue()
+
+
+def shown(said):
+    return np.asarray(decode(data_of(said))).astype(int)
+
+
+def refused(data):
+    with pytest.raises(ImageError) as caught:
+        decode(data)
+    return str(caught.value)
+
+
+def stretched(values, low, high):
+    return np.rint(255 * ((values.astype(float) - low) / (high - low)).clip(0, 1)).astype(int)
+
+
+# --- every transfer syntax
+
+
+def test_every_file_of_pydicom_is_decoded_or_refused_by_the_reason_in_the_docs():
+    written_down = Path(__file__).parents[2].joinpath("docs/dicom.md").read_text(encoding="utf-8")
+    found = outcomes()
+    assert table(found).splitlines()[7:] == written_down.splitlines()[7:]  # the lines above name versions
+    refusals = {(file, said) for files in found.values() for file, said in files.items() if said != "decoded"}
+    assert refusals == {
+        ("JPEG-lossy.dcm", TWELVE_BITS),
+        ("JPGExtended.dcm", TWELVE_BITS),
+        ("JPEG2000-embedded-sequence-delimiter.dcm", TOO_LARGE),  # its stream is overwritten and claims so
+        ("MR_truncated.dcm", "image unreadable"),
+        ("badVR.dcm", "image unreadable"),
+        ("nested_priv_SQ.dcm", NO_PIXELS),
+    }
+
+
+LOSSLESS = ("RLE", "bigendian", "expb", "implicit", "padded", "jp2klossless", "jpeg_ls_lossless")
+
+
+@pytest.mark.parametrize("kind", LOSSLESS)
+def test_lossless_syntaxes_show_the_same_picture(kind):
+    native = np.asarray(decode(PACKAGED / "MR_small.dcm"))
+    assert np.array_equal(np.asarray(decode(PACKAGED / f"MR_small_{kind}.dcm")), native)
+
+
+@pytest.mark.parametrize(
+    ("file", "tolerance"),
+    [
+        ("SC_rgb_rle.dcm", 0),
+        ("SC_rgb_rle_16bit.dcm", 0),
+        ("SC_rgb_jpeg_gdcm.dcm", 0),
+        ("SC_rgb_gdcm_KY.dcm", 0),
+        ("SC_rgb_jls_lossy_line.dcm", 2),
+        ("SC_rgb_jls_lossy_sample.dcm", 2),
+        ("SC_ybr_full_422_uncompressed.dcm", 5),  # made from a JPEG, whose blue of pure green is 5
+        ("SC_rgb_dcmtk_+eb+cr.dcm", 0),
+        *((f"SC_rgb_dcmtk_+eb+c{name}.dcm", 5) for name in ("y+n1", "y+n2", "y+np", "y+s2", "y+s4")),
+        ("SC_rgb_jpeg_dcmtk.dcm", 5),
+        ("SC_rgb_jpeg_lossy_gdcm.dcm", 2),
+    ],
+)
+def test_colours_are_those_of_the_test_bars(file, tolerance):
+    bars = [(255, 0, 0), (255, 128, 128), (0, 255, 0), (128, 255, 128), (0, 0, 255), (128, 128, 255)]
+    bars += [(n, n, n) for n in (0, 64, 192, 255)]
+    centres = np.asarray(decode(PACKAGED / file))[5::10, 50].astype(int)  # ten bars of ten rows
+    assert np.abs(centres - bars).max() <= tolerance
+
+
+@pytest.mark.parametrize(
+    ("syntax", "said"),
+    [
+        (uid.MPEG2MPML, "transfer syntax that nothing here decodes: MPEG2 Main Profile / Main Level"),
+        (uid.UID("1.2.826.0.1.3680043.99"), "transfer syntax that nothing here decodes"),
+    ],
+)
+def test_a_syntax_that_nothing_decodes_is_named(syntax, said):
+    made = dicom(grey())
+    made.PixelData = encapsulate([b"\0" * 64])
+    made["PixelData"].is_undefined_length = True
+    data = data_of(made)
+    old = uid.ExplicitVRLittleEndian.encode()
+    at = data.index(old) - 2
+    new = syntax.encode() + b"\0" * (len(syntax) % 2)
+    length = int.from_bytes(data[at : at + 2], "little")
+    data = data[:at] + len(new).to_bytes(2, "little") + new + data[at + 2 + length :]
+    group = data.index(b"\x02\x00\x00\x00UL") + 8
+    size = int.from_bytes(data[group : group + 4], "little") + len(new) - length
+    assert refused(data[:group] + size.to_bytes(4, "little") + data[group + 4 :]) == said
+
+
+# --- grey values
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int16])
+def test_without_a_window_the_whole_range_is_shown(dtype):
+    pixels = grey(top=100, dtype=dtype) - dtype(20 if np.dtype(dtype).kind == "i" else 0)
+    assert np.array_equal(shown(dicom(pixels)), stretched(pixels, pixels.min(), pixels.max()))
+
+
+def test_monochrome1_is_inverted():
+    pixels = grey()
+    wanted = 255 - stretched(pixels, 0, 4000)
+    assert np.abs(shown(dicom(pixels, PhotometricInterpretation="MONOCHROME1")) - wanted).max() <= 1  # halves
+
+
+@pytest.mark.parametrize(
+    ("function", "formula"),  # PS3.3 C.11.2.1.2 and C.11.2.1.3, output from 0 to 1
+    [
+        ("LINEAR", lambda x, c, w: (x - (c - 0.5)) / (w - 1) + 0.5),
+        ("LINEAR_EXACT", lambda x, c, w: (x - c) / w + 0.5),
+        ("SIGMOID", lambda x, c, w: 1 / (1 + np.exp(-4 * (x - c) / w))),
+    ],
+)
+@pytest.mark.parametrize("intercept", [0, -1024])
+def test_the_first_window_is_applied_to_rescaled_values(function, formula, intercept):
+    pixels = grey(dtype=np.int16)
+    said = dicom(pixels, RescaleSlope=2, RescaleIntercept=intercept, VOILUTFunction=function)
+    said.WindowCenter, said.WindowWidth = [400, 1], [900, 2]
+    wanted = np.rint(255 * formula(pixels * 2.0 + intercept, 400, 900).clip(0, 1))
+    assert np.abs(shown(said) - wanted).max() <= 1  # rounding at halves
+
+
+def test_a_negative_slope_turns_the_picture_over():
+    pixels = grey(dtype=np.int16)
+    said = dicom(pixels, RescaleSlope=-1, RescaleIntercept=0, WindowCenter=-2000, WindowWidth=4000)
+    assert np.abs(shown(said) - (255 - stretched(pixels, 0, 4000))).max() <= 1
+
+
+@pytest.mark.parametrize("width", [0, -5])
+def test_a_window_without_sense_is_as_none(width):
+    pixels = grey()
+    assert np.array_equal(shown(dicom(pixels, WindowCenter=40, WindowWidth=width)), stretched(pixels, 0, 4000))
+
+
+def test_a_voi_lut_comes_before_a_window_and_fills_its_own_range():
+    pixels, table = grey(top=255), [n * n // 16 for n in range(256)]  # 12 bits of values in entries of 16
+    lut = sequence(LUTDescriptor=[256, 0, 16], LUTData=table)
+    lut[0]["LUTDescriptor"].VR, lut[0]["LUTData"].VR = "US", "US"
+    said = dicom(pixels, VOILUTSequence=lut, WindowCenter=40, WindowWidth=80)
+    assert np.array_equal(shown(said), stretched(np.array(table)[pixels], 0, table[-1]))
+
+
+def test_a_modality_lut_is_applied():
+    pixels, table = grey(top=255), list(range(1000, 744, -1))
+    lut = sequence(LUTDescriptor=[256, 0, 16], LUTData=table, ModalityLUTType="US")
+    lut[0]["LUTDescriptor"].VR, lut[0]["LUTData"].VR = "US", "US"
+    assert np.array_equal(shown(dicom(pixels, ModalityLUTSequence=lut)), 255 - stretched(pixels, 0, 255))
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_padding_is_black_and_not_part_of_the_range(photometric):
+    pixels = grey(top=1000, dtype=np.int16)
+    pixels[:5] = -2000
+    said = dicom(pixels, PhotometricInterpretation=photometric)
+    said.add_new("PixelPaddingValue", "US", 65536 - 2000)  # unsigned, as some write it
+    wanted = stretched(pixels, pixels[5:].min(), 1000)
+    wanted = 255 - wanted if photometric == "MONOCHROME1" else wanted
+    wanted[:5] = 0
+    assert np.array_equal(shown(said), wanted)
+
+
+def test_an_even_picture_is_black():
+    assert shown(dicom(np.full((8, 8), 7, np.uint16))).max() == 0
+
+
+def test_an_enhanced_object_keeps_rescale_and_window_with_each_frame():
+    pixels = np.stack([grey(dtype=np.int16)] * 3)
+    groups = [
+        sequence(
+            PixelValueTransformationSequence=sequence(RescaleSlope=1, RescaleIntercept=-shift, RescaleType="HU"),
+            FrameVOILUTSequence=sequence(WindowCenter=1000, WindowWidth=1000),
+        )[0]
+        for shift in (0, 500, 1000)
+    ]
+    data = data_of(dicom(pixels, PerFrameFunctionalGroupsSequence=groups))
+    one = np.asarray(decode(data)).astype(int)
+    assert np.abs(one - stretched(pixels[1], 1000, 2000)).max() <= 1
+
+
+# --- colour
+
+
+def test_a_palette_gives_its_colours():
+    said = pydicom.dcmread(PACKAGED / "examples_palette.dcm")
+    tables = [
+        np.frombuffer(said[f"{name}PaletteColorLookupTableData"].value, np.uint16) for name in ("Red", "Green", "Blue")
+    ]
+    wanted = np.stack([table[said.pixel_array] >> 8 for table in tables], -1)
+    assert np.array_equal(np.asarray(decode(PACKAGED / "examples_palette.dcm")), wanted)
+
+
+def test_deep_colours_lose_their_lower_bits():
+    pixels = np.stack([grey(), grey()[::-1], grey() // 2], -1)
+    assert np.array_equal(shown(dicom(pixels, BitsStored=12, HighBit=11)), pixels >> 4)
+
+
+# --- frames, borders, people
+
+
+def test_the_middle_frame_or_the_one_asked_for(tmp_path):
+    frames = np.stack([grey(top=100) + n for n in range(5)]).astype(np.uint16)
+    frames[:, 0, 0] = [0, 200, 300, 400, 500]  # tells the frames apart
+    path = written(dicom(frames), tmp_path / "1.dcm")
+    for number, wanted in ((None, 2), (0, 0), (4, 4)):
+        picture = np.asarray(decode(Frame(path, number))).astype(int)
+        assert np.array_equal(picture, stretched(frames[wanted], frames[wanted].min(), frames[wanted].max()))
+
+
+@pytest.mark.parametrize(
+    ("keyword", "reason"), [("BurnedInAnnotation", BURNED_IN), ("RecognizableVisualFeatures", RECOGNISABLE)]
+)
+def test_what_shows_a_person_or_their_name_is_refused(tmp_path, keyword, reason):
+    path = written(dicom(grey(), **{keyword: "YES"}), tmp_path / "1.dcm")
+    assert refused(path) == reason
+    decode(written(dicom(grey(), **{keyword: "NO"}), tmp_path / "2.dcm"))
+
+
+def test_a_masked_border_is_black_and_the_rest_untouched(tmp_path):
+    pixels = grey(45, 32) + np.uint16(10)
+    picture = np.asarray(
+        decode(Frame(written(dicom(pixels, BurnedInAnnotation="YES"), tmp_path / "1.dcm"), masked=True))
+    )
+    assert np.array_equal(picture[5:-5, 4:-4], stretched(pixels, 10, 4010)[5:-5, 4:-4])
+    assert all(not edge.any() for edge in (picture[:5], picture[-5:], picture[:, :4], picture[:, -4:]))
+
+
+def test_recognisable_features_are_refused_even_masked(tmp_path):
+    path = written(dicom(grey(), RecognizableVisualFeatures="YES"), tmp_path / "1.dcm")
+    assert refused(Frame(path, masked=True)) == RECOGNISABLE
+
+
+def test_without_pydicom_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    monkeypatch.delitem(sys.modules, "medclip.data.dicom")
+    with pytest.raises(UserError, match=r"pip install 'medclip\[dicom\]'"):
+        decode(written(dicom(grey()), tmp_path / "1.dcm"))
+
+
+# --- damage
+
+
+def test_no_pixels():
+    assert refused(data_of(dicom(None))) == NO_PIXELS
+    said = dicom(grey())
+    del said.PixelData
+    assert refused(data_of(said)) == NO_PIXELS
+
+
+@pytest.mark.parametrize("side", [65535, 10001])
+@pytest.mark.parametrize("file", ["CT_small.dcm", "MR_small_RLE.dcm", "SC_rgb_jpeg_gdcm.dcm", "image_dfl.dcm"])
+def test_a_header_that_claims_too_much_is_refused_before_anything_is_decoded(file, side):
+    said = pydicom.dcmread(PACKAGED / file)
+    said.Rows = said.Columns = side
+    assert refused(data_of(said)) == TOO_LARGE
+
+
+@pytest.mark.parametrize(
+    ("file", "mark", "at", "size"),
+    [
+        ("MR_small_jp2klossless.dcm", b"\xff\x4f\xff\x51", 8, (30000).to_bytes(4, "big") * 2),
+        ("SC_rgb_jpeg_gdcm.dcm", b"\xff\xc3", 5, b"\xff\xff\xff\xff"),
+        ("MR_small_jpeg_ls_lossless.dcm", b"\xff\xf7", 5, b"\x75\x30\x75\x30"),
+        ("SC_rgb_jpeg_dcmtk.dcm", b"\xff\xc0", 5, b"\xff\xff\xff\xff"),
+    ],
+)
+def test_a_stream_that_claims_more_than_its_header_is_refused(file, mark, at, size):
+    data = bytearray((PACKAGED / file).read_bytes())
+    place = data.index(mark) + at
+    data[place : place + len(size)] = size
+    assert refused(bytes(data)) == TOO_LARGE
+
+
+def test_a_deflated_bomb_is_measured_not_inflated(monkeypatch):
+    monkeypatch.setattr("medclip.data.dicom.MAX_PIXELS", 10**6)
+    plain = (PACKAGED / "image_dfl.dcm").read_bytes()
+    said = pydicom.dcmread(PACKAGED / "image_dfl.dcm")
+    start = 132 + 12 + said.file_meta.FileMetaInformationGroupLength
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    bomb = b"".join(deflate.compress(bytes(10**6)) for _ in range(5)) + deflate.flush()
+    assert len(bomb) < 10**5
+    assert refused(plain[:start] + bomb) == TOO_LARGE
+
+
+@pytest.mark.parametrize(
+    "file", ["CT_small.dcm", "MR_small_RLE.dcm", "JPEG2000.dcm", "image_dfl.dcm", "SC_rgb_jpeg_gdcm.dcm"]
+)
+@given(share=st.floats(0, 0.9))
+def test_a_truncated_file_is_refused(file, share):
+    data = (PACKAGED / file).read_bytes()
+    assert refused(data[: int(share * len(data))]) in ("image unreadable", NO_PIXELS)
+
+
+@given(st.binary(max_size=300))
+def test_noise_behind_a_preamble_is_refused(noise):
+    assert refused(bytes(128) + b"DICM" + noise) in ("image unreadable", NO_PIXELS)
+
+
+@given(st.integers(0, 2**32), st.sampled_from(["CT_small.dcm", "examples_palette.dcm", "MR_small_RLE.dcm"]))
+def test_flipped_bytes_never_crash(seed, file):
+    data = bytearray((PACKAGED / file).read_bytes())
+    rng = np.random.default_rng(seed)
+    for place in rng.integers(132, len(data), 20):
+        data[place] = rng.integers(256)
+    try:
+        decode(bytes(data))
+    except ImageError as error:
+        assert str(error)
+
+
+# --- with everything else
+
+
+def test_a_dicom_file_is_stored_like_any_other_picture(tmp_path):
+    path = written(dicom(grey(300, 400)), tmp_path / "DOE^JANE.dcm")
+    image, width, height = standardise(path, 150)
+    assert (width, height) == (200, 150)
+    assert image[:2] == b"\xff\xd8"
+    row = prepare_row(Pair("1", path, "CT of the chest", "train", "1"), Preparation(side=150))
+    assert row["image"] == image
+
+
+def test_a_dropped_frame_says_nothing_of_its_file(tmp_path):
+    path = written(dicom(None), tmp_path / "DOE^JANE.dcm")
+    dropped = prepare_row(Pair("1", Frame(path), "CT of the chest", "train", "1"), Preparation(side=150))
+    assert (dropped.reason, dropped.detail) == (NO_PIXELS, "")
