@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from medclip.data.prepare import prepare
+from medclip.data.report import write_report
 from medclip.errors import UserError
 from medclip.evaluate.retrieval import evaluate_retrieval
 from medclip.evaluate.sides import evaluate_sides
@@ -28,6 +29,8 @@ def quickstart(out: Path, app: bool, seed: int) -> None:
     start = time.monotonic()
     console.rule("synthetic phantoms: drawn, not patients")
     show_dataset(prepare(f"phantoms:{PAIRS}", out / "data", seed=seed), out / "data")
+    write_report(out / "data", seed)
+    console.print(f"what the data hold: {out / 'data' / 'report.html'}")
     train(out / "data", out / "run", dataclasses.replace(RECIPE, seed=seed))
     results = evaluate_retrieval(out / "run", out / "data", "validation", out / "evaluation", seed)
     sides = evaluate_sides(out / "run", out / "data", "validation", out / "evaluation", seed)

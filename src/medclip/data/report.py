@@ -1,0 +1,204 @@
+"""DATA/report.html: a data set as a person should see it before training on it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from markupsafe import Markup
+
+from medclip import page
+from medclip.data.advice import advice
+from medclip.data.images import ImageError, decode
+from medclip.data.leakage import WAYS
+from medclip.data.shards import Split
+from medclip.data.statistics import (
+    CONTEXT,
+    NEAR_LIMIT,
+    SEVERAL,
+    Overlap,
+    SplitStatistics,
+    Statistics,
+    open_splits,
+    spread,
+    statistics,
+)
+from medclip.files import whole_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SHEET = 12  # pictures of each split on the contact sheet
+MOST = 20  # values a table lists
+_ARTICLE = re.compile(r"PMC\d+")
+
+
+def write_report(data: Path, seed: int = 0) -> Statistics:
+    """Write `report.html` into the data set `data`, with pictures chosen by `seed`; returns what was counted for it."""
+    about = statistics(data)
+    with whole_file(data / "report.html") as partial:
+        partial.write_text(report(data, about, seed), encoding="utf-8")
+    return about
+
+
+def report(data: Path, about: Statistics, seed: int = 0) -> str:
+    """The page as HTML."""
+    opened = open_splits(data)
+    names = list(about.splits)
+    pairs = [split.pairs for split in about.splits.values()]
+
+    def table(of: str, most: int = MOST) -> list[Any]:
+        return page.shares([split.counts[of] for split in about.splits.values()], pairs, most)
+
+    labels = sorted({name for split in about.splits.values() for name in split.counts if name.startswith("label ")})
+    return page.render(
+        "dataset.html",
+        about=about,
+        advice=advice(about),
+        context=CONTEXT,
+        near_limit=NEAR_LIMIT,
+        splits=names,
+        pairs=pairs,
+        rows=list(_rows(about)),
+        caption_numbers=_spreads(about, ("tokens", "words", "characters")),
+        picture_numbers=_spreads(about, ("width", "height", "shorter side")),
+        lengths=_lengths(about),
+        shapes=_shapes(about),
+        odd=page.shares([split.oddities for split in about.splits.values()], pairs, MOST),
+        counts={name: table(name) for name in ("licence", "source", *SEVERAL)},
+        guesses={name: table(f"guessed {name}") for name in ("modality", "organ")},
+        labels={name.removeprefix("label "): table(name) for name in labels},
+        known={
+            name: any(s.counts[name].total() > s.counts[name][""] for s in about.splits.values()) for name in SEVERAL
+        },
+        articles=_articles(about),
+        article_numbers=[len(split.numbers["pairs per article"]) for split in about.splits.values()],
+        templates=[(name, *template) for name, split in about.splits.items() for template in split.templates[:MOST]],
+        shared=[_shared(overlap) for overlap in about.overlaps],
+        dropped=sum(n for reasons in about.dataset.get("dropped", {}).values() for n in reasons.values()),
+        twins=list(_twins(opened, about)),
+        sheet={name: list(_sheet(split, seed)) for name, split in opened.items()},
+        seed=seed,
+    )
+
+
+def _shared(overlap: Overlap) -> list[str]:
+    """A row of the table; what was not looked for is a dash."""
+    other = "earlier pairs of its own" if overlap.split == overlap.other else overlap.other
+    return [overlap.split, other, *(page.number(overlap.pairs.get(way)) for way in (*WAYS, "any"))]
+
+
+def _rows(about: Statistics) -> Iterator[list[str]]:
+    """What became of the source's rows: pairs, then dropped rows by reason, then captions changed by rule."""
+    said = about.dataset
+    yield ["pairs", *(page.number(split.pairs) for split in about.splits.values())]
+    for kind, title in (("dropped", "dropped: {}"), ("caption_rules", "caption rule: {}"), ("privacy", "privacy: {}")):
+        of_split = said.get(kind, {})
+        for what in sorted({what for counts in of_split.values() for what in counts}):
+            yield [title.format(what), *(page.number(of_split.get(name, {}).get(what, 0)) for name in about.splits)]
+
+
+def _spreads(about: Statistics, names: Sequence[str]) -> list[list[str]]:
+    """A row for each column of numbers and split: least, p5, median, p95, most, mean."""
+    found = ((f"{name}, {split}", spread(one.numbers[name])) for name in names for split, one in about.splits.items())
+    return [
+        [title, *map(page.number, (s.least, s.p5, s.median, s.p95, s.most, s.mean))]
+        for title, s in found
+        if s is not None
+    ]
+
+
+def _articles(about: Statistics) -> list[Any]:
+    """Articles by how many pairs each has, as of `page.shares`."""
+    steps = ((1, 1, "1"), (2, 2, "2"), (3, 3, "3"), (4, 5, "4–5"), (6, 10, "6–10"), (11, 100, "11–100"))
+    sizes = [split.numbers["pairs per article"] for split in about.splits.values()]
+    counts = [
+        {name: int(((of >= low) & (of <= high)).sum()) for low, high, name in (*steps, (101, np.inf, "over 100"))}
+        for of in sizes
+    ]
+    order = [name for *_, name in (*steps, (0, 0, "over 100"))]
+    return sorted(
+        (row for row in page.shares(counts, [len(of) for of in sizes], MOST) if any(count for count, _ in row[1])),
+        key=lambda row: order.index(row[0]),
+    )
+
+
+def _lengths(about: Statistics) -> Markup:
+    """How long captions are, in tokens."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        bins = np.arange(0, 165, 5)
+        _steps(axes, about, bins, lambda split: np.minimum(split.numbers["tokens"], bins[-1] - 1))
+        axes.axvline(CONTEXT, ls=":", c=page.INK, lw=1)
+        axes.annotate(f" {CONTEXT}: CLIP's limit", (CONTEXT, 0.9), xycoords=("data", "axes fraction"))
+        axes.set(xlabel="tokens (estimated); the last bar holds all that are longer")
+
+    medians = ", ".join(
+        f"{name} {np.median(split.numbers['tokens']):.0f}" for name, split in about.splits.items() if split.pairs
+    )
+    return page.figure(draw, f"Histogram of caption lengths in estimated tokens; medians: {medians or 'no pairs'}.")
+
+
+def _shapes(about: Statistics) -> Markup:
+    """How wide the pictures are for their height."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        bins = np.linspace(-2, 2, 41)
+        _steps(
+            axes,
+            about,
+            bins,
+            lambda split: np.clip(np.log2(split.numbers["width"] / split.numbers["height"]), -1.99, 1.99),
+        )
+        axes.set(xlabel="width : height; the outer bars hold all beyond")
+        axes.set_xticks(
+            np.log2([1 / 4, 1 / 2, 3 / 4, 1, 4 / 3, 2, 4]), ["1:4", "1:2", "3:4", "1:1", "4:3", "2:1", "4:1"]
+        )
+
+    return page.figure(draw, "Histogram of the pictures' width over height.", (9, 2.6))
+
+
+def _steps(axes: Axes, about: Statistics, bins: np.ndarray, values: Callable[[SplitStatistics], np.ndarray]) -> None:
+    """A histogram line for each of the first splits that hold pairs, in percent of the split."""
+    held = {name: split for name, split in about.splits.items() if split.pairs}
+    for (name, split), colour in zip(held.items(), page.SERIES, strict=False):
+        weights = np.full(split.pairs, 100 / split.pairs)
+        axes.hist(values(split), bins, weights=weights, histtype="step", color=colour, lw=1.8, label=name)
+    axes.set(ylabel="% of the split")
+    if held:
+        axes.legend()
+
+
+def _sheet(split: Split, seed: int) -> Iterator[dict[str, str]]:
+    """Pairs of a split by chance, the same for the same seed."""
+    chosen = np.random.default_rng(seed).choice(len(split), min(SHEET, len(split)), replace=False)
+    return (_shown(split, int(row)) for row in sorted(chosen))
+
+
+def _twins(opened: dict[str, Split], about: Statistics) -> Iterator[dict[str, Any]]:
+    """Examples of pairs that share something, both shown."""
+    for overlap in about.overlaps:
+        for row, other, way in overlap.examples:
+            both: Sequence[dict[str, str]] = [
+                _shown(opened[overlap.split], row) | {"split": overlap.split},
+                _shown(opened[overlap.other], other) | {"split": overlap.other},
+            ]
+            yield {"way": way, "both": both}
+
+
+def _shown(split: Split, row: int) -> dict[str, str]:
+    """What the page shows of a pair; `image` is a data: address, or "" where the picture cannot be read."""
+    said = {name: split.table.column(name)[row].as_py() for name in ("id", "caption", "article", "licence")}
+    try:
+        image = page.thumbnail(decode(split.image(row)))
+    except ImageError:
+        image = ""
+    found = _ARTICLE.fullmatch(said["article"])
+    link = f"https://pmc.ncbi.nlm.nih.gov/articles/{said['article']}/" if found else ""
+    return said | {"image": image, "link": link}
