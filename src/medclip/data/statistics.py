@@ -19,14 +19,14 @@ from medclip.data.oddities import oddities, skeleton
 from medclip.data.shards import SCHEMA, Split, read_dataset
 from medclip.progress import Advance, progress
 
-# tokens = 2 + this × characters, fitted to CLIP's own byte-pair encoding of ROCO's training captions, its two special
-# tokens included. On the validation captions the median error is 8 %, 95 % lie within 29 %, and 6.1 % of the captions
-# exceed 77 tokens by the estimate as by count (tests/data/test_statistics.py). For English alone.
-TOKENS_PER_CHARACTER = 0.234
+# tokens = 2 + this × characters: pieces per character of CLIP's own byte-pair encoding over ROCO's training captions, and
+# its two special tokens. On the 668 validation captions half the estimates lie within 8 %, 95 % within 29 %; by them
+# 5.8 % of the captions exceed 77 tokens, in truth 6.1 % (tests/data/test_statistics.py). For English alone.
+TOKENS_PER_CHARACTER = 0.233
 CONTEXT = 77
 NEAR_LIMIT = 50_000  # pairs; comparing all pictures takes their number squared, about a minute for so many
 TEMPLATE_WORDS = 6
-TEMPLATE_SHARE = 0.01  # of a split; a caption or half-sentence that is more common looks like no one's own words
+TEMPLATE_SHARE, TEMPLATE_LEAST = 0.01, 5  # of a split, and pairs; what is more common looks like no one's own words
 SEVERAL = ("concepts", "keywords", "semantic_types")
 _READ = ("id", "width", "height", "caption", "article", "licence", "labels", "source", *SEVERAL)
 
@@ -62,7 +62,7 @@ class SplitStatistics:
     oddities: Counter[str]
     """Pairs by what is odd about their captions; see `oddities.oddities`."""
     templates: Sequence[tuple[str, str, int]]
-    """Words that more than TEMPLATE_SHARE of the captions have in common: where, the words, pairs."""
+    """Words that TEMPLATE_SHARE or more of the captions have in common: where, the words, pairs."""
     largest_article: tuple[str, int]
     own_articles: int
     """Pairs whose article is their own id: nothing groups them."""
@@ -170,7 +170,7 @@ def _templates(table: pa.Table, parts: Mapping[str, array[int]]) -> list[tuple[s
     found = []
     for where, hashes in parts.items():
         _, first, times = np.unique(np.asarray(hashes, np.int64), return_index=True, return_counts=True)
-        for place in np.flatnonzero(times > max(1, TEMPLATE_SHARE * len(table))):
+        for place in np.flatnonzero(times >= max(TEMPLATE_LEAST, TEMPLATE_SHARE * len(table))):
             words = skeleton(table.column("caption")[int(first[place])].as_py())
             if part := _TEMPLATES[where](words):
                 found.append((where, " ".join(part), int(times[place])))
