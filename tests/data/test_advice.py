@@ -61,7 +61,9 @@ def test_nothing_is_said_where_all_is_well(told):
         ),
         (lambda n: {"width": 30} if n < 2 else {}, "shorter side under 32", (("train", 2, 24),)),
         (
-            lambda n: {"caption": f"{'abcdefgh'[n]} mass; reproduced with permission of the publisher"} if n < 5 else {},
+            lambda n: (
+                {"caption": f"{'abcdefgh'[n]} mass; reproduced with permission of the publisher"} if n < 5 else {}
+            ),
             "the same end: “reproduced with permission of the publisher”",
             (("train", 5, 24),),
         ),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from itertools import cycle, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,8 +55,8 @@ def report(data: Path, about: Statistics, seed: int = 0) -> str:
     names = list(about.splits)
     pairs = [split.pairs for split in about.splits.values()]
 
-    def table(of: str, most: int = MOST) -> list[Any]:
-        return page.shares([split.counts[of] for split in about.splits.values()], pairs, most)
+    def table(of: str) -> list[Any]:
+        return page.shares([split.counts[of] for split in about.splits.values()], pairs, MOST)
 
     labels = sorted({name for split in about.splits.values() for name in split.counts if name.startswith("label ")})
     return page.render(
@@ -74,9 +77,6 @@ def report(data: Path, about: Statistics, seed: int = 0) -> str:
         counts={name: table(name) for name in ("licence", "source", *SEVERAL)},
         guesses={name: table(f"guessed {name}") for name in ("modality", "organ")},
         labels={name.removeprefix("label "): table(name) for name in labels},
-        known={
-            name: any(s.counts[name].total() > s.counts[name][""] for s in about.splits.values()) for name in SEVERAL
-        },
         articles=_articles(about),
         article_numbers=[len(split.numbers["pairs per article"]) for split in about.splits.values()],
         templates=[(name, *template) for name, split in about.splits.items() for template in split.templates[:MOST]],
@@ -107,26 +107,17 @@ def _rows(about: Statistics) -> Iterator[list[str]]:
 def _spreads(about: Statistics, names: Sequence[str]) -> list[list[str]]:
     """A row for each column of numbers and split: least, p5, median, p95, most, mean."""
     found = ((f"{name}, {split}", spread(one.numbers[name])) for name in names for split, one in about.splits.items())
-    return [
-        [title, *map(page.number, (s.least, s.p5, s.median, s.p95, s.most, s.mean))]
-        for title, s in found
-        if s is not None
-    ]
+    return [[title, *map(page.number, asdict(values).values())] for title, values in found if values is not None]
 
 
 def _articles(about: Statistics) -> list[Any]:
     """Articles by how many pairs each has, as of `page.shares`."""
-    steps = ((1, 1, "1"), (2, 2, "2"), (3, 3, "3"), (4, 5, "4–5"), (6, 10, "6–10"), (11, 100, "11–100"))
+    steps = {"1": 1, "2": 2, "3": 3, "4–5": 5, "6–10": 10, "11–100": 100, "over 100": np.inf}
     sizes = [split.numbers["pairs per article"] for split in about.splits.values()]
-    counts = [
-        {name: int(((of >= low) & (of <= high)).sum()) for low, high, name in (*steps, (101, np.inf, "over 100"))}
-        for of in sizes
-    ]
-    order = [name for *_, name in (*steps, (0, 0, "over 100"))]
-    return sorted(
-        (row for row in page.shares(counts, [len(of) for of in sizes], MOST) if any(count for count, _ in row[1])),
-        key=lambda row: order.index(row[0]),
-    )
+    order, tops = list(steps), list(steps.values())
+    counts = [Counter(order[place] for place in np.searchsorted(tops, of)) for of in sizes]
+    rows = page.shares(counts, list(map(len, sizes)), len(steps))
+    return sorted(rows, key=lambda row: order.index(row[0]))
 
 
 def _lengths(about: Statistics) -> Markup:
@@ -151,27 +142,26 @@ def _shapes(about: Statistics) -> Markup:
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        bins = np.linspace(-2, 2, 41)
-        _steps(
-            axes,
-            about,
-            bins,
-            lambda split: np.clip(np.log2(split.numbers["width"] / split.numbers["height"]), -1.99, 1.99),
-        )
+        edge = 1.99  # as powers of two
+        _steps(axes, about, np.linspace(-2, 2, 41), lambda split: np.clip(_log_ratio(split), -edge, edge))
         axes.set(xlabel="width : height; the outer bars hold all beyond")
-        axes.set_xticks(
-            np.log2([1 / 4, 1 / 2, 3 / 4, 1, 4 / 3, 2, 4]), ["1:4", "1:2", "3:4", "1:1", "4:3", "2:1", "4:1"]
-        )
+        marks = {"1:4": 1 / 4, "1:2": 1 / 2, "3:4": 3 / 4, "1:1": 1, "4:3": 4 / 3, "2:1": 2, "4:1": 4}
+        axes.set_xticks(np.log2(list(marks.values())), list(marks))
 
     return page.figure(draw, "Histogram of the pictures' width over height.", (9, 2.6))
 
 
+def _log_ratio(split: SplitStatistics) -> np.ndarray:
+    return np.log2(split.numbers["width"] / split.numbers["height"])
+
+
 def _steps(axes: Axes, about: Statistics, bins: np.ndarray, values: Callable[[SplitStatistics], np.ndarray]) -> None:
-    """A histogram line for each of the first splits that hold pairs, in percent of the split."""
+    """A histogram line for each split that holds pairs, in percent of the split."""
     held = {name: split for name, split in about.splits.items() if split.pairs}
-    for (name, split), colour in zip(held.items(), page.SERIES, strict=False):
+    styles = cycle(product(("-", "--", ":"), page.SERIES))
+    for (name, split), (line, colour) in zip(held.items(), styles, strict=False):
         weights = np.full(split.pairs, 100 / split.pairs)
-        axes.hist(values(split), bins, weights=weights, histtype="step", color=colour, lw=1.8, label=name)
+        axes.hist(values(split), bins, weights=weights, histtype="step", color=colour, ls=line, lw=1.8, label=name)
     axes.set(ylabel="% of the split")
     if held:
         axes.legend()

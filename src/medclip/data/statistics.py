@@ -19,7 +19,7 @@ from medclip.data.oddities import oddities, skeleton
 from medclip.data.shards import SCHEMA, Split, read_dataset
 from medclip.progress import Advance, progress
 
-# tokens = 2 + this × characters: pieces per character of CLIP's own byte-pair encoding over ROCO's training captions, and
+# tokens = 2 + this × characters: pieces per character of CLIP's byte-pair encoding over ROCO's training captions, and
 # its two special tokens. On the 668 validation captions half the estimates lie within 8 %, 95 % within 29 %; by them
 # 5.8 % of the captions exceed 77 tokens, in truth 6.1 % (tests/data/test_statistics.py). For English alone.
 TOKENS_PER_CHARACTER = 0.233
