@@ -29,7 +29,7 @@ def quickstart(out: Path, app: bool, seed: int) -> None:
     start = time.monotonic()
     console.rule("synthetic phantoms: drawn, not patients")
     show_dataset(prepare(f"phantoms:{PAIRS}", out / "data", seed=seed), out / "data")
-    write_report(out / "data", seed)
+    write_report(out / "data", seed, near=False)
     console.print(f"what the data hold: {out / 'data' / 'report.html'}")
     train(out / "data", out / "run", dataclasses.replace(RECIPE, seed=seed))
     results = evaluate_retrieval(out / "run", out / "data", "validation", out / "evaluation", seed)

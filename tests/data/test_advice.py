@@ -130,6 +130,10 @@ def test_pairs_that_nothing_groups(told):
     assert found.what == "no pair names its article or patient"
 
 
+def test_phantoms_have_no_patients_to_group(told):
+    assert told(lambda n: {"article": f"id{n}"}, synthetic=True) == []
+
+
 @given(st.lists(st.text(min_size=1), min_size=1, max_size=6))
 def test_any_captions_can_be_advised_on(tmp_path_factory, captions):
     rows = [row(n, caption=caption) for n, caption in enumerate(captions)]

@@ -113,7 +113,7 @@ def test_near_is_counted_in_bits():
 
 def test_empty_frames_are_alike_only_when_equal():
     frames = sketched([encoded(Image.new("L", (64, 64), level)) for level in (0, 90, 0)])
-    assert [(i, list(rows)) for i, rows in alike(frames, frames, within=True)] == [(2, [0])]
+    assert [(i, list(rows)) for i, rows in alike(frames, frames, within=True) if len(rows)] == [(2, [0])]
 
 
 def test_a_split_beside_itself_is_searched_for_repetitions(tmp_path):

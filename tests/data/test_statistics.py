@@ -67,9 +67,10 @@ def test_what_splits_share_and_repeat_is_counted(known):
     assert examples["train", "train"] == {(5, 2, "same picture"), (1, 0, "caption")}
 
 
-def test_near_pictures_are_left_out_of_large_sets_and_said_to_be(known, monkeypatch):
-    monkeypatch.setattr(module, "NEAR_LIMIT", 7)
-    about = statistics(known)
+@pytest.mark.parametrize(("limit", "near"), [(7, True), (8, False)])
+def test_near_pictures_are_left_out_where_they_cost_too_much(known, monkeypatch, limit, near):
+    monkeypatch.setattr(module, "NEAR_LIMIT", limit)
+    about = statistics(known, near)
     assert not about.near
     assert all("near picture" not in overlap.pairs for overlap in about.overlaps)
 

@@ -46,9 +46,9 @@ class Prepare:
         if self.out is None:
             raise UserError("give the new folder with --out DATA, or --dry-run to see the first rows.")
         dataset = prepare(self.source, self.out, self.side, self.limit, self.seed, columns=self.columns)
-        write_report(self.out)
+        write_report(self.out, near=False)
         show_dataset(dataset, self.out)
-        console.print(f"what it holds, with warnings: {self.out / 'report.html'}")
+        console.print(f"what it holds, with warnings: {self.out / 'report.html'} (near pictures: medclip stats)")
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def advice(about: Statistics) -> list[Advice]:
     found = [*_shared(about), *_splits(about), *_dropped(about)]
     for name, split in about.splits.items():
         if split.pairs:
-            found += _pairs(name, split)
+            found += _pairs(name, split, bool(about.dataset.get("synthetic")))
     merged: dict[tuple[str, str], Advice] = {}
     for one in found:
         before = merged.get((one.what, one.remedy))
@@ -101,7 +101,7 @@ def _dropped(about: Statistics) -> Iterator[Advice]:
                 yield Advice(f"rows dropped: {reason}", remedy, ((name, n, rows),))
 
 
-def _pairs(name: str, split: SplitStatistics) -> Iterator[Advice]:
+def _pairs(name: str, split: SplitStatistics, synthetic: bool) -> Iterator[Advice]:
     largest, most = split.largest_article
     if most > LARGE_ARTICLE * split.pairs and split.pairs > 1:
         yield Advice(
@@ -109,7 +109,7 @@ def _pairs(name: str, split: SplitStatistics) -> Iterator[Advice]:
             "What is measured or learnt is mostly about it. Check the group column, or take fewer of its pairs.",
             ((name, most, split.pairs),),
         )
-    if split.own_articles == split.pairs:
+    if split.own_articles == split.pairs and not synthetic:
         yield Advice(
             "no pair names its article or patient",
             "Pictures of one patient may lie in training and validation. Name the column with --group-column.",

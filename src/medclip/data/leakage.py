@@ -16,6 +16,7 @@ from medclip.data.likeness import alike
 from medclip.data.shards import Split, read_dataset, write_table
 from medclip.errors import UserError
 from medclip.files import claim, write_json
+from medclip.progress import progress
 
 WAYS = ("article", "same picture", "near picture", "caption")
 
@@ -53,9 +54,12 @@ def shared(mine: Split, theirs: Split, near: bool = True) -> list[Shared]:
     if not near:
         return found
     own, others = mine.table.column("sha256"), theirs.table.column("sha256")
-    for row, rows in alike(mine.sketches, theirs.sketches, within):
-        unlike = (other for other in rows.tolist() if others[other] != own[row])
-        found += [Shared(row, other, "near picture") for other in islice(unlike, 1)]
+    pairs = alike(mine.sketches, theirs.sketches, within)
+    with progress(f"near pictures, {mine.name}", len(mine), "pairs") as advance:
+        for row, rows in pairs:
+            unlike = (other for other in rows.tolist() if others[other] != own[row])
+            found += [Shared(row, other, "near picture") for other in islice(unlike, 1)]
+            advance()
     return found
 
 

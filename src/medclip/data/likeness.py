@@ -38,7 +38,7 @@ def sketch(image: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def alike(mine: Sketches, theirs: Sketches, within: bool = False) -> Iterator[tuple[int, np.ndarray]]:
-    """Each row of `mine` that shows the same picture as rows of `theirs`, with those rows in ascending order.
+    """Each row of `mine` with the rows of `theirs` that show the same picture, in ascending order; often none.
 
     The same means at most MOST_BITS bits of the hash apart and a correlation of LEAST_CORRELATION or more. `within`:
     both are one collection, and a row is compared with those before it alone. Time n × m, memory m.
@@ -47,9 +47,7 @@ def alike(mine: Sketches, theirs: Sketches, within: bool = False) -> Iterator[tu
         others = theirs[:row] if within else theirs
         bits = np.bitwise_count(mine.hashes[row] ^ others.hashes).sum(axis=1, dtype=np.uint16)
         close = np.flatnonzero(bits <= MOST_BITS)
-        close = close[_correlate(mine.thumbnails[row], others.thumbnails[close])]
-        if len(close):
-            yield row, close
+        yield row, close[_correlate(mine.thumbnails[row], others.thumbnails[close])]
 
 
 def _correlate(one: np.ndarray, others: np.ndarray) -> np.ndarray:

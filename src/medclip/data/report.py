@@ -41,9 +41,12 @@ MOST = 20  # values a table lists
 _ARTICLE = re.compile(r"PMC\d+")
 
 
-def write_report(data: Path, seed: int = 0) -> Statistics:
-    """Write `report.html` into the data set `data`, with pictures chosen by `seed`; returns what was counted for it."""
-    about = statistics(data)
+def write_report(data: Path, seed: int = 0, near: bool = True) -> Statistics:
+    """Write `report.html` into the data set `data`, with pictures chosen by `seed`; returns what was counted for it.
+
+    `near` is as of `statistics`: near pictures cost a second decoding of every picture.
+    """
+    about = statistics(data, near)
     with whole_file(data / "report.html") as partial:
         partial.write_text(report(data, about, seed), encoding="utf-8")
     return about

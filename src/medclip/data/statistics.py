@@ -91,11 +91,14 @@ class Statistics:
     """Whether near pictures were looked for."""
 
 
-def statistics(data: Path) -> Statistics:
-    """Count and compare everything in the data set `data`. UserError where it is none."""
+def statistics(data: Path, near: bool = True) -> Statistics:
+    """Count and compare everything in the data set `data`, near pictures too if `near` and there are not too many.
+
+    UserError where it is no data set.
+    """
     dataset = read_dataset(data)
     opened = open_splits(data)
-    near = sum(map(len, opened.values())) <= NEAR_LIMIT
+    near = near and sum(map(len, opened.values())) <= NEAR_LIMIT
     splits = {}
     for name in dataset["splits"]:
         table = opened[name].table if name in opened else SCHEMA.empty_table()
