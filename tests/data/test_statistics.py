@@ -75,11 +75,17 @@ def test_near_pictures_are_left_out_where_they_cost_too_much(known, monkeypatch,
     assert all("near picture" not in overlap.pairs for overlap in about.overlaps)
 
 
+def test_train_is_what_others_are_held_against_whatever_the_order_of_splits(tmp_path):
+    data = dataset(tmp_path / "data", {"validation": [row(1)], "train": [row(2)], "test": [row(3)]})
+    order = [(overlap.split, overlap.other) for overlap in statistics(data).overlaps if overlap.split != overlap.other]
+    assert order == [("validation", "train"), ("test", "train"), ("test", "validation")]
+
+
 def test_the_summary_is_json(known):
     said = json.loads(json.dumps(summary(statistics(known))))
     train = said["splits"]["train"]
     assert (train["pairs"], train["articles"], train["dropped"]) == (6, 3, {"image missing": 3})
-    assert train[f"over {CONTEXT} tokens"] == 1
+    assert train[f"over_{CONTEXT}_tokens"] == 1
     assert train["numbers"]["width"] == {"least": 48, "p5": 48, "median": 48, "p95": 237, "most": 300, "mean": 90}
 
 

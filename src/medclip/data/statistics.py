@@ -104,7 +104,8 @@ def statistics(data: Path, near: bool = True) -> Statistics:
         table = opened[name].table if name in opened else SCHEMA.empty_table()
         with progress(f"count {name}", len(table), "pairs") as advance:
             splits[name] = split_statistics(table, advance)
-    found = [_overlap(opened[other], opened[name], near) for name, other in combinations_with_replacement(opened, 2)]
+    order = sorted(opened, key=lambda name: name != "train")  # others are held against train, not train against them
+    found = [_overlap(opened[b], opened[a], near) for a, b in combinations_with_replacement(order, 2)]
     return Statistics(dataset, splits, found, near)
 
 
@@ -181,7 +182,6 @@ def _templates(table: pa.Table, parts: Mapping[str, array[int]]) -> list[tuple[s
 
 
 def _overlap(mine: Split, theirs: Split, near: bool) -> Overlap:
-    mine, theirs = (mine, mine) if mine.name == theirs.name else (mine, theirs)
     found = shared(mine, theirs, near)
     ways = [way for way in WAYS if (near or way != "near picture") and (mine is not theirs or way != "article")]
     pairs = {way: len({s.row for s in found if s.way == way}) for way in ways}
@@ -200,16 +200,16 @@ def summary(about: Statistics) -> dict[str, Any]:
         return {
             "pairs": split.pairs,
             "articles": len(split.numbers["pairs per article"]),
-            f"over {CONTEXT} tokens": int((split.numbers["tokens"] > CONTEXT).sum()),
+            f"over_{CONTEXT}_tokens": int((split.numbers["tokens"] > CONTEXT).sum()),
             "dropped": about.dataset.get("dropped", {}).get(name, {}),
-            "numbers": {name: values and asdict(values) for name, values in spreads},
-            "counts": {name: most(counter) for name, counter in split.counts.items()},
-            "odd captions": dict(split.oddities),
+            "numbers": {name.replace(" ", "_"): values and asdict(values) for name, values in spreads},
+            "counts": {name.replace(" ", "_"): most(counter) for name, counter in split.counts.items()},
+            "odd_captions": dict(split.oddities),
             "templates": [dict(zip(("where", "words", "pairs"), one, strict=True)) for one in split.templates],
         }
 
     return {
         "splits": {name: of_split(name, split) for name, split in about.splits.items()},
         "shared": [{"split": o.split, "with": o.other, **o.pairs} for o in about.overlaps],
-        "near pictures looked for": about.near,
+        "near_pictures": about.near,
     }
