@@ -113,6 +113,8 @@ def test_no_command_at_all_is_a_mistake(medclip):
         (("search", "--index", "{index}", "words", "--model", "{tmp}"), "is no model folder"),
         (("app", "--index", "{tmp}"), "is not an index"),
         (("info", "{tmp}"), "is no model folder"),
+        (("stats", "{tmp}"), "is not a prepared data set"),
+        (("stats", "{tmp}/absent"), "is not a prepared data set"),
     ],
 )
 def test_a_mistake_ends_with_one_sentence(medclip, roco, data, run, index_folder, tmp_path, arguments, said):
@@ -149,6 +151,28 @@ def test_prepare_shows_each_reason_with_its_count(medclip, roco, tmp_path):
     for reason in roco.dropped["train"]:
         assert reason in out
     assert "dropped.jsonl" in out
+
+
+def test_a_prepared_data_set_has_its_page_at_once(medclip, roco, tmp_path):
+    code, _, err = medclip("prepare", roco.folder, "--out", tmp_path / "new", "--limit", 3)
+    assert (code, "report.html" in err) == (0, True)
+    assert NOT_CLINICAL in (tmp_path / "new" / "report.html").read_text(encoding="utf-8")
+
+
+def test_piped_statistics_are_json(medclip, roco, data):
+    code, out, err = medclip("stats", data)
+    assert (code, err) == (0, "")
+    said = json.loads(out)
+    assert {name: split["dropped"] for name, split in said["splits"].items()} == roco.dropped
+    assert [set(one) for one in said["advice"]] == [{"what", "remedy", "places"}] * len(said["advice"])
+
+
+def test_statistics_on_a_terminal_name_every_warning(medclip, data, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    code, out, _ = medclip("stats", data)
+    assert code == 0
+    assert "fewer than 200 pairs to measure on: validation 12." in " ".join(out.split())
+    assert "CC BY 100%" in " ".join(out.split())
 
 
 def test_a_dry_run_shows_the_first_rows_and_writes_nothing(medclip, roco, tmp_path):

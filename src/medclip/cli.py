@@ -10,7 +10,7 @@ from rich.markup import escape
 from medclip import NOT_CLINICAL, backend
 from medclip.commands.evaluate import Evaluate
 from medclip.commands.overview import Info, Quickstart
-from medclip.commands.prepare import Leakage, Prepare
+from medclip.commands.prepare import Leakage, Prepare, Stats
 from medclip.commands.publish import Export, Push
 from medclip.commands.search import App, IndexCommand, Search
 from medclip.commands.train import Train
@@ -20,6 +20,7 @@ from medclip.progress import console
 Command = (
     Annotated[Quickstart, tyro.conf.subcommand("quickstart")]
     | Annotated[Prepare, tyro.conf.subcommand("prepare")]
+    | Annotated[Stats, tyro.conf.subcommand("stats")]
     | Annotated[Leakage, tyro.conf.subcommand("leakage")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -14,6 +16,8 @@ from medclip import NOT_CLINICAL
 from medclip.data.pairs import Dropped
 
 if TYPE_CHECKING:
+    from medclip.data.advice import Advice
+    from medclip.data.statistics import Statistics
     from medclip.info import RunInfo
     from medclip.search.index import Hit
 
@@ -30,9 +34,34 @@ def show_dataset(dataset: dict[str, Any], out: Path) -> None:
     _out.print(table)
     if reasons:
         _out.print(f"every dropped row, with its reason: {out / 'dropped.jsonl'}")
-    for place, counts in dataset.get("privacy", {}).items():
-        said = ", ".join(f"{what} {count}" for what, count in counts.items())
-        _out.print(f"left behind, {place}: {said}", highlight=False)
+    removed = sum(map(Counter, dataset.get("privacy", {}).values()), Counter())
+    if removed:
+        said = ", ".join(f"{what} {count}" for what, count in removed.most_common())
+        _out.print(f"left behind, in so many pairs: {said}", highlight=False)
+
+
+def show_statistics(about: Statistics, warnings: Sequence[Advice]) -> None:
+    """The main numbers of a data set, and what to know before training on it."""
+    table = Table("", *about.splits, title=str(about.dataset["source"]))
+    splits = about.splits.values()
+    dropped = about.dataset.get("dropped", {})
+    table.add_row("pairs", *(f"{split.pairs:,}" for split in splits))
+    table.add_row("rows dropped", *(f"{sum(dropped.get(name, {}).values()):,}" for name in about.splits))
+    table.add_row("articles", *(f"{len(split.numbers['pairs per article']):,}" for split in splits))
+    for name in ("words", "tokens", "shorter side"):
+        values = [split.numbers[name] for split in splits]
+        said = (f"{np.median(of):.0f} ({np.percentile(of, 95):.0f})" if len(of) else "–" for of in values)
+        table.add_row(f"{name}{' (estimated)' if name == 'tokens' else ''}, median (95 % below)", *said)
+    for name in ("licence", "guessed modality", "guessed organ"):
+        table.add_row(f"{name}, most frequent", *(Text(_most(split.counts[name], split.pairs)) for split in splits))
+    _out.print(table)
+    for one in warnings:
+        places = "; ".join(f"{name} {n:,}{f' of {of:,} ({n / of:.1%})' if of else ''}" for name, n, of in one.places)
+        _out.print(Text(f"! {one.what}{': ' if places else ''}{places}. {one.remedy}", "yellow"))
+
+
+def _most(counter: Counter[str], pairs: int) -> str:
+    return ", ".join(f"{value or 'unknown'} {n / pairs:.0%}" for value, n in counter.most_common(4) if n)
 
 
 def show_preview(rows: Sequence[dict[str, Any] | Dropped]) -> None:

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image, ImageFilter
 
 from conftest import drawn, encoded
-from medclip.data.leakage import WAYS, decontaminate, leakage
-from medclip.data.likeness import MOST_BITS, alike, difference_hash, near_pairs
+from medclip.data.leakage import WAYS, decontaminate, leakage, shared
+from medclip.data.likeness import MOST_BITS, THUMBNAIL, Sketches, alike, sketch
 from medclip.data.preparation import Preparation
 from medclip.data.prepare import prepare
 from medclip.data.shards import Split, read_dataset
@@ -29,6 +29,10 @@ ALTERED = {
     "blurred": lambda image: image.filter(ImageFilter.GaussianBlur(2)),
     "brightened": lambda image: image.point(lambda level: int(255 * (level / 255) ** 0.7)),
 }
+
+
+def sketched(images):
+    return Sketches(*(np.stack(part) for part in zip(*map(sketch, images), strict=True)))
 
 
 def prepared(folder, rows, name="pairs"):
@@ -97,21 +101,33 @@ def test_another_data_set_is_compared_with_all_of_its_splits(leaky, tmp_path):
 def test_altered_copies_are_near_and_others_are_not(alteration):
     originals = [encoded(picture(number)) for number in range(20)]
     copies = [encoded(ALTERED[alteration](picture(number))) for number in range(20)]
-    mine, theirs = (np.stack([difference_hash(image) for image in images]) for images in (originals, copies))
-    found = {(i, j) for i, j in near_pairs(mine, theirs) if alike(originals[i], copies[j])}
+    found = {(i, j) for i, rows in alike(sketched(originals), sketched(copies)) for j in rows}
     assert found == {(n, n) for n in range(20)}
 
 
 def test_near_is_counted_in_bits():
-    mine = np.zeros((1, 4), np.uint64)
+    thumbnails = np.tile(np.arange(THUMBNAIL**2) % 256, (2, 1)).astype(np.uint8)
+    mine = Sketches(np.zeros((1, 4), np.uint64), thumbnails[:1])
     bits = np.array([[2**MOST_BITS - 1, 0, 0, 0], [2**MOST_BITS - 1, 1, 0, 0]], np.uint64)
-    assert near_pairs(mine, bits) == [(0, 0)]
+    assert [(i, list(rows)) for i, rows in alike(mine, Sketches(bits, thumbnails))] == [(0, [0])]
 
 
 def test_empty_frames_are_alike_only_when_equal():
-    black, grey, mixed = (encoded(Image.new("L", (64, 64), level)) for level in (0, 90, 0))
-    assert alike(black, mixed)
-    assert not alike(black, grey)
+    frames = sketched([encoded(Image.new("L", (64, 64), level)) for level in (0, 90, 0)])
+    assert [(i, list(rows)) for i, rows in alike(frames, frames, within=True) if len(rows)] == [(2, [0])]
+
+
+def test_a_split_beside_itself_is_searched_for_repetitions(tmp_path):
+    rows = [
+        *((picture(n), f"CT of the chest {n}", f"p{n}", "train") for n in range(6)),
+        (picture(2), "The same picture once more", "p2", "train"),
+        (ALTERED["blurred"](picture(4)), "The picture, blurred", "p4", "train"),
+        (picture(40), "ct of the CHEST  3", "p3", "train"),
+        (picture(2), "The same for the third time", "p2", "train"),
+    ]
+    split = Split(prepared(tmp_path, rows), "train")
+    found = {(s.row, s.other, s.way) for s in shared(split, split)}
+    assert found == {(6, 2, "same picture"), (9, 2, "same picture"), (7, 4, "near picture"), (8, 3, "caption")}
 
 
 def test_a_single_split_has_nothing_to_leak_into(tmp_path):

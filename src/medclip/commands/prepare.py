@@ -1,18 +1,20 @@
-"""Commands about data: prepare them, and what they share with what they are judged on."""
+"""Commands about data: prepare them, what they hold, and what they share with what they are judged on."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from medclip.commands.arguments import Positional
+from medclip.commands.arguments import Positional, Seed
 from medclip.data.preparation import Preparation
 from medclip.errors import UserError
 from medclip.progress import console
-from medclip.tables import show_dataset, show_leakage, show_preview
+from medclip.tables import show_dataset, show_leakage, show_preview, show_statistics
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Prepare:
 
     def run(self) -> None:
         from medclip.data.prepare import prepare, preview
+        from medclip.data.report import write_report
 
         if self.dry_run:
             show_preview(preview(self.source, self.how))
@@ -43,7 +46,31 @@ class Prepare:
         if self.out is None:
             raise UserError("give the new folder with --out DATA, or --dry-run to see the first rows.")
         dataset = prepare(self.source, self.out, self.how, workers=self.workers, cluster=self.cluster)
+        write_report(self.out, near=False)
         show_dataset(dataset, self.out)
+        console.print(f"what it holds, with warnings: {self.out / 'report.html'} (near pictures: medclip stats)")
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What a prepared data set holds, with warnings; writes DATA/report.html. Tables on a terminal, JSON when piped."""
+
+    data: Annotated[Positional[Path], tyro.conf.arg(metavar="DATA")]
+    """A prepared data set."""
+    seed: Seed = 0
+    """Which pictures the page shows."""
+
+    def run(self) -> None:
+        from medclip.data.advice import advice
+        from medclip.data.report import write_report
+        from medclip.data.statistics import summary
+
+        about = write_report(self.data, self.seed)
+        if not sys.stdout.isatty():
+            print(json.dumps(summary(about) | {"advice": list(map(asdict, advice(about)))}, ensure_ascii=False))
+            return
+        show_statistics(about, advice(about))
+        console.print(f"all of it, with pictures: {self.data / 'report.html'}")
 
 
 @dataclass(frozen=True)

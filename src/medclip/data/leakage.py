@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from medclip.data.likeness import alike, difference_hash, near_pairs
+from medclip.data.likeness import alike
 from medclip.data.shards import Split, read_dataset, write_table
 from medclip.errors import UserError
 from medclip.files import claim, write_json
@@ -30,24 +31,36 @@ class Shared:
     """One of WAYS."""
 
 
-def shared(mine: Split, theirs: Split) -> list[Shared]:
+def shared(mine: Split, theirs: Split, near: bool = True) -> list[Shared]:
     """Everything rows of `mine` share with rows of `theirs`: each row, way by way, with the first row it meets there.
 
-    Captions are compared without letter case and spacing. Near pictures are those that are not the same bytes.
+    Captions are compared without letter case and spacing. Near pictures are those that are not the same bytes; they
+    take time n × m, and are left out where `near` is False. A split beside itself is searched for repetitions: each row
+    is held against those before it, and articles, which are meant to repeat, are left out.
     """
-    found = []
+    found, within = [], mine is theirs
     for way, column in (("article", "article"), ("same picture", "sha256"), ("caption", "caption")):
+        if within and way == "article":
+            continue
         there: dict[str, int] = {}
-        for row, value in enumerate(theirs.column(column)):
-            there.setdefault(_folded(value), row)
-        values = map(_folded, mine.column(column))
-        found += [Shared(row, there[value], way) for row, value in enumerate(values) if value in there]
-    same = {(s.row, s.other) for s in found if s.way == "same picture"}
-    near: dict[int, int] = {}
-    for row, other in near_pairs(_hashes(mine), _hashes(theirs)):
-        if row not in near and (row, other) not in same and alike(mine.image(row), theirs.image(other)):
-            near[row] = other
-    return found + [Shared(row, other, "near picture") for row, other in near.items()]
+        if not within:
+            for row, value in enumerate(theirs.column(column)):
+                there.setdefault(_folded(value), row)
+        for row, value in enumerate(map(_folded, mine.column(column))):
+            if value in there:
+                found.append(Shared(row, there[value], way))
+            elif within:
+                there[value] = row
+    if not near:
+        return found
+    own, others = mine.table.column("sha256"), theirs.table.column("sha256")
+    pairs = alike(mine.sketches, theirs.sketches, within)
+    with progress(f"near pictures, {mine.name}", len(mine), "pairs") as advance:
+        for row, rows in pairs:
+            unlike = (other for other in rows.tolist() if others[other] != own[row])
+            found += [Shared(row, other, "near picture") for other in islice(unlike, 1)]
+            advance()
+    return found
 
 
 def leakage(data: Path, other: Path | None = None) -> dict[str, Any]:
@@ -113,15 +126,6 @@ def _copied(split: Split, rows: Sequence[int], out: Path) -> list[dict[str, Any]
         write_table(out / file, pa.Table.from_batches([batch]).take(inside), {"file": file, "pairs": len(inside)})
         shards.append({"file": file, "pairs": len(inside)})
     return shards
-
-
-def _hashes(split: Split) -> np.ndarray:
-    with progress(f"compare {split.name}", len(split), "pairs") as advance:
-        hashes = []
-        for row in range(len(split)):
-            hashes.append(difference_hash(split.image(row)))
-            advance()
-    return np.stack(hashes)
 
 
 def _folded(text: str) -> str:

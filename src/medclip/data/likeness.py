@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -13,29 +15,43 @@ SIDE, MOST_BITS = 16, 24
 THUMBNAIL, LEAST_CORRELATION = 32, 0.97
 
 
-def difference_hash(image: bytes) -> np.ndarray:
-    """Signs of the horizontal differences of a picture at 17 × 16 greys, u64 (4,)."""
-    grey = np.asarray(_grey(image, (SIDE + 1, SIDE)), np.int16)
-    return np.packbits(grey[:, 1:] > grey[:, :-1]).view(np.uint64)
+@dataclass(frozen=True)
+class Sketches:
+    """What pictures look like, row by row: as much as telling copies from others takes."""
+
+    hashes: np.ndarray
+    """u64 (n, 4): signs of the horizontal differences at 17 × 16 greys."""
+    thumbnails: np.ndarray
+    """u8 (n, 1024): 32 × 32 greys."""
+
+    def __getitem__(self, rows: slice) -> Sketches:
+        return Sketches(self.hashes[rows], self.thumbnails[rows])
 
 
-def near_pairs(mine: np.ndarray, theirs: np.ndarray) -> list[tuple[int, int]]:
-    """Rows (i of `mine`, j of `theirs`) whose hashes differ in at most MOST_BITS bits. Time n × m, memory m."""
-    found = []
-    for i, own in enumerate(mine):
-        bits = np.bitwise_count(own ^ theirs).sum(axis=1)
-        found += [(i, int(j)) for j in np.flatnonzero(bits <= MOST_BITS)]
-    return found
-
-
-def alike(one: bytes, other: bytes) -> bool:
-    """Whether two pictures correlate as copies do, at 32 × 32 greys."""
-    a, b = (np.asarray(_grey(image, (THUMBNAIL, THUMBNAIL)), float).ravel() for image in (one, other))
-    if a.std() == 0 or b.std() == 0:
-        return bool(np.array_equal(a, b))
-    return bool(np.corrcoef(a, b)[0, 1] >= LEAST_CORRELATION)
-
-
-def _grey(image: bytes, size: tuple[int, int]) -> Image.Image:
+def sketch(image: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """A row of `Sketches`: hash u64 (4,) and thumbnail u8 (1024,) of an encoded picture."""
     with Image.open(io.BytesIO(image)) as opened:
-        return opened.convert("L").resize(size, Image.Resampling.BOX)
+        grey = opened.convert("L")
+    small = np.asarray(grey.resize((SIDE + 1, SIDE), Image.Resampling.BOX))
+    thumbnail = np.asarray(grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
+    return np.packbits(small[:, 1:] > small[:, :-1]).view(np.uint64), thumbnail.ravel()
+
+
+def alike(mine: Sketches, theirs: Sketches, within: bool = False) -> Iterator[tuple[int, np.ndarray]]:
+    """Each row of `mine` with the rows of `theirs` that show the same picture, in ascending order; often none.
+
+    The same means at most MOST_BITS bits of the hash apart and a correlation of LEAST_CORRELATION or more. `within`:
+    both are one collection, and a row is compared with those before it alone. Time n × m, memory m.
+    """
+    for row in range(len(mine.hashes)):
+        others = theirs[:row] if within else theirs
+        bits = np.bitwise_count(mine.hashes[row] ^ others.hashes).sum(axis=1, dtype=np.uint16)
+        close = np.flatnonzero(bits <= MOST_BITS)
+        yield row, close[_correlate(mine.thumbnails[row], others.thumbnails[close])]
+
+
+def _correlate(one: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Which rows correlate with one as copies do; pictures of a single grey only where they are equal."""
+    mine, theirs = (v - v.mean(axis=-1, keepdims=True) for v in (one.astype(np.float32), others.astype(np.float32)))
+    norms = np.linalg.norm(theirs, axis=1) * np.linalg.norm(mine)
+    return np.where(norms > 0, theirs @ mine >= LEAST_CORRELATION * norms, (others == one).all(axis=1))

@@ -186,8 +186,8 @@ def _finish(out: Path, source: str, how: Preparation, reports: dict[str, list[di
         "dropped": counts["dropped"],
         "caption_rules": counts["caption_rules"],
     }
-    if removed := _by_place(counts["removed"]):
-        dataset["privacy"] = removed
+    if any(counts["removed"].values()):
+        dataset["privacy"] = counts["removed"]
     write_json(out / "dataset.json", dataset)
     return dataset
 
@@ -197,15 +197,3 @@ def _sum(name: str, reports: list[dict[str, Any]]) -> dict[str, int]:
     for report in reports:
         total.update(report[name])
     return dict(total.most_common())
-
-
-def _by_place(removed: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
-    """How many pairs lost what of their source's, by place: header, report or pixels. Names, never values."""
-    total: Counter[str] = Counter()
-    for counts in removed.values():
-        total.update(counts)
-    places: dict[str, dict[str, int]] = {}
-    for name, count in total.most_common():
-        place, _, what = name.partition("/")
-        places.setdefault(place, {})[what] = count
-    return places

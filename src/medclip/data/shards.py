@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
+from medclip.data.likeness import Sketches, sketch
 from medclip.errors import UserError
 from medclip.files import read_json, whole_file
+from medclip.progress import progress
 
 SCHEMA = pa.schema(
     [
@@ -96,6 +100,17 @@ class Split:
         """SHA-256 over every picture and caption in order: what a run remembers its data by."""
         said = json.dumps([self.column("sha256"), self.column("caption")])
         return hashlib.sha256(said.encode()).hexdigest()
+
+    @cached_property
+    def sketches(self) -> Sketches:
+        """What every picture looks like, for `likeness.alike`: each is decoded once."""
+        made = []
+        with progress(f"compare {self.name}", len(self), "pairs") as advance, ThreadPoolExecutor() as pool:
+            for start in range(0, len(self), 256):
+                rows = range(start, min(start + 256, len(self)))
+                made += pool.map(lambda row: sketch(self.image(row)), rows)
+                advance(len(rows))
+        return Sketches(*(np.stack(part) for part in zip(*made, strict=True)))
 
     def image(self, row: int) -> bytes:
         """The encoded image of a row."""

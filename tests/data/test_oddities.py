@@ -1,0 +1,47 @@
+"""What is odd about a caption is named, and ordinary captions are left in peace."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medclip.data.oddities import oddities, skeleton
+
+
+@pytest.mark.parametrize(
+    ("caption", "odd"),
+    [
+        ("Axial CT of the chest (arrow), 5–10 mm; p < 0.05 & stable.", []),
+        ("Orthopantomogram.", []),
+        ("Figure (a).", []),
+        ("A case of 12.5.1 ml contrast in 2014", []),
+        ("Echo of de la Cruz's patient in the clinic, with an arrow", []),
+        ("IMG_0042", ["file name"]),
+        ("chest film.PNG", ["file name"]),
+        ("A <b>large</b> mass", ["markup"]),
+        ("\\documentclass[12pt]{minimal} mass", ["markup"]),
+        ("mass &amp; oedema", ["markup"]),
+        ("see https://example.org", ["markup"]),
+        ("CT (a) and MRI (B) of the knee", ["several panels"]),
+        ("Radiographie du thorax de face du patient", ["not English"]),
+        ("Röntgenbild der Lunge mit Erguss", ["not English"]),
+        ("胸部CT显示右肺上叶结节", ["not English"]),
+        ("Рентгенография грудной клетки", ["not English"]),
+        ("CT on 3 March 2014 at admission", ["date or e-mail"]),
+        ("CT of 03.11.2014", ["date or e-mail"]),
+        ("taken on 2014-03-11", ["date or e-mail"]),
+        ("write to jane@clinic.org", ["date or e-mail"]),
+        ("", []),
+    ],
+)
+def test_oddities(caption, odd):
+    assert oddities(caption) == odd
+
+
+def test_templates_differ_in_case_numbers_and_punctuation_alone():
+    assert skeleton("Case 12: CT, 3.5 mm.") == skeleton("case 7 – CT (12.25 MM)") == ["case", "#", "ct", "#", "#", "mm"]
+
+
+@given(st.text())
+def test_any_text_is_looked_at(caption):
+    assert set(oddities(caption)) <= {"file name", "markup", "several panels", "not English", "date or e-mail"}
+    assert all(skeleton(caption))

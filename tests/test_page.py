@@ -1,0 +1,90 @@
+"""The frame of pages: escaped, readable in light and dark, with figures that take its colours."""
+
+import re
+from pathlib import Path
+
+import pytest
+from markupsafe import Markup
+
+import medclip
+from medclip import page
+from pages import Page
+
+CSS = (Path(medclip.__file__).parent / "templates" / "page.css").read_text(encoding="utf-8")
+
+
+def luminance(colour):
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one, other):
+    """Of WCAG 2, 1 to 21."""
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_texts_and_lines_can_be_read(scheme):
+    blocks = re.findall(r":root \{(.*?)\}", CSS, flags=re.DOTALL)
+    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", blocks[scheme]))
+    for text, grounds in {
+        "ink": ("ground", "panel", "bar", "warn"),
+        "faint": ("ground", "panel", "bar"),
+        "link": ("ground", "panel"),
+    }.items():
+        assert all(contrast(colours[text], colours[ground]) >= 4.5 for ground in grounds), text
+    for line in ("series-1", "series-2", "series-3", "series-4", "warn-line"):
+        assert contrast(colours[line], colours["ground"]) >= 3, line
+
+
+def lines(figure):
+    axes = figure.subplots()
+    axes.plot([1, 2], [3, 4], "o-", color=page.SERIES[1], label="one")
+    axes.legend()
+
+
+def test_figures_take_the_colours_of_the_page_and_are_named():
+    drawn = page.figure(lines, 'loss <of> "both"')
+    assert isinstance(drawn, Markup)
+    assert "var(--series-2)" in drawn
+    assert "currentColor" in drawn
+    assert page.INK not in drawn
+    assert 'aria-label="loss &lt;of&gt; &#34;both&#34;"' in drawn
+    assert Page(drawn).unnamed == []
+    assert drawn == page.figure(lines, 'loss <of> "both"')  # no time, no chance
+
+
+def test_two_figures_share_no_names():
+    def others(figure):
+        figure.subplots().hist([1, 2, 2], color=page.SERIES[0])
+
+    one, other = Page(page.figure(lines, "lines")), Page(page.figure(others, "bars"))
+    assert one.ids
+    assert not set(one.ids) & set(other.ids)
+    assert {name[1:] for name in one.fetched} <= set(one.ids)
+
+
+def test_numbers_for_people():
+    assert [page.number(n) for n in (None, 0, 3.0, 3.14159, 1234567, 123.4)] == [
+        "–",
+        "0",
+        "3",
+        "3.1",
+        "1,234,567",
+        "123",
+    ]
+    assert [page.share(*n) for n in ((1, 2), (1, 5000), (0, 5), (0, 0))] == [
+        "50.0\u00a0%",
+        "<0.1\u00a0%",
+        "0.0\u00a0%",
+        "–",
+    ]
+    assert [page.anchor(t) for t in ("What they show", "¿?", "Échelle 2")] == ["what-they-show", "part", "échelle-2"]
+
+
+def test_shares_list_the_most_frequent_first_and_what_is_unknown_last():
+    rows = page.shares([{"a": 1, "b": 6, "": 3}, {"a": 4, "c": 1}], [10, 5], 2)
+    assert rows == [("b", [(6, 75.0), (0, 0.0)]), ("a", [(1, 12.5), (4, 100.0)]), ("", [(3, 37.5), (0, 0.0)])]
+    assert page.shares([{}], [0], 5) == []
