@@ -31,6 +31,8 @@ class Train:
     """Go on with the killed or stopped run in --out, with the same settings."""
     track: tuple[Literal["wandb", "mlflow", "trackio"], ...] = ()
     """Show the numbers there too, through their own libraries; TensorBoard reads RUN/tensorboard in any case."""
+    cache_gb: float = 8.0
+    """Decode training's pictures once, into DATA/cache, where that takes at most so many GB; 0: anew at each step."""
     distributed: bool = False
     """This is one of several processes of one job, each with its own devices (docs/distributed.md)."""
 
@@ -41,5 +43,13 @@ class Train:
             start_distributed()
         from medclip.train.loop import train
 
-        summary = train(self.data, self.out, self.recipe, limit=self.limit, resume=self.resume, track=self.track)
+        summary = train(
+            self.data,
+            self.out,
+            self.recipe,
+            limit=self.limit,
+            resume=self.resume,
+            track=self.track,
+            cache_gb=self.cache_gb,
+        )
         show_trained(summary, self.out)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -86,14 +86,33 @@ class Split:
         return len(self.table)
 
     def column(self, name: str) -> list[Any]:
-        """One column as Python values, in row order."""
+        """One column as Python values, in row order: for splits of which every value fits in memory."""
         return self.table.column(name).to_pylist()
+
+    def each(self, name: str) -> Iterator[Any]:
+        """The values of a column one after another, a shard of them in memory at a time."""
+        for chunk in self.table.column(name).chunks:
+            yield from chunk.to_pylist()
+
+    def values(self, name: str, rows: Iterable[int]) -> list[Any]:
+        """The values of a column at those rows; the work is theirs alone, whatever the length of the split."""
+        column = self.table.column(name)  # its own take() copies the whole column, and fails beyond 2 GB
+        return [column[int(row)].as_py() for row in rows]
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over every picture and caption in order: what a run remembers its data by."""
-        said = json.dumps([self.column("sha256"), self.column("caption")])
-        return hashlib.sha256(said.encode()).hexdigest()
+        """SHA-256 over every picture and caption in order: what a run remembers its data by.
+
+        It is that of `[[sha256, …], [caption, …]]` as JSON, however the rows lie in shards.
+        """
+        said = hashlib.sha256()
+        for name, start, end in (("sha256", b"[[", b"], "), ("caption", b"[", b"]]")):
+            said.update(start)
+            chunks = [chunk for chunk in self.table.column(name).chunks if len(chunk)]
+            for i, chunk in enumerate(chunks):
+                said.update((b", " if i else b"") + json.dumps(chunk.to_pylist())[1:-1].encode())
+            said.update(end)
+        return said.hexdigest()
 
     def image(self, row: int) -> bytes:
         """The encoded image of a row."""
