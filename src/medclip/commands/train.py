@@ -8,6 +8,7 @@ from typing import Literal
 
 import tyro
 
+from medclip.commands.arguments import Data
 from medclip.tables import show_trained
 from medclip.train.recipe import Recipe
 
@@ -20,7 +21,7 @@ class Train:
     scratch (--preset). MODEL is a folder, a run, or OWNER/NAME on the Hub. Ctrl-C saves and says how to go on.
     """
 
-    data: Path
+    data: Data
     """A prepared data set with the splits train and validation."""
     out: Path
     """The run's new folder."""

@@ -11,6 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from medclip.data.places import Place, is_url
+from medclip.data.stores import fetch, mirror
 from medclip.errors import UserError
 from medclip.files import read_json, whole_file
 
@@ -55,8 +57,9 @@ def shard_report(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def read_dataset(folder: Path) -> dict[str, Any]:
-    """What `dataset.json` says. UserError where `folder` is no prepared data set."""
+def read_dataset(data: Place) -> dict[str, Any]:
+    """What `dataset.json` says. UserError where `data` is no prepared data set."""
+    folder = mirror(data) if is_url(data) else data
     said = read_json(folder / "dataset.json", "a prepared data set (see medclip prepare)")
     if not isinstance(said, dict) or not isinstance(said.get("splits"), dict):
         raise UserError(f"{folder / 'dataset.json'} lists no splits: it was not written by medclip prepare.")
@@ -66,20 +69,25 @@ def read_dataset(folder: Path) -> dict[str, Any]:
 class Split:
     """The rows of one split, memory-mapped: random access without reading the rest."""
 
-    def __init__(self, folder: Path, name: str, limit: int | None = None):
-        """Open split `name` of the data set in `folder`. UserError names what is missing or empty."""
-        self.folder, self.name = folder, name
-        self.dataset = read_dataset(folder)
+    def __init__(self, data: Place, name: str, limit: int | None = None):
+        """Open split `name` of a data set; one behind a URL is copied to this machine first, if it is not yet there.
+
+        UserError names what is missing or empty.
+        """
+        self.name, self.folder = name, mirror(data) if is_url(data) else data
+        self.dataset = read_dataset(self.folder)
         splits = self.dataset["splits"]
         if name not in splits:
-            raise UserError(f"{folder} has no split {name!r}; it has: {', '.join(splits) or 'none'}.")
-        files = [folder / shard["file"] for shard in splits[name]["shards"]]
-        tables = [_open(path) for path in files]
+            raise UserError(f"{data} has no split {name!r}; it has: {', '.join(splits) or 'none'}.")
+        files = [shard["file"] for shard in splits[name]["shards"]]
+        if is_url(data):
+            fetch(data, self.folder, files)
+        tables = [_open(self.folder / file) for file in files]
         self.table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
         self.table = self.table.slice(0, limit) if limit is not None else self.table
         if not len(self.table):
             why = self.dataset["dropped"].get(name, {})
-            raise UserError(f"split {name!r} of {folder} is empty; rows dropped by reason: {why or 'none listed'}.")
+            raise UserError(f"split {name!r} of {data} is empty; rows dropped by reason: {why or 'none listed'}.")
 
     def __len__(self) -> int:
         """Number of pairs."""
@@ -128,11 +136,11 @@ def _open(path: Path) -> pa.Table:
         raise UserError(f"{path} is no whole Arrow file ({error}). Prepare the data set again.") from None
 
 
-def only_split(folder: Path) -> str:
+def only_split(data: Place) -> str:
     """The validation split, or the only one: what `--split` means when it is left out."""
-    splits = read_dataset(folder)["splits"]
+    splits = read_dataset(data)["splits"]
     if "validation" in splits:
         return "validation"
     if len(splits) == 1:
         return next(iter(splits))
-    raise UserError(f"{folder} has the splits {', '.join(splits)}: say which with --split.")
+    raise UserError(f"{data} has the splits {', '.join(splits)}: say which with --split.")

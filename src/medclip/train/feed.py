@@ -51,7 +51,9 @@ def read_images(training: Split, preprocessor: Mapping[str, Any], cache_gb: floa
     if is_first():
         why = f"limit --cache-gb {cache_gb:g}, {free:,.0f} GB free"
         where = "kept in DATA/cache" if kept else "not kept: decoded at each step"
-        console.print(f"pictures of {training.name}: {len(training):,} take {gb:,.2f} GB decoded, {where} ({why})")
+        console.print(
+            f"pictures of {training.name}: {len(training):,} take {gb:,.2f} GB decoded, {where} ({why})", soft_wrap=True
+        )
         if kept:
             cached(pictures)
     wait_for_all("pixels")  # for what the first decodes

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 
 from medclip import __version__
 from medclip.data.batches import Pictures
+from medclip.data.places import Place
 from medclip.data.shards import Split
 from medclip.encoder import embed_pixels, embed_texts
 from medclip.errors import WorkError
@@ -62,7 +63,7 @@ class Run:
 
 
 def train(
-    data: Path,
+    data: Place,
     out: Path,
     recipe: Recipe,
     *,
