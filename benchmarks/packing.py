@@ -22,7 +22,7 @@ backend.start()
 
 import jax  # noqa: E402
 
-from medclip.data.batches import fitted_pixels, rows_at  # noqa: E402
+from medclip.data.batches import Pictures, rows_at  # noqa: E402
 from medclip.data.shards import Split  # noqa: E402
 from medclip.model.config import TextConfig  # noqa: E402
 from medclip.model.packing import Packed, pack  # noqa: E402
@@ -56,8 +56,8 @@ def main() -> None:
     asked = ask.parse_args()
     split = Split(asked.data, "train")
     recipe = settled(Recipe(preset=asked.preset, batch=asked.batch), len(split))
-    model = first_model(recipe, split.column("caption"))
-    pairs = feed.read_pairs(split, fitted_pixels(split, model.preprocessor), False)
+    model = first_model(recipe, split.each("caption"))
+    pairs = feed.read_pairs(split, Pictures(split, model.preprocessor), False)
     rule, learn, mesh = optimizer(recipe, {}), set(model.params), all_devices()
     step = make_step(model, recipe, learn, rule, contrastive, partial(augmented, recipe=recipe), mesh)
     rows = [rows_at(len(split), recipe.batch, 0, number) for number in range(asked.steps)]

@@ -182,3 +182,12 @@ def test_the_squeeze_shows_everything():
 @given(st.integers(1, 100), st.integers(1, 100), st.sampled_from([CLIP, SQUEEZE]))
 def test_every_picture_fits_the_square(width, height, preprocessor):
     assert fit(encoded(Image.new("L", (width, height)), "PNG"), preprocessor).shape == (32, 32, 3)
+
+
+@given(st.integers(1, 100), st.integers(1, 100), st.integers(0, 2**32 - 1), st.sampled_from([CLIP, SQUEEZE]))
+def test_grey_fitted_in_one_channel_is_what_three_channels_give(width, height, seed, preprocessor):
+    grey = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
+    coloured = Image.fromarray(np.stack([grey, grey, 255 - grey], axis=2))  # so that it is resized in three channels
+    one, three = (fit(encoded(image, "PNG"), preprocessor) for image in (Image.fromarray(grey), coloured))
+    for channel in range(3):
+        assert np.array_equal(one[..., channel], three[..., 0])

@@ -1,13 +1,15 @@
 """The prepared form opens whole or says in a sentence what is wrong with it."""
 
+import hashlib
 import json
 import os
 
+import numpy as np
 import pytest
 
 from conftest import RocoFolder
 from medclip.data.prepare import prepare
-from medclip.data.shards import Split, only_split, shard_report, write_shard
+from medclip.data.shards import Split, only_split, shard_report, write_shard, write_table
 from medclip.errors import UserError
 
 
@@ -68,6 +70,36 @@ def test_a_damaged_dataset_json_is_refused_by_a_sentence(tmp_path, content):
 
 def test_limit_keeps_the_first_rows(data):
     assert Split(data, "train", 3).column("id") == Split(data, "train").column("id")[:3]
+
+
+def test_values_are_those_of_the_column_whatever_the_shards(shards_of_one):
+    whole, apart = shards_of_one
+    rows = [24, 0, 7, 7]
+    for split in (whole, apart):
+        for name in ("caption", "concepts", "id"):
+            assert list(split.each(name)) == split.column(name) == whole.column(name)
+            assert split.values(name, np.array(rows)) == [whole.column(name)[row] for row in rows]
+
+
+def test_a_digest_is_of_pictures_and_captions_however_they_lie(shards_of_one, data):
+    whole, apart = shards_of_one
+    said = json.dumps([whole.column("sha256"), whole.column("caption")])
+    assert whole.digest == apart.digest == hashlib.sha256(said.encode()).hexdigest()
+    assert Split(data, "train", 24).digest != whole.digest
+
+
+@pytest.fixture
+def shards_of_one(data, copy):
+    """The training split as it is, and with each pair in a shard of its own, between empty ones."""
+    folder = copy(data)
+    whole = Split(data, "train")
+    about, shards = json.loads((folder / "dataset.json").read_text()), []
+    for i in range(2 * len(whole)):
+        write_table(folder / f"{i}.arrow", whole.table.slice(i // 2, i % 2), {})
+        shards.append({"file": f"{i}.arrow", "pairs": i % 2})
+    about["splits"]["train"]["shards"] = shards
+    (folder / "dataset.json").write_text(json.dumps(about))
+    return whole, Split(folder, "train")
 
 
 def test_a_limit_below_zero_is_refused(data):

@@ -4,9 +4,11 @@ import dataclasses
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -14,10 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medclip.data.batches import rows_at
+from medclip.data.batches import Pictures, rows_at
 from medclip.data.shards import Split
 from medclip.errors import UserError, WorkError
 from medclip.model.hub import load
+from medclip.train import loop
 from medclip.train.feed import batch_of, batches, read_pairs, wrong_sides
 from medclip.train.log import Log
 from medclip.train.loop import train
@@ -88,8 +91,10 @@ def test_row_i_of_a_batch_is_one_pair_whatever_the_blocks(data, model, recipe, b
         assert batch.images.reshape(8).tolist() == rows.tolist()
         m = 8 // blocks
         assert batch.words.shape == (blocks, m + 4 // blocks)  # room for half a batch of exchanged sides
-        captions = [pairs.captions[row] for row in rows]
-        assert batch.words[:, :m].reshape(8).tolist() == [pairs.words[" ".join(c.casefold().split())] for c in captions]
+        captions = split.values("caption", rows)
+        words = [" ".join(caption.casefold().split()) for caption in captions]
+        found = batch.words[:, :m].reshape(8)
+        assert np.array_equal(found[:, None] == found, [[a == b for a in words] for b in words])
         assert batch.real[:, :m].all()
         assert batch.real[:, m:].sum() == len(wrong_sides(captions, 4))
         ids, valid = model.tokens.encode(captions)
@@ -101,12 +106,34 @@ def test_row_i_of_a_batch_is_one_pair_whatever_the_blocks(data, model, recipe, b
 def test_equal_pictures_and_captions_have_equal_numbers(data, model, recipe):
     split = Split(data, "train")
     pairs = read_pairs(split, np.zeros((len(split), 1), np.float32), False)
-    captions, digests = split.column("caption"), split.column("sha256")
-    assert len(set(pairs.pictures.tolist())) == len(set(digests))
-    assert len(pairs.words) == len({" ".join(c.casefold().split()) for c in captions})
     batch = batch_of(pairs, np.array([0, 0, 1, 2, 3, 4, 5, 6]), model, recipe, 1, 0)
     assert batch.picture[0, 0] == batch.picture[0, 1]
     assert batch.words[0, 0] == batch.words[0, 1]
+    assert len(set(batch.picture[0].tolist())) == len(set(batch.words[0, :8].tolist())) == 7
+
+
+def test_memory_does_not_grow_with_the_pairs(data, model, recipe, monkeypatch):
+    """A batch asks for its own rows alone; nothing asks for a whole column."""
+    split = Split(data, "train")
+    monkeypatch.setattr(Split, "column", None)
+    monkeypatch.setattr(Split, "each", None)
+    pairs, asked, values = read_pairs(split, Pictures(split, model.preprocessor), False), [], Split.values
+    monkeypatch.setattr(Split, "values", lambda self, name, rows: asked.append(len(rows)) or values(self, name, rows))
+    monkeypatch.setattr(Split, "image", lambda self, row, image=Split.image: asked.append(1) or image(self, row))
+    batch_of(pairs, np.arange(3, 11), model, recipe, 1, 0)
+    assert sorted(asked) == [1] * 8 + [8, 8]  # pictures; captions and their pictures' hashes
+
+
+def test_soft_targets_have_the_concepts_that_others_have_too(data, model, recipe):
+    split = Split(data, "train")
+    pairs, rows = read_pairs(split, np.zeros((len(split), 1), np.float32), True), np.arange(8)
+    said = [set(row) for row in split.column("concepts")]
+    often = {c for row in said for c in row if sum(c in other for other in said) > 1}
+    assert pairs.concepts.keys() == often
+    assert pairs.most == max(len(row & often) for row in said)
+    (found,) = batch_of(pairs, rows, model, recipe, 1, 0).concepts
+    named = {number: concept for concept, number in pairs.concepts.items()}
+    assert [{named[i] for i in row if i < len(named)} for row in found] == [said[row] & often for row in rows]
 
 
 def test_every_step_and_seed_has_its_own_changes(data, model, recipe):
@@ -200,6 +227,61 @@ def test_a_run_killed_ten_times_at_random_ends_as_if_it_never_was(run, data, rec
     assert kills >= 3
     train(data, out, recipe, resume=(out / "config.json").exists())
     assert_same_run(out, run)
+
+
+def test_a_run_that_decodes_at_each_step_is_the_same_run(run, data, recipe, copy, tmp_path, capfd):
+    folder = copy(data)
+    shutil.rmtree(folder / "cache")
+    train(folder, tmp_path / "run", recipe, cache_gb=0)
+    assert_same_run(tmp_path / "run", run)
+    assert not (folder / "cache").exists()
+    said = "pictures of train: 25 take 0.00 GB decoded, not kept: decoded at each step (limit --cache-gb 0, "
+    assert said in capfd.readouterr().err
+
+
+class Later:
+    """A number that a device will have at some time."""
+
+    def __init__(self, value, at):
+        self.value, self.at = value, at
+
+    def block_until_ready(self):
+        time.sleep(max(0.0, self.at - time.monotonic()))
+
+    def __float__(self):
+        self.block_until_ready()
+        return float(self.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("making", "least", "most"), [(0.2, 0.0, 0.15), (0.6, 0.35, 0.65)])
+def test_waiting_is_the_time_in_which_the_device_has_nothing_to_do(
+    data, recipe, tmp_path, monkeypatch, making, least, most
+):
+    """A step takes 0.3 s, and its end finds the next batch, asked for when it began, made or half made."""
+
+    def slow(*asked):
+        for number, rows, batch, _ in batches(*asked):
+            since = time.monotonic()
+            time.sleep(making)
+            yield number, rows, batch, since
+
+    def on_a_device(*said, make=loop.make_step):
+        step, free = make(*said), 0.0
+
+        def queued(state, batch):
+            nonlocal free
+            free = max(free, time.monotonic()) + 0.3
+            state, told = step(state, batch)
+            return state, {name: Later(value, free) for name, value in told.items()}
+
+        return queued
+
+    monkeypatch.setattr(loop, "batches", slow)
+    monkeypatch.setattr(loop, "make_step", on_a_device)
+    train(data, tmp_path / "run", dataclasses.replace(recipe, steps=6, evaluations=1))
+    lines = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    assert least <= [line["waiting"] for line in lines if "waiting" in line][-1] < most
 
 
 def test_a_half_written_line_is_dropped_on_resume(tmp_path):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import tyro
+
+from medclip.data.places import place
 
 Positional = tyro.conf.Positional
 
@@ -22,6 +25,18 @@ Seed = Annotated[
         metavar="INT",
         instance_from_str=_seed,
         is_instance=lambda value: isinstance(value, int),
+        str_from_instance=lambda value: [str(value)],
+    ),
+]
+
+# A folder, or the URL of one (a UPath, whose library is imported only then): Path alone makes s3:/bucket of s3://bucket.
+Data = Annotated[
+    Path,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="DATA",
+        instance_from_str=lambda words: place(words[0]),
+        is_instance=lambda value: True,
         str_from_instance=lambda value: [str(value)],
     ),
 ]

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from medclip.commands.arguments import Positional, Seed
+from medclip.commands.arguments import Data, Positional, Seed
 from medclip.tables import show_retrieval, show_sides
 
 
@@ -24,7 +24,7 @@ class Evaluate:
     """What to measure."""
     model: str
     """A model folder, a run, or OWNER/NAME on the Hub."""
-    data: Path
+    data: Data
     """A prepared data set."""
     split: str | None = None
     """Which split; left out: validation, or the only one."""

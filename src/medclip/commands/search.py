@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from medclip.commands.arguments import Positional
+from medclip.commands.arguments import Data, Positional
 from medclip.errors import UserError
 from medclip.progress import console
 from medclip.tables import show_hits
@@ -22,7 +22,7 @@ class IndexCommand:
 
     model: str
     """A model folder, a run, or OWNER/NAME on the Hub."""
-    data: Path
+    data: Data
     """A prepared data set."""
     out: Path
     """The index's new folder."""

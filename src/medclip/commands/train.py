@@ -8,6 +8,7 @@ from typing import Literal
 
 import tyro
 
+from medclip.commands.arguments import Data
 from medclip.tables import show_trained
 from medclip.train.recipe import Recipe
 
@@ -20,7 +21,7 @@ class Train:
     scratch (--preset). MODEL is a folder, a run, or OWNER/NAME on the Hub. Ctrl-C saves and says how to go on.
     """
 
-    data: Path
+    data: Data
     """A prepared data set with the splits train and validation."""
     out: Path
     """The run's new folder."""
@@ -31,6 +32,8 @@ class Train:
     """Go on with the killed or stopped run in --out, with the same settings."""
     track: tuple[Literal["wandb", "mlflow", "trackio"], ...] = ()
     """Show the numbers there too, through their own libraries; TensorBoard reads RUN/tensorboard in any case."""
+    cache_gb: float = 8.0
+    """Decode training's pictures once, into DATA/cache, where that takes at most so many GB; 0: anew at each step."""
     distributed: bool = False
     """This is one of several processes of one job, each with its own devices (docs/distributed.md)."""
 
@@ -41,5 +44,13 @@ class Train:
             start_distributed()
         from medclip.train.loop import train
 
-        summary = train(self.data, self.out, self.recipe, limit=self.limit, resume=self.resume, track=self.track)
+        summary = train(
+            self.data,
+            self.out,
+            self.recipe,
+            limit=self.limit,
+            resume=self.resume,
+            track=self.track,
+            cache_gb=self.cache_gb,
+        )
         show_trained(summary, self.out)

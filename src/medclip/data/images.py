@@ -100,7 +100,7 @@ def fit(image: Path | bytes, preprocessor: Mapping[str, Any]) -> np.ndarray:
     `size` is {"shortest_edge": n} or {"height": n, "width": n}, or a number, which older files mean as the shortest
     edge where they crop and as a square where they do not.
     """
-    picture = decode(image).convert("RGB")
+    picture = decode(image)
     crop, size = _crop(preprocessor), preprocessor.get("size", 224)
     if isinstance(size, int):
         size = {"shortest_edge": size} if crop else {"height": size, "width": size}
@@ -117,7 +117,7 @@ def fit(image: Path | bytes, preprocessor: Mapping[str, Any]) -> np.ndarray:
         width, height = crop
         left, top = (picture.width - width) // 2, (picture.height - height) // 2  # negative: laid on black
         picture = picture.crop((left, top, left + width, top + height))
-    return np.asarray(picture)
+    return np.asarray(picture.convert("RGB"))  # last: resizing one channel gives what resizing three equal ones gives
 
 
 def scaling(preprocessor: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -128,7 +128,8 @@ def _chunks(rows: Iterator[Pair | Dropped]) -> Iterator[tuple[str, int, list[Pai
     for row in rows:
         if row.split not in waiting and not _SPLIT.fullmatch(row.split):
             raise UserError(
-                f"row {row.id!r} has the split {row.split!r}: splits name files, so use letters, digits, -._"
+                f"row {row.id!r} has the split {row.split[:64]!r}, but a split names files: letters, digits, - and _ "
+                "only. See --split-column and --resplit."
             )
         held = waiting.setdefault(row.split, [])
         held.append(row)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from medclip.data.likeness import Sketches, sketch
+from medclip.data.places import Place, is_url
+from medclip.data.stores import fetch, mirror
 from medclip.errors import UserError
 from medclip.files import read_json, whole_file
 from medclip.progress import progress
@@ -61,8 +63,9 @@ def shard_report(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def read_dataset(folder: Path) -> dict[str, Any]:
-    """What `dataset.json` says. UserError where `folder` is no prepared data set."""
+def read_dataset(data: Place) -> dict[str, Any]:
+    """What `dataset.json` says. UserError where `data` is no prepared data set."""
+    folder = mirror(data) if is_url(data) else data
     said = read_json(folder / "dataset.json", "a prepared data set (see medclip prepare)")
     if not isinstance(said, dict) or not isinstance(said.get("splits"), dict):
         raise UserError(f"{folder / 'dataset.json'} lists no splits: it was not written by medclip prepare.")
@@ -72,34 +75,58 @@ def read_dataset(folder: Path) -> dict[str, Any]:
 class Split:
     """The rows of one split, memory-mapped: random access without reading the rest."""
 
-    def __init__(self, folder: Path, name: str, limit: int | None = None):
-        """Open split `name` of the data set in `folder`. UserError names what is missing or empty."""
-        self.folder, self.name = folder, name
-        self.dataset = read_dataset(folder)
+    def __init__(self, data: Place, name: str, limit: int | None = None):
+        """Open split `name` of a data set; one behind a URL is copied to this machine first, if it is not yet there.
+
+        UserError names what is missing or empty.
+        """
+        self.name, self.folder = name, mirror(data) if is_url(data) else data
+        self.dataset = read_dataset(self.folder)
         splits = self.dataset["splits"]
         if name not in splits:
-            raise UserError(f"{folder} has no split {name!r}; it has: {', '.join(splits) or 'none'}.")
-        files = [folder / shard["file"] for shard in splits[name]["shards"]]
-        tables = [open_shard(path) for path in files]
+            raise UserError(f"{data} has no split {name!r}; it has: {', '.join(splits) or 'none'}.")
+        files = [shard["file"] for shard in splits[name]["shards"]]
+        if is_url(data):
+            fetch(data, self.folder, files)
+        tables = [open_shard(self.folder / file) for file in files]
         self.table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
         self.table = self.table.slice(0, limit) if limit is not None else self.table
         if not len(self.table):
             why = self.dataset["dropped"].get(name, {})
-            raise UserError(f"split {name!r} of {folder} is empty; rows dropped by reason: {why or 'none listed'}.")
+            raise UserError(f"split {name!r} of {data} is empty; rows dropped by reason: {why or 'none listed'}.")
 
     def __len__(self) -> int:
         """Number of pairs."""
         return len(self.table)
 
     def column(self, name: str) -> list[Any]:
-        """One column as Python values, in row order."""
+        """One column as Python values, in row order: for splits of which every value fits in memory."""
         return self.table.column(name).to_pylist()
+
+    def each(self, name: str) -> Iterator[Any]:
+        """The values of a column one after another, a shard of them in memory at a time."""
+        for chunk in self.table.column(name).chunks:
+            yield from chunk.to_pylist()
+
+    def values(self, name: str, rows: Iterable[int]) -> list[Any]:
+        """The values of a column at those rows; the work is theirs alone, whatever the length of the split."""
+        column = self.table.column(name)  # its own take() copies the whole column, and fails beyond 2 GB
+        return [column[int(row)].as_py() for row in rows]
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over every picture and caption in order: what a run remembers its data by."""
-        said = json.dumps([self.column("sha256"), self.column("caption")])
-        return hashlib.sha256(said.encode()).hexdigest()
+        """SHA-256 over every picture and caption in order: what a run remembers its data by.
+
+        It is that of `[[sha256, …], [caption, …]]` as JSON, however the rows lie in shards.
+        """
+        said = hashlib.sha256()
+        for name, start, end in (("sha256", b"[[", b"], "), ("caption", b"[", b"]]")):
+            said.update(start)
+            chunks = [chunk for chunk in self.table.column(name).chunks if len(chunk)]
+            for i, chunk in enumerate(chunks):
+                said.update((b", " if i else b"") + json.dumps(chunk.to_pylist())[1:-1].encode())
+            said.update(end)
+        return said.hexdigest()
 
     @cached_property
     def sketches(self) -> Sketches:
@@ -127,11 +154,11 @@ def open_shard(path: Path) -> pa.Table:
         raise UserError(f"{path} is no whole Arrow file ({error}). Prepare the data set again.") from None
 
 
-def only_split(folder: Path) -> str:
+def only_split(data: Place) -> str:
     """The validation split, or the only one: what `--split` means when it is left out."""
-    splits = read_dataset(folder)["splits"]
+    splits = read_dataset(data)["splits"]
     if "validation" in splits:
         return "validation"
     if len(splits) == 1:
         return next(iter(splits))
-    raise UserError(f"{folder} has the splits {', '.join(splits)}: say which with --split.")
+    raise UserError(f"{data} has the splits {', '.join(splits)}: say which with --split.")

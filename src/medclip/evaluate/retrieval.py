@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from medclip import NOT_CLINICAL, __version__
+from medclip.data.places import Place
 from medclip.data.shards import Split, only_split
 from medclip.encoder import embed_images, embed_texts
 from medclip.evaluate.metrics import both_ways
@@ -16,7 +17,7 @@ from medclip.progress import progress
 
 def evaluate_retrieval(
     model: str | Path,
-    data: Path,
+    data: Place,
     split: str | None = None,
     out: Path | None = None,
     seed: int = 0,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from medclip.data.captions import mirrored
+from medclip.data.places import Place
 from medclip.data.shards import Split, only_split
 from medclip.encoder import embed_images, embed_texts
 from medclip.errors import UserError
@@ -21,7 +22,7 @@ from medclip.progress import progress
 
 def evaluate_sides(
     model: str | Path,
-    data: Path,
+    data: Place,
     split: str | None = None,
     out: Path | None = None,
     seed: int = 0,

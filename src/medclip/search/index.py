@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from medclip import NOT_CLINICAL
+from medclip.data.places import Place
 from medclip.data.shards import Split, only_split
 from medclip.encoder import embed_images
 from medclip.errors import UserError
@@ -33,7 +34,7 @@ class Hit:
     image: bytes
 
 
-def build_index(model: str | Path, data: Path, out: Path, split: str | None = None, limit: int | None = None) -> int:
+def build_index(model: str | Path, data: Place, out: Path, split: str | None = None, limit: int | None = None) -> int:
     """Embed every picture of a split into the new folder `out`; returns how many."""
     encoder = load(model)
     rows = Split(data, split or only_split(data), limit)

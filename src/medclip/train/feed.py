@@ -2,106 +2,123 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
 
-from medclip.data.batches import rows_at
+from medclip.data.batches import Pictures, cache_of, cached, rows_at
 from medclip.data.captions import mirrored
 from medclip.data.shards import Split
 from medclip.errors import UserError
 from medclip.model.hub import Model
 from medclip.model.packing import pack
+from medclip.progress import console
+from medclip.train.mesh import is_first, wait_for_all
 from medclip.train.recipe import Recipe
 from medclip.train.step import Batch
+
+AHEAD = 2  # batches made while the device works: one is tokenised while pictures of the other are still decoded
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """The pairs of a run. Row i of everything is pair i."""
+    """The pairs of a run. A batch reads what it needs of them when it is made: memory does not grow with them."""
 
-    images: np.ndarray
-    """Pixels u8 (n, s, s, 3), or a frozen tower's pools f32 (n, w)."""
-    captions: Sequence[str]
-    pictures: np.ndarray
-    """i32 (n,): equal where pictures are."""
-    words: dict[str, int]
-    """A number for each caption, letter case and spacing apart."""
-    concepts: np.ndarray
-    """i32 (n, k): each pair's UMLS concepts that others have too, padded with `kinds`."""
-    kinds: int
+    split: Split
+    images: Pictures | np.ndarray
+    """Row i, of pair i: its pixels u8 (s, s, 3), or a frozen tower's pool f32 (w,), held in memory."""
+    concepts: dict[str, int]
+    """A number for each UMLS concept that more than one pair has, if targets are soft."""
+    most: int
+    """The most of these that a pair has."""
     pools: dict[str, np.ndarray] | None = None
-    """A frozen text tower's pool f32 (w,) of each caption, as written and with its sides exchanged."""
+    """A frozen text tower's pool f32 (w,) of each caption, as written and with its sides exchanged; in memory."""
 
 
-def read_pairs(split: Split, images: np.ndarray, soft: bool) -> Pairs:
+def read_images(training: Split, preprocessor: Mapping[str, Any], cache_gb: float) -> Pictures | np.ndarray:
+    """The pictures of training: decoded once into DATA/cache where they have room there, or else at each step."""
+    pictures = Pictures(training, preprocessor)
+    gb, free = math.prod(pictures.shape) / 1e9, shutil.disk_usage(training.folder).free / 1e9
+    kept = gb <= cache_gb and (cache_of(pictures).exists() or gb < free)
+    if is_first():
+        why = f"limit --cache-gb {cache_gb:g}, {free:,.0f} GB free"
+        where = "kept in DATA/cache" if kept else "not kept: decoded at each step"
+        console.print(
+            f"pictures of {training.name}: {len(training):,} take {gb:,.2f} GB decoded, {where} ({why})", soft_wrap=True
+        )
+        if kept:
+            cached(pictures)
+    wait_for_all("pixels")  # for what the first decodes
+    return cached(pictures) if kept else pictures
+
+
+def read_pairs(split: Split, images: Pictures | np.ndarray, soft: bool) -> Pairs:
     """The pairs of a split whose pixels or pools are `images`; `soft`: with their concepts."""
-    captions, known = split.column("caption"), {}
-    pictures = [known.setdefault(digest, len(known)) for digest in split.column("sha256")]
-    words = {text: i for i, text in enumerate(dict.fromkeys(map(_folded, captions)))}
-    said = [sorted(set(row or ())) for row in split.column("concepts")] if soft else [[]] * len(captions)
-    often = Counter(concept for row in said for concept in row)
+    if not soft:
+        return Pairs(split, images, {}, 0)
+    often = Counter(concept for row in split.each("concepts") for concept in set(row or ()))
     number = {concept: i for i, concept in enumerate(sorted(c for c, times in often.items() if times > 1))}
-    if soft and not number:
+    if not number:
         raise UserError(f"--soft-targets: no two pairs of {split.folder} share a UMLS concept.")
-    rows = [[number[concept] for concept in row if concept in number] for row in said]
-    concepts = np.full((len(rows), max(map(len, rows))), len(number), np.int32)
-    for i, row in enumerate(rows):
-        concepts[i, : len(row)] = row
-    return Pairs(images, captions, np.array(pictures, np.int32), words, concepts, len(number))
+    return Pairs(split, images, number, max(len(number.keys() & set(row or ())) for row in split.each("concepts")))
 
 
 def batches(
     pairs: Pairs, model: Model, recipe: Recipe, devices: int, first: int
 ) -> Iterator[tuple[int, np.ndarray, Batch, float]]:
-    """From step `first` on: its number, its rows, this process's blocks of it, and the seconds it was waited for."""
+    """From step `first` on: its number, its rows, this process's blocks of it, and when it was asked for."""
     blocks = devices * (recipe.batch // (recipe.microbatch or recipe.batch))
     if recipe.batch % blocks:
         raise UserError(f"--batch {recipe.batch} does not divide into {blocks} blocks: one a device and microbatch.")
 
     def make(number: int) -> tuple[np.ndarray, Batch]:
-        rows = rows_at(len(pairs.captions), recipe.batch, recipe.seed, number)
+        rows = rows_at(len(pairs.split), recipe.batch, recipe.seed, number)
         return rows, batch_of(pairs, rows, model, recipe, blocks, number)
 
-    with ThreadPoolExecutor(1) as ahead:
-        waiting = ahead.submit(make, first)
+    with ThreadPoolExecutor(AHEAD) as ahead:
+        waiting = deque(ahead.submit(make, number) for number in range(first, min(first + AHEAD, recipe.steps)))
         for number in range(first, recipe.steps):
-            start = time.monotonic()
-            rows, batch = waiting.result()
-            waited = time.monotonic() - start
-            if number + 1 < recipe.steps:
-                waiting = ahead.submit(make, number + 1)
-            yield number, rows, batch, waited
+            asked = time.monotonic()
+            rows, batch = waiting.popleft().result()
+            if number + AHEAD < recipe.steps:
+                waiting.append(ahead.submit(make, number + AHEAD))
+            yield number, rows, batch, asked
 
 
 def batch_of(pairs: Pairs, rows: np.ndarray, model: Model, recipe: Recipe, blocks: int, number: int) -> Batch:
     """The pairs of those rows, for step `number`, in blocks, of which this process gets its share.
 
-    Wrong captions are dealt out one to each block in turn, so that no block is longer than others and the set of them
-    does not depend on the number of blocks.
+    Only the pictures of that share are decoded; all captions are read, as how long they are decides every block's
+    shape. Wrong captions are dealt out one to each block in turn, so that no block is longer than others and the set of
+    them does not depend on the number of blocks.
     """
     m, room = recipe.batch // blocks, int(recipe.batch * recipe.exchanged_sides)
-    captions = [pairs.captions[row] for row in rows]
+    captions = pairs.split.values("caption", rows)
     wrong = wrong_sides(captions, room)
     dealt = [captions[b * m : (b + 1) * m] + wrong[b::blocks] for b in range(blocks)]
     c = m + -(-room // blocks)
     real = np.array([[i < len(block) for i in range(c)] for block in dealt])
-    words = np.full((blocks, c), -1, np.int32)
-    for b, block in enumerate(dealt):
-        words[b, : len(block)] = [pairs.words.get(_folded(caption), -1) for caption in block]
+    said = [caption for block in dealt for caption in block]
+    words = _placed(_numbers(map(_folded, said)), real, -1)
+    pictures = _numbers(pairs.split.values("sha256", rows)).reshape(blocks, m)
+    if pairs.pools:
+        texts = _placed(np.stack([pairs.pools[caption] for caption in said]), real, 1)  # an absent one must be finite
+    else:
+        texts = pack(*(_placed(x, real) for x in model.tokens.encode(said)), model.config.text)
+    keys = np.random.SeedSequence((recipe.seed, number)).generate_state(2 * recipe.batch).reshape(blocks, m, 2)
     share, at = blocks // jax.process_count(), jax.process_index()
     mine = slice(share * at, share * (at + 1))
-    keys = np.random.SeedSequence((recipe.seed, number)).generate_state(2 * recipe.batch).reshape(blocks, m, 2)
     own = rows.reshape(blocks, m)[mine]
-    texts = _pools(dealt, c, pairs.pools) if pairs.pools else pack(*_encoded(dealt, c, model), model.config.text)
-    texts = jax.tree.map(lambda x: x[mine], texts)
-    numbers = pairs.pictures[own], words[mine], pairs.concepts[own]
-    return Batch(pairs.images[own], texts, real[mine], *numbers, keys[mine])
+    numbers = pictures[mine], words[mine], _concepts(pairs, own)
+    return Batch(pairs.images[own], jax.tree.map(lambda x: x[mine], texts), real[mine], *numbers, keys[mine])
 
 
 def wrong_sides(captions: Sequence[str], most: int) -> list[str]:
@@ -109,26 +126,26 @@ def wrong_sides(captions: Sequence[str], most: int) -> list[str]:
     return [wrong for caption in captions if (wrong := mirrored(caption))][:most]
 
 
-def _encoded(dealt: Sequence[Sequence[str]], c: int, model: Model) -> tuple[np.ndarray, np.ndarray]:
-    """Ids and valid (n, c, t) of the captions of each block, absent ones without valid tokens."""
-    ids, valid = model.tokens.encode([caption for block in dealt for caption in block])
-    shape = (len(dealt), c, ids.shape[1])
-    found = np.zeros(shape, np.int32), np.zeros(shape, bool)
-    start = 0
-    for b, block in enumerate(dealt):
-        for whole, part in zip(found, (ids, valid), strict=True):
-            whole[b, : len(block)] = part[start : start + len(block)]
-        start += len(block)
+def _placed(values: np.ndarray, real: np.ndarray, absent: float = 0) -> np.ndarray:
+    """Values (k, …) of the k captions that are `real` (n, c), as (n, c, …)."""
+    found = np.full((*real.shape, *values.shape[1:]), absent, values.dtype)
+    found[real] = values
     return found
 
 
-def _pools(dealt: Sequence[Sequence[str]], c: int, pools: dict[str, np.ndarray]) -> np.ndarray:
-    width = len(next(iter(pools.values())))
-    found = np.ones((len(dealt), c, width), np.float32)  # ones: an absent caption's vector must be finite
-    for b, block in enumerate(dealt):
-        for i, caption in enumerate(block):
-            found[b, i] = pools[caption]
-    return found
+def _numbers(values: Iterable[str]) -> np.ndarray:
+    """i32: equal where the values are."""
+    known: dict[str, int] = {}
+    return np.array([known.setdefault(value, len(known)) for value in values], np.int32)
+
+
+def _concepts(pairs: Pairs, rows: np.ndarray) -> np.ndarray:
+    found = np.full((rows.size, pairs.most), len(pairs.concepts), np.int32)
+    if pairs.concepts:
+        for i, said in enumerate(pairs.split.values("concepts", rows.ravel())):
+            known = sorted(pairs.concepts.keys() & set(said or ()))
+            found[i, : len(known)] = [pairs.concepts[concept] for concept in known]
+    return found.reshape(*rows.shape, pairs.most)
 
 
 def _folded(caption: str) -> str:

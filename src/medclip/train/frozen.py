@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
+from medclip.data.batches import Pictures
 from medclip.data.captions import mirrored
 from medclip.data.images import scaling
 from medclip.encoder import batched, normalise
@@ -27,15 +28,16 @@ def pooled(pairs: Pairs, model: Model, shares: Mapping[str, float]) -> Pairs:
     return pairs
 
 
-def _image_pools(model: Model, pixels: np.ndarray) -> np.ndarray:
+def _image_pools(model: Model, pictures: Pictures | np.ndarray) -> np.ndarray:
     mean, std = scaling(model.preprocessor)
     encode = jax.jit(lambda params, x: image_pool(params, normalise(x, mean, std), model.config))
-    with progress("pool of the frozen vision tower", len(pixels), "pictures") as advance:
-        return batched(lambda x: encode(model.params, x), (pixels,), advance)
+    with progress("pool of the frozen vision tower", len(pictures), "pictures") as advance:
+        return batched(lambda x: encode(model.params, x), (pictures,), advance)
 
 
 def _text_pools(model: Model, pairs: Pairs) -> dict[str, np.ndarray]:
-    captions = list(dict.fromkeys([*pairs.captions, *filter(None, map(mirrored, pairs.captions))]))
+    said = pairs.split.column("caption")
+    captions = list(dict.fromkeys([*said, *filter(None, map(mirrored, said))]))
     encode = jax.jit(lambda params, ids, valid: text_pool(params, ids, valid, model.config))
     with progress("pool of the frozen text tower", len(captions), "captions") as advance:
         pools = batched(lambda *x: encode(model.params, *x), model.tokens.encode(captions), advance)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +18,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from medclip import __version__
-from medclip.data.batches import fitted_pixels
+from medclip.data.batches import Pictures
+from medclip.data.places import Place
 from medclip.data.shards import Split
 from medclip.encoder import embed_pixels, embed_texts
 from medclip.errors import WorkError
@@ -27,14 +30,14 @@ from medclip.progress import console, progress
 from medclip.train import mesh as devices
 from medclip.train.augment import augmented
 from medclip.train.card import write_card
-from medclip.train.feed import Pairs, batches, read_pairs
+from medclip.train.feed import Pairs, batches, read_images, read_pairs
 from medclip.train.frozen import pooled
 from medclip.train.interrupt import interruptible
 from medclip.train.learning import is_sigmoid, learning
 from medclip.train.log import Clock, Log, open_run
 from medclip.train.lora import merged
 from medclip.train.losses import contrastive, sigmoid
-from medclip.train.optimizer import optimizer
+from medclip.train.optimizer import is_frozen, optimizer
 from medclip.train.recipe import Recipe, settled
 from medclip.train.start import first_model
 from medclip.train.state import StateFolder
@@ -57,18 +60,17 @@ class Run:
     unseen: Unseen
     mesh: Mesh
     log: Log
-    ids: Sequence[str]
-    """Of the training pairs, for messages."""
 
 
 def train(
-    data: Path,
+    data: Place,
     out: Path,
     recipe: Recipe,
     *,
     limit: int | None = None,
     resume: bool = False,
     track: Sequence[str] = (),
+    cache_gb: float = 8.0,
     loss: Loss | None = None,
     augment: Augment | None = None,
 ) -> dict[str, Any]:
@@ -76,31 +78,29 @@ def train(
 
     The model kept is the one of the best mean validation recall, before the first step, after any or between. With
     `resume` a run that ended early goes on from its last state, bit for bit; its settings must be the same. `track`
-    names trackers to show the numbers in. `loss` and `augment` take the place of the recipe's own. Raises UserError
-    for a wrong setting, WorkError where the run cannot or should not go on.
+    names trackers to show the numbers in. Pictures are decoded once where they then take at most `cache_gb` GB (10^9
+    bytes), or else at each step: the batches are the same. `loss` and `augment` take the place of the recipe's own.
+    Raises UserError for a wrong setting, WorkError where the run cannot or should not go on.
     """
     training, validation = Split(data, "train", limit), Split(data, "validation", limit)
     recipe = settled(recipe, len(training))
-    said = {"limit": limit, "data": {split.name: split.digest for split in (training, validation)}}
     require(track)
     if devices.is_first():
+        said = {"limit": limit, "data": {split.name: split.digest for split in (training, validation)}}
         open_run(out, dataclasses.asdict(recipe) | said, resume)
     if recipe.flip:
         console.print("warning: --flip makes left and right wrong in captions that name them.")
-    model = first_model(recipe, training.column("caption"))
-    if devices.is_first():  # others wait for what it decodes
-        fitted_pixels(training, model.preprocessor)
-        fitted_pixels(validation, model.preprocessor)
-    devices.wait_for_all("pixels")
+    model = first_model(recipe, training.each("caption"))
     params, shares = learning(model, recipe)
     loss = loss or (sigmoid if is_sigmoid(model, recipe) else contrastive)
-    pairs = read_pairs(training, fitted_pixels(training, model.preprocessor), bool(recipe.soft_targets))
-    pairs = pooled(pairs, model, shares)
+    once = is_frozen(model.config.vision, shares)  # then pools take the place of pixels
+    images = Pictures(training, model.preprocessor) if once else read_images(training, model.preprocessor, cache_gb)
+    pairs = pooled(read_pairs(training, images, bool(recipe.soft_targets)), model, shares)
     log, mesh = Log(out, recipe.batch, devices.is_first()), devices.all_devices()
-    run = Run(recipe, model, loss, pairs, read_unseen(validation, model), mesh, log, training.column("id"))
+    run = Run(recipe, model, loss, pairs, read_unseen(validation, model), mesh, log)
     learn, rule = {name for name, share in shares.items() if share}, optimizer(recipe, shares)
     augment = augment or partial(augmented, recipe=recipe)
-    step = make_step(model, recipe, learn, rule, loss, augment, mesh, pairs.kinds)
+    step = make_step(model, recipe, learn, rule, loss, augment, mesh, len(pairs.concepts))
     with ExitStack() as stack:
         states = stack.enter_context(StateFolder(out))
         state = first_state(params, learn, rule, bool(recipe.ema))
@@ -119,15 +119,21 @@ def _steps(run: Run, step: Any, state: State, states: StateFolder) -> State:
     recipe, first = run.recipe, int(state.step)
     again = bool(run.log.measured)  # a resumed run has logged its first evaluation
     before = validate(run.model, run.unseen, recipe.batch)[1] if again else _evaluate(run, state, first)
-    with interruptible() as asked, progress("train", recipe.steps, "pairs", recipe.batch, first) as advance:
+    with ExitStack() as stack:
+        asked, watch = stack.enter_context(interruptible()), stack.enter_context(ThreadPoolExecutor(1))
+        advance = stack.enter_context(progress("train", recipe.steps, "pairs", recipe.batch, first))
         clock = Clock(recipe.batch)
         waiting: list[Any] = []
-        for number, rows, batch, waited in batches(run.pairs, run.model, recipe, run.mesh.size, first):
+        ended: Future[float] | None = None
+        for number, rows, batch, since in batches(run.pairs, run.model, recipe, run.mesh.size, first):
+            ready = time.monotonic()
             state, told = step(state, devices.by_blocks(batch, run.mesh))
             at = number + 1
             if waiting:  # told one step late, so that the device always has the next one to do
                 _tell(run, *waiting.pop(), clock, advance)
-            clock.waited += waited
+            if ended:  # until the step before was done the device did not wait, though this thread may have
+                clock.waited += max(0.0, ready - max(since, ended.result()))
+            ended = watch.submit(_end, told)
             waiting.append((at, rows, told))
             due = _due(at, recipe)
             stop = asked() or devices.stop_asked(at)
@@ -149,6 +155,12 @@ def _steps(run: Run, step: Any, state: State, states: StateFolder) -> State:
     return state
 
 
+def _end(told: dict[str, jax.Array]) -> float:
+    """When a step was done."""
+    jax.block_until_ready(told)
+    return time.monotonic()
+
+
 def _due(at: int, recipe: Recipe) -> bool:
     return at * recipe.evaluations // recipe.steps > (at - 1) * recipe.evaluations // recipe.steps
 
@@ -160,8 +172,8 @@ def _tell(run: Run, at: int, rows: np.ndarray, told: dict[str, jax.Array], clock
         last = max((r["step"] for r in run.log.measured), default=0)
         raise WorkError(
             f"the loss is {values['loss']} and the norm of its gradient {values['gradient_norm']} at step {at}, "
-            f"on the pairs {', '.join(run.ids[row] for row in rows)}. {run.log.out} holds the state of step {last} and "
-            "the best model so far. Look at those pairs, or start again with a lower --lr."
+            f"on the pairs {', '.join(run.pairs.split.values('id', rows))}. {run.log.out} holds the state of step "
+            f"{last} and the best model so far. Look at those pairs, or start again with a lower --lr."
         )
     if at % max(1, run.recipe.steps // LOGGED) == 0 or _due(at, run.recipe):
         speed = clock.read(at)

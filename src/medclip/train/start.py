@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from medclip.model.config import parse_config
 from medclip.model.hub import Model, load
@@ -14,7 +14,7 @@ from medclip.model.tokens import train_tokens
 from medclip.train.recipe import Recipe
 
 
-def first_model(recipe: Recipe, captions: Sequence[str]) -> Model:
+def first_model(recipe: Recipe, captions: Iterable[str]) -> Model:
     """The recipe's model before its first step; a preset's vocabulary is learnt from the training captions."""
     if recipe.init:
         model = load(recipe.init)
@@ -26,7 +26,7 @@ def first_model(recipe: Recipe, captions: Sequence[str]) -> Model:
     return with_tokens(model, recipe.max_tokens) if recipe.max_tokens else model
 
 
-def _fresh(recipe: Recipe, captions: Sequence[str]) -> Model:
+def _fresh(recipe: Recipe, captions: Iterable[str]) -> Model:
     *_, side, _, length = PRESETS[recipe.preset]
     tokens, special = train_tokens(captions, recipe.vocab_size, length)
     said = preset_config(recipe.preset, tokens.tokenizer.get_vocab_size(), special)

@@ -40,9 +40,9 @@ class Batch(NamedTuple):
     real: np.ndarray
     """bool (n, c): False where there is no caption."""
     picture: np.ndarray
-    """i32 (n, m): equal where pictures are."""
+    """i32 (n, m): equal where pictures of the batch are."""
     words: np.ndarray
-    """i32 (n, c): equal where captions are."""
+    """i32 (n, c): equal where captions of the batch are, letter case and spacing apart."""
     concepts: np.ndarray
     """i32 (n, m, k): numbers of UMLS concepts, those from `kinds` on being padding; k may be 0."""
     keys: np.ndarray

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from medclip.data.batches import fitted_pixels
+from medclip.data.batches import Pictures, decoded
 from medclip.data.shards import Split
 from medclip.encoder import embed_pixels, embed_texts
 from medclip.evaluate.metrics import KS, interval, ranks, recall_at
@@ -31,9 +31,11 @@ class Unseen:
 
 
 def read_unseen(split: Split, model: Model) -> Unseen:
-    """The first pairs of the validation split."""
-    pixels = fitted_pixels(split, model.preprocessor)[:VALIDATION_PAIRS]
-    return Unseen(pixels, *(split.column(name)[:VALIDATION_PAIRS] for name in ("caption", "article")))
+    """The first pairs of the validation split, decoded once and held in memory: 0.3 GB at 224 px."""
+    pictures = Pictures(split, model.preprocessor)
+    rows = range(min(VALIDATION_PAIRS, len(split)))
+    pixels = decoded(pictures, np.empty((len(rows), *pictures.shape[1:]), np.uint8))
+    return Unseen(pixels, split.values("caption", rows), split.values("article", rows))
 
 
 def validate(

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -35,12 +34,6 @@ REPORT = "CT of the chest: no pleural effusion."
 def key(tmp_path):
     make_key(tmp_path / "key", tmp_path / "out")
     return tmp_path / "key"
-
-
-@pytest.fixture
-def in_this_process(monkeypatch):
-    """A new process imports everything anew, which takes seconds."""
-    monkeypatch.setattr("medclip.data.prepare.ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
 
 
 def picture(folder: Path, name: str, study: str = "1", number: int = 1, **attributes) -> Path:
@@ -195,7 +188,7 @@ def removed(dataset):
     return sum(map(Counter, dataset["privacy"].values()), Counter())
 
 
-def test_text_in_the_picture_is_refused_or_masked_and_counted(tmp_path, key, in_this_process):
+def test_text_in_the_picture_is_refused_or_masked_and_counted(tmp_path, key):
     folder = tmp_path / "studies"
     picture(folder, "flagged.dcm", study="1", BurnedInAnnotation="YES")
     picture(folder, "capture.dcm", study="2", SOPClassUID=SecondaryCaptureImageStorage, Modality="OT")
@@ -214,7 +207,7 @@ def test_text_in_the_picture_is_refused_or_masked_and_counted(tmp_path, key, in_
     assert sum(split["pairs"] for split in masked["splits"].values()) == 3
 
 
-def test_a_table_of_dicom_files_just_works(tmp_path, in_this_process):
+def test_a_table_of_dicom_files_just_works(tmp_path):
     picture(tmp_path, "a/1.dcm")
     (tmp_path / "pairs.csv").write_text("path,report,patient\na/1.dcm,CT of the chest,7\n", encoding="utf-8")
     said = prepare(str(tmp_path / "pairs.csv"), tmp_path / "out", workers=1)

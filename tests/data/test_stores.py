@@ -1,0 +1,81 @@
+"""A data set behind a URL is the one in the folder; it is copied once, whole, and never mistaken for another."""
+
+import json
+
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from medclip.data.batches import Pictures
+from medclip.data.places import place
+from medclip.data.shards import Split, only_split, read_dataset
+from medclip.errors import UserError, WorkError
+from medclip.model.presets import preset_preprocessor
+
+URL = "memory://bucket/data"
+
+
+@pytest.fixture
+def store(data, tmp_path, monkeypatch):
+    """The prepared data set behind URL; lists the shards that are copied."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(MemoryFileSystem, "store", {})
+    monkeypatch.setattr(MemoryFileSystem, "pseudo_dirs", [""])
+    for path in data.glob("*.*"):
+        (place(URL) / path.name).write_bytes(path.read_bytes())
+    copied, get = [], MemoryFileSystem.get_file
+
+    def counted(self, path, *rest, **more):
+        copied.append(path.rsplit("/", 1)[-1])
+        return get(self, path, *rest, **more)
+
+    monkeypatch.setattr(MemoryFileSystem, "get_file", counted)
+    return copied
+
+
+def test_a_data_set_behind_a_url_is_the_one_in_the_folder(data, store):
+    assert read_dataset(place(URL)) == read_dataset(data)
+    assert only_split(place(URL)) == "validation"
+    assert store == []
+    here, there = Split(data, "train"), Split(place(URL), "train")
+    assert there.table.equals(here.table)
+    assert there.digest == here.digest
+    preprocessor = preset_preprocessor(16)
+    assert (Pictures(there, preprocessor)[:] == Pictures(here, preprocessor)[:]).all()
+
+
+def test_a_split_is_copied_when_it_is_first_opened_and_never_again(store):
+    assert len(Split(place(URL), "validation")) == len(Split(place(URL + "/"), "validation")) == 12
+    assert store == ["validation-00000.arrow"]
+    Split(place(URL), "train", 3)
+    assert store == ["validation-00000.arrow", "train-00000.arrow"]
+
+
+def test_a_data_set_that_was_prepared_again_is_copied_again(store):
+    first = Split(place(URL), "train").folder
+    about = json.loads((place(URL) / "dataset.json").read_text())
+    (place(URL) / "dataset.json").write_text(json.dumps(about | {"seed": 1}))
+    assert Split(place(URL), "train").folder != first
+    assert store == ["train-00000.arrow"] * 2
+
+
+def test_a_copy_that_breaks_off_leaves_nothing_and_goes_on(store, monkeypatch):
+    def broken(self, remote, local, **more):
+        with open(local, "wb") as handle:  # noqa: PTH123
+            handle.write(b"ARROW1")
+        raise OSError("connection reset")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryFileSystem, "get_file", broken)
+        with pytest.raises(WorkError, match=r"memory://bucket/data cannot be reached \(OSError: connection reset\)"):
+            Split(place(URL), "train")
+    assert len(Split(place(URL), "train")) == 25
+
+
+def test_what_is_not_there_is_named(store):
+    (place(URL) / "train-00000.arrow").unlink()
+    with pytest.raises(UserError, match=r"data/train-00000\.arrow is listed in dataset\.json but absent"):
+        Split(place(URL), "train")
+    with pytest.raises(UserError, match=r"memory://bucket/other is not a prepared data set"):
+        Split(place("memory://bucket/other"), "train")
+    with pytest.raises(UserError, match=r"no split 'test'"):
+        Split(place(URL), "test")
