@@ -48,7 +48,7 @@ def main() -> None:
     except (WorkError, OSError) as error:
         _stop(str(error), 1)
     except KeyboardInterrupt:
-        _stop("stopped by the keyboard; a training run goes on with --resume.", 1)
+        _stop("stopped by the keyboard; a training run goes on with --resume, a preparation with the same command.", 1)
 
 
 def _stop(sentence: str, code: int) -> None:

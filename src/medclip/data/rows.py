@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +53,7 @@ def prepare_row(row: Pair | Dropped, how: Preparation) -> dict[str, Any] | Dropp
 def _is_unicode(row: Pair) -> bool:
     """Whether its texts can be stored: JSON and file names can hold halves of characters, which UTF-8 cannot."""
     try:
-        json.dumps(asdict(replace(row, image=b"")), default=str, ensure_ascii=False).encode()
+        json.dumps([getattr(row, name) for name in Pair.__slots__ if name != "image"], ensure_ascii=False).encode()
     except UnicodeEncodeError:
         return False
     return True

@@ -17,8 +17,12 @@ def has_captions_beside(folder: Place) -> bool:
 
 
 def pictures(folder: Place) -> Iterator[Place]:
-    """Every picture file under `folder`, in the order of their paths."""
-    yield from (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file())
+    """Every picture file under `folder`, in the order of their paths; only the names of one folder are in memory."""
+    for path in sorted(folder.iterdir(), key=str):
+        if path.is_dir() and not path.is_symlink():
+            yield from pictures(path)
+        elif path.suffix.lower() in SUFFIXES and path.is_file():
+            yield path
 
 
 def read_folder(folder: Place) -> Iterator[Pair | Dropped]:
