@@ -32,6 +32,7 @@ from medclip.data.shards import Split  # noqa: E402
 from medclip.encoder import embed_images, embed_texts  # noqa: E402
 from medclip.evaluate.metrics import KS, interval, ranks, recall_at  # noqa: E402
 from medclip.evaluate.retrieval import evaluate_retrieval  # noqa: E402
+from medclip.evaluate.subject import Subject  # noqa: E402
 from medclip.model.hub import load  # noqa: E402
 from medclip.model.towers import Params  # noqa: E402
 from medclip.tables import show_retrieval  # noqa: E402
@@ -123,10 +124,10 @@ def main() -> None:
         runs = [asked.out / f"{name}-{seed}" for name in both]
         for run, (name, (recipe, changes)) in zip(runs, both.items(), strict=True):
             best = train(asked.data, run, dataclasses.replace(recipe, steps=steps[name], seed=seed), **changes)["best"]
-            results = evaluate_retrieval(run, asked.data, "validation", run.with_name(f"{run.name}-evaluation"))
+            subject = Subject(model=str(run), data=str(asked.data), out=run.with_name(f"{run.name}-evaluation"))
             epochs = steps[name] * asked.batch / len(Split(asked.data, "train"))
             print(json.dumps({run.name: {"steps": steps[name], "epochs": round(epochs, 1)}, "best": best}), flush=True)
-            show_retrieval(results)
+            show_retrieval(evaluate_retrieval(subject))
         made.append((runs[0], runs[1]))
         print(json.dumps({"seed": seed, **paired_differences(made[-1:], asked.data)}), flush=True)
     print(json.dumps({"seeds": asked.seeds, **paired_differences(made, asked.data)}))

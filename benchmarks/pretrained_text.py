@@ -19,6 +19,7 @@ from medclip import backend
 backend.start()
 
 from medclip.evaluate.retrieval import evaluate_retrieval  # noqa: E402
+from medclip.evaluate.subject import Subject  # noqa: E402
 from medclip.model.hub import save  # noqa: E402
 from medclip.model.init import init  # noqa: E402
 from medclip.model.join import join  # noqa: E402
@@ -57,7 +58,8 @@ def main() -> None:
             )
             best = train(asked.data, out, recipe)["best"]
             print(json.dumps({"text tower": name, "lr": lr, "steps": asked.steps, "best": best}))
-            show_retrieval(evaluate_retrieval(out, asked.data, "validation", asked.out / f"{name}-{lr:g}-evaluation"))
+            subject = Subject(model=str(out), data=str(asked.data), out=asked.out / f"{name}-{lr:g}-evaluation")
+            show_retrieval(evaluate_retrieval(subject))
 
 
 if __name__ == "__main__":

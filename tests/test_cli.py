@@ -4,7 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
-from typing import get_args
+from typing import get_args, get_type_hints
 
 import pytest
 
@@ -13,9 +13,18 @@ from medclip.data.preparation import Preparation
 from medclip.data.privacy import Studies
 from medclip.data.sources.columns import Columns
 from medclip.evaluate import metrics
+from medclip.evaluate.subject import Subject
 from medclip.train.recipe import Recipe
 
-COMMANDS = {said.name: command for command, said in map(get_args, get_args(cli.Command))}
+
+def commands(choices, *before):
+    """The words of each command, and its class; `choices` is a union of subcommands."""
+    for command, said in map(get_args, get_args(choices)):
+        inner = get_type_hints(command, include_extras=True).get("measure")
+        yield from commands(inner, *before, said.name) if inner else [((*before, said.name), command)]
+
+
+COMMANDS = dict(commands(cli.Command))
 
 
 @pytest.fixture
@@ -52,20 +61,18 @@ def assert_one_sentence(said):
 
 def flags(command):
     """The fields of a command, and of the settings whose fields are flags of the command itself."""
-    inner = {"recipe": Recipe, "how": Preparation, "columns": Columns, "studies": Studies}
+    inner = {"recipe": Recipe, "how": Preparation, "columns": Columns, "studies": Studies, "subject": Subject}
     for field in dataclasses.fields(command):
         yield from flags(inner[field.name]) if field.name in inner else [field]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_help_names_and_explains_every_option(medclip, command):
-    code, out, err = medclip(command, "--help")
+    code, out, err = medclip(*command, "--help")
     assert (code, err) == (0, "")
     for field in flags(COMMANDS[command]):
         positional = "Positional" in str(field.type)
-        said = {"measure": "retrieval|sides", "repository": "OWNER/NAME", "what": "MODEL|DATA"}.get(
-            field.name, field.name.upper()
-        )
+        said = {"repository": "OWNER/NAME", "what": "MODEL|DATA"}.get(field.name, field.name.upper())
         assert (said if positional else f"--{field.name.replace('_', '-')}") in out, field.name
     assert " ".join(COMMANDS[command].__doc__.split())[:60] in " ".join(out.split())
 
@@ -74,7 +81,7 @@ def test_the_first_page_lists_the_commands_and_says_what_it_is_not(medclip):
     code, out, _ = medclip("--help")
     assert code == 0
     assert NOT_CLINICAL in " ".join(out.replace("│", " ").split())
-    for command in COMMANDS:
+    for command, *_ in COMMANDS:
         assert command in out
 
 

@@ -12,6 +12,7 @@ from medclip.data.report import write_report
 from medclip.errors import UserError
 from medclip.evaluate.retrieval import evaluate_retrieval
 from medclip.evaluate.sides import evaluate_sides
+from medclip.evaluate.subject import Subject
 from medclip.progress import console
 from medclip.search.index import build_index
 from medclip.serve.launch import launch
@@ -33,8 +34,8 @@ def quickstart(out: Path, app: bool, seed: int) -> None:
     write_report(out / "data", seed, near=False)
     console.print(f"what the data hold: {out / 'data' / 'report.html'}")
     train(out / "data", out / "run", dataclasses.replace(RECIPE, seed=seed))
-    results = evaluate_retrieval(out / "run", out / "data", "validation", out / "evaluation", seed)
-    sides = evaluate_sides(out / "run", out / "data", "validation", out / "evaluation", seed)
+    subject = Subject(model=str(out / "run"), data=str(out / "data"), out=out / "evaluation", seed=seed)
+    results, sides = evaluate_retrieval(subject), evaluate_sides(subject)
     build_index(out / "run", out / "data", out / "index", "validation")
     show_retrieval(results)
     show_sides(sides)

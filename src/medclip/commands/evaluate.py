@@ -1,46 +1,48 @@
-"""The command that measures."""
+"""The commands that measure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
-from medclip.commands.arguments import Data, Positional, Seed
+from medclip.evaluate.subject import Subject
 from medclip.tables import show_retrieval, show_sides
 
 
 @dataclass(frozen=True)
-class Evaluate:
-    """Measure a model on a split, with 95 % intervals.
+class Retrieval:
+    """How well captions find their pictures and pictures their captions: R@1, R@5, R@10 and median rank both ways."""
 
-    retrieval: R@1, R@5, R@10 and median rank both ways over a stated pool. sides: how often a picture prefers
-    its caption over the same caption with left and right exchanged.
-    """
-
-    measure: Annotated[Positional[Literal["retrieval", "sides"]], tyro.conf.arg(metavar="retrieval|sides")]
-    """What to measure."""
-    model: str
-    """A model folder, a run, or OWNER/NAME on the Hub."""
-    data: Data
-    """A prepared data set."""
-    split: str | None = None
-    """Which split; left out: validation, or the only one."""
-    out: Path | None = None
-    """Folder for the results as JSON."""
-    seed: Seed = 0
-    """Seed of the bootstrap."""
-    limit: int | None = None
-    """The first pairs only: a smaller pool, and so higher numbers."""
+    subject: tyro.conf.OmitArgPrefixes[Subject]
 
     def run(self) -> None:
         from medclip.evaluate.retrieval import evaluate_retrieval
+
+        show_retrieval(evaluate_retrieval(self.subject))
+
+
+@dataclass(frozen=True)
+class Understanding:
+    """What captions mean to a model: how often a picture prefers its caption over one with left and right exchanged."""
+
+    subject: tyro.conf.OmitArgPrefixes[Subject]
+
+    def run(self) -> None:
         from medclip.evaluate.sides import evaluate_sides
 
-        evaluate, show = {
-            "retrieval": (evaluate_retrieval, show_retrieval),
-            "sides": (evaluate_sides, show_sides),
-        }[self.measure]
-        show(evaluate(self.model, self.data, self.split, self.out, self.seed, self.limit))
+        show_sides(evaluate_sides(self.subject))
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a model on a split, with 95 % intervals."""
+
+    measure: (
+        Annotated[Retrieval, tyro.conf.subcommand("retrieval")]
+        | Annotated[Understanding, tyro.conf.subcommand("understanding")]
+    )
+
+    def run(self) -> None:
+        self.measure.run()

@@ -1,0 +1,78 @@
+"""What an evaluation leaves behind: for each measure its results, and the values of every item they were made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from medclip import NOT_CLINICAL, __version__
+from medclip.data.shards import Split
+from medclip.errors import UserError
+from medclip.evaluate.subject import Subject
+from medclip.files import read_json, whole_file, write_json
+from medclip.model.hub import model_hash
+
+STEMS = {
+    "retrieval": "results",
+    "zero-shot": "zero_shot",
+    "probe": "probe",
+    "understanding": "understanding",
+    "robustness": "robustness",
+}
+"""The name of each measure's files in the folder of an evaluation: STEM.json and STEM.arrow."""
+
+
+def write_results(
+    out: Path | None, measure: str, results: Mapping[str, Any], items: Mapping[str, Sequence[Any]]
+) -> dict[str, Any]:
+    """Results under the name of their measure, returned as written; written where `out` is given.
+
+    `items` are columns with a value for each item that was judged, first of all its `id` and its `article`: what a
+    paired comparison of two evaluations needs.
+    """
+    said = {"measure": measure, **results}
+    if out is not None:
+        stem, table = STEMS[measure], pa.table({name: _column(values) for name, values in items.items()})
+        path = out / f"{stem}.arrow"
+        with whole_file(path) as part, pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, table.schema) as to:
+            to.write_table(table)
+        write_json(out / f"{stem}.json", said)
+    return said
+
+
+def provenance(subject: Subject, rows: Split) -> dict[str, Any]:
+    """What every results file states beside its numbers."""
+    return {
+        "interval": "95 % bootstrap, 1000 resamples of whole articles",
+        "model": model_hash(subject.model),
+        "data": rows.dataset["source"],
+        "data_sha256": rows.digest,
+        "synthetic": rows.dataset["synthetic"],
+        "split": rows.name,
+        "seed": subject.seed,
+        "medclip": __version__,
+        "notice": NOT_CLINICAL,
+    }
+
+
+def read_results(folder: Path, measure: str) -> tuple[dict[str, Any], pa.Table]:
+    """Results of a measure and the values of its items. UserError where `folder` holds none, or damaged ones."""
+    stem = STEMS[measure]
+    said = read_json(folder / f"{stem}.json", f"an evaluation of {measure} (see medclip evaluate {measure} --out)")
+    try:
+        return said, pa.ipc.open_file(pa.memory_map(str(folder / f"{stem}.arrow"))).read_all()
+    except (FileNotFoundError, pa.ArrowInvalid) as error:
+        raise UserError(f"{folder}/{stem}.arrow is absent or damaged ({error}). Evaluate again.") from None
+
+
+def measures_in(folder: Path) -> list[str]:
+    """The measures that a folder holds results of."""
+    return [measure for measure, stem in STEMS.items() if (folder / f"{stem}.json").is_file()]
+
+
+def _column(values: Sequence[Any]) -> pa.Array:
+    return pa.array(values if isinstance(values, np.ndarray) else list(values))
