@@ -23,8 +23,6 @@ def out(tmp_path_factory):
 def results(run, data, out):
     said = evaluate_retrieval(Subject(model=str(run), data=str(data), out=out))
     return said, json.loads((out / "results.json").read_text(encoding="utf-8"))
-        (out / "results.json").read_text(encoding="utf-8")
-    )
 
 
 def test_what_is_returned_is_what_is_written(results):
