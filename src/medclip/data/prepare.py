@@ -49,7 +49,7 @@ def prepare(
 ) -> dict[str, Any]:
     """Prepare SOURCE into the folder `out` and return what `out/dataset.json` says.
 
-    For `workers` and `cluster` see `map_shards`. What is in memory does not grow with the source, but for 16 bytes a
+    For `workers` and `cluster` see `map_shards`. What is in memory does not grow with the source, but for 18 bytes a
     pair that tell repeated ids. A killed preparation resumes at its first missing shard; `dataset.json` is written
     last, so a folder without it is not yet a data set.
     """
@@ -144,8 +144,8 @@ def _chunks(rows: Iterator[Pair | Dropped]) -> Iterator[tuple[str, int, list[Pai
 def _unique(rows: Iterator[Pair | Dropped]) -> Iterator[Pair | Dropped]:
     """Pairs, of which every one after the first of an id (in its split) is dropped.
 
-    Seen ids are 128-bit hashes, side by side in buckets by their first 16 bits: 14 bytes each and no object. That two
-    of 25 million ids share one has a chance of 1e-24.
+    Seen ids are 128-bit hashes, side by side in buckets by their first 16 bits: 14 bytes each, 18 with room to grow.
+    That two of 25 million ids share one has a chance of 1e-24.
     """
     seen: defaultdict[bytes, bytearray] = defaultdict(bytearray)
     for row in rows:
