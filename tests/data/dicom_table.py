@@ -14,7 +14,8 @@ import pydicom
 from pydicom.pixels.decoders.base import _PIXEL_DATA_DECODERS as DECODERS
 
 from data.dicom_files import PACKAGED
-from medclip.data.images import ImageError, decode, is_dicom
+from medclip.data.images import decode, is_dicom
+from medclip.data.refused import ImageError
 
 PACKAGES = ("pydicom", "pyjpegls", "pylibjpeg-openjpeg", "python-gdcm")
 

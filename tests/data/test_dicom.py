@@ -18,9 +18,10 @@ from pydicom.encaps import encapsulate  # noqa: E402
 from data.dicom_files import PACKAGED, dicom, grey, sequence, written  # noqa: E402
 from data.dicom_table import outcomes, table  # noqa: E402
 from medclip.data.dicom import BURNED_IN, NO_PIXELS, RECOGNISABLE, TWELVE_BITS  # noqa: E402
-from medclip.data.images import TOO_LARGE, ImageError, decode, standardise  # noqa: E402
+from medclip.data.images import decode, standardise  # noqa: E402
 from medclip.data.pairs import Frame, Pair  # noqa: E402
 from medclip.data.preparation import Preparation  # noqa: E402
+from medclip.data.refused import TOO_LARGE, ImageError  # noqa: E402
 from medclip.data.rows import prepare_row  # noqa: E402
 from medclip.errors import UserError  # noqa: E402
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from conftest import drawn, encoded
-from medclip.data.images import ImageError, decode, fit, standardise
+from medclip.data.images import decode, fit, standardise
+from medclip.data.refused import ImageError
 
 CLIP = {"size": {"shortest_edge": 32}, "do_center_crop": True, "crop_size": {"width": 32, "height": 32}}
 SQUEEZE = {"size": {"height": 32, "width": 32}, "do_center_crop": False}

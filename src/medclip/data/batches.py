@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from medclip.data.images import ImageError, fit
+from medclip.data.images import fit
+from medclip.data.refused import ImageError
 from medclip.data.shards import Split
 from medclip.errors import WorkError
 from medclip.files import whole_file

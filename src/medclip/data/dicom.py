@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from PIL import Image
 
-from medclip.data.images import MAX_PIXELS, TOO_LARGE, ImageError
+from medclip.data.refused import MAX_PIXELS, TOO_LARGE, ImageError
 from medclip.errors import UserError
 
 try:

@@ -12,16 +12,11 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from medclip.data.pairs import Frame
+from medclip.data.refused import MAX_PIXELS, TOO_LARGE, ImageError
 
-MAX_PIXELS = 100_000_000  # a full mammogram has about 30 million; more is a decompression bomb
-TOO_LARGE = "image over 100 million pixels"
 JPEG_QUALITY = 95
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP")
 _RESAMPLING = Image.Resampling.BICUBIC
-
-
-class ImageError(ValueError):
-    """A picture that cannot be used; its message is the reason under which it is counted."""
 
 
 def decode(image: Path | bytes | Frame) -> Image.Image:

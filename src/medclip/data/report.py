@@ -15,8 +15,9 @@ from markupsafe import Markup
 
 from medclip import page
 from medclip.data.advice import advice
-from medclip.data.images import ImageError, decode
+from medclip.data.images import decode
 from medclip.data.leakage import WAYS
+from medclip.data.refused import ImageError
 from medclip.data.shards import Split
 from medclip.data.statistics import (
     CONTEXT,

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from medclip.data.captions import MIN_CHARACTERS, clean_caption
-from medclip.data.images import ImageError, standardise
+from medclip.data.images import standardise
 from medclip.data.licences import licence_name, licence_set
 from medclip.data.pairs import Dropped, Frame, Pair
 from medclip.data.places import Place, is_url, reached
 from medclip.data.preparation import Preparation
+from medclip.data.refused import ImageError
 
 
 def prepare_row(row: Pair | Dropped, how: Preparation) -> dict[str, Any] | Dropped:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from medclip.data.images import ImageError
+from medclip.data.refused import ImageError
 from medclip.encoder import embed_images, embed_texts
 from medclip.errors import UserError
 from medclip.model.hub import Model, load

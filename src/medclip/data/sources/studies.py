@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medclip.data.dicom import frame_count, header, reading, whole_number
-from medclip.data.images import ImageError, is_dicom
+from medclip.data.images import is_dicom
 from medclip.data.pairs import Dropped, Frame, Pair
 from medclip.data.privacy import SOURCE, Studies, identifying, keyed, labels, may_hold_text, read_key, without_names
+from medclip.data.refused import ImageError
 from medclip.data.sources.reports import TEXT_REPORTS, report_file, structured_text
 from medclip.data.splits import split_of
 from medclip.progress import progress
