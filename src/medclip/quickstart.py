@@ -8,7 +8,7 @@ from pathlib import Path
 
 from medclip.data.preparation import Preparation
 from medclip.data.prepare import prepare
-from medclip.data.report import write_report
+from medclip.data.survey.report import write_report
 from medclip.errors import UserError
 from medclip.evaluate.retrieval import evaluate_retrieval
 from medclip.evaluate.sides import evaluate_sides

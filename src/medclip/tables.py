@@ -16,8 +16,8 @@ from medclip import NOT_CLINICAL
 from medclip.data.pairs import Dropped
 
 if TYPE_CHECKING:
-    from medclip.data.advice import Advice
-    from medclip.data.statistics import Statistics
+    from medclip.data.survey.advice import Advice
+    from medclip.data.survey.statistics import Statistics
     from medclip.info import RunInfo
     from medclip.search.index import Hit
 

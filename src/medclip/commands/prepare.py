@@ -38,7 +38,7 @@ class Prepare:
 
     def run(self) -> None:
         from medclip.data.prepare import prepare, preview
-        from medclip.data.report import write_report
+        from medclip.data.survey.report import write_report
 
         if self.dry_run:
             show_preview(preview(self.source, self.how))
@@ -61,9 +61,9 @@ class Stats:
     """Which pictures the page shows."""
 
     def run(self) -> None:
-        from medclip.data.advice import advice
-        from medclip.data.report import write_report
-        from medclip.data.statistics import summary
+        from medclip.data.survey.advice import advice
+        from medclip.data.survey.report import write_report
+        from medclip.data.survey.statistics import summary
 
         about = write_report(self.data, self.seed)
         if not sys.stdout.isatty():

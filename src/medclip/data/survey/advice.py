@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import sqrt
 
-from medclip.data.statistics import CONTEXT, SplitStatistics, Statistics
+from medclip.data.survey.statistics import CONTEXT, SplitStatistics, Statistics
 
 FEW_HELD_OUT, FEW_TRAINING = 200, 1000
 LARGE_ARTICLE = 0.2  # of a split

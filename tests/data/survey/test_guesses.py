@@ -2,8 +2,8 @@
 
 import pytest
 
-from medclip.data.guesses import guessed
 from medclip.data.sources.roco import read_roco
+from medclip.data.survey.guesses import guessed
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,19 @@ import numpy as np
 import pytest
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-from data.handmade import dataset, row
-from medclip.data import statistics as module
+from data.survey.handmade import dataset, row
 from medclip.data.shards import SCHEMA
 from medclip.data.sources.roco import read_roco
-from medclip.data.statistics import CONTEXT, TOKENS_PER_CHARACTER, Spread, split_statistics, spread, statistics, summary
+from medclip.data.survey import statistics as module
+from medclip.data.survey.statistics import (
+    CONTEXT,
+    TOKENS_PER_CHARACTER,
+    Spread,
+    split_statistics,
+    spread,
+    statistics,
+    summary,
+)
 
 
 @pytest.fixture

@@ -14,12 +14,12 @@ import numpy as np
 from markupsafe import Markup
 
 from medclip import page
-from medclip.data.advice import advice
 from medclip.data.images import decode
 from medclip.data.leakage import WAYS
 from medclip.data.refused import ImageError
 from medclip.data.shards import Split
-from medclip.data.statistics import (
+from medclip.data.survey.advice import advice
+from medclip.data.survey.statistics import (
     CONTEXT,
     NEAR_LIMIT,
     SEVERAL,

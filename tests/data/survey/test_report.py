@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from conftest import drawn, encoded
-from data.handmade import dataset, row
+from data.survey.handmade import dataset, row
 from medclip import NOT_CLINICAL
-from medclip.data.report import SHEET, write_report
+from medclip.data.survey.report import SHEET, write_report
 from medclip.errors import UserError
 from medclip.files import write_json
 from pages import check
@@ -117,7 +117,7 @@ def test_what_is_shared_is_shown_side_by_side(tmp_path):
 
 
 def test_a_picture_that_cannot_be_read_is_said_to_be(tmp_path, monkeypatch):
-    monkeypatch.setattr("medclip.data.statistics.NEAR_LIMIT", 0)
+    monkeypatch.setattr("medclip.data.survey.statistics.NEAR_LIMIT", 0)
     page = page_of(dataset(tmp_path / "data", {"train": [row(1, image=b"no picture"), row(2)]}))
     assert page.text.count("The picture cannot be read.") == 1
     assert "Near pictures were not looked for" in page.text

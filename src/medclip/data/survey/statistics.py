@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from medclip.data.guesses import guessed
 from medclip.data.leakage import WAYS, shared
-from medclip.data.oddities import oddities, skeleton
 from medclip.data.shards import SCHEMA, Split, read_dataset
+from medclip.data.survey.guesses import guessed
+from medclip.data.survey.oddities import oddities, skeleton
 from medclip.progress import Advance, progress
 
 # tokens = 2 + this × characters: pieces per character of CLIP's byte-pair encoding over ROCO's training captions, and
 # its two special tokens. On the 668 validation captions half the estimates lie within 8 %, 95 % within 29 %; by them
-# 5.8 % of the captions exceed 77 tokens, in truth 6.1 % (tests/data/test_statistics.py). For English alone.
+# 5.8 % of the captions exceed 77 tokens, in truth 6.1 % (tests/data/survey/test_statistics.py). For English alone.
 TOKENS_PER_CHARACTER = 0.233
 CONTEXT = 77
 NEAR_LIMIT = 50_000  # pairs; comparing all pictures takes their number squared, about a minute for so many

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 # A star stands for any letters. The names of the classes are those of ROCO's labels.csv, which was itself made from
-# captions: agreeing with it (tests/data/test_guesses.py) is agreeing with another reader of the same words.
+# captions: agreeing with it (tests/data/survey/test_guesses.py) is agreeing with another reader of the same words.
 MODALITY = {
     "nuclear": (
         "pet, scintigra*, spect, bone scan, positron, radionuclide, 99m*, tc-99m, 99tc*, tc99m, radiotracer, "

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import drawn, encoded
-from data.handmade import dataset, row
-from medclip.data import advice as module
-from medclip.data.advice import advice
-from medclip.data.statistics import statistics
+from data.survey.handmade import dataset, row
+from medclip.data.survey import advice as module
+from medclip.data.survey.advice import advice
+from medclip.data.survey.statistics import statistics
 
 TRAIN, VALIDATION = range(24), range(24, 36)
 
