@@ -9,7 +9,7 @@ quickstart: .venv/ready
 	.venv/bin/medclip quickstart $(if $(filter 0,$(APP)),--no-app)
 
 test: .venv/ready
-	.venv/bin/pytest -m "not parity"
+	.venv/bin/pytest -n auto --maxprocesses 4 --dist loadfile -m "not parity"
 
 parity: .venv-parity/ready
 	.venv-parity/bin/pytest -m parity
