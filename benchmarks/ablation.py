@@ -51,7 +51,7 @@ def found_ranks(run: Path, rows: Split) -> np.ndarray:
     model = load(run)
     images = embed_images(model, [rows.image(row) for row in range(len(rows))])
     texts = embed_texts(model, rows.column("caption"))
-    return np.stack([ranks(images, texts), ranks(texts, images)], axis=1)
+    return np.stack(ranks(images, texts), axis=1)
 
 
 def one(name: str, seed: int, out: Path, data: Path, recipe: Recipe) -> np.ndarray:

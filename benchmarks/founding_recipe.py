@@ -64,7 +64,7 @@ def ranks_both_ways(run: Path, rows: Split) -> np.ndarray:
     model = load(run)
     images = embed_images(model, [rows.image(row) for row in range(len(rows))])
     texts = embed_texts(model, rows.column("caption"))
-    return np.stack([ranks(images, texts), ranks(texts, images)], axis=1)
+    return np.stack(ranks(images, texts), axis=1)
 
 
 def probe(data: Path, out: Path, recipe: Recipe, changes: dict[str, Any]) -> float:

@@ -140,17 +140,39 @@ def _of_two(values: Mapping[str, Any], title: str) -> Table:
 
 
 def show_retrieval(results: dict[str, Any]) -> None:
-    """Both directions with intervals, beside the pool and chance."""
-    pool = results["pool"]
+    """Both directions with intervals, beside the pool and chance; below, other pools and measures, and worst groups."""
     what = "synthetic phantoms" if results["synthetic"] else results["data"]
-    table = Table("measure", "text→image", "image→text", "chance", title=f"{what}, {results['split']}, pool of {pool}")
+    title = f"{what}, {results['split']}, pool of {results['pool']}"
+    table = Table("measure", "text→image", "image→text", "chance", title=title)
     for name in results["text_to_image"]:
-        share = name.startswith("R@")
-        chance = min(1.0, int(name[2:]) / pool) if share else (pool + 1) / 2
-        ways = (results[way][name] for way in ("text_to_image", "image_to_text"))
-        table.add_row(name, *(_interval(m, share) for m in ways), f"{chance:.1%}" if share else f"{chance:g}")
+        _add_ways(table, name, results, name, results["chance"])
+    table.add_section()
+    apart, distinct = results["article_disjoint"], results["duplicate_aware"]
+    _add_ways(table, "R@10, own article out", apart, "R@10", apart["chance"])
+    _add_ways(table, "R@10, repeats as one", distinct, "R@10", distinct["text_to_image"]["chance"])
+    if fixed := results.get("fixed_pool"):
+        said = f"R@10, {fixed['draws']} pools of {fixed['pool']}"
+        _add_ways(table, said, fixed, "R@10", fixed["chance"])
+    if graded := results.get("concepts"):
+        for name in ("nDCG@10", "mAP"):
+            _add_ways(table, f"{name} by concepts", graded, name, graded["text_to_image"]["chance"])
+    for kind, found in results["by_group"].items():
+        group = found["groups"][found["worst"]]
+        said = f"R@10, lowest {kind} of {len(found['groups'])}: {found['worst']} ({group['n']})"
+        table.add_row(Text(said), *(_interval(group[f"{way} / R@10"], True) for way in ("text_to_image", "image_to_text")))
     _out.print(table)
-    _out.print(f"{results['interval']}; seed {results['seed']}; model {results['model'][:12]}. {NOT_CLINICAL}")
+    if graded:
+        _out.print(f"by concepts: {graded['queries']} of {results['pool']} pairs have any.")
+    _out.print(Text(f"model saw this source: {results['saw_source']} ({results['saw_source_why']})."))
+    model = f"model {results['model'][:12]}" if results["model"] else "vectors made elsewhere"
+    _out.print(f"{results['interval']}; seed {results['seed']}; {model}. {NOT_CLINICAL}")
+
+
+def _add_ways(table: Table, title: str, figures: dict[str, Any], name: str, chance: dict[str, float]) -> None:
+    """A row of one figure both ways."""
+    share = not name.endswith("rank")
+    ways = (_interval(figures[way][name], share) for way in ("text_to_image", "image_to_text"))
+    table.add_row(title, *ways, f"{chance[name]:.1%}" if share else f"{chance[name]:.1f}")
 
 
 def show_sides(results: dict[str, Any]) -> None:
@@ -170,6 +192,6 @@ def show_hits(hits: Sequence[Hit]) -> None:
 
 
 def _interval(measured: dict[str, float], share: bool) -> str:
-    form = "{:.1%}" if share else "{:g}"
+    form = "{:.1%}" if share else "{:.1f}"
     value, low, high = (form.format(measured[key]) for key in ("value", "low", "high"))
     return f"{value} ({low}–{high})"

@@ -3,24 +3,42 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from medclip.errors import UserError
 from medclip.evaluate.subject import Subject
 from medclip.tables import show_retrieval, show_sides
 
 
 @dataclass(frozen=True)
 class Retrieval:
-    """How well captions find their pictures and pictures their captions: R@1, R@5, R@10 and median rank both ways."""
+    """How well captions find their pictures and pictures their captions: recall and ranks both ways, over stated pools.
 
-    subject: tyro.conf.OmitArgPrefixes[Subject]
+    Also without the query's own article, with repetitions as one, graded by UMLS concepts, and by group.
+    """
+
+    subject: tyro.conf.OmitArgPrefixes[Subject] = Subject(model="", data=tyro.MISSING)
+    vectors: tuple[Path, Path] | None = None
+    """In place of --model: .npy files of pictures' and texts' vectors made elsewhere; row i of both is pair i of the
+    split."""
+    pool: int | None = None
+    """Measure over pools of so many pairs too, drawn without replacement: for comparing with figures of smaller pools."""
+    seeds: int = 5
+    """How many such pools."""
+
+    def __post_init__(self) -> None:
+        if bool(self.subject.model) == (self.vectors is not None):
+            raise UserError("give either --model MODEL or --vectors IMAGES.npy TEXTS.npy.")
+        if self.seeds < 2 or (self.pool is not None and self.pool < 2):
+            raise UserError("--pool and --seeds must be at least 2: one draw does not say how much draws differ.")
 
     def run(self) -> None:
         from medclip.evaluate.retrieval import evaluate_retrieval
 
-        show_retrieval(evaluate_retrieval(self.subject))
+        show_retrieval(evaluate_retrieval(self.subject, self.vectors, self.pool, self.seeds))
 
 
 @dataclass(frozen=True)

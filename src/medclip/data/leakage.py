@@ -45,8 +45,8 @@ def shared(mine: Split, theirs: Split, near: bool = True) -> list[Shared]:
         there: dict[str, int] = {}
         if not within:
             for row, value in enumerate(theirs.column(column)):
-                there.setdefault(_folded(value), row)
-        for row, value in enumerate(map(_folded, mine.column(column))):
+                there.setdefault(folded(value), row)
+        for row, value in enumerate(map(folded, mine.column(column))):
             if value in there:
                 found.append(Shared(row, there[value], way))
             elif within:
@@ -128,5 +128,6 @@ def _copied(split: Split, rows: Sequence[int], out: Path) -> list[dict[str, Any]
     return shards
 
 
-def _folded(text: str) -> str:
+def folded(text: str) -> str:
+    """A caption without letter case and spacing."""
     return " ".join(text.casefold().split())

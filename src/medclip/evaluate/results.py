@@ -12,6 +12,7 @@ import pyarrow as pa
 from medclip import NOT_CLINICAL, __version__
 from medclip.data.shards import Split
 from medclip.errors import UserError
+from medclip.evaluate.seen import saw_source
 from medclip.evaluate.subject import Subject
 from medclip.files import read_json, whole_file, write_json
 from medclip.model.hub import model_hash
@@ -48,7 +49,7 @@ def provenance(subject: Subject, rows: Split) -> dict[str, Any]:
     """What every results file states beside its numbers."""
     return {
         "interval": "95 % bootstrap, 1000 resamples of whole articles",
-        "model": model_hash(subject.model),
+        **_model(subject, rows),
         "data": rows.dataset["source"],
         "data_sha256": rows.digest,
         "synthetic": rows.dataset["synthetic"],
@@ -57,6 +58,12 @@ def provenance(subject: Subject, rows: Split) -> dict[str, Any]:
         "medclip": __version__,
         "notice": NOT_CLINICAL,
     }
+
+
+def _model(subject: Subject, rows: Split) -> dict[str, Any]:
+    if not subject.model:  # vectors made elsewhere, which say nothing of their model
+        return {"model": None, "saw_source": "unknown", "saw_source_why": "vectors do not say what made them"}
+    return {"model": model_hash(subject.model), **saw_source(subject.model, rows)}
 
 
 def read_results(folder: Path, measure: str) -> tuple[dict[str, Any], pa.Table]:

@@ -127,7 +127,7 @@ def _snapshot(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    kept = ["*.json", "*.safetensors", "*.msgpack", "*.txt"]
+    kept = ["*.json", "*.safetensors", "*.msgpack", "*.txt", "README.md"]
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=kept, ignore_patterns=["*/*"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from medclip import NOT_CLINICAL, __version__
 from medclip.data.shards import Split
 from medclip.files import whole_file
+from medclip.model.seen import joined
 from medclip.train.recipe import Recipe
 
 _CARD = """---
@@ -16,6 +18,8 @@ library_name: transformers
 pipeline_tag: zero-shot-image-classification
 license: other
 tags: [medical, radiology, clip, not-for-clinical-use]
+trained_on: {trained_on}
+trained_on_nothing_else: {nothing_else}
 ---
 
 # {title}
@@ -71,10 +75,13 @@ def write_card(
     elif recipe.vision and recipe.text:
         start = f"Vision tower of {_public(recipe.vision)} joined with the text tower of {_public(recipe.text)}"
     said = training.dataset
+    seen = joined(said["source"], [start for start in (recipe.init, recipe.vision, recipe.text) if start])
     card = _CARD.format(
         title=folder.resolve().parent.name,
         notice=NOT_CLINICAL,
         version=__version__,
+        trained_on=json.dumps(seen.sources),
+        nothing_else=json.dumps(seen.nothing_else),
         source=said["source"],
         synthetic=" (synthetic: drawn by a program, no patients)" if said["synthetic"] else "",
         training=len(training),
@@ -106,6 +113,6 @@ def _public(model: str) -> str:
 
 def _cell(found: Mapping[str, float], name: str) -> str:
     value, low, high = (found[key] for key in ("value", "low", "high"))
-    if name == "median_rank":
-        return f"{value:g} ({low:g}–{high:g})"
+    if name.endswith("rank"):
+        return f"{value:.1f} ({low:.1f}–{high:.1f})"
     return f"{value:.1%} ({low:.1%}–{high:.1%})"

@@ -50,7 +50,7 @@ def validate(
     chunks = [slice(start, start + size) for start in range(0, len(images) - size + 1, size)]
     scales = model.params | (params or {})
     losses = [float(loss(images[chunk], texts[chunk], scales, *hard_targets(size, size))) for chunk in chunks]
-    found = np.stack([ranks(images, texts), ranks(texts, images)], axis=1)
+    found = np.stack(ranks(images, texts), axis=1)
     recalls = {f"R@{k}": recall_at(found, k) for k in KS}
     mean = float(np.mean(list(recalls.values())))
     return {"validation_loss": float(np.mean(losses)), **recalls, "mean_recall": mean, "pool": len(images)}, found
