@@ -14,7 +14,6 @@ from medclip.data.shards import Split
 from medclip.errors import UserError
 from medclip.evaluate.subject import Subject
 from medclip.files import read_json, whole_file, write_json
-from medclip.model.hub import model_hash
 
 STEMS = {
     "retrieval": "results",
@@ -46,6 +45,8 @@ def write_results(
 
 def provenance(subject: Subject, rows: Split) -> dict[str, Any]:
     """What every results file states beside its numbers."""
+    from medclip.model.hub import model_hash  # reading results needs no JAX
+
     return {
         "interval": "95 % bootstrap, 1000 resamples of whole articles",
         "model": model_hash(subject.model),
