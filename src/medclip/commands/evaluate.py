@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from medclip.evaluate.subject import Subject
+from medclip.progress import console
 from medclip.tables import show_retrieval, show_sides
 
 
@@ -46,3 +47,7 @@ class Evaluate:
 
     def run(self) -> None:
         self.measure.run()
+        if self.measure.subject.out is not None:
+            from medclip.evaluate.report import write_report
+
+            console.print(f"all that this folder holds, with drawings: {write_report(self.measure.subject.out)}")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from medclip.errors import UserError
-from medclip.evaluate.figures import figures, is_share, name_of
-from medclip.evaluate.paired import LEVEL, MEAN, RANKS, Difference, Measure, holm, paired, verdict
+from medclip.evaluate.figures import Figure, figures, is_share, name_of
+from medclip.evaluate.paired import BALANCED, LEVEL, MEAN, RANKS, Difference, Measure, holm, paired, value_of, verdict
 from medclip.evaluate.pairing import Column, Evaluation, columns, judged, not_quite_the_same, read_evaluations
 from medclip.progress import progress
 
@@ -17,9 +17,6 @@ METHOD = (
     "95 % paired bootstrap of the difference and Fisher's randomisation test, whole articles resampled and swapped, "
     "10,000 times; p-values corrected by Holm"
 )
-
-MEANS = {"correct": "accuracy"}
-"""What the mean of a column is called, where it has another name."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class Row:
 
     measure: str
     name: str
-    figures: tuple[Mapping[str, float | None], ...]
+    figures: tuple[Figure, ...]
     """Of each evaluation."""
     kind: Measure | None = None
     """How it is made of the values of the items; None: it is not, and so only shown."""
@@ -84,7 +81,7 @@ def compare(folders: Sequence[Path], chosen: Sequence[str] = (), seed: int = 0) 
     with progress("compare", len(work), "columns") as advance:
         for measure, column, kinds in work:
             first, *others = column.values
-            found = [paired(first, other, column.articles, [*kinds.values()], seed) for other in others]
+            found = [paired(first, other, column.articles, column.classes, [*kinds.values()], seed) for other in others]
             drawn += [(measure, name, kind, of) for (name, kind), *of in zip(kinds.items(), *found, strict=True)]
             advance()
     corrected = iter(holm([one.p for *_, of in drawn for one in of]))
@@ -127,6 +124,21 @@ def fallen(comparison: Comparison, below: float, chosen: Sequence[str] = ()) -> 
     ]
 
 
+def form_difference(row: Row, one: Against) -> str:
+    """A difference and its interval, for people: points of a hundred, a factor, or ranks."""
+    values = (one.found.difference, one.found.low, one.found.high)
+    if row.kind and row.kind.ratio:
+        value, low, high = (f"{of:.2f}" for of in values)
+        return f"× {value} ({low} to {high})"
+    value, low, high = (f"{100 * of if is_share(row.name) else of:+.1f}".replace("-", "−") for of in values)
+    return f"{value} ({low} to {high})"
+
+
+def form_p(one: Against) -> str:
+    """The corrected p-value, for people."""
+    return f"{one.corrected:.3f}" if one.corrected >= 0.001 else "<0.001"
+
+
 def as_json(comparison: Comparison) -> dict[str, Any]:
     """The comparison for programs; differences are value − baseline, or value / baseline where `ratio` says so."""
     return {
@@ -153,15 +165,27 @@ def _kinds(column: Column, said: Mapping[str, Any], chosen: Sequence[str]) -> di
 
     Ranks always are figures; of other columns those whose mean is one there ("accuracy" is the mean of `correct`).
     """
-    ranks, found = column.name.startswith("rank_"), {}
-    for kind in RANKS if ranks else MEAN:
-        own = [column.name.removeprefix("rank_"), kind.name] if ranks else [MEANS.get(column.name, column.name)]
-        name = name_of((*column.part, *own))
-        ends = [one for one in figures(said) if one == name or one.endswith(f" / {name}")]
-        name = ends[0] if len(ends) == 1 else name
-        if (ranks or name in ends) and (not chosen or chosen_by(name, chosen)):
-            found[name] = kind
-    return found
+    found, known = {}, figures(said)
+    for last, kind in _candidates(column):
+        name = name_of((*column.part, last))
+        value = value_of(kind, column.values[0], column.classes)
+        ends = [one for one in known if f" / {one}".endswith(f" / {name}")]
+        same = [one for one in ends if known[one]["value"] is not None and abs(known[one]["value"] - value) < 1e-9]
+        if kind in RANKS or same:
+            found[same[0] if same else name] = kind
+    return {name: kind for name, kind in found.items() if not chosen or chosen_by(name, chosen)}
+
+
+def _candidates(column: Column) -> Iterator[tuple[str, Measure]]:
+    """Names of figures that a column may be the items of, by the names of columns that `write_results` asks for."""
+    if column.name.startswith("rank_"):
+        yield from ((name_of((column.name.removeprefix("rank_"), kind.name)), kind) for kind in RANKS)
+    elif column.name.startswith("correct"):
+        of = [column.name.removeprefix("correct_")] if column.name != "correct" else []
+        yield name_of((*of, "accuracy")), MEAN
+        yield name_of((*of, "balanced_accuracy")), BALANCED
+    else:
+        yield column.name, MEAN
 
 
 def _against(kind: Measure, found: Sequence[Difference], corrected: Iterator[float]) -> Iterator[Against]:
@@ -172,7 +196,7 @@ def _against(kind: Measure, found: Sequence[Difference], corrected: Iterator[flo
 
 def _values(
     measure: str, name: str, found: Sequence[Difference], evaluations: Sequence[Evaluation]
-) -> tuple[Mapping[str, float | None], ...]:
+) -> tuple[Figure, ...]:
     """Those of the results files where they are there, since they have intervals of their own."""
     own = [found[0].baseline, *(one.value for one in found)]
     said = (figures(one.results[measure]).get(name) for one in evaluations)

@@ -1,21 +1,29 @@
 """The figures of a results file: whatever has a value with its interval, wherever it stands, and how people read it.
 
 A figure is {"value", "low", "high"}; its name is the path to it ("text_to_image / R@10"). Figures of one dict stand
-together, with the plain values beside them (`chance`, `majority`, `pool`, `n`) as their context.
+together; what else the dict says (`chance`, `majority`, `pool`, counts) is their context.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
+Figure = Mapping[str, float | None]
+
 PARTS = {"value", "low", "high"}
-CONTEXT = ("pool", "n", "chance", "majority")
+INHERITED = ("pool", "chance", "majority")
 """What is said of all figures below it, until it is said anew."""
-SCORES = ("mrr", "ndcg", "auroc", "auprc", "ece", "brier", "kappa")
-"""Between 0 and 1, and by custom not in percent."""
+_FIRST = ("R@10", "balanced_accuracy", "accuracy", "auroc")  # the first of these is what a group is judged by
+_GUESSED = ("accuracy", "balanced_accuracy")  # what a plain number for chance is the chance of
+_WORDS = {
+    "text_to_image": "text→image",
+    "image_to_text": "image→text",
+    "few_shot": "few pictures a class",
+    "tests": "a caption changed in",
+}
 
 
 @dataclass(frozen=True)
@@ -23,9 +31,23 @@ class Group:
     """Figures that stand together."""
 
     path: tuple[str, ...]
-    figures: Mapping[str, Mapping[str, float | None]]
-    beside: Mapping[str, Any]
-    """Plain values of the same place, and the nearest of CONTEXT above it."""
+    figures: Mapping[str, Figure]
+    context: Mapping[str, Any]
+    """What the same place says beside them, and the nearest of INHERITED above it."""
+
+    def chance(self, name: str) -> float | None:
+        """What chance would give for a figure of this group."""
+        said, last = self.context.get("chance"), name.split(" / ")[-1]
+        if isinstance(said, Mapping):
+            return said.get(last)
+        return said if last in _GUESSED else None
+
+    def majority(self, name: str) -> float | None:
+        """The same figure of calling everything by the most frequent class."""
+        said = self.context.get("majority")
+        if isinstance(said, Mapping):
+            return said.get(name)
+        return said if name == "accuracy" else None
 
 
 def name_of(path: Sequence[str]) -> str:
@@ -38,61 +60,76 @@ def is_figure(said: Any) -> bool:
     return isinstance(said, Mapping) and said.keys() >= PARTS and all(_is_number(said[part]) for part in PARTS)
 
 
-def groups(said: Any, path: tuple[str, ...] = (), above: Mapping[str, Any] | None = None) -> Iterator[Group]:
-    """Every group of figures below `said`, in the order of the file; items of a list are named by their number."""
-    if isinstance(said, list):
-        said = {str(place): one for place, one in enumerate(said)}
-    if not isinstance(said, Mapping) or is_figure(said):
-        return
-    beside = {name: one for name, one in said.items() if isinstance(one, str | int | float | bool)}
-    inherited = {**(above or {}), **{name: beside[name] for name in CONTEXT if name in beside}}
-    found = {name: one for name, one in said.items() if is_figure(one)}
-    if found:
-        yield Group(path, found, {**inherited, **beside})
-    for name, one in said.items():
-        yield from groups(one, (*path, str(name)), inherited)
+def nodes(said: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
+    """Every dict below `said` and its path, in the order of the file; figures are none, lists are not looked into."""
+    if isinstance(said, Mapping) and not is_figure(said):
+        yield path, said
+        for name, one in said.items():
+            yield from nodes(one, (*path, str(name)))
 
 
-def figures(said: Any) -> dict[str, Mapping[str, float | None]]:
-    """Every figure below `said`, by its name."""
-    return {name_of((*group.path, name)): one for group in groups(said) for name, one in group.figures.items()}
+def groups(said: Any) -> list[Group]:
+    """Every group of figures below `said`."""
+    inherited: dict[tuple[str, ...], dict[str, Any]] = {}
+    found = []
+    for path, node in nodes(said):
+        above = inherited.get(path[:-1], {}) if path else {}
+        inherited[path] = above | {name: node[name] for name in INHERITED if name in node}
+        own = {str(name): one for name, one in node.items() if is_figure(one)}
+        if own:
+            plain = {name: one for name, one in node.items() if isinstance(one, str | int | float)}
+            found.append(Group(path, own, plain | inherited[path]))
+    return found
 
 
-def alike(found: Sequence[Group]) -> list[list[Group]]:
-    """Neighbours with figures of the same names, together: rows of one table."""
+def siblings(found: Sequence[Group]) -> list[list[Group]]:
+    """Neighbours of one parent that have figures in common, together: what makes a table of several rows."""
     tables: list[list[Group]] = []
     for group in found:
-        if tables and tables[-1][0].figures.keys() == group.figures.keys():
+        last = tables[-1][-1] if tables else None
+        if last and group.path and group.path[:-1] == last.path[:-1] and group.figures.keys() & last.figures.keys():
             tables[-1].append(group)
         else:
             tables.append([group])
     return tables
 
 
-def without(group: Group, names: Sequence[str]) -> Group:
-    """The group without these plain values beside its figures."""
-    return replace(group, beside={name: one for name, one in group.beside.items() if name not in names})
+def figures(said: Any) -> dict[str, Figure]:
+    """Every figure below `said`, by its name."""
+    return {name_of((*group.path, name)): one for group in groups(said) for name, one in group.figures.items()}
+
+
+def judged_by(group: Group) -> str | None:
+    """The figure that stands for its group in drawings and in summaries, if any does."""
+    names = (name for last in _FIRST for name in group.figures if name.split(" / ")[-1] == last)
+    return next(names, None)
 
 
 def is_share(name: str) -> bool:
-    """Whether the figure of this name is read in percent."""
-    last = name.split(" / ")[-1].lower()
-    return "rank" not in last and not last.startswith(SCORES)
+    """Whether the figure of this name lies between 0 and 1, and is read in percent; ranks do not."""
+    return "rank" not in name.split(" / ")[-1].lower()
 
 
 def form(name: str, value: float | None) -> str:
     """The value of the figure of this name, for people."""
     if value is None or not math.isfinite(value):
         return "–"
-    if is_share(name) and -1 <= value <= 1:
+    if is_share(name):
         return f"{100 * value:.1f}\u00a0%"
-    return f"{value:.3f}" if abs(value) <= 1 else f"{value:,.1f}".removesuffix(".0")
+    return f"{value:,.1f}".removesuffix(".0")
 
 
-def form_interval(name: str, figure: Mapping[str, float | None]) -> str:
-    """The interval of a figure, for people."""
+def form_interval(name: str, figure: Figure) -> str:
+    """The interval of a figure, for people; "" without one."""
+    if figure["low"] is None or figure["high"] is None:
+        return ""
     low, high = (form(name, figure[part]).removesuffix("\u00a0%") for part in ("low", "high"))
     return f"{low}–{high}"
+
+
+def words(name: str) -> str:
+    """A name as people say it."""
+    return " · ".join(_WORDS.get(part, part.replace("_", " ")) for part in name.split(" / "))
 
 
 def _is_number(said: Any) -> bool:

@@ -11,11 +11,12 @@ from medclip.evaluate.metrics import KS
 
 RESAMPLES = 10_000  # so that the least p-value times a hundred figures is still below LEVEL
 LEVEL = 0.05
-_NUMBERS = 4_000_000  # of a block of resamples, which bounds memory
+VERDICTS = ("better", "worse", "within noise")
+_NUMBERS = 1_000_000  # of a block of resamples, which bounds memory
 _ROUNDING = 1e-12
 
 Change = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""Of counts and signs (b, articles): the differences (b,) with articles drawn so often, and with models swapped."""
+"""Of counts and swaps (b, articles): the differences (b,) with articles drawn so often, and with models swapped."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Measure:
     name: str
     each: Callable[[np.ndarray], np.ndarray] | None
     """What it is the mean of; None: it is the median of the values themselves."""
+    by_class: bool = False
+    """The mean is that of the means of classes, each counting as much as any other."""
     lower_is_better: bool = False
     ratio: bool = False
     """The mean is of logarithms: models differ by a factor."""
@@ -39,8 +42,9 @@ RANKS = (
     Measure("geometric_mean_rank", np.log, lower_is_better=True, ratio=True),
 )
 """Of ranks from 1, the best."""
-MEAN = (Measure("", lambda values: values, main=True),)
+MEAN = Measure("", lambda values: values, main=True)
 """Of values of which more is better: right or wrong, or a score."""
+BALANCED = Measure("", lambda values: values, by_class=True)
 
 
 @dataclass(frozen=True)
@@ -57,9 +61,14 @@ class Difference:
 
 
 def paired(
-    baseline: np.ndarray, value: np.ndarray, articles: Sequence[str], measures: Sequence[Measure], seed: int
+    baseline: np.ndarray,
+    value: np.ndarray,
+    articles: Sequence[str],
+    classes: Sequence[str],
+    measures: Sequence[Measure],
+    seed: int,
 ) -> list[Difference]:
-    """Each measure's difference between values (n,) of two models, row i of both being item i of article i.
+    """Each measure's difference between values (n,) of two models, row i of both being item i of its article and class.
 
     The interval is the 95 % percentile bootstrap of the difference, whole articles resampled for both models at once
     (Field & Welsh 2007). The p-value is Fisher's randomisation test, which swaps the models within whole articles: with
@@ -67,22 +76,35 @@ def paired(
     0.037 in place of 0.125). Both are of RESAMPLES draws; equal values give exactly no difference and a p of 1.
     """
     _, group = np.unique(np.asarray(articles, dtype=str), return_inverse=True)
-    changes = [_change(measure, baseline, value, group) for measure in measures]
+    _, kind = np.unique(np.asarray(classes, dtype=str), return_inverse=True)
+    changes = [_change(measure, baseline, value, group, kind) for measure in measures]
     drawn = [
-        [change(counts, signs) for change in changes]
-        for counts, signs in _draws(np.random.default_rng(seed), group.max() + 1, len(group))
+        [change(counts, swap) for change in changes]
+        for counts, swap in _draws(np.random.default_rng(seed), group.max() + 1, len(group))
     ]
     found = []
     for measure, *blocks in zip(measures, *drawn, strict=True):
         resampled, swapped = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
-        found.append(_difference(measure, _value(measure, baseline), _value(measure, value), resampled, swapped))
+        values = (value_of(measure, of, classes) for of in (baseline, value))
+        found.append(_difference(measure, *values, resampled, swapped))
     return found
 
 
-def weighted_medians(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The median of values (n,), each as often as its whole weight says, for each row of weights (b, n): f64 (b,)."""
+def value_of(measure: Measure, values: np.ndarray, classes: Sequence[str]) -> float:
+    """The measure of values (n,) of items of these classes (n,)."""
+    if measure.each is None:
+        return float(np.median(values))
+    each = measure.each(values)
+    if not measure.by_class:
+        return float(each.mean())
+    _, kind = np.unique(np.asarray(classes, dtype=str), return_inverse=True)
+    return float((np.bincount(kind, each) / np.bincount(kind)).mean())
+
+
+def weighted_medians(values: np.ndarray, group: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The median of values (n,), those of article `group` (n,) being there so often, for each row of counts (b, g)."""
     order = np.argsort(values, kind="stable")
-    ordered, upto = values[order], np.cumsum(weights[:, order], axis=1)
+    ordered, upto = values[order], np.cumsum(counts[:, group[order]], axis=1, dtype=np.int32)
     total = upto[:, -1:]
     lower, upper = ((upto >= place).argmax(axis=1) for place in ((total + 1) // 2, total // 2 + 1))
     return (ordered[lower] + ordered[upper]) / 2
@@ -103,32 +125,41 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def verdict(measure: Measure, found: Difference, corrected: float) -> str:
-    """Whether the model is better or worse than the baseline: where interval and corrected p-value both say so."""
+    """One of VERDICTS: better or worse than the baseline where both the interval and the corrected p-value say so."""
     none = 1 if measure.ratio else 0
     if corrected > LEVEL or found.low <= none <= found.high:
         return "within noise"
     return "better" if (found.difference > none) != measure.lower_is_better else "worse"
 
 
-def _value(measure: Measure, values: np.ndarray) -> float:
-    return float(measure.each(values).mean() if measure.each else np.median(values))
-
-
-def _change(measure: Measure, baseline: np.ndarray, value: np.ndarray, group: np.ndarray) -> Change:
-    """Differences of a measure of items whose articles are `group` (n,)."""
+def _change(measure: Measure, baseline: np.ndarray, value: np.ndarray, group: np.ndarray, kind: np.ndarray) -> Change:
+    """Differences of a measure of items whose articles are `group` (n,), of classes `kind` (n,)."""
     if measure.each is None:
-        return lambda counts, signs: _medians(baseline, value, counts[:, group], signs[:, group] < 0)
-    sums, sizes = np.bincount(group, measure.each(value) - measure.each(baseline)), np.bincount(group)
-    return lambda counts, signs: (counts @ sums / (counts @ sizes), signs @ sums / len(group))
+        return lambda counts, swap: _medians(baseline, value, group, counts, swap)
+    kind = kind if measure.by_class else np.zeros_like(kind)
+    shape = (group.max() + 1, kind.max() + 1)
+    cell = group * shape[1] + kind
+    sums, sizes = (
+        np.bincount(cell, weights, shape[0] * shape[1]).reshape(shape)
+        for weights in (measure.each(value) - measure.each(baseline), None)
+    )
+
+    def change(counts: np.ndarray, swap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        often = counts.astype(float)
+        with np.errstate(invalid="ignore"):  # a class that was not drawn has no mean
+            drawn = np.nanmean((often @ sums) / (often @ sizes), axis=1)
+        return drawn, (np.where(swap, -1.0, 1.0) @ (sums / sizes.sum(axis=0))).mean(axis=1)
+
+    return change
 
 
 def _medians(
-    baseline: np.ndarray, value: np.ndarray, weights: np.ndarray, swap: np.ndarray
+    baseline: np.ndarray, value: np.ndarray, group: np.ndarray, counts: np.ndarray, swap: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    one, other = np.where(swap, value, baseline), np.where(swap, baseline, value)
+    one, other, swapped = baseline.astype(np.float32), value.astype(np.float32), swap[:, group]
     return (
-        weighted_medians(value, weights) - weighted_medians(baseline, weights),
-        np.median(other, axis=1) - np.median(one, axis=1),
+        weighted_medians(value, group, counts) - weighted_medians(baseline, group, counts),
+        np.median(np.where(swapped, one, other), axis=1) - np.median(np.where(swapped, other, one), axis=1),
     )
 
 
@@ -143,10 +174,10 @@ def _difference(
 
 
 def _draws(rng: np.random.Generator, articles: int, items: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """RESAMPLES times, how often each article is drawn and whether it keeps its sign: f64 (b, articles), in blocks."""
+    """RESAMPLES times, how often each article is drawn (i32) and whether it is swapped: (b, articles), in blocks."""
     size = max(1, _NUMBERS // items)
     for start in range(0, RESAMPLES, size):
         shape = (min(size, RESAMPLES - start), articles)
         drawn = rng.integers(0, articles, shape) + articles * np.arange(shape[0])[:, None]
         counts = np.bincount(drawn.ravel(), minlength=shape[0] * articles).reshape(shape)
-        yield counts.astype(float), np.where(rng.random(shape) < 0.5, -1.0, 1.0)
+        yield counts.astype(np.int32), rng.integers(0, 2, shape, np.int8).astype(bool)

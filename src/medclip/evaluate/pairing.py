@@ -37,6 +37,8 @@ class Column:
     values: tuple[np.ndarray, ...]
     """f64 (n,) of each evaluation."""
     articles: Sequence[str]
+    classes: Sequence[str]
+    """What each item truly is; "" where the measure knows no classes."""
 
 
 def read_evaluations(folders: Sequence[Path]) -> tuple[Evaluation, ...]:
@@ -69,18 +71,26 @@ def columns(measure: str, evaluations: Sequence[Evaluation]) -> Iterator[Column]
     tables = [
         one.items[measure].take([own[key] for key in keys[0]]) for one, own in zip(evaluations, keys, strict=True)
     ]
-    names = [name for name in judged(tables[0]) if all(name in judged(table) for table in tables)]
-    values = {name: [table.column(name).to_numpy().astype(float) for table in tables] for name in names}
-    articles = np.asarray([article for _, article, *_ in keys[0]], dtype=str)
-    parts = [part for _, _, *part in keys[0]]
-    for part in dict.fromkeys(map(tuple, parts)):
-        inside = np.array([tuple(one) == part for one in parts])
-        for name, of in values.items():
-            valid = [inside & np.isfinite(one) for one in of]
-            if any((one != valid[0]).any() for one in valid):
+    _, articles, classes, *parts = (np.asarray(of, dtype=str) for of in zip(*keys[0], strict=True))
+    for part, rows in _parts(parts, len(articles)).items():
+        for name in judged(tables[0]):
+            if not all(name in judged(table) for table in tables):
+                continue
+            values = [table.column(name).to_numpy()[rows].astype(float) for table in tables]
+            valid = np.isfinite(values[0])
+            if any((np.isfinite(of) != valid).any() for of in values):
                 raise UserError(f"{name} of {measure} was not judged for the same items by all. Evaluate again.")
-            if valid[0].any():
-                yield Column(name, part, tuple(one[valid[0]] for one in of), articles[valid[0]].tolist())
+            if valid.any():
+                own = (of[rows][valid].tolist() for of in (articles, classes))
+                yield Column(name, part, tuple(of[valid] for of in values), *own)
+
+
+def _parts(parts: Sequence[np.ndarray], n: int) -> dict[tuple[str, ...], np.ndarray]:
+    """The rows of each combination of values that occurs in columns (n,), in their order; all rows without columns."""
+    found: dict[tuple[str, ...], list[int]] = {}
+    for row, part in enumerate(zip(*parts, strict=True) if parts else [()] * n):
+        found.setdefault(tuple(map(str, part)), []).append(row)
+    return {part: np.array(rows) for part, rows in found.items()}
 
 
 def judged(items: pa.Table) -> list[str]:
@@ -104,12 +114,14 @@ def not_quite_the_same(measure: str, evaluations: Sequence[Evaluation]) -> Itera
 
 
 def _keys(measure: str, evaluation: Evaluation) -> dict[tuple[str, ...], int]:
-    """The row of each item: an id in its article, for ids alone may be mere numbers of rows, and in its part."""
+    """The row of each item: id, article (ids alone may be mere numbers of rows), what it truly is, and its part."""
     table = evaluation.items[measure]
     if not {"id", "article"} <= set(table.column_names):
         raise UserError(f"the items of {measure} in {evaluation.name} have no id and article. Evaluate again.")
-    names = ("id", "article", *(name for name in PARTS if name in table.column_names))
-    rows = zip(*(map(str, table.column(name).to_pylist()) for name in names), strict=True)
+    known = [table.column(name).to_pylist() for name in ("id", "article")]
+    known.append(table.column("label").to_pylist() if "label" in table.column_names else [""] * len(table))
+    known += [table.column(name).to_pylist() for name in PARTS if name in table.column_names]
+    rows = zip(*(map(str, of) for of in known), strict=True)
     found = {key: row for row, key in enumerate(rows)}
     if not found or len(found) < len(table):
         raise UserError(f"{measure} in {evaluation.name} has no items, or one of them twice. Evaluate again.")
@@ -119,7 +131,7 @@ def _keys(measure: str, evaluation: Evaluation) -> dict[tuple[str, ...], int]:
 def _what_differs(measure: str, one: Evaluation, other: Evaluation) -> str:
     said = [
         (name.replace("data_sha256", "SHA-256 of the data"), *(str(e.results[measure].get(name)) for e in (one, other)))
-        for name in ("data", "split", "data_sha256")
+        for name in ("data", "split", "data_sha256", "label")
     ]
     said.append(("items", *(str(len(e.items[measure])) for e in (one, other))))
     return ", ".join(f"{title} {a[:12]} against {b[:12]}" for title, a, b in said if a != b) or "other ids"
