@@ -9,7 +9,19 @@ from typing import Any
 
 from medclip.errors import UserError
 from medclip.evaluate.figures import Figure, figures, is_share, name_of
-from medclip.evaluate.paired import BALANCED, LEVEL, MEAN, RANKS, Difference, Measure, holm, paired, value_of, verdict
+from medclip.evaluate.paired import (
+    BALANCED,
+    LEVEL,
+    MEAN,
+    OF_A_PART,
+    RANKS,
+    Difference,
+    Measure,
+    holm,
+    paired,
+    value_of,
+    verdict,
+)
 from medclip.evaluate.pairing import Column, Evaluation, columns, judged, not_quite_the_same, read_evaluations
 from medclip.progress import progress
 
@@ -161,31 +173,29 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
 
 
 def _kinds(column: Column, said: Mapping[str, Any], chosen: Sequence[str]) -> dict[str, Measure]:
-    """What is made of a column, by the name that the figure has in the results file.
-
-    Ranks always are figures; of other columns those whose mean is one there ("accuracy" is the mean of `correct`).
-    """
-    found, known = {}, figures(said)
-    for last, kind in _candidates(column):
-        name = name_of((*column.part, last))
-        value = value_of(kind, column.values[0], column.classes)
+    """What is made of a column, by the name that the figure has in the results file; see `results.write_results`."""
+    known, found = figures(said), {}
+    for path, kind in _candidates(column):
+        name, value = name_of(path), value_of(kind, column.values[0], column.classes)
         ends = [one for one in known if f" / {one}".endswith(f" / {name}")]
         same = [one for one in ends if known[one]["value"] is not None and abs(known[one]["value"] - value) < 1e-9]
-        if kind in RANKS or same:
+        if same or column.name.startswith("rank_"):
             found[same[0] if same else name] = kind
     return {name: kind for name, kind in found.items() if not chosen or chosen_by(name, chosen)}
 
 
-def _candidates(column: Column) -> Iterator[tuple[str, Measure]]:
-    """Names of figures that a column may be the items of, by the names of columns that `write_results` asks for."""
-    if column.name.startswith("rank_"):
-        yield from ((name_of((column.name.removeprefix("rank_"), kind.name)), kind) for kind in RANKS)
-    elif column.name.startswith("correct"):
-        of = [column.name.removeprefix("correct_")] if column.name != "correct" else []
-        yield name_of((*of, "accuracy")), MEAN
-        yield name_of((*of, "balanced_accuracy")), BALANCED
-    else:
-        yield column.name, MEAN
+def _candidates(column: Column) -> Iterator[tuple[tuple[str, ...], Measure]]:
+    """Figures that a column may be the items of, and how they are made of it. Parts are judged by their main ones."""
+    stem, _, rest = column.name.partition("_")
+    if stem == "rank":
+        kinds = (OF_A_PART,) if column.part else RANKS
+        yield from (((*column.part, rest, kind.name), kind) for kind in kinds)
+    elif stem == "correct":
+        of = (*column.part, rest) if rest else column.part
+        yield (*of, "accuracy"), MEAN
+        yield (*of, "balanced_accuracy"), BALANCED
+    elif not column.part:
+        yield (column.name,), MEAN
 
 
 def _against(kind: Measure, found: Sequence[Difference], corrected: Iterator[float]) -> Iterator[Against]:

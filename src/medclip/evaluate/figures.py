@@ -38,6 +38,8 @@ class Group:
     def chance(self, name: str) -> float | None:
         """What chance would give for a figure of this group."""
         said, last = self.context.get("chance"), name.split(" / ")[-1]
+        if last == "auroc":
+            return 0.5
         if isinstance(said, Mapping):
             return said.get(last)
         return said if last in _GUESSED else None
@@ -57,13 +59,19 @@ def name_of(path: Sequence[str]) -> str:
 
 def is_figure(said: Any) -> bool:
     """Whether this is a value with its interval; parts that could not be measured are None."""
-    return isinstance(said, Mapping) and said.keys() >= PARTS and all(_is_number(said[part]) for part in PARTS)
+    return isinstance(said, Mapping) and said.keys() >= PARTS and all(_measured(said[part]) for part in PARTS)
 
 
 def nodes(said: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
-    """Every dict below `said` and its path, in the order of the file; figures are none, lists are not looked into."""
-    if isinstance(said, Mapping) and not is_figure(said):
+    """Every dict below `said` and its path, in the order of the file; figures are none.
+
+    Items of a list are named by their `severity`, or by their place.
+    """
+    if isinstance(said, list):
+        said = {str(one.get("severity", place)): one for place, one in enumerate(said) if isinstance(one, Mapping)}
+    elif isinstance(said, Mapping) and not is_figure(said):
         yield path, said
+    if isinstance(said, Mapping) and not is_figure(said):
         for name, one in said.items():
             yield from nodes(one, (*path, str(name)))
 
@@ -73,7 +81,7 @@ def groups(said: Any) -> list[Group]:
     inherited: dict[tuple[str, ...], dict[str, Any]] = {}
     found = []
     for path, node in nodes(said):
-        above = inherited.get(path[:-1], {}) if path else {}
+        above = inherited.get(path[:-1]) or inherited.get(path[:-2]) or {}  # the last but one is that of a list
         inherited[path] = above | {name: node[name] for name in INHERITED if name in node}
         own = {str(name): one for name, one in node.items() if is_figure(one)}
         if own:
@@ -83,15 +91,31 @@ def groups(said: Any) -> list[Group]:
 
 
 def siblings(found: Sequence[Group]) -> list[list[Group]]:
-    """Neighbours of one parent that have figures in common, together: what makes a table of several rows."""
+    """Neighbours that make the rows of a table: of one parent and with figures in common, or over the same numbers."""
     tables: list[list[Group]] = []
     for group in found:
         last = tables[-1][-1] if tables else None
-        if last and group.path and group.path[:-1] == last.path[:-1] and group.figures.keys() & last.figures.keys():
+        if last and group.path and _family(group) == _family(last) and group.figures.keys() & last.figures.keys():
             tables[-1].append(group)
         else:
             tables.append([group])
     return tables
+
+
+def _family(group: Group) -> Any:
+    *above, last = group.path or ("",)
+    return (group.path[0], len(group.path), *group.figures) if is_number(last) and len(above) > 1 else above
+
+
+def told_apart(paths: Sequence[Sequence[str]]) -> list[str]:
+    """A name for each path, of the parts that not all of them have."""
+    shared = set.intersection(*map(set, paths)) if paths else set()
+    return [name_of([part for part in path if part not in shared]) for path in paths]
+
+
+def is_number(part: str) -> bool:
+    """Whether a part of a path is a number: of shots, of a severity."""
+    return part.replace(".", "", 1).isdigit()
 
 
 def figures(said: Any) -> dict[str, Figure]:
@@ -132,5 +156,5 @@ def words(name: str) -> str:
     return " · ".join(_WORDS.get(part, part.replace("_", " ")) for part in name.split(" / "))
 
 
-def _is_number(said: Any) -> bool:
+def _measured(said: Any) -> bool:
     return said is None or (isinstance(said, int | float) and not isinstance(said, bool))

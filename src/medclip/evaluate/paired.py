@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -42,6 +42,8 @@ RANKS = (
     Measure("geometric_mean_rank", np.log, lower_is_better=True, ratio=True),
 )
 """Of ranks from 1, the best."""
+OF_A_PART = replace(RANKS[len(KS) - 1], main=False)
+"""Where the same items are ranked many times, as under corruptions."""
 MEAN = Measure("", lambda values: values, main=True)
 """Of values of which more is better: right or wrong, or a score."""
 BALANCED = Measure("", lambda values: values, by_class=True)

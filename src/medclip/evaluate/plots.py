@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+NOTHING: Said = {"value": None, "low": None, "high": None}
+
 
 def recalls(ways: Mapping[str, Group]) -> Markup:
     """Bars of recall at k of each way with their intervals, and what chance would give."""
@@ -42,31 +44,51 @@ def recalls(ways: Mapping[str, Group]) -> Markup:
     return page.figure(draw, f"Recall with 95 % intervals: {said}.", (7, 3))
 
 
-def dots(name: str, rows: Mapping[str, Said], chance: float | None) -> Markup:
-    """One figure of several things: a dot each with its interval, and chance as a line."""
+def dots(name: str, series: Mapping[str, Mapping[str, Said]], chance: float | None) -> Markup:
+    """A figure of several things: a dot each with its interval, in a colour for each series, and chance as a line."""
+    rows = list(next(iter(series.values())))
+    many = len(series) > 1
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        values, reach = _percent(list(rows.values()), 100 if is_share(name) else 1)
-        _whiskers(axes, list(map(words, rows)), values, reach, page.SERIES[0])
+        for number, (title, of) in enumerate(series.items()):
+            values, reach = _percent([of.get(row, NOTHING) for row in rows], _by(name))
+            at = np.arange(len(rows))[::-1] + ((len(series) - 1) / 2 - number) * 0.8 / len(series)
+            colour = page.SERIES[number % 4]
+            axes.errorbar(
+                values, at, xerr=reach, fmt="o", color=colour, capsize=3, label=words(title) if many else None
+            )
+        _rows(axes, [words(row) for row in rows])
         if chance is not None:
-            axes.axvline(100 * chance if is_share(name) else chance, ls=":", c=page.INK, lw=1, label="chance")
-            axes.legend()
-        axes.set(xlabel=f"{words(name)}{', %' if is_share(name) else ''}")
+            axes.axvline(_by(name) * chance, ls=":", c=page.INK, lw=1, label="chance")
+        axes.set(xlabel=_axis(name))
+        if many or chance is not None:
+            axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(series) + 1)
 
-    said = "; ".join(f"{words(row)} {form(name, of['value'])} ({form_interval(name, of)})" for row, of in rows.items())
-    return page.figure(draw, f"{words(name)} with 95 % intervals: {said}.", (8, 0.9 + 0.33 * len(rows)))
+    said = "; ".join(
+        f"{words(title)}: "
+        + ", ".join(f"{words(row)} {form(name, of[row]['value'])} ({form_interval(name, of[row])})" for row in of)
+        for title, of in series.items()
+    )
+    tall = 1.2 + len(rows) * (0.2 + 0.14 * len(series))
+    return page.figure(draw, f"{words(name)} with 95 % intervals. {said}.", (8, tall))
 
 
 def reliability(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> Markup:
-    """How often a model is right for how sure it is, by bins; on the line it is as often right as it says."""
+    """How often a model is right for how sure it is; on the dotted line it is as often right as it says.
+
+    A dot is a bin, the larger the more pictures it holds.
+    """
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         axes.plot([0, 100], [0, 100], ls=":", c=page.INK, lw=1, label="as sure as right")
         for place, (name, bins) in enumerate(curves.items()):
             said, right = (100 * np.array([one[part] for one in bins], float) for part in ("confidence", "accuracy"))
-            axes.plot(said, right, "o-", color=page.SERIES[place % 4], label=words(name), ms=5)
+            often = np.array([one.get("pictures", 1) for one in bins], float)
+            colour = page.SERIES[place % 4]
+            axes.plot(said, right, color=colour, lw=1, label=words(name))
+            axes.scatter(said, right, 300 * often / often.sum() + 4, color=colour)
         axes.set(xlabel="how sure, %", ylabel="how often right, %", xlim=(0, 100), ylim=(0, 100), aspect="equal")
         axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
 
@@ -74,34 +96,28 @@ def reliability(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> Markup:
 
 
 def lines(name: str, series: Mapping[str, Mapping[float, Said]], over: str, chance: float | None) -> Markup:
-    """A figure over a number (shots, severity, pool), a line with its interval for each series."""
+    """A figure over a number (of shots, say), a line with its intervals for each series."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         for place, (title, of) in enumerate(series.items()):
-            at = np.array(sorted(of))
-            values, reach = _percent([of[x] for x in at], 100 if is_share(name) else 1)
-            axes.errorbar(at, values, reach, fmt="o-", color=page.SERIES[place % 4], capsize=3, label=words(title))
+            _line(axes, name, of, page.SERIES[place % 4], words(title))
         every = sorted({x for of in series.values() for x in of})
         if every[0] > 0 and every[-1] / every[0] >= 10:
             axes.set_xscale("log")
         axes.set_xticks(every, [f"{x:g}" for x in every])
         axes.minorticks_off()
         if chance is not None:
-            axes.axhline(100 * chance if is_share(name) else chance, ls=":", c=page.INK, lw=1, label="chance")
-        axes.set(xlabel=words(over), ylabel=f"{words(name)}{', %' if is_share(name) else ''}")
+            axes.axhline(_by(name) * chance, ls=":", c=page.INK, lw=1, label="chance")
+        axes.set(xlabel=words(over), ylabel=_axis(name))
         if len(series) > 1 or chance is not None:
             axes.legend()
 
-    said = "; ".join(
-        f"{words(title)} " + ", ".join(f"{form(name, of[x]['value'])} at {x:g}" for x in sorted(of))
-        for title, of in series.items()
-    )
-    return page.figure(draw, f"{words(name)} over {words(over)}: {said}.", (7, 3))
+    return page.figure(draw, f"{words(name)} over {words(over)}. {_told(name, series)}", (7, 3))
 
 
-def small_multiples(name: str, panels: Mapping[str, Mapping[str, Mapping[float, Said]]], over: str) -> Markup:
-    """As `lines`, a panel for each of many things, all with the same scales."""
+def small_multiples(name: str, panels: Mapping[str, Mapping[float, Said]], over: str) -> Markup:
+    """As `lines`, a panel for each series, all to the same scales."""
     columns = min(4, len(panels))
     rows = -(-len(panels) // columns)
 
@@ -109,26 +125,15 @@ def small_multiples(name: str, panels: Mapping[str, Mapping[str, Mapping[float, 
         grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         for axes in grid.flat[len(panels) :]:
             axes.set_axis_off()
-        for axes, (title, series) in zip(grid.flat, panels.items(), strict=False):
-            for place, (way, of) in enumerate(series.items()):
-                at = np.array(sorted(of))
-                values, reach = _percent([of[x] for x in at], 100 if is_share(name) else 1)
-                axes.errorbar(
-                    at, values, reach, fmt="o-", color=page.SERIES[place % 4], capsize=2, ms=4, label=words(way)
-                )
+        for axes, (title, of) in zip(grid.flat, panels.items(), strict=False):
+            _line(axes, name, of, page.SERIES[0])
             axes.set_title(words(title), fontsize=11)
+            axes.set_xticks(sorted(of), [f"{x:g}" for x in sorted(of)])
             axes.set_ylim(0, None)
         figure.supxlabel(words(over), fontsize=11, color=page.INK)
-        figure.supylabel(f"{words(name)}{', %' if is_share(name) else ''}", fontsize=11, color=page.INK)
-        if len(next(iter(panels.values()))) > 1:
-            grid.flat[0].legend(fontsize=9)
+        figure.supylabel(_axis(name), fontsize=11, color=page.INK)
 
-    said = "; ".join(
-        f"{words(title)} {words(way)} " + ", ".join(f"{form(name, of[x]['value'])} at {x:g}" for x in sorted(of))
-        for title, series in panels.items()
-        for way, of in series.items()
-    )
-    return page.figure(draw, f"{words(name)} over {words(over)}: {said}.", (9, 0.6 + 1.9 * rows))
+    return page.figure(draw, f"{words(name)} over {words(over)}. {_told(name, panels)}", (9, 0.8 + 1.8 * rows))
 
 
 def differences(rows: Mapping[str, Sequence[tuple[float, float, float, str]]], names: Sequence[str]) -> Markup:
@@ -152,9 +157,7 @@ def differences(rows: Mapping[str, Sequence[tuple[float, float, float, str]]], n
             axes.scatter(value[beyond], at[beyond], color=colour, zorder=3, label=name if beyond.any() else None)
             axes.scatter(value[~beyond], at[~beyond], edgecolors=colour, facecolors="none", zorder=3,
                          label=None if beyond.any() else name)  # fmt: skip
-        axes.set_yticks(places, [words(row) for row in rows])
-        axes.set_ylim(-0.6, len(rows) - 0.4)
-        axes.grid(axis="x", alpha=0.2)
+        _rows(axes, [words(row) for row in rows])
         axes.set(xlabel="points of a hundred")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(names))
 
@@ -166,13 +169,33 @@ def differences(rows: Mapping[str, Sequence[tuple[float, float, float, str]]], n
     return page.figure(draw, f"Differences from the baseline in points, with 95 % intervals: {said}.", (8, tall))
 
 
-def _whiskers(axes: Axes, names: Sequence[str], values: np.ndarray, reach: np.ndarray, colour: str) -> None:
-    """A dot with its interval for each name, the first at the top."""
-    places = np.arange(len(names))[::-1]
-    axes.errorbar(values, places, xerr=reach, fmt="o", color=colour, capsize=3)
-    axes.set_yticks(places, names)
+def _line(axes: Axes, name: str, of: Mapping[float, Said], colour: str, title: str | None = None) -> None:
+    at = sorted(of)
+    values, reach = _percent([of[x] for x in at], _by(name))
+    axes.errorbar(at, values, reach, fmt="o-", color=colour, capsize=3, ms=4, label=title)
+
+
+def _rows(axes: Axes, names: Sequence[str]) -> None:
+    """Names of rows at the left, the first at the top."""
+    axes.set_yticks(np.arange(len(names))[::-1], names)
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.grid(axis="x", alpha=0.2)
+
+
+def _told(name: str, series: Mapping[str, Mapping[float, Said]]) -> str:
+    said = (
+        f"{words(title)}: " + ", ".join(f"{form(name, of[x]['value'])} at {x:g}" for x in sorted(of))
+        for title, of in series.items()
+    )
+    return f"{'; '.join(said)}."
+
+
+def _axis(name: str) -> str:
+    return f"{words(name)}, %" if is_share(name) else words(name)
+
+
+def _by(name: str) -> float:
+    return 100 if is_share(name) else 1
 
 
 def _percent(figures: Sequence[Said], by: float = 100) -> tuple[np.ndarray, np.ndarray]:

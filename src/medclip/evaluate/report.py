@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from medclip import page
-from medclip.evaluate.drawings import Confusion, confusions, drawings
+from medclip.evaluate.drawings import Confusion, confusions, of_table, over_numbers, reliabilities
 from medclip.evaluate.figures import (
     Figure,
     Group,
@@ -20,6 +20,7 @@ from medclip.evaluate.figures import (
     judged_by,
     name_of,
     siblings,
+    told_apart,
     words,
 )
 from medclip.evaluate.pairing import Evaluation, read_evaluations
@@ -54,11 +55,12 @@ CARDS = 8
 
 @dataclass(frozen=True)
 class Table:
-    """A table of figures."""
+    """A table of figures, and the drawing of them where there is one."""
 
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[Any]]
+    drawing: Markup | None = None
 
 
 @dataclass(frozen=True)
@@ -129,12 +131,11 @@ def _cards(results: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str,
 
 
 def _section(measure: str, said: Mapping[str, Any]) -> Section:
-    tables = siblings(groups(said))
-    left_out = said.get("left_out")
+    found, left_out = groups(said), said.get("left_out")
     return Section(
         *TITLES.get(measure, (measure, "")),
-        drawings=list(drawings(said, tables)),
-        tables=[_several(of) if len(of) > 1 else _alone(of[0]) for of in tables],
+        drawings=[*over_numbers(said, found), *reliabilities(said)],
+        tables=[_several(of) if len(of) > 1 else _alone(of[0]) for of in siblings(found)],
         confusions=list(confusions(said)),
         left_out=left_out if isinstance(left_out, Mapping) else {},
     )
@@ -149,8 +150,9 @@ def _alone(group: Group) -> Table:
     ]
     header = ["", "value", "95 % interval", "chance", "most frequent class"]
     kept = [place for place in range(len(header)) if place < 3 or any(row[place] != "–" for row in rows)]
-    title = words(name_of(group.path)) or "Figures"
-    return Table(title + _counts(group), [header[p] for p in kept], [[row[p] for p in kept] for row in rows])
+    return Table(
+        _title(group.path) + _counts(group), [header[p] for p in kept], [[row[p] for p in kept] for row in rows]
+    )
 
 
 def _several(of: Sequence[Group]) -> Table:
@@ -162,17 +164,23 @@ def _several(of: Sequence[Group]) -> Table:
         if all(_is_count(group.context.get(count)) for group in of) and len({group.context[count] for group in of}) > 1
     ]
     rows = [
-        [words(group.path[-1]), *(page.number(group.context[count]) for count in counts)]
+        [words(title), *(page.number(group.context[count]) for count in counts)]
         + [_cell(name, group.figures.get(name)) for name in names]
-        for group in of
+        for title, group in zip(told_apart([group.path for group in of]), of, strict=True)
     ]
     chances = [{group.chance(name) for group in of} for name in names]
     if all(len(one) == 1 for one in chances) and chances != [{None}] * len(names):
         rows.append(
             ["chance", *("" for _ in counts), *(form(name, *one) for name, one in zip(names, chances, strict=True))]
         )
-    title = words(name_of(of[0].path[:-1])) or "Figures"
-    return Table(title + ("" if counts else _counts(of[0])), ["", *map(words, counts), *map(words, names)], rows)
+    shared = [part for part in of[0].path if all(part in group.path for group in of)]
+    title = _title(shared) + ("" if counts else _counts(of[0]))
+    return Table(title, ["", *map(words, counts), *map(words, names)], rows, of_table(of))
+
+
+def _title(path: Sequence[str]) -> str:
+    said = words(name_of(path)) or "figures"
+    return said[0].upper() + said[1:]
 
 
 def _cell(name: str, figure: Figure | None) -> str:
