@@ -8,6 +8,7 @@ import tyro
 from rich.markup import escape
 
 from medclip import NOT_CLINICAL, backend
+from medclip.commands.compare import Compare
 from medclip.commands.evaluate import Evaluate
 from medclip.commands.overview import Info, Quickstart
 from medclip.commands.prepare import Leakage, Prepare, Stats
@@ -24,6 +25,7 @@ Command = (
     | Annotated[Leakage, tyro.conf.subcommand("leakage")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[IndexCommand, tyro.conf.subcommand("index")]
     | Annotated[Search, tyro.conf.subcommand("search")]
     | Annotated[App, tyro.conf.subcommand("app")]

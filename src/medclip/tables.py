@@ -18,10 +18,12 @@ from medclip.data.pairs import Dropped
 if TYPE_CHECKING:
     from medclip.data.survey.advice import Advice
     from medclip.data.survey.statistics import Statistics
+    from medclip.evaluate.compare import Comparison
     from medclip.info import RunInfo
     from medclip.search.index import Hit
 
 _out = Console()
+_VERDICTS = {"better": "green", "worse": "red"}
 
 
 def show_dataset(dataset: dict[str, Any], out: Path) -> None:
@@ -159,7 +161,9 @@ def show_retrieval(results: dict[str, Any]) -> None:
     for kind, found in results["by_group"].items():
         group = found["groups"][found["worst"]]
         said = f"R@10, lowest {kind} of {len(found['groups'])}: {found['worst']} ({group['n']})"
-        table.add_row(Text(said), *(_interval(group[f"{way} / R@10"], True) for way in ("text_to_image", "image_to_text")))
+        table.add_row(
+            Text(said), *(_interval(group[f"{way} / R@10"], True) for way in ("text_to_image", "image_to_text"))
+        )
     _out.print(table)
     if graded:
         _out.print(f"by concepts: {graded['queries']} of {results['pool']} pairs have any.")
@@ -181,6 +185,28 @@ def show_sides(results: dict[str, Any]) -> None:
     _out.print(
         f"{said}: {_interval(results['accuracy'], True)}, chance {results['chance']:.0%}; {results['interval']}."
     )
+
+
+def show_comparison(comparison: Comparison) -> None:
+    """Every figure that was compared, with its difference from the baseline and the verdict on it."""
+    from medclip.evaluate.compare import METHOD, form_difference, form_p
+    from medclip.evaluate.figures import form
+
+    first, *others = (one.name for one in comparison.evaluations)
+    header = [column for other in others for column in (other, "difference (95 % interval)", "p", "")]
+    table = Table("figure", first, *map(Text, header))
+    for row in comparison.rows:
+        if row.kind:
+            cells = [row.name, form(row.name, row.figures[0]["value"])]
+            for figure, one in zip(row.figures[1:], row.against, strict=True):
+                cells += [form(row.name, figure["value"]), form_difference(row, one), form_p(one), one.verdict]
+            table.add_row(*(Text(cell, _VERDICTS.get(cell, "")) for cell in cells))
+    _out.print(table)
+    for note in comparison.notes:
+        _out.print(Text(f"! {note}.", "yellow"))
+    alone = sum(not row.kind for row in comparison.rows)
+    more = f"{alone} more figures stand side by side on the page (--out) and in the JSON. " if alone else ""
+    _out.print(f"{more}{METHOD}. {NOT_CLINICAL}", highlight=False)
 
 
 def show_hits(hits: Sequence[Hit]) -> None:

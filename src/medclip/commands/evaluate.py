@@ -10,6 +10,7 @@ import tyro
 
 from medclip.errors import UserError
 from medclip.evaluate.subject import Subject
+from medclip.progress import console
 from medclip.tables import show_retrieval, show_sides
 
 
@@ -64,3 +65,7 @@ class Evaluate:
 
     def run(self) -> None:
         self.measure.run()
+        if self.measure.subject.out is not None:
+            from medclip.evaluate.report import write_report
+
+            console.print(f"all that this folder holds, with drawings: {write_report(self.measure.subject.out)}")

@@ -94,8 +94,12 @@ def ideal_gain(relevance: np.ndarray) -> float:
 def average_precision(scores: np.ndarray, relevant: np.ndarray) -> float:
     """Mean over the relevant candidates, of which there is one at least, of the precision at their score."""
     own = np.sort(scores[relevant])
-    below = np.searchsorted(own - TIE, scores, side="right")  # how many relevant ones a candidate is level with or above
-    reached = np.bincount(below, minlength=len(own) + 1)[::-1].cumsum()[:-1][::-1]  # candidates at least so high, by own
+    below = np.searchsorted(
+        own - TIE, scores, side="right"
+    )  # how many relevant ones a candidate is level with or above
+    reached = np.bincount(below, minlength=len(own) + 1)[::-1].cumsum()[:-1][
+        ::-1
+    ]  # candidates at least so high, by own
     level = len(own) - np.searchsorted(own, own - TIE)
     return float((level / reached).mean())
 

@@ -15,7 +15,6 @@ from medclip.errors import UserError
 from medclip.evaluate.seen import saw_source
 from medclip.evaluate.subject import Subject
 from medclip.files import read_json, whole_file, write_json
-from medclip.model.hub import model_hash
 
 STEMS = {
     "retrieval": "results",
@@ -32,8 +31,12 @@ def write_results(
 ) -> dict[str, Any]:
     """Results under the name of their measure, returned as written; written where `out` is given.
 
-    `items` are columns with a value for each item that was judged, first of all its `id` and its `article`: what a
-    paired comparison of two evaluations needs.
+    A figure is a dict of value, low and high, wherever it stands; its name is its path ("text_to_image / R@10").
+    `items` are columns with a value for each item that was judged, by which `medclip compare` pairs two evaluations:
+    `id` and `article`; `label` where it truly is of a class; `test`, `corruption` or `severity` where it is judged in
+    several of them; `rank_WAY`, the ranks behind the figures "WAY / …"; `correct` or `correct_NAME`, f64 or bool, whose
+    mean is "accuracy" or "NAME / accuracy"; and any other f64 or bool of which more is better, named as the figure that
+    is its mean. What is not of these is kept and not compared.
     """
     said = {"measure": measure, **results}
     if out is not None:
@@ -47,6 +50,7 @@ def write_results(
 
 def provenance(subject: Subject, rows: Split) -> dict[str, Any]:
     """What every results file states beside its numbers."""
+
     return {
         "interval": "95 % bootstrap, 1000 resamples of whole articles",
         **_model(subject, rows),
@@ -70,6 +74,8 @@ def read_results(folder: Path, measure: str) -> tuple[dict[str, Any], pa.Table]:
     """Results of a measure and the values of its items. UserError where `folder` holds none, or damaged ones."""
     stem = STEMS[measure]
     said = read_json(folder / f"{stem}.json", f"an evaluation of {measure} (see medclip evaluate {measure} --out)")
+    if not isinstance(said, dict):
+        raise UserError(f"{folder}/{stem}.json holds no results of {measure}. Evaluate again.")
     try:
         return said, pa.ipc.open_file(pa.memory_map(str(folder / f"{stem}.arrow"))).read_all()
     except (FileNotFoundError, pa.ArrowInvalid) as error:

@@ -1,0 +1,202 @@
+"""DIR/report.html: an evaluation as a person should see it, from whatever measures its folder holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from medclip import page
+from medclip.evaluate.drawings import Confusion, confusions, of_table, over_numbers, reliabilities
+from medclip.evaluate.figures import (
+    Figure,
+    Group,
+    form,
+    form_interval,
+    groups,
+    judged_by,
+    name_of,
+    siblings,
+    told_apart,
+    words,
+)
+from medclip.evaluate.pairing import Evaluation, read_evaluations
+from medclip.files import whole_file
+
+TITLES = {
+    "retrieval": ("Retrieval", "How well captions find their pictures, and pictures their captions."),
+    "zero-shot": ("Zero-shot classes", "Classes told apart by their names alone, without training on them."),
+    "probe": ("Frozen features", "What simple classifiers can learn from the picture vectors of the model as it is."),
+    "understanding": (
+        "Understanding",
+        "How often a picture prefers its own caption over the same one changed in a single thing.",
+    ),
+    "robustness": ("Robustness", "How the figures fall when pictures or captions are spoiled."),
+}
+MADE_OF = {
+    "data": "data",
+    "split": "split",
+    "pool": "pool",
+    "pictures": "pictures",
+    "synthetic": "synthetic",
+    "data_sha256": "SHA-256 of pictures and captions",
+    "model": "SHA-256 of the model's weights",
+    "saw_source": "did the model see the data's source",
+    "seed": "seed",
+    "interval": "intervals",
+    "medclip": "medclip",
+}
+"""What a page says of how its figures came about, and what it calls it."""
+CARDS = 8
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of figures, and the drawing of them where there is one."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    drawing: Markup | None = None
+
+
+@dataclass(frozen=True)
+class Section:
+    """What a page shows of a measure."""
+
+    title: str
+    about: str
+    drawings: Sequence[Markup]
+    tables: Sequence[Table]
+    confusions: Sequence[Confusion]
+    left_out: Mapping[str, Any]
+
+
+def write_report(folder: Path) -> Path:
+    """Write `report.html` beside the results in `folder`; returns its path. UserError where there are none."""
+    (evaluation,) = read_evaluations([folder])
+    path = folder / "report.html"
+    with whole_file(path) as partial:
+        partial.write_text(report(evaluation), encoding="utf-8")
+    return path
+
+
+def report(evaluation: Evaluation) -> str:
+    """The page as HTML."""
+    results = evaluation.results
+    return page.render(
+        "evaluation.html",
+        subject=" and ".join(dict.fromkeys(subject(said) for said in results.values())),
+        synthetic=any(said.get("synthetic") for said in results.values()),
+        models=len({str(said.get("model")) for said in results.values()}),
+        made_of=list(made_of(results)),
+        cards=list(_cards(results))[:CARDS],
+        sections=[_section(measure, said) for measure, said in results.items()],
+    )
+
+
+def subject(said: Mapping[str, Any]) -> str:
+    """What was measured on."""
+    return f"{said.get('data', 'unnamed data')}, split {said.get('split', 'unnamed')}"
+
+
+def made_of(results: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """How the figures of some results came about; what is not the same for all of them is said for each."""
+    for name, title in MADE_OF.items():
+        said = {measure: _said(one[name], one.get(f"{name}_why")) for measure, one in results.items() if name in one}
+        if len(said) == len(results) and len(set(said.values())) == 1:
+            yield title, next(iter(said.values()))
+        elif said:
+            yield title, "; ".join(f"{measure}: {value}" for measure, value in said.items())
+
+
+def _said(value: Any, why: str | None) -> str:
+    if isinstance(value, bool) or value is None:
+        value = {True: "yes", False: "no", None: "not known"}[value]
+    return f"{f'{value:,}' if isinstance(value, int) else value}{f': {why}' if why else ''}"
+
+
+def _cards(results: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str, str]]:
+    """The figures that a model is judged by first: value, interval, and what it is."""
+    for measure, said in results.items():
+        deepest = 2 if measure == "understanding" else 1
+        for group in groups(said):
+            name = judged_by(group)
+            if name and len(group.path) <= deepest and "random_weights" not in group.path:
+                figure, title = group.figures[name], name_of((*(group.path[-1:] or (measure,)), name))
+                yield form(name, figure["value"]), form_interval(name, figure), words(title)
+
+
+def _section(measure: str, said: Mapping[str, Any]) -> Section:
+    found, left_out = groups(said), said.get("left_out")
+    return Section(
+        *TITLES.get(measure, (measure, "")),
+        drawings=[*over_numbers(said, found), *reliabilities(said)],
+        tables=[_several(of) if len(of) > 1 else _alone(of[0]) for of in siblings(found)],
+        confusions=list(confusions(said)),
+        left_out=left_out if isinstance(left_out, Mapping) else {},
+    )
+
+
+def _alone(group: Group) -> Table:
+    """Figures of one group, a row each."""
+    rows = [
+        [words(name), form(name, figure["value"]), form_interval(name, figure)]
+        + [form(name, beside(name)) for beside in (group.chance, group.majority)]
+        for name, figure in group.figures.items()
+    ]
+    header = ["", "value", "95 % interval", "chance", "most frequent class"]
+    kept = [place for place in range(len(header)) if place < 3 or any(row[place] != "–" for row in rows)]
+    return Table(
+        _title(group.path) + _counts(group), [header[p] for p in kept], [[row[p] for p in kept] for row in rows]
+    )
+
+
+def _several(of: Sequence[Group]) -> Table:
+    """Figures of groups with the same parent, a row for each group."""
+    names = list(dict.fromkeys(name for group in of for name in group.figures))
+    counts = [
+        count
+        for count in dict.fromkeys(name for group in of for name in group.context)
+        if all(_is_count(group.context.get(count)) for group in of) and len({group.context[count] for group in of}) > 1
+    ]
+    rows = [
+        [words(title), *(page.number(group.context[count]) for count in counts)]
+        + [_cell(name, group.figures.get(name)) for name in names]
+        for title, group in zip(told_apart([group.path for group in of]), of, strict=True)
+    ]
+    chances = [{group.chance(name) for group in of} for name in names]
+    if all(len(one) == 1 for one in chances) and chances != [{None}] * len(names):
+        rows.append(
+            ["chance", *("" for _ in counts), *(form(name, *one) for name, one in zip(names, chances, strict=True))]
+        )
+    shared = [part for part in of[0].path if all(part in group.path for group in of)]
+    title = _title(shared) + ("" if counts else _counts(of[0]))
+    return Table(title, ["", *map(words, counts), *map(words, names)], rows, of_table(of))
+
+
+def _title(path: Sequence[str]) -> str:
+    said = words(name_of(path)) or "figures"
+    return said[0].upper() + said[1:]
+
+
+def _cell(name: str, figure: Figure | None) -> str:
+    if figure is None:
+        return "–"
+    return Markup("{} <small>{}</small>").format(form(name, figure["value"]), form_interval(name, figure))
+
+
+def _counts(group: Group) -> str:
+    said = [
+        f"{words(name)} {page.number(one)}"
+        for name, one in group.context.items()
+        if _is_count(one) and name not in ("seed", "draws", "bins")
+    ]
+    return f" ({', '.join(said)})" if said else ""
+
+
+def _is_count(said: Any) -> bool:
+    return isinstance(said, int) and not isinstance(said, bool)

@@ -1,0 +1,117 @@
+"""The page of a comparison."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import product
+from pathlib import Path
+
+from markupsafe import Markup
+
+from medclip import page
+from medclip.evaluate import plots
+from medclip.evaluate.compare import METHOD, Comparison, form_difference, form_p
+from medclip.evaluate.figures import Figure, form, form_interval, is_share, words
+from medclip.evaluate.paired import VERDICTS
+from medclip.evaluate.report import Table, made_of
+from medclip.files import whole_file
+
+
+def write_comparison(comparison: Comparison, path: Path, fallen: Sequence[str] = ()) -> None:
+    """Write the page to `path`, with what `compare.fallen` says at its top."""
+    with whole_file(path) as partial:
+        partial.write_text(comparison_page(comparison, fallen), encoding="utf-8")
+
+
+def comparison_page(comparison: Comparison, fallen: Sequence[str] = ()) -> str:
+    """The page as HTML."""
+    names = [one.name for one in comparison.evaluations]
+    return page.render(
+        "comparison.html",
+        baseline=names[0],
+        others=names[1:],
+        names=names,
+        synthetic=any(said.get("synthetic") for one in comparison.evaluations for said in one.results.values()),
+        notes=comparison.notes,
+        fallen=fallen,
+        summary={name: _summary(comparison, place) for place, name in enumerate(names[1:])},
+        drawings=list(_drawings(comparison)),
+        tables=list(_differences(comparison)),
+        alone=list(_alone(comparison)),
+        made_of=_made_of(comparison),
+        method=METHOD,
+    )
+
+
+def _summary(comparison: Comparison, place: int) -> dict[str, int]:
+    counts = Counter(row.against[place].verdict for row in comparison.rows if row.against)
+    return {verdict: counts[verdict] for verdict in VERDICTS}
+
+
+def _differences(comparison: Comparison) -> Iterator[Table]:
+    """A table for each measure and each evaluation but the first: what was compared, the verdict first."""
+    first, *others = (one.name for one in comparison.evaluations)
+    rows = [row for row in comparison.rows if row.kind]
+    for measure, (place, other) in product(dict.fromkeys(row.measure for row in rows), enumerate(others)):
+        cells = [
+            [
+                words(row.name),
+                Markup('<span class="{}">{}</span>').format(
+                    row.against[place].verdict.split()[0], row.against[place].verdict
+                ),
+                form_difference(row, row.against[place]),
+                form_p(row.against[place]),
+                *(_value(row.name, row.figures[at]) for at in (0, place + 1)),
+            ]
+            for row in rows
+            if row.measure == measure
+        ]
+        title = f"{words(measure).capitalize()}: {other} against {first}"
+        yield Table(title, ["", "verdict", "difference (95 % interval)", "p, corrected", first, other], cells)
+
+
+def _alone(comparison: Comparison) -> Iterator[Table]:
+    """A table for each measure: what has no values of single items."""
+    rows = [row for row in comparison.rows if not row.kind]
+    for measure in dict.fromkeys(row.measure for row in rows):
+        cells = [
+            [words(row.name), *(_value(row.name, one) for one in row.figures)] for row in rows if row.measure == measure
+        ]
+        yield Table(words(measure).capitalize(), ["", *(one.name for one in comparison.evaluations)], cells)
+
+
+def _value(name: str, figure: Figure) -> Markup:
+    return Markup("{} <small>{}</small>").format(form(name, figure["value"]), form_interval(name, figure))
+
+
+def _drawings(comparison: Comparison) -> Iterator[Markup]:
+    """Differences of shares in points, and of ranks as a factor; of each measure, what was compared."""
+    names = [one.name for one in comparison.evaluations[1:]]
+    for measure in dict.fromkeys(row.measure for row in comparison.rows):
+        rows = [row for row in comparison.rows if row.measure == measure and row.kind and is_share(row.name)]
+        if rows:
+            yield plots.differences(
+                {
+                    row.name: [
+                        (*(100 * of for of in (one.found.difference, one.found.low, one.found.high)), one.verdict)
+                        for one in row.against
+                    ]
+                    for row in rows
+                },
+                names,
+            )
+
+
+def _made_of(comparison: Comparison) -> list[list[str]]:
+    """A row for each thing that is said of how the evaluations came about, a cell for each of them."""
+    said = [dict(made_of(one.results)) for one in comparison.evaluations]
+    return [
+        [name, *(_short(of.get(name, "–")) for of in said)]
+        for name in dict.fromkeys(name for of in said for name in of)
+    ]
+
+
+def _short(said: str) -> str:
+    """A hash by its beginning; all else as it is."""
+    return f"{said[:12]}…" if len(said) > 40 and " " not in said else said
