@@ -159,7 +159,9 @@ def show_retrieval(results: dict[str, Any]) -> None:
     for kind, found in results["by_group"].items():
         group = found["groups"][found["worst"]]
         said = f"R@10, lowest {kind} of {len(found['groups'])}: {found['worst']} ({group['n']})"
-        table.add_row(Text(said), *(_interval(group[f"{way} / R@10"], True) for way in ("text_to_image", "image_to_text")))
+        table.add_row(
+            Text(said), *(_interval(group[f"{way} / R@10"], True) for way in ("text_to_image", "image_to_text"))
+        )
     _out.print(table)
     if graded:
         _out.print(f"by concepts: {graded['queries']} of {results['pool']} pairs have any.")
