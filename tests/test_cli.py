@@ -109,6 +109,12 @@ def test_no_command_at_all_is_a_mistake(medclip):
         ),
         (("evaluate", "retrieval", "--model", "{tmp}/absent", "--data", "{data}"), "is no model folder"),
         (("evaluate", "retrieval", "--model", "{run}", "--data", "{data}", "--split", "test"), "has no split 'test'"),
+        (("evaluate", "retrieval", "--data", "{data}"), "give either --model MODEL or --vectors"),
+        (("evaluate", "retrieval", "--data", "{data}", "--model", "{run}", "--pool", "1"), "must be at least 2"),
+        (
+            ("evaluate", "retrieval", "--data", "{data}", "--vectors", "{tmp}/x.npy", "{tmp}/y.npy"),
+            "x.npy does not exist",
+        ),
         (("index", "--model", "{tmp}", "--data", "{data}", "--out", "{tmp}/new"), "is no model folder"),
         (("index", "--model", "{run}", "--data", "{data}", "--out", "{index}"), "already finished"),
         (("search", "--index", "{tmp}", "words"), "is not an index"),

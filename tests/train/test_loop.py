@@ -360,6 +360,7 @@ def test_the_card_says_what_a_stranger_must_know(run, recipe, roco):
         f"{recipe.steps} steps of {recipe.batch} pairs",
         f"the weights of step {best['step']}",
         "a pool of 12 pairs",
+        f'trained_on: ["{roco.folder.name}"]\ntrained_on_nothing_else: true',
         "## Limitations",
         "## Licence",
     ):

@@ -13,6 +13,8 @@ from medclip.evaluate.subject import Subject
 from medclip.progress import console
 from medclip.tables import show_retrieval, show_sides
 
+_NO_MODEL = Subject(model="", data=tyro.MISSING)  # MISSING: --data is still required
+
 
 @dataclass(frozen=True)
 class Retrieval:
@@ -21,12 +23,12 @@ class Retrieval:
     Also without the query's own article, with repetitions as one, graded by UMLS concepts, and by group.
     """
 
-    subject: tyro.conf.OmitArgPrefixes[Subject] = Subject(model="", data=tyro.MISSING)
+    subject: tyro.conf.OmitArgPrefixes[Subject] = _NO_MODEL
     vectors: tuple[Path, Path] | None = None
     """In place of --model: .npy files of pictures' and texts' vectors made elsewhere; row i of both is pair i of the
     split."""
     pool: int | None = None
-    """Measure over pools of so many pairs too, drawn without replacement: for comparing with figures of smaller pools."""
+    """Also over pools of so many pairs, drawn without replacement: to compare with figures of smaller pools."""
     seeds: int = 5
     """How many such pools."""
 

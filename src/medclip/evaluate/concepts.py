@@ -34,8 +34,8 @@ class Concepts:
     def relevance(self, row: int) -> np.ndarray:
         """Jaccard index |A∩B| / |A∪B| of a row's set, which is not empty, with every row's: f64 (n,), 0 to 1.
 
-        It needs no weights, is 1 for equal sets alone, and a caption that names much is not relevant to everything, as it
-        would be by the count of shared concepts.
+        It needs no weights, is 1 for equal sets alone, and does not make a caption that names much relevant to all, as
+        the count of shared concepts would.
         """
         shared = np.zeros(len(self.sizes))
         for concept in self.sets[row]:
@@ -93,15 +93,9 @@ def ideal_gain(relevance: np.ndarray) -> float:
 
 def average_precision(scores: np.ndarray, relevant: np.ndarray) -> float:
     """Mean over the relevant candidates, of which there is one at least, of the precision at their score."""
-    own = np.sort(scores[relevant])
-    below = np.searchsorted(
-        own - TIE, scores, side="right"
-    )  # how many relevant ones a candidate is level with or above
-    reached = np.bincount(below, minlength=len(own) + 1)[::-1].cumsum()[:-1][
-        ::-1
-    ]  # candidates at least so high, by own
-    level = len(own) - np.searchsorted(own, own - TIE)
-    return float((level / reached).mean())
+    bars = np.sort(scores[relevant]) - TIE
+    own, reached = (len(of) - np.searchsorted(np.sort(of), bars) for of in (scores[relevant], scores))
+    return float((own / reached).mean())
 
 
 def concept_figures(found: np.ndarray, articles: Sequence[str], seed: int) -> dict[str, Any]:

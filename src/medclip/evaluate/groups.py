@@ -32,9 +32,10 @@ def by_group(
 ) -> dict[str, Any]:
     """Means of `values` (f64 (n,), more is better) by group of each kind of label, each with its interval.
 
-    Of a kind: `groups` by name with their `n`, of at least `LEAST` items and the largest first; `worst`, the group of the
-    lowest mean over all of `values`; how many items are in smaller groups (`small`) or have no label (`unlabelled`). A
-    kind without two such groups is left out. The worst of many groups is in part so by chance: mind its interval.
+    Of a kind: `groups` by name with their `n`, of at least `LEAST` items and the largest first; `worst`, the group with
+    the lowest mean over all of `values`; how many items are in smaller groups (`small`) or have no label
+    (`unlabelled`). A kind without two such groups is left out. The worst of many is in part so by chance: mind its
+    interval.
     """
     columns, where = np.stack(list(values.values()), axis=1), np.asarray(articles, dtype=str)
 

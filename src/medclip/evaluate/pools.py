@@ -75,7 +75,7 @@ def article_disjoint(
 def duplicate_aware(
     images: np.ndarray, texts: np.ndarray, pictures: Sequence[str], captions: Sequence[str]
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Ranks both ways where repetitions are one: each distinct picture and each distinct caption asks and is found once.
+    """Ranks both ways where repetitions are one: each distinct picture and caption asks once and is found once.
 
     `pictures` and `captions` say by equal values what is the same. All captions that a picture has anywhere are right
     for it, and all pictures of a caption for that caption, as in `ranks`; the vector of the first row stands for the

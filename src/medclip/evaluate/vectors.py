@@ -19,14 +19,13 @@ def read_vectors(images: Path, texts: Path, pairs: int) -> tuple[np.ndarray, np.
 
 def _unit_rows(path: Path, pairs: int) -> np.ndarray:
     try:
-        rows = np.load(path, allow_pickle=False)
+        rows = np.lib.format.open_memmap(path, mode="r")  # a header that claims too much takes no memory
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: --vectors takes two .npy files, of pictures and of texts.") from None
     except (ValueError, EOFError, OSError) as error:
         raise UserError(f"{path} is no .npy file of numbers ({error}): write it with numpy.save.") from None
-    if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.dtype.kind not in "fiu" or not rows.shape[1]:
-        is_what = f"{rows.dtype} of shape {rows.shape}" if isinstance(rows, np.ndarray) else "an archive (.npz)"
-        raise UserError(f"{path} is {is_what}, and not a matrix of numbers with a row for each pair.")
+    if rows.ndim != 2 or rows.dtype.kind not in "fiu" or not rows.shape[1]:
+        raise UserError(f"{path} is {rows.dtype} of shape {rows.shape}, not numbers with a row for each pair.")
     if len(rows) != pairs:
         raise UserError(f"{path} has {len(rows)} rows and the split {pairs} pairs: row i must be pair i of the split.")
     found = np.empty(rows.shape, np.float32)

@@ -19,7 +19,7 @@ class TrainedOn:
 
 
 def trained_on(name: str | Path) -> TrainedOn:
-    """What the card of a model (folder, run or OWNER/NAME) says: `trained_on`, as our cards have, or the Hub's `datasets`.
+    """What the card of a model (folder, run or OWNER/NAME) says: our `trained_on` and the Hub's `datasets`.
 
     A model without a card, or that cannot be found, says nothing.
     """

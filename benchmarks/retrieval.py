@@ -1,0 +1,69 @@
+"""What a retrieval evaluation takes, by the command itself: seconds, processor seconds and memory at the peak.
+
+    python benchmarks/retrieval.py --pairs 50000 [--width 512] [--concepts 8]
+
+Draws vectors and a data set without pictures (three pairs an article, a repeated caption among a hundred, concepts by
+Zipf's law), runs `medclip evaluate retrieval --vectors` in a process of its own and prints one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from medclip.data.shards import SCHEMA, write_shard
+from medclip.files import write_json
+
+
+def make(folder: Path, pairs: int, width: int, concepts: int) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("images", "texts"):
+        np.save(folder / f"{name}.npy", rng.standard_normal((pairs, width), dtype=np.float32))
+    empty = {field.name: [] if str(field.type).startswith(("list", "map")) else "" for field in SCHEMA}
+    rows = [
+        empty
+        | {"id": str(i), "image": b"", "width": 0, "height": 0, "article": str(i // 3), "sha256": str(i)}
+        | {"caption": f"caption {i - i % 100 if i % 100 == 1 else i}", "labels": [("modality", "abc"[i % 3])]}
+        | {"concepts": [f"C{c}" for c in rng.zipf(1.3, concepts).clip(max=10**6)]}
+        for i in range(pairs)
+    ]
+    write_shard(folder / "validation-00000.arrow", rows, {})
+    split = {"pairs": pairs, "shards": [{"file": "validation-00000.arrow", "pairs": pairs}]}
+    about = {"source": "drawn", "synthetic": True, "splits": {"validation": split}, "dropped": {}}
+    write_json(folder / "dataset.json", about)
+
+
+def main() -> None:
+    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in (("--pairs", 50_000), ("--width", 512), ("--concepts", 8)):
+        ask.add_argument(name, type=int, default=default)
+    asked = ask.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        make(folder, asked.pairs, asked.width, asked.concepts)
+        vectors = (str(folder / f"{name}.npy") for name in ("images", "texts"))
+        start = time.monotonic()
+        command = ("-m", "medclip.cli", "evaluate", "retrieval", "--data", str(folder), "--vectors", *vectors)
+        with subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL) as child:
+            _, status, used = os.wait4(child.pid, 0)
+            child.returncode = os.waitstatus_to_exitcode(status)
+    said = {
+        **vars(asked),
+        "seconds": round(time.monotonic() - start),
+        "processor seconds": round(used.ru_utime + used.ru_stime),
+        "peak GiB": round(used.ru_maxrss / 2**20, 2),
+        "exit code": child.returncode,
+    }
+    print(json.dumps(said))
+
+
+if __name__ == "__main__":
+    main()

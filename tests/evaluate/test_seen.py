@@ -1,0 +1,89 @@
+"""Whether a model saw the source: what its folder says, and no more."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from medclip.data.shards import Split
+from medclip.evaluate.seen import saw_source
+from medclip.model.seen import TrainedOn, joined, trained_on
+
+ROWS = SimpleNamespace(dataset={"source": "ROCO"}, digest="abc")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Makes a model folder with a card."""
+
+    def make(name="run", **head):
+        at = tmp_path / name / "model"
+        at.mkdir(parents=True, exist_ok=True)
+        (at / "config.json").write_text("{}")
+        (at / "README.md").write_text(
+            "---\n" + "".join(f"{k}: {json.dumps(v)}\n" for k, v in head.items()) + "---\n# x\n"
+        )
+        return at
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("head", "answer"),
+    [
+        ({"trained_on": ["roco"], "trained_on_nothing_else": True}, "yes"),
+        ({"trained_on": ["x", "roco"]}, "yes"),
+        ({"datasets": ["other/x", "ROCO"]}, "yes"),
+        ({"datasets": "roco"}, "yes"),
+        ({"trained_on": ["phantoms:5000"], "trained_on_nothing_else": True}, "no"),
+        ({"trained_on": ["phantoms:5000"], "trained_on_nothing_else": False}, "unknown"),
+        ({"trained_on": ["phantoms:5000"], "trained_on_nothing_else": "yes"}, "unknown"),
+        ({"datasets": ["pmc-15m"]}, "unknown"),
+        ({"datasets": {"roco": 1}}, "unknown"),
+        ({"license": "mit"}, "unknown"),
+    ],
+)
+def test_the_card_decides(folder, head, answer):
+    said = saw_source(str(folder(**head)), ROWS)
+    assert said["saw_source"] == answer
+    assert said["saw_source_why"]
+
+
+@pytest.mark.parametrize("card", [None, "no head", "---\n: [\n---\n", "---\n- a\n---\n", b"\xff\xfe---"])
+def test_without_a_card_that_can_be_read_nothing_is_known(folder, card):
+    at = folder()
+    (at / "README.md").unlink()
+    if card is not None:
+        (at / "README.md").write_bytes(card if isinstance(card, bytes) else card.encode())
+    assert trained_on(at) == TrainedOn()
+    assert saw_source(str(at), ROWS)["saw_source"] == "unknown"
+
+
+def test_a_run_knows_the_very_pairs(folder):
+    at = folder(license="mit")
+    (at.parent / "config.json").write_text(json.dumps({"data": {"train": "xyz", "validation": "abc"}}))
+    assert saw_source(str(at), ROWS) == {
+        "saw_source": "yes",
+        "saw_source_why": "its run had these very pairs as validation",
+    }
+
+
+@pytest.mark.parametrize("record", ["", "[]", '{"data": 3}', '{"data": ["abc"]}'])
+def test_a_damaged_record_says_nothing(folder, record):
+    at = folder(license="mit")
+    (at.parent / "config.json").write_text(record)
+    assert saw_source(str(at), ROWS)["saw_source"] == "unknown"
+
+
+def test_what_goes_on_from_others_has_seen_theirs(folder):
+    first = folder("a", trained_on=["x"], trained_on_nothing_else=True)
+    second = folder("b", datasets=["y"])
+    assert joined("z", []) == TrainedOn(("z",), True)
+    assert joined("z", [str(first)]) == TrainedOn(("x", "z"), True)
+    assert joined("z", [str(first), str(second)]) == TrainedOn(("x", "y", "z"), False)
+    assert joined("x", [str(first), "absent"]) == TrainedOn(("x",), False)
+
+
+def test_a_run_of_ours_says_what_it_was_trained_on(run, data, tmp_path):
+    assert trained_on(run) == TrainedOn((Split(data, "train").dataset["source"],), True)
+    assert saw_source(str(run), Split(data, "validation"))["saw_source"] == "yes"
