@@ -29,6 +29,7 @@ ALLOWED = {
     "medclip.info": (*GROUND, "medclip.data.shards", "medclip.model", "medclip.train"),
     "medclip.tables": (*GROUND, "medclip.search.index", "medclip.info", "medclip.data.pairs", "medclip.data.survey",
                        "medclip.evaluate.compare", "medclip.evaluate.figures"),
+    "medclip.tables_of_classes": GROUND,
     "medclip.configuration_hybrid_clip": (),
     "medclip.modeling_hybrid_clip": ("medclip.configuration_hybrid_clip", "medclip.model"),
     "medclip.export": (*GROUND, "medclip.model"),
