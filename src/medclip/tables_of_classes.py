@@ -48,8 +48,8 @@ def _show_figures(results: dict[str, Any], rows: dict[str, Any]) -> None:
     table = Table("by", "measure", "model", "random weights", "chance", "majority", title=what)
     for by, (model, twin) in rows.items():
         for name in (figure for figure in ("accuracy", "balanced_accuracy", "macro_f1", "auroc") if figure in model):
-            even = f"{chance[name]:.1%}" if name in chance else "–"
-            most = f"{results['majority']['accuracy']:.1%}" if name == "accuracy" else "–"
+            even = f"{chance[name]:.1%}" if chance.get(name) else "–"
+            most = f"{results['majority']['accuracy']:.1%}" if name in results.get("majority", {}) else "–"
             table.add_row(by, _named(name), _figure(model[name]), _figure(twin and twin[name]), even, most)
     _out.print(table)
     if results["left_out"]:

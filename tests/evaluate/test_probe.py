@@ -12,13 +12,15 @@ from evaluate.labels import split_rows, write_table
 from medclip.encoder import embed_pixels, pool_pixels
 from medclip.errors import UserError
 from medclip.evaluate import probe
+from medclip.evaluate.compare import compare
 from medclip.evaluate.labelled import Task
 from medclip.evaluate.metrics import interval
 from medclip.evaluate.probe import STRENGTHS, drawn, evaluate_probe, fitted, neighbours, over_draws
+from medclip.evaluate.report import write_report
 from medclip.evaluate.results import read_results
 from medclip.evaluate.subject import Subject
 from medclip.model.towers import project, unit
-from medclip.tables import show_probe
+from medclip.tables_of_classes import show_probe
 
 
 def features(n=120, classes=3, apart=4.0, seed=0):
@@ -123,10 +125,17 @@ def test_the_record_has_every_picture(found):
     assert read == said
     rows = items.to_pylist()
     assert len(rows) == 10
-    assert np.mean([row["correct"] for row in rows]) == said["logistic_regression"]["accuracy"]["value"]
-    assert np.mean([row["correct_nearest"] for row in rows]) == said["nearest_neighbours"]["accuracy"]["value"]
-    twin = said["random_weights"]["logistic_regression"]["accuracy"]["value"]
-    assert np.mean([row["correct_random_weights"] for row in rows]) == twin
+    for name in ("logistic_regression", "nearest_neighbours"):
+        assert np.mean([row[f"correct_{name}"] for row in rows]) == said[name]["accuracy"]["value"]
+    assert all((row["label"] == row["predicted"]) == row["correct_logistic_regression"] for row in rows)
+
+
+def test_two_probes_are_compared_picture_by_picture(found):
+    _, at = found
+    names = {row.name for row in compare([at, at]).rows if row.kind}
+    classifiers = ("logistic_regression", "nearest_neighbours")
+    assert names == {f"{name} / {what}" for name in classifiers for what in ("accuracy", "balanced_accuracy")}
+    assert "logistic regression" in write_report(at).read_text(encoding="utf-8")
 
 
 def test_one_class_to_learn_from_is_refused(run, tmp_path):

@@ -5,7 +5,7 @@ import tomllib
 
 import pytest
 
-from medclip.data.guesses import MODALITY, ORGAN
+from medclip.data.survey.guesses import MODALITY, ORGAN
 from medclip.errors import UserError
 from medclip.evaluate.prompts import PLACE, SHIPPED, read_prompts
 

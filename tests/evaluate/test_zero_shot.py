@@ -10,12 +10,14 @@ import pytest
 from evaluate.labels import CLASSES, split_rows, write_table
 from medclip.errors import UserError, WorkError
 from medclip.evaluate import zero_shot
+from medclip.evaluate.compare import compare
 from medclip.evaluate.features import with_random_weights
 from medclip.evaluate.labelled import Task
+from medclip.evaluate.report import write_report
 from medclip.evaluate.results import read_results
 from medclip.evaluate.subject import Subject
 from medclip.evaluate.zero_shot import class_vectors, evaluate_zero_shot
-from medclip.tables import show_zero_shot
+from medclip.tables_of_classes import show_zero_shot
 
 ALONE = Task(random_weights=False)
 
@@ -58,6 +60,9 @@ def test_planted_classes_are_all_told_apart(planted, run, labelled, tmp_path):
     assert [row["id"] for row in rows[:2]] == ["dark_6.jpg", "bright_6.jpg"]
     assert all(row["label"] == row["predicted"] and row["correct"] == 1 and row["probability"] > 0.9 for row in rows)
     assert found["prompts"]["dark"][0] == "dark"
+    assert [row.name for row in compare([tmp_path, tmp_path]).rows if row.kind] == ["accuracy", "balanced_accuracy"]
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    assert all(word in page for word in ("Zero-shot classes", "Reliability of", "bright"))
 
 
 def test_a_class_that_does_not_occur_can_be_called_and_has_no_area(planted, run, labelled, tmp_path, capsys):
@@ -97,7 +102,9 @@ def test_findings_are_judged_each_for_itself(planted, run, tmp_path):
     _, items = read_results(tmp_path, "zero-shot")
     assert items.column("label").to_pylist() == ["dark;middle", "bright", "dark", ""]
     assert items.column("correct").to_pylist() == pytest.approx([2 / 3, 1, 1, 2 / 3])
+    assert found["accuracy"]["value"] == pytest.approx(10 / 12)
     show_zero_shot(found)
+    assert [row.name for row in compare([tmp_path, tmp_path]).rows if row.kind] == ["accuracy"]
 
 
 def test_a_real_model_beside_one_with_random_weights(run, labelled, capsys):

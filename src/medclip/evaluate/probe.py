@@ -72,8 +72,8 @@ def evaluate_probe(subject: Subject, task: Task, seeds: int = 5) -> dict[str, An
         "random_weights": others[0] if others else None,
         **provenance(subject, measured),
     }
-    kept = {"id": [row.id for row in measured.rows], "article": measured.articles, **_items(learnt, truth, classes)}
-    return write_results(subject.out, "probe", results, kept)
+    items = {"id": [row.id for row in measured.rows], "article": measured.articles}
+    return write_results(subject.out, "probe", results, items | _items(learnt["model"], truth, classes))
 
 
 def fitted(features: np.ndarray, truth: np.ndarray, articles: np.ndarray, seed: int) -> Any:
@@ -187,18 +187,15 @@ def _figures(
     }
 
 
-def _items(learnt: dict[str, _Learnt], truth: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
-    """What the logistic regression makes of each picture, and whether the others are right about it."""
-    probabilities = learnt["model"].regression
-    chosen = predicted(probabilities, truth)
-    others = {"correct_nearest": learnt["model"].nearest}
-    others |= {f"correct_{name}": of.regression for name, of in learnt.items() if name != "model"}
+def _items(learnt: _Learnt, truth: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+    """What the classifiers make of each picture; `predicted` and `probability` are the logistic regression's."""
+    chosen = predicted(learnt.regression, truth)
     return {
         "label": [classes[c] for c in truth],
         "predicted": [classes[c] for c in chosen],
-        "correct": (chosen == truth).astype(float),
-        "probability": probabilities[np.arange(len(truth)), truth],
-        **{name: (predicted(of, truth) == truth).astype(float) for name, of in others.items()},
+        "probability": learnt.regression[np.arange(len(truth)), truth],
+        "correct_logistic_regression": (chosen == truth).astype(float),
+        "correct_nearest_neighbours": (predicted(learnt.nearest, truth) == truth).astype(float),
     }
 
 

@@ -16,6 +16,7 @@ from medclip.evaluate.labelled import Labelled
 from medclip.evaluate.seen import saw_source
 from medclip.evaluate.subject import Subject
 from medclip.files import read_json, whole_file, write_json
+from medclip.model.hub import model_hash
 
 STEMS = {
     "retrieval": "results",

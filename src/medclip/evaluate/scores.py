@@ -17,7 +17,7 @@ from medclip.evaluate.metrics import intervals
 THRESHOLD = 0.5
 """A finding of which the probability is above is called present."""
 FIGURES = ("accuracy", "balanced_accuracy", "macro_f1", "auroc")
-"""What is measured of classes that exclude each other."""
+"""What is measured of classes; not the second where a picture can show several."""
 _TIE = 1e-9
 
 
@@ -70,7 +70,8 @@ def any_of(
 ) -> dict[str, Any]:
     """Figures of pictures (n) that show any of k findings, from probabilities (n, k) and what is there, bool (n, k).
 
-    `macro_f1` calls present what is above `THRESHOLD`. Means and undefined figures as in `one_of`.
+    `macro_f1` and `accuracy` (over all pictures and findings) call present what is above `THRESHOLD`. Means and
+    undefined figures as in `one_of`.
     """
     k = len(classes)
 
@@ -78,6 +79,7 @@ def any_of(
         scores, true = rows[:, :k], rows[:, k:] > 0
         areas, shares = auroc(scores, true), f1(scores > THRESHOLD, true)
         return {
+            "accuracy": float(((scores > THRESHOLD) == true).mean()),
             "macro_f1": _mean(shares),
             "auroc": _mean(areas),
             **{f"auroc {name}": area for name, area in zip(classes, areas, strict=True)},
@@ -94,7 +96,7 @@ def any_of(
         }
         for c, name in enumerate(classes)
     }
-    return {"macro_f1": found["macro_f1"], "auroc": found["auroc"], "threshold": THRESHOLD, "classes": each}
+    return {**{name: found[name] for name in FIGURES if name in found}, "threshold": THRESHOLD, "classes": each}
 
 
 def shares(called: np.ndarray, truth: np.ndarray) -> dict[str, float]:
