@@ -13,6 +13,7 @@ from medclip.data.preparation import Preparation
 from medclip.data.privacy import Studies
 from medclip.data.sources.columns import Columns
 from medclip.evaluate import metrics
+from medclip.evaluate.labelled import Task
 from medclip.evaluate.subject import Subject
 from medclip.train.recipe import Recipe
 
@@ -61,7 +62,14 @@ def assert_one_sentence(said):
 
 def flags(command):
     """The fields of a command, and of the settings whose fields are flags of the command itself."""
-    inner = {"recipe": Recipe, "how": Preparation, "columns": Columns, "studies": Studies, "subject": Subject}
+    inner = {
+        "recipe": Recipe,
+        "how": Preparation,
+        "columns": Columns,
+        "studies": Studies,
+        "subject": Subject,
+        "task": Task,
+    }
     for field in dataclasses.fields(command):
         yield from flags(inner[field.name]) if field.name in inner else [field]
 
@@ -115,6 +123,9 @@ def test_no_command_at_all_is_a_mistake(medclip):
             ("evaluate", "retrieval", "--data", "{data}", "--vectors", "{tmp}/x.npy", "{tmp}/y.npy"),
             "x.npy does not exist",
         ),
+        (("evaluate", "zero-shot", "--model", "{run}", "--data", "{tmp}/absent"), "is no folder; give a prepared"),
+        (("evaluate", "zero-shot", "--model", "{run}", "--data", "{data}"), "shows one class only"),
+        (("evaluate", "probe", "--model", "{run}", "--data", "{data}", "--seeds", "1"), "--seeds must be at least 2"),
         (("index", "--model", "{tmp}", "--data", "{data}", "--out", "{tmp}/new"), "is no model folder"),
         (("index", "--model", "{run}", "--data", "{data}", "--out", "{index}"), "already finished"),
         (("search", "--index", "{tmp}", "words"), "is not an index"),

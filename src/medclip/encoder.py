@@ -14,7 +14,7 @@ import numpy as np
 from medclip.data.images import fit, scaling
 from medclip.model.config import ModelConfig
 from medclip.model.hub import Model
-from medclip.model.towers import Params, encode_image, encode_text
+from medclip.model.towers import Params, encode_image, encode_text, image_pool
 from medclip.progress import Advance
 
 BATCH = 64
@@ -30,6 +30,11 @@ def _images(params: Params, pixels: jax.Array, config: ModelConfig, mean: tuple,
     return encode_image(params, normalise(pixels, mean, std), config)
 
 
+@partial(jax.jit, static_argnames=("config", "mean", "std"))
+def _pools(params: Params, pixels: jax.Array, config: ModelConfig, mean: tuple, std: tuple) -> jax.Array:
+    return image_pool(params, normalise(pixels, mean, std), config)
+
+
 _texts = jax.jit(encode_text, static_argnames="config")
 
 
@@ -37,6 +42,12 @@ def embed_pixels(model: Model, pixels: np.ndarray, advance: Advance | None = Non
     """Unit vectors f32 (n, p) of fitted pixels u8 (n, s, s, 3)."""
     mean, std = scaling(model.preprocessor)
     return batched(lambda x: _images(model.params, x, model.config, mean, std), (pixels,), advance)
+
+
+def pool_pixels(model: Model, pixels: np.ndarray) -> np.ndarray:
+    """Pools f32 (n, w), what the vision tower hands to its projection, of fitted pixels u8 (n, s, s, 3)."""
+    mean, std = scaling(model.preprocessor)
+    return batched(lambda x: _pools(model.params, x, model.config, mean, std), (pixels,), None).astype(np.float32)
 
 
 def embed_texts(model: Model, captions: Sequence[str], advance: Advance | None = None) -> np.ndarray:

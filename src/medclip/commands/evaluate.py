@@ -9,9 +9,11 @@ from typing import Annotated
 import tyro
 
 from medclip.errors import UserError
+from medclip.evaluate.labelled import Task
 from medclip.evaluate.subject import Subject
 from medclip.progress import console
 from medclip.tables import show_retrieval, show_sides
+from medclip.tables_of_classes import show_probe, show_zero_shot
 
 _NO_MODEL = Subject(model="", data=tyro.MISSING)  # MISSING: --data is still required
 
@@ -45,6 +47,40 @@ class Retrieval:
 
 
 @dataclass(frozen=True)
+class ZeroShot:
+    """How well classes are told apart by their names: accuracy, AUROC, confusions, calibration. --data is a prepared
+    data set with --label, a folder with labels.csv (file,label[,split][,article]), or one of a folder a class.
+    """
+
+    subject: tyro.conf.OmitArgPrefixes[Subject]
+    task: tyro.conf.OmitArgPrefixes[Task]
+    prompts: Path | None = None
+    """What to say for each class: a TOML file in the form of the package's own prompts/radiology.toml."""
+
+    def run(self) -> None:
+        from medclip.evaluate.zero_shot import evaluate_zero_shot
+
+        show_zero_shot(evaluate_zero_shot(self.subject, self.task, self.prompts))
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a model's frozen picture features hold: logistic regression and nearest neighbours on them, learnt from all
+    of the split train and from 1, 4 and 16 pictures a class. --data as for zero-shot.
+    """
+
+    subject: tyro.conf.OmitArgPrefixes[Subject]
+    task: tyro.conf.OmitArgPrefixes[Task]
+    seeds: int = 5
+    """How often the few pictures a class are drawn."""
+
+    def run(self) -> None:
+        from medclip.evaluate.probe import evaluate_probe
+
+        show_probe(evaluate_probe(self.subject, self.task, self.seeds))
+
+
+@dataclass(frozen=True)
 class Understanding:
     """What captions mean to a model: how often a picture prefers its caption over one with left and right exchanged."""
 
@@ -62,6 +98,8 @@ class Evaluate:
 
     measure: (
         Annotated[Retrieval, tyro.conf.subcommand("retrieval")]
+        | Annotated[ZeroShot, tyro.conf.subcommand("zero-shot")]
+        | Annotated[Probe, tyro.conf.subcommand("probe")]
         | Annotated[Understanding, tyro.conf.subcommand("understanding")]
     )
 

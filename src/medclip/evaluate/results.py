@@ -12,9 +12,11 @@ import pyarrow as pa
 from medclip import NOT_CLINICAL, __version__
 from medclip.data.shards import Split
 from medclip.errors import UserError
+from medclip.evaluate.labelled import Labelled
 from medclip.evaluate.seen import saw_source
 from medclip.evaluate.subject import Subject
 from medclip.files import read_json, whole_file, write_json
+from medclip.model.hub import model_hash
 
 STEMS = {
     "retrieval": "results",
@@ -48,9 +50,8 @@ def write_results(
     return said
 
 
-def provenance(subject: Subject, rows: Split) -> dict[str, Any]:
+def provenance(subject: Subject, rows: Split | Labelled) -> dict[str, Any]:
     """What every results file states beside its numbers."""
-
     return {
         "interval": "95 % bootstrap, 1000 resamples of whole articles",
         **_model(subject, rows),
@@ -64,7 +65,7 @@ def provenance(subject: Subject, rows: Split) -> dict[str, Any]:
     }
 
 
-def _model(subject: Subject, rows: Split) -> dict[str, Any]:
+def _model(subject: Subject, rows: Split | Labelled) -> dict[str, Any]:
     if not subject.model:  # vectors made elsewhere, which say nothing of their model
         return {"model": None, "saw_source": "unknown", "saw_source_why": "vectors do not say what made them"}
     return {"model": model_hash(subject.model), **saw_source(subject.model, rows)}

@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 
 from medclip.data.shards import Split
+from medclip.evaluate.labelled import Labelled
 from medclip.model.hub import model_folder
 from medclip.model.seen import trained_on
 
 
-def saw_source(model: str, rows: Split) -> dict[str, str]:
+def saw_source(model: str, rows: Split | Labelled) -> dict[str, str]:
     """`saw_source` is "yes", "no" or "unknown", and `saw_source_why` says by what.
 
     Yes: the run's own record has these very pairs, or the card names this source among the training data. No: the card
