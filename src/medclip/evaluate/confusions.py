@@ -35,9 +35,7 @@ def confused(images: np.ndarray, texts: np.ndarray, ids: Sequence[str], most: in
     own = (images.astype(np.float64) * texts).sum(axis=1)
     margins = scores[:, 0] - own
     order = np.argsort(-margins, kind="stable")[:most]
-    return [
-        Confusion(ids[i], ids[others[i, 0]], float(own[i]), float(scores[i, 0])) for i in order if margins[i] > 0
-    ]
+    return [Confusion(ids[i], ids[others[i, 0]], float(own[i]), float(scores[i, 0])) for i in order if margins[i] > 0]
 
 
 def nearest(queries: np.ndarray, candidates: np.ndarray, k: int, own: bool = True) -> tuple[np.ndarray, np.ndarray]:
