@@ -21,6 +21,7 @@ ALLOWED = {
     "medclip.data": (*GROUND, "medclip.page", "medclip.data"),
     "medclip.model": (*GROUND, "medclip.model"),
     "medclip.encoder": (*GROUND, "medclip.data.images", "medclip.model"),
+    "medclip.relevance": (*GROUND, "medclip.data.images", "medclip.model", "medclip.encoder"),
     "medclip.evaluate": (*GROUND, "medclip.page", "medclip.data", "medclip.model", "medclip.encoder",
                          "medclip.evaluate"),
     "medclip.train": (*GROUND, "medclip.data", "medclip.model", "medclip.encoder", "medclip.evaluate.metrics",

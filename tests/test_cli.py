@@ -135,6 +135,12 @@ def test_no_command_at_all_is_a_mistake(medclip):
         (("search", "--index", "{index}", " "), "the query is empty"),
         (("search", "--index", "{index}", "words", "-k", "0"), "--k must be at least 1"),
         (("search", "--index", "{index}", "words", "--model", "{tmp}"), "is no model folder"),
+        (
+            ("explain", "--model", "{run}", "--image", "{tmp}/absent.jpg", "--text", "a", "--out", "{tmp}/a.png"),
+            "absent.jpg: image missing",
+        ),
+        (("explain", "--model", "{run}", "--image", "{tmp}/a", "--text", " ", "--out", "{tmp}/a.png"), "text is empty"),
+        (("explain", "--model", "{run}", "--image", "{tmp}/a", "--text", "a", "--out", "{tmp}/a.jpg"), "is no .png"),
         (("app", "--index", "{tmp}"), "is not an index"),
         (("info", "{tmp}"), "is no model folder"),
         (("stats", "{tmp}"), "is not a prepared data set"),

@@ -10,6 +10,7 @@ from rich.markup import escape
 from medclip import NOT_CLINICAL, backend
 from medclip.commands.compare import Compare
 from medclip.commands.evaluate import Evaluate
+from medclip.commands.explain import Explain
 from medclip.commands.overview import Info, Quickstart
 from medclip.commands.prepare import Leakage, Prepare, Stats
 from medclip.commands.publish import Export, Push
@@ -28,6 +29,7 @@ Command = (
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[IndexCommand, tyro.conf.subcommand("index")]
     | Annotated[Search, tyro.conf.subcommand("search")]
+    | Annotated[Explain, tyro.conf.subcommand("explain")]
     | Annotated[App, tyro.conf.subcommand("app")]
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Push, tyro.conf.subcommand("push")]

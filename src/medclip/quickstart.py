@@ -11,12 +11,12 @@ from medclip.data.prepare import prepare
 from medclip.data.survey.report import write_report
 from medclip.errors import UserError
 from medclip.evaluate.retrieval import evaluate_retrieval
-from medclip.evaluate.sides import evaluate_sides
 from medclip.evaluate.subject import Subject
+from medclip.evaluate.understanding import evaluate_understanding
 from medclip.progress import console
 from medclip.search.index import build_index
 from medclip.serve.launch import launch
-from medclip.tables import show_dataset, show_retrieval, show_sides
+from medclip.tables import show_dataset, show_retrieval, show_understanding
 from medclip.train.loop import train
 from medclip.train.recipe import Recipe
 
@@ -35,10 +35,10 @@ def quickstart(out: Path, app: bool, seed: int) -> None:
     console.print(f"what the data hold: {out / 'data' / 'report.html'}")
     train(out / "data", out / "run", dataclasses.replace(RECIPE, seed=seed))
     subject = Subject(model=str(out / "run"), data=str(out / "data"), out=out / "evaluation", seed=seed)
-    results, sides = evaluate_retrieval(subject), evaluate_sides(subject)
+    results, understood = evaluate_retrieval(subject), evaluate_understanding(subject)
     build_index(out / "run", out / "data", out / "index", "validation")
     show_retrieval(results)
-    show_sides(sides)
+    show_understanding(understood)
     console.print(f"all of it took {time.monotonic() - start:.0f} s")
     console.print(f'try: medclip search --index {out / "index"} "MRI of the left knee with a cyst"')
     if app:

@@ -143,8 +143,7 @@ def _of_two(values: Mapping[str, Any], title: str) -> Table:
 
 def show_retrieval(results: dict[str, Any]) -> None:
     """Both directions with intervals, beside the pool and chance; below, other pools and measures, and worst groups."""
-    what = "synthetic phantoms" if results["synthetic"] else results["data"]
-    title = f"{what}, {results['split']}, pool of {results['pool']}"
+    title = f"{_what(results)}, pool of {results['pool']}"
     table = Table("measure", "text→image", "image→text", "chance", title=title)
     for name in results["text_to_image"]:
         _add_ways(table, name, results, name, results["chance"])
@@ -168,8 +167,7 @@ def show_retrieval(results: dict[str, Any]) -> None:
     if graded:
         _out.print(f"by concepts: {graded['queries']} of {results['pool']} pairs have any.")
     _out.print(Text(f"model saw this source: {results['saw_source']} ({results['saw_source_why']})."))
-    model = f"model {results['model'][:12]}" if results["model"] else "vectors made elsewhere"
-    _out.print(f"{results['interval']}; seed {results['seed']}; {model}. {NOT_CLINICAL}")
+    _show_provenance(results)
 
 
 def _add_ways(table: Table, title: str, figures: dict[str, Any], name: str, chance: dict[str, float]) -> None:
@@ -179,12 +177,32 @@ def _add_ways(table: Table, title: str, figures: dict[str, Any], name: str, chan
     table.add_row(title, *ways, f"{chance[name]:.1%}" if share else f"{chance[name]:.1f}")
 
 
-def show_sides(results: dict[str, Any]) -> None:
-    """The choice between a caption and its mirror."""
-    said = f"left or right told correctly for {results['captions']} one-sided captions"
-    _out.print(
-        f"{said}: {_interval(results['accuracy'], True)}, chance {results['chance']:.0%}; {results['interval']}."
-    )
+def show_understanding(results: dict[str, Any]) -> None:
+    """Each choice between a caption and a changed one, and what could not be asked."""
+    table = Table("a caption changed in", "told from the true one", "chance", "captions", "ties", title=_what(results))
+    for name, found in results["tests"].items():
+        chosen = _interval(found["accuracy"], True)
+        table.add_row(name, chosen, f"{results['chance']:.0%}", str(found["captions"]), str(found["ties"]))
+    _out.print(table)
+    for name, reason in results["left_out"].items():
+        _out.print(f"left out: {name}, {reason}", highlight=False)
+    _show_provenance(results)
+
+
+def show_robustness(results: dict[str, Any]) -> None:
+    """A row a corruption: what each severity takes from R@10, and the worst of all."""
+    title = f"{_what(results)}, pool of {results['pool']}: points of R@10 (both ways) gained or lost"
+    table = Table("pictures", "mild", "medium", "strong", "cosine", title=title)
+    table.add_row("clean: R@10", _interval(results["clean"]["R@10"], True), "", "", _cosine(results["clean"]))
+    for name, about in results["corruptions"].items():
+        each = about["severities"]
+        settings = about["settings"].format(", ".join(f"{one['setting']:g}" for one in each))
+        points = ({end: 100 * value for end, value in one["change"].items()} for one in each)
+        cells = ("{value:+.1f}\n({low:+.1f} to {high:+.1f})".format(**one) for one in points)
+        table.add_row(f"{name}\n{settings}", *cells, _cosine(each[-1]))
+    _out.print(table)
+    _out.print(f"most is lost to: {results['worst']} (mean of the three); cosine: of true pairs, at the strongest")
+    _show_provenance(results)
 
 
 def show_comparison(comparison: Comparison) -> None:
@@ -215,6 +233,19 @@ def show_hits(hits: Sequence[Hit]) -> None:
     for hit in hits:
         table.add_row(f"{hit.score:.3f}", hit.id, Text(hit.caption))
     _out.print(table)
+
+
+def _cosine(measured: dict[str, Any]) -> str:
+    return f"{measured['cosine']['value']:.2f}"
+
+
+def _what(results: dict[str, Any]) -> str:
+    return f"{'synthetic phantoms' if results['synthetic'] else results['data']}, {results['split']}"
+
+
+def _show_provenance(results: dict[str, Any]) -> None:
+    model = f"model {results['model'][:12]}" if results["model"] else "vectors made elsewhere"
+    _out.print(f"{results['interval']}; seed {results['seed']}; {model}. {NOT_CLINICAL}")
 
 
 def _interval(measured: dict[str, float], share: bool) -> str:

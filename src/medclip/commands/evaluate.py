@@ -12,7 +12,7 @@ from medclip.errors import UserError
 from medclip.evaluate.labelled import Task
 from medclip.evaluate.subject import Subject
 from medclip.progress import console
-from medclip.tables import show_retrieval, show_sides
+from medclip.tables import show_retrieval, show_robustness, show_understanding
 from medclip.tables_of_classes import show_probe, show_zero_shot
 
 _NO_MODEL = Subject(model="", data=tyro.MISSING)  # MISSING: --data is still required
@@ -82,14 +82,33 @@ class Probe:
 
 @dataclass(frozen=True)
 class Understanding:
-    """What captions mean to a model: how often a picture prefers its caption over one with left and right exchanged."""
+    """What captions mean to a model: how often a picture prefers its caption over one changed in a single thing.
+
+    Left and right exchanged, brain and lung, modality, plane, size, place; a finding denied or affirmed; words in
+    another order.
+    """
 
     subject: tyro.conf.OmitArgPrefixes[Subject]
 
     def run(self) -> None:
-        from medclip.evaluate.sides import evaluate_sides
+        from medclip.evaluate.understanding import evaluate_understanding
 
-        show_sides(evaluate_sides(self.subject))
+        show_understanding(evaluate_understanding(self.subject))
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """What is left of retrieval when pictures are compressed, blurred, noisy, flat, turned, cut, written on or coarse.
+
+    Every picture is embedded 25 times; --limit makes it quicker.
+    """
+
+    subject: tyro.conf.OmitArgPrefixes[Subject]
+
+    def run(self) -> None:
+        from medclip.evaluate.robustness import evaluate_robustness
+
+        show_robustness(evaluate_robustness(self.subject))
 
 
 @dataclass(frozen=True)
@@ -101,6 +120,7 @@ class Evaluate:
         | Annotated[ZeroShot, tyro.conf.subcommand("zero-shot")]
         | Annotated[Probe, tyro.conf.subcommand("probe")]
         | Annotated[Understanding, tyro.conf.subcommand("understanding")]
+        | Annotated[Robustness, tyro.conf.subcommand("robustness")]
     )
 
     def run(self) -> None:

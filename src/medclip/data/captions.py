@@ -16,8 +16,6 @@ _FIGURE = re.compile(
 )
 _PANEL = re.compile(r"^\(?[A-Ha-h]\)[:.]? ?")
 _SECOND_PANEL = re.compile(r"\([B-Zb-z](?: ?[,\-–] ?[A-Za-z])?\)|\b[B-Zb-z]\)")
-_SIDE = re.compile(r"\b(left|right)\b", re.IGNORECASE | re.ASCII)
-_OTHER = {"left": "right", "right": "left"}
 
 
 def _visible(caption: str) -> str:
@@ -56,15 +54,3 @@ def clean_caption(caption: str) -> tuple[str, list[str]]:
             caption = after
         if caption == before:
             return caption, used
-
-
-def mirrored(caption: str) -> str | None:
-    """The caption with left and right exchanged, case kept; None where it names no side, or both."""
-    if len({side.lower() for side in _SIDE.findall(caption)}) != 1:
-        return None
-
-    def other(found: re.Match[str]) -> str:
-        word = _OTHER[found.group().lower()]
-        return word.upper() if found.group().isupper() else word.title() if found.group().istitle() else word
-
-    return _SIDE.sub(other, caption)

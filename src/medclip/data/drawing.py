@@ -73,15 +73,31 @@ def draw(layout: str, modality: str, finding: str, side: str, seed: np.random.Se
 
     Body, finding and noise have a random stream each: one seed gives the same body whatever the finding.
     """
+    body, found, noise = _posed(layout, finding, side, seed)
+    grey = RENDERERS[modality]([*body, *found], noise)
+    return (np.clip(grey, 0, 1) * 255).astype(np.uint8)
+
+
+def finding_mask(layout: str, finding: str, side: str, seed: np.random.SeedSequence) -> np.ndarray:
+    """Where `draw` puts the finding: bool (SIZE, SIZE), False everywhere where there is none."""
+    mask = np.zeros((SIZE, SIZE), bool)
+    for shape in _posed(layout, finding, side, seed)[1]:
+        window, radius = _radius(shape)
+        mask[window] |= radius < 1
+    return mask
+
+
+def _posed(
+    layout: str, finding: str, side: str, seed: np.random.SeedSequence
+) -> tuple[list[Shape], list[Shape], np.random.Generator]:
+    """The shapes of a body and of its finding where they come to lie, and the stream of the noise."""
     streams = [np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, i)) for i in range(3)]
     body, lesion, noise = (np.random.default_rng(stream) for stream in streams)
     shapes, spot = _read(layout)
     pose = _pose(body)
     wobble = body.normal(0, (0.008, 0.008, 0.02, 0.02), (len(shapes), 4)).tolist()
     posed = [pose(shape, *amounts) for shape, amounts in zip(shapes, wobble, strict=True)]
-    posed += [pose(shape) for shape in _lesion(finding, side, spot, lesion)]
-    grey = RENDERERS[modality](posed, noise)
-    return (np.clip(grey, 0, 1) * 255).astype(np.uint8)
+    return posed, [pose(shape) for shape in _lesion(finding, side, spot, lesion)], noise
 
 
 @cache

@@ -96,23 +96,44 @@ def fit(image: Path | bytes, preprocessor: Mapping[str, Any]) -> np.ndarray:
     edge where they crop and as a square where they do not.
     """
     picture = decode(image)
-    crop, size = _crop(preprocessor), preprocessor.get("size", 224)
-    if isinstance(size, int):
-        size = {"shortest_edge": size} if crop else {"height": size, "width": size}
-    resample = Image.Resampling(preprocessor.get("resample") or (2 if _squares(preprocessor) else 3))
+    resized, box = _geometry(picture.size, preprocessor)
     if preprocessor.get("do_resize", True):
-        if "shortest_edge" in size:
-            scale = size["shortest_edge"] / min(picture.size)
-            # transformers truncates the longer side; rounding it would shift the crop by a pixel
-            target = tuple(max(size["shortest_edge"], int(n * scale)) for n in picture.size)
-        else:
-            target = (size["width"], size["height"])
-        picture = picture.resize(target, resample)
-    if crop:
-        width, height = crop
-        left, top = (picture.width - width) // 2, (picture.height - height) // 2  # negative: laid on black
-        picture = picture.crop((left, top, left + width, top + height))
+        resample = Image.Resampling(preprocessor.get("resample") or (2 if _squares(preprocessor) else 3))
+        picture = picture.resize(resized, resample)
+    picture = picture.crop(box)  # what lies outside the picture is black
     return np.asarray(picture.convert("RGB"))  # last: resizing one channel gives what resizing three equal ones gives
+
+
+def unfitted(values: np.ndarray, size: tuple[int, int], preprocessor: Mapping[str, Any]) -> np.ndarray:
+    """Values f32 (s, s) of a square that `fit` made, laid back over the picture of that size (w, h): f32 (h, w).
+
+    What `fit` cuts off gets 0.
+    """
+    (width, height), (left, top, right, bottom) = _geometry(size, preprocessor)
+    whole = np.zeros((height, width), np.float32)
+    x, y = slice(max(left, 0), min(right, width)), slice(max(top, 0), min(bottom, height))
+    whole[y, x] = values[y.start - top : y.stop - top, x.start - left : x.stop - left]
+    return np.asarray(Image.fromarray(whole).resize(size, Image.Resampling.BILINEAR))
+
+
+def _geometry(
+    size: tuple[int, int], preprocessor: Mapping[str, Any]
+) -> tuple[tuple[int, int], tuple[int, int, int, int]]:
+    """What a picture of `size` (w, h) is resized to, and the box (left, top, right, bottom) of that which is kept."""
+    crop, wanted = _crop(preprocessor), preprocessor.get("size", 224)
+    if isinstance(wanted, int):
+        wanted = {"shortest_edge": wanted} if crop else {"height": wanted, "width": wanted}
+    if not preprocessor.get("do_resize", True):
+        resized = size
+    elif "shortest_edge" in wanted:
+        scale = wanted["shortest_edge"] / min(size)
+        # transformers truncates the longer side; rounding it would shift the crop by a pixel
+        resized = tuple(max(wanted["shortest_edge"], int(n * scale)) for n in size)
+    else:
+        resized = (wanted["width"], wanted["height"])
+    width, height = crop or resized
+    left, top = (resized[0] - width) // 2, (resized[1] - height) // 2  # negative where the crop is the larger
+    return resized, (left, top, left + width, top + height)
 
 
 def scaling(preprocessor: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -15,7 +15,7 @@ from itertools import product
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from medclip.data.drawing import draw
+from medclip.data.drawing import draw, finding_mask
 from medclip.data.pairs import Pair
 
 # What is painted for each organ and plane, in the notation that drawing.py explains.
@@ -169,11 +169,8 @@ def phantoms(count: int, seed: int = 0, validation: int = VALIDATION) -> Iterato
 
 def phantom(index: int, seed: int = 0, split: str = "train") -> Pair:
     """One phantom by its number, the same whether it is drawn alone or among others."""
-    drawing, wording, choice = _seeds(index, seed, split)
-    if split == "train":
-        case = CASES[np.random.default_rng(choice).integers(len(CASES))]
-    else:  # a seeded shuffle of all cases, so that none comes twice
-        case = CASES[_shuffled(seed)[index]]
+    drawing, wording, _ = _seeds(index, seed, split)
+    case = _case(index, seed, split)
     name = f"PHANTOM_{split[0].upper()}{index:06d}"
     return Pair(
         id=name,
@@ -187,10 +184,15 @@ def phantom(index: int, seed: int = 0, split: str = "train") -> Pair:
     )
 
 
+def finding_of(index: int, seed: int = 0, split: str = "train") -> np.ndarray:
+    """Where the finding of a phantom lies in its picture: bool (SIZE, SIZE), False everywhere in a normal one."""
+    case = _case(index, seed, split)
+    return finding_mask(_layout(case), case.finding, case.side, _seeds(index, seed, split)[0])
+
+
 def picture(case: Case, seed: np.random.SeedSequence) -> np.ndarray:
     """The grey bytes of `case`; with the same seed, cases that differ in finding or side share their body."""
-    layout = ANATOMY[f"{case.organ} {RADIOGRAPH_LAYOUTS.get(case.plane, case.plane)}"]
-    return draw(layout, case.modality, case.finding, case.side, seed)
+    return draw(_layout(case), case.modality, case.finding, case.side, seed)
 
 
 def caption(case: Case, rng: np.random.Generator) -> str:
@@ -221,6 +223,17 @@ def _article(phrase: str) -> str:
 
 def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
     return options[rng.integers(len(options))]
+
+
+def _layout(case: Case) -> str:
+    return ANATOMY[f"{case.organ} {RADIOGRAPH_LAYOUTS.get(case.plane, case.plane)}"]
+
+
+def _case(index: int, seed: int, split: str) -> Case:
+    """What a phantom shows: in training any case, in validation a seeded shuffle of all, so that none comes twice."""
+    if split == "train":
+        return CASES[np.random.default_rng(_seeds(index, seed, split)[2]).integers(len(CASES))]
+    return CASES[_shuffled(seed)[index]]
 
 
 def _seeds(index: int, seed: int, split: str) -> tuple[np.random.SeedSequence, ...]:

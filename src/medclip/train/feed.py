@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from medclip.data.batches import Pictures, cache_of, cached, rows_at
-from medclip.data.captions import mirrored
+from medclip.data.foils import mirrored
 from medclip.data.shards import Split
 from medclip.errors import UserError
 from medclip.model.hub import Model

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from medclip.data.batches import Pictures
-from medclip.data.captions import mirrored
+from medclip.data.foils import mirrored
 from medclip.data.images import scaling
 from medclip.encoder import batched, normalise
 from medclip.model.hub import Model

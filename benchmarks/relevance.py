@@ -1,0 +1,163 @@
+"""Does relevance point at what a text names? Phantoms whose finding lies where it was drawn, and five ways to find it.
+
+    medclip quickstart --no-app --out OUT
+    python benchmarks/relevance.py --model OUT/run [--count 300] [--seed 1]
+
+The phantoms are of another seed than the training's. "points": the share of pictures whose largest value lies in the
+finding; "AUC": how often a pixel of the finding has a larger value than one outside it. Both stand beside a map that is
+largest in the middle whatever the picture; the chance of pointing is the share of the picture that the finding covers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from medclip import backend
+
+backend.start()
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+from sklearn.metrics import roc_auc_score  # noqa: E402
+
+from medclip.data.images import fit, scaling, unfitted  # noqa: E402
+from medclip.data.phantoms import Case, finding_of, phantom  # noqa: E402
+from medclip.encoder import embed_pixels, embed_texts, normalise  # noqa: E402
+from medclip.evaluate.metrics import interval  # noqa: E402
+from medclip.model import towers  # noqa: E402
+from medclip.model.hub import Model, load  # noqa: E402
+from medclip.relevance import SPOTS, WIDTH, relevance  # noqa: E402
+
+Way = Callable[[Model, np.ndarray, np.ndarray], np.ndarray]
+"""A map (any, any) of fitted pixels u8 (s, s, 3) for the unit vector (p,) of a text."""
+
+
+def grey_squares(model: Model, pixels: np.ndarray, text: np.ndarray) -> np.ndarray:
+    """As many squares as there are spots, each painted in the mean grey (Zeiler & Fergus 2014)."""
+    changed = np.repeat(pixels[None], SPOTS**2, axis=0)
+    edges = np.linspace(0, len(pixels), SPOTS + 1).round().astype(int)
+    for i in range(SPOTS**2):
+        y, x = (slice(edges[at], edges[at + 1]) for at in divmod(i, SPOTS))
+        changed[i, y, x] = round(pixels.mean())
+    return -(embed_pixels(model, changed) @ text).reshape(SPOTS, SPOTS)
+
+
+def dropped_patches(model: Model, pixels: np.ndarray, text: np.ndarray) -> np.ndarray:
+    """Each patch in turn kept from the transformer."""
+    side = _patches(model)
+    kept = np.array([[j for j in range(side**2) if j != i] for i in range(side**2)])
+    return -np.asarray(_kept_alone(model.params, _input(model, pixels), kept, model.config) @ text).reshape(side, side)
+
+
+def gradient(model: Model, pixels: np.ndarray, text: np.ndarray) -> np.ndarray:
+    """Gradient of the cosine with respect to the pixels times what a blur takes from them."""
+    blurred = np.asarray(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(WIDTH * len(pixels) / SPOTS)))
+    slope = _slope(model.params, _input(model, pixels), text, model.config)[0]
+    step = (_input(model, pixels) - _input(model, blurred))[0]
+    summed = Image.fromarray(np.asarray((slope * step).sum(axis=-1), np.float32))
+    return np.asarray(summed.resize((SPOTS, SPOTS), Image.Resampling.BOX))
+
+
+def attention(model: Model, pixels: np.ndarray, text: np.ndarray) -> np.ndarray:
+    """Attention times its gradient, carried through the layers (Chefer et al. 2021); towers with a class token only."""
+    tower, side = model.config.vision, _patches(model)
+    shape = (tower.num_hidden_layers, 1, tower.num_attention_heads, side**2 + 1, side**2 + 1)
+    carried = np.eye(side**2 + 1)
+    for layer in np.asarray(_gated(model.params, _input(model, pixels), text, jnp.ones(shape), model.config)):
+        carried = carried + np.maximum(layer, 0).mean(axis=(0, 1)) @ carried
+    return carried[0, 1:].reshape(side, side)
+
+
+def middle(model: Model, pixels: np.ndarray, text: np.ndarray) -> np.ndarray:
+    """The same for every picture."""
+    along = (np.arange(len(pixels)) - (len(pixels) - 1) / 2) ** 2
+    return -np.hypot(along[:, None], along[None])
+
+
+@partial(jax.jit, static_argnames="config")
+def _kept_alone(params, pixels, kept, config):
+    many = jnp.repeat(pixels, len(kept), axis=0)
+    return towers.unit(towers.project(params, towers.image_pool(params, many, config, kept), config.vision))
+
+
+@partial(jax.jit, static_argnames="config")
+def _slope(params, pixels, text, config):
+    return jax.grad(lambda x: (towers.encode_image(params, x, config) @ text).sum())(pixels)
+
+
+@partial(jax.jit, static_argnames="config")
+def _gated(params, pixels, text, gates, config):
+    """The gradient with respect to factors of the attention, all 1: attention times its own gradient."""
+
+    def cosine(gates):
+        left, plain = iter(gates), towers._attend
+
+        def attend(q, k, v, mask):
+            scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) * q.shape[-1] ** -0.5
+            mixed = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores, axis=-1) * next(left), v)
+            return mixed.reshape(*mixed.shape[:2], -1)
+
+        towers._attend = attend
+        try:
+            return (towers.encode_image(params, pixels, config) @ text).sum()
+        finally:
+            towers._attend = plain
+
+    return jax.grad(cosine)(gates)
+
+
+def _patches(model: Model) -> int:
+    return model.config.vision.image_size // model.config.vision.patch_size
+
+
+def _input(model: Model, pixels: np.ndarray) -> jax.Array:
+    return normalise(jnp.asarray(pixels)[None], *scaling(model.preprocessor))
+
+
+def said(case: Case, caption: str) -> dict[str, str]:
+    """What is asked of a phantom, from the whole caption to a single word."""
+    side = f"{case.side}-sided " if case.side else ""
+    return {"caption": caption, "finding and side": f"a {side}{case.finding}", "finding": case.finding}
+
+
+def main() -> None:
+    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ask.add_argument("--model", required=True)
+    ask.add_argument("--count", type=int, default=300)
+    ask.add_argument("--seed", type=int, default=1)
+    asked = ask.parse_args()
+    model = load(asked.model)
+    ways: dict[str, Way] = {f.__name__: f for f in (grey_squares, dropped_patches, gradient, attention, middle)}
+    values: dict[tuple[str, str], list[tuple[bool, float]]] = {}
+    areas = []
+    for index in range(asked.count):
+        pair, mask = (of(index, asked.seed, "validation") for of in (phantom, finding_of))
+        if not mask.any():
+            continue
+        areas.append(mask.mean())
+        pixels = fit(pair.image, model.preprocessor)
+        for asking, text in said(Case(**pair.labels), pair.caption).items():
+            vector = embed_texts(model, [text])[0]
+            maps = {"soft spots, blurred": relevance(model, pair.image, text)}
+            for name, way in ways.items():
+                small = Image.fromarray(way(model, pixels, vector).astype(np.float32))
+                square = np.asarray(small.resize(pixels.shape[:2], Image.Resampling.BICUBIC))
+                maps[name.replace("_", " ")] = unfitted(square, mask.shape, model.preprocessor)
+            for name, found in maps.items():
+                hit, auc = mask.ravel()[found.argmax()], roc_auc_score(mask.ravel(), found.ravel())
+                values.setdefault((asking, name), []).append((bool(hit), float(auc)))
+    ids = [str(i) for i in range(len(areas))]
+    print(json.dumps({"pictures": len(areas), "chance of pointing": float(np.mean(areas))}))
+    for (asking, name), found in values.items():
+        said_of = zip(("points", "AUC"), np.array(found, float).T, strict=True)
+        print(json.dumps({"text": asking, "way": name} | {k: interval(v, ids, np.mean, 0) for k, v in said_of}))
+
+
+if __name__ == "__main__":
+    main()

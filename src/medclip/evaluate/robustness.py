@@ -1,0 +1,87 @@
+"""How much of a model's retrieval survives when its pictures are corrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from medclip.data.shards import Split
+from medclip.encoder import BATCH, embed_images, embed_texts
+from medclip.evaluate.corruptions import CORRUPTIONS, corrupted
+from medclip.evaluate.metrics import interval, ranks
+from medclip.evaluate.results import provenance, write_results
+from medclip.evaluate.subject import Subject
+from medclip.model.hub import Model, load
+from medclip.progress import Advance, progress
+
+K = 10
+CLEAN = ("none", 0)
+
+
+def evaluate_robustness(subject: Subject) -> dict[str, Any]:
+    """Measure retrieval over a split with clean pictures and with every corruption at three severities."""
+    encoder, rows = load(subject.model), subject.rows()
+    kinds = [CLEAN, *((name, severity) for name in CORRUPTIONS for severity in (1, 2, 3))]
+    with progress("embed", len(rows) * (len(kinds) + 1), "items") as advance:
+        texts = embed_texts(encoder, rows.column("caption"), advance)
+        found = [judged(_images(encoder, rows, *kind, subject.seed, advance), texts) for kind in kinds]
+    ids, articles = rows.column("id"), rows.column("article")
+    clean, *changed = (measured(own, found[0], articles, subject.seed) for own in found)
+    settings = [setting for corruption in CORRUPTIONS.values() for setting in corruption.settings]
+    corruptions = {name: {"settings": about.said, "severities": []} for name, about in CORRUPTIONS.items()}
+    for (name, severity), setting, said in zip(kinds[1:], settings, changed, strict=True):
+        corruptions[name]["severities"].append({"severity": severity, "setting": setting, **said})
+    results = {
+        "pool": len(rows),
+        "clean": {name: value for name, value in clean.items() if not name.endswith("change")},
+        "corruptions": corruptions,
+        "worst": min(corruptions, key=lambda name: sum(s["change"]["value"] for s in corruptions[name]["severities"])),
+        **provenance(subject, rows),
+    }
+    items = {
+        "id": ids * len(kinds),
+        "article": articles * len(kinds),
+        "corruption": [name for name, _ in kinds for _ in ids],
+        "severity": [severity for _, severity in kinds for _ in ids],
+        **{column: np.concatenate([own[column] for own in found]) for column in found[0]},
+    }
+    return write_results(subject.out, "robustness", results, items)
+
+
+def judged(images: np.ndarray, texts: np.ndarray) -> dict[str, np.ndarray]:
+    """The ranks of every pair both ways and the cosine of the true ones, of unit vectors (n, p)."""
+    exact = (images.astype(np.float64) * texts).sum(axis=1)
+    return {"rank_image_to_text": ranks(images, texts), "rank_text_to_image": ranks(texts, images), "cosine": exact}
+
+
+def measured(
+    found: dict[str, np.ndarray], clean: dict[str, np.ndarray], articles: Sequence[str], seed: int
+) -> dict[str, dict[str, float]]:
+    """R@10 each way and over both, the mean cosine, and how far the last two differ from the clean pictures' own.
+
+    Differences are paired: each pair is compared with itself, and its article resampled as a whole.
+    """
+    ways = ("image_to_text", "text_to_image")
+    hits, before = ([(of[f"rank_{way}"] <= K).astype(np.float64) for way in ways] for of in (found, clean))
+    values = {
+        **dict(zip(ways, hits, strict=True)),
+        f"R@{K}": np.mean(hits, axis=0),
+        "change": np.mean(hits, axis=0) - np.mean(before, axis=0),
+        "cosine": found["cosine"],
+        "cosine_change": found["cosine"] - clean["cosine"],
+    }
+    return {name: interval(value, articles, lambda of: float(of.mean()), seed) for name, value in values.items()}
+
+
+def _images(model: Model, rows: Split, name: str, severity: int, seed: int, advance: Advance) -> np.ndarray:
+    """Vectors of all pictures, corrupted a batch at a time: never more than a batch of them is in memory."""
+    found, ids = [], rows.column("id")
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(rows), BATCH):
+            part = range(start, min(start + BATCH, len(rows)))
+            made = pool.map(lambda row: corrupted(rows.image(row), name, severity, ids[row], seed), part)
+            found.append(embed_images(model, list(made), advance))
+    return np.concatenate(found)

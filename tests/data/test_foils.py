@@ -1,0 +1,220 @@
+"""A changed caption differs from the true one in what is tested, and in nothing else."""
+
+import re
+from collections import Counter
+from functools import partial
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medclip.data import foils as module
+from medclip.data.foils import (
+    MODALITIES,
+    ORGANS,
+    PLACES,
+    PLANES,
+    SIDES,
+    SIZES,
+    WEIGHTINGS,
+    affirmed,
+    denied,
+    exchanged,
+    foils,
+    mirrored,
+    shuffled,
+)
+from medclip.data.phantoms import CASES, caption
+
+WORDS = st.sampled_from(["left", "Left", "LEFT", "right", "Right", "RIGHT", "leftover", "upright", "CT", "of", "knee,"])
+SENTENCES = st.lists(WORDS, max_size=8).map(" ".join)
+TABLES = {
+    "left or right": SIDES,
+    "brain or lung": ORGANS,
+    "modality": MODALITIES,
+    "MRI weighting": WEIGHTINGS,
+    "plane": PLANES,
+    "size": SIZES,
+    "place": PLACES,
+}
+TABLED = sorted({word for table in TABLES.values() for pair in table for word in pair})
+LIKE_CAPTIONS = st.lists(
+    st.sampled_from([*TABLED, "a", "an", "A", "showing", "of the", "knee.", "mass", "no", "Kienböck's", "(arrow)"])
+    | st.sampled_from(TABLED).map(str.upper)
+    | st.sampled_from(TABLED).map(str.capitalize),
+    max_size=10,
+).map(" ".join)
+PHANTOM_CAPTIONS = st.builds(
+    lambda case, seed: caption(case, np.random.default_rng(seed)), st.sampled_from(CASES), st.integers(0, 10**6)
+)
+CAPTIONS = LIKE_CAPTIONS | PHANTOM_CAPTIONS | st.text(max_size=60)
+
+
+@pytest.mark.parametrize(
+    ("caption", "other"),
+    [
+        ("CT of the left knee", "CT of the right knee"),
+        ("Right lung, right lobe", "Left lung, left lobe"),
+        ("LEFT-sided effusion", "RIGHT-sided effusion"),
+        ("the (left) kidney.", "the (right) kidney."),
+        ("CT of the knee", None),
+        ("from left to right", None),
+        ("Left and RIGHT", None),
+        ("upright, leftover, copyright", None),
+        ("", None),
+    ],
+)
+def test_left_and_right_change_places(caption, other):
+    assert mirrored(caption) == other
+
+
+@given(SENTENCES)
+def test_mirroring_twice_is_no_change(caption):
+    other = mirrored(caption)
+    assert other is None or (other != caption and mirrored(other) == caption)
+
+
+def test_a_turkish_letter_is_no_crash():
+    assert mirrored("the rıght knee") is None
+
+
+@pytest.mark.parametrize(
+    ("test", "caption", "foil"),
+    [
+        ("brain or lung", "Brain MRI, both lungs", None),
+        ("brain or lung", "Cerebral oedema", "Pulmonary oedema"),
+        ("brain or lung", "Fracture of the humeral head", None),
+        ("brain or lung", "A mass in the head of the pancreas", None),
+        ("brain or lung", "CT of the head and skull", "CT of the chest and thorax"),
+        ("modality", "A CT scan of the knee", "An MRI scan of the knee"),
+        ("modality", "An MR image, axial", "A CT image, axial"),
+        ("modality", "ct showing a mass", "mri showing a mass"),
+        ("modality", "Chest X-ray", "Chest ultrasound"),
+        ("modality", "X-ray of the chest", "Ultrasound of the chest"),
+        ("modality", "Computed tomography of a hip", "Magnetic resonance imaging of a hip"),
+        ("modality", "CT and MRI of the knee", None),
+        ("modality", "T1-weighted MRI of the knee", None),
+        ("modality", "CTA of the neck", None),
+        ("MRI weighting", "T2-weighted MRI", "T1-weighted MRI"),
+        ("MRI weighting", "Fracture of the T1 vertebra", None),
+        ("plane", "An axial CT", "A coronal CT"),
+        ("plane", "SAGITTAL section", "AXIAL section"),
+        ("plane", "axial and coronal views", None),
+        ("plane", "coronal and sagittal views", None),
+        ("plane", "The lateral ventricle", None),
+        ("plane", "Lateral radiograph", "Frontal radiograph"),
+        ("size", "a small mass", "a large mass"),
+        ("size", "a cyst (small white arrow)", None),
+        ("place", "An upper lobe", "A lower lobe"),
+        ("place", "the postero-anterior view", None),
+        ("finding present", "CT showing a large, solid mass.", "CT showing no large, solid mass."),
+        ("finding present", "An effusion on the left", "No effusion on the left"),
+        ("finding present", "X-ray shows pneumothorax", "X-ray shows no pneumothorax"),
+        ("finding present", "There is no effusion but a mass", None),
+        ("finding present", "A patient in bed", None),
+        ("finding absent", "No pleural effusion is seen", "Pleural effusion is seen"),
+        ("finding absent", "CT shows no evidence of fracture", "CT shows fracture"),
+        ("finding absent", "Mass without calcification", "Mass with calcification"),
+        ("finding absent", "CT with and without contrast", None),
+        ("finding absent", "CT without contrast", None),
+        ("finding absent", "The artery is no longer visible", None),
+        ("finding absent", "A normal appearance", "An abnormal appearance"),
+        ("finding absent", "Unremarkable chest film", "Abnormal chest film"),
+        ("finding absent", "An abnormal lung", None),
+        ("word order", "CT of the knee", None),
+    ],
+)
+def test_examples(test, caption, foil):
+    assert foils(0)[test](caption) == foil
+
+
+def letters_without(caption, table):
+    """The words of a caption that are in no pair of a table; "a" and "an" may follow them."""
+    words = sorted({word for pair in table for word in pair}, key=len, reverse=True)
+    rest = re.sub("|".join(rf"\b{re.escape(word)}\b" for word in words), "", caption, flags=re.IGNORECASE | re.ASCII)
+    return re.sub(r"\ban?\b", "", rest, flags=re.IGNORECASE)
+
+
+@pytest.mark.parametrize("test", TABLES)
+@given(CAPTIONS)
+def test_an_exchange_touches_the_words_of_its_table_alone(test, caption):
+    foil = foils(0)[test](caption)
+    if foil is not None:
+        assert foil.lower() != caption.lower()
+        assert letters_without(foil, TABLES[test]) == letters_without(caption, TABLES[test])
+
+
+@pytest.mark.parametrize("table", [SIDES, WEIGHTINGS, SIZES, PLACES], ids=["sides", "weightings", "sizes", "places"])
+@given(LIKE_CAPTIONS.filter(lambda caption: not re.search(r"\ban?\b", caption, re.IGNORECASE)))
+def test_a_table_of_pairs_is_its_own_inverse(table, caption):
+    foil = exchanged(caption, table)
+    assert foil is None or exchanged(foil, table).lower() == caption.lower()
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+@pytest.mark.parametrize("form", [str.lower, str.upper, str.capitalize])
+def test_case_is_kept(table, form):
+    for one, _ in table:
+        foil = exchanged(form(one), table)
+        assert foil == form(foil) or (form is str.capitalize and foil[0].isupper())
+
+
+@given(PHANTOM_CAPTIONS)
+def test_a_phantom_is_denied_or_affirmed_and_never_both(caption):
+    assert (denied(caption) is None) != (affirmed(caption) is None)
+
+
+@given(CAPTIONS)
+def test_denying_adds_a_no_and_takes_an_article_at_most(caption):
+    foil = denied(caption)
+    if foil is not None:
+        said, changed = (Counter(re.findall(r"\w+", text.lower())) for text in (caption, foil))
+        assert changed - said == Counter({"no": 1})
+        assert said - changed in (Counter(), Counter({"a": 1}), Counter({"an": 1}))
+
+
+@given(CAPTIONS)
+def test_affirming_takes_the_negation_alone(caption):
+    foil = affirmed(caption)
+    if foil is not None:
+        said, changed = (Counter(re.findall(r"\w+", text.lower())) for text in (caption, foil))
+        assert set(changed - said) <= {"with", "abnormal", "a", "an"}
+        assert set(said - changed) <= {"no", "without", "normal", "unremarkable", "a", "an", "any", "evidence", "of",
+                                       "sign", "signs", "definite", "clear"}  # fmt: skip
+
+
+@given(CAPTIONS, st.integers(0, 9))
+def test_another_order_has_the_same_words_and_the_same_frame(caption, seed):
+    foil = shuffled(caption, seed)
+    if foil is None:
+        return
+    assert foil == shuffled(caption, seed)
+    assert foil.lower() != caption.lower()
+    word = module._WORD
+    assert Counter(w.lower() for w in word.findall(foil)) == Counter(w.lower() for w in word.findall(caption))
+    assert word.sub("", foil) == word.sub("", caption)  # punctuation, numbers and spaces stay
+    assert [w for w in word.findall(foil.lower()) if module._FUNCTION.fullmatch(w)] == [
+        w for w in word.findall(caption.lower()) if module._FUNCTION.fullmatch(w)
+    ]
+
+
+def test_the_seed_orders_the_words():
+    said = "Axial CT of the abdomen showing a large cystic mass in the right kidney"
+    assert len({shuffled(said, seed) for seed in range(5)}) > 1
+    assert all(foil[0].isupper() for foil in map(partial(shuffled, said), range(5)))
+
+
+@given(st.text())
+def test_no_caption_breaks_a_rule(caption):
+    for foil in foils(0).values():
+        assert foil(caption) != caption
+
+
+def test_enough_real_captions_can_be_asked(shared):
+    lines = (shared / "roco" / "validation" / "radiology" / "captions.txt").read_text(encoding="utf-8").splitlines()
+    captions = [line.split("\t", 1)[1] for line in lines if "\t" in line]
+    for name, foil in foils(0).items():
+        made = [(said, false) for said in captions if (false := foil(said))]
+        assert len(made) >= 20, name
+        assert all(said.casefold() != false.casefold() for said, false in made)

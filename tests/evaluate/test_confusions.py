@@ -1,0 +1,49 @@
+"""The pairs that are confused most, and neighbours, against what a loop finds."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medclip.evaluate import confusions
+from medclip.evaluate.confusions import Confusion, confused, nearest
+
+
+def test_the_widest_margin_comes_first_and_the_sure_pair_not_at_all():
+    images = np.array([[1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0]])
+    texts = np.array([[0.6, 0.8, 0], [1.0, 0, 0], [0, 0, 1.0]])
+    assert confused(images, texts, ["a", "b", "c"], 9) == [
+        Confusion("b", "a", pytest.approx(0), pytest.approx(0.8)),
+        Confusion("a", "b", pytest.approx(0.6), pytest.approx(1)),
+    ]
+    assert [pair.margin for pair in confused(images, texts, ["a", "b", "c"], 1)] == [pytest.approx(0.8)]
+
+
+def test_pairs_that_are_all_told_apart_confuse_nothing():
+    assert confused(np.eye(4), np.eye(4), list("abcd"), 3) == []
+
+
+def test_a_tie_is_no_confusion():
+    one = np.array([[1.0, 0], [1.0, 0]])
+    assert confused(one, one, ["a", "b"], 3) == []
+
+
+@settings(max_examples=25)
+@given(st.integers(1, 12), st.integers(1, 15), st.booleans(), st.integers(0, 99))
+def test_neighbours_are_those_of_a_full_sort(n, k, own, seed):
+    rng = np.random.default_rng(seed)
+    queries, candidates = rng.standard_normal((2, n, 3))
+    found, scores = nearest(queries, candidates, k, own)
+    for i in range(n):
+        all_of_them = [(-queries[i] @ candidates[j], j) for j in range(n) if own or j != i]
+        wanted = sorted(all_of_them)[:k]
+        assert found[i].tolist() == [j for _, j in wanted]
+        np.testing.assert_allclose(scores[i], [-score for score, _ in wanted])
+
+
+def test_chunks_change_nothing(monkeypatch):
+    vectors = np.random.default_rng(0).standard_normal((23, 4))
+    whole = nearest(vectors, vectors, 5, own=False)
+    monkeypatch.setattr(confusions, "_CHUNK", 7)
+    for one, other in zip(whole, nearest(vectors, vectors, 5, own=False), strict=True):
+        np.testing.assert_allclose(one, other)
