@@ -11,7 +11,7 @@ import numpy as np
 from medclip.data.shards import Split
 from medclip.encoder import BATCH, embed_images, embed_texts
 from medclip.evaluate.corruptions import CORRUPTIONS, corrupted
-from medclip.evaluate.metrics import interval, ranks
+from medclip.evaluate.metrics import WAYS, interval, ranks
 from medclip.evaluate.results import provenance, write_results
 from medclip.evaluate.subject import Subject
 from medclip.model.hub import Model, load
@@ -54,7 +54,8 @@ def evaluate_robustness(subject: Subject) -> dict[str, Any]:
 def judged(images: np.ndarray, texts: np.ndarray) -> dict[str, np.ndarray]:
     """The ranks of every pair both ways and the cosine of the true ones, of unit vectors (n, p)."""
     exact = (images.astype(np.float64) * texts).sum(axis=1)
-    return {"rank_image_to_text": ranks(images, texts), "rank_text_to_image": ranks(texts, images), "cosine": exact}
+    found = zip(WAYS, ranks(images, texts), strict=True)
+    return {**{f"rank_{way}": own for way, own in found}, "cosine": exact}
 
 
 def measured(
