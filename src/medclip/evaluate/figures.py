@@ -22,7 +22,11 @@ _WORDS = {
     "text_to_image": "text→image",
     "image_to_text": "image→text",
     "few_shot": "few pictures a class",
-    "tests": "a caption changed in",
+    "tests": "what was changed",
+    "groups": "",  # of a kind that the part before names
+    "auroc": "AUROC",
+    "ece": "calibration error",
+    "macro_f1": "macro F1",
 }
 
 
@@ -40,16 +44,14 @@ class Group:
         said, last = self.context.get("chance"), name.split(" / ")[-1]
         if last == "auroc":
             return 0.5
-        if isinstance(said, Mapping):
-            return said.get(last)
-        return said if last in _GUESSED else None
+        said = said.get(last) if isinstance(said, Mapping) else said if last in _GUESSED else None
+        return said if isinstance(said, int | float) else None
 
     def majority(self, name: str) -> float | None:
         """The same figure of calling everything by the most frequent class."""
         said = self.context.get("majority")
-        if isinstance(said, Mapping):
-            return said.get(name)
-        return said if name == "accuracy" else None
+        said = said.get(name) if isinstance(said, Mapping) else said if name == "accuracy" else None
+        return said if isinstance(said, int | float) else None
 
 
 def name_of(path: Sequence[str]) -> str:
@@ -153,7 +155,7 @@ def form_interval(name: str, figure: Figure) -> str:
 
 def words(name: str) -> str:
     """A name as people say it."""
-    return " · ".join(_WORDS.get(part, part.replace("_", " ")) for part in name.split(" / "))
+    return " · ".join(filter(None, (_WORDS.get(part, part.replace("_", " ")) for part in name.split(" / "))))
 
 
 def _measured(said: Any) -> bool:
