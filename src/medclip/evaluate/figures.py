@@ -132,8 +132,9 @@ def judged_by(group: Group) -> str | None:
 
 
 def is_share(name: str) -> bool:
-    """Whether the figure of this name lies between 0 and 1, and is read in percent; ranks do not."""
-    return "rank" not in name.split(" / ")[-1].lower()
+    """Whether the figure of this name lies between 0 and 1 (a change of it: -1 and 1), and is read in percent."""
+    last = name.split(" / ")[-1].lower()
+    return "rank" not in last and "cosine" not in last
 
 
 def form(name: str, value: float | None) -> str:
@@ -141,8 +142,10 @@ def form(name: str, value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return "–"
     if is_share(name):
-        return f"{100 * value:.1f}\u00a0%"
-    return f"{value:,.1f}".removesuffix(".0")
+        said = f"{100 * value:.1f} %"
+    else:
+        said = f"{value:,.1f}".removesuffix(".0") if "rank" in name else f"{value:.3f}"
+    return said.replace("-", "−")
 
 
 def form_interval(name: str, figure: Figure) -> str:
@@ -150,7 +153,7 @@ def form_interval(name: str, figure: Figure) -> str:
     if figure["low"] is None or figure["high"] is None:
         return ""
     low, high = (form(name, figure[part]).removesuffix("\u00a0%") for part in ("low", "high"))
-    return f"{low}–{high}"
+    return f"{low} to {high}" if "−" in low else f"{low}–{high}"
 
 
 def words(name: str) -> str:
