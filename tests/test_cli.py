@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from typing import get_args, get_type_hints
 
+import numpy as np
 import pytest
 
+from evaluate.handmade import retrieval
 from medclip import NOT_CLINICAL, __version__, cli
 from medclip.data.preparation import Preparation
 from medclip.data.privacy import Studies
@@ -16,6 +19,7 @@ from medclip.evaluate import metrics
 from medclip.evaluate.labelled import Task
 from medclip.evaluate.subject import Subject
 from medclip.train.recipe import Recipe
+from pages import check
 
 
 def commands(choices, *before):
@@ -80,7 +84,9 @@ def test_help_names_and_explains_every_option(medclip, command):
     assert (code, err) == (0, "")
     for field in flags(COMMANDS[command]):
         positional = "Positional" in str(field.type)
-        said = {"repository": "OWNER/NAME", "what": "MODEL|DATA"}.get(field.name, field.name.upper())
+        said = {"repository": "OWNER/NAME", "what": "MODEL|DATA", "dirs": "DIR DIR …"}.get(
+            field.name, field.name.upper()
+        )
         assert (said if positional else f"--{field.name.replace('_', '-')}") in out, field.name
     assert " ".join(COMMANDS[command].__doc__.split())[:60] in " ".join(out.split())
 
@@ -143,6 +149,8 @@ def test_no_command_at_all_is_a_mistake(medclip):
         (("explain", "--model", "{run}", "--image", "{tmp}/a", "--text", "a", "--out", "{tmp}/a.jpg"), "is no .png"),
         (("app", "--index", "{tmp}"), "is not an index"),
         (("info", "{tmp}"), "is no model folder"),
+        (("compare", "{tmp}"), "give two evaluations or more"),
+        (("compare", "{tmp}", "{tmp}"), "holds no evaluation"),
         (("stats", "{tmp}"), "is not a prepared data set"),
         (("stats", "{tmp}/absent"), "is not a prepared data set"),
     ],
@@ -223,6 +231,58 @@ def test_evaluate_shows_pool_intervals_and_chance(medclip, run, data, tmp_path):
         measured = said["text_to_image"][f"R@{k}"]
         assert f"{measured['value']:.1%} ({measured['low']:.1%}–{measured['high']:.1%})" in out
     assert NOT_CLINICAL in out
+
+
+def test_an_evaluation_has_its_page_of_all_measures(medclip, run, data, tmp_path):
+    code, _, err = medclip("evaluate", "retrieval", "--model", run, "--data", data, "--out", tmp_path)
+    assert (code, "report.html" in err) == (0, True)
+    page = check((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert NOT_CLINICAL in page.text
+    assert "Retrieval" in page.text
+
+
+@pytest.fixture(scope="module")
+def evaluations(tmp_path_factory):
+    """A good model and a bad one, by hand."""
+    ranks = np.random.default_rng(0).integers(1, 30, 100)
+    folder = tmp_path_factory.mktemp("evaluations")
+    return retrieval(folder / "good", ranks, ranks), retrieval(folder / "bad", ranks + 20, ranks)
+
+
+def test_a_piped_comparison_is_json(medclip, evaluations):
+    code, out, err = medclip("compare", *evaluations)
+    assert (code, err) == (0, "")
+    verdicts = {row["figure"]: row["against"][0]["verdict"] for row in json.loads(out)["figures"]}
+    assert (verdicts["image_to_text / R@10"], verdicts["text_to_image / R@10"]) == ("worse", "within noise")
+
+
+def test_a_comparison_on_a_terminal_is_a_table_and_writes_its_page(medclip, evaluations, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    code, out, _ = medclip("compare", *evaluations, "--figure", "R@10", "--out", tmp_path / "page.html")
+    assert code == 0
+    assert re.search(r"image_to_text / R@10 .* worse", out)
+    assert "Holm" in out
+    assert "Differences" in check((tmp_path / "page.html").read_text(encoding="utf-8")).text
+
+
+@pytest.mark.parametrize(
+    ("order", "below", "code"), [(1, "0.01", 1), (1, "0.9", 0), (-1, "0", 0), (1, "-1", 2), (1, "1", 2)]
+)
+def test_a_fall_is_exit_code_one(medclip, evaluations, order, below, code):
+    ended, out, err = medclip("compare", *evaluations[::order], "--fail-below", below)
+    assert ended == code, err
+    if code == 1:
+        assert json.loads(out)["fallen"]
+        assert re.match(r"medclip: image_to_text / R@10 of bad is .*%", err)
+        assert "Traceback" not in err
+
+
+def test_comparing_needs_no_jax(evaluations):
+    program = (
+        "import sys, medclip.cli; sys.argv[1:1] = ['compare']; medclip.cli.main(); assert 'jax' not in sys.modules"
+    )
+    done = in_new_process("-c", program, *evaluations)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_piped_search_prints_json_lines_best_first(medclip, index_folder):

@@ -10,6 +10,7 @@ from medclip.data.preparation import Preparation
 from medclip.data.prepare import prepare
 from medclip.data.survey.report import write_report
 from medclip.errors import UserError
+from medclip.evaluate.report import write_report as write_evaluation
 from medclip.evaluate.retrieval import evaluate_retrieval
 from medclip.evaluate.subject import Subject
 from medclip.evaluate.understanding import evaluate_understanding
@@ -36,6 +37,7 @@ def quickstart(out: Path, app: bool, seed: int) -> None:
     train(out / "data", out / "run", dataclasses.replace(RECIPE, seed=seed))
     subject = Subject(model=str(out / "run"), data=str(out / "data"), out=out / "evaluation", seed=seed)
     results, understood = evaluate_retrieval(subject), evaluate_understanding(subject)
+    console.print(f"how good it is: {write_evaluation(out / 'evaluation')}")
     build_index(out / "run", out / "data", out / "index", "validation")
     show_retrieval(results)
     show_understanding(understood)

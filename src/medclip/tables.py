@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -212,7 +213,7 @@ def show_comparison(comparison: Comparison) -> None:
 
     first, *others = (one.name for one in comparison.evaluations)
     header = [column for other in others for column in (other, "difference (95 % interval)", "p", "")]
-    table = Table("figure", first, *map(Text, header))
+    table = Table("figure", *map(escape, (first, *header)))
     for row in comparison.rows:
         if row.kind:
             cells = [row.name, form(row.name, row.figures[0]["value"])]

@@ -26,8 +26,8 @@ from medclip.evaluate.pairing import Column, Evaluation, columns, judged, not_qu
 from medclip.progress import progress
 
 METHOD = (
-    "95 % paired bootstrap of the difference and Fisher's randomisation test, whole articles resampled and swapped, "
-    "10,000 times; p-values corrected by Holm"
+    "95 % paired bootstrap of the difference and Fisher's randomisation test, whole articles resampled and swapped "
+    f"{RESAMPLES:,} times; p-values corrected by Holm"
 )
 
 

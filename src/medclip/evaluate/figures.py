@@ -22,7 +22,11 @@ _WORDS = {
     "text_to_image": "text→image",
     "image_to_text": "image→text",
     "few_shot": "few pictures a class",
-    "tests": "a caption changed in",
+    "tests": "what was changed",
+    "groups": "",  # of a kind that the part before names
+    "auroc": "AUROC",
+    "ece": "calibration error",
+    "macro_f1": "macro F1",
 }
 
 
@@ -40,16 +44,14 @@ class Group:
         said, last = self.context.get("chance"), name.split(" / ")[-1]
         if last == "auroc":
             return 0.5
-        if isinstance(said, Mapping):
-            return said.get(last)
-        return said if last in _GUESSED else None
+        said = said.get(last) if isinstance(said, Mapping) else said if last in _GUESSED else None
+        return said if isinstance(said, int | float) else None
 
     def majority(self, name: str) -> float | None:
         """The same figure of calling everything by the most frequent class."""
         said = self.context.get("majority")
-        if isinstance(said, Mapping):
-            return said.get(name)
-        return said if name == "accuracy" else None
+        said = said.get(name) if isinstance(said, Mapping) else said if name == "accuracy" else None
+        return said if isinstance(said, int | float) else None
 
 
 def name_of(path: Sequence[str]) -> str:
@@ -130,8 +132,9 @@ def judged_by(group: Group) -> str | None:
 
 
 def is_share(name: str) -> bool:
-    """Whether the figure of this name lies between 0 and 1, and is read in percent; ranks do not."""
-    return "rank" not in name.split(" / ")[-1].lower()
+    """Whether the figure of this name lies between 0 and 1 (a change of it: -1 and 1), and is read in percent."""
+    last = name.split(" / ")[-1].lower()
+    return "rank" not in last and "cosine" not in last
 
 
 def form(name: str, value: float | None) -> str:
@@ -139,8 +142,10 @@ def form(name: str, value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return "–"
     if is_share(name):
-        return f"{100 * value:.1f}\u00a0%"
-    return f"{value:,.1f}".removesuffix(".0")
+        said = f"{100 * value:.1f} %"
+    else:
+        said = f"{value:,.1f}".removesuffix(".0") if "rank" in name else f"{value:.3f}"
+    return said.replace("-", "−")
 
 
 def form_interval(name: str, figure: Figure) -> str:
@@ -148,12 +153,12 @@ def form_interval(name: str, figure: Figure) -> str:
     if figure["low"] is None or figure["high"] is None:
         return ""
     low, high = (form(name, figure[part]).removesuffix("\u00a0%") for part in ("low", "high"))
-    return f"{low}–{high}"
+    return f"{low} to {high}" if "−" in low else f"{low}–{high}"
 
 
 def words(name: str) -> str:
     """A name as people say it."""
-    return " · ".join(_WORDS.get(part, part.replace("_", " ")) for part in name.split(" / "))
+    return " · ".join(filter(None, (_WORDS.get(part, part.replace("_", " ")) for part in name.split(" / "))))
 
 
 def _measured(said: Any) -> bool:

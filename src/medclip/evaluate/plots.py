@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ from medclip.evaluate.figures import Group, form, form_interval, is_share, words
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from medclip.evaluate.compare import Against
 
 NOTHING: Said = {"value": None, "low": None, "high": None}
 
@@ -129,41 +132,40 @@ def small_multiples(name: str, panels: Mapping[str, Mapping[float, Said]], over:
             _line(axes, name, of, page.SERIES[0])
             axes.set_title(words(title), fontsize=11)
             axes.set_xticks(sorted(of), [f"{x:g}" for x in sorted(of)])
-            axes.set_ylim(0, None)
+        axes.set_ylim(0, None)  # of all, once all are drawn
         figure.supxlabel(words(over), fontsize=11, color=page.INK)
         figure.supylabel(_axis(name), fontsize=11, color=page.INK)
 
     return page.figure(draw, f"{words(name)} over {words(over)}. {_told(name, panels)}", (9, 0.8 + 1.8 * rows))
 
 
-def differences(rows: Mapping[str, Sequence[tuple[float, float, float, str]]], names: Sequence[str]) -> Markup:
-    """Differences from a baseline in points: (value, low, high, verdict) of each evaluation in `names` for each figure.
-
-    A filled dot is beyond noise.
-    """
+def differences(rows: Mapping[str, Sequence[Against]], names: Sequence[str]) -> Markup:
+    """Differences of shares from a baseline, of each evaluation in `names`; a filled dot is beyond noise."""
     height = 0.8 / len(names)
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         axes.axvline(0, c=page.INK, lw=1)
-        places = np.arange(len(rows))[::-1]
         for number, name in enumerate(names):
-            colour = page.SERIES[number % 4]
-            value, low, high = np.array([of[number][:3] for of in rows.values()]).T
-            at = places + ((len(names) - 1) / 2 - number) * height
-            reach = np.maximum(0, [value - low, high - value])
-            axes.errorbar(value, at, xerr=reach, fmt="none", ecolor=colour, capsize=3)
-            beyond = np.array([of[number][3] != "within noise" for of in rows.values()])
-            axes.scatter(value[beyond], at[beyond], color=colour, zorder=3, label=name if beyond.any() else None)
-            axes.scatter(value[~beyond], at[~beyond], edgecolors=colour, facecolors="none", zorder=3,
-                         label=None if beyond.any() else name)  # fmt: skip
+            colour, of = page.SERIES[number % 4], [against[number] for against in rows.values()]
+            values = [dataclasses.asdict(one.found) | {"value": one.found.difference} for one in of]
+            moved, reach = _percent(values)
+            at = np.arange(len(rows))[::-1] + ((len(names) - 1) / 2 - number) * height
+            axes.errorbar(moved, at, xerr=reach, fmt="none", ecolor=colour, capsize=3)
+            fill = [colour if one.verdict != "within noise" else "none" for one in of]
+            axes.scatter(moved, at, edgecolors=colour, facecolors=fill, zorder=3)
+            axes.plot([], [], "o", color=colour, label=name)
         _rows(axes, [words(row) for row in rows])
         axes.set(xlabel="points of a hundred")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(names))
 
     said = "; ".join(
-        f"{words(row)} " + ", ".join(f"{name} {of[0]:+.1f} ({of[3]})" for name, of in zip(names, found, strict=True))
-        for row, found in rows.items()
+        f"{words(row)} "
+        + ", ".join(
+            f"{name} {100 * one.found.difference:+.1f} ({one.verdict})"
+            for name, one in zip(names, against, strict=True)
+        )
+        for row, against in rows.items()
     )
     tall = 1.2 + len(rows) * (0.2 + 0.16 * len(names))
     return page.figure(draw, f"Differences from the baseline in points, with 95 % intervals: {said}.", (8, tall))

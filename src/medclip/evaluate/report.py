@@ -51,6 +51,8 @@ MADE_OF = {
 }
 """What a page says of how its figures came about, and what it calls it."""
 CARDS = 8
+NO_COUNTS = ("seed", "draws", "bins", "severity", "setting")
+"""Whole numbers beside figures that do not say of how many they are."""
 
 
 @dataclass(frozen=True)
@@ -150,19 +152,14 @@ def _alone(group: Group) -> Table:
     ]
     header = ["", "value", "95 % interval", "chance", "most frequent class"]
     kept = [place for place in range(len(header)) if place < 3 or any(row[place] != "–" for row in rows)]
-    return Table(
-        _title(group.path) + _counts(group), [header[p] for p in kept], [[row[p] for p in kept] for row in rows]
-    )
+    header, *rows = ([row[place] for place in kept] for row in (header, *rows))
+    return Table(_title(group.path, [group]), header, rows)
 
 
 def _several(of: Sequence[Group]) -> Table:
-    """Figures of groups with the same parent, a row for each group."""
+    """Figures of groups that stand together, a row for each group, with their counts where these differ."""
     names = list(dict.fromkeys(name for group in of for name in group.figures))
-    counts = [
-        count
-        for count in dict.fromkeys(name for group in of for name in group.context)
-        if all(_is_count(group.context.get(count)) for group in of) and len({group.context[count] for group in of}) > 1
-    ]
+    counts = [name for name in of[0].context if _is_count(name, of) and name not in _shared_counts(of)]
     rows = [
         [words(title), *(page.number(group.context[count]) for count in counts)]
         + [_cell(name, group.figures.get(name)) for name in names]
@@ -170,33 +167,32 @@ def _several(of: Sequence[Group]) -> Table:
     ]
     chances = [{group.chance(name) for group in of} for name in names]
     if all(len(one) == 1 for one in chances) and chances != [{None}] * len(names):
-        rows.append(
-            ["chance", *("" for _ in counts), *(form(name, *one) for name, one in zip(names, chances, strict=True))]
-        )
+        shown = (form(name, *one) for name, one in zip(names, chances, strict=True))
+        rows.append(["chance", *("" for _ in counts), *shown])
     shared = [part for part in of[0].path if all(part in group.path for group in of)]
-    title = _title(shared) + ("" if counts else _counts(of[0]))
-    return Table(title, ["", *map(words, counts), *map(words, names)], rows, of_table(of))
+    return Table(_title(shared, of), ["", *map(words, counts), *map(words, names)], rows, of_table(of))
 
 
-def _title(path: Sequence[str]) -> str:
+def _title(path: Sequence[str], of: Sequence[Group]) -> str:
+    """What a table is of, and the counts that are the same for all of it."""
     said = words(name_of(path)) or "figures"
-    return said[0].upper() + said[1:]
+    counts = ", ".join(f"{words(name)} {page.number(count)}" for name, count in _shared_counts(of).items())
+    return said[0].upper() + said[1:] + (f" ({counts})" if counts else "")
+
+
+def _shared_counts(of: Sequence[Group]) -> dict[str, int]:
+    """The counts beside figures that are the same for all groups."""
+    first, *others = (group.context for group in of)
+    return {name: first[name] for name in first if _is_count(name, of) and all(c[name] == first[name] for c in others)}
+
+
+def _is_count(name: str, of: Sequence[Group]) -> bool:
+    """Whether all groups say under this name of how many things they are."""
+    said = [group.context.get(name) for group in of]
+    return name not in NO_COUNTS and all(isinstance(one, int) and not isinstance(one, bool) for one in said)
 
 
 def _cell(name: str, figure: Figure | None) -> str:
     if figure is None:
         return "–"
     return Markup("{} <small>{}</small>").format(form(name, figure["value"]), form_interval(name, figure))
-
-
-def _counts(group: Group) -> str:
-    said = [
-        f"{words(name)} {page.number(one)}"
-        for name, one in group.context.items()
-        if _is_count(one) and name not in ("seed", "draws", "bins")
-    ]
-    return f" ({', '.join(said)})" if said else ""
-
-
-def _is_count(said: Any) -> bool:
-    return isinstance(said, int) and not isinstance(said, bool)

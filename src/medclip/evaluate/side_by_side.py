@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import product
 from pathlib import Path
 
 from markupsafe import Markup
 
 from medclip import page
 from medclip.evaluate import plots
-from medclip.evaluate.compare import METHOD, Comparison, form_difference, form_p
+from medclip.evaluate.compare import METHOD, Comparison, Row, form_difference, form_p
 from medclip.evaluate.figures import Figure, form, form_interval, is_share, words
 from medclip.evaluate.paired import VERDICTS
 from medclip.evaluate.report import Table, made_of
@@ -36,8 +35,10 @@ def comparison_page(comparison: Comparison, fallen: Sequence[str] = ()) -> str:
         notes=comparison.notes,
         fallen=fallen,
         summary={name: _summary(comparison, place) for place, name in enumerate(names[1:])},
-        drawings=list(_drawings(comparison)),
-        tables=list(_differences(comparison)),
+        compared=[
+            (words(measure).capitalize(), _drawing(comparison, measure), list(_differences(comparison, measure)))
+            for measure in dict.fromkeys(row.measure for row in comparison.rows if row.kind)
+        ],
         alone=list(_alone(comparison)),
         made_of=_made_of(comparison),
         method=METHOD,
@@ -49,26 +50,22 @@ def _summary(comparison: Comparison, place: int) -> dict[str, int]:
     return {verdict: counts[verdict] for verdict in VERDICTS}
 
 
-def _differences(comparison: Comparison) -> Iterator[Table]:
-    """A table for each measure and each evaluation but the first: what was compared, the verdict first."""
+def _differences(comparison: Comparison, measure: str) -> Iterator[Table]:
+    """A table for each evaluation but the first: what was compared, the verdict first."""
     first, *others = (one.name for one in comparison.evaluations)
-    rows = [row for row in comparison.rows if row.kind]
-    for measure, (place, other) in product(dict.fromkeys(row.measure for row in rows), enumerate(others)):
-        cells = [
-            [
-                words(row.name),
-                Markup('<span class="{}">{}</span>').format(
-                    row.against[place].verdict.split()[0], row.against[place].verdict
-                ),
-                form_difference(row, row.against[place]),
-                form_p(row.against[place]),
-                *(_value(row.name, row.figures[at]) for at in (0, place + 1)),
-            ]
-            for row in rows
-            if row.measure == measure
-        ]
-        title = f"{words(measure).capitalize()}: {other} against {first}"
-        yield Table(title, ["", "verdict", "difference (95 % interval)", "p, corrected", first, other], cells)
+    rows = [row for row in comparison.rows if row.kind and row.measure == measure]
+    for place, other in enumerate(others):
+        cells = [[words(row.name), *_cells(row, place)] for row in rows]
+        header = ["", "verdict", "difference (95 % interval)", "p, corrected", first, other]
+        yield Table(f"{other} against {first}", header, cells)
+
+
+def _cells(row: Row, place: int) -> Iterator[str]:
+    one = row.against[place]
+    yield Markup('<span class="{}">{}</span>').format(one.verdict.split()[0], one.verdict)
+    yield form_difference(row, one)
+    yield form_p(one)
+    yield from (_value(row.name, row.figures[at]) for at in (0, place + 1))
 
 
 def _alone(comparison: Comparison) -> Iterator[Table]:
@@ -85,22 +82,15 @@ def _value(name: str, figure: Figure) -> Markup:
     return Markup("{} <small>{}</small>").format(form(name, figure["value"]), form_interval(name, figure))
 
 
-def _drawings(comparison: Comparison) -> Iterator[Markup]:
-    """Differences of shares in points, and of ranks as a factor; of each measure, what was compared."""
-    names = [one.name for one in comparison.evaluations[1:]]
-    for measure in dict.fromkeys(row.measure for row in comparison.rows):
-        rows = [row for row in comparison.rows if row.measure == measure and row.kind and is_share(row.name)]
-        if rows:
-            yield plots.differences(
-                {
-                    row.name: [
-                        (*(100 * of for of in (one.found.difference, one.found.low, one.found.high)), one.verdict)
-                        for one in row.against
-                    ]
-                    for row in rows
-                },
-                names,
-            )
+def _drawing(comparison: Comparison, measure: str) -> Markup | None:
+    """Differences in points: of R@10 and shares of right answers, or of all where neither is compared."""
+    shares = [row for row in comparison.rows if row.measure == measure and row.kind and is_share(row.name)]
+    rows = [row for row in shares if row.kind and row.kind.name in ("", "R@10")] or shares
+    return (
+        plots.differences({row.name: row.against for row in rows}, [one.name for one in comparison.evaluations[1:]])
+        if rows
+        else None
+    )
 
 
 def _made_of(comparison: Comparison) -> list[list[str]]:
