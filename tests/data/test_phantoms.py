@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from medclip.data.phantoms import CASES, Case, caption, phantom, phantoms, picture
+from medclip.data.phantoms import CASES, Case, caption, finding_of, phantom, phantoms, picture
 
 SIDED = [case for case in CASES if case.side == "left"]
 RADIUS = np.arange(128) - 63.5
@@ -146,3 +146,18 @@ def test_pet_shows_uptake_dark_on_white():
     )
     assert normal[0, 0] > 220
     assert (mass - normal).min() < -60
+
+
+@pytest.mark.parametrize("index", range(0, 60, 7))
+def test_a_finding_lies_where_the_picture_differs_from_the_normal_one(index):
+    pair, mask = phantom(index, 0, "validation"), finding_of(index, 0, "validation")
+    case = Case(**pair.labels)
+    if case.finding == "normal":
+        assert not mask.any()
+        return
+    seed = np.random.SeedSequence(0, spawn_key=(1, index, 0))
+    assert (picture(case, seed) == np.asarray(decoded(pair))).all()
+    normal = picture(Case(case.modality, case.organ, case.plane, "normal"), seed)
+    differs = np.abs(picture(case, seed).astype(int) - normal) > 40
+    assert differs[mask].mean() > 5 * differs[~mask].mean()
+    assert 0.005 < mask.mean() < 0.15
