@@ -15,6 +15,7 @@ from medclip.evaluate.paired import (
     MEAN,
     OF_A_PART,
     RANKS,
+    RESAMPLES,
     Difference,
     Measure,
     holm,
