@@ -8,6 +8,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 
+from evaluate.labels import split_rows, write_table
 from medclip import NOT_CLINICAL, __version__, cli
 from medclip.data.preparation import Preparation
 from medclip.data.privacy import Studies
@@ -223,6 +224,16 @@ def test_evaluate_shows_pool_intervals_and_chance(medclip, run, data, tmp_path):
         measured = said["text_to_image"][f"R@{k}"]
         assert f"{measured['value']:.1%} ({measured['low']:.1%}–{measured['high']:.1%})" in out
     assert NOT_CLINICAL in out
+
+
+def test_evaluate_zero_shot_shows_figures_and_writes_a_page(medclip, run, tmp_path):
+    folder = write_table(tmp_path / "set", split_rows())
+    code, out, _ = medclip("evaluate", "zero-shot", "--model", run, "--data", folder, "--out", tmp_path / "out")
+    assert code == 0
+    said = json.loads((tmp_path / "out" / "zero_shot.json").read_text())
+    for words in (NOT_CLINICAL, "set, test, label: 8 pictures", "50.0%", f"{said['auroc']['value']:.1%} ("):
+        assert words in out
+    assert (tmp_path / "out" / "report.html").is_file()
 
 
 def test_a_piped_search_prints_json_lines_best_first(medclip, index_folder):
