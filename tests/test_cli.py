@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from evaluate.handmade import retrieval
+from evaluate.labels import split_rows, write_table
 from medclip import NOT_CLINICAL, __version__, cli
 from medclip.data.preparation import Preparation
 from medclip.data.privacy import Studies
@@ -283,6 +284,16 @@ def test_comparing_needs_no_jax(evaluations):
     )
     done = in_new_process("-c", program, *evaluations)
     assert done.returncode == 0, done.stderr
+
+
+def test_evaluate_zero_shot_shows_figures_and_writes_a_page(medclip, run, tmp_path):
+    folder = write_table(tmp_path / "set", split_rows())
+    code, out, _ = medclip("evaluate", "zero-shot", "--model", run, "--data", folder, "--out", tmp_path / "out")
+    assert code == 0
+    said = json.loads((tmp_path / "out" / "zero_shot.json").read_text())
+    for words in (NOT_CLINICAL, "set, test, label: 8 pictures", "50.0%", f"{said['auroc']['value']:.1%} ("):
+        assert words in out
+    assert (tmp_path / "out" / "report.html").is_file()
 
 
 def test_a_piped_search_prints_json_lines_best_first(medclip, index_folder):

@@ -22,7 +22,7 @@ def test_a_table_is_read_with_its_splits(tmp_path):
     assert (found.name, len(found), found.classes, found.several) == ("test", 8, ["bright", "dark"], False)
     assert found.rows[0].image.read_bytes()
     assert found.dataset == {"source": "set", "synthetic": False}
-    assert len(measured(folder, split="train")) == 12
+    assert len(measured(folder, split="training")) == 12
     assert measured(folder, limit=3).labels == [("dark",), ("bright",), ("dark",)]
 
 
@@ -41,6 +41,7 @@ def test_pictures_may_lie_beside_the_table(tmp_path):
 
 def test_rows_that_cannot_be_used_are_counted_by_reason(tmp_path):
     bad = ["dark_9.jpg,,test", ",dark,test", "../../x.jpg,dark,test", "dark_8.jpg", "middle_1.jpg,middle,test"]
+    bad.append("dark_1.jpg,bright,test")
     folder = write_table(tmp_path / "set", ["dark_1.jpg,dark,test", "bright_1.jpg,bright,test", *bad])
     found = measured(folder, classes=("bright", "dark"))
     assert len(found) == 2
@@ -49,6 +50,7 @@ def test_rows_that_cannot_be_used_are_counted_by_reason(tmp_path):
         "row without a picture": 1,
         "image outside the folder": 1,
         "of another class": 1,
+        "duplicate row": 1,
     }
 
 
@@ -132,7 +134,11 @@ def test_without_splits_a_hash_of_the_file_decides(tmp_path):
         (lambda at: write_table(at / "set", ["dark_1.jpg,x"], "file,kind"), {}, "has no column 'label'"),
         (lambda at: write_table(at / "set", ["dark_1.jpg,x"], "where,label"), {}, "has no column of pictures"),
         (lambda at: write_table(at / "set", ["dark_1.jpg,x"], "file,label"), {"label": "organ"}, "no column 'organ'"),
-        (lambda at: write_table(at / "set", split_rows()), {"split": "dev"}, "no pictures of split 'dev'"),
+        (
+            lambda at: write_table(at / "set", split_rows()),
+            {"split": "dev"},
+            "no pictures of split 'validation'; its splits: test, train",
+        ),
         (lambda at: write_table(at / "set", split_rows()), {"classes": ("fog",)}, "no picture has a label 'label'"),
         (lambda at: write_folders(at / "set", {"dark": 1, "bright": 0}), {}, "bright holds no pictures"),
         (lambda at: write_folders(at / "set", {"dark": 1}), {"label": "organ"}, "its folders are the classes"),

@@ -19,7 +19,7 @@ from medclip.model.init import init
 from medclip.progress import progress
 
 
-def seen(
+def encoded(
     found: Labelled, preprocessor: Mapping[str, Any], encoders: Sequence[Callable[[np.ndarray], np.ndarray]]
 ) -> tuple[Labelled, list[np.ndarray]]:
     """The pictures that can be read, and what each encoder makes of their pixels u8 (n, s, s, 3): f32 (n, …).

@@ -39,6 +39,10 @@ class Task:
     random_weights: bool = True
     """Measure the same architecture with random weights too: what pictures give away without any training."""
 
+    def among(self, there: Iterable[str]) -> list[str]:
+        """The classes that can be called: those asked for, or else those that are `there`, sorted."""
+        return list(dict.fromkeys(self.classes)) or sorted(set(there))
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -113,8 +117,8 @@ def measured_rows(subject: Subject, task: Task) -> Labelled:
         return _of_data(data, subject.split or only_split(data), subject.limit, task)
     every = _of_folder(data, task)
     names = {row.split for row in every.rows}
-    split = subject.split or next((name for name in ("validation", "test") if name in names), None)
-    return _only(every, names if split is None else {split}, split or "all", subject, task)
+    split = _measured(subject, names)
+    return _only(every, {split} if split else names, split or "all", subject, task)
 
 
 def probed_rows(subject: Subject, task: Task) -> tuple[Labelled, Labelled]:
@@ -131,8 +135,7 @@ def probed_rows(subject: Subject, task: Task) -> tuple[Labelled, Labelled]:
         if not any(row.split for row in every.rows):
             hashed = tuple(dataclasses.replace(row, split=split_of(row.article)) for row in every.rows)
             every = dataclasses.replace(every, rows=hashed)
-        names = {row.split for row in every.rows}
-        split = subject.split or next((name for name in ("validation", "test") if name in names), "validation")
+        split = _measured(subject, {row.split for row in every.rows}) or "validation"
         measured = _only(every, {split}, split, subject, task)
         train = _only(every, {"train"}, "train", subject, task)
     if measured.name == "train":
@@ -144,6 +147,11 @@ def probed_rows(subject: Subject, task: Task) -> tuple[Labelled, Labelled]:
     if not len(train):
         raise UserError(f"no picture of split train in {subject.data} is left to learn from: {train.left_out}.")
     return train, measured
+
+
+def _measured(subject: Subject, names: set[str]) -> str:
+    """Which split of a folder is measured; "" where it has none that is usually."""
+    return spelt(subject.split or next((name for name in ("validation", "test") if name in names), ""))
 
 
 def _prepared(data: Place) -> bool:
@@ -181,7 +189,7 @@ def _of_folder(data: Place, task: Task) -> Labelled:
 
 
 def _table(data: Path, label: str) -> Iterator[Row]:
-    path, names = data / TABLE, {}
+    path, names, known = data / TABLE, {}, set()
     for row in rows_of(path):
         names = names or known_columns(list(row), Columns()) | {"label": label}
         for what, asked in (("image", "of pictures (file)"), ("label", repr(label))):
@@ -191,9 +199,12 @@ def _table(data: Path, label: str) -> Iterator[Row]:
         name = cells["image"]
         places = [inside(data, f"images/{name}"), inside(data, name)] if name else []
         flaw = "" if places and None not in places else "image outside the folder" if name else "row without a picture"
+        split = spelt(cells.get("split", ""))
+        flaw = flaw or ("duplicate row" if (split, name) in known else "")
+        known.add((split, name))
         image = b"" if flaw else next((place for place in places if there_is(place)), places[0])
         said = row[label] and cells["label"]  # None where the line ends before it
-        yield Row(image, said, name, cells.get("group") or name, spelt(cells.get("split", "")), flaw)
+        yield Row(image, said, name, cells.get("group") or name, split, flaw)
 
 
 def _folders(data: Path, classes: Iterable[str]) -> Iterator[Row]:

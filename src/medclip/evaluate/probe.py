@@ -15,7 +15,7 @@ import numpy as np
 
 from medclip.encoder import pool_pixels
 from medclip.errors import UserError
-from medclip.evaluate.features import seen, with_random_weights
+from medclip.evaluate.features import encoded, with_random_weights
 from medclip.evaluate.labelled import Task, probed_rows
 from medclip.evaluate.results import provenance, write_results
 from medclip.evaluate.scores import FIGURES, one_of, predicted, shares
@@ -42,8 +42,8 @@ def evaluate_probe(subject: Subject, task: Task, seeds: int = 5) -> dict[str, An
     models = {"model": model}
     models |= {"random_weights": with_random_weights(model, subject.seed)} if task.random_weights else {}
     encoders = [partial(pool_pixels, one) for one in models.values()]
-    (train, known), (measured, asked) = (seen(rows, model.preprocessor, encoders) for rows in (train, measured))
-    classes = list(task.classes) or sorted({*train.classes, *measured.classes})
+    (train, known), (measured, asked) = (encoded(rows, model.preprocessor, encoders) for rows in (train, measured))
+    classes = task.among([*train.classes, *measured.classes])
     if len(train.classes) < 2:
         raise UserError(f"the training pictures of {subject.data} show one class only: there is nothing to learn.")
     of, truth = (np.array([classes.index(values[0]) for values in rows.labels]) for rows in (train, measured))

@@ -13,7 +13,7 @@ import numpy as np
 from medclip.encoder import embed_pixels, embed_texts
 from medclip.errors import UserError, WorkError
 from medclip.evaluate.calibration import calibration, softmax
-from medclip.evaluate.features import seen, with_random_weights
+from medclip.evaluate.features import encoded, with_random_weights
 from medclip.evaluate.labelled import Labelled, Task, measured_rows
 from medclip.evaluate.prompts import Prompts, read_prompts
 from medclip.evaluate.results import provenance, write_results
@@ -29,15 +29,16 @@ def evaluate_zero_shot(subject: Subject, task: Task, prompts: Path | None = None
     Where pictures can have several values, each is judged for itself, by prompts that affirm and deny it.
     """
     found = measured_rows(subject, task)
-    classes = list(task.classes) or found.classes
-    if not found.several and len(classes) < 2:
-        raise UserError(f"{subject.data} shows one class only, {classes[0]!r}: there is nothing to tell it from.")
+    classes = task.among(found.classes)
+    if len(classes) < (1 if found.several else 2):
+        shown = f"one class only, {classes[0]!r}" if classes else "no class"
+        raise UserError(f"{subject.data} shows {shown}: there is nothing to tell apart.")
     said = read_prompts(prompts, found.label, found.several)
     models = [load(subject.model)]
     models += [with_random_weights(models[0], subject.seed)] if task.random_weights else []
     judge = _findings if found.several else _exclusive
     texts = [_class_vectors(model, said, classes, found.several) for model in models]
-    found, pictures = seen(found, models[0].preprocessor, [partial(embed_pixels, model) for model in models])
+    found, pictures = encoded(found, models[0].preprocessor, [partial(embed_pixels, model) for model in models])
     (figures, items), *others = (
         judge(model, images, *of, found, classes, subject.seed)
         for model, images, of in zip(models, pictures, texts, strict=True)
