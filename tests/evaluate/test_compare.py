@@ -142,8 +142,25 @@ def test_corruptions_are_compared_by_their_main_figure(tmp_path):
         }
         write_results(tmp_path / name, "robustness", {"clean": {"R@10": figure(0.1)}, **FROM}, items)
     comparison = compare([tmp_path / "one", tmp_path / "other"])
+    with pytest.raises(UserError, match="name others with --figure"):
+        fallen(comparison, 0.01)
     found = {row.name: row.against[0].verdict for row in comparison.rows if row.kind}
     assert found == {"none / 0 / text_to_image / R@10": "within noise", "blur / 3 / text_to_image / R@10": "worse"}
+
+
+def test_other_pools_are_compared_by_their_main_figure_and_gate_nothing(tmp_path):
+    for name, ranks in (("one", GOOD), ("other", BAD)):
+        items = {"id": [f"item {i}" for i in range(N)], "article": articles_of(N), "rank_text_to_image": GOOD}
+        pools = {"text_to_image": {"R@10": figure(float((GOOD <= 10).mean()))}, "concepts": {"mAP": figure(0.5)}}
+        items |= {"rank_article_disjoint / text_to_image": ranks, "concepts / mAP": np.full(N, 0.5)}
+        write_results(tmp_path / name, "retrieval", {**pools, **FROM}, items)
+    comparison = compare([tmp_path / "one", tmp_path / "other"])
+    found = {row.name: row.against[0].verdict for row in comparison.rows if row.kind}
+    assert found["article_disjoint / text_to_image / R@10"] == "worse"
+    assert found["concepts / mAP"] == "within noise"
+    assert sum(name.startswith("article_disjoint") for name in found) == 1
+    assert fallen(comparison, 0.01) == []
+    assert len(fallen(compare([tmp_path / "one", tmp_path / "other"], ["R@10"]), 0.01, ["R@10"])) == 1
 
 
 def test_three_evaluations_are_corrected_together(good, bad, tmp_path):
@@ -171,6 +188,7 @@ def test_what_only_some_have_is_told(good, bad):
     assert {row.measure for row in comparison.rows} == {"retrieval"}
     with pytest.raises(UserError, match="cannot judge what is absent: zero-shot of bad"):
         fallen(comparison, 0.01)
+    assert len(fallen(compare([good, bad], ["R@10"]), 0.01, ["R@10"])) == 1  # what was named is there
     classes(bad.parent / "alone", ["ct", "mri"] * 10, [1] * 20)
     with pytest.raises(UserError, match="no measure in common"):
         compare([bad, bad.parent / "alone"])

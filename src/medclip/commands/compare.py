@@ -33,7 +33,7 @@ class Compare:
     """Write the comparison as a page to this file."""
     fail_below: float | None = None
     """End with exit code 1 where a figure has fallen by more than this share (0.01: one point) beyond noise: those of
-    --figure, or R@10 and shares of right answers."""
+    --figure, or R@10 of the whole pool and shares of right answers."""
 
     def run(self) -> None:
         from medclip.evaluate.compare import as_json, compare, fallen

@@ -13,7 +13,7 @@ from medclip.evaluate.paired import (
     BALANCED,
     LEVEL,
     MEAN,
-    OF_A_PART,
+    RANKED_AGAIN,
     RANKS,
     RESAMPLES,
     Difference,
@@ -26,6 +26,7 @@ from medclip.evaluate.paired import (
 from medclip.evaluate.pairing import Column, Evaluation, columns, judged, not_quite_the_same, read_evaluations
 from medclip.progress import progress
 
+SEED = 0  # the same evaluations always get the same verdict
 METHOD = (
     "95 % paired bootstrap of the difference and Fisher's randomisation test, whole articles resampled and swapped "
     f"{RESAMPLES:,} times; p-values corrected by Holm"
@@ -68,7 +69,7 @@ class Comparison:
     """What could not be compared, or is not quite the same."""
 
 
-def compare(folders: Sequence[Path], chosen: Sequence[str] = (), seed: int = 0) -> Comparison:
+def compare(folders: Sequence[Path], chosen: Sequence[str] = ()) -> Comparison:
     """Compare evaluations of the same items, the first being the baseline.
 
     `chosen` are the figures to compare, by their names or the last parts of them ("R@10"); none: all that are made of
@@ -94,7 +95,7 @@ def compare(folders: Sequence[Path], chosen: Sequence[str] = (), seed: int = 0) 
     with progress("compare", len(work), "columns") as advance:
         for measure, column, kinds in work:
             first, *others = column.values
-            found = [paired(first, other, column.articles, column.classes, [*kinds.values()], seed) for other in others]
+            found = [paired(first, other, column.articles, column.classes, [*kinds.values()], SEED) for other in others]
             drawn += [(measure, name, kind, of) for (name, kind), *of in zip(kinds.items(), *found, strict=True)]
             advance()
     corrected = iter(holm([one.p for *_, of in drawn for one in of]))
@@ -116,15 +117,18 @@ def fallen(comparison: Comparison, below: float, chosen: Sequence[str] = ()) -> 
     """A sentence for each figure that fell by more than `below` (a share: 0.01 is a point), beyond noise.
 
     Beyond noise: the whole interval of the difference lies below −`below`, and p without correction is at most 0.05, as
-    these are few and named beforehand. Judged by are the figures `chosen`; none: R@10 and shares of right answers.
-    UserError where that is no share, or nothing is left to judge by.
+    these are few and named beforehand. Judged by are the figures `chosen`; none: R@10 of the whole pool and shares of
+    right answers.
+    UserError where one is no share, or what the baseline has to judge by is absent elsewhere: that must not pass.
     """
     if not 0 <= below < 1:
         raise UserError(f"--fail-below {below:g} is no share: 0.01 is one point of a hundred.")
     first, *others = comparison.evaluations
-    if lost := [what for one in others for what in _lost(first, one)]:
+    if lost := [what for one in others for what in _lost(first, one, chosen)]:
         raise UserError(f"--fail-below cannot judge what is absent: {', '.join(lost)}. Evaluate both alike.")
     gated = [row for row in comparison.rows if row.kind and (chosen or row.kind.main)]
+    if not gated:
+        raise UserError("--fail-below finds neither R@10 nor shares of right answers: name others with --figure.")
     if wrong := [row.name for row in gated if not is_share(row.name)]:
         raise UserError(f"--fail-below is of shares, and {wrong[0]} is none: choose others with --figure.")
     return [
@@ -186,10 +190,13 @@ def _kinds(column: Column, said: Mapping[str, Any], chosen: Sequence[str]) -> di
 
 
 def _candidates(column: Column) -> Iterator[tuple[tuple[str, ...], Measure]]:
-    """Figures that a column may be the items of, and how they are made of it. Parts are judged by their main ones."""
+    """Figures that a column may be the items of, and how they are made of it.
+
+    Ranks are judged in full once; in other pools and under corruptions by R@10 alone, lest most figures be of them.
+    """
     stem, _, rest = column.name.partition("_")
     if stem == "rank":
-        kinds = (OF_A_PART,) if column.part else RANKS
+        kinds = (RANKED_AGAIN,) if column.part or " / " in rest else RANKS
         yield from (((*column.part, rest, kind.name), kind) for kind in kinds)
     elif stem == "correct":
         of = (*column.part, rest) if rest else column.part
@@ -224,9 +231,11 @@ def _alone(shared: Sequence[str], evaluations: Sequence[Evaluation], rows: Seque
                 yield Row(measure, name, tuple(of[name] for of in said))
 
 
-def _lost(first: Evaluation, other: Evaluation) -> Iterator[str]:
-    """What the first evaluation judged and the other did not."""
+def _lost(first: Evaluation, other: Evaluation, chosen: Sequence[str]) -> Iterator[str]:
+    """What the first evaluation judged and the other did not, in measures that have any of the figures chosen."""
     for measure, items in first.items.items():
+        if chosen and not any(chosen_by(name, chosen) for name in figures(first.results[measure])):
+            continue
         if measure not in other.items:
             yield f"{measure} of {other.name}"
         else:

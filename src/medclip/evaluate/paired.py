@@ -42,8 +42,8 @@ RANKS = (
     Measure("geometric_mean_rank", np.log, lower_is_better=True, ratio=True),
 )
 """Of ranks from 1, the best."""
-OF_A_PART = replace(RANKS[len(KS) - 1], main=False)
-"""Where the same items are ranked many times, as under corruptions."""
+RANKED_AGAIN = replace(RANKS[len(KS) - 1], main=False)
+"""Of the same items in another pool, or under a corruption."""
 MEAN = Measure("", lambda values: values, main=True)
 """Of values of which more is better: right or wrong, or a score."""
 BALANCED = Measure("", lambda values: values, by_class=True)
