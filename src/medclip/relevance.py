@@ -21,6 +21,7 @@ SPOTS = 8  # to a side: 64 spots are one batch of the encoder
 WIDTH = 0.75  # of the distance between two spots: the deviation of a spot, and of the blur in it
 NOTHING = 1e-5  # a cosine that changes less has not changed: float32 in batches of another shape
 _FOR, _AGAINST = (255, 96, 0), (0, 128, 255)  # told apart without red and green
+_COVER = 0.6  # of the picture, at the strongest place
 
 
 def relevance(model: Model, image: bytes | Path, text: str) -> np.ndarray:
@@ -46,11 +47,11 @@ def relevance(model: Model, image: bytes | Path, text: str) -> np.ndarray:
 
 def drawn_over(picture: Image.Image, found: np.ndarray) -> Image.Image:
     """The picture with relevance f32 (h, w) over it: orange where it speaks for the text, blue where against."""
-    strength = np.abs(found) / max(float(np.abs(found).max()), NOTHING)
-    colour = np.where((found > 0)[..., None], _FOR, _AGAINST)
-    cover = 0.6 * np.where(np.abs(found) < NOTHING, 0, strength)[..., None]
-    grey = np.asarray(picture.convert("RGB"), np.float32)
-    return Image.fromarray(np.rint(grey * (1 - cover) + colour * cover).astype(np.uint8))
+    shown, most = picture.convert("RGB"), max(float(np.abs(found).max()), NOTHING)
+    for colour, part in ((_FOR, found), (_AGAINST, -found)):
+        cover = np.where(part < NOTHING, 0, part) * (_COVER * 255 / most)
+        shown.paste(colour, (0, 0), Image.fromarray(np.rint(cover).astype(np.uint8)))
+    return shown
 
 
 def _spots(side: int) -> np.ndarray:

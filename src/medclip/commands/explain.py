@@ -14,7 +14,8 @@ class Explain:
     """Draw over a picture where it speaks for a text (orange) and where against it (blue).
 
     Each place is blurred in turn; what the cosine of picture and text loses is the relevance of that place. It shows
-    what the model uses, which need not be what a reader would look at.
+    what the model uses, which need not be what a reader would look at. Ask in the words that the model learnt from: on
+    phantoms "a left-sided mass" pointed at the mass in six of ten pictures, "mass" in fewer than two.
     """
 
     model: str

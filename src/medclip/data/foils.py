@@ -49,7 +49,7 @@ _OF_ONE_MODALITY = r"\b(?:T[12]\w*|weighted|FLAIR|STIR|DWI|diffusion|gadolinium|
 _SIZE_OF_ARROW = r"\b(?:small|large|thin|thick)(?: \w+)? arrow"
 _VIEW = r"\w-(?:anterior|posterior|superior|inferior)"
 
-FINDINGS = (
+_FINDINGS = (
     "abnormality|abscess|adenopathy|aneurysm|ascites|atelectasis|calcifications?|calcul(?:us|i)|cavity|collection|collapse|"
     "compression|consolidation|cysts?|deposit|dilat(?:at)?ion|dissection|displacement|edema|oedema|effusions?|embolism|"
     "emphysema|enhancement|enlargement|extravasation|fistula|fluid|fractures?|gas|haematoma|hematoma|haemorrhage|"
@@ -63,7 +63,7 @@ _ADJECTIVES = (
     rf"(?:(?!(?:{_SHOWS}|an?|the|no|of|on|in|at|to|by|for|from|with|without|and|or|is|was|are|were|has|which|that|"
     r"there|after|before|patient|case|evidence|image|scan|CT|MRI)\b)[\w-]+,? ){0,4}?"
 )
-_FINDING = rf"{_ADJECTIVES}(?:crescent of fluid|(?:{FINDINGS})\b)"
+_FINDING = rf"{_ADJECTIVES}(?:crescent of fluid|(?:{_FINDINGS})\b)"
 _STATED = re.compile(rf"(?<!\bin )(?<!\bof )\ban? (?={_FINDING})", re.IGNORECASE)
 _STATED_BARE = re.compile(rf"\b(?:{_SHOWS}|with) (?={_FINDING})", re.IGNORECASE)
 _EXCLUDED = re.compile(
