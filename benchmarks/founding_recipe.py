@@ -35,7 +35,7 @@ from medclip.evaluate.retrieval import evaluate_retrieval  # noqa: E402
 from medclip.evaluate.subject import Subject  # noqa: E402
 from medclip.model.hub import load  # noqa: E402
 from medclip.model.towers import Params  # noqa: E402
-from medclip.tables import show_retrieval  # noqa: E402
+from medclip.tables.retrieval import show_retrieval  # noqa: E402
 from medclip.train.loop import train  # noqa: E402
 from medclip.train.losses import contrastive, hard_targets  # noqa: E402
 from medclip.train.recipe import Recipe  # noqa: E402

@@ -24,7 +24,7 @@ from medclip.model.hub import save  # noqa: E402
 from medclip.model.init import init  # noqa: E402
 from medclip.model.join import join  # noqa: E402
 from medclip.model.resize import with_tokens  # noqa: E402
-from medclip.tables import show_retrieval  # noqa: E402
+from medclip.tables.retrieval import show_retrieval  # noqa: E402
 from medclip.train.loop import train  # noqa: E402
 from medclip.train.recipe import Recipe  # noqa: E402
 

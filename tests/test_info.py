@@ -8,7 +8,7 @@ import pytest
 from medclip.errors import UserError
 from medclip.info import info, run_info
 from medclip.model.hub import model_hash
-from medclip.tables import show_info
+from medclip.tables.runs import show_info
 
 
 def records(run):

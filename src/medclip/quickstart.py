@@ -17,7 +17,8 @@ from medclip.evaluate.understanding import evaluate_understanding
 from medclip.progress import console
 from medclip.search.index import build_index
 from medclip.serve.launch import launch
-from medclip.tables import show_dataset, show_retrieval, show_understanding
+from medclip.tables.data import show_dataset
+from medclip.tables.retrieval import show_retrieval, show_understanding
 from medclip.train.loop import train
 from medclip.train.recipe import Recipe
 

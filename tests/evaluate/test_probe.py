@@ -20,7 +20,8 @@ from medclip.evaluate.report import write_report
 from medclip.evaluate.results import read_results
 from medclip.evaluate.subject import Subject
 from medclip.model.towers import project, unit
-from medclip.tables_of_classes import show_probe
+from medclip.tables.classes import show_probe
+from medclip.tables.parts import screen
 
 
 def features(n=120, classes=3, apart=4.0, seed=0):
@@ -104,7 +105,7 @@ def found(run, tmp_path_factory):
 
 
 def test_both_classifiers_beside_chance_majority_and_random_weights(found, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(screen, "width", 120)
     said, _ = found
     assert (said["pictures"], said["chance"]) == (10, 1 / 3)
     assert said["trained_on"]["classes"] == {"bright": 8, "dark": 8, "middle": 0}

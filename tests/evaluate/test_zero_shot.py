@@ -17,7 +17,7 @@ from medclip.evaluate.report import write_report
 from medclip.evaluate.results import read_results
 from medclip.evaluate.subject import Subject
 from medclip.evaluate.zero_shot import class_vectors, evaluate_zero_shot
-from medclip.tables_of_classes import show_zero_shot
+from medclip.tables.classes import show_zero_shot
 
 ALONE = Task(random_weights=False)
 

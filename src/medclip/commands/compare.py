@@ -13,7 +13,7 @@ import tyro
 from medclip.commands.arguments import Positional
 from medclip.errors import WorkError
 from medclip.progress import console
-from medclip.tables import show_comparison
+from medclip.tables.comparison import show_comparison
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from medclip.errors import UserError
 from medclip.evaluate.labelled import Task
 from medclip.evaluate.subject import Subject
 from medclip.progress import console
-from medclip.tables import show_retrieval, show_robustness, show_understanding
-from medclip.tables_of_classes import show_probe, show_zero_shot
+from medclip.tables.classes import show_probe, show_zero_shot
+from medclip.tables.retrieval import show_retrieval, show_robustness, show_understanding
 
 _NO_MODEL = Subject(model="", data=tyro.MISSING)  # MISSING: --data is still required
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from medclip.commands.arguments import Positional, Seed
-from medclip.tables import show_info
+from medclip.tables.runs import show_info
 
 
 @dataclass(frozen=True)

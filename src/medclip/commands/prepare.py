@@ -14,7 +14,7 @@ from medclip.commands.arguments import Positional, Seed
 from medclip.data.preparation import Preparation
 from medclip.errors import UserError
 from medclip.progress import console
-from medclip.tables import show_dataset, show_leakage, show_preview, show_statistics
+from medclip.tables.data import show_dataset, show_leakage, show_preview, show_statistics
 
 
 @dataclass(frozen=True)

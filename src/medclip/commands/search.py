@@ -13,7 +13,7 @@ import tyro
 from medclip.commands.arguments import Data, Positional
 from medclip.errors import UserError
 from medclip.progress import console
-from medclip.tables import show_hits
+from medclip.tables.search import show_hits
 
 
 @dataclass(frozen=True)

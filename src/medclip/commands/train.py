@@ -9,7 +9,7 @@ from typing import Literal
 import tyro
 
 from medclip.commands.arguments import Data
-from medclip.tables import show_trained
+from medclip.tables.runs import show_trained
 from medclip.train.recipe import Recipe
 
 

@@ -1,16 +1,14 @@
-"""What the measures of classes print at their end."""
+"""Tables of the measures of classes."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from medclip import NOT_CLINICAL
+from medclip.tables.parts import screen, show_provenance
 
-_out = Console()
 _REGRESSION = "logistic_regression"
 
 
@@ -20,10 +18,10 @@ def show_zero_shot(results: dict[str, Any]) -> None:
     _show_classes(results["classes"], results.get("confusion"))
     if about := results.get("calibration"):
         said = [f"{name} {_figure(about[name]['ece'])}" for name in ("raw", "scaled") if about[name]]
-        _out.print(f"calibration error ({about['bins']} bins): {', '.join(said)}", highlight=False)
+        screen.print(f"calibration error ({about['bins']} bins): {', '.join(said)}", highlight=False)
         if heat := about["temperature"]:
-            _out.print(f"temperature {heat['median']:.3g}, fitted {about['fitted']}", highlight=False)
-    _show_provenance(results)
+            screen.print(f"temperature {heat['median']:.3g}, fitted {about['fitted']}", highlight=False)
+    show_provenance(results)
 
 
 def show_probe(results: dict[str, Any]) -> None:
@@ -38,7 +36,7 @@ def show_probe(results: dict[str, Any]) -> None:
     }
     _show_figures(results, rows)
     _show_classes(results[_REGRESSION]["classes"], results[_REGRESSION]["confusion"])
-    _show_provenance(results)
+    show_provenance(results)
 
 
 def _show_figures(results: dict[str, Any], rows: dict[str, Any]) -> None:
@@ -51,9 +49,9 @@ def _show_figures(results: dict[str, Any], rows: dict[str, Any]) -> None:
             even = f"{chance[name]:.1%}" if chance.get(name) else "–"
             most = f"{results['majority']['accuracy']:.1%}" if name in results.get("majority", {}) else "–"
             table.add_row(by, _named(name), _figure(model[name]), _figure(twin and twin[name]), even, most)
-    _out.print(table)
+    screen.print(table)
     if results["left_out"]:
-        _out.print(f"left out: {', '.join(f'{why} {n}' for why, n in results['left_out'].items())}", highlight=False)
+        screen.print(f"left out: {', '.join(f'{why} {n}' for why, n in results['left_out'].items())}", highlight=False)
 
 
 def _show_classes(classes: dict[str, Any], confusion: list[list[int]] | None) -> None:
@@ -66,7 +64,7 @@ def _show_classes(classes: dict[str, Any], confusion: list[list[int]] | None) ->
         values = [f"{about[of]:.1%}" if of == "prevalence" else _figure(about[of]) for of in figures]
         counts = [str(n or "·") for n in confusion[c]] if confusion else []
         table.add_row(str(c + 1), Text(name), str(about["pictures"]), *values, *counts)
-    _out.print(table)
+    screen.print(table)
 
 
 def _named(figure: str) -> str:
@@ -75,8 +73,3 @@ def _named(figure: str) -> str:
 
 def _figure(measured: dict[str, float] | None) -> str:
     return "{value:.1%} ({low:.1%}–{high:.1%})".format(**measured) if measured else "–"
-
-
-def _show_provenance(results: dict[str, Any]) -> None:
-    _out.print(Text(f"model saw this source: {results['saw_source']} ({results['saw_source_why']})."))
-    _out.print(f"{results['interval']}; seed {results['seed']}; model {results['model'][:12]}. {NOT_CLINICAL}")
