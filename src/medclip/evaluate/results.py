@@ -13,10 +13,8 @@ from medclip import NOT_CLINICAL, __version__
 from medclip.data.shards import Split
 from medclip.errors import UserError
 from medclip.evaluate.labelled import Labelled
-from medclip.evaluate.seen import saw_source
 from medclip.evaluate.subject import Subject
 from medclip.files import read_json, whole_file, write_json
-from medclip.model.hub import model_hash
 
 STEMS = {
     "retrieval": "results",
@@ -68,6 +66,9 @@ def provenance(subject: Subject, rows: Split | Labelled) -> dict[str, Any]:
 def _model(subject: Subject, rows: Split | Labelled) -> dict[str, Any]:
     if not subject.model:  # vectors made elsewhere, which say nothing of their model
         return {"model": None, "saw_source": "unknown", "saw_source_why": "vectors do not say what made them"}
+    from medclip.evaluate.seen import saw_source
+    from medclip.model.hub import model_hash  # reading results needs no JAX
+
     return {"model": model_hash(subject.model), **saw_source(subject.model, rows)}
 
 
