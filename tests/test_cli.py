@@ -12,13 +12,14 @@ import pytest
 
 from evaluate.handmade import retrieval
 from evaluate.labels import split_rows, write_table
-from medclip import NOT_CLINICAL, __version__, cli
+from medclip import NOT_CLINICAL, __version__, cli, progress
 from medclip.data.preparation import Preparation
 from medclip.data.privacy import Studies
 from medclip.data.sources.columns import Columns
 from medclip.evaluate import metrics
 from medclip.evaluate.labelled import Task
 from medclip.evaluate.subject import Subject
+from medclip.tables import parts
 from medclip.train.recipe import Recipe
 from pages import check
 
@@ -36,7 +37,9 @@ COMMANDS = dict(commands(cli.Command))
 @pytest.fixture
 def medclip(monkeypatch, capsys):
     """Runs a command in this process: (exit code, standard output, standard error)."""
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "200")  # of the help
+    for console in (progress.console, parts.screen):
+        monkeypatch.setattr(console, "width", 200)
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["medclip", *map(str, arguments)])
