@@ -108,10 +108,11 @@ def main() -> None:
     ask.add_argument("--lr", type=float, default=1e-3, help="peak learning rate of both")
     ask.add_argument("--batch", type=int, default=128)
     ask.add_argument("--seeds", type=int, nargs="+", default=[0])
+    ask.add_argument("--evaluations", type=int, default=12, help="of each run; their time is not counted")
     asked = ask.parse_args()
     joined = {"vision": str(asked.vision), "text": str(asked.text)}
     start = joined if asked.vision else {"preset": asked.preset}
-    ours = Recipe(**start, batch=asked.batch, lr=asked.lr, guard="warn")
+    ours = Recipe(**start, batch=asked.batch, lr=asked.lr, guard="warn", evaluations=asked.evaluations)
     founding = dataclasses.replace(ours, weight_decay=0.1, warmup_fraction=0.0)
     both = {"ours": (ours, {}), "founding-2021": (founding, {"loss": founding_loss, "augment": flip})}
     speeds = speeds_in_turn(asked.data, asked.out, both)

@@ -54,3 +54,8 @@ def clean_caption(caption: str) -> tuple[str, list[str]]:
             caption = after
         if caption == before:
             return caption, used
+
+
+def folded(text: str) -> str:
+    """A caption without letter case and spacing."""
+    return " ".join(text.casefold().split())

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from medclip.data.captions import folded
 from medclip.data.likeness import alike
 from medclip.data.shards import Split, read_dataset, write_table
 from medclip.errors import UserError
@@ -126,8 +127,3 @@ def _copied(split: Split, rows: Sequence[int], out: Path) -> list[dict[str, Any]
         write_table(out / file, pa.Table.from_batches([batch]).take(inside), {"file": file, "pairs": len(inside)})
         shards.append({"file": file, "pairs": len(inside)})
     return shards
-
-
-def folded(text: str) -> str:
-    """A caption without letter case and spacing."""
-    return " ".join(text.casefold().split())

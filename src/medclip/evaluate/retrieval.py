@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from medclip.data.leakage import folded
+from medclip.data.captions import folded
 from medclip.data.shards import Split
 from medclip.encoder import embed_images, embed_texts
 from medclip.errors import UserError

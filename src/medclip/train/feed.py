@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from medclip.data.batches import Pictures, cache_of, cached, rows_at
+from medclip.data.captions import folded
 from medclip.data.foils import mirrored
 from medclip.data.shards import Split
 from medclip.errors import UserError
@@ -107,7 +108,7 @@ def batch_of(pairs: Pairs, rows: np.ndarray, model: Model, recipe: Recipe, block
     c = m + -(-room // blocks)
     real = np.array([[i < len(block) for i in range(c)] for block in dealt])
     said = [caption for block in dealt for caption in block]
-    words = _placed(_numbers(map(_folded, said)), real, -1)
+    words = _placed(_numbers(map(folded, said)), real, -1)
     pictures = _numbers(pairs.split.values("sha256", rows)).reshape(blocks, m)
     if pairs.pools:
         texts = _placed(np.stack([pairs.pools[caption] for caption in said]), real, 1)  # an absent one must be finite
@@ -146,7 +147,3 @@ def _concepts(pairs: Pairs, rows: np.ndarray) -> np.ndarray:
             known = sorted(pairs.concepts.keys() & set(said or ()))
             found[i, : len(known)] = [pairs.concepts[concept] for concept in known]
     return found.reshape(*rows.shape, pairs.most)
-
-
-def _folded(caption: str) -> str:
-    return " ".join(caption.casefold().split())
