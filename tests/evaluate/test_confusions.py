@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medclip.evaluate import confusions
-from medclip.evaluate.confusions import Confusion, confused, nearest
+from medclip.evaluate.confusions import Confusion, confused, examples, nearest
 
 
 def test_the_widest_margin_comes_first_and_the_sure_pair_not_at_all():
@@ -47,3 +47,14 @@ def test_chunks_change_nothing(monkeypatch):
     monkeypatch.setattr(confusions, "_CHUNK", 7)
     for one, other in zip(whole, nearest(vectors, vectors, 5, own=False), strict=True):
         np.testing.assert_allclose(one, other)
+
+
+def test_examples_name_pairs_both_ways_and_the_closest_pictures():
+    images = np.array([[1.0, 0], [0.6, 0.8], [0.8, 0.6]])
+    texts = np.array([[0, 1.0], [1.0, 0], [0.8, 0.6]])
+    told = examples(images, texts, ["a", "b", "c"], 2)
+    assert [(one["id"], one["other"]) for one in told["most_confused"]["image_to_text"]] == [("a", "b"), ("b", "c")]
+    assert told["most_confused"]["image_to_text"][0] == {"id": "a", "other": "b", "own_score": 0, "other_score": 1}
+    assert [(one["id"], one["other"]) for one in told["nearest_pictures"]] == [("b", "c"), ("c", "b")]
+    assert told["nearest_pictures"][0]["score"] == pytest.approx(0.96)
+    assert examples(images[:1], texts[:1], ["a"], 2)["nearest_pictures"] == []

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
+
+from medclip.evaluate.metrics import WAYS
 
 _CHUNK = 512
 
@@ -38,6 +41,22 @@ def confused(images: np.ndarray, texts: np.ndarray, ids: Sequence[str], most: in
     return [Confusion(ids[i], ids[others[i, 0]], float(own[i]), float(scores[i, 0])) for i in order if margins[i] > 0]
 
 
+def examples(images: np.ndarray, texts: np.ndarray, ids: Sequence[str], most: int) -> dict[str, Any]:
+    """`most_confused` both ways and `nearest_pictures`, as lists of at most `most` dicts, for people to look at."""
+    if len(ids) < 2:
+        return {"most_confused": {way: [] for way in WAYS}, "nearest_pictures": []}
+    ways = zip(WAYS, ((images, texts), (texts, images)), strict=True)
+    told = {way: [_told(one) for one in confused(*sides, ids, most)] for way, sides in ways}
+    others, scores = (found[:, 0] for found in nearest(images, images, 1, own=False))
+    order = np.argsort(-scores, kind="stable")[:most]
+    near = [{"id": ids[i], "other": ids[others[i]], "score": round(float(scores[i]), 4)} for i in order]
+    return {"most_confused": told, "nearest_pictures": near}
+
+
+def _told(one: Confusion) -> dict[str, Any]:
+    return {name: round(value, 4) if isinstance(value, float) else value for name, value in asdict(one).items()}
+
+
 def nearest(queries: np.ndarray, candidates: np.ndarray, k: int, own: bool = True) -> tuple[np.ndarray, np.ndarray]:
     """Rows i64 (n, k) of the k best candidates for each query by dot product, best first, and their scores f64 (n, k).
 
@@ -52,6 +71,6 @@ def nearest(queries: np.ndarray, candidates: np.ndarray, k: int, own: bool = Tru
         here = np.arange(len(part))
         if not own:
             part[here, here + start] = -np.inf
-        best = np.argsort(-part, axis=1, kind="stable")[:, :k]
+        best = part.argmax(axis=1)[:, None] if k == 1 else np.argsort(-part, axis=1, kind="stable")[:, :k]
         found[start : start + _CHUNK], scores[start : start + _CHUNK] = best, np.take_along_axis(part, best, axis=1)
     return found, scores

@@ -137,10 +137,22 @@ def _section(measure: str, said: Mapping[str, Any]) -> Section:
     return Section(
         *TITLES.get(measure, (measure, "")),
         drawings=[*over_numbers(said, found), *reliabilities(said)],
-        tables=[_several(of) if len(of) > 1 else _alone(of[0]) for of in siblings(found)],
+        tables=[*(_several(of) if len(of) > 1 else _alone(of[0]) for of in siblings(found)), *_examples(said)],
         confusions=list(confusions(said)),
         left_out=left_out if isinstance(left_out, Mapping) else {},
     )
+
+
+def _examples(said: Mapping[str, Any]) -> Iterator[Table]:
+    """Pairs by their ids, to be looked at: those that are taken for another, and pictures that lie closest."""
+    for way, of in said.get("most_confused", {}).items():
+        rows = [[one["id"], one["other"], *(f"{one[name]:.3f}" for name in ("own_score", "other_score"))] for one in of]
+        yield Table(
+            f"Most confused, {words(way)}", ["of the pair", "that of", "cosine of its own", "of the other"], rows
+        )
+    if near := said.get("nearest_pictures"):
+        rows = [[one["id"], one["other"], f"{one['score']:.3f}"] for one in near]
+        yield Table("Nearest pictures", ["picture", "its nearest", "cosine"], rows)
 
 
 def _alone(group: Group) -> Table:

@@ -13,6 +13,7 @@ from medclip.data.shards import Split
 from medclip.encoder import embed_images, embed_texts
 from medclip.errors import UserError
 from medclip.evaluate import concepts, pools
+from medclip.evaluate.confusions import examples
 from medclip.evaluate.groups import by_group, row_labels
 from medclip.evaluate.metrics import WAYS, chance, intervals, rank_figures, ranks
 from medclip.evaluate.results import provenance, write_results
@@ -23,6 +24,7 @@ from medclip.model.hub import load
 from medclip.progress import progress
 
 GROUP_K = 10
+EXAMPLES = 10  # pairs that are named for people to look at
 
 
 def evaluate_retrieval(
@@ -37,6 +39,7 @@ def evaluate_retrieval(
         raise UserError(f"--pool {pool} is more than the {len(rows)} pairs of {subject.data}, split {rows.name!r}.")
     images, texts = _vectors(subject, rows, vectors)
     results, items = measured(images, texts, rows, subject.seed)
+    results |= examples(images, texts, items["id"], EXAMPLES)
     if pool is not None:
         articles = rows.column("article")
         results["fixed_pool"] = pools.fixed_pools(images, texts, articles, pool, draws, subject.seed)
