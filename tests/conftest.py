@@ -7,6 +7,8 @@ backend.start()  # before anything imports JAX
 import io  # noqa: E402
 import os  # noqa: E402
 import shutil  # noqa: E402
+import subprocess  # noqa: E402
+import sys  # noqa: E402
 import unicodedata  # noqa: E402
 from dataclasses import dataclass, field  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -179,3 +181,31 @@ def shared() -> Path:
     if not (found / "roco").is_dir():
         pytest.skip(f"{found}/roco is absent: the real ROCO rows are not part of the repository")
     return found
+
+
+def in_new_process(*arguments):
+    """Python with these arguments: what it printed and how it ended."""
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def medclip(monkeypatch, capsys):
+    """Runs a command in this process: (exit code, standard output, standard error)."""
+    monkeypatch.setenv("COLUMNS", "200")  # of the help
+    from medclip import cli, progress
+    from medclip.tables import parts
+
+    for console in (progress.console, parts.screen):
+        monkeypatch.setattr(console, "width", 200)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["medclip", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code or 0
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return call
