@@ -56,6 +56,8 @@ def address(index_folder, tmp_path_factory):
     finally:
         served.terminate()
         served.wait(20)
+        with pytest.raises(OSError):  # the page does not outlive the command
+            urllib.request.urlopen(f"{url}/_stcore/health", timeout=2)
 
 
 @pytest.fixture

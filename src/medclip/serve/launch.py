@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,8 @@ def launch(index: Path, port: int) -> None:
         "browser.gatherUsageStats": "false",
     }
     flags = [f"--{name}={value}" for name, value in options.items()]
-    done = subprocess.run([sys.executable, "-m", "streamlit", "run", str(APP), *flags, "--", str(index)], check=False)
-    if done.returncode not in (0, -2, 130):
-        raise WorkError(f"the app ended with code {done.returncode}; is port {port} free?")
+    served = subprocess.Popen([sys.executable, "-m", "streamlit", "run", str(APP), *flags, "--", str(index)])
+    signal.signal(signal.SIGTERM, lambda *_: served.terminate())  # else the page outlives the command
+    code = served.wait()
+    if code not in (0, -signal.SIGINT, -signal.SIGTERM, 128 + signal.SIGINT):
+        raise WorkError(f"the app ended with code {code}; is port {port} free?")
