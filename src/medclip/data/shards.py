@@ -50,7 +50,11 @@ def write_shard(path: Path, rows: Sequence[dict[str, Any]], report: dict[str, An
 
 def write_table(path: Path, table: pa.Table, report: dict[str, Any]) -> None:
     """Write one Arrow file atomically; `report` (JSON) travels in its schema, so that a shard explains itself."""
-    table = table.replace_schema_metadata({"medclip": json.dumps(report)})
+    write_arrow(path, table.replace_schema_metadata({"medclip": json.dumps(report)}))
+
+
+def write_arrow(path: Path, table: pa.Table) -> None:
+    """Write a table as an Arrow IPC file, atomically."""
     with whole_file(path) as partial, pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, table.schema) as out:
         out.write_table(table)
 

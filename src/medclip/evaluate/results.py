@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from medclip import NOT_CLINICAL, __version__
-from medclip.data.shards import Split
+from medclip.data.shards import Split, write_arrow
 from medclip.errors import UserError
 from medclip.evaluate.labelled import Labelled
 from medclip.evaluate.subject import Subject
-from medclip.files import read_json, whole_file, write_json
+from medclip.files import read_json, write_json
 
 STEMS = {
     "retrieval": "results",
@@ -41,9 +41,7 @@ def write_results(
     said = {"measure": measure, **results}
     if out is not None:
         stem, table = STEMS[measure], pa.table({name: _column(values) for name, values in items.items()})
-        path = out / f"{stem}.arrow"
-        with whole_file(path) as part, pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, table.schema) as to:
-            to.write_table(table)
+        write_arrow(out / f"{stem}.arrow", table)
         write_json(out / f"{stem}.json", said)
     return said
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from medclip import NOT_CLINICAL
 from medclip.data.places import Place
-from medclip.data.shards import Split, only_split
+from medclip.data.shards import Split, only_split, write_arrow
 from medclip.encoder import embed_images
 from medclip.errors import UserError
 from medclip.files import claim, read_json, whole_file, write_json
@@ -43,13 +43,7 @@ def build_index(model: str | Path, data: Place, out: Path, split: str | None = N
         vectors = embed_images(encoder, [rows.image(i) for i in range(len(rows))], advance)
     with whole_file(out / "vectors.npy") as partial, partial.open("wb") as handle:
         np.save(handle, vectors)
-    kept = rows.table.select(_KEPT)
-    with (
-        whole_file(out / "rows.arrow") as partial,
-        pa.OSFile(str(partial), "wb") as sink,
-        pa.ipc.new_file(sink, kept.schema) as writer,
-    ):
-        writer.write_table(kept)
+    write_arrow(out / "rows.arrow", rows.table.select(_KEPT))
     folder = model_folder(model).resolve()
     write_json(
         out / "index.json",
