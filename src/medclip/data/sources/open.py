@@ -53,7 +53,8 @@ def open_source(source: str, how: Preparation = AS_USUAL) -> Iterator[Pair | Dro
 def holds_studies(source: str) -> bool:
     """Whether SOURCE is a folder of DICOM studies."""
     path = place(source)
-    return path.is_dir() and not is_roco(path) and not is_rocov2(path) and _has_dicom(path)
+    local = not is_url(path) and path.is_dir()  # a store is not asked what it cannot answer with yes
+    return local and not is_roco(path) and not is_rocov2(path) and _has_dicom(path)
 
 
 def _has_dicom(folder: Place) -> bool:
