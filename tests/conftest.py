@@ -161,7 +161,7 @@ def model(run):
 @pytest.fixture(scope="session")
 def index_folder(run, data, tmp_path_factory) -> Path:
     """The validation split, indexed."""
-    from medclip.search.index import build_index
+    from medclip.search.build import build_index
 
     out = tmp_path_factory.mktemp("indexed") / "index"
     build_index(run, data, out)

@@ -11,10 +11,11 @@ from medclip import NOT_CLINICAL, backend
 from medclip.commands.compare import Compare
 from medclip.commands.evaluate import Evaluate
 from medclip.commands.explain import Explain
+from medclip.commands.index import Curate, Embed, IndexCommand
 from medclip.commands.overview import Info, Quickstart
 from medclip.commands.prepare import Leakage, Prepare, Stats
 from medclip.commands.publish import Export, Push
-from medclip.commands.search import App, IndexCommand, Search
+from medclip.commands.search import App, Search
 from medclip.commands.train import Train
 from medclip.errors import UserError, WorkError
 from medclip.progress import console
@@ -27,7 +28,9 @@ Command = (
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
+    | Annotated[Embed, tyro.conf.subcommand("embed")]
     | Annotated[IndexCommand, tyro.conf.subcommand("index")]
+    | Annotated[Curate, tyro.conf.subcommand("curate")]
     | Annotated[Search, tyro.conf.subcommand("search")]
     | Annotated[Explain, tyro.conf.subcommand("explain")]
     | Annotated[App, tyro.conf.subcommand("app")]
@@ -52,7 +55,7 @@ def main() -> None:
     except (WorkError, OSError) as error:
         _stop(str(error), 1)
     except KeyboardInterrupt:
-        _stop("stopped by the keyboard; a training run goes on with --resume, a preparation with the same command.", 1)
+        _stop("stopped by the keyboard; a training run goes on with --resume, any other work with the same command.", 1)
 
 
 def _stop(sentence: str, code: int) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import jax
@@ -59,12 +60,32 @@ def embed_texts(model: Model, captions: Sequence[str], advance: Advance | None =
 def embed_images(model: Model, images: Sequence[bytes | Path], advance: Advance | None = None) -> np.ndarray:
     """Unit vectors f32 (n, p) of encoded pictures. Raises ImageError at one that cannot be read."""
     found = []
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(images), BATCH):
-            part = images[start : start + BATCH]
-            pixels = np.stack(list(pool.map(lambda image: fit(image, model.preprocessor), part)))
-            found.append(embed_pixels(model, pixels, advance))
+    for vectors in stream_images(model, images):
+        found.append(vectors)
+        if advance:
+            advance(len(vectors))
     return np.concatenate(found)
+
+
+def stream_images(model: Model, images: Iterable[bytes | Path]) -> Iterator[np.ndarray]:
+    """Unit vectors f32 (up to BATCH, p) of batch after batch, in order; the next is decoded while one is encoded."""
+    left = iter(images)
+    with ThreadPoolExecutor() as pool:
+
+        def decoding() -> list[Future]:
+            return [pool.submit(fit, image, model.preprocessor) for image in islice(left, BATCH)]
+
+        following = decoding()
+        while following:
+            batch, following = following, decoding()
+            yield embed_pixels(model, np.stack([fitted.result() for fitted in batch]))
+
+
+def stream_texts(model: Model, captions: Iterable[str]) -> Iterator[np.ndarray]:
+    """Unit vectors f32 (up to BATCH, p) of batch after batch, in order."""
+    left = iter(captions)
+    while batch := list(islice(left, BATCH)):
+        yield embed_texts(model, batch)
 
 
 def batched(encode: Callable, arrays: Sequence[np.ndarray], advance: Advance | None) -> np.ndarray:

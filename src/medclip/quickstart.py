@@ -15,7 +15,7 @@ from medclip.evaluate.retrieval import evaluate_retrieval
 from medclip.evaluate.subject import Subject
 from medclip.evaluate.understanding import evaluate_understanding
 from medclip.progress import console
-from medclip.search.index import build_index
+from medclip.search.build import build_index
 from medclip.serve.launch import launch
 from medclip.tables.data import show_dataset
 from medclip.tables.retrieval import show_retrieval, show_understanding

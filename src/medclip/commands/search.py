@@ -1,4 +1,4 @@
-"""Commands that make an index, put questions to it and show it."""
+"""Commands that put questions to an index and show it."""
 
 from __future__ import annotations
 
@@ -10,64 +10,54 @@ from typing import Annotated
 
 import tyro
 
-from medclip.commands.arguments import Data, Positional
+from medclip.commands.arguments import Positional
 from medclip.errors import UserError
-from medclip.progress import console
 from medclip.tables.search import show_hits
 
 
 @dataclass(frozen=True)
-class IndexCommand:
-    """Embed every picture of a split into a folder that `medclip search` and `medclip app` open."""
-
-    model: str
-    """A model folder, a run, or OWNER/NAME on the Hub."""
-    data: Data
-    """A prepared data set."""
-    out: Path
-    """The index's new folder."""
-    split: str | None = None
-    """Which split; left out: validation, or the only one."""
-    limit: int | None = None
-    """The first pairs only."""
-
-    def run(self) -> None:
-        from medclip.search.index import build_index
-
-        count = build_index(self.model, self.data, self.out, self.split, self.limit)
-        console.print(f"{count} pictures in {self.out}")
-
-
-@dataclass(frozen=True)
 class Search:
-    """Find pictures by words or by a picture; best first. A table on a terminal, JSON lines when piped."""
+    """Find pictures by words, by pictures or by both; best first. A table on a terminal, JSON lines when piped."""
 
     index: Path
     """An index folder."""
-    query: Annotated[Positional[str | None], tyro.conf.arg(metavar="QUERY")] = None
-    """What to look for, for example "pleural effusion"."""
-    image: Path | None = None
-    """A picture to look for, in place of words."""
+    queries: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="QUERY")] = ()
+    """What to look for, for example "pleural effusion"; each of several is answered for itself."""
+    image: tuple[Path, ...] = ()
+    """Pictures to look for (PNG, JPEG, DICOM, …); with words: like these, and as the words say."""
+    without: tuple[str, ...] = ()
+    """What it should not be, in words."""
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 5
     """Number of hits."""
+    where: tuple[str, ...] = ()
+    """KEY=VALUE: a label (modality=mri), article, licence, source, or added=2026-11-01..; a key again takes either."""
+    one_per_article: bool = False
+    """The best picture of an article only."""
+    ensemble: bool = False
+    """Say the words in several ways and look for their mean."""
     model: Path | None = None
     """The model that made the index, where it has moved."""
 
     def run(self) -> None:
-        from medclip.search.index import Index
-        from medclip.search.query import search
+        from medclip.search.query import Answers, Query, open_searcher, search
+        from medclip.search.where import parse_where
 
-        if (self.query is None) == (self.image is None):
-            raise UserError('give either a query ("pleural effusion") or --image FILE.')
-        if self.k < 1:
-            raise UserError("--k must be at least 1.")
-        hits = search(Index(self.index), self.query if self.image is None else self.image, self.k, self.model)
-        if not sys.stdout.isatty():
+        if not (self.queries or self.image):
+            raise UserError('give a query ("pleural effusion"), --image FILE, or both.')
+        asked = [Query((text,), self.image, self.without) for text in self.queries]
+        asked = asked or [Query((), self.image, self.without)]
+        wanted = Answers(self.k, parse_where(self.where), self.one_per_article)
+        found = search(open_searcher(self.index, self.model), asked, wanted, self.ensemble)
+        for query, hits in zip(asked, found, strict=True):
+            title = query.texts[0] if len(found) > 1 else None
+            if sys.stdout.isatty():
+                show_hits(hits, title)
+                continue
             for hit in hits:
-                row = {"id": hit.id, "score": round(hit.score, 6), "caption": hit.caption}
-                print(json.dumps({**row, "article": hit.article, "licence": hit.licence}, ensure_ascii=False))
-            return
-        show_hits(hits)
+                said = {name: getattr(hit, name) for name in ("id", "score", "caption", "article", "licence", "labels")}
+                line = {"query": title} if title else {}
+                line |= said | {"score": round(hit.score, 6), "added": hit.added, "copies": hit.copies}
+                print(json.dumps(line, ensure_ascii=False))
 
 
 @dataclass(frozen=True)

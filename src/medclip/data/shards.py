@@ -55,8 +55,14 @@ def write_table(path: Path, table: pa.Table, report: dict[str, Any]) -> None:
 
 def write_arrow(path: Path, table: pa.Table) -> None:
     """Write a table as an Arrow IPC file, atomically."""
-    with whole_file(path) as partial, pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, table.schema) as out:
-        out.write_table(table)
+    write_batches(path, table.schema, table.to_batches())
+
+
+def write_batches(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+    """Write an Arrow IPC file, atomically, of batches that need not all be in memory."""
+    with whole_file(path) as partial, pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, schema) as out:
+        for batch in batches:
+            out.write_batch(batch)
 
 
 def shard_report(path: Path) -> dict[str, Any] | None:

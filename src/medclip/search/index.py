@@ -1,25 +1,25 @@
-"""A folder of unit vectors beside the rows they stand for, searched exactly."""
+"""An opened index: memory-mapped vectors beside the rows they stand for, and the nearest of them."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from medclip import NOT_CLINICAL
-from medclip.data.places import Place
-from medclip.data.shards import Split, only_split, write_arrow
-from medclip.encoder import embed_images
 from medclip.errors import UserError
-from medclip.files import claim, read_json, whole_file, write_json
-from medclip.model.hub import load, model_folder, model_hash
-from medclip.progress import progress
+from medclip.model.hub import model_hash
+from medclip.search.contents import ABOUT, Contents, read_contents, segment_folder
+from medclip.search.stores import open_store
+from medclip.search.where import EVERYTHING, Where, counts, matches
 
-_KEPT = ("id", "image", "caption", "article", "licence", "labels", "source")
+KEPT = ("id", "image", "width", "height", "caption", "article", "licence", "attribution", "labels", "source", "sha256")
+LOOKS = {"hash": pa.binary(32), "thumbnail": pa.binary(1024)}  # a row of `likeness.Sketches`
+SAMPLE = 4096
+FILTERS_KEPT = 64
 
 
 @dataclass(frozen=True)
@@ -29,79 +29,129 @@ class Hit:
     id: str
     score: float
     caption: str
+    image: bytes
     article: str
     licence: str
-    image: bytes
-
-
-def build_index(model: str | Path, data: Place, out: Path, split: str | None = None, limit: int | None = None) -> int:
-    """Embed every picture of a split into the new folder `out`; returns how many."""
-    encoder = load(model)
-    rows = Split(data, split or only_split(data), limit)
-    claim(out, "index.json")
-    with progress("index", len(rows), "images") as advance:
-        vectors = embed_images(encoder, [rows.image(i) for i in range(len(rows))], advance)
-    with whole_file(out / "vectors.npy") as partial, partial.open("wb") as handle:
-        np.save(handle, vectors)
-    write_arrow(out / "rows.arrow", rows.table.select(_KEPT))
-    folder = model_folder(model).resolve()
-    write_json(
-        out / "index.json",
-        {
-            "pairs": len(rows),
-            "dimensions": vectors.shape[1],
-            "model": os.path.relpath(folder, out.resolve()),
-            "model_sha256": model_hash(folder),
-            "data": rows.dataset["source"],
-            "split": rows.name,
-            "synthetic": rows.dataset["synthetic"],
-            "store": "exact",
-            "notice": NOT_CLINICAL,
-        },
-    )
-    return len(rows)
+    attribution: str
+    labels: dict[str, str]
+    source: str
+    added: str
+    """The day it came into the index."""
+    copies: tuple[str, ...] = ()
+    """Ids of pictures further down that look the same as this one and are left out."""
 
 
 class Index:
-    """An opened index: memory-mapped vectors and rows."""
+    """An index as it was when it was opened: what others add or delete is seen by opening it again."""
 
     def __init__(self, folder: Path):
-        """Open `folder`; UserError where it is no whole index."""
+        """Open `folder`; UserError where it is no whole index, or its store cannot be reached."""
         self.folder = folder
-        self.about: dict[str, Any] = read_json(folder / "index.json", "an index (see medclip index)")
-        try:
-            self.vectors = np.load(folder / "vectors.npy", mmap_mode="r")
-            self.rows = pa.ipc.open_file(pa.memory_map(str(folder / "rows.arrow"))).read_all()
-        except (FileNotFoundError, ValueError, EOFError, pa.ArrowInvalid) as error:
-            raise UserError(f"{folder} is damaged ({error}). Make the index anew.") from None
-        if absent := {"pairs", "dimensions", "model", "model_sha256"} - set(self.about):
-            raise UserError(f"{folder}/index.json is damaged: no {', '.join(sorted(absent))}. Make the index anew.")
-        shape = (self.about["pairs"], self.about["dimensions"])
-        if self.vectors.shape != shape or len(self.rows) != shape[0]:
-            raise UserError(f"{folder} is damaged: vectors, rows and index.json disagree. Make the index anew.")
+        self._state = _state(folder)
+        self.contents: Contents = read_contents(folder)
+        self.vectors: list[tuple[int, np.ndarray]] = []
+        """Of each segment its first row, counted from 0, and its unit vectors, f32 (rows, p)."""
+        tables = []
+        for segment in self.contents.segments:
+            at = segment_folder(folder, segment)
+            try:
+                vectors = np.load(at / "vectors.npy", mmap_mode="r")
+                table = pa.ipc.open_file(pa.memory_map(str(at / "rows.arrow"))).read_all()
+            except (FileNotFoundError, ValueError, EOFError, pa.ArrowInvalid) as error:
+                raise UserError(f"{folder} is damaged ({error}). Make the index anew.") from None
+            if vectors.shape != (segment.rows, self.contents.dimensions) or len(table) != segment.rows:
+                raise UserError(f"{at} is damaged: vectors, rows and {ABOUT} disagree. Make the index anew.")
+            self.vectors.append((sum(map(len, tables)), vectors))
+            tables.append(table)
+        if not tables:
+            raise UserError(f"index {folder} holds no segment. Make the index anew.")
+        self.rows: pa.Table = pa.concat_tables(tables)
+        segments = self.contents.segments
+        self.numbers = np.concatenate([np.arange(s.first, s.first + s.rows) for s in segments])
+        """Of each row its number, i64 (n,), by which a store elsewhere goes; ascending."""
+        self.added = np.repeat(np.array([s.added for s in segments], "datetime64[D]"), [s.rows for s in segments])
+        self.live = ~np.isin(self.numbers, np.array(self.contents.deleted, np.int64))
+        """Which rows count: bool (n,)."""
+        self.allowed = lru_cache(FILTERS_KEPT)(self._allowed)
+        self.store = open_store(self)
+
+    def __len__(self) -> int:
+        """The rows that count."""
+        return self.contents.pairs
+
+    def is_current(self) -> bool:
+        """Whether nobody changed the index since it was opened."""
+        return _state(self.folder) == self._state
 
     def model(self, override: Path | None = None) -> Path:
         """The folder of the model that made this index; UserError where it is gone or another."""
-        path = override or (self.folder / self.about["model"]).resolve()
+        path = override or (self.folder / self.contents.model).resolve()
         if not path.exists():
             raise UserError(f"the model of index {self.folder} is not at {path}; say where with --model.")
-        if model_hash(path) != self.about["model_sha256"]:
+        if model_hash(path) != self.contents.model_sha256:
             raise UserError(
                 f"index {self.folder} was made by another model than {path}: their vectors cannot be compared. "
                 "Give the model that made it with --model, or make the index anew."
             )
         return path
 
-    def search(self, vector: np.ndarray, k: int) -> list[Hit]:
-        """The k nearest by cosine to a unit vector (p,), best first; equal scores keep row order."""
-        scores = self.vectors @ vector
-        k = min(k, len(scores))
-        # every row that ties with the k-th stays in, so that the order does not depend on the partition
-        threshold = np.partition(scores, len(scores) - k)[len(scores) - k]
-        near = np.flatnonzero(scores >= threshold)
-        best = near[np.argsort(-scores[near], kind="stable")][:k]
-        return [self._hit(int(row), float(scores[row])) for row in best]
+    def search(self, vectors: np.ndarray, k: int, asked: Where = EVERYTHING) -> list[list[tuple[int, float]]]:
+        """For each unit vector of f32 (q, p) the k nearest rows and their cosines, best first, ties in row order."""
+        allowed = self.allowed(asked)
+        found = self.store.candidates(vectors, k, allowed, asked)
+        return [self._best(vector, rows, k) for vector, rows in zip(vectors, found, strict=True)]
 
-    def _hit(self, row: int, score: float) -> Hit:
-        fields = {name: self.rows.column(name)[row].as_py() for name in _KEPT if name not in ("labels", "source")}
-        return Hit(score=score, **fields)
+    def vectors_of(self, rows: np.ndarray) -> np.ndarray:
+        """The unit vectors of rows, f32 (len(rows), p)."""
+        found = np.empty((len(rows), self.contents.dimensions), np.float32)
+        for first, segment in self.vectors:
+            here = (rows >= first) & (rows < first + len(segment))
+            found[here] = segment[rows[here] - first]
+        return found
+
+    def row(self, id: str) -> int:
+        """The row of a picture; UserError where the index has none of that id."""
+        found = np.flatnonzero(pc.equal(self.rows.column("id"), id).to_numpy() & self.live)
+        if not len(found):
+            raise UserError(f"index {self.folder} has no picture {id!r}.")
+        return int(found[0])
+
+    def hit(self, row: int, score: float, copies: tuple[str, ...] = ()) -> Hit:
+        """A row as an answer."""
+        names = ("id", "caption", "image", "article", "licence", "attribution", "source")
+        said = {name: self.rows.column(name)[row].as_py() for name in names}
+        labels = dict(self.rows.column("labels")[row].as_py())
+        return Hit(**said, score=score, labels=labels, added=str(self.added[row]), copies=copies)
+
+    @cached_property
+    def sample(self) -> np.ndarray:
+        """Vectors of up to SAMPLE rows that count, evenly spread over them: f32 (m, p)."""
+        live = np.flatnonzero(self.live)
+        return self.vectors_of(live[:: max(1, len(live) // SAMPLE)][:SAMPLE])
+
+    @cached_property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """How many pictures have each value of each label and licence."""
+        return counts(self.rows, self.live)
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether every picture was drawn by a program."""
+        return all(segment.synthetic for segment in self.contents.segments)
+
+    def _allowed(self, asked: Where) -> np.ndarray:
+        return self.live & matches(self.rows, self.added, asked) if asked.keys else self.live
+
+    def _best(self, vector: np.ndarray, rows: np.ndarray, k: int) -> list[tuple[int, float]]:
+        # float64, row by row: equal vectors get equal scores wherever they lie, in every store
+        scores = np.einsum("np,p->n", self.vectors_of(rows).astype(np.float64), vector.astype(np.float64))
+        best = np.lexsort((rows, -scores))[:k]
+        return [(int(rows[at]), float(scores[at])) for at in best]
+
+
+def _state(folder: Path) -> tuple[int, int]:
+    try:
+        about = (folder / ABOUT).stat()
+    except OSError:
+        return 0, 0
+    return about.st_mtime_ns, about.st_ino

@@ -1,33 +1,160 @@
-"""A question in words or as a picture, put to an index."""
+"""Questions in words and pictures, put to an index: what they ask becomes one direction among its vectors."""
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from medclip.data.likeness import Sketches, alike
 from medclip.data.refused import ImageError
 from medclip.encoder import embed_images, embed_texts
 from medclip.errors import UserError
+from medclip.evaluate.prompts import read_prompts
 from medclip.model.hub import Model, load
 from medclip.search.index import Hit, Index
+from medclip.search.where import EVERYTHING, Where
+
+AGAINST = -0.5  # what is not wanted weighs half of what is: Rocchio's rule, in which the negative weighs less
 
 
-@lru_cache(maxsize=2)
-def _loaded(folder: Path) -> Model:
-    return load(folder)
+@dataclass(frozen=True)
+class Query:
+    """What is looked for: any of words and pictures, all of them together, and what it should not be."""
+
+    texts: tuple[str, ...] = ()
+    images: tuple[bytes | Path, ...] = ()
+    without: tuple[str, ...] = ()
 
 
-def search(index: Index, query: str | bytes | Path, k: int, model: Path | None = None) -> list[Hit]:
-    """The k best pictures for words (str) or for a picture (encoded bytes or a file), best first.
+@dataclass(frozen=True)
+class Answers:
+    """Which answers are wanted."""
 
-    UserError where the query is empty, the picture cannot be read, or the model is not the index's own.
+    k: int = 10
+    where: Where = EVERYTHING
+    one_per_article: bool = False
+
+
+@dataclass(frozen=True)
+class Searcher:
+    """An opened index with the model that made it."""
+
+    index: Index
+    model: Model
+
+
+def open_searcher(folder: Path, model: Path | None = None) -> Searcher:
+    """Open an index and its model, or `model` where that has moved. UserError where either is not as it should be."""
+    index = Index(folder)
+    return Searcher(index, load(index.model(model)))
+
+
+def search(searcher: Searcher, queries: Sequence[Query], wanted: Answers, ensemble: bool = False) -> list[list[Hit]]:
+    """The best pictures for each query, best first, each picture once, however often the index has it.
+
+    `ensemble`: each text is said in the ways of `prompts/radiology.toml`, and their mean is looked for. UserError where
+    a query is empty or a picture cannot be read.
     """
-    encoder = _loaded(index.model(model))
-    if isinstance(query, str):
-        if not query.strip():
-            raise UserError("the query is empty.")
-        return index.search(embed_texts(encoder, [query])[0], k)
+    vectors = directions(searcher, queries, ensemble)
+    return [nearest(searcher.index, vector, wanted) for vector in vectors]
+
+
+def similar(index: Index, id: str, wanted: Answers) -> list[Hit]:
+    """The pictures nearest to one of the index, itself and its copies left out. UserError where there is none of it."""
+    row = index.row(id)
+    return nearest(index, index.vectors_of(np.array([row]))[0], wanted, but=row)
+
+
+def nearest(index: Index, vector: np.ndarray, wanted: Answers, but: int | None = None) -> list[Hit]:
+    """The hits of a unit vector (p,), best first: no picture twice, no copy of row `but`, an article once if wanted."""
+    if wanted.k < 1:
+        raise UserError("the number of results must be at least 1.")
+    count = 2 * wanted.k + 16
+    while True:
+        found = index.search(vector[None], count, wanted.where)[0]
+        kept = _distinct(index, [row for row, _ in found], but)
+        hits, articles = [], set()
+        for place, (row, score) in enumerate(found):
+            if place not in kept:
+                continue
+            hit = index.hit(row, score, kept[place])
+            if not (wanted.one_per_article and hit.article and hit.article in articles):
+                hits.append(hit)
+            articles.add(hit.article)
+        if len(hits) >= wanted.k or len(found) < count:
+            return hits[: wanted.k]
+        count *= 2
+
+
+def directions(searcher: Searcher, queries: Sequence[Query], ensemble: bool = False) -> np.ndarray:
+    """Unit vectors f32 (q, p) of queries. One text or picture is its own vector.
+
+    Several are a weighted sum of cosines, each divided by how much it varies over the index: a picture's cosines with
+    pictures spread wider than a text's, and would otherwise decide alone.
+    """
+    texts = [text for query in queries for text in (*query.texts, *query.without)]
+    images = [image for query in queries for image in query.images]
+    for query in queries:
+        if not (query.texts or query.images) or not all(map(str.strip, (*query.texts, *query.without))):
+            raise UserError("the query is empty: say what to look for, in words or by a picture.")
+    of_texts = iter(_text_vectors(searcher.model, texts, ensemble))
+    of_images = iter(_image_vectors(searcher.model, images))
+    found = []
+    for query in queries:
+        parts = [(next(of_texts), 1.0) for _ in query.texts] + [(next(of_texts), AGAINST) for _ in query.without]
+        parts += [(next(of_images), 1.0) for _ in query.images]
+        found.append(parts[0][0] if len(parts) == 1 else _together(searcher.index.sample, parts))
+    return np.stack(found)
+
+
+def _together(sample: np.ndarray, parts: list[tuple[np.ndarray, float]]) -> np.ndarray:
+    summed = sum(weight * vector / max(float((sample @ vector).std()), 1e-6) for vector, weight in parts)
+    length = float(np.linalg.norm(summed))
+    if not length:
+        raise UserError("the parts of the query cancel each other out.")
+    return np.float32(summed / length)
+
+
+def _text_vectors(model: Model, texts: Sequence[str], ensemble: bool) -> np.ndarray:
+    if not texts:
+        return np.empty((0, model.config.projection_dim), np.float32)
+    if not ensemble:
+        return embed_texts(model, texts)
+    ways = [
+        template.replace("{}", text) for text in texts for template in read_prompts(None, "default", False).templates
+    ]
+    means = embed_texts(model, ways).reshape(len(texts), -1, model.config.projection_dim).mean(axis=1)
+    return means / np.linalg.norm(means, axis=1, keepdims=True)
+
+
+def _image_vectors(model: Model, images: Sequence[bytes | Path]) -> np.ndarray:
+    if not images:
+        return np.empty((0, model.config.projection_dim), np.float32)
     try:
-        return index.search(embed_images(encoder, [query])[0], k)
+        return embed_images(model, images)
     except ImageError as error:
-        raise UserError(f"{query if isinstance(query, Path) else 'the picture'}: {error}.") from None
+        raise UserError(f"{images[0] if isinstance(images[0], Path) else 'the picture'}: {error}.") from None
+
+
+def _distinct(index: Index, rows: list[int], but: int | None) -> dict[int, tuple[str, ...]]:
+    """Of rows, best first, the places of those that no better one looks like, each with the ids of its copies."""
+    asked = rows if but is None else [but, *rows]
+    looks = Sketches(
+        np.stack([np.frombuffer(index.rows.column("hash")[row].as_py(), np.uint64) for row in asked]),
+        np.stack([np.frombuffer(index.rows.column("thumbnail")[row].as_py(), np.uint8) for row in asked]),
+    )
+    first, copies = {}, {}
+    for place, same in alike(looks, looks, within=True):
+        original = first[int(same[0])] if len(same) else place
+        first[place] = original
+        copies.setdefault(original, []).extend([asked[place]] if original != place else [])
+    shift = 0 if but is None else 1
+    ids = index.rows.column("id")
+    return {
+        place - shift: tuple(ids[row].as_py() for row in of)
+        for place, of in copies.items()
+        if place >= shift
+    }  # fmt: skip

@@ -12,21 +12,22 @@ from medclip.errors import UserError
 
 backend.start()  # before anything imports JAX
 
-from medclip.search.index import Hit, Index  # noqa: E402
-from medclip.search.query import search  # noqa: E402
+from medclip.search.index import Hit  # noqa: E402
+from medclip.search.query import Answers, Query, Searcher, open_searcher, search  # noqa: E402
 
 EXAMPLES = ("ultrasound", "chest x-ray", "brain MRI", "CT of the abdomen with a mass", "pleural effusion on the left")
 COLUMNS = 3
 
 
 @st.cache_resource(show_spinner="opening the index…")
-def _index(folder: str) -> Index:
-    return Index(Path(folder))
+def _searcher(folder: str) -> Searcher:
+    return open_searcher(Path(folder))
 
 
 @st.cache_data(show_spinner="searching…", max_entries=256)
 def _search(folder: str, query: str | bytes, k: int) -> list[Hit]:
-    return search(_index(folder), query, k)
+    asked = Query((query,)) if isinstance(query, str) else Query(images=(query,))
+    return search(_searcher(folder), [asked], Answers(k))[0]
 
 
 def _card(rank: int, hit: Hit) -> None:
@@ -43,11 +44,11 @@ def main(folder: str) -> None:
     st.title("medclip: search radiology pictures")
     st.caption(NOT_CLINICAL)
     try:
-        index = _index(folder)
+        index = _searcher(folder).index
     except UserError as error:
         st.error(str(error))
         st.stop()
-    if index.about["synthetic"]:
+    if index.synthetic:
         st.info("These pictures are synthetic phantoms, drawn by a program: no patient is shown.")
     st.session_state.setdefault("query", "")
     for column, example in zip(st.columns(len(EXAMPLES)), EXAMPLES, strict=True):
@@ -57,8 +58,8 @@ def main(folder: str) -> None:
     with st.sidebar:
         k = st.slider("Number of results", 1, 30, 9)
         upload = st.file_uploader("or search by a picture", type=["png", "jpg", "jpeg"])
-        st.caption(f"{index.about['pairs']} pictures · {index.about['data']}, {index.about['split']}")
-        st.caption(f"model {index.about['model_sha256'][:12]}")
+        st.caption(f"{len(index)} pictures")
+        st.caption(f"model {index.contents.model_sha256[:12]}")
     asked: str | bytes = upload.getvalue() if upload else query.strip()
     if not asked:
         st.write("Type a query, choose an example, or upload a picture.")

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from medclip.search.index import Hit
 
 
-def show_hits(hits: Sequence[Hit]) -> None:
-    """Hits, best first."""
-    table = Table("score", "id", "caption")
+def show_hits(hits: Sequence[Hit], title: str | None = None) -> None:
+    """Hits, best first, as wide as the terminal."""
+    table = Table("score", "id", "caption", "article", title=Text(title) if title else None, expand=True)
     for hit in hits:
-        table.add_row(f"{hit.score:.3f}", hit.id, Text(hit.caption))
+        table.add_row(f"{hit.score:.3f}", hit.id, Text(hit.caption), hit.article)
     screen.print(table)
