@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import tyro
 
 from medclip.data.places import place
 
 Positional = tyro.conf.Positional
+
+_T = TypeVar("_T")
+# --image A --image B: a flag that took all that follows it would take the words of a query too
+Each = Annotated[tuple[_T, ...], tyro.conf.UseAppendAction]
 
 
 def _seed(words: list[str]) -> int:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from medclip.commands.arguments import Positional
+from medclip.commands.arguments import Each, Positional
 from medclip.errors import UserError
 from medclip.tables.search import show_hits
 
@@ -23,14 +23,15 @@ class Search:
     """An index folder."""
     queries: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="QUERY")] = ()
     """What to look for, for example "pleural effusion"; each of several is answered for itself."""
-    image: tuple[Path, ...] = ()
-    """Pictures to look for (PNG, JPEG, DICOM, …); with words: like these, and as the words say."""
-    without: tuple[str, ...] = ()
-    """What it should not be, in words."""
+    image: Each[Path] = ()
+    """A picture to look for (PNG, JPEG, DICOM, …), and again for more; with words: like it, and as they say."""
+    without: Each[str] = ()
+    """What it should not be, in words; may be given again."""
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 5
     """Number of hits."""
-    where: tuple[str, ...] = ()
-    """KEY=VALUE: a label (modality=mri), article, licence, source, or added=2026-11-01..; a key again takes either."""
+    where: Each[str] = ()
+    """KEY=VALUE: a label (modality=mri), article, licence, source, or added=2026-11-01..;
+    may be given again: other keys narrow, the same key takes either value."""
     one_per_article: bool = False
     """The best picture of an article only."""
     ensemble: bool = False
