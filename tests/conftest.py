@@ -159,6 +159,21 @@ def model(run):
 
 
 @pytest.fixture(scope="session")
+def again(data, tmp_path_factory) -> Path:
+    """The validation pictures once more, as other pairs: every id has "again-" before it."""
+    import pyarrow.compute as pc
+
+    from medclip.data.shards import open_shard, write_arrow
+
+    out = Path(shutil.copytree(data, tmp_path_factory.mktemp("again") / "data"))
+    for shard in out.glob("validation-*.arrow"):
+        table = open_shard(shard)
+        ids = pc.binary_join_element_wise("again-", table.column("id"), "")
+        write_arrow(shard, table.set_column(0, table.schema.field("id"), ids))
+    return out
+
+
+@pytest.fixture(scope="session")
 def index_folder(run, data, tmp_path_factory) -> Path:
     """The validation split, indexed."""
     from medclip.search.build import build_index

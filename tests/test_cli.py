@@ -18,7 +18,8 @@ from medclip.train.recipe import Recipe
 def commands(choices, *before):
     """The words of each command, and its class; `choices` is a union of subcommands."""
     for command, said in map(get_args, get_args(choices)):
-        inner = get_type_hints(command, include_extras=True).get("measure")
+        hints = get_type_hints(command, include_extras=True)
+        inner = hints.get("measure") or hints.get("change")
         yield from commands(inner, *before, said.name) if inner else [((*before, said.name), command)]
 
 
@@ -55,7 +56,7 @@ def test_help_names_and_explains_every_option(medclip, command):
     assert (code, err) == (0, "")
     for field in flags(COMMANDS[command]):
         positional = "Positional" in str(field.type)
-        said = {"repository": "OWNER/NAME", "what": "MODEL|DATA", "dirs": "DIR DIR …"}.get(
+        said = {"repository": "OWNER/NAME", "what": "MODEL|DATA", "queries": "QUERY", "dirs": "DIR DIR …"}.get(
             field.name, field.name.upper()
         )
         assert (said if positional else f"--{field.name.replace('_', '-')}") in out, field.name
@@ -106,11 +107,18 @@ def test_no_command_at_all_is_a_mistake(medclip):
         (("index", "--model", "{tmp}", "--data", "{data}", "--out", "{tmp}/new"), "is no model folder"),
         (("index", "--model", "{run}", "--data", "{data}", "--out", "{index}"), "already finished"),
         (("search", "--index", "{tmp}", "words"), "is not an index"),
-        (("search", "--index", "{index}"), "give either a query"),
-        (("search", "--index", "{index}", "words", "--image", "x.jpg"), "give either a query"),
+        (("search", "--index", "{index}"), "give a query"),
+        (("search", "--index", "{index}", "words", "--where", "modality"), "write KEY=VALUE"),
+        (("search", "--index", "{index}", "words", "--where", "colour=red"), "no picture of the index has 'colour'"),
+        (("embed", "--model", "{run}", "--data", "{tmp}", "--out", "{tmp}/new"), "is not a prepared data set"),
+        (("index", "--model", "{run}", "--data", "{data}", "--out", "{tmp}/new", "--store", "x"), "there are exact"),
+        (("curate", "add", "--index", "{tmp}", "--data", "{data}"), "is not an index"),
+        (("curate", "delete", "--index", "{index}"), "say what to delete"),
+        (("curate", "delete", "--index", "{index}", "--ids", "x"), "has no picture of id 'x'"),
+        (("curate", "restore", "--index", "{index}", "x"), "has no snapshot 'x'; it has: none"),
         (("search", "--index", "{index}", "--image", "{tmp}/absent.jpg"), "image missing"),
         (("search", "--index", "{index}", " "), "the query is empty"),
-        (("search", "--index", "{index}", "words", "-k", "0"), "--k must be at least 1"),
+        (("search", "--index", "{index}", "words", "-k", "0"), "the number of results must be at least 1"),
         (("search", "--index", "{index}", "words", "--model", "{tmp}"), "is no model folder"),
         (
             ("explain", "--model", "{run}", "--image", "{tmp}/absent.jpg", "--text", "a", "--out", "{tmp}/a.png"),

@@ -127,12 +127,15 @@ def test_evaluate_zero_shot_shows_figures_and_writes_a_page(medclip, run, tmp_pa
     assert (tmp_path / "out" / "report.html").is_file()
 
 
+FIELDS = {"id", "score", "caption", "article", "licence", "labels", "added", "copies"}
+
+
 def test_a_piped_search_prints_json_lines_best_first(medclip, index_folder):
     code, out, err = medclip("search", "--index", index_folder, "left chest", "-k", 4)
     assert (code, err) == (0, "")
     hits = [json.loads(line) for line in out.splitlines()]
     assert len(hits) == 4
-    assert all(set(hit) == {"id", "score", "caption", "article", "licence"} for hit in hits)
+    assert all(set(hit) == FIELDS for hit in hits)
     assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
 
 
@@ -140,6 +143,33 @@ def test_a_search_by_picture_finds_that_picture(medclip, roco, index_folder):
     picture = roco.folder / "validation" / "radiology" / "images" / "ROCO_00007.jpg"
     code, out, _ = medclip("search", "--index", index_folder, "--image", picture, "-k", 1)
     assert (code, json.loads(out)["id"]) == (0, "ROCO_00007")
+
+
+def test_words_after_a_flag_are_the_query(medclip, roco, index_folder):
+    picture = roco.folder / "validation" / "radiology" / "images" / "ROCO_00007.jpg"
+    words = ("--image", picture, "--without", "knee", "--where", "licence=cc by", "chest", "brain", "-k", 2)
+    code, out, _ = medclip("search", "--index", index_folder, *words)
+    assert code == 0
+    assert [json.loads(line)["query"] for line in out.splitlines()] == ["chest", "chest", "brain", "brain"]
+
+
+def test_an_index_is_curated_by_commands(medclip, index_folder, run, again, copy):
+    folder = copy(index_folder)
+    for command, said in (
+        (("add", "--data", again, "--split", "validation", "--model", run), "12 pictures added"),
+        (("snapshot", "full"), "snapshot full: 24 pictures"),
+        (("delete", "--ids", "again-ROCO_00003", "ROCO_00004"), "2 pictures deleted"),
+        (("move", "exact"), "22 pictures of"),
+        (("restore", "full"), "holds 24 pictures"),
+        (("delete", "--ids", "ROCO_00003"), "1 pictures deleted"),
+        (("purge",), "1 rows erased"),
+    ):
+        code, out, err = medclip("curate", command[0], "--index", folder, *command[1:])
+        assert (code, out) == (0, ""), err
+        assert said in err.replace("\n", " ")
+    code, out, _ = medclip("search", "--index", folder, "--model", run, "chest", "-k", "30")
+    assert len(out.splitlines()) == 12  # each picture once, with its copy
+    assert {len(json.loads(line)["copies"]) for line in out.splitlines()} == {0, 1}
 
 
 @pytest.mark.slow

@@ -102,7 +102,7 @@ class Delete:
         from medclip.search.build import delete
 
         if not (self.ids or self.articles):
-            raise UserError("say what to delete: --ids ID … or --articles ARTICLE …")
+            raise UserError("say what to delete with --ids or --articles.")
         console.print(f"{delete(self.index, self.ids, self.articles)} pictures deleted from {self.index}")
 
 
@@ -168,7 +168,7 @@ class Move:
 class Curate:
     """Change what an index holds: add, delete, snapshot, restore, purge, move to another store."""
 
-    what: (
+    change: (
         Annotated[Add, tyro.conf.subcommand("add")]
         | Annotated[Delete, tyro.conf.subcommand("delete")]
         | Annotated[Snapshot, tyro.conf.subcommand("snapshot")]
@@ -178,4 +178,4 @@ class Curate:
     )
 
     def run(self) -> None:
-        self.what.run()
+        self.change.run()

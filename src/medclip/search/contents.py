@@ -90,7 +90,8 @@ def read_contents(folder: Path, snapshot: str | None = None) -> Contents:
         contents = Contents(**said | {"segments": segments, "deleted": tuple(said.get("deleted", ()))})
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}). Make the index anew.") from None
-    if contents.counted() != contents or any(Path(segment.name).name != segment.name for segment in segments):
+    inside = all(segment.name.isdigit() for segment in segments)
+    if not (segments and inside and contents.counted() == contents):
         raise UserError(f"{path} is damaged: its segments and pairs disagree. Make the index anew.")
     return contents
 

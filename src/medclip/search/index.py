@@ -63,8 +63,6 @@ class Index:
                 raise UserError(f"{at} is damaged: vectors, rows and {ABOUT} disagree. Make the index anew.")
             self.vectors.append((sum(map(len, tables)), vectors))
             tables.append(table)
-        if not tables:
-            raise UserError(f"index {folder} holds no segment. Make the index anew.")
         self.rows: pa.Table = pa.concat_tables(tables)
         segments = self.contents.segments
         self.numbers = np.concatenate([np.arange(s.first, s.first + s.rows) for s in segments])

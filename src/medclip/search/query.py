@@ -142,6 +142,8 @@ def _image_vectors(model: Model, images: Sequence[bytes | Path]) -> np.ndarray:
 def _distinct(index: Index, rows: list[int], but: int | None) -> dict[int, tuple[str, ...]]:
     """Of rows, best first, the places of those that no better one looks like, each with the ids of its copies."""
     asked = rows if but is None else [but, *rows]
+    if not asked:
+        return {}
     looks = Sketches(
         np.stack([np.frombuffer(index.rows.column("hash")[row].as_py(), np.uint64) for row in asked]),
         np.stack([np.frombuffer(index.rows.column("thumbnail")[row].as_py(), np.uint8) for row in asked]),

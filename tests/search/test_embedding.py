@@ -1,0 +1,113 @@
+"""Vectors are those of the encoder, and a killed call ends with the same bytes as one that was not."""
+
+import json
+
+import numpy as np
+import pytest
+
+from medclip.data.shards import Split
+from medclip.encoder import embed_images, embed_texts
+from medclip.errors import UserError, WorkError
+from medclip.search import embedding
+from medclip.search.embedding import embed, write_vectors
+
+BOTH = ("images", "captions")
+
+
+@pytest.fixture
+def small_batches(monkeypatch):
+    monkeypatch.setattr("medclip.encoder.BATCH", 4)
+    monkeypatch.setattr(embedding, "SAVE_EVERY_S", 0.0)
+
+
+def test_row_i_is_pair_i(run, data, model, tmp_path, small_batches):
+    assert embed(run, data, tmp_path, "train", None, BOTH) == 25
+    rows = Split(data, "train")
+    images, texts = np.load(tmp_path / "images.npy"), np.load(tmp_path / "texts.npy")
+    assert images == pytest.approx(embed_images(model, [rows.image(row) for row in range(25)]), abs=1e-6)
+    assert texts == pytest.approx(embed_texts(model, rows.column("caption")), abs=1e-6)
+    assert (tmp_path / "ids.txt").read_text().split() == rows.column("id")
+    about = json.loads((tmp_path / "embedding.json").read_text())
+    assert (about["pairs"], about["dimensions"], about["split"]) == (25, 64, "train")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["embedding.json", "ids.txt", "images.npy", "texts.npy"]
+
+
+def test_a_finished_folder_is_never_overwritten(run, data, tmp_path):
+    embed(run, data, tmp_path, None, 3, ("captions",))
+    assert not (tmp_path / "images.npy").exists()
+    with pytest.raises(UserError, match="already finished"):
+        embed(run, data, tmp_path, None, 3, ("captions",))
+
+
+class Killed(BaseException):
+    """What nothing catches."""
+
+
+@pytest.mark.parametrize("after", range(0, 14))
+def test_a_killed_call_goes_on_to_the_same_bytes(run, data, tmp_path, small_batches, monkeypatch, after):
+    embed(run, data, tmp_path / "whole", "train", None, BOTH)
+    left, encoded, done = after, embedding._encoded, []
+
+    def killed_at(*arguments):
+        nonlocal left
+        for vectors in encoded(*arguments):
+            if left == 0:
+                raise Killed
+            left -= 1
+            yield vectors
+
+    def counting(*arguments):
+        for vectors in encoded(*arguments):
+            done.append(len(vectors))
+            yield vectors
+
+    monkeypatch.setattr(embedding, "_encoded", killed_at)
+    with pytest.raises(Killed):
+        embed(run, data, tmp_path / "killed", "train", None, BOTH)
+    assert not (tmp_path / "killed" / "embedding.json").exists()
+    monkeypatch.setattr(embedding, "_encoded", counting)
+    embed(run, data, tmp_path / "killed", "train", None, BOTH)
+    assert len(done) == 14 - after  # seven batches of each: what was done is not done again
+    for name in ("images.npy", "texts.npy", "ids.txt", "embedding.json"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_what_another_model_left_is_not_gone_on_from(model, data, tmp_path, small_batches):
+    rows = Split(data, "validation")
+    write_vectors(tmp_path / "v.npy", model, rows, range(8), {"model_sha256": "a"}, "images")
+    before = (tmp_path / "v.npy").read_bytes()
+    write_vectors(tmp_path / "v.npy", model, rows, range(4, 12), {"model_sha256": "b"}, "images")
+    assert (tmp_path / "v.npy").read_bytes() != before
+
+
+def test_an_unfinished_file_that_is_lost_is_made_anew(model, data, tmp_path, small_batches):
+    rows = Split(data, "validation")
+    write_vectors(tmp_path / "v.npy", model, rows, range(12), {}, "images")
+    whole = (tmp_path / "v.npy").read_bytes()
+    (tmp_path / "v.npy").unlink()  # and the note says that eight of twelve were written
+    note = tmp_path / ".v.npy.unfinished.json"
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"done": 8}))
+    write_vectors(tmp_path / "v.npy", model, rows, range(12), {}, "images")
+    assert (tmp_path / "v.npy").read_bytes() == whole
+
+
+def test_a_full_disk_ends_in_an_error_and_is_gone_on_from(model, data, tmp_path, small_batches, monkeypatch):
+    rows, saved = Split(data, "validation"), embedding._save
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(embedding, "_save", full)
+    with pytest.raises(OSError, match="No space"):
+        write_vectors(tmp_path / "v.npy", model, rows, range(12), {}, "images")
+    assert not (tmp_path / "v.npy").exists()
+    monkeypatch.setattr(embedding, "_save", saved)
+    write_vectors(tmp_path / "v.npy", model, rows, range(12), {}, "images")
+    assert np.linalg.norm(np.load(tmp_path / "v.npy"), axis=1) == pytest.approx(np.ones(12), abs=1e-5)
+
+
+def test_vectors_that_are_not_finite_are_refused(model, data, tmp_path):
+    name = "visual_projection.weight"
+    damaged = type(model)(**{**vars(model), "params": model.params | {name: model.params[name] * np.nan}})
+    with pytest.raises(WorkError, match="not finite"):
+        write_vectors(tmp_path / "v.npy", damaged, Split(data, "validation"), range(3), {}, "images")
