@@ -112,7 +112,7 @@ class Snapshot:
 
     index: Path
     """An index folder."""
-    name: Positional[str]
+    name: Annotated[Positional[str], tyro.conf.arg(metavar="NAME")]
     """Letters, digits, dots, - and _."""
 
     def run(self) -> None:
@@ -127,7 +127,7 @@ class Restore:
 
     index: Path
     """An index folder."""
-    name: Positional[str]
+    name: Annotated[Positional[str], tyro.conf.arg(metavar="NAME")]
     """Of the snapshot."""
 
     def run(self) -> None:
@@ -155,7 +155,7 @@ class Move:
 
     index: Path
     """An index folder."""
-    store: Positional[str]
+    store: Annotated[Positional[str], tyro.conf.arg(metavar="STORE")]
     """exact, faiss, or milvus://HOST:PORT."""
 
     def run(self) -> None:
