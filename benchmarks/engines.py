@@ -4,7 +4,8 @@
     python benchmarks/engines.py EXPORT
 
 Batches as the program makes them: 64 fitted pictures, 64 captions, and one of each as a query. In turn, several
-turns; ratios of the turns' times to JAX's, least, median and most. OpenVINO runs in float32 and in its own choice of type.
+turns; ratios of the turns' times to JAX's, least, median and most.
+OpenVINO runs in float32 and in the type of its own choice.
 """
 
 from __future__ import annotations

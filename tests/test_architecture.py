@@ -29,7 +29,7 @@ ALLOWED = {
     "medclip.search": (*GROUND, "medclip.data", "medclip.model", "medclip.encoder", "medclip.evaluate.prompts",
                        "medclip.search"),
     "medclip.serve": (*GROUND, "medclip.search", "medclip.serve"),
-    "medclip.info": (*GROUND, "medclip.data.shards", "medclip.model", "medclip.train"),
+    "medclip.info": (*GROUND, "medclip.data.shards", "medclip.model", "medclip.search.contents", "medclip.train"),
     "medclip.tables": (*GROUND, "medclip.search.index", "medclip.info", "medclip.data.pairs", "medclip.data.survey",
                        "medclip.evaluate.compare", "medclip.evaluate.figures", "medclip.tables"),
     "medclip.configuration_hybrid_clip": (),

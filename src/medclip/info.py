@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from medclip.data.shards import read_dataset
 from medclip.errors import UserError
 from medclip.files import read_json
+from medclip.search.contents import read_contents, snapshots
 from medclip.train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -76,6 +77,22 @@ def model_info(name: str | Path) -> dict[str, Any]:
     }
 
 
+def index_info(folder: Path) -> dict[str, Any]:
+    """What an index holds, what it was made by, and what it can go back to."""
+    contents = read_contents(folder)
+    return {
+        "pairs": contents.pairs,
+        "deleted": f"{len(contents.deleted)} still on the disk" if contents.deleted else "none",
+        **{f"added {s.added}, segment {s.name}": f"{s.rows} of {s.data}, {s.split}" for s in contents.segments},
+        "snapshots": ", ".join(snapshots(folder)) or "none",
+        "store": contents.store,
+        "dimensions": contents.dimensions,
+        "model": contents.model,
+        "model_sha256": contents.model_sha256,
+        "notice": contents.notice,
+    }
+
+
 def _sizes(tower: VisionConfig | TextConfig) -> str:
     return f"{tower.model_type}, {tower.num_hidden_layers} layers of width {tower.hidden_size}"
 
@@ -86,7 +103,7 @@ def info(name: str) -> tuple[str, Any]:
     if (path / "dataset.json").is_file():
         return "dataset", read_dataset(path)
     if (path / "index.json").is_file():
-        return "index", read_json(path / "index.json", "an index")
+        return "index", index_info(path)
     if (path / "metrics.jsonl").is_file():
         return "run", run_info(path)
     return "model", model_info(name)

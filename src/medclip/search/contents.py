@@ -81,7 +81,7 @@ class Contents:
 def read_contents(folder: Path, snapshot: str | None = None) -> Contents:
     """What an index, or a snapshot of it, says that it holds. UserError where it is none or damaged."""
     if snapshot is not None and not _snapshot(folder, snapshot).is_file():
-        known = ", ".join(sorted(path.stem for path in (folder / SNAPSHOTS).glob("*.json"))) or "none"
+        known = ", ".join(snapshots(folder)) or "none"
         raise UserError(f"index {folder} has no snapshot {snapshot!r}; it has: {known}.")
     path = folder / ABOUT if snapshot is None else _snapshot(folder, snapshot)
     said = read_json(path, "an index (see medclip index)")
@@ -104,6 +104,11 @@ def write_contents(folder: Path, contents: Contents, snapshot: str | None = None
 def segment_folder(folder: Path, segment: Segment) -> Path:
     """Where a segment of the index in `folder` lies."""
     return folder / SEGMENTS / segment.name
+
+
+def snapshots(folder: Path) -> list[str]:
+    """The names of an index's snapshots."""
+    return sorted(path.stem for path in (folder / SNAPSHOTS).glob("*.json"))
 
 
 @contextmanager
