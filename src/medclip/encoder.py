@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -60,32 +61,30 @@ def embed_texts(model: Model, captions: Sequence[str], advance: Advance | None =
 def embed_images(model: Model, images: Sequence[bytes | Path], advance: Advance | None = None) -> np.ndarray:
     """Unit vectors f32 (n, p) of encoded pictures. Raises ImageError at one that cannot be read."""
     found = []
-    for vectors in stream_images(model, images):
+    for vectors in stream_images(images, model.preprocessor, partial(embed_pixels, model)):
         found.append(vectors)
         if advance:
             advance(len(vectors))
     return np.concatenate(found)
 
 
-def stream_images(model: Model, images: Iterable[bytes | Path]) -> Iterator[np.ndarray]:
-    """Unit vectors f32 (up to BATCH, p) of batch after batch, in order; the next is decoded while one is encoded."""
+def stream_images(
+    images: Iterable[bytes | Path], preprocessor: dict[str, Any], embed: Callable[[np.ndarray], np.ndarray]
+) -> Iterator[np.ndarray]:
+    """What `embed` makes of the fitted pixels of up to BATCH pictures, batch after batch, in order.
+
+    The next are decoded while one batch is embedded. Raises ImageError at a picture that cannot be read.
+    """
     left = iter(images)
     with ThreadPoolExecutor() as pool:
 
         def decoding() -> list[Future]:
-            return [pool.submit(fit, image, model.preprocessor) for image in islice(left, BATCH)]
+            return [pool.submit(fit, image, preprocessor) for image in islice(left, BATCH)]
 
         following = decoding()
         while following:
             batch, following = following, decoding()
-            yield embed_pixels(model, np.stack([fitted.result() for fitted in batch]))
-
-
-def stream_texts(model: Model, captions: Iterable[str]) -> Iterator[np.ndarray]:
-    """Unit vectors f32 (up to BATCH, p) of batch after batch, in order."""
-    left = iter(captions)
-    while batch := list(islice(left, BATCH)):
-        yield embed_texts(model, batch)
+            yield embed(np.stack([fitted.result() for fitted in batch]))
 
 
 def batched(encode: Callable, arrays: Sequence[np.ndarray], advance: Advance | None) -> np.ndarray:

@@ -7,6 +7,7 @@ import pytest
 
 from medclip.data.shards import Split
 from medclip.encoder import embed_images, embed_texts
+from medclip.engines import in_jax
 from medclip.errors import UserError, WorkError
 from medclip.search import embedding
 from medclip.search.embedding import embed, write_vectors
@@ -17,6 +18,7 @@ BOTH = ("images", "captions")
 @pytest.fixture
 def small_batches(monkeypatch):
     monkeypatch.setattr("medclip.encoder.BATCH", 4)
+    monkeypatch.setattr(embedding, "BATCH", 4)
     monkeypatch.setattr(embedding, "SAVE_EVERY_S", 0.0)
 
 
@@ -74,20 +76,20 @@ def test_a_killed_call_goes_on_to_the_same_bytes(run, data, tmp_path, small_batc
 
 def test_what_another_model_left_is_not_gone_on_from(model, data, tmp_path, small_batches):
     rows = Split(data, "validation")
-    write_vectors(tmp_path / "v.npy", model, rows, range(8), {"model_sha256": "a"}, "images")
+    write_vectors(tmp_path / "v.npy", in_jax(model), rows, range(8), {"model_sha256": "a"}, "images")
     before = (tmp_path / "v.npy").read_bytes()
-    write_vectors(tmp_path / "v.npy", model, rows, range(4, 12), {"model_sha256": "b"}, "images")
+    write_vectors(tmp_path / "v.npy", in_jax(model), rows, range(4, 12), {"model_sha256": "b"}, "images")
     assert (tmp_path / "v.npy").read_bytes() != before
 
 
 def test_an_unfinished_file_that_is_lost_is_made_anew(model, data, tmp_path, small_batches):
     rows = Split(data, "validation")
-    write_vectors(tmp_path / "v.npy", model, rows, range(12), {}, "images")
+    write_vectors(tmp_path / "v.npy", in_jax(model), rows, range(12), {}, "images")
     whole = (tmp_path / "v.npy").read_bytes()
     (tmp_path / "v.npy").unlink()  # and the note says that eight of twelve were written
     note = tmp_path / ".v.npy.unfinished.json"
     note.write_text(json.dumps(json.loads(note.read_text()) | {"done": 8}))
-    write_vectors(tmp_path / "v.npy", model, rows, range(12), {}, "images")
+    write_vectors(tmp_path / "v.npy", in_jax(model), rows, range(12), {}, "images")
     assert (tmp_path / "v.npy").read_bytes() == whole
 
 
@@ -99,10 +101,10 @@ def test_a_full_disk_ends_in_an_error_and_is_gone_on_from(model, data, tmp_path,
 
     monkeypatch.setattr(embedding, "_save", full)
     with pytest.raises(OSError, match="No space"):
-        write_vectors(tmp_path / "v.npy", model, rows, range(12), {}, "images")
+        write_vectors(tmp_path / "v.npy", in_jax(model), rows, range(12), {}, "images")
     assert not (tmp_path / "v.npy").exists()
     monkeypatch.setattr(embedding, "_save", saved)
-    write_vectors(tmp_path / "v.npy", model, rows, range(12), {}, "images")
+    write_vectors(tmp_path / "v.npy", in_jax(model), rows, range(12), {}, "images")
     assert np.linalg.norm(np.load(tmp_path / "v.npy"), axis=1) == pytest.approx(np.ones(12), abs=1e-5)
 
 
@@ -110,4 +112,4 @@ def test_vectors_that_are_not_finite_are_refused(model, data, tmp_path):
     name = "visual_projection.weight"
     damaged = type(model)(**{**vars(model), "params": model.params | {name: model.params[name] * np.nan}})
     with pytest.raises(WorkError, match="not finite"):
-        write_vectors(tmp_path / "v.npy", damaged, Split(data, "validation"), range(3), {}, "images")
+        write_vectors(tmp_path / "v.npy", in_jax(damaged), Split(data, "validation"), range(3), {}, "images")

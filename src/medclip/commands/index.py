@@ -29,11 +29,15 @@ class Embed:
     """The first pairs only."""
     of: tuple[Literal["images", "captions"], ...] = ("images", "captions")
     """Of what."""
+    engine: Literal["jax", "onnxruntime", "openvino"] = "jax"
+    """What runs the model; all but jax run what `medclip export` wrote, with --model the exported folder."""
 
     def run(self) -> None:
         from medclip.search.embedding import embed
 
-        count = embed(self.model, self.data, self.out, self.split, self.limit, tuple(dict.fromkeys(self.of)))
+        count = embed(
+            self.model, self.data, self.out, self.split, self.limit, tuple(dict.fromkeys(self.of)), self.engine
+        )
         console.print(f"vectors of {count} pairs in {self.out}")
 
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 from medclip.data.likeness import sketch
 from medclip.data.places import Place
 from medclip.data.shards import Split, only_split, write_batches
+from medclip.engines import in_jax
 from medclip.errors import UserError
 from medclip.files import claim, whole_file
 from medclip.model.hub import Model, load, model_folder, model_hash
@@ -170,7 +171,7 @@ def _segment(
         _write_npy(at / "vectors.npy", read_embedding(vectors, contents.model_sha256, rows)[of])
     else:
         made_from = {"model_sha256": contents.model_sha256, "data_sha256": rows.digest}
-        write_vectors(at / "vectors.npy", model, rows, of, made_from, "images")
+        write_vectors(at / "vectors.npy", in_jax(model), rows, of, made_from, "images")
     table = rows.table.select(KEPT)
     schema = pa.schema([*table.schema, *(pa.field(name, kind) for name, kind in LOOKS.items())])
     write_batches(at / "rows.arrow", schema, _with_looks(table, of, schema))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from medclip import NOT_CLINICAL
 from medclip.data.places import Place
 from medclip.data.refused import ImageError
 from medclip.data.shards import Split, only_split
-from medclip.encoder import stream_images, stream_texts
+from medclip.encoder import BATCH, stream_images
+from medclip.engines import Engine, open_engine
 from medclip.errors import UserError, WorkError
 from medclip.files import claim, read_json, whole_file, write_json
-from medclip.model.hub import Model, load, model_hash
+from medclip.model.hub import model_hash
 from medclip.progress import progress
 
 SAVE_EVERY_S = 10.0
@@ -25,24 +26,27 @@ FILES = {"images": "images.npy", "captions": "texts.npy"}  # as `medclip evaluat
 ABOUT = "embedding.json"
 
 
-def embed(model: str | Path, data: Place, out: Path, split: str | None, limit: int | None, of: tuple[str, ...]) -> int:
+def embed(
+    model: str | Path, data: Place, out: Path, split: str | None = None, limit: int | None = None,
+    of: Sequence[str] = tuple(FILES), engine: str = "jax",
+) -> int:  # fmt: skip
     """Write the unit vectors of a split's pictures and captions (`of`) into `out`; row i is pair i. Returns the pairs.
 
     f32 (n, p) in `images.npy` and `texts.npy`, the pairs' ids in `ids.txt`, and what made them in `embedding.json`,
     which arrives last. The same call again goes on where one was killed.
     """
-    encoder, rows = load(model), Split(data, split or only_split(data), limit)
+    opened, rows = open_engine(engine, model), Split(data, split or only_split(data), limit)
     claim(out, ABOUT)
-    said = {"model_sha256": model_hash(model), "data_sha256": rows.digest}
+    said = {"model_sha256": model_hash(model), "data_sha256": rows.digest, "engine": engine}
     for kind in of:
-        write_vectors(out / FILES[kind], encoder, rows, range(len(rows)), said, kind)
+        write_vectors(out / FILES[kind], opened, rows, range(len(rows)), said, kind)
     with whole_file(out / "ids.txt") as partial:
         partial.write_text("".join(f"{id}\n" for id in rows.each("id")), encoding="utf-8")
     write_json(
         out / ABOUT,
         {
             "pairs": len(rows),
-            "dimensions": encoder.config.projection_dim,
+            "dimensions": opened.model.config.projection_dim,
             "files": {kind: FILES[kind] for kind in of},
             "split": rows.name,
             **said,
@@ -55,7 +59,7 @@ def embed(model: str | Path, data: Place, out: Path, split: str | None, limit: i
 
 
 def write_vectors(
-    path: Path, model: Model, rows: Split, of: range | np.ndarray, said: dict[str, Any], kind: str
+    path: Path, engine: Engine, rows: Split, of: range | np.ndarray, said: dict[str, Any], kind: str
 ) -> None:
     """Write unit vectors f32 (n, p), as .npy, of the pictures or captions (`kind`) of a split's rows `of`.
 
@@ -63,7 +67,7 @@ def write_vectors(
     ends that. WorkError names the pair whose picture cannot be read.
     """
     note, partial = _note(path), path.with_name(f".{path.name}.unfinished")
-    shape, said = (len(of), model.config.projection_dim), said | {"kind": kind, "rows": len(of)}
+    shape, said = (len(of), engine.model.config.projection_dim), said | {"kind": kind, "rows": len(of)}
     done = _done(note, said)
     if done == len(of) and path.exists():
         return
@@ -78,7 +82,7 @@ def write_vectors(
         np.lib.format.write_array_header_1_0(file, header)
         file.seek(done * shape[1] * 4, os.SEEK_CUR)
         saved = time.monotonic()
-        for vectors in _encoded(model, rows, of[done:], kind):
+        for vectors in _encoded(engine, rows, of[done:], kind):
             file.write(vectors.astype("<f4").tobytes())
             done += len(vectors)
             advance(len(vectors))
@@ -109,15 +113,14 @@ def read_embedding(folder: Path, model_sha256: str, rows: Split) -> np.ndarray:
     return vectors
 
 
-def _encoded(model: Model, rows: Split, of: range | np.ndarray, kind: str) -> Iterator[np.ndarray]:
-    captions = rows.table.column("caption")
-    streams: dict[str, Callable[[], Iterable[np.ndarray]]] = {
-        "images": lambda: stream_images(model, (rows.image(int(row)) for row in of)),
-        "captions": lambda: stream_texts(model, (captions[int(row)].as_py() for row in of)),
-    }
+def _encoded(engine: Engine, rows: Split, of: range | np.ndarray, kind: str) -> Iterator[np.ndarray]:
+    if kind == "images":
+        stream = stream_images((rows.image(int(row)) for row in of), engine.model.preprocessor, engine.images)
+    else:
+        stream = (engine.texts(rows.values("caption", of[at : at + BATCH])) for at in range(0, len(of), BATCH))
     done = 0
     try:
-        for vectors in streams[kind]():
+        for vectors in stream:
             if not np.isfinite(vectors).all():
                 raise WorkError("the model makes vectors that are not finite; its weights are damaged.")
             yield vectors
