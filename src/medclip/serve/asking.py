@@ -9,12 +9,11 @@ import streamlit as st
 from medclip.errors import UserError
 from medclip.search.query import Query
 from medclip.serve.enlarge import enlarge
-from medclip.serve.plain import Places, Shown, plain, sentence, uploaded
+from medclip.serve.plain import WORDS, Places, Shown, plain, sentence, uploaded
 
 EXAMPLES = ("ultrasound", "chest x-ray", "brain MRI", "CT of the abdomen with a mass", "pleural effusion on the left")
 DRAWN = ("ultrasound of the neck", "CT of the chest", "MRI of the left knee with a cyst", "a normal radiograph")
 """Of an index of phantoms."""
-WORDS = 1000  # characters; a model reads far fewer
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,6 @@ def ask(synthetic: bool, places: Places) -> Asked | None:
             words = st.text_input(
                 "What are you looking for?",
                 key="words",
-                max_chars=WORDS,
                 placeholder="for example: ultrasound of the liver",
                 autocomplete="off",
                 icon=":material/search:",
@@ -42,7 +40,6 @@ def ask(synthetic: bool, places: Places) -> Asked | None:
         without = st.text_input(
             "But not",
             key="without",
-            max_chars=WORDS,
             placeholder="for example: arrows, contrast",
             autocomplete="off",
             help="What the pictures should not be like; several are separated by commas.",
@@ -53,10 +50,11 @@ def ask(synthetic: bool, places: Places) -> Asked | None:
         st.caption("Try", width="content")
         for example in DRAWN if synthetic else EXAMPLES:
             st.button(example, key=f"example-{example}", on_click=_start, args=(example,))
-    if not words.strip() and image is None:
+    said = words.strip()[:WORDS]
+    if not said and image is None:
         return None
-    unwanted = tuple(part.strip() for part in without.split(",") if part.strip())
-    return Asked(Query((words.strip(),) if words.strip() else (), (image,) if image else (), unwanted), id)
+    unwanted = tuple(part.strip() for part in without[:WORDS].split(",") if part.strip())
+    return Asked(Query((said,) if said else (), (image,) if image else (), unwanted), id)
 
 
 def find_similar(id: str, image: bytes) -> None:

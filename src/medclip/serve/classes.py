@@ -38,8 +38,10 @@ def which_class(shown: Shown, places: Places, name: str) -> None:
     except UserError as error:
         sentence(error)
         return
-    for at in (-probabilities).argsort(kind="stable")[:SHOWN]:
-        st.progress(float(probabilities[at]), f"{plain(classes[at])} — {100 * probabilities[at]:.0f} %")
+    with st.container(gap="xxsmall"):
+        for at in (-probabilities).argsort(kind="stable")[:SHOWN]:
+            share = f"{100 * probabilities[at]:.0f} %" if probabilities[at] >= 0.005 else "below 1 %"
+            st.progress(float(probabilities[at]), f"{plain(classes[at].replace('_', ' '))}: **{share}**")
     st.caption("Shares among these classes alone: they add to 100 %, whatever the picture shows.")
 
 

@@ -15,7 +15,8 @@ GREYS = 256
 @st.dialog("Picture", width="large", icon=":material/radiology:")
 def enlarge(shown: Shown, places: Places, name: str | None = None) -> None:
     """Open a picture over the page; `name` is of the index that it was found in."""
-    st.caption(NOT_CLINICAL)
+    with st.container(key="notice-above"):
+        st.caption(NOT_CLINICAL)
     seen, asked = st.columns([3, 2], gap="medium")
     with seen:
         picture = st.container(key="enlarged")
@@ -61,8 +62,11 @@ def _about(shown: Shown) -> None:
         st.text(shown.caption)
     if link := article_link(shown.article):
         st.link_button(f"Article {shown.article}", link, icon=":material/open_in_new:")
-    for name, value in shown.facts:
-        if value:
-            st.markdown(f":small[{name}]  \n{plain(value)}")
+    with st.container(gap="xxsmall", key="facts"):
+        for name, value in shown.facts:
+            if value:
+                with st.container(horizontal=True, gap="xsmall"):
+                    st.caption(name, width=130)
+                    st.markdown(plain(value), width="content")
     if not shown.facts:
         st.write("Your picture. It is kept in the memory of this app while the page is open, and written nowhere.")

@@ -66,17 +66,24 @@ def flags(address: Address) -> list[str]:
         "logger.level": "error",
         **{f"theme.{name}": value for name, value in THEME.items()},
     }
-    said = [*settings.items(), *(("server.allowedHosts", name) for name in names)]
-    return [f"--{name}={value}" for name, value in said]
+    said = settings | {"server.allowedHosts": names}
+    return [
+        f"--{name}={value}"
+        for name, values in said.items()
+        for value in ([values] if isinstance(values, str) else values)
+    ]
 
 
 THEME = {
     "light.primaryColor": "#0b6e75",
     "light.secondaryBackgroundColor": "#f1f5f6",
-    "dark.primaryColor": "#4fb8bf",
+    "dark.primaryColor": "#24868e",
     "dark.backgroundColor": "#0d1114",  # a reading room is dark
     "dark.secondaryBackgroundColor": "#171d21",
     "baseRadius": "0.5rem",
     "headingFontWeights": "600",
+    "headingFontSizes": ("1.75rem", "1.4rem", "1.2rem", "1.1rem", "1rem", "1rem"),
+    "paddingTop": "1rem",
+    "paddingBottom": "1rem",
     "showWidgetBorder": "true",
 }

@@ -16,6 +16,7 @@ from medclip.errors import UserError
 
 Places = dict[str, tuple[str, str | None]]
 """Of each index, by its name, the folder and where its model is now."""
+WORDS = 1000  # characters of a question; a model reads fewer
 SHOWN_SIDE = 1024  # the shorter side, at most, of an uploaded picture as it is shown
 _MARKS = re.compile(r"([\\`*_\[\]<>$#~|!&:])")
 _PMC = re.compile(r"PMC\d+")

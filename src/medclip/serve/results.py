@@ -23,7 +23,7 @@ def grid(hits: Sequence[Hit], places: Places, name: str, narrow: bool = False) -
 def _card(rank: int, hit: Hit, places: Places, name: str) -> None:
     st.image(hit.image, width="stretch", alt=hit.caption)
     # its label is for those who listen: style.css lays it over the whole picture and shows the icon alone
-    if st.button(f"Enlarge picture {rank}", key=f"open-{name}-{rank}", icon=":material/zoom_out_map:"):
+    if st.button(f"Enlarge picture {rank}", key=f"enlarge-{name}-{rank}", icon=":material/zoom_out_map:"):
         enlarge(shown(hit), places, name)
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         st.markdown(f"**{rank}**", width="content")

@@ -9,7 +9,7 @@ from medclip.data.images import decode
 from medclip.errors import UserError
 from medclip.relevance import NOTHING, drawn_over, relevance
 from medclip.serve.opened import opened
-from medclip.serve.plain import Places, Shown, sentence
+from medclip.serve.plain import WORDS, Places, Shown, sentence
 
 
 def where_it_shows(shown: Shown, places: Places, name: str) -> None:
@@ -18,11 +18,11 @@ def where_it_shows(shown: Shown, places: Places, name: str) -> None:
         "Words",
         value=st.session_state.get("words", ""),
         key="pointed-at",
-        max_chars=1000,
         placeholder="CT of the chest with a mass on the left",
         autocomplete="off",
         help="Best in the words of a whole caption: models are taught with those.",
     )
+    words = words[:WORDS]
     pressed = st.button("Show where", key="show-where", type="primary", icon=":material/my_location:")
     asked = (shown.title, words, name)
     if not words.strip():
