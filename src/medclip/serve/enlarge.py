@@ -15,8 +15,6 @@ GREYS = 256
 @st.dialog("Picture", width="large", icon=":material/radiology:")
 def enlarge(shown: Shown, places: Places, name: str | None = None) -> None:
     """Open a picture over the page; `name` is of the index that it was found in."""
-    with st.container(key="notice-above"):
-        st.caption(NOT_CLINICAL)
     seen, asked = st.columns([3, 2], gap="medium")
     with seen:
         picture = st.container(key="enlarged")
@@ -30,6 +28,8 @@ def enlarge(shown: Shown, places: Places, name: str | None = None) -> None:
             which_class(shown, places, name)
         with where:
             where_it_shows(shown, places, name)
+    with st.container(key="notice-above"):
+        st.caption(NOT_CLINICAL)
 
 
 def _window(shown: Shown, picture: st.delta_generator.DeltaGenerator) -> None:

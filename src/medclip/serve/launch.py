@@ -66,12 +66,8 @@ def flags(address: Address) -> list[str]:
         "logger.level": "error",
         **{f"theme.{name}": value for name, value in THEME.items()},
     }
-    said = settings | {"server.allowedHosts": names}
-    return [
-        f"--{name}={value}"
-        for name, values in said.items()
-        for value in ([values] if isinstance(values, str) else values)
-    ]
+    said = [*settings.items(), *(("server.allowedHosts", name) for name in names)]
+    return [f"--{name}={value}" for name, value in said]
 
 
 THEME = {
@@ -82,7 +78,7 @@ THEME = {
     "dark.secondaryBackgroundColor": "#171d21",
     "baseRadius": "0.5rem",
     "headingFontWeights": "600",
-    "headingFontSizes": ("1.75rem", "1.4rem", "1.2rem", "1.1rem", "1rem", "1rem"),
+    "headingFontSizes": '["1.75rem", "1.4rem", "1.2rem", "1.1rem", "1rem", "1rem"]',
     "paddingTop": "1rem",
     "paddingBottom": "1rem",
     "showWidgetBorder": "true",
