@@ -20,7 +20,9 @@ from medclip.model.towers import logits
 MOST = 100  # classes: each is said in several ways
 
 
-def classify(model: Model, images: Sequence[bytes | Path], classes: Sequence[str], label: str = "default") -> np.ndarray:
+def classify(
+    model: Model, images: Sequence[bytes | Path], classes: Sequence[str], label: str = "default"
+) -> np.ndarray:
     """Probabilities f64 (n, k) of pictures among classes, in their order; a row sums to 1, whatever is shown.
 
     Classes are said in the ways of `prompts/radiology.toml` for this label, as `medclip evaluate zero-shot` says them.

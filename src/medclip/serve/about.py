@@ -56,7 +56,7 @@ def _segments(index: Index) -> list[dict[str, str]]:
 
 
 def _evaluation(folder: Path) -> None:
-    # drawn anew from the results, every value escaped, under a policy that lets nothing run or be fetched: a report.html
-    # that lies there could hold anything
+    # drawn anew from the results, every value escaped, under a policy that lets nothing run or be fetched: a
+    # report.html that lies there could hold anything
     (found,) = read_evaluations([folder])
     st.iframe(report(found), height=1400, alt="The evaluation's report")

@@ -26,7 +26,9 @@ def main(words: list[str]) -> None:
     with st.bottom:
         st.caption(NOT_CLINICAL)
     pages = [
-        st.Page(partial(find, served.places()), title="Search", icon=":material/search:", url_path="search", default=True),
+        st.Page(
+            partial(find, served.places()), title="Search", icon=":material/search:", url_path="search", default=True
+        ),
         st.Page(
             partial(about, served.places(), served.evaluation),
             title="Model and evaluation",

@@ -33,7 +33,8 @@ def ask(synthetic: bool, places: Places) -> Asked | None:
                 "What are you looking for?",
                 key="words",
                 placeholder="for example: ultrasound of the liver",
-                autocomplete="off",
+                autocomplete="off",  # what is typed stays out of the browser's memory
+                persist_state="session",
                 icon=":material/search:",
             )
             st.button("Search", type="primary", key="search")
@@ -42,6 +43,7 @@ def ask(synthetic: bool, places: Places) -> Asked | None:
             key="without",
             placeholder="for example: arrows, contrast",
             autocomplete="off",
+            persist_state="session",
             help="What the pictures should not be like; several are separated by commas.",
         )
     with picture_at:

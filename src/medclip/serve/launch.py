@@ -30,7 +30,7 @@ class Address:
     """The host name that browsers ask for, where a proxy stands before it."""
 
 
-def launch(served: Served, address: Address = Address()) -> None:  # noqa: B008 (frozen)
+def launch(served: Served, address: Address = Address()) -> None:
     """Check the indexes and their models, then serve until interrupted."""
     if importlib.util.find_spec("streamlit") is None:
         raise UserError("the app needs Streamlit: pip install 'medclip[app]'.")

@@ -36,7 +36,9 @@ def narrow(indexes: Sequence[Index]) -> Answers:
         if days := _days(indexes):
             asked[ADDED] = [days]
         if any(asked.values()):
-            st.button("Clear these", on_click=clear, icon=":material/filter_alt_off:", key="clear-side", width="stretch")
+            st.button(
+                "Clear these", on_click=clear, icon=":material/filter_alt_off:", key="clear-side", width="stretch"
+            )
         for index in indexes:
             st.caption(plain(f"{index.folder.name}: {len(index):,} pictures, model {index.contents.model_sha256[:12]}"))
     return Answers(k, where(asked), alone)

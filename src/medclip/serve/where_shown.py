@@ -39,7 +39,9 @@ def where_it_shows(shown: Shown, places: Places, name: str) -> None:
     except UserError as error:
         sentence(error)
         return
-    st.image(drawn_over(decode(shown.image), found), width="stretch", alt=f"The picture, coloured where it says: {words}")
+    st.image(
+        drawn_over(decode(shown.image), found), width="stretch", alt=f"The picture, coloured where it says: {words}"
+    )
     low, high = (float(value) if abs(value) >= NOTHING else 0.0 for value in (found.min(), found.max()))
     st.caption(
         f":orange[Orange] speaks for the words (cosine {high:+.3f} at most), :blue[blue] against them ({low:+.3f}). "
