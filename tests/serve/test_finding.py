@@ -3,13 +3,14 @@
 import dataclasses
 import io
 import json
+from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from medclip.search.build import delete
+from medclip.search.build import add, delete
 from medclip.search.index import Index
 from medclip.search.query import Answers, Query, open_searcher, search, similar
 from medclip.search.where import where
@@ -89,12 +90,36 @@ def test_what_is_not_wanted_changes_the_answer_as_the_search_says(page, sound, i
     assert captions(at) == found(searcher, Query(("chest",), (), ("knee", "pelvis")))
 
 
-def test_filters_narrow_the_answer_and_nothing_found_says_so(page, sound, index_folder, searcher):
+def test_filters_narrow_the_answer_and_can_be_cleared(page, sound, index_folder, searcher):
     at = ask(page(index_folder), "chest")
     at = sound(at.multiselect(key="only-modality").set_value(["ct"]).run())
     assert captions(at) == found(searcher, Query(("chest",)), modality=["ct"]) and len(captions(at)) == 1
     assert at.multiselect(key="only-modality").options == ["ct (1)"]
     assert len(captions(sound(labelled(at, "Clear these").click().run()))) == 12
+
+
+def test_days_are_offered_where_there_are_several(page, sound, index_folder, data, copy):
+    assert page(index_folder).get("date_input") == []
+    folder = copied(index_folder, copy)
+    assert add(folder, data, "train", 15, None)[0] == 3
+    about = json.loads((folder / "index.json").read_text())
+    about["segments"][0]["added"], about["segments"][1]["added"] = "2026-01-02", "2026-03-04"
+    (folder / "index.json").write_text(json.dumps(about))
+    at = sound(ask(page(folder), "chest"))
+    assert len(captions(at)) == 12
+    at = sound(at.date_input(key="only-added").set_value((date(2026, 3, 1), date(2026, 3, 4))).run())
+    assert captions(at) == found(open_searcher(folder), Query(("chest",)), added=["2026-03-04"])
+    at = sound(at.date_input(key="only-added").set_value((date(2026, 1, 2),)).run())
+    assert len(captions(at)) == 12
+    assert at.button(key="clear-side").click().run().date_input(key="only-added").value in ((), None)
+
+
+def test_nothing_found_says_so_and_how_to_go_on(page, sound, index_folder):
+    at = sound(ask(page(index_folder), "chest").multiselect(key="only-modality").set_value(["ct"]).run())
+    assert len(captions(at)) == 1
+    at = next(b for b in at.button if b.label == "Find similar").click().run()  # to the only one that the filter leaves
+    assert captions(sound(at)) == [] and "Nothing found" in at.info[0].value
+    assert len(captions(sound(labelled(at, "Clear the filters").click().run()))) == 11
 
 
 def test_an_article_is_shown_once_where_that_is_asked_for(page, sound, index_folder):

@@ -27,7 +27,9 @@ def find(places: Places) -> None:
         st.button("Try again", icon=":material/refresh:")
         return
     if all(index.synthetic for index in indexes):
-        st.info("These pictures are synthetic phantoms, drawn by a program: no patient is shown.", icon=":material/draw:")
+        st.info(
+            "These pictures are synthetic phantoms, drawn by a program: no patient is shown.", icon=":material/draw:"
+        )
     wanted = narrow(indexes)
     asked = ask(indexes[0].synthetic, places)
     if asked is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import date
 
 import streamlit as st
 
@@ -61,13 +60,12 @@ def _counts(indexes: Sequence[Index]) -> dict[str, dict[str, int]]:
 
 def _days(indexes: Sequence[Index]) -> str | None:
     """A span of the days on which pictures were added, where there is more than one such day."""
-    first, last = (end(day for index in indexes for day in index.added).item() for end in (min, max))
+    first = min(index.added.min() for index in indexes).item()
+    last = max(index.added.max() for index in indexes).item()
     if first == last:
         return None
     said = st.date_input("Added", (), min_value=first, max_value=last, key=_PREFIX + ADDED, persist_state="session")
-    since, until = (*said, None, None)[:2] if isinstance(said, tuple) else (said, said)
-    return _span(since, until) if since else None
-
-
-def _span(since: date, until: date | None) -> str:
-    return f"{since}..{until or ''}"
+    if not said:
+        return None
+    since, *until = said  # the second day is not there while it is being chosen
+    return f"{since}..{until[0] if until else ''}"
