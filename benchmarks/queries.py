@@ -4,9 +4,10 @@
     python benchmarks/queries.py --index Q/index            # made of any phantoms with Q's model
 
 "Like this, but MRI": a picture and words for another modality; right is a hit with the picture's organ and the words'
-modality. "Without": words for an organ, and a side not wanted; right is a hit of the organ and not of the side. Last, words for
-modality and organ, alone and as the mean of several ways to say them. Share of the ten best that are right, 95 % intervals
-over queries, for the sum of unit vectors and for ours, whose cosines are first divided by how they vary over the index.
+modality. "Without": words for an organ, and a side not wanted; right is a hit of the organ and not of the side. Last,
+words for modality and organ, alone and as the mean of several ways to say them. Share of the ten best that are right,
+95 % intervals over queries, for the sum of unit vectors and for ours, whose cosines are first divided by how they vary
+over the index.
 """
 
 from __future__ import annotations

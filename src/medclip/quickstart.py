@@ -17,6 +17,7 @@ from medclip.evaluate.understanding import evaluate_understanding
 from medclip.progress import console
 from medclip.search.build import build_index
 from medclip.serve.launch import launch
+from medclip.serve.served import Served
 from medclip.tables.data import show_dataset
 from medclip.tables.retrieval import show_retrieval, show_understanding
 from medclip.train.loop import train
@@ -45,4 +46,4 @@ def quickstart(out: Path, app: bool, seed: int) -> None:
     console.print(f"all of it took {time.monotonic() - start:.0f} s")
     console.print(f'try: medclip search --index {out / "index"} "MRI of the left knee with a cyst"')
     if app:
-        launch(out / "index", 8501)
+        launch(Served((out / "index",), evaluation=out / "evaluation"))

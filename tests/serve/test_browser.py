@@ -1,5 +1,8 @@
-"""The page in a real browser: the journeys of a newcomer, on the command that serves it."""
+"""The app in a real browser: the journeys of its readers, on the command that serves it."""
 
+import io
+import json
+import re
 import shutil
 import socket
 import subprocess
@@ -8,12 +11,15 @@ import time
 import urllib.request
 from pathlib import Path
 
+import pydicom
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
 from medclip import NOT_CLINICAL
-from medclip.search.index import Index
-from medclip.search.query import search
+from medclip.search.build import delete
+from medclip.search.query import Answers, Query, open_searcher, search, similar
+from medclip.search.where import where
 
 FLAGS = [
     "--no-sandbox",
@@ -24,6 +30,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+DICOM = Path(pydicom.__file__).parent / "data" / "test_files" / "CT_small.dcm"
 
 pytestmark = pytest.mark.slow
 
@@ -35,21 +42,38 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def address(index_folder, tmp_path_factory):
-    """The address of `medclip app`, running."""
-    port, log = free_port(), tmp_path_factory.mktemp("served") / "log"
+def folders(index_folder, tmp_path_factory):
+    """The index, and another that lacks one of its pictures."""
+    other = Path(shutil.copytree(index_folder, tmp_path_factory.mktemp("other") / "other"))
+    about = json.loads((other / "index.json").read_text())
+    (other / "index.json").write_text(json.dumps(about | {"model": str((index_folder / about["model"]).resolve())}))
+    delete(other, ids=["ROCO_00000"])
+    return index_folder, other
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory):
+    """What `medclip app` says while it runs."""
+    return tmp_path_factory.mktemp("served") / "log"
+
+
+@pytest.fixture(scope="module")
+def address(folders, log, tmp_path_factory):
+    """The address of `medclip app`, running in a folder that it may not write to."""
+    port, here = free_port(), tmp_path_factory.mktemp("here")
+    here.chmod(0o555)
     with log.open("wb") as said:
-        command = [sys.executable, "-m", "medclip.cli", "app", "--index", str(index_folder), "--port", str(port)]
-        served = subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True)
+        command = [sys.executable, "-m", "medclip.cli", "app", "--index", *map(str, folders), "--port", str(port)]
+        served = subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True, cwd=here)
     url = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(120):
+        for _ in range(240):
             assert served.poll() is None, log.read_text()
             try:
                 with urllib.request.urlopen(f"{url}/_stcore/health", timeout=2):
                     break
             except OSError:
-                time.sleep(0.5)
+                time.sleep(0.25)
         else:
             pytest.fail(log.read_text())
         yield url
@@ -58,54 +82,196 @@ def address(index_folder, tmp_path_factory):
         served.wait(20)
         with pytest.raises(OSError):  # the page does not outlive the command
             urllib.request.urlopen(f"{url}/_stcore/health", timeout=2)
+        assert list(here.iterdir()) == []
 
 
-@pytest.fixture
-def page(address):
-    """A page of the app in Chromium."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
+@pytest.fixture(scope="module")
+def chromium():
+    """Debian's browser."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
         pytest.skip("no Chromium on this machine: the browser test needs one on the PATH")
+    expect.set_options(timeout=30_000)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        opened = browser.new_page(viewport={"width": 1280, "height": 1600})
-        opened.set_default_timeout(60_000)
-        expect.set_options(timeout=60_000)
-        opened.goto(address)
-        yield opened
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
         browser.close()
 
 
+@pytest.fixture
+def visit(chromium, address):
+    """Opens the app in a window of its own, and sees that its pages fail at nothing and ask nobody else."""
+    contexts, wrong = [], []
+
+    def opened(**window) -> Page:
+        contexts.append(chromium.new_context(**{"viewport": {"width": 1280, "height": 1600}} | window))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(30_000)
+        page.on(
+            "request",
+            lambda asked: None if asked.url.startswith((address, "data:", "blob:")) else wrong.append(asked.url),
+        )
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.goto(address)
+        page.get_by_role("radio", name="index").click()
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+@pytest.fixture(scope="module")
+def searcher(index_folder):
+    return open_searcher(index_folder)
+
+
+def found(searcher, query, k=12, **only):
+    return search(searcher, [query], Answers(k, where(only)))[0]
+
+
+def ask(page: Page, words: str) -> None:
+    box = page.get_by_label("What are you looking for?")
+    box.fill(words)
+    box.press("Enter")
+
+
 def assert_shown(page: Page, hits) -> None:
-    for rank, hit in enumerate(hits, 1):
-        # a count waits until the previous answer's elements are gone
-        expect(page.get_by_text(f"{rank}. cosine {hit.score:.3f} · {hit.id}")).to_have_count(1)
-        expect(page.get_by_text(hit.caption, exact=True)).to_have_count(1)
-    pictures = page.locator("[data-testid=stImage] img")
-    expect(pictures).to_have_count(len(hits))
-    for picture in pictures.all():
+    cards = page.locator("[class*=st-key-card-]")
+    expect(cards).to_have_count(len(hits))
+    for card, hit in zip(cards.all(), hits, strict=True):
+        expect(card.get_by_text(hit.caption, exact=True)).to_be_visible()
+        expect(card.get_by_text(f"cosine {hit.score:.3f}")).to_be_visible()
+        picture = card.get_by_role("img", name=hit.caption)
         assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
 
 
-def test_words_an_example_and_a_picture_find_what_the_search_finds(page, index_folder, roco):
-    index = Index(index_folder)
+def assert_named(page: Page) -> None:
+    """Every picture and every control of the page has a name for those who listen."""
+    said = page.locator("body").aria_snapshot()
+    roles = "img|button|textbox|slider|switch|checkbox|combobox|tab|radio|link"
+    unnamed = [line for line in said.splitlines() if re.fullmatch(rf"\s*- ({roles})(:.*| \[.*)?", line)]
+    assert unnamed == []
+
+
+def test_words_an_example_and_filters(visit, searcher):
+    page = visit()
     expect(page.get_by_text(NOT_CLINICAL)).to_be_visible()
-    box = page.get_by_label("What are you looking for?")
-    box.fill("CT of the left chest")
-    box.press("Enter")
-    assert_shown(page, search(index, "CT of the left chest", 9))
+    ask(page, "CT of the left chest")
+    assert_shown(page, found(searcher, Query(("CT of the left chest",))))
     page.get_by_role("button", name="brain MRI").click()
-    expect(box).to_have_value("brain MRI")
-    assert_shown(page, search(index, "brain MRI", 9))
-    picture = Path(roco.folder / "validation" / "radiology" / "images" / "ROCO_00007.jpg")
-    page.locator("input[type=file]").set_input_files(picture)
-    hits = search(index, picture, 9)
+    expect(page.get_by_label("What are you looking for?")).to_have_value("brain MRI")
+    assert_shown(page, found(searcher, Query(("brain MRI",))))
+    assert_named(page)
+    page.get_by_role("combobox", name="Modality").click()
+    page.get_by_role("option", name="ct (1)").click()
+    page.keyboard.press("Escape")
+    assert_shown(page, found(searcher, Query(("brain MRI",)), modality=["ct"]))
+    page.get_by_role("button", name="Clear these").click()
+    assert_shown(page, found(searcher, Query(("brain MRI",))))
+
+
+def test_a_picture_of_each_kind_and_one_that_is_none(visit, searcher, roco):
+    page = visit()
+    with (
+        Image.open(roco.folder / "validation" / "radiology" / "images" / "ROCO_00007.jpg") as picture,
+        io.BytesIO() as out,
+    ):
+        picture.save(out, "PNG")
+        png = out.getvalue()
+    chosen = page.locator("input[type=file]")
+    chosen.set_input_files({"name": "x.png", "mimeType": "image/png", "buffer": b"not a picture"})
+    expect(page.get_by_text("The uploaded picture: image unreadable.")).to_be_visible()
+    chosen.set_input_files({"name": "x.png", "mimeType": "image/png", "buffer": png})
+    hits = found(searcher, Query((), (png,)))
     assert hits[0].id == "ROCO_00007"
     assert_shown(page, hits)
+    expect(page.get_by_role("img", name="The picture asked with: Your picture")).to_be_visible()
+    assert_named(page)
+    page.get_by_role("button", name="Remove").click()
+    chosen.set_input_files(DICOM)
+    assert_shown(page, found(searcher, Query((), (DICOM,))))
+    ask(page, "knee")
+    assert_shown(page, found(searcher, Query(("knee",), (DICOM,))))
 
 
-def test_a_file_that_is_no_picture_is_one_sentence(page, tmp_path):
-    (tmp_path / "x.png").write_bytes(b"not a picture")
-    page.locator("input[type=file]").set_input_files(tmp_path / "x.png")
-    expect(page.get_by_text("image unreadable")).to_be_visible()
-    expect(page.get_by_text("Traceback")).to_have_count(0)
+def test_a_picture_by_itself_with_window_classes_and_relevance(visit, searcher):
+    page = visit()
+    ask(page, "chest")
+    hits = found(searcher, Query(("chest",)))
+    page.get_by_role("button", name="Enlarge picture 2", exact=True).click()
+    dialog = page.get_by_role("dialog")
+    picture = dialog.get_by_role("img", name=hits[1].caption)
+    expect(picture).to_be_visible()
+    expect(dialog.get_by_text(NOT_CLINICAL)).to_be_visible()
+    before = picture.get_attribute("src")
+    dialog.get_by_role("slider", name="Width").press("PageDown")
+    expect(picture).not_to_have_attribute("src", before)
+    assert_named(page)
+    dialog.get_by_role("tab", name="Which class?").click()
+    dialog.get_by_label("Classes, separated by commas").fill("chest, knee")
+    dialog.get_by_role("button", name="Compare").click()
+    expect(dialog.get_by_text(re.compile(r"^knee: \d+ %$"))).to_be_visible()
+    dialog.get_by_role("tab", name="Where?").click()
+    dialog.get_by_role("button", name="Show where").click()
+    expect(dialog.get_by_role("img", name="The picture, coloured where it says: chest")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    page.get_by_role("button", name="Find similar").nth(1).click()
+    assert_shown(page, similar(searcher.index, hits[1].id, Answers(12)))
+
+
+def test_two_indexes_side_by_side(visit, folders):
+    page = visit()
+    ask(page, "chest")
+    expect(page.locator("[class*=st-key-card-]")).to_have_count(12)
+    page.get_by_role("radio", name="side by side").click()
+    assert_shown(page, [hit for folder in folders for hit in found(open_searcher(folder), Query(("chest",)))])
+
+
+def test_a_phone_in_the_dark(visit, searcher):
+    page = visit(viewport={"width": 390, "height": 844}, color_scheme="dark", has_touch=True)
+    ask(page, "chest")
+    assert_shown(page, found(searcher, Query(("chest",))))
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    expect(page.get_by_text(NOT_CLINICAL)).to_be_in_viewport()
+    red, green, blue = page.locator(".stApp").evaluate("app => getComputedStyle(app).backgroundColor.match(/\\d+/g)")
+    assert max(int(red), int(green), int(blue)) < 60
+    page.get_by_role("button", name="Enlarge picture 1", exact=True).tap()
+    expect(page.get_by_role("dialog").get_by_text(NOT_CLINICAL)).to_be_in_viewport()
+    page.get_by_role("dialog").get_by_role("tab", name="Where?").scroll_into_view_if_needed()
+    expect(page.get_by_role("dialog").get_by_text(NOT_CLINICAL)).to_be_in_viewport()
+
+
+def test_the_keyboard_alone(visit, searcher):
+    page = visit()
+    page.get_by_label("What are you looking for?").focus()
+    page.keyboard.type("chest")
+    page.keyboard.press("Enter")
+    assert_shown(page, found(searcher, Query(("chest",))))
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        name, outline = page.evaluate(
+            "() => [document.activeElement.innerText, getComputedStyle(document.activeElement).outlineStyle]"
+        )
+        if "Enlarge picture 1" in name:
+            break
+    assert "Enlarge picture 1" in name and outline == "solid"
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_nothing_that_was_asked_is_logged_or_stands_in_an_address(visit, log):
+    page = visit()
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    ask(page, "a name nobody may read")
+    expect(page.locator("[class*=st-key-card-]")).to_have_count(12)
+    page.get_by_role("link", name="Model and evaluation").click()
+    expect(page.get_by_role("heading", name="About")).to_be_visible()
+    assert_named(page)
+    assert not [url for url in (page.url, *asked) if "nobody" in url]
+    assert "nobody" not in log.read_text()

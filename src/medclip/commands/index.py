@@ -35,9 +35,8 @@ class Embed:
     def run(self) -> None:
         from medclip.search.embedding import embed
 
-        count = embed(
-            self.model, self.data, self.out, self.split, self.limit, tuple(dict.fromkeys(self.of)), self.engine
-        )
+        of = tuple(dict.fromkeys(self.of))
+        count = embed(self.model, self.data, self.out, self.split, self.limit, of, self.engine)
         console.print(f"vectors of {count} pairs in {self.out}")
 
 

@@ -63,14 +63,29 @@ class Search:
 
 @dataclass(frozen=True)
 class App:
-    """Serve the search app (Streamlit) for an index, on this machine only."""
+    """Serve the search app (Streamlit). On this machine only, unless --host says otherwise; it has no login.
 
-    index: Path
-    """An index folder."""
+    To let others in, put a proxy with TLS and a login before it, and give --name and, below a path, --path.
+    """
+
+    index: tuple[Path, ...]
+    """An index folder, or several: answers of two can be seen side by side."""
+    model: tuple[Path, ...] = ()
+    """The models that made the indexes, in their order, where they have moved."""
+    evaluation: Path | None = None
+    """What `medclip evaluate … --out DIR` wrote, to be shown beside the model card."""
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 is all of this machine's."""
     port: int = 8501
-    """Port on 127.0.0.1."""
+    """Port."""
+    path: str = ""
+    """Path below which a proxy serves the app, for example radiology."""
+    name: str = ""
+    """Host name that browsers ask a proxy for, for example search.example.org; requests for others are refused."""
 
     def run(self) -> None:
-        from medclip.serve.launch import launch
+        from medclip.serve.launch import Address, launch
+        from medclip.serve.served import Served
 
-        launch(self.index, self.port)
+        served = Served(self.index, self.model, self.evaluation)
+        launch(served, Address(self.host, self.port, self.path, self.name))

@@ -47,7 +47,7 @@ class Index:
     def __init__(self, folder: Path):
         """Open `folder`; UserError where it is no whole index, or its store cannot be reached."""
         self.folder = folder
-        self._state = _state(folder)
+        self.state = _state(folder)
         self.contents: Contents = read_contents(folder)
         self.vectors: list[tuple[int, np.ndarray]] = []
         """Of each segment its first row, counted from 0, and its unit vectors, f32 (rows, p)."""
@@ -79,7 +79,7 @@ class Index:
 
     def is_current(self) -> bool:
         """Whether nobody changed the index since it was opened."""
-        return _state(self.folder) == self._state
+        return _state(self.folder) == self.state
 
     def model(self, override: Path | None = None) -> Path:
         """The folder of the model that made this index; UserError where it is gone or another."""

@@ -1,0 +1,38 @@
+"""What the tests of the app share."""
+
+import sys
+
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from medclip import NOT_CLINICAL
+from medclip.serve.launch import APP
+from medclip.serve.served import Served
+
+
+@pytest.fixture
+def page(monkeypatch):
+    """Opens the app on index folders."""
+    # the page takes the place of __main__, which later tests' worker processes would run anew
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+
+    st.cache_data.clear()  # every test is the same session
+
+    def open_page(*folders, **others) -> AppTest:
+        monkeypatch.setattr("sys.argv", [str(APP), *Served(folders, **others).words()])
+        return AppTest.from_file(str(APP), default_timeout=60).run()
+
+    return open_page
+
+
+@pytest.fixture
+def sound():
+    """Asserts that a page shows no traceback and says what it is not for; returns it."""
+
+    def check(at: AppTest) -> AppTest:
+        assert list(at.exception) == []
+        assert NOT_CLINICAL in [element.value for element in at.caption]
+        return at
+
+    return check

@@ -1,0 +1,38 @@
+"""Which class a picture shows, as the evaluation of classes says it."""
+
+import numpy as np
+import pytest
+
+from medclip.classify import classify
+from medclip.encoder import embed_images, embed_texts
+from medclip.errors import UserError
+from medclip.evaluate.prompts import read_prompts
+
+
+@pytest.fixture(scope="module")
+def pictures(roco):
+    return sorted((roco.folder / "validation" / "radiology" / "images").iterdir())[:3]
+
+
+def test_probabilities_are_the_softmax_of_scaled_cosines_with_the_mean_of_prompts(model, pictures):
+    classes = ["CT", "ultrasound of the knee", "normal"]
+    found = classify(model, pictures, classes)
+    said = read_prompts(None, "default", False)
+    means = np.stack([embed_texts(model, said.of(name)).mean(axis=0) for name in classes])
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    scaled = np.exp(float(model.params["logit_scale"])) * embed_images(model, pictures) @ means.T
+    expected = np.exp(scaled) / np.exp(scaled).sum(axis=1, keepdims=True)
+    assert found.shape == (3, 3)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+
+
+@pytest.mark.parametrize("classes", [["CT"], [], ["CT", " "], ["CT", "ct"], [str(n) for n in range(101)]])
+def test_what_are_no_classes_is_one_sentence(model, pictures, classes):
+    with pytest.raises(UserError, match="class"):
+        classify(model, pictures, classes)
+
+
+def test_a_picture_that_is_none_is_one_sentence(model):
+    with pytest.raises(UserError, match="the picture: image unreadable"):
+        classify(model, [b"nothing"], ["CT", "MRI"])
