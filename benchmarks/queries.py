@@ -1,7 +1,7 @@
-"""What the parts of a query are worth, on phantoms, where it is known what every picture shows.
+"""What the parts of a query are worth, where it is known what every picture shows.
 
     medclip quickstart --out Q --no-app
-    python benchmarks/queries.py --index Q/index            # made of any phantoms with Q's model
+    python benchmarks/queries.py --index INDEX              # of phantoms, with Q/run; or of pairs with labels
 
 "Like this, but MRI": a picture and words for another modality; right is a hit with the picture's organ and the words'
 modality. "Without": words for an organ, and a side not wanted; right is a hit of the organ and not of the side. Last,
@@ -23,6 +23,7 @@ from medclip import backend
 backend.start()
 
 from medclip.evaluate.metrics import interval  # noqa: E402
+from medclip.evaluate.prompts import read_prompts  # noqa: E402
 from medclip.search.query import Query, Searcher, _together, directions, open_searcher  # noqa: E402
 
 QUERIES, TOP = 200, 10
@@ -52,12 +53,16 @@ def main() -> None:
     searcher, rng = open_searcher(asked.index), np.random.default_rng(asked.seed)
     labels = [dict(said) for said in searcher.index.rows.column("labels").to_pylist()]
     of = {name: np.array([said.get(name, "") for said in labels]) for name in ("modality", "organ", "side")}
-    modalities, organs = (sorted(set(of[name])) for name in ("modality", "organ"))
+    modalities, organs = (sorted(set(of[name]) - {""}) for name in ("modality", "organ"))
     print(json.dumps({"pictures": len(labels), "queries": QUERIES, "seed": asked.seed}))
-    words = {text: directions(searcher, [Query((text,))])[0] for text in (*modalities, *organs, "left", "right")}
+    spoken = {name: read_prompts(None, "modality", False).words.get(name, (name,))[0] for name in modalities}
+    spoken |= {name: read_prompts(None, "organ", False).words.get(name, (name,))[0] for name in organs}
+    spoken |= {"left": "left", "right": "right"}
+    words = {name: directions(searcher, [Query((text,))])[0] for name, text in spoken.items()}
     sample = searcher.index.sample
 
-    rows, others = rng.integers(len(labels), size=QUERIES), rng.integers(1, len(modalities), size=QUERIES)
+    known = np.flatnonzero((of["modality"] != "") & (of["organ"] != ""))
+    rows, others = rng.choice(known, QUERIES), rng.integers(1, len(modalities), size=QUERIES)
     found: dict[str, list[float]] = {}
     for row, other in zip(rows, others, strict=True):
         modality = modalities[(modalities.index(of["modality"][row]) + other) % len(modalities)]
@@ -72,7 +77,7 @@ def main() -> None:
 
     found = {}
     for organ in organs:
-        for side in ("left", "right"):
+        for side in sorted({"left", "right"} & set(of["side"])):
             wanted = (of["organ"] == organ) & (of["side"] != side)
             found.setdefault("words alone", []).append(right(searcher, words[organ], wanted))
             for weight in WEIGHTS:
@@ -87,7 +92,7 @@ def main() -> None:
         for organ in organs:
             wanted = (of["organ"] == organ) & (of["modality"] == modality)
             for way, ensemble in (("words", False), ("ensemble", True)):
-                vector = directions(searcher, [Query((f"{modality} of the {organ}",))], ensemble)[0]
+                vector = directions(searcher, [Query((f"{spoken[modality]} of the {spoken[organ]}",))], ensemble)[0]
                 found.setdefault(way, []).append(right(searcher, vector, wanted))
     for way, shares in found.items():
         tell("modality and organ", way, shares)
