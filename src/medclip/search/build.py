@@ -137,7 +137,7 @@ def move(folder: Path, store: str) -> int:
 def purge(folder: Path) -> int:
     """Erase from the disk what is no longer in the index, and every snapshot; returns how many rows were erased."""
     with changing(folder) as contents:
-        index = Index(folder)
+        index, before = Index(folder), _rows_on_disk(folder)
         kept = replace(contents, segments=(), deleted=())
         for segment, (first, vectors) in zip(contents.segments, index.vectors, strict=True):
             live = index.live[first : first + segment.rows]
@@ -146,7 +146,6 @@ def purge(folder: Path) -> int:
             elif live.any():
                 table = index.rows.slice(first, segment.rows)
                 kept = _rewritten(folder, kept, segment, vectors, table, live)
-        before = _rows_on_disk(folder)
         _change(folder, kept.counted())
         shutil.rmtree(folder / SNAPSHOTS, ignore_errors=True)
         for path in (folder / SEGMENTS).iterdir():

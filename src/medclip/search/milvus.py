@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from medclip.errors import UserError
 from medclip.progress import progress
-from medclip.search.stores import MILVUS, scan
+from medclip.search.stores import MILVUS, SCANNED, scan
 from medclip.search.where import ADDED, COLUMNS, Where, label_names, span, values
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ except ImportError:
     raise UserError("the store milvus:// needs pymilvus: pip install 'medclip[milvus]'.") from None
 
 for _name in ("pymilvus", "pymilvus.milvus_client"):  # it logs a traceback for whatever it raises
-    logging.getLogger(_name).handlers = [logging.NullHandler()]
+    logging.getLogger(_name).handlers, logging.getLogger(_name).propagate = [logging.NullHandler()], False
 
 NUMBER, VECTOR, TERMS = "number", "vector", "terms"
 MOST = 16384  # rows that Milvus gives a query
@@ -55,10 +55,13 @@ class Milvus:
         self._whole = False
 
     def candidates(self, vectors: np.ndarray, count: int, allowed: np.ndarray, asked: Where) -> list[np.ndarray]:
-        """The rows that the server finds. UserError where its collection is not the index's."""
-        if 2 * count > MOST:
+        """The rows that the server finds; all, by their cosines, where it would be asked for too many or loses some.
+
+        UserError where its collection is not the index's.
+        """
+        there, limit = int(np.count_nonzero(allowed)), 2 * count
+        if there <= SCANNED * len(allowed) or limit > MOST:
             return scan(self.index.vectors, vectors, count, allowed)
-        limit = min(2 * count, MOST)
         with _answered(self.said):
             if not self._whole:
                 self._check()
@@ -72,7 +75,10 @@ class Milvus:
                 consistency_level="Strong",
                 timeout=ANSWER_S,
             )
-        return [self._rows(np.array([hit[NUMBER] for hit in hits], np.int64), allowed) for hits in found]
+        rows = [self._rows(np.array([hit[NUMBER] for hit in hits], np.int64), allowed) for hits in found]
+        if all(len(of) >= min(limit, there) for of in rows):
+            return rows
+        return scan(self.index.vectors, vectors, count, allowed)  # a graph may not lead to all that a filter leaves
 
     def follow(self) -> None:
         """Send the rows that the collection lacks and delete those that it should not have."""
@@ -172,9 +178,11 @@ def connected(said: str) -> MilvusClient:
     """
     scheme = "https" if os.environ.get("MILVUS_SECURE", "0") not in ("", "0") else "http"
     with _answered(said):
-        return MilvusClient(
+        client = MilvusClient(
             f"{scheme}://{_address(said)}", token=os.environ.get("MILVUS_TOKEN", ""), timeout=CONNECT_S
-        )  # fmt: skip
+        )
+        client.has_collection("medclip", timeout=CONNECT_S)  # connections are shared: this one may be of a lost server
+        return client
 
 
 def expression(asked: Where) -> str:

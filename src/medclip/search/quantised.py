@@ -1,11 +1,13 @@
 """faiss names the candidates, from a file beside each large segment: lists of like vectors, two bits a dimension.
 
 The bits are RaBitQ's (Gao and Long 2024; Gao et al. 2025), which learn nothing: words lie far from all pictures, and
-what is learnt from pictures alone serves them badly. The lists are learnt, so an eighth of them is looked through.
+what is learnt from pictures alone serves them badly. Vectors are rotated at random before: the bits take all dimensions
+for alike, and in those where words and pictures lie apart they are not. The lists are learnt, so many are looked through.
 """
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +18,7 @@ from medclip.errors import UserError
 from medclip.files import whole_file
 from medclip.progress import progress
 from medclip.search.contents import segment_folder
-from medclip.search.stores import FAISS, scan
+from medclip.search.stores import FAISS, SCANNED, scan
 from medclip.search.where import Where
 
 if TYPE_CHECKING:
@@ -31,9 +33,10 @@ FILE = "quantised.faiss"
 LEAST = 20_000  # rows of a segment that has a file; fewer are scanned in a millisecond or two
 LISTED, CODE = 64, "RaBitQ2"
 PROBED, LEAST_PROBED = 1 / 8, 64  # of a segment's lists, of which there are as many as the square root of its rows
-TIMES, AT_LEAST = 4, 200  # candidates are TIMES as many as asked for, and no fewer than AT_LEAST
-SCANNED = 1 / 100  # of a segment's rows: where a filter leaves fewer, to score them all is as fast
+TIMES, AT_LEAST = 8, 400  # candidates are TIMES as many as asked for, and no fewer than AT_LEAST
 CHUNK = 65_536
+TAIL = 8  # bytes at the end of a file that say how long it is
+DAMAGED = (OSError, RuntimeError, ValueError)
 
 
 class Quantised:
@@ -68,7 +71,7 @@ class Quantised:
         for _, vectors, path in self.large:
             try:
                 _open(path, vectors)
-            except (RuntimeError, ValueError):
+            except DAMAGED:
                 _make(path, vectors)
 
     def leave(self) -> None:
@@ -80,7 +83,7 @@ class Quantised:
     def _opened(self) -> list[faiss.Index]:
         try:
             return [_open(path, vectors) for _, vectors, path in self.large]
-        except (RuntimeError, ValueError):
+        except DAMAGED:
             folder = self.index.folder
             raise UserError(
                 f"a {FILE} of index {folder} is absent or damaged; make it anew: "
@@ -88,21 +91,24 @@ class Quantised:
             ) from None
 
 
-def _nearest(opened: faiss.IndexIVF, vectors: np.ndarray, count: int, allowed: np.ndarray) -> np.ndarray:
+def _nearest(opened: faiss.Index, vectors: np.ndarray, count: int, allowed: np.ndarray) -> np.ndarray:
     """For each vector allowed rows, i64 (q, count); -1 where the lists have no more. The fewer are allowed, the more
     lists are looked through."""
-    probed = max(PROBED * opened.nlist * len(allowed) / np.count_nonzero(allowed), LEAST_PROBED)
+    lists = faiss.extract_index_ivf(opened).nlist
+    probed = max(PROBED * lists * len(allowed) / np.count_nonzero(allowed), LEAST_PROBED)
     told = faiss.SearchParametersIVF(
-        nprobe=min(opened.nlist, round(probed)),
+        nprobe=min(lists, round(probed)),
         sel=faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little")),
     )
-    return opened.search(np.ascontiguousarray(vectors), count, params=told)[1]
+    rotated = faiss.SearchParametersPreTransform(index_params=told)
+    return opened.search(np.ascontiguousarray(vectors), count, params=rotated)[1]
 
 
 def _make(path: Path, vectors: np.ndarray) -> None:
-    lists = round(len(vectors) ** 0.5)
-    made = faiss.index_factory(vectors.shape[1], f"IVF{lists},{CODE}", faiss.METRIC_INNER_PRODUCT)
-    made.cp.max_points_per_centroid, made.cp.min_points_per_centroid = LISTED, 1
+    lists, dimensions = round(len(vectors) ** 0.5), vectors.shape[1]
+    made = faiss.index_factory(dimensions, f"RR{dimensions},IVF{lists},{CODE}", faiss.METRIC_INNER_PRODUCT)
+    learning = faiss.extract_index_ivf(made).cp
+    learning.max_points_per_centroid, learning.min_points_per_centroid = LISTED, 1
     made.train(np.ascontiguousarray(vectors[:: max(1, len(vectors) // (LISTED * lists))]))
     with progress("quantise", len(vectors), "vectors") as advance, whole_file(path) as partial:
         for start in range(0, len(vectors), CHUNK):
@@ -110,10 +116,16 @@ def _make(path: Path, vectors: np.ndarray) -> None:
             made.add(np.ascontiguousarray(part))
             advance(len(part))
         faiss.write_index(made, str(partial))
+        with partial.open("ab") as file:
+            file.write((file.tell() + TAIL).to_bytes(TAIL))
 
 
 def _open(path: Path, vectors: np.ndarray) -> faiss.Index:
-    """RuntimeError or ValueError where the file is absent or not of these vectors."""
+    """One of DAMAGED where the file is absent, not whole or not of these vectors."""
+    with path.open("rb") as file:
+        size = file.seek(-TAIL, os.SEEK_END) + TAIL
+        if int.from_bytes(file.read()) != size:  # faiss maps a file that was cut, and reads beyond it
+            raise ValueError(f"{path} is not whole")
     opened = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     if (opened.ntotal, opened.d) != vectors.shape:
         raise ValueError(f"{path} is of other vectors")
