@@ -2,7 +2,8 @@
 
 The bits are RaBitQ's (Gao and Long 2024; Gao et al. 2025), which learn nothing: words lie far from all pictures, and
 what is learnt from pictures alone serves them badly. Vectors are rotated at random before: the bits take all dimensions
-for alike, and in those where words and pictures lie apart they are not. The lists are learnt, so many are looked through.
+for alike, and in those where words and pictures lie apart they are not. The lists are learnt, so many of them are
+looked through.
 """
 
 from __future__ import annotations
