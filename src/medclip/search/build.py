@@ -21,7 +21,7 @@ from medclip.engines import in_jax
 from medclip.errors import UserError
 from medclip.files import claim, whole_file
 from medclip.model.hub import Model, load, model_folder, model_hash
-from medclip.progress import progress
+from medclip.progress import console, progress
 from medclip.search.contents import (
     ABOUT,
     EXACT,
@@ -36,7 +36,7 @@ from medclip.search.contents import (
 )
 from medclip.search.embedding import forget, read_embedding, write_vectors
 from medclip.search.index import KEPT, LOOKS, Index
-from medclip.search.stores import known_store
+from medclip.search.stores import known_store, open_store, reach
 
 BATCH = 256
 
@@ -50,13 +50,14 @@ def build_index(
     `vectors` is what `medclip embed` made of the same split with the same model, in place of embedding again.
     """
     rows = Split(data, split or only_split(data), limit)
+    reach(known_store(store))  # before hours of work
     claim(out, ABOUT)
     folder, encoder = model_folder(model).resolve(), load(model)
     contents = Contents(
         model=os.path.relpath(folder, out.resolve()),
         model_sha256=model_hash(folder),
         dimensions=encoder.config.projection_dim,
-        store=known_store(store),
+        store=store,
         name=f"medclip_{uuid.uuid4().hex[:12]}",
     )
     made = _segment(out, contents, encoder, rows, np.arange(len(rows)), vectors)
@@ -120,17 +121,25 @@ def restore(folder: Path, name: str) -> int:
 
 
 def move(folder: Path, store: str) -> int:
-    """Let another store answer, or bring the index's own up to date; returns how many pairs it holds."""
+    """Let another store answer, or bring the index's own up to date; returns how many pairs it holds.
+
+    What the one before held of the index goes, where it can still be reached.
+    """
     with changing(folder) as contents:
         _change(folder, replace(contents, store=known_store(store)))
+        if contents.store != store:
+            try:
+                open_store(Index(folder), contents.store).leave()
+            except UserError as error:
+                console.print(f"{contents.store} keeps what it has of the index: {error}")
         return contents.pairs
 
 
 def purge(folder: Path) -> int:
     """Erase from the disk what is no longer in the index, and every snapshot; returns how many rows were erased."""
     with changing(folder) as contents:
-        index = Index(folder)
-        before, kept = _rows_on_disk(folder), replace(contents, segments=(), deleted=())
+        index, before = Index(folder), _rows_on_disk(folder)
+        kept = replace(contents, segments=(), deleted=())
         for segment, (first, vectors) in zip(contents.segments, index.vectors, strict=True):
             live = index.live[first : first + segment.rows]
             if live.all():
@@ -148,6 +157,7 @@ def purge(folder: Path) -> int:
 
 def _change(folder: Path, contents: Contents) -> None:
     """From here on the index holds these, and so does its store."""
+    reach(contents.store)
     write_contents(folder, contents)
     Index(folder).store.follow()
 

@@ -71,7 +71,7 @@ class Index:
         self.live = ~np.isin(self.numbers, np.array(self.contents.deleted, np.int64))
         """Which rows count: bool (n,)."""
         self.allowed = lru_cache(FILTERS_KEPT)(self._allowed)
-        self.store = open_store(self)
+        self.store = open_store(self, self.contents.store)
 
     def __len__(self) -> int:
         """The rows that count."""

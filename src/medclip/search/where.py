@@ -33,7 +33,7 @@ def where(said: Mapping[str, Sequence[str]]) -> Where:
     A span is 2026-11-01..2026-11-30, either end of which may be left out. UserError for a day that is none.
     """
     for value in said.get(ADDED, ()):
-        _span(value)
+        span(value)
     folded = {key: tuple(sorted({value.strip().lower() for value in any_of})) for key, any_of in said.items()}
     return Where(tuple(sorted((key, any_of) for key, any_of in folded.items() if any_of)))
 
@@ -54,7 +54,7 @@ def matches(rows: pa.Table, added: np.ndarray, asked: Where) -> np.ndarray:
     found = np.ones(len(rows), bool)
     for key, any_of in asked.keys:
         if key == ADDED:
-            found &= np.logical_or.reduce([(added >= a) & (added <= b) for a, b in map(_span, any_of)])
+            found &= np.logical_or.reduce([(added >= a) & (added <= b) for a, b in map(span, any_of)])
         else:
             said = pc.utf8_lower(values(rows, key))
             if said.null_count == len(said) and key not in COLUMNS and len(rows):
@@ -85,7 +85,8 @@ def counts(rows: pa.Table, live: np.ndarray) -> dict[str, dict[str, int]]:
     return {key: counted for key, counted in found.items() if counted}
 
 
-def _span(said: str) -> tuple[np.datetime64, np.datetime64]:
+def span(said: str) -> tuple[np.datetime64, np.datetime64]:
+    """The first and the last day of what was asked of `added`; UserError for a day that is none."""
     found = _SPAN.fullmatch(said.strip())
     try:
         if found and found["day"]:

@@ -1,0 +1,52 @@
+"""A Milvus server for the tests of the stores."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+
+class Server:
+    """A milvus-lite server in a process of its own, on a free port of this machine."""
+
+    def __init__(self, folder):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.said, self.folder = f"milvus://127.0.0.1:{self.port}", folder
+        self.start()
+
+    def start(self):
+        address = ("--host", "127.0.0.1", "--port", str(self.port), "--data-dir", str(self.folder))
+        with (self.folder.parent / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "milvus_lite", "server", *address], stdout=log, stderr=log
+            )
+        until = time.monotonic() + 60
+        while time.monotonic() < until and self.process.poll() is None:
+            try:
+                return socket.create_connection(("127.0.0.1", self.port), 1).close()
+            except OSError:
+                time.sleep(0.05)
+        raise AssertionError(f"milvus-lite did not start: {(self.folder.parent / 'server.log').read_text()}")
+
+    def stop(self):
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(20)
+
+
+@pytest.fixture(scope="session")
+def start_server():
+    """Starts a server of its own whose data lie in a folder."""
+    return Server
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """A server for all tests that do not stop it."""
+    served = Server(tmp_path_factory.mktemp("milvus") / "data")
+    yield served
+    served.stop()
