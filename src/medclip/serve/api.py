@@ -14,22 +14,20 @@ from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, FastAPI, File, Form, Query, Request, Response, Security, UploadFile
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.security import APIKeyHeader, HTTPBearer
-from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartParser
 
 from medclip import NOT_CLINICAL, __version__, backend
-from medclip.errors import UserError, WorkError
+from medclip.errors import UserError
 
 backend.start()  # before anything imports JAX
 
 from medclip.search import index, query  # noqa: E402
 from medclip.search.where import parse_where, where  # noqa: E402
-from medclip.serve import metrics, wire  # noqa: E402
-from medclip.serve.limits import MAX_BODY, MAX_UPLOAD, Gate, place, read_keys  # noqa: E402
-from medclip.serve.service import Absent, Service, Settings  # noqa: E402
+from medclip.serve import metrics, problems, wire  # noqa: E402
+from medclip.serve.limits import MAX_BODY, MAX_UPLOAD, Gate, read_keys  # noqa: E402
+from medclip.serve.service import Service, Settings  # noqa: E402
 
 SETTINGS = "MEDCLIP_SERVE"
 """The environment's variable by which the command reaches its workers."""
@@ -41,21 +39,7 @@ Queries and uploaded pictures are not stored; of a DICOM file only pixels are lo
 T = TypeVar("T")
 MultiPartParser.spool_max_size = MAX_UPLOAD + 1  # an upload would go to a file beyond 1 MB
 
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": wire.Problem, "description": said}
-    for status, said in {
-        400: "Not as HTTP or JSON has it",
-        401: "No key, or a wrong one",
-        408: "The request did not come in time",
-        413: "The body is too large",
-        422: "What was asked cannot be done",
-        500: "A fault of this service",
-        503: "Too much at once, or the index does not answer: Retry-After says when",
-        504: "The answer took too long",
-    }.items()
-}
-_ABSENT = {404: {"model": wire.Problem, "description": "The index has no such picture"}}
-router = APIRouter(responses=_PROBLEMS)
+router = APIRouter(responses=problems.DESCRIBED)
 
 
 async def _service(request: Request) -> Service:
@@ -106,7 +90,7 @@ async def search_by_pictures(
     return _hits(await _in_thread(served, work))
 
 
-@router.get("/similar/{id:path}", responses=_ABSENT)
+@router.get("/similar/{id:path}", responses=problems.ABSENT)
 async def similar(
     served: Served,
     id: wire.ID,
@@ -119,7 +103,7 @@ async def similar(
     return _hits(await _in_thread(served, lambda: served.similar(id, wanted)))
 
 
-@router.post("/classify", responses=_ABSENT, max_body_size=MAX_UPLOAD, form_limits=_FORM)
+@router.post("/classify", responses=problems.ABSENT, max_body_size=MAX_UPLOAD, form_limits=_FORM)
 async def classify(
     served: Served,
     labels: Annotated[list[wire.Text], Form(min_length=2, max_length=wire.MAX_LABELS)],
@@ -157,7 +141,7 @@ async def embed_pictures(served: Served, images: Pictures) -> wire.Vectors:
 @router.get(
     "/thumbnails/{id:path}",
     response_class=Response,
-    responses=_ABSENT | {200: {"content": {"image/jpeg": {}}, "description": "The picture"}},
+    responses=problems.ABSENT | {200: {"content": {"image/jpeg": {}}, "description": "The picture"}},
 )
 async def thumbnail(
     served: Served, id: wire.ID, side: Annotated[int, Query(ge=16, le=1024, description="Of the longer side.")] = 256
@@ -244,7 +228,7 @@ def create(settings: Settings, keys: list[bytes]) -> Gate:
         else [],
     )
     app.include_router(router)
-    for kind, answer in _ANSWERS.items():
+    for kind, answer in problems.ANSWERS.items():
         app.add_exception_handler(kind, answer)
     return Gate(app, keys)
 
@@ -278,39 +262,3 @@ def _hits(hits: list[index.Hit]) -> wire.Hits:
 
 def _vectors(vectors: Any, model_sha256: str) -> wire.Vectors:
     return wire.Vectors(vectors=vectors.tolist(), dimensions=vectors.shape[1], model_sha256=model_sha256)
-
-
-def _problem(status: int, sentence: str, headers: Any = None) -> JSONResponse:
-    return JSONResponse({"error": sentence}, status, headers)
-
-
-async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-    first = error.errors()[0]  # its `input` is what was sent: that is not sent back
-    at = ".".join(str(part)[:40] for part in first["loc"] if part != "body")
-    return _problem(422, f"{at}: {first['msg']}" if at else first["msg"])
-
-
-async def _refused(request: Request, error: HTTPException) -> JSONResponse:
-    return _problem(error.status_code, str(error.detail), error.headers)
-
-
-async def _failed(request: Request, error: Exception) -> JSONResponse:
-    logging.getLogger("medclip.serve").error("%s", place(error))
-    return _problem(503, "the index does not answer now; try again later.", {"Retry-After": "5"})
-
-
-async def _user_error(request: Request, error: UserError) -> JSONResponse:
-    return _problem(422, str(error))
-
-
-async def _absent(request: Request, error: Absent) -> JSONResponse:
-    return _problem(404, "the index has no such picture.")
-
-
-_ANSWERS: dict[Any, Any] = {
-    RequestValidationError: _invalid,
-    HTTPException: _refused,
-    UserError: _user_error,
-    WorkError: _failed,
-    Absent: _absent,
-}

@@ -12,7 +12,6 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -22,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from medclip import NOT_CLINICAL
 from medclip.errors import UserError
 from medclip.serve import metrics
+from medclip.serve.problems import place, problem
 
 REQUEST_S = 30.0  # from the first byte of a request to the last of its answer
 IN_FLIGHT = 64
@@ -67,7 +67,8 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, status, held, whole = time.perf_counter(), 0, 0, False
+        began, status, held = time.perf_counter(), 0, 0
+        whole = not {"content-length", "transfer-encoding"}.intersection(Headers(scope=scope))
 
         async def receive_some() -> Message:
             nonlocal held, whole
@@ -93,13 +94,13 @@ class Gate:
                 self._admit(scope)
                 await self._app(scope, receive_some, send_out)
         except HTTPException as error:
-            await _problem(error.status_code, error.detail, error.headers)(scope, receive, send_out)
+            await problem(error.status_code, error.detail, error.headers)(scope, receive, send_out)
         except Exception as error:
             late = isinstance(error, TimeoutError)
             if not late:
                 LOG.error("%s", place(error))
             if not status:
-                answer = _late(whole) if late else _problem(500, "this service failed; its log says where.")
+                answer = _late(whole) if late else problem(500, "this service failed; its log says where.")
                 await answer(scope, receive, send_out)
         finally:
             self._in_flight -= 1
@@ -123,27 +124,14 @@ class Gate:
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 
-def place(error: BaseException) -> str:
-    """Where an error came from, without its message: that may quote what a user sent."""
-    at = error.__traceback__
-    while at is not None and at.tb_next is not None:
-        at = at.tb_next
-    where = f" at {Path(at.tb_frame.f_code.co_filename).name}:{at.tb_lineno}" if at else ""
-    return f"{type(error).__name__}{where}"
-
-
 def _busy() -> HTTPException:
     return HTTPException(503, "too many requests at once; try again in a second.", {"Retry-After": "1"})
 
 
 def _late(whole: bool) -> JSONResponse:
     if whole:
-        return _problem(504, f"no answer within {REQUEST_S:g} seconds.", {"Retry-After": "5"})
-    return _problem(408, f"the request was not whole within {REQUEST_S:g} seconds.")
-
-
-def _problem(status: int, error: str, headers: Any = None) -> JSONResponse:
-    return JSONResponse({"error": error}, status, headers)
+        return problem(504, f"no answer within {REQUEST_S:g} seconds.", {"Retry-After": "5"})
+    return problem(408, f"the request was not whole within {REQUEST_S:g} seconds.")
 
 
 def _note(scope: Scope, status: int, seconds: float) -> None:

@@ -28,14 +28,11 @@ from medclip.serve import metrics
 from medclip.serve.batching import Batcher, JoinedStore
 from medclip.serve.decoding import Decoders
 from medclip.serve.limits import REQUEST_S
+from medclip.serve.problems import Absent
 
 THREADS = 32  # requests that are worked on at once; most of each waits for a batch
 DECODERS = 2
 LOG = logging.getLogger("medclip.serve")
-
-
-class Absent(Exception):
-    """The index has no picture of that id."""
 
 
 @dataclass(frozen=True)
