@@ -26,7 +26,7 @@ backend.start()  # before anything imports JAX
 from medclip.search import index, query  # noqa: E402
 from medclip.search.where import parse_where, where  # noqa: E402
 from medclip.serve import metrics, problems, wire  # noqa: E402
-from medclip.serve.limits import MAX_BODY, MAX_UPLOAD, Gate, read_keys  # noqa: E402
+from medclip.serve.limits import MAX_UPLOAD, Gate, read_keys  # noqa: E402
 from medclip.serve.service import Service, Settings  # noqa: E402
 
 SETTINGS = "MEDCLIP_SERVE"
@@ -68,7 +68,7 @@ async def search_by_words(asked: wire.Search, served: Served) -> wire.Answers:
     return wire.Answers(answers=[_hits(hits) for hits in found])
 
 
-@router.post("/search/image", max_body_size=MAX_UPLOAD, form_limits=_FORM)
+@router.post("/search/image", form_limits=_FORM)
 async def search_by_pictures(
     served: Served,
     images: Pictures,
@@ -103,7 +103,7 @@ async def similar(
     return _hits(await _in_thread(served, lambda: served.similar(id, wanted)))
 
 
-@router.post("/classify", responses=problems.ABSENT, max_body_size=MAX_UPLOAD, form_limits=_FORM)
+@router.post("/classify", responses=problems.ABSENT, form_limits=_FORM)
 async def classify(
     served: Served,
     labels: Annotated[list[wire.Text], Form(min_length=2, max_length=wire.MAX_LABELS)],
@@ -131,7 +131,7 @@ async def embed_texts(asked: wire.Texts, served: Served) -> wire.Vectors:
     return _vectors(*await _in_thread(served, lambda: served.embed(texts=asked.texts)))
 
 
-@router.post("/embed/image", max_body_size=MAX_UPLOAD, form_limits=_FORM)
+@router.post("/embed/image", form_limits=_FORM)
 async def embed_pictures(served: Served, images: Pictures) -> wire.Vectors:
     """Unit vectors of pictures."""
     files = await _read(images)
@@ -218,7 +218,6 @@ def create(settings: Settings, keys: list[bytes]) -> Gate:
         lifespan=lifespan,
         openapi_url=None,
         redirect_slashes=False,  # a redirect would take the Host header's word for where it is
-        max_body_size=MAX_BODY,
         # the gate asks for the key before a byte of the body is read; these tell the schema so
         dependencies=[
             Security(APIKeyHeader(name="X-API-Key", auto_error=False)),
@@ -240,6 +239,7 @@ def from_environment() -> Gate:
     settings = Settings(**paths, log_queries=said["log_queries"])
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s", level=logging.WARNING)
     logging.getLogger("medclip.serve").setLevel(logging.INFO)
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # a damaged form is the sender's affair
     return create(settings, read_keys(settings.key_file))
 
 

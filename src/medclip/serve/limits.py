@@ -27,6 +27,7 @@ REQUEST_S = 30.0  # from the first byte of a request to the last of its answer
 IN_FLIGHT = 64
 MAX_BODY, MAX_UPLOAD = 2**18, 32 * 2**20  # bytes of a JSON body, and of one that holds pictures
 MAX_HELD = 8 * MAX_UPLOAD  # bytes of all bodies at once
+UPLOADS = ("/search/image", "/classify", "/embed/image")
 OPEN = ("/health", "/ready")  # answered without a key
 LEAST_KEY = 16
 LOG = logging.getLogger("medclip.serve")
@@ -69,6 +70,7 @@ class Gate:
             return
         began, status, held = time.perf_counter(), 0, 0
         whole = not {"content-length", "transfer-encoding"}.intersection(Headers(scope=scope))
+        most = MAX_UPLOAD if scope["path"] in UPLOADS else MAX_BODY
 
         async def receive_some() -> Message:
             nonlocal held, whole
@@ -77,6 +79,8 @@ class Gate:
                 held += (size := len(message.get("body", b"")))
                 self._held += size
                 whole = not message.get("more_body", False)
+                if held > most:
+                    raise _too_large(most)
                 if self._held > MAX_HELD:
                     raise _busy()
             return message
@@ -91,7 +95,7 @@ class Gate:
         self._in_flight += 1
         try:
             async with asyncio.timeout(REQUEST_S):
-                self._admit(scope)
+                self._admit(scope, most)
                 await self._app(scope, receive_some, send_out)
         except HTTPException as error:
             await problem(error.status_code, error.detail, error.headers)(scope, receive, send_out)
@@ -107,21 +111,26 @@ class Gate:
             self._held -= held
             _note(scope, status, time.perf_counter() - began)
 
-    def _admit(self, scope: Scope) -> None:
-        if scope["path"] in OPEN:
-            return
-        if self._keys:
-            headers = Headers(scope=scope)
+    def _admit(self, scope: Scope, most: int) -> None:
+        headers = Headers(scope=scope)
+        if self._keys and scope["path"] not in OPEN:
             scheme, _, token = headers.get("authorization", "").partition(" ")
             given = headers.get("x-api-key") or (token.strip() if scheme.lower() == "bearer" else "")
             # every key is compared, so that the time tells nothing of which it was
             if not sum(hmac.compare_digest(given.encode("latin-1"), key) for key in self._keys):
                 raise HTTPException(401, "this needs a key: X-API-Key or Authorization: Bearer.", _CHALLENGE)
-        if self._in_flight > IN_FLIGHT:
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or len(length) > 18 or int(length) > most:
+            raise _too_large(most)
+        if self._in_flight > IN_FLIGHT and scope["path"] not in OPEN:
             raise _busy()
 
 
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
+
+
+def _too_large(most: int) -> HTTPException:
+    return HTTPException(413, f"the body of the request has more than {most} bytes.")
 
 
 def _busy() -> HTTPException:
