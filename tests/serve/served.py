@@ -1,9 +1,16 @@
-"""The API in this process, for tests: opened once for each index that they ask for."""
+"""The API for tests: in this process, or as the command that somebody runs."""
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from fastapi.testclient import TestClient
@@ -29,3 +36,40 @@ def problem(answer) -> str:
     assert answer.headers["content-type"] == "application/json", answer.text
     assert answer.json().keys() == {"error"}
     return answer.json()["error"]
+
+
+@dataclass
+class Running:
+    """`medclip serve`, as somebody runs it."""
+
+    url: str
+    process: subprocess.Popen
+    log: Path
+
+    def said(self) -> str:
+        """All that it wrote."""
+        return self.log.read_text()
+
+
+@contextmanager
+def running(index: Path, log: Path, *flags: str, **environment: str) -> Iterator[Running]:
+    """The command on a free port of this machine, ready to answer; terminated at the end."""
+    command = [sys.executable, "-m", "medclip.cli", "serve", "--index", str(index), "--port", "0", *flags]
+    with log.open("wb") as said:
+        process = subprocess.Popen(command, stdout=said, stderr=said, env=os.environ | environment)
+    try:
+        for _ in range(600):
+            assert process.poll() is None, log.read_text()
+            if found := re.search(r"http://\S+:\d+", log.read_text()):
+                try:
+                    with urllib.request.urlopen(f"{found[0]}/ready", timeout=60):
+                        break
+                except OSError:
+                    pass
+            time.sleep(0.1)
+        else:
+            raise AssertionError(log.read_text())
+        yield Running(found[0], process, log)
+    finally:
+        process.terminate()
+        process.wait(60)

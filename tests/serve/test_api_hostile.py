@@ -179,7 +179,7 @@ def test_headers_change_nothing(client, headers):
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"null", b"[]", b"0", b'"x"', b"[" * 50_000, b'{"queries":' * 9000, 
+    [b"", b"{", b"null", b"[]", b"0", b'"x"', b"[" * 50_000, b'{"queries":' * 9000,
      b'{"queries":[{"texts":["\\ud800"]}]}',
      b'{"queries":[{"texts":["\xff\xfe"]}]}', b'{"queries":[{"texts":["a"]}],"k":1e400}',
      b'{"queries":[{"texts":["a"]}],"k":NaN}', b'{"queries":[{"texts":["a"]}],"k":' + b"9" * 5000 + b"}",
