@@ -69,7 +69,8 @@ class Gate:
             await self._app(scope, receive, send)
             return
         began, status, held = time.perf_counter(), 0, 0
-        whole = not {"content-length", "transfer-encoding"}.intersection(Headers(scope=scope))
+        sent = Headers(scope=scope)
+        whole = sent.get("content-length", "0") == "0" and "transfer-encoding" not in sent
         most = MAX_UPLOAD if scope["path"] in UPLOADS else MAX_BODY
 
         async def receive_some() -> Message:
@@ -90,6 +91,8 @@ class Gate:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 MutableHeaders(scope=message).update(_HEADERS)
+                if not whole:  # else the server would read on, to no end
+                    MutableHeaders(scope=message)["Connection"] = "close"
             await send(message)
 
         self._in_flight += 1

@@ -62,13 +62,13 @@ def _run(listening: socket.socket, workers: int) -> None:
         timeout_graceful_shutdown=GRACE_S,
         timeout_worker_healthcheck=60,
     )
-    server = uvicorn.Server(config)
     # uvicorn ends by raising the signal again: that it was asked to end is no failure
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     if workers > 1:
-        Multiprocess(config, target=server.run, sockets=[listening]).run()
+        Multiprocess(config, sockets=[listening]).run()
         return
+    server = uvicorn.Server(config)
     server.run(sockets=[listening])
     if not server.started:
         raise WorkError("the service did not start.")
