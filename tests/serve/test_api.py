@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import socket
 import threading
 import time
 
@@ -14,12 +15,12 @@ from served import opened, problem, service_of
 from medclip import NOT_CLINICAL
 from medclip.data.shards import Split
 from medclip.encoder import embed_images, embed_texts
-from medclip.errors import UserError
+from medclip.errors import UserError, WorkError
 from medclip.search.build import add, build_index, delete, restore, snapshot
 from medclip.search.index import Index
 from medclip.search.query import Answers, Query, open_searcher, search, similar
 from medclip.search.where import where
-from medclip.serve import limits
+from medclip.serve import limits, listen
 from medclip.serve.service import Settings
 
 WORDS = "CT of the left chest"
@@ -269,6 +270,20 @@ def test_too_many_at_once_are_told_to_come_again(client, held, monkeypatch):
     assert client.get("/").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("failure", "code"),
+    [(UserError("milvus://secret:19530 does not answer"), 503), (TimeoutError(), 504), (WorkError("secret"), 503)],
+)
+def test_a_store_that_fails_is_no_fault_of_who_asks(client, monkeypatch, failure, code):
+    def fail(*_):
+        raise failure
+
+    monkeypatch.setattr(service_of(client).searcher().index.store.store, "candidates", fail)
+    for answer in (client.get("/ready"), client.post("/search", json={"queries": [{"texts": [WORDS]}]})):
+        assert answer.status_code == code and answer.headers["retry-after"] == "5"
+        assert "secret" not in problem(answer)
+
+
 def test_what_takes_too_long_is_given_up(client, held, monkeypatch):
     monkeypatch.setattr(limits, "REQUEST_S", 0.2)
     answer = client.get("/similar/x")
@@ -281,5 +296,35 @@ def test_a_fault_of_ours_shows_nothing_of_itself(client, monkeypatch, caplog):
 
     monkeypatch.setattr(service_of(client), "similar", fail)
     answer = client.get("/similar/x")
-    assert answer.status_code == 500 and "secret" not in answer.text + caplog.text
+    assert answer.status_code == 500 and "secret" not in problem(answer) + caplog.text
     assert "RuntimeError at test_api.py" in caplog.text
+
+
+def test_what_cannot_be_served_is_one_sentence(medclip, index_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(listen, "_run", lambda *_: pytest.fail("it was served"))
+    monkeypatch.setenv("MEDCLIP_SERVE", "")  # put back at the end
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        code, _, said = medclip("serve", "--index", index_folder, "--port", port)
+    assert code == 1 and "cannot be listened on" in said
+    for flags, sentence in (
+        (("--index", tmp_path), "is not an index"),
+        (("--index", index_folder, "--workers", "0"), "--workers must be at least 1"),
+        (("--index", index_folder, "--model", tmp_path), "is no model folder"),
+        (("--index", index_folder, "--api-key-file", tmp_path / "none"), "cannot be read"),
+    ):
+        code, _, said = medclip("serve", *flags)
+        assert code == 2 and sentence in said and "Traceback" not in said
+    monkeypatch.setattr(listen, "NEEDED", ("a_library_that_nobody_has",))
+    code, _, said = medclip("serve", "--index", index_folder)
+    assert code == 2 and "pip install 'medclip[serve]'" in said
+
+
+@pytest.mark.parametrize(("host", "warned"), [("127.0.0.1", False), ("localhost", False), ("0.0.0.0", True)])
+def test_an_open_address_without_a_key_is_warned_of(medclip, index_folder, monkeypatch, host, warned):
+    monkeypatch.setattr(listen, "_run", lambda *_: None)
+    monkeypatch.setenv("MEDCLIP_SERVE", "")
+    code, _, said = medclip("serve", "--index", index_folder, "--host", host, "--port", "0")
+    assert code == 0 and ("give --api-key-file" in said) == warned
+    monkeypatch.setenv("MEDCLIP_API_KEY", "a key of sixteen".replace(" ", "-"))
+    assert "give --api-key-file" not in medclip("serve", "--index", index_folder, "--host", host, "--port", "0")[2]

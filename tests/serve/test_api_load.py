@@ -4,7 +4,6 @@ import json
 import re
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -244,20 +243,3 @@ def test_it_finishes_what_it_is_at_and_ends(index_folder, tmp_path):
         assert json.dumps(NAMED[0]) in served.said() and "Traceback" not in served.said()
     with pytest.raises(OSError):
         urllib.request.urlopen(f"{served.url}/health", timeout=2)
-
-
-@pytest.mark.slow
-def test_what_cannot_be_served_is_one_sentence(index_folder, served, tmp_path):
-    def ended(*flags):
-        command = [sys.executable, "-m", "medclip.cli", "serve", *flags]
-        told = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert "Traceback" not in told.stdout + told.stderr
-        return told.returncode, " ".join((told.stdout + told.stderr).split())
-
-    taken = served.url.rpartition(":")[2]
-    code, said = ended("--index", str(index_folder), "--port", taken)
-    assert code == 1 and "cannot be listened on" in said
-    code, said = ended("--index", str(tmp_path))
-    assert code == 2 and "is not an index" in said
-    code, said = ended("--index", str(index_folder), "--workers", "0")
-    assert code == 2 and "--workers must be" in said

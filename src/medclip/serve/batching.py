@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from medclip.errors import UserError, WorkError
 from medclip.search.stores import Store
 from medclip.search.where import Where
 
@@ -115,8 +116,11 @@ class JoinedStore:
     timeout_s: float
 
     def candidates(self, vectors: np.ndarray, count: int, allowed: np.ndarray, asked: Where) -> list[np.ndarray]:
-        """See `Store`. TimeoutError where it does not answer in time."""
-        return self.batcher.run(_Scan(self.store, count, asked, allowed), list(vectors), self.timeout_s)
+        """See `Store`. WorkError where it fails, TimeoutError where it does not answer in time."""
+        try:
+            return self.batcher.run(_Scan(self.store, count, asked, allowed), list(vectors), self.timeout_s)
+        except UserError as error:  # of the operator, not of who asks
+            raise WorkError(str(error)) from None
 
     def follow(self) -> None:
         """See `Store`."""

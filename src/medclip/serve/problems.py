@@ -68,8 +68,16 @@ async def _absent(request: Request, error: Absent) -> JSONResponse:
 
 
 async def _does_not_answer(request: Request, error: WorkError) -> JSONResponse:
-    LOG.error("%s", place(error))
+    LOG.error("%s: %s", place(error), error)
     return problem(503, "the index does not answer now; try again later.", {"Retry-After": "5"})
+
+
+async def _late(request: Request, error: TimeoutError) -> JSONResponse:
+    return problem(504, "no answer in time.", {"Retry-After": "5"})
+
+
+async def _fault(request: Request, error: Exception) -> JSONResponse:
+    return problem(500, "this service failed; its log says where.")
 
 
 ANSWERS: dict[Any, Any] = {
@@ -78,4 +86,6 @@ ANSWERS: dict[Any, Any] = {
     UserError: _cannot_be_done,
     Absent: _absent,
     WorkError: _does_not_answer,
+    TimeoutError: _late,
+    Exception: _fault,
 }
