@@ -6,7 +6,8 @@
 PYTHON is the interpreter of an environment with torch and transformers (`make parity` makes one), and of one with
 clip-retrieval. All have the same weights and the same vectors of pictures. The loop has no HTTP and one caller: tokens,
 tower, unit vector, product with all vectors in numpy, best ten. clip-retrieval's tokens are OpenAI's, whatever the
-folder says, so that its answers are not compared, and its model needs their vocabulary of 49,408. In each turn every
+folder says, so that its answers are not compared, and its model needs their vocabulary of 49,408 (and setuptools < 70,
+for its `clip` imports pkg_resources). In each turn every
 service runs alone, one after another; clients are threads of this process, which shares the cores. Every answer of ours
 is compared with the one that was given alone. Ratios are of requests/s in the same turn: median (range).
 """

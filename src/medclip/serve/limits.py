@@ -101,7 +101,8 @@ class Gate:
                 self._admit(scope, most)
                 await self._app(scope, receive_some, send_out)
         except HTTPException as error:
-            await problem(error.status_code, error.detail, error.headers)(scope, receive, send_out)
+            if not status:
+                await problem(error.status_code, error.detail, error.headers)(scope, receive, send_out)
         except Exception as error:
             late = isinstance(error, TimeoutError)
             if not late:
