@@ -14,6 +14,7 @@ import numpy as np
 
 from medclip.data.images import fit, scaling
 from medclip.model.config import ModelConfig
+from medclip.model.families import TEXT
 from medclip.model.hub import Model
 from medclip.model.towers import Params, encode_image, encode_text, image_pool
 from medclip.progress import Advance
@@ -55,10 +56,22 @@ def pool_pixels(model: Model, pixels: np.ndarray) -> np.ndarray:
 
 
 def embed_texts(
-    model: Model, captions: Sequence[str], advance: Advance | None = None, sizes: Sequence[int] = SIZES
+    model: Model,
+    captions: Sequence[str],
+    advance: Advance | None = None,
+    sizes: Sequence[int] = SIZES,
+    lengths: Sequence[int] = (),
 ) -> np.ndarray:
-    """Unit vectors f32 (n, p) of captions, in batches of `sizes`: see `batched`."""
+    """Unit vectors f32 (n, p) of captions, in batches of `sizes`: see `batched`.
+
+    Padding is cut off down to the least of `lengths` (ascending) that holds every caption; each is another compiled
+    shape. Of a tower that attends to padding, as SigLIP's, it never is.
+    """
     arrays = model.tokens.encode(captions)
+    if TEXT[model.config.text.model_type].attends != "all":
+        longest = int(arrays[1].sum(axis=1).max(initial=0))
+        kept = next((length for length in lengths if length >= longest), arrays[1].shape[1])
+        arrays = tuple(array[:, :kept] for array in arrays)
     return batched(lambda ids, valid: _texts(model.params, ids, valid, config=model.config), arrays, advance, sizes)
 
 

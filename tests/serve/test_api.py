@@ -109,6 +109,13 @@ def test_vectors_are_the_encoders(client, model, rows, index_folder):
     assert told["dimensions"] == model.config.projection_dim
 
 
+@pytest.mark.parametrize("lengths", [(8,), (16, 24), (12, 16, 24)])
+def test_texts_without_their_padding_have_the_same_vectors(model, lengths):
+    texts = ["CT", "MRI of the left knee", "a " * 40]
+    for few in ([texts[0]], texts[:2], texts):
+        assert embed_texts(model, few, lengths=lengths) == pytest.approx(embed_texts(model, few), **CLOSE)
+
+
 def test_a_thumbnail_is_the_picture_and_never_larger(client, rows):
     id = rows.column("id")[0]
     whole = client.get(f"/thumbnails/{id}")

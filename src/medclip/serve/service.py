@@ -32,6 +32,7 @@ from medclip.serve.problems import Absent
 
 THREADS = 32  # requests that are worked on at once; most of each waits for a batch
 DECODERS = 2
+LENGTHS = (16, 32)  # tokens: most queries are short, and a text tower's time is that of its length
 LOG = logging.getLogger("medclip.serve")
 
 
@@ -53,7 +54,7 @@ class _Encoder:
     sizes: Sequence[int]
 
     def texts(self, texts: list[str]) -> np.ndarray:
-        return embed_texts(self.model, texts, sizes=self.sizes)
+        return embed_texts(self.model, texts, sizes=self.sizes, lengths=LENGTHS)
 
     def pixels(self, pixels: list[np.ndarray]) -> np.ndarray:
         return embed_pixels(self.model, np.stack(pixels), sizes=self.sizes)
@@ -170,7 +171,8 @@ class Service:
         image = searcher.index.rows.column("image")[int(np.flatnonzero(searcher.index.live)[0])].as_py()
         pixels = self._decoders.fit(image, searcher.model.preprocessor, REQUEST_S)
         for size in self._sizes:
-            encoder.texts(["warm"] * size)
+            for words in (1, *LENGTHS):
+                encoder.texts(["a " * words] * size)
             vectors = encoder.pixels([pixels] * size)
         nearest(searcher.index, vectors[0], Answers())
 
