@@ -16,6 +16,7 @@ from medclip.commands.overview import Info, Quickstart
 from medclip.commands.prepare import Leakage, Prepare, Stats
 from medclip.commands.publish import Export, Push
 from medclip.commands.search import App, Search
+from medclip.commands.serve import Serve
 from medclip.commands.train import Train
 from medclip.errors import UserError, WorkError
 from medclip.progress import console
@@ -33,6 +34,7 @@ Command = (
     | Annotated[Curate, tyro.conf.subcommand("curate")]
     | Annotated[Search, tyro.conf.subcommand("search")]
     | Annotated[Explain, tyro.conf.subcommand("explain")]
+    | Annotated[Serve, tyro.conf.subcommand("serve")]
     | Annotated[App, tyro.conf.subcommand("app")]
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Push, tyro.conf.subcommand("push")]

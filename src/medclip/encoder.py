@@ -15,11 +15,13 @@ import numpy as np
 
 from medclip.data.images import fit, scaling
 from medclip.model.config import ModelConfig
+from medclip.model.families import TEXT
 from medclip.model.hub import Model
 from medclip.model.towers import Params, encode_image, encode_text, image_pool
 from medclip.progress import Advance
 
 BATCH = 64
+SIZES = (1, BATCH)  # the compiled shapes: a query, and everything else
 
 
 def normalise(pixels: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
@@ -40,10 +42,12 @@ def _pools(params: Params, pixels: jax.Array, config: ModelConfig, mean: tuple, 
 _texts = jax.jit(encode_text, static_argnames="config")
 
 
-def embed_pixels(model: Model, pixels: np.ndarray, advance: Advance | None = None) -> np.ndarray:
-    """Unit vectors f32 (n, p) of fitted pixels u8 (n, s, s, 3)."""
+def embed_pixels(
+    model: Model, pixels: np.ndarray, advance: Advance | None = None, sizes: Sequence[int] = SIZES
+) -> np.ndarray:
+    """Unit vectors f32 (n, p) of fitted pixels u8 (n, s, s, 3), in batches of `sizes`: see `batched`."""
     mean, std = scaling(model.preprocessor)
-    return batched(lambda x: _images(model.params, x, model.config, mean, std), (pixels,), advance)
+    return batched(lambda x: _images(model.params, x, model.config, mean, std), (pixels,), advance, sizes)
 
 
 def pool_pixels(model: Model, pixels: np.ndarray) -> np.ndarray:
@@ -52,10 +56,24 @@ def pool_pixels(model: Model, pixels: np.ndarray) -> np.ndarray:
     return batched(lambda x: _pools(model.params, x, model.config, mean, std), (pixels,), None).astype(np.float32)
 
 
-def embed_texts(model: Model, captions: Sequence[str], advance: Advance | None = None) -> np.ndarray:
-    """Unit vectors f32 (n, p) of captions."""
+def embed_texts(
+    model: Model,
+    captions: Sequence[str],
+    advance: Advance | None = None,
+    sizes: Sequence[int] = SIZES,
+    lengths: Sequence[int] = (),
+) -> np.ndarray:
+    """Unit vectors f32 (n, p) of captions, in batches of `sizes`: see `batched`.
+
+    Padding is cut off down to the least of `lengths` (ascending) that holds every caption; each is another compiled
+    shape. Of a tower that attends to padding, as SigLIP's, it never is.
+    """
     arrays = model.tokens.encode(captions)
-    return batched(lambda ids, valid: _texts(model.params, ids, valid, config=model.config), arrays, advance)
+    if TEXT[model.config.text.model_type].attends != "all":
+        longest = int(arrays[1].sum(axis=1).max(initial=0))
+        kept = next((length for length in lengths if length >= longest), arrays[1].shape[1])
+        arrays = tuple(array[:, :kept] for array in arrays)
+    return batched(lambda ids, valid: _texts(model.params, ids, valid, config=model.config), arrays, advance, sizes)
 
 
 def embed_images(model: Model, images: Sequence[bytes | Path], advance: Advance | None = None) -> np.ndarray:
@@ -87,10 +105,15 @@ def stream_images(
             yield embed(np.stack([fitted.result() for fitted in batch]))
 
 
-def batched(encode: Callable, arrays: Sequence[np.ndarray], advance: Advance | None) -> np.ndarray:
-    """`encode` of rows of arrays (n, …), padded to batches of one compiled shape; `advance` hears of each batch."""
+def batched(
+    encode: Callable, arrays: Sequence[np.ndarray], advance: Advance | None, sizes: Sequence[int] = SIZES
+) -> np.ndarray:
+    """`encode` of rows of arrays (n, …), padded to batches of one compiled shape; `advance` hears of each batch.
+
+    That is the smallest of `sizes` (ascending) that holds all rows, or the largest.
+    """
     found = []
-    size = 1 if len(arrays[0]) == 1 else BATCH  # two compiled shapes: a query, and everything else
+    size = next((size for size in sizes if size >= len(arrays[0])), sizes[-1])
     for start in range(0, len(arrays[0]), size):
         parts = [np.asarray(a[start : start + size]) for a in arrays]
         n = len(parts[0])

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from medclip.model.families import TEXT
 from medclip.model.packing import pack
 from medclip.model.towers import packed_text_pool, text_pool
 from model.folders import dual
@@ -73,3 +74,11 @@ def test_every_token_is_laid_once_and_no_row_overflows(lengths):
 def test_the_cost_follows_the_length():
     ids, valid = captions(BERT, np.full((1, 96), 6))
     assert pack(ids, valid, BERT.config.text).ids.shape == (1, 24, 24)  # four captions of 6 in each row of 24
+
+
+def test_padding_that_is_cut_off_changes_nothing_but_where_it_is_attended_to(model):
+    ids, valid = captions(model, np.array([[1, 5], [9, 12]]))
+    ids, valid = ids.reshape(4, 24), valid.reshape(4, 24)
+    whole, cut = (np.asarray(PLAIN(model.params, ids[:, :t], valid[:, :t], model.config)) for t in (24, 12))
+    same = np.abs(whole - cut).max() < CLOSE * np.abs(whole).max()
+    assert same == (TEXT[model.config.text.model_type].attends != "all")

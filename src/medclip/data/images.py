@@ -49,6 +49,24 @@ def decode(image: Path | bytes | Frame) -> Image.Image:
         raise ImageError("image unreadable") from error
 
 
+def claimed_size(image: bytes) -> tuple[int, int]:
+    """Width and height as the header of an encoded picture has them, without decoding it. Raises ImageError."""
+    if is_dicom(image):
+        from medclip.data.dicom import header, whole_number
+
+        said = header(io.BytesIO(image))
+        return whole_number(said, "Columns", 0), whole_number(said, "Rows", 0)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(image), formats=FORMATS) as opened:
+                return opened.size
+    except Image.DecompressionBombError:
+        raise ImageError(TOO_LARGE) from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise ImageError("image unreadable") from error
+
+
 def is_dicom(image: Path | bytes) -> bool:
     """Whether it begins as a DICOM file does, whatever its name. Asked before any other format: both can be true."""
     if isinstance(image, bytes):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,8 @@ class Query:
     """What is looked for: any of words and pictures, all of them together, and what it should not be."""
 
     texts: tuple[str, ...] = ()
-    images: tuple[bytes | Path, ...] = ()
+    images: tuple[Any, ...] = ()
+    """Encoded pictures or files (or what else the searcher's `images` takes)."""
     without: tuple[str, ...] = ()
 
 
@@ -44,6 +46,10 @@ class Searcher:
 
     index: Index
     model: Model
+    texts: Callable[[Model, Sequence[str]], np.ndarray] = embed_texts
+    """How words become unit vectors f32 (n, p); a service puts here what joins the questions of many."""
+    images: Callable[[Model, Sequence[Any]], np.ndarray] = embed_images
+    """The same for pictures."""
 
 
 def open_searcher(folder: Path, model: Path | None = None) -> Searcher:
@@ -100,8 +106,8 @@ def directions(searcher: Searcher, queries: Sequence[Query], ensemble: bool = Fa
     for query in queries:
         if not (query.texts or query.images) or not all(map(str.strip, (*query.texts, *query.without))):
             raise UserError("the query is empty: say what to look for, in words or by a picture.")
-    of_texts = iter(_text_vectors(searcher.model, texts, ensemble))
-    of_images = iter(_image_vectors(searcher.model, images))
+    of_texts = iter(_text_vectors(searcher, texts, ensemble))
+    of_images = iter(_image_vectors(searcher, images))
     found = []
     for query in queries:
         parts = [(next(of_texts), 1.0) for _ in query.texts] + [(next(of_texts), AGAINST) for _ in query.without]
@@ -118,23 +124,23 @@ def _together(sample: np.ndarray, parts: list[tuple[np.ndarray, float]]) -> np.n
     return np.float32(summed / length)
 
 
-def _text_vectors(model: Model, texts: Sequence[str], ensemble: bool) -> np.ndarray:
+def _text_vectors(searcher: Searcher, texts: Sequence[str], ensemble: bool) -> np.ndarray:
     if not texts:
-        return np.empty((0, model.config.projection_dim), np.float32)
+        return np.empty((0, searcher.model.config.projection_dim), np.float32)
     if not ensemble:
-        return embed_texts(model, texts)
+        return searcher.texts(searcher.model, texts)
     ways = [
         template.replace("{}", text) for text in texts for template in read_prompts(None, "default", False).templates
     ]
-    means = embed_texts(model, ways).reshape(len(texts), -1, model.config.projection_dim).mean(axis=1)
+    means = searcher.texts(searcher.model, ways).reshape(len(texts), len(ways) // len(texts), -1).mean(axis=1)
     return means / np.linalg.norm(means, axis=1, keepdims=True)
 
 
-def _image_vectors(model: Model, images: Sequence[bytes | Path]) -> np.ndarray:
+def _image_vectors(searcher: Searcher, images: Sequence[Any]) -> np.ndarray:
     if not images:
-        return np.empty((0, model.config.projection_dim), np.float32)
+        return np.empty((0, searcher.model.config.projection_dim), np.float32)
     try:
-        return embed_images(model, images)
+        return searcher.images(searcher.model, images)
     except ImageError as error:
         raise UserError(f"{images[0] if isinstance(images[0], Path) else 'the picture'}: {error}.") from None
 
