@@ -19,7 +19,7 @@ lint: .venv/ready
 	.venv/bin/ruff format --check src tests benchmarks
 
 lock:
-	.venv/bin/uv pip compile --universal --generate-hashes --extra app --extra dicom --group dev --python-version 3.11 pyproject.toml -o requirements.lock
+	.venv/bin/uv pip compile --universal --generate-hashes --extra app --extra dicom --extra faiss --extra milvus --extra serve --group dev --python-version 3.11 pyproject.toml -o requirements.lock
 
 %/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $*

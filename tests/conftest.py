@@ -4,13 +4,10 @@ from medclip import backend
 
 backend.start()  # before anything imports JAX
 
-import io  # noqa: E402
 import os  # noqa: E402
 import shutil  # noqa: E402
-import subprocess  # noqa: E402
 import sys  # noqa: E402
 import unicodedata  # noqa: E402
-from dataclasses import dataclass, field  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import numpy as np  # noqa: E402
@@ -18,67 +15,11 @@ import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from PIL import Image  # noqa: E402
 
+from material import SHORT_CAPTION, RocoFolder, drawn, encoded  # noqa: E402
+
 # The first example pays for compilation and imports, so a deadline would measure those.
 settings.register_profile("medclip", deadline=None, max_examples=50, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("medclip")
-
-SHORT_CAPTION = "CT scan."
-
-
-def level_of(number: int) -> int:
-    """The mean grey that stands for picture `number`; 4 apart, where JPEG moves a mean by less than 1."""
-    return 50 + 4 * number
-
-
-def drawn(number: int, size: tuple[int, int] = (48, 40)) -> Image.Image:
-    """Grey picture `number`: its mean says which it is, its blocks make it unlike the others."""
-    width, height = size
-    noise = np.random.default_rng(number).uniform(-30, 30, (height // 8, width // 8))
-    blocks = np.kron(noise - noise.mean(), np.ones((8, 8)))
-    return Image.fromarray(np.rint(level_of(number) + blocks).astype(np.uint8))
-
-
-def encoded(image: Image.Image, kind: str = "JPEG", **options) -> bytes:
-    """The bytes of a picture file."""
-    out = io.BytesIO()
-    image.save(out, kind, **({"quality": 95} if kind == "JPEG" else {}) | options)
-    return out.getvalue()
-
-
-@dataclass
-class RocoFolder:
-    """A folder in ROCO's layout, and what is true of it. Keys are (split, id)."""
-
-    folder: Path
-    lines: int = 0
-    captions: dict[tuple[str, str], str] = field(default_factory=dict)
-    numbers: dict[tuple[str, str], int] = field(default_factory=dict)
-    dropped: dict[str, dict[str, int]] = field(default_factory=dict)
-    pmc_named: str = "ROCO_90006"
-
-    def add_split(self, split: str, rows: list[tuple[str, str, int, bytes | None]], extra: tuple[str, ...] = ()):
-        """Write rows (id, caption, picture number, picture file or None for an absent one) and `extra` raw lines."""
-        place = self.folder / split / "radiology"
-        (place / "images").mkdir(parents=True)
-        lines, links, licences = [], [], ["ROCO_ID,PMC_ID,CC"]
-        for id, caption, number, picture in rows:
-            pmc = f"PMC{1000 + number // 2}_fig-{number}.jpg"  # two pictures an article
-            lines.append(f"{id}\t {caption}")
-            links.append(f"{id}\twget -r ftp://host/oa_package/00/PMC{1000 + number // 2}.tar.gz\tfig-{number}.jpg")
-            licences.append(f"{id},{pmc},CC BY")
-            if picture is not None:
-                (place / "images" / (pmc if id == self.pmc_named else f"{id}.jpg")).write_bytes(picture)
-            self.captions[split, id], self.numbers[split, id] = caption, number
-        lines += extra
-        self.lines += len(lines)
-        (place / "captions.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        (place / "dlinks.txt").write_text("\n".join(links) + "\n", encoding="utf-8")
-        (place / "licences.txt").write_text("\n".join(licences) + "\n", encoding="utf-8")
-        concepts = "".join(f"{id}\t\tC{number:07}\tC9\n" for id, _, number, _ in rows)
-        (place / "cuis.txt").write_text(concepts, encoding="utf-8")
-        types = "".join(f"{id}\t\tT060\tDiagnostic Procedure\n" for id, *_ in rows)
-        (place / "semtypes.txt").write_text(types, encoding="utf-8")
-        (place / "labels.csv").write_text(f"id,modality,organ\n{rows[0][0]},ct,\n", encoding="utf-8")
 
 
 def _ordinary(numbers: range) -> list[tuple[str, str, int, bytes]]:
@@ -196,11 +137,6 @@ def shared() -> Path:
     if not (found / "roco").is_dir():
         pytest.skip(f"{found}/roco is absent: the real ROCO rows are not part of the repository")
     return found
-
-
-def in_new_process(*arguments):
-    """Python with these arguments: what it printed and how it ended."""
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
 
 
 @pytest.fixture

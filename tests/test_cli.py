@@ -5,7 +5,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 
-from conftest import in_new_process
+from material import in_new_process
 from medclip import NOT_CLINICAL, cli
 from medclip.data.preparation import Preparation
 from medclip.data.privacy import Studies

@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from conftest import in_new_process
 from evaluate.handmade import retrieval
 from evaluate.labels import split_rows, write_table
+from material import in_new_process
 from medclip import NOT_CLINICAL, __version__
 from medclip.evaluate import metrics
 from pages import check

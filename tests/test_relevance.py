@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from conftest import drawn, encoded
+from material import drawn, encoded
 from medclip import relevance as module
 from medclip.data.images import decode, fit, unfitted
 from medclip.encoder import embed_images, embed_texts

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from conftest import drawn, encoded
+from material import drawn, encoded
 from medclip.data.images import decode, fit, standardise
 from medclip.data.refused import ImageError
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from conftest import RocoFolder, drawn, encoded
+from material import RocoFolder, drawn, encoded
 from medclip.data import prepare as module
 from medclip.data.preparation import Preparation
 from medclip.data.prepare import prepare

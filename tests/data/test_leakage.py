@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from conftest import drawn, encoded
+from material import drawn, encoded
 from medclip.data.leakage import WAYS, decontaminate, leakage, shared
 from medclip.data.likeness import MOST_BITS, THUMBNAIL, Sketches, alike, sketch
 from medclip.data.preparation import Preparation

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from conftest import drawn, encoded
+from material import drawn, encoded
 from medclip.data.preparation import Preparation
 from medclip.data.prepare import prepare
 from medclip.data.shards import Split

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from conftest import SHORT_CAPTION, RocoFolder, drawn, encoded, level_of
+from material import SHORT_CAPTION, RocoFolder, drawn, encoded, level_of
 from medclip.data import prepare as module
 from medclip.data.pairs import Dropped, Pair
 from medclip.data.preparation import Preparation

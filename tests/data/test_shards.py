@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pytest
 
-from conftest import RocoFolder
+from material import RocoFolder
 from medclip.data.prepare import prepare
 from medclip.data.shards import Split, only_split, shard_report, write_shard, write_table
 from medclip.errors import UserError

@@ -1,6 +1,6 @@
 """Labelled pictures for tests: dark, middle and bright ones, in each form that they may have."""
 
-from conftest import drawn, encoded
+from material import drawn, encoded
 
 CLASSES = {"dark": 0, "middle": 20, "bright": 40}
 

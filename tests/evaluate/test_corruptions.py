@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import drawn, encoded
+from material import drawn, encoded
 from medclip.data.images import decode
 from medclip.evaluate.corruptions import CORRUPTIONS, corrupted
 

@@ -16,8 +16,8 @@ from PIL import Image, PngImagePlugin
 from pydicom import uid
 from pydicom.encaps import encapsulate
 
-from conftest import drawn, encoded
 from data.dicom_files import dicom, grey
+from material import drawn, encoded
 
 NAMES = ("MRN-4711-SECRET", "Secretova^Anna", "Dr^Hidden")
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP")

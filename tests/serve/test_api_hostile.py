@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from served import opened, problem, service_of
 
-from conftest import drawn, encoded
+from material import drawn, encoded
 from medclip.serve import decoding, limits
 
 UPLOADS = list(hostile.uploads())

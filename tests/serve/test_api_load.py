@@ -16,7 +16,7 @@ import httpx2
 import pytest
 from served import running
 
-from conftest import drawn, encoded
+from material import drawn, encoded
 from medclip.serve.batching import Batcher
 
 NAMED = [f"{side} {organ} in {kind}, number {n}" for n, (side, organ, kind) in enumerate(

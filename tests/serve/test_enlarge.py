@@ -3,6 +3,7 @@
 import pytest
 
 from medclip.classify import classify
+from medclip.encoder import embed_images
 from medclip.search.query import Answers, Query, open_searcher, search
 
 
@@ -58,7 +59,7 @@ def test_a_grey_picture_has_a_window_that_can_be_reset(opened, sound, hit):
 def test_classes_get_the_probabilities_that_classify_gives(opened, sound, hit, model):
     opened.text_area(key="classes").set_value("chest, knee\nbrain,, chest")
     at = sound(again(opened))
-    expected = classify(model, [hit.image], ["chest", "knee", "brain"])[0]
+    expected = classify(model, embed_images(model, [hit.image]), ["chest", "knee", "brain"])[0]
     told = dict(element.proto.text.rsplit(": ", 1) for element in at.get("progress"))
     assert told == {name: f"**{100 * p:.0f} %**" for name, p in zip(("chest", "knee", "brain"), expected, strict=True)}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,12 +57,14 @@ def evaluate_zero_shot(subject: Subject, task: Task, prompts: Path | None = None
     return write_results(subject.out, "zero-shot", results, kept)
 
 
-def class_vectors(model: Model, texts: Sequence[Sequence[str]]) -> np.ndarray:
+def class_vectors(
+    model: Model, texts: Sequence[Sequence[str]], embed: Callable[[Model, Sequence[str]], np.ndarray] | None = None
+) -> np.ndarray:
     """For the texts of each class the mean of their unit vectors, of length 1 again: f32 (k, p).
 
     Radford et al. 2021, section 3.1.4. WorkError where there is none, as with vectors that are not finite.
     """
-    vectors = embed_texts(model, [text for of in texts for text in of])
+    vectors = (embed or embed_texts)(model, [text for of in texts for text in of])
     ends = np.cumsum([len(of) for of in texts])[:-1]
     means = np.stack([part.mean(axis=0) for part in np.split(vectors, ends)])
     lengths = np.linalg.norm(means, axis=1, keepdims=True)

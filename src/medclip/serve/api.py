@@ -109,16 +109,18 @@ async def classify(
     labels: Annotated[list[wire.Text], Form(min_length=2, max_length=wire.MAX_LABELS)],
     image: Annotated[UploadFile | None, File(description="PNG, JPEG, DICOM")] = None,
     id: Annotated[wire.ID | None, Form(description="Of a picture of the index, in place of `image`.")] = None,
-    ensemble: Annotated[bool, Form(description="Say each label in several ways.")] = False,
 ) -> wire.Classes:
-    """How probable each label is, where one of them is right: the softmax of the model's scaled cosines."""
+    """How probable each label is, where one of them is right: the softmax of the model's scaled cosines.
+
+    Each label is said in several ways, whose mean it stands for.
+    """
     if (image is None) == (id is None):
         raise UserError("give a picture, or the id of one of the index: one of both.")
     files = await _read([image] if image else [])
 
     def work() -> list[float]:
         pixels = served.pixels(files)
-        return served.classify(pixels[0] if pixels else None, id, labels, ensemble).tolist()
+        return served.classify(pixels[0] if pixels else None, id, labels).tolist()
 
     told = await _in_thread(served, work)
     shown = [wire.Probability(label=label, probability=p) for label, p in zip(labels, told, strict=True)]

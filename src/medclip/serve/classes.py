@@ -6,6 +6,7 @@ import streamlit as st
 
 from medclip.classify import classify
 from medclip.errors import UserError
+from medclip.search.query import Query, directions
 from medclip.serve.opened import opened
 from medclip.serve.plain import Places, Shown, plain, sentence
 
@@ -34,7 +35,8 @@ def which_class(shown: Shown, places: Places, name: str) -> None:
     label = next((label for label, values in offered.items() if values == classes), "default")
     try:
         with st.spinner("comparing…"):
-            probabilities = classify(searcher.model, [shown.image], classes, label)[0]
+            vectors = directions(searcher, [Query(images=(shown.image,))])
+            probabilities = classify(searcher.model, vectors, classes, label)[0]
     except UserError as error:
         sentence(error)
         return

@@ -15,13 +15,12 @@ import jax
 import numpy as np
 from PIL import Image
 
+from medclip.classify import classify
 from medclip.data.images import decode
 from medclip.data.refused import ImageError
 from medclip.encoder import embed_pixels, embed_texts
 from medclip.errors import UserError, WorkError
-from medclip.evaluate.calibration import softmax
 from medclip.model.hub import Model, load
-from medclip.model.towers import logits
 from medclip.search.index import Hit, Index
 from medclip.search.query import Answers, Query, Searcher, directions, nearest, search, similar
 from medclip.serve import metrics
@@ -120,15 +119,14 @@ class Service:
         _row(index, id)
         return similar(index, id, wanted)
 
-    def classify(self, pixels: np.ndarray | None, id: str | None, labels: Sequence[str], ensemble: bool) -> np.ndarray:
+    def classify(self, pixels: np.ndarray | None, id: str | None, labels: Sequence[str]) -> np.ndarray:
         """Probabilities (k,) of labels for a picture that was uploaded, or that has an id of the index."""
         searcher = self.searcher()
         if id is not None:
             picture = searcher.index.vectors_of(np.array([_row(searcher.index, id)]))
         else:
             picture = directions(searcher, [Query(images=(pixels,))])
-        texts = directions(searcher, [Query((label,)) for label in labels], ensemble)
-        return softmax(_logits(searcher.model, picture, texts))[0]
+        return classify(searcher.model, picture, labels, texts=searcher.texts)[0]
 
     def embed(self, texts: Sequence[str] = (), pixels: Sequence[np.ndarray] = ()) -> tuple[np.ndarray, str]:
         """Unit vectors of texts and pictures, and the hash of the model."""
@@ -182,9 +180,3 @@ def _row(index: Index, id: str) -> int:
         return index.row(id)
     except UserError:  # which names the folder
         raise Absent from None
-
-
-def _logits(model: Model, images: np.ndarray, texts: np.ndarray) -> np.ndarray:
-    """In numpy: any number of labels would be another shape to compile."""
-    params = {name: np.asarray(model.params[name]) for name in ("logit_scale", "logit_bias") if name in model.params}
-    return np.asarray(logits(params, images, texts), np.float64)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from conftest import drawn, encoded
+from material import drawn, encoded
 from medclip.data.pairs import Dropped, Pair
 from medclip.data.places import inside, place
 from medclip.data.preparation import Preparation

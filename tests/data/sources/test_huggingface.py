@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from conftest import drawn, encoded
+from material import drawn, encoded
 from medclip.data.preparation import Preparation
 from medclip.data.prepare import preview
 from medclip.data.sources.open import open_source

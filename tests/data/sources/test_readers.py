@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import drawn, encoded
+from material import drawn, encoded
 from medclip.data.pairs import Dropped, Pair
 from medclip.data.preparation import Preparation
 from medclip.data.prepare import prepare

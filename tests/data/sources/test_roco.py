@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from conftest import RocoFolder, drawn, encoded
+from material import RocoFolder, drawn, encoded
 from medclip.data.pairs import Dropped, Pair
 from medclip.data.preparation import Preparation
 from medclip.data.prepare import prepare

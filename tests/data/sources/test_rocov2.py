@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from conftest import drawn, encoded
+from material import drawn, encoded
 from medclip.data.pairs import Dropped
 from medclip.data.preparation import Preparation
 from medclip.data.prepare import preview

@@ -15,8 +15,8 @@ pytest.importorskip("pydicom")
 from pydicom.datadict import DicomDictionary, keyword_for_tag
 from pydicom.uid import BasicTextSRStorage, SecondaryCaptureImageStorage
 
-from conftest import drawn, encoded
 from data.dicom_files import PACKAGED, dicom, grey, sequence, written
+from material import drawn, encoded
 from medclip.data.dicom import header
 from medclip.data.pairs import Dropped, Frame, Pair
 from medclip.data.preparation import Preparation

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from conftest import drawn, encoded
+from material import drawn, encoded
 from medclip.data import places
 from medclip.data.pairs import Pair
 from medclip.data.preparation import Preparation

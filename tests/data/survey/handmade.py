@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from conftest import drawn, encoded
+from material import drawn, encoded
 from medclip import NOT_CLINICAL
 from medclip.data.shards import write_shard
 from medclip.files import write_json

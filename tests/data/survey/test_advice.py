@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import drawn, encoded
 from data.survey.handmade import dataset, row
+from material import drawn, encoded
 from medclip.data.survey import advice as module
 from medclip.data.survey.advice import advice
 from medclip.data.survey.statistics import statistics

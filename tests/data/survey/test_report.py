@@ -6,8 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from conftest import drawn, encoded
 from data.survey.handmade import dataset, row
+from material import drawn, encoded
 from medclip import NOT_CLINICAL
 from medclip.data.survey.report import SHEET, write_report
 from medclip.errors import UserError
