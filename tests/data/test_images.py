@@ -119,6 +119,16 @@ def test_a_bomb_is_refused_before_it_is_decoded(side):
         decode(png_of_size(side, side))
 
 
+def test_a_line_is_refused_where_no_jpeg_and_no_model_could_hold_it():
+    with pytest.raises(ImageError, match=r"^image over 65,500 pixels a side$"):
+        standardise(png_of_size(65_501, 10), 256)
+    picture = encoded(Image.new("L", (65_500, 1)), "PNG")
+    assert standardise(picture, 256)[1:] == (65_500, 1)
+    with pytest.raises(ImageError, match=r"^image over 100 million pixels$"):
+        fit(picture, {"size": {"shortest_edge": 224}, "do_center_crop": True})
+    assert fit(picture, {"size": {"height": 32, "width": 32}, "do_center_crop": False}).shape == (32, 32, 3)
+
+
 @given(st.data())
 def test_damage_is_an_image_error_or_a_picture_never_a_crash(data):
     kind = data.draw(st.sampled_from(("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")))

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from medclip.data.pairs import Frame
-from medclip.data.refused import MAX_PIXELS, TOO_LARGE, ImageError
+from medclip.data.refused import MAX_PIXELS, MAX_SIDE, TOO_LARGE, TOO_LONG, ImageError
 
 JPEG_QUALITY = 95
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP")
@@ -24,7 +24,7 @@ def decode(image: Path | bytes | Frame) -> Image.Image:
 
     16-bit greys are scaled from their own range, transparency is laid on black, and a colour picture
     whose channels are equal becomes grey. DICOM is shown as `medclip.data.dicom` says. Raises ImageError ("image
-    missing", "image unreadable", "image over 100 million pixels", and what DICOM adds).
+    missing", "image unreadable", "image over 100 million pixels", "image over 65,500 pixels a side", what DICOM adds).
     """
     try:
         if isinstance(image, Frame) or is_dicom(image):
@@ -37,6 +37,8 @@ def decode(image: Path | bytes | Frame) -> Image.Image:
             with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image, formats=FORMATS) as opened:
                 if opened.width * opened.height > MAX_PIXELS:
                     raise ImageError(TOO_LARGE)
+                if max(opened.size) > MAX_SIDE:
+                    raise ImageError(TOO_LONG)
                 opened.load()
                 return _plain(ImageOps.exif_transpose(opened))
     except ImageError:
@@ -111,10 +113,12 @@ def fit(image: Path | bytes, preprocessor: Mapping[str, Any]) -> np.ndarray:
     """Pixels u8 (s, s, 3) as a Hugging Face `preprocessor_config.json` asks, before normalisation.
 
     `size` is {"shortest_edge": n} or {"height": n, "width": n}, or a number, which older files mean as the shortest
-    edge where they crop and as a square where they do not.
+    edge where they crop and as a square where they do not. Raises ImageError.
     """
     picture = decode(image)
     resized, box = _geometry(picture.size, preprocessor)
+    if resized[0] * resized[1] > MAX_PIXELS:  # a line, whose shorter side becomes the model's
+        raise ImageError(TOO_LARGE)
     if preprocessor.get("do_resize", True):
         resample = Image.Resampling(preprocessor.get("resample") or (2 if _squares(preprocessor) else 3))
         picture = picture.resize(resized, resample)

@@ -2,6 +2,8 @@
 
 MAX_PIXELS = 100_000_000  # a full mammogram has about 30 million; more is a decompression bomb
 TOO_LARGE = "image over 100 million pixels"
+MAX_SIDE = 65_500  # what a JPEG can have
+TOO_LONG = "image over 65,500 pixels a side"
 
 
 class ImageError(ValueError):

@@ -22,7 +22,6 @@ from medclip.data.refused import ImageError
 from medclip.errors import UserError
 
 MAX_PIXELS = 40_000_000  # a full mammogram has about 30 million
-MAX_SIDE = 20_000  # of a line a pixel high, fitting by the shorter side would make a picture without end
 MEMORY = 4 * 2**30
 SECONDS = 10.0
 UNREADABLE = "image unreadable"
@@ -110,8 +109,8 @@ def _decode(pipe: Connection) -> None:
 def _decoded(image: bytes, preprocessor: Mapping[str, Any]) -> bytes:
     try:
         width, height = claimed_size(image)
-        if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-            return _REASON + f"image over {MAX_PIXELS // 10**6} million pixels or {MAX_SIDE} a side".encode()
+        if width * height > MAX_PIXELS:
+            return _REASON + f"image over {MAX_PIXELS // 10**6} million pixels".encode()
         return _PIXELS + fit(image, preprocessor).tobytes()
     except (ImageError, UserError) as error:  # the latter where pydicom is not installed
         return _REASON + str(error).encode()
