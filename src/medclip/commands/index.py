@@ -55,7 +55,8 @@ class IndexCommand:
     limit: int | None = None
     """The first pairs only."""
     store: str = "exact"
-    """What looks for the nearest: exact (a scan), faiss (large or busy indexes), or milvus://HOST:PORT."""
+    """What looks for the nearest: exact (a scan), faiss (large or busy indexes), or milvus://HOST:PORT, with a token
+    in MILVUS_TOKEN and over TLS where MILVUS_SECURE=1."""
     vectors: Path | None = None
     """What `medclip embed` made of the same split with the same model, in place of embedding again."""
 
@@ -154,7 +155,8 @@ class Purge:
 
 @dataclass(frozen=True)
 class Move:
-    """Let another store answer, or bring the index's own up to date after its server was lost."""
+    """Let another store answer, or bring the index's own up to date. The one before lets go of what it had of the
+    index: move an index to exact before you delete its folder, and no collection stays behind."""
 
     index: Path
     """An index folder."""

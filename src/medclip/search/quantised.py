@@ -36,6 +36,7 @@ LISTED, CODE = 64, "RaBitQ2"
 PROBED, LEAST_PROBED = 1 / 8, 64  # of a segment's lists, of which there are as many as the square root of its rows
 TIMES, AT_LEAST = 8, 400  # candidates are TIMES as many as asked for, and no fewer than AT_LEAST
 CHUNK = 65_536
+THREADS = faiss.omp_get_max_threads()
 TAIL = 8  # bytes at the end of a file that say how long it is
 DAMAGED = (OSError, RuntimeError, ValueError)
 
@@ -95,6 +96,7 @@ class Quantised:
 def _nearest(opened: faiss.Index, vectors: np.ndarray, count: int, allowed: np.ndarray) -> np.ndarray:
     """For each vector allowed rows, i64 (q, count); -1 where the lists have no more. The fewer are allowed, the more
     lists are looked through."""
+    faiss.omp_set_num_threads(min(len(vectors), THREADS))  # of this thread: for one query, to wake others costs more
     lists = faiss.extract_index_ivf(opened).nlist
     probed = max(PROBED * lists * len(allowed) / np.count_nonzero(allowed), LEAST_PROBED)
     told = faiss.SearchParametersIVF(
@@ -106,6 +108,7 @@ def _nearest(opened: faiss.Index, vectors: np.ndarray, count: int, allowed: np.n
 
 
 def _make(path: Path, vectors: np.ndarray) -> None:
+    faiss.omp_set_num_threads(THREADS)
     lists, dimensions = round(len(vectors) ** 0.5), vectors.shape[1]
     made = faiss.index_factory(dimensions, f"RR{dimensions},IVF{lists},{CODE}", faiss.METRIC_INNER_PRODUCT)
     learning = faiss.extract_index_ivf(made).cp
