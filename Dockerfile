@@ -15,7 +15,7 @@ COPY src src
 RUN uv pip install --no-cache --python /opt/medclip/bin/python --constraint requirements.lock \
       "hatchling" "editables" \
  && uv pip install --no-cache --python /opt/medclip/bin/python --constraint requirements.lock --no-build-isolation \
-      ".[app,serve,dicom]" \
+      ".[app,serve,dicom,faiss,milvus]" \
  && uv pip uninstall --python /opt/medclip/bin/python hatchling editables
 
 FROM python:3.12-slim-bookworm
