@@ -1,6 +1,5 @@
 """A Milvus server for the tests of the stores."""
 
-import signal
 import socket
 import subprocess
 import sys
@@ -34,7 +33,7 @@ class Server:
         raise AssertionError(f"milvus-lite did not start: {(self.folder.parent / 'server.log').read_text()}")
 
     def stop(self):
-        self.process.send_signal(signal.SIGINT)
+        self.process.terminate()
         self.process.wait(20)
 
 
