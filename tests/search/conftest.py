@@ -1,5 +1,6 @@
 """A Milvus server for the tests of the stores."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -22,7 +23,10 @@ class Server:
         address = ("--host", "127.0.0.1", "--port", str(self.port), "--data-dir", str(self.folder))
         with (self.folder.parent / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "milvus_lite", "server", *address], stdout=log, stderr=log
+                [sys.executable, "-m", "milvus_lite", "server", *address],
+                stdout=log,
+                stderr=log,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},  # by more than one its graphs differ from call to call
             )
         until = time.monotonic() + 60
         while time.monotonic() < until and self.process.poll() is None:

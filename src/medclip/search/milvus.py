@@ -42,7 +42,7 @@ SENT = 4 << 20  # bytes of vectors sent at once; a server takes 64 MiB
 GONE = 4096  # numbers that are deleted at once
 CONNECT_S, ANSWER_S, WORK_S = 5.0, 20.0, 600.0
 HNSW = {"M": 16, "efConstruction": 200}
-LEAST_EF = 256
+TIMES, AT_LEAST, LEAST_EF = 2, 100, 512  # rows asked for, for one that is wanted, and nodes of the graph looked at
 
 
 class Milvus:
@@ -59,7 +59,7 @@ class Milvus:
 
         UserError where its collection is not the index's.
         """
-        there, limit = int(np.count_nonzero(allowed)), 2 * count
+        there, limit = int(np.count_nonzero(allowed)), max(TIMES * count, AT_LEAST)
         if there <= SCANNED * len(allowed) or limit > MOST:
             return scan(self.index.vectors, vectors, count, allowed)
         with _answered(self.said):
