@@ -6,6 +6,8 @@ import dataclasses
 import time
 from pathlib import Path
 
+from medclip.app.launch import launch
+from medclip.app.served import Served
 from medclip.data.preparation import Preparation
 from medclip.data.prepare import prepare
 from medclip.data.survey.report import write_report
@@ -16,8 +18,6 @@ from medclip.evaluate.subject import Subject
 from medclip.evaluate.understanding import evaluate_understanding
 from medclip.progress import console
 from medclip.search.build import build_index
-from medclip.serve.launch import launch
-from medclip.serve.served import Served
 from medclip.tables.data import show_dataset
 from medclip.tables.retrieval import show_retrieval, show_understanding
 from medclip.train.loop import train

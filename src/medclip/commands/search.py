@@ -84,8 +84,8 @@ class App:
     """Host name that browsers ask a proxy for, for example search.example.org; requests for others are refused."""
 
     def run(self) -> None:
-        from medclip.serve.launch import Address, launch
-        from medclip.serve.served import Served
+        from medclip.app.launch import Address, launch
+        from medclip.app.served import Served
 
         served = Served(self.index, self.model, self.evaluation)
         launch(served, Address(self.host, self.port, self.path, self.name))

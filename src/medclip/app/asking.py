@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import streamlit as st
 
+from medclip.app.enlarge import enlarge
+from medclip.app.plain import WORDS, Places, Shown, plain, sentence, uploaded
 from medclip.errors import UserError
 from medclip.search.query import Query
-from medclip.serve.enlarge import enlarge
-from medclip.serve.plain import WORDS, Places, Shown, plain, sentence, uploaded
 
 EXAMPLES = ("ultrasound", "chest x-ray", "brain MRI", "CT of the abdomen with a mass", "pleural effusion on the left")
 DRAWN = ("ultrasound of the neck", "CT of the chest", "MRI of the left knee with a cyst", "a normal radiograph")

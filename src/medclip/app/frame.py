@@ -12,9 +12,9 @@ from medclip import NOT_CLINICAL, backend
 
 backend.start()  # before anything imports JAX
 
-from medclip.serve.about import about  # noqa: E402
-from medclip.serve.finding import find  # noqa: E402
-from medclip.serve.served import from_words  # noqa: E402
+from medclip.app.about import about  # noqa: E402
+from medclip.app.finding import find  # noqa: E402
+from medclip.app.served import from_words  # noqa: E402
 
 
 def main(words: list[str]) -> None:

@@ -9,11 +9,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from medclip.app.served import Served
 from medclip.errors import UserError, WorkError
 from medclip.search.index import Index
-from medclip.serve.served import Served
 
-APP, SERVER = Path(__file__).with_name("app.py"), Path(__file__).with_name("server.py")
+FRAME, SERVER = Path(__file__).with_name("frame.py"), Path(__file__).with_name("server.py")
 MAX_UPLOAD = 50  # megabytes
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 

@@ -2,11 +2,11 @@
 
 from streamlit.testing.v1 import AppTest
 
-from medclip.serve.about import without_pictures
+from medclip.app.about import without_pictures
 
 
 def page(places, evaluation):
-    from medclip.serve.about import about
+    from medclip.app.about import about
 
     about(places, evaluation)
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from medclip.app.plain import plain
 from medclip.search.index import Index
 from medclip.search.query import Answers
 from medclip.search.where import ADDED, where
-from medclip.serve.plain import plain
 
 _PREFIX = "only-"
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from medclip.app.asking import find_similar
+from medclip.app.enlarge import enlarge
+from medclip.app.plain import Places, Shown, article_link, labels_of, plain
 from medclip.search.index import Hit
-from medclip.serve.asking import find_similar
-from medclip.serve.enlarge import enlarge
-from medclip.serve.plain import Places, Shown, article_link, labels_of, plain
 
 
 def grid(hits: Sequence[Hit], places: Places, name: str, narrow: bool = False) -> None:

@@ -14,8 +14,8 @@ from medclip.errors import UserError
 
 backend.start()  # before anything imports JAX
 
-from medclip.serve.opened import opened, warm  # noqa: E402
-from medclip.serve.served import from_words  # noqa: E402
+from medclip.app.opened import opened, warm  # noqa: E402
+from medclip.app.served import from_words  # noqa: E402
 
 
 @asynccontextmanager
@@ -33,4 +33,4 @@ def _unexpected(_: Exception) -> bool:
     return True
 
 
-app = st.App(Path(__file__).with_name("app.py"), lifespan=_ready, on_script_error=_unexpected)
+app = st.App(Path(__file__).with_name("frame.py"), lifespan=_ready, on_script_error=_unexpected)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import streamlit as st
 
+from medclip.app.asking import Asked, ask
+from medclip.app.narrowing import clear, narrow
+from medclip.app.opened import answers, opened
+from medclip.app.plain import Places, plain, sentence
+from medclip.app.results import grid
 from medclip.errors import UserError
 from medclip.search.index import Hit
 from medclip.search.query import Answers
-from medclip.serve.asking import Asked, ask
-from medclip.serve.narrowing import clear, narrow
-from medclip.serve.opened import answers, opened
-from medclip.serve.plain import Places, plain, sentence
-from medclip.serve.results import grid
 
 BESIDE = "side by side"
 

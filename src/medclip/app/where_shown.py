@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
+from medclip.app.opened import opened
+from medclip.app.plain import WORDS, Places, Shown, sentence
 from medclip.data.images import decode
 from medclip.errors import UserError
 from medclip.relevance import NOTHING, drawn_over, relevance
-from medclip.serve.opened import opened
-from medclip.serve.plain import WORDS, Places, Shown, sentence
 
 
 def where_it_shows(shown: Shown, places: Places, name: str) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import streamlit as st
 
+from medclip.app.opened import opened
+from medclip.app.plain import Places, plain, sentence
 from medclip.errors import UserError
 from medclip.evaluate.pairing import read_evaluations
 from medclip.evaluate.report import report
 from medclip.search.index import Index
-from medclip.serve.opened import opened
-from medclip.serve.plain import Places, plain, sentence
 
 _HEAD = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 _PICTURE = re.compile(r"!(?=\[)")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
+from medclip.app.opened import opened
+from medclip.app.plain import Places, Shown, plain, sentence
 from medclip.classify import classify
 from medclip.errors import UserError
 from medclip.search.query import Query, directions
-from medclip.serve.opened import opened
-from medclip.serve.plain import Places, Shown, plain, sentence
 
 SHOWN = 20
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from medclip.app.launch import Address, flags, launch
+from medclip.app.served import Served, from_words
 from medclip.errors import UserError
-from medclip.serve.launch import Address, flags, launch
-from medclip.serve.served import Served, from_words
 
 
 def test_what_is_served_comes_through_the_command_line():

@@ -7,8 +7,8 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from medclip import NOT_CLINICAL
-from medclip.serve.launch import APP
-from medclip.serve.served import Served
+from medclip.app.launch import FRAME
+from medclip.app.served import Served
 
 
 @pytest.fixture
@@ -20,8 +20,8 @@ def page(monkeypatch):
     st.cache_data.clear()  # every test is the same session
 
     def open_page(*folders, **others) -> AppTest:
-        monkeypatch.setattr("sys.argv", [str(APP), *Served(folders, **others).words()])
-        return AppTest.from_file(str(APP), default_timeout=60).run()
+        monkeypatch.setattr("sys.argv", [str(FRAME), *Served(folders, **others).words()])
+        return AppTest.from_file(str(FRAME), default_timeout=60).run()
 
     return open_page
 

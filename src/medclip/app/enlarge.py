@@ -5,9 +5,9 @@ from __future__ import annotations
 import streamlit as st
 
 from medclip import NOT_CLINICAL
-from medclip.serve.classes import which_class
-from medclip.serve.plain import Places, Shown, article_link, grey_of, plain, windowed
-from medclip.serve.where_shown import where_it_shows
+from medclip.app.classes import which_class
+from medclip.app.plain import Places, Shown, article_link, grey_of, plain, windowed
+from medclip.app.where_shown import where_it_shows
 
 GREYS = 256
 
