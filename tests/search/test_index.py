@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from medclip.errors import UserError
 from medclip.search.build import build_index
 from medclip.search.index import Index
-from medclip.search.stores import Exact
+from medclip.search.store import Exact
 
 
 def plain_index(*segments):

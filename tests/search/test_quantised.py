@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medclip.errors import UserError
-from medclip.search import quantised, stores
+from medclip.search import quantised, store
 from medclip.search.build import move
 from medclip.search.index import Index
 from medclip.search.where import where
@@ -49,7 +49,7 @@ def test_a_filter_that_leaves_few_loses_none(large):
 def test_a_large_segment_is_answered_from_its_file(large, monkeypatch):
     index, words = large
     scanned = []
-    monkeypatch.setattr(quantised, "scan", lambda *given: scanned.append(given[3].sum()) or stores.scan(*given))
+    monkeypatch.setattr(quantised, "scan", lambda *given: scanned.append(given[3].sum()) or store.scan(*given))
     index.search(words[:2], 10)
     assert scanned == [10]  # the small segment
 

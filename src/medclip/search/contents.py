@@ -20,7 +20,7 @@ from medclip.errors import UserError
 from medclip.files import read_json, write_json
 
 ABOUT, SEGMENTS, SNAPSHOTS = "index.json", "segments", "snapshots"
-EXACT = "exact"
+EXACT, FAISS, MILVUS = "exact", "faiss", "milvus://"
 
 
 @dataclass(frozen=True)

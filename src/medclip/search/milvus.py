@@ -12,7 +12,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,11 +20,9 @@ import pyarrow.compute as pc
 
 from medclip.errors import UserError
 from medclip.progress import progress
-from medclip.search.stores import MILVUS, SCANNED, scan
+from medclip.search.contents import MILVUS
+from medclip.search.store import SCANNED, Rows, scan
 from medclip.search.where import ADDED, COLUMNS, Where, label_names, span, values
-
-if TYPE_CHECKING:
-    from medclip.search.index import Index
 
 try:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # the library writes its own troubles to the terminal
@@ -48,7 +46,7 @@ TIMES, AT_LEAST, LEAST_EF = 2, 100, 512  # rows asked for, for one that is wante
 class Milvus:
     """The collection of an index on a server."""
 
-    def __init__(self, index: Index, said: str):
+    def __init__(self, index: Rows, said: str):
         """UserError where the server at `said`, milvus://HOST:PORT, does not answer."""
         self.index, self.said, self.name = index, said, index.contents.name
         self.client = connected(said)
@@ -158,9 +156,9 @@ class Milvus:
         counted = self.client.query(
             self.name, output_fields=["count(*)"], consistency_level="Strong", timeout=ANSWER_S
         )[0]["count(*)"]  # fmt: skip
-        if counted != len(self.index) and self.index.is_current():
+        if counted != self.index.contents.pairs and self.index.is_current():
             raise UserError(
-                f"collection {self.name} at {_address(self.said)} has {counted} rows and the index {len(self.index)}; "
+                f"collection {self.name} at {_address(self.said)} has {counted} rows and the index {self.index.contents.pairs}; "
                 f"{lacking}"
             )
         self._whole = True

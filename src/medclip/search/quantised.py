@@ -11,19 +11,15 @@ from __future__ import annotations
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from medclip.errors import UserError
 from medclip.files import whole_file
 from medclip.progress import progress
-from medclip.search.contents import segment_folder
-from medclip.search.stores import FAISS, SCANNED, scan
+from medclip.search.contents import FAISS, segment_folder
+from medclip.search.store import SCANNED, Rows, scan
 from medclip.search.where import Where
-
-if TYPE_CHECKING:
-    from medclip.search.index import Index
 
 try:
     import faiss
@@ -44,7 +40,7 @@ DAMAGED = (OSError, RuntimeError, ValueError)
 class Quantised:
     """The faiss files of an index."""
 
-    def __init__(self, index: Index):
+    def __init__(self, index: Rows):
         self.index = index
         segments = zip(index.contents.segments, index.vectors, strict=True)
         self.large = [

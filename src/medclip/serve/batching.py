@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from medclip.errors import UserError, WorkError
-from medclip.search.stores import Store
+from medclip.search.store import Store
 from medclip.search.where import Where
 
 
