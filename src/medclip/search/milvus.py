@@ -158,8 +158,8 @@ class Milvus:
         )[0]["count(*)"]  # fmt: skip
         if counted != self.index.contents.pairs and self.index.is_current():
             raise UserError(
-                f"collection {self.name} at {_address(self.said)} has {counted} rows and the index {self.index.contents.pairs}; "
-                f"{lacking}"
+                f"collection {self.name} at {_address(self.said)} has {counted} rows and the index "
+                f"{self.index.contents.pairs}; {lacking}"
             )
         self._whole = True
 
