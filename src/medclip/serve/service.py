@@ -65,7 +65,7 @@ class Service:
     def __init__(self, settings: Settings):
         """Open the index and its model, and compile. UserError where either is not as it should be."""
         # on a CPU 64 together take about as long for each as 8 do (log)
-        self._sizes = (1, 8) if jax.default_backend() == "cpu" else (1, 8, 64)
+        self._sizes = (1, 2, 4, 8) if jax.default_backend() == "cpu" else (1, 8, 64)
         self.settings = settings
         self.threads = ThreadPoolExecutor(THREADS, "request")
         self._encoding = Batcher(self._sizes[1:], metrics.BATCHES.labels("model").observe)
