@@ -32,6 +32,7 @@ from medclip.search.contents import (
     changing,
     read_contents,
     segment_folder,
+    snapshots,
     write_contents,
 )
 from medclip.search.embedding import forget, read_embedding, write_vectors
@@ -102,12 +103,10 @@ def delete(folder: Path, ids: Sequence[str] = (), articles: Sequence[str] = ()) 
 def snapshot(folder: Path, name: str) -> int:
     """Keep what the index holds now under a name; returns how many pairs. It takes no room: segments never change."""
     with changing(folder) as contents:
-        try:
-            read_contents(folder, name)
-        except UserError:
-            write_contents(folder, contents, name)
-            return contents.pairs
-        raise UserError(f"index {folder} has a snapshot {name!r} already.")
+        if name in snapshots(folder):
+            raise UserError(f"index {folder} has a snapshot {name!r} already.")
+        write_contents(folder, contents, name)
+        return contents.pairs
 
 
 def restore(folder: Path, name: str) -> int:

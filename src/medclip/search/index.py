@@ -66,7 +66,7 @@ class Index:
         self.rows: pa.Table = pa.concat_tables(tables)
         segments = self.contents.segments
         self.numbers = np.concatenate([np.arange(s.first, s.first + s.rows) for s in segments])
-        """Of each row its number, i64 (n,), by which a store elsewhere goes; ascending."""
+        """Of each row its number, i64 (n,), by which a store elsewhere goes; not in order after a purge."""
         self.added = np.repeat(np.array([s.added for s in segments], "datetime64[D]"), [s.rows for s in segments])
         self.live = ~np.isin(self.numbers, np.array(self.contents.deleted, np.int64))
         """Which rows count: bool (n,)."""

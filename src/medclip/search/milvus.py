@@ -51,6 +51,7 @@ class Milvus:
         self.index, self.said, self.name = index, said, index.contents.name
         self.client = connected(said)
         self._whole = False
+        self._order = np.argsort(index.numbers, kind="stable")
 
     def candidates(self, vectors: np.ndarray, count: int, allowed: np.ndarray, asked: Where) -> list[np.ndarray]:
         """The rows that the server finds; all, by their cosines, where it would be asked for too many or loses some.
@@ -165,7 +166,8 @@ class Milvus:
 
     def _rows(self, numbers: np.ndarray, allowed: np.ndarray) -> np.ndarray:
         """The index's rows of these numbers: the server may know of a later change, and terms of two may be one."""
-        at = np.searchsorted(self.index.numbers, numbers).clip(max=len(allowed) - 1)
+        at = np.searchsorted(self.index.numbers, numbers, sorter=self._order).clip(max=len(allowed) - 1)
+        at = self._order[at]
         return at[(self.index.numbers[at] == numbers) & allowed[at]]
 
 
