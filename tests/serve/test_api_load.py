@@ -7,8 +7,8 @@ import socket
 import sys
 import threading
 import time
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import hostile
@@ -232,14 +232,22 @@ def test_several_workers_answer_alike_and_count_together(index_folder, tmp_path)
 
 @pytest.mark.slow
 def test_it_finishes_what_it_is_at_and_ends(index_folder, tmp_path):
-    with running(index_folder, tmp_path / "log", "--log-queries") as served, httpx2.Client(timeout=60) as client:
-        body = {"queries": [{"texts": NAMED[:32]}], "ensemble": True}
-        with ThreadPoolExecutor(4) as pool:
-            asked = [pool.submit(client.post, f"{served.url}/search", json=body) for _ in range(4)]
-            time.sleep(0.05)
-            served.process.send_signal(signal.SIGTERM)
-            assert all(one.result().status_code == 200 for one in asked)
+    body = json.dumps({"queries": [{"texts": NAMED[:32]}], "ensemble": True}).encode()
+    head = (b"POST /search HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nExpect: 100-continue\r\n"
+            b"Content-Length: %d\r\n\r\n" % len(body))  # fmt: skip
+    with running(index_folder, tmp_path / "log", "--log-queries") as served, ExitStack() as opened:
+        host, port = served.url.removeprefix("http://").split(":")
+        asked = [opened.enter_context(socket.create_connection((host, int(port)), timeout=60)) for _ in range(4)]
+        for one in asked:
+            one.sendall(head)
+            assert one.recv(65536).startswith(b"HTTP/1.1 100 ")  # so it waits for the body: it is at this request
+        served.process.send_signal(signal.SIGTERM)
+        with pytest.raises(OSError):
+            for _ in range(300):
+                socket.create_connection((host, int(port)), timeout=2).close()
+                time.sleep(0.1)
+        for one in asked:
+            one.sendall(body)
+        assert all(one.recv(65536).startswith(b"HTTP/1.1 200 ") for one in asked)
         assert served.process.wait(30) == 0
         assert json.dumps(NAMED[0]) in served.said() and "Traceback" not in served.said()
-    with pytest.raises(OSError):
-        urllib.request.urlopen(f"{served.url}/health", timeout=2)
