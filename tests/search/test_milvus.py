@@ -2,13 +2,14 @@
 
 import time
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from medclip.errors import UserError
 from medclip.search import milvus
-from medclip.search.build import build_index, move
+from medclip.search.build import build_index, delete, move, purge
 from medclip.search.index import Index
 from medclip.search.where import ADDED, Where, where
 from search.made import DIMENSIONS, about, is_right, make_index, random_units
@@ -85,6 +86,17 @@ def test_what_was_sent_before_a_kill_is_not_sent_again(tmp_path, server, monkeyp
     move(folder, server.said)
     assert sent == [10] * 4 + [0] + [10] * 5
     assert is_right(Index(folder))
+
+
+def test_it_is_the_server_that_finds_also_where_numbers_do_not_ascend(tmp_path, server, monkeypatch):
+    folder = make_index(tmp_path / "i", random_units(60), random_units(60, 1))
+    move(folder, server.said)
+    delete(folder, ids=["r3", "r4"])
+    purge(folder)
+    opened = Index(folder)
+    assert (np.diff(opened.numbers) < 0).any()
+    monkeypatch.delattr(milvus, "scan")
+    assert is_right(opened)
 
 
 def test_terms_and_tokens_stay_out_of_what_is_written(tmp_path, server, monkeypatch):
