@@ -5,7 +5,7 @@
 Draws unit vectors as a model's are: pictures in clusters of clusters with a falling spectrum, all about one direction,
 and words about another, that share a part with their pictures. Makes index folders of them and moves them from store
 to store, each build and each search in a process of its own. Milvus is a milvus-lite server on this machine: one
-process in Python, no cluster, and so asked of fewer rows. Needs 2.5 GB of disk per million rows.
+process in Python, no cluster, and by default asked of fewer rows. Needs 2.5 GB of disk per million rows, with it 8.
 """
 
 from __future__ import annotations
