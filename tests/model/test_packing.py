@@ -45,6 +45,7 @@ def test_packed_is_padded(model, lengths, seed):
     assert np.isfinite(found).all()  # what stands for an absent caption is masked, not mended
 
 
+@pytest.mark.slow
 def test_gradients_of_packed_are_those_of_padded(model):
     ids, valid = captions(model, np.array([[3, 9, 24, 7], [5, 5, 12, 2]]))
     packed = pack(ids, valid, model.config.text)

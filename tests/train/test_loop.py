@@ -172,6 +172,7 @@ def test_the_model_kept_is_the_one_that_was_measured_best(run, model, data, reci
     assert found == {key: pytest.approx(best[key], abs=1e-6) for key in found}
 
 
+@pytest.mark.slow
 def test_validation_is_the_same_whatever_the_augmentation(data, recipe, tmp_path):
     recipe = dataclasses.replace(recipe, steps=1)  # the warm-up's first rate is 0: the weights stay as they were
     best = train(data, tmp_path / "run", recipe, augment=lambda keys, pixels: jnp.zeros(pixels.shape))["best"]
@@ -229,6 +230,7 @@ def test_a_run_killed_ten_times_at_random_ends_as_if_it_never_was(run, data, rec
     assert_same_run(out, run)
 
 
+@pytest.mark.slow
 def test_a_run_that_decodes_at_each_step_is_the_same_run(run, data, recipe, copy, tmp_path, capfd):
     folder = copy(data)
     shutil.rmtree(folder / "cache")

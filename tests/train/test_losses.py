@@ -39,8 +39,9 @@ def assert_by_hand(images, texts, scale, agree, counted):
     assert found == pytest.approx(wanted, rel=CLOSE, abs=CLOSE * np.exp(scale))
 
 
-@given(st.sampled_from([1, 3, 8]), st.integers(0, 3), st.floats(0, np.log(100)), st.integers(0, 100))
-def test_the_loss_equals_two_loops(b, wrong, scale, seed):
+@given(st.sampled_from([(1, 0), (3, 2), (8, 0), (8, 3)]), st.floats(0, np.log(100)), st.integers(0, 100))
+def test_the_loss_equals_two_loops(shape, scale, seed):
+    b, wrong = shape
     images, texts = unit_rows(seed, b), unit_rows(seed + 1000, b + wrong)
     assert_by_hand(images, texts, scale, *hard_targets(b, b + wrong))
 
@@ -117,7 +118,7 @@ def test_pairs_shuffled_against_each_other_raise_the_loss():
     assert loss(texts, images) == pytest.approx(matched, rel=CLOSE)
 
 
-@given(st.integers(0, 3), st.integers(0, 100))
+@given(st.sampled_from([0, 3]), st.integers(0, 100))
 def test_the_sigmoid_loss_equals_two_loops(wrong, seed):
     images, texts = unit_rows(seed, 4), unit_rows(seed + 1000, 5 + wrong)
     params = {"logit_scale": jnp.full(1, 2.0), "logit_bias": jnp.full(1, -3.0)}
