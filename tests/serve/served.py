@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -49,6 +50,11 @@ class Running:
     def said(self) -> str:
         """All that it wrote."""
         return self.log.read_text()
+
+    def connect(self, timeout: float = 20) -> socket.socket:
+        """A bare connection to it."""
+        host, port = self.url.removeprefix("http://").split(":")
+        return socket.create_connection((host, int(port)), timeout)
 
 
 @contextmanager

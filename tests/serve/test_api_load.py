@@ -3,7 +3,6 @@
 import json
 import re
 import signal
-import socket
 import sys
 import threading
 import time
@@ -172,8 +171,7 @@ def test_hostile_neighbours_change_no_answer(served):
     ],
 )
 def test_raw_requests_are_answered_or_refused(served, head, code):
-    host, port = served.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=20) as raw:
+    with served.connect() as raw:
         raw.sendall(head + b"\r\nHost: x\r\nConnection: close\r\n\r\n0\r\n\r\n")
         told = raw.recv(65536)
     status = int(re.match(rb"HTTP/1.1 (\d+)", told)[1])
@@ -183,9 +181,8 @@ def test_raw_requests_are_answered_or_refused(served, head, code):
 
 @pytest.mark.slow
 def test_an_endless_body_over_a_socket_is_cut_off(served):
-    host, port = served.url.removeprefix("http://").split(":")
     sent = 0
-    with socket.create_connection((host, int(port)), timeout=20) as raw:
+    with served.connect() as raw:
         raw.sendall(b"POST /search/image HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
                     b"Content-Type: multipart/form-data; boundary=x\r\n\r\n")  # fmt: skip
         body = b'--x\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\n'
@@ -236,15 +233,14 @@ def test_it_finishes_what_it_is_at_and_ends(index_folder, tmp_path):
     head = (b"POST /search HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nExpect: 100-continue\r\n"
             b"Content-Length: %d\r\n\r\n" % len(body))  # fmt: skip
     with running(index_folder, tmp_path / "log", "--log-queries") as served, ExitStack() as opened:
-        host, port = served.url.removeprefix("http://").split(":")
-        asked = [opened.enter_context(socket.create_connection((host, int(port)), timeout=60)) for _ in range(4)]
+        asked = [opened.enter_context(served.connect(60)) for _ in range(4)]
         for one in asked:
             one.sendall(head)
             assert one.recv(65536).startswith(b"HTTP/1.1 100 ")  # so it waits for the body: it is at this request
         served.process.send_signal(signal.SIGTERM)
         with pytest.raises(OSError):
             for _ in range(300):
-                socket.create_connection((host, int(port)), timeout=2).close()
+                served.connect(2).close()
                 time.sleep(0.1)
         for one in asked:
             one.sendall(body)
