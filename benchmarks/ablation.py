@@ -18,16 +18,16 @@ from pathlib import Path
 
 import numpy as np
 
-from medclip import backend
+from medclip import jax_setup
 
-backend.start()
+jax_setup.start()
 
-from medclip.data.shards import Split  # noqa: E402
-from medclip.encoder import embed_images, embed_texts  # noqa: E402
-from medclip.evaluate.metrics import interval, ranks, recall_at  # noqa: E402
-from medclip.model.hub import load  # noqa: E402
+from medclip.data.dataset import Split  # noqa: E402
+from medclip.encode.encoder import embed_images, embed_texts  # noqa: E402
+from medclip.metrics import interval, ranks, recall_at  # noqa: E402
+from medclip.model.checkpoint import load  # noqa: E402
+from medclip.train.config import Recipe  # noqa: E402
 from medclip.train.loop import train  # noqa: E402
-from medclip.train.recipe import Recipe  # noqa: E402
 
 CHOICES = {
     "default": {},

@@ -18,15 +18,15 @@ from pathlib import Path
 
 import numpy as np
 
-from medclip import backend
+from medclip import jax_setup
 
-backend.start()
+jax_setup.start()
 
 import jax  # noqa: E402
 
 from medclip.data.images import scaling  # noqa: E402
-from medclip.encoder import embed_pixels, embed_texts, normalise  # noqa: E402
-from medclip.model.hub import Model, load  # noqa: E402
+from medclip.encode.encoder import embed_pixels, embed_texts, normalise  # noqa: E402
+from medclip.model.checkpoint import Model, load  # noqa: E402
 
 TURNS, SECONDS = 5, 4.0
 Encode = Callable[[np.ndarray], np.ndarray]

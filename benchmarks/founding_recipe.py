@@ -21,24 +21,24 @@ from typing import Any
 
 import numpy as np
 
-from medclip import backend
+from medclip import jax_setup
 
-backend.start()
+jax_setup.start()
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 
-from medclip.data.shards import Split  # noqa: E402
-from medclip.encoder import embed_images, embed_texts  # noqa: E402
-from medclip.evaluate.metrics import KS, interval, ranks, recall_at  # noqa: E402
+from medclip.cli.tables.retrieval import show_retrieval  # noqa: E402
+from medclip.data.dataset import Split  # noqa: E402
+from medclip.encode.encoder import embed_images, embed_texts  # noqa: E402
+from medclip.evaluate.config import Subject  # noqa: E402
 from medclip.evaluate.retrieval import evaluate_retrieval  # noqa: E402
-from medclip.evaluate.subject import Subject  # noqa: E402
-from medclip.model.hub import load  # noqa: E402
+from medclip.metrics import KS, interval, ranks, recall_at  # noqa: E402
+from medclip.model.checkpoint import load  # noqa: E402
 from medclip.model.towers import Params  # noqa: E402
-from medclip.tables.retrieval import show_retrieval  # noqa: E402
+from medclip.train.config import Recipe  # noqa: E402
 from medclip.train.loop import train  # noqa: E402
 from medclip.train.losses import contrastive, hard_targets  # noqa: E402
-from medclip.train.recipe import Recipe  # noqa: E402
 
 DEVICES = 8
 TURNS, PROBE_STEPS = 3, 20

@@ -25,9 +25,9 @@ import numpy as np
 import webdataset
 from PIL import Image
 
-from medclip.data.batches import Pictures, cached, rows_at
+from medclip.data.dataset import Split
 from medclip.data.images import fit
-from medclip.data.shards import Split
+from medclip.train.data import Pictures, cached, rows_at
 
 BATCH, SIDE, ROWS = 128, 224, 10_000
 SQUARE = {"size": {"height": SIDE, "width": SIDE}, "do_center_crop": False, "resample": 3}

@@ -22,7 +22,7 @@ OURS = """
 import time; start = time.perf_counter()
 from medclip import backend; backend.start()
 import sys, resource, numpy as np, medclip
-from medclip.encoder import embed_pixels, embed_texts
+from medclip.encode.encoder import embed_pixels, embed_texts
 imported = time.perf_counter(); model = medclip.load(sys.argv[1]); opened = time.perf_counter()
 at_open = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 embed_pixels(model, np.zeros((1, 224, 224, 3), np.uint8)); embed_texts(model, ["CT of the chest"])
@@ -48,8 +48,8 @@ def make(folder: Path) -> None:
     import torch
     import transformers
 
-    from medclip.model.hub import CLIP_PREPROCESSOR
-    from medclip.model.tokens import save_tokens, train_tokens
+    from medclip.model.checkpoint import CLIP_PREPROCESSOR
+    from medclip.model.tokenizer import save_tokens, train_tokens
 
     torch.manual_seed(0)
     config = transformers.VisionTextDualEncoderConfig.from_vision_text_configs(

@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 
 from medclip.data.captions import MIN_CHARACTERS, clean_caption
-from medclip.data.pairs import Pair
+from medclip.data.schema import Pair
 from medclip.data.sources.roco import read_roco
 
 

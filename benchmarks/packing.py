@@ -16,23 +16,23 @@ from pathlib import Path
 
 import numpy as np
 
-from medclip import backend
+from medclip import jax_setup
 
-backend.start()
+jax_setup.start()
 
 import jax  # noqa: E402
 
-from medclip.data.batches import Pictures, rows_at  # noqa: E402
-from medclip.data.shards import Split  # noqa: E402
+from medclip.data.dataset import Split  # noqa: E402
 from medclip.model.config import TextConfig  # noqa: E402
 from medclip.model.packing import Packed, pack  # noqa: E402
 from medclip.train import feed  # noqa: E402
 from medclip.train.augment import augmented  # noqa: E402
+from medclip.train.config import Recipe, settled  # noqa: E402
+from medclip.train.data import Pictures, rows_at  # noqa: E402
+from medclip.train.distributed import all_devices, by_blocks  # noqa: E402
+from medclip.train.initial_model import first_model  # noqa: E402
 from medclip.train.losses import contrastive  # noqa: E402
-from medclip.train.mesh import all_devices, by_blocks  # noqa: E402
-from medclip.train.optimizer import optimizer  # noqa: E402
-from medclip.train.recipe import Recipe, settled  # noqa: E402
-from medclip.train.start import first_model  # noqa: E402
+from medclip.train.optim import optimizer  # noqa: E402
 from medclip.train.step import first_state, make_step  # noqa: E402
 
 

@@ -14,19 +14,19 @@ import dataclasses
 import json
 from pathlib import Path
 
-from medclip import backend
+from medclip import jax_setup
 
-backend.start()
+jax_setup.start()
 
+from medclip.cli.tables.retrieval import show_retrieval  # noqa: E402
+from medclip.evaluate.config import Subject  # noqa: E402
 from medclip.evaluate.retrieval import evaluate_retrieval  # noqa: E402
-from medclip.evaluate.subject import Subject  # noqa: E402
-from medclip.model.hub import save  # noqa: E402
-from medclip.model.init import init  # noqa: E402
+from medclip.model.adapt import with_tokens  # noqa: E402
+from medclip.model.checkpoint import save  # noqa: E402
 from medclip.model.join import join  # noqa: E402
-from medclip.model.resize import with_tokens  # noqa: E402
-from medclip.tables.retrieval import show_retrieval  # noqa: E402
+from medclip.model.shapes_init import init  # noqa: E402
+from medclip.train.config import Recipe  # noqa: E402
 from medclip.train.loop import train  # noqa: E402
-from medclip.train.recipe import Recipe  # noqa: E402
 
 
 def main() -> None:

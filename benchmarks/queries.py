@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from medclip import backend
+from medclip import jax_setup
 
-backend.start()
+jax_setup.start()
 
-from medclip.evaluate.metrics import interval  # noqa: E402
-from medclip.evaluate.prompts import read_prompts  # noqa: E402
+from medclip.metrics import interval  # noqa: E402
+from medclip.prompts import read_prompts  # noqa: E402
 from medclip.search.query import Query, Searcher, _together, directions, open_searcher  # noqa: E402
 
 QUERIES, TOP = 200, 10

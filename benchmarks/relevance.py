@@ -18,21 +18,21 @@ from functools import partial
 import numpy as np
 from PIL import Image, ImageFilter
 
-from medclip import backend
+from medclip import jax_setup
 
-backend.start()
+jax_setup.start()
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 from sklearn.metrics import roc_auc_score  # noqa: E402
 
 from medclip.data.images import fit, scaling, unfitted  # noqa: E402
-from medclip.data.phantoms import Case, finding_of, phantom  # noqa: E402
-from medclip.encoder import embed_pixels, embed_texts, normalise  # noqa: E402
-from medclip.evaluate.metrics import interval  # noqa: E402
+from medclip.data.phantoms.cases import Case, finding_of, phantom  # noqa: E402
+from medclip.encode.encoder import embed_pixels, embed_texts, normalise  # noqa: E402
+from medclip.metrics import interval  # noqa: E402
 from medclip.model import towers  # noqa: E402
-from medclip.model.hub import Model, load  # noqa: E402
-from medclip.relevance import SPOTS, WIDTH, relevance  # noqa: E402
+from medclip.model.checkpoint import Model, load  # noqa: E402
+from medclip.saliency import SPOTS, WIDTH, relevance  # noqa: E402
 
 Way = Callable[[Model, np.ndarray, np.ndarray], np.ndarray]
 """A map (any, any) of fitted pixels u8 (s, s, 3) for the unit vector (p,) of a text."""

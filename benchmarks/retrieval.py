@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from medclip.data.shards import SCHEMA, write_shard
-from medclip.files import write_json
+from medclip.atomic_io import write_json
+from medclip.data.dataset import SCHEMA, write_shard
 
 
 def make(folder: Path, pairs: int, width: int, concepts: int) -> None:
@@ -51,7 +51,7 @@ def main() -> None:
         make(folder, asked.pairs, asked.width, asked.concepts)
         vectors = (str(folder / f"{name}.npy") for name in ("images", "texts"))
         start = time.monotonic()
-        command = ("-m", "medclip.cli", "evaluate", "retrieval", "--data", str(folder), "--vectors", *vectors)
+        command = ("-m", "medclip.cli.main", "evaluate", "retrieval", "--data", str(folder), "--vectors", *vectors)
         with subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL) as child:
             _, status, used = os.wait4(child.pid, 0)
             child.returncode = os.waitstatus_to_exitcode(status)

@@ -86,7 +86,7 @@ Ask = Callable[[http.client.HTTPConnection, str, int], list[str] | None]
 
 @contextmanager
 def ours(index: Path) -> Iterator[tuple[int, int]]:
-    command = [sys.executable, "-m", "medclip.cli", "serve", "--index", str(index), "--port", "0"]
+    command = [sys.executable, "-m", "medclip.cli.main", "serve", "--index", str(index), "--port", "0"]
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
         try:

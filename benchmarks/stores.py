@@ -24,11 +24,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from medclip.data.shards import SCHEMA, write_batches
-from medclip.search.build import move
-from medclip.search.contents import Contents, Segment, segment_folder, write_contents
+from medclip.data.dataset import SCHEMA, write_batches
+from medclip.search.curate import move
+from medclip.search.filters import EVERYTHING, where
 from medclip.search.index import KEPT, LOOKS, Index
-from medclip.search.where import EVERYTHING, where
+from medclip.search.manifest import Contents, Segment, segment_folder, write_contents
 
 CHUNK, K, RARE = 65_536, 10, 100
 COLUMNS = ("queries", "p50 ms", "p99 ms", "queries/s", "recall@10")

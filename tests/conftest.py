@@ -1,8 +1,8 @@
 """What the tests share: a small ROCO folder with every kind of bad row, and what each stage makes of it."""
 
-from medclip import backend
+from medclip import jax_setup
 
-backend.start()  # before anything imports JAX
+jax_setup.start()  # before anything imports JAX
 
 import os  # noqa: E402
 import shutil  # noqa: E402
@@ -80,7 +80,7 @@ def data(roco, tmp_path_factory) -> Path:
 def recipe():
     """The one shape of the suite's trained models: smaller than any preset, for compilation is most of the time."""
     from medclip.model.presets import PRESETS
-    from medclip.train.recipe import Recipe
+    from medclip.train.config import Recipe
 
     PRESETS["test"] = (64, 128, 1, 1, 32, 16, 32)
     return Recipe(preset="test", steps=4, batch=8, lr=1e-3, exchanged_sides=0.5, evaluations=2)
@@ -99,7 +99,7 @@ def run(data, recipe, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def model(run):
     """The model that the run kept."""
-    from medclip.model.hub import load
+    from medclip.model.checkpoint import load
 
     return load(run)
 
@@ -109,7 +109,7 @@ def again(data, tmp_path_factory) -> Path:
     """The validation pictures once more, as other pairs: every id has "again-" before it."""
     import pyarrow.compute as pc
 
-    from medclip.data.shards import open_shard, write_arrow
+    from medclip.data.dataset import open_shard, write_arrow
 
     out = Path(shutil.copytree(data, tmp_path_factory.mktemp("again") / "data"))
     for shard in out.glob("validation-*.arrow"):
@@ -122,7 +122,7 @@ def again(data, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def index_folder(run, data, tmp_path_factory) -> Path:
     """The validation split, indexed."""
-    from medclip.search.build import build_index
+    from medclip.search.curate import build_index
 
     out = tmp_path_factory.mktemp("indexed") / "index"
     build_index(run, data, out)
@@ -148,8 +148,9 @@ def shared() -> Path:
 def medclip(monkeypatch, capsys):
     """Runs a command in this process: (exit code, standard output, standard error)."""
     monkeypatch.setenv("COLUMNS", "200")  # of the help
-    from medclip import cli, progress
-    from medclip.tables import parts
+    from medclip import progress
+    from medclip.cli.main import main
+    from medclip.cli.tables import parts
 
     for console in (progress.console, parts.screen):
         monkeypatch.setattr(console, "width", 200)
@@ -158,7 +159,7 @@ def medclip(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["medclip", *map(str, arguments)])
         code = 0
         try:
-            cli.main()
+            main.main()
         except SystemExit as end:
             code = end.code or 0
         said = capsys.readouterr()

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from medclip.classify import classify
-from medclip.encoder import embed_images, embed_texts
+from medclip.encode.encoder import embed_images, embed_texts
 from medclip.errors import UserError
-from medclip.evaluate.prompts import read_prompts
+from medclip.prompts import read_prompts
+from medclip.zero_shot import classify
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,14 @@ from typing import get_args, get_type_hints
 import pytest
 
 from material import in_new_process
-from medclip import NOT_CLINICAL, cli
-from medclip.data.preparation import Preparation
-from medclip.data.privacy import Studies
+from medclip import NOT_CLINICAL
+from medclip.cli.main import main
+from medclip.data.deidentify import Studies
+from medclip.data.prepare_config import Preparation
 from medclip.data.sources.columns import Columns
+from medclip.evaluate.config import Subject
 from medclip.evaluate.labelled import Task
-from medclip.evaluate.subject import Subject
-from medclip.train.recipe import Recipe
+from medclip.train.config import Recipe
 
 
 def commands(choices, *before):
@@ -23,7 +24,7 @@ def commands(choices, *before):
         yield from commands(inner, *before, said.name) if inner else [((*before, said.name), command)]
 
 
-COMMANDS = dict(commands(cli.Command))
+COMMANDS = dict(commands(main.Command))
 
 
 def assert_one_sentence(said):
@@ -165,10 +166,10 @@ def test_failing_work_has_exit_code_one(medclip, roco, tmp_path, monkeypatch):
 def test_the_command_line_and_preparation_import_no_jax(roco, tmp_path):
     program = """
 import sys
-import medclip.cli
-assert not {"jax", "matplotlib", "streamlit"} & set(sys.modules), "medclip.cli imports too much"
+import medclip.cli.main
+assert not {"jax", "matplotlib", "streamlit"} & set(sys.modules), "medclip.cli.main imports too much"
 from pathlib import Path
-from medclip.data.preparation import Preparation
+from medclip.data.prepare_config import Preparation
 from medclip.data.prepare import prepare
 prepare(sys.argv[1], Path(sys.argv[2]), Preparation(limit=2), workers=1)
 assert "jax" not in sys.modules, "prepare imports jax"
@@ -178,7 +179,7 @@ assert "jax" not in sys.modules, "prepare imports jax"
 
 
 def test_the_installed_command_ends_a_mistake_without_a_traceback(tmp_path):
-    done = in_new_process("-m", "medclip.cli", "search", "--index", tmp_path, "words")
+    done = in_new_process("-m", "medclip.cli.main", "search", "--index", tmp_path, "words")
     assert_one_sentence((done.returncode, done.stdout, done.stderr))
 
 

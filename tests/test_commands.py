@@ -10,8 +10,7 @@ import pytest
 from evaluate.handmade import retrieval
 from evaluate.labels import split_rows, write_table
 from material import in_new_process
-from medclip import NOT_CLINICAL, __version__
-from medclip.evaluate import metrics
+from medclip import NOT_CLINICAL, __version__, metrics
 from pages import check
 
 
@@ -110,9 +109,7 @@ def test_a_fall_is_exit_code_one(medclip, evaluations, order, below, code):
 
 
 def test_comparing_needs_no_jax(evaluations):
-    program = (
-        "import sys, medclip.cli; sys.argv[1:1] = ['compare']; medclip.cli.main(); assert 'jax' not in sys.modules"
-    )
+    program = "import sys, medclip.cli.main; sys.argv[1:1] = ['compare']; medclip.cli.main.main(); assert 'jax' not in sys.modules"
     done = in_new_process("-c", program, *evaluations)
     assert done.returncode == 0, done.stderr
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from material import drawn
-from medclip.encoder import embed_pixels, embed_texts
-from medclip.engines import open_engine
+from medclip.encode.encoder import embed_pixels, embed_texts
+from medclip.encode.inference_backends import open_engine
 from medclip.errors import UserError
-from medclip.export import export_onnx
-from medclip.model.hub import load
+from medclip.model.checkpoint import load
+from medclip.model.export import export_onnx
 from model.references import CAPTIONS, random_folder
 
 

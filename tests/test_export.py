@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medclip import export
 from medclip.errors import UserError, WorkError
-from medclip.export import export_flax, export_onnx, push
-from medclip.model.hub import load, save
+from medclip.model import export
+from medclip.model.checkpoint import load, save
+from medclip.model.export import export_flax, export_onnx, push
 from model.folders import assert_same_vectors, dual
 from model.references import CAPTIONS, FAMILIES, FOLDER, random_folder
 

@@ -10,8 +10,8 @@ import pytest
 
 import medclip
 from medclip.configuration_hybrid_clip import HybridCLIPConfig
-from medclip.encoder import embed_texts
-from medclip.model.hub import save
+from medclip.encode.encoder import embed_texts
+from medclip.model.checkpoint import save
 from medclip.modeling_hybrid_clip import FlaxHybridCLIP
 from model.folders import dual, hybrid_folder
 from model.references import CAPTIONS, FOLDER, pictures, random_folder, transformers_vectors

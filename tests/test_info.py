@@ -5,10 +5,10 @@ import json
 
 import pytest
 
+from medclip.cli.info import info, run_info
+from medclip.cli.tables.runs import show_info
 from medclip.errors import UserError
-from medclip.info import info, run_info
-from medclip.model.hub import model_hash
-from medclip.tables.runs import show_info
+from medclip.model.checkpoint import model_hash
 
 
 def records(run):

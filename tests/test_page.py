@@ -7,7 +7,7 @@ import pytest
 from markupsafe import Markup
 
 import medclip
-from medclip import page
+from medclip import html_page
 from pages import Page
 
 CSS = (Path(medclip.__file__).parent / "templates" / "page.css").read_text(encoding="utf-8")
@@ -43,33 +43,33 @@ def test_texts_and_lines_can_be_read(scheme):
 
 def lines(figure):
     axes = figure.subplots()
-    axes.plot([1, 2], [3, 4], "o-", color=page.SERIES[1], label="one")
+    axes.plot([1, 2], [3, 4], "o-", color=html_page.SERIES[1], label="one")
     axes.legend()
 
 
 def test_figures_take_the_colours_of_the_page_and_are_named():
-    drawn = page.figure(lines, 'loss <of> "both"')
+    drawn = html_page.figure(lines, 'loss <of> "both"')
     assert isinstance(drawn, Markup)
     assert "var(--series-2)" in drawn
     assert "currentColor" in drawn
-    assert page.INK not in drawn
+    assert html_page.INK not in drawn
     assert 'aria-label="loss &lt;of&gt; &#34;both&#34;"' in drawn
     assert Page(drawn).unnamed == []
-    assert drawn == page.figure(lines, 'loss <of> "both"')  # no time, no chance
+    assert drawn == html_page.figure(lines, 'loss <of> "both"')  # no time, no chance
 
 
 def test_two_figures_share_no_names():
     def others(figure):
-        figure.subplots().hist([1, 2, 2], color=page.SERIES[0])
+        figure.subplots().hist([1, 2, 2], color=html_page.SERIES[0])
 
-    one, other = Page(page.figure(lines, "lines")), Page(page.figure(others, "bars"))
+    one, other = Page(html_page.figure(lines, "lines")), Page(html_page.figure(others, "bars"))
     assert one.ids
     assert not set(one.ids) & set(other.ids)
     assert {name[1:] for name in one.fetched} <= set(one.ids)
 
 
 def test_numbers_for_people():
-    assert [page.number(n) for n in (None, 0, 3.0, 3.14159, 1234567, 123.4)] == [
+    assert [html_page.number(n) for n in (None, 0, 3.0, 3.14159, 1234567, 123.4)] == [
         "–",
         "0",
         "3",
@@ -77,16 +77,20 @@ def test_numbers_for_people():
         "1,234,567",
         "123",
     ]
-    assert [page.share(*n) for n in ((1, 2), (1, 5000), (0, 5), (0, 0))] == [
+    assert [html_page.share(*n) for n in ((1, 2), (1, 5000), (0, 5), (0, 0))] == [
         "50.0\u00a0%",
         "<0.1\u00a0%",
         "0.0\u00a0%",
         "–",
     ]
-    assert [page.anchor(t) for t in ("What they show", "¿?", "Échelle 2")] == ["what-they-show", "part", "échelle-2"]
+    assert [html_page.anchor(t) for t in ("What they show", "¿?", "Échelle 2")] == [
+        "what-they-show",
+        "part",
+        "échelle-2",
+    ]
 
 
 def test_shares_list_the_most_frequent_first_and_what_is_unknown_last():
-    rows = page.shares([{"a": 1, "b": 6, "": 3}, {"a": 4, "c": 1}], [10, 5], 2)
+    rows = html_page.shares([{"a": 1, "b": 6, "": 3}, {"a": 4, "c": 1}], [10, 5], 2)
     assert rows == [("b", [(6, 75.0), (0, 0.0)]), ("a", [(1, 12.5), (4, 100.0)]), ("", [(3, 37.5), (0, 0.0)])]
-    assert page.shares([{}], [0], 5) == []
+    assert html_page.shares([{}], [0], 5) == []

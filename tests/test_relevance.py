@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from material import drawn, encoded
-from medclip import relevance as module
+from medclip import saliency as module
 from medclip.data.images import decode, fit, unfitted
-from medclip.encoder import embed_images, embed_texts
+from medclip.encode.encoder import embed_images, embed_texts
 from medclip.errors import UserError
-from medclip.relevance import NOTHING, drawn_over, relevance
+from medclip.saliency import NOTHING, drawn_over, relevance
 
 SQUEEZED = {"size": {"height": 64, "width": 64}, "do_center_crop": False}
 CROPPED = {"size": {"shortest_edge": 64}, "crop_size": {"height": 64, "width": 64}, "do_center_crop": True}

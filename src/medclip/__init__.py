@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from medclip.model.hub import Model
+    from medclip.model.checkpoint import Model
 
 __version__ = "0.1.0"
 NOT_CLINICAL = "Research software. Not a medical device, not for clinical use."
 
 
 def load(name: str | Path, revision: str | None = None) -> Model:
-    """A dual encoder from a model folder, a run around one, or the Hub; see `medclip.model.hub.load`."""
-    from medclip.model import hub  # `import medclip` alone stays without JAX
+    """A dual encoder from a model folder, a run around one, or the Hub; see `medclip.model.checkpoint.load`."""
+    from medclip.model import checkpoint  # `import medclip` alone stays without JAX
 
-    return hub.load(name, revision)
+    return checkpoint.load(name, revision)

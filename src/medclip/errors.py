@@ -1,4 +1,4 @@
-"""The two ways a command ends early; `medclip.cli` turns each into one sentence and an exit code."""
+"""The two ways a command ends early; `medclip.cli.main` turns each into one sentence and an exit code."""
 
 
 class UserError(Exception):

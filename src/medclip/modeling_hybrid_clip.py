@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from medclip.configuration_hybrid_clip import HybridCLIPConfig
-from medclip.model.hub import Model, load, save
+from medclip.model.checkpoint import Model, load, save
 from medclip.model.join import join
 from medclip.model.towers import image_features, logits, text_features
 

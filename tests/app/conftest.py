@@ -7,8 +7,8 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from medclip import NOT_CLINICAL
-from medclip.app.launch import FRAME
-from medclip.app.served import Served
+from medclip.app.config import Served
+from medclip.app.run import FRAME
 
 
 @pytest.fixture

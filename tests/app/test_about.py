@@ -2,11 +2,11 @@
 
 from streamlit.testing.v1 import AppTest
 
-from medclip.app.about import without_pictures
+from medclip.app.about_page import without_pictures
 
 
 def page(places, evaluation):
-    from medclip.app.about import about
+    from medclip.app.about_page import about
 
     about(places, evaluation)
 

@@ -17,9 +17,9 @@ from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
 from medclip import NOT_CLINICAL
-from medclip.search.build import delete
+from medclip.search.curate import delete
+from medclip.search.filters import where
 from medclip.search.query import Answers, Query, open_searcher, search, similar
-from medclip.search.where import where
 
 FLAGS = [
     "--no-sandbox",
@@ -63,7 +63,7 @@ def address(folders, log, tmp_path_factory):
     port, here = free_port(), tmp_path_factory.mktemp("here")
     here.chmod(0o555)
     with log.open("wb") as said:
-        command = [sys.executable, "-m", "medclip.cli", "app", "--index", *map(str, folders), "--port", str(port)]
+        command = [sys.executable, "-m", "medclip.cli.main", "app", "--index", *map(str, folders), "--port", str(port)]
         served = subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True, cwd=here)
     url = f"http://127.0.0.1:{port}"
     try:

@@ -2,9 +2,9 @@
 
 import pytest
 
-from medclip.classify import classify
-from medclip.encoder import embed_images
+from medclip.encode.encoder import embed_images
 from medclip.search.query import Answers, Query, open_searcher, search
+from medclip.zero_shot import classify
 
 
 def labelled(at, label):

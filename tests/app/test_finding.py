@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medclip.search.build import add, delete
+from medclip.search.curate import add, delete
+from medclip.search.filters import where
 from medclip.search.index import Index
 from medclip.search.query import Answers, Query, open_searcher, search, similar
-from medclip.search.where import where
 
 
 def captions(at):

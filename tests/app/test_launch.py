@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from medclip.app.launch import Address, flags, launch
-from medclip.app.served import Served, from_words
+from medclip.app.config import Served, from_words
+from medclip.app.run import Address, flags, launch
 from medclip.errors import UserError
 
 

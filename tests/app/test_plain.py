@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from medclip.app.plain import article_link, grey_of, labels_of, plain, windowed
+from medclip.app.text import article_link, grey_of, labels_of, plain, windowed
 
 
 def png(pixels):

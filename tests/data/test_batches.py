@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medclip.data.batches import Pictures, cached, rows_at
+from medclip.data.dataset import Split
 from medclip.data.images import fit
-from medclip.data.shards import Split
 from medclip.errors import WorkError
 from medclip.model.presets import preset_preprocessor
+from medclip.train.data import Pictures, cached, rows_at
 
 
 @st.composite

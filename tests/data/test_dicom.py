@@ -19,10 +19,10 @@ from data.dicom_files import PACKAGED, dicom, grey, sequence, written  # noqa: E
 from data.dicom_table import outcomes, table  # noqa: E402
 from medclip.data.dicom import BURNED_IN, NO_PIXELS, RECOGNISABLE, TWELVE_BITS  # noqa: E402
 from medclip.data.images import decode, standardise  # noqa: E402
-from medclip.data.pairs import Frame, Pair  # noqa: E402
-from medclip.data.preparation import Preparation  # noqa: E402
+from medclip.data.prepare_config import Preparation  # noqa: E402
+from medclip.data.prepare_row import prepare_row  # noqa: E402
 from medclip.data.refused import TOO_LARGE, ImageError  # noqa: E402
-from medclip.data.rows import prepare_row  # noqa: E402
+from medclip.data.schema import Frame, Pair  # noqa: E402
 from medclip.errors import UserError  # noqa: E402
 
 

@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from medclip.data import exchange
-from medclip.data.exchange import export_data
+from medclip.data import export
+from medclip.data.dataset import Split, open_shard, write_shard
+from medclip.data.export import export_data
 from medclip.data.prepare import prepare
-from medclip.data.shards import Split, open_shard, write_shard
-from medclip.data.sources.open import known_length
+from medclip.data.sources.detect import known_length
 from medclip.errors import UserError
 
 FORMS = ("parquet", "tar")
@@ -36,7 +36,7 @@ def several_files(data, copy, monkeypatch):
         write_shard(folder / file, part, {})
         about["splits"]["train"]["shards"].append({"file": file, "pairs": len(part)})
     (folder / "dataset.json").write_text(json.dumps(about))
-    monkeypatch.setattr(exchange, "FILE_BYTES", (folder / "part-0.arrow").stat().st_size + 1)
+    monkeypatch.setattr(export, "FILE_BYTES", (folder / "part-0.arrow").stat().st_size + 1)
     return folder
 
 

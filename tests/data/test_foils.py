@@ -25,7 +25,7 @@ from medclip.data.foils import (
     mirrored,
     shuffled,
 )
-from medclip.data.phantoms import CASES, caption
+from medclip.data.phantoms.cases import CASES, caption
 
 WORDS = st.sampled_from(["left", "Left", "LEFT", "right", "Right", "RIGHT", "leftover", "upright", "CT", "of", "knee,"])
 SENTENCES = st.lists(WORDS, max_size=8).map(" ".join)

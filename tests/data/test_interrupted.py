@@ -10,16 +10,16 @@ import pytest
 
 from material import RocoFolder, drawn, encoded
 from medclip.data import prepare as module
-from medclip.data.preparation import Preparation
 from medclip.data.prepare import prepare
-from medclip.data.unfinished import NOTES
+from medclip.data.prepare_config import Preparation
+from medclip.data.resume import NOTES
 
 PAIRS = 120
 PREPARE = """
 import json, resource, sys
 from pathlib import Path
 from medclip.data import prepare as module
-from medclip.data.preparation import Preparation
+from medclip.data.prepare_config import Preparation
 from medclip.errors import WorkError
 source, out, workers, largest = json.loads(sys.argv[1])
 if largest:

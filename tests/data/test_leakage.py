@@ -8,11 +8,11 @@ import pytest
 from PIL import Image, ImageFilter
 
 from material import drawn, encoded
+from medclip.data.dataset import Split, read_dataset
 from medclip.data.leakage import WAYS, decontaminate, leakage, shared
-from medclip.data.likeness import MOST_BITS, THUMBNAIL, Sketches, alike, sketch
-from medclip.data.preparation import Preparation
+from medclip.data.perceptual_hash import MOST_BITS, THUMBNAIL, Sketches, alike, sketch
 from medclip.data.prepare import prepare
-from medclip.data.shards import Split, read_dataset
+from medclip.data.prepare_config import Preparation
 from medclip.errors import UserError
 
 SIZE = (256, 192)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from medclip.data.phantoms import CASES, Case, caption, finding_of, phantom, phantoms, picture
+from medclip.data.phantoms.cases import CASES, Case, caption, finding_of, phantom, phantoms, picture
 
 SIDED = [case for case in CASES if case.side == "left"]
 RADIUS = np.arange(128) - 63.5

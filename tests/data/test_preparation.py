@@ -7,9 +7,9 @@ from collections import Counter
 import pytest
 
 from material import drawn, encoded
-from medclip.data.preparation import Preparation
+from medclip.data.dataset import Split
 from medclip.data.prepare import prepare
-from medclip.data.shards import Split
+from medclip.data.prepare_config import Preparation
 from medclip.data.splits import split_of
 
 LICENCES = ("CC BY", "CC-BY-4.0", "https://creativecommons.org/licenses/by/3.0/", "CC BY-NC", "CC0", "")

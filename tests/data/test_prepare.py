@@ -14,10 +14,10 @@ from PIL import Image
 
 from material import SHORT_CAPTION, RocoFolder, drawn, encoded, level_of
 from medclip.data import prepare as module
-from medclip.data.pairs import Dropped, Pair
-from medclip.data.preparation import Preparation
+from medclip.data.dataset import SCHEMA, Split
 from medclip.data.prepare import prepare
-from medclip.data.shards import SCHEMA, Split
+from medclip.data.prepare_config import Preparation
+from medclip.data.schema import Dropped, Pair
 from medclip.errors import UserError
 
 SPLITS = ("train", "validation")

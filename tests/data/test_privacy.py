@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 pytest.importorskip("pydicom")
 
 from data.dicom_files import dicom, sequence
-from medclip.data.privacy import identifying, keyed, labels, make_key, may_hold_text, read_key, without_names
+from medclip.data.deidentify import identifying, keyed, labels, make_key, may_hold_text, read_key, without_names
 from medclip.errors import UserError
 
 NAMES = st.text(string.ascii_letters, min_size=3, max_size=12).filter(

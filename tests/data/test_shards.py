@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from material import RocoFolder
+from medclip.data.dataset import Split, only_split, shard_report, write_shard, write_table
 from medclip.data.prepare import prepare
-from medclip.data.shards import Split, only_split, shard_report, write_shard, write_table
 from medclip.errors import UserError
 
 

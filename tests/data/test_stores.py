@@ -5,11 +5,11 @@ import json
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from medclip.data.batches import Pictures
-from medclip.data.places import place
-from medclip.data.shards import Split, only_split, read_dataset
+from medclip.data.dataset import Split, only_split, read_dataset
+from medclip.data.paths import place
 from medclip.errors import UserError, WorkError
 from medclip.model.presets import preset_preprocessor
+from medclip.train.data import Pictures
 
 URL = "memory://bucket/data"
 

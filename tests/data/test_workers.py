@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from medclip.data.workers import AHEAD, map_shards
+from medclip.data.parallel import AHEAD, map_shards
 from medclip.errors import UserError, WorkError
 
 
@@ -58,7 +58,7 @@ def test_what_a_task_raises_ends_the_work_and_its_processes():
 
 ENDLESS = """
 import os
-from medclip.data.workers import map_shards
+from medclip.data.parallel import map_shards
 for group in map_shards(os.getpgid, ((0,) for _ in iter(int, 1)), 2):
     print("at work", flush=True)
 """

@@ -42,7 +42,7 @@ def relabelled(data, label):
     """The prepared data set `data`, changed in place: `label(row)` is what each row's labels become."""
     import pyarrow as pa
 
-    from medclip.data.shards import write_shard
+    from medclip.data.dataset import write_shard
 
     for shard in data.glob("*.arrow"):
         rows = pa.ipc.open_file(pa.OSFile(str(shard))).read_all().to_pylist()

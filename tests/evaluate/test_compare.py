@@ -7,10 +7,10 @@ import pytest
 
 from evaluate.handmade import FROM, articles_of, classes, figure, retrieval
 from medclip.errors import UserError
-from medclip.evaluate import paired
+from medclip.evaluate import significance
 from medclip.evaluate.compare import as_json, compare, fallen
+from medclip.evaluate.comparison_report import comparison_page
 from medclip.evaluate.results import write_results
-from medclip.evaluate.side_by_side import comparison_page
 from pages import check
 
 N = 200
@@ -20,7 +20,7 @@ BAD = GOOD + np.random.default_rng(1).integers(0, 60, N)
 
 @pytest.fixture(autouse=True)
 def fewer_resamples(monkeypatch):
-    monkeypatch.setattr(paired, "RESAMPLES", 1000)
+    monkeypatch.setattr(significance, "RESAMPLES", 1000)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, ndcg_score
 
-from medclip.evaluate.concepts import Concepts, average_precision, concept_figures, gain, graded, ideal_gain
+from medclip.evaluate.graded_relevance import Concepts, average_precision, concept_figures, gain, graded, ideal_gain
 
 CT, CHEST, LUNG, MASS = "C0040405", "C0817096", "C0024109", "C0577559"
 SETS = [[CT, CHEST], [CT, CHEST, LUNG], [], [MASS], [CT, CHEST, CT], [LUNG, MASS]]

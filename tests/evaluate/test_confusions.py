@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medclip.evaluate import confusions
-from medclip.evaluate.confusions import Confusion, confused, examples, nearest
+from medclip.evaluate import hard_examples
+from medclip.evaluate.hard_examples import Confusion, confused, examples, nearest
 
 
 def test_the_widest_margin_comes_first_and_the_sure_pair_not_at_all():
@@ -44,7 +44,7 @@ def test_neighbours_are_those_of_a_full_sort(n, k, own, seed):
 def test_chunks_change_nothing(monkeypatch):
     vectors = np.random.default_rng(0).standard_normal((23, 4))
     whole = nearest(vectors, vectors, 5, own=False)
-    monkeypatch.setattr(confusions, "_CHUNK", 7)
+    monkeypatch.setattr(hard_examples, "_CHUNK", 7)
     for one, other in zip(whole, nearest(vectors, vectors, 5, own=False), strict=True):
         np.testing.assert_allclose(one, other)
 

@@ -5,7 +5,7 @@ import pytest
 from evaluate.handmade import classes, figure, retrieval
 from medclip import NOT_CLINICAL
 from medclip.errors import UserError
-from medclip.evaluate.figures import figures, form
+from medclip.evaluate.metric import figures, form
 from medclip.evaluate.report import write_report
 from medclip.evaluate.results import read_results, write_results
 from pages import check
@@ -91,7 +91,7 @@ def test_a_folder_without_results_is_a_mistake_in_words(tmp_path):
 
 def test_the_page_is_whole_or_absent(folder, monkeypatch):
     before = write_report(folder).read_bytes()
-    monkeypatch.setattr("medclip.page.render", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("medclip.html_page.render", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_report(folder)
     assert (folder / "report.html").read_bytes() == before

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from evaluate.handmade import figure
-from medclip.evaluate.figures import figures, form, form_interval, groups, judged_by, siblings, told_apart, words
+from medclip.evaluate.metric import figures, form, form_interval, groups, judged_by, siblings, told_apart, words
 
 SAID = {
     "pool": 10,

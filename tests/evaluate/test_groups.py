@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from medclip.data.shards import Split
-from medclip.evaluate.groups import LEAST, by_group, row_labels
-from medclip.evaluate.metrics import interval
+from medclip.data.dataset import Split
+from medclip.evaluate.subgroups import LEAST, by_group, row_labels
+from medclip.metrics import interval
 
 LABELS = {
     "modality": ["ct"] * 60 + ["mri"] * 40 + ["pet"] * 5 + [""] * 15,

@@ -4,8 +4,8 @@ import pytest
 
 from evaluate.labels import relabelled, split_rows, write_folders, write_table
 from medclip.errors import UserError
+from medclip.evaluate.config import Subject
 from medclip.evaluate.labelled import Task, measured_rows, probed_rows
-from medclip.evaluate.subject import Subject
 
 
 def subject(folder, **about):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medclip.evaluate.metrics import both_ways, chance, interval, intervals, rank_figures, ranks, recall_at
+from medclip.metrics import both_ways, chance, interval, intervals, rank_figures, ranks, recall_at
 
 EXAMPLE = (
     np.array([[1, 0], [0, 1]]),
@@ -89,7 +89,7 @@ def test_ranks_do_not_depend_on_the_chunk(monkeypatch):
     scores = images @ texts.T
     wanted = [(scores >= np.diagonal(scores)[:, None]).sum(axis=1), (scores >= np.diagonal(scores)).sum(axis=0)]
     for at_once in (1, 7 * 300, 2**24):
-        monkeypatch.setattr("medclip.evaluate.metrics.AT_ONCE", at_once)
+        monkeypatch.setattr("medclip.metrics.AT_ONCE", at_once)
         assert np.array_equal(ranks(images, texts), wanted)
 
 
@@ -108,7 +108,7 @@ def test_a_collapsed_model_gains_nothing():
 
 
 def test_memory_grows_with_the_pool_and_not_its_square(monkeypatch):
-    monkeypatch.setattr("medclip.evaluate.metrics.AT_ONCE", 2**15)
+    monkeypatch.setattr("medclip.metrics.AT_ONCE", 2**15)
     images, texts = np.random.default_rng(0).standard_normal((2, 2000, 8)).astype(np.float32)
     tracemalloc.start()
     ranks(images, texts)

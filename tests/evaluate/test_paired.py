@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score
 
 from evaluate.handmade import articles_of
-from medclip.evaluate import paired as module
-from medclip.evaluate.paired import BALANCED, MEAN, RANKS, holm, paired, value_of, verdict, weighted_medians
+from medclip.evaluate import significance as module
+from medclip.evaluate.significance import BALANCED, MEAN, RANKS, holm, paired, value_of, verdict, weighted_medians
 
 BY_NAME = {measure.name: measure for measure in RANKS}
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scipy.stats import hypergeom
 
 from evaluate.test_metrics import by_hand
-from medclip.evaluate.metrics import rank_figures, ranks
-from medclip.evaluate.pools import article_disjoint, duplicate_aware, fixed_pools, over_draws
+from medclip.evaluate.candidate_pools import article_disjoint, duplicate_aware, fixed_pools, over_draws
+from medclip.metrics import rank_figures, ranks
 
 
 @st.composite

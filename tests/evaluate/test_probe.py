@@ -9,19 +9,19 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from evaluate.labels import split_rows, write_table
-from medclip.encoder import embed_pixels, pool_pixels
+from medclip.cli.tables.classes import show_probe
+from medclip.cli.tables.parts import screen
+from medclip.encode.encoder import embed_pixels, pool_pixels
 from medclip.errors import UserError
 from medclip.evaluate import probe
 from medclip.evaluate.compare import compare
+from medclip.evaluate.config import Subject
 from medclip.evaluate.labelled import Task
-from medclip.evaluate.metrics import interval
 from medclip.evaluate.probe import STRENGTHS, drawn, evaluate_probe, fitted, neighbours, over_draws
 from medclip.evaluate.report import write_report
 from medclip.evaluate.results import read_results
-from medclip.evaluate.subject import Subject
+from medclip.metrics import interval
 from medclip.model.towers import project, unit
-from medclip.tables.classes import show_probe
-from medclip.tables.parts import screen
 
 
 def features(n=120, classes=3, apart=4.0, seed=0):

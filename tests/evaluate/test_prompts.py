@@ -5,9 +5,9 @@ import tomllib
 
 import pytest
 
-from medclip.data.survey.guesses import MODALITY, ORGAN
+from medclip.data.stats.keyword_labels import MODALITY, ORGAN
 from medclip.errors import UserError
-from medclip.evaluate.prompts import PLACE, SHIPPED, read_prompts
+from medclip.prompts import PLACE, SHIPPED, read_prompts
 
 SECTIONS = tomllib.loads(SHIPPED.read_text(encoding="utf-8"))
 

@@ -6,14 +6,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from medclip.data.shards import Split, write_shard
-from medclip.encoder import embed_images, embed_texts
+from medclip.data.dataset import Split, write_shard
+from medclip.encode.encoder import embed_images, embed_texts
 from medclip.errors import UserError
-from medclip.evaluate.metrics import WAYS, rank_figures, ranks, recall_at
+from medclip.evaluate.config import Subject
 from medclip.evaluate.results import read_results
 from medclip.evaluate.retrieval import evaluate_retrieval
-from medclip.evaluate.subject import Subject
-from medclip.model.hub import model_hash
+from medclip.metrics import WAYS, rank_figures, ranks, recall_at
+from medclip.model.checkpoint import model_hash
 
 
 @pytest.fixture(scope="module")

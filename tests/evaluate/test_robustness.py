@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from medclip.evaluate import robustness
+from medclip.evaluate.config import Subject
 from medclip.evaluate.corruptions import CORRUPTIONS, Corruption
 from medclip.evaluate.results import read_results
 from medclip.evaluate.retrieval import evaluate_retrieval
 from medclip.evaluate.robustness import evaluate_robustness, judged, measured
-from medclip.evaluate.subject import Subject
 
 WAYS = ("image_to_text", "text_to_image")
 

@@ -12,7 +12,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from medclip.evaluate.scores import FIGURES, any_of, auroc, f1, one_of, predicted, recall, shares
+from medclip.evaluate.classification_metrics import FIGURES, any_of, auroc, f1, one_of, predicted, recall, shares
 
 
 @st.composite

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from medclip.data.shards import Split
-from medclip.evaluate.seen import saw_source
-from medclip.model.seen import TrainedOn, joined, trained_on
+from medclip.data.dataset import Split
+from medclip.evaluate.contamination import saw_source
+from medclip.model.card_metadata import TrainedOn, joined, trained_on
 
 ROWS = SimpleNamespace(dataset={"source": "ROCO"}, digest="abc")
 

@@ -3,19 +3,19 @@
 import numpy as np
 import pytest
 
+from medclip.data.dataset import Split
 from medclip.data.foils import foils, mirrored
-from medclip.data.shards import Split
-from medclip.encoder import embed_images, embed_texts
+from medclip.encode.encoder import embed_images, embed_texts
 from medclip.errors import UserError
-from medclip.evaluate import understanding
+from medclip.evaluate import compositionality
+from medclip.evaluate.compositionality import BY_LABEL, PROMPTS, Question, evaluate_understanding, questions
+from medclip.evaluate.config import Subject
 from medclip.evaluate.results import read_results
-from medclip.evaluate.subject import Subject
-from medclip.evaluate.understanding import BY_LABEL, PROMPTS, Question, evaluate_understanding, questions
 
 
 @pytest.fixture
 def subject(run, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(understanding, "LEAST", 5)
+    monkeypatch.setattr(compositionality, "LEAST", 5)
     return Subject(model=str(run), data=str(data), out=tmp_path)
 
 
@@ -53,7 +53,7 @@ def test_a_change_that_the_model_cannot_see_is_a_tie_and_fails(subject, monkeypa
     def beyond(captions, labels, seed):
         return [Question("beyond", row, f"{longer}left", f"{longer}right") for row in range(len(captions))]
 
-    monkeypatch.setattr(understanding, "questions", beyond)
+    monkeypatch.setattr(compositionality, "questions", beyond)
     said = evaluate_understanding(subject)["tests"]["beyond"]
     assert (said["captions"], said["ties"], said["accuracy"]["value"]) == (12, 12, 0)
 

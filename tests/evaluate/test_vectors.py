@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from medclip.errors import UserError
-from medclip.evaluate.vectors import read_vectors
+from medclip.evaluate.precomputed import read_vectors
 
 
 @pytest.fixture

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from evaluate.labels import CLASSES, split_rows, write_table
+from medclip.cli.tables.classes import show_zero_shot
 from medclip.errors import UserError, WorkError
 from medclip.evaluate import zero_shot
 from medclip.evaluate.compare import compare
-from medclip.evaluate.features import with_random_weights
+from medclip.evaluate.config import Subject
 from medclip.evaluate.labelled import Task
+from medclip.evaluate.labelled_features import with_random_weights
 from medclip.evaluate.report import write_report
 from medclip.evaluate.results import read_results
-from medclip.evaluate.subject import Subject
 from medclip.evaluate.zero_shot import class_vectors, evaluate_zero_shot
-from medclip.tables.classes import show_zero_shot
 
 ALONE = Task(random_weights=False)
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from medclip.encoder import embed_pixels, embed_texts
+from medclip.encode.encoder import embed_pixels, embed_texts
 from medclip.errors import UserError
+from medclip.model.checkpoint import Model, load
 from medclip.model.config import parse_config
-from medclip.model.hub import Model, load
-from medclip.model.init import init
-from medclip.model.tokens import save_tokens, train_tokens
+from medclip.model.shapes_init import init
+from medclip.model.tokenizer import save_tokens, train_tokens
 from model.references import CAPTIONS, FOLDER, WIDTH
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 import transformers
 
-from medclip.encoder import embed_images, embed_texts
-from medclip.model.hub import load
+from medclip.encode.encoder import embed_images, embed_texts
+from medclip.model.checkpoint import load
 from medclip.model.towers import logits
 from model.references import CAPTIONS, FAMILIES, pictures, random_folder, transformers_vectors
 from model.test_parity import gradients, loss_of, png

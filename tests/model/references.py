@@ -51,9 +51,9 @@ def random_folder(
     import torch
     import transformers
 
-    from medclip.files import write_json
+    from medclip.atomic_io import write_json
     from medclip.model.presets import preset_preprocessor
-    from medclip.model.tokens import save_tokens, train_tokens
+    from medclip.model.tokenizer import save_tokens, train_tokens
 
     tokens, special = train_tokens(CAPTIONS, 300, 24)
     vision = {**WIDTH, "num_hidden_layers": 2, "image_size": side, "patch_size": 7, **towers}

@@ -9,7 +9,7 @@ import msgpack
 import numpy as np
 
 from medclip.model import flax2021
-from medclip.model.hub import load
+from medclip.model.checkpoint import load
 from model.folders import assert_same_vectors, dual, hybrid_folder, refused
 
 

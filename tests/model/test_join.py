@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medclip.model.hub import Model, load, save
+from medclip.model.checkpoint import Model, load, save
 from medclip.model.join import join
 from model.folders import assert_same_vectors, dual, single
 from model.references import FOLDER

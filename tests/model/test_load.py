@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from medclip.model.hub import load, model_hash, save
-from medclip.model.init import shapes
+from medclip.model.checkpoint import load, model_hash, save
+from medclip.model.shapes_init import shapes
 from medclip.model.weights import canonical
 from model.folders import assert_same_vectors, dual
 from model.references import FOLDER

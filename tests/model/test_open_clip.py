@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from medclip.encoder import embed_images, embed_texts
+from medclip.encode.encoder import embed_images, embed_texts
 from medclip.errors import UserError
-from medclip.model.hub import load
-from medclip.model.tokens import save_tokens, train_tokens
+from medclip.model.checkpoint import load
+from medclip.model.tokenizer import save_tokens, train_tokens
 from model.references import CAPTIONS, pictures
 
 WIDTH, SIDE, DIM = 128, 32, 24

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from medclip.model.hub import load, save
+from medclip.model.checkpoint import load, save
 from model.folders import assert_same_vectors, open_clip_folder, resaid
 from model.references import FOLDER
 

@@ -14,8 +14,8 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from medclip.data.images import fit, scaling
-from medclip.encoder import embed_images, embed_texts
-from medclip.model.hub import Model, load, save
+from medclip.encode.encoder import embed_images, embed_texts
+from medclip.model.checkpoint import Model, load, save
 from medclip.model.towers import encode_image, encode_text, logits
 from medclip.train.losses import contrastive, hard_targets, sigmoid
 from model.references import (

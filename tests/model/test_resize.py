@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medclip.encoder import embed_pixels, embed_texts
+from medclip.encode.encoder import embed_pixels, embed_texts
 from medclip.errors import UserError
+from medclip.model.adapt import with_side, with_tokens
+from medclip.model.checkpoint import Model, load
 from medclip.model.config import parse_config
-from medclip.model.hub import Model, load
-from medclip.model.init import init
-from medclip.model.resize import with_side, with_tokens
+from medclip.model.shapes_init import init
 from model.folders import CLOSE, dual
 from model.references import CAPTIONS, FOLDER
 

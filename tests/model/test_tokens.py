@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from medclip.errors import UserError
+from medclip.model.checkpoint import load
 from medclip.model.config import parse_text
-from medclip.model.hub import load
 from medclip.model.join import join
-from medclip.model.tokens import load_tokens
+from medclip.model.tokenizer import load_tokens
 from model.references import CAPTIONS, FOLDER
 
 TRICKY = [*CAPTIONS, "", "  X-ray's  β-2 µm²  (½) don't  ", "İstanbul ﬁbrosis 肺 naïve", "a" * 300, "<s> </s> [CLS]"]

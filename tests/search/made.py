@@ -3,10 +3,10 @@
 import numpy as np
 import pyarrow as pa
 
-from medclip.data.shards import SCHEMA, write_batches
-from medclip.search.contents import Contents, Segment, segment_folder, write_contents
+from medclip.data.dataset import SCHEMA, write_batches
+from medclip.search.filters import EVERYTHING
 from medclip.search.index import KEPT, LOOKS
-from medclip.search.where import EVERYTHING
+from medclip.search.manifest import Contents, Segment, segment_folder, write_contents
 
 ROWS = pa.schema([*(SCHEMA.field(name) for name in KEPT), *(pa.field(name, kind) for name, kind in LOOKS.items())])
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from medclip.data.shards import Split
+from medclip.data.dataset import Split
 from medclip.errors import UserError
-from medclip.search import build
-from medclip.search.build import add, build_index, delete, move, purge, restore, snapshot
-from medclip.search.embedding import embed
+from medclip.search import curate
+from medclip.search.curate import add, build_index, delete, move, purge, restore, snapshot
+from medclip.search.embed import embed
 from medclip.search.index import Index
 from medclip.search.query import Answers, Query, Searcher, search
 
@@ -150,7 +150,7 @@ def test_a_change_that_fails_changes_nothing(folder, data, monkeypatch):
         raise OSError(28, "No space left on device")
 
     before = (folder / "index.json").read_bytes()
-    monkeypatch.setattr(build, "write_batches", fail)
+    monkeypatch.setattr(curate, "write_batches", fail)
     with pytest.raises(OSError, match="No space"):
         add(folder, data, "train", None, None)
     assert (folder / "index.json").read_bytes() == before
@@ -192,7 +192,7 @@ def test_vectors_of_another_model_are_refused(run, data, tmp_path):
 
 @pytest.mark.slow
 def test_an_index_is_whole_or_absent_wherever_it_is_killed(run, data, tmp_path):
-    words = [sys.executable, "-m", "medclip.cli", *map(str, ["index", "--model", run, "--data", data, "--out"])]
+    words = [sys.executable, "-m", "medclip.cli.main", *map(str, ["index", "--model", run, "--data", data, "--out"])]
     subprocess.run([*words, tmp_path / "whole"], check=True)
     killed = tmp_path / "killed"
     for after in np.random.default_rng(0).uniform(0, 0.3, 4):

@@ -5,21 +5,21 @@ import json
 import numpy as np
 import pytest
 
-from medclip.data.shards import Split
-from medclip.encoder import embed_images, embed_texts
-from medclip.engines import in_jax
+from medclip.data.dataset import Split
+from medclip.encode.encoder import embed_images, embed_texts
+from medclip.encode.inference_backends import in_jax
 from medclip.errors import UserError, WorkError
-from medclip.search import embedding
-from medclip.search.embedding import embed, write_vectors
+from medclip.search import embed
+from medclip.search.embed import embed, write_vectors
 
 BOTH = ("images", "captions")
 
 
 @pytest.fixture
 def small_batches(monkeypatch):
-    monkeypatch.setattr("medclip.encoder.BATCH", 4)
-    monkeypatch.setattr(embedding, "BATCH", 4)
-    monkeypatch.setattr(embedding, "SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr("medclip.encode.encoder.BATCH", 4)
+    monkeypatch.setattr(embed, "BATCH", 4)
+    monkeypatch.setattr(embed, "SAVE_EVERY_S", 0.0)
 
 
 def test_row_i_is_pair_i(run, data, model, tmp_path, small_batches):
@@ -48,7 +48,7 @@ class Killed(BaseException):
 @pytest.mark.parametrize("after", range(0, 14))
 def test_a_killed_call_goes_on_to_the_same_bytes(run, data, tmp_path, small_batches, monkeypatch, after):
     embed(run, data, tmp_path / "whole", "train", None, BOTH)
-    left, encoded, done = after, embedding._encoded, []
+    left, encoded, done = after, embed._encoded, []
 
     def killed_at(*arguments):
         nonlocal left
@@ -63,11 +63,11 @@ def test_a_killed_call_goes_on_to_the_same_bytes(run, data, tmp_path, small_batc
             done.append(len(vectors))
             yield vectors
 
-    monkeypatch.setattr(embedding, "_encoded", killed_at)
+    monkeypatch.setattr(embed, "_encoded", killed_at)
     with pytest.raises(Killed):
         embed(run, data, tmp_path / "killed", "train", None, BOTH)
     assert not (tmp_path / "killed" / "embedding.json").exists()
-    monkeypatch.setattr(embedding, "_encoded", counting)
+    monkeypatch.setattr(embed, "_encoded", counting)
     embed(run, data, tmp_path / "killed", "train", None, BOTH)
     assert len(done) == 14 - after  # seven batches of each: what was done is not done again
     for name in ("images.npy", "texts.npy", "ids.txt", "embedding.json"):
@@ -94,16 +94,16 @@ def test_an_unfinished_file_that_is_lost_is_made_anew(model, data, tmp_path, sma
 
 
 def test_a_full_disk_ends_in_an_error_and_is_gone_on_from(model, data, tmp_path, small_batches, monkeypatch):
-    rows, saved = Split(data, "validation"), embedding._save
+    rows, saved = Split(data, "validation"), embed._save
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(embedding, "_save", full)
+    monkeypatch.setattr(embed, "_save", full)
     with pytest.raises(OSError, match="No space"):
         write_vectors(tmp_path / "v.npy", in_jax(model), rows, range(12), {}, "images")
     assert not (tmp_path / "v.npy").exists()
-    monkeypatch.setattr(embedding, "_save", saved)
+    monkeypatch.setattr(embed, "_save", saved)
     write_vectors(tmp_path / "v.npy", in_jax(model), rows, range(12), {}, "images")
     assert np.linalg.norm(np.load(tmp_path / "v.npy"), axis=1) == pytest.approx(np.ones(12), abs=1e-5)
 

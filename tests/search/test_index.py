@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medclip.errors import UserError
-from medclip.search.build import build_index
+from medclip.search.curate import build_index
 from medclip.search.index import Index
-from medclip.search.store import Exact
+from medclip.search.stores.base import Exact
 
 
 def plain_index(*segments):

@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medclip.data.shards import Split
+from medclip.data.dataset import Split
 from medclip.errors import UserError
-from medclip.search import build, milvus, quantised
-from medclip.search.build import add, build_index, delete, move, purge, restore, snapshot
+from medclip.search import curate
+from medclip.search.curate import add, build_index, delete, move, purge, restore, snapshot
+from medclip.search.filters import ADDED, where
 from medclip.search.index import Index
 from medclip.search.query import Answers, Query, Searcher, nearest, search, similar
-from medclip.search.where import ADDED, where
+from medclip.search.stores import faiss, milvus
 from search.made import HOSTILE, about, ids, is_right, make_index, random_units, sorted_whole
 
 ROWS = (400, 200)
@@ -24,10 +25,10 @@ ROWS = (400, 200)
 def store(request):
     """What `--store` says. The faiss file is used for the small segments of these tests too."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quantised, "LEAST", 100)
-        patch.setattr(quantised, "SCANNED", 0)
+        patch.setattr(faiss, "LEAST", 100)
+        patch.setattr(faiss, "SCANNED", 0)
         patch.setattr(milvus, "SCANNED", 0)
-        patch.setattr(quantised, "AT_LEAST", 100)
+        patch.setattr(faiss, "AT_LEAST", 100)
         yield request.getfixturevalue("server").said if request.param == "milvus" else request.param
 
 
@@ -178,7 +179,7 @@ def test_a_library_that_is_not_installed_is_named(monkeypatch, tmp_path, name, l
 def test_build_module_reaches_a_store_before_it_changes_an_index(tmp_path, monkeypatch):
     folder = make_index(tmp_path / "i", random_units(10))
     before = (folder / "index.json").read_bytes()
-    monkeypatch.setattr(build, "reach", lambda said: (_ for _ in ()).throw(UserError("down")))
+    monkeypatch.setattr(curate, "reach", lambda said: (_ for _ in ()).throw(UserError("down")))
     with pytest.raises(UserError, match="down"):
         delete(folder, ["r1"])
     assert (folder / "index.json").read_bytes() == before

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medclip.errors import UserError
-from medclip.search import milvus
-from medclip.search.build import build_index, delete, move, purge
+from medclip.search.curate import build_index, delete, move, purge
+from medclip.search.filters import ADDED, Where, where
 from medclip.search.index import Index
-from medclip.search.where import ADDED, Where, where
+from medclip.search.stores import milvus
 from search.made import DIMENSIONS, about, is_right, make_index, random_units
 
 

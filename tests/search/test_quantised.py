@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from medclip.errors import UserError
-from medclip.search import quantised, store
-from medclip.search.build import move
+from medclip.search.curate import move
+from medclip.search.filters import where
 from medclip.search.index import Index
-from medclip.search.where import where
+from medclip.search.stores import base, faiss
 from search.made import is_right, make_index, random_units, sorted_whole, unit
 
 
@@ -34,7 +34,7 @@ def large(tmp_path_factory):
 
 def test_faiss_finds_what_words_are_nearest_to(large):
     index, words = large
-    assert [path.parent.name for path in index.folder.rglob(quantised.FILE)] == ["00000"]
+    assert [path.parent.name for path in index.folder.rglob(faiss.FILE)] == ["00000"]
     found, right = index.search(words, 10), sorted_whole(index, words, 10)
     recall = np.mean([len(set(some) & set(all_of)) / 10 for some, all_of in zip(found, right, strict=True)])
     assert recall >= 0.98
@@ -49,7 +49,7 @@ def test_a_filter_that_leaves_few_loses_none(large):
 def test_a_large_segment_is_answered_from_its_file(large, monkeypatch):
     index, words = large
     scanned = []
-    monkeypatch.setattr(quantised, "scan", lambda *given: scanned.append(given[3].sum()) or store.scan(*given))
+    monkeypatch.setattr(faiss, "scan", lambda *given: scanned.append(given[3].sum()) or base.scan(*given))
     index.search(words[:2], 10)
     assert scanned == [10]  # the small segment
 
@@ -57,17 +57,17 @@ def test_a_large_segment_is_answered_from_its_file(large, monkeypatch):
 @pytest.mark.parametrize("dimensions", [3, 7, 30, 96])
 def test_any_dimensions_can_be_quantised(tmp_path, dimensions):
     vectors = unit(np.random.default_rng(0).standard_normal((900, dimensions)))
-    quantised._make(tmp_path / "x.faiss", vectors)
-    found = quantised._nearest(quantised._open(tmp_path / "x.faiss", vectors), vectors[:9], 40, np.ones(900, bool))
+    faiss._make(tmp_path / "x.faiss", vectors)
+    found = faiss._nearest(faiss._open(tmp_path / "x.faiss", vectors), vectors[:9], 40, np.ones(900, bool))
     assert (found >= 0).all() and all(row in found[row] for row in range(9))
 
 
 @pytest.mark.parametrize("size", [None, 0, 3, 50, 1000, 0.5, -1])
 def test_a_damaged_file_of_faiss_is_named_and_made_anew(tmp_path, monkeypatch, size):
-    monkeypatch.setattr(quantised, "LEAST", 100)
+    monkeypatch.setattr(faiss, "LEAST", 100)
     folder = make_index(tmp_path / "i", random_units(300))
     move(folder, "faiss")
-    path = next(folder.rglob(quantised.FILE))
+    path = next(folder.rglob(faiss.FILE))
     if size is None:
         path.unlink()
     else:

@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medclip.data.shards import Split
-from medclip.encoder import embed_images, embed_texts
+from medclip.data.dataset import Split
+from medclip.encode.encoder import embed_images, embed_texts
 from medclip.errors import UserError
-from medclip.search.build import add, build_index
+from medclip.search.curate import add, build_index
+from medclip.search.filters import where
 from medclip.search.index import Index
 from medclip.search.query import AGAINST, Answers, Query, Searcher, _together, directions, search, similar
-from medclip.search.where import where
 
 
 @pytest.fixture(scope="module")

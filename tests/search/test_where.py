@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medclip.errors import UserError
-from medclip.search.where import EVERYTHING, counts, matches, parse_where, where
+from medclip.search.filters import EVERYTHING, counts, matches, parse_where, where
 
 ROWS = [
     ("PMC1", "CC BY", {"modality": "CT", "organ": "brain"}, "roco", "2026-11-01"),

@@ -60,7 +60,7 @@ class Running:
 @contextmanager
 def running(index: Path, log: Path, *flags: str, **environment: str) -> Iterator[Running]:
     """The command on a free port of this machine, ready to answer; terminated at the end."""
-    command = [sys.executable, "-m", "medclip.cli", "serve", "--index", str(index), "--port", "0", *flags]
+    command = [sys.executable, "-m", "medclip.cli.main", "serve", "--index", str(index), "--port", "0", *flags]
     with log.open("wb") as said:
         process = subprocess.Popen(command, stdout=said, stderr=said, env=os.environ | environment)
     try:

@@ -13,16 +13,16 @@ from PIL import Image
 from served import opened, problem, service_of
 
 from medclip import NOT_CLINICAL
-from medclip.classify import classify
-from medclip.data.shards import Split
-from medclip.encoder import embed_images, embed_texts
+from medclip.data.dataset import Split
+from medclip.encode.encoder import embed_images, embed_texts
 from medclip.errors import UserError, WorkError
-from medclip.search.build import add, build_index, delete, restore, snapshot
+from medclip.search.curate import add, build_index, delete, restore, snapshot
+from medclip.search.filters import where
 from medclip.search.index import Index
 from medclip.search.query import Answers, Query, open_searcher, search, similar
-from medclip.search.where import where
-from medclip.serve import limits, listen
+from medclip.serve import gate, run
 from medclip.serve.service import Settings
+from medclip.zero_shot import classify
 
 WORDS = "CT of the left chest"
 CLOSE = {"abs": 1e-5}  # float32, in batches of another shape
@@ -206,14 +206,14 @@ def test_a_file_without_keys_is_refused(tmp_path, content, sentence):
     if content is not None:
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=sentence):
-        limits.read_keys(file)
+        gate.read_keys(file)
 
 
 def test_keys_come_from_a_file_or_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("MEDCLIP_API_KEY", "of-the-environment")
-    assert limits.read_keys(None) == [b"of-the-environment"]
+    assert gate.read_keys(None) == [b"of-the-environment"]
     (tmp_path / "keys").write_text("the-first-of-two-keys\nthe-second-of-two-keys\n")
-    assert limits.read_keys(tmp_path / "keys") == [b"the-first-of-two-keys", b"the-second-of-two-keys"]
+    assert gate.read_keys(tmp_path / "keys") == [b"the-first-of-two-keys", b"the-second-of-two-keys"]
 
 
 def test_queries_are_logged_only_when_asked(client, index_folder, caplog, monkeypatch):
@@ -261,7 +261,7 @@ def held(client, monkeypatch):
 
 
 def test_too_many_at_once_are_told_to_come_again(client, held, monkeypatch):
-    monkeypatch.setattr(limits, "IN_FLIGHT", 2)
+    monkeypatch.setattr(gate, "IN_FLIGHT", 2)
     waiting = [threading.Thread(target=client.get, args=("/similar/x",)) for _ in range(2)]
     for one in waiting:
         one.start()
@@ -291,7 +291,7 @@ def test_a_store_that_fails_is_no_fault_of_who_asks(client, monkeypatch, failure
 
 
 def test_what_takes_too_long_is_given_up(client, held, monkeypatch):
-    monkeypatch.setattr(limits, "REQUEST_S", 0.2)
+    monkeypatch.setattr(gate, "REQUEST_S", 0.2)
     answer = client.get("/similar/x")
     assert answer.status_code == 504 and "0.2 seconds" in problem(answer)
 
@@ -307,7 +307,7 @@ def test_a_fault_of_ours_shows_nothing_of_itself(client, monkeypatch, caplog):
 
 
 def test_what_cannot_be_served_is_one_sentence(medclip, index_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(listen, "_run", lambda *_: pytest.fail("it was served"))
+    monkeypatch.setattr(run, "_run", lambda *_: pytest.fail("it was served"))
     monkeypatch.setenv("MEDCLIP_SERVE", "")  # put back at the end
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -321,14 +321,14 @@ def test_what_cannot_be_served_is_one_sentence(medclip, index_folder, tmp_path, 
     ):
         code, _, said = medclip("serve", *flags)
         assert code == 2 and sentence in said and "Traceback" not in said
-    monkeypatch.setattr(listen, "NEEDED", ("a_library_that_nobody_has",))
+    monkeypatch.setattr(run, "NEEDED", ("a_library_that_nobody_has",))
     code, _, said = medclip("serve", "--index", index_folder)
     assert code == 2 and "pip install 'medclip[serve]'" in said
 
 
 @pytest.mark.parametrize(("host", "warned"), [("127.0.0.1", False), ("localhost", False), ("0.0.0.0", True)])
 def test_an_open_address_without_a_key_is_warned_of(medclip, index_folder, monkeypatch, host, warned):
-    monkeypatch.setattr(listen, "_run", lambda *_: None)
+    monkeypatch.setattr(run, "_run", lambda *_: None)
     monkeypatch.setenv("MEDCLIP_SERVE", "")
     code, _, said = medclip("serve", "--index", index_folder, "--host", host, "--port", "0")
     assert code == 0 and ("give --api-key-file" in said) == warned

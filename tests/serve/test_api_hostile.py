@@ -15,7 +15,7 @@ from PIL import Image
 from served import opened, problem, service_of
 
 from material import drawn, encoded
-from medclip.serve import decoding, limits
+from medclip.serve import decode_workers, gate
 
 UPLOADS = list(hostile.uploads())
 
@@ -60,7 +60,7 @@ def test_a_decoder_that_crashes_or_hangs_takes_nothing_with_it(client, monkeypat
     for _ in range(decoding_count):
         assert "image unreadable" in problem(upload(client, picture))
     assert upload(client, picture).json() == before
-    monkeypatch.setattr(decoding, "SECONDS", 0.0)
+    monkeypatch.setattr(decode_workers, "SECONDS", 0.0)
     assert upload(client, hostile.png(6000, 6000)).status_code == 422
     monkeypatch.undo()
     assert upload(client, picture).json() == before
@@ -75,8 +75,8 @@ def test_an_upload_never_touches_the_disk(client, monkeypatch):
 
 
 def test_too_much_is_refused(client):
-    assert upload(client, bytes(limits.MAX_UPLOAD)).status_code == 413
-    answer = client.post("/search", content=b" " * (limits.MAX_BODY + 1))
+    assert upload(client, bytes(gate.MAX_UPLOAD)).status_code == 413
+    answer = client.post("/search", content=b" " * (gate.MAX_BODY + 1))
     assert answer.status_code == 413 and "more than 262144 bytes" in problem(answer)
     picture = encoded(drawn(1))
     for count, code in ((8, 200), (9, 400)):
@@ -116,7 +116,7 @@ class Asked:
 
 def test_an_endless_upload_is_cut_off(client):
     asked = Asked(chunk=b'--x\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\n' + bytes(2**20))
-    assert asked.answered(client)[0] == 413 and asked.taken < limits.MAX_UPLOAD + 2 * 2**20
+    assert asked.answered(client)[0] == 413 and asked.taken < gate.MAX_UPLOAD + 2 * 2**20
     asked = Asked("/search", **{"content-type": "application/json"})
     assert asked.answered(client)[0] == 413 and asked.taken < 2 * 2**20
 
@@ -134,14 +134,14 @@ def test_without_the_key_no_byte_of_a_body_is_read(index_folder, client, monkeyp
 
 
 def test_a_slow_upload_is_given_up_and_forgotten(client, monkeypatch):
-    monkeypatch.setattr(limits, "REQUEST_S", 0.3)
+    monkeypatch.setattr(gate, "REQUEST_S", 0.3)
     asked = Asked("/search", chunk=b" ", pause=0.05, **{"content-type": "application/json"})
     assert asked.answered(client)[0] == 408
     assert (client.app._in_flight, client.app._held) == (0, 0)
 
 
 def test_all_bodies_together_are_bounded(client, monkeypatch):
-    monkeypatch.setattr(limits, "MAX_HELD", 2**21)
+    monkeypatch.setattr(gate, "MAX_HELD", 2**21)
     asked = Asked(chunk=b'--x\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\n' + bytes(2**20))
     status, said = asked.answered(client)
     assert status == 503 and "too many requests" in said["error"]

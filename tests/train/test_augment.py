@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from medclip.train.augment import augmented
-from medclip.train.recipe import Recipe
+from medclip.train.config import Recipe
 
 SIDE, COUNT = 16, 200
 RAMP = np.broadcast_to(np.linspace(20, 235, SIDE)[None, :, None], (SIDE, SIDE, 3)).astype(np.uint8)

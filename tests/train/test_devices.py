@@ -19,13 +19,13 @@ from medclip import backend
 backend.start()
 data, out, recipe, shape, several = json.loads(sys.argv[1])
 if several:
-    from medclip.train.mesh import start_distributed
+    from medclip.train.distributed import start_distributed
     start_distributed()
 from pathlib import Path
 import jax
 from medclip.model.presets import PRESETS
 from medclip.train.loop import train
-from medclip.train.recipe import Recipe
+from medclip.train.config import Recipe
 PRESETS["test"] = shape
 recipe["freeze"] = tuple(recipe["freeze"])
 train(Path(data), Path(out), Recipe(**recipe))

@@ -10,9 +10,9 @@ import sys
 import numpy as np
 import pytest
 
+from medclip.atomic_io import read_json
 from medclip.errors import UserError, WorkError
-from medclip.files import read_json
-from medclip.model.hub import load
+from medclip.model.checkpoint import load
 from medclip.train.loop import train
 from medclip.train.validation import fall, sweep
 from train.test_loop import assert_same_run, records
@@ -114,8 +114,8 @@ def test_frozen_towers_are_encoded_once_and_stay(data, recipe, tmp_path):
     both = dataclasses.replace(recipe, freeze=("vision_model.*", "text_model.*"))
     train(data, tmp_path / "run", both)
     fresh, kept = (load(tmp_path / name) for name in ("run", "run"))
-    from medclip.data.shards import Split
-    from medclip.train.start import first_model
+    from medclip.data.dataset import Split
+    from medclip.train.initial_model import first_model
 
     fresh = first_model(both, Split(data, "train").column("caption"))
     for name, value in fresh.params.items():
@@ -158,7 +158,7 @@ from pathlib import Path
 from medclip.errors import WorkError
 from medclip.model.presets import PRESETS
 from medclip.train import loop
-from medclip.train.recipe import Recipe
+from medclip.train.config import Recipe
 data, out, recipe, shape = json.loads(sys.argv[1])
 PRESETS["test"] = shape
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -16,16 +16,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medclip.data.batches import Pictures, rows_at
-from medclip.data.shards import Split
+from medclip.data.dataset import Split
 from medclip.errors import UserError, WorkError
-from medclip.model.hub import load
+from medclip.model.checkpoint import load
 from medclip.train import loop
+from medclip.train.config import settled
+from medclip.train.data import Pictures, rows_at
 from medclip.train.feed import batch_of, batches, read_pairs, wrong_sides
+from medclip.train.initial_model import first_model
 from medclip.train.log import Log
 from medclip.train.loop import train
-from medclip.train.recipe import settled
-from medclip.train.start import first_model
 from medclip.train.validation import Unseen, read_unseen, validate
 
 KILLED_RUN = """
@@ -35,7 +35,7 @@ backend.start()
 from pathlib import Path
 from medclip.model.presets import PRESETS
 from medclip.train.loop import train
-from medclip.train.recipe import Recipe
+from medclip.train.config import Recipe
 data, out, recipe, shape, resume = json.loads(sys.argv[1])
 PRESETS["test"] = shape
 print("ready", flush=True)

@@ -9,16 +9,16 @@ import optax
 import pytest
 
 from medclip.errors import UserError
+from medclip.model.checkpoint import Model
 from medclip.model.config import parse_config
-from medclip.model.hub import Model
-from medclip.model.init import init
 from medclip.model.packing import pack
 from medclip.model.presets import preset_preprocessor
+from medclip.model.shapes_init import init
+from medclip.train.config import Recipe
+from medclip.train.distributed import all_devices
 from medclip.train.lora import adapted, merged, updates
 from medclip.train.losses import contrastive
-from medclip.train.mesh import all_devices
-from medclip.train.optimizer import optimizer, rates
-from medclip.train.recipe import Recipe
+from medclip.train.optim import optimizer, rates
 from medclip.train.step import Batch, first_state, make_step
 
 TOWER = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}

@@ -10,7 +10,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from medclip.errors import UserError
 from medclip.train.loop import train
-from medclip.train.track import require, tracking
+from medclip.train.trackers import require, tracking
 
 TRAINED = {"step": 1, "loss": 2.0, "pairs_per_s": 10.0}
 MEASURED = {"step": 1, "validation_loss": 2.5, "R@1": 0.25, "mean_recall": 0.5, "pool": 12}

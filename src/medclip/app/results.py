@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from medclip.app.asking import find_similar
-from medclip.app.enlarge import enlarge
-from medclip.app.plain import Places, Shown, article_link, labels_of, plain
+from medclip.app.query_form import find_similar
+from medclip.app.text import Places, Shown, article_link, labels_of, plain
+from medclip.app.viewer import enlarge
 from medclip.search.index import Hit
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import streamlit as st
 
-from medclip import backend
+from medclip import jax_setup
 from medclip.errors import UserError
 
-backend.start()  # before anything imports JAX
+jax_setup.start()  # before anything imports JAX
 
-from medclip.app.opened import opened, warm  # noqa: E402
-from medclip.app.served import from_words  # noqa: E402
+from medclip.app.cache import opened, warm  # noqa: E402
+from medclip.app.config import from_words  # noqa: E402
 
 
 @asynccontextmanager
@@ -33,4 +33,4 @@ def _unexpected(_: Exception) -> bool:
     return True
 
 
-app = st.App(Path(__file__).with_name("frame.py"), lifespan=_ready, on_script_error=_unexpected)
+app = st.App(Path(__file__).with_name("main.py"), lifespan=_ready, on_script_error=_unexpected)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from medclip.data.pairs import Frame
 from medclip.data.refused import MAX_PIXELS, MAX_SIDE, TOO_LARGE, TOO_LONG, ImageError
+from medclip.data.schema import Frame
 
 JPEG_QUALITY = 95
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP")

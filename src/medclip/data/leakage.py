@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from medclip.atomic_io import claim, write_json
 from medclip.data.captions import folded
-from medclip.data.likeness import alike
-from medclip.data.shards import Split, read_dataset, write_table
+from medclip.data.dataset import Split, read_dataset, write_table
+from medclip.data.perceptual_hash import alike
 from medclip.errors import UserError
-from medclip.files import claim, write_json
 from medclip.progress import progress
 
 WAYS = ("article", "same picture", "near picture", "caption")

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from medclip.data.shards import open_shard
-from medclip.files import whole_file
+from medclip.atomic_io import whole_file
+from medclip.data.dataset import open_shard
 
 _HEAD = """The pictures and captions of this data set are the work of others, each under the licence stated below.
 Pictures were resized and encoded anew, captions cleaned by stated rules. Who passes on the data, or a picture from

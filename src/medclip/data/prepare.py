@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from medclip import NOT_CLINICAL, __version__
-from medclip.data import unfinished
+from medclip.atomic_io import claim, whole_file, write_json
+from medclip.data import resume
+from medclip.data.dataset import shard_report, write_shard
+from medclip.data.deidentify import SOURCE, make_key
 from medclip.data.notice import write_notice
-from medclip.data.pairs import Dropped, Pair
-from medclip.data.preparation import AS_USUAL, Preparation
-from medclip.data.privacy import SOURCE, make_key
-from medclip.data.rows import prepare_row
-from medclip.data.shards import shard_report, write_shard
-from medclip.data.sources.open import holds_studies, known_length, open_source
+from medclip.data.parallel import map_shards
+from medclip.data.prepare_config import AS_USUAL, Preparation
+from medclip.data.prepare_row import prepare_row
+from medclip.data.schema import Dropped, Pair
+from medclip.data.sources.detect import holds_studies, known_length, open_source
 from medclip.data.splits import first, split_of
-from medclip.data.workers import map_shards
 from medclip.errors import UserError, WorkError
-from medclip.files import claim, whole_file, write_json
 from medclip.progress import progress
 
 SHARD_PAIRS = 1024
@@ -71,11 +71,11 @@ def prepare(
             for report in made:
                 reports.setdefault(report["split"], []).append(report)
                 advance(report["pairs"] + sum(report["dropped"].values()))
-        unfinished.remove_others(out, {report["file"] for report in chain.from_iterable(reports.values())})
+        resume.remove_others(out, {report["file"] for report in chain.from_iterable(reports.values())})
         dataset = _finish(out, name, how, reports)
     except OSError as error:
         raise WorkError(f"{error}; what is whole is kept, and the same command goes on from there.") from error
-    unfinished.finish(out)
+    resume.finish(out)
     return dataset
 
 
@@ -84,10 +84,10 @@ def prepare_shard(rows: list[Pair | Dropped], path: Path, how: Preparation) -> d
 
     Returns the split, the file, how many pairs it holds, and COUNTED.
     """
-    known = unfinished.made_from(rows, __version__, how)  # before a picture is read, which may change meanwhile
+    known = resume.made_from(rows, __version__, how)  # before a picture is read, which may change meanwhile
     report = shard_report(path)
-    if report is None or not unfinished.is_noted(path, known):
-        unfinished.note(path, None)
+    if report is None or not resume.is_noted(path, known):
+        resume.note(path, None)
         made = [prepare_row(row, how) for row in rows]
         kept = [row for row in made if not isinstance(row, Dropped)]
         gone = [row for row in made if isinstance(row, Dropped)]
@@ -101,7 +101,7 @@ def prepare_shard(rows: list[Pair | Dropped], path: Path, how: Preparation) -> d
             "removed": Counter(chain.from_iterable(row.removed for row in stayed)),
         }
         write_shard(path, kept, report)
-        unfinished.note(path, known)
+        resume.note(path, known)
     return {"split": rows[0].split, **{name: report[name] for name in ("file", "pairs", *COUNTED)}}
 
 

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from medclip.data.pairs import Dropped, Pair
+from medclip.data.schema import Dropped, Pair
 
 VALIDATION_SHARE = 0.1
 HASHED = ("train", "validation")

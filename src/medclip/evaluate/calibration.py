@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from medclip.evaluate.metrics import interval
+from medclip.metrics import interval
 
 BINS = 15
 FOLDS = 5

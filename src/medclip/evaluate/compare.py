@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from medclip.errors import UserError
-from medclip.evaluate.figures import Figure, figures, is_share, name_of
-from medclip.evaluate.paired import (
+from medclip.evaluate.align_items import Column, Evaluation, columns, judged, not_quite_the_same, read_evaluations
+from medclip.evaluate.metric import Figure, figures, is_share, name_of
+from medclip.evaluate.significance import (
     BALANCED,
     LEVEL,
     MEAN,
@@ -23,7 +24,6 @@ from medclip.evaluate.paired import (
     value_of,
     verdict,
 )
-from medclip.evaluate.pairing import Column, Evaluation, columns, judged, not_quite_the_same, read_evaluations
 from medclip.progress import progress
 
 SEED = 0  # the same evaluations always get the same verdict

@@ -8,8 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from medclip.evaluate import plots
-from medclip.evaluate.figures import Figure, Group, is_figure, is_number, judged_by, name_of, nodes, told_apart
+from medclip.evaluate import charts
+from medclip.evaluate.metric import Figure, Group, is_figure, is_number, judged_by, name_of, nodes, told_apart
 
 LEAST = 3  # rows of a table that are worth a drawing
 LINES = 4  # that one drawing can hold
@@ -29,7 +29,7 @@ def of_table(of: Sequence[Group]) -> Markup | None:
     """The drawing of figures that stand together (as of `figures.siblings`), where it says more than the table."""
     judged = judged_by(of[0])
     if all("R@1" in group.figures for group in of) and len(of[0].path) == 1:
-        return plots.recalls({group.path[-1]: group for group in of})
+        return charts.recalls({group.path[-1]: group for group in of})
     if not judged or len(of) < LEAST or any(is_number(part) for group in of for part in group.path):
         return None
     last = judged.split(" / ")[-1]
@@ -38,7 +38,7 @@ def of_table(of: Sequence[Group]) -> Markup | None:
         name: {group.path[-1]: group.figures[name] for group in of if name in group.figures} for name in names[:LINES]
     }
     chances = {group.chance(judged) for group in of}
-    return plots.dots(last, series, chances.pop() if len(chances) == 1 else None)
+    return charts.dots(last, series, chances.pop() if len(chances) == 1 else None)
 
 
 def over_numbers(said: Mapping[str, Any], found: Sequence[Group]) -> Iterator[Markup]:
@@ -61,9 +61,9 @@ def over_numbers(said: Mapping[str, Any], found: Sequence[Group]) -> Iterator[Ma
         lines = {title or "model": first | one for title, one in zip(told_apart(list(of)), of.values(), strict=True)}
         over = next((part for part in reversed(next(iter(of)))), "")
         if len(lines) > LINES:
-            yield plots.small_multiples(judged, lines, over)
+            yield charts.small_multiples(judged, lines, over)
         elif any(len(line) > 1 for line in lines.values()):
-            yield plots.lines(judged, lines, over, chances[judged])
+            yield charts.lines(judged, lines, over, chances[judged])
 
 
 def reliabilities(said: Mapping[str, Any]) -> Iterator[Markup]:
@@ -75,7 +75,7 @@ def reliabilities(said: Mapping[str, Any]) -> Iterator[Markup]:
         if isinstance(node.get(key), list) and all({"confidence", "accuracy"} <= one.keys() for one in node[key])
     }
     if curves:
-        yield plots.reliability(
+        yield charts.reliability(
             {title or "model": bins for title, bins in zip(told_apart(list(curves)), curves.values(), strict=True)}
         )
 

@@ -12,14 +12,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from medclip.data.places import Place, inside, is_url, place, there_is
-from medclip.data.shards import Split, only_split, read_dataset
+from medclip.data.dataset import Split, only_split, read_dataset
+from medclip.data.paths import Place, inside, is_url, place, there_is
 from medclip.data.sources.columns import Columns, known_columns
-from medclip.data.sources.folders import pictures
-from medclip.data.sources.formats import rows_of
+from medclip.data.sources.image_caption_folder import pictures
+from medclip.data.sources.table_files import rows_of
 from medclip.data.splits import SPLITS, spelt, split_of
 from medclip.errors import UserError
-from medclip.evaluate.subject import Subject
+from medclip.evaluate.config import Subject
 
 TABLE = "labels.csv"
 FORMS = (

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from medclip.encoder import pool_pixels
+from medclip.encode.encoder import pool_pixels
 from medclip.errors import UserError
-from medclip.evaluate.features import encoded, with_random_weights
+from medclip.evaluate.classification_metrics import FIGURES, one_of, predicted, shares
+from medclip.evaluate.config import Subject
 from medclip.evaluate.labelled import Task, probed_rows
+from medclip.evaluate.labelled_features import encoded, with_random_weights
 from medclip.evaluate.results import provenance, write_results
-from medclip.evaluate.scores import FIGURES, one_of, predicted, shares
-from medclip.evaluate.subject import Subject
-from medclip.model.hub import load
+from medclip.model.checkpoint import load
 from medclip.progress import Advance, progress
 
 SHOTS = (1, 4, 16)

@@ -9,9 +9,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from medclip import page
+from medclip import html_page
+from medclip.atomic_io import whole_file
+from medclip.evaluate.align_items import Evaluation, read_evaluations
 from medclip.evaluate.drawings import Confusion, confusions, of_table, over_numbers, reliabilities
-from medclip.evaluate.figures import (
+from medclip.evaluate.metric import (
     Figure,
     Group,
     form,
@@ -23,8 +25,6 @@ from medclip.evaluate.figures import (
     told_apart,
     words,
 )
-from medclip.evaluate.pairing import Evaluation, read_evaluations
-from medclip.files import whole_file
 
 TITLES = {
     "retrieval": ("Retrieval", "How well captions find their pictures, and pictures their captions."),
@@ -89,7 +89,7 @@ def write_report(folder: Path) -> Path:
 def report(evaluation: Evaluation) -> str:
     """The page as HTML."""
     results = evaluation.results
-    return page.render(
+    return html_page.render(
         "evaluation.html",
         subject=" and ".join(dict.fromkeys(subject(said) for said in results.values())),
         synthetic=any(said.get("synthetic") for said in results.values()),
@@ -173,7 +173,7 @@ def _several(of: Sequence[Group]) -> Table:
     names = list(dict.fromkeys(name for group in of for name in group.figures))
     counts = [name for name in of[0].context if _is_count(name, of) and name not in _shared_counts(of)]
     rows = [
-        [words(title), *(page.number(group.context[count]) for count in counts)]
+        [words(title), *(html_page.number(group.context[count]) for count in counts)]
         + [_cell(name, group.figures.get(name)) for name in names]
         for title, group in zip(told_apart([group.path for group in of]), of, strict=True)
     ]
@@ -188,7 +188,7 @@ def _several(of: Sequence[Group]) -> Table:
 def _title(path: Sequence[str], of: Sequence[Group]) -> str:
     """What a table is of, and the counts that are the same for all of it."""
     said = words(name_of(path)) or "figures"
-    counts = ", ".join(f"{words(name)} {page.number(count)}" for name, count in _shared_counts(of).items())
+    counts = ", ".join(f"{words(name)} {html_page.number(count)}" for name, count in _shared_counts(of).items())
     return said[0].upper() + said[1:] + (f" ({counts})" if counts else "")
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from medclip import NOT_CLINICAL, __version__
-from medclip.data.shards import Split, write_arrow
+from medclip.atomic_io import read_json, write_json
+from medclip.data.dataset import Split, write_arrow
 from medclip.errors import UserError
+from medclip.evaluate.config import Subject
 from medclip.evaluate.labelled import Labelled
-from medclip.evaluate.subject import Subject
-from medclip.files import read_json, write_json
 
 STEMS = {
     "retrieval": "results",
@@ -64,8 +64,8 @@ def provenance(subject: Subject, rows: Split | Labelled) -> dict[str, Any]:
 def _model(subject: Subject, rows: Split | Labelled) -> dict[str, Any]:
     if not subject.model:  # vectors made elsewhere, which say nothing of their model
         return {"model": None, "saw_source": "unknown", "saw_source_why": "vectors do not say what made them"}
-    from medclip.evaluate.seen import saw_source
-    from medclip.model.hub import model_hash  # reading results needs no JAX
+    from medclip.evaluate.contamination import saw_source
+    from medclip.model.checkpoint import model_hash  # reading results needs no JAX
 
     return {"model": model_hash(subject.model), **saw_source(subject.model, rows)}
 

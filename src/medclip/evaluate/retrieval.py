@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
+from medclip.atomic_io import sha256
 from medclip.data.captions import folded
-from medclip.data.shards import Split
-from medclip.encoder import embed_images, embed_texts
+from medclip.data.dataset import Split
+from medclip.encode.encoder import embed_images, embed_texts
 from medclip.errors import UserError
-from medclip.evaluate import concepts, pools
-from medclip.evaluate.confusions import examples
-from medclip.evaluate.groups import by_group, row_labels
-from medclip.evaluate.metrics import WAYS, chance, intervals, rank_figures, ranks
+from medclip.evaluate import candidate_pools, graded_relevance
+from medclip.evaluate.config import Subject
+from medclip.evaluate.hard_examples import examples
+from medclip.evaluate.precomputed import read_vectors
 from medclip.evaluate.results import provenance, write_results
-from medclip.evaluate.subject import Subject
-from medclip.evaluate.vectors import read_vectors
-from medclip.files import sha256
-from medclip.model.hub import load
+from medclip.evaluate.subgroups import by_group, row_labels
+from medclip.metrics import WAYS, chance, intervals, rank_figures, ranks
+from medclip.model.checkpoint import load
 from medclip.progress import progress
 
 GROUP_K = 10
@@ -42,7 +42,7 @@ def evaluate_retrieval(
     results |= examples(images, texts, items["id"], EXAMPLES)
     if pool is not None:
         articles = rows.column("article")
-        results["fixed_pool"] = pools.fixed_pools(images, texts, articles, pool, draws, subject.seed)
+        results["fixed_pool"] = candidate_pools.fixed_pools(images, texts, articles, pool, draws, subject.seed)
     origin = {"vectors": [sha256(path) for path in vectors]} if vectors else {}
     return write_results(subject.out, "retrieval", {**results, **provenance(subject, rows), **origin}, items)
 
@@ -70,7 +70,7 @@ def measured(
     results = {"pool": n, **_figures(full, articles, seed), "chance": chance(np.full(1, n), np.ones(1, int))}
     items = {"id": rows.column("id"), "article": articles, **{f"rank_{way}": own for way, own in full.items()}}
 
-    apart, left = pools.article_disjoint(list(full.values()), images, texts, articles)
+    apart, left = candidate_pools.article_disjoint(list(full.values()), images, texts, articles)
     apart = dict(zip(WAYS, apart, strict=True))
     results["article_disjoint"] = {
         "pool": float(left.mean()),
@@ -79,7 +79,9 @@ def measured(
     }
     items |= {f"rank_article_disjoint / {way}": own for way, own in apart.items()}
 
-    distinct = pools.duplicate_aware(images, texts, rows.column("sha256"), [folded(c) for c in rows.each("caption")])
+    distinct = candidate_pools.duplicate_aware(
+        images, texts, rows.column("sha256"), [folded(c) for c in rows.each("caption")]
+    )
     results["duplicate_aware"] = {}
     for way, asked in distinct.items():
         own = np.full(n, np.nan)
@@ -94,10 +96,16 @@ def measured(
     graded = _graded(images, texts, rows)
     if graded:
         asked = int((~np.isnan(graded[WAYS[0]][:, 0])).sum())
-        results["concepts"] = {"queries": asked, "relevance": concepts.RELEVANCE, "relevant_from": concepts.RELEVANT}
+        results["concepts"] = {
+            "queries": asked,
+            "relevance": graded_relevance.RELEVANCE,
+            "relevant_from": graded_relevance.RELEVANT,
+        }
     for way, found in graded.items():
-        results["concepts"][way] = concepts.concept_figures(found, articles, seed)
-        items |= {f"concepts / {way} / {name}": found[:, i] for i, name in enumerate((f"nDCG@{concepts.K}", "mAP"))}
+        results["concepts"][way] = graded_relevance.concept_figures(found, articles, seed)
+        items |= {
+            f"concepts / {way} / {name}": found[:, i] for i, name in enumerate((f"nDCG@{graded_relevance.K}", "mAP"))
+        }
     hits = {f"{way} / R@{GROUP_K}": (own <= GROUP_K).astype(float) for way, own in full.items()}
     results["by_group"] = by_group(hits, row_labels(rows), articles, seed)
     return results, items
@@ -109,12 +117,12 @@ def _figures(found: dict[str, np.ndarray], articles: Sequence[str], seed: int) -
 
 def _graded(images: np.ndarray, texts: np.ndarray, rows: Split) -> dict[str, np.ndarray]:
     """What `concepts.graded` finds of both ways; nothing where no pair has concepts."""
-    sets = concepts.Concepts([of_row or () for of_row in rows.each("concepts")])
+    sets = graded_relevance.Concepts([of_row or () for of_row in rows.each("concepts")])
     asking = int(np.count_nonzero(sets.sizes))
     if not asking:
         return {}
     with progress("grade by concepts", 2 * asking, "queries") as advance:
         return {
-            way: concepts.graded(*sides, sets, advance)
+            way: graded_relevance.graded(*sides, sets, advance)
             for way, sides in zip(WAYS, ((images, texts), (texts, images)), strict=True)
         }

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from medclip.data.shards import Split
-from medclip.encoder import BATCH, embed_images, embed_texts
+from medclip.data.dataset import Split
+from medclip.encode.encoder import BATCH, embed_images, embed_texts
+from medclip.evaluate.config import Subject
 from medclip.evaluate.corruptions import CORRUPTIONS, corrupted
-from medclip.evaluate.metrics import WAYS, interval, ranks
 from medclip.evaluate.results import provenance, write_results
-from medclip.evaluate.subject import Subject
-from medclip.model.hub import Model, load
+from medclip.metrics import WAYS, interval, ranks
+from medclip.model.checkpoint import Model, load
 from medclip.progress import Advance, progress
 
 K = 10

@@ -10,17 +10,17 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from medclip.encoder import embed_pixels, embed_texts
+from medclip.encode.encoder import embed_pixels, embed_texts
 from medclip.errors import UserError, WorkError
 from medclip.evaluate.calibration import calibration, softmax
-from medclip.evaluate.features import encoded, with_random_weights
+from medclip.evaluate.classification_metrics import FIGURES, THRESHOLD, any_of, one_of, predicted
+from medclip.evaluate.config import Subject
 from medclip.evaluate.labelled import Labelled, Task, measured_rows
-from medclip.evaluate.prompts import Prompts, read_prompts
+from medclip.evaluate.labelled_features import encoded, with_random_weights
 from medclip.evaluate.results import provenance, write_results
-from medclip.evaluate.scores import FIGURES, THRESHOLD, any_of, one_of, predicted
-from medclip.evaluate.subject import Subject
-from medclip.model.hub import Model, load
+from medclip.model.checkpoint import Model, load
 from medclip.model.towers import logits
+from medclip.prompts import Prompts, read_prompts
 
 
 def evaluate_zero_shot(subject: Subject, task: Task, prompts: Path | None = None) -> dict[str, Any]:

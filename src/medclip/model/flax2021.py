@@ -13,8 +13,8 @@ from typing import Any
 import msgpack
 import numpy as np
 
+from medclip.atomic_io import whole_file
 from medclip.errors import UserError
-from medclip.files import whole_file
 from medclip.model.weights import Stored, canonical
 
 WEIGHTS = "flax_model.msgpack"

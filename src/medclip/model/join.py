@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from medclip.errors import UserError
+from medclip.model.adapt import with_tokens
+from medclip.model.checkpoint import Model, model_folder, open_folder, read_preprocessor
 from medclip.model.config import DUAL, LOGIT_SCALE, parse_config, parse_text, parse_vision
-from medclip.model.hub import Model, model_folder, open_folder, read_preprocessor
-from medclip.model.init import init, shapes, text_shapes, vision_shapes
-from medclip.model.resize import with_tokens
-from medclip.model.tokens import load_tokens
+from medclip.model.shapes_init import init, shapes, text_shapes, vision_shapes
+from medclip.model.tokenizer import load_tokens
 from medclip.model.weights import read
 
 MAX_TOKENS = 128  # 99 % of ROCO's captions are shorter

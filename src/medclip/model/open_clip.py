@@ -12,7 +12,7 @@ from typing import Any
 
 from medclip.errors import UserError
 from medclip.model.config import ModelConfig, TextConfig, VisionConfig, parse_text, parse_vision
-from medclip.model.init import Shapes
+from medclip.model.shapes_init import Shapes
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 _RESAMPLING = {"nearest": 0, "bilinear": 2, "bicubic": 3}

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from medclip.atomic_io import read_json
 from medclip.errors import UserError
-from medclip.files import read_json
-from medclip.model.init import Shapes
+from medclip.model.shapes_init import Shapes
 
 PICKLES = ("*.bin", "*.pth", "*.pt", "*.ckpt")
 _SHOWN = 12

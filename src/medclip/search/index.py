@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from medclip.errors import UserError
-from medclip.model.hub import model_hash
-from medclip.search.contents import ABOUT, Contents, read_contents, segment_folder
+from medclip.model.checkpoint import model_hash
+from medclip.search.filters import EVERYTHING, Where, counts, matches
+from medclip.search.manifest import ABOUT, Contents, read_contents, segment_folder
 from medclip.search.stores import open_store
-from medclip.search.where import EVERYTHING, Where, counts, matches
 
 KEPT = ("id", "image", "width", "height", "caption", "article", "licence", "attribution", "labels", "source", "sha256")
 LOOKS = {"hash": pa.binary(32), "thumbnail": pa.binary(1024)}  # a row of `likeness.Sketches`

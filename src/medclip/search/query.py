@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from medclip.data.likeness import Sketches, alike
+from medclip.data.perceptual_hash import Sketches, alike
 from medclip.data.refused import ImageError
-from medclip.encoder import embed_images, embed_texts
+from medclip.encode.encoder import embed_images, embed_texts
 from medclip.errors import UserError
-from medclip.evaluate.prompts import read_prompts
-from medclip.model.hub import Model, load
+from medclip.model.checkpoint import Model, load
+from medclip.prompts import read_prompts
+from medclip.search.filters import EVERYTHING, Where
 from medclip.search.index import Hit, Index
-from medclip.search.where import EVERYTHING, Where
 
 AGAINST = -0.5  # what is not wanted weighs half of what is: Rocchio's rule, in which the negative weighs less
 

@@ -18,15 +18,19 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.security import APIKeyHeader, HTTPBearer
 from starlette.formparsers import MultiPartParser
 
-from medclip import NOT_CLINICAL, __version__, backend
+from medclip import NOT_CLINICAL, __version__, jax_setup
 from medclip.errors import UserError
 
-backend.start()  # before anything imports JAX
+jax_setup.start()  # before anything imports JAX
 
 from medclip.search import index, query  # noqa: E402
-from medclip.search.where import parse_where, where  # noqa: E402
-from medclip.serve import metrics, problems, wire  # noqa: E402
-from medclip.serve.limits import MAX_UPLOAD, Gate, read_keys  # noqa: E402
+from medclip.search.filters import parse_where, where  # noqa: E402
+from medclip.serve import (
+    error_responses,
+    metrics,
+    schemas,
+)
+from medclip.serve.gate import MAX_UPLOAD, Gate, read_keys  # noqa: E402
 from medclip.serve.service import Service, Settings  # noqa: E402
 
 SETTINGS = "MEDCLIP_SERVE"
@@ -39,7 +43,7 @@ Queries and uploaded pictures are not stored; of a DICOM file only pixels are lo
 T = TypeVar("T")
 MultiPartParser.spool_max_size = MAX_UPLOAD + 1  # an upload would go to a file beyond 1 MB
 
-router = APIRouter(responses=problems.DESCRIBED)
+router = APIRouter(responses=error_responses.DESCRIBED)
 
 
 async def _service(request: Request) -> Service:
@@ -51,34 +55,36 @@ async def _in_thread(service: Service, work: Callable[[], T]) -> T:
 
 
 Served = Annotated[Service, Depends(_service)]
-Pictures = Annotated[list[UploadFile], File(min_length=1, max_length=wire.MAX_IMAGES, description="PNG, JPEG, DICOM")]
+Pictures = Annotated[
+    list[UploadFile], File(min_length=1, max_length=schemas.MAX_IMAGES, description="PNG, JPEG, DICOM")
+]
 _SAID = "KEY=VALUE, for example modality=mri or added=2026-11-01..; the same key again takes either value."
-_SEVERAL = {"max_length": wire.MAX_TEXTS}
-_FORM = {"max_files": wire.MAX_IMAGES, "max_fields": 4 * wire.MAX_TEXTS, "max_part_size": 2**14}
+_SEVERAL = {"max_length": schemas.MAX_TEXTS}
+_FORM = {"max_files": schemas.MAX_IMAGES, "max_fields": 4 * schemas.MAX_TEXTS, "max_part_size": 2**14}
 
 
 @router.post("/search")
-async def search_by_words(asked: wire.Search, served: Served) -> wire.Answers:
+async def search_by_words(asked: schemas.Search, served: Served) -> schemas.Answers:
     """The best pictures for each query, best first, each picture once."""
-    if sum(len(one.texts) + len(one.without) for one in asked.queries) > wire.MAX_TEXTS:
-        raise UserError(f"the queries have more than {wire.MAX_TEXTS} texts together.")
+    if sum(len(one.texts) + len(one.without) for one in asked.queries) > schemas.MAX_TEXTS:
+        raise UserError(f"the queries have more than {schemas.MAX_TEXTS} texts together.")
     wanted = query.Answers(asked.k, where(asked.where), asked.one_per_article)
     queries = [query.Query(tuple(one.texts), without=tuple(one.without)) for one in asked.queries]
     found = await _in_thread(served, lambda: served.search(queries, wanted, asked.ensemble))
-    return wire.Answers(answers=[_hits(hits) for hits in found])
+    return schemas.Answers(answers=[_hits(hits) for hits in found])
 
 
 @router.post("/search/image", form_limits=_FORM)
 async def search_by_pictures(
     served: Served,
     images: Pictures,
-    texts: Annotated[list[wire.Text], Form(**_SEVERAL)] = [],  # noqa: B006
-    without: Annotated[list[wire.Text], Form(**_SEVERAL)] = [],  # noqa: B006
-    k: Annotated[wire.K, Form()] = 10,
-    where: Annotated[list[wire.Value], Form(description=_SAID, **_SEVERAL)] = [],  # noqa: B006
+    texts: Annotated[list[schemas.Text], Form(**_SEVERAL)] = [],  # noqa: B006
+    without: Annotated[list[schemas.Text], Form(**_SEVERAL)] = [],  # noqa: B006
+    k: Annotated[schemas.K, Form()] = 10,
+    where: Annotated[list[schemas.Value], Form(description=_SAID, **_SEVERAL)] = [],  # noqa: B006
     one_per_article: Annotated[bool, Form()] = False,
     ensemble: Annotated[bool, Form()] = False,
-) -> wire.Hits:
+) -> schemas.Hits:
     """The best pictures for pictures and words together: like these, and as the words say."""
     files = await _read(images)
     wanted = query.Answers(k, parse_where(where), one_per_article)
@@ -90,26 +96,26 @@ async def search_by_pictures(
     return _hits(await _in_thread(served, work))
 
 
-@router.get("/similar/{id:path}", responses=problems.ABSENT)
+@router.get("/similar/{id:path}", responses=error_responses.ABSENT)
 async def similar(
     served: Served,
-    id: wire.ID,
-    k: Annotated[wire.K, Query()] = 10,
-    where: Annotated[list[wire.Value], Query(description=_SAID, **_SEVERAL)] = [],  # noqa: B006
+    id: schemas.ID,
+    k: Annotated[schemas.K, Query()] = 10,
+    where: Annotated[list[schemas.Value], Query(description=_SAID, **_SEVERAL)] = [],  # noqa: B006
     one_per_article: bool = False,
-) -> wire.Hits:
+) -> schemas.Hits:
     """The pictures nearest to one of the index, itself and its copies left out."""
     wanted = query.Answers(k, parse_where(where), one_per_article)
     return _hits(await _in_thread(served, lambda: served.similar(id, wanted)))
 
 
-@router.post("/classify", responses=problems.ABSENT, form_limits=_FORM)
+@router.post("/classify", responses=error_responses.ABSENT, form_limits=_FORM)
 async def classify(
     served: Served,
-    labels: Annotated[list[wire.Text], Form(min_length=2, max_length=wire.MAX_LABELS)],
+    labels: Annotated[list[schemas.Text], Form(min_length=2, max_length=schemas.MAX_LABELS)],
     image: Annotated[UploadFile | None, File(description="PNG, JPEG, DICOM")] = None,
-    id: Annotated[wire.ID | None, Form(description="Of a picture of the index, in place of `image`.")] = None,
-) -> wire.Classes:
+    id: Annotated[schemas.ID | None, Form(description="Of a picture of the index, in place of `image`.")] = None,
+) -> schemas.Classes:
     """How probable each label is, where one of them is right: the softmax of the model's scaled cosines.
 
     Each label is said in several ways, whose mean it stands for.
@@ -123,18 +129,18 @@ async def classify(
         return served.classify(pixels[0] if pixels else None, id, labels).tolist()
 
     told = await _in_thread(served, work)
-    shown = [wire.Probability(label=label, probability=p) for label, p in zip(labels, told, strict=True)]
-    return wire.Classes(best=max(shown, key=lambda one: one.probability).label, labels=shown)
+    shown = [schemas.Probability(label=label, probability=p) for label, p in zip(labels, told, strict=True)]
+    return schemas.Classes(best=max(shown, key=lambda one: one.probability).label, labels=shown)
 
 
 @router.post("/embed")
-async def embed_texts(asked: wire.Texts, served: Served) -> wire.Vectors:
+async def embed_texts(asked: schemas.Texts, served: Served) -> schemas.Vectors:
     """Unit vectors of texts."""
     return _vectors(*await _in_thread(served, lambda: served.embed(texts=asked.texts)))
 
 
 @router.post("/embed/image", form_limits=_FORM)
-async def embed_pictures(served: Served, images: Pictures) -> wire.Vectors:
+async def embed_pictures(served: Served, images: Pictures) -> schemas.Vectors:
     """Unit vectors of pictures."""
     files = await _read(images)
     return _vectors(*await _in_thread(served, lambda: served.embed(pixels=served.pixels(files))))
@@ -143,27 +149,27 @@ async def embed_pictures(served: Served, images: Pictures) -> wire.Vectors:
 @router.get(
     "/thumbnails/{id:path}",
     response_class=Response,
-    responses=problems.ABSENT | {200: {"content": {"image/jpeg": {}}, "description": "The picture"}},
+    responses=error_responses.ABSENT | {200: {"content": {"image/jpeg": {}}, "description": "The picture"}},
 )
 async def thumbnail(
-    served: Served, id: wire.ID, side: Annotated[int, Query(ge=16, le=1024, description="Of the longer side.")] = 256
+    served: Served, id: schemas.ID, side: Annotated[int, Query(ge=16, le=1024, description="Of the longer side.")] = 256
 ) -> Response:
     """A picture of the index, never enlarged."""
     return Response(await _in_thread(served, lambda: served.thumbnail(id, side)), media_type="image/jpeg")
 
 
 @router.get("/facets")
-async def facets(served: Served) -> wire.Facets:
+async def facets(served: Served) -> schemas.Facets:
     """What can be filtered by, with counts, the most frequent first."""
     now = await _in_thread(served, lambda: served.searcher().index)
-    return wire.Facets(pictures=len(now), facets=await _in_thread(served, lambda: now.counts))
+    return schemas.Facets(pictures=len(now), facets=await _in_thread(served, lambda: now.counts))
 
 
 @router.get("/")
-async def about(served: Served) -> wire.About:
+async def about(served: Served) -> schemas.About:
     """What this service is and holds."""
     now = (await _in_thread(served, served.searcher)).index
-    return wire.About(
+    return schemas.About(
         name="medclip",
         version=__version__,
         notice=NOT_CLINICAL,
@@ -175,16 +181,16 @@ async def about(served: Served) -> wire.About:
 
 
 @router.get("/health")
-async def health() -> wire.State:
+async def health() -> schemas.State:
     """Whether the process answers."""
-    return wire.State(status="ok")
+    return schemas.State(status="ok")
 
 
 @router.get("/ready")
-async def ready(served: Served) -> wire.State:
+async def ready(served: Served) -> schemas.State:
     """Whether a search would be answered: index, model and store are there."""
     await _in_thread(served, served.ready)
-    return wire.State(status="ok")
+    return schemas.State(status="ok")
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
@@ -229,7 +235,7 @@ def create(settings: Settings, keys: list[bytes]) -> Gate:
         else [],
     )
     app.include_router(router)
-    for kind, answer in problems.ANSWERS.items():
+    for kind, answer in error_responses.ANSWERS.items():
         app.add_exception_handler(kind, answer)
     return Gate(app, keys)
 
@@ -249,11 +255,13 @@ async def _read(images: list[UploadFile]) -> list[bytes]:
     return [await image.read() for image in images]
 
 
-def _hits(hits: list[index.Hit]) -> wire.Hits:
-    return wire.Hits(
+def _hits(hits: list[index.Hit]) -> schemas.Hits:
+    return schemas.Hits(
         hits=[
-            wire.Hit(
-                **{name: getattr(hit, name) for name in wire.Hit.model_fields if name not in ("copies", "thumbnail")},
+            schemas.Hit(
+                **{
+                    name: getattr(hit, name) for name in schemas.Hit.model_fields if name not in ("copies", "thumbnail")
+                },
                 copies=list(hit.copies),
                 thumbnail=f"/thumbnails/{quote(hit.id, safe='')}",
             )
@@ -262,5 +270,5 @@ def _hits(hits: list[index.Hit]) -> wire.Hits:
     )
 
 
-def _vectors(vectors: Any, model_sha256: str) -> wire.Vectors:
-    return wire.Vectors(vectors=vectors.tolist(), dimensions=vectors.shape[1], model_sha256=model_sha256)
+def _vectors(vectors: Any, model_sha256: str) -> schemas.Vectors:
+    return schemas.Vectors(vectors=vectors.tolist(), dimensions=vectors.shape[1], model_sha256=model_sha256)

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from medclip.errors import UserError, WorkError
-from medclip.search.store import Store
-from medclip.search.where import Where
+from medclip.search.filters import Where
+from medclip.search.stores.base import Store
 
 
 class Work(Hashable, Protocol):

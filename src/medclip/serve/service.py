@@ -15,19 +15,19 @@ import jax
 import numpy as np
 from PIL import Image
 
-from medclip.classify import classify
 from medclip.data.images import decode
 from medclip.data.refused import ImageError
-from medclip.encoder import embed_pixels, embed_texts
+from medclip.encode.encoder import embed_pixels, embed_texts
 from medclip.errors import UserError, WorkError
-from medclip.model.hub import Model, load
+from medclip.model.checkpoint import Model, load
 from medclip.search.index import Hit, Index
 from medclip.search.query import Answers, Query, Searcher, directions, nearest, search, similar
 from medclip.serve import metrics
 from medclip.serve.batching import Batcher, JoinedStore
-from medclip.serve.decoding import Decoders
-from medclip.serve.limits import REQUEST_S
-from medclip.serve.problems import Absent
+from medclip.serve.decode_workers import Decoders
+from medclip.serve.error_responses import Absent
+from medclip.serve.gate import REQUEST_S
+from medclip.zero_shot import classify
 
 THREADS = 32  # requests that are worked on at once; most of each waits for a batch
 DECODERS = 2

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
-from medclip.train.recipe import Recipe
+from medclip.train.config import Recipe
 
 
 def augmented(keys: jax.Array, pixels: jax.Array, recipe: Recipe) -> jax.Array:

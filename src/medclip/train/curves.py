@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from medclip.files import whole_file
+from medclip.atomic_io import whole_file
 
 
 def draw_curves(records: Sequence[dict[str, Any]], path: Path, batch: int) -> None:

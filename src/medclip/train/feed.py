@@ -14,16 +14,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from medclip.data.batches import Pictures, cache_of, cached, rows_at
 from medclip.data.captions import folded
+from medclip.data.dataset import Split
 from medclip.data.foils import mirrored
-from medclip.data.shards import Split
 from medclip.errors import UserError
-from medclip.model.hub import Model
+from medclip.model.checkpoint import Model
 from medclip.model.packing import pack
 from medclip.progress import console
-from medclip.train.mesh import is_first, wait_for_all
-from medclip.train.recipe import Recipe
+from medclip.train.config import Recipe
+from medclip.train.data import Pictures, cache_of, cached, rows_at
+from medclip.train.distributed import is_first, wait_for_all
 from medclip.train.step import Batch
 
 AHEAD = 2  # batches made while the device works: one is tokenised while pictures of the other are still decoded

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from medclip.errors import UserError
-from medclip.model.hub import Model
+from medclip.model.checkpoint import Model
+from medclip.train.config import Recipe
 from medclip.train.lora import adapted, updates
-from medclip.train.optimizer import in_tower, rates
-from medclip.train.recipe import Recipe
+from medclip.train.optim import in_tower, rates
 
 
 def is_sigmoid(model: Model, recipe: Recipe) -> bool:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from medclip.atomic_io import claim, read_json, whole_file, write_json
 from medclip.errors import UserError
-from medclip.files import claim, read_json, whole_file, write_json
 from medclip.train.curves import draw_curves
 
 

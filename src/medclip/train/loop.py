@@ -18,31 +18,31 @@ import numpy as np
 from jax.sharding import Mesh
 
 from medclip import __version__
-from medclip.data.batches import Pictures
-from medclip.data.places import Place
-from medclip.data.shards import Split
-from medclip.encoder import embed_pixels, embed_texts
+from medclip.atomic_io import write_json
+from medclip.data.dataset import Split
+from medclip.data.paths import Place
+from medclip.encode.encoder import embed_pixels, embed_texts
 from medclip.errors import WorkError
-from medclip.evaluate.metrics import both_ways
-from medclip.files import write_json
-from medclip.model.hub import Model, load, save
+from medclip.metrics import both_ways
+from medclip.model.checkpoint import Model, load, save
 from medclip.progress import console, progress
-from medclip.train import mesh as devices
+from medclip.train import distributed as devices
 from medclip.train.augment import augmented
-from medclip.train.card import write_card
+from medclip.train.checkpoints import StateFolder
+from medclip.train.config import Recipe, settled
+from medclip.train.data import Pictures
 from medclip.train.feed import Pairs, batches, read_images, read_pairs
-from medclip.train.frozen import pooled
-from medclip.train.interrupt import interruptible
+from medclip.train.frozen_features import pooled
+from medclip.train.initial_model import first_model
 from medclip.train.learning import is_sigmoid, learning
 from medclip.train.log import Clock, Log, open_run
 from medclip.train.lora import merged
 from medclip.train.losses import contrastive, sigmoid
-from medclip.train.optimizer import is_frozen, optimizer
-from medclip.train.recipe import Recipe, settled
-from medclip.train.start import first_model
-from medclip.train.state import StateFolder
+from medclip.train.model_card import write_card
+from medclip.train.optim import is_frozen, optimizer
+from medclip.train.signals import interruptible
 from medclip.train.step import Augment, Loss, State, first_state, make_step
-from medclip.train.track import require, tracking
+from medclip.train.trackers import require, tracking
 from medclip.train.validation import Unseen, fall, read_unseen, sweep, validate
 
 LOGGED = 200  # steps of a run that leave a line

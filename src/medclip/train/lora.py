@@ -8,7 +8,7 @@ import numpy as np
 
 from medclip.model.config import ModelConfig
 from medclip.model.towers import Params
-from medclip.train.optimizer import in_tower
+from medclip.train.optim import in_tower
 
 _DOWN, _UP = ".lora_down", ".lora_up"
 

@@ -12,14 +12,14 @@ import optax
 from jax.sharding import Mesh
 
 from medclip.data.images import scaling
-from medclip.encoder import normalise
-from medclip.model.hub import Model
+from medclip.encode.encoder import normalise
+from medclip.model.checkpoint import Model
 from medclip.model.packing import Packed
 from medclip.model.towers import Params, image_pool, packed_text_pool, project, unit
+from medclip.train.config import Recipe
+from medclip.train.distributed import shardings
 from medclip.train.lora import merged
 from medclip.train.losses import softened, targets
-from medclip.train.mesh import shardings
-from medclip.train.recipe import Recipe
 
 MAX_LOGIT_SCALE = float(np.log(100))
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from medclip.data.batches import Pictures, decoded
-from medclip.data.shards import Split
-from medclip.encoder import embed_pixels, embed_texts
-from medclip.evaluate.metrics import KS, interval, ranks, recall_at
-from medclip.model.hub import Model
+from medclip.data.dataset import Split
+from medclip.encode.encoder import embed_pixels, embed_texts
+from medclip.metrics import KS, interval, ranks, recall_at
+from medclip.model.checkpoint import Model
 from medclip.model.towers import Params
+from medclip.train.data import Pictures, decoded
 from medclip.train.losses import contrastive, hard_targets
 from medclip.train.step import Loss
 

@@ -1,6 +1,6 @@
 """Folders are walked in the order of their paths, one at a time."""
 
-from medclip.data.sources.folders import pictures
+from medclip.data.sources.image_caption_folder import pictures
 
 
 def test_pictures_come_in_the_order_of_their_paths(tmp_path):

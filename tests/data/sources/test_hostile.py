@@ -11,12 +11,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from material import drawn, encoded
-from medclip.data.pairs import Dropped, Pair
-from medclip.data.places import inside, place
-from medclip.data.preparation import Preparation
+from medclip.data.paths import inside, place
 from medclip.data.prepare import prepare, prepare_shard
+from medclip.data.prepare_config import Preparation
+from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.columns import Columns
-from medclip.data.sources.open import open_source
+from medclip.data.sources.detect import open_source
 from medclip.data.sources.tables import OUTSIDE
 from medclip.errors import UserError
 

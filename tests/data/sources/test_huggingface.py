@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from material import drawn, encoded
-from medclip.data.preparation import Preparation
 from medclip.data.prepare import preview
-from medclip.data.sources.open import open_source
+from medclip.data.prepare_config import Preparation
+from medclip.data.sources.detect import open_source
 from medclip.data.splits import split_of
 from medclip.errors import UserError
 

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from material import drawn, encoded
-from medclip.data.pairs import Dropped, Pair
-from medclip.data.preparation import Preparation
+from medclip.data.dataset import Split
 from medclip.data.prepare import prepare
-from medclip.data.shards import Split
+from medclip.data.prepare_config import Preparation
+from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.columns import Columns
-from medclip.data.sources.open import open_source
+from medclip.data.sources.detect import open_source
 from medclip.data.splits import split_of
 from medclip.errors import UserError
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from material import RocoFolder, drawn, encoded
-from medclip.data.pairs import Dropped, Pair
-from medclip.data.preparation import Preparation
 from medclip.data.prepare import prepare
+from medclip.data.prepare_config import Preparation
+from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.roco import read_roco
 from medclip.errors import UserError
 

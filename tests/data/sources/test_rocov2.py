@@ -5,10 +5,10 @@ import shutil
 import pytest
 
 from material import drawn, encoded
-from medclip.data.pairs import Dropped
-from medclip.data.preparation import Preparation
 from medclip.data.prepare import preview
-from medclip.data.sources.open import open_source
+from medclip.data.prepare_config import Preparation
+from medclip.data.schema import Dropped
+from medclip.data.sources.detect import open_source
 from medclip.data.sources.rocov2 import read_rocov2
 from medclip.errors import UserError
 

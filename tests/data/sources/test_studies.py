@@ -17,13 +17,13 @@ from pydicom.uid import BasicTextSRStorage, SecondaryCaptureImageStorage
 
 from data.dicom_files import PACKAGED, dicom, grey, sequence, written
 from material import drawn, encoded
+from medclip.data.dataset import Split
+from medclip.data.deidentify import Studies, make_key
 from medclip.data.dicom import header
-from medclip.data.pairs import Dropped, Frame, Pair
-from medclip.data.preparation import Preparation
 from medclip.data.prepare import prepare
-from medclip.data.privacy import Studies, make_key
-from medclip.data.shards import Split
-from medclip.data.sources.open import open_source
+from medclip.data.prepare_config import Preparation
+from medclip.data.schema import Dropped, Frame, Pair
+from medclip.data.sources.detect import open_source
 from medclip.data.sources.reports import structured_text
 from medclip.data.splits import split_of
 
@@ -281,7 +281,7 @@ def test_nothing_planted_is_found_in_the_data_set_or_on_the_screen(planted, tmp_
     monkeypatch.chdir(tmp_path)  # so that the command itself names no path
     (tmp_path / "source").symlink_to(planted)
     environment = os.environ | {"XDG_CONFIG_HOME": str(tmp_path), "COLUMNS": "5000"}
-    command = [sys.executable, "-m", "medclip.cli", "prepare", "source"]
+    command = [sys.executable, "-m", "medclip.cli.main", "prepare", "source"]
     dry = subprocess.run([*command, "--dry-run", "--frames", "all"], capture_output=True, env=environment, check=True)
     assert not (tmp_path / "medclip").exists()
     done = subprocess.run(

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medclip.data.pairs import Dropped, Pair
-from medclip.data.preparation import Preparation
+from medclip.data.prepare_config import Preparation
+from medclip.data.schema import Dropped, Pair
 from medclip.data.sources import tables
-from medclip.data.sources.open import open_source
+from medclip.data.sources.detect import open_source
 from medclip.data.splits import first, spelt, split_in
 from medclip.errors import UserError
 

@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from material import drawn, encoded
-from medclip.data import places
-from medclip.data.pairs import Pair
-from medclip.data.preparation import Preparation
+from medclip.data import paths
+from medclip.data.dataset import Split
 from medclip.data.prepare import prepare, preview
-from medclip.data.rows import prepare_row
-from medclip.data.shards import Split
-from medclip.data.sources.open import open_source
+from medclip.data.prepare_config import Preparation
+from medclip.data.prepare_row import prepare_row
+from medclip.data.schema import Pair
+from medclip.data.sources.detect import open_source
 from medclip.errors import UserError, WorkError
 
 
@@ -117,10 +117,10 @@ def test_workers_prepare_what_lies_behind_a_url(roco, data, tmp_path):
 
 
 def test_a_place_can_be_sent_and_a_path_is_only_a_path():
-    url = places.place("memory://bucket/a.jpg")
+    url = paths.place("memory://bucket/a.jpg")
     assert pickle.loads(pickle.dumps(url)) == url
-    assert type(places.place("a/b")).__module__.startswith("pathlib")
-    assert str(places.place("hf://OWNER/NAME/sub")) == str(places.place("hf://datasets/OWNER/NAME/sub"))
+    assert type(paths.place("a/b")).__module__.startswith("pathlib")
+    assert str(paths.place("hf://OWNER/NAME/sub")) == str(paths.place("hf://datasets/OWNER/NAME/sub"))
 
 
 def test_a_missing_library_is_named(monkeypatch):

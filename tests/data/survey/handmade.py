@@ -5,8 +5,8 @@ from pathlib import Path
 
 from material import drawn, encoded
 from medclip import NOT_CLINICAL
-from medclip.data.shards import write_shard
-from medclip.files import write_json
+from medclip.atomic_io import write_json
+from medclip.data.dataset import write_shard
 
 
 def row(number: int, **said) -> dict:

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from data.survey.handmade import dataset, row
 from material import drawn, encoded
-from medclip.data.survey import advice as module
-from medclip.data.survey.advice import advice
-from medclip.data.survey.statistics import statistics
+from medclip.data.stats import quality_checks as module
+from medclip.data.stats.quality_checks import advice
+from medclip.data.stats.statistics import statistics
 
 TRAIN, VALIDATION = range(24), range(24, 36)
 

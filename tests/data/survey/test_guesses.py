@@ -3,7 +3,7 @@
 import pytest
 
 from medclip.data.sources.roco import read_roco
-from medclip.data.survey.guesses import guessed
+from medclip.data.stats.keyword_labels import guessed
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medclip.data.survey.oddities import oddities, skeleton
+from medclip.data.stats.caption_issues import oddities, skeleton
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import pytest
 from data.survey.handmade import dataset, row
 from material import drawn, encoded
 from medclip import NOT_CLINICAL
-from medclip.data.survey.report import SHEET, write_report
+from medclip.atomic_io import write_json
+from medclip.data.stats.report import SHEET, write_report
 from medclip.errors import UserError
-from medclip.files import write_json
 from pages import check
 
 HOSTILE = '</figcaption><script>alert("x")</script><img src=https://evil.example/x onerror=1> & mass'
@@ -117,7 +117,7 @@ def test_what_is_shared_is_shown_side_by_side(tmp_path):
 
 
 def test_a_picture_that_cannot_be_read_is_said_to_be(tmp_path, monkeypatch):
-    monkeypatch.setattr("medclip.data.survey.statistics.NEAR_LIMIT", 0)
+    monkeypatch.setattr("medclip.data.stats.statistics.NEAR_LIMIT", 0)
     page = page_of(dataset(tmp_path / "data", {"train": [row(1, image=b"no picture"), row(2)]}))
     assert page.text.count("The picture cannot be read.") == 1
     assert "Near pictures were not looked for" in page.text
@@ -127,7 +127,7 @@ def test_the_page_is_whole_or_absent(data, copy, monkeypatch):
     copied = copy(data)
     write_report(copied)
     before = (copied / "report.html").read_bytes()
-    monkeypatch.setattr("medclip.page.render", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("medclip.html_page.render", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_report(copied)
     assert (copied / "report.html").read_bytes() == before

@@ -8,10 +8,10 @@ import pytest
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from data.survey.handmade import dataset, row
-from medclip.data.shards import SCHEMA
+from medclip.data.dataset import SCHEMA
 from medclip.data.sources.roco import read_roco
-from medclip.data.survey import statistics as module
-from medclip.data.survey.statistics import (
+from medclip.data.stats import statistics as module
+from medclip.data.stats.statistics import (
     CONTEXT,
     TOKENS_PER_CHARACTER,
     Spread,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 
-from medclip.data.places import Place
+from medclip.data.paths import Place
 from medclip.errors import UserError
 
 

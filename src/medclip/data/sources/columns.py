@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from medclip.data.places import Place
+from medclip.data.paths import Place
 from medclip.errors import UserError
 
 _USUAL = {

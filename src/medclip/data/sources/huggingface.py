@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from medclip.data.places import Place, inside
+from medclip.data.paths import Place, inside
 from medclip.data.splits import split_in
 from medclip.errors import UserError
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import PurePosixPath
 
-from medclip.data.pairs import Dropped, Pair
-from medclip.data.places import Place
+from medclip.data.paths import Place
+from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.beside import columns_by_first, lines, names_in, table_by
-from medclip.data.sources.formats import rows_of
+from medclip.data.sources.table_files import rows_of
 from medclip.errors import UserError
 
 SPLITS = ("train", "validation", "test")

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, count
 from typing import Any
 
-from medclip.data.pairs import Dropped, Pair
-from medclip.data.places import Place, inside, place, there_is
+from medclip.data.paths import Place, inside, place, there_is
+from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.columns import Columns, found_columns, known_columns
-from medclip.data.sources.formats import rows_of
-from medclip.data.sources.known import known
+from medclip.data.sources.pair_fields import known
+from medclip.data.sources.table_files import rows_of
 from medclip.data.splits import HASHED, first, spelt, split_of
 
 OUTSIDE = "image outside the table's folder (see --image-root)"

@@ -1,0 +1,71 @@
+"""One row of a source as a row of the prepared form, or the reason why there is none."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from medclip.data.captions import MIN_CHARACTERS, clean_caption
+from medclip.data.images import standardise
+from medclip.data.licences import licence_name, licence_set
+from medclip.data.paths import Place, is_url, reached
+from medclip.data.prepare_config import Preparation
+from medclip.data.refused import ImageError
+from medclip.data.schema import Dropped, Frame, Pair
+
+
+def prepare_row(row: Pair | Dropped, how: Preparation) -> dict[str, Any] | Dropped:
+    """One row of the prepared form, or why there is none."""
+    if isinstance(row, Dropped):
+        return row
+    if not _is_unicode(row):
+        return Dropped(row.id, row.split, "text is not Unicode")
+    if how.licences is not None and licence_name(row.licence) not in licence_set(how.licences):
+        return Dropped(row.id, row.split, "licence not asked for", row.licence)
+    caption, rules = clean_caption(row.caption)
+    if len(caption) < MIN_CHARACTERS:
+        return Dropped(row.id, row.split, f"caption under {MIN_CHARACTERS} characters")
+    try:
+        image, width, height = standardise(_fetched(row.image), how.side)
+    except ImageError as error:
+        return Dropped(row.id, row.split, str(error), "" if isinstance(row.image, bytes | Frame) else row.image.name)
+    return {
+        "id": row.id,
+        "image": image,
+        "width": width,
+        "height": height,
+        "caption": caption,
+        "caption_original": row.caption,
+        "caption_rules": rules,
+        "article": row.article,
+        "licence": row.licence,
+        "attribution": row.attribution,
+        "concepts": list(row.concepts),
+        "keywords": list(row.keywords),
+        "semantic_types": list(row.semantic_types),
+        "labels": list(row.labels.items()),
+        "source": row.source,
+        "sha256": hashlib.sha256(image).hexdigest(),
+    }
+
+
+def _is_unicode(row: Pair) -> bool:
+    """Whether its texts can be stored: JSON and file names can hold halves of characters, which UTF-8 cannot."""
+    try:
+        json.dumps([getattr(row, name) for name in Pair.__slots__ if name != "image"], ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _fetched(image: Place | bytes | Frame) -> Path | bytes | Frame:
+    """A picture behind a URL as its bytes. A store that does not answer fails the work: the picture is not missing."""
+    if not is_url(image):
+        return image
+    try:
+        with reached(image, but=(FileNotFoundError, IsADirectoryError)):
+            return image.read_bytes()
+    except (FileNotFoundError, IsADirectoryError):
+        raise ImageError("image missing") from None

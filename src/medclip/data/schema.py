@@ -1,0 +1,56 @@
+"""The values every source yields and every later stage reads: one picture with one caption."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from medclip.data.paths import Place
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A frame of a DICOM file by its number (None: the middle one); `masked` paints a tenth of each side black."""
+
+    path: Path
+    number: int | None = None
+    masked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One image with one caption, as a source hands it over: nothing cleaned, nothing decoded.
+
+    `image` is a file that may be absent or broken, on this machine or behind a URL, or the encoded bytes themselves;
+    preparation finds out.
+    `article` names the publication (or patient) the image came from: rows that share it may never be
+    split between training and validation. `concepts` are UMLS identifiers and `semantic_types` the names of their
+    types. `labels` maps a label's name (modality, organ, ...) to its value. `attribution` is what the licence wants
+    said: whose the picture is and where it was published. `removed` names what the source knew and did not hand over,
+    as "place/what" ("header/PatientName"): names, never values.
+    """
+
+    id: str
+    image: Place | bytes | Frame
+    caption: str
+    split: str
+    article: str
+    licence: str = ""
+    attribution: str = ""
+    concepts: tuple[str, ...] = ()
+    keywords: tuple[str, ...] = ()
+    semantic_types: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    source: str = ""
+    removed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A row that did not become a pair, with the reason under which it is counted."""
+
+    id: str
+    split: str
+    reason: str
+    detail: str = ""

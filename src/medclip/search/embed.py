@@ -1,0 +1,151 @@
+"""Vectors of any number of pictures or captions, written as they come: a killed call is gone on from."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medclip import NOT_CLINICAL
+from medclip.atomic_io import claim, read_json, whole_file, write_json
+from medclip.data.dataset import Split, only_split
+from medclip.data.paths import Place
+from medclip.data.refused import ImageError
+from medclip.encode.encoder import BATCH, stream_images
+from medclip.encode.inference_backends import Engine, open_engine
+from medclip.errors import UserError, WorkError
+from medclip.model.checkpoint import model_hash
+from medclip.progress import progress
+
+SAVE_EVERY_S = 10.0
+FILES = {"images": "images.npy", "captions": "texts.npy"}  # as `medclip evaluate --vectors` takes them
+ABOUT = "embedding.json"
+
+
+def embed(
+    model: str | Path, data: Place, out: Path, split: str | None = None, limit: int | None = None,
+    of: Sequence[str] = tuple(FILES), engine: str = "jax",
+) -> int:  # fmt: skip
+    """Write the unit vectors of a split's pictures and captions (`of`) into `out`; row i is pair i. Returns the pairs.
+
+    f32 (n, p) in `images.npy` and `texts.npy`, the pairs' ids in `ids.txt`, and what made them in `embedding.json`,
+    which arrives last. The same call again goes on where one was killed.
+    """
+    opened, rows = open_engine(engine, model), Split(data, split or only_split(data), limit)
+    claim(out, ABOUT)
+    said = {"model_sha256": model_hash(model), "data_sha256": rows.digest, "engine": engine}
+    for kind in of:
+        write_vectors(out / FILES[kind], opened, rows, range(len(rows)), said, kind)
+    with whole_file(out / "ids.txt") as partial:
+        partial.write_text("".join(f"{id}\n" for id in rows.each("id")), encoding="utf-8")
+    write_json(
+        out / ABOUT,
+        {
+            "pairs": len(rows),
+            "dimensions": opened.model.config.projection_dim,
+            "files": {kind: FILES[kind] for kind in of},
+            "split": rows.name,
+            **said,
+            "notice": NOT_CLINICAL,
+        },
+    )
+    for kind in of:
+        forget(out / FILES[kind])
+    return len(rows)
+
+
+def write_vectors(
+    path: Path, engine: Engine, rows: Split, of: range | np.ndarray, said: dict[str, Any], kind: str
+) -> None:
+    """Write unit vectors f32 (n, p), as .npy, of the pictures or captions (`kind`) of a split's rows `of`.
+
+    A file that a killed call left, finished or not, is gone on from where it was `said` to be of the same; `forget`
+    ends that. WorkError names the pair whose picture cannot be read.
+    """
+    note, partial = _note(path), path.with_name(f".{path.name}.unfinished")
+    shape, said = (len(of), engine.model.config.projection_dim), said | {"kind": kind, "rows": len(of)}
+    done = _done(note, said)
+    if done == len(of) and path.exists():
+        return
+    done = done if partial.exists() else 0
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # written, not mapped: a full disk is then an error, where a mapped page would kill the process
+    with (
+        partial.open("r+b" if done else "w+b") as file,
+        progress(f"embed {kind}", len(of), kind, first=done) as advance,
+    ):
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.seek(done * shape[1] * 4, os.SEEK_CUR)
+        saved = time.monotonic()
+        for vectors in _encoded(engine, rows, of[done:], kind):
+            file.write(vectors.astype("<f4").tobytes())
+            done += len(vectors)
+            advance(len(vectors))
+            if time.monotonic() - saved > SAVE_EVERY_S:
+                _save(file, note, said, done)
+                saved = time.monotonic()
+        _save(file, note, said, done)
+    partial.replace(path)
+
+
+def forget(path: Path) -> None:
+    """Take away the note by which `write_vectors` would know the file again."""
+    _note(path).unlink(missing_ok=True)
+
+
+def read_embedding(folder: Path, model_sha256: str, rows: Split) -> np.ndarray:
+    """The vectors of the pictures of a split, made by `embed`; UserError where another model or split made them."""
+    said = read_json(folder / ABOUT, "a folder of vectors (see medclip embed)")
+    if said.get("model_sha256") != model_sha256:
+        raise UserError(f"the vectors of {folder} were made by another model: they cannot be compared with these.")
+    if said.get("data_sha256") != rows.digest:
+        raise UserError(f"the vectors of {folder} are of other pairs than split {rows.name!r} of {rows.folder}.")
+    if "images" not in said.get("files", {}):
+        raise UserError(f"{folder} holds no vectors of pictures: medclip embed --of images makes them.")
+    vectors = np.load(folder / said["files"]["images"], mmap_mode="r")
+    if vectors.shape != (said["pairs"], said["dimensions"]):
+        raise UserError(f"{folder} is damaged: its vectors and {ABOUT} disagree. Make it anew.")
+    return vectors
+
+
+def _encoded(engine: Engine, rows: Split, of: range | np.ndarray, kind: str) -> Iterator[np.ndarray]:
+    if kind == "images":
+        stream = stream_images((rows.image(int(row)) for row in of), engine.model.preprocessor, engine.images)
+    else:
+        stream = (engine.texts(rows.values("caption", of[at : at + BATCH])) for at in range(0, len(of), BATCH))
+    done = 0
+    try:
+        for vectors in stream:
+            if not np.isfinite(vectors).all():
+                raise WorkError("the model makes vectors that are not finite; its weights are damaged.")
+            yield vectors
+            done += len(vectors)
+    except ImageError as error:
+        raise WorkError(
+            f"{rows.folder}: a picture after row {int(of[done])}: {error}. Prepare the data anew."
+        ) from None
+
+
+def _save(file: Any, note: Path, said: dict[str, Any], done: int) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+    write_json(note, {**said, "done": done})
+
+
+def _done(note: Path, said: dict[str, Any]) -> int:
+    """How many rows a killed call had written of the same vectors."""
+    try:
+        was = read_json(note, "")
+    except UserError:
+        return 0
+    done = was.pop("done", 0) if isinstance(was, dict) else 0
+    return done if was == said else 0
+
+
+def _note(path: Path) -> Path:
+    return path.with_name(f".{path.name}.unfinished.json")

@@ -1,0 +1,34 @@
+"""The model a run starts from: a trained one, two towers joined, or fresh weights of a preset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from medclip.model.adapt import with_side, with_tokens
+from medclip.model.checkpoint import Model, load
+from medclip.model.config import parse_config
+from medclip.model.join import join
+from medclip.model.presets import PRESETS, preset_config, preset_preprocessor
+from medclip.model.shapes_init import init
+from medclip.model.tokenizer import train_tokens
+from medclip.train.config import Recipe
+
+
+def first_model(recipe: Recipe, captions: Iterable[str]) -> Model:
+    """The recipe's model before its first step; a preset's vocabulary is learnt from the training captions."""
+    if recipe.init:
+        model = load(recipe.init)
+    elif recipe.vision and recipe.text:
+        model = join(recipe.vision, recipe.text, seed=recipe.seed)
+    else:
+        model = _fresh(recipe, captions)
+    model = with_side(model, recipe.side) if recipe.side else model
+    return with_tokens(model, recipe.max_tokens) if recipe.max_tokens else model
+
+
+def _fresh(recipe: Recipe, captions: Iterable[str]) -> Model:
+    *_, side, _, length = PRESETS[recipe.preset]
+    tokens, special = train_tokens(captions, recipe.vocab_size, length)
+    said = preset_config(recipe.preset, tokens.tokenizer.get_vocab_size(), special)
+    config = parse_config(said)
+    return Model(init(config, recipe.seed), config, tokens, preset_preprocessor(side), said)

@@ -1,0 +1,41 @@
+"""Which of some classes a picture shows, by their names alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from medclip.encode.encoder import embed_texts
+from medclip.errors import UserError
+from medclip.evaluate.calibration import softmax
+from medclip.evaluate.zero_shot import class_vectors
+from medclip.model.checkpoint import Model
+from medclip.model.towers import logits
+from medclip.prompts import read_prompts
+
+MOST = 100  # classes: each is said in several ways
+
+
+def classify(
+    model: Model,
+    images: np.ndarray,
+    classes: Sequence[str],
+    label: str = "default",
+    texts: Callable[[Model, Sequence[str]], np.ndarray] = embed_texts,
+) -> np.ndarray:
+    """Probabilities f64 (n, k) of pictures, unit vectors f32 (n, p), among classes; a row sums to 1, whatever is shown.
+
+    Classes are said in the ways of `prompts/radiology.toml` for this label, as `medclip evaluate zero-shot` says them,
+    and `texts` makes unit vectors of that. UserError where there are fewer than two classes, more than MOST, or an
+    empty or repeated one.
+    """
+    if not 2 <= len(classes) <= MOST:
+        raise UserError(f"give 2 to {MOST} classes to tell apart; there were {len(classes)}.")
+    if not all(name.strip() for name in classes) or len({name.strip().lower() for name in classes}) < len(classes):
+        raise UserError("a class is empty or was given twice.")
+    said = read_prompts(None, label, several=False)
+    means = class_vectors(model, [said.of(name) for name in classes], texts)
+    # in numpy: any number of classes would be another shape to compile
+    params = {name: np.asarray(model.params[name]) for name in ("logit_scale", "logit_bias") if name in model.params}
+    return softmax(np.asarray(logits(params, images, means), np.float64))
