@@ -24,9 +24,9 @@ jax_setup.start()
 
 from medclip.data.dataset import Split  # noqa: E402
 from medclip.encode.encoder import embed_images, embed_texts  # noqa: E402
-from medclip.metrics import interval, ranks, recall_at  # noqa: E402
+from medclip.metrics import interval, ranks, recall_at_k  # noqa: E402
 from medclip.model.checkpoint import load  # noqa: E402
-from medclip.train.config import Recipe  # noqa: E402
+from medclip.train.config import TrainConfig  # noqa: E402
 from medclip.train.loop import train  # noqa: E402
 
 CHOICES = {
@@ -54,7 +54,7 @@ def found_ranks(run: Path, rows: Split) -> np.ndarray:
     return np.stack(ranks(images, texts), axis=1)
 
 
-def one(name: str, seed: int, out: Path, data: Path, recipe: Recipe) -> np.ndarray:
+def one(name: str, seed: int, out: Path, data: Path, recipe: TrainConfig) -> np.ndarray:
     at = out / f"{name.replace(' ', '-')}-{seed}"
     if not (at / "ranks.npy").exists():
         start = time.monotonic()
@@ -74,24 +74,24 @@ def main() -> None:
     ask.add_argument("--only", nargs="+", choices=CHOICES, default=list(CHOICES))
     asked = ask.parse_args()
     articles = Split(asked.data, "validation").column("article")
-    basis = Recipe(preset=asked.preset, epochs=asked.epochs, guard="warn")
+    basis = TrainConfig(preset=asked.preset, epochs=asked.epochs, on_regression="warn")
     measured: dict[str, list[np.ndarray]] = {name: [] for name in dict.fromkeys(["default", *asked.only])}
     for seed in asked.seeds:
         for name, found in measured.items():
             recipe = dataclasses.replace(basis, **CHOICES[name])
-            recipe = dataclasses.replace(recipe, lr=1e-3 * (recipe.batch / 128) ** 0.5)
+            recipe = dataclasses.replace(recipe, lr=1e-3 * (recipe.batch_size / 128) ** 0.5)
             found.append(one(name, seed, asked.out, asked.data, recipe))
     default = np.concatenate(measured["default"], axis=1)
     ways = default.shape[1]
     measures = {
-        "R@10": lambda r: recall_at(r[:, :ways], 10),
-        "R@10 less default": lambda r: recall_at(r[:, :ways], 10) - recall_at(r[:, ways:], 10),
+        "R@10": lambda r: recall_at_k(r[:, :ways], 10),
+        "R@10 less default": lambda r: recall_at_k(r[:, :ways], 10) - recall_at_k(r[:, ways:], 10),
         "rank ratio": lambda r: float(np.exp(np.log(r[:, :ways]).mean() - np.log(r[:, ways:]).mean())),
     }
     for name, found in measured.items():
         both = np.concatenate([*found, default], axis=1)
         told = {said: interval(both, articles, measure, 0) for said, measure in measures.items()}
-        by_seed = [recall_at(r, 10) for r in found]
+        by_seed = [recall_at_k(r, 10) for r in found]
         print(json.dumps({"choice": name, "pool": len(articles), **told, "R@10 by seed": by_seed}))
 
 

@@ -1,9 +1,9 @@
-"""Who makes vectors fastest here: JAX, ONNX Runtime or OpenVINO, on the same weights and the same pictures.
+"""Who makes vectors fastest here: JAX, ONNX Runtime or OpenVINO, on the same weights and the same images.
 
     medclip export MODEL --to onnx --out EXPORT && pip install onnxruntime openvino
     python benchmarks/engines.py EXPORT
 
-Batches as the program makes them: 64 fitted pictures, 64 captions, and one of each as a query. In turn, several
+Batches as the program makes them: 64 fitted images, 64 captions, and one of each as a query. In turn, several
 turns; ratios of the turns' times to JAX's, least, median and most.
 OpenVINO runs in float32 and in the type of its own choice.
 """
@@ -24,8 +24,8 @@ jax_setup.start()
 
 import jax  # noqa: E402
 
-from medclip.data.images import scaling  # noqa: E402
-from medclip.encode.encoder import embed_pixels, embed_texts, normalise  # noqa: E402
+from medclip.data.images import mean_std  # noqa: E402
+from medclip.encode.encoder import embed_pixels, embed_texts, normalize  # noqa: E402
 from medclip.model.checkpoint import Model, load  # noqa: E402
 
 TURNS, SECONDS = 5, 4.0
@@ -33,10 +33,10 @@ Encode = Callable[[np.ndarray], np.ndarray]
 
 
 def of_images(model: Model, folder: Path) -> dict[str, Encode]:
-    mean, std = scaling(model.preprocessor)
+    mean, std = mean_std(model.preprocessor)
 
     def prepared(pixels: np.ndarray) -> np.ndarray:
-        return np.asarray(normalise(pixels, mean, std)).transpose(0, 3, 1, 2)
+        return np.asarray(normalize(pixels, mean, std)).transpose(0, 3, 1, 2)
 
     return {"jax": lambda pixels: embed_pixels(model, pixels)} | {
         name: lambda pixels, run=run: run({"pixel_values": prepared(pixels)})
@@ -46,7 +46,7 @@ def of_images(model: Model, folder: Path) -> dict[str, Encode]:
 
 def of_texts(model: Model, folder: Path) -> dict[str, Encode]:
     def prepared(captions: np.ndarray) -> dict[str, np.ndarray]:
-        ids, valid = model.tokens.encode(captions.tolist())
+        ids, valid = model.tokenizer.encode(captions.tolist())
         return {"input_ids": ids.astype(np.int64), "attention_mask": valid.astype(np.int64)}
 
     return {"jax": lambda captions: embed_texts(model, captions.tolist())} | {

@@ -3,7 +3,7 @@
     python benchmarks/founding_recipe.py --data DATA --out OUT --seconds 480 --seeds 0 1 2
 
 The 2021 recipe as its script had it: 8 devices of 16 pairs, each with its own loss (15 negatives), logit
-scale parameter started at 1.0, random horizontal flips of training *and* validation pictures, weight decay
+scale parameter started at 1.0, random horizontal flips of training *and* validation images, weight decay
 0.1, no warm-up, last weights kept. Its learning rate of 5e-5 was meant for pretrained towers; from scratch it
 gets ours, so that what is compared is the recipe. Their speeds are measured first, in three turns, and the steps follow
 from them: ours as many as fit the time at its best speed, those of 2021 by the median ratio of the turns. The founding
@@ -31,12 +31,12 @@ import jax.numpy as jnp  # noqa: E402
 from medclip.cli.tables.retrieval import show_retrieval  # noqa: E402
 from medclip.data.dataset import Split  # noqa: E402
 from medclip.encode.encoder import embed_images, embed_texts  # noqa: E402
-from medclip.evaluate.config import Subject  # noqa: E402
+from medclip.evaluate.config import EvalConfig  # noqa: E402
 from medclip.evaluate.retrieval import evaluate_retrieval  # noqa: E402
-from medclip.metrics import KS, interval, ranks, recall_at  # noqa: E402
+from medclip.metrics import KS, interval, ranks, recall_at_k  # noqa: E402
 from medclip.model.checkpoint import load  # noqa: E402
 from medclip.model.towers import Params  # noqa: E402
-from medclip.train.config import Recipe  # noqa: E402
+from medclip.train.config import TrainConfig  # noqa: E402
 from medclip.train.loop import train  # noqa: E402
 from medclip.train.losses import contrastive, hard_targets  # noqa: E402
 
@@ -54,20 +54,20 @@ def founding_loss(images: jax.Array, texts: jax.Array, params: Params, *_: jax.A
 
 
 def flip(keys: jax.Array, pixels: jax.Array) -> jax.Array:
-    """Horizontal flips of every second picture, by chance."""
+    """Horizontal flips of every second image, by chance."""
     pixels = pixels.astype(jnp.float32)
     return jnp.where(jax.vmap(jax.random.bernoulli)(keys)[:, None, None, None], pixels[:, :, ::-1], pixels)
 
 
 def ranks_both_ways(run: Path, rows: Split) -> np.ndarray:
-    """Rank of each pair's other half, i64 (n, 2): of captions for pictures, of pictures for captions."""
+    """Rank of each pair's other half, i64 (n, 2): of captions for images, of images for captions."""
     model = load(run)
     images = embed_images(model, [rows.image(row) for row in range(len(rows))])
     texts = embed_texts(model, rows.column("caption"))
     return np.stack(ranks(images, texts), axis=1)
 
 
-def probe(data: Path, out: Path, recipe: Recipe, changes: dict[str, Any]) -> float:
+def probe(data: Path, out: Path, recipe: TrainConfig, changes: dict[str, Any]) -> float:
     """Pairs per second of the recipe over a few steps, compilation apart."""
     train(data, out, dataclasses.replace(recipe, steps=PROBE_STEPS, evaluations=1), **changes)
     lines = (out / "metrics.jsonl").read_text().splitlines()
@@ -82,13 +82,15 @@ def paired_differences(pairs: list[tuple[Path, Path]], data: Path) -> dict[str, 
     rows = Split(data, "validation")
     both = np.stack([np.stack([ranks_both_ways(run, rows) for run in pair], axis=1) for pair in pairs], axis=1)
     ours, theirs = (lambda r, side=side: r[:, :, side] for side in (0, 1))  # r: (n, seeds, side, way)
-    measures = {f"R@{k} difference": lambda r, k=k: recall_at(ours(r), k) - recall_at(theirs(r), k) for k in KS} | {
+    measures = {f"R@{k} difference": lambda r, k=k: recall_at_k(ours(r), k) - recall_at_k(theirs(r), k) for k in KS} | {
         "rank ratio": lambda r: float(np.exp(np.log(ours(r)).mean() - np.log(theirs(r)).mean()))
     }
     return {name: interval(both, rows.column("article"), measure, 0) for name, measure in measures.items()}
 
 
-def speeds_in_turn(data: Path, out: Path, both: dict[str, tuple[Recipe, dict[str, Any]]]) -> dict[str, list[float]]:
+def speeds_in_turn(
+    data: Path, out: Path, both: dict[str, tuple[TrainConfig, dict[str, Any]]]
+) -> dict[str, list[float]]:
     """Pairs per second of both, TURNS times, one after the other."""
     speeds: dict[str, list[float]] = {name: [] for name in both}
     for turn in range(TURNS):
@@ -103,30 +105,32 @@ def main() -> None:
     ask.add_argument("--out", type=Path, required=True)
     ask.add_argument("--seconds", type=float, default=480)
     ask.add_argument("--preset", choices=("tiny", "small"), default="small")
-    ask.add_argument("--vision", type=Path, help="with --text: join these two towers, in place of a preset")
-    ask.add_argument("--text", type=Path)
+    ask.add_argument("--vision-model", type=Path, help="with --text-model: join these two towers, in place of a preset")
+    ask.add_argument("--text-model", type=Path)
     ask.add_argument("--lr", type=float, default=1e-3, help="peak learning rate of both")
-    ask.add_argument("--batch", type=int, default=128)
+    ask.add_argument("--batch-size", type=int, default=128)
     ask.add_argument("--seeds", type=int, nargs="+", default=[0])
-    ask.add_argument("--evaluations", type=int, default=12, help="of each run; their time is not counted")
+    ask.add_argument("--num-evals", type=int, default=12, help="of each run; their time is not counted")
     asked = ask.parse_args()
-    joined = {"vision": str(asked.vision), "text": str(asked.text)}
-    start = joined if asked.vision else {"preset": asked.preset}
-    ours = Recipe(**start, batch=asked.batch, lr=asked.lr, guard="warn", evaluations=asked.evaluations)
+    joined = {"vision_model": str(asked.vision_model), "text_model": str(asked.text_model)}
+    start = joined if asked.vision_model else {"preset": asked.preset}
+    ours = TrainConfig(
+        **start, batch_size=asked.batch_size, lr=asked.lr, on_regression="warn", num_evals=asked.num_evals
+    )
     founding = dataclasses.replace(ours, weight_decay=0.1, warmup_fraction=0.0)
     both = {"ours": (ours, {}), "founding-2021": (founding, {"loss": founding_loss, "augment": flip})}
     speeds = speeds_in_turn(asked.data, asked.out, both)
     ratios = [theirs / own for own, theirs in zip(*speeds.values(), strict=True)]
     print(json.dumps({"pairs/s": speeds, "2021's speed over ours": ratios}), flush=True)
-    most = asked.seconds * max(speeds["ours"]) / asked.batch
+    most = asked.seconds * max(speeds["ours"]) / asked.batch_size
     steps = {"ours": round(most), "founding-2021": round(most * float(np.median(ratios)))}
     made = []
     for seed in asked.seeds:
         runs = [asked.out / f"{name}-{seed}" for name in both]
         for run, (name, (recipe, changes)) in zip(runs, both.items(), strict=True):
             best = train(asked.data, run, dataclasses.replace(recipe, steps=steps[name], seed=seed), **changes)["best"]
-            subject = Subject(model=str(run), data=str(asked.data), out=run.with_name(f"{run.name}-evaluation"))
-            epochs = steps[name] * asked.batch / len(Split(asked.data, "train"))
+            subject = EvalConfig(model=str(run), data=str(asked.data), out=run.with_name(f"{run.name}-evaluation"))
+            epochs = steps[name] * asked.batch_size / len(Split(asked.data, "train"))
             print(json.dumps({run.name: {"steps": steps[name], "epochs": round(epochs, 1)}, "best": best}), flush=True)
             show_retrieval(evaluate_retrieval(subject))
         made.append((runs[0], runs[1]))

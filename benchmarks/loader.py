@@ -1,12 +1,12 @@
-"""How fast pictures come: our reader, WebDataset and a loop over files, in turn on the same pictures.
+"""How fast images come: our reader, WebDataset and a loop over files, in turn on the same images.
 
     python benchmarks/loader.py --data DATA [--count 2048] [--rounds 5]     (pip install webdataset; it needs no torch)
 
-Each gives the first COUNT training pictures once, shuffled, as batches u8 (128, 224, 224, 3), squeezed to the square
+Each gives the first COUNT training images once, shuffled, as batches u8 (128, 224, 224, 3), squeezed to the square
 with bicubic interpolation; every round checks that all gave the same pixels. "one thread" is ours without its threads:
 WebDataset and the loop have one as well (WebDataset gets processes from torch's DataLoader, which is not used here).
-WebDataset shuffles within 1,000 pictures, the others over all. Prints pictures/s and CPU microseconds a picture of each
-(median, range over rounds), the ratio of each one's pictures/s to WebDataset's in the same round, and how many single
+WebDataset shuffles within 1,000 images, the others over all. Prints images/s and CPU microseconds an image of each
+(median, range over rounds), the ratio of each one's images/s to WebDataset's in the same round, and how many single
 rows/s the Arrow shards give at random places.
 """
 
@@ -26,7 +26,7 @@ import webdataset
 from PIL import Image
 
 from medclip.data.dataset import Split
-from medclip.data.images import fit
+from medclip.data.images import preprocess
 from medclip.train.data import Pictures, cached, rows_at
 
 BATCH, SIDE, ROWS = 128, 224, 10_000
@@ -46,7 +46,7 @@ def ours(images: Pictures | np.ndarray, seed: int) -> Iterator[np.ndarray]:
 
 def one_thread(split: Split, seed: int) -> Iterator[np.ndarray]:
     for step in range(len(split) // BATCH):
-        yield np.stack([fit(split.image(row), SQUARE) for row in rows_at(len(split), BATCH, seed, step)])
+        yield np.stack([preprocess(split.image(row), SQUARE) for row in rows_at(len(split), BATCH, seed, step)])
 
 
 def from_tar(path: Path, seed: int) -> Iterator[np.ndarray]:
@@ -62,7 +62,7 @@ def from_files(folder: Path, seed: int) -> Iterator[np.ndarray]:
 
 
 def write_out(split: Split, folder: Path) -> tuple[Path, Path]:
-    """The pictures as files, and as a tar."""
+    """The images as files, and as a tar."""
     files, tar = folder / "files", folder / "pictures.tar"
     files.mkdir()
     with tarfile.open(tar, "w") as out:
@@ -115,7 +115,7 @@ def main() -> None:
             single.append(ROWS / (time.monotonic() - start))
     print(json.dumps({"pictures": len(split), "bytes each": round(sum(map(len, map(split.image, rows))) / ROWS)}))
     for name, found in rates.items():
-        told(f"{name}, pictures/s", np.array(found))
+        told(f"{name}, images/s", np.array(found))
         told(f"{name}, CPU us", np.array(work[name]))
     for name, found in rates.items():
         told(f"{name} / WebDataset", np.array(found) / rates["WebDataset"], 2)

@@ -3,7 +3,7 @@
     .venv-parity/bin/python benchmarks/loading.py --repeats 5
 
 The folder is a VisionTextDualEncoderModel of CLIP ViT-B/32 and BERT-base with random weights, made by transformers.
-Each process imports its library, opens the folder and encodes a picture and a caption, so that nothing is left lazy.
+Each process imports its library, opens the folder and encodes an image and a caption, so that nothing is left lazy.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ def make(folder: Path) -> None:
     import transformers
 
     from medclip.model.checkpoint import CLIP_PREPROCESSOR
-    from medclip.model.tokenizer import save_tokens, train_tokens
+    from medclip.model.tokenizer import save_tokenizer, train_tokenizer
 
     torch.manual_seed(0)
     config = transformers.VisionTextDualEncoderConfig.from_vision_text_configs(
         transformers.CLIPVisionConfig(), transformers.BertConfig()
     )
     transformers.VisionTextDualEncoderModel(config).save_pretrained(folder)
-    save_tokens(train_tokens(["CT of the chest"] * 2, 300, 64)[0], folder)
+    save_tokenizer(train_tokenizer(["CT of the chest"] * 2, 300, 64)[0], folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(CLIP_PREPROCESSOR))
 
 

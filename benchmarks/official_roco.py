@@ -1,4 +1,4 @@
-"""What ROCO's official lists hold, and what the preparation of 2021 made of them; no picture is needed.
+"""What ROCO's official lists hold, and what the preparation of 2021 made of them; no image is needed.
 
     git clone https://github.com/razorx89/roco-dataset && python benchmarks/official_roco.py roco-dataset/data
 

@@ -27,13 +27,13 @@ from medclip.model.config import TextConfig  # noqa: E402
 from medclip.model.packing import Packed, pack  # noqa: E402
 from medclip.train import feed  # noqa: E402
 from medclip.train.augment import augmented  # noqa: E402
-from medclip.train.config import Recipe, settled  # noqa: E402
+from medclip.train.config import TrainConfig, resolve  # noqa: E402
 from medclip.train.data import Pictures, rows_at  # noqa: E402
 from medclip.train.distributed import all_devices, by_blocks  # noqa: E402
-from medclip.train.initial_model import first_model  # noqa: E402
+from medclip.train.initial_model import initial_model  # noqa: E402
 from medclip.train.losses import contrastive  # noqa: E402
 from medclip.train.optim import optimizer  # noqa: E402
-from medclip.train.step import first_state, make_step  # noqa: E402
+from medclip.train.step import init_state, make_step  # noqa: E402
 
 
 def one_a_row(ids: np.ndarray, valid: np.ndarray, tower: TextConfig) -> Packed:
@@ -50,17 +50,17 @@ def main() -> None:
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ask.add_argument("--data", type=Path, required=True)
     ask.add_argument("--preset", choices=("tiny", "small"), default="small")
-    ask.add_argument("--batch", type=int, default=128)
+    ask.add_argument("--batch-size", type=int, default=128)
     ask.add_argument("--rounds", type=int, default=5)
     ask.add_argument("--steps", type=int, default=10)
     asked = ask.parse_args()
     split = Split(asked.data, "train")
-    recipe = settled(Recipe(preset=asked.preset, batch=asked.batch), len(split))
-    model = first_model(recipe, split.each("caption"))
+    recipe = resolve(TrainConfig(preset=asked.preset, batch_size=asked.batch_size), len(split))
+    model = initial_model(recipe, split.each("caption"))
     pairs = feed.read_pairs(split, Pictures(split, model.preprocessor), False)
     rule, learn, mesh = optimizer(recipe, {}), set(model.params), all_devices()
     step = make_step(model, recipe, learn, rule, contrastive, partial(augmented, recipe=recipe), mesh)
-    rows = [rows_at(len(split), recipe.batch, 0, number) for number in range(asked.steps)]
+    rows = [rows_at(len(split), recipe.batch_size, 0, number) for number in range(asked.steps)]
     made = {}
     for name, how in (("packed", pack), ("one a row", one_a_row)):
         feed.pack = how
@@ -71,14 +71,14 @@ def main() -> None:
     seconds: dict[str, list[float]] = {name: [] for name in made}
     for _ in range(asked.rounds + 1):
         for name, batches in made.items():
-            state, start = first_state(model.params, learn, rule, False), time.monotonic()
+            state, start = init_state(model.params, learn, rule, False), time.monotonic()
             for batch in batches:
                 state, told = step(state, batch)
             jax.block_until_ready((state, told))
             seconds[name].append(time.monotonic() - start)
     packed, padded = (np.array(seconds[name][1:]) for name in made)  # the first round compiled
     ratio = padded / packed
-    print(json.dumps({"preset": asked.preset, "batch": asked.batch, "rows of text": lengths}))
+    print(json.dumps({"preset": asked.preset, "batch": asked.batch_size, "rows of text": lengths}))
     print(json.dumps({name: [round(s, 2) for s in found[1:]] for name, found in seconds.items()}))
     print(json.dumps({"ratio": {"median": np.median(ratio), "low": ratio.min(), "high": ratio.max()}}))
 

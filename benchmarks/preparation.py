@@ -1,4 +1,4 @@
-"""Preparing the same pictures by us, by `datasets.map` and by img2dataset's resizer, in turn: pairs/s and peak memory.
+"""Preparing the same images by us, by `datasets.map` and by img2dataset's resizer, in turn: pairs/s and peak memory.
 
     python -m venv PEERS && PEERS/bin/pip install datasets pillow opencv-python-headless albumentations==1.4.24
     PEERS/bin/pip install --no-deps img2dataset          # its pins are years old; only its resizer is taken
@@ -6,8 +6,8 @@
 
 All make JPEGs of quality 95 whose shorter side is at most 256, with 1 and with 2 processes. `datasets.map` runs the
 same Pillow calls as we do and writes Arrow; img2dataset's resizer is OpenCV's ("area", its default) and fills tar
-archives of as many pictures as our shards have. We alone find colour pictures that are grey, check captions and ids,
-count what fails, hash every picture and fsync. Seconds are those of the whole process, imports and workers' start
+archives of as many images as our shards have. We alone find color images that are grey, check captions and ids,
+count what fails, hash every image and fsync. Seconds are those of the whole process, imports and workers' start
 included, so a small count says more about starting than about working; one round before the first is not counted.
 Memory is the largest sum of proportional set sizes (Linux) over the processes of a run.
 """
@@ -44,12 +44,12 @@ from PIL import Image
 folder, out, workers, _ = json.loads(sys.argv[1])
 datasets.disable_progress_bars()
 def fit(row):
-    picture = row["image"]
-    if min(picture.size) > 256:
-        scale = 256 / min(picture.size)
-        picture = picture.resize([round(n * scale) for n in picture.size], Image.Resampling.BICUBIC)
+    image = row["image"]
+    if min(image.size) > 256:
+        scale = 256 / min(image.size)
+        image = image.resize([round(n * scale) for n in image.size], Image.Resampling.BICUBIC)
     file = io.BytesIO()
-    picture.save(file, "JPEG", quality=95)
+    image.save(file, "JPEG", quality=95)
     return {"image": {"bytes": file.getvalue(), "path": None}}
 rows = list(csv.DictReader(open(f"{folder}/pairs.csv")))
 columns = {"image": [f"{folder}/{row['image']}" for row in rows], "caption": [row["caption"] for row in rows]}
@@ -93,7 +93,7 @@ print(done)
 
 
 def make_source(images: Path, folder: Path, pairs: int) -> None:
-    """A table of a folder's first pictures, reached by links; each is read once, so that none is on the disk alone."""
+    """A table of a folder's first images, reached by links; each is read once, so that none is on the disk alone."""
     (folder / "images").mkdir()
     with (folder / "pairs.csv").open("w", newline="") as handle:
         out = csv.writer(handle)
@@ -101,7 +101,7 @@ def make_source(images: Path, folder: Path, pairs: int) -> None:
         for number, path in enumerate(sorted(path for path in images.iterdir() if path.is_file())[:pairs]):
             path.read_bytes()
             (folder / "images" / f"{number}{path.suffix}").symlink_to(path.resolve())
-            out.writerow((number, f"images/{number}{path.suffix}", f"A picture for the benchmark, {number}", "train"))
+            out.writerow((number, f"images/{number}{path.suffix}", f"An image for the benchmark, {number}", "train"))
 
 
 def processes(pid: int) -> list[int]:
@@ -147,7 +147,7 @@ def measured(python: str, script: str, folder: Path, workers: int) -> tuple[floa
 
 def main() -> None:
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ask.add_argument("--images", type=Path, required=True, help="a folder of pictures")
+    ask.add_argument("--images", type=Path, required=True, help="a folder of images")
     ask.add_argument("--peers", required=True, help="the Python in which the others are installed")
     ask.add_argument("--pairs", type=int, default=2000)
     ask.add_argument("--rounds", type=int, default=5)

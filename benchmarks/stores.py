@@ -2,8 +2,8 @@
 
     python benchmarks/stores.py --rows 1000000 [--dimensions 512] [--milvus-rows 100000] [--queries 200]
 
-Draws unit vectors as a model's are: pictures in clusters of clusters with a falling spectrum, all about one direction,
-and words about another, that share a part with their pictures. Makes index folders of them and moves them from store
+Draws unit vectors as a model's are: images in clusters of clusters with a falling spectrum, all about one direction,
+and words about another, that share a part with their images. Makes index folders of them and moves them from store
 to store, each build and each search in a process of its own. Milvus is a milvus-lite server on this machine: one
 process in Python, no cluster, and by default asked of fewer rows. Needs 2.5 GB of disk per million rows, with it 8.
 """
@@ -27,15 +27,15 @@ import pyarrow as pa
 from medclip.data.dataset import SCHEMA, write_batches
 from medclip.search.curate import move
 from medclip.search.filters import EVERYTHING, where
-from medclip.search.index import KEPT, LOOKS, Index
-from medclip.search.manifest import Contents, Segment, segment_folder, write_contents
+from medclip.search.index import FINGERPRINT_FIELDS, KEPT, Index
+from medclip.search.manifest import Manifest, Segment, segment_folder, write_manifest
 
 CHUNK, K, RARE = 65_536, 10, 100
 COLUMNS = ("queries", "p50 ms", "p99 ms", "queries/s", "recall@10")
 
 
 def drawn(rows: int, queries: int, dimensions: int) -> Iterator[np.ndarray]:
-    """Unit vectors of pictures to ask with, of words to ask with, and then of the pictures of an index, in parts."""
+    """Unit vectors of images to ask with, of words to ask with, and then of the images of an index, in parts."""
     rng = np.random.default_rng(0)
     axes = np.linalg.qr(rng.standard_normal((dimensions, dimensions)))[0].astype(np.float32)
     spread = np.arange(1, dimensions + 1, dtype=np.float32) ** -0.5
@@ -45,10 +45,10 @@ def drawn(rows: int, queries: int, dimensions: int) -> Iterator[np.ndarray]:
     def noise(n: int) -> np.ndarray:
         return rng.standard_normal((n, dimensions), dtype=np.float32)
 
-    centres = 0.7 * noise(max(1, topics // 100))[rng.integers(max(1, topics // 100), size=topics)] + 0.7 * noise(topics)
+    centers = 0.7 * noise(max(1, topics // 100))[rng.integers(max(1, topics // 100), size=topics)] + 0.7 * noise(topics)
 
     def latent(of: np.ndarray) -> np.ndarray:
-        return (0.8 * centres[of] + 0.6 * noise(len(of))) * spread
+        return (0.8 * centers[of] + 0.6 * noise(len(of))) * spread
 
     def unit(vectors: np.ndarray) -> np.ndarray:
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -61,7 +61,7 @@ def drawn(rows: int, queries: int, dimensions: int) -> Iterator[np.ndarray]:
 
 
 def make(folder: Path, rows: int, queries: int, dimensions: int) -> None:
-    """An index without a model or pictures; one row in a hundred is rare."""
+    """An index without a model or images; one row in a hundred is rare."""
     parts = drawn(rows, queries, dimensions)
     segment = Segment("00000", 0, rows, "2026-11-25", "drawn", "validation", True)
     at = segment_folder(folder, segment)
@@ -72,17 +72,22 @@ def make(folder: Path, rows: int, queries: int, dimensions: int) -> None:
         np.lib.format.write_array_header_1_0(file, said)
         for part in parts:
             file.write(part.astype("<f4").tobytes())
-    fields = [*(SCHEMA.field(name) for name in KEPT), *(pa.field(name, kind) for name, kind in LOOKS.items())]
+    fields = [
+        *(SCHEMA.field(name) for name in KEPT),
+        *(pa.field(name, kind) for name, kind in FINGERPRINT_FIELDS.items()),
+    ]
     write_batches(at / "rows.arrow", pa.schema(fields), described(pa.schema(fields), rows))
-    contents = Contents("model", "0" * 64, dimensions, "exact", f"medclip_benchmark_{rows}")
-    write_contents(folder, contents.with_segment(segment))
+    contents = Manifest("model", "0" * 64, dimensions, "exact", f"medclip_benchmark_{rows}")
+    write_manifest(folder, contents.with_segment(segment))
 
 
 def described(schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:
     for start in range(0, rows, CHUNK):
         at = range(start, min(start + CHUNK, rows))
-        same = {"image": b"", "width": 1, "height": 1, "caption": "", "licence": "CC BY", "attribution": ""}
-        same |= {"source": "drawn", "sha256": ""} | {name: bytes(kind.byte_width) for name, kind in LOOKS.items()}
+        same = {"image": b"", "width": 1, "height": 1, "caption": "", "license": "CC BY", "attribution": ""}
+        same |= {"source": "drawn", "sha256": ""} | {
+            name: bytes(kind.byte_width) for name, kind in FINGERPRINT_FIELDS.items()
+        }
         said = {name: pa.repeat(pa.scalar(value, schema.field(name).type), len(at)) for name, value in same.items()}
         said |= {"id": pa.array([f"r{row}" for row in at]), "article": pa.array([f"a{row // 3}" for row in at])}
         labels = [[("rare", "yes")] if row % RARE == 0 else [("rare", "no")] for row in at]

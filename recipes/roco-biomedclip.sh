@@ -5,4 +5,4 @@
 set -euo pipefail
 exec medclip train --data "${1:?DATA}" --out "${2:?RUN}" \
   --init microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224 \
-  --batch 1024 --microbatch 64 --precision bfloat16 --epochs 5 --lr 1e-6 --layer-decay 0.9 --guard stop "${@:3}"
+  --batch-size 1024 --micro-batch-size 64 --precision bfloat16 --epochs 5 --lr 1e-6 --layerwise-lr-decay 0.9 --on-regression stop "${@:3}"

@@ -19,7 +19,7 @@ from PIL import Image  # noqa: E402
 from material import SHORT_CAPTION, RocoFolder, drawn, encoded  # noqa: E402
 
 # A micro model's step is compiled for seconds and run for milliseconds. Commands in processes of their own keep XLA's
-# optimisations, as somebody who runs them has them.
+# optimizations, as somebody who runs them has them.
 jax.config.update("jax_disable_most_optimizations", True)
 
 # The first example pays for compilation and imports, so a deadline would measure those.
@@ -30,7 +30,7 @@ settings.load_profile("medclip")
 def _ordinary(numbers: range) -> list[tuple[str, str, int, bytes]]:
     organs, sides = ("chest", "abdomen", "brain", "knee", "pelvis"), ("left", "right", "upper")
     return [
-        (f"ROCO_{n:05}", f"CT of the {sides[n % 3]} {organs[n % 5]}, picture number {n}", n, encoded(drawn(n)))
+        (f"ROCO_{n:05}", f"CT of the {sides[n % 3]} {organs[n % 5]}, image number {n}", n, encoded(drawn(n)))
         for n in numbers
     ]
 
@@ -42,9 +42,9 @@ def roco(tmp_path_factory) -> RocoFolder:
     deep = Image.fromarray(np.asarray(drawn(21)).astype(np.uint16) * 200)
     rows = [
         *_ordinary(range(20)),
-        ("ROCO_90001", "An absent picture of the chest", 20, None),
+        ("ROCO_90001", "An absent image of the chest", 20, None),
         ("ROCO_90002", "Sixteen bits under the name of a JPEG", 21, encoded(deep, "PNG")),
-        ("ROCO_90003", "A truncated picture of the chest", 22, encoded(drawn(22))[:300]),
+        ("ROCO_90003", "A truncated image of the chest", 22, encoded(drawn(22))[:300]),
         ("ROCO_90004", SHORT_CAPTION, 23, encoded(drawn(23))),
         ("ROCO_90005", unicodedata.normalize("NFD", "Échographie\u00a0rénale  à gauche"), 24, encoded(drawn(24))),
         ("ROCO_90006", "T2-weighted MRI of Kienböck's Disease (STIR), mixed CASE", 25, encoded(drawn(25))),
@@ -72,7 +72,7 @@ def data(roco, tmp_path_factory) -> Path:
     from medclip.data.prepare import prepare
 
     out = tmp_path_factory.mktemp("prepared") / "data"
-    prepare(str(roco.folder), out, workers=1)
+    prepare(str(roco.folder), out, num_workers=1)
     return out
 
 
@@ -80,10 +80,10 @@ def data(roco, tmp_path_factory) -> Path:
 def recipe():
     """The one shape of the suite's trained models: smaller than any preset, for compilation is most of the time."""
     from medclip.model.presets import PRESETS
-    from medclip.train.config import Recipe
+    from medclip.train.config import TrainConfig
 
     PRESETS["test"] = (64, 128, 1, 1, 32, 16, 32)
-    return Recipe(preset="test", steps=4, batch=8, lr=1e-3, exchanged_sides=0.5, evaluations=2)
+    return TrainConfig(preset="test", steps=4, batch_size=8, lr=1e-3, hard_negatives=0.5, num_evals=2)
 
 
 @pytest.fixture(scope="session")
@@ -106,7 +106,7 @@ def model(run):
 
 @pytest.fixture(scope="session")
 def again(data, tmp_path_factory) -> Path:
-    """The validation pictures once more, as other pairs: every id has "again-" before it."""
+    """The validation images once more, as other pairs: every id has "again-" before it."""
     import pyarrow.compute as pc
 
     from medclip.data.dataset import open_shard, write_arrow
@@ -159,7 +159,7 @@ def medclip(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["medclip", *map(str, arguments)])
         code = 0
         try:
-            main.main()
+            main()
         except SystemExit as end:
             code = end.code or 0
         said = capsys.readouterr()

@@ -1,4 +1,4 @@
-"""What the tests are made of: drawn pictures, a folder in ROCO's layout, a process of its own."""
+"""What the tests are made of: drawn images, a folder in ROCO's layout, a process of its own."""
 
 import io
 import subprocess
@@ -13,12 +13,12 @@ SHORT_CAPTION = "CT scan."
 
 
 def level_of(number: int) -> int:
-    """The mean grey that stands for picture `number`; 4 apart, where JPEG moves a mean by less than 1."""
+    """The mean grey that stands for image `number`; 4 apart, where JPEG moves a mean by less than 1."""
     return 50 + 4 * number
 
 
 def drawn(number: int, size: tuple[int, int] = (48, 40)) -> Image.Image:
-    """Grey picture `number`: its mean says which it is, its blocks make it unlike the others."""
+    """Grey image `number`: its mean says which it is, its blocks make it unlike the others."""
     width, height = size
     noise = np.random.default_rng(number).uniform(-30, 30, (height // 8, width // 8))
     blocks = np.kron(noise - noise.mean(), np.ones((8, 8)))
@@ -26,7 +26,7 @@ def drawn(number: int, size: tuple[int, int] = (48, 40)) -> Image.Image:
 
 
 def encoded(image: Image.Image, kind: str = "JPEG", **options) -> bytes:
-    """The bytes of a picture file."""
+    """The bytes of an image file."""
     out = io.BytesIO()
     image.save(out, kind, **({"quality": 95} if kind == "JPEG" else {}) | options)
     return out.getvalue()
@@ -44,15 +44,15 @@ class RocoFolder:
     pmc_named: str = "ROCO_90006"
 
     def add_split(self, split: str, rows: list[tuple[str, str, int, bytes | None]], extra: tuple[str, ...] = ()):
-        """Write rows (id, caption, picture number, picture file or None for an absent one) and `extra` raw lines."""
+        """Write rows (id, caption, image number, image file or None for an absent one) and `extra` raw lines."""
         place = self.folder / split / "radiology"
         (place / "images").mkdir(parents=True)
-        lines, links, licences = [], [], ["ROCO_ID,PMC_ID,CC"]
+        lines, links, licenses = [], [], ["ROCO_ID,PMC_ID,CC"]
         for id, caption, number, picture in rows:
-            pmc = f"PMC{1000 + number // 2}_fig-{number}.jpg"  # two pictures an article
+            pmc = f"PMC{1000 + number // 2}_fig-{number}.jpg"  # two images an article
             lines.append(f"{id}\t {caption}")
             links.append(f"{id}\twget -r ftp://host/oa_package/00/PMC{1000 + number // 2}.tar.gz\tfig-{number}.jpg")
-            licences.append(f"{id},{pmc},CC BY")
+            licenses.append(f"{id},{pmc},CC BY")
             if picture is not None:
                 (place / "images" / (pmc if id == self.pmc_named else f"{id}.jpg")).write_bytes(picture)
             self.captions[split, id], self.numbers[split, id] = caption, number
@@ -60,7 +60,7 @@ class RocoFolder:
         self.lines += len(lines)
         (place / "captions.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
         (place / "dlinks.txt").write_text("\n".join(links) + "\n", encoding="utf-8")
-        (place / "licences.txt").write_text("\n".join(licences) + "\n", encoding="utf-8")
+        (place / "licences.txt").write_text("\n".join(licenses) + "\n", encoding="utf-8")
         concepts = "".join(f"{id}\t\tC{number:07}\tC9\n" for id, _, number, _ in rows)
         (place / "cuis.txt").write_text(concepts, encoding="utf-8")
         types = "".join(f"{id}\t\tT060\tDiagnostic Procedure\n" for id, *_ in rows)

@@ -44,7 +44,7 @@ class Page(HTMLParser):
 
 
 def check(html: str) -> Page:
-    """The page, once it is seen to need no network, to run nothing, and to name its pictures and places."""
+    """The page, once it is seen to need no network, to run nothing, and to name its images and places."""
     page = Page(html)
     assert not {"script", "iframe", "object", "embed", "link", "base", "form"} & set(page.tags)
     assert all(address.startswith(("data:image/", "#")) for address in page.fetched), page.fetched

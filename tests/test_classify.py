@@ -1,4 +1,4 @@
-"""Which class a picture shows, as the evaluation of classes says it."""
+"""Which class an image shows, as the evaluation of classes says it."""
 
 import numpy as np
 import pytest

@@ -7,13 +7,13 @@ import pytest
 
 from material import in_new_process
 from medclip import NOT_CLINICAL
-from medclip.cli.main import main
-from medclip.data.deidentify import Studies
-from medclip.data.prepare_config import Preparation
+from medclip.cli.main import Command
+from medclip.data.deidentify import DicomConfig
+from medclip.data.prepare_config import PrepareConfig
 from medclip.data.sources.columns import Columns
-from medclip.evaluate.config import Subject
-from medclip.evaluate.labelled import Task
-from medclip.train.config import Recipe
+from medclip.evaluate.config import EvalConfig
+from medclip.evaluate.labeled import LabelConfig
+from medclip.train.config import TrainConfig
 
 
 def commands(choices, *before):
@@ -24,7 +24,7 @@ def commands(choices, *before):
         yield from commands(inner, *before, said.name) if inner else [((*before, said.name), command)]
 
 
-COMMANDS = dict(commands(main.Command))
+COMMANDS = dict(commands(Command))
 
 
 def assert_one_sentence(said):
@@ -40,12 +40,12 @@ def assert_one_sentence(said):
 def flags(command):
     """The fields of a command, and of the settings whose fields are flags of the command itself."""
     inner = {
-        "recipe": Recipe,
-        "how": Preparation,
+        "recipe": TrainConfig,
+        "how": PrepareConfig,
         "columns": Columns,
-        "studies": Studies,
-        "subject": Subject,
-        "task": Task,
+        "studies": DicomConfig,
+        "subject": EvalConfig,
+        "task": LabelConfig,
     }
     for field in dataclasses.fields(command):
         yield from flags(inner[field.name]) if field.name in inner else [field]
@@ -83,39 +83,48 @@ def test_no_command_at_all_is_a_mistake(medclip):
         (("prepare", "{tmp}/absent", "--out", "{tmp}/new"), "cannot be read"),
         (("prepare", "{roco}"), "give the new folder with --out"),
         (("prepare", "{roco}", "--out", "{data}"), "already finished"),
-        (("train", "--data", "{tmp}", "--out", "{tmp}/new", "--steps", "1"), "is not a prepared data set"),
+        (("train", "--data", "{tmp}", "--out", "{tmp}/new", "--steps", "1"), "is not a prepared dataset"),
         (
-            ("train", "--data", "{data}", "--out", "{tmp}/new", "--steps", "1", "--batch", "999"),
-            "--batch 999 is larger",
+            ("train", "--data", "{data}", "--out", "{tmp}/new", "--steps", "1", "--batch-size", "999"),
+            "--batch-size 999 is larger",
         ),
         (("train", "--data", "{data}", "--out", "{tmp}/new", "--steps", "0"), "--steps 0 is out of range: 1"),
-        (("train", "--data", "{data}", "--out", "{tmp}/new", "--batch", "1"), "--batch 1 is out of range: 2"),
+        (("train", "--data", "{data}", "--out", "{tmp}/new", "--batch-size", "1"), "--batch-size 1 is out of range: 2"),
         (
-            ("train", "--data", "{data}", "--out", "{tmp}/new", "--steps", "1", "--batch", "8", "--resume"),
+            ("train", "--data", "{data}", "--out", "{tmp}/new", "--steps", "1", "--batch-size", "8", "--resume"),
             "is not a run to resume",
         ),
         (("evaluate", "retrieval", "--model", "{tmp}/absent", "--data", "{data}"), "is no model folder"),
         (("evaluate", "retrieval", "--model", "{run}", "--data", "{data}", "--split", "test"), "has no split 'test'"),
-        (("evaluate", "retrieval", "--data", "{data}"), "give either --model MODEL or --vectors"),
-        (("evaluate", "retrieval", "--data", "{data}", "--model", "{run}", "--pool", "1"), "must be at least 2"),
+        (("evaluate", "retrieval", "--data", "{data}"), "give either --model MODEL or --embeddings"),
         (
-            ("evaluate", "retrieval", "--data", "{data}", "--vectors", "{tmp}/x.npy", "{tmp}/y.npy"),
+            ("evaluate", "retrieval", "--data", "{data}", "--model", "{run}", "--num-candidates", "1"),
+            "must be at least 2",
+        ),
+        (
+            ("evaluate", "retrieval", "--data", "{data}", "--embeddings", "{tmp}/x.npy", "{tmp}/y.npy"),
             "x.npy does not exist",
         ),
         (("evaluate", "zero-shot", "--model", "{run}", "--data", "{tmp}/absent"), "is no folder; give a prepared"),
         (("evaluate", "zero-shot", "--model", "{run}", "--data", "{data}"), "shows one class only"),
-        (("evaluate", "probe", "--model", "{run}", "--data", "{data}", "--seeds", "1"), "--seeds must be at least 2"),
+        (
+            ("evaluate", "probe", "--model", "{run}", "--data", "{data}", "--num-draws", "1"),
+            "--num-draws must be at least 2",
+        ),
         (("index", "--model", "{tmp}", "--data", "{data}", "--out", "{tmp}/new"), "is no model folder"),
         (("index", "--model", "{run}", "--data", "{data}", "--out", "{index}"), "already finished"),
         (("search", "--index", "{tmp}", "words"), "is not an index"),
         (("search", "--index", "{index}"), "give a query"),
-        (("search", "--index", "{index}", "words", "--where", "modality"), "write KEY=VALUE"),
-        (("search", "--index", "{index}", "words", "--where", "colour=red"), "no picture of the index has 'colour'"),
-        (("embed", "--model", "{run}", "--data", "{tmp}", "--out", "{tmp}/new"), "is not a prepared data set"),
-        (("index", "--model", "{run}", "--data", "{data}", "--out", "{tmp}/new", "--store", "x"), "there are exact"),
+        (("search", "--index", "{index}", "words", "--filter", "modality"), "write KEY=VALUE"),
+        (("search", "--index", "{index}", "words", "--filter", "color=red"), "no image of the index has 'color'"),
+        (("embed", "--model", "{run}", "--data", "{tmp}", "--out", "{tmp}/new"), "is not a prepared dataset"),
+        (
+            ("index", "--model", "{run}", "--data", "{data}", "--out", "{tmp}/new", "--vector-store", "x"),
+            "there are exact",
+        ),
         (("curate", "add", "--index", "{tmp}", "--data", "{data}"), "is not an index"),
         (("curate", "delete", "--index", "{index}"), "say what to delete"),
-        (("curate", "delete", "--index", "{index}", "--ids", "x"), "has no picture of id 'x'"),
+        (("curate", "delete", "--index", "{index}", "--ids", "x"), "has no image of id 'x'"),
         (("curate", "restore", "--index", "{index}", "x"), "has no snapshot 'x'; it has: none"),
         (("search", "--index", "{index}", "--image", "{tmp}/absent.jpg"), "image missing"),
         (("search", "--index", "{index}", " "), "the query is empty"),
@@ -131,8 +140,8 @@ def test_no_command_at_all_is_a_mistake(medclip):
         (("info", "{tmp}"), "is no model folder"),
         (("compare", "{tmp}"), "give two evaluations or more"),
         (("compare", "{tmp}", "{tmp}"), "holds no evaluation"),
-        (("stats", "{tmp}"), "is not a prepared data set"),
-        (("stats", "{tmp}/absent"), "is not a prepared data set"),
+        (("stats", "{tmp}"), "is not a prepared dataset"),
+        (("stats", "{tmp}/absent"), "is not a prepared dataset"),
     ],
 )
 def test_a_mistake_ends_with_one_sentence(medclip, roco, data, run, index_folder, tmp_path, arguments, said):
@@ -157,7 +166,7 @@ def test_failing_work_has_exit_code_one(medclip, roco, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("medclip.data.prepare._finish", full)
-    code, _, err = medclip("prepare", roco.folder, "--out", tmp_path / "new", "--limit", 1)
+    code, _, err = medclip("prepare", roco.folder, "--out", tmp_path / "new", "--max-samples", 1)
     assert code == 1
     assert "No space left on device" in err
     assert "Traceback" not in err
@@ -169,9 +178,9 @@ import sys
 import medclip.cli.main
 assert not {"jax", "matplotlib", "streamlit"} & set(sys.modules), "medclip.cli.main imports too much"
 from pathlib import Path
-from medclip.data.prepare_config import Preparation
+from medclip.data.prepare_config import PrepareConfig
 from medclip.data.prepare import prepare
-prepare(sys.argv[1], Path(sys.argv[2]), Preparation(limit=2), workers=1)
+prepare(sys.argv[1], Path(sys.argv[2]), PrepareConfig(max_samples=2), num_workers=1)
 assert "jax" not in sys.modules, "prepare imports jax"
 """
     done = in_new_process("-c", program, roco.folder, tmp_path / "data")
@@ -184,9 +193,15 @@ def test_the_installed_command_ends_a_mistake_without_a_traceback(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "start", [["--vision", "x"], ["--text", "x"], ["--init", "x", "--preset", "tiny"], ["--init", "x", "--vision", "y"]]
+    "start",
+    [
+        ["--vision-model", "x"],
+        ["--text-model", "x"],
+        ["--init", "x", "--preset", "tiny"],
+        ["--init", "x", "--vision-model", "y"],
+    ],
 )
 def test_a_run_has_one_start(medclip, data, tmp_path, start):
     said = medclip("train", "--data", data, "--out", tmp_path / "run", *start)
     assert_one_sentence(said)
-    assert "one of --preset, --init MODEL, or --vision MODEL with --text MODEL" in said[2]
+    assert "one of --preset, --init MODEL, or --vision-model MODEL with --text-model MODEL" in said[2]

@@ -23,7 +23,7 @@ def test_prepare_shows_each_reason_with_its_count(medclip, roco, tmp_path):
 
 
 def test_a_prepared_data_set_has_its_page_at_once(medclip, roco, tmp_path):
-    code, _, err = medclip("prepare", roco.folder, "--out", tmp_path / "new", "--limit", 3)
+    code, _, err = medclip("prepare", roco.folder, "--out", tmp_path / "new", "--max-samples", 3)
     assert (code, "report.html" in err) == (0, True)
     assert NOT_CLINICAL in (tmp_path / "new" / "report.html").read_text(encoding="utf-8")
 
@@ -89,7 +89,7 @@ def test_a_piped_comparison_is_json(medclip, evaluations):
 
 def test_a_comparison_on_a_terminal_is_a_table_and_writes_its_page(medclip, evaluations, tmp_path, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    code, out, _ = medclip("compare", *evaluations, "--figure", "R@10", "--out", tmp_path / "page.html")
+    code, out, _ = medclip("compare", *evaluations, "--metric", "R@10", "--out", tmp_path / "page.html")
     assert code == 0
     assert re.search(r"image_to_text / R@10 .* worse", out)
     assert "Holm" in out
@@ -100,7 +100,7 @@ def test_a_comparison_on_a_terminal_is_a_table_and_writes_its_page(medclip, eval
     ("order", "below", "code"), [(1, "0.01", 1), (1, "0.9", 0), (-1, "0", 0), (1, "-1", 2), (1, "1", 2)]
 )
 def test_a_fall_is_exit_code_one(medclip, evaluations, order, below, code):
-    ended, out, err = medclip("compare", *evaluations[::order], "--fail-below", below)
+    ended, out, err = medclip("compare", *evaluations[::order], "--max-regression", below)
     assert ended == code, err
     if code == 1:
         assert json.loads(out)["fallen"]
@@ -109,7 +109,10 @@ def test_a_fall_is_exit_code_one(medclip, evaluations, order, below, code):
 
 
 def test_comparing_needs_no_jax(evaluations):
-    program = "import sys, medclip.cli.main; sys.argv[1:1] = ['compare']; medclip.cli.main.main(); assert 'jax' not in sys.modules"
+    program = (
+        "import sys; from medclip.cli.main import main; sys.argv[1:1] = ['compare']; main(); "
+        "assert 'jax' not in sys.modules"
+    )
     done = in_new_process("-c", program, *evaluations)
     assert done.returncode == 0, done.stderr
 
@@ -119,12 +122,12 @@ def test_evaluate_zero_shot_shows_figures_and_writes_a_page(medclip, run, tmp_pa
     code, out, _ = medclip("evaluate", "zero-shot", "--model", run, "--data", folder, "--out", tmp_path / "out")
     assert code == 0
     said = json.loads((tmp_path / "out" / "zero_shot.json").read_text())
-    for words in (NOT_CLINICAL, "set, test, label: 8 pictures", "50.0%", f"{said['auroc']['value']:.1%} ("):
+    for words in (NOT_CLINICAL, "set, test, label: 8 images", "50.0%", f"{said['auroc']['value']:.1%} ("):
         assert words in out
     assert (tmp_path / "out" / "report.html").is_file()
 
 
-FIELDS = {"id", "score", "caption", "article", "licence", "labels", "added", "copies"}
+FIELDS = {"id", "score", "caption", "article", "license", "labels", "added", "copies"}
 
 
 def test_a_piped_search_prints_json_lines_best_first(medclip, index_folder):
@@ -144,7 +147,7 @@ def test_a_search_by_picture_finds_that_picture(medclip, roco, index_folder):
 
 def test_words_after_a_flag_are_the_query(medclip, roco, index_folder):
     picture = roco.folder / "validation" / "radiology" / "images" / "ROCO_00007.jpg"
-    words = ("--image", picture, "--without", "knee", "--where", "licence=cc by", "chest", "brain", "-k", 2)
+    words = ("--image", picture, "--negative", "knee", "--filter", "license=cc by", "chest", "brain", "-k", 2)
     code, out, _ = medclip("search", "--index", index_folder, *words)
     assert code == 0
     assert [json.loads(line)["query"] for line in out.splitlines()] == ["chest", "chest", "brain", "brain"]
@@ -153,19 +156,19 @@ def test_words_after_a_flag_are_the_query(medclip, roco, index_folder):
 def test_an_index_is_curated_by_commands(medclip, index_folder, run, again, copy):
     folder = copy(index_folder)
     for command, said in (
-        (("add", "--data", again, "--split", "validation", "--model", run), "12 pictures added"),
-        (("snapshot", "full"), "snapshot full: 24 pictures"),
-        (("delete", "--ids", "again-ROCO_00003", "ROCO_00004"), "2 pictures deleted"),
-        (("move", "exact"), "22 pictures of"),
-        (("restore", "full"), "holds 24 pictures"),
-        (("delete", "--ids", "ROCO_00003"), "1 pictures deleted"),
+        (("add", "--data", again, "--split", "validation", "--model", run), "12 images added"),
+        (("snapshot", "full"), "snapshot full: 24 images"),
+        (("delete", "--ids", "again-ROCO_00003", "ROCO_00004"), "2 images deleted"),
+        (("move", "exact"), "22 images of"),
+        (("restore", "full"), "holds 24 images"),
+        (("delete", "--ids", "ROCO_00003"), "1 images deleted"),
         (("purge",), "1 rows erased"),
     ):
         code, out, err = medclip("curate", command[0], "--index", folder, *command[1:])
         assert (code, out) == (0, ""), err
         assert said in err.replace("\n", " ")
     code, out, _ = medclip("search", "--index", folder, "--model", run, "chest", "-k", "30")
-    assert len(out.splitlines()) == 12  # each picture once, with its copy
+    assert len(out.splitlines()) == 12  # each image once, with its copy
     assert {len(json.loads(line)["copies"]) for line in out.splitlines()} == {0, 1}
 
 
@@ -174,7 +177,7 @@ def test_the_whole_path_by_commands(medclip, roco, tmp_path):
     data, run, index = tmp_path / "data", tmp_path / "run", tmp_path / "index"
     for command in (
         ("prepare", roco.folder, "--out", data),
-        ("train", "--data", data, "--out", run, "--preset", "tiny", "--steps", 1, "--batch", 8),
+        ("train", "--data", data, "--out", run, "--preset", "tiny", "--steps", 1, "--batch-size", 8),
         ("index", "--model", run, "--data", data, "--out", index),
     ):
         code, _, err = medclip(*command)
@@ -188,14 +191,25 @@ def test_the_whole_path_by_commands(medclip, roco, tmp_path):
 @pytest.mark.parametrize(
     ("start", "said"),
     [
-        (["--init", "{run}", "--max-tokens", "48", "--side", "48"], "48"),
-        (["--vision", "{run}", "--text", "{run}"], "32"),
+        (["--init", "{run}", "--context-length", "48", "--image-size", "48"], "48"),
+        (["--vision-model", "{run}", "--text-model", "{run}"], "32"),
     ],
 )
 def test_a_trained_model_is_trained_on(medclip, run, data, tmp_path, start, said):
     start = [word.format(run=run) for word in start]
     code, _, err = medclip(
-        "train", "--data", data, "--out", tmp_path / "run", *start, "--steps", "1", "--batch", "4", "--limit", "8"
+        "train",
+        "--data",
+        data,
+        "--out",
+        tmp_path / "run",
+        *start,
+        "--steps",
+        "1",
+        "--batch-size",
+        "4",
+        "--max-samples",
+        "8",
     )
     assert code == 0, err
     made = json.loads((tmp_path / "run/model/config.json").read_text())

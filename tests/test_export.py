@@ -45,7 +45,7 @@ def test_onnx_gives_our_vectors_at_any_batch_size(tmp_path: Path, families) -> N
     assert max(told.values()) < 2e-6
     session = onnxruntime.InferenceSession(tmp_path / "onnx" / "text_encoder.onnx")
     model = load(tmp_path / "model")
-    ids, valid = model.tokens.encode(CAPTIONS * 3)
+    ids, valid = model.tokenizer.encode(CAPTIONS * 3)
     given = {"input_ids": ids.astype(np.int64), "attention_mask": valid.astype(np.int64)}
     given = {entry.name: given[entry.name] for entry in session.get_inputs()}
     assert session.run(None, given)[0].shape == (9, model.config.projection_dim)

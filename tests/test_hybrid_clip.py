@@ -27,7 +27,7 @@ def founding(tmp_path_factory) -> Path:
 @pytest.mark.slow
 def test_the_readmes_first_snippet(founding: Path) -> None:
     model = FlaxHybridCLIP.from_pretrained(founding)
-    ids, valid = model.model.tokens.encode(CAPTIONS)
+    ids, valid = model.model.tokenizer.encode(CAPTIONS)
     out = model(ids, PIXELS, attention_mask=valid)
     assert out.logits_per_image.shape == (2, 3) and out.logits_per_text.shape == (3, 2)
     cosines = np.asarray(out.image_embeds) @ np.asarray(out.text_embeds).T
@@ -55,7 +55,7 @@ def test_the_second_snippet_joins_two_towers(tmp_path: Path) -> None:
 
 def test_a_mask_hides_what_it_covers(founding: Path) -> None:
     model = FlaxHybridCLIP.from_pretrained(founding)
-    ids, valid = model.model.tokens.encode(["T2"])
+    ids, valid = model.model.tokenizer.encode(["T2"])
     other = np.where(valid, ids, 7)
     np.testing.assert_allclose(*(model.get_text_features(x, valid) for x in (ids, other)), atol=1e-6)
     assert not np.allclose(model.get_text_features(ids), model.get_text_features(other), atol=1e-3)
@@ -80,7 +80,7 @@ def test_the_format_of_2021_gives_what_the_same_weights_give_in_torch(tmp_path: 
     images = pictures(28, 7)
     wanted = transformers_vectors(tmp_path / "today", images, CAPTIONS)
     model = FlaxHybridCLIP.from_pretrained(hybrid_folder(medclip.load(tmp_path / "today"), tmp_path / "2021"))
-    ids, valid = model.model.tokens.encode(CAPTIONS)
+    ids, valid = model.model.tokenizer.encode(CAPTIONS)
     out = model(ids, wanted["pixels"], attention_mask=valid)
     np.testing.assert_allclose(out.image_embeds, wanted["images"], atol=2e-6)
     np.testing.assert_allclose(out.text_embeds, wanted["texts"], atol=2e-6)

@@ -1,4 +1,4 @@
-"""The frame of pages: escaped, readable in light and dark, with figures that take its colours."""
+"""The frame of pages: escaped, readable in light and dark, with figures that take its colors."""
 
 import re
 from pathlib import Path
@@ -13,8 +13,8 @@ from pages import Page
 CSS = (Path(medclip.__file__).parent / "templates" / "page.css").read_text(encoding="utf-8")
 
 
-def luminance(colour):
-    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+def luminance(color):
+    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
@@ -28,7 +28,7 @@ def contrast(one, other):
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 def test_texts_and_lines_can_be_read(scheme):
     blocks = re.findall(r":root \{(.*?)\}", CSS, flags=re.DOTALL)
-    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", blocks[scheme]))
+    colors = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", blocks[scheme]))
     for text, grounds in {
         "ink": ("ground", "panel", "bar", "warn"),
         "faint": ("ground", "panel", "bar"),
@@ -36,9 +36,9 @@ def test_texts_and_lines_can_be_read(scheme):
         "series-2": ("ground",),  # "worse"
         "series-3": ("ground",),  # "better"
     }.items():
-        assert all(contrast(colours[text], colours[ground]) >= 4.5 for ground in grounds), text
+        assert all(contrast(colors[text], colors[ground]) >= 4.5 for ground in grounds), text
     for line in ("series-1", "series-2", "series-3", "series-4", "warn-line"):
-        assert contrast(colours[line], colours["ground"]) >= 3, line
+        assert contrast(colors[line], colors["ground"]) >= 3, line
 
 
 def lines(figure):
@@ -47,7 +47,7 @@ def lines(figure):
     axes.legend()
 
 
-def test_figures_take_the_colours_of_the_page_and_are_named():
+def test_figures_take_the_colors_of_the_page_and_are_named():
     drawn = html_page.figure(lines, 'loss <of> "both"')
     assert isinstance(drawn, Markup)
     assert "var(--series-2)" in drawn

@@ -1,4 +1,4 @@
-"""Relevance lies where the vectors come from, in the frame of the picture, and nowhere in a picture without detail."""
+"""Relevance lies where the vectors come from, in the frame of the image, and nowhere in an image without detail."""
 
 import dataclasses
 
@@ -10,10 +10,10 @@ from PIL import Image
 
 from material import drawn, encoded
 from medclip import saliency as module
-from medclip.data.images import decode, fit, unfitted
+from medclip.data.images import decode, map_to_image, preprocess
 from medclip.encode.encoder import embed_images, embed_texts
 from medclip.errors import UserError
-from medclip.saliency import NOTHING, drawn_over, relevance
+from medclip.saliency import NOTHING, drawn_over, saliency_map
 
 SQUEEZED = {"size": {"height": 64, "width": 64}, "do_center_crop": False}
 CROPPED = {"size": {"shortest_edge": 64}, "crop_size": {"height": 64, "width": 64}, "do_center_crop": True}
@@ -45,7 +45,7 @@ def share_inside(found, top, bottom, left, right):
 
 @pytest.mark.parametrize("box", [(0, 0.25, 0, 0.25), (0.5, 0.75, 0.25, 0.5), (0.75, 1, 0.75, 1)])
 def test_it_points_at_what_the_vector_is_made_of(looks_at, box):
-    found = relevance(looks_at(SQUEEZED, *box), encoded(NOISE, "PNG"), "words")
+    found = saliency_map(looks_at(SQUEEZED, *box), encoded(NOISE, "PNG"), "words")
     assert found.shape == (128, 192) and found.dtype == np.float32
     y, x = np.unravel_index(found.argmax(), found.shape)
     assert box[0] <= y / 128 <= box[1] and box[2] <= x / 192 <= box[3]
@@ -53,12 +53,12 @@ def test_it_points_at_what_the_vector_is_made_of(looks_at, box):
 
 
 def test_what_speaks_against_the_text_is_negative(looks_at):
-    found = relevance(looks_at(SQUEEZED, 0, 0.5, 0, 0.5, sign=-1), encoded(NOISE, "PNG"), "words")
+    found = saliency_map(looks_at(SQUEEZED, 0, 0.5, 0, 0.5, sign=-1), encoded(NOISE, "PNG"), "words")
     assert found.max() <= 0 and found.min() < -0.01
 
 
 def test_what_the_crop_cuts_off_has_none(looks_at):
-    found = relevance(looks_at(CROPPED, 0, 1, 0, 1), encoded(NOISE, "PNG"), "words")
+    found = saliency_map(looks_at(CROPPED, 0, 1, 0, 1), encoded(NOISE, "PNG"), "words")
     assert (found[:, :30] == 0).all() and (found[:, -30:] == 0).all()  # 32 of 192 columns on each side are cut off
     assert (found[:, 34:-34] > 0).all()
 
@@ -66,21 +66,21 @@ def test_what_the_crop_cuts_off_has_none(looks_at):
 @pytest.mark.parametrize("level", [0, 90, 255])
 def test_an_equal_picture_is_flat(model, level):
     picture = encoded(Image.new("L", (96, 80), level), "PNG")
-    found = relevance(model, picture, "CT of the chest")
+    found = saliency_map(model, picture, "CT of the chest")
     assert np.abs(found).max() < NOTHING
     shown = np.asarray(drawn_over(decode(picture), found))
-    assert (shown == level).all()  # rounding is not coloured
+    assert (shown == level).all()  # rounding is not colored
 
 
 def test_it_is_what_the_cosine_loses(model):
-    """One spot over the whole picture: the map is the difference of two plain cosines."""
+    """One spot over the whole image: the map is the difference of two plain cosines."""
     picture = encoded(drawn(7, (64, 64)), "PNG")
     text = embed_texts(model, ["CT of the chest"])[0]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_spots", lambda side: np.ones((1, side, side), np.float32))
-        found = relevance(model, picture, "CT of the chest")
+        found = saliency_map(model, picture, "CT of the chest")
         assert np.ptp(found) < 1e-6
-    pixels = Image.fromarray(fit(picture, model.preprocessor))
+    pixels = Image.fromarray(preprocess(picture, model.preprocessor))
     blurred = pixels.filter(module.ImageFilter.GaussianBlur(module.WIDTH * pixels.width / module.SPOTS))
     whole, less = embed_images(model, [picture, encoded(blurred, "PNG")]) @ text
     assert found.mean() == pytest.approx(whole - less, abs=2e-6)
@@ -97,13 +97,13 @@ def test_spots_cover_everything_alike():
 def test_a_square_is_laid_back_where_it_was_taken_from(preprocessor, width, height):
     ramp = np.add.outer(np.linspace(0, 127, height), np.linspace(0, 127, width))
     picture = encoded(Image.fromarray(np.rint(ramp).astype(np.uint8)), "PNG")
-    back = unfitted(fit(picture, preprocessor)[..., 0].astype(np.float32), (width, height), preprocessor)
+    back = map_to_image(preprocess(picture, preprocessor)[..., 0].astype(np.float32), (width, height), preprocessor)
     assert back.shape == (height, width)
     near = np.abs(back - ramp)
     assert np.median(near[back > 0]) < 4  # grey levels of 254; a shift by a tenth of the side would be 12
 
 
-def test_colour_follows_sign_and_strength():
+def test_color_follows_sign_and_strength():
     found = np.zeros((20, 30), np.float32)
     found[:5], found[-5:] = 0.1, -0.2
     shown = np.asarray(drawn_over(Image.new("L", (30, 20), 100), found)).astype(int)
@@ -114,8 +114,8 @@ def test_colour_follows_sign_and_strength():
 
 def test_an_unreadable_picture_and_no_text_are_refused(model, tmp_path):
     with pytest.raises(UserError, match=r"x\.png: image missing"):
-        relevance(model, tmp_path / "x.png", "words")
-    with pytest.raises(UserError, match="the picture: image unreadable"):
-        relevance(model, b"no picture", "words")
+        saliency_map(model, tmp_path / "x.png", "words")
+    with pytest.raises(UserError, match="the image: image unreadable"):
+        saliency_map(model, b"no image", "words")
     with pytest.raises(UserError, match="the text is empty"):
-        relevance(model, encoded(NOISE), "  ")
+        saliency_map(model, encoded(NOISE), "  ")

@@ -15,7 +15,7 @@ from medclip.errors import UserError
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary neighbour of `path`; it takes the place of `path` only if the block succeeds."""
+    """Yield a temporary neighbor of `path`; it takes the place of `path` only if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:

@@ -1,4 +1,4 @@
-"""The frame of every page medclip writes: one HTML file that needs no network, with figures and pictures inside."""
+"""The frame of every page medclip writes: one HTML file that needs no network, with figures and images inside."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SERIES = ("#0101a1", "#0101a2", "#0101a3", "#0101a4")
-"""Colours to draw with: the page shows them in its own, one set for light and one for dark."""
+"""Colors to draw with: the page shows them in its own, one set for light and one for dark."""
 INK = "#010101"
 _STYLE = {
     "svg.fonttype": "none",  # text stays text: searchable, and in the page's own face
@@ -74,9 +74,9 @@ def anchor(title: str) -> str:
 
 
 def figure(draw: Callable[[Figure], None], alt: str, size: tuple[float, float] = (9, 3.2)) -> Markup:
-    """What `draw` draws on an empty figure of `size` inches, as an SVG that takes the page's colours.
+    """What `draw` draws on an empty figure of `size` inches, as an SVG that takes the page's colors.
 
-    `alt` says in words what is to be seen. Series are to be drawn in SERIES; all else has its colour already.
+    `alt` says in words what is to be seen. Series are to be drawn in SERIES; all else has its color already.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -87,8 +87,8 @@ def figure(draw: Callable[[Figure], None], alt: str, size: tuple[float, float] =
         drawn.savefig(out, format="svg", metadata={"Date": None})
         text = out.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    for place, colour in enumerate(SERIES, start=1):
-        text = text.replace(colour, f"var(--series-{place})")
+    for place, color in enumerate(SERIES, start=1):
+        text = text.replace(color, f"var(--series-{place})")
     text = text.replace(INK, "currentColor")
     prefix = f"f{zlib.crc32(text.encode()):x}-"  # names inside one figure must not meet those of another on the page
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}", text)
@@ -96,7 +96,7 @@ def figure(draw: Callable[[Figure], None], alt: str, size: tuple[float, float] =
 
 
 def thumbnail(image: Image.Image, side: int = 240) -> str:
-    """A picture as a data: address, small enough to lie in a page by the dozen."""
+    """An image as a data: address, small enough to lie in a page by the dozen."""
     small = image.copy()
     small.thumbnail((side, side))
     out = io.BytesIO()

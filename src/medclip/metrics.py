@@ -18,14 +18,14 @@ AT_ONCE = 2**24  # scores in memory at once: 128 MB
 def ranks(
     images: np.ndarray, texts: np.ndarray, pairs: np.ndarray | None = None, advance: Advance | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rank (1 is best) of what belongs to each picture among all texts, i64 (n,), and to each text among all pictures.
+    """Rank (1 is best) of what belongs to each image among all texts, i64 (n,), and to each text among all images.
 
-    By dot product; ties count against the model. `pairs` i64 (m, 2) says which picture (its row) belongs to which text;
-    left out, row i of both is a pair. Where a picture has several captions, its rank is that of the best of them, and
-    its other captions do not stand before it: R@k of pictures asking for text is the share of *pictures* with at least
-    one of their captions among the first k, and R@k of text asking for pictures the share of *captions* with their
-    picture among the first k, in which each picture stands once. (Asking with every row of a table of pairs instead
-    counts a picture's other captions as misses: CLIP_benchmark#7, #48.) For example, pictures A and B, captions a1, a2
+    By dot product; ties count against the model. `pairs` i64 (m, 2) says which image (its row) belongs to which text;
+    left out, row i of both is a pair. Where an image has several captions, its rank is that of the best of them, and
+    its other captions do not stand before it: R@k of images asking for text is the share of *images* with at least
+    one of their captions among the first k, and R@k of text asking for images the share of *captions* with their
+    image among the first k, in which each image stands once. (Asking with every row of a table of pairs instead
+    counts an image's other captions as misses: CLIP_benchmark#7, #48.) For example, images A and B, captions a1, a2
     and b1:
 
         images = [[1, 0], [0, 1]], texts = [[.6, .8], [.8, .6], [.8, -.6]], pairs = [[0, 0], [0, 1], [1, 2]]
@@ -34,9 +34,9 @@ def ranks(
     A   .6   .8   .8                B's only one, b1, comes last: rank 3
     B   .8   .6  -.6                a1 finds B before A: 2; a2 finds A: 1; b1 finds A first: 2
 
-    gives ([2, 3], [2, 1, 2]): R@1 is 0 from pictures to text and 1/3 from text to pictures.
+    gives ([2, 3], [2, 1, 2]): R@1 is 0 from images to text and 1/3 from text to images.
 
-    Takes one product of both matrices for both ways; memory is linear in n. `advance` hears of pictures done. Raises
+    Takes one product of both matrices for both ways; memory is linear in n. `advance` hears of images done. Raises
     ValueError on shapes that do not pair up, on rows that belong to nothing, or values that are not finite.
     """
     if images.shape[1:] != texts.shape[1:] or (pairs is None and len(images) != len(texts)):
@@ -51,7 +51,7 @@ def ranks(
         best = np.full(len(vectors), -np.inf)
         np.maximum.at(best, at, own)
         if np.isneginf(best).any():
-            raise ValueError("a picture or a text belongs to nothing")
+            raise ValueError("an image or a text belongs to nothing")
         bars.append(best - TIE)
         found.append(1 - np.bincount(at[own >= bars[-1][at]], minlength=len(vectors)))  # they are counted below
     size = max(1, AT_ONCE // len(texts))
@@ -69,15 +69,15 @@ def _products(images: np.ndarray, texts: np.ndarray, pairs: np.ndarray) -> np.nd
     return np.einsum("np,np->n", images[pairs[:, 0]], texts[pairs[:, 1]])
 
 
-def recall_at(found: np.ndarray, k: int) -> float:
+def recall_at_k(found: np.ndarray, k: int) -> float:
     """Share of ranks of at most k."""
     return float((found <= k).mean())
 
 
-def rank_figures(found: np.ndarray) -> dict[str, float]:
+def rank_metrics(found: np.ndarray) -> dict[str, float]:
     """What ranks amount to: R@1, R@5, R@10, median and mean rank, and MRR, the mean of 1/rank."""
     return {
-        **{f"R@{k}": recall_at(found, k) for k in KS},
+        **{f"R@{k}": recall_at_k(found, k) for k in KS},
         "median_rank": float(np.median(found)),
         "mean_rank": float(found.mean()),
         "MRR": float((1 / found).mean()),
@@ -105,10 +105,10 @@ def chance(pool: np.ndarray, right: np.ndarray) -> dict[str, float]:
     }
 
 
-def both_ways(images: np.ndarray, texts: np.ndarray, articles: Sequence[str], seed: int) -> dict[str, Any]:
-    """`rank_figures` of pictures asking for captions and of captions asking for pictures, with intervals; the pool."""
+def retrieval_metrics(images: np.ndarray, texts: np.ndarray, articles: Sequence[str], seed: int) -> dict[str, Any]:
+    """`rank_figures` of images asking for captions and of captions asking for images, with intervals; the pool."""
     found = zip(WAYS, ranks(images, texts), strict=True)
-    return {"pool": len(images)} | {way: intervals(own, articles, rank_figures, seed) for way, own in found}
+    return {"pool": len(images)} | {way: intervals(own, articles, rank_metrics, seed) for way, own in found}
 
 
 def interval(
@@ -116,7 +116,7 @@ def interval(
 ) -> dict[str, float]:
     """`measure(values)` with its 95 % percentile bootstrap interval, whole groups (articles) resampled together.
 
-    Pictures of one article resemble each other; resampling single rows would claim too much
+    Images of one article resemble each other; resampling single rows would claim too much
     (Field & Welsh 2007, cluster bootstrap).
     """
     return intervals(values, groups, lambda drawn: {"": measure(drawn)}, seed, resamples)[""]
@@ -134,7 +134,7 @@ def intervals(
     A figure that is not defined (NaN) is None; resamples in which it is not defined are left out of its interval.
     """
     drawn = [measure(np.repeat(values, times, axis=0)) for times in resampled(groups, seed, resamples)]
-    return bounded(measure(values), drawn)
+    return percentile_ci(measure(values), drawn)
 
 
 def resampled(groups: Sequence[str], seed: int, resamples: int = 1000) -> Iterator[np.ndarray]:
@@ -145,7 +145,7 @@ def resampled(groups: Sequence[str], seed: int, resamples: int = 1000) -> Iterat
         yield np.bincount(rng.integers(0, count, count), minlength=count)[group]
 
 
-def bounded(values: dict[str, float], drawn: Sequence[dict[str, float]]) -> dict[str, Any]:
+def percentile_ci(values: dict[str, float], drawn: Sequence[dict[str, float]]) -> dict[str, Any]:
     """Figures with the 2.5th and the 97.5th percentile of what resamples gave; None for one that is not defined."""
     samples = np.array([list(one.values()) for one in drawn], float).T
     found: dict[str, Any] = {}

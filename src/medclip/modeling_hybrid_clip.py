@@ -15,7 +15,7 @@ from medclip.model.towers import image_features, logits, text_features
 
 
 class HybridCLIPOutput(NamedTuple):
-    """Scaled cosines of every picture with every caption (b, c) and its transpose; unit vectors (c, p) and (b, p)."""
+    """Scaled cosines of every image with every caption (b, c) and its transpose; unit vectors (c, p) and (b, p)."""
 
     logits_per_image: jax.Array
     logits_per_text: jax.Array
@@ -53,12 +53,12 @@ class FlaxHybridCLIP:
     @property
     def config(self) -> HybridCLIPConfig:
         """What the model's config file says, under the name of 2021."""
-        return HybridCLIPConfig(**{name: v for name, v in self.model.said.items() if name != "model_type"})
+        return HybridCLIPConfig(**{name: v for name, v in self.model.raw_config.items() if name != "model_type"})
 
     def __call__(
         self, input_ids: Any, pixel_values: Any, attention_mask: Any = None, params: dict[str, Any] | None = None
     ) -> HybridCLIPOutput:
-        """Compare captions, ids (c, t), with normalised pixels (b, s, s, 3) or (b, 3, s, s)."""
+        """Compare captions, ids (c, t), with normalized pixels (b, s, s, 3) or (b, 3, s, s)."""
         params = self.params if params is None else params
         images = self.get_image_features(pixel_values, params)
         texts = self.get_text_features(input_ids, attention_mask, params)
@@ -75,7 +75,7 @@ class FlaxHybridCLIP:
         return text_features(self.params if params is None else params, ids, valid, self.model.config)
 
     def get_image_features(self, pixel_values: Any, params: dict[str, Any] | None = None) -> jax.Array:
-        """Projected pictures (b, p), of any length, from normalised pixels (b, s, s, 3) or (b, 3, s, s)."""
+        """Projected images (b, p), of any length, from normalized pixels (b, s, s, 3) or (b, 3, s, s)."""
         pixels = jnp.asarray(pixel_values)
         if pixels.shape[-1] != 3:
             pixels = pixels.transpose(0, 2, 3, 1)

@@ -1,4 +1,4 @@
-"""Where a picture shows what a text says: each place is blurred in turn, and the cosine that goes with it is its own.
+"""Where an image shows what a text says: each place is blurred in turn, and the cosine that goes with it is its own.
 
 Occlusion (Zeiler & Fergus 2014) with a blur in place of a grey square (Fong & Vedaldi 2017), in soft spots: it needs
 nothing of a model but its vectors, so it is the same for every tower, and a place without detail has no relevance.
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
-from medclip.data.images import ImageError, decode, fit, unfitted
+from medclip.data.images import ImageError, decode, map_to_image, preprocess
 from medclip.encode.encoder import embed_pixels, embed_texts
 from medclip.errors import UserError
 from medclip.model.checkpoint import Model
@@ -21,36 +21,36 @@ SPOTS = 8  # to a side: 64 spots are one batch of the encoder
 WIDTH = 0.75  # of the distance between two spots: the deviation of a spot, and of the blur in it
 NOTHING = 1e-5  # a cosine that changes less has not changed: float32 in batches of another shape
 _FOR, _AGAINST = (255, 96, 0), (0, 128, 255)  # told apart without red and green
-_COVER = 0.6  # of the picture, at the strongest place
+_COVER = 0.6  # of the image, at the strongest place
 
 
-def relevance(model: Model, image: bytes | Path, text: str) -> np.ndarray:
-    """What each place of a picture adds to its cosine with a text: f32 (h, w) of the picture, in units of cosine.
+def saliency_map(model: Model, image: bytes | Path, text: str) -> np.ndarray:
+    """What each place of an image adds to its cosine with a text: f32 (h, w) of the image, in units of cosine.
 
     Above 0 the place speaks for the text, below 0 against it; 0 where the model does not look. UserError where the text
-    is empty or the picture cannot be read.
+    is empty or the image cannot be read.
     """
     if not text.strip():
         raise UserError("the text is empty.")
     try:
-        pixels, size = fit(image, model.preprocessor), decode(image).size
+        pixels, size = preprocess(image, model.preprocessor), decode(image).size
     except ImageError as error:
-        raise UserError(f"{image if isinstance(image, Path) else 'the picture'}: {error}.") from None
+        raise UserError(f"{image if isinstance(image, Path) else 'the image'}: {error}.") from None
     spots = _spots(len(pixels))
     blurred = np.asarray(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(WIDTH * len(pixels) / SPOTS)))
     changed = [np.rint(pixels + spot[..., None] * (blurred - pixels.astype(np.float32))) for spot in spots]
     vector = embed_texts(model, [text])[0]
     whole, each = embed_pixels(model, pixels[None]) @ vector, embed_pixels(model, np.uint8(changed)) @ vector
     found = np.tensordot(whole - each, spots, axes=1) / spots.sum(axis=0)
-    return unfitted(found.astype(np.float32), size, model.preprocessor)
+    return map_to_image(found.astype(np.float32), size, model.preprocessor)
 
 
 def drawn_over(picture: Image.Image, found: np.ndarray) -> Image.Image:
-    """The picture with relevance f32 (h, w) over it: orange where it speaks for the text, blue where against."""
+    """The image with relevance f32 (h, w) over it: orange where it speaks for the text, blue where against."""
     shown, most = picture.convert("RGB"), max(float(np.abs(found).max()), NOTHING)
-    for colour, part in ((_FOR, found), (_AGAINST, -found)):
+    for color, part in ((_FOR, found), (_AGAINST, -found)):
         cover = np.where(part < NOTHING, 0, part) * (_COVER * 255 / most)
-        shown.paste(colour, (0, 0), Image.fromarray(np.rint(cover).astype(np.uint8)))
+        shown.paste(color, (0, 0), Image.fromarray(np.rint(cover).astype(np.uint8)))
     return shown
 
 

@@ -19,7 +19,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 from medclip import NOT_CLINICAL
 from medclip.search.curate import delete
 from medclip.search.filters import where
-from medclip.search.query import Answers, Query, open_searcher, search, similar
+from medclip.search.query import Query, SearchOptions, open_searcher, search, similar
 
 FLAGS = [
     "--no-sandbox",
@@ -43,7 +43,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def folders(index_folder, tmp_path_factory):
-    """The index, and another that lacks one of its pictures."""
+    """The index, and another that lacks one of its images."""
     other = Path(shutil.copytree(index_folder, tmp_path_factory.mktemp("other") / "other"))
     about = json.loads((other / "index.json").read_text())
     (other / "index.json").write_text(json.dumps(about | {"model": str((index_folder / about["model"]).resolve())}))
@@ -128,7 +128,7 @@ def searcher(index_folder):
 
 
 def found(searcher, query, k=12, **only):
-    return search(searcher, [query], Answers(k, where(only)))[0]
+    return search(searcher, [query], SearchOptions(k, where(only)))[0]
 
 
 def ask(page: Page, words: str) -> None:
@@ -148,7 +148,7 @@ def assert_shown(page: Page, hits) -> None:
 
 
 def assert_named(page: Page) -> None:
-    """Every picture and every control of the page has a name for those who listen."""
+    """Every image and every control of the page has a name for those who listen."""
     said = page.locator("body").aria_snapshot()
     roles = "img|button|textbox|slider|switch|checkbox|combobox|tab|radio|link"
     unnamed = [line for line in said.splitlines() if re.fullmatch(rf"\s*- ({roles})(:.*| \[.*)?", line)]
@@ -181,13 +181,13 @@ def test_a_picture_of_each_kind_and_one_that_is_none(visit, searcher, roco):
         picture.save(out, "PNG")
         png = out.getvalue()
     chosen = page.locator("input[type=file]")
-    chosen.set_input_files({"name": "x.png", "mimeType": "image/png", "buffer": b"not a picture"})
-    expect(page.get_by_text("The uploaded picture: image unreadable.")).to_be_visible()
+    chosen.set_input_files({"name": "x.png", "mimeType": "image/png", "buffer": b"not an image"})
+    expect(page.get_by_text("The uploaded image: image unreadable.")).to_be_visible()
     chosen.set_input_files({"name": "x.png", "mimeType": "image/png", "buffer": png})
     hits = found(searcher, Query((), (png,)))
     assert hits[0].id == "ROCO_00007"
     assert_shown(page, hits)
-    expect(page.get_by_role("img", name="The picture asked with: Your picture")).to_be_visible()
+    expect(page.get_by_role("img", name="The image asked with: Your image")).to_be_visible()
     assert_named(page)
     page.get_by_role("button", name="Remove").click()
     chosen.set_input_files(DICOM)
@@ -200,7 +200,7 @@ def test_a_picture_by_itself_with_window_classes_and_relevance(visit, searcher):
     page = visit()
     ask(page, "chest")
     hits = found(searcher, Query(("chest",)))
-    page.get_by_role("button", name="Enlarge picture 2", exact=True).click()
+    page.get_by_role("button", name="Enlarge image 2", exact=True).click()
     dialog = page.get_by_role("dialog")
     picture = dialog.get_by_role("img", name=hits[1].caption)
     expect(picture).to_be_visible()
@@ -215,11 +215,11 @@ def test_a_picture_by_itself_with_window_classes_and_relevance(visit, searcher):
     expect(dialog.get_by_text(re.compile(r"^knee: \d+ %$"))).to_be_visible()
     dialog.get_by_role("tab", name="Where?").click()
     dialog.get_by_role("button", name="Show where").click()
-    expect(dialog.get_by_role("img", name="The picture, coloured where it says: chest")).to_be_visible()
+    expect(dialog.get_by_role("img", name="The image, colored where it says: chest")).to_be_visible()
     page.keyboard.press("Escape")
     expect(dialog).to_have_count(0)
     page.get_by_role("button", name="Find similar").nth(1).click()
-    assert_shown(page, similar(searcher.index, hits[1].id, Answers(12)))
+    assert_shown(page, similar(searcher.index, hits[1].id, SearchOptions(12)))
 
 
 def test_two_indexes_side_by_side(visit, folders):
@@ -238,7 +238,7 @@ def test_a_phone_in_the_dark(visit, searcher):
     expect(page.get_by_text(NOT_CLINICAL)).to_be_in_viewport()
     red, green, blue = page.locator(".stApp").evaluate("app => getComputedStyle(app).backgroundColor.match(/\\d+/g)")
     assert max(int(red), int(green), int(blue)) < 60
-    page.get_by_role("button", name="Enlarge picture 1", exact=True).tap()
+    page.get_by_role("button", name="Enlarge image 1", exact=True).tap()
     expect(page.get_by_role("dialog").get_by_text(NOT_CLINICAL)).to_be_in_viewport()
     page.get_by_role("dialog").get_by_role("tab", name="Where?").scroll_into_view_if_needed()
     expect(page.get_by_role("dialog").get_by_text(NOT_CLINICAL)).to_be_in_viewport()
@@ -255,9 +255,9 @@ def test_the_keyboard_alone(visit, searcher):
         name, outline = page.evaluate(
             "() => [document.activeElement.innerText, getComputedStyle(document.activeElement).outlineStyle]"
         )
-        if "Enlarge picture 1" in name:
+        if "Enlarge image 1" in name:
             break
-    assert "Enlarge picture 1" in name and outline == "solid"
+    assert "Enlarge image 1" in name and outline == "solid"
     page.keyboard.press("Enter")
     expect(page.get_by_role("dialog")).to_be_visible()
     page.keyboard.press("Escape")

@@ -1,23 +1,23 @@
-"""A picture by itself: its window, its classes, and where it shows what words say."""
+"""An image by itself: its window, its classes, and where it shows what words say."""
 
 import pytest
 
 from medclip.encode.encoder import embed_images
-from medclip.search.query import Answers, Query, open_searcher, search
+from medclip.search.query import Query, SearchOptions, open_searcher, search
 from medclip.zero_shot import classify
 
 
-def labelled(at, label):
+def labeled(at, label):
     return next(button for button in at.button if button.label == label)
 
 
 def again(at):
     """Runs the page as a dialog's own changes do: with the dialog open, which a test's runs would close."""
-    return labelled(at, "Enlarge picture 1").click().run()
+    return labeled(at, "Enlarge image 1").click().run()
 
 
 def shown(at):
-    """The address of the enlarged picture, which is made of its content."""
+    """The address of the enlarged image, which is made of its content."""
     return at.image[-1].value[0]
 
 
@@ -30,13 +30,13 @@ def opened(page, sound, index_folder):
 
 @pytest.fixture(scope="module")
 def hit(index_folder):
-    return search(open_searcher(index_folder), [Query(("chest",))], Answers(1))[0][0]
+    return search(open_searcher(index_folder), [Query(("chest",))], SearchOptions(1))[0][0]
 
 
 def test_it_says_whose_the_picture_is(opened, hit):
     shown = [element.value for element in opened.markdown]
     assert hit.caption in [element.value for element in opened.text]
-    assert hit.licence in shown and hit.id.replace("_", "\\_") in shown
+    assert hit.license in shown and hit.id.replace("_", "\\_") in shown
     links = [button.url for button in opened.get("link_button")]
     assert links == [f"https://pmc.ncbi.nlm.nih.gov/articles/{hit.article}/"]
 
@@ -52,7 +52,7 @@ def test_a_grey_picture_has_a_window_that_can_be_reset(opened, sound, hit):
     narrow = shown(sound(again(opened)))
     opened.toggle(key=f"invert-{hit.id}").set_value(True)
     assert len({whole, narrow, shown(sound(again(opened)))}) == 3
-    labelled(opened, "Reset").click()
+    labeled(opened, "Reset").click()
     assert shown(sound(again(opened))) == whole
 
 
@@ -72,7 +72,7 @@ def test_one_class_is_a_sentence(opened, sound):
 def test_relevance_is_made_when_it_is_asked_for(opened, sound):
     assert not [caption for caption in opened.caption if "speaks for the words" in caption.value]
     assert opened.text_input(key="pointed-at").value == "chest"
-    labelled(opened, "Show where").click()
+    labeled(opened, "Show where").click()
     at = sound(again(opened))
     assert [caption for caption in at.caption if "speaks for the words" in caption.value]
     at.text_input(key="pointed-at").set_value("  ")

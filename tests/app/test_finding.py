@@ -13,14 +13,14 @@ from PIL import Image
 from medclip.search.curate import add, delete
 from medclip.search.filters import where
 from medclip.search.index import Index
-from medclip.search.query import Answers, Query, open_searcher, search, similar
+from medclip.search.query import Query, SearchOptions, open_searcher, search, similar
 
 
 def captions(at):
     return [element.value for element in at.text]
 
 
-def labelled(at, label):
+def labeled(at, label):
     return next(button for button in at.button if button.label == label)
 
 
@@ -45,7 +45,7 @@ def searcher(index_folder):
 
 
 def found(searcher, query, k=12, **only):
-    return [hit.caption for hit in search(searcher, [query], Answers(k, where(only)))[0]]
+    return [hit.caption for hit in search(searcher, [query], SearchOptions(k, where(only)))[0]]
 
 
 def test_before_a_question_the_page_says_what_to_do(page, sound, index_folder):
@@ -56,18 +56,18 @@ def test_before_a_question_the_page_says_what_to_do(page, sound, index_folder):
 
 def test_words_find_what_the_search_finds_and_say_how_near(page, sound, index_folder, searcher):
     at = sound(ask(page(index_folder), "CT of the left chest"))
-    (hits,) = search(searcher, [Query(("CT of the left chest",))], Answers(12))
+    (hits,) = search(searcher, [Query(("CT of the left chest",))], SearchOptions(12))
     assert captions(at) == [hit.caption for hit in hits]
     told = [element.value for element in at.caption if element.value.startswith("cosine")]
     assert told == [f"cosine {hit.score:.3f}" for hit in hits]
     links = [element.value for element in at.markdown if "pmc.ncbi" in element.value]
     assert links == [
-        f"[{hit.article}](https://pmc.ncbi.nlm.nih.gov/articles/{hit.article}/) · {hit.licence}" for hit in hits
+        f"[{hit.article}](https://pmc.ncbi.nlm.nih.gov/articles/{hit.article}/) · {hit.license}" for hit in hits
     ]
 
 
 def test_an_example_fills_the_box_and_answers(page, sound, index_folder):
-    at = sound(labelled(page(index_folder), "brain MRI").click().run())
+    at = sound(labeled(page(index_folder), "brain MRI").click().run())
     assert at.text_input(key="words").value == "brain MRI"
     assert len(captions(at)) == 12
 
@@ -95,7 +95,7 @@ def test_filters_narrow_the_answer_and_can_be_cleared(page, sound, index_folder,
     at = sound(at.multiselect(key="only-modality").set_value(["ct"]).run())
     assert captions(at) == found(searcher, Query(("chest",)), modality=["ct"]) and len(captions(at)) == 1
     assert at.multiselect(key="only-modality").options == ["ct (1)"]
-    assert len(captions(sound(labelled(at, "Clear these").click().run()))) == 12
+    assert len(captions(sound(labeled(at, "Clear these").click().run()))) == 12
 
 
 def test_days_are_offered_where_there_are_several(page, sound, index_folder, data, copy):
@@ -119,12 +119,12 @@ def test_nothing_found_says_so_and_how_to_go_on(page, sound, index_folder):
     assert len(captions(at)) == 1
     at = next(b for b in at.button if b.label == "Find similar").click().run()  # to the only one that the filter leaves
     assert captions(sound(at)) == [] and "Nothing found" in at.info[0].value
-    assert len(captions(sound(labelled(at, "Clear the filters").click().run()))) == 11
+    assert len(captions(sound(labeled(at, "Clear the filters").click().run()))) == 11
 
 
 def test_an_article_is_shown_once_where_that_is_asked_for(page, sound, index_folder):
     at = sound(ask(page(index_folder), "chest").toggle(key="alone").set_value(True).run())
-    assert len(captions(at)) == 6  # two pictures an article
+    assert len(captions(at)) == 6  # two images an article
 
 
 def test_a_picture_finds_what_the_search_finds_also_with_words(page, sound, index_folder, searcher, picture):
@@ -133,16 +133,16 @@ def test_a_picture_finds_what_the_search_finds_also_with_words(page, sound, inde
     assert "upload" not in [uploader.key for uploader in at.file_uploader]
     at = sound(ask(at, "like this, but MRI"))
     assert captions(at) == found(searcher, Query(("like this, but MRI",), (picture,)))
-    at = sound(labelled(at, "Remove").click().run())
+    at = sound(labeled(at, "Remove").click().run())
     assert captions(at) == found(searcher, Query(("like this, but MRI",)))
 
 
 @pytest.mark.parametrize(
-    "content", [b"not a picture", b"", b"<svg onload='alert(1)'/>", b"\x89PNG\r\n\x1a\n" + bytes(60)]
+    "content", [b"not an image", b"", b"<svg onload='alert(1)'/>", b"\x89PNG\r\n\x1a\n" + bytes(60)]
 )
 def test_an_upload_that_is_no_picture_is_one_sentence(page, sound, index_folder, content):
     at = sound(upload(page(index_folder), "x.png", content))
-    assert [element.value for element in at.error] == ["The uploaded picture\\: image unreadable."]
+    assert [element.value for element in at.error] == ["The uploaded image\\: image unreadable."]
     assert captions(at) == []
     assert len(captions(sound(ask(at, "chest")))) == 12  # and the page goes on
 
@@ -151,15 +151,15 @@ def test_find_similar_leaves_the_picture_itself_out(page, sound, index_folder, s
     at = ask(page(index_folder), "chest")
     first = captions(at)[0]
     at = sound(next(b for b in at.button if b.label == "Find similar").click().run())
-    (hit,) = search(searcher, [Query(("chest",))], Answers(1))[0]
-    assert captions(at) == [hit.caption for hit in similar(searcher.index, hit.id, Answers(12))]
+    (hit,) = search(searcher, [Query(("chest",))], SearchOptions(1))[0]
+    assert captions(at) == [hit.caption for hit in similar(searcher.index, hit.id, SearchOptions(12))]
     assert first not in captions(at) and at.text_input(key="words").value == ""
 
 
 def test_a_change_of_the_index_is_seen_without_a_restart(page, sound, index_folder, copy):
     folder = copied(index_folder, copy)
     at = ask(page(folder), "chest")
-    first = search(open_searcher(folder), [Query(("chest",))], Answers(1))[0][0]
+    first = search(open_searcher(folder), [Query(("chest",))], SearchOptions(1))[0][0]
     delete(folder, ids=[first.id])
     at = sound(at.run())
     assert len(captions(at)) == 11 and first.caption not in captions(at)
@@ -172,7 +172,7 @@ def test_an_index_that_goes_away_is_one_sentence_until_it_is_back(page, sound, i
     at = sound(at.run())
     assert "is not there" in at.error[0].value or "index.json" in at.error[0].value
     folder.with_name("away").rename(folder)
-    assert len(captions(sound(labelled(at, "Try again").click().run()))) == 12
+    assert len(captions(sound(labeled(at, "Try again").click().run()))) == 12
 
 
 def test_a_damaged_index_is_one_sentence(page, sound, index_folder, copy):
@@ -203,7 +203,7 @@ def test_a_caption_is_data(page, sound, index_folder, copy, monkeypatch):
     was = Index.hit
 
     def hit(*said):
-        return dataclasses.replace(was(*said), caption=hostile, article=hostile, licence=hostile)
+        return dataclasses.replace(was(*said), caption=hostile, article=hostile, license=hostile)
 
     monkeypatch.setattr(Index, "hit", hit)
     at = sound(ask(page(index_folder), "chest"))
@@ -222,6 +222,6 @@ def copied(folder, copy) -> Path:
 def test_every_picture_says_what_it_shows(page, index_folder, picture):
     at = upload(page(index_folder), "x.png", picture)
     assert [image.proto.imgs[0].alt for image in at.image] == [
-        "The picture asked with: Your picture",
+        "The image asked with: Your image",
         *captions(at),
     ]

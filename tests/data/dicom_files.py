@@ -18,20 +18,20 @@ def grey(rows: int = 40, columns: int = 32, top: int = 4000, dtype: type = np.ui
 
 
 def dicom(pixels: np.ndarray | None, **attributes) -> Dataset:
-    """A data set of these stored pixels: (rows, columns), (frames, rows, columns) or, as RGB, (rows, columns, 3)."""
+    """A dataset of these stored pixels: (rows, columns), (frames, rows, columns) or, as RGB, (rows, columns, 3)."""
     said = Dataset()
     said.file_meta = FileMetaDataset()
     said.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     said.SOPClassUID, said.SOPInstanceUID, said.Modality = CTImageStorage, generate_uid(), "CT"
     if pixels is not None:
-        colour = pixels.shape[-1] == 3
+        color = pixels.shape[-1] == 3
         bits = pixels.dtype.itemsize * 8
-        said.Rows, said.Columns = pixels.shape[:2] if colour else pixels.shape[-2:]
-        said.SamplesPerPixel = 3 if colour else 1
-        said.PhotometricInterpretation = "RGB" if colour else "MONOCHROME2"
+        said.Rows, said.Columns = pixels.shape[:2] if color else pixels.shape[-2:]
+        said.SamplesPerPixel = 3 if color else 1
+        said.PhotometricInterpretation = "RGB" if color else "MONOCHROME2"
         said.BitsAllocated, said.BitsStored, said.HighBit = bits, bits, bits - 1
         said.PixelRepresentation = int(pixels.dtype.kind == "i")
-        if colour:
+        if color:
             said.PlanarConfiguration = 0
         elif pixels.ndim == 3:
             said.NumberOfFrames = len(pixels)
@@ -44,7 +44,7 @@ def dicom(pixels: np.ndarray | None, **attributes) -> Dataset:
 
 
 def written(said: Dataset, path: Path) -> Path:
-    """The data set as a file."""
+    """The dataset as a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with pydicom.config.disable_value_validation():
         said.save_as(path, enforce_file_format=True)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medclip.data.dataset import Split
-from medclip.data.images import fit
+from medclip.data.images import preprocess
 from medclip.errors import WorkError
 from medclip.model.presets import preset_preprocessor
 from medclip.train.data import Pictures, cached, rows_at
@@ -69,7 +69,7 @@ def test_pixels_are_the_fitted_pictures_decoded_once_or_when_asked_for(data):
     assert kept.shape == pictures.shape == (12, 32, 32, 3)
     assert (kept.dtype, len(pictures)) == (np.uint8, 12)
     for row in range(len(split)):
-        assert np.array_equal(kept[row], fit(split.image(row), preprocessor))
+        assert np.array_equal(kept[row], preprocess(split.image(row), preprocessor))
     for rows in (np.array([[7, 0], [3, 7]]), np.array([11]), slice(2, 9), slice(5, 100), slice(None), np.arange(0)):
         assert np.array_equal(pictures[rows], kept[rows])
 
@@ -81,7 +81,7 @@ def test_a_damaged_picture_is_named_by_its_pair(data, copy):
     path.write_bytes(path.read_bytes().replace(picture, bytes(len(picture))))
     pictures = Pictures(Split(folder, "validation"), preset_preprocessor(16))
     assert pictures[np.arange(4)].shape == (4, 16, 16, 3)
-    with pytest.raises(WorkError, match=r"the picture of ROCO_00004 in split 'validation' of .* \(image unreadable\)"):
+    with pytest.raises(WorkError, match=r"the image of ROCO_00004 in split 'validation' of .* \(image unreadable\)"):
         pictures[:]
 
 

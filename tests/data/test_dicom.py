@@ -17,9 +17,9 @@ from pydicom.encaps import encapsulate  # noqa: E402
 
 from data.dicom_files import PACKAGED, dicom, grey, sequence, written  # noqa: E402
 from data.dicom_table import outcomes, table  # noqa: E402
-from medclip.data.dicom import BURNED_IN, NO_PIXELS, RECOGNISABLE, TWELVE_BITS  # noqa: E402
-from medclip.data.images import decode, standardise  # noqa: E402
-from medclip.data.prepare_config import Preparation  # noqa: E402
+from medclip.data.dicom import BURNED_IN, NO_PIXELS, RECOGNIZABLE, TWELVE_BITS  # noqa: E402
+from medclip.data.images import decode, standardize  # noqa: E402
+from medclip.data.prepare_config import PrepareConfig  # noqa: E402
 from medclip.data.prepare_row import prepare_row  # noqa: E402
 from medclip.data.refused import TOO_LARGE, ImageError  # noqa: E402
 from medclip.data.schema import Frame, Pair  # noqa: E402
@@ -89,11 +89,11 @@ def test_lossless_syntaxes_show_the_same_picture(kind):
         ("SC_rgb_jpeg_lossy_gdcm.dcm", 2),
     ],
 )
-def test_colours_are_those_of_the_test_bars(file, tolerance):
+def test_colors_are_those_of_the_test_bars(file, tolerance):
     bars = [(255, 0, 0), (255, 128, 128), (0, 255, 0), (128, 255, 128), (0, 0, 255), (128, 128, 255)]
     bars += [(n, n, n) for n in (0, 64, 192, 255)]
-    centres = np.asarray(decode(PACKAGED / file))[5::10, 50].astype(int)  # ten bars of ten rows
-    assert np.abs(centres - bars).max() <= tolerance
+    centers = np.asarray(decode(PACKAGED / file))[5::10, 50].astype(int)  # ten bars of ten rows
+    assert np.abs(centers - bars).max() <= tolerance
 
 
 @pytest.mark.parametrize(
@@ -207,10 +207,10 @@ def test_an_enhanced_object_keeps_rescale_and_window_with_each_frame():
     assert np.abs(one - stretched(pixels[1], 1000, 2000)).max() <= 1
 
 
-# --- colour
+# --- color
 
 
-def test_a_palette_gives_its_colours():
+def test_a_palette_gives_its_colors():
     said = pydicom.dcmread(PACKAGED / "examples_palette.dcm")
     tables = [
         np.frombuffer(said[f"{name}PaletteColorLookupTableData"].value, np.uint16) for name in ("Red", "Green", "Blue")
@@ -219,7 +219,7 @@ def test_a_palette_gives_its_colours():
     assert np.array_equal(np.asarray(decode(PACKAGED / "examples_palette.dcm")), wanted)
 
 
-def test_deep_colours_lose_their_lower_bits():
+def test_deep_colors_lose_their_lower_bits():
     pixels = np.stack([grey(), grey()[::-1], grey() // 2], -1)
     assert np.array_equal(shown(dicom(pixels, BitsStored=12, HighBit=11)), pixels >> 4)
 
@@ -237,7 +237,7 @@ def test_the_middle_frame_or_the_one_asked_for(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("keyword", "reason"), [("BurnedInAnnotation", BURNED_IN), ("RecognizableVisualFeatures", RECOGNISABLE)]
+    ("keyword", "reason"), [("BurnedInAnnotation", BURNED_IN), ("RecognizableVisualFeatures", RECOGNIZABLE)]
 )
 def test_what_shows_a_person_or_their_name_is_refused(tmp_path, keyword, reason):
     path = written(dicom(grey(), **{keyword: "YES"}), tmp_path / "1.dcm")
@@ -254,9 +254,9 @@ def test_a_masked_border_is_black_and_the_rest_untouched(tmp_path):
     assert all(not edge.any() for edge in (picture[:5], picture[-5:], picture[:, :4], picture[:, -4:]))
 
 
-def test_recognisable_features_are_refused_even_masked(tmp_path):
+def test_recognizable_features_are_refused_even_masked(tmp_path):
     path = written(dicom(grey(), RecognizableVisualFeatures="YES"), tmp_path / "1.dcm")
-    assert refused(Frame(path, masked=True)) == RECOGNISABLE
+    assert refused(Frame(path, masked=True)) == RECOGNIZABLE
 
 
 def test_without_pydicom_the_extra_is_named(tmp_path, monkeypatch):
@@ -342,14 +342,14 @@ def test_flipped_bytes_never_crash(seed, file):
 
 def test_a_dicom_file_is_stored_like_any_other_picture(tmp_path):
     path = written(dicom(grey(300, 400)), tmp_path / "DOE^JANE.dcm")
-    image, width, height = standardise(path, 150)
+    image, width, height = standardize(path, 150)
     assert (width, height) == (200, 150)
     assert image[:2] == b"\xff\xd8"
-    row = prepare_row(Pair("1", path, "CT of the chest", "train", "1"), Preparation(side=150))
+    row = prepare_row(Pair("1", path, "CT of the chest", "train", "1"), PrepareConfig(shorter_side=150))
     assert row["image"] == image
 
 
 def test_a_dropped_frame_says_nothing_of_its_file(tmp_path):
     path = written(dicom(None), tmp_path / "DOE^JANE.dcm")
-    dropped = prepare_row(Pair("1", Frame(path), "CT of the chest", "train", "1"), Preparation(side=150))
+    dropped = prepare_row(Pair("1", Frame(path), "CT of the chest", "train", "1"), PrepareConfig(shorter_side=150))
     assert (dropped.reason, dropped.detail) == (NO_PIXELS, "")

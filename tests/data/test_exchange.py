@@ -16,7 +16,7 @@ from medclip.data.sources.detect import known_length
 from medclip.errors import UserError
 
 FORMS = ("parquet", "tar")
-SAME = ("id", "caption", "article", "licence", "concepts", "keywords", "semantic_types", "labels", "source")
+SAME = ("id", "caption", "article", "license", "concepts", "keywords", "semantic_types", "labels", "source")
 
 
 def rows_of(data, split):
@@ -25,7 +25,7 @@ def rows_of(data, split):
 
 @pytest.fixture
 def several_files(data, copy, monkeypatch):
-    """The data set, its training split in three shards, of which two go into a file."""
+    """The dataset, its training split in three shards, of which two go into a file."""
     folder = copy(data)
     table = open_shard(folder / "train-00000.arrow")
     rows = table.to_pylist()
@@ -43,7 +43,7 @@ def several_files(data, copy, monkeypatch):
 @pytest.mark.parametrize("form", FORMS)
 def test_pairs_come_back_as_they_went(several_files, data, tmp_path, form):
     assert export_data(several_files, tmp_path / "out", form) == {"train": 2, "validation": 1}
-    back = prepare(str(tmp_path / "out"), tmp_path / "back", workers=1)
+    back = prepare(str(tmp_path / "out"), tmp_path / "back", num_workers=1)
     assert back["dropped"] == {"train": {}, "validation": {}}
     for split in ("train", "validation"):
         assert rows_of(tmp_path / "back", split) == rows_of(data, split)

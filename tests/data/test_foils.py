@@ -18,12 +18,12 @@ from medclip.data.foils import (
     SIDES,
     SIZES,
     WEIGHTINGS,
-    affirmed,
-    denied,
-    exchanged,
+    affirm_finding,
     foils,
-    mirrored,
-    shuffled,
+    negate_finding,
+    shuffle_words,
+    swap_left_right,
+    swap_terms,
 )
 from medclip.data.phantoms.cases import CASES, caption
 
@@ -66,17 +66,17 @@ CAPTIONS = LIKE_CAPTIONS | PHANTOM_CAPTIONS | st.text(max_size=60)
     ],
 )
 def test_left_and_right_change_places(caption, other):
-    assert mirrored(caption) == other
+    assert swap_left_right(caption) == other
 
 
 @given(SENTENCES)
 def test_mirroring_twice_is_no_change(caption):
-    other = mirrored(caption)
-    assert other is None or (other != caption and mirrored(other) == caption)
+    other = swap_left_right(caption)
+    assert other is None or (other != caption and swap_left_right(other) == caption)
 
 
 def test_a_turkish_letter_is_no_crash():
-    assert mirrored("the rıght knee") is None
+    assert swap_left_right("the rıght knee") is None
 
 
 @pytest.mark.parametrize(
@@ -148,26 +148,26 @@ def test_an_exchange_touches_the_words_of_its_table_alone(test, caption):
 @pytest.mark.parametrize("table", [SIDES, WEIGHTINGS, SIZES, PLACES], ids=["sides", "weightings", "sizes", "places"])
 @given(LIKE_CAPTIONS.filter(lambda caption: not re.search(r"\ban?\b", caption, re.IGNORECASE)))
 def test_a_table_of_pairs_is_its_own_inverse(table, caption):
-    foil = exchanged(caption, table)
-    assert foil is None or exchanged(foil, table).lower() == caption.lower()
+    foil = swap_terms(caption, table)
+    assert foil is None or swap_terms(foil, table).lower() == caption.lower()
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 @pytest.mark.parametrize("form", [str.lower, str.upper, str.capitalize])
 def test_case_is_kept(table, form):
     for one, _ in table:
-        foil = exchanged(form(one), table)
+        foil = swap_terms(form(one), table)
         assert foil == form(foil) or (form is str.capitalize and foil[0].isupper())
 
 
 @given(PHANTOM_CAPTIONS)
 def test_a_phantom_is_denied_or_affirmed_and_never_both(caption):
-    assert (denied(caption) is None) != (affirmed(caption) is None)
+    assert (negate_finding(caption) is None) != (affirm_finding(caption) is None)
 
 
 @given(CAPTIONS)
 def test_denying_adds_a_no_and_takes_an_article_at_most(caption):
-    foil = denied(caption)
+    foil = negate_finding(caption)
     if foil is not None:
         said, changed = (Counter(re.findall(r"\w+", text.lower())) for text in (caption, foil))
         assert changed - said == Counter({"no": 1})
@@ -176,7 +176,7 @@ def test_denying_adds_a_no_and_takes_an_article_at_most(caption):
 
 @given(CAPTIONS)
 def test_affirming_takes_the_negation_alone(caption):
-    foil = affirmed(caption)
+    foil = affirm_finding(caption)
     if foil is not None:
         said, changed = (Counter(re.findall(r"\w+", text.lower())) for text in (caption, foil))
         assert set(changed - said) <= {"with", "abnormal", "a", "an"}
@@ -186,10 +186,10 @@ def test_affirming_takes_the_negation_alone(caption):
 
 @given(CAPTIONS, st.integers(0, 9))
 def test_another_order_has_the_same_words_and_the_same_frame(caption, seed):
-    foil = shuffled(caption, seed)
+    foil = shuffle_words(caption, seed)
     if foil is None:
         return
-    assert foil == shuffled(caption, seed)
+    assert foil == shuffle_words(caption, seed)
     assert foil.lower() != caption.lower()
     word = module._WORD
     assert Counter(w.lower() for w in word.findall(foil)) == Counter(w.lower() for w in word.findall(caption))
@@ -201,8 +201,8 @@ def test_another_order_has_the_same_words_and_the_same_frame(caption, seed):
 
 def test_the_seed_orders_the_words():
     said = "Axial CT of the abdomen showing a large cystic mass in the right kidney"
-    assert len({shuffled(said, seed) for seed in range(5)}) > 1
-    assert all(foil[0].isupper() for foil in map(partial(shuffled, said), range(5)))
+    assert len({shuffle_words(said, seed) for seed in range(5)}) > 1
+    assert all(foil[0].isupper() for foil in map(partial(shuffle_words, said), range(5)))
 
 
 @given(st.text())

@@ -1,4 +1,4 @@
-"""Pictures arrive upright, in their own colours, never enlarged, with nothing said about whose they are."""
+"""Images arrive upright, in their own colors, never enlarged, with nothing said about whose they are."""
 
 import io
 import zlib
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from material import drawn, encoded
-from medclip.data.images import decode, fit, standardise
+from medclip.data.images import decode, preprocess, standardize
 from medclip.data.refused import ImageError
 
 CLIP = {"size": {"shortest_edge": 32}, "do_center_crop": True, "crop_size": {"width": 32, "height": 32}}
@@ -21,7 +21,7 @@ def gradient(width=64, height=48):
     return np.tile(np.linspace(0, 255, width).astype(np.uint8), (height, 1))
 
 
-def colour():
+def color():
     ramp = gradient()
     return Image.fromarray(np.stack([ramp, 255 - ramp, ramp // 2], axis=-1))
 
@@ -44,14 +44,14 @@ def test_grey_stays_grey():
     assert np.array_equal(np.asarray(image), gradient())
 
 
-def test_colour_with_equal_channels_becomes_grey():
+def test_color_with_equal_channels_becomes_grey():
     image = decoded(Image.fromarray(gradient()).convert("RGB"))
     assert image.mode == "L"
     assert np.array_equal(np.asarray(image), gradient())
 
 
-def test_colour_stays_colour():
-    assert np.array_equal(np.asarray(decoded(colour())), np.asarray(colour()))
+def test_color_stays_color():
+    assert np.array_equal(np.asarray(decoded(color())), np.asarray(color()))
 
 
 def test_sixteen_bits_use_the_whole_range():
@@ -65,8 +65,8 @@ def test_an_even_sixteen_bit_picture_is_black():
     assert decoded(Image.fromarray(np.full((8, 8), 700, np.uint16))).getextrema() == (0, 0)
 
 
-def test_a_palette_gives_its_colours():
-    wanted = colour().quantize(64)
+def test_a_palette_gives_its_colors():
+    wanted = color().quantize(64)
     assert np.array_equal(np.asarray(decoded(wanted)), np.asarray(wanted.convert("RGB")))
 
 
@@ -121,18 +121,18 @@ def test_a_bomb_is_refused_before_it_is_decoded(side):
 
 def test_a_line_is_refused_where_no_jpeg_and_no_model_could_hold_it():
     with pytest.raises(ImageError, match=r"^image over 65,500 pixels a side$"):
-        standardise(png_of_size(65_501, 10), 256)
+        standardize(png_of_size(65_501, 10), 256)
     picture = encoded(Image.new("L", (65_500, 1)), "PNG")
-    assert standardise(picture, 256)[1:] == (65_500, 1)
+    assert standardize(picture, 256)[1:] == (65_500, 1)
     with pytest.raises(ImageError, match=r"^image over 100 million pixels$"):
-        fit(picture, {"size": {"shortest_edge": 224}, "do_center_crop": True})
-    assert fit(picture, {"size": {"height": 32, "width": 32}, "do_center_crop": False}).shape == (32, 32, 3)
+        preprocess(picture, {"size": {"shortest_edge": 224}, "do_center_crop": True})
+    assert preprocess(picture, {"size": {"height": 32, "width": 32}, "do_center_crop": False}).shape == (32, 32, 3)
 
 
 @given(st.data())
 def test_damage_is_an_image_error_or_a_picture_never_a_crash(data):
     kind = data.draw(st.sampled_from(("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")))
-    content = bytearray(encoded(colour(), kind))
+    content = bytearray(encoded(color(), kind))
     for place in data.draw(st.lists(st.integers(0, min(len(content), 400) - 1), min_size=1, max_size=8)):
         content[place] = data.draw(st.integers(0, 255))
     try:
@@ -142,8 +142,8 @@ def test_damage_is_an_image_error_or_a_picture_never_a_crash(data):
 
 
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 60))
-def test_standardise_bounds_the_shorter_side_and_never_enlarges(width, height, side):
-    content, new_width, new_height = standardise(encoded(Image.new("L", (width, height)), "PNG"), side)
+def test_standardize_bounds_the_shorter_side_and_never_enlarges(width, height, side):
+    content, new_width, new_height = standardize(encoded(Image.new("L", (width, height)), "PNG"), side)
     assert Image.open(io.BytesIO(content)).size == (new_width, new_height)
     assert min(new_width, new_height) == min(width, height, side)
     assert new_width <= width
@@ -154,7 +154,7 @@ def test_standardise_bounds_the_shorter_side_and_never_enlarges(width, height, s
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_standardise_leaves_nothing_but_pixels(kind):
+def test_standardize_leaves_nothing_but_pixels(kind):
     exif = Image.Exif()
     exif[0x010E] = "SECRET name"
     options = {"exif": exif.tobytes(), "icc_profile": b"SECRET profile"}
@@ -163,27 +163,27 @@ def test_standardise_leaves_nothing_but_pixels(kind):
     else:
         options["pnginfo"] = PngImagePlugin.PngInfo()
         options["pnginfo"].add_text("Patient", "SECRET")
-    told = encoded(colour(), kind, **options)
+    told = encoded(color(), kind, **options)
     assert b"SECRET" in told
-    content, *_ = standardise(told, 256)
+    content, *_ = standardize(told, 256)
     assert b"SECRET" not in content
     assert set(Image.open(io.BytesIO(content)).info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
 
 
-def test_standardise_keeps_grey_in_one_channel():
-    content, *_ = standardise(encoded(Image.fromarray(gradient()).convert("RGB"), "PNG"), 256)
+def test_standardize_keeps_grey_in_one_channel():
+    content, *_ = standardize(encoded(Image.fromarray(gradient()).convert("RGB"), "PNG"), 256)
     assert Image.open(io.BytesIO(content)).mode == "L"
 
 
 def test_the_crop_takes_the_middle():
     thirds = np.repeat(np.array([0, 128, 255], np.uint8), 32)
-    pixels = fit(encoded(Image.fromarray(np.tile(thirds, (32, 1))), "PNG"), CLIP)
+    pixels = preprocess(encoded(Image.fromarray(np.tile(thirds, (32, 1))), "PNG"), CLIP)
     assert pixels.shape == (32, 32, 3)
     assert (pixels == 128).all()
 
 
 def test_the_squeeze_shows_everything():
-    pixels = fit(encoded(Image.fromarray(gradient(128, 64)), "PNG"), SQUEEZE)
+    pixels = preprocess(encoded(Image.fromarray(gradient(128, 64)), "PNG"), SQUEEZE)
     assert pixels.shape == (32, 32, 3)
     assert pixels.dtype == np.uint8
     assert pixels[:, 0].max() < 8  # the first and last columns stand for 1/32 of the gradient
@@ -192,13 +192,13 @@ def test_the_squeeze_shows_everything():
 
 @given(st.integers(1, 100), st.integers(1, 100), st.sampled_from([CLIP, SQUEEZE]))
 def test_every_picture_fits_the_square(width, height, preprocessor):
-    assert fit(encoded(Image.new("L", (width, height)), "PNG"), preprocessor).shape == (32, 32, 3)
+    assert preprocess(encoded(Image.new("L", (width, height)), "PNG"), preprocessor).shape == (32, 32, 3)
 
 
 @given(st.integers(1, 100), st.integers(1, 100), st.integers(0, 2**32 - 1), st.sampled_from([CLIP, SQUEEZE]))
 def test_grey_fitted_in_one_channel_is_what_three_channels_give(width, height, seed, preprocessor):
     grey = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
-    coloured = Image.fromarray(np.stack([grey, grey, 255 - grey], axis=2))  # so that it is resized in three channels
-    one, three = (fit(encoded(image, "PNG"), preprocessor) for image in (Image.fromarray(grey), coloured))
+    colored = Image.fromarray(np.stack([grey, grey, 255 - grey], axis=2))  # so that it is resized in three channels
+    one, three = (preprocess(encoded(image, "PNG"), preprocessor) for image in (Image.fromarray(grey), colored))
     for channel in range(3):
         assert np.array_equal(one[..., channel], three[..., 0])

@@ -11,7 +11,7 @@ import pytest
 from material import RocoFolder, drawn, encoded
 from medclip.data import prepare as module
 from medclip.data.prepare import prepare
-from medclip.data.prepare_config import Preparation
+from medclip.data.prepare_config import PrepareConfig
 from medclip.data.resume import NOTES
 
 PAIRS = 120
@@ -19,7 +19,7 @@ PREPARE = """
 import json, resource, sys
 from pathlib import Path
 from medclip.data import prepare as module
-from medclip.data.prepare_config import Preparation
+from medclip.data.prepare_config import PrepareConfig
 from medclip.errors import WorkError
 source, out, workers, largest = json.loads(sys.argv[1])
 if largest:
@@ -27,7 +27,7 @@ if largest:
 module.SHARD_PAIRS = 8
 print("ready", flush=True)
 try:
-    module.prepare(source, Path(out), Preparation(side=64), workers=workers)
+    module.prepare(source, Path(out), PrepareConfig(shorter_side=64), num_workers=workers)
 except WorkError as error:
     print("said:", error)
     sys.exit(1)
@@ -66,7 +66,7 @@ def undisturbed(source, tmp_path_factory):
     out = tmp_path_factory.mktemp("undisturbed") / "data"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "SHARD_PAIRS", 8)
-        prepare(str(source), out, Preparation(side=64), workers=1)
+        prepare(str(source), out, PrepareConfig(shorter_side=64), num_workers=1)
     return contents(out)
 
 

@@ -10,9 +10,9 @@ from PIL import Image, ImageFilter
 from material import drawn, encoded
 from medclip.data.dataset import Split, read_dataset
 from medclip.data.leakage import WAYS, decontaminate, leakage, shared
-from medclip.data.perceptual_hash import MOST_BITS, THUMBNAIL, Sketches, alike, sketch
+from medclip.data.perceptual_hash import MOST_BITS, THUMBNAIL, Fingerprints, fingerprint, near_duplicates
 from medclip.data.prepare import prepare
-from medclip.data.prepare_config import Preparation
+from medclip.data.prepare_config import PrepareConfig
 from medclip.errors import UserError
 
 SIZE = (256, 192)
@@ -32,32 +32,32 @@ ALTERED = {
 
 
 def sketched(images):
-    return Sketches(*(np.stack(part) for part in zip(*map(sketch, images), strict=True)))
+    return Fingerprints(*(np.stack(part) for part in zip(*map(fingerprint, images), strict=True)))
 
 
 def prepared(folder, rows, name="pairs"):
-    """A data set of rows (picture, caption, patient, split)."""
+    """A dataset of rows (image, caption, patient, split)."""
     for number, (image, *_) in enumerate(rows):
         image.save(folder / f"{name}-{number}.png")
     with (folder / f"{name}.csv").open("w", newline="") as handle:
         out = csv.writer(handle)
         out.writerow(["id", "image", "caption", "patient", "split"])
         out.writerows([f"{name}{i}", f"{name}-{i}.png", *row[1:]] for i, row in enumerate(rows))
-    prepare(str(folder / f"{name}.csv"), folder / name, workers=1)
+    prepare(str(folder / f"{name}.csv"), folder / name, num_workers=1)
     return folder / name
 
 
 @pytest.fixture
 def leaky(tmp_path):
-    """Twelve training pairs; validation shares an article, a picture, an altered picture and a caption with them."""
+    """Twelve training pairs; validation shares an article, an image, an altered image and a caption with them."""
     training = [(picture(n), f"CT of the chest, number {n}", f"p{n}", "train") for n in range(12)]
     return prepared(
         tmp_path,
         [
             *training,
             (picture(20), "Another view of the patient", "p3", "validation"),
-            (picture(5), "The picture once more", "q1", "validation"),
-            (ALTERED["brightened"](picture(6)), "The picture, brightened", "q2", "validation"),
+            (picture(5), "The image once more", "q1", "validation"),
+            (ALTERED["brightened"](picture(6)), "The image, brightened", "q2", "validation"),
             (picture(23), "ct of the CHEST,  number 7", "q3", "validation"),
             (picture(24), "Nothing in common at all", "q4", "validation"),
         ],
@@ -69,8 +69,8 @@ def test_each_planted_leak_is_found_in_its_way(leaky):
     about = report["held_out"]["validation"]
     assert {(row["id"], row["train_id"], row["way"]) for row in about["rows"]} == {
         ("pairs12", "pairs3", "article"),
-        ("pairs13", "pairs5", "same picture"),
-        ("pairs14", "pairs6", "near picture"),
+        ("pairs13", "pairs5", "same image"),
+        ("pairs14", "pairs6", "near image"),
         ("pairs15", "pairs7", "caption"),
     }
     assert about["shared"] == dict.fromkeys(WAYS, 1)
@@ -94,40 +94,40 @@ def test_another_data_set_is_compared_with_all_of_its_splits(leaky, tmp_path):
     other = prepared(tmp_path, rows, "other")
     report = leakage(leaky, other)
     assert {name: about["any"] for name, about in report["held_out"].items()} == {"test": 1, "train": 0}
-    assert decontaminate(leaky, tmp_path / "clean", other) == {"same picture": 1}
+    assert decontaminate(leaky, tmp_path / "clean", other) == {"same image": 1}
 
 
 @pytest.mark.parametrize("alteration", ALTERED)
 def test_altered_copies_are_near_and_others_are_not(alteration):
     originals = [encoded(picture(number)) for number in range(20)]
     copies = [encoded(ALTERED[alteration](picture(number))) for number in range(20)]
-    found = {(i, j) for i, rows in alike(sketched(originals), sketched(copies)) for j in rows}
+    found = {(i, j) for i, rows in near_duplicates(sketched(originals), sketched(copies)) for j in rows}
     assert found == {(n, n) for n in range(20)}
 
 
 def test_near_is_counted_in_bits():
     thumbnails = np.tile(np.arange(THUMBNAIL**2) % 256, (2, 1)).astype(np.uint8)
-    mine = Sketches(np.zeros((1, 4), np.uint64), thumbnails[:1])
+    mine = Fingerprints(np.zeros((1, 4), np.uint64), thumbnails[:1])
     bits = np.array([[2**MOST_BITS - 1, 0, 0, 0], [2**MOST_BITS - 1, 1, 0, 0]], np.uint64)
-    assert [(i, list(rows)) for i, rows in alike(mine, Sketches(bits, thumbnails))] == [(0, [0])]
+    assert [(i, list(rows)) for i, rows in near_duplicates(mine, Fingerprints(bits, thumbnails))] == [(0, [0])]
 
 
 def test_empty_frames_are_alike_only_when_equal():
     frames = sketched([encoded(Image.new("L", (64, 64), level)) for level in (0, 90, 0)])
-    assert [(i, list(rows)) for i, rows in alike(frames, frames, within=True) if len(rows)] == [(2, [0])]
+    assert [(i, list(rows)) for i, rows in near_duplicates(frames, frames, within=True) if len(rows)] == [(2, [0])]
 
 
 def test_a_split_beside_itself_is_searched_for_repetitions(tmp_path):
     rows = [
         *((picture(n), f"CT of the chest {n}", f"p{n}", "train") for n in range(6)),
-        (picture(2), "The same picture once more", "p2", "train"),
-        (ALTERED["blurred"](picture(4)), "The picture, blurred", "p4", "train"),
+        (picture(2), "The same image once more", "p2", "train"),
+        (ALTERED["blurred"](picture(4)), "The image, blurred", "p4", "train"),
         (picture(40), "ct of the CHEST  3", "p3", "train"),
         (picture(2), "The same for the third time", "p2", "train"),
     ]
     split = Split(prepared(tmp_path, rows), "train")
     found = {(s.row, s.other, s.way) for s in shared(split, split)}
-    assert found == {(6, 2, "same picture"), (9, 2, "same picture"), (7, 4, "near picture"), (8, 3, "caption")}
+    assert found == {(6, 2, "same image"), (9, 2, "same image"), (7, 4, "near image"), (8, 3, "caption")}
 
 
 def test_a_single_split_has_nothing_to_leak_into(tmp_path):
@@ -137,6 +137,6 @@ def test_a_single_split_has_nothing_to_leak_into(tmp_path):
 
 
 def test_rocos_own_splits_here_share_no_article(shared, tmp_path):
-    prepare(str(shared / "roco"), tmp_path / "data", Preparation(limit=300))
+    prepare(str(shared / "roco"), tmp_path / "data", PrepareConfig(max_samples=300))
     about = leakage(tmp_path / "data")["held_out"]["validation"]
-    assert about["shared"]["article"] == about["shared"]["same picture"] == 0
+    assert about["shared"]["article"] == about["shared"]["same image"] == 0

@@ -1,4 +1,4 @@
-"""The phantoms: reproducible, labelled as drawn, and true to each modality's physics."""
+"""The phantoms: reproducible, labeled as drawn, and true to each modality's physics."""
 
 import io
 import re
@@ -49,7 +49,7 @@ def test_fields():
     pairs = list(phantoms(2, validation=1))
     assert [pair.id for pair in pairs] == ["PHANTOM_T000000", "PHANTOM_T000001", "PHANTOM_V000000"]
     assert [pair.split for pair in pairs] == ["train", "train", "validation"]
-    assert {pair.licence for pair in pairs} == {"CC0-1.0"}
+    assert {pair.license for pair in pairs} == {"CC0-1.0"}
     assert all(pair.article == pair.id for pair in pairs)
     assert all(list(pair.labels) == ["modality", "organ", "plane", "finding", "side"] for pair in pairs)
 
@@ -97,7 +97,7 @@ def test_only_normal_cases_and_side_views_have_no_side():
 @settings(deadline=None, max_examples=20)
 def test_finding_lies_in_its_half(case, number):
     left, right = change(case, number), change(mirrored(case), number)
-    assert left[:, 64:].sum() > 5 * left[:, :64].sum()  # the patient's left is the picture's right
+    assert left[:, 64:].sum() > 5 * left[:, :64].sum()  # the patient's left is the image's right
     assert right[:, :64].sum() > 5 * right[:, 64:].sum()
 
 

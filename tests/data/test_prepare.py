@@ -1,4 +1,4 @@
-"""Preparation loses no row without saying so, mangles no caption, parts no picture from its words, and resumes."""
+"""Preparation loses no row without saying so, mangles no caption, parts no image from its words, and resumes."""
 
 import hashlib
 import io
@@ -16,7 +16,7 @@ from material import SHORT_CAPTION, RocoFolder, drawn, encoded, level_of
 from medclip.data import prepare as module
 from medclip.data.dataset import SCHEMA, Split
 from medclip.data.prepare import prepare
-from medclip.data.prepare_config import Preparation
+from medclip.data.prepare_config import PrepareConfig
 from medclip.data.schema import Dropped, Pair
 from medclip.errors import UserError
 
@@ -24,7 +24,7 @@ SPLITS = ("train", "validation")
 
 
 def contents(folder):
-    """Hash of every file of a data set."""
+    """Hash of every file of a dataset."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.parent.name != "cache")
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
@@ -87,7 +87,7 @@ def test_each_picture_stands_beside_its_own_caption(roco, data, split):
         if row["id"] == "ROCO_90002":  # 16 bits are stretched: compare the texture instead of the level
             assert np.corrcoef(pixels.ravel(), np.asarray(drawn(number), float).ravel())[0, 1] > 0.99
         else:
-            assert abs(pixels.mean() - level_of(number)) < 1  # JPEG, twice; the next picture is 4 levels away
+            assert abs(pixels.mean() - level_of(number)) < 1  # JPEG, twice; the next image is 4 levels away
             if row["id"].startswith("ROCO_0"):
                 assert row["caption"].endswith(f"number {number}")
 
@@ -95,7 +95,7 @@ def test_each_picture_stands_beside_its_own_caption(roco, data, split):
 def test_what_is_known_of_a_row_arrives_with_it(data):
     row = rows_of(data, "train")[0]
     assert set(row) == set(SCHEMA.names)
-    assert (row["id"], row["article"], row["licence"], row["source"]) == ("ROCO_00000", "PMC1000", "CC BY", "ROCO")
+    assert (row["id"], row["article"], row["license"], row["source"]) == ("ROCO_00000", "PMC1000", "CC BY", "ROCO")
     assert row["concepts"] == ["C0000000", "C9"]
     assert row["labels"] == [("modality", "ct")]
     assert row["sha256"] == hashlib.sha256(row["image"]).hexdigest()
@@ -109,7 +109,7 @@ def test_no_path_of_this_machine_is_stored(roco, data):
 
 @pytest.fixture
 def cut_short(monkeypatch):
-    """Prepares, and is stopped when every shard is there and the data set is not yet said to be whole."""
+    """Prepares, and is stopped when every shard is there and the dataset is not yet said to be whole."""
 
     def stop(*_):
         raise KeyboardInterrupt
@@ -132,56 +132,56 @@ def made_anew(folder, before):
 
 def test_a_killed_preparation_resumes_at_the_missing_shard(roco, tmp_path, small_shards, cut_short):
     out = tmp_path / "data"
-    prepare(str(roco.folder), tmp_path / "whole", workers=1)
-    cut_short(str(roco.folder), out, workers=1)
+    prepare(str(roco.folder), tmp_path / "whole", num_workers=1)
+    cut_short(str(roco.folder), out, num_workers=1)
     (out / "train-00001.arrow").unlink()
     (out / ".train-00001.arrow.1.partial").write_bytes(b"half")
     before = times(out)
     assert {"train-00003.arrow", "validation-00001.arrow"} <= set(before)
-    prepare(str(roco.folder), out, workers=1)
+    prepare(str(roco.folder), out, num_workers=1)
     assert made_anew(out, before) == {"train-00001.arrow"}
     assert contents(out) == contents(tmp_path / "whole")
 
 
 def test_a_resume_makes_no_row_of_a_whole_shard(roco, tmp_path, small_shards, cut_short, monkeypatch):
-    cut_short(str(roco.folder), tmp_path / "data", workers=1)
+    cut_short(str(roco.folder), tmp_path / "data", num_workers=1)
     monkeypatch.setattr(module, "prepare_row", None)
-    prepare(str(roco.folder), tmp_path / "data", workers=1)
+    prepare(str(roco.folder), tmp_path / "data", num_workers=1)
 
 
 def test_a_damaged_shard_is_made_anew_on_resume(roco, tmp_path, small_shards, cut_short):
     out = tmp_path / "data"
-    cut_short(str(roco.folder), out, workers=1)
+    cut_short(str(roco.folder), out, num_workers=1)
     whole = {path.name: path.read_bytes() for path in out.glob("*.arrow")}
     os.truncate(out / "train-00001.arrow", 1000)
     (out / "train-00002.arrow").write_bytes(b"")
-    prepare(str(roco.folder), out, workers=1)
+    prepare(str(roco.folder), out, num_workers=1)
     assert {path.name: path.read_bytes() for path in out.glob("*.arrow")} == whole
 
 
 def test_a_shard_of_another_size_is_not_taken_over_on_resume(roco, tmp_path, cut_short):
     out = tmp_path / "data"
-    cut_short(str(roco.folder), out, Preparation(side=40, limit=4), workers=1)
-    prepare(str(roco.folder), out, Preparation(side=20, limit=4), workers=1)
+    cut_short(str(roco.folder), out, PrepareConfig(shorter_side=40, max_samples=4), num_workers=1)
+    prepare(str(roco.folder), out, PrepareConfig(shorter_side=20, max_samples=4), num_workers=1)
     assert [row["height"] for row in rows_of(out, "train")] == [20] * 4
 
 
 def test_shards_of_other_rows_do_not_stay(roco, tmp_path, small_shards, cut_short):
-    cut_short(str(roco.folder), tmp_path / "data", workers=1)
-    prepare(str(roco.folder), tmp_path / "data", Preparation(limit=3), workers=1)
-    prepare(str(roco.folder), tmp_path / "fresh", Preparation(limit=3), workers=1)
+    cut_short(str(roco.folder), tmp_path / "data", num_workers=1)
+    prepare(str(roco.folder), tmp_path / "data", PrepareConfig(max_samples=3), num_workers=1)
+    prepare(str(roco.folder), tmp_path / "fresh", PrepareConfig(max_samples=3), num_workers=1)
     assert contents(tmp_path / "data") == contents(tmp_path / "fresh")
 
 
 @pytest.mark.parametrize("change", ["arrives", "is replaced", "goes", "is told otherwise"])
 def test_what_changed_since_is_taken_on_resume(tmp_path, cut_short, change):
-    """The other picture has the size and the time of the first: a change of the content is seen all the same."""
+    """The other image has the size and the time of the first: a change of the content is seen all the same."""
     made, out = RocoFolder(tmp_path / "roco"), tmp_path / "data"
     one, other = (encoded(drawn(n), "BMP") for n in (1, 3))
     picture = made.folder / "train" / "radiology" / "images" / "A.jpg"
     first = None if change == "arrives" else one
     made.add_split("train", [("A", "CT of the chest", 1, first), ("B", "CT of the head", 2, encoded(drawn(2)))])
-    cut_short(str(made.folder), out, workers=1)
+    cut_short(str(made.folder), out, num_workers=1)
     if change == "goes":
         picture.unlink()
     elif change == "is told otherwise":
@@ -192,14 +192,14 @@ def test_what_changed_since_is_taken_on_resume(tmp_path, cut_short, change):
         picture.write_bytes(other)
         if at:
             os.utime(picture, ns=(at, at))
-    prepare(str(made.folder), out, workers=1)
-    prepare(str(made.folder), tmp_path / "fresh", workers=1)
+    prepare(str(made.folder), out, num_workers=1)
+    prepare(str(made.folder), tmp_path / "fresh", num_workers=1)
     assert contents(out) == contents(tmp_path / "fresh")
 
 
 def test_the_number_of_workers_changes_nothing(roco, tmp_path, small_shards):
     for workers in (1, 2):
-        prepare(str(roco.folder), tmp_path / f"{workers}", workers=workers)
+        prepare(str(roco.folder), tmp_path / f"{workers}", num_workers=workers)
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
 
 
@@ -209,7 +209,7 @@ def test_what_cannot_be_written_as_text_is_a_dropped_row(tmp_path):
     texts = [("1", "half a \ud83d character"), ("\ud800", "CT of the chest"), ("3", "CT of the chest \U0001f600")]
     lines = [json.dumps(row | {"id": id, "caption": caption}) for id, caption in texts]
     (tmp_path / "x.jsonl").write_text("\n".join(lines))
-    prepare(str(tmp_path / "x.jsonl"), tmp_path / "data", workers=1)
+    prepare(str(tmp_path / "x.jsonl"), tmp_path / "data", num_workers=1)
     assert [row["id"] for row in rows_of(tmp_path / "data", "train")] == ["3"]
     dropped = (tmp_path / "data" / "dropped.jsonl").read_text(encoding="utf-8").splitlines()
     assert [(said["id"], said["reason"]) for said in map(json.loads, dropped)] == [
@@ -247,12 +247,12 @@ def test_a_shard_is_full_at_so_many_bytes_of_pictures(monkeypatch):
 def test_a_finished_data_set_is_never_overwritten(roco, data):
     before = contents(data)
     with pytest.raises(UserError, match="already finished"):
-        prepare(str(roco.folder), data, workers=1)
+        prepare(str(roco.folder), data, num_workers=1)
     assert contents(data) == before
 
 
 def test_limit_takes_the_first_rows_of_each_split(roco, tmp_path):
-    prepare(str(roco.folder), tmp_path / "data", Preparation(limit=3), workers=1)
+    prepare(str(roco.folder), tmp_path / "data", PrepareConfig(max_samples=3), num_workers=1)
     for split in SPLITS:
         assert [row["id"] for row in rows_of(tmp_path / "data", split)] == ["ROCO_00000", "ROCO_00001", "ROCO_00002"]
 
@@ -268,21 +268,25 @@ def test_limit_takes_the_first_rows_of_each_split(roco, tmp_path):
 )
 def test_a_wrong_source_is_refused_by_a_sentence(tmp_path, source, sentence):
     with pytest.raises(UserError, match=sentence):
-        prepare(source, tmp_path / "data", workers=1)
+        prepare(source, tmp_path / "data", num_workers=1)
 
 
 def test_a_refused_source_leaves_no_folder(tmp_path):
     with pytest.raises(UserError, match="cannot be read: it is neither a ROCO folder"):
-        prepare(str(tmp_path), tmp_path / "data", workers=1)
+        prepare(str(tmp_path), tmp_path / "data", num_workers=1)
     assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.parametrize("option", [{"limit": 0}, {"limit": -1}, {"side": 0}, {"side": -1}, {"licences": ","}], ids=str)
+@pytest.mark.parametrize(
+    "option",
+    [{"max_samples": 0}, {"max_samples": -1}, {"shorter_side": 0}, {"shorter_side": -1}, {"licenses": ","}],
+    ids=str,
+)
 def test_senseless_settings_are_refused(option):
     with pytest.raises(UserError):
-        Preparation(**option)
+        PrepareConfig(**option)
 
 
 def test_no_workers_are_refused(roco, tmp_path):
     with pytest.raises(UserError):
-        prepare(str(roco.folder), tmp_path / "data", workers=0)
+        prepare(str(roco.folder), tmp_path / "data", num_workers=0)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 pytest.importorskip("pydicom")
 
 from data.dicom_files import dicom, sequence
-from medclip.data.deidentify import identifying, keyed, labels, make_key, may_hold_text, read_key, without_names
+from medclip.data.deidentify import identifying, labels, make_key, may_hold_text, pseudonym, read_key, without_names
 from medclip.errors import UserError
 
 NAMES = st.text(string.ascii_letters, min_size=3, max_size=12).filter(
@@ -53,10 +53,10 @@ def test_no_key_is_a_key_for_this_time_only(tmp_path):
 @given(st.text(), st.text())
 def test_ids_depend_on_the_key_and_the_name(one, other):
     key, second = bytes(32), bytes([1] * 32)
-    assert keyed(key, one) == keyed(key, one)
-    assert (keyed(key, one) == keyed(key, other)) == (one == other)
-    assert keyed(key, one) != keyed(second, one)
-    assert keyed(key, one, other) != keyed(key, one + other)
+    assert pseudonym(key, one) == pseudonym(key, one)
+    assert (pseudonym(key, one) == pseudonym(key, other)) == (one == other)
+    assert pseudonym(key, one) != pseudonym(second, one)
+    assert pseudonym(key, one, other) != pseudonym(key, one + other)
 
 
 def test_labels_are_standard_terms_and_a_decade():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from material import RocoFolder
-from medclip.data.dataset import Split, only_split, shard_report, write_shard, write_table
+from medclip.data.dataset import Split, default_split, shard_report, write_shard, write_table
 from medclip.data.prepare import prepare
 from medclip.errors import UserError
 
@@ -39,7 +39,7 @@ def test_an_absent_shard_is_named(data, copy):
 def test_an_empty_split_says_why_it_is_empty(tmp_path):
     made = RocoFolder(tmp_path / "roco")
     made.add_split("train", [("A", "CT of the chest", 1, None), ("B", "CT of the head", 2, None)])
-    prepare(str(made.folder), tmp_path / "data", workers=1)
+    prepare(str(made.folder), tmp_path / "data", num_workers=1)
     with pytest.raises(UserError, match=r"'train' of .* is empty; .*'image missing': 2"):
         Split(tmp_path / "data", "train")
 
@@ -50,7 +50,7 @@ def test_an_unknown_split_names_the_known(data):
 
 
 def test_another_folder_is_refused_by_a_sentence(tmp_path):
-    with pytest.raises(UserError, match=r"is not a prepared data set .*: it has no dataset\.json\."):
+    with pytest.raises(UserError, match=r"is not a prepared dataset .*: it has no dataset\.json\."):
         Split(tmp_path, "train")
 
 
@@ -111,7 +111,7 @@ def test_a_limit_below_zero_is_refused(data):
 def test_the_split_that_needs_no_name(tmp_path, splits, wanted):
     (tmp_path / "dataset.json").write_text(json.dumps({"splits": {name: {} for name in splits}}))
     if wanted:
-        assert only_split(tmp_path) == wanted
+        assert default_split(tmp_path) == wanted
     else:
         with pytest.raises(UserError, match="--split"):
-            only_split(tmp_path)
+            default_split(tmp_path)

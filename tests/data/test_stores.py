@@ -1,12 +1,12 @@
-"""A data set behind a URL is the one in the folder; it is copied once, whole, and never mistaken for another."""
+"""A dataset behind a URL is the one in the folder; it is copied once, whole, and never mistaken for another."""
 
 import json
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from medclip.data.dataset import Split, only_split, read_dataset
-from medclip.data.paths import place
+from medclip.data.dataset import Split, default_split, read_dataset
+from medclip.data.paths import parse_path
 from medclip.errors import UserError, WorkError
 from medclip.model.presets import preset_preprocessor
 from medclip.train.data import Pictures
@@ -16,12 +16,12 @@ URL = "memory://bucket/data"
 
 @pytest.fixture
 def store(data, tmp_path, monkeypatch):
-    """The prepared data set behind URL; lists the shards that are copied."""
+    """The prepared dataset behind URL; lists the shards that are copied."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(MemoryFileSystem, "store", {})
     monkeypatch.setattr(MemoryFileSystem, "pseudo_dirs", [""])
     for path in data.glob("*.*"):
-        (place(URL) / path.name).write_bytes(path.read_bytes())
+        (parse_path(URL) / path.name).write_bytes(path.read_bytes())
     copied, get = [], MemoryFileSystem.get_file
 
     def counted(self, path, *rest, **more):
@@ -33,10 +33,10 @@ def store(data, tmp_path, monkeypatch):
 
 
 def test_a_data_set_behind_a_url_is_the_one_in_the_folder(data, store):
-    assert read_dataset(place(URL)) == read_dataset(data)
-    assert only_split(place(URL)) == "validation"
+    assert read_dataset(parse_path(URL)) == read_dataset(data)
+    assert default_split(parse_path(URL)) == "validation"
     assert store == []
-    here, there = Split(data, "train"), Split(place(URL), "train")
+    here, there = Split(data, "train"), Split(parse_path(URL), "train")
     assert there.table.equals(here.table)
     assert there.digest == here.digest
     preprocessor = preset_preprocessor(16)
@@ -44,17 +44,17 @@ def test_a_data_set_behind_a_url_is_the_one_in_the_folder(data, store):
 
 
 def test_a_split_is_copied_when_it_is_first_opened_and_never_again(store):
-    assert len(Split(place(URL), "validation")) == len(Split(place(URL + "/"), "validation")) == 12
+    assert len(Split(parse_path(URL), "validation")) == len(Split(parse_path(URL + "/"), "validation")) == 12
     assert store == ["validation-00000.arrow"]
-    Split(place(URL), "train", 3)
+    Split(parse_path(URL), "train", 3)
     assert store == ["validation-00000.arrow", "train-00000.arrow"]
 
 
 def test_a_data_set_that_was_prepared_again_is_copied_again(store):
-    first = Split(place(URL), "train").folder
-    about = json.loads((place(URL) / "dataset.json").read_text())
-    (place(URL) / "dataset.json").write_text(json.dumps(about | {"seed": 1}))
-    assert Split(place(URL), "train").folder != first
+    first = Split(parse_path(URL), "train").folder
+    about = json.loads((parse_path(URL) / "dataset.json").read_text())
+    (parse_path(URL) / "dataset.json").write_text(json.dumps(about | {"seed": 1}))
+    assert Split(parse_path(URL), "train").folder != first
     assert store == ["train-00000.arrow"] * 2
 
 
@@ -67,15 +67,15 @@ def test_a_copy_that_breaks_off_leaves_nothing_and_goes_on(store, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(MemoryFileSystem, "get_file", broken)
         with pytest.raises(WorkError, match=r"memory://bucket/data cannot be reached \(OSError: connection reset\)"):
-            Split(place(URL), "train")
-    assert len(Split(place(URL), "train")) == 25
+            Split(parse_path(URL), "train")
+    assert len(Split(parse_path(URL), "train")) == 25
 
 
 def test_what_is_not_there_is_named(store):
-    (place(URL) / "train-00000.arrow").unlink()
+    (parse_path(URL) / "train-00000.arrow").unlink()
     with pytest.raises(UserError, match=r"data/train-00000\.arrow is listed in dataset\.json but absent"):
-        Split(place(URL), "train")
-    with pytest.raises(UserError, match=r"memory://bucket/other is not a prepared data set"):
-        Split(place("memory://bucket/other"), "train")
+        Split(parse_path(URL), "train")
+    with pytest.raises(UserError, match=r"memory://bucket/other is not a prepared dataset"):
+        Split(parse_path("memory://bucket/other"), "train")
     with pytest.raises(UserError, match=r"no split 'test'"):
-        Split(place(URL), "test")
+        Split(parse_path(URL), "test")

@@ -91,7 +91,7 @@ ON_RAY = """
 import sys
 from pathlib import Path
 from medclip.data.prepare import prepare
-prepare(sys.argv[1], Path("data"), workers=2, cluster=True)
+prepare(sys.argv[1], Path("data"), num_workers=2, ray=True)
 """
 
 

@@ -1,4 +1,4 @@
-"""Labelled pictures for tests: dark, middle and bright ones, in each form that they may have."""
+"""Labeled images for tests: dark, middle and bright ones, in each form that they may have."""
 
 from material import drawn, encoded
 
@@ -10,7 +10,7 @@ def picture(name, nth):
 
 
 def write_table(folder, rows, header="file,label,split"):
-    """`labels.csv` with these lines, and images/ with a picture for each name of a class and a number (dark_3.jpg)."""
+    """`labels.csv` with these lines, and images/ with an image for each name of a class and a number (dark_3.jpg)."""
     (folder / "images").mkdir(parents=True)
     (folder / "labels.csv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
     for row in rows:
@@ -30,7 +30,7 @@ def split_rows(classes=("dark", "bright"), train=6, test=4):
 
 
 def write_folders(folder, counts, below=""):
-    """A folder a class, with so many pictures."""
+    """A folder a class, with so many images."""
     for name, count in counts.items():
         (folder / below / name).mkdir(parents=True, exist_ok=True)
         for nth in range(count):
@@ -38,8 +38,8 @@ def write_folders(folder, counts, below=""):
     return folder
 
 
-def relabelled(data, label):
-    """The prepared data set `data`, changed in place: `label(row)` is what each row's labels become."""
+def relabeled(data, label):
+    """The prepared dataset `data`, changed in place: `label(row)` is what each row's labels become."""
     import pyarrow as pa
 
     from medclip.data.dataset import write_shard

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import softmax
 from sklearn.calibration import CalibratedClassifierCV, calibration_curve
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from medclip.evaluate.calibration import calibration, cross_scaled, ece, softmax, temperature
+from medclip.evaluate.calibration import calibration, cross_scaled, ece, temperature
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.booleans()), min_size=1, max_size=40))
@@ -27,7 +28,7 @@ def made(n, heat, seed=0):
     """Logits of which softmax(logits / heat) are the true probabilities."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(n, 4)) * 2
-    truth = np.array([rng.choice(4, p=p) for p in softmax(logits)])
+    truth = np.array([rng.choice(4, p=p) for p in softmax(logits, axis=1)])
     return logits * heat, truth
 
 
@@ -35,7 +36,7 @@ def test_the_curve_is_scikit_learns():
     logits, truth = made(400, 1)
     correct = logits.argmax(axis=1) == truth
     curve = calibration(logits, truth, correct, [f"{i}" for i in range(400)], 0)["raw"]["curve"]
-    accuracy, said = calibration_curve(correct, softmax(logits).max(axis=1), n_bins=15)
+    accuracy, said = calibration_curve(correct, softmax(logits, axis=1).max(axis=1), n_bins=15)
     assert [row["accuracy"] for row in curve] == pytest.approx(accuracy)
     assert [row["confidence"] for row in curve] == pytest.approx(said)
     assert sum(row["pictures"] for row in curve) == 400
@@ -47,7 +48,7 @@ def test_a_temperature_is_found_again_and_makes_the_error_small(heat):
     assert temperature(logits, truth) == pytest.approx(heat, rel=0.1)
     correct = logits.argmax(axis=1) == truth
     scaled, _ = cross_scaled(logits, truth, [f"{i // 3}" for i in range(3000)])
-    raw, after = (ece(softmax(of).max(axis=1), correct) for of in (logits, scaled))
+    raw, after = (ece(softmax(of, axis=1).max(axis=1), correct) for of in (logits, scaled))
     assert after < 0.04
     assert heat == 1 or raw > 3 * after
 
@@ -57,7 +58,7 @@ def test_the_temperature_is_scikit_learns():
     identity = LogisticRegression().fit(logits, truth)  # a linear classifier that passes the logits on
     identity.coef_, identity.intercept_ = np.eye(4), np.zeros(4)
     theirs = CalibratedClassifierCV(FrozenEstimator(identity), method="temperature").fit(logits, truth)
-    ours = softmax(logits / temperature(logits, truth))
+    ours = softmax(logits / temperature(logits, truth), axis=1)
     assert ours == pytest.approx(theirs.predict_proba(logits), abs=1e-3)
     assert log_loss(truth, ours) <= log_loss(truth, theirs.predict_proba(logits)) + 1e-7
 

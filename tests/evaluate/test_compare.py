@@ -8,7 +8,7 @@ import pytest
 from evaluate.handmade import FROM, articles_of, classes, figure, retrieval
 from medclip.errors import UserError
 from medclip.evaluate import significance
-from medclip.evaluate.compare import as_json, compare, fallen
+from medclip.evaluate.compare import as_json, compare, regressions
 from medclip.evaluate.comparison_report import comparison_page
 from medclip.evaluate.results import write_results
 from pages import check
@@ -85,7 +85,7 @@ def test_other_items_are_refused_by_what_differs(good, tmp_path, changed, said):
 def test_the_same_items_prepared_otherwise_are_compared_and_told_of(good, tmp_path):
     other = retrieval(tmp_path / "other", GOOD, GOOD, data_sha256="e" * 64)
     (note,) = compare([good, other]).notes
-    assert "other has the items of good, but their pictures or captions are not the same" in note
+    assert "other has the items of good, but their images or captions are not the same" in note
 
 
 def test_accuracy_and_balanced_accuracy_are_made_of_what_was_right(tmp_path):
@@ -95,7 +95,7 @@ def test_accuracy_and_balanced_accuracy_are_made_of_what_was_right(tmp_path):
     rows = by_name(compare([one, other]))
     assert rows["accuracy"].against[0].found.difference == pytest.approx(0)
     assert rows["balanced_accuracy"].against[0].found.difference == pytest.approx((80 / 90 + 1) / 2 - 0.5)
-    assert rows["balanced_accuracy"].against[0].found.p > 0.03  # 10 pictures of 5 articles: 2 / 2^5 at the least
+    assert rows["balanced_accuracy"].against[0].found.p > 0.03  # 10 images of 5 articles: 2 / 2^5 at the least
     assert rows["auroc"].against == ()  # of no single item: side by side
     assert "probability" not in rows
 
@@ -142,8 +142,8 @@ def test_corruptions_are_compared_by_their_main_figure(tmp_path):
         }
         write_results(tmp_path / name, "robustness", {"clean": {"R@10": figure(0.1)}, **FROM}, items)
     comparison = compare([tmp_path / "one", tmp_path / "other"])
-    with pytest.raises(UserError, match="name others with --figure"):
-        fallen(comparison, 0.01)
+    with pytest.raises(UserError, match="name others with --metric"):
+        regressions(comparison, 0.01)
     found = {row.name: row.against[0].verdict for row in comparison.rows if row.kind}
     assert found == {"none / 0 / text_to_image / R@10": "within noise", "blur / 3 / text_to_image / R@10": "worse"}
 
@@ -159,8 +159,8 @@ def test_other_pools_are_compared_by_their_main_figure_and_gate_nothing(tmp_path
     assert found["article_disjoint / text_to_image / R@10"] == "worse"
     assert found["concepts / mAP"] == "within noise"
     assert sum(name.startswith("article_disjoint") for name in found) == 1
-    assert fallen(comparison, 0.01) == []
-    assert len(fallen(compare([tmp_path / "one", tmp_path / "other"], ["R@10"]), 0.01, ["R@10"])) == 1
+    assert regressions(comparison, 0.01) == []
+    assert len(regressions(compare([tmp_path / "one", tmp_path / "other"], ["R@10"]), 0.01, ["R@10"])) == 1
 
 
 def test_three_evaluations_are_corrected_together(good, bad, tmp_path):
@@ -187,8 +187,8 @@ def test_what_only_some_have_is_told(good, bad):
     assert comparison.notes == ("zero-shot is only in good",)
     assert {row.measure for row in comparison.rows} == {"retrieval"}
     with pytest.raises(UserError, match="cannot judge what is absent: zero-shot of bad"):
-        fallen(comparison, 0.01)
-    assert len(fallen(compare([good, bad], ["R@10"]), 0.01, ["R@10"])) == 1  # what was named is there
+        regressions(comparison, 0.01)
+    assert len(regressions(compare([good, bad], ["R@10"]), 0.01, ["R@10"])) == 1  # what was named is there
     classes(bad.parent / "alone", ["ct", "mri"] * 10, [1] * 20)
     with pytest.raises(UserError, match="no measure in common"):
         compare([bad, bad.parent / "alone"])
@@ -196,21 +196,21 @@ def test_what_only_some_have_is_told(good, bad):
 
 def test_a_fall_beyond_noise_is_named_with_its_numbers(good, bad):
     comparison = compare([good, bad])
-    (sentence,) = fallen(comparison, 0.02)
+    (sentence,) = regressions(comparison, 0.02)
     assert sentence.startswith("image_to_text / R@10 of bad is ")
     assert "a fall by more than 2." in sentence
-    assert fallen(comparison, 0.5) == []
-    assert fallen(compare([bad, good]), 0.0) == []
-    assert fallen(compare([good, good]), 0.0) == []
+    assert regressions(comparison, 0.5) == []
+    assert regressions(compare([bad, good]), 0.0) == []
+    assert regressions(compare([good, good]), 0.0) == []
 
 
 def test_only_shares_can_fall_by_points(good, bad):
     comparison = compare([good, bad], ["median_rank"])
     with pytest.raises(UserError, match="median_rank is none"):
-        fallen(comparison, 0.1, ["median_rank"])
+        regressions(comparison, 0.1, ["median_rank"])
     for below in (-0.1, 1.0, float("nan")):
         with pytest.raises(UserError, match="is no share"):
-            fallen(comparison, below)
+            regressions(comparison, below)
 
 
 @pytest.mark.parametrize(

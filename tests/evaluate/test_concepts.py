@@ -23,7 +23,7 @@ def test_relevance_is_the_jaccard_index_of_sets():
 def test_a_case_by_hand():
     images = np.array([[1.0, 0], [0, 1.0]] + [[0.0, 0.0]] * 4)
     texts = np.array([[0.1, 0], [0.3, 0], [0.2, 0], [0, 0.5], [0.4, 0], [0, 0.1]])
-    # Picture 0 finds texts 4, 1, 2, 0, and then 3 and 5 at zero: relevances 1, 2/3, 0, 1, 0, 0.
+    # Image 0 finds texts 4, 1, 2, 0, and then 3 and 5 at zero: relevances 1, 2/3, 0, 1, 0, 0.
     dcg, best = 1 + 2 / 3 / np.log2(3) + 1 / np.log2(5), 1 + 1 / np.log2(3) + 2 / 3 / 2
     found = graded(images, texts, Concepts(SETS))
     assert found[0, 0] == pytest.approx(dcg / best)

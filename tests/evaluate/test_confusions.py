@@ -1,4 +1,4 @@
-"""The pairs that are confused most, and neighbours, against what a loop finds."""
+"""The pairs that are confused most, and neighbors, against what a loop finds."""
 
 import numpy as np
 import pytest
@@ -6,15 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medclip.evaluate import hard_examples
-from medclip.evaluate.hard_examples import Confusion, confused, examples, nearest
+from medclip.evaluate.hard_examples import MisrankedPair, confused, examples, nearest
 
 
 def test_the_widest_margin_comes_first_and_the_sure_pair_not_at_all():
     images = np.array([[1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0]])
     texts = np.array([[0.6, 0.8, 0], [1.0, 0, 0], [0, 0, 1.0]])
     assert confused(images, texts, ["a", "b", "c"], 9) == [
-        Confusion("b", "a", pytest.approx(0), pytest.approx(0.8)),
-        Confusion("a", "b", pytest.approx(0.6), pytest.approx(1)),
+        MisrankedPair("b", "a", pytest.approx(0), pytest.approx(0.8)),
+        MisrankedPair("a", "b", pytest.approx(0.6), pytest.approx(1)),
     ]
     assert [pair.margin for pair in confused(images, texts, ["a", "b", "c"], 1)] == [pytest.approx(0.8)]
 
@@ -30,7 +30,7 @@ def test_a_tie_is_no_confusion():
 
 @settings(max_examples=25)
 @given(st.integers(1, 12), st.integers(1, 15), st.booleans(), st.integers(0, 99))
-def test_neighbours_are_those_of_a_full_sort(n, k, own, seed):
+def test_neighbors_are_those_of_a_full_sort(n, k, own, seed):
     rng = np.random.default_rng(seed)
     queries, candidates = rng.standard_normal((2, n, 3))
     found, scores = nearest(queries, candidates, k, own)

@@ -1,4 +1,4 @@
-"""Corrupted pictures: the same every time, of the same size, and the worse the more severe."""
+"""Corrupted images: the same every time, of the same size, and the worse the more severe."""
 
 import io
 
@@ -19,7 +19,7 @@ def change(name, severity, picture=GREY, id="one", seed=0):
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
-@pytest.mark.parametrize("picture", [GREY, COLOUR, Image.new("L", (9, 7), 80)], ids=["grey", "colour", "tiny"])
+@pytest.mark.parametrize("picture", [GREY, COLOUR, Image.new("L", (9, 7), 80)], ids=["grey", "color", "tiny"])
 def test_size_and_mode_are_kept_at_every_severity(name, picture):
     for severity in (1, 2, 3):
         made = change(name, severity, picture)

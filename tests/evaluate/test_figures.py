@@ -51,7 +51,7 @@ def test_chance_is_the_nearest_and_of_what_it_is_chance_of():
     assert deep.context["pool"] == 3
 
 
-def test_neighbours_with_the_same_figures_make_a_table():
+def test_neighbors_with_the_same_figures_make_a_table():
     tables = [[group.path for group in of] for of in siblings(groups(SAID))]
     assert [("text_to_image",), ("image_to_text",)] in tables
     assert [()] in tables

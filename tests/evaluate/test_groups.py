@@ -19,7 +19,7 @@ def test_each_group_has_its_mean_and_the_lowest_is_named():
     found = by_group({"accuracy": right}, LABELS, articles, 3)
     assert list(found) == ["modality"]  # organ has one group of enough, ids have none
     said = found["modality"]
-    assert (said["worst"], said["small"], said["unlabelled"], said["least"]) == ("mri", 5, 15, LEAST)
+    assert (said["worst"], said["small"], said["unlabeled"], said["least"]) == ("mri", 5, 15, LEAST)
     assert list(said["groups"]) == ["ct", "mri"]
     assert said["groups"]["mri"]["n"] == 40
     wanted = interval(right[60:100], articles[60:100], lambda rows: float(rows.mean()), 3)
@@ -32,9 +32,9 @@ def test_the_worst_is_judged_by_all_values_together():
     assert found["side"]["worst"] == "b"
 
 
-def test_labels_of_prepared_rows_and_their_licences(data):
+def test_labels_of_prepared_rows_and_their_licenses(data):
     rows = Split(data, "train")
     labels = row_labels(rows)
-    assert set(labels) == {"modality", "licence"}
+    assert set(labels) == {"modality", "license"}
     assert labels["modality"] == ["ct"] + [""] * (len(rows) - 1)
-    assert set(labels["licence"]) == {"cc-by"}
+    assert set(labels["license"]) == {"cc-by"}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medclip.metrics import both_ways, chance, interval, intervals, rank_figures, ranks, recall_at
+from medclip.metrics import chance, interval, intervals, rank_metrics, ranks, recall_at_k, retrieval_metrics
 
 EXAMPLE = (
     np.array([[1, 0], [0, 1]]),
@@ -18,7 +18,7 @@ EXAMPLE = (
 
 @st.composite
 def matrices(draw):
-    """Pictures and texts of small whole numbers: their products are exact in float32, and often tie."""
+    """Images and texts of small whole numbers: their products are exact in float32, and often tie."""
     n, p = draw(st.integers(1, 12)), draw(st.integers(1, 3))
     values = st.lists(st.integers(-2, 2), min_size=n * p, max_size=n * p)
     return tuple(np.array(draw(values), np.float32).reshape(n, p) for _ in range(2))
@@ -26,7 +26,7 @@ def matrices(draw):
 
 @st.composite
 def several(draw):
-    """Pictures with one to four captions each, some of which belong to other pictures too."""
+    """Images with one to four captions each, some of which belong to other images too."""
     counts = draw(st.lists(st.integers(1, 4), min_size=1, max_size=6))
     n, p = sum(counts), draw(st.integers(1, 3))
     pairs = [(image, text) for text, image in enumerate(np.repeat(np.arange(len(counts)), counts))]
@@ -69,19 +69,19 @@ def test_of_several_captions_the_best_counts_and_the_others_do_not_stand_before_
 def test_the_example_of_the_docstring():
     found = ranks(*EXAMPLE)
     assert [own.tolist() for own in found] == [[2, 3], [2, 1, 2]]
-    assert [recall_at(own, 1) for own in found] == [0, pytest.approx(1 / 3)]
+    assert [recall_at_k(own, 1) for own in found] == [0, pytest.approx(1 / 3)]
 
 
 def test_recall_of_pictures_is_that_of_at_least_one_of_their_captions():
     rng = np.random.default_rng(0)
-    images, texts = rng.standard_normal((40, 4)), rng.standard_normal((200, 4))  # five captions a picture, as in COCO
+    images, texts = rng.standard_normal((40, 4)), rng.standard_normal((200, 4))  # five captions an image, as in COCO
     pairs = np.stack([np.repeat(np.arange(40), 5), np.arange(200)], axis=1)
     to_text, to_image = ranks(images, texts, pairs)
     for k in (1, 5, 10):
         first = np.argsort(-(images @ texts.T), axis=1)[:, :k] // 5
-        assert recall_at(to_text, k) == np.mean([i in first[i] for i in range(40)])
+        assert recall_at_k(to_text, k) == np.mean([i in first[i] for i in range(40)])
         first = np.argsort(-(texts @ images.T), axis=1)[:, :k]
-        assert recall_at(to_image, k) == np.mean([t // 5 in first[t] for t in range(200)])
+        assert recall_at_k(to_image, k) == np.mean([t // 5 in first[t] for t in range(200)])
 
 
 def test_ranks_do_not_depend_on_the_chunk(monkeypatch):
@@ -142,7 +142,7 @@ def test_what_does_not_pair_up_is_refused(texts, pairs, said):
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=30), st.integers(1, 30))
 def test_recall_is_the_share_of_ranks_up_to_k(found, k):
-    assert recall_at(np.array(found), k) == pytest.approx(sum(r <= k for r in found) / len(found))
+    assert recall_at_k(np.array(found), k) == pytest.approx(sum(r <= k for r in found) / len(found))
 
 
 def test_figures_of_ranks():
@@ -154,7 +154,7 @@ def test_figures_of_ranks():
         "mean_rank": 8,
         "MRR": (1 + 0.25 + 1 / 7 + 0.05) / 4,
     }
-    assert rank_figures(np.array([1, 4, 7, 20])) == pytest.approx(wanted)
+    assert rank_metrics(np.array([1, 4, 7, 20])) == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize(("pool", "right"), [([5], [1]), ([30], [1]), ([30], [3]), ([30, 12, 4, 40], [1, 2, 4, 1])])
@@ -165,7 +165,7 @@ def test_chance_is_what_random_orders_give(pool, right):
     )
     said = chance(np.array(pool), np.array(right))
     # Five standard errors of a share of 1/2 over as many trials, and of a rank with the spread of 1 … 40.
-    for name, value in rank_figures(found).items():
+    for name, value in rank_metrics(found).items():
         assert said[name] == pytest.approx(value, abs=0.013 if name[0] in "RM" else 0.51), name
     if right == [1]:
         n = pool[0]
@@ -177,18 +177,18 @@ def test_chance_is_what_random_orders_give(pool, right):
 
 def test_both_ways_are_the_figures_of_ranks():
     images, texts = np.random.default_rng(0).standard_normal((2, 30, 4))
-    said = both_ways(images, texts, [str(i // 2) for i in range(30)], 0)
+    said = retrieval_metrics(images, texts, [str(i // 2) for i in range(30)], 0)
     assert list(said) == ["pool", "image_to_text", "text_to_image"]
     for way, found in zip(("image_to_text", "text_to_image"), ranks(images, texts), strict=True):
-        assert {name: m["value"] for name, m in said[way].items()} == rank_figures(found)
+        assert {name: m["value"] for name, m in said[way].items()} == rank_metrics(found)
 
 
 @settings(max_examples=8)  # each resamples 1,000 times
 @given(st.lists(st.tuples(st.integers(1, 30), st.sampled_from("abcd")), min_size=1, max_size=30), st.integers(0, 9))
 def test_every_value_lies_in_the_range_of_its_measure(rows, seed):
     found, articles = np.array([r for r, _ in rows]), [a for _, a in rows]
-    measured = intervals(found, articles, rank_figures, seed)
-    assert {name: m["value"] for name, m in measured.items()} == rank_figures(found)
+    measured = intervals(found, articles, rank_metrics, seed)
+    assert {name: m["value"] for name, m in measured.items()} == rank_metrics(found)
     for name, m in measured.items():
         assert (1 if "rank" in name else 0) <= m["low"] <= m["high"] <= (30 if "rank" in name else 1)
 
@@ -200,7 +200,7 @@ def test_an_interval_is_that_of_whole_articles_drawn_again():
     draws = np.random.default_rng(7)
     drawn = [np.median(np.concatenate([members[g] for g in draws.integers(0, 15, 15)])) for _ in range(1000)]
     low, high = np.percentile(drawn, (2.5, 97.5))
-    assert intervals(found, articles, rank_figures, 7)["median_rank"] == {
+    assert intervals(found, articles, rank_metrics, 7)["median_rank"] == {
         "value": np.median(found),
         "low": low,
         "high": high,

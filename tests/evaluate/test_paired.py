@@ -8,7 +8,16 @@ from sklearn.metrics import balanced_accuracy_score
 
 from evaluate.handmade import articles_of
 from medclip.evaluate import significance as module
-from medclip.evaluate.significance import BALANCED, MEAN, RANKS, holm, paired, value_of, verdict, weighted_medians
+from medclip.evaluate.significance import (
+    BALANCED,
+    MEAN,
+    RANKS,
+    holm_adjust,
+    paired,
+    value_of,
+    verdict,
+    weighted_medians,
+)
 
 BY_NAME = {measure.name: measure for measure in RANKS}
 
@@ -33,7 +42,7 @@ def test_equal_models_differ_by_exactly_nothing(rows):
     for measure, one in zip(RANKS, differences(found, found, [article for _, article in rows]), strict=True):
         none = 1 if measure.ratio else 0
         assert (one.difference, one.low, one.high, one.p) == (none, none, none, 1)
-        assert verdict(measure, one, holm([one.p])[0]) == "within noise"
+        assert verdict(measure, one, holm_adjust([one.p])[0]) == "within noise"
 
 
 def test_differences_are_those_of_the_measures_themselves():
@@ -126,9 +135,9 @@ def test_a_class_that_a_resample_misses_spoils_nothing():
 
 def test_holm_corrects_as_published():
     # R's p.adjust(c(.01, .04, .03, .005), "holm")
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.5, 0.9]) == [1, 1]
-    assert holm([]) == []
+    assert holm_adjust([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm_adjust([0.5, 0.9]) == [1, 1]
+    assert holm_adjust([]) == []
 
 
 def test_the_same_seed_gives_the_same_interval():

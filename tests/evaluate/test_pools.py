@@ -8,12 +8,12 @@ from scipy.stats import hypergeom
 
 from evaluate.test_metrics import by_hand
 from medclip.evaluate.candidate_pools import article_disjoint, duplicate_aware, fixed_pools, over_draws
-from medclip.metrics import rank_figures, ranks
+from medclip.metrics import rank_metrics, ranks
 
 
 @st.composite
-def labelled(draw):
-    """Pairs of small whole numbers with an article, a picture and a caption each; equal names have equal vectors."""
+def labeled(draw):
+    """Pairs of small whole numbers with an article, an image and a caption each; equal names have equal vectors."""
     n, p = draw(st.integers(1, 10)), draw(st.integers(1, 3))
     names = {what: draw(st.lists(st.sampled_from("abcde"), min_size=n, max_size=n)) for what in ("article", "i", "t")}
     values = {
@@ -23,8 +23,8 @@ def labelled(draw):
     return images, texts, names["article"], names["i"], names["t"]
 
 
-@given(labelled())
-def test_neighbours_of_the_query_s_article_do_not_count(case):
+@given(labeled())
+def test_neighbors_of_the_query_s_article_do_not_count(case):
     images, texts, articles, *_ = case
     apart, pool = article_disjoint(ranks(images, texts), images, texts, articles)
     for found, queries, candidates in zip(apart, (images, texts), (texts, images), strict=True):
@@ -34,7 +34,7 @@ def test_neighbours_of_the_query_s_article_do_not_count(case):
             assert pool[i] == len(left)
 
 
-@given(labelled())
+@given(labeled())
 def test_the_same_picture_or_caption_elsewhere_is_as_right(case):
     images, texts, _, pictures, captions = case
     found = duplicate_aware(images, texts, pictures, captions)
@@ -76,7 +76,7 @@ def test_a_pool_of_all_pairs_is_the_full_pool_in_every_draw():
     images, texts = np.random.default_rng(0).standard_normal((2, 30, 4))
     found = fixed_pools(images, texts, [f"{i // 2}" for i in range(30)], 30, 3, 0)
     for way, full in zip(("image_to_text", "text_to_image"), ranks(images, texts), strict=True):
-        for name, value in rank_figures(full).items():
+        for name, value in rank_metrics(full).items():
             assert found[way][name]["draws"] == [value] * 3
             assert found[way][name]["low"] <= found[way][name]["value"] <= found[way][name]["high"]
 
@@ -111,7 +111,7 @@ def test_about_95_of_100_intervals_hold_the_truth_of_pools():
     def of_one():
         return found(*drawn(), rng.choice(150, size, replace=False))
 
-    truth = np.mean([list(rank_figures(of_one()).values()) for _ in range(1000)], axis=0)
+    truth = np.mean([list(rank_metrics(of_one()).values()) for _ in range(1000)], axis=0)
     held = np.zeros(len(truth))
     for trial in range(trials):
         images, texts = drawn()

@@ -11,13 +11,13 @@ from sklearn.preprocessing import StandardScaler
 from evaluate.labels import split_rows, write_table
 from medclip.cli.tables.classes import show_probe
 from medclip.cli.tables.parts import screen
-from medclip.encode.encoder import embed_pixels, pool_pixels
+from medclip.encode.encoder import embed_pixels, features_of_pixels
 from medclip.errors import UserError
 from medclip.evaluate import probe
 from medclip.evaluate.compare import compare
-from medclip.evaluate.config import Subject
-from medclip.evaluate.labelled import Task
-from medclip.evaluate.probe import STRENGTHS, drawn, evaluate_probe, fitted, neighbours, over_draws
+from medclip.evaluate.config import EvalConfig
+from medclip.evaluate.labeled import LabelConfig
+from medclip.evaluate.probe import STRENGTHS, drawn, evaluate_probe, fitted, neighbors, over_draws
 from medclip.evaluate.report import write_report
 from medclip.evaluate.results import read_results
 from medclip.metrics import interval
@@ -25,13 +25,13 @@ from medclip.model.towers import project, unit
 
 
 def features(n=120, classes=3, apart=4.0, seed=0):
-    """Features (n, 6) whose first numbers say the class, in articles of two pictures."""
+    """Features (n, 6) whose first numbers say the class, in articles of two images."""
     rng, truth = np.random.default_rng(seed), np.arange(n) % classes
     made = rng.normal(size=(n, 6)) + apart * np.eye(6)[truth]
     return made.astype(np.float32), truth, np.array([f"{i // 2}" for i in range(n)])
 
 
-@pytest.mark.parametrize("learn", [fitted, neighbours])
+@pytest.mark.parametrize("learn", [fitted, neighbors])
 def test_planted_features_are_told_apart_and_those_that_say_nothing_are_not(learn):
     made, truth, articles = features(apart=12)
     asked, of, _ = features(apart=12, seed=1)
@@ -88,7 +88,7 @@ def test_the_interval_over_draws_is_students(values):
 def test_features_are_those_before_the_projection(model):
     side = model.config.vision.image_size
     pixels = np.random.default_rng(0).integers(0, 255, (3, side, side, 3), dtype=np.uint8)
-    pools = pool_pixels(model, pixels)
+    pools = features_of_pixels(model, pixels)
     assert pools.shape == (3, model.config.vision.hidden_size)
     wanted = unit(project(model.params, pools, model.config.vision))
     assert embed_pixels(model, pixels) == pytest.approx(np.asarray(wanted), abs=1e-6)
@@ -96,12 +96,12 @@ def test_features_are_those_before_the_projection(model):
 
 @pytest.fixture(scope="module")
 def found(run, tmp_path_factory):
-    """A probe of the tiny model: dark and bright pictures, and two of a class that no training picture has."""
+    """A probe of the tiny model: dark and bright images, and two of a class that no training image has."""
     at = tmp_path_factory.mktemp("probed")
     rows = [*split_rows(train=8), "middle_1.jpg,middle,test", "middle_2.jpg,middle,test", "dark_99.jpg,dark,train"]
     folder = write_table(at / "set", rows)
-    (folder / "images" / "dark_99.jpg").write_bytes(b"no picture")
-    return evaluate_probe(Subject(model=str(run), data=str(folder), out=at), Task(), seeds=2), at
+    (folder / "images" / "dark_99.jpg").write_bytes(b"no image")
+    return evaluate_probe(EvalConfig(model=str(run), data=str(folder), out=at), LabelConfig(), seeds=2), at
 
 
 def test_both_classifiers_beside_chance_majority_and_random_weights(found, capsys, monkeypatch):
@@ -114,7 +114,7 @@ def test_both_classifiers_beside_chance_majority_and_random_weights(found, capsy
     assert regression["confusion"][2][2] == 0  # what was never learnt is never called
     assert regression["classes"]["middle"]["auroc"]["value"] == 0.5
     assert set(said["few_shot"]) == {"1", "4", "16"}
-    assert said["random_weights"]["nearest_neighbours"].keys() == said["nearest_neighbours"].keys()
+    assert said["random_weights"]["nearest_neighbors"].keys() == said["nearest_neighbors"].keys()
     show_probe(said)
     shown = capsys.readouterr().out
     assert all(word in shown for word in ("random weights", "majority", "4 a class, 2 draws", "logistic regression"))
@@ -126,7 +126,7 @@ def test_the_record_has_every_picture(found):
     assert read == said
     rows = items.to_pylist()
     assert len(rows) == 10
-    for name in ("logistic_regression", "nearest_neighbours"):
+    for name in ("logistic_regression", "nearest_neighbors"):
         assert np.mean([row[f"correct_{name}"] for row in rows]) == said[name]["accuracy"]["value"]
     assert all((row["label"] == row["predicted"]) == row["correct_logistic_regression"] for row in rows)
 
@@ -134,7 +134,7 @@ def test_the_record_has_every_picture(found):
 def test_two_probes_are_compared_picture_by_picture(found):
     _, at = found
     names = {row.name for row in compare([at, at]).rows if row.kind}
-    classifiers = ("logistic_regression", "nearest_neighbours")
+    classifiers = ("logistic_regression", "nearest_neighbors")
     assert names == {f"{name} / {what}" for name in classifiers for what in ("accuracy", "balanced_accuracy")}
     assert "logistic regression" in write_report(at).read_text(encoding="utf-8")
 
@@ -142,4 +142,4 @@ def test_two_probes_are_compared_picture_by_picture(found):
 def test_one_class_to_learn_from_is_refused(run, tmp_path):
     folder = write_table(tmp_path / "set", [*split_rows(("dark",)), "bright_1.jpg,bright,test"])
     with pytest.raises(UserError, match="one class only"):
-        evaluate_probe(Subject(model=str(run), data=str(folder)), Task())
+        evaluate_probe(EvalConfig(model=str(run), data=str(folder)), LabelConfig())

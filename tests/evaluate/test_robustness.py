@@ -1,10 +1,10 @@
-"""Retrieval of corrupted pictures is plain retrieval of other pictures, compared pair by pair."""
+"""Retrieval of corrupted images is plain retrieval of other images, compared pair by pair."""
 
 import numpy as np
 import pytest
 
 from medclip.evaluate import robustness
-from medclip.evaluate.config import Subject
+from medclip.evaluate.config import EvalConfig
 from medclip.evaluate.corruptions import CORRUPTIONS, Corruption
 from medclip.evaluate.results import read_results
 from medclip.evaluate.retrieval import evaluate_retrieval
@@ -24,11 +24,11 @@ def results(run, data, out):
     with pytest.MonkeyPatch.context() as patch:
         for module in ("corruptions", "robustness"):
             patch.setattr(f"medclip.evaluate.{module}.CORRUPTIONS", kept)
-        return evaluate_robustness(Subject(model=str(run), data=str(data), out=out))
+        return evaluate_robustness(EvalConfig(model=str(run), data=str(data), out=out))
 
 
 def test_clean_pictures_are_retrieved_as_by_plain_retrieval(results, run, data):
-    plain = evaluate_retrieval(Subject(model=str(run), data=str(data)))
+    plain = evaluate_retrieval(EvalConfig(model=str(run), data=str(data)))
     for way in WAYS:
         assert results["clean"][way] == plain[way]["R@10"]
 

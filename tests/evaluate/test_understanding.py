@@ -1,36 +1,39 @@
-"""A picture's choice between its caption and a changed one."""
+"""An image's choice between its caption and a changed one."""
 
 import numpy as np
 import pytest
 
 from medclip.data.dataset import Split
-from medclip.data.foils import foils, mirrored
+from medclip.data.foils import foils, swap_left_right
 from medclip.encode.encoder import embed_images, embed_texts
 from medclip.errors import UserError
 from medclip.evaluate import compositionality
-from medclip.evaluate.compositionality import BY_LABEL, PROMPTS, Question, evaluate_understanding, questions
-from medclip.evaluate.config import Subject
+from medclip.evaluate.compositionality import BY_LABEL, PROMPTS, Question, evaluate_compositionality, questions
+from medclip.evaluate.config import EvalConfig
 from medclip.evaluate.results import read_results
 
 
 @pytest.fixture
 def subject(run, data, tmp_path, monkeypatch):
     monkeypatch.setattr(compositionality, "LEAST", 5)
-    return Subject(model=str(run), data=str(data), out=tmp_path)
+    return EvalConfig(model=str(run), data=str(data), out=tmp_path)
 
 
 def test_each_item_is_what_the_vectors_say(subject, model, data):
-    said = evaluate_understanding(subject)
+    said = evaluate_compositionality(subject)
     written, items = read_results(subject.out, "understanding")
     assert said == written
     rows = Split(data, "validation")
     own = [row for row in items.to_pylist() if row["test"] == "left or right"]
     captions = dict(zip(rows.column("id"), rows.column("caption"), strict=True))
-    assert [row["id"] for row in own] == [id for id, caption in captions.items() if mirrored(caption)]
+    assert [row["id"] for row in own] == [id for id, caption in captions.items() if swap_left_right(caption)]
     for item in own:
         row = rows.column("id").index(item["id"])
         caption = rows.column("caption")[row]
-        image, texts = embed_images(model, [rows.image(row)])[0], embed_texts(model, [caption, mirrored(caption)])
+        image, texts = (
+            embed_images(model, [rows.image(row)])[0],
+            embed_texts(model, [caption, swap_left_right(caption)]),
+        )
         margin = float(image @ texts[0] - image @ texts[1])
         assert item["margin"] == pytest.approx(margin, abs=1e-6)
         assert item["correct"] == (margin > 0)
@@ -41,7 +44,7 @@ def test_each_item_is_what_the_vectors_say(subject, model, data):
 
 
 def test_every_test_is_asked_or_left_out_with_the_reason(subject):
-    said = evaluate_understanding(subject)
+    said = evaluate_compositionality(subject)
     assert set(said["tests"]) | set(said["left_out"]) == {*foils(0), BY_LABEL}
     assert not set(said["tests"]) & set(said["left_out"])
     assert said["left_out"]["MRI weighting"] == "asked of 0 of 12 captions, fewer than 5"
@@ -54,13 +57,13 @@ def test_a_change_that_the_model_cannot_see_is_a_tie_and_fails(subject, monkeypa
         return [Question("beyond", row, f"{longer}left", f"{longer}right") for row in range(len(captions))]
 
     monkeypatch.setattr(compositionality, "questions", beyond)
-    said = evaluate_understanding(subject)["tests"]["beyond"]
+    said = evaluate_compositionality(subject)["tests"]["beyond"]
     assert (said["captions"], said["ties"], said["accuracy"]["value"]) == (12, 12, 0)
 
 
 def test_a_split_on_which_nothing_can_be_asked_is_refused(run, data):
     with pytest.raises(UserError, match="fewer than 20 captions for each test"):
-        evaluate_understanding(Subject(model=str(run), data=str(data)))
+        evaluate_compositionality(EvalConfig(model=str(run), data=str(data)))
 
 
 def test_labels_ask_for_one_of_two_prompts():

@@ -16,7 +16,7 @@ from medclip.errors import UserError
 from medclip.model.checkpoint import Model, load
 from medclip.model.config import parse_config
 from medclip.model.shapes_init import init
-from medclip.model.tokenizer import save_tokens, train_tokens
+from medclip.model.tokenizer import save_tokenizer, train_tokenizer
 from model.references import CAPTIONS, FOLDER, WIDTH
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
@@ -25,7 +25,7 @@ CLOSE = 2e-6
 
 def dual(vision: str, text: str, seed: int = 0) -> Model:
     """A random joined model of those families, as it would be loaded."""
-    tokens, special = train_tokens(CAPTIONS, 300, 24)
+    tokens, special = train_tokenizer(CAPTIONS, 300, 24)
     size = tokens.tokenizer.get_vocab_size()
     said = {
         "architectures": ["VisionTextDualEncoderModel"],
@@ -59,9 +59,9 @@ def single(model: Model, side: str, folder: Path, prefix: str = "") -> Path:
     tower = f"{side}_model."
     tensors = {prefix + n[len(tower) :]: np.asarray(v) for n, v in model.params.items() if n.startswith(tower)}
     save_file(tensors, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(model.said[f"{side}_config"]))
+    (folder / "config.json").write_text(json.dumps(model.raw_config[f"{side}_config"]))
     (folder / "preprocessor_config.json").write_text(json.dumps(model.preprocessor))
-    save_tokens(model.tokens, folder)
+    save_tokenizer(model.tokenizer, folder)
     return folder
 
 
@@ -90,9 +90,9 @@ def hybrid_folder(model: Model, folder: Path) -> Path:
         at[last] = leaf(np.ascontiguousarray(value) if value.ndim else value)
     folder.mkdir()
     (folder / "flax_model.msgpack").write_bytes(msgpack.packb(tree))
-    said = {**model.said, "architectures": ["HybridCLIP"], "model_type": "hybrid-clip", "seed": 42}
+    said = {**model.raw_config, "architectures": ["HybridCLIP"], "model_type": "hybrid-clip", "seed": 42}
     (folder / "config.json").write_text(json.dumps(said))
-    save_tokens(model.tokens, folder)
+    save_tokenizer(model.tokenizer, folder)
     return folder
 
 
@@ -142,7 +142,7 @@ def open_clip_folder(model: Model, folder: Path) -> Path:
         "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]},
     }  # fmt: skip
     (folder / "open_clip_config.json").write_text(json.dumps(said))
-    save_tokens(model.tokens, folder)
+    save_tokenizer(model.tokenizer, folder)
     return folder
 
 

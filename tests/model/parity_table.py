@@ -42,7 +42,7 @@ def main() -> None:
     print("# Parity with transformers\n")
     print(
         f"Largest absolute differences in float32 from transformers {transformers.__version__} "
-        f"(torch {torch.__version__}), jax {jax.__version__}: random models, seeds and\nsides {SEEDS}, three pictures "
+        f"(torch {torch.__version__}), jax {jax.__version__}: random models, seeds and\nsides {SEEDS}, three images "
         "and captions of ragged length.\n\n"
         "    make parity; cd tests && ../.venv-parity/bin/python -m model.parity_table\n"
     )

@@ -30,7 +30,7 @@ FAMILIES = [
 
 
 def pictures(side: int, seed: int) -> list[np.ndarray]:
-    """Three u8 pictures (h, w, 3) of unequal sizes."""
+    """Three u8 images (h, w, 3) of unequal sizes."""
     rng = np.random.default_rng(seed)
     sizes = [(side, side), (side * 2 + 3, side + 1), (side + 5, side * 3)]
     return [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
@@ -53,9 +53,9 @@ def random_folder(
 
     from medclip.atomic_io import write_json
     from medclip.model.presets import preset_preprocessor
-    from medclip.model.tokenizer import save_tokens, train_tokens
+    from medclip.model.tokenizer import save_tokenizer, train_tokenizer
 
-    tokens, special = train_tokens(CAPTIONS, 300, 24)
+    tokens, special = train_tokenizer(CAPTIONS, 300, 24)
     vision = {**WIDTH, "num_hidden_layers": 2, "image_size": side, "patch_size": 7, **towers}
     text = {**WIDTH, "num_hidden_layers": 3, "vocab_size": tokens.tokenizer.get_vocab_size(), **towers, **special}
     torch.manual_seed(seed)
@@ -64,7 +64,7 @@ def random_folder(
         if tensor.ndim == 1:
             tensor.data += 0.1 * torch.randn_like(tensor)
     model.save_pretrained(folder)
-    save_tokens(tokens, folder)
+    save_tokenizer(tokens, folder)
     said = preset_preprocessor(side)
     if not squeeze:
         said |= {"size": {"shortest_edge": side}, "do_center_crop": True, "crop_size": {"height": side, "width": side}}

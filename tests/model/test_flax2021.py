@@ -21,7 +21,7 @@ def test_the_founding_projects_folder_loads_and_is_written_back(tmp_path: Path) 
     model = dual("clip_vision_model", "bert")
     theirs = load(hybrid_folder(model, tmp_path / "2021"))
     assert_same_vectors(dataclasses.replace(model, preprocessor=theirs.preprocessor), theirs)
-    assert theirs.said["model_type"] == "vision-text-dual-encoder"
+    assert theirs.raw_config["model_type"] == "vision-text-dual-encoder"
     assert theirs.preprocessor["size"] == {"shortest_edge": 224}
     paths = [tmp_path / "2021" / "flax_model.msgpack", tmp_path / "back.msgpack"]
     flax2021.write(theirs.params, {"vision_model.": "clip_vision_model"}, paths[1])

@@ -40,6 +40,6 @@ def test_towers_are_taken_out_of_dual_encoders_too(tmp_path: Path) -> None:
 def test_a_pooler_that_was_not_published_starts_fresh(tmp_path: Path) -> None:
     model = dual("vit", "bert")
     kept = {name: value for name, value in model.params.items() if not name.startswith("text_model.pooler")}
-    text = single(Model(kept, model.config, model.tokens, {}, model.said), "text", tmp_path / "t", "bert.")
+    text = single(Model(kept, model.config, model.tokenizer, {}, model.raw_config), "text", tmp_path / "t", "bert.")
     joined = join(FOLDER, text)
     assert joined.params["text_model.pooler.dense.weight"].std() == pytest.approx(0.02, rel=0.1)

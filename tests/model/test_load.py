@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from medclip.model.checkpoint import load, model_hash, save
-from medclip.model.shapes_init import shapes
+from medclip.model.shapes_init import tensor_shapes
 from medclip.model.weights import canonical
 from model.folders import assert_same_vectors, dual
 from model.references import FOLDER
@@ -77,5 +77,5 @@ def test_the_hubs_cache_links_to_its_blobs(folder: Path, tmp_path: Path) -> None
 
 def test_shapes_are_those_of_the_file() -> None:
     there = load_file(FOLDER / "model.safetensors")
-    assert shapes(load(FOLDER).config) == {name: value.shape for name, value in there.items()}
+    assert tensor_shapes(load(FOLDER).config) == {name: value.shape for name, value in there.items()}
     assert jnp.shape(there["logit_scale"]) == ()

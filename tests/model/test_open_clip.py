@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from medclip.encode.encoder import embed_images, embed_texts
 from medclip.errors import UserError
 from medclip.model.checkpoint import load
-from medclip.model.tokenizer import save_tokens, train_tokens
+from medclip.model.tokenizer import save_tokenizer, train_tokenizer
 from model.references import CAPTIONS, pictures
 
 WIDTH, SIDE, DIM = 128, 32, 24
@@ -56,7 +56,7 @@ def test_biomedclips_layout_gives_what_the_same_weights_give_in_torch(tmp_path: 
     import transformers
 
     torch.manual_seed(0)
-    tokens, _ = train_tokens(CAPTIONS, 300, 24)
+    tokens, _ = train_tokenizer(CAPTIONS, 300, 24)
     size = {"hidden_size": WIDTH, "intermediate_size": 160, "num_hidden_layers": 2, "num_attention_heads": 2}
     vision = transformers.ViTConfig(**size, image_size=SIDE, patch_size=16, layer_norm_eps=1e-6)
     vit = transformers.ViTModel(vision, add_pooling_layer=False).eval()
@@ -77,13 +77,13 @@ def test_biomedclips_layout_gives_what_the_same_weights_give_in_torch(tmp_path: 
     folder.mkdir()
     save_file({n: np.asarray(v, order="C") for n, v in tensors.items()}, folder / "open_clip_model.safetensors")
     (folder / "open_clip_config.json").write_text(json.dumps(SAID))
-    save_tokens(tokens, folder)
+    save_tokenizer(tokens, folder)
 
     model = load(folder)
     images = pictures(SIDE, 0)[:1]
     mean, std = (torch.tensor(SAID["preprocess_cfg"][x]).reshape(3, 1, 1) for x in ("mean", "std"))
     pixels = (torch.tensor(np.stack(images)).permute(0, 3, 1, 2) / 255 - mean) / std
-    ids, valid = model.tokens.encode(CAPTIONS)
+    ids, valid = model.tokenizer.encode(CAPTIONS)
     given = {"input_ids": torch.tensor(ids, dtype=torch.long), "attention_mask": torch.tensor(valid)}
     with torch.no_grad():
         wanted = head(vit(pixels).last_hidden_state[:, 0]), mlp(bert(**given).last_hidden_state[:, 0])

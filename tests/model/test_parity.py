@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from medclip.data.images import fit, scaling
+from medclip.data.images import mean_std, preprocess
 from medclip.encode.encoder import embed_images, embed_texts
 from medclip.model.checkpoint import Model, load, save
 from medclip.model.towers import encode_image, encode_text, logits
@@ -46,9 +46,9 @@ def loss_of(model: Model, images: np.ndarray, texts: np.ndarray, params: dict) -
 def assert_same(folder: Path, images: list[np.ndarray], captions: list[str], wanted: dict[str, np.ndarray]) -> None:
     model = load(folder)
     encoded = [png(image) for image in images]
-    pixels = np.stack([fit(image, model.preprocessor) for image in encoded]).transpose(0, 3, 1, 2)
+    pixels = np.stack([preprocess(image, model.preprocessor) for image in encoded]).transpose(0, 3, 1, 2)
     np.testing.assert_allclose((pixels / 255 - 0.5) / 0.5, wanted["pixels"], atol=2.01 / 255)
-    np.testing.assert_array_equal(model.tokens.encode(captions)[0], wanted["ids"])
+    np.testing.assert_array_equal(model.tokenizer.encode(captions)[0], wanted["ids"])
     ours, texts = embed_images(model, encoded), embed_texts(model, captions)
     np.testing.assert_allclose(ours, wanted["images"], atol=CLOSE)
     np.testing.assert_allclose(texts, wanted["texts"], atol=CLOSE)
@@ -92,9 +92,9 @@ def gradients(folder: Path, families: tuple[str, str], side: int, seed: int) -> 
 
     model, theirs = load(folder), opened(folder)
     theirs(**transformers_inputs(folder, pictures(side, seed), CAPTIONS), return_loss=True).loss.backward()
-    pixels = np.stack([fit(png(image), model.preprocessor) for image in pictures(side, seed)])
-    mean, std = scaling(model.preprocessor)
-    ids, valid = model.tokens.encode(CAPTIONS)
+    pixels = np.stack([preprocess(png(image), model.preprocessor) for image in pictures(side, seed)])
+    mean, std = mean_std(model.preprocessor)
+    ids, valid = model.tokenizer.encode(CAPTIONS)
 
     def loss(params):
         images = encode_image(params, (pixels / 255 - jnp.array(mean)) / jnp.array(std), model.config)

@@ -13,7 +13,7 @@ from medclip.errors import UserError
 from medclip.model.checkpoint import load
 from medclip.model.config import parse_text
 from medclip.model.join import join
-from medclip.model.tokenizer import load_tokens
+from medclip.model.tokenizer import load_tokenizer
 from model.references import CAPTIONS, FOLDER
 
 TRICKY = [*CAPTIONS, "", "  X-ray's  β-2 µm²  (½) don't  ", "İstanbul ﬁbrosis 肺 naïve", "a" * 300, "<s> </s> [CLS]"]
@@ -74,7 +74,7 @@ def pad_of(folder: Path, token: str) -> int:
 
 
 def test_a_long_caption_keeps_its_special_tokens(bert: Path, clip: Path) -> None:
-    tokens = load_tokens(bert, config_of("bert", 0))
+    tokens = load_tokenizer(bert, config_of("bert", 0))
     ids, valid = tokens.encode(["chest " * 500, ""])
     assert (ids[0, 0], ids[0, -1]) == (2, 3) and valid[0].all()
     assert ids[1, :3].tolist() == [2, 3, 0] and valid[1].sum() == 2
@@ -82,13 +82,13 @@ def test_a_long_caption_keeps_its_special_tokens(bert: Path, clip: Path) -> None
 
 def test_a_folder_without_a_tokenizer_says_what_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no tokenizer.json, no vocab.txt, and no vocab.json with merges.txt"):
-        load_tokens(tmp_path, config_of("bert", 0))
+        load_tokenizer(tmp_path, config_of("bert", 0))
 
 
 def test_more_tokens_than_the_tower_has_are_refused(bert: Path) -> None:
     config = parse_text({"model_type": "bert", "vocab_size": 10})
     with pytest.raises(UserError, match="room for 10"):
-        load_tokens(bert, config)
+        load_tokenizer(bert, config)
 
 
 @pytest.mark.parity
@@ -97,7 +97,7 @@ def test_vocab_txt_gives_what_transformers_gives(bert: Path, lower: bool) -> Non
     from transformers import BertTokenizer
 
     (bert / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": lower}))
-    tokens = load_tokens(bert, config_of("bert", 0))
+    tokens = load_tokenizer(bert, config_of("bert", 0))
     theirs = BertTokenizer(str(bert / "vocab.txt"), do_lower_case=lower)
     wanted = theirs(TRICKY, padding="max_length", truncation=True, max_length=66, return_tensors="np")
     np.testing.assert_array_equal(tokens.encode(TRICKY)[0], wanted.input_ids)
@@ -108,7 +108,7 @@ def test_vocab_txt_gives_what_transformers_gives(bert: Path, lower: bool) -> Non
 def test_clips_vocabulary_gives_what_transformers_gives(clip: Path) -> None:
     from transformers import CLIPTokenizer
 
-    tokens = load_tokens(clip, config_of("clip_text_model", pad_of(clip, "<|endoftext|>")))
+    tokens = load_tokenizer(clip, config_of("clip_text_model", pad_of(clip, "<|endoftext|>")))
     theirs = CLIPTokenizer(str(clip / "vocab.json"), str(clip / "merges.txt"))
     wanted = theirs(TRICKY, padding="max_length", truncation=True, max_length=66, return_tensors="np")
     np.testing.assert_array_equal(tokens.encode(TRICKY)[0], wanted.input_ids)
@@ -118,7 +118,7 @@ def test_clips_vocabulary_gives_what_transformers_gives(clip: Path) -> None:
 def test_robertas_vocabulary_gives_what_transformers_gives(roberta: Path) -> None:
     from transformers import RobertaTokenizer
 
-    tokens = load_tokens(roberta, config_of("roberta", 1))
+    tokens = load_tokenizer(roberta, config_of("roberta", 1))
     theirs = RobertaTokenizer(str(roberta / "vocab.json"), str(roberta / "merges.txt"))
     wanted = theirs(TRICKY, padding="max_length", truncation=True, max_length=64, return_tensors="np")
     np.testing.assert_array_equal(tokens.encode(TRICKY)[0], wanted.input_ids)
@@ -136,7 +136,7 @@ def test_minilm_gives_the_sentence_vectors_that_transformers_gives() -> None:
     model = join(FOLDER, folder)
     tokens = transformers.AutoTokenizer.from_pretrained(folder)
     given = tokens(TRICKY, padding="max_length", truncation=True, max_length=128, return_tensors="pt")
-    ids, valid = model.tokens.encode(TRICKY)
+    ids, valid = model.tokenizer.encode(TRICKY)
     np.testing.assert_array_equal(ids, given.input_ids.numpy())
     with torch.no_grad():
         theirs = transformers.AutoModel.from_pretrained(folder).eval()(**given).last_hidden_state
@@ -152,4 +152,4 @@ def test_minilm_gives_the_sentence_vectors_that_transformers_gives() -> None:
 
 
 def test_the_stored_tokenizer_is_what_it_was() -> None:
-    assert load(FOLDER).tokens.length == 24
+    assert load(FOLDER).tokenizer.length == 24

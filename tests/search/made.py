@@ -1,14 +1,16 @@
-"""Index folders of any vectors, without a model or pictures, and what their answers must be."""
+"""Index folders of any vectors, without a model or images, and what their answers must be."""
 
 import numpy as np
 import pyarrow as pa
 
 from medclip.data.dataset import SCHEMA, write_batches
 from medclip.search.filters import EVERYTHING
-from medclip.search.index import KEPT, LOOKS
-from medclip.search.manifest import Contents, Segment, segment_folder, write_contents
+from medclip.search.index import FINGERPRINT_FIELDS, KEPT
+from medclip.search.manifest import Manifest, Segment, segment_folder, write_manifest
 
-ROWS = pa.schema([*(SCHEMA.field(name) for name in KEPT), *(pa.field(name, kind) for name, kind in LOOKS.items())])
+ROWS = pa.schema(
+    [*(SCHEMA.field(name) for name in KEPT), *(pa.field(name, kind) for name, kind in FINGERPRINT_FIELDS.items())]
+)
 
 HOSTILE = (
     '" or 1 == 1 or article == "',
@@ -28,7 +30,7 @@ def unit(vectors):
 
 def make_index(folder, *segments, days=("2026-11-01", "2026-11-25"), about=lambda row: {}):
     """Write an index of segments of vectors; `about` says what a row has beside its id, `r` and its number."""
-    contents, rng = Contents("model", "0" * 64, segments[0].shape[1], "exact", f"medclip_{folder.name}_{id(folder)}"), \
+    contents, rng = Manifest("model", "0" * 64, segments[0].shape[1], "exact", f"medclip_{folder.name}_{id(folder)}"), \
         np.random.default_rng(0)  # fmt: skip
     for number, vectors in enumerate(segments):
         segment = Segment(
@@ -40,13 +42,13 @@ def make_index(folder, *segments, days=("2026-11-01", "2026-11-25"), about=lambd
         np.save(at / "vectors.npy", vectors)
         rows = [
             {"id": f"r{row}", "image": b"", "width": 1, "height": 1, "caption": f"row {row}", "article": f"a{row // 3}"}
-            | {"licence": "CC BY", "attribution": "", "labels": [], "source": "drawn", "sha256": str(row)}
-            | {name: rng.bytes(kind.byte_width) for name, kind in LOOKS.items()}
+            | {"license": "CC BY", "attribution": "", "labels": [], "source": "drawn", "sha256": str(row)}
+            | {name: rng.bytes(kind.byte_width) for name, kind in FINGERPRINT_FIELDS.items()}
             | about(row)
             for row in range(segment.first, segment.first + len(vectors))
         ]
         write_batches(at / "rows.arrow", ROWS, pa.Table.from_pylist(rows, ROWS).to_batches())
-    write_contents(folder, contents)
+    write_manifest(folder, contents)
     return folder
 
 
@@ -55,7 +57,7 @@ def about(row):
     labels = [("modality", ("CT", "ct", "MRI", "X-Ray")[row % 4])] + [("organ", "chest")] * (row % 3 == 0)
     return {
         "labels": labels if row % 7 else [],
-        "licence": ("CC BY", "CC BY-NC")[row % 2],
+        "license": ("CC BY", "CC BY-NC")[row % 2],
         "source": ("roco", "Drawn")[row % 5 == 0],
         "article": HOSTILE[row % 100] if row % 100 < len(HOSTILE) else f"a{row // 3}",
     }

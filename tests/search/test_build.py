@@ -17,12 +17,12 @@ from medclip.search import curate
 from medclip.search.curate import add, build_index, delete, move, purge, restore, snapshot
 from medclip.search.embed import embed
 from medclip.search.index import Index
-from medclip.search.query import Answers, Query, Searcher, search
+from medclip.search.query import Query, Searcher, SearchOptions, search
 
 
 @pytest.fixture
 def folder(index_folder, copy, run):
-    """An index of twelve pictures to change."""
+    """An index of twelve images to change."""
     made = copy(index_folder)
     about = json.loads((made / "index.json").read_text())
     (made / "index.json").write_text(json.dumps(about | {"model": str(run / "model")}))
@@ -35,7 +35,9 @@ def ids(folder):
 
 
 def answers(folder, model):
-    return [hit.id for hit in search(Searcher(Index(folder), model), [Query(("the left chest",))], Answers(100))[0]]
+    return [
+        hit.id for hit in search(Searcher(Index(folder), model), [Query(("the left chest",))], SearchOptions(100))[0]
+    ]
 
 
 def test_what_is_added_is_found_and_not_added_twice(folder, data, model):
@@ -64,14 +66,14 @@ def test_what_is_deleted_never_answers(folder, model):
     left = ids(folder)
     assert len(left) == len(Index(folder)) == 9 and gone not in left
     assert sorted(answers(folder, model)) == sorted(left)
-    with pytest.raises(UserError, match="no picture of id"):
+    with pytest.raises(UserError, match="no image of id"):
         delete(folder, [gone])
 
 
 def test_a_deletion_with_an_unknown_id_deletes_nothing(folder):
-    with pytest.raises(UserError, match="no picture of id 'absent': nothing was deleted"):
+    with pytest.raises(UserError, match="no image of id 'absent': nothing was deleted"):
         delete(folder, [ids(folder)[0], "absent"])
-    with pytest.raises(UserError, match="that is every picture"):
+    with pytest.raises(UserError, match="that is every image"):
         delete(folder, ids(folder))
     assert len(ids(folder)) == 12
 
@@ -104,7 +106,7 @@ def test_a_snapshot_has_a_plain_name(folder, name):
 
 
 def test_numbers_are_given_once(folder, data):
-    """A store elsewhere goes by them: a number that came back as another picture would be a wrong answer."""
+    """A store elsewhere goes by them: a number that came back as another image would be a wrong answer."""
     snapshot(folder, "before")
     add(folder, data, "train", None, None)
     seen = set(Index(folder).numbers.tolist())

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
+import medclip.search.embed as embed_module
 from medclip.data.dataset import Split
 from medclip.encode.encoder import embed_images, embed_texts
-from medclip.encode.inference_backends import in_jax
+from medclip.encode.inference_backends import jax_backend
 from medclip.errors import UserError, WorkError
-from medclip.search import embed
 from medclip.search.embed import embed, write_vectors
 
 BOTH = ("images", "captions")
@@ -18,7 +18,7 @@ BOTH = ("images", "captions")
 @pytest.fixture
 def small_batches(monkeypatch):
     monkeypatch.setattr("medclip.encode.encoder.BATCH", 4)
-    monkeypatch.setattr(embed, "BATCH", 4)
+    monkeypatch.setattr(embed_module, "BATCH", 4)
     monkeypatch.setattr(embed, "SAVE_EVERY_S", 0.0)
 
 
@@ -48,7 +48,7 @@ class Killed(BaseException):
 @pytest.mark.parametrize("after", range(0, 14))
 def test_a_killed_call_goes_on_to_the_same_bytes(run, data, tmp_path, small_batches, monkeypatch, after):
     embed(run, data, tmp_path / "whole", "train", None, BOTH)
-    left, encoded, done = after, embed._encoded, []
+    left, encoded, done = after, embed_module._encoded, []
 
     def killed_at(*arguments):
         nonlocal left
@@ -76,35 +76,35 @@ def test_a_killed_call_goes_on_to_the_same_bytes(run, data, tmp_path, small_batc
 
 def test_what_another_model_left_is_not_gone_on_from(model, data, tmp_path, small_batches):
     rows = Split(data, "validation")
-    write_vectors(tmp_path / "v.npy", in_jax(model), rows, range(8), {"model_sha256": "a"}, "images")
+    write_vectors(tmp_path / "v.npy", jax_backend(model), rows, range(8), {"model_sha256": "a"}, "images")
     before = (tmp_path / "v.npy").read_bytes()
-    write_vectors(tmp_path / "v.npy", in_jax(model), rows, range(4, 12), {"model_sha256": "b"}, "images")
+    write_vectors(tmp_path / "v.npy", jax_backend(model), rows, range(4, 12), {"model_sha256": "b"}, "images")
     assert (tmp_path / "v.npy").read_bytes() != before
 
 
 def test_an_unfinished_file_that_is_lost_is_made_anew(model, data, tmp_path, small_batches):
     rows = Split(data, "validation")
-    write_vectors(tmp_path / "v.npy", in_jax(model), rows, range(12), {}, "images")
+    write_vectors(tmp_path / "v.npy", jax_backend(model), rows, range(12), {}, "images")
     whole = (tmp_path / "v.npy").read_bytes()
     (tmp_path / "v.npy").unlink()  # and the note says that eight of twelve were written
     note = tmp_path / ".v.npy.unfinished.json"
     note.write_text(json.dumps(json.loads(note.read_text()) | {"done": 8}))
-    write_vectors(tmp_path / "v.npy", in_jax(model), rows, range(12), {}, "images")
+    write_vectors(tmp_path / "v.npy", jax_backend(model), rows, range(12), {}, "images")
     assert (tmp_path / "v.npy").read_bytes() == whole
 
 
 def test_a_full_disk_ends_in_an_error_and_is_gone_on_from(model, data, tmp_path, small_batches, monkeypatch):
-    rows, saved = Split(data, "validation"), embed._save
+    rows, saved = Split(data, "validation"), embed_module._save
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(embed, "_save", full)
     with pytest.raises(OSError, match="No space"):
-        write_vectors(tmp_path / "v.npy", in_jax(model), rows, range(12), {}, "images")
+        write_vectors(tmp_path / "v.npy", jax_backend(model), rows, range(12), {}, "images")
     assert not (tmp_path / "v.npy").exists()
     monkeypatch.setattr(embed, "_save", saved)
-    write_vectors(tmp_path / "v.npy", in_jax(model), rows, range(12), {}, "images")
+    write_vectors(tmp_path / "v.npy", jax_backend(model), rows, range(12), {}, "images")
     assert np.linalg.norm(np.load(tmp_path / "v.npy"), axis=1) == pytest.approx(np.ones(12), abs=1e-5)
 
 
@@ -112,4 +112,4 @@ def test_vectors_that_are_not_finite_are_refused(model, data, tmp_path):
     name = "visual_projection.weight"
     damaged = type(model)(**{**vars(model), "params": model.params | {name: model.params[name] * np.nan}})
     with pytest.raises(WorkError, match="not finite"):
-        write_vectors(tmp_path / "v.npy", in_jax(damaged), Split(data, "validation"), range(3), {}, "images")
+        write_vectors(tmp_path / "v.npy", jax_backend(damaged), Split(data, "validation"), range(3), {}, "images")

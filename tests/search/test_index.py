@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from medclip.errors import UserError
 from medclip.search.curate import build_index
 from medclip.search.index import Index
-from medclip.search.stores.base import Exact
+from medclip.search.stores.base import ExactStore
 
 
 def plain_index(*segments):
@@ -23,7 +23,7 @@ def plain_index(*segments):
     index.contents = type("Contents", (), {"dimensions": segments[0].shape[1]})
     live = np.ones(firsts[-1], bool)
     index.allowed = lambda asked: live
-    index.store = Exact(index)
+    index.store = ExactStore(index)
     return index
 
 

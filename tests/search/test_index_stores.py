@@ -14,7 +14,7 @@ from medclip.search import curate
 from medclip.search.curate import add, build_index, delete, move, purge, restore, snapshot
 from medclip.search.filters import ADDED, where
 from medclip.search.index import Index
-from medclip.search.query import Answers, Query, Searcher, nearest, search, similar
+from medclip.search.query import Query, Searcher, SearchOptions, search, search_embedding, similar
 from medclip.search.stores import faiss, milvus
 from search.made import HOSTILE, about, ids, is_right, make_index, random_units, sorted_whole
 
@@ -23,7 +23,7 @@ ROWS = (400, 200)
 
 @pytest.fixture(scope="module", params=["exact", "faiss", "milvus"])
 def store(request):
-    """What `--store` says. The faiss file is used for the small segments of these tests too."""
+    """What `--vector-store` says. The faiss file is used for the small segments of these tests too."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(faiss, "LEAST", 100)
         patch.setattr(faiss, "SCANNED", 0)
@@ -51,7 +51,7 @@ def folder(store, tmp_path):
 asked_values = {
     "modality": ["ct", "MRI", "x-ray", "pet"],
     "organ": ["chest", "Brain"],
-    "licence": ["cc by", "CC BY-NC", "none"],
+    "license": ["cc by", "CC BY-NC", "none"],
     "source": ["ROCO", "drawn"],
     "article": [*HOSTILE, "a50", "A51", ""],
     ADDED: ["2026-11-01", "2026-11-02..", "..2026-11-25", "2026-11-03..2026-11-20"],
@@ -90,12 +90,12 @@ def test_no_value_of_a_filter_breaks_out_of_it(kept, key, value):
 
 def test_a_key_that_no_picture_has_is_refused(kept):
     for key in ("number", "terms", 'modality"] or labels["x', "vector"):
-        with pytest.raises(UserError, match="no picture of the index has"):
+        with pytest.raises(UserError, match="no image of the index has"):
             kept.search(random_units(1), 3, where({key: ["1"]}))
 
 
 def test_one_of_an_article(kept):
-    hits = nearest(kept, random_units(1, 6)[0], Answers(k=30, one_per_article=True))
+    hits = search_embedding(kept, random_units(1, 6)[0], SearchOptions(k=30, one_per_article=True))
     best = {}
     for row, score in sorted_whole(kept, random_units(1, 6), sum(ROWS))[0]:
         best.setdefault(kept.rows.column("article")[row].as_py(), (f"r{row}", score))
@@ -105,7 +105,7 @@ def test_one_of_an_article(kept):
 def test_what_is_deleted_is_gone_and_a_snapshot_brings_it_back(folder):
     snapshot(folder, "before")
     best = ids(Index(folder), Index(folder).search(random_units(1, 8), 5)[0])
-    assert delete(folder, best[:2], [about(100)["article"]]) == 5  # such an article has three pictures
+    assert delete(folder, best[:2], [about(100)["article"]]) == 5  # such an article has three images
     after = Index(folder)
     assert is_right(after) and not set(best[:2]) & set(ids(after, after.search(random_units(1, 8), 300)[0]))
     assert restore(folder, "before") == 270
@@ -134,7 +134,7 @@ def test_purged_rows_are_gone_and_the_rest_is_found(folder):
 def test_an_index_moves_between_stores_and_leaves_nothing(folder, store, other, request):
     said = request.getfixturevalue("server").said if other == "milvus" else other
     move(folder, said)
-    assert is_right(Index(folder), where({"licence": ["cc by"]}))
+    assert is_right(Index(folder), where({"license": ["cc by"]}))
     assert json.loads((folder / "index.json").read_text())["store"] == said
     assert bool(list(folder.rglob("*.faiss"))) == (said == "faiss")
     name = Index(folder).contents.name
@@ -150,8 +150,8 @@ def test_commands_give_the_same_with_every_store(run, data, tmp_path, store, mod
         searcher = Searcher(Index(out), model)
         picture = Split(data, "train").image(3)
         queries = [Query(("CT of the chest",)), Query(images=(picture,)), Query(("left", "knee"), without=("CT",))]
-        made[out.name] = [search(searcher, queries, Answers(k)) for k in (3, 100)]
-        made[out.name].append(similar(searcher.index, searcher.index.rows.column("id")[5].as_py(), Answers(4)))
+        made[out.name] = [search(searcher, queries, SearchOptions(k)) for k in (3, 100)]
+        made[out.name].append(similar(searcher.index, searcher.index.rows.column("id")[5].as_py(), SearchOptions(4)))
     assert made["one"] == made["two"]
 
 
@@ -164,22 +164,22 @@ def test_another_model_is_refused(run, data, copy, tmp_path, store):
         add(tmp_path / "index", data, "train", None, other)
 
 
-@pytest.mark.parametrize(("name", "library"), [("quantised", "faiss"), ("milvus", "pymilvus")])
+@pytest.mark.parametrize(("name", "library"), [("faiss", "faiss"), ("milvus", "pymilvus")])
 def test_a_library_that_is_not_installed_is_named(monkeypatch, tmp_path, name, library):
-    monkeypatch.delitem(sys.modules, f"medclip.search.{name}")
-    monkeypatch.delattr(f"medclip.search.{name}")
+    monkeypatch.delitem(sys.modules, f"medclip.search.stores.{name}")
+    monkeypatch.delattr(f"medclip.search.stores.{name}")
     monkeypatch.setitem(sys.modules, library, None)
     folder = make_index(tmp_path / "i", random_units(10))
     before = (folder / "index.json").read_bytes()
     with pytest.raises(UserError, match=rf"pip install 'medclip\[{name if name == 'milvus' else 'faiss'}\]'"):
-        move(folder, {"quantised": "faiss", "milvus": "milvus://127.0.0.1:1"}[name])
+        move(folder, {"faiss": "faiss", "milvus": "milvus://127.0.0.1:1"}[name])
     assert (folder / "index.json").read_bytes() == before
 
 
 def test_build_module_reaches_a_store_before_it_changes_an_index(tmp_path, monkeypatch):
     folder = make_index(tmp_path / "i", random_units(10))
     before = (folder / "index.json").read_bytes()
-    monkeypatch.setattr(curate, "reach", lambda said: (_ for _ in ()).throw(UserError("down")))
+    monkeypatch.setattr(curate, "check_available", lambda said: (_ for _ in ()).throw(UserError("down")))
     with pytest.raises(UserError, match="down"):
         delete(folder, ["r1"])
     assert (folder / "index.json").read_bytes() == before

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from medclip.errors import UserError
 from medclip.search.curate import build_index, delete, move, purge
-from medclip.search.filters import ADDED, Where, where
+from medclip.search.filters import ADDED, Filter, where
 from medclip.search.index import Index
 from medclip.search.stores import milvus
 from search.made import DIMENSIONS, about, is_right, make_index, random_units
@@ -112,7 +112,7 @@ def test_terms_and_tokens_stay_out_of_what_is_written(tmp_path, server, monkeypa
 
 @given(st.dictionaries(st.text(min_size=1), st.lists(st.text(), min_size=1), max_size=4))
 def test_an_expression_holds_nothing_of_what_was_asked(said):
-    asked = Where(tuple((key, tuple(of)) for key, of in said.items() if key != ADDED))
+    asked = Filter(tuple((key, tuple(of)) for key, of in said.items() if key != ADDED))
     names = {"array_contains_any", "terms", "and"}
     words = milvus.expression(asked).translate(str.maketrans("()[],", "     ")).split()
     assert all(word in names or word.isdecimal() for word in words)

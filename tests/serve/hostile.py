@@ -1,4 +1,4 @@
-"""Files that somebody might upload to break a service, or without meaning to: name, bytes, and whether it is a picture.
+"""Files that somebody might upload to break a service, or without meaning to: name, bytes, and whether it is an image.
 
 `None` for the last means that either is right: what decoders make of a flipped bit is theirs to say.
 """
@@ -35,7 +35,7 @@ def uploads() -> Iterator[Upload]:
 
 
 def as_bytes(said) -> bytes:
-    """A DICOM data set as a file's bytes."""
+    """A DICOM dataset as a file's bytes."""
     import pydicom
 
     out = io.BytesIO()

@@ -19,7 +19,7 @@ from medclip.errors import UserError, WorkError
 from medclip.search.curate import add, build_index, delete, restore, snapshot
 from medclip.search.filters import where
 from medclip.search.index import Index
-from medclip.search.query import Answers, Query, open_searcher, search, similar
+from medclip.search.query import Query, SearchOptions, open_searcher, search, similar
 from medclip.serve import gate, run
 from medclip.serve.service import Settings
 from medclip.zero_shot import classify
@@ -51,17 +51,17 @@ def assert_same(told: dict, hits) -> None:
         assert said.pop("thumbnail") == f"/thumbnails/{hit.id}"
         assert said.pop("copies") == list(hit.copies)
         assert said == {name: getattr(hit, name) for name in said}
-        assert said.keys() == {"id", "caption", "article", "licence", "attribution", "labels", "source", "added"}
+        assert said.keys() == {"id", "caption", "article", "license", "attribution", "labels", "source", "added"}
 
 
 @pytest.mark.parametrize(
     ("asked", "wanted", "ensemble"),
     [
-        ({}, Answers(), False),
-        ({"k": 3, "one_per_article": True}, Answers(3, one_per_article=True), False),
-        ({"where": {"licence": ["CC BY"], "added": ["2020-01-01.."]}, "k": 4},
-         Answers(4, where({"licence": ["cc by"], "added": ["2020-01-01.."]})), False),
-        ({"ensemble": True, "k": 5}, Answers(5), True),
+        ({}, SearchOptions(), False),
+        ({"k": 3, "one_per_article": True}, SearchOptions(3, one_per_article=True), False),
+        ({"where": {"license": ["CC BY"], "added": ["2020-01-01.."]}, "k": 4},
+         SearchOptions(4, where({"license": ["cc by"], "added": ["2020-01-01.."]})), False),
+        ({"ensemble": True, "k": 5}, SearchOptions(5), True),
     ],
 )  # fmt: skip
 def test_words_find_what_the_search_finds(client, searcher, asked, wanted, ensemble):
@@ -75,15 +75,15 @@ def test_words_find_what_the_search_finds(client, searcher, asked, wanted, ensem
 
 def test_pictures_and_words_find_what_the_search_finds(client, searcher, rows):
     pictures = [rows.image(0), rows.image(5)]
-    form = {"texts": ["knee"], "without": ["chest"], "k": 4, "where": ["licence=CC BY"]}
+    form = {"texts": ["knee"], "without": ["chest"], "k": 4, "where": ["license=CC BY"]}
     told = client.post("/search/image", data=form, files=[("images", ("x", picture)) for picture in pictures])
     query = Query(("knee",), tuple(pictures), ("chest",))
-    assert_same(told.json(), search(searcher, [query], Answers(4, where({"licence": ["cc by"]})))[0])
+    assert_same(told.json(), search(searcher, [query], SearchOptions(4, where({"license": ["cc by"]})))[0])
 
 
 def test_similar_leaves_itself_out(client, searcher, rows):
     id = rows.column("id")[3]
-    assert_same(client.get(f"/similar/{id}", params={"k": 3}).json(), similar(searcher.index, id, Answers(3)))
+    assert_same(client.get(f"/similar/{id}", params={"k": 3}).json(), similar(searcher.index, id, SearchOptions(3)))
 
 
 def test_classes_are_those_of_classify(client, model, rows):
@@ -98,7 +98,7 @@ def test_classes_are_those_of_classify(client, model, rows):
 
 
 def test_vectors_are_the_encoders(client, model, rows, index_folder):
-    texts = [f"picture {number}" for number in range(11)]
+    texts = [f"image {number}" for number in range(11)]
     told = client.post("/embed", json={"texts": texts}).json()
     assert np.array(told["vectors"]) == pytest.approx(embed_texts(model, texts), **CLOSE)
     assert told["model_sha256"] == Index(index_folder).contents.model_sha256
@@ -157,7 +157,7 @@ def test_metrics_count_and_hold_no_words(client):
         ({"queries": [{"texts": ["a"]}], "k": 101}, "k: Input should be less than"),
         ({"queries": [{"texts": ["a" * 1001]}]}, "at most 1000 characters"),
         ({"queries": [{"texts": ["a"] * 20}] * 2}, "more than 32 texts"),
-        ({"queries": [{"texts": ["a"]}], "where": {"planet": ["mars"]}}, "no picture of the index has 'planet'"),
+        ({"queries": [{"texts": ["a"]}], "where": {"planet": ["mars"]}}, "no image of the index has 'planet'"),
         ({"queries": [{"texts": ["a"]}], "where": {"added": ["soon"]}}, "is no day"),
     ],
 )

@@ -43,7 +43,7 @@ def test_a_hostile_upload_is_answered_cleanly(client, number, name, caplog, capf
     answer = upload(client, content, ("/search/image", "/classify", "/embed/image")[number % 3])
     assert answer.status_code in ((200, 422) if picture is None else (200,) if picture else (422,)), answer.text
     if answer.status_code == 422:
-        assert problem(answer).startswith("the picture: ")
+        assert problem(answer).startswith("the image: ")
     said = answer.text + str(answer.headers) + caplog.text + "".join(capfd.readouterr())
     assert not any(person in said for person in hostile.NAMES)
     assert "Traceback" not in said and os.fspath(tempfile.gettempdir()) not in answer.text
@@ -183,7 +183,7 @@ def test_headers_change_nothing(client, headers):
      b'{"queries":[{"texts":["\\ud800"]}]}',
      b'{"queries":[{"texts":["\xff\xfe"]}]}', b'{"queries":[{"texts":["a"]}],"k":1e400}',
      b'{"queries":[{"texts":["a"]}],"k":NaN}', b'{"queries":[{"texts":["a"]}],"k":' + b"9" * 5000 + b"}",
-     b'{"queries":[{"texts":[["a"]]}]}', b'{"queries":[{"texts":["a"]}],"where":{"licence":["\\u0000"],"":["x"]}}',
+     b'{"queries":[{"texts":[["a"]]}]}', b'{"queries":[{"texts":["a"]}],"where":{"license":["\\u0000"],"":["x"]}}',
      b'{"__proto__":{"k":1}}',
      b'{"queries":[{"texts":["\\u0000\\u202e\\uffff"]}],"where":{"added":["9999999-01-01"]}}'],
 )  # fmt: skip
@@ -213,7 +213,7 @@ def test_one_bad_picture_does_not_spoil_the_questions_of_others(client):
     expected = upload(client, good, "/embed/image").json()["vectors"][0]
 
     def ask(number):
-        told[number] = upload(client, good if number % 2 else b"no picture", "/embed/image")
+        told[number] = upload(client, good if number % 2 else b"no image", "/embed/image")
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(16)]
     for thread in threads:

@@ -98,7 +98,7 @@ def served(index_folder, tmp_path_factory):
 
 
 def questions():
-    """Words and pictures, each unlike the others: (path, arguments of a POST)."""
+    """Words and images, each unlike the others: (path, arguments of a POST)."""
     for number, words in enumerate(NAMED):
         if number % 4:
             body = {"queries": [{"texts": [words]}], "k": 5 + number % 3, "one_per_article": number % 2 == 0}
@@ -135,7 +135,7 @@ def test_no_answer_is_anothers(served):
 
 
 @pytest.mark.slow
-def test_hostile_neighbours_change_no_answer(served):
+def test_hostile_neighbors_change_no_answer(served):
     asked = list(questions())[:8]
     with httpx2.Client(base_url=served.url, timeout=60) as client:
         serial = [answer(client, question) for question in asked]

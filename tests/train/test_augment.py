@@ -5,25 +5,25 @@ import numpy as np
 import pytest
 
 from medclip.train.augment import augmented
-from medclip.train.config import Recipe
+from medclip.train.config import TrainConfig
 
 SIDE, COUNT = 16, 200
 RAMP = np.broadcast_to(np.linspace(20, 235, SIDE)[None, :, None], (SIDE, SIDE, 3)).astype(np.uint8)
 
 
-DEFAULT = Recipe()
+DEFAULT = TrainConfig()
 _compiled = jax.jit(augmented, static_argnames="recipe")
 
 
 def changed(picture, key=0, **asked):
-    """200 changed versions of a picture, by the default recipe or with something else asked of it."""
+    """200 changed versions of an image, by the default recipe or with something else asked of it."""
     keys = jax.random.split(jax.random.key(key), COUNT)
-    return np.asarray(_compiled(keys, np.broadcast_to(picture, (COUNT, SIDE, SIDE, 3)), recipe=Recipe(**asked)))
+    return np.asarray(_compiled(keys, np.broadcast_to(picture, (COUNT, SIDE, SIDE, 3)), recipe=TrainConfig(**asked)))
 
 
 @pytest.fixture(scope="module")
 def many():
-    """Versions of a picture that brightens from left to right."""
+    """Versions of an image that brightens from left to right."""
     return changed(RAMP)
 
 
@@ -51,13 +51,13 @@ def test_black_and_white_stay_in_range(level):
     assert np.isfinite(even).all()
     assert even.min() >= 0
     assert even.max() <= 255
-    assert np.ptp(even, axis=(1, 2, 3)).max() < 1e-3  # no edge of another colour is drawn in
+    assert np.ptp(even, axis=(1, 2, 3)).max() < 1e-3  # no edge of another color is drawn in
 
 
 def test_a_crop_keeps_most_of_the_picture(many):
     seen = np.ptp(many.mean(axis=(1, 3)), axis=1) / np.ptp(RAMP.astype(float))
     # The share of the ramp that is left is at least the crop's side times the lowest contrast, 0.8, less a pixel.
-    assert seen.min() > DEFAULT.smallest_crop**0.5 * 0.8 - 1 / SIDE
+    assert seen.min() > DEFAULT.min_crop_scale**0.5 * 0.8 - 1 / SIDE
 
 
 def test_each_picture_and_each_key_has_its_own_change(many):
@@ -78,10 +78,10 @@ def test_a_flip_is_asked_for_and_then_half_of_the_pictures():
     assert 0.35 < (slopes < 0).mean() < 0.65
 
 
-def test_a_rotation_turns_about_the_centre_within_its_bounds():
+def test_a_rotation_turns_about_the_center_within_its_bounds():
     spot = np.zeros((SIDE, SIDE, 3), np.uint8)
-    spot[2:4, 7:9] = 255  # above the centre
-    turned = changed(spot, rotation=20.0, smallest_crop=1.0).mean(axis=3)
+    spot[2:4, 7:9] = 255  # above the center
+    turned = changed(spot, rotation=20.0, min_crop_scale=1.0).mean(axis=3)
     y, x = np.meshgrid(*[np.arange(SIDE) - (SIDE - 1) / 2] * 2, indexing="ij")
     light = turned - turned.min(axis=(1, 2), keepdims=True)
     weight = light.sum(axis=(1, 2))

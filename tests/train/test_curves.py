@@ -1,4 +1,4 @@
-"""The curves of a run are a picture, whatever has been measured yet."""
+"""The curves of a run are an image, whatever has been measured yet."""
 
 import pytest
 from PIL import Image

@@ -52,7 +52,7 @@ def start(data, out, recipe, devices, several=False, **environment):
 
 @pytest.mark.slow
 def test_microbatches_give_the_same_curve(run, data, recipe, tmp_path):
-    train(data, tmp_path / "run", dataclasses.replace(recipe, microbatch=4))
+    train(data, tmp_path / "run", dataclasses.replace(recipe, micro_batch_size=4))
     assert curve(tmp_path / "run") == pytest.approx(curve(run), abs=CLOSE)
 
 

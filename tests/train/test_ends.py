@@ -14,7 +14,7 @@ from medclip.atomic_io import read_json
 from medclip.errors import UserError, WorkError
 from medclip.model.checkpoint import load
 from medclip.train.loop import train
-from medclip.train.validation import fall, sweep
+from medclip.train.validation import recall_change, wise_ft
 from train.test_loop import assert_same_run, records
 
 pytestmark = pytest.mark.slow  # each of these compiles a step of its own
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow  # each of these compiles a step of its own
 
 @pytest.fixture(scope="module")
 def tuned(data, recipe, tmp_path_factory):
-    """A folder that retrieves so well that a fall to chance is a clear one with 12 pictures too."""
+    """A folder that retrieves so well that a fall to chance is a clear one with 12 images too."""
     out = tmp_path_factory.mktemp("tuned") / "run"
     train(data, out, dataclasses.replace(recipe, steps=100, lr=3e-3))
     return out
@@ -31,12 +31,12 @@ def tuned(data, recipe, tmp_path_factory):
 def test_a_fall_is_clear_or_not():
     rng, articles = np.random.default_rng(0), [str(i // 2) for i in range(100)]
     good, bad = rng.integers(1, 4, (100, 2)), rng.integers(20, 90, (100, 2))
-    assert fall(good, bad, articles, 0)["high"] < 0
-    assert fall(bad, good, articles, 0)["low"] > 0
-    assert fall(good, good, articles, 0) == {"value": 0, "low": 0, "high": 0}
-    assert fall(np.array([[1, 1], [11, 7]]), np.array([[7, 2], [11, 1]]), ["a", "b"], 0)["value"] == pytest.approx(
-        np.mean([(1 / 3 - 1 + 2 / 3 - 1) / 2, (1 - 1 / 3) / 2])
-    )
+    assert recall_change(good, bad, articles, 0)["high"] < 0
+    assert recall_change(bad, good, articles, 0)["low"] > 0
+    assert recall_change(good, good, articles, 0) == {"value": 0, "low": 0, "high": 0}
+    assert recall_change(np.array([[1, 1], [11, 7]]), np.array([[7, 2], [11, 1]]), ["a", "b"], 0)[
+        "value"
+    ] == pytest.approx(np.mean([(1 / 3 - 1 + 2 / 3 - 1) / 2, (1 - 1 / 3) / 2]))
 
 
 def test_a_planted_learning_rate_is_stopped_by_the_guard(data, recipe, tuned, tmp_path, monkeypatch):
@@ -84,7 +84,7 @@ def test_weights_between_are_tried_and_the_best_kept(data, recipe, tuned, tmp_pa
 
 def test_a_sweep_is_a_line_between_the_ends():
     first, last = {"w": np.array([0.0, 4.0])}, {"w": np.array([1.0, 0.0])}
-    found = sweep(first, last, lambda params: {"mean_recall": float(params["w"][0])})
+    found = wise_ft(first, last, lambda params: {"mean_recall": float(params["w"][0])})
     assert [record["share"] for record, _ in found] == [0.2, 0.4, 0.6, 0.8, 1.0]
     assert [record["mean_recall"] for record, _ in found] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     np.testing.assert_allclose(found[1][1]["w"], [0.4, 2.4])
@@ -115,9 +115,9 @@ def test_frozen_towers_are_encoded_once_and_stay(data, recipe, tmp_path):
     train(data, tmp_path / "run", both)
     fresh, kept = (load(tmp_path / name) for name in ("run", "run"))
     from medclip.data.dataset import Split
-    from medclip.train.initial_model import first_model
+    from medclip.train.initial_model import initial_model
 
-    fresh = first_model(both, Split(data, "train").column("caption"))
+    fresh = initial_model(both, Split(data, "train").column("caption"))
     for name, value in fresh.params.items():
         if name.startswith(("vision_model.", "text_model.")):
             assert np.array_equal(kept.params[name], value), name
@@ -135,7 +135,7 @@ def test_pools_give_the_loss_that_pixels_and_tokens_give(data, recipe, tmp_path)
 
 @pytest.mark.parametrize(
     "asked",
-    [{"loss": "sigmoid"}, {"lora": 2, "ema": 0.5, "patch_dropout": 0.5}, {"rotation": 5.0, "flip": True}],
+    [{"loss": "sigmoid"}, {"lora_rank": 2, "ema_decay": 0.5, "patch_dropout": 0.5}, {"rotation": 5.0, "flip": True}],
     ids=["sigmoid", "lora", "rotation"],
 )
 def test_every_choice_trains_and_leaves_a_plain_model(data, recipe, model, tmp_path, asked):
@@ -146,8 +146,8 @@ def test_every_choice_trains_and_leaves_a_plain_model(data, recipe, model, tmp_p
 
 
 def test_a_step_that_cannot_be_shared_out_is_refused(data, recipe, tmp_path):
-    with pytest.raises(UserError, match="--microbatch 3 does not divide --batch 8"):
-        dataclasses.replace(recipe, microbatch=3)
+    with pytest.raises(UserError, match="--micro-batch-size 3 does not divide --batch-size 8"):
+        dataclasses.replace(recipe, micro_batch_size=3)
 
 
 FULL_DISK = """

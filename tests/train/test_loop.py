@@ -20,13 +20,13 @@ from medclip.data.dataset import Split
 from medclip.errors import UserError, WorkError
 from medclip.model.checkpoint import load
 from medclip.train import loop
-from medclip.train.config import settled
+from medclip.train.config import resolve
 from medclip.train.data import Pictures, rows_at
 from medclip.train.feed import batch_of, batches, read_pairs, wrong_sides
-from medclip.train.initial_model import first_model
+from medclip.train.initial_model import initial_model
 from medclip.train.log import Log
 from medclip.train.loop import train
-from medclip.train.validation import Unseen, read_unseen, validate
+from medclip.train.validation import ValidationSet, read_validation_set, validate
 
 KILLED_RUN = """
 import json, sys
@@ -83,21 +83,21 @@ def test_row_i_of_a_batch_is_one_pair_whatever_the_blocks(data, model, recipe, b
     split = Split(data, "train")
     pixels = np.arange(len(split), dtype=np.uint8).reshape(-1, 1, 1, 1)
     pairs = read_pairs(split, pixels, False)
-    recipe = dataclasses.replace(recipe, steps=7, microbatch=8 // blocks)
+    recipe = dataclasses.replace(recipe, steps=7, micro_batch_size=8 // blocks)
     found = {number: (rows, batch) for number, rows, batch, _ in batches(pairs, model, recipe, 1, 2)}
     assert list(found) == [2, 3, 4, 5, 6]
     for number, (rows, batch) in found.items():
         assert rows.tolist() == rows_at(len(split), 8, recipe.seed, number).tolist()
         assert batch.images.reshape(8).tolist() == rows.tolist()
         m = 8 // blocks
-        assert batch.words.shape == (blocks, m + 4 // blocks)  # room for half a batch of exchanged sides
+        assert batch.caption_ids.shape == (blocks, m + 4 // blocks)  # room for half a batch of exchanged sides
         captions = split.values("caption", rows)
         words = [" ".join(caption.casefold().split()) for caption in captions]
-        found = batch.words[:, :m].reshape(8)
+        found = batch.caption_ids[:, :m].reshape(8)
         assert np.array_equal(found[:, None] == found, [[a == b for a in words] for b in words])
-        assert batch.real[:, :m].all()
-        assert batch.real[:, m:].sum() == len(wrong_sides(captions, 4))
-        ids, valid = model.tokens.encode(captions)
+        assert batch.text_mask[:, :m].all()
+        assert batch.text_mask[:, m:].sum() == len(wrong_sides(captions, 4))
+        ids, valid = model.tokenizer.encode(captions)
         for i in range(8):
             mine = batch.texts.caption[i // m] == i % m
             assert batch.texts.ids[i // m][mine].tolist() == ids[i][valid[i]].tolist()
@@ -107,9 +107,9 @@ def test_equal_pictures_and_captions_have_equal_numbers(data, model, recipe):
     split = Split(data, "train")
     pairs = read_pairs(split, np.zeros((len(split), 1), np.float32), False)
     batch = batch_of(pairs, np.array([0, 0, 1, 2, 3, 4, 5, 6]), model, recipe, 1, 0)
-    assert batch.picture[0, 0] == batch.picture[0, 1]
-    assert batch.words[0, 0] == batch.words[0, 1]
-    assert len(set(batch.picture[0].tolist())) == len(set(batch.words[0, :8].tolist())) == 7
+    assert batch.image_ids[0, 0] == batch.image_ids[0, 1]
+    assert batch.caption_ids[0, 0] == batch.caption_ids[0, 1]
+    assert len(set(batch.image_ids[0].tolist())) == len(set(batch.caption_ids[0, :8].tolist())) == 7
 
 
 def test_memory_does_not_grow_with_the_pairs(data, model, recipe, monkeypatch):
@@ -121,7 +121,7 @@ def test_memory_does_not_grow_with_the_pairs(data, model, recipe, monkeypatch):
     monkeypatch.setattr(Split, "values", lambda self, name, rows: asked.append(len(rows)) or values(self, name, rows))
     monkeypatch.setattr(Split, "image", lambda self, row, image=Split.image: asked.append(1) or image(self, row))
     batch_of(pairs, np.arange(3, 11), model, recipe, 1, 0)
-    assert sorted(asked) == [1] * 8 + [8, 8]  # pictures; captions and their pictures' hashes
+    assert sorted(asked) == [1] * 8 + [8, 8]  # images; captions and their images' hashes
 
 
 def test_soft_targets_have_the_concepts_that_others_have_too(data, model, recipe):
@@ -140,7 +140,7 @@ def test_every_step_and_seed_has_its_own_changes(data, model, recipe):
     split = Split(data, "train")
     pairs, rows = read_pairs(split, np.zeros((len(split), 1), np.float32), False), np.arange(8)
     seeds = [dataclasses.replace(recipe, seed=seed) for seed in (0, 1)]
-    keys = [batch_of(pairs, rows, model, seed, 1, number).keys for seed in seeds for number in (0, 1, 0)]
+    keys = [batch_of(pairs, rows, model, seed, 1, number).aug_keys for seed in seeds for number in (0, 1, 0)]
     assert np.array_equal(keys[0], keys[2])
     assert len({key.tobytes() for key in keys}) == 4
     assert len(np.unique(keys[0].reshape(8, 2), axis=0)) == 8
@@ -152,7 +152,7 @@ def test_a_run_leaves_all_that_is_promised(run, recipe):
     }  # fmt: skip
     said = json.loads((run / "config.json").read_text())
     assert {"train", "validation"} == set(said.pop("data"))
-    assert said == {**dataclasses.asdict(settled(recipe, 25)), "freeze": [], "limit": None}
+    assert said == {**dataclasses.asdict(resolve(recipe, 25)), "freeze": [], "limit": None}
     trained = [r["step"] for r in records(run) if "loss" in r]
     measured = [r["step"] for r in records(run) if "validation_loss" in r]
     assert (trained, measured) == ([1, 2, 3, 4], [0, 2, 4])
@@ -167,7 +167,7 @@ def test_the_model_kept_is_the_one_that_was_measured_best(run, model, data, reci
     best = max(measured, key=lambda r: r["mean_recall"])
     assert json.loads((run / "summary.json").read_text())["best"] == best
     split = Split(data, "validation")
-    found, ranks = validate(model, read_unseen(split, model), recipe.batch)
+    found, ranks = validate(model, read_validation_set(split, model), recipe.batch_size)
     assert ranks.shape == (12, 2)
     assert found == {key: pytest.approx(best[key], abs=1e-6) for key in found}
 
@@ -177,16 +177,20 @@ def test_validation_is_the_same_whatever_the_augmentation(data, recipe, tmp_path
     recipe = dataclasses.replace(recipe, steps=1)  # the warm-up's first rate is 0: the weights stay as they were
     best = train(data, tmp_path / "run", recipe, augment=lambda keys, pixels: jnp.zeros(pixels.shape))["best"]
     split = Split(data, "validation")
-    fresh = first_model(recipe, Split(data, "train").column("caption"))
-    unseen = read_unseen(split, fresh)
-    found, _ = validate(fresh, unseen, recipe.batch)
+    fresh = initial_model(recipe, Split(data, "train").column("caption"))
+    unseen = read_validation_set(split, fresh)
+    found, _ = validate(fresh, unseen, recipe.batch_size)
     assert {key: best[key] for key in found} == pytest.approx(found, abs=1e-6)
-    black, _ = validate(fresh, Unseen(np.zeros_like(unseen.pixels), unseen.captions, unseen.articles), recipe.batch)
+    black, _ = validate(
+        fresh, ValidationSet(np.zeros_like(unseen.pixels), unseen.captions, unseen.articles), recipe.batch_size
+    )
     assert black["validation_loss"] != pytest.approx(found["validation_loss"], abs=1e-3)
 
 
 def test_a_fresh_model_starts_at_the_papers_temperature_and_follows_the_seed(recipe):
-    first, again, other = (first_model(dataclasses.replace(recipe, seed=s), ["CT of the chest"] * 3) for s in (0, 0, 1))
+    first, again, other = (
+        initial_model(dataclasses.replace(recipe, seed=s), ["CT of the chest"] * 3) for s in (0, 0, 1)
+    )
     assert float(first.params["logit_scale"]) == pytest.approx(np.log(1 / 0.07), abs=1e-4)  # four decimals are stored
     weights = [m.params["visual_projection.weight"] for m in (first, again, other)]
     assert np.array_equal(weights[0], weights[1])
@@ -234,10 +238,10 @@ def test_a_run_killed_ten_times_at_random_ends_as_if_it_never_was(run, data, rec
 def test_a_run_that_decodes_at_each_step_is_the_same_run(run, data, recipe, copy, tmp_path, capfd):
     folder = copy(data)
     shutil.rmtree(folder / "cache")
-    train(folder, tmp_path / "run", recipe, cache_gb=0)
+    train(folder, tmp_path / "run", recipe, image_cache_gb=0)
     assert_same_run(tmp_path / "run", run)
     assert not (folder / "cache").exists()
-    said = "pictures of train: 25 take 0.00 GB decoded, not kept: decoded at each step (limit --cache-gb 0, "
+    said = "images of train: 25 take 0.00 GB decoded, not kept: decoded at each step (limit --image-cache-gb 0, "
     assert said in capfd.readouterr().err
 
 
@@ -296,7 +300,8 @@ def test_a_half_written_line_is_dropped_on_resume(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("lr", 2e-3), ("seed", 1), ("batch", 4), ("steps", 5), ("preset", "tiny"), ("ema", 0.9)]
+    ("name", "value"),
+    [("lr", 2e-3), ("seed", 1), ("batch_size", 4), ("steps", 5), ("preset", "tiny"), ("ema_decay", 0.9)],
 )
 def test_a_resume_with_another_setting_names_it(run, data, recipe, name, value):
     with pytest.raises(UserError, match=rf"other settings \({name}: {getattr(recipe, name)} then, {value} now\)"):
@@ -325,13 +330,13 @@ def test_a_run_is_never_overwritten(run, data, recipe):
 
 
 def test_a_batch_larger_than_the_split_is_refused(data, recipe, tmp_path):
-    with pytest.raises(UserError, match=r"--batch 100 is larger than the training split \(25 pairs\)"):
-        train(data, tmp_path / "run", dataclasses.replace(recipe, batch=100))
+    with pytest.raises(UserError, match=r"--batch-size 100 is larger than the training split \(25 pairs\)"):
+        train(data, tmp_path / "run", dataclasses.replace(recipe, batch_size=100))
 
 
 def test_a_refused_run_leaves_its_folder_free(data, recipe, tmp_path):
     with pytest.raises(UserError):
-        train(data, tmp_path / "run", dataclasses.replace(recipe, batch=100))
+        train(data, tmp_path / "run", dataclasses.replace(recipe, batch_size=100))
     assert not (tmp_path / "run" / "config.json").exists()
 
 
@@ -344,7 +349,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_pairs(data, recip
         train(data, tmp_path / "run", recipe, loss=nothing)
     assert "at step 1," in str(said.value)
     ids = Split(data, "train").column("id")
-    assert all(ids[row] in str(said.value) for row in rows_at(25, recipe.batch, recipe.seed, 0))
+    assert all(ids[row] in str(said.value) for row in rows_at(25, recipe.batch_size, recipe.seed, 0))
     assert not (tmp_path / "run" / "summary.json").exists()
     assert load(tmp_path / "run").config  # the first weights, which were kept
 
@@ -359,12 +364,12 @@ def test_the_card_says_what_a_stranger_must_know(run, recipe, roco):
     for said in (
         "not for clinical use",
         f"Source: {roco.folder.name}. 25 training pairs, 12 validation pairs",
-        f"{recipe.steps} steps of {recipe.batch} pairs",
+        f"{recipe.steps} steps of {recipe.batch_size} pairs",
         f"the weights of step {best['step']}",
         "a pool of 12 pairs",
         f'trained_on: ["{roco.folder.name}"]\ntrained_on_nothing_else: true',
         "## Limitations",
-        "## Licence",
+        "## License",
     ):
         assert said in card
     rows = [line for line in card.splitlines() if line.startswith("| R@10")]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medclip.train.losses import contrastive, hard_targets, sigmoid, softened, targets
+from medclip.train.losses import contrastive, hard_targets, sigmoid, soft_targets, targets
 
 CLOSE = 1e-5  # float32 sums of a few dozen terms against float64
 
@@ -88,7 +88,7 @@ def test_soft_targets_follow_the_overlap_of_concepts(held, seed):
     for i, row in enumerate(held):
         concepts[i, : len(row)] = sorted(row)
     agree, counted = targets(jnp.arange(4), jnp.array([0, 1, 1, 3, 9]), jnp.ones(5, bool))
-    soft = np.asarray(softened(agree, counted, jnp.array(concepts), 6, 0.3))
+    soft = np.asarray(soft_targets(agree, counted, jnp.array(concepts), 6, 0.3))
     for i in range(4):
         near = [1.0 if i == j else jaccard(held[i], held[j]) for j in range(4)]
         weights = [np.exp(near[j] / 0.3) if counted[i, j] else 0.0 for j in range(4)]

@@ -14,12 +14,12 @@ from medclip.model.config import parse_config
 from medclip.model.packing import pack
 from medclip.model.presets import preset_preprocessor
 from medclip.model.shapes_init import init
-from medclip.train.config import Recipe
+from medclip.train.config import TrainConfig
 from medclip.train.distributed import all_devices
 from medclip.train.lora import adapted, merged, updates
 from medclip.train.losses import contrastive
-from medclip.train.optim import optimizer, rates
-from medclip.train.step import Batch, first_state, make_step
+from medclip.train.optim import lr_scales, optimizer
+from medclip.train.step import Batch, init_state, make_step
 
 TOWER = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
 SPECIAL = {"pad_token_id": 19, "bos_token_id": 18, "eos_token_id": 19}
@@ -62,9 +62,9 @@ def noisy(keys, pixels):
 def stepper(**changes):
     """A compiled step, and a function that makes its first state (a step consumes the state it is given)."""
     said = FIRST | {k: v for k, v in changes.items() if k in FIRST}
-    recipe = Recipe(batch=8, **{k: v for k, v in changes.items() if k not in FIRST})
+    recipe = TrainConfig(batch_size=8, **{k: v for k, v in changes.items() if k not in FIRST})
     step = make_step(MICRO, recipe, said["learn"], said["rule"], said["loss"], noisy, all_devices(), 3)
-    return step, lambda params=MICRO.params: first_state(params, said["learn"], said["rule"], bool(recipe.ema))
+    return step, lambda params=MICRO.params: init_state(params, said["learn"], said["rule"], bool(recipe.ema_decay))
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_the_loss_sees_the_whole_batch():
 def test_a_step_is_determined_by_its_keys(first):
     step, start = first
     assert same(after(step, start(), 2)[0], after(step, start(), 2)[0])
-    losses = {float(step(start(), BATCH._replace(keys=BATCH.keys + shift))[1]["loss"]) for shift in range(4)}
+    losses = {float(step(start(), BATCH._replace(aug_keys=BATCH.aug_keys + shift))[1]["loss"]) for shift in range(4)}
     assert len(losses) == 4
 
 
@@ -127,7 +127,8 @@ def whole(first):
 
 
 @pytest.mark.parametrize(
-    ("blocks", "asked"), [(4, {"microbatch": 2}), (2, {"microbatch": 4}), (2, {}), (1, {"remat": True})]
+    ("blocks", "asked"),
+    [(4, {"micro_batch_size": 2}), (2, {"micro_batch_size": 4}), (2, {}), (1, {"gradient_checkpointing": True})],
 )
 def test_however_a_batch_is_cut_up_loss_and_gradient_are_the_same(whole, blocks, asked):
     """Cached gradients (GradCache), blocks and rematerialisation change memory, not the step."""
@@ -165,15 +166,15 @@ def test_soft_targets_are_another_loss(whole):
 
 @pytest.mark.slow
 def test_frozen_parameters_stay_bit_for_bit_and_have_no_moments():
-    recipe = Recipe(steps=10, batch=8, lr=1e-2, freeze=("vision_model.*", "logit_scale"))
-    shares = rates(MICRO.params, CONFIG, recipe)
+    recipe = TrainConfig(steps=10, batch_size=8, lr=1e-2, freeze=("vision_model.*", "logit_scale"))
+    shares = lr_scales(MICRO.params, CONFIG, recipe)
     learn, rule = {name for name, share in shares.items() if share}, optimizer(recipe, shares)
     step, start = stepper(rule=rule, learn=learn)
     state = after(step, start(), 3)[0]
     for name, value in MICRO.params.items():
         still = name == "logit_scale" or name.startswith("vision_model.")
         assert np.array_equal(state.params[name], value) == still, name
-    held = {x.shape for x in jax.tree.leaves(state.moments)}
+    held = {x.shape for x in jax.tree.leaves(state.opt_state)}
     assert MICRO.params["vision_model.embeddings.patch_embedding.weight"].shape not in held
 
 
@@ -183,8 +184,8 @@ def test_the_average_lags_behind():
     state = after(step, start(), 1)[0]
     name = "visual_projection.weight"
     middle = (MICRO.params[name] + np.asarray(state.params[name])) / 2
-    np.testing.assert_allclose(state.average[name], middle, atol=1e-7)
-    assert state.best is state.average
+    np.testing.assert_allclose(state.ema_params[name], middle, atol=1e-7)
+    assert state.eval_params is state.ema_params
 
 
 @pytest.mark.slow
@@ -202,8 +203,8 @@ def test_lora_changes_nothing_at_first_and_only_the_towers_matrices_later():
 
 
 def test_rates_follow_towers_layers_and_names():
-    recipe = Recipe(lr=1e-3, vision_lr=1e-4, layer_decay=0.5, freeze=("text_model.embeddings.*",))
-    found = rates(MICRO.params, CONFIG, recipe)
+    recipe = TrainConfig(lr=1e-3, vision_lr=1e-4, layerwise_lr_decay=0.5, freeze=("text_model.embeddings.*",))
+    found = lr_scales(MICRO.params, CONFIG, recipe)
     assert found["visual_projection.weight"] == found["logit_scale"] == 1
     assert found["vision_model.post_layernorm.weight"] == pytest.approx(0.1)
     assert found["vision_model.encoder.layers.0.mlp.fc1.weight"] == pytest.approx(0.05)
@@ -212,14 +213,14 @@ def test_rates_follow_towers_layers_and_names():
     assert found["text_model.encoder.layers.0.mlp.fc1.weight"] == 0.5
     assert found["text_model.embeddings.token_embedding.weight"] == 0
     with pytest.raises(UserError, match="names no tensor"):
-        rates(MICRO.params, CONFIG, dataclasses.replace(recipe, freeze=("vision.*",)))
+        lr_scales(MICRO.params, CONFIG, dataclasses.replace(recipe, freeze=("vision.*",)))
     with pytest.raises(UserError, match="nothing to train"):
-        rates(MICRO.params, CONFIG, dataclasses.replace(recipe, freeze=("*",)))
+        lr_scales(MICRO.params, CONFIG, dataclasses.replace(recipe, freeze=("*",)))
 
 
 def test_only_matrices_decay():
     params = {"matrix": jnp.ones((2, 2)), "bias": jnp.ones(2), "logit_scale": jnp.ones(())}
-    rule = optimizer(Recipe(steps=10, batch=4, lr=1e-2), {})
+    rule = optimizer(TrainConfig(steps=10, batch_size=4, lr=1e-2), {})
     state = rule.init(params)
     for _ in range(2):  # the first step of the warm-up has rate 0
         updates, state = rule.update(jax.tree.map(jnp.zeros_like, params), state, params)

@@ -163,7 +163,7 @@ def test_a_tracker_that_breaks_costs_the_run_nothing(wandb, data, recipe, tmp_pa
     monkeypatch.setattr(wandb, "init", lambda **_: SimpleNamespace(
         define_metric=lambda *_, **__: None, log=unreachable, finish=lambda exit_code: None
     ))  # fmt: skip
-    train(data, tmp_path / "run", recipe, track=("wandb",))
+    train(data, tmp_path / "run", recipe, report_to=("wandb",))
     assert (tmp_path / "run" / "summary.json").exists()
     said = capsys.readouterr().err
     assert said.count("wandb failed (ConnectionError: no route)") == 1
@@ -184,5 +184,5 @@ def test_a_tracker_that_does_not_start_is_a_mistake_in_words(wandb, tmp_path, mo
 def test_an_absent_library_is_named_before_anything_is_made(data, recipe, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UserError, match="pip install wandb"):
-        train(data, tmp_path / "run", recipe, track=("wandb",))
+        train(data, tmp_path / "run", recipe, report_to=("wandb",))
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""What the app shows pictures of and with: index, model card and evaluation."""
+"""What the app shows images of and with: index, model card and evaluation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def about(places: Places, evaluation: Path | None) -> None:
 def _index(folder: str, model: str | None) -> None:
     index = opened(folder, model).index
     st.subheader("Index")
-    st.markdown(f"{len(index):,} pictures, model `{index.contents.model_sha256[:12]}`, store `{index.contents.store}`")
+    st.markdown(f"{len(index):,} images, model `{index.contents.model_sha256[:12]}`, store `{index.contents.store}`")
     st.table(_segments(index))
     card = index.model(model and Path(model)) / "README.md"
     if not card.is_file():
@@ -44,7 +44,7 @@ def _index(folder: str, model: str | None) -> None:
 
 
 def without_pictures(card: str) -> str:
-    """A model card without its YAML head, and with links in place of pictures: a page here asks no other host."""
+    """A model card without its YAML head, and with links in place of images: a page here asks no other host."""
     return _PICTURE.sub("", _HEAD.sub("", card.replace("\r\n", "\n")))
 
 

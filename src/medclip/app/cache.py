@@ -12,7 +12,7 @@ from medclip.encode.encoder import BATCH, embed_images, embed_texts
 from medclip.errors import UserError
 from medclip.model.checkpoint import Model, load
 from medclip.search.index import Hit, Index
-from medclip.search.query import Answers, Query, Searcher, directions, nearest
+from medclip.search.query import Query, Searcher, SearchOptions, query_embeddings, search_embedding
 
 
 def opened(folder: str, model: str | None = None) -> Searcher:
@@ -38,16 +38,20 @@ def warm(searcher: Searcher) -> None:
         for count in (1, BATCH):
             embed_texts(searcher.model, ["chest"] * count)
             embed_images(searcher.model, [out.getvalue()] * count)
-    nearest(searcher.index, directions(searcher, [Query(("chest",), (), ("bone",))])[0], Answers(1))
+    search_embedding(
+        searcher.index, query_embeddings(searcher, [Query(("chest",), (), ("bone",))])[0], SearchOptions(1)
+    )
     _ = searcher.index.counts
 
 
 # Kept for a session and gone with it: what is kept for all would hold what one person asked and uploaded.
 @st.cache_data(scope="session", max_entries=16, show_spinner=False)
-def answers(folder: str, model: str | None, state: tuple, asked: Query, wanted: Answers, like: str) -> list[Hit]:
-    """The hits of a query, without the picture `like` of the index and its copies. `state` is the index's own."""
+def answers(folder: str, model: str | None, state: tuple, asked: Query, wanted: SearchOptions, like: str) -> list[Hit]:
+    """The hits of a query, without the image `like` of the index and its copies. `state` is the index's own."""
     searcher = opened(folder, model)
-    return nearest(searcher.index, directions(searcher, [asked])[0], wanted, but=_row(searcher.index, like))
+    return search_embedding(
+        searcher.index, query_embeddings(searcher, [asked])[0], wanted, but=_row(searcher.index, like)
+    )
 
 
 def _row(index: Index, id: str) -> int | None:

@@ -1,4 +1,4 @@
-"""Which answers are wanted: how many, of which labels, licences and days."""
+"""Which answers are wanted: how many, of which labels, licenses and days."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import streamlit as st
 from medclip.app.text import plain
 from medclip.search.filters import ADDED, where
 from medclip.search.index import Index
-from medclip.search.query import Answers
+from medclip.search.query import SearchOptions
 
 _PREFIX = "only-"
 
 
-def narrow(indexes: Sequence[Index]) -> Answers:
+def narrow(indexes: Sequence[Index]) -> SearchOptions:
     """Draw the controls in the sidebar; returns what they ask for."""
     with st.sidebar:
         st.subheader("Answers")
@@ -39,18 +39,18 @@ def narrow(indexes: Sequence[Index]) -> Answers:
                 "Clear these", on_click=clear, icon=":material/filter_alt_off:", key="clear-side", width="stretch"
             )
         for index in indexes:
-            st.caption(plain(f"{index.folder.name}: {len(index):,} pictures, model {index.contents.model_sha256[:12]}"))
-    return Answers(k, where(asked), alone)
+            st.caption(plain(f"{index.folder.name}: {len(index):,} images, model {index.contents.model_sha256[:12]}"))
+    return SearchOptions(k, where(asked), alone)
 
 
 def clear() -> None:
-    """Ask for any label, licence and day again."""
+    """Ask for any label, license and day again."""
     for key in [key for key in st.session_state if isinstance(key, str) and key.startswith(_PREFIX)]:
         st.session_state[key] = () if key == _PREFIX + ADDED else []
 
 
 def _counts(indexes: Sequence[Index]) -> dict[str, dict[str, int]]:
-    """Of every label and licence how many pictures of all indexes have each value, the most frequent first."""
+    """Of every label and license how many images of all indexes have each value, the most frequent first."""
     summed: dict[str, Counter[str]] = {}
     for index in indexes:
         for key, counts in index.counts.items():
@@ -59,7 +59,7 @@ def _counts(indexes: Sequence[Index]) -> dict[str, dict[str, int]]:
 
 
 def _days(indexes: Sequence[Index]) -> str | None:
-    """A span of the days on which pictures were added, where there is more than one such day."""
+    """A span of the days on which images were added, where there is more than one such day."""
     first = min(index.added.min() for index in indexes).item()
     last = max(index.added.max() for index in indexes).item()
     if first == last:

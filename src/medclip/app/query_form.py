@@ -1,4 +1,4 @@
-"""What is looked for: words, a picture, or both, and what it should not be."""
+"""What is looked for: words, an image, or both, and what it should not be."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DRAWN = ("ultrasound of the neck", "CT of the chest", "MRI of the left knee with
 
 @dataclass(frozen=True)
 class Asked:
-    """A question, and the id of the picture of an index that it is asked with, if it is."""
+    """A question, and the id of the image of an index that it is asked with, if it is."""
 
     query: Query
     like: str = ""
@@ -44,7 +44,7 @@ def ask(synthetic: bool, places: Places) -> Asked | None:
             placeholder="for example: arrows, contrast",
             autocomplete="off",
             persist_state="session",
-            help="What the pictures should not be like; several are separated by commas.",
+            help="What the images should not be like; several are separated by commas.",
         )
     with picture_at:
         id, image = _picture(places)
@@ -60,7 +60,7 @@ def ask(synthetic: bool, places: Places) -> Asked | None:
 
 
 def find_similar(id: str, image: bytes) -> None:
-    """Look for pictures like one of the index from now on, and for nothing else."""
+    """Look for images like one of the index from now on, and for nothing else."""
     _start("")
     st.session_state["picture"] = (id, image)
 
@@ -81,17 +81,17 @@ def _take_upload() -> None:
 
 
 def _picture(places: Places) -> tuple[str, bytes | None]:
-    """The picture that is asked with, and its id where it is one of an index."""
+    """The image that is asked with, and its id where it is one of an index."""
     if "picture" in st.session_state:
         id, image = st.session_state["picture"]
         try:
-            _asked_with(Shown(image, f"Picture {id}", id=id) if id else Shown(uploaded(image), "Your picture"), places)
+            _asked_with(Shown(image, f"Image {id}", id=id) if id else Shown(uploaded(image), "Your image"), places)
             return id, image
         except UserError as error:
             sentence(error)
             _drop_picture()
     st.file_uploader(
-        "Or a picture: PNG, JPEG or DICOM",  # any name is taken: DICOM files often have no ending
+        "Or an image: PNG, JPEG or DICOM",  # any name is taken: DICOM files often have no ending
         key="upload",
         on_change=_take_upload,
         help="It stays in the memory of this app while the page is open, and is written nowhere.",
@@ -100,11 +100,11 @@ def _picture(places: Places) -> tuple[str, bytes | None]:
 
 
 def _asked_with(shown: Shown, places: Places) -> None:
-    """The picture that is asked with, small, and what can be done with it."""
+    """The image that is asked with, small, and what can be done with it."""
     with st.container(horizontal=True, vertical_alignment="center", border=True, key="asked-with"):
-        st.image(shown.image, width=104, alt=f"The picture asked with: {shown.title}")
+        st.image(shown.image, width=104, alt=f"The image asked with: {shown.title}")
         with st.container(width="content", gap="xsmall"):
-            st.markdown(f"Looking for pictures like **{plain(shown.title[:1].lower() + shown.title[1:])}**")
+            st.markdown(f"Looking for images like **{plain(shown.title[:1].lower() + shown.title[1:])}**")
             with st.container(horizontal=True, gap="xsmall"):
                 if st.button("Look at it", key="open-asked", icon=":material/open_in_full:"):
                     enlarge(shown, places)

@@ -22,8 +22,8 @@ def grid(hits: Sequence[Hit], places: Places, name: str, narrow: bool = False) -
 
 def _card(rank: int, hit: Hit, places: Places, name: str) -> None:
     st.image(hit.image, width="stretch", alt=hit.caption)
-    # its label is for those who listen: style.css lays it over the whole picture and shows the icon alone
-    if st.button(f"Enlarge picture {rank}", key=f"enlarge-{name}-{rank}", icon=":material/zoom_out_map:"):
+    # its label is for those who listen: style.css lays it over the whole image and shows the icon alone
+    if st.button(f"Enlarge image {rank}", key=f"enlarge-{name}-{rank}", icon=":material/zoom_out_map:"):
         enlarge(shown(hit), places, name)
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         st.markdown(f"**{rank}**", width="content")
@@ -32,9 +32,9 @@ def _card(rank: int, hit: Hit, places: Places, name: str) -> None:
             st.caption(plain(labels), width="content")
     st.text(hit.caption)  # a caption is data, never markup
     if link := article_link(hit.article):
-        st.markdown(f"[{hit.article}]({link}) · {plain(hit.licence or 'no licence stated')}")
+        st.markdown(f"[{hit.article}]({link}) · {plain(hit.license or 'no license stated')}")
     else:
-        st.markdown(plain(f"{hit.article or hit.source} · {hit.licence or 'no licence stated'}"))
+        st.markdown(plain(f"{hit.article or hit.source} · {hit.license or 'no license stated'}"))
     st.button(
         "Find similar",
         key=f"similar-{name}-{rank}",
@@ -51,13 +51,13 @@ def shown(hit: Hit) -> Shown:
         "Cosine": f"{hit.score:.3f}",
         "Id": hit.id,
         "Labels": labels_of(hit.labels),
-        "Licence": hit.licence or "none stated: ask the source",
+        "License": hit.license or "none stated: ask the source",
         "Attribution": hit.attribution,
         "Source": hit.source,
         "Added": hit.added,
-        "The same picture": ", ".join(hit.copies),
+        "The same image": ", ".join(hit.copies),
     }
-    return Shown(hit.image, f"Picture {hit.id}", hit.caption, tuple(facts.items()), hit.article, hit.id)
+    return Shown(hit.image, f"Image {hit.id}", hit.caption, tuple(facts.items()), hit.article, hit.id)
 
 
 def _slug(name: str) -> str:

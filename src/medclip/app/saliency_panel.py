@@ -1,4 +1,4 @@
-"""Where a picture shows what some words say."""
+"""Where an image shows what some words say."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from medclip.app.cache import opened
 from medclip.app.text import WORDS, Places, Shown, sentence
 from medclip.data.images import decode
 from medclip.errors import UserError
-from medclip.saliency import NOTHING, drawn_over, relevance
+from medclip.saliency import NOTHING, drawn_over, saliency_map
 
 
 def where_it_shows(shown: Shown, places: Places, name: str) -> None:
-    """Draw a field for words and, when they are asked for, the picture with what speaks for them."""
+    """Draw a field for words and, when they are asked for, the image with what speaks for them."""
     words = st.text_input(
         "Words",
         value=st.session_state.get("words", ""),
@@ -29,7 +29,7 @@ def where_it_shows(shown: Shown, places: Places, name: str) -> None:
         st.caption("Say what to look for.")
         return
     if not pressed and st.session_state.get("pointed") != asked:
-        st.caption("Takes a second: the picture is blurred in 64 places, one after another.")
+        st.caption("Takes a second: the image is blurred in 64 places, one after another.")
         return
     st.session_state["pointed"] = asked
     folder, model = places[name]
@@ -39,9 +39,7 @@ def where_it_shows(shown: Shown, places: Places, name: str) -> None:
     except UserError as error:
         sentence(error)
         return
-    st.image(
-        drawn_over(decode(shown.image), found), width="stretch", alt=f"The picture, coloured where it says: {words}"
-    )
+    st.image(drawn_over(decode(shown.image), found), width="stretch", alt=f"The image, colored where it says: {words}")
     low, high = (float(value) if abs(value) >= NOTHING else 0.0 for value in (found.min(), found.max()))
     st.caption(
         f":orange[Orange] speaks for the words (cosine {high:+.3f} at most), :blue[blue] against them ({low:+.3f}). "
@@ -51,4 +49,4 @@ def where_it_shows(shown: Shown, places: Places, name: str) -> None:
 
 @st.cache_data(scope="session", max_entries=4, show_spinner=False)
 def _relevance(folder: str, model: str | None, state: tuple, image: bytes, words: str) -> np.ndarray:
-    return relevance(opened(folder, model).model, image, words)
+    return saliency_map(opened(folder, model).model, image, words)

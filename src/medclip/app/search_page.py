@@ -11,14 +11,14 @@ from medclip.app.results import grid
 from medclip.app.text import Places, plain, sentence
 from medclip.errors import UserError
 from medclip.search.index import Hit
-from medclip.search.query import Answers
+from medclip.search.query import SearchOptions
 
 BESIDE = "side by side"
 
 
 def find(places: Places) -> None:
     """Draw the page."""
-    st.title("Search radiology pictures")
+    st.title("Search radiology images")
     used = _chosen(places)
     try:
         indexes = [opened(*places[name]).index for name in used]
@@ -27,13 +27,11 @@ def find(places: Places) -> None:
         st.button("Try again", icon=":material/refresh:")
         return
     if all(index.synthetic for index in indexes):
-        st.info(
-            "These pictures are synthetic phantoms, drawn by a program: no patient is shown.", icon=":material/draw:"
-        )
+        st.info("These images are synthetic phantoms, drawn by a program: no patient is shown.", icon=":material/draw:")
     wanted = narrow(indexes)
     asked = ask(indexes[0].synthetic, places)
     if asked is None:
-        st.markdown("Type what you are looking for, choose an example, or give a picture. Enter searches.")
+        st.markdown("Type what you are looking for, choose an example, or give an image. Enter searches.")
         return
     columns = st.columns(len(used), gap="medium") if len(used) > 1 else [st.container()]
     for column, name in zip(columns, used, strict=True):
@@ -52,7 +50,7 @@ def _chosen(places: Places) -> list[str]:
     return list(places) if said == BESIDE else [said]
 
 
-def _answered(places: Places, name: str, asked: Asked, wanted: Answers, beside: bool) -> None:
+def _answered(places: Places, name: str, asked: Asked, wanted: SearchOptions, beside: bool) -> None:
     if beside:
         st.subheader(plain(name))
     folder, model = places[name]
@@ -64,7 +62,7 @@ def _answered(places: Places, name: str, asked: Asked, wanted: Answers, beside: 
         sentence(error)
         return
     if not hits:
-        st.info("Nothing found: no picture of the index is as the filters say.", icon=":material/search_off:")
+        st.info("Nothing found: no image of the index is as the filters say.", icon=":material/search_off:")
         st.button("Clear the filters", on_click=clear, key=f"clear-{name}")
         return
     st.caption(f"{len(hits)} {'picture' if len(hits) == 1 else 'pictures'}, the nearest first")

@@ -1,4 +1,4 @@
-"""Data as it is shown: never as markup, and pictures small enough to send."""
+"""Data as it is shown: never as markup, and images small enough to send."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
-from medclip.data.images import decode, standardise
+from medclip.data.images import decode, standardize
 from medclip.data.refused import ImageError
 from medclip.errors import UserError
 
 Places = dict[str, tuple[str, str | None]]
 """Of each index, by its name, the folder and where its model is now."""
 WORDS = 1000  # characters of a question; a model reads fewer
-SHOWN_SIDE = 1024  # the shorter side, at most, of an uploaded picture as it is shown
+SHOWN_SIDE = 1024  # the shorter side, at most, of an uploaded image as it is shown
 _MARKS = re.compile(r"([\\`*_\[\]<>$#~|!&:])")
 _PMC = re.compile(r"PMC\d+")
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture to look at: of an index, or uploaded."""
+    """An image to look at: of an index, or uploaded."""
 
     image: bytes
     title: str
@@ -32,7 +32,7 @@ class Shown:
     facts: tuple[tuple[str, str], ...] = ()
     article: str = ""
     id: str = ""
-    """Of the index; an uploaded picture has none."""
+    """Of the index; an uploaded image has none."""
 
 
 def plain(text: str) -> str:
@@ -52,17 +52,17 @@ def article_link(article: str) -> str | None:
 
 
 def labels_of(labels: Mapping[str, str]) -> str:
-    """What is known of a picture, in a line."""
+    """What is known of an image, in a line."""
     return " · ".join(value.replace("_", " ") for value in labels.values() if value)
 
 
-@st.cache_data(scope="session", max_entries=2, show_spinner="Reading the picture…")
+@st.cache_data(scope="session", max_entries=2, show_spinner="Reading the image…")
 def uploaded(image: bytes) -> bytes:
-    """An uploaded picture (PNG, JPEG, DICOM, …) as it is shown: a JPEG without metadata. UserError where it is none."""
+    """An uploaded image (PNG, JPEG, DICOM, …) as it is shown: a JPEG without metadata. UserError where it is none."""
     try:
-        return standardise(image, SHOWN_SIDE)[0]
+        return standardize(image, SHOWN_SIDE)[0]
     except ImageError as error:
-        raise UserError(f"the uploaded picture: {error}.") from None
+        raise UserError(f"the uploaded image: {error}.") from None
 
 
 def windowed(grey: np.ndarray, level: float, width: float) -> np.ndarray:
@@ -77,6 +77,6 @@ def windowed(grey: np.ndarray, level: float, width: float) -> np.ndarray:
 
 
 def grey_of(image: bytes) -> np.ndarray | None:
-    """The values u8 (h, w) of a grey picture; None of one with colours."""
+    """The values u8 (h, w) of a grey image; None of one with colors."""
     picture: Image.Image = decode(image)
     return np.asarray(picture) if picture.mode == "L" else None

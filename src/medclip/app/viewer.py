@@ -1,4 +1,4 @@
-"""A picture by itself: windowed, put to classes, and with what speaks for some words."""
+"""An image by itself: windowed, put to classes, and with what speaks for some words."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GREYS = 256
 
 @st.dialog("Picture", width="large", icon=":material/radiology:")
 def enlarge(shown: Shown, places: Places, name: str | None = None) -> None:
-    """Open a picture over the page; `name` is of the index that it was found in."""
+    """Open an image over the page; `name` is of the index that it was found in."""
     seen, asked = st.columns([3, 2], gap="medium")
     with seen:
         picture = st.container(key="enlarged")
@@ -33,12 +33,12 @@ def enlarge(shown: Shown, places: Places, name: str | None = None) -> None:
 
 
 def _window(shown: Shown, picture: st.delta_generator.DeltaGenerator) -> None:
-    """The picture, with sliders below where it is grey."""
+    """The image, with sliders below where it is grey."""
     alt = shown.caption or shown.title
     grey = grey_of(shown.image)
     if grey is None:
         picture.image(shown.image, width="stretch", alt=alt)
-        st.caption("A picture with colours has no window.")
+        st.caption("An image with colors has no window.")
         return
     level_at, width_at = st.columns(2)
     key = f"{shown.id or 'uploaded'}"
@@ -47,7 +47,7 @@ def _window(shown: Shown, picture: st.delta_generator.DeltaGenerator) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         inverted = st.toggle("Invert", key=f"invert-{key}")
         st.button("Reset", key=f"reset-{key}", on_click=_reset, args=(key,), icon=":material/restart_alt:")
-        st.caption("of the 256 greys of this picture, which are not those of the scanner", width="content")
+        st.caption("of the 256 greys of this image, which are not those of the scanner", width="content")
     values = windowed(grey, level, width)
     picture.image(255 - values if inverted else values, width="stretch", alt=alt, output_format="PNG")
 
@@ -69,4 +69,4 @@ def _about(shown: Shown) -> None:
                     st.caption(name, width=130)
                     st.markdown(plain(value), width="content")
     if not shown.facts:
-        st.write("Your picture. It is kept in the memory of this app while the page is open, and written nowhere.")
+        st.write("Your image. It is kept in the memory of this app while the page is open, and written nowhere.")

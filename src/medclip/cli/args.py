@@ -7,7 +7,7 @@ from typing import Annotated, TypeVar
 
 import tyro
 
-from medclip.data.paths import place
+from medclip.data.paths import parse_path
 
 Positional = tyro.conf.Positional
 
@@ -39,7 +39,7 @@ Data = Annotated[
     tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
         metavar="DATA",
-        instance_from_str=lambda words: place(words[0]),
+        instance_from_str=lambda words: parse_path(words[0]),
         is_instance=lambda value: True,
         str_from_instance=lambda value: [str(value)],
     ),

@@ -26,20 +26,20 @@ class Compare:
 
     dirs: Annotated[Positional[tuple[Path, ...]], tyro.conf.arg(metavar="DIR DIR …")]
     """Folders of evaluations."""
-    figure: tuple[str, ...] = ()
+    metric: tuple[str, ...] = ()
     """Which figures to compare, by name or the last parts of it (R@10, text_to_image/R@10); left out: all. Fewer are
     corrected less."""
     out: Path | None = None
     """Write the comparison as a page to this file."""
-    fail_below: float | None = None
+    max_regression: float | None = None
     """End with exit code 1 where a figure has fallen by more than this share (0.01: one point) beyond noise: those of
-    --figure, or R@10 of the whole pool and shares of right answers."""
+    --metric, or R@10 of the whole pool and shares of right answers."""
 
     def run(self) -> None:
-        from medclip.evaluate.compare import as_json, compare, fallen
+        from medclip.evaluate.compare import as_json, compare, regressions
 
-        comparison = compare(self.dirs, self.figure)
-        fell = fallen(comparison, self.fail_below, self.figure) if self.fail_below is not None else []
+        comparison = compare(self.dirs, self.metric)
+        fell = regressions(comparison, self.max_regression, self.metric) if self.max_regression is not None else []
         if self.out is not None:
             from medclip.evaluate.comparison_report import write_comparison
 

@@ -15,58 +15,60 @@ from medclip.progress import console
 
 @dataclass(frozen=True)
 class Embed:
-    """Write the unit vectors of a split's pictures and captions as .npy files. A killed call goes on where it was."""
+    """Write the unit vectors of a split's images and captions as .npy files. A killed call goes on where it was."""
 
     model: str
     """A model folder, a run, or OWNER/NAME on the Hub."""
     data: Data
-    """A prepared data set."""
+    """A prepared dataset."""
     out: Path
     """A new folder for images.npy, texts.npy (row i of both is pair i), ids.txt and embedding.json."""
     split: str | None = None
     """Which split; left out: validation, or the only one."""
-    limit: int | None = None
+    max_samples: int | None = None
     """The first pairs only."""
     of: tuple[Literal["images", "captions"], ...] = ("images", "captions")
     """Of what."""
-    engine: Literal["jax", "onnxruntime", "openvino"] = "jax"
+    backend: Literal["jax", "onnxruntime", "openvino"] = "jax"
     """What runs the model; all but jax run what `medclip export` wrote, with --model the exported folder."""
 
     def run(self) -> None:
         from medclip.search.embed import embed
 
         of = tuple(dict.fromkeys(self.of))
-        count = embed(self.model, self.data, self.out, self.split, self.limit, of, self.engine)
+        count = embed(self.model, self.data, self.out, self.split, self.max_samples, of, self.backend)
         console.print(f"vectors of {count} pairs in {self.out}")
 
 
 @dataclass(frozen=True)
 class IndexCommand:
-    """Embed every picture of a split into a folder that search, serve and app open. A killed call goes on."""
+    """Embed every image of a split into a folder that search, serve and app open. A killed call goes on."""
 
     model: str
     """A model folder, a run, or OWNER/NAME on the Hub."""
     data: Data
-    """A prepared data set."""
+    """A prepared dataset."""
     out: Path
     """The index's new folder. To add to one that is there: medclip curate add."""
     split: str | None = None
     """Which split; left out: validation, or the only one."""
-    limit: int | None = None
+    max_samples: int | None = None
     """The first pairs only."""
-    store: str = "exact"
+    vector_store: str = "exact"
     """What looks for the nearest: exact (a scan), faiss (large or busy indexes), or milvus://HOST:PORT, with a token
     in MILVUS_TOKEN and over TLS where MILVUS_SECURE=1."""
-    vectors: Path | None = None
+    embeddings: Path | None = None
     """What `medclip embed` made of the same split with the same model, in place of embedding again."""
 
     def run(self) -> None:
         from medclip.search.curate import build_index
 
-        if self.limit is not None and self.limit < 1:
-            raise UserError("--limit must be at least 1.")
-        count = build_index(self.model, self.data, self.out, self.split, self.limit, self.store, self.vectors)
-        console.print(f"{count} pictures in {self.out}")
+        if self.max_samples is not None and self.max_samples < 1:
+            raise UserError("--max-samples must be at least 1.")
+        count = build_index(
+            self.model, self.data, self.out, self.split, self.max_samples, self.vector_store, self.embeddings
+        )
+        console.print(f"{count} images in {self.out}")
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,10 @@ class Add:
     index: Path
     """An index folder."""
     data: Data
-    """A prepared data set."""
+    """A prepared dataset."""
     split: str | None = None
     """Which split; left out: validation, or the only one."""
-    limit: int | None = None
+    max_samples: int | None = None
     """The first pairs only."""
     model: Path | None = None
     """The model that made the index, where it has moved."""
@@ -87,27 +89,27 @@ class Add:
     def run(self) -> None:
         from medclip.search.curate import add
 
-        added, had = add(self.index, self.data, self.split, self.limit, self.model)
-        console.print(f"{added} pictures added to {self.index}; it had {had} of them already")
+        added, had = add(self.index, self.data, self.split, self.max_samples, self.model)
+        console.print(f"{added} images added to {self.index}; it had {had} of them already")
 
 
 @dataclass(frozen=True)
 class Delete:
-    """Take pictures out of every answer. They stay on the disk, and in snapshots, until `medclip curate purge`."""
+    """Take images out of every answer. They stay on the disk, and in snapshots, until `medclip curate purge`."""
 
     index: Path
     """An index folder."""
     ids: tuple[str, ...] = ()
-    """Ids of pictures."""
+    """Ids of images."""
     articles: tuple[str, ...] = ()
-    """Articles (or patients), with all their pictures."""
+    """Articles (or patients), with all their images."""
 
     def run(self) -> None:
         from medclip.search.curate import delete
 
         if not (self.ids or self.articles):
             raise UserError("say what to delete with --ids or --articles.")
-        console.print(f"{delete(self.index, self.ids, self.articles)} pictures deleted from {self.index}")
+        console.print(f"{delete(self.index, self.ids, self.articles)} images deleted from {self.index}")
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ class Snapshot:
     def run(self) -> None:
         from medclip.search.curate import snapshot
 
-        console.print(f"snapshot {self.name}: {snapshot(self.index, self.name)} pictures")
+        console.print(f"snapshot {self.name}: {snapshot(self.index, self.name)} images")
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ class Restore:
     def run(self) -> None:
         from medclip.search.curate import restore
 
-        console.print(f"{self.index} holds {restore(self.index, self.name)} pictures, as at snapshot {self.name}")
+        console.print(f"{self.index} holds {restore(self.index, self.name)} images, as at snapshot {self.name}")
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ class Move:
     def run(self) -> None:
         from medclip.search.curate import move
 
-        console.print(f"{move(self.index, self.store)} pictures of {self.index} are found by {self.store}")
+        console.print(f"{move(self.index, self.store)} images of {self.index} are found by {self.store}")
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from medclip.atomic_io import read_json
 from medclip.data.dataset import read_dataset
 from medclip.errors import UserError
-from medclip.search.manifest import read_contents, snapshots
-from medclip.train.config import Recipe
+from medclip.search.manifest import read_manifest, snapshots
+from medclip.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from medclip.model.config import TextConfig, VisionConfig
@@ -24,7 +24,7 @@ class RunInfo:
     changed: dict[str, Any]
     """Settings that are not the defaults of `medclip train`."""
     data: dict[str, str]
-    """SHA-256 of each split's pictures and captions."""
+    """SHA-256 of each split's images and captions."""
     evaluations: list[dict[str, Any]]
     last: int
     """The last step logged."""
@@ -43,7 +43,7 @@ def run_info(run: Path) -> RunInfo:
     if not isinstance(said, dict) or not said.get("steps") or "data" not in said:
         raise UserError(f"{run}/config.json was not written by medclip train.")
     records = read_records(run / "metrics.jsonl")
-    defaults = {f.name: f.default for f in fields(Recipe) if f.default is not MISSING}
+    defaults = {f.name: f.default for f in fields(TrainConfig) if f.default is not MISSING}
     changed = {n: v for n, v in said.items() if n != "data" and v != [] and v != defaults.get(n)}
     speed = {
         name: median(values)
@@ -70,7 +70,7 @@ def model_info(name: str | Path) -> dict[str, Any]:
     vision, text = model.config.vision, model.config.text
     return {
         "vision tower": f"{_sizes(vision)}, {vision.image_size} px in patches of {vision.patch_size}",
-        "text tower": f"{_sizes(text)}, {model.tokens.length} tokens",
+        "text tower": f"{_sizes(text)}, {model.tokenizer.length} tokens",
         "dimensions": model.config.projection_dim,
         "parameters": sum(tensor.size for tensor in model.params.values()),
         "sha256": model_hash(name),
@@ -79,7 +79,7 @@ def model_info(name: str | Path) -> dict[str, Any]:
 
 def index_info(folder: Path) -> dict[str, Any]:
     """What an index holds, what it was made by, and what it can go back to."""
-    contents = read_contents(folder)
+    contents = read_manifest(folder)
     return {
         "pairs": contents.pairs,
         "deleted": f"{len(contents.deleted)} still on the disk" if contents.deleted else "none",

@@ -31,7 +31,7 @@ class Quickstart:
 
 @dataclass(frozen=True)
 class Info:
-    """What a run, a data set, an index or a model is, and how it went."""
+    """What a run, a dataset, an index or a model is, and how it went."""
 
     path: Annotated[Positional[str], tyro.conf.arg(metavar="PATH")]
     """A folder that medclip made, or a model's folder or OWNER/NAME on the Hub."""

@@ -1,4 +1,4 @@
-"""Commands that hand a model or a data set on."""
+"""Commands that hand a model or a dataset on."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from medclip.progress import console
 
 @dataclass(frozen=True)
 class Export:
-    """Write a model or a prepared data set in another form.
+    """Write a model or a prepared dataset in another form.
 
     Of a model: onnx is image_encoder.onnx and text_encoder.onnx with a free batch size, checked against the model;
     needs pip install torch transformers onnxscript onnxruntime. flax is the FlaxHybridCLIP folder of 2021.
 
-    Of a data set: parquet opens with `datasets`, polars and DuckDB; tar are WebDataset archives.
+    Of a dataset: parquet opens with `datasets`, polars and DuckDB; tar are WebDataset archives.
     """
 
     what: Annotated[Positional[str], tyro.conf.arg(metavar="MODEL|DATA")]
-    """A model folder, a run, or OWNER/NAME on the Hub; or a prepared data set."""
+    """A model folder, a run, or OWNER/NAME on the Hub; or a prepared dataset."""
     to: Literal["onnx", "flax", "parquet", "tar"]
     """The form."""
     out: Path

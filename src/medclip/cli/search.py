@@ -17,37 +17,37 @@ from medclip.errors import UserError
 
 @dataclass(frozen=True)
 class Search:
-    """Find pictures by words, by pictures or by both; best first. A table on a terminal, JSON lines when piped."""
+    """Find images by words, by images or by both; best first. A table on a terminal, JSON lines when piped."""
 
     index: Path
     """An index folder."""
     queries: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="QUERY")] = ()
     """What to look for, for example "pleural effusion"; each of several is answered for itself."""
     image: Each[Path] = ()
-    """A picture to look for (PNG, JPEG, DICOM, …), and again for more; with words: like it, and as they say."""
-    without: Each[str] = ()
+    """An image to look for (PNG, JPEG, DICOM, …), and again for more; with words: like it, and as they say."""
+    negative: Each[str] = ()
     """What it should not be, in words; may be given again."""
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 5
     """Number of hits."""
-    where: Each[str] = ()
-    """KEY=VALUE: a label (modality=mri), article, licence, source, or added=2026-11-01..;
+    filter: Each[str] = ()
+    """KEY=VALUE: a label (modality=mri), article, license, source, or added=2026-11-01..;
     may be given again: other keys narrow, the same key takes either value."""
     one_per_article: bool = False
-    """The best picture of an article only."""
+    """The best image of an article only."""
     ensemble: bool = False
     """Say the words in several ways and look for their mean."""
     model: Path | None = None
     """The model that made the index, where it has moved."""
 
     def run(self) -> None:
-        from medclip.search.filters import parse_where
-        from medclip.search.query import Answers, Query, open_searcher, search
+        from medclip.search.filters import parse_filter
+        from medclip.search.query import Query, SearchOptions, open_searcher, search
 
         if not (self.queries or self.image):
             raise UserError('give a query ("pleural effusion"), --image FILE, or both.')
-        asked = [Query((text,), self.image, self.without) for text in self.queries]
-        asked = asked or [Query((), self.image, self.without)]
-        wanted = Answers(self.k, parse_where(self.where), self.one_per_article)
+        asked = [Query((text,), self.image, self.negative) for text in self.queries]
+        asked = asked or [Query((), self.image, self.negative)]
+        wanted = SearchOptions(self.k, parse_filter(self.filter), self.one_per_article)
         found = search(open_searcher(self.index, self.model), asked, wanted, self.ensemble)
         for query, hits in zip(asked, found, strict=True):
             title = query.texts[0] if len(found) > 1 else None
@@ -55,7 +55,7 @@ class Search:
                 show_hits(hits, title)
                 continue
             for hit in hits:
-                said = {name: getattr(hit, name) for name in ("id", "score", "caption", "article", "licence", "labels")}
+                said = {name: getattr(hit, name) for name in ("id", "score", "caption", "article", "license", "labels")}
                 line = {"query": title} if title else {}
                 line |= said | {"score": round(hit.score, 6), "added": hit.added, "copies": hit.copies}
                 print(json.dumps(line, ensure_ascii=False))
@@ -78,9 +78,9 @@ class App:
     """Address to listen on; 0.0.0.0 is all of this machine's."""
     port: int = 8501
     """Port."""
-    path: str = ""
+    base_path: str = ""
     """Path below which a proxy serves the app, for example radiology."""
-    name: str = ""
+    server_name: str = ""
     """Host name that browsers ask a proxy for, for example search.example.org; requests for others are refused."""
 
     def run(self) -> None:
@@ -88,4 +88,4 @@ class App:
         from medclip.app.run import Address, launch
 
         served = Served(self.index, self.model, self.evaluation)
-        launch(served, Address(self.host, self.port, self.path, self.name))
+        launch(served, Address(self.host, self.port, self.base_path, self.server_name))

@@ -56,6 +56,6 @@ def clean_caption(caption: str) -> tuple[str, list[str]]:
             return caption, used
 
 
-def folded(text: str) -> str:
+def casefold_whitespace(text: str) -> str:
     """A caption without letter case and spacing."""
     return " ".join(text.casefold().split())

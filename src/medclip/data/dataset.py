@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from medclip.atomic_io import read_json, whole_file
-from medclip.data.paths import Place, is_url
-from medclip.data.perceptual_hash import Sketches, sketch
+from medclip.data.paths import AnyPath, is_url
+from medclip.data.perceptual_hash import Fingerprints, fingerprint
 from medclip.data.remote_cache import fetch, mirror
 from medclip.errors import UserError
 from medclip.progress import progress
@@ -30,7 +30,7 @@ SCHEMA = pa.schema(
         ("caption_original", pa.string()),
         ("caption_rules", pa.list_(pa.string())),
         ("article", pa.string()),
-        ("licence", pa.string()),
+        ("license", pa.string()),
         ("attribution", pa.string()),
         ("concepts", pa.list_(pa.string())),
         ("keywords", pa.list_(pa.string())),
@@ -74,10 +74,10 @@ def shard_report(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def read_dataset(data: Place) -> dict[str, Any]:
-    """What `dataset.json` says. UserError where `data` is no prepared data set."""
+def read_dataset(data: AnyPath) -> dict[str, Any]:
+    """What `dataset.json` says. UserError where `data` is no prepared dataset."""
     folder = mirror(data) if is_url(data) else data
-    said = read_json(folder / "dataset.json", "a prepared data set (see medclip prepare)")
+    said = read_json(folder / "dataset.json", "a prepared dataset (see medclip prepare)")
     if not isinstance(said, dict) or not isinstance(said.get("splits"), dict):
         raise UserError(f"{folder / 'dataset.json'} lists no splits: it was not written by medclip prepare.")
     return said
@@ -86,8 +86,8 @@ def read_dataset(data: Place) -> dict[str, Any]:
 class Split:
     """The rows of one split, memory-mapped: random access without reading the rest."""
 
-    def __init__(self, data: Place, name: str, limit: int | None = None):
-        """Open split `name` of a data set; one behind a URL is copied to this machine first, if it is not yet there.
+    def __init__(self, data: AnyPath, name: str, limit: int | None = None):
+        """Open split `name` of a dataset; one behind a URL is copied to this machine first, if it is not yet there.
 
         UserError names what is missing or empty.
         """
@@ -126,7 +126,7 @@ class Split:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over every picture and caption in order: what a run remembers its data by.
+        """SHA-256 over every image and caption in order: what a run remembers its data by.
 
         It is that of `[[sha256, …], [caption, …]]` as JSON, however the rows lie in shards.
         """
@@ -140,15 +140,15 @@ class Split:
         return said.hexdigest()
 
     @cached_property
-    def sketches(self) -> Sketches:
-        """What every picture looks like, for `likeness.alike`: each is decoded once."""
+    def sketches(self) -> Fingerprints:
+        """What every image looks like, for `likeness.alike`: each is decoded once."""
         made = []
         with progress(f"compare {self.name}", len(self), "pairs") as advance, ThreadPoolExecutor() as pool:
             for start in range(0, len(self), 256):
                 rows = range(start, min(start + 256, len(self)))
-                made += pool.map(lambda row: sketch(self.image(row)), rows)
+                made += pool.map(lambda row: fingerprint(self.image(row)), rows)
                 advance(len(rows))
-        return Sketches(*(np.stack(part) for part in zip(*made, strict=True)))
+        return Fingerprints(*(np.stack(part) for part in zip(*made, strict=True)))
 
     def image(self, row: int) -> bytes:
         """The encoded image of a row."""
@@ -160,12 +160,12 @@ def open_shard(path: Path) -> pa.Table:
     try:
         return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     except FileNotFoundError:
-        raise UserError(f"{path} is listed in dataset.json but absent. Prepare the data set again.") from None
+        raise UserError(f"{path} is listed in dataset.json but absent. Prepare the dataset again.") from None
     except pa.ArrowInvalid as error:
-        raise UserError(f"{path} is no whole Arrow file ({error}). Prepare the data set again.") from None
+        raise UserError(f"{path} is no whole Arrow file ({error}). Prepare the dataset again.") from None
 
 
-def only_split(data: Place) -> str:
+def default_split(data: AnyPath) -> str:
     """The validation split, or the only one: what `--split` means when it is left out."""
     splits = read_dataset(data)["splits"]
     if "validation" in splits:

@@ -1,6 +1,6 @@
 """What may leave a DICOM study: keyed names, an allow-list of labels, reports without the header's own names.
 
-Works on data sets as pydicom reads them and does not import it.
+Works on datasets as pydicom reads them and does not import it.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 SOURCE = "DICOM"
-"""What pairs of studies, and data sets of them, say they come from: folders are often named after patients."""
+"""What pairs of studies, and datasets of them, say they come from: folders are often named after patients."""
 KEY_BYTES = 32
-GONE = "___"  # as MIMIC writes it
+REDACTED = "___"  # as MIMIC writes it
 
 # The allow-list is one of values, since anything can be typed into a field: PS3.3 C.7.3.1.1.1, PS3.16 Annex L, and the
 # views of PS3.3 C.8.1.1 and of mammography.
@@ -64,14 +64,14 @@ _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Studies:
+class DicomConfig:
     """What is taken from a folder of DICOM studies, and how: flags of `medclip prepare`."""
 
     frames: Literal["middle", "all"] = "middle"
     """DICOM: the middle frame of a file and the middle slice of a series (CT, MR, PET, NM), or all of them."""
     mask_borders: bool = False
-    """DICOM: paint a tenth of each side black where text is burned in or usual, instead of refusing such pictures."""
-    key: Path | None = None
+    """DICOM: paint a tenth of each side black where text is burned in or usual, instead of refusing such images."""
+    pseudonym_key: Path | None = None
     """DICOM: the file of the key that turns patients and files into ids, made if absent; by default one in your config
     folder."""
 
@@ -102,7 +102,7 @@ def read_key(path: Path | None) -> bytes:
     return hashlib.blake2b(said, digest_size=KEY_BYTES).digest()
 
 
-def keyed(key: bytes, *names: str) -> str:
+def pseudonym(key: bytes, *names: str) -> str:
     """16 hexadecimal digits that stand for names; who lacks the key can neither undo nor repeat them."""
     return hashlib.blake2b("\0".join(names).encode(errors="surrogatepass"), key=key, digest_size=8).hexdigest()
 
@@ -127,7 +127,7 @@ def identifying(said: Dataset) -> list[str]:
 
 
 def may_hold_text(said: Dataset) -> bool:
-    """Whether text is usual in such pictures (secondary capture, ultrasound) and the header does not deny it."""
+    """Whether text is usual in such images (secondary capture, ultrasound) and the header does not deny it."""
     usual = str(said.get("Modality")).upper() in ("ES", "IVUS", "OT", "US", "XC")
     usual |= str(said.get("SOPClassUID")).startswith(_SECONDARY_CAPTURE)
     return usual and str(said.get("BurnedInAnnotation")).upper() != "NO"
@@ -148,7 +148,7 @@ def without_names(report: str, *headers: Dataset) -> tuple[str, Counter[str]]:
     counts: Counter[str] = Counter()
     for (kind, value), keyword in values.items():
         if pattern := _pattern(kind, value):
-            report, times = pattern.subn(GONE, report)
+            report, times = pattern.subn(REDACTED, report)
             counts[keyword] += times
     return report, +counts
 

@@ -1,4 +1,4 @@
-"""The pixels of a DICOM file as a picture: one frame, as a viewer shows it first."""
+"""The pixels of a DICOM file as an image: one frame, as a viewer shows it first."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 BURNED_IN = "burned-in annotation"
-RECOGNISABLE = "recognisable visual features"
+RECOGNIZABLE = "recognizable visual features"
 NO_PIXELS = "no pixels in the DICOM file"
-TWELVE_BITS = "12-bit extended JPEG (pylibjpeg-libjpeg reads it; its licence is the GPL)"
+TWELVE_BITS = "12-bit extended JPEG (pylibjpeg-libjpeg reads it; its license is the GPL)"
 BORDER = 10
 """A masked border is a tenth of each side."""
 
@@ -51,7 +51,7 @@ _ENDS = np.array([-1e12, 1e12])  # below and above every pixel
 
 
 def header(source: Path | BinaryIO) -> Dataset:
-    """A file's data set without its pixels. Raises ImageError."""
+    """A file's dataset without its pixels. Raises ImageError."""
     with reading(), _opened(source) as file:
         _refuse_inflation(file)
         return pydicom.dcmread(file, stop_before_pixels=True)
@@ -75,13 +75,13 @@ def picture(image: Path | bytes, frame: int | None = None, masked: bool = False)
 
     Grey values go through the modality LUT or rescale and the first VOI LUT or window, or, where there is none, from
     their own range to 0–255; MONOCHROME1 is inverted and padding is black. `masked` paints a tenth of each side black.
-    Raises ImageError: pictures whose header says that text is burned in (unless masked) or that a person can be
-    recognised, files without pixels, damaged, too large, or of a transfer syntax that nothing here decodes.
+    Raises ImageError: images whose header says that text is burned in (unless masked) or that a person can be
+    recognized, files without pixels, damaged, too large, or of a transfer syntax that nothing here decodes.
     """
     with reading(), _opened(io.BytesIO(image) if isinstance(image, bytes) else image) as file:
         said = header(file)
         if str(said.get("RecognizableVisualFeatures")).upper() == "YES":
-            raise ImageError(RECOGNISABLE)
+            raise ImageError(RECOGNIZABLE)
         if str(said.get("BurnedInAnnotation")).upper() == "YES" and not masked:
             raise ImageError(BURNED_IN)
         number = frame_count(said) // 2 if frame is None else frame
@@ -120,7 +120,7 @@ def _opened(source: Path | BinaryIO) -> Iterator[BinaryIO]:
 
 
 def _refuse_inflation(file: BinaryIO) -> None:
-    """A deflated data set is inflated in memory by whoever reads it: measure it piece by piece first."""
+    """A deflated dataset is inflated in memory by whoever reads it: measure it piece by piece first."""
     file.seek(132)
     meta = data_element_generator(file, False, True, stop_when=lambda tag, *_: tag >> 16 != 2)
     syntax = {element.tag: element.value for element in meta}.get(0x00020010) or b""
@@ -167,7 +167,7 @@ def _stored(file: BinaryIO, said: Dataset, number: int) -> np.ndarray:
 
 def _refuse_stream(stream: bytes, syntax: uid.UID) -> None:
     """Decoders allocate what the stream says, not what the header says; and none here reads 12-bit extended JPEG."""
-    if stream[:4] == b"\xff\x4f\xff\x51":  # JPEG 2000: the reference grid and where the picture begins on it
+    if stream[:4] == b"\xff\x4f\xff\x51":  # JPEG 2000: the reference grid and where the image begins on it
         right, bottom, left, top = struct.unpack_from(">4I", stream, 8)
         if (right - left) * (bottom - top) > MAX_PIXELS:
             raise ImageError(TOO_LARGE)
@@ -192,8 +192,8 @@ def _reads_twelve_bits() -> bool:
 def _shown(stored: np.ndarray, said: Dataset) -> np.ndarray:
     """u8 as displayed."""
     if said.PhotometricInterpretation == "PALETTE COLOR":
-        colours = apply_color_lut(stored, said)[..., :3]
-        return _bytes(colours, said.RedPaletteColorLookupTableDescriptor[2])
+        colors = apply_color_lut(stored, said)[..., :3]
+        return _bytes(colors, said.RedPaletteColorLookupTableDescriptor[2])
     if stored.ndim == 3:
         return _bytes(stored, said.BitsStored)
     padding = _padding(stored, said)
@@ -209,8 +209,8 @@ def _shown(stored: np.ndarray, said: Dataset) -> np.ndarray:
     return np.rint(255 * share.clip(0, 1)).astype(np.uint8)
 
 
-def _bytes(colours: np.ndarray, bits: int) -> np.ndarray:
-    return np.ascontiguousarray(colours >> max(0, bits - 8)).astype(np.uint8)
+def _bytes(colors: np.ndarray, bits: int) -> np.ndarray:
+    return np.ascontiguousarray(colors >> max(0, bits - 8)).astype(np.uint8)
 
 
 def _window(values: np.ndarray, said: Dataset) -> tuple[float, float, np.ndarray | None]:
@@ -231,7 +231,7 @@ def _window(values: np.ndarray, said: Dataset) -> tuple[float, float, np.ndarray
 
 
 def _padding(stored: np.ndarray, said: Dataset) -> np.ndarray:
-    """Where there is no picture: pixels of PixelPaddingValue, or from there to PixelPaddingRangeLimit."""
+    """Where there is no image: pixels of PixelPaddingValue, or from there to PixelPaddingRangeLimit."""
     value = said.get("PixelPaddingValue")
     if value is None:
         return np.zeros(stored.shape, bool)

@@ -1,6 +1,6 @@
-"""A prepared data set in the forms that others read: Parquet for `datasets`, polars and DuckDB, or WebDataset archives.
+"""A prepared dataset in the forms that others read: Parquet for `datasets`, polars and DuckDB, or WebDataset archives.
 
-Both lie as the Hub expects a data set, DIR/data/SPLIT-00000-of-00001.parquet (or .tar), and `medclip prepare DIR` reads
+Both lie as the Hub expects a dataset, DIR/data/SPLIT-00000-of-00001.parquet (or .tar), and `medclip prepare DIR` reads
 them back.
 """
 
@@ -24,14 +24,14 @@ from medclip.progress import progress
 
 Form = Literal["parquet", "tar"]
 FILE_BYTES = 2**28  # what object stores and the Hub like; shards of Arrow are smaller, so that a kill costs little
-ROW_GROUP = 128  # pictures that a reader of Parquet must load to see one
+ROW_GROUP = 128  # images that a reader of Parquet must load to see one
 Rows = Callable[[], Iterator[pa.Table]]
 
 
 def export_data(data: Path, out: Path, form: Form) -> dict[str, int]:
     """Write every split of `data` to `out/data`, which is there only when it is whole; files of each split.
 
-    The same data make the same bytes. UserError where `data` is no prepared data set or `out` holds one already.
+    The same data make the same bytes. UserError where `data` is no prepared dataset or `out` holds one already.
     """
     about = read_dataset(data)
     claim(out, "data")
@@ -69,7 +69,7 @@ def _groups(shards: Sequence[Path]) -> list[list[Path]]:
 def _write_parquet(path: Path, shards: Sequence[Path], split: str, first: int, advance: Callable[[int], None]) -> int:
     said = {"info": {"features": {field.name: _feature(field.type) for field in _PARQUET}}}
     schema = _PARQUET.with_metadata({"huggingface": json.dumps(said)})
-    # Statistics and dictionaries of pictures would hold the pictures.
+    # Statistics and dictionaries of images would hold the images.
     with pq.ParquetWriter(path, schema, use_dictionary=False, write_statistics=False) as out:
         for shard in shards:
             table = open_shard(shard)
@@ -107,7 +107,7 @@ def _key(number: int) -> str:
 
 
 def _plain_type(field: pa.Field) -> pa.DataType:
-    """`datasets` knows pictures as bytes beside a name, and no maps."""
+    """`datasets` knows images as bytes beside a name, and no maps."""
     if field.name == "image":
         return pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     if pa.types.is_map(field.type):
@@ -119,7 +119,7 @@ _PARQUET = pa.schema([*((field.name, _plain_type(field)) for field in SCHEMA), (
 
 
 def _plain(array: pa.Array, first: int) -> pa.Array:
-    """A column as `_plain_type` says; pictures are named by their number, from `first` on."""
+    """A column as `_plain_type` says; images are named by their number, from `first` on."""
     if pa.types.is_binary(array.type):
         names = pa.array([f"{_key(first + row)}.jpg" for row in range(len(array))], pa.string())
         return pa.StructArray.from_arrays([array, names], ["bytes", "path"])

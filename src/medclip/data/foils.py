@@ -1,4 +1,4 @@
-"""Captions changed in one thing, so that they no longer fit their picture: what a model has to tell from the true one.
+"""Captions changed in one thing, so that they no longer fit their image: what a model has to tell from the true one.
 
 Each rule gives the changed caption, or None where a caption does not say what the rule changes. Case is kept, and so is
 every word that is not tested, but for "a" and "an".
@@ -42,7 +42,7 @@ PLACES = (
     ("central", "peripheral"), ("ascending", "descending"), ("internal", "external"), ("unilateral", "bilateral"),
 )  # fmt: skip
 
-# Captions that a table must not touch: the head of a bone, words that betray another modality without a picture,
+# Captions that a table must not touch: the head of a bone, words that betray another modality without an image,
 # arrows of some size, and a view from back to front.
 _NO_ORGAN = r"\b\w+(?:al|ar|ic) heads?\b|\bheads? of\b"
 _OF_ONE_MODALITY = r"\b(?:T[12]\w*|weighted|FLAIR|STIR|DWI|diffusion|gadolinium|Doppler|echo\w*|PET|FDG|contrast)\b"
@@ -91,12 +91,12 @@ _LEAST_WORDS = 4  # with fewer, an order of words can still be true
 _VOWEL_SOUND = re.compile(r"[aeiou]|mri?\b|x-ray", re.IGNORECASE)
 
 
-def mirrored(caption: str) -> str | None:
+def swap_left_right(caption: str) -> str | None:
     """The caption with left and right exchanged; None where it names no side, or both."""
-    return exchanged(caption, SIDES)
+    return swap_terms(caption, SIDES)
 
 
-def exchanged(caption: str, pairs: tuple[tuple[str, str], ...], unless: str = "") -> str | None:
+def swap_terms(caption: str, pairs: tuple[tuple[str, str], ...], unless: str = "") -> str | None:
     """The caption with every word of `pairs` exchanged for its partner.
 
     None where it has none of them or matches the pattern `unless`, and where the exchange leads to a word that was
@@ -117,7 +117,7 @@ def exchanged(caption: str, pairs: tuple[tuple[str, str], ...], unless: str = ""
     return pattern.sub(other, caption)
 
 
-def denied(caption: str) -> str | None:
+def negate_finding(caption: str) -> str | None:
     """The caption with the first finding that it states said to be absent: "a mass" becomes "no mass"."""
     if _EXCLUDED.search(caption):
         return None
@@ -128,7 +128,7 @@ def denied(caption: str) -> str | None:
     return None
 
 
-def affirmed(caption: str) -> str | None:
+def affirm_finding(caption: str) -> str | None:
     """The caption with the first finding that it excludes said to be present: "no mass" becomes "mass".
 
     "without" becomes "with", and what is normal abnormal, if the caption says nothing else is absent.
@@ -142,7 +142,7 @@ def affirmed(caption: str) -> str | None:
     return None
 
 
-def shuffled(caption: str, seed: int) -> str | None:
+def shuffle_words(caption: str, seed: int) -> str | None:
     """The caption with its content words in another order, drawn from `seed` and the caption (Yuksekgonul et al. 2023).
 
     Function words, numbers and punctuation stay where they are. None where fewer than four different words could move.
@@ -166,18 +166,18 @@ def shuffled(caption: str, seed: int) -> str | None:
 
 
 def foils(seed: int) -> dict[str, Foil]:
-    """The rules by the name of the test that they make: a picture's choice between its caption and the changed one."""
+    """The rules by the name of the test that they make: an image's choice between its caption and the changed one."""
     return {
-        "left or right": mirrored,
-        "brain or lung": partial(exchanged, pairs=ORGANS, unless=_NO_ORGAN),
-        "finding present": denied,
-        "finding absent": affirmed,
-        "modality": partial(exchanged, pairs=MODALITIES, unless=_OF_ONE_MODALITY),
-        "MRI weighting": partial(exchanged, pairs=WEIGHTINGS),
-        "plane": partial(exchanged, pairs=PLANES),
-        "size": partial(exchanged, pairs=SIZES, unless=_SIZE_OF_ARROW),
-        "place": partial(exchanged, pairs=PLACES, unless=_VIEW),
-        "word order": partial(shuffled, seed=seed),
+        "left or right": swap_left_right,
+        "brain or lung": partial(swap_terms, pairs=ORGANS, unless=_NO_ORGAN),
+        "finding present": negate_finding,
+        "finding absent": affirm_finding,
+        "modality": partial(swap_terms, pairs=MODALITIES, unless=_OF_ONE_MODALITY),
+        "MRI weighting": partial(swap_terms, pairs=WEIGHTINGS),
+        "plane": partial(swap_terms, pairs=PLANES),
+        "size": partial(swap_terms, pairs=SIZES, unless=_SIZE_OF_ARROW),
+        "place": partial(swap_terms, pairs=PLACES, unless=_VIEW),
+        "word order": partial(shuffle_words, seed=seed),
     }
 
 

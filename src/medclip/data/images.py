@@ -1,4 +1,4 @@
-"""Pictures: decoded once in preparation, fitted to a model's square as its folder says."""
+"""Images: decoded once in preparation, fitted to a model's square as its folder says."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _RESAMPLING = Image.Resampling.BICUBIC
 def decode(image: Path | bytes | Frame) -> Image.Image:
     """Decode wholly, upright, as mode L or RGB.
 
-    16-bit greys are scaled from their own range, transparency is laid on black, and a colour picture
+    16-bit greys are scaled from their own range, transparency is laid on black, and a color image
     whose channels are equal becomes grey. DICOM is shown as `medclip.data.dicom` says. Raises ImageError ("image
     missing", "image unreadable", "image over 100 million pixels", "image over 65,500 pixels a side", what DICOM adds).
     """
@@ -51,8 +51,8 @@ def decode(image: Path | bytes | Frame) -> Image.Image:
         raise ImageError("image unreadable") from error
 
 
-def claimed_size(image: bytes) -> tuple[int, int]:
-    """Width and height as the header of an encoded picture has them, without decoding it. Raises ImageError."""
+def header_size(image: bytes) -> tuple[int, int]:
+    """Width and height as the header of an encoded image has them, without decoding it. Raises ImageError."""
     if is_dicom(image):
         from medclip.data.dicom import header, whole_number
 
@@ -88,13 +88,13 @@ def _plain(image: Image.Image) -> Image.Image:
         image = Image.alpha_composite(Image.new("RGBA", clear.size, (0, 0, 0, 255)), clear)
     if image.mode in ("1", "L"):
         return image.convert("L")
-    colour = image.convert("RGB")
-    red, green, blue = colour.split()
+    color = image.convert("RGB")
+    red, green, blue = color.split()
     grey = red.tobytes() == green.tobytes() == blue.tobytes()
-    return red if grey else colour
+    return red if grey else color
 
 
-def standardise(image: Path | bytes | Frame, side: int) -> tuple[bytes, int, int]:
+def standardize(image: Path | bytes | Frame, side: int) -> tuple[bytes, int, int]:
     """Encode as JPEG with the shorter side at most `side` (never enlarged) and no metadata.
 
     Returns the bytes, width and height. Raises ImageError.
@@ -109,8 +109,8 @@ def standardise(image: Path | bytes | Frame, side: int) -> tuple[bytes, int, int
     return out.getvalue(), picture.width, picture.height
 
 
-def fit(image: Path | bytes, preprocessor: Mapping[str, Any]) -> np.ndarray:
-    """Pixels u8 (s, s, 3) as a Hugging Face `preprocessor_config.json` asks, before normalisation.
+def preprocess(image: Path | bytes, preprocessor: Mapping[str, Any]) -> np.ndarray:
+    """Pixels u8 (s, s, 3) as a Hugging Face `preprocessor_config.json` asks, before normalization.
 
     `size` is {"shortest_edge": n} or {"height": n, "width": n}, or a number, which older files mean as the shortest
     edge where they crop and as a square where they do not. Raises ImageError.
@@ -122,12 +122,12 @@ def fit(image: Path | bytes, preprocessor: Mapping[str, Any]) -> np.ndarray:
     if preprocessor.get("do_resize", True):
         resample = Image.Resampling(preprocessor.get("resample") or (2 if _squares(preprocessor) else 3))
         picture = picture.resize(resized, resample)
-    picture = picture.crop(box)  # what lies outside the picture is black
+    picture = picture.crop(box)  # what lies outside the image is black
     return np.asarray(picture.convert("RGB"))  # last: resizing one channel gives what resizing three equal ones gives
 
 
-def unfitted(values: np.ndarray, size: tuple[int, int], preprocessor: Mapping[str, Any]) -> np.ndarray:
-    """Values f32 (s, s) of a square that `fit` made, laid back over the picture of that size (w, h): f32 (h, w).
+def map_to_image(values: np.ndarray, size: tuple[int, int], preprocessor: Mapping[str, Any]) -> np.ndarray:
+    """Values f32 (s, s) of a square that `fit` made, laid back over the image of that size (w, h): f32 (h, w).
 
     What `fit` cuts off gets 0.
     """
@@ -141,7 +141,7 @@ def unfitted(values: np.ndarray, size: tuple[int, int], preprocessor: Mapping[st
 def _geometry(
     size: tuple[int, int], preprocessor: Mapping[str, Any]
 ) -> tuple[tuple[int, int], tuple[int, int, int, int]]:
-    """What a picture of `size` (w, h) is resized to, and the box (left, top, right, bottom) of that which is kept."""
+    """What an image of `size` (w, h) is resized to, and the box (left, top, right, bottom) of that which is kept."""
     crop, wanted = _crop(preprocessor), preprocessor.get("size", 224)
     if isinstance(wanted, int):
         wanted = {"shortest_edge": wanted} if crop else {"height": wanted, "width": wanted}
@@ -158,7 +158,7 @@ def _geometry(
     return resized, (left, top, left + width, top + height)
 
 
-def scaling(preprocessor: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def mean_std(preprocessor: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of pixels / 255, channel by channel, that `preprocessor_config.json` asks for."""
     mean, std = preprocessor.get("image_mean", (0.5,) * 3), preprocessor.get("image_std", (0.5,) * 3)
     if not preprocessor.get("do_normalize", True):

@@ -13,13 +13,13 @@ import numpy as np
 import pyarrow as pa
 
 from medclip.atomic_io import claim, write_json
-from medclip.data.captions import folded
+from medclip.data.captions import casefold_whitespace
 from medclip.data.dataset import Split, read_dataset, write_table
-from medclip.data.perceptual_hash import alike
+from medclip.data.perceptual_hash import near_duplicates
 from medclip.errors import UserError
 from medclip.progress import progress
 
-WAYS = ("article", "same picture", "near picture", "caption")
+WAYS = ("article", "same image", "near image", "caption")
 
 
 @dataclass(frozen=True)
@@ -35,19 +35,19 @@ class Shared:
 def shared(mine: Split, theirs: Split, near: bool = True) -> list[Shared]:
     """Everything rows of `mine` share with rows of `theirs`: each row, way by way, with the first row it meets there.
 
-    Captions are compared without letter case and spacing. Near pictures are those that are not the same bytes; they
+    Captions are compared without letter case and spacing. Near images are those that are not the same bytes; they
     take time n × m, and are left out where `near` is False. A split beside itself is searched for repetitions: each row
     is held against those before it, and articles, which are meant to repeat, are left out.
     """
     found, within = [], mine is theirs
-    for way, column in (("article", "article"), ("same picture", "sha256"), ("caption", "caption")):
+    for way, column in (("article", "article"), ("same image", "sha256"), ("caption", "caption")):
         if within and way == "article":
             continue
         there: dict[str, int] = {}
         if not within:
             for row, value in enumerate(theirs.column(column)):
-                there.setdefault(folded(value), row)
-        for row, value in enumerate(map(folded, mine.column(column))):
+                there.setdefault(casefold_whitespace(value), row)
+        for row, value in enumerate(map(casefold_whitespace, mine.column(column))):
             if value in there:
                 found.append(Shared(row, there[value], way))
             elif within:
@@ -55,11 +55,11 @@ def shared(mine: Split, theirs: Split, near: bool = True) -> list[Shared]:
     if not near:
         return found
     own, others = mine.table.column("sha256"), theirs.table.column("sha256")
-    pairs = alike(mine.sketches, theirs.sketches, within)
-    with progress(f"near pictures, {mine.name}", len(mine), "pairs") as advance:
+    pairs = near_duplicates(mine.sketches, theirs.sketches, within)
+    with progress(f"near images, {mine.name}", len(mine), "pairs") as advance:
         for row, rows in pairs:
             unlike = (other for other in rows.tolist() if others[other] != own[row])
-            found += [Shared(row, other, "near picture") for other in islice(unlike, 1)]
+            found += [Shared(row, other, "near image") for other in islice(unlike, 1)]
             advance()
     return found
 
@@ -74,7 +74,7 @@ def leakage(data: Path, other: Path | None = None) -> dict[str, Any]:
     folder = other or data
     names = [name for name in read_dataset(folder)["splits"] if other or name != "train"]
     if not names:
-        raise UserError(f"{data} has no split but train: name a second data set to compare it with.")
+        raise UserError(f"{data} has no split but train: name a second dataset to compare it with.")
     held_out = {}
     ids = training.column("id")
     for name in names:

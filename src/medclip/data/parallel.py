@@ -19,7 +19,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 AHEAD = 2  # tasks in flight for each worker: one at work, one at hand
 _LOST = (
-    "a worker ended at once: memory ran out, or a decoder crashed on a damaged picture. What is whole is kept and the "
+    "a worker ended at once: memory ran out, or a decoder crashed on a damaged image. What is whole is kept and the "
     "same command goes on from there; fewer --workers need less memory."
 )
 
@@ -73,7 +73,7 @@ def _on_ray(work: Callable[..., T], tasks: Iterable[tuple[Any, ...]], workers: i
     try:
         import ray
     except ImportError:
-        raise UserError("--cluster needs Ray: pip install 'medclip[cluster]'.") from None
+        raise UserError("--ray needs Ray: pip install 'medclip[cluster]'.") from None
     address = os.environ.get("RAY_ADDRESS")
     where = {"address": address} if address else {"address": "local", "num_cpus": workers, "include_dashboard": False}
     try:

@@ -13,13 +13,13 @@ from medclip.errors import UserError, WorkError
 if TYPE_CHECKING:
     from upath import UPath
 
-Place: TypeAlias = "Path | UPath"
+AnyPath: TypeAlias = "Path | UPath"
 
 
-def place(source: str) -> Place:
+def parse_path(source: str) -> AnyPath:
     """A path, or for `s3://…`, `gs://…` and the like one that works as a path does and can be sent to a worker.
 
-    `hf://OWNER/NAME` is a data set of the Hub. Raises UserError for a protocol that is unknown or not installed.
+    `hf://OWNER/NAME` is a dataset of the Hub. Raises UserError for a protocol that is unknown or not installed.
     """
     protocol, url, rest = source.partition("://")
     if not url:
@@ -44,7 +44,7 @@ def is_url(path: object) -> bool:
 
 
 @contextmanager
-def reached(url: Place, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+def storage_errors(url: AnyPath, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """Whatever the library behind a URL raises, and each has kinds of its own, ends as a WorkError; `but` pass."""
     try:
         yield
@@ -56,7 +56,7 @@ def reached(url: Place, but: tuple[type[Exception], ...] = ()) -> Iterator[None]
         raise WorkError(f"{url} cannot be reached ({why}). Check its name and your access, or try again.") from error
 
 
-def inside(root: Place, name: str, start: Place | None = None) -> Place | None:
+def inside(root: AnyPath, name: str, start: AnyPath | None = None) -> AnyPath | None:
     """What `name` names, counted from `start` (else `root`), or None where that is not below `root`.
 
     A table that someone else wrote can so name no other file of this machine. Links are followed: whoever laid one
@@ -71,7 +71,7 @@ def inside(root: Place, name: str, start: Place | None = None) -> Place | None:
     return root / there[len(top) :] if protocol == other and there.startswith(top) else None
 
 
-def there_is(path: Place) -> bool:
+def path_exists(path: AnyPath) -> bool:
     """Whether it is a file; a name that no file can have is none."""
     try:
         return path.is_file()

@@ -1,4 +1,4 @@
-"""Any source of pairs to a prepared data set; every row that does not arrive is counted by its reason."""
+"""Any source of pairs to a prepared dataset; every row that does not arrive is counted by its reason."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from medclip.data.dataset import shard_report, write_shard
 from medclip.data.deidentify import SOURCE, make_key
 from medclip.data.notice import write_notice
 from medclip.data.parallel import map_shards
-from medclip.data.prepare_config import AS_USUAL, Preparation
+from medclip.data.prepare_config import DEFAULT, PrepareConfig
 from medclip.data.prepare_row import prepare_row
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.detect import holds_studies, known_length, open_source
@@ -29,13 +29,13 @@ from medclip.errors import UserError, WorkError
 from medclip.progress import progress
 
 SHARD_PAIRS = 1024
-SHARD_BYTES = 2**26  # of pictures that come with their rows: what waits for a worker is in memory
+SHARD_BYTES = 2**26  # of images that come with their rows: what waits for a worker is in memory
 _SPLIT = re.compile(r"\w[\w.-]{0,63}")
 COUNTED = ("dropped", "caption_rules", "removed")
 """What a shard counts by name: rows dropped by reason, pairs whose caption a rule changed, pairs that lost what."""
 
 
-def preview(source: str, how: Preparation = AS_USUAL, rows: int = 5) -> list[dict[str, Any] | Dropped]:
+def preview(source: str, how: PrepareConfig = DEFAULT, rows: int = 5) -> list[dict[str, Any] | Dropped]:
     """What would become of the first rows of SOURCE; each prepared one with its `split`. Nothing is written."""
     found = list(islice(_rows(source, how), rows))
     made = [prepare_row(row, how) for row in found]
@@ -45,28 +45,28 @@ def preview(source: str, how: Preparation = AS_USUAL, rows: int = 5) -> list[dic
 
 
 def prepare(
-    source: str, out: Path, how: Preparation = AS_USUAL, *, workers: int | None = None, cluster: bool = False
+    source: str, out: Path, how: PrepareConfig = DEFAULT, *, num_workers: int | None = None, ray: bool = False
 ) -> dict[str, Any]:
     """Prepare SOURCE into the folder `out` and return what `out/dataset.json` says.
 
     For `workers` and `cluster` see `map_shards`. What is in memory does not grow with the source, but for 18 bytes a
     pair that tell repeated ids. A killed preparation resumes at its first missing shard; `dataset.json` is written
-    last, so a folder without it is not yet a data set.
+    last, so a folder without it is not yet a dataset.
     """
-    if workers is not None and workers < 1:
+    if num_workers is not None and num_workers < 1:
         raise UserError("--workers must be at least 1.")
     name = source if source.startswith("phantoms") else Path(source).name
     if holds_studies(source):
         name = SOURCE
-        make_key(how.studies.key, out)
+        make_key(how.studies.pseudonym_key, out)
     rows = _rows(source, how)
     claim(out, "dataset.json")
     tasks = ((chunk, out / f"{split}-{number:05d}.arrow", how) for split, number, chunk in _chunks(rows))
     reports: dict[str, list[dict[str, Any]]] = {}
     try:
         with (
-            progress("prepare", known_length(source, how.limit), "pairs") as advance,
-            closing(map_shards(prepare_shard, tasks, workers, cluster)) as made,
+            progress("prepare", known_length(source, how.max_samples), "pairs") as advance,
+            closing(map_shards(prepare_shard, tasks, num_workers, ray)) as made,
         ):
             for report in made:
                 reports.setdefault(report["split"], []).append(report)
@@ -79,12 +79,12 @@ def prepare(
     return dataset
 
 
-def prepare_shard(rows: list[Pair | Dropped], path: Path, how: Preparation) -> dict[str, Any]:
-    """Write the shard `path` of `rows` unless it is there, whole and from the same rows and pictures. Idempotent.
+def prepare_shard(rows: list[Pair | Dropped], path: Path, how: PrepareConfig) -> dict[str, Any]:
+    """Write the shard `path` of `rows` unless it is there, whole and from the same rows and images. Idempotent.
 
     Returns the split, the file, how many pairs it holds, and COUNTED.
     """
-    known = resume.made_from(rows, __version__, how)  # before a picture is read, which may change meanwhile
+    known = resume.source_fingerprint(rows, __version__, how)  # before an image is read, which may change meanwhile
     report = shard_report(path)
     if report is None or not resume.is_noted(path, known):
         resume.note(path, None)
@@ -109,10 +109,10 @@ def _unicode(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _rows(source: str, how: Preparation) -> Iterator[Pair | Dropped]:
+def _rows(source: str, how: PrepareConfig) -> Iterator[Pair | Dropped]:
     if not how.resplit:
-        return first(_unique(open_source(source, how)), how.limit)
-    return first(_unique(_resplit(open_source(source, replace(how, limit=None)))), how.limit)
+        return first(_unique(open_source(source, how)), how.max_samples)
+    return first(_unique(_resplit(open_source(source, replace(how, max_samples=None)))), how.max_samples)
 
 
 def _resplit(rows: Iterable[Pair | Dropped]) -> Iterator[Pair | Dropped]:
@@ -160,7 +160,7 @@ def _unique(rows: Iterator[Pair | Dropped]) -> Iterator[Pair | Dropped]:
         yield row
 
 
-def _finish(out: Path, source: str, how: Preparation, reports: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+def _finish(out: Path, source: str, how: PrepareConfig, reports: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     keys = ("id", "split", "reason", "detail")
     with whole_file(out / "dropped.jsonl") as partial, partial.open("w", encoding="utf-8") as lines:
         for report in chain.from_iterable(reports.values()):
@@ -174,8 +174,8 @@ def _finish(out: Path, source: str, how: Preparation, reports: dict[str, list[di
         "synthetic": source.startswith("phantoms"),
         "notice": NOT_CLINICAL,
         "seed": how.seed,
-        "shorter_side": how.side,
-        "licences": how.licences,
+        "shorter_side": how.shorter_side,
+        "licenses": how.licenses,
         "resplit": how.resplit,
         "splits": {
             split: {

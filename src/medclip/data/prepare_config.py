@@ -4,37 +4,37 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from medclip.data.deidentify import Studies
-from medclip.data.licences import licence_set
+from medclip.data.deidentify import DicomConfig
+from medclip.data.licenses import license_set
 from medclip.data.sources.columns import Columns
 from medclip.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preparation:
+class PrepareConfig:
     """What is read of a source, and what becomes of it."""
 
-    side: int = 256
-    """Shorter side of the stored pictures, in pixels; smaller ones are kept as they are."""
-    limit: int | None = None
+    shorter_side: int = 256
+    """Shorter side of the stored images, in pixels; smaller ones are kept as they are."""
+    max_samples: int | None = None
     """Take the first rows of each split only, for trying things."""
-    licences: str | None = None
-    """Keep pairs of these licences only, for example cc-by,cc0: in any spelling, whatever the version."""
+    licenses: str | None = None
+    """Keep pairs of these licenses only, for example cc-by,cc0: in any spelling, whatever the version."""
     resplit: bool = False
     """Ignore the source's splits: a tenth of its articles or patients is validation, by a hash of their names."""
     seed: int = 0
     """Seed of the phantoms."""
     columns: Columns = field(default_factory=Columns)
-    studies: Studies = field(default_factory=Studies)
+    studies: DicomConfig = field(default_factory=DicomConfig)
 
     def __post_init__(self) -> None:
-        for name, value in (("side", self.side), ("limit", self.limit)):
+        for name, value in (("shorter-side", self.shorter_side), ("max-samples", self.max_samples)):
             if value is not None and value < 1:
                 raise UserError(f"--{name} must be at least 1.")
         if self.seed < 0:
             raise UserError("--seed must be 0 or more.")
-        if self.licences is not None:
-            licence_set(self.licences)
+        if self.licenses is not None:
+            license_set(self.licenses)
 
 
-AS_USUAL = Preparation()
+DEFAULT = PrepareConfig()

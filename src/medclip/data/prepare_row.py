@@ -8,27 +8,27 @@ from pathlib import Path
 from typing import Any
 
 from medclip.data.captions import MIN_CHARACTERS, clean_caption
-from medclip.data.images import standardise
-from medclip.data.licences import licence_name, licence_set
-from medclip.data.paths import Place, is_url, reached
-from medclip.data.prepare_config import Preparation
+from medclip.data.images import standardize
+from medclip.data.licenses import license_name, license_set
+from medclip.data.paths import AnyPath, is_url, storage_errors
+from medclip.data.prepare_config import PrepareConfig
 from medclip.data.refused import ImageError
 from medclip.data.schema import Dropped, Frame, Pair
 
 
-def prepare_row(row: Pair | Dropped, how: Preparation) -> dict[str, Any] | Dropped:
+def prepare_row(row: Pair | Dropped, how: PrepareConfig) -> dict[str, Any] | Dropped:
     """One row of the prepared form, or why there is none."""
     if isinstance(row, Dropped):
         return row
     if not _is_unicode(row):
         return Dropped(row.id, row.split, "text is not Unicode")
-    if how.licences is not None and licence_name(row.licence) not in licence_set(how.licences):
-        return Dropped(row.id, row.split, "licence not asked for", row.licence)
+    if how.licenses is not None and license_name(row.license) not in license_set(how.licenses):
+        return Dropped(row.id, row.split, "license not asked for", row.license)
     caption, rules = clean_caption(row.caption)
     if len(caption) < MIN_CHARACTERS:
         return Dropped(row.id, row.split, f"caption under {MIN_CHARACTERS} characters")
     try:
-        image, width, height = standardise(_fetched(row.image), how.side)
+        image, width, height = standardize(_fetched(row.image), how.shorter_side)
     except ImageError as error:
         return Dropped(row.id, row.split, str(error), "" if isinstance(row.image, bytes | Frame) else row.image.name)
     return {
@@ -40,7 +40,7 @@ def prepare_row(row: Pair | Dropped, how: Preparation) -> dict[str, Any] | Dropp
         "caption_original": row.caption,
         "caption_rules": rules,
         "article": row.article,
-        "licence": row.licence,
+        "license": row.license,
         "attribution": row.attribution,
         "concepts": list(row.concepts),
         "keywords": list(row.keywords),
@@ -60,12 +60,12 @@ def _is_unicode(row: Pair) -> bool:
     return True
 
 
-def _fetched(image: Place | bytes | Frame) -> Path | bytes | Frame:
-    """A picture behind a URL as its bytes. A store that does not answer fails the work: the picture is not missing."""
+def _fetched(image: AnyPath | bytes | Frame) -> Path | bytes | Frame:
+    """An image behind a URL as its bytes. A store that does not answer fails the work: the image is not missing."""
     if not is_url(image):
         return image
     try:
-        with reached(image, but=(FileNotFoundError, IsADirectoryError)):
+        with storage_errors(image, but=(FileNotFoundError, IsADirectoryError)):
             return image.read_bytes()
     except (FileNotFoundError, IsADirectoryError):
         raise ImageError("image missing") from None

@@ -1,4 +1,4 @@
-"""Why a picture cannot be used."""
+"""Why an image cannot be used."""
 
 MAX_PIXELS = 100_000_000  # a full mammogram has about 30 million; more is a decompression bomb
 TOO_LARGE = "image over 100 million pixels"
@@ -7,4 +7,4 @@ TOO_LONG = "image over 65,500 pixels a side"
 
 
 class ImageError(ValueError):
-    """A picture that cannot be used; its message is the reason under which it is counted."""
+    """An image that cannot be used; its message is the reason under which it is counted."""

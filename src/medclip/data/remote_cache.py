@@ -1,4 +1,4 @@
-"""Prepared data sets behind URLs: copied to this machine once, as only a file on a disk can be memory-mapped."""
+"""Prepared datasets behind URLs: copied to this machine once, as only a file on a disk can be memory-mapped."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from medclip.atomic_io import whole_file
-from medclip.data.paths import Place, reached
+from medclip.data.paths import AnyPath, storage_errors
 from medclip.errors import UserError
 from medclip.progress import progress
 
 
-def mirror(url: Place) -> Path:
-    """The folder on this machine for the data set at `url`, with its `dataset.json`, which is read anew each time.
+def mirror(url: AnyPath) -> Path:
+    """The folder on this machine for the dataset at `url`, with its `dataset.json`, which is read anew each time.
 
     It lies below `$XDG_CACHE_HOME/medclip/data` (`~/.cache/medclip/data`) and is named by what `dataset.json` says: a
-    data set that was prepared again gets another. UserError where there is none, WorkError where it cannot be reached.
+    dataset that was prepared again gets another. UserError where there is none, WorkError where it cannot be reached.
     """
     try:
-        with reached(url, but=(FileNotFoundError,)):
+        with storage_errors(url, but=(FileNotFoundError,)):
             said = (url / "dataset.json").read_bytes()
     except FileNotFoundError:
-        raise UserError(f"{url} is not a prepared data set (see medclip prepare): it has no dataset.json.") from None
+        raise UserError(f"{url} is not a prepared dataset (see medclip prepare): it has no dataset.json.") from None
     name = hashlib.sha256(str(url).encode() + said).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     folder = cache / "medclip" / "data" / f"{url.name}-{name}"
@@ -34,18 +34,18 @@ def mirror(url: Place) -> Path:
     return folder
 
 
-def fetch(url: Place, folder: Path, files: Sequence[str]) -> None:
-    """Copy those files of the data set at `url` that its mirror `folder` lacks, each whole or not at all.
+def fetch(url: AnyPath, folder: Path, files: Sequence[str]) -> None:
+    """Copy those files of the dataset at `url` that its mirror `folder` lacks, each whole or not at all.
 
     UserError where one is not there, WorkError where it cannot be reached.
     """
 
     def one(file: str) -> None:
         try:
-            with reached(url, but=(FileNotFoundError,)), whole_file(folder / file) as partial:
+            with storage_errors(url, but=(FileNotFoundError,)), whole_file(folder / file) as partial:
                 url.fs.get_file((url / file).path, str(partial))
         except FileNotFoundError:
-            raise UserError(f"{url / file} is listed in dataset.json but absent. Prepare the data set again.") from None
+            raise UserError(f"{url / file} is listed in dataset.json but absent. Prepare the dataset again.") from None
 
     absent = [file for file in files if not (folder / file).exists()]
     if absent:

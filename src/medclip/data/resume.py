@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from medclip.atomic_io import whole_file
-from medclip.data.paths import Place, is_url, reached
+from medclip.data.paths import AnyPath, is_url, storage_errors
 from medclip.data.schema import Dropped, Frame, Pair
 
-NOTES = ".unfinished"  # in the data set's folder; the shards themselves hold nothing of this machine's clock
+NOTES = ".unfinished"  # in the dataset's folder; the shards themselves hold nothing of this machine's clock
 
 
-def made_from(rows: Sequence[Pair | Dropped], *said: Any) -> str:
-    """Hash of `said` and of rows; of a picture's file, of what the file system says that changes with it.
+def source_fingerprint(rows: Sequence[Pair | Dropped], *said: Any) -> str:
+    """Hash of `said` and of rows; of an image's file, of what the file system says that changes with it.
 
-    Reading every picture again would make a resume as slow as the disk is. git trusts the same numbers.
+    Reading every image again would make a resume as slow as the disk is. git trusts the same numbers.
     """
     known = hashlib.sha256(repr(said).encode())
     for row in rows:
@@ -30,14 +30,14 @@ def made_from(rows: Sequence[Pair | Dropped], *said: Any) -> str:
     return known.hexdigest()
 
 
-def _state(image: Place | bytes | Frame) -> Any:
+def _state(image: AnyPath | bytes | Frame) -> Any:
     if isinstance(image, Frame):
         return _state(image.path), image.number, image.masked
     if isinstance(image, bytes):
         return hashlib.sha256(image).hexdigest()
     try:
         if is_url(image):
-            with reached(image, but=(OSError,)):
+            with storage_errors(image, but=(OSError,)):
                 return image.fs.ukey(image.path)  # size, tag, time: whatever its store knows
         about = image.stat()
     except (OSError, ValueError):  # absent now, but it may be there on resume; or a name that no file can have

@@ -1,4 +1,4 @@
-"""The values every source yields and every later stage reads: one picture with one caption."""
+"""The values every source yields and every later stage reads: one image with one caption."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medclip.data.paths import Place
+from medclip.data.paths import AnyPath
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +26,17 @@ class Pair:
     preparation finds out.
     `article` names the publication (or patient) the image came from: rows that share it may never be
     split between training and validation. `concepts` are UMLS identifiers and `semantic_types` the names of their
-    types. `labels` maps a label's name (modality, organ, ...) to its value. `attribution` is what the licence wants
-    said: whose the picture is and where it was published. `removed` names what the source knew and did not hand over,
+    types. `labels` maps a label's name (modality, organ, ...) to its value. `attribution` is what the license wants
+    said: whose the image is and where it was published. `removed` names what the source knew and did not hand over,
     as "place/what" ("header/PatientName"): names, never values.
     """
 
     id: str
-    image: Place | bytes | Frame
+    image: AnyPath | bytes | Frame
     caption: str
     split: str
     article: str
-    licence: str = ""
+    license: str = ""
     attribution: str = ""
     concepts: tuple[str, ...] = ()
     keywords: tuple[str, ...] = ()

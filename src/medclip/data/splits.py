@@ -29,7 +29,7 @@ def split_of(group: str) -> str:
     return "validation" if int.from_bytes(digest) < VALIDATION_SHARE * 2**64 else "train"
 
 
-def spelt(split: str) -> str:
+def canonical_split(split: str) -> str:
     """A source's word for a split in this program's spelling ("val" is "validation"); other names stay."""
     return _NAMES.get(split.strip().lower(), split.strip())
 

@@ -1,4 +1,4 @@
-"""A model at work: pictures and captions in, unit vectors out, in batches of one compiled shape."""
+"""A model at work: images and captions in, unit vectors out, in batches of one compiled shape."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from medclip.data.images import fit, scaling
+from medclip.data.images import mean_std, preprocess
 from medclip.model.checkpoint import Model
 from medclip.model.config import ModelConfig
 from medclip.model.families import TEXT
-from medclip.model.towers import Params, encode_image, encode_text, image_pool
+from medclip.model.towers import Params, encode_image, encode_text, pooled_image_features
 from medclip.progress import Advance
 
 BATCH = 64
 SIZES = (1, BATCH)  # the compiled shapes: a query, and everything else
 
 
-def normalise(pixels: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
+def normalize(pixels: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
     """Pixels u8 (or f32 in 0-255) to the model's input, channel by channel."""
     return (pixels.astype(jnp.float32) / 255 - jnp.array(mean)) / jnp.array(std)
 
 
 @partial(jax.jit, static_argnames=("config", "mean", "std"))
 def _images(params: Params, pixels: jax.Array, config: ModelConfig, mean: tuple, std: tuple) -> jax.Array:
-    return encode_image(params, normalise(pixels, mean, std), config)
+    return encode_image(params, normalize(pixels, mean, std), config)
 
 
 @partial(jax.jit, static_argnames=("config", "mean", "std"))
 def _pools(params: Params, pixels: jax.Array, config: ModelConfig, mean: tuple, std: tuple) -> jax.Array:
-    return image_pool(params, normalise(pixels, mean, std), config)
+    return pooled_image_features(params, normalize(pixels, mean, std), config)
 
 
 _texts = jax.jit(encode_text, static_argnames="config")
@@ -46,14 +46,14 @@ def embed_pixels(
     model: Model, pixels: np.ndarray, advance: Advance | None = None, sizes: Sequence[int] = SIZES
 ) -> np.ndarray:
     """Unit vectors f32 (n, p) of fitted pixels u8 (n, s, s, 3), in batches of `sizes`: see `batched`."""
-    mean, std = scaling(model.preprocessor)
-    return batched(lambda x: _images(model.params, x, model.config, mean, std), (pixels,), advance, sizes)
+    mean, std = mean_std(model.preprocessor)
+    return in_batches(lambda x: _images(model.params, x, model.config, mean, std), (pixels,), advance, sizes)
 
 
-def pool_pixels(model: Model, pixels: np.ndarray) -> np.ndarray:
+def features_of_pixels(model: Model, pixels: np.ndarray) -> np.ndarray:
     """Pools f32 (n, w), what the vision tower hands to its projection, of fitted pixels u8 (n, s, s, 3)."""
-    mean, std = scaling(model.preprocessor)
-    return batched(lambda x: _pools(model.params, x, model.config, mean, std), (pixels,), None).astype(np.float32)
+    mean, std = mean_std(model.preprocessor)
+    return in_batches(lambda x: _pools(model.params, x, model.config, mean, std), (pixels,), None).astype(np.float32)
 
 
 def embed_texts(
@@ -68,16 +68,16 @@ def embed_texts(
     Padding is cut off down to the least of `lengths` (ascending) that holds every caption; each is another compiled
     shape. Of a tower that attends to padding, as SigLIP's, it never is.
     """
-    arrays = model.tokens.encode(captions)
+    arrays = model.tokenizer.encode(captions)
     if TEXT[model.config.text.model_type].attends != "all":
         longest = int(arrays[1].sum(axis=1).max(initial=0))
         kept = next((length for length in lengths if length >= longest), arrays[1].shape[1])
         arrays = tuple(array[:, :kept] for array in arrays)
-    return batched(lambda ids, valid: _texts(model.params, ids, valid, config=model.config), arrays, advance, sizes)
+    return in_batches(lambda ids, valid: _texts(model.params, ids, valid, config=model.config), arrays, advance, sizes)
 
 
 def embed_images(model: Model, images: Sequence[bytes | Path], advance: Advance | None = None) -> np.ndarray:
-    """Unit vectors f32 (n, p) of encoded pictures. Raises ImageError at one that cannot be read."""
+    """Unit vectors f32 (n, p) of encoded images. Raises ImageError at one that cannot be read."""
     found = []
     for vectors in stream_images(images, model.preprocessor, partial(embed_pixels, model)):
         found.append(vectors)
@@ -89,15 +89,15 @@ def embed_images(model: Model, images: Sequence[bytes | Path], advance: Advance 
 def stream_images(
     images: Iterable[bytes | Path], preprocessor: dict[str, Any], embed: Callable[[np.ndarray], np.ndarray]
 ) -> Iterator[np.ndarray]:
-    """What `embed` makes of the fitted pixels of up to BATCH pictures, batch after batch, in order.
+    """What `embed` makes of the fitted pixels of up to BATCH images, batch after batch, in order.
 
-    The next are decoded while one batch is embedded. Raises ImageError at a picture that cannot be read.
+    The next are decoded while one batch is embedded. Raises ImageError at an image that cannot be read.
     """
     left = iter(images)
     with ThreadPoolExecutor() as pool:
 
         def decoding() -> list[Future]:
-            return [pool.submit(fit, image, preprocessor) for image in islice(left, BATCH)]
+            return [pool.submit(preprocess, image, preprocessor) for image in islice(left, BATCH)]
 
         following = decoding()
         while following:
@@ -105,7 +105,7 @@ def stream_images(
             yield embed(np.stack([fitted.result() for fitted in batch]))
 
 
-def batched(
+def in_batches(
     encode: Callable, arrays: Sequence[np.ndarray], advance: Advance | None, sizes: Sequence[int] = SIZES
 ) -> np.ndarray:
     """`encode` of rows of arrays (n, …), padded to batches of one compiled shape; `advance` hears of each batch.

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from medclip.data.images import scaling
-from medclip.encode.encoder import batched, embed_pixels, embed_texts, normalise
+from medclip.data.images import mean_std
+from medclip.encode.encoder import embed_pixels, embed_texts, in_batches, normalize
 from medclip.errors import UserError
 from medclip.model.checkpoint import Model, load, model_folder
 
-ENGINES = ("jax", "onnxruntime", "openvino")
+BACKENDS = ("jax", "onnxruntime", "openvino")
 Run = Callable[[dict[str, np.ndarray]], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Engine:
+class Backend:
     """A model and what runs it."""
 
     name: str
@@ -30,19 +30,19 @@ class Engine:
     """Unit vectors f32 (n, p) of captions."""
 
 
-def in_jax(model: Model) -> Engine:
+def jax_backend(model: Model) -> Backend:
     """A loaded model, run by JAX."""
-    return Engine("jax", model, partial(embed_pixels, model), partial(embed_texts, model))
+    return Backend("jax", model, partial(embed_pixels, model), partial(embed_texts, model))
 
 
-def open_engine(name: str, of: str | Path) -> Engine:
+def open_backend(name: str, of: str | Path) -> Backend:
     """The model `of` a folder, a run or the Hub, run by one of ENGINES; all but JAX run what `medclip export` wrote.
 
     UserError where its ONNX files are absent or the library is not installed.
     """
     model = load(of)
     if name == "jax":
-        return in_jax(model)
+        return jax_backend(model)
     folder = model_folder(of)
     if not (folder / "export.json").is_file():
         raise UserError(f"{folder} holds no ONNX files: medclip export {of} --to onnx --out DIR, then --model DIR.")
@@ -50,19 +50,19 @@ def open_engine(name: str, of: str | Path) -> Engine:
     try:
         image, text = (opened(folder / f"{kind}_encoder.onnx") for kind in ("image", "text"))
     except ImportError:
-        raise UserError(f"--engine {name} needs it installed: pip install {name}.") from None
-    mean, std = scaling(model.preprocessor)
+        raise UserError(f"--backend {name} needs it installed: pip install {name}.") from None
+    mean, std = mean_std(model.preprocessor)
 
     def images(pixels: np.ndarray) -> np.ndarray:
         def encode(x: np.ndarray) -> np.ndarray:
-            return image({"pixel_values": np.asarray(normalise(x, mean, std)).transpose(0, 3, 1, 2)})
+            return image({"pixel_values": np.asarray(normalize(x, mean, std)).transpose(0, 3, 1, 2)})
 
-        return batched(encode, (pixels,), None)
+        return in_batches(encode, (pixels,), None)
 
     def texts(captions: Sequence[str]) -> np.ndarray:
-        return batched(lambda ids, valid: text(_tokens(model, ids, valid)), model.tokens.encode(captions), None)
+        return in_batches(lambda ids, valid: text(_tokens(model, ids, valid)), model.tokenizer.encode(captions), None)
 
-    return Engine(name, model, images, texts)
+    return Backend(name, model, images, texts)
 
 
 def _tokens(model: Model, ids: np.ndarray, valid: np.ndarray) -> dict[str, np.ndarray]:

@@ -66,7 +66,7 @@ def columns(measure: str, evaluations: Sequence[Evaluation]) -> Iterator[Column]
         if own.keys() != keys[0].keys():
             raise UserError(
                 f"{evaluations[0].name} and {one.name} did not measure {measure} on the same items "
-                f"({_what_differs(measure, evaluations[0], one)}): use the same --data, --split and --limit for both."
+                f"({_what_differs(measure, evaluations[0], one)}): use the same --data, --split and --max-samples."
             )
     tables = [
         one.items[measure].take([own[key] for key in keys[0]]) for one, own in zip(evaluations, keys, strict=True)
@@ -103,12 +103,12 @@ def judged(items: pa.Table) -> list[str]:
 
 
 def not_quite_the_same(measure: str, evaluations: Sequence[Evaluation]) -> Iterator[str]:
-    """Which evaluations saw other pictures or captions of the same items."""
+    """Which evaluations saw other images or captions of the same items."""
     first, *others = evaluations
     for other in others:
         if first.results[measure].get("data_sha256") != other.results[measure].get("data_sha256"):
             yield (
-                f"{measure}: {other.name} has the items of {first.name}, but their pictures or captions are not the "
+                f"{measure}: {other.name} has the items of {first.name}, but their images or captions are not the "
                 f"same ({_what_differs(measure, first, other)})"
             )
 

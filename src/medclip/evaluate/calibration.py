@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
 from medclip.metrics import interval
 
@@ -18,17 +19,20 @@ def calibration(logits: np.ndarray, truth: np.ndarray, correct: np.ndarray, arti
     """Calibration error and reliability of softmax(logits (n, k)), before and after temperature scaling.
 
     `correct` (n,) is whether the most probable class is the true one, which no temperature changes. None for the scaled
-    ones where all pictures are of one article: a temperature is never measured on an article it was fitted on.
+    ones where all images are of one article: a temperature is never measured on an article it was fitted on.
     """
-    said: dict[str, Any] = {"bins": BINS, "raw": _reliability(softmax(logits), correct, articles, seed)}
+    said: dict[str, Any] = {
+        "bins": BINS,
+        "raw": _reliability(softmax(logits.astype(np.float64), axis=1), correct, articles, seed),
+    }
     if len(set(articles)) < 2:
         return {**said, "scaled": None, "temperature": None}
     scaled, temperatures = cross_scaled(logits, truth, articles)
     return {
         **said,
-        "scaled": _reliability(softmax(scaled), correct, articles, seed),
+        "scaled": _reliability(softmax(scaled, axis=1), correct, articles, seed),
         "temperature": {"median": float(np.median(temperatures)), "folds": temperatures},
-        "fitted": f"on the other {len(temperatures) - 1} of {len(temperatures)} parts of the measured pictures, "
+        "fitted": f"on the other {len(temperatures) - 1} of {len(temperatures)} parts of the measured images, "
         "articles kept together",
     }
 
@@ -67,15 +71,8 @@ def cross_scaled(logits: np.ndarray, truth: np.ndarray, articles: Sequence[str])
     return scaled, found
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities f64 (n, k): rows of logits to rows that sum to 1."""
-    from scipy.special import softmax
-
-    return softmax(logits.astype(np.float64), axis=1)
-
-
 def _reliability(probabilities: np.ndarray, correct: np.ndarray, articles: Sequence[str], seed: int) -> dict[str, Any]:
-    """The error, its interval, and the values of the reliability curve: bins that hold any picture.
+    """The error, its interval, and the values of the reliability curve: bins that hold any image.
 
     The error is never below zero, so resampling raises it: its interval may lie above it.
     """

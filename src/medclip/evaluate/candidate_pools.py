@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from medclip.metrics import WAYS, bounded, chance, rank_figures, ranks, resampled
+from medclip.metrics import WAYS, chance, percentile_ci, rank_metrics, ranks, resampled
 
 COVERS = (
     "95 % bootstrap, 1000 resamples of whole articles and of draws: it covers which articles the split has and which "
@@ -37,15 +37,15 @@ def over_draws(
 
     Articles and draws are crossed, so both are resampled at once (Owen 2007, pigeonhole bootstrap).
     """
-    each = [rank_figures(own) for own in found]
+    each = [rank_metrics(own) for own in found]
     picks = np.random.default_rng([seed, len(found)]).integers(0, len(found), (resamples, len(found)))
     drawn = []
     for times, picked in zip(resampled(articles, seed, resamples), picks, strict=True):
         again = {d: np.repeat(found[d], times[chosen[d]]) for d in set(picked.tolist())}
-        told = {d: rank_figures(own) for d, own in again.items() if len(own)}  # a small draw may be left with none
+        told = {d: rank_metrics(own) for d, own in again.items() if len(own)}  # a small draw may be left with none
         if parts := [told[d] for d in picked.tolist() if d in told]:
             drawn.append(_mean(parts))
-    of = bounded(_mean(each), drawn)
+    of = percentile_ci(_mean(each), drawn)
     return {name: figure | {"draws": [one[name] for one in each]} for name, figure in of.items()}
 
 
@@ -58,7 +58,7 @@ def article_disjoint(
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Ranks both ways where other candidates of the query's own article do not count, and the pool of each query.
 
-    `found` are the ranks in the full pool. Figures of one article look alike and are told of alike: a neighbour from it
+    `found` are the ranks in the full pool. Figures of one article look alike and are told of alike: a neighbor from it
     is often no mistake. Before a query's own candidate stand as many of other articles as stand before it in all, less
     those of its own article, which are found by ranking each article's pairs by themselves.
     """
@@ -75,10 +75,10 @@ def article_disjoint(
 def duplicate_aware(
     images: np.ndarray, texts: np.ndarray, pictures: Sequence[str], captions: Sequence[str]
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Ranks both ways where repetitions are one: each distinct picture and caption asks once and is found once.
+    """Ranks both ways where repetitions are one: each distinct image and caption asks once and is found once.
 
-    `pictures` and `captions` say by equal values what is the same. All captions that a picture has anywhere are right
-    for it, and all pictures of a caption for that caption, as in `ranks`; the vector of the first row stands for the
+    `pictures` and `captions` say by equal values what is the same. All captions that an image has anywhere are right
+    for it, and all images of a caption for that caption, as in `ranks`; the vector of the first row stands for the
     others. Returns, for each way, `rows` (the first row of each query), `ranks`, `right` (how many candidates are right
     for it) and `pool`.
     """

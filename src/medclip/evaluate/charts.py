@@ -50,7 +50,7 @@ def recalls(ways: Mapping[str, Group]) -> Markup:
 
 
 def dots(name: str, series: Mapping[str, Mapping[str, Said]], chance: float | None) -> Markup:
-    """A figure of several things: a dot each with its interval, in a colour for each series, and chance as a line."""
+    """A figure of several things: a dot each with its interval, in a color for each series, and chance as a line."""
     rows = list(next(iter(series.values())))
     many = len(series) > 1
 
@@ -59,10 +59,8 @@ def dots(name: str, series: Mapping[str, Mapping[str, Said]], chance: float | No
         for number, (title, of) in enumerate(series.items()):
             values, reach = _percent([of.get(row, NOTHING) for row in rows], _by(name))
             at = np.arange(len(rows))[::-1] + ((len(series) - 1) / 2 - number) * 0.8 / len(series)
-            colour = html_page.SERIES[number % 4]
-            axes.errorbar(
-                values, at, xerr=reach, fmt="o", color=colour, capsize=3, label=words(title) if many else None
-            )
+            color = html_page.SERIES[number % 4]
+            axes.errorbar(values, at, xerr=reach, fmt="o", color=color, capsize=3, label=words(title) if many else None)
         _rows(axes, [words(row) for row in rows])
         if chance is not None:
             axes.axvline(_by(name) * chance, ls=":", c=html_page.INK, lw=1, label="chance")
@@ -82,7 +80,7 @@ def dots(name: str, series: Mapping[str, Mapping[str, Said]], chance: float | No
 def reliability(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> Markup:
     """How often a model is right for how sure it is; on the dotted line it is as often right as it says.
 
-    A dot is a bin, the larger the more pictures it holds.
+    A dot is a bin, the larger the more images it holds.
     """
 
     def draw(figure: Figure) -> None:
@@ -91,9 +89,9 @@ def reliability(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> Markup:
         for place, (name, bins) in enumerate(curves.items()):
             said, right = (100 * np.array([one[part] for one in bins], float) for part in ("confidence", "accuracy"))
             often = np.array([one.get("pictures", 1) for one in bins], float)
-            colour = html_page.SERIES[place % 4]
-            axes.plot(said, right, color=colour, lw=1, label=words(name))
-            axes.scatter(said, right, 300 * often / often.sum() + 4, color=colour)
+            color = html_page.SERIES[place % 4]
+            axes.plot(said, right, color=color, lw=1, label=words(name))
+            axes.scatter(said, right, 300 * often / often.sum() + 4, color=color)
         axes.set(xlabel="how sure, %", ylabel="how often right, %", xlim=(0, 100), ylim=(0, 100), aspect="equal")
         axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
 
@@ -151,14 +149,14 @@ def differences(rows: Mapping[str, Sequence[Against]], names: Sequence[str]) -> 
         axes = figure.subplots()
         axes.axvline(0, c=html_page.INK, lw=1)
         for number, name in enumerate(names):
-            colour, of = html_page.SERIES[number % 4], [against[number] for against in rows.values()]
+            color, of = html_page.SERIES[number % 4], [against[number] for against in rows.values()]
             values = [dataclasses.asdict(one.found) | {"value": one.found.difference} for one in of]
             moved, reach = _percent(values)
             at = np.arange(len(rows))[::-1] + ((len(names) - 1) / 2 - number) * height
-            axes.errorbar(moved, at, xerr=reach, fmt="none", ecolor=colour, capsize=3)
-            fill = [colour if one.verdict != "within noise" else "none" for one in of]
-            axes.scatter(moved, at, edgecolors=colour, facecolors=fill, zorder=3)
-            axes.plot([], [], "o", color=colour, label=name)
+            axes.errorbar(moved, at, xerr=reach, fmt="none", ecolor=color, capsize=3)
+            fill = [color if one.verdict != "within noise" else "none" for one in of]
+            axes.scatter(moved, at, edgecolors=color, facecolors=fill, zorder=3)
+            axes.plot([], [], "o", color=color, label=name)
         _rows(axes, [words(row) for row in rows])
         axes.set(xlabel="points of a hundred")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(names))
@@ -175,10 +173,10 @@ def differences(rows: Mapping[str, Sequence[Against]], names: Sequence[str]) -> 
     return html_page.figure(draw, f"Differences from the baseline in points, with 95 % intervals: {said}.", (8, tall))
 
 
-def _line(axes: Axes, name: str, of: Mapping[float, Said], colour: str, title: str | None = None) -> None:
+def _line(axes: Axes, name: str, of: Mapping[float, Said], color: str, title: str | None = None) -> None:
     at = sorted(of)
     values, reach = _percent([of[x] for x in at], _by(name))
-    axes.errorbar(at, values, reach, fmt="o-", color=colour, capsize=3, ms=4, label=title)
+    axes.errorbar(at, values, reach, fmt="o-", color=color, capsize=3, ms=4, label=title)
 
 
 def _rows(axes: Axes, names: Sequence[str]) -> None:

@@ -17,14 +17,14 @@ from medclip.metrics import intervals
 THRESHOLD = 0.5
 """A finding of which the probability is above is called present."""
 FIGURES = ("accuracy", "balanced_accuracy", "macro_f1", "auroc")
-"""What is measured of classes; not the second where a picture can show several."""
+"""What is measured of classes; not the second where an image can show several."""
 _TIE = 1e-9
 
 
 def predicted(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """The most probable class of each row, i64 (n,); where others are as probable as the true one, one of those.
 
-    Else a model that cannot choose would get every picture of the class that comes first.
+    Else a model that cannot choose would get every image of the class that comes first.
     """
     scores = probabilities.astype(np.float64)
     scores[np.arange(len(scores)), truth] -= _TIE
@@ -34,10 +34,10 @@ def predicted(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
 def one_of(
     probabilities: np.ndarray, truth: np.ndarray, classes: Sequence[str], articles: Sequence[str], seed: int
 ) -> dict[str, Any]:
-    """Figures of pictures (n) that belong to one of k classes each, from probabilities (n, k) and true numbers (n,).
+    """Figures of images (n) that belong to one of k classes each, from probabilities (n, k) and true numbers (n,).
 
     `balanced_accuracy` (the mean recall), `macro_f1` and `auroc` (one class against the rest) are means over the
-    classes that occur; a class that does not, or that all pictures belong to, has no AUROC (None). Beside them stand
+    classes that occur; a class that does not, or that all images belong to, has no AUROC (None). Beside them stand
     chance and what calling everything by the most frequent class would give. Raises ValueError on scores that are not
     finite.
     """
@@ -68,9 +68,9 @@ def one_of(
 def any_of(
     probabilities: np.ndarray, truth: np.ndarray, classes: Sequence[str], articles: Sequence[str], seed: int
 ) -> dict[str, Any]:
-    """Figures of pictures (n) that show any of k findings, from probabilities (n, k) and what is there, bool (n, k).
+    """Figures of images (n) that show any of k findings, from probabilities (n, k) and what is there, bool (n, k).
 
-    `macro_f1` and `accuracy` (over all pictures and findings) call present what is above `THRESHOLD`. Means and
+    `macro_f1` and `accuracy` (over all images and findings) call present what is above `THRESHOLD`. Means and
     undefined figures as in `one_of`.
     """
     k = len(classes)

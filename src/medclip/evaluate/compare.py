@@ -19,7 +19,7 @@ from medclip.evaluate.significance import (
     RESAMPLES,
     Difference,
     Measure,
-    holm,
+    holm_adjust,
     paired,
     value_of,
     verdict,
@@ -28,7 +28,7 @@ from medclip.progress import progress
 
 SEED = 0  # the same evaluations always get the same verdict
 METHOD = (
-    "95 % paired bootstrap of the difference and Fisher's randomisation test, whole articles resampled and swapped "
+    "95 % paired bootstrap of the difference and Fisher's randomization test, whole articles resampled and swapped "
     f"{RESAMPLES:,} times; p-values corrected by Holm"
 )
 
@@ -98,7 +98,7 @@ def compare(folders: Sequence[Path], chosen: Sequence[str] = ()) -> Comparison:
             found = [paired(first, other, column.articles, column.classes, [*kinds.values()], SEED) for other in others]
             drawn += [(measure, name, kind, of) for (name, kind), *of in zip(kinds.items(), *found, strict=True)]
             advance()
-    corrected = iter(holm([one.p for *_, of in drawn for one in of]))
+    corrected = iter(holm_adjust([one.p for *_, of in drawn for one in of]))
     rows = [
         Row(measure, name, _values(measure, name, of, evaluations), kind, tuple(_against(kind, of, corrected)))
         for measure, name, kind, of in drawn
@@ -113,7 +113,7 @@ def chosen_by(name: str, chosen: Sequence[str]) -> bool:
     return any(own.endswith("/" + one.replace(" ", "")) for one in chosen)
 
 
-def fallen(comparison: Comparison, below: float, chosen: Sequence[str] = ()) -> list[str]:
+def regressions(comparison: Comparison, below: float, chosen: Sequence[str] = ()) -> list[str]:
     """A sentence for each figure that fell by more than `below` (a share: 0.01 is a point), beyond noise.
 
     Beyond noise: the whole interval of the difference lies below −`below`, and p without correction is at most 0.05, as
@@ -122,15 +122,15 @@ def fallen(comparison: Comparison, below: float, chosen: Sequence[str] = ()) -> 
     UserError where one is no share, or what the baseline has to judge by is absent elsewhere: that must not pass.
     """
     if not 0 <= below < 1:
-        raise UserError(f"--fail-below {below:g} is no share: 0.01 is one point of a hundred.")
+        raise UserError(f"--max-regression {below:g} is no share: 0.01 is one point of a hundred.")
     first, *others = comparison.evaluations
     if lost := [what for one in others for what in _lost(first, one, chosen)]:
-        raise UserError(f"--fail-below cannot judge what is absent: {', '.join(lost)}. Evaluate both alike.")
+        raise UserError(f"--max-regression cannot judge what is absent: {', '.join(lost)}. Evaluate both alike.")
     gated = [row for row in comparison.rows if row.kind and (chosen or row.kind.main)]
     if not gated:
-        raise UserError("--fail-below finds neither R@10 nor shares of right answers: name others with --figure.")
+        raise UserError("--max-regression finds neither R@10 nor shares of right answers: name others with --metric.")
     if wrong := [row.name for row in gated if not is_share(row.name)]:
-        raise UserError(f"--fail-below is of shares, and {wrong[0]} is none: choose others with --figure.")
+        raise UserError(f"--max-regression is of shares, and {wrong[0]} is none: choose others with --metric.")
     return [
         f"{row.name} of {other.name} is {one.found.value:.1%} where {first.name} has {one.found.baseline:.1%}: "
         f"{100 * one.found.difference:+.1f} points (95 % interval {100 * one.found.low:+.1f} to "

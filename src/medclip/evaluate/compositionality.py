@@ -1,4 +1,4 @@
-"""What captions mean to a model: a picture's choice between its own caption and one changed in a single thing."""
+"""What captions mean to a model: an image's choice between its own caption and one changed in a single thing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from medclip.data.dataset import Split
 from medclip.data.foils import foils
 from medclip.encode.encoder import embed_images, embed_texts
 from medclip.errors import UserError
-from medclip.evaluate.config import Subject
+from medclip.evaluate.config import EvalConfig
 from medclip.evaluate.results import provenance, write_results
 from medclip.metrics import interval
 from medclip.model.checkpoint import Model, load
@@ -32,7 +32,7 @@ _TIE = 1e-6  # cosines of equal float32 vectors differ by less, in whatever batc
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Which of two captions is true of the picture of a row?"""
+    """Which of two captions is true of the image of a row?"""
 
     test: str
     row: int
@@ -40,7 +40,7 @@ class Question:
     false: str
 
 
-def evaluate_understanding(subject: Subject) -> dict[str, Any]:
+def evaluate_compositionality(subject: EvalConfig) -> dict[str, Any]:
     """Measure every test that enough captions of a split allow; the others are left out with the reason."""
     rows = subject.rows()
     captions, labels = rows.column("caption"), [dict(said) for said in rows.each("labels")]
@@ -86,7 +86,7 @@ def questions(captions: Sequence[str], labels: Sequence[Mapping[str, str]], seed
 
 
 def _margins(model: Model, rows: Split, asked: Sequence[Question]) -> np.ndarray:
-    """How much more a picture's cosine is with what is true than with what is false: f64 (n,)."""
+    """How much more an image's cosine is with what is true than with what is false: f64 (n,)."""
     seen = sorted({question.row for question in asked})
     said = list(dict.fromkeys(text for question in asked for text in (question.true, question.false)))
     with progress("embed", len(seen) + len(said), "items") as advance:

@@ -6,18 +6,18 @@ import json
 from pathlib import Path
 
 from medclip.data.dataset import Split
-from medclip.evaluate.labelled import Labelled
+from medclip.evaluate.labeled import Labeled
 from medclip.model.card_metadata import trained_on
 from medclip.model.checkpoint import model_folder
 
 
-def saw_source(model: str, rows: Split | Labelled) -> dict[str, str]:
+def saw_source(model: str, rows: Split | Labeled) -> dict[str, str]:
     """`saw_source` is "yes", "no" or "unknown", and `saw_source_why` says by what.
 
     Yes: the run's own record has these very pairs, or the card names this source among the training data. No: the card
     claims to name all data from the first step on, and this source is not among them. All else is unknown: BiomedCLIP's
     PMC-15M probably holds ROCO's figures, and its folder does not say so. Sources are compared by name, so the same
-    pictures under another name are not recognised; and a "yes" is of the source, not of the split.
+    images under another name are not recognized; and a "yes" is of the source, not of the split.
     """
     source = str(rows.dataset["source"])
     if part := _digests(model_folder(model)).get(rows.digest):

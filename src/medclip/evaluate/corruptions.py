@@ -1,6 +1,6 @@
-"""Pictures as they also reach a reader: compressed, blurred, noisy, flat, turned, cut, written on, coarse.
+"""Images as they also reach a reader: compressed, blurred, noisy, flat, turned, cut, written on, coarse.
 
-Pure functions of a picture that keep its size and mode. Photographs have such a list (Hendrycks & Dietterich 2019);
+Pure functions of an image that keep its size and mode. Photographs have such a list (Hendrycks & Dietterich 2019);
 this is one for films and screens.
 """
 
@@ -23,7 +23,7 @@ _BURNED_IN = ("AP ERECT", "SERIES 3 IMAGE 14/60", "kV 110 mAs 2.0", "W 400 L 40"
 
 @dataclass(frozen=True)
 class Corruption:
-    """What is done to a picture, and how strongly at each severity from 1 on."""
+    """What is done to an image, and how strongly at each severity from 1 on."""
 
     change: Callable[[Image.Image, float, np.random.Generator], Image.Image]
     settings: tuple[float, float, float]
@@ -32,9 +32,9 @@ class Corruption:
 
 
 def corrupted(image: bytes, name: str, severity: int, id: str, seed: int) -> bytes:
-    """A stored picture as a PNG with corruption `name` of CORRUPTIONS; severity 0 is the picture itself.
+    """A stored image as a PNG with corruption `name` of CORRUPTIONS; severity 0 is the image itself.
 
-    What is random (noise, the way it is turned or cut) is drawn from `seed`, the picture's `id` and `name`: severities
+    What is random (noise, the way it is turned or cut) is drawn from `seed`, the image's `id` and `name`: severities
     of one corruption differ in strength alone.
     """
     if severity == 0:

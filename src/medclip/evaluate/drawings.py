@@ -16,7 +16,7 @@ LINES = 4  # that one drawing can hold
 
 
 @dataclass(frozen=True)
-class Confusion:
+class ConfusionMatrix:
     """Which classes were taken for which."""
 
     title: str
@@ -80,7 +80,7 @@ def reliabilities(said: Mapping[str, Any]) -> Iterator[Markup]:
         )
 
 
-def confusions(said: Mapping[str, Any]) -> Iterator[Confusion]:
+def confusions(said: Mapping[str, Any]) -> Iterator[ConfusionMatrix]:
     """Every confusion matrix: {"labels", "counts"}, or the counts alone beside `classes`; rows are the truth."""
     for path, node in nodes(said):
         found = node.get("confusion")
@@ -90,4 +90,4 @@ def confusions(said: Mapping[str, Any]) -> Iterator[Confusion]:
         if not isinstance(counts, list) or not labels or any(len(row) != len(labels) for row in (counts, *counts)):
             continue
         rows = [[(n, 100 * n / (sum(row) or 1)) for n in row] for row in counts]
-        yield Confusion(name_of(path), labels, list(zip(labels, rows, strict=True)))
+        yield ConfusionMatrix(name_of(path), labels, list(zip(labels, rows, strict=True)))

@@ -14,8 +14,8 @@ _CHUNK = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Confusion:
-    """A picture that another pair's caption fits better than its own, by `margin` of cosine."""
+class MisrankedPair:
+    """An image that another pair's caption fits better than its own, by `margin` of cosine."""
 
     id: str
     other: str
@@ -28,17 +28,19 @@ class Confusion:
         return self.other_score - self.own_score
 
 
-def confused(images: np.ndarray, texts: np.ndarray, ids: Sequence[str], most: int) -> list[Confusion]:
-    """At most `most` pairs whose pictures prefer another caption, the widest margin first.
+def confused(images: np.ndarray, texts: np.ndarray, ids: Sequence[str], most: int) -> list[MisrankedPair]:
+    """At most `most` pairs whose images prefer another caption, the widest margin first.
 
     Row i of `images` and `texts` (n, p) is the pair `ids[i]`. Exchange the two for captions that prefer another
-    picture. Memory is linear in n.
+    image. Memory is linear in n.
     """
     others, scores = nearest(images, texts, 1, own=False)
     own = (images.astype(np.float64) * texts).sum(axis=1)
     margins = scores[:, 0] - own
     order = np.argsort(-margins, kind="stable")[:most]
-    return [Confusion(ids[i], ids[others[i, 0]], float(own[i]), float(scores[i, 0])) for i in order if margins[i] > 0]
+    return [
+        MisrankedPair(ids[i], ids[others[i, 0]], float(own[i]), float(scores[i, 0])) for i in order if margins[i] > 0
+    ]
 
 
 def examples(images: np.ndarray, texts: np.ndarray, ids: Sequence[str], most: int) -> dict[str, Any]:
@@ -53,14 +55,14 @@ def examples(images: np.ndarray, texts: np.ndarray, ids: Sequence[str], most: in
     return {"most_confused": told, "nearest_pictures": near}
 
 
-def _told(one: Confusion) -> dict[str, Any]:
+def _told(one: MisrankedPair) -> dict[str, Any]:
     return {name: round(value, 4) if isinstance(value, float) else value for name, value in asdict(one).items()}
 
 
 def nearest(queries: np.ndarray, candidates: np.ndarray, k: int, own: bool = True) -> tuple[np.ndarray, np.ndarray]:
     """Rows i64 (n, k) of the k best candidates for each query by dot product, best first, and their scores f64 (n, k).
 
-    Without `own`, candidate i is none for query i: pass the same matrix twice for a vector's nearest neighbours. Of
+    Without `own`, candidate i is none for query i: pass the same matrix twice for a vector's nearest neighbors. Of
     equal candidates the first counts as best; k is at most the number of candidates.
     """
     k = min(k, len(candidates) - (not own))

@@ -21,7 +21,7 @@ _GUESSED = ("accuracy", "balanced_accuracy")  # what a plain number for chance i
 _WORDS = {
     "text_to_image": "text→image",
     "image_to_text": "image→text",
-    "few_shot": "few pictures a class",
+    "few_shot": "few images a class",
     "tests": "what was changed",
     "groups": "",  # of a kind that the part before names
     "auroc": "AUROC",
@@ -93,7 +93,7 @@ def groups(said: Any) -> list[Group]:
 
 
 def siblings(found: Sequence[Group]) -> list[list[Group]]:
-    """Neighbours that make the rows of a table: of one parent and with figures in common, or over the same numbers."""
+    """Neighbors that make the rows of a table: of one parent and with figures in common, or over the same numbers."""
     tables: list[list[Group]] = []
     for group in found:
         last = tables[-1][-1] if tables else None

@@ -21,7 +21,7 @@ def _unit_rows(path: Path, pairs: int) -> np.ndarray:
     try:
         rows = np.lib.format.open_memmap(path, mode="r")  # a header that claims too much takes no memory
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist: --vectors takes two .npy files, of pictures and of texts.") from None
+        raise UserError(f"{path} does not exist: --embeddings takes two .npy files, of images and of texts.") from None
     except (ValueError, EOFError, OSError) as error:
         raise UserError(f"{path} is no .npy file of numbers ({error}): write it with numpy.save.") from None
     if rows.ndim != 2 or rows.dtype.kind not in "fiu" or not rows.shape[1]:

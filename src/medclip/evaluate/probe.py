@@ -1,4 +1,4 @@
-"""What frozen features hold: logistic regression and nearest neighbours on them, with all labels and with a few.
+"""What frozen features hold: logistic regression and nearest neighbors on them, with all labels and with a few.
 
 Features are those before the projection, as in Radford et al. 2021 (appendix A.3).
 """
@@ -13,39 +13,39 @@ from typing import Any
 
 import numpy as np
 
-from medclip.encode.encoder import pool_pixels
+from medclip.encode.encoder import features_of_pixels
 from medclip.errors import UserError
 from medclip.evaluate.classification_metrics import FIGURES, one_of, predicted, shares
-from medclip.evaluate.config import Subject
-from medclip.evaluate.labelled import Task, probed_rows
-from medclip.evaluate.labelled_features import encoded, with_random_weights
+from medclip.evaluate.config import EvalConfig
+from medclip.evaluate.labeled import LabelConfig, probed_rows
+from medclip.evaluate.labeled_features import encoded, with_random_weights
 from medclip.evaluate.results import provenance, write_results
 from medclip.model.checkpoint import load
 from medclip.progress import Advance, progress
 
 SHOTS = (1, 4, 16)
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
-"""Candidates for C of the logistic regression, on standardised features."""
-NEIGHBOURS = (1, 3, 5, 10, 20, 50)
+"""Candidates for C of the logistic regression, on standardized features."""
+NEIGHBORS = (1, 3, 5, 10, 20, 50)
 FOLDS = 5
 
 
-def evaluate_probe(subject: Subject, task: Task, seeds: int = 5) -> dict[str, Any]:
+def evaluate_probe(subject: EvalConfig, task: LabelConfig, seeds: int = 5) -> dict[str, Any]:
     """Measure both classifiers on a split, learnt from the split train, beside random weights of the same architecture.
 
-    `seeds` is how often the pictures of few-shot learning are drawn.
+    `seeds` is how often the images of few-shot learning are drawn.
     """
     if seeds < 2:
-        raise UserError("--seeds must be at least 2: an interval over draws needs two.")
+        raise UserError("--num-draws must be at least 2: an interval over draws needs two.")
     train, measured = probed_rows(subject, task)
     model = load(subject.model)
     models = {"model": model}
     models |= {"random_weights": with_random_weights(model, subject.seed)} if task.random_weights else {}
-    encoders = [partial(pool_pixels, one) for one in models.values()]
+    encoders = [partial(features_of_pixels, one) for one in models.values()]
     (train, known), (measured, asked) = (encoded(rows, model.preprocessor, encoders) for rows in (train, measured))
     classes = task.among([*train.classes, *measured.classes])
     if len(train.classes) < 2:
-        raise UserError(f"the training pictures of {subject.data} show one class only: there is nothing to learn.")
+        raise UserError(f"the training images of {subject.data} show one class only: there is nothing to learn.")
     of, truth = (np.array([classes.index(values[0]) for values in rows.labels]) for rows in (train, measured))
     learnt = {}
     with progress("probe", len(models) * (2 + seeds * len(SHOTS)), "fits") as advance:
@@ -64,7 +64,7 @@ def evaluate_probe(subject: Subject, task: Task, seeds: int = 5) -> dict[str, An
             "classes": dict(zip(classes, counts.tolist(), strict=True)),
             "sha256": train.digest,
         },
-        "features": f"{known[0].shape[1]} numbers a picture, before the projection",
+        "features": f"{known[0].shape[1]} numbers an image, before the projection",
         "chance": 1 / len(classes),
         "majority": {"class": classes[counts.argmax()], "accuracy": float((truth == counts.argmax()).mean())},
         "draws": seeds,
@@ -77,7 +77,7 @@ def evaluate_probe(subject: Subject, task: Task, seeds: int = 5) -> dict[str, An
 
 
 def fitted(features: np.ndarray, truth: np.ndarray, articles: np.ndarray, seed: int) -> Any:
-    """Logistic regression on standardised features (m, w) of class numbers (m,).
+    """Logistic regression on standardized features (m, w) of class numbers (m,).
 
     C is the one that does best on parts of these rows in turn held out, articles kept together, and 1 where no class
     has two articles.
@@ -91,12 +91,12 @@ def fitted(features: np.ndarray, truth: np.ndarray, articles: np.ndarray, seed: 
     return _best(regression, grid, features, truth, _folds(truth, articles, seed))
 
 
-def neighbours(features: np.ndarray, truth: np.ndarray, articles: np.ndarray, seed: int) -> Any:
+def neighbors(features: np.ndarray, truth: np.ndarray, articles: np.ndarray, seed: int) -> Any:
     """The vote of the nearest rows by cosine; how many is chosen in the same way, and 1 where it cannot be."""
     from sklearn.neighbors import KNeighborsClassifier
 
     folds = _folds(truth, articles, seed)
-    grid = {"n_neighbors": [k for k in NEIGHBOURS if all(k <= len(rest) for rest, _ in folds)]}
+    grid = {"n_neighbors": [k for k in NEIGHBORS if all(k <= len(rest) for rest, _ in folds)]}
     return _best(KNeighborsClassifier(1, metric="cosine"), grid, features, truth, folds)
 
 
@@ -113,13 +113,13 @@ def _best(classifier: Any, grid: dict[str, Any], features: np.ndarray, truth: np
 
 
 def drawn(truth: np.ndarray, shots: int, seed: int) -> np.ndarray:
-    """Rows of `shots` pictures of each class, or of all where a class has fewer, i64 (m,)."""
+    """Rows of `shots` images of each class, or of all where a class has fewer, i64 (m,)."""
     rng = np.random.default_rng(seed)
     return np.concatenate([rng.permutation(np.flatnonzero(truth == c))[:shots] for c in np.unique(truth)])
 
 
 def over_draws(values: Sequence[float]) -> dict[str, float]:
-    """Mean of a figure over draws of the training pictures, with the 95 % interval of that mean (Student's t)."""
+    """Mean of a figure over draws of the training images, with the 95 % interval of that mean (Student's t)."""
     from scipy.stats import sem, t
 
     mean, error = float(np.mean(values)), float(sem(values))
@@ -129,7 +129,7 @@ def over_draws(values: Sequence[float]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class _Learnt:
-    """What the classifiers on one model's features say of the measured pictures: probabilities f64 (n, k)."""
+    """What the classifiers on one model's features say of the measured images: probabilities f64 (n, k)."""
 
     regression: np.ndarray
     c: float
@@ -146,7 +146,7 @@ def _learn(
     """Fit all classifiers on `features` (m, w) and let them judge `asked` (n, w)."""
     regression = fitted(features, truth, articles, seed)
     advance()
-    nearest = neighbours(features, truth, articles, seed)
+    nearest = neighbors(features, truth, articles, seed)
     advance()
     few: dict[int, list[np.ndarray]] = {shots: [] for shots in SHOTS}
     for shots, of in few.items():
@@ -182,20 +182,20 @@ def _figures(
     kept = (*FIGURES, "classes", "confusion")
     return {
         "logistic_regression": {**{name: regression[name] for name in kept}, "C": learnt.c},
-        "nearest_neighbours": {**{name: nearest[name] for name in FIGURES}, "k": learnt.k},
+        "nearest_neighbors": {**{name: nearest[name] for name in FIGURES}, "k": learnt.k},
         "few_shot": few,
     }
 
 
 def _items(learnt: _Learnt, truth: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
-    """What the classifiers make of each picture; `predicted` and `probability` are the logistic regression's."""
+    """What the classifiers make of each image; `predicted` and `probability` are the logistic regression's."""
     chosen = predicted(learnt.regression, truth)
     return {
         "label": [classes[c] for c in truth],
         "predicted": [classes[c] for c in chosen],
         "probability": learnt.regression[np.arange(len(truth)), truth],
         "correct_logistic_regression": (chosen == truth).astype(float),
-        "correct_nearest_neighbours": (predicted(learnt.nearest, truth) == truth).astype(float),
+        "correct_nearest_neighbors": (predicted(learnt.nearest, truth) == truth).astype(float),
     }
 
 

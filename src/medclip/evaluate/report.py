@@ -12,7 +12,7 @@ from markupsafe import Markup
 from medclip import html_page
 from medclip.atomic_io import whole_file
 from medclip.evaluate.align_items import Evaluation, read_evaluations
-from medclip.evaluate.drawings import Confusion, confusions, of_table, over_numbers, reliabilities
+from medclip.evaluate.drawings import ConfusionMatrix, confusions, of_table, over_numbers, reliabilities
 from medclip.evaluate.metric import (
     Figure,
     Group,
@@ -27,14 +27,14 @@ from medclip.evaluate.metric import (
 )
 
 TITLES = {
-    "retrieval": ("Retrieval", "How well captions find their pictures, and pictures their captions."),
+    "retrieval": ("Retrieval", "How well captions find their images, and images their captions."),
     "zero-shot": ("Zero-shot classes", "Classes told apart by their names alone, without training on them."),
-    "probe": ("Frozen features", "What simple classifiers can learn from the picture vectors of the model as it is."),
+    "probe": ("Frozen features", "What simple classifiers can learn from the image vectors of the model as it is."),
     "understanding": (
         "Understanding",
-        "How often a picture prefers its own caption over the same one changed in a single thing.",
+        "How often an image prefers its own caption over the same one changed in a single thing.",
     ),
-    "robustness": ("Robustness", "How the figures fall when pictures or captions are spoiled."),
+    "robustness": ("Robustness", "How the figures fall when images or captions are spoiled."),
 }
 MADE_OF = {
     "data": "data",
@@ -42,7 +42,7 @@ MADE_OF = {
     "pool": "pool",
     "pictures": "pictures",
     "synthetic": "synthetic",
-    "data_sha256": "SHA-256 of pictures and captions",
+    "data_sha256": "SHA-256 of images and captions",
     "model": "SHA-256 of the model's weights",
     "saw_source": "did the model see the data's source",
     "seed": "seed",
@@ -73,7 +73,7 @@ class Section:
     about: str
     drawings: Sequence[Markup]
     tables: Sequence[Table]
-    confusions: Sequence[Confusion]
+    confusions: Sequence[ConfusionMatrix]
     left_out: Mapping[str, Any]
 
 
@@ -144,7 +144,7 @@ def _section(measure: str, said: Mapping[str, Any]) -> Section:
 
 
 def _examples(said: Mapping[str, Any]) -> Iterator[Table]:
-    """Pairs by their ids, to be looked at: those that are taken for another, and pictures that lie closest."""
+    """Pairs by their ids, to be looked at: those that are taken for another, and images that lie closest."""
     for way, of in said.get("most_confused", {}).items():
         rows = [[one["id"], one["other"], *(f"{one[name]:.3f}" for name in ("own_score", "other_score"))] for one in of]
         yield Table(
@@ -152,7 +152,7 @@ def _examples(said: Mapping[str, Any]) -> Iterator[Table]:
         )
     if near := said.get("nearest_pictures"):
         rows = [[one["id"], one["other"], f"{one['score']:.3f}"] for one in near]
-        yield Table("Nearest pictures", ["picture", "its nearest", "cosine"], rows)
+        yield Table("Nearest images", ["picture", "its nearest", "cosine"], rows)
 
 
 def _alone(group: Group) -> Table:

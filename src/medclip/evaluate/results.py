@@ -13,8 +13,8 @@ from medclip import NOT_CLINICAL, __version__
 from medclip.atomic_io import read_json, write_json
 from medclip.data.dataset import Split, write_arrow
 from medclip.errors import UserError
-from medclip.evaluate.config import Subject
-from medclip.evaluate.labelled import Labelled
+from medclip.evaluate.config import EvalConfig
+from medclip.evaluate.labeled import Labeled
 
 STEMS = {
     "retrieval": "results",
@@ -46,7 +46,7 @@ def write_results(
     return said
 
 
-def provenance(subject: Subject, rows: Split | Labelled) -> dict[str, Any]:
+def provenance(subject: EvalConfig, rows: Split | Labeled) -> dict[str, Any]:
     """What every results file states beside its numbers."""
     return {
         "interval": "95 % bootstrap, 1000 resamples of whole articles",
@@ -61,7 +61,7 @@ def provenance(subject: Subject, rows: Split | Labelled) -> dict[str, Any]:
     }
 
 
-def _model(subject: Subject, rows: Split | Labelled) -> dict[str, Any]:
+def _model(subject: EvalConfig, rows: Split | Labeled) -> dict[str, Any]:
     if not subject.model:  # vectors made elsewhere, which say nothing of their model
         return {"model": None, "saw_source": "unknown", "saw_source_why": "vectors do not say what made them"}
     from medclip.evaluate.contamination import saw_source

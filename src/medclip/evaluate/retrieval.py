@@ -1,4 +1,4 @@
-"""How well captions find their pictures and pictures their captions, over stated pools."""
+"""How well captions find their images and images their captions, over stated pools."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 
 from medclip.atomic_io import sha256
-from medclip.data.captions import folded
+from medclip.data.captions import casefold_whitespace
 from medclip.data.dataset import Split
 from medclip.encode.encoder import embed_images, embed_texts
 from medclip.errors import UserError
 from medclip.evaluate import candidate_pools, graded_relevance
-from medclip.evaluate.config import Subject
+from medclip.evaluate.config import EvalConfig
 from medclip.evaluate.hard_examples import examples
 from medclip.evaluate.precomputed import read_vectors
 from medclip.evaluate.results import provenance, write_results
 from medclip.evaluate.subgroups import by_group, row_labels
-from medclip.metrics import WAYS, chance, intervals, rank_figures, ranks
+from medclip.metrics import WAYS, chance, intervals, rank_metrics, ranks
 from medclip.model.checkpoint import load
 from medclip.progress import progress
 
@@ -28,7 +28,7 @@ EXAMPLES = 10  # pairs that are named for people to look at
 
 
 def evaluate_retrieval(
-    subject: Subject, vectors: tuple[Path, Path] | None = None, pool: int | None = None, draws: int = 5
+    subject: EvalConfig, vectors: tuple[Path, Path] | None = None, pool: int | None = None, draws: int = 5
 ) -> dict[str, Any]:
     """Measure both directions over every pair of a split; with `pool`, also over `draws` pools of so many pairs.
 
@@ -36,7 +36,9 @@ def evaluate_retrieval(
     """
     rows = subject.rows()
     if pool is not None and pool > len(rows):
-        raise UserError(f"--pool {pool} is more than the {len(rows)} pairs of {subject.data}, split {rows.name!r}.")
+        raise UserError(
+            f"--num-candidates {pool} is more than the {len(rows)} pairs of {subject.data}, split {rows.name!r}."
+        )
     images, texts = _vectors(subject, rows, vectors)
     results, items = measured(images, texts, rows, subject.seed)
     results |= examples(images, texts, items["id"], EXAMPLES)
@@ -47,7 +49,7 @@ def evaluate_retrieval(
     return write_results(subject.out, "retrieval", {**results, **provenance(subject, rows), **origin}, items)
 
 
-def _vectors(subject: Subject, rows: Split, files: tuple[Path, Path] | None) -> tuple[np.ndarray, np.ndarray]:
+def _vectors(subject: EvalConfig, rows: Split, files: tuple[Path, Path] | None) -> tuple[np.ndarray, np.ndarray]:
     if files:
         images, texts = read_vectors(*files, rows.dataset["splits"][rows.name]["pairs"])
         return images[: len(rows)], texts[: len(rows)]
@@ -80,7 +82,7 @@ def measured(
     items |= {f"rank_article_disjoint / {way}": own for way, own in apart.items()}
 
     distinct = candidate_pools.duplicate_aware(
-        images, texts, rows.column("sha256"), [folded(c) for c in rows.each("caption")]
+        images, texts, rows.column("sha256"), [casefold_whitespace(c) for c in rows.each("caption")]
     )
     results["duplicate_aware"] = {}
     for way, asked in distinct.items():
@@ -90,7 +92,7 @@ def measured(
         results["duplicate_aware"][way] = {
             "queries": len(asked["rows"]),
             "pool": int(asked["pool"][0]),
-            **intervals(asked["ranks"], [articles[row] for row in asked["rows"]], rank_figures, seed),
+            **intervals(asked["ranks"], [articles[row] for row in asked["rows"]], rank_metrics, seed),
             "chance": chance(asked["pool"], asked["right"]),
         }
     graded = _graded(images, texts, rows)
@@ -112,7 +114,7 @@ def measured(
 
 
 def _figures(found: dict[str, np.ndarray], articles: Sequence[str], seed: int) -> dict[str, Any]:
-    return {way: intervals(own, articles, rank_figures, seed) for way, own in found.items()}
+    return {way: intervals(own, articles, rank_metrics, seed) for way, own in found.items()}
 
 
 def _graded(images: np.ndarray, texts: np.ndarray, rows: Split) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""How much of a model's retrieval survives when its pictures are corrupted."""
+"""How much of a model's retrieval survives when its images are corrupted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from medclip.data.dataset import Split
 from medclip.encode.encoder import BATCH, embed_images, embed_texts
-from medclip.evaluate.config import Subject
+from medclip.evaluate.config import EvalConfig
 from medclip.evaluate.corruptions import CORRUPTIONS, corrupted
 from medclip.evaluate.results import provenance, write_results
 from medclip.metrics import WAYS, interval, ranks
@@ -21,8 +21,8 @@ K = 10
 CLEAN = ("none", 0)
 
 
-def evaluate_robustness(subject: Subject) -> dict[str, Any]:
-    """Measure retrieval over a split with clean pictures and with every corruption at three severities."""
+def evaluate_robustness(subject: EvalConfig) -> dict[str, Any]:
+    """Measure retrieval over a split with clean images and with every corruption at three severities."""
     encoder, rows = load(subject.model), subject.rows()
     kinds = [CLEAN, *((name, severity) for name in CORRUPTIONS for severity in (1, 2, 3))]
     with progress("embed", len(rows) * (len(kinds) + 1), "items") as advance:
@@ -61,7 +61,7 @@ def judged(images: np.ndarray, texts: np.ndarray) -> dict[str, np.ndarray]:
 def measured(
     found: dict[str, np.ndarray], clean: dict[str, np.ndarray], articles: Sequence[str], seed: int
 ) -> dict[str, dict[str, float]]:
-    """R@10 each way and over both, the mean cosine, and how far the last two differ from the clean pictures' own.
+    """R@10 each way and over both, the mean cosine, and how far the last two differ from the clean images' own.
 
     Differences are paired: each pair is compared with itself, and its article resampled as a whole.
     """
@@ -78,7 +78,7 @@ def measured(
 
 
 def _images(model: Model, rows: Split, name: str, severity: int, seed: int, advance: Advance) -> np.ndarray:
-    """Vectors of all pictures, corrupted a batch at a time: never more than a batch of them is in memory."""
+    """Vectors of all images, corrupted a batch at a time: never more than a batch of them is in memory."""
     found, ids = [], rows.column("id")
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(rows), BATCH):

@@ -73,7 +73,7 @@ def paired(
     """Each measure's difference between values (n,) of two models, row i of both being item i of its article and class.
 
     The interval is the 95 % percentile bootstrap of the difference, whole articles resampled for both models at once
-    (Field & Welsh 2007). The p-value is Fisher's randomisation test, which swaps the models within whole articles: with
+    (Field & Welsh 2007). The p-value is Fisher's randomization test, which swaps the models within whole articles: with
     the few items that a weak model gets right the bootstrap's own is too small (four articles gained and none lost:
     0.037 in place of 0.125). Both are of RESAMPLES draws; equal values give exactly no difference and a p of 1.
     """
@@ -112,7 +112,7 @@ def weighted_medians(values: np.ndarray, group: np.ndarray, counts: np.ndarray) 
     return (ordered[lower] + ordered[upper]) / 2
 
 
-def holm(p: Sequence[float]) -> list[float]:
+def holm_adjust(p: Sequence[float]) -> list[float]:
     """P-values corrected for their number, by Holm (1979).
 
     With a probability of 95 % none below 0.05 is there by chance, however the figures depend on one another. A false

@@ -1,4 +1,4 @@
-"""Figures by group: by modality, by organ, by licence, by whatever the prepared rows are labelled with."""
+"""Figures by group: by modality, by organ, by license, by whatever the prepared rows are labeled with."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from medclip.data.dataset import Split
-from medclip.data.licences import licence_name
+from medclip.data.licenses import license_name
 from medclip.metrics import intervals
 
 LEAST = 30
@@ -17,14 +17,14 @@ LEAST = 30
 
 
 def row_labels(rows: Split) -> dict[str, list[str]]:
-    """Every kind of label of the prepared rows (modality, organ, year, … as the source has them) and the licence.
+    """Every kind of label of the prepared rows (modality, organ, year, … as the source has them) and the license.
 
     A value a row, "" where it has none.
     """
     of_rows = [dict(labels or ()) for labels in rows.each("labels")]
     kinds = sorted({kind for labels in of_rows for kind in labels})
-    licences = [licence_name(said or "") for said in rows.each("licence")]
-    return {kind: [labels.get(kind) or "" for labels in of_rows] for kind in kinds} | {"licence": licences}
+    licenses = [license_name(said or "") for said in rows.each("license")]
+    return {kind: [labels.get(kind) or "" for labels in of_rows] for kind in kinds} | {"license": licenses}
 
 
 def by_group(
@@ -34,7 +34,7 @@ def by_group(
 
     Of a kind: `groups` by name with their `n`, of at least `LEAST` items and the largest first; `worst`, the group with
     the lowest mean over all of `values`; how many items are in smaller groups (`small`) or have no label
-    (`unlabelled`). A kind without two such groups is left out. The worst of many is in part so by chance: mind its
+    (`unlabeled`). A kind without two such groups is left out. The worst of many is in part so by chance: mind its
     interval.
     """
     columns, where = np.stack(list(values.values()), axis=1), np.asarray(articles, dtype=str)
@@ -45,7 +45,7 @@ def by_group(
     found = {}
     for kind, of_rows in labels.items():
         counts, own = Counter(of_rows), np.asarray(of_rows, dtype=str)
-        unlabelled = counts.pop("", 0)
+        unlabeled = counts.pop("", 0)
         named = [group for group, n in counts.most_common() if n >= LEAST]
         if len(named) < 2:
             continue
@@ -54,7 +54,7 @@ def by_group(
             "least": LEAST,
             "worst": min(named, key=lambda group: columns[members[group]].mean()),
             "small": counts.total() - sum(counts[group] for group in named),
-            "unlabelled": unlabelled,
+            "unlabeled": unlabeled,
             "groups": {
                 group: {"n": counts[group], **intervals(columns[at], where[at], measure, seed)}
                 for group, at in members.items()

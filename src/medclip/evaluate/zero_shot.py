@@ -1,32 +1,34 @@
-"""Classes told apart by their names alone: a picture against the vectors of what is said for each class."""
+"""Classes told apart by their names alone: an image against the vectors of what is said for each class."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from scipy.special import softmax
 
-from medclip.encode.encoder import embed_pixels, embed_texts
-from medclip.errors import UserError, WorkError
-from medclip.evaluate.calibration import calibration, softmax
+from medclip.encode.encoder import embed_pixels
+from medclip.errors import UserError
+from medclip.evaluate.calibration import calibration
 from medclip.evaluate.classification_metrics import FIGURES, THRESHOLD, any_of, one_of, predicted
-from medclip.evaluate.config import Subject
-from medclip.evaluate.labelled import Labelled, Task, measured_rows
-from medclip.evaluate.labelled_features import encoded, with_random_weights
+from medclip.evaluate.config import EvalConfig
+from medclip.evaluate.labeled import LabelConfig, Labeled, measured_rows
+from medclip.evaluate.labeled_features import encoded, with_random_weights
 from medclip.evaluate.results import provenance, write_results
 from medclip.model.checkpoint import Model, load
 from medclip.model.towers import logits
 from medclip.prompts import Prompts, read_prompts
+from medclip.zero_shot import class_embeddings
 
 
-def evaluate_zero_shot(subject: Subject, task: Task, prompts: Path | None = None) -> dict[str, Any]:
-    """Measure how well the classes of a label are told apart by prompts, each picture by the most probable class.
+def evaluate_zero_shot(subject: EvalConfig, task: LabelConfig, prompts: Path | None = None) -> dict[str, Any]:
+    """Measure how well the classes of a label are told apart by prompts, each image by the most probable class.
 
-    Where pictures can have several values, each is judged for itself, by prompts that affirm and deny it.
+    Where images can have several values, each is judged for itself, by prompts that affirm and deny it.
     """
     found = measured_rows(subject, task)
     classes = task.among(found.classes)
@@ -37,7 +39,7 @@ def evaluate_zero_shot(subject: Subject, task: Task, prompts: Path | None = None
     models = [load(subject.model)]
     models += [with_random_weights(models[0], subject.seed)] if task.random_weights else []
     judge = _findings if found.several else _exclusive
-    texts = [_class_vectors(model, said, classes, found.several) for model in models]
+    texts = [_class_embeddings(model, said, classes, found.several) for model in models]
     found, pictures = encoded(found, models[0].preprocessor, [partial(embed_pixels, model) for model in models])
     (figures, items), *others = (
         judge(model, images, *of, found, classes, subject.seed)
@@ -57,35 +59,19 @@ def evaluate_zero_shot(subject: Subject, task: Task, prompts: Path | None = None
     return write_results(subject.out, "zero-shot", results, kept)
 
 
-def class_vectors(
-    model: Model, texts: Sequence[Sequence[str]], embed: Callable[[Model, Sequence[str]], np.ndarray] | None = None
-) -> np.ndarray:
-    """For the texts of each class the mean of their unit vectors, of length 1 again: f32 (k, p).
-
-    Radford et al. 2021, section 3.1.4. WorkError where there is none, as with vectors that are not finite.
-    """
-    vectors = (embed or embed_texts)(model, [text for of in texts for text in of])
-    ends = np.cumsum([len(of) for of in texts])[:-1]
-    means = np.stack([part.mean(axis=0) for part in np.split(vectors, ends)])
-    lengths = np.linalg.norm(means, axis=1, keepdims=True)
-    if not (np.isfinite(means).all() and lengths.all()):
-        raise WorkError("the model makes text vectors without a direction; its weights are damaged.")
-    return means / lengths
-
-
-def _class_vectors(model: Model, said: Prompts, classes: Sequence[str], several: bool) -> list[np.ndarray]:
-    """Of what affirms each class, and where pictures can have several values of what denies it."""
+def _class_embeddings(model: Model, said: Prompts, classes: Sequence[str], several: bool) -> list[np.ndarray]:
+    """Of what affirms each class, and where images can have several values of what denies it."""
     ways = (said.of, said.against) if several else (said.of,)
-    return [class_vectors(model, [way(name) for name in classes]) for way in ways]
+    return [class_embeddings(model, [way(name) for name in classes]) for way in ways]
 
 
 def _exclusive(
-    model: Model, images: np.ndarray, texts: np.ndarray, found: Labelled, classes: list[str], seed: int
+    model: Model, images: np.ndarray, texts: np.ndarray, found: Labeled, classes: list[str], seed: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Figures and items where each picture is of one class; probabilities are the softmax of scaled cosines."""
+    """Figures and items where each image is of one class; probabilities are the softmax of scaled cosines."""
     scaled = _scaled(model, images, texts)
     truth = np.array([classes.index(values[0]) for values in found.labels])
-    probabilities = softmax(scaled)
+    probabilities = softmax(scaled, axis=1)
     chosen = predicted(probabilities, truth)
     figures = one_of(probabilities, truth, classes, found.articles, seed)
     figures["calibration"] = calibration(scaled, truth, chosen == truth, found.articles, seed)
@@ -98,17 +84,17 @@ def _exclusive(
 
 
 def _findings(
-    model: Model, images: np.ndarray, texts: np.ndarray, denials: np.ndarray, found: Labelled, classes: list[str],
+    model: Model, images: np.ndarray, texts: np.ndarray, denials: np.ndarray, found: Labeled, classes: list[str],
     seed: int,
 ) -> tuple[dict[str, Any], dict[str, Any]]:  # fmt: skip
-    """Figures and items where a picture shows any of the findings.
+    """Figures and items where an image shows any of the findings.
 
     The probability of a finding is the softmax over what affirms and what denies it (Tiu et al. 2022). Of an item,
     `correct` is the share of findings that are judged rightly, `probability` the mean that the truth was given.
     """
     there = np.array([[name in values for name in classes] for values in found.labels])
     both = np.stack([_scaled(model, images, denials), _scaled(model, images, texts)], axis=2)
-    probabilities = softmax(both.reshape(-1, 2)).reshape(both.shape)[:, :, 1]
+    probabilities = softmax(both.reshape(-1, 2), axis=1).reshape(both.shape)[:, :, 1]
     called = probabilities > THRESHOLD
     return any_of(probabilities, there, classes, found.articles, seed), {
         "label": _joined(there, classes),

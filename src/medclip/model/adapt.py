@@ -12,16 +12,16 @@ import numpy as np
 from medclip.errors import UserError
 from medclip.model.checkpoint import Model
 from medclip.model.families import TEXT, VISION
-from medclip.model.tokenizer import sized
+from medclip.model.tokenizer import with_length
 
 
 def with_side(model: Model, side: int) -> Model:
-    """The model for pictures of side x side pixels; its grid of positions is interpolated (bicubic)."""
+    """The model for images of side x side pixels; its grid of positions is interpolated (bicubic)."""
     tower, family = model.config.vision, VISION[model.config.vision.model_type]
     if side == tower.image_size:
         return model
     if side < tower.patch_size:
-        raise UserError(f"--side {side} is smaller than a patch ({tower.patch_size} px).")
+        raise UserError(f"--image-size {side} is smaller than a patch ({tower.patch_size} px).")
     name, old, new = tower.prefix + family.position, tower.image_size // tower.patch_size, side // tower.patch_size
     table = np.asarray(model.params[name])
     rows = table.reshape(-1, tower.hidden_size)
@@ -38,7 +38,7 @@ def with_side(model: Model, side: int) -> Model:
         params={**model.params, name: fitted.reshape(*table.shape[:-2], *fitted.shape)},
         config=dataclasses.replace(model.config, vision=dataclasses.replace(tower, image_size=side)),
         preprocessor=model.preprocessor | changes,
-        said=_saying(model.said, "vision", "image_size", side),
+        raw_config=_saying(model.raw_config, "vision", "image_size", side),
     )
 
 
@@ -48,23 +48,23 @@ def with_tokens(model: Model, length: int) -> Model:
     UserError where the tower cannot: RoBERTa numbers its positions from the padding id on, SigLIP pools its last one.
     """
     tower, family = model.config.text, TEXT[model.config.text.model_type]
-    if length == model.tokens.length:
+    if length == model.tokenizer.length:
         return model
-    if length < 3 or (length > tower.longest and family.after_padding):
-        raise UserError(f"--max-tokens {length}: this text tower has positions for 3 to {tower.longest} tokens.")
-    if family.pool == "last" and length < tower.longest:
-        raise UserError(f"--max-tokens {length}: this text tower pools position {tower.longest}; give no fewer.")
-    model = dataclasses.replace(model, tokens=sized(model.tokens, length))
-    if length <= tower.longest:
+    if length < 3 or (length > tower.max_length and family.after_padding):
+        raise UserError(f"--context-length {length}: this text tower has positions for 3 to {tower.max_length} tokens.")
+    if family.pool == "last" and length < tower.max_length:
+        raise UserError(f"--context-length {length}: this text tower pools position {tower.max_length}; give no fewer.")
+    model = dataclasses.replace(model, tokenizer=with_length(model.tokenizer, length))
+    if length <= tower.max_length:
         return model
     name = tower.prefix + family.position
     table = jax.image.resize(jnp.asarray(model.params[name]), (length, tower.hidden_size), "linear")
-    at = "context_length" if "model_cfg" in model.said else "max_position_embeddings"
+    at = "context_length" if "model_cfg" in model.raw_config else "max_position_embeddings"
     return dataclasses.replace(
         model,
         params={**model.params, name: np.asarray(table)},
         config=dataclasses.replace(model.config, text=dataclasses.replace(tower, max_position_embeddings=length)),
-        said=_saying(model.said, "text", at, length),
+        raw_config=_saying(model.raw_config, "text", at, length),
     )
 
 

@@ -17,8 +17,8 @@ from medclip.atomic_io import read_json, sha256, whole_file, write_json
 from medclip.errors import UserError, WorkError
 from medclip.model import flax2021, open_clip
 from medclip.model.config import ModelConfig, parse_config, part_of
-from medclip.model.shapes_init import shapes
-from medclip.model.tokenizer import Tokens, load_tokens, save_tokens
+from medclip.model.shapes_init import tensor_shapes
+from medclip.model.tokenizer import TextTokenizer, load_tokenizer, save_tokenizer
 from medclip.model.weights import Stored, inside, read, stored_tensors, weight_files
 
 CONFIGS = ("config.json", open_clip.CONFIG)
@@ -40,10 +40,10 @@ class Model:
     params: dict[str, Any]
     """Arrays by tensor name, as in the file."""
     config: ModelConfig
-    tokens: Tokens
+    tokenizer: TextTokenizer
     preprocessor: dict[str, Any]
     """`preprocessor_config.json`."""
-    said: dict[str, Any]
+    raw_config: dict[str, Any]
     """The config file, as it is."""
 
 
@@ -61,20 +61,20 @@ def load(name: str | Path, revision: str | None = None) -> Model:
     else:
         said, stored = open_folder(folder)
         config, preprocessor = parse_config(said), read_preprocessor(folder)
-    arrays = read(stored, shapes(config), folder)
+    arrays = read(stored, tensor_shapes(config), folder)
     # one by one, so that no second copy of all of them is in memory at once
     params = {name: jnp.asarray(arrays.pop(name)) for name in list(arrays)}
-    return Model(params, config, load_tokens(folder, config.text), preprocessor, said)
+    return Model(params, config, load_tokenizer(folder, config.text), preprocessor, said)
 
 
 def save(model: Model, folder: Path) -> None:
     """Write the folder that `transformers` (or open_clip, for its own) opens; the weights arrive last, whole or not."""
     folder.mkdir(parents=True, exist_ok=True)
-    own = "model_cfg" in model.said
-    write_json(folder / (open_clip.CONFIG if own else "config.json"), model.said)
+    own = "model_cfg" in model.raw_config
+    write_json(folder / (open_clip.CONFIG if own else "config.json"), model.raw_config)
     if not own:
         write_json(folder / "preprocessor_config.json", model.preprocessor)
-    save_tokens(model.tokens, folder)
+    save_tokenizer(model.tokenizer, folder)
     # ascontiguousarray would turn the 0-d logit_scale into shape (1,), which transformers refuses
     tensors = {name: np.asarray(value, order="C") for name, value in jax.device_get(model.params).items()}
     with whole_file(folder / (open_clip.WEIGHTS if own else "model.safetensors")) as partial:

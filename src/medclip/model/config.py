@@ -61,7 +61,7 @@ class TextConfig:
     projection: tuple[str, ...] = ("text_projection.weight",)
 
     @property
-    def longest(self) -> int:
+    def max_length(self) -> int:
         """The most tokens that have positions."""
         spent = self.pad_token_id + 1 if TEXT[self.model_type].after_padding else 0
         return self.max_position_embeddings - spent
@@ -85,7 +85,7 @@ def parse_config(said: Mapping[str, Any]) -> ModelConfig:
     if kind not in DUAL:
         raise UserError(
             f"config.json says model_type {kind!r}; a dual encoder was expected: {', '.join(DUAL)}. "
-            "A single tower is joined to another with --vision and --text."
+            "A single tower is joined to another with --vision-model and --text-model."
         )
     vision, text = parse_vision(part_of(said, "vision_config"), kind), parse_text(part_of(said, "text_config"), kind)
     if kind == "siglip":
@@ -102,7 +102,7 @@ def parse_config(said: Mapping[str, Any]) -> ModelConfig:
 def parse_vision(said: Mapping[str, Any], kind: str = "") -> VisionConfig:
     """A vision tower's own `config.json`, or the `vision_config` of a dual encoder of that `kind`."""
     if said.get("num_channels", 3) != 3:
-        raise UserError(f"config.json: num_channels is {said['num_channels']}; pictures have 3.")
+        raise UserError(f"config.json: num_channels is {said['num_channels']}; images have 3.")
     if all(_number(said.get(name), (int, float)) for name in ("mlp_ratio", "hidden_size")):
         said = {**said, "intermediate_size": int(said["hidden_size"] * said["mlp_ratio"])}
     return _tower(VisionConfig, VISION, said, f"{kind}_vision_model")

@@ -13,7 +13,7 @@ from medclip.atomic_io import claim, write_json
 from medclip.errors import UserError, WorkError
 from medclip.model import flax2021
 from medclip.model.checkpoint import Model, load, model_folder, save
-from medclip.model.tokenizer import save_tokens
+from medclip.model.tokenizer import save_tokenizer
 from medclip.model.towers import encode_image, encode_text
 
 CLOSE = 1e-4
@@ -34,7 +34,7 @@ def export_onnx(name: str | Path, out: Path) -> dict[str, float]:
     more than 1e-4, and then `export.json`, which says that all is whole, is not written.
     """
     model = load(name)
-    if "model_cfg" in model.said:
+    if "model_cfg" in model.raw_config:
         raise UserError(f"{name} is open_clip's: transformers, which the export goes through, does not open it.")
     try:
         import onnxruntime  # noqa: F401
@@ -45,11 +45,11 @@ def export_onnx(name: str | Path, out: Path) -> dict[str, float]:
         raise UserError(f"{error}. The export needs: pip install torch transformers onnxscript onnxruntime") from None
     claim(out, "export.json")
     save(model, out)
-    theirs = getattr(transformers, _CLASSES[model.said["model_type"]]).from_pretrained(out).eval()
+    theirs = getattr(transformers, _CLASSES[model.raw_config["model_type"]]).from_pretrained(out).eval()
     image, text = _examples(model, 2)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
-        for library in ("torch.onnx", "onnxscript", "onnx_ir"):  # they tell of each optimisation they leave out
+        for library in ("torch.onnx", "onnxscript", "onnx_ir"):  # they tell of each optimization they leave out
             logging.getLogger(library).setLevel(logging.CRITICAL)
         for kind, given in (("image", image), ("text", text)):
             _write(theirs, kind, given, out / f"{kind}_encoder.onnx", torch)
@@ -63,12 +63,12 @@ def export_onnx(name: str | Path, out: Path) -> dict[str, float]:
 def export_flax(name: str | Path, out: Path) -> None:
     """Write the folder of a FlaxHybridCLIP of 2021; UserError for a model that is no VisionTextDualEncoderModel."""
     model = load(name)
-    if model.said.get("model_type") != "vision-text-dual-encoder":
+    if model.raw_config.get("model_type") != "vision-text-dual-encoder":
         raise UserError(f"{name} is no VisionTextDualEncoderModel, the only kind that FlaxHybridCLIP held.")
     claim(out, flax2021.WEIGHTS)
-    write_json(out / "config.json", {**model.said, "model_type": "hybrid-clip", "architectures": ["HybridCLIP"]})
+    write_json(out / "config.json", {**model.raw_config, "model_type": "hybrid-clip", "architectures": ["HybridCLIP"]})
     write_json(out / "preprocessor_config.json", model.preprocessor)
-    save_tokens(model.tokens, out)
+    save_tokenizer(model.tokenizer, out)
     towers = {tower.prefix: tower.model_type for tower in (model.config.vision, model.config.text)}
     flax2021.write(model.params, towers, out / flax2021.WEIGHTS)
 
@@ -93,7 +93,7 @@ def push(name: str | Path, repository: str) -> str:
 def _examples(model: Model, b: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     side = model.config.vision.image_size
     pixels = np.random.default_rng(b).standard_normal((b, 3, side, side), np.float32)
-    ids, valid = model.tokens.encode(["CT of the chest", "a fracture of the left wrist (arrow)", "T2"][:b])
+    ids, valid = model.tokenizer.encode(["CT of the chest", "a fracture of the left wrist (arrow)", "T2"][:b])
     mask = {} if model.config.logit_bias else {"attention_mask": valid.astype(np.int64)}
     return {"pixel_values": pixels}, {"input_ids": ids.astype(np.int64), **mask}
 

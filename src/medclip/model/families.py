@@ -27,7 +27,7 @@ class Block:
     scales: tuple[str, ...] = ()
     """LayerScale's factors of the two branches."""
     post_norm: bool = False
-    """Normalise after adding each branch (BERT), not before computing it."""
+    """Normalize after adding each branch (BERT), not before computing it."""
 
 
 @dataclass(frozen=True)

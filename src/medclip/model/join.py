@@ -12,8 +12,8 @@ from medclip.errors import UserError
 from medclip.model.adapt import with_tokens
 from medclip.model.checkpoint import Model, model_folder, open_folder, read_preprocessor
 from medclip.model.config import DUAL, LOGIT_SCALE, parse_config, parse_text, parse_vision
-from medclip.model.shapes_init import init, shapes, text_shapes, vision_shapes
-from medclip.model.tokenizer import load_tokens
+from medclip.model.shapes_init import init, tensor_shapes, text_shapes, vision_shapes
+from medclip.model.tokenizer import load_tokenizer
 from medclip.model.weights import read
 
 MAX_TOKENS = 128  # 99 % of ROCO's captions are shorter
@@ -42,8 +42,8 @@ def join(vision: str | Path, text: str | Path, projection_dim: int = 512, seed: 
         "text_config": towers["text"],
     }
     config = parse_config(said)
-    params |= init(config, seed, [name for name in shapes(config) if name not in params])
-    tokens = load_tokens(model_folder(text), config.text)
+    params |= init(config, seed, [name for name in tensor_shapes(config) if name not in params])
+    tokens = load_tokenizer(model_folder(text), config.text)
     model = Model(params, config, tokens, read_preprocessor(model_folder(vision)), said)
     return with_tokens(model, min(MAX_TOKENS, tokens.length))
 

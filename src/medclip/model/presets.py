@@ -36,7 +36,7 @@ def preset_config(name: str, vocab_size: int, special: Mapping[str, int]) -> dic
 
 
 def preset_preprocessor(side: int) -> dict[str, Any]:
-    """How a model trained from scratch sees a picture: all of it, squeezed to a square, in [-1, 1]."""
+    """How a model trained from scratch sees an image: all of it, squeezed to a square, in [-1, 1]."""
     return {
         "image_processor_type": "CLIPImageProcessor",
         "do_convert_rgb": True,

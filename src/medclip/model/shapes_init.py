@@ -13,7 +13,7 @@ from medclip.model.families import TEXT, VISION, Block
 Shapes = dict[str, tuple[int, ...]]
 
 
-def shapes(config: ModelConfig) -> Shapes:
+def tensor_shapes(config: ModelConfig) -> Shapes:
     """Name and shape of every tensor of a model."""
     vision, text, p = config.vision, config.text, config.projection_dim
     scalar = (1,) if config.logit_bias else ()
@@ -102,7 +102,7 @@ def _projection(names: tuple[str, ...], into: int, out: int) -> Shapes:
 
 def init(config: ModelConfig, seed: int, only: Iterable[str] | None = None) -> dict[str, np.ndarray]:
     """Fresh float32 tensors by name, all or `only` those; CLIP towers as in Radford et al. 2021, others N(0, 0.02)."""
-    rng, known = np.random.default_rng(seed), shapes(config)
+    rng, known = np.random.default_rng(seed), tensor_shapes(config)
     return {name: _fresh(name, known[name], config, rng) for name in (known if only is None else only)}
 
 

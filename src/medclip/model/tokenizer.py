@@ -19,12 +19,12 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 @dataclass(frozen=True)
-class Tokens:
+class TextTokenizer:
     """A tokenizer, the context length it is used at, and its `tokenizer_config.json`."""
 
     tokenizer: Tokenizer
     length: int
-    said: dict[str, Any]
+    raw_config: dict[str, Any]
 
     def encode(self, captions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Ids i32 (b, length) and valid bool (b, length); a long caption is cut, its special tokens kept."""
@@ -34,17 +34,19 @@ class Tokens:
         return ids, valid
 
 
-def sized(tokens: Tokens, length: int) -> Tokens:
+def with_length(tokens: TextTokenizer, length: int) -> TextTokenizer:
     """The same tokenizer at another context length."""
     # a copy: the setting is the tokenizer's own
     tokenizer = Tokenizer.from_str(tokens.tokenizer.to_str())
     padding = tokenizer.padding
     tokenizer.enable_truncation(length)
     tokenizer.enable_padding(pad_id=padding["pad_id"], pad_token=padding["pad_token"], length=length)
-    return replace(tokens, tokenizer=tokenizer, length=length, said=tokens.said | {"model_max_length": length})
+    return replace(
+        tokens, tokenizer=tokenizer, length=length, raw_config=tokens.raw_config | {"model_max_length": length}
+    )
 
 
-def load_tokens(folder: Path, config: TextConfig) -> Tokens:
+def load_tokenizer(folder: Path, config: TextConfig) -> TextTokenizer:
     """The folder's tokenizer, at the length its `tokenizer_config.json` asks for, or the most the tower has.
 
     From `tokenizer.json`, or from `vocab.txt`, or from `vocab.json` with `merges.txt`. UserError where there is none,
@@ -65,11 +67,11 @@ def load_tokens(folder: Path, config: TextConfig) -> Tokens:
             f"{config.vocab_size}."
         )
     asked = said.get("model_max_length")
-    length = min(int(asked), config.longest) if asked else config.longest
+    length = min(int(asked), config.max_length) if asked else config.max_length
     pad = _padding(tokenizer, said, config)
     tokenizer.enable_truncation(length)
     tokenizer.enable_padding(pad_id=tokenizer.token_to_id(pad), pad_token=pad, length=length)
-    return Tokens(tokenizer, length, said | {"model_max_length": length})
+    return TextTokenizer(tokenizer, length, said | {"model_max_length": length})
 
 
 def _padding(tokenizer: Tokenizer, said: dict[str, Any], config: TextConfig) -> str:
@@ -81,15 +83,15 @@ def _padding(tokenizer: Tokenizer, said: dict[str, Any], config: TextConfig) -> 
     return pad
 
 
-def save_tokens(tokens: Tokens, folder: Path) -> None:
+def save_tokenizer(tokens: TextTokenizer, folder: Path) -> None:
     """Write `tokenizer.json` and the `tokenizer_config.json` by which transformers finds it."""
     with whole_file(folder / "tokenizer.json") as partial:
         tokens.tokenizer.save(str(partial))
     # The files of slow tokenizers are gone; only the fast class reads tokenizer.json alone.
-    write_json(folder / "tokenizer_config.json", {**tokens.said, "tokenizer_class": "PreTrainedTokenizerFast"})
+    write_json(folder / "tokenizer_config.json", {**tokens.raw_config, "tokenizer_class": "PreTrainedTokenizerFast"})
 
 
-def train_tokens(captions: Iterable[str], vocab_size: int, length: int) -> tuple[Tokens, dict[str, int]]:
+def train_tokenizer(captions: Iterable[str], vocab_size: int, length: int) -> tuple[TextTokenizer, dict[str, int]]:
     """A byte-level BPE vocabulary learnt from `captions`, case-folded as CLIP's is; deterministic.
 
     Also returns pad_token_id, bos_token_id and eos_token_id; padding repeats the end-of-text token, as CLIP's does.
@@ -122,4 +124,4 @@ def train_tokens(captions: Iterable[str], vocab_size: int, length: int) -> tuple
         "unk_token": END,
         "model_max_length": length,
     }
-    return Tokens(tokenizer, length, said), {"pad_token_id": end, "bos_token_id": start, "eos_token_id": end}
+    return TextTokenizer(tokenizer, length, said), {"pad_token_id": end, "bos_token_id": start, "eos_token_id": end}

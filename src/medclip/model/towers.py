@@ -21,7 +21,7 @@ Params = dict[str, jax.Array]
 
 
 def encode_image(params: Params, pixels: jax.Array, config: ModelConfig) -> jax.Array:
-    """Unit vectors (b, p) of normalised pixels (b, s, s, 3)."""
+    """Unit vectors (b, p) of normalized pixels (b, s, s, 3)."""
     return unit(image_features(params, pixels, config))
 
 
@@ -31,19 +31,19 @@ def encode_text(params: Params, ids: jax.Array, valid: jax.Array, config: ModelC
 
 
 def image_features(params: Params, pixels: jax.Array, config: ModelConfig) -> jax.Array:
-    """Projected pools (b, p) of normalised pixels (b, s, s, 3), of any length."""
-    return project(params, image_pool(params, pixels, config), config.vision)
+    """Projected pools (b, p) of normalized pixels (b, s, s, 3), of any length."""
+    return project(params, pooled_image_features(params, pixels, config), config.vision)
 
 
 def text_features(params: Params, ids: jax.Array, valid: jax.Array, config: ModelConfig) -> jax.Array:
     """Projected pools (b, p) of token ids (b, t), of any length; `valid` (b, t) is True at real tokens."""
-    return project(params, text_pool(params, ids, valid, config), config.text)
+    return project(params, pooled_text_features(params, ids, valid, config), config.text)
 
 
-def image_pool(
+def pooled_image_features(
     params: Params, pixels: jax.Array, config: ModelConfig, kept: jax.Array | None = None, remat: bool = False
 ) -> jax.Array:
-    """Pools (b, w) of normalised pixels (b, s, s, 3). Dosovitskiy et al. 2021.
+    """Pools (b, w) of normalized pixels (b, s, s, 3). Dosovitskiy et al. 2021.
 
     `kept` i32 (b, k): the patches that are seen, the others being dropped (Li et al. 2023, FLIP); `remat` computes each
     layer again in the backward pass in place of keeping what it made.
@@ -72,7 +72,7 @@ def image_pool(
     return x
 
 
-def text_pool(params: Params, ids: jax.Array, valid: jax.Array, config: ModelConfig) -> jax.Array:
+def pooled_text_features(params: Params, ids: jax.Array, valid: jax.Array, config: ModelConfig) -> jax.Array:
     """Pools (b, w) of token ids (b, t), one caption a row; `valid` (b, t) is True at real tokens."""
     tower, family = config.text, TEXT[config.text.model_type]
     p, t = part(params, tower.prefix), ids.shape[1]
@@ -84,7 +84,7 @@ def text_pool(params: Params, ids: jax.Array, valid: jax.Array, config: ModelCon
     return _text_head(p, _text_pool(x, ids, valid, tower, family), tower, family)
 
 
-def packed_text_pool(params: Params, texts: Packed, config: ModelConfig, remat: bool = False) -> jax.Array:
+def packed_text_features(params: Params, texts: Packed, config: ModelConfig, remat: bool = False) -> jax.Array:
     """Pools (n, c, w) of packed captions, equal to `text_pool` of the same captions one a row; `remat` as above."""
     tower, family = config.text, TEXT[config.text.model_type]
     p, (n, r, t) = part(params, tower.prefix), texts.ids.shape
@@ -238,9 +238,9 @@ def _linear(p: Params, name: str, x: jax.Array) -> jax.Array:
 
 def _layer_norm(p: Params, name: str, x: jax.Array, eps: float) -> jax.Array:
     wide = x.astype(jnp.float32)
-    centred = wide - wide.mean(axis=-1, keepdims=True)
-    scale = jax.lax.rsqrt(jnp.square(centred).mean(axis=-1, keepdims=True) + eps)
-    return (centred * scale * p[f"{name}.weight"] + p[f"{name}.bias"]).astype(x.dtype)
+    centerd = wide - wide.mean(axis=-1, keepdims=True)
+    scale = jax.lax.rsqrt(jnp.square(centerd).mean(axis=-1, keepdims=True) + eps)
+    return (centerd * scale * p[f"{name}.weight"] + p[f"{name}.bias"]).astype(x.dtype)
 
 
 def _activation(x: jax.Array, name: str) -> jax.Array:

@@ -41,7 +41,7 @@ class Prompts:
 def read_prompts(path: Path | None, label: str, several: bool) -> Prompts:
     """The section of a label, in `path` or the file that comes with this program.
 
-    A label without a section of its own takes "finding" where a picture can have `several` values, "default" where not.
+    A label without a section of its own takes "finding" where an image can have `several` values, "default" where not.
     UserError names the file and what is wrong in it.
     """
     path = path or SHIPPED
@@ -51,7 +51,7 @@ def read_prompts(path: Path | None, label: str, several: bool) -> Prompts:
         raise UserError(f"{path} has neither a section [{label}] nor [{name}]; it has: {', '.join(said) or 'none'}.")
     section = said[name]
     if several and not section.get("absent"):
-        raise UserError(f"{path}: [{name}] needs absent = [...], for pictures of this label can have several values.")
+        raise UserError(f"{path}: [{name}] needs absent = [...], for images of this label can have several values.")
     words = {**said.get("default", {}).get("words", {}), **section.get("words", {})}
     return Prompts(
         tuple(section["templates"]),

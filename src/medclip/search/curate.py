@@ -15,46 +15,46 @@ import numpy as np
 import pyarrow as pa
 
 from medclip.atomic_io import claim, whole_file
-from medclip.data.dataset import Split, only_split, write_batches
-from medclip.data.paths import Place
-from medclip.data.perceptual_hash import sketch
-from medclip.encode.inference_backends import in_jax
+from medclip.data.dataset import Split, default_split, write_batches
+from medclip.data.paths import AnyPath
+from medclip.data.perceptual_hash import fingerprint
+from medclip.encode.inference_backends import jax_backend
 from medclip.errors import UserError
 from medclip.model.checkpoint import Model, load, model_folder, model_hash
 from medclip.progress import console, progress
 from medclip.search.embed import forget, read_embedding, write_vectors
-from medclip.search.index import KEPT, LOOKS, Index
+from medclip.search.index import FINGERPRINT_FIELDS, KEPT, Index
 from medclip.search.manifest import (
     ABOUT,
     EXACT,
     SEGMENTS,
     SNAPSHOTS,
-    Contents,
+    Manifest,
     Segment,
     changing,
-    read_contents,
+    read_manifest,
     segment_folder,
     snapshots,
-    write_contents,
+    write_manifest,
 )
-from medclip.search.stores import known_store, open_store, reach
+from medclip.search.stores import check_available, known_store, open_store
 
 BATCH = 256
 
 
 def build_index(
-    model: str | Path, data: Place, out: Path, split: str | None = None, limit: int | None = None,
+    model: str | Path, data: AnyPath, out: Path, split: str | None = None, limit: int | None = None,
     store: str = EXACT, vectors: Path | None = None,
 ) -> int:  # fmt: skip
-    """Embed every picture of a split into the new folder `out`; returns how many. Called again, it goes on.
+    """Embed every image of a split into the new folder `out`; returns how many. Called again, it goes on.
 
     `vectors` is what `medclip embed` made of the same split with the same model, in place of embedding again.
     """
-    rows = Split(data, split or only_split(data), limit)
-    reach(known_store(store))  # before hours of work
+    rows = Split(data, split or default_split(data), limit)
+    check_available(known_store(store))  # before hours of work
     claim(out, ABOUT)
     folder, encoder = model_folder(model).resolve(), load(model)
-    contents = Contents(
+    contents = Manifest(
         model=os.path.relpath(folder, out.resolve()),
         model_sha256=model_hash(folder),
         dimensions=encoder.config.projection_dim,
@@ -66,11 +66,11 @@ def build_index(
     return made.pairs
 
 
-def add(folder: Path, data: Place, split: str | None, limit: int | None, model: Path | None) -> tuple[int, int]:
+def add(folder: Path, data: AnyPath, split: str | None, limit: int | None, model: Path | None) -> tuple[int, int]:
     """Add the pairs of a split whose ids the index does not have. Returns how many were added, and how many it had."""
     with changing(folder) as contents:
         index = Index(folder)
-        rows = Split(data, split or only_split(data), limit)
+        rows = Split(data, split or default_split(data), limit)
         there = set(index.rows.column("id").filter(pa.array(index.live)).to_pylist())
         new = np.array([row for row, id in enumerate(rows.each("id")) if id not in there], np.int64)
         if len(new):
@@ -79,7 +79,7 @@ def add(folder: Path, data: Place, split: str | None, limit: int | None, model: 
 
 
 def delete(folder: Path, ids: Sequence[str] = (), articles: Sequence[str] = ()) -> int:
-    """Take pictures of these ids or articles out of every answer; returns how many. `purge` takes them off the disk.
+    """Take images of these ids or articles out of every answer; returns how many. `purge` takes them off the disk.
 
     UserError names an id or an article that the index does not have, and then nothing is deleted.
     """
@@ -92,10 +92,10 @@ def delete(folder: Path, ids: Sequence[str] = (), articles: Sequence[str] = ()) 
                 if said[row] in of:
                     of[said[row]].append(int(index.numbers[row]))
             if absent := [value for value, found in of.items() if not found]:
-                raise UserError(f"index {folder} has no picture of {column} {absent[0]!r}: nothing was deleted.")
+                raise UserError(f"index {folder} has no image of {column} {absent[0]!r}: nothing was deleted.")
             numbers.update(number for found in of.values() for number in found)
         if len(numbers) == contents.pairs:
-            raise UserError(f"that is every picture of index {folder}: delete the folder instead.")
+            raise UserError(f"that is every image of index {folder}: delete the folder instead.")
         _change(folder, contents.without(numbers))
         return len(numbers)
 
@@ -105,14 +105,14 @@ def snapshot(folder: Path, name: str) -> int:
     with changing(folder) as contents:
         if name in snapshots(folder):
             raise UserError(f"index {folder} has a snapshot {name!r} already.")
-        write_contents(folder, contents, name)
+        write_manifest(folder, contents, name)
         return contents.pairs
 
 
 def restore(folder: Path, name: str) -> int:
     """Let the index hold what it held at a snapshot; returns how many pairs."""
     with changing(folder) as now:
-        was = read_contents(folder, name)
+        was = read_manifest(folder, name)
         # numbers and names given since must not be given again: a store elsewhere may know them
         given = {field: getattr(now, field) for field in ("next_row", "next_segment", "store", "name")}
         _change(folder, replace(was, **given))
@@ -128,7 +128,7 @@ def move(folder: Path, store: str) -> int:
         _change(folder, replace(contents, store=known_store(store)))
         if contents.store != store:
             try:
-                open_store(Index(folder), contents.store).leave()
+                open_store(Index(folder), contents.store).drop()
             except UserError as error:
                 console.print(f"{contents.store} keeps what it has of the index: {error}")
         return contents.pairs
@@ -154,16 +154,16 @@ def purge(folder: Path) -> int:
         return before - _rows_on_disk(folder)
 
 
-def _change(folder: Path, contents: Contents) -> None:
+def _change(folder: Path, contents: Manifest) -> None:
     """From here on the index holds these, and so does its store."""
-    reach(contents.store)
-    write_contents(folder, contents)
-    Index(folder).store.follow()
+    check_available(contents.store)
+    write_manifest(folder, contents)
+    Index(folder).store.sync()
 
 
 def _segment(
-    folder: Path, contents: Contents, model: Model, rows: Split, of: np.ndarray, vectors: Path | None
-) -> Contents:
+    folder: Path, contents: Manifest, model: Model, rows: Split, of: np.ndarray, vectors: Path | None
+) -> Manifest:
     """Write rows `of` a split as a new segment; returns the contents with it."""
     segment = Segment(
         name=f"{contents.next_segment:05}",
@@ -180,30 +180,33 @@ def _segment(
         _write_npy(at / "vectors.npy", read_embedding(vectors, contents.model_sha256, rows)[of])
     else:
         made_from = {"model_sha256": contents.model_sha256, "data_sha256": rows.digest}
-        write_vectors(at / "vectors.npy", in_jax(model), rows, of, made_from, "images")
+        write_vectors(at / "vectors.npy", jax_backend(model), rows, of, made_from, "images")
     table = rows.table.select(KEPT)
-    schema = pa.schema([*table.schema, *(pa.field(name, kind) for name, kind in LOOKS.items())])
+    schema = pa.schema([*table.schema, *(pa.field(name, kind) for name, kind in FINGERPRINT_FIELDS.items())])
     write_batches(at / "rows.arrow", schema, _with_looks(table, of, schema))
     forget(at / "vectors.npy")
     return contents.with_segment(segment)
 
 
 def _with_looks(table: pa.Table, of: np.ndarray, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Rows `of` a table, BATCH at a time, with what their pictures look like."""
+    """Rows `of` a table, BATCH at a time, with what their images look like."""
     wanted, first = np.isin(np.arange(len(table)), of), 0
-    with progress("look at pictures", len(of), "images") as advance, ThreadPoolExecutor() as pool:
+    with progress("look at images", len(of), "images") as advance, ThreadPoolExecutor() as pool:
         for batch in table.to_batches(max_chunksize=BATCH):
             part = batch.filter(pa.array(wanted[first : first + len(batch)]))
             first += len(batch)
-            seen = list(pool.map(sketch, part.column("image").to_pylist()))
-            looks = [pa.array([look[i].tobytes() for look in seen], kind) for i, kind in enumerate(LOOKS.values())]
+            seen = list(pool.map(fingerprint, part.column("image").to_pylist()))
+            looks = [
+                pa.array([look[i].tobytes() for look in seen], kind)
+                for i, kind in enumerate(FINGERPRINT_FIELDS.values())
+            ]
             yield pa.RecordBatch.from_arrays([*part.columns, *looks], schema=schema)
             advance(len(part))
 
 
 def _rewritten(
-    folder: Path, contents: Contents, segment: Segment, vectors: np.ndarray, rows: pa.Table, live: np.ndarray
-) -> Contents:
+    folder: Path, contents: Manifest, segment: Segment, vectors: np.ndarray, rows: pa.Table, live: np.ndarray
+) -> Manifest:
     """The live rows of a segment as a new one, in place of it."""
     left = replace(
         segment, name=f"{contents.next_segment:05}", first=contents.next_row, rows=int(np.count_nonzero(live))

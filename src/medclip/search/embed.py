@@ -1,4 +1,4 @@
-"""Vectors of any number of pictures or captions, written as they come: a killed call is gone on from."""
+"""Vectors of any number of images or captions, written as they come: a killed call is gone on from."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ import numpy as np
 
 from medclip import NOT_CLINICAL
 from medclip.atomic_io import claim, read_json, whole_file, write_json
-from medclip.data.dataset import Split, only_split
-from medclip.data.paths import Place
+from medclip.data.dataset import Split, default_split
+from medclip.data.paths import AnyPath
 from medclip.data.refused import ImageError
 from medclip.encode.encoder import BATCH, stream_images
-from medclip.encode.inference_backends import Engine, open_engine
+from medclip.encode.inference_backends import Backend, open_backend
 from medclip.errors import UserError, WorkError
 from medclip.model.checkpoint import model_hash
 from medclip.progress import progress
 
 SAVE_EVERY_S = 10.0
-FILES = {"images": "images.npy", "captions": "texts.npy"}  # as `medclip evaluate --vectors` takes them
+FILES = {"images": "images.npy", "captions": "texts.npy"}  # as `medclip evaluate --embeddings` takes them
 ABOUT = "embedding.json"
 
 
 def embed(
-    model: str | Path, data: Place, out: Path, split: str | None = None, limit: int | None = None,
+    model: str | Path, data: AnyPath, out: Path, split: str | None = None, limit: int | None = None,
     of: Sequence[str] = tuple(FILES), engine: str = "jax",
 ) -> int:  # fmt: skip
-    """Write the unit vectors of a split's pictures and captions (`of`) into `out`; row i is pair i. Returns the pairs.
+    """Write the unit vectors of a split's images and captions (`of`) into `out`; row i is pair i. Returns the pairs.
 
     f32 (n, p) in `images.npy` and `texts.npy`, the pairs' ids in `ids.txt`, and what made them in `embedding.json`,
     which arrives last. The same call again goes on where one was killed.
     """
-    opened, rows = open_engine(engine, model), Split(data, split or only_split(data), limit)
+    opened, rows = open_backend(engine, model), Split(data, split or default_split(data), limit)
     claim(out, ABOUT)
     said = {"model_sha256": model_hash(model), "data_sha256": rows.digest, "engine": engine}
     for kind in of:
@@ -59,12 +59,12 @@ def embed(
 
 
 def write_vectors(
-    path: Path, engine: Engine, rows: Split, of: range | np.ndarray, said: dict[str, Any], kind: str
+    path: Path, engine: Backend, rows: Split, of: range | np.ndarray, said: dict[str, Any], kind: str
 ) -> None:
-    """Write unit vectors f32 (n, p), as .npy, of the pictures or captions (`kind`) of a split's rows `of`.
+    """Write unit vectors f32 (n, p), as .npy, of the images or captions (`kind`) of a split's rows `of`.
 
     A file that a killed call left, finished or not, is gone on from where it was `said` to be of the same; `forget`
-    ends that. WorkError names the pair whose picture cannot be read.
+    ends that. WorkError names the pair whose image cannot be read.
     """
     note, partial = _note(path), path.with_name(f".{path.name}.unfinished")
     shape, said = (len(of), engine.model.config.projection_dim), said | {"kind": kind, "rows": len(of)}
@@ -99,21 +99,21 @@ def forget(path: Path) -> None:
 
 
 def read_embedding(folder: Path, model_sha256: str, rows: Split) -> np.ndarray:
-    """The vectors of the pictures of a split, made by `embed`; UserError where another model or split made them."""
+    """The vectors of the images of a split, made by `embed`; UserError where another model or split made them."""
     said = read_json(folder / ABOUT, "a folder of vectors (see medclip embed)")
     if said.get("model_sha256") != model_sha256:
         raise UserError(f"the vectors of {folder} were made by another model: they cannot be compared with these.")
     if said.get("data_sha256") != rows.digest:
         raise UserError(f"the vectors of {folder} are of other pairs than split {rows.name!r} of {rows.folder}.")
     if "images" not in said.get("files", {}):
-        raise UserError(f"{folder} holds no vectors of pictures: medclip embed --of images makes them.")
+        raise UserError(f"{folder} holds no vectors of images: medclip embed --of images makes them.")
     vectors = np.load(folder / said["files"]["images"], mmap_mode="r")
     if vectors.shape != (said["pairs"], said["dimensions"]):
         raise UserError(f"{folder} is damaged: its vectors and {ABOUT} disagree. Make it anew.")
     return vectors
 
 
-def _encoded(engine: Engine, rows: Split, of: range | np.ndarray, kind: str) -> Iterator[np.ndarray]:
+def _encoded(engine: Backend, rows: Split, of: range | np.ndarray, kind: str) -> Iterator[np.ndarray]:
     if kind == "images":
         stream = stream_images((rows.image(int(row)) for row in of), engine.model.preprocessor, engine.images)
     else:
@@ -126,9 +126,7 @@ def _encoded(engine: Engine, rows: Split, of: range | np.ndarray, kind: str) -> 
             yield vectors
             done += len(vectors)
     except ImageError as error:
-        raise WorkError(
-            f"{rows.folder}: a picture after row {int(of[done])}: {error}. Prepare the data anew."
-        ) from None
+        raise WorkError(f"{rows.folder}: an image after row {int(of[done])}: {error}. Prepare the data anew.") from None
 
 
 def _save(file: Any, note: Path, said: dict[str, Any], done: int) -> None:

@@ -1,4 +1,4 @@
-"""Which rows of an index may answer: by label, article, licence, source or the day they were added."""
+"""Which rows of an index may answer: by label, article, license, source or the day they were added."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ import pyarrow.compute as pc
 
 from medclip.errors import UserError
 
-COLUMNS = ("article", "licence", "source")
+COLUMNS = ("article", "license", "source")
 ADDED = "added"
 _SPAN = re.compile(r"(?P<since>\d{4}-\d\d-\d\d)?\.\.(?P<until>\d{4}-\d\d-\d\d)?|(?P<day>\d{4}-\d\d-\d\d)")
 
 
 @dataclass(frozen=True)
-class Where:
+class Filter:
     """Every key must be met, by any of its values, upper and lower case being the same. Without keys: every row."""
 
     keys: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
-EVERYTHING = Where()
+EVERYTHING = Filter()
 
 
-def where(said: Mapping[str, Sequence[str]]) -> Where:
-    """Rows whose `modality` is ct or mri, of an `article`, with a `licence`, `added` on a day or a span of days.
+def where(said: Mapping[str, Sequence[str]]) -> Filter:
+    """Rows whose `modality` is ct or mri, of an `article`, with a `license`, `added` on a day or a span of days.
 
     A span is 2026-11-01..2026-11-30, either end of which may be left out. UserError for a day that is none.
     """
     for value in said.get(ADDED, ()):
         span(value)
     folded = {key: tuple(sorted({value.strip().lower() for value in any_of})) for key, any_of in said.items()}
-    return Where(tuple(sorted((key, any_of) for key, any_of in folded.items() if any_of)))
+    return Filter(tuple(sorted((key, any_of) for key, any_of in folded.items() if any_of)))
 
 
-def parse_where(words: Iterable[str]) -> Where:
+def parse_filter(words: Iterable[str]) -> Filter:
     """The same, written KEY=VALUE; a key given again takes either value."""
     said: dict[str, list[str]] = {}
     for word in words:
         key, sign, value = word.partition("=")
         if not (key.strip() and sign and value.strip()):
-            raise UserError(f"--where {word}: write KEY=VALUE, for example modality=mri or added=2026-11-01..")
+            raise UserError(f"--filter {word}: write KEY=VALUE, for example modality=mri or added=2026-11-01..")
         said.setdefault(key.strip(), []).append(value)
     return where(said)
 
 
-def matches(rows: pa.Table, added: np.ndarray, asked: Where) -> np.ndarray:
+def matches(rows: pa.Table, added: np.ndarray, asked: Filter) -> np.ndarray:
     """Which rows are asked for: bool (n,). `added` holds each row's day, datetime64[D]. UserError for unknown keys."""
     found = np.ones(len(rows), bool)
     for key, any_of in asked.keys:
@@ -59,7 +59,7 @@ def matches(rows: pa.Table, added: np.ndarray, asked: Where) -> np.ndarray:
             said = pc.utf8_lower(values(rows, key))
             if said.null_count == len(said) and key not in COLUMNS and len(rows):
                 known = ", ".join([*label_names(rows), *COLUMNS, ADDED])
-                raise UserError(f"no picture of the index has {key!r}; what can be asked for: {known}.")
+                raise UserError(f"no image of the index has {key!r}; what can be asked for: {known}.")
             found &= pc.fill_null(pc.is_in(said, pa.array(any_of, pa.string())), False).to_numpy(zero_copy_only=False)
     return found
 
@@ -76,9 +76,9 @@ def label_names(rows: pa.Table) -> list[str]:
 
 
 def counts(rows: pa.Table, live: np.ndarray) -> dict[str, dict[str, int]]:
-    """How many rows have each value of each label and licence, the most frequent first."""
+    """How many rows have each value of each label and license, the most frequent first."""
     found = {}
-    for key in [*label_names(rows), "licence"]:
+    for key in [*label_names(rows), "license"]:
         told = pc.value_counts(values(rows, key).filter(pa.array(live))).to_pylist()
         counted = {said["values"]: said["counts"] for said in told if said["values"]}
         found[key] = dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))

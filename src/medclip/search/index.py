@@ -12,12 +12,12 @@ import pyarrow.compute as pc
 
 from medclip.errors import UserError
 from medclip.model.checkpoint import model_hash
-from medclip.search.filters import EVERYTHING, Where, counts, matches
-from medclip.search.manifest import ABOUT, Contents, read_contents, segment_folder
+from medclip.search.filters import EVERYTHING, Filter, counts, matches
+from medclip.search.manifest import ABOUT, Manifest, read_manifest, segment_folder
 from medclip.search.stores import open_store
 
-KEPT = ("id", "image", "width", "height", "caption", "article", "licence", "attribution", "labels", "source", "sha256")
-LOOKS = {"hash": pa.binary(32), "thumbnail": pa.binary(1024)}  # a row of `likeness.Sketches`
+KEPT = ("id", "image", "width", "height", "caption", "article", "license", "attribution", "labels", "source", "sha256")
+FINGERPRINT_FIELDS = {"hash": pa.binary(32), "thumbnail": pa.binary(1024)}  # a row of `likeness.Sketches`
 SAMPLE = 4096
 FILTERS_KEPT = 64
 
@@ -31,14 +31,14 @@ class Hit:
     caption: str
     image: bytes
     article: str
-    licence: str
+    license: str
     attribution: str
     labels: dict[str, str]
     source: str
     added: str
     """The day it came into the index."""
     copies: tuple[str, ...] = ()
-    """Ids of pictures further down that look the same as this one and are left out."""
+    """Ids of images further down that look the same as this one and are left out."""
 
 
 class Index:
@@ -48,7 +48,7 @@ class Index:
         """Open `folder`; UserError where it is no whole index, or its store cannot be reached."""
         self.folder = folder
         self.state = _state(folder)
-        self.contents: Contents = read_contents(folder)
+        self.contents: Manifest = read_manifest(folder)
         self.vectors: list[tuple[int, np.ndarray]] = []
         """Of each segment its first row, counted from 0, and its unit vectors, f32 (rows, p)."""
         tables = []
@@ -93,7 +93,7 @@ class Index:
             )
         return path
 
-    def search(self, vectors: np.ndarray, k: int, asked: Where = EVERYTHING) -> list[list[tuple[int, float]]]:
+    def search(self, vectors: np.ndarray, k: int, asked: Filter = EVERYTHING) -> list[list[tuple[int, float]]]:
         """For each unit vector of f32 (q, p) the k nearest rows and their cosines, best first, ties in row order."""
         allowed = self.allowed(asked)
         found = self.store.candidates(vectors, k, allowed, asked)
@@ -108,15 +108,15 @@ class Index:
         return found
 
     def row(self, id: str) -> int:
-        """The row of a picture; UserError where the index has none of that id."""
+        """The row of an image; UserError where the index has none of that id."""
         found = np.flatnonzero(pc.equal(self.rows.column("id"), id).to_numpy() & self.live)
         if not len(found):
-            raise UserError(f"index {self.folder} has no picture {id!r}.")
+            raise UserError(f"index {self.folder} has no image {id!r}.")
         return int(found[0])
 
     def hit(self, row: int, score: float, copies: tuple[str, ...] = ()) -> Hit:
         """A row as an answer."""
-        names = ("id", "caption", "image", "article", "licence", "attribution", "source")
+        names = ("id", "caption", "image", "article", "license", "attribution", "source")
         said = {name: self.rows.column(name)[row].as_py() for name in names}
         labels = dict(self.rows.column("labels")[row].as_py())
         return Hit(**said, score=score, labels=labels, added=str(self.added[row]), copies=copies)
@@ -129,15 +129,15 @@ class Index:
 
     @cached_property
     def counts(self) -> dict[str, dict[str, int]]:
-        """How many pictures have each value of each label and licence."""
+        """How many images have each value of each label and license."""
         return counts(self.rows, self.live)
 
     @property
     def synthetic(self) -> bool:
-        """Whether every picture was drawn by a program."""
+        """Whether every image was drawn by a program."""
         return all(segment.synthetic for segment in self.contents.segments)
 
-    def _allowed(self, asked: Where) -> np.ndarray:
+    def _allowed(self, asked: Filter) -> np.ndarray:
         return self.live & matches(self.rows, self.added, asked) if asked.keys else self.live
 
     def _best(self, vector: np.ndarray, rows: np.ndarray, k: int) -> list[tuple[int, float]]:

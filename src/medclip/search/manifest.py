@@ -40,7 +40,7 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Contents:
+class Manifest:
     """`index.json`."""
 
     model: str
@@ -60,7 +60,7 @@ class Contents:
     """Rows that count."""
     notice: str = NOT_CLINICAL
 
-    def with_segment(self, segment: Segment) -> Contents:
+    def with_segment(self, segment: Segment) -> Manifest:
         """The same and a segment more."""
         return self.counted(
             segments=(*self.segments, segment),
@@ -68,17 +68,17 @@ class Contents:
             next_segment=self.next_segment + 1,
         )
 
-    def without(self, numbers: set[int]) -> Contents:
+    def without(self, numbers: set[int]) -> Manifest:
         """The same less rows of these numbers."""
         return self.counted(deleted=tuple(sorted(numbers.union(self.deleted))))
 
-    def counted(self, **changes: Any) -> Contents:
+    def counted(self, **changes: Any) -> Manifest:
         """The same with `changes`, and `pairs` as they then are."""
         changed = dataclasses.replace(self, **changes)
         return dataclasses.replace(changed, pairs=sum(s.rows for s in changed.segments) - len(changed.deleted))
 
 
-def read_contents(folder: Path, snapshot: str | None = None) -> Contents:
+def read_manifest(folder: Path, snapshot: str | None = None) -> Manifest:
     """What an index, or a snapshot of it, says that it holds. UserError where it is none or damaged."""
     if snapshot is not None and not _snapshot(folder, snapshot).is_file():
         known = ", ".join(snapshots(folder)) or "none"
@@ -87,7 +87,7 @@ def read_contents(folder: Path, snapshot: str | None = None) -> Contents:
     said = read_json(path, "an index (see medclip index)")
     try:
         segments = tuple(Segment(**segment) for segment in said.pop("segments"))
-        contents = Contents(**said | {"segments": segments, "deleted": tuple(said.get("deleted", ()))})
+        contents = Manifest(**said | {"segments": segments, "deleted": tuple(said.get("deleted", ()))})
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}). Make the index anew.") from None
     inside = all(segment.name.isdigit() for segment in segments)
@@ -96,7 +96,7 @@ def read_contents(folder: Path, snapshot: str | None = None) -> Contents:
     return contents
 
 
-def write_contents(folder: Path, contents: Contents, snapshot: str | None = None) -> None:
+def write_manifest(folder: Path, contents: Manifest, snapshot: str | None = None) -> None:
     """Put `index.json`, or the file of a snapshot, in place."""
     write_json(folder / ABOUT if snapshot is None else _snapshot(folder, snapshot), dataclasses.asdict(contents))
 
@@ -112,12 +112,12 @@ def snapshots(folder: Path) -> list[str]:
 
 
 @contextmanager
-def changing(folder: Path) -> Iterator[Contents]:
+def changing(folder: Path) -> Iterator[Manifest]:
     """What the index holds, while nobody else changes it; UserError where somebody does."""
-    read_contents(folder)
+    read_manifest(folder)
     try:
         with FileLock(folder / ".lock", timeout=0):
-            yield read_contents(folder)
+            yield read_manifest(folder)
     except Timeout:
         raise UserError(f"another process is changing index {folder}; try again when it has ended.") from None
 

@@ -1,4 +1,4 @@
-"""Questions in words and pictures, put to an index: what they ask becomes one direction among its vectors."""
+"""Questions in words and images, put to an index: what they ask becomes one direction among its vectors."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from typing import Any
 
 import numpy as np
 
-from medclip.data.perceptual_hash import Sketches, alike
+from medclip.data.perceptual_hash import Fingerprints, near_duplicates
 from medclip.data.refused import ImageError
 from medclip.encode.encoder import embed_images, embed_texts
 from medclip.errors import UserError
 from medclip.model.checkpoint import Model, load
 from medclip.prompts import read_prompts
-from medclip.search.filters import EVERYTHING, Where
+from medclip.search.filters import EVERYTHING, Filter
 from medclip.search.index import Hit, Index
 
-AGAINST = -0.5  # what is not wanted weighs half of what is: Rocchio's rule, in which the negative weighs less
+NEGATIVE_WEIGHT = -0.5  # what is not wanted weighs half of what is: Rocchio's rule, in which the negative weighs less
 
 
 @dataclass(frozen=True)
 class Query:
-    """What is looked for: any of words and pictures, all of them together, and what it should not be."""
+    """What is looked for: any of words and images, all of them together, and what it should not be."""
 
     texts: tuple[str, ...] = ()
     images: tuple[Any, ...] = ()
-    """Encoded pictures or files (or what else the searcher's `images` takes)."""
+    """Encoded images or files (or what else the searcher's `images` takes)."""
     without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Answers:
+class SearchOptions:
     """Which answers are wanted."""
 
     k: int = 10
-    where: Where = EVERYTHING
+    where: Filter = EVERYTHING
     one_per_article: bool = False
 
 
@@ -49,7 +49,7 @@ class Searcher:
     texts: Callable[[Model, Sequence[str]], np.ndarray] = embed_texts
     """How words become unit vectors f32 (n, p); a service puts here what joins the questions of many."""
     images: Callable[[Model, Sequence[Any]], np.ndarray] = embed_images
-    """The same for pictures."""
+    """The same for images."""
 
 
 def open_searcher(folder: Path, model: Path | None = None) -> Searcher:
@@ -58,24 +58,26 @@ def open_searcher(folder: Path, model: Path | None = None) -> Searcher:
     return Searcher(index, load(index.model(model)))
 
 
-def search(searcher: Searcher, queries: Sequence[Query], wanted: Answers, ensemble: bool = False) -> list[list[Hit]]:
-    """The best pictures for each query, best first, each picture once, however often the index has it.
+def search(
+    searcher: Searcher, queries: Sequence[Query], wanted: SearchOptions, ensemble: bool = False
+) -> list[list[Hit]]:
+    """The best images for each query, best first, each image once, however often the index has it.
 
     `ensemble`: each text is said in the ways of `prompts/radiology.toml`, and their mean is looked for. UserError where
-    a query is empty or a picture cannot be read.
+    a query is empty or an image cannot be read.
     """
-    vectors = directions(searcher, queries, ensemble)
-    return [nearest(searcher.index, vector, wanted) for vector in vectors]
+    vectors = query_embeddings(searcher, queries, ensemble)
+    return [search_embedding(searcher.index, vector, wanted) for vector in vectors]
 
 
-def similar(index: Index, id: str, wanted: Answers) -> list[Hit]:
-    """The pictures nearest to one of the index, itself and its copies left out. UserError where there is none of it."""
+def similar(index: Index, id: str, wanted: SearchOptions) -> list[Hit]:
+    """The images nearest to one of the index, itself and its copies left out. UserError where there is none of it."""
     row = index.row(id)
-    return nearest(index, index.vectors_of(np.array([row]))[0], wanted, but=row)
+    return search_embedding(index, index.vectors_of(np.array([row]))[0], wanted, but=row)
 
 
-def nearest(index: Index, vector: np.ndarray, wanted: Answers, but: int | None = None) -> list[Hit]:
-    """The hits of a unit vector (p,), best first: no picture twice, no copy of row `but`, an article once if wanted."""
+def search_embedding(index: Index, vector: np.ndarray, wanted: SearchOptions, but: int | None = None) -> list[Hit]:
+    """The hits of a unit vector (p,), best first: no image twice, no copy of row `but`, an article once if wanted."""
     if wanted.k < 1:
         raise UserError("the number of results must be at least 1.")
     count = 2 * wanted.k + 16
@@ -95,22 +97,24 @@ def nearest(index: Index, vector: np.ndarray, wanted: Answers, but: int | None =
         count *= 2
 
 
-def directions(searcher: Searcher, queries: Sequence[Query], ensemble: bool = False) -> np.ndarray:
-    """Unit vectors f32 (q, p) of queries. One text or picture is its own vector.
+def query_embeddings(searcher: Searcher, queries: Sequence[Query], ensemble: bool = False) -> np.ndarray:
+    """Unit vectors f32 (q, p) of queries. One text or image is its own vector.
 
-    Several are a weighted sum of cosines, each divided by how much it varies over the index: a picture's cosines with
-    pictures spread wider than a text's, and would otherwise decide alone.
+    Several are a weighted sum of cosines, each divided by how much it varies over the index: an image's cosines with
+    images spread wider than a text's, and would otherwise decide alone.
     """
     texts = [text for query in queries for text in (*query.texts, *query.without)]
     images = [image for query in queries for image in query.images]
     for query in queries:
         if not (query.texts or query.images) or not all(map(str.strip, (*query.texts, *query.without))):
-            raise UserError("the query is empty: say what to look for, in words or by a picture.")
+            raise UserError("the query is empty: say what to look for, in words or by an image.")
     of_texts = iter(_text_vectors(searcher, texts, ensemble))
     of_images = iter(_image_vectors(searcher, images))
     found = []
     for query in queries:
-        parts = [(next(of_texts), 1.0) for _ in query.texts] + [(next(of_texts), AGAINST) for _ in query.without]
+        parts = [(next(of_texts), 1.0) for _ in query.texts] + [
+            (next(of_texts), NEGATIVE_WEIGHT) for _ in query.without
+        ]
         parts += [(next(of_images), 1.0) for _ in query.images]
         found.append(parts[0][0] if len(parts) == 1 else _together(searcher.index.sample, parts))
     return np.stack(found)
@@ -142,7 +146,7 @@ def _image_vectors(searcher: Searcher, images: Sequence[Any]) -> np.ndarray:
     try:
         return searcher.images(searcher.model, images)
     except ImageError as error:
-        raise UserError(f"{images[0] if isinstance(images[0], Path) else 'the picture'}: {error}.") from None
+        raise UserError(f"{images[0] if isinstance(images[0], Path) else 'the image'}: {error}.") from None
 
 
 def _distinct(index: Index, rows: list[int], but: int | None) -> dict[int, tuple[str, ...]]:
@@ -150,12 +154,12 @@ def _distinct(index: Index, rows: list[int], but: int | None) -> dict[int, tuple
     asked = rows if but is None else [but, *rows]
     if not asked:
         return {}
-    looks = Sketches(
+    looks = Fingerprints(
         np.stack([np.frombuffer(index.rows.column("hash")[row].as_py(), np.uint64) for row in asked]),
         np.stack([np.frombuffer(index.rows.column("thumbnail")[row].as_py(), np.uint8) for row in asked]),
     )
     first, copies = {}, {}
-    for place, same in alike(looks, looks, within=True):
+    for place, same in near_duplicates(looks, looks, within=True):
         original = first[int(same[0])] if len(same) else place
         first[place] = original
         copies.setdefault(original, []).extend([asked[place]] if original != place else [])

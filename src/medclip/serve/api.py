@@ -24,21 +24,17 @@ from medclip.errors import UserError
 jax_setup.start()  # before anything imports JAX
 
 from medclip.search import index, query  # noqa: E402
-from medclip.search.filters import parse_where, where  # noqa: E402
-from medclip.serve import (
-    error_responses,
-    metrics,
-    schemas,
-)
+from medclip.search.filters import parse_filter, where  # noqa: E402
+from medclip.serve import error_responses, metrics, schemas  # noqa: E402
 from medclip.serve.gate import MAX_UPLOAD, Gate, read_keys  # noqa: E402
 from medclip.serve.service import Service, Settings  # noqa: E402
 
 SETTINGS = "MEDCLIP_SERVE"
 """The environment's variable by which the command reaches its workers."""
-DESCRIPTION = f"""Search an index of radiology pictures by words and pictures. **{NOT_CLINICAL}**
+DESCRIPTION = f"""Search an index of radiology images by words and images. **{NOT_CLINICAL}**
 
 Every answer that is no 2xx is `{{"error": "one sentence"}}`. Paths in answers begin at the root of this service.
-Queries and uploaded pictures are not stored; of a DICOM file only pixels are looked at."""
+Queries and uploaded images are not stored; of a DICOM file only pixels are looked at."""
 
 T = TypeVar("T")
 MultiPartParser.spool_max_size = MAX_UPLOAD + 1  # an upload would go to a file beyond 1 MB
@@ -64,14 +60,14 @@ _FORM = {"max_files": schemas.MAX_IMAGES, "max_fields": 4 * schemas.MAX_TEXTS, "
 
 
 @router.post("/search")
-async def search_by_words(asked: schemas.Search, served: Served) -> schemas.Answers:
-    """The best pictures for each query, best first, each picture once."""
+async def search_by_words(asked: schemas.Search, served: Served) -> schemas.SearchResponse:
+    """The best images for each query, best first, each image once."""
     if sum(len(one.texts) + len(one.without) for one in asked.queries) > schemas.MAX_TEXTS:
         raise UserError(f"the queries have more than {schemas.MAX_TEXTS} texts together.")
-    wanted = query.Answers(asked.k, where(asked.where), asked.one_per_article)
+    wanted = query.SearchOptions(asked.k, where(asked.where), asked.one_per_article)
     queries = [query.Query(tuple(one.texts), without=tuple(one.without)) for one in asked.queries]
     found = await _in_thread(served, lambda: served.search(queries, wanted, asked.ensemble))
-    return schemas.Answers(answers=[_hits(hits) for hits in found])
+    return schemas.SearchResponse(answers=[_hits(hits) for hits in found])
 
 
 @router.post("/search/image", form_limits=_FORM)
@@ -85,9 +81,9 @@ async def search_by_pictures(
     one_per_article: Annotated[bool, Form()] = False,
     ensemble: Annotated[bool, Form()] = False,
 ) -> schemas.Hits:
-    """The best pictures for pictures and words together: like these, and as the words say."""
+    """The best images for images and words together: like these, and as the words say."""
     files = await _read(images)
-    wanted = query.Answers(k, parse_where(where), one_per_article)
+    wanted = query.SearchOptions(k, parse_filter(where), one_per_article)
 
     def work() -> list[index.Hit]:
         asked = query.Query(tuple(texts), served.pixels(files), tuple(without))
@@ -104,8 +100,8 @@ async def similar(
     where: Annotated[list[schemas.Value], Query(description=_SAID, **_SEVERAL)] = [],  # noqa: B006
     one_per_article: bool = False,
 ) -> schemas.Hits:
-    """The pictures nearest to one of the index, itself and its copies left out."""
-    wanted = query.Answers(k, parse_where(where), one_per_article)
+    """The images nearest to one of the index, itself and its copies left out."""
+    wanted = query.SearchOptions(k, parse_filter(where), one_per_article)
     return _hits(await _in_thread(served, lambda: served.similar(id, wanted)))
 
 
@@ -114,14 +110,14 @@ async def classify(
     served: Served,
     labels: Annotated[list[schemas.Text], Form(min_length=2, max_length=schemas.MAX_LABELS)],
     image: Annotated[UploadFile | None, File(description="PNG, JPEG, DICOM")] = None,
-    id: Annotated[schemas.ID | None, Form(description="Of a picture of the index, in place of `image`.")] = None,
+    id: Annotated[schemas.ID | None, Form(description="Of an image of the index, in place of `image`.")] = None,
 ) -> schemas.Classes:
     """How probable each label is, where one of them is right: the softmax of the model's scaled cosines.
 
     Each label is said in several ways, whose mean it stands for.
     """
     if (image is None) == (id is None):
-        raise UserError("give a picture, or the id of one of the index: one of both.")
+        raise UserError("give an image, or the id of one of the index: one of both.")
     files = await _read([image] if image else [])
 
     def work() -> list[float]:
@@ -141,7 +137,7 @@ async def embed_texts(asked: schemas.Texts, served: Served) -> schemas.Vectors:
 
 @router.post("/embed/image", form_limits=_FORM)
 async def embed_pictures(served: Served, images: Pictures) -> schemas.Vectors:
-    """Unit vectors of pictures."""
+    """Unit vectors of images."""
     files = await _read(images)
     return _vectors(*await _in_thread(served, lambda: served.embed(pixels=served.pixels(files))))
 
@@ -149,12 +145,12 @@ async def embed_pictures(served: Served, images: Pictures) -> schemas.Vectors:
 @router.get(
     "/thumbnails/{id:path}",
     response_class=Response,
-    responses=error_responses.ABSENT | {200: {"content": {"image/jpeg": {}}, "description": "The picture"}},
+    responses=error_responses.ABSENT | {200: {"content": {"image/jpeg": {}}, "description": "The image"}},
 )
 async def thumbnail(
     served: Served, id: schemas.ID, side: Annotated[int, Query(ge=16, le=1024, description="Of the longer side.")] = 256
 ) -> Response:
-    """A picture of the index, never enlarged."""
+    """An image of the index, never enlarged."""
     return Response(await _in_thread(served, lambda: served.thumbnail(id, side)), media_type="image/jpeg")
 
 

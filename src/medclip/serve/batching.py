@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from medclip.errors import UserError, WorkError
-from medclip.search.filters import Where
+from medclip.search.filters import Filter
 from medclip.search.stores.base import Store
 
 
@@ -100,7 +100,7 @@ def _answer(work: Work, wanted: list[tuple[Any, Future]]) -> None:
 class _Scan:
     store: Store
     count: int
-    asked: Where
+    asked: Filter
     allowed: np.ndarray = field(compare=False)  # follows from the store and `asked`
 
     def __call__(self, vectors: list[np.ndarray]) -> list[np.ndarray]:
@@ -115,13 +115,13 @@ class JoinedStore:
     batcher: Batcher
     timeout_s: float
 
-    def candidates(self, vectors: np.ndarray, count: int, allowed: np.ndarray, asked: Where) -> list[np.ndarray]:
+    def candidates(self, vectors: np.ndarray, count: int, allowed: np.ndarray, asked: Filter) -> list[np.ndarray]:
         """See `Store`. WorkError where it fails, TimeoutError where it does not answer in time."""
         try:
             return self.batcher.run(_Scan(self.store, count, asked, allowed), list(vectors), self.timeout_s)
         except UserError as error:  # of the operator, not of who asks
             raise WorkError(str(error)) from None
 
-    def follow(self) -> None:
+    def sync(self) -> None:
         """See `Store`."""
-        self.store.follow()
+        self.store.sync()

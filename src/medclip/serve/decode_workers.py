@@ -1,6 +1,6 @@
-"""Uploaded pictures are decoded in processes of their own: one that crashes a decoder, or keeps it, ends nothing else.
+"""Uploaded images are decoded in processes of their own: one that crashes a decoder, or keeps it, ends nothing else.
 
-Bytes go in and pixels come out, over a pipe: a picture never touches the disk, and nothing of it but pixels comes back.
+Bytes go in and pixels come out, over a pipe: an image never touches the disk, and nothing of it but pixels comes back.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from medclip.data.images import claimed_size, fit
+from medclip.data.images import header_size, preprocess
 from medclip.data.refused import ImageError
 from medclip.errors import UserError
 
@@ -29,7 +29,7 @@ _PIXELS, _REASON = b"+", b"-"
 
 
 class Decoders:
-    """Processes that decode, each one picture at a time; one that does not answer is replaced."""
+    """Processes that decode, each one image at a time; one that does not answer is replaced."""
 
     def __init__(self, count: int):
         self._free: queue.SimpleQueue[_Decoder] = queue.SimpleQueue()
@@ -38,7 +38,7 @@ class Decoders:
             self._free.put(_Decoder())
 
     def fit(self, image: bytes, preprocessor: Mapping[str, Any], timeout_s: float) -> np.ndarray:
-        """Pixels u8 (s, s, 3) of an encoded picture; see `medclip.data.images.fit`.
+        """Pixels u8 (s, s, 3) of an encoded image; see `medclip.data.images.fit`.
 
         Raises ImageError, also where decoding crashed or took more than SECONDS; TimeoutError where none was free.
         """
@@ -75,7 +75,7 @@ class _Decoder:
         self._started = False
 
     def ask(self, image: bytes, preprocessor: Mapping[str, Any]) -> bytes:
-        if not self._started:  # its imports are not the picture's fault
+        if not self._started:  # its imports are not the image's fault
             self._here.recv_bytes()
             self._started = True
         self._here.send_bytes(json.dumps(preprocessor).encode())
@@ -108,10 +108,10 @@ def _decode(pipe: Connection) -> None:
 
 def _decoded(image: bytes, preprocessor: Mapping[str, Any]) -> bytes:
     try:
-        width, height = claimed_size(image)
+        width, height = header_size(image)
         if width * height > MAX_PIXELS:
             return _REASON + f"image over {MAX_PIXELS // 10**6} million pixels".encode()
-        return _PIXELS + fit(image, preprocessor).tobytes()
+        return _PIXELS + preprocess(image, preprocessor).tobytes()
     except (ImageError, UserError) as error:  # the latter where pydicom is not installed
         return _REASON + str(error).encode()
     except Exception:  # MemoryError, and whatever else a decoder raises on bytes that were made to break it
@@ -124,4 +124,4 @@ def _limit_memory() -> None:
     except ImportError:  # Windows
         return
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would put the picture on the disk
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would put the image on the disk

@@ -28,11 +28,11 @@ DESCRIBED: dict[int | str, dict[str, Any]] = {
         504: "The answer took too long",
     }.items()
 }
-ABSENT: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "The index has no such picture"}}
+ABSENT: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "The index has no such image"}}
 
 
 class Absent(Exception):
-    """The index has no picture of that id."""
+    """The index has no image of that id."""
 
 
 def problem(status: int, sentence: str, headers: Any = None) -> JSONResponse:
@@ -64,7 +64,7 @@ async def _cannot_be_done(request: Request, error: UserError) -> JSONResponse:
 
 
 async def _absent(request: Request, error: Absent) -> JSONResponse:
-    return problem(404, "the index has no such picture.")
+    return problem(404, "the index has no such image.")
 
 
 async def _does_not_answer(request: Request, error: WorkError) -> JSONResponse:

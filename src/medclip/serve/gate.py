@@ -25,7 +25,7 @@ from medclip.serve.error_responses import place, problem
 
 REQUEST_S = 30.0  # from the first byte of a request to the last of its answer
 IN_FLIGHT = 64
-MAX_BODY, MAX_UPLOAD = 2**18, 32 * 2**20  # bytes of a JSON body, and of one that holds pictures
+MAX_BODY, MAX_UPLOAD = 2**18, 32 * 2**20  # bytes of a JSON body, and of one that holds images
 MAX_HELD = 8 * MAX_UPLOAD  # bytes of all bodies at once
 UPLOADS = ("/search/image", "/classify", "/embed/image")
 OPEN = ("/health", "/ready")  # answered without a key
@@ -34,7 +34,7 @@ LOG = logging.getLogger("medclip.serve")
 _HEADERS = {
     "X-Notice": NOT_CLINICAL,
     "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-store",  # a deleted picture must not live on elsewhere
+    "Cache-Control": "no-store",  # a deleted image must not live on elsewhere
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
 

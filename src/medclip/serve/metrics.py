@@ -16,10 +16,10 @@ SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )  # fmt: skip
 BATCHES = Histogram(
-    "medclip_batch_size", "What was done together: texts and pictures by the model, or scans of the index.", ["what"],
+    "medclip_batch_size", "What was done together: texts and images by the model, or scans of the index.", ["what"],
     buckets=(1, 2, 4, 8, 16, 32, 64),
 )  # fmt: skip
-PICTURES = Gauge("medclip_pictures", "Pictures in the index.", multiprocess_mode="mostrecent")
+PICTURES = Gauge("medclip_pictures", "Images in the index.", multiprocess_mode="mostrecent")
 
 
 def exposition() -> bytes:

@@ -36,7 +36,7 @@ class Search(_Asked):
         dict[Value, Filter],
         Field(max_length=MAX_TEXTS, description="Key of /facets, or article, source, added, to any of its values."),
     ] = {}
-    one_per_article: Annotated[bool, Field(description="The best picture of an article only.")] = False
+    one_per_article: Annotated[bool, Field(description="The best image of an article only.")] = False
     ensemble: Annotated[bool, Field(description="Say texts in several ways and look for their mean.")] = False
 
     model_config = ConfigDict(
@@ -51,21 +51,21 @@ class Texts(_Asked):
 
 
 class Hit(BaseModel):
-    """A picture of the index. `score` is the cosine with the query, in [-1, 1]."""
+    """An image of the index. `score` is the cosine with the query, in [-1, 1]."""
 
     id: str
     score: float
     caption: str
     article: str
-    licence: str
+    license: str
     attribution: str
     labels: dict[str, str]
     source: str
     added: str
     copies: list[str]
-    """Ids of pictures further down that look the same and are left out."""
+    """Ids of images further down that look the same and are left out."""
     thumbnail: str
-    """Where its picture is, from the root of this service."""
+    """Where its image is, from the root of this service."""
 
 
 class Hits(BaseModel):
@@ -74,7 +74,7 @@ class Hits(BaseModel):
     hits: list[Hit]
 
 
-class Answers(BaseModel):
+class SearchResponse(BaseModel):
     """One answer for each question, in their order."""
 
     answers: list[Hits]
@@ -103,7 +103,7 @@ class Vectors(BaseModel):
 
 
 class Facets(BaseModel):
-    """How many pictures have each value of each key that /search can filter by."""
+    """How many images have each value of each key that /search can filter by."""
 
     pictures: int
     facets: dict[str, dict[str, int]]

@@ -21,7 +21,7 @@ from medclip.encode.encoder import embed_pixels, embed_texts
 from medclip.errors import UserError, WorkError
 from medclip.model.checkpoint import Model, load
 from medclip.search.index import Hit, Index
-from medclip.search.query import Answers, Query, Searcher, directions, nearest, search, similar
+from medclip.search.query import Query, Searcher, SearchOptions, query_embeddings, search, search_embedding, similar
 from medclip.serve import metrics
 from medclip.serve.batching import Batcher, JoinedStore
 from medclip.serve.decode_workers import Decoders
@@ -47,7 +47,7 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class _Encoder:
-    """A model as work for a batcher: texts with texts, pictures with pictures, in few compiled shapes."""
+    """A model as work for a batcher: texts with texts, images with images, in few compiled shapes."""
 
     model: Model
     sizes: Sequence[int]
@@ -99,43 +99,43 @@ class Service:
         index.search(index.sample[:1], 1)
 
     def pixels(self, images: Sequence[bytes]) -> tuple[np.ndarray, ...]:
-        """Uploaded pictures as the model takes them, u8 (s, s, 3) each. UserError where one cannot be used."""
+        """Uploaded images as the model takes them, u8 (s, s, 3) each. UserError where one cannot be used."""
         preprocessor = self.searcher().model.preprocessor
         try:
             return tuple(self._decoders.fit(image, preprocessor, REQUEST_S) for image in images)
         except ImageError as error:
-            raise UserError(f"the picture: {error}.") from None
+            raise UserError(f"the image: {error}.") from None
 
-    def search(self, queries: Sequence[Query], wanted: Answers, ensemble: bool) -> list[list[Hit]]:
-        """See `medclip.search.query.search`; pictures as `pixels` gives them."""
+    def search(self, queries: Sequence[Query], wanted: SearchOptions, ensemble: bool) -> list[list[Hit]]:
+        """See `medclip.search.query.search`; images as `pixels` gives them."""
         if self.settings.log_queries:
             told = [{"texts": q.texts, "without": q.without, "pictures": len(q.images)} for q in queries]
             LOG.info("queries %s", json.dumps(told, ensure_ascii=True))  # no line break of theirs in the log
         return search(self.searcher(), queries, wanted, ensemble)
 
-    def similar(self, id: str, wanted: Answers) -> list[Hit]:
-        """See `medclip.search.query.similar`. Absent where there is no such picture."""
+    def similar(self, id: str, wanted: SearchOptions) -> list[Hit]:
+        """See `medclip.search.query.similar`. Absent where there is no such image."""
         index = self.searcher().index
         _row(index, id)
         return similar(index, id, wanted)
 
     def classify(self, pixels: np.ndarray | None, id: str | None, labels: Sequence[str]) -> np.ndarray:
-        """Probabilities (k,) of labels for a picture that was uploaded, or that has an id of the index."""
+        """Probabilities (k,) of labels for an image that was uploaded, or that has an id of the index."""
         searcher = self.searcher()
         if id is not None:
             picture = searcher.index.vectors_of(np.array([_row(searcher.index, id)]))
         else:
-            picture = directions(searcher, [Query(images=(pixels,))])
+            picture = query_embeddings(searcher, [Query(images=(pixels,))])
         return classify(searcher.model, picture, labels, texts=searcher.texts)[0]
 
     def embed(self, texts: Sequence[str] = (), pixels: Sequence[np.ndarray] = ()) -> tuple[np.ndarray, str]:
-        """Unit vectors of texts and pictures, and the hash of the model."""
+        """Unit vectors of texts and images, and the hash of the model."""
         searcher = self.searcher()
         asked = [*(Query((text,)) for text in texts), *(Query(images=(picture,)) for picture in pixels)]
-        return directions(searcher, asked), searcher.index.contents.model_sha256
+        return query_embeddings(searcher, asked), searcher.index.contents.model_sha256
 
     def thumbnail(self, id: str, side: int) -> bytes:
-        """The picture of an id as JPEG, its longer side at most `side`. Absent where there is none."""
+        """The image of an id as JPEG, its longer side at most `side`. Absent where there is none."""
         index = self.searcher().index
         stored = index.rows.column("image")[_row(index, id)].as_py()
         picture = decode(stored)
@@ -172,7 +172,7 @@ class Service:
             for words in (1, *LENGTHS):
                 encoder.texts(["a " * words] * size)
             vectors = encoder.pixels([pixels] * size)
-        nearest(searcher.index, vectors[0], Answers())
+        search_embedding(searcher.index, vectors[0], SearchOptions())
 
 
 def _row(index: Index, id: str) -> int:

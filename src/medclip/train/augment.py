@@ -1,4 +1,4 @@
-"""Training-time changes to pixels, on the device, from one key a picture: validation never passes here."""
+"""Training-time changes to pixels, on the device, from one key an image: validation never passes here."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
-from medclip.train.config import Recipe
+from medclip.train.config import TrainConfig
 
 
-def augmented(keys: jax.Array, pixels: jax.Array, recipe: Recipe) -> jax.Array:
+def augmented(keys: jax.Array, pixels: jax.Array, recipe: TrainConfig) -> jax.Array:
     """What the recipe asks of brightness, contrast, crop, rotation and flip; (b, s, s, 3) in and out, 0-255 f32.
 
-    `keys` (b,): a picture's change depends on its own key alone.
+    `keys` (b,): an image's change depends on its own key alone.
     """
     return jax.vmap(lambda key, one: _one(key, one, recipe))(keys, pixels.astype(jnp.float32))
 
 
-def _one(key: jax.Array, pixels: jax.Array, recipe: Recipe) -> jax.Array:
+def _one(key: jax.Array, pixels: jax.Array, recipe: TrainConfig) -> jax.Array:
     area_key, place_key, light_key = jax.random.split(key, 3)
     if recipe.rotation:
         angle = jax.random.uniform(jax.random.fold_in(key, 3), minval=-recipe.rotation, maxval=recipe.rotation)
         pixels = _rotated(pixels, jnp.deg2rad(angle))
-    if recipe.smallest_crop < 1:
-        pixels = _cropped(area_key, place_key, pixels, recipe.smallest_crop)
+    if recipe.min_crop_scale < 1:
+        pixels = _cropped(area_key, place_key, pixels, recipe.min_crop_scale)
     if recipe.flip:
         pixels = jnp.where(jax.random.bernoulli(jax.random.fold_in(key, 4)), pixels[:, ::-1], pixels)
     contrast, brightness = 1 + 0.2 * jax.random.uniform(light_key, (2,), minval=-1.0)
@@ -42,7 +42,7 @@ def _cropped(area_key: jax.Array, place_key: jax.Array, pixels: jax.Array, small
 
 
 def _rotated(pixels: jax.Array, angle: jax.Array) -> jax.Array:
-    """About the centre; what comes in from outside is black, as around most films."""
+    """About the center; what comes in from outside is black, as around most films."""
     middle = (pixels.shape[0] - 1) / 2
     y, x = jnp.meshgrid(*[jnp.arange(n) - middle for n in pixels.shape[:2]], indexing="ij")
     cos, sin = jnp.cos(angle), jnp.sin(angle)

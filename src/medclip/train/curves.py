@@ -1,4 +1,4 @@
-"""The picture of a run: losses and validation recall over steps."""
+"""The image of a run: losses and validation recall over steps."""
 
 from __future__ import annotations
 

@@ -14,12 +14,12 @@ import numpy as np
 
 from medclip.atomic_io import whole_file
 from medclip.data.dataset import Split
-from medclip.data.images import fit
+from medclip.data.images import preprocess
 from medclip.data.refused import ImageError
 from medclip.errors import WorkError
 from medclip.progress import progress
 
-_CHUNK = 256  # pictures decoded between two signs of progress
+_CHUNK = 256  # images decoded between two signs of progress
 
 
 def rows_at(n: int, batch: int, seed: int, step: int) -> np.ndarray:
@@ -44,7 +44,7 @@ def _order(n: int, seed: int, epoch: int) -> np.ndarray:
 
 
 class Pictures:
-    """The pictures of a split, fitted to a model's square where they are asked for: `pictures[rows]`."""
+    """The images of a split, fitted to a model's square where they are asked for: `pictures[rows]`."""
 
     def __init__(self, split: Split, preprocessor: Mapping[str, Any]):
         self.split, self.preprocessor = split, preprocessor
@@ -69,17 +69,17 @@ class Pictures:
 
     def _fitted(self, row: int) -> np.ndarray:
         try:
-            return fit(self.split.image(row), self.preprocessor)
+            return preprocess(self.split.image(row), self.preprocessor)
         except ImageError as error:
             (id,) = self.split.values("id", [row])
             raise WorkError(
-                f"the picture of {id} in split {self.split.name!r} of {self.split.folder} cannot be decoded ({error}): "
-                "its shard was damaged after it was written. Prepare the data set again."
+                f"the image of {id} in split {self.split.name!r} of {self.split.folder} cannot be decoded ({error}): "
+                "its shard was damaged after it was written. Prepare the dataset again."
             ) from None
 
 
 def decoded(pictures: Pictures, into: np.ndarray) -> np.ndarray:
-    """`into` u8 (m, s, s, 3), filled with the first m pictures."""
+    """`into` u8 (m, s, s, 3), filled with the first m images."""
     with progress(f"decode {pictures.split.name}", len(into), "pairs") as advance:
         for start in range(0, len(into), _CHUNK):
             part = into[start : start + _CHUNK]
@@ -96,7 +96,7 @@ def cache_of(pictures: Pictures) -> Path:
 
 
 def cached(pictures: Pictures) -> np.ndarray:
-    """All pictures as a memory map u8 (n, s, s, 3) of DATA/cache, decoded unless they are there already."""
+    """All images as a memory map u8 (n, s, s, 3) of DATA/cache, decoded unless they are there already."""
     path = cache_of(pictures)
     if not path.exists():
         with whole_file(path) as partial:

@@ -14,19 +14,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from medclip.data.captions import folded
+from medclip.data.captions import casefold_whitespace
 from medclip.data.dataset import Split
-from medclip.data.foils import mirrored
+from medclip.data.foils import swap_left_right
 from medclip.errors import UserError
 from medclip.model.checkpoint import Model
 from medclip.model.packing import pack
 from medclip.progress import console
-from medclip.train.config import Recipe
+from medclip.train.config import TrainConfig
 from medclip.train.data import Pictures, cache_of, cached, rows_at
 from medclip.train.distributed import is_first, wait_for_all
 from medclip.train.step import Batch
 
-AHEAD = 2  # batches made while the device works: one is tokenised while pictures of the other are still decoded
+AHEAD = 2  # batches made while the device works: one is tokenized while images of the other are still decoded
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,15 @@ class Pairs:
 
 
 def read_images(training: Split, preprocessor: Mapping[str, Any], cache_gb: float) -> Pictures | np.ndarray:
-    """The pictures of training: decoded once into DATA/cache where they have room there, or else at each step."""
+    """The images of training: decoded once into DATA/cache where they have room there, or else at each step."""
     pictures = Pictures(training, preprocessor)
     gb, free = math.prod(pictures.shape) / 1e9, shutil.disk_usage(training.folder).free / 1e9
     kept = gb <= cache_gb and (cache_of(pictures).exists() or gb < free)
     if is_first():
-        why = f"limit --cache-gb {cache_gb:g}, {free:,.0f} GB free"
+        why = f"limit --image-cache-gb {cache_gb:g}, {free:,.0f} GB free"
         where = "kept in DATA/cache" if kept else "not kept: decoded at each step"
         console.print(
-            f"pictures of {training.name}: {len(training):,} take {gb:,.2f} GB decoded, {where} ({why})", soft_wrap=True
+            f"images of {training.name}: {len(training):,} take {gb:,.2f} GB decoded, {where} ({why})", soft_wrap=True
         )
         if kept:
             cached(pictures)
@@ -68,20 +68,22 @@ def read_pairs(split: Split, images: Pictures | np.ndarray, soft: bool) -> Pairs
     often = Counter(concept for row in split.each("concepts") for concept in set(row or ()))
     number = {concept: i for i, concept in enumerate(sorted(c for c, times in often.items() if times > 1))}
     if not number:
-        raise UserError(f"--soft-targets: no two pairs of {split.folder} share a UMLS concept.")
+        raise UserError(f"--soft-target-temperature: no two pairs of {split.folder} share a UMLS concept.")
     return Pairs(split, images, number, max(len(number.keys() & set(row or ())) for row in split.each("concepts")))
 
 
 def batches(
-    pairs: Pairs, model: Model, recipe: Recipe, devices: int, first: int
+    pairs: Pairs, model: Model, recipe: TrainConfig, devices: int, first: int
 ) -> Iterator[tuple[int, np.ndarray, Batch, float]]:
     """From step `first` on: its number, its rows, this process's blocks of it, and when it was asked for."""
-    blocks = devices * (recipe.batch // (recipe.microbatch or recipe.batch))
-    if recipe.batch % blocks:
-        raise UserError(f"--batch {recipe.batch} does not divide into {blocks} blocks: one a device and microbatch.")
+    blocks = devices * (recipe.batch_size // (recipe.micro_batch_size or recipe.batch_size))
+    if recipe.batch_size % blocks:
+        raise UserError(
+            f"--batch-size {recipe.batch_size} does not divide into {blocks} blocks: one a device and microbatch."
+        )
 
     def make(number: int) -> tuple[np.ndarray, Batch]:
-        rows = rows_at(len(pairs.split), recipe.batch, recipe.seed, number)
+        rows = rows_at(len(pairs.split), recipe.batch_size, recipe.seed, number)
         return rows, batch_of(pairs, rows, model, recipe, blocks, number)
 
     with ThreadPoolExecutor(AHEAD) as ahead:
@@ -94,27 +96,27 @@ def batches(
             yield number, rows, batch, asked
 
 
-def batch_of(pairs: Pairs, rows: np.ndarray, model: Model, recipe: Recipe, blocks: int, number: int) -> Batch:
+def batch_of(pairs: Pairs, rows: np.ndarray, model: Model, recipe: TrainConfig, blocks: int, number: int) -> Batch:
     """The pairs of those rows, for step `number`, in blocks, of which this process gets its share.
 
-    Only the pictures of that share are decoded; all captions are read, as how long they are decides every block's
+    Only the images of that share are decoded; all captions are read, as how long they are decides every block's
     shape. Wrong captions are dealt out one to each block in turn, so that no block is longer than others and the set of
     them does not depend on the number of blocks.
     """
-    m, room = recipe.batch // blocks, int(recipe.batch * recipe.exchanged_sides)
+    m, room = recipe.batch_size // blocks, int(recipe.batch_size * recipe.hard_negatives)
     captions = pairs.split.values("caption", rows)
     wrong = wrong_sides(captions, room)
     dealt = [captions[b * m : (b + 1) * m] + wrong[b::blocks] for b in range(blocks)]
     c = m + -(-room // blocks)
     real = np.array([[i < len(block) for i in range(c)] for block in dealt])
     said = [caption for block in dealt for caption in block]
-    words = _placed(_numbers(map(folded, said)), real, -1)
+    words = _placed(_numbers(map(casefold_whitespace, said)), real, -1)
     pictures = _numbers(pairs.split.values("sha256", rows)).reshape(blocks, m)
     if pairs.pools:
         texts = _placed(np.stack([pairs.pools[caption] for caption in said]), real, 1)  # an absent one must be finite
     else:
-        texts = pack(*(_placed(x, real) for x in model.tokens.encode(said)), model.config.text)
-    keys = np.random.SeedSequence((recipe.seed, number)).generate_state(2 * recipe.batch).reshape(blocks, m, 2)
+        texts = pack(*(_placed(x, real) for x in model.tokenizer.encode(said)), model.config.text)
+    keys = np.random.SeedSequence((recipe.seed, number)).generate_state(2 * recipe.batch_size).reshape(blocks, m, 2)
     share, at = blocks // jax.process_count(), jax.process_index()
     mine = slice(share * at, share * (at + 1))
     own = rows.reshape(blocks, m)[mine]
@@ -124,7 +126,7 @@ def batch_of(pairs: Pairs, rows: np.ndarray, model: Model, recipe: Recipe, block
 
 def wrong_sides(captions: Sequence[str], most: int) -> list[str]:
     """The first one-sided captions with left and right exchanged."""
-    return [wrong for caption in captions if (wrong := mirrored(caption))][:most]
+    return [wrong for caption in captions if (wrong := swap_left_right(caption))][:most]
 
 
 def _placed(values: np.ndarray, real: np.ndarray, absent: float = 0) -> np.ndarray:

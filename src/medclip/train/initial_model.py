@@ -10,25 +10,25 @@ from medclip.model.config import parse_config
 from medclip.model.join import join
 from medclip.model.presets import PRESETS, preset_config, preset_preprocessor
 from medclip.model.shapes_init import init
-from medclip.model.tokenizer import train_tokens
-from medclip.train.config import Recipe
+from medclip.model.tokenizer import train_tokenizer
+from medclip.train.config import TrainConfig
 
 
-def first_model(recipe: Recipe, captions: Iterable[str]) -> Model:
+def initial_model(recipe: TrainConfig, captions: Iterable[str]) -> Model:
     """The recipe's model before its first step; a preset's vocabulary is learnt from the training captions."""
     if recipe.init:
         model = load(recipe.init)
-    elif recipe.vision and recipe.text:
-        model = join(recipe.vision, recipe.text, seed=recipe.seed)
+    elif recipe.vision_model and recipe.text_model:
+        model = join(recipe.vision_model, recipe.text_model, seed=recipe.seed)
     else:
         model = _fresh(recipe, captions)
-    model = with_side(model, recipe.side) if recipe.side else model
-    return with_tokens(model, recipe.max_tokens) if recipe.max_tokens else model
+    model = with_side(model, recipe.image_size) if recipe.image_size else model
+    return with_tokens(model, recipe.context_length) if recipe.context_length else model
 
 
-def _fresh(recipe: Recipe, captions: Iterable[str]) -> Model:
+def _fresh(recipe: TrainConfig, captions: Iterable[str]) -> Model:
     *_, side, _, length = PRESETS[recipe.preset]
-    tokens, special = train_tokens(captions, recipe.vocab_size, length)
+    tokens, special = train_tokenizer(captions, recipe.vocab_size, length)
     said = preset_config(recipe.preset, tokens.tokenizer.get_vocab_size(), special)
     config = parse_config(said)
     return Model(init(config, recipe.seed), config, tokens, preset_preprocessor(side), said)

@@ -1,4 +1,4 @@
-"""One run: from a prepared data set to RUN/model, its curves and its numbers."""
+"""One run: from a prepared dataset to RUN/model, its curves and its numbers."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from jax.sharding import Mesh
 from medclip import __version__
 from medclip.atomic_io import write_json
 from medclip.data.dataset import Split
-from medclip.data.paths import Place
+from medclip.data.paths import AnyPath
 from medclip.encode.encoder import embed_pixels, embed_texts
 from medclip.errors import WorkError
-from medclip.metrics import both_ways
+from medclip.metrics import retrieval_metrics
 from medclip.model.checkpoint import Model, load, save
 from medclip.progress import console, progress
 from medclip.train import distributed as devices
 from medclip.train.augment import augmented
 from medclip.train.checkpoints import StateFolder
-from medclip.train.config import Recipe, settled
+from medclip.train.config import TrainConfig, resolve
 from medclip.train.data import Pictures
 from medclip.train.feed import Pairs, batches, read_images, read_pairs
-from medclip.train.frozen_features import pooled
-from medclip.train.initial_model import first_model
-from medclip.train.learning import is_sigmoid, learning
+from medclip.train.frozen_features import with_cached_features
+from medclip.train.initial_model import initial_model
+from medclip.train.learning import is_sigmoid, trainable_params
 from medclip.train.log import Clock, Log, open_run
 from medclip.train.lora import merged
 from medclip.train.losses import contrastive, sigmoid
 from medclip.train.model_card import write_card
 from medclip.train.optim import is_frozen, optimizer
 from medclip.train.signals import interruptible
-from medclip.train.step import Augment, Loss, State, first_state, make_step
+from medclip.train.step import Augment, Loss, State, init_state, make_step
 from medclip.train.trackers import require, tracking
-from medclip.train.validation import Unseen, fall, read_unseen, sweep, validate
+from medclip.train.validation import ValidationSet, read_validation_set, recall_change, validate, wise_ft
 
 LOGGED = 200  # steps of a run that leave a line
 
@@ -52,25 +52,25 @@ LOGGED = 200  # steps of a run that leave a line
 class Run:
     """What does not change while a run goes on."""
 
-    recipe: Recipe
+    config: TrainConfig
     model: Model
     """As it was before the first step."""
     loss: Loss
     pairs: Pairs
-    unseen: Unseen
+    validation_set: ValidationSet
     mesh: Mesh
     log: Log
 
 
 def train(
-    data: Place,
+    data: AnyPath,
     out: Path,
-    recipe: Recipe,
+    config: TrainConfig,
     *,
-    limit: int | None = None,
+    max_samples: int | None = None,
     resume: bool = False,
-    track: Sequence[str] = (),
-    cache_gb: float = 8.0,
+    report_to: Sequence[str] = (),
+    image_cache_gb: float = 8.0,
     loss: Loss | None = None,
     augment: Augment | None = None,
 ) -> dict[str, Any]:
@@ -78,51 +78,53 @@ def train(
 
     The model kept is the one of the best mean validation recall, before the first step, after any or between. With
     `resume` a run that ended early goes on from its last state, bit for bit; its settings must be the same. `track`
-    names trackers to show the numbers in. Pictures are decoded once where they then take at most `cache_gb` GB (10^9
+    names trackers to show the numbers in. Images are decoded once where they then take at most `cache_gb` GB (10^9
     bytes), or else at each step: the batches are the same. `loss` and `augment` take the place of the recipe's own.
     Raises UserError for a wrong setting, WorkError where the run cannot or should not go on.
     """
-    training, validation = Split(data, "train", limit), Split(data, "validation", limit)
-    recipe = settled(recipe, len(training))
-    require(track)
+    training, validation = Split(data, "train", max_samples), Split(data, "validation", max_samples)
+    config = resolve(config, len(training))
+    require(report_to)
     if devices.is_first():
-        said = {"limit": limit, "data": {split.name: split.digest for split in (training, validation)}}
-        open_run(out, dataclasses.asdict(recipe) | said, resume)
-    if recipe.flip:
+        said = {"limit": max_samples, "data": {split.name: split.digest for split in (training, validation)}}
+        open_run(out, dataclasses.asdict(config) | said, resume)
+    if config.flip:
         console.print("warning: --flip makes left and right wrong in captions that name them.")
-    model = first_model(recipe, training.each("caption"))
-    params, shares = learning(model, recipe)
-    loss = loss or (sigmoid if is_sigmoid(model, recipe) else contrastive)
+    model = initial_model(config, training.each("caption"))
+    params, shares = trainable_params(model, config)
+    loss = loss or (sigmoid if is_sigmoid(model, config) else contrastive)
     once = is_frozen(model.config.vision, shares)  # then pools take the place of pixels
-    images = Pictures(training, model.preprocessor) if once else read_images(training, model.preprocessor, cache_gb)
-    pairs = pooled(read_pairs(training, images, bool(recipe.soft_targets)), model, shares)
-    log, mesh = Log(out, recipe.batch, devices.is_first()), devices.all_devices()
-    run = Run(recipe, model, loss, pairs, read_unseen(validation, model), mesh, log)
-    learn, rule = {name for name, share in shares.items() if share}, optimizer(recipe, shares)
-    augment = augment or partial(augmented, recipe=recipe)
-    step = make_step(model, recipe, learn, rule, loss, augment, mesh, len(pairs.concepts))
+    images = (
+        Pictures(training, model.preprocessor) if once else read_images(training, model.preprocessor, image_cache_gb)
+    )
+    pairs = with_cached_features(read_pairs(training, images, bool(config.soft_target_temperature)), model, shares)
+    log, mesh = Log(out, config.batch_size, devices.is_first()), devices.all_devices()
+    run = Run(config, model, loss, pairs, read_validation_set(validation, model), mesh, log)
+    learn, rule = {name for name, share in shares.items() if share}, optimizer(config, shares)
+    augment = augment or partial(augmented, recipe=config)
+    step = make_step(model, config, learn, rule, loss, augment, mesh, len(pairs.concepts))
     with ExitStack() as stack:
         states = stack.enter_context(StateFolder(out))
-        state = first_state(params, learn, rule, bool(recipe.ema))
-        state = jax.device_put(state, devices.shardings(state, mesh, recipe.fsdp))
+        state = init_state(params, learn, rule, bool(config.ema_decay))
+        state = jax.device_put(state, devices.shardings(state, mesh, config.fsdp))
         state = (states.latest(state) if resume else None) or state
         log.rewind(int(state.step))
         devices.wait_for_all("log")  # all have read it before the first writes
         if devices.is_first():
-            settings = dataclasses.asdict(recipe) | {"medclip": __version__}
-            log.track = stack.enter_context(tracking(track, out, settings, int(state.step)))
+            settings = dataclasses.asdict(config) | {"medclip": __version__}
+            log.track = stack.enter_context(tracking(report_to, out, settings, int(state.step)))
         state = _steps(run, step, state, states)
         return _finish(run, state, training, len(validation))
 
 
 def _steps(run: Run, step: Any, state: State, states: StateFolder) -> State:
-    recipe, first = run.recipe, int(state.step)
+    recipe, first = run.config, int(state.step)
     again = bool(run.log.measured)  # a resumed run has logged its first evaluation
-    before = validate(run.model, run.unseen, recipe.batch)[1] if again else _evaluate(run, state, first)
+    before = validate(run.model, run.validation_set, recipe.batch_size)[1] if again else _evaluate(run, state, first)
     with ExitStack() as stack:
         asked, watch = stack.enter_context(interruptible()), stack.enter_context(ThreadPoolExecutor(1))
-        advance = stack.enter_context(progress("train", recipe.steps, "pairs", recipe.batch, first))
-        clock = Clock(recipe.batch)
+        advance = stack.enter_context(progress("train", recipe.steps, "pairs", recipe.batch_size, first))
+        clock = Clock(recipe.batch_size)
         waiting: list[Any] = []
         ended: Future[float] | None = None
         for number, rows, batch, since in batches(run.pairs, run.model, recipe, run.mesh.size, first):
@@ -161,8 +163,8 @@ def _end(told: dict[str, jax.Array]) -> float:
     return time.monotonic()
 
 
-def _due(at: int, recipe: Recipe) -> bool:
-    return at * recipe.evaluations // recipe.steps > (at - 1) * recipe.evaluations // recipe.steps
+def _due(at: int, recipe: TrainConfig) -> bool:
+    return at * recipe.num_evals // recipe.steps > (at - 1) * recipe.num_evals // recipe.steps
 
 
 def _tell(run: Run, at: int, rows: np.ndarray, told: dict[str, jax.Array], clock: Clock, advance: Any) -> None:
@@ -175,7 +177,7 @@ def _tell(run: Run, at: int, rows: np.ndarray, told: dict[str, jax.Array], clock
             f"on the pairs {', '.join(run.pairs.split.values('id', rows))}. {run.log.out} holds the state of step "
             f"{last} and the best model so far. Look at those pairs, or start again with a lower --lr."
         )
-    if at % max(1, run.recipe.steps // LOGGED) == 0 or _due(at, run.recipe):
+    if at % max(1, run.config.steps // LOGGED) == 0 or _due(at, run.config):
         speed = clock.read(at)
         run.log.write({"step": at, **values, **speed})
         advance(0, loss=values["loss"], **_shown(speed))
@@ -190,7 +192,7 @@ def _shown(speed: dict[str, float]) -> dict[str, float]:
 def _evaluate(run: Run, state: State, at: int) -> np.ndarray:
     """Log how good the weights are, keep the model where it is the best so far; ranks (n, 2)."""
     model, rest = plain(run, state)
-    record, ranks = validate(model, run.unseen, run.recipe.batch, run.loss, rest)
+    record, ranks = validate(model, run.validation_set, run.config.batch_size, run.loss, rest)
     if devices.is_first() and (run.log.best is None or record["mean_recall"] > run.log.best["mean_recall"]):
         save(model, run.log.out / "model")
     run.log.write({"step": at, **record})
@@ -199,28 +201,28 @@ def _evaluate(run: Run, state: State, at: int) -> np.ndarray:
 
 def plain(run: Run, state: State) -> tuple[Model, dict[str, Any]]:
     """The model of a state under its own names, and what is trained beside it."""
-    whole = merged(devices.everywhere(state.best, run.mesh))
+    whole = merged(devices.everywhere(state.eval_params, run.mesh))
     own = {name: whole[name] for name in run.model.params}
     return dataclasses.replace(run.model, params=own), {n: whole[n] for n in whole if n not in own}
 
 
 def _ends(run: Run, before: np.ndarray, now: np.ndarray, at: int) -> bool:
     """Whether the run should end here. WorkError where it fell clearly below its start and the guard says stop."""
-    recipe, measured = run.recipe, run.log.measured
-    change = fall(before, now, run.unseen.articles, recipe.seed)
+    recipe, measured = run.config, run.log.measured
+    change = recall_change(before, now, run.validation_set.articles, recipe.seed)
     if change["high"] < 0:
         said = (
             f"step {at}: mean validation recall is {-change['value']:.1%} below that before the first step "
             f"(95 % interval {-change['high']:.1%} to {-change['low']:.1%})."
         )
-        if recipe.guard == "stop" and at < recipe.steps:  # at the end nothing is left to stop
+        if recipe.on_regression == "stop" and at < recipe.steps:  # at the end nothing is left to stop
             raise WorkError(
                 f"{said} {run.log.out}/model holds the best weights so far. Start again with a lower --lr (now "
-                f"{recipe.lr:g}), or with --guard warn where a fall at first is expected."
+                f"{recipe.lr:g}), or with --on-regression warn where a fall at first is expected."
             )
         console.print(f"warning: {said}")
     since = len(measured) - 1 - measured.index(run.log.best)
-    if recipe.patience and since >= recipe.patience and at < recipe.steps:
+    if recipe.early_stopping_patience and since >= recipe.early_stopping_patience and at < recipe.steps:
         console.print(f"stopped at step {at}: no better mean recall since step {run.log.best['step']}.")
         return True
     return False
@@ -228,15 +230,15 @@ def _ends(run: Run, before: np.ndarray, now: np.ndarray, at: int) -> bool:
 
 def _finish(run: Run, state: State, training: Split, held: int) -> dict[str, Any]:
     out, best, tried = run.log.out, run.log.best, []
-    if run.recipe.init:
+    if run.config.init:
         best, tried = _between(run, state, best)
     summary = {"best": best, "wise_ft": tried, "medclip": __version__}
     if devices.is_first():
         write_json(out / "summary.json", summary)
         kept = load(out / "model")
-        vectors = embed_pixels(kept, run.unseen.pixels), embed_texts(kept, run.unseen.captions)
-        found = both_ways(*vectors, run.unseen.articles, run.recipe.seed)
-        write_card(out / "model", run.recipe, training, held, best, found)
+        vectors = embed_pixels(kept, run.validation_set.pixels), embed_texts(kept, run.validation_set.captions)
+        found = retrieval_metrics(*vectors, run.validation_set.articles, run.config.seed)
+        write_card(out / "model", run.config, training, held, best, found)
     devices.wait_for_all("finished")
     return summary
 
@@ -247,10 +249,13 @@ def _between(run: Run, state: State, best: dict[str, Any]) -> tuple[dict[str, An
 
     def measure(params: dict[str, Any]) -> dict[str, Any]:
         model = dataclasses.replace(run.model, params=params)
-        return {"step": int(state.step), **validate(model, run.unseen, run.recipe.batch, run.loss, rest)[0]}
+        return {
+            "step": int(state.step),
+            **validate(model, run.validation_set, run.config.batch_size, run.loss, rest)[0],
+        }
 
     tried = []
-    for record, params in sweep(run.model.params, last.params, measure):
+    for record, params in wise_ft(run.model.params, last.params, measure):
         tried.append(record)
         if record["mean_recall"] > best["mean_recall"]:
             best = record

@@ -1,9 +1,9 @@
 """Objectives over a whole batch of unit vectors; sharding is a property of the arrays, never of the loss.
 
-Images (b, p) and texts (c, p), row i < b of both being pair i. Texts beyond b are captions wrong for every picture,
-candidates for the pictures alone (Yuksekgonul et al. 2023). `params` holds `logit_scale`, the logarithm of the factor
-on cosines, and for the sigmoid loss `logit_bias`. `agree` f32 (b, c) is how far a caption should be given to a picture,
-rows summing to 1; `counted` bool (b, c) is False where a caption is no candidate of a picture at all.
+Images (b, p) and texts (c, p), row i < b of both being pair i. Texts beyond b are captions wrong for every image,
+candidates for the images alone (Yuksekgonul et al. 2023). `params` holds `logit_scale`, the logarithm of the factor
+on cosines, and for the sigmoid loss `logit_bias`. `agree` f32 (b, c) is how far a caption should be given to an image,
+rows summing to 1; `counted` bool (b, c) is False where a caption is no candidate of an image at all.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def contrastive(images: jax.Array, texts: jax.Array, params: Params, agree: jax.
 
 
 def sigmoid(images: jax.Array, texts: jax.Array, params: Params, agree: jax.Array, counted: jax.Array) -> jax.Array:
-    """Every picture with every caption is a yes or no of its own: a scalar. Zhai et al. 2023, algorithm 1."""
+    """Every image with every caption is a yes or no of its own: a scalar. Zhai et al. 2023, algorithm 1."""
     each = jax.nn.log_sigmoid((2 * agree - 1) * logits(params, images, texts))
     return -jnp.where(counted, each, 0).sum() / len(images)
 
@@ -36,9 +36,9 @@ def hard_targets(b: int, c: int) -> tuple[jax.Array, jax.Array]:
 
 
 def targets(picture: jax.Array, words: jax.Array, real: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`agree` and `counted` of a batch: pairs with the same picture or the same words are not negatives.
+    """`agree` and `counted` of a batch: pairs with the same image or the same words are not negatives.
 
-    `picture` i32 (b,) and `words` i32 (c,) are equal where pictures or captions are; `real` bool (c,) is False at texts
+    `picture` i32 (b,) and `words` i32 (c,) are equal where images or captions are; `real` bool (c,) is False at texts
     that are not there.
     """
     b, c = len(picture), len(words)
@@ -48,7 +48,9 @@ def targets(picture: jax.Array, words: jax.Array, real: jax.Array) -> tuple[jax.
     return own.astype(jnp.float32), own | (real & ~same)
 
 
-def softened(agree: jax.Array, counted: jax.Array, concepts: jax.Array, kinds: int, temperature: float) -> jax.Array:
+def soft_targets(
+    agree: jax.Array, counted: jax.Array, concepts: jax.Array, kinds: int, temperature: float
+) -> jax.Array:
     """`agree` shared among the pairs of a batch by the overlap of their concepts: softmax of Jaccard / temperature.
 
     `concepts` i32 (b, k) holds numbers below `kinds`, others being padding. After Wang et al. 2022 (MedCLIP), eq. 4,

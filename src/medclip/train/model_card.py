@@ -11,7 +11,7 @@ from medclip import NOT_CLINICAL, __version__
 from medclip.atomic_io import whole_file
 from medclip.data.dataset import Split
 from medclip.model.card_metadata import joined
-from medclip.train.config import Recipe
+from medclip.train.config import TrainConfig
 
 _CARD = """---
 library_name: transformers
@@ -26,8 +26,8 @@ trained_on_nothing_else: {nothing_else}
 
 **{notice}**
 
-A dual encoder of radiology pictures and their captions, trained with medclip {version}: unit vectors whose cosines say
-how well a picture and a caption agree.
+A dual encoder of radiology images and their captions, trained with medclip {version}: unit vectors whose cosines say
+how well an image and a caption agree.
 
 ## Data
 
@@ -51,18 +51,23 @@ whole articles resampled.
 ## Limitations
 
 Learnt from figures of publications, not from a hospital's archive: what is common in print is over-represented, and
-captions tell more than the picture shows. Numbers hold for this pool alone; a smaller pool gives higher ones. Findings,
+captions tell more than the image shows. Numbers hold for this pool alone; a smaller pool gives higher ones. Findings,
 laterality and rare modalities may be wrong with a high score. Not evaluated for any group of patients.
 
-## Licence
+## License
 
-The weights inherit the terms of the model they started from and of the pairs, whose pictures carry licences of their
+The weights inherit the terms of the model they started from and of the pairs, whose images carry licenses of their
 own; none is granted here.
 """
 
 
 def write_card(
-    folder: Path, recipe: Recipe, training: Split, validation: int, best: Mapping[str, Any], found: Mapping[str, Any]
+    folder: Path,
+    recipe: TrainConfig,
+    training: Split,
+    validation: int,
+    best: Mapping[str, Any],
+    found: Mapping[str, Any],
 ) -> None:
     """Write `README.md`: `best` is the evaluation of the weights kept, `found` is as of `metrics.both_ways`."""
     rows = [
@@ -72,10 +77,12 @@ def write_card(
     start = f"From scratch (preset {recipe.preset})"
     if recipe.init:
         start = f"Fine-tuned from {_public(recipe.init)}"
-    elif recipe.vision and recipe.text:
-        start = f"Vision tower of {_public(recipe.vision)} joined with the text tower of {_public(recipe.text)}"
+    elif recipe.vision_model and recipe.text_model:
+        start = (
+            f"Vision tower of {_public(recipe.vision_model)} joined with the text tower of {_public(recipe.text_model)}"
+        )
     said = training.dataset
-    seen = joined(said["source"], [start for start in (recipe.init, recipe.vision, recipe.text) if start])
+    seen = joined(said["source"], [start for start in (recipe.init, recipe.vision_model, recipe.text_model) if start])
     card = _CARD.format(
         title=folder.resolve().parent.name,
         notice=NOT_CLINICAL,
@@ -88,7 +95,7 @@ def write_card(
         validation=validation,
         start=start,
         steps=recipe.steps,
-        batch=recipe.batch,
+        batch=recipe.batch_size,
         lr=recipe.lr,
         weight_decay=recipe.weight_decay,
         seed=recipe.seed,

@@ -10,10 +10,10 @@ import optax
 from medclip.errors import UserError
 from medclip.model.config import ModelConfig, TextConfig, VisionConfig
 from medclip.model.families import TEXT, VISION
-from medclip.train.config import Recipe
+from medclip.train.config import TrainConfig
 
 
-def rates(names: Iterable[str], config: ModelConfig, recipe: Recipe) -> dict[str, float]:
+def lr_scales(names: Iterable[str], config: ModelConfig, recipe: TrainConfig) -> dict[str, float]:
     """Each tensor's learning rate as a share of `recipe.lr`; 0 is frozen. UserError for a pattern without a tensor."""
     names = list(names)
     for pattern in recipe.freeze:
@@ -35,13 +35,13 @@ def in_tower(name: str, tower: VisionConfig | TextConfig) -> bool:
     return name.startswith(tower.prefix) and name not in tower.projection
 
 
-def _rate(name: str, config: ModelConfig, recipe: Recipe) -> float:
+def _rate(name: str, config: ModelConfig, recipe: TrainConfig) -> float:
     if any(fnmatchcase(name, pattern) for pattern in recipe.freeze):
         return 0.0
     for tower, lr in ((config.vision, recipe.vision_lr), (config.text, recipe.text_lr)):
         if in_tower(name, tower):
             share = 1.0 if lr is None else lr / recipe.lr
-            return share * recipe.layer_decay ** _layers_above(name.removeprefix(tower.prefix), tower)
+            return share * recipe.layerwise_lr_decay ** _layers_above(name.removeprefix(tower.prefix), tower)
     return 1.0
 
 
@@ -58,9 +58,9 @@ def _layers_above(name: str, tower: VisionConfig | TextConfig) -> int:
     return tower.num_hidden_layers + 1 if any(at and name.startswith(at) for at in below) else 0
 
 
-def optimizer(recipe: Recipe, shares: Mapping[str, float]) -> optax.GradientTransformation:
+def optimizer(recipe: TrainConfig, shares: Mapping[str, float]) -> optax.GradientTransformation:
     """AdamW with warm-up and cosine, betas of Radford et al. 2021; biases, norms and scalars do not decay."""
-    warmup = max(1, round(recipe.warmup_fraction * recipe.steps))
+    warmup = max(1, round(recipe.warmup_ratio * recipe.steps))
     rate = optax.warmup_cosine_decay_schedule(0.0, recipe.lr, warmup, max(recipe.steps, warmup + 1), recipe.lr / 100)
     return optax.chain(
         optax.clip_by_global_norm(1.0),

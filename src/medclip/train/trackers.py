@@ -108,7 +108,7 @@ def _started(name: str, out: Path, kept: dict[str, Any], settings: dict[str, Any
     except Exception as error:  # each library raises kinds of its own
         raise UserError(
             f"{name} did not start ({_first_line(error)}). Put that right (it was installed by: {_INSTALL[name]}?), or "
-            f"leave out --track {name}."
+            f"leave out --report-to {name}."
         ) from None
     write_json(out / "tracking.json", kept)
     return tracker
@@ -188,7 +188,7 @@ def _library(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise UserError(f"--track {name} needs a library that is not here ({error}): {_INSTALL[name]}.") from None
+        raise UserError(f"--report-to {name} needs a library that is not here ({error}): {_INSTALL[name]}.") from None
 
 
 def _worked(name: str, do: Callable[..., None], *given: Any) -> bool:

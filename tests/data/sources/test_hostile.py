@@ -11,9 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from material import drawn, encoded
-from medclip.data.paths import inside, place
+from medclip.data.paths import inside, parse_path
 from medclip.data.prepare import prepare, prepare_shard
-from medclip.data.prepare_config import Preparation
+from medclip.data.prepare_config import PrepareConfig
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.columns import Columns
 from medclip.data.sources.detect import open_source
@@ -56,7 +56,7 @@ def test_the_folder_of_the_pictures_can_be_named(tmp_path, image):
         (tmp_path / name).mkdir()
     (tmp_path / "pictures" / "1.jpg").write_bytes(encoded(drawn(1)))
     table = csv_of(tmp_path / "tables", image.format(tmp=tmp_path), "../../secret.jpg")
-    read, outside = open_source(str(table), Preparation(columns=Columns(image_root=str(tmp_path))))
+    read, outside = open_source(str(table), PrepareConfig(columns=Columns(image_root=str(tmp_path))))
     assert read.image.resolve() == tmp_path / "pictures" / "1.jpg"
     assert outside.reason == OUTSIDE
 
@@ -65,7 +65,7 @@ def test_the_folder_of_the_pictures_can_be_named(tmp_path, image):
 @example("/root/dir/://../../etc/passwd", False)
 @example("memory://root/x://../../../y", True)
 def test_what_is_inside_is_inside(name, url):
-    root = place("memory://root/dir") if url else Path("/root/dir")
+    root = parse_path("memory://root/dir") if url else Path("/root/dir")
     found = inside(root, name)
     if found is not None:
         parts = found.relative_to(root).parts
@@ -82,7 +82,7 @@ def test_an_absolute_path_below_the_folder_is_inside(tmp_path, monkeypatch):
 def test_a_name_that_no_file_can_have_is_counted(tmp_path):
     (tmp_path / "1.jpg").write_bytes(encoded(drawn(1)))
     rows = list(open_source(str(csv_of(tmp_path, "1.jpg", "x" * 5000, "a/" * 3000, "a\0b"))))
-    said = prepare_shard(rows, tmp_path / "train-00000.arrow", Preparation(side=32))
+    said = prepare_shard(rows, tmp_path / "train-00000.arrow", PrepareConfig(shorter_side=32))
     assert (said["pairs"], set(said["dropped"])) == (1, {"image unreadable"})
 
 
@@ -92,7 +92,7 @@ def test_no_split_names_a_file_elsewhere(tmp_path, split):
     table.write_text(f"image,caption,split\n1.jpg,CT of the chest,{split}\n")
     before = set(tmp_path.rglob("*"))
     with pytest.raises(UserError, match="a split names files"):
-        prepare(str(table), tmp_path / "data", workers=1)
+        prepare(str(table), tmp_path / "data", num_workers=1)
     assert set(tmp_path.rglob("*")) - before == {tmp_path / "data"}
 
 

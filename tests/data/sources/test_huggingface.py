@@ -1,4 +1,4 @@
-"""Data sets of Hugging Face in each of their layouts, built here as its library writes them."""
+"""Datasets of Hugging Face in each of their layouts, built here as its library writes them."""
 
 import json
 
@@ -8,7 +8,7 @@ import pytest
 
 from material import drawn, encoded
 from medclip.data.prepare import preview
-from medclip.data.prepare_config import Preparation
+from medclip.data.prepare_config import PrepareConfig
 from medclip.data.sources.detect import open_source
 from medclip.data.splits import split_of
 from medclip.errors import UserError
@@ -122,7 +122,7 @@ def test_rows_in_several_forms_are_read_once(tmp_path):
 def test_limit_reads_no_more_than_the_first_rows_of_each_split(tmp_path):
     for split, numbers in SPLITS.items():
         pq.write_table(table(numbers), tmp_path / f"{split}.parquet")
-    read = list(open_source(str(tmp_path), Preparation(limit=2)))
+    read = list(open_source(str(tmp_path), PrepareConfig(max_samples=2)))
     assert [row.split for row in read] == [split for split in sorted(SPLITS) for _ in range(2)]
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from material import drawn, encoded
 from medclip.data.dataset import Split
 from medclip.data.prepare import prepare
-from medclip.data.prepare_config import Preparation
+from medclip.data.prepare_config import PrepareConfig
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.columns import Columns
 from medclip.data.sources.detect import open_source
@@ -28,7 +28,7 @@ TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_s
 
 @pytest.fixture
 def pictures(tmp_path):
-    """A folder with a picture for each caption."""
+    """A folder with an image for each caption."""
     for number in range(len(CAPTIONS)):
         (tmp_path / f"{number}.jpg").write_bytes(encoded(drawn(number)))
     return tmp_path
@@ -50,7 +50,7 @@ def write(folder: Path, suffix: str, rows: list[dict]) -> Path:
 
 def rows(**changes):
     return [
-        {"image": f"{number}.jpg", "caption": caption, "patient": f"p{number // 2}", "licence": "CC BY", **changes}
+        {"image": f"{number}.jpg", "caption": caption, "patient": f"p{number // 2}", "license": "CC BY", **changes}
         for number, caption in enumerate(CAPTIONS)
     ]
 
@@ -62,7 +62,7 @@ def test_a_table_yields_its_rows_as_written(pictures, suffix):
     assert [pair.image for pair in read] == [pictures / f"{number}.jpg" for number in range(len(CAPTIONS))]
     assert [pair.id for pair in read] == [str(number + 1) for number in range(len(CAPTIONS))]
     assert {(pair.article, pair.split) for pair in read} == {(p, split_of(p)) for p in ("p0", "p1", "p2")}
-    assert {pair.licence for pair in read} == {"CC BY"}
+    assert {pair.license for pair in read} == {"CC BY"}
 
 
 @given(st.lists(TEXT, min_size=1, max_size=5))
@@ -75,7 +75,7 @@ def test_any_caption_comes_back_from_a_csv(tmp_path_factory, captions):
 def test_named_columns_are_taken_before_usual_ones(pictures):
     table = [{"image": "x", "file": f"{n}.jpg", "caption": "", "findings": c} for n, c in enumerate(CAPTIONS)]
     path = write(pictures, ".csv", table)
-    read = list(open_source(str(path), Preparation(columns=Columns(image_column="file", caption_column="findings"))))
+    read = list(open_source(str(path), PrepareConfig(columns=Columns(image_column="file", caption_column="findings"))))
     assert [pair.caption for pair in read] == CAPTIONS
 
 
@@ -163,7 +163,9 @@ def test_a_damaged_source_is_a_mistake_in_words(tmp_path, name, content, said):
 
 def test_a_column_that_is_not_there_is_named(pictures):
     with pytest.raises(UserError, match="has no column 'findings'; it has: image, caption"):
-        list(open_source(str(write(pictures, ".csv", rows())), Preparation(columns=Columns(caption_column="findings"))))
+        list(
+            open_source(str(write(pictures, ".csv", rows())), PrepareConfig(columns=Columns(caption_column="findings")))
+        )
 
 
 def test_a_folder_of_pictures_with_captions_beside_them(tmp_path):
@@ -198,10 +200,10 @@ def test_archives_of_webdataset(tmp_path):
     archive(
         tmp_path / "a.tar", {"d/1.jpg": picture, "d/1.txt": b"CT of the chest", "d/2.jpg": picture, "d/2.json": said}
     )
-    archive(tmp_path / "b.tar", {"3.txt": b"no picture here", "4.png": picture, "4.json": b"{"})
+    archive(tmp_path / "b.tar", {"3.txt": b"no image here", "4.png": picture, "4.json": b"{"})
     one, two, three, four = open_source(str(tmp_path))
     assert (one.id, one.caption, one.image, one.split) == ("d/1", "CT of the chest", picture, split_of("d/1"))
-    assert (two.caption, two.article, two.split, two.licence) == ("MRI of the brain", "PMC1", "train", "CC0")
+    assert (two.caption, two.article, two.split, two.license) == ("MRI of the brain", "PMC1", "train", "CC0")
     assert (three.reason, four.reason) == ("row without image or caption", "caption unreadable")
 
 
@@ -231,7 +233,7 @@ def test_splits_that_are_mixed_in_a_source_are_whole_in_its_shards(pictures, mon
         for n in range(11)
     ]
     out = pictures / "data"
-    said = prepare(str(write(pictures, ".jsonl", table)), out, workers=1)
+    said = prepare(str(write(pictures, ".jsonl", table)), out, num_workers=1)
     assert {split: len(about["shards"]) for split, about in said["splits"].items()} == {"train": 3, "validation": 3}
     for split, first in (("train", 0), ("validation", 1)):
         assert Split(out, split).column("caption") == [f"CT of the chest, number {n}" for n in range(first, 11, 2)]

@@ -8,7 +8,7 @@ import pytest
 
 from material import RocoFolder, drawn, encoded
 from medclip.data.prepare import prepare
-from medclip.data.prepare_config import Preparation
+from medclip.data.prepare_config import PrepareConfig
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.roco import read_roco
 from medclip.errors import UserError
@@ -44,9 +44,9 @@ def test_captions_are_handed_over_as_written(roco):
             assert pair.caption == f" {roco.captions[key]}"
 
 
-def test_the_article_comes_from_the_links_or_the_licences(roco, copy):
+def test_the_article_comes_from_the_links_or_the_licenses(roco, copy):
     by_both = pairs_of(roco.folder)["train", "ROCO_00007"]
-    assert (by_both.article, by_both.licence) == ("PMC1003", "CC BY")
+    assert (by_both.article, by_both.license) == ("PMC1003", "CC BY")
     assert by_both.attribution == "PMC1003, fig-7.jpg"
     for name in ("dlinks.txt", "licences.txt"):
         folder = copy(roco.folder)
@@ -85,7 +85,7 @@ def test_no_name_leaves_the_images_folder(one_row, name, where):
 
 
 def as_tables(folder, where):
-    """Turns captions.txt into ROCO's other form, with the names that the pictures have."""
+    """Turns captions.txt into ROCO's other form, with the names that the images have."""
     for split, short in (("train", "train"), ("validation", "val")):
         place = folder / split / "radiology"
         rows = [("id", "name", "caption")]
@@ -161,7 +161,7 @@ def test_windows_line_ends_and_a_byte_order_mark_are_no_part_of_a_row(tmp_path):
 
 @pytest.mark.slow
 def test_the_real_rows_come_out_as_counted_by_hand(shared, tmp_path):
-    about = prepare(str(shared / "roco"), tmp_path / "data", Preparation(side=32))
+    about = prepare(str(shared / "roco"), tmp_path / "data", PrepareConfig(shorter_side=32))
     assert {split: s["pairs"] for split, s in about["splits"].items()} == {"train": 4684, "validation": 656}
     short = "caption under 10 characters"
     assert about["dropped"] == {

@@ -1,4 +1,4 @@
-"""ROCOv2 as Zenodo has it: every row of its tables, what is known of a picture, and where the picture may lie."""
+"""ROCOv2 as Zenodo has it: every row of its tables, what is known of an image, and where the image may lie."""
 
 import shutil
 
@@ -6,7 +6,7 @@ import pytest
 
 from material import drawn, encoded
 from medclip.data.prepare import preview
-from medclip.data.prepare_config import Preparation
+from medclip.data.prepare_config import PrepareConfig
 from medclip.data.schema import Dropped
 from medclip.data.sources.detect import open_source
 from medclip.data.sources.rocov2 import read_rocov2
@@ -19,7 +19,7 @@ SPLITS = {"train": "train", "valid": "validation", "test": "test"}
 @pytest.fixture
 def rocov2(tmp_path):
     folder = tmp_path / "rocov2"
-    licences = ["ID,PMCID,Attribution,Link"]
+    licenses = ["ID,PMCID,Attribution,Link"]
     for place, short in enumerate(SPLITS):
         (folder / short).mkdir(parents=True)
         captions, concepts, manual = ["ID,Caption"], ["ID,CUIs"], ["ID,CUIs"]
@@ -29,11 +29,11 @@ def rocov2(tmp_path):
             concepts.append(f"{id},C0040405;C0817096")
             manual.append(f"{id},C0040405; C1306645")
             article = f"PMC{100 * place + n // 2}"
-            licences.append(f"{id},{article},CC BY-NC [Jones et al. (2020)],https://host/articles/{article}/")
+            licenses.append(f"{id},{article},CC BY-NC [Jones et al. (2020)],https://host/articles/{article}/")
             (folder / short / f"{id}.jpg").write_bytes(encoded(drawn(n)))
         for name, lines in (("captions", captions), ("concepts", concepts), ("concepts_manual", manual)):
             (folder / f"{short}_{name}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (folder / "license_information.csv").write_text("\n".join(licences), encoding="utf-8")
+    (folder / "license_information.csv").write_text("\n".join(licenses), encoding="utf-8")
     names = 'CUI,Canonical name\nC0040405,X-Ray Computed Tomography\nC1306645,"Plain, x-ray"\n'
     (folder / "cui_mapping.csv").write_text(names, encoding="utf-8")
     return folder
@@ -49,7 +49,7 @@ def test_what_is_known_of_a_picture(rocov2):
     pair = next(read_rocov2(rocov2))
     assert pair.concepts == ("C0040405", "C0817096", "C1306645")
     assert pair.keywords == ("X-Ray Computed Tomography", "Plain, x-ray")
-    assert (pair.article, pair.licence) == ("PMC0", "CC BY-NC")
+    assert (pair.article, pair.license) == ("PMC0", "CC BY-NC")
     assert pair.attribution == "CC BY-NC [Jones et al. (2020)] https://host/articles/PMC0/"
 
 
@@ -65,11 +65,11 @@ def test_the_other_tables_may_be_absent(rocov2):
         if not path.name.endswith("captions.csv"):
             path.unlink()
     pair = next(read_rocov2(rocov2))
-    assert (pair.article, pair.licence, pair.concepts) == (pair.id, "", ())
+    assert (pair.article, pair.license, pair.concepts) == (pair.id, "", ())
 
 
 def test_limit_takes_the_first_rows_of_each_split(rocov2):
-    read = list(open_source(str(rocov2), Preparation(limit=1)))
+    read = list(open_source(str(rocov2), PrepareConfig(max_samples=1)))
     assert [(row.split, row.id[-1]) for row in read] == [(split, "0") for split in SPLITS.values()]
 
 
@@ -93,8 +93,8 @@ def test_a_table_without_its_columns_is_named(rocov2):
         list(read_rocov2(rocov2))
 
 
-def test_licence_and_attribution_reach_the_prepared_form(rocov2):
+def test_license_and_attribution_reach_the_prepared_form(rocov2):
     short, *rows = preview(str(rocov2), rows=3)
     assert short.reason == "caption under 10 characters"
-    assert [row["licence"] for row in rows] == ["CC BY-NC"] * 2
+    assert [row["license"] for row in rows] == ["CC BY-NC"] * 2
     assert all("Jones" in row["attribution"] for row in rows)

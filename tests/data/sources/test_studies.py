@@ -1,4 +1,4 @@
-"""A folder of DICOM studies becomes pairs of pictures and reports, and nothing that names anybody arrives with them."""
+"""A folder of DICOM studies becomes pairs of images and reports, and nothing that names anybody arrives with them."""
 
 import json
 import os
@@ -18,10 +18,10 @@ from pydicom.uid import BasicTextSRStorage, SecondaryCaptureImageStorage
 from data.dicom_files import PACKAGED, dicom, grey, sequence, written
 from material import drawn, encoded
 from medclip.data.dataset import Split
-from medclip.data.deidentify import Studies, make_key
+from medclip.data.deidentify import DicomConfig, make_key
 from medclip.data.dicom import header
 from medclip.data.prepare import prepare
-from medclip.data.prepare_config import Preparation
+from medclip.data.prepare_config import PrepareConfig
 from medclip.data.schema import Dropped, Frame, Pair
 from medclip.data.sources.detect import open_source
 from medclip.data.sources.reports import structured_text
@@ -58,7 +58,7 @@ def structured(*texts: tuple[str, str], kind: str = BasicTextSRStorage, study: s
 
 
 def read(folder, **settings):
-    return list(open_source(str(folder), Preparation(studies=Studies(**settings))))
+    return list(open_source(str(folder), PrepareConfig(studies=DicomConfig(**settings))))
 
 
 def captions(folder, **settings):
@@ -82,7 +82,7 @@ def test_a_report_lies_beside_the_picture_or_in_its_studys_folder(tmp_path, key,
     folder = tmp_path / "studies"
     picture(folder, "p/s/x/1.dcm")
     (folder / place).write_text(REPORT, encoding="utf-8")
-    assert captions(folder, key=key) == [REPORT]
+    assert captions(folder, pseudonym_key=key) == [REPORT]
 
 
 def test_names_full_of_dots_keep_them(tmp_path, key):
@@ -91,7 +91,7 @@ def test_names_full_of_dots_keep_them(tmp_path, key):
     picture(folder, "1.2.4/1.2.840.6", study="2")
     (folder / "1.2.3" / "1.2.840.5.txt").write_text("The first report", encoding="utf-8")
     (folder / "1.2.4.txt").write_text("The second report", encoding="utf-8")
-    assert captions(folder, key=key) == ["The first report", "The second report"]
+    assert captions(folder, pseudonym_key=key) == ["The first report", "The second report"]
 
 
 def test_a_report_above_two_studies_belongs_to_neither(tmp_path, key):
@@ -99,7 +99,7 @@ def test_a_report_above_two_studies_belongs_to_neither(tmp_path, key):
     picture(folder, "p/a/1.dcm", study="1")
     picture(folder, "p/b/1.dcm", study="2")
     (folder / "p" / "report.txt").write_text(REPORT, encoding="utf-8")
-    assert captions(folder, key=key) == ["no report", "no report"]
+    assert captions(folder, pseudonym_key=key) == ["no report", "no report"]
 
 
 def test_a_structured_report_is_found_by_its_study_wherever_it_lies(tmp_path, key):
@@ -111,7 +111,7 @@ def test_a_structured_report_is_found_by_its_study_wherever_it_lies(tmp_path, ke
     written(structured(("Procedure", "Only this."), study="2"), folder / "reports" / "2.dcm")
     dose = "1.2.840.10008.5.1.4.1.1.88.67"
     written(structured(("Findings", "Dose 3 mGy"), kind=dose, study="2"), folder / "reports" / "3.dcm")
-    assert captions(folder, key=key) == ["No effusion.\nNormal chest.", "Only this."]
+    assert captions(folder, pseudonym_key=key) == ["No effusion.\nNormal chest.", "Only this."]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_pydicoms_own_reports_are_read(file, start):
 def test_a_report_without_text_is_a_reason(tmp_path, key, content, reason):
     picture(tmp_path / "studies", "1.dcm")
     (tmp_path / "studies" / "1.txt").write_bytes(content)
-    assert captions(tmp_path / "studies", key=key) == [reason]
+    assert captions(tmp_path / "studies", pseudonym_key=key) == [reason]
 
 
 def test_a_series_of_slices_gives_its_middle_one_or_all(tmp_path, key):
@@ -137,8 +137,8 @@ def test_a_series_of_slices_gives_its_middle_one_or_all(tmp_path, key):
     for number in (1, 2):  # views of a film are not slices
         picture(folder, f"film-{number}.dcm", series="1.2.1.2", Modality="DX")
     (folder / "report.txt").write_text(REPORT, encoding="utf-8")
-    assert [row.image.path.name for row in read(folder, key=key)] == ["3.dcm", "film-1.dcm", "film-2.dcm"]
-    assert len(read(folder, key=key, frames="all")) == 7
+    assert [row.image.path.name for row in read(folder, pseudonym_key=key)] == ["3.dcm", "film-1.dcm", "film-2.dcm"]
+    assert len(read(folder, pseudonym_key=key, frames="all")) == 7
 
 
 def test_a_file_of_frames_gives_its_middle_one_or_all(tmp_path, key):
@@ -146,8 +146,8 @@ def test_a_file_of_frames_gives_its_middle_one_or_all(tmp_path, key):
     said = dicom(np.stack([grey()] * 3), SOPInstanceUID="1.2.9", PatientID="4711", Modality="US")
     path = written(said, folder / "1.dcm")
     (folder / "1.txt").write_text(REPORT, encoding="utf-8")
-    assert [row.image for row in read(folder, key=key)] == [Frame(path)]
-    every = read(folder, key=key, frames="all")
+    assert [row.image for row in read(folder, pseudonym_key=key)] == [Frame(path)]
+    every = read(folder, pseudonym_key=key, frames="all")
     assert [row.image for row in every] == [Frame(path, n) for n in range(3)]
     assert len({row.id for row in every}) == 3
 
@@ -155,7 +155,7 @@ def test_a_file_of_frames_gives_its_middle_one_or_all(tmp_path, key):
 def test_a_file_cannot_claim_more_frames_than_it_has_bytes(tmp_path, key):
     path = written(dicom(grey(), NumberOfFrames=2 * 10**9), tmp_path / "studies" / "1.dcm")
     path.with_suffix(".txt").write_text(REPORT, encoding="utf-8")
-    assert len(read(path.parent, key=key, frames="all")) == path.stat().st_size
+    assert len(read(path.parent, pseudonym_key=key, frames="all")) == path.stat().st_size
 
 
 def test_only_pictures_are_rows_and_damage_is_one(tmp_path, key):
@@ -166,7 +166,7 @@ def test_only_pictures_are_rows_and_damage_is_one(tmp_path, key):
     (folder / "notes.pdf").write_bytes(b"%PDF")
     (folder / "cut.dcm").write_bytes((folder / "1.dcm").read_bytes()[:100])
     (folder / "1.txt").write_text(REPORT, encoding="utf-8")
-    assert sorted(captions(folder, key=key)) == [REPORT, "image unreadable"]
+    assert sorted(captions(folder, pseudonym_key=key)) == [REPORT, "image unreadable"]
 
 
 def test_a_patient_has_one_split_and_the_key_decides_which(tmp_path, key):
@@ -174,13 +174,15 @@ def test_a_patient_has_one_split_and_the_key_decides_which(tmp_path, key):
     for number in range(40):
         picture(folder, f"{number}/1.dcm", study=str(number), PatientID=f"p{number // 2}")
         (folder / f"{number}.txt").write_text(REPORT, encoding="utf-8")
-    rows = read(folder, key=key)
+    rows = read(folder, pseudonym_key=key)
     assert len({row.article for row in rows}) == 20
     assert all(row.split == split_of(row.article) for row in rows)
     picture(folder, "more/1.dcm", study="77", PatientID="p99")
-    assert {row.id: row.split for row in rows}.items() <= {row.id: row.split for row in read(folder, key=key)}.items()
+    assert {row.id: row.split for row in rows}.items() <= {
+        row.id: row.split for row in read(folder, pseudonym_key=key)
+    }.items()
     make_key(tmp_path / "other", tmp_path / "out")
-    assert not {row.id for row in rows} & {row.id for row in read(folder, key=tmp_path / "other")}
+    assert not {row.id for row in rows} & {row.id for row in read(folder, pseudonym_key=tmp_path / "other")}
 
 
 def removed(dataset):
@@ -195,13 +197,16 @@ def test_text_in_the_picture_is_refused_or_masked_and_counted(tmp_path, key):
     picture(folder, "clean.dcm", study="3", BurnedInAnnotation="NO")
     for name in ("flagged", "capture", "clean"):
         (folder / f"{name}.txt").write_text(REPORT, encoding="utf-8")
-    said = prepare(str(folder), tmp_path / "out", Preparation(studies=Studies(key=key)), workers=1)
+    said = prepare(str(folder), tmp_path / "out", PrepareConfig(studies=DicomConfig(pseudonym_key=key)), num_workers=1)
     reasons = [reason for counts in said["dropped"].values() for reason in counts]
     assert reasons == ["burned-in annotation"]
     (warning,) = [what for what in removed(said) if what.startswith("pixels/")]
     assert "does not deny burned-in text" in warning
     masked = prepare(
-        str(folder), tmp_path / "masked", Preparation(studies=Studies(key=key, mask_borders=True)), workers=1
+        str(folder),
+        tmp_path / "masked",
+        PrepareConfig(studies=DicomConfig(pseudonym_key=key, mask_borders=True)),
+        num_workers=1,
     )
     assert removed(masked)["pixels/border masked"] == 2
     assert sum(split["pairs"] for split in masked["splits"].values()) == 3
@@ -210,7 +215,7 @@ def test_text_in_the_picture_is_refused_or_masked_and_counted(tmp_path, key):
 def test_a_table_of_dicom_files_just_works(tmp_path):
     picture(tmp_path, "a/1.dcm")
     (tmp_path / "pairs.csv").write_text("path,report,patient\na/1.dcm,CT of the chest,7\n", encoding="utf-8")
-    said = prepare(str(tmp_path / "pairs.csv"), tmp_path / "out", workers=1)
+    said = prepare(str(tmp_path / "pairs.csv"), tmp_path / "out", num_workers=1)
     (split,) = said["splits"]
     assert Split(tmp_path / "out", split).column("caption") == ["CT of the chest"]
 
@@ -219,7 +224,7 @@ def test_pictures_among_studies_do_not_make_it_a_folder_of_pictures(tmp_path, ke
     picture(tmp_path / "studies", "1.dcm")
     (tmp_path / "studies" / "photo.jpg").write_bytes(encoded(drawn(1)))
     (tmp_path / "studies" / "photo.txt").write_text("Jane Doe", encoding="utf-8")
-    assert captions(tmp_path / "studies", key=key) == ["no report"]
+    assert captions(tmp_path / "studies", pseudonym_key=key) == ["no report"]
 
 
 # --- nothing that names anybody
@@ -245,7 +250,7 @@ LEAKS = (
 
 
 def with_everything_planted(**attributes):
-    """A picture with a planted value in every attribute of text that pydicom knows, nested and private ones too."""
+    """An image with a planted value in every attribute of text that pydicom knows, nested and private ones too."""
     said = dicom(grey())
     planted = {"RequestAttributesSequence": sequence(RequestedProcedureDescription="Zqwvx")}
     for number, (tag, about) in enumerate(DicomDictionary.items()):
@@ -308,6 +313,6 @@ def test_nothing_planted_is_found_in_the_data_set_or_on_the_screen(planted, tmp_
 
 
 def test_what_is_dropped_is_named_by_keyed_ids_alone(planted, key):
-    dropped = [row for row in read(planted, key=key) if isinstance(row, Dropped)]
+    dropped = [row for row in read(planted, pseudonym_key=key) if isinstance(row, Dropped)]
     assert {row.reason for row in dropped} == {"no report", "image unreadable"}
     assert all(len(row.id) == 16 and row.detail == "" for row in dropped)

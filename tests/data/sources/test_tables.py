@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medclip.data.prepare_config import Preparation
+from medclip.data.prepare_config import PrepareConfig
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources import tables
 from medclip.data.sources.detect import open_source
-from medclip.data.splits import first, spelt, split_in
+from medclip.data.splits import canonical_split, first, split_in
 from medclip.errors import UserError
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".arrow")
@@ -92,7 +92,7 @@ def test_rows_in_succession_of_one_id_and_picture_are_its_captions(tmp_path):
     rows = [("a", "0", "CT"), ("a", "0", "MRI"), ("a", "0", "PET"), ("b", "0", "X-ray"), ("b", "1", "US")]
     path = write(tmp_path / "x.csv", [{"image_id": i, "image": f"{n}.jpg", "caption": c} for i, n, c in rows])
     read = list(open_source(str(path)))
-    assert [row.id for row in read] == ["a", "a-1", "a-2", "b", "b"]  # another picture of one id is a repetition
+    assert [row.id for row in read] == ["a", "a-1", "a-2", "b", "b"]  # another image of one id is a repetition
     assert [row.article for row in read] == ["a", "a", "a", "b", "b"]
 
 
@@ -109,7 +109,7 @@ def test_lines_may_leave_out_what_they_do_not_know(tmp_path):
 def test_what_else_a_table_knows_reaches_the_pair(tmp_path):
     row = {"image": "0.jpg", "caption": "CT", "license": "CC BY", "attribution": "Jones 2020", "cui": ["C1", "C2"]}
     (pair,) = open_source(str(write(tmp_path / "x.jsonl", [row])))
-    assert (pair.licence, pair.attribution, pair.concepts) == ("CC BY", "Jones 2020", ("C1", "C2"))
+    assert (pair.license, pair.attribution, pair.concepts) == ("CC BY", "Jones 2020", ("C1", "C2"))
 
 
 @pytest.mark.parametrize("held", ["val", "Valid", " validation ", "dev"])
@@ -134,7 +134,7 @@ def test_the_split_that_a_name_says(name, split):
 
 
 def test_another_name_of_a_split_stays():
-    assert spelt(" Fold_3 ") == "Fold_3"
+    assert canonical_split(" Fold_3 ") == "Fold_3"
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_a_table_is_read_until_every_split_has_its_rows(tmp_path, rows_read, col
     path = write(tmp_path / "x.csv", rows)
     whole = list(first(open_source(str(path)), 3))
     rows_read.clear()
-    assert list(first(open_source(str(path), Preparation(limit=3)), 3)) == whole
+    assert list(first(open_source(str(path), PrepareConfig(max_samples=3)), 3)) == whole
     assert (len(rows_read) < 200) == (not columns)  # a column of splits may name another in its last row
 
 

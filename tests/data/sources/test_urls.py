@@ -16,7 +16,7 @@ from material import drawn, encoded
 from medclip.data import paths
 from medclip.data.dataset import Split
 from medclip.data.prepare import prepare, preview
-from medclip.data.prepare_config import Preparation
+from medclip.data.prepare_config import PrepareConfig
 from medclip.data.prepare_row import prepare_row
 from medclip.data.schema import Pair
 from medclip.data.sources.detect import open_source
@@ -38,7 +38,7 @@ def memory(tmp_path):
 
 
 def same(url, folder):
-    """Whether both have the same rows, pictures compared by their bytes."""
+    """Whether both have the same rows, images compared by their bytes."""
     mine, theirs = ([_known(row) for row in open_source(str(source))] for source in (url, folder))
     assert mine == theirs
     return len(mine)
@@ -50,7 +50,7 @@ def _known(row):
     image = row.image
     if not isinstance(image, bytes):
         image = image.read_bytes() if image.is_file() else "absent"
-    return (row.id, image, row.caption, row.split, row.article, row.licence, row.attribution, row.concepts)
+    return (row.id, image, row.caption, row.split, row.article, row.license, row.attribution, row.concepts)
 
 
 def test_a_roco_folder(roco, memory):
@@ -110,17 +110,17 @@ def test_a_preview_fetches_its_pictures(roco, memory):
 
 
 def test_workers_prepare_what_lies_behind_a_url(roco, data, tmp_path):
-    said = prepare(f"file://{roco.folder}", tmp_path / "data", workers=1)
+    said = prepare(f"file://{roco.folder}", tmp_path / "data", num_workers=1)
     assert said["dropped"] == roco.dropped
     for split in ("train", "validation"):
         assert Split(tmp_path / "data", split).table == Split(data, split).table
 
 
 def test_a_place_can_be_sent_and_a_path_is_only_a_path():
-    url = paths.place("memory://bucket/a.jpg")
+    url = paths.parse_path("memory://bucket/a.jpg")
     assert pickle.loads(pickle.dumps(url)) == url
-    assert type(paths.place("a/b")).__module__.startswith("pathlib")
-    assert str(paths.place("hf://OWNER/NAME/sub")) == str(paths.place("hf://datasets/OWNER/NAME/sub"))
+    assert type(paths.parse_path("a/b")).__module__.startswith("pathlib")
+    assert str(paths.parse_path("hf://OWNER/NAME/sub")) == str(paths.parse_path("hf://datasets/OWNER/NAME/sub"))
 
 
 def test_a_missing_library_is_named(monkeypatch):
@@ -147,4 +147,4 @@ def test_a_store_that_does_not_answer_fails_the_work(roco, memory, monkeypatch):
     row = next(open_source(url))
     monkeypatch.setattr(fsspec.filesystem("memory").__class__, "_open", fails)
     with pytest.raises(WorkError, match=r"ROCO_00000\.jpg cannot be reached"):
-        prepare_row(row, Preparation(side=32))
+        prepare_row(row, PrepareConfig(shorter_side=32))

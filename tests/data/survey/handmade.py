@@ -1,4 +1,4 @@
-"""Data sets written row by row, of which every number is known."""
+"""Datasets written row by row, of which every number is known."""
 
 import hashlib
 from pathlib import Path
@@ -21,7 +21,7 @@ def row(number: int, **said) -> dict:
         "caption": caption,
         "caption_original": caption,
         "article": f"PMC{number}",
-        "licence": "CC BY",
+        "license": "CC BY",
         "concepts": [],
         "keywords": [],
         "semantic_types": [],
@@ -32,7 +32,7 @@ def row(number: int, **said) -> dict:
 
 
 def dataset(folder: Path, splits: dict[str, list[dict]], shard: int = 4, **said) -> Path:
-    """Write rows as a prepared data set, in shards of `shard` rows."""
+    """Write rows as a prepared dataset, in shards of `shard` rows."""
     listed = {}
     for name, rows in splits.items():
         shards = []

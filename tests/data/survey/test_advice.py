@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from data.survey.handmade import dataset, row
 from material import drawn, encoded
 from medclip.data.stats import quality_checks as module
-from medclip.data.stats.quality_checks import advice
+from medclip.data.stats.quality_checks import quality_warnings
 from medclip.data.stats.statistics import statistics
 
 TRAIN, VALIDATION = range(24), range(24, 36)
@@ -27,7 +27,7 @@ def told(tmp_path, monkeypatch):
                 name: [row(int(one["id"][2:]), **(change(int(one["id"][2:])) or {})) for one in rows]
                 for name, rows in made.items()
             }
-        return advice(statistics(dataset(tmp_path / "data", made, **said)))
+        return quality_warnings(statistics(dataset(tmp_path / "data", made, **said)))
 
     return tell
 
@@ -39,7 +39,7 @@ def test_nothing_is_said_where_all_is_well(told):
 @pytest.mark.parametrize(
     ("change", "said", "places"),
     [
-        (lambda n: {"licence": ["", "NO-CC CODE"][n % 2]} if n < 3 else {}, "without a known", (("train", 3, 24),)),
+        (lambda n: {"license": ["", "NO-CC CODE"][n % 2]} if n < 3 else {}, "without a known", (("train", 3, 24),)),
         (lambda n: {"article": "P1"} if n < 6 else {}, "one article or patient (P1)", (("train", 6, 24),)),
         (lambda n: {"caption": f"IMG_{n}.jpg"} if n == 2 else {}, "look like a file's name", (("train", 1, 24),)),
         (lambda n: {"caption": f"<i>A mass</i> {n}"} if n == 30 else {}, "markup", (("validation", 1, 12),)),
@@ -81,7 +81,7 @@ def test_what_is_odd_is_said_with_its_count(told, change, said, places):
     ("change", "way"),
     [
         (lambda n: {"article": "P"} if n in (0, 30) else {}, "article 1"),
-        (lambda n: {"image": encoded(drawn(0))} if n == 30 else {}, "same picture 1"),
+        (lambda n: {"image": encoded(drawn(0))} if n == 30 else {}, "same image 1"),
         (lambda n: {"caption": "The same of both"} if n in (0, 30) else {}, "caption 1"),
     ],
 )
@@ -137,5 +137,5 @@ def test_phantoms_have_no_patients_to_group(told):
 @given(st.lists(st.text(min_size=1), min_size=1, max_size=6))
 def test_any_captions_can_be_advised_on(tmp_path_factory, captions):
     rows = [row(n, caption=caption) for n, caption in enumerate(captions)]
-    for one in advice(statistics(dataset(tmp_path_factory.mktemp("any"), {"train": rows}))):
+    for one in quality_warnings(statistics(dataset(tmp_path_factory.mktemp("any"), {"train": rows}))):
         assert all(0 <= n <= of or of == 0 for _, n, of in one.places)

@@ -3,7 +3,7 @@
 import pytest
 
 from medclip.data.sources.roco import read_roco
-from medclip.data.stats.keyword_labels import guessed
+from medclip.data.stats.keyword_labels import keyword_labels
 
 
 @pytest.mark.parametrize(
@@ -21,15 +21,15 @@ from medclip.data.stats.keyword_labels import guessed
     ],
 )
 def test_words_speak_for_classes(caption, modality, organ):
-    assert (guessed("modality", caption), guessed("organ", caption)) == (modality, organ)
+    assert (keyword_labels("modality", caption), keyword_labels("organ", caption)) == (modality, organ)
 
 
 @pytest.mark.parametrize(
-    ("kind", "labelled", "answered", "agreed"), [("modality", 487, 481, 479), ("organ", 416, 398, 381)]
+    ("kind", "labeled", "answered", "agreed"), [("modality", 487, 481, 479), ("organ", 416, 398, 381)]
 )
-def test_agreement_with_the_labels_of_rows_kept_apart(shared, kind, labelled, answered, agreed):
+def test_agreement_with_the_labels_of_rows_kept_apart(shared, kind, labeled, answered, agreed):
     rows = [row for row in read_roco(shared / "roco") if row.split == "validation" and row.labels.get(kind)]
-    told = [(row.labels[kind], guessed(kind, row.caption)) for row in rows]
-    assert len(told) == labelled
+    told = [(row.labels[kind], keyword_labels(kind, row.caption)) for row in rows]
+    assert len(told) == labeled
     assert sum(guess != "" for _, guess in told) == answered
     assert sum(label == guess for label, guess in told) == agreed  # the page's and the log's figures

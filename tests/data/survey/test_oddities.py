@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medclip.data.stats.caption_issues import oddities, skeleton
+from medclip.data.stats.caption_issues import caption_issues, skeleton
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ from medclip.data.stats.caption_issues import oddities, skeleton
     ],
 )
 def test_oddities(caption, odd):
-    assert oddities(caption) == odd
+    assert caption_issues(caption) == odd
 
 
 def test_templates_differ_in_case_numbers_and_punctuation_alone():
@@ -43,5 +43,5 @@ def test_templates_differ_in_case_numbers_and_punctuation_alone():
 
 @given(st.text())
 def test_any_text_is_looked_at(caption):
-    assert set(oddities(caption)) <= {"file name", "markup", "several panels", "not English", "date or e-mail"}
+    assert set(caption_issues(caption)) <= {"file name", "markup", "several panels", "not English", "date or e-mail"}
     assert all(skeleton(caption))

@@ -1,4 +1,4 @@
-"""DATA/report.html needs nothing but itself, escapes what it shows, and is there for any data set."""
+"""DATA/report.html needs nothing but itself, escapes what it shows, and is there for any dataset."""
 
 import json
 import re
@@ -33,13 +33,13 @@ def test_the_page_of_a_data_set_tells_what_it_holds(data, roco):
     assert page.text.count(NOT_CLINICAL) == 2
     for reason in roco.dropped["train"]:
         assert f"dropped: {reason}" in page.text
-    assert table(page, "Licences \n").startswith("Licences train validation CC BY 25 100.0 % 12 100.0 %")
+    assert table(page, "Licenses \n").startswith("Licenses train validation CC BY 25 100.0 % 12 100.0 %")
     assert len(page.images) >= 2 * SHEET
     assert "ROCO_00003" in page.text
 
 
 def test_captions_and_all_else_are_text_never_markup(tmp_path):
-    said = {"caption": HOSTILE, "id": HOSTILE, "article": HOSTILE, "licence": HOSTILE, "source": HOSTILE}
+    said = {"caption": HOSTILE, "id": HOSTILE, "article": HOSTILE, "license": HOSTILE, "source": HOSTILE}
     lists = {"keywords": [HOSTILE], "concepts": [HOSTILE], "labels": [(HOSTILE, HOSTILE)]}
     rows = [row(n, **said, **lists) for n in range(6)]
     data = dataset(tmp_path / "data", {HOSTILE.replace("/", "_"): rows}, source=HOSTILE, dropped={"x": {HOSTILE: 1}})
@@ -75,10 +75,10 @@ def test_any_data_set_has_a_page(tmp_path, splits):
 
 
 def test_empty_fields_are_said_to_be_empty(tmp_path):
-    rows = [row(n, caption="", article="", licence="", source="") for n in range(3)]
+    rows = [row(n, caption="", article="", license="", source="") for n in range(3)]
     page = page_of(dataset(tmp_path / "data", {"train": rows}))
-    assert table(page, "Licences \n").startswith("Licences train unknown 3 100.0 %")
-    assert "licence unknown" in page.text
+    assert table(page, "Licenses \n").startswith("Licenses train unknown 3 100.0 %")
+    assert "license unknown" in page.text
     assert "No keywords are given." in page.text
     assert "The data have no labels." in page.text
 
@@ -89,13 +89,13 @@ def test_rules_and_privacy_are_shown_where_they_were_counted(tmp_path):
         {"train": [row(1)], "validation": [row(2)]},
         caption_rules={"train": {"panel letters removed": 1234}},
         privacy={"validation": {"burned-in text masked": 77}},
-        leakage_removed={"near picture": 5},
+        leakage_removed={"near image": 5},
     )
     page = page_of(data)
     said = table(page, "Rows of the source")
     assert "caption rule: panel letters removed 1,234 0" in said
     assert "privacy: burned-in text masked 0 77" in said
-    assert "near picture 5" in said
+    assert "near image 5" in said
 
 
 def test_pictures_are_chosen_by_the_seed_and_come_from_every_split(tmp_path):
@@ -113,14 +113,14 @@ def test_what_is_shared_is_shown_side_by_side(tmp_path):
     data = dataset(tmp_path / "data", {"train": [row(1), row(2)], "validation": [row(3, image=row(2)["image"])]})
     page = page_of(data)
     said = table(page, "Examples")
-    assert re.search(r"same picture.*id3 · validation.*id2 · train", said)
+    assert re.search(r"same image.*id3 · validation.*id2 · train", said)
 
 
 def test_a_picture_that_cannot_be_read_is_said_to_be(tmp_path, monkeypatch):
     monkeypatch.setattr("medclip.data.stats.statistics.NEAR_LIMIT", 0)
-    page = page_of(dataset(tmp_path / "data", {"train": [row(1, image=b"no picture"), row(2)]}))
-    assert page.text.count("The picture cannot be read.") == 1
-    assert "Near pictures were not looked for" in page.text
+    page = page_of(dataset(tmp_path / "data", {"train": [row(1, image=b"no image"), row(2)]}))
+    assert page.text.count("The image cannot be read.") == 1
+    assert "Near images were not looked for" in page.text
 
 
 def test_the_page_is_whole_or_absent(data, copy, monkeypatch):

@@ -27,7 +27,7 @@ def known(tmp_path):
     """Six training pairs and two for validation, of two articles, with something in common."""
     training = [
         row(0, caption="CT of the chest", labels=[("modality", "ct")], concepts=["C1", "C1", "C2"], article="A"),
-        row(1, caption="CT of the CHEST ", labels=[("modality", "ct")], concepts=["C1"], article="A", licence=""),
+        row(1, caption="CT of the CHEST ", labels=[("modality", "ct")], concepts=["C1"], article="A", license=""),
         row(2, caption="MRI of the brain, axial", labels=[("modality", "mri"), ("organ", "brain")], article="A"),
         row(3, caption="x" * 400, width=300, height=100, article="B"),
         row(4, caption="A finding", keywords=["mass"], semantic_types=["Finding"], article="B"),
@@ -50,7 +50,7 @@ def test_every_count_is_what_was_put_there(known):
     assert sorted(train.numbers["pairs per article"].tolist()) == [1, 2, 3]
     assert train.largest_article == ("A", 3)
     assert train.own_articles == 1
-    assert train.counts["licence"] == {"CC BY": 5, "": 1}
+    assert train.counts["license"] == {"CC BY": 5, "": 1}
     assert train.counts["source"] == {"handmade": 6}
     assert train.counts["concepts"] == {"C1": 2, "C2": 1, "": 4}  # pairs, however often a row names it
     assert train.counts["keywords"] == {"mass": 1, "": 5}
@@ -66,12 +66,12 @@ def test_what_splits_share_and_repeat_is_counted(known):
     about = statistics(known)
     shared = {(o.split, o.other): dict(o.pairs) for o in about.overlaps}
     assert shared == {
-        ("train", "train"): {"same picture": 1, "near picture": 0, "caption": 1, "any": 2},
-        ("validation", "train"): {"article": 1, "same picture": 1, "near picture": 0, "caption": 1, "any": 2},
-        ("validation", "validation"): {"same picture": 0, "near picture": 0, "caption": 0, "any": 0},
+        ("train", "train"): {"same image": 1, "near image": 0, "caption": 1, "any": 2},
+        ("validation", "train"): {"article": 1, "same image": 1, "near image": 0, "caption": 1, "any": 2},
+        ("validation", "validation"): {"same image": 0, "near image": 0, "caption": 0, "any": 0},
     }
     examples = {(o.split, o.other): set(o.examples) for o in about.overlaps}
-    assert examples["train", "train"] == {(5, 2, "same picture"), (1, 0, "caption")}
+    assert examples["train", "train"] == {(5, 2, "same image"), (1, 0, "caption")}
 
 
 @pytest.mark.parametrize(("limit", "near"), [(7, True), (8, False)])
@@ -79,7 +79,7 @@ def test_near_pictures_are_left_out_where_they_cost_too_much(known, monkeypatch,
     monkeypatch.setattr(module, "NEAR_LIMIT", limit)
     about = statistics(known, near)
     assert not about.near
-    assert all("near picture" not in overlap.pairs for overlap in about.overlaps)
+    assert all("near image" not in overlap.pairs for overlap in about.overlaps)
 
 
 def test_train_is_what_others_are_held_against_whatever_the_order_of_splits(tmp_path):

@@ -25,11 +25,9 @@ def show_zero_shot(results: dict[str, Any]) -> None:
 
 
 def show_probe(results: dict[str, Any]) -> None:
-    """Both classifiers on frozen features and few pictures a class, beside random weights and chance; every class."""
+    """Both classifiers on frozen features and few images a class, beside random weights and chance; every class."""
     twin = results["random_weights"]
-    rows = {
-        name.replace("_", " "): (results[name], twin and twin[name]) for name in (_REGRESSION, "nearest_neighbours")
-    }
+    rows = {name.replace("_", " "): (results[name], twin and twin[name]) for name in (_REGRESSION, "nearest_neighbors")}
     rows |= {
         f"{shots} a class, {results['draws']} draws": (of, twin and twin["few_shot"][shots])
         for shots, of in results["few_shot"].items()
@@ -42,7 +40,7 @@ def show_probe(results: dict[str, Any]) -> None:
 def _show_figures(results: dict[str, Any], rows: dict[str, Any]) -> None:
     """The figures of each row's model and of its twin with random weights."""
     chance = {"accuracy": results.get("chance"), "balanced_accuracy": results.get("chance"), "auroc": 0.5}
-    what = f"{results['data']}, {results['split']}, {results['label']}: {results['pictures']} pictures"
+    what = f"{results['data']}, {results['split']}, {results['label']}: {results['pictures']} images"
     table = Table("by", "measure", "model", "random weights", "chance", "majority", title=what)
     for by, (model, twin) in rows.items():
         for name in (figure for figure in ("accuracy", "balanced_accuracy", "macro_f1", "auroc") if figure in model):
@@ -55,10 +53,10 @@ def _show_figures(results: dict[str, Any], rows: dict[str, Any]) -> None:
 
 
 def _show_classes(classes: dict[str, Any], confusion: list[list[int]] | None) -> None:
-    """A row for every class; its number heads the column of the pictures that were called so."""
+    """A row for every class; its number heads the column of the images that were called so."""
     figures = [name for name in ("prevalence", "auroc", "f1") if name in next(iter(classes.values()))]
     called = [str(c + 1) for c in range(len(confusion or ()))]
-    title = "how many pictures of the class in the row were called 1, 2, …" if confusion else None
+    title = "how many images of the class in the row were called 1, 2, …" if confusion else None
     table = Table("", "class", "pictures", *map(_named, figures), *called, title=title)
     for c, (name, about) in enumerate(classes.items()):
         values = [f"{about[of]:.1%}" if of == "prevalence" else _figure(about[of]) for of in figures]

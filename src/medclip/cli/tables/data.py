@@ -1,4 +1,4 @@
-"""Tables of a data set."""
+"""Tables of a dataset."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from medclip.cli.tables.parts import screen
 from medclip.data.schema import Dropped
 
 if TYPE_CHECKING:
-    from medclip.data.stats.quality_checks import Advice
+    from medclip.data.stats.quality_checks import QualityWarning
     from medclip.data.stats.statistics import Statistics
 
 
 def show_dataset(dataset: dict[str, Any], out: Path) -> None:
-    """Counts of a prepared data set, dropped rows by reason."""
+    """Counts of a prepared dataset, dropped rows by reason."""
     reasons = sorted({reason for counts in dataset["dropped"].values() for reason in counts})
     table = Table("split", "pairs", *reasons, title=f"{out}" + (" (synthetic)" if dataset["synthetic"] else ""))
     for split, about in dataset["splits"].items():
@@ -35,8 +35,8 @@ def show_dataset(dataset: dict[str, Any], out: Path) -> None:
         screen.print(f"left behind, in so many pairs: {said}", highlight=False)
 
 
-def show_statistics(about: Statistics, warnings: Sequence[Advice]) -> None:
-    """The main numbers of a data set, and what to know before training on it."""
+def show_statistics(about: Statistics, warnings: Sequence[QualityWarning]) -> None:
+    """The main numbers of a dataset, and what to know before training on it."""
     table = Table("", *about.splits, title=str(about.dataset["source"]))
     splits = about.splits.values()
     dropped = about.dataset.get("dropped", {})
@@ -47,7 +47,7 @@ def show_statistics(about: Statistics, warnings: Sequence[Advice]) -> None:
         values = [split.numbers[name] for split in splits]
         said = (f"{np.median(of):.0f} ({np.percentile(of, 95):.0f})" if len(of) else "–" for of in values)
         table.add_row(f"{name}{' (estimated)' if name == 'tokens' else ''}, median (95 % below)", *said)
-    for name in ("licence", "guessed modality", "guessed organ"):
+    for name in ("license", "guessed modality", "guessed organ"):
         table.add_row(f"{name}, most frequent", *(Text(_most(split.counts[name], split.pairs)) for split in splits))
     screen.print(table)
     for one in warnings:

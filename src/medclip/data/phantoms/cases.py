@@ -1,8 +1,8 @@
-"""Phantoms: synthetic radiology pictures with composed captions, for training without a download.
+"""Phantoms: synthetic radiology images with composed captions, for training without a download.
 
-Every picture is drawn, none shows a patient. As the truth of each is known, they also test a model: is the
+Every image is drawn, none shows a patient. As the truth of each is known, they also test a model: is the
 right modality, organ, plane, finding and side retrieved? Sides follow the radiological convention, the
-patient's left on the picture's right; swapping the words left and right gives the mirrored case's caption.
+patient's left on the image's right; swapping the words left and right gives the mirrored case's caption.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ TEMPLATES = (
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What one phantom shows; `side` is the patient's, and empty where the picture has none."""
+    """What one phantom shows; `side` is the patient's, and empty where the image has none."""
 
     modality: str
     organ: str
@@ -178,14 +178,14 @@ def phantom(index: int, seed: int = 0, split: str = "train") -> Pair:
         caption=caption(case, np.random.default_rng(wording)),
         split=split,
         article=name,
-        licence="CC0-1.0",
+        license="CC0-1.0",
         labels=asdict(case),
         source="phantoms (synthetic)",
     )
 
 
 def finding_of(index: int, seed: int = 0, split: str = "train") -> np.ndarray:
-    """Where the finding of a phantom lies in its picture: bool (SIZE, SIZE), False everywhere in a normal one."""
+    """Where the finding of a phantom lies in its image: bool (SIZE, SIZE), False everywhere in a normal one."""
     case = _case(index, seed, split)
     return finding_mask(_layout(case), case.finding, case.side, _seeds(index, seed, split)[0])
 

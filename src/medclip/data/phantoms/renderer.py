@@ -1,6 +1,6 @@
-"""Draws synthetic radiology pictures: anatomy as lists of ellipses, each modality with its own physics.
+"""Draws synthetic radiology images: anatomy as lists of ellipses, each modality with its own physics.
 
-Coordinates run from -1 to 1, x to the picture's right and y down. A layout lists shapes, painted in turn:
+Coordinates run from -1 to 1, x to the image's right and y down. A layout lists shapes, painted in turn:
 "tissue x y half-width half-height [degrees]"; `*` adds the mirror image, `v5/.2` stacks five, .2 apart,
 `h5/.2` sets them in a row. Its last entry says where findings lie (on the patient's left) and how far they
 stray. Nothing here shows a patient.
@@ -48,7 +48,7 @@ TISSUES = {
 
 _AXIS = ((np.arange(SIZE) + 0.5) * 2 / SIZE - 1).astype(np.float32)
 _Y, _X = np.meshgrid(_AXIS, _AXIS, indexing="ij")
-_APEX = -1.25  # where the ultrasound beams meet, above the picture
+_APEX = -1.25  # where the ultrasound beams meet, above the image
 _DEPTH, _ANGLE = np.hypot(_X, _Y - _APEX), np.arctan2(_X, _Y - _APEX)
 _FAN = (_DEPTH > 0.35) & (_DEPTH < 2.2) & (np.abs(_ANGLE) < 0.76)
 _RINGS = 0.012 * np.sin(55 * np.hypot(_X, _Y))  # uncalibrated CT detectors leave circles
@@ -69,7 +69,7 @@ class Shape:
 
 
 def draw(layout: str, modality: str, finding: str, side: str, seed: np.random.SeedSequence) -> np.ndarray:
-    """The picture as SIZE by SIZE grey bytes; `layout` is a body part's line of shapes.
+    """The image as SIZE by SIZE grey bytes; `layout` is a body part's line of shapes.
 
     Body, finding and noise have a random stream each: one seed gives the same body whatever the finding.
     """
@@ -121,7 +121,7 @@ def _parse(entry: str) -> Iterator[Shape]:
 
 
 def _pose(rng: np.random.Generator) -> Callable[..., Shape]:
-    """A random body size, place and slight turn for all shapes of a picture, and a wobble for each."""
+    """A random body size, place and slight turn for all shapes of an image, and a wobble for each."""
     low, high = (0.92, 0.92, -0.03, -0.03, -5), (1.05, 1.05, 0.03, 0.03, 5)
     wide, tall, shift_x, shift_y, turn = rng.uniform(low, high).tolist()
     c, s = math.cos(math.radians(turn)), math.sin(math.radians(turn))
@@ -157,7 +157,7 @@ def _lesion(finding: str, side: str, spot: tuple[float, ...], rng: np.random.Gen
         "calcification": [blob("nodule", 1), blob("calcium", 0.45), *grains],
         "haemorrhage": [blob("oedema", 1.1), blob("clot", 0.8, 0.05)],
     }[finding]
-    half = -1 if side == "right" else 1  # the patient's left is on the picture's right
+    half = -1 if side == "right" else 1  # the patient's left is on the image's right
     return [replace(s, x=half * s.x, degrees=half * s.degrees, bite=half * s.bite) for s in shapes]
 
 
@@ -171,7 +171,7 @@ def _local(shape: Shape, x: float | np.ndarray, y: float | np.ndarray) -> tuple:
 def _radius(shape: Shape) -> tuple[tuple[slice, slice], np.ndarray]:
     """The window of pixels around a shape and, in it, the elliptical radius: below 1 is inside."""
     reach = max(shape.a, shape.b) * (1 + 1.7 * shape.lobes) + 2 / SIZE
-    edges = [(centre + 1 + end * reach) * SIZE / 2 for centre in (shape.y, shape.x) for end in (-1, 1)]
+    edges = [(center + 1 + end * reach) * SIZE / 2 for center in (shape.y, shape.x) for end in (-1, 1)]
     top, bottom, start, stop = (int(min(max(edge, 0), SIZE)) for edge in edges)
     window = slice(top, bottom + 1), slice(start, stop + 1)
     u, v = _local(shape, _AXIS[window[1]], _AXIS[window[0]][:, None])

@@ -1,20 +1,20 @@
-"""What lies beside the captions of ROCO and ROCOv2: tables by id, folders of pictures."""
+"""What lies beside the captions of ROCO and ROCOv2: tables by id, folders of images."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
 
-from medclip.data.paths import Place
+from medclip.data.paths import AnyPath
 from medclip.errors import UserError
 
 
-def names_in(folder: Place) -> frozenset[str]:
-    """The names in a folder, none where it is absent: one listing instead of a question for every picture."""
+def names_in(folder: AnyPath) -> frozenset[str]:
+    """The names in a folder, none where it is absent: one listing instead of a question for every image."""
     return frozenset(path.name for path in folder.iterdir()) if folder.is_dir() else frozenset()
 
 
-def lines(path: Place) -> Iterator[str]:
+def lines(path: AnyPath) -> Iterator[str]:
     """The lines of a text file that hold anything. UserError where it is not UTF-8."""
     try:
         with path.open(encoding="utf-8-sig", newline="\n") as handle:
@@ -23,7 +23,7 @@ def lines(path: Place) -> Iterator[str]:
         raise UserError(f"{path} is not UTF-8 ({error}). Convert it first.") from None
 
 
-def columns_by_first(path: Place) -> dict[str, list[str]]:
+def columns_by_first(path: AnyPath) -> dict[str, list[str]]:
     """Tab-separated rows by their first column; an absent file is an empty table."""
     if not path.is_file():
         return {}
@@ -31,7 +31,7 @@ def columns_by_first(path: Place) -> dict[str, list[str]]:
     return {row[0].strip(): [cell.strip() for cell in row[1:] if cell.strip()] for row in rows}
 
 
-def table_by(path: Place, key: str) -> dict[str, dict[str, str]]:
+def table_by(path: AnyPath, key: str) -> dict[str, dict[str, str]]:
     """A CSV file by its column `key`, its other columns by their names in lower case; an absent file is empty.
 
     Raises UserError where the column is not there.

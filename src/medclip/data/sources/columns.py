@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from medclip.data.paths import Place
+from medclip.data.paths import AnyPath
 from medclip.errors import UserError
 
 _USUAL = {
@@ -14,7 +14,7 @@ _USUAL = {
     "id": ("id", "image_id", "key"),
     "group": ("article", "pmcid", "pmc_id", "patient", "patient_id", "subject_id", "study_id", "group"),
     "split": ("split",),
-    "licence": ("licence", "license"),
+    "license": ("license", "license"),
     "attribution": ("attribution",),
     "concepts": ("concepts", "cuis", "cui"),
 }
@@ -22,10 +22,10 @@ _USUAL = {
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Which columns of a table hold what, and where its pictures are; what is None is looked for by its usual names."""
+    """Which columns of a table hold what, and where its images are; what is None is looked for by its usual names."""
 
     image_column: str | None = None
-    """A table's column of pictures: paths, from the table's folder on, or (Parquet) their bytes."""
+    """A table's column of images: paths, from the table's folder on, or (Parquet) their bytes."""
     caption_column: str | None = None
     """A table's column of captions, or of lists of captions."""
     id_column: str | None = None
@@ -34,13 +34,13 @@ class Columns:
     """A table's column of articles or patients, which no split may share with another."""
     split_column: str | None = None
     """A table's column of splits; without one, a tenth of the groups are validation, by a hash of their names."""
-    licence_column: str | None = None
-    """A table's column of licences."""
+    license_column: str | None = None
+    """A table's column of licenses."""
     image_root: str | None = None
     """The folder that a table's paths count from and must not leave; without one, the table's own."""
 
 
-def found_columns(path: Place, there: Sequence[str], columns: Columns) -> dict[str, str]:
+def found_columns(path: AnyPath, there: Sequence[str], columns: Columns) -> dict[str, str]:
     """The table's name of each column it has. UserError where the image or the caption cannot be found."""
     for what in _USUAL:
         asked = getattr(columns, f"{what}_column", None)

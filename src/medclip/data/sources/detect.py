@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from itertools import chain
 
 from medclip.data.images import is_dicom
-from medclip.data.paths import Place, is_url, place, reached
+from medclip.data.paths import AnyPath, is_url, parse_path, storage_errors
 from medclip.data.phantoms.cases import VALIDATION, phantoms
-from medclip.data.prepare_config import AS_USUAL, Preparation
+from medclip.data.prepare_config import DEFAULT, PrepareConfig
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources import table_files
 from medclip.data.sources.columns import Columns
@@ -20,18 +20,18 @@ from medclip.data.sources.roco import count_roco, is_roco, read_roco
 from medclip.data.sources.rocov2 import is_rocov2, read_rocov2
 from medclip.data.sources.tables import read_tables
 from medclip.data.sources.webdataset import read_tars
-from medclip.data.splits import spelt
+from medclip.data.splits import canonical_split
 from medclip.errors import UserError
 
 _KINDS = (
     "a ROCO folder (train/radiology/captions.txt or traindata.csv), a ROCOv2 folder (train_captions.csv), a Hugging "
-    "Face data set (hf://OWNER/NAME, a folder of it or what save_to_disk wrote), a folder of DICOM studies, a folder "
-    f"of pictures with captions beside them (x.jpg, x.txt), a table ({', '.join(table_files.SUFFIXES)}), WebDataset "
+    "Face dataset (hf://OWNER/NAME, a folder of it or what save_to_disk wrote), a folder of DICOM studies, a folder "
+    f"of images with captions beside them (x.jpg, x.txt), a table ({', '.join(table_files.SUFFIXES)}), WebDataset "
     "archives (.tar), any of these behind a URL (s3://…), or phantoms[:COUNT]"
 )
 
 
-def open_source(source: str, how: Preparation = AS_USUAL) -> Iterator[Pair | Dropped]:
+def open_source(source: str, how: PrepareConfig = DEFAULT) -> Iterator[Pair | Dropped]:
     """The rows of SOURCE; where it says its splits, no more than the first `how.limit` of each are read.
 
     The first row is read at once. Raises UserError where there is none, or nothing that can be read.
@@ -41,7 +41,7 @@ def open_source(source: str, how: Preparation = AS_USUAL) -> Iterator[Pair | Dro
         if pairs and not (pairs.isdecimal() and int(pairs)):
             raise UserError(f"{source}: write phantoms:COUNT, for example phantoms:4000.")
         return phantoms(int(pairs or 4000), how.seed)
-    path = place(source)
+    path = parse_path(source)
     rows = _read(path, how)
     rows = _reached(path, rows) if is_url(path) else rows
     first = next(rows, None)
@@ -52,12 +52,12 @@ def open_source(source: str, how: Preparation = AS_USUAL) -> Iterator[Pair | Dro
 
 def holds_studies(source: str) -> bool:
     """Whether SOURCE is a folder of DICOM studies."""
-    path = place(source)
+    path = parse_path(source)
     local = not is_url(path) and path.is_dir()  # a store is not asked what it cannot answer with yes
     return local and not is_roco(path) and not is_rocov2(path) and _has_dicom(path)
 
 
-def _has_dicom(folder: Place) -> bool:
+def _has_dicom(folder: AnyPath) -> bool:
     """Whether a DICOM file lies somewhere in a folder of this machine."""
     if is_url(folder):
         return False
@@ -71,7 +71,7 @@ def known_length(source: str, limit: int | None = None) -> int | None:
     name, _, pairs = source.partition(":")
     if name == "phantoms":
         rows = [int(pairs or 4000), VALIDATION]
-    elif is_url(path := place(source)):
+    elif is_url(path := parse_path(source)):
         return None
     elif path.is_dir() and is_roco(path):
         rows = count_roco(path)
@@ -80,10 +80,10 @@ def known_length(source: str, limit: int | None = None) -> int | None:
     return sum(min(n, limit or n) for n in rows)
 
 
-def _read(path: Place, how: Preparation) -> Iterator[Pair | Dropped]:
+def _read(path: AnyPath, how: PrepareConfig) -> Iterator[Pair | Dropped]:
     suffix = path.suffix.lower()
     if suffix in table_files.SUFFIXES and path.is_file():
-        yield from read_tables([path], how.columns, limit=how.limit)
+        yield from read_tables([path], how.columns, limit=how.max_samples)
     elif suffix == ".tar" and path.is_file():
         yield from read_tars([path])
     elif path.is_dir():
@@ -92,31 +92,31 @@ def _read(path: Place, how: Preparation) -> Iterator[Pair | Dropped]:
         raise UserError(f"{path} cannot be read: it is neither {_KINDS}.")
 
 
-def _read_folder(folder: Place, how: Preparation) -> Iterator[Pair | Dropped]:
+def _read_folder(folder: AnyPath, how: PrepareConfig) -> Iterator[Pair | Dropped]:
     if is_roco(folder):
-        return read_roco(folder, how.limit)
+        return read_roco(folder, how.max_samples)
     if is_rocov2(folder):
-        return read_rocov2(folder, how.limit)
+        return read_rocov2(folder, how.max_samples)
     if _has_dicom(folder):
         from medclip.data.sources.dicom_studies import read_studies
 
         return read_studies(folder, how.studies)
     if splits := saved_tables(folder):
-        return _read_splits(splits, how.columns, how.limit)
+        return _read_splits(splits, how.columns, how.max_samples)
     if archives := sorted(chain(folder.glob("*.tar"), folder.glob("data/*.tar")), key=str):
         return read_tars(archives)
     if has_captions_beside(folder):
         return read_folder(folder)
     if splits := named_tables(folder):
-        return _read_splits(splits, how.columns, how.limit)
+        return _read_splits(splits, how.columns, how.max_samples)
     raise UserError(f"{folder} cannot be read: it is neither {_KINDS}.")
 
 
-def _read_splits(splits: dict[str, list[Place]], columns: Columns, limit: int | None) -> Iterator[Pair | Dropped]:
-    tables = (read_tables(paths, columns, spelt(split), limit) for split, paths in splits.items())
+def _read_splits(splits: dict[str, list[AnyPath]], columns: Columns, limit: int | None) -> Iterator[Pair | Dropped]:
+    tables = (read_tables(paths, columns, canonical_split(split), limit) for split, paths in splits.items())
     return chain.from_iterable(tables)
 
 
-def _reached(path: Place, rows: Iterator[Pair | Dropped]) -> Iterator[Pair | Dropped]:
-    with reached(path):
+def _reached(path: AnyPath, rows: Iterator[Pair | Dropped]) -> Iterator[Pair | Dropped]:
+    with storage_errors(path):
         yield from rows

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medclip.data.deidentify import SOURCE, Studies, identifying, keyed, labels, may_hold_text, read_key, without_names
+from medclip.data.deidentify import (
+    SOURCE,
+    DicomConfig,
+    identifying,
+    labels,
+    may_hold_text,
+    pseudonym,
+    read_key,
+    without_names,
+)
 from medclip.data.dicom import frame_count, header, reading, whole_number
 from medclip.data.images import is_dicom
 from medclip.data.refused import ImageError
@@ -40,18 +49,18 @@ class _File:
     frames: int
 
 
-def read_studies(folder: Path, studies: Studies) -> Iterator[Pair | Dropped]:
-    """Every picture of every study, study by study, with the study's report.
+def read_studies(folder: Path, studies: DicomConfig) -> Iterator[Pair | Dropped]:
+    """Every image of every study, study by study, with the study's report.
 
     Ids are keyed hashes of the object's UID, groups of the patient's id: a patient has one split, and keeps it while
     the key is the same. Raises UserError where pydicom is not installed.
     """
-    key = read_key(studies.key)
+    key = read_key(studies.pseudonym_key)
     files: dict[str, list[_File]] = {}
     within: dict[Path, str | None] = {}  # the study that a folder holds; None for several
     for found in _files(folder):
         if isinstance(found, Path):
-            id = keyed(key, found.relative_to(folder).as_posix())
+            id = pseudonym(key, found.relative_to(folder).as_posix())
             yield Dropped(id, split_of(id), "image unreadable")
             continue
         files.setdefault(found.study, []).append(found)
@@ -94,7 +103,7 @@ def _file(path: Path) -> _File:
 
 
 def _chosen(of_study: list[_File], frames: str) -> Iterator[_File]:
-    """The pictures of a study; of a series of slices the middle one, unless all are asked for."""
+    """The images of a study; of a series of slices the middle one, unless all are asked for."""
     series: dict[str, list[_File]] = {}
     for file in of_study:
         if file.modality not in _NO_PICTURES and file.kind != _DIRECTORY:
@@ -105,15 +114,15 @@ def _chosen(of_study: list[_File], frames: str) -> Iterator[_File]:
         yield from members[len(members) // 2 :][:1] if slices and frames == "middle" else members
 
 
-def _rows(file: _File, folder: Path, reports: list[Path], studies: Studies, key: bytes) -> list[Pair | Dropped]:
+def _rows(file: _File, folder: Path, reports: list[Path], studies: DicomConfig, key: bytes) -> list[Pair | Dropped]:
     """The pairs of a file: one, or one for each frame."""
-    id, group = keyed(key, file.path.relative_to(folder).as_posix()), keyed(key, file.study)
+    id, group = pseudonym(key, file.path.relative_to(folder).as_posix()), pseudonym(key, file.study)
     try:
         with reading():
             said = header(file.path)
-            id = keyed(key, str(said.SOPInstanceUID)) if said.get("SOPInstanceUID") else id
+            id = pseudonym(key, str(said.SOPInstanceUID)) if said.get("SOPInstanceUID") else id
             if patient := said.get("PatientID"):
-                group = keyed(key, str(said.get("IssuerOfPatientID") or ""), str(patient))
+                group = pseudonym(key, str(said.get("IssuerOfPatientID") or ""), str(patient))
             told, burned_in = labels(said), str(said.get("BurnedInAnnotation")).upper() == "YES"
             masked = studies.mask_borders and (burned_in or may_hold_text(said))
             removed = _left_behind(said, masked)
@@ -143,7 +152,7 @@ def _rows(file: _File, folder: Path, reports: list[Path], studies: Studies, key:
 
 
 def _text(reports: list[Path], said: Dataset) -> tuple[str, Counter[str]]:
-    """The text of a study without the names that the picture's header or the report's own knows."""
+    """The text of a study without the names that the image's header or the report's own knows."""
     with reading():
         if reports and not is_dicom(reports[0]):
             return without_names(reports[0].read_text(encoding="utf-8-sig"), said)

@@ -1,4 +1,4 @@
-"""Finds the tables of a Hugging Face data set, split by split, without its library.
+"""Finds the tables of a Hugging Face dataset, split by split, without its library.
 
 What `save_to_disk` wrote, a downloaded repository (`data/train-00000-of-00001.parquet`), or an image folder with
 `metadata.csv` or `metadata.jsonl`; on this machine or, as `hf://OWNER/NAME`, on the Hub.
@@ -9,16 +9,16 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from medclip.data.paths import Place, inside
+from medclip.data.paths import AnyPath, inside
 from medclip.data.splits import split_in
 from medclip.errors import UserError
 
 _DEPTHS = ("", "*/", "*/*/")
-# Where a data set holds its rows in several forms, only the first of these is read.
+# Where a dataset holds its rows in several forms, only the first of these is read.
 _KINDS = (".parquet", ".arrow", ".jsonl", ".json", ".csv", ".tsv")
 
 
-def saved_tables(folder: Place) -> dict[str, list[Place]]:
+def saved_tables(folder: AnyPath) -> dict[str, list[AnyPath]]:
     """The tables of a folder that says itself what it holds, by split ("" where it names none); {} for another."""
     if splits := _said(folder / "dataset_dict.json").get("splits"):
         tables = {split: _saved(_below(folder, split)) for split in splits}
@@ -30,45 +30,45 @@ def saved_tables(folder: Place) -> dict[str, list[Place]]:
     return _by_split(folder, _tables(folder, "metadata.*"))
 
 
-def named_tables(folder: Place) -> dict[str, list[Place]]:
+def named_tables(folder: AnyPath) -> dict[str, list[AnyPath]]:
     """The tables of a folder whose names say their splits, by split; {} where none does."""
     return _by_split(folder, [path for path in _tables(folder, "*") if split_in(_relative(folder, path))])
 
 
-def _tables(folder: Place, pattern: str) -> list[Place]:
+def _tables(folder: AnyPath, pattern: str) -> list[AnyPath]:
     return [path for depth in _DEPTHS for path in folder.glob(f"{depth}{pattern}") if path.suffix.lower() in _KINDS]
 
 
-def _saved(folder: Place) -> list[Place]:
+def _saved(folder: AnyPath) -> list[AnyPath]:
     files = _said(folder / "state.json").get("_data_files") or []
     return [_below(folder, str(file.get("filename"))) for file in files]
 
 
-def _by_split(folder: Place, tables: list[Place]) -> dict[str, list[Place]]:
-    splits: dict[str, list[Place]] = {}
+def _by_split(folder: AnyPath, tables: list[AnyPath]) -> dict[str, list[AnyPath]]:
+    splits: dict[str, list[AnyPath]] = {}
     kind = min((path.suffix.lower() for path in tables), key=_KINDS.index, default="")
     for path in sorted(path for path in tables if path.suffix.lower() == kind):
         splits.setdefault(split_in(_relative(folder, path)), []).append(path)
     return _only_train_is_none(splits)
 
 
-def _only_train_is_none(splits: dict[str, list[Place]]) -> dict[str, list[Place]]:
-    """A data set without splits has its rows in one called train, which leaves nothing to validate with."""
+def _only_train_is_none(splits: dict[str, list[AnyPath]]) -> dict[str, list[AnyPath]]:
+    """A dataset without splits has its rows in one called train, which leaves nothing to validate with."""
     return {"": splits["train"]} if list(splits) == ["train"] else splits
 
 
-def _relative(folder: Place, path: Place) -> str:
+def _relative(folder: AnyPath, path: AnyPath) -> str:
     return str(path)[len(str(folder)) :]
 
 
-def _below(folder: Place, name: str) -> Place:
+def _below(folder: AnyPath, name: str) -> AnyPath:
     found = inside(folder, name)
     if found is None:
         raise UserError(f"{folder} names {name!r}, which is not below it.")
     return found
 
 
-def _said(path: Place) -> dict[str, Any]:
+def _said(path: AnyPath) -> dict[str, Any]:
     """What a file of JSON says, {} where it is absent or something else."""
     try:
         said = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -1,23 +1,23 @@
-"""Reads a folder of pictures, each with its caption in a text file of the same name beside it."""
+"""Reads a folder of images, each with its caption in a text file of the same name beside it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from medclip.data.paths import Place
+from medclip.data.paths import AnyPath
 from medclip.data.schema import Dropped, Pair
-from medclip.data.splits import SPLITS, spelt, split_of
+from medclip.data.splits import SPLITS, canonical_split, split_of
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp")
 
 
-def has_captions_beside(folder: Place) -> bool:
-    """Whether the first picture under `folder` that can be found has a text file beside it."""
+def has_captions_beside(folder: AnyPath) -> bool:
+    """Whether the first image under `folder` that can be found has a text file beside it."""
     return any(picture.with_suffix(".txt").is_file() for picture in pictures(folder))
 
 
-def pictures(folder: Place) -> Iterator[Place]:
-    """Every picture file under `folder`, in the order of their paths; only the names of one folder are in memory."""
+def pictures(folder: AnyPath) -> Iterator[AnyPath]:
+    """Every image file under `folder`, in the order of their paths; only the names of one folder are in memory."""
     for path in sorted(folder.iterdir(), key=str):
         if path.is_dir() and not path.is_symlink():
             yield from pictures(path)
@@ -25,16 +25,16 @@ def pictures(folder: Place) -> Iterator[Place]:
             yield path
 
 
-def read_folder(folder: Place) -> Iterator[Pair | Dropped]:
-    """Every picture under `folder`; its id is its path without suffix.
+def read_folder(folder: AnyPath) -> Iterator[Pair | Dropped]:
+    """Every image under `folder`; its id is its path without suffix.
 
-    A first folder named train, validation or test is the split. Elsewhere pictures of one folder (a patient, a study)
+    A first folder named train, validation or test is the split. Elsewhere images of one folder (a patient, a study)
     stay together; those that lie in `folder` itself are each their own group.
     """
     for picture in pictures(folder):
         place = picture.relative_to(folder)
         id = place.with_suffix("").as_posix()
-        named = spelt(place.parts[0]) if len(place.parts) > 1 else ""
+        named = canonical_split(place.parts[0]) if len(place.parts) > 1 else ""
         named = named if named in SPLITS else ""
         inner = place.parts[1:] if named else place.parts
         group = "/".join(inner[:-1]) or id

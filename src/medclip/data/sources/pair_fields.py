@@ -1,4 +1,4 @@
-"""What a row of an exchange form says beside picture, caption and group: as `medclip export` writes it."""
+"""What a row of an exchange form says beside image, caption and group: as `medclip export` writes it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def known(row: Mapping[str, Any]) -> dict[str, Any]:
+def extra_fields(row: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a Pair that `row` has in our own form; what has another form is someone else's and left."""
     found: dict[str, Any] = {name: strings(row.get(name)) for name in ("keywords", "semantic_types")}
     source = row.get("source")

@@ -1,4 +1,4 @@
-"""The text of a DICOM study: a file beside its pictures, or its structured report."""
+"""The text of a DICOM study: a file beside its images, or its structured report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SECTIONS = ("finding", "impression", "conclusion")
 
 
 def report_file(path: Path, root: Path, alone: Callable[[Path], bool]) -> Path | None:
-    """The text file that belongs to a picture; None where there is none.
+    """The text file that belongs to an image; None where there is none.
 
     x.txt beside x.dcm; otherwise report.txt or NAME.txt in the nearest folder NAME above it, or NAME.txt beside that
     folder. A folder counts only where `alone` says that nothing but this study lies in it: a report may not be taken

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import PurePosixPath
 
-from medclip.data.paths import Place
+from medclip.data.paths import AnyPath
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.beside import columns_by_first, lines, names_in, table_by
 from medclip.data.sources.table_files import rows_of
@@ -18,12 +18,12 @@ ARTICLE = re.compile(r"PMC\d+")
 _SHORT = {"train": "train", "validation": "val", "test": "test"}
 
 
-def is_roco(folder: Place) -> bool:
+def is_roco(folder: AnyPath) -> bool:
     """Whether any split of `folder` has its captions where ROCO keeps them."""
     return any(_listing(folder, split) for split in SPLITS)
 
 
-def read_roco(folder: Place, limit: int | None = None) -> Iterator[Pair | Dropped]:
+def read_roco(folder: AnyPath, limit: int | None = None) -> Iterator[Pair | Dropped]:
     """Every listed row of every split present, or the first `limit` of each, in file order.
 
     An absent image is not looked into here: preparation counts it. Raises UserError for another layout.
@@ -36,21 +36,21 @@ def read_roco(folder: Place, limit: int | None = None) -> Iterator[Pair | Droppe
     return chain.from_iterable(islice(rows, limit) for rows in splits)
 
 
-def count_roco(folder: Place) -> list[int]:
+def count_roco(folder: AnyPath) -> list[int]:
     """Listed rows of every split present."""
     listed = filter(None, (_listing(folder, split) for split in SPLITS))
     return [sum(1 for _ in (lines(path) if path.suffix == ".txt" else rows_of(path))) for path in listed]
 
 
-def _listing(folder: Place, split: str) -> Place | None:
+def _listing(folder: AnyPath, split: str) -> AnyPath | None:
     """Where a split's captions are; captions.txt first, for it lists also what could not be downloaded."""
     table = f"{_SHORT[split]}data.csv"
     names = ("radiology/captions.txt", f"radiology/{table}", f"radiology{table}")
     return next((path for name in names if (path := folder / split / name).is_file()), None)
 
 
-def _listed(path: Place) -> Iterator[tuple[str, str, str]]:
-    """Id, name of the picture and caption of each row; "" for what it does not say."""
+def _listed(path: AnyPath) -> Iterator[tuple[str, str, str]]:
+    """Id, name of the image and caption of each row; "" for what it does not say."""
     if path.suffix == ".txt":
         for line in lines(path):
             id, _, caption = line.partition("\t")
@@ -62,29 +62,29 @@ def _listed(path: Place) -> Iterator[tuple[str, str, str]]:
         yield (row["id"] or "").strip(), PurePosixPath((row.get("name") or "").strip()).name, row["caption"] or ""
 
 
-def _read_split(folder: Place, listing: Place, split: str) -> Iterator[Pair | Dropped]:
+def _read_split(folder: AnyPath, listing: AnyPath, split: str) -> Iterator[Pair | Dropped]:
     links = columns_by_first(folder / "dlinks.txt")
     concepts = columns_by_first(folder / "cuis.txt")
     keywords = columns_by_first(folder / "keywords.txt")
     types = columns_by_first(folder / "semtypes.txt")
-    licences = table_by(folder / "licences.txt", "roco_id")
+    licenses = table_by(folder / "licences.txt", "roco_id")
     labels = table_by(folder / "labels.csv", "id")
     pictures = names_in(folder / "images")
     for number, (id, name, caption) in enumerate(_listed(listing), start=1):
         if not id or not caption:
             yield Dropped(id, split, "row without id and caption", f"{listing.name} row {number}")
             continue
-        licence = licences.get(id, {})
-        article, figure = _published(links.get(id, []), licence.get("pmc_id", ""), name)
-        # The fetch scripts name a picture by its ROCO id or by article and file; the first is the default.
-        names = (name, licence.get("pmc_id", ""), f"{article}_{figure}")
+        license = licenses.get(id, {})
+        article, figure = _published(links.get(id, []), license.get("pmc_id", ""), name)
+        # The fetch scripts name an image by its ROCO id or by article and file; the first is the default.
+        names = (name, license.get("pmc_id", ""), f"{article}_{figure}")
         yield Pair(
             id=id,
             image=folder / "images" / next((n for n in names if n in pictures), PurePosixPath(f"{id}.jpg").name),
             caption=caption,
             split=split,
             article=article or id,
-            licence=licence.get("cc", ""),
+            license=license.get("cc", ""),
             attribution=", ".join(filter(None, (article, figure))),
             concepts=tuple(concepts.get(id, ())),
             keywords=tuple(keywords.get(id, ())),

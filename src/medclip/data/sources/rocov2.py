@@ -1,4 +1,4 @@
-"""Reads ROCOv2 as Zenodo has it: SPLIT_captions.csv, tables of concepts and licences, a folder of pictures a split."""
+"""Reads ROCOv2 as Zenodo has it: SPLIT_captions.csv, tables of concepts and licenses, a folder of images a split."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from itertools import chain, islice
 from pathlib import PurePosixPath
 
-from medclip.data.paths import Place
+from medclip.data.paths import AnyPath
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.beside import names_in, table_by
 from medclip.data.sources.roco import ARTICLE
@@ -15,31 +15,31 @@ from medclip.data.sources.table_files import rows_of
 from medclip.errors import UserError
 
 _SHORT = {"train": "train", "validation": "valid", "test": "test"}
-# "CC BY-NC [Jones et al. (2020)]": the terms come first, then whose the picture is.
+# "CC BY-NC [Jones et al. (2020)]": the terms come first, then whose the image is.
 _TERMS = re.compile(r"(CC0|CC[ -]BY(?:-(?:NC|ND|SA))*|public domain)\b", re.IGNORECASE)
 
 Table = Mapping[str, Mapping[str, str]]
 
 
-def is_rocov2(folder: Place) -> bool:
+def is_rocov2(folder: AnyPath) -> bool:
     """Whether any split of `folder` has its captions where ROCOv2 keeps them."""
     return any((folder / f"{short}_captions.csv").is_file() for short in _SHORT.values())
 
 
-def read_rocov2(folder: Place, limit: int | None = None) -> Iterator[Pair | Dropped]:
+def read_rocov2(folder: AnyPath, limit: int | None = None) -> Iterator[Pair | Dropped]:
     """Every row of every split present, or the first `limit` of each, in file order.
 
     Concepts are those found by machine and by hand, keywords their canonical names. Tables other than the captions may
-    be absent; without licences, a picture is its own article.
+    be absent; without licenses, an image is its own article.
     """
-    licences = table_by(folder / "license_information.csv", "id")
+    licenses = table_by(folder / "license_information.csv", "id")
     names = table_by(folder / "cui_mapping.csv", "cui")
     there = [split for split, short in _SHORT.items() if (folder / f"{short}_captions.csv").is_file()]
-    splits = (_read_split(folder, split, licences, names) for split in there)
+    splits = (_read_split(folder, split, licenses, names) for split in there)
     return chain.from_iterable(islice(rows, limit) for rows in splits)
 
 
-def _read_split(folder: Place, split: str, licences: Table, names: Table) -> Iterator[Pair | Dropped]:
+def _read_split(folder: AnyPath, split: str, licenses: Table, names: Table) -> Iterator[Pair | Dropped]:
     short = _SHORT[split]
     concepts = [table_by(folder / f"{short}_concepts{kind}.csv", "id") for kind in ("", "_manual")]
     pictures = _pictures(folder, short)
@@ -52,10 +52,10 @@ def _read_split(folder: Place, split: str, licences: Table, names: Table) -> Ite
         if not id or not cells["caption"]:
             yield Dropped(id, split, "row without id and caption", f"{listing.name} row {number}")
             continue
-        licence = licences.get(id, {})
-        attribution, link = licence.get("attribution", ""), licence.get("link", "")
-        article = ARTICLE.search(f"{licence.get('pmcid', '')} {link}")
-        terms = _TERMS.search(licence.get("license", attribution))
+        license = licenses.get(id, {})
+        attribution, link = license.get("attribution", ""), license.get("link", "")
+        article = ARTICLE.search(f"{license.get('pmcid', '')} {link}")
+        terms = _TERMS.search(license.get("license", attribution))
         cuis = [cui for table in concepts for cui in _cuis(table.get(id, {}).get("cuis", ""))]
         cuis = list(dict.fromkeys(cuis))
         yield Pair(
@@ -64,7 +64,7 @@ def _read_split(folder: Place, split: str, licences: Table, names: Table) -> Ite
             caption=cells["caption"],
             split=split,
             article=article.group() if article else id,
-            licence=terms.group() if terms else "",
+            license=terms.group() if terms else "",
             attribution=" ".join(filter(None, (attribution, link or (article.group() if article else "")))),
             concepts=tuple(cuis),
             keywords=tuple(name for cui in cuis if (name := names.get(cui, {}).get("canonical name"))),
@@ -76,7 +76,7 @@ def _cuis(cell: str) -> list[str]:
     return [cui.strip() for cui in cell.split(";") if cui.strip()]
 
 
-def _pictures(folder: Place, short: str) -> dict[str, Place]:
-    """The pictures of a split by name without suffix, wherever the archive was unpacked."""
+def _pictures(folder: AnyPath, short: str) -> dict[str, AnyPath]:
+    """The images of a split by name without suffix, wherever the archive was unpacked."""
     places = (folder / short, folder / f"{short}_images" / short, folder / f"{short}_images")
     return {PurePosixPath(name).stem: place / name for place in reversed(places) for name in names_in(place)}

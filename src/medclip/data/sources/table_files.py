@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from medclip.data.paths import Place
+from medclip.data.paths import AnyPath
 from medclip.errors import UserError
 
 Row = dict[str, Any]
@@ -21,7 +21,7 @@ ROWS_AT_A_TIME = 256
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 
-def rows_of(path: Place) -> Iterator[Row]:
+def rows_of(path: AnyPath) -> Iterator[Row]:
     """Every row of a table, in file order, as its suffix says.
 
     Texts such as "NA", "None" and "null" stay texts. Raises UserError for a file that is not whole, naming the row
@@ -30,7 +30,7 @@ def rows_of(path: Place) -> Iterator[Row]:
     return _READERS[path.suffix.lower()](path)
 
 
-def count_rows(path: Place) -> int | None:
+def count_rows(path: AnyPath) -> int | None:
     """Rows of a Parquet file, which may be fewer than its pairs; None for another table or where it cannot be read."""
     try:
         with _binary(path) as file:
@@ -39,7 +39,7 @@ def count_rows(path: Place) -> int | None:
         return None
 
 
-def _separated(path: Place) -> Iterator[Row]:
+def _separated(path: AnyPath) -> Iterator[Row]:
     csv.field_size_limit(2**24)  # a radiology report can exceed the 128 kB that Python allows
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     try:
@@ -55,7 +55,7 @@ def _separated(path: Place) -> Iterator[Row]:
         raise UserError(f"{path} line {reader.line_num} is no CSV ({error}).") from None
 
 
-def _json_lines(path: Place) -> Iterator[Row]:
+def _json_lines(path: AnyPath) -> Iterator[Row]:
     with path.open("rb") as handle:
         for number, line in enumerate(handle, start=1):
             if not line.strip():
@@ -69,7 +69,7 @@ def _json_lines(path: Place) -> Iterator[Row]:
             yield row
 
 
-def _json(path: Place) -> Iterator[Row]:
+def _json(path: AnyPath) -> Iterator[Row]:
     """One list of objects, or lines of them under this name, as the founding project wrote."""
     with path.open("rb") as handle:
         lines = not handle.readline().removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
@@ -85,7 +85,7 @@ def _json(path: Place) -> Iterator[Row]:
     yield from rows
 
 
-def _parquet(path: Place) -> Iterator[Row]:
+def _parquet(path: AnyPath) -> Iterator[Row]:
     try:
         with _binary(path) as file, pq.ParquetFile(file) as table:
             for batch in table.iter_batches(ROWS_AT_A_TIME):
@@ -94,7 +94,7 @@ def _parquet(path: Place) -> Iterator[Row]:
         raise UserError(f"{path} is no whole Parquet file ({error}).") from None
 
 
-def _arrow(path: Place) -> Iterator[Row]:
+def _arrow(path: AnyPath) -> Iterator[Row]:
     """An Arrow stream, as Hugging Face's `save_to_disk` writes it, or an Arrow file."""
     try:
         with _binary(path) as file:
@@ -119,7 +119,7 @@ def _batches(file: pa.ipc.RecordBatchFileReader) -> Iterator[pa.RecordBatch]:
 
 
 @contextmanager
-def _binary(path: Place) -> Iterator[Any]:
+def _binary(path: AnyPath) -> Iterator[Any]:
     with pa.OSFile(str(path)) if isinstance(path, Path) else path.open("rb") as handle:
         yield handle
 

@@ -7,24 +7,24 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, count
 from typing import Any
 
-from medclip.data.paths import Place, inside, place, there_is
+from medclip.data.paths import AnyPath, inside, parse_path, path_exists
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.columns import Columns, found_columns, known_columns
-from medclip.data.sources.pair_fields import known
+from medclip.data.sources.pair_fields import extra_fields
 from medclip.data.sources.table_files import rows_of
-from medclip.data.splits import HASHED, first, spelt, split_of
+from medclip.data.splits import HASHED, canonical_split, first, split_of
 
 OUTSIDE = "image outside the table's folder (see --image-root)"
 
 
 def read_tables(
-    paths: Sequence[Place], columns: Columns, split: str = "", limit: int | None = None
+    paths: Sequence[AnyPath], columns: Columns, split: str = "", limit: int | None = None
 ) -> Iterator[Pair | Dropped]:
     """Every row of the tables, in order; a row with several captions yields one pair for each.
 
     A row that names no split is of `split`, or of one by a hash where that is "". Without a column of ids, the row's
-    number, counted through all tables, is its id; rows in succession with one id and one picture are captions of that
-    picture. No path in a table leads out of its folder, or out of `columns.image_root`. Reading stops when every split
+    number, counted through all tables, is its id; rows in succession with one id and one image are captions of that
+    image. No path in a table leads out of its folder, or out of `columns.image_root`. Reading stops when every split
     has `limit` rows; not where a column says the splits, for it may say any. Raises UserError for a file that is not
     whole and for a column that is not there.
     """
@@ -35,16 +35,16 @@ def read_tables(
     return rows
 
 
-def _read(path: Place, columns: Columns, split: str, numbers: Iterator[int]) -> Iterator[Pair | Dropped]:
-    root = place(columns.image_root) if columns.image_root else path.parent
+def _read(path: AnyPath, columns: Columns, split: str, numbers: Iterator[int]) -> Iterator[Pair | Dropped]:
+    root = parse_path(columns.image_root) if columns.image_root else path.parent
     start, before, again = None, None, 0
     for nth, (cells, number) in enumerate(zip(_cells(path, columns), numbers, strict=False), start=1):
-        held = {what: _text(cells.get(what)) for what in ("id", "group", "split", "licence", "attribution")}
+        held = {what: _text(cells.get(what)) for what in ("id", "group", "split", "license", "attribution")}
         id, image = held["id"] or str(number), _image(cells.get("image"))
         again = again + 1 if (id, image) == before else 0
         before = (id, image)
         named = image if isinstance(image, str) else ""
-        here = spelt(held["split"]) or split or split_of(held["group"] or named or id)
+        here = canonical_split(held["split"]) or split or split_of(held["group"] or named or id)
         if named:
             start = start or _start(named, root, path.parent)
             image = inside(root, named, start)
@@ -60,14 +60,14 @@ def _read(path: Place, columns: Columns, split: str, numbers: Iterator[int]) -> 
                 caption=caption,
                 split=here,
                 article=held["group"] or id,
-                licence=held["licence"],
+                license=held["license"],
                 attribution=held["attribution"],
                 concepts=_several(cells.get("concepts")),
                 **{"source": path.stem} | cells["known"],
             )
 
 
-def _cells(path: Place, columns: Columns) -> Iterator[dict[str, Any]]:
+def _cells(path: AnyPath, columns: Columns) -> Iterator[dict[str, Any]]:
     """What a row holds under the names of `Columns`, and under "known" what else it says in our own form."""
     keys, names = None, {}
     for row in rows_of(path):
@@ -75,16 +75,16 @@ def _cells(path: Place, columns: Columns) -> Iterator[dict[str, Any]]:
             # Lines of JSON may leave out what they do not know; the first says what the columns are.
             names = found_columns(path, list(row), columns) if keys is None else known_columns(list(row), columns)
             keys = row.keys()
-        cells = {what: row[name] for what, name in names.items()} | {"known": known(row)}
+        cells = {what: row[name] for what, name in names.items()} | {"known": extra_fields(row)}
         if names.get("image") == "image_path":
             cells["caption"] = [_unwrapped(_text(caption)) for caption in _listed(cells.get("caption"))]
         yield cells
 
 
-def _start(name: str, root: Place, folder: Place) -> Place | None:
+def _start(name: str, root: AnyPath, folder: AnyPath) -> AnyPath | None:
     """Where the paths of a table count from, if that can be seen by this one; asked until it can be."""
     starts = (root, root / "images", folder)
-    seen = (start for start in starts if (there := inside(root, name, start)) is not None and there_is(there))
+    seen = (start for start in starts if (there := inside(root, name, start)) is not None and path_exists(there))
     return next(seen, None)
 
 

@@ -8,18 +8,18 @@ from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import PurePosixPath
 
-from medclip.data.paths import Place
+from medclip.data.paths import AnyPath
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.image_caption_folder import SUFFIXES
-from medclip.data.sources.pair_fields import known, strings
-from medclip.data.splits import spelt, split_in, split_of
+from medclip.data.sources.pair_fields import extra_fields, strings
+from medclip.data.splits import canonical_split, split_in, split_of
 from medclip.errors import UserError
 
 
-def read_tars(paths: list[Place]) -> Iterator[Pair | Dropped]:
-    """Every sample of the archives, in order: a picture with a caption in KEY.txt or in KEY.json.
+def read_tars(paths: list[AnyPath]) -> Iterator[Pair | Dropped]:
+    """Every sample of the archives, in order: an image with a caption in KEY.txt or in KEY.json.
 
-    KEY.json may hold id, caption, article, licence, concepts and split, and what else `medclip export` writes. Where it
+    KEY.json may hold id, caption, article, license, concepts and split, and what else `medclip export` writes. Where it
     names no split the archive's name may, and where neither does, a hash decides. Raises UserError for an archive that
     is damaged, naming the sample before the damage.
     """
@@ -31,7 +31,7 @@ def read_tars(paths: list[Place]) -> Iterator[Pair | Dropped]:
             yield _pair(key, files, path, named.get(path, ""))
 
 
-def _pair(key: str, files: Mapping[str, bytes], path: Place, split: str) -> Pair | Dropped:
+def _pair(key: str, files: Mapping[str, bytes], path: AnyPath, split: str) -> Pair | Dropped:
     try:
         said = json.loads(files.get(".json") or b"{}")
         text = said.get("caption")
@@ -39,7 +39,7 @@ def _pair(key: str, files: Mapping[str, bytes], path: Place, split: str) -> Pair
     except (ValueError, AttributeError):
         return Dropped(key, split or split_of(key), "caption unreadable", path.name)
     group = str(said.get("article") or key)
-    split = spelt(str(said.get("split") or "")) or split or split_of(group)
+    split = canonical_split(str(said.get("split") or "")) or split or split_of(group)
     image = next((data for suffix, data in files.items() if suffix in SUFFIXES), None)
     if image is None or not text:
         return Dropped(key, split, "row without image or caption", path.name)
@@ -49,14 +49,14 @@ def _pair(key: str, files: Mapping[str, bytes], path: Place, split: str) -> Pair
         caption=str(text),
         split=split,
         article=group,
-        licence=str(said.get("licence") or said.get("license") or ""),
+        license=str(said.get("license") or said.get("license") or ""),
         attribution=str(said.get("attribution") or ""),
         concepts=strings(said.get("concepts")),
-        **{"source": path.stem} | known(said),
+        **{"source": path.stem} | extra_fields(said),
     )
 
 
-def _samples(path: Place) -> Iterator[tuple[str, dict[str, bytes]]]:
+def _samples(path: AnyPath) -> Iterator[tuple[str, dict[str, bytes]]]:
     last = "its beginning"
     try:
         with path.open("rb") as file, tarfile.open(fileobj=file, mode="r|*") as archive:

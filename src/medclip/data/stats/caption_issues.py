@@ -23,7 +23,7 @@ _FOREIGN = re.compile(
 )
 
 
-def oddities(caption: str) -> list[str]:
+def caption_issues(caption: str) -> list[str]:
     """What is odd about a cleaned caption, of: file name, markup, several panels, not English, date or e-mail."""
     found = {
         "file name": bool(_FILE.fullmatch(caption)),

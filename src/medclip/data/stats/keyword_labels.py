@@ -1,4 +1,4 @@
-"""Modality and organ, guessed from the words of a caption where nobody has labelled the pair."""
+"""Modality and organ, guessed from the words of a caption where nobody has labeled the pair."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ _PATTERNS = {
 }
 
 
-def guessed(kind: str, caption: str) -> str:
+def keyword_labels(kind: str, caption: str) -> str:
     """The class of `kind` ("modality" or "organ") that most words of a caption speak for; "" where none does.
 
     Of classes named equally often the one named first: "CT angiography" is CT.

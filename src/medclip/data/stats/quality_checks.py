@@ -1,4 +1,4 @@
-"""What a careful colleague would say about a data set before anyone trains on it."""
+"""What a careful colleague would say about a dataset before anyone trains on it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from medclip.data.stats.statistics import CONTEXT, SplitStatistics, Statistics
 
 FEW_HELD_OUT, FEW_TRAINING = 200, 1000
 LARGE_ARTICLE = 0.2  # of a split
-MUCH = 0.05  # of a split: odd captions, tiny pictures, repetitions
+MUCH = 0.05  # of a split: odd captions, tiny images, repetitions
 MANY_DROPPED = 0.1  # of a split's rows
 TINY = 128  # pixels, shorter side
-_NO_LICENCE = ("", "no cc code")  # the second is ROCO's word for none
+_NO_LICENSE = ("", "no cc code")  # the second is ROCO's word for none
 
 
 @dataclass(frozen=True)
-class Advice:
+class QualityWarning:
     """One thing to know before training."""
 
     what: str
@@ -26,20 +26,20 @@ class Advice:
     """Split, how many there, and of how many; of 0 where that says nothing."""
 
 
-def advice(about: Statistics) -> list[Advice]:
-    """Everything worth a warning: leaks, splits and what was lost, then articles, licences, captions and pictures."""
+def quality_warnings(about: Statistics) -> list[QualityWarning]:
+    """Everything worth a warning: leaks, splits and what was lost, then articles, licenses, captions and images."""
     found = [*_shared(about), *_splits(about), *_dropped(about)]
     for name, split in about.splits.items():
         if split.pairs:
             found += _pairs(name, split, bool(about.dataset.get("synthetic")))
-    merged: dict[tuple[str, str], Advice] = {}
+    merged: dict[tuple[str, str], QualityWarning] = {}
     for one in found:
         before = merged.get((one.what, one.remedy))
         merged[one.what, one.remedy] = replace(one, places=before.places + one.places) if before else one
     return list(merged.values())
 
 
-def _shared(about: Statistics) -> Iterator[Advice]:
+def _shared(about: Statistics) -> Iterator[QualityWarning]:
     for overlap in about.overlaps:
         pairs = about.splits[overlap.split].pairs
         repeated = {way: n for way, n in overlap.pairs.items() if n and way != "any"}
@@ -48,23 +48,23 @@ def _shared(about: Statistics) -> Iterator[Advice]:
             remedy = "Numbers on the two are not independent: let whole articles or patients go to one split."
             if overlap.other == "train":
                 remedy = "Numbers on them measure memory. See medclip leakage DATA; its --out writes a copy without."
-            yield Advice(
+            yield QualityWarning(
                 f"pairs that share something with {overlap.other} ({said})",
                 remedy,
                 ((overlap.split, overlap.pairs["any"], pairs),),
             )
         if overlap.split == overlap.other and overlap.pairs["any"] > MUCH * pairs:
-            yield Advice(
+            yield QualityWarning(
                 f"pairs that repeat an earlier one ({said})",
                 "Retrieval cannot tell equal pairs apart and counts them as errors; thin them out at the source.",
                 ((overlap.split, overlap.pairs["any"], pairs),),
             )
 
 
-def _splits(about: Statistics) -> Iterator[Advice]:
+def _splits(about: Statistics) -> Iterator[QualityWarning]:
     for name, what in (("train", "trained on"), ("validation", "chosen by")):
         if name not in about.splits:
-            yield Advice(
+            yield QualityWarning(
                 f"there is no split {name}, and so nothing that a model could be {what}",
                 "Name splits in a column (--split-column), or leave the column out and a tenth becomes validation.",
                 (),
@@ -72,23 +72,23 @@ def _splits(about: Statistics) -> Iterator[Advice]:
     for name, split in about.splits.items():
         if not split.pairs:
             remedy = "See why its rows were dropped, below and in dropped.jsonl."
-            yield Advice("a split is empty", remedy, ((name, 0, 0),))
+            yield QualityWarning("a split is empty", remedy, ((name, 0, 0),))
         elif name == "train" and split.pairs < FEW_TRAINING:
-            yield Advice(
+            yield QualityWarning(
                 f"fewer than {FEW_TRAINING:,} training pairs",
                 "Too few to learn from scratch: start from a trained model (medclip train --init).",
                 ((name, split.pairs, 0),),
             )
         elif name != "train" and split.pairs < FEW_HELD_OUT:
             half = 196 * sqrt(0.3 * 0.7 / split.pairs)
-            yield Advice(
+            yield QualityWarning(
                 f"fewer than {FEW_HELD_OUT} pairs to measure on",
                 f"Intervals are wide: a recall of 30 % is known to ± {half:.0f} points. Hold out more.",
                 ((name, split.pairs, 0),),
             )
 
 
-def _dropped(about: Statistics) -> Iterator[Advice]:
+def _dropped(about: Statistics) -> Iterator[QualityWarning]:
     for name, reasons in about.dataset.get("dropped", {}).items():
         rows = about.splits[name].pairs + sum(reasons.values()) if name in about.splits else sum(reasons.values())
         for reason, n in reasons.items():
@@ -98,51 +98,51 @@ def _dropped(about: Statistics) -> Iterator[Advice]:
                     if reason == "image missing"
                     else "Look at some of them in dropped.jsonl: so many lost for one reason is seldom meant."
                 )
-                yield Advice(f"rows dropped: {reason}", remedy, ((name, n, rows),))
+                yield QualityWarning(f"rows dropped: {reason}", remedy, ((name, n, rows),))
 
 
-def _pairs(name: str, split: SplitStatistics, synthetic: bool) -> Iterator[Advice]:
+def _pairs(name: str, split: SplitStatistics, synthetic: bool) -> Iterator[QualityWarning]:
     largest, most = split.largest_article
     if most > LARGE_ARTICLE * split.pairs and split.pairs > 1:
-        yield Advice(
+        yield QualityWarning(
             f"one article or patient ({largest}) holds much of the split",
             "What is measured or learnt is mostly about it. Check the group column, or take fewer of its pairs.",
             ((name, most, split.pairs),),
         )
     if split.own_articles == split.pairs and not synthetic:
-        yield Advice(
+        yield QualityWarning(
             "no pair names its article or patient",
-            "Pictures of one patient may lie in training and validation. Name the column with --group-column.",
+            "Images of one patient may lie in training and validation. Name the column with --group-column.",
             ((name, split.pairs, split.pairs),),
         )
     checks = (
         (
-            sum(n for name, n in split.counts["licence"].items() if name.lower().replace("-", " ") in _NO_LICENCE),
+            sum(n for name, n in split.counts["license"].items() if name.lower().replace("-", " ") in _NO_LICENSE),
             0,
-            "pairs without a known licence",
-            "Unknown is not free: keep the pictures, and models trained on them, private until you know.",
+            "pairs without a known license",
+            "Unknown is not free: keep the images, and models trained on them, private until you know.",
         ),
         (
             int((split.numbers["tokens"] > CONTEXT).sum()),
             MUCH,
             f"captions that probably exceed {CONTEXT} tokens, CLIP's limit",
-            "Their ends are cut off. Train with a longer context (--max-tokens), or begin with what matters.",
+            "Their ends are cut off. Train with a longer context (--context-length), or begin with what matters.",
         ),
         (
             int((split.numbers["shorter side"] < TINY).sum()),
             MUCH,
-            f"pictures with a shorter side under {TINY} pixels",
+            f"images with a shorter side under {TINY} pixels",
             "Models see 224 pixels or more, so these are enlarged and blurred. Were thumbnails fetched by mistake?",
         ),
         *((split.oddities[odd], share, what, remedy) for odd, (share, what, remedy) in _ODD.items()),
     )
     for count, share, what, remedy in checks:
         if count > share * split.pairs:
-            yield Advice(what, remedy, ((name, count, split.pairs),))
+            yield QualityWarning(what, remedy, ((name, count, split.pairs),))
     for where, words, count in split.templates[:3]:
         what = f"captions with the same {where}: “{words}”"
-        remedy = "Words that so many share tell pictures apart for nobody. Take boilerplate out at the source."
-        yield Advice(what, remedy, ((name, count, split.pairs),))
+        remedy = "Words that so many share tell images apart for nobody. Take boilerplate out at the source."
+        yield QualityWarning(what, remedy, ((name, count, split.pairs),))
 
 
 # What captions can have odd about them: the share of a split above which it is said, how, and what to do.
@@ -152,7 +152,7 @@ _ODD = {
     "several panels": (
         MUCH,
         "captions that describe several panels, (a) and (b)",
-        "The picture may be one panel of them. Split figure and caption, or expect captions that say too much.",
+        "The image may be one panel of them. Split figure and caption, or expect captions that say too much.",
     ),
     "not English": (
         0.01,

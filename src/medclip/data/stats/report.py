@@ -1,4 +1,4 @@
-"""DATA/report.html: a data set as a person should see it before training on it."""
+"""DATA/report.html: a dataset as a person should see it before training on it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from medclip.data.dataset import Split
 from medclip.data.images import decode
 from medclip.data.leakage import WAYS
 from medclip.data.refused import ImageError
-from medclip.data.stats.quality_checks import advice
+from medclip.data.stats.quality_checks import quality_warnings
 from medclip.data.stats.statistics import (
     CONTEXT,
     NEAR_LIMIT,
@@ -37,15 +37,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SHEET = 12  # pictures of each split on the contact sheet
+SHEET = 12  # images of each split on the contact sheet
 MOST = 20  # values a table lists
 _ARTICLE = re.compile(r"PMC\d+")
 
 
 def write_report(data: Path, seed: int = 0, near: bool = True) -> Statistics:
-    """Write `report.html` into the data set `data`, with pictures chosen by `seed`; returns what was counted for it.
+    """Write `report.html` into the dataset `data`, with images chosen by `seed`; returns what was counted for it.
 
-    `near` is as of `statistics`: near pictures cost a second decoding of every picture.
+    `near` is as of `statistics`: near images cost a second decoding of every image.
     """
     about = statistics(data, near)
     with whole_file(data / "report.html") as partial:
@@ -66,7 +66,7 @@ def report(data: Path, about: Statistics, seed: int = 0) -> str:
     return html_page.render(
         "dataset.html",
         about=about,
-        advice=advice(about),
+        advice=quality_warnings(about),
         context=CONTEXT,
         tokens_per_character=TOKENS_PER_CHARACTER,
         near_limit=NEAR_LIMIT,
@@ -78,7 +78,7 @@ def report(data: Path, about: Statistics, seed: int = 0) -> str:
         lengths=_lengths(about),
         shapes=_shapes(about),
         odd=html_page.shares([split.oddities for split in about.splits.values()], pairs, MOST),
-        counts={name: table(name) for name in ("licence", "source", *SEVERAL)},
+        counts={name: table(name) for name in ("license", "source", *SEVERAL)},
         guesses={name: table(f"guessed {name}") for name in ("modality", "organ")},
         labels={name.removeprefix("label "): table(name) for name in labels},
         articles=_articles(about),
@@ -147,7 +147,7 @@ def _lengths(about: Statistics) -> Markup:
 
 
 def _shapes(about: Statistics) -> Markup:
-    """How wide the pictures are for their height."""
+    """How wide the images are for their height."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -157,7 +157,7 @@ def _shapes(about: Statistics) -> Markup:
         marks = {"1:4": 1 / 4, "1:2": 1 / 2, "3:4": 3 / 4, "1:1": 1, "4:3": 4 / 3, "2:1": 2, "4:1": 4}
         axes.set_xticks(np.log2(list(marks.values())), list(marks))
 
-    return html_page.figure(draw, "Histogram of the pictures' width over height.", (9, 2.6))
+    return html_page.figure(draw, "Histogram of the images' width over height.", (9, 2.6))
 
 
 def _log_ratio(split: SplitStatistics) -> np.ndarray:
@@ -168,9 +168,9 @@ def _steps(axes: Axes, about: Statistics, bins: np.ndarray, values: Callable[[Sp
     """A histogram line for each split that holds pairs, in percent of the split."""
     held = {name: split for name, split in about.splits.items() if split.pairs}
     styles = cycle(product(("-", "--", ":"), html_page.SERIES))
-    for (name, split), (line, colour) in zip(held.items(), styles, strict=False):
+    for (name, split), (line, color) in zip(held.items(), styles, strict=False):
         weights = np.full(split.pairs, 100 / split.pairs)
-        axes.hist(values(split), bins, weights=weights, histtype="step", color=colour, ls=line, lw=1.8, label=name)
+        axes.hist(values(split), bins, weights=weights, histtype="step", color=color, ls=line, lw=1.8, label=name)
     axes.set(ylabel="% of the split")
     if held:
         axes.legend()
@@ -194,9 +194,9 @@ def _twins(opened: dict[str, Split], about: Statistics) -> Iterator[dict[str, An
 
 
 def _shown(split: Split, row: int) -> dict[str, str]:
-    """What the page shows of a pair; `image` is a data: address, or "" where the picture cannot be read."""
+    """What the page shows of a pair; `image` is a data: address, or "" where the image cannot be read."""
     said = {
-        name: split.table.column(name)[row].as_py() for name in ("id", "caption", "article", "licence", "attribution")
+        name: split.table.column(name)[row].as_py() for name in ("id", "caption", "article", "license", "attribution")
     }
     try:
         image = html_page.thumbnail(decode(split.image(row)))

@@ -1,4 +1,4 @@
-"""What a prepared data set holds, in numbers: plain values of pure functions over its columns."""
+"""What a prepared dataset holds, in numbers: plain values of pure functions over its columns."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from medclip.data.dataset import SCHEMA, Split, read_dataset
 from medclip.data.leakage import WAYS, shared
-from medclip.data.stats.caption_issues import oddities, skeleton
-from medclip.data.stats.keyword_labels import guessed
+from medclip.data.stats.caption_issues import caption_issues, skeleton
+from medclip.data.stats.keyword_labels import keyword_labels
 from medclip.progress import Advance, progress
 
 # tokens = 2 + this × characters: pieces per character of CLIP's byte-pair encoding over ROCO's training captions, and
@@ -24,11 +24,11 @@ from medclip.progress import Advance, progress
 # 5.8 % of the captions exceed 77 tokens, in truth 6.1 % (tests/data/survey/test_statistics.py). For English alone.
 TOKENS_PER_CHARACTER = 0.233
 CONTEXT = 77
-NEAR_LIMIT = 50_000  # pairs; comparing all pictures takes their number squared, about a minute for so many
+NEAR_LIMIT = 50_000  # pairs; comparing all images takes their number squared, about a minute for so many
 TEMPLATE_WORDS = 6
 TEMPLATE_SHARE, TEMPLATE_LEAST = 0.01, 5  # of a split, and pairs; what is more common looks like no one's own words
 SEVERAL = ("concepts", "keywords", "semantic_types")
-_READ = ("id", "width", "height", "caption", "article", "licence", "labels", "source", *SEVERAL)
+_READ = ("id", "width", "height", "caption", "article", "license", "labels", "source", *SEVERAL)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class SplitStatistics:
     numbers: Mapping[str, np.ndarray]
     """words, characters, tokens (estimated), width, height, shorter side: a value a pair. pairs per article."""
     counts: Mapping[str, Counter[str]]
-    """licence, source, concepts, keywords, semantic_types, label NAME, guessed modality, guessed organ."""
+    """license, source, concepts, keywords, semantic_types, label NAME, guessed modality, guessed organ."""
     oddities: Counter[str]
     """Pairs by what is odd about their captions; see `oddities.oddities`."""
     templates: Sequence[tuple[str, str, int]]
@@ -75,26 +75,26 @@ class Overlap:
     split: str
     other: str
     pairs: Mapping[str, int]
-    """By way (see `leakage.WAYS`), and "any"; near pictures are absent where they were not looked for."""
+    """By way (see `leakage.WAYS`), and "any"; near images are absent where they were not looked for."""
     examples: Sequence[tuple[int, int, str]]
     """Row, other row, way: the first of each way."""
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """A data set: what `dataset.json` says, and what was counted since."""
+    """A dataset: what `dataset.json` says, and what was counted since."""
 
     dataset: Mapping[str, Any]
     splits: Mapping[str, SplitStatistics]
     overlaps: Sequence[Overlap]
     near: bool
-    """Whether near pictures were looked for."""
+    """Whether near images were looked for."""
 
 
 def statistics(data: Path, near: bool = True) -> Statistics:
-    """Count and compare everything in the data set `data`, near pictures too if `near` and there are not too many.
+    """Count and compare everything in the dataset `data`, near images too if `near` and there are not too many.
 
-    UserError where it is no data set.
+    UserError where it is no dataset.
     """
     dataset = read_dataset(data)
     opened = open_splits(data)
@@ -115,7 +115,7 @@ def open_splits(data: Path) -> dict[str, Split]:
 
 
 def split_statistics(table: pa.Table, advance: Advance | None = None) -> SplitStatistics:
-    """Count the rows of a table with the columns of `shards.SCHEMA`, a batch at a time; pictures are not read."""
+    """Count the rows of a table with the columns of `shards.SCHEMA`, a batch at a time; images are not read."""
     numbers = {name: array("i") for name in ("words", "characters", "width", "height")}
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     odd: Counter[str] = Counter()
@@ -128,7 +128,7 @@ def split_statistics(table: pa.Table, advance: Advance | None = None) -> SplitSt
         for caption in rows["caption"]:
             numbers["words"].append(len(caption.split()))
             numbers["characters"].append(len(caption))
-            odd.update(oddities(caption))
+            odd.update(caption_issues(caption))
             words = skeleton(caption)
             for where, part in _TEMPLATES.items():
                 parts[where].append(hash(part(words)))  # eight bytes a caption, whatever its length
@@ -151,12 +151,12 @@ def split_statistics(table: pa.Table, advance: Advance | None = None) -> SplitSt
 
 def _count(rows: Mapping[str, list[Any]], counts: defaultdict[str, Counter[str]]) -> None:
     """Add a batch's values to the counters."""
-    for name in ("licence", "source"):
+    for name in ("license", "source"):
         counts[name].update(rows[name])
     for name in SEVERAL:
         counts[name].update(value for values in rows[name] for value in set(values or ("",)))
     for kind in ("modality", "organ"):
-        counts[f"guessed {kind}"].update(guessed(kind, caption) for caption in rows["caption"])
+        counts[f"guessed {kind}"].update(keyword_labels(kind, caption) for caption in rows["caption"])
     for labels in rows["labels"]:
         for name, value in labels:
             counts[f"label {name}"][value] += 1
@@ -183,7 +183,7 @@ def _templates(table: pa.Table, parts: Mapping[str, array[int]]) -> list[tuple[s
 
 def _overlap(mine: Split, theirs: Split, near: bool) -> Overlap:
     found = shared(mine, theirs, near)
-    ways = [way for way in WAYS if (near or way != "near picture") and (mine is not theirs or way != "article")]
+    ways = [way for way in WAYS if (near or way != "near image") and (mine is not theirs or way != "article")]
     pairs = {way: len({s.row for s in found if s.way == way}) for way in ways}
     examples = [(s.row, s.other, s.way) for way in ways for s in [s for s in found if s.way == way][:4]]
     return Overlap(mine.name, theirs.name, pairs | {"any": len({s.row for s in found})}, examples)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from medclip.errors import UserError
 from medclip.search.manifest import EXACT, FAISS, MILVUS
-from medclip.search.stores.base import Exact, Rows, Store
+from medclip.search.stores.base import ExactStore, Rows, Store
 
 
 def known_store(said: str) -> str:
@@ -13,12 +13,14 @@ def known_store(said: str) -> str:
         return said
     if said.startswith(MILVUS) and len(said) > len(MILVUS):
         if "@" in said:
-            raise UserError("credentials do not go into an index: set MILVUS_TOKEN and leave them out of --store.")
+            raise UserError(
+                "credentials do not go into an index: set MILVUS_TOKEN and leave them out of --vector-store."
+            )
         return said
-    raise UserError(f"--store {said}: there are exact, faiss and milvus://HOST:PORT.")
+    raise UserError(f"--vector-store {said}: there are exact, faiss and milvus://HOST:PORT.")
 
 
-def reach(said: str) -> None:
+def check_available(said: str) -> None:
     """UserError where a store's library is not installed or its server does not answer."""
     if said == FAISS:
         from medclip.search.stores import faiss  # noqa: F401
@@ -31,11 +33,11 @@ def reach(said: str) -> None:
 def open_store(index: Rows, said: str) -> Store:
     """A store of an index. UserError where its library is not installed or its server does not answer."""
     if said == FAISS:
-        from medclip.search.stores.faiss import Quantised
+        from medclip.search.stores.faiss import FaissStore
 
-        return Quantised(index)
+        return FaissStore(index)
     if said.startswith(MILVUS):
-        from medclip.search.stores.milvus import Milvus
+        from medclip.search.stores.milvus import MilvusStore
 
-        return Milvus(index, said)
-    return Exact(index)
+        return MilvusStore(index, said)
+    return ExactStore(index)

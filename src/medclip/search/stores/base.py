@@ -11,8 +11,8 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from medclip.search.filters import Where
-from medclip.search.manifest import Contents
+from medclip.search.filters import Filter
+from medclip.search.manifest import Manifest
 
 CHUNK = 65536  # rows scanned at once: 256 KiB of scores a query
 SCANNED = 1 / 100  # of the rows: where a filter leaves no more, every store scores them all
@@ -23,7 +23,7 @@ class Rows(Protocol):
     """What a store sees of an index: see `medclip.search.index.Index`."""
 
     folder: Path
-    contents: Contents
+    contents: Manifest
     vectors: list[tuple[int, np.ndarray]]
     rows: pa.Table
     numbers: np.ndarray
@@ -40,33 +40,33 @@ class Rows(Protocol):
 class Store(Protocol):
     """What an index asks of a store. Rows are counted from 0 over the index's segments, deleted ones too."""
 
-    def candidates(self, vectors: np.ndarray, count: int, allowed: np.ndarray, asked: Where) -> list[np.ndarray]:
+    def candidates(self, vectors: np.ndarray, count: int, allowed: np.ndarray, asked: Filter) -> list[np.ndarray]:
         """Rows that hold the `count` nearest to each unit vector of f32 (q, p), in any order, often more.
 
         Only rows that are `allowed`, bool (n,): those that count and are as `asked`.
         """
 
-    def follow(self) -> None:
+    def sync(self) -> None:
         """Take up what the index now holds, and let go of what it does not."""
 
-    def leave(self) -> None:
+    def drop(self) -> None:
         """Let go of everything: another store answers from now on."""
 
 
-class Exact:
+class ExactStore:
     """A scan of every row that is allowed."""
 
     def __init__(self, index: Rows):
         self.index = index
 
-    def candidates(self, vectors: np.ndarray, count: int, allowed: np.ndarray, asked: Where) -> list[np.ndarray]:
+    def candidates(self, vectors: np.ndarray, count: int, allowed: np.ndarray, asked: Filter) -> list[np.ndarray]:
         """The nearest rows and those that tie with the last of them."""
         return scan(self.index.vectors, vectors, count, allowed)
 
-    def follow(self) -> None:
+    def sync(self) -> None:
         """It reads the index itself."""
 
-    def leave(self) -> None:
+    def drop(self) -> None:
         """It has nothing of its own."""
 
 

@@ -1,8 +1,8 @@
 """faiss names the candidates, from a file beside each large segment: lists of like vectors, two bits a dimension.
 
-The bits are RaBitQ's (Gao and Long 2024; Gao et al. 2025), which learn nothing: words lie far from all pictures, and
-what is learnt from pictures alone serves them badly. Vectors are rotated at random before: the bits take all dimensions
-for alike, and in those where words and pictures lie apart they are not. The lists are learnt, so many of them are
+The bits are RaBitQ's (Gao and Long 2024; Gao et al. 2025), which learn nothing: words lie far from all images, and
+what is learnt from images alone serves them badly. Vectors are rotated at random before: the bits take all dimensions
+for alike, and in those where words and images lie apart they are not. The lists are learnt, so many of them are
 looked through.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 from medclip.atomic_io import whole_file
 from medclip.errors import UserError
 from medclip.progress import progress
-from medclip.search.filters import Where
+from medclip.search.filters import Filter
 from medclip.search.manifest import FAISS, segment_folder
 from medclip.search.stores.base import SCANNED, Rows, scan
 
@@ -26,7 +26,7 @@ try:
 except ImportError:
     raise UserError("the store faiss needs faiss: pip install 'medclip[faiss]'.") from None
 
-FILE = "quantised.faiss"
+FILE = "quantized.faiss"
 LEAST = 20_000  # rows of a segment that has a file; fewer are scanned in a millisecond or two
 LISTED, CODE = 64, "RaBitQ2"
 PROBED, LEAST_PROBED = 1 / 8, 64  # of a segment's lists, of which there are as many as the square root of its rows
@@ -37,7 +37,7 @@ TAIL = 8  # bytes at the end of a file that say how long it is
 DAMAGED = (OSError, RuntimeError, ValueError)
 
 
-class Quantised:
+class FaissStore:
     """The faiss files of an index."""
 
     def __init__(self, index: Rows):
@@ -50,7 +50,7 @@ class Quantised:
         ]
         """Of each segment that has a file its first row, its vectors and the file."""
 
-    def candidates(self, vectors: np.ndarray, count: int, allowed: np.ndarray, asked: Where) -> list[np.ndarray]:
+    def candidates(self, vectors: np.ndarray, count: int, allowed: np.ndarray, asked: Filter) -> list[np.ndarray]:
         """Rows by their estimated cosines; where few are allowed, or in a small segment, by the cosines themselves."""
         wanted, scanned, found = max(TIMES * count, AT_LEAST), allowed.copy(), []
         for (first, segment, _), opened in zip(self.large, self._opened, strict=True):
@@ -64,7 +64,7 @@ class Quantised:
         near = [[first + of[of >= 0] for first, rows in found for of in rows[[query]]] for query in range(len(vectors))]
         return [np.concatenate([rows, *others]) for rows, others in zip(exact, near, strict=True)]
 
-    def follow(self) -> None:
+    def sync(self) -> None:
         """Make the files that are absent or damaged."""
         for _, vectors, path in self.large:
             try:
@@ -72,7 +72,7 @@ class Quantised:
             except DAMAGED:
                 _make(path, vectors)
 
-    def leave(self) -> None:
+    def drop(self) -> None:
         """Remove the files."""
         for _, _, path in self.large:
             path.unlink(missing_ok=True)
@@ -110,7 +110,7 @@ def _make(path: Path, vectors: np.ndarray) -> None:
     learning = faiss.extract_index_ivf(made).cp
     learning.max_points_per_centroid, learning.min_points_per_centroid = LISTED, 1
     made.train(np.ascontiguousarray(vectors[:: max(1, len(vectors) // (LISTED * lists))]))
-    with progress("quantise", len(vectors), "vectors") as advance, whole_file(path) as partial:
+    with progress("quantize", len(vectors), "vectors") as advance, whole_file(path) as partial:
         for start in range(0, len(vectors), CHUNK):
             part = vectors[start : start + CHUNK]
             made.add(np.ascontiguousarray(part))

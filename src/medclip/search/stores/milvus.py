@@ -1,6 +1,6 @@
 """A Milvus collection names the candidates: the index's rows by their numbers, kept equal to it by difference.
 
-A row is its number, its unit vector, the day it was added and its terms: a hash for each label, article, licence and
+A row is its number, its unit vector, the day it was added and its terms: a hash for each label, article, license and
 source. A filter is then an expression of numbers alone, which no value can break out of, and no caption, article or
 patient stands on the server.
 """
@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from medclip.errors import UserError
 from medclip.progress import progress
-from medclip.search.filters import ADDED, COLUMNS, Where, label_names, span, values
+from medclip.search.filters import ADDED, COLUMNS, Filter, label_names, span, values
 from medclip.search.manifest import MILVUS
 from medclip.search.stores.base import SCANNED, Rows, scan
 
@@ -43,7 +43,7 @@ HNSW = {"M": 16, "efConstruction": 200}
 TIMES, AT_LEAST, LEAST_EF = 2, 100, 512  # rows asked for, for one that is wanted, and nodes of the graph looked at
 
 
-class Milvus:
+class MilvusStore:
     """The collection of an index on a server."""
 
     def __init__(self, index: Rows, said: str):
@@ -53,7 +53,7 @@ class Milvus:
         self._whole = False
         self._order = np.argsort(index.numbers, kind="stable")
 
-    def candidates(self, vectors: np.ndarray, count: int, allowed: np.ndarray, asked: Where) -> list[np.ndarray]:
+    def candidates(self, vectors: np.ndarray, count: int, allowed: np.ndarray, asked: Filter) -> list[np.ndarray]:
         """The rows that the server finds; all, by their cosines, where it would be asked for too many or loses some.
 
         UserError where its collection is not the index's.
@@ -79,7 +79,7 @@ class Milvus:
             return rows
         return scan(self.index.vectors, vectors, count, allowed)  # a graph may not lead to all that a filter leaves
 
-    def follow(self) -> None:
+    def sync(self) -> None:
         """Send the rows that the collection lacks and delete those that it should not have."""
         live = np.flatnonzero(self.index.live)
         with _answered(self.said):
@@ -102,7 +102,7 @@ class Milvus:
                 self.client.flush(self.name, timeout=WORK_S)
             self.client.load_collection(self.name, timeout=WORK_S)
 
-    def leave(self) -> None:
+    def drop(self) -> None:
         """Drop the collection."""
         with _answered(self.said):
             self.client.drop_collection(self.name, timeout=WORK_S)
@@ -185,7 +185,7 @@ def connected(said: str) -> MilvusClient:
         return client
 
 
-def expression(asked: Where) -> str:
+def expression(asked: Filter) -> str:
     """A filter as Milvus reads it: numbers only, whatever the values hold."""
     met = []
     for key, any_of in asked.keys:

@@ -1,4 +1,4 @@
-"""What encoders make of labelled pictures: each decoded once, those that cannot be read counted."""
+"""What encoders make of labeled images: each decoded once, those that cannot be read counted."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from medclip.data.images import ImageError, fit
+from medclip.data.images import ImageError, preprocess
 from medclip.encode.encoder import BATCH
 from medclip.errors import UserError, WorkError
-from medclip.evaluate.labelled import Labelled, Row
+from medclip.evaluate.labeled import Labeled, Row
 from medclip.model.checkpoint import Model
 from medclip.model.shapes_init import init
 from medclip.progress import progress
 
 
 def encoded(
-    found: Labelled, preprocessor: Mapping[str, Any], encoders: Sequence[Callable[[np.ndarray], np.ndarray]]
-) -> tuple[Labelled, list[np.ndarray]]:
-    """The pictures that can be read, and what each encoder makes of their pixels u8 (n, s, s, 3): f32 (n, …).
+    found: Labeled, preprocessor: Mapping[str, Any], encoders: Sequence[Callable[[np.ndarray], np.ndarray]]
+) -> tuple[Labeled, list[np.ndarray]]:
+    """The images that can be read, and what each encoder makes of their pixels u8 (n, s, s, 3): f32 (n, …).
 
     UserError where none can be read, WorkError where an encoder makes values that are not finite.
     """
@@ -38,7 +38,7 @@ def encoded(
             advance(len(fitted))
     kept = found.without(lambda i: reasons[i])
     if not len(kept):
-        raise UserError(f"no picture of {found.dataset['source']}, {found.name}, can be read: {kept.left_out}.")
+        raise UserError(f"no image of {found.dataset['source']}, {found.name}, can be read: {kept.left_out}.")
     features = [np.concatenate(parts) for parts in made]
     if not all(np.isfinite(of).all() for of in features):
         raise WorkError("the model makes vectors that are not finite: its weights are damaged.")
@@ -47,7 +47,7 @@ def encoded(
 
 def _fitted(row: Row, preprocessor: Mapping[str, Any]) -> np.ndarray | str:
     try:
-        return fit(row.image, preprocessor)
+        return preprocess(row.image, preprocessor)
     except ImageError as error:
         return str(error)
 

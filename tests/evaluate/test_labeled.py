@@ -1,19 +1,19 @@
-"""Labelled pictures are the same value wherever they come from; what cannot be used is counted or refused."""
+"""Labeled images are the same value wherever they come from; what cannot be used is counted or refused."""
 
 import pytest
 
-from evaluate.labels import relabelled, split_rows, write_folders, write_table
+from evaluate.labels import relabeled, split_rows, write_folders, write_table
 from medclip.errors import UserError
-from medclip.evaluate.config import Subject
-from medclip.evaluate.labelled import Task, measured_rows, probed_rows
+from medclip.evaluate.config import EvalConfig
+from medclip.evaluate.labeled import LabelConfig, measured_rows, probed_rows
 
 
 def subject(folder, **about):
-    return Subject(model="", data=str(folder), **about)
+    return EvalConfig(model="", data=str(folder), **about)
 
 
 def measured(folder, label=None, classes=(), **about):
-    return measured_rows(subject(folder, **about), Task(label=label, classes=classes))
+    return measured_rows(subject(folder, **about), LabelConfig(label=label, classes=classes))
 
 
 def test_a_table_is_read_with_its_splits(tmp_path):
@@ -23,7 +23,7 @@ def test_a_table_is_read_with_its_splits(tmp_path):
     assert found.rows[0].image.read_bytes()
     assert found.dataset == {"source": "set", "synthetic": False}
     assert len(measured(folder, split="training")) == 12
-    assert measured(folder, limit=3).labels == [("dark",), ("bright",), ("dark",)]
+    assert measured(folder, max_samples=3).labels == [("dark",), ("bright",), ("dark",)]
 
 
 def test_a_table_without_splits_is_measured_as_a_whole(tmp_path):
@@ -47,7 +47,7 @@ def test_rows_that_cannot_be_used_are_counted_by_reason(tmp_path):
     assert len(found) == 2
     assert found.left_out == {
         "without label": 1,
-        "row without a picture": 1,
+        "row without an image": 1,
         "image outside the folder": 1,
         "of another class": 1,
         "duplicate row": 1,
@@ -56,7 +56,7 @@ def test_rows_that_cannot_be_used_are_counted_by_reason(tmp_path):
 
 def test_a_folder_a_class(tmp_path):
     folder = write_folders(tmp_path / "set", {"dark": 3, "bright": 2})
-    (folder / "dark" / "notes.txt").write_text("no picture")
+    (folder / "dark" / "notes.txt").write_text("no image")
     (folder / ".cache").mkdir()
     found = measured(folder)
     assert [row.id for row in found.rows[:3]] == ["bright/0.jpg", "dark/0.jpg", "bright/1.jpg"]
@@ -76,12 +76,12 @@ def test_a_folder_in_a_class_is_a_patient(tmp_path):
 def test_folders_of_splits_above_those_of_classes(tmp_path):
     for split, count in (("train", 4), ("val", 2)):
         write_folders(tmp_path / "set", {"dark": count, "bright": count}, below=split)
-    train, found = probed_rows(subject(tmp_path / "set"), Task())
+    train, found = probed_rows(subject(tmp_path / "set"), LabelConfig())
     assert (train.name, len(train), found.name, len(found)) == ("train", 8, "validation", 4)
 
 
 def test_a_label_of_a_prepared_data_set(data, copy):
-    other = relabelled(copy(data), lambda row: {"modality": "ct"} if row["id"] < "ROCO_00006" else {})
+    other = relabeled(copy(data), lambda row: {"modality": "ct"} if row["id"] < "ROCO_00006" else {})
     found = measured(other)
     assert (found.name, found.label, len(found), found.left_out) == ("validation", "modality", 6, {"without label": 6})
     assert found.articles[:2] == ["PMC1000", "PMC1000"]
@@ -103,48 +103,51 @@ def test_several_values_and_none(tmp_path):
     assert found.several
     assert found.labels == [("mass", "effusion"), (), ("mass",)]
     assert found.left_out == {"without label": 1}
-    with pytest.raises(UserError, match="a probe takes one value a picture"):
+    with pytest.raises(UserError, match="a probe takes one value an image"):
         probed_rows(
-            subject(write_table(tmp_path / "other", [*rows, "dark_5.jpg,mass,train", "dark_6.jpg,a;b,test"])), Task()
+            subject(write_table(tmp_path / "other", [*rows, "dark_5.jpg,mass,train", "dark_6.jpg,a;b,test"])),
+            LabelConfig(),
         )
 
 
 def test_a_probe_never_learns_from_an_article_that_it_is_measured_on(tmp_path):
     rows = [f"{row},{'p1' if 'dark' in row else row[:8]}" for row in split_rows()]
-    train, found = probed_rows(subject(write_table(tmp_path / "set", rows, "file,label,split,article")), Task())
+    train, found = probed_rows(subject(write_table(tmp_path / "set", rows, "file,label,split,article")), LabelConfig())
     assert train.left_out == {"article is measured too": 6}
     assert not set(train.articles) & set(found.articles)
 
 
 def test_without_splits_a_hash_of_the_file_decides(tmp_path):
     folder = write_folders(tmp_path / "set", {"dark": 20, "bright": 20})
-    train, found = probed_rows(subject(folder), Task())
+    train, found = probed_rows(subject(folder), LabelConfig())
     assert len(train) + len(found) == 40
     assert 0 < len(found) < 20
     write_folders(folder, {"middle": 9})
-    assert set(found.articles) < set(probed_rows(subject(folder), Task())[1].articles)  # they stay where they are
+    assert set(found.articles) < set(
+        probed_rows(subject(folder), LabelConfig())[1].articles
+    )  # they stay where they are
 
 
 @pytest.mark.parametrize(
     ("make", "about", "said"),
     [
-        (lambda at: at / "absent", {}, "is no folder; give a prepared data set"),
-        (lambda at: at, {}, "holds no labelled pictures"),
-        (lambda at: write_table(at / "set", [], "file,label"), {}, "has no pictures of split 'all'"),
+        (lambda at: at / "absent", {}, "is no folder; give a prepared dataset"),
+        (lambda at: at, {}, "holds no labeled images"),
+        (lambda at: write_table(at / "set", [], "file,label"), {}, "has no images of split 'all'"),
         (lambda at: write_table(at / "set", ["dark_1.jpg,x"], "file,kind"), {}, "has no column 'label'"),
-        (lambda at: write_table(at / "set", ["dark_1.jpg,x"], "where,label"), {}, "has no column of pictures"),
+        (lambda at: write_table(at / "set", ["dark_1.jpg,x"], "where,label"), {}, "has no column of images"),
         (lambda at: write_table(at / "set", ["dark_1.jpg,x"], "file,label"), {"label": "organ"}, "no column 'organ'"),
         (
             lambda at: write_table(at / "set", split_rows()),
             {"split": "dev"},
-            "no pictures of split 'validation'; its splits: test, train",
+            "no images of split 'validation'; its splits: test, train",
         ),
-        (lambda at: write_table(at / "set", split_rows()), {"classes": ("fog",)}, "no picture has a label 'label'"),
-        (lambda at: write_folders(at / "set", {"dark": 1, "bright": 0}), {}, "bright holds no pictures"),
+        (lambda at: write_table(at / "set", split_rows()), {"classes": ("fog",)}, "no image has a label 'label'"),
+        (lambda at: write_folders(at / "set", {"dark": 1, "bright": 0}), {}, "bright holds no images"),
         (lambda at: write_folders(at / "set", {"dark": 1}), {"label": "organ"}, "its folders are the classes"),
     ],
 )
-def test_what_is_no_labelled_set_is_refused_by_a_sentence(tmp_path, make, about, said):
+def test_what_is_no_labeled_set_is_refused_by_a_sentence(tmp_path, make, about, said):
     with pytest.raises(UserError, match=said):
         measured(make(tmp_path), **about)
 
@@ -152,7 +155,7 @@ def test_what_is_no_labelled_set_is_refused_by_a_sentence(tmp_path, make, about,
 def test_a_probe_needs_something_to_learn_from(tmp_path):
     rows = [row for row in split_rows() if row.endswith("test")]
     folder = write_table(tmp_path / "set", rows)
-    with pytest.raises(UserError, match="no pictures of split 'train'"):
-        probed_rows(subject(folder), Task())
+    with pytest.raises(UserError, match="no images of split 'train'"):
+        probed_rows(subject(folder), LabelConfig())
     with pytest.raises(UserError, match="measure another split"):
-        probed_rows(subject(write_table(tmp_path / "both", split_rows()), split="train"), Task())
+        probed_rows(subject(write_table(tmp_path / "both", split_rows()), split="train"), LabelConfig())

@@ -1,10 +1,10 @@
-"""One name for each licence, however it is written."""
+"""One name for each license, however it is written."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medclip.data.licences import licence_name, licence_set
+from medclip.data.licenses import license_name, license_set
 from medclip.errors import UserError
 
 
@@ -28,15 +28,15 @@ from medclip.errors import UserError
     ],
 )
 def test_examples(written, name):
-    assert licence_name(written) == name
+    assert license_name(written) == name
 
 
 @given(st.text(max_size=30))
 def test_a_name_is_its_own_name(written):
-    assert licence_name(licence_name(written)) == licence_name(written)
+    assert license_name(license_name(written)) == license_name(written)
 
 
-def test_a_list_of_licences():
-    assert licence_set("CC BY 4.0, cc0") == {"cc-by", "cc0"}
-    with pytest.raises(UserError, match="names no licence"):
-        licence_set(" , ")
+def test_a_list_of_licenses():
+    assert license_set("CC BY 4.0, cc0") == {"cc-by", "cc0"}
+    with pytest.raises(UserError, match="names no license"):
+        license_set(" , ")

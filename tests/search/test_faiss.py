@@ -1,4 +1,4 @@
-"""What faiss does for itself: words find their pictures, filters lose none, files that are damaged are made anew."""
+"""What faiss does for itself: words find their images, filters lose none, files that are damaged are made anew."""
 
 import os
 
@@ -15,12 +15,12 @@ from search.made import is_right, make_index, random_units, sorted_whole, unit
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
-    """20,000 pictures in clusters, words that lie elsewhere but for a part, and the index of the pictures."""
+    """20,000 images in clusters, words that lie elsewhere but for a part, and the index of the images."""
     rng = np.random.default_rng(0)
-    centres, gap = rng.standard_normal((400, 64)), np.eye(64)[0] * 8
+    centers, gap = rng.standard_normal((400, 64)), np.eye(64)[0] * 8
     of = rng.integers(400, size=20_000)
-    pictures = unit(gap + centres[of] + 0.7 * rng.standard_normal((20_000, 64)))
-    words = unit(np.eye(64)[1] * 8 + 0.3 * centres[of[:200]] + 0.6 * rng.standard_normal((200, 64)))
+    pictures = unit(gap + centers[of] + 0.7 * rng.standard_normal((20_000, 64)))
+    words = unit(np.eye(64)[1] * 8 + 0.3 * centers[of[:200]] + 0.6 * rng.standard_normal((200, 64)))
     rare = {row: {"labels": [("rare", "yes")]} for row in range(0, 20_000, 500)}
     folder = make_index(
         tmp_path_factory.mktemp("large") / "i",
@@ -55,7 +55,7 @@ def test_a_large_segment_is_answered_from_its_file(large, monkeypatch):
 
 
 @pytest.mark.parametrize("dimensions", [3, 7, 30, 96])
-def test_any_dimensions_can_be_quantised(tmp_path, dimensions):
+def test_any_dimensions_can_be_quantized(tmp_path, dimensions):
     vectors = unit(np.random.default_rng(0).standard_normal((900, dimensions)))
     faiss._make(tmp_path / "x.faiss", vectors)
     found = faiss._nearest(faiss._open(tmp_path / "x.faiss", vectors), vectors[:9], 40, np.ones(900, bool))
