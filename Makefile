@@ -18,6 +18,7 @@ parity: .venv-parity/ready
 lint: .venv/ready
 	.venv/bin/ruff check src tests benchmarks
 	.venv/bin/ruff format --check src tests benchmarks
+	.venv/bin/pyright
 
 lock:
 	.venv/bin/uv pip compile --universal --generate-hashes --extra app --extra dicom --extra faiss --extra milvus --extra serve --group dev --python-version 3.11 pyproject.toml -o requirements.lock

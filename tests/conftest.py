@@ -16,7 +16,7 @@ import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from material import SHORT_CAPTION, RocoFolder, drawn, encoded  # noqa: E402
+from support.material import SHORT_CAPTION, RocoFolder, drawn, encoded  # noqa: E402
 
 # A micro model's step is compiled for seconds and run for milliseconds. Commands in processes of their own keep XLA's
 # optimizations, as somebody who runs them has them.

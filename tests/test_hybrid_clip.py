@@ -13,8 +13,8 @@ from medclip.configuration_hybrid_clip import HybridCLIPConfig
 from medclip.encode.encoder import embed_texts
 from medclip.model.checkpoint import save
 from medclip.modeling_hybrid_clip import FlaxHybridCLIP
-from model.folders import dual, hybrid_folder
-from model.references import CAPTIONS, FOLDER, pictures, random_folder, transformers_vectors
+from support.model_folders import dual, hybrid_folder
+from support.references import CAPTIONS, FOLDER, pictures, random_folder, transformers_vectors
 
 PIXELS = np.random.default_rng(0).standard_normal((2, 32, 32, 3), np.float32)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from medclip.model.checkpoint import Model
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 NOT_CLINICAL = "Research software. Not a medical device, not for clinical use."
 
 

@@ -15,8 +15,6 @@ pydicom = pytest.importorskip("pydicom")
 from pydicom import uid  # noqa: E402
 from pydicom.encaps import encapsulate  # noqa: E402
 
-from data.dicom_files import PACKAGED, dicom, grey, sequence, written  # noqa: E402
-from data.dicom_table import outcomes, table  # noqa: E402
 from medclip.data.dicom import BURNED_IN, NO_PIXELS, RECOGNIZABLE, TWELVE_BITS  # noqa: E402
 from medclip.data.images import decode, standardize  # noqa: E402
 from medclip.data.prepare_config import PrepareConfig  # noqa: E402
@@ -24,6 +22,8 @@ from medclip.data.prepare_row import prepare_row  # noqa: E402
 from medclip.data.refused import TOO_LARGE, ImageError  # noqa: E402
 from medclip.data.schema import Frame, Pair  # noqa: E402
 from medclip.errors import UserError  # noqa: E402
+from support.dicom_files import PACKAGED, dicom, grey, sequence, written  # noqa: E402
+from support.dicom_table import outcomes, table  # noqa: E402
 
 
 def data_of(said):

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from material import drawn, encoded
 from medclip.data.images import decode, preprocess, standardize
 from medclip.data.refused import ImageError
+from support.material import drawn, encoded
 
 CLIP = {"size": {"shortest_edge": 32}, "do_center_crop": True, "crop_size": {"width": 32, "height": 32}}
 SQUEEZE = {"size": {"height": 32, "width": 32}, "do_center_crop": False}

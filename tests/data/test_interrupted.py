@@ -8,11 +8,11 @@ import time
 
 import pytest
 
-from material import RocoFolder, drawn, encoded
 from medclip.data import prepare as module
 from medclip.data.prepare import prepare
 from medclip.data.prepare_config import PrepareConfig
 from medclip.data.resume import NOTES
+from support.material import RocoFolder, drawn, encoded
 
 PAIRS = 120
 PREPARE = """

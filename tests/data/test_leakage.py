@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from material import drawn, encoded
 from medclip.data.dataset import Split, read_dataset
 from medclip.data.leakage import WAYS, decontaminate, leakage, shared
 from medclip.data.perceptual_hash import MOST_BITS, THUMBNAIL, Fingerprints, fingerprint, near_duplicates
 from medclip.data.prepare import prepare
 from medclip.data.prepare_config import PrepareConfig
 from medclip.errors import UserError
+from support.material import drawn, encoded
 
 SIZE = (256, 192)
 

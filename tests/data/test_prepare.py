@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from material import SHORT_CAPTION, RocoFolder, drawn, encoded, level_of
 from medclip.data import prepare as module
 from medclip.data.dataset import SCHEMA, Split
 from medclip.data.prepare import prepare
 from medclip.data.prepare_config import PrepareConfig
 from medclip.data.schema import Dropped, Pair
 from medclip.errors import UserError
+from support.material import SHORT_CAPTION, RocoFolder, drawn, encoded, level_of
 
 SPLITS = ("train", "validation")
 

@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from evaluate.handmade import FROM, articles_of, classes, figure, retrieval
 from medclip.errors import UserError
 from medclip.evaluate import significance
 from medclip.evaluate.compare import as_json, compare, regressions
 from medclip.evaluate.comparison_report import comparison_page
 from medclip.evaluate.results import write_results
-from pages import check
+from support.handmade_results import FROM, articles_of, classes, figure, retrieval
+from support.pages import check
 
 N = 200
 GOOD = np.random.default_rng(0).integers(1, 40, N)

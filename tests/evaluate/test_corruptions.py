@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from material import drawn, encoded
 from medclip.data.images import decode
 from medclip.evaluate.corruptions import CORRUPTIONS, corrupted
+from support.material import drawn, encoded
 
 GREY = drawn(3, (160, 96))
 COLOUR = Image.merge("RGB", [drawn(n, (96, 160)) for n in range(3)])

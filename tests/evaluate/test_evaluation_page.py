@@ -2,13 +2,13 @@
 
 import pytest
 
-from evaluate.handmade import classes, figure, retrieval
 from medclip import NOT_CLINICAL
 from medclip.errors import UserError
 from medclip.evaluate.metric import figures, form
 from medclip.evaluate.report import write_report
 from medclip.evaluate.results import read_results, write_results
-from pages import check
+from support.handmade_results import classes, figure, retrieval
+from support.pages import check
 
 HOSTILE = '</table><script>alert("x")</script><img src=https://evil.example/x> & mass'
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from evaluate.labels import relabeled, split_rows, write_folders, write_table
 from medclip.errors import UserError
 from medclip.evaluate.config import EvalConfig
 from medclip.evaluate.labeled import LabelConfig, measured_rows, probed_rows
+from support.labels import relabeled, split_rows, write_folders, write_table
 
 
 def subject(folder, **about):

@@ -8,7 +8,6 @@ from scipy.stats import t
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from evaluate.labels import split_rows, write_table
 from medclip.cli.tables.classes import show_probe
 from medclip.cli.tables.parts import screen
 from medclip.encode.encoder import embed_pixels, features_of_pixels
@@ -22,6 +21,7 @@ from medclip.evaluate.report import write_report
 from medclip.evaluate.results import read_results
 from medclip.metrics import interval
 from medclip.model.towers import project, unit
+from support.labels import split_rows, write_table
 
 
 def features(n=120, classes=3, apart=4.0, seed=0):

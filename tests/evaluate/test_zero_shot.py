@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evaluate.labels import CLASSES, split_rows, write_table
 from medclip.cli.tables.classes import show_zero_shot
 from medclip.errors import UserError, WorkError
 from medclip.evaluate import zero_shot
@@ -19,6 +18,7 @@ from medclip.evaluate.report import write_report
 from medclip.evaluate.results import read_results
 from medclip.evaluate.zero_shot import evaluate_zero_shot
 from medclip.zero_shot import class_embeddings
+from support.labels import CLASSES, split_rows, write_table
 
 ALONE = LabelConfig(random_weights=False)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from medclip.model import flax2021
 from medclip.model.checkpoint import load
-from model.folders import assert_same_vectors, dual, hybrid_folder, refused
+from support.model_folders import assert_same_vectors, dual, hybrid_folder, refused
 
 
 def tree_of(path: Path) -> dict[tuple[str, ...], np.ndarray]:

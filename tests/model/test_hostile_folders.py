@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.folders import refused, resaid, rewritten
-from model.references import FOLDER
+from support.model_folders import refused, resaid, rewritten
+from support.references import FOLDER
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 
 from medclip.model.checkpoint import Model, load, save
 from medclip.model.join import join
-from model.folders import assert_same_vectors, dual, single
-from model.references import FOLDER
+from support.model_folders import assert_same_vectors, dual, single
+from support.references import FOLDER
 
 
 @pytest.mark.parametrize("prefix", ["", "bert."])

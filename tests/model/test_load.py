@@ -13,8 +13,8 @@ from safetensors.numpy import load_file, save_file
 from medclip.model.checkpoint import load, model_hash, save
 from medclip.model.shapes_init import tensor_shapes
 from medclip.model.weights import canonical
-from model.folders import assert_same_vectors, dual
-from model.references import FOLDER
+from support.model_folders import assert_same_vectors, dual
+from support.references import FOLDER
 
 
 @pytest.fixture

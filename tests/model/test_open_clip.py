@@ -14,7 +14,7 @@ from medclip.encode.encoder import embed_images, embed_texts
 from medclip.errors import UserError
 from medclip.model.checkpoint import load
 from medclip.model.tokenizer import save_tokenizer, train_tokenizer
-from model.references import CAPTIONS, pictures
+from support.references import CAPTIONS, pictures
 
 WIDTH, SIDE, DIM = 128, 32, 24
 PARTS = {

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from medclip.model.checkpoint import load, save
-from model.folders import assert_same_vectors, open_clip_folder, resaid
-from model.references import FOLDER
+from support.model_folders import assert_same_vectors, open_clip_folder, resaid
+from support.references import FOLDER
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from medclip.model.families import TEXT
 from medclip.model.packing import pack
 from medclip.model.towers import packed_text_features, pooled_text_features
-from model.folders import dual
+from support.model_folders import dual
 
 CLOSE = 2e-6
 BERT = dual("vit", "bert")

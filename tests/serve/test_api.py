@@ -10,7 +10,6 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
-from served import opened, problem, service_of
 
 from medclip import NOT_CLINICAL
 from medclip.data.dataset import Split
@@ -23,6 +22,7 @@ from medclip.search.query import Query, SearchOptions, open_searcher, search, si
 from medclip.serve import gate, run
 from medclip.serve.service import Settings
 from medclip.zero_shot import classify
+from support.served import opened, problem, service_of
 
 WORDS = "CT of the left chest"
 CLOSE = {"abs": 1e-5}  # float32, in batches of another shape

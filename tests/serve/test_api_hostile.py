@@ -12,10 +12,10 @@ import hostile
 import numpy as np
 import pytest
 from PIL import Image
-from served import opened, problem, service_of
 
-from material import drawn, encoded
 from medclip.serve import decode_workers, gate
+from support.material import drawn, encoded
+from support.served import opened, problem, service_of
 
 UPLOADS = list(hostile.uploads())
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import hostile
 import httpx2
 import pytest
-from served import running
 
-from material import drawn, encoded
 from medclip.serve.batching import Batcher
+from support.material import drawn, encoded
+from support.served import running
 
 NAMED = [f"{side} {organ} in {kind}, number {n}" for n, (side, organ, kind) in enumerate(
     (side, organ, kind) for side in ("left", "right", "upper", "lower") for organ in ("chest", "knee", "brain", "liver")

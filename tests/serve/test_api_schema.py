@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
-from served import running
+
+from support.served import running
 
 CHECKS = [
     not_a_server_error,

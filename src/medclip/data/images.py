@@ -12,14 +12,14 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from medclip.data.refused import MAX_PIXELS, MAX_SIDE, TOO_LARGE, TOO_LONG, ImageError
-from medclip.data.schema import Frame
+from medclip.data.schema import DicomFrame
 
 JPEG_QUALITY = 95
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP")
 _RESAMPLING = Image.Resampling.BICUBIC
 
 
-def decode(image: Path | bytes | Frame) -> Image.Image:
+def decode(image: Path | bytes | DicomFrame) -> Image.Image:
     """Decode wholly, upright, as mode L or RGB.
 
     16-bit greys are scaled from their own range, transparency is laid on black, and a color image
@@ -27,10 +27,10 @@ def decode(image: Path | bytes | Frame) -> Image.Image:
     missing", "image unreadable", "image over 100 million pixels", "image over 65,500 pixels a side", what DICOM adds).
     """
     try:
-        if isinstance(image, Frame) or is_dicom(image):
+        if isinstance(image, DicomFrame) or is_dicom(image):
             from medclip.data.dicom import picture
 
-            said = (image.path, image.number, image.masked) if isinstance(image, Frame) else (image,)
+            said = (image.path, image.number, image.masked) if isinstance(image, DicomFrame) else (image,)
             return _plain(picture(*said))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of damaged EXIF and of large sizes; both are handled
@@ -94,7 +94,7 @@ def _plain(image: Image.Image) -> Image.Image:
     return red if grey else color
 
 
-def standardize(image: Path | bytes | Frame, side: int) -> tuple[bytes, int, int]:
+def standardize(image: Path | bytes | DicomFrame, side: int) -> tuple[bytes, int, int]:
     """Encode as JPEG with the shorter side at most `side` (never enlarged) and no metadata.
 
     Returns the bytes, width and height. Raises ImageError.

@@ -73,7 +73,7 @@ def _on_ray(work: Callable[..., T], tasks: Iterable[tuple[Any, ...]], workers: i
     try:
         import ray
     except ImportError:
-        raise UserError("--ray needs Ray: pip install 'medclip[cluster]'.") from None
+        raise UserError("--ray needs Ray: pip install 'medclip[ray]'.") from None
     address = os.environ.get("RAY_ADDRESS")
     where = {"address": address} if address else {"address": "local", "num_cpus": workers, "include_dashboard": False}
     try:

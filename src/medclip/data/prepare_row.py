@@ -13,7 +13,7 @@ from medclip.data.licenses import license_name, license_set
 from medclip.data.paths import AnyPath, is_url, storage_errors
 from medclip.data.prepare_config import PrepareConfig
 from medclip.data.refused import ImageError
-from medclip.data.schema import Dropped, Frame, Pair
+from medclip.data.schema import DicomFrame, Dropped, Pair
 
 
 def prepare_row(row: Pair | Dropped, how: PrepareConfig) -> dict[str, Any] | Dropped:
@@ -30,7 +30,9 @@ def prepare_row(row: Pair | Dropped, how: PrepareConfig) -> dict[str, Any] | Dro
     try:
         image, width, height = standardize(_fetched(row.image), how.shorter_side)
     except ImageError as error:
-        return Dropped(row.id, row.split, str(error), "" if isinstance(row.image, bytes | Frame) else row.image.name)
+        return Dropped(
+            row.id, row.split, str(error), "" if isinstance(row.image, bytes | DicomFrame) else row.image.name
+        )
     return {
         "id": row.id,
         "image": image,
@@ -60,7 +62,7 @@ def _is_unicode(row: Pair) -> bool:
     return True
 
 
-def _fetched(image: AnyPath | bytes | Frame) -> Path | bytes | Frame:
+def _fetched(image: AnyPath | bytes | DicomFrame) -> Path | bytes | DicomFrame:
     """An image behind a URL as its bytes. A store that does not answer fails the work: the image is not missing."""
     if not is_url(image):
         return image

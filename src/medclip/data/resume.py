@@ -11,7 +11,7 @@ from typing import Any
 
 from medclip.atomic_io import whole_file
 from medclip.data.paths import AnyPath, is_url, storage_errors
-from medclip.data.schema import Dropped, Frame, Pair
+from medclip.data.schema import DicomFrame, Dropped, Pair
 
 NOTES = ".unfinished"  # in the dataset's folder; the shards themselves hold nothing of this machine's clock
 
@@ -30,8 +30,8 @@ def source_fingerprint(rows: Sequence[Pair | Dropped], *said: Any) -> str:
     return known.hexdigest()
 
 
-def _state(image: AnyPath | bytes | Frame) -> Any:
-    if isinstance(image, Frame):
+def _state(image: AnyPath | bytes | DicomFrame) -> Any:
+    if isinstance(image, DicomFrame):
         return _state(image.path), image.number, image.masked
     if isinstance(image, bytes):
         return hashlib.sha256(image).hexdigest()

@@ -10,7 +10,7 @@ from medclip.data.paths import AnyPath
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class DicomFrame:
     """A frame of a DICOM file by its number (None: the middle one); `masked` paints a tenth of each side black."""
 
     path: Path
@@ -32,7 +32,7 @@ class Pair:
     """
 
     id: str
-    image: AnyPath | bytes | Frame
+    image: AnyPath | bytes | DicomFrame
     caption: str
     split: str
     article: str

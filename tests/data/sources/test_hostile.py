@@ -10,7 +10,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from material import drawn, encoded
 from medclip.data.paths import inside, parse_path
 from medclip.data.prepare import prepare, prepare_shard
 from medclip.data.prepare_config import PrepareConfig
@@ -19,6 +18,7 @@ from medclip.data.sources.columns import Columns
 from medclip.data.sources.detect import open_source
 from medclip.data.sources.tables import OUTSIDE
 from medclip.errors import UserError
+from support.material import drawn, encoded
 
 ROWS = [{"image": f"{n}.jpg", "caption": f"CT of the chest, number {n}", "n": n} for n in range(400)]
 

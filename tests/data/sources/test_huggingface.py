@@ -6,12 +6,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from material import drawn, encoded
 from medclip.data.prepare import preview
 from medclip.data.prepare_config import PrepareConfig
 from medclip.data.sources.detect import open_source
 from medclip.data.splits import split_of
 from medclip.errors import UserError
+from support.material import drawn, encoded
 
 CAPTIONS = ["NA", "None", "null", "Échographie: 5–10 mm", "b' CT of the chest '", "left knee, lateral"]
 

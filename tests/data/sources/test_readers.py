@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from material import drawn, encoded
 from medclip.data.dataset import Split
 from medclip.data.prepare import prepare
 from medclip.data.prepare_config import PrepareConfig
@@ -21,6 +20,7 @@ from medclip.data.sources.columns import Columns
 from medclip.data.sources.detect import open_source
 from medclip.data.splits import split_of
 from medclip.errors import UserError
+from support.material import drawn, encoded
 
 CAPTIONS = ["NA", "None", "null", 'A "quoted", comma\nand a new line', "Échographie: 5–10 mm", "left knee, lateral"]
 TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=40).filter(str.strip)

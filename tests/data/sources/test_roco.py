@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from material import RocoFolder, drawn, encoded
 from medclip.data.prepare import prepare
 from medclip.data.prepare_config import PrepareConfig
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.roco import read_roco
 from medclip.errors import UserError
+from support.material import RocoFolder, drawn, encoded
 
 
 def pairs_of(folder):

@@ -4,13 +4,13 @@ import shutil
 
 import pytest
 
-from material import drawn, encoded
 from medclip.data.prepare import preview
 from medclip.data.prepare_config import PrepareConfig
 from medclip.data.schema import Dropped
 from medclip.data.sources.detect import open_source
 from medclip.data.sources.rocov2 import read_rocov2
 from medclip.errors import UserError
+from support.material import drawn, encoded
 
 CAPTIONS = ("NA", 'A "quoted", comma\nand a new line', "Échographie: 5–10 mm")
 SPLITS = {"train": "train", "valid": "validation", "test": "test"}

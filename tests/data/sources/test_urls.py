@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from material import drawn, encoded
 from medclip.data import paths
 from medclip.data.dataset import Split
 from medclip.data.prepare import prepare, preview
@@ -21,6 +20,7 @@ from medclip.data.prepare_row import prepare_row
 from medclip.data.schema import Pair
 from medclip.data.sources.detect import open_source
 from medclip.errors import UserError, WorkError
+from support.material import drawn, encoded
 
 
 @pytest.fixture

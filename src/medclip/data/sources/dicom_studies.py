@@ -21,7 +21,7 @@ from medclip.data.deidentify import (
 from medclip.data.dicom import frame_count, header, reading, whole_number
 from medclip.data.images import is_dicom
 from medclip.data.refused import ImageError
-from medclip.data.schema import Dropped, Frame, Pair
+from medclip.data.schema import DicomFrame, Dropped, Pair
 from medclip.data.sources.reports import TEXT_REPORTS, report_file, structured_text
 from medclip.data.splits import split_of
 from medclip.progress import progress
@@ -139,7 +139,7 @@ def _rows(file: _File, folder: Path, reports: list[Path], studies: DicomConfig, 
     return [
         Pair(
             id=id if number is None else f"{id}-{number}",
-            image=Frame(file.path, number, masked),
+            image=DicomFrame(file.path, number, masked),
             caption=text,
             split=split_of(group),
             article=group,

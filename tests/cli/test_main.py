@@ -1,0 +1,207 @@
+"""The command line: its help, what it refuses in one sentence, its exit codes, and what it imports."""
+
+import dataclasses
+from typing import get_args, get_type_hints
+
+import pytest
+
+from medclip import NOT_CLINICAL
+from medclip.cli.main import Command
+from medclip.data.deidentify import DicomConfig
+from medclip.data.prepare_config import PrepareConfig
+from medclip.data.sources.columns import Columns
+from medclip.evaluate.config import EvalConfig
+from medclip.evaluate.labeled import LabelConfig
+from medclip.train.config import TrainConfig
+from support.material import in_new_process
+
+
+def commands(choices, *before):
+    """The words of each command, and its class; `choices` is a union of subcommands."""
+    for command, said in map(get_args, get_args(choices)):
+        hints = get_type_hints(command, include_extras=True)
+        inner = hints.get("measure") or hints.get("change")
+        yield from commands(inner, *before, said.name) if inner else [((*before, said.name), command)]
+
+
+COMMANDS = dict(commands(Command))
+
+
+def assert_one_sentence(said):
+    code, out, err = said
+    assert code == 2, err
+    assert out == ""
+    assert err.startswith("medclip: ")
+    assert err.rstrip("\n").endswith(".")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+
+
+def flags(command):
+    """The fields of a command, and of the settings whose fields are flags of the command itself."""
+    inner = {
+        "recipe": TrainConfig,
+        "how": PrepareConfig,
+        "columns": Columns,
+        "studies": DicomConfig,
+        "subject": EvalConfig,
+        "task": LabelConfig,
+    }
+    for field in dataclasses.fields(command):
+        yield from flags(inner[field.name]) if field.name in inner else [field]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_names_and_explains_every_option(medclip, command):
+    code, out, err = medclip(*command, "--help")
+    assert (code, err) == (0, "")
+    for field in flags(COMMANDS[command]):
+        positional = "Positional" in str(field.type)
+        said = {"repository": "OWNER/NAME", "what": "MODEL|DATA", "queries": "QUERY", "dirs": "DIR DIR …"}.get(
+            field.name, field.name.upper()
+        )
+        assert (said if positional else f"--{field.name.replace('_', '-')}") in out, field.name
+    assert " ".join(COMMANDS[command].__doc__.split())[:60] in " ".join(out.split())
+
+
+def test_the_first_page_lists_the_commands_and_says_what_it_is_not(medclip):
+    code, out, _ = medclip("--help")
+    assert code == 0
+    assert NOT_CLINICAL in " ".join(out.replace("│", " ").split())
+    for command, *_ in COMMANDS:
+        assert command in out
+
+
+def test_no_command_at_all_is_a_mistake(medclip):
+    assert medclip()[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("prepare", "{tmp}", "--out", "{tmp}/new"), "cannot be read: it is neither a ROCO folder"),
+        (("prepare", "{tmp}/absent", "--out", "{tmp}/new"), "cannot be read"),
+        (("prepare", "{roco}"), "give the new folder with --out"),
+        (("prepare", "{roco}", "--out", "{data}"), "already finished"),
+        (("train", "--data", "{tmp}", "--out", "{tmp}/new", "--steps", "1"), "is not a prepared dataset"),
+        (
+            ("train", "--data", "{data}", "--out", "{tmp}/new", "--steps", "1", "--batch-size", "999"),
+            "--batch-size 999 is larger",
+        ),
+        (("train", "--data", "{data}", "--out", "{tmp}/new", "--steps", "0"), "--steps 0 is out of range: 1"),
+        (("train", "--data", "{data}", "--out", "{tmp}/new", "--batch-size", "1"), "--batch-size 1 is out of range: 2"),
+        (
+            ("train", "--data", "{data}", "--out", "{tmp}/new", "--steps", "1", "--batch-size", "8", "--resume"),
+            "is not a run to resume",
+        ),
+        (("evaluate", "retrieval", "--model", "{tmp}/absent", "--data", "{data}"), "is no model folder"),
+        (("evaluate", "retrieval", "--model", "{run}", "--data", "{data}", "--split", "test"), "has no split 'test'"),
+        (("evaluate", "retrieval", "--data", "{data}"), "give either --model MODEL or --embeddings"),
+        (
+            ("evaluate", "retrieval", "--data", "{data}", "--model", "{run}", "--num-candidates", "1"),
+            "must be at least 2",
+        ),
+        (
+            ("evaluate", "retrieval", "--data", "{data}", "--embeddings", "{tmp}/x.npy", "{tmp}/y.npy"),
+            "x.npy does not exist",
+        ),
+        (("evaluate", "zero-shot", "--model", "{run}", "--data", "{tmp}/absent"), "is no folder; give a prepared"),
+        (("evaluate", "zero-shot", "--model", "{run}", "--data", "{data}"), "shows one class only"),
+        (
+            ("evaluate", "probe", "--model", "{run}", "--data", "{data}", "--num-draws", "1"),
+            "--num-draws must be at least 2",
+        ),
+        (("index", "--model", "{tmp}", "--data", "{data}", "--out", "{tmp}/new"), "is no model folder"),
+        (("index", "--model", "{run}", "--data", "{data}", "--out", "{index}"), "already finished"),
+        (("search", "--index", "{tmp}", "words"), "is not an index"),
+        (("search", "--index", "{index}"), "give a query"),
+        (("search", "--index", "{index}", "words", "--filter", "modality"), "write KEY=VALUE"),
+        (("search", "--index", "{index}", "words", "--filter", "color=red"), "no image of the index has 'color'"),
+        (("embed", "--model", "{run}", "--data", "{tmp}", "--out", "{tmp}/new"), "is not a prepared dataset"),
+        (
+            ("index", "--model", "{run}", "--data", "{data}", "--out", "{tmp}/new", "--vector-store", "x"),
+            "there are exact",
+        ),
+        (("curate", "add", "--index", "{tmp}", "--data", "{data}"), "is not an index"),
+        (("curate", "delete", "--index", "{index}"), "say what to delete"),
+        (("curate", "delete", "--index", "{index}", "--ids", "x"), "has no image of id 'x'"),
+        (("curate", "restore", "--index", "{index}", "x"), "has no snapshot 'x'; it has: none"),
+        (("search", "--index", "{index}", "--image", "{tmp}/absent.jpg"), "image missing"),
+        (("search", "--index", "{index}", " "), "the query is empty"),
+        (("search", "--index", "{index}", "words", "-k", "0"), "the number of results must be at least 1"),
+        (("search", "--index", "{index}", "words", "--model", "{tmp}"), "is no model folder"),
+        (
+            ("explain", "--model", "{run}", "--image", "{tmp}/absent.jpg", "--text", "a", "--out", "{tmp}/a.png"),
+            "absent.jpg: image missing",
+        ),
+        (("explain", "--model", "{run}", "--image", "{tmp}/a", "--text", " ", "--out", "{tmp}/a.png"), "text is empty"),
+        (("explain", "--model", "{run}", "--image", "{tmp}/a", "--text", "a", "--out", "{tmp}/a.jpg"), "is no .png"),
+        (("app", "--index", "{tmp}"), "is not an index"),
+        (("info", "{tmp}"), "is no model folder"),
+        (("compare", "{tmp}"), "give two evaluations or more"),
+        (("compare", "{tmp}", "{tmp}"), "holds no evaluation"),
+        (("stats", "{tmp}"), "is not a prepared dataset"),
+        (("stats", "{tmp}/absent"), "is not a prepared dataset"),
+    ],
+)
+def test_a_mistake_ends_with_one_sentence(medclip, roco, data, run, index_folder, tmp_path, arguments, said):
+    places = {"tmp": tmp_path, "roco": roco.folder, "data": data, "run": run, "index": index_folder}
+    ended = medclip(*(argument.format(**places) for argument in arguments))
+    assert_one_sentence(ended)
+    assert said in ended[2]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("prepare",), ("search", "--k", "many"), ("dance",), ("train", "--preset", "x"), ("quickstart", "--seed", "-1")],
+)
+def test_a_wrong_command_line_has_exit_code_two(medclip, arguments):
+    code, out, err = medclip(*arguments)
+    assert code == 2
+    assert "Traceback" not in out + err
+
+
+def test_failing_work_has_exit_code_one(medclip, roco, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("medclip.data.prepare._finish", full)
+    code, _, err = medclip("prepare", roco.folder, "--out", tmp_path / "new", "--max-samples", 1)
+    assert code == 1
+    assert "No space left on device" in err
+    assert "Traceback" not in err
+
+
+def test_the_command_line_and_preparation_import_no_jax(roco, tmp_path):
+    program = """
+import sys
+import medclip.cli.main
+assert not {"jax", "matplotlib", "streamlit"} & set(sys.modules), "medclip.cli.main imports too much"
+from pathlib import Path
+from medclip.data.prepare_config import PrepareConfig
+from medclip.data.prepare import prepare
+prepare(sys.argv[1], Path(sys.argv[2]), PrepareConfig(max_samples=2), num_workers=1)
+assert "jax" not in sys.modules, "prepare imports jax"
+"""
+    done = in_new_process("-c", program, roco.folder, tmp_path / "data")
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_installed_command_ends_a_mistake_without_a_traceback(tmp_path):
+    done = in_new_process("-m", "medclip.cli.main", "search", "--index", tmp_path, "words")
+    assert_one_sentence((done.returncode, done.stdout, done.stderr))
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        ["--vision-model", "x"],
+        ["--text-model", "x"],
+        ["--init", "x", "--preset", "tiny"],
+        ["--init", "x", "--vision-model", "y"],
+    ],
+)
+def test_a_run_has_one_start(medclip, data, tmp_path, start):
+    said = medclip("train", "--data", data, "--out", tmp_path / "run", *start)
+    assert_one_sentence(said)
+    assert "one of --preset, --init MODEL, or --vision-model MODEL with --text-model MODEL" in said[2]

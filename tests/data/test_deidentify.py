@@ -1,0 +1,162 @@
+"""What a DICOM header knows stays behind; what leaves is on the list, by value."""
+
+import io
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("pydicom")
+
+from medclip.data.deidentify import identifying, labels, make_key, may_hold_text, pseudonym, read_key, without_names
+from medclip.errors import UserError
+from support.dicom_files import dicom, sequence
+
+NAMES = st.text(string.ascii_letters, min_size=3, max_size=12).filter(
+    lambda name: name.lower() not in ("prof", "mrs", "phd")
+)
+
+
+def test_a_key_is_made_once_and_read_by_its_owner_alone(tmp_path):
+    file = tmp_path / "config" / "key"
+    make_key(file, tmp_path / "data")
+    first = file.read_bytes()
+    make_key(file, tmp_path / "data")
+    assert file.read_bytes() == first
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert read_key(file) == read_key(file)
+
+
+def test_the_users_own_key_lies_in_the_config_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    make_key(None, tmp_path / "data")
+    assert (tmp_path / "medclip" / "key").is_file()
+
+
+def test_a_key_inside_the_data_set_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"lies inside .* and would leave with the data"):
+        make_key(tmp_path / "data" / "key", tmp_path / "data")
+
+
+def test_a_short_key_is_refused(tmp_path):
+    (tmp_path / "key").write_text("secret")
+    with pytest.raises(UserError, match="is too short for a key"):
+        read_key(tmp_path / "key")
+
+
+def test_no_key_is_a_key_for_this_time_only(tmp_path):
+    assert read_key(tmp_path / "absent") != read_key(tmp_path / "absent")
+    assert not (tmp_path / "absent").exists()
+
+
+@given(st.text(), st.text())
+def test_ids_depend_on_the_key_and_the_name(one, other):
+    key, second = bytes(32), bytes([1] * 32)
+    assert pseudonym(key, one) == pseudonym(key, one)
+    assert (pseudonym(key, one) == pseudonym(key, other)) == (one == other)
+    assert pseudonym(key, one) != pseudonym(second, one)
+    assert pseudonym(key, one, other) != pseudonym(key, one + other)
+
+
+def test_labels_are_standard_terms_and_a_decade():
+    said = dicom(None, Modality="DX", BodyPartExamined="chest", ViewPosition="PA", PatientAge="067Y", PatientSex="F")
+    assert labels(said) == {"modality": "DX", "body_part": "CHEST", "view": "PA", "age": "60-69"}
+
+
+def test_a_term_that_is_not_standard_does_not_leave():
+    assert labels(dicom(None, Modality="DOE JANE", BodyPartExamined="DOE JANE", ViewPosition="DOE")) == {}
+
+
+@pytest.mark.parametrize(
+    ("attributes", "band"),
+    [
+        ({"PatientAge": "009Y"}, "0-9"),
+        ({"PatientAge": "006M"}, "0-9"),
+        ({"PatientAge": "089Y"}, "80-89"),
+        ({"PatientAge": "090Y"}, "90+"),
+        ({"PatientAge": "103Y"}, "90+"),
+        ({"PatientBirthDate": "19500615", "StudyDate": "20200614"}, "60-69"),
+        ({"PatientBirthDate": "19500615", "StudyDate": "20200615"}, "70-79"),
+        ({"PatientBirthDate": "20300101", "StudyDate": "20200101"}, None),
+        ({"PatientAge": "old", "PatientBirthDate": "1950"}, None),
+        ({}, None),
+    ],
+)
+def test_age_is_a_band(attributes, band):
+    assert labels(dicom(None, Modality="DOE", **attributes)).get("age") == band
+
+
+def test_what_can_identify_is_named_without_its_value():
+    said = dicom(
+        None, PatientName="Doe^Jane", PatientID="", RequestAttributesSequence=sequence(ScheduledProcedureStepID="77")
+    )
+    said.private_block(0x0009, "DOE", create=True).add_new(1, "LO", "Jane")
+    assert set(identifying(said)) == {
+        *("PatientName", "ScheduledProcedureStepID", "SOPClassUID", "SOPInstanceUID", "private attributes")
+    }
+
+
+def test_a_damaged_element_does_not_hide_the_others():
+    said = dicom(None, PatientName="Doe^Jane", PatientID="4711")
+    said.add_new("InstanceNumber", "IS", "1")
+    raw = io.BytesIO()
+    said.save_as(raw, enforce_file_format=True)
+    from medclip.data.dicom import header
+
+    damaged = header(io.BytesIO(raw.getvalue().replace(b"IS\x02\x001 ", b"IS\x02\x001A")))
+    assert {"PatientName", "PatientID"} <= set(identifying(damaged))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "unsure"),
+    [
+        ({"Modality": "US"}, True),
+        ({"Modality": "US", "BurnedInAnnotation": "NO"}, False),
+        ({"Modality": "CT"}, False),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, True),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7.2"}, True),
+    ],
+)
+def test_where_text_is_usual(attributes, unsure):
+    assert may_hold_text(dicom(None, **attributes)) == unsure
+
+
+@pytest.mark.parametrize(
+    ("report", "left"),
+    [
+        ("Mrs. Jane Doe has a fracture.", "Mrs. ___ has a fracture."),
+        ("DOE, JANE: no fracture. doe's ribs.", "___: no fracture. ___'s ribs."),
+        ("Doe was seen; does not cough.", "___ was seen; does not cough."),
+        ("Seen by Dr. Wei Li; MR of the brain, li-ion device.", "Seen by Dr. ___; MR of the brain, li-ion device."),
+        ("Patient 4711-A, not 47110.", "Patient ___, not 47110."),
+        ("On 20200305, 2020-03-05, 5.3.2020, 03/05/20 and 05-03-2020.", "On ___, ___, ___, ___ and ___."),
+        ("March 5, 2020; 5 Mar 2020; Mar. 5th, 2020; 5th of May 2020", "___; ___; ___; 5th of May 2020"),
+        ("Compared with 2019-11-30.", "Compared with 2019-11-30."),
+        ("No pneumothorax in St. Mary Hospital.", "No pneumothorax in ___."),
+    ],
+)
+def test_what_the_header_names_is_taken_out_of_the_report(report, left):
+    said = dicom(
+        None,
+        PatientName="Doe^Jane^^MR^",
+        PatientID="4711-A",
+        StudyDate="20200305",
+        ReferringPhysicianName="Li^Wei^^Dr",
+        InstitutionName="St. Mary Hospital",
+        StudyID="1",
+    )
+    assert without_names(report, said)[0] == left
+
+
+def test_replacements_are_counted_by_attribute():
+    said = dicom(None, PatientName="Doe^Jane", PatientID="4711")
+    assert without_names("Jane Doe (4711). Doe: 4711.", said)[1] == {"PatientName": 2, "PatientID": 2}
+
+
+@given(family=NAMES, given_name=NAMES, before=st.text(max_size=20), after=st.text(max_size=20))
+def test_a_name_never_stays_as_a_word(family, given_name, before, after):
+    said = dicom(None, PatientName=f"{family}^{given_name}")
+    left, _ = without_names(f"{before} {given_name} {family}, {family.upper()} {after}", said)
+    words = {word.strip(string.punctuation).casefold() for word in left.split()}
+    assert not {family.casefold(), given_name.casefold()} & (words - {""})

@@ -1,0 +1,107 @@
+"""Work on shards: results in order, few tasks in flight, and an end in one sentence whatever becomes of a worker."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from medclip.data.parallel import AHEAD, map_shards
+from medclip.errors import UserError, WorkError
+
+
+def late(number):
+    """The earlier the task, the longer it takes."""
+    time.sleep(0.02 * (5 - number))
+    return number
+
+
+def fails(number):
+    raise OSError(28, "No space left on device")
+
+
+def is_killed(number):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_come_in_the_order_of_the_tasks(workers):
+    assert list(map_shards(late, ((n,) for n in range(6)), workers)) == list(range(6))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_tasks_are_drawn_as_they_are_needed(workers):
+    drawn = []
+    tasks = ((drawn.append(number) or 5,) for number in range(100))
+    results = map_shards(late, tasks, workers)
+    for told in range(1, 11):
+        next(results)
+        assert len(drawn) <= told + AHEAD * workers
+    results.close()
+    assert len(drawn) < 20
+
+
+def test_a_killed_worker_is_a_sentence_that_says_how_to_go_on():
+    with pytest.raises(WorkError, match=r"memory ran out.* the same command goes on from there"):
+        list(map_shards(is_killed, [(1,)] * 9, 2))
+    assert multiprocessing.active_children() == []
+
+
+def test_what_a_task_raises_ends_the_work_and_its_processes():
+    with pytest.raises(OSError, match="No space left"):
+        list(map_shards(fails, [(1,)] * 9, 2))
+    assert multiprocessing.active_children() == []
+
+
+ENDLESS = """
+import os
+from medclip.data.parallel import map_shards
+for group in map_shards(os.getpgid, ((0,) for _ in iter(int, 1)), 2):
+    print("at work", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_workers_end_with_their_parent():
+    parent = subprocess.Popen([sys.executable, "-c", ENDLESS], stdout=subprocess.PIPE, start_new_session=True)
+    parent.stdout.readline()  # its workers are at work
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        try:
+            os.killpg(parent.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    pytest.fail("a worker outlived its parent by 20 seconds")
+
+
+def test_an_absent_ray_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r"pip install 'medclip\[cluster\]'"):
+        list(map_shards(late, [(1,)], cluster=True))
+
+
+ON_RAY = """
+import sys
+from pathlib import Path
+from medclip.data.prepare import prepare
+prepare(sys.argv[1], Path("data"), num_workers=2, ray=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_makes_the_same_bytes(roco, data, tmp_path):
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'medclip[ray]'")
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    subprocess.run([sys.executable, "-c", ON_RAY, roco.folder], cwd=tmp_path, env=environment, check=True)
+    wanted, made = (
+        {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()} for folder in (data, tmp_path / "data")
+    )
+    assert made == wanted
+    assert "dataset.json" in made

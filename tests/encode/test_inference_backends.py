@@ -1,0 +1,37 @@
+"""What runs an exported model gives the vectors that JAX gives; without an export there is a sentence."""
+
+import numpy as np
+import pytest
+
+from medclip.encode.encoder import embed_pixels, embed_texts
+from medclip.encode.inference_backends import open_backend
+from medclip.errors import UserError
+from medclip.model.checkpoint import load
+from medclip.model.export import export_onnx
+from support.material import drawn
+from support.references import CAPTIONS, random_folder
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_a_model_that_was_not_exported_is_told_how(run, engine):
+    with pytest.raises(UserError, match=r"medclip export .* --to onnx"):
+        open_backend(engine, run)
+
+
+def test_jax_needs_no_export(run, model):
+    opened = open_backend("jax", run)
+    assert np.array_equal(opened.texts(CAPTIONS), embed_texts(model, CAPTIONS))
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("families", [("clip", "clip"), ("siglip", "siglip")], ids="+".join)
+@pytest.mark.filterwarnings("ignore")  # the exporter warns of itself
+def test_an_engine_gives_the_vectors_of_jax(tmp_path, families, engine):
+    pytest.importorskip(engine)
+    random_folder(tmp_path / "model", 6, families, 28)
+    export_onnx(tmp_path / "model", tmp_path / "onnx")
+    model, opened = load(tmp_path / "model"), open_backend(engine, tmp_path / "onnx")
+    pixels = np.stack([np.asarray(drawn(n, (32, 32)).resize((28, 28)).convert("RGB")) for n in range(5)])
+    np.testing.assert_allclose(opened.images(pixels), embed_pixels(model, pixels), atol=2e-6)
+    np.testing.assert_allclose(opened.texts(CAPTIONS), embed_texts(model, CAPTIONS), atol=2e-6)

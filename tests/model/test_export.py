@@ -1,0 +1,90 @@
+"""Models leave in other forms, checked; pushing sends a model folder and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medclip.errors import UserError, WorkError
+from medclip.model import export
+from medclip.model.checkpoint import load, save
+from medclip.model.export import export_flax, export_onnx, push
+from support.model_folders import assert_same_vectors, dual
+from support.references import CAPTIONS, FAMILIES, FOLDER, random_folder
+
+
+def test_the_form_of_2021_is_written_and_read_back(tmp_path: Path) -> None:
+    save(dual("clip_vision_model", "bert"), tmp_path / "model")
+    export_flax(tmp_path / "model", tmp_path / "flax")
+    assert sorted(path.name for path in (tmp_path / "flax").iterdir()) == [
+        "config.json",
+        "flax_model.msgpack",
+        "preprocessor_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+    assert_same_vectors(load(tmp_path / "model"), load(tmp_path / "flax"))
+    with pytest.raises(UserError, match="already finished"):
+        export_flax(tmp_path / "model", tmp_path / "flax")
+
+
+def test_only_what_was_a_hybrid_becomes_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no VisionTextDualEncoderModel"):
+        export_flax(FOLDER, tmp_path / "flax")
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("families", FAMILIES, ids="+".join)
+@pytest.mark.filterwarnings("ignore")  # the exporter warns of itself
+def test_onnx_gives_our_vectors_at_any_batch_size(tmp_path: Path, families) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    random_folder(tmp_path / "model", 6, families, 28)
+    told = export_onnx(tmp_path / "model", tmp_path / "onnx")
+    assert max(told.values()) < 2e-6
+    session = onnxruntime.InferenceSession(tmp_path / "onnx" / "text_encoder.onnx")
+    model = load(tmp_path / "model")
+    ids, valid = model.tokenizer.encode(CAPTIONS * 3)
+    given = {"input_ids": ids.astype(np.int64), "attention_mask": valid.astype(np.int64)}
+    given = {entry.name: given[entry.name] for entry in session.get_inputs()}
+    assert session.run(None, given)[0].shape == (9, model.config.projection_dim)
+
+
+@pytest.mark.parity
+@pytest.mark.filterwarnings("ignore")
+def test_an_export_that_differs_is_not_called_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    random_folder(tmp_path / "model", 6, ("clip", "clip"), 28)
+    monkeypatch.setattr(export, "encode_text", lambda params, ids, valid, config: np.ones((len(ids), 24)))
+    with pytest.raises(WorkError, match="differ"):
+        export_onnx(tmp_path / "model", tmp_path / "onnx")
+    assert not (tmp_path / "onnx" / "export.json").exists()
+
+
+def test_pushing_sends_the_folder_to_a_private_repository(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = []
+
+    class Hub:
+        def create_repo(self, name, **said):
+            sent.append((name, said))
+
+        def upload_folder(self, **said):
+            sent.append(said)
+            return "https://hub/me/it"
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    assert push(run, "me/it") == "https://hub/me/it"
+    assert sent[0] == ("me/it", {"private": True, "exist_ok": True})
+    assert sent[1]["folder_path"] == run / "model"
+    assert not any("metrics" in pattern for pattern in sent[1]["allow_patterns"])
+
+
+def test_a_hub_that_refuses_is_a_sentence(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hub:
+        def create_repo(self, name, **said):
+            raise OSError("no network here\nand a trace")
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    with pytest.raises(WorkError, match=r"no network here \(HF_TOKEN"):
+        push(run, "me/it")

@@ -1,0 +1,67 @@
+"""The table of docs/dicom.md: what becomes of pydicom's own files, by transfer syntax.
+
+cd tests && python -m support.dicom_table > ../docs/dicom.md
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import defaultdict
+from importlib.metadata import version
+from pathlib import Path
+
+import pydicom
+from pydicom.pixels.decoders.base import _PIXEL_DATA_DECODERS as DECODERS
+
+from medclip.data.images import decode, is_dicom
+from medclip.data.refused import ImageError
+from support.dicom_files import PACKAGED
+
+PACKAGES = ("pydicom", "pyjpegls", "pylibjpeg-openjpeg", "python-gdcm")
+
+
+def outcomes() -> dict[str, dict[str, str]]:
+    """File by file what `decode` says, by the name of the transfer syntax; files without pixels are left out."""
+    found: dict[str, dict[str, str]] = defaultdict(dict)
+    for path in sorted(filter(is_dicom, PACKAGED.glob("*.dcm"))):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # some are there to be warned of
+            said = pydicom.dcmread(path)
+        if "PixelData" in said and "TransferSyntaxUID" in said.file_meta:
+            found[said.file_meta.TransferSyntaxUID.name][path.name] = outcome(path)
+    return found
+
+
+def outcome(path: Path) -> str:
+    """ "decoded", or the reason for which it is dropped."""
+    try:
+        decode(path)
+    except ImageError as error:
+        return str(error)
+    return "decoded"
+
+
+def table(with_files: dict[str, dict[str, str]]) -> str:
+    """docs/dicom.md."""
+    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    lines = [
+        "# DICOM by transfer syntax",
+        "",
+        "What becomes of the files that pydicom brings in its package (those of pydicom-data are not looked at), with",
+        f"{packages}.",
+        "",
+        "    cd tests && python -m support.dicom_table",
+        "",
+        "| transfer syntax | files | decoded | dropped, by reason |",
+        "|---|---|---|---|",
+    ]
+    for name in dict.fromkeys([*(uid.name for uid in DECODERS), *with_files]):
+        files = with_files.get(name, {})
+        refused = "; ".join(f"{file}: {said}" for file, said in files.items() if said != "decoded")
+        decoded = sum(said == "decoded" for said in files.values())
+        lines.append(f"| {name} | {len(files) or 'none to test with'} | {decoded if files else ''} | {refused} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(table(outcomes()), end="")

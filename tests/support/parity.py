@@ -1,0 +1,61 @@
+"""Losses and gradients of our towers and of live transformers, for the comparison of `make parity`."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+from safetensors.numpy import load_file
+
+from medclip.data.images import mean_std, preprocess
+from medclip.model.checkpoint import Model, load
+from medclip.model.towers import encode_image, encode_text
+from medclip.train.losses import contrastive, hard_targets, sigmoid
+from support.references import (
+    CAPTIONS,
+    opened,
+    pictures,
+    transformers_inputs,
+)
+
+CLOSE = 2e-6  # float32 rounding through five layers of unit vectors
+
+
+def png(image: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(image).save(out, "PNG")
+    return out.getvalue()
+
+
+def loss_of(model: Model, images: np.ndarray, texts: np.ndarray, params: dict) -> jax.Array:
+    loss = sigmoid if model.config.logit_bias else contrastive
+    return loss(jnp.asarray(images), jnp.asarray(texts), params, *hard_targets(len(images), len(texts)))
+
+
+def gradients(folder: Path, families: tuple[str, str], side: int, seed: int) -> Iterator[tuple[str, np.ndarray, ...]]:
+    """Name, our gradient of the loss and torch's, of every tensor of the model in `folder`."""
+    import torch
+
+    model, theirs = load(folder), opened(folder)
+    theirs(**transformers_inputs(folder, pictures(side, seed), CAPTIONS), return_loss=True).loss.backward()
+    pixels = np.stack([preprocess(png(image), model.preprocessor) for image in pictures(side, seed)])
+    mean, std = mean_std(model.preprocessor)
+    ids, valid = model.tokenizer.encode(CAPTIONS)
+
+    def loss(params):
+        images = encode_image(params, (pixels / 255 - jnp.array(mean)) / jnp.array(std), model.config)
+        return loss_of(model, images, encode_text(params, ids, valid, model.config), params)
+
+    ours = jax.grad(loss)(model.params)
+    for tensor in theirs.parameters():  # saved in place of the weights, for the names in memory are others
+        tensor.data = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
+    theirs.save_pretrained(folder / "gradients")
+    for name, wanted in load_file(folder / "gradients" / "model.safetensors").items():
+        found = np.array(ours[name])
+        # torch keeps the padding's row of an embedding as it is; here that is the end of text too
+        if "word_embeddings" in name or (families[1] == "roberta" and "text_model.embeddings.position" in name):
+            found[model.config.text.pad_token_id] = 0
+        yield name, found, wanted

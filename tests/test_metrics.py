@@ -1,0 +1,262 @@
+"""Retrieval metrics are what their definitions say, ties and bad values included; intervals hold what they should."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medclip.metrics import chance, interval, intervals, rank_metrics, ranks, recall_at_k, retrieval_metrics
+from support.handmade_results import by_hand
+
+EXAMPLE = (
+    np.array([[1, 0], [0, 1]]),
+    np.array([[0.6, 0.8], [0.8, 0.6], [0.8, -0.6]]),
+    np.array([[0, 0], [0, 1], [1, 2]]),
+)
+
+
+@st.composite
+def matrices(draw):
+    """Images and texts of small whole numbers: their products are exact in float32, and often tie."""
+    n, p = draw(st.integers(1, 12)), draw(st.integers(1, 3))
+    values = st.lists(st.integers(-2, 2), min_size=n * p, max_size=n * p)
+    return tuple(np.array(draw(values), np.float32).reshape(n, p) for _ in range(2))
+
+
+@st.composite
+def several(draw):
+    """Images with one to four captions each, some of which belong to other images too."""
+    counts = draw(st.lists(st.integers(1, 4), min_size=1, max_size=6))
+    n, p = sum(counts), draw(st.integers(1, 3))
+    pairs = [(image, text) for text, image in enumerate(np.repeat(np.arange(len(counts)), counts))]
+    pairs += draw(st.lists(st.tuples(st.integers(0, len(counts) - 1), st.integers(0, n - 1)), max_size=4))
+    images, texts = (draw(st.lists(st.integers(-2, 2), min_size=m * p, max_size=m * p)) for m in (len(counts), n))
+    return np.reshape(images, (-1, p)), np.reshape(texts, (-1, p)), np.array(pairs)
+
+
+def mean(values):
+    return float(values.mean())
+
+
+@given(matrices())
+def test_ranks_equal_a_count_by_hand(pair):
+    images, texts = pair
+    for found, queries, candidates in zip(ranks(*pair), (images, texts), (texts, images), strict=True):
+        for i, rank in enumerate(found):
+            scores = [float(np.dot(queries[i], candidate)) for candidate in candidates]
+            better = sum(score > scores[i] for score in scores)
+            tied = sum(score == scores[i] for j, score in enumerate(scores) if j != i)
+            assert rank == 1 + better + tied
+
+
+@given(several())
+def test_of_several_captions_the_best_counts_and_the_others_do_not_stand_before_it(case):
+    images, texts, pairs = case
+    to_text, to_image = ranks(images, texts, pairs)
+    for i, image in enumerate(images):
+        assert to_text[i] == by_hand(image, texts, {t for p, t in pairs if p == i})
+    for t, text in enumerate(texts):
+        assert to_image[t] == by_hand(text, images, {p for p, own in pairs if own == t})
+
+
+def test_the_example_of_the_docstring():
+    found = ranks(*EXAMPLE)
+    assert [own.tolist() for own in found] == [[2, 3], [2, 1, 2]]
+    assert [recall_at_k(own, 1) for own in found] == [0, pytest.approx(1 / 3)]
+
+
+def test_recall_of_pictures_is_that_of_at_least_one_of_their_captions():
+    rng = np.random.default_rng(0)
+    images, texts = rng.standard_normal((40, 4)), rng.standard_normal((200, 4))  # five captions an image, as in COCO
+    pairs = np.stack([np.repeat(np.arange(40), 5), np.arange(200)], axis=1)
+    to_text, to_image = ranks(images, texts, pairs)
+    for k in (1, 5, 10):
+        first = np.argsort(-(images @ texts.T), axis=1)[:, :k] // 5
+        assert recall_at_k(to_text, k) == np.mean([i in first[i] for i in range(40)])
+        first = np.argsort(-(texts @ images.T), axis=1)[:, :k]
+        assert recall_at_k(to_image, k) == np.mean([t // 5 in first[t] for t in range(200)])
+
+
+def test_ranks_do_not_depend_on_the_chunk(monkeypatch):
+    images, texts = np.random.default_rng(0).integers(-3, 4, (2, 300, 4)).astype(np.float32)
+    scores = images @ texts.T
+    wanted = [(scores >= np.diagonal(scores)[:, None]).sum(axis=1), (scores >= np.diagonal(scores)).sum(axis=0)]
+    for at_once in (1, 7 * 300, 2**24):
+        monkeypatch.setattr("medclip.metrics.AT_ONCE", at_once)
+        assert np.array_equal(ranks(images, texts), wanted)
+
+
+def test_a_perfect_model_has_rank_one_everywhere_and_a_reversed_one_the_last():
+    assert (np.array(ranks(np.eye(20), np.eye(20))) == 1).all()
+    assert (np.array(ranks(np.eye(20), -np.eye(20))) == 20).all()
+
+
+def test_a_collapsed_model_gains_nothing():
+    rng = np.random.default_rng(0)
+    one = rng.standard_normal((1, 128)).astype(np.float32)
+    for n in range(2, 70):  # every width that the kernels' edges may see
+        others, same = rng.standard_normal((n, 128)).astype(np.float32), np.repeat(one, n, axis=0)
+        assert (ranks(others, same)[0] == n).all()
+        assert (ranks(same, others)[1] == n).all()
+
+
+def test_memory_grows_with_the_pool_and_not_its_square(monkeypatch):
+    monkeypatch.setattr("medclip.metrics.AT_ONCE", 2**15)
+    images, texts = np.random.default_rng(0).standard_normal((2, 2000, 8)).astype(np.float32)
+    tracemalloc.start()
+    ranks(images, texts)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2e6  # all scores at once would be 32 MB, and what they are compared to 4 MB
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("side", [0, 1])
+def test_what_is_not_finite_is_refused(bad, side):
+    both = [np.eye(3), np.eye(3)]
+    both[side][1, 2] = bad
+    with pytest.raises(ValueError, match="not finite"):
+        ranks(*both)
+
+
+@pytest.mark.parametrize(
+    ("texts", "pairs", "said"),
+    [
+        (np.eye(3)[:2], None, "do not pair up"),
+        (np.eye(4), [[0, 0]], "do not pair up"),
+        (np.eye(3), [[0, 0], [1, 1], [1, 2]], "belongs to nothing"),
+        (np.eye(3), [[0, 0], [1, 1], [2, 1]], "belongs to nothing"),
+    ],
+)
+def test_what_does_not_pair_up_is_refused(texts, pairs, said):
+    with pytest.raises(ValueError, match=said):
+        ranks(np.eye(3), texts, None if pairs is None else np.array(pairs))
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=30), st.integers(1, 30))
+def test_recall_is_the_share_of_ranks_up_to_k(found, k):
+    assert recall_at_k(np.array(found), k) == pytest.approx(sum(r <= k for r in found) / len(found))
+
+
+def test_figures_of_ranks():
+    wanted = {
+        "R@1": 0.25,
+        "R@5": 0.5,
+        "R@10": 0.75,
+        "median_rank": 5.5,
+        "mean_rank": 8,
+        "MRR": (1 + 0.25 + 1 / 7 + 0.05) / 4,
+    }
+    assert rank_metrics(np.array([1, 4, 7, 20])) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(("pool", "right"), [([5], [1]), ([30], [1]), ([30], [3]), ([30, 12, 4, 40], [1, 2, 4, 1])])
+def test_chance_is_what_random_orders_give(pool, right):
+    rng, trials = np.random.default_rng(0), 40_000
+    found = np.concatenate(
+        [rng.random((trials, n)).argsort(axis=1)[:, :r].min(axis=1) + 1 for n, r in zip(pool, right, strict=True)]
+    )
+    said = chance(np.array(pool), np.array(right))
+    # Five standard errors of a share of 1/2 over as many trials, and of a rank with the spread of 1 … 40.
+    for name, value in rank_metrics(found).items():
+        assert said[name] == pytest.approx(value, abs=0.013 if name[0] in "RM" else 0.51), name
+    if right == [1]:
+        n = pool[0]
+        assert said == pytest.approx(
+            {f"R@{k}": min(1, k / n) for k in (1, 5, 10)}
+            | {"median_rank": (n + 1) / 2, "mean_rank": (n + 1) / 2, "MRR": sum(1 / r for r in range(1, n + 1)) / n}
+        )
+
+
+def test_both_ways_are_the_figures_of_ranks():
+    images, texts = np.random.default_rng(0).standard_normal((2, 30, 4))
+    said = retrieval_metrics(images, texts, [str(i // 2) for i in range(30)], 0)
+    assert list(said) == ["pool", "image_to_text", "text_to_image"]
+    for way, found in zip(("image_to_text", "text_to_image"), ranks(images, texts), strict=True):
+        assert {name: m["value"] for name, m in said[way].items()} == rank_metrics(found)
+
+
+@settings(max_examples=8)  # each resamples 1,000 times
+@given(st.lists(st.tuples(st.integers(1, 30), st.sampled_from("abcd")), min_size=1, max_size=30), st.integers(0, 9))
+def test_every_value_lies_in_the_range_of_its_measure(rows, seed):
+    found, articles = np.array([r for r, _ in rows]), [a for _, a in rows]
+    measured = intervals(found, articles, rank_metrics, seed)
+    assert {name: m["value"] for name, m in measured.items()} == rank_metrics(found)
+    for name, m in measured.items():
+        assert (1 if "rank" in name else 0) <= m["low"] <= m["high"] <= (30 if "rank" in name else 1)
+
+
+def test_an_interval_is_that_of_whole_articles_drawn_again():
+    rng = np.random.default_rng(3)
+    found, articles = rng.integers(1, 50, 60), np.array([f"{i // 4}" for i in range(60)])
+    members = [found[articles == name] for name in np.unique(articles)]
+    draws = np.random.default_rng(7)
+    drawn = [np.median(np.concatenate([members[g] for g in draws.integers(0, 15, 15)])) for _ in range(1000)]
+    low, high = np.percentile(drawn, (2.5, 97.5))
+    assert intervals(found, articles, rank_metrics, 7)["median_rank"] == {
+        "value": np.median(found),
+        "low": low,
+        "high": high,
+    }
+
+
+def test_the_interval_holds_the_value_and_follows_the_seed():
+    values, groups = np.random.default_rng(0).random(200), [f"{i // 2}" for i in range(200)]
+    first = interval(values, groups, mean, seed=1)
+    assert first["low"] < first["value"] == mean(values) < first["high"]
+    assert interval(values, groups, mean, seed=1) == first
+    assert interval(values, groups, mean, seed=2) != first
+
+
+def test_a_figure_that_is_not_defined_is_none():
+    def measure(rows):
+        return {"never": float("nan"), "at times": mean(rows) if rows.max() == 9 else float("nan")}
+
+    found = intervals(np.arange(10.0), list("abcdefghij"), measure, 0)
+    assert found["never"] is None
+    assert found["at times"]["value"] == 4.5 < found["at times"]["high"]
+
+
+def test_the_order_of_rows_changes_no_interval():
+    rng = np.random.default_rng(0)
+    values, groups = rng.integers(0, 2, 60).astype(float), np.array([f"{i % 17}" for i in range(60)])
+    order = rng.permutation(60)
+    shuffled = interval(values[order], groups[order], mean, 0)
+    assert shuffled == pytest.approx(interval(values, groups, mean, 0))  # sums in another order
+
+
+def test_pictures_of_one_article_are_not_counted_as_independent():
+    values = np.repeat(np.random.default_rng(0).integers(0, 2, 40), 10).astype(float)
+
+    def width(groups):
+        found = interval(values, groups, mean, 0)
+        return found["high"] - found["low"]
+
+    alone, together = width([f"{i}" for i in range(400)]), width([f"{i // 10}" for i in range(400)])
+    assert together == pytest.approx(alone * 10**0.5, rel=0.15)  # 1,000 resamples give each bound within about 7 %
+
+
+@pytest.mark.slow
+def test_about_95_of_100_intervals_hold_the_truth():
+    rng, trials = np.random.default_rng(0), 250
+    articles, alone = [f"{i // 3}" for i in range(180)], [f"{i}" for i in range(180)]
+
+    def shares(rows):
+        return {"share": float(rows[:, 0].mean()), "median": float(np.median(rows[:, 1]))}
+
+    held = {"share": 0, "median": 0, "articles ignored": 0}
+    for trial in range(trials):
+        truth_of_article = rng.beta(2, 2, 60).repeat(3)  # rows of an article resemble each other; the mean is 0.5
+        level = rng.standard_normal(60).repeat(3) + rng.standard_normal(180)  # and the median is 0
+        rows = np.stack([rng.random(180) < truth_of_article, level], axis=1).astype(float)
+        found = intervals(rows, articles, shares, trial, resamples=200)
+        held["share"] += found["share"]["low"] <= 0.5 <= found["share"]["high"]
+        held["median"] += found["median"]["low"] <= 0 <= found["median"]["high"]
+        ignored = intervals(rows, alone, shares, trial, resamples=100)["median"]
+        held["articles ignored"] += ignored["low"] <= 0 <= ignored["high"]
+    # Three standard errors of a share of 0.95 over 250 trials are 0.041; 60 groups cost about 0.01.
+    assert 0.90 < held["share"] / trials < 0.991
+    assert 0.90 < held["median"] / trials < 0.991
+    assert held["articles ignored"] / trials < 0.90  # the test can tell
