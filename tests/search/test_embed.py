@@ -1,11 +1,11 @@
 """Vectors are those of the encoder, and a killed call ends with the same bytes as one that was not."""
 
+import importlib
 import json
 
 import numpy as np
 import pytest
 
-import medclip.search.embed as embed_module
 from medclip.data.dataset import Split
 from medclip.encode.encoder import embed_images, embed_texts
 from medclip.encode.inference_backends import jax_backend
@@ -13,13 +13,14 @@ from medclip.errors import UserError, WorkError
 from medclip.search.embed import embed, write_vectors
 
 BOTH = ("images", "captions")
+embed_module = importlib.import_module("medclip.search.embed")  # as an attribute it may be the function
 
 
 @pytest.fixture
 def small_batches(monkeypatch):
     monkeypatch.setattr("medclip.encode.encoder.BATCH", 4)
     monkeypatch.setattr(embed_module, "BATCH", 4)
-    monkeypatch.setattr(embed, "SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr(embed_module, "SAVE_EVERY_S", 0.0)
 
 
 def test_row_i_is_pair_i(run, data, model, tmp_path, small_batches):
@@ -63,11 +64,11 @@ def test_a_killed_call_goes_on_to_the_same_bytes(run, data, tmp_path, small_batc
             done.append(len(vectors))
             yield vectors
 
-    monkeypatch.setattr(embed, "_encoded", killed_at)
+    monkeypatch.setattr(embed_module, "_encoded", killed_at)
     with pytest.raises(Killed):
         embed(run, data, tmp_path / "killed", "train", None, BOTH)
     assert not (tmp_path / "killed" / "embedding.json").exists()
-    monkeypatch.setattr(embed, "_encoded", counting)
+    monkeypatch.setattr(embed_module, "_encoded", counting)
     embed(run, data, tmp_path / "killed", "train", None, BOTH)
     assert len(done) == 14 - after  # seven batches of each: what was done is not done again
     for name in ("images.npy", "texts.npy", "ids.txt", "embedding.json"):
@@ -99,11 +100,11 @@ def test_a_full_disk_ends_in_an_error_and_is_gone_on_from(model, data, tmp_path,
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(embed, "_save", full)
+    monkeypatch.setattr(embed_module, "_save", full)
     with pytest.raises(OSError, match="No space"):
         write_vectors(tmp_path / "v.npy", jax_backend(model), rows, range(12), {}, "images")
     assert not (tmp_path / "v.npy").exists()
-    monkeypatch.setattr(embed, "_save", saved)
+    monkeypatch.setattr(embed_module, "_save", saved)
     write_vectors(tmp_path / "v.npy", jax_backend(model), rows, range(12), {}, "images")
     assert np.linalg.norm(np.load(tmp_path / "v.npy"), axis=1) == pytest.approx(np.ones(12), abs=1e-5)
 

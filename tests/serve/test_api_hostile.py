@@ -8,12 +8,12 @@ import re
 import tempfile
 import threading
 
-import hostile
 import numpy as np
 import pytest
 from PIL import Image
 
 from medclip.serve import decode_workers, gate
+from support import hostile_requests as hostile
 from support.material import drawn, encoded
 from support.served import opened, problem, service_of
 

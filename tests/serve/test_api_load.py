@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-import hostile
 import httpx2
 import pytest
 
 from medclip.serve.batching import Batcher
+from support import hostile_requests as hostile
 from support.material import drawn, encoded
 from support.served import running
 
