@@ -101,7 +101,16 @@ def test_what_is_not_whole_is_not_there(several_files, tmp_path, form):
         export_data(several_files, tmp_path / "out", form)
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".data.unfinished"]
     (several_files / "part-2.arrow").write_bytes(whole)
+    first = tmp_path / "out" / ".data.unfinished" / f"train-00000-of-00002.{form}"
+    inode = first.stat().st_ino
     export_data(several_files, tmp_path / "out", form)
+    export_data(several_files, tmp_path / "undisturbed", form)
+    assert (tmp_path / "out" / "data" / first.name).stat().st_ino == inode  # finished before, and kept
+    exported, undisturbed = (
+        {path.name: path.read_bytes() for path in (tmp_path / name / "data").iterdir()}
+        for name in ("out", "undisturbed")
+    )
+    assert exported == undisturbed
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["data", "export.json"]
     with pytest.raises(UserError, match="already finished"):
         export_data(several_files, tmp_path / "out", form)

@@ -2,10 +2,12 @@
 
 import importlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from medclip.data import resume
 from medclip.data.dataset import Split
 from medclip.encode.encoder import embed_images, embed_texts
 from medclip.encode.inference_backends import jax_backend
@@ -20,7 +22,7 @@ embed_module = importlib.import_module("medclip.search.embed")  # as an attribut
 def small_batches(monkeypatch):
     monkeypatch.setattr("medclip.encode.encoder.BATCH", 4)
     monkeypatch.setattr(embed_module, "BATCH", 4)
-    monkeypatch.setattr(embed_module, "SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr(resume, "SAVE_EVERY_S", 0.0)
 
 
 def test_row_i_is_pair_i(run, data, model, tmp_path, small_batches):
@@ -46,31 +48,34 @@ class Killed(BaseException):
     """What nothing catches."""
 
 
-@pytest.mark.parametrize("after", range(0, 14))
-def test_a_killed_call_goes_on_to_the_same_bytes(run, data, tmp_path, small_batches, monkeypatch, after):
-    embed(run, data, tmp_path / "whole", "train", None, BOTH)
-    left, encoded, done = after, embed_module._encoded, []
+def interrupted(backend, batches):
+    """The backend, killed after so many batches; and the list of the batch sizes that it embeds."""
+    sizes = []
 
-    def killed_at(*arguments):
-        nonlocal left
-        for vectors in encoded(*arguments):
-            if left == 0:
+    def killed_after(embed_batch):
+        def call(batch):
+            if len(sizes) == batches:
                 raise Killed
-            left -= 1
-            yield vectors
+            sizes.append(len(batch))
+            return embed_batch(batch)
 
-    def counting(*arguments):
-        for vectors in encoded(*arguments):
-            done.append(len(vectors))
-            yield vectors
+        return call
 
-    monkeypatch.setattr(embed_module, "_encoded", killed_at)
+    return replace(backend, images=killed_after(backend.images), texts=killed_after(backend.texts)), sizes
+
+
+@pytest.mark.parametrize("batches", range(14))
+def test_a_killed_call_goes_on_to_the_same_bytes(run, data, model, tmp_path, small_batches, monkeypatch, batches):
+    embed(run, data, tmp_path / "whole", "train", None, BOTH)
+    killed, before = interrupted(jax_backend(model), batches)
+    monkeypatch.setattr(embed_module, "open_backend", lambda *_: killed)
     with pytest.raises(Killed):
         embed(run, data, tmp_path / "killed", "train", None, BOTH)
     assert not (tmp_path / "killed" / "embedding.json").exists()
-    monkeypatch.setattr(embed_module, "_encoded", counting)
+    resumed, after = interrupted(jax_backend(model), 1000)
+    monkeypatch.setattr(embed_module, "open_backend", lambda *_: resumed)
     embed(run, data, tmp_path / "killed", "train", None, BOTH)
-    assert len(done) == 14 - after  # seven batches of each: what was done is not done again
+    assert (len(before), len(after)) == (batches, 14 - batches)  # seven of each: what was embedded stays so
     for name in ("images.npy", "texts.npy", "ids.txt", "embedding.json"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
@@ -81,32 +86,6 @@ def test_what_another_model_left_is_not_gone_on_from(model, data, tmp_path, smal
     before = (tmp_path / "v.npy").read_bytes()
     write_vectors(tmp_path / "v.npy", jax_backend(model), rows, range(4, 12), {"model_sha256": "b"}, "images")
     assert (tmp_path / "v.npy").read_bytes() != before
-
-
-def test_an_unfinished_file_that_is_lost_is_made_anew(model, data, tmp_path, small_batches):
-    rows = Split(data, "validation")
-    write_vectors(tmp_path / "v.npy", jax_backend(model), rows, range(12), {}, "images")
-    whole = (tmp_path / "v.npy").read_bytes()
-    (tmp_path / "v.npy").unlink()  # and the note says that eight of twelve were written
-    note = tmp_path / ".v.npy.unfinished.json"
-    note.write_text(json.dumps(json.loads(note.read_text()) | {"done": 8}))
-    write_vectors(tmp_path / "v.npy", jax_backend(model), rows, range(12), {}, "images")
-    assert (tmp_path / "v.npy").read_bytes() == whole
-
-
-def test_a_full_disk_ends_in_an_error_and_is_gone_on_from(model, data, tmp_path, small_batches, monkeypatch):
-    rows, saved = Split(data, "validation"), embed_module._save
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(embed_module, "_save", full)
-    with pytest.raises(OSError, match="No space"):
-        write_vectors(tmp_path / "v.npy", jax_backend(model), rows, range(12), {}, "images")
-    assert not (tmp_path / "v.npy").exists()
-    monkeypatch.setattr(embed_module, "_save", saved)
-    write_vectors(tmp_path / "v.npy", jax_backend(model), rows, range(12), {}, "images")
-    assert np.linalg.norm(np.load(tmp_path / "v.npy"), axis=1) == pytest.approx(np.ones(12), abs=1e-5)
 
 
 def test_vectors_that_are_not_finite_are_refused(model, data, tmp_path):

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,36 +20,44 @@ import pyarrow.parquet as pq
 from medclip import __version__
 from medclip.atomic_io import claim, whole_file, write_json
 from medclip.data.dataset import SCHEMA, open_shard, read_dataset
+from medclip.data.resume import ResumableFile, file_state, fingerprint, finish, remove_stale
 from medclip.progress import progress
 
 Form = Literal["parquet", "tar"]
 FILE_BYTES = 2**28  # what object stores and the Hub like; shards of Arrow are smaller, so that a kill costs little
 ROW_GROUP = 128  # images that a reader of Parquet must load to see one
-Rows = Callable[[], Iterator[pa.Table]]
 
 
 def export_data(data: Path, out: Path, form: Form) -> dict[str, int]:
     """Write every split of `data` to `out/data`, which is there only when it is whole; files of each split.
 
-    The same data make the same bytes. UserError where `data` is no prepared dataset or `out` holds one already.
+    The same data make the same bytes. The same call again keeps the files that a killed one had finished. UserError
+    where `data` is not a prepared dataset or `out` holds one already.
     """
-    about = read_dataset(data)
+    dataset = read_dataset(data)
+    pairs = {split: entry["pairs"] for split, entry in dataset["splits"].items()}
     claim(out, "data")
     unfinished = out / ".data.unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    files = {}
-    with progress("export", sum(said["pairs"] for said in about["splits"].values()), "pairs") as advance:
-        for split, said in about["splits"].items():
-            groups, first = _groups([data / shard["file"] for shard in said["shards"]]), 0
-            for number, shards in enumerate(groups):
-                name = f"{split}-{number:05d}-of-{len(groups):05d}.{form}"
-                with whole_file(unfinished / name) as partial:
-                    first = _WRITERS[form](partial, shards, split, first, advance)
-            files[split] = len(groups)
-    kept = {name: about[name] for name in ("source", "synthetic", "notice", "shorter_side", "dropped")}
-    pairs = {split: said["pairs"] for split, said in about["splits"].items()}
-    write_json(out / "export.json", {"medclip": __version__, "form": form, "pairs": pairs, "files": files, **kept})
+    names: dict[str, list[str]] = {}
+    with progress("export", sum(pairs.values()), "pairs") as advance:
+        for split, entry in dataset["splits"].items():
+            groups, first = _groups([data / shard["file"] for shard in entry["shards"]]), 0
+            names[split] = [f"{split}-{number:05d}-of-{len(groups):05d}.{form}" for number in range(len(groups))]
+            for name, shards in zip(names[split], groups, strict=True):
+                inputs = fingerprint(__version__, first, [(shard.name, file_state(shard)) for shard in shards])
+                file, tables = ResumableFile(unfinished / name, inputs), [open_shard(shard) for shard in shards]
+                if not file.is_complete:
+                    with file.rewrite(), whole_file(file.path) as partial:
+                        _WRITERS[form](partial, tables, split, first)
+                size = sum(map(len, tables))
+                first += size
+                advance(size)
+    remove_stale(unfinished, chain.from_iterable(names.values()))
+    files = {split: len(of_split) for split, of_split in names.items()}
+    origin = {name: dataset[name] for name in ("source", "synthetic", "notice", "shorter_side", "dropped")}
+    write_json(out / "export.json", {"medclip": __version__, "form": form, "pairs": pairs, "files": files, **origin})
     unfinished.replace(out / "data")
+    finish(out / "data")
     return files
 
 
@@ -66,36 +74,29 @@ def _groups(shards: Sequence[Path]) -> list[list[Path]]:
     return groups
 
 
-def _write_parquet(path: Path, shards: Sequence[Path], split: str, first: int, advance: Callable[[int], None]) -> int:
-    said = {"info": {"features": {field.name: _feature(field.type) for field in _PARQUET}}}
-    schema = _PARQUET.with_metadata({"huggingface": json.dumps(said)})
+def _write_parquet(path: Path, tables: Sequence[pa.Table], split: str, first: int) -> None:
+    info = {"info": {"features": {field.name: _feature(field.type) for field in _PARQUET}}}
+    schema = _PARQUET.with_metadata({"huggingface": json.dumps(info)})
     # Statistics and dictionaries of images would hold the images.
     with pq.ParquetWriter(path, schema, use_dictionary=False, write_statistics=False) as out:
-        for shard in shards:
-            table = open_shard(shard)
+        for table in tables:
             columns = [_plain(table.column(field.name).combine_chunks(), first) for field in SCHEMA]
             columns.append(pa.array([split] * len(table), pa.string()))
             out.write_table(pa.Table.from_arrays(columns, schema=schema), ROW_GROUP)
             first += len(table)
-            advance(len(table))
-    return first
 
 
-def _write_tar(path: Path, shards: Sequence[Path], split: str, first: int, advance: Callable[[int], None]) -> int:
+def _write_tar(path: Path, tables: Sequence[pa.Table], split: str, first: int) -> None:
+    batches = chain.from_iterable(table.to_batches(ROW_GROUP) for table in tables)
+    rows = chain.from_iterable(batch.to_pylist() for batch in batches)
     with tarfile.open(path, "w") as out:
-        for shard in shards:
-            for batch in open_shard(shard).to_batches(ROW_GROUP):
-                for number, row in enumerate(batch.to_pylist(), first):
-                    image = row.pop("image")
-                    said = row | {"split": split, "labels": dict(row["labels"])}
-                    text = json.dumps(said, ensure_ascii=False)
-                    for suffix, data in (("jpg", image), ("txt", row["caption"].encode()), ("json", text.encode())):
-                        about = tarfile.TarInfo(f"{_key(number)}.{suffix}")  # its owner is nobody, its time 1970
-                        about.size = len(data)
-                        out.addfile(about, io.BytesIO(data))
-                first += len(batch)
-                advance(len(batch))
-    return first
+        for number, row in enumerate(rows, first):
+            image = row.pop("image")
+            text = json.dumps(row | {"split": split, "labels": dict(row["labels"])}, ensure_ascii=False)
+            for suffix, content in (("jpg", image), ("txt", row["caption"].encode()), ("json", text.encode())):
+                member = tarfile.TarInfo(f"{_key(number)}.{suffix}")  # its owner is nobody, its time 1970
+                member.size = len(content)
+                out.addfile(member, io.BytesIO(content))
 
 
 _WRITERS = {"parquet": _write_parquet, "tar": _write_tar}

@@ -15,13 +15,13 @@ from typing import Any
 
 from medclip import NOT_CLINICAL, __version__
 from medclip.atomic_io import claim, whole_file, write_json
-from medclip.data import resume
 from medclip.data.dataset import shard_report, write_shard
 from medclip.data.deidentify import SOURCE, make_key
 from medclip.data.notice import write_notice
 from medclip.data.parallel import map_shards
 from medclip.data.prepare_config import DEFAULT, PrepareConfig
 from medclip.data.prepare_row import prepare_row
+from medclip.data.resume import ResumableFile, finish, remove_stale, source_fingerprint
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.detect import holds_studies, known_length, open_source
 from medclip.data.splits import first, split_of
@@ -71,11 +71,11 @@ def prepare(
             for report in made:
                 reports.setdefault(report["split"], []).append(report)
                 advance(report["pairs"] + sum(report["dropped"].values()))
-        resume.remove_others(out, {report["file"] for report in chain.from_iterable(reports.values())})
+        remove_stale(out, {report["file"] for report in chain.from_iterable(reports.values())})
         dataset = _finish(out, name, how, reports)
     except OSError as error:
         raise WorkError(f"{error}; what is whole is kept, and the same command goes on from there.") from error
-    resume.finish(out)
+    finish(out)
     return dataset
 
 
@@ -84,10 +84,10 @@ def prepare_shard(rows: list[Pair | Dropped], path: Path, how: PrepareConfig) ->
 
     Returns the split, the file, how many pairs it holds, and COUNTED.
     """
-    known = resume.source_fingerprint(rows, __version__, how)  # before an image is read, which may change meanwhile
-    report = shard_report(path)
-    if report is None or not resume.is_noted(path, known):
-        resume.note(path, None)
+    # before an image is read, which may change meanwhile
+    shard = ResumableFile(path, source_fingerprint(rows, __version__, how))
+    report = shard_report(path) if shard.is_complete else None
+    if report is None:
         made = [prepare_row(row, how) for row in rows]
         kept = [row for row in made if not isinstance(row, Dropped)]
         gone = [row for row in made if isinstance(row, Dropped)]
@@ -100,8 +100,8 @@ def prepare_shard(rows: list[Pair | Dropped], path: Path, how: PrepareConfig) ->
             "caption_rules": Counter(chain.from_iterable(row["caption_rules"] for row in kept)),
             "removed": Counter(chain.from_iterable(row.removed for row in stayed)),
         }
-        write_shard(path, kept, report)
-        resume.note(path, known)
+        with shard.rewrite():
+            write_shard(path, kept, report)
     return {"split": rows[0].split, **{name: report[name] for name in ("file", "pairs", *COUNTED)}}
 
 

@@ -1,78 +1,144 @@
-"""What a preparation that was cut short goes on from: a note beside each whole shard, saying what it was made from."""
+"""Resumable outputs: files written whole or row by row, each with a note of its inputs until the output is finished.
+
+A command that was killed and is called again keeps every file whose inputs are the same, and goes on within one that
+grows row by row. Notes lie in `.unfinished/` beside the files, which themselves hold nothing of this machine's clock.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from medclip.atomic_io import whole_file
+import numpy as np
+
+from medclip.atomic_io import read_json, write_json
 from medclip.data.paths import AnyPath, is_url, storage_errors
 from medclip.data.schema import DicomFrame, Dropped, Pair
+from medclip.errors import UserError
 
-NOTES = ".unfinished"  # in the dataset's folder; the shards themselves hold nothing of this machine's clock
+NOTES = ".unfinished"
+SAVE_EVERY_S = 10.0
 
 
-def source_fingerprint(rows: Sequence[Pair | Dropped], *said: Any) -> str:
-    """Hash of `said` and of rows; of an image's file, of what the file system says that changes with it.
+class ResumableFile:
+    """An output file that is known again by its inputs, a `fingerprint`."""
 
-    Reading every image again would make a resume as slow as the disk is. git trusts the same numbers.
-    """
-    known = hashlib.sha256(repr(said).encode())
+    def __init__(self, path: Path, inputs: str):
+        self.path, self.inputs = path, inputs
+        self._note_path = path.parent / NOTES / f"{path.name}.json"
+        self._partial = path.parent / NOTES / path.name
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the file exists and was made from these inputs."""
+        return self.path.exists() and bool(self._note())
+
+    @property
+    def rows_done(self) -> int:
+        """Rows that `append` has saved of these inputs."""
+        return self._note().get("rows", 0) if self.path.exists() or self._partial.exists() else 0
+
+    @contextmanager
+    def rewrite(self) -> Iterator[None]:
+        """Note the inputs when the block, which writes the whole file atomically, succeeds."""
+        self._note_path.unlink(missing_ok=True)
+        yield
+        write_json(self._note_path, {"inputs": self.inputs})
+
+    def append(self, blocks: Iterable[np.ndarray], header: bytes) -> None:
+        """Write `header` and blocks of rows, from row `rows_done` on; the file appears when the blocks end.
+
+        Rows are saved every SAVE_EVERY_S seconds. They are written, not mapped: a full disk is then an OSError, where a
+        mapped page would kill the process.
+        """
+        rows = self.rows_done
+        start = self._note()["bytes"] if rows else 0
+        if not rows:
+            self._note_path.unlink(missing_ok=True)
+            self.path.unlink(missing_ok=True)  # of other inputs
+        self._partial.parent.mkdir(parents=True, exist_ok=True)
+        with self._partial.open("r+b" if rows else "wb") as file:
+            file.truncate(start)
+            file.seek(start)
+            if not rows:
+                file.write(header)
+            last_save = time.monotonic()
+            for block in blocks:
+                file.write(block.tobytes())
+                rows += len(block)
+                if time.monotonic() - last_save > SAVE_EVERY_S:
+                    self._save(file, rows)
+                    last_save = time.monotonic()
+            self._save(file, rows)
+        self._partial.replace(self.path)
+
+    def _save(self, file: BinaryIO, rows: int) -> None:
+        file.flush()
+        os.fsync(file.fileno())
+        write_json(self._note_path, {"inputs": self.inputs, "rows": rows, "bytes": file.tell()})
+
+    def _note(self) -> dict[str, Any]:
+        """The note, empty where there is none of these inputs."""
+        try:
+            note = read_json(self._note_path, "an unfinished output")
+        except UserError:
+            return {}
+        return note if isinstance(note, dict) and note.get("inputs") == self.inputs else {}
+
+
+def remove_stale(folder: Path, files: Iterable[str]) -> None:
+    """Remove what a killed attempt with other inputs left in `folder`: noted files that are not among `files`."""
+    noted = {note.name.removesuffix(".json") for note in (folder / NOTES).glob("*.json")}
+    for name in (noted - set(files)) | {path.name for path in folder.glob(".*.partial")}:
+        (folder / name).unlink(missing_ok=True)
+
+
+def finish(folder: Path) -> None:
+    """Remove the notes: the files of `folder` are final."""
+    shutil.rmtree(folder / NOTES, ignore_errors=True)
+
+
+def fingerprint(*inputs: Any) -> str:
+    """SHA-256 of the `repr` of values."""
+    return hashlib.sha256(repr(inputs).encode()).hexdigest()
+
+
+def source_fingerprint(rows: Sequence[Pair | Dropped], *inputs: Any) -> str:
+    """SHA-256 of rows and other inputs; an image file counts by its `file_state`."""
+    digest = hashlib.sha256(repr(inputs).encode())
     for row in rows:
         if isinstance(row, Pair):
-            known.update(repr(_state(row.image)).encode())
+            digest.update(repr(_image_state(row.image)).encode())
             row = replace(row, image=b"")
-        known.update(repr(row).encode())
-    return known.hexdigest()
+        digest.update(repr(row).encode())
+    return digest.hexdigest()
 
 
-def _state(image: AnyPath | bytes | DicomFrame) -> Any:
+def file_state(path: AnyPath) -> Any:
+    """What the file system reports that changes with a file's content; None where it cannot be read.
+
+    Reading every file again would make a resume as slow as the disk. git trusts the same numbers.
+    """
+    try:
+        if is_url(path):
+            with storage_errors(path, but=(OSError,)):
+                return path.fs.ukey(path.path)  # size, tag, time: whatever its store knows
+        stat = path.stat()
+    except (OSError, ValueError):  # absent now, but it may exist on resume; or a name that no file can have
+        return None
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def _image_state(image: AnyPath | bytes | DicomFrame) -> Any:
     if isinstance(image, DicomFrame):
-        return _state(image.path), image.number, image.masked
+        return file_state(image.path), image.number, image.masked
     if isinstance(image, bytes):
         return hashlib.sha256(image).hexdigest()
-    try:
-        if is_url(image):
-            with storage_errors(image, but=(OSError,)):
-                return image.fs.ukey(image.path)  # size, tag, time: whatever its store knows
-        about = image.stat()
-    except (OSError, ValueError):  # absent now, but it may be there on resume; or a name that no file can have
-        return None
-    return about.st_size, about.st_mtime_ns, about.st_ctime_ns
-
-
-def is_noted(path: Path, known: str) -> bool:
-    """Whether the shard `path` was noted to be made from what `known` is the hash of."""
-    try:
-        return _note(path).read_text() == known
-    except OSError:
-        return False
-
-
-def note(path: Path, known: str | None) -> None:
-    """Note what the shard `path` was made from; None takes the note away."""
-    if known is None:
-        _note(path).unlink(missing_ok=True)
-        return
-    with whole_file(_note(path)) as partial:
-        partial.write_text(known)
-
-
-def remove_others(out: Path, files: set[str]) -> None:
-    """Remove noted shards that are not among `files`: an attempt before this one made them from other rows."""
-    for noted in (out / NOTES).glob("*.arrow"):
-        if noted.name not in files:
-            (out / noted.name).unlink(missing_ok=True)
-
-
-def finish(out: Path) -> None:
-    """Remove all notes."""
-    shutil.rmtree(out / NOTES, ignore_errors=True)
-
-
-def _note(path: Path) -> Path:
-    return path.parent / NOTES / path.name
+    return file_state(image)

@@ -18,11 +18,12 @@ from medclip.atomic_io import claim, whole_file
 from medclip.data.dataset import Split, default_split, write_batches
 from medclip.data.paths import AnyPath
 from medclip.data.perceptual_hash import fingerprint
+from medclip.data.resume import finish
 from medclip.encode.inference_backends import jax_backend
 from medclip.errors import UserError
 from medclip.model.checkpoint import Model, load, model_folder, model_hash
 from medclip.progress import console, progress
-from medclip.search.embed import forget, read_embedding, write_vectors
+from medclip.search.embed import read_embedding, write_vectors
 from medclip.search.index import FINGERPRINT_FIELDS, KEPT, Index
 from medclip.search.manifest import (
     ABOUT,
@@ -184,7 +185,7 @@ def _segment(
     table = rows.table.select(KEPT)
     schema = pa.schema([*table.schema, *(pa.field(name, kind) for name, kind in FINGERPRINT_FIELDS.items())])
     write_batches(at / "rows.arrow", schema, _with_looks(table, of, schema))
-    forget(at / "vectors.npy")
+    finish(at)
     return contents.with_segment(segment)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import time
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,13 @@ from medclip.atomic_io import claim, read_json, whole_file, write_json
 from medclip.data.dataset import Split, default_split
 from medclip.data.paths import AnyPath
 from medclip.data.refused import ImageError
+from medclip.data.resume import ResumableFile, fingerprint, finish, remove_stale
 from medclip.encode.encoder import BATCH, stream_images
 from medclip.encode.inference_backends import Backend, open_backend
 from medclip.errors import UserError, WorkError
 from medclip.model.checkpoint import model_hash
-from medclip.progress import progress
+from medclip.progress import Advance, progress
 
-SAVE_EVERY_S = 10.0
 FILES = {"images": "images.npy", "captions": "texts.npy"}  # as `medclip evaluate --embeddings` takes them
 ABOUT = "embedding.json"
 
@@ -40,6 +39,7 @@ def embed(
     said = {"model_sha256": model_hash(model), "data_sha256": rows.digest, "engine": engine}
     for kind in of:
         write_vectors(out / FILES[kind], opened, rows, range(len(rows)), said, kind)
+    remove_stale(out, [FILES[kind] for kind in of])
     with whole_file(out / "ids.txt") as partial:
         partial.write_text("".join(f"{id}\n" for id in rows.each("id")), encoding="utf-8")
     write_json(
@@ -53,8 +53,7 @@ def embed(
             "notice": NOT_CLINICAL,
         },
     )
-    for kind in of:
-        forget(out / FILES[kind])
+    finish(out)
     return len(rows)
 
 
@@ -63,39 +62,17 @@ def write_vectors(
 ) -> None:
     """Write unit vectors f32 (n, p), as .npy, of the images or captions (`kind`) of a split's rows `of`.
 
-    A file that a killed call left, finished or not, is gone on from where it was `said` to be of the same; `forget`
-    ends that. WorkError names the pair whose image cannot be read.
+    A file that a killed call left, complete or not, is gone on from where it is of the same inputs (`said`), until
+    `finish`. WorkError names the pair whose image cannot be read.
     """
-    note, partial = _note(path), path.with_name(f".{path.name}.unfinished")
-    shape, said = (len(of), engine.model.config.projection_dim), said | {"kind": kind, "rows": len(of)}
-    done = _done(note, said)
-    if done == len(of) and path.exists():
+    file = ResumableFile(path, fingerprint(said, kind, len(of)))
+    if file.is_complete:
         return
-    done = done if partial.exists() else 0
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # written, not mapped: a full disk is then an error, where a mapped page would kill the process
-    with (
-        partial.open("r+b" if done else "w+b") as file,
-        progress(f"embed {kind}", len(of), kind, first=done) as advance,
-    ):
-        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        file.seek(done * shape[1] * 4, os.SEEK_CUR)
-        saved = time.monotonic()
-        for vectors in _encoded(engine, rows, of[done:], kind):
-            file.write(vectors.astype("<f4").tobytes())
-            done += len(vectors)
-            advance(len(vectors))
-            if time.monotonic() - saved > SAVE_EVERY_S:
-                _save(file, note, said, done)
-                saved = time.monotonic()
-        _save(file, note, said, done)
-    partial.replace(path)
-
-
-def forget(path: Path) -> None:
-    """Take away the note by which `write_vectors` would know the file again."""
-    _note(path).unlink(missing_ok=True)
+    done, header = file.rows_done, io.BytesIO()
+    shape = (len(of), engine.model.config.projection_dim)
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    with progress(f"embed {kind}", len(of), kind, first=done) as advance:
+        file.append(_encoded(engine, rows, of[done:], kind, advance), header.getvalue())
 
 
 def read_embedding(folder: Path, model_sha256: str, rows: Split) -> np.ndarray:
@@ -113,7 +90,7 @@ def read_embedding(folder: Path, model_sha256: str, rows: Split) -> np.ndarray:
     return vectors
 
 
-def _encoded(engine: Backend, rows: Split, of: range | np.ndarray, kind: str) -> Iterator[np.ndarray]:
+def _encoded(engine: Backend, rows: Split, of: range | np.ndarray, kind: str, advance: Advance) -> Iterator[np.ndarray]:
     if kind == "images":
         stream = stream_images((rows.image(int(row)) for row in of), engine.model.preprocessor, engine.images)
     else:
@@ -123,27 +100,8 @@ def _encoded(engine: Backend, rows: Split, of: range | np.ndarray, kind: str) ->
         for vectors in stream:
             if not np.isfinite(vectors).all():
                 raise WorkError("the model makes vectors that are not finite; its weights are damaged.")
-            yield vectors
+            yield vectors.astype("<f4")
             done += len(vectors)
+            advance(len(vectors))
     except ImageError as error:
         raise WorkError(f"{rows.folder}: an image after row {int(of[done])}: {error}. Prepare the data anew.") from None
-
-
-def _save(file: Any, note: Path, said: dict[str, Any], done: int) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-    write_json(note, {**said, "done": done})
-
-
-def _done(note: Path, said: dict[str, Any]) -> int:
-    """How many rows a killed call had written of the same vectors."""
-    try:
-        was = read_json(note, "")
-    except UserError:
-        return 0
-    done = was.pop("done", 0) if isinstance(was, dict) else 0
-    return done if was == said else 0
-
-
-def _note(path: Path) -> Path:
-    return path.with_name(f".{path.name}.unfinished.json")
