@@ -12,7 +12,7 @@ import argparse
 import json
 from pathlib import Path
 
-from medclip.data.captions import MIN_CHARACTERS, clean_caption
+from medclip.data.normalize import MIN_CAPTION_CHARACTERS, clean_caption
 from medclip.data.schema import Pair
 from medclip.data.sources.roco import read_roco
 
@@ -20,7 +20,7 @@ from medclip.data.sources.roco import read_roco
 def of_2021(caption: str) -> str | None:
     """The caption that was written in 2021, or None where it was thrown away."""
     caption = caption.lower().rstrip().replace("\\n", "").rstrip(".")
-    return caption if caption.isascii() and len(caption) >= MIN_CHARACTERS else None
+    return caption if caption.isascii() and len(caption) >= MIN_CAPTION_CHARACTERS else None
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
         shared = sum(pair.article in training for pair in pairs)
         told = {
             "listed": len(pairs),
-            "under 10 characters": sum(len(clean_caption(caption)[0]) < MIN_CHARACTERS for caption in captions),
+            "under 10 characters": sum(len(clean_caption(caption)[0]) < MIN_CAPTION_CHARACTERS for caption in captions),
             "not ASCII": sum(not caption.isascii() for caption in captions),
             "left in 2021 at most": sum(of_2021(caption) is not None for caption in captions),
             "shares an article with train": None if split == "train" else f"{shared} ({shared / len(pairs):.1%})",

@@ -1,9 +1,18 @@
-"""The two ways a command ends early; `medclip.cli.main` turns each into one sentence and an exit code."""
+"""The errors that are part of the interface, and the reasons why an image cannot be used."""
+
+MAX_PIXELS = 100_000_000  # a full mammogram has about 30 million; more is a decompression bomb
+TOO_MANY_PIXELS = "image over 100 million pixels"
+MAX_SIDE = 65_500  # what a JPEG can have
+SIDE_TOO_LONG = "image over 65,500 pixels a side"
 
 
 class UserError(Exception):
-    """What was asked for cannot be done as asked (exit code 2). The message names the remedy."""
+    """The request cannot be done as made (exit code 2). The message names the remedy."""
 
 
 class WorkError(Exception):
     """The request was right and the work failed on the way (exit code 1)."""
+
+
+class ImageError(ValueError):
+    """An image that cannot be used. The message is the reason under which it is counted."""

@@ -19,9 +19,12 @@ from medclip.data.dicom import BURNED_IN, NO_PIXELS, RECOGNIZABLE, TWELVE_BITS  
 from medclip.data.images import decode, standardize  # noqa: E402
 from medclip.data.prepare_config import PrepareConfig  # noqa: E402
 from medclip.data.prepare_row import prepare_row  # noqa: E402
-from medclip.data.refused import TOO_LARGE, ImageError  # noqa: E402
 from medclip.data.schema import Frame, Pair  # noqa: E402
-from medclip.errors import UserError  # noqa: E402
+from medclip.errors import (  # noqa: E402
+    TOO_MANY_PIXELS,
+    ImageError,
+    UserError,
+)
 from support.dicom_files import PACKAGED, dicom, grey, sequence, written  # noqa: E402
 from support.dicom_table import outcomes, table  # noqa: E402
 
@@ -57,7 +60,7 @@ def test_every_file_of_pydicom_is_decoded_or_refused_by_the_reason_in_the_docs()
     assert refusals == {
         ("JPEG-lossy.dcm", TWELVE_BITS),
         ("JPGExtended.dcm", TWELVE_BITS),
-        ("JPEG2000-embedded-sequence-delimiter.dcm", TOO_LARGE),  # its stream is overwritten and claims so
+        ("JPEG2000-embedded-sequence-delimiter.dcm", TOO_MANY_PIXELS),  # its stream is overwritten and claims so
         ("MR_truncated.dcm", "image unreadable"),
         ("badVR.dcm", "image unreadable"),
         ("nested_priv_SQ.dcm", NO_PIXELS),
@@ -281,7 +284,7 @@ def test_no_pixels():
 def test_a_header_that_claims_too_much_is_refused_before_anything_is_decoded(file, side):
     said = pydicom.dcmread(PACKAGED / file)
     said.Rows = said.Columns = side
-    assert refused(data_of(said)) == TOO_LARGE
+    assert refused(data_of(said)) == TOO_MANY_PIXELS
 
 
 @pytest.mark.parametrize(
@@ -297,7 +300,7 @@ def test_a_stream_that_claims_more_than_its_header_is_refused(file, mark, at, si
     data = bytearray((PACKAGED / file).read_bytes())
     place = data.index(mark) + at
     data[place : place + len(size)] = size
-    assert refused(bytes(data)) == TOO_LARGE
+    assert refused(bytes(data)) == TOO_MANY_PIXELS
 
 
 def test_a_deflated_bomb_is_measured_not_inflated(monkeypatch):
@@ -308,7 +311,7 @@ def test_a_deflated_bomb_is_measured_not_inflated(monkeypatch):
     deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     bomb = b"".join(deflate.compress(bytes(10**6)) for _ in range(5)) + deflate.flush()
     assert len(bomb) < 10**5
-    assert refused(plain[:start] + bomb) == TOO_LARGE
+    assert refused(plain[:start] + bomb) == TOO_MANY_PIXELS
 
 
 @pytest.mark.parametrize(

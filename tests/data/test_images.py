@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from medclip.data.images import decode, preprocess, standardize
-from medclip.data.refused import ImageError
+from medclip.errors import ImageError
 from support.material import drawn, encoded
 
 CLIP = {"size": {"shortest_edge": 32}, "do_center_crop": True, "crop_size": {"width": 32, "height": 32}}

@@ -7,9 +7,9 @@ from collections import Counter
 import pytest
 
 from medclip.data.dataset import Split
+from medclip.data.normalize import split_of
 from medclip.data.prepare import prepare
 from medclip.data.prepare_config import PrepareConfig
-from medclip.data.splits import split_of
 from support.material import drawn, encoded
 
 LICENSES = ("CC BY", "CC-BY-4.0", "https://creativecommons.org/licenses/by/3.0/", "CC BY-NC", "CC0", "")

@@ -14,7 +14,7 @@ import pydicom
 from pydicom.pixels.decoders.base import _PIXEL_DATA_DECODERS as DECODERS
 
 from medclip.data.images import decode, is_dicom
-from medclip.data.refused import ImageError
+from medclip.errors import ImageError
 from support.dicom_files import PACKAGED
 
 PACKAGES = ("pydicom", "pyjpegls", "pylibjpeg-openjpeg", "python-gdcm")

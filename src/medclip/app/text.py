@@ -11,8 +11,7 @@ import streamlit as st
 from PIL import Image
 
 from medclip.data.images import decode, standardize
-from medclip.data.refused import ImageError
-from medclip.errors import UserError
+from medclip.errors import ImageError, UserError
 
 Places = dict[str, tuple[str, str | None]]
 """Of each index, by its name, the folder and where its model is now."""

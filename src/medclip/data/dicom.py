@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from PIL import Image
 
-from medclip.data.refused import MAX_PIXELS, TOO_LARGE, ImageError
-from medclip.errors import UserError
+from medclip.errors import MAX_PIXELS, TOO_MANY_PIXELS, ImageError, UserError
 
 try:
     import pydicom
@@ -129,7 +128,7 @@ def _refuse_inflation(file: BinaryIO) -> None:
         while left > 0 and (piece := inflate.unconsumed_tail or file.read(2**16)):
             left -= len(inflate.decompress(piece, 2**20))
         if left <= 0:
-            raise ImageError(TOO_LARGE)
+            raise ImageError(TOO_MANY_PIXELS)
     file.seek(0)
 
 
@@ -138,7 +137,7 @@ def _stored(file: BinaryIO, said: Dataset, number: int) -> np.ndarray:
     if "Rows" not in said or "Columns" not in said:
         raise ImageError(NO_PIXELS)
     if said.Rows * said.Columns > MAX_PIXELS:
-        raise ImageError(TOO_LARGE)
+        raise ImageError(TOO_MANY_PIXELS)
     syntax = said.file_meta.TransferSyntaxUID
     try:
         get_decoder(syntax)
@@ -170,7 +169,7 @@ def _refuse_stream(stream: bytes, syntax: uid.UID) -> None:
     if stream[:4] == b"\xff\x4f\xff\x51":  # JPEG 2000: the reference grid and where the image begins on it
         right, bottom, left, top = struct.unpack_from(">4I", stream, 8)
         if (right - left) * (bottom - top) > MAX_PIXELS:
-            raise ImageError(TOO_LARGE)
+            raise ImageError(TOO_MANY_PIXELS)
         return
     at = 2
     while stream[at : at + 1] == b"\xff":
@@ -178,7 +177,7 @@ def _refuse_stream(stream: bytes, syntax: uid.UID) -> None:
         if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):  # a start of frame
             precision, rows, columns = struct.unpack_from(">BHH", stream, at + 4)
             if rows * columns > MAX_PIXELS:
-                raise ImageError(TOO_LARGE)
+                raise ImageError(TOO_MANY_PIXELS)
             if syntax == uid.JPEGExtended12Bit and precision > 8 and not _reads_twelve_bits():
                 raise ImageError(TWELVE_BITS)
             return

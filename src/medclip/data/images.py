@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from medclip.data.refused import MAX_PIXELS, MAX_SIDE, TOO_LARGE, TOO_LONG, ImageError
 from medclip.data.schema import DicomFrame
+from medclip.errors import MAX_PIXELS, MAX_SIDE, SIDE_TOO_LONG, TOO_MANY_PIXELS, ImageError
 
 JPEG_QUALITY = 95
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP")
@@ -36,9 +36,9 @@ def decode(image: Path | bytes | DicomFrame) -> Image.Image:
             warnings.simplefilter("ignore")  # Pillow warns of damaged EXIF and of large sizes; both are handled
             with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image, formats=FORMATS) as opened:
                 if opened.width * opened.height > MAX_PIXELS:
-                    raise ImageError(TOO_LARGE)
+                    raise ImageError(TOO_MANY_PIXELS)
                 if max(opened.size) > MAX_SIDE:
-                    raise ImageError(TOO_LONG)
+                    raise ImageError(SIDE_TOO_LONG)
                 opened.load()
                 return _plain(ImageOps.exif_transpose(opened))
     except ImageError:
@@ -46,7 +46,7 @@ def decode(image: Path | bytes | DicomFrame) -> Image.Image:
     except FileNotFoundError:
         raise ImageError("image missing") from None
     except Image.DecompressionBombError:  # Pillow's own limit, which lies higher, is met while opening
-        raise ImageError(TOO_LARGE) from None
+        raise ImageError(TOO_MANY_PIXELS) from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise ImageError("image unreadable") from error
 
@@ -64,7 +64,7 @@ def header_size(image: bytes) -> tuple[int, int]:
             with Image.open(io.BytesIO(image), formats=FORMATS) as opened:
                 return opened.size
     except Image.DecompressionBombError:
-        raise ImageError(TOO_LARGE) from None
+        raise ImageError(TOO_MANY_PIXELS) from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise ImageError("image unreadable") from error
 
@@ -118,7 +118,7 @@ def preprocess(image: Path | bytes, preprocessor: Mapping[str, Any]) -> np.ndarr
     picture = decode(image)
     resized, box = _geometry(picture.size, preprocessor)
     if resized[0] * resized[1] > MAX_PIXELS:  # a line, whose shorter side becomes the model's
-        raise ImageError(TOO_LARGE)
+        raise ImageError(TOO_MANY_PIXELS)
     if preprocessor.get("do_resize", True):
         resample = Image.Resampling(preprocessor.get("resample") or (2 if _squares(preprocessor) else 3))
         picture = picture.resize(resized, resample)

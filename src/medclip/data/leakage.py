@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from medclip.atomic_io import claim, write_json
-from medclip.data.captions import casefold_whitespace
 from medclip.data.dataset import Split, read_dataset, write_table
+from medclip.data.normalize import casefold_whitespace
 from medclip.data.perceptual_hash import near_duplicates
 from medclip.errors import UserError
 from medclip.progress import progress

@@ -17,14 +17,14 @@ from medclip import NOT_CLINICAL, __version__
 from medclip.atomic_io import claim, whole_file, write_json
 from medclip.data.dataset import shard_report, write_shard
 from medclip.data.deidentify import SOURCE, make_key
+from medclip.data.normalize import split_of
 from medclip.data.notice import write_notice
 from medclip.data.parallel import map_shards
 from medclip.data.prepare_config import DEFAULT, PrepareConfig
 from medclip.data.prepare_row import prepare_row
 from medclip.data.resume import ResumableFile, finish, remove_stale, source_fingerprint
-from medclip.data.schema import Dropped, Pair
+from medclip.data.schema import Dropped, Pair, take_per_split
 from medclip.data.sources.detect import holds_studies, known_length, open_source
-from medclip.data.splits import first, split_of
 from medclip.errors import UserError, WorkError
 from medclip.progress import progress
 
@@ -111,8 +111,8 @@ def _unicode(text: str) -> str:
 
 def _rows(source: str, how: PrepareConfig) -> Iterator[Pair | Dropped]:
     if not how.resplit:
-        return first(_unique(open_source(source, how)), how.max_samples)
-    return first(_unique(_resplit(open_source(source, replace(how, max_samples=None)))), how.max_samples)
+        return take_per_split(_unique(open_source(source, how)), how.max_samples)
+    return take_per_split(_unique(_resplit(open_source(source, replace(how, max_samples=None)))), how.max_samples)
 
 
 def _resplit(rows: Iterable[Pair | Dropped]) -> Iterator[Pair | Dropped]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from medclip.data.deidentify import DicomConfig
-from medclip.data.licenses import license_set
+from medclip.data.normalize import license_set
 from medclip.data.sources.columns import Columns
 from medclip.errors import UserError
 

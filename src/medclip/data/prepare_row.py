@@ -7,13 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from medclip.data.captions import MIN_CHARACTERS, clean_caption
 from medclip.data.images import standardize
-from medclip.data.licenses import license_name, license_set
+from medclip.data.normalize import MIN_CAPTION_CHARACTERS, clean_caption, license_name, license_set
 from medclip.data.paths import AnyPath, is_url, storage_errors
 from medclip.data.prepare_config import PrepareConfig
-from medclip.data.refused import ImageError
 from medclip.data.schema import DicomFrame, Dropped, Pair
+from medclip.errors import ImageError
 
 
 def prepare_row(row: Pair | Dropped, how: PrepareConfig) -> dict[str, Any] | Dropped:
@@ -25,8 +24,8 @@ def prepare_row(row: Pair | Dropped, how: PrepareConfig) -> dict[str, Any] | Dro
     if how.licenses is not None and license_name(row.license) not in license_set(how.licenses):
         return Dropped(row.id, row.split, "license not asked for", row.license)
     caption, rules = clean_caption(row.caption)
-    if len(caption) < MIN_CHARACTERS:
-        return Dropped(row.id, row.split, f"caption under {MIN_CHARACTERS} characters")
+    if len(caption) < MIN_CAPTION_CHARACTERS:
+        return Dropped(row.id, row.split, f"caption under {MIN_CAPTION_CHARACTERS} characters")
     try:
         image, width, height = standardize(_fetched(row.image), how.shorter_side)
     except ImageError as error:

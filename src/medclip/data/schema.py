@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,3 +55,19 @@ class Dropped:
     split: str
     reason: str
     detail: str = ""
+
+
+def take_per_split(
+    rows: Iterable[Pair | Dropped], max_samples: int | None, splits: Sequence[str] = ()
+) -> Iterator[Pair | Dropped]:
+    """The first rows of each split, at most `max_samples`.
+
+    Reading stops once every one of `splits` has that many; give them where they are all that can occur.
+    """
+    taken: Counter[str] = Counter()
+    for row in rows:
+        taken[row.split] += 1
+        if max_samples is None or taken[row.split] <= max_samples:
+            yield row
+        if max_samples is not None and splits and all(taken[split] >= max_samples for split in splits):
+            return

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from medclip.data.dataset import Split, default_split, read_dataset
+from medclip.data.normalize import SPLITS, canonical_split, split_of
 from medclip.data.paths import AnyPath, inside, is_url, parse_path, path_exists
 from medclip.data.sources.columns import Columns, known_columns
 from medclip.data.sources.image_caption_folder import pictures
 from medclip.data.sources.table_files import rows_of
-from medclip.data.splits import SPLITS, canonical_split, split_of
 from medclip.errors import UserError
 from medclip.evaluate.config import EvalConfig
 

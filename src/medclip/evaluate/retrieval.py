@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from medclip.atomic_io import sha256
-from medclip.data.captions import casefold_whitespace
 from medclip.data.dataset import Split
+from medclip.data.normalize import casefold_whitespace
 from medclip.encode.encoder import embed_images, embed_texts
 from medclip.errors import UserError
 from medclip.evaluate import candidate_pools, graded_relevance

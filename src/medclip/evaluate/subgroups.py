@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from medclip.data.dataset import Split
-from medclip.data.licenses import license_name
+from medclip.data.normalize import license_name
 from medclip.metrics import intervals
 
 LEAST = 30

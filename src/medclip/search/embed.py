@@ -13,11 +13,10 @@ from medclip import NOT_CLINICAL
 from medclip.atomic_io import claim, read_json, whole_file, write_json
 from medclip.data.dataset import Split, default_split
 from medclip.data.paths import AnyPath
-from medclip.data.refused import ImageError
 from medclip.data.resume import ResumableFile, fingerprint, finish, remove_stale
 from medclip.encode.encoder import BATCH, stream_images
 from medclip.encode.inference_backends import Backend, open_backend
-from medclip.errors import UserError, WorkError
+from medclip.errors import ImageError, UserError, WorkError
 from medclip.model.checkpoint import model_hash
 from medclip.progress import Advance, progress
 

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from medclip.data.perceptual_hash import Fingerprints, near_duplicates
-from medclip.data.refused import ImageError
 from medclip.encode.encoder import embed_images, embed_texts
-from medclip.errors import UserError
+from medclip.errors import ImageError, UserError
 from medclip.model.checkpoint import Model, load
 from medclip.prompts import read_prompts
 from medclip.search.filters import EVERYTHING, Filter

@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 
 from medclip.data.images import header_size, preprocess
-from medclip.data.refused import ImageError
-from medclip.errors import UserError
+from medclip.errors import ImageError, UserError
 
 MAX_PIXELS = 40_000_000  # a full mammogram has about 30 million
 MEMORY = 4 * 2**30

@@ -16,9 +16,8 @@ import numpy as np
 from PIL import Image
 
 from medclip.data.images import decode
-from medclip.data.refused import ImageError
 from medclip.encode.encoder import embed_pixels, embed_texts
-from medclip.errors import UserError, WorkError
+from medclip.errors import ImageError, UserError, WorkError
 from medclip.model.checkpoint import Model, load
 from medclip.search.index import Hit, Index
 from medclip.search.query import Query, Searcher, SearchOptions, query_embeddings, search, search_embedding, similar

@@ -15,8 +15,7 @@ import numpy as np
 from medclip.atomic_io import whole_file
 from medclip.data.dataset import Split
 from medclip.data.images import preprocess
-from medclip.data.refused import ImageError
-from medclip.errors import WorkError
+from medclip.errors import ImageError, WorkError
 from medclip.progress import progress
 
 _CHUNK = 256  # images decoded between two signs of progress

@@ -14,9 +14,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from medclip.data.captions import casefold_whitespace
 from medclip.data.dataset import Split
 from medclip.data.foils import swap_left_right
+from medclip.data.normalize import casefold_whitespace
 from medclip.errors import UserError
 from medclip.model.checkpoint import Model
 from medclip.model.packing import pack

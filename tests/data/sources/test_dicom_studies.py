@@ -18,12 +18,12 @@ from pydicom.uid import BasicTextSRStorage, SecondaryCaptureImageStorage
 from medclip.data.dataset import Split
 from medclip.data.deidentify import DicomConfig, make_key
 from medclip.data.dicom import header
+from medclip.data.normalize import split_of
 from medclip.data.prepare import prepare
 from medclip.data.prepare_config import PrepareConfig
 from medclip.data.schema import Dropped, Frame, Pair
 from medclip.data.sources.detect import open_source
 from medclip.data.sources.reports import structured_text
-from medclip.data.splits import split_of
 from support.dicom_files import PACKAGED, dicom, grey, sequence, written
 from support.material import drawn, encoded
 

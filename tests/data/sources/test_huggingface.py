@@ -6,10 +6,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from medclip.data.normalize import split_of
 from medclip.data.prepare import preview
 from medclip.data.prepare_config import PrepareConfig
 from medclip.data.sources.detect import open_source
-from medclip.data.splits import split_of
 from medclip.errors import UserError
 from support.material import drawn, encoded
 

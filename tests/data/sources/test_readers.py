@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medclip.data.dataset import Split
+from medclip.data.normalize import split_of
 from medclip.data.prepare import prepare
 from medclip.data.prepare_config import PrepareConfig
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.columns import Columns
 from medclip.data.sources.detect import open_source
-from medclip.data.splits import split_of
 from medclip.errors import UserError
 from support.material import drawn, encoded
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medclip.data.normalize import canonical_split, split_in
 from medclip.data.prepare_config import PrepareConfig
-from medclip.data.schema import Dropped, Pair
+from medclip.data.schema import Dropped, Pair, take_per_split
 from medclip.data.sources import tables
 from medclip.data.sources.detect import open_source
-from medclip.data.splits import canonical_split, first, split_in
 from medclip.errors import UserError
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".arrow")
@@ -155,9 +155,9 @@ def rows_read(monkeypatch):
 def test_a_table_is_read_until_every_split_has_its_rows(tmp_path, rows_read, columns):
     rows = [{"image": f"{n}.jpg", "caption": "CT of the chest", **columns} for n in range(2000)]
     path = write(tmp_path / "x.csv", rows)
-    whole = list(first(open_source(str(path)), 3))
+    whole = list(take_per_split(open_source(str(path)), 3))
     rows_read.clear()
-    assert list(first(open_source(str(path), PrepareConfig(max_samples=3)), 3)) == whole
+    assert list(take_per_split(open_source(str(path), PrepareConfig(max_samples=3)), 3)) == whole
     assert (len(rows_read) < 200) == (not columns)  # a column of splits may name another in its last row
 
 

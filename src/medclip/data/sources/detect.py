@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import chain
 
 from medclip.data.images import is_dicom
+from medclip.data.normalize import canonical_split
 from medclip.data.paths import AnyPath, is_url, parse_path, storage_errors
 from medclip.data.phantoms.cases import VALIDATION, phantoms
 from medclip.data.prepare_config import DEFAULT, PrepareConfig
@@ -20,7 +21,6 @@ from medclip.data.sources.roco import count_roco, is_roco, read_roco
 from medclip.data.sources.rocov2 import is_rocov2, read_rocov2
 from medclip.data.sources.tables import read_tables
 from medclip.data.sources.webdataset import read_tars
-from medclip.data.splits import canonical_split
 from medclip.errors import UserError
 
 _KINDS = (

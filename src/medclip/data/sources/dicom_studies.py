@@ -20,10 +20,10 @@ from medclip.data.deidentify import (
 )
 from medclip.data.dicom import frame_count, header, reading, whole_number
 from medclip.data.images import is_dicom
-from medclip.data.refused import ImageError
+from medclip.data.normalize import split_of
 from medclip.data.schema import DicomFrame, Dropped, Pair
 from medclip.data.sources.reports import TEXT_REPORTS, report_file, structured_text
-from medclip.data.splits import split_of
+from medclip.errors import ImageError
 from medclip.progress import progress
 
 if TYPE_CHECKING:

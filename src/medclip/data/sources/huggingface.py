@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from medclip.data.normalize import split_in
 from medclip.data.paths import AnyPath, inside
-from medclip.data.splits import split_in
 from medclip.errors import UserError
 
 _DEPTHS = ("", "*/", "*/*/")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from medclip.data.normalize import SPLITS, canonical_split, split_of
 from medclip.data.paths import AnyPath
 from medclip.data.schema import Dropped, Pair
-from medclip.data.splits import SPLITS, canonical_split, split_of
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp")
 

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, count
 from typing import Any
 
+from medclip.data.normalize import HASHED_SPLITS, canonical_split, split_of
 from medclip.data.paths import AnyPath, inside, parse_path, path_exists
-from medclip.data.schema import Dropped, Pair
+from medclip.data.schema import Dropped, Pair, take_per_split
 from medclip.data.sources.columns import Columns, found_columns, known_columns
 from medclip.data.sources.pair_fields import extra_fields
 from medclip.data.sources.table_files import rows_of
-from medclip.data.splits import HASHED, canonical_split, first, split_of
 
 OUTSIDE = "image outside the table's folder (see --image-root)"
 
@@ -31,7 +31,7 @@ def read_tables(
     numbers = count(1)
     rows = chain.from_iterable(_read(path, columns, split, numbers) for path in paths)
     if limit and not any("split" in known_columns(list(next(rows_of(path), {})), columns) for path in paths):
-        return first(rows, limit, (split,) if split else HASHED)
+        return take_per_split(rows, limit, (split,) if split else HASHED_SPLITS)
     return rows
 
 

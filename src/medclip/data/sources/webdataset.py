@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import PurePosixPath
 
+from medclip.data.normalize import canonical_split, split_in, split_of
 from medclip.data.paths import AnyPath
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.image_caption_folder import SUFFIXES
 from medclip.data.sources.pair_fields import extra_fields, strings
-from medclip.data.splits import canonical_split, split_in, split_of
 from medclip.errors import UserError
 
 

@@ -18,7 +18,6 @@ from medclip.atomic_io import whole_file
 from medclip.data.dataset import Split
 from medclip.data.images import decode
 from medclip.data.leakage import WAYS
-from medclip.data.refused import ImageError
 from medclip.data.stats.quality_checks import quality_warnings
 from medclip.data.stats.statistics import (
     CONTEXT,
@@ -32,6 +31,7 @@ from medclip.data.stats.statistics import (
     spread,
     statistics,
 )
+from medclip.errors import ImageError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,4 +1,4 @@
-"""Captions keep what their author wrote."""
+"""Captions keep what their author wrote; licenses have one name each."""
 
 import html
 import string
@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medclip.data.captions import RULES, clean_caption
+from medclip.data.normalize import CAPTION_RULES, clean_caption, license_name, license_set
+from medclip.errors import UserError
 
 TEXT = st.text(max_size=80)
 # What the world's captions hold besides letters: white space, marks, invisible and control characters.
@@ -43,7 +44,7 @@ def test_an_escaped_caption_is_the_one_that_was_meant(caption):
     assert clean_caption(html.escape(caption))[0] == clean_caption(caption)[0]
 
 
-DECODED, INVISIBLE, COMPOSED, SPACE, FIGURE, PANEL = RULES
+DECODED, INVISIBLE, COMPOSED, SPACE, FIGURE, PANEL = CAPTION_RULES
 
 
 @pytest.mark.parametrize(
@@ -73,3 +74,37 @@ DECODED, INVISIBLE, COMPOSED, SPACE, FIGURE, PANEL = RULES
 )
 def test_examples(written, wanted, rules):
     assert clean_caption(written) == (wanted, rules)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("CC BY", "cc-by"),
+        ("CC-BY-4.0", "cc-by"),
+        ("cc by 4.0", "cc-by"),
+        ("cc_by_nc_sa", "cc-by-nc-sa"),
+        ("CC BY-NC-ND", "cc-by-nc-nd"),
+        ("https://creativecommons.org/licenses/by-nc/3.0/", "cc-by-nc"),
+        ("http://creativecommons.org/publicdomain/zero/1.0/", "cc0"),
+        ("https://creativecommons.org/publicdomain/mark/1.0/", "public-domain"),
+        ("CC0", "cc0"),
+        ("CC0-1.0", "cc0"),
+        ("CC Zero", "cc0"),
+        ("CC", "cc"),
+        ("NO-CC CODE", "no-cc-code"),
+        ("", ""),
+    ],
+)
+def test_license_names(text, name):
+    assert license_name(text) == name
+
+
+@given(st.text(max_size=30))
+def test_a_name_is_its_own_name(text):
+    assert license_name(license_name(text)) == license_name(text)
+
+
+def test_a_list_of_licenses():
+    assert license_set("CC BY 4.0, cc0") == {"cc-by", "cc0"}
+    with pytest.raises(UserError, match="names no license"):
+        license_set(" , ")
