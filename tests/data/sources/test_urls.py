@@ -130,7 +130,7 @@ def test_a_missing_library_is_named(monkeypatch):
 
 
 def test_an_unknown_protocol_is_a_mistake_in_words():
-    with pytest.raises(UserError, match=r"foo://x is no URL that can be read"):
+    with pytest.raises(UserError, match=r"foo://x is not a URL that can be read"):
         open_source("foo://x")
 
 
