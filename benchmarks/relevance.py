@@ -27,7 +27,7 @@ import jax.numpy as jnp  # noqa: E402
 from sklearn.metrics import roc_auc_score  # noqa: E402
 
 from medclip.data.images import map_to_image, mean_std, preprocess  # noqa: E402
-from medclip.data.phantoms.cases import Case, finding_of, phantom  # noqa: E402
+from medclip.data.phantoms.cases import Case, phantom, phantom_mask  # noqa: E402
 from medclip.encode.encoder import embed_pixels, embed_texts, normalize  # noqa: E402
 from medclip.metrics import interval  # noqa: E402
 from medclip.model import towers  # noqa: E402
@@ -137,7 +137,7 @@ def main() -> None:
     values: dict[tuple[str, str], list[tuple[bool, float]]] = {}
     areas = []
     for index in range(asked.count):
-        pair, mask = (of(index, asked.seed, "validation") for of in (phantom, finding_of))
+        pair, mask = (of(index, asked.seed, "validation") for of in (phantom, phantom_mask))
         if not mask.any():
             continue
         areas.append(mask.mean())

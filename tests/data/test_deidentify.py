@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 pytest.importorskip("pydicom")
 
-from medclip.data.deidentify import identifying, labels, make_key, may_hold_text, pseudonym, read_key, without_names
+from medclip.data.deidentify import (
+    header_labels,
+    identifying_attributes,
+    make_key,
+    may_hold_text,
+    pseudonym,
+    read_key,
+    redact_report,
+)
 from medclip.errors import UserError
 from support.dicom_files import dicom, sequence
 
@@ -61,11 +69,11 @@ def test_ids_depend_on_the_key_and_the_name(one, other):
 
 def test_labels_are_standard_terms_and_a_decade():
     said = dicom(None, Modality="DX", BodyPartExamined="chest", ViewPosition="PA", PatientAge="067Y", PatientSex="F")
-    assert labels(said) == {"modality": "DX", "body_part": "CHEST", "view": "PA", "age": "60-69"}
+    assert header_labels(said) == {"modality": "DX", "body_part": "CHEST", "view": "PA", "age": "60-69"}
 
 
 def test_a_term_that_is_not_standard_does_not_leave():
-    assert labels(dicom(None, Modality="DOE JANE", BodyPartExamined="DOE JANE", ViewPosition="DOE")) == {}
+    assert header_labels(dicom(None, Modality="DOE JANE", BodyPartExamined="DOE JANE", ViewPosition="DOE")) == {}
 
 
 @pytest.mark.parametrize(
@@ -84,7 +92,7 @@ def test_a_term_that_is_not_standard_does_not_leave():
     ],
 )
 def test_age_is_a_band(attributes, band):
-    assert labels(dicom(None, Modality="DOE", **attributes)).get("age") == band
+    assert header_labels(dicom(None, Modality="DOE", **attributes)).get("age") == band
 
 
 def test_what_can_identify_is_named_without_its_value():
@@ -92,7 +100,7 @@ def test_what_can_identify_is_named_without_its_value():
         None, PatientName="Doe^Jane", PatientID="", RequestAttributesSequence=sequence(ScheduledProcedureStepID="77")
     )
     said.private_block(0x0009, "DOE", create=True).add_new(1, "LO", "Jane")
-    assert set(identifying(said)) == {
+    assert set(identifying_attributes(said)) == {
         *("PatientName", "ScheduledProcedureStepID", "SOPClassUID", "SOPInstanceUID", "private attributes")
     }
 
@@ -102,10 +110,10 @@ def test_a_damaged_element_does_not_hide_the_others():
     said.add_new("InstanceNumber", "IS", "1")
     raw = io.BytesIO()
     said.save_as(raw, enforce_file_format=True)
-    from medclip.data.dicom import header
+    from medclip.data.dicom import read_header
 
-    damaged = header(io.BytesIO(raw.getvalue().replace(b"IS\x02\x001 ", b"IS\x02\x001A")))
-    assert {"PatientName", "PatientID"} <= set(identifying(damaged))
+    damaged = read_header(io.BytesIO(raw.getvalue().replace(b"IS\x02\x001 ", b"IS\x02\x001A")))
+    assert {"PatientName", "PatientID"} <= set(identifying_attributes(damaged))
 
 
 @pytest.mark.parametrize(
@@ -146,17 +154,17 @@ def test_what_the_header_names_is_taken_out_of_the_report(report, left):
         InstitutionName="St. Mary Hospital",
         StudyID="1",
     )
-    assert without_names(report, said)[0] == left
+    assert redact_report(report, said)[0] == left
 
 
 def test_replacements_are_counted_by_attribute():
     said = dicom(None, PatientName="Doe^Jane", PatientID="4711")
-    assert without_names("Jane Doe (4711). Doe: 4711.", said)[1] == {"PatientName": 2, "PatientID": 2}
+    assert redact_report("Jane Doe (4711). Doe: 4711.", said)[1] == {"PatientName": 2, "PatientID": 2}
 
 
 @given(family=NAMES, given_name=NAMES, before=st.text(max_size=20), after=st.text(max_size=20))
 def test_a_name_never_stays_as_a_word(family, given_name, before, after):
     said = dicom(None, PatientName=f"{family}^{given_name}")
-    left, _ = without_names(f"{before} {given_name} {family}, {family.upper()} {after}", said)
+    left, _ = redact_report(f"{before} {given_name} {family}, {family.upper()} {after}", said)
     words = {word.strip(string.punctuation).casefold() for word in left.split()}
     assert not {family.casefold(), given_name.casefold()} & (words - {""})

@@ -19,7 +19,7 @@ from medclip.data.dicom import BURNED_IN, NO_PIXELS, RECOGNIZABLE, TWELVE_BITS  
 from medclip.data.images import decode, standardize  # noqa: E402
 from medclip.data.prepare_config import PrepareConfig  # noqa: E402
 from medclip.data.prepare_row import prepare_row  # noqa: E402
-from medclip.data.schema import Frame, Pair  # noqa: E402
+from medclip.data.schema import DicomFrame, Pair  # noqa: E402
 from medclip.errors import (  # noqa: E402
     TOO_MANY_PIXELS,
     ImageError,
@@ -235,7 +235,7 @@ def test_the_middle_frame_or_the_one_asked_for(tmp_path):
     frames[:, 0, 0] = [0, 200, 300, 400, 500]  # tells the frames apart
     path = written(dicom(frames), tmp_path / "1.dcm")
     for number, wanted in ((None, 2), (0, 0), (4, 4)):
-        picture = np.asarray(decode(Frame(path, number))).astype(int)
+        picture = np.asarray(decode(DicomFrame(path, number))).astype(int)
         assert np.array_equal(picture, stretched(frames[wanted], frames[wanted].min(), frames[wanted].max()))
 
 
@@ -251,7 +251,7 @@ def test_what_shows_a_person_or_their_name_is_refused(tmp_path, keyword, reason)
 def test_a_masked_border_is_black_and_the_rest_untouched(tmp_path):
     pixels = grey(45, 32) + np.uint16(10)
     picture = np.asarray(
-        decode(Frame(written(dicom(pixels, BurnedInAnnotation="YES"), tmp_path / "1.dcm"), masked=True))
+        decode(DicomFrame(written(dicom(pixels, BurnedInAnnotation="YES"), tmp_path / "1.dcm"), masked=True))
     )
     assert np.array_equal(picture[5:-5, 4:-4], stretched(pixels, 10, 4010)[5:-5, 4:-4])
     assert all(not edge.any() for edge in (picture[:5], picture[-5:], picture[:, :4], picture[:, -4:]))
@@ -259,7 +259,7 @@ def test_a_masked_border_is_black_and_the_rest_untouched(tmp_path):
 
 def test_recognizable_features_are_refused_even_masked(tmp_path):
     path = written(dicom(grey(), RecognizableVisualFeatures="YES"), tmp_path / "1.dcm")
-    assert refused(Frame(path, masked=True)) == RECOGNIZABLE
+    assert refused(DicomFrame(path, masked=True)) == RECOGNIZABLE
 
 
 def test_without_pydicom_the_extra_is_named(tmp_path, monkeypatch):
@@ -354,5 +354,5 @@ def test_a_dicom_file_is_stored_like_any_other_picture(tmp_path):
 
 def test_a_dropped_frame_says_nothing_of_its_file(tmp_path):
     path = written(dicom(None), tmp_path / "DOE^JANE.dcm")
-    dropped = prepare_row(Pair("1", Frame(path), "CT of the chest", "train", "1"), PrepareConfig(shorter_side=150))
+    dropped = prepare_row(Pair("1", DicomFrame(path), "CT of the chest", "train", "1"), PrepareConfig(shorter_side=150))
     assert (dropped.reason, dropped.detail) == (NO_PIXELS, "")

@@ -12,7 +12,7 @@ from medclip.data import export
 from medclip.data.dataset import Split, open_shard, write_shard
 from medclip.data.export import export_data
 from medclip.data.prepare import prepare
-from medclip.data.sources.detect import known_length
+from medclip.data.sources.detect import source_length
 from medclip.errors import UserError
 
 FORMS = ("parquet", "tar")
@@ -75,7 +75,7 @@ def test_parquet_says_to_datasets_what_its_columns_are(data, tmp_path):
     first = table.slice(0, 1).to_pylist()[0]
     assert first["image"] == {"bytes": Split(data, "train").image(0), "path": "000000000.jpg"}
     assert (first["split"], first["labels"]) == ("train", [{"name": "modality", "value": "ct"}])
-    assert known_length(str(path)) == len(table)
+    assert source_length(str(path)) == len(table)
 
 
 def test_a_sample_of_an_archive_is_picture_caption_and_the_rest(data, tmp_path):

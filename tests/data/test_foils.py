@@ -13,19 +13,19 @@ from medclip.data import foils as module
 from medclip.data.foils import (
     MODALITIES,
     ORGANS,
-    PLACES,
     PLANES,
+    POSITIONS,
     SIDES,
     SIZES,
     WEIGHTINGS,
     affirm_finding,
-    foils,
+    foil_rules,
     negate_finding,
     shuffle_words,
     swap_left_right,
     swap_terms,
 )
-from medclip.data.phantoms.cases import CASES, caption
+from medclip.data.phantoms.cases import CASES, write_caption
 
 WORDS = st.sampled_from(["left", "Left", "LEFT", "right", "Right", "RIGHT", "leftover", "upright", "CT", "of", "knee,"])
 SENTENCES = st.lists(WORDS, max_size=8).map(" ".join)
@@ -36,7 +36,7 @@ TABLES = {
     "MRI weighting": WEIGHTINGS,
     "plane": PLANES,
     "size": SIZES,
-    "place": PLACES,
+    "place": POSITIONS,
 }
 TABLED = sorted({word for table in TABLES.values() for pair in table for word in pair})
 LIKE_CAPTIONS = st.lists(
@@ -46,7 +46,7 @@ LIKE_CAPTIONS = st.lists(
     max_size=10,
 ).map(" ".join)
 PHANTOM_CAPTIONS = st.builds(
-    lambda case, seed: caption(case, np.random.default_rng(seed)), st.sampled_from(CASES), st.integers(0, 10**6)
+    lambda case, seed: write_caption(case, np.random.default_rng(seed)), st.sampled_from(CASES), st.integers(0, 10**6)
 )
 CAPTIONS = LIKE_CAPTIONS | PHANTOM_CAPTIONS | st.text(max_size=60)
 
@@ -126,7 +126,7 @@ def test_a_turkish_letter_is_no_crash():
     ],
 )
 def test_examples(test, caption, foil):
-    assert foils(0)[test](caption) == foil
+    assert foil_rules(0)[test](caption) == foil
 
 
 def letters_without(caption, table):
@@ -139,13 +139,13 @@ def letters_without(caption, table):
 @pytest.mark.parametrize("test", TABLES)
 @given(CAPTIONS)
 def test_an_exchange_touches_the_words_of_its_table_alone(test, caption):
-    foil = foils(0)[test](caption)
+    foil = foil_rules(0)[test](caption)
     if foil is not None:
         assert foil.lower() != caption.lower()
         assert letters_without(foil, TABLES[test]) == letters_without(caption, TABLES[test])
 
 
-@pytest.mark.parametrize("table", [SIDES, WEIGHTINGS, SIZES, PLACES], ids=["sides", "weightings", "sizes", "places"])
+@pytest.mark.parametrize("table", [SIDES, WEIGHTINGS, SIZES, POSITIONS], ids=["sides", "weightings", "sizes", "places"])
 @given(LIKE_CAPTIONS.filter(lambda caption: not re.search(r"\ban?\b", caption, re.IGNORECASE)))
 def test_a_table_of_pairs_is_its_own_inverse(table, caption):
     foil = swap_terms(caption, table)
@@ -207,14 +207,14 @@ def test_the_seed_orders_the_words():
 
 @given(st.text())
 def test_no_caption_breaks_a_rule(caption):
-    for foil in foils(0).values():
+    for foil in foil_rules(0).values():
         assert foil(caption) != caption
 
 
 def test_enough_real_captions_can_be_asked(shared):
     lines = (shared / "roco" / "validation" / "radiology" / "captions.txt").read_text(encoding="utf-8").splitlines()
     captions = [line.split("\t", 1)[1] for line in lines if "\t" in line]
-    for name, foil in foils(0).items():
+    for name, foil in foil_rules(0).items():
         made = [(said, false) for said in captions if (false := foil(said))]
         assert len(made) >= 20, name
         assert all(said.casefold() != false.casefold() for said, false in made)

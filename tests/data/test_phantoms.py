@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from medclip.data.phantoms.cases import CASES, Case, caption, finding_of, phantom, phantoms, picture
+from medclip.data.phantoms.cases import CASES, Case, draw_case, phantom, phantom_mask, phantoms, write_caption
 
 SIDED = [case for case in CASES if case.side == "left"]
 RADIUS = np.arange(128) - 63.5
@@ -30,7 +30,7 @@ def stream(number=0):
 def change(case, number):
     """How far the finding changes each pixel of the same body without it."""
     normal = Case(case.modality, case.organ, case.plane, "normal")
-    return np.abs(picture(case, stream(number)).astype(int) - picture(normal, stream(number)))
+    return np.abs(draw_case(case, stream(number)).astype(int) - draw_case(normal, stream(number)))
 
 
 def mirrored(case):
@@ -75,7 +75,7 @@ def test_validation_can_show_every_case_once_but_no_more():
 @given(st.sampled_from(CASES), st.integers(0, 2**32))
 @settings(deadline=None, max_examples=60)
 def test_caption_names_the_side_exactly_when_there_is_one(case, number):
-    text = words(caption(case, np.random.default_rng(number)))
+    text = words(write_caption(case, np.random.default_rng(number)))
     assert [word for word in text if word in ("left", "right")] == [case.side] * bool(case.side)
     assert {"phantom", "synthetic", "simulated"} & set(text)
     assert 6 <= len(text) <= 30
@@ -84,7 +84,7 @@ def test_caption_names_the_side_exactly_when_there_is_one(case, number):
 @given(st.sampled_from(SIDED), st.integers(0, 2**32))
 @settings(deadline=None, max_examples=60)
 def test_swapping_the_side_word_gives_the_mirrored_caption(case, number):
-    left, right = (caption(c, np.random.default_rng(number)) for c in (case, mirrored(case)))
+    left, right = (write_caption(c, np.random.default_rng(number)) for c in (case, mirrored(case)))
     assert re.sub(r"\bleft\b", "right", left) == right
 
 
@@ -115,7 +115,7 @@ def test_cyst_is_dark_on_t1_and_bright_on_t2():
         signs = {}
         for modality in ("T1 MRI", "T2 MRI"):
             cyst, normal = (
-                picture(Case(modality, "head", "axial", finding, side), stream(number)).astype(int)
+                draw_case(Case(modality, "head", "axial", finding, side), stream(number)).astype(int)
                 for finding, side in (("cyst", "left"), ("normal", ""))
             )
             inside = np.abs(cyst - normal) > 60
@@ -125,14 +125,14 @@ def test_cyst_is_dark_on_t1_and_bright_on_t2():
 
 def test_ultrasound_is_a_fan_on_black():
     for organ in ("head", "chest", "heart"):
-        image = picture(Case("ultrasound", organ, "axial", "normal"), stream())
+        image = draw_case(Case("ultrasound", organ, "axial", "normal"), stream())
         assert not image[[0, 0, -1, -1], [0, -1, 0, -1]].any()
         assert image[50:80, 50:80].mean() > 30
 
 
 def test_calcium_shadows_and_a_cyst_enhances_what_lies_behind():
     normal, calcium, cyst = (
-        picture(Case("ultrasound", "head", "axial", finding, side), stream()).astype(int)
+        draw_case(Case("ultrasound", "head", "axial", finding, side), stream()).astype(int)
         for finding, side in (("normal", ""), ("calcification", "left"), ("cyst", "left"))
     )
     deepest = slice(90, 105)
@@ -141,7 +141,7 @@ def test_calcium_shadows_and_a_cyst_enhances_what_lies_behind():
 
 def test_pet_shows_uptake_dark_on_white():
     normal, mass = (
-        picture(Case("PET", "head", "axial", finding, side), stream()).astype(int)
+        draw_case(Case("PET", "head", "axial", finding, side), stream()).astype(int)
         for finding, side in (("normal", ""), ("mass", "right"))
     )
     assert normal[0, 0] > 220
@@ -150,14 +150,14 @@ def test_pet_shows_uptake_dark_on_white():
 
 @pytest.mark.parametrize("index", range(0, 60, 7))
 def test_a_finding_lies_where_the_picture_differs_from_the_normal_one(index):
-    pair, mask = phantom(index, 0, "validation"), finding_of(index, 0, "validation")
+    pair, mask = phantom(index, 0, "validation"), phantom_mask(index, 0, "validation")
     case = Case(**pair.labels)
     if case.finding == "normal":
         assert not mask.any()
         return
     seed = np.random.SeedSequence(0, spawn_key=(1, index, 0))
-    assert (picture(case, seed) == np.asarray(decoded(pair))).all()
-    normal = picture(Case(case.modality, case.organ, case.plane, "normal"), seed)
-    differs = np.abs(picture(case, seed).astype(int) - normal) > 40
+    assert (draw_case(case, seed) == np.asarray(decoded(pair))).all()
+    normal = draw_case(Case(case.modality, case.organ, case.plane, "normal"), seed)
+    differs = np.abs(draw_case(case, seed).astype(int) - normal) > 40
     assert differs[mask].mean() > 5 * differs[~mask].mean()
     assert 0.005 < mask.mean() < 0.15

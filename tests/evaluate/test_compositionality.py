@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from medclip.data.dataset import Split
-from medclip.data.foils import foils, swap_left_right
+from medclip.data.foils import foil_rules, swap_left_right
 from medclip.encode.encoder import embed_images, embed_texts
 from medclip.errors import UserError
 from medclip.evaluate import compositionality
@@ -45,7 +45,7 @@ def test_each_item_is_what_the_vectors_say(subject, model, data):
 
 def test_every_test_is_asked_or_left_out_with_the_reason(subject):
     said = evaluate_compositionality(subject)
-    assert set(said["tests"]) | set(said["left_out"]) == {*foils(0), BY_LABEL}
+    assert set(said["tests"]) | set(said["left_out"]) == {*foil_rules(0), BY_LABEL}
     assert not set(said["tests"]) & set(said["left_out"])
     assert said["left_out"]["MRI weighting"] == "asked of 0 of 12 captions, fewer than 5"
 

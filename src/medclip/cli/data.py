@@ -46,7 +46,7 @@ class Prepare:
         if self.out is None:
             raise UserError("give the new folder with --out DATA, or --dry-run to see the first rows.")
         dataset = prepare(self.source, self.out, self.config, num_workers=self.num_workers, ray=self.ray)
-        write_report(self.out, near=False)
+        write_report(self.out, near_images=False)
         show_dataset(dataset, self.out)
         console.print(f"what it holds, with warnings: {self.out / 'report.html'} (near images: medclip stats)")
 

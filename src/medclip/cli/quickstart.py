@@ -34,7 +34,7 @@ def quickstart(out: Path, app: bool, seed: int) -> None:
     start = time.monotonic()
     console.rule("synthetic phantoms: drawn, not patients")
     show_dataset(prepare(f"phantoms:{PAIRS}", out / "data", PrepareConfig(seed=seed)), out / "data")
-    write_report(out / "data", seed, near=False)
+    write_report(out / "data", seed, near_images=False)
     console.print(f"what the data hold: {out / 'data' / 'report.html'}")
     train(out / "data", out / "run", dataclasses.replace(RECIPE, seed=seed))
     subject = EvalConfig(model=str(out / "run"), data=str(out / "data"), out=out / "evaluation", seed=seed)

@@ -25,7 +25,7 @@ from medclip.progress import console
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-SOURCE = "DICOM"
+DICOM_SOURCE = "DICOM"
 """What pairs of studies, and datasets of them, say they come from: folders are often named after patients."""
 KEY_BYTES = 32
 REDACTED = "___"  # as MIMIC writes it
@@ -76,14 +76,14 @@ class DicomConfig:
     folder."""
 
 
-def key_file(path: Path | None) -> Path:
+def key_path(path: Path | None) -> Path:
     """The key's file: as given, or the user's own."""
     return path or Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "medclip" / "key"
 
 
 def make_key(path: Path | None, out: Path) -> None:
     """Make the key unless it is there, readable by its owner alone. UserError where it would lie inside `out`."""
-    file = key_file(path)
+    file = key_path(path)
     if file.resolve().is_relative_to(out.resolve()):
         raise UserError(f"the key {file} lies inside {out}, and would leave with the data. Keep it elsewhere.")
     if not file.exists():
@@ -95,7 +95,7 @@ def make_key(path: Path | None, out: Path) -> None:
 
 def read_key(path: Path | None) -> bytes:
     """The key, or one for this time only where none was made (a dry run). UserError for one that can be guessed."""
-    file = key_file(path)
+    file = key_path(path)
     said = file.read_bytes() if file.is_file() else secrets.token_bytes(KEY_BYTES)
     if len(said) < KEY_BYTES:
         raise UserError(f"{file} is too short for a key: it needs {KEY_BYTES} bytes or more. Let medclip make one.")
@@ -107,7 +107,7 @@ def pseudonym(key: bytes, *names: str) -> str:
     return hashlib.blake2b("\0".join(names).encode(errors="surrogatepass"), key=key, digest_size=8).hexdigest()
 
 
-def labels(said: Dataset) -> dict[str, str]:
+def header_labels(said: Dataset) -> dict[str, str]:
     """All that leaves a header: modality, body part and view where they are standard terms, and the decade of age."""
     found = {}
     for name, (keyword, terms) in _ALLOWED.items():
@@ -120,7 +120,7 @@ def labels(said: Dataset) -> dict[str, str]:
     return found
 
 
-def identifying(said: Dataset) -> list[str]:
+def identifying_attributes(said: Dataset) -> list[str]:
     """Keywords of the attributes that can identify somebody and have a value, items of sequences included."""
     found = dict.fromkeys(_keyword(element) for element in _elements(said) if element.VR in _IDENTIFYING)
     return [name for name in found if name]
@@ -133,7 +133,7 @@ def may_hold_text(said: Dataset) -> bool:
     return usual and str(said.get("BurnedInAnnotation")).upper() != "NO"
 
 
-def without_names(report: str, *headers: Dataset) -> tuple[str, Counter[str]]:
+def redact_report(report: str, *headers: Dataset) -> tuple[str, Counter[str]]:
     """A report without the values its headers hold themselves, and how often each attribute occurred in it.
 
     Names of people (as whole words, two words or more together, alone from three letters on), identifiers from four

@@ -33,7 +33,7 @@ BURNED_IN = "burned-in annotation"
 RECOGNIZABLE = "recognizable visual features"
 NO_PIXELS = "no pixels in the DICOM file"
 TWELVE_BITS = "12-bit extended JPEG (pylibjpeg-libjpeg reads it; its license is the GPL)"
-BORDER = 10
+BORDER_DIVISOR = 10
 """A masked border is a tenth of each side."""
 
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # its warnings quote values of the header
@@ -49,19 +49,19 @@ _MACROS = ("PixelValueTransformationSequence", "FrameVOILUTSequence")  # where e
 _ENDS = np.array([-1e12, 1e12])  # below and above every pixel
 
 
-def header(source: Path | BinaryIO) -> Dataset:
+def read_header(source: Path | BinaryIO) -> Dataset:
     """A file's dataset without its pixels. Raises ImageError."""
-    with reading(), _opened(source) as file:
+    with dicom_errors(), _opened(source) as file:
         _refuse_inflation(file)
         return pydicom.dcmread(file, stop_before_pixels=True)
 
 
 def frame_count(said: Dataset) -> int:
     """How many frames a header says there are; 1 where it says nothing that is a number."""
-    return max(1, whole_number(said, "NumberOfFrames", 1))
+    return max(1, int_attribute(said, "NumberOfFrames", 1))
 
 
-def whole_number(said: Dataset, keyword: str, otherwise: int) -> int:
+def int_attribute(said: Dataset, keyword: str, otherwise: int) -> int:
     """The number an attribute holds, or another where it holds none."""
     try:
         return int(said.get(keyword) or otherwise)
@@ -69,7 +69,7 @@ def whole_number(said: Dataset, keyword: str, otherwise: int) -> int:
         return otherwise
 
 
-def picture(image: Path | bytes, frame: int | None = None, masked: bool = False) -> Image.Image:
+def decode_frame(image: Path | bytes, frame: int | None = None, masked: bool = False) -> Image.Image:
     """One frame (None: the middle one) as mode L or RGB.
 
     Grey values go through the modality LUT or rescale and the first VOI LUT or window, or, where there is none, from
@@ -77,8 +77,8 @@ def picture(image: Path | bytes, frame: int | None = None, masked: bool = False)
     Raises ImageError: images whose header says that text is burned in (unless masked) or that a person can be
     recognized, files without pixels, damaged, too large, or of a transfer syntax that nothing here decodes.
     """
-    with reading(), _opened(io.BytesIO(image) if isinstance(image, bytes) else image) as file:
-        said = header(file)
+    with dicom_errors(), _opened(io.BytesIO(image) if isinstance(image, bytes) else image) as file:
+        said = read_header(file)
         if str(said.get("RecognizableVisualFeatures")).upper() == "YES":
             raise ImageError(RECOGNIZABLE)
         if str(said.get("BurnedInAnnotation")).upper() == "YES" and not masked:
@@ -88,7 +88,7 @@ def picture(image: Path | bytes, frame: int | None = None, masked: bool = False)
         _lift_macros(said, number)
         shown = _shown(stored, said)
     if masked:
-        down, right = -(-shown.shape[0] // BORDER), -(-shown.shape[1] // BORDER)
+        down, right = -(-shown.shape[0] // BORDER_DIVISOR), -(-shown.shape[1] // BORDER_DIVISOR)
         kept = shown[down:-down, right:-right].copy()
         shown[:] = 0
         shown[down:-down, right:-right] = kept
@@ -96,7 +96,7 @@ def picture(image: Path | bytes, frame: int | None = None, masked: bool = False)
 
 
 @contextmanager
-def reading() -> Iterator[None]:
+def dicom_errors() -> Iterator[None]:
     """Whatever goes wrong with a DICOM file inside the block is an ImageError; nothing of its header is printed."""
     try:
         with warnings.catch_warnings(), pydicom.config.disable_value_validation():

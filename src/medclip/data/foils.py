@@ -37,7 +37,7 @@ SIZES = (
     ("small", "large"), ("smaller", "larger"), ("tiny", "huge"), ("thin", "thick"), ("thinning", "thickening"),
     ("narrow", "wide"), ("narrowing", "widening"), ("decreased", "increased"),
 )  # fmt: skip
-PLACES = (
+POSITIONS = (
     ("upper", "lower"), ("superior", "inferior"), ("anterior", "posterior"), ("proximal", "distal"),
     ("central", "peripheral"), ("ascending", "descending"), ("internal", "external"), ("unilateral", "bilateral"),
 )  # fmt: skip
@@ -165,7 +165,7 @@ def shuffle_words(caption: str, seed: int) -> str | None:
     return "".join(parts) + caption[end:]
 
 
-def foils(seed: int) -> dict[str, Foil]:
+def foil_rules(seed: int) -> dict[str, Foil]:
     """The rules by the name of the test that they make: an image's choice between its caption and the changed one."""
     return {
         "left or right": swap_left_right,
@@ -176,7 +176,7 @@ def foils(seed: int) -> dict[str, Foil]:
         "MRI weighting": partial(swap_terms, pairs=WEIGHTINGS),
         "plane": partial(swap_terms, pairs=PLANES),
         "size": partial(swap_terms, pairs=SIZES, unless=_SIZE_OF_ARROW),
-        "place": partial(swap_terms, pairs=PLACES, unless=_VIEW),
+        "place": partial(swap_terms, pairs=POSITIONS, unless=_VIEW),
         "word order": partial(shuffle_words, seed=seed),
     }
 

@@ -28,10 +28,10 @@ def decode(image: Path | bytes | DicomFrame) -> Image.Image:
     """
     try:
         if isinstance(image, DicomFrame) or is_dicom(image):
-            from medclip.data.dicom import picture
+            from medclip.data.dicom import decode_frame
 
             said = (image.path, image.number, image.masked) if isinstance(image, DicomFrame) else (image,)
-            return _plain(picture(*said))
+            return _plain(decode_frame(*said))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of damaged EXIF and of large sizes; both are handled
             with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image, formats=FORMATS) as opened:
@@ -54,10 +54,10 @@ def decode(image: Path | bytes | DicomFrame) -> Image.Image:
 def header_size(image: bytes) -> tuple[int, int]:
     """Width and height as the header of an encoded image has them, without decoding it. Raises ImageError."""
     if is_dicom(image):
-        from medclip.data.dicom import header, whole_number
+        from medclip.data.dicom import int_attribute, read_header
 
-        said = header(io.BytesIO(image))
-        return whole_number(said, "Columns", 0), whole_number(said, "Rows", 0)
+        said = read_header(io.BytesIO(image))
+        return int_attribute(said, "Columns", 0), int_attribute(said, "Rows", 0)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -16,7 +16,7 @@ from typing import Any
 from medclip import NOT_CLINICAL, __version__
 from medclip.atomic_io import claim, whole_file, write_json
 from medclip.data.dataset import shard_report, write_shard
-from medclip.data.deidentify import SOURCE, make_key
+from medclip.data.deidentify import DICOM_SOURCE, make_key
 from medclip.data.normalize import split_of
 from medclip.data.notice import write_notice
 from medclip.data.parallel import map_shards
@@ -24,7 +24,7 @@ from medclip.data.prepare_config import DEFAULT, PrepareConfig
 from medclip.data.prepare_row import prepare_row
 from medclip.data.resume import ResumableFile, finish, remove_stale, source_fingerprint
 from medclip.data.schema import Dropped, Pair, take_per_split
-from medclip.data.sources.detect import holds_studies, known_length, open_source
+from medclip.data.sources.detect import is_dicom_folder, open_source, source_length
 from medclip.errors import UserError, WorkError
 from medclip.progress import progress
 
@@ -56,8 +56,8 @@ def prepare(
     if num_workers is not None and num_workers < 1:
         raise UserError("--workers must be at least 1.")
     name = source if source.startswith("phantoms") else Path(source).name
-    if holds_studies(source):
-        name = SOURCE
+    if is_dicom_folder(source):
+        name = DICOM_SOURCE
         make_key(how.studies.pseudonym_key, out)
     rows = _rows(source, how)
     claim(out, "dataset.json")
@@ -65,7 +65,7 @@ def prepare(
     reports: dict[str, list[dict[str, Any]]] = {}
     try:
         with (
-            progress("prepare", known_length(source, how.max_samples), "pairs") as advance,
+            progress("prepare", source_length(source, how.max_samples), "pairs") as advance,
             closing(map_shards(prepare_shard, tasks, num_workers, ray)) as made,
         ):
             for report in made:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from medclip.data.dataset import Split
-from medclip.data.foils import foils
+from medclip.data.foils import foil_rules
 from medclip.encode.encoder import embed_images, embed_texts
 from medclip.errors import UserError
 from medclip.evaluate.config import EvalConfig
@@ -63,7 +63,7 @@ def evaluate_compositionality(subject: EvalConfig) -> dict[str, Any]:
         "tests": {name: _judged(items, name, subject.seed) for name in counts if counts[name] >= LEAST},
         "left_out": {
             name: f"asked of {counts[name]} of {len(rows)} captions, fewer than {LEAST}"
-            for name in (*foils(subject.seed), BY_LABEL)
+            for name in (*foil_rules(subject.seed), BY_LABEL)
             if counts[name] < LEAST
         },
         **provenance(subject, rows),
@@ -73,7 +73,7 @@ def evaluate_compositionality(subject: EvalConfig) -> dict[str, Any]:
 
 def questions(captions: Sequence[str], labels: Sequence[Mapping[str, str]], seed: int) -> Iterator[Question]:
     """Every question that captions and labels allow, test by test; `seed` orders the words that are shuffled."""
-    for name, foil in foils(seed).items():
+    for name, foil in foil_rules(seed).items():
         for row, caption in enumerate(captions):
             if false := foil(caption):
                 yield Question(name, row, caption, false)

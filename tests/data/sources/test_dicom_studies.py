@@ -17,13 +17,13 @@ from pydicom.uid import BasicTextSRStorage, SecondaryCaptureImageStorage
 
 from medclip.data.dataset import Split
 from medclip.data.deidentify import DicomConfig, make_key
-from medclip.data.dicom import header
+from medclip.data.dicom import read_header
 from medclip.data.normalize import split_of
 from medclip.data.prepare import prepare
 from medclip.data.prepare_config import PrepareConfig
-from medclip.data.schema import Dropped, Frame, Pair
+from medclip.data.schema import DicomFrame, Dropped, Pair
 from medclip.data.sources.detect import open_source
-from medclip.data.sources.reports import structured_text
+from medclip.data.sources.reports import structured_report_text
 from support.dicom_files import PACKAGED, dicom, grey, sequence, written
 from support.material import drawn, encoded
 
@@ -118,7 +118,7 @@ def test_a_structured_report_is_found_by_its_study_wherever_it_lies(tmp_path, ke
     ("file", "start"), [("reportsi.dcm", "Enter text\nEnter text"), ("test-SR.dcm", "A mass of\nwas detected.\n")]
 )
 def test_pydicoms_own_reports_are_read(file, start):
-    assert structured_text(header(PACKAGED / file)).startswith(start)
+    assert structured_report_text(read_header(PACKAGED / file)).startswith(start)
 
 
 @pytest.mark.parametrize(
@@ -146,9 +146,9 @@ def test_a_file_of_frames_gives_its_middle_one_or_all(tmp_path, key):
     said = dicom(np.stack([grey()] * 3), SOPInstanceUID="1.2.9", PatientID="4711", Modality="US")
     path = written(said, folder / "1.dcm")
     (folder / "1.txt").write_text(REPORT, encoding="utf-8")
-    assert [row.image for row in read(folder, pseudonym_key=key)] == [Frame(path)]
+    assert [row.image for row in read(folder, pseudonym_key=key)] == [DicomFrame(path)]
     every = read(folder, pseudonym_key=key, frames="all")
-    assert [row.image for row in every] == [Frame(path, n) for n in range(3)]
+    assert [row.image for row in every] == [DicomFrame(path, n) for n in range(3)]
     assert len({row.id for row in every}) == 3
 
 

@@ -1,6 +1,6 @@
 """Folders are walked in the order of their paths, one at a time."""
 
-from medclip.data.sources.image_caption_folder import pictures
+from medclip.data.sources.image_caption_folder import list_images
 
 
 def test_pictures_come_in_the_order_of_their_paths(tmp_path):
@@ -9,4 +9,4 @@ def test_pictures_come_in_the_order_of_their_paths(tmp_path):
         (tmp_path / place).write_bytes(b"")
     (tmp_path / "z").symlink_to(tmp_path)
     wanted = sorted(path for path in tmp_path.rglob("*") if path.suffix.lower() == ".png" and "z" not in path.parts)
-    assert list(pictures(tmp_path)) == wanted
+    assert list(list_images(tmp_path)) == wanted

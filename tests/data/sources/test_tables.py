@@ -142,12 +142,12 @@ def rows_read(monkeypatch):
     """Counts the rows that are taken from tables."""
     taken = []
 
-    def counted(path, rows_of=tables.rows_of):
-        for row in rows_of(path):
+    def counted(path, read_rows=tables.read_rows):
+        for row in read_rows(path):
             taken.append(row)
             yield row
 
-    monkeypatch.setattr(tables, "rows_of", counted)
+    monkeypatch.setattr(tables, "read_rows", counted)
     return taken
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from medclip.data.sources.roco import read_roco
-from medclip.data.stats.keyword_labels import keyword_labels
+from medclip.data.stats.keyword_labels import keyword_label
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ from medclip.data.stats.keyword_labels import keyword_labels
     ],
 )
 def test_words_speak_for_classes(caption, modality, organ):
-    assert (keyword_labels("modality", caption), keyword_labels("organ", caption)) == (modality, organ)
+    assert (keyword_label("modality", caption), keyword_label("organ", caption)) == (modality, organ)
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_words_speak_for_classes(caption, modality, organ):
 )
 def test_agreement_with_the_labels_of_rows_kept_apart(shared, kind, labeled, answered, agreed):
     rows = [row for row in read_roco(shared / "roco") if row.split == "validation" and row.labels.get(kind)]
-    told = [(row.labels[kind], keyword_labels(kind, row.caption)) for row in rows]
+    told = [(row.labels[kind], keyword_label(kind, row.caption)) for row in rows]
     assert len(told) == labeled
     assert sum(guess != "" for _, guess in told) == answered
     assert sum(label == guess for label, guess in told) == agreed  # the page's and the log's figures

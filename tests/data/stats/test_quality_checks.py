@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from medclip.data.stats import quality_checks as module
 from medclip.data.stats.quality_checks import quality_warnings
-from medclip.data.stats.statistics import statistics
+from medclip.data.stats.statistics import compute_statistics
 from support.handmade_datasets import dataset, row
 from support.material import drawn, encoded
 
@@ -16,9 +16,9 @@ TRAIN, VALIDATION = range(24), range(24, 36)
 @pytest.fixture
 def told(tmp_path, monkeypatch):
     """Advice on a small set whose rows are well but for what is changed: what, by split."""
-    monkeypatch.setattr(module, "FEW_TRAINING", 20)
-    monkeypatch.setattr(module, "FEW_HELD_OUT", 10)
-    monkeypatch.setattr(module, "TINY", 32)
+    monkeypatch.setattr(module, "MIN_TRAINING_PAIRS", 20)
+    monkeypatch.setattr(module, "MIN_HELD_OUT_PAIRS", 10)
+    monkeypatch.setattr(module, "MIN_SHORTER_SIDE", 32)
 
     def tell(change=None, splits=None, **said):
         made = splits or {"train": [row(n) for n in TRAIN], "validation": [row(n) for n in VALIDATION]}
@@ -27,7 +27,7 @@ def told(tmp_path, monkeypatch):
                 name: [row(int(one["id"][2:]), **(change(int(one["id"][2:])) or {})) for one in rows]
                 for name, rows in made.items()
             }
-        return quality_warnings(statistics(dataset(tmp_path / "data", made, **said)))
+        return quality_warnings(compute_statistics(dataset(tmp_path / "data", made, **said)))
 
     return tell
 
@@ -71,9 +71,9 @@ def test_nothing_is_said_where_all_is_well(told):
 )
 def test_what_is_odd_is_said_with_its_count(told, change, said, places):
     found = told(change)
-    assert len(found) == 1, [one.what for one in found]
-    assert said in found[0].what
-    assert found[0].places == places
+    assert len(found) == 1, [one.message for one in found]
+    assert said in found[0].message
+    assert found[0].occurrences == places
     assert found[0].remedy.endswith((".", "?"))
 
 
@@ -87,20 +87,20 @@ def test_what_is_odd_is_said_with_its_count(told, change, said, places):
 )
 def test_what_train_shares_with_validation_comes_first(told, change, way):
     (found,) = told(change)
-    assert found.what == f"pairs that share something with train ({way})"
-    assert found.places == (("validation", 1, 12),)
+    assert found.message == f"pairs that share something with train ({way})"
+    assert found.occurrences == (("validation", 1, 12),)
     assert "medclip leakage" in found.remedy
 
 
 def test_repetitions_inside_a_split_are_said_when_they_are_many(told):
     found = told(lambda n: {"caption": "Chest X-ray at admission"} if n < 4 else {})
-    assert found[0].what == "pairs that repeat an earlier one (caption 3)"
-    assert found[0].places == (("train", 3, 24),)
+    assert found[0].message == "pairs that repeat an earlier one (caption 3)"
+    assert found[0].occurrences == (("train", 3, 24),)
 
 
 def test_missing_empty_and_small_splits(told):
     found = told(splits={"test": [row(1), row(2)], "empty": []})
-    whats = {one.what: one.places for one in found}
+    whats = {one.message: one.occurrences for one in found}
     assert "there is no split train, and so nothing that a model could be trained on" in whats
     assert any("no split validation" in what for what in whats)
     assert whats["a split is empty"] == (("empty", 0, 0),)
@@ -108,26 +108,26 @@ def test_missing_empty_and_small_splits(told):
 
 
 def test_few_pairs_say_how_wide_intervals_are(told, monkeypatch):
-    monkeypatch.setattr(module, "FEW_HELD_OUT", 200)
+    monkeypatch.setattr(module, "MIN_HELD_OUT_PAIRS", 200)
     assert "± 26 points" in told()[0].remedy  # 1.96 · sqrt(0.3 · 0.7 / 12)
 
 
 def test_few_training_pairs(told, monkeypatch):
-    monkeypatch.setattr(module, "FEW_TRAINING", 1000)
+    monkeypatch.setattr(module, "MIN_TRAINING_PAIRS", 1000)
     (found,) = told()
-    assert found.what == "fewer than 1,000 training pairs"
-    assert (found.places, "--init" in found.remedy) == ((("train", 24, 0),), True)
+    assert found.message == "fewer than 1,000 training pairs"
+    assert (found.occurrences, "--init" in found.remedy) == ((("train", 24, 0),), True)
 
 
 def test_rows_lost_for_one_reason(told):
     (found,) = told(dropped={"train": {"image missing": 24, "duplicate id": 2}, "validation": {}})
-    assert found.what == "rows dropped: image missing"
-    assert found.places == (("train", 24, 50),)
+    assert found.message == "rows dropped: image missing"
+    assert found.occurrences == (("train", 24, 50),)
 
 
 def test_pairs_that_nothing_groups(told):
     (found,) = told(lambda n: {"article": f"id{n}"} if n in TRAIN else {})
-    assert found.what == "no pair names its article or patient"
+    assert found.message == "no pair names its article or patient"
 
 
 def test_phantoms_have_no_patients_to_group(told):
@@ -137,5 +137,5 @@ def test_phantoms_have_no_patients_to_group(told):
 @given(st.lists(st.text(min_size=1), min_size=1, max_size=6))
 def test_any_captions_can_be_advised_on(tmp_path_factory, captions):
     rows = [row(n, caption=caption) for n, caption in enumerate(captions)]
-    for one in quality_warnings(statistics(dataset(tmp_path_factory.mktemp("any"), {"train": rows}))):
-        assert all(0 <= n <= of or of == 0 for _, n, of in one.places)
+    for one in quality_warnings(compute_statistics(dataset(tmp_path_factory.mktemp("any"), {"train": rows}))):
+        assert all(0 <= n <= of or of == 0 for _, n, of in one.occurrences)

@@ -8,7 +8,7 @@ import pytest
 
 from medclip import NOT_CLINICAL
 from medclip.atomic_io import write_json
-from medclip.data.stats.report import SHEET, write_report
+from medclip.data.stats.report import IMAGES_PER_SPLIT, write_report
 from medclip.errors import UserError
 from support.handmade_datasets import dataset, row
 from support.material import drawn, encoded
@@ -34,7 +34,7 @@ def test_the_page_of_a_data_set_tells_what_it_holds(data, roco):
     for reason in roco.dropped["train"]:
         assert f"dropped: {reason}" in page.text
     assert table(page, "Licenses \n").startswith("Licenses train validation CC BY 25 100.0 % 12 100.0 %")
-    assert len(page.images) >= 2 * SHEET
+    assert len(page.images) >= 2 * IMAGES_PER_SPLIT
     assert "ROCO_00003" in page.text
 
 
@@ -103,7 +103,7 @@ def test_pictures_are_chosen_by_the_seed_and_come_from_every_split(tmp_path):
     data = dataset(tmp_path / "data", {"train": rows, "validation": [row(90), row(91)]})
     made = [(write_report(data, seed), (data / "report.html").read_bytes())[1] for seed in (0, 0, 1)]
     assert made[0] == made[1] != made[2]
-    chosen = sorted(np.random.default_rng(0).choice(40, SHEET, replace=False))
+    chosen = sorted(np.random.default_rng(0).choice(40, IMAGES_PER_SPLIT, replace=False))
     page = check(made[0].decode())
     shown = re.findall(r"\bid(\d+) ", page.text[page.text.index("Chosen by chance") :])
     assert [int(n) for n in shown] == [*chosen, 90, 91]
@@ -117,7 +117,7 @@ def test_what_is_shared_is_shown_side_by_side(tmp_path):
 
 
 def test_a_picture_that_cannot_be_read_is_said_to_be(tmp_path, monkeypatch):
-    monkeypatch.setattr("medclip.data.stats.statistics.NEAR_LIMIT", 0)
+    monkeypatch.setattr("medclip.data.stats.statistics.MAX_NEAR_PAIRS", 0)
     page = page_of(dataset(tmp_path / "data", {"train": [row(1, image=b"no image"), row(2)]}))
     assert page.text.count("The image cannot be read.") == 1
     assert "Near images were not looked for" in page.text

@@ -11,12 +11,12 @@ from medclip.data.dataset import SCHEMA
 from medclip.data.sources.roco import read_roco
 from medclip.data.stats import statistics as module
 from medclip.data.stats.statistics import (
-    CONTEXT,
+    CONTEXT_LENGTH,
     TOKENS_PER_CHARACTER,
-    Spread,
-    split_statistics,
-    spread,
-    statistics,
+    NumberSummary,
+    compute_split_statistics,
+    compute_statistics,
+    summarize,
     summary,
 )
 from support.handmade_datasets import dataset, row
@@ -42,14 +42,14 @@ def known(tmp_path):
 
 
 def test_every_count_is_what_was_put_there(known):
-    train = statistics(known).splits["train"]
+    train = compute_statistics(known).splits["train"]
     assert train.pairs == 6
     assert train.numbers["words"].tolist() == [4, 4, 5, 1, 2, 2]
     assert train.numbers["characters"].tolist() == [15, 16, 23, 400, 9, 10]
     assert train.numbers["shorter side"].tolist() == [40, 40, 40, 100, 40, 40]
     assert sorted(train.numbers["pairs per article"].tolist()) == [1, 2, 3]
     assert train.largest_article == ("A", 3)
-    assert train.own_articles == 1
+    assert train.ungrouped_pairs == 1
     assert train.counts["license"] == {"CC BY": 5, "": 1}
     assert train.counts["source"] == {"handmade": 6}
     assert train.counts["concepts"] == {"C1": 2, "C2": 1, "": 4}  # pairs, however often a row names it
@@ -59,12 +59,12 @@ def test_every_count_is_what_was_put_there(known):
     assert train.counts["label organ"] == {"brain": 1, "": 5}
     assert train.counts["guessed modality"] == {"ct": 2, "mri": 1, "xray": 1, "": 2}
     assert train.counts["guessed organ"] == {"chest_lung": 3, "brain_head": 1, "": 2}
-    assert train.oddities == {}
+    assert train.caption_issues == {}
 
 
 def test_what_splits_share_and_repeat_is_counted(known):
-    about = statistics(known)
-    shared = {(o.split, o.other): dict(o.pairs) for o in about.overlaps}
+    about = compute_statistics(known)
+    shared = {(o.split, o.other): dict(o.counts) for o in about.overlaps}
     assert shared == {
         ("train", "train"): {"same image": 1, "near image": 0, "caption": 1, "any": 2},
         ("validation", "train"): {"article": 1, "same image": 1, "near image": 0, "caption": 1, "any": 2},
@@ -76,50 +76,58 @@ def test_what_splits_share_and_repeat_is_counted(known):
 
 @pytest.mark.parametrize(("limit", "near"), [(7, True), (8, False)])
 def test_near_pictures_are_left_out_where_they_cost_too_much(known, monkeypatch, limit, near):
-    monkeypatch.setattr(module, "NEAR_LIMIT", limit)
-    about = statistics(known, near)
-    assert not about.near
-    assert all("near image" not in overlap.pairs for overlap in about.overlaps)
+    monkeypatch.setattr(module, "MAX_NEAR_PAIRS", limit)
+    about = compute_statistics(known, near)
+    assert not about.near_images
+    assert all("near image" not in overlap.counts for overlap in about.overlaps)
 
 
 def test_train_is_what_others_are_held_against_whatever_the_order_of_splits(tmp_path):
     data = dataset(tmp_path / "data", {"validation": [row(1)], "train": [row(2)], "test": [row(3)]})
-    order = [(overlap.split, overlap.other) for overlap in statistics(data).overlaps if overlap.split != overlap.other]
+    order = [
+        (overlap.split, overlap.other)
+        for overlap in compute_statistics(data).overlaps
+        if overlap.split != overlap.other
+    ]
     assert order == [("validation", "train"), ("test", "train"), ("test", "validation")]
 
 
 def test_the_summary_is_json(known):
-    said = json.loads(json.dumps(summary(statistics(known))))
+    said = json.loads(json.dumps(summary(compute_statistics(known))))
     train = said["splits"]["train"]
     assert (train["pairs"], train["articles"], train["dropped"]) == (6, 3, {"image missing": 3})
-    assert train[f"over_{CONTEXT}_tokens"] == 1
-    assert train["numbers"]["width"] == {"least": 48, "p5": 48, "median": 48, "p95": 237, "most": 300, "mean": 90}
+    assert train[f"over_{CONTEXT_LENGTH}_tokens"] == 1
+    assert train["numbers"]["width"] == {"min": 48, "p5": 48, "median": 48, "p95": 237, "max": 300, "mean": 90}
 
 
 def test_templates_are_words_that_many_share(tmp_path):
     names = ("hip", "knee", "skull", "wrist", "liver", "heart", "neck", "spine", "foot")
     rows = [row(n, caption=f"{name} {n}, image courtesy of Dr. A. Smith, 2010") for n, name in enumerate(names)]
     rows += [row(n, caption=f"Figure {n}") for n in range(20, 25)]
-    split = statistics(dataset(tmp_path / "data", {"train": rows})).splits["train"]
+    split = compute_statistics(dataset(tmp_path / "data", {"train": rows})).splits["train"]
     assert split.templates == [("end", "courtesy of dr a smith #", 9), ("whole caption", "figure #", 5)]
 
 
 def test_a_table_without_rows_is_counted_too():
-    split = split_statistics(SCHEMA.empty_table())
+    split = compute_split_statistics(SCHEMA.empty_table())
     assert (split.pairs, split.templates, split.largest_article) == (0, [], ("", 0))
-    assert spread(split.numbers["words"]) is None
+    assert summarize(split.numbers["words"]) is None
 
 
 def test_batches_change_nothing(known, tmp_path):
     table = module.open_splits(known)["train"].table
-    whole, parts = split_statistics(table.combine_chunks()), split_statistics(table)
+    whole, parts = compute_split_statistics(table.combine_chunks()), compute_split_statistics(table)
     assert table.column("id").num_chunks == 2
-    assert (whole.counts, whole.oddities, whole.templates) == (parts.counts, parts.oddities, parts.templates)
+    assert (whole.counts, whole.caption_issues, whole.templates) == (
+        parts.counts,
+        parts.caption_issues,
+        parts.templates,
+    )
     assert all(np.array_equal(whole.numbers[name], parts.numbers[name]) for name in whole.numbers)
 
 
 def test_spread_of_known_numbers():
-    assert spread(np.arange(101)) == Spread(0, 5, 50, 95, 100, 50)
+    assert summarize(np.arange(101)) == NumberSummary(0, 5, 50, 95, 100, 50)
 
 
 def clip_tokenizer(path):
@@ -150,5 +158,5 @@ def test_the_estimate_of_tokens_is_as_good_as_is_said(shared):
     error = np.abs(guess - true) / true
     assert np.median(error) == pytest.approx(0.08, abs=0.005)
     assert np.percentile(error, 95) == pytest.approx(0.29, abs=0.01)
-    assert (guess > CONTEXT).mean() == pytest.approx(0.058, abs=0.001)
-    assert (true > CONTEXT).mean() == pytest.approx(0.061, abs=0.001)
+    assert (guess > CONTEXT_LENGTH).mean() == pytest.approx(0.058, abs=0.001)
+    assert (true > CONTEXT_LENGTH).mean() == pytest.approx(0.061, abs=0.001)

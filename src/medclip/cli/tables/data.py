@@ -51,8 +51,10 @@ def show_statistics(about: Statistics, warnings: Sequence[QualityWarning]) -> No
         table.add_row(f"{name}, most frequent", *(Text(_most(split.counts[name], split.pairs)) for split in splits))
     screen.print(table)
     for one in warnings:
-        places = "; ".join(f"{name} {n:,}{f' of {of:,} ({n / of:.1%})' if of else ''}" for name, n, of in one.places)
-        screen.print(Text(f"! {one.what}{': ' if places else ''}{places}. {one.remedy}", "yellow"))
+        places = "; ".join(
+            f"{name} {n:,}{f' of {of:,} ({n / of:.1%})' if of else ''}" for name, n, of in one.occurrences
+        )
+        screen.print(Text(f"! {one.message}{': ' if places else ''}{places}. {one.remedy}", "yellow"))
 
 
 def _most(counter: Counter[str], pairs: int) -> str:

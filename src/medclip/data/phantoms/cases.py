@@ -85,7 +85,7 @@ ANATOMY = {
 
 RADIOGRAPH_LAYOUTS = {"frontal": "coronal", "lateral": "sagittal"}  # a projection of what the slice cuts
 SPLITS = ("train", "validation")
-VALIDATION = 300
+NUM_VALIDATION = 300
 FINDINGS = ("normal", "mass", "cyst", "fluid collection", "calcification", "haemorrhage")
 MODALITIES = {  # the planes and findings of each: X-rays barely tell blood from muscle, PET sees uptake alone
     "CT": (("axial", "coronal"), FINDINGS),
@@ -158,7 +158,7 @@ def _cases() -> Iterator[Case]:
 CASES = tuple(_cases())
 
 
-def phantoms(count: int, seed: int = 0, validation: int = VALIDATION) -> Iterator[Pair]:
+def phantoms(count: int, seed: int = 0, validation: int = NUM_VALIDATION) -> Iterator[Pair]:
     """`count` training phantoms, then `validation` ones that all show different cases."""
     if validation > len(CASES):
         raise ValueError(f"There are only {len(CASES)} different cases, too few to validate on {validation}.")
@@ -174,8 +174,8 @@ def phantom(index: int, seed: int = 0, split: str = "train") -> Pair:
     name = f"PHANTOM_{split[0].upper()}{index:06d}"
     return Pair(
         id=name,
-        image=_png(picture(case, drawing)),
-        caption=caption(case, np.random.default_rng(wording)),
+        image=_png(draw_case(case, drawing)),
+        caption=write_caption(case, np.random.default_rng(wording)),
         split=split,
         article=name,
         license="CC0-1.0",
@@ -184,18 +184,18 @@ def phantom(index: int, seed: int = 0, split: str = "train") -> Pair:
     )
 
 
-def finding_of(index: int, seed: int = 0, split: str = "train") -> np.ndarray:
+def phantom_mask(index: int, seed: int = 0, split: str = "train") -> np.ndarray:
     """Where the finding of a phantom lies in its image: bool (SIZE, SIZE), False everywhere in a normal one."""
     case = _case(index, seed, split)
     return finding_mask(_layout(case), case.finding, case.side, _seeds(index, seed, split)[0])
 
 
-def picture(case: Case, seed: np.random.SeedSequence) -> np.ndarray:
+def draw_case(case: Case, seed: np.random.SeedSequence) -> np.ndarray:
     """The grey bytes of `case`; with the same seed, cases that differ in finding or side share their body."""
     return draw(_layout(case), case.modality, case.finding, case.side, seed)
 
 
-def caption(case: Case, rng: np.random.Generator) -> str:
+def write_caption(case: Case, rng: np.random.Generator) -> str:
     """A sentence or two that state every attribute; the draws do not depend on the side."""
     plane, modality, organ = (_pick(rng, WORDINGS[a]) for a in (case.plane, case.modality, case.organ))
     origin = _pick(rng, ORIGINS)

@@ -16,7 +16,7 @@ from functools import cache, partial
 
 import numpy as np
 
-SIZE = 128
+IMAGE_SIZE = 128
 MODALITIES = ("CT", "T1 MRI", "T2 MRI", "ultrasound", "radiograph", "PET")
 
 # How each tissue shows, one column a modality: attenuation, signal, signal, echo, attenuation, uptake.
@@ -46,7 +46,7 @@ TISSUES = {
     "clot": (0.90, 1.05, 0.06, 1.05, 1.00, 0.20),  # clotted blood: bright on CT, T1 and echo, dark on T2
 }
 
-_AXIS = ((np.arange(SIZE) + 0.5) * 2 / SIZE - 1).astype(np.float32)
+_AXIS = ((np.arange(IMAGE_SIZE) + 0.5) * 2 / IMAGE_SIZE - 1).astype(np.float32)
 _Y, _X = np.meshgrid(_AXIS, _AXIS, indexing="ij")
 _APEX = -1.25  # where the ultrasound beams meet, above the image
 _DEPTH, _ANGLE = np.hypot(_X, _Y - _APEX), np.arctan2(_X, _Y - _APEX)
@@ -80,7 +80,7 @@ def draw(layout: str, modality: str, finding: str, side: str, seed: np.random.Se
 
 def finding_mask(layout: str, finding: str, side: str, seed: np.random.SeedSequence) -> np.ndarray:
     """Where `draw` puts the finding: bool (SIZE, SIZE), False everywhere where there is none."""
-    mask = np.zeros((SIZE, SIZE), bool)
+    mask = np.zeros((IMAGE_SIZE, IMAGE_SIZE), bool)
     for shape in _posed(layout, finding, side, seed)[1]:
         window, radius = _radius(shape)
         mask[window] |= radius < 1
@@ -170,9 +170,9 @@ def _local(shape: Shape, x: float | np.ndarray, y: float | np.ndarray) -> tuple:
 
 def _radius(shape: Shape) -> tuple[tuple[slice, slice], np.ndarray]:
     """The window of pixels around a shape and, in it, the elliptical radius: below 1 is inside."""
-    reach = max(shape.a, shape.b) * (1 + 1.7 * shape.lobes) + 2 / SIZE
-    edges = [(center + 1 + end * reach) * SIZE / 2 for center in (shape.y, shape.x) for end in (-1, 1)]
-    top, bottom, start, stop = (int(min(max(edge, 0), SIZE)) for edge in edges)
+    reach = max(shape.a, shape.b) * (1 + 1.7 * shape.lobes) + 2 / IMAGE_SIZE
+    edges = [(center + 1 + end * reach) * IMAGE_SIZE / 2 for center in (shape.y, shape.x) for end in (-1, 1)]
+    top, bottom, start, stop = (int(min(max(edge, 0), IMAGE_SIZE)) for edge in edges)
     window = slice(top, bottom + 1), slice(start, stop + 1)
     u, v = _local(shape, _AXIS[window[1]], _AXIS[window[0]][:, None])
     radius = np.sqrt(u * u + v * v)
@@ -186,10 +186,10 @@ def _radius(shape: Shape) -> tuple[tuple[slice, slice], np.ndarray]:
 
 def _slice(shapes: list[Shape], modality: str) -> np.ndarray:
     """The cut through the body: each shape painted over those before it, its edge softened by a pixel."""
-    grey, column = np.zeros((SIZE, SIZE), np.float32), MODALITIES.index(modality)
+    grey, column = np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.float32), MODALITIES.index(modality)
     for shape in shapes:
         window, radius = _radius(shape)
-        sharpness = min(shape.a, shape.b) * SIZE / 2
+        sharpness = min(shape.a, shape.b) * IMAGE_SIZE / 2
         cover = np.minimum(np.maximum((sharpness + 0.5) - sharpness * radius, 0), 1)
         grey[window] += cover * (TISSUES[shape.tissue][column] - grey[window])
     return grey
@@ -201,12 +201,12 @@ def _blurred(grey: np.ndarray, sigma: float) -> np.ndarray:
 
 @cache
 def _gauss(sigma: float) -> np.ndarray:
-    kernel = np.exp(-0.5 * ((_AXIS[:, None] - _AXIS) * (SIZE / 2 / sigma)) ** 2)
+    kernel = np.exp(-0.5 * ((_AXIS[:, None] - _AXIS) * (IMAGE_SIZE / 2 / sigma)) ** 2)
     return kernel / kernel.sum(1, keepdims=True)
 
 
 def _noise(rng: np.random.Generator) -> np.ndarray:
-    return rng.standard_normal((SIZE, SIZE), np.float32)
+    return rng.standard_normal((IMAGE_SIZE, IMAGE_SIZE), np.float32)
 
 
 def _ct(shapes: list[Shape], rng: np.random.Generator) -> np.ndarray:
@@ -237,7 +237,7 @@ def _ultrasound(shapes: list[Shape], rng: np.random.Generator) -> np.ndarray:
 
 def _radiograph(shapes: list[Shape], rng: np.random.Generator) -> np.ndarray:
     """What X-rays lose on their way through ellipsoids, exposed for the thickest part; dense is white."""
-    path, column = np.zeros((SIZE, SIZE), np.float32), MODALITIES.index("radiograph")
+    path, column = np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.float32), MODALITIES.index("radiograph")
     for i, shape in enumerate(shapes):
         window, radius = _radius(shape)
         around = [s for s in shapes[:i] if math.hypot(*_local(s, shape.x, shape.y)) < 1]

@@ -9,12 +9,12 @@ from medclip.data.paths import AnyPath
 from medclip.errors import UserError
 
 
-def names_in(folder: AnyPath) -> frozenset[str]:
+def list_names(folder: AnyPath) -> frozenset[str]:
     """The names in a folder, none where it is absent: one listing instead of a question for every image."""
     return frozenset(path.name for path in folder.iterdir()) if folder.is_dir() else frozenset()
 
 
-def lines(path: AnyPath) -> Iterator[str]:
+def read_lines(path: AnyPath) -> Iterator[str]:
     """The lines of a text file that hold anything. UserError where it is not UTF-8."""
     try:
         with path.open(encoding="utf-8-sig", newline="\n") as handle:
@@ -23,22 +23,22 @@ def lines(path: AnyPath) -> Iterator[str]:
         raise UserError(f"{path} is not UTF-8 ({error}). Convert it first.") from None
 
 
-def columns_by_first(path: AnyPath) -> dict[str, list[str]]:
+def read_tsv_by_id(path: AnyPath) -> dict[str, list[str]]:
     """Tab-separated rows by their first column; an absent file is an empty table."""
     if not path.is_file():
         return {}
-    rows = (line.split("\t") for line in lines(path))
+    rows = (line.split("\t") for line in read_lines(path))
     return {row[0].strip(): [cell.strip() for cell in row[1:] if cell.strip()] for row in rows}
 
 
-def table_by(path: AnyPath, key: str) -> dict[str, dict[str, str]]:
+def read_csv_by(path: AnyPath, key: str) -> dict[str, dict[str, str]]:
     """A CSV file by its column `key`, its other columns by their names in lower case; an absent file is empty.
 
     Raises UserError where the column is not there.
     """
     if not path.is_file():
         return {}
-    reader = csv.DictReader(lines(path), skipinitialspace=True)
+    reader = csv.DictReader(read_lines(path), skipinitialspace=True)
     try:
         names = {name: name.strip().lower() for name in reader.fieldnames or ()}
         if key not in names.values():

@@ -40,20 +40,20 @@ class Columns:
     """The folder that a table's paths count from and must not leave; without one, the table's own."""
 
 
-def found_columns(path: AnyPath, there: Sequence[str], columns: Columns) -> dict[str, str]:
+def resolve_columns(path: AnyPath, there: Sequence[str], columns: Columns) -> dict[str, str]:
     """The table's name of each column it has. UserError where the image or the caption cannot be found."""
     for what in _USUAL:
         asked = getattr(columns, f"{what}_column", None)
         if asked is not None and asked not in there:
             raise UserError(f"{path} has no column {asked!r}; it has: {', '.join(there)}.")
-    names = known_columns(there, columns)
+    names = match_columns(there, columns)
     for what in ("image", "caption"):
         if what not in names:
             raise UserError(f"{path}: which column is the {what}? Say so with --{what}-column: {', '.join(there)}.")
     return names
 
 
-def known_columns(there: Sequence[str], columns: Columns) -> dict[str, str]:
+def match_columns(there: Sequence[str], columns: Columns) -> dict[str, str]:
     """The name of each column among `there`: the one asked for, or the first usual one."""
     lower = {name.lower(): name for name in reversed(there)}
     names = {}

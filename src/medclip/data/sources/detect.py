@@ -9,16 +9,16 @@ from itertools import chain
 from medclip.data.images import is_dicom
 from medclip.data.normalize import canonical_split
 from medclip.data.paths import AnyPath, is_url, parse_path, storage_errors
-from medclip.data.phantoms.cases import VALIDATION, phantoms
+from medclip.data.phantoms.cases import NUM_VALIDATION, phantoms
 from medclip.data.prepare_config import DEFAULT, PrepareConfig
 from medclip.data.schema import Dropped, Pair
-from medclip.data.sources import table_files
 from medclip.data.sources.columns import Columns
-from medclip.data.sources.huggingface import named_tables, saved_tables
-from medclip.data.sources.image_caption_folder import SUFFIXES as PICTURES
-from medclip.data.sources.image_caption_folder import has_captions_beside, read_folder
+from medclip.data.sources.huggingface import find_named_tables, find_saved_tables
+from medclip.data.sources.image_caption_folder import IMAGE_SUFFIXES as PICTURES
+from medclip.data.sources.image_caption_folder import has_caption_files, read_image_folder
 from medclip.data.sources.roco import count_roco, is_roco, read_roco
 from medclip.data.sources.rocov2 import is_rocov2, read_rocov2
+from medclip.data.sources.table_files import TABLE_SUFFIXES, count_rows
 from medclip.data.sources.tables import read_tables
 from medclip.data.sources.webdataset import read_tars
 from medclip.errors import UserError
@@ -26,7 +26,7 @@ from medclip.errors import UserError
 _KINDS = (
     "a ROCO folder (train/radiology/captions.txt or traindata.csv), a ROCOv2 folder (train_captions.csv), a Hugging "
     "Face dataset (hf://OWNER/NAME, a folder of it or what save_to_disk wrote), a folder of DICOM studies, a folder "
-    f"of images with captions beside them (x.jpg, x.txt), a table ({', '.join(table_files.SUFFIXES)}), WebDataset "
+    f"of images with captions beside them (x.jpg, x.txt), a table ({', '.join(TABLE_SUFFIXES)}), WebDataset "
     "archives (.tar), any of these behind a URL (s3://…), or phantoms[:COUNT]"
 )
 
@@ -50,7 +50,7 @@ def open_source(source: str, how: PrepareConfig = DEFAULT) -> Iterator[Pair | Dr
     return chain([first], rows)
 
 
-def holds_studies(source: str) -> bool:
+def is_dicom_folder(source: str) -> bool:
     """Whether SOURCE is a folder of DICOM studies."""
     path = parse_path(source)
     local = not is_url(path) and path.is_dir()  # a store is not asked what it cannot answer with yes
@@ -61,28 +61,28 @@ def _has_dicom(folder: AnyPath) -> bool:
     """Whether a DICOM file lies somewhere in a folder of this machine."""
     if is_url(folder):
         return False
-    others = (*PICTURES, *table_files.SUFFIXES, ".txt", ".tar")
+    others = (*PICTURES, *TABLE_SUFFIXES, ".txt", ".tar")
     files = (path for path in folder.rglob("*") if path.suffix.lower() not in others and path.is_file())
     return any(is_dicom(path) for path in files if os.access(path, os.R_OK))
 
 
-def known_length(source: str, limit: int | None = None) -> int | None:
+def source_length(source: str, limit: int | None = None) -> int | None:
     """How many rows `open_source` yields, at most `limit` of each split; None where only reading them would tell."""
     name, _, pairs = source.partition(":")
     if name == "phantoms":
-        rows = [int(pairs or 4000), VALIDATION]
+        rows = [int(pairs or 4000), NUM_VALIDATION]
     elif is_url(path := parse_path(source)):
         return None
     elif path.is_dir() and is_roco(path):
         rows = count_roco(path)
     else:
-        return table_files.count_rows(path) if path.is_file() and limit is None else None  # whose splits are not known
+        return count_rows(path) if path.is_file() and limit is None else None  # whose splits are not known
     return sum(min(n, limit or n) for n in rows)
 
 
 def _read(path: AnyPath, how: PrepareConfig) -> Iterator[Pair | Dropped]:
     suffix = path.suffix.lower()
-    if suffix in table_files.SUFFIXES and path.is_file():
+    if suffix in TABLE_SUFFIXES and path.is_file():
         yield from read_tables([path], how.columns, limit=how.max_samples)
     elif suffix == ".tar" and path.is_file():
         yield from read_tars([path])
@@ -101,13 +101,13 @@ def _read_folder(folder: AnyPath, how: PrepareConfig) -> Iterator[Pair | Dropped
         from medclip.data.sources.dicom_studies import read_studies
 
         return read_studies(folder, how.studies)
-    if splits := saved_tables(folder):
+    if splits := find_saved_tables(folder):
         return _read_splits(splits, how.columns, how.max_samples)
     if archives := sorted(chain(folder.glob("*.tar"), folder.glob("data/*.tar")), key=str):
         return read_tars(archives)
-    if has_captions_beside(folder):
-        return read_folder(folder)
-    if splits := named_tables(folder):
+    if has_caption_files(folder):
+        return read_image_folder(folder)
+    if splits := find_named_tables(folder):
         return _read_splits(splits, how.columns, how.max_samples)
     raise UserError(f"{folder} cannot be read: it is neither {_KINDS}.")
 

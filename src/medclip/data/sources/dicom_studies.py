@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medclip.data.deidentify import (
-    SOURCE,
+    DICOM_SOURCE,
     DicomConfig,
-    identifying,
-    labels,
+    header_labels,
+    identifying_attributes,
     may_hold_text,
     pseudonym,
     read_key,
-    without_names,
+    redact_report,
 )
-from medclip.data.dicom import frame_count, header, reading, whole_number
+from medclip.data.dicom import dicom_errors, frame_count, int_attribute, read_header
 from medclip.data.images import is_dicom
 from medclip.data.normalize import split_of
 from medclip.data.schema import DicomFrame, Dropped, Pair
-from medclip.data.sources.reports import TEXT_REPORTS, report_file, structured_text
+from medclip.data.sources.reports import TEXT_REPORTS, find_report_file, structured_report_text
 from medclip.errors import ImageError
 from medclip.progress import progress
 
@@ -72,7 +72,7 @@ def read_studies(folder: Path, studies: DicomConfig) -> Iterator[Pair | Dropped]
     for study, of_study in files.items():
         structured = [file.path for file in of_study if file.kind in TEXT_REPORTS]
         for file in _chosen(of_study, studies.frames):
-            text_file = report_file(file.path, folder, lambda place, study=study: within.get(place) == study)
+            text_file = find_report_file(file.path, folder, lambda place, study=study: within.get(place) == study)
             yield from _rows(file, folder, [text_file] if text_file else structured, studies, key)
 
 
@@ -89,13 +89,13 @@ def _files(folder: Path) -> Iterator[_File | Path]:
 
 
 def _file(path: Path) -> _File:
-    with reading():
-        said = header(path)
+    with dicom_errors():
+        said = read_header(path)
         return _File(
             path,
             study=str(said.get("StudyInstanceUID") or path.parent),
             series=str(said.get("SeriesInstanceUID") or path),
-            number=whole_number(said, "InstanceNumber", 0),
+            number=int_attribute(said, "InstanceNumber", 0),
             modality=str(said.get("Modality")),
             kind=str(said.get("SOPClassUID")),
             frames=min(frame_count(said), path.stat().st_size),  # a header may claim any number
@@ -118,12 +118,12 @@ def _rows(file: _File, folder: Path, reports: list[Path], studies: DicomConfig, 
     """The pairs of a file: one, or one for each frame."""
     id, group = pseudonym(key, file.path.relative_to(folder).as_posix()), pseudonym(key, file.study)
     try:
-        with reading():
-            said = header(file.path)
+        with dicom_errors():
+            said = read_header(file.path)
             id = pseudonym(key, str(said.SOPInstanceUID)) if said.get("SOPInstanceUID") else id
             if patient := said.get("PatientID"):
                 group = pseudonym(key, str(said.get("IssuerOfPatientID") or ""), str(patient))
-            told, burned_in = labels(said), str(said.get("BurnedInAnnotation")).upper() == "YES"
+            told, burned_in = header_labels(said), str(said.get("BurnedInAnnotation")).upper() == "YES"
             masked = studies.mask_borders and (burned_in or may_hold_text(said))
             removed = _left_behind(said, masked)
     except (ImageError, OSError):
@@ -144,7 +144,7 @@ def _rows(file: _File, folder: Path, reports: list[Path], studies: DicomConfig, 
             split=split_of(group),
             article=group,
             labels=told,
-            source=SOURCE,
+            source=DICOM_SOURCE,
             removed=tuple(removed),
         )
         for number in frames
@@ -153,13 +153,13 @@ def _rows(file: _File, folder: Path, reports: list[Path], studies: DicomConfig, 
 
 def _text(reports: list[Path], said: Dataset) -> tuple[str, Counter[str]]:
     """The text of a study without the names that the image's header or the report's own knows."""
-    with reading():
+    with dicom_errors():
         if reports and not is_dicom(reports[0]):
-            return without_names(reports[0].read_text(encoding="utf-8-sig"), said)
-        headers = [header(path) for path in reports]
-        return without_names("\n".join(filter(None, map(structured_text, headers))), said, *headers)
+            return redact_report(reports[0].read_text(encoding="utf-8-sig"), said)
+        headers = [read_header(path) for path in reports]
+        return redact_report("\n".join(filter(None, map(structured_report_text, headers))), said, *headers)
 
 
 def _left_behind(said: Dataset, masked: bool) -> list[str]:
     pixels = ["pixels/border masked"] if masked else [_UNSURE] if may_hold_text(said) else []
-    return [f"header/{keyword}" for keyword in identifying(said)] + pixels
+    return [f"header/{keyword}" for keyword in identifying_attributes(said)] + pixels

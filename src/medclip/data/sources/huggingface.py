@@ -18,7 +18,7 @@ _DEPTHS = ("", "*/", "*/*/")
 _KINDS = (".parquet", ".arrow", ".jsonl", ".json", ".csv", ".tsv")
 
 
-def saved_tables(folder: AnyPath) -> dict[str, list[AnyPath]]:
+def find_saved_tables(folder: AnyPath) -> dict[str, list[AnyPath]]:
     """The tables of a folder that says itself what it holds, by split ("" where it names none); {} for another."""
     if splits := _said(folder / "dataset_dict.json").get("splits"):
         tables = {split: _saved(_below(folder, split)) for split in splits}
@@ -30,7 +30,7 @@ def saved_tables(folder: AnyPath) -> dict[str, list[AnyPath]]:
     return _by_split(folder, _tables(folder, "metadata.*"))
 
 
-def named_tables(folder: AnyPath) -> dict[str, list[AnyPath]]:
+def find_named_tables(folder: AnyPath) -> dict[str, list[AnyPath]]:
     """The tables of a folder whose names say their splits, by split; {} where none does."""
     return _by_split(folder, [path for path in _tables(folder, "*") if split_in(_relative(folder, path))])
 

@@ -8,12 +8,12 @@ from typing import Any
 
 def extra_fields(row: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a Pair that `row` has in our own form; what has another form is someone else's and left."""
-    found: dict[str, Any] = {name: strings(row.get(name)) for name in ("keywords", "semantic_types")}
+    found: dict[str, Any] = {name: as_strings(row.get(name)) for name in ("keywords", "semantic_types")}
     source = row.get("source")
     return found | {"labels": _labels(row.get("labels"))} | ({"source": source} if isinstance(source, str) else {})
 
 
-def strings(value: Any) -> tuple[str, ...]:
+def as_strings(value: Any) -> tuple[str, ...]:
     """A list of strings; anything else is none."""
     return tuple(value) if isinstance(value, list) and all(isinstance(one, str) for one in value) else ()
 

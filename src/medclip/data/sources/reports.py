@@ -14,7 +14,7 @@ TEXT_REPORTS = tuple(f"1.2.840.10008.5.1.4.1.1.88.{n}" for n in (11, 22, 33, 34)
 _SECTIONS = ("finding", "impression", "conclusion")
 
 
-def report_file(path: Path, root: Path, alone: Callable[[Path], bool]) -> Path | None:
+def find_report_file(path: Path, root: Path, alone: Callable[[Path], bool]) -> Path | None:
     """The text file that belongs to an image; None where there is none.
 
     x.txt beside x.dcm; otherwise report.txt or NAME.txt in the nearest folder NAME above it, or NAME.txt beside that
@@ -31,7 +31,7 @@ def report_file(path: Path, root: Path, alone: Callable[[Path], bool]) -> Path |
     return next((file for file in candidates if file.is_file()), None)
 
 
-def structured_text(said: Dataset) -> str:
+def structured_report_text(said: Dataset) -> str:
     """The findings, impression and conclusion of a structured report; all its text where it has no such sections."""
     found = list(_texts(said, ""))
     sections = [text for heading, text in found if any(word in heading for word in _SECTIONS)]

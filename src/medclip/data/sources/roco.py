@@ -9,8 +9,8 @@ from pathlib import PurePosixPath
 
 from medclip.data.paths import AnyPath
 from medclip.data.schema import Dropped, Pair
-from medclip.data.sources.beside import columns_by_first, lines, names_in, table_by
-from medclip.data.sources.table_files import rows_of
+from medclip.data.sources.beside import list_names, read_csv_by, read_lines, read_tsv_by_id
+from medclip.data.sources.table_files import read_rows
 from medclip.errors import UserError
 
 SPLITS = ("train", "validation", "test")
@@ -39,7 +39,7 @@ def read_roco(folder: AnyPath, limit: int | None = None) -> Iterator[Pair | Drop
 def count_roco(folder: AnyPath) -> list[int]:
     """Listed rows of every split present."""
     listed = filter(None, (_listing(folder, split) for split in SPLITS))
-    return [sum(1 for _ in (lines(path) if path.suffix == ".txt" else rows_of(path))) for path in listed]
+    return [sum(1 for _ in (read_lines(path) if path.suffix == ".txt" else read_rows(path))) for path in listed]
 
 
 def _listing(folder: AnyPath, split: str) -> AnyPath | None:
@@ -52,24 +52,24 @@ def _listing(folder: AnyPath, split: str) -> AnyPath | None:
 def _listed(path: AnyPath) -> Iterator[tuple[str, str, str]]:
     """Id, name of the image and caption of each row; "" for what it does not say."""
     if path.suffix == ".txt":
-        for line in lines(path):
+        for line in read_lines(path):
             id, _, caption = line.partition("\t")
             yield id.strip(), "", caption
         return
-    for row in rows_of(path):
+    for row in read_rows(path):
         if "id" not in row or "caption" not in row:
             raise UserError(f"{path} has no columns id and caption; its first line reads {', '.join(row)}.")
         yield (row["id"] or "").strip(), PurePosixPath((row.get("name") or "").strip()).name, row["caption"] or ""
 
 
 def _read_split(folder: AnyPath, listing: AnyPath, split: str) -> Iterator[Pair | Dropped]:
-    links = columns_by_first(folder / "dlinks.txt")
-    concepts = columns_by_first(folder / "cuis.txt")
-    keywords = columns_by_first(folder / "keywords.txt")
-    types = columns_by_first(folder / "semtypes.txt")
-    licenses = table_by(folder / "licences.txt", "roco_id")
-    labels = table_by(folder / "labels.csv", "id")
-    pictures = names_in(folder / "images")
+    links = read_tsv_by_id(folder / "dlinks.txt")
+    concepts = read_tsv_by_id(folder / "cuis.txt")
+    keywords = read_tsv_by_id(folder / "keywords.txt")
+    types = read_tsv_by_id(folder / "semtypes.txt")
+    licenses = read_csv_by(folder / "licences.txt", "roco_id")
+    labels = read_csv_by(folder / "labels.csv", "id")
+    pictures = list_names(folder / "images")
     for number, (id, name, caption) in enumerate(_listed(listing), start=1):
         if not id or not caption:
             yield Dropped(id, split, "row without id and caption", f"{listing.name} row {number}")

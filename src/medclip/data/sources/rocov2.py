@@ -9,9 +9,9 @@ from pathlib import PurePosixPath
 
 from medclip.data.paths import AnyPath
 from medclip.data.schema import Dropped, Pair
-from medclip.data.sources.beside import names_in, table_by
+from medclip.data.sources.beside import list_names, read_csv_by
 from medclip.data.sources.roco import ARTICLE
-from medclip.data.sources.table_files import rows_of
+from medclip.data.sources.table_files import read_rows
 from medclip.errors import UserError
 
 _SHORT = {"train": "train", "validation": "valid", "test": "test"}
@@ -32,8 +32,8 @@ def read_rocov2(folder: AnyPath, limit: int | None = None) -> Iterator[Pair | Dr
     Concepts are those found by machine and by hand, keywords their canonical names. Tables other than the captions may
     be absent; without licenses, an image is its own article.
     """
-    licenses = table_by(folder / "license_information.csv", "id")
-    names = table_by(folder / "cui_mapping.csv", "cui")
+    licenses = read_csv_by(folder / "license_information.csv", "id")
+    names = read_csv_by(folder / "cui_mapping.csv", "cui")
     there = [split for split, short in _SHORT.items() if (folder / f"{short}_captions.csv").is_file()]
     splits = (_read_split(folder, split, licenses, names) for split in there)
     return chain.from_iterable(islice(rows, limit) for rows in splits)
@@ -41,10 +41,10 @@ def read_rocov2(folder: AnyPath, limit: int | None = None) -> Iterator[Pair | Dr
 
 def _read_split(folder: AnyPath, split: str, licenses: Table, names: Table) -> Iterator[Pair | Dropped]:
     short = _SHORT[split]
-    concepts = [table_by(folder / f"{short}_concepts{kind}.csv", "id") for kind in ("", "_manual")]
+    concepts = [read_csv_by(folder / f"{short}_concepts{kind}.csv", "id") for kind in ("", "_manual")]
     pictures = _pictures(folder, short)
     listing = folder / f"{short}_captions.csv"
-    for number, row in enumerate(rows_of(listing), start=1):
+    for number, row in enumerate(read_rows(listing), start=1):
         cells = {name.strip().lower(): cell or "" for name, cell in row.items()}
         if not {"id", "caption"} <= cells.keys():
             raise UserError(f"{listing} has no columns ID and Caption; its first line reads {', '.join(row)}.")
@@ -79,4 +79,4 @@ def _cuis(cell: str) -> list[str]:
 def _pictures(folder: AnyPath, short: str) -> dict[str, AnyPath]:
     """The images of a split by name without suffix, wherever the archive was unpacked."""
     places = (folder / short, folder / f"{short}_images" / short, folder / f"{short}_images")
-    return {PurePosixPath(name).stem: place / name for place in reversed(places) for name in names_in(place)}
+    return {PurePosixPath(name).stem: place / name for place in reversed(places) for name in list_names(place)}

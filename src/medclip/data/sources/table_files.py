@@ -21,7 +21,7 @@ ROWS_AT_A_TIME = 256
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 
-def rows_of(path: AnyPath) -> Iterator[Row]:
+def read_rows(path: AnyPath) -> Iterator[Row]:
     """Every row of a table, in file order, as its suffix says.
 
     Texts such as "NA", "None" and "null" stay texts. Raises UserError for a file that is not whole, naming the row
@@ -132,4 +132,4 @@ _READERS = {
     ".parquet": _parquet,
     ".arrow": _arrow,
 }
-SUFFIXES = tuple(_READERS)
+TABLE_SUFFIXES = tuple(_READERS)

@@ -10,9 +10,9 @@ from typing import Any
 from medclip.data.normalize import HASHED_SPLITS, canonical_split, split_of
 from medclip.data.paths import AnyPath, inside, parse_path, path_exists
 from medclip.data.schema import Dropped, Pair, take_per_split
-from medclip.data.sources.columns import Columns, found_columns, known_columns
+from medclip.data.sources.columns import Columns, match_columns, resolve_columns
 from medclip.data.sources.pair_fields import extra_fields
-from medclip.data.sources.table_files import rows_of
+from medclip.data.sources.table_files import read_rows
 
 OUTSIDE = "image outside the table's folder (see --image-root)"
 
@@ -30,7 +30,7 @@ def read_tables(
     """
     numbers = count(1)
     rows = chain.from_iterable(_read(path, columns, split, numbers) for path in paths)
-    if limit and not any("split" in known_columns(list(next(rows_of(path), {})), columns) for path in paths):
+    if limit and not any("split" in match_columns(list(next(read_rows(path), {})), columns) for path in paths):
         return take_per_split(rows, limit, (split,) if split else HASHED_SPLITS)
     return rows
 
@@ -70,10 +70,10 @@ def _read(path: AnyPath, columns: Columns, split: str, numbers: Iterator[int]) -
 def _cells(path: AnyPath, columns: Columns) -> Iterator[dict[str, Any]]:
     """What a row holds under the names of `Columns`, and under "known" what else it says in our own form."""
     keys, names = None, {}
-    for row in rows_of(path):
+    for row in read_rows(path):
         if row.keys() != keys:
             # Lines of JSON may leave out what they do not know; the first says what the columns are.
-            names = found_columns(path, list(row), columns) if keys is None else known_columns(list(row), columns)
+            names = resolve_columns(path, list(row), columns) if keys is None else match_columns(list(row), columns)
             keys = row.keys()
         cells = {what: row[name] for what, name in names.items()} | {"known": extra_fields(row)}
         if names.get("image") == "image_path":

@@ -11,8 +11,7 @@ from pathlib import PurePosixPath
 from medclip.data.normalize import canonical_split, split_in, split_of
 from medclip.data.paths import AnyPath
 from medclip.data.schema import Dropped, Pair
-from medclip.data.sources.image_caption_folder import SUFFIXES
-from medclip.data.sources.pair_fields import extra_fields, strings
+from medclip.data.sources.pair_fields import as_strings, extra_fields
 from medclip.errors import UserError
 
 
@@ -40,7 +39,7 @@ def _pair(key: str, files: Mapping[str, bytes], path: AnyPath, split: str) -> Pa
         return Dropped(key, split or split_of(key), "caption unreadable", path.name)
     group = str(said.get("article") or key)
     split = canonical_split(str(said.get("split") or "")) or split or split_of(group)
-    image = next((data for suffix, data in files.items() if suffix in SUFFIXES), None)
+    image = next((data for suffix, data in files.items() if suffix in IMAGE_SUFFIXES), None)
     if image is None or not text:
         return Dropped(key, split, "row without image or caption", path.name)
     return Pair(
@@ -51,7 +50,7 @@ def _pair(key: str, files: Mapping[str, bytes], path: AnyPath, split: str) -> Pa
         article=group,
         license=str(said.get("license") or said.get("license") or ""),
         attribution=str(said.get("attribution") or ""),
-        concepts=strings(said.get("concepts")),
+        concepts=as_strings(said.get("concepts")),
         **{"source": path.stem} | extra_fields(said),
     )
 

@@ -107,7 +107,7 @@ _PATTERNS = {
 }
 
 
-def keyword_labels(kind: str, caption: str) -> str:
+def keyword_label(kind: str, caption: str) -> str:
     """The class of `kind` ("modality" or "organ") that most words of a caption speak for; "" where none does.
 
     Of classes named equally often the one named first: "CT angiography" is CT.

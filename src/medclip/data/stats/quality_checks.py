@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import sqrt
 
-from medclip.data.stats.statistics import CONTEXT, SplitStatistics, Statistics
+from medclip.data.stats.statistics import CONTEXT_LENGTH, SplitStatistics, Statistics
 
-FEW_HELD_OUT, FEW_TRAINING = 200, 1000
-LARGE_ARTICLE = 0.2  # of a split
-MUCH = 0.05  # of a split: odd captions, tiny images, repetitions
-MANY_DROPPED = 0.1  # of a split's rows
-TINY = 128  # pixels, shorter side
+MIN_HELD_OUT_PAIRS, MIN_TRAINING_PAIRS = 200, 1000
+MAX_ARTICLE_SHARE = 0.2  # of a split
+MAX_ISSUE_SHARE = 0.05  # of a split: odd captions, tiny images, repetitions
+MAX_DROPPED_SHARE = 0.1  # of a split's rows
+MIN_SHORTER_SIDE = 128  # pixels, shorter side
 _NO_LICENSE = ("", "no cc code")  # the second is ROCO's word for none
 
 
@@ -20,9 +20,9 @@ _NO_LICENSE = ("", "no cc code")  # the second is ROCO's word for none
 class QualityWarning:
     """One thing to know before training."""
 
-    what: str
+    message: str
     remedy: str
-    places: tuple[tuple[str, int, int], ...]
+    occurrences: tuple[tuple[str, int, int], ...]
     """Split, how many there, and of how many; of 0 where that says nothing."""
 
 
@@ -34,15 +34,16 @@ def quality_warnings(about: Statistics) -> list[QualityWarning]:
             found += _pairs(name, split, bool(about.dataset.get("synthetic")))
     merged: dict[tuple[str, str], QualityWarning] = {}
     for one in found:
-        before = merged.get((one.what, one.remedy))
-        merged[one.what, one.remedy] = replace(one, places=before.places + one.places) if before else one
+        before = merged.get((one.message, one.remedy))
+        occurrences = before.occurrences + one.occurrences if before else one.occurrences
+        merged[one.message, one.remedy] = replace(one, occurrences=occurrences)
     return list(merged.values())
 
 
 def _shared(about: Statistics) -> Iterator[QualityWarning]:
     for overlap in about.overlaps:
         pairs = about.splits[overlap.split].pairs
-        repeated = {way: n for way, n in overlap.pairs.items() if n and way != "any"}
+        repeated = {way: n for way, n in overlap.counts.items() if n and way != "any"}
         said = ", ".join(f"{way} {n:,}" for way, n in repeated.items())
         if overlap.split != overlap.other and repeated:
             remedy = "Numbers on the two are not independent: let whole articles or patients go to one split."
@@ -51,13 +52,13 @@ def _shared(about: Statistics) -> Iterator[QualityWarning]:
             yield QualityWarning(
                 f"pairs that share something with {overlap.other} ({said})",
                 remedy,
-                ((overlap.split, overlap.pairs["any"], pairs),),
+                ((overlap.split, overlap.counts["any"], pairs),),
             )
-        if overlap.split == overlap.other and overlap.pairs["any"] > MUCH * pairs:
+        if overlap.split == overlap.other and overlap.counts["any"] > MAX_ISSUE_SHARE * pairs:
             yield QualityWarning(
                 f"pairs that repeat an earlier one ({said})",
                 "Retrieval cannot tell equal pairs apart and counts them as errors; thin them out at the source.",
-                ((overlap.split, overlap.pairs["any"], pairs),),
+                ((overlap.split, overlap.counts["any"], pairs),),
             )
 
 
@@ -73,16 +74,16 @@ def _splits(about: Statistics) -> Iterator[QualityWarning]:
         if not split.pairs:
             remedy = "See why its rows were dropped, below and in dropped.jsonl."
             yield QualityWarning("a split is empty", remedy, ((name, 0, 0),))
-        elif name == "train" and split.pairs < FEW_TRAINING:
+        elif name == "train" and split.pairs < MIN_TRAINING_PAIRS:
             yield QualityWarning(
-                f"fewer than {FEW_TRAINING:,} training pairs",
+                f"fewer than {MIN_TRAINING_PAIRS:,} training pairs",
                 "Too few to learn from scratch: start from a trained model (medclip train --init).",
                 ((name, split.pairs, 0),),
             )
-        elif name != "train" and split.pairs < FEW_HELD_OUT:
+        elif name != "train" and split.pairs < MIN_HELD_OUT_PAIRS:
             half = 196 * sqrt(0.3 * 0.7 / split.pairs)
             yield QualityWarning(
-                f"fewer than {FEW_HELD_OUT} pairs to measure on",
+                f"fewer than {MIN_HELD_OUT_PAIRS} pairs to measure on",
                 f"Intervals are wide: a recall of 30 % is known to ± {half:.0f} points. Hold out more.",
                 ((name, split.pairs, 0),),
             )
@@ -92,7 +93,7 @@ def _dropped(about: Statistics) -> Iterator[QualityWarning]:
     for name, reasons in about.dataset.get("dropped", {}).items():
         rows = about.splits[name].pairs + sum(reasons.values()) if name in about.splits else sum(reasons.values())
         for reason, n in reasons.items():
-            if n > MANY_DROPPED * rows:
+            if n > MAX_DROPPED_SHARE * rows:
                 remedy = (
                     "Fetch the absent files and prepare again; what arrived since is taken."
                     if reason == "image missing"
@@ -103,13 +104,13 @@ def _dropped(about: Statistics) -> Iterator[QualityWarning]:
 
 def _pairs(name: str, split: SplitStatistics, synthetic: bool) -> Iterator[QualityWarning]:
     largest, most = split.largest_article
-    if most > LARGE_ARTICLE * split.pairs and split.pairs > 1:
+    if most > MAX_ARTICLE_SHARE * split.pairs and split.pairs > 1:
         yield QualityWarning(
             f"one article or patient ({largest}) holds much of the split",
             "What is measured or learnt is mostly about it. Check the group column, or take fewer of its pairs.",
             ((name, most, split.pairs),),
         )
-    if split.own_articles == split.pairs and not synthetic:
+    if split.ungrouped_pairs == split.pairs and not synthetic:
         yield QualityWarning(
             "no pair names its article or patient",
             "Images of one patient may lie in training and validation. Name the column with --group-column.",
@@ -123,18 +124,18 @@ def _pairs(name: str, split: SplitStatistics, synthetic: bool) -> Iterator[Quali
             "Unknown is not free: keep the images, and models trained on them, private until you know.",
         ),
         (
-            int((split.numbers["tokens"] > CONTEXT).sum()),
-            MUCH,
-            f"captions that probably exceed {CONTEXT} tokens, CLIP's limit",
+            int((split.numbers["tokens"] > CONTEXT_LENGTH).sum()),
+            MAX_ISSUE_SHARE,
+            f"captions that probably exceed {CONTEXT_LENGTH} tokens, CLIP's limit",
             "Their ends are cut off. Train with a longer context (--context-length), or begin with what matters.",
         ),
         (
-            int((split.numbers["shorter side"] < TINY).sum()),
-            MUCH,
-            f"images with a shorter side under {TINY} pixels",
+            int((split.numbers["shorter side"] < MIN_SHORTER_SIDE).sum()),
+            MAX_ISSUE_SHARE,
+            f"images with a shorter side under {MIN_SHORTER_SIDE} pixels",
             "Models see 224 pixels or more, so these are enlarged and blurred. Were thumbnails fetched by mistake?",
         ),
-        *((split.oddities[odd], share, what, remedy) for odd, (share, what, remedy) in _ODD.items()),
+        *((split.caption_issues[odd], share, what, remedy) for odd, (share, what, remedy) in _ODD.items()),
     )
     for count, share, what, remedy in checks:
         if count > share * split.pairs:
@@ -150,7 +151,7 @@ _ODD = {
     "file name": (0, "captions that look like a file's name", "Is the caption column the right one?"),
     "markup": (0, "captions with markup, escapes or links", "Take them out at the source: models would learn them."),
     "several panels": (
-        MUCH,
+        MAX_ISSUE_SHARE,
         "captions that describe several panels, (a) and (b)",
         "The image may be one panel of them. Split figure and caption, or expect captions that say too much.",
     ),

@@ -20,16 +20,16 @@ from medclip.data.images import decode
 from medclip.data.leakage import WAYS
 from medclip.data.stats.quality_checks import quality_warnings
 from medclip.data.stats.statistics import (
-    CONTEXT,
-    NEAR_LIMIT,
-    SEVERAL,
+    CONTEXT_LENGTH,
+    LIST_COLUMNS,
+    MAX_NEAR_PAIRS,
     TOKENS_PER_CHARACTER,
     Overlap,
     SplitStatistics,
     Statistics,
+    compute_statistics,
     open_splits,
-    spread,
-    statistics,
+    summarize,
 )
 from medclip.errors import ImageError
 
@@ -37,39 +37,39 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SHEET = 12  # images of each split on the contact sheet
-MOST = 20  # values a table lists
+IMAGES_PER_SPLIT = 12  # images of each split on the contact sheet
+MAX_TABLE_ROWS = 20  # values a table lists
 _ARTICLE = re.compile(r"PMC\d+")
 
 
-def write_report(data: Path, seed: int = 0, near: bool = True) -> Statistics:
+def write_report(data: Path, seed: int = 0, near_images: bool = True) -> Statistics:
     """Write `report.html` into the dataset `data`, with images chosen by `seed`; returns what was counted for it.
 
     `near` is as of `statistics`: near images cost a second decoding of every image.
     """
-    about = statistics(data, near)
+    about = compute_statistics(data, near_images)
     with whole_file(data / "report.html") as partial:
-        partial.write_text(report(data, about, seed), encoding="utf-8")
+        partial.write_text(render_report(data, about, seed), encoding="utf-8")
     return about
 
 
-def report(data: Path, about: Statistics, seed: int = 0) -> str:
+def render_report(data: Path, about: Statistics, seed: int = 0) -> str:
     """The page as HTML."""
     opened = open_splits(data)
     names = list(about.splits)
     pairs = [split.pairs for split in about.splits.values()]
 
     def table(of: str) -> list[Any]:
-        return html_page.shares([split.counts[of] for split in about.splits.values()], pairs, MOST)
+        return html_page.shares([split.counts[of] for split in about.splits.values()], pairs, MAX_TABLE_ROWS)
 
     labels = sorted({name for split in about.splits.values() for name in split.counts if name.startswith("label ")})
     return html_page.render(
         "dataset.html",
         about=about,
         advice=quality_warnings(about),
-        context=CONTEXT,
+        context=CONTEXT_LENGTH,
         tokens_per_character=TOKENS_PER_CHARACTER,
-        near_limit=NEAR_LIMIT,
+        near_limit=MAX_NEAR_PAIRS,
         splits=names,
         pairs=pairs,
         rows=list(_rows(about)),
@@ -77,13 +77,15 @@ def report(data: Path, about: Statistics, seed: int = 0) -> str:
         picture_numbers=_spreads(about, ("width", "height", "shorter side")),
         lengths=_lengths(about),
         shapes=_shapes(about),
-        odd=html_page.shares([split.oddities for split in about.splits.values()], pairs, MOST),
-        counts={name: table(name) for name in ("license", "source", *SEVERAL)},
+        odd=html_page.shares([split.caption_issues for split in about.splits.values()], pairs, MAX_TABLE_ROWS),
+        counts={name: table(name) for name in ("license", "source", *LIST_COLUMNS)},
         guesses={name: table(f"guessed {name}") for name in ("modality", "organ")},
         labels={name.removeprefix("label "): table(name) for name in labels},
         articles=_articles(about),
         article_numbers=[len(split.numbers["pairs per article"]) for split in about.splits.values()],
-        templates=[(name, *template) for name, split in about.splits.items() for template in split.templates[:MOST]],
+        templates=[
+            (name, *template) for name, split in about.splits.items() for template in split.templates[:MAX_TABLE_ROWS]
+        ],
         shared=[_shared(overlap) for overlap in about.overlaps],
         dropped=sum(n for reasons in about.dataset.get("dropped", {}).values() for n in reasons.values()),
         twins=list(_twins(opened, about)),
@@ -95,7 +97,7 @@ def report(data: Path, about: Statistics, seed: int = 0) -> str:
 def _shared(overlap: Overlap) -> list[str]:
     """A row of the table; what was not looked for is a dash."""
     other = "earlier pairs of its own" if overlap.split == overlap.other else overlap.other
-    return [overlap.split, other, *(html_page.number(overlap.pairs.get(way)) for way in (*WAYS, "any"))]
+    return [overlap.split, other, *(html_page.number(overlap.counts.get(way)) for way in (*WAYS, "any"))]
 
 
 def _rows(about: Statistics) -> Iterator[list[str]]:
@@ -113,7 +115,9 @@ def _rows(about: Statistics) -> Iterator[list[str]]:
 
 def _spreads(about: Statistics, names: Sequence[str]) -> list[list[str]]:
     """A row for each column of numbers and split: least, p5, median, p95, most, mean."""
-    found = ((f"{name}, {split}", spread(one.numbers[name])) for name in names for split, one in about.splits.items())
+    found = (
+        (f"{name}, {split}", summarize(one.numbers[name])) for name in names for split, one in about.splits.items()
+    )
     return [[title, *map(html_page.number, asdict(values).values())] for title, values in found if values is not None]
 
 
@@ -134,8 +138,8 @@ def _lengths(about: Statistics) -> Markup:
         axes = figure.subplots()
         bins = np.arange(0, 165, 5)
         _steps(axes, about, bins, lambda split: np.minimum(split.numbers["tokens"], bins[-1] - 1))
-        axes.axvline(CONTEXT, ls=":", c=html_page.INK, lw=1)
-        axes.annotate(f" {CONTEXT}: CLIP's limit", (CONTEXT, 0.9), xycoords=("data", "axes fraction"))
+        axes.axvline(CONTEXT_LENGTH, ls=":", c=html_page.INK, lw=1)
+        axes.annotate(f" {CONTEXT_LENGTH}: CLIP's limit", (CONTEXT_LENGTH, 0.9), xycoords=("data", "axes fraction"))
         axes.set(xlabel="tokens (estimated); the last bar holds all that are longer")
 
     medians = ", ".join(
@@ -178,7 +182,7 @@ def _steps(axes: Axes, about: Statistics, bins: np.ndarray, values: Callable[[Sp
 
 def _sheet(split: Split, seed: int) -> Iterator[dict[str, str]]:
     """Pairs of a split by chance, the same for the same seed."""
-    chosen = np.random.default_rng(seed).choice(len(split), min(SHEET, len(split)), replace=False)
+    chosen = np.random.default_rng(seed).choice(len(split), min(IMAGES_PER_SPLIT, len(split)), replace=False)
     return (_shown(split, int(row)) for row in sorted(chosen))
 
 

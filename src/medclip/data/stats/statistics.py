@@ -16,38 +16,41 @@ import pyarrow as pa
 from medclip.data.dataset import SCHEMA, Split, read_dataset
 from medclip.data.leakage import WAYS, shared
 from medclip.data.stats.caption_issues import caption_issues, skeleton
-from medclip.data.stats.keyword_labels import keyword_labels
+from medclip.data.stats.keyword_labels import keyword_label
 from medclip.progress import Advance, progress
 
 # tokens = 2 + this × characters: pieces per character of CLIP's byte-pair encoding over ROCO's training captions, and
 # its two special tokens. On the 668 validation captions half the estimates lie within 8 %, 95 % within 29 %; by them
 # 5.8 % of the captions exceed 77 tokens, in truth 6.1 % (tests/data/survey/test_statistics.py). For English alone.
 TOKENS_PER_CHARACTER = 0.233
-CONTEXT = 77
-NEAR_LIMIT = 50_000  # pairs; comparing all images takes their number squared, about a minute for so many
+CONTEXT_LENGTH = 77
+MAX_NEAR_PAIRS = 50_000  # pairs; comparing all images takes their number squared, about a minute for so many
 TEMPLATE_WORDS = 6
-TEMPLATE_SHARE, TEMPLATE_LEAST = 0.01, 5  # of a split, and pairs; what is more common looks like no one's own words
-SEVERAL = ("concepts", "keywords", "semantic_types")
-_READ = ("id", "width", "height", "caption", "article", "license", "labels", "source", *SEVERAL)
+MIN_TEMPLATE_SHARE, MIN_TEMPLATE_PAIRS = (
+    0.01,
+    5,
+)  # of a split, and pairs; what is more common looks like no one's own words
+LIST_COLUMNS = ("concepts", "keywords", "semantic_types")
+_READ = ("id", "width", "height", "caption", "article", "license", "labels", "source", *LIST_COLUMNS)
 
 
 @dataclass(frozen=True)
-class Spread:
+class NumberSummary:
     """A column of numbers in six."""
 
-    least: float
+    min: float
     p5: float
     median: float
     p95: float
-    most: float
+    max: float
     mean: float
 
 
-def spread(values: np.ndarray) -> Spread | None:
+def summarize(values: np.ndarray) -> NumberSummary | None:
     """Of no values: None."""
     if not len(values):
         return None
-    return Spread(*np.percentile(values, [0, 5, 50, 95, 100]).tolist(), float(values.mean()))
+    return NumberSummary(*np.percentile(values, [0, 5, 50, 95, 100]).tolist(), float(values.mean()))
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,12 @@ class SplitStatistics:
     """words, characters, tokens (estimated), width, height, shorter side: a value a pair. pairs per article."""
     counts: Mapping[str, Counter[str]]
     """license, source, concepts, keywords, semantic_types, label NAME, guessed modality, guessed organ."""
-    oddities: Counter[str]
+    caption_issues: Counter[str]
     """Pairs by what is odd about their captions; see `oddities.oddities`."""
     templates: Sequence[tuple[str, str, int]]
     """Words that TEMPLATE_SHARE or more of the captions have in common: where, the words, pairs."""
     largest_article: tuple[str, int]
-    own_articles: int
+    ungrouped_pairs: int
     """Pairs whose article is their own id: nothing groups them."""
 
 
@@ -74,7 +77,7 @@ class Overlap:
 
     split: str
     other: str
-    pairs: Mapping[str, int]
+    counts: Mapping[str, int]
     """By way (see `leakage.WAYS`), and "any"; near images are absent where they were not looked for."""
     examples: Sequence[tuple[int, int, str]]
     """Row, other row, way: the first of each way."""
@@ -87,26 +90,26 @@ class Statistics:
     dataset: Mapping[str, Any]
     splits: Mapping[str, SplitStatistics]
     overlaps: Sequence[Overlap]
-    near: bool
+    near_images: bool
     """Whether near images were looked for."""
 
 
-def statistics(data: Path, near: bool = True) -> Statistics:
+def compute_statistics(data: Path, near_images: bool = True) -> Statistics:
     """Count and compare everything in the dataset `data`, near images too if `near` and there are not too many.
 
     UserError where it is no dataset.
     """
     dataset = read_dataset(data)
     opened = open_splits(data)
-    near = near and sum(map(len, opened.values())) <= NEAR_LIMIT
+    near_images = near_images and sum(map(len, opened.values())) <= MAX_NEAR_PAIRS
     splits = {}
     for name in dataset["splits"]:
         table = opened[name].table if name in opened else SCHEMA.empty_table()
         with progress(f"count {name}", len(table), "pairs") as advance:
-            splits[name] = split_statistics(table, advance)
+            splits[name] = compute_split_statistics(table, advance)
     order = sorted(opened, key=lambda name: name != "train")  # others are held against train, not train against them
-    found = [_overlap(opened[b], opened[a], near) for a, b in combinations_with_replacement(order, 2)]
-    return Statistics(dataset, splits, found, near)
+    found = [_overlap(opened[b], opened[a], near_images) for a, b in combinations_with_replacement(order, 2)]
+    return Statistics(dataset, splits, found, near_images)
 
 
 def open_splits(data: Path) -> dict[str, Split]:
@@ -114,7 +117,7 @@ def open_splits(data: Path) -> dict[str, Split]:
     return {name: Split(data, name) for name, about in read_dataset(data)["splits"].items() if about["pairs"]}
 
 
-def split_statistics(table: pa.Table, advance: Advance | None = None) -> SplitStatistics:
+def compute_split_statistics(table: pa.Table, advance: Advance | None = None) -> SplitStatistics:
     """Count the rows of a table with the columns of `shards.SCHEMA`, a batch at a time; images are not read."""
     numbers = {name: array("i") for name in ("words", "characters", "width", "height")}
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -153,10 +156,10 @@ def _count(rows: Mapping[str, list[Any]], counts: defaultdict[str, Counter[str]]
     """Add a batch's values to the counters."""
     for name in ("license", "source"):
         counts[name].update(rows[name])
-    for name in SEVERAL:
+    for name in LIST_COLUMNS:
         counts[name].update(value for values in rows[name] for value in set(values or ("",)))
     for kind in ("modality", "organ"):
-        counts[f"guessed {kind}"].update(keyword_labels(kind, caption) for caption in rows["caption"])
+        counts[f"guessed {kind}"].update(keyword_label(kind, caption) for caption in rows["caption"])
     for labels in rows["labels"]:
         for name, value in labels:
             counts[f"label {name}"][value] += 1
@@ -174,7 +177,7 @@ def _templates(table: pa.Table, parts: Mapping[str, array[int]]) -> list[tuple[s
     found = []
     for where, hashes in parts.items():
         _, first, times = np.unique(np.asarray(hashes, np.int64), return_index=True, return_counts=True)
-        for place in np.flatnonzero(times >= max(TEMPLATE_LEAST, TEMPLATE_SHARE * len(table))):
+        for place in np.flatnonzero(times >= max(MIN_TEMPLATE_PAIRS, MIN_TEMPLATE_SHARE * len(table))):
             words = skeleton(table.column("caption")[int(first[place])].as_py())
             if part := _TEMPLATES[where](words):
                 found.append((where, " ".join(part), int(times[place])))
@@ -196,20 +199,22 @@ def summary(about: Statistics) -> dict[str, Any]:
         return dict(counter.most_common(20))
 
     def of_split(name: str, split: SplitStatistics) -> dict[str, Any]:
-        spreads: Iterable[tuple[str, Spread | None]] = ((n, spread(values)) for n, values in split.numbers.items())
+        spreads: Iterable[tuple[str, NumberSummary | None]] = (
+            (n, summarize(values)) for n, values in split.numbers.items()
+        )
         return {
             "pairs": split.pairs,
             "articles": len(split.numbers["pairs per article"]),
-            f"over_{CONTEXT}_tokens": int((split.numbers["tokens"] > CONTEXT).sum()),
+            f"over_{CONTEXT_LENGTH}_tokens": int((split.numbers["tokens"] > CONTEXT_LENGTH).sum()),
             "dropped": about.dataset.get("dropped", {}).get(name, {}),
             "numbers": {name.replace(" ", "_"): values and asdict(values) for name, values in spreads},
             "counts": {name.replace(" ", "_"): most(counter) for name, counter in split.counts.items()},
-            "odd_captions": dict(split.oddities),
+            "odd_captions": dict(split.caption_issues),
             "templates": [dict(zip(("where", "words", "pairs"), one, strict=True)) for one in split.templates],
         }
 
     return {
         "splits": {name: of_split(name, split) for name, split in about.splits.items()},
-        "shared": [{"split": o.split, "with": o.other, **o.pairs} for o in about.overlaps],
-        "near_pictures": about.near,
+        "shared": [{"split": o.split, "with": o.other, **o.counts} for o in about.overlaps],
+        "near_pictures": about.near_images,
     }
