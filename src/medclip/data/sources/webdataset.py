@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from medclip.data.normalize import canonical_split, split_in, split_of
 from medclip.data.paths import AnyPath
 from medclip.data.schema import Dropped, Pair
+from medclip.data.sources.image_caption_folder import IMAGE_SUFFIXES
 from medclip.data.sources.pair_fields import as_strings, extra_fields
 from medclip.errors import UserError
 
