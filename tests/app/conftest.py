@@ -7,8 +7,7 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from medclip import NOT_CLINICAL
-from medclip.app.config import Served
-from medclip.app.run import FRAME
+from medclip.app.run import MAIN_SCRIPT, AppConfig
 
 
 @pytest.fixture
@@ -20,15 +19,15 @@ def page(monkeypatch):
     st.cache_data.clear()  # every test is the same session
 
     def open_page(*folders, **others) -> AppTest:
-        monkeypatch.setattr("sys.argv", [str(FRAME), *Served(folders, **others).words()])
-        return AppTest.from_file(str(FRAME), default_timeout=60).run()
+        monkeypatch.setattr("sys.argv", [str(MAIN_SCRIPT), AppConfig(folders, **others).to_json()])
+        return AppTest.from_file(str(MAIN_SCRIPT), default_timeout=60).run()
 
     return open_page
 
 
 @pytest.fixture
 def sound():
-    """Asserts that a page shows no traceback and says what it is not for; returns it."""
+    """Asserts that a page shows no traceback and the notice; returns it."""
 
     def check(at: AppTest) -> AppTest:
         assert list(at.exception) == []

@@ -2,37 +2,42 @@
 
 from streamlit.testing.v1 import AppTest
 
-from medclip.app.about_page import without_pictures
+from medclip.app.about_page import without_images
+from medclip.app.run import IndexLocation
 
 
-def page(places, evaluation):
-    from medclip.app.about_page import about
+def page(locations, evaluation):
+    from medclip.app.about_page import about_page
 
-    about(places, evaluation)
+    about_page(locations, evaluation)
+
+
+def open_about_page(index, model=None, evaluation=None) -> AppTest:
+    locations = {"index": IndexLocation(index, model)}
+    return AppTest.from_function(page, default_timeout=60, args=(locations, evaluation)).run()
 
 
 def test_it_shows_the_model_card_and_what_the_index_holds(index_folder, run):
-    at = AppTest.from_function(page, default_timeout=60, args=({"index": (str(index_folder), None)}, None)).run()
+    at = open_about_page(index_folder)
     assert list(at.exception) == [] and list(at.error) == []
     card = (run / "model" / "README.md").read_text(encoding="utf-8")
-    shown = [element.value for element in at.markdown]
-    assert card[card.index("## Data") :].strip() in "\n".join(shown)
-    assert at.table[0].value["Pictures"].tolist() == ["12"]
+    texts = [element.value for element in at.markdown]
+    assert card[card.index("## Data") :].strip() in "\n".join(texts)
+    assert at.table[0].value["Images"].tolist() == ["12"]
 
 
-def test_a_folder_without_results_is_one_sentence(index_folder, tmp_path):
-    places = {"index": (str(index_folder), None)}
-    at = AppTest.from_function(page, default_timeout=60, args=(places, tmp_path)).run()
-    assert list(at.exception) == [] and len(at.error) == 1
+def test_a_folder_without_a_report_is_one_sentence(index_folder, tmp_path):
+    at = open_about_page(index_folder, evaluation=tmp_path)
+    assert list(at.exception) == [] and "medclip evaluate" in at.error[0].value
 
 
 def test_a_model_without_a_card_says_so(index_folder, run, copy):
     bare = copy(run / "model")
     (bare / "README.md").unlink()
-    at = AppTest.from_function(page, default_timeout=60, args=({"index": (str(index_folder), str(bare))}, None)).run()
+    at = open_about_page(index_folder, bare)
     assert list(at.exception) == [] and "no card" in at.info[0].value
 
 
 def test_a_card_fetches_nothing():
     card = "---\nlicense: other\n---\n# x\n![plot](https://example.org/x.png) --- [link](y)\n"
-    assert without_pictures(card) == "# x\n[plot](https://example.org/x.png) --- [link](y)\n"
+    assert without_images(card) == "# x\n[plot](https://example.org/x.png) --- [link](y)\n"

@@ -45,10 +45,28 @@ def free_port() -> int:
 def folders(index_folder, tmp_path_factory):
     """The index, and another that lacks one of its images."""
     other = Path(shutil.copytree(index_folder, tmp_path_factory.mktemp("other") / "other"))
-    about = json.loads((other / "index.json").read_text())
-    (other / "index.json").write_text(json.dumps(about | {"model": str((index_folder / about["model"]).resolve())}))
+    manifest = json.loads((other / "index.json").read_text())
+    (other / "index.json").write_text(
+        json.dumps(manifest | {"model": str((index_folder / manifest["model"]).resolve())})
+    )
     delete(other, ids=["ROCO_00000"])
     return index_folder, other
+
+
+HOSTILE_REPORT = """<!doctype html><title>x</title><h1 onclick="top.document.title = 'taken'">The report</h1>
+<script>top.document.title = "taken"</script><img src="nothing" onerror="top.document.title = 'taken'">
+<img src="https://example.org/x.png"><link rel="stylesheet" href="https://example.org/x.css">
+<iframe src="https://example.org/"></iframe><a href="https://example.org/" target="_top">out</a>
+<form action="https://example.org/"><button>send</button></form>
+<meta http-equiv="refresh" content="0;url=https://example.org/">"""
+
+
+@pytest.fixture(scope="module")
+def evaluation(tmp_path_factory):
+    """A folder whose report would take over the app."""
+    folder = tmp_path_factory.mktemp("evaluation")
+    (folder / "report.html").write_text(HOSTILE_REPORT)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -58,17 +76,18 @@ def log(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def address(folders, log, tmp_path_factory):
+def address(folders, evaluation, log, tmp_path_factory):
     """The address of `medclip app`, running in a folder that it may not write to."""
     port, here = free_port(), tmp_path_factory.mktemp("here")
     here.chmod(0o555)
-    with log.open("wb") as said:
+    with log.open("wb") as stream:
         command = [sys.executable, "-m", "medclip.cli.main", "app", "--index", *map(str, folders), "--port", str(port)]
-        served = subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True, cwd=here)
+        command += ["--evaluation", str(evaluation)]
+        process = subprocess.Popen(command, stdout=stream, stderr=stream, start_new_session=True, cwd=here)
     url = f"http://127.0.0.1:{port}"
     try:
         for _ in range(240):
-            assert served.poll() is None, log.read_text()
+            assert process.poll() is None, log.read_text()
             try:
                 with urllib.request.urlopen(f"{url}/_stcore/health", timeout=2):
                     break
@@ -78,8 +97,8 @@ def address(folders, log, tmp_path_factory):
             pytest.fail(log.read_text())
         yield url
     finally:
-        served.terminate()
-        served.wait(20)
+        process.terminate()
+        process.wait(20)
         with pytest.raises(OSError):  # the page does not outlive the command
             urllib.request.urlopen(f"{url}/_stcore/health", timeout=2)
         assert list(here.iterdir()) == []
@@ -103,20 +122,20 @@ def visit(chromium, address):
     """Opens the app in a window of its own, and sees that its pages fail at nothing and ask nobody else."""
     contexts, wrong = [], []
 
-    def opened(**window) -> Page:
+    def open_window(**window) -> Page:
         contexts.append(chromium.new_context(**{"viewport": {"width": 1280, "height": 1600}} | window))
         page = contexts[-1].new_page()
         page.set_default_timeout(30_000)
         page.on(
             "request",
-            lambda asked: None if asked.url.startswith((address, "data:", "blob:")) else wrong.append(asked.url),
+            lambda request: None if request.url.startswith((address, "data:", "blob:")) else wrong.append(request.url),
         )
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.goto(address)
         page.get_by_role("radio", name="index").click()
         return page
 
-    yield opened
+    yield open_window
     for context in contexts:
         context.close()
     assert wrong == []
@@ -127,7 +146,7 @@ def searcher(index_folder):
     return open_searcher(index_folder)
 
 
-def found(searcher, query, k=12, **only):
+def expected_hits(searcher, query, k=12, **only):
     return search(searcher, [query], SearchOptions(k, where(only)))[0]
 
 
@@ -143,15 +162,15 @@ def assert_shown(page: Page, hits) -> None:
     for card, hit in zip(cards.all(), hits, strict=True):
         expect(card.get_by_text(hit.caption, exact=True)).to_be_visible()
         expect(card.get_by_text(f"cosine {hit.score:.3f}")).to_be_visible()
-        picture = card.get_by_role("img", name=hit.caption)
-        assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+        image = card.get_by_role("img", name=hit.caption)
+        assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
 
 
 def assert_named(page: Page) -> None:
     """Every image and every control of the page has a name for those who listen."""
-    said = page.locator("body").aria_snapshot()
+    snapshot = page.locator("body").aria_snapshot()
     roles = "img|button|textbox|slider|switch|checkbox|combobox|tab|radio|link"
-    unnamed = [line for line in said.splitlines() if re.fullmatch(rf"\s*- ({roles})(:.*| \[.*)?", line)]
+    unnamed = [line for line in snapshot.splitlines() if re.fullmatch(rf"\s*- ({roles})(:.*| \[.*)?", line)]
     assert unnamed == []
 
 
@@ -159,55 +178,55 @@ def test_words_an_example_and_filters(visit, searcher):
     page = visit()
     expect(page.get_by_text(NOT_CLINICAL)).to_be_visible()
     ask(page, "CT of the left chest")
-    assert_shown(page, found(searcher, Query(("CT of the left chest",))))
+    assert_shown(page, expected_hits(searcher, Query(("CT of the left chest",))))
     page.get_by_role("button", name="brain MRI").click()
     expect(page.get_by_label("What are you looking for?")).to_have_value("brain MRI")
-    assert_shown(page, found(searcher, Query(("brain MRI",))))
+    assert_shown(page, expected_hits(searcher, Query(("brain MRI",))))
     assert_named(page)
     page.get_by_role("combobox", name="Modality").click()
     page.get_by_role("option", name="ct (1)").click()
     page.keyboard.press("Escape")
-    assert_shown(page, found(searcher, Query(("brain MRI",)), modality=["ct"]))
+    assert_shown(page, expected_hits(searcher, Query(("brain MRI",)), modality=["ct"]))
     page.get_by_role("button", name="Clear these").click()
-    assert_shown(page, found(searcher, Query(("brain MRI",))))
+    assert_shown(page, expected_hits(searcher, Query(("brain MRI",))))
 
 
-def test_a_picture_of_each_kind_and_one_that_is_none(visit, searcher, roco):
+def test_an_image_of_each_kind_and_a_file_that_is_none(visit, searcher, roco):
     page = visit()
     with (
-        Image.open(roco.folder / "validation" / "radiology" / "images" / "ROCO_00007.jpg") as picture,
+        Image.open(roco.folder / "validation" / "radiology" / "images" / "ROCO_00007.jpg") as image,
         io.BytesIO() as out,
     ):
-        picture.save(out, "PNG")
+        image.save(out, "PNG")
         png = out.getvalue()
-    chosen = page.locator("input[type=file]")
-    chosen.set_input_files({"name": "x.png", "mimeType": "image/png", "buffer": b"not an image"})
+    upload = page.locator("input[type=file]")
+    upload.set_input_files({"name": "x.png", "mimeType": "image/png", "buffer": b"not an image"})
     expect(page.get_by_text("The uploaded image: image unreadable.")).to_be_visible()
-    chosen.set_input_files({"name": "x.png", "mimeType": "image/png", "buffer": png})
-    hits = found(searcher, Query((), (png,)))
+    upload.set_input_files({"name": "x.png", "mimeType": "image/png", "buffer": png})
+    hits = expected_hits(searcher, Query((), (png,)))
     assert hits[0].id == "ROCO_00007"
     assert_shown(page, hits)
-    expect(page.get_by_role("img", name="The image asked with: Your image")).to_be_visible()
+    expect(page.get_by_role("img", name="The query's image: Your image")).to_be_visible()
     assert_named(page)
     page.get_by_role("button", name="Remove").click()
-    chosen.set_input_files(DICOM)
-    assert_shown(page, found(searcher, Query((), (DICOM,))))
+    upload.set_input_files(DICOM)
+    assert_shown(page, expected_hits(searcher, Query((), (DICOM,))))
     ask(page, "knee")
-    assert_shown(page, found(searcher, Query(("knee",), (DICOM,))))
+    assert_shown(page, expected_hits(searcher, Query(("knee",), (DICOM,))))
 
 
-def test_a_picture_by_itself_with_window_classes_and_relevance(visit, searcher):
+def test_the_viewer_with_window_classes_and_saliency(visit, searcher):
     page = visit()
     ask(page, "chest")
-    hits = found(searcher, Query(("chest",)))
+    hits = expected_hits(searcher, Query(("chest",)))
     page.get_by_role("button", name="Enlarge image 2", exact=True).click()
     dialog = page.get_by_role("dialog")
-    picture = dialog.get_by_role("img", name=hits[1].caption)
-    expect(picture).to_be_visible()
+    image = dialog.get_by_role("img", name=hits[1].caption)
+    expect(image).to_be_visible()
     expect(dialog.get_by_text(NOT_CLINICAL)).to_be_visible()
-    before = picture.get_attribute("src")
+    before = image.get_attribute("src")
     dialog.get_by_role("slider", name="Width").press("PageDown")
-    expect(picture).not_to_have_attribute("src", before)
+    expect(image).not_to_have_attribute("src", before)
     assert_named(page)
     dialog.get_by_role("tab", name="Which class?").click()
     dialog.get_by_label("Classes, separated by commas").fill("chest, knee")
@@ -227,13 +246,13 @@ def test_two_indexes_side_by_side(visit, folders):
     ask(page, "chest")
     expect(page.locator("[class*=st-key-card-]")).to_have_count(12)
     page.get_by_role("radio", name="side by side").click()
-    assert_shown(page, [hit for folder in folders for hit in found(open_searcher(folder), Query(("chest",)))])
+    assert_shown(page, [hit for folder in folders for hit in expected_hits(open_searcher(folder), Query(("chest",)))])
 
 
 def test_a_phone_in_the_dark(visit, searcher):
     page = visit(viewport={"width": 390, "height": 844}, color_scheme="dark", has_touch=True)
     ask(page, "chest")
-    assert_shown(page, found(searcher, Query(("chest",))))
+    assert_shown(page, expected_hits(searcher, Query(("chest",))))
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     expect(page.get_by_text(NOT_CLINICAL)).to_be_in_viewport()
     red, green, blue = page.locator(".stApp").evaluate("app => getComputedStyle(app).backgroundColor.match(/\\d+/g)")
@@ -249,7 +268,7 @@ def test_the_keyboard_alone(visit, searcher):
     page.get_by_label("What are you looking for?").focus()
     page.keyboard.type("chest")
     page.keyboard.press("Enter")
-    assert_shown(page, found(searcher, Query(("chest",))))
+    assert_shown(page, expected_hits(searcher, Query(("chest",))))
     for _ in range(30):
         page.keyboard.press("Tab")
         name, outline = page.evaluate(
@@ -264,14 +283,29 @@ def test_the_keyboard_alone(visit, searcher):
     expect(page.get_by_role("dialog")).to_have_count(0)
 
 
-def test_nothing_that_was_asked_is_logged_or_stands_in_an_address(visit, log):
+def test_no_query_is_logged_or_stands_in_an_address(visit, log):
     page = visit()
-    asked = []
-    page.on("request", lambda request: asked.append(request.url))
+    urls = []
+    page.on("request", lambda request: urls.append(request.url))
     ask(page, "a name nobody may read")
     expect(page.locator("[class*=st-key-card-]")).to_have_count(12)
     page.get_by_role("link", name="Model and evaluation").click()
     expect(page.get_by_role("heading", name="About")).to_be_visible()
     assert_named(page)
-    assert not [url for url in (page.url, *asked) if "nobody" in url]
+    assert not [url for url in (page.url, *urls) if "nobody" in url]
     assert "nobody" not in log.read_text()
+
+
+def test_a_report_runs_nothing_and_leads_nowhere(visit):
+    page = visit()
+    page.get_by_role("link", name="Model and evaluation").click()
+    page.get_by_role("tab", name="Evaluation").click()
+    report = page.frame_locator("iframe").frame_locator("iframe")
+    expect(report.get_by_role("heading", name="The report")).to_be_visible()
+    page.wait_for_timeout(1000)  # for the refresh that must not happen
+    report.get_by_role("heading", name="The report").click()
+    report.get_by_role("link", name="out").click()
+    report.get_by_role("button", name="send").click()
+    page.wait_for_timeout(500)
+    expect(report.get_by_role("heading", name="The report")).to_be_visible()
+    assert page.title() != "taken"

@@ -1,4 +1,4 @@
-"""The page that finds, in each of its states, without a browser."""
+"""The search page in each of its states, without a browser."""
 
 import dataclasses
 import io
@@ -20,12 +20,12 @@ def captions(at):
     return [element.value for element in at.text]
 
 
-def labeled(at, label):
+def button_named(at, label):
     return next(button for button in at.button if button.label == label)
 
 
 def ask(at, words):
-    return at.text_input(key="words").set_value(words).run()
+    return at.text_input(key="text").set_value(words).run()
 
 
 def upload(at, name, content):
@@ -33,7 +33,7 @@ def upload(at, name, content):
 
 
 @pytest.fixture(scope="module")
-def picture():
+def png():
     with io.BytesIO() as out:
         Image.fromarray(np.arange(60 * 40, dtype=np.uint8).reshape(60, 40)).save(out, "PNG")
         return out.getvalue()
@@ -44,7 +44,7 @@ def searcher(index_folder):
     return open_searcher(index_folder)
 
 
-def found(searcher, query, k=12, **only):
+def expected_captions(searcher, query, k=12, **only):
     return [hit.caption for hit in search(searcher, [query], SearchOptions(k, where(only)))[0]]
 
 
@@ -58,8 +58,8 @@ def test_words_find_what_the_search_finds_and_say_how_near(page, sound, index_fo
     at = sound(ask(page(index_folder), "CT of the left chest"))
     (hits,) = search(searcher, [Query(("CT of the left chest",))], SearchOptions(12))
     assert captions(at) == [hit.caption for hit in hits]
-    told = [element.value for element in at.caption if element.value.startswith("cosine")]
-    assert told == [f"cosine {hit.score:.3f}" for hit in hits]
+    cosines = [element.value for element in at.caption if element.value.startswith("cosine")]
+    assert cosines == [f"cosine {hit.score:.3f}" for hit in hits]
     links = [element.value for element in at.markdown if "pmc.ncbi" in element.value]
     assert links == [
         f"[{hit.article}](https://pmc.ncbi.nlm.nih.gov/articles/{hit.article}/) · {hit.license}" for hit in hits
@@ -67,15 +67,15 @@ def test_words_find_what_the_search_finds_and_say_how_near(page, sound, index_fo
 
 
 def test_an_example_fills_the_box_and_answers(page, sound, index_folder):
-    at = sound(labeled(page(index_folder), "brain MRI").click().run())
-    assert at.text_input(key="words").value == "brain MRI"
+    at = sound(button_named(page(index_folder), "brain MRI").click().run())
+    assert at.text_input(key="text").value == "brain MRI"
     assert len(captions(at)) == 12
 
 
 def test_the_number_of_results_is_obeyed_and_stops_at_the_pool(page, sound, index_folder):
     at = ask(page(index_folder), "chest")
-    assert len(captions(at.slider(key="count").set_value(2).run())) == 2
-    assert len(captions(sound(at.slider(key="count").set_value(48).run()))) == 12
+    assert len(captions(at.slider(key="k").set_value(2).run())) == 2
+    assert len(captions(sound(at.slider(key="k").set_value(48).run()))) == 12
 
 
 @pytest.mark.parametrize("words", ["", "   "])
@@ -86,29 +86,29 @@ def test_an_empty_question_is_none(page, sound, index_folder, words):
 
 def test_what_is_not_wanted_changes_the_answer_as_the_search_says(page, sound, index_folder, searcher):
     at = ask(page(index_folder), "chest")
-    at = sound(at.text_input(key="without").set_value("knee, pelvis").run())
-    assert captions(at) == found(searcher, Query(("chest",), (), ("knee", "pelvis")))
+    at = sound(at.text_input(key="negative").set_value("knee, pelvis").run())
+    assert captions(at) == expected_captions(searcher, Query(("chest",), (), ("knee", "pelvis")))
 
 
 def test_filters_narrow_the_answer_and_can_be_cleared(page, sound, index_folder, searcher):
     at = ask(page(index_folder), "chest")
     at = sound(at.multiselect(key="only-modality").set_value(["ct"]).run())
-    assert captions(at) == found(searcher, Query(("chest",)), modality=["ct"]) and len(captions(at)) == 1
+    assert captions(at) == expected_captions(searcher, Query(("chest",)), modality=["ct"]) and len(captions(at)) == 1
     assert at.multiselect(key="only-modality").options == ["ct (1)"]
-    assert len(captions(sound(labeled(at, "Clear these").click().run()))) == 12
+    assert len(captions(sound(button_named(at, "Clear these").click().run()))) == 12
 
 
 def test_days_are_offered_where_there_are_several(page, sound, index_folder, data, copy):
     assert page(index_folder).get("date_input") == []
-    folder = copied(index_folder, copy)
+    folder = copy_index(index_folder, copy)
     assert add(folder, data, "train", 15, None)[0] == 3
-    about = json.loads((folder / "index.json").read_text())
-    about["segments"][0]["added"], about["segments"][1]["added"] = "2026-01-02", "2026-03-04"
-    (folder / "index.json").write_text(json.dumps(about))
+    manifest = json.loads((folder / "index.json").read_text())
+    manifest["segments"][0]["added"], manifest["segments"][1]["added"] = "2026-01-02", "2026-03-04"
+    (folder / "index.json").write_text(json.dumps(manifest))
     at = sound(ask(page(folder), "chest"))
     assert len(captions(at)) == 12
     at = sound(at.date_input(key="only-added").set_value((date(2026, 3, 1), date(2026, 3, 4))).run())
-    assert captions(at) == found(open_searcher(folder), Query(("chest",)), added=["2026-03-04"])
+    assert captions(at) == expected_captions(open_searcher(folder), Query(("chest",)), added=["2026-03-04"])
     at = sound(at.date_input(key="only-added").set_value((date(2026, 1, 2),)).run())
     assert len(captions(at)) == 12
     assert at.button(key="clear-side").click().run().date_input(key="only-added").value in ((), None)
@@ -118,46 +118,46 @@ def test_nothing_found_says_so_and_how_to_go_on(page, sound, index_folder):
     at = sound(ask(page(index_folder), "chest").multiselect(key="only-modality").set_value(["ct"]).run())
     assert len(captions(at)) == 1
     at = next(b for b in at.button if b.label == "Find similar").click().run()  # to the only one that the filter leaves
-    assert captions(sound(at)) == [] and "Nothing found" in at.info[0].value
-    assert len(captions(sound(labeled(at, "Clear the filters").click().run()))) == 11
+    assert captions(sound(at)) == [] and "No results" in at.info[0].value
+    assert len(captions(sound(button_named(at, "Clear the filters").click().run()))) == 11
 
 
 def test_an_article_is_shown_once_where_that_is_asked_for(page, sound, index_folder):
-    at = sound(ask(page(index_folder), "chest").toggle(key="alone").set_value(True).run())
+    at = sound(ask(page(index_folder), "chest").toggle(key="one-per-article").set_value(True).run())
     assert len(captions(at)) == 6  # two images an article
 
 
-def test_a_picture_finds_what_the_search_finds_also_with_words(page, sound, index_folder, searcher, picture):
-    at = sound(upload(page(index_folder), "x.png", picture))
-    assert captions(at) == found(searcher, Query((), (picture,)))
+def test_an_image_finds_what_the_search_finds_also_with_words(page, sound, index_folder, searcher, png):
+    at = sound(upload(page(index_folder), "x.png", png))
+    assert captions(at) == expected_captions(searcher, Query((), (png,)))
     assert "upload" not in [uploader.key for uploader in at.file_uploader]
     at = sound(ask(at, "like this, but MRI"))
-    assert captions(at) == found(searcher, Query(("like this, but MRI",), (picture,)))
-    at = sound(labeled(at, "Remove").click().run())
-    assert captions(at) == found(searcher, Query(("like this, but MRI",)))
+    assert captions(at) == expected_captions(searcher, Query(("like this, but MRI",), (png,)))
+    at = sound(button_named(at, "Remove").click().run())
+    assert captions(at) == expected_captions(searcher, Query(("like this, but MRI",)))
 
 
 @pytest.mark.parametrize(
     "content", [b"not an image", b"", b"<svg onload='alert(1)'/>", b"\x89PNG\r\n\x1a\n" + bytes(60)]
 )
-def test_an_upload_that_is_no_picture_is_one_sentence(page, sound, index_folder, content):
+def test_an_upload_that_is_not_an_image_is_one_sentence(page, sound, index_folder, content):
     at = sound(upload(page(index_folder), "x.png", content))
     assert [element.value for element in at.error] == ["The uploaded image\\: image unreadable."]
     assert captions(at) == []
     assert len(captions(sound(ask(at, "chest")))) == 12  # and the page goes on
 
 
-def test_find_similar_leaves_the_picture_itself_out(page, sound, index_folder, searcher):
+def test_find_similar_leaves_the_image_itself_out(page, sound, index_folder, searcher):
     at = ask(page(index_folder), "chest")
     first = captions(at)[0]
     at = sound(next(b for b in at.button if b.label == "Find similar").click().run())
     (hit,) = search(searcher, [Query(("chest",))], SearchOptions(1))[0]
     assert captions(at) == [hit.caption for hit in similar(searcher.index, hit.id, SearchOptions(12))]
-    assert first not in captions(at) and at.text_input(key="words").value == ""
+    assert first not in captions(at) and at.text_input(key="text").value == ""
 
 
 def test_a_change_of_the_index_is_seen_without_a_restart(page, sound, index_folder, copy):
-    folder = copied(index_folder, copy)
+    folder = copy_index(index_folder, copy)
     at = ask(page(folder), "chest")
     first = search(open_searcher(folder), [Query(("chest",))], SearchOptions(1))[0][0]
     delete(folder, ids=[first.id])
@@ -166,32 +166,32 @@ def test_a_change_of_the_index_is_seen_without_a_restart(page, sound, index_fold
 
 
 def test_an_index_that_goes_away_is_one_sentence_until_it_is_back(page, sound, index_folder, copy):
-    folder = copied(index_folder, copy)
+    folder = copy_index(index_folder, copy)
     at = ask(page(folder), "chest")
     folder.rename(folder.with_name("away"))
     at = sound(at.run())
     assert "is not there" in at.error[0].value or "index.json" in at.error[0].value
     folder.with_name("away").rename(folder)
-    assert len(captions(sound(labeled(at, "Try again").click().run()))) == 12
+    assert len(captions(sound(button_named(at, "Try again").click().run()))) == 12
 
 
 def test_a_damaged_index_is_one_sentence(page, sound, index_folder, copy):
-    folder = copied(index_folder, copy)
+    folder = copy_index(index_folder, copy)
     next(folder.rglob("vectors.npy")).write_bytes(b"nothing")
     at = sound(page(folder))
     assert "is damaged" in at.error[0].value
 
 
 def test_an_index_of_another_model_is_one_sentence(page, sound, index_folder, copy):
-    folder = copied(index_folder, copy)
-    about = json.loads((folder / "index.json").read_text())
-    (folder / "index.json").write_text(json.dumps(about | {"model_sha256": "0" * 64}))
+    folder = copy_index(index_folder, copy)
+    manifest = json.loads((folder / "index.json").read_text())
+    (folder / "index.json").write_text(json.dumps(manifest | {"model_sha256": "0" * 64}))
     at = sound(page(folder))
     assert "was made by another model" in at.error[0].value
 
 
 def test_two_indexes_answer_side_by_side_or_alone(page, sound, index_folder, copy):
-    other = copied(index_folder, copy)
+    other = copy_index(index_folder, copy)
     delete(other, ids=["ROCO_00000"])
     at = sound(ask(page(index_folder, other), "chest"))
     assert len(captions(at)) == 12 + 11
@@ -200,10 +200,10 @@ def test_two_indexes_answer_side_by_side_or_alone(page, sound, index_folder, cop
 
 def test_a_caption_is_data(page, sound, index_folder, copy, monkeypatch):
     hostile = "# big ![x](https://example.org/x.png) <b>bold</b> :red[x] $x$"
-    was = Index.hit
+    original = Index.hit
 
-    def hit(*said):
-        return dataclasses.replace(was(*said), caption=hostile, article=hostile, license=hostile)
+    def hit(*args):
+        return dataclasses.replace(original(*args), caption=hostile, article=hostile, license=hostile)
 
     monkeypatch.setattr(Index, "hit", hit)
     at = sound(ask(page(index_folder), "chest"))
@@ -211,17 +211,17 @@ def test_a_caption_is_data(page, sound, index_folder, copy, monkeypatch):
     assert not [mark for mark in ("![", "<b>", ":red[", "$x$") for element in at.markdown if mark in element.value]
 
 
-def copied(folder, copy) -> Path:
+def copy_index(folder, copy) -> Path:
     """A copy of an index that may be changed, beside the model that it names."""
-    made = copy(folder)
-    about = json.loads((made / "index.json").read_text())
-    (made / "index.json").write_text(json.dumps(about | {"model": str((folder / about["model"]).resolve())}))
-    return made
+    target = copy(folder)
+    manifest = json.loads((target / "index.json").read_text())
+    (target / "index.json").write_text(json.dumps(manifest | {"model": str((folder / manifest["model"]).resolve())}))
+    return target
 
 
-def test_every_picture_says_what_it_shows(page, index_folder, picture):
-    at = upload(page(index_folder), "x.png", picture)
+def test_every_image_says_what_it_shows(page, index_folder, png):
+    at = upload(page(index_folder), "x.png", png)
     assert [image.proto.imgs[0].alt for image in at.image] == [
-        "The image asked with: Your image",
+        "The query's image: Your image",
         *captions(at),
     ]

@@ -1,62 +1,81 @@
-"""What the app shows images of and with: index, model card and evaluation."""
+"""The page about the data: each index, its model's card, and the report of an evaluation."""
 
 from __future__ import annotations
 
+import html
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import streamlit as st
 
-from medclip.app.cache import opened
-from medclip.app.text import Places, plain, sentence
+from medclip.app.cache import cached_searcher
+from medclip.app.run import IndexLocation
+from medclip.app.text import escape_markdown, show_error
 from medclip.errors import UserError
-from medclip.evaluate.align_items import read_evaluations
-from medclip.evaluate.report import report
 from medclip.search.index import Index
 
-_HEAD = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
-_PICTURE = re.compile(r"!(?=\[)")
+_YAML_HEAD = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
+_IMAGE_MARK = re.compile(r"!(?=\[)")
+# Streamlit's own frame runs scripts with the rights of the app, and a folder may hold any page. The inner frame runs
+# none and has no origin; the policy, which it inherits, lets it fetch nothing and go nowhere.
+_SANDBOX = """<!doctype html>
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta name="color-scheme" content="light dark">
+<style>html, body, iframe {{ margin: 0; border: 0; width: 100%; height: 100%; display: block }}</style>
+<iframe sandbox title="The evaluation's report" srcdoc="{}"></iframe>"""
 
 
-def about(places: Places, evaluation: Path | None) -> None:
+def about_page(locations: Mapping[str, IndexLocation], evaluation: Path | None) -> None:
     """Draw the page."""
     st.title("About")
-    names = [*places, *(["Evaluation"] if evaluation else [])]
-    for tab, name in zip(st.tabs([plain(name) for name in names]), names, strict=True):
+    names = [*locations, *(["Evaluation"] if evaluation else [])]
+    tabs = st.tabs([escape_markdown(name) for name in names])
+    for tab, location in zip(tabs, locations.values(), strict=False):
         with tab:
             try:
-                _evaluation(evaluation) if name not in places else _index(*places[name])
+                _show_index(location)
             except UserError as error:
-                sentence(error)
+                show_error(error)
+    if evaluation:
+        with tabs[-1]:
+            _show_report(evaluation / "report.html")
 
 
-def _index(folder: str, model: str | None) -> None:
-    index = opened(folder, model).index
+def _show_index(location: IndexLocation) -> None:
+    index = cached_searcher(location).index
     st.subheader("Index")
     st.markdown(f"{len(index):,} images, model `{index.contents.model_sha256[:12]}`, store `{index.contents.store}`")
     st.table(_segments(index))
-    card = index.model(model and Path(model)) / "README.md"
+    card = index.model(location.model) / "README.md"
     if not card.is_file():
         st.info("The model has no card (README.md).", icon=":material/info:")
         return
     with st.container(border=True):
-        st.markdown(without_pictures(card.read_text(encoding="utf-8", errors="replace")))
+        st.markdown(without_images(card.read_text(encoding="utf-8", errors="replace")))
 
 
-def without_pictures(card: str) -> str:
+def without_images(card: str) -> str:
     """A model card without its YAML head, and with links in place of images: a page here asks no other host."""
-    return _PICTURE.sub("", _HEAD.sub("", card.replace("\r\n", "\n")))
+    return _IMAGE_MARK.sub("", _YAML_HEAD.sub("", card.replace("\r\n", "\n")))
 
 
 def _segments(index: Index) -> list[dict[str, str]]:
     return [
-        {"Added": s.added, "Data": plain(s.data), "Split": plain(s.split), "Pictures": f"{s.rows:,}"}
-        for s in index.contents.segments
+        {
+            "Added": segment.added,
+            "Data": escape_markdown(segment.data),
+            "Split": escape_markdown(segment.split),
+            "Images": f"{segment.rows:,}",
+        }
+        for segment in index.contents.segments
     ]
 
 
-def _evaluation(folder: Path) -> None:
-    # drawn anew from the results, every value escaped, under a policy that lets nothing run or be fetched: a
-    # report.html that lies there could hold anything
-    (found,) = read_evaluations([folder])
-    st.iframe(report(found), height=1400, alt="The evaluation's report")
+def _show_report(path: Path) -> None:
+    try:
+        report = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        show_error(UserError(f"{path} is missing; medclip evaluate … --out DIR writes it."))
+        return
+    st.iframe(_SANDBOX.format(html.escape(report)), height=1400, alt="The evaluation's report")

@@ -1,4 +1,4 @@
-"""Indexes and models that every session of the app shares, and what is kept for a session alone."""
+"""Indexes and models shared by every session of the app, and the hits kept for one session alone."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import streamlit as st
 from PIL import Image
 
+from medclip.app.run import IndexLocation
 from medclip.encode.encoder import BATCH, embed_images, embed_texts
 from medclip.errors import UserError
 from medclip.model.checkpoint import Model, load
@@ -15,23 +16,19 @@ from medclip.search.index import Hit, Index
 from medclip.search.query import Query, Searcher, SearchOptions, query_embeddings, search_embedding
 
 
-def opened(folder: str, model: str | None = None) -> Searcher:
-    """The index as it is now, with its model. UserError where either is not as it should be."""
-    return _opened(folder, model)
-
-
 @st.cache_resource(show_spinner="Opening the index…", validate=lambda searcher: searcher.index.is_current())
-def _opened(folder: str, model: str | None) -> Searcher:
-    index = Index(Path(folder))
-    return Searcher(index, _model(str(index.model(model and Path(model))), index.contents.model_sha256))
+def cached_searcher(location: IndexLocation) -> Searcher:
+    """The index as it is now, with its model. UserError where either is missing or damaged."""
+    index = Index(location.folder)
+    return Searcher(index, _cached_model(index.model(location.model), index.contents.model_sha256))
 
 
 @st.cache_resource(show_spinner="Loading the model…")
-def _model(folder: str, sha256: str) -> Model:
+def _cached_model(folder: Path, sha256: str) -> Model:
     return load(folder)  # once for each state of its weights, however often the index changes
 
 
-def warm(searcher: Searcher) -> None:
+def warm_up(searcher: Searcher) -> None:
     """Compile both encoders in both of their shapes, and read what the first query would wait for."""
     with io.BytesIO() as out:
         Image.new("L", (8, 8)).save(out, "PNG")
@@ -44,18 +41,19 @@ def warm(searcher: Searcher) -> None:
     _ = searcher.index.counts
 
 
-# Kept for a session and gone with it: what is kept for all would hold what one person asked and uploaded.
+# Kept for a session and gone with it: a shared cache would hold what one person asked and uploaded.
 @st.cache_data(scope="session", max_entries=16, show_spinner=False)
-def answers(folder: str, model: str | None, state: tuple, asked: Query, wanted: SearchOptions, like: str) -> list[Hit]:
-    """The hits of a query, without the image `like` of the index and its copies. `state` is the index's own."""
-    searcher = opened(folder, model)
-    return search_embedding(
-        searcher.index, query_embeddings(searcher, [asked])[0], wanted, but=_row(searcher.index, like)
-    )
+def cached_hits(
+    location: IndexLocation, state: tuple, query: Query, options: SearchOptions, exclude_id: str
+) -> list[Hit]:
+    """The hits of a query, without the image `exclude_id` and its copies. `state` is the index's own."""
+    searcher = cached_searcher(location)
+    (embedding,) = query_embeddings(searcher, [query])
+    return search_embedding(searcher.index, embedding, options, but=_row(searcher.index, exclude_id))
 
 
 def _row(index: Index, id: str) -> int | None:
     try:
         return index.row(id) if id else None
-    except UserError:  # it is another index's
+    except UserError:  # the image is another index's
         return None

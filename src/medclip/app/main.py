@@ -1,4 +1,4 @@
-"""The search app (Streamlit): what stands around its pages."""
+"""The search app (Streamlit): the frame of its pages."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from medclip import NOT_CLINICAL, jax_setup
 
 jax_setup.start()  # before anything imports JAX
 
-from medclip.app.about_page import about  # noqa: E402
-from medclip.app.config import from_words  # noqa: E402
-from medclip.app.search_page import find  # noqa: E402
+from medclip.app.about_page import about_page  # noqa: E402
+from medclip.app.run import AppConfig  # noqa: E402
+from medclip.app.search_page import search_page  # noqa: E402
 
 
-def main(words: list[str]) -> None:
-    """Draw the page that is asked for, of what the command was given."""
-    served = from_words(words)
+def main(config: AppConfig) -> None:
+    """Draw the page that the address names."""
     # a menu that holds something has the choice of light and dark too
     st.set_page_config("medclip", page_icon="🩻", layout="wide", menu_items={"About": f"medclip. {NOT_CLINICAL}"})
     st.html(Path(__file__).with_name("style.css"))
     with st.bottom:
         st.caption(NOT_CLINICAL)
+    locations = config.locations()
     pages = [
         st.Page(
-            partial(find, served.places()), title="Search", icon=":material/search:", url_path="search", default=True
+            partial(search_page, locations), title="Search", icon=":material/search:", url_path="search", default=True
         ),
         st.Page(
-            partial(about, served.places(), served.evaluation),
+            partial(about_page, locations, config.evaluation),
             title="Model and evaluation",
             icon=":material/info:",
             url_path="about",
@@ -39,4 +39,4 @@ def main(words: list[str]) -> None:
     st.navigation(pages, position="top").run()
 
 
-main(sys.argv[1:])
+main(AppConfig.from_json(sys.argv[1]))

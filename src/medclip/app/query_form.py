@@ -1,95 +1,107 @@
-"""What is looked for: words, an image, or both, and what it should not be."""
+"""The query as a form: text, an image, or both, what to avoid; in the sidebar, how many hits and which."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import streamlit as st
 
-from medclip.app.text import WORDS, Places, Shown, plain, sentence, uploaded
-from medclip.app.viewer import enlarge
+from medclip.app.run import IndexLocation
+from medclip.app.text import MAX_QUERY_CHARS, ViewedImage, escape_markdown, show_error, standardize_upload
+from medclip.app.viewer import open_viewer
 from medclip.errors import UserError
-from medclip.search.query import Query
+from medclip.search.filters import ADDED, where
+from medclip.search.index import Index
+from medclip.search.query import Query, SearchOptions
 
 EXAMPLES = ("ultrasound", "chest x-ray", "brain MRI", "CT of the abdomen with a mass", "pleural effusion on the left")
-DRAWN = ("ultrasound of the neck", "CT of the chest", "MRI of the left knee with a cyst", "a normal radiograph")
-"""Of an index of phantoms."""
+PHANTOM_EXAMPLES = (
+    "ultrasound of the neck",
+    "CT of the chest",
+    "MRI of the left knee with a cyst",
+    "a normal radiograph",
+)
+_FILTER_PREFIX = "only-"
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A question, and the id of the image of an index that it is asked with, if it is."""
+class FormQuery:
+    """A query, and the id of its image where that is one of an index."""
 
     query: Query
-    like: str = ""
+    image_id: str = ""
 
 
-def ask(synthetic: bool, places: Places) -> Asked | None:
-    """Draw the controls; returns what is asked, None where nothing is yet, or what is given cannot be used."""
-    words_at, picture_at = st.columns([3, 2], gap="medium")
-    with words_at:
+def query_form(synthetic: bool, locations: Mapping[str, IndexLocation]) -> FormQuery | None:
+    """Draw the form. Returns the query; None while it is empty or its image cannot be read."""
+    text_column, image_column = st.columns([3, 2], gap="medium")
+    with text_column:
         with st.container(horizontal=True, vertical_alignment="bottom"):
-            words = st.text_input(
+            text = st.text_input(
                 "What are you looking for?",
-                key="words",
+                key="text",
                 placeholder="for example: ultrasound of the liver",
                 autocomplete="off",  # what is typed stays out of the browser's memory
                 persist_state="session",
                 icon=":material/search:",
             )
             st.button("Search", type="primary", key="search")
-        without = st.text_input(
+        negative = st.text_input(
             "But not",
-            key="without",
+            key="negative",
             placeholder="for example: arrows, contrast",
             autocomplete="off",
             persist_state="session",
             help="What the images should not be like; several are separated by commas.",
         )
-    with picture_at:
-        id, image = _picture(places)
+    with image_column:
+        id, image = _image_input(locations)
     with st.container(horizontal=True, wrap=False, gap="xsmall", key="examples", vertical_alignment="center"):
         st.caption("Try", width="content")
-        for example in DRAWN if synthetic else EXAMPLES:
-            st.button(example, key=f"example-{example}", on_click=_start, args=(example,))
-    said = words.strip()[:WORDS]
-    if not said and image is None:
+        for example in PHANTOM_EXAMPLES if synthetic else EXAMPLES:
+            st.button(example, key=f"example-{example}", on_click=_reset, args=(example,))
+    text = text.strip()[:MAX_QUERY_CHARS]
+    if not text and image is None:
         return None
-    unwanted = tuple(part.strip() for part in without[:WORDS].split(",") if part.strip())
-    return Asked(Query((said,) if said else (), (image,) if image else (), unwanted), id)
+    negatives = tuple(part.strip() for part in negative[:MAX_QUERY_CHARS].split(",") if part.strip())
+    return FormQuery(Query((text,) if text else (), (image,) if image else (), negatives), id)
 
 
 def find_similar(id: str, image: bytes) -> None:
-    """Look for images like one of the index from now on, and for nothing else."""
-    _start("")
-    st.session_state["picture"] = (id, image)
+    """Make an image of the index the whole query."""
+    _reset("")
+    st.session_state["image"] = (id, image)
 
 
-def _start(words: str) -> None:
-    """Ask anew."""
-    st.session_state["words"], st.session_state["without"] = words, ""
-    _drop_picture()
+def _reset(text: str) -> None:
+    st.session_state["text"], st.session_state["negative"] = text, ""
+    _drop_image()
 
 
-def _drop_picture() -> None:
-    st.session_state.pop("picture", None)
+def _drop_image() -> None:
+    st.session_state.pop("image", None)
 
 
 def _take_upload() -> None:
-    if given := st.session_state["upload"]:
-        st.session_state["picture"] = ("", given.getvalue())
+    if upload := st.session_state["upload"]:
+        st.session_state["image"] = ("", upload.getvalue())
 
 
-def _picture(places: Places) -> tuple[str, bytes | None]:
-    """The image that is asked with, and its id where it is one of an index."""
-    if "picture" in st.session_state:
-        id, image = st.session_state["picture"]
+def _image_input(locations: Mapping[str, IndexLocation]) -> tuple[str, bytes | None]:
+    """The id and the bytes of the query's image: ("", bytes) for an upload, ("", None) for none."""
+    if "image" in st.session_state:
+        id, image = st.session_state["image"]
         try:
-            _asked_with(Shown(image, f"Image {id}", id=id) if id else Shown(uploaded(image), "Your image"), places)
+            viewed = (
+                ViewedImage(image, f"Image {id}", id=id) if id else ViewedImage(standardize_upload(image), "Your image")
+            )
+            _query_image(viewed, locations)
             return id, image
         except UserError as error:
-            sentence(error)
-            _drop_picture()
+            show_error(error)
+            _drop_image()
     st.file_uploader(
         "Or an image: PNG, JPEG or DICOM",  # any name is taken: DICOM files often have no ending
         key="upload",
@@ -99,13 +111,79 @@ def _picture(places: Places) -> tuple[str, bytes | None]:
     return "", None
 
 
-def _asked_with(shown: Shown, places: Places) -> None:
-    """The image that is asked with, small, and what can be done with it."""
-    with st.container(horizontal=True, vertical_alignment="center", border=True, key="asked-with"):
-        st.image(shown.image, width=104, alt=f"The image asked with: {shown.title}")
+def _query_image(viewed: ViewedImage, locations: Mapping[str, IndexLocation]) -> None:
+    """The query's image, small, with its buttons."""
+    with st.container(horizontal=True, vertical_alignment="center", border=True, key="query-image"):
+        st.image(viewed.image, width=104, alt=f"The query's image: {viewed.title}")
         with st.container(width="content", gap="xsmall"):
-            st.markdown(f"Looking for images like **{plain(shown.title[:1].lower() + shown.title[1:])}**")
+            title = viewed.title[:1].lower() + viewed.title[1:]
+            st.markdown(f"Looking for images like **{escape_markdown(title)}**")
             with st.container(horizontal=True, gap="xsmall"):
-                if st.button("Look at it", key="open-asked", icon=":material/open_in_full:"):
-                    enlarge(shown, places)
-                st.button("Remove", key="drop-asked", icon=":material/close:", on_click=_drop_picture)
+                if st.button("Look at it", key="open-query-image", icon=":material/open_in_full:"):
+                    open_viewer(viewed, locations)
+                st.button("Remove", key="drop-query-image", icon=":material/close:", on_click=_drop_image)
+
+
+def search_options(indexes: Sequence[Index]) -> SearchOptions:
+    """Draw the sidebar: number of results, one per article, and filters over labels, licenses and days."""
+    with st.sidebar:
+        st.subheader("Answers")
+        k = st.slider("Number of results", 1, 48, 12, key="k", persist_state="session")
+        one_per_article = st.toggle(
+            "One per article", key="one-per-article", persist_state="session", help="The best of an article only."
+        )
+        st.subheader("Only")
+        chosen: dict[str, Sequence[str]] = {}
+        for key, counts in _label_counts(indexes).items():
+            chosen[key] = st.multiselect(
+                key.capitalize(),
+                list(counts),
+                format_func=lambda value, counts=counts: f"{value.replace('_', ' ')} ({counts[value]:,})",
+                key=f"{_FILTER_PREFIX}{key}",
+                placeholder="any",
+                persist_state="session",
+            )
+        if days := _day_range(indexes):
+            chosen[ADDED] = [days]
+        if any(chosen.values()):
+            st.button(
+                "Clear these",
+                on_click=clear_filters,
+                icon=":material/filter_alt_off:",
+                key="clear-side",
+                width="stretch",
+            )
+        for index in indexes:
+            summary = f"{index.folder.name}: {len(index):,} images, model {index.contents.model_sha256[:12]}"
+            st.caption(escape_markdown(summary))
+    return SearchOptions(k, where(chosen), one_per_article)
+
+
+def clear_filters() -> None:
+    """Allow any label, license and day again."""
+    for key in [key for key in st.session_state if isinstance(key, str) and key.startswith(_FILTER_PREFIX)]:
+        st.session_state[key] = () if key == _FILTER_PREFIX + ADDED else []
+
+
+def _label_counts(indexes: Sequence[Index]) -> dict[str, dict[str, int]]:
+    """For each label and license, how many images of all indexes have each value, most frequent first."""
+    totals: dict[str, Counter[str]] = {}
+    for index in indexes:
+        for key, counts in index.counts.items():
+            totals.setdefault(key, Counter()).update(counts)
+    return {key: dict(counts.most_common()) for key, counts in totals.items()}
+
+
+def _day_range(indexes: Sequence[Index]) -> str | None:
+    """The chosen span of the days on which images were added, where there is more than one such day."""
+    first = min(index.added.min() for index in indexes).item()
+    last = max(index.added.max() for index in indexes).item()
+    if first == last:
+        return None
+    days = st.date_input(
+        "Added", [], min_value=first, max_value=last, key=_FILTER_PREFIX + ADDED, persist_state="session"
+    )
+    if not days:
+        return None
+    since, *until = days  # the second day is missing while it is being chosen
+    return f"{since}..{until[0] if until else ''}"

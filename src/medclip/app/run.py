@@ -1,75 +1,22 @@
-"""Starts the Streamlit app."""
+"""`medclip app`: what it serves, where, and the Streamlit process that does."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import signal
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from medclip.app.config import Served
 from medclip.errors import UserError, WorkError
 from medclip.search.index import Index
 
-FRAME, SERVER = Path(__file__).with_name("main.py"), Path(__file__).with_name("server.py")
-MAX_UPLOAD = 50  # megabytes
+MAIN_SCRIPT, SERVER_SCRIPT = Path(__file__).with_name("main.py"), Path(__file__).with_name("server.py")
+MAX_UPLOAD_MB = 50
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where the app answers."""
-
-    host: str = "127.0.0.1"
-    port: int = 8501
-    path: str = ""
-    """Below which it lies behind a proxy, such as "radiology"."""
-    name: str = ""
-    """The host name that browsers ask for, where a proxy stands before it."""
-
-
-def launch(served: Served, address: Address = Address()) -> None:
-    """Check the indexes and their models, then serve until interrupted."""
-    if importlib.util.find_spec("streamlit") is None:
-        raise UserError("the app needs Streamlit: pip install 'medclip[app]'.")
-    for folder, model in served.places().values():
-        Index(Path(folder)).model(model and Path(model))
-    if served.evaluation is not None and not served.evaluation.is_dir():
-        raise UserError(f"--evaluation {served.evaluation} is no folder; medclip evaluate … --out DIR makes one.")
-    command = [sys.executable, "-m", "streamlit", "run", str(SERVER), *flags(address), "--", *served.words()]
-    running = subprocess.Popen(command)
-    signal.signal(signal.SIGTERM, lambda *_: running.terminate())  # else the page outlives the command
-    code = running.wait()
-    if code not in (0, -signal.SIGINT, -signal.SIGTERM, 128 + signal.SIGINT):
-        raise WorkError(f"the app ended with code {code}; is port {address.port} free?")
-
-
-def flags(address: Address) -> list[str]:
-    """Streamlit's settings as flags, which no file in the folder that we stand in can change."""
-    # of a foreign page whose name now leads to this machine a browser still sends the name: it is refused
-    names = [address.name] if address.name else LOOPBACK if address.host in LOOPBACK else []
-    settings = {
-        "server.address": address.host,
-        "server.port": str(address.port),
-        "server.baseUrlPath": address.path.strip("/"),
-        "server.headless": "true",
-        "server.maxUploadSize": str(MAX_UPLOAD),
-        "server.fileWatcherType": "none",  # nothing here changes while it runs
-        "server.enableXsrfProtection": "true",
-        "server.enableCORS": "true",
-        **({"browser.serverAddress": address.name} if address.name else {}),
-        "browser.gatherUsageStats": "false",
-        "client.toolbarMode": "minimal",
-        "client.showErrorDetails": "none",
-        "logger.level": "error",
-        **{f"theme.{name}": value for name, value in THEME.items()},
-    }
-    said = [*settings.items(), *(("server.allowedHosts", name) for name in names)]
-    return [f"--{name}={value}" for name, value in said]
-
-
 THEME = {
     "light.primaryColor": "#0b6e75",
     "light.secondaryBackgroundColor": "#f1f5f6",
@@ -83,3 +30,112 @@ THEME = {
     "paddingBottom": "1rem",
     "showWidgetBorder": "true",
 }
+
+
+class IndexLocation(NamedTuple):
+    """Where an index is, and where its model is if that has moved."""
+
+    folder: Path
+    model: Path | None = None
+
+
+@dataclass(frozen=True)
+class AppConfig:
+    """What the app shows."""
+
+    indexes: tuple[Path, ...]
+    models: tuple[Path, ...] = ()
+    """Where the models of the indexes are now, in the same order. Empty: where the indexes say."""
+    evaluation: Path | None = None
+    """The folder of `medclip evaluate … --out`."""
+
+    def __post_init__(self):
+        if not self.indexes:
+            raise UserError("give an index: medclip app --index INDEX (see medclip index).")
+        if self.models and len(self.models) != len(self.indexes):
+            raise UserError(f"--model was given {len(self.models)} times for {len(self.indexes)} indexes.")
+
+    def locations(self) -> dict[str, IndexLocation]:
+        """Each index by name: the shortest ends of the paths that tell them apart."""
+        folders = [folder.resolve() for folder in self.indexes]
+        if len(set(folders)) < len(folders):
+            raise UserError("an index was given twice.")
+        depth = next(n for n in range(1, 99) if len({folder.parts[-n:] for folder in folders}) == len(folders))
+        return {
+            "/".join(folder.parts[-depth:]): IndexLocation(folder, model)
+            for folder, model in zip(folders, self.models or [None] * len(folders), strict=True)
+        }
+
+    def to_json(self) -> str:
+        """One line, for the command line of the process that serves."""
+        return json.dumps(
+            {
+                "indexes": [str(folder) for folder in self.indexes],
+                "models": [str(folder) for folder in self.models],
+                "evaluation": str(self.evaluation) if self.evaluation else None,
+            }
+        )
+
+    @staticmethod
+    def from_json(line: str) -> AppConfig:
+        """The inverse of `to_json`."""
+        fields = json.loads(line)
+        return AppConfig(
+            tuple(map(Path, fields["indexes"])),
+            tuple(map(Path, fields["models"])),
+            Path(fields["evaluation"]) if fields["evaluation"] else None,
+        )
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the app answers."""
+
+    host: str = "127.0.0.1"
+    port: int = 8501
+    base_path: str = ""
+    """The path below which a proxy serves the app, such as "radiology"."""
+    server_name: str = ""
+    """The host name that browsers send to that proxy."""
+
+
+def launch(config: AppConfig, address: Address = Address()) -> None:
+    """Check the indexes and their models, then serve until interrupted. UserError, or WorkError where serving fails."""
+    if importlib.util.find_spec("streamlit") is None:
+        raise UserError("the app needs Streamlit: pip install 'medclip[app]'.")
+    for location in config.locations().values():
+        Index(location.folder).model(location.model)
+    if config.evaluation is not None and not config.evaluation.is_dir():
+        raise UserError(f"--evaluation {config.evaluation} is not a folder; medclip evaluate … --out DIR makes one.")
+    flags = streamlit_flags(address)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "streamlit", "run", str(SERVER_SCRIPT), *flags, "--", config.to_json()]
+    )
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # else the page outlives the command
+    code = process.wait()
+    if code not in (0, -signal.SIGINT, -signal.SIGTERM, 128 + signal.SIGINT):
+        raise WorkError(f"the app ended with code {code}; is port {address.port} free?")
+
+
+def streamlit_flags(address: Address) -> list[str]:
+    """Streamlit's settings as flags: no file of the working directory can override them."""
+    # of a foreign page whose name now leads to this machine a browser still sends the name: it is refused
+    hosts = [address.server_name] if address.server_name else LOOPBACK if address.host in LOOPBACK else []
+    settings = {
+        "server.address": address.host,
+        "server.port": str(address.port),
+        "server.baseUrlPath": address.base_path.strip("/"),
+        "server.headless": "true",
+        "server.maxUploadSize": str(MAX_UPLOAD_MB),
+        "server.fileWatcherType": "none",  # nothing here changes while it runs
+        "server.enableXsrfProtection": "true",
+        "server.enableCORS": "true",
+        **({"browser.serverAddress": address.server_name} if address.server_name else {}),
+        "browser.gatherUsageStats": "false",
+        "client.toolbarMode": "minimal",
+        "client.showErrorDetails": "none",
+        "logger.level": "error",
+        **{f"theme.{name}": value for name, value in THEME.items()},
+    }
+    pairs = [*settings.items(), *(("server.allowedHosts", host) for host in hosts)]
+    return [f"--{name}={value}" for name, value in pairs]

@@ -1,69 +1,128 @@
-"""The page that finds: a question, and its answers from one index or from two side by side."""
+"""The search page: a query, and its hits from one index or from two side by side."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import streamlit as st
 
-from medclip.app.cache import answers, opened
-from medclip.app.filters import clear, narrow
-from medclip.app.query_form import Asked, ask
-from medclip.app.results import grid
-from medclip.app.text import Places, plain, sentence
+from medclip.app.cache import cached_hits, cached_searcher
+from medclip.app.query_form import FormQuery, clear_filters, find_similar, query_form, search_options
+from medclip.app.run import IndexLocation
+from medclip.app.text import ViewedImage, article_link, escape_markdown, format_labels, show_error
+from medclip.app.viewer import open_viewer
 from medclip.errors import UserError
 from medclip.search.index import Hit
 from medclip.search.query import SearchOptions
 
-BESIDE = "side by side"
+SIDE_BY_SIDE = "side by side"
 
 
-def find(places: Places) -> None:
+def search_page(locations: Mapping[str, IndexLocation]) -> None:
     """Draw the page."""
     st.title("Search radiology images")
-    used = _chosen(places)
+    names = _choose_indexes(locations)
     try:
-        indexes = [opened(*places[name]).index for name in used]
+        indexes = [cached_searcher(locations[name]).index for name in names]
     except UserError as error:
-        sentence(error)
+        show_error(error)
         st.button("Try again", icon=":material/refresh:")
         return
     if all(index.synthetic for index in indexes):
         st.info("These images are synthetic phantoms, drawn by a program: no patient is shown.", icon=":material/draw:")
-    wanted = narrow(indexes)
-    asked = ask(indexes[0].synthetic, places)
-    if asked is None:
+    options = search_options(indexes)
+    query = query_form(indexes[0].synthetic, locations)
+    if query is None:
         st.markdown("Type what you are looking for, choose an example, or give an image. Enter searches.")
         return
-    columns = st.columns(len(used), gap="medium") if len(used) > 1 else [st.container()]
-    for column, name in zip(columns, used, strict=True):
+    columns = st.columns(len(names), gap="medium") if len(names) > 1 else [st.container()]
+    for column, name in zip(columns, names, strict=True):
         with column:
-            _answered(places, name, asked, wanted, beside=len(used) > 1)
+            _results(locations, name, query, options, side_by_side=len(names) > 1)
 
 
-def _chosen(places: Places) -> list[str]:
-    """The names of the indexes that answer."""
-    if len(places) == 1:
-        return list(places)
-    offered = [*places, BESIDE] if len(places) == 2 else list(places)
-    said = st.segmented_control(
-        "Index", offered, default=offered[-1], required=True, key="index", format_func=plain, persist_state="session"
+def _choose_indexes(locations: Mapping[str, IndexLocation]) -> list[str]:
+    """The names of the indexes to search."""
+    names = list(locations)
+    if len(names) == 1:
+        return names
+    choices = [*names, SIDE_BY_SIDE] if len(names) == 2 else names
+    choice = st.segmented_control(
+        "Index",
+        choices,
+        default=choices[-1],
+        required=True,
+        key="index",
+        format_func=escape_markdown,
+        persist_state="session",
     )
-    return list(places) if said == BESIDE else [said]
+    return names if choice == SIDE_BY_SIDE else [choice]
 
 
-def _answered(places: Places, name: str, asked: Asked, wanted: SearchOptions, beside: bool) -> None:
-    if beside:
-        st.subheader(plain(name))
-    folder, model = places[name]
+def _results(
+    locations: Mapping[str, IndexLocation], name: str, query: FormQuery, options: SearchOptions, side_by_side: bool
+) -> None:
+    if side_by_side:
+        st.subheader(escape_markdown(name))
     try:
         with st.spinner("Searching…"):
-            state = opened(folder, model).index.state
-            hits: list[Hit] = answers(folder, model, state, asked.query, wanted, asked.like)
+            state = cached_searcher(locations[name]).index.state
+            hits = cached_hits(locations[name], state, query.query, options, query.image_id)
     except UserError as error:
-        sentence(error)
+        show_error(error)
         return
     if not hits:
-        st.info("Nothing found: no image of the index is as the filters say.", icon=":material/search_off:")
-        st.button("Clear the filters", on_click=clear, key=f"clear-{name}")
+        st.info("No results: no image of the index passes the filters.", icon=":material/search_off:")
+        st.button("Clear the filters", on_click=clear_filters, key=f"clear-{name}")
         return
-    st.caption(f"{len(hits)} {'picture' if len(hits) == 1 else 'pictures'}, the nearest first")
-    grid(hits, places, name, narrow=beside)
+    st.caption(f"{len(hits)} {'image' if len(hits) == 1 else 'images'}, the nearest first")
+    _grid(hits, locations, name, min_width=190 if side_by_side else 250)
+
+
+def _grid(hits: Sequence[Hit], locations: Mapping[str, IndexLocation], name: str, min_width: int) -> None:
+    """The hits of one index as cards, best first."""
+    slug = "".join(letter if letter.isalnum() else "-" for letter in name)
+    with st.grid(min_column_width=min_width, gap="small"):
+        for rank, hit in enumerate(hits, 1):
+            with st.container(border=True, gap="xsmall", key=f"card-{slug}-{rank}"):
+                _card(rank, hit, locations, name)
+
+
+def _card(rank: int, hit: Hit, locations: Mapping[str, IndexLocation], name: str) -> None:
+    st.image(hit.image, width="stretch", alt=hit.caption)
+    # its label is for screen readers: style.css lays it over the whole image and shows the icon alone
+    if st.button(f"Enlarge image {rank}", key=f"enlarge-{name}-{rank}", icon=":material/zoom_out_map:"):
+        open_viewer(_viewed(hit), locations, name)
+    with st.container(horizontal=True, gap="small", vertical_alignment="center"):
+        st.markdown(f"**{rank}**", width="content")
+        st.caption(f"cosine {hit.score:.3f}", width="content")
+        if labels := format_labels(hit.labels):
+            st.caption(escape_markdown(labels), width="content")
+    st.text(hit.caption)  # a caption is data, never markup
+    license = hit.license or "no license stated"
+    if link := article_link(hit.article):
+        st.markdown(f"[{hit.article}]({link}) · {escape_markdown(license)}")
+    else:
+        st.markdown(escape_markdown(f"{hit.article or hit.source} · {license}"))
+    st.button(
+        "Find similar",
+        key=f"similar-{name}-{rank}",
+        icon=":material/image_search:",
+        on_click=find_similar,
+        args=(hit.id, hit.image),
+        type="tertiary",
+    )
+
+
+def _viewed(hit: Hit) -> ViewedImage:
+    facts = {
+        "Cosine": f"{hit.score:.3f}",
+        "Id": hit.id,
+        "Labels": format_labels(hit.labels),
+        "License": hit.license or "none stated: ask the source",
+        "Attribution": hit.attribution,
+        "Source": hit.source,
+        "Added": hit.added,
+        "Duplicates": ", ".join(hit.copies),
+    }
+    return ViewedImage(hit.image, f"Image {hit.id}", hit.caption, tuple(facts.items()), hit.article, hit.id)

@@ -1,11 +1,10 @@
-"""What `streamlit run` serves: the page, once every index is open and its model's shapes are compiled."""
+"""What `streamlit run` serves: the app, once every index is open and its model's shapes are compiled."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import streamlit as st
 
@@ -14,23 +13,23 @@ from medclip.errors import UserError
 
 jax_setup.start()  # before anything imports JAX
 
-from medclip.app.cache import opened, warm  # noqa: E402
-from medclip.app.config import from_words  # noqa: E402
+from medclip.app.cache import cached_searcher, warm_up  # noqa: E402
+from medclip.app.run import MAIN_SCRIPT, AppConfig  # noqa: E402
 
 
 @asynccontextmanager
-async def _ready(_: st.App) -> AsyncIterator[None]:
-    for folder, model in from_words(sys.argv[1:]).places().values():
+async def _lifespan(_: st.App) -> AsyncIterator[None]:
+    for location in AppConfig.from_json(sys.argv[1]).locations().values():
         try:
-            warm(opened(folder, model))
+            warm_up(cached_searcher(location))
         except UserError as error:  # the page says it too, and opens the index when it is mended
             print(error, file=sys.stderr)
     yield
 
 
-def _unexpected(_: Exception) -> bool:
+def _on_error(_: Exception) -> bool:
     st.error("Something went wrong that should not have. The log of the app says what; reload the page to go on.")
     return True
 
 
-app = st.App(Path(__file__).with_name("main.py"), lifespan=_ready, on_script_error=_unexpected)
+app = st.App(MAIN_SCRIPT, lifespan=_lifespan, on_script_error=_on_error)

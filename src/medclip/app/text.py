@@ -6,23 +6,19 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import streamlit as st
-from PIL import Image
 
-from medclip.data.images import decode, standardize
+from medclip.data.images import standardize
 from medclip.errors import ImageError, UserError
 
-Places = dict[str, tuple[str, str | None]]
-"""Of each index, by its name, the folder and where its model is now."""
-WORDS = 1000  # characters of a question; a model reads fewer
-SHOWN_SIDE = 1024  # the shorter side, at most, of an uploaded image as it is shown
+MAX_QUERY_CHARS = 1000  # a model reads fewer
+UPLOAD_SHORTER_SIDE = 1024  # pixels, at most, of an uploaded image as it is shown
 _MARKS = re.compile(r"([\\`*_\[\]<>$#~|!&:])")
 _PMC = re.compile(r"PMC\d+")
 
 
 @dataclass(frozen=True)
-class Shown:
+class ViewedImage:
     """An image to look at: of an index, or uploaded."""
 
     image: bytes
@@ -31,51 +27,34 @@ class Shown:
     facts: tuple[tuple[str, str], ...] = ()
     article: str = ""
     id: str = ""
-    """Of the index; an uploaded image has none."""
+    """Empty for an upload."""
 
 
-def plain(text: str) -> str:
-    """Text for a place where Streamlit reads Markdown, so that it is shown as it is."""
+def escape_markdown(text: str) -> str:
+    """Text for a place where Streamlit reads Markdown, in one line, so that it is shown as it is."""
     return _MARKS.sub(r"\\\1", " ".join(text.split()))
 
 
-def sentence(error: Exception) -> None:
+def show_error(error: Exception) -> None:
     """Show what went wrong, as one sentence."""
-    said = str(error)
-    st.error(plain(said[:1].upper() + said[1:]), icon=":material/error:")
+    message = str(error)
+    st.error(escape_markdown(message[:1].upper() + message[1:]), icon=":material/error:")
 
 
 def article_link(article: str) -> str | None:
-    """Where an article can be read, if that is known."""
+    """Where an article of PubMed Central can be read; None for any other source."""
     return f"https://pmc.ncbi.nlm.nih.gov/articles/{article}/" if _PMC.fullmatch(article) else None
 
 
-def labels_of(labels: Mapping[str, str]) -> str:
-    """What is known of an image, in a line."""
+def format_labels(labels: Mapping[str, str]) -> str:
+    """The labels of an image in one line."""
     return " · ".join(value.replace("_", " ") for value in labels.values() if value)
 
 
 @st.cache_data(scope="session", max_entries=2, show_spinner="Reading the image…")
-def uploaded(image: bytes) -> bytes:
-    """An uploaded image (PNG, JPEG, DICOM, …) as it is shown: a JPEG without metadata. UserError where it is none."""
+def standardize_upload(image: bytes) -> bytes:
+    """An uploaded image (PNG, JPEG, DICOM, …) as a JPEG without metadata. UserError where it is not an image."""
     try:
-        return standardize(image, SHOWN_SIDE)[0]
+        return standardize(image, UPLOAD_SHORTER_SIDE)[0]
     except ImageError as error:
         raise UserError(f"the uploaded image: {error}.") from None
-
-
-def windowed(grey: np.ndarray, level: float, width: float) -> np.ndarray:
-    """Grey values u8 through a window, as DICOM's linear function (PS3.3 C.11.2.1.2.1) maps them: u8.
-
-    `width` from 1 on. What lies half a width below the level is black, half above it white.
-    """
-    if width <= 1:
-        return np.where(grey > level - 0.5, np.uint8(255), np.uint8(0))
-    scaled = ((grey.astype(np.float32) - (level - 0.5)) / (width - 1) + 0.5) * 255
-    return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
-
-
-def grey_of(image: bytes) -> np.ndarray | None:
-    """The values u8 (h, w) of a grey image; None of one with colors."""
-    picture: Image.Image = decode(image)
-    return np.asarray(picture) if picture.mode == "L" else None

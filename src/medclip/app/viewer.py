@@ -1,72 +1,182 @@
-"""An image by itself: windowed, put to classes, and with what speaks for some words."""
+"""The viewer: one image with window and level, its source, zero-shot classes, and a saliency map for a text."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
 import streamlit as st
+from jaxtyping import Float32, UInt8
+from streamlit.delta_generator import DeltaGenerator
 
 from medclip import NOT_CLINICAL
-from medclip.app.saliency_panel import where_it_shows
-from medclip.app.text import Places, Shown, article_link, grey_of, plain, windowed
-from medclip.app.zero_shot_panel import which_class
+from medclip.app.cache import cached_searcher
+from medclip.app.run import IndexLocation
+from medclip.app.text import MAX_QUERY_CHARS, ViewedImage, article_link, escape_markdown, show_error
+from medclip.data.images import decode
+from medclip.errors import UserError
+from medclip.saliency import NOTHING, drawn_over, saliency_map
+from medclip.search.query import Query, query_embeddings
+from medclip.zero_shot import classify
 
-GREYS = 256
+GRAY_LEVELS = 256
+MAX_CLASSES_SHOWN = 20
 
 
-@st.dialog("Picture", width="large", icon=":material/radiology:")
-def enlarge(shown: Shown, places: Places, name: str | None = None) -> None:
-    """Open an image over the page; `name` is of the index that it was found in."""
-    seen, asked = st.columns([3, 2], gap="medium")
-    with seen:
-        picture = st.container(key="enlarged")
-        _window(shown, picture)
-    with asked:
-        about, classes, where = st.tabs(["About it", "Which class?", "Where?"])
-        with about:
-            _about(shown)
-        name = name or next(iter(places))
-        with classes:
-            which_class(shown, places, name)
-        with where:
-            where_it_shows(shown, places, name)
+@st.dialog("Image", width="large", icon=":material/radiology:")
+def open_viewer(viewed: ViewedImage, locations: Mapping[str, IndexLocation], name: str | None = None) -> None:
+    """Open an image over the page; `name` is the index that it is a hit of."""
+    location = locations[name or next(iter(locations))]
+    image_column, panel_column = st.columns([3, 2], gap="medium")
+    with image_column:
+        _window_panel(viewed, st.container(key="enlarged"))
+    with panel_column:
+        source_tab, zero_shot_tab, saliency_tab = st.tabs(["About it", "Which class?", "Where?"])
+        with source_tab:
+            _source_panel(viewed)
+        with zero_shot_tab:
+            _zero_shot_panel(viewed, location)
+        with saliency_tab:
+            _saliency_panel(viewed, location)
     with st.container(key="notice-above"):
         st.caption(NOT_CLINICAL)
 
 
-def _window(shown: Shown, picture: st.delta_generator.DeltaGenerator) -> None:
-    """The image, with sliders below where it is grey."""
-    alt = shown.caption or shown.title
-    grey = grey_of(shown.image)
-    if grey is None:
-        picture.image(shown.image, width="stretch", alt=alt)
+def _window_panel(viewed: ViewedImage, container: DeltaGenerator) -> None:
+    """The image in `container`, with sliders below where it is gray."""
+    alt = viewed.caption or viewed.title
+    gray = gray_values(viewed.image)
+    if gray is None:
+        container.image(viewed.image, width="stretch", alt=alt)
         st.caption("An image with colors has no window.")
         return
-    level_at, width_at = st.columns(2)
-    key = f"{shown.id or 'uploaded'}"
-    level = level_at.slider("Level", 0, GREYS - 1, GREYS // 2, key=f"level-{key}")
-    width = width_at.slider("Width", 1, 2 * GREYS, GREYS, key=f"width-{key}")
+    key = viewed.id or "uploaded"
+    level_column, width_column = st.columns(2)
+    level = level_column.slider("Level", 0, GRAY_LEVELS - 1, GRAY_LEVELS // 2, key=f"level-{key}")
+    width = width_column.slider("Width", 1, 2 * GRAY_LEVELS, GRAY_LEVELS, key=f"width-{key}")
     with st.container(horizontal=True, vertical_alignment="center"):
         inverted = st.toggle("Invert", key=f"invert-{key}")
-        st.button("Reset", key=f"reset-{key}", on_click=_reset, args=(key,), icon=":material/restart_alt:")
-        st.caption("of the 256 greys of this image, which are not those of the scanner", width="content")
-    values = windowed(grey, level, width)
-    picture.image(255 - values if inverted else values, width="stretch", alt=alt, output_format="PNG")
+        st.button("Reset", key=f"reset-{key}", on_click=_reset_window, args=(key,), icon=":material/restart_alt:")
+        st.caption("of the 256 grays of this image, which are not those of the scanner", width="content")
+    values = apply_window(gray, level, width)
+    container.image(255 - values if inverted else values, width="stretch", alt=alt, output_format="PNG")
 
 
-def _reset(key: str) -> None:
-    st.session_state[f"level-{key}"], st.session_state[f"width-{key}"] = GREYS // 2, GREYS
+def _reset_window(key: str) -> None:
+    st.session_state[f"level-{key}"], st.session_state[f"width-{key}"] = GRAY_LEVELS // 2, GRAY_LEVELS
     st.session_state[f"invert-{key}"] = False
 
 
-def _about(shown: Shown) -> None:
-    if shown.caption:
-        st.text(shown.caption)
-    if link := article_link(shown.article):
-        st.link_button(f"Article {shown.article}", link, icon=":material/open_in_new:")
+def apply_window(gray: UInt8[np.ndarray, "h w"], level: float, width: float) -> UInt8[np.ndarray, "h w"]:
+    """Gray values through DICOM's linear window function (PS3.3 C.11.2.1.2.1).
+
+    `width` is at least 1. Values half a width below `level` become black, half a width above it white.
+    """
+    if width <= 1:
+        return np.where(gray > level - 0.5, np.uint8(255), np.uint8(0))
+    scaled = ((gray.astype(np.float32) - (level - 0.5)) / (width - 1) + 0.5) * 255
+    return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
+
+
+def gray_values(image: bytes) -> UInt8[np.ndarray, "h w"] | None:
+    """The values of a gray image; None for one with colors."""
+    decoded = decode(image)
+    return np.asarray(decoded) if decoded.mode == "L" else None
+
+
+def _source_panel(viewed: ViewedImage) -> None:
+    if viewed.caption:
+        st.text(viewed.caption)
+    if link := article_link(viewed.article):
+        st.link_button(f"Article {viewed.article}", link, icon=":material/open_in_new:")
     with st.container(gap="xxsmall", key="facts"):
-        for name, value in shown.facts:
+        for name, value in viewed.facts:
             if value:
                 with st.container(horizontal=True, gap="xsmall"):
                     st.caption(name, width=130)
-                    st.markdown(plain(value), width="content")
-    if not shown.facts:
+                    st.markdown(escape_markdown(value), width="content")
+    if not viewed.facts:
         st.write("Your image. It is kept in the memory of this app while the page is open, and written nowhere.")
+
+
+def _zero_shot_panel(viewed: ViewedImage, location: IndexLocation) -> None:
+    """A field for classes, and the probability of each."""
+    searcher = cached_searcher(location)
+    presets = {
+        label: list(counts)[:MAX_CLASSES_SHOWN]
+        for label, counts in searcher.index.counts.items()
+        if label != "license" and len(counts) > 1
+    }
+    if presets:
+        st.pills("Classes of the index", list(presets), key="preset", on_change=_take_preset, args=(presets,))
+    text = st.text_area(
+        "Classes, separated by commas",
+        key="classes",
+        placeholder="pneumothorax, pleural effusion, normal chest",
+        persist_state="session",
+        height=100,
+    )
+    st.button("Compare", key="classify", type="primary", icon=":material/balance:")
+    classes = list(dict.fromkeys(part.strip() for part in text.replace("\n", ",").split(",") if part.strip()))
+    if not classes:
+        st.caption("Name two or more, in the words a report would use.")
+        return
+    label = next((label for label, values in presets.items() if values == classes), "default")
+    try:
+        with st.spinner("Comparing…"):
+            embeddings = query_embeddings(searcher, [Query(images=(viewed.image,))])
+            probabilities = classify(searcher.model, embeddings, classes, label)[0]
+    except UserError as error:
+        show_error(error)
+        return
+    with st.container(gap="xxsmall"):
+        for column in (-probabilities).argsort(kind="stable")[:MAX_CLASSES_SHOWN]:
+            probability = float(probabilities[column])
+            percent = f"{100 * probability:.0f} %" if probability >= 0.005 else "below 1 %"
+            st.progress(probability, f"{escape_markdown(classes[column].replace('_', ' '))}: **{percent}**")
+    st.caption("Shares among these classes alone: they add to 100 %, whatever the image shows.")
+
+
+def _take_preset(presets: dict[str, list[str]]) -> None:
+    if label := st.session_state["preset"]:
+        st.session_state["classes"] = ", ".join(presets[label])
+
+
+def _saliency_panel(viewed: ViewedImage, location: IndexLocation) -> None:
+    """A field for a text and, once the button was pressed, the image colored by what speaks for that text."""
+    text = st.text_input(
+        "Words",
+        value=str(st.session_state.get("text", "")),
+        key="saliency-text",
+        placeholder="CT of the chest with a mass on the left",
+        autocomplete="off",
+        help="Best in the words of a whole caption: models are taught with those.",
+    )[:MAX_QUERY_CHARS]
+    pressed = st.button("Show where", key="show-where", type="primary", icon=":material/my_location:")
+    request = (viewed.title, text, location)
+    if not text.strip():
+        st.caption("Say what to look for.")
+        return
+    if not pressed and st.session_state.get("saliency-request") != request:
+        st.caption("Takes a second: the image is blurred in 64 places, one after another.")
+        return
+    st.session_state["saliency-request"] = request
+    try:
+        with st.spinner("Looking where…"):
+            state = cached_searcher(location).index.state
+            saliency = _cached_saliency(location, state, viewed.image, text)
+    except UserError as error:
+        show_error(error)
+        return
+    overlay = drawn_over(decode(viewed.image), saliency)
+    st.image(overlay, width="stretch", alt=f"The image, colored where it says: {text}")
+    low, high = (float(value) if abs(value) >= NOTHING else 0.0 for value in (saliency.min(), saliency.max()))
+    st.caption(
+        f":orange[Orange] speaks for the words (cosine {high:+.3f} at most), :blue[blue] against them ({low:+.3f}). "
+        "It shows what the model uses, which need not be what a reader would look at."
+    )
+
+
+@st.cache_data(scope="session", max_entries=4, show_spinner=False)
+def _cached_saliency(location: IndexLocation, state: tuple, image: bytes, text: str) -> Float32[np.ndarray, "h w"]:
+    return saliency_map(cached_searcher(location).model, image, text)

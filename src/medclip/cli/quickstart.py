@@ -6,8 +6,7 @@ import dataclasses
 import time
 from pathlib import Path
 
-from medclip.app.config import Served
-from medclip.app.run import launch
+from medclip.app.run import AppConfig, launch
 from medclip.cli.tables.data import show_dataset
 from medclip.cli.tables.retrieval import show_retrieval, show_understanding
 from medclip.data.prepare import prepare
@@ -46,4 +45,4 @@ def quickstart(out: Path, app: bool, seed: int) -> None:
     console.print(f"all of it took {time.monotonic() - start:.0f} s")
     console.print(f'try: medclip search --index {out / "index"} "MRI of the left knee with a cyst"')
     if app:
-        launch(Served((out / "index",), evaluation=out / "evaluation"))
+        launch(AppConfig((out / "index",), evaluation=out / "evaluation"))

@@ -84,8 +84,7 @@ class App:
     """Host name that browsers ask a proxy for, for example search.example.org; requests for others are refused."""
 
     def run(self) -> None:
-        from medclip.app.config import Served
-        from medclip.app.run import Address, launch
+        from medclip.app.run import Address, AppConfig, launch
 
-        served = Served(self.index, self.model, self.evaluation)
-        launch(served, Address(self.host, self.port, self.base_path, self.server_name))
+        config = AppConfig(self.index, self.model, self.evaluation)
+        launch(config, Address(self.host, self.port, self.base_path, self.server_name))
