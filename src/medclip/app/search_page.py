@@ -92,7 +92,7 @@ def _card(rank: int, hit: Hit, locations: Mapping[str, IndexLocation], name: str
     st.image(hit.image, width="stretch", alt=hit.caption)
     # its label is for screen readers: style.css lays it over the whole image and shows the icon alone
     if st.button(f"Enlarge image {rank}", key=f"enlarge-{name}-{rank}", icon=":material/zoom_out_map:"):
-        open_viewer(_viewed(hit), locations, name)
+        open_viewer(_to_viewed_image(hit), locations, name)
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         st.markdown(f"**{rank}**", width="content")
         st.caption(f"cosine {hit.score:.3f}", width="content")
@@ -114,7 +114,7 @@ def _card(rank: int, hit: Hit, locations: Mapping[str, IndexLocation], name: str
     )
 
 
-def _viewed(hit: Hit) -> ViewedImage:
+def _to_viewed_image(hit: Hit) -> ViewedImage:
     facts = {
         "Cosine": f"{hit.score:.3f}",
         "Id": hit.id,
