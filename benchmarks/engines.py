@@ -24,9 +24,9 @@ jax_setup.start()
 
 import jax  # noqa: E402
 
-from medclip.data.images import mean_std  # noqa: E402
 from medclip.encode.encoder import embed_pixels, embed_texts, normalize  # noqa: E402
 from medclip.model.checkpoint import Model, load  # noqa: E402
+from medclip.model.image_processor import mean_std  # noqa: E402
 
 TURNS, SECONDS = 5, 4.0
 Encode = Callable[[np.ndarray], np.ndarray]

@@ -26,7 +26,7 @@ import webdataset
 from PIL import Image
 
 from medclip.data.dataset import Split
-from medclip.data.images import preprocess
+from medclip.encode.decode import decode_pixels
 from medclip.train.data import Pictures, cached, rows_at
 
 BATCH, SIDE, ROWS = 128, 224, 10_000
@@ -46,7 +46,7 @@ def ours(images: Pictures | np.ndarray, seed: int) -> Iterator[np.ndarray]:
 
 def one_thread(split: Split, seed: int) -> Iterator[np.ndarray]:
     for step in range(len(split) // BATCH):
-        yield np.stack([preprocess(split.image(row), SQUARE) for row in rows_at(len(split), BATCH, seed, step)])
+        yield np.stack([decode_pixels(split.image(row), SQUARE) for row in rows_at(len(split), BATCH, seed, step)])
 
 
 def from_tar(path: Path, seed: int) -> Iterator[np.ndarray]:

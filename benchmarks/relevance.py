@@ -26,12 +26,13 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 from sklearn.metrics import roc_auc_score  # noqa: E402
 
-from medclip.data.images import map_to_image, mean_std, preprocess  # noqa: E402
+from medclip.data.images import decode  # noqa: E402
 from medclip.data.phantoms.cases import Case, phantom, phantom_mask  # noqa: E402
 from medclip.encode.encoder import embed_pixels, embed_texts, normalize  # noqa: E402
 from medclip.metrics import interval  # noqa: E402
 from medclip.model import towers  # noqa: E402
 from medclip.model.checkpoint import Model, load  # noqa: E402
+from medclip.model.image_processor import map_to_image, mean_std, preprocess  # noqa: E402
 from medclip.saliency import SPOTS, WIDTH, saliency_map  # noqa: E402
 
 Way = Callable[[Model, np.ndarray, np.ndarray], np.ndarray]
@@ -83,7 +84,7 @@ def middle(model: Model, pixels: np.ndarray, text: np.ndarray) -> np.ndarray:
 @partial(jax.jit, static_argnames="config")
 def _kept_alone(params, pixels, kept, config):
     many = jnp.repeat(pixels, len(kept), axis=0)
-    return towers.unit(towers.project(params, towers.pooled_image_features(params, many, config, kept), config.vision))
+    return towers.l2_normalize(towers.project(params, towers.image_features(params, many, config, kept), config.vision))
 
 
 @partial(jax.jit, static_argnames="config")
@@ -141,7 +142,7 @@ def main() -> None:
         if not mask.any():
             continue
         areas.append(mask.mean())
-        pixels = preprocess(pair.image, model.preprocessor)
+        pixels = preprocess(decode(pair.image), model.preprocessor)
         for asking, text in said(Case(**pair.labels), pair.caption).items():
             vector = embed_texts(model, [text])[0]
             maps = {"soft spots, blurred": saliency_map(model, pair.image, text)}

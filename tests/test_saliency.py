@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from medclip import saliency as module
-from medclip.data.images import decode, map_to_image, preprocess
+from medclip.data.images import decode
 from medclip.encode.encoder import embed_images, embed_texts
 from medclip.errors import UserError
+from medclip.model.image_processor import map_to_image, preprocess
 from medclip.saliency import NOTHING, drawn_over, saliency_map
 from support.material import drawn, encoded
 
@@ -80,7 +81,7 @@ def test_it_is_what_the_cosine_loses(model):
         patch.setattr(module, "_spots", lambda side: np.ones((1, side, side), np.float32))
         found = saliency_map(model, picture, "CT of the chest")
         assert np.ptp(found) < 1e-6
-    pixels = Image.fromarray(preprocess(picture, model.preprocessor))
+    pixels = Image.fromarray(preprocess(decode(picture), model.preprocessor))
     blurred = pixels.filter(module.ImageFilter.GaussianBlur(module.WIDTH * pixels.width / module.SPOTS))
     whole, less = embed_images(model, [picture, encoded(blurred, "PNG")]) @ text
     assert found.mean() == pytest.approx(whole - less, abs=2e-6)
@@ -97,7 +98,9 @@ def test_spots_cover_everything_alike():
 def test_a_square_is_laid_back_where_it_was_taken_from(preprocessor, width, height):
     ramp = np.add.outer(np.linspace(0, 127, height), np.linspace(0, 127, width))
     picture = encoded(Image.fromarray(np.rint(ramp).astype(np.uint8)), "PNG")
-    back = map_to_image(preprocess(picture, preprocessor)[..., 0].astype(np.float32), (width, height), preprocessor)
+    back = map_to_image(
+        preprocess(decode(picture), preprocessor)[..., 0].astype(np.float32), (width, height), preprocessor
+    )
     assert back.shape == (height, width)
     near = np.abs(back - ramp)
     assert np.median(near[back > 0]) < 4  # grey levels of 254; a shift by a tenth of the side would be 12

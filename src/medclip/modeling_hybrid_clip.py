@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from medclip.configuration_hybrid_clip import HybridCLIPConfig
 from medclip.model.checkpoint import Model, load, save
 from medclip.model.join import join
-from medclip.model.towers import image_features, logits, text_features
+from medclip.model.towers import image_features, logits, project, text_features
 
 
 class HybridCLIPOutput(NamedTuple):
@@ -72,11 +72,13 @@ class FlaxHybridCLIP:
         """Projected captions (c, p), of any length; without a mask every token is real."""
         ids = jnp.asarray(input_ids)
         valid = jnp.ones(ids.shape, bool) if attention_mask is None else jnp.asarray(attention_mask).astype(bool)
-        return text_features(self.params if params is None else params, ids, valid, self.model.config)
+        params, config = self.params if params is None else params, self.model.config
+        return project(params, text_features(params, ids, valid, config), config.text)
 
     def get_image_features(self, pixel_values: Any, params: dict[str, Any] | None = None) -> jax.Array:
         """Projected images (b, p), of any length, from normalized pixels (b, s, s, 3) or (b, 3, s, s)."""
         pixels = jnp.asarray(pixel_values)
         if pixels.shape[-1] != 3:
             pixels = pixels.transpose(0, 2, 3, 1)
-        return image_features(self.params if params is None else params, pixels, self.model.config)
+        params, config = self.params if params is None else params, self.model.config
+        return project(params, image_features(params, pixels, config), config.vision)

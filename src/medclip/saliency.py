@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
-from medclip.data.images import ImageError, decode, map_to_image, preprocess
+from medclip.data.images import decode
 from medclip.encode.encoder import embed_pixels, embed_texts
-from medclip.errors import UserError
+from medclip.errors import ImageError, UserError
 from medclip.model.checkpoint import Model
+from medclip.model.image_processor import map_to_image, preprocess
 
 SPOTS = 8  # to a side: 64 spots are one batch of the encoder
 WIDTH = 0.75  # of the distance between two spots: the deviation of a spot, and of the blur in it
@@ -33,7 +34,8 @@ def saliency_map(model: Model, image: bytes | Path, text: str) -> np.ndarray:
     if not text.strip():
         raise UserError("the text is empty.")
     try:
-        pixels, size = preprocess(image, model.preprocessor), decode(image).size
+        decoded = decode(image)
+        pixels, size = preprocess(decoded, model.preprocessor), decoded.size
     except ImageError as error:
         raise UserError(f"{image if isinstance(image, Path) else 'the image'}: {error}.") from None
     spots = _spots(len(pixels))

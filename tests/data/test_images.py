@@ -9,12 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from medclip.data.images import decode, preprocess, standardize
+from medclip.data.images import decode, standardize
 from medclip.errors import ImageError
 from support.material import drawn, encoded
-
-CLIP = {"size": {"shortest_edge": 32}, "do_center_crop": True, "crop_size": {"width": 32, "height": 32}}
-SQUEEZE = {"size": {"height": 32, "width": 32}, "do_center_crop": False}
 
 
 def gradient(width=64, height=48):
@@ -119,14 +116,10 @@ def test_a_bomb_is_refused_before_it_is_decoded(side):
         decode(png_of_size(side, side))
 
 
-def test_a_line_is_refused_where_no_jpeg_and_no_model_could_hold_it():
+def test_a_line_is_refused_where_no_jpeg_could_hold_it():
     with pytest.raises(ImageError, match=r"^image over 65,500 pixels a side$"):
         standardize(png_of_size(65_501, 10), 256)
-    picture = encoded(Image.new("L", (65_500, 1)), "PNG")
-    assert standardize(picture, 256)[1:] == (65_500, 1)
-    with pytest.raises(ImageError, match=r"^image over 100 million pixels$"):
-        preprocess(picture, {"size": {"shortest_edge": 224}, "do_center_crop": True})
-    assert preprocess(picture, {"size": {"height": 32, "width": 32}, "do_center_crop": False}).shape == (32, 32, 3)
+    assert standardize(encoded(Image.new("L", (65_500, 1)), "PNG"), 256)[1:] == (65_500, 1)
 
 
 @given(st.data())
@@ -173,32 +166,3 @@ def test_standardize_leaves_nothing_but_pixels(kind):
 def test_standardize_keeps_grey_in_one_channel():
     content, *_ = standardize(encoded(Image.fromarray(gradient()).convert("RGB"), "PNG"), 256)
     assert Image.open(io.BytesIO(content)).mode == "L"
-
-
-def test_the_crop_takes_the_middle():
-    thirds = np.repeat(np.array([0, 128, 255], np.uint8), 32)
-    pixels = preprocess(encoded(Image.fromarray(np.tile(thirds, (32, 1))), "PNG"), CLIP)
-    assert pixels.shape == (32, 32, 3)
-    assert (pixels == 128).all()
-
-
-def test_the_squeeze_shows_everything():
-    pixels = preprocess(encoded(Image.fromarray(gradient(128, 64)), "PNG"), SQUEEZE)
-    assert pixels.shape == (32, 32, 3)
-    assert pixels.dtype == np.uint8
-    assert pixels[:, 0].max() < 8  # the first and last columns stand for 1/32 of the gradient
-    assert pixels[:, -1].min() > 247
-
-
-@given(st.integers(1, 100), st.integers(1, 100), st.sampled_from([CLIP, SQUEEZE]))
-def test_every_picture_fits_the_square(width, height, preprocessor):
-    assert preprocess(encoded(Image.new("L", (width, height)), "PNG"), preprocessor).shape == (32, 32, 3)
-
-
-@given(st.integers(1, 100), st.integers(1, 100), st.integers(0, 2**32 - 1), st.sampled_from([CLIP, SQUEEZE]))
-def test_grey_fitted_in_one_channel_is_what_three_channels_give(width, height, seed, preprocessor):
-    grey = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
-    colored = Image.fromarray(np.stack([grey, grey, 255 - grey], axis=2))  # so that it is resized in three channels
-    one, three = (preprocess(encoded(image, "PNG"), preprocessor) for image in (Image.fromarray(grey), colored))
-    for channel in range(3):
-        assert np.array_equal(one[..., channel], three[..., 0])

@@ -8,7 +8,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from medclip.data.dataset import Split, default_split, read_dataset
 from medclip.data.paths import parse_path
 from medclip.errors import UserError, WorkError
-from medclip.model.presets import preset_preprocessor
+from medclip.model.image_processor import square_preprocessor
 from medclip.train.data import Pictures
 
 URL = "memory://bucket/data"
@@ -39,7 +39,7 @@ def test_a_data_set_behind_a_url_is_the_one_in_the_folder(data, store):
     here, there = Split(data, "train"), Split(parse_path(URL), "train")
     assert there.table.equals(here.table)
     assert there.digest == here.digest
-    preprocessor = preset_preprocessor(16)
+    preprocessor = square_preprocessor(16)
     assert (Pictures(there, preprocessor)[:] == Pictures(here, preprocessor)[:]).all()
 
 

@@ -20,7 +20,7 @@ def test_a_model_that_was_not_exported_is_told_how(run, engine):
 
 def test_jax_needs_no_export(run, model):
     opened = open_backend("jax", run)
-    assert np.array_equal(opened.texts(CAPTIONS), embed_texts(model, CAPTIONS))
+    assert np.array_equal(opened.embed_texts(CAPTIONS), embed_texts(model, CAPTIONS))
 
 
 @pytest.mark.parity
@@ -33,5 +33,5 @@ def test_an_engine_gives_the_vectors_of_jax(tmp_path, families, engine):
     export_onnx(tmp_path / "model", tmp_path / "onnx")
     model, opened = load(tmp_path / "model"), open_backend(engine, tmp_path / "onnx")
     pixels = np.stack([np.asarray(drawn(n, (32, 32)).resize((28, 28)).convert("RGB")) for n in range(5)])
-    np.testing.assert_allclose(opened.images(pixels), embed_pixels(model, pixels), atol=2e-6)
-    np.testing.assert_allclose(opened.texts(CAPTIONS), embed_texts(model, CAPTIONS), atol=2e-6)
+    np.testing.assert_allclose(opened.embed_pixels(pixels), embed_pixels(model, pixels), atol=2e-6)
+    np.testing.assert_allclose(opened.embed_texts(CAPTIONS), embed_texts(model, CAPTIONS), atol=2e-6)

@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 
 from medclip.cli.tables.classes import show_probe
 from medclip.cli.tables.parts import screen
-from medclip.encode.encoder import embed_pixels, features_of_pixels
+from medclip.encode.encoder import embed_pixels, pixel_features
 from medclip.errors import UserError
 from medclip.evaluate import probe
 from medclip.evaluate.compare import compare
@@ -20,7 +20,7 @@ from medclip.evaluate.probe import STRENGTHS, drawn, evaluate_probe, fitted, nei
 from medclip.evaluate.report import write_report
 from medclip.evaluate.results import read_results
 from medclip.metrics import interval
-from medclip.model.towers import project, unit
+from medclip.model.towers import l2_normalize, project
 from support.labels import split_rows, write_table
 
 
@@ -88,9 +88,9 @@ def test_the_interval_over_draws_is_students(values):
 def test_features_are_those_before_the_projection(model):
     side = model.config.vision.image_size
     pixels = np.random.default_rng(0).integers(0, 255, (3, side, side, 3), dtype=np.uint8)
-    pools = features_of_pixels(model, pixels)
+    pools = pixel_features(model, pixels)
     assert pools.shape == (3, model.config.vision.hidden_size)
-    wanted = unit(project(model.params, pools, model.config.vision))
+    wanted = l2_normalize(project(model.params, pools, model.config.vision))
     assert embed_pixels(model, pixels) == pytest.approx(np.asarray(wanted), abs=1e-6)
 
 

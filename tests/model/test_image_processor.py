@@ -1,14 +1,19 @@
-"""Images are prepared as transformers' own processors prepare them, whatever kind the folder names."""
+"""Images are fitted to a model's square as transformers' own processors do it, whatever kind the folder names."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
 
-from medclip.data.images import mean_std, preprocess
-from support.parity import png
-from support.references import pictures
+from medclip.errors import ImageError
+from medclip.model.image_processor import mean_std, preprocess
+from support.references import pictures as images
 
+CLIP = {"size": {"shortest_edge": 32}, "do_center_crop": True, "crop_size": {"width": 32, "height": 32}}
+SQUEEZE = {"size": {"height": 32, "width": 32}, "do_center_crop": False}
 FILES = {
     "clip": {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 28}, "crop_size": 28},
     "clip of 2021": {"feature_extractor_type": "CLIPFeatureExtractor", "size": 28, "crop_size": 28, "resample": 3},
@@ -31,7 +36,6 @@ KINDS = {"CLIP": "CLIPImageProcessorPil", "ViT": "ViTImageProcessorPil", "Siglip
 @pytest.mark.parametrize("said", FILES.values(), ids=FILES)
 def test_pixels_are_within_one_level_of_transformers(said: dict) -> None:
     import transformers
-    from PIL import Image
 
     kind = said.get("image_processor_type") or said["feature_extractor_type"]
     processor = getattr(transformers, next(name for part, name in KINDS.items() if kind.startswith(part)))
@@ -39,7 +43,44 @@ def test_pixels_are_within_one_level_of_transformers(said: dict) -> None:
     theirs = processor(**plain)
     filled = {**said, "image_mean": theirs.image_mean, "image_std": theirs.image_std}
     mean, std = (np.array(x) for x in mean_std(filled))
-    for picture in pictures(25, 1):
-        ours = (preprocess(png(picture), filled) / 255 - mean) / std
-        wanted = np.asarray(theirs(Image.fromarray(picture)).pixel_values[0]).transpose(1, 2, 0)
+    for values in images(25, 1):
+        image = Image.fromarray(values)
+        ours = (preprocess(image, filled) / 255 - mean) / std
+        wanted = np.asarray(theirs(image).pixel_values[0]).transpose(1, 2, 0)
         np.testing.assert_allclose(ours * std, wanted * std, atol=1.01 / 255)
+
+
+def test_the_crop_takes_the_middle():
+    thirds = np.repeat(np.array([0, 128, 255], np.uint8), 32)
+    pixels = preprocess(Image.fromarray(np.tile(thirds, (32, 1))), CLIP)
+    assert pixels.shape == (32, 32, 3)
+    assert (pixels == 128).all()
+
+
+def test_the_squeeze_shows_everything():
+    pixels = preprocess(Image.fromarray(np.tile(np.linspace(0, 255, 128).astype(np.uint8), (64, 1))), SQUEEZE)
+    assert pixels.shape == (32, 32, 3)
+    assert pixels.dtype == np.uint8
+    assert pixels[:, 0].max() < 8  # the first and last columns stand for 1/32 of the gradient
+    assert pixels[:, -1].min() > 247
+
+
+@given(st.integers(1, 100), st.integers(1, 100), st.sampled_from([CLIP, SQUEEZE]))
+def test_every_image_fits_the_square(width, height, preprocessor):
+    assert preprocess(Image.new("L", (width, height)), preprocessor).shape == (32, 32, 3)
+
+
+@given(st.integers(1, 100), st.integers(1, 100), st.integers(0, 2**32 - 1), st.sampled_from([CLIP, SQUEEZE]))
+def test_grey_fitted_in_one_channel_is_what_three_channels_give(width, height, seed, preprocessor):
+    grey = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
+    colored = Image.fromarray(np.stack([grey, grey, 255 - grey], axis=2))  # so that it is resized in three channels
+    one, three = (preprocess(image, preprocessor) for image in (Image.fromarray(grey), colored))
+    for channel in range(3):
+        assert np.array_equal(one[..., channel], three[..., 0])
+
+
+def test_a_line_that_would_become_huge_is_refused():
+    line = Image.new("L", (65_500, 1))
+    with pytest.raises(ImageError, match=r"^image over 100 million pixels$"):
+        preprocess(line, {"size": {"shortest_edge": 224}, "do_center_crop": True})
+    assert preprocess(line, SQUEEZE).shape == (32, 32, 3)

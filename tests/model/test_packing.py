@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from medclip.model.families import TEXT
 from medclip.model.packing import pack
-from medclip.model.towers import packed_text_features, pooled_text_features
+from medclip.model.towers import packed_text_features, text_features
 from support.model_folders import dual
 
 CLOSE = 2e-6
 BERT = dual("vit", "bert")
-PLAIN = jax.jit(pooled_text_features, static_argnames="config")
+PLAIN = jax.jit(text_features, static_argnames="config")
 PACKED = jax.jit(packed_text_features, static_argnames=("config", "remat"))
 TEXTS = ("clip_text_model", "siglip_text_model", "bert", "roberta")
 

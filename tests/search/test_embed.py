@@ -9,8 +9,7 @@ import pytest
 
 from medclip.data import resume
 from medclip.data.dataset import Split
-from medclip.encode.encoder import embed_images, embed_texts
-from medclip.encode.inference_backends import jax_backend
+from medclip.encode.encoder import embed_images, embed_texts, jax_backend
 from medclip.errors import UserError, WorkError
 from medclip.search.embed import embed, write_vectors
 
@@ -20,8 +19,7 @@ embed_module = importlib.import_module("medclip.search.embed")  # as an attribut
 
 @pytest.fixture
 def small_batches(monkeypatch):
-    monkeypatch.setattr("medclip.encode.encoder.BATCH", 4)
-    monkeypatch.setattr(embed_module, "BATCH", 4)
+    monkeypatch.setattr("medclip.encode.encoder.BATCH_SIZE", 4)
     monkeypatch.setattr(resume, "SAVE_EVERY_S", 0.0)
 
 
@@ -61,7 +59,8 @@ def interrupted(backend, batches):
 
         return call
 
-    return replace(backend, images=killed_after(backend.images), texts=killed_after(backend.texts)), sizes
+    embeds = {name: killed_after(getattr(backend, name)) for name in ("embed_pixels", "embed_texts")}
+    return replace(backend, **embeds), sizes
 
 
 @pytest.mark.parametrize("batches", range(14))

@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import load_file
 
-from medclip.data.images import mean_std, preprocess
+from medclip.encode.decode import decode_pixels
 from medclip.model.checkpoint import Model, load
+from medclip.model.image_processor import mean_std
 from medclip.model.towers import encode_image, encode_text
 from medclip.train.losses import contrastive, hard_targets, sigmoid
 from support.references import (
@@ -41,7 +42,7 @@ def gradients(folder: Path, families: tuple[str, str], side: int, seed: int) -> 
 
     model, theirs = load(folder), opened(folder)
     theirs(**transformers_inputs(folder, pictures(side, seed), CAPTIONS), return_loss=True).loss.backward()
-    pixels = np.stack([preprocess(png(image), model.preprocessor) for image in pictures(side, seed)])
+    pixels = np.stack([decode_pixels(png(image), model.preprocessor) for image in pictures(side, seed)])
     mean, std = mean_std(model.preprocessor)
     ids, valid = model.tokenizer.encode(CAPTIONS)
 

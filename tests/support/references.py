@@ -52,7 +52,7 @@ def random_folder(
     import transformers
 
     from medclip.atomic_io import write_json
-    from medclip.model.presets import preset_preprocessor
+    from medclip.model.image_processor import square_preprocessor
     from medclip.model.tokenizer import save_tokenizer, train_tokenizer
 
     tokens, special = train_tokenizer(CAPTIONS, 300, 24)
@@ -65,7 +65,7 @@ def random_folder(
             tensor.data += 0.1 * torch.randn_like(tensor)
     model.save_pretrained(folder)
     save_tokenizer(tokens, folder)
-    said = preset_preprocessor(side)
+    said = square_preprocessor(side)
     if not squeeze:
         said |= {"size": {"shortest_edge": side}, "do_center_crop": True, "crop_size": {"height": side, "width": side}}
     write_json(folder / "preprocessor_config.json", said)

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medclip.data.dataset import Split
-from medclip.data.images import preprocess
+from medclip.encode.decode import decode_pixels
 from medclip.errors import WorkError
-from medclip.model.presets import preset_preprocessor
+from medclip.model.image_processor import square_preprocessor
 from medclip.train.data import Pictures, cached, rows_at
 
 
@@ -63,13 +63,13 @@ def test_an_epoch_is_drawn_once(monkeypatch):
 
 
 def test_pixels_are_the_fitted_pictures_decoded_once_or_when_asked_for(data):
-    split, preprocessor = Split(data, "validation"), preset_preprocessor(32)
+    split, preprocessor = Split(data, "validation"), square_preprocessor(32)
     pictures = Pictures(split, preprocessor)
     kept = cached(pictures)
     assert kept.shape == pictures.shape == (12, 32, 32, 3)
     assert (kept.dtype, len(pictures)) == (np.uint8, 12)
     for row in range(len(split)):
-        assert np.array_equal(kept[row], preprocess(split.image(row), preprocessor))
+        assert np.array_equal(kept[row], decode_pixels(split.image(row), preprocessor))
     for rows in (np.array([[7, 0], [3, 7]]), np.array([11]), slice(2, 9), slice(5, 100), slice(None), np.arange(0)):
         assert np.array_equal(pictures[rows], kept[rows])
 
@@ -79,14 +79,14 @@ def test_a_damaged_picture_is_named_by_its_pair(data, copy):
     path = folder / "validation-00000.arrow"
     picture = Split(folder, "validation").image(4)
     path.write_bytes(path.read_bytes().replace(picture, bytes(len(picture))))
-    pictures = Pictures(Split(folder, "validation"), preset_preprocessor(16))
+    pictures = Pictures(Split(folder, "validation"), square_preprocessor(16))
     assert pictures[np.arange(4)].shape == (4, 16, 16, 3)
     with pytest.raises(WorkError, match=r"the image of ROCO_00004 in split 'validation' of .* \(image unreadable\)"):
         pictures[:]
 
 
 def test_the_cache_is_read_again_and_never_mistaken(data, copy):
-    folder, small = copy(data), preset_preprocessor(16)
+    folder, small = copy(data), square_preprocessor(16)
     shutil.rmtree(folder / "cache", ignore_errors=True)
     split = Split(folder, "validation")
     first = cached(Pictures(split, small))
@@ -95,4 +95,4 @@ def test_the_cache_is_read_again_and_never_mistaken(data, copy):
     assert np.array_equal(cached(Pictures(split, small)), first)
     assert made.stat().st_mtime_ns == when
     assert cached(Pictures(Split(folder, "validation", 5), small)).shape == (5, 16, 16, 3)
-    assert cached(Pictures(split, preset_preprocessor(24))).shape == (12, 24, 24, 3)
+    assert cached(Pictures(split, square_preprocessor(24))).shape == (12, 24, 24, 3)

@@ -9,7 +9,7 @@ import streamlit as st
 from PIL import Image
 
 from medclip.app.run import IndexLocation
-from medclip.encode.encoder import BATCH, embed_images, embed_texts
+from medclip.encode.encoder import BATCH_SIZE, embed_images, embed_texts
 from medclip.errors import UserError
 from medclip.model.checkpoint import Model, load
 from medclip.search.index import Hit, Index
@@ -32,7 +32,7 @@ def warm_up(searcher: Searcher) -> None:
     """Compile both encoders in both of their shapes, and read what the first query would wait for."""
     with io.BytesIO() as out:
         Image.new("L", (8, 8)).save(out, "PNG")
-        for count in (1, BATCH):
+        for count in (1, BATCH_SIZE):
             embed_texts(searcher.model, ["chest"] * count)
             embed_images(searcher.model, [out.getvalue()] * count)
     search_embedding(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from medclip.atomic_io import read_json, whole_file
+from medclip.data.images import decode_ahead
 from medclip.data.paths import AnyPath, is_url
 from medclip.data.perceptual_hash import Fingerprints, fingerprint
 from medclip.data.remote_cache import fetch, mirror
@@ -143,11 +143,10 @@ class Split:
     def sketches(self) -> Fingerprints:
         """What every image looks like, for `likeness.alike`: each is decoded once."""
         made = []
-        with progress(f"compare {self.name}", len(self), "pairs") as advance, ThreadPoolExecutor() as pool:
-            for start in range(0, len(self), 256):
-                rows = range(start, min(start + 256, len(self)))
-                made += pool.map(lambda row: fingerprint(self.image(row)), rows)
-                advance(len(rows))
+        with progress(f"compare {self.name}", len(self), "pairs") as advance:
+            for batch in decode_ahead(lambda row: fingerprint(self.image(row)), range(len(self)), 256):
+                made += batch
+                advance(len(batch))
         return Fingerprints(*(np.stack(part) for part in zip(*made, strict=True)))
 
     def image(self, row: int) -> bytes:

@@ -1,12 +1,14 @@
-"""Images: decoded once in preparation, fitted to a model's square as its folder says."""
+"""Images decoded from bytes and files, and encoded as preparation stores them."""
 
 from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -14,6 +16,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from medclip.data.schema import DicomFrame
 from medclip.errors import MAX_PIXELS, MAX_SIDE, SIDE_TOO_LONG, TOO_MANY_PIXELS, ImageError
 
+T = TypeVar("T")
+R = TypeVar("R")
 JPEG_QUALITY = 95
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP")
 _RESAMPLING = Image.Resampling.BICUBIC
@@ -109,73 +113,19 @@ def standardize(image: Path | bytes | DicomFrame, side: int) -> tuple[bytes, int
     return out.getvalue(), picture.width, picture.height
 
 
-def preprocess(image: Path | bytes, preprocessor: Mapping[str, Any]) -> np.ndarray:
-    """Pixels u8 (s, s, 3) as a Hugging Face `preprocessor_config.json` asks, before normalization.
+def decode_ahead(decode: Callable[[T], R], images: Iterable[T], batch_size: int) -> Iterator[list[R]]:
+    """What `decode` makes of the images, in threads: lists of `batch_size` in order, the last one shorter.
 
-    `size` is {"shortest_edge": n} or {"height": n, "width": n}, or a number, which older files mean as the shortest
-    edge where they crop and as a square where they do not. Raises ImageError.
+    The next list is decoded while one is used, so two of them are in memory. What `decode` raises is raised when its
+    list is drawn; a caller that goes on past unreadable images lets `decode` return the reason.
     """
-    picture = decode(image)
-    resized, box = _geometry(picture.size, preprocessor)
-    if resized[0] * resized[1] > MAX_PIXELS:  # a line, whose shorter side becomes the model's
-        raise ImageError(TOO_MANY_PIXELS)
-    if preprocessor.get("do_resize", True):
-        resample = Image.Resampling(preprocessor.get("resample") or (2 if _squares(preprocessor) else 3))
-        picture = picture.resize(resized, resample)
-    picture = picture.crop(box)  # what lies outside the image is black
-    return np.asarray(picture.convert("RGB"))  # last: resizing one channel gives what resizing three equal ones gives
+    left = iter(images)
+    with ThreadPoolExecutor() as threads:
 
+        def submit() -> list[Future[R]]:
+            return [threads.submit(decode, image) for image in islice(left, batch_size)]
 
-def map_to_image(values: np.ndarray, size: tuple[int, int], preprocessor: Mapping[str, Any]) -> np.ndarray:
-    """Values f32 (s, s) of a square that `fit` made, laid back over the image of that size (w, h): f32 (h, w).
-
-    What `fit` cuts off gets 0.
-    """
-    (width, height), (left, top, right, bottom) = _geometry(size, preprocessor)
-    whole = np.zeros((height, width), np.float32)
-    x, y = slice(max(left, 0), min(right, width)), slice(max(top, 0), min(bottom, height))
-    whole[y, x] = values[y.start - top : y.stop - top, x.start - left : x.stop - left]
-    return np.asarray(Image.fromarray(whole).resize(size, Image.Resampling.BILINEAR))
-
-
-def _geometry(
-    size: tuple[int, int], preprocessor: Mapping[str, Any]
-) -> tuple[tuple[int, int], tuple[int, int, int, int]]:
-    """What an image of `size` (w, h) is resized to, and the box (left, top, right, bottom) of that which is kept."""
-    crop, wanted = _crop(preprocessor), preprocessor.get("size", 224)
-    if isinstance(wanted, int):
-        wanted = {"shortest_edge": wanted} if crop else {"height": wanted, "width": wanted}
-    if not preprocessor.get("do_resize", True):
-        resized = size
-    elif "shortest_edge" in wanted:
-        scale = wanted["shortest_edge"] / min(size)
-        # transformers truncates the longer side; rounding it would shift the crop by a pixel
-        resized = tuple(max(wanted["shortest_edge"], int(n * scale)) for n in size)
-    else:
-        resized = (wanted["width"], wanted["height"])
-    width, height = crop or resized
-    left, top = (resized[0] - width) // 2, (resized[1] - height) // 2  # negative where the crop is the larger
-    return resized, (left, top, left + width, top + height)
-
-
-def mean_std(preprocessor: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of pixels / 255, channel by channel, that `preprocessor_config.json` asks for."""
-    mean, std = preprocessor.get("image_mean", (0.5,) * 3), preprocessor.get("image_std", (0.5,) * 3)
-    if not preprocessor.get("do_normalize", True):
-        mean, std = (0.0,) * 3, (1.0,) * 3
-    factor = preprocessor.get("rescale_factor", 1 / 255) if preprocessor.get("do_rescale", True) else 1
-    return tuple(m / (255 * factor) for m in mean), tuple(s / (255 * factor) for s in std)
-
-
-def _squares(preprocessor: Mapping[str, Any]) -> bool:
-    """Whether it is ViT's, which squeezes to a square and interpolates linearly where its file does not say."""
-    kind = preprocessor.get("image_processor_type") or preprocessor.get("feature_extractor_type") or ""
-    return kind.startswith("ViT")
-
-
-def _crop(preprocessor: Mapping[str, Any]) -> tuple[int, int] | None:
-    squares = _squares(preprocessor) or (preprocessor.get("image_processor_type") or "").startswith("Siglip")
-    if not preprocessor.get("do_center_crop", not squares):
-        return None
-    size = preprocessor.get("crop_size", 224)
-    return (size, size) if isinstance(size, int) else (size["width"], size["height"])
+        following = submit()
+        while following:
+            batch, following = following, submit()
+            yield [decoded.result() for decoded in batch]

@@ -1,59 +1,62 @@
-"""A model at work: images and captions in, unit vectors out, in batches of one compiled shape."""
+"""A model at work: images and captions in, embeddings out, in batches of few compiled shapes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float32, UInt8
 
-from medclip.data.images import mean_std, preprocess
+from medclip.data.dataset import Split
+from medclip.encode.decode import BATCH_SIZE, Pixels, decode_pixels, pixel_batches
+from medclip.errors import ImageError, WorkError
 from medclip.model.checkpoint import Model
 from medclip.model.config import ModelConfig
 from medclip.model.families import TEXT
-from medclip.model.towers import Params, encode_image, encode_text, pooled_image_features
+from medclip.model.image_processor import Channels, mean_std
+from medclip.model.towers import Params, encode_image, encode_text, image_features, text_features
 from medclip.progress import Advance
 
-BATCH = 64
-SIZES = (1, BATCH)  # the compiled shapes: a query, and everything else
+SIZES = (1, BATCH_SIZE)  # the compiled shapes: a query, and everything else
+Kind = Literal["images", "captions"]
+Embeddings = Float32[np.ndarray, "n p"]
+Features = Float32[np.ndarray, "n w"]
 
 
-def normalize(pixels: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
-    """Pixels u8 (or f32 in 0-255) to the model's input, channel by channel."""
-    return (pixels.astype(jnp.float32) / 255 - jnp.array(mean)) / jnp.array(std)
+@dataclass(frozen=True)
+class Backend:
+    """A model and what runs its towers."""
+
+    name: str
+    model: Model
+    embed_pixels: Callable[[np.ndarray], np.ndarray]
+    """Embeddings f32 (n, p) of preprocessed pixels u8 (n, s, s, 3)."""
+    embed_texts: Callable[[Sequence[str]], np.ndarray]
+    """Embeddings f32 (n, p) of captions."""
 
 
-@partial(jax.jit, static_argnames=("config", "mean", "std"))
-def _images(params: Params, pixels: jax.Array, config: ModelConfig, mean: tuple, std: tuple) -> jax.Array:
-    return encode_image(params, normalize(pixels, mean, std), config)
+def jax_backend(model: Model) -> Backend:
+    """A model run by JAX."""
+    return Backend("jax", model, partial(embed_pixels, model), partial(embed_texts, model))
 
 
-@partial(jax.jit, static_argnames=("config", "mean", "std"))
-def _pools(params: Params, pixels: jax.Array, config: ModelConfig, mean: tuple, std: tuple) -> jax.Array:
-    return pooled_image_features(params, normalize(pixels, mean, std), config)
-
-
-_texts = jax.jit(encode_text, static_argnames="config")
+def normalize(pixels: Array | np.ndarray, mean: Channels, std: Channels) -> Float32[Array, "*b s s 3"]:
+    """Pixels u8 (or f32 in 0–255) to a tower's input, channel by channel."""
+    return (jnp.asarray(pixels).astype(jnp.float32) / 255 - jnp.array(mean)) / jnp.array(std)
 
 
 def embed_pixels(
-    model: Model, pixels: np.ndarray, advance: Advance | None = None, sizes: Sequence[int] = SIZES
-) -> np.ndarray:
-    """Unit vectors f32 (n, p) of fitted pixels u8 (n, s, s, 3), in batches of `sizes`: see `batched`."""
+    model: Model, pixels: Pixels, advance: Advance | None = None, sizes: Sequence[int] = SIZES
+) -> Embeddings:
+    """Embeddings of preprocessed pixels, in batches of one of `sizes` (see `in_batches`)."""
     mean, std = mean_std(model.preprocessor)
-    return in_batches(lambda x: _images(model.params, x, model.config, mean, std), (pixels,), advance, sizes)
-
-
-def features_of_pixels(model: Model, pixels: np.ndarray) -> np.ndarray:
-    """Pools f32 (n, w), what the vision tower hands to its projection, of fitted pixels u8 (n, s, s, 3)."""
-    mean, std = mean_std(model.preprocessor)
-    return in_batches(lambda x: _pools(model.params, x, model.config, mean, std), (pixels,), None).astype(np.float32)
+    return in_batches(lambda x: _encode_image(model.params, x, model.config, mean, std), (pixels,), advance, sizes)
 
 
 def embed_texts(
@@ -62,63 +65,122 @@ def embed_texts(
     advance: Advance | None = None,
     sizes: Sequence[int] = SIZES,
     lengths: Sequence[int] = (),
-) -> np.ndarray:
-    """Unit vectors f32 (n, p) of captions, in batches of `sizes`: see `batched`.
+) -> Embeddings:
+    """Embeddings of captions, in batches of one of `sizes` (see `in_batches`).
 
     Padding is cut off down to the least of `lengths` (ascending) that holds every caption; each is another compiled
-    shape. Of a tower that attends to padding, as SigLIP's, it never is.
+    shape. It stays where a tower attends to padding, as SigLIP's does.
     """
-    arrays = model.tokenizer.encode(captions)
+    if not captions:
+        return np.zeros((0, model.config.projection_dim), np.float32)
+    ids, valid = model.tokenizer.encode(captions)
     if TEXT[model.config.text.model_type].attends != "all":
-        longest = int(arrays[1].sum(axis=1).max(initial=0))
-        kept = next((length for length in lengths if length >= longest), arrays[1].shape[1])
-        arrays = tuple(array[:, :kept] for array in arrays)
-    return in_batches(lambda ids, valid: _texts(model.params, ids, valid, config=model.config), arrays, advance, sizes)
+        longest = int(valid.sum(axis=1).max(initial=0))
+        length = next((length for length in lengths if length >= longest), ids.shape[1])
+        ids, valid = ids[:, :length], valid[:, :length]
+    return in_batches(lambda i, v: _encode_text(model.params, i, v, model.config), (ids, valid), advance, sizes)
 
 
-def embed_images(model: Model, images: Sequence[bytes | Path], advance: Advance | None = None) -> np.ndarray:
-    """Unit vectors f32 (n, p) of encoded images. Raises ImageError at one that cannot be read."""
-    found = []
-    for vectors in stream_images(images, model.preprocessor, partial(embed_pixels, model)):
-        found.append(vectors)
-        if advance:
-            advance(len(vectors))
-    return np.concatenate(found)
+def embed_images(model: Model, images: Iterable[bytes | Path], advance: Advance | None = None) -> Embeddings:
+    """Embeddings of encoded images. Raises ImageError at one that cannot be read."""
+    read_pixels = partial(decode_pixels, preprocessor=model.preprocessor)
+    batches = (embed_pixels(model, pixels, advance) for pixels in pixel_batches(images, read_pixels))
+    return _concatenate(batches, model.config.projection_dim)
 
 
-def stream_images(
-    images: Iterable[bytes | Path], preprocessor: dict[str, Any], embed: Callable[[np.ndarray], np.ndarray]
-) -> Iterator[np.ndarray]:
-    """What `embed` makes of the fitted pixels of up to BATCH images, batch after batch, in order.
+def embed_split(
+    model: Model | Backend, split: Split, kind: Kind, rows: Sequence[int] | None = None, advance: Advance | None = None
+) -> Embeddings:
+    """Embeddings of the images or captions of a split (of `rows`, if given), in order; errors as in `stream_split`."""
+    backend = model if isinstance(model, Backend) else jax_backend(model)
+    return _concatenate(stream_split(backend, split, kind, rows, advance), backend.model.config.projection_dim)
 
-    The next are decoded while one batch is embedded. Raises ImageError at an image that cannot be read.
+
+def stream_split(
+    backend: Backend,
+    split: Split,
+    kind: Kind,
+    rows: Sequence[int] | np.ndarray | None = None,
+    advance: Advance | None = None,
+) -> Iterator[Embeddings]:
+    """Embeddings of the images or captions of a split's rows, batch after batch in order.
+
+    Raises WorkError where an image cannot be read, with its id, and where an embedding is not finite.
     """
-    left = iter(images)
-    with ThreadPoolExecutor() as pool:
+    rows = range(len(split)) if rows is None else rows
+    if kind == "images":
+        read_pixels = partial(split_pixels, split, preprocessor=backend.model.preprocessor)
+        stream = (backend.embed_pixels(pixels) for pixels in pixel_batches(rows, read_pixels, BATCH_SIZE))
+    else:
+        starts = range(0, len(rows), BATCH_SIZE)
+        stream = (backend.embed_texts(split.values("caption", rows[at : at + BATCH_SIZE])) for at in starts)
+    for embeddings in stream:
+        if not np.isfinite(embeddings).all():
+            raise WorkError("the model gives embeddings that are not finite: its weights are damaged.")
+        yield embeddings
+        if advance:
+            advance(len(embeddings))
 
-        def decoding() -> list[Future]:
-            return [pool.submit(preprocess, image, preprocessor) for image in islice(left, BATCH)]
 
-        following = decoding()
-        while following:
-            batch, following = following, decoding()
-            yield embed(np.stack([fitted.result() for fitted in batch]))
+def split_pixels(split: Split, row: int, preprocessor: Mapping[str, Any]) -> UInt8[np.ndarray, "s s 3"]:
+    """Pixels of the image of one row. WorkError names its pair where it cannot be read."""
+    try:
+        return decode_pixels(split.image(int(row)), preprocessor)
+    except ImageError as error:
+        (id,) = split.values("id", [row])
+        raise WorkError(
+            f"the image of {id} in split {split.name!r} of {split.folder} cannot be decoded ({error}): "
+            "its shard was damaged after it was written. Prepare the dataset again."
+        ) from None
+
+
+def pixel_features(model: Model, pixels: Pixels, advance: Advance | None = None) -> Features:
+    """What the vision tower gives before its projection, of preprocessed pixels."""
+    mean, std = mean_std(model.preprocessor)
+    return in_batches(lambda x: _image_features(model.params, x, model.config, mean, std), (pixels,), advance)
+
+
+def caption_features(model: Model, captions: Sequence[str], advance: Advance | None = None) -> Features:
+    """What the text tower gives before its projection, of captions."""
+    arrays = model.tokenizer.encode(captions)
+    return in_batches(lambda ids, valid: _text_features(model.params, ids, valid, model.config), arrays, advance)
 
 
 def in_batches(
-    encode: Callable, arrays: Sequence[np.ndarray], advance: Advance | None, sizes: Sequence[int] = SIZES
-) -> np.ndarray:
-    """`encode` of rows of arrays (n, …), padded to batches of one compiled shape; `advance` hears of each batch.
+    encode: Callable[..., Array | np.ndarray],
+    arrays: Sequence[np.ndarray],
+    advance: Advance | None = None,
+    sizes: Sequence[int] = SIZES,
+) -> Float32[np.ndarray, "n d"]:
+    """`encode` of arrays (n, …), n > 0, padded to batches of one compiled shape; `advance` is called for each batch.
 
-    That is the smallest of `sizes` (ascending) that holds all rows, or the largest.
+    The shape is the smallest of `sizes` (ascending) that holds all rows, or the largest.
     """
-    found = []
+    outputs = []
     size = next((size for size in sizes if size >= len(arrays[0])), sizes[-1])
     for start in range(0, len(arrays[0]), size):
         parts = [np.asarray(a[start : start + size]) for a in arrays]
         n = len(parts[0])
         padded = [np.concatenate([p, np.repeat(p[-1:], size - n, axis=0)]) if n < size else p for p in parts]
-        found.append(np.asarray(encode(*padded))[:n])
+        outputs.append(np.asarray(encode(*padded), np.float32)[:n])
         if advance:
             advance(n)
-    return np.concatenate(found)
+    return np.concatenate(outputs)
+
+
+def _concatenate(batches: Iterable[np.ndarray], width: int) -> Embeddings:
+    return np.concatenate([np.zeros((0, width), np.float32), *batches])  # none at all are (0, p) too
+
+
+@partial(jax.jit, static_argnames=("config", "mean", "std"))
+def _encode_image(params: Params, pixels: jax.Array, config: ModelConfig, mean: Channels, std: Channels) -> jax.Array:
+    return encode_image(params, normalize(pixels, mean, std), config)
+
+
+@partial(jax.jit, static_argnames=("config", "mean", "std"))
+def _image_features(params: Params, pixels: jax.Array, config: ModelConfig, mean: Channels, std: Channels) -> jax.Array:
+    return image_features(params, normalize(pixels, mean, std), config)
+
+
+_encode_text = jax.jit(encode_text, static_argnames="config")
+_text_features = jax.jit(text_features, static_argnames="config")

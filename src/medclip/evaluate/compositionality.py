@@ -11,7 +11,7 @@ import numpy as np
 
 from medclip.data.dataset import Split
 from medclip.data.foils import foil_rules
-from medclip.encode.encoder import embed_images, embed_texts
+from medclip.encode.encoder import embed_split, embed_texts
 from medclip.errors import UserError
 from medclip.evaluate.config import EvalConfig
 from medclip.evaluate.results import provenance, write_results
@@ -90,7 +90,7 @@ def _margins(model: Model, rows: Split, asked: Sequence[Question]) -> np.ndarray
     seen = sorted({question.row for question in asked})
     said = list(dict.fromkeys(text for question in asked for text in (question.true, question.false)))
     with progress("embed", len(seen) + len(said), "items") as advance:
-        images = dict(zip(seen, embed_images(model, [rows.image(row) for row in seen], advance), strict=True))
+        images = dict(zip(seen, embed_split(model, rows, "images", seen, advance), strict=True))
         texts = dict(zip(said, embed_texts(model, said, advance), strict=True))
     exact = (images[q.row].astype(np.float64) @ (texts[q.true] - texts[q.false]) for q in asked)
     return np.fromiter(exact, np.float64, len(asked))

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from medclip.data.images import ImageError, preprocess
-from medclip.encode.encoder import BATCH
-from medclip.errors import UserError, WorkError
+from medclip.data.images import decode_ahead
+from medclip.encode.decode import BATCH_SIZE, decode_pixels
+from medclip.errors import ImageError, UserError, WorkError
 from medclip.evaluate.labeled import Labeled, Row
 from medclip.model.checkpoint import Model
 from medclip.model.shapes_init import init
@@ -28,9 +27,8 @@ def encoded(
     """
     reasons: list[str | None] = []
     made: list[list[np.ndarray]] = [[] for _ in encoders]
-    with progress(f"embed {found.name}", len(found), "pictures") as advance, ThreadPoolExecutor() as pool:
-        for start in range(0, len(found), BATCH):
-            fitted = list(pool.map(lambda row: _fitted(row, preprocessor), found.rows[start : start + BATCH]))
+    with progress(f"embed {found.name}", len(found), "pictures") as advance:
+        for fitted in decode_ahead(lambda row: _fitted(row, preprocessor), found.rows, BATCH_SIZE):
             reasons += [why if isinstance(why, str) else None for why in fitted]
             if pixels := [one for one in fitted if not isinstance(one, str)]:
                 for parts, encode in zip(made, encoders, strict=True):
@@ -47,7 +45,7 @@ def encoded(
 
 def _fitted(row: Row, preprocessor: Mapping[str, Any]) -> np.ndarray | str:
     try:
-        return preprocess(row.image, preprocessor)
+        return decode_pixels(row.image, preprocessor)
     except ImageError as error:
         return str(error)
 

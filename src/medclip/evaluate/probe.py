@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from medclip.encode.encoder import features_of_pixels
+from medclip.encode.encoder import pixel_features
 from medclip.errors import UserError
 from medclip.evaluate.classification_metrics import FIGURES, one_of, predicted, shares
 from medclip.evaluate.config import EvalConfig
@@ -41,7 +41,7 @@ def evaluate_probe(subject: EvalConfig, task: LabelConfig, seeds: int = 5) -> di
     model = load(subject.model)
     models = {"model": model}
     models |= {"random_weights": with_random_weights(model, subject.seed)} if task.random_weights else {}
-    encoders = [partial(features_of_pixels, one) for one in models.values()]
+    encoders = [partial(pixel_features, one) for one in models.values()]
     (train, known), (measured, asked) = (encoded(rows, model.preprocessor, encoders) for rows in (train, measured))
     classes = task.among([*train.classes, *measured.classes])
     if len(train.classes) < 2:

@@ -11,7 +11,7 @@ import numpy as np
 from medclip.atomic_io import sha256
 from medclip.data.dataset import Split
 from medclip.data.normalize import casefold_whitespace
-from medclip.encode.encoder import embed_images, embed_texts
+from medclip.encode.encoder import embed_split
 from medclip.errors import UserError
 from medclip.evaluate import candidate_pools, graded_relevance
 from medclip.evaluate.config import EvalConfig
@@ -55,8 +55,8 @@ def _vectors(subject: EvalConfig, rows: Split, files: tuple[Path, Path] | None) 
         return images[: len(rows)], texts[: len(rows)]
     encoder = load(subject.model)
     with progress("embed", 2 * len(rows), "items") as advance:
-        images = embed_images(encoder, [rows.image(i) for i in range(len(rows))], advance)
-        return images, embed_texts(encoder, rows.column("caption"), advance)
+        images = embed_split(encoder, rows, "images", advance=advance)
+        return images, embed_split(encoder, rows, "captions", advance=advance)
 
 
 def measured(

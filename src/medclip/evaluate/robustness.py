@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 from medclip.data.dataset import Split
-from medclip.encode.encoder import BATCH, embed_images, embed_texts
+from medclip.encode.decode import decode_pixels, pixel_batches
+from medclip.encode.encoder import embed_pixels, embed_texts
 from medclip.evaluate.config import EvalConfig
 from medclip.evaluate.corruptions import CORRUPTIONS, corrupted
 from medclip.evaluate.results import provenance, write_results
@@ -79,10 +79,9 @@ def measured(
 
 def _images(model: Model, rows: Split, name: str, severity: int, seed: int, advance: Advance) -> np.ndarray:
     """Vectors of all images, corrupted a batch at a time: never more than a batch of them is in memory."""
-    found, ids = [], rows.column("id")
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(rows), BATCH):
-            part = range(start, min(start + BATCH, len(rows)))
-            made = pool.map(lambda row: corrupted(rows.image(row), name, severity, ids[row], seed), part)
-            found.append(embed_images(model, list(made), advance))
-    return np.concatenate(found)
+    ids = rows.column("id")
+
+    def read_pixels(row: int) -> np.ndarray:
+        return decode_pixels(corrupted(rows.image(row), name, severity, ids[row], seed), model.preprocessor)
+
+    return np.concatenate([embed_pixels(model, x, advance) for x in pixel_batches(range(len(rows)), read_pixels)])

@@ -17,20 +17,12 @@ from medclip.atomic_io import read_json, sha256, whole_file, write_json
 from medclip.errors import UserError, WorkError
 from medclip.model import flax2021, open_clip
 from medclip.model.config import ModelConfig, parse_config, part_of
+from medclip.model.image_processor import read_preprocessor
 from medclip.model.shapes_init import tensor_shapes
 from medclip.model.tokenizer import TextTokenizer, load_tokenizer, save_tokenizer
 from medclip.model.weights import Stored, inside, read, stored_tensors, weight_files
 
 CONFIGS = ("config.json", open_clip.CONFIG)
-# What CLIP's own folders say; those of 2021 have no such file.
-CLIP_PREPROCESSOR = {
-    "image_processor_type": "CLIPImageProcessor",
-    "size": {"shortest_edge": 224},
-    "crop_size": {"height": 224, "width": 224},
-    "do_center_crop": True,
-    "image_mean": [0.48145466, 0.4578275, 0.40821073],
-    "image_std": [0.26862954, 0.26130258, 0.27577711],
-}
 
 
 @dataclass(frozen=True)
@@ -95,13 +87,6 @@ def open_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Stored]]:
     if said.get("model_type") == "hybrid-clip":
         return flax2021.dual_encoder(said), flax2021.stored_tensors(inside(folder, flax2021.WEIGHTS))
     return said, stored_tensors(folder)
-
-
-def read_preprocessor(folder: Path) -> dict[str, Any]:
-    """`preprocessor_config.json`; without one, what CLIP's own folders say."""
-    if not (folder / "preprocessor_config.json").is_file():
-        return CLIP_PREPROCESSOR
-    return read_json(folder / "preprocessor_config.json", "a model folder")
 
 
 def _is_open_clips(folder: Path) -> bool:

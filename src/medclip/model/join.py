@@ -10,8 +10,9 @@ import numpy as np
 
 from medclip.errors import UserError
 from medclip.model.adapt import with_tokens
-from medclip.model.checkpoint import Model, model_folder, open_folder, read_preprocessor
+from medclip.model.checkpoint import Model, model_folder, open_folder
 from medclip.model.config import DUAL, LOGIT_SCALE, parse_config, parse_text, parse_vision
+from medclip.model.image_processor import read_preprocessor
 from medclip.model.shapes_init import init, tensor_shapes, text_shapes, vision_shapes
 from medclip.model.tokenizer import load_tokenizer
 from medclip.model.weights import read

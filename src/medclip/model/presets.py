@@ -33,20 +33,3 @@ def preset_config(name: str, vocab_size: int, special: Mapping[str, int]) -> dic
         "vision_config": {"model_type": "clip_vision_model", **tower, **vision},
         "text_config": {"model_type": "clip_text_model", **tower, **text},
     }
-
-
-def preset_preprocessor(side: int) -> dict[str, Any]:
-    """How a model trained from scratch sees an image: all of it, squeezed to a square, in [-1, 1]."""
-    return {
-        "image_processor_type": "CLIPImageProcessor",
-        "do_convert_rgb": True,
-        "do_resize": True,
-        "size": {"height": side, "width": side},
-        "resample": 3,
-        "do_center_crop": False,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": [0.5, 0.5, 0.5],
-        "image_std": [0.5, 0.5, 0.5],
-    }

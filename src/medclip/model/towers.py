@@ -22,25 +22,15 @@ Params = dict[str, jax.Array]
 
 def encode_image(params: Params, pixels: jax.Array, config: ModelConfig) -> jax.Array:
     """Unit vectors (b, p) of normalized pixels (b, s, s, 3)."""
-    return unit(image_features(params, pixels, config))
+    return l2_normalize(project(params, image_features(params, pixels, config), config.vision))
 
 
 def encode_text(params: Params, ids: jax.Array, valid: jax.Array, config: ModelConfig) -> jax.Array:
     """Unit vectors (b, p) of token ids (b, t); `valid` (b, t) is True at real tokens."""
-    return unit(text_features(params, ids, valid, config))
+    return l2_normalize(project(params, text_features(params, ids, valid, config), config.text))
 
 
-def image_features(params: Params, pixels: jax.Array, config: ModelConfig) -> jax.Array:
-    """Projected pools (b, p) of normalized pixels (b, s, s, 3), of any length."""
-    return project(params, pooled_image_features(params, pixels, config), config.vision)
-
-
-def text_features(params: Params, ids: jax.Array, valid: jax.Array, config: ModelConfig) -> jax.Array:
-    """Projected pools (b, p) of token ids (b, t), of any length; `valid` (b, t) is True at real tokens."""
-    return project(params, pooled_text_features(params, ids, valid, config), config.text)
-
-
-def pooled_image_features(
+def image_features(
     params: Params, pixels: jax.Array, config: ModelConfig, kept: jax.Array | None = None, remat: bool = False
 ) -> jax.Array:
     """Pools (b, w) of normalized pixels (b, s, s, 3). Dosovitskiy et al. 2021.
@@ -72,7 +62,7 @@ def pooled_image_features(
     return x
 
 
-def pooled_text_features(params: Params, ids: jax.Array, valid: jax.Array, config: ModelConfig) -> jax.Array:
+def text_features(params: Params, ids: jax.Array, valid: jax.Array, config: ModelConfig) -> jax.Array:
     """Pools (b, w) of token ids (b, t), one caption a row; `valid` (b, t) is True at real tokens."""
     tower, family = config.text, TEXT[config.text.model_type]
     p, t = part(params, tower.prefix), ids.shape[1]
@@ -109,7 +99,7 @@ def project(params: Params, x: jax.Array, tower: VisionConfig | TextConfig) -> j
     return x
 
 
-def unit(x: jax.Array) -> jax.Array:
+def l2_normalize(x: jax.Array) -> jax.Array:
     """Rows of length 1, in float32."""
     x = x.astype(jnp.float32)
     return x / jnp.linalg.norm(x, axis=-1, keepdims=True)

@@ -6,9 +6,9 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,11 @@ import pyarrow as pa
 
 from medclip.atomic_io import claim, whole_file
 from medclip.data.dataset import Split, default_split, write_batches
+from medclip.data.images import decode_ahead
 from medclip.data.paths import AnyPath
 from medclip.data.perceptual_hash import fingerprint
 from medclip.data.resume import finish
-from medclip.encode.inference_backends import jax_backend
+from medclip.encode.encoder import jax_backend
 from medclip.errors import UserError
 from medclip.model.checkpoint import Model, load, model_folder, model_hash
 from medclip.progress import console, progress
@@ -191,18 +192,24 @@ def _segment(
 
 def _with_looks(table: pa.Table, of: np.ndarray, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """Rows `of` a table, BATCH at a time, with what their images look like."""
-    wanted, first = np.isin(np.arange(len(table)), of), 0
-    with progress("look at images", len(of), "images") as advance, ThreadPoolExecutor() as pool:
-        for batch in table.to_batches(max_chunksize=BATCH):
-            part = batch.filter(pa.array(wanted[first : first + len(batch)]))
-            first += len(batch)
-            seen = list(pool.map(fingerprint, part.column("image").to_pylist()))
+    images = (image for part in _selected(table, of) for image in part.column("image").to_pylist())
+    prints = chain.from_iterable(decode_ahead(fingerprint, images, BATCH))
+    with progress("look at images", len(of), "images") as advance:
+        for part in _selected(table, of):
+            own = list(islice(prints, len(part)))
             looks = [
-                pa.array([look[i].tobytes() for look in seen], kind)
+                pa.array([look[i].tobytes() for look in own], kind)
                 for i, kind in enumerate(FINGERPRINT_FIELDS.values())
             ]
             yield pa.RecordBatch.from_arrays([*part.columns, *looks], schema=schema)
             advance(len(part))
+
+
+def _selected(table: pa.Table, of: np.ndarray) -> Iterator[pa.RecordBatch]:
+    wanted, first = np.isin(np.arange(len(table)), of), 0
+    for batch in table.to_batches(max_chunksize=BATCH):
+        yield batch.filter(pa.array(wanted[first : first + len(batch)]))
+        first += len(batch)
 
 
 def _rewritten(

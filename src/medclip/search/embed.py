@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,20 @@ from medclip.atomic_io import claim, read_json, whole_file, write_json
 from medclip.data.dataset import Split, default_split
 from medclip.data.paths import AnyPath
 from medclip.data.resume import ResumableFile, fingerprint, finish, remove_stale
-from medclip.encode.encoder import BATCH, stream_images
-from medclip.encode.inference_backends import Backend, open_backend
-from medclip.errors import ImageError, UserError, WorkError
+from medclip.encode.encoder import Backend, Kind, stream_split
+from medclip.encode.inference_backends import open_backend
+from medclip.errors import UserError
 from medclip.model.checkpoint import model_hash
-from medclip.progress import Advance, progress
+from medclip.progress import progress
 
-FILES = {"images": "images.npy", "captions": "texts.npy"}  # as `medclip evaluate --embeddings` takes them
+# as `medclip evaluate --embeddings` takes them
+FILES: dict[Kind, str] = {"images": "images.npy", "captions": "texts.npy"}
 ABOUT = "embedding.json"
 
 
 def embed(
     model: str | Path, data: AnyPath, out: Path, split: str | None = None, limit: int | None = None,
-    of: Sequence[str] = tuple(FILES), engine: str = "jax",
+    of: Sequence[Kind] = ("images", "captions"), engine: str = "jax",
 ) -> int:  # fmt: skip
     """Write the unit vectors of a split's images and captions (`of`) into `out`; row i is pair i. Returns the pairs.
 
@@ -57,7 +58,7 @@ def embed(
 
 
 def write_vectors(
-    path: Path, engine: Backend, rows: Split, of: range | np.ndarray, said: dict[str, Any], kind: str
+    path: Path, engine: Backend, rows: Split, of: range | np.ndarray, said: dict[str, Any], kind: Kind
 ) -> None:
     """Write unit vectors f32 (n, p), as .npy, of the images or captions (`kind`) of a split's rows `of`.
 
@@ -71,7 +72,8 @@ def write_vectors(
     shape = (len(of), engine.model.config.projection_dim)
     np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
     with progress(f"embed {kind}", len(of), kind, first=done) as advance:
-        file.append(_encoded(engine, rows, of[done:], kind, advance), header.getvalue())
+        embeddings = stream_split(engine, rows, kind, of[done:], advance)
+        file.append((batch.astype("<f4") for batch in embeddings), header.getvalue())
 
 
 def read_embedding(folder: Path, model_sha256: str, rows: Split) -> np.ndarray:
@@ -87,20 +89,3 @@ def read_embedding(folder: Path, model_sha256: str, rows: Split) -> np.ndarray:
     if vectors.shape != (said["pairs"], said["dimensions"]):
         raise UserError(f"{folder} is damaged: its vectors and {ABOUT} disagree. Make it anew.")
     return vectors
-
-
-def _encoded(engine: Backend, rows: Split, of: range | np.ndarray, kind: str, advance: Advance) -> Iterator[np.ndarray]:
-    if kind == "images":
-        stream = stream_images((rows.image(int(row)) for row in of), engine.model.preprocessor, engine.images)
-    else:
-        stream = (engine.texts(rows.values("caption", of[at : at + BATCH])) for at in range(0, len(of), BATCH))
-    done = 0
-    try:
-        for vectors in stream:
-            if not np.isfinite(vectors).all():
-                raise WorkError("the model makes vectors that are not finite; its weights are damaged.")
-            yield vectors.astype("<f4")
-            done += len(vectors)
-            advance(len(vectors))
-    except ImageError as error:
-        raise WorkError(f"{rows.folder}: an image after row {int(of[done])}: {error}. Prepare the data anew.") from None

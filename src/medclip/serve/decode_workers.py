@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from medclip.data.images import header_size, preprocess
+from medclip.data.images import header_size
+from medclip.encode.decode import decode_pixels
 from medclip.errors import ImageError, UserError
 
 MAX_PIXELS = 40_000_000  # a full mammogram has about 30 million
@@ -110,7 +111,7 @@ def _decoded(image: bytes, preprocessor: Mapping[str, Any]) -> bytes:
         width, height = header_size(image)
         if width * height > MAX_PIXELS:
             return _REASON + f"image over {MAX_PIXELS // 10**6} million pixels".encode()
-        return _PIXELS + preprocess(image, preprocessor).tobytes()
+        return _PIXELS + decode_pixels(image, preprocessor).tobytes()
     except (ImageError, UserError) as error:  # the latter where pydicom is not installed
         return _REASON + str(error).encode()
     except Exception:  # MemoryError, and whatever else a decoder raises on bytes that were made to break it

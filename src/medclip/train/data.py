@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,9 @@ import numpy as np
 
 from medclip.atomic_io import whole_file
 from medclip.data.dataset import Split
-from medclip.data.images import preprocess
-from medclip.errors import ImageError, WorkError
+from medclip.encode.decode import fill_pixels
+from medclip.encode.encoder import split_pixels
 from medclip.progress import progress
-
-_CHUNK = 256  # images decoded between two signs of progress
 
 
 def rows_at(n: int, batch: int, seed: int, step: int) -> np.ndarray:
@@ -47,8 +44,8 @@ class Pictures:
 
     def __init__(self, split: Split, preprocessor: Mapping[str, Any]):
         self.split, self.preprocessor = split, preprocessor
-        self._pool = ThreadPoolExecutor()
-        self.shape = (len(split), *self._fitted(0).shape)
+        self.read_pixels = partial(split_pixels, split, preprocessor=preprocessor)
+        self.shape = (len(split), *self.read_pixels(0).shape)
         """(n, s, s, 3), of u8."""
 
     def __len__(self) -> int:
@@ -57,34 +54,14 @@ class Pictures:
     def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
         """Pixels u8 (*rows.shape, s, s, 3) of those rows, decoded in threads."""
         rows = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else rows
-        found = np.empty((rows.size, *self.shape[1:]), np.uint8)
-
-        def one(place: int, row: int) -> None:
-            found[place] = self._fitted(row)
-
-        for _ in self._pool.map(one, range(rows.size), rows.ravel().tolist()):
-            pass  # a thread's error is raised here
-        return found.reshape(*rows.shape, *self.shape[1:])
-
-    def _fitted(self, row: int) -> np.ndarray:
-        try:
-            return preprocess(self.split.image(row), self.preprocessor)
-        except ImageError as error:
-            (id,) = self.split.values("id", [row])
-            raise WorkError(
-                f"the image of {id} in split {self.split.name!r} of {self.split.folder} cannot be decoded ({error}): "
-                "its shard was damaged after it was written. Prepare the dataset again."
-            ) from None
+        pixels = np.empty((rows.size, *self.shape[1:]), np.uint8)
+        return fill_pixels(pixels, rows.ravel().tolist(), self.read_pixels).reshape(*rows.shape, *self.shape[1:])
 
 
 def decoded(pictures: Pictures, into: np.ndarray) -> np.ndarray:
     """`into` u8 (m, s, s, 3), filled with the first m images."""
     with progress(f"decode {pictures.split.name}", len(into), "pairs") as advance:
-        for start in range(0, len(into), _CHUNK):
-            part = into[start : start + _CHUNK]
-            part[:] = pictures[start : start + len(part)]
-            advance(len(part))
-    return into
+        return fill_pixels(into, range(len(into)), pictures.read_pixels, advance)
 
 
 def cache_of(pictures: Pictures) -> Path:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-import jax
 import numpy as np
 
 from medclip.data.foils import swap_left_right
-from medclip.data.images import mean_std
-from medclip.encode.encoder import in_batches, normalize
+from medclip.encode.encoder import caption_features, pixel_features
 from medclip.model.checkpoint import Model
-from medclip.model.towers import pooled_image_features, pooled_text_features
 from medclip.progress import progress
 from medclip.train.data import Pictures
 from medclip.train.feed import Pairs
@@ -29,16 +26,13 @@ def with_cached_features(pairs: Pairs, model: Model, shares: Mapping[str, float]
 
 
 def _image_pools(model: Model, pictures: Pictures | np.ndarray) -> np.ndarray:
-    mean, std = mean_std(model.preprocessor)
-    encode = jax.jit(lambda params, x: pooled_image_features(params, normalize(x, mean, std), model.config))
     with progress("pool of the frozen vision tower", len(pictures), "pictures") as advance:
-        return in_batches(lambda x: encode(model.params, x), (pictures,), advance)
+        return pixel_features(model, pictures, advance)
 
 
 def _text_pools(model: Model, pairs: Pairs) -> dict[str, np.ndarray]:
     said = pairs.split.column("caption")
     captions = list(dict.fromkeys([*said, *filter(None, map(swap_left_right, said))]))
-    encode = jax.jit(lambda params, ids, valid: pooled_text_features(params, ids, valid, model.config))
     with progress("pool of the frozen text tower", len(captions), "captions") as advance:
-        pools = in_batches(lambda *x: encode(model.params, *x), model.tokenizer.encode(captions), advance)
+        pools = caption_features(model, captions, advance)
     return dict(zip(captions, pools, strict=True))

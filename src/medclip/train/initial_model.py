@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from medclip.model.adapt import with_side, with_tokens
 from medclip.model.checkpoint import Model, load
 from medclip.model.config import parse_config
+from medclip.model.image_processor import square_preprocessor
 from medclip.model.join import join
-from medclip.model.presets import PRESETS, preset_config, preset_preprocessor
+from medclip.model.presets import PRESETS, preset_config
 from medclip.model.shapes_init import init
 from medclip.model.tokenizer import train_tokenizer
 from medclip.train.config import TrainConfig
@@ -31,4 +32,4 @@ def _fresh(recipe: TrainConfig, captions: Iterable[str]) -> Model:
     tokens, special = train_tokenizer(captions, recipe.vocab_size, length)
     said = preset_config(recipe.preset, tokens.tokenizer.get_vocab_size(), special)
     config = parse_config(said)
-    return Model(init(config, recipe.seed), config, tokens, preset_preprocessor(side), said)
+    return Model(init(config, recipe.seed), config, tokens, square_preprocessor(side), said)

@@ -11,11 +11,11 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from medclip.data.images import mean_std
 from medclip.encode.encoder import normalize
 from medclip.model.checkpoint import Model
+from medclip.model.image_processor import mean_std
 from medclip.model.packing import Packed
-from medclip.model.towers import Params, packed_text_features, pooled_image_features, project, unit
+from medclip.model.towers import Params, image_features, l2_normalize, packed_text_features, project
 from medclip.train.config import TrainConfig
 from medclip.train.distributed import shardings
 from medclip.train.lora import merged
@@ -132,10 +132,10 @@ def encode_pictures(
         mean, std = mean_std(model.preprocessor)
         keys = jax.random.wrap_key_data(keys.reshape(-1, 2))
         pixels = normalize(augment(keys, flat), mean, std)
-        flat = pooled_image_features(
+        flat = image_features(
             params, pixels, model.config, kept_patches(keys, model, recipe), recipe.gradient_checkpointing
         )
-    return unit(project(params, flat, model.config.vision)).reshape(n, m, -1)
+    return l2_normalize(project(params, flat, model.config.vision)).reshape(n, m, -1)
 
 
 def kept_patches(keys: jax.Array, model: Model, recipe: TrainConfig) -> jax.Array | None:
@@ -154,7 +154,7 @@ def encode_captions(model: Model, recipe: TrainConfig, params: Params, texts: An
         if isinstance(texts, Packed)
         else texts
     )
-    return unit(project(params, pools, model.config.text))
+    return l2_normalize(project(params, pools, model.config.text))
 
 
 def grad_cache_map(encode: Callable[[Any], jax.Array], arrays: Any, chunks: int) -> jax.Array:

@@ -1,0 +1,47 @@
+"""The one decode stream: images to a model's pixels, in threads, ahead of the device that uses them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from jaxtyping import UInt8
+
+from medclip.data.images import decode, decode_ahead
+from medclip.model.image_processor import preprocess
+from medclip.progress import Advance
+
+T = TypeVar("T")
+BATCH_SIZE = 64
+Pixels = UInt8[np.ndarray, "b s s 3"]
+
+
+def decode_pixels(image: bytes | Path, preprocessor: Mapping[str, Any]) -> UInt8[np.ndarray, "s s 3"]:
+    """Decode one image and fit it to a model's square. Raises ImageError."""
+    return preprocess(decode(image), preprocessor)
+
+
+def pixel_batches(
+    images: Iterable[T], read_pixels: Callable[[T], np.ndarray], batch_size: int = BATCH_SIZE
+) -> Iterator[Pixels]:
+    """Pixels of images in order, in batches, the next decoded while one is used; `read_pixels` makes those of one.
+
+    An image is whatever `read_pixels` takes: bytes, a path, a row number. What it raises is raised here.
+    """
+    return (np.stack(batch) for batch in decode_ahead(read_pixels, images, batch_size))
+
+
+def fill_pixels(
+    out: Pixels, images: Iterable[T], read_pixels: Callable[[T], np.ndarray], advance: Advance | None = None
+) -> Pixels:
+    """`out` with the pixels of as many images as it has room for: no second copy of all is in memory."""
+    done = 0
+    for batch in pixel_batches(islice(images, len(out)), read_pixels):
+        out[done : done + len(batch)] = batch
+        done += len(batch)
+        if advance:
+            advance(len(batch))
+    return out

@@ -1,0 +1,123 @@
+"""The image processor: what a model's `preprocessor_config.json` does to an image, before and after the crop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float32, UInt8
+from PIL import Image
+
+from medclip.atomic_io import read_json
+from medclip.errors import MAX_PIXELS, TOO_MANY_PIXELS, ImageError
+
+Size = tuple[int, int]
+"""Width and height."""
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom."""
+Channels = tuple[float, ...]
+
+# What CLIP's own folders say; those of 2021 have no such file.
+CLIP_PREPROCESSOR = {
+    "image_processor_type": "CLIPImageProcessor",
+    "size": {"shortest_edge": 224},
+    "crop_size": {"height": 224, "width": 224},
+    "do_center_crop": True,
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+}
+
+
+def read_preprocessor(folder: Path) -> dict[str, Any]:
+    """`preprocessor_config.json`; CLIP's own where the folder has none."""
+    if not (folder / "preprocessor_config.json").is_file():
+        return CLIP_PREPROCESSOR
+    return read_json(folder / "preprocessor_config.json", "a model folder")
+
+
+def square_preprocessor(side: int) -> dict[str, Any]:
+    """The processor of models trained from scratch: the whole image squeezed to a square, values in [-1, 1]."""
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"height": side, "width": side},
+        "resample": 3,
+        "do_center_crop": False,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+    }
+
+
+def preprocess(image: Image.Image, preprocessor: Mapping[str, Any]) -> UInt8[np.ndarray, "h w 3"]:
+    """Resize and crop as `preprocessor_config.json` says; normalization is left to the device.
+
+    `size` is {"shortest_edge": n} or {"height": n, "width": n}, or a number, which older files mean as the shortest
+    edge where they crop and as a square where they do not. Raises ImageError where the resized image is too large.
+    """
+    size, box = _geometry(image.size, preprocessor)
+    if size[0] * size[1] > MAX_PIXELS:  # a line, whose shorter side becomes the model's
+        raise ImageError(TOO_MANY_PIXELS)
+    if preprocessor.get("do_resize", True):
+        resample = preprocessor.get("resample") or (2 if _is_vit(preprocessor) else 3)
+        image = image.resize(size, Image.Resampling(resample))
+    image = image.crop(box)  # what lies outside the image is black
+    return np.asarray(image.convert("RGB"))  # last: resizing one channel gives what resizing three equal ones gives
+
+
+def map_to_image(
+    values: Float[np.ndarray, "s s"], size: Size, preprocessor: Mapping[str, Any]
+) -> Float32[np.ndarray, "h w"]:
+    """Lay values over the pixels that `preprocess` gives back over the image of `size`; 0 where it crops."""
+    (width, height), (left, top, right, bottom) = _geometry(size, preprocessor)
+    resized = np.zeros((height, width), np.float32)
+    x, y = slice(max(left, 0), min(right, width)), slice(max(top, 0), min(bottom, height))
+    resized[y, x] = values[y.start - top : y.stop - top, x.start - left : x.stop - left]
+    return np.asarray(Image.fromarray(resized).resize(size, Image.Resampling.BILINEAR))
+
+
+def mean_std(preprocessor: Mapping[str, Any]) -> tuple[Channels, Channels]:
+    """Mean and standard deviation of pixels / 255, for each channel."""
+    mean, std = preprocessor.get("image_mean", (0.5,) * 3), preprocessor.get("image_std", (0.5,) * 3)
+    if not preprocessor.get("do_normalize", True):
+        mean, std = (0.0,) * 3, (1.0,) * 3
+    factor = preprocessor.get("rescale_factor", 1 / 255) if preprocessor.get("do_rescale", True) else 1
+    return tuple(m / (255 * factor) for m in mean), tuple(s / (255 * factor) for s in std)
+
+
+def _geometry(size: Size, preprocessor: Mapping[str, Any]) -> tuple[Size, Box]:
+    """The size that an image of `size` is resized to, and the box that is then cropped."""
+    crop, target = _crop_size(preprocessor), preprocessor.get("size", 224)
+    if isinstance(target, int):
+        target = {"shortest_edge": target} if crop else {"height": target, "width": target}
+    if not preprocessor.get("do_resize", True):
+        width, height = size
+    elif "shortest_edge" in target:
+        edge = target["shortest_edge"]
+        scale = edge / min(size)
+        # transformers truncates the longer side; rounding it would shift the crop by a pixel
+        width, height = (max(edge, int(n * scale)) for n in size)
+    else:
+        width, height = target["width"], target["height"]
+    crop_width, crop_height = crop or (width, height)
+    left, top = (width - crop_width) // 2, (height - crop_height) // 2  # negative where the crop is the larger
+    return (width, height), (left, top, left + crop_width, top + crop_height)
+
+
+def _is_vit(preprocessor: Mapping[str, Any]) -> bool:
+    """ViT's processor: squeezes to a square, and interpolates linearly where its file does not say."""
+    kind = preprocessor.get("image_processor_type") or preprocessor.get("feature_extractor_type") or ""
+    return kind.startswith("ViT")
+
+
+def _crop_size(preprocessor: Mapping[str, Any]) -> Size | None:
+    squeezes = _is_vit(preprocessor) or (preprocessor.get("image_processor_type") or "").startswith("Siglip")
+    if not preprocessor.get("do_center_crop", not squeezes):
+        return None
+    size = preprocessor.get("crop_size", 224)
+    return (size, size) if isinstance(size, int) else (size["width"], size["height"])

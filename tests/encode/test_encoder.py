@@ -1,0 +1,62 @@
+"""A split is embedded in one place: all of it, or some of its rows, in order; what is damaged ends it with a name."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from medclip.data.dataset import Split
+from medclip.encode.encoder import embed_images, embed_split, embed_texts, jax_backend, stream_split
+from medclip.errors import ImageError, WorkError
+
+
+@pytest.fixture(scope="module")
+def split(data):
+    return Split(data, "train")
+
+
+def test_a_split_is_embedded_as_its_images_and_captions_are(model, split):
+    images, texts = embed_split(model, split, "images"), embed_split(model, split, "captions")
+    assert images == pytest.approx(embed_images(model, split.column("image")), abs=1e-6)
+    assert texts == pytest.approx(embed_texts(model, split.column("caption")), abs=1e-6)
+    assert images.dtype == texts.dtype == np.float32
+
+
+@pytest.mark.parametrize("kind", ["images", "captions"])
+def test_some_rows_are_embedded_in_their_order(model, split, kind):
+    steps = []
+    some = embed_split(model, split, kind, [7, 0, 11], steps.append)
+    assert some == pytest.approx(embed_split(jax_backend(model), split, kind)[[7, 0, 11]], abs=1e-6)
+    assert steps == [3]
+
+
+@pytest.mark.parametrize("kind", ["images", "captions"])
+def test_batches_of_any_size_give_the_same(model, split, kind, monkeypatch):
+    whole = embed_split(model, split, kind)
+    monkeypatch.setattr("medclip.encode.encoder.BATCH_SIZE", 4)
+    parts = list(stream_split(jax_backend(model), split, kind))
+    assert [len(part) for part in parts] == [4, 4, 4, 4, 4, 4, 1]
+    assert np.concatenate(parts) == pytest.approx(whole, abs=1e-6)
+
+
+def test_no_rows_are_no_embeddings(model, split):
+    assert embed_split(model, split, "images", []).shape == embed_images(model, []).shape == (0, 64)
+    assert embed_split(model, split, "captions", []).shape == embed_texts(model, []).shape == (0, 64)
+
+
+def test_an_image_that_cannot_be_read_is_named(model, data, copy):
+    folder = copy(data)
+    path, image = folder / "validation-00000.arrow", Split(data, "validation").image(4)
+    path.write_bytes(path.read_bytes().replace(image, bytes(len(image))))
+    damaged = Split(folder, "validation")
+    with pytest.raises(WorkError, match=r"the image of ROCO_00004 in split 'validation' of .* \(image unreadable\)"):
+        embed_split(model, damaged, "images")
+    with pytest.raises(ImageError, match="image unreadable"):
+        embed_images(model, [damaged.image(4)])
+
+
+def test_weights_that_are_not_finite_are_refused(model, split):
+    name = "visual_projection.weight"
+    damaged = dataclasses.replace(model, params=model.params | {name: model.params[name] * np.nan})
+    with pytest.raises(WorkError, match="not finite"):
+        embed_split(damaged, split, "images")
