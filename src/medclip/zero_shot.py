@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy.special import softmax
@@ -11,7 +12,7 @@ from medclip.encode.encoder import embed_texts
 from medclip.errors import UserError, WorkError
 from medclip.model.checkpoint import Model
 from medclip.model.towers import logits
-from medclip.prompts import read_prompts
+from medclip.prompts import PLACE, read_prompts
 
 MOST = 100  # classes: each is said in several ways
 
@@ -22,11 +23,12 @@ def classify(
     classes: Sequence[str],
     label: str = "default",
     texts: Callable[[Model, Sequence[str]], np.ndarray] = embed_texts,
+    templates: Sequence[str] = (),
 ) -> np.ndarray:
     """Probabilities f64 (n, k) of images, unit vectors f32 (n, p), among classes; a row sums to 1, whatever is shown.
 
     Classes are said in the ways of `prompts/radiology.toml` for this label, as `medclip evaluate zero-shot` says them,
-    and `texts` makes unit vectors of that. UserError where there are fewer than two classes, more than MOST, or an
+    or by `templates`, and `texts` makes unit vectors of that. UserError where there are fewer than two classes, more than MOST, or an
     empty or repeated one.
     """
     if not 2 <= len(classes) <= MOST:
@@ -34,6 +36,10 @@ def classify(
     if not all(name.strip() for name in classes) or len({name.strip().lower() for name in classes}) < len(classes):
         raise UserError("a class is empty or was given twice.")
     said = read_prompts(None, label, several=False)
+    if templates:
+        if bad := [template for template in templates if template.count(PLACE) != 1]:
+            raise UserError(f"template {bad[0]!r} must hold {PLACE} once, where the name of a class goes.")
+        said = replace(said, templates=tuple(templates))
     means = class_embeddings(model, [said.of(name) for name in classes], texts)
     # in numpy: any number of classes would be another shape to compile
     params = {name: np.asarray(model.params[name]) for name in ("logit_scale", "logit_bias") if name in model.params}

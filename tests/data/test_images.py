@@ -2,6 +2,7 @@
 
 import io
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -166,3 +167,36 @@ def test_standardize_leaves_nothing_but_pixels(kind):
 def test_standardize_keeps_grey_in_one_channel():
     content, *_ = standardize(encoded(Image.fromarray(gradient()).convert("RGB"), "PNG"), 256)
     assert Image.open(io.BytesIO(content)).mode == "L"
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1), (5, 7, 3), (5, 7, 4)])
+def test_pixels_in_memory_are_decoded_as_their_file(shape):
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    image = Image.fromarray(pixels[..., 0] if shape[2:] == (1,) else pixels)
+    expected = decoded(image)
+    for given_image in (pixels, image):
+        actual = decode(given_image)
+        assert actual.mode == expected.mode and np.array_equal(actual, expected)
+
+
+def test_a_path_may_be_a_string(tmp_path):
+    (tmp_path / "x.png").write_bytes(encoded(drawn(1), "PNG"))
+    assert np.array_equal(decode(str(tmp_path / "x.png")), decode(tmp_path / "x.png"))
+    with pytest.raises(ImageError, match="image missing"):
+        decode(str(tmp_path / "y.png"))
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [np.zeros((5, 7), np.float32), np.zeros((3, 5, 7), np.uint8), np.zeros(5, np.uint8), np.zeros((0, 7), np.uint8)],
+)
+def test_an_array_that_is_not_an_image_is_named_by_type_and_shape(pixels):
+    with pytest.raises(ImageError, match=f"array of {pixels.dtype}"):
+        decode(pixels)
+
+
+def test_an_image_opened_but_not_loaded_may_stand_in_several_threads(tmp_path):
+    (tmp_path / "x.png").write_bytes(encoded(drawn(1), "PNG"))
+    expected = np.asarray(decode(tmp_path / "x.png"))
+    with Image.open(tmp_path / "x.png") as image, ThreadPoolExecutor(8) as threads:
+        assert all(np.array_equal(each, expected) for each in threads.map(decode, [image] * 64))

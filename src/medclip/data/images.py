@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,16 +22,25 @@ R = TypeVar("R")
 JPEG_QUALITY = 95
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP")
 _RESAMPLING = Image.Resampling.BICUBIC
+_PIL_LOAD = threading.Lock()  # an image may stand twice in a batch, and Pillow's lazy load is not thread-safe
+ImageInput = str | Path | bytes | Image.Image | np.ndarray
+"""An image file, encoded bytes, a PIL image, or pixels: uint8 (h, w), (h, w, 1), (h, w, 3) or (h, w, 4)."""
 
 
-def decode(image: Path | bytes | DicomFrame) -> Image.Image:
+def decode(image: ImageInput | DicomFrame) -> Image.Image:
     """Decode wholly, upright, as mode L or RGB.
 
     16-bit greys are scaled from their own range, transparency is laid on black, and a color image
     whose channels are equal becomes grey. DICOM is shown as `medclip.data.dicom` says. Raises ImageError ("image
     missing", "image unreadable", "image over 100 million pixels", "image over 65,500 pixels a side", what DICOM adds).
     """
+    image = Path(image) if isinstance(image, str) else image
     try:
+        if isinstance(image, np.ndarray):
+            return _upright(_from_pixels(image))
+        if isinstance(image, Image.Image):
+            with _PIL_LOAD:
+                return _upright(image)
         if isinstance(image, DicomFrame) or is_dicom(image):
             from medclip.data.dicom import decode_frame
 
@@ -39,12 +49,7 @@ def decode(image: Path | bytes | DicomFrame) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of damaged EXIF and of large sizes; both are handled
             with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image, formats=FORMATS) as opened:
-                if opened.width * opened.height > MAX_PIXELS:
-                    raise ImageError(TOO_MANY_PIXELS)
-                if max(opened.size) > MAX_SIDE:
-                    raise ImageError(SIDE_TOO_LONG)
-                opened.load()
-                return _plain(ImageOps.exif_transpose(opened))
+                return _upright(opened)
     except ImageError:
         raise
     except FileNotFoundError:
@@ -81,6 +86,22 @@ def is_dicom(image: Path | bytes) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
+def _from_pixels(pixels: np.ndarray) -> Image.Image:
+    channels = pixels.shape[2:] or (1,)
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or channels[0] not in (1, 3, 4) or not pixels.size:
+        raise ImageError(f"image array of {pixels.dtype} {pixels.shape}, not uint8 (h, w) or (h, w, 1, 3 or 4)")
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError(TOO_MANY_PIXELS)
+    if max(image.size) > MAX_SIDE:
+        raise ImageError(SIDE_TOO_LONG)
+    image.load()
+    return _plain(ImageOps.exif_transpose(image))
+
+
 def _plain(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image, dtype=np.float64)
@@ -98,7 +119,7 @@ def _plain(image: Image.Image) -> Image.Image:
     return red if grey else color
 
 
-def standardize(image: Path | bytes | DicomFrame, side: int) -> tuple[bytes, int, int]:
+def standardize(image: ImageInput | DicomFrame, side: int) -> tuple[bytes, int, int]:
     """Encode as JPEG with the shorter side at most `side` (never enlarged) and no metadata.
 
     Returns the bytes, width and height. Raises ImageError.

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
 
-from medclip.data.images import decode, decode_ahead
+from medclip.data.images import ImageInput, decode, decode_ahead
 from medclip.model.image_processor import preprocess
 from medclip.progress import Advance
 
@@ -19,7 +18,7 @@ BATCH_SIZE = 64
 Pixels = UInt8[np.ndarray, "b s s 3"]
 
 
-def decode_pixels(image: bytes | Path, preprocessor: Mapping[str, Any]) -> UInt8[np.ndarray, "s s 3"]:
+def decode_pixels(image: ImageInput, preprocessor: Mapping[str, Any]) -> UInt8[np.ndarray, "s s 3"]:
     """Decode one image and fit it to a model's square. Raises ImageError."""
     return preprocess(decode(image), preprocessor)
 

@@ -12,8 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, UInt8
+from PIL import Image
 
 from medclip.data.dataset import Split
+from medclip.data.images import ImageInput
 from medclip.encode.decode import BATCH_SIZE, Pixels, decode_pixels, pixel_batches
 from medclip.errors import ImageError, WorkError
 from medclip.model.checkpoint import Model
@@ -71,7 +73,9 @@ def embed_texts(
     Padding is cut off down to the least of `lengths` (ascending) that holds every caption; each is another compiled
     shape. It stays where a tower attends to padding, as SigLIP's does.
     """
-    if not captions:
+    if isinstance(captions, str):
+        raise TypeError("captions is a single string, not a list of strings")
+    if not len(captions):
         return np.zeros((0, model.config.projection_dim), np.float32)
     ids, valid = model.tokenizer.encode(captions)
     if TEXT[model.config.text.model_type].attends != "all":
@@ -81,8 +85,10 @@ def embed_texts(
     return in_batches(lambda i, v: _encode_text(model.params, i, v, model.config), (ids, valid), advance, sizes)
 
 
-def embed_images(model: Model, images: Iterable[bytes | Path], advance: Advance | None = None) -> Embeddings:
-    """Embeddings of encoded images. Raises ImageError at one that cannot be read."""
+def embed_images(model: Model, images: Iterable[ImageInput], advance: Advance | None = None) -> Embeddings:
+    """Embeddings of images. Raises ImageError at one that cannot be read, TypeError for an image that is no list."""
+    if isinstance(images, str | bytes | Path | Image.Image):
+        raise TypeError("images is a single image, not a list of images")
     read_pixels = partial(decode_pixels, preprocessor=model.preprocessor)
     batches = (embed_pixels(model, pixels, advance) for pixels in pixel_batches(images, read_pixels))
     return _concatenate(batches, model.config.projection_dim)
