@@ -8,8 +8,7 @@ import pytest
 from medclip import NOT_CLINICAL
 from medclip.cli.main import Command
 from medclip.data.deidentify import DicomConfig
-from medclip.data.prepare_config import PrepareConfig
-from medclip.data.sources.columns import Columns
+from medclip.data.prepare_config import Columns, PrepareConfig
 from medclip.evaluate.config import EvalConfig
 from medclip.evaluate.labeled import LabelConfig
 from medclip.train.config import TrainConfig

@@ -43,7 +43,7 @@ def test_the_users_own_key_lies_in_the_config_folder(tmp_path, monkeypatch):
 
 
 def test_a_key_inside_the_data_set_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"lies inside .* and would leave with the data"):
+    with pytest.raises(UserError, match=r"lies inside .* and would be shared with the data"):
         make_key(tmp_path / "data" / "key", tmp_path / "data")
 
 

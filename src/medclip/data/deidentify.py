@@ -1,6 +1,6 @@
-"""What may leave a DICOM study: keyed names, an allow-list of labels, reports without the header's own names.
+"""De-identifies DICOM studies: keyed pseudonyms, an allow-list of labels, reports without the names in their headers.
 
-Works on datasets as pydicom reads them and does not import it.
+Works on datasets that pydicom read, and does not import it.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 DICOM_SOURCE = "DICOM"
-"""What pairs of studies, and datasets of them, say they come from: folders are often named after patients."""
+"""The `source` of pairs from studies and of datasets of them: folders are often named after patients."""
 KEY_BYTES = 32
 REDACTED = "___"  # as MIMIC writes it
 
-# The allow-list is one of values, since anything can be typed into a field: PS3.3 C.7.3.1.1.1, PS3.16 Annex L, and the
+# The allow-list is one of values, as anything can be typed into a field: PS3.3 C.7.3.1.1.1, PS3.16 Annex L, and the
 # views of PS3.3 C.8.1.1 and of mammography.
-_ALLOWED = {
+_ALLOWED_LABELS = {
     "modality": ("Modality", "BI BMD CR CT DX ES GM IO IVOCT IVUS MG MR NM OCT OP OPT OT PT PX RF RG SM TG US XA XC"),
     "body_part": (
         "BodyPartExamined",
@@ -48,14 +48,14 @@ _ALLOWED = {
     ),
     "view": ("ViewPosition", "AP PA LL RL RLD LLD RLO LLO LATERAL LAT CC MLO ML LM XCC XCCL XCCM LMO FB SIO ISO"),
 }
-_IDENTIFYING = {"AE", "AS", "DA", "DT", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UN", "UR", "UT"}
-"""Value representations of free text, names, dates, identifiers. Codes and numbers stay behind too, uncounted."""
-_IDS = {
+_IDENTIFYING_VRS = {"AE", "AS", "DA", "DT", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UN", "UR", "UT"}
+"""Value representations of free text, names, dates, identifiers. Codes and numbers are removed too, uncounted."""
+_ID_KEYWORDS = {
     *("PatientID", "OtherPatientIDs", "AccessionNumber", "StudyID", "AdmissionID", "RequestedProcedureID"),
     *("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "DeviceSerialNumber", "PatientTelephoneNumbers"),
     *("InstitutionName", "InstitutionAddress", "InstitutionalDepartmentName", "StationName", "PatientAddress"),
 }
-_TITLES = {"dr", "mr", "mrs", "ms", "md", "phd", "prof"}
+_NAME_TITLES = {"dr", "mr", "mrs", "ms", "md", "phd", "prof"}
 _MONTHS = (
     *("January", "February", "March", "April", "May", "June"),
     *("July", "August", "September", "October", "November", "December"),
@@ -65,117 +65,120 @@ _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 @dataclass(frozen=True, kw_only=True)
 class DicomConfig:
-    """What is taken from a folder of DICOM studies, and how: flags of `medclip prepare`."""
+    """What is read from a folder of DICOM studies: flags of `medclip prepare`."""
 
     frames: Literal["middle", "all"] = "middle"
     """DICOM: the middle frame of a file and the middle slice of a series (CT, MR, PET, NM), or all of them."""
     mask_borders: bool = False
-    """DICOM: paint a tenth of each side black where text is burned in or usual, instead of refusing such images."""
+    """DICOM: paint a tenth of each side black where text is burned in or common, instead of dropping such images."""
     pseudonym_key: Path | None = None
-    """DICOM: the file of the key that turns patients and files into ids, made if absent; by default one in your config
+    """DICOM: the file of the key that turns patients and files into ids, created if absent; default: one in your config
     folder."""
 
 
 def key_path(path: Path | None) -> Path:
-    """The key's file: as given, or the user's own."""
+    """The file of the key: `path`, or the user's own."""
     return path or Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "medclip" / "key"
 
 
 def make_key(path: Path | None, out: Path) -> None:
-    """Make the key unless it is there, readable by its owner alone. UserError where it would lie inside `out`."""
+    """Create the key unless it exists, readable by its owner only. Raises UserError where it would lie inside `out`."""
     file = key_path(path)
     if file.resolve().is_relative_to(out.resolve()):
-        raise UserError(f"the key {file} lies inside {out}, and would leave with the data. Keep it elsewhere.")
+        raise UserError(f"the key {file} lies inside {out} and would be shared with the data. Keep it elsewhere.")
     if not file.exists():
         with whole_file(file) as partial:
             partial.touch(0o600)
             partial.write_text(secrets.token_hex(KEY_BYTES) + "\n")
-        console.print(f"made a new key, {escape(str(file))}: keep it, for other keys give other ids", soft_wrap=True)
+        console.print(
+            f"created a new key, {escape(str(file))}: keep it, as another key gives other ids", soft_wrap=True
+        )
 
 
 def read_key(path: Path | None) -> bytes:
-    """The key, or one for this time only where none was made (a dry run). UserError for one that can be guessed."""
+    """The key, or a temporary one where none was created (a dry run). Raises UserError for one that is too short."""
     file = key_path(path)
-    said = file.read_bytes() if file.is_file() else secrets.token_bytes(KEY_BYTES)
-    if len(said) < KEY_BYTES:
-        raise UserError(f"{file} is too short for a key: it needs {KEY_BYTES} bytes or more. Let medclip make one.")
-    return hashlib.blake2b(said, digest_size=KEY_BYTES).digest()
+    secret = file.read_bytes() if file.is_file() else secrets.token_bytes(KEY_BYTES)
+    if len(secret) < KEY_BYTES:
+        raise UserError(f"{file} is too short for a key: it needs {KEY_BYTES} bytes or more. Let medclip create one.")
+    return hashlib.blake2b(secret, digest_size=KEY_BYTES).digest()
 
 
 def pseudonym(key: bytes, *names: str) -> str:
-    """16 hexadecimal digits that stand for names; who lacks the key can neither undo nor repeat them."""
+    """16 hexadecimal digits for `names`; without the key they can be neither reversed nor reproduced."""
     return hashlib.blake2b("\0".join(names).encode(errors="surrogatepass"), key=key, digest_size=8).hexdigest()
 
 
-def header_labels(said: Dataset) -> dict[str, str]:
+def header_labels(header: Dataset) -> dict[str, str]:
     """All that leaves a header: modality, body part and view where they are standard terms, and the decade of age."""
-    found = {}
-    for name, (keyword, terms) in _ALLOWED.items():
-        value = str(said.get(keyword) or "").strip().upper()
+    labels = {}
+    for name, (keyword, terms) in _ALLOWED_LABELS.items():
+        value = str(header.get(keyword) or "").strip().upper()
         if value in terms.split():
-            found[name] = value
-    age = _age(said)
+            labels[name] = value
+    age = _age(header)
     if age is not None:
-        found["age"] = "90+" if age >= 90 else f"{age // 10 * 10}-{age // 10 * 10 + 9}"
-    return found
+        labels["age"] = "90+" if age >= 90 else f"{age // 10 * 10}-{age // 10 * 10 + 9}"
+    return labels
 
 
-def identifying_attributes(said: Dataset) -> list[str]:
-    """Keywords of the attributes that can identify somebody and have a value, items of sequences included."""
-    found = dict.fromkeys(_keyword(element) for element in _elements(said) if element.VR in _IDENTIFYING)
-    return [name for name in found if name]
+def identifying_attributes(header: Dataset) -> list[str]:
+    """Keywords of the attributes that can identify somebody and have a value, nested ones included."""
+    keywords = dict.fromkeys(_keyword(element) for element in _iter_elements(header) if element.VR in _IDENTIFYING_VRS)
+    return [keyword for keyword in keywords if keyword]
 
 
-def may_hold_text(said: Dataset) -> bool:
-    """Whether text is usual in such images (secondary capture, ultrasound) and the header does not deny it."""
-    usual = str(said.get("Modality")).upper() in ("ES", "IVUS", "OT", "US", "XC")
-    usual |= str(said.get("SOPClassUID")).startswith(_SECONDARY_CAPTURE)
-    return usual and str(said.get("BurnedInAnnotation")).upper() != "NO"
+def may_hold_text(header: Dataset) -> bool:
+    """Whether text is common in such images (secondary capture, ultrasound) and the header does not deny it."""
+    is_common = str(header.get("Modality")).upper() in ("ES", "IVUS", "OT", "US", "XC")
+    is_common |= str(header.get("SOPClassUID")).startswith(_SECONDARY_CAPTURE)
+    return is_common and str(header.get("BurnedInAnnotation")).upper() != "NO"
 
 
 def redact_report(report: str, *headers: Dataset) -> tuple[str, Counter[str]]:
-    """A report without the values its headers hold themselves, and how often each attribute occurred in it.
+    """A report with the values of its headers replaced by "___", and the number of replacements by attribute.
 
-    Names of people (as whole words, two words or more together, alone from three letters on), identifiers from four
-    characters on, and dates in the usual numeric and English forms are replaced by "___". What no header says stays.
+    Values are names of people (whole words; two or more together, or single ones of three letters or more),
+    identifiers of four characters or more, and dates in common numeric and English forms. Names that no header holds
+    stay.
     """
-    values = {}
-    for said in headers:
-        for element in _elements(said):
-            kind = element.VR if element.VR in ("PN", "DA", "DT") else "ID" if element.keyword in _IDS else ""
+    values: dict[tuple[str, str], str] = {}
+    for header in headers:
+        for element in _iter_elements(header):
+            kind = element.VR if element.VR in ("PN", "DA", "DT") else "ID" if element.keyword in _ID_KEYWORDS else ""
             for value in element.value if kind and element.VM > 1 else [element.value] if kind else []:
                 values.setdefault((kind[0], str(value).strip()), _keyword(element))
     counts: Counter[str] = Counter()
     for (kind, value), keyword in values.items():
-        if pattern := _pattern(kind, value):
-            report, times = pattern.subn(REDACTED, report)
-            counts[keyword] += times
+        if pattern := _compile_value(kind, value):
+            report, replacements = pattern.subn(REDACTED, report)
+            counts[keyword] += replacements
     return report, +counts
 
 
 @lru_cache(256)
-def _pattern(kind: str, value: str) -> re.Pattern[str] | None:
-    """What a value of kind P(erson), D(ate) or I(dentifier) looks like in running text."""
+def _compile_value(kind: str, value: str) -> re.Pattern[str] | None:
+    """The forms that a value of kind P(erson), D(ate) or I(dentifier) has in running text."""
     if kind == "P":
         # family, given and middle names in each script; prefixes and suffixes are words of every report (MR, II)
-        parts = (part for script in value.split("=") for part in script.split("^")[:3])
-        words = {word.strip(".,") for part in parts for word in part.split()}
-        words = sorted((w for w in words if len(w) > 1 and w.lower() not in _TITLES), key=len, reverse=True)
-        any_word, alone = ("|".join(map(re.escape, some)) for some in (words, [w for w in words if len(w) > 2]))
+        names = (name for script in value.split("=") for name in script.split("^")[:3])
+        words = {word.strip(".,") for name in names for word in name.split()}
+        words = sorted((w for w in words if len(w) > 1 and w.lower() not in _NAME_TITLES), key=len, reverse=True)
+        any_word, alone = ("|".join(map(re.escape, group)) for group in (words, [w for w in words if len(w) > 2]))
         forms = [rf"(?:{any_word})(?:[\s,.^]+(?:{any_word}))+"] if len(words) > 1 else []
         forms += [alone] if alone else []
     elif kind == "D":
-        forms = _dates(value)
+        forms = _date_forms(value)
     else:
         forms = [re.escape(value)] if len(value) > 3 else []
     return re.compile(rf"(?<!\w)(?:{'|'.join(forms)})(?!\w)", re.IGNORECASE) if forms else None
 
 
-def _dates(value: str) -> list[str]:
-    found = re.match(r"(\d{4})[-.]?(0[1-9]|1[0-2])[-.]?(0[1-9]|[12]\d|3[01])", value)
-    if not found:
+def _date_forms(value: str) -> list[str]:
+    match = re.match(r"(\d{4})[-.]?(0[1-9]|1[0-2])[-.]?(0[1-9]|[12]\d|3[01])", value)
+    if not match:
         return []
-    year, month, day = found.groups()
+    year, month, day = match.groups()
     name = _MONTHS[int(month) - 1]
     m, d, y = f"0?{int(month)}", f"0?{int(day)}", f"(?:{year}|{year[2:]})"
     word, th = rf"(?:{name}|{name[:3]}\.?)", "(?:st|nd|rd|th)?"
@@ -184,16 +187,16 @@ def _dates(value: str) -> list[str]:
     return [*numbers, rf"{d}{th}[ -]{word},?[ -]{y}", rf"{word} {d}{th},? {y}"]
 
 
-def _elements(said: Dataset) -> Iterator[Any]:
-    """Every element with a value, sequences opened; one that cannot be read has no value to find."""
-    for tag in said.keys():  # noqa: SIM118 (a Dataset iterates over elements, and raises at the first damaged one)
+def _iter_elements(header: Dataset) -> Iterator[Any]:
+    """Every element with a value, nested ones included; one that cannot be read is skipped."""
+    for tag in header.keys():  # noqa: SIM118 (a Dataset iterates over elements, and raises at the first damaged one)
         try:
-            element = said[tag]
+            element = header[tag]
         except Exception:
             continue
         if element.VR == "SQ":
             for item in element.value:
-                yield from _elements(item)
+                yield from _iter_elements(item)
         elif element.value not in (None, "", b""):
             yield element
 
@@ -202,12 +205,13 @@ def _keyword(element: Any) -> str:
     return "private attributes" if element.tag.is_private else element.keyword
 
 
-def _age(said: Dataset) -> int | None:
-    years = re.fullmatch(r"(\d{3})([DWMY])", str(said.get("PatientAge") or "").strip())
+def _age(header: Dataset) -> int | None:
+    """Age in years, 0 below one, from PatientAge or the two dates; None where it is absent or implausible."""
+    years = re.fullmatch(r"(\d{3})([DWMY])", str(header.get("PatientAge") or "").strip())
     if years:
         return int(years[1]) if years[2] == "Y" else 0
-    born, seen = (str(said.get(name) or "") for name in ("PatientBirthDate", "StudyDate"))
-    if not (re.fullmatch(r"\d{8}", born) and re.fullmatch(r"\d{8}", seen)):
+    birth, study = (str(header.get(name) or "") for name in ("PatientBirthDate", "StudyDate"))
+    if not (re.fullmatch(r"\d{8}", birth) and re.fullmatch(r"\d{8}", study)):
         return None
-    age = int(seen[:4]) - int(born[:4]) - (seen[4:] < born[4:])
+    age = int(study[:4]) - int(birth[:4]) - (study[4:] < birth[4:])
     return age if 0 <= age < 130 else None

@@ -1,4 +1,4 @@
-"""The pixels of a DICOM file as an image: one frame, as a viewer shows it first."""
+"""The pixels of a DICOM file as an image: one frame, as a viewer first displays it."""
 
 from __future__ import annotations
 
@@ -10,24 +10,17 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from PIL import Image
 
 from medclip.errors import MAX_PIXELS, TOO_MANY_PIXELS, ImageError, UserError
-
-try:
-    import pydicom
-    from pydicom import uid
-    from pydicom.encaps import get_frame
-    from pydicom.filereader import data_element_generator
-    from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, get_decoder, pixel_array
-except ImportError:
-    raise UserError("reading DICOM needs pydicom: pip install 'medclip[dicom]'.") from None
+from medclip.require import require
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
+    from pydicom.uid import UID
 
 BURNED_IN = "burned-in annotation"
 RECOGNIZABLE = "recognizable visual features"
@@ -36,80 +29,90 @@ TWELVE_BITS = "12-bit extended JPEG (pylibjpeg-libjpeg reads it; its license is 
 BORDER_DIVISOR = 10
 """A masked border is a tenth of each side."""
 
-logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # its warnings quote values of the header
-
-# GDCM aborts on some damaged JPEG, JPEG-LS and JPEG 2000 streams, so others decode whatever they can.
-_DECODERS = {
-    uid.JPEGBaseline8Bit: "pillow",
-    uid.RLELossless: "pydicom",
-    **dict.fromkeys(uid.JPEGLSTransferSyntaxes, "pyjpegls"),
-    **dict.fromkeys(uid.JPEG2000TransferSyntaxes, "pylibjpeg"),
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+_JPEG_EXTENDED_12_BIT = "1.2.840.10008.1.2.4.51"
+# GDCM aborts on some damaged JPEG, JPEG-LS and JPEG 2000 streams, so other plugins decode whatever they can.
+_DECODING_PLUGINS = {
+    "1.2.840.10008.1.2.4.50": "pillow",  # JPEG baseline
+    "1.2.840.10008.1.2.5": "pydicom",  # RLE lossless
+    **dict.fromkeys(("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"), "pyjpegls"),  # JPEG-LS
+    **dict.fromkeys((f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 92, 93, 201, 202, 203)), "pylibjpeg"),  # JPEG 2000
 }
-_MACROS = ("PixelValueTransformationSequence", "FrameVOILUTSequence")  # where enhanced objects keep rescale and window
-_ENDS = np.array([-1e12, 1e12])  # below and above every pixel
+# The functional groups in which enhanced objects keep rescale and window.
+_DISPLAY_MACROS = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
+_BELOW_AND_ABOVE_ALL = np.array([-1e12, 1e12])
 
 
 def read_header(source: Path | BinaryIO) -> Dataset:
-    """A file's dataset without its pixels. Raises ImageError."""
-    with dicom_errors(), _opened(source) as file:
-        _refuse_inflation(file)
-        return pydicom.dcmread(file, stop_before_pixels=True)
+    """A file's dataset without its pixels. Raises ImageError, and UserError where pydicom is not installed."""
+    with dicom_errors(), _open(source) as file:
+        _refuse_large_inflation(file)
+        return _pydicom().dcmread(file, stop_before_pixels=True)
 
 
-def frame_count(said: Dataset) -> int:
-    """How many frames a header says there are; 1 where it says nothing that is a number."""
-    return max(1, int_attribute(said, "NumberOfFrames", 1))
+def frame_count(header: Dataset) -> int:
+    """The number of frames that a header claims; 1 where it holds no number."""
+    return max(1, int_attribute(header, "NumberOfFrames", 1))
 
 
-def int_attribute(said: Dataset, keyword: str, otherwise: int) -> int:
-    """The number an attribute holds, or another where it holds none."""
+def int_attribute(header: Dataset, keyword: str, default: int) -> int:
+    """The number in an attribute, or `default` where it holds none."""
     try:
-        return int(said.get(keyword) or otherwise)
+        return int(header.get(keyword) or default)
     except (TypeError, ValueError):
-        return otherwise
+        return default
 
 
 def decode_frame(image: Path | bytes, frame: int | None = None, masked: bool = False) -> Image.Image:
     """One frame (None: the middle one) as mode L or RGB.
 
-    Grey values go through the modality LUT or rescale and the first VOI LUT or window, or, where there is none, from
-    their own range to 0–255; MONOCHROME1 is inverted and padding is black. `masked` paints a tenth of each side black.
-    Raises ImageError: images whose header says that text is burned in (unless masked) or that a person can be
-    recognized, files without pixels, damaged, too large, or of a transfer syntax that nothing here decodes.
+    Gray values pass through the modality LUT or rescale and the first VOI LUT or window; without one, their own range
+    is stretched to 0–255. MONOCHROME1 is inverted and padding is black. `masked` paints a tenth of each side black.
+    Raises ImageError for an image whose header reports burned-in text (unless masked) or recognizable features, for a
+    file without pixels, damaged or too large, and for a transfer syntax without a decoder; UserError where pydicom is
+    not installed.
     """
-    with dicom_errors(), _opened(io.BytesIO(image) if isinstance(image, bytes) else image) as file:
-        said = read_header(file)
-        if str(said.get("RecognizableVisualFeatures")).upper() == "YES":
+    with dicom_errors(), _open(io.BytesIO(image) if isinstance(image, bytes) else image) as file:
+        header = read_header(file)
+        if str(header.get("RecognizableVisualFeatures")).upper() == "YES":
             raise ImageError(RECOGNIZABLE)
-        if str(said.get("BurnedInAnnotation")).upper() == "YES" and not masked:
+        if str(header.get("BurnedInAnnotation")).upper() == "YES" and not masked:
             raise ImageError(BURNED_IN)
-        number = frame_count(said) // 2 if frame is None else frame
-        stored = _stored(file, said, number)
-        _lift_macros(said, number)
-        shown = _shown(stored, said)
+        number = frame_count(header) // 2 if frame is None else frame
+        stored = _read_pixels(file, header, number)
+        _lift_display_macros(header, number)
+        display = _to_display(stored, header)
     if masked:
-        down, right = -(-shown.shape[0] // BORDER_DIVISOR), -(-shown.shape[1] // BORDER_DIVISOR)
-        kept = shown[down:-down, right:-right].copy()
-        shown[:] = 0
-        shown[down:-down, right:-right] = kept
-    return Image.fromarray(shown)
+        rows, columns = (-(-side // BORDER_DIVISOR) for side in display.shape[:2])  # rounded up
+        center = display[rows:-rows, columns:-columns].copy()
+        display[:] = 0
+        display[rows:-rows, columns:-columns] = center
+    return Image.fromarray(display)
 
 
 @contextmanager
 def dicom_errors() -> Iterator[None]:
-    """Whatever goes wrong with a DICOM file inside the block is an ImageError; nothing of its header is printed."""
+    """Turn whatever goes wrong with a DICOM file into an ImageError; nothing of its header is printed or logged."""
+    pydicom = _pydicom()
     try:
         with warnings.catch_warnings(), pydicom.config.disable_value_validation():
             warnings.simplefilter("ignore")  # they quote values of the header
             yield
-    except (ImageError, FileNotFoundError):
+    except (ImageError, UserError, FileNotFoundError):
         raise
     except Exception as error:  # on damaged files pydicom and its decoders raise nearly every class there is
         raise ImageError("image unreadable") from error
 
 
+def _pydicom(module: str = "pydicom") -> Any:
+    """pydicom or one of its modules, with its logger silenced, as warnings quote values of the header."""
+    imported = require(module, extra="dicom")
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    return imported
+
+
 @contextmanager
-def _opened(source: Path | BinaryIO) -> Iterator[BinaryIO]:
+def _open(source: Path | BinaryIO) -> Iterator[BinaryIO]:
     if isinstance(source, Path):
         with source.open("rb") as file:
             yield file
@@ -118,54 +121,58 @@ def _opened(source: Path | BinaryIO) -> Iterator[BinaryIO]:
         yield source
 
 
-def _refuse_inflation(file: BinaryIO) -> None:
-    """A deflated dataset is inflated in memory by whoever reads it: measure it piece by piece first."""
+def _refuse_large_inflation(file: BinaryIO) -> None:
+    """Refuse a deflated dataset that grows too large: readers inflate it in memory, so it is measured in pieces."""
     file.seek(132)
-    meta = data_element_generator(file, False, True, stop_when=lambda tag, *_: tag >> 16 != 2)
-    syntax = {element.tag: element.value for element in meta}.get(0x00020010) or b""
-    if syntax.rstrip(b"\0 ") == uid.DeflatedExplicitVRLittleEndian.encode():
-        inflate, left = zlib.decompressobj(-zlib.MAX_WBITS), 4 * MAX_PIXELS
-        while left > 0 and (piece := inflate.unconsumed_tail or file.read(2**16)):
-            left -= len(inflate.decompress(piece, 2**20))
-        if left <= 0:
+    meta = _pydicom("pydicom.filereader").data_element_generator(
+        file, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, *_: tag >> 16 != 2
+    )
+    syntax = {int(element.tag): element.value for element in meta}.get(0x00020010) or b""
+    if syntax.rstrip(b"\0 ") == _DEFLATED.encode():
+        inflate, remaining = zlib.decompressobj(-zlib.MAX_WBITS), 4 * MAX_PIXELS
+        while remaining > 0 and (piece := inflate.unconsumed_tail or file.read(2**16)):
+            remaining -= len(inflate.decompress(piece, 2**20))
+        if remaining <= 0:
             raise ImageError(TOO_MANY_PIXELS)
     file.seek(0)
 
 
-def _stored(file: BinaryIO, said: Dataset, number: int) -> np.ndarray:
-    """Pixels as stored, (rows, columns) or (rows, columns, 3); `file` stands where its header ends."""
-    if "Rows" not in said or "Columns" not in said:
+def _read_pixels(file: BinaryIO, header: Dataset, number: int) -> np.ndarray:
+    """Pixels as stored, (rows, columns) or (rows, columns, 3); `file` is positioned where its header ends."""
+    pixels = _pydicom("pydicom.pixels")
+    if "Rows" not in header or "Columns" not in header:
         raise ImageError(NO_PIXELS)
-    if said.Rows * said.Columns > MAX_PIXELS:
+    if header.Rows * header.Columns > MAX_PIXELS:
         raise ImageError(TOO_MANY_PIXELS)
-    syntax = said.file_meta.TransferSyntaxUID
+    syntax = header.file_meta.TransferSyntaxUID
     try:
-        get_decoder(syntax)
+        pixels.get_decoder(syntax)
     except NotImplementedError:
-        known = "" if syntax.name == str(syntax) else f": {syntax.name}"
-        raise ImageError(f"transfer syntax that nothing here decodes{known}") from None
-    source: Dataset | BinaryIO = file
-    if syntax.is_encapsulated or syntax == uid.DeflatedExplicitVRLittleEndian:
-        file.seek(0)
-        source = pydicom.dcmread(file)
-        if "PixelData" not in source:
+        name = "" if syntax.name == str(syntax) else f": {syntax.name}"
+        raise ImageError(f"transfer syntax that nothing here decodes{name}") from None
+    plugin = _DECODING_PLUGINS.get(syntax, "")
+    if not (syntax.is_encapsulated or syntax == _DEFLATED):
+        if not file.read(1):
             raise ImageError(NO_PIXELS)
-        if syntax.is_encapsulated:
-            table = (said.get("ExtendedOffsetTable"), said.get("ExtendedOffsetTableLengths"))
-            frame = get_frame(
-                source.PixelData,
-                number,
-                number_of_frames=frame_count(said),
-                extended_offsets=table if all(table) else None,
-            )
-            _refuse_stream(frame, syntax)
-    elif not file.read(1):
+        return pixels.pixel_array(file, index=number, decoding_plugin=plugin)
+    file.seek(0)
+    dataset = _pydicom().dcmread(file)
+    if "PixelData" not in dataset:
         raise ImageError(NO_PIXELS)
-    return pixel_array(source, index=number, decoding_plugin=_DECODERS.get(syntax, ""))
+    if syntax.is_encapsulated:
+        offsets = (header.get("ExtendedOffsetTable"), header.get("ExtendedOffsetTableLengths"))
+        frame = _pydicom("pydicom.encaps").get_frame(
+            dataset.PixelData,
+            number,
+            number_of_frames=frame_count(header),
+            extended_offsets=offsets if all(offsets) else None,
+        )
+        _refuse_stream(frame, syntax)
+    return pixels.pixel_array(dataset, index=number, decoding_plugin=plugin)
 
 
-def _refuse_stream(stream: bytes, syntax: uid.UID) -> None:
-    """Decoders allocate what the stream says, not what the header says; and none here reads 12-bit extended JPEG."""
+def _refuse_stream(stream: bytes, syntax: UID) -> None:
+    """Refuse a stream that claims too many pixels, whatever its header says, and 12-bit JPEG without a decoder."""
     if stream[:4] == b"\xff\x4f\xff\x51":  # JPEG 2000: the reference grid and where the image begins on it
         right, bottom, left, top = struct.unpack_from(">4I", stream, 8)
         if (right - left) * (bottom - top) > MAX_PIXELS:
@@ -178,72 +185,75 @@ def _refuse_stream(stream: bytes, syntax: uid.UID) -> None:
             precision, rows, columns = struct.unpack_from(">BHH", stream, at + 4)
             if rows * columns > MAX_PIXELS:
                 raise ImageError(TOO_MANY_PIXELS)
-            if syntax == uid.JPEGExtended12Bit and precision > 8 and not _reads_twelve_bits():
+            if syntax == _JPEG_EXTENDED_12_BIT and precision > 8 and not _decodes_twelve_bits():
                 raise ImageError(TWELVE_BITS)
             return
         at += 1 if marker == 0xFF else 2 + length  # markers may be preceded by any number of fill bytes
 
 
-def _reads_twelve_bits() -> bool:
-    return "pylibjpeg" in get_decoder(uid.JPEGExtended12Bit).available_plugins
+def _decodes_twelve_bits() -> bool:
+    return "pylibjpeg" in _pydicom("pydicom.pixels").get_decoder(_JPEG_EXTENDED_12_BIT).available_plugins
 
 
-def _shown(stored: np.ndarray, said: Dataset) -> np.ndarray:
-    """u8 as displayed."""
-    if said.PhotometricInterpretation == "PALETTE COLOR":
-        colors = apply_color_lut(stored, said)[..., :3]
-        return _bytes(colors, said.RedPaletteColorLookupTableDescriptor[2])
+def _to_display(stored: np.ndarray, header: Dataset) -> np.ndarray:
+    """Stored pixels as u8 in display values."""
+    pixels = _pydicom("pydicom.pixels")
+    if header.PhotometricInterpretation == "PALETTE COLOR":
+        colors = pixels.apply_color_lut(stored, header)[..., :3]
+        return _to_uint8(colors, header.RedPaletteColorLookupTableDescriptor[2])
     if stored.ndim == 3:
-        return _bytes(stored, said.BitsStored)
-    padding = _padding(stored, said)
-    values = apply_modality_lut(stored, said)
-    black, white, shown = _window(values, said)
-    if shown is None:
+        return _to_uint8(stored, header.BitsStored)
+    padding = _padding_mask(stored, header)
+    values = pixels.apply_modality_lut(stored, header)
+    window = _apply_window(values, header)
+    if window is None:
         inside = values[~padding] if not padding.all() else values
-        black, white, shown = float(inside.min()), float(inside.max()), values
-    share = (shown - black) / (white - black) if white != black else np.zeros(shown.shape)
-    if said.PhotometricInterpretation == "MONOCHROME1":
-        share = 1 - share
-    share[padding] = 0
-    return np.rint(255 * share.clip(0, 1)).astype(np.uint8)
+        window = values, float(inside.min()), float(inside.max())
+    values, black, white = window
+    brightness = (values - black) / (white - black) if white != black else np.zeros(values.shape)
+    if header.PhotometricInterpretation == "MONOCHROME1":
+        brightness = 1 - brightness
+    brightness[padding] = 0
+    return np.rint(255 * brightness.clip(0, 1)).astype(np.uint8)
 
 
-def _bytes(colors: np.ndarray, bits: int) -> np.ndarray:
+def _to_uint8(colors: np.ndarray, bits: int) -> np.ndarray:
     return np.ascontiguousarray(colors >> max(0, bits - 8)).astype(np.uint8)
 
 
-def _window(values: np.ndarray, said: Dataset) -> tuple[float, float, np.ndarray | None]:
-    """Values through the VOI LUT or window, and what black and white are there; None where there is none of sense."""
-    lut = said.get("VOILUTSequence")
-    if not (lut and "LUTData" in lut[0]) and None in (said.get("WindowCenter"), said.get("WindowWidth")):
-        return 0, 0, None
+def _apply_window(values: np.ndarray, header: Dataset) -> tuple[np.ndarray, float, float] | None:
+    """Values through the VOI LUT or window, with the values of black and white; None without a meaningful window."""
+    apply_voi_lut = _pydicom("pydicom.pixels").apply_voi_lut
+    lut = header.get("VOILUTSequence")
+    if not (lut and "LUTData" in lut[0]) and None in (header.get("WindowCenter"), header.get("WindowWidth")):
+        return None
     try:
         if lut and "LUTData" in lut[0]:
             entries, first = lut[0].LUTDescriptor[0] or 2**16, lut[0].LUTDescriptor[1]
-            ends = apply_voi_lut(np.arange(first, first + entries), said)  # a LUT need not fill its bits, nor ascend
-            black, white = float(ends.min()), float(ends.max())
-            return black, white, apply_voi_lut(np.rint(values).astype(np.int64), said).astype(float)
-        black, white = map(float, apply_voi_lut(_ENDS, said))
-        return black, white, apply_voi_lut(values, said)
-    except (ValueError, NotImplementedError):  # a width of 0, a function that the standard does not know
-        return 0, 0, None
+            outputs = apply_voi_lut(np.arange(first, first + entries), header)  # need not fill its bits, nor ascend
+            mapped = apply_voi_lut(np.rint(values).astype(np.int64), header).astype(float)
+            return mapped, float(outputs.min()), float(outputs.max())
+        black, white = map(float, apply_voi_lut(_BELOW_AND_ABOVE_ALL, header))
+        return apply_voi_lut(values, header), black, white
+    except (ValueError, NotImplementedError):  # a width of 0, a function that the standard does not define
+        return None
 
 
-def _padding(stored: np.ndarray, said: Dataset) -> np.ndarray:
-    """Where there is no image: pixels of PixelPaddingValue, or from there to PixelPaddingRangeLimit."""
-    value = said.get("PixelPaddingValue")
+def _padding_mask(stored: np.ndarray, header: Dataset) -> np.ndarray:
+    """Pixels outside the image: of PixelPaddingValue, or from there to PixelPaddingRangeLimit."""
+    value = header.get("PixelPaddingValue")
     if value is None:
         return np.zeros(stored.shape, bool)
-    limit = said.get("PixelPaddingRangeLimit")
+    limit = header.get("PixelPaddingRangeLimit")
     # either may be written unsigned where the pixels are signed
-    ends = np.array([value, value if limit is None else limit], np.int64).astype(stored.dtype)
-    return (stored >= ends.min()) & (stored <= ends.max())
+    limits = np.array([value, value if limit is None else limit], np.int64).astype(stored.dtype)
+    return (stored >= limits.min()) & (stored <= limits.max())
 
 
-def _lift_macros(said: Dataset, number: int) -> None:
-    """Rescale and window of an enhanced object, from its functional groups to where the LUT functions look."""
-    for groups, at in (("SharedFunctionalGroupsSequence", 0), ("PerFrameFunctionalGroupsSequence", number)):
-        for group in (said.get(groups) or [])[at : at + 1]:
-            for macro in _MACROS:
+def _lift_display_macros(header: Dataset, number: int) -> None:
+    """Copy rescale and window of an enhanced object from its functional groups to where the LUT functions look."""
+    for groups, index in (("SharedFunctionalGroupsSequence", 0), ("PerFrameFunctionalGroupsSequence", number)):
+        for group in (header.get(groups) or [])[index : index + 1]:
+            for macro in _DISPLAY_MACROS:
                 for item in (group.get(macro) or [])[:1]:
-                    said.update(item)
+                    header.update(item)

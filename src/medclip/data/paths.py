@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeAlias
 
 from medclip.errors import UserError, WorkError
@@ -72,6 +72,13 @@ def inside(root: AnyPath, name: str, start: AnyPath | None = None) -> AnyPath | 
     protocol, path = _normalize(absolute, url)
     prefix = f"{root_path.rstrip('/')}/"
     return root / path[len(prefix) :] if protocol == root_protocol and path.startswith(prefix) else None
+
+
+def relative_path(path: AnyPath, folder: AnyPath) -> PurePosixPath:
+    """`path` relative to `folder`, in which it lies; both are URLs or neither is."""
+    if is_url(path) or is_url(folder):
+        return PurePosixPath(str(path)[len(str(folder)) :].lstrip("/"))
+    return PurePosixPath(path.relative_to(folder).as_posix())
 
 
 def path_exists(path: AnyPath) -> bool:

@@ -6,8 +6,27 @@ from dataclasses import dataclass, field
 
 from medclip.data.deidentify import DicomConfig
 from medclip.data.normalize import license_set
-from medclip.data.sources.columns import Columns
 from medclip.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """Which columns of a table hold what, and where its images are; None: the first usual name that it has."""
+
+    image_column: str | None = None
+    """A table's column of images: paths relative to the table's folder, or (Parquet) encoded bytes."""
+    caption_column: str | None = None
+    """A table's column of captions, or of lists of captions."""
+    id_column: str | None = None
+    """A table's column of ids; default: the row number."""
+    group_column: str | None = None
+    """A table's column of articles or patients, which never spread over two splits."""
+    split_column: str | None = None
+    """A table's column of splits; default: a tenth of the groups is validation, by a hash of their names."""
+    license_column: str | None = None
+    """A table's column of licenses."""
+    image_root: str | None = None
+    """The folder that a table's paths are relative to and never leave; default: the table's own."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,9 +15,9 @@ from typing import Any
 from medclip.data.dataset import Split, default_split, read_dataset
 from medclip.data.normalize import SPLITS, canonical_split, split_of
 from medclip.data.paths import AnyPath, inside, is_url, parse_path, path_exists
-from medclip.data.sources.columns import Columns, match_columns
 from medclip.data.sources.image_caption_folder import list_images
 from medclip.data.sources.table_files import read_rows
+from medclip.data.sources.tables import match_columns
 from medclip.errors import UserError
 from medclip.evaluate.config import EvalConfig
 
@@ -191,7 +191,7 @@ def _of_folder(data: AnyPath, task: LabelConfig) -> Labeled:
 def _table(data: Path, label: str) -> Iterator[Row]:
     path, names, known = data / TABLE, {}, set()
     for row in read_rows(path):
-        names = names or match_columns(list(row), Columns()) | {"label": label}
+        names = names or match_columns(list(row)) | {"label": label}
         for what, asked in (("image", "of images (file)"), ("label", repr(label))):
             if names.get(what) not in row:
                 raise UserError(f"{path} has no column {asked}; it has: {', '.join(row)}.")

@@ -23,7 +23,7 @@ from medclip.data.prepare import prepare
 from medclip.data.prepare_config import PrepareConfig
 from medclip.data.schema import DicomFrame, Dropped, Pair
 from medclip.data.sources.detect import open_source
-from medclip.data.sources.reports import structured_report_text
+from medclip.data.sources.dicom_studies import structured_report_text
 from support.dicom_files import PACKAGED, dicom, grey, sequence, written
 from support.material import drawn, encoded
 

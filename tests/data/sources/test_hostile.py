@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from medclip.data.paths import inside, parse_path
 from medclip.data.prepare import prepare, prepare_shard
-from medclip.data.prepare_config import PrepareConfig
+from medclip.data.prepare_config import Columns, PrepareConfig
 from medclip.data.schema import Dropped, Pair
-from medclip.data.sources.columns import Columns
 from medclip.data.sources.detect import open_source
 from medclip.data.sources.tables import OUTSIDE
 from medclip.errors import UserError
@@ -113,13 +112,13 @@ def test_a_cut_table_is_never_read_as_a_shorter_one(tmp_path, suffix):
     cut = tmp_path / f"cut{suffix}"
     for end in (0, 1, 7, 8, 100, *range(200, len(whole), 997), len(whole) - 8, len(whole) - 1):
         cut.write_bytes(whole[:end])
-        with pytest.raises(UserError, match=rf"cut{suffix} is no whole"):
+        with pytest.raises(UserError, match=rf"cut{suffix} is not a complete"):
             list(open_source(str(cut)))
 
 
 def test_a_csv_that_ends_within_quotes_is_no_csv(tmp_path):
     (tmp_path / "x.csv").write_text('image,caption\n1.jpg,"CT of the chest"\n2.jpg,"CT of the')
-    with pytest.raises(UserError, match=r"x\.csv line \d is no CSV \(unexpected end of data\)"):
+    with pytest.raises(UserError, match=r"x\.csv line \d is not CSV \(unexpected end of data\)"):
         list(open_source(str(tmp_path / "x.csv")))
 
 

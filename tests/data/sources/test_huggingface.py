@@ -139,7 +139,7 @@ def test_captions_arrive_in_the_prepared_form(tmp_path):
         ("dataset_dict.json", {"splits": ["../elsewhere"]}, "names '../elsewhere', which is not below it"),
         ("dataset_dict.json", {"splits": ["train"]}, "names the split train, but that folder has no state.json"),
         ("state.json", {"_data_files": [{"filename": "../../x.arrow"}]}, "which is not below it"),
-        ("state.json", {"_data_files": [{"filename": "absent.arrow"}]}, r"absent\.arrow is no whole Arrow file"),
+        ("state.json", {"_data_files": [{"filename": "absent.arrow"}]}, r"absent\.arrow is not a complete Arrow file"),
         ("state.json", None, "is damaged and cannot be read as JSON"),
     ],
 )

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from medclip.data.dataset import Split
 from medclip.data.normalize import split_of
 from medclip.data.prepare import prepare
-from medclip.data.prepare_config import PrepareConfig
+from medclip.data.prepare_config import Columns, PrepareConfig
 from medclip.data.schema import Dropped, Pair
-from medclip.data.sources.columns import Columns
 from medclip.data.sources.detect import open_source
 from medclip.errors import UserError
 from support.material import drawn, encoded
@@ -138,9 +137,9 @@ def test_a_row_without_image_or_caption_is_dropped_by_number(pictures):
         ("x.csv", b"image,caption\na,b,c\n", r"x\.csv line 2 has more cells"),
         ("x.csv", b"image,caption\n\xff\xfe,b\n", "is not UTF-8"),
         ("x.csv", b"name,words\na,b\n", "which column is the caption.*name, words"),
-        ("x.jsonl", b'{"image": "a", "caption": "b"}\n{"image"\n', r"x\.jsonl line 2 is no JSON"),
-        ("x.jsonl", b"[1]\n", r"line 1 is no JSON object"),
-        ("x.parquet", b"PAR1 and no more", "is no whole Parquet file"),
+        ("x.jsonl", b'{"image": "a", "caption": "b"}\n{"image"\n', r"x\.jsonl line 2 is not JSON"),
+        ("x.jsonl", b"[1]\n", r"line 1 is not a JSON object"),
+        ("x.parquet", b"PAR1 and no more", "is not a complete Parquet file"),
         ("x.tar", b"no archive at all", "is damaged after its beginning"),
         ("x.csv", b"", "holds no rows"),
         ("x.csv", b"image,caption\n", "holds no rows"),
@@ -148,10 +147,10 @@ def test_a_row_without_image_or_caption_is_dropped_by_number(pictures):
         ("x.csv", "image,caption\n1.jpg,Échographie\n".encode("latin-1"), "is not UTF-8"),
         ("x.tsv", "image\tcaption\n1.jpg\tCT\n".encode("utf-16"), "is not UTF-8"),
         ("x.csv", b"image;caption\n1.jpg;CT\n", "which column is the image.*image;caption"),
-        ("x.json", b'[{"image": "1.jpg"', "is no JSON list"),
-        ("x.json", b"[1, 2]", "a list of something else"),
-        ("x.arrow", b"ARROW1\0\0 and no more", "is no whole Arrow file"),
-        ("x.arrow", b"", "is no whole Arrow file"),
+        ("x.json", b'[{"image": "1.jpg"', "is not a JSON list"),
+        ("x.json", b"[1, 2]", "a list, but not of JSON objects"),
+        ("x.arrow", b"ARROW1\0\0 and no more", "is not a complete Arrow file"),
+        ("x.arrow", b"", "is not a complete Arrow file"),
         ("x.tar", b"", "is damaged after its beginning"),
     ],
 )

@@ -139,7 +139,7 @@ def test_limit_reads_no_more_than_the_first_rows_of_each_split(roco):
 
 
 def test_another_folder_is_refused_by_a_sentence(tmp_path):
-    with pytest.raises(UserError, match=r"is no ROCO folder: looked for one of train/radiology/captions\.txt"):
+    with pytest.raises(UserError, match=r"is not a ROCO folder: it has none of train/radiology/captions\.txt"):
         list(read_roco(tmp_path))
 
 

@@ -8,7 +8,7 @@ from medclip.data.prepare import preview
 from medclip.data.prepare_config import PrepareConfig
 from medclip.data.schema import Dropped
 from medclip.data.sources.detect import open_source
-from medclip.data.sources.rocov2 import read_rocov2
+from medclip.data.sources.roco import read_rocov2
 from medclip.errors import UserError
 from support.material import drawn, encoded
 

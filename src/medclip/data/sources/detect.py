@@ -1,29 +1,28 @@
-"""What SOURCE means: which reader a folder, a file, a URL or a name is for."""
+"""What SOURCE means: the reader for a folder, a file, a URL or a name."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from itertools import chain
+from pathlib import Path
 
 from medclip.data.images import is_dicom
 from medclip.data.normalize import canonical_split
 from medclip.data.paths import AnyPath, is_url, parse_path, storage_errors
 from medclip.data.phantoms.cases import NUM_VALIDATION, phantoms
-from medclip.data.prepare_config import DEFAULT, PrepareConfig
+from medclip.data.prepare_config import DEFAULT, Columns, PrepareConfig
 from medclip.data.schema import Dropped, Pair
-from medclip.data.sources.columns import Columns
 from medclip.data.sources.huggingface import find_named_tables, find_saved_tables
-from medclip.data.sources.image_caption_folder import IMAGE_SUFFIXES as PICTURES
-from medclip.data.sources.image_caption_folder import has_caption_files, read_image_folder
-from medclip.data.sources.roco import count_roco, is_roco, read_roco
-from medclip.data.sources.rocov2 import is_rocov2, read_rocov2
+from medclip.data.sources.image_caption_folder import IMAGE_SUFFIXES, has_caption_files, read_image_folder
+from medclip.data.sources.roco import count_roco, is_roco, is_rocov2, read_roco, read_rocov2
 from medclip.data.sources.table_files import TABLE_SUFFIXES, count_rows
 from medclip.data.sources.tables import read_tables
 from medclip.data.sources.webdataset import read_tars
 from medclip.errors import UserError
 
-_KINDS = (
+DEFAULT_NUM_PHANTOMS = 4000
+_READABLE = (
     "a ROCO folder (train/radiology/captions.txt or traindata.csv), a ROCOv2 folder (train_captions.csv), a Hugging "
     "Face dataset (hf://OWNER/NAME, a folder of it or what save_to_disk wrote), a folder of DICOM studies, a folder "
     f"of images with captions beside them (x.jpg, x.txt), a table ({', '.join(TABLE_SUFFIXES)}), WebDataset "
@@ -31,85 +30,88 @@ _KINDS = (
 )
 
 
-def open_source(source: str, how: PrepareConfig = DEFAULT) -> Iterator[Pair | Dropped]:
-    """The rows of SOURCE; where it says its splits, no more than the first `how.limit` of each are read.
+def open_source(source: str, config: PrepareConfig = DEFAULT) -> Iterator[Pair | Dropped]:
+    """The rows of SOURCE; where it names splits, at most the first `config.max_samples` of each are read.
 
-    The first row is read at once. Raises UserError where there is none, or nothing that can be read.
+    The first row is read at once. Raises UserError where there is none and where nothing can be read.
     """
-    name, _, pairs = source.partition(":")
-    if name == "phantoms":
-        if pairs and not (pairs.isdecimal() and int(pairs)):
-            raise UserError(f"{source}: write phantoms:COUNT, for example phantoms:4000.")
-        return phantoms(int(pairs or 4000), how.seed)
+    if (count := _num_phantoms(source)) is not None:
+        return phantoms(count, config.seed)
     path = parse_path(source)
-    rows = _read(path, how)
-    rows = _reached(path, rows) if is_url(path) else rows
-    first = next(rows, None)
-    if first is None:
+    rows = _read(path, config)
+    rows = _read_url(path, rows) if is_url(path) else rows
+    first_row = next(rows, None)
+    if first_row is None:
         raise UserError(f"{source} holds no rows.")
-    return chain([first], rows)
+    return chain([first_row], rows)
 
 
 def is_dicom_folder(source: str) -> bool:
-    """Whether SOURCE is a folder of DICOM studies."""
+    """Whether SOURCE is a folder of DICOM studies; on this machine only."""
     path = parse_path(source)
-    local = not is_url(path) and path.is_dir()  # a store is not asked what it cannot answer with yes
-    return local and not is_roco(path) and not is_rocov2(path) and _has_dicom(path)
+    return not is_url(path) and path.is_dir() and not is_roco(path) and not is_rocov2(path) and _has_dicom(path)
 
 
-def _has_dicom(folder: AnyPath) -> bool:
-    """Whether a DICOM file lies somewhere in a folder of this machine."""
-    if is_url(folder):
-        return False
-    others = (*PICTURES, *TABLE_SUFFIXES, ".txt", ".tar")
+def source_length(source: str, limit: int | None = None) -> int | None:
+    """How many rows `open_source` yields, at most `limit` of each split; None where counting means reading them."""
+    if (count := _num_phantoms(source)) is not None:
+        counts = [count, NUM_VALIDATION]
+    elif is_url(path := parse_path(source)):
+        return None
+    elif path.is_dir() and is_roco(path):
+        counts = count_roco(path)
+    else:
+        return count_rows(path) if path.is_file() and limit is None else None  # its splits are unknown
+    return sum(min(n, limit or n) for n in counts)
+
+
+def _num_phantoms(source: str) -> int | None:
+    """COUNT of phantoms[:COUNT]; None for another source. Raises UserError where COUNT is not a positive number."""
+    name, _, count = source.partition(":")
+    if name != "phantoms":
+        return None
+    if count and not (count.isdecimal() and int(count)):
+        raise UserError(f"{source}: write phantoms:COUNT, for example phantoms:{DEFAULT_NUM_PHANTOMS}.")
+    return int(count or DEFAULT_NUM_PHANTOMS)
+
+
+def _has_dicom(folder: Path) -> bool:
+    """Whether a folder holds a DICOM file at any depth."""
+    others = (*IMAGE_SUFFIXES, *TABLE_SUFFIXES, ".txt", ".tar")
     files = (path for path in folder.rglob("*") if path.suffix.lower() not in others and path.is_file())
     return any(is_dicom(path) for path in files if os.access(path, os.R_OK))
 
 
-def source_length(source: str, limit: int | None = None) -> int | None:
-    """How many rows `open_source` yields, at most `limit` of each split; None where only reading them would tell."""
-    name, _, pairs = source.partition(":")
-    if name == "phantoms":
-        rows = [int(pairs or 4000), NUM_VALIDATION]
-    elif is_url(path := parse_path(source)):
-        return None
-    elif path.is_dir() and is_roco(path):
-        rows = count_roco(path)
-    else:
-        return count_rows(path) if path.is_file() and limit is None else None  # whose splits are not known
-    return sum(min(n, limit or n) for n in rows)
-
-
-def _read(path: AnyPath, how: PrepareConfig) -> Iterator[Pair | Dropped]:
+def _read(path: AnyPath, config: PrepareConfig) -> Iterator[Pair | Dropped]:
     suffix = path.suffix.lower()
     if suffix in TABLE_SUFFIXES and path.is_file():
-        yield from read_tables([path], how.columns, limit=how.max_samples)
+        yield from read_tables([path], config.columns, limit=config.max_samples)
     elif suffix == ".tar" and path.is_file():
         yield from read_tars([path])
     elif path.is_dir():
-        yield from _read_folder(path, how)
+        yield from _read_folder(path, config)
     else:
-        raise UserError(f"{path} cannot be read: it is neither {_KINDS}.")
+        raise UserError(f"{path} cannot be read: it is neither {_READABLE}.")
 
 
-def _read_folder(folder: AnyPath, how: PrepareConfig) -> Iterator[Pair | Dropped]:
+def _read_folder(folder: AnyPath, config: PrepareConfig) -> Iterator[Pair | Dropped]:
     if is_roco(folder):
-        return read_roco(folder, how.max_samples)
+        return read_roco(folder, config.max_samples)
     if is_rocov2(folder):
-        return read_rocov2(folder, how.max_samples)
-    if _has_dicom(folder):
+        return read_rocov2(folder, config.max_samples)
+    if not is_url(folder) and _has_dicom(folder):
         from medclip.data.sources.dicom_studies import read_studies
 
-        return read_studies(folder, how.studies)
+        return read_studies(folder, config.studies)
     if splits := find_saved_tables(folder):
-        return _read_splits(splits, how.columns, how.max_samples)
+        return _read_splits(splits, config.columns, config.max_samples)
     if archives := sorted(chain(folder.glob("*.tar"), folder.glob("data/*.tar")), key=str):
         return read_tars(archives)
     if has_caption_files(folder):
         return read_image_folder(folder)
     if splits := find_named_tables(folder):
-        return _read_splits(splits, how.columns, how.max_samples)
-    raise UserError(f"{folder} cannot be read: it is neither {_KINDS}.")
+        return _read_splits(splits, config.columns, config.max_samples)
+    raise UserError(f"{folder} cannot be read: it is neither {_READABLE}.")
 
 
 def _read_splits(splits: dict[str, list[AnyPath]], columns: Columns, limit: int | None) -> Iterator[Pair | Dropped]:
@@ -117,6 +119,6 @@ def _read_splits(splits: dict[str, list[AnyPath]], columns: Columns, limit: int 
     return chain.from_iterable(tables)
 
 
-def _reached(path: AnyPath, rows: Iterator[Pair | Dropped]) -> Iterator[Pair | Dropped]:
-    with storage_errors(path):
+def _read_url(url: AnyPath, rows: Iterator[Pair | Dropped]) -> Iterator[Pair | Dropped]:
+    with storage_errors(url):
         yield from rows

@@ -1,9 +1,9 @@
-"""Reads a folder of DICOM studies with their reports; what names a patient, a file or a folder stays behind."""
+"""Reads a folder of DICOM studies with their reports; names of patients, files and folders never leave it."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,30 +22,32 @@ from medclip.data.dicom import dicom_errors, frame_count, int_attribute, read_he
 from medclip.data.images import is_dicom
 from medclip.data.normalize import split_of
 from medclip.data.schema import DicomFrame, Dropped, Pair
-from medclip.data.sources.reports import TEXT_REPORTS, find_report_file, structured_report_text
 from medclip.errors import ImageError
 from medclip.progress import progress
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-_NO_PICTURES = {
+_NON_IMAGE_MODALITIES = {
     *("AU", "DOC", "ECG", "FID", "KO", "PLAN", "PR", "REG", "SEG", "SR"),
     *("RTDOSE", "RTPLAN", "RTRECORD", "RTSTRUCT"),
 }
-_SLICES = {"CT", "MR", "NM", "PT"}
-_DIRECTORY = "1.2.840.10008.1.3.10"
-_UNSURE = "pixels/unmasked secondary capture or ultrasound that does not deny burned-in text"
+_SLICE_MODALITIES = {"CT", "MR", "NM", "PT"}
+_DICOMDIR = "1.2.840.10008.1.3.10"
+_TEXT_REPORTS = tuple(f"1.2.840.10008.5.1.4.1.1.88.{n}" for n in (11, 22, 33, 34))
+"""Basic text, enhanced and comprehensive reports; dose reports, detections and key objects are not readings."""
+_REPORT_SECTIONS = ("finding", "impression", "conclusion")
+_POSSIBLE_TEXT = "pixels/unmasked secondary capture or ultrasound that does not deny burned-in text"
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
+class _DicomFile:
     path: Path
     study: str
     series: str
     number: int
     modality: str
-    kind: str
+    sop_class: str
     frames: int
 
 
@@ -56,85 +58,87 @@ def read_studies(folder: Path, studies: DicomConfig) -> Iterator[Pair | Dropped]
     the key is the same. Raises UserError where pydicom is not installed.
     """
     key = read_key(studies.pseudonym_key)
-    files: dict[str, list[_File]] = {}
-    within: dict[Path, str | None] = {}  # the study that a folder holds; None for several
-    for found in _files(folder):
-        if isinstance(found, Path):
-            id = pseudonym(key, found.relative_to(folder).as_posix())
+    files_by_study: dict[str, list[_DicomFile]] = {}
+    study_of_folder: dict[Path, str | None] = {}  # the one study that a folder holds; None for several
+    for file in _read_headers(folder):
+        if isinstance(file, Path):
+            id = pseudonym(key, file.relative_to(folder).as_posix())
             yield Dropped(id, split_of(id), "image unreadable")
             continue
-        files.setdefault(found.study, []).append(found)
-        for place in found.path.parents:
-            if within.setdefault(place, found.study) != found.study:
-                within[place] = None
-            if place == folder:
+        files_by_study.setdefault(file.study, []).append(file)
+        for parent in file.path.parents:
+            if study_of_folder.setdefault(parent, file.study) != file.study:
+                study_of_folder[parent] = None
+            if parent == folder:
                 break
-    for study, of_study in files.items():
-        structured = [file.path for file in of_study if file.kind in TEXT_REPORTS]
-        for file in _chosen(of_study, studies.frames):
-            text_file = find_report_file(file.path, folder, lambda place, study=study: within.get(place) == study)
-            yield from _rows(file, folder, [text_file] if text_file else structured, studies, key)
+    for study, files in files_by_study.items():
+        structured = [file.path for file in files if file.sop_class in _TEXT_REPORTS]
+        for file in _select_images(files, studies.frames):
+            report = find_report_file(file.path, folder, lambda path, study=study: study_of_folder.get(path) == study)
+            yield from _make_rows(file, folder, [report] if report else structured, studies, key)
 
 
-def _files(folder: Path) -> Iterator[_File | Path]:
-    """What is needed to find a study's files together; a DICOM file that cannot be read as its path."""
+def _read_headers(folder: Path) -> Iterator[_DicomFile | Path]:
+    """What groups files into studies; the path alone for a DICOM file that cannot be read."""
     with progress("headers", None, "files") as advance:
         for path in sorted(folder.rglob("*")):
             advance()
             try:
                 if path.is_file() and (is_dicom(path) or path.suffix.lower() == ".dcm"):
-                    yield _file(path)
+                    yield _read_file(path)
             except (ImageError, OSError):
                 yield path
 
 
-def _file(path: Path) -> _File:
+def _read_file(path: Path) -> _DicomFile:
     with dicom_errors():
-        said = read_header(path)
-        return _File(
+        header = read_header(path)
+        return _DicomFile(
             path,
-            study=str(said.get("StudyInstanceUID") or path.parent),
-            series=str(said.get("SeriesInstanceUID") or path),
-            number=int_attribute(said, "InstanceNumber", 0),
-            modality=str(said.get("Modality")),
-            kind=str(said.get("SOPClassUID")),
-            frames=min(frame_count(said), path.stat().st_size),  # a header may claim any number
+            study=str(header.get("StudyInstanceUID") or path.parent),
+            series=str(header.get("SeriesInstanceUID") or path),
+            number=int_attribute(header, "InstanceNumber", 0),
+            modality=str(header.get("Modality")),
+            sop_class=str(header.get("SOPClassUID")),
+            frames=min(frame_count(header), path.stat().st_size),  # a header may claim any number
         )
 
 
-def _chosen(of_study: list[_File], frames: str) -> Iterator[_File]:
-    """The images of a study; of a series of slices the middle one, unless all are asked for."""
-    series: dict[str, list[_File]] = {}
-    for file in of_study:
-        if file.modality not in _NO_PICTURES and file.kind != _DIRECTORY:
+def _select_images(files: list[_DicomFile], frames: str) -> Iterator[_DicomFile]:
+    """The images of a study; of a series of slices the middle one, unless `frames` is "all"."""
+    series: dict[str, list[_DicomFile]] = {}
+    for file in files:
+        if file.modality not in _NON_IMAGE_MODALITIES and file.sop_class != _DICOMDIR:
             series.setdefault(file.series, []).append(file)
     for members in series.values():
-        slices = all(file.modality in _SLICES and file.frames == 1 for file in members)
+        are_slices = all(file.modality in _SLICE_MODALITIES and file.frames == 1 for file in members)
         members.sort(key=lambda file: (file.number, file.path))
-        yield from members[len(members) // 2 :][:1] if slices and frames == "middle" else members
+        yield from members[len(members) // 2 :][:1] if are_slices and frames == "middle" else members
 
 
-def _rows(file: _File, folder: Path, reports: list[Path], studies: DicomConfig, key: bytes) -> list[Pair | Dropped]:
+def _make_rows(
+    file: _DicomFile, folder: Path, reports: list[Path], studies: DicomConfig, key: bytes
+) -> list[Pair | Dropped]:
     """The pairs of a file: one, or one for each frame."""
     id, group = pseudonym(key, file.path.relative_to(folder).as_posix()), pseudonym(key, file.study)
     try:
         with dicom_errors():
-            said = read_header(file.path)
-            id = pseudonym(key, str(said.SOPInstanceUID)) if said.get("SOPInstanceUID") else id
-            if patient := said.get("PatientID"):
-                group = pseudonym(key, str(said.get("IssuerOfPatientID") or ""), str(patient))
-            told, burned_in = header_labels(said), str(said.get("BurnedInAnnotation")).upper() == "YES"
-            masked = studies.mask_borders and (burned_in or may_hold_text(said))
-            removed = _left_behind(said, masked)
+            header = read_header(file.path)
+            id = pseudonym(key, str(header.SOPInstanceUID)) if header.get("SOPInstanceUID") else id
+            if patient := header.get("PatientID"):
+                group = pseudonym(key, str(header.get("IssuerOfPatientID") or ""), str(patient))
+            labels, burned_in = header_labels(header), str(header.get("BurnedInAnnotation")).upper() == "YES"
+            masked = studies.mask_borders and (burned_in or may_hold_text(header))
+            removed = _removed_items(header, masked)
     except (ImageError, OSError):
         return [Dropped(id, split_of(group), "image unreadable")]
     try:
-        text, replaced = _text(reports, said)
+        text, replacements = _read_report(reports, header)
     except (ImageError, OSError):
         return [Dropped(id, split_of(group), "report unreadable")]
     if not text.strip():
         return [Dropped(id, split_of(group), "no report")]
-    removed += [f"report/{keyword}" for keyword in replaced.elements()]
+    removed += [f"report/{keyword}" for keyword in replacements.elements()]
     frames = range(file.frames) if studies.frames == "all" and file.frames > 1 else (None,)
     return [
         Pair(
@@ -143,7 +147,7 @@ def _rows(file: _File, folder: Path, reports: list[Path], studies: DicomConfig, 
             caption=text,
             split=split_of(group),
             article=group,
-            labels=told,
+            labels=labels,
             source=DICOM_SOURCE,
             removed=tuple(removed),
         )
@@ -151,15 +155,48 @@ def _rows(file: _File, folder: Path, reports: list[Path], studies: DicomConfig, 
     ]
 
 
-def _text(reports: list[Path], said: Dataset) -> tuple[str, Counter[str]]:
-    """The text of a study without the names that the image's header or the report's own knows."""
+def _removed_items(header: Dataset, masked: bool) -> list[str]:
+    pixels = ["pixels/border masked"] if masked else [_POSSIBLE_TEXT] if may_hold_text(header) else []
+    return [f"header/{keyword}" for keyword in identifying_attributes(header)] + pixels
+
+
+def find_report_file(path: Path, root: Path, holds_only_study: Callable[[Path], bool]) -> Path | None:
+    """The text file that belongs to an image; None where there is none.
+
+    x.txt beside x.dcm; otherwise report.txt or NAME.txt in the nearest folder NAME above it, or NAME.txt beside that
+    folder. A folder counts only where `holds_only_study` is true for it, so that no report of another patient is taken.
+    """
+    stem = path.name[:-4] if path.suffix.lower() == ".dcm" else path.name  # names made of UIDs are full of dots
+    candidates = [path.with_name(f"{stem}.txt")]
+    for parent in (p for p in path.parents if p.is_relative_to(root)):
+        if not holds_only_study(parent):
+            break
+        candidates += [parent / "report.txt", parent / f"{parent.name}.txt"]
+        candidates += [parent.with_name(f"{parent.name}.txt")] if parent != root else []
+    return next((file for file in candidates if file.is_file()), None)
+
+
+def _read_report(reports: list[Path], header: Dataset) -> tuple[str, Counter[str]]:
+    """The report of a study without the names in the image's header or its own; with replacements by attribute."""
     with dicom_errors():
         if reports and not is_dicom(reports[0]):
-            return redact_report(reports[0].read_text(encoding="utf-8-sig"), said)
+            return redact_report(reports[0].read_text(encoding="utf-8-sig"), header)
         headers = [read_header(path) for path in reports]
-        return redact_report("\n".join(filter(None, map(structured_report_text, headers))), said, *headers)
+        return redact_report("\n".join(filter(None, map(structured_report_text, headers))), header, *headers)
 
 
-def _left_behind(said: Dataset, masked: bool) -> list[str]:
-    pixels = ["pixels/border masked"] if masked else [_UNSURE] if may_hold_text(said) else []
-    return [f"header/{keyword}" for keyword in identifying_attributes(said)] + pixels
+def structured_report_text(header: Dataset) -> str:
+    """The findings, impression and conclusion of a structured report; all its text where it has no such sections."""
+    texts = list(_iter_texts(header, ""))
+    sections = [text for heading, text in texts if any(word in heading for word in _REPORT_SECTIONS)]
+    return "\n".join(sections or (text for _, text in texts))
+
+
+def _iter_texts(node: Dataset, path: str) -> Iterator[tuple[str, str]]:
+    """Every text with its headings. Names, dates and identifiers are items of other types."""
+    for item in node.get("ContentSequence") or ():
+        names = item.get("ConceptNameCodeSequence") or ()
+        heading = f"{path} {names[0].get('CodeMeaning', '') if names else ''}".lower()
+        if item.get("ValueType") == "TEXT" and item.get("TextValue"):
+            yield heading, str(item.TextValue)
+        yield from _iter_texts(item, heading)

@@ -1,7 +1,7 @@
 """Finds the tables of a Hugging Face dataset, split by split, without its library.
 
-What `save_to_disk` wrote, a downloaded repository (`data/train-00000-of-00001.parquet`), or an image folder with
-`metadata.csv` or `metadata.jsonl`; on this machine or, as `hf://OWNER/NAME`, on the Hub.
+Layouts: what `save_to_disk` wrote, a downloaded repository (`data/train-00000-of-00001.parquet`), or an image folder
+with `metadata.csv` or `metadata.jsonl`; on this machine or, as `hf://OWNER/NAME`, on the Hub.
 """
 
 from __future__ import annotations
@@ -10,68 +10,67 @@ import json
 from typing import Any
 
 from medclip.data.normalize import split_in
-from medclip.data.paths import AnyPath, inside
+from medclip.data.paths import AnyPath, inside, relative_path
 from medclip.errors import UserError
 
-_DEPTHS = ("", "*/", "*/*/")
-# Where a dataset holds its rows in several forms, only the first of these is read.
-_KINDS = (".parquet", ".arrow", ".jsonl", ".json", ".csv", ".tsv")
+_GLOB_DEPTHS = ("", "*/", "*/*/")
+_SUFFIXES = (".parquet", ".arrow", ".jsonl", ".json", ".csv", ".tsv")
+"""By preference: where a dataset holds its rows in several formats, only the first is read."""
 
 
 def find_saved_tables(folder: AnyPath) -> dict[str, list[AnyPath]]:
-    """The tables of a folder that says itself what it holds, by split ("" where it names none); {} for another."""
-    if splits := _said(folder / "dataset_dict.json").get("splits"):
-        tables = {split: _saved(_below(folder, split)) for split in splits}
+    """The tables that a folder's own metadata lists, by split ("" where it names none); {} where it has no metadata."""
+    if splits := _read_json_object(folder / "dataset_dict.json").get("splits"):
+        tables = {split: _state_files(_resolve_below(folder, split)) for split in splits}
         if empty := [split for split, files in tables.items() if not files]:
             raise UserError(f"{folder} names the split {empty[0]}, but that folder has no state.json.")
-        return _only_train_is_none(tables)
-    if tables := _saved(folder):
-        return {"": tables}
-    return _by_split(folder, _tables(folder, "metadata.*"))
+        return _drop_lone_train(tables)
+    if files := _state_files(folder):
+        return {"": files}
+    return _group_by_split(folder, _glob_tables(folder, "metadata.*"))
 
 
 def find_named_tables(folder: AnyPath) -> dict[str, list[AnyPath]]:
-    """The tables of a folder whose names say their splits, by split; {} where none does."""
-    return _by_split(folder, [path for path in _tables(folder, "*") if split_in(_relative(folder, path))])
+    """The tables whose paths name a split, by split; {} where none does."""
+    return _group_by_split(
+        folder, [path for path in _glob_tables(folder, "*") if split_in(str(relative_path(path, folder)))]
+    )
 
 
-def _tables(folder: AnyPath, pattern: str) -> list[AnyPath]:
-    return [path for depth in _DEPTHS for path in folder.glob(f"{depth}{pattern}") if path.suffix.lower() in _KINDS]
+def _glob_tables(folder: AnyPath, pattern: str) -> list[AnyPath]:
+    paths = [path for depth in _GLOB_DEPTHS for path in folder.glob(f"{depth}{pattern}")]
+    return [path for path in paths if path.suffix.lower() in _SUFFIXES]
 
 
-def _saved(folder: AnyPath) -> list[AnyPath]:
-    files = _said(folder / "state.json").get("_data_files") or []
-    return [_below(folder, str(file.get("filename"))) for file in files]
+def _state_files(folder: AnyPath) -> list[AnyPath]:
+    files = _read_json_object(folder / "state.json").get("_data_files") or []
+    return [_resolve_below(folder, str(file.get("filename"))) for file in files]
 
 
-def _by_split(folder: AnyPath, tables: list[AnyPath]) -> dict[str, list[AnyPath]]:
+def _group_by_split(folder: AnyPath, tables: list[AnyPath]) -> dict[str, list[AnyPath]]:
     splits: dict[str, list[AnyPath]] = {}
-    kind = min((path.suffix.lower() for path in tables), key=_KINDS.index, default="")
-    for path in sorted(path for path in tables if path.suffix.lower() == kind):
-        splits.setdefault(split_in(_relative(folder, path)), []).append(path)
-    return _only_train_is_none(splits)
+    suffix = min((path.suffix.lower() for path in tables), key=_SUFFIXES.index, default="")
+    for path in sorted((path for path in tables if path.suffix.lower() == suffix), key=str):
+        splits.setdefault(split_in(str(relative_path(path, folder))), []).append(path)
+    return _drop_lone_train(splits)
 
 
-def _only_train_is_none(splits: dict[str, list[AnyPath]]) -> dict[str, list[AnyPath]]:
-    """A dataset without splits has its rows in one called train, which leaves nothing to validate with."""
+def _drop_lone_train(splits: dict[str, list[AnyPath]]) -> dict[str, list[AnyPath]]:
+    """A dataset without splits has all rows in one called train, which leaves nothing to validate on."""
     return {"": splits["train"]} if list(splits) == ["train"] else splits
 
 
-def _relative(folder: AnyPath, path: AnyPath) -> str:
-    return str(path)[len(str(folder)) :]
-
-
-def _below(folder: AnyPath, name: str) -> AnyPath:
-    found = inside(folder, name)
-    if found is None:
+def _resolve_below(folder: AnyPath, name: str) -> AnyPath:
+    path = inside(folder, name)
+    if path is None:
         raise UserError(f"{folder} names {name!r}, which is not below it.")
-    return found
+    return path
 
 
-def _said(path: AnyPath) -> dict[str, Any]:
-    """What a file of JSON says, {} where it is absent or something else."""
+def _read_json_object(path: AnyPath) -> dict[str, Any]:
+    """A JSON object; {} for an absent file and for other JSON."""
     try:
-        said = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        value = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError as error:
         raise UserError(f"{path} is damaged and cannot be read as JSON ({error}). Fetch it again.") from None
-    return said if isinstance(said, dict) else {}
+    return value if isinstance(value, dict) else {}

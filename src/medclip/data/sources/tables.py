@@ -1,20 +1,41 @@
-"""Reads pairs from tables, with the columns named or found by their usual names."""
+"""Pairs from tables: which columns hold what, and the rows read with them."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, count
-from typing import Any
+from typing import Any, TypedDict
 
 from medclip.data.normalize import HASHED_SPLITS, canonical_split, split_of
 from medclip.data.paths import AnyPath, inside, parse_path, path_exists
+from medclip.data.prepare_config import Columns
 from medclip.data.schema import Dropped, Pair, take_per_split
-from medclip.data.sources.columns import Columns, match_columns, resolve_columns
-from medclip.data.sources.pair_fields import extra_fields
-from medclip.data.sources.table_files import read_rows
+from medclip.data.sources.table_files import Row, read_rows
+from medclip.errors import UserError
 
 OUTSIDE = "image outside the table's folder (see --image-root)"
+NO_IMAGE_OR_CAPTION = "row without image or caption"
+_COLUMN_NAMES = {
+    "image": ("image", "image_path", "filepath", "path", "file", "file_name", "filename", "name"),
+    "caption": ("caption", "captions", "text", "title", "report"),
+    "id": ("id", "image_id", "key"),
+    "group": ("article", "pmcid", "pmc_id", "patient", "patient_id", "subject_id", "study_id", "group"),
+    "split": ("split",),
+    "license": ("licence", "license"),  # both spellings occur in other people's tables
+    "attribution": ("attribution",),
+    "concepts": ("concepts", "cuis", "cui"),
+}
+"""Column names that need no flag, by what they hold, the first present one wins."""
+
+
+class ExtraFields(TypedDict):
+    """Fields of a Pair besides image, caption and group, as the exchange forms of `medclip export` hold them."""
+
+    keywords: tuple[str, ...]
+    semantic_types: tuple[str, ...]
+    labels: Mapping[str, str]
+    source: str
 
 
 def read_tables(
@@ -22,74 +43,140 @@ def read_tables(
 ) -> Iterator[Pair | Dropped]:
     """Every row of the tables, in order; a row with several captions yields one pair for each.
 
-    A row that names no split is of `split`, or of one by a hash where that is "". Without a column of ids, the row's
-    number, counted through all tables, is its id; rows in succession with one id and one image are captions of that
-    image. No path in a table leads out of its folder, or out of `columns.image_root`. Reading stops when every split
-    has `limit` rows; not where a column says the splits, for it may say any. Raises UserError for a file that is not
-    whole and for a column that is not there.
+    A row that names no split belongs to `split`, or is assigned by a hash where that is "". Without an id column, a
+    row's number, counted through all tables, is its id; consecutive rows with one id and one image are captions of
+    that image. Paths never leave the table's folder or `columns.image_root`. Reading stops when every split has
+    `limit` rows, unless a column names splits, for its last row may name a new one. Raises UserError for a damaged
+    file and for an absent column.
     """
     numbers = count(1)
-    rows = chain.from_iterable(_read(path, columns, split, numbers) for path in paths)
+    rows = chain.from_iterable(_read_table(path, columns, split, numbers) for path in paths)
     if limit and not any("split" in match_columns(list(next(read_rows(path), {})), columns) for path in paths):
         return take_per_split(rows, limit, (split,) if split else HASHED_SPLITS)
     return rows
 
 
-def _read(path: AnyPath, columns: Columns, split: str, numbers: Iterator[int]) -> Iterator[Pair | Dropped]:
+def resolve_columns(path: AnyPath, header: Sequence[str], columns: Columns) -> dict[str, str]:
+    """The table's name for each column it has. Raises UserError where the image or the caption cannot be located."""
+    for name in _requested(columns).values():
+        if name is not None and name not in header:
+            raise UserError(f"{path} has no column {name!r}; it has: {', '.join(header)}.")
+    names = match_columns(header, columns)
+    for field in ("image", "caption"):
+        if field not in names:
+            raise UserError(f"{path}: which column is the {field}? Name it with --{field}-column: {', '.join(header)}.")
+    return names
+
+
+def match_columns(header: Sequence[str], columns: Columns | None = None) -> dict[str, str]:
+    """The name of each column in `header`: the requested one, or the first usual one."""
+    requested = _requested(columns or Columns())
+    by_lower_case = {name.lower(): name for name in reversed(header)}
+    names = {}
+    for field, usual in _COLUMN_NAMES.items():
+        name = requested.get(field) or next((by_lower_case[word] for word in usual if word in by_lower_case), None)
+        if name is not None and name in header:
+            names[field] = name
+    return names
+
+
+def _requested(columns: Columns) -> dict[str, str | None]:
+    return {
+        "image": columns.image_column,
+        "caption": columns.caption_column,
+        "id": columns.id_column,
+        "group": columns.group_column,
+        "split": columns.split_column,
+        "license": columns.license_column,
+    }
+
+
+def extra_fields(row: Mapping[str, Any], source: str) -> ExtraFields:
+    """The extra fields of `row` that have medclip's own form; other forms are ignored. `source` is the default."""
+    return {
+        "keywords": as_strings(row.get("keywords")),
+        "semantic_types": as_strings(row.get("semantic_types")),
+        "labels": _labels(row.get("labels")),
+        "source": row["source"] if isinstance(row.get("source"), str) else source,
+    }
+
+
+def as_strings(value: Any) -> tuple[str, ...]:
+    """A list of strings as a tuple; anything else is empty."""
+    return tuple(value) if isinstance(value, list) and all(isinstance(text, str) for text in value) else ()
+
+
+def _labels(value: Any) -> dict[str, str]:
+    """From {name: value} or, where a format has no maps, [{"name": name, "value": value}]."""
+    if isinstance(value, list) and all(
+        isinstance(item, Mapping) and {"name", "value"} == item.keys() for item in value
+    ):
+        value = {item["name"]: item["value"] for item in value}
+    if not isinstance(value, Mapping) or not all(isinstance(text, str) for text in (*value, *value.values())):
+        return {}
+    return dict(value)
+
+
+def _read_table(path: AnyPath, columns: Columns, split: str, numbers: Iterator[int]) -> Iterator[Pair | Dropped]:
     root = parse_path(columns.image_root) if columns.image_root else path.parent
-    start, before, again = None, None, 0
-    for nth, (cells, number) in enumerate(zip(_cells(path, columns), numbers, strict=False), start=1):
-        held = {what: _text(cells.get(what)) for what in ("id", "group", "split", "license", "attribution")}
-        id, image = held["id"] or str(number), _image(cells.get("image"))
-        again = again + 1 if (id, image) == before else 0
-        before = (id, image)
-        named = image if isinstance(image, str) else ""
-        here = canonical_split(held["split"]) or split or split_of(held["group"] or named or id)
-        if named:
-            start = start or _start(named, root, path.parent)
-            image = inside(root, named, start)
-        captions = [caption for caption in map(_text, _listed(cells.get("caption"))) if caption]
-        if not image or not captions:
-            why = OUTSIDE if image is None else "row without image or caption"
-            yield Dropped(id, here, why, f"{path.name} row {nth}")
+    base, previous, repeats = None, None, 0
+    for row_number, (row, cells) in enumerate(_read_cells(path, columns), start=1):
+        number = next(numbers)
+        id, group = _text(cells.get("id")) or str(number), _text(cells.get("group"))
+        cell = _image(cells.get("image"))
+        repeats = repeats + 1 if (id, cell) == previous else 0
+        previous = (id, cell)
+        if isinstance(cell, str) and cell:
+            base = base or _find_base(cell, root, path.parent)
+            image = inside(root, cell, base)
+        else:
+            image = cell
+        file = cell if isinstance(cell, str) else ""
+        row_split = canonical_split(_text(cells.get("split"))) or split or split_of(group or file or id)
+        captions = [caption for caption in map(_text, _as_list(cells.get("caption"))) if caption]
+        if not image or isinstance(image, str) or not captions:
+            reason = OUTSIDE if image is None else NO_IMAGE_OR_CAPTION
+            yield Dropped(id, row_split, reason, f"{path.name} row {row_number}")
             continue
-        for one, caption in enumerate(captions):
+        for index, caption in enumerate(captions):
             yield Pair(
-                id="-".join((id, *[str(again)] * (again > 0), *[str(one)] * (len(captions) > 1))),
+                id=id + (f"-{repeats}" if repeats else "") + (f"-{index}" if len(captions) > 1 else ""),
                 image=image,
                 caption=caption,
-                split=here,
-                article=held["group"] or id,
-                license=held["license"],
-                attribution=held["attribution"],
-                concepts=_several(cells.get("concepts")),
-                **{"source": path.stem} | cells["known"],
+                split=row_split,
+                article=group or id,
+                license=_text(cells.get("license")),
+                attribution=_text(cells.get("attribution")),
+                concepts=_concepts(cells.get("concepts")),
+                **extra_fields(row, path.stem),
             )
 
 
-def _cells(path: AnyPath, columns: Columns) -> Iterator[dict[str, Any]]:
-    """What a row holds under the names of `Columns`, and under "known" what else it says in our own form."""
+def _read_cells(path: AnyPath, columns: Columns) -> Iterator[tuple[Row, dict[str, Any]]]:
+    """Each row as written, and its cells by what they hold."""
     keys, names = None, {}
     for row in read_rows(path):
         if row.keys() != keys:
-            # Lines of JSON may leave out what they do not know; the first says what the columns are.
+            # JSON lines may leave out what they do not know; the first line decides what the columns are.
             names = resolve_columns(path, list(row), columns) if keys is None else match_columns(list(row), columns)
             keys = row.keys()
-        cells = {what: row[name] for what, name in names.items()} | {"known": extra_fields(row)}
+        cells = {field: row[name] for field, name in names.items()}
         if names.get("image") == "image_path":
-            cells["caption"] = [_unwrapped(_text(caption)) for caption in _listed(cells.get("caption"))]
-        yield cells
+            cells["caption"] = [_unwrap_bytes(_text(caption)) for caption in _as_list(cells.get("caption"))]
+        yield row, cells
 
 
-def _start(name: str, root: AnyPath, folder: AnyPath) -> AnyPath | None:
-    """Where the paths of a table count from, if that can be seen by this one; asked until it can be."""
-    starts = (root, root / "images", folder)
-    seen = (start for start in starts if (there := inside(root, name, start)) is not None and path_exists(there))
-    return next(seen, None)
+def _find_base(name: str, root: AnyPath, folder: AnyPath) -> AnyPath | None:
+    """The folder that a table's paths start from, where this image exists below one of the candidates."""
+    for base in (root, root / "images", folder):
+        path = inside(root, name, base)
+        if path is not None and path_exists(path):
+            return base
+    return None
 
 
 def _image(value: Any) -> str | bytes:
-    """A name or bytes, out of the {"bytes", "path"} in which Hugging Face keeps either; "" for neither."""
+    """A name or bytes, also out of Hugging Face's {"bytes", "path"}; "" for neither."""
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     return value if isinstance(value, bytes) and value else _text(value)
@@ -98,21 +185,21 @@ def _image(value: Any) -> str | bytes:
 def _text(value: Any) -> str:
     if isinstance(value, bytes):
         return value.decode(errors="replace")
-    return "" if value is None or value != value else str(value)  # NaN is not itself
+    return "" if value is None or value != value else str(value)  # NaN differs from itself
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _several(value: Any) -> tuple[str, ...]:
+def _concepts(value: Any) -> tuple[str, ...]:
     if isinstance(value, list):
         return tuple(map(str, value))
     return tuple(_text(value).replace(";", " ").replace(",", " ").split())
 
 
-def _unwrapped(caption: str) -> str:
-    """A caption that the founding project wrote as the text of Python bytes (`b' axial …'`), as it was before."""
+def _unwrap_bytes(caption: str) -> str:
+    """The original of a caption that the founding project stored as the text of Python bytes (`b' axial …'`)."""
     if caption[:2] not in ("b'", 'b"') or caption[-1:] != caption[1]:
         return caption
     try:

@@ -12,60 +12,62 @@ from medclip.data.normalize import canonical_split, split_in, split_of
 from medclip.data.paths import AnyPath
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.image_caption_folder import IMAGE_SUFFIXES
-from medclip.data.sources.pair_fields import as_strings, extra_fields
+from medclip.data.sources.tables import NO_IMAGE_OR_CAPTION, as_strings, extra_fields
 from medclip.errors import UserError
 
 
 def read_tars(paths: list[AnyPath]) -> Iterator[Pair | Dropped]:
     """Every sample of the archives, in order: an image with a caption in KEY.txt or in KEY.json.
 
-    KEY.json may hold id, caption, article, license, concepts and split, and what else `medclip export` writes. Where it
-    names no split the archive's name may, and where neither does, a hash decides. Raises UserError for an archive that
-    is damaged, naming the sample before the damage.
+    KEY.json may hold id, caption, article, license, concepts, split and the other fields of `medclip export`. The split
+    is that of KEY.json, else of the archive's name, else a hash decides. Raises UserError for a damaged archive, with
+    the last sample before the damage.
     """
-    named = {path: split_in(path.name) for path in paths}
-    if set(named.values()) == {"train"}:  # how a collection without splits calls its archives
-        named = {}
+    splits = {path: split_in(path.name) for path in paths}
+    if set(splits.values()) == {"train"}:  # the name that collections without splits give their archives
+        splits = {}
     for path in paths:
-        for key, files in _samples(path):
-            yield _pair(key, files, path, named.get(path, ""))
+        for key, files in _read_samples(path):
+            yield _parse_sample(key, files, path, splits.get(path, ""))
 
 
-def _pair(key: str, files: Mapping[str, bytes], path: AnyPath, split: str) -> Pair | Dropped:
+def _parse_sample(key: str, files: Mapping[str, bytes], path: AnyPath, split: str) -> Pair | Dropped:
     try:
-        said = json.loads(files.get(".json") or b"{}")
-        text = said.get("caption")
-        text = files[".txt"].decode() if ".txt" in files else text
+        fields = json.loads(files.get(".json") or b"{}")
+        caption = fields.get("caption")
+        caption = files[".txt"].decode() if ".txt" in files else caption
     except (ValueError, AttributeError):
         return Dropped(key, split or split_of(key), "caption unreadable", path.name)
-    group = str(said.get("article") or key)
-    split = canonical_split(str(said.get("split") or "")) or split or split_of(group)
+    group = str(fields.get("article") or key)
+    split = canonical_split(str(fields.get("split") or "")) or split or split_of(group)
     image = next((data for suffix, data in files.items() if suffix in IMAGE_SUFFIXES), None)
-    if image is None or not text:
-        return Dropped(key, split, "row without image or caption", path.name)
+    if image is None or not caption:
+        return Dropped(key, split, NO_IMAGE_OR_CAPTION, path.name)
     return Pair(
-        id=str(said.get("id") or key),
+        id=str(fields.get("id") or key),
         image=image,
-        caption=str(text),
+        caption=str(caption),
         split=split,
         article=group,
-        license=str(said.get("license") or said.get("license") or ""),
-        attribution=str(said.get("attribution") or ""),
-        concepts=as_strings(said.get("concepts")),
-        **{"source": path.stem} | extra_fields(said),
+        license=str(fields.get("licence") or fields.get("license") or ""),
+        attribution=str(fields.get("attribution") or ""),
+        concepts=as_strings(fields.get("concepts")),
+        **extra_fields(fields, path.stem),
     )
 
 
-def _samples(path: AnyPath) -> Iterator[tuple[str, dict[str, bytes]]]:
-    last = "its beginning"
+def _read_samples(path: AnyPath) -> Iterator[tuple[str, dict[str, bytes]]]:
+    position = "its beginning"
     try:
-        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r|*") as archive:
-            files = ((member, archive.extractfile(member)) for member in archive if member.isfile())
-            for key, group in groupby(files, key=lambda file: _key(file[0].name)):
-                yield key, {_suffix(member.name): handle.read() for member, handle in group}
-                last = f"sample {key}"
+        with path.open("rb") as stream, tarfile.open(fileobj=stream, mode="r|*") as archive:
+            files = (
+                (member.name, file) for member in archive if member.isfile() and (file := archive.extractfile(member))
+            )
+            for key, group in groupby(files, key=lambda file: _key(file[0])):
+                yield key, {_suffix(name): file.read() for name, file in group}
+                position = f"sample {key}"
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise UserError(f"{path} is damaged after {last} ({error}). Fetch it again.") from None
+        raise UserError(f"{path} is damaged after {position} ({error}). Fetch it again.") from None
 
 
 def _key(name: str) -> str:
