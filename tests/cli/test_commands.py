@@ -33,7 +33,7 @@ def test_piped_statistics_are_json(medclip, roco, data):
     assert (code, err) == (0, "")
     said = json.loads(out)
     assert {name: split["dropped"] for name, split in said["splits"].items()} == roco.dropped
-    assert [set(one) for one in said["advice"]] == [{"what", "remedy", "places"}] * len(said["advice"])
+    assert [set(one) for one in said["advice"]] == [{"message", "remedy", "occurrences"}] * len(said["advice"])
 
 
 def test_statistics_on_a_terminal_name_every_warning(medclip, data, monkeypatch):
