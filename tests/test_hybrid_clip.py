@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import medclip
 from medclip.configuration_hybrid_clip import HybridCLIPConfig
 from medclip.encode.encoder import embed_texts
-from medclip.model.checkpoint import save
+from medclip.model.checkpoint import load, save
 from medclip.modeling_hybrid_clip import FlaxHybridCLIP
 from support.model_folders import dual, hybrid_folder
 from support.references import CAPTIONS, FOLDER, pictures, random_folder, transformers_vectors
@@ -48,7 +47,7 @@ def test_the_second_snippet_joins_two_towers(tmp_path: Path) -> None:
     model = FlaxHybridCLIP.from_text_vision_pretrained(str(tmp_path / "text"), str(FOLDER))
     assert model.params["text_projection.weight"].shape == (512, 32)
     model.save_pretrained(tmp_path / "joined")
-    again = medclip.load(tmp_path / "joined")
+    again = load(tmp_path / "joined")
     np.testing.assert_array_equal(again.params["text_projection.weight"], model.params["text_projection.weight"])
     assert model.config.to_dict()["projection_dim"] == 512
 
@@ -79,7 +78,7 @@ def test_the_format_of_2021_gives_what_the_same_weights_give_in_torch(tmp_path: 
     random_folder(tmp_path / "today", 7, ("clip", "bert"), 28)
     images = pictures(28, 7)
     wanted = transformers_vectors(tmp_path / "today", images, CAPTIONS)
-    model = FlaxHybridCLIP.from_pretrained(hybrid_folder(medclip.load(tmp_path / "today"), tmp_path / "2021"))
+    model = FlaxHybridCLIP.from_pretrained(hybrid_folder(load(tmp_path / "today"), tmp_path / "2021"))
     ids, valid = model.model.tokenizer.encode(CAPTIONS)
     out = model(ids, wanted["pixels"], attention_mask=valid)
     np.testing.assert_allclose(out.image_embeds, wanted["images"], atol=2e-6)

@@ -28,8 +28,8 @@ def classify(
     """Probabilities f64 (n, k) of images, unit vectors f32 (n, p), among classes; a row sums to 1, whatever is shown.
 
     Classes are said in the ways of `prompts/radiology.toml` for this label, as `medclip evaluate zero-shot` says them,
-    or by `templates`, and `texts` makes unit vectors of that. UserError where there are fewer than two classes, more than MOST, or an
-    empty or repeated one.
+    or by `templates`, and `texts` makes unit vectors of that. UserError where there are fewer than two classes, more
+    than MOST, or an empty or repeated one.
     """
     if not 2 <= len(classes) <= MOST:
         raise UserError(f"give 2 to {MOST} classes to tell apart; there were {len(classes)}.")

@@ -1,0 +1,147 @@
+"""A model in a few calls: images and texts in, embeddings, cosines and class probabilities out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Float32
+from PIL import Image
+
+from medclip.data.images import ImageInput
+from medclip.encode.decode import BATCH_SIZE, decode_pixels, pixel_batches
+from medclip.encode.encoder import embed_pixels, embed_texts
+from medclip.errors import ImageError, UserError
+from medclip.model.checkpoint import Model, model_folder
+from medclip.model.checkpoint import load as load_model
+from medclip.zero_shot import classify
+
+
+def load(name: str | os.PathLike[str], revision: str | None = None) -> DualEncoder:
+    """Open a dual encoder: a model folder, a run of `medclip.train`, or OWNER/NAME on the Hugging Face Hub.
+
+    `revision` is a branch, tag or commit of the Hub. Reads what `transformers` (CLIPModel, SiglipModel,
+    VisionTextDualEncoderModel) and open_clip write, and FlaxHybridCLIP of 2021. Raises UserError where there is no
+    model, and names every tensor that is missing or has another shape.
+    """
+    folder = model_folder(os.fspath(name), revision)
+    return DualEncoder(load_model(folder), folder)
+
+
+@dataclass(frozen=True, repr=False)
+class DualEncoder:
+    """An image encoder and a text encoder with one embedding space of `dim` dimensions.
+
+    Embeddings are float32 of length 1, so a dot product is a cosine. It stands for its `folder` wherever a path to a
+    model is expected.
+
+    >>> model = medclip.load("run")
+    >>> images = model.encode_image(["a.png", "b.png"])      # (2, p)
+    >>> text = model.encode_text("CT of the chest")           # (p,)
+    >>> images @ text                                         # two cosines
+    """
+
+    model: Model
+    """Parameters, config, tokenizer and image processor."""
+    folder: Path
+    """Where it was loaded from."""
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+    def __repr__(self) -> str:
+        config = self.model.config
+        size = sum(value.size for value in self.model.params.values())
+        kind = self.model.raw_config.get("model_type", "open_clip")
+        return (
+            f"DualEncoder({str(self.folder)!r}, {kind}, {config.vision.image_size} px, {config.text.max_length} tokens, "
+            f"{self.dim} dimensions, {size / 1e6:.1f} M parameters)"
+        )
+
+    @property
+    def dim(self) -> int:
+        """Width of the embeddings."""
+        return self.model.config.projection_dim
+
+    def encode_image(
+        self, images: ImageInput | Iterable[ImageInput], batch_size: int = BATCH_SIZE
+    ) -> Float32[np.ndarray, "*n p"]:
+        """Embeddings of images: (n, p) of a list or an iterator, (p,) of one image.
+
+        An image is a file (str or Path), encoded bytes (JPEG, PNG, TIFF, DICOM …), a PIL image, or an array uint8
+        (h, w), (h, w, 1), (h, w, 3) or (h, w, 4). Images are drawn, decoded and encoded `batch_size` at a time. Raises
+        UserError that names the first image that cannot be read.
+        """
+        items, single = _as_items(images)
+        batches = pixel_batches(enumerate(items), self._read_pixels, _positive(batch_size))
+        embeddings = [embed_pixels(self.model, pixels, sizes=(1, batch_size)) for pixels in batches]
+        result = np.concatenate([np.zeros((0, self.dim), np.float32), *embeddings])
+        return result[0] if single else result
+
+    def encode_text(self, texts: str | Iterable[str], batch_size: int = BATCH_SIZE) -> Float32[np.ndarray, "*n p"]:
+        """Embeddings of texts: (n, p) of a list or an iterator, (p,) of one string.
+
+        A text longer than the model's context is truncated. Raises TypeError that names an item that is not a string.
+        """
+        single = isinstance(texts, str)
+        items = [texts] if single else list(texts)
+        for position, item in enumerate(items):
+            if not isinstance(item, str):
+                raise TypeError(f"texts[{position}] is {type(item).__name__}, not a string")
+        result = embed_texts(self.model, items, sizes=(1, _positive(batch_size)))
+        return result[0] if single else result
+
+    def similarity(
+        self, images: ImageInput | Iterable[ImageInput], texts: str | Iterable[str], batch_size: int = BATCH_SIZE
+    ) -> Float32[np.ndarray, "*shape"]:
+        """Cosines in [-1, 1] of every image with every text: (n, m). A single image or a single text has no axis."""
+        return np.asarray(self.encode_image(images, batch_size) @ self.encode_text(texts, batch_size).T)
+
+    def zero_shot(
+        self,
+        images: ImageInput | Iterable[ImageInput],
+        labels: Sequence[str],
+        templates: str | Sequence[str] | None = None,
+        batch_size: int = BATCH_SIZE,
+    ) -> Float[np.ndarray, "*n k"]:
+        """Probabilities of 2 to 100 labels for each image: (n, k), rows sum to 1; (k,) of one image.
+
+        A label's embedding is the mean over its prompts (Radford et al. 2021, section 3.1.4): `templates` with the
+        label in place of {}, by default those of `medclip evaluate zero-shot`. Probabilities are the softmax of the
+        cosines times the model's logit scale: they compare these labels alone. Raises UserError for repeated or empty
+        labels.
+
+        >>> model.zero_shot("chest.png", ["pneumothorax", "normal chest"], templates="chest x-ray of {}")
+        """
+        if isinstance(labels, str):
+            raise TypeError("labels is a single string, not a list of strings")
+        templates = (templates,) if isinstance(templates, str) else tuple(templates or ())
+        embeddings = self.encode_image(images, batch_size)
+        result = classify(self.model, np.atleast_2d(embeddings), list(labels), templates=templates)
+        return result[0] if embeddings.ndim == 1 else result
+
+    def _read_pixels(self, item: tuple[int, ImageInput]) -> np.ndarray:
+        position, image = item
+        name = f"images[{position}]" + (f" ({image})" if isinstance(image, str | Path) else "")
+        if not isinstance(image, str | Path | bytes | Image.Image | np.ndarray):
+            raise TypeError(f"{name} is {type(image).__name__}, not a path, bytes, a PIL image or an array")
+        try:
+            return decode_pixels(image, self.model.preprocessor)
+        except ImageError as error:
+            raise UserError(f"{name}: {error}.") from None
+
+
+def _as_items(images: ImageInput | Iterable[ImageInput]) -> tuple[Iterable[ImageInput], bool]:
+    """The images, and whether they were a single one."""
+    if isinstance(images, np.ndarray):  # four axes are a batch of images, one of objects a list of them
+        return ([images], True) if images.ndim in (2, 3) else (list(images), False)
+    return ([images], True) if isinstance(images, str | Path | bytes | Image.Image) else (images, False)
+
+
+def _positive(batch_size: int) -> int:
+    if batch_size < 1:
+        raise UserError(f"batch_size must be at least 1, not {batch_size}.")
+    return batch_size
