@@ -48,7 +48,7 @@ def make(folder: Path) -> None:
     import torch
     import transformers
 
-    from medclip.model.checkpoint import CLIP_PREPROCESSOR
+    from medclip.model.image_processor import CLIP_PREPROCESSOR
     from medclip.model.tokenizer import save_tokenizer, train_tokenizer
 
     torch.manual_seed(0)

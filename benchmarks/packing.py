@@ -24,7 +24,7 @@ import jax  # noqa: E402
 
 from medclip.data.dataset import Split  # noqa: E402
 from medclip.model.config import TextConfig  # noqa: E402
-from medclip.model.packing import Packed, pack  # noqa: E402
+from medclip.model.packing import PackedText, pack  # noqa: E402
 from medclip.train import feed  # noqa: E402
 from medclip.train.augment import augmented  # noqa: E402
 from medclip.train.config import TrainConfig, resolve  # noqa: E402
@@ -36,14 +36,14 @@ from medclip.train.optim import optimizer  # noqa: E402
 from medclip.train.step import init_state, make_step  # noqa: E402
 
 
-def one_a_row(ids: np.ndarray, valid: np.ndarray, tower: TextConfig) -> Packed:
+def one_a_row(ids: np.ndarray, valid: np.ndarray, tower: TextConfig) -> PackedText:
     """What padding costs: each caption alone in a row of the context length."""
     _, c, t = ids.shape
     parts = [pack(ids[:, i : i + 1], valid[:, i : i + 1], tower) for i in range(c)]
-    at = np.concatenate([np.where(part.caption >= 0, i, -1) for i, part in enumerate(parts)], axis=1)
-    pooled = np.concatenate([part.pooled + i * t for i, part in enumerate(parts)], axis=1)
+    at = np.concatenate([np.where(part.caption_index >= 0, i, -1) for i, part in enumerate(parts)], axis=1)
+    pooled = np.concatenate([part.pool_index + i * t for i, part in enumerate(parts)], axis=1)
     whole = [np.concatenate([getattr(part, name) for part in parts], axis=1) for name in ("ids", "position")]
-    return Packed(whole[0], at, whole[1], pooled)
+    return PackedText(whole[0], at, whole[1], pooled)
 
 
 def main() -> None:

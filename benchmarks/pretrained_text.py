@@ -21,10 +21,9 @@ jax_setup.start()
 from medclip.cli.tables.retrieval import show_retrieval  # noqa: E402
 from medclip.evaluate.config import EvalConfig  # noqa: E402
 from medclip.evaluate.retrieval import evaluate_retrieval  # noqa: E402
-from medclip.model.adapt import with_tokens  # noqa: E402
+from medclip.model.adapt import join_towers, with_context_length  # noqa: E402
 from medclip.model.checkpoint import save  # noqa: E402
-from medclip.model.join import join  # noqa: E402
-from medclip.model.shapes_init import init  # noqa: E402
+from medclip.model.shapes_init import init_params  # noqa: E402
 from medclip.train.config import TrainConfig  # noqa: E402
 from medclip.train.loop import train  # noqa: E402
 
@@ -39,9 +38,9 @@ def main() -> None:
     ask.add_argument("--lr", type=float, nargs="+", default=[3e-4, 1e-3])
     ask.add_argument("--seed", type=int, default=0)
     asked = ask.parse_args()
-    pretrained = with_tokens(join(asked.vision_model, asked.text, 128, asked.seed), asked.context_length)
+    pretrained = with_context_length(join_towers(asked.vision_model, asked.text, 128, asked.seed), asked.context_length)
     tower = [name for name in pretrained.params if name.startswith("text_model.")]
-    fresh = pretrained.params | init(pretrained.config, asked.seed, tower)
+    fresh = pretrained.params | init_params(pretrained.config, asked.seed, tower)
     models = {"pretrained": pretrained, "random": dataclasses.replace(pretrained, params=fresh)}
     for lr in asked.lr:
         for name, model in models.items():

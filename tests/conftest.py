@@ -79,10 +79,10 @@ def data(roco, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def recipe():
     """The one shape of the suite's trained models: smaller than any preset, for compilation is most of the time."""
-    from medclip.model.presets import PRESETS
+    from medclip.model.config import PRESETS, Preset
     from medclip.train.config import TrainConfig
 
-    PRESETS["test"] = (64, 128, 1, 1, 32, 16, 32)
+    PRESETS["test"] = Preset(64, 128, 1, 1, 32, 16, 32)
     return TrainConfig(preset="test", steps=4, batch_size=8, lr=1e-3, hard_negatives=0.5, num_evals=2)
 
 

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from medclip.configuration_hybrid_clip import HybridCLIPConfig
+from medclip.model.adapt import join_towers
 from medclip.model.checkpoint import Model, load, save
-from medclip.model.join import join
 from medclip.model.towers import image_features, logits, project, text_features
 
 
@@ -39,7 +39,7 @@ class FlaxHybridCLIP:
         cls, text_model_name_or_path: str | Path, vision_model_name_or_path: str | Path, seed: int = 0
     ) -> FlaxHybridCLIP:
         """Join two towers with fresh projections of 512 dimensions."""
-        return cls(join(vision_model_name_or_path, text_model_name_or_path, seed=seed))
+        return cls(join_towers(vision_model_name_or_path, text_model_name_or_path, seed=seed))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the folder that today's transformers opens as a VisionTextDualEncoderModel."""

@@ -7,7 +7,7 @@ import pytest
 
 from medclip.data.dataset import Split
 from medclip.evaluate.contamination import saw_source
-from medclip.model.card_metadata import TrainedOn, joined, trained_on
+from medclip.model.card_metadata import TrainingData, add_training_data, read_training_data
 
 ROWS = SimpleNamespace(dataset={"source": "ROCO"}, digest="abc")
 
@@ -55,7 +55,7 @@ def test_without_a_card_that_can_be_read_nothing_is_known(folder, card):
     (at / "README.md").unlink()
     if card is not None:
         (at / "README.md").write_bytes(card if isinstance(card, bytes) else card.encode())
-    assert trained_on(at) == TrainedOn()
+    assert read_training_data(at) == TrainingData()
     assert saw_source(str(at), ROWS)["saw_source"] == "unknown"
 
 
@@ -78,12 +78,12 @@ def test_a_damaged_record_says_nothing(folder, record):
 def test_what_goes_on_from_others_has_seen_theirs(folder):
     first = folder("a", trained_on=["x"], trained_on_nothing_else=True)
     second = folder("b", datasets=["y"])
-    assert joined("z", []) == TrainedOn(("z",), True)
-    assert joined("z", [str(first)]) == TrainedOn(("x", "z"), True)
-    assert joined("z", [str(first), str(second)]) == TrainedOn(("x", "y", "z"), False)
-    assert joined("x", [str(first), "absent"]) == TrainedOn(("x",), False)
+    assert add_training_data("z", []) == TrainingData(("z",), True)
+    assert add_training_data("z", [str(first)]) == TrainingData(("x", "z"), True)
+    assert add_training_data("z", [str(first), str(second)]) == TrainingData(("x", "y", "z"), False)
+    assert add_training_data("x", [str(first), "absent"]) == TrainingData(("x",), False)
 
 
 def test_a_run_of_ours_says_what_it_was_trained_on(run, data, tmp_path):
-    assert trained_on(run) == TrainedOn((Split(data, "train").dataset["source"],), True)
+    assert read_training_data(run) == TrainingData((Split(data, "train").dataset["source"],), True)
     assert saw_source(str(run), Split(data, "validation"))["saw_source"] == "yes"

@@ -59,7 +59,7 @@ def test_limit_makes_the_pool_smaller(run, data):
 
 
 def test_a_model_that_is_not_there_is_refused_by_a_sentence(tmp_path, data):
-    with pytest.raises(UserError, match="is no model folder"):
+    with pytest.raises(UserError, match="is not a model folder"):
         evaluate_retrieval(EvalConfig(model=str(tmp_path), data=str(data)))
 
 

@@ -7,17 +7,17 @@ import pytest
 
 from medclip.encode.encoder import embed_pixels, embed_texts
 from medclip.errors import UserError
-from medclip.model.adapt import with_side, with_tokens
+from medclip.model.adapt import with_context_length, with_image_size
 from medclip.model.checkpoint import Model, load
 from medclip.model.config import parse_config
-from medclip.model.shapes_init import init
+from medclip.model.shapes_init import init_params
 from support.model_folders import CLOSE, dual
 from support.references import CAPTIONS, FOLDER
 
 
 def test_a_resolution_is_changed_by_interpolating_positions() -> None:
     model = load(FOLDER)
-    larger = with_side(model, 49)
+    larger = with_image_size(model, 49)
     name = "vision_model.embeddings.position_embedding.weight"
     assert larger.params[name].shape == (50, 32)
     np.testing.assert_array_equal(larger.params[name][0], model.params[name][0])  # the class token's
@@ -25,21 +25,21 @@ def test_a_resolution_is_changed_by_interpolating_positions() -> None:
     assert larger.params[name][1:].mean(0) == pytest.approx(grid.reshape(16, -1).mean(0), abs=0.02)
     assert parse_config(larger.raw_config) == larger.config
     assert embed_pixels(larger, np.zeros((1, 49, 49, 3), np.uint8)).shape == (1, 24)
-    assert with_side(model, 32) is model
+    assert with_image_size(model, 32) is model
 
 
 def test_a_flat_table_of_positions_stays_flat() -> None:
     model = dual("vit", "bert")
     name = "vision_model.embeddings.position_embeddings"
     flat = {**model.params, name: np.concatenate([model.params[name][:, :1], np.full((1, 16, 32), 0.5, np.float32)], 1)}
-    larger = with_side(Model(flat, model.config, model.tokenizer, model.preprocessor, model.raw_config), 56)
+    larger = with_image_size(Model(flat, model.config, model.tokenizer, model.preprocessor, model.raw_config), 56)
     assert larger.params[name].shape == (1, 50, 32)
     np.testing.assert_allclose(larger.params[name][:, 1:], 0.5, atol=1e-6)
 
 
 def test_a_longer_context_interpolates_and_a_shorter_one_only_cuts() -> None:
     model = load(FOLDER)
-    longer, shorter = with_tokens(model, 48), with_tokens(model, 12)
+    longer, shorter = with_context_length(model, 48), with_context_length(model, 12)
     name = "text_model.embeddings.position_embedding.weight"
     assert longer.params[name].shape == (48, 32) and longer.tokenizer.encode(CAPTIONS)[0].shape == (3, 48)
     assert parse_config(longer.raw_config) == longer.config
@@ -54,6 +54,6 @@ def test_a_context_that_the_tower_cannot_have_is_refused_with_a_reason() -> None
     roberta = dual("vit", "bert")
     config = {**roberta.raw_config["text_config"], "model_type": "roberta", "pad_token_id": 1}
     said = {**roberta.raw_config, "text_config": config}
-    roberta = Model(init(parse_config(said), 0), parse_config(said), roberta.tokenizer, {}, said)
+    roberta = Model(init_params(parse_config(said), 0), parse_config(said), roberta.tokenizer, {}, said)
     with pytest.raises(UserError, match="positions for 3 to 22 tokens"):
-        with_tokens(roberta, 100)
+        with_context_length(roberta, 100)

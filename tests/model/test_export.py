@@ -7,32 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medclip.errors import UserError, WorkError
+from medclip.errors import WorkError
 from medclip.model import export
-from medclip.model.checkpoint import load, save
-from medclip.model.export import export_flax, export_onnx, push
-from support.model_folders import assert_same_vectors, dual
-from support.references import CAPTIONS, FAMILIES, FOLDER, random_folder
-
-
-def test_the_form_of_2021_is_written_and_read_back(tmp_path: Path) -> None:
-    save(dual("clip_vision_model", "bert"), tmp_path / "model")
-    export_flax(tmp_path / "model", tmp_path / "flax")
-    assert sorted(path.name for path in (tmp_path / "flax").iterdir()) == [
-        "config.json",
-        "flax_model.msgpack",
-        "preprocessor_config.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-    ]
-    assert_same_vectors(load(tmp_path / "model"), load(tmp_path / "flax"))
-    with pytest.raises(UserError, match="already finished"):
-        export_flax(tmp_path / "model", tmp_path / "flax")
-
-
-def test_only_what_was_a_hybrid_becomes_one(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no VisionTextDualEncoderModel"):
-        export_flax(FOLDER, tmp_path / "flax")
+from medclip.model.checkpoint import load
+from medclip.model.export import export_onnx, push
+from support.references import CAPTIONS, FAMILIES, random_folder
 
 
 @pytest.mark.parity

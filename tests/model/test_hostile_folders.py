@@ -46,7 +46,7 @@ def test_a_truncated_file_is_named(folder: Path) -> None:
         ("vision_config", {"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000"),
         ("vision_config", {"image_size": -1}, "image_size is -1"),
         ("text_config", {"hidden_act": "swish"}, "hidden_act 'swish'"),
-        ("text_config", {"num_attention_heads": 5}, "no multiple"),
+        ("text_config", {"num_attention_heads": 5}, "not a multiple"),
         ("text_config", {"hidden_size": "32"}, "hidden_size is '32'"),
         ("text_config", {"position_embedding_type": "relative_key"}, "relative_key"),
         ("vision_config", {"model_type": "resnet"}, "'resnet'"),

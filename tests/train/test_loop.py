@@ -33,11 +33,11 @@ import json, sys
 from medclip import backend
 backend.start()
 from pathlib import Path
-from medclip.model.presets import PRESETS
+from medclip.model.config import PRESETS, Preset
 from medclip.train.loop import train
 from medclip.train.config import Recipe
 data, out, recipe, shape, resume = json.loads(sys.argv[1])
-PRESETS["test"] = shape
+PRESETS["test"] = Preset(*shape)
 print("ready", flush=True)
 train(Path(data), Path(out), Recipe(**recipe | {"freeze": ()}), resume=resume)
 """
@@ -206,7 +206,7 @@ def test_an_interrupted_run_resumes_bit_for_bit(killed, run, data, recipe):
 @pytest.mark.slow
 def test_a_run_killed_ten_times_at_random_ends_as_if_it_never_was(run, data, recipe, tmp_path):
     """SIGKILL, each time after another random part of what a whole run takes; what is lost is repeated."""
-    from medclip.model.presets import PRESETS
+    from medclip.model.config import PRESETS
 
     out, chance = tmp_path / "run", random.Random(0)
     said = [str(data), str(out), dataclasses.asdict(recipe), PRESETS["test"]]

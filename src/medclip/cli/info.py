@@ -70,7 +70,7 @@ def model_info(name: str | Path) -> dict[str, Any]:
     vision, text = model.config.vision, model.config.text
     return {
         "vision tower": f"{_sizes(vision)}, {vision.image_size} px in patches of {vision.patch_size}",
-        "text tower": f"{_sizes(text)}, {model.tokenizer.length} tokens",
+        "text tower": f"{_sizes(text)}, {model.tokenizer.context_length} tokens",
         "dimensions": model.config.projection_dim,
         "parameters": sum(tensor.size for tensor in model.params.values()),
         "sha256": model_hash(name),

@@ -17,14 +17,14 @@ class Export:
     """Write a model or a prepared dataset in another form.
 
     Of a model: onnx is image_encoder.onnx and text_encoder.onnx with a free batch size, checked against the model;
-    needs pip install torch transformers onnxscript onnxruntime. flax is the FlaxHybridCLIP folder of 2021.
+    needs pip install torch transformers onnxscript onnxruntime.
 
     Of a dataset: parquet opens with `datasets`, polars and DuckDB; tar are WebDataset archives.
     """
 
     what: Annotated[Positional[str], tyro.conf.arg(metavar="MODEL|DATA")]
     """A model folder, a run, or OWNER/NAME on the Hub; or a prepared dataset."""
-    to: Literal["onnx", "flax", "parquet", "tar"]
+    to: Literal["onnx", "parquet", "tar"]
     """The form."""
     out: Path
     """The new folder."""
@@ -34,10 +34,6 @@ class Export:
             from medclip.data.export import export_data
 
             export_data(Path(self.what), self.out, self.to)
-        elif self.to == "flax":
-            from medclip.model.export import export_flax
-
-            export_flax(self.what, self.out)
         else:
             from medclip.model.export import export_onnx
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from medclip.data.dataset import Split
 from medclip.evaluate.labeled import Labeled
-from medclip.model.card_metadata import trained_on
+from medclip.model.card_metadata import read_training_data
 from medclip.model.checkpoint import model_folder
 
 
@@ -22,10 +22,10 @@ def saw_source(model: str, rows: Split | Labeled) -> dict[str, str]:
     source = str(rows.dataset["source"])
     if part := _digests(model_folder(model)).get(rows.digest):
         return _said("yes", f"its run had these very pairs as {part}")
-    said = trained_on(model)
+    said = read_training_data(model)
     if source.casefold() in (name.casefold() for name in said.sources):
         return _said("yes", f"its card names {source} among its training data")
-    if said.nothing_else:
+    if said.is_complete:
         return _said("no", f"its card says that it was trained on nothing but {', '.join(said.sources)}")
     return _said("unknown", "its folder does not name all that it was trained on")
 

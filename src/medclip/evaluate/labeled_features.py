@@ -14,7 +14,7 @@ from medclip.encode.decode import BATCH_SIZE, decode_pixels
 from medclip.errors import ImageError, UserError, WorkError
 from medclip.evaluate.labeled import Labeled, Row
 from medclip.model.checkpoint import Model
-from medclip.model.shapes_init import init
+from medclip.model.shapes_init import init_params
 from medclip.progress import progress
 
 
@@ -52,5 +52,5 @@ def _fitted(row: Row, preprocessor: Mapping[str, Any]) -> np.ndarray | str:
 
 def with_random_weights(model: Model, seed: int) -> Model:
     """The same architecture, tokens and preprocessor with fresh weights: what its structure alone gives."""
-    fresh = {name: jnp.asarray(value) for name, value in init(model.config, seed).items()}
+    fresh = {name: jnp.asarray(value) for name, value in init_params(model.config, seed).items()}
     return dataclasses.replace(model, params=fresh)

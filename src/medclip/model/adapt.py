@@ -1,21 +1,33 @@
-"""A trained model at another resolution or context length, by interpolating its position embeddings."""
+"""Pretrained models made into others: another image size or context length, or two towers joined."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import re
+from pathlib import Path
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from medclip.errors import UserError
-from medclip.model.checkpoint import Model
+from medclip.model.checkpoint import Model, model_folder, open_folder
+from medclip.model.config import DUAL_ENCODERS, LOGIT_SCALE, parse_config, parse_text, parse_vision
 from medclip.model.families import TEXT, VISION
-from medclip.model.tokenizer import with_length
+from medclip.model.image_processor import read_preprocessor
+from medclip.model.shapes_init import init_params, tensor_shapes, text_shapes, vision_shapes
+from medclip.model.tokenizer import load_tokenizer, with_length
+from medclip.model.weights import read_tensors
+
+JOINED_CONTEXT_LENGTH = 128  # 99 % of ROCO's captions are shorter
+Side = Literal["vision", "text"]
+# Prefixes that whole models of one tower put before it, and what they hold beside it.
+_WRAPPERS = re.compile(r"^(vision_model|text_model|bert|roberta|vit|dinov2)\.")
+_HEADS = re.compile(r"^(cls|lm_head|classifier|visual_projection|text_projection|logit_)")
 
 
-def with_side(model: Model, side: int) -> Model:
+def with_image_size(model: Model, side: int) -> Model:
     """The model for images of side x side pixels; its grid of positions is interpolated (bicubic)."""
     tower, family = model.config.vision, VISION[model.config.vision.model_type]
     if side == tower.image_size:
@@ -25,9 +37,10 @@ def with_side(model: Model, side: int) -> Model:
     name, old, new = tower.prefix + family.position, tower.image_size // tower.patch_size, side // tower.patch_size
     table = np.asarray(model.params[name])
     rows = table.reshape(-1, tower.hidden_size)
-    first, grid = rows[: bool(family.class_token)], rows[bool(family.class_token) :].reshape(old, old, -1)
+    num_class_tokens = 1 if family.class_token else 0
+    grid = rows[num_class_tokens:].reshape(old, old, -1)
     grid = jax.image.resize(jnp.asarray(grid), (new, new, grid.shape[-1]), "cubic").reshape(new * new, -1)
-    fitted = np.concatenate([first, np.asarray(grid)])
+    rows = np.concatenate([rows[:num_class_tokens], np.asarray(grid)])
     square = {"height": side, "width": side}
     size = model.preprocessor.get("size")
     by_edge = isinstance(size, dict) and "shortest_edge" in size
@@ -35,20 +48,21 @@ def with_side(model: Model, side: int) -> Model:
     changes = {"size": {"shortest_edge": edge} if by_edge else square, "crop_size": square}
     return dataclasses.replace(
         model,
-        params={**model.params, name: fitted.reshape(*table.shape[:-2], *fitted.shape)},
+        params={**model.params, name: rows.reshape(*table.shape[:-2], *rows.shape)},
         config=dataclasses.replace(model.config, vision=dataclasses.replace(tower, image_size=side)),
         preprocessor=model.preprocessor | changes,
-        raw_config=_saying(model.raw_config, "vision", "image_size", side),
+        raw_config=_with_field(model.raw_config, "vision", "image_size", side),
     )
 
 
-def with_tokens(model: Model, length: int) -> Model:
+def with_context_length(model: Model, length: int) -> Model:
     """The model for captions of up to `length` tokens; positions beyond the tower's own are interpolated (linear).
 
-    UserError where the tower cannot: RoBERTa numbers its positions from the padding id on, SigLIP pools its last one.
+    Raises UserError where the tower cannot: RoBERTa numbers its positions from the padding id on, SigLIP pools its
+    last one.
     """
     tower, family = model.config.text, TEXT[model.config.text.model_type]
-    if length == model.tokenizer.length:
+    if length == model.tokenizer.context_length:
         return model
     if length < 3 or (length > tower.max_length and family.after_padding):
         raise UserError(f"--context-length {length}: this text tower has positions for 3 to {tower.max_length} tokens.")
@@ -59,17 +73,59 @@ def with_tokens(model: Model, length: int) -> Model:
         return model
     name = tower.prefix + family.position
     table = jax.image.resize(jnp.asarray(model.params[name]), (length, tower.hidden_size), "linear")
-    at = "context_length" if "model_cfg" in model.raw_config else "max_position_embeddings"
+    field = "context_length" if "model_cfg" in model.raw_config else "max_position_embeddings"
     return dataclasses.replace(
         model,
         params={**model.params, name: np.asarray(table)},
         config=dataclasses.replace(model.config, text=dataclasses.replace(tower, max_position_embeddings=length)),
-        raw_config=_saying(model.raw_config, "text", at, length),
+        raw_config=_with_field(model.raw_config, "text", field, length),
     )
 
 
-def _saying(said: dict[str, Any], side: str, name: str, value: int) -> dict[str, Any]:
-    if "model_cfg" in said:
-        return {**said, "model_cfg": _saying(said["model_cfg"], f"{side}_cfg", name, value)}
-    at = side if side in said else f"{side}_config"
-    return {**said, at: {**said[at], name: value}}
+def join_towers(vision: str | Path, text: str | Path, projection_dim: int = 512, seed: int = 0) -> Model:
+    """A dual encoder of the vision tower of one model and the text tower of another; a model of either kind will do.
+
+    The folder it is saved to is that of a VisionTextDualEncoderModel. The projections start fresh, and so does a pooler
+    that a checkpoint was published without. Raises UserError for folders without such a tower.
+    """
+    vision_config, vision_tensors = _read_tower(model_folder(vision), "vision")
+    text_config, text_tensors = _read_tower(model_folder(text), "text")
+    raw = {
+        "architectures": ["VisionTextDualEncoderModel"],
+        "model_type": "vision-text-dual-encoder",
+        "dtype": "float32",
+        "projection_dim": projection_dim,
+        "logit_scale_init_value": LOGIT_SCALE,
+        "vision_config": vision_config,
+        "text_config": text_config,
+    }
+    config = parse_config(raw)
+    params = {f"vision_model.{name}": value for name, value in vision_tensors.items()}
+    params |= {f"text_model.{name}": value for name, value in text_tensors.items()}
+    params |= init_params(config, seed, [name for name in tensor_shapes(config) if name not in params])
+    tokenizer = load_tokenizer(model_folder(text), config.text)
+    model = Model(params, config, tokenizer, read_preprocessor(model_folder(vision)), raw)
+    return with_context_length(model, min(JOINED_CONTEXT_LENGTH, tokenizer.context_length))
+
+
+def _read_tower(folder: Path, side: Side) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The config of one tower and its tensors, named without a prefix."""
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder} holds no single tower: it has no config.json.")
+    raw, tensors = open_folder(folder)
+    other = "text_model." if side == "vision" else "vision_model."
+    tensors = {_WRAPPERS.sub("", name): tensor for name, tensor in tensors.items() if not name.startswith(other)}
+    tensors = {name: tensor for name, tensor in tensors.items() if not _HEADS.match(name)}
+    if (kind := raw.get("model_type")) in DUAL_ENCODERS:
+        raw = {"model_type": f"{kind}_{side}_model", **raw[f"{side}_config"]}
+    shapes = vision_shapes(parse_vision(raw)) if side == "vision" else text_shapes(parse_text(raw))
+    shapes = {name: shape for name, shape in shapes.items() if name in tensors or not name.startswith("pooler.")}
+    return raw, read_tensors(tensors, shapes, folder)
+
+
+def _with_field(raw: dict[str, Any], side: Side, name: str, value: int) -> dict[str, Any]:
+    """A raw config with one field of one tower changed, in transformers' or open_clip's layout."""
+    if "model_cfg" in raw:
+        return {**raw, "model_cfg": _with_field(raw["model_cfg"], side, name, value)}
+    key = next(key for key in (side, f"{side}_config", f"{side}_cfg") if key in raw)
+    return {**raw, key: {**raw[key], name: value}}

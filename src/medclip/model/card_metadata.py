@@ -1,7 +1,8 @@
-"""What a model says of the data it was trained on: the head of its card."""
+"""The head of a model card: the data that a model was trained on."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,40 +11,40 @@ from medclip.model.checkpoint import model_folder
 
 
 @dataclass(frozen=True)
-class TrainedOn:
-    """Names of the data that a model was trained on."""
+class TrainingData:
+    """Names of the datasets that a model was trained on."""
 
     sources: tuple[str, ...] = ()
-    nothing_else: bool = False
+    is_complete: bool = False
     """Whether these are known to be all, from the first step of the first training on."""
 
 
-def trained_on(name: str | Path) -> TrainedOn:
-    """What the card of a model (folder, run or OWNER/NAME) says: our `trained_on` and the Hub's `datasets`.
+def read_training_data(name: str | Path) -> TrainingData:
+    """The datasets on the card of a model (folder, run or OWNER/NAME): our `trained_on` and the Hub's `datasets`.
 
-    A model without a card, or that cannot be found, says nothing.
+    None, and not complete, where there is no card or no model.
     """
     from huggingface_hub import metadata_load
 
     try:
-        said = metadata_load(model_folder(name) / "README.md") or {}
+        card = metadata_load(model_folder(name) / "README.md") or {}
     except (OSError, UserError, ValueError):
-        return TrainedOn()
+        return TrainingData()
     except Exception as error:  # YAML's own, whose library is the Hub client's
         if type(error).__module__.startswith("yaml"):
-            return TrainedOn()
+            return TrainingData()
         raise
-    sources = [source for key in ("trained_on", "datasets") for source in _strings(said.get(key))]
-    return TrainedOn(tuple(dict.fromkeys(sources)), said.get("trained_on_nothing_else") is True)
+    sources = [source for key in ("trained_on", "datasets") for source in _strings(card.get(key))]
+    return TrainingData(tuple(dict.fromkeys(sources)), card.get("trained_on_nothing_else") is True)
 
 
-def joined(source: str, starts: list[str]) -> TrainedOn:
-    """What a model has seen that went on from `starts` with data of the name `source`."""
-    before = [trained_on(start) for start in starts]
-    sources = [name for one in before for name in one.sources]
-    return TrainedOn(tuple(dict.fromkeys([*sources, source])), all(one.nothing_else for one in before))
+def add_training_data(source: str, starts: Sequence[str]) -> TrainingData:
+    """The datasets of a model that was trained on `source` from the models `starts`."""
+    earlier = [read_training_data(start) for start in starts]
+    sources = [name for data in earlier for name in data.sources]
+    return TrainingData(tuple(dict.fromkeys([*sources, source])), all(data.is_complete for data in earlier))
 
 
-def _strings(said: object) -> list[str]:
-    said = [said] if isinstance(said, str) else said
-    return [one for one in said if isinstance(one, str)] if isinstance(said, list) else []
+def _strings(value: object) -> list[str]:
+    values = [value] if isinstance(value, str) else value
+    return [item for item in values if isinstance(item, str)] if isinstance(values, list) else []

@@ -1,25 +1,24 @@
-"""What a model folder's `config.json` says, as hashable values under Hugging Face's own field names."""
+"""A model folder's `config.json` as hashable values under Hugging Face's own field names, and the presets' configs."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from medclip.errors import UserError
 from medclip.model.families import TEXT, VISION
 
 LOGIT_SCALE = 2.6592  # ln(1/0.07), Radford et al. 2021
 ACTIVATIONS = ("quick_gelu", "gelu", "gelu_pytorch_tanh", "gelu_new", "relu")
-DUAL = ("clip", "siglip", "vision-text-dual-encoder", "hybrid-clip")
-_MOST = {"num_hidden_layers": 1000, "image_size": 10_000}  # more is a mistake or an attack
+DUAL_ENCODERS = ("clip", "siglip", "vision-text-dual-encoder", "hybrid-clip")
 _UNSUPPORTED = {"use_swiglu_ffn": True, "vision_use_head": False, "qkv_bias": False, "is_decoder": True}
 
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """A vision tower: its family (`model_type`), its sizes and where its tensors are."""
+    """A vision tower: its family (`model_type`), its sizes and the names of its tensors."""
 
     model_type: str
     hidden_size: int
@@ -33,12 +32,12 @@ class VisionConfig:
     prefix: str = "vision_model."
     """What precedes the tower's tensor names."""
     projection: tuple[str, ...] = ("visual_projection.weight",)
-    """Linear layers, GELU between them, from the pool to the space of both towers; NAME.weight is (out, in)."""
+    """Linear layers, GELU between them, from the features to the common space; NAME.weight is (out, in)."""
 
 
 @dataclass(frozen=True)
 class TextConfig:
-    """A text tower: its family (`model_type`), its sizes and where its tensors are."""
+    """A text tower: its family (`model_type`), its sizes and the names of its tensors."""
 
     model_type: str
     hidden_size: int
@@ -63,13 +62,13 @@ class TextConfig:
     @property
     def max_length(self) -> int:
         """The most tokens that have positions."""
-        spent = self.pad_token_id + 1 if TEXT[self.model_type].after_padding else 0
-        return self.max_position_embeddings - spent
+        reserved = self.pad_token_id + 1 if TEXT[self.model_type].after_padding else 0
+        return self.max_position_embeddings - reserved
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Both towers and the space they meet in."""
+    """Both towers and their common space."""
 
     vision: VisionConfig
     text: TextConfig
@@ -79,71 +78,153 @@ class ModelConfig:
     """SigLIP: scaled cosines are shifted by a bias; it and the logit scale have shape (1,), not ()."""
 
 
-def parse_config(said: Mapping[str, Any]) -> ModelConfig:
-    """A dual encoder's `config.json` as a value; UserError for a model type or a field that is not understood."""
-    kind = said.get("model_type")
-    if kind not in DUAL:
+class _Number(NamedTuple):
+    """The range of a config's number; a value outside is a mistake or an attack."""
+
+    low: int = 1
+    high: int = 2**31
+    types: type | tuple[type, ...] = int
+
+    def holds(self, value: Any) -> bool:
+        return isinstance(value, self.types) and not isinstance(value, bool) and self.low <= value <= self.high
+
+
+_TOWER_NUMBERS = {
+    "hidden_size": _Number(),
+    "intermediate_size": _Number(),
+    "num_hidden_layers": _Number(high=1000),
+    "num_attention_heads": _Number(),
+    "layer_norm_eps": _Number(low=0, types=(int, float)),
+}
+_VISION_NUMBERS = {**_TOWER_NUMBERS, "image_size": _Number(high=10_000), "patch_size": _Number()}
+_TEXT_NUMBERS = {
+    **_TOWER_NUMBERS,
+    "vocab_size": _Number(),
+    "max_position_embeddings": _Number(),
+    "pad_token_id": _Number(low=-1),
+    "bos_token_id": _Number(low=-1),
+    "eos_token_id": _Number(low=-1),
+    "type_vocab_size": _Number(),
+    "projection_size": _Number(low=0),
+}
+_LOGIT_SCALES = _Number(-(2**31), types=(int, float))
+
+
+def parse_config(raw: Mapping[str, Any]) -> ModelConfig:
+    """A dual encoder's `config.json` as a value. Raises UserError for a model type or a field that is not supported."""
+    kind = raw.get("model_type")
+    if kind not in DUAL_ENCODERS:
         raise UserError(
-            f"config.json says model_type {kind!r}; a dual encoder was expected: {', '.join(DUAL)}. "
+            f"config.json says model_type {kind!r}; a dual encoder was expected: {', '.join(DUAL_ENCODERS)}. "
             "A single tower is joined to another with --vision-model and --text-model."
         )
-    vision, text = parse_vision(part_of(said, "vision_config"), kind), parse_text(part_of(said, "text_config"), kind)
+    vision, text = parse_vision(subconfig(raw, "vision_config"), kind), parse_text(subconfig(raw, "text_config"), kind)
     if kind == "siglip":
         if (width := text.projection_size or text.hidden_size) != vision.hidden_size:
             raise UserError(f"config.json: the text head is {width} wide, the vision tower {vision.hidden_size}.")
         vision, text = dataclasses.replace(vision, projection=()), dataclasses.replace(text, projection=())
         return ModelConfig(vision, text, vision.hidden_size, logit_bias=True)
-    width, scale = said.get("projection_dim", 512), said.get("logit_scale_init_value", LOGIT_SCALE)
-    if not (_number(width, int) and 0 < width <= 2**31 and _number(scale, (int, float))):
-        raise UserError(f"config.json: projection_dim {width!r} or logit_scale_init_value {scale!r} is no size.")
+    width, scale = raw.get("projection_dim", 512), raw.get("logit_scale_init_value", LOGIT_SCALE)
+    if not (_Number().holds(width) and _LOGIT_SCALES.holds(scale)):
+        raise UserError(f"config.json: projection_dim {width!r} or logit_scale_init_value {scale!r} is not a size.")
     return ModelConfig(vision, text, width, scale)
 
 
-def parse_vision(said: Mapping[str, Any], kind: str = "") -> VisionConfig:
+def parse_vision(raw: Mapping[str, Any], kind: str = "") -> VisionConfig:
     """A vision tower's own `config.json`, or the `vision_config` of a dual encoder of that `kind`."""
-    if said.get("num_channels", 3) != 3:
-        raise UserError(f"config.json: num_channels is {said['num_channels']}; images have 3.")
-    if all(_number(said.get(name), (int, float)) for name in ("mlp_ratio", "hidden_size")):
-        said = {**said, "intermediate_size": int(said["hidden_size"] * said["mlp_ratio"])}
-    return _tower(VisionConfig, VISION, said, f"{kind}_vision_model")
+    if raw.get("num_channels", 3) != 3:
+        raise UserError(f"config.json: num_channels is {raw['num_channels']}; images have 3.")
+    ratio, width = raw.get("mlp_ratio"), raw.get("hidden_size")
+    if isinstance(ratio, (int, float)) and isinstance(width, (int, float)):
+        raw = {**raw, "intermediate_size": int(width * ratio)}
+    return _parse_tower(VisionConfig, _VISION_NUMBERS, VISION, raw, f"{kind}_vision_model")
 
 
-def parse_text(said: Mapping[str, Any], kind: str = "") -> TextConfig:
+def parse_text(raw: Mapping[str, Any], kind: str = "") -> TextConfig:
     """A text tower's own `config.json`, or the `text_config` of a dual encoder of that `kind`."""
-    if said.get("position_embedding_type") not in (None, "absolute"):
-        raise UserError(f"config.json: position_embedding_type {said['position_embedding_type']!r} is not supported.")
-    return _tower(TextConfig, TEXT, said, f"{kind}_text_model")
+    if raw.get("position_embedding_type") not in (None, "absolute"):
+        raise UserError(f"config.json: position_embedding_type {raw['position_embedding_type']!r} is not supported.")
+    return _parse_tower(TextConfig, _TEXT_NUMBERS, TEXT, raw, f"{kind}_text_model")
 
 
-def part_of(said: Mapping[str, Any], name: str) -> dict[str, Any]:
+def subconfig(raw: Mapping[str, Any], name: str) -> dict[str, Any]:
     """`vision_config` or `text_config`; configs of 2021 and 2022 state changes in NAME_dict, which wins."""
-    parts = [said.get(at) or {} for at in (name, f"{name}_dict")]
+    parts = [raw.get(key) or {} for key in (name, f"{name}_dict")]
     if not all(isinstance(part, Mapping) for part in parts):
-        raise UserError(f"config.json: {name} is no object.")
+        raise UserError(f"config.json: {name} is not an object.")
     return {**parts[0], **parts[1]}
 
 
-def _tower(kind: type, families: Mapping[str, Any], said: Mapping[str, Any], default: str) -> Any:
-    family = said.get("model_type") or default
+TowerConfig = TypeVar("TowerConfig", VisionConfig, TextConfig)
+
+
+def _parse_tower(
+    kind: type[TowerConfig],
+    numbers: Mapping[str, _Number],
+    families: Mapping[str, Any],
+    raw: Mapping[str, Any],
+    default_family: str,
+) -> TowerConfig:
+    family = raw.get("model_type") or default_family
     if family not in families:
         raise UserError(f"config.json: a tower of type {family!r} is not among {', '.join(families)}.")
-    if refused := [name for name, value in _UNSUPPORTED.items() if said.get(name) is value]:
-        raise UserError(f"config.json: {refused[0]} = {said[refused[0]]} is not supported.")
-    numbers = {f.name: int if f.type == "int" else (int, float) for f in dataclasses.fields(kind) if f.type != "str"}
-    wanted = numbers.keys() - {"projection"} | {"hidden_act"}
-    given = {name: value for name, value in said.items() if name in wanted and value is not None}
-    given = {**families[family].defaults, **given, "model_type": family}
-    for name in given.keys() & numbers.keys():
-        least = -1 if name.endswith("_id") else 0 if name in ("layer_norm_eps", "projection_size") else 1
-        if not (_number(given[name], numbers[name]) and least <= given[name] <= _MOST.get(name, 2**31)):
-            raise UserError(f"config.json: {name} is {given[name]!r}, which no model has.")
-    tower = kind(**given)
+    if unsupported := [name for name, value in _UNSUPPORTED.items() if raw.get(name) is value]:
+        raise UserError(f"config.json: {unsupported[0]} = {raw[unsupported[0]]} is not supported.")
+    fields = {name: raw[name] for name in (*numbers, "hidden_act") if raw.get(name) is not None}
+    fields = {**families[family].defaults, **fields}
+    for name, number in numbers.items():
+        if name in fields and not number.holds(fields[name]):
+            raise UserError(f"config.json: {name} is {fields[name]!r}, which no model has.")
+    tower = kind(model_type=family, **fields)
     if tower.hidden_act not in ACTIVATIONS:
         raise UserError(f"config.json: hidden_act {tower.hidden_act!r} is not among {', '.join(ACTIVATIONS)}.")
     if tower.hidden_size % tower.num_attention_heads:
-        raise UserError("config.json: hidden_size is no multiple of num_attention_heads.")
+        raise UserError("config.json: hidden_size is not a multiple of num_attention_heads.")
     return tower
 
 
-def _number(value: Any, of: Any) -> bool:
-    return isinstance(value, of) and not isinstance(value, bool)
+class Preset(NamedTuple):
+    """The sizes of a CLIP to train from scratch."""
+
+    width: int
+    mlp_width: int
+    vision_layers: int
+    text_layers: int
+    image_size: int
+    patch_size: int
+    context_length: int
+
+
+PRESETS = {"tiny": Preset(96, 192, 3, 1, 64, 16, 32), "small": Preset(192, 768, 6, 3, 96, 16, 48)}
+
+
+def preset_config(preset: Preset, vocab_size: int, special_tokens: Mapping[str, int]) -> dict[str, Any]:
+    """The `config.json` of a preset; `special_tokens` as `train_tokenizer` returns them."""
+    tower = {
+        "hidden_size": preset.width,
+        "intermediate_size": preset.mlp_width,
+        "num_attention_heads": preset.width // 32,
+        "hidden_act": "quick_gelu",
+        "layer_norm_eps": 1e-5,
+        "projection_dim": preset.width,
+    }
+    vision = {
+        "num_hidden_layers": preset.vision_layers,
+        "image_size": preset.image_size,
+        "patch_size": preset.patch_size,
+    }
+    text = {
+        "num_hidden_layers": preset.text_layers,
+        "vocab_size": vocab_size,
+        "max_position_embeddings": preset.context_length,
+        **special_tokens,
+    }
+    return {
+        "architectures": ["CLIPModel"],
+        "model_type": "clip",
+        "dtype": "float32",
+        "projection_dim": preset.width,
+        "logit_scale_init_value": LOGIT_SCALE,
+        "vision_config": {"model_type": "clip_vision_model", **tower, **vision},
+        "text_config": {"model_type": "clip_text_model", **tower, **text},
+    }

@@ -1,6 +1,6 @@
 """open_clip's layout on the Hub: its config as ours. Sizes that it leaves to other libraries are read off the tensors.
 
-Known: CLIP with a ViT of open_clip's own, and towers of timm (ViT) and Hugging Face (BERT, RoBERTa), as BiomedCLIP's.
+Supported: CLIP with open_clip's own ViT, and towers of timm (ViT) and Hugging Face (BERT, RoBERTa), as BiomedCLIP's.
 """
 
 from __future__ import annotations
@@ -14,113 +14,113 @@ from medclip.errors import UserError
 from medclip.model.config import ModelConfig, TextConfig, VisionConfig, parse_text, parse_vision
 from medclip.model.shapes_init import Shapes
 
-CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
 _RESAMPLING = {"nearest": 0, "bilinear": 2, "bicubic": 3}
 _POOLS = {"cls_last_hidden_state_pooler": "first", "mean_pooler": "mean", "cls_pooler": ""}
 
 
-def parse(said: Mapping[str, Any], there: Shapes) -> tuple[ModelConfig, dict[str, Any]]:
-    """The model of an `open_clip_config.json` and its `preprocessor_config.json`; `there` is the shape of each tensor.
+def parse(raw: Mapping[str, Any], shapes: Shapes) -> tuple[ModelConfig, dict[str, Any]]:
+    """The model of an `open_clip_config.json` and its `preprocessor_config.json`; `shapes` are those of its tensors.
 
-    Raises UserError for a tower or an option that is not among those above.
+    Raises UserError for a tower or an option that is not supported.
     """
-    model = said.get("model_cfg")
+    model = raw.get("model_cfg")
     if not isinstance(model, Mapping) or not all(
         isinstance(model.get(f"{t}_cfg"), Mapping) for t in ("vision", "text")
     ):
-        raise UserError(f"{CONFIG} is damaged: model_cfg has no vision_cfg and text_cfg.")
+        raise UserError(f"{CONFIG_FILE} is damaged: model_cfg has no vision_cfg and text_cfg.")
     try:
-        vision, text = _vision(model, model["vision_cfg"], there), _text(model, model["text_cfg"], there)
+        vision, text = _vision(model, model["vision_cfg"], shapes), _text(model, model["text_cfg"], shapes)
         config = ModelConfig(vision, text, model["embed_dim"])
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise UserError(f"{CONFIG} asks for a model that its tensors are not: {error!r}.") from None
-    return config, _preprocessor(said.get("preprocess_cfg") or {}, vision.image_size)
+        raise UserError(f"{CONFIG_FILE} asks for a model that its tensors are not: {error!r}.") from None
+    return config, _preprocessor(raw.get("preprocess_cfg") or {}, vision.image_size)
 
 
-def _vision(model: Mapping[str, Any], said: Mapping[str, Any], there: Shapes) -> VisionConfig:
-    if "timm_model_name" in said:
-        name = said["timm_model_name"]
-        if not name.startswith("vit_") or said.get("timm_proj", "linear") != "linear" or said.get("timm_pool"):
-            raise UserError(f"{CONFIG}: the vision tower {name} with this pool and projection is not supported.")
-        width, _, patch, _ = there["visual.trunk.patch_embed.proj.weight"]
+def _vision(model: Mapping[str, Any], raw: Mapping[str, Any], shapes: Shapes) -> VisionConfig:
+    if "timm_model_name" in raw:
+        name = raw["timm_model_name"]
+        if not name.startswith("vit_") or raw.get("timm_proj", "linear") != "linear" or raw.get("timm_pool"):
+            raise UserError(f"{CONFIG_FILE}: the vision tower {name} with this pool and projection is not supported.")
+        width, _, patch, _ = shapes["visual.trunk.patch_embed.proj.weight"]
         sizes = {
             "hidden_size": width,
-            "intermediate_size": there["visual.trunk.blocks.0.mlp.fc1.weight"][0],
-            "num_hidden_layers": _depth(there, r"visual\.trunk\.blocks\.(\d+)\."),
+            "intermediate_size": shapes["visual.trunk.blocks.0.mlp.fc1.weight"][0],
+            "num_hidden_layers": _depth(shapes, r"visual\.trunk\.blocks\.(\d+)\."),
             "num_attention_heads": width // 64,  # all of timm's plain ViTs
             "patch_size": patch,
-            "image_size": said.get("image_size", 224),
+            "image_size": raw.get("image_size", 224),
         }
         tower = parse_vision({"model_type": "timm_vit", **sizes})
         return dataclasses.replace(tower, prefix="visual.trunk.", projection=("visual.head.proj.weight",))
-    if not isinstance(said.get("layers"), int):
-        raise UserError(f"{CONFIG}: a ResNet as vision tower is not supported.")
-    width = said["width"]
+    if not isinstance(raw.get("layers"), int):
+        raise UserError(f"{CONFIG_FILE}: a ResNet as vision tower is not supported.")
+    width = raw["width"]
     sizes = {
         "hidden_size": width,
-        "intermediate_size": int(width * said.get("mlp_ratio", 4.0)),
-        "num_hidden_layers": said["layers"],
-        "num_attention_heads": width // said.get("head_width", 64),
-        "patch_size": said["patch_size"],
-        "image_size": said.get("image_size", 224),
+        "intermediate_size": int(width * raw.get("mlp_ratio", 4.0)),
+        "num_hidden_layers": raw["layers"],
+        "num_attention_heads": width // raw.get("head_width", 64),
+        "patch_size": raw["patch_size"],
+        "image_size": raw.get("image_size", 224),
         "hidden_act": "quick_gelu" if model.get("quick_gelu") else "gelu",
     }
     tower = parse_vision({"model_type": "open_clip_vit", **sizes})
     return dataclasses.replace(tower, prefix="visual.", projection=("visual.proj",))
 
 
-def _text(model: Mapping[str, Any], said: Mapping[str, Any], there: Shapes) -> TextConfig:
-    if "hf_model_name" in said:
-        return _hf_text(said, there)
-    prefix = "text." if "text.token_embedding.weight" in there else ""
+def _text(model: Mapping[str, Any], raw: Mapping[str, Any], shapes: Shapes) -> TextConfig:
+    if "hf_model_name" in raw:
+        return _hf_text(raw, shapes)
+    prefix = "text." if "text.token_embedding.weight" in shapes else ""
     sizes = {
-        "hidden_size": said["width"],
-        "intermediate_size": int(said["width"] * said.get("mlp_ratio", 4.0)),
-        "num_hidden_layers": said["layers"],
-        "num_attention_heads": said["heads"],
-        "vocab_size": said.get("vocab_size", 49408),
-        "max_position_embeddings": said.get("context_length", 77),
+        "hidden_size": raw["width"],
+        "intermediate_size": int(raw["width"] * raw.get("mlp_ratio", 4.0)),
+        "num_hidden_layers": raw["layers"],
+        "num_attention_heads": raw["heads"],
+        "vocab_size": raw.get("vocab_size", 49408),
+        "max_position_embeddings": raw.get("context_length", 77),
         "hidden_act": "quick_gelu" if model.get("quick_gelu") else "gelu",
     }
     tower = parse_text({"model_type": "open_clip_text", **sizes})
     return dataclasses.replace(tower, prefix=prefix, projection=(f"{prefix}text_projection",))
 
 
-def _hf_text(said: Mapping[str, Any], there: Shapes) -> TextConfig:
+def _hf_text(raw: Mapping[str, Any], shapes: Shapes) -> TextConfig:
     at = "text.transformer."
-    pooler = said.get("hf_pooler_type") or "mean_pooler"
+    pooler = raw.get("hf_pooler_type") or "mean_pooler"
     projection = {"linear": ("text.proj.weight",), "mlp": ("text.proj.0.weight", "text.proj.2.weight")}
-    if pooler not in _POOLS or said.get("hf_proj_type", "mlp") not in projection:
-        raise UserError(f"{CONFIG}: text pooler {pooler} with this projection is not supported.")
-    vocabulary, width = there[f"{at}embeddings.word_embeddings.weight"]
+    if pooler not in _POOLS or raw.get("hf_proj_type", "mlp") not in projection:
+        raise UserError(f"{CONFIG_FILE}: text pooler {pooler} with this projection is not supported.")
+    vocabulary, width = shapes[f"{at}embeddings.word_embeddings.weight"]
     sizes = {
         "hidden_size": width,
-        "intermediate_size": there[f"{at}encoder.layer.0.intermediate.dense.weight"][0],
-        "num_hidden_layers": _depth(there, r"text\.transformer\.encoder\.layer\.(\d+)\."),
+        "intermediate_size": shapes[f"{at}encoder.layer.0.intermediate.dense.weight"][0],
+        "num_hidden_layers": _depth(shapes, r"text\.transformer\.encoder\.layer\.(\d+)\."),
         "num_attention_heads": width // 64,  # BERT's and RoBERTa's base and large
         "vocab_size": vocabulary,
-        "max_position_embeddings": there[f"{at}embeddings.position_embeddings.weight"][0],
-        "type_vocab_size": there[f"{at}embeddings.token_type_embeddings.weight"][0],
+        "max_position_embeddings": shapes[f"{at}embeddings.position_embeddings.weight"][0],
+        "type_vocab_size": shapes[f"{at}embeddings.token_type_embeddings.weight"][0],
     }
-    roberta = "roberta" in said["hf_model_name"].lower()
+    roberta = "roberta" in raw["hf_model_name"].lower()
     tower = parse_text({"model_type": "roberta" if roberta else "bert", **sizes})
-    kind = said.get("hf_proj_type", "mlp")
+    kind = raw.get("hf_proj_type", "mlp")
     return dataclasses.replace(tower, prefix=at, projection=projection[kind], pool=_POOLS[pooler])
 
 
-def _depth(there: Shapes, layer: str) -> int:
-    return 1 + max(int(found[1]) for name in there if (found := re.match(layer, name)))
+def _depth(shapes: Shapes, layer: str) -> int:
+    return 1 + max(int(match[1]) for name in shapes if (match := re.match(layer, name)))
 
 
-def _preprocessor(said: Mapping[str, Any], side: int) -> dict[str, Any]:
+def _preprocessor(raw: Mapping[str, Any], side: int) -> dict[str, Any]:
     square = {"height": side, "width": side}
-    squash = said.get("resize_mode", "shortest") == "squash"
+    squash = raw.get("resize_mode", "shortest") == "squash"
     return {
         "image_processor_type": "CLIPImageProcessor",
         "size": square if squash else {"shortest_edge": side},
-        "resample": _RESAMPLING.get(said.get("interpolation", "bicubic"), 3),
+        "resample": _RESAMPLING.get(raw.get("interpolation", "bicubic"), 3),
         "do_center_crop": not squash,
         "crop_size": square,
-        "image_mean": list(said.get("mean", (0.48145466, 0.4578275, 0.40821073))),
-        "image_std": list(said.get("std", (0.26862954, 0.26130258, 0.27577711))),
+        "image_mean": list(raw.get("mean", (0.48145466, 0.4578275, 0.40821073))),
+        "image_std": list(raw.get("std", (0.26862954, 0.26130258, 0.27577711))),
     }

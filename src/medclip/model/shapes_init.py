@@ -1,4 +1,4 @@
-"""Every tensor of a model by name and shape, and fresh values for them."""
+"""Name and shape of every tensor of a model, and initial values for them."""
 
 from __future__ import annotations
 
@@ -30,67 +30,67 @@ def tensor_shapes(config: ModelConfig) -> Shapes:
 def vision_shapes(tower: VisionConfig) -> Shapes:
     """Name and shape of every tensor of a vision tower, without prefix and projection."""
     family, w, k = VISION[tower.model_type], tower.hidden_size, tower.patch_size
-    places = (tower.image_size // k) ** 2 + bool(family.class_token)
+    positions = (tower.image_size // k) ** 2 + bool(family.class_token)
     leading = (1,) if family.batch_axis else ()
-    found: Shapes = {}
+    shapes: Shapes = {}
     if family.class_token:
-        found[family.class_token] = (*leading, *leading, w)
+        shapes[family.class_token] = (*leading, *leading, w)
     if family.unused:
-        found[family.unused] = (1, w)
-    found[f"{family.patch}.weight"] = (w, 3, k, k)
+        shapes[family.unused] = (1, w)
+    shapes[f"{family.patch}.weight"] = (w, 3, k, k)
     if family.patch_bias:
-        found[f"{family.patch}.bias"] = (w,)
-    found[family.position] = (*leading, places, w)
+        shapes[f"{family.patch}.bias"] = (w,)
+    shapes[family.position] = (*leading, positions, w)
     if family.pre_norm:
-        found |= _norm(family.pre_norm, w)
-    found |= _layers(family.block, tower) | _norm(family.post_norm, w)
+        shapes |= _norm(family.pre_norm, w)
+    shapes |= _layers(family.block, tower) | _norm(family.post_norm, w)
     if family.pool == "attention":
-        m, at = tower.intermediate_size, "head"
-        found |= {f"{at}.probe": (1, 1, w), **_linear(f"{at}.attention.in_proj", 3 * w, w)}
-        found |= {**_linear(f"{at}.attention.out_proj", w, w), **_norm(f"{at}.layernorm", w)}
-        found |= {**_linear(f"{at}.mlp.fc1", m, w), **_linear(f"{at}.mlp.fc2", w, m)}
+        m = tower.intermediate_size
+        shapes |= {"head.probe": (1, 1, w), **_linear("head.attention.in_proj", 3 * w, w)}
+        shapes |= {**_linear("head.attention.out_proj", w, w), **_norm("head.layernorm", w)}
+        shapes |= {**_linear("head.mlp.fc1", m, w), **_linear("head.mlp.fc2", w, m)}
     if family.pooler:
-        found |= _linear(family.pooler, w, w)
-    return found
+        shapes |= _linear(family.pooler, w, w)
+    return shapes
 
 
 def text_shapes(tower: TextConfig) -> Shapes:
     """Name and shape of every tensor of a text tower, without prefix and projection."""
     family, w = TEXT[tower.model_type], tower.hidden_size
-    found: Shapes = {family.token: (tower.vocab_size, w), family.position: (tower.max_position_embeddings, w)}
+    shapes: Shapes = {family.token: (tower.vocab_size, w), family.position: (tower.max_position_embeddings, w)}
     if family.types:
-        found[family.types] = (tower.type_vocab_size, w)
+        shapes[family.types] = (tower.type_vocab_size, w)
     if family.embed_norm:
-        found |= _norm(family.embed_norm, w)
-    found |= _layers(family.block, tower)
+        shapes |= _norm(family.embed_norm, w)
+    shapes |= _layers(family.block, tower)
     if family.final_norm:
-        found |= _norm(family.final_norm, w)
+        shapes |= _norm(family.final_norm, w)
     if family.head and not tower.pool:
-        found |= _linear(family.head, tower.projection_size or w, w)
-    return found
+        shapes |= _linear(family.head, tower.projection_size or w, w)
+    return shapes
 
 
 def _layers(block: Block, tower: VisionConfig | TextConfig) -> Shapes:
     w, m = tower.hidden_size, tower.intermediate_size
-    found: Shapes = {}
+    shapes: Shapes = {}
     for i in range(tower.num_hidden_layers):
-        at = f"{block.stack}.{i}."
+        layer = f"{block.stack}.{i}."
         for name in block.qkv:
-            found |= _linear(at + name, w * 3 // len(block.qkv), w)
-        found |= _linear(at + block.out, w, w)
-        found |= _linear(at + block.up, m, w) | _linear(at + block.down, w, m)
-        found |= _norm(at + block.norm1, w) | _norm(at + block.norm2, w)
-        found |= {at + name: (w,) for name in block.scales}
-    return found
+            shapes |= _linear(layer + name, w * 3 // len(block.qkv), w)
+        shapes |= _linear(layer + block.out, w, w)
+        shapes |= _linear(layer + block.up, m, w) | _linear(layer + block.down, w, m)
+        shapes |= _norm(layer + block.norm1, w) | _norm(layer + block.norm2, w)
+        shapes |= {layer + name: (w,) for name in block.scales}
+    return shapes
 
 
-def _linear(at: str, out: int, into: int) -> Shapes:
-    at = f"{at}_" if at.endswith("in_proj") else f"{at}."
-    return {f"{at}weight": (out, into), f"{at}bias": (out,)}
+def _linear(name: str, out: int, into: int) -> Shapes:
+    stem = f"{name}_" if name.endswith("in_proj") else f"{name}."
+    return {f"{stem}weight": (out, into), f"{stem}bias": (out,)}
 
 
-def _norm(at: str, width: int) -> Shapes:
-    return {f"{at}.weight": (width,), f"{at}.bias": (width,)}
+def _norm(name: str, width: int) -> Shapes:
+    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
 
 
 def _projection(names: tuple[str, ...], into: int, out: int) -> Shapes:
@@ -100,13 +100,13 @@ def _projection(names: tuple[str, ...], into: int, out: int) -> Shapes:
     return {name: (b, a) if name.endswith(".weight") else (a, b) for name, a, b in pairs}
 
 
-def init(config: ModelConfig, seed: int, only: Iterable[str] | None = None) -> dict[str, np.ndarray]:
-    """Fresh float32 tensors by name, all or `only` those; CLIP towers as in Radford et al. 2021, others N(0, 0.02)."""
-    rng, known = np.random.default_rng(seed), tensor_shapes(config)
-    return {name: _fresh(name, known[name], config, rng) for name in (known if only is None else only)}
+def init_params(config: ModelConfig, seed: int, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+    """Initial float32 tensors, all or those of `names`: CLIP towers as in Radford et al. 2021, others N(0, 0.02)."""
+    rng, shapes = np.random.default_rng(seed), tensor_shapes(config)
+    return {name: _init_tensor(name, shapes[name], config, rng) for name in (shapes if names is None else names)}
 
 
-def _fresh(name: str, shape: tuple[int, ...], config: ModelConfig, rng: np.random.Generator) -> np.ndarray:
+def _init_tensor(name: str, shape: tuple[int, ...], config: ModelConfig, rng: np.random.Generator) -> np.ndarray:
     if name == "logit_scale":
         return np.full(shape, config.logit_scale_init_value, np.float32)
     if name == "logit_bias":
@@ -115,13 +115,14 @@ def _fresh(name: str, shape: tuple[int, ...], config: ModelConfig, rng: np.rando
         return np.zeros(shape, np.float32)
     if len(shape) == 1 and name.endswith(("weight", "lambda1")):
         return np.ones(shape, np.float32)
-    projects = [tower for tower in (config.vision, config.text) if name in tower.projection]
-    tower = projects[0] if projects else config.vision if name.startswith(config.vision.prefix) else config.text
-    std = tower.hidden_size**-0.5 if projects else _std(name, tower)
-    return (rng.standard_normal(shape, np.float32) * std).astype(np.float32)
+    return (rng.standard_normal(shape, np.float32) * _std(name, config)).astype(np.float32)
 
 
-def _std(name: str, tower: VisionConfig | TextConfig) -> float:
+def _std(name: str, config: ModelConfig) -> float:
+    for tower in (config.vision, config.text):
+        if name in tower.projection:
+            return tower.hidden_size**-0.5
+    tower = config.vision if name.startswith(config.vision.prefix) else config.text
     width, depth = tower.hidden_size, tower.num_hidden_layers
     if not tower.model_type.startswith("clip"):
         return 0.02

@@ -1,9 +1,9 @@
 """The towers as pure functions over arrays under the names of the family's own checkpoints.
 
-One transformer; `families.py` says where its parts are. Weights keep PyTorch's layout (a linear layer's is
-(out, in), a convolution's (out, in, h, w)), so a checkpoint is loaded and saved as it is. Work is
-done in the type of the weights; norms, softmax and unit vectors in float32.
-b batch, t tokens, s side, w width, p projection.
+One transformer; `families` names its parts. Weights keep PyTorch's layout (a linear layer's is (out, in), a
+convolution's (out, in, h, w)), so a checkpoint is loaded and saved as it is. The computation runs in the type of the
+weights; norms, softmax and unit vectors in float32.
+b batch, t tokens, s side, w width, p projection, h heads.
 """
 
 from __future__ import annotations
@@ -12,43 +12,53 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Float32, Int
 
 from medclip.model.config import ModelConfig, TextConfig, VisionConfig
 from medclip.model.families import TEXT, VISION, Block, TextFamily
-from medclip.model.packing import Packed
+from medclip.model.packing import PackedText
 
-Params = dict[str, jax.Array]
+AnyArray = Array | np.ndarray
+Params = dict[str, Float[AnyArray, "..."]]
+"""Tensors by their name in the checkpoint."""
 
 
-def encode_image(params: Params, pixels: jax.Array, config: ModelConfig) -> jax.Array:
-    """Unit vectors (b, p) of normalized pixels (b, s, s, 3)."""
+def encode_image(params: Params, pixels: Float[AnyArray, "b s s 3"], config: ModelConfig) -> Float32[Array, "b p"]:
+    """Embeddings of normalized pixels."""
     return l2_normalize(project(params, image_features(params, pixels, config), config.vision))
 
 
-def encode_text(params: Params, ids: jax.Array, valid: jax.Array, config: ModelConfig) -> jax.Array:
-    """Unit vectors (b, p) of token ids (b, t); `valid` (b, t) is True at real tokens."""
+def encode_text(
+    params: Params, ids: Int[AnyArray, "b t"], valid: Bool[AnyArray, "b t"], config: ModelConfig
+) -> Float32[Array, "b p"]:
+    """Embeddings of token ids; `valid` is True at real tokens."""
     return l2_normalize(project(params, text_features(params, ids, valid, config), config.text))
 
 
 def image_features(
-    params: Params, pixels: jax.Array, config: ModelConfig, kept: jax.Array | None = None, remat: bool = False
-) -> jax.Array:
-    """Pools (b, w) of normalized pixels (b, s, s, 3). Dosovitskiy et al. 2021.
+    params: Params,
+    pixels: Float[AnyArray, "b s s 3"],
+    config: ModelConfig,
+    kept_patches: Int[AnyArray, "b k"] | None = None,
+    remat: bool = False,
+) -> Float[Array, "b w"]:
+    """What the vision tower gives before its projection. Dosovitskiy et al. 2021.
 
-    `kept` i32 (b, k): the patches that are seen, the others being dropped (Li et al. 2023, FLIP); `remat` computes each
-    layer again in the backward pass in place of keeping what it made.
+    The tower sees `kept_patches` alone, if given (Li et al. 2023, FLIP). `remat` computes each layer again in the
+    backward pass in place of storing its activations.
     """
     tower, family = config.vision, VISION[config.vision.model_type]
-    p = part(params, tower.prefix)
+    p = subtree(params, tower.prefix)
     x = _patches(p[f"{family.patch}.weight"], pixels) + p.get(f"{family.patch}.bias", 0)
     if family.class_token:
         head = jnp.broadcast_to(p[family.class_token].reshape(1, 1, -1), (x.shape[0], 1, x.shape[2]))
         x = jnp.concatenate([head, x], axis=1)
     x = x + p[family.position].reshape(x.shape[1:])
-    if kept is not None:
+    if kept_patches is not None:
         if family.class_token:
-            kept = jnp.concatenate([jnp.zeros_like(kept[:, :1]), kept + 1], axis=1)
-        x = jnp.take_along_axis(x, kept[:, :, None], axis=1)
+            kept_patches = jnp.concatenate([jnp.zeros_like(kept_patches[:, :1]), kept_patches + 1], axis=1)
+        x = jnp.take_along_axis(x, kept_patches[:, :, None], axis=1)
     if family.pre_norm:
         x = _layer_norm(p, family.pre_norm, x, tower.layer_norm_eps)
     x = _transformer(p, x, None, tower, family.block, remat)
@@ -56,16 +66,18 @@ def image_features(
         x = x[:, 0]
     x = _layer_norm(p, family.post_norm, x, tower.layer_norm_eps)
     if family.pool == "attention":
-        x = _attention_pool(part(p, "head."), x, tower)
+        x = _attention_pool(subtree(p, "head."), x, tower)
     if family.pooler:
         x = jnp.tanh(_linear(p, family.pooler, x))
     return x
 
 
-def text_features(params: Params, ids: jax.Array, valid: jax.Array, config: ModelConfig) -> jax.Array:
-    """Pools (b, w) of token ids (b, t), one caption a row; `valid` (b, t) is True at real tokens."""
+def text_features(
+    params: Params, ids: Int[AnyArray, "b t"], valid: Bool[AnyArray, "b t"], config: ModelConfig
+) -> Float[Array, "b w"]:
+    """What the text tower gives before its projection, one caption a row; `valid` is True at real tokens."""
     tower, family = config.text, TEXT[config.text.model_type]
-    p, t = part(params, tower.prefix), ids.shape[1]
+    p, t = subtree(params, tower.prefix), ids.shape[1]
     positions = p[family.position][:t]
     if family.after_padding:
         real = ids != tower.pad_token_id
@@ -74,48 +86,53 @@ def text_features(params: Params, ids: jax.Array, valid: jax.Array, config: Mode
     return _text_head(p, _text_pool(x, ids, valid, tower, family), tower, family)
 
 
-def packed_text_features(params: Params, texts: Packed, config: ModelConfig, remat: bool = False) -> jax.Array:
-    """Pools (n, c, w) of packed captions, equal to `text_pool` of the same captions one a row; `remat` as above."""
+def packed_text_features(
+    params: Params, texts: PackedText, config: ModelConfig, remat: bool = False
+) -> Float[Array, "n c w"]:
+    """Features of packed captions, equal to `text_features` of the same captions one a row; `remat` as above."""
     tower, family = config.text, TEXT[config.text.model_type]
-    p, (n, r, t) = part(params, tower.prefix), texts.ids.shape
-    ids, caption, position = (x.reshape(n * r, t) for x in (texts.ids, texts.caption, texts.position))
+    p, (n, r, t) = subtree(params, tower.prefix), texts.ids.shape
+    ids, caption, position = (x.reshape(n * r, t) for x in (texts.ids, texts.caption_index, texts.position))
     first = tower.pad_token_id + 1 if family.after_padding else 0
     mask = (caption[:, :, None] == caption[:, None, :])[:, None]
     x = _text_states(p, ids, p[family.position][position + first], mask, tower, family, remat)
     x = x.reshape(n, r * t, -1)
     if (tower.pool or family.pool) == "mean":
-        own = texts.caption.reshape(n, 1, r * t) == jnp.arange(texts.pooled.shape[1])[:, None]
+        own = texts.caption_index.reshape(n, 1, r * t) == jnp.arange(texts.pool_index.shape[1])[:, None]
         x = (own @ x) / jnp.maximum(own.sum(axis=2, keepdims=True), 1).astype(x.dtype)
     else:
-        x = jnp.take_along_axis(x, texts.pooled[:, :, None], axis=1)
+        x = jnp.take_along_axis(x, texts.pool_index[:, :, None], axis=1)
     return _text_head(p, x, tower, family)
 
 
-def project(params: Params, x: jax.Array, tower: VisionConfig | TextConfig) -> jax.Array:
-    """Pools (…, w) of a tower in the space of both (…, p)."""
+def project(
+    params: Params, features: Float[AnyArray, "*b w"], tower: VisionConfig | TextConfig
+) -> Float[AnyArray, "*b p"]:
+    """Features of a tower in the common space."""
+    x = features
     for i, name in enumerate(tower.projection):
         x = jax.nn.gelu(x, approximate=False) if i else x
         x = x @ (params[name].T if name.endswith(".weight") else params[name])
     return x
 
 
-def l2_normalize(x: jax.Array) -> jax.Array:
+def l2_normalize(x: Float[AnyArray, "*b p"]) -> Float32[Array, "*b p"]:
     """Rows of length 1, in float32."""
-    x = x.astype(jnp.float32)
+    x = jnp.asarray(x, jnp.float32)
     return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
 
 
-def logits(params: Params, images: jax.Array, texts: jax.Array) -> jax.Array:
-    """Scaled cosines (b, c) of unit vectors (b, p) and (c, p); SigLIP's are shifted by its bias."""
+def logits(params: Params, images: Float[AnyArray, "b p"], texts: Float[AnyArray, "c p"]) -> Float[Array, "b c"]:
+    """Scaled cosines of unit vectors; SigLIP's are shifted by its bias."""
     return jnp.exp(params["logit_scale"]) * images @ texts.T + params.get("logit_bias", 0)
 
 
-def part(params: Mapping[str, jax.Array], prefix: str) -> Params:
+def subtree(params: Mapping[str, AnyArray], prefix: str) -> Params:
     """The tensors under a prefix, named without it."""
     return {name[len(prefix) :]: value for name, value in params.items() if name.startswith(prefix)}
 
 
-def _patches(weight: jax.Array, pixels: jax.Array) -> jax.Array:
+def _patches(weight: AnyArray, pixels: AnyArray) -> AnyArray:
     """A convolution whose stride is its kernel is one matrix product over flattened patches."""
     b, s, _, _ = pixels.shape
     width, channels, k, _ = weight.shape
@@ -127,13 +144,13 @@ def _patches(weight: jax.Array, pixels: jax.Array) -> jax.Array:
 
 def _text_states(
     p: Params,
-    ids: jax.Array,
-    positions: jax.Array,
-    mask: jax.Array,
+    ids: AnyArray,
+    positions: AnyArray,
+    mask: AnyArray,
     tower: TextConfig,
     family: TextFamily,
     remat: bool,
-) -> jax.Array:
+) -> AnyArray:
     x = p[family.token][ids] + positions
     if family.types:
         x = x + p[family.types][0]
@@ -147,22 +164,20 @@ def _text_states(
 
 def _transformer(
     p: Params,
-    x: jax.Array,
-    mask: jax.Array | None,
+    x: AnyArray,
+    mask: AnyArray | None,
     tower: VisionConfig | TextConfig,
     block: Block,
     remat: bool,
-) -> jax.Array:
+) -> AnyArray:
     layer = jax.checkpoint(_layer, static_argnums=(3, 4)) if remat else _layer
     # Unrolled: a scan over stacked layers halves training speed on a CPU.
     for i in range(tower.num_hidden_layers):
-        x = layer(part(p, f"{block.stack}.{i}."), x, mask, tower, block)
+        x = layer(subtree(p, f"{block.stack}.{i}."), x, mask, tower, block)
     return x
 
 
-def _layer(
-    p: Params, x: jax.Array, mask: jax.Array | None, tower: VisionConfig | TextConfig, block: Block
-) -> jax.Array:
+def _layer(p: Params, x: AnyArray, mask: AnyArray | None, tower: VisionConfig | TextConfig, block: Block) -> AnyArray:
     eps, scales = tower.layer_norm_eps, [p[name] for name in block.scales] or [1, 1]
     h = x if block.post_norm else _layer_norm(p, block.norm1, x, eps)
     q, k, v = _qkv(p, h, block.qkv, tower.num_attention_heads)
@@ -174,12 +189,12 @@ def _layer(
     return _layer_norm(p, block.norm2, x, eps) if block.post_norm else x
 
 
-def _qkv(p: Params, x: jax.Array, names: tuple[str, ...], heads: int) -> list[jax.Array]:
+def _qkv(p: Params, x: AnyArray, names: tuple[str, ...], heads: int) -> list[AnyArray]:
     parts = [_linear(p, name, x) for name in names] if len(names) == 3 else jnp.split(_linear(p, names[0], x), 3, -1)
     return [y.reshape(*y.shape[:2], heads, -1) for y in parts]
 
 
-def _attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None) -> jax.Array:
+def _attend(q: AnyArray, k: AnyArray, v: AnyArray, mask: AnyArray | None) -> AnyArray:
     """Softmax attention of (b, t, heads, d), heads joined again: (b, t, w)."""
     scores = jnp.einsum("bqhd,bkhd->bhqk", q, k).astype(jnp.float32) * q.shape[-1] ** -0.5
     if mask is not None:
@@ -188,7 +203,7 @@ def _attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None) ->
     return mixed.reshape(*mixed.shape[:2], -1)
 
 
-def _attention_pool(p: Params, x: jax.Array, tower: VisionConfig) -> jax.Array:
+def _attention_pool(p: Params, x: AnyArray, tower: VisionConfig) -> AnyArray:
     """One learnt query attends to all patches, then an MLP (Zhai et al. 2022, section 2.2)."""
     probe = jnp.broadcast_to(p["probe"], (x.shape[0], 1, x.shape[2]))
     split = [jnp.split(p[f"attention.in_proj_{name}"], 3) for name in ("weight", "bias")]
@@ -201,7 +216,7 @@ def _attention_pool(p: Params, x: jax.Array, tower: VisionConfig) -> jax.Array:
     return (x + _linear(p, "mlp.fc2", _activation(h, tower.hidden_act)))[:, 0]
 
 
-def _text_pool(x: jax.Array, ids: jax.Array, valid: jax.Array, tower: TextConfig, family: TextFamily) -> jax.Array:
+def _text_pool(x: AnyArray, ids: AnyArray, valid: AnyArray, tower: TextConfig, family: TextFamily) -> AnyArray:
     pool = tower.pool or family.pool
     if pool == "first":
         return x[:, 0]
@@ -214,26 +229,26 @@ def _text_pool(x: jax.Array, ids: jax.Array, valid: jax.Array, tower: TextConfig
     return jnp.take_along_axis(x, jnp.argmax(end, axis=1)[:, None, None], axis=1)[:, 0]
 
 
-def _text_head(p: Params, x: jax.Array, tower: TextConfig, family: TextFamily) -> jax.Array:
+def _text_head(p: Params, x: AnyArray, tower: TextConfig, family: TextFamily) -> AnyArray:
     if not family.head or tower.pool:
         return x
     x = _linear(p, family.head, x)
     return jnp.tanh(x) if family.tanh else x
 
 
-def _linear(p: Params, name: str, x: jax.Array) -> jax.Array:
+def _linear(p: Params, name: str, x: AnyArray) -> AnyArray:
     at = f"{name}_" if name.endswith("in_proj") else f"{name}."
     return x @ p[f"{at}weight"].T + p[f"{at}bias"]
 
 
-def _layer_norm(p: Params, name: str, x: jax.Array, eps: float) -> jax.Array:
+def _layer_norm(p: Params, name: str, x: AnyArray, eps: float) -> AnyArray:
     wide = x.astype(jnp.float32)
-    centerd = wide - wide.mean(axis=-1, keepdims=True)
-    scale = jax.lax.rsqrt(jnp.square(centerd).mean(axis=-1, keepdims=True) + eps)
-    return (centerd * scale * p[f"{name}.weight"] + p[f"{name}.bias"]).astype(x.dtype)
+    centered = wide - wide.mean(axis=-1, keepdims=True)
+    scale = jax.lax.rsqrt(jnp.square(centered).mean(axis=-1, keepdims=True) + eps)
+    return (centered * scale * p[f"{name}.weight"] + p[f"{name}.bias"]).astype(x.dtype)
 
 
-def _activation(x: jax.Array, name: str) -> jax.Array:
+def _activation(x: AnyArray, name: str) -> AnyArray:
     if name == "quick_gelu":
         return x * jax.nn.sigmoid(1.702 * x)
     return jax.nn.relu(x) if name == "relu" else jax.nn.gelu(x, approximate=name != "gelu")

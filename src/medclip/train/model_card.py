@@ -10,7 +10,7 @@ from typing import Any
 from medclip import NOT_CLINICAL, __version__
 from medclip.atomic_io import whole_file
 from medclip.data.dataset import Split
-from medclip.model.card_metadata import joined
+from medclip.model.card_metadata import add_training_data
 from medclip.train.config import TrainConfig
 
 _CARD = """---
@@ -82,13 +82,15 @@ def write_card(
             f"Vision tower of {_public(recipe.vision_model)} joined with the text tower of {_public(recipe.text_model)}"
         )
     said = training.dataset
-    seen = joined(said["source"], [start for start in (recipe.init, recipe.vision_model, recipe.text_model) if start])
+    seen = add_training_data(
+        said["source"], [start for start in (recipe.init, recipe.vision_model, recipe.text_model) if start]
+    )
     card = _CARD.format(
         title=folder.resolve().parent.name,
         notice=NOT_CLINICAL,
         version=__version__,
         trained_on=json.dumps(seen.sources),
-        nothing_else=json.dumps(seen.nothing_else),
+        nothing_else=json.dumps(seen.is_complete),
         source=said["source"],
         synthetic=" (synthetic: drawn by a program, no patients)" if said["synthetic"] else "",
         training=len(training),

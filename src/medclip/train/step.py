@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from medclip.encode.encoder import normalize
 from medclip.model.checkpoint import Model
 from medclip.model.image_processor import mean_std
-from medclip.model.packing import Packed
+from medclip.model.packing import PackedText
 from medclip.model.towers import Params, image_features, l2_normalize, packed_text_features, project
 from medclip.train.config import TrainConfig
 from medclip.train.distributed import shardings
@@ -35,8 +35,8 @@ class Batch(NamedTuple):
 
     images: np.ndarray
     """Pixels u8 (n, m, s, s, 3), or pools f32 (n, m, w)."""
-    texts: Packed | np.ndarray
-    """Packed captions, or pools f32 (n, c, w)."""
+    texts: PackedText | np.ndarray
+    """PackedText captions, or pools f32 (n, c, w)."""
     text_mask: np.ndarray
     """bool (n, c): False where there is no caption."""
     image_ids: np.ndarray
@@ -151,7 +151,7 @@ def encode_captions(model: Model, recipe: TrainConfig, params: Params, texts: An
     """Unit vectors (n, c, p) of packed captions, or of pools (n, c, w)."""
     pools = (
         packed_text_features(params, texts, model.config, recipe.gradient_checkpointing)
-        if isinstance(texts, Packed)
+        if isinstance(texts, PackedText)
         else texts
     )
     return l2_normalize(project(params, pools, model.config.text))
