@@ -33,7 +33,7 @@ from medclip.metrics import interval  # noqa: E402
 from medclip.model import towers  # noqa: E402
 from medclip.model.checkpoint import Model, load  # noqa: E402
 from medclip.model.image_processor import map_to_image, mean_std, preprocess  # noqa: E402
-from medclip.saliency import SPOTS, WIDTH, saliency_map  # noqa: E402
+from medclip.saliency import SPOT_WIDTH, SPOTS_PER_SIDE, saliency_map  # noqa: E402
 
 Way = Callable[[Model, np.ndarray, np.ndarray], np.ndarray]
 """A map (any, any) of fitted pixels u8 (s, s, 3) for the unit vector (p,) of a text."""
@@ -41,12 +41,12 @@ Way = Callable[[Model, np.ndarray, np.ndarray], np.ndarray]
 
 def grey_squares(model: Model, pixels: np.ndarray, text: np.ndarray) -> np.ndarray:
     """As many squares as there are spots, each painted in the mean grey (Zeiler & Fergus 2014)."""
-    changed = np.repeat(pixels[None], SPOTS**2, axis=0)
-    edges = np.linspace(0, len(pixels), SPOTS + 1).round().astype(int)
-    for i in range(SPOTS**2):
-        y, x = (slice(edges[at], edges[at + 1]) for at in divmod(i, SPOTS))
+    changed = np.repeat(pixels[None], SPOTS_PER_SIDE**2, axis=0)
+    edges = np.linspace(0, len(pixels), SPOTS_PER_SIDE + 1).round().astype(int)
+    for i in range(SPOTS_PER_SIDE**2):
+        y, x = (slice(edges[at], edges[at + 1]) for at in divmod(i, SPOTS_PER_SIDE))
         changed[i, y, x] = round(pixels.mean())
-    return -(embed_pixels(model, changed) @ text).reshape(SPOTS, SPOTS)
+    return -(embed_pixels(model, changed) @ text).reshape(SPOTS_PER_SIDE, SPOTS_PER_SIDE)
 
 
 def dropped_patches(model: Model, pixels: np.ndarray, text: np.ndarray) -> np.ndarray:
@@ -58,11 +58,12 @@ def dropped_patches(model: Model, pixels: np.ndarray, text: np.ndarray) -> np.nd
 
 def gradient(model: Model, pixels: np.ndarray, text: np.ndarray) -> np.ndarray:
     """Gradient of the cosine with respect to the pixels times what a blur takes from them."""
-    blurred = np.asarray(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(WIDTH * len(pixels) / SPOTS)))
+    blur = ImageFilter.GaussianBlur(SPOT_WIDTH * len(pixels) / SPOTS_PER_SIDE)
+    blurred = np.asarray(Image.fromarray(pixels).filter(blur))
     slope = _slope(model.params, _input(model, pixels), text, model.config)[0]
     step = (_input(model, pixels) - _input(model, blurred))[0]
     summed = Image.fromarray(np.asarray((slope * step).sum(axis=-1), np.float32))
-    return np.asarray(summed.resize((SPOTS, SPOTS), Image.Resampling.BOX))
+    return np.asarray(summed.resize((SPOTS_PER_SIDE, SPOTS_PER_SIDE), Image.Resampling.BOX))
 
 
 def attention(model: Model, pixels: np.ndarray, text: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Which of some classes an image shows, by their names alone."""
+"""Zero-shot classification: which of some classes an image shows, by their names alone."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
+from jaxtyping import Float32, Float64
 from scipy.special import softmax
 
 from medclip.encode.encoder import embed_texts
@@ -14,49 +15,50 @@ from medclip.model.checkpoint import Model
 from medclip.model.towers import logits
 from medclip.prompts import PLACE, read_prompts
 
-MOST = 100  # classes: each is said in several ways
+MAX_CLASSES = 100  # each has several prompts
+EmbedTexts = Callable[[Model, Sequence[str]], np.ndarray]
 
 
 def classify(
     model: Model,
-    images: np.ndarray,
+    embeddings: Float32[np.ndarray, "n p"],
     classes: Sequence[str],
     label: str = "default",
-    texts: Callable[[Model, Sequence[str]], np.ndarray] = embed_texts,
+    embed: EmbedTexts = embed_texts,
     templates: Sequence[str] = (),
-) -> np.ndarray:
-    """Probabilities f64 (n, k) of images, unit vectors f32 (n, p), among classes; a row sums to 1, whatever is shown.
+) -> Float64[np.ndarray, "n k"]:
+    """Probabilities of classes for the embeddings of images; a row sums to 1, whatever is shown.
 
-    Classes are said in the ways of `prompts/radiology.toml` for this label, as `medclip evaluate zero-shot` says them,
-    or by `templates`, and `texts` makes unit vectors of that. UserError where there are fewer than two classes, more
-    than MOST, or an empty or repeated one.
+    A class is embedded by the prompts of `prompts/radiology.toml` for this label, as in `medclip evaluate zero-shot`,
+    or by `templates`; `embed` gives their embeddings. Raises UserError for fewer than two classes, more than
+    MAX_CLASSES, or an empty or repeated one.
     """
-    if not 2 <= len(classes) <= MOST:
-        raise UserError(f"give 2 to {MOST} classes to tell apart; there were {len(classes)}.")
+    if not 2 <= len(classes) <= MAX_CLASSES:
+        raise UserError(f"give 2 to {MAX_CLASSES} classes; there were {len(classes)}.")
     if not all(name.strip() for name in classes) or len({name.strip().lower() for name in classes}) < len(classes):
         raise UserError("a class is empty or was given twice.")
-    said = read_prompts(None, label, several=False)
+    prompts = read_prompts(None, label, several=False)
     if templates:
-        if bad := [template for template in templates if template.count(PLACE) != 1]:
-            raise UserError(f"template {bad[0]!r} must hold {PLACE} once, where the name of a class goes.")
-        said = replace(said, templates=tuple(templates))
-    means = class_embeddings(model, [said.of(name) for name in classes], texts)
+        if wrong := [template for template in templates if template.count(PLACE) != 1]:
+            raise UserError(f"template {wrong[0]!r} must hold {PLACE} once, where the name of a class goes.")
+        prompts = replace(prompts, templates=tuple(templates))
+    means = class_embeddings(model, [prompts.of(name) for name in classes], embed)
     # in numpy: any number of classes would be another shape to compile
-    params = {name: np.asarray(model.params[name]) for name in ("logit_scale", "logit_bias") if name in model.params}
-    return softmax(np.asarray(logits(params, images, means), np.float64), axis=1)
+    scales = {name: np.asarray(model.params[name]) for name in ("logit_scale", "logit_bias") if name in model.params}
+    return softmax(np.asarray(logits(scales, embeddings, means), np.float64), axis=1)
 
 
 def class_embeddings(
-    model: Model, texts: Sequence[Sequence[str]], embed: Callable[[Model, Sequence[str]], np.ndarray] = embed_texts
-) -> np.ndarray:
-    """For the texts of each class the mean of their unit vectors, of length 1 again: f32 (k, p).
+    model: Model, texts: Sequence[Sequence[str]], embed: EmbedTexts = embed_texts
+) -> Float32[np.ndarray, "k p"]:
+    """The mean embedding of the texts of each class, at unit length again. Radford et al. 2021, section 3.1.4.
 
-    Radford et al. 2021, section 3.1.4. WorkError where there is none, as with vectors that are not finite.
+    Raises WorkError where a mean has no direction or is not finite.
     """
-    vectors = embed(model, [text for of in texts for text in of])
-    ends = np.cumsum([len(of) for of in texts])[:-1]
-    means = np.stack([part.mean(axis=0) for part in np.split(vectors, ends)])
-    lengths = np.linalg.norm(means, axis=1, keepdims=True)
-    if not (np.isfinite(means).all() and lengths.all()):
-        raise WorkError("the model makes text vectors without a direction; its weights are damaged.")
-    return means / lengths
+    embeddings = embed(model, [text for class_texts in texts for text in class_texts])
+    ends = np.cumsum([len(class_texts) for class_texts in texts])[:-1]
+    means = np.stack([part.mean(axis=0) for part in np.split(embeddings, ends)])
+    norms = np.linalg.norm(means, axis=1, keepdims=True)
+    if not (np.isfinite(means).all() and norms.all()):
+        raise WorkError("the model gives text embeddings without a direction: its weights are damaged.")
+    return means / norms

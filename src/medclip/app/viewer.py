@@ -15,7 +15,7 @@ from medclip.app.run import IndexLocation
 from medclip.app.text import MAX_QUERY_CHARS, ViewedImage, article_link, escape_markdown, show_error
 from medclip.data.images import decode
 from medclip.errors import UserError
-from medclip.saliency import NOTHING, drawn_over, saliency_map
+from medclip.saliency import MIN_CHANGE, overlay_saliency, saliency_map
 from medclip.search.query import Query, query_embeddings
 from medclip.zero_shot import classify
 
@@ -168,9 +168,9 @@ def _saliency_panel(viewed: ViewedImage, location: IndexLocation) -> None:
     except UserError as error:
         show_error(error)
         return
-    overlay = drawn_over(decode(viewed.image), saliency)
+    overlay = overlay_saliency(decode(viewed.image), saliency)
     st.image(overlay, width="stretch", alt=f"The image, colored where it says: {text}")
-    low, high = (float(value) if abs(value) >= NOTHING else 0.0 for value in (saliency.min(), saliency.max()))
+    low, high = (float(value) if abs(value) >= MIN_CHANGE else 0.0 for value in (saliency.min(), saliency.max()))
     st.caption(
         f":orange[Orange] speaks for the words (cosine {high:+.3f} at most), :blue[blue] against them ({low:+.3f}). "
         "It shows what the model uses, which need not be what a reader would look at."

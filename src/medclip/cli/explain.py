@@ -31,12 +31,12 @@ class Explain:
         from medclip.atomic_io import whole_file
         from medclip.data.images import decode
         from medclip.model.checkpoint import load
-        from medclip.saliency import NOTHING, drawn_over, saliency_map
+        from medclip.saliency import MIN_CHANGE, overlay_saliency, saliency_map
 
         if self.out.suffix.lower() != ".png":
             raise UserError(f"--out {self.out} is no .png.")
         found = saliency_map(load(self.model), self.image, self.text)
         with whole_file(self.out) as partial:
-            drawn_over(decode(self.image), found).save(partial, "PNG")
-        low, high = (float(value) if abs(value) >= NOTHING else 0.0 for value in (found.min(), found.max()))
+            overlay_saliency(decode(self.image), found).save(partial, "PNG")
+        low, high = (float(value) if abs(value) >= MIN_CHANGE else 0.0 for value in (found.min(), found.max()))
         console.print(f"{self.out}: cosine at most {high:+.3f} for the text and {low:+.3f} against it at one place")

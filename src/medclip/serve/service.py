@@ -125,7 +125,7 @@ class Service:
             picture = searcher.index.vectors_of(np.array([_row(searcher.index, id)]))
         else:
             picture = query_embeddings(searcher, [Query(images=(pixels,))])
-        return classify(searcher.model, picture, labels, texts=searcher.texts)[0]
+        return classify(searcher.model, picture, labels, embed=searcher.texts)[0]
 
     def embed(self, texts: Sequence[str] = (), pixels: Sequence[np.ndarray] = ()) -> tuple[np.ndarray, str]:
         """Unit vectors of texts and images, and the hash of the model."""
