@@ -56,7 +56,7 @@ def main() -> None:
     asked = ask.parse_args()
     split = Split(asked.data, "train")
     recipe = resolve(TrainConfig(preset=asked.preset, batch_size=asked.batch_size), len(split))
-    model = initial_model(recipe, split.each("caption"))
+    model = initial_model(recipe, split.iter_column("caption"))
     pairs = feed.read_pairs(split, Pictures(split, model.preprocessor), False)
     rule, learn, mesh = optimizer(recipe, {}), set(model.params), all_devices()
     step = make_step(model, recipe, learn, rule, contrastive, partial(augmented, recipe=recipe), mesh)

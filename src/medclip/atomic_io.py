@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written beside their place, then renamed into it."""
+"""Files that are whole or absent: written under a temporary name beside it, then renamed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from medclip.errors import UserError
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary neighbor of `path`; it takes the place of `path` only if the block succeeds."""
+    """Yield a temporary path in the same folder; it replaces `path` only if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -34,7 +34,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, what: str) -> Any:
-    """Read JSON; a missing or broken file is a UserError that says `what` the file should have been."""
+    """Read JSON. A missing or broken file is a UserError; `what` says what its folder should be."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -50,9 +50,9 @@ def sha256(path: Path) -> str:
 
 
 def claim(out: Path, marker: str) -> None:
-    """Refuse an output folder that is already finished (it holds `marker`) or is no folder; make it if absent.
+    """Create an output folder; UserError where it is already finished (it holds `marker`) or is a file.
 
-    What a killed process left half-written in it is removed.
+    Temporary files of a killed process are removed.
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; give a folder.")

@@ -1,4 +1,4 @@
-"""The frame of every page medclip writes: one HTML file that needs no network, with figures and images inside."""
+"""HTML pages: templates, figures and images in one file that needs no network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SERIES = ("#0101a1", "#0101a2", "#0101a3", "#0101a4")
 """Colors to draw with: the page shows them in its own, one set for light and one for dark."""
 INK = "#010101"
-_STYLE = {
+_STYLE: dict[Any, Any] = {  # its keys are literals of matplotlib's stubs, some of them made here
     "svg.fonttype": "none",  # text stays text: searchable, and in the page's own face
     "svg.hashsalt": "medclip",
     "font.size": 11,
@@ -36,67 +36,67 @@ _STYLE = {
 
 
 def render(template: str, **values: Any) -> str:
-    """A page of `templates/` as HTML. Every value is escaped unless it is Markup; an unknown name is an error."""
+    """Render a template of `templates/`. Values are escaped unless they are Markup; an unknown name is an error."""
     return _environment().get_template(template).render(values)
 
 
 @cache
 def _environment() -> Environment:
-    made = Environment(
+    environment = Environment(
         loader=PackageLoader("medclip"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.globals |= {"NOT_CLINICAL": NOT_CLINICAL, "version": __version__}
-    made.filters |= {"share": share, "number": number, "anchor": anchor}
-    return made
+    environment.globals |= {"NOT_CLINICAL": NOT_CLINICAL, "version": __version__}
+    environment.filters |= {"share": share, "number": number, "anchor": anchor}
+    return environment
 
 
 def share(part: float, whole: float) -> str:
-    """A part of a whole in percent, for people: what is there is never 0.0 %."""
+    """A part of a whole in percent, for people; a part above 0 is never shown as 0.0 %."""
     if not whole:
         return "–"
     return "<0.1\u00a0%" if 0 < part / whole < 0.001 else f"{100 * part / whole:.1f}\u00a0%"
 
 
 def number(value: float | None) -> str:
-    """A number for people: thousands apart, as many decimals as say something."""
+    """A number for people: thousands separated, one decimal below 100."""
     if value is None:
         return "–"
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"
 
 
 def anchor(title: str) -> str:
-    """What a heading is linked by."""
+    """The id of a heading."""
     return re.sub(r"\W+", "-", title.lower()).strip("-") or "part"
 
 
 def figure(draw: Callable[[Figure], None], alt: str, size: tuple[float, float] = (9, 3.2)) -> Markup:
-    """What `draw` draws on an empty figure of `size` inches, as an SVG that takes the page's colors.
+    """An SVG of what `draw` draws on an empty figure of `size` inches; it takes the page's colors.
 
-    `alt` says in words what is to be seen. Series are to be drawn in SERIES; all else has its color already.
+    `alt` is the alternative text. Draw series in the colors of SERIES; everything else has its color already.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE), io.StringIO() as out:
-        drawn = Figure(figsize=size, layout="constrained")
-        draw(drawn)
-        drawn.savefig(out, format="svg", metadata={"Date": None})
-        text = out.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    for place, color in enumerate(SERIES, start=1):
-        text = text.replace(color, f"var(--series-{place})")
-    text = text.replace(INK, "currentColor")
-    prefix = f"f{zlib.crc32(text.encode()):x}-"  # names inside one figure must not meet those of another on the page
-    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}", text)
-    return Markup(text.replace("<svg", Markup('<svg role="img" aria-label="{}"').format(alt), 1))
+        empty_figure = Figure(figsize=size, layout="constrained")
+        draw(empty_figure)
+        empty_figure.savefig(out, format="svg", metadata={"Date": None})
+        svg = out.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    for i, color in enumerate(SERIES, start=1):
+        svg = svg.replace(color, f"var(--series-{i})")
+    svg = svg.replace(INK, "currentColor")
+    prefix = f"f{zlib.crc32(svg.encode()):x}-"  # names inside one figure must not meet those of another on the page
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}", svg)
+    return Markup(svg.replace("<svg", Markup('<svg role="img" aria-label="{}"').format(alt), 1))
 
 
 def thumbnail(image: Image.Image, side: int = 240) -> str:
-    """An image as a data: address, small enough to lie in a page by the dozen."""
+    """An image as a data: URL, small enough for dozens in a page."""
     small = image.copy()
     small.thumbnail((side, side))
     out = io.BytesIO()
@@ -104,16 +104,19 @@ def thumbnail(image: Image.Image, side: int = 240) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
-def shares(counts: Sequence[dict[str, int]], wholes: Sequence[int], most: int) -> list[tuple[str, list[tuple]]]:
-    """Rows of a table of shares: each value with (count, share of its column in percent of the largest).
+def shares(
+    counts: Sequence[dict[str, int]], totals: Sequence[int], max_values: int
+) -> list[tuple[str, list[tuple[int, float]]]]:
+    """Rows of a table of shares: each value with, for each column, its count and the length of its bar in percent.
 
-    The `most` values that are most frequent over all columns come first to last; "" stands at the end if there is any.
+    The longest bar stands for the largest share of a column's total. The `max_values` most frequent values come in
+    descending order; "" comes last, if it occurs.
     """
-    values = sorted({v for of in counts for v in of if v}, key=lambda v: (-sum(of.get(v, 0) for of in counts), v))
-    values = values[:most] + ([""] if any(of.get("") for of in counts) else [])
-    parts = [[of.get(v, 0) / whole if whole else 0 for of, whole in zip(counts, wholes, strict=True)] for v in values]
+    values = sorted({v for c in counts for v in c if v}, key=lambda v: (-sum(c.get(v, 0) for c in counts), v))
+    values = values[:max_values] + ([""] if any(c.get("") for c in counts) else [])
+    parts = [[c.get(v, 0) / total if total else 0 for c, total in zip(counts, totals, strict=True)] for v in values]
     largest = max((part for row in parts for part in row), default=0) or 1
     return [
-        (v, [(of.get(v, 0), round(100 * part / largest, 1)) for of, part in zip(counts, row, strict=True)])
+        (v, [(c.get(v, 0), round(100 * part / largest, 1)) for c, part in zip(counts, row, strict=True)])
         for v, row in zip(values, parts, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""Progress on anything longer than two seconds: a live line on a terminal, JSON lines elsewhere."""
+"""Progress of anything longer than two seconds: a live line on a terminal, JSON lines elsewhere."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 console = Console(stderr=True)
-_SECONDS_BETWEEN_LINES = 15.0
+_LOG_EVERY_S = 15.0
 
 Advance = Callable[..., None]
 
 
 @contextmanager
 def progress(what: str, total: int | None, unit: str, per_step: int = 1, first: int = 0) -> Iterator[Advance]:
-    """Show steps `first` to `total` of `what` (None: not known yet); yields `advance(steps=1, **notes)`.
+    """Show steps `first` to `total` (None: unknown) of the task `what`; yields `advance(steps=1, **notes)`.
 
-    A step is `per_step` of `unit`; the rate counts what was done here, not before `first`.
+    A step is `per_step` of `unit`. The rate counts the steps of this call, not those before `first`.
     """
     start, done = time.monotonic(), first
 
@@ -42,8 +42,8 @@ def progress(what: str, total: int | None, unit: str, per_step: int = 1, first: 
             def advance(steps: int = 1, **notes: float) -> None:
                 nonlocal done
                 done += steps
-                said = "  ".join(f"{k} {v:.3g}" for k, v in notes.items())
-                bar.update(task, advance=steps, notes=f"{rate():,.0f} {unit}/s  {said}")
+                text = "  ".join(f"{k} {v:.3g}" for k, v in notes.items())
+                bar.update(task, advance=steps, notes=f"{rate():,.0f} {unit}/s  {text}")
 
             yield advance
         return
@@ -54,10 +54,10 @@ def progress(what: str, total: int | None, unit: str, per_step: int = 1, first: 
         nonlocal done, last
         done += steps
         now = time.monotonic()
-        if now - last >= _SECONDS_BETWEEN_LINES or (done == total and now - start > 2 and steps):
+        if now - last >= _LOG_EVERY_S or (done == total and now - start > 2 and steps):
             last = now
             left = round((total - done) * per_step / rate()) if total is not None and done > first else None
-            line = {"progress": what, "done": done, "of": total, f"{unit}_per_s": round(rate(), 1)}
+            line = {"progress": what, "done": done, "total": total, f"{unit}_per_s": round(rate(), 1)}
             print(json.dumps({**line, "seconds_left": left, **notes}), file=sys.stderr, flush=True)
 
     yield advance

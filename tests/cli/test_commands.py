@@ -184,7 +184,7 @@ def test_the_whole_path_by_commands(medclip, roco, tmp_path):
         assert code == 0, err
     code, out, _ = medclip("search", "--index", index, "chest", "-k", 2)
     assert (code, len(out.splitlines())) == (0, 2)
-    assert json.loads((data / "dataset.json").read_text())["medclip"] == __version__
+    assert json.loads((data / "dataset.json").read_text())["medclip_version"] == __version__
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ def test_a_torn_shard_is_no_shard(data, copy, size):
     folder = copy(data)
     os.truncate(folder / "train-00000.arrow", size)
     assert shard_report(folder / "train-00000.arrow") is None
-    with pytest.raises(UserError, match=r"train-00000\.arrow is no whole Arrow file"):
+    with pytest.raises(UserError, match=r"train-00000\.arrow is not a whole Arrow file"):
         Split(folder, "train")
     assert len(Split(folder, "validation")) == 12
 
@@ -77,8 +77,8 @@ def test_values_are_those_of_the_column_whatever_the_shards(shards_of_one):
     rows = [24, 0, 7, 7]
     for split in (whole, apart):
         for name in ("caption", "concepts", "id"):
-            assert list(split.each(name)) == split.column(name) == whole.column(name)
-            assert split.values(name, np.array(rows)) == [whole.column(name)[row] for row in rows]
+            assert list(split.iter_column(name)) == split.column(name) == whole.column(name)
+            assert split.take(name, np.array(rows)) == [whole.column(name)[row] for row in rows]
 
 
 def test_a_digest_is_of_pictures_and_captions_however_they_lie(shards_of_one, data):

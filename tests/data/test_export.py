@@ -97,7 +97,7 @@ def test_a_sample_of_an_archive_is_picture_caption_and_the_rest(data, tmp_path):
 def test_what_is_not_whole_is_not_there(several_files, tmp_path, form):
     whole = (several_files / "part-2.arrow").read_bytes()
     (several_files / "part-2.arrow").write_bytes(b"")
-    with pytest.raises(UserError, match=r"part-2\.arrow is no whole Arrow file"):
+    with pytest.raises(UserError, match=r"part-2\.arrow is not a whole Arrow file"):
         export_data(several_files, tmp_path / "out", form)
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".data.unfinished"]
     (several_files / "part-2.arrow").write_bytes(whole)

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image, ImageFilter
 
 from medclip.data.dataset import Split, read_dataset
-from medclip.data.leakage import WAYS, decontaminate, leakage, shared
-from medclip.data.perceptual_hash import MOST_BITS, THUMBNAIL, Fingerprints, fingerprint, near_duplicates
+from medclip.data.leakage import MATCH_KINDS, decontaminate, find_matches, leakage
+from medclip.data.perceptual_hash import MAX_HASH_DISTANCE, THUMBNAIL_SIDE, Fingerprints, fingerprint, near_duplicates
 from medclip.data.prepare import prepare
 from medclip.data.prepare_config import PrepareConfig
 from medclip.errors import UserError
@@ -67,19 +67,19 @@ def leaky(tmp_path):
 def test_each_planted_leak_is_found_in_its_way(leaky):
     report = leakage(leaky)
     about = report["held_out"]["validation"]
-    assert {(row["id"], row["train_id"], row["way"]) for row in about["rows"]} == {
+    assert {(row["id"], row["train_id"], row["kind"]) for row in about["rows"]} == {
         ("pairs12", "pairs3", "article"),
         ("pairs13", "pairs5", "same image"),
         ("pairs14", "pairs6", "near image"),
         ("pairs15", "pairs7", "caption"),
     }
-    assert about["shared"] == dict.fromkeys(WAYS, 1)
+    assert about["shared"] == dict.fromkeys(MATCH_KINDS, 1)
     assert (report["train"], about["pairs"], about["any"]) == (12, 5, 4)
 
 
 def test_the_copy_without_leaks_is_clean_and_otherwise_the_same(leaky, tmp_path):
     removed = decontaminate(leaky, tmp_path / "clean")
-    assert removed == dict.fromkeys(WAYS, 1)
+    assert removed == dict.fromkeys(MATCH_KINDS, 1)
     assert leakage(tmp_path / "clean")["held_out"]["validation"]["any"] == 0
     kept = [
         row for row in Split(leaky, "train").table.to_pylist() if row["id"] not in {f"pairs{n}" for n in (3, 5, 6, 7)}
@@ -106,9 +106,9 @@ def test_altered_copies_are_near_and_others_are_not(alteration):
 
 
 def test_near_is_counted_in_bits():
-    thumbnails = np.tile(np.arange(THUMBNAIL**2) % 256, (2, 1)).astype(np.uint8)
+    thumbnails = np.tile(np.arange(THUMBNAIL_SIDE**2) % 256, (2, 1)).astype(np.uint8)
     mine = Fingerprints(np.zeros((1, 4), np.uint64), thumbnails[:1])
-    bits = np.array([[2**MOST_BITS - 1, 0, 0, 0], [2**MOST_BITS - 1, 1, 0, 0]], np.uint64)
+    bits = np.array([[2**MAX_HASH_DISTANCE - 1, 0, 0, 0], [2**MAX_HASH_DISTANCE - 1, 1, 0, 0]], np.uint64)
     assert [(i, list(rows)) for i, rows in near_duplicates(mine, Fingerprints(bits, thumbnails))] == [(0, [0])]
 
 
@@ -126,7 +126,7 @@ def test_a_split_beside_itself_is_searched_for_repetitions(tmp_path):
         (picture(2), "The same for the third time", "p2", "train"),
     ]
     split = Split(prepared(tmp_path, rows), "train")
-    found = {(s.row, s.other, s.way) for s in shared(split, split)}
+    found = {(s.row, s.other_row, s.kind) for s in find_matches(split, split)}
     assert found == {(6, 2, "same image"), (9, 2, "same image"), (7, 4, "near image"), (8, 3, "caption")}
 
 

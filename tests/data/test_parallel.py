@@ -2,58 +2,64 @@
 
 import multiprocessing
 import os
-import signal
 import subprocess
 import sys
 import time
 
 import pytest
 
-from medclip.data.parallel import AHEAD, map_shards
+from medclip.data.parallel import TASKS_PER_WORKER, map_shards
 from medclip.errors import UserError, WorkError
-
-
-def late(number):
-    """The earlier the task, the longer it takes."""
-    time.sleep(0.02 * (5 - number))
-    return number
-
-
-def fails(number):
-    raise OSError(28, "No space left on device")
-
-
-def is_killed(number):
-    os.kill(os.getpid(), signal.SIGKILL)
+from support.material import in_new_process
+from support.shard_work import be_killed, fill_disk, finish_late
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_results_come_in_the_order_of_the_tasks(workers):
-    assert list(map_shards(late, ((n,) for n in range(6)), workers)) == list(range(6))
+    assert list(map_shards(finish_late, ((n,) for n in range(6)), workers)) == list(range(6))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_tasks_are_drawn_as_they_are_needed(workers):
     drawn = []
     tasks = ((drawn.append(number) or 5,) for number in range(100))
-    results = map_shards(late, tasks, workers)
-    for told in range(1, 11):
+    results = map_shards(finish_late, tasks, workers)
+    for num_results in range(1, 11):
         next(results)
-        assert len(drawn) <= told + AHEAD * workers
+        assert len(drawn) <= num_results + TASKS_PER_WORKER * workers
     results.close()
     assert len(drawn) < 20
 
 
 def test_a_killed_worker_is_a_sentence_that_says_how_to_go_on():
     with pytest.raises(WorkError, match=r"memory ran out.* the same command goes on from there"):
-        list(map_shards(is_killed, [(1,)] * 9, 2))
+        list(map_shards(be_killed, [(1,)] * 9, 2))
     assert multiprocessing.active_children() == []
 
 
 def test_what_a_task_raises_ends_the_work_and_its_processes():
     with pytest.raises(OSError, match="No space left"):
-        list(map_shards(fails, [(1,)] * 9, 2))
+        list(map_shards(fill_disk, [(1,)] * 9, 2))
     assert multiprocessing.active_children() == []
+
+
+UNGUARDED = """
+import sys
+from pathlib import Path
+from medclip.data.prepare import prepare
+from medclip.data.prepare_config import PrepareConfig
+print("run")
+dataset = prepare(Path(sys.argv[1]), Path(sys.argv[2]), PrepareConfig(shorter_side=32), num_workers=2)
+print(dataset["splits"]["train"]["pairs"], __name__, __file__ == sys.argv[0])
+"""
+
+
+def test_a_script_without_a_main_guard_is_run_once(roco, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(UNGUARDED)
+    result = in_new_process(script, roco.folder, tmp_path / "data")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == ["run", "25 __main__ True"]
 
 
 ENDLESS = """
@@ -83,8 +89,8 @@ def test_workers_end_with_their_parent():
 
 def test_an_absent_ray_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match=r"pip install 'medclip\[cluster\]'"):
-        list(map_shards(late, [(1,)], cluster=True))
+    with pytest.raises(UserError, match=r"pip install 'medclip\[ray\]'"):
+        list(map_shards(finish_late, [(1,)], ray=True))
 
 
 ON_RAY = """

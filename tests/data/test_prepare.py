@@ -14,7 +14,7 @@ from PIL import Image
 
 from medclip.data import prepare as module
 from medclip.data.dataset import SCHEMA, Split
-from medclip.data.prepare import prepare
+from medclip.data.prepare import chunks_by_split, drop_repeated_ids, prepare
 from medclip.data.prepare_config import PrepareConfig
 from medclip.data.schema import Dropped, Pair
 from medclip.errors import UserError
@@ -116,7 +116,7 @@ def cut_short(monkeypatch):
 
     def prepare_and_stop(*arguments, **options):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(module, "_finish", stop)
+            patch.setattr(module, "write_notice", stop)
             prepare(*arguments, **options)
 
     return prepare_and_stop
@@ -222,26 +222,24 @@ def test_what_cannot_be_written_as_text_is_a_dropped_row(tmp_path):
 def test_a_split_that_names_no_file_is_refused(tmp_path, split):
     source = (Dropped("a", split, "for some reason") for _ in range(1))
     with pytest.raises(UserError, match="row 'a' has the split"):
-        list(module._chunks(source))
+        list(chunks_by_split(source))
 
 
 def test_an_id_that_was_dropped_by_its_reader_is_free():
     rows = [Dropped("a", "train", "no caption"), pair("a"), pair("a"), pair("a", split="test"), pair("b")]
-    assert [isinstance(row, Pair) for row in module._unique(iter(rows))] == [False, True, False, True, True]
+    assert [isinstance(row, Pair) for row in drop_repeated_ids(iter(rows))] == [False, True, False, True, True]
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "b"]), st.text(max_size=2)), max_size=60))
 def test_repeated_ids_are_those_of_a_set(rows):
-    seen = set()
-    repeated = [row in seen or seen.add(row) for row in rows]
-    found = module._unique(pair(id, split=split) for split, id in rows)
-    assert [isinstance(row, Dropped) for row in found] == [bool(said) for said in repeated]
+    results = drop_repeated_ids(pair(id, split=split) for split, id in rows)
+    assert [isinstance(row, Dropped) for row in results] == [row in rows[:i] for i, row in enumerate(rows)]
 
 
 def test_a_shard_is_full_at_so_many_bytes_of_pictures(monkeypatch):
     monkeypatch.setattr(module, "SHARD_BYTES", 100)
     rows = [pair(str(number), image=bytes(40)) for number in range(7)]
-    assert [(number, len(chunk)) for _, number, chunk in module._chunks(iter(rows))] == [(0, 3), (1, 3), (2, 1)]
+    assert [(number, len(chunk)) for _, number, chunk in chunks_by_split(iter(rows))] == [(0, 3), (1, 3), (2, 1)]
 
 
 def test_a_finished_data_set_is_never_overwritten(roco, data):

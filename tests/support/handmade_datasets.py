@@ -42,7 +42,7 @@ def dataset(folder: Path, splits: dict[str, list[dict]], shard: int = 4, **said)
             shards.append({"file": file, "pairs": len(rows[start : start + shard])})
         listed[name] = {"pairs": len(rows), "shards": shards}
     about = {
-        "medclip": "0.1.0",
+        "medclip_version": "0.1.0",
         "source": "handmade",
         "synthetic": False,
         "notice": NOT_CLINICAL,

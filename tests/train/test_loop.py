@@ -91,7 +91,7 @@ def test_row_i_of_a_batch_is_one_pair_whatever_the_blocks(data, model, recipe, b
         assert batch.images.reshape(8).tolist() == rows.tolist()
         m = 8 // blocks
         assert batch.caption_ids.shape == (blocks, m + 4 // blocks)  # room for half a batch of exchanged sides
-        captions = split.values("caption", rows)
+        captions = split.take("caption", rows)
         words = [" ".join(caption.casefold().split()) for caption in captions]
         found = batch.caption_ids[:, :m].reshape(8)
         assert np.array_equal(found[:, None] == found, [[a == b for a in words] for b in words])

@@ -1,24 +1,31 @@
-"""The prepared form: Arrow IPC shards, written whole and read through a memory map."""
+"""The prepared form: Arrow IPC shards, written whole and read through a memory map.
+
+A dataset behind a URL is copied to this machine once, as only a file on a disk can be memory-mapped.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from medclip.atomic_io import read_json, whole_file
 from medclip.data.images import decode_ahead
-from medclip.data.paths import AnyPath, is_url
+from medclip.data.paths import AnyPath, is_url, storage_errors
 from medclip.data.perceptual_hash import Fingerprints, fingerprint
-from medclip.data.remote_cache import fetch, mirror
 from medclip.errors import UserError
 from medclip.progress import progress
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 SCHEMA = pa.schema(
     [
@@ -44,8 +51,8 @@ SCHEMA = pa.schema(
 
 def write_shard(path: Path, rows: Sequence[dict[str, Any]], report: dict[str, Any]) -> None:
     """Write rows as one Arrow file; see `write_table`."""
-    made = pa.scalar(rows, pa.list_(pa.struct(list(SCHEMA)))).values  # six times as fast as Table.from_pylist
-    write_table(path, pa.Table.from_struct_array(made), report)
+    structs = pa.scalar(rows, pa.list_(pa.struct(list(SCHEMA)))).values  # six times as fast as Table.from_pylist
+    write_table(path, pa.Table.from_struct_array(structs), report)
 
 
 def write_table(path: Path, table: pa.Table, report: dict[str, Any]) -> None:
@@ -59,7 +66,7 @@ def write_arrow(path: Path, table: pa.Table) -> None:
 
 
 def write_batches(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
-    """Write an Arrow IPC file, atomically, of batches that need not all be in memory."""
+    """Write batches, which need not all be in memory, as an Arrow IPC file, atomically."""
     with whole_file(path) as partial, pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, schema) as out:
         for batch in batches:
             out.write_batch(batch)
@@ -75,36 +82,84 @@ def shard_report(path: Path) -> dict[str, Any] | None:
 
 
 def read_dataset(data: AnyPath) -> dict[str, Any]:
-    """What `dataset.json` says. UserError where `data` is no prepared dataset."""
-    folder = mirror(data) if is_url(data) else data
-    said = read_json(folder / "dataset.json", "a prepared dataset (see medclip prepare)")
-    if not isinstance(said, dict) or not isinstance(said.get("splits"), dict):
-        raise UserError(f"{folder / 'dataset.json'} lists no splits: it was not written by medclip prepare.")
-    return said
+    """The content of `dataset.json`. UserError where `data` is not a prepared dataset."""
+    path = local_folder(data) / "dataset.json"
+    dataset = read_json(path, "a prepared dataset (see medclip prepare)")
+    if not isinstance(dataset, dict) or not isinstance(dataset.get("splits"), dict):
+        raise UserError(f"{path} lists no splits: it was not written by medclip prepare.")
+    return dataset
+
+
+def local_folder(data: AnyPath) -> Path:
+    """The folder of a dataset on this machine; of one behind a URL, its cache folder with `dataset.json`.
+
+    The cache lies below `$XDG_CACHE_HOME/medclip/data` (`~/.cache/medclip/data`), by URL and content of `dataset.json`,
+    which is read anew each time: a dataset that was prepared again gets another folder. UserError where the URL has no
+    dataset, WorkError where it cannot be reached.
+    """
+    if not is_url(data):
+        return data
+    try:
+        with storage_errors(data, but=(FileNotFoundError,)):
+            content = (data / "dataset.json").read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{data} is not a prepared dataset (see medclip prepare): it has no dataset.json.") from None
+    name = f"{data.name}-{hashlib.sha256(str(data).encode() + content).hexdigest()[:16]}"
+    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "medclip" / "data" / name
+    if not (folder / "dataset.json").exists():
+        with whole_file(folder / "dataset.json") as partial:
+            partial.write_bytes(content)
+    return folder
+
+
+def split_shards(data: AnyPath, name: str) -> list[Path]:
+    """The shards of a split, copied to this machine where they are behind a URL and not yet here.
+
+    UserError where the dataset or the split does not exist, WorkError where the URL cannot be reached.
+    """
+    splits = read_dataset(data)["splits"]
+    if name not in splits:
+        raise UserError(f"{data} has no split {name!r}; it has: {', '.join(splits) or 'none'}.")
+    folder = local_folder(data)
+    shards = [folder / shard["file"] for shard in splits[name]["shards"]]
+    if is_url(data):
+        _download(data, [shard for shard in shards if not shard.exists()])
+    return shards
+
+
+def _download(url: UPath, shards: Sequence[Path]) -> None:
+    """Copy the files of these names, each whole or not at all."""
+
+    def copy(shard: Path) -> None:
+        try:
+            with storage_errors(url, but=(FileNotFoundError,)), whole_file(shard) as partial:
+                url.fs.get_file((url / shard.name).path, str(partial))
+        except FileNotFoundError:
+            raise UserError(
+                f"{url / shard.name} is listed in dataset.json but absent. Prepare the dataset again."
+            ) from None
+
+    if shards:
+        with ThreadPoolExecutor(8) as pool, progress(f"copy {url}", len(shards), "shards") as advance:
+            for _ in pool.map(copy, shards):
+                advance()
 
 
 class Split:
     """The rows of one split, memory-mapped: random access without reading the rest."""
 
-    def __init__(self, data: AnyPath, name: str, limit: int | None = None):
-        """Open split `name` of a dataset; one behind a URL is copied to this machine first, if it is not yet there.
+    table: pa.Table
 
-        UserError names what is missing or empty.
-        """
-        self.name, self.folder = name, mirror(data) if is_url(data) else data
+    def __init__(self, data: AnyPath, name: str, max_samples: int | None = None):
+        """Open split `name` of a dataset; UserError names what is missing or empty."""
+        self.name, self.folder = name, local_folder(data)
         self.dataset = read_dataset(self.folder)
-        splits = self.dataset["splits"]
-        if name not in splits:
-            raise UserError(f"{data} has no split {name!r}; it has: {', '.join(splits) or 'none'}.")
-        files = [shard["file"] for shard in splits[name]["shards"]]
-        if is_url(data):
-            fetch(data, self.folder, files)
-        tables = [open_shard(self.folder / file) for file in files]
+        tables = [open_shard(shard) for shard in split_shards(data, name)]
         self.table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
-        self.table = self.table.slice(0, limit) if limit is not None else self.table
+        self.table = self.table.slice(0, max_samples) if max_samples is not None else self.table
         if not len(self.table):
-            why = self.dataset["dropped"].get(name, {})
-            raise UserError(f"split {name!r} of {data} is empty; rows dropped by reason: {why or 'none listed'}.")
+            reasons = self.dataset["dropped"].get(name, {})
+            raise UserError(f"split {name!r} of {data} is empty; rows dropped by reason: {reasons or 'none listed'}.")
 
     def __len__(self) -> int:
         """Number of pairs."""
@@ -114,40 +169,40 @@ class Split:
         """One column as Python values, in row order: for splits of which every value fits in memory."""
         return self.table.column(name).to_pylist()
 
-    def each(self, name: str) -> Iterator[Any]:
-        """The values of a column one after another, a shard of them in memory at a time."""
+    def iter_column(self, name: str) -> Iterator[Any]:
+        """The values of a column in row order, with one shard of them in memory at a time."""
         for chunk in self.table.column(name).chunks:
             yield from chunk.to_pylist()
 
-    def values(self, name: str, rows: Iterable[int]) -> list[Any]:
-        """The values of a column at those rows; the work is theirs alone, whatever the length of the split."""
+    def take(self, name: str, rows: Iterable[int]) -> list[Any]:
+        """The values of a column at these rows, in time that does not grow with the split."""
         column = self.table.column(name)  # its own take() copies the whole column, and fails beyond 2 GB
         return [column[int(row)].as_py() for row in rows]
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over every image and caption in order: what a run remembers its data by.
+        """SHA-256 over every image and caption in order: what runs and indexes record of their data.
 
         It is that of `[[sha256, …], [caption, …]]` as JSON, however the rows lie in shards.
         """
-        said = hashlib.sha256()
+        digest = hashlib.sha256()
         for name, start, end in (("sha256", b"[[", b"], "), ("caption", b"[", b"]]")):
-            said.update(start)
+            digest.update(start)
             chunks = [chunk for chunk in self.table.column(name).chunks if len(chunk)]
             for i, chunk in enumerate(chunks):
-                said.update((b", " if i else b"") + json.dumps(chunk.to_pylist())[1:-1].encode())
-            said.update(end)
-        return said.hexdigest()
+                digest.update((b", " if i else b"") + json.dumps(chunk.to_pylist())[1:-1].encode())
+            digest.update(end)
+        return digest.hexdigest()
 
     @cached_property
-    def sketches(self) -> Fingerprints:
-        """What every image looks like, for `likeness.alike`: each is decoded once."""
-        made = []
+    def fingerprints(self) -> Fingerprints:
+        """The fingerprint of every image, for `near_duplicates`; each image is decoded once."""
+        fingerprints = []
         with progress(f"compare {self.name}", len(self), "pairs") as advance:
             for batch in decode_ahead(lambda row: fingerprint(self.image(row)), range(len(self)), 256):
-                made += batch
+                fingerprints += batch
                 advance(len(batch))
-        return Fingerprints(*(np.stack(part) for part in zip(*made, strict=True)))
+        return Fingerprints(*(np.stack(part) for part in zip(*fingerprints, strict=True)))
 
     def image(self, row: int) -> bytes:
         """The encoded image of a row."""
@@ -155,17 +210,17 @@ class Split:
 
 
 def open_shard(path: Path) -> pa.Table:
-    """The rows of one shard, memory-mapped. UserError where it is absent or no whole file."""
+    """The rows of one shard, memory-mapped. UserError where it is absent or not whole."""
     try:
         return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     except FileNotFoundError:
         raise UserError(f"{path} is listed in dataset.json but absent. Prepare the dataset again.") from None
     except pa.ArrowInvalid as error:
-        raise UserError(f"{path} is no whole Arrow file ({error}). Prepare the dataset again.") from None
+        raise UserError(f"{path} is not a whole Arrow file ({error}). Prepare the dataset again.") from None
 
 
 def default_split(data: AnyPath) -> str:
-    """The validation split, or the only one: what `--split` means when it is left out."""
+    """The default of `--split`: the validation split, or the only one."""
     splits = read_dataset(data)["splits"]
     if "validation" in splits:
         return "validation"

@@ -1,7 +1,6 @@
-"""A prepared dataset in the forms that others read: Parquet for `datasets`, polars and DuckDB, or WebDataset archives.
+"""Exchange forms of a prepared dataset: Parquet for `datasets`, polars and DuckDB, or WebDataset archives.
 
-Both lie as the Hub expects a dataset, DIR/data/SPLIT-00000-of-00001.parquet (or .tar), and `medclip prepare DIR` reads
-them back.
+Files are named as the Hub expects, DIR/data/SPLIT-00000-of-00001.parquet (or .tar); `medclip prepare DIR` reads them.
 """
 
 from __future__ import annotations
@@ -19,7 +18,8 @@ import pyarrow.parquet as pq
 
 from medclip import __version__
 from medclip.atomic_io import claim, whole_file, write_json
-from medclip.data.dataset import SCHEMA, open_shard, read_dataset
+from medclip.data.dataset import SCHEMA, open_shard, read_dataset, split_shards
+from medclip.data.paths import AnyPath
 from medclip.data.resume import ResumableFile, file_state, fingerprint, finish, remove_stale
 from medclip.progress import progress
 
@@ -28,8 +28,8 @@ FILE_BYTES = 2**28  # what object stores and the Hub like; shards of Arrow are s
 ROW_GROUP = 128  # images that a reader of Parquet must load to see one
 
 
-def export_data(data: Path, out: Path, form: Form) -> dict[str, int]:
-    """Write every split of `data` to `out/data`, which is there only when it is whole; files of each split.
+def export_data(data: AnyPath, out: Path, form: Form) -> dict[str, int]:
+    """Write every split of `data` to `out/data`, which appears when it is whole; returns the files of each split.
 
     The same data make the same bytes. The same call again keeps the files that a killed one had finished. UserError
     where `data` is not a prepared dataset or `out` holds one already.
@@ -40,8 +40,8 @@ def export_data(data: Path, out: Path, form: Form) -> dict[str, int]:
     unfinished = out / ".data.unfinished"
     names: dict[str, list[str]] = {}
     with progress("export", sum(pairs.values()), "pairs") as advance:
-        for split, entry in dataset["splits"].items():
-            groups, first = _groups([data / shard["file"] for shard in entry["shards"]]), 0
+        for split in pairs:
+            groups, first = _groups(split_shards(data, split)), 0
             names[split] = [f"{split}-{number:05d}-of-{len(groups):05d}.{form}" for number in range(len(groups))]
             for name, shards in zip(names[split], groups, strict=True):
                 inputs = fingerprint(__version__, first, [(shard.name, file_state(shard)) for shard in shards])
@@ -55,22 +55,24 @@ def export_data(data: Path, out: Path, form: Form) -> dict[str, int]:
     remove_stale(unfinished, chain.from_iterable(names.values()))
     files = {split: len(of_split) for split, of_split in names.items()}
     origin = {name: dataset[name] for name in ("source", "synthetic", "notice", "shorter_side", "dropped")}
-    write_json(out / "export.json", {"medclip": __version__, "form": form, "pairs": pairs, "files": files, **origin})
+    write_json(
+        out / "export.json", {"medclip_version": __version__, "form": form, "pairs": pairs, "files": files, **origin}
+    )
     unfinished.replace(out / "data")
     finish(out / "data")
     return files
 
 
 def _groups(shards: Sequence[Path]) -> list[list[Path]]:
-    """Shards in their order, as many together as a file of the exchange form takes."""
+    """Shards in their order, grouped into output files of about FILE_BYTES."""
     groups: list[list[Path]] = []
-    room = 0
+    bytes_left = 0
     for shard in shards:
-        if room <= 0:
+        if bytes_left <= 0:
             groups.append([])
-            room = FILE_BYTES
+            bytes_left = FILE_BYTES
         groups[-1].append(shard)
-        room -= shard.stat().st_size
+        bytes_left -= shard.stat().st_size
     return groups
 
 
@@ -80,7 +82,7 @@ def _write_parquet(path: Path, tables: Sequence[pa.Table], split: str, first: in
     # Statistics and dictionaries of images would hold the images.
     with pq.ParquetWriter(path, schema, use_dictionary=False, write_statistics=False) as out:
         for table in tables:
-            columns = [_plain(table.column(field.name).combine_chunks(), first) for field in SCHEMA]
+            columns = [_exchange_column(table.column(field.name).combine_chunks(), first) for field in SCHEMA]
             columns.append(pa.array([split] * len(table), pa.string()))
             out.write_table(pa.Table.from_arrays(columns, schema=schema), ROW_GROUP)
             first += len(table)
@@ -103,11 +105,11 @@ _WRITERS = {"parquet": _write_parquet, "tar": _write_tar}
 
 
 def _key(number: int) -> str:
-    """What names a pair in its split; an id may hold the dots and slashes that mean something in an archive."""
+    """The name of a pair in its split; ids may hold dots and slashes, which mean something in an archive."""
     return f"{number:09d}"
 
 
-def _plain_type(field: pa.Field) -> pa.DataType:
+def _exchange_type(field: pa.Field) -> pa.DataType:
     """`datasets` knows images as bytes beside a name, and no maps."""
     if field.name == "image":
         return pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -116,25 +118,25 @@ def _plain_type(field: pa.Field) -> pa.DataType:
     return field.type
 
 
-_PARQUET = pa.schema([*((field.name, _plain_type(field)) for field in SCHEMA), ("split", pa.string())])
+_PARQUET = pa.schema([*((field.name, _exchange_type(field)) for field in SCHEMA), ("split", pa.string())])
 
 
-def _plain(array: pa.Array, first: int) -> pa.Array:
-    """A column as `_plain_type` says; images are named by their number, from `first` on."""
+def _exchange_column(array: pa.Array, first: int) -> pa.Array:
+    """A column in its `_exchange_type`; images are named by their number, from `first` on."""
     if pa.types.is_binary(array.type):
         names = pa.array([f"{_key(first + row)}.jpg" for row in range(len(array))], pa.string())
         return pa.StructArray.from_arrays([array, names], ["bytes", "path"])
     if pa.types.is_map(array.type):
-        named = pa.StructArray.from_arrays([array.keys, array.items], ["name", "value"])
-        return pa.ListArray.from_arrays(array.offsets, named)
+        entries = pa.StructArray.from_arrays([array.keys, array.items], ["name", "value"])
+        return pa.ListArray.from_arrays(array.offsets, entries)
     return array
 
 
-def _feature(kind: pa.DataType) -> Any:
+def _feature(dtype: pa.DataType) -> Any:
     """A type as `datasets` writes it; lists in the spelling that its versions from 2 to 5 read."""
-    if pa.types.is_list(kind):
-        return [_feature(kind.value_type)]
-    if pa.types.is_struct(kind):
-        names = [field.name for field in kind]
-        return {"_type": "Image"} if names == ["bytes", "path"] else {f.name: _feature(f.type) for f in kind}
-    return {"dtype": str(kind), "_type": "Value"}
+    if pa.types.is_list(dtype):
+        return [_feature(dtype.value_type)]
+    if pa.types.is_struct(dtype):
+        names = [field.name for field in dtype]
+        return {"_type": "Image"} if names == ["bytes", "path"] else {f.name: _feature(f.type) for f in dtype}
+    return {"dtype": str(dtype), "_type": "Value"}

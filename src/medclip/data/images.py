@@ -21,31 +21,33 @@ T = TypeVar("T")
 R = TypeVar("R")
 JPEG_QUALITY = 95
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP")
-_RESAMPLING = Image.Resampling.BICUBIC
-_PIL_LOAD = threading.Lock()  # an image may stand twice in a batch, and Pillow's lazy load is not thread-safe
+_pil_load_lock = threading.Lock()  # an image may stand twice in a batch, and Pillow's lazy load is not thread-safe
 ImageInput = str | Path | bytes | Image.Image | np.ndarray
 """An image file, encoded bytes, a PIL image, or pixels: uint8 (h, w), (h, w, 1), (h, w, 3) or (h, w, 4)."""
 
 
 def decode(image: ImageInput | DicomFrame) -> Image.Image:
-    """Decode wholly, upright, as mode L or RGB.
+    """Decode the whole image, upright, as mode L or RGB.
 
-    16-bit greys are scaled from their own range, transparency is laid on black, and a color image
-    whose channels are equal becomes grey. DICOM is shown as `medclip.data.dicom` says. Raises ImageError ("image
-    missing", "image unreadable", "image over 100 million pixels", "image over 65,500 pixels a side", what DICOM adds).
+    16-bit grays are scaled from their own range, transparency is laid on black, and a color image whose channels are
+    equal becomes gray. For DICOM see `medclip.data.dicom`. Raises ImageError ("image missing", "image unreadable",
+    "image over 100 million pixels", "image over 65,500 pixels a side", and DICOM's reasons).
     """
     image = Path(image) if isinstance(image, str) else image
     try:
         if isinstance(image, np.ndarray):
             return _upright(_from_pixels(image))
         if isinstance(image, Image.Image):
-            with _PIL_LOAD:
+            with _pil_load_lock:
                 return _upright(image)
-        if isinstance(image, DicomFrame) or is_dicom(image):
+        if isinstance(image, DicomFrame):
             from medclip.data.dicom import decode_frame
 
-            said = (image.path, image.number, image.masked) if isinstance(image, DicomFrame) else (image,)
-            return _plain(decode_frame(*said))
+            return _to_gray_or_rgb(decode_frame(image.path, image.number, image.masked))
+        if is_dicom(image):
+            from medclip.data.dicom import decode_frame
+
+            return _to_gray_or_rgb(decode_frame(image))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of damaged EXIF and of large sizes; both are handled
             with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image, formats=FORMATS) as opened:
@@ -61,12 +63,12 @@ def decode(image: ImageInput | DicomFrame) -> Image.Image:
 
 
 def header_size(image: bytes) -> tuple[int, int]:
-    """Width and height as the header of an encoded image has them, without decoding it. Raises ImageError."""
+    """Width and height in the header of an encoded image, which is not decoded. Raises ImageError."""
     if is_dicom(image):
         from medclip.data.dicom import int_attribute, read_header
 
-        said = read_header(io.BytesIO(image))
-        return int_attribute(said, "Columns", 0), int_attribute(said, "Rows", 0)
+        header = read_header(io.BytesIO(image))
+        return int_attribute(header, "Columns", 0), int_attribute(header, "Rows", 0)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -79,7 +81,10 @@ def header_size(image: bytes) -> tuple[int, int]:
 
 
 def is_dicom(image: Path | bytes) -> bool:
-    """Whether it begins as a DICOM file does, whatever its name. Asked before any other format: both can be true."""
+    """Whether the image begins as a DICOM file does, whatever its name.
+
+    Check it before any other format: a DICOM file's first 128 bytes may make it a TIFF too.
+    """
     if isinstance(image, bytes):
         return image[128:132] == b"DICM"
     with image.open("rb") as file:
@@ -99,54 +104,55 @@ def _upright(image: Image.Image) -> Image.Image:
     if max(image.size) > MAX_SIDE:
         raise ImageError(SIDE_TOO_LONG)
     image.load()
-    return _plain(ImageOps.exif_transpose(image))
+    return _to_gray_or_rgb(ImageOps.exif_transpose(image))
 
 
-def _plain(image: Image.Image) -> Image.Image:
+def _to_gray_or_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image, dtype=np.float64)
         low, high = float(values.min()), float(values.max())
         scaled = (values - low) * (255 / (high - low)) if high > low else np.zeros_like(values)
         return Image.fromarray(np.rint(scaled).astype(np.uint8))
     if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
-        clear = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", clear.size, (0, 0, 0, 255)), clear)
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
     if image.mode in ("1", "L"):
         return image.convert("L")
     color = image.convert("RGB")
     red, green, blue = color.split()
-    grey = red.tobytes() == green.tobytes() == blue.tobytes()
-    return red if grey else color
+    is_gray = red.tobytes() == green.tobytes() == blue.tobytes()
+    return red if is_gray else color
 
 
-def standardize(image: ImageInput | DicomFrame, side: int) -> tuple[bytes, int, int]:
-    """Encode as JPEG with the shorter side at most `side` (never enlarged) and no metadata.
+def standardize(image: ImageInput | DicomFrame, shorter_side: int) -> tuple[bytes, int, int]:
+    """Encode as JPEG with the shorter side at most `shorter_side` pixels (never enlarged) and no metadata.
 
     Returns the bytes, width and height. Raises ImageError.
     """
-    picture = decode(image)
-    shorter = min(picture.size)
-    if shorter > side:
-        picture = picture.resize(tuple(max(1, round(n * side / shorter)) for n in picture.size), _RESAMPLING)
+    decoded = decode(image)
+    shorter = min(decoded.size)
+    if shorter > shorter_side:
+        width, height = (max(1, round(n * shorter_side / shorter)) for n in decoded.size)
+        decoded = decoded.resize((width, height), Image.Resampling.BICUBIC)
     out = io.BytesIO()
     # A fresh image carries no EXIF, comment or profile: nothing identifying leaves preparation.
-    Image.frombytes(picture.mode, picture.size, picture.tobytes()).save(out, "JPEG", quality=JPEG_QUALITY)
-    return out.getvalue(), picture.width, picture.height
+    Image.frombytes(decoded.mode, decoded.size, decoded.tobytes()).save(out, "JPEG", quality=JPEG_QUALITY)
+    return out.getvalue(), decoded.width, decoded.height
 
 
 def decode_ahead(decode: Callable[[T], R], images: Iterable[T], batch_size: int) -> Iterator[list[R]]:
-    """What `decode` makes of the images, in threads: lists of `batch_size` in order, the last one shorter.
+    """Decode images in threads: lists of `batch_size` results of `decode`, in order, the last one shorter.
 
     The next list is decoded while one is used, so two of them are in memory. What `decode` raises is raised when its
     list is drawn; a caller that goes on past unreadable images lets `decode` return the reason.
     """
-    left = iter(images)
+    remaining = iter(images)
     with ThreadPoolExecutor() as threads:
 
         def submit() -> list[Future[R]]:
-            return [threads.submit(decode, image) for image in islice(left, batch_size)]
+            return [threads.submit(decode, image) for image in islice(remaining, batch_size)]
 
-        following = submit()
-        while following:
-            batch, following = following, submit()
-            yield [decoded.result() for decoded in batch]
+        next_batch = submit()
+        while next_batch:
+            batch, next_batch = next_batch, submit()
+            yield [future.result() for future in batch]

@@ -1,9 +1,9 @@
-"""What a training split has in common with the pairs it will be judged on, and a copy without it."""
+"""What a training split shares with held-out pairs, and a copy of a dataset without it."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,115 +15,128 @@ import pyarrow as pa
 from medclip.atomic_io import claim, write_json
 from medclip.data.dataset import Split, read_dataset, write_table
 from medclip.data.normalize import casefold_whitespace
+from medclip.data.paths import AnyPath
 from medclip.data.perceptual_hash import near_duplicates
 from medclip.errors import UserError
 from medclip.progress import progress
 
-WAYS = ("article", "same image", "near image", "caption")
+MATCH_KINDS = ("article", "same image", "near image", "caption")
 
 
 @dataclass(frozen=True)
-class Shared:
+class Match:
     """A row of one split and a row of another that have something in common."""
 
     row: int
-    other: int
-    way: str
-    """One of WAYS."""
+    other_row: int
+    kind: str
+    """One of MATCH_KINDS."""
 
 
-def shared(mine: Split, theirs: Split, near: bool = True) -> list[Shared]:
-    """Everything rows of `mine` share with rows of `theirs`: each row, way by way, with the first row it meets there.
+def find_matches(split: Split, other: Split, near: bool = True) -> list[Match]:
+    """Everything that rows of `split` share with rows of `other`, kind by kind; each row with its first match.
 
     Captions are compared without letter case and spacing. Near images are those that are not the same bytes; they
-    take time n × m, and are left out where `near` is False. A split beside itself is searched for repetitions: each row
-    is held against those before it, and articles, which are meant to repeat, are left out.
+    take time n × m and are left out where `near` is False. Within one split (`other` is `split`) a row is compared with
+    those before it, and articles, which are meant to repeat, are left out.
     """
-    found, within = [], mine is theirs
-    for way, column in (("article", "article"), ("same image", "sha256"), ("caption", "caption")):
-        if within and way == "article":
-            continue
-        there: dict[str, int] = {}
-        if not within:
-            for row, value in enumerate(theirs.column(column)):
-                there.setdefault(casefold_whitespace(value), row)
-        for row, value in enumerate(map(casefold_whitespace, mine.column(column))):
-            if value in there:
-                found.append(Shared(row, there[value], way))
-            elif within:
-                there[value] = row
-    if not near:
-        return found
-    own, others = mine.table.column("sha256"), theirs.table.column("sha256")
-    pairs = near_duplicates(mine.sketches, theirs.sketches, within)
-    with progress(f"near images, {mine.name}", len(mine), "pairs") as advance:
-        for row, rows in pairs:
-            unlike = (other for other in rows.tolist() if others[other] != own[row])
-            found += [Shared(row, other, "near image") for other in islice(unlike, 1)]
+    within = split is other
+    columns = {"article": "article", "same image": "sha256", "caption": "caption"}
+    matches = [
+        match
+        for kind, column in columns.items()
+        if not (within and kind == "article")
+        for match in _equal_values(split, other, kind, column)
+    ]
+    if near:
+        matches += _near_images(split, other)
+    return matches
+
+
+def _equal_values(split: Split, other: Split, kind: str, column: str) -> Iterator[Match]:
+    first_rows: dict[str, int] = {}
+    if split is not other:
+        for row, value in enumerate(other.column(column)):
+            first_rows.setdefault(casefold_whitespace(value), row)
+    for row, value in enumerate(map(casefold_whitespace, split.column(column))):
+        if value in first_rows:
+            yield Match(row, first_rows[value], kind)
+        elif split is other:
+            first_rows[value] = row
+
+
+def _near_images(split: Split, other: Split) -> Iterator[Match]:
+    hashes, other_hashes = split.table.column("sha256"), other.table.column("sha256")
+    duplicates = near_duplicates(split.fingerprints, other.fingerprints, within=split is other)
+    with progress(f"near images, {split.name}", len(split), "pairs") as advance:
+        for row, other_rows in duplicates:
+            unlike = (other_row for other_row in other_rows.tolist() if other_hashes[other_row] != hashes[row])
+            yield from (Match(row, other_row, "near image") for other_row in islice(unlike, 1))
             advance()
-    return found
 
 
-def leakage(data: Path, other: Path | None = None) -> dict[str, Any]:
+def leakage(data: AnyPath, other: AnyPath | None = None) -> dict[str, Any]:
     """What the training split of `data` shares with its other splits, or with every split of `other`.
 
-    Returns {"train": rows, "held_out": {name: {"pairs": n, "shared": {way: n}, "any": n, "rows": [...]}}}, where n are
-    held-out pairs and rows name the pairs by id.
+    Returns {"train": rows, "held_out": {name: {"pairs": n, "shared": {kind: n}, "any": n, "rows": [...]}}}, where n
+    counts held-out pairs and rows name the pairs by id. UserError where there is nothing to compare with.
     """
     training = Split(data, "train")
-    folder = other or data
-    names = [name for name in read_dataset(folder)["splits"] if other or name != "train"]
+    names = _held_out(data, other)
     if not names:
         raise UserError(f"{data} has no split but train: name a second dataset to compare it with.")
     held_out = {}
-    ids = training.column("id")
+    train_ids = training.column("id")
     for name in names:
-        split = Split(folder, name)
-        found = shared(split, training)
-        own = split.column("id")
+        split = Split(other or data, name)
+        matches = find_matches(split, training)
+        ids = split.column("id")
         held_out[name] = {
             "pairs": len(split),
-            "shared": {way: len({s.row for s in found if s.way == way}) for way in WAYS},
-            "any": len({s.row for s in found}),
-            "rows": [{"id": own[s.row], "train_id": ids[s.other], "way": s.way} for s in found],
+            "shared": {kind: len({m.row for m in matches if m.kind == kind}) for kind in MATCH_KINDS},
+            "any": len({m.row for m in matches}),
+            "rows": [{"id": ids[m.row], "train_id": train_ids[m.other_row], "kind": m.kind} for m in matches],
         }
     return {"train": len(training), "held_out": held_out}
 
 
-def decontaminate(data: Path, out: Path, other: Path | None = None) -> dict[str, int]:
-    """Write a copy of `data` whose training split shares nothing with the rest; rows gone, by their first way."""
-    about = read_dataset(data)
+def decontaminate(data: AnyPath, out: Path, other: AnyPath | None = None) -> dict[str, int]:
+    """Write a copy of `data` whose training split shares nothing with the held-out pairs.
+
+    Returns the number of removed training pairs by the first kind of match.
+    """
+    dataset = read_dataset(data)
     training = Split(data, "train")
     claim(out, "dataset.json")
-    folder = other or data
-    gone: dict[int, str] = {}
-    for name in (name for name in read_dataset(folder)["splits"] if other or name != "train"):
-        for one in shared(training, Split(folder, name)):
-            gone.setdefault(one.row, one.way)
+    removed: dict[int, str] = {}
+    for name in _held_out(data, other):
+        for match in find_matches(training, Split(other or data, name)):
+            removed.setdefault(match.row, match.kind)
     splits = {}
-    for name in about["splits"]:
+    for name in dataset["splits"]:
         split = Split(data, name)
-        kept = [row for row in range(len(split)) if name != "train" or row not in gone]
-        splits[name] = {"pairs": len(kept), "shards": _copied(split, kept, out)}
-    removed = dict(Counter(gone.values()))
-    said = {
-        "leakage_removed": removed,
-        "from": about["source"] if other is None else f"{data.name} beside {other.name}",
-    }
-    write_json(out / "dataset.json", {**about, "splits": splits, **said})
-    return removed
+        rows = [row for row in range(len(split)) if name != "train" or row not in removed]
+        splits[name] = {"pairs": len(rows), "shards": _copy_rows(split, rows, out)}
+    counts = dict(Counter(removed.values()))
+    origin = dataset["source"] if other is None else f"{data.name} beside {other.name}"
+    write_json(out / "dataset.json", {**dataset, "splits": splits, "leakage_removed": counts, "derived_from": origin})
+    return counts
 
 
-def _copied(split: Split, rows: Sequence[int], out: Path) -> list[dict[str, Any]]:
-    """Rows of a split as one shard for each of its record batches, of which none is empty."""
+def _held_out(data: AnyPath, other: AnyPath | None) -> list[str]:
+    return [name for name in read_dataset(other or data)["splits"] if other or name != "train"]
+
+
+def _copy_rows(split: Split, rows: Sequence[int], out: Path) -> list[dict[str, Any]]:
+    """Write rows of a split as one shard for each of its record batches that has any; returns the shards' entries."""
     shards, start = [], 0
-    wanted = np.asarray(rows, np.int64)
+    row_numbers = np.asarray(rows, np.int64)
     for batch in split.table.to_batches():
-        inside = wanted[(wanted >= start) & (wanted < start + len(batch))] - start
+        in_batch = row_numbers[(row_numbers >= start) & (row_numbers < start + len(batch))] - start
         start += len(batch)
-        if not len(inside):
+        if not len(in_batch):
             continue
         file = f"{split.name}-{len(shards):05d}.arrow"
-        write_table(out / file, pa.Table.from_batches([batch]).take(inside), {"file": file, "pairs": len(inside)})
-        shards.append({"file": file, "pairs": len(inside)})
+        write_table(out / file, pa.Table.from_batches([batch]).take(in_batch), {"file": file, "pairs": len(in_batch)})
+        shards.append({"file": file, "pairs": len(in_batch)})
     return shards

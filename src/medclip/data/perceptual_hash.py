@@ -1,4 +1,4 @@
-"""Which images are the same image, re-encoded, resized, blurred or brightened."""
+"""Which images show the same, re-encoded, resized, blurred or brightened: perceptual hashes and thumbnails."""
 
 from __future__ import annotations
 
@@ -7,51 +7,57 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Bool, UInt8, UInt64
 from PIL import Image
 
-# Measured on ROCO (docs/log.md): 99.4 % or more of altered copies lie within these bits and so do a few of 11 million
-# pairs of different images, which the correlation then tells apart. The 64-bit form drowns in dark CT frames.
-SIDE, MOST_BITS = 16, 24
-THUMBNAIL, LEAST_CORRELATION = 32, 0.97
+# Measured on ROCO (docs/log.md): 99.4 % or more of altered copies lie within these bits, and so do a few of 11 million
+# pairs of different images, which the correlation then rejects. A 64-bit hash collides too often on dark CT frames.
+HASH_SIDE = 16
+MAX_HASH_DISTANCE = 24
+"""Bits."""
+THUMBNAIL_SIDE = 32
+MIN_CORRELATION = 0.97
 
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """What images look like, row by row: as much as telling copies from others takes."""
+    """Perceptual hashes and thumbnails of images, row by row: enough to detect copies."""
 
-    hashes: np.ndarray
-    """u64 (n, 4): signs of the horizontal differences at 17 × 16 greys."""
-    thumbnails: np.ndarray
-    """u8 (n, 1024): 32 × 32 greys."""
+    hashes: UInt64[np.ndarray, "n 4"]
+    """Signs of the horizontal differences of 17 × 16 grays (difference hash, 256 bits)."""
+    thumbnails: UInt8[np.ndarray, "n 1024"]
+    """32 × 32 grays."""
 
     def __getitem__(self, rows: slice) -> Fingerprints:
         return Fingerprints(self.hashes[rows], self.thumbnails[rows])
 
 
-def fingerprint(image: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """A row of `Sketches`: hash u64 (4,) and thumbnail u8 (1024,) of an encoded image."""
+def fingerprint(image: bytes) -> tuple[UInt64[np.ndarray, " 4"], UInt8[np.ndarray, " 1024"]]:
+    """One row of `Fingerprints`: hash and thumbnail of an encoded image."""
     with Image.open(io.BytesIO(image)) as opened:
-        grey = opened.convert("L")
-    small = np.asarray(grey.resize((SIDE + 1, SIDE), Image.Resampling.BOX))
-    thumbnail = np.asarray(grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
+        gray = opened.convert("L")
+    small = np.asarray(gray.resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BOX))
+    thumbnail = np.asarray(gray.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX))
     return np.packbits(small[:, 1:] > small[:, :-1]).view(np.uint64), thumbnail.ravel()
 
 
-def near_duplicates(mine: Fingerprints, theirs: Fingerprints, within: bool = False) -> Iterator[tuple[int, np.ndarray]]:
-    """Each row of `mine` with the rows of `theirs` that show the same image, in ascending order; often none.
+def near_duplicates(
+    queries: Fingerprints, references: Fingerprints, within: bool = False
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Each row of `queries` with the rows of `references` that show the same image, ascending; often none.
 
-    The same means at most MOST_BITS bits of the hash apart and a correlation of LEAST_CORRELATION or more. `within`:
-    both are one collection, and a row is compared with those before it alone. Time n × m, memory m.
+    The same means a Hamming distance of at most MAX_HASH_DISTANCE and a correlation of at least MIN_CORRELATION.
+    `within`: both are one collection, and a row is compared only with those before it. Time n × m, memory m.
     """
-    for row in range(len(mine.hashes)):
-        others = theirs[:row] if within else theirs
-        bits = np.bitwise_count(mine.hashes[row] ^ others.hashes).sum(axis=1, dtype=np.uint16)
-        close = np.flatnonzero(bits <= MOST_BITS)
-        yield row, close[_correlate(mine.thumbnails[row], others.thumbnails[close])]
+    for row in range(len(queries.hashes)):
+        earlier = references[:row] if within else references
+        distances = np.bitwise_count(queries.hashes[row] ^ earlier.hashes).sum(axis=1, dtype=np.uint16)
+        close = np.flatnonzero(distances <= MAX_HASH_DISTANCE)
+        yield row, close[_correlates(queries.thumbnails[row], earlier.thumbnails[close])]
 
 
-def _correlate(one: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Which rows correlate with one as copies do; images of a single grey only where they are equal."""
-    mine, theirs = (v - v.mean(axis=-1, keepdims=True) for v in (one.astype(np.float32), others.astype(np.float32)))
-    norms = np.linalg.norm(theirs, axis=1) * np.linalg.norm(mine)
-    return np.where(norms > 0, theirs @ mine >= LEAST_CORRELATION * norms, (others == one).all(axis=1))
+def _correlates(query: UInt8[np.ndarray, " 1024"], references: UInt8[np.ndarray, "n 1024"]) -> Bool[np.ndarray, " n"]:
+    """Which references correlate with the query as copies do; images of a single gray only where they are equal."""
+    q, r = (v - v.mean(axis=-1, keepdims=True) for v in (query.astype(np.float32), references.astype(np.float32)))
+    norms = np.linalg.norm(r, axis=1) * np.linalg.norm(q)
+    return np.where(norms > 0, r @ q >= MIN_CORRELATION * norms, (references == query).all(axis=1))

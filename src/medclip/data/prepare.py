@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain, islice
@@ -15,10 +15,9 @@ from typing import Any
 
 from medclip import NOT_CLINICAL, __version__
 from medclip.atomic_io import claim, whole_file, write_json
-from medclip.data.dataset import shard_report, write_shard
+from medclip.data.dataset import open_shard, shard_report, write_shard
 from medclip.data.deidentify import DICOM_SOURCE, make_key
 from medclip.data.normalize import split_of
-from medclip.data.notice import write_notice
 from medclip.data.parallel import map_shards
 from medclip.data.prepare_config import DEFAULT, PrepareConfig
 from medclip.data.prepare_row import prepare_row
@@ -30,89 +29,101 @@ from medclip.progress import progress
 
 SHARD_PAIRS = 1024
 SHARD_BYTES = 2**26  # of images that come with their rows: what waits for a worker is in memory
-_SPLIT = re.compile(r"\w[\w.-]{0,63}")
-COUNTED = ("dropped", "caption_rules", "removed")
+COUNTERS = ("dropped", "caption_rules", "removed")
 """What a shard counts by name: rows dropped by reason, pairs whose caption a rule changed, pairs that lost what."""
+_SPLIT_NAME = re.compile(r"\w[\w.-]{0,63}")
+_NOTICE = """The images and captions of this dataset are the work of others, each under the license stated below.
+Images were resized and encoded anew, captions cleaned by stated rules. Who passes on the data, or an image from
+them, passes on this file. Where no license is stated none was granted: ask the source.
+"""
 
 
-def preview(source: str, how: PrepareConfig = DEFAULT, rows: int = 5) -> list[dict[str, Any] | Dropped]:
-    """What would become of the first rows of SOURCE; each prepared one with its `split`. Nothing is written."""
-    found = list(islice(_rows(source, how), rows))
-    made = [prepare_row(row, how) for row in found]
-    return [
-        one if isinstance(one, Dropped) else one | {"split": row.split} for row, one in zip(found, made, strict=True)
-    ]
+def preview(source: str | Path, config: PrepareConfig = DEFAULT, num_rows: int = 5) -> list[dict[str, Any] | Dropped]:
+    """What the first rows of SOURCE would become, each prepared one with its `split`. Nothing is written."""
+    rows = [(row.split, prepare_row(row, config)) for row in islice(_read_rows(str(source), config), num_rows)]
+    return [row if isinstance(row, Dropped) else row | {"split": split} for split, row in rows]
 
 
 def prepare(
-    source: str, out: Path, how: PrepareConfig = DEFAULT, *, num_workers: int | None = None, ray: bool = False
+    source: str | Path,
+    out: Path,
+    config: PrepareConfig = DEFAULT,
+    *,
+    num_workers: int | None = None,
+    ray: bool = False,
 ) -> dict[str, Any]:
-    """Prepare SOURCE into the folder `out` and return what `out/dataset.json` says.
+    """Prepare SOURCE into the folder `out`; returns the content of `out/dataset.json`.
 
-    For `workers` and `cluster` see `map_shards`. What is in memory does not grow with the source, but for 18 bytes a
-    pair that tell repeated ids. A killed preparation resumes at its first missing shard; `dataset.json` is written
+    `num_workers` and `ray` are those of `map_shards`. Memory does not grow with the source, except for the 18 bytes a
+    pair that detect repeated ids. A killed preparation resumes at its first missing shard; `dataset.json` is written
     last, so a folder without it is not yet a dataset.
     """
     if num_workers is not None and num_workers < 1:
-        raise UserError("--workers must be at least 1.")
+        raise UserError("--num-workers must be at least 1.")
+    source = str(source)
     name = source if source.startswith("phantoms") else Path(source).name
     if is_dicom_folder(source):
         name = DICOM_SOURCE
-        make_key(how.studies.pseudonym_key, out)
-    rows = _rows(source, how)
+        make_key(config.studies.pseudonym_key, out)
+    rows = _read_rows(source, config)
     claim(out, "dataset.json")
-    tasks = ((chunk, out / f"{split}-{number:05d}.arrow", how) for split, number, chunk in _chunks(rows))
+    tasks = ((chunk, out / f"{split}-{number:05d}.arrow", config) for split, number, chunk in chunks_by_split(rows))
     reports: dict[str, list[dict[str, Any]]] = {}
     try:
         with (
-            progress("prepare", source_length(source, how.max_samples), "pairs") as advance,
-            closing(map_shards(prepare_shard, tasks, num_workers, ray)) as made,
+            progress("prepare", source_length(source, config.max_samples), "pairs") as advance,
+            closing(map_shards(prepare_shard, tasks, num_workers, ray)) as shards,
         ):
-            for report in made:
+            for report in shards:
                 reports.setdefault(report["split"], []).append(report)
                 advance(report["pairs"] + sum(report["dropped"].values()))
-        remove_stale(out, {report["file"] for report in chain.from_iterable(reports.values())})
-        dataset = _finish(out, name, how, reports)
+        remove_stale(out, [report["file"] for report in chain.from_iterable(reports.values())])
+        dataset = _write_dataset(out, name, config, reports)
     except OSError as error:
         raise WorkError(f"{error}; what is whole is kept, and the same command goes on from there.") from error
     finish(out)
     return dataset
 
 
-def prepare_shard(rows: list[Pair | Dropped], path: Path, how: PrepareConfig) -> dict[str, Any]:
-    """Write the shard `path` of `rows` unless it is there, whole and from the same rows and images. Idempotent.
+def prepare_shard(rows: list[Pair | Dropped], path: Path, config: PrepareConfig) -> dict[str, Any]:
+    """Write the shard `path` of `rows` unless it exists, whole and from the same rows and images. Idempotent.
 
-    Returns the split, the file, how many pairs it holds, and COUNTED.
+    Returns the split, the file, the number of its pairs, and COUNTERS.
     """
-    # before an image is read, which may change meanwhile
-    shard = ResumableFile(path, source_fingerprint(rows, __version__, how))
+    # The fingerprint is taken before an image is read, which may change meanwhile.
+    shard = ResumableFile(path, source_fingerprint(rows, __version__, config))
     report = shard_report(path) if shard.is_complete else None
     if report is None:
-        made = [prepare_row(row, how) for row in rows]
-        kept = [row for row in made if not isinstance(row, Dropped)]
-        gone = [row for row in made if isinstance(row, Dropped)]
-        stayed = [row for row, one in zip(rows, made, strict=True) if not isinstance(one, Dropped)]
+        prepared = [prepare_row(row, config) for row in rows]
+        pairs = [row for row in prepared if not isinstance(row, Dropped)]
+        dropped = [row for row in prepared if isinstance(row, Dropped)]
+        removed = (
+            row.removed
+            for row, result in zip(rows, prepared, strict=True)
+            if isinstance(row, Pair) and not isinstance(result, Dropped)
+        )
         report = {
             "file": path.name,
-            "pairs": len(kept),
-            "rows_dropped": [[_unicode(row.id), row.split, row.reason, _unicode(row.detail)] for row in gone],
-            "dropped": Counter(row.reason for row in gone),
-            "caption_rules": Counter(chain.from_iterable(row["caption_rules"] for row in kept)),
-            "removed": Counter(chain.from_iterable(row.removed for row in stayed)),
+            "pairs": len(pairs),
+            "rows_dropped": [[_unicode(row.id), row.split, row.reason, _unicode(row.detail)] for row in dropped],
+            "dropped": Counter(row.reason for row in dropped),
+            "caption_rules": Counter(chain.from_iterable(row["caption_rules"] for row in pairs)),
+            "removed": Counter(chain.from_iterable(removed)),
         }
         with shard.rewrite():
-            write_shard(path, kept, report)
-    return {"split": rows[0].split, **{name: report[name] for name in ("file", "pairs", *COUNTED)}}
+            write_shard(path, pairs, report)
+    return {"split": rows[0].split, **{name: report[name] for name in ("file", "pairs", *COUNTERS)}}
 
 
 def _unicode(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _rows(source: str, how: PrepareConfig) -> Iterator[Pair | Dropped]:
-    if not how.resplit:
-        return take_per_split(_unique(open_source(source, how)), how.max_samples)
-    return take_per_split(_unique(_resplit(open_source(source, replace(how, max_samples=None)))), how.max_samples)
+def _read_rows(source: str, config: PrepareConfig) -> Iterator[Pair | Dropped]:
+    if not config.resplit:
+        return take_per_split(drop_repeated_ids(open_source(source, config)), config.max_samples)
+    rows = _resplit(open_source(source, replace(config, max_samples=None)))
+    return take_per_split(drop_repeated_ids(rows), config.max_samples)
 
 
 def _resplit(rows: Iterable[Pair | Dropped]) -> Iterator[Pair | Dropped]:
@@ -120,63 +131,66 @@ def _resplit(rows: Iterable[Pair | Dropped]) -> Iterator[Pair | Dropped]:
         yield replace(row, split=split_of(row.article if isinstance(row, Pair) else row.id))
 
 
-def _chunks(rows: Iterator[Pair | Dropped]) -> Iterator[tuple[str, int, list[Pair | Dropped]]]:
+def chunks_by_split(rows: Iterator[Pair | Dropped]) -> Iterator[tuple[str, int, list[Pair | Dropped]]]:
     """Rows of one split in their order, a shard at a time: split, number of the shard, rows."""
-    waiting: dict[str, list[Pair | Dropped]] = {}
-    size: Counter[str] = Counter()
-    numbers: Counter[str] = Counter()
+    open_chunks: dict[str, list[Pair | Dropped]] = {}
+    num_bytes: Counter[str] = Counter()
+    num_shards: Counter[str] = Counter()
     for row in rows:
-        if row.split not in waiting and not _SPLIT.fullmatch(row.split):
+        if row.split not in open_chunks and not _SPLIT_NAME.fullmatch(row.split):
             raise UserError(
                 f"row {row.id!r} has the split {row.split[:64]!r}, but a split names files: letters, digits, - and _ "
                 "only. See --split-column and --resplit."
             )
-        held = waiting.setdefault(row.split, [])
-        held.append(row)
-        size[row.split] += len(row.image) if isinstance(row, Pair) and isinstance(row.image, bytes) else 0
-        if len(held) == SHARD_PAIRS or size[row.split] >= SHARD_BYTES:
-            yield row.split, numbers[row.split], held
-            numbers[row.split] += 1
-            waiting[row.split], size[row.split] = [], 0
-    yield from ((split, numbers[split], held) for split, held in waiting.items() if held)
+        chunk = open_chunks.setdefault(row.split, [])
+        chunk.append(row)
+        num_bytes[row.split] += len(row.image) if isinstance(row, Pair) and isinstance(row.image, bytes) else 0
+        if len(chunk) == SHARD_PAIRS or num_bytes[row.split] >= SHARD_BYTES:
+            yield row.split, num_shards[row.split], chunk
+            num_shards[row.split] += 1
+            open_chunks[row.split], num_bytes[row.split] = [], 0
+    yield from ((split, num_shards[split], chunk) for split, chunk in open_chunks.items() if chunk)
 
 
-def _unique(rows: Iterator[Pair | Dropped]) -> Iterator[Pair | Dropped]:
-    """Pairs, of which every one after the first of an id (in its split) is dropped.
+def drop_repeated_ids(rows: Iterator[Pair | Dropped]) -> Iterator[Pair | Dropped]:
+    """Rows, where every pair after the first of an id (in its split) is dropped.
 
-    Seen ids are 128-bit hashes, side by side in buckets by their first 16 bits: 14 bytes each, 18 with room to grow.
-    That two of 25 million ids share one has a chance of 1e-24.
+    Ids are remembered as 128-bit hashes, side by side in buckets by their first 16 bits: 14 bytes each, 18 with room to
+    grow. Two of 25 million ids share one with a probability of 1e-24.
     """
-    seen: defaultdict[bytes, bytearray] = defaultdict(bytearray)
+    buckets: defaultdict[bytes, bytearray] = defaultdict(bytearray)
     for row in rows:
         if isinstance(row, Pair):
-            said = f"{row.split}\0{row.id}".encode("utf-8", "surrogatepass")
-            known = hashlib.blake2b(said, digest_size=16).digest()
-            bucket = seen[known[:2]]
-            if known[2:] in bucket:
+            key = f"{row.split}\0{row.id}".encode("utf-8", "surrogatepass")
+            digest = hashlib.blake2b(key, digest_size=16).digest()
+            bucket = buckets[digest[:2]]
+            if digest[2:] in bucket:
                 row = Dropped(row.id, row.split, "duplicate id")
             else:
-                bucket += known[2:]
+                bucket += digest[2:]
         yield row
 
 
-def _finish(out: Path, source: str, how: PrepareConfig, reports: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+def _write_dataset(
+    out: Path, source: str, config: PrepareConfig, reports: dict[str, list[dict[str, Any]]]
+) -> dict[str, Any]:
+    """Write `dropped.jsonl`, `NOTICE.txt` and, last, `dataset.json`; returns its content."""
     keys = ("id", "split", "reason", "detail")
     with whole_file(out / "dropped.jsonl") as partial, partial.open("w", encoding="utf-8") as lines:
         for report in chain.from_iterable(reports.values()):
             for row in (shard_report(out / report["file"]) or {})["rows_dropped"]:  # a shard at a time
                 lines.write(json.dumps(dict(zip(keys, row, strict=True)), ensure_ascii=False) + "\n")
     write_notice(out, {split: [report["file"] for report in of_split] for split, of_split in reports.items()})
-    counts = {name: {split: _sum(name, of_split) for split, of_split in reports.items()} for name in COUNTED}
+    counts = {name: {split: _sum(name, of_split) for split, of_split in reports.items()} for name in COUNTERS}
     dataset = {
-        "medclip": __version__,
+        "medclip_version": __version__,
         "source": source,
         "synthetic": source.startswith("phantoms"),
         "notice": NOT_CLINICAL,
-        "seed": how.seed,
-        "shorter_side": how.shorter_side,
-        "licenses": how.licenses,
-        "resplit": how.resplit,
+        "seed": config.seed,
+        "shorter_side": config.shorter_side,
+        "licenses": config.licenses,
+        "resplit": config.resplit,
         "splits": {
             split: {
                 "pairs": sum(report["pairs"] for report in of_split),
@@ -198,3 +212,25 @@ def _sum(name: str, reports: list[dict[str, Any]]) -> dict[str, int]:
     for report in reports:
         total.update(report[name])
     return dict(total.most_common())
+
+
+def write_notice(folder: Path, files: Mapping[str, Sequence[str]]) -> None:
+    """Write `folder`/NOTICE.txt: pairs of each license, then split, id, license and attribution of every pair.
+
+    `files` are the shards of each split. Memory is that of one shard; lines are tab-separated.
+    """
+    counts = Counter(license or "no license stated" for _, _, license, _ in _notice_rows(folder, files))
+    with whole_file(folder / "NOTICE.txt") as partial, partial.open("w", encoding="utf-8") as out:
+        out.write(_NOTICE + "\n")
+        out.writelines(f"{count}\t{license}\n" for license, count in counts.most_common())
+        out.write("\nsplit\tid\tlicense\tattribution\n")
+        out.writelines("\t".join(row) + "\n" for row in _notice_rows(folder, files))
+
+
+def _notice_rows(folder: Path, files: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, ...]]:
+    """Split, id, license and attribution (or article) of every pair."""
+    for split, names in files.items():
+        for name in names:
+            for row in open_shard(folder / name).select(["id", "license", "attribution", "article"]).to_pylist():
+                fields = (split, row["id"], row["license"], row["attribution"] or row["article"])
+                yield tuple(" ".join(text.split()) for text in fields)

@@ -15,23 +15,22 @@ from medclip.data.schema import DicomFrame, Dropped, Pair
 from medclip.errors import ImageError
 
 
-def prepare_row(row: Pair | Dropped, how: PrepareConfig) -> dict[str, Any] | Dropped:
-    """One row of the prepared form, or why there is none."""
+def prepare_row(row: Pair | Dropped, config: PrepareConfig) -> dict[str, Any] | Dropped:
+    """A row of `dataset.SCHEMA`, or why there is none."""
     if isinstance(row, Dropped):
         return row
     if not _is_unicode(row):
         return Dropped(row.id, row.split, "text is not Unicode")
-    if how.licenses is not None and license_name(row.license) not in license_set(how.licenses):
+    if config.licenses is not None and license_name(row.license) not in license_set(config.licenses):
         return Dropped(row.id, row.split, "license not asked for", row.license)
     caption, rules = clean_caption(row.caption)
     if len(caption) < MIN_CAPTION_CHARACTERS:
         return Dropped(row.id, row.split, f"caption under {MIN_CAPTION_CHARACTERS} characters")
     try:
-        image, width, height = standardize(_fetched(row.image), how.shorter_side)
+        image, width, height = standardize(_download(row.image), config.shorter_side)
     except ImageError as error:
-        return Dropped(
-            row.id, row.split, str(error), "" if isinstance(row.image, bytes | DicomFrame) else row.image.name
-        )
+        file = "" if isinstance(row.image, bytes | DicomFrame) else row.image.name
+        return Dropped(row.id, row.split, str(error), file)
     return {
         "id": row.id,
         "image": image,
@@ -53,7 +52,7 @@ def prepare_row(row: Pair | Dropped, how: PrepareConfig) -> dict[str, Any] | Dro
 
 
 def _is_unicode(row: Pair) -> bool:
-    """Whether its texts can be stored: JSON and file names can hold halves of characters, which UTF-8 cannot."""
+    """Whether the texts can be stored: JSON and file names can hold lone surrogates, which UTF-8 cannot."""
     try:
         json.dumps([getattr(row, name) for name in Pair.__slots__ if name != "image"], ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -61,8 +60,8 @@ def _is_unicode(row: Pair) -> bool:
     return True
 
 
-def _fetched(image: AnyPath | bytes | DicomFrame) -> Path | bytes | DicomFrame:
-    """An image behind a URL as its bytes. A store that does not answer fails the work: the image is not missing."""
+def _download(image: AnyPath | bytes | DicomFrame) -> Path | bytes | DicomFrame:
+    """The bytes of an image behind a URL. A store that does not answer fails the work: the image is not missing."""
     if not is_url(image):
         return image
     try:

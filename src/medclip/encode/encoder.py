@@ -119,7 +119,7 @@ def stream_split(
         stream = (backend.embed_pixels(pixels) for pixels in pixel_batches(rows, read_pixels, BATCH_SIZE))
     else:
         starts = range(0, len(rows), BATCH_SIZE)
-        stream = (backend.embed_texts(split.values("caption", rows[at : at + BATCH_SIZE])) for at in starts)
+        stream = (backend.embed_texts(split.take("caption", rows[at : at + BATCH_SIZE])) for at in starts)
     for embeddings in stream:
         if not np.isfinite(embeddings).all():
             raise WorkError("the model gives embeddings that are not finite: its weights are damaged.")
@@ -133,7 +133,7 @@ def split_pixels(split: Split, row: int, preprocessor: Mapping[str, Any]) -> UIn
     try:
         return decode_pixels(split.image(int(row)), preprocessor)
     except ImageError as error:
-        (id,) = split.values("id", [row])
+        (id,) = split.take("id", [row])
         raise WorkError(
             f"the image of {id} in split {split.name!r} of {split.folder} cannot be decoded ({error}): "
             "its shard was damaged after it was written. Prepare the dataset again."

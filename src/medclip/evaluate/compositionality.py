@@ -43,7 +43,7 @@ class Question:
 def evaluate_compositionality(subject: EvalConfig) -> dict[str, Any]:
     """Measure every test that enough captions of a split allow; the others are left out with the reason."""
     rows = subject.rows()
-    captions, labels = rows.column("caption"), [dict(said) for said in rows.each("labels")]
+    captions, labels = rows.column("caption"), [dict(said) for said in rows.iter_column("labels")]
     every = list(questions(captions, labels, subject.seed))
     counts = Counter(question.test for question in every)
     asked = [question for question in every if counts[question.test] >= LEAST]
@@ -51,8 +51,8 @@ def evaluate_compositionality(subject: EvalConfig) -> dict[str, Any]:
         raise UserError(f"split {rows.name!r} of {subject.data} has fewer than {LEAST} captions for each test.")
     margin = _margins(load(subject.model), rows, asked)
     items = {
-        "id": rows.values("id", (question.row for question in asked)),
-        "article": rows.values("article", (question.row for question in asked)),
+        "id": rows.take("id", (question.row for question in asked)),
+        "article": rows.take("article", (question.row for question in asked)),
         "test": [question.test for question in asked],
         "correct": (margin > _TIE).astype(np.float64),
         "margin": margin,

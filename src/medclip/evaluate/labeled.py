@@ -160,7 +160,7 @@ def _prepared(data: AnyPath) -> bool:
 
 def _of_data(data: AnyPath, name: str, limit: int | None, task: LabelConfig) -> Labeled:
     split = Split(data, name, limit)
-    labels = [dict(said) for said in split.each("labels")]
+    labels = [dict(said) for said in split.iter_column("labels")]
     known = sorted({key for said in labels for key in said})
     label = task.label or (known[0] if len(known) == 1 else None)
     if label not in known:

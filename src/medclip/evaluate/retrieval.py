@@ -82,7 +82,7 @@ def measured(
     items |= {f"rank_article_disjoint / {way}": own for way, own in apart.items()}
 
     distinct = candidate_pools.duplicate_aware(
-        images, texts, rows.column("sha256"), [casefold_whitespace(c) for c in rows.each("caption")]
+        images, texts, rows.column("sha256"), [casefold_whitespace(c) for c in rows.iter_column("caption")]
     )
     results["duplicate_aware"] = {}
     for way, asked in distinct.items():
@@ -119,7 +119,7 @@ def _figures(found: dict[str, np.ndarray], articles: Sequence[str], seed: int) -
 
 def _graded(images: np.ndarray, texts: np.ndarray, rows: Split) -> dict[str, np.ndarray]:
     """What `concepts.graded` finds of both ways; nothing where no pair has concepts."""
-    sets = graded_relevance.Concepts([of_row or () for of_row in rows.each("concepts")])
+    sets = graded_relevance.Concepts([of_row or () for of_row in rows.iter_column("concepts")])
     asking = int(np.count_nonzero(sets.sizes))
     if not asking:
         return {}

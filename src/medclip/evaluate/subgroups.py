@@ -21,9 +21,9 @@ def row_labels(rows: Split) -> dict[str, list[str]]:
 
     A value a row, "" where it has none.
     """
-    of_rows = [dict(labels or ()) for labels in rows.each("labels")]
+    of_rows = [dict(labels or ()) for labels in rows.iter_column("labels")]
     kinds = sorted({kind for labels in of_rows for kind in labels})
-    licenses = [license_name(said or "") for said in rows.each("license")]
+    licenses = [license_name(said or "") for said in rows.iter_column("license")]
     return {kind: [labels.get(kind) or "" for labels in of_rows] for kind in kinds} | {"license": licenses}
 
 

@@ -74,7 +74,7 @@ def add(folder: Path, data: AnyPath, split: str | None, limit: int | None, model
         index = Index(folder)
         rows = Split(data, split or default_split(data), limit)
         there = set(index.rows.column("id").filter(pa.array(index.live)).to_pylist())
-        new = np.array([row for row, id in enumerate(rows.each("id")) if id not in there], np.int64)
+        new = np.array([row for row, id in enumerate(rows.iter_column("id")) if id not in there], np.int64)
         if len(new):
             _change(folder, _segment(folder, contents, load(index.model(model)), rows, new, None))
         return len(new), len(rows) - len(new)

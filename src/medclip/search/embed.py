@@ -41,7 +41,7 @@ def embed(
         write_vectors(out / FILES[kind], opened, rows, range(len(rows)), said, kind)
     remove_stale(out, [FILES[kind] for kind in of])
     with whole_file(out / "ids.txt") as partial:
-        partial.write_text("".join(f"{id}\n" for id in rows.each("id")), encoding="utf-8")
+        partial.write_text("".join(f"{id}\n" for id in rows.iter_column("id")), encoding="utf-8")
     write_json(
         out / ABOUT,
         {

@@ -65,11 +65,12 @@ def read_pairs(split: Split, images: Pictures | np.ndarray, soft: bool) -> Pairs
     """The pairs of a split whose pixels or pools are `images`; `soft`: with their concepts."""
     if not soft:
         return Pairs(split, images, {}, 0)
-    often = Counter(concept for row in split.each("concepts") for concept in set(row or ()))
+    often = Counter(concept for row in split.iter_column("concepts") for concept in set(row or ()))
     number = {concept: i for i, concept in enumerate(sorted(c for c, times in often.items() if times > 1))}
     if not number:
         raise UserError(f"--soft-target-temperature: no two pairs of {split.folder} share a UMLS concept.")
-    return Pairs(split, images, number, max(len(number.keys() & set(row or ())) for row in split.each("concepts")))
+    most = max(len(number.keys() & set(row or ())) for row in split.iter_column("concepts"))
+    return Pairs(split, images, number, most)
 
 
 def batches(
@@ -104,14 +105,14 @@ def batch_of(pairs: Pairs, rows: np.ndarray, model: Model, recipe: TrainConfig, 
     them does not depend on the number of blocks.
     """
     m, room = recipe.batch_size // blocks, int(recipe.batch_size * recipe.hard_negatives)
-    captions = pairs.split.values("caption", rows)
+    captions = pairs.split.take("caption", rows)
     wrong = wrong_sides(captions, room)
     dealt = [captions[b * m : (b + 1) * m] + wrong[b::blocks] for b in range(blocks)]
     c = m + -(-room // blocks)
     real = np.array([[i < len(block) for i in range(c)] for block in dealt])
     said = [caption for block in dealt for caption in block]
     words = _placed(_numbers(map(casefold_whitespace, said)), real, -1)
-    pictures = _numbers(pairs.split.values("sha256", rows)).reshape(blocks, m)
+    pictures = _numbers(pairs.split.take("sha256", rows)).reshape(blocks, m)
     if pairs.pools:
         texts = _placed(np.stack([pairs.pools[caption] for caption in said]), real, 1)  # an absent one must be finite
     else:
@@ -145,7 +146,7 @@ def _numbers(values: Iterable[str]) -> np.ndarray:
 def _concepts(pairs: Pairs, rows: np.ndarray) -> np.ndarray:
     found = np.full((rows.size, pairs.most), len(pairs.concepts), np.int32)
     if pairs.concepts:
-        for i, said in enumerate(pairs.split.values("concepts", rows.ravel())):
+        for i, said in enumerate(pairs.split.take("concepts", rows.ravel())):
             known = sorted(pairs.concepts.keys() & set(said or ()))
             found[i, : len(known)] = [pairs.concepts[concept] for concept in known]
     return found.reshape(*rows.shape, pairs.most)

@@ -90,7 +90,7 @@ def train(
         open_run(out, dataclasses.asdict(config) | said, resume)
     if config.flip:
         console.print("warning: --flip makes left and right wrong in captions that name them.")
-    model = initial_model(config, training.each("caption"))
+    model = initial_model(config, training.iter_column("caption"))
     params, shares = trainable_params(model, config)
     loss = loss or (sigmoid if is_sigmoid(model, config) else contrastive)
     once = is_frozen(model.config.vision, shares)  # then pools take the place of pixels
@@ -174,7 +174,7 @@ def _tell(run: Run, at: int, rows: np.ndarray, told: dict[str, jax.Array], clock
         last = max((r["step"] for r in run.log.measured), default=0)
         raise WorkError(
             f"the loss is {values['loss']} and the norm of its gradient {values['gradient_norm']} at step {at}, "
-            f"on the pairs {', '.join(run.pairs.split.values('id', rows))}. {run.log.out} holds the state of step "
+            f"on the pairs {', '.join(run.pairs.split.take('id', rows))}. {run.log.out} holds the state of step "
             f"{last} and the best model so far. Look at those pairs, or start again with a lower --lr."
         )
     if at % max(1, run.config.steps // LOGGED) == 0 or _due(at, run.config):

@@ -35,7 +35,7 @@ def read_validation_set(split: Split, model: Model) -> ValidationSet:
     pictures = Pictures(split, model.preprocessor)
     rows = range(min(VALIDATION_PAIRS, len(split)))
     pixels = decoded(pictures, np.empty((len(rows), *pictures.shape[1:]), np.uint8))
-    return ValidationSet(pixels, split.values("caption", rows), split.values("article", rows))
+    return ValidationSet(pixels, split.take("caption", rows), split.take("article", rows))
 
 
 def validate(

@@ -128,7 +128,7 @@ def test_limit_reads_no_more_than_the_first_rows_of_each_split(tmp_path):
 
 def test_captions_arrive_in_the_prepared_form(tmp_path):
     pq.write_table(table(range(6)), tmp_path / "train.parquet")
-    rows = preview(str(tmp_path), rows=6)
+    rows = preview(str(tmp_path), num_rows=6)
     assert rows[4]["caption"] == rows[4]["caption_original"] == "b' CT of the chest '"
     assert [row.reason for row in rows[:3]] == ["caption under 10 characters"] * 3  # NA, None, null
 

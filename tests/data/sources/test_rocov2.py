@@ -94,7 +94,7 @@ def test_a_table_without_its_columns_is_named(rocov2):
 
 
 def test_license_and_attribution_reach_the_prepared_form(rocov2):
-    short, *rows = preview(str(rocov2), rows=3)
+    short, *rows = preview(str(rocov2), num_rows=3)
     assert short.reason == "caption under 10 characters"
     assert [row["license"] for row in rows] == ["CC BY-NC"] * 2
     assert all("Jones" in row["attribution"] for row in rows)

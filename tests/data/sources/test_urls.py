@@ -106,7 +106,7 @@ def test_an_archive(pictures, memory, tmp_path):
 
 
 def test_a_preview_fetches_its_pictures(roco, memory):
-    assert [row["id"] for row in preview(memory(roco.folder), rows=2)] == ["ROCO_00000", "ROCO_00001"]
+    assert [row["id"] for row in preview(memory(roco.folder), num_rows=2)] == ["ROCO_00000", "ROCO_00001"]
 
 
 def test_workers_prepare_what_lies_behind_a_url(roco, data, tmp_path):

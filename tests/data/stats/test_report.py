@@ -137,7 +137,7 @@ def test_the_page_is_whole_or_absent(data, copy, monkeypatch):
 def test_a_damaged_data_set_is_a_mistake_in_words(data, copy):
     copied = copy(data)
     (copied / "train-00000.arrow").write_bytes(b"")
-    with pytest.raises(UserError, match="is no whole Arrow file"):
+    with pytest.raises(UserError, match="is not a whole Arrow file"):
         write_report(copied)
 
 

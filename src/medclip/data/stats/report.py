@@ -17,7 +17,7 @@ from medclip import html_page
 from medclip.atomic_io import whole_file
 from medclip.data.dataset import Split
 from medclip.data.images import decode
-from medclip.data.leakage import WAYS
+from medclip.data.leakage import MATCH_KINDS
 from medclip.data.stats.quality_checks import quality_warnings
 from medclip.data.stats.statistics import (
     CONTEXT_LENGTH,
@@ -97,7 +97,7 @@ def render_report(data: Path, about: Statistics, seed: int = 0) -> str:
 def _shared(overlap: Overlap) -> list[str]:
     """A row of the table; what was not looked for is a dash."""
     other = "earlier pairs of its own" if overlap.split == overlap.other else overlap.other
-    return [overlap.split, other, *(html_page.number(overlap.counts.get(way)) for way in (*WAYS, "any"))]
+    return [overlap.split, other, *(html_page.number(overlap.counts.get(way)) for way in (*MATCH_KINDS, "any"))]
 
 
 def _rows(about: Statistics) -> Iterator[list[str]]:

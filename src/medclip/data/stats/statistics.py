@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from medclip.data.dataset import SCHEMA, Split, read_dataset
-from medclip.data.leakage import WAYS, shared
+from medclip.data.leakage import MATCH_KINDS, find_matches
 from medclip.data.stats.caption_issues import caption_issues, skeleton
 from medclip.data.stats.keyword_labels import keyword_label
 from medclip.progress import Advance, progress
@@ -185,10 +185,10 @@ def _templates(table: pa.Table, parts: Mapping[str, array[int]]) -> list[tuple[s
 
 
 def _overlap(mine: Split, theirs: Split, near: bool) -> Overlap:
-    found = shared(mine, theirs, near)
-    ways = [way for way in WAYS if (near or way != "near image") and (mine is not theirs or way != "article")]
-    pairs = {way: len({s.row for s in found if s.way == way}) for way in ways}
-    examples = [(s.row, s.other, s.way) for way in ways for s in [s for s in found if s.way == way][:4]]
+    found = find_matches(mine, theirs, near)
+    ways = [way for way in MATCH_KINDS if (near or way != "near image") and (mine is not theirs or way != "article")]
+    pairs = {way: len({s.row for s in found if s.kind == way}) for way in ways}
+    examples = [(s.row, s.other_row, s.kind) for way in ways for s in [s for s in found if s.kind == way][:4]]
     return Overlap(mine.name, theirs.name, pairs | {"any": len({s.row for s in found})}, examples)
 
 
