@@ -140,6 +140,13 @@ def standardize(image: ImageInput | DicomFrame, shorter_side: int) -> tuple[byte
     return out.getvalue(), decoded.width, decoded.height
 
 
+def to_png(image: Image.Image | np.ndarray) -> bytes:
+    """An image in memory as a file, lossless but for what `decode` does. Raises ImageError."""
+    with io.BytesIO() as out:
+        decode(image).save(out, "PNG", compress_level=1)
+        return out.getvalue()
+
+
 def decode_ahead(decode: Callable[[T], R], images: Iterable[T], batch_size: int) -> Iterator[list[R]]:
     """Decode images in threads: lists of `batch_size` results of `decode`, in order, the last one shorter.
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from medclip.data.images import is_dicom
 from medclip.data.normalize import canonical_split
@@ -15,6 +16,7 @@ from medclip.data.prepare_config import DEFAULT, Columns, PrepareConfig
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.huggingface import find_named_tables, find_saved_tables
 from medclip.data.sources.image_caption_folder import IMAGE_SUFFIXES, has_caption_files, read_image_folder
+from medclip.data.sources.memory import read_memory
 from medclip.data.sources.roco import count_roco, is_roco, is_rocov2, read_roco, read_rocov2
 from medclip.data.sources.table_files import TABLE_SUFFIXES, count_rows
 from medclip.data.sources.tables import read_tables
@@ -30,30 +32,40 @@ _READABLE = (
 )
 
 
-def open_source(source: str, config: PrepareConfig = DEFAULT) -> Iterator[Pair | Dropped]:
-    """The rows of SOURCE; where it names splits, at most the first `config.max_samples` of each are read.
+def open_source(source: str | Iterable[Any], config: PrepareConfig = DEFAULT) -> Iterator[Pair | Dropped]:
+    """The rows of SOURCE, or of a value in memory; where a source names splits, at most `config.max_samples` of each.
 
     The first row is read at once. Raises UserError where there is none and where nothing can be read.
     """
+    if not isinstance(source, str):
+        return _not_empty("the source", read_memory(source, config.columns))
     if (count := _num_phantoms(source)) is not None:
         return phantoms(count, config.seed)
     path = parse_path(source)
     rows = _read(path, config)
     rows = _read_url(path, rows) if is_url(path) else rows
+    return _not_empty(source, rows)
+
+
+def _not_empty(source: str, rows: Iterator[Pair | Dropped]) -> Iterator[Pair | Dropped]:
     first_row = next(rows, None)
     if first_row is None:
         raise UserError(f"{source} holds no rows.")
     return chain([first_row], rows)
 
 
-def is_dicom_folder(source: str) -> bool:
+def is_dicom_folder(source: str | Iterable[Any]) -> bool:
     """Whether SOURCE is a folder of DICOM studies; on this machine only."""
+    if not isinstance(source, str):
+        return False
     path = parse_path(source)
     return not is_url(path) and path.is_dir() and not is_roco(path) and not is_rocov2(path) and _has_dicom(path)
 
 
-def source_length(source: str, limit: int | None = None) -> int | None:
+def source_length(source: str | Iterable[Any], limit: int | None = None) -> int | None:
     """How many rows `open_source` yields, at most `limit` of each split; None where counting means reading them."""
+    if not isinstance(source, str):
+        return len(source) if isinstance(source, Sized) and not isinstance(source, Mapping) and not limit else None
     if (count := _num_phantoms(source)) is not None:
         counts = [count, NUM_VALIDATION]
     elif is_url(path := parse_path(source)):

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain, count
 from typing import Any, TypedDict
 
+import numpy as np
+from PIL import Image
+
+from medclip.data.images import to_png
 from medclip.data.normalize import HASHED_SPLITS, canonical_split, split_of
 from medclip.data.paths import AnyPath, inside, parse_path, path_exists
 from medclip.data.prepare_config import Columns
 from medclip.data.schema import Dropped, Pair, take_per_split
 from medclip.data.sources.table_files import Row, read_rows
-from medclip.errors import UserError
+from medclip.errors import ImageError, UserError
 
 OUTSIDE = "image outside the table's folder (see --image-root)"
 NO_IMAGE_OR_CAPTION = "row without image or caption"
@@ -49,8 +54,13 @@ def read_tables(
     `limit` rows, unless a column names splits, for its last row may name a new one. Raises UserError for a damaged
     file and for an absent column.
     """
-    numbers = count(1)
-    rows = chain.from_iterable(_read_table(path, columns, split, numbers) for path in paths)
+    numbers, image_root = count(1), parse_path(columns.image_root) if columns.image_root else None
+
+    def read_table(path: AnyPath) -> Iterator[Pair | Dropped]:
+        locate = partial(_locate, image_root or path.parent, path.parent, [])
+        return rows_to_pairs(read_rows(path), path, columns, split, lambda *_: (str(next(numbers)), ""), locate)
+
+    rows = chain.from_iterable(map(read_table, paths))
     if limit and not any("split" in match_columns(list(next(read_rows(path), {})), columns) for path in paths):
         return take_per_split(rows, limit, (split,) if split else HASHED_SPLITS)
     return rows
@@ -117,26 +127,37 @@ def _labels(value: Any) -> dict[str, str]:
     return dict(value)
 
 
-def _read_table(path: AnyPath, columns: Columns, split: str, numbers: Iterator[int]) -> Iterator[Pair | Dropped]:
-    root = parse_path(columns.image_root) if columns.image_root else path.parent
-    base, previous, repeats = None, None, 0
-    for row_number, (row, cells) in enumerate(_read_cells(path, columns), start=1):
-        number = next(numbers)
-        id, group = _text(cells.get("id")) or str(number), _text(cells.get("group"))
-        cell = _image(cells.get("image"))
+def rows_to_pairs(
+    rows: Iterable[Row],
+    table: AnyPath,
+    columns: Columns,
+    split: str,
+    identify: Callable[[str | bytes, Sequence[str]], tuple[str, str]],
+    locate: Callable[[str], AnyPath | None],
+) -> Iterator[Pair | Dropped]:
+    """A pair for each caption of each row.
+
+    `table` names the rows in messages; `split` is that of rows without one, "": by a hash. `identify` gives the id and
+    the group of a row without them, from its image and captions; `locate` the file of a path, None where that is not
+    allowed.
+    """
+    previous, repeats = None, 0
+    for row_number, (row, cells) in enumerate(_read_cells(rows, table, columns), start=1):
+        try:
+            cell, reason = _image(cells.get("image")), NO_IMAGE_OR_CAPTION
+        except ImageError as error:
+            cell, reason = b"", str(error)
+        captions = [caption for caption in map(_text, _as_list(cells.get("caption"))) if caption]
+        default_id, default_group = identify(cell, captions)
+        id, group = _text(cells.get("id")) or default_id, _text(cells.get("group")) or default_group
         repeats = repeats + 1 if (id, cell) == previous else 0
         previous = (id, cell)
-        if isinstance(cell, str) and cell:
-            base = base or _find_base(cell, root, path.parent)
-            image = inside(root, cell, base)
-        else:
-            image = cell
+        image = locate(cell) if isinstance(cell, str) and cell else cell
         file = cell if isinstance(cell, str) else ""
         row_split = canonical_split(_text(cells.get("split"))) or split or split_of(group or file or id)
-        captions = [caption for caption in map(_text, _as_list(cells.get("caption"))) if caption]
         if not image or isinstance(image, str) or not captions:
-            reason = OUTSIDE if image is None else NO_IMAGE_OR_CAPTION
-            yield Dropped(id, row_split, reason, f"{path.name} row {row_number}")
+            reason = OUTSIDE if image is None else reason
+            yield Dropped(id, row_split, reason, f"{table.name} row {row_number}")
             continue
         for index, caption in enumerate(captions):
             yield Pair(
@@ -148,17 +169,17 @@ def _read_table(path: AnyPath, columns: Columns, split: str, numbers: Iterator[i
                 license=_text(cells.get("license")),
                 attribution=_text(cells.get("attribution")),
                 concepts=_concepts(cells.get("concepts")),
-                **extra_fields(row, path.stem),
+                **extra_fields(row, table.stem),
             )
 
 
-def _read_cells(path: AnyPath, columns: Columns) -> Iterator[tuple[Row, dict[str, Any]]]:
+def _read_cells(rows: Iterable[Row], table: AnyPath, columns: Columns) -> Iterator[tuple[Row, dict[str, Any]]]:
     """Each row as written, and its cells by what they hold."""
     keys, names = None, {}
-    for row in read_rows(path):
+    for row in rows:
         if row.keys() != keys:
             # JSON lines may leave out what they do not know; the first line decides what the columns are.
-            names = resolve_columns(path, list(row), columns) if keys is None else match_columns(list(row), columns)
+            names = resolve_columns(table, list(row), columns) if keys is None else match_columns(list(row), columns)
             keys = row.keys()
         cells = {field: row[name] for field, name in names.items()}
         if names.get("image") == "image_path":
@@ -166,34 +187,38 @@ def _read_cells(path: AnyPath, columns: Columns) -> Iterator[tuple[Row, dict[str
         yield row, cells
 
 
-def _find_base(name: str, root: AnyPath, folder: AnyPath) -> AnyPath | None:
-    """The folder that a table's paths start from, where this image exists below one of the candidates."""
-    for base in (root, root / "images", folder):
-        path = inside(root, name, base)
+def _locate(root: AnyPath, folder: AnyPath, base: list[AnyPath], name: str) -> AnyPath | None:
+    """The file of a path in a table, below `root`. `base` remembers the folder that the first of them starts from."""
+    for candidate in () if base else (root, root / "images", folder):
+        path = inside(root, name, candidate)
         if path is not None and path_exists(path):
-            return base
-    return None
+            base.append(candidate)
+            break
+    return inside(root, name, *base)
 
 
 def _image(value: Any) -> str | bytes:
-    """A name or bytes, also out of Hugging Face's {"bytes", "path"}; "" for neither."""
+    """A name or bytes, also out of Hugging Face's {"bytes", "path"}; "" for neither. ImageError for a wrong array."""
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
+    if isinstance(value, Image.Image | np.ndarray):
+        return to_png(value)
     return value if isinstance(value, bytes) and value else _text(value)
 
 
 def _text(value: Any) -> str:
     if isinstance(value, bytes):
         return value.decode(errors="replace")
-    return "" if value is None or value != value else str(value)  # NaN differs from itself
+    # NaN differs from itself; pandas' NA refuses to say whether it does
+    return "" if value is None or type(value).__name__ == "NAType" or value != value else str(value)
 
 
 def _as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
+    return list(value) if isinstance(value, list | tuple | np.ndarray) else [value]
 
 
 def _concepts(value: Any) -> tuple[str, ...]:
-    if isinstance(value, list):
+    if isinstance(value, list | tuple | np.ndarray):
         return tuple(map(str, value))
     return tuple(_text(value).replace(";", " ").replace(",", " ").split())
 
