@@ -16,7 +16,7 @@ import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from support.material import SHORT_CAPTION, RocoFolder, drawn, encoded  # noqa: E402
+from support.material import SHORT_CAPTION, RocoFolder, draw_image, image_bytes  # noqa: E402
 
 # A micro model's step is compiled for seconds and run for milliseconds. Commands in processes of their own keep XLA's
 # optimizations, as somebody who runs them has them.
@@ -30,7 +30,7 @@ settings.load_profile("medclip")
 def _ordinary(numbers: range) -> list[tuple[str, str, int, bytes]]:
     organs, sides = ("chest", "abdomen", "brain", "knee", "pelvis"), ("left", "right", "upper")
     return [
-        (f"ROCO_{n:05}", f"CT of the {sides[n % 3]} {organs[n % 5]}, image number {n}", n, encoded(drawn(n)))
+        (f"ROCO_{n:05}", f"CT of the {sides[n % 3]} {organs[n % 5]}, image number {n}", n, image_bytes(draw_image(n)))
         for n in numbers
     ]
 
@@ -39,17 +39,22 @@ def _ordinary(numbers: range) -> list[tuple[str, str, int, bytes]]:
 def roco(tmp_path_factory) -> RocoFolder:
     """20 ordinary training pairs, 5 tricky ones that must be kept and 5 rows that must be dropped; 12 validation."""
     made = RocoFolder(tmp_path_factory.mktemp("roco"))
-    deep = Image.fromarray(np.asarray(drawn(21)).astype(np.uint16) * 200)
+    deep = Image.fromarray(np.asarray(draw_image(21)).astype(np.uint16) * 200)
     rows = [
         *_ordinary(range(20)),
         ("ROCO_90001", "An absent image of the chest", 20, None),
-        ("ROCO_90002", "Sixteen bits under the name of a JPEG", 21, encoded(deep, "PNG")),
-        ("ROCO_90003", "A truncated image of the chest", 22, encoded(drawn(22))[:300]),
-        ("ROCO_90004", SHORT_CAPTION, 23, encoded(drawn(23))),
-        ("ROCO_90005", unicodedata.normalize("NFD", "Échographie\u00a0rénale  à gauche"), 24, encoded(drawn(24))),
-        ("ROCO_90006", "T2-weighted MRI of Kienböck's Disease (STIR), mixed CASE", 25, encoded(drawn(25))),
-        ("ROCO_90007", 'A "ground-glass" opacity; 5–10 mm, <b>arrow</b>, 50% & \\n', 26, encoded(drawn(26))),
-        ("ROCO_90008", "b' none of this is Python '", 27, encoded(drawn(27))),
+        ("ROCO_90002", "Sixteen bits under the name of a JPEG", 21, image_bytes(deep, "PNG")),
+        ("ROCO_90003", "A truncated image of the chest", 22, image_bytes(draw_image(22))[:300]),
+        ("ROCO_90004", SHORT_CAPTION, 23, image_bytes(draw_image(23))),
+        (
+            "ROCO_90005",
+            unicodedata.normalize("NFD", "Échographie\u00a0rénale  à gauche"),
+            24,
+            image_bytes(draw_image(24)),
+        ),
+        ("ROCO_90006", "T2-weighted MRI of Kienböck's Disease (STIR), mixed CASE", 25, image_bytes(draw_image(25))),
+        ("ROCO_90007", 'A "ground-glass" opacity; 5–10 mm, <b>arrow</b>, 50% & \\n', 26, image_bytes(draw_image(26))),
+        ("ROCO_90008", "b' none of this is Python '", 27, image_bytes(draw_image(27))),
     ]
     made.add_split("train", rows, ("ROCO_00003\t A second row of the same id", "a row without a tab"))
     made.add_split("validation", [(id, c, n, p) for id, c, n, p in _ordinary(range(12))])
@@ -136,12 +141,12 @@ def copy(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def shared() -> Path:
+def shared_folder() -> Path:
     """The real ROCO rows beside the repository."""
-    found = Path(__file__).parents[2] / "shared"
-    if not (found / "roco").is_dir():
-        pytest.skip(f"{found}/roco is absent: the real ROCO rows are not part of the repository")
-    return found
+    folder = Path(__file__).parents[2] / "shared"
+    if not (folder / "roco").is_dir():
+        pytest.skip(f"{folder}/roco is absent: the real ROCO rows are not part of the repository")
+    return folder
 
 
 @pytest.fixture
@@ -162,7 +167,7 @@ def medclip(monkeypatch, capsys):
             main()
         except SystemExit as end:
             code = end.code or 0
-        said = capsys.readouterr()
-        return code, said.out, said.err
+        output = capsys.readouterr()
+        return code, output.out, output.err
 
     return call

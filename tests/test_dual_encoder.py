@@ -12,7 +12,7 @@ import medclip
 from medclip.encode.encoder import embed_images, embed_texts
 from medclip.errors import UserError
 from medclip.zero_shot import classify
-from support.material import drawn, encoded
+from support.material import draw_image, image_bytes
 
 TEXTS = ["CT of the chest", "MRI of the left knee", ""]
 
@@ -27,7 +27,7 @@ def files(tmp_path_factory):
     """Three images, lossless."""
     folder = tmp_path_factory.mktemp("images")
     for number in range(3):
-        (folder / f"{number}.png").write_bytes(encoded(drawn(number), "PNG"))
+        (folder / f"{number}.png").write_bytes(image_bytes(draw_image(number), "PNG"))
     return sorted(folder.iterdir())
 
 
@@ -113,7 +113,7 @@ def test_zero_shot_is_that_of_the_evaluation_or_of_the_given_templates(encoder, 
     ("images", "sentence"),
     [
         (["0.png", "absent.png"], r"images\[0\] \(0.png\): image missing"),
-        ([encoded(drawn(0), "PNG"), b"no image"], r"images\[1\]: image unreadable"),
+        ([image_bytes(draw_image(0), "PNG"), b"no image"], r"images\[1\]: image unreadable"),
         ([np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.float32)], r"images\[1\]: image array of float32 \(4, 4\)"),
         (np.zeros((3, 8, 8), np.uint8), r"images\[0\]: image array of uint8 \(3, 8, 8\)"),
     ],

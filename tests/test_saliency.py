@@ -14,7 +14,7 @@ from medclip.encode.encoder import embed_images, embed_texts
 from medclip.errors import UserError
 from medclip.model.image_processor import map_to_image, preprocess
 from medclip.saliency import MIN_CHANGE, overlay_saliency, saliency_map
-from support.material import drawn, encoded
+from support.material import draw_image, image_bytes
 
 SQUEEZED = {"size": {"height": 64, "width": 64}, "do_center_crop": False}
 CROPPED = {"size": {"shortest_edge": 64}, "crop_size": {"height": 64, "width": 64}, "do_center_crop": True}
@@ -46,7 +46,7 @@ def share_inside(saliency, top, bottom, left, right):
 
 @pytest.mark.parametrize("box", [(0, 0.25, 0, 0.25), (0.5, 0.75, 0.25, 0.5), (0.75, 1, 0.75, 1)])
 def test_it_points_at_what_the_vector_is_made_of(looking_at, box):
-    saliency = saliency_map(looking_at(SQUEEZED, *box), encoded(NOISE, "PNG"), "words")
+    saliency = saliency_map(looking_at(SQUEEZED, *box), image_bytes(NOISE, "PNG"), "words")
     assert saliency.shape == (128, 192) and saliency.dtype == np.float32
     y, x = np.unravel_index(saliency.argmax(), saliency.shape)
     assert box[0] <= y / 128 <= box[1] and box[2] <= x / 192 <= box[3]
@@ -54,12 +54,12 @@ def test_it_points_at_what_the_vector_is_made_of(looking_at, box):
 
 
 def test_what_speaks_against_the_text_is_negative(looking_at):
-    saliency = saliency_map(looking_at(SQUEEZED, 0, 0.5, 0, 0.5, sign=-1), encoded(NOISE, "PNG"), "words")
+    saliency = saliency_map(looking_at(SQUEEZED, 0, 0.5, 0, 0.5, sign=-1), image_bytes(NOISE, "PNG"), "words")
     assert saliency.max() <= 0 and saliency.min() < -0.01
 
 
 def test_what_the_crop_cuts_off_has_none(looking_at):
-    saliency = saliency_map(looking_at(CROPPED, 0, 1, 0, 1), encoded(NOISE, "PNG"), "words")
+    saliency = saliency_map(looking_at(CROPPED, 0, 1, 0, 1), image_bytes(NOISE, "PNG"), "words")
     assert (saliency[:, :30] == 0).all() and (
         saliency[:, -30:] == 0
     ).all()  # 32 of 192 columns on each side are cut off
@@ -68,7 +68,7 @@ def test_what_the_crop_cuts_off_has_none(looking_at):
 
 @pytest.mark.parametrize("level", [0, 90, 255])
 def test_an_equal_image_is_flat(model, level):
-    image = encoded(Image.new("L", (96, 80), level), "PNG")
+    image = image_bytes(Image.new("L", (96, 80), level), "PNG")
     saliency = saliency_map(model, image, "CT of the chest")
     assert np.abs(saliency).max() < MIN_CHANGE
     shown = np.asarray(overlay_saliency(decode(image), saliency))
@@ -79,12 +79,14 @@ def test_it_is_what_the_cosine_loses(model, monkeypatch):
     """One flat spot over the whole image: the map is the difference of two plain cosines."""
     monkeypatch.setattr(saliency_module, "SPOTS_PER_SIDE", 1)
     monkeypatch.setattr(saliency_module, "SPOT_WIDTH", 50)
-    image = encoded(drawn(7, (64, 64)), "PNG")
+    image = image_bytes(draw_image(7, (64, 64)), "PNG")
     saliency = saliency_map(model, image, "CT of the chest")
     assert np.ptp(saliency) < 1e-6
     pixels = Image.fromarray(preprocess(decode(image), model.preprocessor))
     blurred = pixels.filter(ImageFilter.GaussianBlur(50 * pixels.width))
-    before, after = embed_images(model, [image, encoded(blurred, "PNG")]) @ embed_texts(model, ["CT of the chest"])[0]
+    before, after = (
+        embed_images(model, [image, image_bytes(blurred, "PNG")]) @ embed_texts(model, ["CT of the chest"])[0]
+    )
     assert abs(before - after) > 1e-4
     assert saliency.mean() == pytest.approx(before - after, abs=2e-6)
 
@@ -96,7 +98,7 @@ def test_every_pixel_weighs_alike(model, monkeypatch):
         saliency_module, "embed_pixels", lambda _, x: np.abs(x / 255 - 0.5).mean(axis=(1, 2, 3))[:, None]
     )
     monkeypatch.setattr(saliency_module, "embed_texts", lambda *_: np.ones((1, 1)))
-    saliency = saliency_map(dataclasses.replace(model, preprocessor=SQUEEZED), encoded(checkers, "PNG"), "words")
+    saliency = saliency_map(dataclasses.replace(model, preprocessor=SQUEEZED), image_bytes(checkers, "PNG"), "words")
     assert saliency[16:48, 16:48].std() / saliency.mean() < 0.02
     assert saliency.min() > 0.5 * saliency.max()  # in a corner, where spots lie half outside
 
@@ -105,7 +107,7 @@ def test_every_pixel_weighs_alike(model, monkeypatch):
 @given(st.integers(40, 150), st.integers(40, 150))
 def test_a_map_lies_where_its_pixels_came_from(preprocessor, width, height):
     ramp = np.add.outer(np.linspace(0, 127, height), np.linspace(0, 127, width))
-    image = encoded(Image.fromarray(np.rint(ramp).astype(np.uint8)), "PNG")
+    image = image_bytes(Image.fromarray(np.rint(ramp).astype(np.uint8)), "PNG")
     back = map_to_image(
         preprocess(decode(image), preprocessor)[..., 0].astype(np.float32), (width, height), preprocessor
     )
@@ -129,4 +131,4 @@ def test_an_unreadable_image_and_no_text_are_refused(model, tmp_path):
     with pytest.raises(UserError, match="the image: image unreadable"):
         saliency_map(model, b"no image", "words")
     with pytest.raises(UserError, match="the text is empty"):
-        saliency_map(model, encoded(NOISE), "  ")
+        saliency_map(model, image_bytes(NOISE), "  ")

@@ -211,8 +211,10 @@ def test_no_caption_breaks_a_rule(caption):
         assert foil(caption) != caption
 
 
-def test_enough_real_captions_can_be_asked(shared):
-    lines = (shared / "roco" / "validation" / "radiology" / "captions.txt").read_text(encoding="utf-8").splitlines()
+def test_enough_real_captions_can_be_asked(shared_folder):
+    lines = (
+        (shared_folder / "roco" / "validation" / "radiology" / "captions.txt").read_text(encoding="utf-8").splitlines()
+    )
     captions = [line.split("\t", 1)[1] for line in lines if "\t" in line]
     for name, foil in foil_rules(0).items():
         made = [(said, false) for said in captions if (false := foil(said))]

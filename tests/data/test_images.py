@@ -12,7 +12,7 @@ from PIL import Image, PngImagePlugin
 
 from medclip.data.images import decode, standardize
 from medclip.errors import ImageError
-from support.material import drawn, encoded
+from support.material import draw_image, image_bytes
 
 
 def gradient(width=64, height=48):
@@ -25,7 +25,7 @@ def color():
 
 
 def decoded(image, kind="PNG", **options):
-    return decode(encoded(image, kind, **options))
+    return decode(image_bytes(image, kind, **options))
 
 
 def png_of_size(width, height):
@@ -100,7 +100,7 @@ def test_exif_orientation_is_undone(orientation):
     assert np.array_equal(np.asarray(decoded(stored, exif=exif.tobytes())), upright)
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>404</html>", encoded(drawn(1))[:300], png_of_size(64, 64)])
+@pytest.mark.parametrize("content", [b"", b"<html>404</html>", image_bytes(draw_image(1))[:300], png_of_size(64, 64)])
 def test_what_cannot_be_read_is_named(content):
     with pytest.raises(ImageError, match=r"^image unreadable$"):
         decode(content)
@@ -120,13 +120,13 @@ def test_a_bomb_is_refused_before_it_is_decoded(side):
 def test_a_line_is_refused_where_no_jpeg_could_hold_it():
     with pytest.raises(ImageError, match=r"^image over 65,500 pixels a side$"):
         standardize(png_of_size(65_501, 10), 256)
-    assert standardize(encoded(Image.new("L", (65_500, 1)), "PNG"), 256)[1:] == (65_500, 1)
+    assert standardize(image_bytes(Image.new("L", (65_500, 1)), "PNG"), 256)[1:] == (65_500, 1)
 
 
 @given(st.data())
 def test_damage_is_an_image_error_or_a_picture_never_a_crash(data):
     kind = data.draw(st.sampled_from(("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")))
-    content = bytearray(encoded(color(), kind))
+    content = bytearray(image_bytes(color(), kind))
     for place in data.draw(st.lists(st.integers(0, min(len(content), 400) - 1), min_size=1, max_size=8)):
         content[place] = data.draw(st.integers(0, 255))
     try:
@@ -137,7 +137,7 @@ def test_damage_is_an_image_error_or_a_picture_never_a_crash(data):
 
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 60))
 def test_standardize_bounds_the_shorter_side_and_never_enlarges(width, height, side):
-    content, new_width, new_height = standardize(encoded(Image.new("L", (width, height)), "PNG"), side)
+    content, new_width, new_height = standardize(image_bytes(Image.new("L", (width, height)), "PNG"), side)
     assert Image.open(io.BytesIO(content)).size == (new_width, new_height)
     assert min(new_width, new_height) == min(width, height, side)
     assert new_width <= width
@@ -157,7 +157,7 @@ def test_standardize_leaves_nothing_but_pixels(kind):
     else:
         options["pnginfo"] = PngImagePlugin.PngInfo()
         options["pnginfo"].add_text("Patient", "SECRET")
-    told = encoded(color(), kind, **options)
+    told = image_bytes(color(), kind, **options)
     assert b"SECRET" in told
     content, *_ = standardize(told, 256)
     assert b"SECRET" not in content
@@ -165,7 +165,7 @@ def test_standardize_leaves_nothing_but_pixels(kind):
 
 
 def test_standardize_keeps_grey_in_one_channel():
-    content, *_ = standardize(encoded(Image.fromarray(gradient()).convert("RGB"), "PNG"), 256)
+    content, *_ = standardize(image_bytes(Image.fromarray(gradient()).convert("RGB"), "PNG"), 256)
     assert Image.open(io.BytesIO(content)).mode == "L"
 
 
@@ -180,7 +180,7 @@ def test_pixels_in_memory_are_decoded_as_their_file(shape):
 
 
 def test_a_path_may_be_a_string(tmp_path):
-    (tmp_path / "x.png").write_bytes(encoded(drawn(1), "PNG"))
+    (tmp_path / "x.png").write_bytes(image_bytes(draw_image(1), "PNG"))
     assert np.array_equal(decode(str(tmp_path / "x.png")), decode(tmp_path / "x.png"))
     with pytest.raises(ImageError, match="image missing"):
         decode(str(tmp_path / "y.png"))
@@ -196,7 +196,7 @@ def test_an_array_that_is_not_an_image_is_named_by_type_and_shape(pixels):
 
 
 def test_an_image_opened_but_not_loaded_may_stand_in_several_threads(tmp_path):
-    (tmp_path / "x.png").write_bytes(encoded(drawn(1), "PNG"))
+    (tmp_path / "x.png").write_bytes(image_bytes(draw_image(1), "PNG"))
     expected = np.asarray(decode(tmp_path / "x.png"))
     with Image.open(tmp_path / "x.png") as image, ThreadPoolExecutor(8) as threads:
         assert all(np.array_equal(each, expected) for each in threads.map(decode, [image] * 64))

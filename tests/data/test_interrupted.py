@@ -12,7 +12,7 @@ from medclip.data import prepare as module
 from medclip.data.prepare import prepare
 from medclip.data.prepare_config import PrepareConfig
 from medclip.data.resume import NOTES
-from support.material import RocoFolder, drawn, encoded
+from support.material import RocoFolder, draw_image, image_bytes
 
 PAIRS = 120
 PREPARE = """
@@ -55,7 +55,10 @@ def contents(folder):
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     made = RocoFolder(tmp_path_factory.mktemp("roco"))
-    rows = [(f"R{n}", f"CT of the chest, number {n}", n % 40, encoded(drawn(n % 40, (480, 400)))) for n in range(PAIRS)]
+    rows = [
+        (f"R{n}", f"CT of the chest, number {n}", n % 40, image_bytes(draw_image(n % 40, (480, 400))))
+        for n in range(PAIRS)
+    ]
     made.add_split("train", [*rows[:-10], ("R_absent", "CT of the knee", 1, None)], ("no tab",))
     made.add_split("validation", rows[-10:])
     return made.folder

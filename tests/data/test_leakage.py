@@ -13,18 +13,18 @@ from medclip.data.perceptual_hash import MAX_HASH_DISTANCE, THUMBNAIL_SIDE, Fing
 from medclip.data.prepare import prepare
 from medclip.data.prepare_config import PrepareConfig
 from medclip.errors import UserError
-from support.material import drawn, encoded
+from support.material import draw_image, image_bytes
 
 SIZE = (256, 192)
 
 
 def picture(number):
     """Blocks with soft edges, as anatomy has them."""
-    return drawn(number, SIZE).filter(ImageFilter.GaussianBlur(3))
+    return draw_image(number, SIZE).filter(ImageFilter.GaussianBlur(3))
 
 
 ALTERED = {
-    "compressed": lambda image: Image.open(io.BytesIO(encoded(image, quality=30))),
+    "compressed": lambda image: Image.open(io.BytesIO(image_bytes(image, quality=30))),
     "halved": lambda image: image.resize((SIZE[0] // 2, SIZE[1] // 2)),
     "blurred": lambda image: image.filter(ImageFilter.GaussianBlur(2)),
     "brightened": lambda image: image.point(lambda level: int(255 * (level / 255) ** 0.7)),
@@ -99,8 +99,8 @@ def test_another_data_set_is_compared_with_all_of_its_splits(leaky, tmp_path):
 
 @pytest.mark.parametrize("alteration", ALTERED)
 def test_altered_copies_are_near_and_others_are_not(alteration):
-    originals = [encoded(picture(number)) for number in range(20)]
-    copies = [encoded(ALTERED[alteration](picture(number))) for number in range(20)]
+    originals = [image_bytes(picture(number)) for number in range(20)]
+    copies = [image_bytes(ALTERED[alteration](picture(number))) for number in range(20)]
     found = {(i, j) for i, rows in near_duplicates(sketched(originals), sketched(copies)) for j in rows}
     assert found == {(n, n) for n in range(20)}
 
@@ -113,7 +113,7 @@ def test_near_is_counted_in_bits():
 
 
 def test_empty_frames_are_alike_only_when_equal():
-    frames = sketched([encoded(Image.new("L", (64, 64), level)) for level in (0, 90, 0)])
+    frames = sketched([image_bytes(Image.new("L", (64, 64), level)) for level in (0, 90, 0)])
     assert [(i, list(rows)) for i, rows in near_duplicates(frames, frames, within=True) if len(rows)] == [(2, [0])]
 
 
@@ -136,7 +136,7 @@ def test_a_single_split_has_nothing_to_leak_into(tmp_path):
         leakage(data)
 
 
-def test_rocos_own_splits_here_share_no_article(shared, tmp_path):
-    prepare(str(shared / "roco"), tmp_path / "data", PrepareConfig(max_samples=300))
+def test_rocos_own_splits_here_share_no_article(shared_folder, tmp_path):
+    prepare(str(shared_folder / "roco"), tmp_path / "data", PrepareConfig(max_samples=300))
     about = leakage(tmp_path / "data")["held_out"]["validation"]
     assert about["shared"]["article"] == about["shared"]["same image"] == 0

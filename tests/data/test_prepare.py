@@ -18,7 +18,7 @@ from medclip.data.prepare import chunks_by_split, drop_repeated_ids, prepare
 from medclip.data.prepare_config import PrepareConfig
 from medclip.data.schema import Dropped, Pair
 from medclip.errors import UserError
-from support.material import SHORT_CAPTION, RocoFolder, drawn, encoded, level_of
+from support.material import SHORT_CAPTION, RocoFolder, draw_image, image_bytes, level_of
 
 SPLITS = ("train", "validation")
 
@@ -85,7 +85,7 @@ def test_each_picture_stands_beside_its_own_caption(roco, data, split):
         number = roco.numbers[split, row["id"]]
         pixels = np.asarray(Image.open(io.BytesIO(row["image"])), float)
         if row["id"] == "ROCO_90002":  # 16 bits are stretched: compare the texture instead of the level
-            assert np.corrcoef(pixels.ravel(), np.asarray(drawn(number), float).ravel())[0, 1] > 0.99
+            assert np.corrcoef(pixels.ravel(), np.asarray(draw_image(number), float).ravel())[0, 1] > 0.99
         else:
             assert abs(pixels.mean() - level_of(number)) < 1  # JPEG, twice; the next image is 4 levels away
             if row["id"].startswith("ROCO_0"):
@@ -177,10 +177,12 @@ def test_shards_of_other_rows_do_not_stay(roco, tmp_path, small_shards, cut_shor
 def test_what_changed_since_is_taken_on_resume(tmp_path, cut_short, change):
     """The other image has the size and the time of the first: a change of the content is seen all the same."""
     made, out = RocoFolder(tmp_path / "roco"), tmp_path / "data"
-    one, other = (encoded(drawn(n), "BMP") for n in (1, 3))
+    one, other = (image_bytes(draw_image(n), "BMP") for n in (1, 3))
     picture = made.folder / "train" / "radiology" / "images" / "A.jpg"
     first = None if change == "arrives" else one
-    made.add_split("train", [("A", "CT of the chest", 1, first), ("B", "CT of the head", 2, encoded(drawn(2)))])
+    made.add_split(
+        "train", [("A", "CT of the chest", 1, first), ("B", "CT of the head", 2, image_bytes(draw_image(2)))]
+    )
     cut_short(str(made.folder), out, num_workers=1)
     if change == "goes":
         picture.unlink()
@@ -204,7 +206,7 @@ def test_the_number_of_workers_changes_nothing(roco, tmp_path, small_shards):
 
 
 def test_what_cannot_be_written_as_text_is_a_dropped_row(tmp_path):
-    (tmp_path / "a.jpg").write_bytes(encoded(drawn(1)))
+    (tmp_path / "a.jpg").write_bytes(image_bytes(draw_image(1)))
     row = {"image": "a.jpg", "split": "train"}
     texts = [("1", "half a \ud83d character"), ("\ud800", "CT of the chest"), ("3", "CT of the chest \U0001f600")]
     lines = [json.dumps(row | {"id": id, "caption": caption}) for id, caption in texts]

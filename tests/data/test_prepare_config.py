@@ -10,7 +10,7 @@ from medclip.data.dataset import Split
 from medclip.data.normalize import split_of
 from medclip.data.prepare import prepare
 from medclip.data.prepare_config import PrepareConfig
-from support.material import drawn, encoded
+from support.material import draw_image, image_bytes
 
 LICENSES = ("CC BY", "CC-BY-4.0", "https://creativecommons.org/licenses/by/3.0/", "CC BY-NC", "CC0", "")
 CAPTIONS = (
@@ -31,7 +31,7 @@ def table(tmp_path_factory):
         out = csv.writer(handle)
         out.writerow(["id", "image", "caption", "article", "split", "license", "attribution"])
         for n, (license, caption) in enumerate(zip(LICENSES, CAPTIONS, strict=True)):
-            (folder / f"{n}.jpg").write_bytes(encoded(drawn(n)))
+            (folder / f"{n}.jpg").write_bytes(image_bytes(draw_image(n)))
             whose = "Jones\tet al." if n == 3 else ""
             out.writerow([n, f"{n}.jpg", caption, f"article {n}", "test", license, whose])
     return str(folder / "pairs.csv")

@@ -9,9 +9,9 @@ from medclip.data.images import decode_ahead
 from medclip.encode.decode import decode_pixels, fill_pixels, pixel_batches
 from medclip.errors import ImageError
 from medclip.model.image_processor import square_preprocessor
-from support.material import drawn, encoded
+from support.material import draw_image, image_bytes
 
-FILES = [encoded(drawn(n), "PNG") for n in range(10)]
+FILES = [image_bytes(draw_image(n), "PNG") for n in range(10)]
 SQUARE = square_preprocessor(16)
 
 

@@ -8,7 +8,7 @@ from medclip.encode.inference_backends import open_backend
 from medclip.errors import UserError
 from medclip.model.checkpoint import load
 from medclip.model.export import export_onnx
-from support.material import drawn
+from support.material import draw_image
 from support.references import CAPTIONS, random_folder
 
 
@@ -32,6 +32,6 @@ def test_an_engine_gives_the_vectors_of_jax(tmp_path, families, engine):
     random_folder(tmp_path / "model", 6, families, 28)
     export_onnx(tmp_path / "model", tmp_path / "onnx")
     model, opened = load(tmp_path / "model"), open_backend(engine, tmp_path / "onnx")
-    pixels = np.stack([np.asarray(drawn(n, (32, 32)).resize((28, 28)).convert("RGB")) for n in range(5)])
+    pixels = np.stack([np.asarray(draw_image(n, (32, 32)).resize((28, 28)).convert("RGB")) for n in range(5)])
     np.testing.assert_allclose(opened.embed_pixels(pixels), embed_pixels(model, pixels), atol=2e-6)
     np.testing.assert_allclose(opened.embed_texts(CAPTIONS), embed_texts(model, CAPTIONS), atol=2e-6)

@@ -8,14 +8,14 @@ from PIL import Image
 
 from medclip.data.images import decode
 from medclip.evaluate.corruptions import CORRUPTIONS, corrupted
-from support.material import drawn, encoded
+from support.material import draw_image, image_bytes
 
-GREY = drawn(3, (160, 96))
-COLOUR = Image.merge("RGB", [drawn(n, (96, 160)) for n in range(3)])
+GREY = draw_image(3, (160, 96))
+COLOUR = Image.merge("RGB", [draw_image(n, (96, 160)) for n in range(3)])
 
 
 def change(name, severity, picture=GREY, id="one", seed=0):
-    return decode(corrupted(encoded(picture, "PNG"), name, severity, id, seed))
+    return decode(corrupted(image_bytes(picture, "PNG"), name, severity, id, seed))
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
@@ -23,18 +23,18 @@ def change(name, severity, picture=GREY, id="one", seed=0):
 def test_size_and_mode_are_kept_at_every_severity(name, picture):
     for severity in (1, 2, 3):
         made = change(name, severity, picture)
-        assert (made.size, made.mode) == (picture.size, decode(encoded(picture, "PNG")).mode)
+        assert (made.size, made.mode) == (picture.size, decode(image_bytes(picture, "PNG")).mode)
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_the_same_picture_is_corrupted_the_same_way(name):
-    image = encoded(GREY, "PNG")
+    image = image_bytes(GREY, "PNG")
     assert corrupted(image, name, 2, "one", 0) == corrupted(image, name, 2, "one", 0)
 
 
 @pytest.mark.parametrize("name", ["noise", "rotation", "crop", "burned-in text"])
 def test_chance_differs_by_picture_and_by_seed(name):
-    image = encoded(GREY, "PNG")
+    image = image_bytes(GREY, "PNG")
     assert len({corrupted(image, name, 2, f"{i}", 0) for i in range(8)}) > 1
     assert len({corrupted(image, name, 2, "one", seed) for seed in range(8)}) > 1
 
@@ -48,13 +48,13 @@ def test_more_severe_is_farther_from_the_picture(name):
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_nothing_is_done_at_severity_nought(name):
-    image = encoded(GREY)
+    image = image_bytes(GREY)
     assert corrupted(image, name, 0, "one", 0) is image
 
 
 def test_noise_is_as_strong_as_its_setting_says_and_grey():
     flat = Image.new("RGB", (200, 200), (128, 128, 128))
-    noisy = np.asarray(decode(corrupted(encoded(flat, "PNG"), "noise", 2, "one", 0)), float)
+    noisy = np.asarray(decode(corrupted(image_bytes(flat, "PNG"), "noise", 2, "one", 0)), float)
     assert noisy.ndim == 2  # equal channels are read as one
     assert noisy.std() == pytest.approx(CORRUPTIONS["noise"].settings[1], rel=0.03)
     assert noisy.mean() == pytest.approx(128, abs=1)

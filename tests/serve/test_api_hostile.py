@@ -14,7 +14,7 @@ from PIL import Image
 
 from medclip.serve import decode_workers, gate
 from support import hostile_requests as hostile
-from support.material import drawn, encoded
+from support.material import draw_image, image_bytes
 from support.served import opened, problem, service_of
 
 UPLOADS = list(hostile.uploads())
@@ -50,7 +50,7 @@ def test_a_hostile_upload_is_answered_cleanly(client, number, name, caplog, capf
 
 
 def test_a_decoder_that_crashes_or_hangs_takes_nothing_with_it(client, monkeypatch):
-    decoders, picture = service_of(client)._decoders, encoded(drawn(3))
+    decoders, picture = service_of(client)._decoders, image_bytes(draw_image(3))
     before = upload(client, picture).json()
     for _ in range(decoding_count := service_of(client)._decoders._count):
         decoder = decoders._free.get()
@@ -69,7 +69,7 @@ def test_a_decoder_that_crashes_or_hangs_takes_nothing_with_it(client, monkeypat
 def test_an_upload_never_touches_the_disk(client, monkeypatch):
     rolled = []
     monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", rolled.append)
-    noise = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (2000, 2000), np.uint8)), "PNG")
+    noise = image_bytes(Image.fromarray(np.random.default_rng(0).integers(0, 256, (2000, 2000), np.uint8)), "PNG")
     assert len(noise) > 3 * 2**20
     assert upload(client, noise).status_code == 200 and rolled == []
 
@@ -78,7 +78,7 @@ def test_too_much_is_refused(client):
     assert upload(client, bytes(gate.MAX_UPLOAD)).status_code == 413
     answer = client.post("/search", content=b" " * (gate.MAX_BODY + 1))
     assert answer.status_code == 413 and "more than 262144 bytes" in problem(answer)
-    picture = encoded(drawn(1))
+    picture = image_bytes(draw_image(1))
     for count, code in ((8, 200), (9, 400)):
         assert client.post("/embed/image", files=[("images", picture)] * count).status_code == code
     answer = client.post("/search/image", data={"texts": ["a"] * 33}, files={"images": picture})
@@ -209,7 +209,7 @@ def test_a_form_that_is_none_is_refused(client, kind):
 
 
 def test_one_bad_picture_does_not_spoil_the_questions_of_others(client):
-    good, told = encoded(drawn(3)), {}
+    good, told = image_bytes(draw_image(3)), {}
     expected = upload(client, good, "/embed/image").json()["vectors"][0]
 
     def ask(number):

@@ -15,7 +15,7 @@ import pytest
 
 from medclip.serve.batching import Batcher
 from support import hostile_requests as hostile
-from support.material import drawn, encoded
+from support.material import draw_image, image_bytes
 from support.served import running
 
 NAMED = [f"{side} {organ} in {kind}, number {n}" for n, (side, organ, kind) in enumerate(
@@ -104,7 +104,10 @@ def questions():
             body = {"queries": [{"texts": [words]}], "k": 5 + number % 3, "one_per_article": number % 2 == 0}
             yield "/search", {"json": body}
         else:
-            yield "/search/image", {"files": [("images", encoded(drawn(number % 12)))], "data": {"texts": words}}
+            yield (
+                "/search/image",
+                {"files": [("images", image_bytes(draw_image(number % 12)))], "data": {"texts": words}},
+            )
 
 
 def answer(client, question):

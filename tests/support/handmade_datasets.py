@@ -6,12 +6,12 @@ from pathlib import Path
 from medclip import NOT_CLINICAL
 from medclip.atomic_io import write_json
 from medclip.data.dataset import write_shard
-from support.material import drawn, encoded
+from support.material import draw_image, image_bytes
 
 
 def row(number: int, **said) -> dict:
     """A prepared row; what is not said follows from its number."""
-    image = said.pop("image", None) or encoded(drawn(number % 40))
+    image = said.pop("image", None) or image_bytes(draw_image(number % 40))
     own_word = "".join(chr(97 + int(digit, 16)) for digit in hashlib.sha256(b"%d" % number).hexdigest()[:9])
     caption = said.get("caption", f"{own_word} of the chest on CT")
     given = {

@@ -17,7 +17,7 @@ from pydicom import uid
 from pydicom.encaps import encapsulate
 
 from support.dicom_files import dicom, grey
-from support.material import drawn, encoded
+from support.material import draw_image, image_bytes
 
 NAMES = ("MRN-4711-SECRET", "Secretova^Anna", "Dr^Hidden")
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP")
@@ -67,24 +67,24 @@ def _not_pictures() -> Iterator[Upload]:
         "a path": b"/etc/passwd",
         "a URL": b"http://169.254.169.254/latest/meta-data/",
         "MP4": b"\0\0\0\x20ftypisom" + bytes(100),
-        "ICO": encoded(drawn(3), "ICO"),
-        "PPM": encoded(drawn(3), "PPM"),
-        "TGA": encoded(drawn(3), "TGA"),
-        "PCX": encoded(drawn(3), "PCX"),
-        "EPS": encoded(drawn(3), "EPS"),
-        "JPEG 2000": encoded(drawn(3), "JPEG2000"),
+        "ICO": image_bytes(draw_image(3), "ICO"),
+        "PPM": image_bytes(draw_image(3), "PPM"),
+        "TGA": image_bytes(draw_image(3), "TGA"),
+        "PCX": image_bytes(draw_image(3), "PCX"),
+        "EPS": image_bytes(draw_image(3), "EPS"),
+        "JPEG 2000": image_bytes(draw_image(3), "JPEG2000"),
         "random": np.random.default_rng(0).bytes(5000),
         "zeros": bytes(100_000),
     }.items():
         yield name, content, False
     for kind in FORMATS:
-        yield f"the first bytes of {kind}", encoded(drawn(1), kind)[:12], False
+        yield f"the first bytes of {kind}", image_bytes(draw_image(1), kind)[:12], False
 
 
 def _damaged() -> Iterator[Upload]:
     rng = np.random.default_rng(1)
     for kind in FORMATS:
-        whole = encoded(drawn(5), kind)
+        whole = image_bytes(draw_image(5), kind)
         for share in (0.1, 0.5, 0.9):
             yield f"{kind} cut at {share}", whole[: int(len(whole) * share)], None
         for number in range(6):
@@ -113,19 +113,19 @@ def _bombs() -> Iterator[Upload]:
     text = zlib.compress(bytes(50 * 2**20), 1)
     yield "PNG with a text of 50 MB", png(8, 8, _chunk(b"zTXt", b"Comment\0\0" + text)), None
     yield "PNG with a profile of 50 MB", png(8, 8, _chunk(b"iCCP", b"icc\0\0" + text)), None
-    jpeg = bytearray(encoded(drawn(2)))
+    jpeg = bytearray(image_bytes(draw_image(2)))
     at = jpeg.index(b"\xff\xc0")
     jpeg[at + 5 : at + 9] = struct.pack(">HH", 65_500, 65_500)
     yield "JPEG that claims 4 billion pixels", bytes(jpeg), False
-    gif = bytearray(encoded(drawn(2), "GIF"))
+    gif = bytearray(image_bytes(draw_image(2), "GIF"))
     gif[6:10] = struct.pack("<HH", 65_535, 65_535)
     yield "GIF that claims 4 billion pixels", bytes(gif), False
-    bmp = bytearray(encoded(drawn(2), "BMP"))
+    bmp = bytearray(image_bytes(draw_image(2), "BMP"))
     bmp[18:26] = struct.pack("<ii", 2**30, 2**30)
     yield "BMP that claims 2^60 pixels", bytes(bmp), False
-    frames = [drawn(number % 20) for number in range(300)]
-    yield "GIF of 300 frames", encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]), True
-    tiff = bytearray(encoded(drawn(2), "TIFF"))
+    frames = [draw_image(number % 20) for number in range(300)]
+    yield "GIF of 300 frames", image_bytes(frames[0], "GIF", save_all=True, append_images=frames[1:]), True
+    tiff = bytearray(image_bytes(draw_image(2), "TIFF"))
     for tag in (256, 257):
         at = tiff.index(struct.pack("<HH", tag, 4)) if struct.pack("<HH", tag, 4) in tiff else -1
         if at >= 0:
@@ -136,12 +136,12 @@ def _bombs() -> Iterator[Upload]:
 
 def _polyglots() -> Iterator[Upload]:
     script = b"<script>alert(document.cookie)</script>"
-    yield "GIF that is JavaScript", b"GIF89a/*" + encoded(drawn(1), "GIF")[8:] + b"*/=1;alert(1)", None
-    yield "JPEG and zip", encoded(drawn(1)) + b"PK\x05\x06" + bytes(18), True
-    yield "PNG and HTML", encoded(drawn(1), "PNG") + script, True
-    yield "GIF and PDF", encoded(drawn(1), "GIF") + b"%PDF-1.4", True
-    yield "JPEG with PHP in a comment", encoded(drawn(1), comment=b"<?php system($_GET[0]); ?>"), True
-    yield "BMP and shell", encoded(drawn(1), "BMP") + b"\n#!/bin/sh\nid\n", True
+    yield "GIF that is JavaScript", b"GIF89a/*" + image_bytes(draw_image(1), "GIF")[8:] + b"*/=1;alert(1)", None
+    yield "JPEG and zip", image_bytes(draw_image(1)) + b"PK\x05\x06" + bytes(18), True
+    yield "PNG and HTML", image_bytes(draw_image(1), "PNG") + script, True
+    yield "GIF and PDF", image_bytes(draw_image(1), "GIF") + b"%PDF-1.4", True
+    yield "JPEG with PHP in a comment", image_bytes(draw_image(1), comment=b"<?php system($_GET[0]); ?>"), True
+    yield "BMP and shell", image_bytes(draw_image(1), "BMP") + b"\n#!/bin/sh\nid\n", True
     both = as_bytes(dicom(grey()))
     yield "DICOM and TIFF", b"II*\0\x08\0\0\0" + both[8:], True
     yield "DICOM and PDF", b"%PDF-1.4\n" + both[9:], True
@@ -152,17 +152,17 @@ def _with_metadata() -> Iterator[Upload]:
     for orientation in (1, 6, 8, 99):
         exif = Image.Exif()
         exif[0x0112], exif[0x010E], exif[0x013B] = orientation, NAMES[1], NAMES[2]
-        yield f"EXIF, orientation {orientation}", encoded(drawn(4), exif=exif), True
-    yield "EXIF that is none", encoded(drawn(4), exif=b"Exif\0\0" + b"\xff" * 40), None
+        yield f"EXIF, orientation {orientation}", image_bytes(draw_image(4), exif=exif), True
+    yield "EXIF that is none", image_bytes(draw_image(4), exif=b"Exif\0\0" + b"\xff" * 40), None
     said = PngImagePlugin.PngInfo()
     said.add_text("Patient", NAMES[0])
-    yield "PNG with a name", encoded(drawn(4), "PNG", pnginfo=said), True
-    yield "transparent", encoded(Image.new("RGBA", (30, 30)), "PNG"), True
-    yield "palette", encoded(drawn(4).convert("P"), "PNG"), True
-    yield "CMYK", encoded(drawn(4).convert("CMYK")), True
-    yield "one pixel", encoded(Image.new("L", (1, 1)), "PNG"), True
-    yield "a line", encoded(Image.new("L", (1, 5000)), "PNG"), True
-    yield "floats", encoded(Image.fromarray(np.full((9, 9), np.nan, np.float32)), "TIFF"), None
+    yield "PNG with a name", image_bytes(draw_image(4), "PNG", pnginfo=said), True
+    yield "transparent", image_bytes(Image.new("RGBA", (30, 30)), "PNG"), True
+    yield "palette", image_bytes(draw_image(4).convert("P"), "PNG"), True
+    yield "CMYK", image_bytes(draw_image(4).convert("CMYK")), True
+    yield "one pixel", image_bytes(Image.new("L", (1, 1)), "PNG"), True
+    yield "a line", image_bytes(Image.new("L", (1, 5000)), "PNG"), True
+    yield "floats", image_bytes(Image.fromarray(np.full((9, 9), np.nan, np.float32)), "TIFF"), None
 
 
 def _dicom() -> Iterator[Upload]:

@@ -1,12 +1,12 @@
 """Labeled images for tests: dark, middle and bright ones, in each form that they may have."""
 
-from support.material import drawn, encoded
+from support.material import draw_image, image_bytes
 
 CLASSES = {"dark": 0, "middle": 20, "bright": 40}
 
 
 def picture(name, nth):
-    return encoded(drawn(CLASSES[name] + nth))
+    return image_bytes(draw_image(CLASSES[name] + nth))
 
 
 def write_table(folder, rows, header="file,label,split"):

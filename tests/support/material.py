@@ -13,19 +13,19 @@ SHORT_CAPTION = "CT scan."
 
 
 def level_of(number: int) -> int:
-    """The mean grey that stands for image `number`; 4 apart, where JPEG moves a mean by less than 1."""
+    """The mean gray that stands for image `number`; 4 apart, where JPEG moves a mean by less than 1."""
     return 50 + 4 * number
 
 
-def drawn(number: int, size: tuple[int, int] = (48, 40)) -> Image.Image:
-    """Grey image `number`: its mean says which it is, its blocks make it unlike the others."""
+def draw_image(number: int, size: tuple[int, int] = (48, 40)) -> Image.Image:
+    """Gray image `number`: its mean says which it is, its blocks make it unlike the others."""
     width, height = size
     noise = np.random.default_rng(number).uniform(-30, 30, (height // 8, width // 8))
     blocks = np.kron(noise - noise.mean(), np.ones((8, 8)))
     return Image.fromarray(np.rint(level_of(number) + blocks).astype(np.uint8))
 
 
-def encoded(image: Image.Image, kind: str = "JPEG", **options) -> bytes:
+def image_bytes(image: Image.Image, kind: str = "JPEG", **options) -> bytes:
     """The bytes of an image file."""
     out = io.BytesIO()
     image.save(out, kind, **({"quality": 95} if kind == "JPEG" else {}) | options)
@@ -45,27 +45,27 @@ class RocoFolder:
 
     def add_split(self, split: str, rows: list[tuple[str, str, int, bytes | None]], extra: tuple[str, ...] = ()):
         """Write rows (id, caption, image number, image file or None for an absent one) and `extra` raw lines."""
-        place = self.folder / split / "radiology"
-        (place / "images").mkdir(parents=True)
+        folder = self.folder / split / "radiology"
+        (folder / "images").mkdir(parents=True)
         lines, links, licenses = [], [], ["ROCO_ID,PMC_ID,CC"]
-        for id, caption, number, picture in rows:
+        for id, caption, number, image in rows:
             pmc = f"PMC{1000 + number // 2}_fig-{number}.jpg"  # two images an article
             lines.append(f"{id}\t {caption}")
             links.append(f"{id}\twget -r ftp://host/oa_package/00/PMC{1000 + number // 2}.tar.gz\tfig-{number}.jpg")
             licenses.append(f"{id},{pmc},CC BY")
-            if picture is not None:
-                (place / "images" / (pmc if id == self.pmc_named else f"{id}.jpg")).write_bytes(picture)
+            if image is not None:
+                (folder / "images" / (pmc if id == self.pmc_named else f"{id}.jpg")).write_bytes(image)
             self.captions[split, id], self.numbers[split, id] = caption, number
         lines += extra
         self.lines += len(lines)
-        (place / "captions.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        (place / "dlinks.txt").write_text("\n".join(links) + "\n", encoding="utf-8")
-        (place / "licences.txt").write_text("\n".join(licenses) + "\n", encoding="utf-8")
+        (folder / "captions.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        (folder / "dlinks.txt").write_text("\n".join(links) + "\n", encoding="utf-8")
+        (folder / "licences.txt").write_text("\n".join(licenses) + "\n", encoding="utf-8")
         concepts = "".join(f"{id}\t\tC{number:07}\tC9\n" for id, _, number, _ in rows)
-        (place / "cuis.txt").write_text(concepts, encoding="utf-8")
+        (folder / "cuis.txt").write_text(concepts, encoding="utf-8")
         types = "".join(f"{id}\t\tT060\tDiagnostic Procedure\n" for id, *_ in rows)
-        (place / "semtypes.txt").write_text(types, encoding="utf-8")
-        (place / "labels.csv").write_text(f"id,modality,organ\n{rows[0][0]},ct,\n", encoding="utf-8")
+        (folder / "semtypes.txt").write_text(types, encoding="utf-8")
+        (folder / "labels.csv").write_text(f"id,modality,organ\n{rows[0][0]},ct,\n", encoding="utf-8")
 
 
 def in_new_process(*arguments):

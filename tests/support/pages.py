@@ -16,15 +16,17 @@ class Page(HTMLParser):
         assert self._open == [], self._open
 
     def handle_starttag(self, tag, attrs):
-        said = dict(attrs)
+        attributes = dict(attrs)
         self.tags.append(tag)
-        self.ids += [said["id"]] if "id" in said else []
+        self.ids += [attributes["id"]] if "id" in attributes else []
         if tag == "a":
-            self.links.append(said["href"])
-        self.fetched += [said[name] for name in ("src", "srcset", "data", "poster") if name in said]
-        self.fetched += [said[name] for name in ("href", "xlink:href") if name in said and tag != "a"]
-        self.images += [said["src"]] if tag == "img" else []
-        self.unnamed += [tag] if tag in ("img", "svg") and not (said.get("alt") or said.get("aria-label")) else []
+            self.links.append(attributes["href"])
+        self.fetched += [attributes[name] for name in ("src", "srcset", "data", "poster") if name in attributes]
+        self.fetched += [attributes[name] for name in ("href", "xlink:href") if name in attributes and tag != "a"]
+        self.images += [attributes["src"]] if tag == "img" else []
+        self.unnamed += (
+            [tag] if tag in ("img", "svg") and not (attributes.get("alt") or attributes.get("aria-label")) else []
+        )
         if tag not in VOID:
             self._open.append(tag)
 

@@ -25,7 +25,7 @@ from medclip.data.schema import DicomFrame, Dropped, Pair
 from medclip.data.sources.detect import open_source
 from medclip.data.sources.dicom_studies import structured_report_text
 from support.dicom_files import PACKAGED, dicom, grey, sequence, written
-from support.material import drawn, encoded
+from support.material import draw_image, image_bytes
 
 REPORT = "CT of the chest: no pleural effusion."
 
@@ -222,7 +222,7 @@ def test_a_table_of_dicom_files_just_works(tmp_path):
 
 def test_pictures_among_studies_do_not_make_it_a_folder_of_pictures(tmp_path, key):
     picture(tmp_path / "studies", "1.dcm")
-    (tmp_path / "studies" / "photo.jpg").write_bytes(encoded(drawn(1)))
+    (tmp_path / "studies" / "photo.jpg").write_bytes(image_bytes(draw_image(1)))
     (tmp_path / "studies" / "photo.txt").write_text("Jane Doe", encoding="utf-8")
     assert captions(tmp_path / "studies", pseudonym_key=key) == ["no report"]
 

@@ -17,7 +17,7 @@ from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.detect import open_source
 from medclip.data.sources.tables import OUTSIDE
 from medclip.errors import UserError
-from support.material import drawn, encoded
+from support.material import draw_image, image_bytes
 
 ROWS = [{"image": f"{n}.jpg", "caption": f"CT of the chest, number {n}", "n": n} for n in range(400)]
 
@@ -41,7 +41,7 @@ def csv_of(folder, *images, head="image,caption"):
     ],
 )
 def test_no_path_of_a_table_leaves_its_folder(tmp_path, image):
-    (tmp_path / "secret.jpg").write_bytes(encoded(drawn(1)))
+    (tmp_path / "secret.jpg").write_bytes(image_bytes(draw_image(1)))
     folder = tmp_path / "table"
     (folder / "images").mkdir(parents=True)
     (row,) = open_source(str(csv_of(folder, image.format(tmp=tmp_path))))
@@ -53,7 +53,7 @@ def test_no_path_of_a_table_leaves_its_folder(tmp_path, image):
 def test_the_folder_of_the_pictures_can_be_named(tmp_path, image):
     for name in ("pictures", "tables"):
         (tmp_path / name).mkdir()
-    (tmp_path / "pictures" / "1.jpg").write_bytes(encoded(drawn(1)))
+    (tmp_path / "pictures" / "1.jpg").write_bytes(image_bytes(draw_image(1)))
     table = csv_of(tmp_path / "tables", image.format(tmp=tmp_path), "../../secret.jpg")
     read, outside = open_source(str(table), PrepareConfig(columns=Columns(image_root=str(tmp_path))))
     assert read.image.resolve() == tmp_path / "pictures" / "1.jpg"
@@ -79,7 +79,7 @@ def test_an_absolute_path_below_the_folder_is_inside(tmp_path, monkeypatch):
 
 
 def test_a_name_that_no_file_can_have_is_counted(tmp_path):
-    (tmp_path / "1.jpg").write_bytes(encoded(drawn(1)))
+    (tmp_path / "1.jpg").write_bytes(image_bytes(draw_image(1)))
     rows = list(open_source(str(csv_of(tmp_path, "1.jpg", "x" * 5000, "a/" * 3000, "a\0b"))))
     said = prepare_shard(rows, tmp_path / "train-00000.arrow", PrepareConfig(shorter_side=32))
     assert (said["pairs"], set(said["dropped"])) == (1, {"image unreadable"})

@@ -11,7 +11,7 @@ from medclip.data.prepare import preview
 from medclip.data.prepare_config import PrepareConfig
 from medclip.data.sources.detect import open_source
 from medclip.errors import UserError
-from support.material import drawn, encoded
+from support.material import draw_image, image_bytes
 
 CAPTIONS = ["NA", "None", "null", "Échographie: 5–10 mm", "b' CT of the chest '", "left knee, lateral"]
 
@@ -20,7 +20,7 @@ def table(numbers):
     """An image column as `datasets` keeps it, with the ids and the concepts of ROCOv2 on the Hub."""
     rows = [
         {
-            "image": {"bytes": encoded(drawn(n)), "path": None},
+            "image": {"bytes": image_bytes(draw_image(n)), "path": None},
             "image_id": f"ROCOv2_{n}",
             "caption": CAPTIONS[n % 6],
             "cui": ["C1"],
@@ -50,7 +50,9 @@ def told(source):
 
 def expected(splits):
     return {
-        f"ROCOv2_{n}": (split, CAPTIONS[n % 6], encoded(drawn(n))) for split, numbers in splits.items() for n in numbers
+        f"ROCOv2_{n}": (split, CAPTIONS[n % 6], image_bytes(draw_image(n)))
+        for split, numbers in splits.items()
+        for n in numbers
     }
 
 
@@ -99,7 +101,7 @@ def test_a_folder_of_images_with_metadata(tmp_path, suffix, in_splits):
         folder = tmp_path / split if in_splits else tmp_path
         (folder / "a").mkdir(parents=True, exist_ok=True)
         for n in numbers:
-            (folder / "a" / f"{n}.png").write_bytes(encoded(drawn(n), "PNG"))
+            (folder / "a" / f"{n}.png").write_bytes(image_bytes(draw_image(n), "PNG"))
         said = [{"file_name": f"a/{n}.png", "text": f"CT, number {n}"} for n in numbers]
         lines = [json.dumps(row) for row in said] if suffix == "jsonl" else ["file_name,text"]
         lines += [] if suffix == "jsonl" else [f'a/{n}.png,"CT, number {n}"' for n in numbers]
@@ -109,7 +111,7 @@ def test_a_folder_of_images_with_metadata(tmp_path, suffix, in_splits):
     assert sorted(row.caption for row in read) == sorted(f"CT, number {n}" for n in numbers)
     for row in read:
         n = int(row.caption.split()[-1])
-        assert row.image.read_bytes() == encoded(drawn(n), "PNG")
+        assert row.image.read_bytes() == image_bytes(draw_image(n), "PNG")
         assert not in_splits or n in SPLITS[row.split]
 
 

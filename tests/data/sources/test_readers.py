@@ -19,7 +19,7 @@ from medclip.data.prepare_config import Columns, PrepareConfig
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.detect import open_source
 from medclip.errors import UserError
-from support.material import drawn, encoded
+from support.material import draw_image, image_bytes
 
 CAPTIONS = ["NA", "None", "null", 'A "quoted", comma\nand a new line', "Échographie: 5–10 mm", "left knee, lateral"]
 TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=40).filter(str.strip)
@@ -29,7 +29,7 @@ TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_s
 def pictures(tmp_path):
     """A folder with an image for each caption."""
     for number in range(len(CAPTIONS)):
-        (tmp_path / f"{number}.jpg").write_bytes(encoded(drawn(number)))
+        (tmp_path / f"{number}.jpg").write_bytes(image_bytes(draw_image(number)))
     return tmp_path
 
 
@@ -88,7 +88,7 @@ def test_rocos_own_csv_is_a_table(pictures, place):
 
 
 def test_pictures_may_be_in_the_table(pictures):
-    data = [encoded(drawn(0)), {"bytes": encoded(drawn(1)), "path": "1.jpg"}]
+    data = [image_bytes(draw_image(0)), {"bytes": image_bytes(draw_image(1)), "path": "1.jpg"}]
     for image in data:
         path = write(pictures, ".parquet", [{"image": image, "text": "CT of the chest"}])
         (pair,) = open_source(str(path))
@@ -171,7 +171,7 @@ def test_a_folder_of_pictures_with_captions_beside_them(tmp_path):
     for number, place in enumerate(("train/a/1", "train/a/2", "val/b/3", "c/4", "5")):
         path = tmp_path / f"{place}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encoded(drawn(number), "PNG"))
+        path.write_bytes(image_bytes(draw_image(number), "PNG"))
         if place != "train/a/2":
             path.with_suffix(".txt").write_text(f"CT of the chest {number}", encoding="utf-8")
     read = {row.id: row for row in open_source(str(tmp_path))}
@@ -195,7 +195,7 @@ def archive(path: Path, files: dict[str, bytes]) -> Path:
 
 def test_archives_of_webdataset(tmp_path):
     said = json.dumps({"caption": "MRI of the brain", "article": "PMC1", "split": "train", "license": "CC0"}).encode()
-    picture = encoded(drawn(0))
+    picture = image_bytes(draw_image(0))
     archive(
         tmp_path / "a.tar", {"d/1.jpg": picture, "d/1.txt": b"CT of the chest", "d/2.jpg": picture, "d/2.json": said}
     )
@@ -207,7 +207,7 @@ def test_archives_of_webdataset(tmp_path):
 
 
 def test_a_cut_archive_names_its_last_whole_sample(tmp_path):
-    files = {f"{number}.{kind}": encoded(drawn(number)) for number in range(4) for kind in ("jpg", "txt")}
+    files = {f"{number}.{kind}": image_bytes(draw_image(number)) for number in range(4) for kind in ("jpg", "txt")}
     path = archive(tmp_path / "a.tar", files)
     path.write_bytes(path.read_bytes()[:6000])
     with pytest.raises(UserError, match=r"a\.tar is damaged after (sample \d|its beginning).*Fetch it again"):

@@ -11,7 +11,7 @@ from medclip.data.prepare_config import PrepareConfig
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.roco import read_roco
 from medclip.errors import UserError
-from support.material import RocoFolder, drawn, encoded
+from support.material import RocoFolder, draw_image, image_bytes
 
 
 def pairs_of(folder):
@@ -77,8 +77,8 @@ def test_a_picture_named_by_its_article_is_found(roco, copy, without):
 @pytest.mark.parametrize("where", ["id", "article"])
 def test_no_name_leaves_the_images_folder(one_row, name, where):
     folder = one_row(name if where == "id" else "ROCO_1", f"{name}.jpg" if where == "article" else "")
-    (folder / "secret.jpg").write_bytes(encoded(drawn(1)))
-    (folder / "train" / "secret.jpg").write_bytes(encoded(drawn(1)))
+    (folder / "secret.jpg").write_bytes(image_bytes(draw_image(1)))
+    (folder / "train" / "secret.jpg").write_bytes(image_bytes(draw_image(1)))
     (pair,) = read_roco(folder)
     assert pair.image.parent == folder / "train" / "radiology" / "images"
     assert pair.image.name != ".."
@@ -116,7 +116,7 @@ def _without_image(row):
 def test_a_picture_named_for_its_article_says_the_article(tmp_path):
     place = tmp_path / "test" / "radiology"
     (place / "images").mkdir(parents=True)
-    (place / "images" / "PMC12_fig_1.jpg").write_bytes(encoded(drawn(1)))
+    (place / "images" / "PMC12_fig_1.jpg").write_bytes(image_bytes(draw_image(1)))
     (place / "testdata.csv").write_text("id,name,caption\nROCO_1,PMC12_fig_1.jpg,NA\nROCO_2,x.jpg,null\n")
     one, two = read_roco(tmp_path)
     assert (one.caption, one.article, one.attribution) == ("NA", "PMC12", "PMC12, fig_1.jpg")
@@ -160,13 +160,13 @@ def test_windows_line_ends_and_a_byte_order_mark_are_no_part_of_a_row(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_real_rows_come_out_as_counted_by_hand(shared, tmp_path):
-    about = prepare(str(shared / "roco"), tmp_path / "data", PrepareConfig(shorter_side=32))
+def test_the_real_rows_come_out_as_counted_by_hand(shared_folder, tmp_path):
+    about = prepare(str(shared_folder / "roco"), tmp_path / "data", PrepareConfig(shorter_side=32))
     assert {split: s["pairs"] for split, s in about["splits"].items()} == {"train": 4684, "validation": 656}
     short = "caption under 10 characters"
     assert about["dropped"] == {
         "train": {"image missing": 79, short: 7},
         "validation": {"image missing": 12, short: 1},
     }
-    lines = Counter(row.split for row in read_roco(shared / "roco"))
+    lines = Counter(row.split for row in read_roco(shared_folder / "roco"))
     assert lines == {"train": 4684 + 79 + 7, "validation": 656 + 12 + 1}

@@ -10,7 +10,7 @@ from medclip.data.schema import Dropped
 from medclip.data.sources.detect import open_source
 from medclip.data.sources.roco import read_rocov2
 from medclip.errors import UserError
-from support.material import drawn, encoded
+from support.material import draw_image, image_bytes
 
 CAPTIONS = ("NA", 'A "quoted", comma\nand a new line', "Échographie: 5–10 mm")
 SPLITS = {"train": "train", "valid": "validation", "test": "test"}
@@ -30,7 +30,7 @@ def rocov2(tmp_path):
             manual.append(f"{id},C0040405; C1306645")
             article = f"PMC{100 * place + n // 2}"
             licenses.append(f"{id},{article},CC BY-NC [Jones et al. (2020)],https://host/articles/{article}/")
-            (folder / short / f"{id}.jpg").write_bytes(encoded(drawn(n)))
+            (folder / short / f"{id}.jpg").write_bytes(image_bytes(draw_image(n)))
         for name, lines in (("captions", captions), ("concepts", concepts), ("concepts_manual", manual)):
             (folder / f"{short}_{name}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (folder / "license_information.csv").write_text("\n".join(licenses), encoding="utf-8")
@@ -74,7 +74,7 @@ def test_limit_takes_the_first_rows_of_each_split(rocov2):
 
 
 def test_nothing_outside_the_folders_of_pictures_is_read(rocov2):
-    (rocov2 / "secret.jpg").write_bytes(encoded(drawn(9)))
+    (rocov2 / "secret.jpg").write_bytes(image_bytes(draw_image(9)))
     (rocov2 / "train_captions.csv").write_text("ID,Caption\n../secret,CT of the chest\n,CT\nx,\n")
     pair, *dropped = [row for row in read_rocov2(rocov2) if row.split == "train"]
     assert pair.image == rocov2 / "train" / "secret.jpg"

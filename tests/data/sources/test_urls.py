@@ -20,7 +20,7 @@ from medclip.data.prepare_row import prepare_row
 from medclip.data.schema import Pair
 from medclip.data.sources.detect import open_source
 from medclip.errors import UserError, WorkError
-from support.material import drawn, encoded
+from support.material import draw_image, image_bytes
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def pictures(tmp_path):
     folder = tmp_path / "source"
     (folder / "images").mkdir(parents=True)
     for n in range(4):
-        (folder / "images" / f"{n}.jpg").write_bytes(encoded(drawn(n)))
+        (folder / "images" / f"{n}.jpg").write_bytes(image_bytes(draw_image(n)))
     return folder
 
 
@@ -91,7 +91,9 @@ def test_a_folder_with_captions_beside(pictures, memory):
 def test_a_hugging_face_repository(tmp_path, memory):
     folder = tmp_path / "repository"
     (folder / "data").mkdir(parents=True)
-    rows = [{"image": {"bytes": encoded(drawn(n)), "path": None}, "caption": f"CT, number {n}"} for n in range(3)]
+    rows = [
+        {"image": {"bytes": image_bytes(draw_image(n)), "path": None}, "caption": f"CT, number {n}"} for n in range(3)
+    ]
     for split in ("train", "test"):
         pq.write_table(pa.Table.from_pylist(rows), folder / "data" / f"{split}-00000-of-00001.parquet")
     assert same(memory(folder), folder) == 6

@@ -27,8 +27,8 @@ def test_words_speak_for_classes(caption, modality, organ):
 @pytest.mark.parametrize(
     ("kind", "labeled", "answered", "agreed"), [("modality", 487, 481, 479), ("organ", 416, 398, 381)]
 )
-def test_agreement_with_the_labels_of_rows_kept_apart(shared, kind, labeled, answered, agreed):
-    rows = [row for row in read_roco(shared / "roco") if row.split == "validation" and row.labels.get(kind)]
+def test_agreement_with_the_labels_of_rows_kept_apart(shared_folder, kind, labeled, answered, agreed):
+    rows = [row for row in read_roco(shared_folder / "roco") if row.split == "validation" and row.labels.get(kind)]
     told = [(row.labels[kind], keyword_label(kind, row.caption)) for row in rows]
     assert len(told) == labeled
     assert sum(guess != "" for _, guess in told) == answered

@@ -8,7 +8,7 @@ from medclip.data.stats import quality_checks as module
 from medclip.data.stats.quality_checks import quality_warnings
 from medclip.data.stats.statistics import compute_statistics
 from support.handmade_datasets import dataset, row
-from support.material import drawn, encoded
+from support.material import draw_image, image_bytes
 
 TRAIN, VALIDATION = range(24), range(24, 36)
 
@@ -81,7 +81,7 @@ def test_what_is_odd_is_said_with_its_count(told, change, said, places):
     ("change", "way"),
     [
         (lambda n: {"article": "P"} if n in (0, 30) else {}, "article 1"),
-        (lambda n: {"image": encoded(drawn(0))} if n == 30 else {}, "same image 1"),
+        (lambda n: {"image": image_bytes(draw_image(0))} if n == 30 else {}, "same image 1"),
         (lambda n: {"caption": "The same of both"} if n in (0, 30) else {}, "caption 1"),
     ],
 )

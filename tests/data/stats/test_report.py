@@ -11,7 +11,7 @@ from medclip.atomic_io import write_json
 from medclip.data.stats.report import IMAGES_PER_SPLIT, write_report
 from medclip.errors import UserError
 from support.handmade_datasets import dataset, row
-from support.material import drawn, encoded
+from support.material import draw_image, image_bytes
 from support.pages import check
 
 HOSTILE = '</figcaption><script>alert("x")</script><img src=https://evil.example/x onerror=1> & mass'
@@ -99,7 +99,7 @@ def test_rules_and_privacy_are_shown_where_they_were_counted(tmp_path):
 
 
 def test_pictures_are_chosen_by_the_seed_and_come_from_every_split(tmp_path):
-    rows = [row(n, image=encoded(drawn(n))) for n in range(40)]
+    rows = [row(n, image=image_bytes(draw_image(n))) for n in range(40)]
     data = dataset(tmp_path / "data", {"train": rows, "validation": [row(90), row(91)]})
     made = [(write_report(data, seed), (data / "report.html").read_bytes())[1] for seed in (0, 0, 1)]
     assert made[0] == made[1] != made[2]

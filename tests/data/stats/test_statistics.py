@@ -144,10 +144,10 @@ def clip_tokenizer(path):
     return made
 
 
-def test_the_estimate_of_tokens_is_as_good_as_is_said(shared):
-    tokenizer = clip_tokenizer(shared / "vocab" / "bpe_simple_vocab_16e6.txt.gz")
+def test_the_estimate_of_tokens_is_as_good_as_is_said(shared_folder):
+    tokenizer = clip_tokenizer(shared_folder / "vocab" / "bpe_simple_vocab_16e6.txt.gz")
     captions = {"train": [], "validation": []}
-    for pair in read_roco(shared / "roco"):
+    for pair in read_roco(shared_folder / "roco"):
         if len(caption := " ".join(pair.caption.split())) >= 10:
             captions[pair.split].append(caption)
     tokens = {s: np.array([len(e) + 2 for e in tokenizer.encode_batch(c)]) for s, c in captions.items()}
