@@ -154,10 +154,10 @@ def medclip(monkeypatch, capsys):
     """Runs a command in this process: (exit code, standard output, standard error)."""
     monkeypatch.setenv("COLUMNS", "200")  # of the help
     from medclip import progress
+    from medclip.cli.format import screen
     from medclip.cli.main import main
-    from medclip.cli.tables import parts
 
-    for console in (progress.console, parts.screen):
+    for console in (progress.console, screen):
         monkeypatch.setattr(console, "width", 200)
 
     def call(*arguments):

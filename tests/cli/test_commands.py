@@ -15,25 +15,25 @@ from support.pages import check
 
 
 def test_prepare_shows_each_reason_with_its_count(medclip, roco, tmp_path):
-    code, out, _ = medclip("prepare", roco.folder, "--out", tmp_path / "new")
+    code, out, _ = medclip("prepare", roco.folder, "--out", tmp_path / "new", "--table")
     assert code == 0
     for reason in roco.dropped["train"]:
         assert reason in out
     assert "dropped.jsonl" in out
 
 
-def test_a_prepared_data_set_has_its_page_at_once(medclip, roco, tmp_path):
+def test_a_prepared_dataset_has_its_page_at_once(medclip, roco, tmp_path):
     code, _, err = medclip("prepare", roco.folder, "--out", tmp_path / "new", "--max-samples", 3)
     assert (code, "report.html" in err) == (0, True)
     assert NOT_CLINICAL in (tmp_path / "new" / "report.html").read_text(encoding="utf-8")
 
 
 def test_piped_statistics_are_json(medclip, roco, data):
-    code, out, err = medclip("stats", data)
-    assert (code, err) == (0, "")
-    said = json.loads(out)
-    assert {name: split["dropped"] for name, split in said["splits"].items()} == roco.dropped
-    assert [set(one) for one in said["advice"]] == [{"message", "remedy", "occurrences"}] * len(said["advice"])
+    code, out, _ = medclip("stats", data)
+    assert code == 0
+    result = json.loads(out)
+    assert {name: split["dropped"] for name, split in result["splits"].items()} == roco.dropped
+    assert [set(one) for one in result["warnings"]] == [{"message", "remedy", "occurrences"}] * len(result["warnings"])
 
 
 def test_statistics_on_a_terminal_name_every_warning(medclip, data, monkeypatch):
@@ -45,21 +45,21 @@ def test_statistics_on_a_terminal_name_every_warning(medclip, data, monkeypatch)
 
 
 def test_a_dry_run_shows_the_first_rows_and_writes_nothing(medclip, roco, tmp_path):
-    code, out, _ = medclip("prepare", roco.folder, "--dry-run", "--out", tmp_path / "new")
+    code, out, _ = medclip("prepare", roco.folder, "--dry-run", "--table", "--out", tmp_path / "new")
     assert code == 0
     assert roco.captions["train", "ROCO_00000"] in out
     assert not (tmp_path / "new").exists()
 
 
 def test_evaluate_shows_pool_intervals_and_chance(medclip, run, data, tmp_path):
-    code, out, _ = medclip("evaluate", "retrieval", "--model", run, "--data", data, "--out", tmp_path)
+    code, out, _ = medclip("evaluate", "retrieval", "--model", run, "--data", data, "--out", tmp_path, "--table")
     assert code == 0
-    said = json.loads((tmp_path / "results.json").read_text())
+    result = json.loads((tmp_path / "results.json").read_text())
     assert "pool of 12" in out
     for k in metrics.KS:
         assert f"R@{k}" in out
         assert f"{k / 12:.1%}" in out  # chance
-        measured = said["text_to_image"][f"R@{k}"]
+        measured = result["text_to_image"][f"R@{k}"]
         assert f"{measured['value']:.1%} ({measured['low']:.1%}–{measured['high']:.1%})" in out
     assert NOT_CLINICAL in out
 
@@ -103,7 +103,7 @@ def test_a_fall_is_exit_code_one(medclip, evaluations, order, below, code):
     ended, out, err = medclip("compare", *evaluations[::order], "--max-regression", below)
     assert ended == code, err
     if code == 1:
-        assert json.loads(out)["fallen"]
+        assert json.loads(out)["regressions"]
         assert re.match(r"medclip: image_to_text / R@10 of bad is .*%", err)
         assert "Traceback" not in err
 
@@ -119,15 +119,17 @@ def test_comparing_needs_no_jax(evaluations):
 
 def test_evaluate_zero_shot_shows_figures_and_writes_a_page(medclip, run, tmp_path):
     folder = write_table(tmp_path / "set", split_rows())
-    code, out, _ = medclip("evaluate", "zero-shot", "--model", run, "--data", folder, "--out", tmp_path / "out")
+    code, out, _ = medclip(
+        "evaluate", "zero-shot", "--model", run, "--data", folder, "--out", tmp_path / "out", "--table"
+    )
     assert code == 0
-    said = json.loads((tmp_path / "out" / "zero_shot.json").read_text())
-    for words in (NOT_CLINICAL, "set, test, label: 8 images", "50.0%", f"{said['auroc']['value']:.1%} ("):
+    result = json.loads((tmp_path / "out" / "zero_shot.json").read_text())
+    for words in (NOT_CLINICAL, "set, test, label: 8 images", "50.0%", f"{result['auroc']['value']:.1%} ("):
         assert words in out
     assert (tmp_path / "out" / "report.html").is_file()
 
 
-FIELDS = {"id", "score", "caption", "article", "license", "labels", "added", "copies"}
+FIELDS = {"id", "score", "caption", "article", "license", "labels", "added", "duplicates"}
 
 
 def test_a_piped_search_prints_json_lines_best_first(medclip, index_folder):
@@ -139,37 +141,91 @@ def test_a_piped_search_prints_json_lines_best_first(medclip, index_folder):
     assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
 
 
-def test_a_search_by_picture_finds_that_picture(medclip, roco, index_folder):
-    picture = roco.folder / "validation" / "radiology" / "images" / "ROCO_00007.jpg"
-    code, out, _ = medclip("search", "--index", index_folder, "--image", picture, "-k", 1)
+def test_a_search_by_image_finds_that_image(medclip, roco, index_folder):
+    image = roco.folder / "validation" / "radiology" / "images" / "ROCO_00007.jpg"
+    code, out, _ = medclip("search", "--index", index_folder, "--image", image, "-k", 1)
     assert (code, json.loads(out)["id"]) == (0, "ROCO_00007")
 
 
 def test_words_after_a_flag_are_the_query(medclip, roco, index_folder):
-    picture = roco.folder / "validation" / "radiology" / "images" / "ROCO_00007.jpg"
-    words = ("--image", picture, "--negative", "knee", "--filter", "license=cc by", "chest", "brain", "-k", 2)
+    image = roco.folder / "validation" / "radiology" / "images" / "ROCO_00007.jpg"
+    words = ("--image", image, "--negative", "knee", "--filter", "license=cc by", "chest", "brain", "-k", 2)
     code, out, _ = medclip("search", "--index", index_folder, *words)
     assert code == 0
     assert [json.loads(line)["query"] for line in out.splitlines()] == ["chest", "chest", "brain", "brain"]
 
 
-def test_an_index_is_curated_by_commands(medclip, index_folder, run, again, copy):
+def test_an_index_is_changed_by_commands(medclip, index_folder, run, again, copy):
     folder = copy(index_folder)
-    for command, said in (
-        (("add", "--data", again, "--split", "validation", "--model", run), "12 images added"),
-        (("snapshot", "full"), "snapshot full: 24 images"),
-        (("delete", "--ids", "again-ROCO_00003", "ROCO_00004"), "2 images deleted"),
-        (("move", "exact"), "22 images of"),
-        (("restore", "full"), "holds 24 images"),
-        (("delete", "--ids", "ROCO_00003"), "1 images deleted"),
-        (("purge",), "1 rows erased"),
+    for words, expected in (
+        (("add", "--data", again, "--split", "validation", "--model", run), {"added": 12, "already_present": 0}),
+        (("snapshot", "full"), {"snapshot": "full", "images": 24}),
+        (("delete", "--ids", "again-ROCO_00003", "ROCO_00004"), {"deleted": 2}),
+        (("migrate", "exact"), {"vector_store": "exact", "images": 22}),
+        (("restore", "full"), {"snapshot": "full", "images": 24}),
+        (("delete", "--ids", "ROCO_00003"), {"deleted": 1}),
+        (("purge",), {"erased": 1}),
     ):
-        code, out, err = medclip("curate", command[0], "--index", folder, *command[1:])
-        assert (code, out) == (0, ""), err
-        assert said in err.replace("\n", " ")
+        code, out, err = medclip("index", words[0], "--index", folder, *words[1:])
+        assert code == 0, err
+        assert json.loads(out) == {"index": str(folder), **expected}
     code, out, _ = medclip("search", "--index", folder, "--model", run, "chest", "-k", "30")
     assert len(out.splitlines()) == 12  # each image once, with its copy
-    assert {len(json.loads(line)["copies"]) for line in out.splitlines()} == {0, 1}
+    assert {len(json.loads(line)["duplicates"]) for line in out.splitlines()} == {0, 1}
+
+
+def test_a_change_of_an_index_is_a_sentence_on_a_terminal(medclip, index_folder, copy):
+    assert medclip("index", "snapshot", "first", "--index", copy(index_folder), "--table")[1] == (
+        "snapshot first: 12 images\n"
+    )
+
+
+def test_nothing_found_is_exit_code_one(medclip, index_folder):
+    code, out, err = medclip("search", "--index", index_folder, "chest", "--filter", "license=none")
+    assert (code, out) == (1, "")
+    assert "no image of index" in err
+    assert "license=none" in err
+
+
+def test_a_source_of_which_nothing_is_left_is_exit_code_one(medclip, tmp_path):
+    (tmp_path / "pairs.csv").write_text("image,caption\nabsent.png,An absent image of the chest\n")
+    code, _, err = medclip("prepare", tmp_path / "pairs.csv", "--out", tmp_path / "data")
+    assert code == 1
+    assert "no row" in err and "dropped.jsonl" in err
+
+
+PRINTING = (
+    ("stats", "{data}"),
+    ("leakage", "{data}"),
+    ("info", "{run}"),
+    ("evaluate", "retrieval", "--model", "{run}", "--data", "{data}"),
+    ("compare", "{good}", "{bad}"),
+    ("search", "--index", "{index}", "chest"),
+    ("embed", "--model", "{run}", "--data", "{data}", "--out", "{tmp}/embeddings"),
+    ("index", "build", "--model", "{run}", "--data", "{data}", "--out", "{tmp}/index"),
+)
+
+
+@pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "piped"])
+@pytest.mark.parametrize("words", PRINTING, ids=lambda words: "-".join(words[:2]).replace("-{", " {"))
+def test_flags_force_json_and_tables(
+    medclip, data, run, index_folder, evaluations, tmp_path, monkeypatch, words, terminal
+):
+    good, bad = evaluations
+    folders = {"data": data, "run": run, "index": index_folder, "good": good, "bad": bad}
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
+
+    def output(flag):
+        code, out, err = medclip(*(word.format(**folders, tmp=tmp_path / str(flag)) for word in words), *flag)
+        assert code == 0, err
+        return out
+
+    assert all(isinstance(json.loads(line), dict) for line in output(["--json"]).splitlines())
+    table = output(["--table"])
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(table.splitlines()[0])
+    by_default = output([])
+    assert by_default.startswith("{") != terminal
 
 
 @pytest.mark.slow
@@ -178,7 +234,7 @@ def test_the_whole_path_by_commands(medclip, roco, tmp_path):
     for command in (
         ("prepare", roco.folder, "--out", data),
         ("train", "--data", data, "--out", run, "--preset", "tiny", "--steps", 1, "--batch-size", 8),
-        ("index", "--model", run, "--data", data, "--out", index),
+        ("index", "build", "--model", run, "--data", data, "--out", index),
     ):
         code, _, err = medclip(*command)
         assert code == 0, err
@@ -189,13 +245,13 @@ def test_the_whole_path_by_commands(medclip, roco, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("start", "said"),
+    ("start", "side"),
     [
         (["--init", "{run}", "--context-length", "48", "--image-size", "48"], "48"),
         (["--vision-model", "{run}", "--text-model", "{run}"], "32"),
     ],
 )
-def test_a_trained_model_is_trained_on(medclip, run, data, tmp_path, start, said):
+def test_a_trained_model_is_trained_on(medclip, run, data, tmp_path, start, side):
     start = [word.format(run=run) for word in start]
     code, _, err = medclip(
         "train",
@@ -213,7 +269,7 @@ def test_a_trained_model_is_trained_on(medclip, run, data, tmp_path, start, said
     )
     assert code == 0, err
     made = json.loads((tmp_path / "run/model/config.json").read_text())
-    assert str(made["vision_config"]["image_size"]) == said
+    assert str(made["vision_config"]["image_size"]) == side
     assert (made["model_type"] == "clip") == ("--init" in start)
     assert str(tmp_path.parent) not in (tmp_path / "run/model/README.md").read_text()  # no home of anybody's
     assert json.loads((tmp_path / "run/config.json").read_text())["init"] == (str(run) if "--init" in start else None)

@@ -1,12 +1,12 @@
-"""`medclip info`: each kind of folder is told for what it is, and a run for how it went."""
+"""`medclip info`: what each kind of folder is, and how a run went."""
 
 import dataclasses
 import json
+import re
 
 import pytest
 
 from medclip.cli.info import info, run_info
-from medclip.cli.tables.runs import show_info
 from medclip.errors import UserError
 from medclip.model.checkpoint import model_hash
 
@@ -15,53 +15,79 @@ def records(run):
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_finished_run_tells_its_settings_and_its_course(run, recipe):
-    kind, about = info(str(run))
+def test_a_finished_run_has_its_settings_and_its_course(run, recipe):
+    kind, contents = info(str(run))
     assert kind == "run"
     given = {k: v for k, v in dataclasses.asdict(recipe).items() if v != getattr(type(recipe)(), k)}
-    assert about.changed == given
-    assert about.evaluations == [r for r in records(run) if "mean_recall" in r]
-    assert (about.last, about.steps) == (4, 4)
-    assert about.summary == json.loads((run / "summary.json").read_text())
-    assert set(about.data) == {"train", "validation"}
+    assert contents.changed == given
+    assert contents.evaluations == [r for r in records(run) if "mean_recall" in r]
+    assert (contents.last, contents.steps) == (4, 4)
+    assert contents.summary == json.loads((run / "summary.json").read_text())
+    assert set(contents.data) == {"train", "validation"}
 
 
-def test_a_killed_run_says_how_far_it_came_and_how_to_go_on(run, copy, capsys):
+def test_a_killed_run_says_how_far_it_came_and_how_to_go_on(medclip, run, copy):
     killed = copy(run)
     (killed / "summary.json").unlink()
     lines = (killed / "metrics.jsonl").read_text().splitlines()
     (killed / "metrics.jsonl").write_text("\n".join([*lines[:3], lines[3][:10]]))
-    about = run_info(killed)
-    assert (about.last, about.summary) == (records(run)[2]["step"], None)
-    show_info("run", about, killed)
-    said = " ".join(capsys.readouterr().out.split())
-    assert f"step {about.last} of 4 was the last logged" in said
-    assert "--resume" in said
+    contents = run_info(killed)
+    assert (contents.last, contents.summary) == (records(run)[2]["step"], None)
+    code, out, _ = medclip("info", killed, "--table")
+    assert code == 0
+    assert f"step {contents.last} of 4 was the last logged" in " ".join(out.split())
+    assert "--resume" in out
 
 
-def test_a_run_before_its_first_evaluation_is_shown_too(run, copy, capsys):
+def test_a_run_before_its_first_evaluation_is_shown_too(medclip, run, copy):
     young = copy(run)
     (young / "summary.json").unlink()
-    (young / "metrics.jsonl").unlink()
-    show_info("run", run_info(young), young)
-    assert "step 0 of 4" in " ".join(capsys.readouterr().out.split())
+    (young / "metrics.jsonl").write_text("")
+    assert "step 0 of 4" in " ".join(medclip("info", young, "--table")[1].split())
 
 
-def test_models_data_sets_and_indices_are_told_apart(run, model, data, index_folder, capsys):
-    kind, about = info(str(run / "model"))
+def rows_of(table):
+    """The cells of a table of two columns, by the first."""
+    cells = [[cell.strip() for cell in re.split("[│┃]", line)[1:-1]] for line in table.splitlines()]
+    return {row[0]: row[1] for row in cells if len(row) == 2}
+
+
+def test_a_model_has_its_towers_and_its_hash(medclip, run, model):
+    kind, contents = info(str(run / "model"))
     assert kind == "model"
-    assert about["sha256"] == model_hash(run)
-    assert about["parameters"] == sum(p.size for p in model.params.values())
-    for path in (run, data, index_folder, run / "model"):
-        kind, about = info(str(path))
-        show_info(kind, about, path)
-        assert path.name in capsys.readouterr().out
-    assert (info(str(data))[0], info(str(index_folder))[0]) == ("dataset", "index")
+    assert contents["sha256"] == model_hash(run)
+    assert contents["parameters"] == sum(p.size for p in model.params.values())
+    rows = rows_of(medclip("info", run / "model", "--table")[1])
+    assert (rows["kind"], rows["sha256"]) == ("model", model_hash(run))
+    assert rows["parameters"] == f"{contents['parameters']:,}"
+    assert rows["vision tower"].endswith("32 px in patches of 16")
 
 
-@pytest.mark.parametrize("said", ["{}", "[]", "{"])
-def test_a_damaged_run_is_a_mistake_in_words(run, copy, said):
+def test_a_dataset_has_its_pairs_and_what_was_dropped(medclip, roco, data):
+    code, out, _ = medclip("info", data, "--table")
+    assert code == 0
+    counts = {name: split["pairs"] for name, split in json.loads((data / "dataset.json").read_text())["splits"].items()}
+    for split, pairs in counts.items():
+        assert re.search(rf"│ {split} +│ {pairs} +│", out)
+    assert set(roco.dropped["train"]) <= {cell.strip() for cell in out.splitlines()[2].split("┃")}
+
+
+def test_an_index_has_its_segments_and_its_model(medclip, run, index_folder):
+    rows = rows_of(medclip("info", index_folder, "--table")[1])
+    assert (rows["kind"], rows["pairs"], rows["deleted"], rows["snapshots"]) == ("index", "12", "none", "none")
+    assert rows["model sha256"] == model_hash(run)
+    assert any(re.fullmatch(r"added \d{4}-\d\d-\d\d, segment 0+\d*", name) for name in rows)
+
+
+def test_piped_info_says_of_which_kind_each_folder_is(medclip, run, data, index_folder):
+    for path, kind in ((run, "run"), (data, "dataset"), (index_folder, "index"), (run / "model", "model")):
+        code, out, err = medclip("info", path)
+        assert (code, json.loads(out)["kind"]) == (0, kind), err
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "{"])
+def test_a_damaged_run_is_a_mistake_in_words(run, copy, text):
     broken = copy(run)
-    (broken / "config.json").write_text(said)
+    (broken / "config.json").write_text(text)
     with pytest.raises(UserError, match=r"config\.json"):
         info(str(broken))

@@ -1,33 +1,32 @@
 """The command line: its help, what it refuses in one sentence, its exit codes, and what it imports."""
 
 import dataclasses
-from typing import get_args, get_type_hints
+import importlib
+import re
+from typing import get_type_hints
 
 import pytest
 
-from medclip import NOT_CLINICAL
-from medclip.cli.main import Command
-from medclip.data.deidentify import DicomConfig
-from medclip.data.prepare_config import Columns, PrepareConfig
-from medclip.evaluate.config import EvalConfig
-from medclip.evaluate.labeled import LabelConfig
-from medclip.train.config import TrainConfig
+from medclip import NOT_CLINICAL, __version__
+from medclip.cli.main import GROUPS, Family
 from support.material import in_new_process
 
 
-def commands(choices, *before):
-    """The words of each command, and its class; `choices` is a union of subcommands."""
-    for command, said in map(get_args, get_args(choices)):
-        hints = get_type_hints(command, include_extras=True)
-        inner = hints.get("measure") or hints.get("change")
-        yield from commands(inner, *before, said.name) if inner else [((*before, said.name), command)]
+def leaves(commands, *before):
+    """The words of each command, and its class."""
+    for word, command in commands.items():
+        if isinstance(command, Family):
+            yield from leaves(command.commands, *before, word)
+        else:
+            module, _, name = command.target.partition(":")
+            yield (*before, word), getattr(importlib.import_module(f"medclip.cli.{module}"), name)
 
 
-COMMANDS = dict(commands(Command))
+COMMANDS = {words: kind for group in GROUPS.values() for words, kind in leaves(group)}
 
 
-def assert_one_sentence(said):
-    code, out, err = said
+def assert_one_sentence(result):
+    code, out, err = result
     assert code == 2, err
     assert out == ""
     assert err.startswith("medclip: ")
@@ -36,39 +35,86 @@ def assert_one_sentence(said):
     assert "Traceback" not in err
 
 
-def flags(command):
-    """The fields of a command, and of the settings whose fields are flags of the command itself."""
-    inner = {
-        "recipe": TrainConfig,
-        "how": PrepareConfig,
-        "columns": Columns,
-        "studies": DicomConfig,
-        "subject": EvalConfig,
-        "task": LabelConfig,
-    }
+def fields_of(command):
+    """The fields of a command and of the settings inside it."""
+    hints = get_type_hints(command)
     for field in dataclasses.fields(command):
-        yield from flags(inner[field.name]) if field.name in inner else [field]
+        if dataclasses.is_dataclass(hints[field.name]):
+            yield from fields_of(hints[field.name])
+        else:
+            yield field
+
+
+def help_rows(page):
+    """The rows of a help page: each begins with a flag and goes on to the next."""
+    return [re.sub(r"[│\s]+", " ", row) for row in re.split(r"\n[│ ] (?=-)", page)]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_help_names_and_explains_every_option(medclip, command):
     code, out, err = medclip(*command, "--help")
     assert (code, err) == (0, "")
-    for field in flags(COMMANDS[command]):
-        positional = "Positional" in str(field.type)
-        said = {"repository": "OWNER/NAME", "what": "MODEL|DATA", "queries": "QUERY", "dirs": "DIR DIR …"}.get(
-            field.name, field.name.upper()
-        )
-        assert (said if positional else f"--{field.name.replace('_', '-')}") in out, field.name
+    for field in fields_of(COMMANDS[command]):
+        if "Positional" not in str(field.type):
+            flag = f"--{field.name.replace('_', '-')}"
+            explained = [row for row in help_rows(out) if re.match(rf"(-\w \S+, )?{flag}[, ]", row)]
+            assert len(explained) == 1 and len(re.findall("[a-z]{2,}", explained[0])) > 3, flag
     assert " ".join(COMMANDS[command].__doc__.split())[:60] in " ".join(out.split())
+    assert "--config FILE.toml" in out
+    assert ("--json" in out) == ("--table" in out) == (command not in {("app",), ("serve",)})
 
 
-def test_the_first_page_lists_the_commands_and_says_what_it_is_not(medclip):
+INTERNAL = re.compile(r"medclip\.\w|\bNone\b|dataclass|settled|said|told|picture|licence|understanding|curate|\w+\(\)")
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_names_no_internals(medclip, command):
+    assert INTERNAL.findall(medclip(*command, "--help")[1]) == []
+
+
+def test_the_first_page_lists_the_commands_in_groups_and_says_what_it_is_not(medclip):
     code, out, _ = medclip("--help")
     assert code == 0
-    assert NOT_CLINICAL in " ".join(out.replace("│", " ").split())
-    for command, *_ in COMMANDS:
-        assert command in out
+    assert NOT_CLINICAL in " ".join(out.split())
+    titles = [line for line in out.splitlines() if line in GROUPS]
+    assert titles == list(GROUPS)
+    for words in COMMANDS:
+        assert len(re.findall(rf"^  {words[0]} +\S", out, re.MULTILINE)) == 1
+    assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("family", ["evaluate", "index"])
+def test_the_page_of_a_family_lists_its_commands(medclip, family):
+    code, out, _ = medclip(family, "--help")
+    assert code == 0
+    for words in COMMANDS:
+        if words[0] == family:
+            assert re.search(rf"^  {words[1]} +\S", out, re.MULTILINE)
+
+
+def test_the_version_is_told(medclip):
+    assert medclip("--version") == (0, f"medclip {__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["serch"], "Did you mean search?"),
+        (["index", "bild"], "Did you mean build?"),
+        (["evaluate", "retreival"], "Did you mean retrieval?"),
+        (["evaluate", "compositionalty"], "Did you mean compositionality?"),
+        (["train", "--batch", "8"], "Did you mean --batch-size?"),
+        (["train", "--batch_sice=8"], "Did you mean --batch-size?"),
+        (["search", "--no-tabel"], "has no flag --no-tabel"),
+        (["index"], "needs a command: build, add, delete, snapshot, restore, purge, migrate"),
+        (["search", "--json", "--table", "--index", "x", "chest"], "give --json or --table, not both"),
+        (["dance"], "has no command 'dance'. See medclip --help."),
+    ],
+)
+def test_a_mistyped_word_gets_a_suggestion(medclip, words, expected):
+    result = medclip(*words)
+    assert_one_sentence(result)
+    assert expected in result[2]
 
 
 def test_no_command_at_all_is_a_mistake(medclip):
@@ -76,7 +122,7 @@ def test_no_command_at_all_is_a_mistake(medclip):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (("prepare", "{tmp}", "--out", "{tmp}/new"), "cannot be read: it is neither a ROCO folder"),
         (("prepare", "{tmp}/absent", "--out", "{tmp}/new"), "cannot be read"),
@@ -110,21 +156,21 @@ def test_no_command_at_all_is_a_mistake(medclip):
             ("evaluate", "probe", "--model", "{run}", "--data", "{data}", "--num-draws", "1"),
             "--num-draws must be at least 2",
         ),
-        (("index", "--model", "{tmp}", "--data", "{data}", "--out", "{tmp}/new"), "is not a model folder"),
-        (("index", "--model", "{run}", "--data", "{data}", "--out", "{index}"), "already finished"),
+        (("index", "build", "--model", "{tmp}", "--data", "{data}", "--out", "{tmp}/new"), "is not a model folder"),
+        (("index", "build", "--model", "{run}", "--data", "{data}", "--out", "{index}"), "already finished"),
         (("search", "--index", "{tmp}", "words"), "is not an index"),
         (("search", "--index", "{index}"), "give a query"),
         (("search", "--index", "{index}", "words", "--filter", "modality"), "write KEY=VALUE"),
         (("search", "--index", "{index}", "words", "--filter", "color=red"), "no image of the index has 'color'"),
         (("embed", "--model", "{run}", "--data", "{tmp}", "--out", "{tmp}/new"), "is not a prepared dataset"),
         (
-            ("index", "--model", "{run}", "--data", "{data}", "--out", "{tmp}/new", "--vector-store", "x"),
+            ("index", "build", "--model", "{run}", "--data", "{data}", "--out", "{tmp}/new", "--vector-store", "x"),
             "there are exact",
         ),
-        (("curate", "add", "--index", "{tmp}", "--data", "{data}"), "is not an index"),
-        (("curate", "delete", "--index", "{index}"), "say what to delete"),
-        (("curate", "delete", "--index", "{index}", "--ids", "x"), "has no image of id 'x'"),
-        (("curate", "restore", "--index", "{index}", "x"), "has no snapshot 'x'; it has: none"),
+        (("index", "add", "--index", "{tmp}", "--data", "{data}"), "is not an index"),
+        (("index", "delete", "--index", "{index}"), "say what to delete"),
+        (("index", "delete", "--index", "{index}", "--ids", "x"), "has no image of id 'x'"),
+        (("index", "restore", "--index", "{index}", "x"), "has no snapshot 'x'; it has: none"),
         (("search", "--index", "{index}", "--image", "{tmp}/absent.jpg"), "image missing"),
         (("search", "--index", "{index}", " "), "the query is empty"),
         (("search", "--index", "{index}", "words", "-k", "0"), "the number of results must be at least 1"),
@@ -134,7 +180,7 @@ def test_no_command_at_all_is_a_mistake(medclip):
             "absent.jpg: image missing",
         ),
         (("explain", "--model", "{run}", "--image", "{tmp}/a", "--text", " ", "--out", "{tmp}/a.png"), "text is empty"),
-        (("explain", "--model", "{run}", "--image", "{tmp}/a", "--text", "a", "--out", "{tmp}/a.jpg"), "is no .png"),
+        (("explain", "--model", "{run}", "--image", "{tmp}/a", "--text", "a", "--out", "{tmp}/a.jpg"), "is not a .png"),
         (("app", "--index", "{tmp}"), "is not an index"),
         (("info", "{tmp}"), "is not a model folder"),
         (("compare", "{tmp}"), "give two evaluations or more"),
@@ -143,11 +189,11 @@ def test_no_command_at_all_is_a_mistake(medclip):
         (("stats", "{tmp}/absent"), "is not a prepared dataset"),
     ],
 )
-def test_a_mistake_ends_with_one_sentence(medclip, roco, data, run, index_folder, tmp_path, arguments, said):
+def test_a_mistake_ends_with_one_sentence(medclip, roco, data, run, index_folder, tmp_path, arguments, expected):
     places = {"tmp": tmp_path, "roco": roco.folder, "data": data, "run": run, "index": index_folder}
     ended = medclip(*(argument.format(**places) for argument in arguments))
     assert_one_sentence(ended)
-    assert said in ended[2]
+    assert expected in ended[2]
 
 
 @pytest.mark.parametrize(
@@ -201,6 +247,6 @@ def test_the_installed_command_ends_a_mistake_without_a_traceback(tmp_path):
     ],
 )
 def test_a_run_has_one_start(medclip, data, tmp_path, start):
-    said = medclip("train", "--data", data, "--out", tmp_path / "run", *start)
-    assert_one_sentence(said)
-    assert "one of --preset, --init MODEL, or --vision-model MODEL with --text-model MODEL" in said[2]
+    result = medclip("train", "--data", data, "--out", tmp_path / "run", *start)
+    assert_one_sentence(result)
+    assert "one of --preset, --init MODEL, or --vision-model MODEL with --text-model MODEL" in result[2]

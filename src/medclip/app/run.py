@@ -51,7 +51,7 @@ class AppConfig:
 
     def __post_init__(self):
         if not self.indexes:
-            raise UserError("give an index: medclip app --index INDEX (see medclip index).")
+            raise UserError("give an index: medclip app --index INDEX (see medclip index build).")
         if self.models and len(self.models) != len(self.indexes):
             raise UserError(f"--model was given {len(self.models)} times for {len(self.indexes)} indexes.")
 

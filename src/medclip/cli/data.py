@@ -1,23 +1,33 @@
-"""Commands about data: prepare them, what they hold, and what they share with what they are judged on."""
+"""Commands about data: prepare it, see what it holds, and what it shares with what a model is judged on."""
 
 from __future__ import annotations
 
-import json
-import sys
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import tyro
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
 
-from medclip.cli.args import Positional, Seed
-from medclip.cli.tables.data import show_dataset, show_leakage, show_preview, show_statistics
+from medclip.cli.args import Data, Positional, Seed, path_or_url
+from medclip.cli.format import Output
+from medclip.data.paths import is_url
 from medclip.data.prepare_config import PrepareConfig
-from medclip.errors import UserError
+from medclip.data.schema import Dropped
+from medclip.errors import UserError, WorkError
 from medclip.progress import console
 
+if TYPE_CHECKING:
+    from medclip.data.stats.quality_checks import QualityWarning
+    from medclip.data.stats.statistics import Statistics
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Prepare:
     """Turn a source of image-caption pairs into a prepared dataset; every dropped row is counted by reason."""
 
@@ -26,7 +36,7 @@ class Prepare:
     folder of one), a folder of DICOM studies with reports, a folder of images with captions beside them (x.jpg,
     x.txt), WebDataset archives (.tar), any of these but DICOM behind a URL (s3://…, gs://…), or phantoms[:COUNT] for
     synthetic images."""
-    config: tyro.conf.OmitArgPrefixes[PrepareConfig]
+    settings: PrepareConfig
     out: Path | None = None
     """The dataset's new folder; an unfinished one is continued."""
     dry_run: bool = False
@@ -35,61 +45,144 @@ class Prepare:
     """Processes; left out: as many as there are cores."""
     ray: bool = False
     """Work on a Ray cluster whose machines see the same folders: at RAY_ADDRESS, or one of this machine."""
+    output: Output
 
-    def run(self) -> None:
+    def run(self) -> Prepare | None:
+        from medclip.data.deidentify import DICOM_SOURCE
         from medclip.data.prepare import prepare, preview
         from medclip.data.stats.report import write_report
 
         if self.dry_run:
-            show_preview(preview(self.source, self.config))
-            return
+            rows = preview(self.source, self.settings)
+            self.output.show([_without_image(row) for row in rows], _preview_tables(rows))
+            return None
         if self.out is None:
             raise UserError("give the new folder with --out DATA, or --dry-run to see the first rows.")
-        dataset = prepare(self.source, self.out, self.config, num_workers=self.num_workers, ray=self.ray)
+        dataset = prepare(self.source, self.out, self.settings, num_workers=self.num_workers, ray=self.ray)
         write_report(self.out, near_images=False)
-        show_dataset(dataset, self.out)
+        self.output.show(dataset, dataset_tables(dataset, self.out))
+        if not any(split["pairs"] for split in dataset["splits"].values()):
+            raise WorkError(f"no row of {self.source} became a pair; reasons: {self.out / 'dropped.jsonl'}.")
         console.print(f"what it holds, with warnings: {self.out / 'report.html'} (near images: medclip stats)")
+        # the folder of a DICOM study may be named after a patient
+        return replace(self, source="") if dataset["source"] == DICOM_SOURCE else self
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Stats:
-    """What a prepared dataset holds, with warnings; writes DATA/report.html. Tables on a terminal, JSON when piped."""
+    """What a prepared dataset holds, with warnings; writes DATA/report.html."""
 
-    data: Annotated[Positional[Path], tyro.conf.arg(metavar="DATA")]
-    """A prepared dataset."""
+    data: Positional[Data]
     seed: Seed = 0
     """Which images the page shows."""
+    out: Path | None = None
+    """The page's file; left out: DATA/report.html, and none where DATA is a URL."""
+    output: Output
 
     def run(self) -> None:
+        from medclip.atomic_io import whole_file
         from medclip.data.stats.quality_checks import quality_warnings
-        from medclip.data.stats.report import write_report
-        from medclip.data.stats.statistics import summary
+        from medclip.data.stats.report import render_report
+        from medclip.data.stats.statistics import compute_statistics, summary
 
-        about = write_report(self.data, self.seed)
-        if not sys.stdout.isatty():
-            print(
-                json.dumps(summary(about) | {"advice": list(map(asdict, quality_warnings(about)))}, ensure_ascii=False)
-            )
-            return
-        show_statistics(about, quality_warnings(about))
-        console.print(f"all of it, with images: {self.data / 'report.html'}")
+        counted = compute_statistics(self.data)
+        page = self.out or (None if is_url(self.data) else self.data / "report.html")
+        if page is not None:
+            with whole_file(page) as partial:
+                partial.write_text(render_report(self.data, counted, self.seed), encoding="utf-8")
+        warnings = quality_warnings(counted)
+        result = summary(counted) | {"warnings": [asdict(warning) for warning in warnings]}
+        self.output.show(result, _statistics_tables(counted, warnings))
+        if page is not None:
+            console.print(f"all of it, with images: {page}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Leakage:
     """What the training split shares with the pairs it will be judged on: articles, images, captions."""
 
-    data: Annotated[Positional[Path], tyro.conf.arg(metavar="DATA")]
-    """A prepared dataset with a split train."""
-    other: Annotated[Positional[Path | None], tyro.conf.arg(metavar="OTHER")] = None
+    data: Positional[Data]
+    other: Annotated[Positional[Path | None], path_or_url, tyro.conf.arg(metavar="OTHER")] = None
     """A prepared dataset to compare with; left out: the other splits of DATA."""
     out: Path | None = None
     """Write a copy of DATA there, without the training pairs that share anything."""
+    output: Output
 
     def run(self) -> None:
         from medclip.data.leakage import decontaminate, leakage
 
-        show_leakage(leakage(self.data, self.other))
+        report = leakage(self.data, self.other)
+        self.output.show(report, _leakage_tables(report))
         if self.out is not None:
             removed = decontaminate(self.data, self.out, self.other)
             console.print(f"{self.out}: {sum(removed.values())} training pairs fewer")
+
+
+def dataset_tables(dataset: dict[str, Any], out: Path) -> Iterator[RenderableType]:
+    """Counts of a prepared dataset, dropped rows by reason."""
+    reasons = sorted({reason for counts in dataset["dropped"].values() for reason in counts})
+    table = Table("split", "pairs", *reasons, title=f"{out}" + (" (synthetic)" if dataset["synthetic"] else ""))
+    for name, split in dataset["splits"].items():
+        dropped = dataset["dropped"].get(name, {})
+        table.add_row(name, str(split["pairs"]), *(str(dropped.get(reason, 0)) for reason in reasons))
+    yield table
+    if reasons:
+        yield f"every dropped row, with its reason: {out / 'dropped.jsonl'}"
+    removed = sum(map(Counter, dataset.get("privacy", {}).values()), Counter())
+    if removed:
+        yield f"removed, in so many pairs: {', '.join(f'{name} {count}' for name, count in removed.most_common())}"
+
+
+def _statistics_tables(counted: Statistics, warnings: Sequence[QualityWarning]) -> Iterator[RenderableType]:
+    """The main numbers of a dataset, and what to know before training on it."""
+    table = Table("", *counted.splits, title=str(counted.dataset["source"]))
+    splits = counted.splits.values()
+    dropped = counted.dataset.get("dropped", {})
+    table.add_row("pairs", *(f"{split.pairs:,}" for split in splits))
+    table.add_row("rows dropped", *(f"{sum(dropped.get(name, {}).values()):,}" for name in counted.splits))
+    table.add_row("articles", *(f"{len(split.numbers['pairs per article']):,}" for split in splits))
+    for name in ("words", "tokens", "shorter side"):
+        values = [split.numbers[name] for split in splits]
+        cells = (f"{np.median(v):.0f} ({np.percentile(v, 95):.0f})" if len(v) else "–" for v in values)
+        table.add_row(f"{name}{' (estimated)' if name == 'tokens' else ''}, median (95 % below)", *cells)
+    for name in ("license", "guessed modality", "guessed organ"):
+        table.add_row(f"{name}, most frequent", *(_most_frequent(split.counts[name], split.pairs) for split in splits))
+    yield table
+    for warning in warnings:
+        places = "; ".join(
+            f"{name} {n:,}{f' of {total:,} ({n / total:.1%})' if total else ''}"
+            for name, n, total in warning.occurrences
+        )
+        yield Text(f"! {warning.message}{': ' if places else ''}{places}. {warning.remedy}", "yellow")
+
+
+def _most_frequent(counter: Counter[str], pairs: int) -> str:
+    return ", ".join(f"{value or 'unknown'} {n / pairs:.0%}" for value, n in counter.most_common(4) if n)
+
+
+def _preview_tables(rows: Sequence[dict[str, Any] | Dropped]) -> Iterator[RenderableType]:
+    """What would become of the first rows of a source."""
+    table = Table("id", "split", "group", "image", "caption", title="the first rows; nothing is written")
+    for row in rows:
+        if isinstance(row, Dropped):
+            table.add_row(row.id, row.split, "", "", f"dropped: {row.reason} {row.detail}".strip())
+        else:
+            size = f"{row['width']} × {row['height']}"
+            table.add_row(row["id"], row["split"], row["article"], size, row["caption"])
+    yield table
+
+
+def _without_image(row: dict[str, Any] | Dropped) -> dict[str, Any]:
+    fields = {"dropped": row.reason} | asdict(row) if isinstance(row, Dropped) else row
+    return {name: value for name, value in fields.items() if not isinstance(value, bytes)}
+
+
+def _leakage_tables(report: dict[str, Any]) -> Iterator[RenderableType]:
+    """How many pairs of each held-out split share something with the training split."""
+    held_out = report["held_out"]
+    ways = next(iter(held_out.values()))["shared"]
+    table = Table("held out", "pairs", *ways, "any", title=f"shared with {report['train']} training pairs")
+    for name, split in held_out.items():
+        counts = (*split["shared"].values(), split["any"])
+        table.add_row(name, str(split["pairs"]), *(f"{n} ({n / split['pairs']:.1%})" for n in counts))
+    yield table

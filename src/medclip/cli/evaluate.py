@@ -1,133 +1,243 @@
-"""The commands that measure."""
+"""Commands that measure models, compare measurements, and show what a model uses."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
+from rich.console import RenderableType
 
-from medclip.cli.tables.classes import show_probe, show_zero_shot
-from medclip.cli.tables.retrieval import show_retrieval, show_robustness, show_understanding
-from medclip.errors import UserError
+from medclip.cli.args import Data, MaybeData, MaybeModel, Model, Positional, Seed, SplitName
+from medclip.cli.format import Output
+from medclip.errors import UserError, WorkError
 from medclip.evaluate.config import EvalConfig
 from medclip.evaluate.labeled import LabelConfig
 from medclip.progress import console
 
-_NO_MODEL = EvalConfig(model="", data=tyro.MISSING)  # MISSING: --data is still required
+
+@dataclass(frozen=True, kw_only=True)
+class EvalFlags:
+    """Flags of every measurement."""
+
+    split: SplitName = None
+    max_samples: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """The first pairs only: fewer candidates, and so higher numbers."""
+    out: Path | None = None
+    """Folder for the results; several measurements may share it."""
+    seed: Seed = 0
+    """Seed of the bootstrap and of whatever else is drawn."""
+    output: Output
+
+    def config(self, model: str, data: Path) -> EvalConfig:
+        """These settings for a model and a dataset."""
+        return EvalConfig(
+            model=model, data=str(data), split=self.split, max_samples=self.max_samples, out=self.out, seed=self.seed
+        )
+
+    def show(self, results: dict[str, Any], tables: Iterable[RenderableType]) -> None:
+        """Print the results, and with --out write the page of all that its folder holds."""
+        self.output.show(results, tables)
+        if self.out is not None:
+            from medclip.evaluate.report import write_report
+
+            console.print(f"all that this folder holds, with charts: {write_report(self.out)}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Retrieval:
-    """How well captions find their images and images their captions: recall and ranks both ways, over stated pools.
+    """How well captions find their images and images their captions: recall and ranks both ways.
 
     Also without the query's own article, with repetitions as one, graded by UMLS concepts, and by group.
     """
 
-    config: tyro.conf.OmitArgPrefixes[EvalConfig] = _NO_MODEL
+    model: MaybeModel = None
+    data: MaybeData = None
     embeddings: tuple[Path, Path] | None = None
-    """In place of --model: .npy files of images' and texts' vectors made elsewhere; row i of both is pair i of the
+    """In place of --model: .npy files of embeddings of images and texts made elsewhere; row i of both is pair i of the
     split."""
     num_candidates: int | None = None
-    """Also over pools of so many pairs, drawn without replacement: to compare with figures of smaller pools."""
+    """Also among so many pairs, drawn without replacement: to compare with figures of fewer candidates."""
     num_draws: int = 5
-    """How many such pools."""
+    """How many such draws."""
+    settings: EvalFlags
 
-    def __post_init__(self) -> None:
-        if bool(self.config.model) == (self.embeddings is not None):
+    def run(self) -> Retrieval:
+        from medclip.cli.tables.retrieval import retrieval_tables
+        from medclip.evaluate.retrieval import evaluate_retrieval
+
+        if bool(self.model) == (self.embeddings is not None):
             raise UserError("give either --model MODEL or --embeddings IMAGES.npy TEXTS.npy.")
+        if self.data is None:
+            raise UserError("give a dataset with --data DATA.")
         if self.num_draws < 2 or (self.num_candidates is not None and self.num_candidates < 2):
             raise UserError(
                 "--num-candidates and --num-draws must be at least 2: one draw does not say how much draws differ."
             )
+        config = self.settings.config(self.model or "", self.data)
+        results = evaluate_retrieval(config, self.embeddings, self.num_candidates, self.num_draws)
+        self.settings.show(results, retrieval_tables(results))
+        return self
 
-    def run(self) -> None:
-        from medclip.evaluate.retrieval import evaluate_retrieval
 
-        show_retrieval(evaluate_retrieval(self.config, self.embeddings, self.num_candidates, self.num_draws))
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ZeroShot:
-    """How well classes are told apart by their names: accuracy, AUROC, confusions, calibration. --data is a prepared
-    dataset with --label, a folder with labels.csv (file,label[,split][,article]), or one of a folder a class.
+    """How well classes are recognized by their names: accuracy, AUROC, confusions, calibration.
+
+    --data is a prepared dataset with --label, a folder with labels.csv (file,label[,split][,article]), or one with a
+    folder for each class.
     """
 
-    config: tyro.conf.OmitArgPrefixes[EvalConfig]
-    task: tyro.conf.OmitArgPrefixes[LabelConfig]
+    model: Model
+    data: Data
+    settings: EvalFlags
+    labels: LabelConfig
     prompts: Path | None = None
-    """What to say for each class: a TOML file in the form of the package's own prompts/radiology.toml."""
+    """Prompts for each class: a TOML file in the form of the package's own prompts/radiology.toml."""
 
-    def run(self) -> None:
+    def run(self) -> ZeroShot:
+        from medclip.cli.tables.classes import zero_shot_tables
         from medclip.evaluate.zero_shot import evaluate_zero_shot
 
-        show_zero_shot(evaluate_zero_shot(self.config, self.task, self.prompts))
+        results = evaluate_zero_shot(self.settings.config(self.model, self.data), self.labels, self.prompts)
+        self.settings.show(results, zero_shot_tables(results))
+        return self
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Probe:
-    """What a model's frozen image features hold: logistic regression and nearest neighbors on them, learnt from all
-    of the split train and from 1, 4 and 16 images a class. --data as for zero-shot.
+    """What a model's frozen image features hold: logistic regression and nearest neighbors on them.
+
+    Trained on all of the split train and on 1, 4 and 16 images a class. --data as for zero-shot.
     """
 
-    config: tyro.conf.OmitArgPrefixes[EvalConfig]
-    task: tyro.conf.OmitArgPrefixes[LabelConfig]
+    model: Model
+    data: Data
+    settings: EvalFlags
+    labels: LabelConfig
     num_draws: int = 5
     """How often the few images a class are drawn."""
 
-    def run(self) -> None:
+    def run(self) -> Probe:
+        from medclip.cli.tables.classes import probe_tables
         from medclip.evaluate.probe import evaluate_probe
 
-        show_probe(evaluate_probe(self.config, self.task, self.num_draws))
+        results = evaluate_probe(self.settings.config(self.model, self.data), self.labels, self.num_draws)
+        self.settings.show(results, probe_tables(results))
+        return self
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Compositionality:
-    """What captions mean to a model: how often an image prefers its caption over one changed in a single thing.
+    """How often an image prefers its caption over one changed in a single thing.
 
     Left and right exchanged, brain and lung, modality, plane, size, place; a finding denied or affirmed; words in
     another order.
     """
 
-    config: tyro.conf.OmitArgPrefixes[EvalConfig]
+    model: Model
+    data: Data
+    settings: EvalFlags
 
-    def run(self) -> None:
+    def run(self) -> Compositionality:
+        from medclip.cli.tables.retrieval import compositionality_tables
         from medclip.evaluate.compositionality import evaluate_compositionality
 
-        show_understanding(evaluate_compositionality(self.config))
+        results = evaluate_compositionality(self.settings.config(self.model, self.data))
+        self.settings.show(results, compositionality_tables(results))
+        return self
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Robustness:
-    """What is left of retrieval when images are compressed, blurred, noisy, flat, turned, cut, written on or coarse.
+    """Retrieval when images are compressed, blurred, noisy, flat, turned, cut, written on or coarse.
 
     Every image is embedded 25 times; --max-samples makes it quicker.
     """
 
-    config: tyro.conf.OmitArgPrefixes[EvalConfig]
+    model: Model
+    data: Data
+    settings: EvalFlags
 
-    def run(self) -> None:
+    def run(self) -> Robustness:
+        from medclip.cli.tables.retrieval import robustness_tables
         from medclip.evaluate.robustness import evaluate_robustness
 
-        show_robustness(evaluate_robustness(self.config))
+        results = evaluate_robustness(self.settings.config(self.model, self.data))
+        self.settings.show(results, robustness_tables(results))
+        return self
 
 
-@dataclass(frozen=True)
-class Evaluate:
-    """Measure a model on a split, with 95 % intervals."""
+@dataclass(frozen=True, kw_only=True)
+class Compare:
+    """Is one model better than another on the same items, or is it noise?
 
-    measure: (
-        Annotated[Retrieval, tyro.conf.subcommand("retrieval")]
-        | Annotated[ZeroShot, tyro.conf.subcommand("zero-shot")]
-        | Annotated[Probe, tyro.conf.subcommand("probe")]
-        | Annotated[Compositionality, tyro.conf.subcommand("understanding")]
-        | Annotated[Robustness, tyro.conf.subcommand("robustness")]
-    )
+    DIR is what `medclip evaluate … --out DIR` wrote; the first is the baseline. Differences have paired 95 % intervals,
+    p-values are corrected for the number of metrics (Holm).
+    """
+
+    dirs: Annotated[Positional[tuple[Path, ...]], tyro.conf.arg(metavar="DIR DIR …")]
+    """Folders of evaluations."""
+    metric: tuple[str, ...] = ()
+    """Which metrics to compare, by name or the last parts of it (R@10, text_to_image/R@10); left out: all. Fewer are
+    corrected less."""
+    out: Path | None = None
+    """Write the comparison as a page to this file."""
+    max_regression: float | None = None
+    """End with exit code 1 where a metric has fallen by more than this (0.01: one point) beyond noise: those of
+    --metric, or R@10 over all candidates and accuracies."""
+    output: Output
 
     def run(self) -> None:
-        self.measure.run()
-        if self.measure.config.out is not None:
-            from medclip.evaluate.report import write_report
+        from medclip.cli.tables.comparison import comparison_tables
+        from medclip.evaluate.compare import as_json, compare, regressions
 
-            console.print(f"all that this folder holds, with drawings: {write_report(self.measure.config.out)}")
+        comparison = compare(self.dirs, self.metric)
+        worse = regressions(comparison, self.max_regression, self.metric) if self.max_regression is not None else []
+        if self.out is not None:
+            from medclip.evaluate.comparison_report import write_comparison
+
+            write_comparison(comparison, self.out, worse)
+        self.output.show(as_json(comparison) | {"regressions": worse}, comparison_tables(comparison))
+        if self.out is not None:
+            console.print(f"with charts: {self.out}")
+        if worse:
+            raise WorkError(" ".join(worse))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explain:
+    """Draw over an image where it speaks for a text (orange) and where against it (blue).
+
+    Each place is blurred in turn; what the cosine of image and text loses is the relevance of that place. It shows
+    what the model uses, which need not be what a reader would look at. Ask in words that the model was trained on: on
+    phantoms "a left-sided mass" pointed at the mass in six of ten images, "mass" in fewer than two.
+    """
+
+    model: Model
+    image: Path
+    """The image to explain: PNG, JPEG, DICOM, …"""
+    text: str
+    """What to look for, for example "CT of the chest with a mass on the left"."""
+    out: Path
+    """The new image, a .png."""
+    output: Output
+
+    def run(self) -> None:
+        from medclip.atomic_io import whole_file
+        from medclip.data.images import decode
+        from medclip.model.checkpoint import load
+        from medclip.saliency import MIN_CHANGE, overlay_saliency, saliency_map
+
+        if self.out.suffix.lower() != ".png":
+            raise UserError(f"--out {self.out} is not a .png.")
+        saliency = saliency_map(load(self.model), self.image, self.text)
+        with whole_file(self.out) as partial:
+            overlay_saliency(decode(self.image), saliency).save(partial, "PNG")
+        low, high = (float(value) if abs(value) >= MIN_CHANGE else 0.0 for value in (saliency.min(), saliency.max()))
+        self.output.show(
+            {"out": str(self.out), "max_cosine": high, "min_cosine": low},
+            [f"{self.out}: cosine at most {high:+.3f} for the text and {low:+.3f} against it at one place"],
+        )

@@ -1,188 +1,241 @@
-"""Commands that make vectors and indexes, and change what an index holds."""
+"""Commands that make embeddings and indexes, change what an index holds, and search it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
+from rich.console import RenderableType
+from rich.table import Table
 
-from medclip.cli.args import Data, Positional
-from medclip.errors import UserError
-from medclip.progress import console
+from medclip.cli.args import Data, Each, Index, IndexModel, MaxSamples, Model, Positional, SplitName, index_model
+from medclip.cli.format import Output
+from medclip.errors import UserError, WorkError
+
+if TYPE_CHECKING:
+    from medclip.search.index import Hit
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Embed:
     """Write the unit vectors of a split's images and captions as .npy files. A killed call goes on where it was."""
 
-    model: str
-    """A model folder, a run, or OWNER/NAME on the Hub."""
+    model: Model
     data: Data
-    """A prepared dataset."""
     out: Path
     """A new folder for images.npy, texts.npy (row i of both is pair i), ids.txt and embedding.json."""
-    split: str | None = None
-    """Which split; left out: validation, or the only one."""
-    max_samples: int | None = None
-    """The first pairs only."""
-    of: tuple[Literal["images", "captions"], ...] = ("images", "captions")
-    """Of what."""
+    split: SplitName = None
+    max_samples: MaxSamples = None
+    kinds: tuple[Literal["images", "captions"], ...] = ("images", "captions")
+    """What to embed."""
     backend: Literal["jax", "onnxruntime", "openvino"] = "jax"
     """What runs the model; all but jax run what `medclip export` wrote, with --model the exported folder."""
+    output: Output
 
-    def run(self) -> None:
+    def run(self) -> Embed:
         from medclip.search.embed import embed
 
-        of = tuple(dict.fromkeys(self.of))
-        count = embed(self.model, self.data, self.out, self.split, self.max_samples, of, self.backend)
-        console.print(f"vectors of {count} pairs in {self.out}")
+        kinds = tuple(dict.fromkeys(self.kinds))
+        pairs = embed(self.model, self.data, self.out, self.split, self.max_samples, kinds, self.backend)
+        self.output.show({"out": str(self.out), "pairs": pairs}, [f"embeddings of {pairs} pairs in {self.out}"])
+        return self
 
 
-@dataclass(frozen=True)
-class IndexCommand:
-    """Embed every image of a split into a folder that search, serve and app open. A killed call goes on."""
+@dataclass(frozen=True, kw_only=True)
+class Build:
+    """Embed every image of a split into a new index, which search, serve and app open. A killed call goes on."""
 
-    model: str
-    """A model folder, a run, or OWNER/NAME on the Hub."""
+    model: Model
     data: Data
-    """A prepared dataset."""
     out: Path
-    """The index's new folder. To add to one that is there: medclip curate add."""
-    split: str | None = None
-    """Which split; left out: validation, or the only one."""
-    max_samples: int | None = None
-    """The first pairs only."""
+    """The index's new folder. To add to one that exists: medclip index add."""
+    split: SplitName = None
+    max_samples: MaxSamples = None
     vector_store: str = "exact"
     """What looks for the nearest: exact (a scan), faiss (large or busy indexes), or milvus://HOST:PORT, with a token
     in MILVUS_TOKEN and over TLS where MILVUS_SECURE=1."""
     embeddings: Path | None = None
     """What `medclip embed` made of the same split with the same model, in place of embedding again."""
+    output: Output
 
-    def run(self) -> None:
+    def run(self) -> Build:
         from medclip.search.curate import build_index
 
-        if self.max_samples is not None and self.max_samples < 1:
-            raise UserError("--max-samples must be at least 1.")
-        count = build_index(
+        images = build_index(
             self.model, self.data, self.out, self.split, self.max_samples, self.vector_store, self.embeddings
         )
-        console.print(f"{count} images in {self.out}")
+        self.output.show({"index": str(self.out), "images": images}, [f"{images} images in {self.out}"])
+        return self
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Add:
     """Add the pairs of a split whose ids the index does not have yet."""
 
-    index: Path
-    """An index folder."""
+    index: Index
     data: Data
-    """A prepared dataset."""
-    split: str | None = None
-    """Which split; left out: validation, or the only one."""
-    max_samples: int | None = None
-    """The first pairs only."""
-    model: Path | None = None
-    """The model that made the index, where it has moved."""
+    split: SplitName = None
+    max_samples: MaxSamples = None
+    model: IndexModel = None
+    output: Output
 
     def run(self) -> None:
         from medclip.search.curate import add
 
-        added, had = add(self.index, self.data, self.split, self.max_samples, self.model)
-        console.print(f"{added} images added to {self.index}; it had {had} of them already")
+        added, present = add(self.index, self.data, self.split, self.max_samples, index_model(self.model))
+        self.output.show(
+            {"index": str(self.index), "added": added, "already_present": present},
+            [f"{added} images added to {self.index}; it had {present} of them already"],
+        )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Delete:
-    """Take images out of every answer. They stay on the disk, and in snapshots, until `medclip curate purge`."""
+    """Take images out of every answer. They stay on the disk, and in snapshots, until `medclip index purge`."""
 
-    index: Path
-    """An index folder."""
+    index: Index
     ids: tuple[str, ...] = ()
     """Ids of images."""
     articles: tuple[str, ...] = ()
     """Articles (or patients), with all their images."""
+    output: Output
 
     def run(self) -> None:
         from medclip.search.curate import delete
 
         if not (self.ids or self.articles):
             raise UserError("say what to delete with --ids or --articles.")
-        console.print(f"{delete(self.index, self.ids, self.articles)} images deleted from {self.index}")
+        deleted = delete(self.index, self.ids, self.articles)
+        self.output.show(
+            {"index": str(self.index), "deleted": deleted}, [f"{deleted} images deleted from {self.index}"]
+        )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Snapshot:
     """Keep what the index holds now under a name. It takes no room."""
 
-    index: Path
-    """An index folder."""
+    index: Index
     name: Annotated[Positional[str], tyro.conf.arg(metavar="NAME")]
     """Letters, digits, dots, - and _."""
+    output: Output
 
     def run(self) -> None:
         from medclip.search.curate import snapshot
 
-        console.print(f"snapshot {self.name}: {snapshot(self.index, self.name)} images")
+        images = snapshot(self.index, self.name)
+        self.output.show(
+            {"index": str(self.index), "snapshot": self.name, "images": images},
+            [f"snapshot {self.name}: {images} images"],
+        )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Restore:
     """Let the index hold what it held at a snapshot."""
 
-    index: Path
-    """An index folder."""
+    index: Index
     name: Annotated[Positional[str], tyro.conf.arg(metavar="NAME")]
     """Of the snapshot."""
+    output: Output
 
     def run(self) -> None:
         from medclip.search.curate import restore
 
-        console.print(f"{self.index} holds {restore(self.index, self.name)} images, as at snapshot {self.name}")
+        images = restore(self.index, self.name)
+        self.output.show(
+            {"index": str(self.index), "snapshot": self.name, "images": images},
+            [f"{self.index} holds {images} images, as at snapshot {self.name}"],
+        )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Purge:
     """Erase from the disk what is no longer in the index, and every snapshot with it."""
 
-    index: Path
-    """An index folder."""
+    index: Index
+    output: Output
 
     def run(self) -> None:
         from medclip.search.curate import purge
 
-        console.print(f"{purge(self.index)} rows erased from {self.index}")
+        rows = purge(self.index)
+        self.output.show({"index": str(self.index), "erased": rows}, [f"{rows} rows erased from {self.index}"])
 
 
-@dataclass(frozen=True)
-class Move:
-    """Let another store answer, or bring the index's own up to date. The one before lets go of what it had of the
-    index: move an index to exact before you delete its folder, and no collection stays behind."""
+@dataclass(frozen=True, kw_only=True)
+class Migrate:
+    """Switch the vector store, or bring the index's own up to date. The previous store's copy is dropped.
 
-    index: Path
-    """An index folder."""
-    store: Annotated[Positional[str], tyro.conf.arg(metavar="STORE")]
+    Switch an index to exact before you delete its folder, and no collection stays behind.
+    """
+
+    index: Index
+    vector_store: Annotated[Positional[str], tyro.conf.arg(metavar="STORE")]
     """exact, faiss, or milvus://HOST:PORT."""
+    output: Output
 
     def run(self) -> None:
         from medclip.search.curate import move
 
-        console.print(f"{move(self.index, self.store)} images of {self.index} are found by {self.store}")
+        images = move(self.index, self.vector_store)
+        self.output.show(
+            {"index": str(self.index), "vector_store": self.vector_store, "images": images},
+            [f"{images} images of {self.index} are in {self.vector_store}"],
+        )
 
 
-@dataclass(frozen=True)
-class Curate:
-    """Change what an index holds: add, delete, snapshot, restore, purge, move to another store."""
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """Find images by text, by image or by both; best first. JSON is a line for each hit."""
 
-    change: (
-        Annotated[Add, tyro.conf.subcommand("add")]
-        | Annotated[Delete, tyro.conf.subcommand("delete")]
-        | Annotated[Snapshot, tyro.conf.subcommand("snapshot")]
-        | Annotated[Restore, tyro.conf.subcommand("restore")]
-        | Annotated[Purge, tyro.conf.subcommand("purge")]
-        | Annotated[Move, tyro.conf.subcommand("move")]
-    )
+    index: Index
+    queries: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="QUERY")] = ()
+    """What to look for, for example "pleural effusion"; each of several is answered for itself."""
+    image: Each[Path] = ()
+    """An image to look for (PNG, JPEG, DICOM, …), and again for more; with a text: like it, and as the text says."""
+    negative: Each[str] = ()
+    """A text that hits should not match; may be given again."""
+    k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 5
+    """Number of hits."""
+    filter: Each[str] = ()
+    """KEY=VALUE: a label (modality=mri), article, license, source, or added=2026-11-01..;
+    may be given again: other keys narrow, the same key takes either value."""
+    group_by: Literal["article"] | None = None
+    """The best image of an article only."""
+    model: IndexModel = None
+    output: Output
 
     def run(self) -> None:
-        self.change.run()
+        from medclip.search.filters import parse_filter
+        from medclip.search.query import Query, SearchOptions, open_searcher, search
+
+        if not (self.queries or self.image):
+            raise UserError('give a query ("pleural effusion"), --image FILE, or both.')
+        texts: list[tuple[str, ...]] = [(text,) for text in self.queries] or [()]
+        queries = [Query(text, self.image, self.negative) for text in texts]
+        options = SearchOptions(self.k, parse_filter(self.filter), self.group_by == "article")
+        results = search(open_searcher(self.index, index_model(self.model)), queries, options)
+        titles = [query.texts[0] if len(queries) > 1 else "" for query in queries]
+        answers = list(zip(titles, results, strict=True))
+        self.output.show([_hit_json(hit, title) for title, hits in answers for hit in hits], _hit_tables(answers))
+        if not any(results):
+            raise WorkError(f"no image of index {self.index} meets --filter {' '.join(self.filter)}.")
+
+
+def _hit_json(hit: Hit, query: str) -> dict[str, Any]:
+    fields = {name: getattr(hit, name) for name in ("id", "score", "caption", "article", "license", "labels")}
+    fields |= {"score": round(hit.score, 6), "added": hit.added, "duplicates": hit.copies}
+    return {"query": query, **fields} if query else fields
+
+
+def _hit_tables(answers: Sequence[tuple[str, Sequence[Hit]]]) -> Iterator[RenderableType]:
+    """Hits of each query, best first, as wide as the terminal."""
+    for title, hits in answers:
+        table = Table("score", "id", "caption", "article", title=title or None, expand=True)
+        for hit in hits:
+            table.add_row(f"{hit.score:.3f}", hit.id, hit.caption, hit.article)
+        yield table

@@ -1,20 +1,44 @@
-"""What a folder of medclip's is and how it came to be, read from the files in it."""
+"""The command that says what a dataset, a run, a model or an index is, read from the files in it."""
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+from rich.console import RenderableType
+from rich.table import Table
 
 from medclip.atomic_io import read_json
+from medclip.cli.args import Positional
+from medclip.cli.data import dataset_tables
+from medclip.cli.format import Output
+from medclip.cli.train import summary_tables
 from medclip.data.dataset import read_dataset
+from medclip.data.paths import parse_path
 from medclip.errors import UserError
-from medclip.search.manifest import read_manifest, snapshots
 from medclip.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from medclip.model.config import TextConfig, VisionConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Info:
+    """What a dataset, a run, a model or an index is, and how it came to be."""
+
+    path: Annotated[Positional[str], tyro.conf.arg(metavar="PATH")]
+    """A dataset (a folder or a URL), a run, an index, a model folder, or a model of the Hub: OWNER/NAME or
+    hf-hub:OWNER/NAME."""
+    output: Output
+
+    def run(self) -> None:
+        kind, contents = info(self.path)
+        fields = asdict(contents) if isinstance(contents, RunInfo) else contents
+        self.output.show({"kind": kind, **fields}, info_tables(kind, contents, self.path))
 
 
 @dataclass(frozen=True)
@@ -39,12 +63,12 @@ def run_info(run: Path) -> RunInfo:
     """Read a run's folder, finished or not. UserError where it is none."""
     from medclip.train.log import read_records
 
-    said = read_json(run / "config.json", "a run")
-    if not isinstance(said, dict) or not said.get("steps") or "data" not in said:
+    settings = read_json(run / "config.json", "a run")
+    if not isinstance(settings, dict) or not settings.get("steps") or "data" not in settings:
         raise UserError(f"{run}/config.json was not written by medclip train.")
     records = read_records(run / "metrics.jsonl")
     defaults = {f.name: f.default for f in fields(TrainConfig) if f.default is not MISSING}
-    changed = {n: v for n, v in said.items() if n != "data" and v != [] and v != defaults.get(n)}
+    changed = {n: v for n, v in settings.items() if n != "data" and v != [] and v != defaults.get(n)}
     speed = {
         name: median(values)
         for name in ("pairs_per_s", "waiting")
@@ -53,10 +77,10 @@ def run_info(run: Path) -> RunInfo:
     ended = (run / "summary.json").exists()
     return RunInfo(
         changed=changed,
-        data=said["data"],
+        data=settings["data"],
         evaluations=[r for r in records if "mean_recall" in r],
         last=max((r["step"] for r in records), default=0),
-        steps=said["steps"],
+        steps=settings["steps"],
         speed=speed,
         summary=read_json(run / "summary.json", "a run") if ended else None,
     )
@@ -69,8 +93,8 @@ def model_info(name: str | Path) -> dict[str, Any]:
     model = load(name)
     vision, text = model.config.vision, model.config.text
     return {
-        "vision tower": f"{_sizes(vision)}, {vision.image_size} px in patches of {vision.patch_size}",
-        "text tower": f"{_sizes(text)}, {model.tokenizer.context_length} tokens",
+        "vision_tower": f"{_sizes(vision)}, {vision.image_size} px in patches of {vision.patch_size}",
+        "text_tower": f"{_sizes(text)}, {model.tokenizer.context_length} tokens",
         "dimensions": model.config.projection_dim,
         "parameters": sum(tensor.size for tensor in model.params.values()),
         "sha256": model_hash(name),
@@ -79,6 +103,8 @@ def model_info(name: str | Path) -> dict[str, Any]:
 
 def index_info(folder: Path) -> dict[str, Any]:
     """What an index holds, what it was made by, and what it can go back to."""
+    from medclip.search.manifest import read_manifest, snapshots
+
     contents = read_manifest(folder)
     return {
         "pairs": contents.pairs,
@@ -99,11 +125,48 @@ def _sizes(tower: VisionConfig | TextConfig) -> str:
 
 def info(name: str) -> tuple[str, Any]:
     """What `name` is ("run", "dataset", "index" or "model") and what its files say; what is no folder is a model."""
-    path = Path(name)
-    if (path / "dataset.json").is_file():
+    path = parse_path(name)
+    if "://" in name or (path / "dataset.json").is_file():
         return "dataset", read_dataset(path)
     if (path / "index.json").is_file():
-        return "index", index_info(path)
+        return "index", index_info(Path(name))
     if (path / "metrics.jsonl").is_file():
-        return "run", run_info(path)
+        return "run", run_info(Path(name))
     return "model", model_info(name)
+
+
+def info_tables(kind: str, contents: Any, name: str) -> Iterator[RenderableType]:
+    """What `info` returns, for a terminal."""
+    if kind == "dataset":
+        yield from dataset_tables(contents, Path(name))
+    elif kind == "run":
+        yield from _run_tables(contents, Path(name))
+    else:
+        yield _two_columns({"kind": kind, **contents}, name)
+
+
+def _run_tables(run: RunInfo, path: Path) -> Iterator[RenderableType]:
+    data = {f"{split} pairs, SHA-256": digest[:12] for split, digest in run.data.items()}
+    yield _two_columns(run.changed | data, f"{path}: settings that are not the defaults, and data")
+    names = [n for n in ("validation_loss", "R@1", "R@5", "R@10", "mean_recall") if run.evaluations]
+    best = max(run.evaluations, key=lambda r: r["mean_recall"], default=None)
+    table = Table("step", *names, "", title="validation, both ways")
+    for record in run.evaluations:
+        recalls = (f"{record[name]:.1%}" for name in names[1:])
+        table.add_row(str(record["step"]), f"{record[names[0]]:.3f}", *recalls, "best" if record is best else "")
+    yield table
+    if run.speed:
+        waited = run.speed["waiting"]
+        yield f"{run.speed['pairs_per_s']:,.0f} pairs/s and {waited:.0%} of the time waiting for data (medians)"
+    if run.summary:
+        yield from summary_tables(run.summary, path)
+    else:
+        yield f"not at its end: step {run.last} of {run.steps} was the last logged; its command with --resume goes on"
+
+
+def _two_columns(values: Mapping[str, Any], title: str) -> Table:
+    table = Table(title=title, show_header=False)
+    for name, value in values.items():
+        number = isinstance(value, int) and not isinstance(value, bool)
+        table.add_row(name.replace("_", " "), f"{value:,}" if number else str(value))
+    return table

@@ -2,56 +2,90 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import importlib
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, NoReturn
 
-import tyro
-from rich.markup import escape
-
-from medclip import NOT_CLINICAL, jax_setup
-from medclip.cli.compare import Compare
-from medclip.cli.data import Leakage, Prepare, Stats
-from medclip.cli.evaluate import Evaluate
-from medclip.cli.explain import Explain
-from medclip.cli.index import Curate, Embed, IndexCommand
-from medclip.cli.overview import Info, Quickstart
-from medclip.cli.publish import Export, Push
-from medclip.cli.search import App, Search
-from medclip.cli.serve import Serve
-from medclip.cli.train import Train
+from medclip import NOT_CLINICAL, __version__
 from medclip.errors import UserError, WorkError
-from medclip.progress import console
 
-Command = (
-    Annotated[Quickstart, tyro.conf.subcommand("quickstart")]
-    | Annotated[Prepare, tyro.conf.subcommand("prepare")]
-    | Annotated[Stats, tyro.conf.subcommand("stats")]
-    | Annotated[Leakage, tyro.conf.subcommand("leakage")]
-    | Annotated[Train, tyro.conf.subcommand("train")]
-    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
-    | Annotated[Compare, tyro.conf.subcommand("compare")]
-    | Annotated[Embed, tyro.conf.subcommand("embed")]
-    | Annotated[IndexCommand, tyro.conf.subcommand("index")]
-    | Annotated[Curate, tyro.conf.subcommand("curate")]
-    | Annotated[Search, tyro.conf.subcommand("search")]
-    | Annotated[Explain, tyro.conf.subcommand("explain")]
-    | Annotated[Serve, tyro.conf.subcommand("serve")]
-    | Annotated[App, tyro.conf.subcommand("app")]
-    | Annotated[Export, tyro.conf.subcommand("export")]
-    | Annotated[Push, tyro.conf.subcommand("push")]
-    | Annotated[Info, tyro.conf.subcommand("info")]
+
+class Command(NamedTuple):
+    """A command: one line about it, and its class as MODULE:CLASS."""
+
+    summary: str
+    target: str
+
+
+class Family(NamedTuple):
+    """Commands that share their first word."""
+
+    summary: str
+    commands: Mapping[str, Command | Family]
+
+
+GROUPS: Mapping[str, Mapping[str, Command | Family]] = {
+    "Start": {
+        "quickstart": Command("The whole path on synthetic phantoms, in minutes", "quickstart:Quickstart"),
+        "info": Command("What a dataset, a run, a model or an index is", "info:Info"),
+    },
+    "Data": {
+        "prepare": Command("Turn a source of image-caption pairs into a dataset", "data:Prepare"),
+        "stats": Command("What a dataset holds, with warnings", "data:Stats"),
+        "leakage": Command("What training shares with the pairs it is judged on", "data:Leakage"),
+    },
+    "Train": {
+        "train": Command("Fine-tune a model, join two towers, or train from scratch", "train:Train"),
+    },
+    "Evaluate": {
+        "evaluate": Family(
+            "Measure a model on a split, with 95 % intervals",
+            {
+                "retrieval": Command("Recall and ranks of captions and images", "evaluate:Retrieval"),
+                "zero-shot": Command("Classes recognized by their names", "evaluate:ZeroShot"),
+                "probe": Command("Classifiers on frozen image features", "evaluate:Probe"),
+                "compositionality": Command("Captions against ones changed in a word", "evaluate:Compositionality"),
+                "robustness": Command("Retrieval from degraded images", "evaluate:Robustness"),
+            },
+        ),
+        "compare": Command("Which of several models is better, and is it noise", "evaluate:Compare"),
+        "explain": Command("Where an image speaks for a text", "evaluate:Explain"),
+    },
+    "Search": {
+        "embed": Command("Write unit vectors of images and captions as .npy", "index:Embed"),
+        "index": Family(
+            "Make an index, and change what it holds",
+            {
+                "build": Command("Embed a split into a new index", "index:Build"),
+                "add": Command("Add the pairs of another split", "index:Add"),
+                "delete": Command("Take images out of every answer", "index:Delete"),
+                "snapshot": Command("Keep what the index holds now under a name", "index:Snapshot"),
+                "restore": Command("Go back to a snapshot", "index:Restore"),
+                "purge": Command("Erase deleted images from the disk", "index:Purge"),
+                "migrate": Command("Switch the vector store", "index:Migrate"),
+            },
+        ),
+        "search": Command("Find images by text, by image, or by both", "index:Search"),
+        "app": Command("The search app in a browser", "serve:App"),
+        "serve": Command("Search over HTTP", "serve:Serve"),
+    },
+    "Share": {
+        "export": Command("Write a model as ONNX, or a dataset as Parquet or tar", "share:Export"),
+        "push": Command("Upload a model to the Hugging Face Hub", "share:Push"),
+    },
+}
+ROOT = Family(
+    f"From radiology image-caption pairs to a measured, searchable CLIP model. {NOT_CLINICAL}",
+    {name: command for group in GROUPS.values() for name, command in group.items()},
 )
 
 
 def main() -> None:
     """Run one command. Exit codes: 0 done, 1 the work failed, 2 the command was wrong."""
-    jax_setup.start()
     try:
-        tyro.cli(
-            Command,
-            prog="medclip",
-            description=f"From radiology image-caption pairs to a measured, searchable CLIP model. {NOT_CLINICAL}",
-            config=(tyro.conf.OmitSubcommandPrefixes,),
-        ).run()
+        run(sys.argv[1:])
     except UserError as error:
         _stop(str(error), 2)
     except (WorkError, OSError) as error:
@@ -60,7 +94,61 @@ def main() -> None:
         _stop("stopped by the keyboard; a training run goes on with --resume, any other work with the same command.", 1)
 
 
-def _stop(sentence: str, code: int) -> None:
+def run(words: Sequence[str]) -> None:
+    """Run the command that `words` name, or print what they ask of it. UserError where there is none."""
+    name, command, rest = find_command(words)
+    if isinstance(command, Family):
+        _show_family(name, command, rest)
+        return
+    from medclip import jax_setup
+    from medclip.cli.parse import parse, write_config
+
+    jax_setup.start()
+    module, _, class_name = command.target.partition(":")
+    kind = getattr(importlib.import_module(f"medclip.cli.{module}"), class_name)
+    repeatable = parse(kind, name, rest).run()
+    if repeatable is not None:
+        write_config(name.removeprefix("medclip "), repeatable)
+
+
+def find_command(words: Sequence[str]) -> tuple[str, Command | Family, Sequence[str]]:
+    """The command or family that the first words name: its full name, what it is, and the words after it."""
+    from medclip.cli.parse import suggestion
+
+    name, command = "medclip", ROOT
+    while isinstance(command, Family) and words and not words[0].startswith("-"):
+        word, *words = words
+        if word not in command.commands:
+            raise UserError(f"{name} has no command {word!r}.{suggestion(word, command.commands)} See {name} --help.")
+        name, command = f"{name} {word}", command.commands[word]
+    return name, command, words
+
+
+def _show_family(name: str, family: Family, words: Sequence[str]) -> None:
+    """Answer a call without a command: --help, --version, or a mistake."""
+    if "--version" in words and family is ROOT:
+        print(f"medclip {__version__}")
+    elif {"-h", "--help"} & set(words):
+        print(family_help(name, family))
+    else:
+        raise UserError(f"{name} needs a command: {', '.join(family.commands)}. See {name} --help.")
+
+
+def family_help(name: str, family: Family) -> str:
+    """The commands of a family, one a line, 80 columns wide; those of `medclip` itself in groups."""
+    groups = GROUPS if family is ROOT else {"Commands": family.commands}
+    lines = [f"usage: {name} COMMAND …", "", *textwrap.wrap(family.summary, 80)]
+    for title, commands in groups.items():
+        lines += ["", title, *(f"  {word:<16} {command.summary}" for word, command in commands.items())]
+    version = ", medclip --version for the version" if family is ROOT else ""
+    return "\n".join([*lines, "", f"{name} COMMAND --help explains a command{version}."])
+
+
+def _stop(sentence: str, code: int) -> NoReturn:
+    from rich.markup import escape
+
+    from medclip.progress import console
+
     console.print(f"[bold]medclip:[/bold] {escape(sentence)}", soft_wrap=True)
     raise SystemExit(code)
 

@@ -6,43 +6,59 @@ import dataclasses
 import time
 from pathlib import Path
 
-from medclip.app.run import AppConfig, launch
-from medclip.cli.tables.data import show_dataset
-from medclip.cli.tables.retrieval import show_retrieval, show_understanding
-from medclip.data.prepare import prepare
+from medclip.cli.args import Seed
+from medclip.cli.data import dataset_tables
+from medclip.cli.format import Output
+from medclip.cli.tables.retrieval import compositionality_tables, retrieval_tables
 from medclip.data.prepare_config import PrepareConfig
-from medclip.data.stats.report import write_report
 from medclip.errors import UserError
-from medclip.evaluate.compositionality import evaluate_compositionality
-from medclip.evaluate.config import EvalConfig
-from medclip.evaluate.report import write_report as write_evaluation
-from medclip.evaluate.retrieval import evaluate_retrieval
 from medclip.progress import console
-from medclip.search.curate import build_index
 from medclip.train.config import TrainConfig
-from medclip.train.loop import train
 
 PAIRS = 5000
-RECIPE = TrainConfig(preset="tiny", steps=1100, batch_size=128, lr=3e-3, hard_negatives=0.5, num_evals=5)
+CONFIG = TrainConfig(preset="tiny", steps=1100, batch_size=128, lr=3e-3, hard_negatives=0.5, num_evals=5)
 
 
-def quickstart(out: Path, app: bool, seed: int) -> None:
-    """Make, train, measure and index under `out`; then serve the app unless `app` is False."""
-    if (out / "data").exists():
-        raise UserError(f"{out} is already there; delete it or choose another with --out.")
-    start = time.monotonic()
-    console.rule("synthetic phantoms: drawn, not patients")
-    show_dataset(prepare(f"phantoms:{PAIRS}", out / "data", PrepareConfig(seed=seed)), out / "data")
-    write_report(out / "data", seed, near_images=False)
-    console.print(f"what the data hold: {out / 'data' / 'report.html'}")
-    train(out / "data", out / "run", dataclasses.replace(RECIPE, seed=seed))
-    subject = EvalConfig(model=str(out / "run"), data=str(out / "data"), out=out / "evaluation", seed=seed)
-    results, understood = evaluate_retrieval(subject), evaluate_compositionality(subject)
-    console.print(f"how good it is: {write_evaluation(out / 'evaluation')}")
-    build_index(out / "run", out / "data", out / "index", "validation")
-    show_retrieval(results)
-    show_understanding(understood)
-    console.print(f"all of it took {time.monotonic() - start:.0f} s")
-    console.print(f'try: medclip search --index {out / "index"} "MRI of the left knee with a cyst"')
-    if app:
-        launch(AppConfig((out / "index",), evaluation=out / "evaluation"))
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Quickstart:
+    """Synthetic phantoms -> prepare -> train -> evaluate -> index -> app. No download; minutes on a laptop."""
+
+    out: Path = Path("runs/quickstart")
+    """Folder for everything it makes."""
+    app: bool = True
+    """End by serving the app; --no-app stops before."""
+    seed: Seed = 0
+    """Seed of the phantoms and of training."""
+    output: Output
+
+    def run(self) -> None:
+        from medclip.app.run import AppConfig, launch
+        from medclip.data.prepare import prepare
+        from medclip.data.stats.report import write_report
+        from medclip.evaluate.compositionality import evaluate_compositionality
+        from medclip.evaluate.config import EvalConfig
+        from medclip.evaluate.report import write_report as write_evaluation
+        from medclip.evaluate.retrieval import evaluate_retrieval
+        from medclip.search.curate import build_index
+        from medclip.train.loop import train
+
+        data, run, index, evaluation = (self.out / name for name in ("data", "run", "index", "evaluation"))
+        if data.exists():
+            raise UserError(f"{self.out} already exists; delete it or choose another with --out.")
+        start = time.monotonic()
+        console.rule("synthetic phantoms: drawn, not patients")
+        dataset = prepare(f"phantoms:{PAIRS}", data, PrepareConfig(seed=self.seed))
+        self.output.show(dataset, dataset_tables(dataset, data))
+        write_report(data, self.seed, near_images=False)
+        console.print(f"what the data hold: {data / 'report.html'}")
+        train(data, run, dataclasses.replace(CONFIG, seed=self.seed))
+        config = EvalConfig(model=str(run), data=str(data), out=evaluation, seed=self.seed)
+        retrieval, compositionality = evaluate_retrieval(config), evaluate_compositionality(config)
+        console.print(f"how good it is: {write_evaluation(evaluation)}")
+        build_index(run, data, index, "validation")
+        self.output.show(retrieval, retrieval_tables(retrieval))
+        self.output.show(compositionality, compositionality_tables(compositionality))
+        console.print(f"all of it took {time.monotonic() - start:.0f} s")
+        console.print(f'try: medclip search --index {index} "MRI of the left knee with a cyst"')
+        if self.app:
+            launch(AppConfig((index,), evaluation=evaluation))

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import tyro
+from rich.console import RenderableType
+from rich.table import Table
 
-from medclip.cli.args import Data
-from medclip.cli.tables.runs import show_trained
+from medclip.cli.args import Data, MaxSamples
+from medclip.cli.format import Output
 from medclip.train.config import TrainConfig
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Train:
     """Train both towers; keeps the model of the best validation recall in RUN/model.
 
     Starts from a trained model (--init), from two towers joined with fresh projections (--vision-model and
-    --text-model), or from scratch (--preset). MODEL is a folder, a run, or OWNER/NAME on the Hub.
-    Ctrl-C saves and says how to go on.
+    --text-model), or from scratch (--preset). MODEL is a folder, a run, or a model of the Hub: OWNER/NAME or
+    hf-hub:OWNER/NAME. Ctrl-C saves and says how to go on.
     """
 
     data: Data
-    """A prepared dataset with the splits train and validation."""
     out: Path
     """The run's new folder."""
-    config: tyro.conf.OmitArgPrefixes[TrainConfig]
-    max_samples: int | None = None
-    """Train on the first pairs only, for trying things."""
+    settings: TrainConfig
+    max_samples: MaxSamples = None
     resume: bool = False
     """Go on with the killed or stopped run in --out, with the same settings."""
     report_to: tuple[Literal["wandb", "mlflow", "trackio"], ...] = ()
@@ -37,8 +37,9 @@ class Train:
     """Decode training's images once, into DATA/cache, where that takes at most so many GB; 0: anew at each step."""
     distributed: bool = False
     """This is one of several processes of one job, each with its own devices (docs/distributed.md)."""
+    output: Output
 
-    def run(self) -> None:
+    def run(self) -> Train:
         if self.distributed:
             from medclip.train.distributed import start_distributed
 
@@ -48,10 +49,24 @@ class Train:
         summary = train(
             self.data,
             self.out,
-            self.config,
+            self.settings,
             max_samples=self.max_samples,
             resume=self.resume,
             report_to=self.report_to,
             image_cache_gb=self.image_cache_gb,
         )
-        show_trained(summary, self.out)
+        self.output.show(summary, summary_tables(summary, self.out))
+        return self
+
+
+def summary_tables(summary: dict[str, Any], out: Path) -> Iterator[RenderableType]:
+    """The evaluation of the model kept, after those of WiSE-FT where there are any."""
+    best, names = summary["best"], ("R@1", "R@5", "R@10", "mean_recall")
+    if summary["wise_ft"]:
+        table = Table("share of the last weights", *names, title="weights between the first and the last (WiSE-FT)")
+        for record in summary["wise_ft"]:
+            table.add_row(f"{record['share']:.0%}", *(f"{record[name]:.1%}" for name in names))
+        yield table
+    chosen = f"{best['share']:.0%} of the weights of step {best['step']}" if "share" in best else f"step {best['step']}"
+    recalls = "  ".join(f"{name} {best[name]:.1%}" for name in names[:3])
+    yield f"kept {chosen}: {recalls} (validation, both ways, pool of {best['pool']}); see {out}/curves.png"

@@ -84,7 +84,7 @@ def read_embedding(folder: Path, model_sha256: str, rows: Split) -> np.ndarray:
     if said.get("data_sha256") != rows.digest:
         raise UserError(f"the vectors of {folder} are of other pairs than split {rows.name!r} of {rows.folder}.")
     if "images" not in said.get("files", {}):
-        raise UserError(f"{folder} holds no vectors of images: medclip embed --of images makes them.")
+        raise UserError(f"{folder} holds no vectors of images: medclip embed --kinds images makes them.")
     vectors = np.load(folder / said["files"]["images"], mmap_mode="r")
     if vectors.shape != (said["pairs"], said["dimensions"]):
         raise UserError(f"{folder} is damaged: its vectors and {ABOUT} disagree. Make it anew.")

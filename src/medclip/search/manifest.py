@@ -84,7 +84,7 @@ def read_manifest(folder: Path, snapshot: str | None = None) -> Manifest:
         known = ", ".join(snapshots(folder)) or "none"
         raise UserError(f"index {folder} has no snapshot {snapshot!r}; it has: {known}.")
     path = folder / ABOUT if snapshot is None else _snapshot(folder, snapshot)
-    said = read_json(path, "an index (see medclip index)")
+    said = read_json(path, "an index (see medclip index build)")
     try:
         segments = tuple(Segment(**segment) for segment in said.pop("segments"))
         contents = Manifest(**said | {"segments": segments, "deleted": tuple(said.get("deleted", ()))})

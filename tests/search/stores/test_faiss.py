@@ -73,7 +73,7 @@ def test_a_damaged_file_of_faiss_is_named_and_made_anew(tmp_path, monkeypatch, s
     else:
         whole = path.stat().st_size
         os.truncate(path, whole + size if size < 0 else int(whole * size) if isinstance(size, float) else size)
-    with pytest.raises(UserError, match=rf"make it anew: medclip curate move --index {folder} faiss"):
+    with pytest.raises(UserError, match=rf"make it anew: medclip index migrate --index {folder} faiss"):
         Index(folder).search(random_units(1), 3)
     move(folder, "faiss")
     assert is_right(Index(folder))

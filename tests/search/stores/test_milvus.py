@@ -52,7 +52,7 @@ def test_a_collection_that_was_lost_or_changed_is_repaired_by_move(tmp_path, ser
     folder = make_index(tmp_path / "i", random_units(60), about=about)
     move(folder, server.said)
     name, client = Index(folder).contents.name, milvus.connected(server.said)
-    remedy = f"medclip curate move --index {folder} {server.said}"
+    remedy = f"medclip index migrate --index {folder} {server.said}"
     client.delete(name, ids=list(range(7, 20)))
     with pytest.raises(UserError, match=f"has 47 rows and the index 60; bring it up to date: {remedy}"):
         Index(folder).search(random_units(1), 3)

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from medclip.cli.tables.parts import screen, show_provenance
+from medclip.cli.tables.parts import provenance
 
 _REGRESSION = "logistic_regression"
 
 
-def show_zero_shot(results: dict[str, Any]) -> None:
+def zero_shot_tables(results: dict[str, Any]) -> Iterator[RenderableType]:
     """Classes told apart by prompts, beside random weights and chance; calibration; every class."""
-    _show_figures(results, {"prompts": (results, results["random_weights"])})
-    _show_classes(results["classes"], results.get("confusion"))
+    yield from _figures(results, {"prompts": (results, results["random_weights"])})
+    yield from _classes(results["classes"], results.get("confusion"))
     if about := results.get("calibration"):
         said = [f"{name} {_figure(about[name]['ece'])}" for name in ("raw", "scaled") if about[name]]
-        screen.print(f"calibration error ({about['bins']} bins): {', '.join(said)}", highlight=False)
+        yield f"calibration error ({about['bins']} bins): {', '.join(said)}"
         if heat := about["temperature"]:
-            screen.print(f"temperature {heat['median']:.3g}, fitted {about['fitted']}", highlight=False)
-    show_provenance(results)
+            yield f"temperature {heat['median']:.3g}, fitted {about['fitted']}"
+    yield from provenance(results)
 
 
-def show_probe(results: dict[str, Any]) -> None:
+def probe_tables(results: dict[str, Any]) -> Iterator[RenderableType]:
     """Both classifiers on frozen features and few images a class, beside random weights and chance; every class."""
     twin = results["random_weights"]
     rows = {name.replace("_", " "): (results[name], twin and twin[name]) for name in (_REGRESSION, "nearest_neighbors")}
@@ -32,12 +34,12 @@ def show_probe(results: dict[str, Any]) -> None:
         f"{shots} a class, {results['draws']} draws": (of, twin and twin["few_shot"][shots])
         for shots, of in results["few_shot"].items()
     }
-    _show_figures(results, rows)
-    _show_classes(results[_REGRESSION]["classes"], results[_REGRESSION]["confusion"])
-    show_provenance(results)
+    yield from _figures(results, rows)
+    yield from _classes(results[_REGRESSION]["classes"], results[_REGRESSION]["confusion"])
+    yield from provenance(results)
 
 
-def _show_figures(results: dict[str, Any], rows: dict[str, Any]) -> None:
+def _figures(results: dict[str, Any], rows: dict[str, Any]) -> Iterator[RenderableType]:
     """The figures of each row's model and of its twin with random weights."""
     chance = {"accuracy": results.get("chance"), "balanced_accuracy": results.get("chance"), "auroc": 0.5}
     what = f"{results['data']}, {results['split']}, {results['label']}: {results['pictures']} images"
@@ -47,12 +49,12 @@ def _show_figures(results: dict[str, Any], rows: dict[str, Any]) -> None:
             even = f"{chance[name]:.1%}" if chance.get(name) else "–"
             most = f"{results['majority']['accuracy']:.1%}" if name in results.get("majority", {}) else "–"
             table.add_row(by, _named(name), _figure(model[name]), _figure(twin and twin[name]), even, most)
-    screen.print(table)
+    yield table
     if results["left_out"]:
-        screen.print(f"left out: {', '.join(f'{why} {n}' for why, n in results['left_out'].items())}", highlight=False)
+        yield f"left out: {', '.join(f'{why} {n}' for why, n in results['left_out'].items())}"
 
 
-def _show_classes(classes: dict[str, Any], confusion: list[list[int]] | None) -> None:
+def _classes(classes: dict[str, Any], confusion: list[list[int]] | None) -> Iterator[RenderableType]:
     """A row for every class; its number heads the column of the images that were called so."""
     figures = [name for name in ("prevalence", "auroc", "f1") if name in next(iter(classes.values()))]
     called = [str(c + 1) for c in range(len(confusion or ()))]
@@ -62,7 +64,7 @@ def _show_classes(classes: dict[str, Any], confusion: list[list[int]] | None) ->
         values = [f"{about[of]:.1%}" if of == "prevalence" else _figure(about[of]) for of in figures]
         counts = [str(n or "·") for n in confusion[c]] if confusion else []
         table.add_row(str(c + 1), Text(name), str(about["pictures"]), *values, *counts)
-    screen.print(table)
+    yield table
 
 
 def _named(figure: str) -> str:

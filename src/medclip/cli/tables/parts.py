@@ -1,15 +1,14 @@
-"""Where tables are printed, and what several of them say in the same words."""
+"""What several tables of evaluations say in the same words."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from rich.console import Console
+from rich.console import RenderableType
 from rich.text import Text
 
 from medclip import NOT_CLINICAL
-
-screen = Console()
 
 
 def what(results: dict[str, Any]) -> str:
@@ -24,8 +23,8 @@ def interval(measured: dict[str, float], share: bool) -> str:
     return f"{value} ({low}–{high})"
 
 
-def show_provenance(results: dict[str, Any]) -> None:
+def provenance(results: dict[str, Any]) -> Iterator[RenderableType]:
     """The last lines of every measure: whether the model saw the data, how intervals are made, seed and model."""
-    screen.print(Text(f"model saw this source: {results['saw_source']} ({results['saw_source_why']})."))
+    yield (Text(f"model saw this source: {results['saw_source']} ({results['saw_source_why']})."))
     model = f"model {results['model'][:12]}" if results["model"] else "vectors made elsewhere"
-    screen.print(f"{results['interval']}; seed {results['seed']}; {model}. {NOT_CLINICAL}")
+    yield (f"{results['interval']}; seed {results['seed']}; {model}. {NOT_CLINICAL}")

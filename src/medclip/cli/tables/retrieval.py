@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from medclip.cli.tables.parts import interval, screen, show_provenance, what
+from medclip.cli.tables.parts import interval, provenance, what
 
 
-def show_retrieval(results: dict[str, Any]) -> None:
+def retrieval_tables(results: dict[str, Any]) -> Iterator[RenderableType]:
     """Both directions with intervals, beside the pool and chance; below, other pools and measures, and worst groups."""
     title = f"{what(results)}, pool of {results['pool']}"
     table = Table("measure", "text→image", "image→text", "chance", title=title)
@@ -32,10 +34,10 @@ def show_retrieval(results: dict[str, Any]) -> None:
         table.add_row(
             Text(said), *(interval(group[f"{way} / R@10"], True) for way in ("text_to_image", "image_to_text"))
         )
-    screen.print(table)
+    yield table
     if graded:
-        screen.print(f"by concepts: {graded['queries']} of {results['pool']} pairs have any.")
-    show_provenance(results)
+        yield f"by concepts: {graded['queries']} of {results['pool']} pairs have any."
+    yield from provenance(results)
 
 
 def _add_ways(table: Table, title: str, figures: dict[str, Any], name: str, chance: dict[str, float]) -> None:
@@ -45,19 +47,19 @@ def _add_ways(table: Table, title: str, figures: dict[str, Any], name: str, chan
     table.add_row(title, *ways, f"{chance[name]:.1%}" if share else f"{chance[name]:.1f}")
 
 
-def show_understanding(results: dict[str, Any]) -> None:
+def compositionality_tables(results: dict[str, Any]) -> Iterator[RenderableType]:
     """Each choice between a caption and a changed one, and what could not be asked."""
     table = Table("a caption changed in", "told from the true one", "chance", "captions", "ties", title=what(results))
     for name, found in results["tests"].items():
         chosen = interval(found["accuracy"], True)
         table.add_row(name, chosen, f"{results['chance']:.0%}", str(found["captions"]), str(found["ties"]))
-    screen.print(table)
+    yield table
     for name, reason in results["left_out"].items():
-        screen.print(f"left out: {name}, {reason}", highlight=False)
-    show_provenance(results)
+        yield f"left out: {name}, {reason}"
+    yield from provenance(results)
 
 
-def show_robustness(results: dict[str, Any]) -> None:
+def robustness_tables(results: dict[str, Any]) -> Iterator[RenderableType]:
     """A row a corruption: what each severity takes from R@10, and the worst of all."""
     title = f"{what(results)}, pool of {results['pool']}: points of R@10 (both ways) gained or lost"
     table = Table("pictures", "mild", "medium", "strong", "cosine", title=title)
@@ -68,9 +70,9 @@ def show_robustness(results: dict[str, Any]) -> None:
         points = ({end: 100 * value for end, value in one["change"].items()} for one in each)
         cells = ("{value:+.1f}\n({low:+.1f} to {high:+.1f})".format(**one) for one in points)
         table.add_row(f"{name}\n{settings}", *cells, _cosine(each[-1]))
-    screen.print(table)
-    screen.print(f"most is lost to: {results['worst']} (mean of the three); cosine: of true pairs, at the strongest")
-    show_provenance(results)
+    yield table
+    yield f"most is lost to: {results['worst']} (mean of the three); cosine: of true pairs, at the strongest"
+    yield from provenance(results)
 
 
 def _cosine(measured: dict[str, Any]) -> str:

@@ -85,7 +85,7 @@ class FaissStore:
             folder = self.index.folder
             raise UserError(
                 f"a {FILE} of index {folder} is absent or damaged; make it anew: "
-                f"medclip curate move --index {folder} {FAISS}"
+                f"medclip index migrate --index {folder} {FAISS}"
             ) from None
 
 

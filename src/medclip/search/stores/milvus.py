@@ -151,7 +151,7 @@ class MilvusStore:
         return terms
 
     def _check(self) -> None:
-        lacking = f"bring it up to date: medclip curate move --index {self.index.folder} {self.said}"
+        lacking = f"bring it up to date: medclip index migrate --index {self.index.folder} {self.said}"
         if not self.client.has_collection(self.name, timeout=ANSWER_S):
             raise UserError(f"the Milvus server at {_address(self.said)} has no collection {self.name}; {lacking}")
         counted = self.client.query(

@@ -1,0 +1,45 @@
+"""How commands print results: tables on a terminal, JSON when piped, either by a flag."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console, RenderableType
+
+from medclip.cli.args import ConfigFile
+from medclip.errors import UserError
+
+# text of datasets and models is printed as it is: brackets in a caption are not markup
+screen = Console(markup=False, highlight=False, emoji=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """Flags of every command that prints a result."""
+
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print JSON, also on a terminal."""
+    table: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print tables, also when piped."""
+    config: ConfigFile = None
+
+    def __post_init__(self) -> None:
+        if self.json and self.table:
+            raise UserError("give --json or --table, not both.")
+
+    def show(self, result: Any, tables: Iterable[RenderableType]) -> None:
+        """Print `result` as a line of JSON (a list as a line for each item), or else the `tables`.
+
+        `tables` may be a generator: it is not started where JSON is printed.
+        """
+        if self.json or not (self.table or sys.stdout.isatty()):
+            for item in result if isinstance(result, list) else [result]:
+                print(json.dumps(item, ensure_ascii=False))
+            return
+        for table in tables:
+            screen.print(table)

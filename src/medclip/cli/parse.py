@@ -1,0 +1,210 @@
+"""Words and a config file become a command; a command becomes the config file that repeats it."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import inspect
+import json
+import os
+import textwrap
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass
+from functools import reduce
+from itertools import pairwise, zip_longest
+from pathlib import Path
+from typing import Annotated, Any, cast, get_args, get_type_hints
+
+import tyro
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
+
+from medclip import __version__
+from medclip.atomic_io import whole_file
+from medclip.errors import UserError
+
+ONE_CALL = {"config", "json", "table", "resume"}
+"""Flags that are not written into the file that repeats a run."""
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A flag or a positional argument: a field of a command, or of the settings inside it."""
+
+    path: tuple[str, ...]
+    """Names of fields from the command down."""
+    hint: Any
+    """Its type, with tyro's annotations."""
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether it is written --x or --no-x."""
+        return self.hint is bool or get_args(self.hint)[:1] == (bool,)
+
+    @property
+    def value_type(self) -> Any:
+        """Its type without its name and help: how its words alone are read."""
+        base, *metadata = get_args(self.hint) if hasattr(self.hint, "__metadata__") else (self.hint,)
+        return Annotated[(base, None, *(meta for meta in metadata if not hasattr(meta, "aliases")))]
+
+    @property
+    def options(self) -> list[str]:
+        """How it is written on the command line; nothing for a positional argument."""
+        metadata = getattr(self.hint, "__metadata__", ())
+        if tyro.conf.Positional in metadata:
+            return []
+        name = self.path[-1].replace("_", "-")
+        aliases = [alias for meta in metadata for alias in getattr(meta, "aliases", None) or ()]
+        return [f"--{name}", *([f"--no-{name}"] if self.is_switch else []), *aliases]
+
+
+def command_flags(command: type) -> dict[str, Flag]:
+    """The flags of a command by name (`batch_size`), those of the settings inside it among them, in order."""
+    return {flag.path[-1]: flag for flag in _flags(command, ())}
+
+
+def _flags(command: type, path: tuple[str, ...]) -> Iterator[Flag]:
+    for name, hint in get_type_hints(command, include_extras=True).items():
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            yield from _flags(hint, (*path, name))
+        else:
+            yield Flag((*path, name), hint)
+
+
+def parse(command: type, name: str, words: Sequence[str]) -> Any:
+    """The command that `words` and the file of their --config give; a mistake ends the process with code 2."""
+    flags = command_flags(command)
+    _check_flags(flags, name, words)
+    file = _config_of(words)
+    return tyro.cli(
+        command,
+        prog=name,
+        args=words,
+        registry=_registry({} if file is None else _read_config(file, flags, words)),
+        config=(tyro.conf.DisallowNone,),
+    )
+
+
+def suggestion(word: str, choices: Iterable[str]) -> str:
+    """A question for the nearest of the choices, or nothing where none is near."""
+    near = difflib.get_close_matches(word, list(choices), n=1)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+def _check_flags(flags: Mapping[str, Flag], name: str, words: Sequence[str]) -> None:
+    """UserError, with a suggestion, for a word that looks like a flag and is none of the command's."""
+    options = [option for flag in flags.values() for option in flag.options] + ["--help"]
+    for word in words[: words.index("--")] if "--" in words else words:
+        option = word.partition("=")[0].replace("_", "-")
+        if option.startswith("--") and option not in options:
+            raise UserError(f"{name} has no flag {option}.{suggestion(option, options)} See {name} --help.")
+
+
+def _config_of(words: Sequence[str]) -> Path | None:
+    """The file that `--config FILE` or `--config=FILE` names."""
+    for word, following in zip_longest(words, words[1:], fillvalue=""):
+        if word == "--config" and following:
+            return Path(following)
+        if word.startswith("--config="):
+            return Path(word.partition("=")[2])
+    return None
+
+
+def _read_config(file: Path, flags: Mapping[str, Flag], words: Iterable[str]) -> dict[str, Any]:
+    """The file's values by name of flag, without those of flags that `words` give.
+
+    UserError names the file and the key of what is unknown or of a wrong type.
+    """
+    try:
+        settings = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"--config {file} cannot be read ({error.strerror}).") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"--config {file} is not TOML: {error}.") from None
+    given = {word.partition("=")[0].replace("_", "-") for word in words}
+    values = {}
+    for key, value in settings.items():
+        name = key.replace("-", "_")
+        if name not in flags or name == "config":
+            raise UserError(f"{file}: no flag is named {key!r}.{suggestion(name, flags)}")
+        if not given & set(flags[name].options):
+            values[name] = _parse_value(file, key, value, flags[name])
+    return values
+
+
+def _parse_value(file: Path, key: str, value: Any, flag: Flag) -> Any:
+    """A value of the file as the command line would give it."""
+    words = [str(item) for item in value] if isinstance(value, list) else [str(value)]
+    try:
+        if isinstance(value, dict) or isinstance(value, bool) != flag.is_switch:
+            raise SystemExit
+        return value if flag.is_switch else tyro.cli(flag.value_type, args=words, console_outputs=False)
+    except SystemExit:
+        raise UserError(f"{file}: {key} = {json.dumps(value, default=str)} is not a value of this flag.") from None
+
+
+def _registry(values: Mapping[str, Any]) -> ConstructorRegistry:
+    """How tyro reads our dataclasses: flags of the settings inside a command are its own; `values` are defaults.
+
+    Help texts are the docstrings of fields, without their line breaks, and leave out defaults that say nothing.
+    """
+    registry = ConstructorRegistry()
+
+    @registry.struct_rule
+    def fields_of(info: StructTypeInfo) -> StructConstructorSpec | None:
+        if not dataclasses.is_dataclass(info.type):
+            return None
+        docs, hints = _field_docs(info.type), get_type_hints(info.type, include_extras=True)
+        fields = []
+        for field in dataclasses.fields(info.type):
+            hint, default = hints[field.name], values.get(field.name, field.default)
+            if dataclasses.is_dataclass(hint):
+                hint, default = Annotated[hint, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")], MISSING
+            elif default in (None, "", ()) or default is False:
+                hint = Annotated[hint, tyro.conf.arg(help_behavior_hint="")]
+            default = tyro.MISSING if default is MISSING else default
+            fields.append(StructFieldSpec(field.name, cast("type", hint), default, docs.get(field.name)))
+        return StructConstructorSpec(info.type, tuple(fields))
+
+    return registry
+
+
+def _field_docs(kind: type) -> dict[str, str]:
+    """The docstring below each field of a class, on one line."""
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(definition, ast.ClassDef)
+    return {
+        field.target.id: " ".join(doc.value.value.split())
+        for field, doc in pairwise(definition.body)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant) and isinstance(doc.value.value, str)
+    }
+
+
+def write_config(name: str, command: Any) -> None:
+    """Write the flags of a command that ran into its --out, as the file that repeats it; `name` is "evaluate probe".
+
+    What is empty is left out. Absolute paths become relative to where the command ran: no home folder is written down.
+    """
+    values = {}
+    for key, flag in command_flags(type(command)).items():
+        value = reduce(getattr, flag.path, command)
+        if key not in ONE_CALL and value not in (None, (), ""):
+            values[key] = value
+    if "out" not in values:
+        return
+    file = values["out"] / f"{name.replace(' ', '-')}.toml"
+    comment = f"# medclip {name} --config {file.name} --out NEW repeats this run of medclip {__version__}."
+    lines = [comment, *(f"{key} = {_toml(value)}" for key, value in values.items())]
+    with whole_file(file) as partial:
+        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, bool | int | float):
+        return str(value).lower()
+    text = str(value)
+    return json.dumps(os.path.relpath(text) if Path(text).is_absolute() else text, ensure_ascii=False)

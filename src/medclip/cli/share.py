@@ -1,0 +1,67 @@
+"""Commands that hand a model or a dataset on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from medclip.cli.args import Positional
+from medclip.cli.format import Output
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write a model or a prepared dataset in another form.
+
+    Of a model: onnx is image_encoder.onnx and text_encoder.onnx with a free batch size, checked against the model;
+    needs pip install torch transformers onnxscript onnxruntime.
+
+    Of a dataset: parquet opens with `datasets`, polars and DuckDB; tar are WebDataset archives.
+    """
+
+    source: Annotated[Positional[str], tyro.conf.arg(metavar="MODEL|DATA")]
+    """A model folder, a run, or a model of the Hub (OWNER/NAME or hf-hub:OWNER/NAME); or a prepared dataset: a folder
+    or a URL."""
+    to: Literal["onnx", "parquet", "tar"]
+    """The form."""
+    out: Path
+    """The new folder."""
+    output: Output
+
+    def run(self) -> None:
+        result: dict[str, Any] = {"out": str(self.out), "form": self.to}
+        lines = [f"written: {self.out}"]
+        if self.to == "onnx":
+            from medclip.model.export import export_onnx
+
+            difference = export_onnx(self.source, self.out)
+            result["largest_difference"] = difference
+            texts = ", ".join(f"{name} {value:.1e}" for name, value in difference.items())
+            lines.insert(0, f"largest difference in ONNX Runtime: {texts}")
+        else:
+            from medclip.data.dataset import local_folder
+            from medclip.data.export import export_data
+            from medclip.data.paths import parse_path
+
+            result["files"] = export_data(local_folder(parse_path(self.source)), self.out, self.to)
+        self.output.show(result, lines)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Push:
+    """Upload a model folder with its card to a private repository on the Hugging Face Hub."""
+
+    model: Annotated[Positional[str], tyro.conf.arg(metavar="MODEL")]
+    """A model folder, a run, or a model of the Hub: OWNER/NAME or hf-hub:OWNER/NAME."""
+    repository: Annotated[Positional[str], tyro.conf.arg(metavar="OWNER/NAME")]
+    """Where to; made, private, if absent."""
+    output: Output
+
+    def run(self) -> None:
+        from medclip.model.export import push
+
+        url = push(self.model, self.repository)
+        self.output.show({"url": url}, [url])
