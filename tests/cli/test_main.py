@@ -210,7 +210,7 @@ def test_failing_work_has_exit_code_one(medclip, roco, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("medclip.data.prepare._finish", full)
+    monkeypatch.setattr("os.fsync", full)
     code, _, err = medclip("prepare", roco.folder, "--out", tmp_path / "new", "--max-samples", 1)
     assert code == 1
     assert "No space left on device" in err

@@ -194,7 +194,12 @@ def test_vectors_of_another_model_are_refused(run, data, tmp_path):
 
 @pytest.mark.slow
 def test_an_index_is_whole_or_absent_wherever_it_is_killed(run, data, tmp_path):
-    words = [sys.executable, "-m", "medclip.cli.main", *map(str, ["index", "build", "--model", run, "--data", data, "--out"])]
+    words = [
+        sys.executable,
+        "-m",
+        "medclip.cli.main",
+        *map(str, ["index", "build", "--model", run, "--data", data, "--out"]),
+    ]
     subprocess.run([*words, tmp_path / "whole"], check=True)
     killed = tmp_path / "killed"
     for after in np.random.default_rng(0).uniform(0, 0.3, 4):
