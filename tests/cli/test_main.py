@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import re
+from pathlib import Path
 from typing import get_type_hints
 
 import pytest
@@ -117,6 +118,13 @@ def test_a_mistyped_word_gets_a_suggestion(medclip, words, expected):
     assert expected in result[2]
 
 
+def test_the_reference_page_is_what_the_commands_say():
+    page = Path(__file__).parents[2] / "docs" / "cli.md"
+    done = in_new_process("-m", "medclip.cli.reference")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == page.read_text(encoding="utf-8"), "python -m medclip.cli.reference > docs/cli.md"
+
+
 def test_no_command_at_all_is_a_mistake(medclip):
     assert medclip()[0] == 2
 
@@ -217,11 +225,33 @@ def test_failing_work_has_exit_code_one(medclip, roco, tmp_path, monkeypatch):
     assert "Traceback" not in err
 
 
-def test_the_command_line_and_preparation_import_no_jax(roco, tmp_path):
+@pytest.mark.parametrize(
+    ("words", "absent"),
+    [
+        (["--help"], ["tyro", "rich", "numpy", "jax"]),
+        (["evaluate", "--help"], ["tyro", "rich", "numpy", "jax"]),
+        (["prepare", "--help"], ["jax", "matplotlib"]),
+        (["search", "--help"], ["jax", "pyarrow", "matplotlib"]),
+        (["app", "--help"], ["jax", "streamlit"]),
+    ],
+)
+def test_help_imports_little(words, absent):
+    program = f"""
+import sys
+from medclip.cli.main import run
+try:
+    run({words})
+except SystemExit:
+    pass
+assert not set({absent}) & set(sys.modules), set({absent}) & set(sys.modules)
+"""
+    done = in_new_process("-c", program)
+    assert done.returncode == 0, done.stderr
+
+
+def test_preparation_imports_no_jax(roco, tmp_path):
     program = """
 import sys
-import medclip.cli.main
-assert not {"jax", "matplotlib", "streamlit"} & set(sys.modules), "medclip.cli.main imports too much"
 from pathlib import Path
 from medclip.data.prepare_config import PrepareConfig
 from medclip.data.prepare import prepare

@@ -113,12 +113,12 @@ def run(words: Sequence[str]) -> None:
 
 def find_command(words: Sequence[str]) -> tuple[str, Command | Family, Sequence[str]]:
     """The command or family that the first words name: its full name, what it is, and the words after it."""
-    from medclip.cli.parse import suggestion
-
     name, command = "medclip", ROOT
     while isinstance(command, Family) and words and not words[0].startswith("-"):
         word, *words = words
         if word not in command.commands:
+            from medclip.cli.parse import suggestion
+
             raise UserError(f"{name} has no command {word!r}.{suggestion(word, command.commands)} See {name} --help.")
         name, command = f"{name} {word}", command.commands[word]
     return name, command, words

@@ -19,8 +19,8 @@ from medclip.train.config import TrainConfig
 class Train:
     """Train both towers; keeps the model of the best validation recall in RUN/model.
 
-    Starts from a trained model (--init), from two towers joined with fresh projections (--vision-model and
-    --text-model), or from scratch (--preset). MODEL is a folder, a run, or a model of the Hub: OWNER/NAME or
+    Starts from a trained model (--init), from scratch (--preset), or from two towers joined with fresh projections:
+    both --vision-model and --text-model. Each is a model folder, a run, or a model of the Hub: OWNER/NAME or
     hf-hub:OWNER/NAME. Ctrl-C saves and says how to go on.
     """
 

@@ -1,0 +1,77 @@
+"""The page docs/cli.md, from what every command answers to --help: python -m medclip.cli.reference > docs/cli.md."""
+
+from __future__ import annotations
+
+import io
+import os
+import textwrap
+from collections.abc import Iterator, Mapping
+from contextlib import redirect_stdout, suppress
+
+from medclip.cli.main import GROUPS, ROOT, Command, Family, family_help, run
+
+INTRODUCTION = """\
+# Command line
+
+Made from the parser by `python -m medclip.cli.reference > docs/cli.md`; a test compares.
+
+- **Names.** MODEL is a folder, a run, or a model of the Hub: `OWNER/NAME` or `hf-hub:OWNER/NAME`. DATA is a prepared
+  dataset: a folder, or a URL (`s3://…`, `gs://…`, `hf://…`) that is copied to this machine once. INDEX and RUN are
+  folders.
+- **Results** go to standard output: tables on a terminal, JSON when piped; `--json` and `--table` force either.
+  Progress, warnings and addresses of pages go to standard error.
+- **Exit codes**: 0 done; 1 the work failed or nothing came out; 2 the command was wrong.
+- **Config files.** `--config FILE.toml` gives any flags of a command: keys are names of flags, with `-` or `_`,
+  positional arguments go by their field (`source`, `data`, `queries`). The command line wins over the file; an
+  unknown key is an error. Paths count from the folder that the command runs in, as on the command line. `prepare`,
+  `train`, `embed`, `index build` and every `evaluate` with `--out` write the file that repeats them into that folder,
+  named after the command: `prepare.toml`, `train.toml`, `embed.toml`, `index-build.toml`, `evaluate-retrieval.toml`.
+  It names no absolute path, and after a preparation of DICOM not the source, which may be named after a patient: give
+  that again.
+
+```
+medclip train --config RUN/train.toml --out RUN2                # the same run once more
+medclip train --config RUN/train.toml --out RUN3 --lr 3e-5      # with one thing changed
+```
+"""
+WIDTH = 100
+
+
+def main() -> None:
+    """Print the page."""
+    os.environ["COLUMNS"] = str(WIDTH)
+    print(reference(), end="")
+
+
+def reference() -> str:
+    """The whole page: the introduction, the commands in their groups, and the help of each."""
+    parts = [INTRODUCTION, _block(family_help("medclip", ROOT))]
+    for title, commands in GROUPS.items():
+        parts.append(f"## {title}\n")
+        parts += (f"### medclip {' '.join(words)}\n\n{_block(help_text(words))}" for words in command_words(commands))
+    return "\n".join(parts)
+
+
+def command_words(commands: Mapping[str, Command | Family]) -> Iterator[list[str]]:
+    """The words of every command, families opened."""
+    for word, command in commands.items():
+        if isinstance(command, Family):
+            yield from ([word, *words] for words in command_words(command.commands))
+        else:
+            yield [word]
+
+
+def help_text(words: list[str]) -> str:
+    """What a command prints for --help, without frames and colors."""
+    with redirect_stdout(io.StringIO()) as out, suppress(SystemExit):
+        run([*words, "--help"])
+    lines = (line.rstrip() for line in out.getvalue().splitlines() if set(line.strip()) != {"-"})
+    return "\n".join(textwrap.fill(line, WIDTH) if len(line) > WIDTH else line for line in lines)
+
+
+def _block(text: str) -> str:
+    return f"```\n{text.strip()}\n```\n"
+
+
+if __name__ == "__main__":
+    main()
