@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepare:
-    """Turn a source of image-caption pairs into a prepared dataset; every dropped row is counted by reason."""
+    """Turn a source of image-caption pairs into a prepared dataset; every dropped row is stats by reason."""
 
     source: Annotated[Positional[str], tyro.conf.arg(metavar="SOURCE")]
     """A ROCO or ROCOv2 folder, a table (CSV, TSV, JSON, Parquet, Arrow), a Hugging Face dataset (hf://OWNER/NAME or a
@@ -83,16 +83,16 @@ class Stats:
         from medclip.atomic_io import whole_file
         from medclip.data.stats.quality_checks import quality_warnings
         from medclip.data.stats.report import render_report
-        from medclip.data.stats.statistics import compute_statistics, summary
+        from medclip.data.stats.statistics import compute_statistics
 
-        counted = compute_statistics(self.data)
+        stats = compute_statistics(self.data)
         page = self.out or (None if is_url(self.data) else self.data / "report.html")
         if page is not None:
             with whole_file(page) as partial:
-                partial.write_text(render_report(self.data, counted, self.seed), encoding="utf-8")
-        warnings = quality_warnings(counted)
-        result = summary(counted) | {"warnings": [asdict(warning) for warning in warnings]}
-        self.output.show(result, _statistics_tables(counted, warnings))
+                partial.write_text(render_report(self.data, stats, self.seed), encoding="utf-8")
+        warnings = quality_warnings(stats)
+        result = stats.to_json() | {"warnings": [asdict(warning) for warning in warnings]}
+        self.output.show(result, _statistics_tables(stats, warnings))
         if page is not None:
             console.print(f"all of it, with images: {page}")
 
@@ -133,25 +133,27 @@ def dataset_tables(dataset: dict[str, Any], out: Path) -> Iterator[RenderableTyp
         yield f"removed, in so many pairs: {', '.join(f'{name} {count}' for name, count in removed.most_common())}"
 
 
-def _statistics_tables(counted: Statistics, warnings: Sequence[QualityWarning]) -> Iterator[RenderableType]:
+def _statistics_tables(stats: Statistics, warnings: Sequence[QualityWarning]) -> Iterator[RenderableType]:
     """The main numbers of a dataset, and what to know before training on it."""
-    table = Table("", *counted.splits, title=str(counted.dataset["source"]))
-    splits = counted.splits.values()
-    dropped = counted.dataset.get("dropped", {})
+    table = Table("", *stats.splits, title=str(stats.dataset["source"]))
+    splits = stats.splits.values()
+    dropped = stats.dataset.get("dropped", {})
     table.add_row("pairs", *(f"{split.pairs:,}" for split in splits))
-    table.add_row("rows dropped", *(f"{sum(dropped.get(name, {}).values()):,}" for name in counted.splits))
-    table.add_row("articles", *(f"{len(split.numbers['pairs per article']):,}" for split in splits))
-    for name in ("words", "tokens", "shorter side"):
+    table.add_row("rows dropped", *(f"{sum(dropped.get(name, {}).values()):,}" for name in stats.splits))
+    table.add_row("articles", *(f"{len(split.numbers['pairs_per_article']):,}" for split in splits))
+    for name, title in (("words", "words"), ("tokens", "tokens (estimated)"), ("shorter_side", "shorter side")):
         values = [split.numbers[name] for split in splits]
         cells = (f"{np.median(v):.0f} ({np.percentile(v, 95):.0f})" if len(v) else "–" for v in values)
-        table.add_row(f"{name}{' (estimated)' if name == 'tokens' else ''}, median (95 % below)", *cells)
-    for name in ("license", "guessed modality", "guessed organ"):
-        table.add_row(f"{name}, most frequent", *(_most_frequent(split.counts[name], split.pairs) for split in splits))
+        table.add_row(f"{title}, median (95 % below)", *cells)
+    table.add_row("license, most frequent", *(_most_frequent(split.counts["license"], split.pairs) for split in splits))
+    for kind in ("modality", "organ"):
+        cells = (_most_frequent(split.keyword_labels.get(kind, Counter()), split.pairs) for split in splits)
+        table.add_row(f"{kind} by keywords, most frequent", *cells)
     yield table
     for warning in warnings:
         places = "; ".join(
-            f"{name} {n:,}{f' of {total:,} ({n / total:.1%})' if total else ''}"
-            for name, n, total in warning.occurrences
+            f"{o.split} {o.count:,}" + (f" of {o.total:,} ({o.count / o.total:.1%})" if o.total else "")
+            for o in warning.occurrences
         )
         yield Text(f"! {warning.message}{': ' if places else ''}{places}. {warning.remedy}", "yellow")
 

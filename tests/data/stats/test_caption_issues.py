@@ -1,14 +1,14 @@
-"""What is odd about a caption is named, and ordinary captions are left in peace."""
+"""Issues of captions are named, and ordinary captions have none."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medclip.data.stats.caption_issues import caption_issues, skeleton
+from medclip.data.stats.statistics import caption_issues, caption_skeleton
 
 
 @pytest.mark.parametrize(
-    ("caption", "odd"),
+    ("caption", "issues"),
     [
         ("Axial CT of the chest (arrow), 5–10 mm; p < 0.05 & stable.", []),
         ("Orthopantomogram.", []),
@@ -33,15 +33,15 @@ from medclip.data.stats.caption_issues import caption_issues, skeleton
         ("", []),
     ],
 )
-def test_oddities(caption, odd):
-    assert caption_issues(caption) == odd
+def test_issues(caption, issues):
+    assert caption_issues(caption) == issues
 
 
 def test_templates_differ_in_case_numbers_and_punctuation_alone():
-    assert skeleton("Case 12: CT, 3.5 mm.") == skeleton("case 7 – CT (12.25 MM)") == ["case", "#", "ct", "#", "#", "mm"]
+    assert caption_skeleton("Case 12: CT, 3.5 mm.") == caption_skeleton("case 7 – CT (12.25 MM)") == ["case", "#", "ct", "#", "#", "mm"]
 
 
 @given(st.text())
-def test_any_text_is_looked_at(caption):
+def test_any_text_is_checked(caption):
     assert set(caption_issues(caption)) <= {"file name", "markup", "several panels", "not English", "date or e-mail"}
-    assert all(skeleton(caption))
+    assert all(caption_skeleton(caption))

@@ -1,4 +1,4 @@
-"""Modality and organ are guessed from words; how often that agrees with ROCO's labels is measured."""
+"""Modality and organ by keywords; agreement with ROCO's labels is measured."""
 
 import pytest
 
@@ -20,16 +20,16 @@ from medclip.data.stats.keyword_labels import keyword_label
         ("", "", ""),
     ],
 )
-def test_words_speak_for_classes(caption, modality, organ):
+def test_keywords_decide_the_class(caption, modality, organ):
     assert (keyword_label("modality", caption), keyword_label("organ", caption)) == (modality, organ)
 
 
 @pytest.mark.parametrize(
     ("kind", "labeled", "answered", "agreed"), [("modality", 487, 481, 479), ("organ", 416, 398, 381)]
 )
-def test_agreement_with_the_labels_of_rows_kept_apart(shared_folder, kind, labeled, answered, agreed):
+def test_agreement_with_the_labels_of_held_out_rows(shared_folder, kind, labeled, answered, agreed):
     rows = [row for row in read_roco(shared_folder / "roco") if row.split == "validation" and row.labels.get(kind)]
-    told = [(row.labels[kind], keyword_label(kind, row.caption)) for row in rows]
-    assert len(told) == labeled
-    assert sum(guess != "" for _, guess in told) == answered
-    assert sum(label == guess for label, guess in told) == agreed  # the page's and the log's figures
+    results = [(row.labels[kind], keyword_label(kind, row.caption)) for row in rows]
+    assert len(results) == labeled
+    assert sum(keyword != "" for _, keyword in results) == answered
+    assert sum(label == keyword for label, keyword in results) == agreed  # the figures that the page states

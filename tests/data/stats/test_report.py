@@ -1,4 +1,4 @@
-"""DATA/report.html needs nothing but itself, escapes what it shows, and is there for any dataset."""
+"""DATA/report.html is self-contained, escapes what it shows, and exists for any dataset."""
 
 import json
 import re
@@ -28,7 +28,7 @@ def table(page, title):
     return " ".join(page.text[start : start + 3000].split())
 
 
-def test_the_page_of_a_data_set_tells_what_it_holds(data, roco):
+def test_the_page_states_what_the_dataset_holds(data, roco):
     page = page_of(data)
     assert page.text.count(NOT_CLINICAL) == 2
     for reason in roco.dropped["train"]:
@@ -39,9 +39,9 @@ def test_the_page_of_a_data_set_tells_what_it_holds(data, roco):
 
 
 def test_captions_and_all_else_are_text_never_markup(tmp_path):
-    said = {"caption": HOSTILE, "id": HOSTILE, "article": HOSTILE, "license": HOSTILE, "source": HOSTILE}
+    fields = {"caption": HOSTILE, "id": HOSTILE, "article": HOSTILE, "license": HOSTILE, "source": HOSTILE}
     lists = {"keywords": [HOSTILE], "concepts": [HOSTILE], "labels": [(HOSTILE, HOSTILE)]}
-    rows = [row(n, **said, **lists) for n in range(6)]
+    rows = [row(n, **fields, **lists) for n in range(6)]
     data = dataset(tmp_path / "data", {HOSTILE.replace("/", "_"): rows}, source=HOSTILE, dropped={"x": {HOSTILE: 1}})
     page = page_of(data)
     assert page.text.count("alert(") > 10
@@ -67,20 +67,20 @@ def test_an_article_is_linked_only_by_a_name_of_pubmed_central(tmp_path):
     ],
     ids=["no pairs", "two empty splits", "no split", "one pair", "seven splits"],
 )
-def test_any_data_set_has_a_page(tmp_path, splits):
-    made = {name: [row(n) for n in numbers] for name, numbers in splits.items()}
-    page = page_of(dataset(tmp_path / "data", made))
-    for name in made:
+def test_any_dataset_has_a_page(tmp_path, splits):
+    rows = {name: [row(n) for n in numbers] for name, numbers in splits.items()}
+    page = page_of(dataset(tmp_path / "data", rows))
+    for name in rows:
         assert name in page.text
 
 
-def test_empty_fields_are_said_to_be_empty(tmp_path):
+def test_empty_fields_are_shown_as_empty(tmp_path):
     rows = [row(n, caption="", article="", license="", source="") for n in range(3)]
     page = page_of(dataset(tmp_path / "data", {"train": rows}))
     assert table(page, "Licenses \n").startswith("Licenses train unknown 3 100.0 %")
     assert "license unknown" in page.text
     assert "No keywords are given." in page.text
-    assert "The data have no labels." in page.text
+    assert "The dataset has no labels." in page.text
 
 
 def test_rules_and_privacy_are_shown_where_they_were_counted(tmp_path):
@@ -92,35 +92,35 @@ def test_rules_and_privacy_are_shown_where_they_were_counted(tmp_path):
         leakage_removed={"near image": 5},
     )
     page = page_of(data)
-    said = table(page, "Rows of the source")
-    assert "caption rule: panel letters removed 1,234 0" in said
-    assert "privacy: burned-in text masked 0 77" in said
-    assert "near image 5" in said
+    cells = table(page, "Rows of the source")
+    assert "caption rule: panel letters removed 1,234 0" in cells
+    assert "privacy: burned-in text masked 0 77" in cells
+    assert "near image 5" in cells
 
 
-def test_pictures_are_chosen_by_the_seed_and_come_from_every_split(tmp_path):
+def test_images_are_sampled_by_the_seed_and_come_from_every_split(tmp_path):
     rows = [row(n, image=image_bytes(draw_image(n))) for n in range(40)]
     data = dataset(tmp_path / "data", {"train": rows, "validation": [row(90), row(91)]})
-    made = [(write_report(data, seed), (data / "report.html").read_bytes())[1] for seed in (0, 0, 1)]
-    assert made[0] == made[1] != made[2]
+    pages = [(write_report(data, seed), (data / "report.html").read_bytes())[1] for seed in (0, 0, 1)]
+    assert pages[0] == pages[1] != pages[2]
     chosen = sorted(np.random.default_rng(0).choice(40, IMAGES_PER_SPLIT, replace=False))
-    page = check(made[0].decode())
-    shown = re.findall(r"\bid(\d+) ", page.text[page.text.index("Chosen by chance") :])
-    assert [int(n) for n in shown] == [*chosen, 90, 91]
+    page = check(pages[0].decode())
+    ids = re.findall(r"\bid(\d+) ", page.text[page.text.index("A random sample") :])
+    assert [int(n) for n in ids] == [*chosen, 90, 91]
 
 
 def test_what_is_shared_is_shown_side_by_side(tmp_path):
     data = dataset(tmp_path / "data", {"train": [row(1), row(2)], "validation": [row(3, image=row(2)["image"])]})
     page = page_of(data)
-    said = table(page, "Examples")
-    assert re.search(r"same image.*id3 · validation.*id2 · train", said)
+    cells = table(page, "Examples")
+    assert re.search(r"same image.*id3 · validation.*id2 · train", cells)
 
 
-def test_a_picture_that_cannot_be_read_is_said_to_be(tmp_path, monkeypatch):
+def test_an_unreadable_image_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("medclip.data.stats.statistics.MAX_NEAR_PAIRS", 0)
     page = page_of(dataset(tmp_path / "data", {"train": [row(1, image=b"no image"), row(2)]}))
     assert page.text.count("The image cannot be read.") == 1
-    assert "Near images were not looked for" in page.text
+    assert "Near images were not compared" in page.text
 
 
 def test_the_page_is_whole_or_absent(data, copy, monkeypatch):
@@ -142,16 +142,16 @@ def test_a_damaged_data_set_is_a_mistake_in_words(data, copy):
 
 
 def test_counts_stay_what_dataset_json_says(data):
-    about = write_report(data)
-    said = json.loads((data / "dataset.json").read_text())
-    assert {name: split.pairs for name, split in about.splits.items()} == {
-        name: split["pairs"] for name, split in said["splits"].items()
+    stats = write_report(data)
+    content = json.loads((data / "dataset.json").read_text())
+    assert {name: split.pairs for name, split in stats.splits.items()} == {
+        name: split["pairs"] for name, split in content["splits"].items()
     }
 
 
 def test_an_older_dataset_json_without_counts_of_dropped_rows_is_shown(tmp_path):
     data = dataset(tmp_path / "data", {"train": [row(1)]})
-    said = json.loads((data / "dataset.json").read_text())
-    del said["dropped"]
-    write_json(data / "dataset.json", said)
+    content = json.loads((data / "dataset.json").read_text())
+    del content["dropped"]
+    write_json(data / "dataset.json", content)
     assert "train pairs" in page_of(data).text

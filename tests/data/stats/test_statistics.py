@@ -1,4 +1,4 @@
-"""What is counted is what was put there; tokens are estimated as well as is said."""
+"""Counts are what was put there; tokens are estimated as well as the page states."""
 
 import gzip
 import json
@@ -17,7 +17,7 @@ from medclip.data.stats.statistics import (
     compute_split_statistics,
     compute_statistics,
     summarize,
-    summary,
+    Template,
 )
 from support.handmade_datasets import dataset, row
 
@@ -46,8 +46,8 @@ def test_every_count_is_what_was_put_there(known):
     assert train.pairs == 6
     assert train.numbers["words"].tolist() == [4, 4, 5, 1, 2, 2]
     assert train.numbers["characters"].tolist() == [15, 16, 23, 400, 9, 10]
-    assert train.numbers["shorter side"].tolist() == [40, 40, 40, 100, 40, 40]
-    assert sorted(train.numbers["pairs per article"].tolist()) == [1, 2, 3]
+    assert train.numbers["shorter_side"].tolist() == [40, 40, 40, 100, 40, 40]
+    assert sorted(train.numbers["pairs_per_article"].tolist()) == [1, 2, 3]
     assert train.largest_article == ("A", 3)
     assert train.ungrouped_pairs == 1
     assert train.counts["license"] == {"CC BY": 5, "": 1}
@@ -55,34 +55,34 @@ def test_every_count_is_what_was_put_there(known):
     assert train.counts["concepts"] == {"C1": 2, "C2": 1, "": 4}  # pairs, however often a row names it
     assert train.counts["keywords"] == {"mass": 1, "": 5}
     assert train.counts["semantic_types"] == {"Finding": 1, "": 5}
-    assert train.counts["label modality"] == {"ct": 2, "mri": 1, "": 3}
-    assert train.counts["label organ"] == {"brain": 1, "": 5}
-    assert train.counts["guessed modality"] == {"ct": 2, "mri": 1, "xray": 1, "": 2}
-    assert train.counts["guessed organ"] == {"chest_lung": 3, "brain_head": 1, "": 2}
+    assert train.labels["modality"] == {"ct": 2, "mri": 1, "": 3}
+    assert train.labels["organ"] == {"brain": 1, "": 5}
+    assert train.keyword_labels["modality"] == {"ct": 2, "mri": 1, "xray": 1, "": 2}
+    assert train.keyword_labels["organ"] == {"chest_lung": 3, "brain_head": 1, "": 2}
     assert train.caption_issues == {}
 
 
 def test_what_splits_share_and_repeat_is_counted(known):
-    about = compute_statistics(known)
-    shared = {(o.split, o.other): dict(o.counts) for o in about.overlaps}
+    stats = compute_statistics(known)
+    shared = {(o.split, o.other): dict(o.counts) for o in stats.overlaps}
     assert shared == {
         ("train", "train"): {"same image": 1, "near image": 0, "caption": 1, "any": 2},
         ("validation", "train"): {"article": 1, "same image": 1, "near image": 0, "caption": 1, "any": 2},
         ("validation", "validation"): {"same image": 0, "near image": 0, "caption": 0, "any": 0},
     }
-    examples = {(o.split, o.other): set(o.examples) for o in about.overlaps}
+    examples = {(o.split, o.other): set(o.examples) for o in stats.overlaps}
     assert examples["train", "train"] == {(5, 2, "same image"), (1, 0, "caption")}
 
 
 @pytest.mark.parametrize(("limit", "near"), [(7, True), (8, False)])
-def test_near_pictures_are_left_out_where_they_cost_too_much(known, monkeypatch, limit, near):
+def test_near_images_are_not_compared_where_they_cost_too_much(known, monkeypatch, limit, near):
     monkeypatch.setattr(module, "MAX_NEAR_PAIRS", limit)
-    about = compute_statistics(known, near)
-    assert not about.near_images
-    assert all("near image" not in overlap.counts for overlap in about.overlaps)
+    stats = compute_statistics(known, near)
+    assert not stats.near_images
+    assert all("near image" not in overlap.counts for overlap in stats.overlaps)
 
 
-def test_train_is_what_others_are_held_against_whatever_the_order_of_splits(tmp_path):
+def test_other_splits_are_compared_with_train_whatever_their_order(tmp_path):
     data = dataset(tmp_path / "data", {"validation": [row(1)], "train": [row(2)], "test": [row(3)]})
     order = [
         (overlap.split, overlap.other)
@@ -92,9 +92,8 @@ def test_train_is_what_others_are_held_against_whatever_the_order_of_splits(tmp_
     assert order == [("validation", "train"), ("test", "train"), ("test", "validation")]
 
 
-def test_the_summary_is_json(known):
-    said = json.loads(json.dumps(summary(compute_statistics(known))))
-    train = said["splits"]["train"]
+def test_the_main_numbers_are_json(known):
+    train = json.loads(json.dumps(compute_statistics(known).to_json()))["splits"]["train"]
     assert (train["pairs"], train["articles"], train["dropped"]) == (6, 3, {"image missing": 3})
     assert train[f"over_{CONTEXT_LENGTH}_tokens"] == 1
     assert train["numbers"]["width"] == {"min": 48, "p5": 48, "median": 48, "p95": 237, "max": 300, "mean": 90}
@@ -105,7 +104,7 @@ def test_templates_are_words_that_many_share(tmp_path):
     rows = [row(n, caption=f"{name} {n}, image courtesy of Dr. A. Smith, 2010") for n, name in enumerate(names)]
     rows += [row(n, caption=f"Figure {n}") for n in range(20, 25)]
     split = compute_statistics(dataset(tmp_path / "data", {"train": rows})).splits["train"]
-    assert split.templates == [("end", "courtesy of dr a smith #", 9), ("whole caption", "figure #", 5)]
+    assert split.templates == [Template("end", "courtesy of dr a smith #", 9), Template("whole caption", "figure #", 5)]
 
 
 def test_a_table_without_rows_is_counted_too():
@@ -136,15 +135,15 @@ def clip_tokenizer(path):
     letters = [chr(c) for c in (*range(33, 127), *range(161, 173), *range(174, 256))]
     letters += [chr(256 + n) for n in range(256 - len(letters))]
     pieces = [*letters, *(f"{x}</w>" for x in letters), *map("".join, merges)]
-    made = Tokenizer(models.BPE({p: i for i, p in enumerate(pieces)}, merges, end_of_word_suffix="</w>"))
-    made.normalizer = normalizers.Lowercase()
+    tokenizer = Tokenizer(models.BPE({p: i for i, p in enumerate(pieces)}, merges, end_of_word_suffix="</w>"))
+    tokenizer.normalizer = normalizers.Lowercase()
     words = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+")
     split = pre_tokenizers.Split(words, "removed", invert=True)
-    made.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(False, use_regex=False)])
-    return made
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(False, use_regex=False)])
+    return tokenizer
 
 
-def test_the_estimate_of_tokens_is_as_good_as_is_said(shared_folder):
+def test_the_estimate_of_tokens_is_as_good_as_stated(shared_folder):
     tokenizer = clip_tokenizer(shared_folder / "vocab" / "bpe_simple_vocab_16e6.txt.gz")
     captions = {"train": [], "validation": []}
     for pair in read_roco(shared_folder / "roco"):

@@ -1,12 +1,12 @@
-"""Modality and organ, guessed from the words of a caption where nobody has labeled the pair."""
+"""Modality and organ by keywords of the caption, for pairs that nobody has labeled."""
 
 from __future__ import annotations
 
 import re
 
-# A star stands for any letters. The names of the classes are those of ROCO's labels.csv, which was itself made from
-# captions: agreeing with it (tests/data/survey/test_guesses.py) is agreeing with another reader of the same words.
-MODALITY = {
+# A star stands for any letters. Classes are named as in ROCO's labels.csv, which was itself made from captions:
+# agreement with it (tests/data/stats/test_keyword_labels.py) is agreement with another reader of the same text.
+MODALITY_KEYWORDS = {
     "nuclear": (
         "pet, scintigra*, spect, bone scan, positron, radionuclide, 99m*, tc-99m, 99tc*, tc99m, radiotracer, "
         "*fluorodeoxyglucose"
@@ -38,7 +38,7 @@ MODALITY = {
         "opg, cxr, cephalo*, periapical, bitewing, plain film*, plain abdominal, chest film"
     ),
 }
-ORGAN = {
+ORGAN_KEYWORDS = {
     "fetal": "fetal, fetus*, foetal, foetus*, gestation*, placent*, umbilical, intrauterine",
     "breast": "breast*, mammogra*, nipple, mlo, craniocaudal",
     "heart": (
@@ -92,29 +92,34 @@ ORGAN = {
 }
 
 
-def _pattern(words: str) -> re.Pattern[str]:
-    """One pattern for a row of the tables, over lower case. Whole words are tried at beginnings of words only."""
-    ways = [re.escape(word.strip()).replace(r"\*", "*") for word in words.split(",")]
-    ends = [way.strip("*").replace("*", r"\w*") + ("" if way.endswith("*") else r"(?!\w)") for way in ways]
-    whole = "|".join(end for way, end in zip(ways, ends, strict=True) if not way.startswith("*"))
-    inside = [end for way, end in zip(ways, ends, strict=True) if way.startswith("*")]
-    return re.compile("|".join([rf"(?<!\w)(?:{whole})", *inside]))
+def _compile_keywords(keywords: str) -> re.Pattern[str]:
+    """One pattern for the keywords of a class, over lower case. Those without a leading star start at a word."""
+    words = [word.strip() for word in keywords.split(",")]
+    forms = {word: re.escape(word.strip("*")).replace(r"\*", r"\w*") + _word_end(word) for word in words}
+    from_start = "|".join(form for word, form in forms.items() if not word.startswith("*"))
+    anywhere = [form for word, form in forms.items() if word.startswith("*")]
+    return re.compile("|".join([rf"(?<!\w)(?:{from_start})", *anywhere]))
+
+
+def _word_end(word: str) -> str:
+    return "" if word.endswith("*") else r"(?!\w)"
 
 
 _PATTERNS = {
-    kind: {name: _pattern(words) for name, words in table.items()}
-    for kind, table in (("modality", MODALITY), ("organ", ORGAN))
+    kind: {label: _compile_keywords(keywords) for label, keywords in table.items()}
+    for kind, table in (("modality", MODALITY_KEYWORDS), ("organ", ORGAN_KEYWORDS))
 }
+KINDS = tuple(_PATTERNS)
 
 
 def keyword_label(kind: str, caption: str) -> str:
-    """The class of `kind` ("modality" or "organ") that most words of a caption speak for; "" where none does.
+    """The class of `kind` ("modality" or "organ") with most keywords in a caption; "" where it has none.
 
-    Of classes named equally often the one named first: "CT angiography" is CT.
+    Ties go to the class named first: "CT angiography" is CT.
     """
-    best, least, lower = "", (0, 0), caption.lower()
-    for name, pattern in _PATTERNS[kind].items():
-        places = [found.start() for found in pattern.finditer(lower)]
-        if places and (rank := (-len(places), places[0])) < least:
-            best, least = name, rank
+    best, best_rank, lower = "", (0, 0), caption.lower()
+    for label, pattern in _PATTERNS[kind].items():
+        positions = [match.start() for match in pattern.finditer(lower)]
+        if positions and (rank := (-len(positions), positions[0])) < best_rank:
+            best, best_rank = label, rank
     return best

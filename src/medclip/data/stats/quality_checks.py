@@ -1,4 +1,4 @@
-"""What a careful colleague would say about a dataset before anyone trains on it."""
+"""Warnings about a dataset that a careful colleague would give before anyone trains on it."""
 
 from __future__ import annotations
 
@@ -10,115 +10,115 @@ from medclip.data.stats.statistics import CONTEXT_LENGTH, SplitStatistics, Stati
 
 MIN_HELD_OUT_PAIRS, MIN_TRAINING_PAIRS = 200, 1000
 MAX_ARTICLE_SHARE = 0.2  # of a split
-MAX_ISSUE_SHARE = 0.05  # of a split: odd captions, tiny images, repetitions
+MAX_ISSUE_SHARE = 0.05  # of a split: captions with issues, small images, repetitions
 MAX_DROPPED_SHARE = 0.1  # of a split's rows
-MIN_SHORTER_SIDE = 128  # pixels, shorter side
+MIN_SHORTER_SIDE = 128  # pixels
+_MAX_TEMPLATES = 3
 _NO_LICENSE = ("", "no cc code")  # the second is ROCO's word for none
 
 
 @dataclass(frozen=True)
+class Occurrence:
+    """How many pairs of a split a warning is about."""
+
+    split: str
+    count: int
+    total: int
+    """Out of how many; 0 where that is meaningless."""
+
+
+@dataclass(frozen=True)
 class QualityWarning:
-    """One thing to know before training."""
+    """Something to know before training, and what to do about it."""
 
     message: str
     remedy: str
-    occurrences: tuple[tuple[str, int, int], ...]
-    """Split, how many there, and of how many; of 0 where that says nothing."""
+    occurrences: tuple[Occurrence, ...] = ()
 
 
-def quality_warnings(about: Statistics) -> list[QualityWarning]:
-    """Everything worth a warning: leaks, splits and what was lost, then articles, licenses, captions and images."""
-    found = [*_shared(about), *_splits(about), *_dropped(about)]
-    for name, split in about.splits.items():
+def quality_warnings(stats: Statistics) -> list[QualityWarning]:
+    """All warnings: overlaps, splits and dropped rows first, then articles, licenses, captions and images."""
+    warnings = [*_check_overlaps(stats), *_check_splits(stats), *_check_dropped(stats)]
+    for name, split in stats.splits.items():
         if split.pairs:
-            found += _pairs(name, split, bool(about.dataset.get("synthetic")))
+            warnings += _check_groups(name, split, bool(stats.dataset.get("synthetic")))
+            warnings += _check_pairs(name, split)
     merged: dict[tuple[str, str], QualityWarning] = {}
-    for one in found:
-        before = merged.get((one.message, one.remedy))
-        occurrences = before.occurrences + one.occurrences if before else one.occurrences
-        merged[one.message, one.remedy] = replace(one, occurrences=occurrences)
+    for warning in warnings:
+        key = (warning.message, warning.remedy)
+        earlier = merged[key].occurrences if key in merged else ()
+        merged[key] = replace(warning, occurrences=earlier + warning.occurrences)
     return list(merged.values())
 
 
-def _shared(about: Statistics) -> Iterator[QualityWarning]:
-    for overlap in about.overlaps:
-        pairs = about.splits[overlap.split].pairs
-        repeated = {way: n for way, n in overlap.counts.items() if n and way != "any"}
-        said = ", ".join(f"{way} {n:,}" for way, n in repeated.items())
-        if overlap.split != overlap.other and repeated:
-            remedy = "Numbers on the two are not independent: let whole articles or patients go to one split."
+def _warn(message: str, remedy: str, split: str, count: int, total: int) -> QualityWarning:
+    return QualityWarning(message, remedy, (Occurrence(split, count, total),))
+
+
+def _check_overlaps(stats: Statistics) -> Iterator[QualityWarning]:
+    for overlap in stats.overlaps:
+        pairs, count = stats.splits[overlap.split].pairs, overlap.counts["any"]
+        shared = {kind: n for kind, n in overlap.counts.items() if n and kind != "any"}
+        kinds = ", ".join(f"{kind} {n:,}" for kind, n in shared.items())
+        if overlap.split != overlap.other and shared:
+            remedy = "Metrics on the two are not independent: let whole articles or patients go to one split."
             if overlap.other == "train":
-                remedy = "Numbers on them measure memory. See medclip leakage DATA; its --out writes a copy without."
-            yield QualityWarning(
-                f"pairs that share something with {overlap.other} ({said})",
-                remedy,
-                ((overlap.split, overlap.counts["any"], pairs),),
-            )
-        if overlap.split == overlap.other and overlap.counts["any"] > MAX_ISSUE_SHARE * pairs:
-            yield QualityWarning(
-                f"pairs that repeat an earlier one ({said})",
-                "Retrieval cannot tell equal pairs apart and counts them as errors; thin them out at the source.",
-                ((overlap.split, overlap.counts["any"], pairs),),
-            )
+                remedy = "Metrics on them measure memory. See medclip leakage DATA; its --out writes a copy without."
+            message = f"pairs that share something with {overlap.other} ({kinds})"
+            yield _warn(message, remedy, overlap.split, count, pairs)
+        if overlap.split == overlap.other and count > MAX_ISSUE_SHARE * pairs:
+            remedy = "Retrieval cannot tell equal pairs apart and counts them as errors; deduplicate at the source."
+            yield _warn(f"pairs that repeat an earlier one ({kinds})", remedy, overlap.split, count, pairs)
 
 
-def _splits(about: Statistics) -> Iterator[QualityWarning]:
-    for name, what in (("train", "trained on"), ("validation", "chosen by")):
-        if name not in about.splits:
+def _check_splits(stats: Statistics) -> Iterator[QualityWarning]:
+    for name, purpose in (("train", "trained on"), ("validation", "chosen by")):
+        if name not in stats.splits:
             yield QualityWarning(
-                f"there is no split {name}, and so nothing that a model could be {what}",
+                f"there is no split {name}, so nothing that a model could be {purpose}",
                 "Name splits in a column (--split-column), or leave the column out and a tenth becomes validation.",
-                (),
             )
-    for name, split in about.splits.items():
+    for name, split in stats.splits.items():
         if not split.pairs:
             remedy = "See why its rows were dropped, below and in dropped.jsonl."
-            yield QualityWarning("a split is empty", remedy, ((name, 0, 0),))
+            yield _warn("a split is empty", remedy, name, 0, 0)
         elif name == "train" and split.pairs < MIN_TRAINING_PAIRS:
-            yield QualityWarning(
-                f"fewer than {MIN_TRAINING_PAIRS:,} training pairs",
-                "Too few to learn from scratch: start from a trained model (medclip train --init).",
-                ((name, split.pairs, 0),),
-            )
+            remedy = "Too few to learn from scratch: start from a trained model (medclip train --init)."
+            yield _warn(f"fewer than {MIN_TRAINING_PAIRS:,} training pairs", remedy, name, split.pairs, 0)
         elif name != "train" and split.pairs < MIN_HELD_OUT_PAIRS:
-            half = 196 * sqrt(0.3 * 0.7 / split.pairs)
-            yield QualityWarning(
-                f"fewer than {MIN_HELD_OUT_PAIRS} pairs to measure on",
-                f"Intervals are wide: a recall of 30 % is known to ± {half:.0f} points. Hold out more.",
-                ((name, split.pairs, 0),),
-            )
+            half_width = 196 * sqrt(0.3 * 0.7 / split.pairs)  # of a normal 95 % interval, in percent
+            remedy = f"Intervals are wide: a recall of 30 % is known to ± {half_width:.0f} points. Hold out more."
+            yield _warn(f"fewer than {MIN_HELD_OUT_PAIRS} pairs to measure on", remedy, name, split.pairs, 0)
 
 
-def _dropped(about: Statistics) -> Iterator[QualityWarning]:
-    for name, reasons in about.dataset.get("dropped", {}).items():
-        rows = about.splits[name].pairs + sum(reasons.values()) if name in about.splits else sum(reasons.values())
-        for reason, n in reasons.items():
-            if n > MAX_DROPPED_SHARE * rows:
-                remedy = (
-                    "Fetch the absent files and prepare again; what arrived since is taken."
-                    if reason == "image missing"
-                    else "Look at some of them in dropped.jsonl: so many lost for one reason is seldom meant."
-                )
-                yield QualityWarning(f"rows dropped: {reason}", remedy, ((name, n, rows),))
+def _check_dropped(stats: Statistics) -> Iterator[QualityWarning]:
+    for name, reasons in stats.dataset.get("dropped", {}).items():
+        rows = sum(reasons.values()) + (stats.splits[name].pairs if name in stats.splits else 0)
+        for reason, count in reasons.items():
+            if count > MAX_DROPPED_SHARE * rows:
+                remedy = "Look at some of them in dropped.jsonl: so many for one reason are rarely intended."
+                if reason == "image missing":
+                    remedy = "Fetch the absent files and prepare again; new ones are added."
+                yield _warn(f"rows dropped: {reason}", remedy, name, count, rows)
 
 
-def _pairs(name: str, split: SplitStatistics, synthetic: bool) -> Iterator[QualityWarning]:
-    largest, most = split.largest_article
-    if most > MAX_ARTICLE_SHARE * split.pairs and split.pairs > 1:
-        yield QualityWarning(
-            f"one article or patient ({largest}) holds much of the split",
-            "What is measured or learnt is mostly about it. Check the group column, or take fewer of its pairs.",
-            ((name, most, split.pairs),),
-        )
+def _check_groups(name: str, split: SplitStatistics, synthetic: bool) -> Iterator[QualityWarning]:
+    article, count = split.largest_article
+    if count > MAX_ARTICLE_SHARE * split.pairs and split.pairs > 1:
+        remedy = "Training and metrics are mostly about it. Check the group column, or take fewer of its pairs."
+        yield _warn(f"one article or patient ({article}) holds much of the split", remedy, name, count, split.pairs)
     if split.ungrouped_pairs == split.pairs and not synthetic:
-        yield QualityWarning(
-            "no pair names its article or patient",
-            "Images of one patient may lie in training and validation. Name the column with --group-column.",
-            ((name, split.pairs, split.pairs),),
-        )
+        remedy = "Images of one patient may lie in training and validation. Name the column with --group-column."
+        yield _warn("no pair names its article or patient", remedy, name, split.pairs, split.pairs)
+
+
+def _check_pairs(name: str, split: SplitStatistics) -> Iterator[QualityWarning]:
+    unlicensed = sum(
+        n for value, n in split.counts["license"].items() if value.lower().replace("-", " ") in _NO_LICENSE
+    )
     checks = (
         (
-            sum(n for name, n in split.counts["license"].items() if name.lower().replace("-", " ") in _NO_LICENSE),
+            unlicensed,
             0,
             "pairs without a known license",
             "Unknown is not free: keep the images, and models trained on them, private until you know.",
@@ -130,26 +130,26 @@ def _pairs(name: str, split: SplitStatistics, synthetic: bool) -> Iterator[Quali
             "Their ends are cut off. Train with a longer context (--context-length), or begin with what matters.",
         ),
         (
-            int((split.numbers["shorter side"] < MIN_SHORTER_SIDE).sum()),
+            int((split.numbers["shorter_side"] < MIN_SHORTER_SIDE).sum()),
             MAX_ISSUE_SHARE,
             f"images with a shorter side under {MIN_SHORTER_SIDE} pixels",
             "Models see 224 pixels or more, so these are enlarged and blurred. Were thumbnails fetched by mistake?",
         ),
-        *((split.caption_issues[odd], share, what, remedy) for odd, (share, what, remedy) in _ODD.items()),
+        *((split.caption_issues[issue], *check) for issue, check in _CAPTION_CHECKS.items()),
     )
-    for count, share, what, remedy in checks:
-        if count > share * split.pairs:
-            yield QualityWarning(what, remedy, ((name, count, split.pairs),))
-    for where, words, count in split.templates[:3]:
-        what = f"captions with the same {where}: “{words}”"
-        remedy = "Words that so many share tell images apart for nobody. Take boilerplate out at the source."
-        yield QualityWarning(what, remedy, ((name, count, split.pairs),))
+    for count, max_share, message, remedy in checks:
+        if count > max_share * split.pairs:
+            yield _warn(message, remedy, name, count, split.pairs)
+    for template in split.templates[:_MAX_TEMPLATES]:
+        message = f"captions with the same {template.position}: “{template.text}”"
+        remedy = "Text that so many captions share cannot tell images apart. Remove boilerplate at the source."
+        yield _warn(message, remedy, name, template.pairs, split.pairs)
 
 
-# What captions can have odd about them: the share of a split above which it is said, how, and what to do.
-_ODD = {
+# By issue of a caption: the share of a split above which it is worth a warning, the message, the remedy.
+_CAPTION_CHECKS = {
     "file name": (0, "captions that look like a file's name", "Is the caption column the right one?"),
-    "markup": (0, "captions with markup, escapes or links", "Take them out at the source: models would learn them."),
+    "markup": (0, "captions with markup, escapes or links", "Remove them at the source: models would learn them."),
     "several panels": (
         MAX_ISSUE_SHARE,
         "captions that describe several panels, (a) and (b)",
@@ -158,11 +158,11 @@ _ODD = {
     "not English": (
         0.01,
         "captions that are not English",
-        "Most text towers know English alone. Translate them, leave them out, or start from a multilingual one.",
+        "Most text towers know English only. Translate them, leave them out, or start from a multilingual one.",
     ),
     "date or e-mail": (
         0,
         "captions with a full date or an e-mail address",
-        "They may point to a person. Look at them before anyone else does.",
+        "They may identify a person. Look at them before sharing the data.",
     ),
 }

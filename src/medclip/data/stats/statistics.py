@@ -1,10 +1,11 @@
-"""What a prepared dataset holds, in numbers: plain values of pure functions over its columns."""
+"""What a prepared dataset holds, in numbers: plain values computed from its columns."""
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations_with_replacement
 from pathlib import Path
@@ -12,31 +13,48 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from jaxtyping import Num
 
 from medclip.data.dataset import SCHEMA, Split, read_dataset
 from medclip.data.leakage import MATCH_KINDS, find_matches
-from medclip.data.stats.caption_issues import caption_issues, skeleton
-from medclip.data.stats.keyword_labels import keyword_label
+from medclip.data.stats.keyword_labels import KINDS, keyword_label
 from medclip.progress import Advance, progress
 
 # tokens = 2 + this × characters: pieces per character of CLIP's byte-pair encoding over ROCO's training captions, and
 # its two special tokens. On the 668 validation captions half the estimates lie within 8 %, 95 % within 29 %; by them
-# 5.8 % of the captions exceed 77 tokens, in truth 6.1 % (tests/data/survey/test_statistics.py). For English alone.
+# 5.8 % of the captions exceed 77 tokens, in truth 6.1 % (tests/data/stats/test_statistics.py). For English only.
 TOKENS_PER_CHARACTER = 0.233
 CONTEXT_LENGTH = 77
-MAX_NEAR_PAIRS = 50_000  # pairs; comparing all images takes their number squared, about a minute for so many
+MAX_NEAR_PAIRS = 50_000  # comparing all images takes this number squared, about a minute
 TEMPLATE_WORDS = 6
-MIN_TEMPLATE_SHARE, MIN_TEMPLATE_PAIRS = (
-    0.01,
-    5,
-)  # of a split, and pairs; what is more common looks like no one's own words
+MIN_TEMPLATE_SHARE, MIN_TEMPLATE_PAIRS = 0.01, 5  # of a split, and pairs; what is more common is nobody's own text
 LIST_COLUMNS = ("concepts", "keywords", "semantic_types")
-_READ = ("id", "width", "height", "caption", "article", "license", "labels", "source", *LIST_COLUMNS)
+_COLUMNS = ("id", "width", "height", "caption", "article", "license", "labels", "source", *LIST_COLUMNS)
+_MAX_EXAMPLES = 4  # of each kind of match
+_TOP_VALUES = 20  # of each counter, in JSON
+
+_FILE_NAME = re.compile(r"\S*[\d_]\S*|.*\.(?:jpe?g|png|tiff?|gif|bmp|dcm|webp)", re.IGNORECASE)
+_MARKUP = re.compile(r"</?[a-z][^<>]*>|&(?:#\d+|[a-z]{2,8});|\\(?:[a-z]{4,}|x[0-9a-f]{2}|u[0-9a-f]{4})|https?://", re.I)
+_PANEL = re.compile(r"\(([a-h])\)", re.IGNORECASE)
+_MONTH = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*"
+_IDENTIFYING = re.compile(
+    r"\b\d{1,2}[./-]\d{1,2}[./-](?:19|20)\d\d\b|\b(?:19|20)\d\d-\d\d-\d\d\b|"
+    rf"\b\d{{1,2}}(?:st|nd|rd|th)? {_MONTH},? (?:19|20)\d\d\b|\b{_MONTH} \d{{1,2}}(?:st|nd|rd|th)?,? (?:19|20)\d\d\b|"
+    r"\S@\w+\.\w",
+    re.IGNORECASE,
+)
+_ENGLISH_WORDS = re.compile(
+    r"\b(?:the|of|in|and|with|an?|is|are|was|were|to|on|at|from|for|by|after|before|show(?:ing|s|n)|this|that)\b"
+)
+_FOREIGN_WORDS = re.compile(
+    r"\b(?:de|la|les?|du|des|une?|et|en|el|l[ao]s|del|con|por|una|al|y|und|der|die|das|mit|von|im|de[nm]|di|della|il|"
+    r"do|da|d[ao]s|em|com|n[ao]|på|och|med|av)\b"
+)
 
 
 @dataclass(frozen=True)
 class NumberSummary:
-    """A column of numbers in six."""
+    """Quantiles and mean of a column of numbers."""
 
     min: float
     p5: float
@@ -46,29 +64,36 @@ class NumberSummary:
     mean: float
 
 
-def summarize(values: np.ndarray) -> NumberSummary | None:
-    """Of no values: None."""
-    if not len(values):
-        return None
-    return NumberSummary(*np.percentile(values, [0, 5, 50, 95, 100]).tolist(), float(values.mean()))
+@dataclass(frozen=True)
+class Template:
+    """Words that at least MIN_TEMPLATE_SHARE of a split's captions have in common; numbers are "#"."""
+
+    position: str
+    """"whole caption", "beginning" or "end"."""
+    text: str
+    pairs: int
 
 
 @dataclass(frozen=True)
 class SplitStatistics:
-    """One split. Counters count pairs by value; "" is for those that have none."""
+    """One split. Counters count pairs by value; "" stands for pairs without one."""
 
     pairs: int
     numbers: Mapping[str, np.ndarray]
-    """words, characters, tokens (estimated), width, height, shorter side: a value a pair. pairs per article."""
+    """One value per pair: words, characters, tokens (estimated), width, height, shorter_side; pairs_per_article."""
     counts: Mapping[str, Counter[str]]
-    """license, source, concepts, keywords, semantic_types, label NAME, guessed modality, guessed organ."""
+    """license, source, concepts, keywords, semantic_types."""
+    labels: Mapping[str, Counter[str]]
+    """By name of the label."""
+    keyword_labels: Mapping[str, Counter[str]]
+    """modality and organ; see `keyword_labels.keyword_label`."""
     caption_issues: Counter[str]
-    """Pairs by what is odd about their captions; see `oddities.oddities`."""
-    templates: Sequence[tuple[str, str, int]]
-    """Words that TEMPLATE_SHARE or more of the captions have in common: where, the words, pairs."""
+    """Pairs by issue; see `caption_issues`."""
+    templates: Sequence[Template]
+    """The most frequent first."""
     largest_article: tuple[str, int]
     ungrouped_pairs: int
-    """Pairs whose article is their own id: nothing groups them."""
+    """Pairs whose article is their own id."""
 
 
 @dataclass(frozen=True)
@@ -78,26 +103,44 @@ class Overlap:
     split: str
     other: str
     counts: Mapping[str, int]
-    """By way (see `leakage.WAYS`), and "any"; near images are absent where they were not looked for."""
+    """Pairs by kind of match (`leakage.MATCH_KINDS`), and "any"; near images are absent where they were not compared."""
     examples: Sequence[tuple[int, int, str]]
-    """Row, other row, way: the first of each way."""
+    """Row, other row, kind: the first few of each kind."""
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """A dataset: what `dataset.json` says, and what was counted since."""
+    """A dataset: its `dataset.json`, and what was counted."""
 
     dataset: Mapping[str, Any]
     splits: Mapping[str, SplitStatistics]
     overlaps: Sequence[Overlap]
     near_images: bool
-    """Whether near images were looked for."""
+    """Whether near images were compared."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The main numbers as plain values."""
+        dropped = self.dataset.get("dropped", {})
+        return {
+            "splits": {
+                name: _split_json(split) | {"dropped": dropped.get(name, {})} for name, split in self.splits.items()
+            },
+            "overlaps": [{"split": o.split, "other": o.other, **o.counts} for o in self.overlaps],
+            "near_images": self.near_images,
+        }
+
+
+def summarize(values: Num[np.ndarray, " n"]) -> NumberSummary | None:
+    """The summary of some numbers; None for none."""
+    if not len(values):
+        return None
+    return NumberSummary(*map(float, np.percentile(values, [0, 5, 50, 95, 100])), mean=float(values.mean()))
 
 
 def compute_statistics(data: Path, near_images: bool = True) -> Statistics:
-    """Count and compare everything in the dataset `data`, near images too if `near` and there are not too many.
+    """Count and compare everything in the dataset `data`; near images up to MAX_NEAR_PAIRS pairs.
 
-    UserError where it is no dataset.
+    Raises UserError where `data` is not a dataset.
     """
     dataset = read_dataset(data)
     opened = open_splits(data)
@@ -107,114 +150,135 @@ def compute_statistics(data: Path, near_images: bool = True) -> Statistics:
         table = opened[name].table if name in opened else SCHEMA.empty_table()
         with progress(f"count {name}", len(table), "pairs") as advance:
             splits[name] = compute_split_statistics(table, advance)
-    order = sorted(opened, key=lambda name: name != "train")  # others are held against train, not train against them
-    found = [_overlap(opened[b], opened[a], near_images) for a, b in combinations_with_replacement(order, 2)]
-    return Statistics(dataset, splits, found, near_images)
+    order = sorted(
+        opened, key=lambda name: name != "train"
+    )  # other splits are compared with train, not train with them
+    overlaps = [_overlap(opened[b], opened[a], near_images) for a, b in combinations_with_replacement(order, 2)]
+    return Statistics(dataset, splits, overlaps, near_images)
 
 
 def open_splits(data: Path) -> dict[str, Split]:
     """Every split of `data` that holds pairs."""
-    return {name: Split(data, name) for name, about in read_dataset(data)["splits"].items() if about["pairs"]}
+    return {name: Split(data, name) for name, split in read_dataset(data)["splits"].items() if split["pairs"]}
 
 
 def compute_split_statistics(table: pa.Table, advance: Advance | None = None) -> SplitStatistics:
-    """Count the rows of a table with the columns of `shards.SCHEMA`, a batch at a time; images are not read."""
-    numbers = {name: array("i") for name in ("words", "characters", "width", "height")}
-    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    odd: Counter[str] = Counter()
-    articles: Counter[str] = Counter()
-    parts = {where: array("q") for where in _TEMPLATES}
-    own_articles = 0
-    for batch in table.select(_READ).to_batches():
-        rows = {name: batch.column(name).to_pylist() for name in _READ}
-        _count(rows, counts)
+    """Count the rows of a table with the columns of `dataset.SCHEMA`, batch by batch; images are not read."""
+    raw = {name: array("i") for name in ("words", "characters", "width", "height")}
+    counts, labels, keyword_labels = (defaultdict[str, Counter[str]](Counter) for _ in range(3))
+    issues, articles = Counter[str](), Counter[str]()
+    part_hashes = {position: array("q") for position in _TEMPLATE_PARTS}
+    ungrouped = 0
+    for batch in table.select(_COLUMNS).to_batches():
+        rows = {name: batch.column(name).to_pylist() for name in _COLUMNS}
+        for name in ("license", "source"):
+            counts[name].update(rows[name])
+        for name in LIST_COLUMNS:
+            counts[name].update(value for values in rows[name] for value in set(values or ("",)))
+        for kind in KINDS:
+            keyword_labels[kind].update(keyword_label(kind, caption) for caption in rows["caption"])
+        for name, value in (item for items in rows["labels"] for item in items):
+            labels[name][value] += 1
         for caption in rows["caption"]:
-            numbers["words"].append(len(caption.split()))
-            numbers["characters"].append(len(caption))
-            odd.update(caption_issues(caption))
-            words = skeleton(caption)
-            for where, part in _TEMPLATES.items():
-                parts[where].append(hash(part(words)))  # eight bytes a caption, whatever its length
+            raw["words"].append(len(caption.split()))
+            raw["characters"].append(len(caption))
+            issues.update(caption_issues(caption))
+            words = caption_skeleton(caption)
+            for position, part in _TEMPLATE_PARTS.items():
+                part_hashes[position].append(hash(part(words)))  # eight bytes a caption, whatever its length
         for name in ("width", "height"):
-            numbers[name].extend(rows[name])
+            raw[name].extend(rows[name])
         articles.update(rows["article"])
-        own_articles += sum(article == id for article, id in zip(rows["article"], rows["id"], strict=True))
+        ungrouped += sum(article == id for article, id in zip(rows["article"], rows["id"], strict=True))
         if advance:
             advance(len(batch))
-    for name, counter in counts.items():
-        if name.startswith("label "):
-            counter[""] += len(table) - counter.total()
-    made = {name: np.asarray(values, np.int32) for name, values in numbers.items()}
-    made["tokens"] = np.rint(2 + TOKENS_PER_CHARACTER * made["characters"]).astype(np.int32)
-    made["shorter side"] = np.minimum(made["width"], made["height"])
-    made["pairs per article"] = np.fromiter(articles.values(), np.int32, len(articles))
-    largest = next(iter(articles.most_common(1)), ("", 0))
-    return SplitStatistics(len(table), made, counts, odd, _templates(table, parts), largest, own_articles)
+    for counter in labels.values():
+        counter[""] += len(table) - counter.total()
+    numbers = {name: np.asarray(values, np.int32) for name, values in raw.items()}
+    numbers["tokens"] = np.rint(2 + TOKENS_PER_CHARACTER * numbers["characters"]).astype(np.int32)
+    numbers["shorter_side"] = np.minimum(numbers["width"], numbers["height"])
+    numbers["pairs_per_article"] = np.fromiter(articles.values(), np.int32, len(articles))
+    return SplitStatistics(
+        pairs=len(table),
+        numbers=numbers,
+        counts=counts,
+        labels=labels,
+        keyword_labels=keyword_labels,
+        caption_issues=issues,
+        templates=_find_templates(table, part_hashes),
+        largest_article=next(iter(articles.most_common(1)), ("", 0)),
+        ungrouped_pairs=ungrouped,
+    )
 
 
-def _count(rows: Mapping[str, list[Any]], counts: defaultdict[str, Counter[str]]) -> None:
-    """Add a batch's values to the counters."""
-    for name in ("license", "source"):
-        counts[name].update(rows[name])
-    for name in LIST_COLUMNS:
-        counts[name].update(value for values in rows[name] for value in set(values or ("",)))
-    for kind in ("modality", "organ"):
-        counts[f"guessed {kind}"].update(keyword_label(kind, caption) for caption in rows["caption"])
-    for labels in rows["labels"]:
-        for name, value in labels:
-            counts[f"label {name}"][value] += 1
+def caption_issues(caption: str) -> list[str]:
+    """Issues of a cleaned caption, out of: file name, markup, several panels, not English, date or e-mail."""
+    issues = {
+        "file name": bool(_FILE_NAME.fullmatch(caption)),
+        "markup": bool(_MARKUP.search(caption)),
+        "several panels": len({letter.lower() for letter in _PANEL.findall(caption)}) > 1,
+        "not English": _is_foreign(caption),
+        "date or e-mail": bool(_IDENTIFYING.search(caption)),
+    }
+    return [name for name, present in issues.items() if present]
 
 
-# The parts of a caption by which templates are known; None: too short for the part to be less than the whole.
-_TEMPLATES = {
+def _is_foreign(caption: str) -> bool:
+    """Two or more function words of other languages and fewer English ones, or mostly non-Latin letters."""
+    lower = caption.lower()
+    foreign = len(_FOREIGN_WORDS.findall(lower))
+    if foreign > 1 and foreign > len(_ENGLISH_WORDS.findall(lower)):
+        return True
+    letters = [letter for letter in lower if letter.isalpha()]
+    return sum(letter > "ʯ" for letter in letters) > len(letters) / 2
+
+
+def caption_skeleton(caption: str) -> list[str]:
+    """The words of a caption without case, punctuation and numbers (each "#"): what templates have in common."""
+    return ["#" if word.isdigit() else word for word in re.findall(r"\d+|[^\W\d]+", caption.casefold())]
+
+
+# The parts of a caption that identify templates; None where it is too short for the part to be less than the whole.
+_TEMPLATE_PARTS = {
     "whole caption": tuple,
     "beginning": lambda words: tuple(words[:TEMPLATE_WORDS]) if len(words) > TEMPLATE_WORDS else None,
     "end": lambda words: tuple(words[-TEMPLATE_WORDS:]) if len(words) > TEMPLATE_WORDS else None,
 }
 
 
-def _templates(table: pa.Table, parts: Mapping[str, array[int]]) -> list[tuple[str, str, int]]:
-    found = []
-    for where, hashes in parts.items():
-        _, first, times = np.unique(np.asarray(hashes, np.int64), return_index=True, return_counts=True)
-        for place in np.flatnonzero(times >= max(MIN_TEMPLATE_PAIRS, MIN_TEMPLATE_SHARE * len(table))):
-            words = skeleton(table.column("caption")[int(first[place])].as_py())
-            if part := _TEMPLATES[where](words):
-                found.append((where, " ".join(part), int(times[place])))
-    return sorted(found, key=lambda template: -template[2])
+def _find_templates(table: pa.Table, part_hashes: Mapping[str, array[int]]) -> list[Template]:
+    templates = []
+    for position, hashes in part_hashes.items():
+        _, first_rows, counts = np.unique(np.asarray(hashes, np.int64), return_index=True, return_counts=True)
+        for i in np.flatnonzero(counts >= max(MIN_TEMPLATE_PAIRS, MIN_TEMPLATE_SHARE * len(table))):
+            words = caption_skeleton(table.column("caption")[int(first_rows[i])].as_py())
+            if part := _TEMPLATE_PARTS[position](words):
+                templates.append(Template(position, " ".join(part), int(counts[i])))
+    return sorted(templates, key=lambda template: -template.pairs)
 
 
-def _overlap(mine: Split, theirs: Split, near: bool) -> Overlap:
-    found = find_matches(mine, theirs, near)
-    ways = [way for way in MATCH_KINDS if (near or way != "near image") and (mine is not theirs or way != "article")]
-    pairs = {way: len({s.row for s in found if s.kind == way}) for way in ways}
-    examples = [(s.row, s.other_row, s.kind) for way in ways for s in [s for s in found if s.kind == way][:4]]
-    return Overlap(mine.name, theirs.name, pairs | {"any": len({s.row for s in found})}, examples)
+def _overlap(split: Split, other: Split, near_images: bool) -> Overlap:
+    matches = find_matches(split, other, near_images)
+    kinds = [k for k in MATCH_KINDS if (near_images or k != "near image") and (split is not other or k != "article")]
+    by_kind = {kind: [match for match in matches if match.kind == kind] for kind in kinds}
+    counts = {kind: len({match.row for match in members}) for kind, members in by_kind.items()}
+    examples = [(m.row, m.other_row, m.kind) for members in by_kind.values() for m in members[:_MAX_EXAMPLES]]
+    return Overlap(split.name, other.name, counts | {"any": len({match.row for match in matches})}, examples)
 
 
-def summary(about: Statistics) -> dict[str, Any]:
-    """The main numbers as plain values, for JSON."""
+def _split_json(split: SplitStatistics) -> dict[str, Any]:
+    def top(counters: Mapping[str, Counter[str]]) -> dict[str, dict[str, int]]:
+        return {name: dict(counter.most_common(_TOP_VALUES)) for name, counter in counters.items()}
 
-    def most(counter: Counter[str]) -> dict[str, int]:
-        return dict(counter.most_common(20))
-
-    def of_split(name: str, split: SplitStatistics) -> dict[str, Any]:
-        spreads: Iterable[tuple[str, NumberSummary | None]] = (
-            (n, summarize(values)) for n, values in split.numbers.items()
-        )
-        return {
-            "pairs": split.pairs,
-            "articles": len(split.numbers["pairs per article"]),
-            f"over_{CONTEXT_LENGTH}_tokens": int((split.numbers["tokens"] > CONTEXT_LENGTH).sum()),
-            "dropped": about.dataset.get("dropped", {}).get(name, {}),
-            "numbers": {name.replace(" ", "_"): values and asdict(values) for name, values in spreads},
-            "counts": {name.replace(" ", "_"): most(counter) for name, counter in split.counts.items()},
-            "odd_captions": dict(split.caption_issues),
-            "templates": [dict(zip(("where", "words", "pairs"), one, strict=True)) for one in split.templates],
-        }
-
+    summaries = {name: summarize(values) for name, values in split.numbers.items()}
     return {
-        "splits": {name: of_split(name, split) for name, split in about.splits.items()},
-        "shared": [{"split": o.split, "with": o.other, **o.counts} for o in about.overlaps],
-        "near_pictures": about.near_images,
+        "pairs": split.pairs,
+        "articles": len(split.numbers["pairs_per_article"]),
+        f"over_{CONTEXT_LENGTH}_tokens": int((split.numbers["tokens"] > CONTEXT_LENGTH).sum()),
+        "numbers": {name: summary and asdict(summary) for name, summary in summaries.items()},
+        "counts": top(split.counts),
+        "labels": top(split.labels),
+        "keyword_labels": top(split.keyword_labels),
+        "caption_issues": dict(split.caption_issues),
+        "templates": [asdict(template) for template in split.templates],
     }
