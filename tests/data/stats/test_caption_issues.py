@@ -38,7 +38,11 @@ def test_issues(caption, issues):
 
 
 def test_templates_differ_in_case_numbers_and_punctuation_alone():
-    assert caption_skeleton("Case 12: CT, 3.5 mm.") == caption_skeleton("case 7 – CT (12.25 MM)") == ["case", "#", "ct", "#", "#", "mm"]
+    assert (
+        caption_skeleton("Case 12: CT, 3.5 mm.")
+        == caption_skeleton("case 7 – CT (12.25 MM)")
+        == ["case", "#", "ct", "#", "#", "mm"]
+    )
 
 
 @given(st.text())

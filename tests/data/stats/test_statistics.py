@@ -14,10 +14,10 @@ from medclip.data.stats.statistics import (
     CONTEXT_LENGTH,
     TOKENS_PER_CHARACTER,
     NumberSummary,
+    Template,
     compute_split_statistics,
     compute_statistics,
     summarize,
-    Template,
 )
 from support.handmade_datasets import dataset, row
 

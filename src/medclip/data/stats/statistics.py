@@ -103,7 +103,7 @@ class Overlap:
     split: str
     other: str
     counts: Mapping[str, int]
-    """Pairs by kind of match (`leakage.MATCH_KINDS`), and "any"; near images are absent where they were not compared."""
+    """Pairs by kind of match (`leakage.MATCH_KINDS`), and "any"; no "near image" where they were not compared."""
     examples: Sequence[tuple[int, int, str]]
     """Row, other row, kind: the first few of each kind."""
 
