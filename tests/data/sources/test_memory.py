@@ -10,9 +10,9 @@ from medclip.data.prepare_config import Columns, PrepareConfig
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.detect import open_source, source_length
 from medclip.errors import UserError
-from support.material import drawn, encoded
+from support.material import draw_image, image_bytes
 
-IMAGES = [encoded(drawn(number), "PNG") for number in range(3)]
+IMAGES = [image_bytes(draw_image(number), "PNG") for number in range(3)]
 CAPTIONS = ["CT of the chest", "MRI of the left knee", "A normal radiograph"]
 ROWS = [
     {"image": image, "caption": caption, "article": f"PMC{n}", "license": "CC BY", "labels": {"modality": "ct"}}
