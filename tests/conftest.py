@@ -4,6 +4,17 @@ from medclip import jax_setup
 
 jax_setup.start()  # before anything imports JAX
 
+from jaxtyping import install_import_hook  # noqa: E402
+
+# Modules whose annotations of arrays are checked at every call, before anything imports them.
+CHECKED_MODULES = [
+    "medclip.encode",
+    "medclip.model",
+    "medclip.saliency",
+    "medclip.zero_shot",
+]
+install_import_hook(CHECKED_MODULES, "beartype.beartype")
+
 import os  # noqa: E402
 import shutil  # noqa: E402
 import sys  # noqa: E402

@@ -73,7 +73,7 @@ class FlaxHybridCLIP:
         ids = jnp.asarray(input_ids)
         valid = jnp.ones(ids.shape, bool) if attention_mask is None else jnp.asarray(attention_mask).astype(bool)
         params, config = self.params if params is None else params, self.model.config
-        return project(params, text_features(params, ids, valid, config), config.text)
+        return jnp.asarray(project(params, text_features(params, ids, valid, config), config.text))
 
     def get_image_features(self, pixel_values: Any, params: dict[str, Any] | None = None) -> jax.Array:
         """Projected images (b, p), of any length, from normalized pixels (b, s, s, 3) or (b, 3, s, s)."""
@@ -81,4 +81,4 @@ class FlaxHybridCLIP:
         if pixels.shape[-1] != 3:
             pixels = pixels.transpose(0, 2, 3, 1)
         params, config = self.params if params is None else params, self.model.config
-        return project(params, image_features(params, pixels, config), config.vision)
+        return jnp.asarray(project(params, image_features(params, pixels, config), config.vision))

@@ -12,7 +12,7 @@ from scipy.special import softmax
 from medclip.encode.encoder import embed_texts
 from medclip.errors import UserError, WorkError
 from medclip.model.checkpoint import Model
-from medclip.model.towers import logits
+from medclip.model.towers import Params, logits
 from medclip.prompts import PLACE, read_prompts
 
 MAX_CLASSES = 100  # each has several prompts
@@ -44,7 +44,9 @@ def classify(
         prompts = replace(prompts, templates=tuple(templates))
     means = class_embeddings(model, [prompts.of(name) for name in classes], embed)
     # in numpy: any number of classes would be another shape to compile
-    scales = {name: np.asarray(model.params[name]) for name in ("logit_scale", "logit_bias") if name in model.params}
+    scales: Params = {
+        name: np.asarray(model.params[name]) for name in ("logit_scale", "logit_bias") if name in model.params
+    }
     return softmax(np.asarray(logits(scales, embeddings, means), np.float64), axis=1)
 
 

@@ -4,9 +4,10 @@ import dataclasses
 
 import numpy as np
 import pytest
+from jaxtyping import TypeCheckError
 
 from medclip.data.dataset import Split
-from medclip.encode.encoder import embed_images, embed_split, embed_texts, jax_backend, stream_split
+from medclip.encode.encoder import embed_images, embed_pixels, embed_split, embed_texts, jax_backend, stream_split
 from medclip.errors import ImageError, WorkError
 
 
@@ -60,3 +61,10 @@ def test_weights_that_are_not_finite_are_refused(model, split):
     damaged = dataclasses.replace(model, params=model.params | {name: model.params[name] * np.nan})
     with pytest.raises(WorkError, match="not finite"):
         embed_split(damaged, split, "images")
+
+
+def test_shapes_and_types_of_arrays_are_checked_in_the_tests(model):
+    side = model.config.vision.image_size
+    for wrong in (np.zeros((2, side, side, 3), np.float32), np.zeros((2, side, side + 1, 3), np.uint8)):
+        with pytest.raises(TypeCheckError):
+            embed_pixels(model, wrong)

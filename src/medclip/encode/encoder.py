@@ -22,7 +22,7 @@ from medclip.model.checkpoint import Model
 from medclip.model.config import ModelConfig
 from medclip.model.families import TEXT
 from medclip.model.image_processor import Channels, mean_std
-from medclip.model.towers import Params, encode_image, encode_text, image_features, text_features
+from medclip.model.towers import AnyArray, Params, encode_image, encode_text, image_features, text_features
 from medclip.progress import Advance
 
 SIZES = (1, BATCH_SIZE)  # the compiled shapes: a query, and everything else
@@ -184,7 +184,7 @@ def _encode_image(params: Params, pixels: jax.Array, config: ModelConfig, mean: 
 
 
 @partial(jax.jit, static_argnames=("config", "mean", "std"))
-def _image_features(params: Params, pixels: jax.Array, config: ModelConfig, mean: Channels, std: Channels) -> jax.Array:
+def _image_features(params: Params, pixels: jax.Array, config: ModelConfig, mean: Channels, std: Channels) -> AnyArray:
     return image_features(params, normalize(pixels, mean, std), config)
 
 

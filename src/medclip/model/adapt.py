@@ -43,14 +43,15 @@ def with_image_size(model: Model, side: int) -> Model:
     rows = np.concatenate([rows[:num_class_tokens], np.asarray(grid)])
     square = {"height": side, "width": side}
     size = model.preprocessor.get("size")
-    by_edge = isinstance(size, dict) and "shortest_edge" in size
-    edge = round(side * size["shortest_edge"] / tower.image_size) if by_edge else 0  # DINOv2 crops 224 of 256
-    changes = {"size": {"shortest_edge": edge} if by_edge else square, "crop_size": square}
+    if isinstance(size, dict) and "shortest_edge" in size:  # DINOv2 crops 224 of 256
+        new_size = {"shortest_edge": round(side * size["shortest_edge"] / tower.image_size)}
+    else:
+        new_size = square
     return dataclasses.replace(
         model,
         params={**model.params, name: rows.reshape(*table.shape[:-2], *rows.shape)},
         config=dataclasses.replace(model.config, vision=dataclasses.replace(tower, image_size=side)),
-        preprocessor=model.preprocessor | changes,
+        preprocessor={**model.preprocessor, "size": new_size, "crop_size": square},
         raw_config=_with_field(model.raw_config, "vision", "image_size", side),
     )
 

@@ -13,6 +13,7 @@ from medclip.atomic_io import claim, write_json
 from medclip.errors import UserError, WorkError
 from medclip.model.checkpoint import Model, load, model_folder, save
 from medclip.model.towers import encode_image, encode_text
+from medclip.require import require
 
 MAX_DIFFERENCE = 1e-4
 Inputs = dict[str, np.ndarray]
@@ -21,6 +22,7 @@ _CLASSES = {
     "siglip": "SiglipModel",
     "vision-text-dual-encoder": "VisionTextDualEncoderModel",
 }
+_PACKAGES = "torch transformers onnxscript onnxruntime"
 _OPSET = 20
 
 
@@ -29,19 +31,15 @@ def export_onnx(name: str | Path, out: Path) -> dict[str, float]:
 
     pixel_values f32 (b, 3, s, s) gives image_embeds (b, p); input_ids i64 (b, t), with attention_mask i64 (b, t) except
     for SigLIP, gives text_embeds (b, p): unit vectors, b free. Returns the largest difference from our own embeddings
-    in ONNX Runtime, by encoder. Raises UserError where torch is not installed or the folder is open_clip's, WorkError
+    in ONNX Runtime, by encoder. Raises UserError where a package is not installed or the folder is open_clip's, WorkError
     where they differ by more than MAX_DIFFERENCE; then `export.json`, which marks the export as complete, is absent.
     """
     model = load(name)
     if "model_cfg" in model.raw_config:
         raise UserError(f"{name} is open_clip's: transformers, which the export goes through, does not open it.")
-    try:
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-        import torch
-        import transformers
-    except ImportError as error:
-        raise UserError(f"{error}. The export needs: pip install torch transformers onnxscript onnxruntime") from None
+    for package in ("onnxruntime", "onnxscript"):
+        require(package, install=_PACKAGES)
+    torch, transformers = require("torch", install=_PACKAGES), require("transformers", install=_PACKAGES)
     claim(out, "export.json")
     save(model, out)
     torch_model = getattr(transformers, _CLASSES[model.raw_config["model_type"]]).from_pretrained(out).eval()
@@ -137,6 +135,5 @@ def _text_difference(model: Model, out: Path) -> float:
 
 
 def _run(path: Path, inputs: Inputs) -> np.ndarray:
-    import onnxruntime
-
+    onnxruntime = require("onnxruntime", install=_PACKAGES)
     return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, inputs)[0]

@@ -75,8 +75,8 @@ def load_tokenizer(folder: Path, config: TextConfig) -> TextTokenizer:
             f"{config.vocab_size}."
         )
     length = min(int(raw.get("model_max_length") or config.max_length), config.max_length)
-    pad = _padding_token(tokenizer, raw, config)
-    _set_length(tokenizer, length, tokenizer.token_to_id(pad), pad)
+    pad_id, pad_token = _padding(tokenizer, raw, config)
+    _set_length(tokenizer, length, pad_id, pad_token)
     return TextTokenizer(tokenizer, length, raw | {"model_max_length": length})
 
 
@@ -125,13 +125,14 @@ def _set_length(tokenizer: Tokenizer, length: int, pad_id: int, pad_token: str) 
     tokenizer.enable_padding(pad_id=pad_id, pad_token=pad_token, length=length)
 
 
-def _padding_token(tokenizer: Tokenizer, raw: Mapping[str, Any], config: TextConfig) -> str:
+def _padding(tokenizer: Tokenizer, raw: Mapping[str, Any], config: TextConfig) -> tuple[int, str]:
+    """Id and text of the padding token."""
     pad = raw.get("pad_token")
     pad = pad.get("content") if isinstance(pad, dict) else pad
     pad = pad or tokenizer.id_to_token(config.pad_token_id)
-    if pad is None or tokenizer.token_to_id(pad) is None:
+    if pad is None or (pad_id := tokenizer.token_to_id(pad)) is None:
         raise UserError(f"the tokenizer does not know its padding token {pad!r} (pad_token_id {config.pad_token_id}).")
-    return pad
+    return pad_id, pad
 
 
 def _from_vocabulary(folder: Path, raw: Mapping[str, Any]) -> Tokenizer:
@@ -192,6 +193,7 @@ def _roberta(vocabulary: str, merges: str) -> Tokenizer:
 def _frame_captions(tokenizer: Tokenizer, start: str, end: str) -> tuple[int, int]:
     """Let every caption begin with `start` and end with `end`; returns their ids."""
     start_id, end_id = tokenizer.token_to_id(start), tokenizer.token_to_id(end)
+    assert start_id is not None and end_id is not None  # both were added as special tokens
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{start} $A {end}", special_tokens=[(start, start_id), (end, end_id)]
     )

@@ -42,7 +42,7 @@ def image_features(
     config: ModelConfig,
     kept_patches: Int[AnyArray, "b k"] | None = None,
     remat: bool = False,
-) -> Float[Array, "b w"]:
+) -> Float[AnyArray, "b w"]:
     """What the vision tower gives before its projection. Dosovitskiy et al. 2021.
 
     The tower sees `kept_patches` alone, if given (Li et al. 2023, FLIP). `remat` computes each layer again in the
@@ -74,7 +74,7 @@ def image_features(
 
 def text_features(
     params: Params, ids: Int[AnyArray, "b t"], valid: Bool[AnyArray, "b t"], config: ModelConfig
-) -> Float[Array, "b w"]:
+) -> Float[AnyArray, "b w"]:
     """What the text tower gives before its projection, one caption a row; `valid` is True at real tokens."""
     tower, family = config.text, TEXT[config.text.model_type]
     p, t = subtree(params, tower.prefix), ids.shape[1]
@@ -88,7 +88,7 @@ def text_features(
 
 def packed_text_features(
     params: Params, texts: PackedText, config: ModelConfig, remat: bool = False
-) -> Float[Array, "n c w"]:
+) -> Float[AnyArray, "n c w"]:
     """Features of packed captions, equal to `text_features` of the same captions one a row; `remat` as above."""
     tower, family = config.text, TEXT[config.text.model_type]
     p, (n, r, t) = subtree(params, tower.prefix), texts.ids.shape
