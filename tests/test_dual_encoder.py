@@ -150,7 +150,7 @@ def test_it_stands_for_its_folder(encoder, run):
 
 def test_a_single_item_is_refused_where_a_list_is_meant(model, files):
     for image in (str(files[0]), files[0], files[0].read_bytes(), pil(files[0])):
-        with pytest.raises(TypeError, match="single image"):
+        with pytest.raises(TypeError, match="single image|parameter 'images'"):  # beartype may be the first to refuse
             embed_images(model, image)
     with pytest.raises(TypeError, match="single string"):
         embed_texts(model, "chest x-ray")

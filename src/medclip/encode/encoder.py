@@ -116,7 +116,7 @@ def stream_split(
     rows = range(len(split)) if rows is None else rows
     if kind == "images":
         read_pixels = partial(split_pixels, split, preprocessor=backend.model.preprocessor)
-        stream = (backend.embed_pixels(pixels) for pixels in pixel_batches(rows, read_pixels, BATCH_SIZE))
+        stream = (backend.embed_pixels(pixels) for pixels in pixel_batches(map(int, rows), read_pixels, BATCH_SIZE))
     else:
         starts = range(0, len(rows), BATCH_SIZE)
         stream = (backend.embed_texts(split.take("caption", rows[at : at + BATCH_SIZE])) for at in starts)
@@ -131,7 +131,7 @@ def stream_split(
 def split_pixels(split: Split, row: int, preprocessor: Mapping[str, Any]) -> UInt8[np.ndarray, "s s 3"]:
     """Pixels of the image of one row. WorkError names its pair where it cannot be read."""
     try:
-        return decode_pixels(split.image(int(row)), preprocessor)
+        return decode_pixels(split.image(row), preprocessor)
     except ImageError as error:
         (id,) = split.take("id", [row])
         raise WorkError(

@@ -31,7 +31,7 @@ def export_onnx(name: str | Path, out: Path) -> dict[str, float]:
 
     pixel_values f32 (b, 3, s, s) gives image_embeds (b, p); input_ids i64 (b, t), with attention_mask i64 (b, t) except
     for SigLIP, gives text_embeds (b, p): unit vectors, b free. Returns the largest difference from our own embeddings
-    in ONNX Runtime, by encoder. Raises UserError where a package is not installed or the folder is open_clip's, WorkError
+    in ONNX Runtime, by encoder. Raises UserError where a package is absent or the folder is open_clip's, WorkError
     where they differ by more than MAX_DIFFERENCE; then `export.json`, which marks the export as complete, is absent.
     """
     model = load(name)
