@@ -27,15 +27,14 @@ from pathlib import Path
 
 import numpy as np
 
-PAIRS_A_SHARD = 128  # so that a small count is shared out evenly; img2dataset and we take them in such pieces
+PAIRS_PER_SHARD = 128  # so that a small count is shared out evenly; img2dataset and we take them in such pieces
 MEDCLIP = """
 import json, sys
 from pathlib import Path
 from medclip.data import prepare as module
 folder, out, workers, module.SHARD_PAIRS = json.loads(sys.argv[1])
-if __name__ == "__main__":
-    said = module.prepare(f"{folder}/pairs.csv", Path(out), workers=workers)
-    print(said["splits"]["train"]["pairs"])
+dataset = module.prepare(f"{folder}/pairs.csv", Path(out), num_workers=workers)
+print(dataset["splits"]["train"]["pairs"])
 """
 DATASETS = """
 import csv, io, json, sys
@@ -61,8 +60,8 @@ IMG2DATASET = """
 import csv, importlib.util, io, json, multiprocessing, os, sys, tarfile
 from pathlib import Path
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-place = Path(importlib.util.find_spec("img2dataset").submodule_search_locations[0]) / "resizer.py"
-spec = importlib.util.spec_from_file_location("resizer", place)  # the package itself imports wandb and more
+resizer = Path(importlib.util.find_spec("img2dataset").submodule_search_locations[0]) / "resizer.py"
+spec = importlib.util.spec_from_file_location("resizer", resizer)  # the package itself imports wandb and more
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 folder, out, workers, size = json.loads(sys.argv[1])
@@ -76,9 +75,9 @@ def shard(task):
             if error:
                 continue
             for kind, data in (("jpg", image), ("txt", row["caption"].encode())):
-                about = tarfile.TarInfo(f"{row['id']}.{kind}")
-                about.size = len(data)
-                archive.addfile(about, io.BytesIO(data))
+                member = tarfile.TarInfo(f"{row['id']}.{kind}")
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
             done += 1
     return done
 rows = list(csv.DictReader(open(f"{folder}/pairs.csv")))
@@ -105,36 +104,38 @@ def make_source(images: Path, folder: Path, pairs: int) -> None:
 
 
 def processes(pid: int) -> list[int]:
-    """A process and all that came from it."""
+    """A process and its descendants."""
     try:
-        below = [int(one) for file in Path(f"/proc/{pid}/task").glob("*/children") for one in file.read_text().split()]
+        children = [
+            int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()
+        ]
     except OSError:
         return [pid]
-    return [pid, *(one for child in below for one in processes(child))]
+    return [pid, *(descendant for child in children for descendant in processes(child))]
 
 
 def memory(pid: int) -> float:
     """Megabytes; pages that several processes share count once."""
     total = 0
-    for one in processes(pid):
+    for process in processes(pid):
         try:
-            said = Path(f"/proc/{one}/smaps_rollup").read_text()
+            rollup = Path(f"/proc/{process}/smaps_rollup").read_text()
         except OSError:  # it has just ended
             continue
-        total += sum(int(line.split()[1]) for line in said.splitlines() if line.startswith("Pss:"))
+        total += sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
     return total / 1024
 
 
-def measured(python: str, script: str, folder: Path, workers: int) -> tuple[float, float]:
+def measure(python: str, script: str, folder: Path, workers: int) -> tuple[float, float]:
     """Pairs/s and peak megabytes of one run in a fresh process."""
     compiled = {"PYTHONPYCACHEPREFIX": f"{folder}/compiled", "PYTHONDONTWRITEBYTECODE": ""}
     with tempfile.TemporaryDirectory() as out:
         path = Path(out) / "run.py"
         path.write_text(script)
-        asked = [python, path, json.dumps([str(folder), f"{out}/made", workers, PAIRS_A_SHARD])]
+        arguments = [python, path, json.dumps([str(folder), f"{out}/made", workers, PAIRS_PER_SHARD])]
         start, peak = time.perf_counter(), 0.0
         with subprocess.Popen(
-            asked, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, **compiled}
+            arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, **compiled}
         ) as run:
             while run.poll() is None:
                 peak = max(peak, memory(run.pid))
@@ -146,28 +147,28 @@ def measured(python: str, script: str, folder: Path, workers: int) -> tuple[floa
 
 
 def main() -> None:
-    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ask.add_argument("--images", type=Path, required=True, help="a folder of images")
-    ask.add_argument("--peers", required=True, help="the Python in which the others are installed")
-    ask.add_argument("--pairs", type=int, default=2000)
-    ask.add_argument("--rounds", type=int, default=5)
-    asked = ask.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, required=True, help="a folder of images")
+    parser.add_argument("--peers", required=True, help="the Python in which the others are installed")
+    parser.add_argument("--pairs", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
     runs = {
         "medclip": (sys.executable, MEDCLIP),
-        "datasets": (asked.peers, DATASETS),
-        "img2dataset": (asked.peers, IMG2DATASET),
+        "datasets": (arguments.peers, DATASETS),
+        "img2dataset": (arguments.peers, IMG2DATASET),
     }
     folder = Path(tempfile.mkdtemp())
     try:
-        make_source(asked.images, folder, asked.pairs)
+        make_source(arguments.images, folder, arguments.pairs)
         for workers in (1, 2):
-            told: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
-            for counted in range(asked.rounds + 1):
+            results: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
+            for round_number in range(arguments.rounds + 1):
                 for name, (python, script) in runs.items():
-                    found = measured(python, script, folder, workers)
-                    told[name] += [found] if counted else []
-            ours = np.array(told["medclip"])
-            for name, values in told.items():
+                    result = measure(python, script, folder, workers)
+                    results[name] += [result] if round_number else []
+            ours = np.array(results["medclip"])
+            for name, values in results.items():
                 speed, peak = np.array(values).T
                 ratio = ours[:, 0] / speed
                 print(

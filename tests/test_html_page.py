@@ -19,9 +19,9 @@ def luminance(color):
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-def contrast(one, other):
+def contrast(first, second):
     """Of WCAG 2, 1 to 21."""
-    low, high = sorted((luminance(one), luminance(other)))
+    low, high = sorted((luminance(first), luminance(second)))
     return (high + 0.05) / (low + 0.05)
 
 
@@ -48,24 +48,24 @@ def lines(figure):
 
 
 def test_figures_take_the_colors_of_the_page_and_are_named():
-    drawn = html_page.figure(lines, 'loss <of> "both"')
-    assert isinstance(drawn, Markup)
-    assert "var(--series-2)" in drawn
-    assert "currentColor" in drawn
-    assert html_page.INK not in drawn
-    assert 'aria-label="loss &lt;of&gt; &#34;both&#34;"' in drawn
-    assert Page(drawn).unnamed == []
-    assert drawn == html_page.figure(lines, 'loss <of> "both"')  # no time, no chance
+    svg = html_page.figure(lines, 'loss <of> "both"')
+    assert isinstance(svg, Markup)
+    assert "var(--series-2)" in svg
+    assert "currentColor" in svg
+    assert html_page.INK not in svg
+    assert 'aria-label="loss &lt;of&gt; &#34;both&#34;"' in svg
+    assert Page(svg).unnamed == []
+    assert svg == html_page.figure(lines, 'loss <of> "both"')  # no time, no chance
 
 
 def test_two_figures_share_no_names():
     def others(figure):
         figure.subplots().hist([1, 2, 2], color=html_page.SERIES[0])
 
-    one, other = Page(html_page.figure(lines, "lines")), Page(html_page.figure(others, "bars"))
-    assert one.ids
-    assert not set(one.ids) & set(other.ids)
-    assert {name[1:] for name in one.fetched} <= set(one.ids)
+    first, second = Page(html_page.figure(lines, "lines")), Page(html_page.figure(others, "bars"))
+    assert first.ids
+    assert not set(first.ids) & set(second.ids)
+    assert {name[1:] for name in first.fetched} <= set(first.ids)
 
 
 def test_numbers_for_people():

@@ -37,9 +37,9 @@ def test_an_absent_shard_is_named(data, copy):
 
 
 def test_an_empty_split_says_why_it_is_empty(tmp_path):
-    made = RocoFolder(tmp_path / "roco")
-    made.add_split("train", [("A", "CT of the chest", 1, None), ("B", "CT of the head", 2, None)])
-    prepare(str(made.folder), tmp_path / "data", num_workers=1)
+    roco = RocoFolder(tmp_path / "roco")
+    roco.add_split("train", [("A", "CT of the chest", 1, None), ("B", "CT of the head", 2, None)])
+    prepare(str(roco.folder), tmp_path / "data", num_workers=1)
     with pytest.raises(UserError, match=r"'train' of .* is empty; .*'image missing': 2"):
         Split(tmp_path / "data", "train")
 
@@ -81,10 +81,10 @@ def test_values_are_those_of_the_column_whatever_the_shards(shards_of_one):
             assert split.take(name, np.array(rows)) == [whole.column(name)[row] for row in rows]
 
 
-def test_a_digest_is_of_pictures_and_captions_however_they_lie(shards_of_one, data):
+def test_a_digest_is_of_images_and_captions_however_they_lie_in_shards(shards_of_one, data):
     whole, apart = shards_of_one
-    said = json.dumps([whole.column("sha256"), whole.column("caption")])
-    assert whole.digest == apart.digest == hashlib.sha256(said.encode()).hexdigest()
+    content = json.dumps([whole.column("sha256"), whole.column("caption")])
+    assert whole.digest == apart.digest == hashlib.sha256(content.encode()).hexdigest()
     assert Split(data, "train", 24).digest != whole.digest
 
 
@@ -93,12 +93,12 @@ def shards_of_one(data, copy):
     """The training split as it is, and with each pair in a shard of its own, between empty ones."""
     folder = copy(data)
     whole = Split(data, "train")
-    about, shards = json.loads((folder / "dataset.json").read_text()), []
+    dataset, shards = json.loads((folder / "dataset.json").read_text()), []
     for i in range(2 * len(whole)):
         write_table(folder / f"{i}.arrow", whole.table.slice(i // 2, i % 2), {})
         shards.append({"file": f"{i}.arrow", "pairs": i % 2})
-    about["splits"]["train"]["shards"] = shards
-    (folder / "dataset.json").write_text(json.dumps(about))
+    dataset["splits"]["train"]["shards"] = shards
+    (folder / "dataset.json").write_text(json.dumps(dataset))
     return whole, Split(folder, "train")
 
 

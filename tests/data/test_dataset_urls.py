@@ -24,23 +24,23 @@ def store(data, tmp_path, monkeypatch):
         (parse_path(URL) / path.name).write_bytes(path.read_bytes())
     copied, get = [], MemoryFileSystem.get_file
 
-    def counted(self, path, *rest, **more):
+    def get_and_count(self, path, *rest, **more):
         copied.append(path.rsplit("/", 1)[-1])
         return get(self, path, *rest, **more)
 
-    monkeypatch.setattr(MemoryFileSystem, "get_file", counted)
+    monkeypatch.setattr(MemoryFileSystem, "get_file", get_and_count)
     return copied
 
 
-def test_a_data_set_behind_a_url_is_the_one_in_the_folder(data, store):
+def test_a_dataset_behind_a_url_is_the_one_in_the_folder(data, store):
     assert read_dataset(parse_path(URL)) == read_dataset(data)
     assert default_split(parse_path(URL)) == "validation"
     assert store == []
-    here, there = Split(data, "train"), Split(parse_path(URL), "train")
-    assert there.table.equals(here.table)
-    assert there.digest == here.digest
+    local, remote = Split(data, "train"), Split(parse_path(URL), "train")
+    assert remote.table.equals(local.table)
+    assert remote.digest == local.digest
     preprocessor = square_preprocessor(16)
-    assert (Pictures(there, preprocessor)[:] == Pictures(here, preprocessor)[:]).all()
+    assert (Pictures(remote, preprocessor)[:] == Pictures(local, preprocessor)[:]).all()
 
 
 def test_a_split_is_copied_when_it_is_first_opened_and_never_again(store):
@@ -50,10 +50,10 @@ def test_a_split_is_copied_when_it_is_first_opened_and_never_again(store):
     assert store == ["validation-00000.arrow", "train-00000.arrow"]
 
 
-def test_a_data_set_that_was_prepared_again_is_copied_again(store):
+def test_a_dataset_that_was_prepared_again_is_copied_again(store):
     first = Split(parse_path(URL), "train").folder
-    about = json.loads((parse_path(URL) / "dataset.json").read_text())
-    (parse_path(URL) / "dataset.json").write_text(json.dumps(about | {"seed": 1}))
+    dataset = json.loads((parse_path(URL) / "dataset.json").read_text())
+    (parse_path(URL) / "dataset.json").write_text(json.dumps(dataset | {"seed": 1}))
     assert Split(parse_path(URL), "train").folder != first
     assert store == ["train-00000.arrow"] * 2
 

@@ -29,13 +29,13 @@ def several_files(data, copy, monkeypatch):
     folder = copy(data)
     table = open_shard(folder / "train-00000.arrow")
     rows = table.to_pylist()
-    about = json.loads((folder / "dataset.json").read_text())
-    about["splits"]["train"]["shards"] = []
+    dataset = json.loads((folder / "dataset.json").read_text())
+    dataset["splits"]["train"]["shards"] = []
     for number, start in enumerate((0, 10, 20)):
         file, part = f"part-{number}.arrow", rows[start : start + 10]
         write_shard(folder / file, part, {})
-        about["splits"]["train"]["shards"].append({"file": file, "pairs": len(part)})
-    (folder / "dataset.json").write_text(json.dumps(about))
+        dataset["splits"]["train"]["shards"].append({"file": file, "pairs": len(part)})
+    (folder / "dataset.json").write_text(json.dumps(dataset))
     monkeypatch.setattr(export, "FILE_BYTES", (folder / "part-0.arrow").stat().st_size + 1)
     return folder
 
@@ -43,8 +43,8 @@ def several_files(data, copy, monkeypatch):
 @pytest.mark.parametrize("form", FORMS)
 def test_pairs_come_back_as_they_went(several_files, data, tmp_path, form):
     assert export_data(several_files, tmp_path / "out", form) == {"train": 2, "validation": 1}
-    back = prepare(str(tmp_path / "out"), tmp_path / "back", num_workers=1)
-    assert back["dropped"] == {"train": {}, "validation": {}}
+    report = prepare(str(tmp_path / "out"), tmp_path / "back", num_workers=1)
+    assert report["dropped"] == {"train": {}, "validation": {}}
     for split in ("train", "validation"):
         assert rows_of(tmp_path / "back", split) == rows_of(data, split)
         assert {row["labels"][0] for row in rows_of(data, "train") if row["labels"]} == {("modality", "ct")}
@@ -78,7 +78,7 @@ def test_parquet_says_to_datasets_what_its_columns_are(data, tmp_path):
     assert source_length(str(path)) == len(table)
 
 
-def test_a_sample_of_an_archive_is_picture_caption_and_the_rest(data, tmp_path):
+def test_a_sample_of_an_archive_is_image_caption_and_metadata(data, tmp_path):
     export_data(data, tmp_path / "out", "tar")
     with tarfile.open(tmp_path / "out" / "data" / "validation-00000-of-00001.tar") as archive:
         members = archive.getmembers()
@@ -87,10 +87,10 @@ def test_a_sample_of_an_archive_is_picture_caption_and_the_rest(data, tmp_path):
         "000000001.jpg"
     ]
     assert {(member.mtime, member.uid, member.uname) for member in members} == {(0, 0, "")}
-    said = json.loads(read["000000000.json"])
-    assert said["caption"] == read["000000000.txt"].decode() == Split(data, "validation").column("caption")[0]
-    assert (said["id"], said["split"], said["article"]) == ("ROCO_00000", "validation", "PMC1000")
-    assert Image.open(io.BytesIO(read["000000000.jpg"])).size == (said["width"], said["height"])
+    metadata = json.loads(read["000000000.json"])
+    assert metadata["caption"] == read["000000000.txt"].decode() == Split(data, "validation").column("caption")[0]
+    assert (metadata["id"], metadata["split"], metadata["article"]) == ("ROCO_00000", "validation", "PMC1000")
+    assert Image.open(io.BytesIO(read["000000000.jpg"])).size == (metadata["width"], metadata["height"])
 
 
 @pytest.mark.parametrize("form", FORMS)

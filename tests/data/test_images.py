@@ -24,7 +24,7 @@ def color():
     return Image.fromarray(np.stack([ramp, 255 - ramp, ramp // 2], axis=-1))
 
 
-def decoded(image, kind="PNG", **options):
+def decode_file(image, kind="PNG", **options):
     return decode(image_bytes(image, kind, **options))
 
 
@@ -36,40 +36,40 @@ def png_of_size(width, height):
     return b"\x89PNG\r\n\x1a\n" + chunk + empty
 
 
-def test_grey_stays_grey():
-    image = decoded(Image.fromarray(gradient()))
+def test_gray_stays_gray():
+    image = decode_file(Image.fromarray(gradient()))
     assert image.mode == "L"
     assert np.array_equal(np.asarray(image), gradient())
 
 
-def test_color_with_equal_channels_becomes_grey():
-    image = decoded(Image.fromarray(gradient()).convert("RGB"))
+def test_color_with_equal_channels_becomes_gray():
+    image = decode_file(Image.fromarray(gradient()).convert("RGB"))
     assert image.mode == "L"
     assert np.array_equal(np.asarray(image), gradient())
 
 
 def test_color_stays_color():
-    assert np.array_equal(np.asarray(decoded(color())), np.asarray(color()))
+    assert np.array_equal(np.asarray(decode_file(color())), np.asarray(color()))
 
 
 def test_sixteen_bits_use_the_whole_range():
     narrow = gradient().astype(np.uint16) * 16 + 1000  # 12-bit values on an offset, as scanners give
-    image = decoded(Image.fromarray(narrow))
+    image = decode_file(Image.fromarray(narrow))
     assert image.mode == "L"
     assert np.abs(np.asarray(image).astype(int) - gradient()).max() <= 1  # rounding
 
 
-def test_an_even_sixteen_bit_picture_is_black():
-    assert decoded(Image.fromarray(np.full((8, 8), 700, np.uint16))).getextrema() == (0, 0)
+def test_an_even_sixteen_bit_image_is_black():
+    assert decode_file(Image.fromarray(np.full((8, 8), 700, np.uint16))).getextrema() == (0, 0)
 
 
 def test_a_palette_gives_its_colors():
     wanted = color().quantize(64)
-    assert np.array_equal(np.asarray(decoded(wanted)), np.asarray(wanted.convert("RGB")))
+    assert np.array_equal(np.asarray(decode_file(wanted)), np.asarray(wanted.convert("RGB")))
 
 
 def test_cmyk_becomes_rgb():
-    red = decoded(Image.new("RGB", (32, 32), (200, 10, 10)).convert("CMYK"), "JPEG", quality=95)
+    red = decode_file(Image.new("RGB", (32, 32), (200, 10, 10)).convert("CMYK"), "JPEG", quality=95)
     assert red.mode == "RGB"
     assert np.abs(np.asarray(red).mean((0, 1)) - (200, 10, 10)).max() < 3  # JPEG
 
@@ -77,9 +77,9 @@ def test_cmyk_becomes_rgb():
 def test_what_is_transparent_is_black():
     image = Image.new("LA", (16, 16), (255, 255))
     image.paste((255, 0), (0, 0, 8, 16))
-    greys = np.asarray(decoded(image))
-    assert (greys[:, :8] == 0).all()
-    assert (greys[:, 8:] == 255).all()
+    levels = np.asarray(decode_file(image))
+    assert (levels[:, :8] == 0).all()
+    assert (levels[:, 8:] == 255).all()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -97,7 +97,7 @@ def test_exif_orientation_is_undone(orientation):
         7: lambda a: np.rot90(a, 2).T,
         8: np.rot90,
     }[orientation](gradient())
-    assert np.array_equal(np.asarray(decoded(stored, exif=exif.tobytes())), upright)
+    assert np.array_equal(np.asarray(decode_file(stored, exif=exif.tobytes())), upright)
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>404</html>", image_bytes(draw_image(1))[:300], png_of_size(64, 64)])
@@ -124,11 +124,11 @@ def test_a_line_is_refused_where_no_jpeg_could_hold_it():
 
 
 @given(st.data())
-def test_damage_is_an_image_error_or_a_picture_never_a_crash(data):
+def test_damage_is_an_image_error_or_an_image_never_a_crash(data):
     kind = data.draw(st.sampled_from(("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")))
     content = bytearray(image_bytes(color(), kind))
-    for place in data.draw(st.lists(st.integers(0, min(len(content), 400) - 1), min_size=1, max_size=8)):
-        content[place] = data.draw(st.integers(0, 255))
+    for position in data.draw(st.lists(st.integers(0, min(len(content), 400) - 1), min_size=1, max_size=8)):
+        content[position] = data.draw(st.integers(0, 255))
     try:
         assert decode(bytes(content)).mode in ("L", "RGB")
     except ImageError as error:
@@ -157,14 +157,14 @@ def test_standardize_leaves_nothing_but_pixels(kind):
     else:
         options["pnginfo"] = PngImagePlugin.PngInfo()
         options["pnginfo"].add_text("Patient", "SECRET")
-    told = image_bytes(color(), kind, **options)
-    assert b"SECRET" in told
-    content, *_ = standardize(told, 256)
+    file = image_bytes(color(), kind, **options)
+    assert b"SECRET" in file
+    content, *_ = standardize(file, 256)
     assert b"SECRET" not in content
     assert set(Image.open(io.BytesIO(content)).info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
 
 
-def test_standardize_keeps_grey_in_one_channel():
+def test_standardize_keeps_gray_in_one_channel():
     content, *_ = standardize(image_bytes(Image.fromarray(gradient()).convert("RGB"), "PNG"), 256)
     assert Image.open(io.BytesIO(content)).mode == "L"
 
@@ -173,7 +173,7 @@ def test_standardize_keeps_grey_in_one_channel():
 def test_pixels_in_memory_are_decoded_as_their_file(shape):
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     image = Image.fromarray(pixels[..., 0] if shape[2:] == (1,) else pixels)
-    expected = decoded(image)
+    expected = decode_file(image)
     for given_image in (pixels, image):
         actual = decode(given_image)
         assert actual.mode == expected.mode and np.array_equal(actual, expected)

@@ -34,17 +34,17 @@ except WorkError as error:
 """
 
 
-def prepared(source, out, workers, largest=None, killed_after=None):
+def run_prepare(source, out, workers, largest=None, killed_after=None):
     """Prepares in a process of its own, killed so many seconds after its imports: exit code, what it said, seconds."""
-    asked = json.dumps([str(source), str(out), workers, largest])
-    with subprocess.Popen([sys.executable, "-c", PREPARE, asked], stdout=subprocess.PIPE, text=True) as process:
+    arguments = json.dumps([str(source), str(out), workers, largest])
+    with subprocess.Popen([sys.executable, "-c", PREPARE, arguments], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "ready\n"
         start = time.monotonic()
         if killed_after is not None:
             time.sleep(killed_after)
             process.kill()
-        said = process.stdout.read()
-    return process.returncode, said, time.monotonic() - start
+        output = process.stdout.read()
+    return process.returncode, output, time.monotonic() - start
 
 
 def contents(folder):
@@ -54,18 +54,18 @@ def contents(folder):
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    made = RocoFolder(tmp_path_factory.mktemp("roco"))
+    roco = RocoFolder(tmp_path_factory.mktemp("roco"))
     rows = [
         (f"R{n}", f"CT of the chest, number {n}", n % 40, image_bytes(draw_image(n % 40, (480, 400))))
         for n in range(PAIRS)
     ]
-    made.add_split("train", [*rows[:-10], ("R_absent", "CT of the knee", 1, None)], ("no tab",))
-    made.add_split("validation", rows[-10:])
-    return made.folder
+    roco.add_split("train", [*rows[:-10], ("R_absent", "CT of the knee", 1, None)], ("no tab",))
+    roco.add_split("validation", rows[-10:])
+    return roco.folder
 
 
 @pytest.fixture(scope="module")
-def undisturbed(source, tmp_path_factory):
+def expected_files(source, tmp_path_factory):
     out = tmp_path_factory.mktemp("undisturbed") / "data"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "SHARD_PAIRS", 8)
@@ -75,27 +75,27 @@ def undisturbed(source, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("workers", "kills"), [(1, 4), (2, 3), (4, 3)])
-def test_kills_at_random_moments_change_nothing(source, undisturbed, tmp_path, workers, kills):
-    code, _, lasts = prepared(source, tmp_path / "0", workers)
-    assert (code, contents(tmp_path / "0")) == (0, undisturbed)
+def test_kills_at_random_moments_change_nothing(source, expected_files, tmp_path, workers, kills):
+    code, _, seconds = run_prepare(source, tmp_path / "0", workers)
+    assert (code, contents(tmp_path / "0")) == (0, expected_files)
     out = tmp_path / "1"
     for kill in range(kills + 1):
-        code, *_ = prepared(source, out, workers, killed_after=random.uniform(0, lasts) if kill < kills else None)
+        code, *_ = run_prepare(source, out, workers, killed_after=random.uniform(0, seconds) if kill < kills else None)
         if (out / "dataset.json").exists():
-            assert contents(out) == undisturbed
+            assert contents(out) == expected_files
             out = tmp_path / str(kill + 2)
     assert code == 0
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_disk_that_fills_leaves_whole_shards_and_a_sentence(source, undisturbed, tmp_path, workers):
+def test_a_disk_that_fills_leaves_whole_shards_and_a_sentence(source, expected_files, tmp_path, workers):
     """Files may grow to 16 kB: what a full disk does to the shards, of which those with few pairs still fit."""
     out = tmp_path / "data"
-    code, said, _ = prepared(source, out, workers, largest=16_000)
-    assert (code, said.count("\n")) == (1, 1), said
-    assert "the same command goes on from there" in said
+    code, output, _ = run_prepare(source, out, workers, largest=16_000)
+    assert (code, output.count("\n")) == (1, 1), output
+    assert "the same command goes on from there" in output
     left = contents(out) if out.exists() else {}
-    assert all(undisturbed[name] == data for name, data in left.items())
+    assert all(expected_files[name] == data for name, data in left.items())
     assert "dataset.json" not in left
-    assert prepared(source, out, workers)[0] == 0
-    assert contents(out) == undisturbed
+    assert run_prepare(source, out, workers)[0] == 0
+    assert contents(out) == expected_files

@@ -18,7 +18,7 @@ from support.material import draw_image, image_bytes
 SIZE = (256, 192)
 
 
-def picture(number):
+def soft_image(number):
     """Blocks with soft edges, as anatomy has them."""
     return draw_image(number, SIZE).filter(ImageFilter.GaussianBlur(3))
 
@@ -31,11 +31,11 @@ ALTERED = {
 }
 
 
-def sketched(images):
+def fingerprints_of(images):
     return Fingerprints(*(np.stack(part) for part in zip(*map(fingerprint, images), strict=True)))
 
 
-def prepared(folder, rows, name="pairs"):
+def prepare_rows(folder, rows, name="pairs"):
     """A dataset of rows (image, caption, patient, split)."""
     for number, (image, *_) in enumerate(rows):
         image.save(folder / f"{name}-{number}.png")
@@ -50,59 +50,62 @@ def prepared(folder, rows, name="pairs"):
 @pytest.fixture
 def leaky(tmp_path):
     """Twelve training pairs; validation shares an article, an image, an altered image and a caption with them."""
-    training = [(picture(n), f"CT of the chest, number {n}", f"p{n}", "train") for n in range(12)]
-    return prepared(
+    training = [(soft_image(n), f"CT of the chest, number {n}", f"p{n}", "train") for n in range(12)]
+    return prepare_rows(
         tmp_path,
         [
             *training,
-            (picture(20), "Another view of the patient", "p3", "validation"),
-            (picture(5), "The image once more", "q1", "validation"),
-            (ALTERED["brightened"](picture(6)), "The image, brightened", "q2", "validation"),
-            (picture(23), "ct of the CHEST,  number 7", "q3", "validation"),
-            (picture(24), "Nothing in common at all", "q4", "validation"),
+            (soft_image(20), "Another view of the patient", "p3", "validation"),
+            (soft_image(5), "The image once more", "q1", "validation"),
+            (ALTERED["brightened"](soft_image(6)), "The image, brightened", "q2", "validation"),
+            (soft_image(23), "ct of the CHEST,  number 7", "q3", "validation"),
+            (soft_image(24), "Nothing in common at all", "q4", "validation"),
         ],
     )
 
 
 def test_each_planted_leak_is_found_in_its_way(leaky):
     report = leakage(leaky)
-    about = report["held_out"]["validation"]
-    assert {(row["id"], row["train_id"], row["kind"]) for row in about["rows"]} == {
+    validation = report["held_out"]["validation"]
+    assert {(row["id"], row["train_id"], row["kind"]) for row in validation["rows"]} == {
         ("pairs12", "pairs3", "article"),
         ("pairs13", "pairs5", "same image"),
         ("pairs14", "pairs6", "near image"),
         ("pairs15", "pairs7", "caption"),
     }
-    assert about["shared"] == dict.fromkeys(MATCH_KINDS, 1)
-    assert (report["train"], about["pairs"], about["any"]) == (12, 5, 4)
+    assert validation["shared"] == dict.fromkeys(MATCH_KINDS, 1)
+    assert (report["train"], validation["pairs"], validation["any"]) == (12, 5, 4)
 
 
 def test_the_copy_without_leaks_is_clean_and_otherwise_the_same(leaky, tmp_path):
     removed = decontaminate(leaky, tmp_path / "clean")
     assert removed == dict.fromkeys(MATCH_KINDS, 1)
     assert leakage(tmp_path / "clean")["held_out"]["validation"]["any"] == 0
-    kept = [
+    expected = [
         row for row in Split(leaky, "train").table.to_pylist() if row["id"] not in {f"pairs{n}" for n in (3, 5, 6, 7)}
     ]
-    assert Split(tmp_path / "clean", "train").table.to_pylist() == kept
+    assert Split(tmp_path / "clean", "train").table.to_pylist() == expected
     assert Split(tmp_path / "clean", "validation").table.to_pylist() == Split(leaky, "validation").table.to_pylist()
     assert read_dataset(tmp_path / "clean")["leakage_removed"] == removed
 
 
-def test_another_data_set_is_compared_with_all_of_its_splits(leaky, tmp_path):
-    rows = [(picture(5), "From another collection", "z1", "test"), (picture(30), "Also from there", "z2", "train")]
-    other = prepared(tmp_path, rows, "other")
+def test_another_dataset_is_compared_with_all_of_its_splits(leaky, tmp_path):
+    rows = [
+        (soft_image(5), "From another collection", "z1", "test"),
+        (soft_image(30), "Also from there", "z2", "train"),
+    ]
+    other = prepare_rows(tmp_path, rows, "other")
     report = leakage(leaky, other)
-    assert {name: about["any"] for name, about in report["held_out"].items()} == {"test": 1, "train": 0}
+    assert {name: validation["any"] for name, validation in report["held_out"].items()} == {"test": 1, "train": 0}
     assert decontaminate(leaky, tmp_path / "clean", other) == {"same image": 1}
 
 
 @pytest.mark.parametrize("alteration", ALTERED)
 def test_altered_copies_are_near_and_others_are_not(alteration):
-    originals = [image_bytes(picture(number)) for number in range(20)]
-    copies = [image_bytes(ALTERED[alteration](picture(number))) for number in range(20)]
-    found = {(i, j) for i, rows in near_duplicates(sketched(originals), sketched(copies)) for j in rows}
-    assert found == {(n, n) for n in range(20)}
+    originals = [image_bytes(soft_image(number)) for number in range(20)]
+    copies = [image_bytes(ALTERED[alteration](soft_image(number))) for number in range(20)]
+    matches = {(i, j) for i, rows in near_duplicates(fingerprints_of(originals), fingerprints_of(copies)) for j in rows}
+    assert matches == {(n, n) for n in range(20)}
 
 
 def test_near_is_counted_in_bits():
@@ -113,30 +116,30 @@ def test_near_is_counted_in_bits():
 
 
 def test_empty_frames_are_alike_only_when_equal():
-    frames = sketched([image_bytes(Image.new("L", (64, 64), level)) for level in (0, 90, 0)])
+    frames = fingerprints_of([image_bytes(Image.new("L", (64, 64), level)) for level in (0, 90, 0)])
     assert [(i, list(rows)) for i, rows in near_duplicates(frames, frames, within=True) if len(rows)] == [(2, [0])]
 
 
 def test_a_split_beside_itself_is_searched_for_repetitions(tmp_path):
     rows = [
-        *((picture(n), f"CT of the chest {n}", f"p{n}", "train") for n in range(6)),
-        (picture(2), "The same image once more", "p2", "train"),
-        (ALTERED["blurred"](picture(4)), "The image, blurred", "p4", "train"),
-        (picture(40), "ct of the CHEST  3", "p3", "train"),
-        (picture(2), "The same for the third time", "p2", "train"),
+        *((soft_image(n), f"CT of the chest {n}", f"p{n}", "train") for n in range(6)),
+        (soft_image(2), "The same image once more", "p2", "train"),
+        (ALTERED["blurred"](soft_image(4)), "The image, blurred", "p4", "train"),
+        (soft_image(40), "ct of the CHEST  3", "p3", "train"),
+        (soft_image(2), "The same for the third time", "p2", "train"),
     ]
-    split = Split(prepared(tmp_path, rows), "train")
-    found = {(s.row, s.other_row, s.kind) for s in find_matches(split, split)}
-    assert found == {(6, 2, "same image"), (9, 2, "same image"), (7, 4, "near image"), (8, 3, "caption")}
+    split = Split(prepare_rows(tmp_path, rows), "train")
+    matches = {(s.row, s.other_row, s.kind) for s in find_matches(split, split)}
+    assert matches == {(6, 2, "same image"), (9, 2, "same image"), (7, 4, "near image"), (8, 3, "caption")}
 
 
 def test_a_single_split_has_nothing_to_leak_into(tmp_path):
-    data = prepared(tmp_path, [(picture(n), f"CT of the chest {n}", f"p{n}", "train") for n in range(2)])
+    data = prepare_rows(tmp_path, [(soft_image(n), f"CT of the chest {n}", f"p{n}", "train") for n in range(2)])
     with pytest.raises(UserError, match="no split but train"):
         leakage(data)
 
 
 def test_rocos_own_splits_here_share_no_article(shared_folder, tmp_path):
     prepare(str(shared_folder / "roco"), tmp_path / "data", PrepareConfig(max_samples=300))
-    about = leakage(tmp_path / "data")["held_out"]["validation"]
-    assert about["shared"]["article"] == about["shared"]["same image"] == 0
+    validation = leakage(tmp_path / "data")["held_out"]["validation"]
+    assert validation["shared"]["article"] == validation["shared"]["same image"] == 0

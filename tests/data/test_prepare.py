@@ -43,11 +43,11 @@ def small_shards(monkeypatch):
 
 
 def test_every_row_is_counted_once(roco, data):
-    about = json.loads((data / "dataset.json").read_text())
-    assert about["dropped"] == roco.dropped
-    kept = sum(split["pairs"] for split in about["splits"].values())
-    assert kept + sum(sum(reasons.values()) for reasons in about["dropped"].values()) == roco.lines
-    assert {split: s["pairs"] for split, s in about["splits"].items()} == {s: len(Split(data, s)) for s in SPLITS}
+    dataset = json.loads((data / "dataset.json").read_text())
+    assert dataset["dropped"] == roco.dropped
+    num_pairs = sum(split["pairs"] for split in dataset["splits"].values())
+    assert num_pairs + sum(sum(reasons.values()) for reasons in dataset["dropped"].values()) == roco.lines
+    assert {split: s["pairs"] for split, s in dataset["splits"].items()} == {s: len(Split(data, s)) for s in SPLITS}
 
 
 def test_every_dropped_row_is_named(data):
@@ -80,7 +80,7 @@ def test_case_accents_and_punctuation_survive(data):
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_each_picture_stands_beside_its_own_caption(roco, data, split):
+def test_each_image_stands_beside_its_own_caption(roco, data, split):
     for row in rows_of(data, split):
         number = roco.numbers[split, row["id"]]
         pixels = np.asarray(Image.open(io.BytesIO(row["image"])), float)
@@ -126,7 +126,7 @@ def times(folder):
     return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.arrow")}
 
 
-def made_anew(folder, before):
+def rewritten_shards(folder, before):
     return {name for name, time in times(folder).items() if before.get(name) != time}
 
 
@@ -139,7 +139,7 @@ def test_a_killed_preparation_resumes_at_the_missing_shard(roco, tmp_path, small
     before = times(out)
     assert {"train-00003.arrow", "validation-00001.arrow"} <= set(before)
     prepare(str(roco.folder), out, num_workers=1)
-    assert made_anew(out, before) == {"train-00001.arrow"}
+    assert rewritten_shards(out, before) == {"train-00001.arrow"}
     assert contents(out) == contents(tmp_path / "whole")
 
 
@@ -176,26 +176,26 @@ def test_shards_of_other_rows_do_not_stay(roco, tmp_path, small_shards, cut_shor
 @pytest.mark.parametrize("change", ["arrives", "is replaced", "goes", "is told otherwise"])
 def test_what_changed_since_is_taken_on_resume(tmp_path, cut_short, change):
     """The other image has the size and the time of the first: a change of the content is seen all the same."""
-    made, out = RocoFolder(tmp_path / "roco"), tmp_path / "data"
-    one, other = (image_bytes(draw_image(n), "BMP") for n in (1, 3))
-    picture = made.folder / "train" / "radiology" / "images" / "A.jpg"
-    first = None if change == "arrives" else one
-    made.add_split(
+    roco, out = RocoFolder(tmp_path / "roco"), tmp_path / "data"
+    image, other_image = (image_bytes(draw_image(n), "BMP") for n in (1, 3))
+    image_path = roco.folder / "train" / "radiology" / "images" / "A.jpg"
+    first = None if change == "arrives" else image
+    roco.add_split(
         "train", [("A", "CT of the chest", 1, first), ("B", "CT of the head", 2, image_bytes(draw_image(2)))]
     )
-    cut_short(str(made.folder), out, num_workers=1)
+    cut_short(str(roco.folder), out, num_workers=1)
     if change == "goes":
-        picture.unlink()
+        image_path.unlink()
     elif change == "is told otherwise":
-        links = picture.parents[1] / "dlinks.txt"
+        links = image_path.parents[1] / "dlinks.txt"
         links.write_text(links.read_text().replace("PMC1000", "PMC7"))
     else:
-        at = picture.stat().st_mtime_ns if picture.exists() else None
-        picture.write_bytes(other)
-        if at:
-            os.utime(picture, ns=(at, at))
-    prepare(str(made.folder), out, num_workers=1)
-    prepare(str(made.folder), tmp_path / "fresh", num_workers=1)
+        mtime = image_path.stat().st_mtime_ns if image_path.exists() else None
+        image_path.write_bytes(other_image)
+        if mtime:
+            os.utime(image_path, ns=(mtime, mtime))
+    prepare(str(roco.folder), out, num_workers=1)
+    prepare(str(roco.folder), tmp_path / "fresh", num_workers=1)
     assert contents(out) == contents(tmp_path / "fresh")
 
 
@@ -214,7 +214,7 @@ def test_what_cannot_be_written_as_text_is_a_dropped_row(tmp_path):
     prepare(str(tmp_path / "x.jsonl"), tmp_path / "data", num_workers=1)
     assert [row["id"] for row in rows_of(tmp_path / "data", "train")] == ["3"]
     dropped = (tmp_path / "data" / "dropped.jsonl").read_text(encoding="utf-8").splitlines()
-    assert [(said["id"], said["reason"]) for said in map(json.loads, dropped)] == [
+    assert [(row["id"], row["reason"]) for row in map(json.loads, dropped)] == [
         ("1", "text is not Unicode"),
         ("?", "text is not Unicode"),
     ]
@@ -238,13 +238,13 @@ def test_repeated_ids_are_those_of_a_set(rows):
     assert [isinstance(row, Dropped) for row in results] == [row in rows[:i] for i, row in enumerate(rows)]
 
 
-def test_a_shard_is_full_at_so_many_bytes_of_pictures(monkeypatch):
+def test_a_shard_is_full_at_so_many_bytes_of_images(monkeypatch):
     monkeypatch.setattr(module, "SHARD_BYTES", 100)
     rows = [pair(str(number), image=bytes(40)) for number in range(7)]
     assert [(number, len(chunk)) for _, number, chunk in chunks_by_split(iter(rows))] == [(0, 3), (1, 3), (2, 1)]
 
 
-def test_a_finished_data_set_is_never_overwritten(roco, data):
+def test_a_finished_dataset_is_never_overwritten(roco, data):
     before = contents(data)
     with pytest.raises(UserError, match="already finished"):
         prepare(str(roco.folder), data, num_workers=1)

@@ -1,4 +1,4 @@
-"""What a preparation is asked for beside its defaults: licenses, splits of its own, captions by rule, a notice."""
+"""Settings of a preparation: licenses, splits of its own, captions by rule, a notice."""
 
 import csv
 import json
@@ -32,8 +32,8 @@ def table(tmp_path_factory):
         out.writerow(["id", "image", "caption", "article", "split", "license", "attribution"])
         for n, (license, caption) in enumerate(zip(LICENSES, CAPTIONS, strict=True)):
             (folder / f"{n}.jpg").write_bytes(image_bytes(draw_image(n)))
-            whose = "Jones\tet al." if n == 3 else ""
-            out.writerow([n, f"{n}.jpg", caption, f"article {n}", "test", license, whose])
+            attribution = "Jones\tet al." if n == 3 else ""
+            out.writerow([n, f"{n}.jpg", caption, f"article {n}", "test", license, attribution])
     return str(folder / "pairs.csv")
 
 
@@ -42,46 +42,47 @@ def ids(data, split="test"):
 
 
 @pytest.mark.parametrize(
-    ("asked", "kept"), [("cc-by", ["0", "1", "2"]), ("CC BY 4.0, cc0", ["0", "1", "2", "4"]), ("cc-by-nc", ["3"])]
+    ("licenses", "expected"),
+    [("cc-by", ["0", "1", "2"]), ("CC BY 4.0, cc0", ["0", "1", "2", "4"]), ("cc-by-nc", ["3"])],
 )
-def test_pairs_of_other_licenses_are_counted_and_named(table, tmp_path, asked, kept):
-    said = prepare(table, tmp_path / "data", PrepareConfig(licenses=asked), num_workers=1)
-    assert ids(tmp_path / "data") == kept
-    assert said["licenses"] == asked
-    gone = [json.loads(line) for line in (tmp_path / "data" / "dropped.jsonl").read_text().splitlines()]
-    assert {(row["id"], row["detail"]) for row in gone if row["reason"] == "license not asked for"} == {
-        (str(n), license) for n, license in enumerate(LICENSES) if str(n) not in kept
+def test_pairs_of_other_licenses_are_counted_and_named(table, tmp_path, licenses, expected):
+    dataset = prepare(table, tmp_path / "data", PrepareConfig(licenses=licenses), num_workers=1)
+    assert ids(tmp_path / "data") == expected
+    assert dataset["licenses"] == licenses
+    dropped = [json.loads(line) for line in (tmp_path / "data" / "dropped.jsonl").read_text().splitlines()]
+    assert {(row["id"], row["detail"]) for row in dropped if row["reason"] == "license not asked for"} == {
+        (str(n), license) for n, license in enumerate(LICENSES) if str(n) not in expected
     }
-    assert said["dropped"]["test"]["license not asked for"] == 6 - len(kept)
+    assert dataset["dropped"]["test"]["license not asked for"] == 6 - len(expected)
 
 
 def test_every_caption_says_by_which_rules_it_was_cleaned(table, tmp_path):
-    said = prepare(table, tmp_path / "data", num_workers=1)
+    dataset = prepare(table, tmp_path / "data", num_workers=1)
     rows = Split(tmp_path / "data", "test").table.to_pylist()
     assert [row["caption"] for row in rows] == [
         "CT of the chest", "CT of the head & neck", "MRI of the left knee", CAPTIONS[3], CAPTIONS[4],
     ]  # fmt: skip
     assert [row["caption_original"] for row in rows] == list(CAPTIONS[:5])
-    assert said["caption_rules"]["test"] == Counter(rule for row in rows for rule in row["caption_rules"])
-    assert said["caption_rules"]["test"] == {
+    assert dataset["caption_rules"]["test"] == Counter(rule for row in rows for rule in row["caption_rules"])
+    assert dataset["caption_rules"]["test"] == {
         "figure label dropped": 1,
         "HTML entities decoded": 1,
         "white space made one space": 1,
         "panel label dropped": 1,
     }
-    assert said["dropped"]["test"] == {"caption under 10 characters": 1}
+    assert dataset["dropped"]["test"] == {"caption under 10 characters": 1}
 
 
 def test_the_sources_own_splits_can_be_ignored(table, tmp_path):
-    said = prepare(table, tmp_path / "data", PrepareConfig(resplit=True), num_workers=1)
-    assert said["resplit"]
-    assert set(said["splits"]) <= {"train", "validation"}
-    for split in said["splits"]:
+    dataset = prepare(table, tmp_path / "data", PrepareConfig(resplit=True), num_workers=1)
+    assert dataset["resplit"]
+    assert set(dataset["splits"]) <= {"train", "validation"}
+    for split in dataset["splits"]:
         assert all(split_of(article) == split for article in Split(tmp_path / "data", split).column("article"))
-    assert sum(len(ids(tmp_path / "data", split)) for split in said["splits"]) == 5
+    assert sum(len(ids(tmp_path / "data", split)) for split in dataset["splits"]) == 5
 
 
-def test_the_notice_says_whose_every_picture_is(table, tmp_path):
+def test_the_notice_says_whose_every_image_is(table, tmp_path):
     prepare(table, tmp_path / "data", num_workers=1)
     head, counts, rows = (tmp_path / "data" / "NOTICE.txt").read_text(encoding="utf-8").split("\n\n")
     assert "the work of others" in head
