@@ -205,6 +205,16 @@ def test_the_number_of_workers_changes_nothing(roco, tmp_path, small_shards):
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
 
 
+def test_values_in_memory_are_prepared_like_files(tmp_path):
+    rows = [(draw_image(n), f"CT of the chest, image number {n}") for n in range(3)]
+    dataset = prepare({"train": rows, "val": rows[:1]}, tmp_path / "data", num_workers=2)
+    assert {split: entry["pairs"] for split, entry in dataset["splits"].items()} == {"train": 3, "validation": 1}
+    assert dataset["source"] == "dict"
+    for row, (image, caption) in zip(rows_of(tmp_path / "data", "train"), rows, strict=True):
+        assert row["caption"] == caption
+        assert abs(np.asarray(Image.open(io.BytesIO(row["image"])), float).mean() - np.asarray(image).mean()) < 1
+
+
 def test_what_cannot_be_written_as_text_is_a_dropped_row(tmp_path):
     (tmp_path / "a.jpg").write_bytes(image_bytes(draw_image(1)))
     row = {"image": "a.jpg", "split": "train"}

@@ -42,11 +42,10 @@ class Export:
             texts = ", ".join(f"{name} {value:.1e}" for name, value in difference.items())
             lines.insert(0, f"largest difference in ONNX Runtime: {texts}")
         else:
-            from medclip.data.dataset import local_folder
             from medclip.data.export import export_data
             from medclip.data.paths import parse_path
 
-            result["files"] = export_data(local_folder(parse_path(self.source)), self.out, self.to)
+            result["files"] = export_data(parse_path(self.source), self.out, self.to)
         self.output.show(result, lines)
 
 

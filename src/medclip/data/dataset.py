@@ -145,16 +145,6 @@ def _download(url: UPath, shards: Sequence[Path]) -> None:
                 advance()
 
 
-def local_folder(data: AnyPath) -> Path:
-    """The folder of a dataset with all its shards on this machine; copied once where `data` is a URL."""
-    if not is_url(data):
-        return data
-    folder = mirror(data)
-    splits = read_dataset(folder)["splits"].values()
-    fetch(data, folder, [shard["file"] for split in splits for shard in split["shards"]])
-    return folder
-
-
 class Split:
     """The rows of one split, memory-mapped: random access without reading the rest."""
 

@@ -38,30 +38,34 @@ them, passes on this file. Where no license is stated none was granted: ask the 
 """
 
 
-def preview(source: str | Path, config: PrepareConfig = DEFAULT, num_rows: int = 5) -> list[dict[str, Any] | Dropped]:
-    """What the first rows of SOURCE would become, each prepared one with its `split`. Nothing is written."""
-    rows = [(row.split, prepare_row(row, config)) for row in islice(_read_rows(str(source), config), num_rows)]
+def preview(
+    source: str | Path | Iterable[Any], config: PrepareConfig = DEFAULT, num_rows: int = 5
+) -> list[dict[str, Any] | Dropped]:
+    """What the first rows of `source` would become, each prepared one with its `split`. Nothing is written."""
+    source = str(source) if isinstance(source, Path) else source
+    rows = [(row.split, prepare_row(row, config)) for row in islice(_read_rows(source, config), num_rows)]
     return [row if isinstance(row, Dropped) else row | {"split": split} for split, row in rows]
 
 
 def prepare(
-    source: str | Path,
+    source: str | Path | Iterable[Any],
     out: Path,
     config: PrepareConfig = DEFAULT,
     *,
     num_workers: int | None = None,
     ray: bool = False,
 ) -> dict[str, Any]:
-    """Prepare SOURCE into the folder `out`; returns the content of `out/dataset.json`.
+    """Prepare `source` into the folder `out`; returns the content of `out/dataset.json`.
 
-    `num_workers` and `ray` are those of `map_shards`. Memory does not grow with the source, except for the 18 bytes a
-    pair that detect repeated ids. A killed preparation resumes at its first missing shard; `dataset.json` is written
-    last, so a folder without it is not yet a dataset.
+    `source` is a SOURCE of the command line or a value in memory (see `read_memory`); for `num_workers` and `ray` see
+    `map_shards`. Memory does not grow with the source, except for the 18 bytes a pair that detect repeated ids. A
+    killed preparation resumes at its first missing shard; `dataset.json` is written last, so a folder without it is
+    not yet a dataset.
     """
     if num_workers is not None and num_workers < 1:
         raise UserError("--num-workers must be at least 1.")
-    source = str(source)
-    name = source if source.startswith("phantoms") else Path(source).name
+    source = str(source) if isinstance(source, Path) else source
+    name = _source_name(source)
     if is_dicom_folder(source):
         name = DICOM_SOURCE
         make_key(config.studies.pseudonym_key, out)
@@ -115,11 +119,18 @@ def prepare_shard(rows: list[Pair | Dropped], path: Path, config: PrepareConfig)
     return {"split": rows[0].split, **{name: report[name] for name in ("file", "pairs", *COUNTERS)}}
 
 
+def _source_name(source: str | Iterable[Any]) -> str:
+    """The name that `dataset.json` gives to the source, without its path on this machine."""
+    if not isinstance(source, str):
+        return type(source).__name__
+    return source if source.startswith("phantoms") else Path(source).name
+
+
 def _unicode(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _read_rows(source: str, config: PrepareConfig) -> Iterator[Pair | Dropped]:
+def _read_rows(source: str | Iterable[Any], config: PrepareConfig) -> Iterator[Pair | Dropped]:
     if not config.resplit:
         return take_per_split(drop_repeated_ids(open_source(source, config)), config.max_samples)
     rows = _resplit(open_source(source, replace(config, max_samples=None)))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
 import os
 import queue
 import signal
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from medclip.data.images import header_size
+from medclip.data.parallel import WorkerContext
 from medclip.encode.decode import decode_pixels
 from medclip.errors import ImageError, UserError
 
@@ -67,7 +67,7 @@ class Decoders:
 
 class _Decoder:
     def __init__(self) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = WorkerContext()
         self._here, there = context.Pipe()
         self._process = context.Process(target=_decode, args=(there,), daemon=True, name="decoder")
         self._process.start()
