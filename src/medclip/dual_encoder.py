@@ -39,9 +39,10 @@ class DualEncoder:
     model is expected.
 
     >>> model = medclip.load("run")
-    >>> images = model.encode_image(["a.png", "b.png"])      # (2, p)
-    >>> text = model.encode_text("CT of the chest")           # (p,)
-    >>> images @ text                                         # two cosines
+    >>> images, text = model.encode_image(["a.png", "b.png"]), model.encode_text("CT of the chest")
+    >>> images.shape == (2, model.dim), text.shape == (model.dim,)
+    (True, True)
+    >>> cosines = images @ text
     """
 
     model: Model
@@ -114,7 +115,9 @@ class DualEncoder:
         cosines times the model's logit scale: they compare these labels alone. Raises UserError for repeated or empty
         labels.
 
-        >>> model.zero_shot("chest.png", ["pneumothorax", "normal chest"], templates="chest x-ray of {}")
+        >>> model = medclip.load("run")
+        >>> model.zero_shot(["a.png", "b.png"], ["left knee", "brain"], templates="MRI of the {}").shape
+        (2, 2)
         """
         if isinstance(labels, str):
             raise TypeError("labels is a single string, not a list of strings")

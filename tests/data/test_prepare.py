@@ -209,7 +209,7 @@ def test_values_in_memory_are_prepared_like_files(tmp_path):
     rows = [(draw_image(n), f"CT of the chest, image number {n}") for n in range(3)]
     dataset = prepare({"train": rows, "val": rows[:1]}, tmp_path / "data", num_workers=2)
     assert {split: entry["pairs"] for split, entry in dataset["splits"].items()} == {"train": 3, "validation": 1}
-    assert dataset["source"] == "dict"
+    assert dataset["source"] == "memory:data"
     for row, (image, caption) in zip(rows_of(tmp_path / "data", "train"), rows, strict=True):
         assert row["caption"] == caption
         assert abs(np.asarray(Image.open(io.BytesIO(row["image"])), float).mean() - np.asarray(image).mean()) < 1

@@ -31,15 +31,10 @@ class EvalFlags:
     """Seed of the bootstrap and of whatever else is drawn."""
     output: Output
 
-    def config(self, model: str | None, data: Path | None) -> EvalConfig:
-        """These settings for a model and a dataset, either of which precomputed embeddings can replace."""
+    def config(self, model: str, data: Path) -> EvalConfig:
+        """These settings for a model and a dataset."""
         return EvalConfig(
-            model=model or "",
-            data=str(data or ""),
-            split=self.split,
-            max_samples=self.max_samples,
-            out=self.out,
-            seed=self.seed,
+            model=model, data=str(data), split=self.split, max_samples=self.max_samples, out=self.out, seed=self.seed
         )
 
     def show(self, results: dict[str, Any], tables: Iterable[RenderableType]) -> None:
@@ -81,7 +76,7 @@ class Retrieval:
             raise UserError(
                 "--num-candidates and --num-draws must be at least 2: one draw does not say how much draws differ."
             )
-        config = self.settings.config(self.model, self.data)
+        config = self.settings.config(self.model or "", self.data)
         results = evaluate_retrieval(config, self.embeddings, self.num_candidates, self.num_draws)
         self.settings.show(results, retrieval_tables(results))
         return self

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,6 +89,12 @@ def read_dataset(data: AnyPath) -> dict[str, Any]:
     if not isinstance(dataset, dict) or not isinstance(dataset.get("splits"), dict):
         raise UserError(f"{path} lists no splits: it was not written by medclip prepare.")
     return dataset
+
+
+def is_prepared(data: AnyPath) -> bool:
+    """Whether there is a prepared dataset; of what else lies there nothing is said."""
+    with storage_errors(data) if is_url(data) else nullcontext():
+        return (data / "dataset.json").is_file()
 
 
 def local_folder(data: AnyPath) -> Path:

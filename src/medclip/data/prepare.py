@@ -15,15 +15,16 @@ from typing import Any
 
 from medclip import NOT_CLINICAL, __version__
 from medclip.atomic_io import claim, whole_file, write_json
-from medclip.data.dataset import open_shard, shard_report, write_shard
+from medclip.data.dataset import is_prepared, open_shard, shard_report, write_shard
 from medclip.data.deidentify import DICOM_SOURCE, make_key
 from medclip.data.normalize import split_of
 from medclip.data.parallel import map_shards
+from medclip.data.paths import AnyPath, parse_path
 from medclip.data.prepare_config import DEFAULT, PrepareConfig
 from medclip.data.prepare_row import prepare_row
 from medclip.data.resume import ResumableFile, finish, remove_stale, source_fingerprint
 from medclip.data.schema import Dropped, Pair, take_per_split
-from medclip.data.sources.detect import is_dicom_folder, open_source, source_length
+from medclip.data.sources.detect import Source, is_dicom_folder, open_source, source_length, source_path
 from medclip.errors import UserError, WorkError
 from medclip.progress import progress
 
@@ -38,17 +39,14 @@ them, passes on this file. Where no license is stated none was granted: ask the 
 """
 
 
-def preview(
-    source: str | Path | Iterable[Any], config: PrepareConfig = DEFAULT, num_rows: int = 5
-) -> list[dict[str, Any] | Dropped]:
+def preview(source: Source, config: PrepareConfig = DEFAULT, num_rows: int = 5) -> list[dict[str, Any] | Dropped]:
     """What the first rows of `source` would become, each prepared one with its `split`. Nothing is written."""
-    source = str(source) if isinstance(source, Path) else source
     rows = [(row.split, prepare_row(row, config)) for row in islice(_read_rows(source, config), num_rows)]
     return [row if isinstance(row, Dropped) else row | {"split": split} for split, row in rows]
 
 
 def prepare(
-    source: str | Path | Iterable[Any],
+    source: Source,
     out: Path,
     config: PrepareConfig = DEFAULT,
     *,
@@ -64,8 +62,7 @@ def prepare(
     """
     if num_workers is not None and num_workers < 1:
         raise UserError("--num-workers must be at least 1.")
-    source = str(source) if isinstance(source, Path) else source
-    name = _source_name(source)
+    name = _source_name(source, out)
     if is_dicom_folder(source):
         name = DICOM_SOURCE
         make_key(config.studies.pseudonym_key, out)
@@ -87,6 +84,16 @@ def prepare(
         raise WorkError(f"{error}; what is whole is kept, and the same command goes on from there.") from error
     finish(out)
     return dataset
+
+
+def ensure_prepared(data: Source, out: Path) -> AnyPath:
+    """A prepared dataset: `data`, if it is one, or what is prepared from it into `OUT-data`, beside `out`."""
+    name = source_path(data)
+    if name is not None and is_prepared(path := parse_path(name)):
+        return path
+    folder = out.with_name(f"{out.name}-data")
+    prepare(data, folder)
+    return folder
 
 
 def prepare_shard(rows: list[Pair | Dropped], path: Path, config: PrepareConfig) -> dict[str, Any]:
@@ -119,18 +126,20 @@ def prepare_shard(rows: list[Pair | Dropped], path: Path, config: PrepareConfig)
     return {"split": rows[0].split, **{name: report[name] for name in ("file", "pairs", *COUNTERS)}}
 
 
-def _source_name(source: str | Iterable[Any]) -> str:
-    """The name that `dataset.json` gives to the source, without its path on this machine."""
-    if not isinstance(source, str):
-        return type(source).__name__
-    return source if source.startswith("phantoms") else Path(source).name
+def _source_name(source: Source, out: Path) -> str:
+    """The name that `dataset.json` gives to the source, without its path on this machine.
+
+    A value in memory goes by the name of its dataset: what a model has seen is known by the names of sources.
+    """
+    name = source_path(source) or f"memory:{out.name}"
+    return name if name.startswith("phantoms") else Path(name).name
 
 
 def _unicode(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _read_rows(source: str | Iterable[Any], config: PrepareConfig) -> Iterator[Pair | Dropped]:
+def _read_rows(source: Source, config: PrepareConfig) -> Iterator[Pair | Dropped]:
     if not config.resplit:
         return take_per_split(drop_repeated_ids(open_source(source, config)), config.max_samples)
     rows = _resplit(open_source(source, replace(config, max_samples=None)))

@@ -32,19 +32,29 @@ _READABLE = (
 )
 
 
-def open_source(source: str | Iterable[Any], config: PrepareConfig = DEFAULT) -> Iterator[Pair | Dropped]:
-    """The rows of SOURCE, or of a value in memory; where a source names splits, at most `config.max_samples` of each.
+Source = str | os.PathLike[str] | Iterable[Any]
+"""A folder, a file, a URL or phantoms[:COUNT]; or a value in memory, as `read_memory` takes it."""
+
+
+def source_path(source: Source) -> str | None:
+    """The text of a path or a URL; None for a value in memory."""
+    return os.fspath(source) if isinstance(source, str | os.PathLike) else None
+
+
+def open_source(source: Source, config: PrepareConfig = DEFAULT) -> Iterator[Pair | Dropped]:
+    """The rows of SOURCE; where it names splits, at most `config.max_samples` of each.
 
     The first row is read at once. Raises UserError where there is none and where nothing can be read.
     """
-    if not isinstance(source, str):
+    if not isinstance(source, str | os.PathLike):
         return _not_empty("the source", read_memory(source, config.columns))
-    if (count := _num_phantoms(source)) is not None:
+    name = os.fspath(source)
+    if (count := _num_phantoms(name)) is not None:
         return phantoms(count, config.seed)
-    path = parse_path(source)
+    path = parse_path(name)
     rows = _read(path, config)
     rows = _read_url(path, rows) if is_url(path) else rows
-    return _not_empty(source, rows)
+    return _not_empty(name, rows)
 
 
 def _not_empty(source: str, rows: Iterator[Pair | Dropped]) -> Iterator[Pair | Dropped]:
@@ -54,21 +64,27 @@ def _not_empty(source: str, rows: Iterator[Pair | Dropped]) -> Iterator[Pair | D
     return chain([first_row], rows)
 
 
-def is_dicom_folder(source: str | Iterable[Any]) -> bool:
+def is_dicom_folder(source: Source) -> bool:
     """Whether SOURCE is a folder of DICOM studies; on this machine only."""
-    if not isinstance(source, str):
-        return False
-    path = parse_path(source)
-    return not is_url(path) and path.is_dir() and not is_roco(path) and not is_rocov2(path) and _has_dicom(path)
+    path = parse_path(name) if (name := source_path(source)) is not None else None
+    return (
+        path is not None
+        and not is_url(path)
+        and path.is_dir()
+        and not is_roco(path)
+        and not is_rocov2(path)
+        and _has_dicom(path)
+    )
 
 
-def source_length(source: str | Iterable[Any], limit: int | None = None) -> int | None:
+def source_length(source: Source, limit: int | None = None) -> int | None:
     """How many rows `open_source` yields, at most `limit` of each split; None where counting means reading them."""
-    if not isinstance(source, str):
+    if not isinstance(source, str | os.PathLike):
         return len(source) if isinstance(source, Sized) and not isinstance(source, Mapping) and not limit else None
-    if (count := _num_phantoms(source)) is not None:
+    name = os.fspath(source)
+    if (count := _num_phantoms(name)) is not None:
         counts = [count, NUM_VALIDATION]
-    elif is_url(path := parse_path(source)):
+    elif is_url(path := parse_path(name)):
         return None
     elif path.is_dir() and is_roco(path):
         counts = count_roco(path)

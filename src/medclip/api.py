@@ -1,0 +1,184 @@
+"""The stages of the command line as functions of what a notebook has, with typed results: prepare, train, evaluate.
+
+None of them imports JAX before it is called.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medclip.data.dataset import Split
+from medclip.data.prepare import ensure_prepared
+from medclip.data.prepare import prepare as prepare_source
+from medclip.data.prepare_config import DEFAULT, PrepareConfig
+from medclip.data.sources.detect import Source, source_path
+from medclip.errors import UserError
+from medclip.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    from medclip.dual_encoder import DualEncoder
+    from medclip.evaluate.results import Kind, Results
+
+
+@dataclass(frozen=True)
+class PreparedDataset:
+    """A prepared dataset. It stands for its `folder` wherever a path to one is expected."""
+
+    folder: Path
+    num_pairs: Mapping[str, int]
+    """Of each split."""
+    dropped: Mapping[str, Mapping[str, int]]
+    """Of each split, how many rows were dropped for each reason."""
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+    def split(self, name: str) -> Split:
+        """The rows of a split; `.table` is their Arrow table. UserError where there is none of that name."""
+        return Split(self.folder, name)
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A finished run. It stands for its `folder` wherever a path to a model is expected."""
+
+    folder: Path
+    best: Mapping[str, float]
+    """The evaluation of the saved model on the validation split: `step`, `mean_recall` and the recalls in 0-1."""
+    wise_ft: tuple[Mapping[str, float], ...]
+    """Evaluations of weights between the initial and the last ones, if there was an initial model."""
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+    def load(self) -> DualEncoder:
+        """The saved model."""
+        from medclip.dual_encoder import load
+
+        return load(self.folder)
+
+
+def prepare(
+    source: Source, out: str | os.PathLike[str], config: PrepareConfig = DEFAULT, *, num_workers: int | None = None
+) -> PreparedDataset:
+    """Clean, shrink and store the pairs of a source in the new folder `out`; a killed call resumes.
+
+    `source` is a folder, a file, a URL, `phantoms:COUNT`, a DataFrame of pandas or polars, a `datasets.Dataset`, or an
+    iterable of (image, caption) or of dicts; or a dict from names of splits to any of the last four. Rows without a
+    split are assigned by a hash of their group, a tenth to validation. Dropped rows are counted by reason. Raises
+    UserError for a source that cannot be read, WorkError where the work fails.
+
+    >>> pairs = [("a.png", "CT of the chest"), ("b.png", "MRI of the left knee")]
+    >>> medclip.prepare({"train": pairs}, "two").num_pairs
+    {'train': 2}
+    """
+    dataset = prepare_source(source, Path(out), config, num_workers=num_workers)
+    num_pairs = {name: split["pairs"] for name, split in dataset["splits"].items()}
+    return PreparedDataset(Path(out), num_pairs, dataset["dropped"])
+
+
+def train(
+    data: Source,
+    out: str | os.PathLike[str],
+    config: TrainConfig = TrainConfig(),
+    *,
+    callbacks: Sequence[Callable[[int, Mapping[str, float]], None]] = (),
+    resume: bool = False,
+    max_samples: int | None = None,
+    report_to: Sequence[str] = (),
+    image_cache_gb: float = 8.0,
+) -> TrainedRun:
+    """Train a model into the new folder `out`; its best weights by validation recall lie in `out/model`.
+
+    `data` is a prepared dataset, or a source that is first prepared into `OUT-data`. Each of `callbacks` is called with
+    the step and the metrics of every line of `out/metrics.jsonl`. With `resume`, a run that ended early goes on from
+    its last state, bit for bit. Raises UserError for wrong settings, WorkError where the run cannot go on.
+
+    >>> config = medclip.TrainConfig(preset="tiny", steps=2, batch_size=8)
+    >>> run = medclip.train("data", "small-run", config, callbacks=[lambda step, metrics: None])
+    >>> 0 <= run.best["mean_recall"] <= 1
+    True
+    """
+    from medclip.train.loop import train as train_model
+
+    summary = train_model(
+        ensure_prepared(data, Path(out)),
+        Path(out),
+        config,
+        max_samples=max_samples,
+        resume=resume,
+        report_to=report_to,
+        image_cache_gb=image_cache_gb,
+        callbacks=callbacks,
+    )
+    return TrainedRun(Path(out), summary["best"], tuple(summary["wise_ft"]))
+
+
+def evaluate(
+    model: str | os.PathLike[str],
+    data: Source,
+    kind: Kind = "retrieval",
+    *,
+    split: str | None = None,
+    label: str | None = None,
+    classes: Sequence[str] = (),
+    out: str | os.PathLike[str] | None = None,
+    max_samples: int | None = None,
+    seed: int = 0,
+) -> Results:
+    """Measure a model (a folder, a run, OWNER/NAME, or what `load` gives) on a split, with 95 % intervals.
+
+    `data` is a prepared dataset, or a source that is first prepared: into `OUT-data`, or without `out` for this call
+    alone. `split` is validation, or the only one. "zero-shot" and "probe" tell the classes of `label` apart and also
+    take a folder with labels.csv or with a folder for each class. `out` keeps the results, their items and report.html.
+    Raises UserError where model, data and kind do not fit together.
+
+    >>> results = medclip.evaluate("run", "data")
+    >>> recall = results["image_to_text/R@1"]
+    >>> 0 <= recall.low <= recall.value <= recall.high <= 1
+    True
+    """
+    from medclip.evaluate.compositionality import evaluate_compositionality
+    from medclip.evaluate.config import EvalConfig
+    from medclip.evaluate.labeled import LabelConfig
+    from medclip.evaluate.probe import evaluate_probe
+    from medclip.evaluate.report import write_report
+    from medclip.evaluate.results import KINDS
+    from medclip.evaluate.retrieval import evaluate_retrieval
+    from medclip.evaluate.robustness import evaluate_robustness
+    from medclip.evaluate.zero_shot import evaluate_zero_shot
+
+    if kind not in KINDS:
+        raise UserError(f"{kind!r} is not a kind of evaluation; choose one of: {', '.join(KINDS)}.")
+    labels = LabelConfig(label=label, classes=tuple(classes))
+    with tempfile.TemporaryDirectory() as scratch:
+        beside = Path(scratch) / "evaluation" if out is None else Path(out)
+        labeled = source_path(data) if kind in ("zero-shot", "probe") else None  # also folders that need no preparation
+        folder = labeled or ensure_prepared(data, beside)
+        config = EvalConfig(
+            model=os.fspath(model),
+            data=str(folder),
+            split=split,
+            max_samples=max_samples,
+            out=None if out is None else Path(out),
+            seed=seed,
+        )
+        match kind:
+            case "retrieval":
+                results = evaluate_retrieval(config)
+            case "zero-shot":
+                results = evaluate_zero_shot(config, labels)
+            case "probe":
+                results = evaluate_probe(config, labels)
+            case "compositionality":
+                results = evaluate_compositionality(config)
+            case "robustness":
+                results = evaluate_robustness(config)
+    if out is not None:
+        write_report(Path(out))
+    return results
