@@ -10,7 +10,10 @@ import pytest
 
 from medclip import NOT_CLINICAL, __version__
 from medclip.cli.main import GROUPS, Family
+from medclip.cli.parse import command_flags
 from support.material import in_new_process
+
+ROOT = Path(__file__).parents[2]
 
 
 def leaves(commands, *before):
@@ -23,6 +26,7 @@ def leaves(commands, *before):
             yield (*before, word), getattr(importlib.import_module(f"medclip.cli.{module}"), name)
 
 
+WORDS = {word for group in GROUPS.values() for word in group}
 COMMANDS = {words: kind for group in GROUPS.values() for words, kind in leaves(group)}
 
 
@@ -119,10 +123,41 @@ def test_a_mistyped_word_gets_a_suggestion(medclip, words, expected):
 
 
 def test_the_reference_page_is_what_the_commands_say():
-    page = Path(__file__).parents[2] / "docs" / "cli.md"
+    page = ROOT / "docs" / "cli.md"
     done = in_new_process("-m", "medclip.cli.reference")
     assert done.returncode == 0, done.stderr
     assert done.stdout == page.read_text(encoding="utf-8"), "python -m medclip.cli.reference > docs/cli.md"
+
+
+PAGES = [
+    path
+    for pattern in (
+        "README.md",
+        "docs/*.md",
+        "recipes/*.sh",
+        "compose.yaml",
+        "deploy/*",
+        ".ci/run",
+        "Dockerfile",
+        "Makefile",
+    )
+    for path in sorted(ROOT.glob(pattern))
+    if path.is_file() and path.name not in {"log.md", "decisions.md"}  # of other days, of other names
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_commands_on_our_pages_exist_with_their_flags(page):
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for line in re.findall(r"(?:^ *|`|bin/|exec |run --rm serve )medclip ([a-z][^`#\n]*)", text, re.MULTILINE):
+        words = line.split()
+        names = [tuple(words[:n]) for n in (1, 2) if tuple(words[:n]) in COMMANDS]
+        if not names:  # a family, or a command in prose
+            assert words[0] in WORDS, line
+            continue
+        options = {option for flag in command_flags(COMMANDS[names[0]]).values() for option in flag.options}
+        flags = {word.partition("=")[0].strip("[].,)") for word in words if word.startswith("--")}
+        assert flags - {"--help"} <= options, line
 
 
 def test_no_command_at_all_is_a_mistake(medclip):
