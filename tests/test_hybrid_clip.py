@@ -12,15 +12,15 @@ from medclip.configuration_hybrid_clip import HybridCLIPConfig
 from medclip.encode.encoder import embed_texts
 from medclip.model.checkpoint import load, save
 from medclip.modeling_hybrid_clip import FlaxHybridCLIP
-from support.model_folders import dual, hybrid_folder
-from support.references import CAPTIONS, FOLDER, pictures, random_folder, transformers_vectors
+from support.model_folders import dual_encoder, hybrid_folder
+from support.references import CAPTIONS, FOLDER, random_images, random_folder, transformers_outputs
 
 PIXELS = np.random.default_rng(0).standard_normal((2, 32, 32, 3), np.float32)
 
 
 @pytest.fixture(scope="module")
 def founding(tmp_path_factory) -> Path:
-    return hybrid_folder(dual("clip_vision_model", "bert"), tmp_path_factory.mktemp("founding") / "medclip-roco")
+    return hybrid_folder(dual_encoder("clip_vision_model", "bert"), tmp_path_factory.mktemp("founding") / "medclip-roco")
 
 
 @pytest.mark.slow
@@ -43,7 +43,7 @@ def test_both_orders_of_the_channels_are_the_same_picture(founding: Path) -> Non
 
 
 def test_the_second_snippet_joins_two_towers(tmp_path: Path) -> None:
-    save(dual("vit", "bert"), tmp_path / "text")
+    save(dual_encoder("vit", "bert"), tmp_path / "text")
     model = FlaxHybridCLIP.from_text_vision_pretrained(str(tmp_path / "text"), str(FOLDER))
     assert model.params["text_projection.weight"].shape == (512, 32)
     model.save_pretrained(tmp_path / "joined")
@@ -76,8 +76,8 @@ def test_the_config_of_2021() -> None:
 @pytest.mark.parity
 def test_the_format_of_2021_gives_what_the_same_weights_give_in_torch(tmp_path: Path) -> None:
     random_folder(tmp_path / "today", 7, ("clip", "bert"), 28)
-    images = pictures(28, 7)
-    wanted = transformers_vectors(tmp_path / "today", images, CAPTIONS)
+    images = random_images(28, 7)
+    wanted = transformers_outputs(tmp_path / "today", images, CAPTIONS)
     model = FlaxHybridCLIP.from_pretrained(hybrid_folder(load(tmp_path / "today"), tmp_path / "2021"))
     ids, valid = model.model.tokenizer.encode(CAPTIONS)
     out = model(ids, wanted["pixels"], attention_mask=valid)

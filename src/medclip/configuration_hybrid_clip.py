@@ -11,20 +11,20 @@ class HybridCLIPConfig:
 
     model_type = "hybrid-clip"
 
-    def __init__(self, projection_dim: int = 512, **said: Any):
-        """Hold what is said; ValueError without `text_config` and `vision_config`, as in 2021."""
-        if "text_config" not in said or "vision_config" not in said:
+    def __init__(self, projection_dim: int = 512, **kwargs: Any):
+        """Set every argument as an attribute. Raises ValueError without `text_config` and `vision_config`."""
+        if "text_config" not in kwargs or "vision_config" not in kwargs:
             raise ValueError("`text_config` and `vision_config` can not be `None`.")
         self.projection_dim = projection_dim
-        vars(self).update(said)
+        vars(self).update(kwargs)
 
     @classmethod
     def from_text_vision_configs(
-        cls, text_config: Mapping[str, Any], vision_config: Mapping[str, Any], **said: Any
+        cls, text_config: Mapping[str, Any], vision_config: Mapping[str, Any], **kwargs: Any
     ) -> HybridCLIPConfig:
-        """The config of both towers' configs."""
-        return cls(text_config=dict(text_config), vision_config=dict(vision_config), **said)
+        """The config of a pair of towers."""
+        return cls(text_config=dict(text_config), vision_config=dict(vision_config), **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
-        """What `config.json` says."""
+        """The content of `config.json`."""
         return {**vars(self), "model_type": self.model_type}

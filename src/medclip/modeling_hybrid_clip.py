@@ -1,4 +1,4 @@
-"""The founding project's API, thin: `FlaxHybridCLIP` over the same towers as everything else."""
+"""The founding project's API: `FlaxHybridCLIP`, a thin class over the towers of `medclip.model`."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class HybridCLIPOutput(NamedTuple):
 
 
 class FlaxHybridCLIP:
-    """A dual encoder under the name and the methods of 2021; `model` is what `medclip.load` gives."""
+    """A dual encoder under the name and the methods of 2021; `model` holds its parameters and config."""
 
     def __init__(self, model: Model):
         self.model = model
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **download: Any) -> FlaxHybridCLIP:
-        """Open a folder or a repository of the Hub, of 2021 or of today; `download` may give `revision`."""
+        """Open a folder or a Hub repository, of 2021 or of today; `download` may hold `revision`."""
         return cls(load(name, **download))
 
     @classmethod
@@ -52,13 +52,14 @@ class FlaxHybridCLIP:
 
     @property
     def config(self) -> HybridCLIPConfig:
-        """What the model's config file says, under the name of 2021."""
-        return HybridCLIPConfig(**{name: v for name, v in self.model.raw_config.items() if name != "model_type"})
+        """The model's config file as the class of 2021."""
+        fields = {name: value for name, value in self.model.raw_config.items() if name != "model_type"}
+        return HybridCLIPConfig(**fields)
 
     def __call__(
         self, input_ids: Any, pixel_values: Any, attention_mask: Any = None, params: dict[str, Any] | None = None
     ) -> HybridCLIPOutput:
-        """Compare captions, ids (c, t), with normalized pixels (b, s, s, 3) or (b, 3, s, s)."""
+        """Scaled cosines of normalized pixels (b, s, s, 3) or (b, 3, s, s) and captions, ids (c, t)."""
         params = self.params if params is None else params
         images = self.get_image_features(pixel_values, params)
         texts = self.get_text_features(input_ids, attention_mask, params)
@@ -69,14 +70,14 @@ class FlaxHybridCLIP:
     def get_text_features(
         self, input_ids: Any, attention_mask: Any = None, params: dict[str, Any] | None = None
     ) -> jax.Array:
-        """Projected captions (c, p), of any length; without a mask every token is real."""
+        """Projected text features (c, p), not normalized; without a mask every token is real."""
         ids = jnp.asarray(input_ids)
         valid = jnp.ones(ids.shape, bool) if attention_mask is None else jnp.asarray(attention_mask).astype(bool)
         params, config = self.params if params is None else params, self.model.config
         return jnp.asarray(project(params, text_features(params, ids, valid, config), config.text))
 
     def get_image_features(self, pixel_values: Any, params: dict[str, Any] | None = None) -> jax.Array:
-        """Projected images (b, p), of any length, from normalized pixels (b, s, s, 3) or (b, 3, s, s)."""
+        """Projected image features (b, p), not normalized, of normalized pixels (b, s, s, 3) or (b, 3, s, s)."""
         pixels = jnp.asarray(pixel_values)
         if pixels.shape[-1] != 3:
             pixels = pixels.transpose(0, 2, 3, 1)

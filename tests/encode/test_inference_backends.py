@@ -12,26 +12,26 @@ from support.material import draw_image
 from support.references import CAPTIONS, random_folder
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
-def test_a_model_that_was_not_exported_is_told_how(run, engine):
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_a_model_that_was_not_exported_is_told_how(run, name):
     with pytest.raises(UserError, match=r"medclip export .* --to onnx"):
-        open_backend(engine, run)
+        open_backend(name, run)
 
 
 def test_jax_needs_no_export(run, model):
-    opened = open_backend("jax", run)
-    assert np.array_equal(opened.embed_texts(CAPTIONS), embed_texts(model, CAPTIONS))
+    backend = open_backend("jax", run)
+    assert np.array_equal(backend.embed_texts(CAPTIONS), embed_texts(model, CAPTIONS))
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize("families", [("clip", "clip"), ("siglip", "siglip")], ids="+".join)
 @pytest.mark.filterwarnings("ignore")  # the exporter warns of itself
-def test_an_engine_gives_the_vectors_of_jax(tmp_path, families, engine):
-    pytest.importorskip(engine)
+def test_an_engine_gives_the_vectors_of_jax(tmp_path, families, name):
+    pytest.importorskip(name)
     random_folder(tmp_path / "model", 6, families, 28)
     export_onnx(tmp_path / "model", tmp_path / "onnx")
-    model, opened = load(tmp_path / "model"), open_backend(engine, tmp_path / "onnx")
+    model, backend = load(tmp_path / "model"), open_backend(name, tmp_path / "onnx")
     pixels = np.stack([np.asarray(draw_image(n, (32, 32)).resize((28, 28)).convert("RGB")) for n in range(5)])
-    np.testing.assert_allclose(opened.embed_pixels(pixels), embed_pixels(model, pixels), atol=2e-6)
-    np.testing.assert_allclose(opened.embed_texts(CAPTIONS), embed_texts(model, CAPTIONS), atol=2e-6)
+    np.testing.assert_allclose(backend.embed_pixels(pixels), embed_pixels(model, pixels), atol=2e-6)
+    np.testing.assert_allclose(backend.embed_texts(CAPTIONS), embed_texts(model, CAPTIONS), atol=2e-6)

@@ -1,17 +1,19 @@
-"""Another resolution and another context length, by interpolating positions."""
+"""Pretrained models take another image size or context length, and join: weights stay, what is new starts fresh."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from medclip.encode.encoder import embed_pixels, embed_texts
 from medclip.errors import UserError
-from medclip.model.adapt import with_context_length, with_image_size
-from medclip.model.checkpoint import Model, load
+from medclip.model.adapt import join_towers, with_context_length, with_image_size
+from medclip.model.checkpoint import Model, load, save
 from medclip.model.config import parse_config
 from medclip.model.shapes_init import init_params
-from support.model_folders import CLOSE, dual
+from support.model_folders import CLOSE, assert_same_embeddings, dual_encoder, save_tower
 from support.references import CAPTIONS, FOLDER
 
 
@@ -29,7 +31,7 @@ def test_a_resolution_is_changed_by_interpolating_positions() -> None:
 
 
 def test_a_flat_table_of_positions_stays_flat() -> None:
-    model = dual("vit", "bert")
+    model = dual_encoder("vit", "bert")
     name = "vision_model.embeddings.position_embeddings"
     flat = {**model.params, name: np.concatenate([model.params[name][:, :1], np.full((1, 16, 32), 0.5, np.float32)], 1)}
     larger = with_image_size(Model(flat, model.config, model.tokenizer, model.preprocessor, model.raw_config), 56)
@@ -51,9 +53,43 @@ def test_a_longer_context_interpolates_and_a_shorter_one_only_cuts() -> None:
 
 
 def test_a_context_that_the_tower_cannot_have_is_refused_with_a_reason() -> None:
-    roberta = dual("vit", "bert")
+    roberta = dual_encoder("vit", "bert")
     config = {**roberta.raw_config["text_config"], "model_type": "roberta", "pad_token_id": 1}
-    said = {**roberta.raw_config, "text_config": config}
-    roberta = Model(init_params(parse_config(said), 0), parse_config(said), roberta.tokenizer, {}, said)
+    raw = {**roberta.raw_config, "text_config": config}
+    roberta = Model(init_params(parse_config(raw), 0), parse_config(raw), roberta.tokenizer, {}, raw)
     with pytest.raises(UserError, match="positions for 3 to 22 tokens"):
         with_context_length(roberta, 100)
+
+
+@pytest.mark.parametrize("prefix", ["", "bert."])
+def test_towers_are_joined_with_fresh_projections(tmp_path: Path, prefix: str) -> None:
+    model = dual_encoder("vit", "bert")
+    vision, text = save_tower(model, "vision", tmp_path / "v"), save_tower(model, "text", tmp_path / "t", prefix)
+    joined = join_towers(vision, text, projection_dim=20, seed=3)
+    assert joined.params["visual_projection.weight"].shape == (20, 32)
+    assert joined.params["visual_projection.weight"].std() == pytest.approx(32**-0.5, rel=0.1)
+    for name, value in model.params.items():
+        if "_model." in name:
+            np.testing.assert_array_equal(joined.params[name], value)
+    assert joined.params["logit_scale"] == pytest.approx(np.log(1 / 0.07), abs=1e-4)
+    again = join_towers(vision, text, projection_dim=20, seed=3)
+    np.testing.assert_array_equal(again.params["text_projection.weight"], joined.params["text_projection.weight"])
+
+
+def test_towers_are_taken_out_of_dual_encoders_too(tmp_path: Path) -> None:
+    save(dual_encoder("dinov2", "bert"), tmp_path / "dual")
+    joined, clip = join_towers(FOLDER, tmp_path / "dual", 16), load(FOLDER)
+    name = "vision_model.encoder.layers.0.mlp.fc1.weight"
+    np.testing.assert_array_equal(joined.params[name], clip.params[name])
+    save(joined, tmp_path / "joined")
+    assert_same_embeddings(joined, load(tmp_path / "joined"))
+
+
+def test_a_pooler_that_was_not_published_starts_fresh(tmp_path: Path) -> None:
+    model = dual_encoder("vit", "bert")
+    params = {name: value for name, value in model.params.items() if not name.startswith("text_model.pooler")}
+    text = save_tower(
+        Model(params, model.config, model.tokenizer, {}, model.raw_config), "text", tmp_path / "t", "bert."
+    )
+    joined = join_towers(FOLDER, text)
+    assert joined.params["text_model.pooler.dense.weight"].std() == pytest.approx(0.02, rel=0.1)

@@ -20,8 +20,8 @@ from support.references import CAPTIONS, FAMILIES, random_folder
 def test_onnx_gives_our_vectors_at_any_batch_size(tmp_path: Path, families) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     random_folder(tmp_path / "model", 6, families, 28)
-    told = export_onnx(tmp_path / "model", tmp_path / "onnx")
-    assert max(told.values()) < 2e-6
+    differences = export_onnx(tmp_path / "model", tmp_path / "onnx")
+    assert max(differences.values()) < 2e-6
     session = onnxruntime.InferenceSession(tmp_path / "onnx" / "text_encoder.onnx")
     model = load(tmp_path / "model")
     ids, valid = model.tokenizer.encode(CAPTIONS * 3)
@@ -45,11 +45,11 @@ def test_pushing_sends_the_folder_to_a_private_repository(run: Path, monkeypatch
     sent = []
 
     class Hub:
-        def create_repo(self, name, **said):
-            sent.append((name, said))
+        def create_repo(self, name, **arguments):
+            sent.append((name, arguments))
 
-        def upload_folder(self, **said):
-            sent.append(said)
+        def upload_folder(self, **arguments):
+            sent.append(arguments)
             return "https://hub/me/it"
 
     monkeypatch.setattr("huggingface_hub.HfApi", Hub)
@@ -61,7 +61,7 @@ def test_pushing_sends_the_folder_to_a_private_repository(run: Path, monkeypatch
 
 def test_a_hub_that_refuses_is_a_sentence(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Hub:
-        def create_repo(self, name, **said):
+        def create_repo(self, name, **arguments):
             raise OSError("no network here\nand a trace")
 
     monkeypatch.setattr("huggingface_hub.HfApi", Hub)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support.model_folders import refused, resaid, rewritten
+from support.model_folders import assert_refused, rewrite_config, rewrite_tensors
 from support.references import FOLDER
 
 
@@ -24,19 +24,19 @@ def test_every_fault_of_the_tensors_is_named_at_once(folder: Path) -> None:
         del tensors["logit_scale"]
         tensors["text_projection.weight"] = np.zeros((2, 2), np.float32)
 
-    rewritten(folder, spoil)
-    refused(folder, "missing logit_scale", "unexpected stranger", "text_projection.weight has shape (2, 2)")
+    rewrite_tensors(folder, spoil)
+    assert_refused(folder, "missing logit_scale", "unexpected stranger", "text_projection.weight has shape (2, 2)")
 
 
 def test_a_nan_is_named(folder: Path) -> None:
-    rewritten(folder, lambda tensors: tensors["visual_projection.weight"].__setitem__((0, 0), np.nan))
-    refused(folder, "visual_projection.weight is not finite")
+    rewrite_tensors(folder, lambda tensors: tensors["visual_projection.weight"].__setitem__((0, 0), np.nan))
+    assert_refused(folder, "visual_projection.weight is not finite")
 
 
 def test_a_truncated_file_is_named(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    refused(folder, "model.safetensors is damaged")
+    assert_refused(folder, "model.safetensors is damaged")
 
 
 @pytest.mark.parametrize(
@@ -53,20 +53,20 @@ def test_a_truncated_file_is_named(folder: Path) -> None:
     ],
 )
 def test_a_config_that_no_model_has_is_refused(folder: Path, part: str, fields: dict, word: str) -> None:
-    resaid(folder, part, **fields)
-    refused(folder, word)
+    rewrite_config(folder, part, **fields)
+    assert_refused(folder, word)
 
 
-@pytest.mark.parametrize("said", [[], {"model_type": "clip", "vision_config": "x"}, {"model_type": "clip"}])
-def test_a_config_of_another_shape_is_refused(folder: Path, said: object) -> None:
-    (folder / "config.json").write_text(json.dumps(said))
-    refused(folder, "config")
+@pytest.mark.parametrize("raw", [[], {"model_type": "clip", "vision_config": "x"}, {"model_type": "clip"}])
+def test_a_config_of_another_shape_is_refused(folder: Path, raw: object) -> None:
+    (folder / "config.json").write_text(json.dumps(raw))
+    assert_refused(folder, "config")
 
 
 def test_a_link_out_of_the_folder_is_refused(folder: Path, tmp_path: Path) -> None:
     (folder / "model.safetensors").rename(tmp_path / "elsewhere.safetensors")
     (folder / "model.safetensors").symlink_to(tmp_path / "elsewhere.safetensors")
-    refused(folder, "leads out of its folder")
+    assert_refused(folder, "leads out of its folder")
 
 
 @pytest.mark.parametrize("place", ["../../x", "/etc/passwd"])
@@ -74,16 +74,16 @@ def test_an_index_that_names_a_file_elsewhere_is_refused(folder: Path, place: st
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"logit_scale": place}}))
     (folder.parent.parent / "x").touch()
-    refused(folder, "leads out of its folder")
+    assert_refused(folder, "leads out of its folder")
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pth"])
 def test_a_pickle_is_never_opened(folder: Path, name: str) -> None:
     (folder / "model.safetensors").rename(folder / name)
-    refused(folder, name, "a pickle", "safetensors.torch.save_file")
+    assert_refused(folder, name, "a pickle", "safetensors.torch.save_file")
 
 
 def test_a_name_that_is_nothing_says_where_was_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    refused(tmp_path / "absent", "looked for config.json")
+    assert_refused(tmp_path / "absent", "looked for config.json")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    refused(Path("nobody/nothing-of-this-name"), "nobody/nothing-of-this-name", "HF_HUB_OFFLINE")
+    assert_refused(Path("nobody/nothing-of-this-name"), "nobody/nothing-of-this-name", "HF_HUB_OFFLINE")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from medclip.errors import ImageError
 from medclip.model.image_processor import mean_std, preprocess
-from support.references import pictures as images
+from support.references import random_images
 
 CLIP = {"size": {"shortest_edge": 32}, "do_center_crop": True, "crop_size": {"width": 32, "height": 32}}
 SQUEEZE = {"size": {"height": 32, "width": 32}, "do_center_crop": False}
@@ -33,17 +33,17 @@ KINDS = {"CLIP": "CLIPImageProcessorPil", "ViT": "ViTImageProcessorPil", "Siglip
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("said", FILES.values(), ids=FILES)
-def test_pixels_are_within_one_level_of_transformers(said: dict) -> None:
+@pytest.mark.parametrize("preprocessor", FILES.values(), ids=FILES)
+def test_pixels_are_within_one_level_of_transformers(preprocessor: dict) -> None:
     import transformers
 
-    kind = said.get("image_processor_type") or said["feature_extractor_type"]
+    kind = preprocessor.get("image_processor_type") or preprocessor["feature_extractor_type"]
     processor = getattr(transformers, next(name for part, name in KINDS.items() if kind.startswith(part)))
-    plain = {name: value for name, value in said.items() if not name.endswith("_type")}
-    theirs = processor(**plain)
-    filled = {**said, "image_mean": theirs.image_mean, "image_std": theirs.image_std}
+    arguments = {name: value for name, value in preprocessor.items() if not name.endswith("_type")}
+    theirs = processor(**arguments)
+    filled = {**preprocessor, "image_mean": theirs.image_mean, "image_std": theirs.image_std}
     mean, std = (np.array(x) for x in mean_std(filled))
-    for values in images(25, 1):
+    for values in random_images(25, 1):
         image = Image.fromarray(values)
         ours = (preprocess(image, filled) / 255 - mean) / std
         wanted = np.asarray(theirs(image).pixel_values[0]).transpose(1, 2, 0)

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from medclip.model.checkpoint import load, model_hash, save
 from medclip.model.shapes_init import tensor_shapes
 from medclip.model.weights import canonical
-from support.model_folders import assert_same_vectors, dual
+from support.model_folders import assert_same_embeddings, dual_encoder
 from support.references import FOLDER
 
 
@@ -26,13 +26,13 @@ def folder(tmp_path: Path) -> Path:
     ("vision", "text"), [("vit", "bert"), ("dinov2", "clip_text_model"), ("siglip_vision_model", "bert")]
 )
 def test_a_joined_folder_survives_saving_bit_for_bit(tmp_path: Path, vision: str, text: str) -> None:
-    model = dual(vision, text)
+    model = dual_encoder(vision, text)
     save(model, tmp_path / "once")
     again = load(tmp_path / "once")
     save(again, tmp_path / "twice")
     for path in (tmp_path / "once").iterdir():
         assert path.read_bytes() == (tmp_path / "twice" / path.name).read_bytes()
-    assert_same_vectors(model, again)
+    assert_same_embeddings(model, again)
 
 
 def test_shards_are_read_through_their_index(folder: Path) -> None:
@@ -45,7 +45,7 @@ def test_shards_are_read_through_their_index(folder: Path) -> None:
         save_file({name: tensors[name] for name in names[part::3]}, folder / shard)
         places |= {name: shard for name in names[part::3]}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
-    assert_same_vectors(whole, load(folder))
+    assert_same_embeddings(whole, load(folder))
     before, last = model_hash(folder), folder / "model-00003-of-00003.safetensors"
     save_file({name: value + 1 for name, value in load_file(last).items()}, last)
     assert model_hash(folder) != before
@@ -76,6 +76,6 @@ def test_the_hubs_cache_links_to_its_blobs(folder: Path, tmp_path: Path) -> None
 
 
 def test_shapes_are_those_of_the_file() -> None:
-    there = load_file(FOLDER / "model.safetensors")
-    assert tensor_shapes(load(FOLDER).config) == {name: value.shape for name, value in there.items()}
-    assert jnp.shape(there["logit_scale"]) == ()
+    tensors = load_file(FOLDER / "model.safetensors")
+    assert tensor_shapes(load(FOLDER).config) == {name: value.shape for name, value in tensors.items()}
+    assert jnp.shape(tensors["logit_scale"]) == ()

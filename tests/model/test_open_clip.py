@@ -1,29 +1,33 @@
-"""BiomedCLIP's layout: timm's ViT and a BERT under open_clip's names give what transformers' towers give."""
+"""open_clip's layouts: its own ViT, and BiomedCLIP's towers of timm and Hugging Face, give what transformers' give."""
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from medclip.encode.encoder import embed_images, embed_texts
 from medclip.errors import UserError
-from medclip.model.checkpoint import load
+from medclip.model.checkpoint import load, save
 from medclip.model.tokenizer import save_tokenizer, train_tokenizer
-from support.references import CAPTIONS, pictures
+from support.model_folders import assert_same_embeddings, open_clip_folder, rewrite_config
+from support.references import CAPTIONS, FOLDER, random_images
 
 WIDTH, SIDE, DIM = 128, 32, 24
-PARTS = {
+TIMM_NAMES = {
     "embeddings.cls_token": "cls_token", "embeddings.position_embeddings": "pos_embed",
     "embeddings.patch_embeddings.projection": "patch_embed.proj", "encoder.layer": "blocks",
     "attention.output.dense": "attn.proj", "layernorm_before": "norm1", "layernorm_after": "norm2",
     "intermediate.dense": "mlp.fc1", "output.dense": "mlp.fc2", "layernorm": "norm",
 }  # fmt: skip
-SAID = {
+RAW = {
     "model_cfg": {
         "embed_dim": DIM,
         "vision_cfg": {"timm_model_name": "vit_base_patch16_224", "timm_pool": "", "timm_proj": "linear",
@@ -37,17 +41,33 @@ SAID = {
 
 def timm_names(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A Hugging Face ViT's tensors under timm's names, query, key and value stacked."""
-    found: dict[str, np.ndarray] = {}
+    renamed: dict[str, np.ndarray] = {}
     for name, value in tensors.items():
         if "pooler" in name or re.search(r"attention\.(key|value)\.", name):
             continue
         if ".attention.query." in name:
             value = np.concatenate([tensors[name.replace("query", part)] for part in ("query", "key", "value")])
             name = name.replace("attention.attention.query", "attn.qkv")
-        for theirs, ours in PARTS.items():
+        for theirs, ours in TIMM_NAMES.items():
             name = name.replace(theirs, ours)
-        found[f"visual.trunk.{name}"] = value
-    return found
+        renamed[f"visual.trunk.{name}"] = value
+    return renamed
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(FOLDER, tmp_path / "model"))
+
+
+def test_open_clips_layout_loads_and_comes_back(tmp_path: Path, folder: Path) -> None:
+    rewrite_config(
+        folder, "text_config", eos_token_id=2
+    )  # open_clip takes the largest id for the end of text, as CLIP of 2021
+    model = load(folder)
+    theirs = load(open_clip_folder(model, tmp_path / "open_clip"))
+    assert_same_embeddings(model, theirs)
+    save(theirs, tmp_path / "again")
+    assert_same_embeddings(model, load(tmp_path / "again"))
 
 
 @pytest.mark.parity
@@ -76,21 +96,17 @@ def test_biomedclips_layout_gives_what_the_same_weights_give_in_torch(tmp_path: 
     folder = tmp_path / "biomed"
     folder.mkdir()
     save_file({n: np.asarray(v, order="C") for n, v in tensors.items()}, folder / "open_clip_model.safetensors")
-    (folder / "open_clip_config.json").write_text(json.dumps(SAID))
+    (folder / "open_clip_config.json").write_text(json.dumps(RAW))
     save_tokenizer(tokens, folder)
 
     model = load(folder)
-    images = pictures(SIDE, 0)[:1]
-    mean, std = (torch.tensor(SAID["preprocess_cfg"][x]).reshape(3, 1, 1) for x in ("mean", "std"))
+    images = random_images(SIDE, 0)[:1]
+    mean, std = (torch.tensor(RAW["preprocess_cfg"][x]).reshape(3, 1, 1) for x in ("mean", "std"))
     pixels = (torch.tensor(np.stack(images)).permute(0, 3, 1, 2) / 255 - mean) / std
     ids, valid = model.tokenizer.encode(CAPTIONS)
     given = {"input_ids": torch.tensor(ids, dtype=torch.long), "attention_mask": torch.tensor(valid)}
     with torch.no_grad():
         wanted = head(vit(pixels).last_hidden_state[:, 0]), mlp(bert(**given).last_hidden_state[:, 0])
-    import io
-
-    from PIL import Image
-
     file = io.BytesIO()
     Image.fromarray(images[0]).save(file, "PNG")
     for ours, theirs in zip(
@@ -100,16 +116,16 @@ def test_biomedclips_layout_gives_what_the_same_weights_give_in_torch(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("said", "word"),
+    ("raw", "word"),
     [
         ({}, "model_cfg has no vision_cfg"),
         ({"model_cfg": {"vision_cfg": {"layers": [3, 4, 6, 3]}, "text_cfg": {}, "embed_dim": 8}}, "ResNet"),
         ({"model_cfg": {"vision_cfg": {"timm_model_name": "convnext_base"}, "text_cfg": {}}}, "convnext_base"),
-        (SAID, "that its tensors are not"),
+        (RAW, "that its tensors are not"),
     ],
 )
-def test_a_model_that_is_not_known_is_refused(tmp_path: Path, said: dict, word: str) -> None:
-    (tmp_path / "open_clip_config.json").write_text(json.dumps(said))
+def test_a_model_that_is_not_known_is_refused(tmp_path: Path, raw: dict, word: str) -> None:
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(raw))
     save_file({"logit_scale": np.zeros(())}, tmp_path / "open_clip_model.safetensors")
     with pytest.raises(UserError, match=word):
         load(tmp_path)

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from medclip.model.families import TEXT
 from medclip.model.packing import pack
 from medclip.model.towers import packed_text_features, text_features
-from support.model_folders import dual
+from support.model_folders import dual_encoder
 
 CLOSE = 2e-6
-BERT = dual("vit", "bert")
+BERT = dual_encoder("vit", "bert")
 PLAIN = jax.jit(text_features, static_argnames="config")
 PACKED = jax.jit(packed_text_features, static_argnames=("config", "remat"))
 TEXTS = ("clip_text_model", "siglip_text_model", "bert", "roberta")
@@ -20,7 +20,7 @@ TEXTS = ("clip_text_model", "siglip_text_model", "bert", "roberta")
 
 @pytest.fixture(scope="module", params=TEXTS)
 def model(request):
-    return dual("vit", request.param)
+    return dual_encoder("vit", request.param)
 
 
 def captions(model, lengths, seed=0):
@@ -39,10 +39,10 @@ def test_packed_is_padded(model, lengths, seed):
     ids, valid = captions(model, np.array(lengths).reshape(2, 4), seed)
     packed = pack(ids, valid, model.config.text)
     wanted = PLAIN(model.params, ids.reshape(8, 24), valid.reshape(8, 24), model.config)
-    found = PACKED(model.params, packed, model.config).reshape(8, -1)
-    there = np.array(lengths) > 0
-    np.testing.assert_allclose(found[there], wanted[there], atol=CLOSE)
-    assert np.isfinite(found).all()  # what stands for an absent caption is masked, not mended
+    features = PACKED(model.params, packed, model.config).reshape(8, -1)
+    present = np.array(lengths) > 0
+    np.testing.assert_allclose(features[present], wanted[present], atol=CLOSE)
+    assert np.isfinite(features).all()  # those of absent captions are masked out by the loss, so they must be finite
 
 
 @pytest.mark.slow
@@ -52,9 +52,9 @@ def test_gradients_of_packed_are_those_of_padded(model):
     plain = jax.grad(lambda p: (PLAIN(p, ids.reshape(8, 24), valid.reshape(8, 24), model.config) ** 2).sum())
     wanted = plain(model.params)
     for remat in (False, True):
-        found = jax.grad(lambda p, r=remat: (PACKED(p, packed, model.config, r) ** 2).sum())(model.params)
+        gradient = jax.grad(lambda p, r=remat: (PACKED(p, packed, model.config, r) ** 2).sum())(model.params)
         for name, value in wanted.items():
-            np.testing.assert_allclose(found[name], value, atol=1e-5 * max(1, np.abs(value).max()), err_msg=name)
+            np.testing.assert_allclose(gradient[name], value, atol=1e-5 * max(1, np.abs(value).max()), err_msg=name)
 
 
 @given(st.lists(st.integers(0, 24), min_size=1, max_size=40))

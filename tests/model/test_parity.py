@@ -11,14 +11,14 @@ from medclip.encode.decode import decode_pixels
 from medclip.encode.encoder import embed_images, embed_texts
 from medclip.model.checkpoint import load, save
 from medclip.model.towers import logits
-from support.parity import gradients, loss_of, png
+from support.parity import batch_loss, gradients, png
 from support.references import (
     CAPTIONS,
     FAMILIES,
     FOLDER,
-    pictures,
     random_folder,
-    transformers_vectors,
+    random_images,
+    transformers_outputs,
 )
 
 CLOSE = 2e-6  # float32 rounding through five layers of unit vectors
@@ -34,12 +34,12 @@ def assert_same(folder: Path, images: list[np.ndarray], captions: list[str], wan
     np.testing.assert_allclose(ours, wanted["images"], atol=CLOSE)
     np.testing.assert_allclose(texts, wanted["texts"], atol=CLOSE)
     np.testing.assert_allclose(logits(model.params, ours, texts), wanted["logits"], atol=14.3 * 2 * CLOSE)
-    np.testing.assert_allclose(loss_of(model, ours, texts, model.params), wanted["loss"], atol=1e-5)
+    np.testing.assert_allclose(batch_loss(model, ours, texts, model.params), wanted["loss"], atol=1e-5)
 
 
 def test_stored_references_of_transformers() -> None:
     with np.load(FOLDER / "references.npz") as stored:
-        assert_same(FOLDER, pictures(32, 0), CAPTIONS, dict(stored))
+        assert_same(FOLDER, random_images(32, 0), CAPTIONS, dict(stored))
 
 
 def test_a_model_survives_saving_bit_for_bit(tmp_path: Path) -> None:
@@ -61,9 +61,9 @@ def test_a_model_survives_saving_bit_for_bit(tmp_path: Path) -> None:
 )
 def test_live_transformers(tmp_path: Path, families, seed: int, side: int, squeeze: bool, towers: dict) -> None:
     random_folder(tmp_path, seed, families, side, squeeze, **towers)
-    images = pictures(side, seed)
-    assert_same(tmp_path, images, CAPTIONS, transformers_vectors(tmp_path, images, CAPTIONS))
-    one = transformers_vectors(tmp_path, images[:1], CAPTIONS[1:2])
+    images = random_images(side, seed)
+    assert_same(tmp_path, images, CAPTIONS, transformers_outputs(tmp_path, images, CAPTIONS))
+    one = transformers_outputs(tmp_path, images[:1], CAPTIONS[1:2])
     assert_same(tmp_path, images[:1], CAPTIONS[1:2], one)
 
 
@@ -80,7 +80,7 @@ def test_gradients_of_the_loss_are_torchs(tmp_path: Path, families) -> None:
 def test_what_we_save_opens_in_transformers(tmp_path: Path, families) -> None:
     random_folder(tmp_path / "theirs", 5, families, 28)
     save(load(tmp_path / "theirs"), tmp_path / "ours")
-    before, after = (transformers_vectors(tmp_path / at, pictures(28, 5), CAPTIONS) for at in ("theirs", "ours"))
+    before, after = (transformers_outputs(tmp_path / at, random_images(28, 5), CAPTIONS) for at in ("theirs", "ours"))
     for name, value in before.items():
         np.testing.assert_array_equal(after[name], value)
 
@@ -88,8 +88,8 @@ def test_what_we_save_opens_in_transformers(tmp_path: Path, families) -> None:
 @pytest.mark.parity
 def test_a_trained_run_opens_in_transformers(run: Path) -> None:
     model = load(run)
-    images = pictures(model.config.vision.image_size, 5)
-    theirs = transformers_vectors(run / "model", images, CAPTIONS)
+    images = random_images(model.config.vision.image_size, 5)
+    theirs = transformers_outputs(run / "model", images, CAPTIONS)
     encoded = [png(image) for image in images]
     np.testing.assert_allclose(embed_images(model, encoded), theirs["images"], atol=1e-5)
     np.testing.assert_allclose(embed_texts(model, CAPTIONS), theirs["texts"], atol=1e-5)
@@ -97,7 +97,7 @@ def test_a_trained_run_opens_in_transformers(run: Path) -> None:
 
 @pytest.mark.parity
 def test_the_stored_references_are_todays(tmp_path: Path) -> None:
-    theirs = transformers_vectors(FOLDER, pictures(32, 0), CAPTIONS)
+    theirs = transformers_outputs(FOLDER, random_images(32, 0), CAPTIONS)
     with np.load(FOLDER / "references.npz") as stored:
         for name, value in theirs.items():
             np.testing.assert_allclose(stored[name], value, atol=CLOSE)

@@ -23,11 +23,11 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint
 CLOSE = 2e-6
 
 
-def dual(vision: str, text: str, seed: int = 0) -> Model:
+def dual_encoder(vision: str, text: str, seed: int = 0) -> Model:
     """A random joined model of those families, as it would be loaded."""
     tokens, special = train_tokenizer(CAPTIONS, 300, 24)
     size = tokens.tokenizer.get_vocab_size()
-    said = {
+    raw = {
         "architectures": ["VisionTextDualEncoderModel"],
         "model_type": "vision-text-dual-encoder",
         "dtype": "float32",
@@ -36,23 +36,23 @@ def dual(vision: str, text: str, seed: int = 0) -> Model:
         "text_config": {"model_type": text, **WIDTH, **special, "num_hidden_layers": 1, "vocab_size": size,
                         "max_position_embeddings": 24 + (special["pad_token_id"] + 1 if text == "roberta" else 0)},
     }  # fmt: skip
-    config = parse_config(said)
+    config = parse_config(raw)
     rng = np.random.default_rng(seed)
     fresh = init_params(config, seed)
     params = {name: value + 0.1 * rng.standard_normal(value.shape, np.float32) for name, value in fresh.items()}
-    return Model(params, config, tokens, load(FOLDER).preprocessor, said)
+    return Model(params, config, tokens, load(FOLDER).preprocessor, raw)
 
 
 def vectors(model: Model) -> tuple[np.ndarray, np.ndarray]:
     return embed_pixels(model, PIXELS), embed_texts(model, CAPTIONS)
 
 
-def assert_same_vectors(one: Model, other: Model) -> None:
+def assert_same_embeddings(one: Model, other: Model) -> None:
     for a, b in zip(vectors(one), vectors(other), strict=True):
         np.testing.assert_allclose(a, b, atol=CLOSE)
 
 
-def single(model: Model, side: str, folder: Path, prefix: str = "") -> Path:
+def save_tower(model: Model, side: str, folder: Path, prefix: str = "") -> Path:
     """One tower of a joined model as a folder of its own."""
     folder.mkdir()
     tower = f"{side}_model."
@@ -83,21 +83,21 @@ def hybrid_folder(model: Model, folder: Path) -> Path:
             last, value = "kernel", value.swapaxes(0, 1)
         elif last == "weight":
             last = "scale"
-        at = tree
+        layer = tree
         for step in path:
-            at = at.setdefault(step, {})
-        at[last] = leaf(np.ascontiguousarray(value) if value.ndim else value)
+            layer = layer.setdefault(step, {})
+        layer[last] = leaf(np.ascontiguousarray(value) if value.ndim else value)
     folder.mkdir()
     (folder / "flax_model.msgpack").write_bytes(msgpack.packb(tree))
-    said = {**model.raw_config, "architectures": ["HybridCLIP"], "model_type": "hybrid-clip", "seed": 42}
-    (folder / "config.json").write_text(json.dumps(said))
+    raw = {**model.raw_config, "architectures": ["HybridCLIP"], "model_type": "hybrid-clip", "seed": 42}
+    (folder / "config.json").write_text(json.dumps(raw))
     save_tokenizer(model.tokenizer, folder)
     return folder
 
 
 def open_clip_folder(model: Model, folder: Path) -> Path:
     """A CLIPModel's weights in open_clip's layout, by rules of this test's own."""
-    found: dict[str, np.ndarray] = {"logit_scale": np.asarray(model.params["logit_scale"])}
+    tensors: dict[str, np.ndarray] = {"logit_scale": np.asarray(model.params["logit_scale"])}
     towers = [("vision_model.", "visual."), ("text_model.", "")]
     plain = {
         "embeddings.class_embedding": "class_embedding",
@@ -113,23 +113,23 @@ def open_clip_folder(model: Model, folder: Path) -> Path:
             if name.startswith(prefix) and not re.search(r"[qkv]_proj", name):
                 for ours, other in plain.items():
                     name = name.replace(ours, other)
-                found[name.replace(prefix, theirs)] = np.asarray(value)
+                tensors[name.replace(prefix, theirs)] = np.asarray(value)
         layers = {
             name[: name.index(".self_attn")]
             for name in model.params
             if name.startswith(prefix) and ".self_attn" in name
         }
         for layer in layers:
-            at = layer.replace(prefix, theirs).replace("encoder.layers", "transformer.resblocks")
+            renamed = layer.replace(prefix, theirs).replace("encoder.layers", "transformer.resblocks")
             for kind in ("weight", "bias"):
                 parts = [model.params[f"{layer}.self_attn.{x}_proj.{kind}"] for x in "qkv"]
-                found[f"{at}.attn.in_proj_{kind}"] = np.concatenate(parts)
-    found["visual.proj"] = np.ascontiguousarray(model.params["visual_projection.weight"].T)
-    found["text_projection"] = np.ascontiguousarray(model.params["text_projection.weight"].T)
+                tensors[f"{renamed}.attn.in_proj_{kind}"] = np.concatenate(parts)
+    tensors["visual.proj"] = np.ascontiguousarray(model.params["visual_projection.weight"].T)
+    tensors["text_projection"] = np.ascontiguousarray(model.params["text_projection.weight"].T)
     folder.mkdir()
-    save_file(found, folder / "open_clip_model.safetensors")
+    save_file(tensors, folder / "open_clip_model.safetensors")
     vision, text = model.config.vision, model.config.text
-    said = {
+    raw = {
         "model_cfg": {
             "embed_dim": model.config.projection_dim,
             "quick_gelu": True,
@@ -140,24 +140,24 @@ def open_clip_folder(model: Model, folder: Path) -> Path:
         },
         "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]},
     }  # fmt: skip
-    (folder / "open_clip_config.json").write_text(json.dumps(said))
+    (folder / "open_clip_config.json").write_text(json.dumps(raw))
     save_tokenizer(model.tokenizer, folder)
     return folder
 
 
-def rewritten(folder: Path, change) -> None:
+def rewrite_tensors(folder: Path, change) -> None:
     tensors = load_file(folder / "model.safetensors")
     change(tensors)
     save_file(tensors, folder / "model.safetensors")
 
 
-def resaid(folder: Path, part: str, **fields) -> None:
-    said = json.loads((folder / "config.json").read_text())
-    said[part] |= fields
-    (folder / "config.json").write_text(json.dumps(said))
+def rewrite_config(folder: Path, part: str, **fields) -> None:
+    raw = json.loads((folder / "config.json").read_text())
+    raw[part] |= fields
+    (folder / "config.json").write_text(json.dumps(raw))
 
 
-def refused(folder: Path, *words: str) -> None:
+def assert_refused(folder: Path, *words: str) -> None:
     with pytest.raises(UserError) as error:
         load(folder)
     for word in words:

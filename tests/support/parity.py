@@ -17,8 +17,8 @@ from medclip.model.towers import encode_image, encode_text
 from medclip.train.losses import contrastive, hard_targets, sigmoid
 from support.references import (
     CAPTIONS,
-    opened,
-    pictures,
+    open_torch_model,
+    random_images,
     transformers_inputs,
 )
 
@@ -31,7 +31,7 @@ def png(image: np.ndarray) -> bytes:
     return out.getvalue()
 
 
-def loss_of(model: Model, images: np.ndarray, texts: np.ndarray, params: dict) -> jax.Array:
+def batch_loss(model: Model, images: np.ndarray, texts: np.ndarray, params: dict) -> jax.Array:
     loss = sigmoid if model.config.logit_bias else contrastive
     return loss(jnp.asarray(images), jnp.asarray(texts), params, *hard_targets(len(images), len(texts)))
 
@@ -40,23 +40,23 @@ def gradients(folder: Path, families: tuple[str, str], side: int, seed: int) -> 
     """Name, our gradient of the loss and torch's, of every tensor of the model in `folder`."""
     import torch
 
-    model, theirs = load(folder), opened(folder)
-    theirs(**transformers_inputs(folder, pictures(side, seed), CAPTIONS), return_loss=True).loss.backward()
-    pixels = np.stack([decode_pixels(png(image), model.preprocessor) for image in pictures(side, seed)])
+    model, theirs = load(folder), open_torch_model(folder)
+    theirs(**transformers_inputs(folder, random_images(side, seed), CAPTIONS), return_loss=True).loss.backward()
+    pixels = np.stack([decode_pixels(png(image), model.preprocessor) for image in random_images(side, seed)])
     mean, std = mean_std(model.preprocessor)
     ids, valid = model.tokenizer.encode(CAPTIONS)
 
     def loss(params):
         images = encode_image(params, (pixels / 255 - jnp.array(mean)) / jnp.array(std), model.config)
-        return loss_of(model, images, encode_text(params, ids, valid, model.config), params)
+        return batch_loss(model, images, encode_text(params, ids, valid, model.config), params)
 
     ours = jax.grad(loss)(model.params)
     for tensor in theirs.parameters():  # saved in place of the weights, for the names in memory are others
         tensor.data = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
     theirs.save_pretrained(folder / "gradients")
     for name, wanted in load_file(folder / "gradients" / "model.safetensors").items():
-        found = np.array(ours[name])
+        gradient = np.array(ours[name])
         # torch keeps the padding's row of an embedding as it is; here that is the end of text too
         if "word_embeddings" in name or (families[1] == "roberta" and "text_model.embeddings.position" in name):
-            found[model.config.text.pad_token_id] = 0
-        yield name, found, wanted
+            gradient[model.config.text.pad_token_id] = 0
+        yield name, gradient, wanted

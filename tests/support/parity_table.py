@@ -16,8 +16,8 @@ import transformers
 from medclip.encode.encoder import embed_images, embed_texts
 from medclip.model.checkpoint import load
 from medclip.model.towers import logits
-from support.parity import gradients, loss_of, png
-from support.references import CAPTIONS, FAMILIES, pictures, random_folder, transformers_vectors
+from support.parity import batch_loss, gradients, png
+from support.references import CAPTIONS, FAMILIES, random_folder, random_images, transformers_outputs
 
 SEEDS = ((1, 28), (2, 33), (3, 30))
 
@@ -25,17 +25,17 @@ SEEDS = ((1, 28), (2, 33), (3, 30))
 def differences(families: tuple[str, str], seed: int, side: int, folder: Path) -> dict[str, float]:
     """Largest absolute differences: vectors, logits, loss, gradients of the loss."""
     random_folder(folder, seed, families, side)
-    images, model = pictures(side, seed), load(folder)
-    theirs = transformers_vectors(folder, images, CAPTIONS)
+    images, model = random_images(side, seed), load(folder)
+    theirs = transformers_outputs(folder, images, CAPTIONS)
     ours = embed_images(model, [png(image) for image in images]), embed_texts(model, CAPTIONS)
-    found = {
+    largest = {
         "image vectors": np.abs(ours[0] - theirs["images"]).max(),
         "text vectors": np.abs(ours[1] - theirs["texts"]).max(),
         "logits": np.abs(logits(model.params, *ours) - theirs["logits"]).max(),
-        "loss": np.abs(loss_of(model, *ours, model.params) - theirs["loss"]).max(),
+        "loss": np.abs(batch_loss(model, *ours, model.params) - theirs["loss"]).max(),
         "gradients": max(np.abs(a - b).max() for _, a, b in gradients(folder, families, side, seed)),
     }
-    return {name: float(value) for name, value in found.items()}
+    return {name: float(value) for name, value in largest.items()}
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ FAMILIES = [
 ]
 
 
-def pictures(side: int, seed: int) -> list[np.ndarray]:
+def random_images(side: int, seed: int) -> list[np.ndarray]:
     """Three u8 images (h, w, 3) of unequal sizes."""
     rng = np.random.default_rng(seed)
     sizes = [(side, side), (side * 2 + 3, side + 1), (side + 5, side * 3)]
@@ -44,7 +44,7 @@ def random_folder(
     squeeze: bool = True,
     **towers: Any,
 ) -> None:
-    """A random dual encoder written by transformers itself, with a tokenizer and a preprocessor of ours.
+    """A random dual_encoder encoder written by transformers itself, with a tokenizer and a preprocessor of ours.
 
     `towers` changes both towers' configs (`hidden_act`, `num_hidden_layers`).
     """
@@ -65,10 +65,14 @@ def random_folder(
             tensor.data += 0.1 * torch.randn_like(tensor)
     model.save_pretrained(folder)
     save_tokenizer(tokens, folder)
-    said = square_preprocessor(side)
+    preprocessor = square_preprocessor(side)
     if not squeeze:
-        said |= {"size": {"shortest_edge": side}, "do_center_crop": True, "crop_size": {"height": side, "width": side}}
-    write_json(folder / "preprocessor_config.json", said)
+        preprocessor |= {
+            "size": {"shortest_edge": side},
+            "do_center_crop": True,
+            "crop_size": {"height": side, "width": side},
+        }
+    write_json(folder / "preprocessor_config.json", preprocessor)
 
 
 def _model(families: tuple[str, str], vision: dict[str, Any], text: dict[str, Any], transformers: Any) -> Any:
@@ -98,7 +102,7 @@ def _model(families: tuple[str, str], vision: dict[str, Any], text: dict[str, An
     return transformers.VisionTextDualEncoderModel(config)
 
 
-def opened(folder: Path) -> Any:
+def open_torch_model(folder: Path) -> Any:
     """The folder's model in torch, as transformers opens it."""
     import json
 
@@ -121,13 +125,13 @@ def transformers_inputs(folder: Path, images: list[np.ndarray], captions: list[s
     return {"pixel_values": pixels.pixel_values, "input_ids": texts.input_ids, **mask}
 
 
-def transformers_vectors(folder: Path, images: list[np.ndarray], captions: list[str]) -> dict[str, np.ndarray]:
+def transformers_outputs(folder: Path, images: list[np.ndarray], captions: list[str]) -> dict[str, np.ndarray]:
     """Unit vectors and logits of every image with every caption, all of it by transformers: pixels, ids, towers."""
     import torch
 
     given = transformers_inputs(folder, images, captions)
     with torch.no_grad():
-        out = opened(folder)(**given, return_loss=True)
+        out = open_torch_model(folder)(**given, return_loss=True)
     return {
         "images": out.image_embeds.numpy(),
         "texts": out.text_embeds.numpy(),
@@ -140,5 +144,5 @@ def transformers_vectors(folder: Path, images: list[np.ndarray], captions: list[
 
 if __name__ == "__main__":
     random_folder(FOLDER, seed=0)
-    np.savez_compressed(FOLDER / "references.npz", **transformers_vectors(FOLDER, pictures(32, 0), CAPTIONS))
+    np.savez_compressed(FOLDER / "references.npz", **transformers_outputs(FOLDER, random_images(32, 0), CAPTIONS))
     print(f"wrote {FOLDER}")
