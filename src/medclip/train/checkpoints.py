@@ -26,32 +26,32 @@ class StateFolder:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
             self._manager.wait_until_finished()
-        except Exception as full:
+        except Exception as storage_error:
             if error is None:
-                raise self._lost(full) from None
+                raise self._write_error(storage_error) from None
         finally:
             self._manager.close()
 
     def save(self, state: State) -> None:
-        """Write the state of its step; returns before the write is done. WorkError where it or the one before fails."""
+        """Write a state; returns before the write is done. WorkError where this write or the one before fails."""
         try:
             self._manager.save(int(state.step), args=ocp.args.StandardSave(state._asdict()))
-        except Exception as full:  # what the storage library raises has no type of its own
-            raise self._lost(full) from None
+        except Exception as storage_error:  # what the storage library raises has no type of its own
+            raise self._write_error(storage_error) from None
 
-    def _lost(self, error: Exception) -> WorkError:
-        whole = max(ocp.utils.checkpoint_steps(self._folder), default=None)
-        kept = (
+    def _write_error(self, error: Exception) -> WorkError:
+        step = max(ocp.utils.checkpoint_steps(self._folder), default=None)
+        remedy = (
             "no state is whole yet"
-            if whole is None
-            else f"the state of step {whole} is whole, and --resume goes on from it"
+            if step is None
+            else f"the state of step {step} is whole, and --resume goes on from it"
         )
         return WorkError(
-            f"{self._folder} could not be written; {kept}. Is the disk full? ({str(error).splitlines()[0][:300]})"
+            f"{self._folder} could not be written; {remedy}. Is the disk full? ({str(error).splitlines()[0][:300]})"
         )
 
     def latest(self, like: State) -> State | None:
-        """The newest whole state, or None where there is none; `like` gives shapes and types."""
+        """The newest whole state, or None; `like` gives shapes, types and shardings."""
         step = self._manager.latest_step()
         if step is None:
             return None

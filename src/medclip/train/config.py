@@ -1,143 +1,226 @@
-"""The settings of a run, as one value: flags of `medclip train`, RUN/config.json, what a resume compares."""
+"""Training settings: what a user says (TrainConfig), and the same with every choice made (ResolvedTrainConfig)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
 
 from medclip.errors import UserError
-
-_STARTS = ([True, False, False, False], [False, True, False, False], [False, False, True, True])
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How a model is trained. What is None is chosen by `settled`."""
+    """Training settings. What is None is chosen by `resolve`. UserError for a value out of range."""
 
     init: str | None = None
-    """A dual encoder to fine-tune; after training, weights between it and the last are tried too (WiSE-FT)."""
+    """Dual encoder to fine-tune; after training, weights between it and the last ones are evaluated too (WiSE-FT)."""
     vision_model: str | None = None
-    """A vision tower to join with --text-model: ViT, DINOv2, CLIP or SigLIP."""
+    """Vision tower to join with --text-model: ViT, DINOv2, CLIP or SigLIP."""
     text_model: str | None = None
-    """A text tower to join with --vision-model: BERT, RoBERTa or CLIP."""
+    """Text tower to join with --vision-model: BERT, RoBERTa or CLIP."""
     preset: Literal["tiny", "small"] | None = None
     """From scratch (the default: small). tiny: 64 px, 3+1 layers of width 96, enough for phantoms.
     small: 96 px, 6+3 layers of width 192."""
     image_size: int | None = None
-    """Another resolution than the model's own, in pixels; position embeddings are interpolated."""
+    """Image side in pixels, if not the model's own; position embeddings are interpolated."""
     context_length: int | None = None
-    """Another context length than the model's own; position embeddings are interpolated."""
+    """Tokens per caption, if not the model's own; position embeddings are interpolated."""
     vocab_size: int = 6000
-    """Most tokens of the vocabulary that a preset learns from the training captions."""
+    """Maximum size of the vocabulary that a preset learns from the training captions."""
 
     steps: int | None = None
-    """Optimizer steps; takes the place of --epochs."""
+    """Optimizer steps; overrides --epochs."""
     epochs: float = 30.0
     """Passes over the training split."""
     batch_size: int = 128
     """Pairs per step, over all devices; every other pair of the batch is a negative."""
     micro_batch_size: int | None = None
-    """Pairs encoded at a time (GradCache): memory is that of a microbatch, negatives and gradient are the batch's."""
+    """Pairs encoded at a time: uses the memory of these for the exact loss and gradient of the batch (GradCache)."""
     seed: int = 0
     """Seed of weights, order and augmentation."""
 
-    loss: Literal["contrastive", "sigmoid"] | None = None
-    """Symmetric InfoNCE, or SigLIP's sigmoid loss; by default what the model's family was made with."""
+    loss: Literal["auto", "contrastive", "sigmoid"] = "auto"
+    """Symmetric InfoNCE (CLIP) or the sigmoid loss (SigLIP); auto: the one the model was trained with."""
     hard_negatives: float = 0.0
-    """Captions with left and right exchanged, as negatives of the images: at most this share of the batch."""
-    soft_target_temperature: float | None = None
-    """Temperature of targets that are shared with pairs of overlapping UMLS concepts; without it, a pair's own only."""
+    """Captions with left and right exchanged as extra negatives, up to this fraction of the batch."""
+    soft_target_temperature: float = 0.0
+    """Temperature of soft targets from overlapping UMLS concepts; 0: one-hot targets."""
 
     lr: float | None = None
-    """Peak learning rate, after warm-up and before cosine decay; 1e-3 from scratch, 5e-5 joined, 1e-5 with --init."""
+    """Peak learning rate (warm-up, then cosine decay); default 1e-3 from scratch, 5e-5 joined, 1e-5 with --init."""
     vision_lr: float | None = None
-    """Another peak learning rate for the vision tower."""
+    """Peak learning rate of the vision tower, if not --lr."""
     text_lr: float | None = None
-    """Another peak learning rate for the text tower."""
+    """Peak learning rate of the text tower, if not --lr."""
     layerwise_lr_decay: float = 1.0
-    """Each layer learns at this share of the rate of the layer above it."""
+    """Each layer's learning rate is that of the layer above times this factor."""
     freeze: tuple[str, ...] = ()
-    """Tensors that stay as they are, by name: "vision_model.*" is CLIP's whole vision tower, whose features are then
-    computed once, without augmentation."""
+    """Name patterns of tensors that are not trained. "vision_model.*" is CLIP's whole vision tower, whose features are
+    then computed once, without augmentation."""
     lora_rank: int = 0
-    """Rank of low-rank updates of the towers' matrices, in place of training the towers; 0: none."""
+    """Rank of low-rank updates of the towers' matrices (LoRA); 0: the towers themselves are trained."""
     weight_decay: float = 0.2
     """Decoupled weight decay of matrices."""
     warmup_ratio: float = 0.1
-    """Share of the steps in which the learning rate rises."""
+    """Fraction of the steps in which the learning rate rises."""
     ema_decay: float = 0.0
-    """Decay of an average of the weights, which is then what is measured and kept; 0: none."""
+    """EMA decay; 0 disables. If set, EMA weights are evaluated and saved."""
 
     min_crop_scale: float = 0.9
-    """Least share of an image's area that a random crop keeps; 1: no crops."""
+    """Minimum fraction of an image's area that a random crop keeps; 1 disables."""
     rotation: float = 0.0
-    """Largest random rotation, in degrees."""
-    flip: bool = False
-    """Flip every second image left to right, which makes left and right wrong in captions."""
+    """Maximum random rotation, in degrees; 0 disables."""
+    color_jitter: float = 0.2
+    """Maximum random change of brightness and of contrast, as a fraction; 0 disables."""
     patch_dropout: float = 0.0
-    """Share of the patches that the vision tower does not see in a step."""
+    """Fraction of the image patches that are dropped at each step; 0 disables."""
 
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the towers' work; parameters, norms and loss are float32."""
+    """Precision of the towers; parameters, norms and loss are float32."""
     gradient_checkpointing: bool = False
-    """Compute each layer's insides again in the backward pass: less memory, about a third more work."""
+    """Recompute each layer in the backward pass: less memory, about a third more work."""
     fsdp: bool = False
-    """Spread parameters and optimizer state over the devices, in place of a copy on each."""
+    """Shard parameters and optimizer state over the devices; otherwise each device holds a copy."""
 
     num_evals: int = 12
-    """How often validation is measured over the run, and the state saved; it is also measured before the first step."""
-    early_stopping_patience: int | None = None
-    """Stop after this many evaluations without a better mean recall."""
+    """Evaluations and saved states over the run; validation is also measured before the first step."""
+    early_stopping_patience: int = 0
+    """Stop after this many evaluations without a better mean recall; 0 disables."""
     on_regression: Literal["stop", "warn"] = "stop"
-    """What to do when validation recall is clearly below that before the first step."""
+    """What to do when validation recall is significantly below that before the first step."""
 
     def __post_init__(self) -> None:
-        for name, least, most in _RANGES:
+        for name, low, high in _RANGES:
             value = getattr(self, name)
-            if value is not None and not least <= value <= most:
+            if value is not None and not low <= value <= high:
                 flag = f"--{name.replace('_', '-')}"
-                raise UserError(f"{flag} {value} is out of range: {least} to {most:g}.")
+                raise UserError(f"{flag} {value} is out of range: {low} to {high:g}.")
         if self.micro_batch_size and self.batch_size % self.micro_batch_size:
             raise UserError(
                 f"--micro-batch-size {self.micro_batch_size} does not divide --batch-size {self.batch_size}."
             )
 
 
-_INF, _LEAST = float("inf"), 1e-12
+_INF, _EPSILON = float("inf"), 1e-12
 _RANGES = (
+    ("vocab_size", 300, _INF),
     ("steps", 1, _INF),
-    ("epochs", _LEAST, _INF),
+    ("epochs", _EPSILON, _INF),
     ("batch_size", 2, _INF),
     ("micro_batch_size", 1, _INF),
     ("seed", 0, _INF),
     ("hard_negatives", 0, 1),
-    ("soft_target_temperature", _LEAST, _INF),
-    ("lr", _LEAST, _INF),
+    ("soft_target_temperature", 0, _INF),
+    ("lr", _EPSILON, _INF),
     ("vision_lr", 0, _INF),
     ("text_lr", 0, _INF),
-    ("layerwise_lr_decay", _LEAST, 1),
+    ("layerwise_lr_decay", _EPSILON, 1),
     ("lora_rank", 0, 4096),
     ("weight_decay", 0, _INF),
     ("warmup_ratio", 0, 1),
     ("ema_decay", 0, 1 - 1e-7),
     ("min_crop_scale", 0.01, 1),
     ("rotation", 0, 180),
+    ("color_jitter", 0, 1),
     ("patch_dropout", 0, 0.95),
     ("num_evals", 1, _INF),
-    ("early_stopping_patience", 1, _INF),
-    ("vocab_size", 300, _INF),
+    ("early_stopping_patience", 0, _INF),
 )
 
 
-def resolve(recipe: TrainConfig, pairs: int) -> TrainConfig:
-    """The recipe with everything chosen that depends on its start or on the number of training pairs."""
-    preset = recipe.preset or (None if recipe.init or recipe.vision_model or recipe.text_model else "small")
-    if [bool(preset), bool(recipe.init), bool(recipe.vision_model), bool(recipe.text_model)] not in _STARTS:
-        raise UserError(
-            "a run starts from one of --preset, --init MODEL, or --vision-model MODEL with --text-model MODEL."
-        )
-    if recipe.batch_size > pairs:
-        raise UserError(f"--batch-size {recipe.batch_size} is larger than the training split ({pairs} pairs).")
-    steps = recipe.steps or max(1, round(recipe.epochs * pairs / recipe.batch_size))
-    lr = recipe.lr or (1e-3 if preset else 1e-5 if recipe.init else 5e-5)
-    return replace(recipe, preset=preset, steps=steps, lr=lr)
+@dataclass(frozen=True)
+class FromPreset:
+    """Fresh weights in one of the shapes of `model.presets`."""
+
+    preset: str
+
+
+@dataclass(frozen=True)
+class FromModel:
+    """A dual encoder: a folder, a run or OWNER/NAME."""
+
+    init: str
+
+
+@dataclass(frozen=True)
+class FromTowers:
+    """Two towers, joined by fresh projections."""
+
+    vision_model: str
+    text_model: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedTrainConfig:
+    """A TrainConfig in which every choice is made, for a training split of known size. Fields as there."""
+
+    start: FromPreset | FromModel | FromTowers
+    image_size: int
+    """0: the model's own, as for `context_length`."""
+    context_length: int
+    vocab_size: int
+    steps: int
+    batch_size: int
+    micro_batch_size: int
+    seed: int
+    loss: Literal["auto", "contrastive", "sigmoid"]
+    hard_negatives: float
+    soft_target_temperature: float
+    lr: float
+    vision_lr: float
+    text_lr: float
+    layerwise_lr_decay: float
+    freeze: tuple[str, ...]
+    lora_rank: int
+    weight_decay: float
+    warmup_ratio: float
+    ema_decay: float
+    min_crop_scale: float
+    rotation: float
+    color_jitter: float
+    patch_dropout: float
+    precision: Literal["float32", "bfloat16"]
+    gradient_checkpointing: bool
+    fsdp: bool
+    num_evals: int
+    early_stopping_patience: int
+    on_regression: Literal["stop", "warn"]
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings under their flags' names: what `train_config.json` holds and a resume compares."""
+        settings = asdict(self)
+        return settings.pop("start") | settings
+
+
+def resolve(config: TrainConfig, num_pairs: int) -> ResolvedTrainConfig:
+    """Choose what depends on the initial model or on the number of training pairs. UserError where they do not fit."""
+    start = _start(config)
+    if config.batch_size > num_pairs:
+        raise UserError(f"--batch-size {config.batch_size} is larger than the training split ({num_pairs} pairs).")
+    lr = config.lr or _DEFAULT_LR[type(start)]
+    resolved = {
+        "start": start,
+        "image_size": config.image_size or 0,
+        "context_length": config.context_length or 0,
+        "steps": config.steps or max(1, round(config.epochs * num_pairs / config.batch_size)),
+        "micro_batch_size": config.micro_batch_size or config.batch_size,
+        "lr": lr,
+        "vision_lr": lr if config.vision_lr is None else config.vision_lr,
+        "text_lr": lr if config.text_lr is None else config.text_lr,
+    }
+    same = {f.name: getattr(config, f.name) for f in fields(ResolvedTrainConfig) if f.name not in resolved}
+    return ResolvedTrainConfig(**resolved, **same)
+
+
+_DEFAULT_LR = {FromPreset: 1e-3, FromModel: 1e-5, FromTowers: 5e-5}
+
+
+def _start(config: TrainConfig) -> FromPreset | FromModel | FromTowers:
+    match config.preset, config.init, config.vision_model, config.text_model:
+        case preset, None, None, None:
+            return FromPreset(preset or "small")
+        case None, str(model), None, None:
+            return FromModel(model)
+        case None, None, str(vision), str(text):
+            return FromTowers(vision, text)
+    raise UserError("a run starts from one of --preset, --init MODEL, or --vision-model MODEL with --text-model MODEL.")

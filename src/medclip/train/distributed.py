@@ -1,8 +1,12 @@
-"""Which devices there are, and what lies on them: one axis splits the batch, and with FSDP the parameters."""
+"""Devices and processes: one mesh axis shards the batch, and with FSDP the parameters; when all should stop."""
 
 from __future__ import annotations
 
 import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -16,15 +20,18 @@ _AXIS = "data"
 
 
 def start_distributed() -> None:
-    """Join the other processes of this job, before anything else is asked of JAX.
+    """Join the other processes of this job, before anything else uses JAX.
 
-    SLURM, Open MPI, TPU pods and Kubernetes say who and where to JAX itself. Elsewhere JAX_COORDINATOR_ADDRESS
-    (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID do. UserError where nobody says.
+    JAX detects SLURM, Open MPI, TPU pods and Kubernetes. Elsewhere JAX_COORDINATOR_ADDRESS (host:port of process 0),
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID say it. UserError where nothing does.
     """
-    said = {at: os.environ.get(f"JAX_{at.upper()}") for at in ("num_processes", "process_id")}
+    num_processes, process_id = (os.environ.get(name) for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"))
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
-        jax.distributed.initialize(**{at: int(value) for at, value in said.items() if value is not None})
+        jax.distributed.initialize(
+            num_processes=int(num_processes) if num_processes else None,
+            process_id=int(process_id) if process_id else None,
+        )
     except (ValueError, RuntimeError) as error:
         raise UserError(
             f"--distributed: {str(error).splitlines()[0]} Start one process a host under SLURM, Open MPI or Kubernetes "
@@ -42,40 +49,61 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def wait_for_all(what: str) -> None:
-    """Go on when every process has come here."""
+def barrier(name: str) -> None:
+    """Return when every process has called this."""
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(what)
+        multihost_utils.sync_global_devices(name)
 
 
-def stop_asked(step: int) -> bool:
-    """Whether the scheduler has told any process to stop (SIGTERM); all processes hear it at the same step."""
-    return jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step)
+@contextmanager
+def stop_requests() -> Iterator[Callable[[int], bool]]:
+    """Yield `stop_requested(step)`: whether Ctrl-C or SIGTERM was received. A second one stops at once, as always.
+
+    With several processes only JAX hears SIGTERM, and answers all of them at the same step.
+    """
+    if jax.process_count() > 1:
+        yield multihost_utils.reached_preemption_sync_point
+        return
+    received = threading.Event()
+    in_main_thread = threading.current_thread() is threading.main_thread()  # the only one that may set handlers
+    handlers = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM) if in_main_thread}
+
+    def handle(kind: int, frame: object) -> None:
+        received.set()
+        signal.signal(kind, handlers[signal.Signals(kind)])
+
+    for kind in handlers:
+        signal.signal(kind, handle)
+    try:
+        yield lambda step: received.is_set()
+    finally:
+        for kind, handler in handlers.items():
+            signal.signal(kind, handler)
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated_sharding(mesh: Mesh) -> NamedSharding:
     """A copy on each device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def everywhere(tree: Any, mesh: Mesh) -> Any:
+def replicate(tree: Any, mesh: Mesh) -> Any:
     """The arrays with a copy of each on every device."""
-    return jax.jit(lambda x: x, out_shardings=replicated(mesh))(tree)
+    return jax.jit(lambda x: x, out_shardings=replicated_sharding(mesh))(tree)
 
 
-def by_blocks(arrays: Any, mesh: Mesh) -> Any:
-    """This process's blocks (n / processes, …) as its part of global arrays (n, …) split on their first axis."""
+def shard_blocks(arrays: Any, mesh: Mesh) -> Any:
+    """This process's blocks (n / processes, …) as its part of global arrays (n, …) sharded on their first axis."""
     sharding = NamedSharding(mesh, PartitionSpec(_AXIS))
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), arrays)
 
 
 def shardings(tree: Any, mesh: Mesh, fsdp: bool) -> Any:
-    """Where each array of a state lies: everywhere, or with FSDP split on its largest axis that divides evenly."""
+    """The sharding of each array of a state: replicated, or with FSDP on its largest axis that divides evenly."""
 
-    def one(x: Any) -> NamedSharding:
+    def sharding(x: Any) -> NamedSharding:
         even = [(n, -axis) for axis, n in enumerate(x.shape) if n % mesh.size == 0 and n >= mesh.size]
         if not (fsdp and even):
-            return replicated(mesh)
+            return replicated_sharding(mesh)
         return NamedSharding(mesh, PartitionSpec(*[None] * -max(even)[1], _AXIS))
 
-    return jax.tree.map(one, tree)
+    return jax.tree.map(sharding, tree)

@@ -1,98 +1,108 @@
-"""`metrics.jsonl` and `curves.png` of a run, its settings and its clock."""
+"""A run's record: `train_config.json`, `metrics.jsonl` and `curves.png`."""
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from medclip.atomic_io import claim, read_json, whole_file, write_json
 from medclip.errors import UserError
-from medclip.train.curves import draw_curves
+
+CONFIG_FILE, METRICS_FILE, CURVES_FILE = "train_config.json", "metrics.jsonl", "curves.png"
+
+Callback = Callable[[int, Mapping[str, Any]], None]
+"""Takes a step and its metrics, as a line of `metrics.jsonl` has them: an evaluation's has `validation_loss`."""
 
 
 def open_run(out: Path, settings: dict[str, Any], resume: bool) -> None:
-    """Write the settings of a new run; those of a resumed one must be the same, or a UserError names the others."""
+    """Write the settings of a new run; a UserError names those of a resumed one that differ."""
     settings = json.loads(json.dumps(settings))  # as they come back
     if not resume:
-        claim(out, "config.json")
-        write_json(out / "config.json", settings)
+        claim(out, CONFIG_FILE)
+        write_json(out / CONFIG_FILE, settings)
         return
-    before = read_json(out / "config.json", "a run to resume")
-    changed = [f"{k}: {before.get(k)} then, {v} now" for k, v in settings.items() if before.get(k) != v]
+    before = read_json(out / CONFIG_FILE, "a run to resume")
+    names = dict.fromkeys([*settings, *before])
+    changed = [f"{n}: {before.get(n)} then, {settings.get(n)} now" for n in names if before.get(n) != settings.get(n)]
     if changed:
         raise UserError(f"--resume {out} with other settings ({'; '.join(changed)}). Repeat the run's own.")
 
 
-class Log:
-    """What a run said of itself, on disk and, by `track`, elsewhere. Where `writes` is False, it only remembers."""
+class MetricsLog:
+    """Append-only metrics log. With `writes` False (other processes than the first) it keeps records in memory only."""
 
-    def __init__(
-        self, out: Path, batch: int, writes: bool = True, track: Callable[[dict[str, Any]], None] | None = None
-    ):
-        self.out, self._batch, self._path, self._writes = out, batch, out / "metrics.jsonl", writes
-        self.track = track
+    def __init__(self, out: Path, batch_size: int, writes: bool = True):
+        self.out, self._batch_size, self._writes = out, batch_size, writes
         self.records: list[dict[str, Any]] = []
+        self.callbacks: Sequence[Callback] = ()
 
     def rewind(self, step: int) -> None:
         """Keep what was logged up to `step`: a killed run may have logged beyond its last state."""
-        self.records = [record for record in read_records(self._path) if record["step"] <= step]
+        path = self.out / METRICS_FILE
+        self.records = [record for record in read_records(path) if record["step"] <= step]
         if self._writes:
-            with whole_file(self._path) as partial:
+            with whole_file(path) as partial:
                 partial.write_text("".join(json.dumps(r) + "\n" for r in self.records), encoding="utf-8")
 
-    def write(self, record: dict[str, Any]) -> None:
-        """Append one line; an evaluation redraws the curves."""
+    def write(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Append one line and call the callbacks; an evaluation redraws the curves."""
+        record = {"step": step, **metrics}
         self.records.append(record)
         if not self._writes:
             return
-        with self._path.open("a", encoding="utf-8") as handle:
+        with (self.out / METRICS_FILE).open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(record) + "\n")
-        if self.track:
-            self.track(record)
-        if "validation_loss" in record:
-            draw_curves(self.records, self.out / "curves.png", self._batch)
+        for callback in self.callbacks:
+            callback(step, metrics)
+        if "validation_loss" in metrics:
+            draw_curves(self.records, self.out / CURVES_FILE, self._batch_size)
 
     @property
-    def measured(self) -> list[dict[str, Any]]:
-        """The evaluations, in order."""
-        return [r for r in self.records if "mean_recall" in r]
+    def evaluations(self) -> list[dict[str, Any]]:
+        """The records of evaluations, in order."""
+        return [record for record in self.records if "mean_recall" in record]
 
     @property
-    def best(self) -> dict[str, Any] | None:
-        """The first evaluation of the best mean recall."""
-        return max(self.measured, key=lambda r: r["mean_recall"], default=None)
-
-
-class Clock:
-    """How fast steps go and how long they wait for data, since the last evaluation; the first step compiles."""
-
-    def __init__(self, batch: int):
-        self._batch, self._at, self._start, self.waited = batch, -1, 0.0, 0.0
-
-    def restart(self, at: int) -> None:
-        """Count from the end of step `at`."""
-        self._at, self._start, self.waited = at, time.monotonic(), 0.0
-
-    def read(self, at: int) -> dict[str, float]:
-        """Pairs per second and share of the time spent waiting for data, up to step `at`; nothing before a restart."""
-        if self._at < 0:
-            return {}
-        seconds = time.monotonic() - self._start
-        rate = (at - self._at) * self._batch / seconds
-        return {"pairs_per_s": round(rate, 1), "waiting": round(self.waited / seconds, 3)}
+    def best(self) -> dict[str, Any]:
+        """The first evaluation of the best mean recall. ValueError before the first."""
+        return max(self.evaluations, key=lambda record: record["mean_recall"])
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl`, but for one that a killed run left half-written."""
+    """The lines of `metrics.jsonl`, except one that a killed run left half-written."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [record for record in map(_whole_line, lines) if record]
+    return [record for record in map(_parse_line, lines) if record]
 
 
-def _whole_line(line: str) -> dict[str, Any] | None:
+def _parse_line(line: str) -> dict[str, Any] | None:
     try:
         return json.loads(line)
     except json.JSONDecodeError:
         return None
+
+
+def draw_curves(records: Sequence[Mapping[str, Any]], path: Path, batch_size: int) -> None:
+    """Write losses and validation recall over steps as a PNG, from the records of `metrics.jsonl`."""
+    steps = [r for r in records if "loss" in r]
+    evaluations = [r for r in records if "validation_loss" in r]
+    eval_steps = [r["step"] for r in evaluations]
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    losses, recalls = figure.subplots(1, 2)
+    losses.plot([r["step"] for r in steps], [r["loss"] for r in steps], lw=0.8, alpha=0.7, label="training")
+    losses.plot(eval_steps, [r["validation_loss"] for r in evaluations], "o-", label="validation")
+    losses.set(xlabel="step", ylabel=f"loss in batches of {batch_size}", title="loss")
+    losses.legend()
+    for k in (1, 5, 10):
+        recalls.plot(eval_steps, [100 * r[f"R@{k}"] for r in evaluations], "o-", label=f"R@{k}")
+    if evaluations:
+        best = max(evaluations, key=lambda r: r["mean_recall"])
+        recalls.axvline(best["step"], ls=":", c="grey", label="best")
+        recalls.set(title=f"validation recall, both directions, {evaluations[0]['num_candidates']} candidates")
+    recalls.set(xlabel="step", ylabel="percent", ylim=(0, None))
+    recalls.legend()
+    with whole_file(path) as partial:
+        figure.savefig(partial, format="png", dpi=110)
