@@ -93,7 +93,7 @@ def data(roco, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def recipe():
+def train_config():
     """The one shape of the suite's trained models: smaller than any preset, for compilation is most of the time."""
     from medclip.model.config import PRESETS, Preset
     from medclip.train.config import TrainConfig
@@ -103,12 +103,12 @@ def recipe():
 
 
 @pytest.fixture(scope="session")
-def run(data, recipe, tmp_path_factory) -> Path:
+def run(data, train_config, tmp_path_factory) -> Path:
     """A run of four steps that nothing interrupted."""
     from medclip.train.loop import train
 
     out = tmp_path_factory.mktemp("trained") / "run"
-    train(data, out, recipe)
+    train(data, out, train_config)
     return out
 
 

@@ -273,4 +273,5 @@ def test_a_trained_model_is_trained_on(medclip, run, data, tmp_path, start, side
     assert str(made["vision_config"]["image_size"]) == side
     assert (made["model_type"] == "clip") == ("--init" in start)
     assert str(tmp_path.parent) not in (tmp_path / "run/model/README.md").read_text()  # no home of anybody's
-    assert json.loads((tmp_path / "run/config.json").read_text())["init"] == (str(run) if "--init" in start else None)
+    settings = json.loads((tmp_path / "run/train_config.json").read_text())
+    assert settings.get("init") == (str(run) if "--init" in start else None)

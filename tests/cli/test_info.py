@@ -15,10 +15,10 @@ def records(run):
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_finished_run_has_its_settings_and_its_course(run, recipe):
+def test_a_finished_run_has_its_settings_and_its_course(run, train_config):
     kind, contents = info(str(run))
     assert kind == "run"
-    given = {k: v for k, v in dataclasses.asdict(recipe).items() if v != getattr(type(recipe)(), k)}
+    given = {k: v for k, v in dataclasses.asdict(train_config).items() if v != getattr(type(train_config)(), k)}
     assert contents.changed == given
     assert contents.evaluations == [r for r in records(run) if "mean_recall" in r]
     assert (contents.last, contents.steps) == (4, 4)
@@ -88,6 +88,6 @@ def test_piped_info_says_of_which_kind_each_folder_is(medclip, run, data, index_
 @pytest.mark.parametrize("text", ["{}", "[]", "{"])
 def test_a_damaged_run_is_a_mistake_in_words(run, copy, text):
     broken = copy(run)
-    (broken / "config.json").write_text(text)
-    with pytest.raises(UserError, match=r"config\.json"):
+    (broken / "train_config.json").write_text(text)
+    with pytest.raises(UserError, match=r"train_config\.json"):
         info(str(broken))

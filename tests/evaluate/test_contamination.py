@@ -61,7 +61,7 @@ def test_without_a_card_that_can_be_read_nothing_is_known(folder, card):
 
 def test_a_run_knows_the_very_pairs(folder):
     at = folder(license="mit")
-    (at.parent / "config.json").write_text(json.dumps({"data": {"train": "xyz", "validation": "abc"}}))
+    (at.parent / "train_config.json").write_text(json.dumps({"data": {"train": "xyz", "validation": "abc"}}))
     assert saw_source(str(at), ROWS) == {
         "saw_source": "yes",
         "saw_source_why": "its run had these very pairs as validation",
@@ -71,7 +71,7 @@ def test_a_run_knows_the_very_pairs(folder):
 @pytest.mark.parametrize("record", ["", "[]", '{"data": 3}', '{"data": ["abc"]}'])
 def test_a_damaged_record_says_nothing(folder, record):
     at = folder(license="mit")
-    (at.parent / "config.json").write_text(record)
+    (at.parent / "train_config.json").write_text(record)
     assert saw_source(str(at), ROWS)["saw_source"] == "unknown"
 
 

@@ -54,7 +54,7 @@ class RunInfo:
     """The last step logged."""
     steps: int
     speed: dict[str, float]
-    """Medians over the logged steps: pairs_per_s, and waiting (share of the time, 0 to 1)."""
+    """Medians over the logged steps: pairs_per_s, and data_wait_fraction (0–1)."""
     summary: dict[str, Any] | None
     """Of a run that reached its end."""
 
@@ -63,15 +63,17 @@ def run_info(run: Path) -> RunInfo:
     """Read a run's folder, finished or not. UserError where it is none."""
     from medclip.train.log import read_records
 
-    settings = read_json(run / "config.json", "a run")
+    settings = read_json(run / "train_config.json", "a run")
     if not isinstance(settings, dict) or not settings.get("steps") or "data" not in settings:
-        raise UserError(f"{run}/config.json was not written by medclip train.")
+        raise UserError(f"{run}/train_config.json was not written by medclip train.")
     records = read_records(run / "metrics.jsonl")
     defaults = {f.name: f.default for f in fields(TrainConfig) if f.default is not MISSING}
+    defaults |= {"micro_batch_size": settings["batch_size"], "vision_lr": settings["lr"], "text_lr": settings["lr"]}
+    defaults |= {"image_size": 0, "context_length": 0}  # the model's own
     changed = {n: v for n, v in settings.items() if n != "data" and v != [] and v != defaults.get(n)}
     speed = {
         name: median(values)
-        for name in ("pairs_per_s", "waiting")
+        for name in ("pairs_per_s", "data_wait_fraction")
         if (values := [r[name] for r in records if name in r])
     }
     ended = (run / "summary.json").exists()
@@ -156,7 +158,7 @@ def _run_tables(run: RunInfo, path: Path) -> Iterator[RenderableType]:
         table.add_row(str(record["step"]), f"{record[names[0]]:.3f}", *recalls, "best" if record is best else "")
     yield table
     if run.speed:
-        waited = run.speed["waiting"]
+        waited = run.speed["data_wait_fraction"]
         yield f"{run.speed['pairs_per_s']:,.0f} pairs/s and {waited:.0%} of the time waiting for data (medians)"
     if run.summary:
         yield from summary_tables(run.summary, path)

@@ -65,8 +65,8 @@ def summary_tables(summary: dict[str, Any], out: Path) -> Iterator[RenderableTyp
     if summary["wise_ft"]:
         table = Table("share of the last weights", *names, title="weights between the first and the last (WiSE-FT)")
         for record in summary["wise_ft"]:
-            table.add_row(f"{record['share']:.0%}", *(f"{record[name]:.1%}" for name in names))
+            table.add_row(f"{record['alpha']:.0%}", *(f"{record[name]:.1%}" for name in names))
         yield table
-    chosen = f"{best['share']:.0%} of the weights of step {best['step']}" if "share" in best else f"step {best['step']}"
+    chosen = f"{best['alpha']:.0%} of the weights of step {best['step']}" if "alpha" in best else f"step {best['step']}"
     recalls = "  ".join(f"{name} {best[name]:.1%}" for name in names[:3])
-    yield f"kept {chosen}: {recalls} (validation, both ways, pool of {best['pool']}); see {out}/curves.png"
+    yield f"kept {chosen}: {recalls} (validation, both ways, {best['num_candidates']} candidates); see {out}/curves.png"

@@ -37,7 +37,7 @@ def _said(answer: str, why: str) -> dict[str, str]:
 def _digests(folder: Path) -> dict[str, str]:
     """The splits of the run around a model folder, by their digests; none where there is no run."""
     try:
-        data = json.loads((folder.parent / "config.json").read_text(encoding="utf-8"))["data"]
+        data = json.loads((folder.parent / "train_config.json").read_text(encoding="utf-8"))["data"]
         return {digest: split for split, digest in data.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}

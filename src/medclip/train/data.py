@@ -28,7 +28,7 @@ from medclip.encode.decode import fill_pixels, pixel_batches
 from medclip.encode.encoder import caption_features, pixel_features, split_pixels
 from medclip.errors import UserError
 from medclip.model.checkpoint import Model
-from medclip.model.packing import Packed, pack
+from medclip.model.packing import PackedText, pack
 from medclip.progress import console, progress
 from medclip.train.config import ResolvedTrainConfig
 from medclip.train.distributed import barrier, is_first
@@ -155,11 +155,11 @@ def read_pairs(
 
 def shared_concepts(split: Split) -> tuple[dict[str, int], int]:
     """A number for each UMLS concept that more than one pair has, and the most of these that a pair has."""
-    counts = Counter(concept for row in split.each("concepts") for concept in set(row or ()))
+    counts: Counter[str] = Counter(concept for row in split.iter_column("concepts") for concept in set(row or ()))
     numbers = {concept: i for i, concept in enumerate(sorted(c for c, count in counts.items() if count > 1))}
     if not numbers:
         raise UserError(f"--soft-target-temperature: no two pairs of {split.folder} share a UMLS concept.")
-    return numbers, max(len(numbers.keys() & set(row or ())) for row in split.each("concepts"))
+    return numbers, max(len(numbers.keys() & set(row or ())) for row in split.iter_column("concepts"))
 
 
 def _image_features(model: Model, split: Split) -> Float[np.ndarray, "n w"]:
@@ -242,10 +242,10 @@ def make_batch(
     share = num_blocks // jax.process_count()
     mine = slice(share * jax.process_index(), share * (jax.process_index() + 1))
     captions, text_mask = deal_captions(
-        pairs.split.values("caption", rows), num_blocks, int(config.batch_size * config.hard_negatives)
+        pairs.split.take("caption", rows), num_blocks, int(config.batch_size * config.hard_negatives)
     )
     texts = text_inputs(captions, text_mask, pairs, model)
-    image_ids, caption_ids = duplicate_ids(pairs.split.values("sha256", rows), captions, text_mask)
+    image_ids, caption_ids = duplicate_ids(pairs.split.take("sha256", rows), captions, text_mask)
     keys = augmentation_keys(config.seed, step, config.batch_size)
     return Batch(
         images=pairs.images[block_rows[mine]],
@@ -281,7 +281,7 @@ def swapped_captions(captions: Sequence[str], max_count: int) -> list[str]:
 
 def text_inputs(
     captions: Sequence[str], text_mask: Bool[np.ndarray, "n c"], pairs: Pairs, model: Model
-) -> Packed | Float[np.ndarray, "n c w"]:
+) -> PackedText | Float[np.ndarray, "n c w"]:
     """The text tower's input for dealt captions, or a frozen tower's features."""
     if pairs.text_features:
         features = np.stack([pairs.text_features[caption] for caption in captions])
@@ -306,7 +306,7 @@ def concept_numbers(pairs: Pairs, rows: Int[np.ndarray, "n m"]) -> Int32[np.ndar
     """The numbers of each pair's concepts, padded with the number of concepts."""
     numbers = np.full((rows.size, pairs.max_concepts), len(pairs.concepts), np.int32)
     if pairs.concepts:
-        for i, concepts in enumerate(pairs.split.values("concepts", rows.ravel())):
+        for i, concepts in enumerate(pairs.split.take("concepts", rows.ravel())):
             shared = sorted(pairs.concepts.keys() & set(concepts or ()))
             numbers[i, : len(shared)] = [pairs.concepts[concept] for concept in shared]
     return numbers.reshape(*rows.shape, pairs.max_concepts)

@@ -22,13 +22,11 @@ from medclip.data.paths import AnyPath
 from medclip.encode.encoder import embed_pixels, embed_texts
 from medclip.errors import WorkError
 from medclip.metrics import retrieval_metrics
-from medclip.model.adapt import with_side, with_tokens
+from medclip.model.adapt import join_towers, with_context_length, with_image_size
 from medclip.model.checkpoint import Model, load, save
-from medclip.model.config import parse_config
+from medclip.model.config import PRESETS, parse_config, preset_config
 from medclip.model.image_processor import square_preprocessor
-from medclip.model.join import join
-from medclip.model.presets import PRESETS, preset_config
-from medclip.model.shapes_init import init
+from medclip.model.shapes_init import init_params
 from medclip.model.tokenizer import train_tokenizer
 from medclip.model.towers import Params
 from medclip.progress import Advance, console, progress
@@ -96,7 +94,7 @@ def train(
 
 def prepare_run(config: ResolvedTrainConfig, training: Split, validation: Split, image_cache_gb: float) -> Run:
     """The initial model, the pairs as its towers take them, and the decoded validation set."""
-    model = initial_model(config, training.each("caption"))
+    model = initial_model(config, training.iter_column("caption"))
     params, scales = initial_params(model, config)
     loss = sigmoid_loss if is_sigmoid(model, config) else contrastive_loss
     pairs = read_pairs(training, model, config, scales, image_cache_gb)
@@ -110,15 +108,15 @@ def initial_model(config: ResolvedTrainConfig, captions: Iterable[str]) -> Model
         case FromModel(name):
             model = load(name)
         case FromTowers(vision, text):
-            model = join(vision, text, seed=config.seed)
-        case FromPreset(preset):
-            *_, side, _, context_length = PRESETS[preset]
-            tokenizer, special = train_tokenizer(captions, config.vocab_size, context_length)
-            raw_config = preset_config(preset, tokenizer.tokenizer.get_vocab_size(), special)
-            parsed = parse_config(raw_config)
-            model = Model(init(parsed, config.seed), parsed, tokenizer, square_preprocessor(side), raw_config)
-    model = with_side(model, config.image_size) if config.image_size else model
-    return with_tokens(model, config.context_length) if config.context_length else model
+            model = join_towers(vision, text, seed=config.seed)
+        case FromPreset(name):
+            preset = PRESETS[name]
+            tokenizer, special_tokens = train_tokenizer(captions, config.vocab_size, preset.context_length)
+            raw = preset_config(preset, tokenizer.tokenizer.get_vocab_size(), special_tokens)
+            parsed, preprocessor = parse_config(raw), square_preprocessor(preset.image_size)
+            model = Model(init_params(parsed, config.seed), parsed, tokenizer, preprocessor, raw)
+    model = with_image_size(model, config.image_size) if config.image_size else model
+    return with_context_length(model, config.context_length) if config.context_length else model
 
 
 def fit(
@@ -238,7 +236,7 @@ class StepLogger:
         saved = max((record["step"] for record in self._log.evaluations), default=0)
         return WorkError(
             f"the loss is {values['loss']} and the norm of its gradient {values['gradient_norm']} at step {step}, "
-            f"on the pairs {', '.join(self._run.pairs.split.values('id', rows))}. {self._log.out} holds the state of "
+            f"on the pairs {', '.join(self._run.pairs.split.take('id', rows))}. {self._log.out} holds the state of "
             f"step {saved} and the best model so far. Look at those pairs, or start again with a lower --lr."
         )
 

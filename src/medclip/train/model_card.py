@@ -10,7 +10,7 @@ from typing import Any
 from medclip import NOT_CLINICAL, __version__
 from medclip.atomic_io import whole_file
 from medclip.data.dataset import Split
-from medclip.model.card_metadata import joined
+from medclip.model.card_metadata import add_training_data
 from medclip.train.config import FromModel, FromPreset, FromTowers, ResolvedTrainConfig
 
 _CARD = """---
@@ -84,13 +84,13 @@ def write_card(
             parents = [vision, text]
             start = f"Vision tower of {_public_name(vision)} joined with the text tower of {_public_name(text)}"
     dataset = training.dataset
-    trained_on = joined(dataset["source"], parents)
+    trained_on = add_training_data(dataset["source"], parents)
     card = _CARD.format(
         title=folder.resolve().parent.name,
         notice=NOT_CLINICAL,
         version=__version__,
         trained_on=json.dumps(trained_on.sources),
-        nothing_else=json.dumps(trained_on.nothing_else),
+        nothing_else=json.dumps(trained_on.is_complete),
         source=dataset["source"],
         synthetic=" (synthetic: drawn by a program, no patients)" if dataset["synthetic"] else "",
         training=len(training),

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, Key, Num, UInt32
 from medclip.encode.encoder import normalize
 from medclip.model.checkpoint import Model
 from medclip.model.image_processor import mean_std
-from medclip.model.packing import Packed
+from medclip.model.packing import PackedText
 from medclip.model.towers import Params, image_features, l2_normalize, packed_text_features, project
 from medclip.train.config import ResolvedTrainConfig
 from medclip.train.distributed import shardings
@@ -37,7 +37,7 @@ class Batch(NamedTuple):
     images: Any
     """Pixels u8 (n, m, s, s, 3), or features f32 (n, m, w)."""
     texts: Any
-    """`Packed` captions, or features f32 (n, c, w)."""
+    """`PackedText` captions, or features f32 (n, c, w)."""
     text_mask: Any
     """bool (n, c): False where there is no caption."""
     image_ids: Any
@@ -145,7 +145,7 @@ def encode_images(
 
 def encode_captions(model: Model, config: ResolvedTrainConfig, params: Params, texts: Any) -> Float[Array, "n c p"]:
     """Embeddings of packed captions, or of features (n, c, w)."""
-    if isinstance(texts, Packed):
+    if isinstance(texts, PackedText):
         texts = packed_text_features(params, texts, model.config, config.gradient_checkpointing)
     return l2_normalize(project(params, texts, model.config.text))
 

@@ -12,6 +12,7 @@ from jaxtyping import Int, UInt8
 
 from medclip.data.dataset import Split
 from medclip.encode.encoder import embed_pixels, embed_texts
+from medclip.errors import WorkError
 from medclip.metrics import KS, interval, ranks, recall_at_k
 from medclip.model.checkpoint import Model
 from medclip.model.towers import Params
@@ -37,7 +38,7 @@ def read_validation_set(split: Split, model: Model) -> ValidationSet:
     rows = range(min(MAX_VALIDATION_PAIRS, len(split)))
     pixels = np.empty((len(rows), *images.shape[1:]), np.uint8)
     decode_into(images, pixels)
-    return ValidationSet(pixels, split.values("caption", rows), split.values("article", rows))
+    return ValidationSet(pixels, split.take("caption", rows), split.take("article", rows))
 
 
 def validate(
@@ -49,9 +50,12 @@ def validate(
 ) -> tuple[dict[str, Any], Int[np.ndarray, "n 2"]]:
     """Loss in batches as in training, recall averaged over both directions, and the ranks of each pair.
 
-    Nothing is augmented. `loss_params` holds what the loss needs beside the model's own parameters.
+    Nothing is augmented. `loss_params` holds what the loss needs beside the model's own parameters. WorkError where
+    embeddings are not finite.
     """
     images, texts = embed_pixels(model, validation_set.pixels), embed_texts(model, validation_set.captions)
+    if not (np.isfinite(images).all() and np.isfinite(texts).all()):
+        raise WorkError("the weights give embeddings that are not finite: start again with a lower --lr.")
     size = min(batch_size, len(images))
     params, targets = model.params | (loss_params or {}), hard_targets(size, size)
     batches = [slice(start, start + size) for start in range(0, len(images) - size + 1, size)]

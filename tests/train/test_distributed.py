@@ -15,9 +15,9 @@ CLOSE = 1e-4  # of a loss of about 2: float32 sums in another order, over four s
 
 RUN = """
 import json, sys
-from medclip import backend
-backend.start()
-data, out, recipe, shape, several = json.loads(sys.argv[1])
+from medclip import jax_setup
+jax_setup.start()
+data, out, config, shape, several = json.loads(sys.argv[1])
 if several:
     from medclip.train.distributed import start_distributed
     start_distributed()
@@ -25,10 +25,10 @@ from pathlib import Path
 import jax
 from medclip.model.config import PRESETS, Preset
 from medclip.train.loop import train
-from medclip.train.config import Recipe
+from medclip.train.config import TrainConfig
 PRESETS["test"] = Preset(*shape)
-recipe["freeze"] = tuple(recipe["freeze"])
-train(Path(data), Path(out), Recipe(**recipe))
+config["freeze"] = tuple(config["freeze"])
+train(Path(data), Path(out), TrainConfig(**config))
 print(jax.device_count())
 """
 
@@ -38,46 +38,46 @@ def curve(run):
     return [line[key] for line in lines for key in ("loss", "validation_loss", "gradient_norm") if key in line]
 
 
-def start(data, out, recipe, devices, several=False, **environment):
+def start(data, out, config, devices, several=False, **environment):
     """A process of its own with that many emulated devices."""
     from medclip.model.config import PRESETS
 
-    said = json.dumps([str(data), str(out), dataclasses.asdict(recipe), PRESETS["test"], several])
+    arguments = json.dumps([str(data), str(out), dataclasses.asdict(config), PRESETS["test"], several])
     flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
     return subprocess.Popen(
-        [sys.executable, "-c", RUN, said], env=os.environ | flags | environment,
+        [sys.executable, "-c", RUN, arguments], env=os.environ | flags | environment,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
 @pytest.mark.slow
-def test_microbatches_give_the_same_curve(run, data, recipe, tmp_path):
-    train(data, tmp_path / "run", dataclasses.replace(recipe, micro_batch_size=4))
+def test_microbatches_give_the_same_curve(run, data, train_config, tmp_path):
+    train(data, tmp_path / "run", dataclasses.replace(train_config, micro_batch_size=4))
     assert curve(tmp_path / "run") == pytest.approx(curve(run), abs=CLOSE)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("devices", "asked"), [(8, {}), (2, {"fsdp": True, "microbatch": 4})])
-def test_devices_give_the_same_curve(run, data, recipe, tmp_path, devices, asked):
-    process = start(data, tmp_path / "run", dataclasses.replace(recipe, **asked), devices)
-    told, complaint = process.communicate()
+@pytest.mark.parametrize(("devices", "settings"), [(8, {}), (2, {"fsdp": True, "micro_batch_size": 4})])
+def test_devices_give_the_same_curve(run, data, train_config, tmp_path, devices, settings):
+    process = start(data, tmp_path / "run", dataclasses.replace(train_config, **settings), devices)
+    output, complaint = process.communicate()
     assert process.returncode == 0, complaint
-    assert int(told.split()[-1]) == devices
+    assert int(output.split()[-1]) == devices
     assert curve(tmp_path / "run") == pytest.approx(curve(run), abs=CLOSE)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("asked", [{}, {"fsdp": True}], ids=["replicated", "fsdp"])
-def test_two_processes_give_the_same_curve(run, data, recipe, tmp_path, asked):
+@pytest.mark.parametrize("settings", [{}, {"fsdp": True}], ids=["replicated", "fsdp"])
+def test_two_processes_give_the_same_curve(run, data, train_config, tmp_path, settings):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         at = f"127.0.0.1:{free.getsockname()[1]}"
     processes = [
-        start(data, tmp_path / "run", dataclasses.replace(recipe, **asked), 2, True,
+        start(data, tmp_path / "run", dataclasses.replace(train_config, **settings), 2, True,
               JAX_COORDINATOR_ADDRESS=at, JAX_NUM_PROCESSES="2", JAX_PROCESS_ID=str(i))
         for i in range(2)
     ]  # fmt: skip
-    told = [process.communicate(timeout=300) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], told
-    assert {int(out.split()[-1]) for out, _ in told} == {4}
+    outputs = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert {int(output.split()[-1]) for output, _ in outputs} == {4}
     assert curve(tmp_path / "run") == pytest.approx(curve(run), abs=CLOSE)
