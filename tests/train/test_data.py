@@ -135,7 +135,7 @@ def test_row_i_of_a_batch_is_one_pair_whatever_the_blocks(data, model, train_con
         assert batch.text_mask[:, m:].sum() == len(swapped_captions(captions, 4))
         ids, valid = model.tokenizer.encode(captions)
         for i in range(8):
-            own = batch.texts.caption[i // m] == i % m
+            own = batch.texts.caption_index[i // m] == i % m
             assert batch.texts.ids[i // m][own].tolist() == ids[i][valid[i]].tolist()
 
 
