@@ -96,7 +96,6 @@ def test_a_sweep_is_a_line_between_the_ends():
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
 def test_a_request_to_stop_saves_and_says_how_to_go_on(run, data, train_config, tmp_path, kind):
     def interrupt(step, metrics):
         if step == 1:

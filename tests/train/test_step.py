@@ -11,6 +11,7 @@ from medclip.model.config import parse_config
 from medclip.model.image_processor import square_preprocessor
 from medclip.model.packing import pack
 from medclip.model.shapes_init import init_params
+from medclip.model.tokenizer import train_tokenizer
 from medclip.train.config import TrainConfig, resolve
 from medclip.train.distributed import all_devices
 from medclip.train.losses import contrastive_loss
@@ -26,7 +27,8 @@ RAW_CONFIG = {
     "projection_dim": 8,
 }
 CONFIG = parse_config(RAW_CONFIG)
-MICRO = Model(init_params(CONFIG, 0), CONFIG, None, square_preprocessor(8), RAW_CONFIG)
+TOKENIZER, _ = train_tokenizer([], 300, 6)  # unused: ids are given
+MICRO = Model(init_params(CONFIG, 0), CONFIG, TOKENIZER, square_preprocessor(8), RAW_CONFIG)
 RNG = np.random.default_rng(0)
 LENGTHS = RNG.integers(3, 7, 8)
 VALID = np.arange(6) < LENGTHS[:, None]
