@@ -38,7 +38,7 @@ def mirrored(case):
 
 
 def test_same_seed_same_pairs_whatever_the_count():
-    few, more = list(phantoms(3, seed=7, validation=2)), list(phantoms(5, seed=7, validation=4))
+    few, more = list(phantoms(3, seed=7, num_validation=2)), list(phantoms(5, seed=7, num_validation=4))
     assert few == more[:3] + more[5:7]
     assert few[1] == phantom(1, seed=7)
     assert few[4] == phantom(1, seed=7, split="validation")
@@ -46,7 +46,7 @@ def test_same_seed_same_pairs_whatever_the_count():
 
 
 def test_fields():
-    pairs = list(phantoms(2, validation=1))
+    pairs = list(phantoms(2, num_validation=1))
     assert [pair.id for pair in pairs] == ["PHANTOM_T000000", "PHANTOM_T000001", "PHANTOM_V000000"]
     assert [pair.split for pair in pairs] == ["train", "train", "validation"]
     assert {pair.license for pair in pairs} == {"CC0-1.0"}
@@ -61,7 +61,7 @@ def test_picture_is_a_marked_grey_png():
 
 
 def test_validation_cases_are_distinct():
-    cases = [tuple(pair.labels.values()) for pair in phantoms(0, validation=100)]
+    cases = [tuple(pair.labels.values()) for pair in phantoms(0, num_validation=100)]
     assert len(set(cases)) == 100
 
 
@@ -69,7 +69,7 @@ def test_validation_can_show_every_case_once_but_no_more():
     assert len(set(CASES)) == len(CASES)
     assert phantom(len(CASES) - 1, split="validation").split == "validation"
     with pytest.raises(ValueError, match=rf"only {len(CASES)} different cases"):
-        next(phantoms(1, validation=len(CASES) + 1))
+        next(phantoms(1, num_validation=len(CASES) + 1))
 
 
 @given(st.sampled_from(CASES), st.integers(0, 2**32))

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepare:
-    """Turn a source of image-caption pairs into a prepared dataset; every dropped row is stats by reason."""
+    """Turn a source of image-caption pairs into a prepared dataset; every dropped row is counted by reason."""
 
     source: Annotated[Positional[str], tyro.conf.arg(metavar="SOURCE")]
     """A ROCO or ROCOv2 folder, a table (CSV, TSV, JSON, Parquet, Arrow), a Hugging Face dataset (hf://OWNER/NAME or a

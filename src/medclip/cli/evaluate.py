@@ -31,10 +31,15 @@ class EvalFlags:
     """Seed of the bootstrap and of whatever else is drawn."""
     output: Output
 
-    def config(self, model: str, data: Path) -> EvalConfig:
-        """These settings for a model and a dataset."""
+    def config(self, model: str | None, data: Path | None) -> EvalConfig:
+        """These settings for a model and a dataset, either of which precomputed embeddings can replace."""
         return EvalConfig(
-            model=model, data=str(data), split=self.split, max_samples=self.max_samples, out=self.out, seed=self.seed
+            model=model or "",
+            data=str(data or ""),
+            split=self.split,
+            max_samples=self.max_samples,
+            out=self.out,
+            seed=self.seed,
         )
 
     def show(self, results: dict[str, Any], tables: Iterable[RenderableType]) -> None:
@@ -76,7 +81,7 @@ class Retrieval:
             raise UserError(
                 "--num-candidates and --num-draws must be at least 2: one draw does not say how much draws differ."
             )
-        config = self.settings.config(self.model or "", self.data)
+        config = self.settings.config(self.model, self.data)
         results = evaluate_retrieval(config, self.embeddings, self.num_candidates, self.num_draws)
         self.settings.show(results, retrieval_tables(results))
         return self

@@ -1,8 +1,8 @@
 """Phantoms: synthetic radiology images with composed captions, for training without a download.
 
-Every image is drawn, none shows a patient. As the truth of each is known, they also test a model: is the
-right modality, organ, plane, finding and side retrieved? Sides follow the radiological convention, the
-patient's left on the image's right; swapping the words left and right gives the mirrored case's caption.
+Every image is drawn; none shows a patient. As the truth of each is known, they also test whether a model retrieves the
+right modality, organ, plane, finding and side. Sides follow the radiological convention: the patient's left is on the
+image's right. Swapping the words left and right gives the caption of the mirrored case.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from dataclasses import asdict, dataclass
 from itertools import product
 
 import numpy as np
+from jaxtyping import Bool, UInt8
 from PIL import Image, PngImagePlugin
 
 from medclip.data.phantoms.renderer import draw, finding_mask
 from medclip.data.schema import Pair
 
-# What is painted for each organ and plane, in the notation that drawing.py explains.
+# What is painted for each organ and plane, in the notation that renderer.py explains.
 ANATOMY = {
     "head axial": "fat 0 0 .74 .92; bone 0 0 .70 .87; brain 0 0 .62 .79; fluid* .12 -.2 .06 .2 15; fluid* "
     ".15 .25 .05 .17 -15; lesion .39 0 .02 .25",
@@ -83,7 +84,7 @@ ANATOMY = {
     "marrow .08 -.74 .05 .14; marrow -.25 0 .05 .24 -30; lesion .03 .25 .04 .15",
 }
 
-RADIOGRAPH_LAYOUTS = {"frontal": "coronal", "lateral": "sagittal"}  # a projection of what the slice cuts
+RADIOGRAPH_LAYOUTS = {"frontal": "coronal", "lateral": "sagittal"}  # projections of the sliced layouts
 SPLITS = ("train", "validation")
 NUM_VALIDATION = 300
 FINDINGS = ("normal", "mass", "cyst", "fluid collection", "calcification", "haemorrhage")
@@ -147,34 +148,37 @@ class Case:
     side: str = ""
 
 
-def _cases() -> Iterator[Case]:
+def _all_cases() -> Iterator[Case]:
     for modality, (planes, findings) in MODALITIES.items():
         for organ, plane, finding in product(ORGANS, planes, findings):
-            sided = finding != "normal" and plane not in ("sagittal", "lateral")
-            for side in ("left", "right") if sided else ("",):
+            has_side = finding != "normal" and plane not in ("sagittal", "lateral")
+            for side in ("left", "right") if has_side else ("",):
                 yield Case(modality, organ, plane, finding, side)
 
 
-CASES = tuple(_cases())
+CASES = tuple(_all_cases())
 
 
-def phantoms(count: int, seed: int = 0, validation: int = NUM_VALIDATION) -> Iterator[Pair]:
-    """`count` training phantoms, then `validation` ones that all show different cases."""
-    if validation > len(CASES):
-        raise ValueError(f"There are only {len(CASES)} different cases, too few to validate on {validation}.")
-    for split, number in (("train", count), ("validation", validation)):
+def phantoms(count: int, seed: int = 0, num_validation: int = NUM_VALIDATION) -> Iterator[Pair]:
+    """`count` training phantoms, then `num_validation` ones that all show different cases.
+
+    Raises ValueError where there are fewer cases.
+    """
+    if num_validation > len(CASES):
+        raise ValueError(f"There are only {len(CASES)} different cases, too few to validate on {num_validation}.")
+    for split, number in (("train", count), ("validation", num_validation)):
         for index in range(number):
             yield phantom(index, seed, split)
 
 
 def phantom(index: int, seed: int = 0, split: str = "train") -> Pair:
-    """One phantom by its number, the same whether it is drawn alone or among others."""
-    drawing, wording, _ = _seeds(index, seed, split)
+    """One phantom by its number, the same alone and among others."""
+    drawing, wording, _ = _streams(index, seed, split)
     case = _case(index, seed, split)
     name = f"PHANTOM_{split[0].upper()}{index:06d}"
     return Pair(
         id=name,
-        image=_png(draw_case(case, drawing)),
+        image=_encode_png(draw_case(case, drawing)),
         caption=write_caption(case, np.random.default_rng(wording)),
         split=split,
         article=name,
@@ -184,14 +188,14 @@ def phantom(index: int, seed: int = 0, split: str = "train") -> Pair:
     )
 
 
-def phantom_mask(index: int, seed: int = 0, split: str = "train") -> np.ndarray:
-    """Where the finding of a phantom lies in its image: bool (SIZE, SIZE), False everywhere in a normal one."""
+def phantom_mask(index: int, seed: int = 0, split: str = "train") -> Bool[np.ndarray, "128 128"]:
+    """Pixels of a phantom's finding; all False in a normal one."""
     case = _case(index, seed, split)
-    return finding_mask(_layout(case), case.finding, case.side, _seeds(index, seed, split)[0])
+    return finding_mask(_layout(case), case.finding, case.side, _streams(index, seed, split)[0])
 
 
-def draw_case(case: Case, seed: np.random.SeedSequence) -> np.ndarray:
-    """The grey bytes of `case`; with the same seed, cases that differ in finding or side share their body."""
+def draw_case(case: Case, seed: np.random.SeedSequence) -> UInt8[np.ndarray, "128 128"]:
+    """The gray image of `case`; with the same seed, cases that differ in finding or side share their body."""
     return draw(_layout(case), case.modality, case.finding, case.side, seed)
 
 
@@ -202,7 +206,7 @@ def write_caption(case: Case, rng: np.random.Generator) -> str:
     views = ("view", "projection") if case.modality == "radiograph" else ("plane", "view", "section")
     text = _pick(rng, TEMPLATES).format(
         **{"plane": plane, "modality": modality, "organ": organ, "origin": origin},
-        **{"a_plane": _article(plane), "a_origin": _article(origin)},
+        **{"a_plane": _with_article(plane), "a_origin": _with_article(origin)},
         **{"view": _pick(rng, views), "finding": _finding(case, rng)},
     )
     return text[0].upper() + text[1:]
@@ -212,17 +216,17 @@ def _finding(case: Case, rng: np.random.Generator) -> str:
     noun = _pick(rng, WORDINGS[case.finding])
     if case.finding == "normal":
         return noun
-    where = ("a {side}-sided {noun}", "{a_noun} on the {side}", "{a_noun} on the patient's {side}")
-    phrase = _pick(rng, where) if case.side else "{a_noun}"
-    return phrase.format(side=case.side, noun=noun, a_noun=_article(noun))
+    forms = ("a {side}-sided {noun}", "{a_noun} on the {side}", "{a_noun} on the patient's {side}")
+    form = _pick(rng, forms) if case.side else "{a_noun}"
+    return form.format(side=case.side, noun=noun, a_noun=_with_article(noun))
 
 
-def _article(phrase: str) -> str:
+def _with_article(phrase: str) -> str:
     return ("an " if phrase[0] in "aeiou" else "a ") + phrase
 
 
 def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
-    return options[rng.integers(len(options))]
+    return options[int(rng.integers(len(options)))]
 
 
 def _layout(case: Case) -> str:
@@ -230,27 +234,27 @@ def _layout(case: Case) -> str:
 
 
 def _case(index: int, seed: int, split: str) -> Case:
-    """What a phantom shows: in training any case, in validation a seeded shuffle of all, so that none comes twice."""
+    """What a phantom shows: any case in training; in validation a seeded permutation of all, so that none repeats."""
     if split == "train":
-        return CASES[np.random.default_rng(_seeds(index, seed, split)[2]).integers(len(CASES))]
-    return CASES[_shuffled(seed)[index]]
+        return CASES[int(np.random.default_rng(_streams(index, seed, split)[2]).integers(len(CASES)))]
+    return CASES[_validation_order(seed)[index]]
 
 
-def _seeds(index: int, seed: int, split: str) -> tuple[np.random.SeedSequence, ...]:
-    """Separate streams for the drawing, the wording and the choice of the case."""
-    place = (SPLITS.index(split), index)
-    return tuple(np.random.SeedSequence(seed, spawn_key=(*place, stream)) for stream in range(3))
+def _streams(index: int, seed: int, split: str) -> tuple[np.random.SeedSequence, ...]:
+    """Separate random streams for the drawing, the wording and the choice of the case."""
+    key = (SPLITS.index(split), index)
+    return tuple(np.random.SeedSequence(seed, spawn_key=(*key, stream)) for stream in range(3))
 
 
-def _shuffled(seed: int) -> np.ndarray:
+def _validation_order(seed: int) -> np.ndarray:
     stream = np.random.SeedSequence(seed, spawn_key=(len(SPLITS),))
     return np.random.default_rng(stream).permutation(len(CASES))
 
 
-def _png(grey: np.ndarray) -> bytes:
+def _encode_png(gray: np.ndarray) -> bytes:
     notice = PngImagePlugin.PngInfo()
     notice.add_text("Comment", "synthetic phantom, not a patient")
     file = io.BytesIO()
-    # Noise hardly compresses: zlib's run-length strategy (3) is as small as the default and quicker.
-    Image.fromarray(grey).save(file, "PNG", pnginfo=notice, compress_level=1, compress_type=3)
+    # Noise hardly compresses: zlib's run-length strategy (3) gives the default's size faster.
+    Image.fromarray(gray).save(file, "PNG", pnginfo=notice, compress_level=1, compress_type=3)
     return file.getvalue()

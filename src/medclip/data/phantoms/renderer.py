@@ -1,9 +1,8 @@
 """Draws synthetic radiology images: anatomy as lists of ellipses, each modality with its own physics.
 
-Coordinates run from -1 to 1, x to the image's right and y down. A layout lists shapes, painted in turn:
-"tissue x y half-width half-height [degrees]"; `*` adds the mirror image, `v5/.2` stacks five, .2 apart,
-`h5/.2` sets them in a row. Its last entry says where findings lie (on the patient's left) and how far they
-stray. Nothing here shows a patient.
+Coordinates run from -1 to 1, x to the image's right and y down. A layout lists shapes, painted in order: "tissue x y
+half-width half-height [degrees]"; `*` adds the mirror image, `v5/.2` stacks five, .2 apart, `h5/.2` sets them in a row.
+Its last entry is the position of findings (on the patient's left) and how far they vary. Nothing here shows a patient.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import numpy as np
+from jaxtyping import Bool, UInt8
 
 IMAGE_SIZE = 128
 MODALITIES = ("CT", "T1 MRI", "T2 MRI", "ultrasound", "radiograph", "PET")
@@ -68,60 +68,65 @@ class Shape:
     bite: float = 0.0
 
 
-def draw(layout: str, modality: str, finding: str, side: str, seed: np.random.SeedSequence) -> np.ndarray:
-    """The image as SIZE by SIZE grey bytes; `layout` is a body part's line of shapes.
+def draw(
+    layout: str, modality: str, finding: str, side: str, seed: np.random.SeedSequence
+) -> UInt8[np.ndarray, "128 128"]:
+    """The gray image of a layout from `cases.ANATOMY`.
 
-    Body, finding and noise have a random stream each: one seed gives the same body whatever the finding.
+    Body, finding and noise have separate random streams: one seed gives the same body whatever the finding.
     """
-    body, found, noise = _posed(layout, finding, side, seed)
-    grey = RENDERERS[modality]([*body, *found], noise)
-    return (np.clip(grey, 0, 1) * 255).astype(np.uint8)
+    body, lesion, noise = _pose_shapes(layout, finding, side, seed)
+    gray = RENDERERS[modality]([*body, *lesion], noise)
+    return (np.clip(gray, 0, 1) * 255).astype(np.uint8)
 
 
-def finding_mask(layout: str, finding: str, side: str, seed: np.random.SeedSequence) -> np.ndarray:
-    """Where `draw` puts the finding: bool (SIZE, SIZE), False everywhere where there is none."""
+def finding_mask(layout: str, finding: str, side: str, seed: np.random.SeedSequence) -> Bool[np.ndarray, "128 128"]:
+    """Pixels of the finding that `draw` paints; all False for a normal image."""
     mask = np.zeros((IMAGE_SIZE, IMAGE_SIZE), bool)
-    for shape in _posed(layout, finding, side, seed)[1]:
+    for shape in _pose_shapes(layout, finding, side, seed)[1]:
         window, radius = _radius(shape)
         mask[window] |= radius < 1
     return mask
 
 
-def _posed(
+def _pose_shapes(
     layout: str, finding: str, side: str, seed: np.random.SeedSequence
 ) -> tuple[list[Shape], list[Shape], np.random.Generator]:
-    """The shapes of a body and of its finding where they come to lie, and the stream of the noise."""
+    """The posed shapes of a body and of its finding, and the random stream of the noise."""
     streams = [np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, i)) for i in range(3)]
     body, lesion, noise = (np.random.default_rng(stream) for stream in streams)
-    shapes, spot = _read(layout)
-    pose = _pose(body)
+    shapes, location = _parse_layout(layout)
+    pose = _random_pose(body)
     wobble = body.normal(0, (0.008, 0.008, 0.02, 0.02), (len(shapes), 4)).tolist()
-    posed = [pose(shape, *amounts) for shape, amounts in zip(shapes, wobble, strict=True)]
-    return posed, [pose(shape) for shape in _lesion(finding, side, spot, lesion)], noise
+    body_shapes = [pose(shape, *amounts) for shape, amounts in zip(shapes, wobble, strict=True)]
+    return body_shapes, [pose(shape) for shape in _finding_shapes(finding, side, location, lesion)], noise
 
 
 @cache
-def _read(layout: str) -> tuple[tuple[Shape, ...], tuple[float, ...]]:
-    """A layout's shapes in the order they are painted, and the place and play of its findings."""
-    *entries, spot = layout.split(";")
-    shapes = tuple(shape for entry in entries for shape in _parse(entry.strip()))
-    return shapes, tuple(float(number) for number in spot.split()[1:])
+def _parse_layout(layout: str) -> tuple[tuple[Shape, ...], tuple[float, ...]]:
+    """A layout's shapes in painting order; position (x, y) of its findings and how far they vary (x, y)."""
+    *entries, location = layout.split(";")
+    shapes = tuple(shape for entry in entries for shape in _parse_shapes(entry.strip()))
+    return shapes, tuple(float(number) for number in location.split()[1:])
 
 
-def _parse(entry: str) -> Iterator[Shape]:
+def _parse_shapes(entry: str) -> Iterator[Shape]:
     pattern = r"(\w+)(?: ([vh])(\d)/([\d.]+))?(\*?) (.*)"
-    tissue, way, count, pitch, mirrored, numbers = re.fullmatch(pattern, entry).groups()
+    match = re.fullmatch(pattern, entry)
+    if match is None:
+        raise ValueError(f"not a shape of a layout: {entry!r}")
+    tissue, direction, count, pitch, mirror, numbers = match.groups()
     first = Shape(tissue, *(float(number) for number in numbers.split()))
     for i in range(int(count or 1)):
         step = float(pitch or 0) * (i - (int(count or 1) - 1) / 2)
-        shape = replace(first, x=first.x + step) if way == "h" else replace(first, y=first.y + step)
+        shape = replace(first, x=first.x + step) if direction == "h" else replace(first, y=first.y + step)
         yield shape
-        if mirrored:
+        if mirror:
             yield replace(shape, x=-shape.x, degrees=-shape.degrees)
 
 
-def _pose(rng: np.random.Generator) -> Callable[..., Shape]:
-    """A random body size, place and slight turn for all shapes of an image, and a wobble for each."""
+def _random_pose(rng: np.random.Generator) -> Callable[..., Shape]:
+    """A random body size, shift and slight turn for all shapes of an image; takes a wobble for each."""
     low, high = (0.92, 0.92, -0.03, -0.03, -5), (1.05, 1.05, 0.03, 0.03, 5)
     wide, tall, shift_x, shift_y, turn = rng.uniform(low, high).tolist()
     c, s = math.cos(math.radians(turn)), math.sin(math.radians(turn))
@@ -135,14 +140,14 @@ def _pose(rng: np.random.Generator) -> Callable[..., Shape]:
     return pose
 
 
-def _lesion(finding: str, side: str, spot: tuple[float, ...], rng: np.random.Generator) -> list[Shape]:
-    """The finding's shapes, outermost first; the two sides differ by nothing but the mirroring."""
-    x, y, play_x, play_y = spot
-    x, y = x + rng.uniform(-play_x, play_x), y + rng.uniform(-play_y, play_y)
+def _finding_shapes(finding: str, side: str, location: tuple[float, ...], rng: np.random.Generator) -> list[Shape]:
+    """The finding's shapes, outermost first; the two sides differ only by mirroring."""
+    x, y, range_x, range_y = location
+    x, y = x + rng.uniform(-range_x, range_x), y + rng.uniform(-range_y, range_y)
     r, stretch, turn = rng.uniform(0.18, 0.23), rng.uniform(0.88, 1.14), rng.uniform(-30, 30)
 
-    def blob(tissue: str, share: float, lobes: float = 0.0) -> Shape:
-        return Shape(tissue, x, y, share * r * stretch, share * r / stretch, turn, lobes)
+    def blob(tissue: str, scale: float, lobes: float = 0.0) -> Shape:
+        return Shape(tissue, x, y, scale * r * stretch, scale * r / stretch, turn, lobes)
 
     scatter = rng.uniform(-0.65 * r, 0.65 * r, (4, 2)).tolist()
     grains = [Shape("calcium", x + dx, y + dy, 0.05, 0.05) for dx, dy in scatter]
@@ -161,7 +166,7 @@ def _lesion(finding: str, side: str, spot: tuple[float, ...], rng: np.random.Gen
     return [replace(s, x=half * s.x, degrees=half * s.degrees, bite=half * s.bite) for s in shapes]
 
 
-def _local(shape: Shape, x: float | np.ndarray, y: float | np.ndarray) -> tuple:
+def _to_local(shape: Shape, x: float | np.ndarray, y: float | np.ndarray) -> tuple:
     """Numbers or arrays x and y in the shape's own frame, where it is the unit circle."""
     c, s = math.cos(math.radians(shape.degrees)), math.sin(math.radians(shape.degrees))
     dx, dy = x - shape.x, y - shape.y
@@ -174,7 +179,7 @@ def _radius(shape: Shape) -> tuple[tuple[slice, slice], np.ndarray]:
     edges = [(center + 1 + end * reach) * IMAGE_SIZE / 2 for center in (shape.y, shape.x) for end in (-1, 1)]
     top, bottom, start, stop = (int(min(max(edge, 0), IMAGE_SIZE)) for edge in edges)
     window = slice(top, bottom + 1), slice(start, stop + 1)
-    u, v = _local(shape, _AXIS[window[1]], _AXIS[window[0]][:, None])
+    u, v = _to_local(shape, _AXIS[window[1]], _AXIS[window[0]][:, None])
     radius = np.sqrt(u * u + v * v)
     if shape.lobes:
         angle = np.arctan2(v, u) + shape.degrees  # the degrees serve as a random phase
@@ -184,23 +189,23 @@ def _radius(shape: Shape) -> tuple[tuple[slice, slice], np.ndarray]:
     return window, radius
 
 
-def _slice(shapes: list[Shape], modality: str) -> np.ndarray:
+def _paint_slice(shapes: list[Shape], modality: str) -> np.ndarray:
     """The cut through the body: each shape painted over those before it, its edge softened by a pixel."""
-    grey, column = np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.float32), MODALITIES.index(modality)
+    gray, column = np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.float32), MODALITIES.index(modality)
     for shape in shapes:
         window, radius = _radius(shape)
         sharpness = min(shape.a, shape.b) * IMAGE_SIZE / 2
         cover = np.minimum(np.maximum((sharpness + 0.5) - sharpness * radius, 0), 1)
-        grey[window] += cover * (TISSUES[shape.tissue][column] - grey[window])
-    return grey
+        gray[window] += cover * (TISSUES[shape.tissue][column] - gray[window])
+    return gray
 
 
-def _blurred(grey: np.ndarray, sigma: float) -> np.ndarray:
-    return _gauss(sigma) @ grey @ _gauss(sigma).T
+def _blur(gray: np.ndarray, sigma: float) -> np.ndarray:
+    return _blur_matrix(sigma) @ gray @ _blur_matrix(sigma).T
 
 
 @cache
-def _gauss(sigma: float) -> np.ndarray:
+def _blur_matrix(sigma: float) -> np.ndarray:
     kernel = np.exp(-0.5 * ((_AXIS[:, None] - _AXIS) * (IMAGE_SIZE / 2 / sigma)) ** 2)
     return kernel / kernel.sum(1, keepdims=True)
 
@@ -211,21 +216,21 @@ def _noise(rng: np.random.Generator) -> np.ndarray:
 
 def _ct(shapes: list[Shape], rng: np.random.Generator) -> np.ndarray:
     """Attenuation in a soft-tissue window, with quantum noise and faint rings."""
-    return _blurred(_slice(shapes, "CT") + 0.06 * _noise(rng), 0.6) + _RINGS
+    return _blur(_paint_slice(shapes, "CT") + 0.06 * _noise(rng), 0.6) + _RINGS
 
 
 def _mri(shapes: list[Shape], rng: np.random.Generator, modality: str) -> np.ndarray:
     """Signal under a coil's smooth sensitivity; the magnitude of complex noise makes it Rician."""
     tilt_x, tilt_y, bow = rng.uniform(-0.18, 0.18, 3).tolist()
-    signal = _slice(shapes, modality) * (1 + tilt_x * _X + tilt_y * _Y + bow * (_X * _X + _Y * _Y - 0.5))
+    signal = _paint_slice(shapes, modality) * (1 + tilt_x * _X + tilt_y * _Y + bow * (_X * _X + _Y * _Y - 0.5))
     return np.hypot(signal + 0.03 * _noise(rng), 0.03 * _noise(rng))
 
 
 def _ultrasound(shapes: list[Shape], rng: np.random.Generator) -> np.ndarray:
     """Echoes in a fan: interfaces, speckle, attenuation, shadows, enhancement; the root compresses them."""
-    echo = _slice(shapes, "ultrasound")
+    echo = _paint_slice(shapes, "ultrasound")
     echo[1:] += 0.5 * np.abs(np.diff(echo, axis=0))
-    speckle = np.hypot(_blurred(_noise(rng), 0.8), _blurred(_noise(rng), 0.8)) * 2  # Rayleigh
+    speckle = np.hypot(_blur(_noise(rng), 0.8), _blur(_noise(rng), 0.8)) * 2  # Rayleigh
     beam = np.exp(-0.28 * (_DEPTH - 0.35))
     for shape in shapes:
         if gain := {"calcium": 0.12, "cyst": 1.3, "urine": 1.1}.get(shape.tissue):  # of the beam behind it
@@ -240,7 +245,7 @@ def _radiograph(shapes: list[Shape], rng: np.random.Generator) -> np.ndarray:
     path, column = np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.float32), MODALITIES.index("radiograph")
     for i, shape in enumerate(shapes):
         window, radius = _radius(shape)
-        around = [s for s in shapes[:i] if math.hypot(*_local(s, shape.x, shape.y)) < 1]
+        around = [s for s in shapes[:i] if math.hypot(*_to_local(s, shape.x, shape.y)) < 1]
         displaced = TISSUES[around[-1].tissue][column] if around else 0
         thickness = math.sqrt(shape.a * shape.b) * np.sqrt(np.maximum(1 - radius * radius, 0))
         path[window] += (TISSUES[shape.tissue][column] - displaced) * thickness
@@ -251,9 +256,9 @@ def _radiograph(shapes: list[Shape], rng: np.random.Generator) -> np.ndarray:
 
 def _pet(shapes: list[Shape], rng: np.random.Generator) -> np.ndarray:
     """Tracer uptake, counted and blurred; shown inverted, so that uptake is dark on white."""
-    uptake = _slice(shapes, "PET")
-    counted = uptake + 0.25 * np.sqrt(uptake + 0.02) * _noise(rng)
-    return 1 - 0.95 * _blurred(counted, 2.2)
+    uptake = _paint_slice(shapes, "PET")
+    counts = uptake + 0.25 * np.sqrt(uptake + 0.02) * _noise(rng)
+    return 1 - 0.95 * _blur(counts, 2.2)
 
 
 RENDERERS = {

@@ -1,0 +1,112 @@
+"""MODEL and DATA have the same forms in every command: a model of the Hub, a dataset behind a URL."""
+
+import json
+
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from medclip.data.paths import parse_path
+from support.labels import split_rows, write_table
+
+URL = "memory://bucket/data"
+
+
+@pytest.fixture
+def hub(run, monkeypatch):
+    """A Hub with one model, that of the run."""
+
+    def snapshot_download(name, **_):
+        assert name == "someone/chest-clip"
+        return str(run / "model")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+
+
+@pytest.fixture
+def bucket(data, tmp_path, monkeypatch):
+    """The prepared dataset behind URL."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(MemoryFileSystem, "store", {})
+    monkeypatch.setattr(MemoryFileSystem, "pseudo_dirs", [""])
+    for path in data.glob("*.*"):
+        (parse_path(URL) / path.name).write_bytes(path.read_bytes())
+
+
+@pytest.mark.parametrize("name", ["someone/chest-clip", "hf-hub:someone/chest-clip"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("info", "{name}"),
+        ("evaluate", "retrieval", "--model", "{name}", "--data", "{data}"),
+        ("evaluate", "zero-shot", "--model", "{name}", "--data", "{labeled}"),
+        ("explain", "--model", "{name}", "--image", "{image}", "--text", "chest", "--out", "{out}.png"),
+        ("embed", "--model", "{name}", "--data", "{data}", "--out", "{out}"),
+        ("index", "build", "--model", "{name}", "--data", "{data}", "--out", "{out}"),
+        ("index", "add", "--index", "{index}", "--model", "{name}", "--data", "{data}"),
+        ("search", "--index", "{index}", "--model", "{name}", "chest"),
+    ],
+    ids=lambda words: " ".join(word for word in words[:2] if word.isalpha()),
+)
+def test_a_model_of_the_hub_is_a_model_wherever_one_is_read(
+    medclip, hub, roco, data, index_folder, copy, tmp_path, words, name
+):
+    folders = {
+        "name": name,
+        "data": data,
+        "labeled": write_table(tmp_path / "labeled", split_rows()),
+        "image": roco.folder / "validation" / "radiology" / "images" / "ROCO_00007.jpg",
+        "index": copy(index_folder),
+        "out": tmp_path / "out",
+    }
+    code, out, err = medclip(*(word.format(**folders) for word in words))
+    assert code == 0, err
+    assert json.loads(out.splitlines()[0])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("info", "{url}"),
+        ("stats", "{url}"),
+        ("leakage", "{url}"),
+        ("leakage", "{data}", "{url}"),
+        ("evaluate", "retrieval", "--model", "{run}", "--data", "{url}"),
+        ("embed", "--model", "{run}", "--data", "{url}", "--out", "{out}"),
+        ("index", "build", "--model", "{run}", "--data", "{url}", "--out", "{out}"),
+        ("index", "add", "--index", "{index}", "--model", "{run}", "--data", "{url}"),
+    ],
+    ids=lambda words: " ".join(word for word in words[:2] if word.isalpha()),
+)
+def test_a_dataset_behind_a_url_is_one_wherever_a_dataset_is_read(
+    medclip, bucket, run, data, index_folder, copy, tmp_path, words
+):
+    def output(url):
+        index = copy(index_folder) if "{index}" in words else None
+        folders = {"url": url, "data": data, "run": run, "index": index, "out": tmp_path / "out"}
+        code, out, err = medclip(*(word.format(**folders) for word in words))
+        assert code == 0, err
+        return json.loads(out)
+
+    result = output(URL)
+    for folder in ("out", "copy-index"):
+        if (tmp_path / folder).exists():
+            (tmp_path / folder).rename(tmp_path / f"{folder}-of-url")
+    expected = output(data)
+    assert {k: v for k, v in result.items() if k != "data"} == {k: v for k, v in expected.items() if k != "data"}
+
+
+def test_a_dataset_behind_a_url_is_exported_as_the_one_in_the_folder(medclip, bucket, data, tmp_path):
+    for source, name in ((URL, "of-url"), (data, "of-folder")):
+        assert medclip("export", source, "--to", "parquet", "--out", tmp_path / name)[0] == 0
+    files = sorted(path.relative_to(tmp_path / "of-folder") for path in (tmp_path / "of-folder" / "data").iterdir())
+    assert files
+    for file in files:
+        assert (tmp_path / "of-url" / file).read_bytes() == (tmp_path / "of-folder" / file).read_bytes()
+
+
+def test_the_page_of_a_dataset_behind_a_url_goes_where_it_is_told(medclip, bucket, tmp_path):
+    code, _, err = medclip("stats", URL)
+    assert (code, "report.html" in err) == (0, False)
+    code, _, err = medclip("stats", URL, "--out", tmp_path / "page.html")
+    assert (code, "page.html" in err) == (0, True)
+    assert (tmp_path / "page.html").read_text(encoding="utf-8").startswith("<!doctype html>")
