@@ -1,4 +1,4 @@
-"""Opening a full-size model, by us and by transformers in turn: seconds and peak memory, each in a fresh process.
+"""Time and peak memory of loading a full-size model, by medclip and by transformers in turn, in fresh processes.
 
     .venv-parity/bin/python benchmarks/loading.py --repeats 5
 
@@ -20,10 +20,11 @@ import numpy as np
 
 OURS = """
 import time; start = time.perf_counter()
-from medclip import backend; backend.start()
-import sys, resource, numpy as np, medclip
+from medclip import jax_setup; jax_setup.start()
+import sys, resource, numpy as np
+from medclip.model.checkpoint import load
 from medclip.encode.encoder import embed_pixels, embed_texts
-imported = time.perf_counter(); model = medclip.load(sys.argv[1]); opened = time.perf_counter()
+imported = time.perf_counter(); model = load(sys.argv[1]); opened = time.perf_counter()
 at_open = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 embed_pixels(model, np.zeros((1, 224, 224, 3), np.uint8)); embed_texts(model, ["CT of the chest"])
 """
@@ -35,7 +36,7 @@ opened = time.perf_counter(); at_open = resource.getrusage(resource.RUSAGE_SELF)
 with torch.no_grad():
     model(pixel_values=torch.zeros(1, 3, 224, 224), input_ids=torch.zeros(1, 16, dtype=torch.long))
 """
-TELL = """
+REPORT = """
 import json
 done, peak = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(json.dumps({"import_s": imported - start, "open_s": opened - imported, "first_answer_s": done - opened,
@@ -43,7 +44,7 @@ print(json.dumps({"import_s": imported - start, "open_s": opened - imported, "fi
 """
 
 
-def make(folder: Path) -> None:
+def write_model(folder: Path) -> None:
     """Write the folder."""
     import torch
     import transformers
@@ -61,21 +62,23 @@ def make(folder: Path) -> None:
 
 
 def main() -> None:
-    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ask.add_argument("--repeats", type=int, default=5)
-    asked = ask.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         # in a process of its own: a child's peak memory starts from what its parent has used
-        maker = multiprocessing.get_context("spawn").Process(target=make, args=(Path(folder),))
-        maker.start()
-        maker.join()
-        told: dict[str, list[dict[str, float]]] = {"medclip": [], "transformers": []}
-        for _ in range(asked.repeats):
+        writer = multiprocessing.get_context("spawn").Process(target=write_model, args=(Path(folder),))
+        writer.start()
+        writer.join()
+        runs: dict[str, list[dict[str, float]]] = {"medclip": [], "transformers": []}
+        for _ in range(args.repeats):
             for name, script in (("medclip", OURS), ("transformers", THEIRS)):
-                said = subprocess.run([sys.executable, "-c", script + TELL, folder], capture_output=True, check=True)
-                told[name].append(json.loads(said.stdout.splitlines()[-1]))
-    for key in told["medclip"][0]:
-        ours, theirs = (np.array([run[key] for run in told[name]]) for name in ("medclip", "transformers"))
+                process = subprocess.run(
+                    [sys.executable, "-c", script + REPORT, folder], capture_output=True, check=True
+                )
+                runs[name].append(json.loads(process.stdout.splitlines()[-1]))
+    for key in runs["medclip"][0]:
+        ours, theirs = (np.array([run[key] for run in runs[name]]) for name in ("medclip", "transformers"))
         ratio = ours / theirs
         print(
             f"{key:>15}: medclip {np.median(ours):8.2f}  transformers {np.median(theirs):8.2f}  "

@@ -2,7 +2,7 @@
 
 Occlusion (Zeiler & Fergus 2014) with a blur in place of a grey square (Fong & Vedaldi 2017), in soft spots. It needs
 nothing of a model but its embeddings, so it is the same for every tower, and a spot without detail has no saliency.
-Chosen by where it points on phantoms whose finding is known: `benchmarks/relevance.py`, docs/log.md.
+Chosen by where it points on phantoms whose finding is known: `benchmarks/saliency.py`, docs/log.md.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
-"""Who makes vectors fastest here: JAX, ONNX Runtime or OpenVINO, on the same weights and the same images.
+"""Speed of the inference backends: JAX, ONNX Runtime and OpenVINO, on the same weights and the same images.
 
     medclip export MODEL --to onnx --out EXPORT && pip install onnxruntime openvino
-    python benchmarks/engines.py EXPORT
+    python benchmarks/inference_backends.py EXPORT
 
-Batches as the program makes them: 64 fitted images, 64 captions, and one of each as a query. In turn, several
-turns; ratios of the turns' times to JAX's, least, median and most.
-OpenVINO runs in float32 and in the type of its own choice.
+Batches as the program makes them: 64 preprocessed images, 64 captions, and one of each as a query. The backends run in
+turn, TURNS times; ratios of times to JAX's: minimum, median, maximum. OpenVINO runs in float32 and in its own type.
 """
 
 from __future__ import annotations
@@ -32,25 +31,25 @@ TURNS, SECONDS = 5, 4.0
 Encode = Callable[[np.ndarray], np.ndarray]
 
 
-def of_images(model: Model, folder: Path) -> dict[str, Encode]:
+def image_encoders(model: Model, folder: Path) -> dict[str, Encode]:
     mean, std = mean_std(model.preprocessor)
 
-    def prepared(pixels: np.ndarray) -> np.ndarray:
+    def inputs(pixels: np.ndarray) -> np.ndarray:
         return np.asarray(normalize(pixels, mean, std)).transpose(0, 3, 1, 2)
 
     return {"jax": lambda pixels: embed_pixels(model, pixels)} | {
-        name: lambda pixels, run=run: run({"pixel_values": prepared(pixels)})
+        name: lambda pixels, run=run: run({"pixel_values": inputs(pixels)})
         for name, run in sessions(folder / "image_encoder.onnx").items()
     }
 
 
-def of_texts(model: Model, folder: Path) -> dict[str, Encode]:
-    def prepared(captions: np.ndarray) -> dict[str, np.ndarray]:
+def text_encoders(model: Model, folder: Path) -> dict[str, Encode]:
+    def inputs(captions: np.ndarray) -> dict[str, np.ndarray]:
         ids, valid = model.tokenizer.encode(captions.tolist())
         return {"input_ids": ids.astype(np.int64), "attention_mask": valid.astype(np.int64)}
 
     return {"jax": lambda captions: embed_texts(model, captions.tolist())} | {
-        name: lambda captions, run=run: run(prepared(captions))
+        name: lambda captions, run=run: run(inputs(captions))
         for name, run in sessions(folder / "text_encoder.onnx").items()
     }
 
@@ -60,47 +59,47 @@ def sessions(path: Path) -> dict[str, Callable]:
     import openvino
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    found = {"onnxruntime": lambda given: session.run(None, given)[0]}
+    runs = {"onnxruntime": lambda batch: session.run(None, batch)[0]}
     for name, config in (("openvino f32", {"INFERENCE_PRECISION_HINT": "f32"}), ("openvino", {})):
         compiled = openvino.Core().compile_model(path, "CPU", config)
-        found[name] = lambda given, compiled=compiled: compiled(given)[0]
-    return found
+        runs[name] = lambda batch, compiled=compiled: compiled(batch)[0]
+    return runs
 
 
-def seconds_a_call(encode: Encode, given: np.ndarray) -> float:
+def seconds_per_call(encode: Encode, batch: np.ndarray) -> float:
     calls, start = 0, time.perf_counter()
     while time.perf_counter() - start < SECONDS / 4 or calls < 2:
-        encode(given)
+        encode(batch)
         calls += 1
     return (time.perf_counter() - start) / calls
 
 
 def main() -> None:
-    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ask.add_argument("export", type=Path)
-    folder = ask.parse_args().export
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("export", type=Path)
+    folder = parser.parse_args().export
     model = load(folder)
     side, rng = model.config.vision.image_size, np.random.default_rng(0)
     pixels = rng.integers(0, 256, (64, side, side, 3), np.uint8)
     captions = np.array([f"chest x-ray of patient {i} with a small pleural effusion" for i in range(64)])
     print(json.dumps({"devices": str(jax.devices()), "dimensions": model.config.projection_dim}))
-    for what, engines, given in (
-        ("images", of_images(model, folder), pixels),
-        ("captions", of_texts(model, folder), captions),
+    for task, encoders, batch in (
+        ("images", image_encoders(model, folder), pixels),
+        ("captions", text_encoders(model, folder), captions),
     ):
-        for batch in (64, 1):
-            compare(f"{what}, batch {batch}", engines, given[:batch])
+        for size in (64, 1):
+            compare(f"{task}, batch {size}", encoders, batch[:size])
 
 
-def compare(what: str, engines: dict[str, Encode], given: np.ndarray) -> None:
-    reference = engines["jax"](given)
-    apart = {name: float(np.abs(encode(given) - reference).max()) for name, encode in engines.items()}
-    turns = [{name: seconds_a_call(encode, given) for name, encode in engines.items()} for _ in range(TURNS)]
-    for name in engines:
+def compare(task: str, encoders: dict[str, Encode], batch: np.ndarray) -> None:
+    reference = encoders["jax"](batch)
+    differences = {name: float(np.abs(encode(batch) - reference).max()) for name, encode in encoders.items()}
+    turns = [{name: seconds_per_call(encode, batch) for name, encode in encoders.items()} for _ in range(TURNS)]
+    for name in encoders:
         ratios = sorted(turn[name] / turn["jax"] for turn in turns)
-        said = {"time / jax's": [round(ratios[i], 2) for i in (0, TURNS // 2, -1)], "apart": apart[name]}
-        best = min(turn[name] for turn in turns) / len(given)
-        print(json.dumps({"what": what, "engine": name, "ms each, best": round(1000 * best, 1), **said}), flush=True)
+        timing = {"time / jax's": [round(ratios[i], 2) for i in (0, TURNS // 2, -1)], "difference": differences[name]}
+        best = min(turn[name] for turn in turns) / len(batch)
+        print(json.dumps({"task": task, "backend": name, "ms each, best": round(1000 * best, 1), **timing}), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Does relevance point at what a text names? Phantoms whose finding lies where it was drawn, and five ways to find it.
+"""Does saliency point at what a text names? Phantoms with a known finding, and six saliency methods.
 
     medclip quickstart --no-app --out OUT
-    python benchmarks/relevance.py --model OUT/run [--count 300] [--seed 1]
+    python benchmarks/saliency.py --model OUT/run [--count 300] [--seed 1]
 
 The phantoms are of another seed than the training's. "points": the share of images whose largest value lies in the
 finding; "AUC": how often a pixel of the finding has a larger value than one outside it. Both stand beside a map that is
@@ -35,11 +35,11 @@ from medclip.model.checkpoint import Model, load  # noqa: E402
 from medclip.model.image_processor import map_to_image, mean_std, preprocess  # noqa: E402
 from medclip.saliency import SPOT_WIDTH, SPOTS_PER_SIDE, saliency_map  # noqa: E402
 
-Way = Callable[[Model, np.ndarray, np.ndarray], np.ndarray]
-"""A map (any, any) of fitted pixels u8 (s, s, 3) for the unit vector (p,) of a text."""
+Method = Callable[[Model, np.ndarray, np.ndarray], np.ndarray]
+"""A map (any, any) of preprocessed pixels u8 (s, s, 3) for the embedding (p,) of a text."""
 
 
-def grey_squares(model: Model, pixels: np.ndarray, text: np.ndarray) -> np.ndarray:
+def gray_squares(model: Model, pixels: np.ndarray, text: np.ndarray) -> np.ndarray:
     """As many squares as there are spots, each painted in the mean grey (Zeiler & Fergus 2014)."""
     changed = np.repeat(pixels[None], SPOTS_PER_SIDE**2, axis=0)
     edges = np.linspace(0, len(pixels), SPOTS_PER_SIDE + 1).round().astype(int)
@@ -50,10 +50,11 @@ def grey_squares(model: Model, pixels: np.ndarray, text: np.ndarray) -> np.ndarr
 
 
 def dropped_patches(model: Model, pixels: np.ndarray, text: np.ndarray) -> np.ndarray:
-    """Each patch in turn kept from the transformer."""
+    """Each patch in turn hidden from the transformer."""
     side = _patches(model)
-    kept = np.array([[j for j in range(side**2) if j != i] for i in range(side**2)])
-    return -np.asarray(_kept_alone(model.params, _input(model, pixels), kept, model.config) @ text).reshape(side, side)
+    subsets = np.array([[j for j in range(side**2) if j != i] for i in range(side**2)])
+    embeddings = _embed_subsets(model.params, _input(model, pixels), subsets, model.config)
+    return -np.asarray(embeddings @ text).reshape(side, side)
 
 
 def gradient(model: Model, pixels: np.ndarray, text: np.ndarray) -> np.ndarray:
@@ -70,22 +71,24 @@ def attention(model: Model, pixels: np.ndarray, text: np.ndarray) -> np.ndarray:
     """Attention times its gradient, carried through the layers (Chefer et al. 2021); towers with a class token only."""
     tower, side = model.config.vision, _patches(model)
     shape = (tower.num_hidden_layers, 1, tower.num_attention_heads, side**2 + 1, side**2 + 1)
-    carried = np.eye(side**2 + 1)
+    rollout = np.eye(side**2 + 1)
     for layer in np.asarray(_gated(model.params, _input(model, pixels), text, jnp.ones(shape), model.config)):
-        carried = carried + np.maximum(layer, 0).mean(axis=(0, 1)) @ carried
-    return carried[0, 1:].reshape(side, side)
+        rollout = rollout + np.maximum(layer, 0).mean(axis=(0, 1)) @ rollout
+    return rollout[0, 1:].reshape(side, side)
 
 
-def middle(model: Model, pixels: np.ndarray, text: np.ndarray) -> np.ndarray:
+def center_bias(model: Model, pixels: np.ndarray, text: np.ndarray) -> np.ndarray:
     """The same for every image."""
-    along = (np.arange(len(pixels)) - (len(pixels) - 1) / 2) ** 2
-    return -np.hypot(along[:, None], along[None])
+    distances = (np.arange(len(pixels)) - (len(pixels) - 1) / 2) ** 2
+    return -np.hypot(distances[:, None], distances[None])
 
 
 @partial(jax.jit, static_argnames="config")
-def _kept_alone(params, pixels, kept, config):
-    many = jnp.repeat(pixels, len(kept), axis=0)
-    return towers.l2_normalize(towers.project(params, towers.image_features(params, many, config, kept), config.vision))
+def _embed_subsets(params, pixels, subsets, config):
+    many = jnp.repeat(pixels, len(subsets), axis=0)
+    return towers.l2_normalize(
+        towers.project(params, towers.image_features(params, many, config, subsets), config.vision)
+    )
 
 
 @partial(jax.jit, static_argnames="config")
@@ -122,43 +125,45 @@ def _input(model: Model, pixels: np.ndarray) -> jax.Array:
     return normalize(jnp.asarray(pixels)[None], *mean_std(model.preprocessor))
 
 
-def said(case: Case, caption: str) -> dict[str, str]:
-    """What is asked of a phantom, from the whole caption to a single word."""
+def texts_of(case: Case, caption: str) -> dict[str, str]:
+    """The texts about a phantom, from the whole caption to a single word."""
     side = f"{case.side}-sided " if case.side else ""
     return {"caption": caption, "finding and side": f"a {side}{case.finding}", "finding": case.finding}
 
 
 def main() -> None:
-    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ask.add_argument("--model", required=True)
-    ask.add_argument("--count", type=int, default=300)
-    ask.add_argument("--seed", type=int, default=1)
-    asked = ask.parse_args()
-    model = load(asked.model)
-    ways: dict[str, Way] = {f.__name__: f for f in (grey_squares, dropped_patches, gradient, attention, middle)}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--count", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    model = load(args.model)
+    methods: dict[str, Method] = {
+        f.__name__: f for f in (gray_squares, dropped_patches, gradient, attention, center_bias)
+    }
     values: dict[tuple[str, str], list[tuple[bool, float]]] = {}
     areas = []
-    for index in range(asked.count):
-        pair, mask = (of(index, asked.seed, "validation") for of in (phantom, phantom_mask))
+    for index in range(args.count):
+        pair, mask = phantom(index, args.seed, "validation"), phantom_mask(index, args.seed, "validation")
         if not mask.any():
             continue
         areas.append(mask.mean())
         pixels = preprocess(decode(pair.image), model.preprocessor)
-        for asking, text in said(Case(**pair.labels), pair.caption).items():
-            vector = embed_texts(model, [text])[0]
+        for kind, text in texts_of(Case(**pair.labels), pair.caption).items():
+            embedding = embed_texts(model, [text])[0]
             maps = {"soft spots, blurred": saliency_map(model, pair.image, text)}
-            for name, way in ways.items():
-                small = Image.fromarray(way(model, pixels, vector).astype(np.float32))
+            for name, method in methods.items():
+                small = Image.fromarray(method(model, pixels, embedding).astype(np.float32))
                 square = np.asarray(small.resize(pixels.shape[:2], Image.Resampling.BICUBIC))
                 maps[name.replace("_", " ")] = map_to_image(square, mask.shape, model.preprocessor)
-            for name, found in maps.items():
-                hit, auc = mask.ravel()[found.argmax()], roc_auc_score(mask.ravel(), found.ravel())
-                values.setdefault((asking, name), []).append((bool(hit), float(auc)))
+            for name, saliency in maps.items():
+                hit, auc = mask.ravel()[saliency.argmax()], roc_auc_score(mask.ravel(), saliency.ravel())
+                values.setdefault((kind, name), []).append((bool(hit), float(auc)))
     ids = [str(i) for i in range(len(areas))]
-    print(json.dumps({"pictures": len(areas), "chance of pointing": float(np.mean(areas))}))
-    for (asking, name), found in values.items():
-        said_of = zip(("points", "AUC"), np.array(found, float).T, strict=True)
-        print(json.dumps({"text": asking, "way": name} | {k: interval(v, ids, np.mean, 0) for k, v in said_of}))
+    print(json.dumps({"num_images": len(areas), "chance of pointing": float(np.mean(areas))}))
+    for (kind, name), pairs in values.items():
+        columns = zip(("points", "AUC"), np.array(pairs, float).T, strict=True)
+        print(json.dumps({"text": kind, "method": name} | {k: interval(v, ids, np.mean, 0) for k, v in columns}))
 
 
 if __name__ == "__main__":
