@@ -42,7 +42,7 @@ def test_the_users_own_key_lies_in_the_config_folder(tmp_path, monkeypatch):
     assert (tmp_path / "medclip" / "key").is_file()
 
 
-def test_a_key_inside_the_data_set_is_refused(tmp_path):
+def test_a_key_inside_the_dataset_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"lies inside .* and would be shared with the data"):
         make_key(tmp_path / "data" / "key", tmp_path / "data")
 
@@ -59,17 +59,17 @@ def test_no_key_is_a_key_for_this_time_only(tmp_path):
 
 
 @given(st.text(), st.text())
-def test_ids_depend_on_the_key_and_the_name(one, other):
-    key, second = bytes(32), bytes([1] * 32)
-    assert pseudonym(key, one) == pseudonym(key, one)
-    assert (pseudonym(key, one) == pseudonym(key, other)) == (one == other)
-    assert pseudonym(key, one) != pseudonym(second, one)
-    assert pseudonym(key, one, other) != pseudonym(key, one + other)
+def test_ids_depend_on_the_key_and_the_name(first, second):
+    key, other_key = bytes(32), bytes([1] * 32)
+    assert pseudonym(key, first) == pseudonym(key, first)
+    assert (pseudonym(key, first) == pseudonym(key, second)) == (first == second)
+    assert pseudonym(key, first) != pseudonym(other_key, first)
+    assert pseudonym(key, first, second) != pseudonym(key, first + second)
 
 
 def test_labels_are_standard_terms_and_a_decade():
-    said = dicom(None, Modality="DX", BodyPartExamined="chest", ViewPosition="PA", PatientAge="067Y", PatientSex="F")
-    assert header_labels(said) == {"modality": "DX", "body_part": "CHEST", "view": "PA", "age": "60-69"}
+    ds = dicom(None, Modality="DX", BodyPartExamined="chest", ViewPosition="PA", PatientAge="067Y", PatientSex="F")
+    assert header_labels(ds) == {"modality": "DX", "body_part": "CHEST", "view": "PA", "age": "60-69"}
 
 
 def test_a_term_that_is_not_standard_does_not_leave():
@@ -96,20 +96,20 @@ def test_age_is_a_band(attributes, band):
 
 
 def test_what_can_identify_is_named_without_its_value():
-    said = dicom(
+    ds = dicom(
         None, PatientName="Doe^Jane", PatientID="", RequestAttributesSequence=sequence(ScheduledProcedureStepID="77")
     )
-    said.private_block(0x0009, "DOE", create=True).add_new(1, "LO", "Jane")
-    assert set(identifying_attributes(said)) == {
+    ds.private_block(0x0009, "DOE", create=True).add_new(1, "LO", "Jane")
+    assert set(identifying_attributes(ds)) == {
         *("PatientName", "ScheduledProcedureStepID", "SOPClassUID", "SOPInstanceUID", "private attributes")
     }
 
 
 def test_a_damaged_element_does_not_hide_the_others():
-    said = dicom(None, PatientName="Doe^Jane", PatientID="4711")
-    said.add_new("InstanceNumber", "IS", "1")
+    ds = dicom(None, PatientName="Doe^Jane", PatientID="4711")
+    ds.add_new("InstanceNumber", "IS", "1")
     raw = io.BytesIO()
-    said.save_as(raw, enforce_file_format=True)
+    ds.save_as(raw, enforce_file_format=True)
     from medclip.data.dicom import read_header
 
     damaged = read_header(io.BytesIO(raw.getvalue().replace(b"IS\x02\x001 ", b"IS\x02\x001A")))
@@ -145,7 +145,7 @@ def test_where_text_is_usual(attributes, unsure):
     ],
 )
 def test_what_the_header_names_is_taken_out_of_the_report(report, left):
-    said = dicom(
+    ds = dicom(
         None,
         PatientName="Doe^Jane^^MR^",
         PatientID="4711-A",
@@ -154,17 +154,17 @@ def test_what_the_header_names_is_taken_out_of_the_report(report, left):
         InstitutionName="St. Mary Hospital",
         StudyID="1",
     )
-    assert redact_report(report, said)[0] == left
+    assert redact_report(report, ds)[0] == left
 
 
 def test_replacements_are_counted_by_attribute():
-    said = dicom(None, PatientName="Doe^Jane", PatientID="4711")
-    assert redact_report("Jane Doe (4711). Doe: 4711.", said)[1] == {"PatientName": 2, "PatientID": 2}
+    ds = dicom(None, PatientName="Doe^Jane", PatientID="4711")
+    assert redact_report("Jane Doe (4711). Doe: 4711.", ds)[1] == {"PatientName": 2, "PatientID": 2}
 
 
 @given(family=NAMES, given_name=NAMES, before=st.text(max_size=20), after=st.text(max_size=20))
 def test_a_name_never_stays_as_a_word(family, given_name, before, after):
-    said = dicom(None, PatientName=f"{family}^{given_name}")
-    left, _ = redact_report(f"{before} {given_name} {family}, {family.upper()} {after}", said)
+    ds = dicom(None, PatientName=f"{family}^{given_name}")
+    left, _ = redact_report(f"{before} {given_name} {family}, {family.upper()} {after}", ds)
     words = {word.strip(string.punctuation).casefold() for word in left.split()}
     assert not {family.casefold(), given_name.casefold()} & (words - {""})

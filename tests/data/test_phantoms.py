@@ -15,7 +15,7 @@ SIDED = [case for case in CASES if case.side == "left"]
 RADIUS = np.arange(128) - 63.5
 
 
-def decoded(pair):
+def decode(pair):
     return Image.open(io.BytesIO(pair.image))
 
 
@@ -33,7 +33,7 @@ def change(case, number):
     return np.abs(draw_case(case, stream(number)).astype(int) - draw_case(normal, stream(number)))
 
 
-def mirrored(case):
+def mirror(case):
     return Case(case.modality, case.organ, case.plane, case.finding, "right")
 
 
@@ -54,8 +54,8 @@ def test_fields():
     assert all(list(pair.labels) == ["modality", "organ", "plane", "finding", "side"] for pair in pairs)
 
 
-def test_picture_is_a_marked_grey_png():
-    image = decoded(phantom(3))
+def test_the_image_is_a_labeled_gray_png():
+    image = decode(phantom(3))
     assert (image.format, image.mode, image.size) == ("PNG", "L", (128, 128))
     assert "synthetic phantom, not a patient" in image.text.values()
 
@@ -84,7 +84,7 @@ def test_caption_names_the_side_exactly_when_there_is_one(case, number):
 @given(st.sampled_from(SIDED), st.integers(0, 2**32))
 @settings(deadline=None, max_examples=60)
 def test_swapping_the_side_word_gives_the_mirrored_caption(case, number):
-    left, right = (write_caption(c, np.random.default_rng(number)) for c in (case, mirrored(case)))
+    left, right = (write_caption(c, np.random.default_rng(number)) for c in (case, mirror(case)))
     assert re.sub(r"\bleft\b", "right", left) == right
 
 
@@ -96,7 +96,7 @@ def test_only_normal_cases_and_side_views_have_no_side():
 @given(st.sampled_from(SIDED), st.integers(0, 2**32))
 @settings(deadline=None, max_examples=20)
 def test_finding_lies_in_its_half(case, number):
-    left, right = change(case, number), change(mirrored(case), number)
+    left, right = change(case, number), change(mirror(case), number)
     assert left[:, 64:].sum() > 5 * left[:, :64].sum()  # the patient's left is the image's right
     assert right[:, :64].sum() > 5 * right[:, 64:].sum()
 
@@ -149,14 +149,14 @@ def test_pet_shows_uptake_dark_on_white():
 
 
 @pytest.mark.parametrize("index", range(0, 60, 7))
-def test_a_finding_lies_where_the_picture_differs_from_the_normal_one(index):
+def test_a_finding_lies_where_the_image_differs_from_the_normal_one(index):
     pair, mask = phantom(index, 0, "validation"), phantom_mask(index, 0, "validation")
     case = Case(**pair.labels)
     if case.finding == "normal":
         assert not mask.any()
         return
     seed = np.random.SeedSequence(0, spawn_key=(1, index, 0))
-    assert (draw_case(case, seed) == np.asarray(decoded(pair))).all()
+    assert (draw_case(case, seed) == np.asarray(decode(pair))).all()
     normal = draw_case(Case(case.modality, case.organ, case.plane, "normal"), seed)
     differs = np.abs(draw_case(case, seed).astype(int) - normal) > 40
     assert differs[mask].mean() > 5 * differs[~mask].mean()

@@ -12,42 +12,42 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 PACKAGED = Path(pydicom.__file__).parent / "data" / "test_files"  # pydicom-data's larger files need the network
 
 
-def grey(rows: int = 40, columns: int = 32, top: int = 4000, dtype: type = np.uint16) -> np.ndarray:
+def gray_ramp(rows: int = 40, columns: int = 32, top: int = 4000, dtype: type = np.uint16) -> np.ndarray:
     """A ramp from 0 to `top`, row by row."""
     return np.linspace(0, top, rows * columns).reshape(rows, columns).astype(dtype)
 
 
 def dicom(pixels: np.ndarray | None, **attributes) -> Dataset:
     """A dataset of these stored pixels: (rows, columns), (frames, rows, columns) or, as RGB, (rows, columns, 3)."""
-    said = Dataset()
-    said.file_meta = FileMetaDataset()
-    said.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    said.SOPClassUID, said.SOPInstanceUID, said.Modality = CTImageStorage, generate_uid(), "CT"
+    ds = Dataset()
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds.SOPClassUID, ds.SOPInstanceUID, ds.Modality = CTImageStorage, generate_uid(), "CT"
     if pixels is not None:
         color = pixels.shape[-1] == 3
         bits = pixels.dtype.itemsize * 8
-        said.Rows, said.Columns = pixels.shape[:2] if color else pixels.shape[-2:]
-        said.SamplesPerPixel = 3 if color else 1
-        said.PhotometricInterpretation = "RGB" if color else "MONOCHROME2"
-        said.BitsAllocated, said.BitsStored, said.HighBit = bits, bits, bits - 1
-        said.PixelRepresentation = int(pixels.dtype.kind == "i")
+        ds.Rows, ds.Columns = pixels.shape[:2] if color else pixels.shape[-2:]
+        ds.SamplesPerPixel = 3 if color else 1
+        ds.PhotometricInterpretation = "RGB" if color else "MONOCHROME2"
+        ds.BitsAllocated, ds.BitsStored, ds.HighBit = bits, bits, bits - 1
+        ds.PixelRepresentation = int(pixels.dtype.kind == "i")
         if color:
-            said.PlanarConfiguration = 0
+            ds.PlanarConfiguration = 0
         elif pixels.ndim == 3:
-            said.NumberOfFrames = len(pixels)
-        said.PixelData = pixels.tobytes()
-        said["PixelData"].VR = "OW"
+            ds.NumberOfFrames = len(pixels)
+        ds.PixelData = pixels.tobytes()
+        ds["PixelData"].VR = "OW"
     with pydicom.config.disable_value_validation():
         for keyword, value in attributes.items():
-            setattr(said, keyword, value)
-    return said
+            setattr(ds, keyword, value)
+    return ds
 
 
-def written(said: Dataset, path: Path) -> Path:
+def write_dicom(ds: Dataset, path: Path) -> Path:
     """The dataset as a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with pydicom.config.disable_value_validation():
-        said.save_as(path, enforce_file_format=True)
+        ds.save_as(path, enforce_file_format=True)
     return path
 
 

@@ -1,4 +1,4 @@
-"""The table of docs/dicom.md: what becomes of pydicom's own files, by transfer syntax.
+"""The table of docs/dicom.md: the outcome for pydicom's own files, by transfer syntax.
 
 cd tests && python -m support.dicom_table > ../docs/dicom.md
 """
@@ -21,19 +21,19 @@ PACKAGES = ("pydicom", "pyjpegls", "pylibjpeg-openjpeg", "python-gdcm")
 
 
 def outcomes() -> dict[str, dict[str, str]]:
-    """File by file what `decode` says, by the name of the transfer syntax; files without pixels are left out."""
-    found: dict[str, dict[str, str]] = defaultdict(dict)
+    """Outcome of `decode` by transfer syntax and file; files without pixels are left out."""
+    by_syntax: dict[str, dict[str, str]] = defaultdict(dict)
     for path in sorted(filter(is_dicom, PACKAGED.glob("*.dcm"))):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # some are there to be warned of
-            said = pydicom.dcmread(path)
-        if "PixelData" in said and "TransferSyntaxUID" in said.file_meta:
-            found[said.file_meta.TransferSyntaxUID.name][path.name] = outcome(path)
-    return found
+            warnings.simplefilter("ignore")  # some files are made to cause warnings
+            ds = pydicom.dcmread(path)
+        if "PixelData" in ds and "TransferSyntaxUID" in ds.file_meta:
+            by_syntax[ds.file_meta.TransferSyntaxUID.name][path.name] = outcome(path)
+    return by_syntax
 
 
 def outcome(path: Path) -> str:
-    """ "decoded", or the reason for which it is dropped."""
+    """ "decoded", or the reason of the refusal."""
     try:
         decode(path)
     except ImageError as error:
@@ -47,7 +47,7 @@ def table(with_files: dict[str, dict[str, str]]) -> str:
     lines = [
         "# DICOM by transfer syntax",
         "",
-        "What becomes of the files that pydicom brings in its package (those of pydicom-data are not looked at), with",
+        "The outcome for every file with pixels in the pydicom package (pydicom-data is not covered), with",
         f"{packages}.",
         "",
         "    cd tests && python -m support.dicom_table",
@@ -57,8 +57,8 @@ def table(with_files: dict[str, dict[str, str]]) -> str:
     ]
     for name in dict.fromkeys([*(uid.name for uid in DECODERS), *with_files]):
         files = with_files.get(name, {})
-        refused = "; ".join(f"{file}: {said}" for file, said in files.items() if said != "decoded")
-        decoded = sum(said == "decoded" for said in files.values())
+        refused = "; ".join(f"{file}: {outcome}" for file, outcome in files.items() if outcome != "decoded")
+        decoded = sum(outcome == "decoded" for outcome in files.values())
         lines.append(f"| {name} | {len(files) or 'none to test with'} | {decoded if files else ''} | {refused} |")
     return "\n".join(lines) + "\n"
 

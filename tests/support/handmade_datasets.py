@@ -9,12 +9,12 @@ from medclip.data.dataset import write_shard
 from support.material import draw_image, image_bytes
 
 
-def row(number: int, **said) -> dict:
-    """A prepared row; what is not said follows from its number."""
-    image = said.pop("image", None) or image_bytes(draw_image(number % 40))
+def row(number: int, **fields) -> dict:
+    """A prepared row; fields that are not given follow from its number."""
+    image = fields.pop("image", None) or image_bytes(draw_image(number % 40))
     own_word = "".join(chr(97 + int(digit, 16)) for digit in hashlib.sha256(b"%d" % number).hexdigest()[:9])
-    caption = said.get("caption", f"{own_word} of the chest on CT")
-    given = {
+    caption = fields.get("caption", f"{own_word} of the chest on CT")
+    defaults = {
         "id": f"id{number}",
         "width": 48,
         "height": 40,
@@ -28,28 +28,28 @@ def row(number: int, **said) -> dict:
         "labels": [],
         "source": "handmade",
     }
-    return given | said | {"image": image, "sha256": hashlib.sha256(image).hexdigest()}
+    return defaults | fields | {"image": image, "sha256": hashlib.sha256(image).hexdigest()}
 
 
-def dataset(folder: Path, splits: dict[str, list[dict]], shard: int = 4, **said) -> Path:
+def dataset(folder: Path, splits: dict[str, list[dict]], shard: int = 4, **fields) -> Path:
     """Write rows as a prepared dataset, in shards of `shard` rows."""
-    listed = {}
+    entries = {}
     for name, rows in splits.items():
         shards = []
         for start in range(0, len(rows), shard):
             file = f"{name}-{len(shards):05d}.arrow"
             write_shard(folder / file, rows[start : start + shard], {"file": file})
             shards.append({"file": file, "pairs": len(rows[start : start + shard])})
-        listed[name] = {"pairs": len(rows), "shards": shards}
-    about = {
+        entries[name] = {"pairs": len(rows), "shards": shards}
+    content = {
         "medclip_version": "0.1.0",
         "source": "handmade",
         "synthetic": False,
         "notice": NOT_CLINICAL,
         "seed": 0,
         "shorter_side": 256,
-        "splits": listed,
+        "splits": entries,
         "dropped": {name: {} for name in splits},
     }
-    write_json(folder / "dataset.json", about | said)
+    write_json(folder / "dataset.json", content | fields)
     return folder

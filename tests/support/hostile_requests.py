@@ -16,7 +16,7 @@ from PIL import Image, PngImagePlugin
 from pydicom import uid
 from pydicom.encaps import encapsulate
 
-from support.dicom_files import dicom, grey
+from support.dicom_files import dicom, gray_ramp
 from support.material import draw_image, image_bytes
 
 NAMES = ("MRN-4711-SECRET", "Secretova^Anna", "Dr^Hidden")
@@ -142,7 +142,7 @@ def _polyglots() -> Iterator[Upload]:
     yield "GIF and PDF", image_bytes(draw_image(1), "GIF") + b"%PDF-1.4", True
     yield "JPEG with PHP in a comment", image_bytes(draw_image(1), comment=b"<?php system($_GET[0]); ?>"), True
     yield "BMP and shell", image_bytes(draw_image(1), "BMP") + b"\n#!/bin/sh\nid\n", True
-    both = as_bytes(dicom(grey()))
+    both = as_bytes(dicom(gray_ramp()))
     yield "DICOM and TIFF", b"II*\0\x08\0\0\0" + both[8:], True
     yield "DICOM and PDF", b"%PDF-1.4\n" + both[9:], True
     yield "PDF with DICOM's word", (b"%PDF-1.4" + bytes(120) + b"DICM" + b"x" * 200), False
@@ -168,7 +168,7 @@ def _with_metadata() -> Iterator[Upload]:
 def _dicom() -> Iterator[Upload]:
     people = {"PatientID": NAMES[0], "PatientName": NAMES[1], "ReferringPhysicianName": NAMES[2],
               "PatientBirthDate": NAMES[0], "StudyDate": NAMES[1]}  # fmt: skip
-    whole = as_bytes(dicom(grey(), **people))
+    whole = as_bytes(dicom(gray_ramp(), **people))
     yield "DICOM", whole, True
     for share in (0.03, 0.1, 0.2, 0.5, 0.95):
         yield f"DICOM cut at {share}", whole[: int(len(whole) * share)], None
@@ -178,21 +178,21 @@ def _dicom() -> Iterator[Upload]:
         for at in rng.integers(132, 900, 4):
             content[at] ^= int(rng.integers(1, 256))
         yield f"DICOM with flipped bits {number}", bytes(content), None
-    yield "DICOM with a name burned in", as_bytes(dicom(grey(), BurnedInAnnotation="YES", **people)), False
-    yield "DICOM of a face", as_bytes(dicom(grey(), RecognizableVisualFeatures="YES", **people)), False
+    yield "DICOM with a name burned in", as_bytes(dicom(gray_ramp(), BurnedInAnnotation="YES", **people)), False
+    yield "DICOM of a face", as_bytes(dicom(gray_ramp(), RecognizableVisualFeatures="YES", **people)), False
     yield "DICOM without pixels", as_bytes(dicom(None, **people)), False
     for rows, columns in ((65_535, 65_535), (0, 0), (7000, 7000)):
-        said = dicom(grey(), **people)
+        said = dicom(gray_ramp(), **people)
         said.Rows, said.Columns = rows, columns
         yield f"DICOM of {rows} × {columns}", as_bytes(said), False
-    said = dicom(grey(), **people)
+    said = dicom(gray_ramp(), **people)
     said.NumberOfFrames = 10**9
     yield "DICOM of 10^9 frames", as_bytes(said), False
     for syntax in (uid.JPEGLosslessSV1, uid.JPEGLossless, uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit,
                    uid.JPEGLSLossless, uid.JPEG2000Lossless, uid.HTJ2KLossless, uid.RLELossless,
                    uid.MPEG2MPML):  # fmt: skip
         for name, stream in (("noise", rng.bytes(400)), ("a start and noise", b"\xff\xd8\xff\xc3" + rng.bytes(400))):
-            said = dicom(grey(), **people)
+            said = dicom(gray_ramp(), **people)
             said.file_meta.TransferSyntaxUID = syntax
             said.PixelData = encapsulate([stream])
             said["PixelData"].is_undefined_length = True

@@ -24,7 +24,7 @@ from medclip.data.prepare_config import PrepareConfig
 from medclip.data.schema import DicomFrame, Dropped, Pair
 from medclip.data.sources.detect import open_source
 from medclip.data.sources.dicom_studies import structured_report_text
-from support.dicom_files import PACKAGED, dicom, grey, sequence, written
+from support.dicom_files import PACKAGED, dicom, gray_ramp, sequence, write_dicom
 from support.material import draw_image, image_bytes
 
 REPORT = "CT of the chest: no pleural effusion."
@@ -36,25 +36,25 @@ def key(tmp_path):
     return tmp_path / "key"
 
 
-def picture(folder: Path, name: str, study: str = "1", number: int = 1, **attributes) -> Path:
+def write_image(folder: Path, name: str, study: str = "1", number: int = 1, **attributes) -> Path:
     series = attributes.pop("series", f"1.2.{study}.1")
     patient = attributes.pop("PatientID", f"patient {study}")
-    said = dicom(grey(), StudyInstanceUID=f"1.2.{study}", SeriesInstanceUID=series, InstanceNumber=number)
-    said.PatientID = patient
+    ds = dicom(gray_ramp(), StudyInstanceUID=f"1.2.{study}", SeriesInstanceUID=series, InstanceNumber=number)
+    ds.PatientID = patient
     for keyword, value in attributes.items():
-        setattr(said, keyword, value)
-    return written(said, folder / name)
+        setattr(ds, keyword, value)
+    return write_dicom(ds, folder / name)
 
 
-def structured(*texts: tuple[str, str], kind: str = BasicTextSRStorage, study: str = "1", **attributes):
-    said = dicom(None, StudyInstanceUID=f"1.2.{study}", SOPClassUID=kind, Modality="SR", **attributes)
+def structured_report(*texts: tuple[str, str], kind: str = BasicTextSRStorage, study: str = "1", **attributes):
+    ds = dicom(None, StudyInstanceUID=f"1.2.{study}", SOPClassUID=kind, Modality="SR", **attributes)
     items = []
     for heading, text in texts:
         item = sequence(ValueType="TEXT", TextValue=text)[0]
         item.ConceptNameCodeSequence = sequence(CodeValue="1", CodingSchemeDesignator="X", CodeMeaning=heading)
         items += sequence(ValueType="CONTAINER", ContentSequence=[item])
-    said.ContentSequence = items
-    return said
+    ds.ContentSequence = items
+    return ds
 
 
 def read(folder, **settings):
@@ -78,17 +78,17 @@ def captions(folder, **settings):
         "report.txt",
     ],
 )
-def test_a_report_lies_beside_the_picture_or_in_its_studys_folder(tmp_path, key, place):
+def test_a_report_lies_beside_the_image_or_in_the_folder_of_its_study(tmp_path, key, place):
     folder = tmp_path / "studies"
-    picture(folder, "p/s/x/1.dcm")
+    write_image(folder, "p/s/x/1.dcm")
     (folder / place).write_text(REPORT, encoding="utf-8")
     assert captions(folder, pseudonym_key=key) == [REPORT]
 
 
 def test_names_full_of_dots_keep_them(tmp_path, key):
     folder = tmp_path / "studies"
-    picture(folder, "1.2.3/1.2.840.5")
-    picture(folder, "1.2.4/1.2.840.6", study="2")
+    write_image(folder, "1.2.3/1.2.840.5")
+    write_image(folder, "1.2.4/1.2.840.6", study="2")
     (folder / "1.2.3" / "1.2.840.5.txt").write_text("The first report", encoding="utf-8")
     (folder / "1.2.4.txt").write_text("The second report", encoding="utf-8")
     assert captions(folder, pseudonym_key=key) == ["The first report", "The second report"]
@@ -96,21 +96,21 @@ def test_names_full_of_dots_keep_them(tmp_path, key):
 
 def test_a_report_above_two_studies_belongs_to_neither(tmp_path, key):
     folder = tmp_path / "studies"
-    picture(folder, "p/a/1.dcm", study="1")
-    picture(folder, "p/b/1.dcm", study="2")
+    write_image(folder, "p/a/1.dcm", study="1")
+    write_image(folder, "p/b/1.dcm", study="2")
     (folder / "p" / "report.txt").write_text(REPORT, encoding="utf-8")
     assert captions(folder, pseudonym_key=key) == ["no report", "no report"]
 
 
 def test_a_structured_report_is_found_by_its_study_wherever_it_lies(tmp_path, key):
     folder = tmp_path / "studies"
-    picture(folder, "images/1.dcm", study="1")
-    picture(folder, "images/2.dcm", study="2")
+    write_image(folder, "images/1.dcm", study="1")
+    write_image(folder, "images/2.dcm", study="2")
     texts = ("History", "Cough for a week."), ("Findings", "No effusion."), ("Impression", "Normal chest.")
-    written(structured(*texts), folder / "reports" / "1.dcm")
-    written(structured(("Procedure", "Only this."), study="2"), folder / "reports" / "2.dcm")
+    write_dicom(structured_report(*texts), folder / "reports" / "1.dcm")
+    write_dicom(structured_report(("Procedure", "Only this."), study="2"), folder / "reports" / "2.dcm")
     dose = "1.2.840.10008.5.1.4.1.1.88.67"
-    written(structured(("Findings", "Dose 3 mGy"), kind=dose, study="2"), folder / "reports" / "3.dcm")
+    write_dicom(structured_report(("Findings", "Dose 3 mGy"), kind=dose, study="2"), folder / "reports" / "3.dcm")
     assert captions(folder, pseudonym_key=key) == ["No effusion.\nNormal chest.", "Only this."]
 
 
@@ -125,7 +125,7 @@ def test_pydicoms_own_reports_are_read(file, start):
     ("content", "reason"), [(b"", "no report"), (b" \n", "no report"), (b"\xff\xfe\xff", "report unreadable")]
 )
 def test_a_report_without_text_is_a_reason(tmp_path, key, content, reason):
-    picture(tmp_path / "studies", "1.dcm")
+    write_image(tmp_path / "studies", "1.dcm")
     (tmp_path / "studies" / "1.txt").write_bytes(content)
     assert captions(tmp_path / "studies", pseudonym_key=key) == [reason]
 
@@ -133,9 +133,9 @@ def test_a_report_without_text_is_a_reason(tmp_path, key, content, reason):
 def test_a_series_of_slices_gives_its_middle_one_or_all(tmp_path, key):
     folder = tmp_path / "studies"
     for number in (3, 1, 2, 10, 11):  # by number, not by name
-        picture(folder, f"{number}.dcm", number=number)
+        write_image(folder, f"{number}.dcm", number=number)
     for number in (1, 2):  # views of a film are not slices
-        picture(folder, f"film-{number}.dcm", series="1.2.1.2", Modality="DX")
+        write_image(folder, f"film-{number}.dcm", series="1.2.1.2", Modality="DX")
     (folder / "report.txt").write_text(REPORT, encoding="utf-8")
     assert [row.image.path.name for row in read(folder, pseudonym_key=key)] == ["3.dcm", "film-1.dcm", "film-2.dcm"]
     assert len(read(folder, pseudonym_key=key, frames="all")) == 7
@@ -143,8 +143,8 @@ def test_a_series_of_slices_gives_its_middle_one_or_all(tmp_path, key):
 
 def test_a_file_of_frames_gives_its_middle_one_or_all(tmp_path, key):
     folder = tmp_path / "studies"
-    said = dicom(np.stack([grey()] * 3), SOPInstanceUID="1.2.9", PatientID="4711", Modality="US")
-    path = written(said, folder / "1.dcm")
+    ds = dicom(np.stack([gray_ramp()] * 3), SOPInstanceUID="1.2.9", PatientID="4711", Modality="US")
+    path = write_dicom(ds, folder / "1.dcm")
     (folder / "1.txt").write_text(REPORT, encoding="utf-8")
     assert [row.image for row in read(folder, pseudonym_key=key)] == [DicomFrame(path)]
     every = read(folder, pseudonym_key=key, frames="all")
@@ -153,14 +153,14 @@ def test_a_file_of_frames_gives_its_middle_one_or_all(tmp_path, key):
 
 
 def test_a_file_cannot_claim_more_frames_than_it_has_bytes(tmp_path, key):
-    path = written(dicom(grey(), NumberOfFrames=2 * 10**9), tmp_path / "studies" / "1.dcm")
+    path = write_dicom(dicom(gray_ramp(), NumberOfFrames=2 * 10**9), tmp_path / "studies" / "1.dcm")
     path.with_suffix(".txt").write_text(REPORT, encoding="utf-8")
     assert len(read(path.parent, pseudonym_key=key, frames="all")) == path.stat().st_size
 
 
-def test_only_pictures_are_rows_and_damage_is_one(tmp_path, key):
+def test_only_images_are_rows_and_damage_is_one(tmp_path, key):
     folder = tmp_path / "studies"
-    picture(folder, "1.dcm")
+    write_image(folder, "1.dcm")
     for name in ("rtdose.dcm", "rtplan.dcm", "liver_1frame.dcm", "waveform_ecg.dcm"):
         (folder / name).write_bytes((PACKAGED / name).read_bytes())
     (folder / "notes.pdf").write_bytes(b"%PDF")
@@ -172,12 +172,12 @@ def test_only_pictures_are_rows_and_damage_is_one(tmp_path, key):
 def test_a_patient_has_one_split_and_the_key_decides_which(tmp_path, key):
     folder = tmp_path / "studies"
     for number in range(40):
-        picture(folder, f"{number}/1.dcm", study=str(number), PatientID=f"p{number // 2}")
+        write_image(folder, f"{number}/1.dcm", study=str(number), PatientID=f"p{number // 2}")
         (folder / f"{number}.txt").write_text(REPORT, encoding="utf-8")
     rows = read(folder, pseudonym_key=key)
     assert len({row.article for row in rows}) == 20
     assert all(row.split == split_of(row.article) for row in rows)
-    picture(folder, "more/1.dcm", study="77", PatientID="p99")
+    write_image(folder, "more/1.dcm", study="77", PatientID="p99")
     assert {row.id: row.split for row in rows}.items() <= {
         row.id: row.split for row in read(folder, pseudonym_key=key)
     }.items()
@@ -185,22 +185,24 @@ def test_a_patient_has_one_split_and_the_key_decides_which(tmp_path, key):
     assert not {row.id for row in rows} & {row.id for row in read(folder, pseudonym_key=tmp_path / "other")}
 
 
-def removed(dataset):
+def count_removed(dataset):
     """How many pairs left what behind, over all splits."""
     return sum(map(Counter, dataset["privacy"].values()), Counter())
 
 
-def test_text_in_the_picture_is_refused_or_masked_and_counted(tmp_path, key):
+def test_text_in_the_image_is_refused_or_masked_and_counted(tmp_path, key):
     folder = tmp_path / "studies"
-    picture(folder, "flagged.dcm", study="1", BurnedInAnnotation="YES")
-    picture(folder, "capture.dcm", study="2", SOPClassUID=SecondaryCaptureImageStorage, Modality="OT")
-    picture(folder, "clean.dcm", study="3", BurnedInAnnotation="NO")
+    write_image(folder, "flagged.dcm", study="1", BurnedInAnnotation="YES")
+    write_image(folder, "capture.dcm", study="2", SOPClassUID=SecondaryCaptureImageStorage, Modality="OT")
+    write_image(folder, "clean.dcm", study="3", BurnedInAnnotation="NO")
     for name in ("flagged", "capture", "clean"):
         (folder / f"{name}.txt").write_text(REPORT, encoding="utf-8")
-    said = prepare(str(folder), tmp_path / "out", PrepareConfig(studies=DicomConfig(pseudonym_key=key)), num_workers=1)
-    reasons = [reason for counts in said["dropped"].values() for reason in counts]
+    dataset = prepare(
+        str(folder), tmp_path / "out", PrepareConfig(studies=DicomConfig(pseudonym_key=key)), num_workers=1
+    )
+    reasons = [reason for counts in dataset["dropped"].values() for reason in counts]
     assert reasons == ["burned-in annotation"]
-    (warning,) = [what for what in removed(said) if what.startswith("pixels/")]
+    (warning,) = [what for what in count_removed(dataset) if what.startswith("pixels/")]
     assert "does not deny burned-in text" in warning
     masked = prepare(
         str(folder),
@@ -208,20 +210,20 @@ def test_text_in_the_picture_is_refused_or_masked_and_counted(tmp_path, key):
         PrepareConfig(studies=DicomConfig(pseudonym_key=key, mask_borders=True)),
         num_workers=1,
     )
-    assert removed(masked)["pixels/border masked"] == 2
+    assert count_removed(masked)["pixels/border masked"] == 2
     assert sum(split["pairs"] for split in masked["splits"].values()) == 3
 
 
 def test_a_table_of_dicom_files_just_works(tmp_path):
-    picture(tmp_path, "a/1.dcm")
+    write_image(tmp_path, "a/1.dcm")
     (tmp_path / "pairs.csv").write_text("path,report,patient\na/1.dcm,CT of the chest,7\n", encoding="utf-8")
-    said = prepare(str(tmp_path / "pairs.csv"), tmp_path / "out", num_workers=1)
-    (split,) = said["splits"]
+    dataset = prepare(str(tmp_path / "pairs.csv"), tmp_path / "out", num_workers=1)
+    (split,) = dataset["splits"]
     assert Split(tmp_path / "out", split).column("caption") == ["CT of the chest"]
 
 
-def test_pictures_among_studies_do_not_make_it_a_folder_of_pictures(tmp_path, key):
-    picture(tmp_path / "studies", "1.dcm")
+def test_images_among_studies_do_not_make_it_an_image_folder(tmp_path, key):
+    write_image(tmp_path / "studies", "1.dcm")
     (tmp_path / "studies" / "photo.jpg").write_bytes(image_bytes(draw_image(1)))
     (tmp_path / "studies" / "photo.txt").write_text("Jane Doe", encoding="utf-8")
     assert captions(tmp_path / "studies", pseudonym_key=key) == ["no report"]
@@ -251,29 +253,31 @@ LEAKS = (
 
 def with_everything_planted(**attributes):
     """An image with a planted value in every attribute of text that pydicom knows, nested and private ones too."""
-    said = dicom(grey())
+    ds = dicom(gray_ramp())
     planted = {"RequestAttributesSequence": sequence(RequestedProcedureDescription="Zqwvx")}
-    for number, (tag, about) in enumerate(DicomDictionary.items()):
-        if about[0] in PLANTED and tag >> 16 not in (0, 2, 0x28, 0xFFFE) and keyword_for_tag(tag):
-            value = PLANTED[about[0]].format(number)
-            said.add_new(tag, about[0], value.encode() if about[0] == "UN" else value)
-    said.private_block(0x0009, "Zqwvx", create=True).add_new(1, "LO", "Zqwvx")
+    for number, (tag, entry) in enumerate(DicomDictionary.items()):
+        if entry[0] in PLANTED and tag >> 16 not in (0, 2, 0x28, 0xFFFE) and keyword_for_tag(tag):
+            value = PLANTED[entry[0]].format(number)
+            ds.add_new(tag, entry[0], value.encode() if entry[0] == "UN" else value)
+    ds.private_block(0x0009, "Zqwvx", create=True).add_new(1, "LO", "Zqwvx")
     planted |= {"PatientName": "Kowalska^Anna", "PatientID": "1.2.77777.4711", "Modality": "CT", "PatientAge": "077Y"}
     planted |= {"SpecificCharacterSet": "ISO_IR 192", "BurnedInAnnotation": "NO", "RecognizableVisualFeatures": "NO"}
     for keyword, value in (planted | attributes).items():
-        setattr(said, keyword, value)
-    return said
+        setattr(ds, keyword, value)
+    return ds
 
 
 @pytest.fixture(scope="module")
-def planted(tmp_path_factory):
+def planted_folder(tmp_path_factory):
     """A folder whose files, folders, headers and reports all name the patient."""
     folder = tmp_path_factory.mktemp("PLANTED") / "PLANTED_Kowalska_19330517"
     place = folder / "Kowalska^Anna_077Y"
     text = "CT of the chest of Anna Kowalska (1.2.77777.4711), seen on 17.05.1933 and May 17, 1933: no effusion."
-    written(with_everything_planted(), place / "Kowalska.dcm")
-    written(with_everything_planted(BurnedInAnnotation="YES", SOPInstanceUID="1.2.77777.1"), place / "Zqwvx-burned.dcm")
-    written(with_everything_planted(SOPInstanceUID="1.2.77777.2"), place / "Zqwvx-alone.dcm")
+    write_dicom(with_everything_planted(), place / "Kowalska.dcm")
+    write_dicom(
+        with_everything_planted(BurnedInAnnotation="YES", SOPInstanceUID="1.2.77777.1"), place / "Zqwvx-burned.dcm"
+    )
+    write_dicom(with_everything_planted(SOPInstanceUID="1.2.77777.2"), place / "Zqwvx-alone.dcm")
     for name in ("Kowalska", "Zqwvx-burned"):
         (place / f"{name}.txt").write_text(text, encoding="utf-8")
     (place / "Zqwvx-cut.dcm").write_bytes((place / "Kowalska.dcm").read_bytes()[:100])
@@ -282,9 +286,9 @@ def planted(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_nothing_planted_is_found_in_the_data_set_or_on_the_screen(planted, tmp_path, monkeypatch):
+def test_nothing_planted_reaches_the_dataset_or_the_screen(planted_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # so that the command itself names no path
-    (tmp_path / "source").symlink_to(planted)
+    (tmp_path / "source").symlink_to(planted_folder)
     environment = os.environ | {"XDG_CONFIG_HOME": str(tmp_path), "COLUMNS": "5000"}
     command = [sys.executable, "-m", "medclip.cli.main", "prepare", "source"]
     dry = subprocess.run([*command, "--dry-run", "--frames", "all"], capture_output=True, env=environment, check=True)
@@ -294,25 +298,29 @@ def test_nothing_planted_is_found_in_the_data_set_or_on_the_screen(planted, tmp_
     )
     out = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     files = {path.name: path.read_bytes() for path in out}
-    said = {"dry run": dry.stdout + dry.stderr, "screen": done.stdout + done.stderr, "names": " ".join(files).encode()}
-    assert [(name, leak) for name, data in (files | said).items() for leak in LEAKS if leak in data] == []
+    outputs = {
+        "dry run": dry.stdout + dry.stderr,
+        "screen": done.stdout + done.stderr,
+        "names": " ".join(files).encode(),
+    }
+    assert [(name, leak) for name, data in (files | outputs).items() for leak in LEAKS if leak in data] == []
     assert not any(str(tmp_path).encode() in data for data in files.values())
 
-    about = json.loads(files["dataset.json"])
-    assert about["source"] == "DICOM"
-    assert removed(about)["header/PatientBirthDate"] == 1
-    assert removed(about)["report/PatientName"] == 1
-    assert removed(about)["report/PatientID"] == 1
+    dataset = json.loads(files["dataset.json"])
+    assert dataset["source"] == "DICOM"
+    assert count_removed(dataset)["header/PatientBirthDate"] == 1
+    assert count_removed(dataset)["report/PatientName"] == 1
+    assert count_removed(dataset)["report/PatientID"] == 1
     assert b"PatientBirthDate 1" in done.stdout
     reasons = Counter(json.loads(line)["reason"] for line in files["dropped.jsonl"].splitlines())
     assert reasons == {"burned-in annotation": 1, "no report": 2, "image unreadable": 1}  # noise has no report
-    (split,) = (name for name, of_split in about["splits"].items() if of_split["pairs"])
+    (split,) = (name for name, of_split in dataset["splits"].items() if of_split["pairs"])
     (row,) = Split(tmp_path / "out", split).table.to_pylist()
     assert row["caption"] == "CT of the chest of ___ (___), seen on ___ and ___: no effusion."
     assert row["labels"] == [("modality", "CT"), ("age", "70-79")]
 
 
-def test_what_is_dropped_is_named_by_keyed_ids_alone(planted, key):
-    dropped = [row for row in read(planted, pseudonym_key=key) if isinstance(row, Dropped)]
+def test_what_is_dropped_is_named_by_keyed_ids_alone(planted_folder, key):
+    dropped = [row for row in read(planted_folder, pseudonym_key=key) if isinstance(row, Dropped)]
     assert {row.reason for row in dropped} == {"no report", "image unreadable"}
     assert all(len(row.id) == 16 and row.detail == "" for row in dropped)

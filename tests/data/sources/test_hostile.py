@@ -22,7 +22,7 @@ from support.material import draw_image, image_bytes
 ROWS = [{"image": f"{n}.jpg", "caption": f"CT of the chest, number {n}", "n": n} for n in range(400)]
 
 
-def csv_of(folder, *images, head="image,caption"):
+def write_csv(folder, *images, head="image,caption"):
     path = folder / "pairs.csv"
     path.write_text(head + "\n" + "".join(f'"{image}",CT of the chest\n' for image in images), encoding="utf-8")
     return path
@@ -44,17 +44,17 @@ def test_no_path_of_a_table_leaves_its_folder(tmp_path, image):
     (tmp_path / "secret.jpg").write_bytes(image_bytes(draw_image(1)))
     folder = tmp_path / "table"
     (folder / "images").mkdir(parents=True)
-    (row,) = open_source(str(csv_of(folder, image.format(tmp=tmp_path))))
+    (row,) = open_source(str(write_csv(folder, image.format(tmp=tmp_path))))
     assert isinstance(row, Dropped)
     assert (row.reason, row.detail) == (OUTSIDE, "pairs.csv row 1")
 
 
 @pytest.mark.parametrize("image", ["pictures/1.jpg", "{tmp}/pictures/1.jpg", "../pictures/1.jpg"])
-def test_the_folder_of_the_pictures_can_be_named(tmp_path, image):
+def test_the_folder_of_the_images_can_be_named(tmp_path, image):
     for name in ("pictures", "tables"):
         (tmp_path / name).mkdir()
     (tmp_path / "pictures" / "1.jpg").write_bytes(image_bytes(draw_image(1)))
-    table = csv_of(tmp_path / "tables", image.format(tmp=tmp_path), "../../secret.jpg")
+    table = write_csv(tmp_path / "tables", image.format(tmp=tmp_path), "../../secret.jpg")
     read, outside = open_source(str(table), PrepareConfig(columns=Columns(image_root=str(tmp_path))))
     assert read.image.resolve() == tmp_path / "pictures" / "1.jpg"
     assert outside.reason == OUTSIDE
@@ -65,9 +65,9 @@ def test_the_folder_of_the_pictures_can_be_named(tmp_path, image):
 @example("memory://root/x://../../../y", True)
 def test_what_is_inside_is_inside(name, url):
     root = parse_path("memory://root/dir") if url else Path("/root/dir")
-    found = inside(root, name)
-    if found is not None:
-        parts = found.relative_to(root).parts
+    path = inside(root, name)
+    if path is not None:
+        parts = path.relative_to(root).parts
         assert ".." not in parts
 
 
@@ -80,14 +80,14 @@ def test_an_absolute_path_below_the_folder_is_inside(tmp_path, monkeypatch):
 
 def test_a_name_that_no_file_can_have_is_counted(tmp_path):
     (tmp_path / "1.jpg").write_bytes(image_bytes(draw_image(1)))
-    rows = list(open_source(str(csv_of(tmp_path, "1.jpg", "x" * 5000, "a/" * 3000, "a\0b"))))
-    said = prepare_shard(rows, tmp_path / "train-00000.arrow", PrepareConfig(shorter_side=32))
-    assert (said["pairs"], set(said["dropped"])) == (1, {"image unreadable"})
+    rows = list(open_source(str(write_csv(tmp_path, "1.jpg", "x" * 5000, "a/" * 3000, "a\0b"))))
+    report = prepare_shard(rows, tmp_path / "train-00000.arrow", PrepareConfig(shorter_side=32))
+    assert (report["pairs"], set(report["dropped"])) == (1, {"image unreadable"})
 
 
 @pytest.mark.parametrize("split", ["../../escaped", "/tmp/escaped", "a/b", ".", "x" * 300])
 def test_no_split_names_a_file_elsewhere(tmp_path, split):
-    table = csv_of(tmp_path, "1.jpg", head="image,caption,split")
+    table = write_csv(tmp_path, "1.jpg", head="image,caption,split")
     table.write_text(f"image,caption,split\n1.jpg,CT of the chest,{split}\n")
     before = set(tmp_path.rglob("*"))
     with pytest.raises(UserError, match="a split names files"):
@@ -137,9 +137,9 @@ def test_nothing_of_an_archive_is_written(tmp_path):
     path, before = tmp_path / "x.tar", set(tmp_path.parent.rglob("*"))
     with tarfile.open(path, "w") as out:
         for name in ("../escaped.jpg", "../escaped.txt", "/escaped.jpg"):
-            about = tarfile.TarInfo(name)
-            about.size = 15
-            out.addfile(about, io.BytesIO(b"CT of the chest"))
+            entry = tarfile.TarInfo(name)
+            entry.size = 15
+            out.addfile(entry, io.BytesIO(b"CT of the chest"))
         link = tarfile.TarInfo("link.txt")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
         out.addfile(link)

@@ -30,7 +30,7 @@ def table(numbers):
     return pa.Table.from_pylist(rows)
 
 
-def saved(folder, numbers, shards=1):
+def save_to_disk(folder, numbers, shards=1):
     """What `Dataset.save_to_disk` leaves: Arrow streams, and the list of them."""
     folder.mkdir(parents=True)
     names = [f"data-{shard:05}-of-{shards:05}.arrow" for shard in range(shards)]
@@ -44,11 +44,11 @@ def saved(folder, numbers, shards=1):
     return folder
 
 
-def told(source):
+def read_by_id(source):
     return {row.id: (row.split, row.caption, row.image) for row in open_source(str(source))}
 
 
-def expected(splits):
+def expect(splits):
     return {
         f"ROCOv2_{n}": (split, CAPTIONS[n % 6], image_bytes(draw_image(n)))
         for split, numbers in splits.items()
@@ -61,13 +61,13 @@ SPLITS = {"train": range(6), "validation": range(6, 10), "test": range(10, 12)}
 
 def test_a_saved_dict_of_splits(tmp_path):
     for split, numbers in SPLITS.items():
-        saved(tmp_path / split, numbers, shards=2)
+        save_to_disk(tmp_path / split, numbers, shards=2)
     (tmp_path / "dataset_dict.json").write_text(json.dumps({"splits": list(SPLITS)}))
-    assert told(tmp_path) == expected(SPLITS)
+    assert read_by_id(tmp_path) == expect(SPLITS)
 
 
 def test_a_saved_set_without_splits(tmp_path):
-    folder = saved(tmp_path / "one", range(20))
+    folder = save_to_disk(tmp_path / "one", range(20))
     assert {row.split for row in open_source(str(folder))} == {"train", "validation"}
     assert all(row.split == split_of(row.id) for row in open_source(str(folder)))
 
@@ -79,7 +79,7 @@ def test_a_repository_of_parquet(tmp_path, form):
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(table(numbers), path)
     (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n")
-    assert told(tmp_path) == expected(SPLITS)
+    assert read_by_id(tmp_path) == expect(SPLITS)
 
 
 def test_rows_of_several_files_are_counted_through(tmp_path):
@@ -102,8 +102,8 @@ def test_a_folder_of_images_with_metadata(tmp_path, suffix, in_splits):
         (folder / "a").mkdir(parents=True, exist_ok=True)
         for n in numbers:
             (folder / "a" / f"{n}.png").write_bytes(image_bytes(draw_image(n), "PNG"))
-        said = [{"file_name": f"a/{n}.png", "text": f"CT, number {n}"} for n in numbers]
-        lines = [json.dumps(row) for row in said] if suffix == "jsonl" else ["file_name,text"]
+        rows = [{"file_name": f"a/{n}.png", "text": f"CT, number {n}"} for n in numbers]
+        lines = [json.dumps(row) for row in rows] if suffix == "jsonl" else ["file_name,text"]
         lines += [] if suffix == "jsonl" else [f'a/{n}.png,"CT, number {n}"' for n in numbers]
         (folder / f"metadata.{suffix}").write_text("\n".join(lines), encoding="utf-8")
     read = list(open_source(str(tmp_path)))
@@ -118,7 +118,7 @@ def test_a_folder_of_images_with_metadata(tmp_path, suffix, in_splits):
 def test_rows_in_several_forms_are_read_once(tmp_path):
     pq.write_table(table(range(4)), tmp_path / "test.parquet")
     (tmp_path / "test.csv").write_text("image,caption\n1.jpg,CT of the chest\n")
-    assert told(tmp_path) == expected({"test": range(4)})
+    assert read_by_id(tmp_path) == expect({"test": range(4)})
 
 
 def test_limit_reads_no_more_than_the_first_rows_of_each_split(tmp_path):
@@ -136,7 +136,7 @@ def test_captions_arrive_in_the_prepared_form(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("dataset_dict.json", {"splits": ["../elsewhere"]}, "names '../elsewhere', which is not below it"),
         ("dataset_dict.json", {"splits": ["train"]}, "names the split train, but that folder has no state.json"),
@@ -145,7 +145,7 @@ def test_captions_arrive_in_the_prepared_form(tmp_path):
         ("state.json", None, "is damaged and cannot be read as JSON"),
     ],
 )
-def test_what_a_set_says_of_itself_is_not_believed(tmp_path, name, content, said):
+def test_what_a_set_says_of_itself_is_not_believed(tmp_path, name, content, message):
     (tmp_path / name).write_text(json.dumps(content) if content else "{")
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         open_source(str(tmp_path))

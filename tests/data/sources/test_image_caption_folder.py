@@ -3,7 +3,7 @@
 from medclip.data.sources.image_caption_folder import list_images
 
 
-def test_pictures_come_in_the_order_of_their_paths(tmp_path):
+def test_images_come_in_the_order_of_their_paths(tmp_path):
     for place in ("b/2.png", "a.b/1.png", "a/9.png", "a.png", "a/b/1.png", "A.PNG", "a-b/3.png", "c.txt", "b.png"):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).write_bytes(b"")

@@ -63,7 +63,7 @@ def test_the_tables_beside_the_captions_reach_the_pair(roco):
 
 
 @pytest.mark.parametrize("without", ["dlinks.txt", "licences.txt"])
-def test_a_picture_named_by_its_article_is_found(roco, copy, without):
+def test_an_image_named_by_its_article_is_located(roco, copy, without):
     folder = copy(roco.folder)
     (folder / "train" / "radiology" / without).unlink()
     image = pairs_of(folder)["train", roco.pmc_named].image
@@ -113,7 +113,7 @@ def _without_image(row):
     return row if isinstance(row, Dropped) else replace(row, image=b"")
 
 
-def test_a_picture_named_for_its_article_says_the_article(tmp_path):
+def test_the_name_of_an_image_gives_its_article(tmp_path):
     place = tmp_path / "test" / "radiology"
     (place / "images").mkdir(parents=True)
     (place / "images" / "PMC12_fig_1.jpg").write_bytes(image_bytes(draw_image(1)))
@@ -161,10 +161,10 @@ def test_windows_line_ends_and_a_byte_order_mark_are_no_part_of_a_row(tmp_path):
 
 @pytest.mark.slow
 def test_the_real_rows_come_out_as_counted_by_hand(shared_folder, tmp_path):
-    about = prepare(str(shared_folder / "roco"), tmp_path / "data", PrepareConfig(shorter_side=32))
-    assert {split: s["pairs"] for split, s in about["splits"].items()} == {"train": 4684, "validation": 656}
+    dataset = prepare(str(shared_folder / "roco"), tmp_path / "data", PrepareConfig(shorter_side=32))
+    assert {split: s["pairs"] for split, s in dataset["splits"].items()} == {"train": 4684, "validation": 656}
     short = "caption under 10 characters"
-    assert about["dropped"] == {
+    assert dataset["dropped"] == {
         "train": {"image missing": 79, short: 7},
         "validation": {"image missing": 12, short: 1},
     }

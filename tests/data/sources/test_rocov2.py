@@ -45,7 +45,7 @@ def test_every_row_of_every_split(rocov2):
     assert all(row.image.is_file() and row.image.stem == row.id for row in read)
 
 
-def test_what_is_known_of_a_picture(rocov2):
+def test_the_tables_reach_the_pair(rocov2):
     pair = next(read_rocov2(rocov2))
     assert pair.concepts == ("C0040405", "C0817096", "C1306645")
     assert pair.keywords == ("X-Ray Computed Tomography", "Plain, x-ray")
@@ -54,7 +54,7 @@ def test_what_is_known_of_a_picture(rocov2):
 
 
 @pytest.mark.parametrize("place", ["train_images", "train_images/train"])
-def test_pictures_are_found_where_the_archive_was_unpacked(rocov2, place):
+def test_images_are_read_from_where_the_archive_was_unpacked(rocov2, place):
     (rocov2 / place).parent.mkdir(exist_ok=True)
     shutil.move(rocov2 / "train", rocov2 / place)
     assert all(row.image.is_file() for row in read_rocov2(rocov2))
@@ -73,7 +73,7 @@ def test_limit_takes_the_first_rows_of_each_split(rocov2):
     assert [(row.split, row.id[-1]) for row in read] == [(split, "0") for split in SPLITS.values()]
 
 
-def test_nothing_outside_the_folders_of_pictures_is_read(rocov2):
+def test_nothing_outside_the_image_folders_is_read(rocov2):
     (rocov2 / "secret.jpg").write_bytes(image_bytes(draw_image(9)))
     (rocov2 / "train_captions.csv").write_text("ID,Caption\n../secret,CT of the chest\n,CT\nx,\n")
     pair, *dropped = [row for row in read_rocov2(rocov2) if row.split == "train"]

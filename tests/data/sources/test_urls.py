@@ -39,12 +39,12 @@ def memory(tmp_path):
 
 def same(url, folder):
     """Whether both have the same rows, images compared by their bytes."""
-    mine, theirs = ([_known(row) for row in open_source(str(source))] for source in (url, folder))
+    mine, theirs = ([_comparable(row) for row in open_source(str(source))] for source in (url, folder))
     assert mine == theirs
     return len(mine)
 
 
-def _known(row):
+def _comparable(row):
     if not isinstance(row, Pair):
         return row
     image = row.image
@@ -58,7 +58,7 @@ def test_a_roco_folder(roco, memory):
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def image_folder(tmp_path):
     folder = tmp_path / "source"
     (folder / "images").mkdir(parents=True)
     for n in range(4):
@@ -67,25 +67,25 @@ def pictures(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["pairs.csv", "pairs.jsonl", "pairs.parquet"])
-def test_a_table_beside_its_pictures(pictures, memory, name):
+def test_a_table_beside_its_images(image_folder, memory, name):
     rows = [{"image": f"{n}.jpg", "caption": f"CT, number {n}"} for n in range(4)] + [
         {"image": "../x", "caption": "CT"}
     ]
     if name.endswith("parquet"):
-        pq.write_table(pa.Table.from_pylist(rows), pictures / name)
+        pq.write_table(pa.Table.from_pylist(rows), image_folder / name)
     else:
         lines = [f'{{"image": "{r["image"]}", "caption": "{r["caption"]}"}}' for r in rows]
         lines = (
             lines if name.endswith("jsonl") else ["image,caption", *(f'{r["image"]},"{r["caption"]}"' for r in rows)]
         )
-        (pictures / name).write_text("\n".join(lines))
-    assert same(f"{memory(pictures)}/{name}", pictures / name) == 5
+        (image_folder / name).write_text("\n".join(lines))
+    assert same(f"{memory(image_folder)}/{name}", image_folder / name) == 5
 
 
-def test_a_folder_with_captions_beside(pictures, memory):
+def test_a_folder_with_captions_beside(image_folder, memory):
     for n in range(3):
-        (pictures / "images" / f"{n}.txt").write_text(f"CT, number {n}")
-    assert same(memory(pictures), pictures) == 4
+        (image_folder / "images" / f"{n}.txt").write_text(f"CT, number {n}")
+    assert same(memory(image_folder), image_folder) == 4
 
 
 def test_a_hugging_face_repository(tmp_path, memory):
@@ -99,21 +99,21 @@ def test_a_hugging_face_repository(tmp_path, memory):
     assert same(memory(folder), folder) == 6
 
 
-def test_an_archive(pictures, memory, tmp_path):
-    (pictures / "images" / "0.txt").write_text("CT of the chest")
-    made = shutil.make_archive(str(tmp_path / "archive"), "tar", pictures / "images")
+def test_an_archive(image_folder, memory, tmp_path):
+    (image_folder / "images" / "0.txt").write_text("CT of the chest")
+    made = shutil.make_archive(str(tmp_path / "archive"), "tar", image_folder / "images")
     (tmp_path / "archives").mkdir()
     shutil.move(made, tmp_path / "archives" / "a.tar")
     assert same(memory(tmp_path / "archives"), tmp_path / "archives") == 4
 
 
-def test_a_preview_fetches_its_pictures(roco, memory):
+def test_a_preview_fetches_its_images(roco, memory):
     assert [row["id"] for row in preview(memory(roco.folder), num_rows=2)] == ["ROCO_00000", "ROCO_00001"]
 
 
 def test_workers_prepare_what_lies_behind_a_url(roco, data, tmp_path):
-    said = prepare(f"file://{roco.folder}", tmp_path / "data", num_workers=1)
-    assert said["dropped"] == roco.dropped
+    dataset = prepare(f"file://{roco.folder}", tmp_path / "data", num_workers=1)
+    assert dataset["dropped"] == roco.dropped
     for split in ("train", "validation"):
         assert Split(tmp_path / "data", split).table == Split(data, split).table
 

@@ -134,7 +134,7 @@ def test_the_page_is_whole_or_absent(data, copy, monkeypatch):
     assert not list(copied.glob(".*partial"))
 
 
-def test_a_damaged_data_set_is_a_mistake_in_words(data, copy):
+def test_a_damaged_dataset_is_a_clear_error(data, copy):
     copied = copy(data)
     (copied / "train-00000.arrow").write_bytes(b"")
     with pytest.raises(UserError, match="is not a whole Arrow file"):

@@ -23,7 +23,7 @@ from support.handmade_datasets import dataset, row
 
 
 @pytest.fixture
-def known(tmp_path):
+def small_dataset(tmp_path):
     """Six training pairs and two for validation, of two articles, with something in common."""
     training = [
         row(0, caption="CT of the chest", labels=[("modality", "ct")], concepts=["C1", "C1", "C2"], article="A"),
@@ -41,8 +41,8 @@ def known(tmp_path):
     )
 
 
-def test_every_count_is_what_was_put_there(known):
-    train = compute_statistics(known).splits["train"]
+def test_every_count_is_what_was_put_there(small_dataset):
+    train = compute_statistics(small_dataset).splits["train"]
     assert train.pairs == 6
     assert train.numbers["words"].tolist() == [4, 4, 5, 1, 2, 2]
     assert train.numbers["characters"].tolist() == [15, 16, 23, 400, 9, 10]
@@ -62,8 +62,8 @@ def test_every_count_is_what_was_put_there(known):
     assert train.caption_issues == {}
 
 
-def test_what_splits_share_and_repeat_is_counted(known):
-    stats = compute_statistics(known)
+def test_what_splits_share_and_repeat_is_counted(small_dataset):
+    stats = compute_statistics(small_dataset)
     shared = {(o.split, o.other): dict(o.counts) for o in stats.overlaps}
     assert shared == {
         ("train", "train"): {"same image": 1, "near image": 0, "caption": 1, "any": 2},
@@ -75,9 +75,9 @@ def test_what_splits_share_and_repeat_is_counted(known):
 
 
 @pytest.mark.parametrize(("limit", "near"), [(7, True), (8, False)])
-def test_near_images_are_not_compared_where_they_cost_too_much(known, monkeypatch, limit, near):
+def test_near_images_are_not_compared_where_they_cost_too_much(small_dataset, monkeypatch, limit, near):
     monkeypatch.setattr(module, "MAX_NEAR_PAIRS", limit)
-    stats = compute_statistics(known, near)
+    stats = compute_statistics(small_dataset, near)
     assert not stats.near_images
     assert all("near image" not in overlap.counts for overlap in stats.overlaps)
 
@@ -92,8 +92,8 @@ def test_other_splits_are_compared_with_train_whatever_their_order(tmp_path):
     assert order == [("validation", "train"), ("test", "train"), ("test", "validation")]
 
 
-def test_the_main_numbers_are_json(known):
-    train = json.loads(json.dumps(compute_statistics(known).to_json()))["splits"]["train"]
+def test_the_main_numbers_are_json(small_dataset):
+    train = json.loads(json.dumps(compute_statistics(small_dataset).to_json()))["splits"]["train"]
     assert (train["pairs"], train["articles"], train["dropped"]) == (6, 3, {"image missing": 3})
     assert train[f"over_{CONTEXT_LENGTH}_tokens"] == 1
     assert train["numbers"]["width"] == {"min": 48, "p5": 48, "median": 48, "p95": 237, "max": 300, "mean": 90}
@@ -113,8 +113,8 @@ def test_a_table_without_rows_is_counted_too():
     assert summarize(split.numbers["words"]) is None
 
 
-def test_batches_change_nothing(known, tmp_path):
-    table = module.open_splits(known)["train"].table
+def test_batches_change_nothing(small_dataset, tmp_path):
+    table = module.open_splits(small_dataset)["train"].table
     whole, parts = compute_split_statistics(table.combine_chunks()), compute_split_statistics(table)
     assert table.column("id").num_chunks == 2
     assert (whole.counts, whole.caption_issues, whole.templates) == (

@@ -68,7 +68,7 @@ def read_tables(
 
 def resolve_columns(path: AnyPath, header: Sequence[str], columns: Columns) -> dict[str, str]:
     """The table's name for each column it has. Raises UserError where the image or the caption cannot be located."""
-    for name in _requested(columns).values():
+    for name in _column_flags(columns).values():
         if name is not None and name not in header:
             raise UserError(f"{path} has no column {name!r}; it has: {', '.join(header)}.")
     names = match_columns(header, columns)
@@ -80,7 +80,7 @@ def resolve_columns(path: AnyPath, header: Sequence[str], columns: Columns) -> d
 
 def match_columns(header: Sequence[str], columns: Columns | None = None) -> dict[str, str]:
     """The name of each column in `header`: the requested one, or the first usual one."""
-    requested = _requested(columns or Columns())
+    requested = _column_flags(columns or Columns())
     by_lower_case = {name.lower(): name for name in reversed(header)}
     names = {}
     for field, usual in _COLUMN_NAMES.items():
@@ -90,7 +90,7 @@ def match_columns(header: Sequence[str], columns: Columns | None = None) -> dict
     return names
 
 
-def _requested(columns: Columns) -> dict[str, str | None]:
+def _column_flags(columns: Columns) -> dict[str, str | None]:
     return {
         "image": columns.image_column,
         "caption": columns.caption_column,
