@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 import medclip
-from medclip.errors import UserError
 from support.material import draw_image, image_bytes
 
 

@@ -13,7 +13,7 @@ from medclip.encode.encoder import embed_texts
 from medclip.model.checkpoint import load, save
 from medclip.modeling_hybrid_clip import FlaxHybridCLIP
 from support.model_folders import dual_encoder, hybrid_folder
-from support.references import CAPTIONS, FOLDER, random_images, random_folder, transformers_outputs
+from support.references import CAPTIONS, FOLDER, random_folder, random_images, transformers_outputs
 
 PIXELS = np.random.default_rng(0).standard_normal((2, 32, 32, 3), np.float32)
 
