@@ -25,10 +25,10 @@ import numpy as np
 import pyarrow as pa
 
 from medclip.data.dataset import SCHEMA, write_batches
-from medclip.search.curate import move
-from medclip.search.filters import EVERYTHING, where
-from medclip.search.index import FINGERPRINT_FIELDS, KEPT, Index
+from medclip.search.curate import migrate
+from medclip.search.filters import NO_FILTER, make_filter
 from medclip.search.manifest import Manifest, Segment, segment_folder, write_manifest
+from medclip.search.reader import FINGERPRINT_FIELDS, ROW_COLUMNS, IndexReader
 
 CHUNK, K, RARE = 65_536, 10, 100
 COLUMNS = ("queries", "p50 ms", "p99 ms", "queries/s", "recall@10")
@@ -67,13 +67,13 @@ def make(folder: Path, rows: int, queries: int, dimensions: int) -> None:
     at = segment_folder(folder, segment)
     at.mkdir(parents=True)
     np.savez(folder / "queries.npz", pictures=next(parts), words=next(parts))
-    with (at / "vectors.npy").open("wb") as file:
+    with (at / "embeddings.npy").open("wb") as file:
         said = {"descr": "<f4", "fortran_order": False, "shape": (rows, dimensions)}
         np.lib.format.write_array_header_1_0(file, said)
         for part in parts:
             file.write(part.astype("<f4").tobytes())
     fields = [
-        *(SCHEMA.field(name) for name in KEPT),
+        *(SCHEMA.field(name) for name in ROW_COLUMNS),
         *(pa.field(name, kind) for name, kind in FINGERPRINT_FIELDS.items()),
     ]
     write_batches(at / "rows.arrow", pa.schema(fields), described(pa.schema(fields), rows))
@@ -98,25 +98,25 @@ def described(schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:
 def build(folder: Path, store: str) -> dict[str, float]:
     """What moving an index to a store takes, in this process."""
     start = time.perf_counter()
-    move(folder, store)
+    migrate(folder, store)
     files = sum(path.stat().st_size for path in folder.rglob("*.faiss"))
     return {"build s": time.perf_counter() - start, "build peak MB": memory("VmHWM"), "file MB": files / 2**20}
 
 
 def ask(folder: Path, store: str) -> dict[str, object]:
     """How fast and how well an index answers, in this process. The exact store's answers are kept as the right ones."""
-    index, said = Index(folder), {}
+    index, said = IndexReader(folder), {}
     for name, vectors in np.load(folder / "queries.npz").items():
         for rare in (False, True):
-            asked, right = where({"rare": ["yes"]}) if rare else EVERYTHING, folder / f"right-{name}-{rare}.npy"
-            index.search(vectors[:2], K, asked)
+            asked, right = make_filter({"rare": ["yes"]}) if rare else NO_FILTER, folder / f"right-{name}-{rare}.npy"
+            index.nearest_rows(vectors[:2], K, asked)
             took, found = [], []
             for vector in vectors:
                 start = time.perf_counter()
-                found.append([row for row, _ in index.search(vector[None], K, asked)[0]])
+                found.append([row for row, _ in index.nearest_rows(vector[None], K, asked)[0]])
                 took.append(time.perf_counter() - start)
             start = time.perf_counter()
-            index.search(vectors, K, asked)
+            index.nearest_rows(vectors, K, asked)
             together = len(vectors) / (time.perf_counter() - start)
             if store == "exact":
                 np.save(right, np.array(found))

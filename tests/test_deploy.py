@@ -64,9 +64,9 @@ def test_the_pod_has_no_privileges_and_its_parts_fit(kubernetes, flags):
     (serve,) = pod["containers"]
     assert pod["securityContext"]["runAsNonRoot"] and serve["securityContext"]["readOnlyRootFilesystem"]
     assert serve["securityContext"]["capabilities"]["drop"] == ["ALL"]
-    assert serve["livenessProbe"]["httpGet"]["path"] in gate.OPEN
-    assert serve["readinessProbe"]["httpGet"]["path"] == "/ready" in gate.OPEN
-    assert pod["terminationGracePeriodSeconds"] > gate.REQUEST_S
+    assert serve["livenessProbe"]["httpGet"]["path"] in gate.PUBLIC_PATHS
+    assert serve["readinessProbe"]["httpGet"]["path"] == "/ready" in gate.PUBLIC_PATHS
+    assert pod["terminationGracePeriodSeconds"] > gate.REQUEST_TIMEOUT_S
     assert {mount["name"] for mount in serve["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
     labels = kubernetes["Deployment"]["spec"]["template"]["metadata"]["labels"]
     assert kubernetes["Service"]["spec"]["selector"] == labels
@@ -80,12 +80,12 @@ def test_the_unit_runs_the_command(flags):
     unit = read("deploy/medclip-serve.service")
     command = shlex.split(re.search(r"^ExecStart=(.*)", unit, re.M)[1])
     assert command[1] == "serve" and {word for word in command if word[:2] == "--"} <= flags("serve")
-    assert int(re.search(r"TimeoutStopSec=(\d+)", unit)[1]) > gate.REQUEST_S
+    assert int(re.search(r"TimeoutStopSec=(\d+)", unit)[1]) > gate.REQUEST_TIMEOUT_S
     assert "NoNewPrivileges=yes" in unit and "DynamicUser=yes" in unit
 
 
 def test_proxies_take_what_the_service_takes():
-    megabytes = gate.MAX_UPLOAD // 2**20
+    megabytes = gate.MAX_UPLOAD_BYTES // 2**20
     assert f"client_max_body_size {megabytes}m;" in read("deploy/nginx.conf")
     assert f"max_size {megabytes}MB" in read("deploy/Caddyfile")
     nginx = read("deploy/nginx.conf")

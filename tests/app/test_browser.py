@@ -18,8 +18,9 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from medclip import NOT_CLINICAL
 from medclip.search.curate import delete
-from medclip.search.filters import where
-from medclip.search.query import Query, SearchOptions, open_searcher, search, similar
+from medclip.search.filters import make_filter
+from medclip.search.index import Index
+from medclip.search.query import Query, SearchOptions, similar
 
 FLAGS = [
     "--no-sandbox",
@@ -143,11 +144,11 @@ def visit(chromium, address):
 
 @pytest.fixture(scope="module")
 def searcher(index_folder):
-    return open_searcher(index_folder)
+    return Index.open(index_folder)
 
 
 def expected_hits(searcher, query, k=12, **only):
-    return search(searcher, [query], SearchOptions(k, where(only)))[0]
+    return searcher.search_many([query], SearchOptions(k, make_filter(only)))[0]
 
 
 def ask(page: Page, words: str) -> None:
@@ -238,7 +239,7 @@ def test_the_viewer_with_window_classes_and_saliency(visit, searcher):
     page.keyboard.press("Escape")
     expect(dialog).to_have_count(0)
     page.get_by_role("button", name="Find similar").nth(1).click()
-    assert_shown(page, similar(searcher.index, hits[1].id, SearchOptions(12)))
+    assert_shown(page, similar(searcher.reader, hits[1].id, SearchOptions(12)))
 
 
 def test_two_indexes_side_by_side(visit, folders):
@@ -246,7 +247,7 @@ def test_two_indexes_side_by_side(visit, folders):
     ask(page, "chest")
     expect(page.locator("[class*=st-key-card-]")).to_have_count(12)
     page.get_by_role("radio", name="side by side").click()
-    assert_shown(page, [hit for folder in folders for hit in expected_hits(open_searcher(folder), Query(("chest",)))])
+    assert_shown(page, [hit for folder in folders for hit in expected_hits(Index.open(folder), Query(("chest",)))])
 
 
 def test_a_phone_in_the_dark(visit, searcher):

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from medclip.search.curate import add, delete
-from medclip.search.filters import where
+from medclip.search.filters import make_filter
 from medclip.search.index import Index
-from medclip.search.query import Query, SearchOptions, open_searcher, search, similar
+from medclip.search.query import Query, SearchOptions, similar
+from medclip.search.reader import IndexReader
 
 
 def captions(at):
@@ -41,11 +42,11 @@ def png():
 
 @pytest.fixture(scope="module")
 def searcher(index_folder):
-    return open_searcher(index_folder)
+    return Index.open(index_folder)
 
 
 def expected_captions(searcher, query, k=12, **only):
-    return [hit.caption for hit in search(searcher, [query], SearchOptions(k, where(only)))[0]]
+    return [hit.caption for hit in searcher.search_many([query], SearchOptions(k, make_filter(only)))[0]]
 
 
 def test_before_a_question_the_page_says_what_to_do(page, sound, index_folder):
@@ -56,7 +57,7 @@ def test_before_a_question_the_page_says_what_to_do(page, sound, index_folder):
 
 def test_words_find_what_the_search_finds_and_say_how_near(page, sound, index_folder, searcher):
     at = sound(ask(page(index_folder), "CT of the left chest"))
-    (hits,) = search(searcher, [Query(("CT of the left chest",))], SearchOptions(12))
+    (hits,) = searcher.search_many([Query(("CT of the left chest",))], SearchOptions(12))
     assert captions(at) == [hit.caption for hit in hits]
     cosines = [element.value for element in at.caption if element.value.startswith("cosine")]
     assert cosines == [f"cosine {hit.score:.3f}" for hit in hits]
@@ -108,7 +109,7 @@ def test_days_are_offered_where_there_are_several(page, sound, index_folder, dat
     at = sound(ask(page(folder), "chest"))
     assert len(captions(at)) == 12
     at = sound(at.date_input(key="only-added").set_value((date(2026, 3, 1), date(2026, 3, 4))).run())
-    assert captions(at) == expected_captions(open_searcher(folder), Query(("chest",)), added=["2026-03-04"])
+    assert captions(at) == expected_captions(Index.open(folder), Query(("chest",)), added=["2026-03-04"])
     at = sound(at.date_input(key="only-added").set_value((date(2026, 1, 2),)).run())
     assert len(captions(at)) == 12
     assert at.button(key="clear-side").click().run().date_input(key="only-added").value in ((), None)
@@ -151,15 +152,15 @@ def test_find_similar_leaves_the_image_itself_out(page, sound, index_folder, sea
     at = ask(page(index_folder), "chest")
     first = captions(at)[0]
     at = sound(next(b for b in at.button if b.label == "Find similar").click().run())
-    (hit,) = search(searcher, [Query(("chest",))], SearchOptions(1))[0]
-    assert captions(at) == [hit.caption for hit in similar(searcher.index, hit.id, SearchOptions(12))]
+    (hit,) = searcher.search_many([Query(("chest",))], SearchOptions(1))[0]
+    assert captions(at) == [hit.caption for hit in similar(searcher.reader, hit.id, SearchOptions(12))]
     assert first not in captions(at) and at.text_input(key="text").value == ""
 
 
 def test_a_change_of_the_index_is_seen_without_a_restart(page, sound, index_folder, copy):
     folder = copy_index(index_folder, copy)
     at = ask(page(folder), "chest")
-    first = search(open_searcher(folder), [Query(("chest",))], SearchOptions(1))[0][0]
+    first = Index.open(folder).search_many([Query(("chest",))], SearchOptions(1))[0][0]
     delete(folder, ids=[first.id])
     at = sound(at.run())
     assert len(captions(at)) == 11 and first.caption not in captions(at)
@@ -200,12 +201,12 @@ def test_two_indexes_answer_side_by_side_or_alone(page, sound, index_folder, cop
 
 def test_a_caption_is_data(page, sound, index_folder, copy, monkeypatch):
     hostile = "# big ![x](https://example.org/x.png) <b>bold</b> :red[x] $x$"
-    original = Index.hit
+    original = IndexReader.hit
 
     def hit(*args):
         return dataclasses.replace(original(*args), caption=hostile, article=hostile, license=hostile)
 
-    monkeypatch.setattr(Index, "hit", hit)
+    monkeypatch.setattr(IndexReader, "hit", hit)
     at = sound(ask(page(index_folder), "chest"))
     assert set(captions(at)) == {hostile}
     assert not [mark for mark in ("![", "<b>", ":red[", "$x$") for element in at.markdown if mark in element.value]

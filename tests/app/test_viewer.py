@@ -8,7 +8,8 @@ from PIL import Image
 
 from medclip.app.viewer import apply_window, gray_values
 from medclip.encode.encoder import embed_images
-from medclip.search.query import Query, SearchOptions, open_searcher, search
+from medclip.search.index import Index
+from medclip.search.query import Query, SearchOptions
 from medclip.zero_shot import classify
 
 
@@ -35,7 +36,7 @@ def viewer(page, sound, index_folder):
 
 @pytest.fixture(scope="module")
 def hit(index_folder):
-    return search(open_searcher(index_folder), [Query(("chest",))], SearchOptions(1))[0][0]
+    return Index.open(index_folder).search_many([Query(("chest",))], SearchOptions(1))[0][0]
 
 
 def test_it_shows_source_and_license(viewer, hit):

@@ -9,32 +9,33 @@ import time
 import pytest
 
 
-class Server:
+class MilvusServer:
     """A milvus-lite server in a process of its own, on a free port of this machine."""
 
     def __init__(self, folder):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        self.said, self.folder = f"milvus://127.0.0.1:{self.port}", folder
+        self.uri, self.folder = f"milvus://127.0.0.1:{self.port}", folder
         self.start()
 
     def start(self):
         address = ("--host", "127.0.0.1", "--port", str(self.port), "--data-dir", str(self.folder))
-        with (self.folder.parent / "server.log").open("ab") as log:
+        log_file = self.folder.parent / "server.log"
+        with log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "milvus_lite", "server", *address],
                 stdout=log,
                 stderr=log,
-                env=os.environ | {"OMP_NUM_THREADS": "1"},  # by more than one its graphs differ from call to call
+                env=os.environ | {"OMP_NUM_THREADS": "1"},  # with more threads its graphs differ from call to call
             )
-        until = time.monotonic() + 60
-        while time.monotonic() < until and self.process.poll() is None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and self.process.poll() is None:
             try:
                 return socket.create_connection(("127.0.0.1", self.port), 1).close()
             except OSError:
                 time.sleep(0.05)
-        raise AssertionError(f"milvus-lite did not start: {(self.folder.parent / 'server.log').read_text()}")
+        raise AssertionError(f"milvus-lite did not start: {log_file.read_text()}")
 
     def stop(self):
         self.process.terminate()
@@ -44,12 +45,12 @@ class Server:
 @pytest.fixture(scope="session")
 def start_server():
     """Starts a server of its own whose data lie in a folder."""
-    return Server
+    return MilvusServer
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     """A server for all tests that do not stop it."""
-    served = Server(tmp_path_factory.mktemp("milvus") / "data")
-    yield served
-    served.stop()
+    server = MilvusServer(tmp_path_factory.mktemp("milvus") / "data")
+    yield server
+    server.stop()

@@ -1,4 +1,4 @@
-"""An index grows, shrinks, goes back and forgets without being made anew, and a killed change is no change."""
+"""An index grows, shrinks, goes back and forgets without being built again, and a killed change is no change."""
 
 import json
 import shutil
@@ -14,60 +14,61 @@ from filelock import FileLock
 from medclip.data.dataset import Split
 from medclip.errors import UserError
 from medclip.search import curate
-from medclip.search.curate import add, build_index, delete, move, purge, restore, snapshot
+from medclip.search.curate import add, build_index, delete, migrate, purge, restore, snapshot
 from medclip.search.embed import embed
 from medclip.search.index import Index
-from medclip.search.query import Query, Searcher, SearchOptions, search
+from medclip.search.reader import IndexReader
+
+SEGMENT_FILES = ("segments/00000/embeddings.npy", "segments/00000/rows.arrow")
 
 
 @pytest.fixture
 def folder(index_folder, copy, run):
     """An index of twelve images to change."""
-    made = copy(index_folder)
-    about = json.loads((made / "index.json").read_text())
-    (made / "index.json").write_text(json.dumps(about | {"model": str(run / "model")}))
-    return made
+    folder = copy(index_folder)
+    manifest = json.loads((folder / "index.json").read_text())
+    (folder / "index.json").write_text(json.dumps(manifest | {"model": str(run / "model")}))
+    return folder
 
 
 def ids(folder):
-    index = Index(folder)
-    return [index.hit(int(row), 0.0).id for row in np.flatnonzero(index.live)]
+    reader = IndexReader(folder)
+    return [reader.id(int(row)) for row in np.flatnonzero(reader.live_mask)]
 
 
-def answers(folder, model):
-    return [
-        hit.id for hit in search(Searcher(Index(folder), model), [Query(("the left chest",))], SearchOptions(100))[0]
-    ]
+def search_ids(folder, model):
+    return [hit.id for hit in Index(IndexReader(folder), model).search("the left chest", k=100)]
 
 
 def test_what_is_added_is_found_and_not_added_twice(folder, data, model):
-    there = set(ids(folder))
-    expected = [id for id in Split(data, "train").column("id") if id not in there]
+    present = set(ids(folder))
+    expected = [id for id in Split(data, "train").column("id") if id not in present]
     assert add(folder, data, "train", None, None) == (len(expected), 25 - len(expected))
     assert ids(folder)[12:] == expected
-    assert sorted(answers(folder, model)) == sorted(ids(folder))
+    assert sorted(search_ids(folder, model)) == sorted(ids(folder))
     assert add(folder, data, "train", None, None) == (0, 25)
-    assert len(Index(folder).contents.segments) == 2
+    assert len(IndexReader(folder).manifest.segments) == 2
 
 
 def test_adding_equals_building_at_once(folder, data, run, model, again, tmp_path):
     add(folder, again, None, 5, None)
     build_index(run, data, tmp_path / "one")
-    build_index(run, again, tmp_path / "two", limit=5)
-    vectors = [
-        Index(at).vectors_of(np.arange(n)) for at, n in ((folder, 17), (tmp_path / "one", 12), (tmp_path / "two", 5))
-    ]
-    assert vectors[0] == pytest.approx(np.concatenate(vectors[1:]), abs=1e-6)
+    build_index(run, again, tmp_path / "two", max_samples=5)
+    embeddings, *parts = (
+        IndexReader(path).embeddings_at(np.arange(rows))
+        for path, rows in ((folder, 17), (tmp_path / "one", 12), (tmp_path / "two", 5))
+    )
+    assert embeddings == pytest.approx(np.concatenate(parts), abs=1e-6)
 
 
-def test_what_is_deleted_never_answers(folder, model):
-    gone, article = ids(folder)[3], Index(folder).hit(6, 0.0).article
-    assert delete(folder, [gone], [article]) == 3
-    left = ids(folder)
-    assert len(left) == len(Index(folder)) == 9 and gone not in left
-    assert sorted(answers(folder, model)) == sorted(left)
+def test_a_deleted_image_is_never_a_hit(folder, model):
+    deleted, article = ids(folder)[3], IndexReader(folder).hit(6, 0.0).article
+    assert delete(folder, [deleted], [article]) == 3
+    rest = ids(folder)
+    assert len(rest) == len(IndexReader(folder)) == 9 and deleted not in rest
+    assert sorted(search_ids(folder, model)) == sorted(rest)
     with pytest.raises(UserError, match="no image of id"):
-        delete(folder, [gone])
+        delete(folder, [deleted])
 
 
 def test_a_deletion_with_an_unknown_id_deletes_nothing(folder):
@@ -78,21 +79,21 @@ def test_a_deletion_with_an_unknown_id_deletes_nothing(folder):
     assert len(ids(folder)) == 12
 
 
-def test_a_deleted_picture_can_be_added_again(folder, data):
-    gone = ids(folder)[3]
-    delete(folder, [gone])
+def test_a_deleted_image_can_be_added_again(folder, data):
+    deleted = ids(folder)[3]
+    delete(folder, [deleted])
     assert add(folder, data, "validation", None, None) == (1, 11)
-    assert ids(folder)[-1] == gone
-    assert Index(folder).hit(Index(folder).row(gone), 0.0).id == gone
+    assert ids(folder)[-1] == deleted
+    assert IndexReader(folder).find_row(deleted) == 12  # not the deleted one
 
 
 def test_a_snapshot_comes_back_after_anything(folder, data, model):
-    before = answers(folder, model)
+    before = search_ids(folder, model)
     assert snapshot(folder, "before") == 12
     delete(folder, before[:2])
     add(folder, data, "train", None, None)
     assert restore(folder, "before") == 12
-    assert answers(folder, model) == before
+    assert search_ids(folder, model) == before
     with pytest.raises(UserError, match="has a snapshot 'before' already"):
         snapshot(folder, "before")
     with pytest.raises(UserError, match="has no snapshot 'after'; it has: before"):
@@ -101,34 +102,38 @@ def test_a_snapshot_comes_back_after_anything(folder, data, model):
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "a b"])
 def test_a_snapshot_has_a_plain_name(folder, name):
-    with pytest.raises(UserError, match="is no name of a snapshot"):
+    with pytest.raises(UserError, match="is not a name for a snapshot"):
         snapshot(folder, name)
 
 
-def test_numbers_are_given_once(folder, data):
-    """A store elsewhere goes by them: a number that came back as another image would be a wrong answer."""
+def test_row_ids_are_never_reused(folder, data):
+    """An external store keys by them: an id that came back as another image would be a wrong hit."""
     snapshot(folder, "before")
     add(folder, data, "train", None, None)
-    seen = set(Index(folder).numbers.tolist())
+    before = set(IndexReader(folder).row_ids.tolist())
     restore(folder, "before")
     add(folder, data, "train", None, None)
-    numbers = Index(folder).numbers
-    assert not seen & set(numbers[12:].tolist())
-    assert (np.diff(numbers) > 0).all()
+    row_ids = IndexReader(folder).row_ids
+    assert not before & set(row_ids[12:].tolist())
+    assert (np.diff(row_ids) > 0).all()
 
 
-def test_purging_leaves_nothing_of_a_deleted_picture_on_the_disk(folder, data, model):
-    index = Index(folder)
+def bytes_on_disk(folder):
+    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_purge_leaves_nothing_of_a_deleted_image_on_the_disk(folder, data, model):
+    reader = IndexReader(folder)
     add(folder, data, "train", None, None)
     snapshot(folder, "with-it")
-    gone = ids(folder)[3]
-    hit, vector = index.hit(3, 0.0), np.array(index.vectors[0][1][3])
-    delete(folder, [gone])
-    before = answers(folder, model)
+    hit, embedding = reader.hit(3, 0.0), reader.embeddings_at(np.array([3]))
+    traces = [hit.image, hit.caption.encode(), embedding.tobytes()]
+    delete(folder, [hit.id])
+    before = search_ids(folder, model)
+    assert all(trace in bytes_on_disk(folder) for trace in traces)
     assert purge(folder) == 1
-    left = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
-    assert hit.image not in left and hit.caption.encode() not in left and vector.tobytes() not in left
-    assert answers(folder, model) == before
+    assert not any(trace in bytes_on_disk(folder) for trace in traces)
+    assert search_ids(folder, model) == before
     assert purge(folder) == 0
     with pytest.raises(UserError, match="it has: none"):
         restore(folder, "with-it")
@@ -161,66 +166,58 @@ def test_a_change_that_fails_changes_nothing(folder, data, monkeypatch):
 
 
 def test_a_reader_sees_the_index_before_or_after(folder, data, model):
-    index = Index(folder)
+    reader = IndexReader(folder)
     before = ids(folder)
     delete(folder, before[:2])
     purge(folder)
-    assert not index.is_current()
-    assert [index.hit(row, 0.0).id for row in range(12)] == before  # its files are still open
-    assert Index(folder).is_current()
+    assert not reader.is_current()
+    assert [reader.id(row) for row in range(12)] == before  # its files are still open
+    assert IndexReader(folder).is_current()
 
 
-def test_vectors_made_before_make_the_same_index(run, data, again, tmp_path):
-    embed(run, data, tmp_path / "vectors", None, None, ("images",))
-    build_index(run, data, tmp_path / "taken", vectors=tmp_path / "vectors")
-    build_index(run, data, tmp_path / "made")
-    names = ["segments/00000/vectors.npy", "segments/00000/rows.arrow"]
-    assert [(tmp_path / "taken" / n).read_bytes() == (tmp_path / "made" / n).read_bytes() for n in names] == [
-        True,
-        True,
-    ]
+def test_precomputed_embeddings_give_the_same_index(run, data, tmp_path):
+    embed(run, data, tmp_path / "embeddings", None, None, ("images",))
+    build_index(run, data, tmp_path / "precomputed", embeddings=tmp_path / "embeddings")
+    build_index(run, data, tmp_path / "index")
+    for name in SEGMENT_FILES:
+        assert (tmp_path / "precomputed" / name).read_bytes() == (tmp_path / "index" / name).read_bytes()
     with pytest.raises(UserError, match="are of other pairs"):
-        build_index(run, data, tmp_path / "other", split="train", vectors=tmp_path / "vectors")
+        build_index(run, data, tmp_path / "other", split="train", embeddings=tmp_path / "embeddings")
 
 
-def test_vectors_of_another_model_are_refused(run, data, tmp_path):
-    embed(run, data, tmp_path / "vectors", None, None, ("images",))
-    about = json.loads((tmp_path / "vectors" / "embedding.json").read_text())
-    (tmp_path / "vectors" / "embedding.json").write_text(json.dumps(about | {"model_sha256": "0" * 64}))
+def test_embeddings_of_another_model_are_refused(run, data, tmp_path):
+    embed(run, data, tmp_path / "embeddings", None, None, ("images",))
+    file = tmp_path / "embeddings" / "embedding.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_sha256": "0" * 64}))
     with pytest.raises(UserError, match="made by another model"):
-        build_index(run, data, tmp_path / "index", vectors=tmp_path / "vectors")
+        build_index(run, data, tmp_path / "index", embeddings=tmp_path / "embeddings")
     assert not (tmp_path / "index" / "index.json").exists()
 
 
 @pytest.mark.slow
 def test_an_index_is_whole_or_absent_wherever_it_is_killed(run, data, tmp_path):
-    words = [
-        sys.executable,
-        "-m",
-        "medclip.cli.main",
-        *map(str, ["index", "build", "--model", run, "--data", data, "--out"]),
-    ]
-    subprocess.run([*words, tmp_path / "whole"], check=True)
+    command = [sys.executable, "-m", "medclip.cli.main", "index", "build", "--model", run, "--data", data, "--out"]
+    subprocess.run([*command, tmp_path / "whole"], check=True)
     killed = tmp_path / "killed"
     for after in np.random.default_rng(0).uniform(0, 0.3, 4):
         shutil.rmtree(killed, ignore_errors=True)  # the first file that is new says that the work has begun
-        process = subprocess.Popen([*words, killed], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        until = time.monotonic() + 60
-        while process.poll() is None and not list(killed.rglob("*")) and time.monotonic() < until:
+        process = subprocess.Popen([*command, killed], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while process.poll() is None and not list(killed.rglob("*")) and time.monotonic() < deadline:
             time.sleep(0.001)
         time.sleep(after)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        assert not (killed / "index.json").exists() or len(Index(killed)) == 12
+        assert not (killed / "index.json").exists() or len(IndexReader(killed)) == 12
     if not (killed / "index.json").exists():
-        subprocess.run([*words, killed], check=True)
-    for name in ("segments/00000/vectors.npy", "segments/00000/rows.arrow"):
+        subprocess.run([*command, killed], check=True)
+    for name in SEGMENT_FILES:
         assert (killed / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_moving_to_a_store_that_there_is_not(folder):
+def test_an_unknown_store_is_refused(folder):
     with pytest.raises(UserError, match="credentials do not go into an index"):
-        move(folder, "milvus://root:secret@host:19530")
-    with pytest.raises(UserError, match="there are exact, faiss and milvus"):
-        move(folder, "milvus://")
-    assert move(folder, "exact") == 12
+        migrate(folder, "milvus://root:secret@host:19530")
+    with pytest.raises(UserError, match="choose exact, faiss or milvus"):
+        migrate(folder, "milvus://")
+    assert migrate(folder, "exact") == 12

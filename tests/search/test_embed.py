@@ -1,4 +1,4 @@
-"""Vectors are those of the encoder, and a killed call ends with the same bytes as one that was not."""
+"""Embeddings are the encoder's, and a killed and resumed call ends with the same bytes as one that was not."""
 
 import importlib
 import json
@@ -11,7 +11,7 @@ from medclip.data import resume
 from medclip.data.dataset import Split
 from medclip.encode.encoder import embed_images, embed_texts, jax_backend
 from medclip.errors import UserError, WorkError
-from medclip.search.embed import embed, write_vectors
+from medclip.search.embed import embed, write_embeddings
 
 BOTH = ("images", "captions")
 embed_module = importlib.import_module("medclip.search.embed")  # as an attribute it may be the function
@@ -30,8 +30,8 @@ def test_row_i_is_pair_i(run, data, model, tmp_path, small_batches):
     assert images == pytest.approx(embed_images(model, [rows.image(row) for row in range(25)]), abs=1e-6)
     assert texts == pytest.approx(embed_texts(model, rows.column("caption")), abs=1e-6)
     assert (tmp_path / "ids.txt").read_text().split() == rows.column("id")
-    about = json.loads((tmp_path / "embedding.json").read_text())
-    assert (about["pairs"], about["dimensions"], about["split"]) == (25, 64, "train")
+    origin = json.loads((tmp_path / "embedding.json").read_text())
+    assert (origin["num_pairs"], origin["embedding_dim"], origin["split"]) == (25, 64, "train")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["embedding.json", "ids.txt", "images.npy", "texts.npy"]
 
 
@@ -43,7 +43,7 @@ def test_a_finished_folder_is_never_overwritten(run, data, tmp_path):
 
 
 class Killed(BaseException):
-    """What nothing catches."""
+    """An exception that nothing catches."""
 
 
 def interrupted(backend, batches):
@@ -64,7 +64,7 @@ def interrupted(backend, batches):
 
 
 @pytest.mark.parametrize("batches", range(14))
-def test_a_killed_call_goes_on_to_the_same_bytes(run, data, model, tmp_path, small_batches, monkeypatch, batches):
+def test_a_killed_call_resumes_to_the_same_bytes(run, data, model, tmp_path, small_batches, monkeypatch, batches):
     embed(run, data, tmp_path / "whole", "train", None, BOTH)
     killed, before = interrupted(jax_backend(model), batches)
     monkeypatch.setattr(embed_module, "open_backend", lambda *_: killed)
@@ -79,16 +79,16 @@ def test_a_killed_call_goes_on_to_the_same_bytes(run, data, model, tmp_path, sma
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_what_another_model_left_is_not_gone_on_from(model, data, tmp_path, small_batches):
+def test_a_file_of_another_model_is_not_resumed(model, data, tmp_path, small_batches):
     rows = Split(data, "validation")
-    write_vectors(tmp_path / "v.npy", jax_backend(model), rows, range(8), {"model_sha256": "a"}, "images")
+    write_embeddings(tmp_path / "v.npy", jax_backend(model), rows, range(8), {"model_sha256": "a"}, "images")
     before = (tmp_path / "v.npy").read_bytes()
-    write_vectors(tmp_path / "v.npy", jax_backend(model), rows, range(4, 12), {"model_sha256": "b"}, "images")
+    write_embeddings(tmp_path / "v.npy", jax_backend(model), rows, range(4, 12), {"model_sha256": "b"}, "images")
     assert (tmp_path / "v.npy").read_bytes() != before
 
 
-def test_vectors_that_are_not_finite_are_refused(model, data, tmp_path):
+def test_embeddings_that_are_not_finite_are_refused(model, data, tmp_path):
     name = "visual_projection.weight"
     damaged = type(model)(**{**vars(model), "params": model.params | {name: model.params[name] * np.nan}})
     with pytest.raises(WorkError, match="not finite"):
-        write_vectors(tmp_path / "v.npy", jax_backend(damaged), Split(data, "validation"), range(3), {}, "images")
+        write_embeddings(tmp_path / "v.npy", jax_backend(damaged), Split(data, "validation"), range(3), {}, "images")

@@ -1,4 +1,4 @@
-"""Which rows may answer."""
+"""Filters: keys narrow, values widen, days and unknown keys are checked."""
 
 import numpy as np
 import pyarrow as pa
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medclip.errors import UserError
-from medclip.search.filters import EVERYTHING, counts, matches, parse_filter, where
+from medclip.search.filters import NO_FILTER, filter_mask, make_filter, parse_filter, value_counts
 
 ROWS = [
     ("PMC1", "CC BY", {"modality": "CT", "organ": "brain"}, "roco", "2026-11-01"),
@@ -15,7 +15,7 @@ ROWS = [
     ("PMC2", "CC BY", {}, "ours", "2026-11-20"),
     ("PMC3", "", {"modality": "ct", "organ": "chest"}, "ours", "2026-11-25"),
 ]
-ADDED = np.array([row[-1] for row in ROWS], "datetime64[D]")
+DAYS = np.array([row[-1] for row in ROWS], "datetime64[D]")
 TABLE = pa.table(
     {
         "article": [row[0] for row in ROWS],
@@ -26,12 +26,12 @@ TABLE = pa.table(
 )
 
 
-def rows(*words):
-    return np.flatnonzero(matches(TABLE, ADDED, parse_filter(words))).tolist()
+def matching_rows(*items):
+    return np.flatnonzero(filter_mask(TABLE, DAYS, parse_filter(items))).tolist()
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
+    ("items", "expected"),
     [
         ((), [0, 1, 2, 3]),
         (("modality=ct",), [0, 3]),
@@ -47,25 +47,25 @@ def rows(*words):
         (("article=absent",), []),
     ],
 )
-def test_keys_narrow_and_values_widen(words, expected):
-    assert rows(*words) == expected
+def test_keys_narrow_and_values_widen(items, expected):
+    assert matching_rows(*items) == expected
 
 
-@pytest.mark.parametrize("word", ["modality", "=ct", "modality=", " = ", ""])
-def test_a_word_that_is_no_filter_is_refused(word):
+@pytest.mark.parametrize("item", ["modality", "=ct", "modality=", " = ", ""])
+def test_what_is_not_key_and_value_is_refused(item):
     with pytest.raises(UserError, match="write KEY=VALUE"):
-        parse_filter([word])
+        parse_filter([item])
 
 
 @pytest.mark.parametrize("day", ["..", "today", "2026-13-01", "2026-11-25..x", "2026-02-30"])
-def test_a_day_that_is_none_is_refused(day):
-    with pytest.raises(UserError, match="is no day"):
+def test_an_invalid_day_is_refused(day):
+    with pytest.raises(UserError, match="is not a day"):
         parse_filter([f"added={day}"])
 
 
-def test_an_unknown_key_is_told_what_can_be_asked_for():
-    with pytest.raises(UserError, match="can be asked for: modality, organ, article, license, source, added"):
-        rows("modalty=ct")
+def test_an_unknown_key_is_told_the_known_ones():
+    with pytest.raises(UserError, match="filters can use: modality, organ, article, license, source, added"):
+        matching_rows("modalty=ct")
 
 
 @given(
@@ -73,23 +73,29 @@ def test_an_unknown_key_is_told_what_can_be_asked_for():
         st.sampled_from(["modality", "organ", "license"]), st.lists(st.sampled_from(["ct", "CC BY", "brain"]))
     )
 )
-def test_equals_a_loop_over_the_rows(said):
-    found = matches(TABLE, ADDED, where(said))
-    for (article, license, labels, source, _), is_found in zip(ROWS, found, strict=True):
+def test_the_mask_equals_a_loop_over_the_rows(conditions):
+    mask = filter_mask(TABLE, DAYS, make_filter(conditions))
+    for (article, license, labels, source, _), is_match in zip(ROWS, mask, strict=True):
         row = {"article": article, "license": license, "source": source, **labels}
-        met = [row.get(key, "").lower() in {v.lower() for v in values} for key, values in said.items() if values]
-        assert is_found == all(met)
+        assert is_match == all(
+            row.get(key, "").lower() in {value.lower() for value in values}
+            for key, values in conditions.items()
+            if values
+        )
 
 
-def test_the_order_of_words_does_not_matter():
+def test_the_order_of_items_does_not_matter():
     assert parse_filter(["b=2", "a=1", "b=1"]) == parse_filter(["a=1", "b=1", "b=2", "b=2"])
-    assert where({}) == EVERYTHING == where({"modality": []})
+    assert make_filter({}) == NO_FILTER == make_filter({"modality": []})
 
 
-def test_counts_are_of_rows_that_count():
-    assert counts(TABLE, np.ones(4, bool)) == {
+def test_counts_are_of_the_rows_of_a_mask():
+    assert value_counts(TABLE, np.ones(4, bool)) == {
         "modality": {"CT": 1, "ct": 1, "mri": 1},
         "organ": {"brain": 1, "chest": 1},
         "license": {"CC BY": 2, "CC BY-NC": 1},
     }
-    assert counts(TABLE, np.array([False, True, False, False])) == {"modality": {"mri": 1}, "license": {"CC BY-NC": 1}}
+    assert value_counts(TABLE, np.array([False, True, False, False])) == {
+        "modality": {"mri": 1},
+        "license": {"CC BY-NC": 1},
+    }

@@ -1,137 +1,169 @@
-"""An index answers with the nearest first, remembers its model, and says when it is damaged."""
+"""Build, open, search: queries of texts, images and both give hits, best first, each image once."""
 
-import json
-import os
-import shutil
+import io
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from PIL import Image
 
+from medclip.data.dataset import Split
+from medclip.encode.encoder import embed_images, embed_texts
 from medclip.errors import UserError
-from medclip.search.curate import build_index
+from medclip.search.curate import add
+from medclip.search.filters import make_filter
 from medclip.search.index import Index
-from medclip.search.stores.base import ExactStore
+from medclip.search.query import NEGATIVE_WEIGHT, Query, SearchOptions, similar
 
 
-def plain_index(*segments):
-    """An index that is nothing but segments of vectors, all rows counting."""
-    index = Index.__new__(Index)
-    firsts = np.cumsum([0, *map(len, segments)])
-    index.vectors = list(zip(firsts.tolist(), segments, strict=False))
-    index.contents = type("Contents", (), {"dimensions": segments[0].shape[1]})
-    live = np.ones(firsts[-1], bool)
-    index.allowed = lambda asked: live
-    index.store = ExactStore(index)
-    return index
+@pytest.fixture(scope="module")
+def index(index_folder):
+    return Index.open(index_folder)
 
 
-@given(st.integers(1, 30), st.integers(1, 10), st.integers(1, 50), st.integers(0, 1000))
-def test_search_equals_a_full_sort(n, m, k, seed):
-    rng = np.random.default_rng(seed)
-    vectors = rng.standard_normal((n + m, 8)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    queries = vectors[rng.integers(n + m, size=2)]
-    scores = vectors.astype(np.float64) @ queries.T.astype(np.float64)
-    for found, said in zip(plain_index(vectors[:n], vectors[n:]).search(queries, k), scores.T, strict=True):
-        assert [row for row, _ in found] == np.argsort(-said, kind="stable")[:k].tolist()
-        assert [score for _, score in found] == pytest.approx(np.sort(said)[::-1][:k], abs=1e-12)
+@pytest.fixture(scope="module")
+def split(data):
+    return Split(data, "validation")
 
 
-@given(st.lists(st.integers(-2, 2), min_size=1, max_size=40), st.integers(1, 50))
-def test_equal_scores_keep_row_order(scores, k):
-    found = plain_index(np.array(scores, np.float32)[:, None]).search(np.ones((1, 1), np.float32), k)[0]
-    assert [row for row, _ in found] == sorted(range(len(scores)), key=lambda row: (-scores[row], row))[:k]
+@pytest.fixture(scope="module")
+def doubled(run, data, again, tmp_path_factory):
+    """The twelve images of validation, each of them twice."""
+    folder = tmp_path_factory.mktemp("doubled") / "index"
+    Index.build(run, data, folder)
+    add(folder, again, None, None, None)
+    return Index.open(folder)
 
 
-@pytest.mark.parametrize("dimensions", [3, 96, 512])
-def test_equal_vectors_have_equal_scores_wherever_they_lie(dimensions):
-    rng = np.random.default_rng(0)
-    one = rng.standard_normal(dimensions).astype(np.float32)
-    vectors = np.tile(one / np.linalg.norm(one), (1001, 1))  # kernels treat the last rows of a block in another way
-    found = plain_index(vectors[:500], vectors[500:]).search(vectors[:1], 1001)[0]
-    assert [row for row, _ in found] == list(range(1001))
-    assert len({score for _, score in found}) == 1
+def ids(hits):
+    return [hit.id for hit in hits]
 
 
-def test_another_model_is_refused(index_folder, run, copy):
-    other = copy(run)
-    weights = other / "model" / "model.safetensors"
-    content = bytearray(weights.read_bytes())
-    content[-1] ^= 1
-    weights.write_bytes(bytes(content))
-    with pytest.raises(UserError, match="was made by another model"):
-        Index(index_folder).model(other)
-    assert Index(index_folder).model(run) == run
-
-
-def test_a_model_that_moved_is_asked_for(index_folder, tmp_path):
-    moved = shutil.copytree(index_folder, tmp_path / "far" / "away" / "index")
-    with pytest.raises(UserError, match="say where with --model"):
-        Index(moved).model()
-
-
-@pytest.mark.parametrize("name", ["segments/00000/vectors.npy", "segments/00000/rows.arrow"])
-@pytest.mark.parametrize("size", [None, 0, 7, 100, 1000])
-def test_a_damaged_file_is_refused_by_a_sentence(index_folder, copy, name, size):
-    folder = copy(index_folder)
-    if size is None:
-        (folder / name).unlink()
-    else:
-        os.truncate(folder / name, size)
-    with pytest.raises(UserError, match="is damaged"):
-        Index(folder)
-
-
-def test_files_of_another_length_are_refused(index_folder, copy):
-    folder = copy(index_folder)
-    vectors = folder / "segments" / "00000" / "vectors.npy"
-    np.save(vectors, np.load(vectors)[:-1])
-    with pytest.raises(UserError, match="disagree"):
-        Index(folder)
-
-
-@pytest.mark.parametrize("missing", ["pairs", "dimensions", "model", "model_sha256", "segments"])
-def test_an_index_json_without_a_field_is_refused(index_folder, copy, missing):
-    folder = copy(index_folder)
-    about = json.loads((folder / "index.json").read_text())
-    del about[missing]
-    (folder / "index.json").write_text(json.dumps(about))
-    with pytest.raises(UserError, match="is damaged"):
-        Index(folder)
-
-
-@pytest.mark.parametrize("wrong", [{"pairs": 11}, {"deleted": [1]}, {"segments": []}, {"segments": [{"name": "x"}]}])
-def test_an_index_json_that_contradicts_itself_is_refused(index_folder, copy, wrong):
-    folder = copy(index_folder)
-    about = json.loads((folder / "index.json").read_text())
-    (folder / "index.json").write_text(json.dumps(about | wrong))
-    with pytest.raises(UserError, match="is damaged"):
-        Index(folder)
-
-
-def test_a_segment_never_lies_outside_the_index(index_folder, copy):
-    folder = copy(index_folder)
-    about = json.loads((folder / "index.json").read_text())
-    about["segments"][0]["name"] = "../../elsewhere"
-    (folder / "index.json").write_text(json.dumps(about))
-    with pytest.raises(UserError, match="is damaged"):
-        Index(folder)
-
-
-def test_another_folder_is_refused_by_a_sentence(tmp_path):
-    with pytest.raises(UserError, match="is not an index"):
-        Index(tmp_path)
+def test_an_index_is_built_open(run, data, tmp_path, index):
+    built = Index.build(run, data, tmp_path / "index")
+    assert len(built) == len(index) == 12
+    assert built.search("CT of the chest") == index.search("CT of the chest")
+    assert repr(built) == f"Index('{tmp_path / 'index'}', 12 images, exact)"
+    few = Index.build(run, data, tmp_path / "few", split="train", max_samples=5)
+    assert len(few) == 5 and few.reader.manifest.segments[0].split == "train"
 
 
 def test_a_finished_index_is_never_overwritten(index_folder, run, data):
     with pytest.raises(UserError, match="already finished"):
-        build_index(run, data, index_folder)
+        Index.build(run, data, index_folder)
 
 
-def test_index_and_model_may_move_together(index_folder, run, data, tmp_path):
-    shutil.copytree(run / "model", tmp_path / "a" / "run" / "model")
-    build_index(tmp_path / "a" / "run", data, tmp_path / "a" / "index", limit=3)
-    (tmp_path / "a").rename(tmp_path / "b")
-    assert Index(tmp_path / "b" / "index").model() == tmp_path / "b" / "run" / "model"
+def test_every_image_finds_itself_in_any_form(index, split, tmp_path):
+    for row, id in enumerate(split.column("id")):
+        image = split.image(row)
+        file = tmp_path / f"{row}.jpg"
+        file.write_bytes(image)
+        opened = Image.open(io.BytesIO(image))
+        for form in (image, file, opened, np.asarray(opened)):
+            (best,) = index.search(form, k=1)
+            assert best.id == id
+            assert best.score == pytest.approx(1, abs=1e-5)  # float32 through the tower, twice
+
+
+def test_a_hit_carries_its_own_row(index, split):
+    for hit in index.search("CT of the chest", k=12):
+        row = split.column("id").index(hit.id)
+        assert (hit.caption, hit.article) == (split.column("caption")[row], split.column("article")[row])
+        assert (hit.license, hit.image) == ("CC BY", split.image(row))
+        assert (hit.attribution, hit.labels) == (split.column("attribution")[row], dict(split.column("labels")[row]))
+
+
+def test_hits_come_best_first_and_no_more_than_there_are(index):
+    hits = index.search("CT of the chest", k=100)
+    assert len(set(ids(hits))) == len(hits) == 12
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    assert index.search("CT of the chest", k=3) == hits[:3]
+
+
+def test_the_score_of_a_text_is_its_cosine(index, model, split):
+    cosines = embed_images(model, [split.image(row) for row in range(12)]) @ embed_texts(model, ["left knee"])[0]
+    for hit in index.search("left knee", k=12):
+        assert hit.score == pytest.approx(cosines[split.column("id").index(hit.id)], abs=1e-5)
+
+
+def test_each_query_is_answered_on_its_own(index, split):
+    queries = [Query(("chest",)), Query(images=(split.image(3),)), Query(("left knee",), (split.image(2),), ("brain",))]
+    for query, hits in zip(queries, index.search_many(queries, SearchOptions(5)), strict=True):
+        alone = index.search(query, 5)
+        assert ids(hits) == ids(alone)
+        assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in alone], abs=1e-5)
+
+
+def test_parts_weigh_by_how_much_their_cosines_vary(index, split, model):
+    """By hand: the sum of the standardized cosines orders the images as the combined embedding does."""
+    query = Query(("the left chest",), (split.image(5),), ("brain",))
+    images = embed_images(model, [split.image(row) for row in range(12)])
+    parts = [embed_texts(model, ["the left chest"])[0], embed_texts(model, ["brain"])[0], images[5]]
+    cosines = images @ np.stack(parts).T
+    total = (cosines - cosines.mean(axis=0)) / cosines.std(axis=0) @ np.array([1, NEGATIVE_WEIGHT, 1])
+    assert ids(index.search(query, 12)) == [split.column("id")[row] for row in np.argsort(-total)]
+
+
+def test_a_negative_text_lowers_what_it_describes(index):
+    knees = set(ids(index.search("knee", k=3)))
+    rankings = [ids(index.search(query, k=12)) for query in (Query(("chest",)), Query(("chest",), (), ("knee",)))]
+    ranks = [sum(rank for rank, id in enumerate(ranking) if id in knees) for ranking in rankings]
+    assert ranks[1] > ranks[0]
+
+
+def test_braces_of_a_query_are_the_users_own(index, model):
+    (embedding,) = index.embed_queries([Query(("a {} knee",))])
+    assert embedding == pytest.approx(embed_texts(model, ["a {} knee"])[0], abs=1e-6)
+
+
+def test_near_duplicates_are_merged(doubled, split):
+    hits = doubled.search(split.image(4), k=30)
+    assert set(ids(hits)) == set(split.column("id"))
+    assert all(hit.duplicates == (f"again-{hit.id}",) for hit in hits)
+
+
+def test_similar_leaves_out_the_image_and_its_duplicates(doubled, split):
+    (first,) = doubled.search(split.image(4), k=1)
+    for id in (first.id, *first.duplicates):
+        hits = similar(doubled.reader, id, SearchOptions(30))
+        assert len(hits) == 11
+        assert not {first.id, *first.duplicates} & {id for hit in hits for id in (hit.id, *hit.duplicates)}
+    with pytest.raises(UserError, match="has no image 'absent'"):
+        similar(doubled.reader, "absent", SearchOptions(3))
+
+
+def test_grouped_by_article_only_the_best_image_of_each_is_a_hit(index):
+    best = {}
+    for hit in index.search("chest", k=12):
+        best.setdefault(hit.article, hit.id)
+    assert ids(index.search("chest", k=12, group_by="article")) == list(best.values())
+    assert len(best) == 6  # two images an article
+
+
+def test_filters_take_one_value_or_several(index, split):
+    article = split.column("article")[0]
+    only = ids(index.search("chest", filter={"article": article.lower(), "modality": ["CT", "mri"]}))
+    assert only == ids(
+        index.search_many(
+            [Query(("chest",))],
+            SearchOptions(filter=make_filter({"article": [article], "modality": ["ct", "mri"]})),
+        )[0]
+    )
+    assert split.column("id")[0] in only and len(only) < 3
+    assert index.search("chest", filter={"license": "CC0"}) == []
+
+
+@pytest.mark.parametrize("parts", [((),), (("",),), (("  \n",),), (("chest",), (), (" ",)), ((), (), ("x",))], ids=str)
+def test_an_empty_query_is_refused(parts):
+    with pytest.raises(UserError, match="the query is empty"):
+        Query(*parts)
+
+
+def test_no_results_cannot_be_asked_for(index):
+    with pytest.raises(UserError, match="at least 1"):
+        index.search("chest", k=0)
+
+
+@pytest.mark.parametrize(("image", "sentence"), [(b"no image", "the image: image unreadable"), (None, "missing")])
+def test_an_image_that_cannot_be_read_is_refused(index, tmp_path, image, sentence):
+    with pytest.raises(UserError, match=sentence):
+        index.search(image or tmp_path / "absent.png", k=3)

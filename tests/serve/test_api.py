@@ -1,4 +1,4 @@
-"""The API answers what the search answers, one endpoint after another."""
+"""The API gives what the search gives, one endpoint after another."""
 
 import io
 import json
@@ -16,118 +16,118 @@ from medclip.data.dataset import Split
 from medclip.encode.encoder import embed_images, embed_texts
 from medclip.errors import UserError, WorkError
 from medclip.search.curate import add, build_index, delete, restore, snapshot
-from medclip.search.filters import where
+from medclip.search.filters import make_filter
 from medclip.search.index import Index
-from medclip.search.query import Query, SearchOptions, open_searcher, search, similar
+from medclip.search.query import Query, SearchOptions, similar
+from medclip.search.reader import IndexReader
 from medclip.serve import gate, run
 from medclip.serve.service import Settings
 from medclip.zero_shot import classify
-from support.served import opened, problem, service_of
+from support.served import error_sentence, open_client, service_of
 
-WORDS = "CT of the left chest"
+TEXT = "CT of the left chest"
 CLOSE = {"abs": 1e-5}  # float32, in batches of another shape
 
 
 @pytest.fixture(scope="module")
 def client(index_folder):
-    with opened(index_folder) as client:
+    with open_client(index_folder) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
-def searcher(index_folder):
-    return open_searcher(index_folder)
+def index(index_folder):
+    return Index.open(index_folder)
 
 
 @pytest.fixture(scope="module")
-def rows(data):
+def split(data):
     return Split(data, "validation")
 
 
-def assert_same(told: dict, hits) -> None:
-    assert [hit["id"] for hit in told["hits"]] == [hit.id for hit in hits]
-    for said, hit in zip(told["hits"], hits, strict=True):
-        assert said.pop("score") == pytest.approx(hit.score, **CLOSE)
-        assert said.pop("thumbnail") == f"/thumbnails/{hit.id}"
-        assert said.pop("copies") == list(hit.copies)
-        assert said == {name: getattr(hit, name) for name in said}
-        assert said.keys() == {"id", "caption", "article", "license", "attribution", "labels", "source", "added"}
+def assert_same(result: dict, hits) -> None:
+    assert [hit["id"] for hit in result["hits"]] == [hit.id for hit in hits]
+    for fields, hit in zip(result["hits"], hits, strict=True):
+        assert fields.pop("score") == pytest.approx(hit.score, **CLOSE)
+        assert fields.pop("thumbnail") == f"/thumbnails/{hit.id}"
+        assert fields.pop("duplicates") == list(hit.duplicates)
+        assert fields == {name: getattr(hit, name) for name in fields}
+        assert fields.keys() == {"id", "caption", "article", "license", "attribution", "labels", "source", "added"}
 
 
 @pytest.mark.parametrize(
-    ("asked", "wanted", "ensemble"),
+    ("fields", "options"),
     [
-        ({}, SearchOptions(), False),
-        ({"k": 3, "one_per_article": True}, SearchOptions(3, one_per_article=True), False),
-        ({"where": {"license": ["CC BY"], "added": ["2020-01-01.."]}, "k": 4},
-         SearchOptions(4, where({"license": ["cc by"], "added": ["2020-01-01.."]})), False),
-        ({"ensemble": True, "k": 5}, SearchOptions(5), True),
+        ({}, SearchOptions()),
+        ({"k": 3, "group_by": "article"}, SearchOptions(3, group_by="article")),
+        ({"filter": {"license": ["CC BY"], "added": ["2020-01-01.."]}, "k": 4},
+         SearchOptions(4, make_filter({"license": ["cc by"], "added": ["2020-01-01.."]}))),
     ],
 )  # fmt: skip
-def test_words_find_what_the_search_finds(client, searcher, asked, wanted, ensemble):
-    queries = [Query((WORDS,)), Query(("brain", "knee"), without=("chest",))]
-    said = [{"texts": q.texts, "without": q.without} for q in queries]
-    told = client.post("/search", json={"queries": said, **asked})
-    assert told.status_code == 200
-    for answer, hits in zip(told.json()["answers"], search(searcher, queries, wanted, ensemble), strict=True):
-        assert_same(answer, hits)
+def test_texts_give_the_hits_of_the_search(client, index, fields, options):
+    queries = [Query((TEXT,)), Query(("brain", "knee"), negative_texts=("chest",))]
+    body = {"queries": [{"texts": q.texts, "negative_texts": q.negative_texts} for q in queries], **fields}
+    response = client.post("/search", json=body)
+    assert response.status_code == 200
+    for result, hits in zip(response.json()["results"], index.search_many(queries, options), strict=True):
+        assert_same(result, hits)
 
 
-def test_pictures_and_words_find_what_the_search_finds(client, searcher, rows):
-    pictures = [rows.image(0), rows.image(5)]
-    form = {"texts": ["knee"], "without": ["chest"], "k": 4, "where": ["license=CC BY"]}
-    told = client.post("/search/image", data=form, files=[("images", ("x", picture)) for picture in pictures])
-    query = Query(("knee",), tuple(pictures), ("chest",))
-    assert_same(told.json(), search(searcher, [query], SearchOptions(4, where({"license": ["cc by"]})))[0])
+def test_images_and_texts_give_the_hits_of_the_search(client, index, split):
+    images = [split.image(0), split.image(5)]
+    form = {"texts": ["knee"], "negative_texts": ["chest"], "k": 4, "filter": ["license=CC BY"]}
+    response = client.post("/search/image", data=form, files=[("images", ("x", image)) for image in images])
+    query = Query(("knee",), tuple(images), ("chest",))
+    assert_same(response.json(), index.search_many([query], SearchOptions(4, make_filter({"license": ["cc by"]})))[0])
 
 
-def test_similar_leaves_itself_out(client, searcher, rows):
-    id = rows.column("id")[3]
-    assert_same(client.get(f"/similar/{id}", params={"k": 3}).json(), similar(searcher.index, id, SearchOptions(3)))
+def test_similar_leaves_itself_out(client, index, split):
+    id = split.column("id")[3]
+    assert_same(client.get(f"/similar/{id}", params={"k": 3}).json(), similar(index.reader, id, SearchOptions(3)))
 
 
-def test_classes_are_those_of_classify(client, model, rows):
+def test_probabilities_are_those_of_classify(client, model, split):
     labels = ["CT of the chest", "MRI of the brain", "x-ray"]
-    expected = classify(model, embed_images(model, [rows.image(2)]), labels)[0]
-    uploaded = client.post("/classify", data={"labels": labels}, files={"image": rows.image(2)}).json()
-    stored = client.post("/classify", data={"labels": labels, "id": rows.column("id")[2]}).json()
-    for told in (uploaded, stored):
-        assert [one["label"] for one in told["labels"]] == labels
-        assert [one["probability"] for one in told["labels"]] == pytest.approx(expected.tolist(), abs=1e-4)
-        assert told["best"] == labels[int(expected.argmax())]
+    expected = classify(model, embed_images(model, [split.image(2)]), labels)[0]
+    uploaded = client.post("/classify", data={"labels": labels}, files={"image": split.image(2)}).json()
+    stored = client.post("/classify", data={"labels": labels, "id": split.column("id")[2]}).json()
+    for body in (uploaded, stored):
+        assert [score["label"] for score in body["scores"]] == labels
+        assert [score["probability"] for score in body["scores"]] == pytest.approx(expected.tolist(), abs=1e-4)
+        assert body["best"] == labels[int(expected.argmax())]
 
 
-def test_vectors_are_the_encoders(client, model, rows, index_folder):
+def test_embeddings_are_the_encoders(client, model, split, index_folder):
     texts = [f"image {number}" for number in range(11)]
-    told = client.post("/embed", json={"texts": texts}).json()
-    assert np.array(told["vectors"]) == pytest.approx(embed_texts(model, texts), **CLOSE)
-    assert told["model_sha256"] == Index(index_folder).contents.model_sha256
-    pictures = [rows.image(row) for row in range(3)]
-    told = client.post("/embed/image", files=[("images", picture) for picture in pictures]).json()
-    assert np.array(told["vectors"]) == pytest.approx(embed_images(model, pictures), **CLOSE)
-    assert told["dimensions"] == model.config.projection_dim
+    body = client.post("/embed", json={"texts": texts}).json()
+    assert np.array(body["embeddings"]) == pytest.approx(embed_texts(model, texts), **CLOSE)
+    assert body["model_sha256"] == IndexReader(index_folder).manifest.model_sha256
+    images = [split.image(row) for row in range(3)]
+    body = client.post("/embed/image", files=[("images", image) for image in images]).json()
+    assert np.array(body["embeddings"]) == pytest.approx(embed_images(model, images), **CLOSE)
+    assert body["embedding_dim"] == model.config.projection_dim
 
 
 @pytest.mark.parametrize("lengths", [(8,), (16, 24), (12, 16, 24)])
-def test_texts_without_their_padding_have_the_same_vectors(model, lengths):
+def test_texts_without_their_padding_have_the_same_embeddings(model, lengths):
     texts = ["CT", "MRI of the left knee", "a " * 40]
     for few in ([texts[0]], texts[:2], texts):
         assert embed_texts(model, few, lengths=lengths) == pytest.approx(embed_texts(model, few), **CLOSE)
 
 
-def test_a_thumbnail_is_the_picture_and_never_larger(client, rows):
-    id = rows.column("id")[0]
+def test_a_thumbnail_is_the_image_and_never_larger(client, split):
+    id = split.column("id")[0]
     whole = client.get(f"/thumbnails/{id}")
-    assert whole.headers["content-type"] == "image/jpeg" and whole.content == rows.image(0)
+    assert whole.headers["content-type"] == "image/jpeg" and whole.content == split.image(0)
     small = Image.open(io.BytesIO(client.get(f"/thumbnails/{id}", params={"side": 24}).content))
     assert max(small.size) == 24
-    assert abs(np.asarray(small).mean() - np.asarray(Image.open(io.BytesIO(rows.image(0)))).mean()) < 2
+    assert abs(np.asarray(small).mean() - np.asarray(Image.open(io.BytesIO(split.image(0)))).mean()) < 2
 
 
-def test_facets_about_health_and_readiness(client, searcher):
-    assert client.get("/facets").json() == {"pictures": 12, "facets": searcher.index.counts}
-    about = client.get("/").json()
-    assert (about["pictures"], about["synthetic"], about["notice"]) == (12, False, NOT_CLINICAL)
+def test_facets_info_health_and_readiness(client, index):
+    assert client.get("/facets").json() == {"num_images": 12, "facets": index.reader.value_counts}
+    info = client.get("/").json()
+    assert (info["num_images"], info["synthetic"], info["notice"]) == (12, False, NOT_CLINICAL)
     assert client.get("/health").json() == client.get("/ready").json() == {"status": "ok"}
 
 
@@ -140,11 +140,11 @@ def test_the_notice_is_everywhere(client):
 def test_metrics_count_and_hold_no_words(client):
     client.post("/search", json={"queries": [{"texts": ["a very private tumour"]}]})
     client.get("/similar/a-very-private-id")
-    told = client.get("/metrics").text
-    assert 'medclip_requests_total{route="/search",status="200"}' in told
-    assert 'medclip_requests_total{route="/similar/{id:path}",status="404"}' in told
-    assert "medclip_batch_size_bucket" in told and "medclip_pictures 12.0" in told
-    assert "private" not in told
+    metrics = client.get("/metrics").text
+    assert 'medclip_requests_total{route="/search",status="200"}' in metrics
+    assert 'medclip_requests_total{route="/similar/{id:path}",status="404"}' in metrics
+    assert "medclip_batch_size_bucket" in metrics and "medclip_index_images 12.0" in metrics
+    assert "private" not in metrics
 
 
 @pytest.mark.parametrize(
@@ -157,40 +157,40 @@ def test_metrics_count_and_hold_no_words(client):
         ({"queries": [{"texts": ["a"]}], "k": 101}, "k: Input should be less than"),
         ({"queries": [{"texts": ["a" * 1001]}]}, "at most 1000 characters"),
         ({"queries": [{"texts": ["a"] * 20}] * 2}, "more than 32 texts"),
-        ({"queries": [{"texts": ["a"]}], "where": {"planet": ["mars"]}}, "no image of the index has 'planet'"),
-        ({"queries": [{"texts": ["a"]}], "where": {"added": ["soon"]}}, "is no day"),
+        ({"queries": [{"texts": ["a"]}], "filter": {"planet": ["mars"]}}, "no image of the index has 'planet'"),
+        ({"queries": [{"texts": ["a"]}], "filter": {"added": ["soon"]}}, "is not a day"),
     ],
 )
-def test_what_cannot_be_asked_is_one_sentence(client, body, sentence):
-    answer = client.post("/search", json=body)
-    assert answer.status_code == 422 and sentence in problem(answer)
+def test_an_invalid_request_gives_one_sentence(client, body, sentence):
+    response = client.post("/search", json=body)
+    assert response.status_code == 422 and sentence in error_sentence(response)
 
 
-def test_what_is_not_there_is_404(client):
+def test_what_is_absent_is_404(client):
     for path in ("/similar/none", "/thumbnails/none", "/nowhere", "/docs", "/search/"):
         assert client.get(path).status_code == 404
-        problem(client.get(path))
+        error_sentence(client.get(path))
     assert client.post("/classify", data={"labels": ["a", "b"], "id": "none"}).status_code == 404
     assert client.put("/search").status_code == 405
 
 
-def test_classify_takes_one_picture(client, rows):
-    for said in ({}, {"id": rows.column("id")[0]}):
-        files = {"image": rows.image(0)} if said else None
-        answer = client.post("/classify", data={"labels": ["a", "b"], **said}, files=files)
-        assert answer.status_code == 422 and "one of both" in problem(answer)
+def test_classify_takes_one_image(client, split):
+    for form in ({}, {"id": split.column("id")[0]}):
+        files = {"image": split.image(0)} if form else None
+        response = client.post("/classify", data={"labels": ["a", "b"], **form}, files=files)
+        assert response.status_code == 422 and "give either an image or the id" in error_sentence(response)
 
 
 def test_a_key_opens_everything_but_health(index_folder):
     keys = [b"0123456789abcdef", "schlüssel-schlüssel".encode()]
-    with opened(index_folder, keys) as client:
+    with open_client(index_folder, keys) as client:
         assert client.get("/health").status_code == client.get("/ready").status_code == 200
         for headers in ({}, {"X-API-Key": "0123456789abcdeX"}, {"X-API-Key": ""}, {"Authorization": "Bearer"},
                         {"Authorization": "Basic 0123456789abcdef"}, {"X-API-Key": "ÿ" * 16}):  # fmt: skip
             headers = {name: value.encode("latin-1") for name, value in headers.items()}
             for path in ("/", "/metrics", "/openapi.json", "/nowhere", "/facets", "/health/"):
-                answer = client.get(path, headers=headers)
-                assert answer.status_code == 401 and answer.headers["www-authenticate"] == "Bearer"
+                response = client.get(path, headers=headers)
+                assert response.status_code == 401 and response.headers["www-authenticate"] == "Bearer"
         for headers in ({"X-API-Key": keys[0]}, {"X-API-Key": keys[1]}, {"Authorization": b"bearer " + keys[0]}):
             assert client.get("/", headers=headers).status_code == 200
         schemes = client.get("/openapi.json", headers={"X-API-Key": keys[0]}).json()["components"]["securitySchemes"]
@@ -230,107 +230,107 @@ def test_queries_are_logged_only_when_asked(client, index_folder, caplog, monkey
 
 
 def test_a_changed_index_answers_as_it_is(run, data, tmp_path):
-    build_index(run, data, tmp_path / "index", limit=6)
-    body = {"queries": [{"texts": [WORDS]}], "k": 100}
-    with opened(tmp_path / "index") as client:
-        ids = [hit["id"] for hit in client.post("/search", json=body).json()["answers"][0]["hits"]]
+    build_index(run, data, tmp_path / "index", max_samples=6)
+    body = {"queries": [{"texts": [TEXT]}], "k": 100}
+    with open_client(tmp_path / "index") as client:
+        ids = [hit["id"] for hit in client.post("/search", json=body).json()["results"][0]["hits"]]
         snapshot(tmp_path / "index", "before")
         delete(tmp_path / "index", [ids[0]])
-        left = [hit["id"] for hit in client.post("/search", json=body).json()["answers"][0]["hits"]]
+        left = [hit["id"] for hit in client.post("/search", json=body).json()["results"][0]["hits"]]
         assert left == ids[1:]
         assert client.get(f"/thumbnails/{ids[0]}").status_code == client.get(f"/similar/{ids[0]}").status_code == 404
-        assert client.get("/facets").json()["pictures"] == 5
+        assert client.get("/facets").json()["num_images"] == 5
         add(tmp_path / "index", data, None, None, None)
-        assert len(client.post("/search", json=body).json()["answers"][0]["hits"]) == 12
+        assert len(client.post("/search", json=body).json()["results"][0]["hits"]) == 12
         restore(tmp_path / "index", "before")
-        assert [hit["id"] for hit in client.post("/search", json=body).json()["answers"][0]["hits"]] == ids
+        assert [hit["id"] for hit in client.post("/search", json=body).json()["results"][0]["hits"]] == ids
         (tmp_path / "index" / "index.json").write_text("{")
-        for answer in (client.post("/search", json=body), client.get("/ready")):
-            assert answer.status_code == 503 and answer.headers["retry-after"]
-            assert str(tmp_path) not in problem(answer)
+        for response in (client.post("/search", json=body), client.get("/ready")):
+            assert response.status_code == 503 and response.headers["retry-after"]
+            assert str(tmp_path) not in error_sentence(response)
         assert client.get("/health").status_code == 200
 
 
 @pytest.fixture
-def held(client, monkeypatch):
-    """Lets /similar wait until it is told to go on."""
+def hold_similar(client, monkeypatch):
+    """Holds /similar until it is released."""
     release = threading.Event()
     monkeypatch.setattr(service_of(client), "similar", lambda *_: release.wait(20) and [])
     yield release
     release.set()
 
 
-def test_too_many_at_once_are_told_to_come_again(client, held, monkeypatch):
-    monkeypatch.setattr(gate, "IN_FLIGHT", 2)
+def test_too_many_requests_are_asked_to_try_again(client, hold_similar, monkeypatch):
+    monkeypatch.setattr(gate, "MAX_IN_FLIGHT", 2)
     waiting = [threading.Thread(target=client.get, args=("/similar/x",)) for _ in range(2)]
-    for one in waiting:
-        one.start()
-    while client.app._in_flight < 2:
+    for thread in waiting:
+        thread.start()
+    while client.app.num_in_flight < 2:
         time.sleep(0.01)
-    answer = client.get("/")
-    assert answer.status_code == 503 and answer.headers["retry-after"] == "1"
+    response = client.get("/")
+    assert response.status_code == 503 and response.headers["retry-after"] == "1"
     assert client.get("/health").status_code == 200
-    held.set()
-    for one in waiting:
-        one.join()
+    hold_similar.set()
+    for thread in waiting:
+        thread.join()
     assert client.get("/").status_code == 200
 
 
 @pytest.mark.parametrize(
     ("failure", "code"),
-    [(UserError("milvus://secret:19530 does not answer"), 503), (TimeoutError(), 504), (WorkError("secret"), 503)],
+    [(UserError("milvus://secret:19530 does not response"), 503), (TimeoutError(), 504), (WorkError("secret"), 503)],
 )
-def test_a_store_that_fails_is_no_fault_of_who_asks(client, monkeypatch, failure, code):
+def test_a_failing_store_is_not_the_clients_fault(client, monkeypatch, failure, code):
     def fail(*_):
         raise failure
 
-    monkeypatch.setattr(service_of(client).searcher().index.store.store, "candidates", fail)
-    for answer in (client.get("/ready"), client.post("/search", json={"queries": [{"texts": [WORDS]}]})):
-        assert answer.status_code == code and answer.headers["retry-after"] == "5"
-        assert "secret" not in problem(answer)
+    monkeypatch.setattr(service_of(client).index().reader.store.store, "candidates", fail)
+    for response in (client.get("/ready"), client.post("/search", json={"queries": [{"texts": [TEXT]}]})):
+        assert response.status_code == code and response.headers["retry-after"] == "5"
+        assert "secret" not in error_sentence(response)
 
 
-def test_what_takes_too_long_is_given_up(client, held, monkeypatch):
-    monkeypatch.setattr(gate, "REQUEST_S", 0.2)
-    answer = client.get("/similar/x")
-    assert answer.status_code == 504 and "0.2 seconds" in problem(answer)
+def test_what_takes_too_long_is_given_up(client, hold_similar, monkeypatch):
+    monkeypatch.setattr(gate, "REQUEST_TIMEOUT_S", 0.2)
+    response = client.get("/similar/x")
+    assert response.status_code == 504 and "0.2 seconds" in error_sentence(response)
 
 
-def test_a_fault_of_ours_shows_nothing_of_itself(client, monkeypatch, caplog):
+def test_a_server_error_shows_nothing_of_itself(client, monkeypatch, caplog):
     def fail(*_):
         raise RuntimeError("/srv/secret/path and a query")
 
     monkeypatch.setattr(service_of(client), "similar", fail)
-    answer = client.get("/similar/x")
-    assert answer.status_code == 500 and "secret" not in problem(answer) + caplog.text
+    response = client.get("/similar/x")
+    assert response.status_code == 500 and "secret" not in error_sentence(response) + caplog.text
     assert "RuntimeError at test_api.py" in caplog.text
 
 
 def test_what_cannot_be_served_is_one_sentence(medclip, index_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "_run", lambda *_: pytest.fail("it was served"))
+    monkeypatch.setattr(run, "_run", lambda *_: pytest.fail("it was server"))
     monkeypatch.setenv("MEDCLIP_SERVE", "")  # put back at the end
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        code, _, said = medclip("serve", "--index", index_folder, "--port", port)
-    assert code == 1 and "cannot be listened on" in said
+        code, _, message = medclip("serve", "--index", index_folder, "--port", port)
+    assert code == 1 and "cannot be listened on" in message
     for flags, sentence in (
         (("--index", tmp_path), "is not an index"),
         (("--index", index_folder, "--workers", "0"), "--workers must be at least 1"),
         (("--index", index_folder, "--model", tmp_path), "is not a model folder"),
         (("--index", index_folder, "--api-key-file", tmp_path / "none"), "cannot be read"),
     ):
-        code, _, said = medclip("serve", *flags)
-        assert code == 2 and sentence in said and "Traceback" not in said
-    monkeypatch.setattr(run, "NEEDED", ("a_library_that_nobody_has",))
-    code, _, said = medclip("serve", "--index", index_folder)
-    assert code == 2 and "pip install 'medclip[serve]'" in said
+        code, _, message = medclip("serve", *flags)
+        assert code == 2 and sentence in message and "Traceback" not in message
+    monkeypatch.setattr(run, "REQUIRED_PACKAGES", ("a_library_that_nobody_has",))
+    code, _, message = medclip("serve", "--index", index_folder)
+    assert code == 2 and "pip install 'medclip[serve]'" in message
 
 
 @pytest.mark.parametrize(("host", "warned"), [("127.0.0.1", False), ("localhost", False), ("0.0.0.0", True)])
 def test_an_open_address_without_a_key_is_warned_of(medclip, index_folder, monkeypatch, host, warned):
     monkeypatch.setattr(run, "_run", lambda *_: None)
     monkeypatch.setenv("MEDCLIP_SERVE", "")
-    code, _, said = medclip("serve", "--index", index_folder, "--host", host, "--port", "0")
-    assert code == 0 and ("give --api-key-file" in said) == warned
+    code, _, message = medclip("serve", "--index", index_folder, "--host", host, "--port", "0")
+    assert code == 0 and ("give --api-key-file" in message) == warned
     monkeypatch.setenv("MEDCLIP_API_KEY", "a key of sixteen".replace(" ", "-"))
     assert "give --api-key-file" not in medclip("serve", "--index", index_folder, "--host", host, "--port", "0")[2]

@@ -1,28 +1,29 @@
-"""Whatever is sent, the answer is an answer: no fault, no traceback, no name of a patient, nothing on the disk."""
+"""Whatever is sent, the response is an response: no fault, no traceback, no name of a patient, nothing on the disk."""
 
 import asyncio
 import json
 import logging
+import multiprocessing
 import os
 import re
 import tempfile
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from medclip.serve import decode_workers, gate
+from medclip.serve import decode_workers, gate, service
 from support import hostile_requests as hostile
 from support.material import draw_image, image_bytes
-from support.served import opened, problem, service_of
+from support.served import error_sentence, open_client
 
 UPLOADS = list(hostile.uploads())
 
 
 @pytest.fixture(scope="module")
 def client(index_folder):
-    with opened(index_folder) as client:
+    with open_client(index_folder) as client:
         yield client
 
 
@@ -39,31 +40,31 @@ def test_there_are_a_hundred_hostile_uploads():
 @pytest.mark.parametrize(("number", "name"), [(number, name) for number, (name, *_) in enumerate(UPLOADS)])
 def test_a_hostile_upload_is_answered_cleanly(client, number, name, caplog, capfd):
     caplog.set_level(logging.DEBUG)
-    _, content, picture = UPLOADS[number]
-    answer = upload(client, content, ("/search/image", "/classify", "/embed/image")[number % 3])
-    assert answer.status_code in ((200, 422) if picture is None else (200,) if picture else (422,)), answer.text
-    if answer.status_code == 422:
-        assert problem(answer).startswith("the image: ")
-    said = answer.text + str(answer.headers) + caplog.text + "".join(capfd.readouterr())
-    assert not any(person in said for person in hostile.NAMES)
-    assert "Traceback" not in said and os.fspath(tempfile.gettempdir()) not in answer.text
+    _, content, image = UPLOADS[number]
+    response = upload(client, content, ("/search/image", "/classify", "/embed/image")[number % 3])
+    assert response.status_code in ((200, 422) if image is None else (200,) if image else (422,)), response.text
+    if response.status_code == 422:
+        assert error_sentence(response).startswith("the image: ")
+    output = response.text + str(response.headers) + caplog.text + "".join(capfd.readouterr())
+    assert not any(name in output for name in hostile.NAMES)
+    assert "Traceback" not in output and os.fspath(tempfile.gettempdir()) not in response.text
 
 
 def test_a_decoder_that_crashes_or_hangs_takes_nothing_with_it(client, monkeypatch):
-    decoders, picture = service_of(client)._decoders, image_bytes(draw_image(3))
-    before = upload(client, picture).json()
-    for _ in range(decoding_count := service_of(client)._decoders._count):
-        decoder = decoders._free.get()
-        decoder._process.kill()
-        decoder._process.join()
-        decoders._free.put(decoder)
-    for _ in range(decoding_count):
-        assert "image unreadable" in problem(upload(client, picture))
-    assert upload(client, picture).json() == before
-    monkeypatch.setattr(decode_workers, "SECONDS", 0.0)
+    image = image_bytes(draw_image(3))
+    before = upload(client, image).json()
+    workers = [process for process in multiprocessing.active_children() if process.name == "decoder"]
+    assert len(workers) == service.NUM_DECODE_WORKERS
+    for process in workers:
+        process.kill()
+        process.join()
+    for _ in workers:
+        assert "image unreadable" in error_sentence(upload(client, image))
+    assert upload(client, image).json() == before
+    monkeypatch.setattr(decode_workers, "DECODE_TIMEOUT_S", 0.0)
     assert upload(client, hostile.png(6000, 6000)).status_code == 422
     monkeypatch.undo()
-    assert upload(client, picture).json() == before
+    assert upload(client, image).json() == before
 
 
 def test_an_upload_never_touches_the_disk(client, monkeypatch):
@@ -75,24 +76,24 @@ def test_an_upload_never_touches_the_disk(client, monkeypatch):
 
 
 def test_too_much_is_refused(client):
-    assert upload(client, bytes(gate.MAX_UPLOAD)).status_code == 413
-    answer = client.post("/search", content=b" " * (gate.MAX_BODY + 1))
-    assert answer.status_code == 413 and "more than 262144 bytes" in problem(answer)
-    picture = image_bytes(draw_image(1))
+    assert upload(client, bytes(gate.MAX_UPLOAD_BYTES)).status_code == 413
+    response = client.post("/search", content=b" " * (gate.MAX_BODY_BYTES + 1))
+    assert response.status_code == 413 and "more than 262144 bytes" in error_sentence(response)
+    image = image_bytes(draw_image(1))
     for count, code in ((8, 200), (9, 400)):
-        assert client.post("/embed/image", files=[("images", picture)] * count).status_code == code
-    answer = client.post("/search/image", data={"texts": ["a"] * 33}, files={"images": picture})
-    assert answer.status_code == 422 and "at most 32 items" in problem(answer)
-    answer = client.post("/search/image", data={"texts": "a" * 2**15}, files={"images": picture})
-    assert answer.status_code == 400
-    assert client.post("/classify", data={"labels": ["a"] * 65}, files={"image": picture}).status_code == 422
+        assert client.post("/embed/image", files=[("images", image)] * count).status_code == code
+    response = client.post("/search/image", data={"texts": ["a"] * 33}, files={"images": image})
+    assert response.status_code == 422 and "at most 32 items" in error_sentence(response)
+    response = client.post("/search/image", data={"texts": "a" * 2**15}, files={"images": image})
+    assert response.status_code == 400
+    assert client.post("/classify", data={"labels": ["a"] * 65}, files={"image": image}).status_code == 422
 
 
-class Asked:
-    """A request below HTTP: what the gate takes in and lets out, however much is sent."""
+class EndlessRequest:
+    """A request below HTTP whose body does not end: what the gate reads of it, and what it sends."""
 
     def __init__(self, path="/search/image", chunk=bytes(2**20), pause=0.0, **headers):
-        self.taken, self.told, self.chunk, self.pause = 0, [], chunk, pause
+        self.bytes_read, self.messages, self.chunk, self.pause = 0, [], chunk, pause
         headers = {"content-type": "multipart/form-data; boundary=x", **headers}
         self.scope = {
             "type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"",
@@ -102,63 +103,69 @@ class Asked:
 
     async def receive(self):
         await asyncio.sleep(self.pause)
-        self.taken += len(self.chunk)
+        self.bytes_read += len(self.chunk)
         return {"type": "http.request", "body": self.chunk, "more_body": True}
 
     async def send(self, message):
-        self.told.append(message)
+        self.messages.append(message)
 
-    def answered(self, client):
-        # in the loop of the client's own lifespan, as a server would
-        client.portal.call(client.app, self.scope, self.receive, self.send)
-        return self.told[0]["status"], json.loads(b"".join(m.get("body", b"") for m in self.told[1:]))
+    def send_to(self, client, app=None):
+        """Status and body of the response, from the event loop of the client's own lifespan, as a server would."""
+        client.portal.call(app or client.app, self.scope, self.receive, self.send)
+        body = b"".join(message.get("body", b"") for message in self.messages[1:])
+        return self.messages[0]["status"], json.loads(body)
+
+
+FORM_START = b'--x\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\n'
 
 
 def test_an_endless_upload_is_cut_off(client):
-    asked = Asked(chunk=b'--x\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\n' + bytes(2**20))
-    assert asked.answered(client)[0] == 413 and asked.taken < gate.MAX_UPLOAD + 2 * 2**20
-    asked = Asked("/search", **{"content-type": "application/json"})
-    assert asked.answered(client)[0] == 413 and asked.taken < 2 * 2**20
+    request = EndlessRequest(chunk=FORM_START + bytes(2**20))
+    assert request.send_to(client)[0] == 413 and request.bytes_read < gate.MAX_UPLOAD_BYTES + 2 * 2**20
+    request = EndlessRequest("/search", **{"content-type": "application/json"})
+    assert request.send_to(client)[0] == 413 and request.bytes_read < 2 * 2**20
 
 
 @pytest.mark.parametrize("length", ["99999999999", "9" * 400])
 def test_a_huge_content_length_is_refused_unread(client, length):
-    asked = Asked(**{"content-length": length})
-    assert asked.answered(client)[0] == 413 and asked.taken == 0
+    request = EndlessRequest(**{"content-length": length})
+    assert request.send_to(client)[0] == 413 and request.bytes_read == 0
 
 
-def test_without_the_key_no_byte_of_a_body_is_read(index_folder, client, monkeypatch):
-    monkeypatch.setattr(client.app, "_keys", [b"a key of the operator"])
-    asked = Asked()
-    assert asked.answered(client)[0] == 401 and asked.taken == 0
+def test_without_the_key_no_byte_of_a_body_is_read(client):
+    request = EndlessRequest()
+    status, _ = request.send_to(client, gate.Gate(client.app.app, [b"a key of the operator"]))
+    assert status == 401 and request.bytes_read == 0
 
 
-def test_a_slow_upload_is_given_up_and_forgotten(client, monkeypatch):
-    monkeypatch.setattr(gate, "REQUEST_S", 0.3)
-    asked = Asked("/search", chunk=b" ", pause=0.05, **{"content-type": "application/json"})
-    assert asked.answered(client)[0] == 408
-    assert (client.app._in_flight, client.app._held) == (0, 0)
+def test_a_slow_upload_is_given_up(client, monkeypatch):
+    monkeypatch.setattr(gate, "REQUEST_TIMEOUT_S", 0.3)
+    request = EndlessRequest("/search", chunk=b" ", pause=0.05, **{"content-type": "application/json"})
+    status, body = request.send_to(client)
+    assert status == 408 and "0.3 seconds" in body["error"]
+    assert client.app.num_in_flight == 0
 
 
 def test_all_bodies_together_are_bounded(client, monkeypatch):
-    monkeypatch.setattr(gate, "MAX_HELD", 2**21)
-    asked = Asked(chunk=b'--x\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\n' + bytes(2**20))
-    status, said = asked.answered(client)
-    assert status == 503 and "too many requests" in said["error"]
-    assert client.app._held == 0
+    monkeypatch.setattr(gate, "MAX_TOTAL_BODY_BYTES", 2**21)
+    for _ in range(3):
+        status, body = EndlessRequest(chunk=FORM_START + bytes(2**20)).send_to(client)
+        assert status == 503 and "too many requests" in body["error"]
+    image = image_bytes(draw_image(3)) + bytes(2**20)
+    assert upload(client, image).status_code == 200  # a refused body counts no longer
 
 
 @pytest.mark.parametrize(
     "id",
     ["../../etc/passwd", "..%2f..%2fetc%2fpasswd", "%2e%2e/%2e%2e/etc/passwd", "/etc/passwd", "....//etc/passwd", "%00",
      "..%5c..%5cwindows", "%ff%fe", "ROCO_00001%00.jpg", "file:///etc/passwd", "~", "%252e%252e%252f", "a" * 5000,
-     "index.json", "segments/00000/vectors.npy", "{id}", "' OR 1=1 --", "<script>alert(1)</script>", "\u202e"],
+     "index.json", "segments/00000/embeddings.npy", "{id}", "' OR 1=1 --", "<script>alert(1)</script>", "\u202e"],
 )  # fmt: skip
 def test_no_path_leads_out_of_the_index(client, id):
     for path in (f"/thumbnails/{id}", f"/similar/{id}"):
-        answer = client.get(path)
-        assert answer.status_code in (404, 422)
-        assert problem(answer) and "passwd" not in answer.text and "script" not in answer.text
+        response = client.get(path)
+        assert response.status_code in (404, 422)
+        assert error_sentence(response) and "passwd" not in response.text and "script" not in response.text
     assert client.post("/classify", data={"labels": ["a", "b"], "id": id}).status_code in (404, 422)
 
 
@@ -174,7 +181,7 @@ def test_headers_change_nothing(client, headers):
     plain, tricked = (client.post("/search", json=body, headers=h) for h in ({}, headers))
     assert plain.json() == tricked.json() and plain.status_code == tricked.status_code == 200
     assert "evil" not in str(tricked.headers) and "access-control-allow-origin" not in tricked.headers
-    assert client.get("/search/", headers=headers).status_code == 404  # and no redirect to a host that was told
+    assert client.get("/search/", headers=headers).status_code == 404  # and no redirect to a host that was response
 
 
 @pytest.mark.parametrize(
@@ -183,44 +190,36 @@ def test_headers_change_nothing(client, headers):
      b'{"queries":[{"texts":["\\ud800"]}]}',
      b'{"queries":[{"texts":["\xff\xfe"]}]}', b'{"queries":[{"texts":["a"]}],"k":1e400}',
      b'{"queries":[{"texts":["a"]}],"k":NaN}', b'{"queries":[{"texts":["a"]}],"k":' + b"9" * 5000 + b"}",
-     b'{"queries":[{"texts":[["a"]]}]}', b'{"queries":[{"texts":["a"]}],"where":{"license":["\\u0000"],"":["x"]}}',
+     b'{"queries":[{"texts":[["a"]]}]}', b'{"queries":[{"texts":["a"]}],"filter":{"license":["\\u0000"],"":["x"]}}',
      b'{"__proto__":{"k":1}}',
-     b'{"queries":[{"texts":["\\u0000\\u202e\\uffff"]}],"where":{"added":["9999999-01-01"]}}'],
+     b'{"queries":[{"texts":["\\u0000\\u202e\\uffff"]}],"filter":{"added":["9999999-01-01"]}}'],
 )  # fmt: skip
 def test_no_json_is_a_fault(client, body):
-    answer = client.post("/search", content=body, headers={"content-type": "application/json"})
-    assert answer.status_code in (400, 422)
-    assert not re.search(r"Traceback|site-packages|/src/", problem(answer))
+    response = client.post("/search", content=body, headers={"content-type": "application/json"})
+    assert response.status_code in (400, 422)
+    assert not re.search(r"Traceback|site-packages|/src/", error_sentence(response))
 
 
 @pytest.mark.parametrize("text", ["\u0000", "\U0010ffff" * 500, "🩻" * 1000, "\u202e<|endoftext|>", "a\n" * 500, "{}"])
-def test_any_words_are_words(client, text):
-    for ensemble in (False, True):
-        answer = client.post("/search", json={"queries": [{"texts": [text]}], "ensemble": ensemble})
-        assert answer.status_code == 200 and len(answer.json()["answers"][0]["hits"]) == 10
+def test_any_text_is_a_text(client, text):
+    response = client.post("/search", json={"queries": [{"texts": [text]}]})
+    assert response.status_code == 200 and len(response.json()["results"][0]["hits"]) == 10
 
 
 @pytest.mark.parametrize("kind", ["multipart/form-data", "multipart/form-data; boundary=", "text/plain", "",
                                   "application/json", "multipart/form-data; boundary=" + "x" * 300])  # fmt: skip
 def test_a_form_that_is_none_is_refused(client, kind):
-    answer = client.post("/search/image", content=b"--x\r\nnothing\r\n", headers={"content-type": kind})
-    assert answer.status_code in (400, 422)
-    problem(answer)
+    response = client.post("/search/image", content=b"--x\r\nnothing\r\n", headers={"content-type": kind})
+    assert response.status_code in (400, 422)
+    error_sentence(response)
 
 
-def test_one_bad_picture_does_not_spoil_the_questions_of_others(client):
-    good, told = image_bytes(draw_image(3)), {}
-    expected = upload(client, good, "/embed/image").json()["vectors"][0]
-
-    def ask(number):
-        told[number] = upload(client, good if number % 2 else b"no image", "/embed/image")
-
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for number, answer in told.items():
-        assert answer.status_code == (200 if number % 2 else 422)
-        if number % 2:
-            assert answer.json()["vectors"][0] == pytest.approx(expected, abs=1e-5)
+def test_one_bad_image_does_not_spoil_the_requests_of_others(client):
+    good = image_bytes(draw_image(3))
+    expected = upload(client, good, "/embed/image").json()["embeddings"][0]
+    with ThreadPoolExecutor(16) as pool:
+        images = [good if number % 2 else b"no image" for number in range(16)]
+        for number, response in enumerate(pool.map(lambda image: upload(client, image, "/embed/image"), images)):
+            assert response.status_code == (200 if number % 2 else 422)
+            if number % 2:
+                assert response.json()["embeddings"][0] == pytest.approx(expected, abs=1e-5)

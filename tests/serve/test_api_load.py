@@ -1,4 +1,4 @@
-"""The command under many at once: no answer is another's, and it ends when it is told to."""
+"""The command under load: no response is another's, and it ends when it is asked to."""
 
 import json
 import re
@@ -16,40 +16,44 @@ import pytest
 from medclip.serve.batching import Batcher
 from support import hostile_requests as hostile
 from support.material import draw_image, image_bytes
-from support.served import running
+from support.served import start_server
 
-NAMED = [f"{side} {organ} in {kind}, number {n}" for n, (side, organ, kind) in enumerate(
+TEXTS = [f"{side} {organ} in {kind}, number {n}" for n, (side, organ, kind) in enumerate(
     (side, organ, kind) for side in ("left", "right", "upper", "lower") for organ in ("chest", "knee", "brain", "liver")
     for kind in ("CT", "MRI", "x-ray", "ultrasound")
 )]  # fmt: skip
 THREADS = 64
 
 
-def test_batches_answer_each_for_itself_and_take_together_what_waits():
-    sizes, gate = [], threading.Event()
+def test_batches_answer_each_caller_and_take_together_what_waits():
+    sizes, gate, barrier = [], threading.Event(), threading.Barrier(41)
 
     def slow(items):
         gate.wait(10)
         return [item * 10 for item in items]
+
+    def run(n):
+        barrier.wait(10)
+        return batcher.run(slow, [n, n + 0.5], 10)
 
     batcher = Batcher((8, 64), sizes.append)
     with ThreadPoolExecutor(100) as pool:
         first = pool.submit(batcher.run, slow, [0], 10)
         while not sizes:
             time.sleep(0.001)
-        others = [pool.submit(batcher.run, slow, [n, n + 0.5], 10) for n in range(1, 41)]
-        while sum(map(len, batcher._waiting.values())) < 80:
-            time.sleep(0.001)
+        others = [pool.submit(run, n) for n in range(1, 41)]
+        barrier.wait(10)
+        time.sleep(0.5)
         gate.set()
         assert first.result() == [0]
-        assert [one.result() for one in others] == [[n * 10, n * 10 + 5.0] for n in range(1, 41)]
-    assert sizes == [1, 64, 8, 8]
+        assert [other.result() for other in others] == [[n * 10, n * 10 + 5.0] for n in range(1, 41)]
+    assert (sizes[0], max(sizes), sum(sizes)) == (1, 64, 81) and len(sizes) < 10
     batcher.close()
     with pytest.raises(TimeoutError):
         batcher.run(slow, [1], 1)
 
 
-def test_an_error_is_of_the_item_that_makes_it():
+def test_an_error_belongs_to_the_item_that_causes_it():
     gate = threading.Event()
 
     def fussy(items):
@@ -60,14 +64,14 @@ def test_an_error_is_of_the_item_that_makes_it():
 
     batcher = Batcher((8,))
     with ThreadPoolExecutor(10) as pool:
-        asked = [pool.submit(batcher.run, fussy, [n], 10) for n in range(8)]
+        results = [pool.submit(batcher.run, fussy, [n], 10) for n in range(8)]
         gate.set()
-        for n, one in enumerate(asked):
+        for n, result in enumerate(results):
             if n == 3:
                 with pytest.raises(ValueError, match="three"):
-                    one.result()
+                    result.result()
             else:
-                assert one.result() == [n]
+                assert result.result() == [n]
     batcher.close()
 
 
@@ -92,70 +96,71 @@ def test_what_nobody_waits_for_is_not_done():
 
 
 @pytest.fixture(scope="module")
-def served(index_folder, tmp_path_factory):
-    with running(index_folder, tmp_path_factory.mktemp("load") / "log") as served:
-        yield served
+def server(index_folder, tmp_path_factory):
+    with start_server(index_folder, tmp_path_factory.mktemp("load") / "log") as server:
+        yield server
 
 
-def questions():
-    """Words and images, each unlike the others: (path, arguments of a POST)."""
-    for number, words in enumerate(NAMED):
+def make_requests():
+    """Texts and images, each unlike the others: (path, arguments of a POST)."""
+    for number, text in enumerate(TEXTS):
         if number % 4:
-            body = {"queries": [{"texts": [words]}], "k": 5 + number % 3, "one_per_article": number % 2 == 0}
+            body = {
+                "queries": [{"texts": [text]}],
+                "k": 5 + number % 3,
+                "group_by": "article" if number % 2 == 0 else None,
+            }
             yield "/search", {"json": body}
         else:
-            yield (
-                "/search/image",
-                {"files": [("images", image_bytes(draw_image(number % 12)))], "data": {"texts": words}},
-            )
+            files = [("images", image_bytes(draw_image(number % 12)))]
+            yield "/search/image", {"files": files, "data": {"texts": text}}
 
 
-def answer(client, question):
-    path, said = question
-    told = client.post(path, **said)
-    assert told.status_code == 200, told.text
-    told = told.json()
-    return [(hit["id"], hit["score"]) for hit in told.get("answers", [told])[0]["hits"]]
+def search(client, request):
+    path, arguments = request
+    response = client.post(path, **arguments)
+    assert response.status_code == 200, response.text
+    body = response.json()
+    return [(hit["id"], hit["score"]) for hit in body.get("results", [body])[0]["hits"]]
 
 
 @pytest.mark.slow
-def test_no_answer_is_anothers(served):
-    asked = list(questions())
-    assert len(asked) == THREADS
-    with httpx2.Client(base_url=served.url, timeout=60) as client:
-        serial = [answer(client, question) for question in asked]
-    assert len({str(one) for one in serial}) == THREADS
+def test_no_response_is_anothers(server):
+    requests = list(make_requests())
+    assert len(requests) == THREADS
+    with httpx2.Client(base_url=server.url, timeout=60) as client:
+        expected = [search(client, request) for request in requests]
+    assert len({str(hits) for hits in expected}) == THREADS
 
-    def ask(start):
-        with httpx2.Client(base_url=served.url, timeout=60) as client:
-            return [(at % THREADS, answer(client, asked[at % THREADS])) for at in range(start, start + 6)]
+    def search_six(start):
+        with httpx2.Client(base_url=server.url, timeout=60) as client:
+            return [(i % THREADS, search(client, requests[i % THREADS])) for i in range(start, start + 6)]
 
     with ThreadPoolExecutor(THREADS) as pool:
-        for told in pool.map(ask, range(THREADS)):
-            for number, hits in told:
-                assert [score for _, score in hits] == pytest.approx([s for _, s in serial[number]], abs=1e-5)
-                assert [id for id, _ in hits] == [id for id, _ in serial[number]]
+        for results in pool.map(search_six, range(THREADS)):
+            for number, hits in results:
+                assert [score for _, score in hits] == pytest.approx([score for _, score in expected[number]], abs=1e-5)
+                assert [id for id, _ in hits] == [id for id, _ in expected[number]]
 
 
 @pytest.mark.slow
-def test_hostile_neighbors_change_no_answer(served):
-    asked = list(questions())[:8]
-    with httpx2.Client(base_url=served.url, timeout=60) as client:
-        serial = [answer(client, question) for question in asked]
-        bad = [content for _, content, picture in hostile.uploads() if not picture][::4]
+def test_hostile_neighbors_change_no_response(server):
+    requests = list(make_requests())[:8]
+    with httpx2.Client(base_url=server.url, timeout=60) as client:
+        expected = [search(client, request) for request in requests]
+        hostile_files = [content for _, content, image in hostile.uploads() if not image][::4]
 
-        def spoil(content):
-            with httpx2.Client(base_url=served.url, timeout=60) as other:
+        def post(content):
+            with httpx2.Client(base_url=server.url, timeout=60) as other:
                 return other.post("/search/image", files=[("images", content)]).status_code
 
         with ThreadPoolExecutor(8) as pool:
-            codes = pool.map(spoil, bad)
+            codes = pool.map(post, hostile_files)
             for _ in range(4):
-                for question, expected in zip(asked, serial, strict=True):
-                    found = answer(client, question)
-                    assert [id for id, _ in found] == [id for id, _ in expected]
+                for request, hits in zip(requests, expected, strict=True):
+                    assert [id for id, _ in search(client, request)] == [id for id, _ in hits]
             assert set(codes) <= {200, 422}
-    assert not any(name in served.said() for name in hostile.NAMES)
+    assert not any(name in server.log() for name in hostile.NAMES)
 
 
 @pytest.mark.slow
@@ -173,19 +178,19 @@ def test_hostile_neighbors_change_no_answer(served):
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
     ],
 )
-def test_raw_requests_are_answered_or_refused(served, head, code):
-    with served.connect() as raw:
+def test_raw_requests_are_answered_or_refused(server, head, code):
+    with server.connect() as raw:
         raw.sendall(head + b"\r\nHost: x\r\nConnection: close\r\n\r\n0\r\n\r\n")
-        told = raw.recv(65536)
-    status = int(re.match(rb"HTTP/1.1 (\d+)", told)[1])
-    assert status in ((code,) if code else (200, 400, 404, 422)), told
-    assert b"Traceback" not in told and b"root:" not in told
+        response = raw.recv(65536)
+    status = int(re.match(rb"HTTP/1.1 (\d+)", response)[1])
+    assert status in ((code,) if code else (200, 400, 404, 422)), response
+    assert b"Traceback" not in response and b"root:" not in response
 
 
 @pytest.mark.slow
-def test_an_endless_body_over_a_socket_is_cut_off(served):
+def test_an_endless_body_over_a_socket_is_cut_off(server):
     sent = 0
-    with served.connect() as raw:
+    with server.connect() as raw:
         raw.sendall(b"POST /search/image HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
                     b"Content-Type: multipart/form-data; boundary=x\r\n\r\n")  # fmt: skip
         body = b'--x\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\n'
@@ -197,18 +202,18 @@ def test_an_endless_body_over_a_socket_is_cut_off(served):
 
 
 @pytest.mark.slow
-def test_memory_stays_where_it_is(served):
+def test_memory_stays_where_it_is(server):
     def resident():
-        said = Path(f"/proc/{served.process.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+)", said)[1]) / 1024
+        status = Path(f"/proc/{server.process.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
 
     if not sys.platform.startswith("linux"):
         pytest.skip("reads /proc")
-    with httpx2.Client(base_url=served.url, timeout=60) as client:
-        asked, marks = list(questions()), []
+    with httpx2.Client(base_url=server.url, timeout=60) as client:
+        requests, marks = list(make_requests()), []
         for _ in range(3):
-            for at in range(400):
-                answer(client, asked[at % THREADS])
+            for i in range(400):
+                search(client, requests[i % THREADS])
             marks.append(resident())
     assert marks[2] - marks[1] < 20, marks  # megabytes
 
@@ -216,37 +221,37 @@ def test_memory_stays_where_it_is(served):
 @pytest.mark.slow
 def test_several_workers_answer_alike_and_count_together(index_folder, tmp_path):
     key = "the key of this test"[:16].replace(" ", "-")
-    with running(index_folder, tmp_path / "log", "--workers", "2", MEDCLIP_API_KEY=key) as served:
-        assert key not in " ".join(Path(f"/proc/{served.process.pid}/cmdline").read_text().split("\0"))
-        found = set()
+    with start_server(index_folder, tmp_path / "log", "--workers", "2", MEDCLIP_API_KEY=key) as server:
+        assert key not in " ".join(Path(f"/proc/{server.process.pid}/cmdline").read_text().split("\0"))
+        results = set()
         for _ in range(30):  # a connection each, so that both workers are met
-            with httpx2.Client(base_url=served.url, headers={"X-API-Key": key}, timeout=60) as client:
-                found.add(str([(id, round(score, 4)) for id, score in answer(client, next(questions()))]))
-        with httpx2.Client(base_url=served.url, headers={"X-API-Key": key}, timeout=60) as client:
-            told = {client.get("/metrics").text.split('medclip_requests_total{route="/search/image",status="200"} ')[1]
-                    .split("\n")[0] for _ in range(4)}  # fmt: skip
-            assert httpx2.get(f"{served.url}/facets").status_code == 401
-        assert len(found) == 1 and told == {"30.0"}
-    assert served.process.returncode == 0
+            with httpx2.Client(base_url=server.url, headers={"X-API-Key": key}, timeout=60) as client:
+                results.add(str([(id, round(score, 4)) for id, score in search(client, next(make_requests()))]))
+        with httpx2.Client(base_url=server.url, headers={"X-API-Key": key}, timeout=60) as client:
+            name = 'medclip_requests_total{route="/search/image",status="200"} '
+            counts = {client.get("/metrics").text.split(name)[1].split("\n")[0] for _ in range(4)}
+            assert httpx2.get(f"{server.url}/facets").status_code == 401
+        assert len(results) == 1 and counts == {"30.0"}
+    assert server.process.returncode == 0
 
 
 @pytest.mark.slow
-def test_it_finishes_what_it_is_at_and_ends(index_folder, tmp_path):
-    body = json.dumps({"queries": [{"texts": NAMED[:32]}], "ensemble": True}).encode()
+def test_it_finishes_the_requests_in_progress_and_ends(index_folder, tmp_path):
+    body = json.dumps({"queries": [{"texts": TEXTS[:32]}]}).encode()
     head = (b"POST /search HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nExpect: 100-continue\r\n"
             b"Content-Length: %d\r\n\r\n" % len(body))  # fmt: skip
-    with running(index_folder, tmp_path / "log", "--log-queries") as served, ExitStack() as opened:
-        asked = [opened.enter_context(served.connect(60)) for _ in range(4)]
-        for one in asked:
-            one.sendall(head)
-            assert one.recv(65536).startswith(b"HTTP/1.1 100 ")  # so it waits for the body: it is at this request
-        served.process.send_signal(signal.SIGTERM)
+    with start_server(index_folder, tmp_path / "log", "--log-queries") as server, ExitStack() as stack:
+        connections = [stack.enter_context(server.connect(60)) for _ in range(4)]
+        for connection in connections:
+            connection.sendall(head)
+            assert connection.recv(65536).startswith(b"HTTP/1.1 100 ")  # it waits for the body
+        server.process.send_signal(signal.SIGTERM)
         with pytest.raises(OSError):
             for _ in range(300):
-                served.connect(2).close()
+                server.connect(2).close()
                 time.sleep(0.1)
-        for one in asked:
-            one.sendall(body)
-        assert all(one.recv(65536).startswith(b"HTTP/1.1 200 ") for one in asked)
-        assert served.process.wait(30) == 0
-        assert json.dumps(NAMED[0]) in served.said() and "Traceback" not in served.said()
+        for connection in connections:
+            connection.sendall(body)
+        assert all(connection.recv(65536).startswith(b"HTTP/1.1 200 ") for connection in connections)
+        assert server.process.wait(30) == 0
+        assert json.dumps(TEXTS[0]) in server.log() and "Traceback" not in server.log()

@@ -1,4 +1,4 @@
-"""What the schema says is what happens: schemathesis asks what it allows, and what it does not."""
+"""The service behaves as its schema says: schemathesis sends what it allows, and what it does not."""
 
 import pytest
 import requests
@@ -8,7 +8,7 @@ from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
-from support.served import running
+from support.served import start_server
 
 CHECKS = [
     not_a_server_error,
@@ -28,9 +28,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def url(index_folder, tmp_path_factory):
-    with running(index_folder, tmp_path_factory.mktemp("schema") / "log") as served:
-        yield served.url
-        assert "Error" not in served.said()
+    with start_server(index_folder, tmp_path_factory.mktemp("schema") / "log") as server:
+        yield server.url
+        assert "Error" not in server.log()
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +45,11 @@ def session():
 
 
 def test_every_operation_is_described(schema):
-    told = {(method.upper(), path) for path, of in schema.raw_schema["paths"].items() for method in of}
-    assert told == OPERATIONS
-    for of in schema.raw_schema["paths"].values():
-        for said in of.values():
-            assert said["description"] and {"413", "422", "503", "504"} <= said["responses"].keys()
+    paths = schema.raw_schema["paths"]
+    assert {(method.upper(), path) for path, methods in paths.items() for method in methods} == OPERATIONS
+    for methods in paths.values():
+        for operation in methods.values():
+            assert operation["description"] and {"413", "422", "503", "504"} <= operation["responses"].keys()
 
 
 @pytest.mark.parametrize(
@@ -61,11 +61,11 @@ def test_every_operation_is_described(schema):
         if mode == GenerationMode.POSITIVE or operation not in WITHOUT_ARGUMENTS
     ],
 )
-def test_nothing_that_can_be_asked_is_a_fault(url, schema, session, method, path, mode):
+def test_no_request_causes_a_server_error(url, schema, session, method, path, mode):
     @settings(max_examples=25, deadline=None, derandomize=True, phases=[Phase.generate],
               suppress_health_check=list(HealthCheck))  # fmt: skip
     @given(schema[path][method].as_strategy(generation_mode=mode))
-    def ask(case):
+    def send(case):
         case.call_and_validate(base_url=url, session=session, checks=CHECKS)
 
-    ask()
+    send()

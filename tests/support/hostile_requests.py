@@ -26,7 +26,7 @@ Upload = tuple[str, bytes, bool | None]
 
 def uploads() -> Iterator[Upload]:
     """All of them, more than a hundred."""
-    yield from _not_pictures()
+    yield from _not_images()
     yield from _damaged()
     yield from _bombs()
     yield from _polyglots()
@@ -34,17 +34,17 @@ def uploads() -> Iterator[Upload]:
     yield from _dicom()
 
 
-def as_bytes(said) -> bytes:
+def as_bytes(dataset) -> bytes:
     """A DICOM dataset as a file's bytes."""
     import pydicom
 
     out = io.BytesIO()
     with pydicom.config.disable_value_validation():
-        said.save_as(out, enforce_file_format=True)
+        dataset.save_as(out, enforce_file_format=True)
     return out.getvalue()
 
 
-def _not_pictures() -> Iterator[Upload]:
+def _not_images() -> Iterator[Upload]:
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as out:
         out.writestr("../../etc/passwd", "x" * 10**6)
@@ -154,9 +154,9 @@ def _with_metadata() -> Iterator[Upload]:
         exif[0x0112], exif[0x010E], exif[0x013B] = orientation, NAMES[1], NAMES[2]
         yield f"EXIF, orientation {orientation}", image_bytes(draw_image(4), exif=exif), True
     yield "EXIF that is none", image_bytes(draw_image(4), exif=b"Exif\0\0" + b"\xff" * 40), None
-    said = PngImagePlugin.PngInfo()
-    said.add_text("Patient", NAMES[0])
-    yield "PNG with a name", image_bytes(draw_image(4), "PNG", pnginfo=said), True
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Patient", NAMES[0])
+    yield "PNG with a name", image_bytes(draw_image(4), "PNG", pnginfo=info), True
     yield "transparent", image_bytes(Image.new("RGBA", (30, 30)), "PNG"), True
     yield "palette", image_bytes(draw_image(4).convert("P"), "PNG"), True
     yield "CMYK", image_bytes(draw_image(4).convert("CMYK")), True
@@ -182,18 +182,18 @@ def _dicom() -> Iterator[Upload]:
     yield "DICOM of a face", as_bytes(dicom(gray_ramp(), RecognizableVisualFeatures="YES", **people)), False
     yield "DICOM without pixels", as_bytes(dicom(None, **people)), False
     for rows, columns in ((65_535, 65_535), (0, 0), (7000, 7000)):
-        said = dicom(gray_ramp(), **people)
-        said.Rows, said.Columns = rows, columns
-        yield f"DICOM of {rows} × {columns}", as_bytes(said), False
-    said = dicom(gray_ramp(), **people)
-    said.NumberOfFrames = 10**9
-    yield "DICOM of 10^9 frames", as_bytes(said), False
+        dataset = dicom(gray_ramp(), **people)
+        dataset.Rows, dataset.Columns = rows, columns
+        yield f"DICOM of {rows} × {columns}", as_bytes(dataset), False
+    dataset = dicom(gray_ramp(), **people)
+    dataset.NumberOfFrames = 10**9
+    yield "DICOM of 10^9 frames", as_bytes(dataset), False
     for syntax in (uid.JPEGLosslessSV1, uid.JPEGLossless, uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit,
                    uid.JPEGLSLossless, uid.JPEG2000Lossless, uid.HTJ2KLossless, uid.RLELossless,
                    uid.MPEG2MPML):  # fmt: skip
         for name, stream in (("noise", rng.bytes(400)), ("a start and noise", b"\xff\xd8\xff\xc3" + rng.bytes(400))):
-            said = dicom(gray_ramp(), **people)
-            said.file_meta.TransferSyntaxUID = syntax
-            said.PixelData = encapsulate([stream])
-            said["PixelData"].is_undefined_length = True
-            yield f"DICOM, {syntax.name}, of {name}", as_bytes(said), False
+            dataset = dicom(gray_ramp(), **people)
+            dataset.file_meta.TransferSyntaxUID = syntax
+            dataset.PixelData = encapsulate([stream])
+            dataset["PixelData"].is_undefined_length = True
+            yield f"DICOM, {syntax.name}, of {name}", as_bytes(dataset), False

@@ -1,4 +1,4 @@
-"""The API for tests: in this process, or as the command that somebody runs."""
+"""The API for tests: in this process, or as the command in another."""
 
 from __future__ import annotations
 
@@ -16,66 +16,66 @@ from pathlib import Path
 
 from fastapi.testclient import TestClient
 
-from medclip.serve.api import create
+from medclip.serve.api import create_app
 from medclip.serve.service import Service, Settings
 
 
 @contextmanager
-def opened(index: Path, keys: list[bytes] | None = None, **settings) -> Iterator[TestClient]:
+def open_client(index: Path, keys: list[bytes] | None = None, **settings) -> Iterator[TestClient]:
     """A client of the API over an index."""
-    with TestClient(create(Settings(index, **settings), keys or [])) as client:
+    with TestClient(create_app(Settings(index, **settings), keys or [])) as client:
         yield client
 
 
 def service_of(client: TestClient) -> Service:
-    """What answers behind a client."""
-    return client.app._app.state.service
+    """The service behind a client."""
+    return client.app.app.state.service
 
 
-def problem(answer) -> str:
-    """The sentence of an answer that is none; nothing else is in it."""
-    assert answer.headers["content-type"] == "application/json", answer.text
-    assert answer.json().keys() == {"error"}
-    return answer.json()["error"]
+def error_sentence(response) -> str:
+    """The sentence of an error response, which holds nothing else."""
+    assert response.headers["content-type"] == "application/json", response.text
+    assert response.json().keys() == {"error"}
+    return response.json()["error"]
 
 
 @dataclass
-class Running:
-    """`medclip serve`, as somebody runs it."""
+class ServerProcess:
+    """`medclip serve` in a process of its own."""
 
     url: str
     process: subprocess.Popen
-    log: Path
+    log_file: Path
 
-    def said(self) -> str:
-        """All that it wrote."""
-        return self.log.read_text()
+    def log(self) -> str:
+        """All that it printed."""
+        return self.log_file.read_text()
 
     def connect(self, timeout: float = 20) -> socket.socket:
-        """A bare connection to it."""
+        """A raw connection to it."""
         host, port = self.url.removeprefix("http://").split(":")
         return socket.create_connection((host, int(port)), timeout)
 
 
 @contextmanager
-def running(index: Path, log: Path, *flags: str, **environment: str) -> Iterator[Running]:
+def start_server(index: Path, log_file: Path, *flags: str, **environment: str) -> Iterator[ServerProcess]:
     """The command on a free port of this machine, ready to answer; terminated at the end."""
     command = [sys.executable, "-m", "medclip.cli.main", "serve", "--index", str(index), "--port", "0", *flags]
-    with log.open("wb") as said:
-        process = subprocess.Popen(command, stdout=said, stderr=said, env=os.environ | environment)
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | environment)
     try:
         for _ in range(600):
-            assert process.poll() is None, log.read_text()
-            if found := re.search(r"http://\S+:\d+", log.read_text()):
+            assert process.poll() is None, log_file.read_text()
+            if url := re.search(r"http://\S+:\d+", log_file.read_text()):
                 try:
-                    with urllib.request.urlopen(f"{found[0]}/ready", timeout=60):
+                    with urllib.request.urlopen(f"{url[0]}/ready", timeout=60):
                         break
                 except OSError:
                     pass
             time.sleep(0.1)
         else:
-            raise AssertionError(log.read_text())
-        yield Running(found[0], process, log)
+            raise AssertionError(log_file.read_text())
+        yield ServerProcess(url[0], process, log_file)
     finally:
         process.terminate()
         process.wait(60)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import streamlit as st
 
-from medclip.app.cache import cached_searcher
+from medclip.app.cache import cached_index
 from medclip.app.run import IndexLocation
 from medclip.app.text import escape_markdown, show_error
 from medclip.errors import UserError
-from medclip.search.index import Index
+from medclip.search.reader import IndexReader
 
 _YAML_HEAD = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 _IMAGE_MARK = re.compile(r"!(?=\[)")
@@ -43,11 +43,12 @@ def about_page(locations: Mapping[str, IndexLocation], evaluation: Path | None) 
 
 
 def _show_index(location: IndexLocation) -> None:
-    index = cached_searcher(location).index
+    index = cached_index(location).reader
+    manifest = index.manifest
     st.subheader("Index")
-    st.markdown(f"{len(index):,} images, model `{index.contents.model_sha256[:12]}`, store `{index.contents.store}`")
+    st.markdown(f"{len(index):,} images, model `{manifest.model_sha256[:12]}`, store `{manifest.vector_store}`")
     st.table(_segments(index))
-    card = index.model(location.model) / "README.md"
+    card = index.model_path(location.model) / "README.md"
     if not card.is_file():
         st.info("The model has no card (README.md).", icon=":material/info:")
         return
@@ -60,15 +61,15 @@ def without_images(card: str) -> str:
     return _IMAGE_MARK.sub("", _YAML_HEAD.sub("", card.replace("\r\n", "\n")))
 
 
-def _segments(index: Index) -> list[dict[str, str]]:
+def _segments(index: IndexReader) -> list[dict[str, str]]:
     return [
         {
             "Added": segment.added,
             "Data": escape_markdown(segment.data),
             "Split": escape_markdown(segment.split),
-            "Images": f"{segment.rows:,}",
+            "Images": f"{segment.num_rows:,}",
         }
-        for segment in index.contents.segments
+        for segment in index.manifest.segments
     ]
 
 

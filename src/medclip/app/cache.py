@@ -12,15 +12,16 @@ from medclip.app.run import IndexLocation
 from medclip.encode.encoder import BATCH_SIZE, embed_images, embed_texts
 from medclip.errors import UserError
 from medclip.model.checkpoint import Model, load
-from medclip.search.index import Hit, Index
-from medclip.search.query import Query, Searcher, SearchOptions, query_embeddings, search_embedding
+from medclip.search.index import Index
+from medclip.search.query import Query, SearchOptions, search_embedding
+from medclip.search.reader import Hit, IndexReader
 
 
-@st.cache_resource(show_spinner="Opening the index…", validate=lambda searcher: searcher.index.is_current())
-def cached_searcher(location: IndexLocation) -> Searcher:
+@st.cache_resource(show_spinner="Opening the index…", validate=lambda index: index.reader.is_current())
+def cached_index(location: IndexLocation) -> Index:
     """The index as it is now, with its model. UserError where either is missing or damaged."""
-    index = Index(location.folder)
-    return Searcher(index, _cached_model(index.model(location.model), index.contents.model_sha256))
+    reader = IndexReader(location.folder)
+    return Index(reader, _cached_model(reader.model_path(location.model), reader.manifest.model_sha256))
 
 
 @st.cache_resource(show_spinner="Loading the model…")
@@ -28,17 +29,15 @@ def _cached_model(folder: Path, sha256: str) -> Model:
     return load(folder)  # once for each state of its weights, however often the index changes
 
 
-def warm_up(searcher: Searcher) -> None:
+def warm_up(index: Index) -> None:
     """Compile both encoders in both of their shapes, and read what the first query would wait for."""
     with io.BytesIO() as out:
         Image.new("L", (8, 8)).save(out, "PNG")
         for count in (1, BATCH_SIZE):
-            embed_texts(searcher.model, ["chest"] * count)
-            embed_images(searcher.model, [out.getvalue()] * count)
-    search_embedding(
-        searcher.index, query_embeddings(searcher, [Query(("chest",), (), ("bone",))])[0], SearchOptions(1)
-    )
-    _ = searcher.index.counts
+            embed_texts(index.model, ["chest"] * count)
+            embed_images(index.model, [out.getvalue()] * count)
+    index.search(Query(("chest",), (), ("bone",)), 1)
+    _ = index.reader.value_counts
 
 
 # Kept for a session and gone with it: a shared cache would hold what one person asked and uploaded.
@@ -46,14 +45,14 @@ def warm_up(searcher: Searcher) -> None:
 def cached_hits(
     location: IndexLocation, state: tuple, query: Query, options: SearchOptions, exclude_id: str
 ) -> list[Hit]:
-    """The hits of a query, without the image `exclude_id` and its copies. `state` is the index's own."""
-    searcher = cached_searcher(location)
-    (embedding,) = query_embeddings(searcher, [query])
-    return search_embedding(searcher.index, embedding, options, but=_row(searcher.index, exclude_id))
+    """The hits of a query, without the image `exclude_id` and its duplicates. `state` is the index's own."""
+    index = cached_index(location)
+    (embedding,) = index.embed_queries([query])
+    return search_embedding(index.reader, embedding, options, exclude_row=_row(index.reader, exclude_id))
 
 
-def _row(index: Index, id: str) -> int | None:
+def _row(index: IndexReader, id: str) -> int | None:
     try:
-        return index.row(id) if id else None
+        return index.find_row(id) if id else None
     except UserError:  # the image is another index's
         return None

@@ -12,9 +12,9 @@ from medclip.app.run import IndexLocation
 from medclip.app.text import MAX_QUERY_CHARS, ViewedImage, escape_markdown, show_error, standardize_upload
 from medclip.app.viewer import open_viewer
 from medclip.errors import UserError
-from medclip.search.filters import ADDED, where
-from medclip.search.index import Index
+from medclip.search.filters import ADDED_KEY, make_filter
 from medclip.search.query import Query, SearchOptions
+from medclip.search.reader import IndexReader
 
 EXAMPLES = ("ultrasound", "chest x-ray", "brain MRI", "CT of the abdomen with a mass", "pleural effusion on the left")
 PHANTOM_EXAMPLES = (
@@ -124,7 +124,7 @@ def _query_image(viewed: ViewedImage, locations: Mapping[str, IndexLocation]) ->
                 st.button("Remove", key="drop-query-image", icon=":material/close:", on_click=_drop_image)
 
 
-def search_options(indexes: Sequence[Index]) -> SearchOptions:
+def search_options(indexes: Sequence[IndexReader]) -> SearchOptions:
     """Draw the sidebar: number of results, one per article, and filters over labels, licenses and days."""
     with st.sidebar:
         st.subheader("Answers")
@@ -144,7 +144,7 @@ def search_options(indexes: Sequence[Index]) -> SearchOptions:
                 persist_state="session",
             )
         if days := _day_range(indexes):
-            chosen[ADDED] = [days]
+            chosen[ADDED_KEY] = [days]
         if any(chosen.values()):
             st.button(
                 "Clear these",
@@ -154,34 +154,34 @@ def search_options(indexes: Sequence[Index]) -> SearchOptions:
                 width="stretch",
             )
         for index in indexes:
-            summary = f"{index.folder.name}: {len(index):,} images, model {index.contents.model_sha256[:12]}"
+            summary = f"{index.folder.name}: {len(index):,} images, model {index.manifest.model_sha256[:12]}"
             st.caption(escape_markdown(summary))
-    return SearchOptions(k, where(chosen), one_per_article)
+    return SearchOptions(k, make_filter(chosen), "article" if one_per_article else None)
 
 
 def clear_filters() -> None:
     """Allow any label, license and day again."""
     for key in [key for key in st.session_state if isinstance(key, str) and key.startswith(_FILTER_PREFIX)]:
-        st.session_state[key] = () if key == _FILTER_PREFIX + ADDED else []
+        st.session_state[key] = () if key == _FILTER_PREFIX + ADDED_KEY else []
 
 
-def _label_counts(indexes: Sequence[Index]) -> dict[str, dict[str, int]]:
+def _label_counts(indexes: Sequence[IndexReader]) -> dict[str, dict[str, int]]:
     """For each label and license, how many images of all indexes have each value, most frequent first."""
     totals: dict[str, Counter[str]] = {}
     for index in indexes:
-        for key, counts in index.counts.items():
+        for key, counts in index.value_counts.items():
             totals.setdefault(key, Counter()).update(counts)
     return {key: dict(counts.most_common()) for key, counts in totals.items()}
 
 
-def _day_range(indexes: Sequence[Index]) -> str | None:
+def _day_range(indexes: Sequence[IndexReader]) -> str | None:
     """The chosen span of the days on which images were added, where there is more than one such day."""
-    first = min(index.added.min() for index in indexes).item()
-    last = max(index.added.max() for index in indexes).item()
+    first = min(index.added_days.min() for index in indexes).item()
+    last = max(index.added_days.max() for index in indexes).item()
     if first == last:
         return None
     days = st.date_input(
-        "Added", [], min_value=first, max_value=last, key=_FILTER_PREFIX + ADDED, persist_state="session"
+        "Added", [], min_value=first, max_value=last, key=_FILTER_PREFIX + ADDED_KEY, persist_state="session"
     )
     if not days:
         return None

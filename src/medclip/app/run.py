@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from medclip.errors import UserError, WorkError
-from medclip.search.index import Index
+from medclip.search.reader import IndexReader
 
 MAIN_SCRIPT, SERVER_SCRIPT = Path(__file__).with_name("main.py"), Path(__file__).with_name("server.py")
 MAX_UPLOAD_MB = 50
@@ -104,7 +104,7 @@ def launch(config: AppConfig, address: Address = Address()) -> None:
     if importlib.util.find_spec("streamlit") is None:
         raise UserError("the app needs Streamlit: pip install 'medclip[app]'.")
     for location in config.locations().values():
-        Index(location.folder).model(location.model)
+        IndexReader(location.folder).model_path(location.model)
     if config.evaluation is not None and not config.evaluation.is_dir():
         raise UserError(f"--evaluation {config.evaluation} is not a folder; medclip evaluate … --out DIR makes one.")
     flags = streamlit_flags(address)

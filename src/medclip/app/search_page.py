@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 
 import streamlit as st
 
-from medclip.app.cache import cached_hits, cached_searcher
+from medclip.app.cache import cached_hits, cached_index
 from medclip.app.query_form import FormQuery, clear_filters, find_similar, query_form, search_options
 from medclip.app.run import IndexLocation
 from medclip.app.text import ViewedImage, article_link, escape_markdown, format_labels, show_error
 from medclip.app.viewer import open_viewer
 from medclip.errors import UserError
-from medclip.search.index import Hit
 from medclip.search.query import SearchOptions
+from medclip.search.reader import Hit
 
 SIDE_BY_SIDE = "side by side"
 
@@ -23,7 +23,7 @@ def search_page(locations: Mapping[str, IndexLocation]) -> None:
     st.title("Search radiology images")
     names = _choose_indexes(locations)
     try:
-        indexes = [cached_searcher(locations[name]).index for name in names]
+        indexes = [cached_index(locations[name]).reader for name in names]
     except UserError as error:
         show_error(error)
         st.button("Try again", icon=":material/refresh:")
@@ -66,7 +66,7 @@ def _results(
         st.subheader(escape_markdown(name))
     try:
         with st.spinner("Searching…"):
-            state = cached_searcher(locations[name]).index.state
+            state = cached_index(locations[name]).reader.version
             hits = cached_hits(locations[name], state, query.query, options, query.image_id)
     except UserError as error:
         show_error(error)
@@ -123,6 +123,6 @@ def _to_viewed_image(hit: Hit) -> ViewedImage:
         "Attribution": hit.attribution,
         "Source": hit.source,
         "Added": hit.added,
-        "Duplicates": ", ".join(hit.copies),
+        "Duplicates": ", ".join(hit.duplicates),
     }
     return ViewedImage(hit.image, f"Image {hit.id}", hit.caption, tuple(facts.items()), hit.article, hit.id)

@@ -13,7 +13,7 @@ from medclip.errors import UserError
 
 jax_setup.start()  # before anything imports JAX
 
-from medclip.app.cache import cached_searcher, warm_up  # noqa: E402
+from medclip.app.cache import cached_index, warm_up  # noqa: E402
 from medclip.app.run import MAIN_SCRIPT, AppConfig  # noqa: E402
 
 
@@ -21,7 +21,7 @@ from medclip.app.run import MAIN_SCRIPT, AppConfig  # noqa: E402
 async def _lifespan(_: st.App) -> AsyncIterator[None]:
     for location in AppConfig.from_json(sys.argv[1]).locations().values():
         try:
-            warm_up(cached_searcher(location))
+            warm_up(cached_index(location))
         except UserError as error:  # the page says it too, and opens the index when it is mended
             print(error, file=sys.stderr)
     yield

@@ -10,13 +10,13 @@ from jaxtyping import Float32, UInt8
 from streamlit.delta_generator import DeltaGenerator
 
 from medclip import NOT_CLINICAL
-from medclip.app.cache import cached_searcher
+from medclip.app.cache import cached_index
 from medclip.app.run import IndexLocation
 from medclip.app.text import MAX_QUERY_CHARS, ViewedImage, article_link, escape_markdown, show_error
 from medclip.data.images import decode
 from medclip.errors import UserError
 from medclip.saliency import MIN_CHANGE, overlay_saliency, saliency_map
-from medclip.search.query import Query, query_embeddings
+from medclip.search.query import Query
 from medclip.zero_shot import classify
 
 GRAY_LEVELS = 256
@@ -101,10 +101,10 @@ def _source_panel(viewed: ViewedImage) -> None:
 
 def _zero_shot_panel(viewed: ViewedImage, location: IndexLocation) -> None:
     """A field for classes, and the probability of each."""
-    searcher = cached_searcher(location)
+    index = cached_index(location)
     presets = {
         label: list(counts)[:MAX_CLASSES_SHOWN]
-        for label, counts in searcher.index.counts.items()
+        for label, counts in index.reader.value_counts.items()
         if label != "license" and len(counts) > 1
     }
     if presets:
@@ -124,8 +124,8 @@ def _zero_shot_panel(viewed: ViewedImage, location: IndexLocation) -> None:
     label = next((label for label, values in presets.items() if values == classes), "default")
     try:
         with st.spinner("Comparing…"):
-            embeddings = query_embeddings(searcher, [Query(images=(viewed.image,))])
-            probabilities = classify(searcher.model, embeddings, classes, label)[0]
+            embeddings = index.embed_queries([Query(images=(viewed.image,))])
+            probabilities = classify(index.model, embeddings, classes, label)[0]
     except UserError as error:
         show_error(error)
         return
@@ -163,7 +163,7 @@ def _saliency_panel(viewed: ViewedImage, location: IndexLocation) -> None:
     st.session_state["saliency-request"] = request
     try:
         with st.spinner("Looking where…"):
-            state = cached_searcher(location).index.state
+            state = cached_index(location).reader.version
             saliency = _cached_saliency(location, state, viewed.image, text)
     except UserError as error:
         show_error(error)
@@ -179,4 +179,4 @@ def _saliency_panel(viewed: ViewedImage, location: IndexLocation) -> None:
 
 @st.cache_data(scope="session", max_entries=4, show_spinner=False)
 def _cached_saliency(location: IndexLocation, state: tuple, image: bytes, text: str) -> Float32[np.ndarray, "h w"]:
-    return saliency_map(cached_searcher(location).model, image, text)
+    return saliency_map(cached_index(location).model, image, text)

@@ -16,7 +16,7 @@ from medclip.cli.format import Output
 from medclip.errors import UserError, WorkError
 
 if TYPE_CHECKING:
-    from medclip.search.index import Hit
+    from medclip.search.reader import Hit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,9 +179,9 @@ class Migrate:
     output: Output
 
     def run(self) -> None:
-        from medclip.search.curate import move
+        from medclip.search.curate import migrate
 
-        images = move(self.index, self.vector_store)
+        images = migrate(self.index, self.vector_store)
         self.output.show(
             {"index": str(self.index), "vector_store": self.vector_store, "images": images},
             [f"{images} images of {self.index} are in {self.vector_store}"],
@@ -211,14 +211,15 @@ class Search:
 
     def run(self) -> None:
         from medclip.search.filters import parse_filter
-        from medclip.search.query import Query, SearchOptions, open_searcher, search
+        from medclip.search.index import Index
+        from medclip.search.query import Query, SearchOptions
 
         if not (self.queries or self.image):
             raise UserError('give a query ("pleural effusion"), --image FILE, or both.')
         texts: list[tuple[str, ...]] = [(text,) for text in self.queries] or [()]
         queries = [Query(text, self.image, self.negative) for text in texts]
-        options = SearchOptions(self.k, parse_filter(self.filter), self.group_by == "article")
-        results = search(open_searcher(self.index, index_model(self.model)), queries, options)
+        options = SearchOptions(self.k, parse_filter(self.filter), self.group_by)
+        results = Index.open(self.index, index_model(self.model)).search_many(queries, options)
         titles = [query.texts[0] if len(queries) > 1 else "" for query in queries]
         answers = list(zip(titles, results, strict=True))
         self.output.show([_hit_json(hit, title) for title, hits in answers for hit in hits], _hit_tables(answers))
@@ -228,7 +229,7 @@ class Search:
 
 def _hit_json(hit: Hit, query: str) -> dict[str, Any]:
     fields = {name: getattr(hit, name) for name in ("id", "score", "caption", "article", "license", "labels")}
-    fields |= {"score": round(hit.score, 6), "added": hit.added, "duplicates": hit.copies}
+    fields |= {"score": round(hit.score, 6), "added": hit.added, "duplicates": hit.duplicates}
     return {"query": query, **fields} if query else fields
 
 

@@ -105,19 +105,19 @@ def model_info(name: str | Path) -> dict[str, Any]:
 
 def index_info(folder: Path) -> dict[str, Any]:
     """What an index holds, what it was made by, and what it can go back to."""
-    from medclip.search.manifest import read_manifest, snapshots
+    from medclip.search.manifest import list_snapshots, read_manifest
 
-    contents = read_manifest(folder)
+    manifest = read_manifest(folder)
     return {
-        "pairs": contents.pairs,
-        "deleted": f"{len(contents.deleted)} still on the disk" if contents.deleted else "none",
-        **{f"added {s.added}, segment {s.name}": f"{s.rows} of {s.data}, {s.split}" for s in contents.segments},
-        "snapshots": ", ".join(snapshots(folder)) or "none",
-        "store": contents.store,
-        "dimensions": contents.dimensions,
-        "model": contents.model,
-        "model_sha256": contents.model_sha256,
-        "notice": contents.notice,
+        "pairs": manifest.num_pairs,
+        "deleted": f"{len(manifest.deleted)} still on the disk" if manifest.deleted else "none",
+        **{f"added {s.added}, segment {s.name}": f"{s.num_rows} of {s.data}, {s.split}" for s in manifest.segments},
+        "snapshots": ", ".join(list_snapshots(folder)) or "none",
+        "vector_store": manifest.vector_store,
+        "dimensions": manifest.embedding_dim,
+        "model": manifest.model,
+        "model_sha256": manifest.model_sha256,
+        "notice": manifest.notice,
     }
 
 

@@ -61,7 +61,7 @@ class Serve:
     config: ConfigFile = None
 
     def run(self) -> None:
-        from medclip.serve.run import listen
+        from medclip.serve.run import serve
 
         model = index_model(self.model)
-        listen(self.index, model, self.host, self.port, self.workers, self.api_key_file, self.log_queries)
+        serve(self.index, model, self.host, self.port, self.workers, self.api_key_file, self.log_queries)

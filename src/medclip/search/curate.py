@@ -1,4 +1,4 @@
-"""Making an index and changing what it holds."""
+"""Build an index and change its content: add, delete, snapshot, restore, purge, migrate to another store."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from jaxtyping import Bool, Float32
 
 from medclip.atomic_io import claim, whole_file
 from medclip.data.dataset import Split, default_split, write_batches
@@ -24,216 +25,240 @@ from medclip.encode.encoder import jax_backend
 from medclip.errors import UserError
 from medclip.model.checkpoint import Model, load, model_folder, model_hash
 from medclip.progress import console, progress
-from medclip.search.embed import read_embedding, write_vectors
-from medclip.search.index import FINGERPRINT_FIELDS, KEPT, Index
+from medclip.require import require
+from medclip.search.embed import read_image_embeddings, write_embeddings
 from medclip.search.manifest import (
-    ABOUT,
+    EMBEDDINGS_FILE,
     EXACT,
-    SEGMENTS,
-    SNAPSHOTS,
+    FAISS,
+    MANIFEST_FILE,
+    MILVUS_SCHEME,
+    ROWS_FILE,
+    SEGMENTS_DIR,
+    SNAPSHOTS_DIR,
     Manifest,
     Segment,
-    changing,
+    check_vector_store,
+    list_snapshots,
+    lock_manifest,
     read_manifest,
     segment_folder,
-    snapshots,
     write_manifest,
 )
-from medclip.search.stores import check_available, known_store, open_store
+from medclip.search.reader import FINGERPRINT_FIELDS, ROW_COLUMNS, IndexReader, open_store
+from medclip.search.stores.milvus import connect
 
-BATCH = 256
+BATCH_ROWS = 256
 
 
 def build_index(
-    model: str | Path, data: AnyPath, out: Path, split: str | None = None, limit: int | None = None,
-    store: str = EXACT, vectors: Path | None = None,
-) -> int:  # fmt: skip
-    """Embed every image of a split into the new folder `out`; returns how many. Called again, it goes on.
+    model: str | Path,
+    data: AnyPath,
+    out: Path,
+    split: str | None = None,
+    max_samples: int | None = None,
+    vector_store: str = EXACT,
+    embeddings: Path | None = None,
+) -> int:
+    """Embed every image of a split into the new folder `out`; returns how many. A killed call resumes.
 
-    `vectors` is what `medclip embed` made of the same split with the same model, in place of embedding again.
+    `embeddings` is a folder that `embed` made of the same split with the same model, in place of embedding again.
     """
-    rows = Split(data, split or default_split(data), limit)
-    check_available(known_store(store))  # before hours of work
-    claim(out, ABOUT)
-    folder, encoder = model_folder(model).resolve(), load(model)
-    contents = Manifest(
+    rows = Split(data, split or default_split(data), max_samples)
+    check_available(check_vector_store(vector_store))  # before hours of work
+    claim(out, MANIFEST_FILE)
+    folder, loaded = model_folder(model).resolve(), load(model)
+    manifest = Manifest(
         model=os.path.relpath(folder, out.resolve()),
         model_sha256=model_hash(folder),
-        dimensions=encoder.config.projection_dim,
-        store=store,
-        name=f"medclip_{uuid.uuid4().hex[:12]}",
+        embedding_dim=loaded.config.projection_dim,
+        vector_store=vector_store,
+        collection=f"medclip_{uuid.uuid4().hex[:12]}",
     )
-    made = _segment(out, contents, encoder, rows, np.arange(len(rows)), vectors)
-    _change(out, made)
-    return made.pairs
+    manifest = _write_segment(out, manifest, loaded, rows, np.arange(len(rows)), embeddings)
+    _commit(out, manifest)
+    return manifest.num_pairs
 
 
-def add(folder: Path, data: AnyPath, split: str | None, limit: int | None, model: Path | None) -> tuple[int, int]:
-    """Add the pairs of a split whose ids the index does not have. Returns how many were added, and how many it had."""
-    with changing(folder) as contents:
-        index = Index(folder)
-        rows = Split(data, split or default_split(data), limit)
-        there = set(index.rows.column("id").filter(pa.array(index.live)).to_pylist())
-        new = np.array([row for row, id in enumerate(rows.iter_column("id")) if id not in there], np.int64)
+def add(folder: Path, data: AnyPath, split: str | None, max_samples: int | None, model: Path | None) -> tuple[int, int]:
+    """Add the pairs of a split whose ids the index lacks. Returns how many were added, and how many it had."""
+    with lock_manifest(folder) as manifest:
+        reader = IndexReader(folder)
+        rows = Split(data, split or default_split(data), max_samples)
+        present = set(reader.table.column("id").filter(pa.array(reader.live_mask)).to_pylist())
+        new = np.array([row for row, id in enumerate(rows.iter_column("id")) if id not in present], np.int64)
         if len(new):
-            _change(folder, _segment(folder, contents, load(index.model(model)), rows, new, None))
+            _commit(folder, _write_segment(folder, manifest, load(reader.model_path(model)), rows, new, None))
         return len(new), len(rows) - len(new)
 
 
 def delete(folder: Path, ids: Sequence[str] = (), articles: Sequence[str] = ()) -> int:
-    """Take images of these ids or articles out of every answer; returns how many. `purge` takes them off the disk.
+    """Exclude the images of these ids or articles from every search; returns how many. `purge` erases them.
 
-    UserError names an id or an article that the index does not have, and then nothing is deleted.
+    UserError names an id or an article that the index lacks, and then nothing is deleted.
     """
-    with changing(folder) as contents:
-        index, numbers = Index(folder), set()
-        for column, asked in (("id", ids), ("article", articles)):
-            said = index.rows.column(column).to_pylist()
-            of = {value: [] for value in asked}
-            for row in np.flatnonzero(index.live):
-                if said[row] in of:
-                    of[said[row]].append(int(index.numbers[row]))
-            if absent := [value for value, found in of.items() if not found]:
+    with lock_manifest(folder) as manifest:
+        reader, row_ids = IndexReader(folder), set()
+        for column, values in (("id", ids), ("article", articles)):
+            cells = reader.table.column(column).to_pylist()
+            row_ids_by_value = {value: [] for value in values}
+            for row in np.flatnonzero(reader.live_mask):
+                if cells[row] in row_ids_by_value:
+                    row_ids_by_value[cells[row]].append(int(reader.row_ids[row]))
+            if absent := [value for value, matches in row_ids_by_value.items() if not matches]:
                 raise UserError(f"index {folder} has no image of {column} {absent[0]!r}: nothing was deleted.")
-            numbers.update(number for found in of.values() for number in found)
-        if len(numbers) == contents.pairs:
+            row_ids.update(chain.from_iterable(row_ids_by_value.values()))
+        if len(row_ids) == manifest.num_pairs:
             raise UserError(f"that is every image of index {folder}: delete the folder instead.")
-        _change(folder, contents.without(numbers))
-        return len(numbers)
+        _commit(folder, manifest.with_deleted(row_ids))
+        return len(row_ids)
 
 
 def snapshot(folder: Path, name: str) -> int:
-    """Keep what the index holds now under a name; returns how many pairs. It takes no room: segments never change."""
-    with changing(folder) as contents:
-        if name in snapshots(folder):
+    """Save the current content under a name; returns the number of pairs. It takes no space: segments never change."""
+    with lock_manifest(folder) as manifest:
+        if name in list_snapshots(folder):
             raise UserError(f"index {folder} has a snapshot {name!r} already.")
-        write_manifest(folder, contents, name)
-        return contents.pairs
+        write_manifest(folder, manifest, name)
+        return manifest.num_pairs
 
 
 def restore(folder: Path, name: str) -> int:
-    """Let the index hold what it held at a snapshot; returns how many pairs."""
-    with changing(folder) as now:
-        was = read_manifest(folder, name)
-        # numbers and names given since must not be given again: a store elsewhere may know them
-        given = {field: getattr(now, field) for field in ("next_row", "next_segment", "store", "name")}
-        _change(folder, replace(was, **given))
-        return was.pairs
+    """Return to the content of a snapshot; returns the number of pairs."""
+    with lock_manifest(folder) as current:
+        manifest = replace(
+            read_manifest(folder, name),
+            # ids and names given since must not be given again: an external store may hold them
+            next_row_id=current.next_row_id,
+            next_segment=current.next_segment,
+            vector_store=current.vector_store,
+            collection=current.collection,
+        )
+        _commit(folder, manifest)
+        return manifest.num_pairs
 
 
-def move(folder: Path, store: str) -> int:
-    """Let another store answer, or bring the index's own up to date; returns how many pairs it holds.
+def migrate(folder: Path, vector_store: str) -> int:
+    """Switch the vector store, or bring the present one up to date; returns the number of pairs.
 
-    What the one before held of the index goes, where it can still be reached.
+    The previous store's copy is dropped, where that store can still be reached.
     """
-    with changing(folder) as contents:
-        _change(folder, replace(contents, store=known_store(store)))
-        if contents.store != store:
+    with lock_manifest(folder) as manifest:
+        _commit(folder, replace(manifest, vector_store=check_vector_store(vector_store)))
+        if manifest.vector_store != vector_store:
             try:
-                open_store(Index(folder), contents.store).drop()
+                open_store(IndexReader(folder), manifest.vector_store).drop()
             except UserError as error:
-                console.print(f"{contents.store} keeps what it has of the index: {error}")
-        return contents.pairs
+                console.print(f"{manifest.vector_store} keeps its copy of the index: {error}")
+        return manifest.num_pairs
 
 
 def purge(folder: Path) -> int:
-    """Erase from the disk what is no longer in the index, and every snapshot; returns how many rows were erased."""
-    with changing(folder) as contents:
-        index, before = Index(folder), _rows_on_disk(folder)
-        kept = replace(contents, segments=(), deleted=())
-        for segment, (first, vectors) in zip(contents.segments, index.vectors, strict=True):
-            live = index.live[first : first + segment.rows]
-            if live.all():
-                kept = replace(kept, segments=(*kept.segments, segment))
-            elif live.any():
-                table = index.rows.slice(first, segment.rows)
-                kept = _rewritten(folder, kept, segment, vectors, table, live)
-        _change(folder, kept.counted())
-        shutil.rmtree(folder / SNAPSHOTS, ignore_errors=True)
-        for path in (folder / SEGMENTS).iterdir():
-            if path.name not in {segment.name for segment in kept.segments}:
+    """Erase deleted rows and all snapshots from the disk; returns how many rows were erased."""
+    with lock_manifest(folder) as manifest:
+        reader, before = IndexReader(folder), _rows_on_disk(folder)
+        purged = replace(manifest, segments=(), deleted=())
+        for segment, (first, embeddings) in zip(manifest.segments, reader.segments, strict=True):
+            live_mask = reader.live_mask[first : first + segment.num_rows]
+            if live_mask.all():
+                purged = replace(purged, segments=(*purged.segments, segment))
+            elif live_mask.any():
+                table = reader.table.slice(first, segment.num_rows)
+                purged = _rewrite_segment(folder, purged, segment, embeddings, table, live_mask)
+        _commit(folder, purged.replace())
+        shutil.rmtree(folder / SNAPSHOTS_DIR, ignore_errors=True)
+        for path in (folder / SEGMENTS_DIR).iterdir():
+            if path.name not in {segment.name for segment in purged.segments}:
                 shutil.rmtree(path)
         return before - _rows_on_disk(folder)
 
 
-def _change(folder: Path, contents: Manifest) -> None:
-    """From here on the index holds these, and so does its store."""
-    check_available(contents.store)
-    write_manifest(folder, contents)
-    Index(folder).store.sync()
+def check_available(vector_store: str) -> None:
+    """UserError where a store's library is not installed or its server does not answer."""
+    if vector_store == FAISS:
+        require("faiss", extra="faiss")
+    if vector_store.startswith(MILVUS_SCHEME):
+        connect(vector_store)
 
 
-def _segment(
-    folder: Path, contents: Manifest, model: Model, rows: Split, of: np.ndarray, vectors: Path | None
+def _commit(folder: Path, manifest: Manifest) -> None:
+    """Put a manifest in force, in the folder and in its store."""
+    check_available(manifest.vector_store)
+    write_manifest(folder, manifest)
+    IndexReader(folder).store.sync()
+
+
+def _write_segment(
+    folder: Path, manifest: Manifest, model: Model, split: Split, rows: np.ndarray, embeddings: Path | None
 ) -> Manifest:
-    """Write rows `of` a split as a new segment; returns the contents with it."""
+    """Write rows of a split as a new segment; returns the manifest with it."""
     segment = Segment(
-        name=f"{contents.next_segment:05}",
-        first=contents.next_row,
-        rows=len(of),
+        name=f"{manifest.next_segment:05}",
+        first_row_id=manifest.next_row_id,
+        num_rows=len(rows),
         added=str(datetime.now(UTC).date()),
-        data=rows.dataset["source"],
-        split=rows.name,
-        synthetic=rows.dataset["synthetic"],
+        data=split.dataset["source"],
+        split=split.name,
+        synthetic=split.dataset["synthetic"],
     )
-    at = segment_folder(folder, segment)
-    if vectors is not None:
-        at.mkdir(parents=True, exist_ok=True)
-        _write_npy(at / "vectors.npy", read_embedding(vectors, contents.model_sha256, rows)[of])
+    path = segment_folder(folder, segment)
+    if embeddings is not None:
+        image_embeddings = read_image_embeddings(embeddings, manifest.model_sha256, split)
+        _write_npy(path / EMBEDDINGS_FILE, image_embeddings[rows])
     else:
-        made_from = {"model_sha256": contents.model_sha256, "data_sha256": rows.digest}
-        write_vectors(at / "vectors.npy", jax_backend(model), rows, of, made_from, "images")
-    table = rows.table.select(KEPT)
+        origin = {"model_sha256": manifest.model_sha256, "data_sha256": split.digest}
+        write_embeddings(path / EMBEDDINGS_FILE, jax_backend(model), split, rows, origin, "images")
+    table = split.table.select(ROW_COLUMNS)
     schema = pa.schema([*table.schema, *(pa.field(name, kind) for name, kind in FINGERPRINT_FIELDS.items())])
-    write_batches(at / "rows.arrow", schema, _with_looks(table, of, schema))
-    finish(at)
-    return contents.with_segment(segment)
+    mask = np.isin(np.arange(len(table)), rows)
+    write_batches(path / ROWS_FILE, schema, _with_fingerprints(table, mask, schema))
+    finish(path)
+    return manifest.with_segment(segment)
 
 
-def _with_looks(table: pa.Table, of: np.ndarray, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Rows `of` a table, BATCH at a time, with what their images look like."""
-    images = (image for part in _selected(table, of) for image in part.column("image").to_pylist())
-    prints = chain.from_iterable(decode_ahead(fingerprint, images, BATCH))
-    with progress("look at images", len(of), "images") as advance:
-        for part in _selected(table, of):
-            own = list(islice(prints, len(part)))
-            looks = [
-                pa.array([look[i].tobytes() for look in own], kind)
+def _rewrite_segment(
+    folder: Path, manifest: Manifest, segment: Segment, embeddings: np.ndarray, table: pa.Table, live_mask: np.ndarray
+) -> Manifest:
+    """Write the live rows of a segment as a new one in its place; returns the manifest with it."""
+    rewritten_segment = replace(
+        segment,
+        name=f"{manifest.next_segment:05}",
+        first_row_id=manifest.next_row_id,
+        num_rows=int(np.count_nonzero(live_mask)),
+    )
+    path = segment_folder(folder, rewritten_segment)
+    _write_npy(path / EMBEDDINGS_FILE, embeddings[live_mask])
+    write_batches(path / ROWS_FILE, table.schema, _masked_batches(table, live_mask))
+    return manifest.with_segment(rewritten_segment)
+
+
+def _masked_batches(table: pa.Table, mask: Bool[np.ndarray, " n"]) -> Iterator[pa.RecordBatch]:
+    """The rows of the mask, in batches."""
+    start = 0
+    for batch in table.to_batches(max_chunksize=BATCH_ROWS):
+        yield batch.filter(pa.array(mask[start : start + len(batch)]))
+        start += len(batch)
+
+
+def _with_fingerprints(table: pa.Table, mask: Bool[np.ndarray, " n"], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """The rows of the mask, in batches, with fingerprints of their images."""
+    images = (image for batch in _masked_batches(table, mask) for image in batch.column("image").to_pylist())
+    fingerprints = chain.from_iterable(decode_ahead(fingerprint, images, BATCH_ROWS))
+    with progress("fingerprint", int(np.count_nonzero(mask)), "images") as advance:
+        for batch in _masked_batches(table, mask):
+            batch_fingerprints = list(islice(fingerprints, len(batch)))
+            columns = [
+                pa.array([arrays[i].tobytes() for arrays in batch_fingerprints], kind)
                 for i, kind in enumerate(FINGERPRINT_FIELDS.values())
             ]
-            yield pa.RecordBatch.from_arrays([*part.columns, *looks], schema=schema)
-            advance(len(part))
+            yield pa.RecordBatch.from_arrays([*batch.columns, *columns], schema=schema)
+            advance(len(batch))
 
 
-def _selected(table: pa.Table, of: np.ndarray) -> Iterator[pa.RecordBatch]:
-    wanted, first = np.isin(np.arange(len(table)), of), 0
-    for batch in table.to_batches(max_chunksize=BATCH):
-        yield batch.filter(pa.array(wanted[first : first + len(batch)]))
-        first += len(batch)
-
-
-def _rewritten(
-    folder: Path, contents: Manifest, segment: Segment, vectors: np.ndarray, rows: pa.Table, live: np.ndarray
-) -> Manifest:
-    """The live rows of a segment as a new one, in place of it."""
-    left = replace(
-        segment, name=f"{contents.next_segment:05}", first=contents.next_row, rows=int(np.count_nonzero(live))
-    )
-    at = segment_folder(folder, left)
-    at.mkdir(parents=True, exist_ok=True)
-    _write_npy(at / "vectors.npy", vectors[live])
-    batches, first = [], 0
-    for batch in rows.to_batches(max_chunksize=BATCH):
-        batches.append((batch, live[first : first + len(batch)]))
-        first += len(batch)
-    write_batches(at / "rows.arrow", rows.schema, (batch.filter(pa.array(kept)) for batch, kept in batches))
-    return contents.with_segment(left)
-
-
-def _write_npy(path: Path, vectors: np.ndarray) -> None:
+def _write_npy(path: Path, embeddings: Float32[np.ndarray, "n p"]) -> None:
     with whole_file(path) as partial, partial.open("wb") as file:
-        np.save(file, np.ascontiguousarray(vectors, "<f4"))
+        np.save(file, np.ascontiguousarray(embeddings, "<f4"))
 
 
 def _rows_on_disk(folder: Path) -> int:
-    return sum(len(np.load(path, mmap_mode="r")) for path in (folder / SEGMENTS).glob("*/vectors.npy"))
+    return sum(len(np.load(path, mmap_mode="r")) for path in (folder / SEGMENTS_DIR).glob(f"*/{EMBEDDINGS_FILE}"))

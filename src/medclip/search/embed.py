@@ -1,4 +1,4 @@
-"""Vectors of any number of images or captions, written as they come: a killed call is gone on from."""
+"""Embeddings of a dataset split as .npy files, written as they come: a killed call resumes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32
 
 from medclip import NOT_CLINICAL
 from medclip.atomic_io import claim, read_json, whole_file, write_json
@@ -22,34 +23,39 @@ from medclip.progress import progress
 
 # as `medclip evaluate --embeddings` takes them
 FILES: dict[Kind, str] = {"images": "images.npy", "captions": "texts.npy"}
-ABOUT = "embedding.json"
+EMBEDDING_FILE = "embedding.json"
 
 
 def embed(
-    model: str | Path, data: AnyPath, out: Path, split: str | None = None, limit: int | None = None,
-    of: Sequence[Kind] = ("images", "captions"), engine: str = "jax",
-) -> int:  # fmt: skip
-    """Write the unit vectors of a split's images and captions (`of`) into `out`; row i is pair i. Returns the pairs.
+    model: str | Path,
+    data: AnyPath,
+    out: Path,
+    split: str | None = None,
+    max_samples: int | None = None,
+    kinds: Sequence[Kind] = ("images", "captions"),
+    backend: str = "jax",
+) -> int:
+    """Write embeddings of the images and captions (`kinds`) of a split; returns the number of pairs. Row i is pair i.
 
-    f32 (n, p) in `images.npy` and `texts.npy`, the pairs' ids in `ids.txt`, and what made them in `embedding.json`,
-    which arrives last. The same call again goes on where one was killed.
+    f32 (n, p) in `images.npy` and `texts.npy`, the pairs' ids in `ids.txt`, and their origin in `embedding.json`, which
+    is written last. A killed call resumes where it was.
     """
-    opened, rows = open_backend(engine, model), Split(data, split or default_split(data), limit)
-    claim(out, ABOUT)
-    said = {"model_sha256": model_hash(model), "data_sha256": rows.digest, "engine": engine}
-    for kind in of:
-        write_vectors(out / FILES[kind], opened, rows, range(len(rows)), said, kind)
-    remove_stale(out, [FILES[kind] for kind in of])
+    opened_backend, rows = open_backend(backend, model), Split(data, split or default_split(data), max_samples)
+    claim(out, EMBEDDING_FILE)
+    origin = {"model_sha256": model_hash(model), "data_sha256": rows.digest, "backend": backend}
+    for kind in kinds:
+        write_embeddings(out / FILES[kind], opened_backend, rows, range(len(rows)), origin, kind)
+    remove_stale(out, [FILES[kind] for kind in kinds])
     with whole_file(out / "ids.txt") as partial:
         partial.write_text("".join(f"{id}\n" for id in rows.iter_column("id")), encoding="utf-8")
     write_json(
-        out / ABOUT,
+        out / EMBEDDING_FILE,
         {
-            "pairs": len(rows),
-            "dimensions": opened.model.config.projection_dim,
-            "files": {kind: FILES[kind] for kind in of},
+            "num_pairs": len(rows),
+            "embedding_dim": opened_backend.model.config.projection_dim,
+            "files": {kind: FILES[kind] for kind in kinds},
             "split": rows.name,
-            **said,
+            **origin,
             "notice": NOT_CLINICAL,
         },
     )
@@ -57,35 +63,34 @@ def embed(
     return len(rows)
 
 
-def write_vectors(
-    path: Path, engine: Backend, rows: Split, of: range | np.ndarray, said: dict[str, Any], kind: Kind
+def write_embeddings(
+    path: Path, backend: Backend, split: Split, rows: range | np.ndarray, origin: dict[str, Any], kind: Kind
 ) -> None:
-    """Write unit vectors f32 (n, p), as .npy, of the images or captions (`kind`) of a split's rows `of`.
+    """Write embeddings f32 (n, p), as .npy, of the images or captions of rows of a split.
 
-    A file that a killed call left, complete or not, is gone on from where it is of the same inputs (`said`), until
-    `finish`. WorkError names the pair whose image cannot be read.
+    A file of the same `origin` that a killed call left is resumed, until `finish`. Errors as in `stream_split`.
     """
-    file = ResumableFile(path, fingerprint(said, kind, len(of)))
+    file = ResumableFile(path, fingerprint(origin, kind, len(rows)))
     if file.is_complete:
         return
     done, header = file.rows_done, io.BytesIO()
-    shape = (len(of), engine.model.config.projection_dim)
+    shape = (len(rows), backend.model.config.projection_dim)
     np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
-    with progress(f"embed {kind}", len(of), kind, first=done) as advance:
-        embeddings = stream_split(engine, rows, kind, of[done:], advance)
+    with progress(f"embed {kind}", len(rows), kind, first=done) as advance:
+        embeddings = stream_split(backend, split, kind, rows[done:], advance)
         file.append((batch.astype("<f4") for batch in embeddings), header.getvalue())
 
 
-def read_embedding(folder: Path, model_sha256: str, rows: Split) -> np.ndarray:
-    """The vectors of the images of a split, made by `embed`; UserError where another model or split made them."""
-    said = read_json(folder / ABOUT, "a folder of vectors (see medclip embed)")
-    if said.get("model_sha256") != model_sha256:
-        raise UserError(f"the vectors of {folder} were made by another model: they cannot be compared with these.")
-    if said.get("data_sha256") != rows.digest:
-        raise UserError(f"the vectors of {folder} are of other pairs than split {rows.name!r} of {rows.folder}.")
-    if "images" not in said.get("files", {}):
-        raise UserError(f"{folder} holds no vectors of images: medclip embed --kinds images makes them.")
-    vectors = np.load(folder / said["files"]["images"], mmap_mode="r")
-    if vectors.shape != (said["pairs"], said["dimensions"]):
-        raise UserError(f"{folder} is damaged: its vectors and {ABOUT} disagree. Make it anew.")
-    return vectors
+def read_image_embeddings(folder: Path, model_sha256: str, split: Split) -> Float32[np.ndarray, "n p"]:
+    """Image embeddings of a split from the files of `embed`. UserError where they are of another model or split."""
+    origin = read_json(folder / EMBEDDING_FILE, "a folder of embeddings (see medclip embed)")
+    if origin.get("model_sha256") != model_sha256:
+        raise UserError(f"the embeddings of {folder} were made by another model: they cannot be compared with these.")
+    if origin.get("data_sha256") != split.digest:
+        raise UserError(f"the embeddings of {folder} are of other pairs than split {split.name!r} of {split.folder}.")
+    if "images" not in origin.get("files", {}):
+        raise UserError(f"{folder} holds no embeddings of images: medclip embed --kinds images makes them.")
+    embeddings = np.load(folder / origin["files"]["images"], mmap_mode="r")
+    if embeddings.shape != (origin["num_pairs"], origin["embedding_dim"]):
+        raise UserError(f"{folder} is damaged: its embeddings and {EMBEDDING_FILE} disagree. Make them again.")
+    return embeddings

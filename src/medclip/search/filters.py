@@ -1,98 +1,116 @@
-"""Which rows of an index may answer: by label, article, license, source or the day they were added."""
+"""Metadata filters: rows of an index by label, article, license, source or the day they were added."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
+from jaxtyping import Bool
 
 from medclip.errors import UserError
 
-COLUMNS = ("article", "license", "source")
-ADDED = "added"
-_SPAN = re.compile(r"(?P<since>\d{4}-\d\d-\d\d)?\.\.(?P<until>\d{4}-\d\d-\d\d)?|(?P<day>\d{4}-\d\d-\d\d)")
+FILTER_COLUMNS = ("article", "license", "source")
+ADDED_KEY = "added"
+compute: Any = pyarrow.compute  # its functions are generated at import, unseen by type checkers
+_DAYS = re.compile(r"(?P<first>\d{4}-\d\d-\d\d)?\.\.(?P<last>\d{4}-\d\d-\d\d)?|(?P<day>\d{4}-\d\d-\d\d)")
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Every key must be met, by any of its values, upper and lower case being the same. Without keys: every row."""
+    """Conditions that a row must all meet; each by any of its values, case-insensitively. None: every row."""
 
-    keys: tuple[tuple[str, tuple[str, ...]], ...] = ()
-
-
-EVERYTHING = Filter()
+    conditions: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
-def where(said: Mapping[str, Sequence[str]]) -> Filter:
-    """Rows whose `modality` is ct or mri, of an `article`, with a `license`, `added` on a day or a span of days.
+NO_FILTER = Filter()
 
-    A span is 2026-11-01..2026-11-30, either end of which may be left out. UserError for a day that is none.
+
+def make_filter(conditions: Mapping[str, Sequence[str]]) -> Filter:
+    """A filter of values by key: a label such as `modality`, `article`, `license`, `source`, or `added`.
+
+    `added` takes a day or a range, 2026-11-01..2026-11-30, either end of which may be left out. UserError for an
+    invalid day.
     """
-    for value in said.get(ADDED, ()):
-        span(value)
-    folded = {key: tuple(sorted({value.strip().lower() for value in any_of})) for key, any_of in said.items()}
-    return Filter(tuple(sorted((key, any_of) for key, any_of in folded.items() if any_of)))
+    for value in conditions.get(ADDED_KEY, ()):
+        parse_days(value)
+    values_by_key = {key: tuple(sorted({v.strip().lower() for v in values})) for key, values in conditions.items()}
+    return Filter(tuple(sorted((key, values) for key, values in values_by_key.items() if values)))
 
 
-def parse_filter(words: Iterable[str]) -> Filter:
-    """The same, written KEY=VALUE; a key given again takes either value."""
-    said: dict[str, list[str]] = {}
-    for word in words:
-        key, sign, value = word.partition("=")
+def parse_filter(items: Iterable[str]) -> Filter:
+    """A filter of KEY=VALUE strings; a repeated key takes any of its values."""
+    conditions: dict[str, list[str]] = {}
+    for item in items:
+        key, sign, value = item.partition("=")
         if not (key.strip() and sign and value.strip()):
-            raise UserError(f"--filter {word}: write KEY=VALUE, for example modality=mri or added=2026-11-01..")
-        said.setdefault(key.strip(), []).append(value)
-    return where(said)
+            raise UserError(f"--filter {item}: write KEY=VALUE, for example modality=mri or added=2026-11-01..")
+        conditions.setdefault(key.strip(), []).append(value)
+    return make_filter(conditions)
 
 
-def matches(rows: pa.Table, added: np.ndarray, asked: Filter) -> np.ndarray:
-    """Which rows are asked for: bool (n,). `added` holds each row's day, datetime64[D]. UserError for unknown keys."""
-    found = np.ones(len(rows), bool)
-    for key, any_of in asked.keys:
-        if key == ADDED:
-            found &= np.logical_or.reduce([(added >= a) & (added <= b) for a, b in map(span, any_of)])
+def filter_mask(table: pa.Table, added_days: np.ndarray, filter: Filter) -> Bool[np.ndarray, " n"]:
+    """Which rows of a table match. `added_days` holds each row's day, datetime64[D]. UserError for an unknown key."""
+    mask = np.ones(len(table), bool)
+    for key, values in filter.conditions:
+        if key == ADDED_KEY:
+            ranges = [parse_days(value) for value in values]
+            mask &= np.any([(added_days >= first) & (added_days <= last) for first, last in ranges], axis=0)
         else:
-            said = pc.utf8_lower(values(rows, key))
-            if said.null_count == len(said) and key not in COLUMNS and len(rows):
-                known = ", ".join([*label_names(rows), *COLUMNS, ADDED])
-                raise UserError(f"no image of the index has {key!r}; what can be asked for: {known}.")
-            found &= pc.fill_null(pc.is_in(said, pa.array(any_of, pa.string())), False).to_numpy(zero_copy_only=False)
-    return found
+            column = lowercase_values(table, key)
+            if column.null_count == len(column) and key not in FILTER_COLUMNS and len(table):
+                keys = ", ".join([*label_names(table), *FILTER_COLUMNS, ADDED_KEY])
+                raise UserError(f"no image of the index has {key!r}; filters can use: {keys}.")
+            mask &= compute.is_in(column, pa.array(values, pa.string())).to_numpy(zero_copy_only=False)
+    return mask
 
 
-def values(rows: pa.Table, key: str) -> pa.ChunkedArray:
-    """Those of a column or a label; null where a row has none."""
-    return rows.column(key) if key in COLUMNS else pc.map_lookup(rows.column("labels"), key, "first")
+def column_values(table: pa.Table, key: str) -> pa.ChunkedArray:
+    """The values of a column or a label; null where a row has none."""
+    return table.column(key) if key in FILTER_COLUMNS else compute.map_lookup(table.column("labels"), key, "first")
 
 
-def label_names(rows: pa.Table) -> list[str]:
-    """The labels that rows have: modality, organ, …"""
-    names = [chunk.keys for chunk in rows.column("labels").chunks if len(chunk)]
-    return sorted(pc.unique(pa.chunked_array(names, pa.string())).to_pylist())
+def lowercase_values(table: pa.Table, key: str) -> pa.ChunkedArray:
+    """The same in lower case, as filters compare them."""
+    return compute.utf8_lower(column_values(table, key))
 
 
-def counts(rows: pa.Table, live: np.ndarray) -> dict[str, dict[str, int]]:
-    """How many rows have each value of each label and license, the most frequent first."""
-    found = {}
-    for key in [*label_names(rows), "license"]:
-        told = pc.value_counts(values(rows, key).filter(pa.array(live))).to_pylist()
-        counted = {said["values"]: said["counts"] for said in told if said["values"]}
-        found[key] = dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
-    return {key: counted for key, counted in found.items() if counted}
+def id_mask(table: pa.Table, id: str) -> Bool[np.ndarray, " n"]:
+    """Which rows have an id."""
+    return compute.equal(table.column("id"), id).to_numpy()
 
 
-def span(said: str) -> tuple[np.datetime64, np.datetime64]:
-    """The first and the last day of what was asked of `added`; UserError for a day that is none."""
-    found = _SPAN.fullmatch(said.strip())
+def label_names(table: pa.Table) -> list[str]:
+    """Names of the labels of any row: modality, organ, …"""
+    names = [chunk.keys for chunk in table.column("labels").chunks if len(chunk)]
+    return sorted(compute.unique(pa.chunked_array(names, pa.string())).to_pylist())
+
+
+def value_counts(table: pa.Table, mask: Bool[np.ndarray, " n"]) -> dict[str, dict[str, int]]:
+    """How many rows of the mask have each value of each label and license, the most frequent first."""
+    counts_by_key = {}
+    for key in [*label_names(table), "license"]:
+        pairs = compute.value_counts(column_values(table, key).filter(pa.array(mask))).to_pylist()
+        counts = {pair["values"]: pair["counts"] for pair in pairs if pair["values"]}
+        if counts:
+            counts_by_key[key] = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+    return counts_by_key
+
+
+def parse_days(text: str) -> tuple[np.datetime64, np.datetime64]:
+    """The first and the last day of a day or range. UserError for an invalid one."""
+    match = _DAYS.fullmatch(text.strip())
     try:
-        if found and found["day"]:
-            return np.datetime64(found["day"]), np.datetime64(found["day"])
-        if found and (found["since"] or found["until"]):
-            return np.datetime64(found["since"] or "0001-01-01"), np.datetime64(found["until"] or "9999-12-31")
+        if match and match["day"]:
+            return np.datetime64(match["day"]), np.datetime64(match["day"])
+        if match and (match["first"] or match["last"]):
+            return np.datetime64(match["first"] or "0001-01-01"), np.datetime64(match["last"] or "9999-12-31")
     except ValueError:
         pass
-    raise UserError(f"added={said} is no day: write 2026-11-25, 2026-11-01..2026-11-30, 2026-11-01.. or ..2026-11-30.")
+    raise UserError(
+        f"added={text} is not a day: write 2026-11-25, 2026-11-01..2026-11-30, 2026-11-01.. or ..2026-11-30."
+    )

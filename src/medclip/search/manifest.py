@@ -1,13 +1,13 @@
-"""What an index holds: segments of rows that never change, and `index.json`, which says which rows count.
+"""The manifest of an index: immutable segments of rows, and `index.json`, which lists those that count.
 
-A change writes what is new beside what is there and then puts another `index.json` in place: a reader sees the index
-before the change or after it. A snapshot is a copy of that file.
+A change writes new files beside the old ones and then replaces `index.json` atomically: a reader sees the index before
+the change or after it. A snapshot is a copy of that file.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,101 +19,114 @@ from medclip import NOT_CLINICAL
 from medclip.atomic_io import read_json, write_json
 from medclip.errors import UserError
 
-ABOUT, SEGMENTS, SNAPSHOTS = "index.json", "segments", "snapshots"
-EXACT, FAISS, MILVUS = "exact", "faiss", "milvus://"
+MANIFEST_FILE, SEGMENTS_DIR, SNAPSHOTS_DIR = "index.json", "segments", "snapshots"
+EMBEDDINGS_FILE, ROWS_FILE = "embeddings.npy", "rows.arrow"
+EXACT, FAISS, MILVUS_SCHEME = "exact", "faiss", "milvus://"
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Rows that were added together: a folder below `segments/` with `vectors.npy` and `rows.arrow`."""
+    """Rows that were added together: a folder below `segments/` with `embeddings.npy` and `rows.arrow`."""
 
     name: str
-    first: int
-    """The number of its first row. A number is given once, so that a store elsewhere can go by it."""
-    rows: int
+    first_row_id: int
+    """Row ids are never reused, so an external store can key by them."""
+    num_rows: int
     added: str
     """The day, as 2026-11-25 (UTC)."""
     data: str
-    """Where the pairs came from."""
+    """Source of the pairs."""
     split: str
     synthetic: bool
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """`index.json`."""
+    """The content of `index.json`."""
 
     model: str
-    """The model's folder, relative to the index."""
+    """The model folder, relative to the index."""
     model_sha256: str
-    dimensions: int
-    store: str
+    embedding_dim: int
+    vector_store: str
     """`exact`, `faiss`, or `milvus://HOST:PORT`."""
-    name: str
-    """Of this index among all, for a store that holds several."""
+    collection: str
+    """Unique name, for a store that holds several indexes."""
     segments: tuple[Segment, ...] = ()
     deleted: tuple[int, ...] = ()
-    """Numbers of rows that are still in a segment and no longer in the index, ascending."""
-    next_row: int = 0
+    """Ids of rows that are still in a segment and no longer in the index, ascending."""
+    next_row_id: int = 0
     next_segment: int = 0
-    pairs: int = 0
-    """Rows that count."""
+    num_pairs: int = 0
+    """Rows of the segments that are not deleted."""
     notice: str = NOT_CLINICAL
 
     def with_segment(self, segment: Segment) -> Manifest:
-        """The same and a segment more."""
-        return self.counted(
+        """A copy with one more segment."""
+        return self.replace(
             segments=(*self.segments, segment),
-            next_row=segment.first + segment.rows,
+            next_row_id=segment.first_row_id + segment.num_rows,
             next_segment=self.next_segment + 1,
         )
 
-    def without(self, numbers: set[int]) -> Manifest:
-        """The same less rows of these numbers."""
-        return self.counted(deleted=tuple(sorted(numbers.union(self.deleted))))
+    def with_deleted(self, row_ids: Iterable[int]) -> Manifest:
+        """A copy with more rows deleted."""
+        return self.replace(deleted=tuple(sorted({*row_ids, *self.deleted})))
 
-    def counted(self, **changes: Any) -> Manifest:
-        """The same with `changes`, and `pairs` as they then are."""
-        changed = dataclasses.replace(self, **changes)
-        return dataclasses.replace(changed, pairs=sum(s.rows for s in changed.segments) - len(changed.deleted))
+    def replace(self, **changes: Any) -> Manifest:
+        """A copy with `changes`, its `num_pairs` counted anew."""
+        manifest = dataclasses.replace(self, **changes)
+        num_rows = sum(segment.num_rows for segment in manifest.segments)
+        return dataclasses.replace(manifest, num_pairs=num_rows - len(manifest.deleted))
+
+
+def check_vector_store(name: str) -> str:
+    """The name of a vector store, unchanged. UserError where it is unknown or holds credentials."""
+    if name in (EXACT, FAISS):
+        return name
+    if not name.startswith(MILVUS_SCHEME) or name == MILVUS_SCHEME:
+        raise UserError(f"--vector-store {name} is unknown: choose exact, faiss or milvus://HOST:PORT.")
+    if "@" in name:
+        raise UserError("credentials do not go into an index: set MILVUS_TOKEN and leave them out of --vector-store.")
+    return name
 
 
 def read_manifest(folder: Path, snapshot: str | None = None) -> Manifest:
-    """What an index, or a snapshot of it, says that it holds. UserError where it is none or damaged."""
-    if snapshot is not None and not _snapshot(folder, snapshot).is_file():
-        known = ", ".join(snapshots(folder)) or "none"
-        raise UserError(f"index {folder} has no snapshot {snapshot!r}; it has: {known}.")
-    path = folder / ABOUT if snapshot is None else _snapshot(folder, snapshot)
-    said = read_json(path, "an index (see medclip index build)")
+    """The manifest of an index or of one of its snapshots. UserError where it is absent or damaged."""
+    if snapshot is not None and not _manifest_file(folder, snapshot).is_file():
+        names = ", ".join(list_snapshots(folder)) or "none"
+        raise UserError(f"index {folder} has no snapshot {snapshot!r}; it has: {names}.")
+    path = _manifest_file(folder, snapshot)
+    fields = read_json(path, "an index (see medclip index build)")
     try:
-        segments = tuple(Segment(**segment) for segment in said.pop("segments"))
-        contents = Manifest(**said | {"segments": segments, "deleted": tuple(said.get("deleted", ()))})
+        segments = tuple(Segment(**segment) for segment in fields.pop("segments"))
+        manifest = Manifest(**fields | {"segments": segments, "deleted": tuple(fields.get("deleted", ()))})
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error}). Make the index anew.") from None
-    inside = all(segment.name.isdigit() for segment in segments)
-    if not (segments and inside and contents.counted() == contents):
-        raise UserError(f"{path} is damaged: its segments and pairs disagree. Make the index anew.")
-    return contents
+        raise UserError(f"{path} is damaged ({error}). Build the index again.") from None
+    names_are_plain = all(segment.name.isdigit() for segment in segments)  # never a path out of the index
+    if not (segments and names_are_plain and manifest.replace() == manifest):
+        raise UserError(f"{path} is damaged: its segments and num_pairs disagree. Build the index again.")
+    return manifest
 
 
-def write_manifest(folder: Path, contents: Manifest, snapshot: str | None = None) -> None:
-    """Put `index.json`, or the file of a snapshot, in place."""
-    write_json(folder / ABOUT if snapshot is None else _snapshot(folder, snapshot), dataclasses.asdict(contents))
+def write_manifest(folder: Path, manifest: Manifest, snapshot: str | None = None) -> None:
+    """Write `index.json`, or the file of a snapshot, atomically."""
+    write_json(_manifest_file(folder, snapshot), dataclasses.asdict(manifest))
 
 
 def segment_folder(folder: Path, segment: Segment) -> Path:
-    """Where a segment of the index in `folder` lies."""
-    return folder / SEGMENTS / segment.name
+    """The folder of a segment of the index in `folder`."""
+    return folder / SEGMENTS_DIR / segment.name
 
 
-def snapshots(folder: Path) -> list[str]:
-    """The names of an index's snapshots."""
-    return sorted(path.stem for path in (folder / SNAPSHOTS).glob("*.json"))
+def list_snapshots(folder: Path) -> list[str]:
+    """Names of the snapshots of an index."""
+    return sorted(path.stem for path in (folder / SNAPSHOTS_DIR).glob("*.json"))
 
 
 @contextmanager
-def changing(folder: Path) -> Iterator[Manifest]:
-    """What the index holds, while nobody else changes it; UserError where somebody does."""
+def lock_manifest(folder: Path) -> Iterator[Manifest]:
+    """The manifest of an index, while no other process can change it. UserError where one is changing it."""
     read_manifest(folder)
     try:
         with FileLock(folder / ".lock", timeout=0):
@@ -122,7 +135,9 @@ def changing(folder: Path) -> Iterator[Manifest]:
         raise UserError(f"another process is changing index {folder}; try again when it has ended.") from None
 
 
-def _snapshot(folder: Path, name: str) -> Path:
-    if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
-        raise UserError(f"{name!r} is no name of a snapshot: letters, digits, dots, - and _.")
-    return folder / SNAPSHOTS / f"{name}.json"
+def _manifest_file(folder: Path, snapshot: str | None) -> Path:
+    if snapshot is None:
+        return folder / MANIFEST_FILE
+    if not snapshot.replace("-", "").replace("_", "").replace(".", "").isalnum() or snapshot.startswith("."):
+        raise UserError(f"{snapshot!r} is not a name for a snapshot: use letters, digits, dots, - and _.")
+    return folder / SNAPSHOTS_DIR / f"{snapshot}.json"

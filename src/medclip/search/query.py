@@ -1,171 +1,112 @@
-"""Questions in words and images, put to an index: what they ask becomes one direction among its vectors."""
+"""Queries of texts and images as one embedding, and its hits: best first, each image once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
+from jaxtyping import Float32
 
-from medclip.data.perceptual_hash import Fingerprints, near_duplicates
-from medclip.encode.encoder import embed_images, embed_texts
-from medclip.errors import ImageError, UserError
-from medclip.model.checkpoint import Model, load
-from medclip.prompts import read_prompts
-from medclip.search.filters import EVERYTHING, Filter
-from medclip.search.index import Hit, Index
+from medclip.data.images import ImageInput
+from medclip.data.perceptual_hash import near_duplicates
+from medclip.errors import UserError
+from medclip.search.filters import NO_FILTER, Filter
+from medclip.search.reader import Hit, IndexReader
 
-NEGATIVE_WEIGHT = -0.5  # what is not wanted weighs half of what is: Rocchio's rule, in which the negative weighs less
+NEGATIVE_WEIGHT = -0.5  # Rocchio's rule, in which the negative part weighs less
+MIN_DEVIATION = 1e-6
+
+Embedding = Float32[np.ndarray, " p"]
+GroupBy = Literal["article"]
 
 
 @dataclass(frozen=True)
 class Query:
-    """What is looked for: any of words and images, all of them together, and what it should not be."""
+    """Texts and images to look for, all of them together, and texts to avoid."""
 
     texts: tuple[str, ...] = ()
-    images: tuple[Any, ...] = ()
-    """Encoded images or files (or what else the searcher's `images` takes)."""
-    without: tuple[str, ...] = ()
+    images: tuple[ImageInput, ...] = ()
+    negative_texts: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        if not (self.texts or self.images) or not all(map(str.strip, (*self.texts, *self.negative_texts))):
+            raise UserError("the query is empty: give a text or an image to look for.")
 
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """Which answers are wanted."""
+    """How many hits, of which rows."""
 
     k: int = 10
-    where: Filter = EVERYTHING
-    one_per_article: bool = False
+    filter: Filter = NO_FILTER
+    group_by: GroupBy | None = None
+    """`article`: only the best hit of each article."""
+
+    def __post_init__(self):
+        if self.k < 1:
+            raise UserError("the number of results must be at least 1.")
 
 
-@dataclass(frozen=True)
-class Searcher:
-    """An opened index with the model that made it."""
-
-    index: Index
-    model: Model
-    texts: Callable[[Model, Sequence[str]], np.ndarray] = embed_texts
-    """How words become unit vectors f32 (n, p); a service puts here what joins the questions of many."""
-    images: Callable[[Model, Sequence[Any]], np.ndarray] = embed_images
-    """The same for images."""
+def similar(reader: IndexReader, id: str, options: SearchOptions) -> list[Hit]:
+    """The images nearest to one of the index, without it and its duplicates. UserError where the index lacks it."""
+    row = reader.find_row(id)
+    return search_embedding(reader, reader.embeddings_at(np.array([row]))[0], options, exclude_row=row)
 
 
-def open_searcher(folder: Path, model: Path | None = None) -> Searcher:
-    """Open an index and its model, or `model` where that has moved. UserError where either is not as it should be."""
-    index = Index(folder)
-    return Searcher(index, load(index.model(model)))
-
-
-def search(
-    searcher: Searcher, queries: Sequence[Query], wanted: SearchOptions, ensemble: bool = False
-) -> list[list[Hit]]:
-    """The best images for each query, best first, each image once, however often the index has it.
-
-    `ensemble`: each text is said in the ways of `prompts/radiology.toml`, and their mean is looked for. UserError where
-    a query is empty or an image cannot be read.
-    """
-    vectors = query_embeddings(searcher, queries, ensemble)
-    return [search_embedding(searcher.index, vector, wanted) for vector in vectors]
-
-
-def similar(index: Index, id: str, wanted: SearchOptions) -> list[Hit]:
-    """The images nearest to one of the index, itself and its copies left out. UserError where there is none of it."""
-    row = index.row(id)
-    return search_embedding(index, index.vectors_of(np.array([row]))[0], wanted, but=row)
-
-
-def search_embedding(index: Index, vector: np.ndarray, wanted: SearchOptions, but: int | None = None) -> list[Hit]:
-    """The hits of a unit vector (p,), best first: no image twice, no copy of row `but`, an article once if wanted."""
-    if wanted.k < 1:
-        raise UserError("the number of results must be at least 1.")
-    count = 2 * wanted.k + 16
+def search_embedding(
+    reader: IndexReader, embedding: Embedding, options: SearchOptions, exclude_row: int | None = None
+) -> list[Hit]:
+    """The hits of an embedding, best first, near-duplicates merged, without `exclude_row` and its duplicates."""
+    count = 2 * options.k + 16
     while True:
-        found = index.search(vector[None], count, wanted.where)[0]
-        kept = _distinct(index, [row for row, _ in found], but)
+        (ranking,) = reader.nearest_rows(embedding[None], count, options.filter)
+        scores = {row: score for row, score in ranking if row != exclude_row}
+        if exclude_row is None:
+            groups = group_duplicates(reader, list(scores))
+        else:
+            groups = group_duplicates(reader, [exclude_row, *scores])
+            del groups[exclude_row]
         hits, articles = [], set()
-        for place, (row, score) in enumerate(found):
-            if place not in kept:
-                continue
-            hit = index.hit(row, score, kept[place])
-            if not (wanted.one_per_article and hit.article and hit.article in articles):
+        for row, duplicates in groups.items():
+            hit = reader.hit(row, scores[row], tuple(reader.id(duplicate) for duplicate in duplicates))
+            if not (options.group_by == "article" and hit.article and hit.article in articles):
                 hits.append(hit)
             articles.add(hit.article)
-        if len(hits) >= wanted.k or len(found) < count:
-            return hits[: wanted.k]
+        if len(hits) >= options.k or len(ranking) < count:
+            return hits[: options.k]
         count *= 2
 
 
-def query_embeddings(searcher: Searcher, queries: Sequence[Query], ensemble: bool = False) -> np.ndarray:
-    """Unit vectors f32 (q, p) of queries. One text or image is its own vector.
+def group_duplicates(reader: IndexReader, rows: Sequence[int]) -> dict[int, list[int]]:
+    """Groups of near-duplicate rows: for the first row of each group the others, in order."""
+    if not rows:
+        return {}
+    fingerprints = reader.fingerprints(rows)
+    first_of: dict[int, int] = {}
+    """Position in `rows` → position of the first of its group."""
+    groups: dict[int, list[int]] = {}
+    for position, earlier in near_duplicates(fingerprints, fingerprints, within=True):
+        first = first_of[int(earlier[0])] if len(earlier) else position
+        first_of[position] = first
+        if first == position:
+            groups[rows[position]] = []
+        else:
+            groups[rows[first]].append(rows[position])
+    return groups
 
-    Several are a weighted sum of cosines, each divided by how much it varies over the index: an image's cosines with
-    images spread wider than a text's, and would otherwise decide alone.
+
+def combine_embeddings(sample: Float32[np.ndarray, "m p"], parts: Sequence[tuple[Embedding, float]]) -> Embedding:
+    """The unit vector whose cosines rank as the weighted sum of the parts' standardized cosines. `parts`: with weights.
+
+    Each part is divided by the standard deviation of its cosines with a sample of the index: an image's cosines with
+    images spread wider than a text's, and would otherwise decide alone. UserError where the parts cancel out.
     """
-    texts = [text for query in queries for text in (*query.texts, *query.without)]
-    images = [image for query in queries for image in query.images]
-    for query in queries:
-        if not (query.texts or query.images) or not all(map(str.strip, (*query.texts, *query.without))):
-            raise UserError("the query is empty: say what to look for, in words or by an image.")
-    of_texts = iter(_text_vectors(searcher, texts, ensemble))
-    of_images = iter(_image_vectors(searcher, images))
-    found = []
-    for query in queries:
-        parts = [(next(of_texts), 1.0) for _ in query.texts] + [
-            (next(of_texts), NEGATIVE_WEIGHT) for _ in query.without
-        ]
-        parts += [(next(of_images), 1.0) for _ in query.images]
-        found.append(parts[0][0] if len(parts) == 1 else _together(searcher.index.sample, parts))
-    return np.stack(found)
-
-
-def _together(sample: np.ndarray, parts: list[tuple[np.ndarray, float]]) -> np.ndarray:
-    summed = sum(weight * vector / max(float((sample @ vector).std()), 1e-6) for vector, weight in parts)
-    length = float(np.linalg.norm(summed))
+    total = np.zeros(sample.shape[1], np.float32)
+    for embedding, weight in parts:
+        total += weight * embedding / max(float((sample @ embedding).std()), MIN_DEVIATION)
+    length = float(np.linalg.norm(total))
     if not length:
         raise UserError("the parts of the query cancel each other out.")
-    return np.float32(summed / length)
-
-
-def _text_vectors(searcher: Searcher, texts: Sequence[str], ensemble: bool) -> np.ndarray:
-    if not texts:
-        return np.empty((0, searcher.model.config.projection_dim), np.float32)
-    if not ensemble:
-        return searcher.texts(searcher.model, texts)
-    ways = [
-        template.replace("{}", text) for text in texts for template in read_prompts(None, "default", False).templates
-    ]
-    means = searcher.texts(searcher.model, ways).reshape(len(texts), len(ways) // len(texts), -1).mean(axis=1)
-    return means / np.linalg.norm(means, axis=1, keepdims=True)
-
-
-def _image_vectors(searcher: Searcher, images: Sequence[Any]) -> np.ndarray:
-    if not images:
-        return np.empty((0, searcher.model.config.projection_dim), np.float32)
-    try:
-        return searcher.images(searcher.model, images)
-    except ImageError as error:
-        raise UserError(f"{images[0] if isinstance(images[0], Path) else 'the image'}: {error}.") from None
-
-
-def _distinct(index: Index, rows: list[int], but: int | None) -> dict[int, tuple[str, ...]]:
-    """Of rows, best first, the places of those that no better one looks like, each with the ids of its copies."""
-    asked = rows if but is None else [but, *rows]
-    if not asked:
-        return {}
-    looks = Fingerprints(
-        np.stack([np.frombuffer(index.rows.column("hash")[row].as_py(), np.uint64) for row in asked]),
-        np.stack([np.frombuffer(index.rows.column("thumbnail")[row].as_py(), np.uint8) for row in asked]),
-    )
-    first, copies = {}, {}
-    for place, same in near_duplicates(looks, looks, within=True):
-        original = first[int(same[0])] if len(same) else place
-        first[place] = original
-        copies.setdefault(original, []).extend([asked[place]] if original != place else [])
-    shift = 0 if but is None else 1
-    ids = index.rows.column("id")
-    return {
-        place - shift: tuple(ids[row].as_py() for row in of)
-        for place, of in copies.items()
-        if place >= shift
-    }  # fmt: skip
+    return (total / length).astype(np.float32)

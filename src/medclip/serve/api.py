@@ -1,4 +1,4 @@
-"""The HTTP API: routes, what they take and what they answer. The work is `service`'s, the limits are `limits`'."""
+"""The HTTP API: routes, requests and responses. `service` does the work, `gate` holds the limits."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 from urllib.parse import quote
 
+import numpy as np
 from fastapi import APIRouter, Depends, FastAPI, File, Form, Query, Request, Response, Security, UploadFile
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.security import APIKeyHeader, HTTPBearer
@@ -23,23 +25,28 @@ from medclip.errors import UserError
 
 jax_setup.start()  # before anything imports JAX
 
-from medclip.search import index, query  # noqa: E402
-from medclip.search.filters import parse_filter, where  # noqa: E402
+from medclip.search.filters import make_filter, parse_filter  # noqa: E402
+from medclip.search.query import Query as SearchQuery  # noqa: E402
+from medclip.search.query import SearchOptions  # noqa: E402
+from medclip.search.reader import Hit  # noqa: E402
 from medclip.serve import error_responses, metrics, schemas  # noqa: E402
-from medclip.serve.gate import MAX_UPLOAD, Gate, read_keys  # noqa: E402
+from medclip.serve.gate import MAX_UPLOAD_BYTES, Gate, read_keys  # noqa: E402
+from medclip.serve.run import SETTINGS_VARIABLE  # noqa: E402
 from medclip.serve.service import Service, Settings  # noqa: E402
 
-SETTINGS = "MEDCLIP_SERVE"
-"""The environment's variable by which the command reaches its workers."""
-DESCRIPTION = f"""Search an index of radiology images by words and images. **{NOT_CLINICAL}**
+DESCRIPTION = f"""Search an index of radiology images by text and image. **{NOT_CLINICAL}**
 
-Every answer that is no 2xx is `{{"error": "one sentence"}}`. Paths in answers begin at the root of this service.
-Queries and uploaded images are not stored; of a DICOM file only pixels are looked at."""
+Every response other than 2xx is `{{"error": "one sentence"}}`. Paths in responses start at the root of this service.
+Queries and uploaded images are not stored; of a DICOM file only pixels are used."""
+FILTER_DESCRIPTION = (
+    "KEY=VALUE, for example modality=mri or added=2026-11-01..; a repeated key takes any of its values."
+)
+MAX_FORM_FIELDS, MAX_FIELD_BYTES = 4 * schemas.MAX_TEXTS, 2**14
 
 T = TypeVar("T")
-MultiPartParser.spool_max_size = MAX_UPLOAD + 1  # an upload would go to a file beyond 1 MB
+MultiPartParser.spool_max_size = MAX_UPLOAD_BYTES + 1  # beyond 1 MB an upload would be written to a file
 
-router = APIRouter(responses=error_responses.DESCRIBED)
+router = APIRouter(responses=error_responses.DESCRIPTIONS)
 
 
 async def _service(request: Request) -> Service:
@@ -50,159 +57,179 @@ async def _in_thread(service: Service, work: Callable[[], T]) -> T:
     return await asyncio.get_running_loop().run_in_executor(service.threads, work)
 
 
-Served = Annotated[Service, Depends(_service)]
-Pictures = Annotated[
+ServiceParam = Annotated[Service, Depends(_service)]
+ImagesParam = Annotated[
     list[UploadFile], File(min_length=1, max_length=schemas.MAX_IMAGES, description="PNG, JPEG, DICOM")
 ]
-_SAID = "KEY=VALUE, for example modality=mri or added=2026-11-01..; the same key again takes either value."
-_SEVERAL = {"max_length": schemas.MAX_TEXTS}
-_FORM = {"max_files": schemas.MAX_IMAGES, "max_fields": 4 * schemas.MAX_TEXTS, "max_part_size": 2**14}
+TextsParam = Annotated[list[schemas.Text], Form(max_length=schemas.MAX_TEXTS)]
+FilterParam = Annotated[list[schemas.FilterItem], Form(max_length=schemas.MAX_TEXTS, description=FILTER_DESCRIPTION)]
+FilterQuery = Annotated[list[schemas.FilterItem], Query(max_length=schemas.MAX_TEXTS, description=FILTER_DESCRIPTION)]
+post_form = partial(
+    router.post,
+    form_limits={
+        "max_files": schemas.MAX_IMAGES,
+        "max_fields": MAX_FORM_FIELDS,
+        "max_part_size": MAX_FIELD_BYTES,
+    },
+)
 
 
 @router.post("/search")
-async def search_by_words(asked: schemas.Search, served: Served) -> schemas.SearchResponse:
-    """The best images for each query, best first, each image once."""
-    if sum(len(one.texts) + len(one.without) for one in asked.queries) > schemas.MAX_TEXTS:
+async def search_by_text(request: schemas.SearchRequest, service: ServiceParam) -> schemas.SearchResponse:
+    """The best images for each query, best first, near-duplicates merged."""
+    if sum(len(item.texts) + len(item.negative_texts) for item in request.queries) > schemas.MAX_TEXTS:
         raise UserError(f"the queries have more than {schemas.MAX_TEXTS} texts together.")
-    wanted = query.SearchOptions(asked.k, where(asked.where), asked.one_per_article)
-    queries = [query.Query(tuple(one.texts), without=tuple(one.without)) for one in asked.queries]
-    found = await _in_thread(served, lambda: served.search(queries, wanted, asked.ensemble))
-    return schemas.SearchResponse(answers=[_hits(hits) for hits in found])
+    options = SearchOptions(request.k, make_filter(request.filter), request.group_by)
+    queries = [SearchQuery(tuple(item.texts), negative_texts=tuple(item.negative_texts)) for item in request.queries]
+    hits = await _in_thread(service, lambda: service.search(queries, options))
+    return schemas.SearchResponse(results=[_search_result(query_hits) for query_hits in hits])
 
 
-@router.post("/search/image", form_limits=_FORM)
-async def search_by_pictures(
-    served: Served,
-    images: Pictures,
-    texts: Annotated[list[schemas.Text], Form(**_SEVERAL)] = [],  # noqa: B006
-    without: Annotated[list[schemas.Text], Form(**_SEVERAL)] = [],  # noqa: B006
+@post_form("/search/image")
+async def search_by_image(
+    service: ServiceParam,
+    images: ImagesParam,
+    texts: TextsParam = [],  # noqa: B006
+    negative_texts: TextsParam = [],  # noqa: B006
     k: Annotated[schemas.K, Form()] = 10,
-    where: Annotated[list[schemas.Value], Form(description=_SAID, **_SEVERAL)] = [],  # noqa: B006
-    one_per_article: Annotated[bool, Form()] = False,
-    ensemble: Annotated[bool, Form()] = False,
-) -> schemas.Hits:
-    """The best images for images and words together: like these, and as the words say."""
+    filter: FilterParam = [],  # noqa: B006
+    group_by: Annotated[schemas.GroupBy, Form()] = None,
+) -> schemas.SearchResult:
+    """The best images for images and texts together."""
     files = await _read(images)
-    wanted = query.SearchOptions(k, parse_filter(where), one_per_article)
+    options = SearchOptions(k, parse_filter(filter), group_by)
 
-    def work() -> list[index.Hit]:
-        asked = query.Query(tuple(texts), served.pixels(files), tuple(without))
-        return served.search([asked], wanted, ensemble)[0]
+    def work() -> list[Hit]:
+        query = SearchQuery(tuple(texts), service.decode(files), tuple(negative_texts))
+        return service.search([query], options)[0]
 
-    return _hits(await _in_thread(served, work))
+    return _search_result(await _in_thread(service, work))
 
 
-@router.get("/similar/{id:path}", responses=error_responses.ABSENT)
+@router.get("/similar/{id:path}", responses=error_responses.NOT_FOUND)
 async def similar(
-    served: Served,
-    id: schemas.ID,
+    service: ServiceParam,
+    id: schemas.ImageID,
     k: Annotated[schemas.K, Query()] = 10,
-    where: Annotated[list[schemas.Value], Query(description=_SAID, **_SEVERAL)] = [],  # noqa: B006
-    one_per_article: bool = False,
-) -> schemas.Hits:
-    """The images nearest to one of the index, itself and its copies left out."""
-    wanted = query.SearchOptions(k, parse_filter(where), one_per_article)
-    return _hits(await _in_thread(served, lambda: served.similar(id, wanted)))
+    filter: FilterQuery = [],  # noqa: B006
+    group_by: Annotated[schemas.GroupBy, Query()] = None,
+) -> schemas.SearchResult:
+    """The images nearest to one of the index, without it and its duplicates."""
+    options = SearchOptions(k, parse_filter(filter), group_by)
+    return _search_result(await _in_thread(service, lambda: service.similar(id, options)))
 
 
-@router.post("/classify", responses=error_responses.ABSENT, form_limits=_FORM)
+@post_form("/classify", responses=error_responses.NOT_FOUND)
 async def classify(
-    served: Served,
+    service: ServiceParam,
     labels: Annotated[list[schemas.Text], Form(min_length=2, max_length=schemas.MAX_LABELS)],
     image: Annotated[UploadFile | None, File(description="PNG, JPEG, DICOM")] = None,
-    id: Annotated[schemas.ID | None, Form(description="Of an image of the index, in place of `image`.")] = None,
-) -> schemas.Classes:
-    """How probable each label is, where one of them is right: the softmax of the model's scaled cosines.
+    id: Annotated[schemas.ImageID | None, Form(description="An image of the index, in place of `image`.")] = None,
+) -> schemas.ClassifyResponse:
+    """Zero-shot probabilities of labels, of which one is taken to be right: the softmax of the model's scaled cosines.
 
-    Each label is said in several ways, whose mean it stands for.
+    Each label is embedded in several templates and averaged.
     """
     if (image is None) == (id is None):
-        raise UserError("give an image, or the id of one of the index: one of both.")
+        raise UserError("give either an image or the id of one of the index.")
     files = await _read([image] if image else [])
 
     def work() -> list[float]:
-        pixels = served.pixels(files)
-        return served.classify(pixels[0] if pixels else None, id, labels).tolist()
+        if id is not None:
+            return service.classify(service.stored_embedding(id), labels)
+        return service.classify(service.embed([SearchQuery(images=service.decode(files))])[0], labels)
 
-    told = await _in_thread(served, work)
-    shown = [schemas.Probability(label=label, probability=p) for label, p in zip(labels, told, strict=True)]
-    return schemas.Classes(best=max(shown, key=lambda one: one.probability).label, labels=shown)
+    probabilities = await _in_thread(service, work)
+    scores = [
+        schemas.LabelScore(label=label, probability=probability)
+        for label, probability in zip(labels, probabilities, strict=True)
+    ]
+    return schemas.ClassifyResponse(best=max(scores, key=lambda score: score.probability).label, scores=scores)
 
 
 @router.post("/embed")
-async def embed_texts(asked: schemas.Texts, served: Served) -> schemas.Vectors:
-    """Unit vectors of texts."""
-    return _vectors(*await _in_thread(served, lambda: served.embed(texts=asked.texts)))
+async def embed_texts(request: schemas.EmbedRequest, service: ServiceParam) -> schemas.EmbedResponse:
+    """Embeddings of texts."""
+    queries = [SearchQuery((text,)) for text in request.texts]
+    return _embed_response(*await _in_thread(service, lambda: service.embed(queries)))
 
 
-@router.post("/embed/image", form_limits=_FORM)
-async def embed_pictures(served: Served, images: Pictures) -> schemas.Vectors:
-    """Unit vectors of images."""
+@post_form("/embed/image")
+async def embed_images(service: ServiceParam, images: ImagesParam) -> schemas.EmbedResponse:
+    """Embeddings of images."""
     files = await _read(images)
-    return _vectors(*await _in_thread(served, lambda: served.embed(pixels=served.pixels(files))))
+
+    def work() -> tuple[np.ndarray, str]:
+        return service.embed([SearchQuery(images=(pixels,)) for pixels in service.decode(files)])
+
+    return _embed_response(*await _in_thread(service, work))
 
 
 @router.get(
     "/thumbnails/{id:path}",
     response_class=Response,
-    responses=error_responses.ABSENT | {200: {"content": {"image/jpeg": {}}, "description": "The image"}},
+    responses=error_responses.NOT_FOUND | {200: {"content": {"image/jpeg": {}}, "description": "The image"}},
 )
 async def thumbnail(
-    served: Served, id: schemas.ID, side: Annotated[int, Query(ge=16, le=1024, description="Of the longer side.")] = 256
+    service: ServiceParam,
+    id: schemas.ImageID,
+    side: Annotated[int, Query(ge=16, le=1024, description="Of the longer side.")] = 256,
 ) -> Response:
-    """An image of the index, never enlarged."""
-    return Response(await _in_thread(served, lambda: served.thumbnail(id, side)), media_type="image/jpeg")
+    """An image of the index as JPEG, never enlarged."""
+    content = await _in_thread(service, lambda: service.thumbnail(id, side))
+    return Response(content, media_type="image/jpeg")
 
 
 @router.get("/facets")
-async def facets(served: Served) -> schemas.Facets:
-    """What can be filtered by, with counts, the most frequent first."""
-    now = await _in_thread(served, lambda: served.searcher().index)
-    return schemas.Facets(pictures=len(now), facets=await _in_thread(served, lambda: now.counts))
+async def facets(service: ServiceParam) -> schemas.FacetsResponse:
+    """Keys and values that can be filtered by, with counts, the most frequent first."""
+    index = await _in_thread(service, lambda: service.index().reader)
+    counts = await _in_thread(service, lambda: index.value_counts)
+    return schemas.FacetsResponse(num_images=len(index), facets=counts)
 
 
 @router.get("/")
-async def about(served: Served) -> schemas.About:
-    """What this service is and holds."""
-    now = (await _in_thread(served, served.searcher)).index
-    return schemas.About(
+async def info(service: ServiceParam) -> schemas.ServiceInfo:
+    """What this service is and what it holds."""
+    index = await _in_thread(service, lambda: service.index().reader)
+    return schemas.ServiceInfo(
         name="medclip",
         version=__version__,
         notice=NOT_CLINICAL,
-        pictures=len(now),
-        synthetic=now.synthetic,
-        model_sha256=now.contents.model_sha256,
+        num_images=len(index),
+        synthetic=index.synthetic,
+        model_sha256=index.manifest.model_sha256,
         openapi="/openapi.json",
     )
 
 
 @router.get("/health")
-async def health() -> schemas.State:
-    """Whether the process answers."""
-    return schemas.State(status="ok")
+async def health() -> schemas.StatusResponse:
+    """Liveness: the process answers."""
+    return schemas.StatusResponse(status="ok")
 
 
 @router.get("/ready")
-async def ready(served: Served) -> schemas.State:
-    """Whether a search would be answered: index, model and store are there."""
-    await _in_thread(served, served.ready)
-    return schemas.State(status="ok")
+async def ready(service: ServiceParam) -> schemas.StatusResponse:
+    """Readiness: index, model and vector store answer a search."""
+    await _in_thread(service, service.check_ready)
+    return schemas.StatusResponse(status="ok")
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
 async def prometheus() -> PlainTextResponse:
-    """For Prometheus; of all workers together."""
+    """Prometheus metrics of all workers together."""
     return PlainTextResponse(metrics.exposition())
 
 
 @router.get("/openapi.json", include_in_schema=False)
 async def openapi(request: Request) -> JSONResponse:
-    """What this API is, for programs."""
+    """The OpenAPI schema."""
     return JSONResponse(request.app.openapi())
 
 
-def create(settings: Settings, keys: list[bytes]) -> Gate:
-    """The ASGI application. It opens the index and the model when it starts."""
+def create_app(settings: Settings, keys: list[bytes]) -> Gate:
+    """The ASGI application. It opens the index and the model at startup."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -214,51 +241,56 @@ def create(settings: Settings, keys: list[bytes]) -> Gate:
         yield
         app.state.service.close()
 
-    # FastAPI's own pages of documentation load scripts from elsewhere; a schema needs none
+    # the gate checks the key before it reads a byte of the body; these dependencies only document it
+    security = [Security(APIKeyHeader(name="X-API-Key", auto_error=False)), Security(HTTPBearer(auto_error=False))]
     app = FastAPI(
         title="medclip",
         version=__version__,
         description=DESCRIPTION,
         lifespan=lifespan,
-        openapi_url=None,
-        redirect_slashes=False,  # a redirect would take the Host header's word for where it is
-        # the gate asks for the key before a byte of the body is read; these tell the schema so
-        dependencies=[
-            Security(APIKeyHeader(name="X-API-Key", auto_error=False)),
-            Security(HTTPBearer(auto_error=False)),
-        ]
-        if keys
-        else [],
+        openapi_url=None,  # FastAPI's documentation pages load scripts from other hosts
+        redirect_slashes=False,  # a redirect would trust the Host header
+        dependencies=security if keys else [],
     )
     app.include_router(router)
-    for kind, answer in error_responses.ANSWERS.items():
-        app.add_exception_handler(kind, answer)
+    for kind, handler in error_responses.HANDLERS.items():
+        app.add_exception_handler(kind, handler)
     return Gate(app, keys)
 
 
-def from_environment() -> Gate:
-    """The application as the command told its workers to make it."""
-    said = json.loads(os.environ[SETTINGS])
-    paths = {name: Path(said[name]) if said[name] else None for name in ("index", "model", "key_file")}
-    settings = Settings(**paths, log_queries=said["log_queries"])
+def app_from_environment() -> Gate:
+    """The application of a worker process, with the settings that `run.serve` put into the environment."""
+    fields = json.loads(os.environ[SETTINGS_VARIABLE])
+    settings = Settings(
+        index=Path(fields["index"]),
+        model=Path(fields["model"]) if fields["model"] else None,
+        log_queries=fields["log_queries"],
+    )
+    key_file = Path(fields["key_file"]) if fields["key_file"] else None
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s", level=logging.WARNING)
     logging.getLogger("medclip.serve").setLevel(logging.INFO)
-    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # a damaged form is the sender's affair
-    return create(settings, read_keys(settings.key_file))
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # a damaged form is the sender's fault
+    return create_app(settings, read_keys(key_file))
 
 
 async def _read(images: list[UploadFile]) -> list[bytes]:
     return [await image.read() for image in images]
 
 
-def _hits(hits: list[index.Hit]) -> schemas.Hits:
-    return schemas.Hits(
+def _search_result(hits: list[Hit]) -> schemas.SearchResult:
+    return schemas.SearchResult(
         hits=[
             schemas.Hit(
-                **{
-                    name: getattr(hit, name) for name in schemas.Hit.model_fields if name not in ("copies", "thumbnail")
-                },
-                copies=list(hit.copies),
+                id=hit.id,
+                score=hit.score,
+                caption=hit.caption,
+                article=hit.article,
+                license=hit.license,
+                attribution=hit.attribution,
+                labels=hit.labels,
+                source=hit.source,
+                added=hit.added,
+                duplicates=list(hit.duplicates),
                 thumbnail=f"/thumbnails/{quote(hit.id, safe='')}",
             )
             for hit in hits
@@ -266,5 +298,7 @@ def _hits(hits: list[index.Hit]) -> schemas.Hits:
     )
 
 
-def _vectors(vectors: Any, model_sha256: str) -> schemas.Vectors:
-    return schemas.Vectors(vectors=vectors.tolist(), dimensions=vectors.shape[1], model_sha256=model_sha256)
+def _embed_response(embeddings: np.ndarray, model_sha256: str) -> schemas.EmbedResponse:
+    return schemas.EmbedResponse(
+        embeddings=embeddings.tolist(), embedding_dim=embeddings.shape[1], model_sha256=model_sha256
+    )

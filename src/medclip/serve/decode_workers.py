@@ -1,6 +1,6 @@
-"""Uploaded images are decoded in processes of their own: one that crashes a decoder, or keeps it, ends nothing else.
+"""Decoding of uploads in worker processes: an image that crashes or hangs a decoder ends nothing else.
 
-Bytes go in and pixels come out, over a pipe: an image never touches the disk, and nothing of it but pixels comes back.
+Encoded images go in and pixels come out, over a pipe: an upload never touches the disk.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 
 from medclip.data.images import header_size
 from medclip.data.parallel import WorkerContext
@@ -22,91 +23,92 @@ from medclip.encode.decode import decode_pixels
 from medclip.errors import ImageError, UserError
 
 MAX_PIXELS = 40_000_000  # a full mammogram has about 30 million
-MEMORY = 4 * 2**30
-SECONDS = 10.0
+MAX_MEMORY_BYTES = 4 * 2**30
+DECODE_TIMEOUT_S = 10.0
 UNREADABLE = "image unreadable"
 _PIXELS, _REASON = b"+", b"-"
 
 
-class Decoders:
-    """Processes that decode, each one image at a time; one that does not answer is replaced."""
+class DecodeWorkers:
+    """Processes that decode one image at a time each; one that does not answer is replaced."""
 
     def __init__(self, count: int):
-        self._free: queue.SimpleQueue[_Decoder] = queue.SimpleQueue()
+        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         self._count = count
         for _ in range(count):
-            self._free.put(_Decoder())
+            self._idle.put(_Worker())
 
-    def fit(self, image: bytes, preprocessor: Mapping[str, Any], timeout_s: float) -> np.ndarray:
-        """Pixels u8 (s, s, 3) of an encoded image; see `medclip.data.images.fit`.
+    def decode(self, image: bytes, preprocessor: Mapping[str, Any], timeout_s: float) -> UInt8[np.ndarray, "s s 3"]:
+        """Pixels of an encoded image; see `medclip.encode.decode.decode_pixels`.
 
-        Raises ImageError, also where decoding crashed or took more than SECONDS; TimeoutError where none was free.
+        Raises ImageError, also where decoding crashes or takes more than DECODE_TIMEOUT_S; TimeoutError where no worker
+        is idle within `timeout_s`.
         """
         try:
-            decoder = self._free.get(timeout=timeout_s)
+            worker = self._idle.get(timeout=timeout_s)
         except queue.Empty:
             raise TimeoutError from None
         try:
-            answer = decoder.ask(image, preprocessor)
+            answer = worker.decode(image, preprocessor)
         except (EOFError, OSError, TimeoutError):
-            decoder.end()
-            decoder = _Decoder()
+            worker.end()
+            worker = _Worker()
             raise ImageError(UNREADABLE) from None
         finally:
-            self._free.put(decoder)
+            self._idle.put(worker)
         if answer[:1] == _REASON:
             raise ImageError(answer[1:].decode())
         side = math.isqrt((len(answer) - 1) // 3)
         return np.frombuffer(answer, np.uint8, offset=1).reshape(side, side, 3)
 
     def close(self) -> None:
-        """End the processes, when each has done what it is at."""
+        """End each process when its image is done."""
         for _ in range(self._count):
-            self._free.get(timeout=2 * SECONDS).end()
+            self._idle.get(timeout=2 * DECODE_TIMEOUT_S).end()
 
 
-class _Decoder:
+class _Worker:
     def __init__(self) -> None:
         context = WorkerContext()
-        self._here, there = context.Pipe()
-        self._process = context.Process(target=_decode, args=(there,), daemon=True, name="decoder")
+        self._pipe, worker_pipe = context.Pipe()
+        self._process = context.Process(target=_decode_loop, args=(worker_pipe,), daemon=True, name="decoder")
         self._process.start()
-        there.close()
-        self._started = False
+        worker_pipe.close()
+        self._is_started = False
 
-    def ask(self, image: bytes, preprocessor: Mapping[str, Any]) -> bytes:
-        if not self._started:  # its imports are not the image's fault
-            self._here.recv_bytes()
-            self._started = True
-        self._here.send_bytes(json.dumps(preprocessor).encode())
-        self._here.send_bytes(image)
-        if not self._here.poll(SECONDS):
+    def decode(self, image: bytes, preprocessor: Mapping[str, Any]) -> bytes:
+        if not self._is_started:  # the time of its imports is not the image's
+            self._pipe.recv_bytes()
+            self._is_started = True
+        self._pipe.send_bytes(json.dumps(preprocessor).encode())
+        self._pipe.send_bytes(image)
+        if not self._pipe.poll(DECODE_TIMEOUT_S):
             raise TimeoutError
-        return self._here.recv_bytes()
+        return self._pipe.recv_bytes()
 
     def end(self) -> None:
         self._process.kill()
         self._process.join()
-        self._here.close()
+        self._pipe.close()
 
 
-def _decode(pipe: Connection) -> None:
+def _decode_loop(pipe: Connection) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # it ends with the pipe, when no request needs it any more
     _limit_memory()
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    null = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
-        os.dup2(nowhere, stream)  # libraries write what they read in a header
+        os.dup2(null, stream)  # libraries print what they read in a header
     try:
         pipe.send_bytes(b"")
         while True:
             preprocessor = json.loads(pipe.recv_bytes())
-            pipe.send_bytes(_decoded(pipe.recv_bytes(), preprocessor))
+            pipe.send_bytes(_decode(pipe.recv_bytes(), preprocessor))
     except (EOFError, OSError):
         return
 
 
-def _decoded(image: bytes, preprocessor: Mapping[str, Any]) -> bytes:
+def _decode(image: bytes, preprocessor: Mapping[str, Any]) -> bytes:
     try:
         width, height = header_size(image)
         if width * height > MAX_PIXELS:
@@ -114,7 +116,7 @@ def _decoded(image: bytes, preprocessor: Mapping[str, Any]) -> bytes:
         return _PIXELS + decode_pixels(image, preprocessor).tobytes()
     except (ImageError, UserError) as error:  # the latter where pydicom is not installed
         return _REASON + str(error).encode()
-    except Exception:  # MemoryError, and whatever else a decoder raises on bytes that were made to break it
+    except Exception:  # MemoryError, and whatever else a decoder raises on crafted bytes
         return _REASON + UNREADABLE.encode()
 
 
@@ -123,5 +125,5 @@ def _limit_memory() -> None:
         import resource
     except ImportError:  # Windows
         return
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would put the image on the disk
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would put the image on the disk

@@ -1,8 +1,9 @@
-"""What is answered where nothing can be: one sentence as JSON, which quotes neither a path of ours nor a query."""
+"""Error responses: one sentence as JSON, which quotes neither a local path nor a query."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,80 +13,84 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from medclip.errors import UserError, WorkError
-from medclip.serve.schemas import Problem
+from medclip.serve.schemas import ErrorResponse
 
 LOG = logging.getLogger("medclip.serve")
-DESCRIBED: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "description": said}
-    for status, said in {
-        400: "Not as HTTP or JSON has it",
-        401: "No key, or a wrong one",
-        408: "The request did not come in time",
+DESCRIPTIONS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorResponse, "description": description}
+    for status, description in {
+        400: "Malformed HTTP or JSON",
+        401: "API key missing or wrong",
+        408: "The request did not arrive in time",
         413: "The body is too large",
-        422: "What was asked cannot be done",
+        422: "The request cannot be answered as it stands",
         500: "A fault of this service",
-        503: "Too much at once, or the index does not answer: Retry-After says when",
+        503: "Too many requests, or the index does not answer: see Retry-After",
         504: "The answer took too long",
     }.items()
 }
-ABSENT: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "The index has no such image"}}
+NOT_FOUND: dict[int | str, dict[str, Any]] = {
+    404: {"model": ErrorResponse, "description": "The index has no such image"}
+}
+SERVER_ERROR = "this service failed; its log says where."
 
 
-class Absent(Exception):
+class ImageNotFound(Exception):
     """The index has no image of that id."""
 
 
-def problem(status: int, sentence: str, headers: Any = None) -> JSONResponse:
-    """The answer."""
+def error_response(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """A response of one sentence."""
     return JSONResponse({"error": sentence}, status, headers)
 
 
-def place(error: BaseException) -> str:
-    """Where an error came from, without its message: that may quote what a user sent."""
-    at = error.__traceback__
-    while at is not None and at.tb_next is not None:
-        at = at.tb_next
-    where = f" at {Path(at.tb_frame.f_code.co_filename).name}:{at.tb_lineno}" if at else ""
-    return f"{type(error).__name__}{where}"
+def error_location(error: BaseException) -> str:
+    """Type and source line of an error, without its message, which may quote a request."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    if traceback is None:
+        return type(error).__name__
+    return f"{type(error).__name__} at {Path(traceback.tb_frame.f_code.co_filename).name}:{traceback.tb_lineno}"
 
 
-async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-    first = error.errors()[0]  # its `input` is what was sent: that is not sent back
-    at = ".".join(str(part)[:40] for part in first["loc"] if part != "body")
-    return problem(422, f"{at}: {first['msg']}" if at else first["msg"])
+async def _validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
+    first = error.errors()[0]  # its `input` quotes the request and is not sent back
+    field = ".".join(str(part)[:40] for part in first["loc"] if part != "body")
+    return error_response(422, f"{field}: {first['msg']}" if field else first["msg"])
 
 
-async def _refused(request: Request, error: HTTPException) -> JSONResponse:
-    return problem(error.status_code, str(error.detail), error.headers)
+async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
+    return error_response(error.status_code, str(error.detail), error.headers)
 
 
-async def _cannot_be_done(request: Request, error: UserError) -> JSONResponse:
-    return problem(422, str(error))
+async def _user_error(request: Request, error: UserError) -> JSONResponse:
+    return error_response(422, str(error))
 
 
-async def _absent(request: Request, error: Absent) -> JSONResponse:
-    return problem(404, "the index has no such image.")
+async def _not_found(request: Request, error: ImageNotFound) -> JSONResponse:
+    return error_response(404, "the index has no such image.")
 
 
-async def _does_not_answer(request: Request, error: WorkError) -> JSONResponse:
-    LOG.error("%s: %s", place(error), error)
-    return problem(503, "the index does not answer now; try again later.", {"Retry-After": "5"})
+async def _work_error(request: Request, error: WorkError) -> JSONResponse:
+    LOG.error("%s: %s", error_location(error), error)
+    return error_response(503, "the index does not answer now; try again later.", {"Retry-After": "5"})
 
 
-async def _late(request: Request, error: TimeoutError) -> JSONResponse:
-    return problem(504, "no answer in time.", {"Retry-After": "5"})
+async def _timeout(request: Request, error: TimeoutError) -> JSONResponse:
+    return error_response(504, "no answer in time.", {"Retry-After": "5"})
 
 
-async def _fault(request: Request, error: Exception) -> JSONResponse:
-    return problem(500, "this service failed; its log says where.")
+async def _server_error(request: Request, error: Exception) -> JSONResponse:
+    return error_response(500, SERVER_ERROR)
 
 
-ANSWERS: dict[Any, Any] = {
-    RequestValidationError: _invalid,
-    HTTPException: _refused,
-    UserError: _cannot_be_done,
-    Absent: _absent,
-    WorkError: _does_not_answer,
-    TimeoutError: _late,
-    Exception: _fault,
+HANDLERS: dict[Any, Any] = {
+    RequestValidationError: _validation_error,
+    HTTPException: _http_error,
+    UserError: _user_error,
+    ImageNotFound: _not_found,
+    WorkError: _work_error,
+    TimeoutError: _timeout,
+    Exception: _server_error,
 }

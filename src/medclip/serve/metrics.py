@@ -1,7 +1,7 @@
-"""What Prometheus may know: counts and times, never a word of a query.
+"""Prometheus metrics: counts and times, never a word of a query.
 
-With several workers each writes its numbers below PROMETHEUS_MULTIPROC_DIR (see `listen`), and whichever is asked adds
-up those of all.
+With several workers each writes its numbers below PROMETHEUS_MULTIPROC_DIR (see `run.serve`), and whichever is scraped
+adds up those of all.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ import os
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 
-REQUESTS = Counter("medclip_requests", "Requests, by the template of their route and the status.", ["route", "status"])
-SECONDS = Histogram(
-    "medclip_request_seconds", "Time to the end of the answer.", ["route"],
+REQUESTS = Counter("medclip_requests", "Requests, by route template and status.", ["route", "status"])
+REQUEST_SECONDS = Histogram(
+    "medclip_request_seconds", "Time to the end of the response.", ["route"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )  # fmt: skip
-BATCHES = Histogram(
-    "medclip_batch_size", "What was done together: texts and images by the model, or scans of the index.", ["what"],
+BATCH_SIZES = Histogram(
+    "medclip_batch_size", "Size of batches: texts and images of the model, or queries of an index scan.", ["what"],
     buckets=(1, 2, 4, 8, 16, 32, 64),
 )  # fmt: skip
-PICTURES = Gauge("medclip_pictures", "Images in the index.", multiprocess_mode="mostrecent")
+INDEX_IMAGES = Gauge("medclip_index_images", "Images in the index.", multiprocess_mode="mostrecent")
 
 
 def exposition() -> bytes:
-    """All of it as Prometheus reads it."""
+    """All metrics in Prometheus's text format."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return generate_latest(REGISTRY)
     registry = CollectorRegistry()

@@ -1,51 +1,51 @@
-"""What goes over the wire: questions with their limits, and answers."""
+"""Request and response models of the HTTP API, with their limits."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 MAX_K, MAX_QUERIES, MAX_TEXTS, MAX_LABELS, MAX_IMAGES = 100, 16, 32, 64, 8
-LONGEST = 1000  # characters of a text: no tower here reads more than about 500
+MAX_TEXT_LENGTH = 1000  # characters: no text tower here reads more than about 500
 
-Text = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST)]
-Value = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-Filter = Annotated[list[Value], Field(min_length=1, max_length=MAX_TEXTS)]
-K = Annotated[int, Field(ge=1, le=MAX_K, description="How many hits.")]
-ID = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT_LENGTH)]
+FilterItem = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+FilterValues = Annotated[list[FilterItem], Field(min_length=1, max_length=MAX_TEXTS)]
+K = Annotated[int, Field(ge=1, le=MAX_K, description="Number of hits.")]
+ImageID = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT_LENGTH)]
+GroupBy = Annotated[Literal["article"] | None, Field(description="Only the best image of each article.")]
 
 
-class _Asked(BaseModel):
+class SearchQuery(BaseModel):
+    """Texts to look for, all together, and texts to avoid."""
+
     model_config = ConfigDict(extra="forbid")  # a misspelled field is an error, not a default
 
-
-class Question(_Asked):
-    """What is looked for: all of the texts together, and none of `without`."""
-
     texts: Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
-    without: Annotated[list[Text], Field(max_length=MAX_TEXTS)] = []
+    negative_texts: Annotated[list[Text], Field(max_length=MAX_TEXTS)] = []
 
 
-class Search(_Asked):
-    """Questions, each answered for itself, and which answers are wanted."""
-
-    queries: Annotated[list[Question], Field(min_length=1, max_length=MAX_QUERIES)]
-    k: K = 10
-    where: Annotated[
-        dict[Value, Filter],
-        Field(max_length=MAX_TEXTS, description="Key of /facets, or article, source, added, to any of its values."),
-    ] = {}
-    one_per_article: Annotated[bool, Field(description="The best image of an article only.")] = False
-    ensemble: Annotated[bool, Field(description="Say texts in several ways and look for their mean.")] = False
+class SearchRequest(BaseModel):
+    """Queries, each answered on its own, and options for all of them."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"queries": [{"texts": ["pleural effusion"]}], "k": 5}]}
     )
 
+    queries: Annotated[list[SearchQuery], Field(min_length=1, max_length=MAX_QUERIES)]
+    k: K = 10
+    filter: Annotated[
+        dict[FilterItem, FilterValues],
+        Field(max_length=MAX_TEXTS, description="A key of /facets, or article, source, added: any of its values."),
+    ] = {}
+    group_by: GroupBy = None
 
-class Texts(_Asked):
+
+class EmbedRequest(BaseModel):
     """Texts to embed."""
+
+    model_config = ConfigDict(extra="forbid")
 
     texts: Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
 
@@ -62,72 +62,72 @@ class Hit(BaseModel):
     labels: dict[str, str]
     source: str
     added: str
-    copies: list[str]
-    """Ids of images further down that look the same and are left out."""
+    duplicates: list[str]
+    """Ids of near-duplicate images that rank lower and are left out."""
     thumbnail: str
-    """Where its image is, from the root of this service."""
+    """Path of the image, from the root of this service."""
 
 
-class Hits(BaseModel):
-    """The answer to one question, best first."""
+class SearchResult(BaseModel):
+    """The hits of one query, best first."""
 
     hits: list[Hit]
 
 
 class SearchResponse(BaseModel):
-    """One answer for each question, in their order."""
+    """One result for each query, in order."""
 
-    answers: list[Hits]
+    results: list[SearchResult]
 
 
-class Probability(BaseModel):
-    """Of a label, among those given."""
+class LabelScore(BaseModel):
+    """Probability of a label among those given."""
 
     label: str
     probability: float
 
 
-class Classes(BaseModel):
-    """Probabilities of the labels in the order given; they sum to 1. `best` is the most probable."""
+class ClassifyResponse(BaseModel):
+    """Probabilities of the labels in the order given, which sum to 1. `best` is the most probable label."""
 
     best: str
-    labels: list[Probability]
+    scores: list[LabelScore]
 
 
-class Vectors(BaseModel):
-    """Unit vectors in the order of what was given, and the model that made them, by the hash of its weights."""
+class EmbedResponse(BaseModel):
+    """Unit vectors in the order of the inputs, and the SHA-256 of the model that made them."""
 
-    vectors: list[list[float]]
-    dimensions: int
+    embeddings: list[list[float]]
+    embedding_dim: int
     model_sha256: str
 
 
-class Facets(BaseModel):
-    """How many images have each value of each key that /search can filter by."""
+class FacetsResponse(BaseModel):
+    """Number of images with each value of each key that /search can filter by."""
 
-    pictures: int
+    num_images: int
     facets: dict[str, dict[str, int]]
 
 
-class About(BaseModel):
-    """What this service is and holds."""
+class ServiceInfo(BaseModel):
+    """What this service is and what it holds."""
 
     name: str
     version: str
     notice: str
-    pictures: int
+    num_images: int
     synthetic: bool
     model_sha256: str
     openapi: str
 
 
-class State(BaseModel):
-    """`ok`, or why not."""
+class StatusResponse(BaseModel):
+    """`ok`."""
 
     status: str
 
 
-class Problem(BaseModel):
+class ErrorResponse(BaseModel):
     """What was wrong, in one sentence."""
 
     error: str

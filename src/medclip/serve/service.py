@@ -1,4 +1,4 @@
-"""An index and its model at work for many: what the HTTP API asks, without HTTP."""
+"""The service behind the HTTP API, without HTTP: one open index and its model, used from many threads."""
 
 from __future__ import annotations
 
@@ -13,169 +13,178 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jaxtyping import Float32, UInt8
 from PIL import Image
 
-from medclip.data.images import decode
+from medclip.data.images import ImageInput, decode
 from medclip.encode.encoder import embed_pixels, embed_texts
 from medclip.errors import ImageError, UserError, WorkError
 from medclip.model.checkpoint import Model, load
-from medclip.search.index import Hit, Index
-from medclip.search.query import Query, Searcher, SearchOptions, query_embeddings, search, search_embedding, similar
+from medclip.search.index import Index
+from medclip.search.query import Query, SearchOptions, search_embedding, similar
+from medclip.search.reader import Hit, IndexReader
 from medclip.serve import metrics
-from medclip.serve.batching import Batcher, JoinedStore
-from medclip.serve.decode_workers import Decoders
-from medclip.serve.error_responses import Absent
-from medclip.serve.gate import REQUEST_S
+from medclip.serve.batching import BatchedStore, Batcher
+from medclip.serve.decode_workers import DecodeWorkers
+from medclip.serve.error_responses import ImageNotFound
+from medclip.serve.gate import REQUEST_TIMEOUT_S
 from medclip.zero_shot import classify
 
-THREADS = 32  # requests that are worked on at once; most of each waits for a batch
-DECODERS = 2
-LENGTHS = (16, 32)  # tokens: most queries are short, and a text tower's time is that of its length
+MAX_REQUEST_THREADS = 32  # most of a request waits for a batch
+NUM_DECODE_WORKERS = 2
+CPU_BATCH_SIZES = (1, 2, 4, 8)  # on a CPU 64 together take about as long for each as 8 do (log)
+ACCELERATOR_BATCH_SIZES = (1, 8, 64)
+SCAN_BATCH_SIZE = 8
+TEXT_LENGTHS = (16, 32)  # tokens: most queries are short, and a text tower's time grows with its length
 LOG = logging.getLogger("medclip.serve")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command was told."""
+    """Settings of a service."""
 
     index: Path
     model: Path | None = None
-    key_file: Path | None = None
+    """Where the index's model is now, if it has moved."""
     log_queries: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class _Encoder:
-    """A model as work for a batcher: texts with texts, images with images, in few compiled shapes."""
+    """A model as work for a batcher, in few compiled shapes."""
 
     model: Model
-    sizes: Sequence[int]
+    batch_sizes: Sequence[int]
 
-    def texts(self, texts: list[str]) -> np.ndarray:
-        return embed_texts(self.model, texts, sizes=self.sizes, lengths=LENGTHS)
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+        return embed_texts(self.model, texts, sizes=self.batch_sizes, lengths=TEXT_LENGTHS)
 
-    def pixels(self, pixels: list[np.ndarray]) -> np.ndarray:
-        return embed_pixels(self.model, np.stack(pixels), sizes=self.sizes)
+    def embed_pixels(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
+        return embed_pixels(self.model, np.stack(pixels), sizes=self.batch_sizes)
 
 
 class Service:
-    """Opened once for each process, used from many threads; `close` ends its threads and processes."""
+    """One for each process; `close` ends its threads and processes."""
 
     def __init__(self, settings: Settings):
-        """Open the index and its model, and compile. UserError where either is not as it should be."""
-        # on a CPU 64 together take about as long for each as 8 do (log)
-        self._sizes = (1, 2, 4, 8) if jax.default_backend() == "cpu" else (1, 8, 64)
+        """Open the index and its model, and compile. UserError where either is missing or damaged."""
         self.settings = settings
-        self.threads = ThreadPoolExecutor(THREADS, "request")
-        self._encoding = Batcher(self._sizes[1:], metrics.BATCHES.labels("model").observe)
-        self._scanning = Batcher((8,), metrics.BATCHES.labels("index").observe)
-        self._decoders = Decoders(DECODERS)
-        self._opening = threading.Lock()
-        self._searcher = self._opened(None)
-        self._warm()
+        self.threads = ThreadPoolExecutor(MAX_REQUEST_THREADS, "request")
+        self._batch_sizes = CPU_BATCH_SIZES if jax.default_backend() == "cpu" else ACCELERATOR_BATCH_SIZES
+        self._model_batcher = Batcher(self._batch_sizes[1:], metrics.BATCH_SIZES.labels("model").observe)
+        self._scan_batcher = Batcher((SCAN_BATCH_SIZE,), metrics.BATCH_SIZES.labels("index").observe)
+        self._decode_workers = DecodeWorkers(NUM_DECODE_WORKERS)
+        self._open_lock = threading.Lock()
+        self._index = self._open(None)
+        self._warm_up()
 
     def close(self) -> None:
-        """Finish what is at work, then end."""
+        """Finish the requests in progress, then end."""
         self.threads.shutdown()
-        for part in (self._encoding, self._scanning, self._decoders):
-            part.close()
+        self._model_batcher.close()
+        self._scan_batcher.close()
+        self._decode_workers.close()
 
-    def searcher(self) -> Searcher:
-        """The index as it is now: a request that comes after a change sees the change. WorkError where it cannot."""
-        if not self._searcher.index.is_current():
-            with self._opening:
-                if not self._searcher.index.is_current():
+    def index(self) -> Index:
+        """The index as it is now: a request sees every change made before it. WorkError where it cannot be opened."""
+        if not self._index.reader.is_current():
+            with self._open_lock:
+                if not self._index.reader.is_current():
                     try:
-                        self._searcher = self._opened(self._searcher)
-                    except UserError as error:  # what was deleted must not answer from the old one
+                        self._index = self._open(self._index)
+                    except UserError as error:  # the old one must not answer: it holds what was deleted
                         LOG.error("the index cannot be opened again: %s", error)
                         raise WorkError("the index is being changed or damaged; try again later.") from None
-        return self._searcher
+        return self._index
 
-    def ready(self) -> None:
-        """A whole search, from the index to its store. WorkError or TimeoutError where that does not answer."""
-        index = self.searcher().index
-        index.search(index.sample[:1], 1)
+    def check_ready(self) -> None:
+        """Search once, from the index to its store. WorkError or TimeoutError where that does not answer."""
+        reader = self.index().reader
+        reader.nearest_rows(reader.sample_embeddings[:1], 1)
 
-    def pixels(self, images: Sequence[bytes]) -> tuple[np.ndarray, ...]:
-        """Uploaded images as the model takes them, u8 (s, s, 3) each. UserError where one cannot be used."""
-        preprocessor = self.searcher().model.preprocessor
+    def decode(self, images: Sequence[bytes]) -> tuple[UInt8[np.ndarray, "s s 3"], ...]:
+        """Pixels of uploaded images, as the model takes them. UserError where one cannot be used."""
+        preprocessor = self.index().model.preprocessor
         try:
-            return tuple(self._decoders.fit(image, preprocessor, REQUEST_S) for image in images)
+            return tuple(self._decode_workers.decode(image, preprocessor, REQUEST_TIMEOUT_S) for image in images)
         except ImageError as error:
             raise UserError(f"the image: {error}.") from None
 
-    def search(self, queries: Sequence[Query], wanted: SearchOptions, ensemble: bool) -> list[list[Hit]]:
-        """See `medclip.search.query.search`; images as `pixels` gives them."""
+    def search(self, queries: Sequence[Query], options: SearchOptions) -> list[list[Hit]]:
+        """See `Index.search_many`; images are pixels from `decode`."""
         if self.settings.log_queries:
-            told = [{"texts": q.texts, "without": q.without, "pictures": len(q.images)} for q in queries]
-            LOG.info("queries %s", json.dumps(told, ensure_ascii=True))  # no line break of theirs in the log
-        return search(self.searcher(), queries, wanted, ensemble)
+            log = [
+                {"texts": query.texts, "negative_texts": query.negative_texts, "num_images": len(query.images)}
+                for query in queries
+            ]
+            LOG.info("queries %s", json.dumps(log, ensure_ascii=True))  # so that a text cannot break a line of the log
+        return self.index().search_many(queries, options)
 
-    def similar(self, id: str, wanted: SearchOptions) -> list[Hit]:
-        """See `medclip.search.query.similar`. Absent where there is no such image."""
-        index = self.searcher().index
-        _row(index, id)
-        return similar(index, id, wanted)
+    def similar(self, id: str, options: SearchOptions) -> list[Hit]:
+        """See `medclip.search.query.similar`. ImageNotFound where the index lacks the image."""
+        reader = self.index().reader
+        _find_row(reader, id)
+        return similar(reader, id, options)
 
-    def classify(self, pixels: np.ndarray | None, id: str | None, labels: Sequence[str]) -> np.ndarray:
-        """Probabilities (k,) of labels for an image that was uploaded, or that has an id of the index."""
-        searcher = self.searcher()
-        if id is not None:
-            picture = searcher.index.vectors_of(np.array([_row(searcher.index, id)]))
-        else:
-            picture = query_embeddings(searcher, [Query(images=(pixels,))])
-        return classify(searcher.model, picture, labels, embed=searcher.texts)[0]
+    def classify(self, image_embedding: Float32[np.ndarray, "1 p"], labels: Sequence[str]) -> list[float]:
+        """Probabilities of labels for an image, in their order."""
+        index = self.index()
+        return classify(index.model, image_embedding, labels, embed=index.text_encoder)[0].tolist()
 
-    def embed(self, texts: Sequence[str] = (), pixels: Sequence[np.ndarray] = ()) -> tuple[np.ndarray, str]:
-        """Unit vectors of texts and images, and the hash of the model."""
-        searcher = self.searcher()
-        asked = [*(Query((text,)) for text in texts), *(Query(images=(picture,)) for picture in pixels)]
-        return query_embeddings(searcher, asked), searcher.index.contents.model_sha256
+    def stored_embedding(self, id: str) -> Float32[np.ndarray, "1 p"]:
+        """The embedding of an image of the index. ImageNotFound where the index lacks it."""
+        reader = self.index().reader
+        return reader.embeddings_at(np.array([_find_row(reader, id)]))
+
+    def embed(self, queries: Sequence[Query]) -> tuple[Float32[np.ndarray, "q p"], str]:
+        """Embeddings of queries, and the SHA-256 of the model."""
+        index = self.index()
+        return index.embed_queries(queries), index.reader.manifest.model_sha256
 
     def thumbnail(self, id: str, side: int) -> bytes:
-        """The image of an id as JPEG, its longer side at most `side`. Absent where there is none."""
-        index = self.searcher().index
-        stored = index.rows.column("image")[_row(index, id)].as_py()
-        picture = decode(stored)
-        if max(picture.size) <= side:
-            return stored
-        picture.thumbnail((side, side), Image.Resampling.BICUBIC)
+        """An image of the index as JPEG, its longer side at most `side`. ImageNotFound where the index lacks it."""
+        reader = self.index().reader
+        jpeg = reader.image(_find_row(reader, id))
+        image = decode(jpeg)
+        if max(image.size) <= side:
+            return jpeg
+        image.thumbnail((side, side), Image.Resampling.BICUBIC)
         out = io.BytesIO()
-        picture.save(out, "JPEG", quality=90)
+        image.save(out, "JPEG", quality=90)
         return out.getvalue()
 
-    def _opened(self, before: Searcher | None) -> Searcher:
-        index = Index(self.settings.index)
-        same = before is not None and before.index.contents.model_sha256 == index.contents.model_sha256
-        model = before.model if same else load(index.model(self.settings.model))
-        index.store = JoinedStore(index.store, self._scanning, REQUEST_S)
-        metrics.PICTURES.set(len(index))
-        if same:
-            return Searcher(index, model, before.texts, before.images)
-        encoder = _Encoder(model, self._sizes)
-        return Searcher(
-            index,
-            model,
-            lambda _, texts: np.stack(self._encoding.run(encoder.texts, texts, REQUEST_S)),
-            lambda _, pixels: np.stack(self._encoding.run(encoder.pixels, pixels, REQUEST_S)),
-        )
+    def _open(self, previous: Index | None) -> Index:
+        reader = IndexReader(self.settings.index)
+        reader.store = BatchedStore(reader.store, self._scan_batcher, REQUEST_TIMEOUT_S)
+        metrics.INDEX_IMAGES.set(len(reader))
+        if previous is not None and previous.reader.manifest.model_sha256 == reader.manifest.model_sha256:
+            return Index(reader, previous.model, previous.text_encoder, previous.image_encoder)
+        model = load(reader.model_path(self.settings.model))
+        encoder = _Encoder(model, self._batch_sizes)
 
-    def _warm(self) -> None:
-        """Compile every shape, and run what a first question would load."""
-        searcher = self._searcher
-        encoder = _Encoder(searcher.model, self._sizes)
-        image = searcher.index.rows.column("image")[int(np.flatnonzero(searcher.index.live)[0])].as_py()
-        pixels = self._decoders.fit(image, searcher.model.preprocessor, REQUEST_S)
-        for size in self._sizes:
-            for words in (1, *LENGTHS):
-                encoder.texts(["a " * words] * size)
-            vectors = encoder.pixels([pixels] * size)
-        search_embedding(searcher.index, vectors[0], SearchOptions())
+        def embed_texts(model: Model, texts: Sequence[str]) -> np.ndarray:
+            return np.stack(self._model_batcher.run(encoder.embed_texts, texts, REQUEST_TIMEOUT_S))
+
+        def embed_pixels(model: Model, pixels: Sequence[ImageInput]) -> np.ndarray:
+            return np.stack(self._model_batcher.run(encoder.embed_pixels, pixels, REQUEST_TIMEOUT_S))
+
+        return Index(reader, model, embed_texts, embed_pixels)
+
+    def _warm_up(self) -> None:
+        """Compile every shape, and load what a first query would."""
+        reader, model = self._index.reader, self._index.model
+        encoder = _Encoder(model, self._batch_sizes)
+        image = reader.image(int(np.flatnonzero(reader.live_mask)[0]))
+        pixels = self._decode_workers.decode(image, model.preprocessor, REQUEST_TIMEOUT_S)
+        for size in self._batch_sizes:
+            for num_words in (1, *TEXT_LENGTHS):
+                encoder.embed_texts(["a " * num_words] * size)
+            encoder.embed_pixels([pixels] * size)
+        search_embedding(reader, reader.sample_embeddings[0], SearchOptions())
 
 
-def _row(index: Index, id: str) -> int:
+def _find_row(reader: IndexReader, id: str) -> int:
     try:
-        return index.row(id)
-    except UserError:  # which names the folder
-        raise Absent from None
+        return reader.find_row(id)
+    except UserError:  # its message names the folder
+        raise ImageNotFound from None

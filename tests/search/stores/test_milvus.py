@@ -1,118 +1,119 @@
-"""What the Milvus store does for itself: a lost server or collection, a kill, secrets."""
+"""The Milvus store: a lost server or collection, a kill, secrets."""
 
 import time
 
 import numpy as np
+import pymilvus
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from medclip.errors import UserError
-from medclip.search.curate import build_index, delete, move, purge
-from medclip.search.filters import ADDED, Filter, where
-from medclip.search.index import Index
+from medclip.search.curate import build_index, delete, migrate, purge
+from medclip.search.filters import ADDED_KEY, Filter, make_filter
+from medclip.search.reader import IndexReader
 from medclip.search.stores import milvus
-from support.made_indexes import DIMENSIONS, about, is_right, make_index, random_units
+from support.made_indexes import DIM, make_index, matches_brute_force, random_units, varied_metadata
 
 
 def test_a_server_that_does_not_answer_is_one_sentence_before_any_work(tmp_path, run, data, capfd):
-    folder = make_index(tmp_path / "i", random_units(10))
+    folder, uri = make_index(tmp_path / "i", random_units(10)), "milvus://127.0.0.1:1"
     start = time.monotonic()
     for work in (
-        lambda: move(folder, "milvus://127.0.0.1:1"),
-        lambda: build_index(run, data, tmp_path / "new", "validation", store="milvus://127.0.0.1:1"),
+        lambda: migrate(folder, uri),
+        lambda: build_index(run, data, tmp_path / "new", "validation", vector_store=uri),
     ):
         with pytest.raises(UserError, match=r"^the Milvus server at 127\.0\.0\.1:1 does not answer"):
             work()
     assert time.monotonic() - start < 20
-    assert Index(folder).contents.store == "exact" and not (tmp_path / "new").exists()
+    assert IndexReader(folder).manifest.vector_store == "exact" and not (tmp_path / "new").exists()
     assert capfd.readouterr() == ("", "")  # what its library would log
 
 
-def test_a_server_that_was_lost_is_named_and_can_be_left(tmp_path, start_server, capfd):
-    served = start_server(tmp_path / "data")
+def test_a_lost_server_is_named_and_can_be_left(tmp_path, start_server, capfd):
+    server = start_server(tmp_path / "data")
     folder = make_index(tmp_path / "i", random_units(20))
-    move(folder, served.said)
-    opened = Index(folder)
-    assert is_right(opened)
-    served.stop()
+    migrate(folder, server.uri)
+    reader = IndexReader(folder)
+    assert matches_brute_force(reader)
+    server.stop()
     start = time.monotonic()
-    with pytest.raises(UserError, match=f"127.0.0.1:{served.port} does not answer"):
-        opened.search(random_units(1), 3)
-    assert time.monotonic() - start < milvus.ANSWER_S + 10
+    with pytest.raises(UserError, match=f"127.0.0.1:{server.port} does not answer"):
+        reader.nearest_rows(random_units(1), 3)
+    assert time.monotonic() - start < milvus.QUERY_TIMEOUT_S + 10
     with pytest.raises(UserError, match="does not answer"):
-        Index(folder)
+        IndexReader(folder)
     capfd.readouterr()
-    move(folder, "exact")
-    assert f"{served.said} keeps what it has of the index" in capfd.readouterr().err.replace("\n", " ")
-    assert is_right(Index(folder))
+    migrate(folder, "exact")
+    assert f"{server.uri} keeps its copy of the index" in capfd.readouterr().err.replace("\n", " ")
+    assert matches_brute_force(IndexReader(folder))
 
 
-def test_a_collection_that_was_lost_or_changed_is_repaired_by_move(tmp_path, server):
-    folder = make_index(tmp_path / "i", random_units(60), about=about)
-    move(folder, server.said)
-    name, client = Index(folder).contents.name, milvus.connected(server.said)
-    remedy = f"medclip index migrate --index {folder} {server.said}"
+def test_a_lost_or_changed_collection_is_repaired_by_migrate(tmp_path, server):
+    folder = make_index(tmp_path / "i", random_units(60), metadata=varied_metadata)
+    migrate(folder, server.uri)
+    name, client = IndexReader(folder).manifest.collection, milvus.connect(server.uri)
+    remedy = f"medclip index migrate --index {folder} {server.uri}"
     client.delete(name, ids=list(range(7, 20)))
     with pytest.raises(UserError, match=f"has 47 rows and the index 60; bring it up to date: {remedy}"):
-        Index(folder).search(random_units(1), 3)
-    move(folder, server.said)
-    assert is_right(Index(folder))
+        IndexReader(folder).nearest_rows(random_units(1), 3)
+    migrate(folder, server.uri)
+    assert matches_brute_force(IndexReader(folder))
     client.drop_collection(name)
     with pytest.raises(UserError, match=f"has no collection {name}; bring it up to date: {remedy}"):
-        Index(folder).search(random_units(1), 3)
-    move(folder, server.said)
-    assert is_right(Index(folder), where({"organ": ["chest"]}))
+        IndexReader(folder).nearest_rows(random_units(1), 3)
+    migrate(folder, server.uri)
+    assert matches_brute_force(IndexReader(folder), make_filter({"organ": ["chest"]}))
 
 
-def test_what_was_sent_before_a_kill_is_not_sent_again(tmp_path, server, monkeypatch):
-    folder = make_index(tmp_path / "i", random_units(90), about=about)
-    monkeypatch.setattr(milvus, "SENT", 10 * 4 * DIMENSIONS)
-    sent, upsert = [], milvus.MilvusClient.upsert
+def test_rows_sent_before_a_kill_are_not_sent_again(tmp_path, server, monkeypatch):
+    folder = make_index(tmp_path / "i", random_units(90), metadata=varied_metadata)
+    monkeypatch.setattr(milvus, "UPSERT_BYTES", 10 * 4 * DIM)
+    upsert, batch_sizes, max_batches = pymilvus.MilvusClient.upsert, [], 4
 
-    def until(self, name, entities, **said):
-        if len(sent) == 4 and not said.get("again"):
+    def interrupted_upsert(self, name, entities, **options):
+        if len(batch_sizes) == max_batches:
             raise KeyboardInterrupt
-        sent.append(len(entities))
-        return upsert(self, name, entities, **said)
+        batch_sizes.append(len(entities))
+        return upsert(self, name, entities, **options)
 
-    monkeypatch.setattr(milvus.MilvusClient, "upsert", until)
+    monkeypatch.setattr(pymilvus.MilvusClient, "upsert", interrupted_upsert)
     with pytest.raises(KeyboardInterrupt):
-        move(folder, server.said)
+        migrate(folder, server.uri)
     with pytest.raises(UserError, match="has 40 rows and the index 90"):
-        Index(folder).search(random_units(1), 3)
-    sent.append(0)
-    move(folder, server.said)
-    move(folder, server.said)
-    assert sent == [10] * 4 + [0] + [10] * 5
-    assert is_right(Index(folder))
+        IndexReader(folder).nearest_rows(random_units(1), 3)
+    max_batches = 100
+    migrate(folder, server.uri)
+    migrate(folder, server.uri)
+    assert batch_sizes == [10] * 9
+    assert matches_brute_force(IndexReader(folder))
 
 
-def test_it_is_the_server_that_finds_also_where_numbers_do_not_ascend(tmp_path, server, monkeypatch):
+def test_the_server_finds_also_where_row_ids_do_not_ascend(tmp_path, server, monkeypatch):
     folder = make_index(tmp_path / "i", random_units(60), random_units(60, 1))
-    move(folder, server.said)
+    migrate(folder, server.uri)
     delete(folder, ids=["r3", "r4"])
     purge(folder)
-    opened = Index(folder)
-    assert (np.diff(opened.numbers) < 0).any()
+    reader = IndexReader(folder)
+    assert (np.diff(reader.row_ids) < 0).any()
     monkeypatch.delattr(milvus, "scan")
-    assert is_right(opened)
+    assert matches_brute_force(reader)
 
 
-def test_terms_and_tokens_stay_out_of_what_is_written(tmp_path, server, monkeypatch):
+def test_the_server_holds_no_text_and_the_index_no_token(tmp_path, server, monkeypatch):
     monkeypatch.setenv("MILVUS_TOKEN", "root:secret-token")
-    folder = make_index(tmp_path / "i", random_units(30), about=about)
-    move(folder, server.said)
+    folder = make_index(tmp_path / "i", random_units(30), metadata=varied_metadata)
+    migrate(folder, server.uri)
     assert "secret" not in (folder / "index.json").read_text()
-    rows = milvus.connected(server.said).query(Index(folder).contents.name, "number >= 0", output_fields=["*"], limit=9)
-    assert {frozenset(row) for row in rows} == {frozenset(("number", "vector", "added", "terms"))}
+    name = IndexReader(folder).manifest.collection
+    entities = milvus.connect(server.uri).query(name, "row_id >= 0", output_fields=["*"], limit=9)
+    assert {frozenset(entity) for entity in entities} == {frozenset(("row_id", "embedding", "added", "terms"))}
     with pytest.raises(UserError, match="credentials do not go into an index"):
-        move(folder, "milvus://root:secret@127.0.0.1:1")
+        migrate(folder, "milvus://root:secret@127.0.0.1:1")
 
 
 @given(st.dictionaries(st.text(min_size=1), st.lists(st.text(), min_size=1), max_size=4))
-def test_an_expression_holds_nothing_of_what_was_asked(said):
-    asked = Filter(tuple((key, tuple(of)) for key, of in said.items() if key != ADDED))
-    names = {"array_contains_any", "terms", "and"}
-    words = milvus.expression(asked).translate(str.maketrans("()[],", "     ")).split()
-    assert all(word in names or word.isdecimal() for word in words)
+def test_an_expression_quotes_no_value(conditions):
+    filter = Filter(tuple((key, tuple(values)) for key, values in conditions.items() if key != ADDED_KEY))
+    tokens = milvus.filter_expression(filter).translate(str.maketrans("()[],", "     ")).split()
+    assert all(token in {"array_contains_any", "terms", "and"} or token.isdecimal() for token in tokens)

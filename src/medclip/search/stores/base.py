@@ -1,96 +1,108 @@
-"""Who looks for the nearest rows: here what an index asks of it, and the one that scans. The index scores them itself.
+"""The interface of a vector store, and the exact scan. A store gives candidates; the index scores them itself.
 
-So every store gives the same scores in the same order, and a store that is not exact can only miss rows.
+So every store gives the same scores in the same order, and an approximate store can only miss rows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
+from jaxtyping import Bool, Float32, Int
 
 from medclip.search.filters import Filter
 from medclip.search.manifest import Manifest
 
-CHUNK = 65536  # rows scanned at once: 256 KiB of scores a query
-SCANNED = 1 / 100  # of the rows: where a filter leaves no more, every store scores them all
-SAME = 1e-5  # cosines in float32 by other kernels differ by less
+CHUNK_ROWS = 65536  # scanned at once: 256 KiB of scores a query
+SCAN_FRACTION = 1 / 100  # of the rows: where a filter leaves no more, every store scans
+SCORE_TOLERANCE = 1e-5  # cosines in float32 differ by less between kernels
+
+Embeddings = Float32[np.ndarray, "q p"]
+RowMask = Bool[np.ndarray, " n"]
+Rows = Int[np.ndarray, " r"]
+SegmentEmbeddings = tuple[int, np.ndarray]
+"""The first row of a segment, counted from 0 over the index, and the segment's embeddings, f32 (rows, p)."""
 
 
-class Rows(Protocol):
-    """What a store sees of an index: see `medclip.search.index.Index`."""
+class IndexData(Protocol):
+    """What a store reads of an index; see `medclip.search.reader.IndexReader`."""
 
     folder: Path
-    contents: Manifest
-    vectors: list[tuple[int, np.ndarray]]
-    rows: pa.Table
-    numbers: np.ndarray
-    added: np.ndarray
-    live: np.ndarray
+    manifest: Manifest
+    segments: list[SegmentEmbeddings]
+    table: pa.Table
+    row_ids: np.ndarray
+    added_days: np.ndarray
+    live_mask: np.ndarray
 
-    def vectors_of(self, rows: np.ndarray) -> np.ndarray:
-        """The unit vectors of rows, f32 (len(rows), p)."""
+    def embeddings_at(self, rows: Rows) -> Float32[np.ndarray, "r p"]:
+        """Embeddings of rows."""
+        ...
 
     def is_current(self) -> bool:
-        """Whether nobody changed the index since it was opened."""
+        """Whether the index is unchanged since it was opened."""
+        ...
 
 
 class Store(Protocol):
-    """What an index asks of a store. Rows are counted from 0 over the index's segments, deleted ones too."""
+    """A vector store of one index. Rows are counted from 0 over the segments, deleted ones included."""
 
-    def candidates(self, vectors: np.ndarray, count: int, allowed: np.ndarray, asked: Filter) -> list[np.ndarray]:
-        """Rows that hold the `count` nearest to each unit vector of f32 (q, p), in any order, often more.
+    def candidates(self, embeddings: Embeddings, count: int, mask: RowMask, filter: Filter) -> list[np.ndarray]:
+        """For each query embedding the rows that hold its `count` nearest, in any order, often more.
 
-        Only rows that are `allowed`, bool (n,): those that count and are as `asked`.
+        Only rows of `mask`, which are live and match `filter`.
         """
+        ...
 
     def sync(self) -> None:
-        """Take up what the index now holds, and let go of what it does not."""
+        """Make the store's copy equal to the index."""
+        ...
 
     def drop(self) -> None:
-        """Let go of everything: another store answers from now on."""
+        """Delete the store's copy."""
+        ...
 
 
 class ExactStore:
-    """A scan of every row that is allowed."""
+    """A scan of all rows of the mask. It reads the index itself and has no copy."""
 
-    def __init__(self, index: Rows):
+    def __init__(self, index: IndexData):
         self.index = index
 
-    def candidates(self, vectors: np.ndarray, count: int, allowed: np.ndarray, asked: Filter) -> list[np.ndarray]:
+    def candidates(self, embeddings: Embeddings, count: int, mask: RowMask, filter: Filter) -> list[np.ndarray]:
         """The nearest rows and those that tie with the last of them."""
-        return scan(self.index.vectors, vectors, count, allowed)
+        return scan(self.index.segments, embeddings, count, mask)
 
     def sync(self) -> None:
-        """It reads the index itself."""
+        """Nothing to do."""
 
     def drop(self) -> None:
-        """It has nothing of its own."""
+        """Nothing to do."""
 
 
-def scan(
-    segments: list[tuple[int, np.ndarray]], vectors: np.ndarray, count: int, allowed: np.ndarray
-) -> list[np.ndarray]:
-    """Of the rows that are `allowed`, for each vector the nearest `count` and those that tie with the last of them."""
-    rows, done = np.flatnonzero(allowed), 0
-    scores = np.empty((len(vectors), len(rows)), np.float32)
+def scan(segments: Sequence[SegmentEmbeddings], embeddings: Embeddings, count: int, mask: RowMask) -> list[np.ndarray]:
+    """For each query embedding the `count` nearest rows of the mask and those that tie with the last of them."""
+    rows, done = np.flatnonzero(mask), 0
+    scores = np.empty((len(embeddings), len(rows)), np.float32)
     for first, segment in segments:
-        for start in range(0, len(segment), CHUNK):
-            part = segment[start : start + CHUNK]
-            wanted = allowed[first + start : first + start + len(part)]
-            kept = int(np.count_nonzero(wanted))
-            if kept > len(part) / 2:  # to copy most rows would cost more than to score them all
-                scores[:, done : done + kept] = (vectors @ part.T)[:, wanted]
-            elif kept:
-                scores[:, done : done + kept] = vectors @ part[wanted].T
-            done += kept
-    return [rows[_nearest(of, count)] for of in scores]
+        for start in range(0, len(segment), CHUNK_ROWS):
+            chunk = segment[start : start + CHUNK_ROWS]
+            chunk_mask = mask[first + start : first + start + len(chunk)]
+            count_in_chunk = int(np.count_nonzero(chunk_mask))
+            columns = slice(done, done + count_in_chunk)
+            if count_in_chunk > len(chunk) / 2:  # copying most rows costs more than scoring all of them
+                scores[:, columns] = (embeddings @ chunk.T)[:, chunk_mask]
+            elif count_in_chunk:
+                scores[:, columns] = embeddings @ chunk[chunk_mask].T
+            done += count_in_chunk
+    return [rows[_top(query_scores, count)] for query_scores in scores]
 
 
-def _nearest(scores: np.ndarray, count: int) -> np.ndarray:
+def _top(scores: np.ndarray, count: int) -> np.ndarray:
     if count >= len(scores):
         return np.arange(len(scores))
     last = np.partition(scores, len(scores) - count)[len(scores) - count]
-    return np.flatnonzero(scores >= last - SAME)
+    return np.flatnonzero(scores >= last - SCORE_TOLERANCE)

@@ -1,132 +1,151 @@
-"""faiss names the candidates, from a file beside each large segment: lists of like vectors, two bits a dimension.
+"""Approximate candidates from faiss: beside each large segment a file of inverted lists with two bits a dimension.
 
-The bits are RaBitQ's (Gao and Long 2024; Gao et al. 2025), which learn nothing: words lie far from all images, and
-what is learnt from images alone serves them badly. Vectors are rotated at random before: the bits take all dimensions
-for alike, and in those where words and images lie apart they are not. The lists are learnt, so many of them are
-looked through.
+The codes are RaBitQ's (Gao and Long 2024; Gao et al. 2025), which learn nothing from the data: text embeddings lie far
+from all images, and codes learned from images alone serve them badly. Vectors are rotated at random first, because the
+codes treat all dimensions alike and the gap between texts and images lies in a few. The lists are learned, so many of
+them are probed.
 """
 
 from __future__ import annotations
 
 import os
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float32, Int
 
 from medclip.atomic_io import whole_file
 from medclip.errors import UserError
 from medclip.progress import progress
+from medclip.require import require
 from medclip.search.filters import Filter
 from medclip.search.manifest import FAISS, segment_folder
-from medclip.search.stores.base import SCANNED, Rows, scan
+from medclip.search.stores.base import SCAN_FRACTION, Embeddings, IndexData, RowMask, scan
 
-try:
-    import faiss
-except ImportError:
-    raise UserError("the store faiss needs faiss: pip install 'medclip[faiss]'.") from None
-
-FILE = "quantized.faiss"
-LEAST = 20_000  # rows of a segment that has a file; fewer are scanned in a millisecond or two
-LISTED, CODE = 64, "RaBitQ2"
-PROBED, LEAST_PROBED = 1 / 8, 64  # of a segment's lists, of which there are as many as the square root of its rows
-TIMES, AT_LEAST = 8, 400  # candidates are TIMES as many as asked for, and no fewer than AT_LEAST
-CHUNK = 65_536
-THREADS = faiss.omp_get_max_threads()
-TAIL = 8  # bytes at the end of a file that say how long it is
-DAMAGED = (OSError, RuntimeError, ValueError)
+FAISS_FILE = "quantized.faiss"
+MIN_SEGMENT_ROWS = 20_000  # a smaller segment has no file: it is scanned in a millisecond or two
+ROWS_PER_LIST, CODE = 64, "RaBitQ2"  # training rows of a list
+PROBE_FRACTION, MIN_PROBES = 1 / 8, 64  # of a segment's lists, which number the square root of its rows
+CANDIDATES_PER_HIT, MIN_CANDIDATES = 8, 400
+CHUNK_ROWS = 65_536
+TAIL_BYTES = 8  # at the end of a file: its length
+DAMAGE_ERRORS = (OSError, RuntimeError, ValueError)
 
 
 class FaissStore:
-    """The faiss files of an index."""
+    """The faiss files of an index. UserError where faiss is not installed."""
 
-    def __init__(self, index: Rows):
+    def __init__(self, index: IndexData):
+        _max_threads()
         self.index = index
-        segments = zip(index.contents.segments, index.vectors, strict=True)
-        self.large = [
-            (first, vectors, segment_folder(index.folder, segment) / FILE)
-            for segment, (first, vectors) in segments
-            if len(vectors) >= LEAST
+        segments = zip(index.manifest.segments, index.segments, strict=True)
+        self.large_segments = [
+            (first, embeddings, segment_folder(index.folder, segment) / FAISS_FILE)
+            for segment, (first, embeddings) in segments
+            if len(embeddings) >= MIN_SEGMENT_ROWS
         ]
-        """Of each segment that has a file its first row, its vectors and the file."""
+        """For each segment with a file: its first row, its embeddings and the file."""
 
-    def candidates(self, vectors: np.ndarray, count: int, allowed: np.ndarray, asked: Filter) -> list[np.ndarray]:
-        """Rows by their estimated cosines; where few are allowed, or in a small segment, by the cosines themselves."""
-        wanted, scanned, found = max(TIMES * count, AT_LEAST), allowed.copy(), []
-        for (first, segment, _), opened in zip(self.large, self._opened, strict=True):
-            here = slice(first, first + len(segment))
-            if np.count_nonzero(allowed[here]) > max(SCANNED * len(segment), wanted):
-                rows = _nearest(opened, vectors, wanted, allowed[here])
+    def candidates(self, embeddings: Embeddings, count: int, mask: RowMask, filter: Filter) -> list[np.ndarray]:
+        """Rows by their estimated cosines; by exact cosines in small segments and where the mask leaves few rows."""
+        num_candidates = max(CANDIDATES_PER_HIT * count, MIN_CANDIDATES)
+        scan_mask, estimates = mask.copy(), []
+        for (first, segment, _), index in zip(self.large_segments, self._indexes, strict=True):
+            span = slice(first, first + len(segment))
+            if np.count_nonzero(mask[span]) > max(SCAN_FRACTION * len(segment), num_candidates):
+                rows = search_quantized(index, embeddings, num_candidates, mask[span])
                 if (np.count_nonzero(rows >= 0, axis=1) >= count).all():
-                    found.append((first, rows))
-                    scanned[here] = False
-        exact = scan(self.index.vectors, vectors, count, scanned)
-        near = [[first + of[of >= 0] for first, rows in found for of in rows[[query]]] for query in range(len(vectors))]
-        return [np.concatenate([rows, *others]) for rows, others in zip(exact, near, strict=True)]
+                    estimates.append((first, rows))
+                    scan_mask[span] = False
+        candidates = scan(self.index.segments, embeddings, count, scan_mask)
+        for first, rows in estimates:
+            candidates = [
+                np.concatenate([exact, first + estimated[estimated >= 0]])
+                for exact, estimated in zip(candidates, rows, strict=True)
+            ]
+        return candidates
 
     def sync(self) -> None:
-        """Make the files that are absent or damaged."""
-        for _, vectors, path in self.large:
+        """Write the files that are absent or damaged."""
+        for _, embeddings, path in self.large_segments:
             try:
-                _open(path, vectors)
-            except DAMAGED:
-                _make(path, vectors)
+                open_quantized(path, embeddings)
+            except DAMAGE_ERRORS:
+                write_quantized(path, embeddings)
 
     def drop(self) -> None:
         """Remove the files."""
-        for _, _, path in self.large:
+        for _, _, path in self.large_segments:
             path.unlink(missing_ok=True)
 
     @cached_property
-    def _opened(self) -> list[faiss.Index]:
+    def _indexes(self) -> list[Any]:
         try:
-            return [_open(path, vectors) for _, vectors, path in self.large]
-        except DAMAGED:
+            return [open_quantized(path, embeddings) for _, embeddings, path in self.large_segments]
+        except DAMAGE_ERRORS:
             folder = self.index.folder
             raise UserError(
-                f"a {FILE} of index {folder} is absent or damaged; make it anew: "
+                f"a {FAISS_FILE} of index {folder} is absent or damaged; write it again: "
                 f"medclip index migrate --index {folder} {FAISS}"
             ) from None
 
 
-def _nearest(opened: faiss.Index, vectors: np.ndarray, count: int, allowed: np.ndarray) -> np.ndarray:
-    """For each vector allowed rows, i64 (q, count); -1 where the lists have no more. The fewer are allowed, the more
-    lists are looked through."""
-    faiss.omp_set_num_threads(min(len(vectors), THREADS))  # of this thread: for one query, to wake others costs more
-    lists = faiss.extract_index_ivf(opened).nlist
-    probed = max(PROBED * lists * len(allowed) / np.count_nonzero(allowed), LEAST_PROBED)
-    told = faiss.SearchParametersIVF(
-        nprobe=min(lists, round(probed)),
-        sel=faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little")),
+def search_quantized(index: Any, embeddings: Embeddings, count: int, mask: RowMask) -> Int[np.ndarray, "q count"]:
+    """Rows of the mask by estimated cosine, for each query embedding; -1 where the probed lists hold fewer.
+
+    `index` is what `open_quantized` gives. The fewer rows the mask leaves, the more lists are probed.
+    """
+    faiss = _faiss()
+    threads = min(len(embeddings), _max_threads())
+    faiss.omp_set_num_threads(threads)  # of this thread: for a single query, waking others costs more
+    num_lists = faiss.extract_index_ivf(index).nlist
+    probes = max(PROBE_FRACTION * num_lists * len(mask) / np.count_nonzero(mask), MIN_PROBES)
+    ivf_params = faiss.SearchParametersIVF(
+        nprobe=min(num_lists, round(probes)),
+        sel=faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little")),
     )
-    rotated = faiss.SearchParametersPreTransform(index_params=told)
-    return opened.search(np.ascontiguousarray(vectors), count, params=rotated)[1]
+    params = faiss.SearchParametersPreTransform(index_params=ivf_params)
+    return index.search(np.ascontiguousarray(embeddings), count, params=params)[1]
 
 
-def _make(path: Path, vectors: np.ndarray) -> None:
-    faiss.omp_set_num_threads(THREADS)
-    lists, dimensions = round(len(vectors) ** 0.5), vectors.shape[1]
-    made = faiss.index_factory(dimensions, f"RR{dimensions},IVF{lists},{CODE}", faiss.METRIC_INNER_PRODUCT)
-    learning = faiss.extract_index_ivf(made).cp
-    learning.max_points_per_centroid, learning.min_points_per_centroid = LISTED, 1
-    made.train(np.ascontiguousarray(vectors[:: max(1, len(vectors) // (LISTED * lists))]))
-    with progress("quantize", len(vectors), "vectors") as advance, whole_file(path) as partial:
-        for start in range(0, len(vectors), CHUNK):
-            part = vectors[start : start + CHUNK]
-            made.add(np.ascontiguousarray(part))
-            advance(len(part))
-        faiss.write_index(made, str(partial))
+def write_quantized(path: Path, embeddings: Float32[np.ndarray, "n p"]) -> None:
+    """Quantize the embeddings of a segment into a faiss file, atomically."""
+    faiss = _faiss()
+    faiss.omp_set_num_threads(_max_threads())
+    num_lists, dim = round(len(embeddings) ** 0.5), embeddings.shape[1]
+    index = faiss.index_factory(dim, f"RR{dim},IVF{num_lists},{CODE}", faiss.METRIC_INNER_PRODUCT)
+    clustering = faiss.extract_index_ivf(index).cp
+    clustering.max_points_per_centroid, clustering.min_points_per_centroid = ROWS_PER_LIST, 1
+    index.train(np.ascontiguousarray(embeddings[:: max(1, len(embeddings) // (ROWS_PER_LIST * num_lists))]))
+    with progress("quantize", len(embeddings), "embeddings") as advance, whole_file(path) as partial:
+        for start in range(0, len(embeddings), CHUNK_ROWS):
+            chunk = np.ascontiguousarray(embeddings[start : start + CHUNK_ROWS])
+            index.add(chunk)
+            advance(len(chunk))
+        faiss.write_index(index, str(partial))
         with partial.open("ab") as file:
-            file.write((file.tell() + TAIL).to_bytes(TAIL))
+            file.write((file.tell() + TAIL_BYTES).to_bytes(TAIL_BYTES))
 
 
-def _open(path: Path, vectors: np.ndarray) -> faiss.Index:
-    """One of DAMAGED where the file is absent, not whole or not of these vectors."""
+def open_quantized(path: Path, embeddings: Float32[np.ndarray, "n p"]) -> Any:
+    """The memory-mapped faiss index of a file. One of DAMAGE_ERRORS where it is absent, cut or of other embeddings."""
+    faiss = _faiss()
     with path.open("rb") as file:
-        size = file.seek(-TAIL, os.SEEK_END) + TAIL
-        if int.from_bytes(file.read()) != size:  # faiss maps a file that was cut, and reads beyond it
-            raise ValueError(f"{path} is not whole")
-    opened = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-    if (opened.ntotal, opened.d) != vectors.shape:
-        raise ValueError(f"{path} is of other vectors")
-    return opened
+        size = file.seek(-TAIL_BYTES, os.SEEK_END) + TAIL_BYTES
+        if int.from_bytes(file.read()) != size:  # faiss maps a cut file and reads beyond its end
+            raise ValueError(f"{path} is cut")
+    index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+    if (index.ntotal, index.d) != embeddings.shape:
+        raise ValueError(f"{path} is of other embeddings")
+    return index
+
+
+def _faiss() -> Any:
+    return require("faiss", extra="faiss")
+
+
+@cache
+def _max_threads() -> int:
+    return _faiss().omp_get_max_threads()  # first called before this process sets any number

@@ -1,8 +1,8 @@
-"""A Milvus collection names the candidates: the index's rows by their numbers, kept equal to it by difference.
+"""Approximate candidates from a Milvus collection, kept equal to the index by the difference of their row ids.
 
-A row is its number, its unit vector, the day it was added and its terms: a hash for each label, article, license and
-source. A filter is then an expression of numbers alone, which no value can break out of, and no caption, article or
-patient stands on the server.
+An entity is a row id, the row's embedding, the day it was added and its terms: a hash for each label, article, license
+and source. A filter is then an expression of numbers alone, which no value can break out of, and the server holds no
+caption, article or patient.
 """
 
 from __future__ import annotations
@@ -16,204 +16,209 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from medclip.errors import UserError
 from medclip.progress import progress
-from medclip.search.filters import ADDED, COLUMNS, Filter, label_names, span, values
-from medclip.search.manifest import MILVUS
-from medclip.search.stores.base import SCANNED, Rows, scan
+from medclip.require import require
+from medclip.search.filters import ADDED_KEY, FILTER_COLUMNS, Filter, label_names, lowercase_values, parse_days
+from medclip.search.manifest import MILVUS_SCHEME
+from medclip.search.stores.base import SCAN_FRACTION, Embeddings, IndexData, RowMask, Rows, scan
 
-try:
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # the library writes its own troubles to the terminal
-    import grpc
-    from pymilvus import DataType, MilvusClient, MilvusException
-except ImportError:
-    raise UserError("the store milvus:// needs pymilvus: pip install 'medclip[milvus]'.") from None
-
-for _name in ("pymilvus", "pymilvus.milvus_client"):  # it logs a traceback for whatever it raises
-    logging.getLogger(_name).handlers, logging.getLogger(_name).propagate = [logging.NullHandler()], False
-
-NUMBER, VECTOR, TERMS = "number", "vector", "terms"
-MOST = 16384  # rows that Milvus gives a query
-SENT = 4 << 20  # bytes of vectors sent at once; a server takes 64 MiB
-GONE = 4096  # numbers that are deleted at once
-CONNECT_S, ANSWER_S, WORK_S = 5.0, 20.0, 600.0
-HNSW = {"M": 16, "efConstruction": 200}
-TIMES, AT_LEAST, LEAST_EF = 2, 100, 512  # rows asked for, for one that is wanted, and nodes of the graph looked at
+ROW_ID, EMBEDDING, ADDED, TERMS = "row_id", "embedding", "added", "terms"
+MAX_RESULT_ROWS = 16384  # that Milvus returns for a query
+MAX_TERMS = 4096  # of a row
+UPSERT_BYTES = 4 << 20  # of embeddings in a request; a server takes 64 MiB
+DELETE_ROWS = 4096  # in a request
+CONNECT_TIMEOUT_S, QUERY_TIMEOUT_S, WRITE_TIMEOUT_S = 5.0, 20.0, 600.0
+HNSW_PARAMS = {"M": 16, "efConstruction": 200}
+CANDIDATES_PER_HIT, MIN_CANDIDATES, MIN_EF = 2, 100, 512  # ef: graph nodes visited
 
 
 class MilvusStore:
-    """The collection of an index on a server."""
+    """The collection of an index on a Milvus server."""
 
-    def __init__(self, index: Rows, said: str):
-        """UserError where the server at `said`, milvus://HOST:PORT, does not answer."""
-        self.index, self.said, self.name = index, said, index.contents.name
-        self.client = connected(said)
-        self._whole = False
-        self._order = np.argsort(index.numbers, kind="stable")
+    def __init__(self, index: IndexData, uri: str):
+        """UserError where the server at `uri`, milvus://HOST:PORT, does not answer."""
+        self.index, self.uri, self.collection = index, uri, index.manifest.collection
+        self.client = connect(uri)
+        self._is_complete = False
+        self._by_row_id = np.argsort(index.row_ids, kind="stable")
 
-    def candidates(self, vectors: np.ndarray, count: int, allowed: np.ndarray, asked: Filter) -> list[np.ndarray]:
-        """The rows that the server finds; all, by their cosines, where it would be asked for too many or loses some.
+    def candidates(self, embeddings: Embeddings, count: int, mask: RowMask, filter: Filter) -> list[np.ndarray]:
+        """The server's candidates; an exact scan where few rows are left, many are wanted or the server misses some.
 
-        UserError where its collection is not the index's.
+        UserError where the collection differs from the index.
         """
-        there, limit = int(np.count_nonzero(allowed)), max(TIMES * count, AT_LEAST)
-        if there <= SCANNED * len(allowed) or limit > MOST:
-            return scan(self.index.vectors, vectors, count, allowed)
-        with _answered(self.said):
-            if not self._whole:
-                self._check()
-            found = self.client.search(
-                self.name,
-                data=list(vectors),
-                filter=expression(asked),
+        num_allowed, limit = int(np.count_nonzero(mask)), max(CANDIDATES_PER_HIT * count, MIN_CANDIDATES)
+        if num_allowed <= SCAN_FRACTION * len(mask) or limit > MAX_RESULT_ROWS:
+            return scan(self.index.segments, embeddings, count, mask)
+        with _server_errors(self.uri):
+            if not self._is_complete:
+                self._check_complete()
+            results = self.client.search(
+                self.collection,
+                data=list(embeddings),
+                filter=filter_expression(filter),
                 limit=limit,
-                anns_field=VECTOR,
-                search_params={"metric_type": "IP", "params": {"ef": max(2 * limit, LEAST_EF)}},
+                anns_field=EMBEDDING,
+                search_params={"metric_type": "IP", "params": {"ef": max(2 * limit, MIN_EF)}},
                 consistency_level="Strong",
-                timeout=ANSWER_S,
+                timeout=QUERY_TIMEOUT_S,
             )
-        rows = [self._rows(np.array([hit[NUMBER] for hit in hits], np.int64), allowed) for hits in found]
-        if all(len(of) >= min(limit, there) for of in rows):
+        rows = [self._rows(np.array([hit[ROW_ID] for hit in hits], np.int64), mask) for hits in results]
+        if all(len(query_rows) >= min(limit, num_allowed) for query_rows in rows):
             return rows
-        return scan(self.index.vectors, vectors, count, allowed)  # a graph may not lead to all that a filter leaves
+        return scan(self.index.segments, embeddings, count, mask)  # HNSW may not reach every row a filter leaves
 
     def sync(self) -> None:
-        """Send the rows that the collection lacks and delete those that it should not have."""
-        live = np.flatnonzero(self.index.live)
-        with _answered(self.said):
-            self._make()
-            there = self._numbers()
-            numbers = self.index.numbers[live]
-            surplus = np.setdiff1d(there, numbers)
-            for start in range(0, len(surplus), GONE):
-                some = surplus[start : start + GONE].tolist()
-                self.client.delete(self.name, ids=some, timeout=WORK_S)
-            missing = live[~np.isin(numbers, there)]
-            at_once = max(1, SENT // (4 * self.index.contents.dimensions))
-            with progress(f"send to {self.said}", len(missing), "rows") as advance:
-                for start in range(0, len(missing), at_once):
-                    rows = missing[start : start + at_once]
-                    # not insert, which would keep a row twice that was sent again after a time-out
-                    self.client.upsert(self.name, self._entities(rows), timeout=WORK_S)
+        """Upsert the rows that the collection lacks and delete those that it should not have."""
+        live_rows = np.flatnonzero(self.index.live_mask)
+        with _server_errors(self.uri):
+            self._create()
+            present, wanted = self._row_ids(), self.index.row_ids[live_rows]
+            surplus = np.setdiff1d(present, wanted)
+            for start in range(0, len(surplus), DELETE_ROWS):
+                ids = surplus[start : start + DELETE_ROWS].tolist()
+                self.client.delete(self.collection, ids=ids, timeout=WRITE_TIMEOUT_S)
+            missing = live_rows[~np.isin(wanted, present)]
+            batch_size = max(1, UPSERT_BYTES // (4 * self.index.manifest.embedding_dim))
+            with progress(f"send to {self.uri}", len(missing), "rows") as advance:
+                for start in range(0, len(missing), batch_size):
+                    rows = missing[start : start + batch_size]
+                    # insert would keep a row twice that was sent again after a time-out
+                    self.client.upsert(self.collection, self._entities(rows), timeout=WRITE_TIMEOUT_S)
                     advance(len(rows))
             if len(missing):
-                self.client.flush(self.name, timeout=WORK_S)
-            self.client.load_collection(self.name, timeout=WORK_S)
+                self.client.flush(self.collection, timeout=WRITE_TIMEOUT_S)
+            self.client.load_collection(self.collection, timeout=WRITE_TIMEOUT_S)
 
     def drop(self) -> None:
         """Drop the collection."""
-        with _answered(self.said):
-            self.client.drop_collection(self.name, timeout=WORK_S)
+        with _server_errors(self.uri):
+            self.client.drop_collection(self.collection, timeout=WRITE_TIMEOUT_S)
 
-    def _make(self) -> None:
-        if not self.client.has_collection(self.name, timeout=ANSWER_S):
-            schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
-            schema.add_field(NUMBER, DataType.INT64, is_primary=True)
-            schema.add_field(VECTOR, DataType.FLOAT_VECTOR, dim=self.index.contents.dimensions)
-            schema.add_field(ADDED, DataType.INT64)
-            schema.add_field(TERMS, DataType.ARRAY, element_type=DataType.INT64, max_capacity=4096)
-            self.client.create_collection(self.name, schema=schema, consistency_level="Strong", timeout=WORK_S)
-        if VECTOR not in self.client.list_indexes(self.name):
-            made = MilvusClient.prepare_index_params()
-            made.add_index(VECTOR, index_type="HNSW", index_name=VECTOR, metric_type="IP", params=HNSW)
-            self.client.create_index(self.name, made, timeout=WORK_S)
-        self.client.load_collection(self.name, timeout=WORK_S)
+    def _create(self) -> None:
+        data_type = require("pymilvus", extra="milvus").DataType
+        if not self.client.has_collection(self.collection, timeout=QUERY_TIMEOUT_S):
+            schema = self.client.create_schema(auto_id=False, enable_dynamic_field=False)
+            schema.add_field(ROW_ID, data_type.INT64, is_primary=True)
+            schema.add_field(EMBEDDING, data_type.FLOAT_VECTOR, dim=self.index.manifest.embedding_dim)
+            schema.add_field(ADDED, data_type.INT64)
+            schema.add_field(TERMS, data_type.ARRAY, element_type=data_type.INT64, max_capacity=MAX_TERMS)
+            self.client.create_collection(
+                self.collection, schema=schema, consistency_level="Strong", timeout=WRITE_TIMEOUT_S
+            )
+        if EMBEDDING not in self.client.list_indexes(self.collection):
+            params = self.client.prepare_index_params()
+            params.add_index(EMBEDDING, index_type="HNSW", index_name=EMBEDDING, metric_type="IP", params=HNSW_PARAMS)
+            self.client.create_index(self.collection, params, timeout=WRITE_TIMEOUT_S)
+        self.client.load_collection(self.collection, timeout=WRITE_TIMEOUT_S)
 
-    def _numbers(self) -> np.ndarray:
-        """The numbers of all rows that the collection has, ascending: i64."""
-        pages, found = self.client.query_iterator(
-            self.name, batch_size=MOST, output_fields=[NUMBER], consistency_level="Strong", timeout=WORK_S
+    def _row_ids(self) -> np.ndarray:
+        """Ids of all rows of the collection, ascending: i64."""
+        pages, row_ids = self.client.query_iterator(
+            self.collection, batch_size=MAX_RESULT_ROWS, output_fields=[ROW_ID], consistency_level="Strong",
+            timeout=WRITE_TIMEOUT_S,
         ), [np.empty(0, np.int64)]  # fmt: skip
         try:
             while page := pages.next():
-                found.append(np.array([row[NUMBER] for row in page], np.int64))
+                row_ids.append(np.array([row[ROW_ID] for row in page], np.int64))
         finally:
             pages.close()
-        return np.unique(np.concatenate(found))
+        return np.unique(np.concatenate(row_ids))
 
-    def _entities(self, rows: np.ndarray) -> list[dict[str, Any]]:
-        days = self.index.added[rows].astype("datetime64[D]").astype(int).tolist()
-        columns = (self.index.numbers[rows].tolist(), list(self.index.vectors_of(rows)), days, self._terms(rows))
-        names = (NUMBER, VECTOR, ADDED, TERMS)
-        return [dict(zip(names, said, strict=True)) for said in zip(*columns, strict=True)]
+    def _entities(self, rows: Rows) -> list[dict[str, Any]]:
+        row_ids = self.index.row_ids[rows].tolist()
+        days = self.index.added_days[rows].astype("datetime64[D]").astype(int).tolist()
+        return [
+            {ROW_ID: row_id, EMBEDDING: embedding, ADDED: day, TERMS: terms}
+            for row_id, embedding, day, terms in zip(
+                row_ids, self.index.embeddings_at(rows), days, self._terms(rows), strict=True
+            )
+        ]
 
-    def _terms(self, rows: np.ndarray) -> list[list[int]]:
-        asked = self.index.rows.select(["labels", *COLUMNS])
+    def _terms(self, rows: Rows) -> list[list[int]]:
+        columns = self.index.table.select(["labels", *FILTER_COLUMNS])
         runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
-        table = pa.concat_tables([asked.slice(int(run[0]), len(run)) for run in runs])
+        table = pa.concat_tables([columns.slice(int(run[0]), len(run)) for run in runs])
         terms: list[list[int]] = [[] for _ in rows]
-        for key in {*label_names(table), *COLUMNS}:
-            for of, value in zip(terms, pc.utf8_lower(values(table, key)).to_pylist(), strict=True):
+        for key in {*label_names(table), *FILTER_COLUMNS}:
+            for row_terms, value in zip(terms, lowercase_values(table, key).to_pylist(), strict=True):
                 if value is not None:
-                    of.append(term(key, value))
+                    row_terms.append(hash_term(key, value))
         return terms
 
-    def _check(self) -> None:
-        lacking = f"bring it up to date: medclip index migrate --index {self.index.folder} {self.said}"
-        if not self.client.has_collection(self.name, timeout=ANSWER_S):
-            raise UserError(f"the Milvus server at {_address(self.said)} has no collection {self.name}; {lacking}")
-        counted = self.client.query(
-            self.name, output_fields=["count(*)"], consistency_level="Strong", timeout=ANSWER_S
-        )[0]["count(*)"]  # fmt: skip
-        if counted != self.index.contents.pairs and self.index.is_current():
-            raise UserError(
-                f"collection {self.name} at {_address(self.said)} has {counted} rows and the index "
-                f"{self.index.contents.pairs}; {lacking}"
-            )
-        self._whole = True
-
-    def _rows(self, numbers: np.ndarray, allowed: np.ndarray) -> np.ndarray:
-        """The index's rows of these numbers: the server may know of a later change, and terms of two may be one."""
-        at = np.searchsorted(self.index.numbers, numbers, sorter=self._order).clip(max=len(allowed) - 1)
-        at = self._order[at]
-        return at[(self.index.numbers[at] == numbers) & allowed[at]]
-
-
-def connected(said: str) -> MilvusClient:
-    """A client of the server at milvus://HOST:PORT; UserError where it does not answer.
-
-    The environment says who asks (MILVUS_TOKEN) and whether over TLS (MILVUS_SECURE=1).
-    """
-    scheme = "https" if os.environ.get("MILVUS_SECURE", "0") not in ("", "0") else "http"
-    with _answered(said):
-        client = MilvusClient(
-            f"{scheme}://{_address(said)}", token=os.environ.get("MILVUS_TOKEN", ""), timeout=CONNECT_S
+    def _check_complete(self) -> None:
+        address, num_pairs = _address(self.uri), self.index.manifest.num_pairs
+        remedy = f"bring it up to date: medclip index migrate --index {self.index.folder} {self.uri}"
+        if not self.client.has_collection(self.collection, timeout=QUERY_TIMEOUT_S):
+            raise UserError(f"the Milvus server at {address} has no collection {self.collection}; {remedy}")
+        (row,) = self.client.query(
+            self.collection, output_fields=["count(*)"], consistency_level="Strong", timeout=QUERY_TIMEOUT_S
         )
-        client.has_collection("medclip", timeout=CONNECT_S)  # connections are shared: this one may be of a lost server
+        if row["count(*)"] != num_pairs and self.index.is_current():
+            raise UserError(
+                f"collection {self.collection} at {address} has {row['count(*)']} rows and the index {num_pairs}; "
+                f"{remedy}"
+            )
+        self._is_complete = True
+
+    def _rows(self, row_ids: np.ndarray, mask: RowMask) -> np.ndarray:
+        """Rows of the mask with these ids: the server may know a later change, and two terms may share a hash."""
+        positions = np.searchsorted(self.index.row_ids, row_ids, sorter=self._by_row_id).clip(max=len(mask) - 1)
+        rows = self._by_row_id[positions]
+        return rows[(self.index.row_ids[rows] == row_ids) & mask[rows]]
+
+
+def connect(uri: str) -> Any:
+    """A `MilvusClient` of the server at milvus://HOST:PORT. UserError where it does not answer or pymilvus is absent.
+
+    The environment variable MILVUS_TOKEN authenticates; MILVUS_SECURE=1 asks for TLS.
+    """
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC would print its troubles on the terminal
+    pymilvus = require("pymilvus", extra="milvus")
+    for name in ("pymilvus", "pymilvus.milvus_client"):  # it logs a traceback for whatever it raises
+        logging.getLogger(name).handlers, logging.getLogger(name).propagate = [logging.NullHandler()], False
+    scheme = "https" if os.environ.get("MILVUS_SECURE", "0") not in ("", "0") else "http"
+    with _server_errors(uri):
+        client = pymilvus.MilvusClient(
+            f"{scheme}://{_address(uri)}", token=os.environ.get("MILVUS_TOKEN", ""), timeout=CONNECT_TIMEOUT_S
+        )
+        client.has_collection("medclip", timeout=CONNECT_TIMEOUT_S)  # a shared connection may be of a lost server
         return client
 
 
-def expression(asked: Filter) -> str:
-    """A filter as Milvus reads it: numbers only, whatever the values hold."""
-    met = []
-    for key, any_of in asked.keys:
-        if key == ADDED:
-            spans = [tuple(int(day.astype(int)) for day in span(value)) for value in any_of]
-            met.append(" or ".join(f"({ADDED} >= {first} and {ADDED} <= {last})" for first, last in spans))
+def filter_expression(filter: Filter) -> str:
+    """A filter in Milvus's language, of numbers only, whatever the values hold."""
+    clauses = []
+    for key, values in filter.conditions:
+        if key == ADDED_KEY:
+            ranges = [parse_days(value) for value in values]
+            days = [(int(first.astype(int)), int(last.astype(int))) for first, last in ranges]
+            clauses.append(" or ".join(f"({ADDED} >= {first} and {ADDED} <= {last})" for first, last in days))
         else:
-            met.append(f"array_contains_any({TERMS}, {[term(key, value) for value in any_of]})")
-    return " and ".join(f"({each})" for each in met)
+            clauses.append(f"array_contains_any({TERMS}, {[hash_term(key, value) for value in values]})")
+    return " and ".join(f"({clause})" for clause in clauses)
 
 
-def term(key: str, value: str) -> int:
-    """What stands for a value of a label or column: 63 bits, the same for equal pairs on every machine."""
-    said = hashlib.blake2b(f"{len(key)} {key}={value}".encode(), digest_size=8).digest()
-    return int.from_bytes(said) >> 1
+def hash_term(key: str, value: str) -> int:
+    """63 bits that stand for a value of a label or column, the same on every machine."""
+    digest = hashlib.blake2b(f"{len(key)} {key}={value}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest) >> 1
 
 
-def _address(said: str) -> str:
-    return said.removeprefix(MILVUS).rstrip("/")
+def _address(uri: str) -> str:
+    return uri.removeprefix(MILVUS_SCHEME).rstrip("/")
 
 
 @contextmanager
-def _answered(said: str) -> Iterator[None]:
-    """UserError for whatever goes wrong on the way to the server or there."""
+def _server_errors(uri: str) -> Iterator[None]:
+    """UserError for whatever goes wrong on the way to the server or on it."""
+    pymilvus, grpc = require("pymilvus", extra="milvus"), require("grpc", extra="milvus")
     try:
         yield
-    except (MilvusException, grpc.RpcError, grpc.FutureTimeoutError) as error:
-        why = str(getattr(error, "message", "") or error).strip() or type(error).__name__
+    except (pymilvus.MilvusException, grpc.RpcError, grpc.FutureTimeoutError) as error:
+        reason = str(getattr(error, "message", "") or error).strip() or type(error).__name__
         raise UserError(
-            f"the Milvus server at {_address(said)} does not answer as it should: {why.splitlines()[0][:200]}"
+            f"the Milvus server at {_address(uri)} does not answer as it should: {reason.splitlines()[0][:200]}"
         ) from None

@@ -1,0 +1,217 @@
+"""A point-in-time view of an index folder: memory-mapped embeddings beside their rows, and the nearest of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Bool, Float32
+
+from medclip.data.perceptual_hash import Fingerprints
+from medclip.errors import UserError
+from medclip.model.checkpoint import model_hash
+from medclip.search.filters import NO_FILTER, Filter, filter_mask, id_mask, value_counts
+from medclip.search.manifest import (
+    EMBEDDINGS_FILE,
+    FAISS,
+    MANIFEST_FILE,
+    MILVUS_SCHEME,
+    ROWS_FILE,
+    Segment,
+    read_manifest,
+    segment_folder,
+)
+from medclip.search.stores.base import Embeddings, ExactStore, IndexData, Rows, SegmentEmbeddings, Store
+
+ROW_COLUMNS = ["id", "image", "width", "height", "caption", "article", "license"]
+ROW_COLUMNS += ["attribution", "labels", "source", "sha256"]
+FINGERPRINT_FIELDS = {"hash": pa.binary(32), "thumbnail": pa.binary(1024)}  # a row of `Fingerprints`
+SAMPLE_SIZE = 4096
+FILTER_CACHE_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A search result. `score` is the cosine with the query, in [-1, 1]; `image` is an encoded JPEG."""
+
+    id: str
+    score: float
+    caption: str
+    image: bytes
+    article: str
+    license: str
+    attribution: str
+    labels: dict[str, str]
+    source: str
+    added: str
+    """The day the row was added to the index."""
+    duplicates: tuple[str, ...] = ()
+    """Ids of near-duplicate images that rank lower and are left out."""
+
+
+class IndexReader:
+    """An index as it was when it was opened; open it again to see later changes."""
+
+    def __init__(self, folder: Path):
+        """Open `folder`. UserError where it is not a complete index, or its store is not available."""
+        self.folder = folder
+        self.version = _version(folder)
+        self.manifest = read_manifest(folder)
+        self.segments: list[SegmentEmbeddings] = []
+        tables: list[pa.Table] = []
+        for segment in self.manifest.segments:
+            embeddings, table = _read_segment(folder, segment, self.manifest.embedding_dim)
+            self.segments.append((sum(map(len, tables)), embeddings))
+            tables.append(table)
+        self.table: pa.Table = pa.concat_tables(tables)
+        segments = self.manifest.segments
+        self.row_ids = np.concatenate([np.arange(s.first_row_id, s.first_row_id + s.num_rows) for s in segments])
+        """Id of each row, i64 (n,), the key in an external store; not ascending after a purge."""
+        days = np.array([segment.added for segment in segments], "datetime64[D]")
+        self.added_days = np.repeat(days, [segment.num_rows for segment in segments])
+        self.live_mask = ~np.isin(self.row_ids, np.array(self.manifest.deleted, np.int64))
+        """Rows that are not deleted: bool (n,)."""
+        self.allowed_mask = lru_cache(FILTER_CACHE_SIZE)(self._allowed_mask)
+        """Live rows that match a filter: bool (n,)."""
+        self.store: Store = open_store(self, self.manifest.vector_store)
+
+    def __len__(self) -> int:
+        """Number of live rows."""
+        return self.manifest.num_pairs
+
+    def is_current(self) -> bool:
+        """Whether the index is unchanged since it was opened."""
+        return _version(self.folder) == self.version
+
+    def model_path(self, override: Path | None = None) -> Path:
+        """The folder of the model that made this index. UserError where it is absent or another."""
+        path = override or (self.folder / self.manifest.model).resolve()
+        if not path.exists():
+            raise UserError(f"the model of index {self.folder} is not at {path}; say where it is with --model.")
+        if model_hash(path) != self.manifest.model_sha256:
+            raise UserError(
+                f"index {self.folder} was made by another model than {path}: their embeddings cannot be compared. "
+                "Give the model that made it with --model, or build the index again."
+            )
+        return path
+
+    def nearest_rows(self, embeddings: Embeddings, k: int, filter: Filter = NO_FILTER) -> list[list[tuple[int, float]]]:
+        """For each query embedding the `k` nearest rows and their cosines, best first, ties in row order."""
+        candidates = self.store.candidates(embeddings, k, self.allowed_mask(filter), filter)
+        return [self._rank(embedding, rows, k) for embedding, rows in zip(embeddings, candidates, strict=True)]
+
+    def embeddings_at(self, rows: Rows) -> Float32[np.ndarray, "r p"]:
+        """Embeddings of rows."""
+        embeddings = np.empty((len(rows), self.manifest.embedding_dim), np.float32)
+        for first, segment in self.segments:
+            inside = (rows >= first) & (rows < first + len(segment))
+            embeddings[inside] = segment[rows[inside] - first]
+        return embeddings
+
+    def find_row(self, id: str) -> int:
+        """The row of an image. UserError where the index has none of that id."""
+        rows = np.flatnonzero(id_mask(self.table, id) & self.live_mask)
+        if not len(rows):
+            raise UserError(f"index {self.folder} has no image {id!r}.")
+        return int(rows[0])
+
+    def hit(self, row: int, score: float, duplicates: tuple[str, ...] = ()) -> Hit:
+        """A row as a search result."""
+
+        def value(column: str) -> str:
+            return self.table.column(column)[row].as_py()
+
+        return Hit(
+            id=self.id(row),
+            score=score,
+            caption=value("caption"),
+            image=self.image(row),
+            article=value("article"),
+            license=value("license"),
+            attribution=value("attribution"),
+            labels=dict(self.table.column("labels")[row].as_py()),
+            source=value("source"),
+            added=str(self.added_days[row]),
+            duplicates=duplicates,
+        )
+
+    def id(self, row: int) -> str:
+        """The id of a row's image."""
+        return self.table.column("id")[row].as_py()
+
+    def fingerprints(self, rows: Sequence[int]) -> Fingerprints:
+        """Fingerprints of the images of rows, at least one."""
+        columns = [[self.table.column(name)[row].as_py() for row in rows] for name in FINGERPRINT_FIELDS]
+        hashes, thumbnails = columns
+        return Fingerprints(
+            np.stack([np.frombuffer(hash, np.uint64) for hash in hashes]),
+            np.stack([np.frombuffer(thumbnail, np.uint8) for thumbnail in thumbnails]),
+        )
+
+    def image(self, row: int) -> bytes:
+        """The encoded image of a row."""
+        return self.table.column("image")[row].as_py()
+
+    @cached_property
+    def sample_embeddings(self) -> Float32[np.ndarray, "m p"]:
+        """Embeddings of up to SAMPLE_SIZE live rows, evenly spread."""
+        rows = np.flatnonzero(self.live_mask)
+        return self.embeddings_at(rows[:: max(1, len(rows) // SAMPLE_SIZE)][:SAMPLE_SIZE])
+
+    @cached_property
+    def value_counts(self) -> dict[str, dict[str, int]]:
+        """Number of live images with each value of each label and license."""
+        return value_counts(self.table, self.live_mask)
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether a program drew every image."""
+        return all(segment.synthetic for segment in self.manifest.segments)
+
+    def _allowed_mask(self, filter: Filter) -> Bool[np.ndarray, " n"]:
+        if not filter.conditions:
+            return self.live_mask
+        return self.live_mask & filter_mask(self.table, self.added_days, filter)
+
+    def _rank(self, embedding: np.ndarray, rows: np.ndarray, k: int) -> list[tuple[int, float]]:
+        # float64, row by row: equal vectors get equal scores wherever they lie, in every store
+        scores = np.einsum("np,p->n", self.embeddings_at(rows).astype(np.float64), embedding.astype(np.float64))
+        order = np.lexsort((rows, -scores))[:k]
+        return [(int(rows[i]), float(scores[i])) for i in order]
+
+
+def open_store(index: IndexData, vector_store: str) -> Store:
+    """The vector store of an index. UserError where its library is not installed or its server does not answer."""
+    if vector_store == FAISS:
+        from medclip.search.stores.faiss import FaissStore
+
+        return FaissStore(index)
+    if vector_store.startswith(MILVUS_SCHEME):
+        from medclip.search.stores.milvus import MilvusStore
+
+        return MilvusStore(index, vector_store)
+    return ExactStore(index)
+
+
+def _read_segment(folder: Path, segment: Segment, embedding_dim: int) -> tuple[np.ndarray, pa.Table]:
+    path = segment_folder(folder, segment)
+    try:
+        embeddings = np.load(path / EMBEDDINGS_FILE, mmap_mode="r")
+        table = pa.ipc.open_file(pa.memory_map(str(path / ROWS_FILE))).read_all()
+    except (FileNotFoundError, ValueError, EOFError, pa.ArrowInvalid) as error:
+        raise UserError(f"{folder} is damaged ({error}). Build the index again.") from None
+    if embeddings.shape != (segment.num_rows, embedding_dim) or len(table) != segment.num_rows:
+        raise UserError(f"{path} is damaged: embeddings, rows and {MANIFEST_FILE} disagree. Build the index again.")
+    return embeddings, table
+
+
+def _version(folder: Path) -> tuple[int, int]:
+    try:
+        stat = (folder / MANIFEST_FILE).stat()
+    except OSError:
+        return 0, 0
+    return stat.st_mtime_ns, stat.st_ino

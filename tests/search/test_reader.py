@@ -1,0 +1,131 @@
+"""A reader ranks the nearest rows first, remembers its model, and says when the folder is damaged."""
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medclip.errors import UserError
+from medclip.search.curate import build_index
+from medclip.search.reader import IndexReader
+from support.made_indexes import make_index, unit
+
+
+def reader_of(*segments):
+    """A reader of segments of embeddings; its files stay open when the folder is gone."""
+    with tempfile.TemporaryDirectory() as folder:
+        return IndexReader(make_index(Path(folder) / "i", *segments))
+
+
+@given(st.integers(1, 30), st.integers(1, 10), st.integers(1, 50), st.integers(0, 1000))
+def test_the_ranking_equals_a_full_sort(n, m, k, seed):
+    rng = np.random.default_rng(seed)
+    embeddings = unit(rng.standard_normal((n + m, 8)))
+    queries = embeddings[rng.integers(n + m, size=2)]
+    scores = embeddings.astype(np.float64) @ queries.T.astype(np.float64)
+    rankings = reader_of(embeddings[:n], embeddings[n:]).nearest_rows(queries, k)
+    for ranking, query_scores in zip(rankings, scores.T, strict=True):
+        assert [row for row, _ in ranking] == np.argsort(-query_scores, kind="stable")[:k].tolist()
+        assert [score for _, score in ranking] == pytest.approx(np.sort(query_scores)[::-1][:k], abs=1e-12)
+
+
+@given(st.lists(st.integers(-2, 2), min_size=1, max_size=40), st.integers(1, 50))
+def test_equal_scores_keep_row_order(scores, k):
+    (ranking,) = reader_of(np.array(scores, np.float32)[:, None]).nearest_rows(np.ones((1, 1), np.float32), k)
+    assert [row for row, _ in ranking] == sorted(range(len(scores)), key=lambda row: (-scores[row], row))[:k]
+
+
+@pytest.mark.parametrize("dim", [3, 96, 512])
+def test_equal_embeddings_have_equal_scores_wherever_they_lie(dim):
+    embedding = unit(np.random.default_rng(0).standard_normal(dim))
+    embeddings = np.tile(embedding, (1001, 1))  # kernels treat the last rows of a block in another way
+    (ranking,) = reader_of(embeddings[:500], embeddings[500:]).nearest_rows(embeddings[:1], 1001)
+    assert [row for row, _ in ranking] == list(range(1001))
+    assert len({score for _, score in ranking}) == 1
+
+
+def test_another_model_is_refused(index_folder, run, copy):
+    other = copy(run)
+    weights = other / "model" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(bytes(content))
+    with pytest.raises(UserError, match="was made by another model"):
+        IndexReader(index_folder).model_path(other)
+    assert IndexReader(index_folder).model_path(run) == run
+
+
+def test_a_missing_model_is_asked_for(index_folder, tmp_path):
+    copied = shutil.copytree(index_folder, tmp_path / "far" / "away" / "index")
+    with pytest.raises(UserError, match="say where it is with --model"):
+        IndexReader(copied).model_path()
+
+
+def test_index_and_model_may_move_together(run, data, tmp_path):
+    shutil.copytree(run / "model", tmp_path / "a" / "run" / "model")
+    build_index(tmp_path / "a" / "run", data, tmp_path / "a" / "index", max_samples=3)
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert IndexReader(tmp_path / "b" / "index").model_path() == tmp_path / "b" / "run" / "model"
+
+
+@pytest.mark.parametrize("name", ["segments/00000/embeddings.npy", "segments/00000/rows.arrow"])
+@pytest.mark.parametrize("size", [None, 0, 7, 100, 1000])
+def test_a_damaged_file_is_reported(index_folder, copy, name, size):
+    folder = copy(index_folder)
+    if size is None:
+        (folder / name).unlink()
+    else:
+        os.truncate(folder / name, size)
+    with pytest.raises(UserError, match="is damaged"):
+        IndexReader(folder)
+
+
+def test_files_of_another_length_are_refused(index_folder, copy):
+    folder = copy(index_folder)
+    path = folder / "segments" / "00000" / "embeddings.npy"
+    np.save(path, np.load(path)[:-1])
+    with pytest.raises(UserError, match="disagree"):
+        IndexReader(folder)
+
+
+def change_manifest(folder, change):
+    fields = json.loads((folder / "index.json").read_text())
+    change(fields)
+    (folder / "index.json").write_text(json.dumps(fields))
+
+
+@pytest.mark.parametrize("name", ["num_pairs", "embedding_dim", "model", "model_sha256", "segments"])
+def test_a_manifest_without_a_field_is_damaged(index_folder, copy, name):
+    folder = copy(index_folder)
+    change_manifest(folder, lambda fields: fields.pop(name))
+    with pytest.raises(UserError, match="is damaged"):
+        IndexReader(folder)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"num_pairs": 11}, {"deleted": [1]}, {"segments": []}, {"segments": [{"name": "x"}]}]
+)
+def test_a_manifest_that_contradicts_itself_is_damaged(index_folder, copy, changes):
+    folder = copy(index_folder)
+    change_manifest(folder, lambda fields: fields.update(changes))
+    with pytest.raises(UserError, match="is damaged"):
+        IndexReader(folder)
+
+
+def test_a_segment_never_lies_outside_the_index(index_folder, copy):
+    folder = copy(index_folder)
+    shutil.copytree(folder / "segments" / "00000", folder.parent / "elsewhere")
+    change_manifest(folder, lambda fields: fields["segments"][0].update(name="../../elsewhere"))
+    with pytest.raises(UserError, match="is damaged"):
+        IndexReader(folder)
+
+
+def test_another_folder_is_not_an_index(tmp_path):
+    with pytest.raises(UserError, match="is not an index"):
+        IndexReader(tmp_path)
