@@ -178,7 +178,7 @@ def test_an_index_that_goes_away_is_one_sentence_until_it_is_back(page, sound, i
 
 def test_a_damaged_index_is_one_sentence(page, sound, index_folder, copy):
     folder = copy_index(index_folder, copy)
-    next(folder.rglob("vectors.npy")).write_bytes(b"nothing")
+    next(folder.rglob("embeddings.npy")).write_bytes(b"nothing")
     at = sound(page(folder))
     assert "is damaged" in at.error[0].value
 

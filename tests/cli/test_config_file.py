@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from medclip.search.index import Index
+from medclip.search.reader import IndexReader
 from support.labels import split_rows, write_table
 
 TRAIN = ("--preset", "tiny", "--steps", 2, "--batch-size", 4, "--lr", 1e-3, "--max-samples", 8, "--num-evals", 1)
@@ -61,8 +61,8 @@ def test_an_index_repeats(medclip, run, data, tmp_path):
     )
     code, out, _ = medclip("index", "build", "--config", tmp_path / "a" / "index-build.toml", "--out", tmp_path / "b")
     assert (code, json.loads(out)["images"]) == (0, 4)
-    a, b = Index(tmp_path / "a"), Index(tmp_path / "b")
-    assert np.array_equal(a.vectors[0][1], b.vectors[0][1])
+    a, b = IndexReader(tmp_path / "a"), IndexReader(tmp_path / "b")
+    assert np.array_equal(a.segments[0][1], b.segments[0][1])
 
 
 @pytest.mark.slow

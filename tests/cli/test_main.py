@@ -208,7 +208,7 @@ def test_no_command_at_all_is_a_mistake(medclip):
         (("embed", "--model", "{run}", "--data", "{tmp}", "--out", "{tmp}/new"), "is not a prepared dataset"),
         (
             ("index", "build", "--model", "{run}", "--data", "{data}", "--out", "{tmp}/new", "--vector-store", "x"),
-            "there are exact",
+            "choose exact",
         ),
         (("index", "add", "--index", "{tmp}", "--data", "{data}"), "is not an index"),
         (("index", "delete", "--index", "{index}"), "say what to delete"),
