@@ -294,7 +294,7 @@ def test_nothing_planted_reaches_the_dataset_or_the_screen(planted_folder, tmp_p
     dry = subprocess.run([*command, "--dry-run", "--frames", "all"], capture_output=True, env=environment, check=True)
     assert not (tmp_path / "medclip").exists()
     done = subprocess.run(
-        [*command, "--out", "out", "--frames", "all"], capture_output=True, env=environment, check=True
+        [*command, "--out", "out", "--frames", "all", "--table"], capture_output=True, env=environment, check=True
     )
     out = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     files = {path.name: path.read_bytes() for path in out}

@@ -105,8 +105,9 @@ def test_lines_may_leave_out_what_they_do_not_know(tmp_path):
     assert (one.article, two.article, three.reason) == ("1", "PMC1", "row without image or caption")
 
 
-def test_what_else_a_table_knows_reaches_the_pair(tmp_path):
-    row = {"image": "0.jpg", "caption": "CT", "license": "CC BY", "attribution": "Jones 2020", "cui": ["C1", "C2"]}
+@pytest.mark.parametrize("license", ["license", "licence", "License"])
+def test_the_other_columns_of_a_table_reach_the_pair(tmp_path, license):
+    row = {"image": "0.jpg", "caption": "CT", license: "CC BY", "attribution": "Jones 2020", "cui": ["C1", "C2"]}
     (pair,) = open_source(str(write(tmp_path / "x.jsonl", [row])))
     assert (pair.license, pair.attribution, pair.concepts) == ("CC BY", "Jones 2020", ("C1", "C2"))
 
@@ -151,5 +152,5 @@ def test_a_table_is_read_until_every_split_has_its_rows(tmp_path, columns):
 
 
 def test_the_folder_of_the_table_decides_nothing_else(tmp_path):
-    with pytest.raises(UserError, match="cannot be read: it is neither a ROCO folder"):
+    with pytest.raises(UserError, match="cannot be read. Sources are: a ROCO folder"):
         open_source(str(tmp_path / "absent.csv"))

@@ -119,7 +119,7 @@ def _read(path: AnyPath, config: PrepareConfig) -> Iterator[Pair | Dropped]:
     elif path.is_dir():
         yield from _read_folder(path, config)
     else:
-        raise UserError(f"{path} cannot be read: it is neither {_READABLE}.")
+        raise UserError(f"{path} cannot be read. Sources are: {_READABLE}.")
 
 
 def _read_folder(folder: AnyPath, config: PrepareConfig) -> Iterator[Pair | Dropped]:
@@ -139,7 +139,7 @@ def _read_folder(folder: AnyPath, config: PrepareConfig) -> Iterator[Pair | Drop
         return read_image_folder(folder)
     if splits := find_named_tables(folder):
         return _read_splits(splits, config.columns, config.max_samples)
-    raise UserError(f"{folder} cannot be read: it is neither {_READABLE}.")
+    raise UserError(f"{folder} cannot be read. Sources are: {_READABLE}.")
 
 
 def _read_splits(splits: dict[str, list[AnyPath]], columns: Columns, limit: int | None) -> Iterator[Pair | Dropped]:
