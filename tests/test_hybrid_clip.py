@@ -35,7 +35,7 @@ def test_the_readmes_first_snippet(founding: Path) -> None:
     np.testing.assert_allclose(out.text_embeds, embed_texts(model.model, CAPTIONS), atol=2e-6)
 
 
-def test_both_orders_of_the_channels_are_the_same_picture(founding: Path) -> None:
+def test_both_orders_of_the_channels_are_the_same_image(founding: Path) -> None:
     model = FlaxHybridCLIP.from_pretrained(founding)
     last, first = model.get_image_features(PIXELS), model.get_image_features(PIXELS.transpose(0, 3, 1, 2))
     np.testing.assert_array_equal(last, first)

@@ -1,4 +1,4 @@
-"""How JAX is started: one place, before its first import."""
+"""Settings of JAX, made before its first import."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 # Measured on 2 CPU cores with these towers: together about 1.3 times the training speed of XLA's defaults. Fusing
-# element-wise work too (LIBRARY_FUSION_TYPE_ELTWISE) keeps every step of an exact gelu: BERT then takes 1.5 times as
-# long and twice the memory, and sharded layouts are refused.
+# element-wise operations too (LIBRARY_FUSION_TYPE_ELTWISE) stores every step of an exact gelu: BERT then takes 1.5
+# times as long and twice the memory, and sharded layouts fail.
 _CPU_FLAGS = (
     "--xla_cpu_enable_concurrency_optimized_scheduler=false",
     "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT",
@@ -19,10 +19,10 @@ _KEEP_MEMORY = ((-8, 1), (-4, 0), (-1, 2**31 - 1), (-2, 2**27))
 
 
 def start() -> None:
-    """Set XLA's flags and the persistent compilation cache, unless the environment already chose."""
-    chosen = os.environ.get("XLA_FLAGS", "").split()
-    # a flag said twice, by this process and by the one that started it, would be another key in the cache
-    os.environ["XLA_FLAGS"] = " ".join([*(flag for flag in _CPU_FLAGS if flag not in chosen), *chosen])
+    """Set XLA's flags and the persistent compilation cache, unless the environment sets them."""
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    # a flag set twice, by this process and by the one that started it, would be another key in the cache
+    os.environ["XLA_FLAGS"] = " ".join([*(flag for flag in _CPU_FLAGS if flag not in flags), *flags])
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "medclip" / "xla"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
@@ -30,10 +30,10 @@ def start() -> None:
 
 
 def _keep_memory() -> None:
-    """Let glibc keep what XLA frees after each step and asks for again at the next.
+    """Let glibc keep the memory that XLA frees after each step and allocates again at the next.
 
-    By default it goes back to the kernel, which clears 120 MB of pages anew each step of the tiny preset:
-    a quarter of the time. One arena, as the others cannot hold a block above 64 MB without mmap.
+    By default it goes back to the kernel, which clears 120 MB of pages each step of the tiny preset: a quarter of the
+    time. One arena, as the others cannot hold a block above 64 MB without mmap.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         for option, value in _KEEP_MEMORY:

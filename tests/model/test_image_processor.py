@@ -71,10 +71,10 @@ def test_every_image_fits_the_square(width, height, preprocessor):
 
 
 @given(st.integers(1, 100), st.integers(1, 100), st.integers(0, 2**32 - 1), st.sampled_from([CLIP, SQUEEZE]))
-def test_grey_fitted_in_one_channel_is_what_three_channels_give(width, height, seed, preprocessor):
-    grey = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
-    colored = Image.fromarray(np.stack([grey, grey, 255 - grey], axis=2))  # so that it is resized in three channels
-    one, three = (preprocess(image, preprocessor) for image in (Image.fromarray(grey), colored))
+def test_gray_fitted_in_one_channel_is_what_three_channels_give(width, height, seed, preprocessor):
+    gray = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
+    colored = Image.fromarray(np.stack([gray, gray, 255 - gray], axis=2))  # so that it is resized in three channels
+    one, three = (preprocess(image, preprocessor) for image in (Image.fromarray(gray), colored))
     for channel in range(3):
         assert np.array_equal(one[..., channel], three[..., 0])
 

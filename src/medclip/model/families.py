@@ -1,7 +1,7 @@
-"""Where each family of the Hub keeps the parts of its transformer, and what it does between them.
+"""The families of towers on the Hub: the tensor names of their parts, and the computation between them.
 
 Every name is a tensor name of the family's own checkpoints without the tower's prefix, misspellings included.
-`towers.py` computes with these names and `init.py` states their shapes, so a new family is a new value here.
+`towers` computes with these names and `shapes_init` states their shapes, so a new family is a new value here.
 """
 
 from __future__ import annotations

@@ -87,25 +87,25 @@ def _text(model: Mapping[str, Any], raw: Mapping[str, Any], shapes: Shapes) -> T
 
 
 def _hf_text(raw: Mapping[str, Any], shapes: Shapes) -> TextConfig:
-    at = "text.transformer."
+    prefix = "text.transformer."
     pooler = raw.get("hf_pooler_type") or "mean_pooler"
     projection = {"linear": ("text.proj.weight",), "mlp": ("text.proj.0.weight", "text.proj.2.weight")}
     if pooler not in _POOLS or raw.get("hf_proj_type", "mlp") not in projection:
         raise UserError(f"{CONFIG_FILE}: text pooler {pooler} with this projection is not supported.")
-    vocabulary, width = shapes[f"{at}embeddings.word_embeddings.weight"]
+    vocabulary, width = shapes[f"{prefix}embeddings.word_embeddings.weight"]
     sizes = {
         "hidden_size": width,
-        "intermediate_size": shapes[f"{at}encoder.layer.0.intermediate.dense.weight"][0],
+        "intermediate_size": shapes[f"{prefix}encoder.layer.0.intermediate.dense.weight"][0],
         "num_hidden_layers": _depth(shapes, r"text\.transformer\.encoder\.layer\.(\d+)\."),
         "num_attention_heads": width // 64,  # BERT's and RoBERTa's base and large
         "vocab_size": vocabulary,
-        "max_position_embeddings": shapes[f"{at}embeddings.position_embeddings.weight"][0],
-        "type_vocab_size": shapes[f"{at}embeddings.token_type_embeddings.weight"][0],
+        "max_position_embeddings": shapes[f"{prefix}embeddings.position_embeddings.weight"][0],
+        "type_vocab_size": shapes[f"{prefix}embeddings.token_type_embeddings.weight"][0],
     }
     roberta = "roberta" in raw["hf_model_name"].lower()
     tower = parse_text({"model_type": "roberta" if roberta else "bert", **sizes})
     kind = raw.get("hf_proj_type", "mlp")
-    return dataclasses.replace(tower, prefix=at, projection=projection[kind], pool=_POOLS[pooler])
+    return dataclasses.replace(tower, prefix=prefix, projection=projection[kind], pool=_POOLS[pooler])
 
 
 def _depth(shapes: Shapes, layer: str) -> int:
