@@ -78,7 +78,7 @@ class DualEncoder:
         """
         items, single = _as_items(images)
         batches = pixel_batches(enumerate(items), self._read_pixels, _positive(batch_size))
-        embeddings = [embed_pixels(self.model, pixels, sizes=(1, batch_size)) for pixels in batches]
+        embeddings = [embed_pixels(self.model, pixels, batch_sizes=(1, batch_size)) for pixels in batches]
         result = np.concatenate([np.zeros((0, self.dim), np.float32), *embeddings])
         return result[0] if single else result
 
@@ -92,7 +92,7 @@ class DualEncoder:
         for position, item in enumerate(items):
             if not isinstance(item, str):
                 raise TypeError(f"texts[{position}] is {type(item).__name__}, not a string")
-        result = embed_texts(self.model, items, sizes=(1, _positive(batch_size)))
+        result = embed_texts(self.model, items, batch_sizes=(1, _positive(batch_size)))
         return result[0] if single else result
 
     def similarity(

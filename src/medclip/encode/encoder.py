@@ -25,7 +25,7 @@ from medclip.model.image_processor import Channels, mean_std
 from medclip.model.towers import AnyArray, Params, encode_image, encode_text, image_features, text_features
 from medclip.progress import Advance
 
-SIZES = (1, BATCH_SIZE)  # the compiled shapes: a query, and everything else
+BATCH_SIZES = (1, BATCH_SIZE)  # compiled ones: a query, and everything else
 Kind = Literal["images", "captions"]
 Embeddings = Float32[np.ndarray, "n p"]
 Features = Float32[np.ndarray, "n w"]
@@ -48,27 +48,33 @@ def jax_backend(model: Model) -> Backend:
     return Backend("jax", model, partial(embed_pixels, model), partial(embed_texts, model))
 
 
-def normalize(pixels: Array | np.ndarray, mean: Channels, std: Channels) -> Float32[Array, "*b s s 3"]:
+def normalize(
+    pixels: UInt8[AnyArray, "*b s s 3"] | Float32[AnyArray, "*b s s 3"], mean: Channels, std: Channels
+) -> Float32[Array, "*b s s 3"]:
     """Pixels u8 (or f32 in 0–255) to a tower's input, channel by channel."""
     return (jnp.asarray(pixels).astype(jnp.float32) / 255 - jnp.array(mean)) / jnp.array(std)
 
 
 def embed_pixels(
-    model: Model, pixels: Pixels, advance: Advance | None = None, sizes: Sequence[int] = SIZES
+    model: Model, pixels: Pixels, advance: Advance | None = None, batch_sizes: Sequence[int] = BATCH_SIZES
 ) -> Embeddings:
-    """Embeddings of preprocessed pixels, in batches of one of `sizes` (see `in_batches`)."""
+    """Embeddings of preprocessed pixels, in batches of one of `batch_sizes` (see `run_in_batches`)."""
     mean, std = mean_std(model.preprocessor)
-    return in_batches(lambda x: _encode_image(model.params, x, model.config, mean, std), (pixels,), advance, sizes)
+
+    def encode(x: np.ndarray) -> Array:
+        return _encode_image(model.params, x, model.config, mean, std)
+
+    return run_in_batches(encode, (pixels,), advance, batch_sizes)
 
 
 def embed_texts(
     model: Model,
     captions: Sequence[str],
     advance: Advance | None = None,
-    sizes: Sequence[int] = SIZES,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
     lengths: Sequence[int] = (),
 ) -> Embeddings:
-    """Embeddings of captions, in batches of one of `sizes` (see `in_batches`).
+    """Embeddings of captions, in batches of one of `batch_sizes` (see `run_in_batches`).
 
     Padding is cut off down to the least of `lengths` (ascending) that holds every caption; each is another compiled
     shape. It stays where a tower attends to padding, as SigLIP's does.
@@ -82,7 +88,11 @@ def embed_texts(
         longest = int(valid.sum(axis=1).max(initial=0))
         length = next((length for length in lengths if length >= longest), ids.shape[1])
         ids, valid = ids[:, :length], valid[:, :length]
-    return in_batches(lambda i, v: _encode_text(model.params, i, v, model.config), (ids, valid), advance, sizes)
+
+    def encode(ids: np.ndarray, valid: np.ndarray) -> Array:
+        return _encode_text(model.params, ids, valid, model.config)
+
+    return run_in_batches(encode, (ids, valid), advance, batch_sizes)
 
 
 def embed_images(model: Model, images: Iterable[ImageInput], advance: Advance | None = None) -> Embeddings:
@@ -143,27 +153,27 @@ def split_pixels(split: Split, row: int, preprocessor: Mapping[str, Any]) -> UIn
 def pixel_features(model: Model, pixels: Pixels, advance: Advance | None = None) -> Features:
     """What the vision tower gives before its projection, of preprocessed pixels."""
     mean, std = mean_std(model.preprocessor)
-    return in_batches(lambda x: _image_features(model.params, x, model.config, mean, std), (pixels,), advance)
+    return run_in_batches(lambda x: _image_features(model.params, x, model.config, mean, std), (pixels,), advance)
 
 
 def caption_features(model: Model, captions: Sequence[str], advance: Advance | None = None) -> Features:
     """What the text tower gives before its projection, of captions."""
     arrays = model.tokenizer.encode(captions)
-    return in_batches(lambda ids, valid: _text_features(model.params, ids, valid, model.config), arrays, advance)
+    return run_in_batches(lambda ids, valid: _text_features(model.params, ids, valid, model.config), arrays, advance)
 
 
-def in_batches(
+def run_in_batches(
     encode: Callable[..., Array | np.ndarray],
     arrays: Sequence[np.ndarray],
     advance: Advance | None = None,
-    sizes: Sequence[int] = SIZES,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
 ) -> Float32[np.ndarray, "n d"]:
     """`encode` of arrays (n, …), n > 0, padded to batches of one compiled shape; `advance` is called for each batch.
 
-    The shape is the smallest of `sizes` (ascending) that holds all rows, or the largest.
+    The shape is the smallest of `batch_sizes` (ascending) that holds all rows, or the largest.
     """
     outputs = []
-    size = next((size for size in sizes if size >= len(arrays[0])), sizes[-1])
+    size = next((size for size in batch_sizes if size >= len(arrays[0])), batch_sizes[-1])
     for start in range(0, len(arrays[0]), size):
         parts = [np.asarray(a[start : start + size]) for a in arrays]
         n = len(parts[0])

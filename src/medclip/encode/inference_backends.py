@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medclip.encode.encoder import Backend, in_batches, jax_backend, normalize
+from medclip.encode.encoder import Backend, jax_backend, normalize, run_in_batches
 from medclip.errors import UserError
 from medclip.model.checkpoint import Model, load, model_folder
 from medclip.model.image_processor import mean_std
@@ -36,13 +36,13 @@ def open_backend(name: str, source: str | Path) -> Backend:
         def encode(x: np.ndarray) -> np.ndarray:
             return image_encoder({"pixel_values": np.asarray(normalize(x, mean, std)).transpose(0, 3, 1, 2)})
 
-        return in_batches(encode, (pixels,))
+        return run_in_batches(encode, (pixels,))
 
     def embed_texts(captions: Sequence[str]) -> np.ndarray:
         def encode(ids: np.ndarray, valid: np.ndarray) -> np.ndarray:
             return text_encoder(_token_inputs(model, ids, valid))
 
-        return in_batches(encode, model.tokenizer.encode(captions))
+        return run_in_batches(encode, model.tokenizer.encode(captions))
 
     return Backend(name, model, embed_pixels, embed_texts)
 

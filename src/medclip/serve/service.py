@@ -57,10 +57,10 @@ class _Encoder:
     batch_sizes: Sequence[int]
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
-        return embed_texts(self.model, texts, sizes=self.batch_sizes, lengths=TEXT_LENGTHS)
+        return embed_texts(self.model, texts, batch_sizes=self.batch_sizes, lengths=TEXT_LENGTHS)
 
     def embed_pixels(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
-        return embed_pixels(self.model, np.stack(pixels), sizes=self.batch_sizes)
+        return embed_pixels(self.model, np.stack(pixels), batch_sizes=self.batch_sizes)
 
 
 class Service:
