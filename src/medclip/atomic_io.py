@@ -33,12 +33,12 @@ def write_json(path: Path, value: Any) -> None:
         partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def read_json(path: Path, what: str) -> Any:
-    """Read JSON. A missing or broken file is a UserError; `what` says what its folder should be."""
+def read_json(path: Path, kind: str) -> Any:
+    """Read JSON. A missing or broken file is a UserError; `kind` says what its folder should be."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path.parent} is not {what}: it has no {path.name}.") from None
+        raise UserError(f"{path.parent} is not {kind}: it has no {path.name}.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is damaged and cannot be read as JSON ({error}). Make it anew.") from None
 

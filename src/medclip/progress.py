@@ -18,8 +18,8 @@ Advance = Callable[..., None]
 
 
 @contextmanager
-def progress(what: str, total: int | None, unit: str, per_step: int = 1, first: int = 0) -> Iterator[Advance]:
-    """Show steps `first` to `total` (None: unknown) of the task `what`; yields `advance(steps=1, **notes)`.
+def progress(task: str, total: int | None, unit: str, per_step: int = 1, first: int = 0) -> Iterator[Advance]:
+    """Show steps `first` to `total` (None: unknown) of `task`; yields `advance(steps=1, **notes)`.
 
     A step is `per_step` of `unit`. The rate counts the steps of this call, not those before `first`.
     """
@@ -37,13 +37,13 @@ def progress(what: str, total: int | None, unit: str, per_step: int = 1, first: 
             TextColumn("{task.fields[notes]}"),
         )
         with Progress(*columns, console=console) as bar:
-            task = bar.add_task(what, total=total, completed=first, notes="")
+            task_id = bar.add_task(task, total=total, completed=first, notes="")
 
             def advance(steps: int = 1, **notes: float) -> None:
                 nonlocal done
                 done += steps
                 text = "  ".join(f"{k} {v:.3g}" for k, v in notes.items())
-                bar.update(task, advance=steps, notes=f"{rate():,.0f} {unit}/s  {text}")
+                bar.update(task_id, advance=steps, notes=f"{rate():,.0f} {unit}/s  {text}")
 
             yield advance
         return
@@ -57,7 +57,7 @@ def progress(what: str, total: int | None, unit: str, per_step: int = 1, first: 
         if now - last >= _LOG_EVERY_S or (done == total and now - start > 2 and steps):
             last = now
             left = round((total - done) * per_step / rate()) if total is not None and done > first else None
-            line = {"progress": what, "done": done, "total": total, f"{unit}_per_s": round(rate(), 1)}
+            line = {"progress": task, "done": done, "total": total, f"{unit}_per_s": round(rate(), 1)}
             print(json.dumps({**line, "seconds_left": left, **notes}), file=sys.stderr, flush=True)
 
     yield advance

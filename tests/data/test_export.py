@@ -114,3 +114,18 @@ def test_what_is_not_whole_is_not_there(several_files, tmp_path, form):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["data", "export.json"]
     with pytest.raises(UserError, match="already finished"):
         export_data(several_files, tmp_path / "out", form)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_rows_that_changed_before_a_finished_file_number_its_rows_anew(several_files, tmp_path, form):
+    validation = several_files / "validation-00000.arrow"
+    whole = validation.read_bytes()
+    validation.write_bytes(b"")
+    with pytest.raises(UserError, match="not a whole Arrow file"):
+        export_data(several_files, tmp_path / "out", form)  # both files of train are finished
+    validation.write_bytes(whole)
+    write_shard(several_files / "part-0.arrow", open_shard(several_files / "part-0.arrow").to_pylist()[:9], {})
+    for name in ("out", "undisturbed"):
+        export_data(several_files, tmp_path / name, form)
+    for path in (tmp_path / "undisturbed" / "data").iterdir():
+        assert (tmp_path / "out" / "data" / path.name).read_bytes() == path.read_bytes()

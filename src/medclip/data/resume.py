@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from jaxtyping import Shaped
 
 from medclip.atomic_io import read_json, write_json
 from medclip.data.paths import AnyPath, is_url, storage_errors
@@ -52,7 +53,7 @@ class ResumableFile:
         yield
         write_json(self._note_path, {"inputs": self.inputs})
 
-    def append(self, blocks: Iterable[np.ndarray], header: bytes) -> None:
+    def append(self, blocks: Iterable[Shaped[np.ndarray, "rows ..."]], header: bytes) -> None:
         """Write `header` and blocks of rows, from row `rows_done` on; the file appears when the blocks end.
 
         Rows are saved every SAVE_EVERY_S seconds. They are written, not mapped: a full disk is then an OSError, where a
@@ -65,7 +66,6 @@ class ResumableFile:
             self.path.unlink(missing_ok=True)  # of other inputs
         self._partial.parent.mkdir(parents=True, exist_ok=True)
         with self._partial.open("r+b" if rows else "wb") as file:
-            file.truncate(start)
             file.seek(start)
             if not rows:
                 file.write(header)

@@ -1,4 +1,4 @@
-"""The values every source yields and every later stage reads: one image with one caption."""
+"""What every source yields: pairs of an image and a caption, and rows that were dropped."""
 
 from __future__ import annotations
 
@@ -21,30 +21,28 @@ class DicomFrame:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One image with one caption, as a source hands it over: nothing cleaned, nothing decoded.
-
-    `image` is a file that may be absent or broken, on this machine or behind a URL, or the encoded bytes themselves;
-    preparation finds out.
-    `article` names the publication (or patient) the image came from: rows that share it may never be
-    split between training and validation. `concepts` are UMLS identifiers and `semantic_types` the names of their
-    types. `labels` maps a label's name (modality, organ, ...) to its value. `attribution` is what the license wants
-    said: whose the image is and where it was published. `removed` names what the source knew and did not hand over,
-    as "place/what" ("header/PatientName"): names, never values.
-    """
+    """One image with one caption, as a source yields it: not cleaned, not decoded."""
 
     id: str
     image: AnyPath | bytes | DicomFrame
+    """A file on this machine or behind a URL, which may be absent or broken, or the encoded bytes."""
     caption: str
     split: str
     article: str
+    """The publication or patient that the image came from; its rows all belong to one split."""
     license: str = ""
     attribution: str = ""
+    """Author and publication of the image, as most licenses require."""
     concepts: tuple[str, ...] = ()
+    """UMLS identifiers."""
     keywords: tuple[str, ...] = ()
     semantic_types: tuple[str, ...] = ()
+    """Names of the semantic types of the concepts."""
     labels: Mapping[str, str] = field(default_factory=dict)
+    """Values by the label's name (modality, organ, …)."""
     source: str = ""
     removed: tuple[str, ...] = ()
+    """What the reader withheld, as "place/name" ("header/PatientName"): names, never values."""
 
 
 @dataclass(frozen=True, slots=True)
