@@ -64,17 +64,19 @@ def public_names(tree: ast.Module) -> int:
 def count_flags(checkout: Path) -> int | None:
     """Options over all commands, help itself left out; None where the command line does not start."""
     environment = {**os.environ, "PYTHONPATH": str(checkout / "src"), "COLUMNS": "200", "NO_COLOR": "1"}
-    start = "from medclip.cli.main import main" if (checkout / "src/medclip/cli").is_dir() else "from medclip.cli import main"
+    module = "medclip.cli.main" if (checkout / "src/medclip/cli").is_dir() else "medclip.cli"
 
     def count(command: list[str]) -> int:
-        run = [sys.executable, "-c", f"import sys; {start}; sys.argv[0] = 'medclip'; main()", *command, "--help"]
-        done = subprocess.run(run, capture_output=True, text=True, env=environment, cwd=checkout)
+        program = f"import sys; from {module} import main; sys.argv[0] = 'medclip'; main()"
+        words = [sys.executable, "-c", program, *command, "--help"]
+        done = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=checkout)
         if done.returncode:
             raise RuntimeError(done.stderr)
         usage = done.stdout.split("\n\n")[0]
-        inner = re.search(r"\{([\w,-]+)\}\s*$", " ".join(usage.split()))
-        if inner and "{" not in "".join(command):
-            return sum(count([*command, name]) for name in inner[1].split(","))
+        inner = re.search(r"\{([\w,-]+)\}\s*$", " ".join(usage.split()))  # as 0.1 lists its commands
+        listed = re.findall(r"(?m)^  ([a-z-]+) +\S", done.stdout) if "COMMAND" in usage else []
+        if names := inner[1].split(",") if inner else listed:
+            return sum(count([*command, name]) for name in names)
         options = set(re.findall(r"(?m)^[│ ]*(?:-\w, )?(--[a-z][\w-]*)", done.stdout))
         return len(options - {"--help"})
 
