@@ -237,8 +237,9 @@ def test_the_whole_path_by_commands(medclip, roco, tmp_path):
         ("train", "--data", data, "--out", run, "--preset", "tiny", "--steps", 1, "--batch-size", 8),
         ("index", "build", "--model", run, "--data", data, "--out", index),
     ):
-        code, _, err = medclip(*command)
+        code, out, err = medclip(*command)
         assert code == 0, err
+        assert isinstance(json.loads(out), dict)
     code, out, _ = medclip("search", "--index", index, "chest", "-k", 2)
     assert (code, len(out.splitlines())) == (0, 2)
     assert json.loads((data / "dataset.json").read_text())["medclip_version"] == __version__

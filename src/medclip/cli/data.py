@@ -63,7 +63,9 @@ class Prepare:
         self.output.show(dataset, dataset_tables(dataset, self.out))
         if not any(split["pairs"] for split in dataset["splits"].values()):
             raise WorkError(f"no row of {self.source} became a pair; reasons: {self.out / 'dropped.jsonl'}.")
-        console.print(f"what it holds, with warnings: {self.out / 'report.html'} (near images: medclip stats)")
+        console.print(
+            f"what it holds, with warnings: {self.out / 'report.html'} (near images: medclip stats)", soft_wrap=True
+        )
         # the folder of a DICOM study may be named after a patient
         return replace(self, source="") if dataset["source"] == DICOM_SOURCE else self
 
@@ -94,7 +96,7 @@ class Stats:
         result = stats.to_json() | {"warnings": [asdict(warning) for warning in warnings]}
         self.output.show(result, _statistics_tables(stats, warnings))
         if page is not None:
-            console.print(f"all of it, with images: {page}")
+            console.print(f"all of it, with images: {page}", soft_wrap=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +117,7 @@ class Leakage:
         self.output.show(report, _leakage_tables(report))
         if self.out is not None:
             removed = decontaminate(self.data, self.out, self.other)
-            console.print(f"{self.out}: {sum(removed.values())} training pairs fewer")
+            console.print(f"{self.out}: {sum(removed.values())} training pairs fewer", soft_wrap=True)
 
 
 def dataset_tables(dataset: dict[str, Any], out: Path) -> Iterator[RenderableType]:

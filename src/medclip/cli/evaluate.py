@@ -48,7 +48,7 @@ class EvalFlags:
         if self.out is not None:
             from medclip.evaluate.report import write_report
 
-            console.print(f"all that this folder holds, with charts: {write_report(self.out)}")
+            console.print(f"all that this folder holds, with charts: {write_report(self.out)}", soft_wrap=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +207,7 @@ class Compare:
             write_comparison(comparison, self.out, worse)
         self.output.show(as_json(comparison) | {"regressions": worse}, comparison_tables(comparison))
         if self.out is not None:
-            console.print(f"with charts: {self.out}")
+            console.print(f"with charts: {self.out}", soft_wrap=True)
         if worse:
             raise WorkError(" ".join(worse))
 

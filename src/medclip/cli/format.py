@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 from rich.console import Console, RenderableType
+from rich.text import Text
 
 from medclip.cli.args import ConfigFile
 from medclip.errors import UserError
@@ -42,4 +43,4 @@ class Output:
                 print(json.dumps(item, ensure_ascii=False))
             return
         for table in tables:
-            screen.print(table)
+            screen.print(table, soft_wrap=isinstance(table, str | Text))  # a path stays on one line
