@@ -205,7 +205,7 @@ class Search:
     """KEY=VALUE: a label (modality=mri), article, license, source, or added=2026-11-01..;
     may be given again: other keys narrow, the same key takes either value."""
     group_by: Literal["article"] | None = None
-    """The best image of an article only."""
+    """article: only the best image of each article."""
     model: IndexModel = None
     output: Output
 
