@@ -282,7 +282,7 @@ def test_a_wrong_source_is_refused_by_a_sentence(tmp_path, source, sentence):
 
 
 def test_a_refused_source_leaves_no_folder(tmp_path):
-    with pytest.raises(UserError, match="cannot be read. Sources are: a ROCO folder"):
+    with pytest.raises(UserError, match=r"cannot be read\. Sources are: a ROCO folder"):
         prepare(str(tmp_path), tmp_path / "data", num_workers=1)
     assert not (tmp_path / "data").exists()
 

@@ -152,5 +152,5 @@ def test_a_table_is_read_until_every_split_has_its_rows(tmp_path, columns):
 
 
 def test_the_folder_of_the_table_decides_nothing_else(tmp_path):
-    with pytest.raises(UserError, match="cannot be read. Sources are: a ROCO folder"):
+    with pytest.raises(UserError, match=r"cannot be read\. Sources are: a ROCO folder"):
         open_source(str(tmp_path / "absent.csv"))
