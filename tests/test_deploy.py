@@ -25,7 +25,7 @@ def compose():
 
 @pytest.fixture(scope="module")
 def kubernetes():
-    return {one["kind"]: one for one in yaml.safe_load_all(read("deploy/kubernetes.yaml"))}
+    return {document["kind"]: document for document in yaml.safe_load_all(read("deploy/kubernetes.yaml"))}
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def flags(medclip):
 
 
 def test_every_image_is_pinned(compose):
-    images = [said["image"] for said in compose.values() if "build" not in said]
+    images = [service["image"] for service in compose.values() if "build" not in service]
     images += re.findall(r"^FROM (\S+)", read("Dockerfile") + read("deploy/space/Dockerfile"), re.M)
     assert len(images) == 6
     for image in images:
@@ -43,19 +43,19 @@ def test_every_image_is_pinned(compose):
 
 
 def test_only_the_service_is_reachable_and_only_from_its_machine(compose):
-    assert [name for name, said in compose.items() if "ports" in said] == ["serve"]
+    assert [name for name, service in compose.items() if "ports" in service] == ["serve"]
     assert compose["serve"]["ports"] == ["127.0.0.1:8000:8000"]
     assert not re.search(r"(PASSWORD|KEY)\w*: (?!\$\{\w+:\?|medclip$)", read("compose.yaml"), re.M)
 
 
-def test_what_a_service_waits_for_is_there_and_says_when_it_is_healthy(compose):
-    for said in compose.values():
-        for name in said.get("depends_on", {}):
+def test_a_service_waits_for_services_with_health_checks(compose):
+    for service in compose.values():
+        for name in service.get("depends_on", {}):
             assert "healthcheck" in compose[name]
 
 
 def test_volumes_are_declared(compose):
-    named = {v.split(":")[0] for said in compose.values() for v in said.get("volumes", []) if re.match(r"\w", v)}
+    named = {v.split(":")[0] for service in compose.values() for v in service.get("volumes", []) if re.match(r"\w", v)}
     assert named == yaml.safe_load(read("compose.yaml"))["volumes"].keys()
 
 
@@ -97,11 +97,11 @@ def test_the_image_holds_code_alone_and_is_not_root(flags):
     ignored = read(".dockerignore").splitlines()
     assert "*" in ignored and {line[1:] for line in ignored if line.startswith("!")} == {
         "pyproject.toml", "README.md", "requirements.lock", "src"}  # fmt: skip
-    said = read("Dockerfile")
-    assert re.search(r"^USER 10001$", said, re.M) and "HEALTHCHECK" in said
-    extras = set(re.search(r'"\.\[([a-z,]+)\]"', said)[1].split(","))
+    dockerfile = read("Dockerfile")
+    assert re.search(r"^USER 10001$", dockerfile, re.M) and "HEALTHCHECK" in dockerfile
+    extras = set(re.search(r'"\.\[([a-z,]+)\]"', dockerfile)[1].split(","))
     assert extras <= tomllib.loads(read("pyproject.toml"))["project"]["optional-dependencies"].keys()
-    command = re.search(r"^CMD (\[.*\])", said, re.M)[1]
+    command = re.search(r"^CMD (\[.*\])", dockerfile, re.M)[1]
     assert set(re.findall(r"--[a-z-]+", command)) <= flags("serve")
 
 

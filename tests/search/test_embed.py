@@ -46,7 +46,7 @@ class Killed(BaseException):
     """An exception that nothing catches."""
 
 
-def interrupted(backend, batches):
+def interrupt_after(backend, batches):
     """The backend, killed after so many batches; and the list of the batch sizes that it embeds."""
     sizes = []
 
@@ -66,12 +66,12 @@ def interrupted(backend, batches):
 @pytest.mark.parametrize("batches", range(14))
 def test_a_killed_call_resumes_to_the_same_bytes(run, data, model, tmp_path, small_batches, monkeypatch, batches):
     embed(run, data, tmp_path / "whole", "train", None, BOTH)
-    killed, before = interrupted(jax_backend(model), batches)
+    killed, before = interrupt_after(jax_backend(model), batches)
     monkeypatch.setattr(embed_module, "open_backend", lambda *_: killed)
     with pytest.raises(Killed):
         embed(run, data, tmp_path / "killed", "train", None, BOTH)
     assert not (tmp_path / "killed" / "embedding.json").exists()
-    resumed, after = interrupted(jax_backend(model), 1000)
+    resumed, after = interrupt_after(jax_backend(model), 1000)
     monkeypatch.setattr(embed_module, "open_backend", lambda *_: resumed)
     embed(run, data, tmp_path / "killed", "train", None, BOTH)
     assert (len(before), len(after)) == (batches, 14 - batches)  # seven of each: what was embedded stays so

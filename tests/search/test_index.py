@@ -26,9 +26,9 @@ def split(data):
 
 
 @pytest.fixture(scope="module")
-def doubled(run, data, again, tmp_path_factory):
+def duplicated_index(run, data, again, tmp_path_factory):
     """The twelve images of validation, each of them twice."""
-    folder = tmp_path_factory.mktemp("doubled") / "index"
+    folder = tmp_path_factory.mktemp("duplicated_index") / "index"
     Index.build(run, data, folder)
     add(folder, again, None, None, None)
     return Index.open(folder)
@@ -115,20 +115,20 @@ def test_braces_of_a_query_are_the_users_own(index, model):
     assert embedding == pytest.approx(embed_texts(model, ["a {} knee"])[0], abs=1e-6)
 
 
-def test_near_duplicates_are_merged(doubled, split):
-    hits = doubled.search(split.image(4), k=30)
+def test_near_duplicates_are_merged(duplicated_index, split):
+    hits = duplicated_index.search(split.image(4), k=30)
     assert set(ids(hits)) == set(split.column("id"))
     assert all(hit.duplicates == (f"again-{hit.id}",) for hit in hits)
 
 
-def test_similar_leaves_out_the_image_and_its_duplicates(doubled, split):
-    (first,) = doubled.search(split.image(4), k=1)
+def test_similar_leaves_out_the_image_and_its_duplicates(duplicated_index, split):
+    (first,) = duplicated_index.search(split.image(4), k=1)
     for id in (first.id, *first.duplicates):
-        hits = similar(doubled.reader, id, SearchOptions(30))
+        hits = similar(duplicated_index.reader, id, SearchOptions(30))
         assert len(hits) == 11
         assert not {first.id, *first.duplicates} & {id for hit in hits for id in (hit.id, *hit.duplicates)}
     with pytest.raises(UserError, match="has no image 'absent'"):
-        similar(doubled.reader, "absent", SearchOptions(3))
+        similar(duplicated_index.reader, "absent", SearchOptions(3))
 
 
 def test_grouped_by_article_only_the_best_image_of_each_is_a_hit(index):

@@ -27,10 +27,10 @@ Upload = tuple[str, bytes, bool | None]
 def uploads() -> Iterator[Upload]:
     """All of them, more than a hundred."""
     yield from _not_images()
-    yield from _damaged()
+    yield from _damaged_images()
     yield from _bombs()
     yield from _polyglots()
-    yield from _with_metadata()
+    yield from _images_with_metadata()
     yield from _dicom()
 
 
@@ -81,7 +81,7 @@ def _not_images() -> Iterator[Upload]:
         yield f"the first bytes of {kind}", image_bytes(draw_image(1), kind)[:12], False
 
 
-def _damaged() -> Iterator[Upload]:
+def _damaged_images() -> Iterator[Upload]:
     rng = np.random.default_rng(1)
     for kind in FORMATS:
         whole = image_bytes(draw_image(5), kind)
@@ -148,7 +148,7 @@ def _polyglots() -> Iterator[Upload]:
     yield "PDF with DICOM's word", (b"%PDF-1.4" + bytes(120) + b"DICM" + b"x" * 200), False
 
 
-def _with_metadata() -> Iterator[Upload]:
+def _images_with_metadata() -> Iterator[Upload]:
     for orientation in (1, 6, 8, 99):
         exif = Image.Exif()
         exif[0x0112], exif[0x010E], exif[0x013B] = orientation, NAMES[1], NAMES[2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from medclip.data.images import ImageInput
-from medclip.data.paths import AnyPath
+from medclip.data.prepare import ensure_prepared
+from medclip.data.sources.detect import Source
 from medclip.encode.encoder import embed_images, embed_texts
 from medclip.errors import ImageError, UserError
 from medclip.model.checkpoint import Model, load
@@ -38,7 +40,13 @@ def embed_query_images(model: Model, images: Sequence[ImageInput]) -> Float32[np
 
 @dataclass(frozen=True)
 class Index:
-    """An open index and its model."""
+    """An open index and its model.
+
+    >>> index = medclip.Index.build("run", "data", "index")
+    >>> hits = index.search("pleural effusion", k=3, filter={"license": "CC BY"})
+    >>> all(-1 <= hit.score <= 1 for hit in hits)
+    True
+    """
 
     reader: IndexReader
     model: Model
@@ -50,9 +58,9 @@ class Index:
     @classmethod
     def build(
         cls,
-        model: str | Path,
-        data: AnyPath,
-        out: Path,
+        model: str | os.PathLike[str],
+        data: Source,
+        out: str | os.PathLike[str],
         *,
         split: str | None = None,
         max_samples: int | None = None,
@@ -60,15 +68,17 @@ class Index:
     ) -> Index:
         """Embed every image of a split into the new folder `out`, and open it; a killed call resumes.
 
-        `split` is validation, or the only one, where it is left out.
+        `model` is a folder, a run, OWNER/NAME on the Hub, or what `medclip.load` gives. `data` is a prepared dataset,
+        or a source that is first prepared into `OUT-data`. `split` is validation, or the only one.
         """
-        build_index(model, data, out, split, max_samples, vector_store)
-        return cls.open(out)
+        folder = Path(out)
+        build_index(os.fspath(model), ensure_prepared(data, folder), folder, split, max_samples, vector_store)
+        return cls.open(folder)
 
     @classmethod
-    def open(cls, path: Path, model: Path | None = None) -> Index:
+    def open(cls, path: str | os.PathLike[str], model: Path | None = None) -> Index:
         """Open an index and its model (`model`, where that has moved). UserError where either is missing or damaged."""
-        reader = IndexReader(path)
+        reader = IndexReader(Path(path))
         return cls(reader, load(reader.model_path(model)))
 
     def __len__(self) -> int:
@@ -86,9 +96,10 @@ class Index:
         filter: Mapping[str, str | Sequence[str]] | None = None,
         group_by: GroupBy | None = None,
     ) -> list[Hit]:
-        """The `k` best hits of a text, an image or a `Query`, best first, near-duplicate images merged.
+        """The `k` best hits of a text, an image or a `Query` of several, best first, near-duplicate images merged.
 
-        `filter` maps a label, `article`, `license`, `source` or `added` to the values that may answer.
+        A string is a text; an image file is a `Path`. `filter` maps a label, `article`, `license`, `source` or `added`
+        to the values to choose. UserError where a key is unknown or an image cannot be read.
         """
         if isinstance(query, str):
             query = Query((query,))
