@@ -60,9 +60,9 @@ class Retrieval:
 
     model: MaybeModel = None
     data: MaybeData = None
-    embeddings: tuple[Path, Path] | None = None
-    """In place of --model: .npy files of embeddings of images and texts made elsewhere; row i of both is pair i of the
-    split."""
+    embeddings: Annotated[tuple[Path, Path] | None, tyro.conf.arg(metavar="IMAGES.npy TEXTS.npy")] = None
+    """In place of --model: embeddings of images and of texts made elsewhere; row i of both is pair i of the split, or
+    without --data a pair of its own."""
     num_candidates: int | None = None
     """Also among so many pairs, drawn without replacement: to compare with figures of fewer candidates."""
     num_draws: int = 5

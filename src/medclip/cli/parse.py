@@ -26,6 +26,8 @@ from medclip.errors import UserError
 
 ONE_CALL = {"config", "json", "table", "resume"}
 """Flags that are not written into the file that repeats a run."""
+MODEL_FLAGS = {"init", "vision_model", "text_model"}
+"""Flags of the training settings whose value is a MODEL."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,8 @@ def _registry(values: Mapping[str, Any]) -> ConstructorRegistry:
                 hint, default = Annotated[hint, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")], MISSING
             elif default in (None, "", ()) or default is False:
                 hint = Annotated[hint, tyro.conf.arg(help_behavior_hint="")]
+            if field.name in MODEL_FLAGS:
+                hint = Annotated[hint, tyro.conf.arg(metavar="MODEL")]
             default = tyro.MISSING if default is MISSING else default
             fields.append(StructFieldSpec(field.name, cast("type", hint), default, docs.get(field.name)))
         return StructConstructorSpec(info.type, tuple(fields))
