@@ -60,7 +60,8 @@ def test_a_model_has_its_towers_and_its_hash(medclip, run, model):
     rows = rows_of(medclip("info", run / "model", "--table")[1])
     assert (rows["kind"], rows["sha256"]) == ("model", model_hash(run))
     assert rows["parameters"] == f"{contents['parameters']:,}"
-    assert rows["vision tower"].endswith("32 px in patches of 16")
+    assert (contents["vision_tower"]["image_size"], contents["vision_tower"]["patch_size"]) == (32, 16)
+    assert rows["vision tower"] == f"type: {model.config.vision.model_type}"
 
 
 def test_a_dataset_has_its_pairs_and_what_was_dropped(medclip, roco, data):
@@ -74,9 +75,9 @@ def test_a_dataset_has_its_pairs_and_what_was_dropped(medclip, roco, data):
 
 def test_an_index_has_its_segments_and_its_model(medclip, run, index_folder):
     rows = rows_of(medclip("info", index_folder, "--table")[1])
-    assert (rows["kind"], rows["pairs"], rows["deleted"], rows["snapshots"]) == ("index", "12", "none", "none")
+    assert (rows["kind"], rows["pairs"], rows["deleted"], rows["snapshots"]) == ("index", "12", "0", "none")
     assert rows["model sha256"] == model_hash(run)
-    assert any(re.fullmatch(r"added \d{4}-\d\d-\d\d, segment 0+\d*", name) for name in rows)
+    assert re.fullmatch(r"00000: added: \d{4}-\d\d-\d\d, pairs: 12, data: roco\d*, split: validation", rows["segments"])
 
 
 def test_piped_info_says_of_which_kind_each_folder_is(medclip, run, data, index_folder):

@@ -95,8 +95,8 @@ def model_info(name: str | Path) -> dict[str, Any]:
     model = load(name)
     vision, text = model.config.vision, model.config.text
     return {
-        "vision_tower": f"{_sizes(vision)}, {vision.image_size} px in patches of {vision.patch_size}",
-        "text_tower": f"{_sizes(text)}, {model.tokenizer.context_length} tokens",
+        "vision_tower": {**_sizes(vision), "image_size": vision.image_size, "patch_size": vision.patch_size},
+        "text_tower": {**_sizes(text), "context_length": model.tokenizer.context_length},
         "dimensions": model.config.projection_dim,
         "parameters": sum(tensor.size for tensor in model.params.values()),
         "sha256": model_hash(name),
@@ -110,9 +110,11 @@ def index_info(folder: Path) -> dict[str, Any]:
     manifest = read_manifest(folder)
     return {
         "pairs": manifest.num_pairs,
-        "deleted": f"{len(manifest.deleted)} still on the disk" if manifest.deleted else "none",
-        **{f"added {s.added}, segment {s.name}": f"{s.num_rows} of {s.data}, {s.split}" for s in manifest.segments},
-        "snapshots": ", ".join(list_snapshots(folder)) or "none",
+        "deleted": len(manifest.deleted),
+        "segments": {
+            s.name: {"added": s.added, "pairs": s.num_rows, "data": s.data, "split": s.split} for s in manifest.segments
+        },
+        "snapshots": list_snapshots(folder),
         "vector_store": manifest.vector_store,
         "dimensions": manifest.embedding_dim,
         "model": manifest.model,
@@ -121,8 +123,8 @@ def index_info(folder: Path) -> dict[str, Any]:
     }
 
 
-def _sizes(tower: VisionConfig | TextConfig) -> str:
-    return f"{tower.model_type}, {tower.num_hidden_layers} layers of width {tower.hidden_size}"
+def _sizes(tower: VisionConfig | TextConfig) -> dict[str, Any]:
+    return {"type": tower.model_type, "layers": tower.num_hidden_layers, "width": tower.hidden_size}
 
 
 def info(name: str) -> tuple[str, Any]:
@@ -169,6 +171,16 @@ def _run_tables(run: RunInfo, path: Path) -> Iterator[RenderableType]:
 def _two_columns(values: Mapping[str, Any], title: str) -> Table:
     table = Table(title=title, show_header=False)
     for name, value in values.items():
-        number = isinstance(value, int) and not isinstance(value, bool)
-        table.add_row(name.replace("_", " "), f"{value:,}" if number else str(value))
+        table.add_row(name.replace("_", " "), _cell(value))
     return table
+
+
+def _cell(value: Any) -> str:
+    """A value on one line, what it contains on a line each."""
+    if isinstance(value, Mapping):
+        return "\n".join(
+            f"{name.replace('_', ' ')}: {_cell(inner)}".replace("\n", ", ") for name, inner in value.items()
+        )
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_cell, value)) or "none"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
