@@ -24,7 +24,7 @@ jax_setup.start()
 
 from medclip.data.dataset import Split  # noqa: E402
 from medclip.encode.encoder import embed_images, embed_texts  # noqa: E402
-from medclip.metrics import interval, ranks, recall_at_k  # noqa: E402
+from medclip.metrics import estimate, ranks, recall_at_k  # noqa: E402
 from medclip.model.checkpoint import load  # noqa: E402
 from medclip.train.config import TrainConfig  # noqa: E402
 from medclip.train.loop import train  # noqa: E402
@@ -90,7 +90,7 @@ def main() -> None:
     }
     for name, found in measured.items():
         both = np.concatenate([*found, default], axis=1)
-        told = {said: interval(both, articles, measure, 0) for said, measure in measures.items()}
+        told = {said: dataclasses.asdict(estimate(both, articles, measure, 0)) for said, measure in measures.items()}
         by_seed = [recall_at_k(r, 10) for r in found]
         print(json.dumps({"choice": name, "pool": len(articles), **told, "R@10 by seed": by_seed}))
 

@@ -28,12 +28,11 @@ jax_setup.start()
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 
-from medclip.cli.tables.retrieval import show_retrieval  # noqa: E402
 from medclip.data.dataset import Split  # noqa: E402
 from medclip.encode.encoder import embed_images, embed_texts  # noqa: E402
 from medclip.evaluate.config import EvalConfig  # noqa: E402
 from medclip.evaluate.retrieval import evaluate_retrieval  # noqa: E402
-from medclip.metrics import KS, interval, ranks, recall_at_k  # noqa: E402
+from medclip.metrics import KS, estimate, ranks, recall_at_k  # noqa: E402
 from medclip.model.checkpoint import load  # noqa: E402
 from medclip.model.towers import Params  # noqa: E402
 from medclip.train.config import TrainConfig  # noqa: E402
@@ -85,7 +84,8 @@ def paired_differences(pairs: list[tuple[Path, Path]], data: Path) -> dict[str, 
     measures = {f"R@{k} difference": lambda r, k=k: recall_at_k(ours(r), k) - recall_at_k(theirs(r), k) for k in KS} | {
         "rank ratio": lambda r: float(np.exp(np.log(ours(r)).mean() - np.log(theirs(r)).mean()))
     }
-    return {name: interval(both, rows.column("article"), measure, 0) for name, measure in measures.items()}
+    articles = rows.column("article")
+    return {name: dataclasses.asdict(estimate(both, articles, measure, 0)) for name, measure in measures.items()}
 
 
 def speeds_in_turn(
@@ -132,7 +132,7 @@ def main() -> None:
             subject = EvalConfig(model=str(run), data=str(asked.data), out=run.with_name(f"{run.name}-evaluation"))
             epochs = steps[name] * asked.batch_size / len(Split(asked.data, "train"))
             print(json.dumps({run.name: {"steps": steps[name], "epochs": round(epochs, 1)}, "best": best}), flush=True)
-            show_retrieval(evaluate_retrieval(subject))
+            print(json.dumps(evaluate_retrieval(subject).to_json()))
         made.append((runs[0], runs[1]))
         print(json.dumps({"seed": seed, **paired_differences(made[-1:], asked.data)}), flush=True)
     print(json.dumps({"seeds": asked.seeds, **paired_differences(made, asked.data)}))

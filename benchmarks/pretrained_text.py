@@ -18,7 +18,6 @@ from medclip import jax_setup
 
 jax_setup.start()
 
-from medclip.cli.tables.retrieval import show_retrieval  # noqa: E402
 from medclip.evaluate.config import EvalConfig  # noqa: E402
 from medclip.evaluate.retrieval import evaluate_retrieval  # noqa: E402
 from medclip.model.adapt import join_towers, with_context_length  # noqa: E402
@@ -58,7 +57,7 @@ def main() -> None:
             best = train(asked.data, out, recipe)["best"]
             print(json.dumps({"text tower": name, "lr": lr, "steps": asked.steps, "best": best}))
             subject = EvalConfig(model=str(out), data=str(asked.data), out=asked.out / f"{name}-{lr:g}-evaluation")
-            show_retrieval(evaluate_retrieval(subject))
+            print(json.dumps(evaluate_retrieval(subject).to_json()))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ are first divided by how much they vary over the index.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from collections import defaultdict
 from pathlib import Path
@@ -22,7 +23,7 @@ from medclip import jax_setup
 
 jax_setup.start()
 
-from medclip.metrics import interval  # noqa: E402
+from medclip.metrics import estimate  # noqa: E402
 from medclip.prompts import read_prompts  # noqa: E402
 from medclip.search.index import Index  # noqa: E402
 from medclip.search.query import Query, combine_embeddings  # noqa: E402
@@ -43,8 +44,8 @@ def plain_sum(parts: list[tuple[np.ndarray, float]]) -> np.ndarray:
 
 def report(task: str, precisions: dict[str, list[float]]) -> None:
     for method, values in precisions.items():
-        estimate = interval(np.array(values), list(map(str, range(len(values)))), lambda x: float(x.mean()), 0)
-        rounded = {key: round(value, 3) for key, value in estimate.items()}
+        mean = estimate(np.array(values), list(map(str, range(len(values)))), lambda x: float(x.mean()), 0)
+        rounded = {end: round(value, 3) for end, value in dataclasses.asdict(mean).items()}
         print(json.dumps({"task": task, "method": method, **rounded}), flush=True)
 
 
@@ -58,8 +59,8 @@ def main() -> None:
     values = {name: np.array([row.get(name, "") for row in labels]) for name in ("modality", "organ", "side")}
     modalities, organs = (sorted(set(values[name]) - {""}) for name in ("modality", "organ"))
     print(json.dumps({"num_images": len(labels), "queries": NUM_QUERIES, "seed": args.seed}))
-    texts = {name: read_prompts(None, "modality", False).words.get(name, (name,))[0] for name in modalities}
-    texts |= {name: read_prompts(None, "organ", False).words.get(name, (name,))[0] for name in organs}
+    texts = {name: read_prompts(None, "modality", False).names.get(name, (name,))[0] for name in modalities}
+    texts |= {name: read_prompts(None, "organ", False).names.get(name, (name,))[0] for name in organs}
     texts |= {"left": "left", "right": "right"}
     embeddings = {name: index.embed_queries([Query((text,))])[0] for name, text in texts.items()}
     sample = index.reader.sample_embeddings

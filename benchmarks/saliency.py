@@ -11,6 +11,7 @@ largest in the middle whatever the image; the chance of pointing is the share of
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from collections.abc import Callable
 from functools import partial
@@ -29,7 +30,7 @@ from sklearn.metrics import roc_auc_score  # noqa: E402
 from medclip.data.images import decode  # noqa: E402
 from medclip.data.phantoms.cases import Case, phantom, phantom_mask  # noqa: E402
 from medclip.encode.encoder import embed_pixels, embed_texts, normalize  # noqa: E402
-from medclip.metrics import interval  # noqa: E402
+from medclip.metrics import estimate  # noqa: E402
 from medclip.model import towers  # noqa: E402
 from medclip.model.checkpoint import Model, load  # noqa: E402
 from medclip.model.image_processor import map_to_image, mean_std, preprocess  # noqa: E402
@@ -163,7 +164,8 @@ def main() -> None:
     print(json.dumps({"num_images": len(areas), "chance of pointing": float(np.mean(areas))}))
     for (kind, name), pairs in values.items():
         columns = zip(("points", "AUC"), np.array(pairs, float).T, strict=True)
-        print(json.dumps({"text": kind, "method": name} | {k: interval(v, ids, np.mean, 0) for k, v in columns}))
+        measured = {k: dataclasses.asdict(estimate(v, ids, np.mean, 0)) for k, v in columns}
+        print(json.dumps({"text": kind, "method": name} | measured))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,25 @@
 """Retrieval metrics are what their definitions say, ties and bad values included; intervals hold what they should."""
 
+import math
 import tracemalloc
+from dataclasses import astuple
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medclip.metrics import chance, interval, intervals, rank_metrics, ranks, recall_at_k, retrieval_metrics
+from medclip.metrics import (
+    DIRECTIONS,
+    Estimate,
+    chance_metrics,
+    estimate,
+    estimates,
+    rank_metrics,
+    ranks,
+    recall_at_k,
+    retrieval_metrics,
+)
 from support.handmade_results import by_hand
 
 EXAMPLE = (
@@ -43,8 +55,8 @@ def mean(values):
 @given(matrices())
 def test_ranks_equal_a_count_by_hand(pair):
     images, texts = pair
-    for found, queries, candidates in zip(ranks(*pair), (images, texts), (texts, images), strict=True):
-        for i, rank in enumerate(found):
+    for own, queries, candidates in zip(ranks(*pair), (images, texts), (texts, images), strict=True):
+        for i, rank in enumerate(own):
             scores = [float(np.dot(queries[i], candidate)) for candidate in candidates]
             better = sum(score > scores[i] for score in scores)
             tied = sum(score == scores[i] for j, score in enumerate(scores) if j != i)
@@ -62,12 +74,12 @@ def test_of_several_captions_the_best_counts_and_the_others_do_not_stand_before_
 
 
 def test_the_example_of_the_docstring():
-    found = ranks(*EXAMPLE)
-    assert [own.tolist() for own in found] == [[2, 3], [2, 1, 2]]
-    assert [recall_at_k(own, 1) for own in found] == [0, pytest.approx(1 / 3)]
+    both = ranks(*EXAMPLE)
+    assert [own.tolist() for own in both] == [[2, 3], [2, 1, 2]]
+    assert [recall_at_k(own, 1) for own in both] == [0, pytest.approx(1 / 3)]
 
 
-def test_recall_of_pictures_is_that_of_at_least_one_of_their_captions():
+def test_recall_of_images_is_that_of_at_least_one_of_their_captions():
     rng = np.random.default_rng(0)
     images, texts = rng.standard_normal((40, 4)), rng.standard_normal((200, 4))  # five captions an image, as in COCO
     pairs = np.stack([np.repeat(np.arange(40), 5), np.arange(200)], axis=1)
@@ -83,8 +95,8 @@ def test_ranks_do_not_depend_on_the_chunk(monkeypatch):
     images, texts = np.random.default_rng(0).integers(-3, 4, (2, 300, 4)).astype(np.float32)
     scores = images @ texts.T
     wanted = [(scores >= np.diagonal(scores)[:, None]).sum(axis=1), (scores >= np.diagonal(scores)).sum(axis=0)]
-    for at_once in (1, 7 * 300, 2**24):
-        monkeypatch.setattr("medclip.metrics.AT_ONCE", at_once)
+    for max_scores in (1, 7 * 300, 2**24):
+        monkeypatch.setattr("medclip.metrics.MAX_SCORES", max_scores)
         assert np.array_equal(ranks(images, texts), wanted)
 
 
@@ -103,7 +115,7 @@ def test_a_collapsed_model_gains_nothing():
 
 
 def test_memory_grows_with_the_pool_and_not_its_square(monkeypatch):
-    monkeypatch.setattr("medclip.metrics.AT_ONCE", 2**15)
+    monkeypatch.setattr("medclip.metrics.MAX_SCORES", 2**15)
     images, texts = np.random.default_rng(0).standard_normal((2, 2000, 8)).astype(np.float32)
     tracemalloc.start()
     ranks(images, texts)
@@ -122,7 +134,7 @@ def test_what_is_not_finite_is_refused(bad, side):
 
 
 @pytest.mark.parametrize(
-    ("texts", "pairs", "said"),
+    ("texts", "pairs", "result"),
     [
         (np.eye(3)[:2], None, "do not pair up"),
         (np.eye(4), [[0, 0]], "do not pair up"),
@@ -130,14 +142,14 @@ def test_what_is_not_finite_is_refused(bad, side):
         (np.eye(3), [[0, 0], [1, 1], [2, 1]], "belongs to nothing"),
     ],
 )
-def test_what_does_not_pair_up_is_refused(texts, pairs, said):
-    with pytest.raises(ValueError, match=said):
+def test_what_does_not_pair_up_is_refused(texts, pairs, result):
+    with pytest.raises(ValueError, match=result):
         ranks(np.eye(3), texts, None if pairs is None else np.array(pairs))
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=30), st.integers(1, 30))
-def test_recall_is_the_share_of_ranks_up_to_k(found, k):
-    assert recall_at_k(np.array(found), k) == pytest.approx(sum(r <= k for r in found) / len(found))
+def test_recall_is_the_share_of_ranks_up_to_k(values, k):
+    assert recall_at_k(np.array(values), k) == pytest.approx(sum(r <= k for r in values) / len(values))
 
 
 def test_figures_of_ranks():
@@ -147,6 +159,7 @@ def test_figures_of_ranks():
         "R@10": 0.75,
         "median_rank": 5.5,
         "mean_rank": 8,
+        "geometric_mean_rank": (1 * 4 * 7 * 20) ** (1 / 4),
         "MRR": (1 + 0.25 + 1 / 7 + 0.05) / 4,
     }
     assert rank_metrics(np.array([1, 4, 7, 20])) == pytest.approx(wanted)
@@ -155,84 +168,83 @@ def test_figures_of_ranks():
 @pytest.mark.parametrize(("pool", "right"), [([5], [1]), ([30], [1]), ([30], [3]), ([30, 12, 4, 40], [1, 2, 4, 1])])
 def test_chance_is_what_random_orders_give(pool, right):
     rng, trials = np.random.default_rng(0), 40_000
-    found = np.concatenate(
+    own = np.concatenate(
         [rng.random((trials, n)).argsort(axis=1)[:, :r].min(axis=1) + 1 for n, r in zip(pool, right, strict=True)]
     )
-    said = chance(np.array(pool), np.array(right))
+    result = chance_metrics(np.array(pool), np.array(right))
     # Five standard errors of a share of 1/2 over as many trials, and of a rank with the spread of 1 … 40.
-    for name, value in rank_metrics(found).items():
-        assert said[name] == pytest.approx(value, abs=0.013 if name[0] in "RM" else 0.51), name
+    for name, value in rank_metrics(own).items():
+        assert result[name] == pytest.approx(value, abs=0.013 if name[0] in "RM" else 0.51), name
     if right == [1]:
         n = pool[0]
-        assert said == pytest.approx(
+        assert result == pytest.approx(
             {f"R@{k}": min(1, k / n) for k in (1, 5, 10)}
             | {"median_rank": (n + 1) / 2, "mean_rank": (n + 1) / 2, "MRR": sum(1 / r for r in range(1, n + 1)) / n}
+            | {"geometric_mean_rank": math.factorial(n) ** (1 / n)}
         )
 
 
 def test_both_ways_are_the_figures_of_ranks():
     images, texts = np.random.default_rng(0).standard_normal((2, 30, 4))
-    said = retrieval_metrics(images, texts, [str(i // 2) for i in range(30)], 0)
-    assert list(said) == ["pool", "image_to_text", "text_to_image"]
-    for way, found in zip(("image_to_text", "text_to_image"), ranks(images, texts), strict=True):
-        assert {name: m["value"] for name, m in said[way].items()} == rank_metrics(found)
+    result = retrieval_metrics(images, texts, [str(i // 2) for i in range(30)], 0)
+    assert tuple(result) == DIRECTIONS
+    for direction, own in zip(DIRECTIONS, ranks(images, texts), strict=True):
+        assert {name: m.value for name, m in result[direction].items()} == rank_metrics(own)
 
 
 @settings(max_examples=8)  # each resamples 1,000 times
 @given(st.lists(st.tuples(st.integers(1, 30), st.sampled_from("abcd")), min_size=1, max_size=30), st.integers(0, 9))
 def test_every_value_lies_in_the_range_of_its_measure(rows, seed):
-    found, articles = np.array([r for r, _ in rows]), [a for _, a in rows]
-    measured = intervals(found, articles, rank_metrics, seed)
-    assert {name: m["value"] for name, m in measured.items()} == rank_metrics(found)
-    for name, m in measured.items():
-        assert (1 if "rank" in name else 0) <= m["low"] <= m["high"] <= (30 if "rank" in name else 1)
+    values, articles = np.array([r for r, _ in rows]), [a for _, a in rows]
+    result = estimates(values, articles, rank_metrics, seed)
+    assert {name: m.value for name, m in result.items()} == rank_metrics(values)
+    for name, m in result.items():
+        assert (1 if "rank" in name else 0) <= m.low <= m.high <= (30 if "rank" in name else 1)
 
 
 def test_an_interval_is_that_of_whole_articles_drawn_again():
     rng = np.random.default_rng(3)
-    found, articles = rng.integers(1, 50, 60), np.array([f"{i // 4}" for i in range(60)])
-    members = [found[articles == name] for name in np.unique(articles)]
+    values, articles = rng.integers(1, 50, 60), np.array([f"{i // 4}" for i in range(60)])
+    members = [values[articles == name] for name in np.unique(articles)]
     draws = np.random.default_rng(7)
     drawn = [np.median(np.concatenate([members[g] for g in draws.integers(0, 15, 15)])) for _ in range(1000)]
     low, high = np.percentile(drawn, (2.5, 97.5))
-    assert intervals(found, articles, rank_metrics, 7)["median_rank"] == {
-        "value": np.median(found),
-        "low": low,
-        "high": high,
-    }
+    assert estimates(values, articles, rank_metrics, 7)["median_rank"] == Estimate(
+        np.median(values), low, high
+    )
 
 
 def test_the_interval_holds_the_value_and_follows_the_seed():
     values, groups = np.random.default_rng(0).random(200), [f"{i // 2}" for i in range(200)]
-    first = interval(values, groups, mean, seed=1)
-    assert first["low"] < first["value"] == mean(values) < first["high"]
-    assert interval(values, groups, mean, seed=1) == first
-    assert interval(values, groups, mean, seed=2) != first
+    first = estimate(values, groups, mean, seed=1)
+    assert first.low < first.value == mean(values) < first.high
+    assert estimate(values, groups, mean, seed=1) == first
+    assert estimate(values, groups, mean, seed=2) != first
 
 
-def test_a_figure_that_is_not_defined_is_none():
+def test_a_statistic_that_is_not_defined_is_absent():
     def measure(rows):
         return {"never": float("nan"), "at times": mean(rows) if rows.max() == 9 else float("nan")}
 
-    found = intervals(np.arange(10.0), list("abcdefghij"), measure, 0)
-    assert found["never"] is None
-    assert found["at times"]["value"] == 4.5 < found["at times"]["high"]
+    result = estimates(np.arange(10.0), list("abcdefghij"), measure, 0)
+    assert "never" not in result
+    assert result["at times"].value == 4.5 < result["at times"].high
 
 
 def test_the_order_of_rows_changes_no_interval():
     rng = np.random.default_rng(0)
     values, groups = rng.integers(0, 2, 60).astype(float), np.array([f"{i % 17}" for i in range(60)])
     order = rng.permutation(60)
-    shuffled = interval(values[order], groups[order], mean, 0)
-    assert shuffled == pytest.approx(interval(values, groups, mean, 0))  # sums in another order
+    shuffled = estimate(values[order], groups[order], mean, 0)
+    assert astuple(shuffled) == pytest.approx(astuple(estimate(values, groups, mean, 0)))  # sums in another order
 
 
-def test_pictures_of_one_article_are_not_counted_as_independent():
+def test_images_of_one_article_are_not_counted_as_independent():
     values = np.repeat(np.random.default_rng(0).integers(0, 2, 40), 10).astype(float)
 
     def width(groups):
-        found = interval(values, groups, mean, 0)
-        return found["high"] - found["low"]
+        result = estimate(values, groups, mean, 0)
+        return result.high - result.low
 
     alone, together = width([f"{i}" for i in range(400)]), width([f"{i // 10}" for i in range(400)])
     assert together == pytest.approx(alone * 10**0.5, rel=0.15)  # 1,000 resamples give each bound within about 7 %
@@ -251,11 +263,11 @@ def test_about_95_of_100_intervals_hold_the_truth():
         truth_of_article = rng.beta(2, 2, 60).repeat(3)  # rows of an article resemble each other; the mean is 0.5
         level = rng.standard_normal(60).repeat(3) + rng.standard_normal(180)  # and the median is 0
         rows = np.stack([rng.random(180) < truth_of_article, level], axis=1).astype(float)
-        found = intervals(rows, articles, shares, trial, resamples=200)
-        held["share"] += found["share"]["low"] <= 0.5 <= found["share"]["high"]
-        held["median"] += found["median"]["low"] <= 0 <= found["median"]["high"]
-        ignored = intervals(rows, alone, shares, trial, resamples=100)["median"]
-        held["articles ignored"] += ignored["low"] <= 0 <= ignored["high"]
+        result = estimates(rows, articles, shares, trial, resamples=200)
+        held["share"] += result["share"].low <= 0.5 <= result["share"].high
+        held["median"] += result["median"].low <= 0 <= result["median"].high
+        ignored = estimates(rows, alone, shares, trial, resamples=100)["median"]
+        held["articles ignored"] += ignored.low <= 0 <= ignored.high
     # Three standard errors of a share of 0.95 over 250 trials are 0.041; 60 groups cost about 0.01.
     assert 0.90 < held["share"] / trials < 0.991
     assert 0.90 < held["median"] / trials < 0.991

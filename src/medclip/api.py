@@ -22,7 +22,7 @@ from medclip.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from medclip.dual_encoder import DualEncoder
-    from medclip.evaluate.results import Kind, Results
+    from medclip.evaluate.results import Results
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def train(
 def evaluate(
     model: str | os.PathLike[str],
     data: Source,
-    kind: Kind = "retrieval",
+    kind: str = "retrieval",
     *,
     split: str | None = None,
     label: str | None = None,
@@ -148,13 +148,13 @@ def evaluate(
     from medclip.evaluate.labeled import LabelConfig
     from medclip.evaluate.probe import evaluate_probe
     from medclip.evaluate.report import write_report
-    from medclip.evaluate.results import KINDS
+    from medclip.evaluate.results import Kind
     from medclip.evaluate.retrieval import evaluate_retrieval
     from medclip.evaluate.robustness import evaluate_robustness
     from medclip.evaluate.zero_shot import evaluate_zero_shot
 
-    if kind not in KINDS:
-        raise UserError(f"{kind!r} is not a kind of evaluation; choose one of: {', '.join(KINDS)}.")
+    if kind not in [*Kind]:
+        raise UserError(f"{kind!r} is not a kind of evaluation; choose one of: {', '.join(Kind)}.")
     labels = LabelConfig(label=label, classes=tuple(classes))
     with tempfile.TemporaryDirectory() as scratch:
         beside = Path(scratch) / "evaluation" if out is None else Path(out)
@@ -168,16 +168,16 @@ def evaluate(
             out=None if out is None else Path(out),
             seed=seed,
         )
-        match kind:
-            case "retrieval":
+        match Kind(kind):
+            case Kind.RETRIEVAL:
                 results = evaluate_retrieval(config)
-            case "zero-shot":
+            case Kind.ZERO_SHOT:
                 results = evaluate_zero_shot(config, labels)
-            case "probe":
+            case Kind.PROBE:
                 results = evaluate_probe(config, labels)
-            case "compositionality":
+            case Kind.COMPOSITIONALITY:
                 results = evaluate_compositionality(config)
-            case "robustness":
+            case Kind.ROBUSTNESS:
                 results = evaluate_robustness(config)
     if out is not None:
         write_report(Path(out))

@@ -13,7 +13,7 @@ from medclip.encode.encoder import embed_texts
 from medclip.errors import UserError, WorkError
 from medclip.model.checkpoint import Model
 from medclip.model.towers import Params, logits
-from medclip.prompts import PLACE, read_prompts
+from medclip.prompts import PLACEHOLDER, read_prompts
 
 MAX_CLASSES = 100  # each has several prompts
 EmbedTexts = Callable[[Model, Sequence[str]], np.ndarray]
@@ -37,12 +37,12 @@ def classify(
         raise UserError(f"give 2 to {MAX_CLASSES} classes; there were {len(classes)}.")
     if not all(name.strip() for name in classes) or len({name.strip().lower() for name in classes}) < len(classes):
         raise UserError("a class is empty or was given twice.")
-    prompts = read_prompts(None, label, several=False)
+    prompts = read_prompts(None, label, multilabel=False)
     if templates:
-        if wrong := [template for template in templates if template.count(PLACE) != 1]:
-            raise UserError(f"template {wrong[0]!r} must hold {PLACE} once, where the name of a class goes.")
+        if wrong := [template for template in templates if template.count(PLACEHOLDER) != 1]:
+            raise UserError(f"template {wrong[0]!r} must hold {PLACEHOLDER} once, where the name of a class goes.")
         prompts = replace(prompts, templates=tuple(templates))
-    means = class_embeddings(model, [prompts.of(name) for name in classes], embed)
+    means = class_embeddings(model, [prompts.affirm(name) for name in classes], embed)
     # in numpy: any number of classes would be another shape to compile
     scales: Params = {
         name: np.asarray(model.params[name]) for name in ("logit_scale", "logit_bias") if name in model.params

@@ -55,13 +55,15 @@ def test_a_dry_run_shows_the_first_rows_and_writes_nothing(medclip, roco, tmp_pa
 def test_evaluate_shows_pool_intervals_and_chance(medclip, run, data, tmp_path):
     code, out, _ = medclip("evaluate", "retrieval", "--model", run, "--data", data, "--out", tmp_path, "--table")
     assert code == 0
-    result = json.loads((tmp_path / "results.json").read_text())
-    assert "pool of 12" in out
+    result = json.loads((tmp_path / "retrieval.json").read_text())
+    assert "12 candidates" in out
     for k in metrics.KS:
         assert f"R@{k}" in out
-        assert f"{k / 12:.1%}" in out  # chance
         measured = result["text_to_image"][f"R@{k}"]
-        assert f"{measured['value']:.1%} ({measured['low']:.1%}–{measured['high']:.1%})" in out
+        assert measured["chance"] == pytest.approx(k / 12)
+        assert f"{100 * k / 12:.1f}\u00a0%" in out
+        low, high = (f"{100 * measured[end]:.1f}" for end in ("low", "high"))
+        assert f"{100 * measured['value']:.1f}\u00a0% ({low}–{high})" in out
     assert NOT_CLINICAL in out
 
 
@@ -84,15 +86,15 @@ def evaluations(tmp_path_factory):
 def test_a_piped_comparison_is_json(medclip, evaluations):
     code, out, err = medclip("compare", *evaluations)
     assert (code, err) == (0, "")
-    verdicts = {row["figure"]: row["against"][0]["verdict"] for row in json.loads(out)["figures"]}
-    assert (verdicts["image_to_text / R@10"], verdicts["text_to_image / R@10"]) == ("worse", "within noise")
+    verdicts = {row["metric"]: row["contrasts"][0]["verdict"] for row in json.loads(out)["metrics"] if row["contrasts"]}
+    assert (verdicts["image_to_text/R@10"], verdicts["text_to_image/R@10"]) == ("worse", "within noise")
 
 
 def test_a_comparison_on_a_terminal_is_a_table_and_writes_its_page(medclip, evaluations, tmp_path, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     code, out, _ = medclip("compare", *evaluations, "--metric", "R@10", "--out", tmp_path / "page.html")
     assert code == 0
-    assert re.search(r"image_to_text / R@10 .* worse", out)
+    assert re.search(r"image_to_text/R@10 .* worse", out)
     assert "Holm" in out
     assert "Differences" in check((tmp_path / "page.html").read_text(encoding="utf-8")).text
 
@@ -105,7 +107,7 @@ def test_a_fall_is_exit_code_one(medclip, evaluations, order, below, code):
     assert ended == code, err
     if code == 1:
         assert json.loads(out)["regressions"]
-        assert re.match(r"medclip: image_to_text / R@10 of bad is .*%", err)
+        assert re.match(r"medclip: image_to_text/R@10 of bad is .*%", err)
         assert "Traceback" not in err
 
 
@@ -125,7 +127,7 @@ def test_evaluate_zero_shot_shows_figures_and_writes_a_page(medclip, run, tmp_pa
     )
     assert code == 0
     result = json.loads((tmp_path / "out" / "zero_shot.json").read_text())
-    for words in (NOT_CLINICAL, "set, test, label: 8 images", "50.0%", f"{result['auroc']['value']:.1%} ("):
+    for words in (NOT_CLINICAL, "set, test: label: 8 images", "50.0\u00a0%", f"{100 * result['auroc']['value']:.1f}\u00a0% ("):
         assert words in out
     assert (tmp_path / "out" / "report.html").is_file()
 

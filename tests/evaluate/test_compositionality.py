@@ -10,58 +10,61 @@ from medclip.errors import UserError
 from medclip.evaluate import compositionality
 from medclip.evaluate.compositionality import BY_LABEL, PROMPTS, Question, evaluate_compositionality, questions
 from medclip.evaluate.config import EvalConfig
-from medclip.evaluate.results import read_results
+from medclip.evaluate.results import Kind, read_results
 
 
 @pytest.fixture
-def subject(run, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(compositionality, "LEAST", 5)
+def config(run, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(compositionality, "MIN_CAPTIONS", 5)
     return EvalConfig(model=str(run), data=str(data), out=tmp_path)
 
 
-def test_each_item_is_what_the_vectors_say(subject, model, data):
-    said = evaluate_compositionality(subject)
-    written, items = read_results(subject.out, "understanding")
-    assert said == written
+def test_each_item_is_what_the_embeddings_give(config, model, data):
+    results = evaluate_compositionality(config)
+    written, items = read_results(config.out, Kind.COMPOSITIONALITY)
+    assert results == written
     rows = Split(data, "validation")
-    own = [row for row in items.to_pylist() if row["test"] == "left or right"]
+    columns = ("tests/left or right/margin", "tests/left or right/correct")
+    own = [row for row in items.to_pylist() if not np.isnan(row[columns[0]])]
     captions = dict(zip(rows.column("id"), rows.column("caption"), strict=True))
     assert [row["id"] for row in own] == [id for id, caption in captions.items() if swap_left_right(caption)]
     for item in own:
         row = rows.column("id").index(item["id"])
         caption = rows.column("caption")[row]
-        image, texts = (
-            embed_images(model, [rows.image(row)])[0],
-            embed_texts(model, [caption, swap_left_right(caption)]),
-        )
+        image = embed_images(model, [rows.image(row)])[0]
+        texts = embed_texts(model, [caption, swap_left_right(caption)])
         margin = float(image @ texts[0] - image @ texts[1])
-        assert item["margin"] == pytest.approx(margin, abs=1e-6)
-        assert item["correct"] == (margin > 0)
+        assert item[columns[0]] == pytest.approx(margin, abs=1e-6)
+        assert item[columns[1]] == (margin > 0)
         assert item["article"] == rows.column("article")[row]
-    told = said["tests"]["left or right"]
-    assert (told["captions"], told["ties"]) == (8, 0)  # of every three captions of the split one says "upper"
-    assert told["accuracy"]["value"] == np.mean([row["correct"] for row in own])
+    facts = {name: results.facts[f"tests/left or right/{name}"] for name in ("num_captions", "num_ties")}
+    assert facts == {"num_captions": 8, "num_ties": 0}  # of every three captions of the split one says "upper"
+    accuracy = results["tests/left or right/accuracy"]
+    assert accuracy.value == np.mean([row[columns[1]] for row in own])
+    assert (accuracy.column, accuracy.statistic, accuracy.chance) == (columns[1], "mean", 0.5)
 
 
-def test_every_test_is_asked_or_left_out_with_the_reason(subject):
-    said = evaluate_compositionality(subject)
-    assert set(said["tests"]) | set(said["left_out"]) == {*foil_rules(0), BY_LABEL}
-    assert not set(said["tests"]) & set(said["left_out"])
-    assert said["left_out"]["MRI weighting"] == "asked of 0 of 12 captions, fewer than 5"
+def test_every_test_is_measured_or_excluded_with_the_reason(config):
+    results = evaluate_compositionality(config)
+    measured, excluded = set(results.below("tests")), set(results.below("excluded"))
+    assert measured | excluded == {*foil_rules(0), BY_LABEL}
+    assert not measured & excluded
+    assert results.facts["excluded/MRI weighting"] == "applies to 0 of 12 captions, fewer than 5"
 
 
-def test_a_change_that_the_model_cannot_see_is_a_tie_and_fails(subject, monkeypatch):
+def test_a_change_that_the_model_cannot_see_is_a_tie_and_fails(config, monkeypatch):
     longer = "CT of the chest " * 40  # than any context
 
     def beyond(captions, labels, seed):
         return [Question("beyond", row, f"{longer}left", f"{longer}right") for row in range(len(captions))]
 
     monkeypatch.setattr(compositionality, "questions", beyond)
-    said = evaluate_compositionality(subject)["tests"]["beyond"]
-    assert (said["captions"], said["ties"], said["accuracy"]["value"]) == (12, 12, 0)
+    results = evaluate_compositionality(config)
+    assert results["tests/beyond/accuracy"].value == 0
+    assert results.facts["tests/beyond/num_captions"] == results.facts["tests/beyond/num_ties"] == 12
 
 
-def test_a_split_on_which_nothing_can_be_asked_is_refused(run, data):
+def test_a_split_that_allows_no_test_is_refused(run, data):
     with pytest.raises(UserError, match="fewer than 20 captions for each test"):
         evaluate_compositionality(EvalConfig(model=str(run), data=str(data)))
 

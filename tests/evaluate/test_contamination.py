@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from medclip.data.dataset import Split
-from medclip.evaluate.contamination import saw_source
+from medclip.evaluate.results import contamination
 from medclip.model.card_metadata import TrainingData, add_training_data, read_training_data
 
 ROWS = SimpleNamespace(dataset={"source": "ROCO"}, digest="abc")
@@ -44,9 +44,9 @@ def folder(tmp_path):
     ],
 )
 def test_the_card_decides(folder, head, answer):
-    said = saw_source(str(folder(**head)), ROWS)
-    assert said["saw_source"] == answer
-    assert said["saw_source_why"]
+    result, reason = contamination(str(folder(**head)), ROWS)
+    assert result == answer
+    assert reason
 
 
 @pytest.mark.parametrize("card", [None, "no head", "---\n: [\n---\n", "---\n- a\n---\n", b"\xff\xfe---"])
@@ -56,23 +56,20 @@ def test_without_a_card_that_can_be_read_nothing_is_known(folder, card):
     if card is not None:
         (at / "README.md").write_bytes(card if isinstance(card, bytes) else card.encode())
     assert read_training_data(at) == TrainingData()
-    assert saw_source(str(at), ROWS)["saw_source"] == "unknown"
+    assert contamination(str(at), ROWS)[0] == "unknown"
 
 
 def test_a_run_knows_the_very_pairs(folder):
     at = folder(license="mit")
     (at.parent / "train_config.json").write_text(json.dumps({"data": {"train": "xyz", "validation": "abc"}}))
-    assert saw_source(str(at), ROWS) == {
-        "saw_source": "yes",
-        "saw_source_why": "its run had these very pairs as validation",
-    }
+    assert contamination(str(at), ROWS) == ("yes", "its run had these very pairs as validation")
 
 
 @pytest.mark.parametrize("record", ["", "[]", '{"data": 3}', '{"data": ["abc"]}'])
 def test_a_damaged_record_says_nothing(folder, record):
     at = folder(license="mit")
     (at.parent / "train_config.json").write_text(record)
-    assert saw_source(str(at), ROWS)["saw_source"] == "unknown"
+    assert contamination(str(at), ROWS)[0] == "unknown"
 
 
 def test_what_goes_on_from_others_has_seen_theirs(folder):
@@ -86,4 +83,4 @@ def test_what_goes_on_from_others_has_seen_theirs(folder):
 
 def test_a_run_of_ours_says_what_it_was_trained_on(run, data, tmp_path):
     assert read_training_data(run) == TrainingData((Split(data, "train").dataset["source"],), True)
-    assert saw_source(str(run), Split(data, "validation"))["saw_source"] == "yes"
+    assert contamination(str(run), Split(data, "validation"))[0] == "yes"

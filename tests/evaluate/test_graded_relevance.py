@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, ndcg_score
 
-from medclip.evaluate.graded_relevance import Concepts, average_precision, concept_figures, gain, graded, ideal_gain
+from medclip.evaluate.graded_relevance import Concepts, average_precision, gain, grade, grade_estimates, ideal_gain
+from medclip.metrics import Estimate
 
 CT, CHEST, LUNG, MASS = "C0040405", "C0817096", "C0024109", "C0577559"
 SETS = [[CT, CHEST], [CT, CHEST, LUNG], [], [MASS], [CT, CHEST, CT], [LUNG, MASS]]
@@ -25,11 +26,11 @@ def test_a_case_by_hand():
     texts = np.array([[0.1, 0], [0.3, 0], [0.2, 0], [0, 0.5], [0.4, 0], [0, 0.1]])
     # Image 0 finds texts 4, 1, 2, 0, and then 3 and 5 at zero: relevances 1, 2/3, 0, 1, 0, 0.
     dcg, best = 1 + 2 / 3 / np.log2(3) + 1 / np.log2(5), 1 + 1 / np.log2(3) + 2 / 3 / 2
-    found = graded(images, texts, Concepts(SETS))
-    assert found[0, 0] == pytest.approx(dcg / best)
-    assert found[0, 1] == pytest.approx((1 / 1 + 2 / 2 + 3 / 4) / 3)  # 4, 1 and 0 have a relevance of at least 1/2
-    assert np.isnan(found[2]).all()  # asks nothing: it has no concepts
-    assert not np.isnan(found[[0, 1, 3, 4, 5]]).any()
+    grades = grade(images, texts, Concepts(SETS))
+    assert grades[0, 0] == pytest.approx(dcg / best)
+    assert grades[0, 1] == pytest.approx((1 / 1 + 2 / 2 + 3 / 4) / 3)  # 4, 1 and 0 have a relevance of at least 1/2
+    assert np.isnan(grades[2]).all()  # asks nothing: it has no concepts
+    assert not np.isnan(grades[[0, 1, 3, 4, 5]]).any()
 
 
 @pytest.mark.parametrize("n", [1, 4, 10, 11, 300])
@@ -59,23 +60,23 @@ def test_of_tied_candidates_the_least_relevant_comes_first(rows):
 def test_a_collapsed_model_has_no_more_than_its_ties_allow():
     rng = np.random.default_rng(0)
     same = np.repeat(rng.standard_normal((1, 64)), 40, axis=0)
-    found = graded(rng.standard_normal((40, 64)), same, Concepts([[CT]] * 10 + [[MASS]] * 30))
-    assert (found[:10, 0] == 0).all()  # thirty irrelevant ones stand before
-    assert found[:10, 1] == pytest.approx(np.full(10, 0.25))
+    grades = grade(rng.standard_normal((40, 64)), same, Concepts([[CT]] * 10 + [[MASS]] * 30))
+    assert (grades[:10, 0] == 0).all()  # thirty irrelevant ones stand before
+    assert grades[:10, 1] == pytest.approx(np.full(10, 0.25))
 
 
 def test_chance_is_what_random_orders_give():
     rng = np.random.default_rng(0)
     concepts = Concepts([[CT, CHEST], [CT], [CHEST], [MASS, CT]] * 5 + [[LUNG]] * 10 + [[]] * 5)
-    found = [graded(rng.standard_normal((35, 3)), rng.standard_normal((35, 3)), concepts) for _ in range(400)]
-    drawn = np.nanmean(found, axis=1)
-    error = drawn[:, :2].std(axis=0) / 400**0.5
-    assert (np.abs(drawn[:, :2].mean(axis=0) - drawn[0, 2:]) < 4 * error).all()  # four standard errors
+    grades = [grade(rng.standard_normal((35, 3)), rng.standard_normal((35, 3)), concepts) for _ in range(400)]
+    means = np.nanmean(grades, axis=1)
+    error = means[:, :2].std(axis=0) / 400**0.5
+    assert (np.abs(means[:, :2].mean(axis=0) - means[0, 2:]) < 4 * error).all()  # four standard errors
 
 
 def test_only_queries_with_concepts_count():
-    found = np.array([[0.5, 0.4, 0.1, 0.2], [np.nan] * 4, [1.0, 0.8, 0.3, 0.2]])
-    said = concept_figures(found, ["a", "b", "c"], 0)
-    assert said["nDCG@10"] == {"value": 0.75, "low": 0.5, "high": 1}
-    assert said["mAP"]["value"] == pytest.approx(0.6)
-    assert said["chance"] == pytest.approx({"nDCG@10": 0.2, "mAP": 0.2})
+    grades = np.array([[0.5, 0.4, 0.1, 0.2], [np.nan] * 4, [1.0, 0.8, 0.3, 0.2]])
+    measured, chance = grade_estimates(grades, ["a", "b", "c"], 0)
+    assert measured["nDCG@10"] == Estimate(0.75, 0.5, 1)
+    assert measured["mAP"].value == pytest.approx(0.6)
+    assert chance == pytest.approx({"nDCG@10": 0.2, "mAP": 0.2})

@@ -1,6 +1,7 @@
-"""A retrieval evaluation measures every pair both ways and records what it measured."""
+"""A retrieval evaluation measures every pair in both directions and records what it measured."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -10,9 +11,9 @@ from medclip.data.dataset import Split, write_shard
 from medclip.encode.encoder import embed_images, embed_texts
 from medclip.errors import UserError
 from medclip.evaluate.config import EvalConfig
-from medclip.evaluate.results import read_results
+from medclip.evaluate.results import Kind, Results, name_parts, read_results
 from medclip.evaluate.retrieval import evaluate_retrieval
-from medclip.metrics import WAYS, rank_metrics, ranks, recall_at_k
+from medclip.metrics import DIRECTIONS, rank_metrics, ranks, recall_at_k
 from medclip.model.checkpoint import model_hash
 
 
@@ -23,116 +24,144 @@ def out(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def results(run, data, out):
-    said = evaluate_retrieval(EvalConfig(model=str(run), data=str(data), out=out))
-    return said, json.loads((out / "results.json").read_text(encoding="utf-8"))
+    return evaluate_retrieval(EvalConfig(model=str(run), data=str(data), out=out))
 
 
-def test_what_is_returned_is_what_is_written(results):
-    assert results[0] == results[1]
+def test_what_is_returned_is_what_is_written(results, out):
+    assert read_results(out, Kind.RETRIEVAL)[0] == results
+
+
+def test_the_file_keeps_its_contract(results, out, run, roco):
+    document = json.loads((out / "retrieval.json").read_text(encoding="utf-8"))
+    assert (document["num_candidates"], document["split"], document["seed"]) == (12, "validation", 0)
+    assert (document["model"], document["data"]) == (model_hash(run), roco.folder.name)
+    for direction in DIRECTIONS:
+        assert {"R@1", "R@5", "R@10", "median_rank"} <= document[direction].keys()
+        leaf = document[direction]["R@10"]
+        metric = results[f"{direction}/R@10"]
+        assert (leaf["value"], leaf["low"], leaf["high"]) == (metric.value, metric.low, metric.high)
+        assert (leaf["column"], leaf["statistic"]) == (f"{direction}/rank", "R@10")
 
 
 def test_the_rank_of_every_pair_is_kept(results, out, data):
-    said, items = read_results(out, "retrieval")
-    assert said == results[0]
+    _, items = read_results(out, Kind.RETRIEVAL)
     assert items.column("id").to_pylist() == Split(data, "validation").column("id")
-    found = items.column("rank_text_to_image").to_numpy()
-    assert said["text_to_image"]["R@5"]["value"] == recall_at_k(found, 5)
+    own = items.column("text_to_image/rank").to_numpy()
+    assert results["text_to_image/R@5"].value == recall_at_k(own, 5)
 
 
-def test_the_record_names_pool_model_and_data(results, run, roco):
-    said = results[0]
-    assert (said["pool"], said["split"], said["seed"]) == (12, "validation", 0)
-    assert (said["model"], said["data"]) == (model_hash(run), roco.folder.name)
-
-
-def test_both_directions_are_what_the_vectors_say(results, model, data):
+def test_both_directions_are_what_the_embeddings_give(results, model, data):
     rows = Split(data, "validation")
     images = embed_images(model, [rows.image(i) for i in range(12)])
     texts = embed_texts(model, rows.column("caption"))
-    for way, found in zip(WAYS, ranks(images, texts), strict=True):
+    for direction, own in zip(DIRECTIONS, ranks(images, texts), strict=True):
         for k in (1, 5, 10):
-            assert results[0][way][f"R@{k}"]["value"] == recall_at_k(found, k)
+            assert results[f"{direction}/R@{k}"].value == recall_at_k(own, k)
 
 
-def test_limit_makes_the_pool_smaller(run, data):
-    assert evaluate_retrieval(EvalConfig(model=str(run), data=str(data), max_samples=5))["pool"] == 5
+def test_max_samples_makes_candidates_fewer(run, data):
+    results = evaluate_retrieval(EvalConfig(model=str(run), data=str(data), max_samples=5))
+    assert results.facts["num_candidates"] == 5
 
 
-def test_a_model_that_is_not_there_is_refused_by_a_sentence(tmp_path, data):
-    with pytest.raises(UserError, match="is not a model folder"):
+def test_a_model_that_does_not_exist_is_refused_by_a_sentence(tmp_path, data):
+    with pytest.raises(UserError, match="model folder"):
         evaluate_retrieval(EvalConfig(model=str(tmp_path), data=str(data)))
 
 
 @pytest.fixture(scope="module")
-def vectors(model, data, tmp_path_factory):
-    """The model's own vectors of the split, of other lengths than 1, in files."""
-    rows, at = Split(data, "validation"), tmp_path_factory.mktemp("vectors")
+def embeddings(model, data, tmp_path_factory):
+    """The model's own embeddings of the split, of other lengths than 1, in files."""
+    rows, at = Split(data, "validation"), tmp_path_factory.mktemp("embeddings")
     np.save(at / "i.npy", 3 * embed_images(model, [rows.image(i) for i in range(12)]))
     np.save(at / "t.npy", embed_texts(model, rows.column("caption")).astype(np.float64) / 7)
     return at / "i.npy", at / "t.npy"
 
 
-def figures(said):
-    """Everything but what says where it comes from."""
-    of_model = ("model", "saw_source", "saw_source_why", "vectors")
-    return {name: value for name, value in said.items() if name not in of_model}
+def without_origin(results):
+    """Everything but what says which model it comes from."""
+    origin = replace(
+        results.provenance, model=None, contamination="unknown", contamination_reason="", embeddings_sha256=()
+    )
+    return replace(results, provenance=origin)
 
 
-def test_vectors_made_elsewhere_are_measured_by_the_same_code(results, vectors, data, tmp_path):
-    said = evaluate_retrieval(EvalConfig(model="", data=str(data), out=tmp_path), vectors)
-    assert figures(said) == figures(results[0])
-    assert (said["model"], said["saw_source"]) == (None, "unknown")
-    assert [len(digest) for digest in said["vectors"]] == [64, 64]
-    assert json.loads((tmp_path / "results.json").read_text()) == said
+def test_embeddings_made_elsewhere_are_measured_by_the_same_code(results, embeddings, data, tmp_path):
+    own = evaluate_retrieval(EvalConfig(data=str(data), out=tmp_path), embeddings)
+    assert without_origin(own) == without_origin(results)
+    assert (own.provenance.model, own.provenance.contamination) == (None, "unknown")
+    assert [len(digest) for digest in own.provenance.embeddings_sha256] == [64, 64]
+    assert Results.from_json(json.loads((tmp_path / "retrieval.json").read_text())) == own
 
 
-def test_the_first_vectors_belong_to_the_first_pairs(vectors, run, data):
-    limited = evaluate_retrieval(EvalConfig(model="", data=str(data), max_samples=5), vectors)
-    assert figures(limited) == figures(evaluate_retrieval(EvalConfig(model=str(run), data=str(data), max_samples=5)))
+def test_the_first_embeddings_belong_to_the_first_pairs(embeddings, run, data):
+    limited = evaluate_retrieval(EvalConfig(data=str(data), max_samples=5), embeddings)
+    wanted = evaluate_retrieval(EvalConfig(model=str(run), data=str(data), max_samples=5))
+    assert without_origin(limited) == without_origin(wanted)
 
 
-def test_vectors_of_another_split_are_refused(vectors, data):
+def test_embeddings_of_another_split_are_refused(embeddings, data):
     with pytest.raises(UserError, match=r"i\.npy has 12 rows and the split 25 pairs"):
-        evaluate_retrieval(EvalConfig(model="", data=str(data), split="train"), vectors)
+        evaluate_retrieval(EvalConfig(data=str(data), split="train"), embeddings)
 
 
-def test_every_column_of_items_gives_its_figures_again(results, out):
-    items = read_results(out, "retrieval")[1]
-    for name in items.column_names[2:]:
-        own = items.column(name).to_numpy()
-        own, said = own[~np.isnan(own)], results[0]
-        for part in name.removeprefix("rank_").split(" / "):
-            said = said[part]
-        if name.startswith("rank_"):
-            made = rank_metrics(own)
-            assert made == pytest.approx({n: said[n]["value"] for n in made}), name
-        else:
-            assert own.mean() == pytest.approx(said["value"]), name
-    assert len(items.column_names) == 2 + 6 + 4
+def test_embeddings_alone_need_no_data(results, embeddings, tmp_path):
+    alone = evaluate_retrieval(EvalConfig(out=tmp_path), embeddings)
+    for direction in DIRECTIONS:
+        assert alone[f"{direction}/R@5"].value == results[f"{direction}/R@5"].value
+    assert {metric.name.partition("/")[0] for metric in alone.metrics} == set(DIRECTIONS)  # no groups, no concepts
+    assert "each counts as its own article" in alone.provenance.ci_method
+    assert (alone.provenance.data, alone.provenance.split) == (None, None)
+    items = read_results(tmp_path, Kind.RETRIEVAL)[1]
+    assert items.column("article").to_pylist() == [f"{row}" for row in range(12)]
+    assert evaluate_retrieval(EvalConfig(max_samples=5), embeddings).facts["num_candidates"] == 5
 
 
-def test_other_pools_and_measures_stand_beside(results):
-    said = results[0]
-    assert said["article_disjoint"]["pool"] == 11  # two images an article
-    assert said["duplicate_aware"]["image_to_text"]["pool"] == 12
-    assert said["concepts"]["queries"] == 12
-    assert said["chance"]["R@5"] == pytest.approx(5 / 12)
-    assert said["by_group"] == {}  # twelve pairs are too few for any
+def test_a_model_and_embeddings_exclude_each_other(embeddings, run, data):
+    for config, files in ((EvalConfig(model=str(run), data=str(data)), embeddings), (EvalConfig(data=str(data)), None)):
+        with pytest.raises(UserError, match="give either --model MODEL or --embeddings"):
+            evaluate_retrieval(config, files)
+    with pytest.raises(UserError, match="give --data DATA"):
+        evaluate_retrieval(EvalConfig(model=str(run)))
+
+
+def test_every_column_of_items_gives_its_metrics_again(results, out):
+    items = read_results(out, Kind.RETRIEVAL)[1]
+    columns = {metric.column for metric in results.metrics if metric.column}
+    assert columns == set(items.column_names) - {"id", "article"}
+    assert len(columns) == 6 + 4
+    for metric in results.metrics:
+        if metric.column:
+            own = items.column(metric.column).to_numpy()
+            own = own[~np.isnan(own)]
+            again = own.mean() if metric.statistic == "mean" else rank_metrics(own.astype(int))[metric.statistic]
+            assert again == pytest.approx(metric.value), metric.name
+
+
+def test_other_candidates_and_measures_are_reported_too(results):
+    facts = results.facts
+    assert facts["article_disjoint/num_candidates"] == 11  # two images an article
+    assert facts["duplicate_aware/image_to_text/num_candidates"] == 12
+    assert facts["concepts/num_queries"] == 12
+    assert results["text_to_image/R@5"].chance == pytest.approx(5 / 12)
+    assert results.below("by_group") == []  # twelve pairs are too few for any
 
 
 def test_a_repeated_caption_is_one(run, data, copy):
     other = edited(copy(data), lambda row, i: {"caption": "CT of the chest" if i < 3 else row["caption"]})
-    said = evaluate_retrieval(EvalConfig(model=str(run), data=str(other)))
-    assert said["duplicate_aware"]["image_to_text"]["pool"] == said["duplicate_aware"]["text_to_image"]["queries"] == 10
-    assert said["duplicate_aware"]["image_to_text"]["queries"] == 12
+    results = evaluate_retrieval(EvalConfig(model=str(run), data=str(other)))
+    counts = {name.removeprefix("duplicate_aware/"): n for name, n in results.facts.items()}
+    assert counts["image_to_text/num_candidates"] == counts["text_to_image/num_queries"] == 10
+    assert counts["image_to_text/num_queries"] == 12
     # Twelve images, of which three are right for one caption of ten.
-    assert said["duplicate_aware"]["text_to_image"]["chance"]["R@1"] == pytest.approx((9 / 12 + 3 / 12) / 10)
+    assert results["duplicate_aware/text_to_image/R@1"].chance == pytest.approx((9 / 12 + 3 / 12) / 10)
 
 
 def test_without_concepts_nothing_is_graded(run, data, copy, tmp_path):
     other = edited(copy(data), lambda row, i: {"concepts": []})
-    assert "concepts" not in evaluate_retrieval(EvalConfig(model=str(run), data=str(other), out=tmp_path))
-    assert not [name for name in read_results(tmp_path, "retrieval")[1].column_names if "concepts" in name]
+    results = evaluate_retrieval(EvalConfig(model=str(run), data=str(other), out=tmp_path))
+    assert not [metric for metric in results.metrics if "concepts" in name_parts(metric.name)]
+    assert not [name for name in read_results(tmp_path, Kind.RETRIEVAL)[1].column_names if "concepts" in name]
 
 
 def edited(folder, change):
@@ -144,9 +173,42 @@ def edited(folder, change):
     return folder
 
 
-def test_fixed_pools_are_measured_where_asked_for(run, data):
-    said = evaluate_retrieval(EvalConfig(model=str(run), data=str(data)), pool=6, draws=3)["fixed_pool"]
-    assert (said["pool"], said["draws"], said["chance"]["R@1"]) == (6, 3, pytest.approx(1 / 6))
-    assert len(said["text_to_image"]["MRR"]["draws"]) == 3
+def test_fewer_candidates_are_drawn_on_request(run, data):
+    config = EvalConfig(model=str(run), data=str(data))
+    results = evaluate_retrieval(config, num_candidates=6, num_draws=3)
+    assert (results.facts["fixed_pool/num_candidates"], results.facts["fixed_pool/num_draws"]) == (6, 3)
+    assert results["fixed_pool/text_to_image/R@1"].chance == pytest.approx(1 / 6)
+    assert len(results["fixed_pool/text_to_image/MRR"].draws) == 3
     with pytest.raises(UserError, match="--num-candidates 13 is more than the 12 pairs"):
-        evaluate_retrieval(EvalConfig(model=str(run), data=str(data)), pool=13)
+        evaluate_retrieval(config, num_candidates=13)
+
+
+def test_a_small_evaluation_worked_out_by_hand(tmp_path):
+    """Three pairs at angles of which the cosines are known."""
+    np.save(tmp_path / "i.npy", np.array([[1.0, 0], [0, 1.0], [0.6, 0.8]]))
+    np.save(tmp_path / "t.npy", np.array([[0.8, 0.6], [1.0, 0], [0, 1.0]]))
+    # cosines     t0   t1   t2
+    #        i0   .8    1    0     own is second
+    #        i1   .6    0    1     own is third
+    #        i2  .96   .6   .8     own is second
+    # of texts: t0 has i0 (.8) behind i2 (.96): second; t1 has i1 last: third; t2 has i2 (.8) behind i1 (1): second
+    results = evaluate_retrieval(EvalConfig(), (tmp_path / "i.npy", tmp_path / "t.npy"))
+    for direction in DIRECTIONS:
+        values = {name: results[f"{direction}/{name}"].value for name in results.below(direction)}
+        assert values == pytest.approx(
+            {
+                "R@1": 0,
+                "R@5": 1,
+                "R@10": 1,
+                "median_rank": 2,
+                "mean_rank": 7 / 3,
+                "geometric_mean_rank": 12 ** (1 / 3),
+                "MRR": (1 / 2 + 1 / 3 + 1 / 2) / 3,
+            }
+        )
+    assert results["image_to_text/R@1"].chance == pytest.approx(1 / 3)
+    assert results["image_to_text/mean_rank"].chance == pytest.approx(2)
+    (widest, *_) = results.misranked_pairs
+    assert (widest.direction, widest.id, widest.other, widest.margin) == ("image_to_text", "1", "2", 1)
+    (nearest, *_) = results.nearest_images
+    assert ({nearest.id, nearest.other}, nearest.score) == ({"1", "2"}, 0.8)

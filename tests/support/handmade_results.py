@@ -1,85 +1,128 @@
-"""Evaluations made by hand: results and items of known values, as measures write them."""
+"""Evaluations made by hand: results and items of known values, as `medclip evaluate` writes them."""
+
+from dataclasses import replace
 
 import numpy as np
 
-from medclip.evaluate.results import write_results
+from medclip.evaluate.results import (
+    ConfusionMatrix,
+    Kind,
+    Metric,
+    Provenance,
+    ReliabilityBin,
+    ReliabilityCurve,
+    Results,
+    metric_name,
+    to_metric,
+    write_results,
+)
+from medclip.evaluate.retrieval import ROLES
+from medclip.metrics import DIRECTIONS, Estimate
 
-FROM = {
-    "interval": "95 % bootstrap, 1000 resamples of whole articles",
-    "model": "a" * 64,
-    "data": "made-up",
-    "data_sha256": "d" * 64,
-    "synthetic": False,
-    "split": "validation",
-    "seed": 0,
-    "medclip": "0",
-    "notice": "",
-}
+PROVENANCE = Provenance(
+    model="a" * 64,
+    contamination="unknown",
+    contamination_reason="made by hand",
+    data="made-up",
+    data_sha256="d" * 64,
+    synthetic=False,
+    split="validation",
+    seed=0,
+    medclip_version="0",
+)
 
 
-def figure(value, low=None, high=None):
-    return {"value": value, "low": value if low is None else low, "high": value if high is None else high}
+def metric(name, value, low=None, high=None, **more) -> Metric:
+    if value is None:
+        return to_metric(name, None, **more)
+    return to_metric(name, Estimate(value, value if low is None else low, value if high is None else high), **more)
 
 
 def articles_of(n, size=2):
     return [f"article {i // size}" for i in range(n)]
 
 
-def retrieval(out, image_to_text, text_to_image, ids=None, articles=None, **said):
-    """An evaluation of retrieval with these ranks."""
-    found = {"image_to_text": np.asarray(image_to_text), "text_to_image": np.asarray(text_to_image)}
-    n = len(found["image_to_text"])
-    results = {
-        "pool": n,
-        **{
-            way: {f"R@{k}": figure(float((own <= k).mean())) for k in (1, 5, 10)}
-            | {"median_rank": figure(float(np.median(own)))}
-            for way, own in found.items()
-        },
-        "chance": {f"R@{k}": min(1.0, k / n) for k in (1, 5, 10)},
-        **FROM,
-        **said,
-    }
+def retrieval(out, image_to_text, text_to_image, ids=None, articles=None, **origin):
+    """A retrieval evaluation with these ranks."""
+    both = {"image_to_text": np.asarray(image_to_text), "text_to_image": np.asarray(text_to_image)}
+    n = len(both["image_to_text"])
+    statistics = {f"R@{k}": lambda ranks, k=k: (ranks <= k).mean() for k in (1, 5, 10)}
+    statistics |= {"median_rank": np.median, "geometric_mean_rank": lambda ranks: np.exp(np.log(ranks).mean())}
+    results = Results(
+        kind=Kind.RETRIEVAL,
+        facts={"num_candidates": n},
+        metrics=tuple(
+            metric(
+                f"{direction}/{name}",
+                float(statistic(both[direction])),
+                chance=min(1.0, int(name[2:]) / n) if name.startswith("R@") else None,
+                column=f"{direction}/rank",
+                statistic=name,
+                role=ROLES[name],
+            )
+            for direction in DIRECTIONS
+            for name, statistic in statistics.items()
+        ),
+        provenance=replace(PROVENANCE, **origin),
+    )
     items = {"id": ids or [f"item {i}" for i in range(n)], "article": articles or articles_of(n)}
-    write_results(out, "retrieval", results, items | {f"rank_{way}": own for way, own in found.items()})
+    write_results(out, results, items | {f"{direction}/rank": own for direction, own in both.items()})
     return out
 
 
-def classes(out, labels, correct, **said):
-    """A zero-shot evaluation of these true classes, of which these were told rightly."""
+def classes(out, labels, correct, label="modality", excluded=None, **origin):
+    """A zero-shot evaluation of these true classes, of which these were recognized."""
     labels, correct = list(labels), np.asarray(correct, float)
     names = sorted(set(labels))
     recalls = [correct[[label == name for label in labels]].mean() for name in names]
     called = [label if right else names[names.index(label) - 1] for label, right in zip(labels, correct, strict=True)]
-    results = {
-        "pictures": len(labels),
-        "label": "modality",
-        "accuracy": figure(float(correct.mean()), 0.1, 0.9),
-        "balanced_accuracy": figure(float(np.mean(recalls)), 0.1, 0.9),
-        "auroc": figure(0.75, 0.7, 0.8),
-        "chance": 1 / len(names),
-        "majority": {"class": names[0], "accuracy": 0.5},
-        "classes": {name: {"pictures": labels.count(name), "auroc": figure(0.7, 0.6, 0.8)} for name in names},
-        "confusion": [
-            [sum(t == a and c == b for t, c in zip(labels, called, strict=True)) for b in names] for a in names
-        ],
-        "calibration": {
-            "raw": {
-                "ece": figure(0.2, 0.1, 0.3),
-                "curve": [
-                    {"up_to": 0.5, "pictures": 3, "confidence": 0.4, "accuracy": 0.3},
-                    {"up_to": 1.0, "pictures": 5, "confidence": 0.8, "accuracy": 0.6},
-                ],
-            }
+    counts = [[sum(t == a and c == b for t, c in zip(labels, called, strict=True)) for b in names] for a in names]
+    chance = 1 / len(names)
+    results = Results(
+        kind=Kind.ZERO_SHOT,
+        facts={
+            "label": label,
+            "num_images": len(labels),
+            **{metric_name("excluded", reason): n for reason, n in (excluded or {"without label": 3}).items()},
+            "majority/class": names[0],
+            "majority/accuracy": 0.5,
+            **{metric_name("classes", name, "num_images"): labels.count(name) for name in names},
+            "calibration/num_bins": 15,
         },
-        "few_shot": {str(shots): {"accuracy": figure(0.3 + shots / 100, 0.2, 0.6)} for shots in (1, 4, 16)},
-        "random_weights": {"accuracy": figure(float(correct.mean()) / 2)},
-        "left_out": {"without label": 3},
-        **FROM,
-        **said,
-    }
+        metrics=(
+            metric(
+                "accuracy",
+                float(correct.mean()),
+                0.1,
+                0.9,
+                chance=chance,
+                column="correct",
+                statistic="mean",
+                role="gated",
+            ),
+            metric(
+                "balanced_accuracy",
+                float(np.mean(recalls)),
+                0.1,
+                0.9,
+                chance=chance,
+                column="correct",
+                statistic="mean_over_classes",
+                role="compared",
+            ),
+            metric("auroc", 0.75, 0.7, 0.8, chance=0.5),
+            *(metric(metric_name("classes", name, "auroc"), 0.7, 0.6, 0.8, chance=0.5) for name in names),
+            metric("calibration/raw/ece", 0.2, 0.1, 0.3),
+            metric("random_weights/accuracy", float(correct.mean()) / 2, chance=chance),
+        ),
+        confusion_matrices=(ConfusionMatrix("prompts", tuple(names), tuple(map(tuple, counts))),),
+        reliability_curves=(
+            ReliabilityCurve("raw", (ReliabilityBin(0.5, 3, 0.4, 0.3), ReliabilityBin(1.0, 5, 0.8, 0.6))),
+        ),
+        provenance=replace(PROVENANCE, **origin),
+    )
     items = {"id": [f"item {i}" for i in range(len(labels))], "article": articles_of(len(labels)), "label": labels}
-    write_results(out, "zero-shot", results, items | {"correct": correct, "probability": correct / 2})
+    write_results(out, results, items | {"correct": correct, "probability": correct / 2})
     return out
 
 

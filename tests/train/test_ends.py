@@ -15,6 +15,7 @@ from medclip.atomic_io import read_json
 from medclip.data.dataset import Split
 from medclip.encode.encoder import embed_split
 from medclip.errors import WorkError
+from medclip.metrics import Estimate
 from medclip.model.checkpoint import load
 from medclip.train.config import resolve
 from medclip.train.data import rows_at
@@ -36,12 +37,11 @@ def tuned(data, train_config, tmp_path_factory):
 def test_a_fall_is_clear_or_not():
     rng, articles = np.random.default_rng(0), [str(i // 2) for i in range(100)]
     good, bad = rng.integers(1, 4, (100, 2)), rng.integers(20, 90, (100, 2))
-    assert recall_change(good, bad, articles, 0)["high"] < 0
-    assert recall_change(bad, good, articles, 0)["low"] > 0
-    assert recall_change(good, good, articles, 0) == {"value": 0, "low": 0, "high": 0}
-    assert recall_change(np.array([[1, 1], [11, 7]]), np.array([[7, 2], [11, 1]]), ["a", "b"], 0)[
-        "value"
-    ] == pytest.approx(np.mean([(1 / 3 - 1 + 2 / 3 - 1) / 2, (1 - 1 / 3) / 2]))
+    assert recall_change(good, bad, articles, 0).high < 0
+    assert recall_change(bad, good, articles, 0).low > 0
+    assert recall_change(good, good, articles, 0) == Estimate(0, 0, 0)
+    change = recall_change(np.array([[1, 1], [11, 7]]), np.array([[7, 2], [11, 1]]), ["a", "b"], 0)
+    assert change.value == pytest.approx(np.mean([(1 / 3 - 1 + 2 / 3 - 1) / 2, (1 - 1 / 3) / 2]))
 
 
 def test_a_planted_learning_rate_is_stopped_by_the_guard(data, train_config, tuned, tmp_path, monkeypatch):

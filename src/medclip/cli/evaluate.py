@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from rich.console import RenderableType
 
 from medclip.cli.args import Data, MaybeData, MaybeModel, Model, Positional, Seed, SplitName
 from medclip.cli.format import Output
@@ -16,6 +14,9 @@ from medclip.errors import UserError, WorkError
 from medclip.evaluate.config import EvalConfig
 from medclip.evaluate.labeled import LabelConfig
 from medclip.progress import console
+
+if TYPE_CHECKING:
+    from medclip.evaluate.results import Results
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +43,11 @@ class EvalFlags:
             seed=self.seed,
         )
 
-    def show(self, results: dict[str, Any], tables: Iterable[RenderableType]) -> None:
+    def show(self, results: Results) -> None:
         """Print the results, and with --out write the page of all that its folder holds."""
-        self.output.show(results, tables)
+        from medclip.cli.evaluation_tables import evaluation_tables
+
+        self.output.show(results.to_json(), evaluation_tables(results))
         if self.out is not None:
             from medclip.evaluate.report import write_report
 
@@ -70,20 +73,17 @@ class Retrieval:
     settings: EvalFlags
 
     def run(self) -> Retrieval:
-        from medclip.cli.tables.retrieval import retrieval_tables
         from medclip.evaluate.retrieval import evaluate_retrieval
 
         if bool(self.model) == (self.embeddings is not None):
             raise UserError("give either --model MODEL or --embeddings IMAGES.npy TEXTS.npy.")
-        if self.data is None:
-            raise UserError("give a dataset with --data DATA.")
         if self.num_draws < 2 or (self.num_candidates is not None and self.num_candidates < 2):
             raise UserError(
                 "--num-candidates and --num-draws must be at least 2: one draw does not say how much draws differ."
             )
         config = self.settings.config(self.model, self.data)
         results = evaluate_retrieval(config, self.embeddings, self.num_candidates, self.num_draws)
-        self.settings.show(results, retrieval_tables(results))
+        self.settings.show(results)
         return self
 
 
@@ -103,11 +103,10 @@ class ZeroShot:
     """Prompts for each class: a TOML file in the form of the package's own prompts/radiology.toml."""
 
     def run(self) -> ZeroShot:
-        from medclip.cli.tables.classes import zero_shot_tables
         from medclip.evaluate.zero_shot import evaluate_zero_shot
 
         results = evaluate_zero_shot(self.settings.config(self.model, self.data), self.labels, self.prompts)
-        self.settings.show(results, zero_shot_tables(results))
+        self.settings.show(results)
         return self
 
 
@@ -126,11 +125,10 @@ class Probe:
     """How often the few images a class are drawn."""
 
     def run(self) -> Probe:
-        from medclip.cli.tables.classes import probe_tables
         from medclip.evaluate.probe import evaluate_probe
 
         results = evaluate_probe(self.settings.config(self.model, self.data), self.labels, self.num_draws)
-        self.settings.show(results, probe_tables(results))
+        self.settings.show(results)
         return self
 
 
@@ -147,11 +145,10 @@ class Compositionality:
     settings: EvalFlags
 
     def run(self) -> Compositionality:
-        from medclip.cli.tables.retrieval import compositionality_tables
         from medclip.evaluate.compositionality import evaluate_compositionality
 
         results = evaluate_compositionality(self.settings.config(self.model, self.data))
-        self.settings.show(results, compositionality_tables(results))
+        self.settings.show(results)
         return self
 
 
@@ -167,11 +164,10 @@ class Robustness:
     settings: EvalFlags
 
     def run(self) -> Robustness:
-        from medclip.cli.tables.retrieval import robustness_tables
         from medclip.evaluate.robustness import evaluate_robustness
 
         results = evaluate_robustness(self.settings.config(self.model, self.data))
-        self.settings.show(results, robustness_tables(results))
+        self.settings.show(results)
         return self
 
 
@@ -196,13 +192,13 @@ class Compare:
     output: Output
 
     def run(self) -> None:
-        from medclip.cli.tables.comparison import comparison_tables
+        from medclip.cli.evaluation_tables import comparison_tables
         from medclip.evaluate.compare import as_json, compare, regressions
 
         comparison = compare(self.dirs, self.metric)
         worse = regressions(comparison, self.max_regression, self.metric) if self.max_regression is not None else []
         if self.out is not None:
-            from medclip.evaluate.comparison_report import write_comparison
+            from medclip.evaluate.report import write_comparison
 
             write_comparison(comparison, self.out, worse)
         self.output.show(as_json(comparison) | {"regressions": worse}, comparison_tables(comparison))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from medclip.cli.args import Seed
 from medclip.cli.data import dataset_tables
+from medclip.cli.evaluation_tables import evaluation_tables
 from medclip.cli.format import Output
-from medclip.cli.tables.retrieval import compositionality_tables, retrieval_tables
 from medclip.data.prepare_config import PrepareConfig
 from medclip.errors import UserError
 from medclip.progress import console
@@ -56,8 +56,8 @@ class Quickstart:
         retrieval, compositionality = evaluate_retrieval(config), evaluate_compositionality(config)
         console.print(f"how good it is: {write_evaluation(evaluation)}", soft_wrap=True)
         build_index(run, data, index, "validation")
-        self.output.show(retrieval, retrieval_tables(retrieval))
-        self.output.show(compositionality, compositionality_tables(compositionality))
+        for results in (retrieval, compositionality):
+            self.output.show(results.to_json(), evaluation_tables(results))
         console.print(f"all of it took {time.monotonic() - start:.0f} s", soft_wrap=True)
         console.print(f'try: medclip search --index {index} "MRI of the left knee with a cyst"', soft_wrap=True)
         if self.app:

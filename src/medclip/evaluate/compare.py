@@ -1,27 +1,26 @@
-"""Evaluations side by side, the first being the baseline."""
+"""Evaluations side by side, the first being the baseline; metrics meet by their column and statistic."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+
 from medclip.errors import UserError
-from medclip.evaluate.align_items import Column, Evaluation, columns, judged, not_quite_the_same, read_evaluations
-from medclip.evaluate.metric import Figure, figures, is_share, name_of
+from medclip.evaluate.results import Kind, Metric, Results, kinds_in, name_parts, read_results
 from medclip.evaluate.significance import (
-    BALANCED,
     LEVEL,
-    MEAN,
-    RANKED_AGAIN,
-    RANKS,
     RESAMPLES,
+    STATISTICS,
     Difference,
-    Measure,
+    Statistic,
+    Verdict,
     holm_adjust,
-    paired,
-    value_of,
+    paired_differences,
     verdict,
 )
 from medclip.progress import progress
@@ -31,36 +30,53 @@ METHOD = (
     "95 % paired bootstrap of the difference and Fisher's randomization test, whole articles resampled and swapped "
     f"{RESAMPLES:,} times; p-values corrected by Holm"
 )
+KEY_COLUMNS = ("id", "article", "label")
+"""What an item is: ids alone may be mere numbers of rows."""
 
 
 @dataclass(frozen=True)
-class Against:
-    """A figure of another evaluation held against the baseline's."""
+class Evaluation:
+    """What one folder holds, by kind."""
 
-    found: Difference
-    corrected: float
-    """The p-value, by Holm, for all figures and evaluations that are compared at once."""
-    verdict: str
-    """"better", "worse" or "within noise"."""
+    name: str
+    results: dict[Kind, Results]
+    items: dict[Kind, pa.Table]
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A metric of another evaluation against the baseline's."""
+
+    difference: Difference
+    p_holm: float
+    """The p-value, corrected by Holm for all metrics and evaluations that are compared at once."""
+    verdict: Verdict
 
 
 @dataclass(frozen=True)
 class Row:
-    """A figure that every evaluation has."""
+    """A metric that every evaluation has."""
 
-    measure: str
-    name: str
-    figures: tuple[Figure, ...]
+    kind: Kind
+    metrics: tuple[Metric, ...]
     """Of each evaluation."""
-    kind: Measure | None = None
-    """How it is made of the values of the items; None: it is not, and so only shown."""
-    against: tuple[Against, ...] = ()
-    """Of each evaluation but the first."""
+    contrasts: tuple[Contrast, ...] = ()
+    """Of each evaluation but the first; none where the metric is only shown."""
+
+    @property
+    def name(self) -> str:
+        """The metric's name."""
+        return self.metrics[0].name
+
+    @property
+    def statistic(self) -> Statistic | None:
+        """How the metric is computed from the items, where that can be compared."""
+        return STATISTICS.get(self.metrics[0].statistic or "")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Evaluations and the figures they share."""
+    """Evaluations and the metrics they share."""
 
     evaluations: tuple[Evaluation, ...]
     rows: tuple[Row, ...]
@@ -68,108 +84,232 @@ class Comparison:
     notes: tuple[str, ...]
     """What could not be compared, or is not quite the same."""
 
+    @property
+    def compared_kinds(self) -> list[Kind]:
+        """The kinds of evaluations of which anything is compared."""
+        return list(dict.fromkeys(row.kind for row in self.rows if row.contrasts))
+
+
+def read_evaluations(folders: Sequence[Path]) -> tuple[Evaluation, ...]:
+    """Evaluations, named by their folders. UserError where a folder holds none, or a damaged one."""
+    names = [folder.name for folder in folders]
+    if "" in names or len(set(names)) < len(names):
+        names = [str(folder) for folder in folders]
+    evaluations = []
+    for name, folder in zip(names, folders, strict=True):
+        content = {kind: read_results(folder, kind) for kind in kinds_in(folder)}
+        if not content:
+            raise UserError(f"{folder} holds no evaluation: it is what medclip evaluate writes with --out.")
+        results = {kind: results for kind, (results, _) in content.items()}
+        evaluations.append(Evaluation(name, results, {kind: items for kind, (_, items) in content.items()}))
+    return tuple(evaluations)
+
 
 def compare(folders: Sequence[Path], chosen: Sequence[str] = ()) -> Comparison:
     """Compare evaluations of the same items, the first being the baseline.
 
-    `chosen` are the figures to compare, by their names or the last parts of them ("R@10"); none: all that are made of
-    values of items. UserError where the folders hold no evaluations, or none of the same items.
+    `chosen` are the metrics to compare, by their names or the last parts of them ("R@10"); none: all whose role it is.
+    UserError where the folders hold no evaluations, or none of the same items.
     """
     if len(folders) < 2:
         raise UserError("give two evaluations or more: folders that medclip evaluate wrote with --out.")
     evaluations = read_evaluations(folders)
-    shared = [measure for measure in evaluations[0].results if all(measure in one.results for one in evaluations)]
-    if not shared:
-        held = "; ".join(f"{one.name}: {', '.join(one.results)}" for one in evaluations)
-        raise UserError(f"these evaluations have no measure in common ({held}).")
-    work = [
-        (measure, column, kinds)
-        for measure in shared
-        for column in columns(measure, evaluations)
-        if (kinds := _kinds(column, evaluations[0].results[measure], chosen))
-    ]
-    for one in chosen:
-        if not any(chosen_by(name, [one]) for *_, kinds in work for name in kinds):
-            raise UserError(f"no figure of single items is named {one!r} in all of these evaluations.")
-    drawn = []
-    with progress("compare", len(work), "columns") as advance:
-        for measure, column, kinds in work:
-            first, *others = column.values
-            found = [paired(first, other, column.articles, column.classes, [*kinds.values()], SEED) for other in others]
-            drawn += [(measure, name, kind, of) for (name, kind), *of in zip(kinds.items(), *found, strict=True)]
+    kinds = [kind for kind in evaluations[0].results if all(kind in each.results for each in evaluations)]
+    if not kinds:
+        listed = "; ".join(f"{each.name}: {', '.join(each.results)}" for each in evaluations)
+        raise UserError(f"these evaluations have no kind in common ({listed}).")
+    shared = {kind: list(_shared_metrics(kind, evaluations)) for kind in kinds}
+    to_compare = {
+        (kind, str(metrics[0].column)): [
+            other for other in shared[kind] if other[0].column == metrics[0].column and _is_compared(other[0], chosen)
+        ]
+        for kind in kinds
+        for metrics in shared[kind]
+        if _is_compared(metrics[0], chosen)
+    }
+    for name in chosen:
+        if not any(is_chosen(metrics[0], [name]) for rows in to_compare.values() for metrics in rows):
+            raise UserError(f"no metric of single items is named {name!r} in all of these evaluations.")
+    tables = {kind: _aligned_items(kind, evaluations) for kind in kinds}
+    compared: list[tuple[Kind, tuple[Metric, ...], tuple[Difference, ...]]] = []
+    with progress("compare", len(to_compare), "columns") as advance:
+        for (kind, column), rows in to_compare.items():
+            differences = _differences(kind, column, [metrics[0] for metrics in rows], tables[kind])
+            compared += [(kind, metrics, own) for metrics, own in zip(rows, differences, strict=True)]
             advance()
-    corrected = iter(holm_adjust([one.p for *_, of in drawn for one in of]))
+    corrected = iter(holm_adjust([each.p for *_, differences in compared for each in differences]))
     rows = [
-        Row(measure, name, _values(measure, name, of, evaluations), kind, tuple(_against(kind, of, corrected)))
-        for measure, name, kind, of in drawn
+        Row(kind, metrics, tuple(_contrast(metrics[0], each, next(corrected)) for each in differences))
+        for kind, metrics, differences in compared
     ]
-    notes = [note for measure in shared for note in not_quite_the_same(measure, evaluations)]
-    return Comparison(evaluations, (*rows, *_alone(shared, evaluations, rows)), (*_missing(evaluations), *notes))
+    done = {(row.kind, row.name) for row in rows}
+    rows += [Row(kind, metrics) for kind in kinds for metrics in shared[kind] if (kind, metrics[0].name) not in done]
+    notes = [*_missing(evaluations), *(note for kind in kinds for note in _data_differs(kind, evaluations))]
+    return Comparison(evaluations, tuple(rows), tuple(notes))
 
 
-def chosen_by(name: str, chosen: Sequence[str]) -> bool:
-    """Whether a figure is among those chosen: by its whole name or the last parts of it, spaces aside."""
-    own = "/" + name.replace(" ", "")
-    return any(own.endswith("/" + one.replace(" ", "")) for one in chosen)
+def is_chosen(metric: Metric, chosen: Sequence[str]) -> bool:
+    """Whether a metric is among those chosen: by its whole name or the last parts of it."""
+    return any(f"/{metric.name}".endswith(f"/{name}") for name in chosen)
 
 
-def regressions(comparison: Comparison, below: float, chosen: Sequence[str] = ()) -> list[str]:
-    """A sentence for each figure that fell by more than `below` (a share: 0.01 is a point), beyond noise.
+def _is_compared(metric: Metric, chosen: Sequence[str]) -> bool:
+    return metric.role != "reported" and (not chosen or is_chosen(metric, chosen))
 
-    Beyond noise: the whole interval of the difference lies below −`below`, and p without correction is at most 0.05, as
-    these are few and named beforehand. Judged by are the figures `chosen`; none: R@10 of the whole pool and shares of
-    right answers.
-    UserError where one is no share, or what the baseline has to judge by is absent elsewhere: that must not pass.
+
+def _shared_metrics(kind: Kind, evaluations: Sequence[Evaluation]) -> Iterator[tuple[Metric, ...]]:
+    """The metrics that all evaluations computed alike: of one name, column and statistic."""
+    first, *others = (evaluation.results[kind] for evaluation in evaluations)
+    for metric in first.metrics:
+        same = [other.get(*name_parts(metric.name)) for other in others]
+        metrics = [one for one in same if one and (one.column, one.statistic) == (metric.column, metric.statistic)]
+        if len(metrics) == len(others):
+            yield (metric, *metrics)
+
+
+def _differences(
+    kind: Kind, column: str, metrics: Sequence[Metric], tables: Sequence[pa.Table]
+) -> list[tuple[Difference, ...]]:
+    """Of each metric of one column: the difference of each evaluation from the first."""
+    values = [table.column(column).to_numpy().astype(float) for table in tables]
+    valid = np.isfinite(values[0])
+    if any((np.isfinite(other) != valid).any() for other in values) or not valid.any():
+        raise UserError(f"{column} of {kind} was not judged for the same items by all. Evaluate again.")
+    articles, labels = (np.array(key, dtype=str)[valid].tolist() for key in _keys(tables[0])[1:])
+    baseline, *others = (own[valid] for own in values)
+    statistics = [STATISTICS[str(metric.statistic)] for metric in metrics]
+    each = [paired_differences(baseline, other, articles, labels, statistics, SEED) for other in others]
+    return list(zip(*each, strict=True))
+
+
+def _contrast(metric: Metric, difference: Difference, p_holm: float) -> Contrast:
+    return Contrast(difference, p_holm, verdict(STATISTICS[str(metric.statistic)], difference, p_holm))
+
+
+def _aligned_items(kind: Kind, evaluations: Sequence[Evaluation]) -> list[pa.Table]:
+    """The items of a kind, in the order of the first evaluation. UserError where they are not the same."""
+    rows = [_rows_by_key(kind, evaluation) for evaluation in evaluations]
+    for evaluation, own in zip(evaluations, rows, strict=True):
+        if own.keys() != rows[0].keys():
+            raise UserError(
+                f"{evaluations[0].name} and {evaluation.name} did not measure {kind} on the same items "
+                f"({_what_differs(kind, evaluations[0], evaluation)}): use the same --data, --split and --max-samples."
+            )
+    return [
+        evaluation.items[kind].take([own[key] for key in rows[0]])
+        for evaluation, own in zip(evaluations, rows, strict=True)
+    ]
+
+
+def _rows_by_key(kind: Kind, evaluation: Evaluation) -> dict[tuple[str, ...], int]:
+    table = evaluation.items[kind]
+    if not {"id", "article"} <= set(table.column_names):
+        raise UserError(f"the items of {kind} in {evaluation.name} have no id and article. Evaluate again.")
+    rows = {key: row for row, key in enumerate(zip(*_keys(table), strict=True))}
+    if not rows or len(rows) < len(table):
+        raise UserError(f"{kind} in {evaluation.name} has no items, or one of them twice. Evaluate again.")
+    return rows
+
+
+def _keys(table: pa.Table) -> list[list[str]]:
+    """Values of KEY_COLUMNS; "" where the items have no classes."""
+    names = set(table.column_names)
+    return [
+        [str(value) for value in table.column(name).to_pylist()] if name in names else [""] * len(table)
+        for name in KEY_COLUMNS
+    ]
+
+
+def _what_differs(kind: Kind, one: Evaluation, other: Evaluation) -> str:
+    def described(evaluation: Evaluation) -> dict[str, str]:
+        results = evaluation.results[kind]
+        origin = results.provenance
+        return {
+            "data": str(origin.data),
+            "split": str(origin.split),
+            "SHA-256 of the data": str(origin.data_sha256),
+            "label": str(results.facts.get("label")),
+            "items": str(len(evaluation.items[kind])),
+        }
+
+    both = zip(described(one).items(), described(other).values(), strict=True)
+    return ", ".join(f"{title} {a[:12]} against {b[:12]}" for (title, a), b in both if a != b) or "other ids"
+
+
+def _data_differs(kind: Kind, evaluations: Sequence[Evaluation]) -> Iterator[str]:
+    """Which evaluations saw other images or captions of the same items."""
+    first, *others = evaluations
+    for other in others:
+        if first.results[kind].provenance.data_sha256 != other.results[kind].provenance.data_sha256:
+            yield (
+                f"{kind}: {other.name} has the items of {first.name}, but their images or captions are not the "
+                f"same ({_what_differs(kind, first, other)})"
+            )
+
+
+def _missing(evaluations: Sequence[Evaluation]) -> Iterator[str]:
+    for kind in dict.fromkeys(kind for evaluation in evaluations for kind in evaluation.results):
+        names = [evaluation.name for evaluation in evaluations if kind in evaluation.results]
+        if len(names) < len(evaluations):
+            yield f"{kind} is only in {', '.join(names)}"
+
+
+def regressions(comparison: Comparison, max_regression: float, chosen: Sequence[str] = ()) -> list[str]:
+    """A sentence for each metric that fell by more than `max_regression` (a share: 0.01 is a point), beyond noise.
+
+    Beyond noise: the whole interval of the difference lies below −`max_regression`, and p without correction is at most
+    0.05, as these are few and named beforehand. Judged by are the metrics `chosen`; none: those whose role it is.
+    UserError where one is not a share, or what the baseline has to judge by is absent elsewhere: that must not pass.
     """
-    if not 0 <= below < 1:
-        raise UserError(f"--max-regression {below:g} is no share: 0.01 is one point of a hundred.")
+    if not 0 <= max_regression < 1:
+        raise UserError(f"--max-regression {max_regression:g} is not a share: 0.01 is one point of a hundred.")
     first, *others = comparison.evaluations
-    if lost := [what for one in others for what in _lost(first, one, chosen)]:
-        raise UserError(f"--max-regression cannot judge what is absent: {', '.join(lost)}. Evaluate both alike.")
-    gated = [row for row in comparison.rows if row.kind and (chosen or row.kind.main)]
+    if absent := [name for other in others for name in _absent(first, other, chosen)]:
+        raise UserError(f"--max-regression cannot judge what is absent: {', '.join(absent)}. Evaluate both alike.")
+    gated = [row for row in comparison.rows if row.contrasts and (chosen or row.metrics[0].role == "gated")]
     if not gated:
         raise UserError("--max-regression finds neither R@10 nor shares of right answers: name others with --metric.")
-    if wrong := [row.name for row in gated if not is_share(row.name)]:
+    if wrong := [row.name for row in gated if not row.metrics[0].is_share]:
         raise UserError(f"--max-regression is of shares, and {wrong[0]} is none: choose others with --metric.")
     return [
-        f"{row.name} of {other.name} is {one.found.value:.1%} where {first.name} has {one.found.baseline:.1%}: "
-        f"{100 * one.found.difference:+.1f} points (95 % interval {100 * one.found.low:+.1f} to "
-        f"{100 * one.found.high:+.1f}), a fall by more than {100 * below:g}."
+        f"{row.name} of {other.name} is {own.value:.1%} where {first.name} has {own.baseline:.1%}: "
+        f"{100 * own.difference:+.1f} points (95 % interval {100 * own.low:+.1f} to "
+        f"{100 * own.high:+.1f}), a fall by more than {100 * max_regression:g}."
         for row in gated
-        for other, one in zip(others, row.against, strict=True)
-        if one.found.high < -below and one.found.p <= LEVEL
+        for other, contrast in zip(others, row.contrasts, strict=True)
+        for own in [contrast.difference]
+        if own.high < -max_regression and own.p <= LEVEL
     ]
 
 
-def form_difference(row: Row, one: Against) -> str:
-    """A difference and its interval, for people: points of a hundred, a factor, or ranks."""
-    values = (one.found.difference, one.found.low, one.found.high)
-    if row.kind and row.kind.ratio:
-        value, low, high = (f"{of:.2f}" for of in values)
-        return f"× {value} ({low} to {high})"
-    value, low, high = (f"{100 * of if is_share(row.name) else of:+.1f}".replace("-", "−") for of in values)
-    return f"{value} ({low} to {high})"
-
-
-def form_p(one: Against) -> str:
-    """The corrected p-value, for people."""
-    return f"{one.corrected:.3f}" if one.corrected >= 0.001 else "<0.001"
+def _absent(first: Evaluation, other: Evaluation, chosen: Sequence[str]) -> Iterator[str]:
+    """What the first evaluation can be judged by and the other lacks; with `chosen`, of those metrics alone."""
+    for kind, results in first.results.items():
+        judged = [m for m in results.metrics if _is_compared(m, chosen) and (chosen or m.role == "gated")]
+        if judged and kind not in other.results:
+            yield f"{kind} of {other.name}"
+        elif judged:
+            same = {(one.name, one.column, one.statistic) for one in other.results[kind].metrics}
+            yield from (f"{m.name} of {other.name}" for m in judged if (m.name, m.column, m.statistic) not in same)
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
-    """The comparison for programs; differences are value − baseline, or value / baseline where `ratio` says so."""
+    """The comparison for programs; differences are value − baseline, or value / baseline where `ratio` is true."""
     return {
         "method": METHOD,
-        "evaluations": [{"name": one.name, "results": one.results} for one in comparison.evaluations],
+        "evaluations": [
+            {"name": each.name, "results": {kind: results.to_json() for kind, results in each.results.items()}}
+            for each in comparison.evaluations
+        ],
         "notes": comparison.notes,
-        "figures": [
+        "metrics": [
             {
-                "measure": row.measure,
-                "figure": row.name,
-                "values": row.figures,
-                **({"ratio": row.kind.ratio, "lower_is_better": row.kind.lower_is_better} if row.kind else {}),
-                "against": [
-                    asdict(one.found) | {"p_holm": one.corrected, "verdict": one.verdict} for one in row.against
+                "kind": row.kind,
+                "metric": row.name,
+                "values": [{"value": m.value, "low": m.low, "high": m.high} for m in row.metrics],
+                **_direction(row),
+                "contrasts": [
+                    asdict(each.difference) | {"p_holm": each.p_holm, "verdict": each.verdict} for each in row.contrasts
                 ],
             }
             for row in comparison.rows
@@ -177,73 +317,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _kinds(column: Column, said: Mapping[str, Any], chosen: Sequence[str]) -> dict[str, Measure]:
-    """What is made of a column, by the name that the figure has in the results file; see `results.write_results`."""
-    known, found = figures(said), {}
-    for path, kind in _candidates(column):
-        name, value = name_of(path), value_of(kind, column.values[0], column.classes)
-        ends = [one for one in known if f" / {one}".endswith(f" / {name}")]
-        same = [one for one in ends if known[one]["value"] is not None and abs(known[one]["value"] - value) < 1e-9]
-        if same or column.name.startswith("rank_"):
-            found[same[0] if same else name] = kind
-    return {name: kind for name, kind in found.items() if not chosen or chosen_by(name, chosen)}
-
-
-def _candidates(column: Column) -> Iterator[tuple[tuple[str, ...], Measure]]:
-    """Figures that a column may be the items of, and how they are made of it.
-
-    Ranks are judged in full once; in other pools and under corruptions by R@10 alone, lest most figures be of them.
-    """
-    stem, _, rest = column.name.partition("_")
-    if stem == "rank":
-        kinds = (RANKED_AGAIN,) if column.part or " / " in rest else RANKS
-        yield from (((*column.part, rest, kind.name), kind) for kind in kinds)
-    elif stem == "correct":
-        of = (*column.part, rest) if rest else column.part
-        yield (*of, "accuracy"), MEAN
-        yield (*of, "balanced_accuracy"), BALANCED
-    elif not column.part:
-        yield (column.name,), MEAN
-
-
-def _against(kind: Measure, found: Sequence[Difference], corrected: Iterator[float]) -> Iterator[Against]:
-    for one in found:
-        p = next(corrected)
-        yield Against(one, p, verdict(kind, one, p))
-
-
-def _values(
-    measure: str, name: str, found: Sequence[Difference], evaluations: Sequence[Evaluation]
-) -> tuple[Figure, ...]:
-    """Those of the results files where they are there, since they have intervals of their own."""
-    own = [found[0].baseline, *(one.value for one in found)]
-    said = (figures(one.results[measure]).get(name) for one in evaluations)
-    return tuple(of or {"value": value, "low": None, "high": None} for of, value in zip(said, own, strict=True))
-
-
-def _alone(shared: Sequence[str], evaluations: Sequence[Evaluation], rows: Sequence[Row]) -> Iterator[Row]:
-    """Figures of all results files that are not made of values of items."""
-    done = {(row.measure, row.name) for row in rows}
-    for measure in shared:
-        said = [figures(one.results[measure]) for one in evaluations]
-        for name in said[0]:
-            if (measure, name) not in done and all(name in of for of in said):
-                yield Row(measure, name, tuple(of[name] for of in said))
-
-
-def _lost(first: Evaluation, other: Evaluation, chosen: Sequence[str]) -> Iterator[str]:
-    """What the first evaluation judged and the other did not, in measures that have any of the figures chosen."""
-    for measure, items in first.items.items():
-        if chosen and not any(chosen_by(name, chosen) for name in figures(first.results[measure])):
-            continue
-        if measure not in other.items:
-            yield f"{measure} of {other.name}"
-        else:
-            yield from (f"{name} of {other.name}" for name in judged(items) if name not in judged(other.items[measure]))
-
-
-def _missing(evaluations: Sequence[Evaluation]) -> Iterator[str]:
-    for measure in dict.fromkeys(measure for one in evaluations for measure in one.results):
-        held = [one.name for one in evaluations if measure in one.results]
-        if len(held) < len(evaluations):
-            yield f"{measure} is only in {', '.join(held)}"
+def _direction(row: Row) -> dict[str, bool]:
+    if not row.contrasts or row.statistic is None:
+        return {}
+    return {"ratio": row.statistic.ratio, "lower_is_better": row.statistic.lower_is_better}

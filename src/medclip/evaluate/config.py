@@ -1,4 +1,4 @@
-"""What is measured, on what: flags of every `medclip evaluate`."""
+"""What is measured on what: the flags that every `medclip evaluate` has."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ from medclip.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig:
-    """What is measured, on what."""
+    """A model and the split that it is measured on."""
 
-    model: str
+    model: str = ""
     """A model folder, a run, or OWNER/NAME on the Hub."""
-    data: str
+    data: str = ""
     """A prepared dataset: a folder or a URL."""
     split: str | None = None
-    """Which split; left out: validation, or the only one."""
+    """Which split; default: validation, or the only one."""
     max_samples: int | None = None
-    """The first pairs only: a smaller pool, and so higher numbers."""
+    """The first pairs only: fewer candidates, and so higher numbers."""
     out: Path | None = None
-    """Folder for the results; several measures may share it."""
+    """Folder for the results; several kinds of evaluations may share it."""
     seed: int = 0
-    """Seed of the bootstrap and of whatever else is drawn."""
+    """Seed of the bootstrap and of all other random draws."""
 
     def __post_init__(self) -> None:
         if self.seed < 0 or (self.max_samples is not None and self.max_samples < 1):
             raise UserError("--seed must be at least 0 and --max-samples at least 1.")
 
     def rows(self) -> Split:
-        """The pairs that are measured on. UserError where there are none."""
+        """The pairs of the split. UserError where there are none."""
+        if not self.data:
+            raise UserError("give --data DATA, a prepared dataset.")
         data = parse_path(self.data)
         return Split(data, self.split or default_split(data), self.max_samples)

@@ -1,78 +1,63 @@
-"""Which pairs a model confuses, and what lies nearest to what: from plain matrices of unit vectors. Pure numpy."""
+"""Pairs that a model takes for one another and images that lie closest: examples for people to look at. Pure numpy."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+from jaxtyping import Float64, Int64, Num
 
-from medclip.metrics import WAYS
+from medclip.evaluate.results import MisrankedPair, NearestImage
+from medclip.metrics import DIRECTIONS
 
-_CHUNK = 512
-
-
-@dataclass(frozen=True, slots=True)
-class MisrankedPair:
-    """An image that another pair's caption fits better than its own, by `margin` of cosine."""
-
-    id: str
-    other: str
-    own_score: float
-    other_score: float
-
-    @property
-    def margin(self) -> float:
-        """How much better the other caption fits."""
-        return self.other_score - self.own_score
+MAX_QUERIES = 512  # at once
 
 
-def confused(images: np.ndarray, texts: np.ndarray, ids: Sequence[str], most: int) -> list[MisrankedPair]:
-    """At most `most` pairs whose images prefer another caption, the widest margin first.
+def misranked_pairs(
+    images: Num[np.ndarray, "n p"], texts: Num[np.ndarray, "n p"], ids: Sequence[str], limit: int
+) -> Iterator[MisrankedPair]:
+    """In each direction at most `limit` pairs that prefer another pair's caption (image), the widest margin first.
 
-    Row i of `images` and `texts` (n, p) is the pair `ids[i]`. Exchange the two for captions that prefer another
-    image. Memory is linear in n.
+    Row i of `images` and `texts` is the pair `ids[int(i)]`. Scores are rounded to four digits. Memory is linear in n.
     """
-    others, scores = nearest(images, texts, 1, own=False)
-    own = (images.astype(np.float64) * texts).sum(axis=1)
-    margins = scores[:, 0] - own
-    order = np.argsort(-margins, kind="stable")[:most]
-    return [
-        MisrankedPair(ids[i], ids[others[i, 0]], float(own[i]), float(scores[i, 0])) for i in order if margins[i] > 0
-    ]
-
-
-def examples(images: np.ndarray, texts: np.ndarray, ids: Sequence[str], most: int) -> dict[str, Any]:
-    """`most_confused` both ways and `nearest_pictures`, as lists of at most `most` dicts, for people to look at."""
     if len(ids) < 2:
-        return {"most_confused": {way: [] for way in WAYS}, "nearest_pictures": []}
-    ways = zip(WAYS, ((images, texts), (texts, images)), strict=True)
-    told = {way: [_told(one) for one in confused(*sides, ids, most)] for way, sides in ways}
-    others, scores = (found[:, 0] for found in nearest(images, images, 1, own=False))
-    order = np.argsort(-scores, kind="stable")[:most]
-    near = [{"id": ids[i], "other": ids[others[i]], "score": round(float(scores[i]), 4)} for i in order]
-    return {"most_confused": told, "nearest_pictures": near}
+        return
+    own = (images.astype(np.float64) * texts).sum(axis=1)
+    for direction, (queries, candidates) in zip(DIRECTIONS, ((images, texts), (texts, images)), strict=True):
+        others, scores = nearest_neighbors(queries, candidates, 1, own=False)
+        margins = scores[:, 0] - own
+        for i in np.argsort(-margins, kind="stable")[:limit]:
+            if margins[i] > 0:
+                before, after = round(float(own[i]), 4), round(float(scores[i, 0]), 4)
+                yield MisrankedPair(direction, ids[int(i)], ids[int(others[i, 0])], before, after)
 
 
-def _told(one: MisrankedPair) -> dict[str, Any]:
-    return {name: round(value, 4) if isinstance(value, float) else value for name, value in asdict(one).items()}
+def nearest_images(images: Num[np.ndarray, "n p"], ids: Sequence[str], limit: int) -> Iterator[NearestImage]:
+    """At most `limit` images and the one closest to each, the closest first; scores rounded to four digits."""
+    if len(ids) < 2:
+        return
+    others, scores = nearest_neighbors(images, images, 1, own=False)
+    for i in np.argsort(-scores[:, 0], kind="stable")[:limit]:
+        yield NearestImage(ids[int(i)], ids[int(others[i, 0])], round(float(scores[i, 0]), 4))
 
 
-def nearest(queries: np.ndarray, candidates: np.ndarray, k: int, own: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    """Rows i64 (n, k) of the k best candidates for each query by dot product, best first, and their scores f64 (n, k).
+def nearest_neighbors(
+    queries: Num[np.ndarray, "n p"], candidates: Num[np.ndarray, "m p"], k: int, own: bool = True
+) -> tuple[Int64[np.ndarray, "n k"], Float64[np.ndarray, "n k"]]:
+    """Rows of the k best candidates for each query by dot product, best first, and their scores.
 
-    Without `own`, candidate i is none for query i: pass the same matrix twice for a vector's nearest neighbors. Of
-    equal candidates the first counts as best; k is at most the number of candidates.
+    Without `own`, candidate i is left out for query i: pass the same matrix twice for a vector's nearest neighbors. Of
+    equal candidates the first counts as best; k is cut to the number of candidates.
     """
     k = min(k, len(candidates) - (not own))
-    found, exact = np.empty((len(queries), k), np.int64), candidates.T.astype(np.float64)
+    rows, exact = np.empty((len(queries), k), np.int64), candidates.T.astype(np.float64)
     scores = np.empty((len(queries), k))
-    for start in range(0, len(queries), _CHUNK):
-        part = queries[start : start + _CHUNK].astype(np.float64) @ exact
+    for start in range(0, len(queries), MAX_QUERIES):
+        part = queries[start : start + MAX_QUERIES].astype(np.float64) @ exact
         here = np.arange(len(part))
         if not own:
             part[here, here + start] = -np.inf
         best = part.argmax(axis=1)[:, None] if k == 1 else np.argsort(-part, axis=1, kind="stable")[:, :k]
-        found[start : start + _CHUNK], scores[start : start + _CHUNK] = best, np.take_along_axis(part, best, axis=1)
-    return found, scores
+        rows[start : start + MAX_QUERIES] = best
+        scores[start : start + MAX_QUERIES] = np.take_along_axis(part, best, axis=1)
+    return rows, scores

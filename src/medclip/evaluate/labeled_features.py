@@ -1,4 +1,4 @@
-"""What encoders make of labeled images: each decoded once, those that cannot be read counted."""
+"""Features of labeled images: each image decoded once for all encoders, unreadable ones counted."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float32
 
 from medclip.data.images import decode_ahead
 from medclip.encode.decode import BATCH_SIZE, decode_pixels
@@ -17,33 +18,36 @@ from medclip.model.checkpoint import Model
 from medclip.model.shapes_init import init_params
 from medclip.progress import progress
 
+Encoder = Callable[[np.ndarray], np.ndarray]
+"""Features f32 (n, w) of pixels u8 (n, s, s, 3)."""
 
-def encoded(
-    found: Labeled, preprocessor: Mapping[str, Any], encoders: Sequence[Callable[[np.ndarray], np.ndarray]]
-) -> tuple[Labeled, list[np.ndarray]]:
-    """The images that can be read, and what each encoder makes of their pixels u8 (n, s, s, 3): f32 (n, …).
 
-    UserError where none can be read, WorkError where an encoder makes values that are not finite.
+def encode_labeled(
+    images: Labeled, preprocessor: Mapping[str, Any], encoders: Sequence[Encoder]
+) -> tuple[Labeled, list[Float32[np.ndarray, "n w"]]]:
+    """The images that can be read, and the features that each encoder makes of them.
+
+    UserError where none can be read, WorkError where an encoder gives values that are not finite.
     """
     reasons: list[str | None] = []
-    made: list[list[np.ndarray]] = [[] for _ in encoders]
-    with progress(f"embed {found.name}", len(found), "pictures") as advance:
-        for fitted in decode_ahead(lambda row: _fitted(row, preprocessor), found.rows, BATCH_SIZE):
-            reasons += [why if isinstance(why, str) else None for why in fitted]
-            if pixels := [one for one in fitted if not isinstance(one, str)]:
-                for parts, encode in zip(made, encoders, strict=True):
+    outputs: list[list[np.ndarray]] = [[] for _ in encoders]
+    with progress(f"embed {images.name}", len(images), "images") as advance:
+        for batch in decode_ahead(lambda row: _pixels_or_reason(row, preprocessor), images.rows, BATCH_SIZE):
+            reasons += [result if isinstance(result, str) else None for result in batch]
+            if pixels := [result for result in batch if not isinstance(result, str)]:
+                for parts, encode in zip(outputs, encoders, strict=True):
                     parts.append(encode(np.stack(pixels)))
-            advance(len(fitted))
-    kept = found.without(lambda i: reasons[i])
-    if not len(kept):
-        raise UserError(f"no image of {found.dataset['source']}, {found.name}, can be read: {kept.left_out}.")
-    features = [np.concatenate(parts) for parts in made]
-    if not all(np.isfinite(of).all() for of in features):
-        raise WorkError("the model makes vectors that are not finite: its weights are damaged.")
-    return kept, features
+            advance(len(batch))
+    readable = images.exclude(lambda i: reasons[i])
+    if not len(readable):
+        raise UserError(f"no image of {images.dataset['source']}, {images.name}, can be read: {readable.excluded}.")
+    features = [np.concatenate(parts) for parts in outputs]
+    if not all(np.isfinite(values).all() for values in features):
+        raise WorkError("the model gives vectors that are not finite: its weights are damaged.")
+    return readable, features
 
 
-def _fitted(row: Row, preprocessor: Mapping[str, Any]) -> np.ndarray | str:
+def _pixels_or_reason(row: Row, preprocessor: Mapping[str, Any]) -> np.ndarray | str:
     try:
         return decode_pixels(row.image, preprocessor)
     except ImageError as error:
@@ -51,6 +55,6 @@ def _fitted(row: Row, preprocessor: Mapping[str, Any]) -> np.ndarray | str:
 
 
 def with_random_weights(model: Model, seed: int) -> Model:
-    """The same architecture, tokens and preprocessor with fresh weights: what its structure alone gives."""
+    """The same architecture, tokenizer and preprocessor with fresh weights: what its structure alone gives."""
     fresh = {name: jnp.asarray(value) for name, value in init_params(model.config, seed).items()}
     return dataclasses.replace(model, params=fresh)

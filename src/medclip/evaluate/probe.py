@@ -6,20 +6,38 @@ Features are those before the projection, as in Radford et al. 2021 (appendix A.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from medclip.encode.encoder import pixel_features
 from medclip.errors import UserError
-from medclip.evaluate.classification_metrics import FIGURES, one_of, predicted, shares
+from medclip.evaluate.classification_metrics import (
+    accuracy_metrics,
+    confusions,
+    exclusive_facts,
+    exclusive_metrics,
+    majority_facts,
+    predict,
+)
 from medclip.evaluate.config import EvalConfig
-from medclip.evaluate.labeled import LabelConfig, probed_rows
-from medclip.evaluate.labeled_features import encoded, with_random_weights
-from medclip.evaluate.results import provenance, write_results
+from medclip.evaluate.labeled import LabelConfig, Labeled, probe_rows
+from medclip.evaluate.labeled_features import encode_labeled, with_random_weights
+from medclip.evaluate.results import (
+    Fact,
+    Kind,
+    Metric,
+    Results,
+    metric_name,
+    provenance,
+    to_metric,
+    write_results,
+)
+from medclip.metrics import Estimate
 from medclip.model.checkpoint import load
 from medclip.progress import Advance, progress
 
@@ -27,56 +45,93 @@ SHOTS = (1, 4, 16)
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Candidates for C of the logistic regression, on standardized features."""
 NEIGHBORS = (1, 3, 5, 10, 20, 50)
-FOLDS = 5
+NUM_FOLDS = 5
+REGRESSION, NEAREST, RANDOM = "logistic_regression", "nearest_neighbors", "random_weights"
+
+Features = Float[np.ndarray, "n w"]
+Classes = Int[np.ndarray, " n"]
+"""Numbers of classes."""
 
 
-def evaluate_probe(subject: EvalConfig, task: LabelConfig, seeds: int = 5) -> dict[str, Any]:
-    """Measure both classifiers on a split, learnt from the split train, beside random weights of the same architecture.
+@dataclass(frozen=True)
+class Predictions:
+    """What the classifiers on one model's features say of the measured images: probabilities f64 (n, k)."""
 
-    `seeds` is how often the images of few-shot learning are drawn.
+    regression: np.ndarray
+    c: float
+    nearest: np.ndarray
+    num_neighbors: int
+    few_shot: dict[int, list[np.ndarray]]
+    """By shots, for each draw."""
+
+
+def evaluate_probe(config: EvalConfig, labels: LabelConfig, num_draws: int = 5) -> Results:
+    """Measure both classifiers on a split, trained on the split train, beside random weights of the same architecture.
+
+    `num_draws` is how often the images of few-shot learning are drawn.
     """
-    if seeds < 2:
+    if num_draws < 2:
         raise UserError("--num-draws must be at least 2: an interval over draws needs two.")
-    train, measured = probed_rows(subject, task)
-    model = load(subject.model)
-    models = {"model": model}
-    models |= {"random_weights": with_random_weights(model, subject.seed)} if task.random_weights else {}
-    encoders = [partial(pixel_features, one) for one in models.values()]
-    (train, known), (measured, asked) = (encoded(rows, model.preprocessor, encoders) for rows in (train, measured))
-    classes = task.among([*train.classes, *measured.classes])
+    train, test = probe_rows(config, labels)
+    model = load(config.model)
+    models = [model, *([with_random_weights(model, config.seed)] if labels.random_weights else [])]
+    encoders = [partial(pixel_features, each) for each in models]
+    train, train_features = encode_labeled(train, model.preprocessor, encoders)
+    test, test_features = encode_labeled(test, model.preprocessor, encoders)
+    classes = labels.choose([*train.classes, *test.classes])
     if len(train.classes) < 2:
-        raise UserError(f"the training images of {subject.data} show one class only: there is nothing to learn.")
-    of, truth = (np.array([classes.index(values[0]) for values in rows.labels]) for rows in (train, measured))
-    learnt = {}
-    with progress("probe", len(models) * (2 + seeds * len(SHOTS)), "fits") as advance:
-        for name, features, vectors in zip(models, known, asked, strict=True):
+        raise UserError(f"the training images of {config.data} show one class only: there is nothing to learn.")
+    train_truth, truth = (np.array([classes.index(values[0]) for values in rows.labels]) for rows in (train, test))
+    predictions = []
+    with progress("probe", len(models) * (2 + num_draws * len(SHOTS)), "fits") as advance:
+        for known, new in zip(train_features, test_features, strict=True):
             articles = np.array(train.articles)
-            learnt[name] = _learn(features, of, articles, vectors, len(classes), seeds, subject.seed, advance)
-    of_model, *others = (_figures(one, truth, classes, measured.articles, subject.seed) for one in learnt.values())
-    counts = np.bincount(of, minlength=len(classes))
-    results = {
-        "label": measured.label,
-        "pictures": len(measured),
-        "left_out": measured.left_out,
-        "trained_on": {
-            "pictures": len(train),
-            "left_out": train.left_out,
-            "classes": dict(zip(classes, counts.tolist(), strict=True)),
-            "sha256": train.digest,
-        },
-        "features": f"{known[0].shape[1]} numbers an image, before the projection",
-        "chance": 1 / len(classes),
-        "majority": {"class": classes[counts.argmax()], "accuracy": float((truth == counts.argmax()).mean())},
-        "draws": seeds,
-        **of_model,
-        "random_weights": others[0] if others else None,
-        **provenance(subject, measured),
+            predictions.append(
+                train_classifiers(known, train_truth, articles, new, len(classes), num_draws, config.seed, advance)
+            )
+    paths = ((), (RANDOM,))[: len(models)]
+    metrics = [
+        metric
+        for path, each in zip(paths, predictions, strict=True)
+        for metric in _metrics(path, each, truth, classes, test.articles, config.seed)
+    ]
+    facts: dict[str, Fact] = {
+        "label": test.label,
+        "num_images": len(test),
+        **{metric_name("excluded", reason): n for reason, n in test.excluded.items()},
+        **_train_facts(train, train_truth, classes),
+        "features": f"{train_features[0].shape[1]} numbers an image, before the projection",
+        **majority_facts(train_truth, truth, classes),
+        "num_draws": num_draws,
     }
-    items = {"id": [row.id for row in measured.rows], "article": measured.articles}
-    return write_results(subject.out, "probe", results, items | _items(learnt["model"], truth, classes))
+    for path, each in zip(paths, predictions, strict=True):
+        facts |= {metric_name(*path, REGRESSION, "C"): each.c, metric_name(*path, NEAREST, "k"): each.num_neighbors}
+        facts |= exclusive_facts(truth, classes, (*path, REGRESSION))
+    results = Results(
+        kind=Kind.PROBE,
+        metrics=tuple(metrics),
+        facts=facts,
+        confusion_matrices=tuple(
+            confusions(each.regression, truth, classes, metric_name(*path, REGRESSION))
+            for path, each in zip(paths, predictions, strict=True)
+        ),
+        provenance=provenance(config, test),
+    )
+    items = {"id": [row.id for row in test.rows], "article": test.articles, **_items(predictions[0], truth, classes)}
+    return write_results(config.out, results, items)
 
 
-def fitted(features: np.ndarray, truth: np.ndarray, articles: np.ndarray, seed: int) -> Any:
+def _train_facts(train: Labeled, truth: Classes, classes: Sequence[str]) -> dict[str, Fact]:
+    counts = np.bincount(truth, minlength=len(classes)).tolist()
+    return {
+        "trained_on/num_images": len(train),
+        **{metric_name("trained_on", "excluded", reason): n for reason, n in train.excluded.items()},
+        **{metric_name("trained_on", "classes", name): n for name, n in zip(classes, counts, strict=True)},
+        "trained_on/sha256": train.digest,
+    }
+
+
+def fit_regression(features: Features, truth: Classes, articles: np.ndarray, seed: int) -> Any:
     """Logistic regression on standardized features (m, w) of class numbers (m,).
 
     C is the one that does best on parts of these rows in turn held out, articles kept together, and 1 where no class
@@ -88,19 +143,19 @@ def fitted(features: np.ndarray, truth: np.ndarray, articles: np.ndarray, seed: 
 
     regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     grid = {"logisticregression__C": STRENGTHS}
-    return _best(regression, grid, features, truth, _folds(truth, articles, seed))
+    return _grid_search(regression, grid, features, truth, article_folds(truth, articles, seed))
 
 
-def neighbors(features: np.ndarray, truth: np.ndarray, articles: np.ndarray, seed: int) -> Any:
-    """The vote of the nearest rows by cosine; how many is chosen in the same way, and 1 where it cannot be."""
+def fit_neighbors(features: Features, truth: Classes, articles: np.ndarray, seed: int) -> Any:
+    """The vote of the nearest rows by cosine; their number is chosen in the same way, and 1 where it cannot be."""
     from sklearn.neighbors import KNeighborsClassifier
 
-    folds = _folds(truth, articles, seed)
+    folds = article_folds(truth, articles, seed)
     grid = {"n_neighbors": [k for k in NEIGHBORS if all(k <= len(rest) for rest, _ in folds)]}
-    return _best(KNeighborsClassifier(1, metric="cosine"), grid, features, truth, folds)
+    return _grid_search(KNeighborsClassifier(1, metric="cosine"), grid, features, truth, folds)
 
 
-def _best(classifier: Any, grid: dict[str, Any], features: np.ndarray, truth: np.ndarray, folds: list[Any]) -> Any:
+def _grid_search(classifier: Any, grid: dict[str, Any], features: Features, truth: Classes, folds: list[Any]) -> Any:
     """The classifier fitted to all rows, with the values of the grid that get most held-out rows right."""
     from sklearn.model_selection import GridSearchCV
     from threadpoolctl import threadpool_limits
@@ -112,104 +167,104 @@ def _best(classifier: Any, grid: dict[str, Any], features: np.ndarray, truth: np
         return GridSearchCV(classifier, grid, cv=folds).fit(features, truth).best_estimator_
 
 
-def drawn(truth: np.ndarray, shots: int, seed: int) -> np.ndarray:
-    """Rows of `shots` images of each class, or of all where a class has fewer, i64 (m,)."""
+def draw_shots(truth: Classes, shots: int, seed: int) -> Int[np.ndarray, " m"]:
+    """Rows of `shots` images of each class, or of all where a class has fewer."""
     rng = np.random.default_rng(seed)
     return np.concatenate([rng.permutation(np.flatnonzero(truth == c))[:shots] for c in np.unique(truth)])
 
 
-def over_draws(values: Sequence[float]) -> dict[str, float]:
-    """Mean of a figure over draws of the training images, with the 95 % interval of that mean (Student's t)."""
+def mean_over_draws(values: Sequence[float]) -> Estimate:
+    """Mean of a metric over draws of the training images, with the 95 % interval of that mean (Student's t)."""
     from scipy.stats import sem, t
 
     mean, error = float(np.mean(values)), float(sem(values))
     reach = error * float(t.ppf(0.975, len(values) - 1))
-    return {"value": mean, "low": max(0.0, mean - reach), "high": min(1.0, mean + reach)}
+    return Estimate(mean, max(0.0, mean - reach), min(1.0, mean + reach))
 
 
-@dataclass(frozen=True)
-class _Learnt:
-    """What the classifiers on one model's features say of the measured images: probabilities f64 (n, k)."""
-
-    regression: np.ndarray
-    c: float
-    nearest: np.ndarray
-    k: int
-    few: dict[int, list[np.ndarray]]
-    """By shots, for each draw."""
-
-
-def _learn(
-    features: np.ndarray, truth: np.ndarray, articles: np.ndarray, asked: np.ndarray, classes: int, draws: int,
-    seed: int, advance: Advance,
-) -> _Learnt:  # fmt: skip
-    """Fit all classifiers on `features` (m, w) and let them judge `asked` (n, w)."""
-    regression = fitted(features, truth, articles, seed)
+def train_classifiers(
+    features: Features,
+    truth: Classes,
+    articles: np.ndarray,
+    test_features: Features,
+    num_classes: int,
+    num_draws: int,
+    seed: int,
+    advance: Advance,
+) -> Predictions:
+    """Fit all classifiers on `features` (m, w) and let them predict `test_features` (n, w)."""
+    regression = fit_regression(features, truth, articles, seed)
     advance()
-    nearest = neighbors(features, truth, articles, seed)
+    nearest = fit_neighbors(features, truth, articles, seed)
     advance()
-    few: dict[int, list[np.ndarray]] = {shots: [] for shots in SHOTS}
-    for shots, of in few.items():
-        for draw in range(draws):
-            rows = drawn(truth, shots, seed + draw)
-            of.append(_judged(fitted(features[rows], truth[rows], articles[rows], seed), asked, classes))
+    few_shot: dict[int, list[np.ndarray]] = {shots: [] for shots in SHOTS}
+    for shots, draws in few_shot.items():
+        for draw in range(num_draws):
+            rows = draw_shots(truth, shots, seed + draw)
+            classifier = fit_regression(features[rows], truth[rows], articles[rows], seed)
+            draws.append(_probabilities(classifier, test_features, num_classes))
             advance()
-    return _Learnt(
-        regression=_judged(regression, asked, classes),
+    return Predictions(
+        regression=_probabilities(regression, test_features, num_classes),
         c=regression.named_steps["logisticregression"].C,
-        nearest=_judged(nearest, asked, classes),
-        k=nearest.n_neighbors,
-        few=few,
+        nearest=_probabilities(nearest, test_features, num_classes),
+        num_neighbors=nearest.n_neighbors,
+        few_shot=few_shot,
     )
 
 
-def _judged(classifier: Any, asked: np.ndarray, classes: int) -> np.ndarray:
-    """Probabilities f64 (n, classes); a class that was not learnt has none."""
-    found = np.zeros((len(asked), classes))
-    found[:, classifier.classes_] = classifier.predict_proba(asked)
-    return found
+def _probabilities(classifier: Any, features: Features, num_classes: int) -> np.ndarray:
+    """Probabilities f64 (n, num_classes); a class that was not in the training images has none."""
+    probabilities = np.zeros((len(features), num_classes))
+    probabilities[:, classifier.classes_] = classifier.predict_proba(features)
+    return probabilities
 
 
-def _figures(
-    learnt: _Learnt, truth: np.ndarray, classes: Sequence[str], articles: Sequence[str], seed: int
-) -> dict[str, Any]:
-    regression = one_of(learnt.regression, truth, classes, articles, seed)
-    nearest = one_of(learnt.nearest, truth, classes, articles, seed)
-    true, few = np.eye(len(classes), dtype=bool), {}
-    for shots, draws in learnt.few.items():
-        each = [shares(true[predicted(of, truth)], true[truth]) for of in draws]
-        few[str(shots)] = {name: over_draws([one[name] for one in each]) for name in each[0]}
-    kept = (*FIGURES, "classes", "confusion")
-    return {
-        "logistic_regression": {**{name: regression[name] for name in kept}, "C": learnt.c},
-        "nearest_neighbors": {**{name: nearest[name] for name in FIGURES}, "k": learnt.k},
-        "few_shot": few,
-    }
+def _metrics(
+    path: tuple[str, ...],
+    predictions: Predictions,
+    truth: Classes,
+    classes: Sequence[str],
+    articles: Sequence[str],
+    seed: int,
+) -> Iterator[Metric]:
+    """Of both classifiers and of few shots, below `path`; those of the model itself can be compared."""
+    for name, values in ((REGRESSION, predictions.regression), (NEAREST, predictions.nearest)):
+        column = None if path else f"{name}/correct"
+        per_class = name == REGRESSION
+        yield from exclusive_metrics(values, truth, classes, articles, seed, (*path, name), column, per_class)
+    true = np.eye(len(classes), dtype=bool)
+    chance = {"accuracy": 1 / len(classes), "balanced_accuracy": 1 / len(classes)}
+    for shots, draws in predictions.few_shot.items():
+        each = [accuracy_metrics(true[predict(values, truth)], true[truth]) for values in draws]
+        for name in each[0]:
+            measured = mean_over_draws([metrics[name] for metrics in each])
+            yield to_metric(metric_name(*path, "few_shot", str(shots), name), measured, chance.get(name))
 
 
-def _items(learnt: _Learnt, truth: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+def _items(predictions: Predictions, truth: Classes, classes: Sequence[str]) -> dict[str, list[str] | np.ndarray]:
     """What the classifiers make of each image; `predicted` and `probability` are the logistic regression's."""
-    chosen = predicted(learnt.regression, truth)
+    predicted = predict(predictions.regression, truth)
     return {
-        "label": [classes[c] for c in truth],
-        "predicted": [classes[c] for c in chosen],
-        "probability": learnt.regression[np.arange(len(truth)), truth],
-        "correct_logistic_regression": (chosen == truth).astype(float),
-        "correct_nearest_neighbors": (predicted(learnt.nearest, truth) == truth).astype(float),
+        "label": [classes[int(c)] for c in truth],
+        "predicted": [classes[int(c)] for c in predicted],
+        "probability": predictions.regression[np.arange(len(truth)), truth],
+        f"{REGRESSION}/correct": (predicted == truth).astype(float),
+        f"{NEAREST}/correct": (predict(predictions.nearest, truth) == truth).astype(float),
     }
 
 
-def _folds(truth: np.ndarray, articles: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Rows to learn from and rows held out, in turn: no article in both, classes spread evenly; none where no class has
-    two articles. A class with fewer articles than parts is missing from some.
+def article_folds(truth: Classes, articles: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Training rows and held-out rows of each fold: no article in both, classes spread evenly; none where no class has
+    two articles. A class with fewer articles than folds is missing from some.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
     most = max(len(set(articles[truth == c])) for c in np.unique(truth))
     if most < 2:
         return []
-    parts = StratifiedGroupKFold(min(FOLDS, most), shuffle=True, random_state=seed)
+    splitter = StratifiedGroupKFold(min(NUM_FOLDS, most), shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-        every = list(parts.split(truth, truth, articles))
-    return [(rest, part) for rest, part in every if len(np.unique(truth[rest])) > 1 and len(part)]
+        folds = list(splitter.split(truth, truth, articles))
+    return [(rest, part) for rest, part in folds if len(np.unique(truth[rest])) > 1 and len(part)]

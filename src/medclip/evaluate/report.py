@@ -1,80 +1,72 @@
-"""DIR/report.html: an evaluation as a person should see it, from whatever measures its folder holds."""
+"""The pages of evaluations: DIR/report.html, from whatever its folder holds, and the page of a comparison."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
 from medclip import html_page
 from medclip.atomic_io import whole_file
-from medclip.evaluate.align_items import Evaluation, read_evaluations
-from medclip.evaluate.drawings import ConfusionMatrix, confusions, of_table, over_numbers, reliabilities
-from medclip.evaluate.metric import (
-    Figure,
-    Group,
-    form,
-    form_interval,
-    groups,
-    judged_by,
-    name_of,
-    siblings,
-    told_apart,
-    words,
+from medclip.evaluate import charts
+from medclip.evaluate.compare import METHOD, Comparison, read_evaluations
+from medclip.evaluate.result_tables import (
+    Cell,
+    Table,
+    comparison_tables,
+    format_interval,
+    format_value,
+    result_notes,
+    result_tables,
+    side_by_side,
+    to_words,
 )
+from medclip.evaluate.results import ConfusionMatrix, Kind, Metric, Results, metric_name
+from medclip.evaluate.significance import Verdict
+from medclip.metrics import DIRECTIONS, KS
 
-TITLES = {
-    "retrieval": ("Retrieval", "How well captions find their images, and images their captions."),
-    "zero-shot": ("Zero-shot classes", "Classes told apart by their names alone, without training on them."),
-    "probe": ("Frozen features", "What simple classifiers can learn from the image vectors of the model as it is."),
-    "understanding": (
-        "Understanding",
+TITLES: dict[Kind, tuple[str, str]] = {
+    Kind.RETRIEVAL: ("Retrieval", "How well captions find their images, and images their captions."),
+    Kind.ZERO_SHOT: ("Zero-shot classes", "Classes recognized by their names alone, without training on them."),
+    Kind.PROBE: ("Frozen features", "What simple classifiers can learn from the image features of the model as it is."),
+    Kind.COMPOSITIONALITY: (
+        "Compositionality",
         "How often an image prefers its own caption over the same one changed in a single thing.",
     ),
-    "robustness": ("Robustness", "How the figures fall when images or captions are spoiled."),
+    Kind.ROBUSTNESS: ("Robustness", "How retrieval falls when images are corrupted."),
 }
-MADE_OF = {
+ORIGIN = {
     "data": "data",
     "split": "split",
-    "pool": "pool",
-    "pictures": "pictures",
     "synthetic": "synthetic",
     "data_sha256": "SHA-256 of images and captions",
+    "embeddings_sha256": "SHA-256 of the embeddings' files",
     "model": "SHA-256 of the model's weights",
-    "saw_source": "did the model see the data's source",
+    "contamination": "was the model trained on the data's source",
+    "contamination_reason": "how that is known",
     "seed": "seed",
-    "interval": "intervals",
-    "medclip": "medclip",
+    "ci_method": "intervals",
+    "medclip_version": "medclip",
 }
-"""What a page says of how its figures came about, and what it calls it."""
-CARDS = 8
-NO_COUNTS = ("seed", "draws", "bins", "severity", "setting")
-"""Whole numbers beside figures that do not say of how many they are."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of figures, and the drawing of them where there is one."""
-
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[Any]]
-    drawing: Markup | None = None
+"""What a page says of the provenance, and what it calls it."""
+COUNTS = {"num_candidates": "candidates", "num_images": "images"}
+MIN_ROWS = 3  # fewer are not worth a chart
+MAX_SERIES = 4
 
 
 @dataclass(frozen=True)
 class Section:
-    """What a page shows of a measure."""
+    """What a page shows of one evaluation."""
 
     title: str
     about: str
-    drawings: Sequence[Markup]
     tables: Sequence[Table]
-    confusions: Sequence[ConfusionMatrix]
-    left_out: Mapping[str, Any]
+    charts: Sequence[Markup]
+    confusion_matrices: Sequence[ConfusionMatrix]
+    notes: Sequence[str]
 
 
 def write_report(folder: Path) -> Path:
@@ -82,129 +74,198 @@ def write_report(folder: Path) -> Path:
     (evaluation,) = read_evaluations([folder])
     path = folder / "report.html"
     with whole_file(path) as partial:
-        partial.write_text(report(evaluation), encoding="utf-8")
+        partial.write_text(report(evaluation.results), encoding="utf-8")
     return path
 
 
-def report(evaluation: Evaluation) -> str:
-    """The page as HTML."""
-    results = evaluation.results
+def report(evaluations: Mapping[Kind, Results]) -> str:
+    """The page of evaluations as HTML."""
+    results = list(evaluations.values())
+    subjects = (f"{each.provenance.data or 'embeddings'}, split {each.provenance.split or 'none'}" for each in results)
     return html_page.render(
         "evaluation.html",
-        subject=" and ".join(dict.fromkeys(subject(said) for said in results.values())),
-        synthetic=any(said.get("synthetic") for said in results.values()),
-        models=len({str(said.get("model")) for said in results.values()}),
-        made_of=list(made_of(results)),
-        cards=list(_cards(results))[:CARDS],
-        sections=[_section(measure, said) for measure, said in results.items()],
+        subject=" and ".join(dict.fromkeys(subjects)),
+        synthetic=any(each.provenance.synthetic for each in results),
+        models=len({each.provenance.model for each in results}),
+        origin=list(_origin(results)),
+        cards=[_card(each, name) for each in results for name in _headline(each)],
+        sections=[_section(each) for each in results],
     )
 
 
-def subject(said: Mapping[str, Any]) -> str:
-    """What was measured on."""
-    return f"{said.get('data', 'unnamed data')}, split {said.get('split', 'unnamed')}"
+def write_comparison(comparison: Comparison, path: Path, regressions: Sequence[str] = ()) -> None:
+    """Write the page of a comparison to `path`, with the sentences of `compare.regressions` at its top."""
+    with whole_file(path) as partial:
+        partial.write_text(comparison_page(comparison, regressions), encoding="utf-8")
 
 
-def made_of(results: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
-    """How the figures of some results came about; what is not the same for all of them is said for each."""
-    for name, title in MADE_OF.items():
-        said = {measure: _said(one[name], one.get(f"{name}_why")) for measure, one in results.items() if name in one}
-        if len(said) == len(results) and len(set(said.values())) == 1:
-            yield title, next(iter(said.values()))
-        elif said:
-            yield title, "; ".join(f"{measure}: {value}" for measure, value in said.items())
+def comparison_page(comparison: Comparison, regressions: Sequence[str] = ()) -> str:
+    """The page of a comparison as HTML."""
+    names = [evaluation.name for evaluation in comparison.evaluations]
+    origins = [dict(_origin(list(evaluation.results.values()))) for evaluation in comparison.evaluations]
+    return html_page.render(
+        "comparison.html",
+        baseline=names[0],
+        others=names[1:],
+        names=names,
+        synthetic=any(r.provenance.synthetic for each in comparison.evaluations for r in each.results.values()),
+        notes=comparison.notes,
+        regressions=regressions,
+        summary={name: _verdict_counts(comparison, place) for place, name in enumerate(names[1:])},
+        compared=[
+            (
+                TITLES[kind][0],
+                _difference_chart(comparison, kind),
+                list(map(_to_html, comparison_tables(comparison, kind))),
+            )
+            for kind in comparison.compared_kinds
+        ],
+        alone=_to_html(side_by_side(comparison)),
+        origin=[
+            [name, *(_short(origin.get(name, "–")) for origin in origins)]
+            for name in dict.fromkeys(name for origin in origins for name in origin)
+        ],
+        method=METHOD,
+    )
 
 
-def _said(value: Any, why: str | None) -> str:
-    if isinstance(value, bool) or value is None:
-        value = {True: "yes", False: "no", None: "not known"}[value]
-    return f"{f'{value:,}' if isinstance(value, int) else value}{f': {why}' if why else ''}"
+def _to_html(table: Table) -> Table:
+    """The table with its cells as HTML."""
+    return replace(table, rows=[[_cell(cell) for cell in row] for row in table.rows])
 
 
-def _cards(results: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str, str]]:
-    """The figures that a model is judged by first: value, interval, and what it is."""
-    for measure, said in results.items():
-        deepest = 2 if measure == "understanding" else 1
-        for group in groups(said):
-            name = judged_by(group)
-            if name and len(group.path) <= deepest and "random_weights" not in group.path:
-                figure, title = group.figures[name], name_of((*(group.path[-1:] or (measure,)), name))
-                yield form(name, figure["value"]), form_interval(name, figure), words(title)
+def _cell(cell: Cell) -> str:
+    """A cell of a table as HTML."""
+    if isinstance(cell, Metric):
+        return Markup("{} <small>{}</small>").format(format_value(cell, cell.value), format_interval(cell))
+    if isinstance(cell, Verdict):
+        return Markup('<span class="{}">{}</span>').format(cell.split()[0], cell)
+    return cell
 
 
-def _section(measure: str, said: Mapping[str, Any]) -> Section:
-    found, left_out = groups(said), said.get("left_out")
+def _origin(results: Sequence[Results]) -> Iterator[tuple[str, str]]:
+    """How some results came about; what is not the same for all of them is said for each."""
+    facts = {
+        each.kind: {
+            title: _to_text(value)
+            for title, value in [
+                *((title, asdict(each.provenance)[field]) for field, title in ORIGIN.items()),
+                *((title, each.facts.get(name)) for name, title in COUNTS.items()),
+            ]
+            if value not in (None, ())
+        }
+        for each in results
+    }
+    for title in dict.fromkeys(title for own in facts.values() for title in own):
+        values = {kind: own[title] for kind, own in facts.items() if title in own}
+        if len(values) == len(facts) and len(set(values.values())) == 1:
+            yield title, next(iter(values.values()))
+        else:
+            yield title, "; ".join(f"{kind}: {value}" for kind, value in values.items())
+
+
+def _to_text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(value) if isinstance(value, tuple) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _headline(results: Results) -> list[str]:
+    """The metrics that a model is judged by first."""
+    if results.kind == Kind.COMPOSITIONALITY:
+        return [metric.name for metric in results.metrics][:MAX_SERIES]
+    names = {
+        Kind.RETRIEVAL: [metric_name(direction, "R@10") for direction in DIRECTIONS],
+        Kind.ZERO_SHOT: ["balanced_accuracy", "auroc"],
+        Kind.PROBE: ["logistic_regression/balanced_accuracy", "nearest_neighbors/balanced_accuracy"],
+        Kind.ROBUSTNESS: ["clean/R@10"],
+    }
+    own = {metric.name for metric in results.metrics}
+    return [name for name in names[results.kind] if name in own]
+
+
+def _card(results: Results, name: str) -> tuple[str, str, str]:
+    metric = results[name]
+    title = to_words(name) if "/" in name else f"{results.kind} · {to_words(name)}"
+    return format_value(metric, metric.value), format_interval(metric), title
+
+
+def _section(results: Results) -> Section:
     return Section(
-        *TITLES.get(measure, (measure, "")),
-        drawings=[*over_numbers(said, found), *reliabilities(said)],
-        tables=[*(_several(of) if len(of) > 1 else _alone(of[0]) for of in siblings(found)), *_examples(said)],
-        confusions=list(confusions(said)),
-        left_out=left_out if isinstance(left_out, Mapping) else {},
+        *TITLES[results.kind],
+        tables=list(map(_to_html, result_tables(results))),
+        charts=list(_charts(results)),
+        confusion_matrices=results.confusion_matrices,
+        notes=result_notes(results),
     )
 
 
-def _examples(said: Mapping[str, Any]) -> Iterator[Table]:
-    """Pairs by their ids, to be looked at: those that are taken for another, and images that lie closest."""
-    for way, of in said.get("most_confused", {}).items():
-        rows = [[one["id"], one["other"], *(f"{one[name]:.3f}" for name in ("own_score", "other_score"))] for one in of]
-        yield Table(
-            f"Most confused, {words(way)}", ["of the pair", "that of", "cosine of its own", "of the other"], rows
-        )
-    if near := said.get("nearest_pictures"):
-        rows = [[one["id"], one["other"], f"{one['score']:.3f}"] for one in near]
-        yield Table("Nearest images", ["picture", "its nearest", "cosine"], rows)
+def _charts(results: Results) -> Iterator[Markup]:
+    """The charts that a kind of evaluation calls for."""
+    if results.kind == Kind.RETRIEVAL:
+        recalls = [[results.get(direction, f"R@{k}") for k in KS] for direction in DIRECTIONS]
+        yield charts.recalls({d: [m for m in own if m] for d, own in zip(DIRECTIONS, recalls, strict=True)})
+        for kind in results.below("by_group"):
+            groups = results.below("by_group", kind, "groups")
+            yield from _dots(
+                f"R@10 by {to_words(kind)}",
+                {
+                    to_words(d): {g: results.get("by_group", kind, "groups", g, d, "R@10") for g in groups}
+                    for d in DIRECTIONS
+                },
+            )
+    elif results.kind == Kind.COMPOSITIONALITY:
+        accuracies = {test: results.get("tests", test, "accuracy") for test in results.below("tests")}
+        yield from _dots("accuracy", {"": accuracies})
+    elif results.kind == Kind.ROBUSTNESS:
+        panels = {name: {0.0: results["clean/R@10"]} for name in results.below("corruptions")}
+        for name, panel in panels.items():
+            for severity in results.below("corruptions", name):
+                if metric := results.get("corruptions", name, severity, "R@10"):
+                    panel[float(severity)] = metric
+        yield charts.small_multiples("R@10", panels, "severity")
+    else:
+        yield from _class_charts(results)
 
 
-def _alone(group: Group) -> Table:
-    """Figures of one group, a row each."""
-    rows = [
-        [words(name), form(name, figure["value"]), form_interval(name, figure)]
-        + [form(name, beside(name)) for beside in (group.chance, group.majority)]
-        for name, figure in group.figures.items()
-    ]
-    header = ["", "value", "95 % interval", "chance", "most frequent class"]
-    kept = [place for place in range(len(header)) if place < 3 or any(row[place] != "–" for row in rows)]
-    header, *rows = ([row[place] for place in kept] for row in (header, *rows))
-    return Table(_title(group.path, [group]), header, rows)
+def _class_charts(results: Results) -> Iterator[Markup]:
+    path = ("logistic_regression",) if results.kind == Kind.PROBE else ()
+    labels = results.below(*path, "classes")
+    yield from _dots("AUROC", {"": {label: results.get(*path, "classes", label, "auroc") for label in labels}})
+    if results.reliability_curves:
+        yield charts.reliability(results.reliability_curves)
+    shots = results.below("few_shot")
+    series = {
+        title: {float(n): m for n in shots if (m := results.get(*above, "few_shot", n, "balanced_accuracy"))}
+        for title, above in (("model", ()), ("random weights", ("random_weights",)))
+    }
+    if series["model"]:
+        yield charts.lines("balanced accuracy", {t: own for t, own in series.items() if own}, "images a class")
 
 
-def _several(of: Sequence[Group]) -> Table:
-    """Figures of groups that stand together, a row for each group, with their counts where these differ."""
-    names = list(dict.fromkeys(name for group in of for name in group.figures))
-    counts = [name for name in of[0].context if _is_count(name, of) and name not in _shared_counts(of)]
-    rows = [
-        [words(title), *(html_page.number(group.context[count]) for count in counts)]
-        + [_cell(name, group.figures.get(name)) for name in names]
-        for title, group in zip(told_apart([group.path for group in of]), of, strict=True)
-    ]
-    chances = [{group.chance(name) for group in of} for name in names]
-    if all(len(one) == 1 for one in chances) and chances != [{None}] * len(names):
-        shown = (form(name, *one) for name, one in zip(names, chances, strict=True))
-        rows.append(["chance", *("" for _ in counts), *shown])
-    shared = [part for part in of[0].path if all(part in group.path for group in of)]
-    return Table(_title(shared, of), ["", *map(words, counts), *map(words, names)], rows, of_table(of))
+def _dots(title: str, series: Mapping[str, Mapping[str, Metric | None]]) -> Iterator[Markup]:
+    """A chart of the defined metrics, where these are enough to be worth one."""
+    defined = {
+        label: {row: metric for row, metric in metrics.items() if metric and metric.value is not None}
+        for label, metrics in series.items()
+    }
+    if all(len(metrics) >= MIN_ROWS for metrics in defined.values()):
+        yield charts.dots(title, defined)
 
 
-def _title(path: Sequence[str], of: Sequence[Group]) -> str:
-    """What a table is of, and the counts that are the same for all of it."""
-    said = words(name_of(path)) or "figures"
-    counts = ", ".join(f"{words(name)} {html_page.number(count)}" for name, count in _shared_counts(of).items())
-    return said[0].upper() + said[1:] + (f" ({counts})" if counts else "")
+def _verdict_counts(comparison: Comparison, place: int) -> dict[str, int]:
+    counts = Counter(row.contrasts[place].verdict for row in comparison.rows if row.contrasts)
+    return {str(verdict): counts[verdict] for verdict in Verdict}
 
 
-def _shared_counts(of: Sequence[Group]) -> dict[str, int]:
-    """The counts beside figures that are the same for all groups."""
-    first, *others = (group.context for group in of)
-    return {name: first[name] for name in first if _is_count(name, of) and all(c[name] == first[name] for c in others)}
+def _difference_chart(comparison: Comparison, kind: Kind) -> Markup | None:
+    """Differences in points: of what a model is judged by first, or of all shares where none of that is compared."""
+    shares = [r for r in comparison.rows if r.kind == kind and r.contrasts and r.metrics[0].is_share]
+    first = [row for row in shares if row.metrics[0].statistic in ("mean", "mean_over_classes", "R@10")]
+    names = [evaluation.name for evaluation in comparison.evaluations[1:]]
+    return charts.differences(first or shares, names) if shares else None
 
 
-def _is_count(name: str, of: Sequence[Group]) -> bool:
-    """Whether all groups say under this name of how many things they are."""
-    said = [group.context.get(name) for group in of]
-    return name not in NO_COUNTS and all(isinstance(one, int) and not isinstance(one, bool) for one in said)
-
-
-def _cell(name: str, figure: Figure | None) -> str:
-    if figure is None:
-        return "–"
-    return Markup("{} <small>{}</small>").format(form(name, figure["value"]), form_interval(name, figure))
+def _short(text: str) -> str:
+    """A hash by its beginning; all else as it is."""
+    return f"{text[:12]}…" if len(text) > 40 and " " not in text else text

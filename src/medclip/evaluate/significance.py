@@ -1,57 +1,61 @@
-"""Two models on the same items: by how much they differ, and whether that is more than noise. Pure numpy."""
+"""Paired comparison of two models on the same items: differences, intervals, p-values, verdicts. Pure numpy."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
+from jaxtyping import Int, Num
 
 from medclip.metrics import KS
 
-RESAMPLES = 10_000  # so that the least p-value times a hundred figures is still below LEVEL
+RESAMPLES = 10_000  # so that the least p-value times a hundred metrics is still below LEVEL
 LEVEL = 0.05
-VERDICTS = ("better", "worse", "within noise")
-_NUMBERS = 1_000_000  # of a block of resamples, which bounds memory
-_ROUNDING = 1e-12
+MAX_NUMBERS = 1_000_000  # of a block of resamples, which bounds memory
+ROUNDING = 1e-12
 
 Change = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 """Of counts and swaps (b, articles): the differences (b,) with articles drawn so often, and with models swapped."""
 
 
-@dataclass(frozen=True)
-class Measure:
-    """A number made of the values of all items."""
+class Verdict(StrEnum):
+    """How another model compares with the baseline."""
 
-    name: str
-    each: Callable[[np.ndarray], np.ndarray] | None
+    BETTER = "better"
+    WORSE = "worse"
+    WITHIN_NOISE = "within noise"
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """How a number is computed from the values of all items."""
+
+    item_value: Callable[[np.ndarray], np.ndarray] | None
     """What it is the mean of; None: it is the median of the values themselves."""
-    by_class: bool = False
+    over_classes: bool = False
     """The mean is that of the means of classes, each counting as much as any other."""
     lower_is_better: bool = False
     ratio: bool = False
     """The mean is of logarithms: models differ by a factor."""
-    main: bool = False
-    """What a model is judged by where nothing else is asked for."""
 
 
-RANKS = (
-    *(Measure(f"R@{k}", lambda ranks, k=k: (ranks <= k).astype(float), main=k == KS[-1]) for k in KS),
-    Measure("MRR", lambda ranks: 1 / ranks),
-    Measure("median_rank", None, lower_is_better=True),
-    Measure("geometric_mean_rank", np.log, lower_is_better=True, ratio=True),
-)
-"""Of ranks from 1, the best."""
-RANKED_AGAIN = replace(RANKS[len(KS) - 1], main=False)
-"""Of the same items in another pool, or under a corruption."""
-MEAN = Measure("", lambda values: values, main=True)
-"""Of values of which more is better: right or wrong, or a score."""
-BALANCED = Measure("", lambda values: values, by_class=True)
+STATISTICS = {
+    **{f"R@{k}": Statistic(lambda ranks, k=k: (ranks <= k).astype(float)) for k in KS},
+    "MRR": Statistic(lambda ranks: 1 / ranks),
+    "median_rank": Statistic(None, lower_is_better=True),
+    "geometric_mean_rank": Statistic(np.log, lower_is_better=True, ratio=True),
+    "mean": Statistic(lambda values: values),
+    "mean_over_classes": Statistic(lambda values: values, over_classes=True),
+}
+"""By the name that a `Metric` gives; ranks count from 1, the best."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A measure of two models: value − baseline, or value / baseline where the measure is a ratio."""
+    """A statistic of two models: value − baseline, or value / baseline where it is a ratio."""
 
     baseline: float
     value: float
@@ -62,15 +66,15 @@ class Difference:
     """Two-sided, of no difference at all."""
 
 
-def paired(
-    baseline: np.ndarray,
-    value: np.ndarray,
+def paired_differences(
+    baseline: Num[np.ndarray, " n"],
+    value: Num[np.ndarray, " n"],
     articles: Sequence[str],
     classes: Sequence[str],
-    measures: Sequence[Measure],
+    statistics: Sequence[Statistic],
     seed: int,
 ) -> list[Difference]:
-    """Each measure's difference between values (n,) of two models, row i of both being item i of its article and class.
+    """Each statistic's difference between values of two models, row i of both being item i of its article and class.
 
     The interval is the 95 % percentile bootstrap of the difference, whole articles resampled for both models at once
     (Field & Welsh 2007). The p-value is Fisher's randomization test, which swaps the models within whole articles: with
@@ -78,46 +82,48 @@ def paired(
     0.037 in place of 0.125). Both are of RESAMPLES draws; equal values give exactly no difference and a p of 1.
     """
     _, group = np.unique(np.asarray(articles, dtype=str), return_inverse=True)
-    _, kind = np.unique(np.asarray(classes, dtype=str), return_inverse=True)
-    changes = [_change(measure, baseline, value, group, kind) for measure in measures]
-    drawn = [
+    _, label = np.unique(np.asarray(classes, dtype=str), return_inverse=True)
+    changes = [_change(statistic, baseline, value, group, label) for statistic in statistics]
+    blocks = [
         [change(counts, swap) for change in changes]
         for counts, swap in _draws(np.random.default_rng(seed), group.max() + 1, len(group))
     ]
-    found = []
-    for measure, *blocks in zip(measures, *drawn, strict=True):
-        resampled, swapped = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
-        values = (value_of(measure, of, classes) for of in (baseline, value))
-        found.append(_difference(measure, *values, resampled, swapped))
-    return found
+    differences = []
+    for statistic, *parts in zip(statistics, *blocks, strict=True):
+        resampled, swapped = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        before, after = (value_of(statistic, values, classes) for values in (baseline, value))
+        differences.append(_difference(statistic, before, after, resampled, swapped))
+    return differences
 
 
-def value_of(measure: Measure, values: np.ndarray, classes: Sequence[str]) -> float:
-    """The measure of values (n,) of items of these classes (n,)."""
-    if measure.each is None:
+def value_of(statistic: Statistic, values: Num[np.ndarray, " n"], classes: Sequence[str]) -> float:
+    """The statistic of values of items of these classes; of a ratio, its logarithm."""
+    if statistic.item_value is None:
         return float(np.median(values))
-    each = measure.each(values)
-    if not measure.by_class:
+    each = statistic.item_value(values)
+    if not statistic.over_classes:
         return float(each.mean())
-    _, kind = np.unique(np.asarray(classes, dtype=str), return_inverse=True)
-    return float((np.bincount(kind, each) / np.bincount(kind)).mean())
+    _, label = np.unique(np.asarray(classes, dtype=str), return_inverse=True)
+    return float((np.bincount(label, each) / np.bincount(label)).mean())
 
 
-def weighted_medians(values: np.ndarray, group: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The median of values (n,), those of article `group` (n,) being there so often, for each row of counts (b, g)."""
+def weighted_medians(
+    values: Num[np.ndarray, " n"], group: Int[np.ndarray, " n"], counts: Int[np.ndarray, "b g"]
+) -> Num[np.ndarray, " b"]:
+    """The median of values, those of article `group` being there so often, for each row of counts."""
     order = np.argsort(values, kind="stable")
-    ordered, upto = values[order], np.cumsum(counts[:, group[order]], axis=1, dtype=np.int32)
-    total = upto[:, -1:]
-    lower, upper = ((upto >= place).argmax(axis=1) for place in ((total + 1) // 2, total // 2 + 1))
+    ordered, cumulative = values[order], np.cumsum(counts[:, group[order]], axis=1, dtype=np.int32)
+    total = cumulative[:, -1:]
+    lower, upper = ((cumulative >= place).argmax(axis=1) for place in ((total + 1) // 2, total // 2 + 1))
     return (ordered[lower] + ordered[upper]) / 2
 
 
 def holm_adjust(p: Sequence[float]) -> list[float]:
     """P-values corrected for their number, by Holm (1979).
 
-    With a probability of 95 % none below 0.05 is there by chance, however the figures depend on one another. A false
+    With a probability of 95 % none below 0.05 is there by chance, however the metrics depend on one another. A false
     discovery rate (Benjamini and Hochberg 1995) lets a twentieth of the claims be false, which suits a search among
-    thousands and not the few figures by which one model takes the place of another. With these very p-values: Boytsov,
+    thousands and not the few metrics by which one model takes the place of another. With these very p-values: Boytsov,
     Belova and Westfall 2013.
     """
     values, order = np.asarray(p, dtype=float), np.argsort(p, kind="stable")
@@ -126,31 +132,33 @@ def holm_adjust(p: Sequence[float]) -> list[float]:
     return corrected.tolist()
 
 
-def verdict(measure: Measure, found: Difference, corrected: float) -> str:
-    """One of VERDICTS: better or worse than the baseline where both the interval and the corrected p-value say so."""
-    none = 1 if measure.ratio else 0
-    if corrected > LEVEL or found.low <= none <= found.high:
-        return "within noise"
-    return "better" if (found.difference > none) != measure.lower_is_better else "worse"
+def verdict(statistic: Statistic, difference: Difference, corrected: float) -> Verdict:
+    """Better or worse than the baseline where both the interval and the corrected p-value say so."""
+    none = 1 if statistic.ratio else 0
+    if corrected > LEVEL or difference.low <= none <= difference.high:
+        return Verdict.WITHIN_NOISE
+    higher = difference.difference > none
+    return Verdict.BETTER if higher != statistic.lower_is_better else Verdict.WORSE
 
 
-def _change(measure: Measure, baseline: np.ndarray, value: np.ndarray, group: np.ndarray, kind: np.ndarray) -> Change:
-    """Differences of a measure of items whose articles are `group` (n,), of classes `kind` (n,)."""
-    if measure.each is None:
+def _change(
+    statistic: Statistic, baseline: np.ndarray, value: np.ndarray, group: np.ndarray, label: np.ndarray
+) -> Change:
+    """Differences of a statistic of items whose articles are `group` (n,), of classes `label` (n,)."""
+    if statistic.item_value is None:
         return lambda counts, swap: _medians(baseline, value, group, counts, swap)
-    kind = kind if measure.by_class else np.zeros_like(kind)
-    shape = (group.max() + 1, kind.max() + 1)
-    cell = group * shape[1] + kind
-    sums, sizes = (
-        np.bincount(cell, weights, shape[0] * shape[1]).reshape(shape)
-        for weights in (measure.each(value) - measure.each(baseline), None)
-    )
+    label = label if statistic.over_classes else np.zeros_like(label)
+    shape = (group.max() + 1, label.max() + 1)
+    cell = group * shape[1] + label
+    gains = statistic.item_value(value) - statistic.item_value(baseline)
+    sums = np.bincount(cell, gains, shape[0] * shape[1]).reshape(shape)
+    sizes = np.bincount(cell, None, shape[0] * shape[1]).reshape(shape)
 
     def change(counts: np.ndarray, swap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         often = counts.astype(float)
         with np.errstate(invalid="ignore"):  # a class that was not drawn has no mean
-            drawn = np.nanmean((often @ sums) / (often @ sizes), axis=1)
-        return drawn, (np.where(swap, -1.0, 1.0) @ (sums / sizes.sum(axis=0))).mean(axis=1)
+            resampled = np.nanmean((often @ sums) / (often @ sizes), axis=1)
+        return resampled, (np.where(swap, -1.0, 1.0) @ (sums / sizes.sum(axis=0))).mean(axis=1)
 
     return change
 
@@ -166,20 +174,20 @@ def _medians(
 
 
 def _difference(
-    measure: Measure, baseline: float, value: float, resampled: np.ndarray, swapped: np.ndarray
+    statistic: Statistic, baseline: float, value: float, resampled: np.ndarray, swapped: np.ndarray
 ) -> Difference:
     low, high = np.percentile(resampled, (2.5, 97.5))
-    found = [baseline, value, value - baseline, float(low), float(high)]
-    as_large = int((np.abs(swapped) >= abs(value - baseline) - _ROUNDING).sum())
+    as_large = int((np.abs(swapped) >= abs(value - baseline) - ROUNDING).sum())
     p = (1 + as_large) / (1 + len(swapped))
-    return Difference(*(float(np.exp(one)) if measure.ratio else one for one in found), p=p)
+    scale = math.exp if statistic.ratio else float
+    return Difference(scale(baseline), scale(value), scale(value - baseline), scale(low), scale(high), p)
 
 
 def _draws(rng: np.random.Generator, articles: int, items: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """RESAMPLES times, how often each article is drawn (i32) and whether it is swapped: (b, articles), in blocks."""
-    size = max(1, _NUMBERS // items)
+    size = max(1, MAX_NUMBERS // items)
     for start in range(0, RESAMPLES, size):
         shape = (min(size, RESAMPLES - start), articles)
-        drawn = rng.integers(0, articles, shape) + articles * np.arange(shape[0])[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=shape[0] * articles).reshape(shape)
+        picks = rng.integers(0, articles, shape) + articles * np.arange(shape[0])[:, None]
+        counts = np.bincount(picks.ravel(), minlength=shape[0] * articles).reshape(shape)
         yield counts.astype(np.int32), rng.integers(0, 2, shape, np.int8).astype(bool)

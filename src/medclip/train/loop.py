@@ -276,10 +276,10 @@ def _should_end(run: Run, log: MetricsLog, step: int, ranks_before: np.ndarray, 
     """Whether early stopping ends the run. WorkError for a significant regression with --on-regression stop."""
     config, unfinished = run.config, step < run.config.steps
     change = recall_change(ranks_before, ranks, run.validation_set.articles, config.seed)
-    if change["high"] < 0:
+    if change.high < 0:
         message = (
-            f"step {step}: mean validation recall is {-change['value']:.1%} below that before the first step "
-            f"(95 % interval {-change['high']:.1%} to {-change['low']:.1%})."
+            f"step {step}: mean validation recall is {-change.value:.1%} below that before the first step "
+            f"(95 % interval {-change.high:.1%} to {-change.low:.1%})."
         )
         if config.on_regression == "stop" and unfinished:
             raise WorkError(

@@ -10,6 +10,7 @@ from typing import Any
 from medclip import NOT_CLINICAL, __version__
 from medclip.atomic_io import whole_file
 from medclip.data.dataset import Split
+from medclip.metrics import Estimate
 from medclip.model.card_metadata import add_training_data
 from medclip.train.config import FromModel, FromPreset, FromTowers, ResolvedTrainConfig
 
@@ -67,7 +68,7 @@ def write_card(
     training: Split,
     num_validation: int,
     best: Mapping[str, Any],
-    metrics: Mapping[str, Any],
+    metrics: Mapping[str, Mapping[str, Estimate]],
 ) -> None:
     """Write `README.md`: `best` is the evaluation of the saved weights, `metrics` is from `retrieval_metrics`."""
     directions = ("text_to_image", "image_to_text")
@@ -102,7 +103,7 @@ def write_card(
         weight_decay=config.weight_decay,
         seed=config.seed,
         weights=_weights(best),
-        num_candidates=metrics["pool"],
+        num_candidates=best["num_candidates"],
         rows="\n".join(rows),
     )
     with whole_file(folder / "README.md") as partial:
@@ -120,8 +121,8 @@ def _public_name(model: str) -> str:
     return "/".join(Path(model).parts[-2:])
 
 
-def _cell(estimate: Mapping[str, float], name: str) -> str:
-    value, low, high = (estimate[key] for key in ("value", "low", "high"))
+def _cell(estimate: Estimate, name: str) -> str:
+    value, low, high = estimate.value, estimate.low, estimate.high
     if name.endswith("rank"):
         return f"{value:.1f} ({low:.1f}–{high:.1f})"
     return f"{value:.1%} ({low:.1%}–{high:.1%})"

@@ -13,7 +13,7 @@ from jaxtyping import Int, UInt8
 from medclip.data.dataset import Split
 from medclip.encode.encoder import embed_pixels, embed_texts
 from medclip.errors import WorkError
-from medclip.metrics import KS, interval, ranks, recall_at_k
+from medclip.metrics import KS, Estimate, estimate, ranks, recall_at_k
 from medclip.model.checkpoint import Model
 from medclip.model.towers import Params
 from medclip.train.data import SplitImages, decode_into
@@ -69,10 +69,10 @@ def validate(
 
 def recall_change(
     before: Int[np.ndarray, "n 2"], after: Int[np.ndarray, "n 2"], articles: Sequence[str], seed: int
-) -> dict[str, float]:
+) -> Estimate:
     """Change of the mean recall between two ranks of the same pairs, with its 95 % interval over articles."""
     hits_before, hits_after = (np.mean([pair_ranks <= k for k in KS], axis=(0, 2)) for pair_ranks in (before, after))
-    return interval(hits_after - hits_before, articles, lambda difference: float(difference.mean()), seed)
+    return estimate(hits_after - hits_before, articles, lambda difference: float(difference.mean()), seed)
 
 
 def wise_ft(
