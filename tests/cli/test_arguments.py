@@ -110,3 +110,33 @@ def test_the_page_of_a_dataset_behind_a_url_goes_where_it_is_told(medclip, bucke
     code, _, err = medclip("stats", URL, "--out", tmp_path / "page.html")
     assert (code, "page.html" in err) == (0, True)
     assert (tmp_path / "page.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_embeddings_alone_are_measured_row_by_row(medclip, run, data, tmp_path):
+    assert medclip("embed", "--model", run, "--data", data, "--out", tmp_path / "e")[0] == 0
+    files = (tmp_path / "e" / "images.npy", tmp_path / "e" / "texts.npy")
+    code, out, err = medclip("evaluate", "retrieval", "--embeddings", *files)
+    assert code == 0, err
+    result = json.loads(out)
+    assert result["num_candidates"] == 12
+    code, out, _ = medclip("evaluate", "retrieval", "--embeddings", *files, "--data", data)
+    expected = json.loads(out)
+    for direction in ("image_to_text", "text_to_image"):
+        for name, metric in result[direction].items():
+            assert metric["value"] == expected[direction][name]["value"], (direction, name)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ((), "give either --model MODEL or --embeddings IMAGES.npy TEXTS.npy."),
+        (("--model", "x"), "give --data DATA"),
+        (("--embeddings", "a.npy", "b.npy", "--split", "test"), "--split and --max-samples choose pairs of --data"),
+        (("--embeddings", "a.npy", "b.npy", "--model", "x"), "give either --model MODEL or --embeddings"),
+        (("--embeddings", "a.npy", "b.npy"), "a.npy does not exist"),
+    ],
+)
+def test_what_is_measured_is_said_once(medclip, words, expected):
+    code, out, err = medclip("evaluate", "retrieval", *words)
+    assert (code, out) == (2, "")
+    assert expected in " ".join(err.split())

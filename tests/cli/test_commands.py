@@ -127,7 +127,12 @@ def test_evaluate_zero_shot_shows_figures_and_writes_a_page(medclip, run, tmp_pa
     )
     assert code == 0
     result = json.loads((tmp_path / "out" / "zero_shot.json").read_text())
-    for words in (NOT_CLINICAL, "set, test: label: 8 images", "50.0\u00a0%", f"{100 * result['auroc']['value']:.1f}\u00a0% ("):
+    for words in (
+        NOT_CLINICAL,
+        "set, test: label: 8 images",
+        "50.0\u00a0%",
+        f"{100 * result['auroc']['value']:.1f}\u00a0% (",
+    ):
         assert words in out
     assert (tmp_path / "out" / "report.html").is_file()
 

@@ -42,7 +42,7 @@ def test_an_evaluation_repeats(medclip, run, data, tmp_path):
         "evaluate", "retrieval", "--config", tmp_path / "a" / "evaluate-retrieval.toml", "--out", tmp_path / "b"
     )
     assert code == 0, err
-    a, b = (json.loads((tmp_path / name / "results.json").read_text()) for name in "ab")
+    a, b = (json.loads((tmp_path / name / "retrieval.json").read_text()) for name in "ab")
     assert a == b
 
 

@@ -193,7 +193,7 @@ def test_no_command_at_all_is_a_mistake(medclip):
             ("evaluate", "retrieval", "--data", "{data}", "--embeddings", "{tmp}/x.npy", "{tmp}/y.npy"),
             "x.npy does not exist",
         ),
-        (("evaluate", "zero-shot", "--model", "{run}", "--data", "{tmp}/absent"), "is no folder; give a prepared"),
+        (("evaluate", "zero-shot", "--model", "{run}", "--data", "{tmp}/absent"), "is not a folder; give a prepared"),
         (("evaluate", "zero-shot", "--model", "{run}", "--data", "{data}"), "shows one class only"),
         (
             ("evaluate", "probe", "--model", "{run}", "--data", "{data}", "--num-draws", "1"),
