@@ -12,7 +12,7 @@ from support.handmade_results import by_hand
 
 
 @st.composite
-def labeled(draw):
+def labeled_pairs(draw):
     """Pairs of small whole numbers with an article, an image and a caption each; equal names have equal vectors."""
     n, p = draw(st.integers(1, 10)), draw(st.integers(1, 3))
     names = {what: draw(st.lists(st.sampled_from("abcde"), min_size=n, max_size=n)) for what in ("article", "i", "t")}
@@ -23,7 +23,7 @@ def labeled(draw):
     return images, texts, names["article"], names["i"], names["t"]
 
 
-@given(labeled())
+@given(labeled_pairs())
 def test_neighbors_of_the_query_s_article_do_not_count(case):
     images, texts, articles, *_ = case
     apart, pool = article_disjoint(ranks(images, texts), images, texts, articles)
@@ -34,7 +34,7 @@ def test_neighbors_of_the_query_s_article_do_not_count(case):
             assert pool[i] == len(left)
 
 
-@given(labeled())
+@given(labeled_pairs())
 def test_the_same_image_or_caption_elsewhere_is_as_right(case):
     images, texts, _, names, captions = case
     both = duplicate_aware(images, texts, names, captions)

@@ -100,7 +100,7 @@ def test_accuracy_and_balanced_accuracy_are_made_of_what_was_right(tmp_path):
     assert "probability" not in rows
 
 
-def test_other_labels_of_the_same_pictures_are_other_items(tmp_path):
+def test_other_labels_of_the_same_images_are_other_items(tmp_path):
     one = classes(tmp_path / "one", ["ct", "mri"] * 20, [1] * 40)
     other = classes(tmp_path / "other", ["lung", "brain"] * 20, [1] * 40, label="organ")
     with pytest.raises(UserError, match="label modality against organ"):

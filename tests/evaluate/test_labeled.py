@@ -5,7 +5,7 @@ import pytest
 from medclip.errors import UserError
 from medclip.evaluate.config import EvalConfig
 from medclip.evaluate.labeled import LabelConfig, labeled_rows, probe_rows
-from support.labels import relabeled, split_rows, write_folders, write_table
+from support.labels import relabel, split_rows, write_folders, write_table
 
 
 def config(folder, **settings):
@@ -80,8 +80,8 @@ def test_folders_of_splits_above_those_of_classes(tmp_path):
     assert (train.name, len(train), images.name, len(images)) == ("train", 8, "validation", 4)
 
 
-def test_a_label_of_a_prepared_data_set(data, copy):
-    other = relabeled(copy(data), lambda row: {"modality": "ct"} if row["id"] < "ROCO_00006" else {})
+def test_a_label_of_a_prepared_dataset(data, copy):
+    other = relabel(copy(data), lambda row: {"modality": "ct"} if row["id"] < "ROCO_00006" else {})
     images = rows_of(other)
     assert (images.name, images.label, len(images)) == ("validation", "modality", 6)
     assert images.excluded == {"without label": 6}

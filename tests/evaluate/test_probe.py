@@ -104,7 +104,7 @@ def test_features_are_those_before_the_projection(model):
 
 
 @pytest.fixture(scope="module")
-def evaluated(run, tmp_path_factory):
+def probe(run, tmp_path_factory):
     """A probe of the tiny model: dark and bright images, and two of a class that no training image has."""
     at = tmp_path_factory.mktemp("probed")
     rows = [*split_rows(train=8), "middle_1.jpg,middle,test", "middle_2.jpg,middle,test", "dark_99.jpg,dark,train"]
@@ -113,9 +113,9 @@ def evaluated(run, tmp_path_factory):
     return evaluate_probe(EvalConfig(model=str(run), data=str(folder), out=at), LabelConfig(), num_draws=2), at
 
 
-def test_both_classifiers_beside_chance_majority_and_random_weights(evaluated, capsys, monkeypatch):
+def test_both_classifiers_beside_chance_majority_and_random_weights(probe, capsys, monkeypatch):
     monkeypatch.setattr(screen, "width", 200)
-    results, _ = evaluated
+    results, _ = probe
     facts = results.facts
     assert (facts["num_images"], results["logistic_regression/accuracy"].chance) == (10, 1 / 3)
     counts = {name: facts[f"trained_on/classes/{name}"] for name in results.below("trained_on", "classes")}
@@ -133,8 +133,8 @@ def test_both_classifiers_beside_chance_majority_and_random_weights(evaluated, c
         assert words in shown
 
 
-def test_the_record_has_every_image(evaluated):
-    results, at = evaluated
+def test_the_record_has_every_image(probe):
+    results, at = probe
     read, items = read_results(at, Kind.PROBE)
     assert read == results
     rows = items.to_pylist()
@@ -144,8 +144,8 @@ def test_the_record_has_every_image(evaluated):
     assert all((row["label"] == row["predicted"]) == row["logistic_regression/correct"] for row in rows)
 
 
-def test_two_probes_are_compared_image_by_image(evaluated):
-    _, at = evaluated
+def test_two_probes_are_compared_image_by_image(probe):
+    _, at = probe
     names = {row.name for row in compare([at, at]).rows if row.contrasts}
     classifiers = ("logistic_regression", "nearest_neighbors")
     assert names == {f"{name}/{metric}" for name in classifiers for metric in ("accuracy", "balanced_accuracy")}

@@ -148,7 +148,7 @@ def test_other_candidates_and_measures_are_reported_too(results):
 
 
 def test_a_repeated_caption_is_one(run, data, copy):
-    other = edited(copy(data), lambda row, i: {"caption": "CT of the chest" if i < 3 else row["caption"]})
+    other = with_rows(copy(data), lambda row, i: {"caption": "CT of the chest" if i < 3 else row["caption"]})
     results = evaluate_retrieval(EvalConfig(model=str(run), data=str(other)))
     counts = {name.removeprefix("duplicate_aware/"): n for name, n in results.facts.items()}
     assert counts["image_to_text/num_candidates"] == counts["text_to_image/num_queries"] == 10
@@ -158,13 +158,13 @@ def test_a_repeated_caption_is_one(run, data, copy):
 
 
 def test_without_concepts_nothing_is_graded(run, data, copy, tmp_path):
-    other = edited(copy(data), lambda row, i: {"concepts": []})
+    other = with_rows(copy(data), lambda row, i: {"concepts": []})
     results = evaluate_retrieval(EvalConfig(model=str(run), data=str(other), out=tmp_path))
     assert not [metric for metric in results.metrics if "concepts" in name_parts(metric.name)]
     assert not [name for name in read_results(tmp_path, Kind.RETRIEVAL)[1].column_names if "concepts" in name]
 
 
-def edited(folder, change):
+def with_rows(folder, change):
     """The folder, rows of its validation split changed."""
     (shard,) = folder.glob("validation-*.arrow")
     with pa.OSFile(str(shard)) as source:

@@ -149,7 +149,7 @@ def test_the_same_seed_gives_the_same_interval():
     assert paired_differences(one, other, alone(50), [""] * 50, RANKS, 4) != first
 
 
-def simulated(rng, gain):
+def simulate(rng, gain):
     """Whether two models hit each of 180 items in 60 articles: items of an article resemble each other."""
     article = rng.normal(0, 1, 60).repeat(3)
     item = rng.normal(0, 1, 180)
@@ -160,11 +160,11 @@ def simulated(rng, gain):
 def test_intervals_hold_the_truth_and_alike_models_are_called_alike(monkeypatch):
     monkeypatch.setattr(module, "RESAMPLES", 400)
     rng, articles, trials = np.random.default_rng(0), articles_of(180, 3), 400
-    truth = float(np.mean([np.subtract(*simulated(rng, 0.6)[::-1]).mean() for _ in range(4000)]))
+    truth = float(np.mean([np.subtract(*simulate(rng, 0.6)[::-1]).mean() for _ in range(4000)]))
     held = alarms = 0
     for _ in range(trials):
-        (better,) = differences(*simulated(rng, 0.6), articles, [MEAN])
-        (same,) = differences(*simulated(rng, 0), articles, [MEAN])
+        (better,) = differences(*simulate(rng, 0.6), articles, [MEAN])
+        (same,) = differences(*simulate(rng, 0), articles, [MEAN])
         held += better.low <= truth <= better.high
         alarms += verdict(MEAN, same, same.p) != "within noise"
     # Three standard errors of a share of 0.95 over 400 trials are 0.033; 60 articles cost the interval about 0.01.

@@ -25,7 +25,7 @@ ALONE = LabelConfig(random_weights=False)
 
 
 @pytest.fixture
-def planted(monkeypatch):
+def planted_vectors(monkeypatch):
     """Dark images lie where what names them does, bright ones at right angles to them; "no" turns a text round."""
 
     def images(model, pixels, advance=None):
@@ -43,12 +43,12 @@ def planted(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def labeled(tmp_path_factory):
+def labeled_folder(tmp_path_factory):
     return write_table(tmp_path_factory.mktemp("labeled") / "set", split_rows())
 
 
 @pytest.fixture
-def shown(capsys, monkeypatch):
+def show(capsys, monkeypatch):
     """What a wide terminal shows of results."""
     monkeypatch.setattr(screen, "width", 200)
 
@@ -72,8 +72,8 @@ def compared_metrics(folder):
     return [row.name for row in compare([folder, folder]).rows if row.contrasts]
 
 
-def test_planted_classes_are_all_recognized(planted, run, labeled, tmp_path):
-    results = evaluate(run, labeled, out=tmp_path)
+def test_planted_classes_are_all_recognized(planted_vectors, run, labeled_folder, tmp_path):
+    results = evaluate(run, labeled_folder, out=tmp_path)
     assert {results[name].low for name in ("accuracy", "balanced_accuracy", "macro_f1", "auroc")} == {1.0}
     assert (results.facts["num_images"], results.provenance.split, results["accuracy"].chance) == (8, "test", 0.5)
     assert results.below("excluded") == []
@@ -88,22 +88,24 @@ def test_planted_classes_are_all_recognized(planted, run, labeled, tmp_path):
     assert all(word in page for word in ("Zero-shot classes", "Reliability of", "bright"))
 
 
-def test_a_class_that_does_not_occur_can_be_called_and_has_no_area(planted, run, labeled, tmp_path, shown):
+def test_a_class_that_does_not_occur_can_be_called_and_has_no_area(
+    planted_vectors, run, labeled_folder, tmp_path, show
+):
     labels = dataclasses.replace(ALONE, classes=("bright", "dark", "middle"))
-    results = evaluate(run, labeled, labels, out=tmp_path)
+    results = evaluate(run, labeled_folder, labels, out=tmp_path)
     assert results.facts["classes/middle/num_images"] == 0
     assert results["classes/middle/auroc"].value is None
     assert results["accuracy"].chance == 1 / 3
     json.loads((tmp_path / "zero_shot.json").read_text(), parse_constant=no_number)
-    assert "nan" not in shown(results)
+    assert "nan" not in show(results)
 
 
-def test_one_class_is_refused(run, labeled):
+def test_one_class_is_refused(run, labeled_folder):
     with pytest.raises(UserError, match="one class only, 'dark'"):
-        evaluate(run, labeled, dataclasses.replace(ALONE, classes=("dark",)))
+        evaluate(run, labeled_folder, dataclasses.replace(ALONE, classes=("dark",)))
 
 
-def test_an_image_that_cannot_be_read_is_counted(planted, run, tmp_path):
+def test_an_image_that_cannot_be_read_is_counted(planted_vectors, run, tmp_path):
     folder = write_table(tmp_path / "set", split_rows())
     (folder / "images" / "dark_7.jpg").write_bytes(b"no image")
     (folder / "images" / "dark_8.jpg").unlink()
@@ -116,7 +118,7 @@ def test_an_image_that_cannot_be_read_is_counted(planted, run, tmp_path):
         evaluate(run, folder)
 
 
-def test_findings_are_judged_each_for_itself(planted, run, tmp_path, shown):
+def test_findings_are_judged_each_for_itself(planted_vectors, run, tmp_path, show):
     rows = ["dark_1.jpg,dark;middle", "bright_1.jpg,bright", "dark_2.jpg,dark", "bright_2.jpg,"]
     results = evaluate(run, write_table(tmp_path / "set", rows, "file,label"), out=tmp_path)
     assert (results.facts["task"], results.facts["threshold"]) == ("findings", 0.5)
@@ -127,14 +129,14 @@ def test_findings_are_judged_each_for_itself(planted, run, tmp_path, shown):
     assert items.column("label").to_pylist() == ["dark;middle", "bright", "dark", ""]
     assert items.column("correct").to_pylist() == pytest.approx([2 / 3, 1, 1, 2 / 3])
     assert results["accuracy"].value == pytest.approx(10 / 12)
-    assert "prevalence" in shown(results)
+    assert "prevalence" in show(results)
     assert compared_metrics(tmp_path) == ["accuracy"]
 
 
-def test_a_real_model_beside_one_with_random_weights(run, labeled, shown):
-    results = evaluate(run, labeled, LabelConfig())
+def test_a_real_model_beside_one_with_random_weights(run, labeled_folder, show):
+    results = evaluate(run, labeled_folder, LabelConfig())
     assert set(results.below("random_weights")) == {"accuracy", "balanced_accuracy", "macro_f1", "auroc"}
-    text = shown(results)
+    text = show(results)
     for words in ("random weights", "chance", "most frequent class", "calibration error", "Temperature"):
         assert words in text
 
@@ -147,11 +149,11 @@ def test_random_weights_keep_the_architecture(model):
     assert np.array_equal(other.params[name], with_random_weights(model, 7).params[name])
 
 
-def test_a_model_that_makes_no_numbers_is_refused(run, labeled, model, monkeypatch):
+def test_a_model_that_makes_no_numbers_is_refused(run, labeled_folder, model, monkeypatch):
     broken = {name: jnp.full_like(value, jnp.nan) for name, value in model.params.items()}
     monkeypatch.setattr(zero_shot, "load", lambda name: dataclasses.replace(model, params=broken))
     with pytest.raises(WorkError, match="weights are damaged"):
-        evaluate(run, labeled)
+        evaluate(run, labeled_folder)
     monkeypatch.setattr(zero_shot, "class_embeddings", lambda model, texts: np.eye(2, model.config.projection_dim))
     with pytest.raises(WorkError, match="not finite"):
-        evaluate(run, labeled)
+        evaluate(run, labeled_folder)

@@ -5,7 +5,7 @@ from support.material import draw_image, image_bytes
 CLASSES = {"dark": 0, "middle": 20, "bright": 40}
 
 
-def picture(name, nth):
+def class_image(name, nth):
     return image_bytes(draw_image(CLASSES[name] + nth))
 
 
@@ -17,7 +17,7 @@ def write_table(folder, rows, header="file,label,split"):
         file = row.split(",")[0]
         name, _, nth = file.removesuffix(".jpg").partition("_")
         if name in CLASSES:
-            (folder / "images" / file).write_bytes(picture(name, int(nth)))
+            (folder / "images" / file).write_bytes(class_image(name, int(nth)))
     return folder
 
 
@@ -34,11 +34,11 @@ def write_folders(folder, counts, below=""):
     for name, count in counts.items():
         (folder / below / name).mkdir(parents=True, exist_ok=True)
         for nth in range(count):
-            (folder / below / name / f"{nth}.jpg").write_bytes(picture(name, nth))
+            (folder / below / name / f"{nth}.jpg").write_bytes(class_image(name, nth))
     return folder
 
 
-def relabeled(data, label):
+def relabel(data, label):
     """The prepared dataset `data`, changed in place: `label(row)` is what each row's labels become."""
     import pyarrow as pa
 

@@ -221,7 +221,7 @@ def _keys(table: pa.Table) -> list[list[str]]:
 
 
 def _what_differs(kind: Kind, one: Evaluation, other: Evaluation) -> str:
-    def described(evaluation: Evaluation) -> dict[str, str]:
+    def describe(evaluation: Evaluation) -> dict[str, str]:
         results = evaluation.results[kind]
         origin = results.provenance
         return {
@@ -232,7 +232,7 @@ def _what_differs(kind: Kind, one: Evaluation, other: Evaluation) -> str:
             "items": str(len(evaluation.items[kind])),
         }
 
-    both = zip(described(one).items(), described(other).values(), strict=True)
+    both = zip(describe(one).items(), describe(other).values(), strict=True)
     return ", ".join(f"{title} {a[:12]} against {b[:12]}" for (title, a), b in both if a != b) or "other ids"
 
 

@@ -62,7 +62,7 @@ class Section:
     """What a page shows of one evaluation."""
 
     title: str
-    about: str
+    description: str
     tables: Sequence[Table]
     charts: Sequence[Markup]
     confusion_matrices: Sequence[ConfusionMatrix]
@@ -191,8 +191,10 @@ def _card(results: Results, name: str) -> tuple[str, str, str]:
 
 
 def _section(results: Results) -> Section:
+    title, description = TITLES[results.kind]
     return Section(
-        *TITLES[results.kind],
+        title,
+        description,
         tables=list(map(_to_html, result_tables(results))),
         charts=list(_charts(results)),
         confusion_matrices=results.confusion_matrices,

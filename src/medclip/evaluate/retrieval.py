@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, Num
+from jaxtyping import Float32
 
 from medclip.atomic_io import sha256
 from medclip.data.dataset import Split
@@ -50,12 +50,42 @@ OTHER_ROLES: Mapping[str, Role] = {"R@10": "compared"}
 
 
 @dataclass
-class _Parts:
-    """What has been measured so far."""
+class _Measurement:
+    """Pairs of unit vectors, row i of both being pair i, and what has been measured of them so far."""
 
+    images: np.ndarray
+    texts: np.ndarray
+    articles: Sequence[str]
+    seed: int
     metrics: list[Metric] = field(default_factory=list)
     facts: dict[str, Fact] = field(default_factory=dict)
     items: dict[str, Sequence[str] | np.ndarray] = field(default_factory=dict)
+
+    def add(self, metrics: Sequence[Metric], facts: Mapping[str, Fact]) -> None:
+        """Add metrics and facts."""
+        self.metrics += metrics
+        self.facts |= facts
+
+    def add_ranks(
+        self,
+        path: Sequence[str],
+        own: np.ndarray,
+        chance: Mapping[str, float],
+        roles: Mapping[str, Role] = OTHER_ROLES,
+        rows: np.ndarray | None = None,
+    ) -> None:
+        """Add the ranks of pairs (of `rows`, if given) as the column PATH/rank, and the metrics of it."""
+        articles = self.articles if rows is None else [self.articles[int(row)] for row in rows]
+        name = metric_name(*path, "rank")
+        for statistic, estimate in estimates(own, articles, rank_metrics, self.seed).items():
+            role = roles.get(statistic, "reported")
+            self.metrics.append(
+                to_metric(metric_name(*path, statistic), estimate, chance[statistic], name, statistic, role)
+            )
+        column = np.full(len(self.articles), np.nan) if rows is not None else own
+        if rows is not None:
+            column[rows] = own
+        self.items[name] = column
 
 
 def evaluate_retrieval(
@@ -74,37 +104,34 @@ def evaluate_retrieval(
         raise UserError("give either --model MODEL or --embeddings IMAGES.npy TEXTS.npy.")
     rows = config.rows() if config.data or not embeddings else None
     images, texts = _embeddings(config, rows, embeddings)
-    n, seed = len(images), config.seed
+    n = len(images)
     if num_candidates is not None and num_candidates > n:
         source = f"{config.data}, split {rows.name!r}" if rows else "the embeddings"
         raise UserError(f"--num-candidates {num_candidates} is more than the {n} pairs of {source}.")
     ids = rows.column("id") if rows else [str(row) for row in range(n)]
     articles = rows.column("article") if rows else ids
-    parts = _Parts(facts={"num_candidates": n}, items={"id": ids, "article": articles})
-    full = _all_pairs(parts, images, texts, articles, seed)
+    pairs = _Measurement(images, texts, articles, config.seed)
+    pairs.facts["num_candidates"] = n
+    full = _rank_all(pairs)
     if rows:
-        _without_own_article(parts, full, images, texts, articles, seed)
-        _without_duplicates(parts, images, texts, rows, articles, seed)
-        _graded(parts, images, texts, rows, articles, seed)
+        _rank_other_articles(pairs, full)
+        _rank_distinct(pairs, rows)
+        _grade(pairs, rows)
         hits = {metric_name(way, f"R@{GROUP_K}"): (own <= GROUP_K).astype(float) for way, own in full.items()}
-        metrics, facts = by_group(hits, row_labels(rows), articles, seed)
-        parts.metrics += metrics
-        parts.facts |= facts
+        pairs.add(*by_group(hits, row_labels(rows), articles, config.seed))
     if num_candidates is not None:
-        metrics, facts = candidate_pools.fixed_pools(images, texts, articles, num_candidates, num_draws, seed)
-        parts.metrics += metrics
-        parts.facts |= facts
-    origin = provenance(config, rows) if rows else _no_data(seed)
+        pairs.add(*candidate_pools.fixed_pools(images, texts, articles, num_candidates, num_draws, config.seed))
+    origin = provenance(config, rows) if rows else _no_data(config.seed)
     files = tuple(sha256(path) for path in embeddings or ())
     results = Results(
         kind=Kind.RETRIEVAL,
-        metrics=tuple(parts.metrics),
-        facts=parts.facts,
+        metrics=tuple(pairs.metrics),
+        facts=pairs.facts,
         misranked_pairs=tuple(misranked_pairs(images, texts, ids, NUM_EXAMPLES)),
         nearest_images=tuple(nearest_images(images, ids, NUM_EXAMPLES)),
         provenance=replace(origin, embeddings_sha256=files),
     )
-    return write_results(config.out, results, parts.items)
+    return write_results(config.out, results, {"id": ids, "article": articles, **pairs.items})
 
 
 def _embeddings(
@@ -171,87 +198,56 @@ def _unit_rows(path: Path, num_pairs: int | None) -> np.ndarray:
     return result
 
 
-def rank_results(
-    path: Sequence[str],
-    own: Num[np.ndarray, " n"],
-    articles: Sequence[str],
-    seed: int,
-    chance: Mapping[str, float],
-    roles: Mapping[str, Role] = OTHER_ROLES,
-) -> list[Metric]:
-    """The metrics of ranks (n,) below `path`, of the column PATH/rank."""
-    column = metric_name(*path, "rank")
-    return [
-        to_metric(metric_name(*path, name), estimate, chance[name], column, name, roles.get(name, "reported"))
-        for name, estimate in estimates(own, articles, rank_metrics, seed).items()
-    ]
-
-
-def _all_pairs(
-    parts: _Parts, images: np.ndarray, texts: np.ndarray, articles: Sequence[str], seed: int
-) -> dict[str, np.ndarray]:
+def _rank_all(pairs: _Measurement) -> dict[str, np.ndarray]:
     """Measure among all pairs; returns the ranks by direction."""
-    n = len(images)
+    n = len(pairs.images)
     chance = chance_metrics(np.full(1, n), np.ones(1, int))
     with progress("rank", n, "pairs") as advance:
-        full: dict[str, np.ndarray] = dict(zip(DIRECTIONS, ranks(images, texts, advance=advance), strict=True))
+        to_text, to_image = ranks(pairs.images, pairs.texts, advance=advance)
+    full = {"image_to_text": to_text, "text_to_image": to_image}
     for direction, own in full.items():
-        parts.metrics += rank_results((direction,), own, articles, seed, chance, ROLES)
-        parts.items[metric_name(direction, "rank")] = own
+        pairs.add_ranks((direction,), own, chance, ROLES)
     return full
 
 
-def _without_own_article(
-    parts: _Parts,
-    full: Mapping[str, np.ndarray],
-    images: np.ndarray,
-    texts: np.ndarray,
-    articles: Sequence[str],
-    seed: int,
-) -> None:
-    apart, left = candidate_pools.article_disjoint(list(full.values()), images, texts, articles)
+def _rank_other_articles(pairs: _Measurement, full: Mapping[str, np.ndarray]) -> None:
+    """Measure without other pairs of the query's own article."""
+    both, left = candidate_pools.article_disjoint(list(full.values()), pairs.images, pairs.texts, pairs.articles)
     chance = chance_metrics(left, np.ones(len(left), int))
-    parts.facts["article_disjoint/num_candidates"] = float(left.mean())
-    for direction, own in zip(DIRECTIONS, apart, strict=True):
-        parts.metrics += rank_results(("article_disjoint", direction), own, articles, seed, chance)
-        parts.items[metric_name("article_disjoint", direction, "rank")] = own
+    pairs.facts["article_disjoint/num_candidates"] = float(left.mean())
+    for direction, own in zip(full, both, strict=True):
+        pairs.add_ranks(("article_disjoint", direction), own, chance)
 
 
-def _without_duplicates(
-    parts: _Parts, images: np.ndarray, texts: np.ndarray, rows: Split, articles: Sequence[str], seed: int
-) -> None:
+def _rank_distinct(pairs: _Measurement, rows: Split) -> None:
+    """Measure with duplicates as one."""
     captions = [casefold_whitespace(caption) for caption in rows.iter_column("caption")]
-    for direction, queries in candidate_pools.duplicate_aware(images, texts, rows.column("sha256"), captions).items():
+    both = candidate_pools.duplicate_aware(pairs.images, pairs.texts, rows.column("sha256"), captions)
+    for direction, queries in both.items():
         path = ("duplicate_aware", direction)
-        column = np.full(len(rows), np.nan)
-        column[queries.rows] = queries.ranks
-        parts.items[metric_name(*path, "rank")] = column
-        parts.facts[metric_name(*path, "num_queries")] = len(queries.rows)
-        parts.facts[metric_name(*path, "num_candidates")] = queries.num_candidates
+        counts = {"num_queries": len(queries.rows), "num_candidates": queries.num_candidates}
+        pairs.facts |= {metric_name(*path, name): count for name, count in counts.items()}
         chance = chance_metrics(np.full(len(queries.rows), queries.num_candidates), queries.num_relevant)
-        own = [articles[int(row)] for row in queries.rows]
-        parts.metrics += rank_results(path, queries.ranks, own, seed, chance)
+        pairs.add_ranks(path, queries.ranks, chance, rows=queries.rows)
 
 
-def _graded(
-    parts: _Parts, images: np.ndarray, texts: np.ndarray, rows: Split, articles: Sequence[str], seed: int
-) -> None:
+def _grade(pairs: _Measurement, rows: Split) -> None:
     """Measure by concepts; nothing where no pair has any."""
     concepts = graded_relevance.Concepts([names or () for names in rows.iter_column("concepts")])
     num_queries = int(np.count_nonzero(concepts.sizes))
     if not num_queries:
         return
-    parts.facts |= {
+    pairs.facts |= {
         "concepts/num_queries": num_queries,
         "concepts/relevance": graded_relevance.RELEVANCE,
         "concepts/relevance_threshold": graded_relevance.RELEVANCE_THRESHOLD,
     }
-    sides = zip(DIRECTIONS, ((images, texts), (texts, images)), strict=True)
+    sides = zip(DIRECTIONS, ((pairs.images, pairs.texts), (pairs.texts, pairs.images)), strict=True)
     with progress("grade by concepts", 2 * num_queries, "queries") as advance:
         for direction, (queries, candidates) in sides:
             grades = graded_relevance.grade(queries, candidates, concepts, advance)
-            measured, chance = graded_relevance.grade_estimates(grades, articles, seed)
+            measured, chance = graded_relevance.grade_estimates(grades, pairs.articles, pairs.seed)
             for place, name in enumerate(graded_relevance.METRICS):
                 column = metric_name("concepts", direction, name)
-                parts.metrics.append(to_metric(column, measured[name], chance[name], column, "mean", "gated"))
-                parts.items[column] = grades[:, place]
+                pairs.metrics.append(to_metric(column, measured[name], chance[name], column, "mean", "gated"))
+                pairs.items[column] = grades[:, place]
