@@ -14,7 +14,7 @@ from medclip.encode.decode import decode_pixels
 from medclip.model.checkpoint import Model, load
 from medclip.model.image_processor import mean_std
 from medclip.model.towers import encode_image, encode_text
-from medclip.train.losses import contrastive, hard_targets, sigmoid
+from medclip.train.losses import contrastive_loss, hard_targets, sigmoid_loss
 from support.references import (
     CAPTIONS,
     open_torch_model,
@@ -32,7 +32,7 @@ def png(image: np.ndarray) -> bytes:
 
 
 def batch_loss(model: Model, images: np.ndarray, texts: np.ndarray, params: dict) -> jax.Array:
-    loss = sigmoid if model.config.logit_bias else contrastive
+    loss = sigmoid_loss if model.config.logit_bias else contrastive_loss
     return loss(jnp.asarray(images), jnp.asarray(texts), params, *hard_targets(len(images), len(texts)))
 
 
