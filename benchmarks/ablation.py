@@ -26,8 +26,8 @@ from medclip.data.dataset import Split  # noqa: E402
 from medclip.encode.encoder import embed_images, embed_texts  # noqa: E402
 from medclip.metrics import estimate, ranks, recall_at_k  # noqa: E402
 from medclip.model.checkpoint import load  # noqa: E402
-from medclip.train.config import TrainConfig  # noqa: E402
-from medclip.train.loop import train  # noqa: E402
+from medclip.training.config import TrainConfig  # noqa: E402
+from medclip.training.loop import train  # noqa: E402
 
 CHOICES = {
     "default": {},

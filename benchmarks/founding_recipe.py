@@ -30,14 +30,14 @@ import jax.numpy as jnp  # noqa: E402
 
 from medclip.data.dataset import Split  # noqa: E402
 from medclip.encode.encoder import embed_images, embed_texts  # noqa: E402
-from medclip.evaluate.config import EvalConfig  # noqa: E402
-from medclip.evaluate.retrieval import evaluate_retrieval  # noqa: E402
+from medclip.evaluation.config import EvalConfig  # noqa: E402
+from medclip.evaluation.retrieval import evaluate_retrieval  # noqa: E402
 from medclip.metrics import KS, estimate, ranks, recall_at_k  # noqa: E402
 from medclip.model.checkpoint import load  # noqa: E402
 from medclip.model.towers import Params  # noqa: E402
-from medclip.train.config import TrainConfig  # noqa: E402
-from medclip.train.loop import train  # noqa: E402
-from medclip.train.losses import contrastive, hard_targets  # noqa: E402
+from medclip.training.config import TrainConfig  # noqa: E402
+from medclip.training.loop import train  # noqa: E402
+from medclip.training.losses import contrastive, hard_targets  # noqa: E402
 
 DEVICES = 8
 TURNS, PROBE_STEPS = 3, 20

@@ -27,7 +27,7 @@ from PIL import Image
 
 from medclip.data.dataset import Split
 from medclip.encode.decode import decode_pixels
-from medclip.train.data import Pictures, cached, rows_at
+from medclip.training.data import Pictures, cached, rows_at
 
 BATCH, SIDE, ROWS = 128, 224, 10_000
 SQUARE = {"size": {"height": SIDE, "width": SIDE}, "do_center_crop": False, "resample": 3}

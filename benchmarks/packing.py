@@ -21,19 +21,19 @@ from medclip import jax_setup
 jax_setup.start()
 
 import jax  # noqa: E402
+from medclip.training.augment import augmented  # noqa: E402
+from medclip.training.initial_model import initial_model  # noqa: E402
 
 from medclip.data.dataset import Split  # noqa: E402
 from medclip.model.config import TextConfig  # noqa: E402
 from medclip.model.packing import PackedText, pack  # noqa: E402
-from medclip.train import feed  # noqa: E402
-from medclip.train.augment import augmented  # noqa: E402
-from medclip.train.config import TrainConfig, resolve  # noqa: E402
-from medclip.train.data import Pictures, rows_at  # noqa: E402
-from medclip.train.distributed import all_devices, by_blocks  # noqa: E402
-from medclip.train.initial_model import initial_model  # noqa: E402
-from medclip.train.losses import contrastive  # noqa: E402
-from medclip.train.optim import optimizer  # noqa: E402
-from medclip.train.step import init_state, make_step  # noqa: E402
+from medclip.training import feed  # noqa: E402
+from medclip.training.config import TrainConfig, resolve  # noqa: E402
+from medclip.training.data import Pictures, rows_at  # noqa: E402
+from medclip.training.distributed import all_devices, by_blocks  # noqa: E402
+from medclip.training.losses import contrastive  # noqa: E402
+from medclip.training.optim import optimizer  # noqa: E402
+from medclip.training.step import init_state, make_step  # noqa: E402
 
 
 def one_a_row(ids: np.ndarray, valid: np.ndarray, tower: TextConfig) -> PackedText:

@@ -18,13 +18,13 @@ from medclip import jax_setup
 
 jax_setup.start()
 
-from medclip.evaluate.config import EvalConfig  # noqa: E402
-from medclip.evaluate.retrieval import evaluate_retrieval  # noqa: E402
+from medclip.evaluation.config import EvalConfig  # noqa: E402
+from medclip.evaluation.retrieval import evaluate_retrieval  # noqa: E402
 from medclip.model.adapt import join_towers, with_context_length  # noqa: E402
 from medclip.model.checkpoint import save  # noqa: E402
 from medclip.model.shapes_init import init_params  # noqa: E402
-from medclip.train.config import TrainConfig  # noqa: E402
-from medclip.train.loop import train  # noqa: E402
+from medclip.training.config import TrainConfig  # noqa: E402
+from medclip.training.loop import train  # noqa: E402
 
 
 def main() -> None:

@@ -96,7 +96,7 @@ def data(roco, tmp_path_factory) -> Path:
 def train_config():
     """The one shape of the suite's trained models: smaller than any preset, for compilation is most of the time."""
     from medclip.model.config import PRESETS, Preset
-    from medclip.train.config import TrainConfig
+    from medclip.training.config import TrainConfig
 
     PRESETS["test"] = Preset(64, 128, 1, 1, 32, 16, 32)
     return TrainConfig(preset="test", steps=4, batch_size=8, lr=1e-3, hard_negatives=0.5, num_evals=2)
@@ -105,7 +105,7 @@ def train_config():
 @pytest.fixture(scope="session")
 def run(data, train_config, tmp_path_factory) -> Path:
     """A run of four steps that nothing interrupted."""
-    from medclip.train.loop import train
+    from medclip.training.loop import train
 
     out = tmp_path_factory.mktemp("trained") / "run"
     train(data, out, train_config)

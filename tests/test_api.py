@@ -2,15 +2,18 @@
 
 import doctest
 import io
+import json
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import medclip
+from medclip.errors import UserError
 from support.material import draw_image, image_bytes
 
 
@@ -52,7 +55,8 @@ def test_a_script_without_a_main_guard_prepares_in_several_processes(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "import medclip\n"
-        "print(medclip.prepare([('x.png', f'CT of the chest, number {n}') for n in range(3)], 'data', num_workers=2).num_pairs)\n"
+        "pairs = [('x.png', f'CT of the chest, number {n}') for n in range(3)]\n"
+        "print(medclip.prepare(pairs, 'data', num_workers=2).num_pairs)\n"
     )
     done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -72,3 +76,91 @@ def test_the_examples_of_the_docstrings_run(module, run, data, tmp_path, monkeyp
     for example in examples:
         runner.run(example)
     assert runner.tries and not runner.failures
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "medclip.train; import medclip.training.loop; medclip.evaluate; import medclip.evaluation.config",
+        "import medclip.training.loop; import medclip.evaluation.config",
+        "from medclip.training.loop import train as other; from medclip import train, evaluate",
+    ],
+)
+def test_functions_stay_functions_whatever_is_imported_when(lines):
+    program = (
+        f"import medclip; {lines}; print(*[(f.__name__, f.__module__) for f in (medclip.train, medclip.evaluate)])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "('train', 'medclip.api') ('evaluate', 'medclip.api')\n", done.stderr
+
+
+@pytest.fixture(scope="module")
+def trained(dataset, tmp_path_factory, train_config):
+    """A run of the dataset, and the calls of its callback."""
+    calls = []
+    out = tmp_path_factory.mktemp("api-run") / "run"
+    return medclip.train(dataset, str(out), train_config, callbacks=[lambda *call: calls.append(call)]), calls
+
+
+def test_a_run_is_a_value_and_a_path_to_its_model(trained):
+    run, _ = trained
+    assert 0 <= run.best["mean_recall"] <= 1 and run.wise_ft == ()
+    assert run.load().folder == medclip.load(run).folder == run.folder / "model"
+
+
+def test_a_callback_gets_every_line_of_the_log(trained):
+    run, calls = trained
+    lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [{"step": step} | dict(metrics) for step, metrics in calls] == lines
+
+
+def test_an_evaluation_gives_typed_results_and_writes_them_where_asked(trained, dataset, tmp_path):
+    run, _ = trained
+    results = medclip.evaluate(run.load(), dataset, out=tmp_path / "out")
+    recall = results["image_to_text/R@1"]
+    assert results.kind == "retrieval" and 0 <= recall.low <= recall.value <= recall.high <= 1
+    assert {"retrieval.json", "retrieval.arrow", "report.html"} <= {path.name for path in (tmp_path / "out").iterdir()}
+    assert medclip.evaluate(run, dataset)["image_to_text/R@1"] == recall
+
+
+def test_pairs_in_memory_are_evaluated_and_leave_nothing(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run, _ = trained
+    results = medclip.evaluate(run, {"validation": pairs(8, 20)})
+    assert (
+        results["image_to_text/R@1"] == medclip.evaluate(run, {"test": pairs(8, 20)}, split="test")["image_to_text/R@1"]
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_kind_is_one_sentence(trained, dataset):
+    with pytest.raises(UserError, match="'recall' is not a kind of evaluation"):
+        medclip.evaluate(trained[0], dataset, "recall")
+
+
+def test_an_index_is_built_and_searched(trained, tmp_path):
+    run, _ = trained
+    index = medclip.Index.build(run, {"validation": pairs(8, 20)}, tmp_path / "index")
+    assert len(index) == 8 and repr(index).count("\n") == 0
+    hits = index.search(pairs(1, 20)[0][0], k=3)
+    assert hits[0].caption == pairs(1, 20)[0][1] and hits[0].score > hits[1].score
+    assert [hit.id for hit in medclip.Index.open(tmp_path / "index").search("CT of the left chest")] == [
+        hit.id for hit in index.search("CT of the left chest")
+    ]
+
+
+def test_what_is_not_yet_prepared_is_prepared_beside_the_run(tmp_path, train_config):
+    run = medclip.train({"train": pairs(12), "validation": pairs(4, 12)}, tmp_path / "run", train_config)
+    assert (tmp_path / "run-data" / "dataset.json").is_file() and run.folder == tmp_path / "run"
+    with pytest.raises(UserError, match="run-data is already prepared"):
+        medclip.train(pairs(12), tmp_path / "run", train_config, resume=True)
+
+
+@pytest.mark.slow
+def test_the_quickstart_runs(tmp_path):
+    example = Path(__file__).parents[1] / "examples" / "quickstart.py"
+    done = subprocess.run([sys.executable, example, tmp_path / "out"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for words in ("{'train': 500, 'validation': 300}", "step 60: loss", "image_to_text/R@10 0.", "radiograph 0."):
+        assert words in done.stdout

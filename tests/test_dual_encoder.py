@@ -32,7 +32,7 @@ def files(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def expected(model, files):
+def embeddings(model, files):
     return embed_images(model, files)
 
 
@@ -50,25 +50,25 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_one_image_of_any_form_is_one_vector(encoder, files, expected, form):
+def test_one_image_of_any_form_is_one_vector(encoder, files, embeddings, form):
     vector = encoder.encode_image(FORMS[form](files[1]))
     assert vector.shape == (encoder.dim,) and vector.dtype == np.float32
-    assert vector == pytest.approx(expected[1], abs=1e-6)
+    assert vector == pytest.approx(embeddings[1], abs=1e-6)
     assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_list_or_an_iterator_of_images_is_a_row_each(encoder, files, expected, form):
+def test_a_list_or_an_iterator_of_images_is_a_row_each(encoder, files, embeddings, form):
     images = [FORMS[form](path) for path in files]
-    assert encoder.encode_image(images) == pytest.approx(expected, abs=1e-6)
-    assert encoder.encode_image(iter(images), batch_size=2) == pytest.approx(expected, abs=1e-6)
+    assert encoder.encode_image(images) == pytest.approx(embeddings, abs=1e-6)
+    assert encoder.encode_image(iter(images), batch_size=2) == pytest.approx(embeddings, abs=1e-6)
 
 
-def test_forms_may_be_mixed_and_colors_and_gray_too(encoder, files, expected):
+def test_forms_may_be_mixed_and_colors_and_gray_too(encoder, files, embeddings):
     gray = np.asarray(pil(files[1]))
     assert gray.ndim == 2
     images = [str(files[0]), np.repeat(gray[..., None], 3, axis=2), gray[..., None], pil(files[2])]
-    assert encoder.encode_image(images) == pytest.approx(expected[[0, 1, 1, 2]], abs=1e-6)
+    assert encoder.encode_image(images) == pytest.approx(embeddings[[0, 1, 1, 2]], abs=1e-6)
 
 
 def test_an_array_of_four_axes_is_a_batch(encoder):
@@ -82,26 +82,26 @@ def test_no_images_and_no_texts_are_no_rows(encoder):
 
 
 def test_one_text_is_one_vector_and_a_list_a_row_each(encoder, model):
-    expected = embed_texts(model, TEXTS)
-    assert encoder.encode_text("CT of the chest") == pytest.approx(expected[0], abs=1e-6)
+    embeddings = embed_texts(model, TEXTS)
+    assert encoder.encode_text("CT of the chest") == pytest.approx(embeddings[0], abs=1e-6)
     assert encoder.encode_text("CT of the chest").shape == (encoder.dim,)
-    assert encoder.encode_text(TEXTS) == pytest.approx(expected, abs=1e-6)
-    assert encoder.encode_text(iter(TEXTS), batch_size=2) == pytest.approx(expected, abs=1e-6)
+    assert encoder.encode_text(TEXTS) == pytest.approx(embeddings, abs=1e-6)
+    assert encoder.encode_text(iter(TEXTS), batch_size=2) == pytest.approx(embeddings, abs=1e-6)
 
 
-def test_similarity_is_the_cosine(encoder, files, expected):
-    cosines = expected @ encoder.encode_text(TEXTS).T
+def test_similarity_is_the_cosine(encoder, files, embeddings):
+    cosines = embeddings @ encoder.encode_text(TEXTS).T
     assert encoder.similarity(files, TEXTS) == pytest.approx(cosines, abs=1e-6)
     assert encoder.similarity(files[0], TEXTS) == pytest.approx(cosines[0], abs=1e-6)
     assert float(encoder.similarity(files[0], TEXTS[1])) == pytest.approx(cosines[0, 1], abs=1e-6)
 
 
-def test_zero_shot_is_that_of_the_evaluation_or_of_the_given_templates(encoder, model, files, expected):
+def test_zero_shot_is_that_of_the_evaluation_or_of_the_given_templates(encoder, model, files, embeddings):
     labels = ["chest", "left knee", "brain"]
-    assert encoder.zero_shot(files, labels) == pytest.approx(classify(model, expected, labels), abs=1e-6)
+    assert encoder.zero_shot(files, labels) == pytest.approx(classify(model, embeddings, labels), abs=1e-6)
     assert encoder.zero_shot(files[0], labels) == pytest.approx(encoder.zero_shot(files, labels)[0], abs=1e-6)
     texts = encoder.encode_text([f"CT of the {label}" for label in labels])
-    scaled = np.exp(float(model.params["logit_scale"])) * (expected @ texts.T).astype(np.float64)
+    scaled = np.exp(float(model.params["logit_scale"])) * (embeddings @ texts.T).astype(np.float64)
     softmax = np.exp(scaled) / np.exp(scaled).sum(axis=1, keepdims=True)
     probabilities = encoder.zero_shot(files, labels, templates="CT of the {}")
     assert probabilities == pytest.approx(softmax, abs=1e-5) and not np.allclose(
@@ -150,7 +150,7 @@ def test_it_stands_for_its_folder(encoder, run):
 
 def test_a_single_item_is_refused_where_a_list_is_meant(model, files):
     for image in (str(files[0]), files[0], files[0].read_bytes(), pil(files[0])):
-        with pytest.raises(TypeError, match="single image|parameter 'images'"):  # beartype may be the first to refuse
+        with pytest.raises(TypeError, match=r"single image|parameter 'images'"):  # beartype may be the first to refuse
             embed_images(model, image)
     with pytest.raises(TypeError, match="single string"):
         embed_texts(model, "chest x-ray")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from medclip.dual_encoder import load as load
     from medclip.search.index import Index as Index
     from medclip.search.query import Query as Query
-    from medclip.train.config import TrainConfig as TrainConfig
+    from medclip.training.config import TrainConfig as TrainConfig
 
 __version__ = "0.2.0"
 NOT_CLINICAL = "Research software. Not a medical device, not for clinical use."
@@ -38,7 +38,7 @@ _MODULES = {
     "Columns": "data.prepare_config",
     "PreparedDataset": "api",
     "train": "api",
-    "TrainConfig": "train.config",
+    "TrainConfig": "training.config",
     "TrainedRun": "api",
     "evaluate": "api",
     "Index": "search.index",

@@ -18,11 +18,13 @@ from medclip.data.prepare import prepare as prepare_source
 from medclip.data.prepare_config import DEFAULT, PrepareConfig
 from medclip.data.sources.detect import Source, source_path
 from medclip.errors import UserError
-from medclip.train.config import TrainConfig
+from medclip.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from medclip.dual_encoder import DualEncoder
-    from medclip.evaluate.results import Results
+    from medclip.evaluation.config import EvalConfig
+    from medclip.evaluation.labeled import LabelConfig
+    from medclip.evaluation.results import Kind, Results
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def prepare(
 def train(
     data: Source,
     out: str | os.PathLike[str],
-    config: TrainConfig = TrainConfig(),
+    config: TrainConfig | None = None,
     *,
     callbacks: Sequence[Callable[[int, Mapping[str, float]], None]] = (),
     resume: bool = False,
@@ -104,12 +106,12 @@ def train(
     >>> 0 <= run.best["mean_recall"] <= 1
     True
     """
-    from medclip.train.loop import train as train_model
+    from medclip.training.loop import train as train_model
 
     summary = train_model(
         ensure_prepared(data, Path(out)),
         Path(out),
-        config,
+        config or TrainConfig(),
         max_samples=max_samples,
         resume=resume,
         report_to=report_to,
@@ -133,52 +135,56 @@ def evaluate(
 ) -> Results:
     """Measure a model (a folder, a run, OWNER/NAME, or what `load` gives) on a split, with 95 % intervals.
 
-    `data` is a prepared dataset, or a source that is first prepared: into `OUT-data`, or without `out` for this call
-    alone. `split` is validation, or the only one. "zero-shot" and "probe" tell the classes of `label` apart and also
-    take a folder with labels.csv or with a folder for each class. `out` keeps the results, their items and report.html.
-    Raises UserError where model, data and kind do not fit together.
+    `kind` is retrieval, zero-shot, probe, compositionality or robustness. `data` is a prepared dataset, or a source
+    that is first prepared: into `OUT-data`, or without `out` for this call alone. `split` is validation, or the only
+    one. "zero-shot" and "probe" tell the classes of `label` apart and also take a folder with labels.csv or with a
+    folder for each class. `out` keeps the results, their items and report.html. Raises UserError where model, data and
+    kind do not fit together.
 
     >>> results = medclip.evaluate("run", "data")
     >>> recall = results["image_to_text/R@1"]
     >>> 0 <= recall.low <= recall.value <= recall.high <= 1
     True
     """
-    from medclip.evaluate.compositionality import evaluate_compositionality
-    from medclip.evaluate.config import EvalConfig
-    from medclip.evaluate.labeled import LabelConfig
-    from medclip.evaluate.probe import evaluate_probe
-    from medclip.evaluate.report import write_report
-    from medclip.evaluate.results import Kind
-    from medclip.evaluate.retrieval import evaluate_retrieval
-    from medclip.evaluate.robustness import evaluate_robustness
-    from medclip.evaluate.zero_shot import evaluate_zero_shot
+    from medclip.evaluation.config import EvalConfig
+    from medclip.evaluation.labeled import LabelConfig
+    from medclip.evaluation.report import write_report
+    from medclip.evaluation.results import Kind
 
     if kind not in [*Kind]:
         raise UserError(f"{kind!r} is not a kind of evaluation; choose one of: {', '.join(Kind)}.")
-    labels = LabelConfig(label=label, classes=tuple(classes))
     with tempfile.TemporaryDirectory() as scratch:
         beside = Path(scratch) / "evaluation" if out is None else Path(out)
         labeled = source_path(data) if kind in ("zero-shot", "probe") else None  # also folders that need no preparation
-        folder = labeled or ensure_prepared(data, beside)
         config = EvalConfig(
             model=os.fspath(model),
-            data=str(folder),
+            data=labeled or str(ensure_prepared(data, beside)),
             split=split,
             max_samples=max_samples,
             out=None if out is None else Path(out),
             seed=seed,
         )
-        match Kind(kind):
-            case Kind.RETRIEVAL:
-                results = evaluate_retrieval(config)
-            case Kind.ZERO_SHOT:
-                results = evaluate_zero_shot(config, labels)
-            case Kind.PROBE:
-                results = evaluate_probe(config, labels)
-            case Kind.COMPOSITIONALITY:
-                results = evaluate_compositionality(config)
-            case Kind.ROBUSTNESS:
-                results = evaluate_robustness(config)
+        results = _measure(Kind(kind), config, LabelConfig(label=label, classes=tuple(classes)))
     if out is not None:
         write_report(Path(out))
     return results
+
+
+def _measure(kind: Kind, config: EvalConfig, labels: LabelConfig) -> Results:
+    from medclip.evaluation.compositionality import evaluate_compositionality
+    from medclip.evaluation.probe import evaluate_probe
+    from medclip.evaluation.retrieval import evaluate_retrieval
+    from medclip.evaluation.robustness import evaluate_robustness
+    from medclip.evaluation.zero_shot import evaluate_zero_shot
+
+    match kind.value:
+        case "retrieval":
+            return evaluate_retrieval(config)
+        case "zero-shot":
+            return evaluate_zero_shot(config, labels)
+        case "probe":
+            return evaluate_probe(config, labels)
+        case "compositionality":
+            return evaluate_compositionality(config)
+        case "robustness":
+            return evaluate_robustness(config)

@@ -55,11 +55,11 @@ class DualEncoder:
 
     def __repr__(self) -> str:
         config = self.model.config
-        size = sum(value.size for value in self.model.params.values())
+        size = sum(value.size for value in self.model.params.values()) / 1e6
         kind = self.model.raw_config.get("model_type", "open_clip")
         return (
-            f"DualEncoder({str(self.folder)!r}, {kind}, {config.vision.image_size} px, {config.text.max_length} tokens, "
-            f"{self.dim} dimensions, {size / 1e6:.1f} M parameters)"
+            f"DualEncoder({str(self.folder)!r}, {kind}, {config.vision.image_size} px, "
+            f"{config.text.max_length} tokens, {self.dim} dimensions, {size:.1f} M parameters)"
         )
 
     @property

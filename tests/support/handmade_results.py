@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from medclip.evaluate.results import (
+from medclip.evaluation.results import (
     ConfusionMatrix,
     Kind,
     Metric,
@@ -16,7 +16,7 @@ from medclip.evaluate.results import (
     to_metric,
     write_results,
 )
-from medclip.evaluate.retrieval import ROLES
+from medclip.evaluation.retrieval import ROLES
 from medclip.metrics import DIRECTIONS, Estimate
 
 PROVENANCE = Provenance(

@@ -14,7 +14,7 @@ from medclip.encode.decode import decode_pixels
 from medclip.model.checkpoint import Model, load
 from medclip.model.image_processor import mean_std
 from medclip.model.towers import encode_image, encode_text
-from medclip.train.losses import contrastive_loss, hard_targets, sigmoid_loss
+from medclip.training.losses import contrastive_loss, hard_targets, sigmoid_loss
 from support.references import (
     CAPTIONS,
     open_torch_model,

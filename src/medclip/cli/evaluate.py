@@ -11,12 +11,12 @@ import tyro
 from medclip.cli.args import Data, MaybeData, MaybeModel, Model, Positional, Seed, SplitName
 from medclip.cli.format import Output
 from medclip.errors import UserError, WorkError
-from medclip.evaluate.config import EvalConfig
-from medclip.evaluate.labeled import LabelConfig
+from medclip.evaluation.config import EvalConfig
+from medclip.evaluation.labeled import LabelConfig
 from medclip.progress import console
 
 if TYPE_CHECKING:
-    from medclip.evaluate.results import Results
+    from medclip.evaluation.results import Results
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class EvalFlags:
 
         self.output.show(results.to_json(), evaluation_tables(results))
         if self.out is not None:
-            from medclip.evaluate.report import write_report
+            from medclip.evaluation.report import write_report
 
             console.print(f"all that this folder holds, with charts: {write_report(self.out)}", soft_wrap=True)
 
@@ -73,7 +73,7 @@ class Retrieval:
     settings: EvalFlags
 
     def run(self) -> Retrieval:
-        from medclip.evaluate.retrieval import evaluate_retrieval
+        from medclip.evaluation.retrieval import evaluate_retrieval
 
         if bool(self.model) == (self.embeddings is not None):
             raise UserError("give either --model MODEL or --embeddings IMAGES.npy TEXTS.npy.")
@@ -105,7 +105,7 @@ class ZeroShot:
     """Prompts for each class: a TOML file in the form of the package's own prompts/radiology.toml."""
 
     def run(self) -> ZeroShot:
-        from medclip.evaluate.zero_shot import evaluate_zero_shot
+        from medclip.evaluation.zero_shot import evaluate_zero_shot
 
         results = evaluate_zero_shot(self.settings.config(self.model, self.data), self.labels, self.prompts)
         self.settings.show(results)
@@ -127,7 +127,7 @@ class Probe:
     """How often the few images a class are drawn."""
 
     def run(self) -> Probe:
-        from medclip.evaluate.probe import evaluate_probe
+        from medclip.evaluation.probe import evaluate_probe
 
         results = evaluate_probe(self.settings.config(self.model, self.data), self.labels, self.num_draws)
         self.settings.show(results)
@@ -147,7 +147,7 @@ class Compositionality:
     settings: EvalFlags
 
     def run(self) -> Compositionality:
-        from medclip.evaluate.compositionality import evaluate_compositionality
+        from medclip.evaluation.compositionality import evaluate_compositionality
 
         results = evaluate_compositionality(self.settings.config(self.model, self.data))
         self.settings.show(results)
@@ -166,7 +166,7 @@ class Robustness:
     settings: EvalFlags
 
     def run(self) -> Robustness:
-        from medclip.evaluate.robustness import evaluate_robustness
+        from medclip.evaluation.robustness import evaluate_robustness
 
         results = evaluate_robustness(self.settings.config(self.model, self.data))
         self.settings.show(results)
@@ -195,12 +195,12 @@ class Compare:
 
     def run(self) -> None:
         from medclip.cli.evaluation_tables import comparison_tables
-        from medclip.evaluate.compare import as_json, compare, regressions
+        from medclip.evaluation.compare import as_json, compare, regressions
 
         comparison = compare(self.dirs, self.metric)
         worse = regressions(comparison, self.max_regression, self.metric) if self.max_regression is not None else []
         if self.out is not None:
-            from medclip.evaluate.report import write_comparison
+            from medclip.evaluation.report import write_comparison
 
             write_comparison(comparison, self.out, worse)
         self.output.show(as_json(comparison) | {"regressions": worse}, comparison_tables(comparison))

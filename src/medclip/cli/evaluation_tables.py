@@ -11,17 +11,17 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from medclip.evaluate.compare import Comparison
-    from medclip.evaluate.result_tables import Cell
-    from medclip.evaluate.result_tables import Table as ResultTable
-    from medclip.evaluate.results import ConfusionMatrix, Results
+    from medclip.evaluation.compare import Comparison
+    from medclip.evaluation.result_tables import Cell
+    from medclip.evaluation.result_tables import Table as ResultTable
+    from medclip.evaluation.results import ConfusionMatrix, Results
 
 _VERDICT_STYLES = {"better": "green", "worse": "red"}
 
 
 def evaluation_tables(results: Results) -> Iterator[RenderableType]:
     """The main tables of an evaluation, what is to be said of them, and how they were made."""
-    from medclip.evaluate.result_tables import origin_notes, result_notes, result_tables, source
+    from medclip.evaluation.result_tables import origin_notes, result_notes, result_tables, source
 
     for place, table in enumerate(table for table in result_tables(results) if not table.details):
         yield _render(table, source(results.provenance) if not place else "")
@@ -35,8 +35,8 @@ def evaluation_tables(results: Results) -> Iterator[RenderableType]:
 def comparison_tables(comparison: Comparison) -> Iterator[RenderableType]:
     """Every metric that was compared, with its difference from the baseline and the verdict on it."""
     from medclip import NOT_CLINICAL
-    from medclip.evaluate.compare import METHOD
-    from medclip.evaluate.result_tables import comparison_tables
+    from medclip.evaluation.compare import METHOD
+    from medclip.evaluation.result_tables import comparison_tables
 
     for kind in comparison.compared_kinds:
         yield from map(_render, comparison_tables(comparison, kind))
@@ -55,8 +55,8 @@ def _render(table: ResultTable, subject: str = "") -> Table:
 
 
 def _to_text(cell: Cell) -> Text:
-    from medclip.evaluate.result_tables import format_interval, format_value
-    from medclip.evaluate.results import Metric
+    from medclip.evaluation.result_tables import format_interval, format_value
+    from medclip.evaluation.results import Metric
 
     if isinstance(cell, Metric):
         interval = format_interval(cell)

@@ -20,7 +20,7 @@ from medclip.cli.train import summary_tables
 from medclip.data.dataset import read_dataset
 from medclip.data.paths import parse_path
 from medclip.errors import UserError
-from medclip.train.config import TrainConfig
+from medclip.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from medclip.model.config import TextConfig, VisionConfig
@@ -61,7 +61,7 @@ class RunInfo:
 
 def run_info(run: Path) -> RunInfo:
     """Read a run's folder, finished or not. UserError where it is none."""
-    from medclip.train.log import read_records
+    from medclip.training.log import read_records
 
     settings = read_json(run / "train_config.json", "a run")
     if not isinstance(settings, dict) or not settings.get("steps") or "data" not in settings:

@@ -13,7 +13,7 @@ from medclip.cli.format import Output
 from medclip.data.prepare_config import PrepareConfig
 from medclip.errors import UserError
 from medclip.progress import console
-from medclip.train.config import TrainConfig
+from medclip.training.config import TrainConfig
 
 PAIRS = 5000
 CONFIG = TrainConfig(preset="tiny", steps=1100, batch_size=128, lr=3e-3, hard_negatives=0.5, num_evals=5)
@@ -35,12 +35,12 @@ class Quickstart:
         from medclip.app.run import AppConfig, launch
         from medclip.data.prepare import prepare
         from medclip.data.stats.report import write_report
-        from medclip.evaluate.compositionality import evaluate_compositionality
-        from medclip.evaluate.config import EvalConfig
-        from medclip.evaluate.report import write_report as write_evaluation
-        from medclip.evaluate.retrieval import evaluate_retrieval
+        from medclip.evaluation.compositionality import evaluate_compositionality
+        from medclip.evaluation.config import EvalConfig
+        from medclip.evaluation.report import write_report as write_evaluation
+        from medclip.evaluation.retrieval import evaluate_retrieval
         from medclip.search.curate import build_index
-        from medclip.train.loop import train
+        from medclip.training.loop import train
 
         data, run, index, evaluation = (self.out / name for name in ("data", "run", "index", "evaluation"))
         if data.exists():

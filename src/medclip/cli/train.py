@@ -12,7 +12,7 @@ from rich.table import Table
 
 from medclip.cli.args import Data, MaxSamples
 from medclip.cli.format import Output
-from medclip.train.config import TrainConfig
+from medclip.training.config import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +41,10 @@ class Train:
 
     def run(self) -> Train:
         if self.distributed:
-            from medclip.train.distributed import start_distributed
+            from medclip.training.distributed import start_distributed
 
             start_distributed()
-        from medclip.train.loop import train
+        from medclip.training.loop import train
 
         summary = train(
             self.data,

@@ -92,6 +92,8 @@ def ensure_prepared(data: Source, out: Path) -> AnyPath:
     if name is not None and is_prepared(path := parse_path(name)):
         return path
     folder = out.with_name(f"{out.name}-data")
+    if is_prepared(folder):
+        raise UserError(f"{folder} is already prepared: give it as the data, or delete it to prepare the source again.")
     prepare(data, folder)
     return folder
 

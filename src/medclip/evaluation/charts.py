@@ -1,0 +1,209 @@
+"""The charts of an evaluation's page and of a comparison's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from markupsafe import Markup
+
+from medclip import html_page
+from medclip.evaluation.compare import Row
+from medclip.evaluation.result_tables import format_interval, format_value, to_words
+from medclip.evaluation.results import Metric, ReliabilityCurve
+from medclip.evaluation.significance import Verdict
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def recalls(directions: Mapping[str, Sequence[Metric]]) -> Markup:
+    """Bars of recall at k of each direction with their intervals, and what chance would give."""
+    ks = [metric.name.rpartition("/")[2] for metric in next(iter(directions.values()))]
+    width = 0.8 / len(directions)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for place, (direction, metrics) in enumerate(directions.items()):
+            at = np.arange(len(ks)) + (place - (len(directions) - 1) / 2) * width
+            values, errors = _percent(metrics)
+            axes.bar(at, values, 0.92 * width, color=html_page.SERIES[place % 4], label=to_words(direction))
+            axes.errorbar(at, values, errors, fmt="none", ecolor=html_page.INK, capsize=4, lw=1.2)
+            chance = [np.nan if metric.chance is None else 100 * metric.chance for metric in metrics]
+            label = "" if place else "chance"
+            axes.hlines(chance, at - width / 2, at + width / 2, html_page.INK, ls=":", label=label)
+        axes.set_xticks(range(len(ks)), ks)
+        axes.set(ylabel="recall, %", ylim=(0, None))
+        axes.legend()
+
+    text = "; ".join(
+        f"{to_words(direction)} "
+        + ", ".join(f"{k} {format_value(metric, metric.value)}" for k, metric in zip(ks, metrics, strict=True))
+        for direction, metrics in directions.items()
+    )
+    return html_page.figure(draw, f"Recall with 95 % intervals: {text}.", (7, 3))
+
+
+def dots(title: str, series: Mapping[str, Mapping[str, Metric]]) -> Markup:
+    """A metric of several things: a dot with its interval for each, a color for each series, and chance as a line."""
+    rows = list(next(iter(series.values())))
+    chance = _shared_chance([metric for metrics in series.values() for metric in metrics.values()])
+    many = len(series) > 1
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for number, (label, metrics) in enumerate(series.items()):
+            values, errors = _percent([metrics[row] for row in rows])
+            at = np.arange(len(rows))[::-1] + ((len(series) - 1) / 2 - number) * 0.8 / len(series)
+            color = html_page.SERIES[number % 4]
+            axes.errorbar(values, at, xerr=errors, fmt="o", color=color, capsize=3, label=label if many else None)
+        _rows(axes, rows)
+        if chance is not None:
+            axes.axvline(chance, ls=":", c=html_page.INK, lw=1, label="chance")
+        axes.set(xlabel=f"{title}, %")
+        if many or chance is not None:
+            axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(series) + 1)
+
+    text = "; ".join(
+        f"{label}: "
+        + ", ".join(f"{row} {format_value(m, m.value)} ({format_interval(m)})" for row, m in metrics.items())
+        for label, metrics in series.items()
+    )
+    height = 1.2 + len(rows) * (0.2 + 0.14 * len(series))
+    return html_page.figure(draw, f"{title} with 95 % intervals. {text}.", (8, height))
+
+
+def reliability(curves: Sequence[ReliabilityCurve]) -> Markup:
+    """Accuracy over confidence; on the dotted line both are the same. A dot is a bin, the larger the more images."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.plot([0, 100], [0, 100], ls=":", c=html_page.INK, lw=1, label="confidence = accuracy")
+        for place, curve in enumerate(curves):
+            confidence = [100 * one.confidence for one in curve.bins]
+            accuracy = [100 * one.accuracy for one in curve.bins]
+            counts = np.array([one.num_images for one in curve.bins], float)
+            color = html_page.SERIES[place % 4]
+            axes.plot(confidence, accuracy, color=color, lw=1, label=to_words(curve.name))
+            axes.scatter(confidence, accuracy, 300 * counts / counts.sum() + 4, color=color)
+        axes.set(xlabel="confidence, %", ylabel="accuracy, %", xlim=(0, 100), ylim=(0, 100), aspect="equal")
+        axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
+
+    names = ", ".join(to_words(curve.name) for curve in curves)
+    return html_page.figure(draw, f"Reliability of {names}: accuracy over confidence.", (6.4, 4))
+
+
+def lines(title: str, series: Mapping[str, Mapping[float, Metric]], over: str) -> Markup:
+    """A metric over a number (of shots, say), a line with its intervals for each series."""
+    chance = _shared_chance([metric for metrics in series.values() for metric in metrics.values()])
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for place, (label, metrics) in enumerate(series.items()):
+            _line(axes, metrics, html_page.SERIES[place % 4], label)
+        numbers = sorted({x for metrics in series.values() for x in metrics})
+        if numbers[0] > 0 and numbers[-1] / numbers[0] >= 10:
+            axes.set_xscale("log")
+        axes.set_xticks(numbers, [f"{x:g}" for x in numbers])
+        axes.minorticks_off()
+        if chance is not None:
+            axes.axhline(chance, ls=":", c=html_page.INK, lw=1, label="chance")
+        axes.set(xlabel=over, ylabel=f"{title}, %")
+        axes.legend()
+
+    return html_page.figure(draw, f"{title} over {over}. {_describe(series)}", (7, 3))
+
+
+def small_multiples(title: str, panels: Mapping[str, Mapping[float, Metric]], over: str) -> Markup:
+    """As `lines`, a panel for each series, all to the same scales."""
+    columns = min(4, len(panels))
+    rows = -(-len(panels) // columns)
+
+    def draw(figure: Figure) -> None:
+        grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        for axes in grid.flat[len(panels) :]:
+            axes.set_axis_off()
+        for axes, (label, metrics) in zip(grid.flat, panels.items(), strict=False):
+            _line(axes, metrics, html_page.SERIES[0])
+            axes.set_title(label, fontsize=11)
+            axes.set_xticks(sorted(metrics), [f"{x:g}" for x in sorted(metrics)])
+        grid[0, 0].set_ylim(0, None)  # of all, once all are drawn
+        figure.supxlabel(over, fontsize=11, color=html_page.INK)
+        figure.supylabel(f"{title}, %", fontsize=11, color=html_page.INK)
+
+    return html_page.figure(draw, f"{title} over {over}. {_describe(panels)}", (9, 0.8 + 1.8 * rows))
+
+
+def differences(rows: Sequence[Row], names: Sequence[str]) -> Markup:
+    """Differences of shares from the baseline, of each evaluation in `names`; a filled dot is beyond noise."""
+    height = 0.8 / len(names)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.axvline(0, c=html_page.INK, lw=1)
+        for number, name in enumerate(names):
+            color, contrasts = html_page.SERIES[number % 4], [row.contrasts[number] for row in rows]
+            ends = [(c.difference.difference, c.difference.low, c.difference.high) for c in contrasts]
+            moved, errors = _error_bars(100 * np.array(ends, float))
+            at = np.arange(len(rows))[::-1] + ((len(names) - 1) / 2 - number) * height
+            axes.errorbar(moved, at, xerr=errors, fmt="none", ecolor=color, capsize=3)
+            fill = ["none" if c.verdict == Verdict.WITHIN_NOISE else color for c in contrasts]
+            axes.scatter(moved, at, edgecolors=color, facecolors=fill, zorder=3)
+            axes.plot([], [], "o", color=color, label=name)
+        _rows(axes, [to_words(row.name) for row in rows])
+        axes.set(xlabel="points of a hundred")
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(names))
+
+    text = "; ".join(
+        f"{to_words(row.name)} "
+        + ", ".join(
+            f"{name} {100 * contrast.difference.difference:+.1f} ({contrast.verdict})"
+            for name, contrast in zip(names, row.contrasts, strict=True)
+        )
+        for row in rows
+    )
+    tall = 1.2 + len(rows) * (0.2 + 0.16 * len(names))
+    return html_page.figure(draw, f"Differences from the baseline in points, with 95 % intervals: {text}.", (8, tall))
+
+
+def _line(axes: Axes, metrics: Mapping[float, Metric], color: str, label: str | None = None) -> None:
+    at = sorted(metrics)
+    values, errors = _percent([metrics[x] for x in at])
+    axes.errorbar(at, values, errors, fmt="o-", color=color, capsize=3, ms=4, label=label)
+
+
+def _rows(axes: Axes, names: Sequence[str]) -> None:
+    """Names of rows at the left, the first at the top."""
+    axes.set_yticks(np.arange(len(names))[::-1], names)
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.grid(axis="x", alpha=0.2)
+
+
+def _describe(series: Mapping[str, Mapping[float, Metric]]) -> str:
+    parts = (
+        f"{label}: " + ", ".join(f"{format_value(metrics[x], metrics[x].value)} at {x:g}" for x in sorted(metrics))
+        for label, metrics in series.items()
+    )
+    return f"{'; '.join(parts)}."
+
+
+def _shared_chance(metrics: Sequence[Metric]) -> float | None:
+    """The chance of all metrics in percent, where it is one."""
+    chances = {metric.chance for metric in metrics}
+    chance = chances.pop() if len(chances) == 1 else None
+    return None if chance is None else 100 * chance
+
+
+def _percent(metrics: Sequence[Metric]) -> tuple[np.ndarray, np.ndarray]:
+    """As `_error_bars`, in percent; NaN where a metric is not defined."""
+    ends = [[np.nan if end is None else end for end in (m.value, m.low, m.high)] for m in metrics]
+    return _error_bars(100 * np.array(ends, float))
+
+
+def _error_bars(ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of value, low and high (n, 3): the values (n,) and how far their intervals reach below and above (2, n)."""
+    value, low, high = ends.T
+    # An interval need not hold its value: resampling moves errors that are never below zero upwards.
+    return value, np.maximum(0, np.stack([value - low, high - value]))

@@ -1,0 +1,323 @@
+"""Evaluations side by side, the first being the baseline; metrics meet by their column and statistic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from medclip.errors import UserError
+from medclip.evaluation.results import Kind, Metric, Results, kinds_in, name_parts, read_results
+from medclip.evaluation.significance import (
+    LEVEL,
+    RESAMPLES,
+    STATISTICS,
+    Difference,
+    Statistic,
+    Verdict,
+    holm_adjust,
+    paired_differences,
+    verdict,
+)
+from medclip.progress import progress
+
+SEED = 0  # the same evaluations always get the same verdict
+METHOD = (
+    "95 % paired bootstrap of the difference and Fisher's randomization test, whole articles resampled and swapped "
+    f"{RESAMPLES:,} times; p-values corrected by Holm"
+)
+KEY_COLUMNS = ("id", "article", "label")
+"""What an item is: ids alone may be mere numbers of rows."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one folder holds, by kind."""
+
+    name: str
+    results: dict[Kind, Results]
+    items: dict[Kind, pa.Table]
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A metric of another evaluation against the baseline's."""
+
+    difference: Difference
+    p_holm: float
+    """The p-value, corrected by Holm for all metrics and evaluations that are compared at once."""
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Row:
+    """A metric that every evaluation has."""
+
+    kind: Kind
+    metrics: tuple[Metric, ...]
+    """Of each evaluation."""
+    contrasts: tuple[Contrast, ...] = ()
+    """Of each evaluation but the first; none where the metric is only shown."""
+
+    @property
+    def name(self) -> str:
+        """The metric's name."""
+        return self.metrics[0].name
+
+    @property
+    def statistic(self) -> Statistic | None:
+        """How the metric is computed from the items, where that can be compared."""
+        return STATISTICS.get(self.metrics[0].statistic or "")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Evaluations and the metrics they share."""
+
+    evaluations: tuple[Evaluation, ...]
+    rows: tuple[Row, ...]
+    """Those with a verdict first."""
+    notes: tuple[str, ...]
+    """What could not be compared, or is not quite the same."""
+
+    @property
+    def compared_kinds(self) -> list[Kind]:
+        """The kinds of evaluations of which anything is compared."""
+        return list(dict.fromkeys(row.kind for row in self.rows if row.contrasts))
+
+
+def read_evaluations(folders: Sequence[Path]) -> tuple[Evaluation, ...]:
+    """Evaluations, named by their folders. UserError where a folder holds none, or a damaged one."""
+    names = [folder.name for folder in folders]
+    if "" in names or len(set(names)) < len(names):
+        names = [str(folder) for folder in folders]
+    evaluations = []
+    for name, folder in zip(names, folders, strict=True):
+        content = {kind: read_results(folder, kind) for kind in kinds_in(folder)}
+        if not content:
+            raise UserError(f"{folder} holds no evaluation: it is what medclip evaluate writes with --out.")
+        results = {kind: results for kind, (results, _) in content.items()}
+        evaluations.append(Evaluation(name, results, {kind: items for kind, (_, items) in content.items()}))
+    return tuple(evaluations)
+
+
+def compare(folders: Sequence[Path], chosen: Sequence[str] = ()) -> Comparison:
+    """Compare evaluations of the same items, the first being the baseline.
+
+    `chosen` are the metrics to compare, by their names or the last parts of them ("R@10"); none: all whose role it is.
+    UserError where the folders hold no evaluations, or none of the same items.
+    """
+    if len(folders) < 2:
+        raise UserError("give two evaluations or more: folders that medclip evaluate wrote with --out.")
+    evaluations = read_evaluations(folders)
+    kinds = [kind for kind in evaluations[0].results if all(kind in each.results for each in evaluations)]
+    if not kinds:
+        listed = "; ".join(f"{each.name}: {', '.join(each.results)}" for each in evaluations)
+        raise UserError(f"these evaluations have no kind in common ({listed}).")
+    shared = {kind: list(_shared_metrics(kind, evaluations)) for kind in kinds}
+    to_compare = {
+        (kind, str(metrics[0].column)): [
+            other for other in shared[kind] if other[0].column == metrics[0].column and _is_compared(other[0], chosen)
+        ]
+        for kind in kinds
+        for metrics in shared[kind]
+        if _is_compared(metrics[0], chosen)
+    }
+    for name in chosen:
+        if not any(is_chosen(metrics[0], [name]) for rows in to_compare.values() for metrics in rows):
+            raise UserError(f"no metric of single items is named {name!r} in all of these evaluations.")
+    tables = {kind: _aligned_items(kind, evaluations) for kind in kinds}
+    compared: list[tuple[Kind, tuple[Metric, ...], tuple[Difference, ...]]] = []
+    with progress("compare", len(to_compare), "columns") as advance:
+        for (kind, column), rows in to_compare.items():
+            differences = _differences(kind, column, [metrics[0] for metrics in rows], tables[kind])
+            compared += [(kind, metrics, own) for metrics, own in zip(rows, differences, strict=True)]
+            advance()
+    corrected = iter(holm_adjust([each.p for *_, differences in compared for each in differences]))
+    rows = [
+        Row(kind, metrics, tuple(_contrast(metrics[0], each, next(corrected)) for each in differences))
+        for kind, metrics, differences in compared
+    ]
+    done = {(row.kind, row.name) for row in rows}
+    rows += [Row(kind, metrics) for kind in kinds for metrics in shared[kind] if (kind, metrics[0].name) not in done]
+    notes = [*_missing(evaluations), *(note for kind in kinds for note in _data_differs(kind, evaluations))]
+    return Comparison(evaluations, tuple(rows), tuple(notes))
+
+
+def is_chosen(metric: Metric, chosen: Sequence[str]) -> bool:
+    """Whether a metric is among those chosen: by its whole name or the last parts of it."""
+    return any(f"/{metric.name}".endswith(f"/{name}") for name in chosen)
+
+
+def _is_compared(metric: Metric, chosen: Sequence[str]) -> bool:
+    return metric.role != "reported" and (not chosen or is_chosen(metric, chosen))
+
+
+def _shared_metrics(kind: Kind, evaluations: Sequence[Evaluation]) -> Iterator[tuple[Metric, ...]]:
+    """The metrics that all evaluations computed alike: of one name, column and statistic."""
+    first, *others = (evaluation.results[kind] for evaluation in evaluations)
+    for metric in first.metrics:
+        same = [other.get(*name_parts(metric.name)) for other in others]
+        metrics = [one for one in same if one and (one.column, one.statistic) == (metric.column, metric.statistic)]
+        if len(metrics) == len(others):
+            yield (metric, *metrics)
+
+
+def _differences(
+    kind: Kind, column: str, metrics: Sequence[Metric], tables: Sequence[pa.Table]
+) -> list[tuple[Difference, ...]]:
+    """Of each metric of one column: the difference of each evaluation from the first."""
+    values = [table.column(column).to_numpy().astype(float) for table in tables]
+    valid = np.isfinite(values[0])
+    if any((np.isfinite(other) != valid).any() for other in values) or not valid.any():
+        raise UserError(f"{column} of {kind} was not judged for the same items by all. Evaluate again.")
+    articles, labels = (np.array(key, dtype=str)[valid].tolist() for key in _keys(tables[0])[1:])
+    baseline, *others = (own[valid] for own in values)
+    statistics = [STATISTICS[str(metric.statistic)] for metric in metrics]
+    each = [paired_differences(baseline, other, articles, labels, statistics, SEED) for other in others]
+    return list(zip(*each, strict=True))
+
+
+def _contrast(metric: Metric, difference: Difference, p_holm: float) -> Contrast:
+    return Contrast(difference, p_holm, verdict(STATISTICS[str(metric.statistic)], difference, p_holm))
+
+
+def _aligned_items(kind: Kind, evaluations: Sequence[Evaluation]) -> list[pa.Table]:
+    """The items of a kind, in the order of the first evaluation. UserError where they are not the same."""
+    rows = [_rows_by_key(kind, evaluation) for evaluation in evaluations]
+    for evaluation, own in zip(evaluations, rows, strict=True):
+        if own.keys() != rows[0].keys():
+            raise UserError(
+                f"{evaluations[0].name} and {evaluation.name} did not measure {kind} on the same items "
+                f"({_what_differs(kind, evaluations[0], evaluation)}): use the same --data, --split and --max-samples."
+            )
+    return [
+        evaluation.items[kind].take([own[key] for key in rows[0]])
+        for evaluation, own in zip(evaluations, rows, strict=True)
+    ]
+
+
+def _rows_by_key(kind: Kind, evaluation: Evaluation) -> dict[tuple[str, ...], int]:
+    table = evaluation.items[kind]
+    if not {"id", "article"} <= set(table.column_names):
+        raise UserError(f"the items of {kind} in {evaluation.name} have no id and article. Evaluate again.")
+    rows = {key: row for row, key in enumerate(zip(*_keys(table), strict=True))}
+    if not rows or len(rows) < len(table):
+        raise UserError(f"{kind} in {evaluation.name} has no items, or one of them twice. Evaluate again.")
+    return rows
+
+
+def _keys(table: pa.Table) -> list[list[str]]:
+    """Values of KEY_COLUMNS; "" where the items have no classes."""
+    names = set(table.column_names)
+    return [
+        [str(value) for value in table.column(name).to_pylist()] if name in names else [""] * len(table)
+        for name in KEY_COLUMNS
+    ]
+
+
+def _what_differs(kind: Kind, one: Evaluation, other: Evaluation) -> str:
+    def describe(evaluation: Evaluation) -> dict[str, str]:
+        results = evaluation.results[kind]
+        origin = results.provenance
+        return {
+            "data": str(origin.data),
+            "split": str(origin.split),
+            "SHA-256 of the data": str(origin.data_sha256),
+            "label": str(results.facts.get("label")),
+            "items": str(len(evaluation.items[kind])),
+        }
+
+    both = zip(describe(one).items(), describe(other).values(), strict=True)
+    return ", ".join(f"{title} {a[:12]} against {b[:12]}" for (title, a), b in both if a != b) or "other ids"
+
+
+def _data_differs(kind: Kind, evaluations: Sequence[Evaluation]) -> Iterator[str]:
+    """Which evaluations saw other images or captions of the same items."""
+    first, *others = evaluations
+    for other in others:
+        if first.results[kind].provenance.data_sha256 != other.results[kind].provenance.data_sha256:
+            yield (
+                f"{kind}: {other.name} has the items of {first.name}, but their images or captions are not the "
+                f"same ({_what_differs(kind, first, other)})"
+            )
+
+
+def _missing(evaluations: Sequence[Evaluation]) -> Iterator[str]:
+    for kind in dict.fromkeys(kind for evaluation in evaluations for kind in evaluation.results):
+        names = [evaluation.name for evaluation in evaluations if kind in evaluation.results]
+        if len(names) < len(evaluations):
+            yield f"{kind} is only in {', '.join(names)}"
+
+
+def regressions(comparison: Comparison, max_regression: float, chosen: Sequence[str] = ()) -> list[str]:
+    """A sentence for each metric that fell by more than `max_regression` (a share: 0.01 is a point), beyond noise.
+
+    Beyond noise: the whole interval of the difference lies below −`max_regression`, and p without correction is at most
+    0.05, as these are few and named beforehand. Judged by are the metrics `chosen`; none: those whose role it is.
+    UserError where one is not a share, or what the baseline has to judge by is absent elsewhere: that must not pass.
+    """
+    if not 0 <= max_regression < 1:
+        raise UserError(f"--max-regression {max_regression:g} is not a share: 0.01 is one point of a hundred.")
+    first, *others = comparison.evaluations
+    if absent := [name for other in others for name in _absent(first, other, chosen)]:
+        raise UserError(f"--max-regression cannot judge what is absent: {', '.join(absent)}. Evaluate both alike.")
+    gated = [row for row in comparison.rows if row.contrasts and (chosen or row.metrics[0].role == "gated")]
+    if not gated:
+        raise UserError("--max-regression finds neither R@10 nor shares of right answers: name others with --metric.")
+    if wrong := [row.name for row in gated if not row.metrics[0].is_share]:
+        raise UserError(f"--max-regression is of shares, and {wrong[0]} is none: choose others with --metric.")
+    return [
+        f"{row.name} of {other.name} is {own.value:.1%} where {first.name} has {own.baseline:.1%}: "
+        f"{100 * own.difference:+.1f} points (95 % interval {100 * own.low:+.1f} to "
+        f"{100 * own.high:+.1f}), a fall by more than {100 * max_regression:g}."
+        for row in gated
+        for other, contrast in zip(others, row.contrasts, strict=True)
+        for own in [contrast.difference]
+        if own.high < -max_regression and own.p <= LEVEL
+    ]
+
+
+def _absent(first: Evaluation, other: Evaluation, chosen: Sequence[str]) -> Iterator[str]:
+    """What the first evaluation can be judged by and the other lacks; with `chosen`, of those metrics alone."""
+    for kind, results in first.results.items():
+        judged = [m for m in results.metrics if _is_compared(m, chosen) and (chosen or m.role == "gated")]
+        if judged and kind not in other.results:
+            yield f"{kind} of {other.name}"
+        elif judged:
+            same = {(one.name, one.column, one.statistic) for one in other.results[kind].metrics}
+            yield from (f"{m.name} of {other.name}" for m in judged if (m.name, m.column, m.statistic) not in same)
+
+
+def as_json(comparison: Comparison) -> dict[str, Any]:
+    """The comparison for programs; differences are value − baseline, or value / baseline where `ratio` is true."""
+    return {
+        "method": METHOD,
+        "evaluations": [
+            {"name": each.name, "results": {kind: results.to_json() for kind, results in each.results.items()}}
+            for each in comparison.evaluations
+        ],
+        "notes": comparison.notes,
+        "metrics": [
+            {
+                "kind": row.kind,
+                "metric": row.name,
+                "values": [{"value": m.value, "low": m.low, "high": m.high} for m in row.metrics],
+                **_direction(row),
+                "contrasts": [
+                    asdict(each.difference) | {"p_holm": each.p_holm, "verdict": each.verdict} for each in row.contrasts
+                ],
+            }
+            for row in comparison.rows
+        ],
+    }
+
+
+def _direction(row: Row) -> dict[str, bool]:
+    if not row.contrasts or row.statistic is None:
+        return {}
+    return {"ratio": row.statistic.ratio, "lower_is_better": row.statistic.lower_is_better}

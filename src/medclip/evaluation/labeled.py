@@ -1,0 +1,268 @@
+"""Images with class labels: of a prepared dataset, of a table beside images, or of a folder for each class."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from medclip.data.dataset import Split, default_split, read_dataset
+from medclip.data.normalize import SPLITS, canonical_split, split_of
+from medclip.data.paths import AnyPath, inside, is_url, parse_path, path_exists
+from medclip.data.sources.image_caption_folder import list_images
+from medclip.data.sources.table_files import read_rows
+from medclip.data.sources.tables import match_columns
+from medclip.errors import UserError
+from medclip.evaluation.config import EvalConfig
+
+LABELS_FILE = "labels.csv"
+FORMS = (
+    f"a prepared dataset, a folder with {LABELS_FILE} (file,label[,split][,article]) beside its images, or one with "
+    "a folder of images for each class"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelConfig:
+    """Which classes are told apart, and beside what."""
+
+    label: str | None = None
+    """One of a prepared dataset's labels (modality, organ, …), or a column of labels.csv; default: the only one."""
+    classes: tuple[str, ...] = ()
+    """These classes only; images of others are excluded and counted. Default: all that occur."""
+    random_weights: bool = True
+    """Also measure the same architecture with random weights: what images give away without any training."""
+
+    def choose(self, present: Iterable[str]) -> list[str]:
+        """The classes to tell apart: those of the config, or else those that are `present`, sorted."""
+        return list(dict.fromkeys(self.classes)) or sorted(set(present))
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An image: its file or its bytes, and its label as it was written (None: it has none)."""
+
+    image: bytes | Path
+    value: str | None
+    id: str
+    article: str
+    split: str = ""
+    flaw: str = ""
+    """Why it cannot be used, where that is known before its image is opened."""
+
+
+@dataclass(frozen=True)
+class Labeled:
+    """Images with labels, in the order of their source, and how many of its rows are excluded, by reason."""
+
+    rows: tuple[Row, ...]
+    name: str
+    """The split; "all" where the source has none."""
+    label: str
+    dataset: Mapping[str, Any]
+    """`source` and `synthetic`, as in a prepared dataset."""
+    excluded: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.rows)
+
+    @cached_property
+    def multilabel(self) -> bool:
+        """Whether an image can have several values, separated by semicolons; an empty one then means none of them."""
+        return any(";" in (row.value or "") for row in self.rows)
+
+    @cached_property
+    def labels(self) -> list[tuple[str, ...]]:
+        """The values of each image."""
+        return [tuple(dict.fromkeys(filter(None, map(str.strip, (row.value or "").split(";"))))) for row in self.rows]
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """Every value that occurs, sorted."""
+        return sorted({value for values in self.labels for value in values})
+
+    @property
+    def articles(self) -> list[str]:
+        """Article, patient or file of each image."""
+        return [row.article for row in self.rows]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over ids, labels and images in order, wherever they came from."""
+        digest = hashlib.sha256()
+        for row in self.rows:
+            content = row.image if isinstance(row.image, bytes) else row.image.read_bytes()
+            digest.update(json.dumps([row.id, row.value, hashlib.sha256(content).hexdigest()]).encode())
+        return digest.hexdigest()
+
+    def exclude(self, reason: Callable[[int], str | None]) -> Labeled:
+        """Without the rows, by number, that have a reason to be excluded; these are counted by it."""
+        reasons = [reason(i) for i in range(len(self))]
+        excluded = Counter(self.excluded) + Counter(filter(None, reasons))
+        rows = tuple(row for row, why in zip(self.rows, reasons, strict=True) if not why)
+        return dataclasses.replace(self, rows=rows, excluded=dict(excluded))
+
+
+def labeled_rows(config: EvalConfig, labels: LabelConfig) -> Labeled:
+    """The labeled images of the split to evaluate: validation, else test, else all."""
+    data = _parse_data(config)
+    if _is_prepared(data):
+        return _read_prepared(data, config.split or default_split(data), config.max_samples, labels)
+    images = _read_folder(data, labels)
+    names = {row.split for row in images.rows}
+    split = _evaluation_split(config, names)
+    return _select(images, {split} if split else names, split or "all", config, labels)
+
+
+def probe_rows(config: EvalConfig, labels: LabelConfig) -> tuple[Labeled, Labeled]:
+    """Labeled images to train on (the split train) and to evaluate on, which share no article.
+
+    Where the source has no splits, a tenth of the articles is evaluated on, by a hash of their names.
+    """
+    data = _parse_data(config)
+    if _is_prepared(data):
+        test = _read_prepared(data, config.split or default_split(data), config.max_samples, labels)
+        train = _read_prepared(data, "train", config.max_samples, labels)
+    else:
+        images = _read_folder(data, labels)
+        if not any(row.split for row in images.rows):
+            rows = tuple(dataclasses.replace(row, split=split_of(row.article)) for row in images.rows)
+            images = dataclasses.replace(images, rows=rows)
+        split = _evaluation_split(config, {row.split for row in images.rows}) or "validation"
+        test = _select(images, {split}, split, config, labels)
+        train = _select(images, {"train"}, "train", config, labels)
+    if test.name == "train":
+        raise UserError("--split train is what a probe learns from; measure another split.")
+    if test.multilabel or train.multilabel:
+        raise UserError(f"a probe takes one value an image; {config.data} has several (separated by ;).")
+    shared = set(test.articles)
+    train = train.exclude(lambda i: "article is evaluated on" if train.rows[i].article in shared else None)
+    if not len(train):
+        raise UserError(f"no image of split train in {config.data} is left to learn from: {train.excluded}.")
+    return train, test
+
+
+def _parse_data(config: EvalConfig) -> AnyPath:
+    if not config.data:
+        raise UserError(f"give --data: {FORMS}.")
+    return parse_path(config.data)
+
+
+def _evaluation_split(config: EvalConfig, names: set[str]) -> str:
+    """Which split of a folder to evaluate on; "" where it has none that is usual."""
+    return canonical_split(config.split or next((name for name in ("validation", "test") if name in names), ""))
+
+
+def _is_prepared(data: AnyPath) -> bool:
+    return is_url(data) or (data / "dataset.json").is_file()
+
+
+def _read_prepared(data: AnyPath, name: str, limit: int | None, config: LabelConfig) -> Labeled:
+    split = Split(data, name, limit)
+    labels = [dict(pairs) for pairs in split.iter_column("labels")]
+    kinds = sorted({kind for values in labels for kind in values})
+    label = config.label or (kinds[0] if len(kinds) == 1 else None)
+    if label is None or label not in kinds:
+        options = f"it has: {', '.join(kinds)}" if kinds else "it has none"
+        raise UserError(f"{data}, split {name}: which label (--label)? {options}.")
+    columns = zip(labels, split.column("id"), split.column("article"), strict=True)
+    rows = (
+        Row(split.image(i) if label in values else b"", values.get(label), id, article, name)
+        for i, (values, id, article) in enumerate(columns)
+    )
+    dataset = {key: read_dataset(split.folder)[key] for key in ("source", "synthetic")}
+    return _usable(Labeled(tuple(rows), name, label, dataset), data, config)
+
+
+def _read_folder(data: AnyPath, config: LabelConfig) -> Labeled:
+    """Every row of a folder, whatever its split."""
+    if is_url(data) or not data.is_dir():
+        raise UserError(f"{data} is not a folder; give {FORMS}.")
+    dataset = {"source": data.name, "synthetic": False}
+    if (data / LABELS_FILE).is_file():
+        label = config.label or "label"
+        return Labeled(tuple(_read_table(data, label)), "all", label, dataset)
+    if config.label:
+        raise UserError(f"{data} has no {LABELS_FILE}, so no label {config.label!r}: its folders are the classes.")
+    return Labeled(tuple(_read_class_folders(data, config.classes)), "all", "label", dataset)
+
+
+def _read_table(data: Path, label: str) -> Iterator[Row]:
+    path, rows = data / LABELS_FILE, set()
+    names: dict[str, str] = {}
+    for row in read_rows(path):
+        names = names or match_columns(list(row)) | {"label": label}
+        for field, description in (("image", "of images (file)"), ("label", repr(label))):
+            if names.get(field) not in row:
+                raise UserError(f"{path} has no column {description}; it has: {', '.join(row)}.")
+        cells = {field: (row[name] or "").strip() for field, name in names.items()}
+        name, split = cells["image"], canonical_split(cells.get("split", ""))
+        candidates = (inside(data, f"images/{name}"), inside(data, name)) if name else ()
+        files = [file for file in candidates if file and not is_url(file)]
+        flaw = "" if len(files) == 2 else "image outside the folder" if name else "row without an image"
+        flaw = flaw or ("duplicate row" if (split, name) in rows else "")
+        rows.add((split, name))
+        image = b"" if flaw else next(filter(path_exists, files), files[0])
+        value = row[label] and cells["label"]  # None where the line ends before it
+        yield Row(image, value, name, cells.get("group") or name, split, flaw)
+
+
+def _read_class_folders(data: Path, classes: Iterable[str]) -> Iterator[Row]:
+    """The images of a folder for each class, below folders of splits where these are all that `data` holds.
+
+    One image of each class after the other, so that the first of them are of every class.
+    """
+    splits = {folder: canonical_split(folder.name) for folder in _folders(data)}
+    if splits and not set(splits.values()) <= set(SPLITS):
+        splits = {data: ""}
+    images = []
+    for top, split in splits.items():
+        for folder in _folders(top):
+            if classes and folder.name not in classes:
+                continue
+            files = list(list_images(folder))
+            if not files:
+                raise UserError(f"{folder} holds no images. Remove it, or name the other folders with --classes.")
+            images += [(place, folder, file, split) for place, file in enumerate(files)]
+    if not images:
+        raise UserError(f"{data} holds no labeled images; give {FORMS}.")
+    for _, folder, file, split in sorted(images, key=lambda image: (image[0], str(image[1]))):
+        id = file.relative_to(data)
+        article = id if file.parent == folder else id.parent  # a folder inside that of a class is a patient
+        yield Row(file, folder.name, id.as_posix(), article.as_posix(), split)
+
+
+def _folders(data: Path) -> list[Path]:
+    return sorted(path for path in data.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _select(images: Labeled, splits: set[str], name: str, config: EvalConfig, labels: LabelConfig) -> Labeled:
+    rows = [row for row in images.rows if row.split in splits][: config.max_samples]
+    if not rows:
+        names = ", ".join(sorted({row.split for row in images.rows} - {""})) or "none"
+        raise UserError(f"{config.data} has no images of split {name!r}; its splits: {names}.")
+    return _usable(dataclasses.replace(images, rows=tuple(rows), name=name), parse_path(config.data), labels)
+
+
+def _usable(images: Labeled, data: AnyPath, config: LabelConfig) -> Labeled:
+    """The rows that have a label, and of the chosen classes."""
+    chosen = set(config.classes)
+
+    def reason(i: int) -> str | None:
+        if images.rows[i].flaw:
+            return images.rows[i].flaw
+        if images.rows[i].value is None or not (images.labels[i] or images.multilabel):
+            return "without label"
+        return "of another class" if chosen and not chosen & set(images.labels[i]) and not images.multilabel else None
+
+    usable = images.exclude(reason)
+    if not len(usable):
+        raise UserError(f"{data}, split {images.name}: no image has a label {images.label!r} of the chosen classes.")
+    return usable

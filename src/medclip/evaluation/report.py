@@ -1,0 +1,273 @@
+"""The pages of evaluations: DIR/report.html, from whatever its folder holds, and the page of a comparison."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from markupsafe import Markup
+
+from medclip import html_page
+from medclip.atomic_io import whole_file
+from medclip.evaluation import charts
+from medclip.evaluation.compare import METHOD, Comparison, read_evaluations
+from medclip.evaluation.result_tables import (
+    Cell,
+    Table,
+    comparison_tables,
+    format_interval,
+    format_value,
+    result_notes,
+    result_tables,
+    side_by_side,
+    to_words,
+)
+from medclip.evaluation.results import ConfusionMatrix, Kind, Metric, Results, metric_name
+from medclip.evaluation.significance import Verdict
+from medclip.metrics import DIRECTIONS, KS
+
+TITLES: dict[Kind, tuple[str, str]] = {
+    Kind.RETRIEVAL: ("Retrieval", "How well captions find their images, and images their captions."),
+    Kind.ZERO_SHOT: ("Zero-shot classes", "Classes recognized by their names alone, without training on them."),
+    Kind.PROBE: ("Frozen features", "What simple classifiers can learn from the image features of the model as it is."),
+    Kind.COMPOSITIONALITY: (
+        "Compositionality",
+        "How often an image prefers its own caption over the same one changed in a single thing.",
+    ),
+    Kind.ROBUSTNESS: ("Robustness", "How retrieval falls when images are corrupted."),
+}
+ORIGIN = {
+    "data": "data",
+    "split": "split",
+    "synthetic": "synthetic",
+    "data_sha256": "SHA-256 of images and captions",
+    "embeddings_sha256": "SHA-256 of the embeddings' files",
+    "model": "SHA-256 of the model's weights",
+    "contamination": "was the model trained on the data's source",
+    "contamination_reason": "how that is known",
+    "seed": "seed",
+    "ci_method": "intervals",
+    "medclip_version": "medclip",
+}
+"""What a page says of the provenance, and what it calls it."""
+COUNTS = {"num_candidates": "candidates", "num_images": "images"}
+MIN_ROWS = 3  # fewer are not worth a chart
+MAX_SERIES = 4
+
+
+@dataclass(frozen=True)
+class Section:
+    """What a page shows of one evaluation."""
+
+    title: str
+    description: str
+    tables: Sequence[Table]
+    charts: Sequence[Markup]
+    confusion_matrices: Sequence[ConfusionMatrix]
+    notes: Sequence[str]
+
+
+def write_report(folder: Path) -> Path:
+    """Write `report.html` beside the results in `folder`; returns its path. UserError where there are none."""
+    (evaluation,) = read_evaluations([folder])
+    path = folder / "report.html"
+    with whole_file(path) as partial:
+        partial.write_text(report(evaluation.results), encoding="utf-8")
+    return path
+
+
+def report(evaluations: Mapping[Kind, Results]) -> str:
+    """The page of evaluations as HTML."""
+    results = list(evaluations.values())
+    subjects = (f"{each.provenance.data or 'embeddings'}, split {each.provenance.split or 'none'}" for each in results)
+    return html_page.render(
+        "evaluation.html",
+        subject=" and ".join(dict.fromkeys(subjects)),
+        synthetic=any(each.provenance.synthetic for each in results),
+        models=len({each.provenance.model for each in results}),
+        origin=list(_origin(results)),
+        cards=[_card(each, name) for each in results for name in _headline(each)],
+        sections=[_section(each) for each in results],
+    )
+
+
+def write_comparison(comparison: Comparison, path: Path, regressions: Sequence[str] = ()) -> None:
+    """Write the page of a comparison to `path`, with the sentences of `compare.regressions` at its top."""
+    with whole_file(path) as partial:
+        partial.write_text(comparison_page(comparison, regressions), encoding="utf-8")
+
+
+def comparison_page(comparison: Comparison, regressions: Sequence[str] = ()) -> str:
+    """The page of a comparison as HTML."""
+    names = [evaluation.name for evaluation in comparison.evaluations]
+    origins = [dict(_origin(list(evaluation.results.values()))) for evaluation in comparison.evaluations]
+    return html_page.render(
+        "comparison.html",
+        baseline=names[0],
+        others=names[1:],
+        names=names,
+        synthetic=any(r.provenance.synthetic for each in comparison.evaluations for r in each.results.values()),
+        notes=comparison.notes,
+        regressions=regressions,
+        summary={name: _verdict_counts(comparison, place) for place, name in enumerate(names[1:])},
+        compared=[
+            (
+                TITLES[kind][0],
+                _difference_chart(comparison, kind),
+                list(map(_to_html, comparison_tables(comparison, kind))),
+            )
+            for kind in comparison.compared_kinds
+        ],
+        alone=_to_html(side_by_side(comparison)),
+        origin=[
+            [name, *(_short(origin.get(name, "–")) for origin in origins)]
+            for name in dict.fromkeys(name for origin in origins for name in origin)
+        ],
+        method=METHOD,
+    )
+
+
+def _to_html(table: Table) -> Table:
+    """The table with its cells as HTML."""
+    return replace(table, rows=[[_cell(cell) for cell in row] for row in table.rows])
+
+
+def _cell(cell: Cell) -> str:
+    """A cell of a table as HTML."""
+    if isinstance(cell, Metric):
+        return Markup("{} <small>{}</small>").format(format_value(cell, cell.value), format_interval(cell))
+    if isinstance(cell, Verdict):
+        return Markup('<span class="{}">{}</span>').format(cell.split()[0], cell)
+    return cell
+
+
+def _origin(results: Sequence[Results]) -> Iterator[tuple[str, str]]:
+    """How some results came about; what is not the same for all of them is said for each."""
+    facts = {
+        each.kind: {
+            title: _to_text(value)
+            for title, value in [
+                *((title, asdict(each.provenance)[field]) for field, title in ORIGIN.items()),
+                *((title, each.facts.get(name)) for name, title in COUNTS.items()),
+            ]
+            if value not in (None, ())
+        }
+        for each in results
+    }
+    for title in dict.fromkeys(title for own in facts.values() for title in own):
+        values = {kind: own[title] for kind, own in facts.items() if title in own}
+        if len(values) == len(facts) and len(set(values.values())) == 1:
+            yield title, next(iter(values.values()))
+        else:
+            yield title, "; ".join(f"{kind}: {value}" for kind, value in values.items())
+
+
+def _to_text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(value) if isinstance(value, tuple) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _headline(results: Results) -> list[str]:
+    """The metrics that a model is judged by first."""
+    if results.kind == Kind.COMPOSITIONALITY:
+        return [metric.name for metric in results.metrics][:MAX_SERIES]
+    names = {
+        Kind.RETRIEVAL: [metric_name(direction, "R@10") for direction in DIRECTIONS],
+        Kind.ZERO_SHOT: ["balanced_accuracy", "auroc"],
+        Kind.PROBE: ["logistic_regression/balanced_accuracy", "nearest_neighbors/balanced_accuracy"],
+        Kind.ROBUSTNESS: ["clean/R@10"],
+    }
+    own = {metric.name for metric in results.metrics}
+    return [name for name in names[results.kind] if name in own]
+
+
+def _card(results: Results, name: str) -> tuple[str, str, str]:
+    metric = results[name]
+    title = to_words(name) if "/" in name else f"{results.kind} · {to_words(name)}"
+    return format_value(metric, metric.value), format_interval(metric), title
+
+
+def _section(results: Results) -> Section:
+    title, description = TITLES[results.kind]
+    return Section(
+        title,
+        description,
+        tables=list(map(_to_html, result_tables(results))),
+        charts=list(_charts(results)),
+        confusion_matrices=results.confusion_matrices,
+        notes=result_notes(results),
+    )
+
+
+def _charts(results: Results) -> Iterator[Markup]:
+    """The charts that a kind of evaluation calls for."""
+    if results.kind == Kind.RETRIEVAL:
+        recalls = [[results.get(direction, f"R@{k}") for k in KS] for direction in DIRECTIONS]
+        yield charts.recalls({d: [m for m in own if m] for d, own in zip(DIRECTIONS, recalls, strict=True)})
+        for kind in results.below("by_group"):
+            groups = results.below("by_group", kind, "groups")
+            yield from _dots(
+                f"R@10 by {to_words(kind)}",
+                {
+                    to_words(d): {g: results.get("by_group", kind, "groups", g, d, "R@10") for g in groups}
+                    for d in DIRECTIONS
+                },
+            )
+    elif results.kind == Kind.COMPOSITIONALITY:
+        accuracies = {test: results.get("tests", test, "accuracy") for test in results.below("tests")}
+        yield from _dots("accuracy", {"": accuracies})
+    elif results.kind == Kind.ROBUSTNESS:
+        panels = {name: {0.0: results["clean/R@10"]} for name in results.below("corruptions")}
+        for name, panel in panels.items():
+            for severity in results.below("corruptions", name):
+                if metric := results.get("corruptions", name, severity, "R@10"):
+                    panel[float(severity)] = metric
+        yield charts.small_multiples("R@10", panels, "severity")
+    else:
+        yield from _class_charts(results)
+
+
+def _class_charts(results: Results) -> Iterator[Markup]:
+    path = ("logistic_regression",) if results.kind == Kind.PROBE else ()
+    labels = results.below(*path, "classes")
+    yield from _dots("AUROC", {"": {label: results.get(*path, "classes", label, "auroc") for label in labels}})
+    if results.reliability_curves:
+        yield charts.reliability(results.reliability_curves)
+    shots = results.below("few_shot")
+    series = {
+        title: {float(n): m for n in shots if (m := results.get(*above, "few_shot", n, "balanced_accuracy"))}
+        for title, above in (("model", ()), ("random weights", ("random_weights",)))
+    }
+    if series["model"]:
+        yield charts.lines("balanced accuracy", {t: own for t, own in series.items() if own}, "images a class")
+
+
+def _dots(title: str, series: Mapping[str, Mapping[str, Metric | None]]) -> Iterator[Markup]:
+    """A chart of the defined metrics, where these are enough to be worth one."""
+    defined = {
+        label: {row: metric for row, metric in metrics.items() if metric and metric.value is not None}
+        for label, metrics in series.items()
+    }
+    if all(len(metrics) >= MIN_ROWS for metrics in defined.values()):
+        yield charts.dots(title, defined)
+
+
+def _verdict_counts(comparison: Comparison, place: int) -> dict[str, int]:
+    counts = Counter(row.contrasts[place].verdict for row in comparison.rows if row.contrasts)
+    return {str(verdict): counts[verdict] for verdict in Verdict}
+
+
+def _difference_chart(comparison: Comparison, kind: Kind) -> Markup | None:
+    """Differences in points: of what a model is judged by first, or of all shares where none of that is compared."""
+    shares = [r for r in comparison.rows if r.kind == kind and r.contrasts and r.metrics[0].is_share]
+    first = [row for row in shares if row.metrics[0].statistic in ("mean", "mean_over_classes", "R@10")]
+    names = [evaluation.name for evaluation in comparison.evaluations[1:]]
+    return charts.differences(first or shares, names) if shares else None
+
+
+def _short(text: str) -> str:
+    """A hash by its beginning; all else as it is."""
+    return f"{text[:12]}…" if len(text) > 40 and " " not in text else text

@@ -1,0 +1,306 @@
+"""Tables of results: the rows that the pages and the terminal show, each kind of evaluation in its own layout."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from medclip.evaluation.compare import Comparison, Contrast, Row
+from medclip.evaluation.results import Fact, Kind, Metric, Provenance, Results, metric_name, name_parts
+from medclip.evaluation.significance import Verdict
+from medclip.metrics import DIRECTIONS
+
+Cell = Metric | Verdict | str
+
+_WORDS = {
+    "text_to_image": "text→image",
+    "image_to_text": "image→text",
+    "few_shot": "few images a class",
+    "auroc": "AUROC",
+    "ece": "calibration error",
+    "f1": "F1",
+    "macro_f1": "macro F1",
+    "article_disjoint": "own article left out",
+    "duplicate_aware": "duplicates as one",
+    "concepts": "graded by concepts",
+}
+_CLASS_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc")
+_SUMMARY = "R@10"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under a header; the first cell of a row names it."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    details: bool = False
+    """Of details, which pages show and a terminal does not."""
+
+
+def result_tables(results: Results) -> list[Table]:
+    """The tables of an evaluation; together they hold every metric."""
+    layouts = {
+        Kind.RETRIEVAL: _retrieval,
+        Kind.ZERO_SHOT: _zero_shot,
+        Kind.PROBE: _probe,
+        Kind.COMPOSITIONALITY: _compositionality,
+        Kind.ROBUSTNESS: _robustness,
+    }
+    return [table for table in layouts[results.kind](results) if table.rows]
+
+
+def result_notes(results: Results) -> list[str]:
+    """What is said below the tables, in sentences."""
+    facts = results.facts
+    excluded = [f"{reason} ({facts[metric_name('excluded', reason)]})" for reason in results.below("excluded")]
+    notes = [f"Excluded: {'; '.join(excluded)}."] if excluded else []
+    if "concepts/num_queries" in facts:
+        notes.append(f"By concepts: {facts['concepts/num_queries']} of {facts['num_candidates']} pairs have any.")
+    if "calibration/temperature" in facts:
+        notes.append(f"Temperature {facts['calibration/temperature']:.3g}, fitted {facts['calibration/fitted']}.")
+    if "worst" in facts:
+        notes.append(f"Most is lost to {facts['worst']} (mean over severities); cosine: of true pairs.")
+    return notes
+
+
+def origin_notes(provenance: Provenance) -> list[str]:
+    """How the numbers were made, in sentences."""
+    answer = f"Model trained on this source: {provenance.contamination} ({provenance.contamination_reason})."
+    model = f"model {provenance.model[:12]}" if provenance.model else "embeddings made elsewhere"
+    return [answer, f"{provenance.ci_method}; seed {provenance.seed}; {model}. {provenance.notice}"]
+
+
+def source(provenance: Provenance) -> str:
+    """What was measured on."""
+    if provenance.data is None:
+        return "embeddings without a dataset"
+    return f"{'synthetic phantoms' if provenance.synthetic else provenance.data}, {provenance.split}"
+
+
+def comparison_tables(comparison: Comparison, kind: Kind) -> list[Table]:
+    """A table for each evaluation but the first: the verdict, the difference and both values of every metric."""
+    first, *others = (evaluation.name for evaluation in comparison.evaluations)
+    rows = [row for row in comparison.rows if row.contrasts and row.kind == kind]
+    header = ["metric", "verdict", "difference (95 % interval)", "p, corrected", first]
+    return [
+        Table(f"{kind}: {other} against {first}", [*header, other], [_contrast_cells(row, place) for row in rows])
+        for place, other in enumerate(others)
+    ]
+
+
+def side_by_side(comparison: Comparison) -> Table:
+    """The metrics that are not compared."""
+    names = [evaluation.name for evaluation in comparison.evaluations]
+    rows = [[f"{row.kind} · {to_words(row.name)}", *row.metrics] for row in comparison.rows if not row.contrasts]
+    return Table("Side by side", ["", *names], rows, details=True)
+
+
+def _contrast_cells(row: Row, place: int) -> list[Cell]:
+    contrast = row.contrasts[place]
+    p = f"{contrast.p_holm:.3f}" if contrast.p_holm >= 0.001 else "<0.001"
+    values = (row.metrics[0], row.metrics[place + 1])
+    return [row.name, contrast.verdict, format_difference(row, contrast), p, *values]
+
+
+def format_difference(row: Row, contrast: Contrast) -> str:
+    """A difference and its interval: points of a hundred, a factor, or ranks."""
+    ends = (contrast.difference.difference, contrast.difference.low, contrast.difference.high)
+    if row.statistic and row.statistic.ratio:
+        value, low, high = (f"{end:.2f}" for end in ends)
+        return f"× {value} ({low} to {high})"
+    scale = 100 if row.metrics[0].is_share else 1
+    value, low, high = (f"{scale * end:+.1f}".replace("-", "−") for end in ends)
+    return f"{value} ({low} to {high})"
+
+
+def format_value(metric: Metric, value: float | None) -> str:
+    """A value, chance or end of the interval of a metric, for people."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if metric.is_share:
+        text = f"{100 * value:.1f}\u00a0%"
+    else:
+        text = f"{value:,.1f}".removesuffix(".0") if "rank" in metric.name else f"{value:.3f}"
+    return text.replace("-", "−")
+
+
+def format_interval(metric: Metric) -> str:
+    """The interval of a metric, for people; "" without one."""
+    if metric.low is None or metric.high is None:
+        return ""
+    low, high = (format_value(metric, end).removesuffix("\u00a0%") for end in (metric.low, metric.high))
+    return f"{low} to {high}" if "−" in low else f"{low}–{high}"
+
+
+def to_words(name: str) -> str:
+    """A metric's name as people say it."""
+    return " · ".join(_WORDS.get(part, part.replace("_", " ")) for part in name_parts(name))
+
+
+def _retrieval(results: Results) -> Iterator[Table]:
+    yield _directions(results, f"Retrieval among {_count(results, 'num_candidates')} candidates", ())
+    yield Table("Other candidates and measures", ["", *_heads(), "chance"], list(_retrieval_summary(results)))
+    for name in ("article_disjoint", "duplicate_aware", "fixed_pool", "concepts"):
+        yield _directions(results, to_words(name).capitalize(), (name,), details=True)
+    for kind in results.below("by_group"):
+        path = ("by_group", kind, "groups")
+        rows = [
+            [group, _count(results, *path, group, "num_pairs"), *_both(results, _SUMMARY, *path, group)]
+            for group in results.below(*path)
+        ]
+        yield Table(f"{_SUMMARY} by {to_words(kind)}", [to_words(kind), "pairs", *_heads()], rows, details=True)
+    for direction in DIRECTIONS:
+        header = ["of the pair", "that of", "cosine of its own", "of the other"]
+        rows = [
+            [pair.id, pair.other, f"{pair.own_score:.3f}", f"{pair.other_score:.3f}"]
+            for pair in results.misranked_pairs
+            if pair.direction == direction
+        ]
+        yield Table(f"Most misranked pairs, {to_words(direction)}", header, rows, details=True)
+    rows = [[image.id, image.other, f"{image.score:.3f}"] for image in results.nearest_images]
+    yield Table("Nearest images", ["image", "its nearest", "cosine"], rows, details=True)
+
+
+def _directions(results: Results, title: str, path: Sequence[str], details: bool = False) -> Table:
+    """Every metric of both directions below a path."""
+    names = results.below(*path, DIRECTIONS[0])
+    rows = [[to_words(name), *both, _chance(both)] for name in names if (both := _both(results, name, *path))]
+    return Table(title, ["", *_heads(), "chance"], rows, details)
+
+
+def _retrieval_summary(results: Results) -> Iterator[Sequence[Cell]]:
+    for path in ("article_disjoint", "duplicate_aware", "fixed_pool"):
+        if both := _both(results, _SUMMARY, path):
+            named = f"{results.facts.get('fixed_pool/num_draws')} draws of {_count(results, path, 'num_candidates')}"
+            yield [f"{_SUMMARY}, {named if path == 'fixed_pool' else to_words(path)}", *both, _chance(both)]
+    for name in ("nDCG@10", "mAP"):
+        if both := _both(results, name, "concepts"):
+            yield [f"{name}, {to_words('concepts')}", *both, _chance(both)]
+    for kind in results.below("by_group"):
+        path = ("by_group", kind, "groups")
+        worst, groups = str(_fact(results, "by_group", kind, "worst")), results.below(*path)
+        label = f"{_SUMMARY}, lowest {to_words(kind)} of {len(groups)}: {worst}"
+        yield [f"{label} ({_count(results, *path, worst, 'num_pairs')})", *_both(results, _SUMMARY, *path, worst), ""]
+
+
+def _zero_shot(results: Results) -> Iterator[Table]:
+    yield _classifiers(results, {"prompts": ()})
+    yield from _classes(results, ())
+    rows = [[name, metric] for name in ("raw", "scaled") if (metric := results.get("calibration", name, "ece"))]
+    bins = results.facts.get("calibration/num_bins")
+    yield Table(f"Calibration error ({bins} bins)", ["probabilities", "calibration error"], rows)
+
+
+def _probe(results: Results) -> Iterator[Table]:
+    draws = results.facts["num_draws"]
+    rows: dict[str, Sequence[str]] = {to_words(name): (name,) for name in ("logistic_regression", "nearest_neighbors")}
+    rows |= {f"{shots} a class, {draws} draws": ("few_shot", shots) for shots in results.below("few_shot")}
+    yield _classifiers(results, rows)
+    yield from _classes(results, ("logistic_regression",))
+    yield from _classes(results, ("random_weights", "logistic_regression"), details=True)
+
+
+def _classifiers(results: Results, rows: dict[str, Sequence[str]]) -> Table:
+    """Metrics of classifiers, named by the rows and found below the paths, beside random weights and guesses."""
+    majority = results.facts.get("majority/accuracy")
+    guess = f"{100 * majority:.1f}\u00a0%" if isinstance(majority, float) else "–"
+    cells = [
+        [
+            label,
+            to_words(name),
+            metric,
+            results.get("random_weights", *path, name) or "–",
+            format_value(metric, metric.chance),
+            guess if name == "accuracy" else "–",
+        ]
+        for label, path in rows.items()
+        for name in _CLASS_METRICS
+        if (metric := results.get(*path, name))
+    ]
+    title = f"{results.facts['label']}: {_count(results, 'num_images')} images"
+    return Table(title, ["by", "metric", "model", "random weights", "chance", "most frequent class"], cells)
+
+
+def _classes(results: Results, path: Sequence[str], details: bool = False) -> Iterator[Table]:
+    """Every class: how many images, how frequent, and its metrics."""
+    rows = []
+    names = [name for name in ("auroc", "f1") if name in _columns(results, path)]
+    has_prevalence = "prevalence" in _columns(results, path)
+    for label in results.below(*path, "classes"):
+        own = (*path, "classes", label)
+        prevalence = _fact(results, *own, "prevalence")
+        shares = [f"{100 * prevalence:.1f}\u00a0%" if isinstance(prevalence, float) else "–"] if has_prevalence else []
+        metrics = [results.get(*own, name) or "–" for name in names]
+        rows.append([label, _count(results, *own, "num_images"), *shares, *metrics])
+    header = ["class", "images", *(["prevalence"] if has_prevalence else []), *map(to_words, names)]
+    yield Table(f"Classes, {to_words(metric_name(*path))}" if path else "Classes", header, rows, details)
+
+
+def _columns(results: Results, path: Sequence[str]) -> set[str]:
+    """What is known of each class."""
+    return {name for label in results.below(*path, "classes") for name in results.below(*path, "classes", label)}
+
+
+def _compositionality(results: Results) -> Iterator[Table]:
+    rows = []
+    for test in results.below("tests"):
+        metric = results[metric_name("tests", test, "accuracy")]
+        counts = [_count(results, "tests", test, name) for name in ("num_captions", "num_ties")]
+        rows.append([test, metric, format_value(metric, metric.chance), *counts])
+    yield Table(
+        "Own caption preferred over a changed one", ["changed in", "accuracy", "chance", "captions", "ties"], rows
+    )
+
+
+def _robustness(results: Results) -> Iterator[Table]:
+    summary: list[list[Cell]] = [["clean: R@10", results["clean/R@10"], "", "", results["clean/cosine"]]]
+    names = (*(metric_name(direction, _SUMMARY) for direction in DIRECTIONS), _SUMMARY, "cosine")
+    names += ("R@10_change", "cosine_change")
+    details: list[list[Cell]] = [["clean", "", *(results.get("clean", *name_parts(name)) or "–" for name in names)]]
+    for corruption in results.below("corruptions"):
+        path = ("corruptions", corruption)
+        template = str(_fact(results, *path, "settings"))
+        settings = []
+        changes: list[Cell] = []
+        for severity in results.below(*path):
+            if (setting := _fact(results, *path, severity, "setting")) is None:
+                continue
+            settings.append(f"{setting:g}")
+            changes.append(results.get(*path, severity, "R@10_change") or "–")
+            cells = (results.get(*path, severity, *name_parts(name)) or "–" for name in names)
+            details.append([corruption, template.format(f"{setting:g}"), *cells])
+        cosine = details[-1][2 + names.index("cosine")]
+        summary.append([f"{corruption}, {template.format(', '.join(settings))}", *changes, cosine])
+    title = f"Change of R@10 (both directions) among {_count(results, 'num_candidates')} candidates"
+    yield Table(title, ["images", "mild", "medium", "strong", "cosine, strong"], summary)
+    yield Table("Corrupted images", ["images", "setting", *map(to_words, names)], details, details=True)
+
+
+def _heads() -> list[str]:
+    return [to_words(direction) for direction in DIRECTIONS]
+
+
+def _both(results: Results, name: str, *path: str) -> list[Metric]:
+    """A metric below a path in both directions; nothing where it was not measured."""
+    metrics = [results.get(*path, direction, name) for direction in DIRECTIONS]
+    return [metric for metric in metrics if metric]
+
+
+def _chance(metrics: Sequence[Metric]) -> str:
+    """The chance of both directions, once where it is the same."""
+    return ", ".join(dict.fromkeys(format_value(metric, metric.chance) for metric in metrics))
+
+
+def _fact(results: Results, *path: str) -> Fact | None:
+    return results.facts.get(metric_name(*path))
+
+
+def _count(results: Results, *path: str) -> str:
+    """A count at a path, for people; "" where there is none."""
+    value = _fact(results, *path)
+    if not isinstance(value, int | float):
+        return ""
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"

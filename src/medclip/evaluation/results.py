@@ -1,0 +1,387 @@
+"""The results of an evaluation as a typed value, and its files: KIND.json and KIND.arrow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from medclip import NOT_CLINICAL, __version__
+from medclip.atomic_io import read_json, write_json
+from medclip.data.dataset import Split, write_arrow
+from medclip.errors import UserError
+from medclip.evaluation.config import EvalConfig
+from medclip.evaluation.labeled import Labeled
+from medclip.metrics import Estimate
+
+Role = Literal["gated", "compared", "reported"]
+Answer = Literal["yes", "no", "unknown"]
+Fact = int | float | str | tuple[int | float | str, ...]
+
+EMBEDDINGS_ALONE = "embeddings do not say what made them"
+CI_METHOD = "95 % bootstrap, 1000 resamples of whole articles"
+
+
+class Kind(StrEnum):
+    """The evaluations; each one's files are named after it."""
+
+    RETRIEVAL = "retrieval"
+    ZERO_SHOT = "zero-shot"
+    PROBE = "probe"
+    COMPOSITIONALITY = "compositionality"
+    ROBUSTNESS = "robustness"
+
+    @property
+    def stem(self) -> str:
+        """The name of its files without their extension."""
+        return self.replace("-", "_")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """A measured number with its 95 % interval; value, low and high are None where it is not defined."""
+
+    name: str
+    """Its path in the results file: parts joined by "/" (see `metric_name`), such as image_to_text/R@10."""
+    value: float | None
+    low: float | None
+    high: float | None
+    chance: float | None = None
+    """What a model that cannot tell would get."""
+    column: str | None = None
+    """The column of the items that it is computed from; None: of no single column, or of part of its rows."""
+    statistic: str | None = None
+    """How: a key of `significance.STATISTICS`, or another that cannot be compared item by item."""
+    role: Role = "reported"
+    """"compared": `medclip compare` tests differences of it. "gated": and --max-regression judges by it."""
+    draws: tuple[float, ...] = ()
+    """The value in each random draw, where `value` is their mean."""
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it lies between 0 and 1 (a change of it: -1 and 1) and is read in percent."""
+        last = self.name.rpartition("/")[2]
+        return "rank" not in last and "cosine" not in last
+
+
+@dataclass(frozen=True, slots=True)
+class ConfusionMatrix:
+    """How many images of each true class (row) were called each class (column)."""
+
+    name: str
+    """What called them: a classifier, or the kind of the evaluation."""
+    labels: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityBin:
+    """Images whose largest probability lies in one bin of equal width."""
+
+    upper_edge: float
+    num_images: int
+    confidence: float
+    """Mean of the largest probabilities."""
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityCurve:
+    """Accuracy over confidence, in the bins that hold any image."""
+
+    name: str
+    bins: tuple[ReliabilityBin, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MisrankedPair:
+    """A query that another pair's candidate fits better than its own."""
+
+    direction: str
+    id: str
+    other: str
+    own_score: float
+    """Cosine."""
+    other_score: float
+
+    @property
+    def margin(self) -> float:
+        """How much better the other one fits."""
+        return self.other_score - self.own_score
+
+
+@dataclass(frozen=True, slots=True)
+class NearestImage:
+    """An image and the one that lies closest to it, by cosine."""
+
+    id: str
+    other: str
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """How the numbers were made."""
+
+    model: str | None
+    """SHA-256 of the weights; None for embeddings made elsewhere."""
+    contamination: Answer
+    """Whether the model was trained on the source of the data."""
+    contamination_reason: str
+    data: str | None
+    """Name of the source; None where there are embeddings alone."""
+    data_sha256: str | None
+    synthetic: bool
+    split: str | None
+    seed: int
+    ci_method: str = CI_METHOD
+    embeddings_sha256: tuple[str, ...] = ()
+    """Of the files of images and of texts, where these were given."""
+    medclip_version: str = __version__
+    notice: str = NOT_CLINICAL
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """What one evaluation measured."""
+
+    kind: Kind
+    provenance: Provenance
+    metrics: tuple[Metric, ...]
+    """In the order of the file."""
+    facts: Mapping[str, Fact]
+    """What else the file says, by path: counts (num_candidates), settings, names."""
+    confusion_matrices: tuple[ConfusionMatrix, ...] = ()
+    reliability_curves: tuple[ReliabilityCurve, ...] = ()
+    misranked_pairs: tuple[MisrankedPair, ...] = ()
+    nearest_images: tuple[NearestImage, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Sort metrics as the file has them. Raises ValueError where one name is the path to another."""
+        leaves = {**self.facts, **self._by_name}
+        if len(leaves) < len(self.facts) + len(self.metrics):
+            raise ValueError("two metrics or facts have one name")
+        _tree(leaves)
+        ordered = _leaves(_tree({metric.name: metric for metric in self.metrics}))
+        object.__setattr__(self, "metrics", tuple(metric for _, metric in ordered))
+
+    def __getitem__(self, name: str) -> Metric:
+        """The metric of this name. Raises KeyError where there is none."""
+        return self._by_name[name]
+
+    def get(self, *parts: str) -> Metric | None:
+        """The metric at this path, or None."""
+        return self._by_name.get(metric_name(*parts))
+
+    def below(self, *parts: str) -> list[str]:
+        """The names of what lies directly below a path, among metrics and facts, in order."""
+        depth = len(parts)
+        paths = (name_parts(name) for name in (*self._by_name, *self.facts))
+        return list(dict.fromkeys(p[depth] for p in paths if tuple(p[:depth]) == parts and len(p) > depth))
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of the results file, of plain dicts, lists, strings and numbers."""
+        facts = {name: list(fact) if isinstance(fact, tuple) else fact for name, fact in self.facts.items()}
+        leaves = {name: fact for name, fact in facts.items() if "/" not in name}
+        leaves |= {metric.name: _metric_json(metric) for metric in self.metrics} | facts
+        typed = {name: [asdict(one) for one in getattr(self, name)] for name in _TYPED}
+        origin = asdict(self.provenance) | {"embeddings_sha256": list(self.provenance.embeddings_sha256)}
+        return {"kind": str(self.kind), **_tree(leaves), **json.loads(json.dumps(typed)), **origin}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Results:
+        """The inverse of `to_json`. Raises KeyError, TypeError or ValueError where the document is no such one."""
+        origin = {field.name: document[field.name] for field in fields(Provenance)}
+        origin["embeddings_sha256"] = tuple(origin["embeddings_sha256"])
+        fixed = {"kind", *origin, *_TYPED}
+        tree = {name: value for name, value in document.items() if name not in fixed}
+        leaves = list(_leaves(tree))
+        return cls(
+            kind=Kind(document["kind"]),
+            provenance=Provenance(**origin),
+            metrics=tuple(_metric(name, leaf) for name, leaf in leaves if isinstance(leaf, Mapping)),
+            facts={
+                name: tuple(leaf) if isinstance(leaf, list) else leaf
+                for name, leaf in leaves
+                if not isinstance(leaf, Mapping)
+            },
+            confusion_matrices=tuple(
+                ConfusionMatrix(one["name"], tuple(one["labels"]), tuple(map(tuple, one["counts"])))
+                for one in document["confusion_matrices"]
+            ),
+            reliability_curves=tuple(
+                ReliabilityCurve(one["name"], tuple(ReliabilityBin(**each) for each in one["bins"]))
+                for one in document["reliability_curves"]
+            ),
+            misranked_pairs=tuple(MisrankedPair(**one) for one in document["misranked_pairs"]),
+            nearest_images=tuple(NearestImage(**one) for one in document["nearest_images"]),
+        )
+
+    @cached_property
+    def _by_name(self) -> dict[str, Metric]:
+        return {metric.name: metric for metric in self.metrics}
+
+
+_TYPED = ("confusion_matrices", "reliability_curves", "misranked_pairs", "nearest_images")
+
+
+def metric_name(*parts: str) -> str:
+    """The name of what lies at a path: parts joined by "/", which within a part is written "~1" (RFC 6901)."""
+    return "/".join(part.replace("~", "~0").replace("/", "~1") for part in parts)
+
+
+def name_parts(name: str) -> list[str]:
+    """The path of a name."""
+    return [part.replace("~1", "/").replace("~0", "~") for part in name.split("/")]
+
+
+def to_metric(
+    name: str,
+    estimate: Estimate | None,
+    chance: float | None = None,
+    column: str | None = None,
+    statistic: str | None = None,
+    role: Role = "reported",
+) -> Metric:
+    """A metric of an estimate; None: it is not defined."""
+    value, low, high = (estimate.value, estimate.low, estimate.high) if estimate else (None, None, None)
+    return Metric(
+        name=name, value=value, low=low, high=high, chance=chance, column=column, statistic=statistic, role=role
+    )
+
+
+def write_results(out: Path | None, results: Results, items: Mapping[str, Sequence[Any] | np.ndarray]) -> Results:
+    """Write results and items under the name of their kind, where `out` is given; returns the results.
+
+    `items` are columns with a value for each item that was judged, by which `medclip compare` pairs two evaluations:
+    `id` and `article`; `label` where an item truly is of a class; and the columns that metrics name, NaN where an item
+    was not judged.
+    """
+    if out is not None:
+        arrays = {
+            name: pa.array(values if isinstance(values, np.ndarray) else list(values)) for name, values in items.items()
+        }
+        write_arrow(out / f"{results.kind.stem}.arrow", pa.table(arrays))
+        write_json(out / f"{results.kind.stem}.json", results.to_json())
+    return results
+
+
+def read_results(folder: Path, kind: Kind) -> tuple[Results, pa.Table]:
+    """Results of a kind and the values of its items. UserError where `folder` holds none, or damaged ones."""
+    path = folder / f"{kind.stem}.json"
+    document = read_json(path, f"an evaluation of {kind} (see medclip evaluate {kind} --out)")
+    try:
+        results = Results.from_json(document)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} does not hold results of {kind} ({error}). Evaluate again.") from None
+    try:
+        return results, pa.ipc.open_file(pa.memory_map(str(path.with_suffix(".arrow")))).read_all()
+    except (FileNotFoundError, pa.ArrowInvalid) as error:
+        raise UserError(f"{path.with_suffix('.arrow')} is absent or damaged ({error}). Evaluate again.") from None
+
+
+def kinds_in(folder: Path) -> list[Kind]:
+    """The kinds of evaluations that a folder holds."""
+    return [kind for kind in Kind if (folder / f"{kind.stem}.json").is_file()]
+
+
+def provenance(config: EvalConfig, rows: Split | Labeled) -> Provenance:
+    """How the numbers of a model, or of embeddings, on these rows are made."""
+    if config.model:
+        from medclip.model.checkpoint import model_hash  # reading results needs no JAX
+
+        model, (answer, reason) = model_hash(config.model), contamination(config.model, rows)
+    else:
+        model, answer, reason = None, "unknown", EMBEDDINGS_ALONE
+    return Provenance(
+        model=model,
+        contamination=answer,
+        contamination_reason=reason,
+        data=rows.dataset["source"],
+        data_sha256=rows.digest,
+        synthetic=rows.dataset["synthetic"],
+        split=rows.name,
+        seed=config.seed,
+    )
+
+
+def contamination(model: str, rows: Split | Labeled) -> tuple[Answer, str]:
+    """Whether a model was trained on the source of these rows, and how that is known.
+
+    Yes: the run's own record has these very pairs, or the card names this source among the training data. No: the card
+    claims to name all data from the first step on, and this source is not among them. All else is unknown: BiomedCLIP's
+    PMC-15M probably holds ROCO's figures, and its folder does not say so. Sources are compared by name, so the same
+    images under another name are not recognized; and a "yes" is of the source, not of the split.
+    """
+    from medclip.model.card_metadata import read_training_data
+    from medclip.model.checkpoint import model_folder
+
+    source = str(rows.dataset["source"])
+    if split := _run_digests(model_folder(model)).get(rows.digest):
+        return "yes", f"its run had these very pairs as {split}"
+    card = read_training_data(model)
+    if source.casefold() in (name.casefold() for name in card.sources):
+        return "yes", f"its card names {source} among its training data"
+    if card.is_complete:
+        return "no", f"its card says that it was trained on nothing but {', '.join(card.sources)}"
+    return "unknown", "its folder does not name all that it was trained on"
+
+
+def _run_digests(folder: Path) -> dict[str, str]:
+    """The splits of the run around a model folder, by their digests; none where there is no run."""
+    try:
+        data = json.loads((folder.parent / "train_config.json").read_text(encoding="utf-8"))["data"]
+        return {digest: split for split, digest in data.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _metric_json(metric: Metric) -> dict[str, Any]:
+    """Value, low and high, and what else is not as usual."""
+    usual = {"chance": None, "column": None, "statistic": None, "role": "reported", "draws": ()}
+    leaf = {name: value for name, value in asdict(metric).items() if name not in usual or value != usual[name]}
+    del leaf["name"]
+    return leaf | ({"draws": list(metric.draws)} if metric.draws else {})
+
+
+def _metric(name: str, leaf: Mapping[str, Any]) -> Metric:
+    return Metric(**(dict(leaf) | {"name": name, "draws": tuple(leaf.get("draws", ()))}))
+
+
+def _tree(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """Leaves by name as dicts within dicts. Raises ValueError where a name is also the path to another."""
+    tree: dict[str, Any] = {}
+    for name, leaf in leaves.items():
+        node, (*above, last) = tree, name_parts(name)
+        for part in above:
+            node = node.setdefault(part, {})
+            if _is_leaf(node):
+                raise ValueError(f"{name} lies below a metric or a fact")
+        if last in node:
+            raise ValueError(f"{name} is there twice, or the path to another")
+        node[last] = leaf
+    return tree
+
+
+def _leaves(node: Mapping[str, Any], *above: str) -> Iterator[tuple[str, Any]]:
+    """The inverse of `_tree`."""
+    for part, below in node.items():
+        if _is_leaf(below):
+            yield metric_name(*above, part), below
+        else:
+            yield from _leaves(below, *above, part)
+
+
+def _is_leaf(node: Any) -> bool:
+    """Whether this is a metric or a fact, and not a dict of them."""
+    if not isinstance(node, Mapping):
+        return True
+    ends = [node.get(end, "") for end in ("value", "low", "high")]
+    return all(end is None or isinstance(end, int | float) for end in ends)

@@ -1,0 +1,104 @@
+"""Robustness: how much of a model's retrieval is left when its images are corrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float32, Num
+
+from medclip.data.dataset import Split
+from medclip.encode.decode import decode_pixels, pixel_batches
+from medclip.encode.encoder import embed_pixels, embed_split
+from medclip.evaluation.config import EvalConfig
+from medclip.evaluation.corruptions import CORRUPTIONS, Corruption, corrupt
+from medclip.evaluation.results import Fact, Kind, Metric, Results, metric_name, provenance, to_metric, write_results
+from medclip.metrics import DIRECTIONS, estimate, ranks
+from medclip.model.checkpoint import Model, load
+from medclip.progress import Advance, progress
+
+K = 10
+Columns = Mapping[str, Num[np.ndarray, " n"]]
+"""Values of every pair, by the name of their column."""
+RECALL, COSINE = f"R@{K}", "cosine"
+CLEAN = ("clean",)
+
+
+def evaluate_robustness(config: EvalConfig, corruptions: Iterable[Corruption] = CORRUPTIONS) -> Results:
+    """Measure retrieval over a split with clean images and with every corruption at each of its severities."""
+    model, rows = load(config.model), config.rows()
+    cases = [(corruption, severity) for corruption in corruptions for severity in corruption.severities]
+    columns: dict[tuple[str, ...], Columns] = {}
+    with progress("embed", len(rows) * (len(cases) + 2), "items") as advance:
+        texts = embed_split(model, rows, "captions", advance=advance)
+        columns[CLEAN] = pair_columns(embed_split(model, rows, "images", advance=advance), texts)
+        for corruption, severity in cases:
+            images = _embed_corrupted(model, rows, corruption, severity, config.seed, advance)
+            columns["corruptions", corruption.name, str(severity)] = pair_columns(images, texts)
+    ids, articles = rows.column("id"), rows.column("article")
+    items: dict[str, Sequence[str] | np.ndarray] = {"id": ids, "article": articles}
+    metrics: list[Metric] = []
+    facts: dict[str, Fact] = {"num_candidates": len(rows)}
+    changes: dict[str, float] = {}
+    for path, own in columns.items():
+        items |= {f"{metric_name(*path)}/{name}": values for name, values in own.items()}
+        metrics += measure(path, own, None if path == CLEAN else columns[CLEAN], articles, config.seed)
+    by_name = {metric.name: metric for metric in metrics}
+    for corruption, severity in cases:
+        path = ("corruptions", corruption.name)
+        facts[metric_name(*path, "settings")] = corruption.setting_text
+        facts[metric_name(*path, str(severity), "setting")] = corruption.settings[severity - 1]
+        change = by_name[metric_name(*path, str(severity), f"{RECALL}_change")].value or 0.0
+        changes[corruption.name] = changes.get(corruption.name, 0.0) + change
+    facts["worst"] = min(changes, key=lambda name: changes[name])
+    results = Results(kind=Kind.ROBUSTNESS, metrics=tuple(metrics), facts=facts, provenance=provenance(config, rows))
+    return write_results(config.out, results, items)
+
+
+def pair_columns(images: Float32[np.ndarray, "n p"], texts: Float32[np.ndarray, "n p"]) -> Columns:
+    """The ranks of every pair in both directions and its cosine."""
+    both = zip(DIRECTIONS, ranks(images, texts), strict=True)
+    cosines = (images.astype(np.float64) * texts).sum(axis=1)
+    return {**{metric_name(direction, "rank"): own for direction, own in both}, COSINE: cosines}
+
+
+def measure(
+    path: Sequence[str], own: Columns, clean: Columns | None, articles: Sequence[str], seed: int
+) -> Iterator[Metric]:
+    """R@10 in each direction and over both, and the mean cosine, below `path`; with `clean`, how far they are from it.
+
+    Differences are paired: each pair is compared with itself, and its article resampled as a whole.
+    """
+    hits = _hits(own)
+    for direction, values in zip(DIRECTIONS, hits, strict=True):
+        column = metric_name(*path, direction, "rank")
+        mean = estimate(values, articles, _mean, seed)
+        yield to_metric(metric_name(*path, direction, RECALL), mean, None, column, RECALL, "compared")
+    yield to_metric(metric_name(*path, RECALL), estimate(np.mean(hits, axis=0), articles, _mean, seed))
+    column = metric_name(*path, COSINE)
+    yield to_metric(column, estimate(own[COSINE], articles, _mean, seed), None, column, "mean")
+    if clean is not None:
+        change = np.mean(hits, axis=0) - np.mean(_hits(clean), axis=0)
+        yield to_metric(metric_name(*path, f"{RECALL}_change"), estimate(change, articles, _mean, seed))
+        change = own[COSINE] - clean[COSINE]
+        yield to_metric(metric_name(*path, f"{COSINE}_change"), estimate(change, articles, _mean, seed))
+
+
+def _hits(columns: Columns) -> list[np.ndarray]:
+    return [(columns[metric_name(direction, "rank")] <= K).astype(np.float64) for direction in DIRECTIONS]
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean())
+
+
+def _embed_corrupted(
+    model: Model, rows: Split, corruption: Corruption, severity: int, seed: int, advance: Advance
+) -> np.ndarray:
+    """Embeddings of all images, corrupted a batch at a time: never more than two batches of them are in memory."""
+    ids = rows.column("id")
+
+    def read_pixels(row: int) -> np.ndarray:
+        return decode_pixels(corrupt(rows.image(row), corruption, severity, ids[row], seed), model.preprocessor)
+
+    return np.concatenate([embed_pixels(model, x, advance) for x in pixel_batches(range(len(rows)), read_pixels)])

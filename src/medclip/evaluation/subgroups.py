@@ -1,0 +1,69 @@
+"""Metrics by group: by modality, by organ, by license, by whatever the prepared rows are labeled with."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from medclip.data.dataset import Split
+from medclip.data.normalize import license_name
+from medclip.evaluation.results import Fact, Metric, metric_name, to_metric
+from medclip.metrics import estimates
+
+MIN_GROUP_SIZE = 30
+"""Fewer items say too little of a group to name it."""
+
+
+def row_labels(rows: Split) -> dict[str, list[str]]:
+    """Every kind of label of the prepared rows (modality, organ, year, … as the source has them) and the license.
+
+    A value for each row, "" where it has none.
+    """
+    each = [dict(labels or ()) for labels in rows.iter_column("labels")]
+    kinds = sorted({kind for labels in each for kind in labels})
+    licenses = [license_name(text or "") for text in rows.iter_column("license")]
+    return {kind: [labels.get(kind) or "" for labels in each] for kind in kinds} | {"license": licenses}
+
+
+def by_group(
+    values: Mapping[str, Float[np.ndarray, " n"]],
+    labels: Mapping[str, Sequence[str]],
+    articles: Sequence[str],
+    seed: int,
+) -> tuple[list[Metric], dict[str, Fact]]:
+    """Means of `values` (n,), of which more is better, by group of each kind of label, with intervals.
+
+    Metrics are by_group/KIND/groups/GROUP/NAME, of groups with at least MIN_GROUP_SIZE items, the largest first. Facts
+    of a kind: `worst`, the group with the lowest mean over all of `values`; how many items are in smaller groups
+    (`num_small`) or have no label (`num_unlabeled`). A kind without two such groups is left out. The worst of many is
+    in part so by chance: mind its interval.
+    """
+    columns, names = np.stack(list(values.values()), axis=1), np.asarray(articles, dtype=str)
+
+    def means(rows: np.ndarray) -> dict[str, float]:
+        return dict(zip(values, rows.mean(axis=0).tolist(), strict=True))
+
+    metrics: list[Metric] = []
+    facts: dict[str, Fact] = {}
+    for kind, labels_of_kind in labels.items():
+        counts, own = Counter(labels_of_kind), np.asarray(labels_of_kind, dtype=str)
+        unlabeled = counts.pop("", 0)
+        groups = [group for group, n in counts.most_common() if n >= MIN_GROUP_SIZE]
+        if len(groups) < 2:
+            continue
+        members = {group: own == group for group in groups}
+        facts |= {
+            metric_name("by_group", kind, "min_group_size"): MIN_GROUP_SIZE,
+            metric_name("by_group", kind, "worst"): min(groups, key=lambda group: columns[members[group]].mean()),
+            metric_name("by_group", kind, "num_small"): counts.total() - sum(counts[group] for group in groups),
+            metric_name("by_group", kind, "num_unlabeled"): unlabeled,
+        }
+        for group, rows in members.items():
+            path = metric_name("by_group", kind, "groups", group)
+            facts[f"{path}/num_pairs"] = counts[group]
+            measured = estimates(columns[rows], names[rows].tolist(), means, seed)
+            metrics += [to_metric(f"{path}/{name}", estimate) for name, estimate in measured.items()]
+    return metrics, facts

@@ -1,0 +1,327 @@
+"""What a run trains on, and its batches: a function of (seed, step), made ahead while the device works."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, Int, Int32, Shaped, UInt8, UInt32
+
+from medclip.atomic_io import whole_file
+from medclip.data.dataset import Split
+from medclip.data.foils import swap_left_right
+from medclip.data.normalize import casefold_whitespace
+from medclip.encode.decode import fill_pixels, pixel_batches
+from medclip.encode.encoder import caption_features, pixel_features, split_pixels
+from medclip.errors import UserError
+from medclip.model.checkpoint import Model
+from medclip.model.packing import PackedText, pack
+from medclip.progress import console, progress
+from medclip.training.config import ResolvedTrainConfig
+from medclip.training.distributed import barrier, is_first
+from medclip.training.optim import is_frozen
+from medclip.training.step import Batch
+
+NUM_PREFETCHED = 2  # one batch is tokenized while images of the other are still decoded
+POLL_SECONDS = 0.002  # resolution of the wait for data; steps take tens of milliseconds and more
+
+
+def rows_at(n: int, batch_size: int, seed: int, step: int) -> Int[np.ndarray, " b"]:
+    """Row numbers of a step: each epoch is a fresh permutation of n rows, its remainder left out.
+
+    Needs 1 <= batch_size <= n. The array is a view of the epoch's order and cannot be written to.
+    """
+    epoch, batch = divmod(step, n // batch_size)
+    return _epoch_order(n, seed, epoch)[batch * batch_size : (batch + 1) * batch_size]
+
+
+@lru_cache(maxsize=1)
+def _epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
+    """Drawn once an epoch and held, 8 bytes a pair: of all n! orders each is equally likely.
+
+    25 million take 1 s and 200 MB. An order computed row by row (a Feistel network that walks its cycles, Black and
+    Rogaway 2002) needs no memory but 0.8 ms for 4,096 rows: over an epoch more time, for one of few possible orders.
+    """
+    order = np.random.default_rng((seed, epoch)).permutation(n)
+    order.flags.writeable = False
+    return order
+
+
+class SplitImages:
+    """The images of a split at a model's input size, decoded when they are indexed: `images[rows]`."""
+
+    def __init__(self, split: Split, preprocessor: Mapping[str, Any]):
+        self.split, self.preprocessor = split, preprocessor
+        self.read_pixels = partial(split_pixels, split, preprocessor=preprocessor)
+        self.shape = (len(split), *self.read_pixels(0).shape)
+        """(n, s, s, 3), of u8."""
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | np.ndarray) -> UInt8[np.ndarray, "... s s 3"]:
+        """Pixels of those rows, decoded in threads. WorkError names a damaged image."""
+        rows = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else rows
+        pixels = np.empty((rows.size, *self.shape[1:]), np.uint8)
+        return fill_pixels(pixels, rows.ravel().tolist(), self.read_pixels).reshape(*rows.shape, *self.shape[1:])
+
+
+def decode_into(images: SplitImages, pixels: UInt8[np.ndarray, "m s s 3"]) -> None:
+    """Fill `pixels` with the first m images."""
+    with progress(f"decode {images.split.name}", len(pixels), "pairs") as advance:
+        fill_pixels(pixels, range(len(pixels)), images.read_pixels, advance)
+
+
+def pixel_cache_file(images: SplitImages) -> Path:
+    """Where `cache_pixels` stores them: named by what they are decoded from and how."""
+    key = json.dumps([images.preprocessor, images.split.digest], sort_keys=True)
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    return images.split.folder / "cache" / f"{images.split.name}-{digest[:16]}.npy"
+
+
+def cache_pixels(images: SplitImages) -> UInt8[np.ndarray, "n s s 3"]:
+    """All images as a memory map in DATA/cache, decoded unless they are in it already."""
+    path = pixel_cache_file(images)
+    if not path.exists():
+        with whole_file(path) as partial:
+            pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, images.shape)
+            decode_into(images, pixels)
+            pixels.flush()
+    return np.load(path, mmap_mode="r")
+
+
+def read_images(
+    split: Split, preprocessor: Mapping[str, Any], max_cache_gb: float
+) -> SplitImages | UInt8[np.ndarray, "n s s 3"]:
+    """The images of a split: decoded once into DATA/cache where they have room there, or else at each step."""
+    images = SplitImages(split, preprocessor)
+    gb, free_gb = math.prod(images.shape) / 1e9, shutil.disk_usage(split.folder).free / 1e9
+    use_cache = gb <= max_cache_gb and (pixel_cache_file(images).exists() or gb < free_gb)
+    if is_first():
+        reason = f"limit --image-cache-gb {max_cache_gb:g}, {free_gb:,.0f} GB free"
+        outcome = "cached in DATA/cache" if use_cache else "not cached: decoded at each step"
+        console.print(
+            f"images of {split.name}: {len(split):,} take {gb:,.2f} GB decoded, {outcome} ({reason})", soft_wrap=True
+        )
+        if use_cache:
+            cache_pixels(images)
+    barrier("pixels")  # the first process decodes for all
+    return cache_pixels(images) if use_cache else images
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The pairs of a run. A batch reads what it needs of them when it is made: memory does not grow with them."""
+
+    split: Split
+    images: SplitImages | np.ndarray
+    """Row i, of pair i: its pixels u8 (s, s, 3), or a frozen tower's features f32 (w,), held in memory."""
+    concepts: Mapping[str, int]
+    """With soft targets: `shared_concepts`."""
+    max_concepts: int
+    text_features: Mapping[str, np.ndarray] | None = None
+    """A frozen text tower's features f32 (w,) of each caption, as written and with its sides exchanged; in memory."""
+
+
+def read_pairs(
+    split: Split, model: Model, config: ResolvedTrainConfig, scales: Mapping[str, float], max_cache_gb: float
+) -> Pairs:
+    """The pairs of a split as a model's towers take them.
+
+    `scales` are the tensors' learning-rate scales: a frozen tower's features are computed once, without augmentation,
+    and take the place of its input (LiT, Zhai et al. 2022).
+    """
+    concepts, max_concepts = shared_concepts(split) if config.soft_target_temperature else ({}, 0)
+    if is_frozen(model.config.vision, scales):
+        images = _image_features(model, split)
+    else:
+        images = read_images(split, model.preprocessor, max_cache_gb)
+    text_features = _text_features(model, split) if is_frozen(model.config.text, scales) else None
+    return Pairs(split, images, concepts, max_concepts, text_features)
+
+
+def shared_concepts(split: Split) -> tuple[dict[str, int], int]:
+    """A number for each UMLS concept that more than one pair has, and the most of these that a pair has."""
+    counts: Counter[str] = Counter(concept for row in split.iter_column("concepts") for concept in set(row or ()))
+    numbers = {concept: i for i, concept in enumerate(sorted(c for c, count in counts.items() if count > 1))}
+    if not numbers:
+        raise UserError(f"--soft-target-temperature: no two pairs of {split.folder} share a UMLS concept.")
+    return numbers, max(len(numbers.keys() & set(row or ())) for row in split.iter_column("concepts"))
+
+
+def _image_features(model: Model, split: Split) -> Float[np.ndarray, "n w"]:
+    read_pixels = partial(split_pixels, split, preprocessor=model.preprocessor)
+    with progress("features of the frozen vision tower", len(split), "images") as advance:
+        batches = pixel_batches(range(len(split)), read_pixels)
+        return np.concatenate([pixel_features(model, pixels, advance) for pixels in batches])
+
+
+def _text_features(model: Model, split: Split) -> dict[str, np.ndarray]:
+    captions = split.column("caption")
+    texts = list(dict.fromkeys([*captions, *filter(None, map(swap_left_right, captions))]))
+    with progress("features of the frozen text tower", len(texts), "captions") as advance:
+        return dict(zip(texts, caption_features(model, texts, advance), strict=True))
+
+
+class Loader:
+    """Iterates (rows, batch) of successive steps, made ahead in threads, and measures its own wait.
+
+    `device_output` is for the loop to set to the arrays that the device is computing: time in which they are not ready
+    yet is not a wait for data.
+    """
+
+    def __init__(self, make: Callable[[int], tuple[np.ndarray, Batch]], steps: range):
+        self._make, self._steps = make, steps
+        self.device_output: Any = None
+        self.wait_seconds = 0.0
+        """Time in which the device had nothing to do for want of a batch."""
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, Batch]]:
+        steps = iter(self._steps)
+        with ThreadPoolExecutor(NUM_PREFETCHED) as pool:
+            queue = deque(pool.submit(self._make, step) for step in islice(steps, NUM_PREFETCHED))
+            while queue:
+                result = self._await(queue.popleft())
+                queue.extend(pool.submit(self._make, step) for step in islice(steps, 1))
+                yield result
+
+    def _await(self, batch: Future) -> tuple[np.ndarray, Batch]:
+        while not batch.done() and not all(array.is_ready() for array in jax.tree.leaves(self.device_output)):
+            wait([batch], timeout=POLL_SECONDS)
+        start = time.monotonic()
+        result = batch.result()
+        self.wait_seconds += time.monotonic() - start
+        return result
+
+
+def make_loader(pairs: Pairs, model: Model, config: ResolvedTrainConfig, num_devices: int, first_step: int) -> Loader:
+    """This process's part of each batch from `first_step` (counted from 0) on. UserError for one that does not split.
+
+    A batch is made of one block per device and micro-batch.
+    """
+    num_blocks = num_devices * (config.batch_size // config.micro_batch_size)
+    if config.batch_size % num_blocks:
+        raise UserError(
+            f"--batch-size {config.batch_size} does not divide into {num_blocks} blocks: "
+            "one per device and micro-batch."
+        )
+
+    def make(step: int) -> tuple[np.ndarray, Batch]:
+        rows = rows_at(len(pairs.split), config.batch_size, config.seed, step)
+        return rows, make_batch(pairs, rows, model, config, num_blocks, step)
+
+    return Loader(make, range(first_step, config.steps))
+
+
+def make_batch(
+    pairs: Pairs,
+    rows: Int[np.ndarray, " b"],
+    model: Model,
+    config: ResolvedTrainConfig,
+    num_blocks: int,
+    step: int,
+) -> Batch:
+    """The pairs of those rows in blocks, of which this process gets its share.
+
+    Only the images of that share are decoded; all captions are read, as their lengths decide every block's shape.
+    """
+    block_rows = rows.reshape(num_blocks, -1)
+    share = num_blocks // jax.process_count()
+    mine = slice(share * jax.process_index(), share * (jax.process_index() + 1))
+    captions, text_mask = deal_captions(
+        pairs.split.take("caption", rows), num_blocks, int(config.batch_size * config.hard_negatives)
+    )
+    texts = text_inputs(captions, text_mask, pairs, model)
+    image_ids, caption_ids = duplicate_ids(pairs.split.take("sha256", rows), captions, text_mask)
+    keys = augmentation_keys(config.seed, step, config.batch_size)
+    return Batch(
+        images=pairs.images[block_rows[mine]],
+        texts=jax.tree.map(lambda x: x[mine], texts),
+        text_mask=text_mask[mine],
+        image_ids=image_ids.reshape(block_rows.shape)[mine],
+        caption_ids=caption_ids[mine],
+        concepts=concept_numbers(pairs, block_rows[mine]),
+        aug_keys=keys.reshape(*block_rows.shape, 2)[mine],
+    )
+
+
+def deal_captions(
+    captions: Sequence[str], num_blocks: int, max_negatives: int
+) -> tuple[list[str], Bool[np.ndarray, "n c"]]:
+    """The captions of n blocks, hard negatives after each block's own, and where a block has one.
+
+    Hard negatives are dealt out one to each block in turn, so that no block is longer than others and the set of them
+    does not depend on the number of blocks.
+    """
+    m = len(captions) // num_blocks
+    negatives = swapped_captions(captions, max_negatives)
+    blocks = [[*captions[b * m : (b + 1) * m], *negatives[b::num_blocks]] for b in range(num_blocks)]
+    c = m + -(-max_negatives // num_blocks)
+    text_mask = np.array([len(block) for block in blocks])[:, None] > np.arange(c)
+    return [caption for block in blocks for caption in block], text_mask
+
+
+def swapped_captions(captions: Sequence[str], max_count: int) -> list[str]:
+    """The first captions that name one side, with left and right exchanged."""
+    return [swapped for caption in captions if (swapped := swap_left_right(caption))][:max_count]
+
+
+def text_inputs(
+    captions: Sequence[str], text_mask: Bool[np.ndarray, "n c"], pairs: Pairs, model: Model
+) -> PackedText | Float[np.ndarray, "n c w"]:
+    """The text tower's input for dealt captions, or a frozen tower's features."""
+    if pairs.text_features:
+        features = np.stack([pairs.text_features[caption] for caption in captions])
+        return _scatter(features, text_mask, 1)  # an absent one must have a finite unit vector
+    ids, valid = model.tokenizer.encode(captions)
+    return pack(_scatter(ids, text_mask), _scatter(valid, text_mask), model.config.text)
+
+
+def duplicate_ids(
+    image_hashes: Iterable[str], captions: Iterable[str], text_mask: Bool[np.ndarray, "n c"]
+) -> tuple[Int32[np.ndarray, " b"], Int32[np.ndarray, "n c"]]:
+    """Numbers that are equal where images are, and where dealt captions are but for letter case and spacing."""
+    return _number(image_hashes), _scatter(_number(map(casefold_whitespace, captions)), text_mask, -1)
+
+
+def augmentation_keys(seed: int, step: int, batch_size: int) -> UInt32[np.ndarray, "b 2"]:
+    """The random key of each image of a step."""
+    return np.random.SeedSequence((seed, step)).generate_state(2 * batch_size).reshape(batch_size, 2)
+
+
+def concept_numbers(pairs: Pairs, rows: Int[np.ndarray, "n m"]) -> Int32[np.ndarray, "n m k"]:
+    """The numbers of each pair's concepts, padded with the number of concepts."""
+    numbers = np.full((rows.size, pairs.max_concepts), len(pairs.concepts), np.int32)
+    if pairs.concepts:
+        for i, concepts in enumerate(pairs.split.take("concepts", rows.ravel())):
+            shared = sorted(pairs.concepts.keys() & set(concepts or ()))
+            numbers[i, : len(shared)] = [pairs.concepts[concept] for concept in shared]
+    return numbers.reshape(*rows.shape, pairs.max_concepts)
+
+
+def _scatter(
+    values: Shaped[np.ndarray, "k ..."], mask: Bool[np.ndarray, "n c"], fill: float = 0
+) -> Shaped[np.ndarray, "n c ..."]:
+    """Values of the k places where `mask` is True, at their places."""
+    full = np.full((*mask.shape, *values.shape[1:]), fill, values.dtype)
+    full[mask] = values
+    return full
+
+
+def _number(values: Iterable[str]) -> Int32[np.ndarray, " n"]:
+    """Numbers that are equal where the values are, from 0."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(value, len(numbers)) for value in values], np.int32)

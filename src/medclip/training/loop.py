@@ -1,0 +1,331 @@
+"""One run: from a prepared dataset to RUN/model, its curves and its metrics."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from medclip import __version__
+from medclip.atomic_io import write_json
+from medclip.data.dataset import Split
+from medclip.data.paths import AnyPath
+from medclip.encode.encoder import embed_pixels, embed_texts
+from medclip.errors import WorkError
+from medclip.metrics import retrieval_metrics
+from medclip.model.adapt import join_towers, with_context_length, with_image_size
+from medclip.model.checkpoint import Model, load, save
+from medclip.model.config import PRESETS, parse_config, preset_config
+from medclip.model.image_processor import square_preprocessor
+from medclip.model.shapes_init import init_params
+from medclip.model.tokenizer import train_tokenizer
+from medclip.model.towers import Params
+from medclip.progress import Advance, console, progress
+from medclip.training import distributed
+from medclip.training.checkpoints import StateFolder
+from medclip.training.config import FromModel, FromPreset, FromTowers, ResolvedTrainConfig, TrainConfig, resolve
+from medclip.training.data import Loader, Pairs, make_loader, read_pairs
+from medclip.training.log import Callback, MetricsLog, open_run
+from medclip.training.losses import Loss, contrastive_loss, is_sigmoid, sigmoid_loss
+from medclip.training.model_card import write_card
+from medclip.training.optim import initial_params, make_optimizer, merge_lora
+from medclip.training.step import Metrics, State, init_state, make_step
+from medclip.training.trackers import open_trackers, require_trackers
+from medclip.training.validation import ValidationSet, read_validation_set, recall_change, validate, wise_ft
+
+NUM_LOG_LINES = 200  # steps of a run that leave a line
+
+
+@dataclass(frozen=True)
+class Run:
+    """What does not change while a run goes on."""
+
+    config: ResolvedTrainConfig
+    model: Model
+    """Before the first step."""
+    params: Params
+    """The model's, and what is trained beside them: a loss's bias, LoRA's factors."""
+    lr_scales: dict[str, float]
+    loss: Loss
+    pairs: Pairs
+    validation: Split
+    validation_set: ValidationSet
+    mesh: Mesh
+
+
+def train(
+    data: AnyPath,
+    out: Path,
+    config: TrainConfig,
+    *,
+    max_samples: int | None = None,
+    resume: bool = False,
+    report_to: Sequence[str] = (),
+    image_cache_gb: float = 8.0,
+    callbacks: Sequence[Callback] = (),
+) -> dict[str, Any]:
+    """Train into the folder `out`; returns `summary.json`: `best`, the evaluation of the saved model, and `wise_ft`.
+
+    The saved model is the one of the best mean validation recall: before the first step, after any or between the
+    first and the last weights. `max_samples` limits both splits. With `resume` a run that ended early goes on from its
+    last state, bit for bit; its settings must be the same. `report_to` names trackers besides TensorBoard. Images are
+    decoded once where they then take at most `image_cache_gb` GB (10^9 bytes), or else at each step: the batches are
+    the same. Each of `callbacks` is called with the step and the metrics of every line that `metrics.jsonl` gets; what
+    one raises ends the run. Raises UserError for a wrong setting, WorkError where the run cannot or should not go on.
+    """
+    training, validation = Split(data, "train", max_samples), Split(data, "validation", max_samples)
+    resolved = resolve(config, len(training))
+    require_trackers(report_to)
+    if distributed.is_first():
+        digests = {split.name: split.digest for split in (training, validation)}
+        open_run(out, resolved.to_json() | {"max_samples": max_samples, "data": digests}, resume)
+    run = prepare_run(resolved, training, validation, image_cache_gb)
+    return fit(run, out, resume=resume, report_to=report_to, callbacks=callbacks)
+
+
+def prepare_run(config: ResolvedTrainConfig, training: Split, validation: Split, image_cache_gb: float) -> Run:
+    """The initial model, the pairs as its towers take them, and the decoded validation set."""
+    model = initial_model(config, training.iter_column("caption"))
+    params, scales = initial_params(model, config)
+    loss = sigmoid_loss if is_sigmoid(model, config) else contrastive_loss
+    pairs = read_pairs(training, model, config, scales, image_cache_gb)
+    validation_set = read_validation_set(validation, model)
+    return Run(config, model, params, scales, loss, pairs, validation, validation_set, distributed.all_devices())
+
+
+def initial_model(config: ResolvedTrainConfig, captions: Iterable[str]) -> Model:
+    """The model before the first step; a preset learns its vocabulary from the training captions."""
+    match config.start:
+        case FromModel(name):
+            model = load(name)
+        case FromTowers(vision, text):
+            model = join_towers(vision, text, seed=config.seed)
+        case FromPreset(name):
+            preset = PRESETS[name]
+            tokenizer, special_tokens = train_tokenizer(captions, config.vocab_size, preset.context_length)
+            raw = preset_config(preset, tokenizer.tokenizer.get_vocab_size(), special_tokens)
+            parsed, preprocessor = parse_config(raw), square_preprocessor(preset.image_size)
+            model = Model(init_params(parsed, config.seed), parsed, tokenizer, preprocessor, raw)
+    model = with_image_size(model, config.image_size) if config.image_size else model
+    return with_context_length(model, config.context_length) if config.context_length else model
+
+
+def fit(
+    run: Run,
+    out: Path,
+    *,
+    resume: bool = False,
+    report_to: Sequence[str] = (),
+    callbacks: Sequence[Callback] = (),
+) -> dict[str, Any]:
+    """Train a prepared run into `out`, which `open_run` made; arguments and result as of `train`."""
+    config, mesh = run.config, run.mesh
+    log = MetricsLog(out, config.batch_size, distributed.is_first())
+    optimizer, trainable = make_optimizer(config, run.lr_scales), {name for name, lr in run.lr_scales.items() if lr}
+    step = make_step(run.model, config, trainable, optimizer, run.loss, mesh, len(run.pairs.concepts))
+    with ExitStack() as stack:
+        states = stack.enter_context(StateFolder(out))
+        state = init_state(run.params, trainable, optimizer, config.ema_decay > 0)
+        state = jax.device_put(state, distributed.shardings(state, mesh, config.fsdp))
+        state = (states.latest(state) if resume else None) or state
+        log.rewind(int(state.step))
+        distributed.barrier("log")  # all have read it before the first writes
+        if distributed.is_first():
+            settings = config.to_json() | {"medclip_version": __version__}
+            log.callbacks = [
+                stack.enter_context(open_trackers(report_to, out, settings, int(state.step))),
+                *callbacks,
+            ]
+        state = _run_steps(run, log, states, step, state)
+        return _finish(run, log, state)
+
+
+def _run_steps(run: Run, log: MetricsLog, states: StateFolder, train_step: Any, state: State) -> State:
+    """The training loop: from the state's step to the last one, or to early stopping."""
+    config, first_step = run.config, int(state.step)
+    ranks_before = _ranks_before(run, log, state)
+    loader = make_loader(run.pairs, run.model, config, run.mesh.size, first_step)
+    with (
+        distributed.stop_requests() as stop_requested,
+        progress("train", config.steps, "pairs", config.batch_size, first_step) as advance,
+    ):
+        logger = StepLogger(run, log, loader, advance)
+        for step, (rows, batch) in enumerate(loader, first_step + 1):
+            state, metrics = train_step(state, distributed.shard_blocks(batch, run.mesh))
+            loader.device_output = metrics
+            logger.push(step, rows, metrics)
+            advance(1)
+            if is_evaluation_step(step, config):
+                logger.flush()
+                ranks = _evaluate(run, log, state)
+                states.save(state)
+                logger.restart_clock(step)
+                if _should_end(run, log, step, ranks_before, ranks):
+                    break
+            elif step == first_step + 1:  # it was compiled
+                logger.flush()
+                logger.restart_clock(step)
+            if stop_requested(step) and step < config.steps:
+                logger.flush()
+                states.save(state)
+                raise WorkError(
+                    f"stopped at step {step} of {config.steps}, saved; the same command with --resume goes on."
+                )
+    return state
+
+
+def is_evaluation_step(step: int, config: ResolvedTrainConfig) -> bool:
+    """Whether validation is measured and the state saved after `step` steps."""
+    return step * config.num_evals // config.steps > (step - 1) * config.num_evals // config.steps
+
+
+class StepLogger:
+    """Logs steps one late, so that the device always has the next one to do, and their speed.
+
+    The clock starts after the first step, which compiles, and again after each evaluation.
+    """
+
+    def __init__(self, run: Run, log: MetricsLog, loader: Loader, advance: Advance):
+        self._run, self._log, self._loader, self._advance = run, log, loader, advance
+        self._pending: tuple[int, np.ndarray, Metrics] | None = None
+        self._clock: tuple[int, float, float] | None = None
+
+    def push(self, step: int, rows: np.ndarray, metrics: Metrics) -> None:
+        """Take the metrics of a step under way, and log those of the step before."""
+        self.flush()
+        self._pending = step, rows, metrics
+
+    def flush(self) -> None:
+        """Log the last step, once it is done. WorkError where its loss or its gradient is not finite."""
+        if not self._pending:
+            return
+        (step, rows, metrics), self._pending = self._pending, None
+        values = {name: float(value) for name, value in metrics.items()}
+        if not (math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"])):
+            raise self._not_finite(step, rows, values)
+        config = self._run.config
+        if step % max(1, config.steps // NUM_LOG_LINES) == 0 or is_evaluation_step(step, config):
+            speed = self._speed(step)
+            self._log.write(step, values | speed)
+            self._advance(0, loss=values["loss"], **_notes(speed))
+
+    def restart_clock(self, step: int) -> None:
+        """Measure speed from the end of `step` on."""
+        self._clock = step, time.monotonic(), self._loader.wait_seconds
+
+    def _speed(self, step: int) -> dict[str, float]:
+        if not self._clock:
+            return {}
+        first_step, start, wait_before = self._clock
+        seconds = time.monotonic() - start
+        return {
+            "pairs_per_s": round((step - first_step) * self._run.config.batch_size / seconds, 1),
+            "data_wait_fraction": round((self._loader.wait_seconds - wait_before) / seconds, 3),
+        }
+
+    def _not_finite(self, step: int, rows: np.ndarray, values: dict[str, float]) -> WorkError:
+        saved = max((record["step"] for record in self._log.evaluations), default=0)
+        return WorkError(
+            f"the loss is {values['loss']} and the norm of its gradient {values['gradient_norm']} at step {step}, "
+            f"on the pairs {', '.join(self._run.pairs.split.take('id', rows))}. {self._log.out} holds the state of "
+            f"step {saved} and the best model so far. Look at those pairs, or start again with a lower --lr."
+        )
+
+
+def _notes(speed: dict[str, float]) -> dict[str, float]:
+    """What the progress line shows besides the loss."""
+    memory = jax.local_devices()[0].memory_stats() or {}
+    notes = {"% waiting for data": 100 * speed["data_wait_fraction"]} if speed else {}
+    return notes | ({"GB": memory["peak_bytes_in_use"] / 1e9} if "peak_bytes_in_use" in memory else {})
+
+
+def _ranks_before(run: Run, log: MetricsLog, state: State) -> np.ndarray:
+    """Ranks (n, 2) of the validation pairs before the first step; a resumed run has logged that evaluation."""
+    if log.evaluations:
+        return validate(run.model, run.validation_set, run.config.batch_size)[1]
+    return _evaluate(run, log, state)
+
+
+def _evaluate(run: Run, log: MetricsLog, state: State) -> np.ndarray:
+    """Log validation, save the model where it is the best so far; ranks (n, 2)."""
+    model, loss_params = eval_model(run, state)
+    metrics, ranks = validate(model, run.validation_set, run.config.batch_size, run.loss, loss_params)
+    if distributed.is_first() and (not log.evaluations or metrics["mean_recall"] > log.best["mean_recall"]):
+        save(model, log.out / "model")
+    log.write(int(state.step), metrics)
+    return ranks
+
+
+def eval_model(run: Run, state: State) -> tuple[Model, Params]:
+    """The model of a state under its own names, and the loss's own parameters."""
+    params = merge_lora(distributed.replicate(state.eval_params, run.mesh))
+    own = {name: params[name] for name in run.model.params}
+    return dataclasses.replace(run.model, params=own), {name: p for name, p in params.items() if name not in own}
+
+
+def _should_end(run: Run, log: MetricsLog, step: int, ranks_before: np.ndarray, ranks: np.ndarray) -> bool:
+    """Whether early stopping ends the run. WorkError for a significant regression with --on-regression stop."""
+    config, unfinished = run.config, step < run.config.steps
+    change = recall_change(ranks_before, ranks, run.validation_set.articles, config.seed)
+    if change.high < 0:
+        message = (
+            f"step {step}: mean validation recall is {-change.value:.1%} below that before the first step "
+            f"(95 % interval {-change.high:.1%} to {-change.low:.1%})."
+        )
+        if config.on_regression == "stop" and unfinished:
+            raise WorkError(
+                f"{message} {log.out}/model holds the best weights so far. Start again with a lower --lr (now "
+                f"{config.lr:g}), or with --on-regression warn where a regression at first is expected."
+            )
+        console.print(f"warning: {message}")
+    steps = [record["step"] for record in log.evaluations]
+    evaluations_since_best = len(steps) - 1 - steps.index(log.best["step"])
+    if 0 < config.early_stopping_patience <= evaluations_since_best and unfinished:
+        console.print(f"stopped at step {step}: no better mean recall since step {log.best['step']}.")
+        return True
+    return False
+
+
+def _finish(run: Run, log: MetricsLog, state: State) -> dict[str, Any]:
+    """Try the weights between the first and the last, write the summary and the card of the saved model."""
+    best, interpolations = log.best, []
+    if isinstance(run.config.start, FromModel):
+        best, interpolations = _interpolate(run, log, state)
+    summary = {"best": best, "wise_ft": interpolations, "medclip_version": __version__}
+    if distributed.is_first():
+        write_json(log.out / "summary.json", summary)
+        saved = load(log.out / "model")
+        images = embed_pixels(saved, run.validation_set.pixels)
+        texts = embed_texts(saved, run.validation_set.captions)
+        metrics = retrieval_metrics(images, texts, run.validation_set.articles, run.config.seed)
+        write_card(log.out / "model", run.config, run.pairs.split, len(run.validation), best, metrics)
+    distributed.barrier("finished")
+    return summary
+
+
+def _interpolate(run: Run, log: MetricsLog, state: State) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The best of the run and of WiSE-FT's weights, which are saved if better; and the evaluations of the latter."""
+    last, loss_params = eval_model(run, state)
+    best, records = log.best, []
+
+    def evaluate(params: Params) -> dict[str, Any]:
+        model = dataclasses.replace(run.model, params=params)
+        metrics, _ = validate(model, run.validation_set, run.config.batch_size, run.loss, loss_params)
+        return {"step": int(state.step), **metrics}
+
+    for record, params in wise_ft(run.model.params, last.params, evaluate):
+        records.append(record)
+        if record["mean_recall"] > best["mean_recall"]:
+            best = record
+            if distributed.is_first():
+                save(dataclasses.replace(run.model, params=params), log.out / "model")
+    return best, records

@@ -1,0 +1,128 @@
+"""The model card: what a stranger must know before using the model folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from medclip import NOT_CLINICAL, __version__
+from medclip.atomic_io import whole_file
+from medclip.data.dataset import Split
+from medclip.metrics import Estimate
+from medclip.model.card_metadata import add_training_data
+from medclip.training.config import FromModel, FromPreset, FromTowers, ResolvedTrainConfig
+
+_CARD = """---
+library_name: transformers
+pipeline_tag: zero-shot-image-classification
+license: other
+tags: [medical, radiology, clip, not-for-clinical-use]
+trained_on: {trained_on}
+trained_on_nothing_else: {nothing_else}
+---
+
+# {title}
+
+**{notice}**
+
+A dual encoder of radiology images and their captions, trained with medclip {version}. The cosine of an image's and a
+caption's embedding says how well they match.
+
+## Data
+
+Source: {source}{synthetic}. {training} training pairs, {validation} validation pairs.
+
+## Training
+
+{start}.
+{steps} steps of {batch_size} pairs, peak learning rate {lr:g}, weight decay {weight_decay:g}, seed {seed}.
+Saved: {weights}, the best by mean validation recall.
+
+## Evaluation
+
+Retrieval among {num_candidates} pairs of the validation split, which also chose the weights; 95 % bootstrap intervals,
+whole articles resampled.
+
+| metric | text→image | image→text |
+|---|---|---|
+{rows}
+
+## Limitations
+
+Trained on figures of publications, not on a hospital's archive: what is common in print is over-represented, and
+captions tell more than the image shows. Metrics hold for these candidates alone; fewer candidates give higher ones.
+Findings, laterality and rare modalities may be wrong with a high score. Not evaluated for any group of patients.
+
+## License
+
+The weights inherit the terms of the model they started from and of the pairs, whose images carry licenses of their
+own; none is granted here.
+"""
+
+
+def write_card(
+    folder: Path,
+    config: ResolvedTrainConfig,
+    training: Split,
+    num_validation: int,
+    best: Mapping[str, Any],
+    metrics: Mapping[str, Mapping[str, Estimate]],
+) -> None:
+    """Write `README.md`: `best` is the evaluation of the saved weights, `metrics` is from `retrieval_metrics`."""
+    directions = ("text_to_image", "image_to_text")
+    rows = [
+        "| " + " | ".join([name, *(_cell(metrics[direction][name], name) for direction in directions)]) + " |"
+        for name in metrics["text_to_image"]
+    ]
+    match config.start:
+        case FromPreset(preset):
+            start, parents = f"From scratch (preset {preset})", []
+        case FromModel(model):
+            start, parents = f"Fine-tuned from {_public_name(model)}", [model]
+        case FromTowers(vision, text):
+            parents = [vision, text]
+            start = f"Vision tower of {_public_name(vision)} joined with the text tower of {_public_name(text)}"
+    dataset = training.dataset
+    trained_on = add_training_data(dataset["source"], parents)
+    card = _CARD.format(
+        title=folder.resolve().parent.name,
+        notice=NOT_CLINICAL,
+        version=__version__,
+        trained_on=json.dumps(trained_on.sources),
+        nothing_else=json.dumps(trained_on.is_complete),
+        source=dataset["source"],
+        synthetic=" (synthetic: drawn by a program, no patients)" if dataset["synthetic"] else "",
+        training=len(training),
+        validation=num_validation,
+        start=start,
+        steps=config.steps,
+        batch_size=config.batch_size,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        seed=config.seed,
+        weights=_weights(best),
+        num_candidates=best["num_candidates"],
+        rows="\n".join(rows),
+    )
+    with whole_file(folder / "README.md") as partial:
+        partial.write_text(card, encoding="utf-8")
+
+
+def _weights(best: Mapping[str, Any]) -> str:
+    if "alpha" in best:
+        return f"{best['alpha']:.0%} of the weights of step {best['step']} and the rest of the first ones (WiSE-FT)"
+    return f"the weights of step {best['step']}"
+
+
+def _public_name(model: str) -> str:
+    """A model's name without where it lies on this machine: a card is read by strangers."""
+    return "/".join(Path(model).parts[-2:])
+
+
+def _cell(estimate: Estimate, name: str) -> str:
+    value, low, high = estimate.value, estimate.low, estimate.high
+    if name.endswith("rank"):
+        return f"{value:.1f} ({low:.1f}–{high:.1f})"
+    return f"{value:.1%} ({low:.1%}–{high:.1%})"

@@ -1,0 +1,225 @@
+"""One step of training: a batch and a state in, a state and its metrics out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Set
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.scipy.ndimage import map_coordinates
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, Key, Num, UInt32
+
+from medclip.encode.encoder import normalize
+from medclip.model.checkpoint import Model
+from medclip.model.image_processor import mean_std
+from medclip.model.packing import PackedText
+from medclip.model.towers import Params, image_features, l2_normalize, packed_text_features, project
+from medclip.training.config import ResolvedTrainConfig
+from medclip.training.distributed import shardings
+from medclip.training.losses import Loss, duplicate_aware_targets, soft_targets
+from medclip.training.optim import merge_lora
+
+MAX_LOGIT_SCALE = float(np.log(100))  # Radford et al. 2021, section 2.5
+
+Metrics = dict[str, jax.Array]
+
+
+class Batch(NamedTuple):
+    """The pairs of a step in n blocks of m, each with the c >= m captions of a block.
+
+    A block's captions beyond m are hard negatives. A frozen tower has its features here in place of its input.
+    """
+
+    images: Any
+    """Pixels u8 (n, m, s, s, 3), or features f32 (n, m, w)."""
+    texts: Any
+    """`PackedText` captions, or features f32 (n, c, w)."""
+    text_mask: Any
+    """bool (n, c): False where there is no caption."""
+    image_ids: Any
+    """i32 (n, m): equal where images of the batch are."""
+    caption_ids: Any
+    """i32 (n, c): equal where captions of the batch are, letter case and spacing apart."""
+    concepts: Any
+    """i32 (n, m, k): numbers of UMLS concepts, padded with the number of concepts; k may be 0."""
+    aug_keys: Any
+    """u32 (n, m, 2): what each image's random changes follow from."""
+
+
+class State(NamedTuple):
+    """All that changes from step to step."""
+
+    params: Params
+    ema_params: Params
+    """Moving average of the parameters; empty without --ema-decay."""
+    opt_state: Any
+    step: Any
+    """i32 scalar: steps done."""
+
+    @property
+    def eval_params(self) -> Params:
+        """What is evaluated and saved."""
+        return self.ema_params or self.params
+
+
+def init_state(params: Params, trainable: Set[str], optimizer: optax.GradientTransformation, ema: bool) -> State:
+    """The state before step 0; only tensors named in `trainable` have optimizer state."""
+    params = {name: jnp.array(p, copy=True) for name, p in params.items()}  # a step consumes its state, not the model
+    opt_state = optimizer.init({name: p for name, p in params.items() if name in trainable})
+    return State(params, jax.tree.map(jnp.array, params) if ema else {}, opt_state, jnp.zeros((), jnp.int32))
+
+
+def make_step(
+    model: Model,
+    config: ResolvedTrainConfig,
+    trainable: Set[str],
+    optimizer: optax.GradientTransformation,
+    loss: Loss,
+    mesh: Mesh,
+    num_concepts: int = 0,
+) -> Callable[[State, Batch], tuple[State, Metrics]]:
+    """Compile `step(state, batch) -> (state, {"loss", "logit_scale", "gradient_norm"})`; the state is donated.
+
+    `trainable` names the tensors that are trained, `num_concepts` is the number of UMLS concepts of soft targets.
+    """
+    chunks = config.batch_size // config.micro_batch_size
+
+    def batch_loss(trainable_params: Params, frozen: Params, batch: Batch) -> jax.Array:
+        params = trainable_params | frozen
+        towers = {name: p.astype(config.precision) for name, p in merge_lora(params).items()}
+        images = grad_cache_map(
+            lambda x: encode_images(model, config, towers, *x), (batch.images, batch.aug_keys), chunks
+        )
+        texts = grad_cache_map(lambda x: encode_captions(model, config, towers, x), batch.texts, chunks)
+        m = images.shape[1]
+        targets, mask = duplicate_aware_targets(
+            batch.image_ids.reshape(-1), _pairs_first(batch.caption_ids, m), _pairs_first(batch.text_mask, m)
+        )
+        if config.soft_target_temperature:
+            concepts = batch.concepts.reshape(config.batch_size, -1)
+            targets = soft_targets(mask, concepts, num_concepts, config.soft_target_temperature)
+        return loss(images.reshape(config.batch_size, -1), _pairs_first(texts, m), params, targets, mask)
+
+    def step(state: State, batch: Batch) -> tuple[State, Metrics]:
+        trainable_params: Any = {name: p for name, p in state.params.items() if name in trainable}
+        frozen = {name: p for name, p in state.params.items() if name not in trainable}
+        value, gradient = jax.value_and_grad(batch_loss)(trainable_params, frozen, batch)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, trainable_params)
+        params: Any = optax.apply_updates(trainable_params, updates)
+        params = frozen | params
+        params["logit_scale"] = jnp.minimum(params["logit_scale"], MAX_LOGIT_SCALE)
+        ema: Any = optax.incremental_update(params, state.ema_params, 1 - config.ema_decay) if state.ema_params else {}
+        metrics = {
+            "loss": value,
+            "logit_scale": params["logit_scale"].reshape(()),  # SigLIP's has shape (1,)
+            "gradient_norm": optax.tree.norm(gradient),
+        }
+        after = State(params, ema, opt_state, state.step + 1)
+        return jax.lax.with_sharding_constraint(after, shardings(after, mesh, config.fsdp)), metrics
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def encode_images(
+    model: Model,
+    config: ResolvedTrainConfig,
+    params: Params,
+    images: Num[Array, "n m ..."],
+    keys: UInt32[Array, "n m 2"],
+) -> Float[Array, "n m p"]:
+    """Embeddings of blocks of pixels (n, m, s, s, 3), augmented by their keys, or of features (n, m, w)."""
+    n, m = images.shape[:2]
+    features = images.reshape(n * m, *images.shape[2:])
+    if features.ndim == 4:
+        mean, std = mean_std(model.preprocessor)
+        image_keys = jax.random.wrap_key_data(keys.reshape(-1, 2))
+        pixels = normalize(augment(image_keys, features, config), mean, std)
+        patches = sample_patches(image_keys, model, config)
+        features = image_features(params, pixels, model.config, patches, config.gradient_checkpointing)
+    return l2_normalize(project(params, features, model.config.vision)).reshape(n, m, -1)
+
+
+def encode_captions(model: Model, config: ResolvedTrainConfig, params: Params, texts: Any) -> Float[Array, "n c p"]:
+    """Embeddings of packed captions, or of features (n, c, w)."""
+    if isinstance(texts, PackedText):
+        texts = packed_text_features(params, texts, model.config, config.gradient_checkpointing)
+    return l2_normalize(project(params, texts, model.config.text))
+
+
+def sample_patches(keys: Key[Array, " b"], model: Model, config: ResolvedTrainConfig) -> Int[Array, "b k"] | None:
+    """Which patches of each image are encoded, in order; None for all."""
+    if not config.patch_dropout:
+        return None
+    patches = (model.config.vision.image_size // model.config.vision.patch_size) ** 2
+    k = max(1, round(patches * (1 - config.patch_dropout)))
+    return jax.vmap(lambda key: jnp.sort(jax.random.permutation(jax.random.fold_in(key, 5), patches)[:k]))(keys)
+
+
+def augment(
+    keys: Key[Array, " b"], pixels: Num[Array, "b s s 3"], config: ResolvedTrainConfig
+) -> Float[Array, "b s s 3"]:
+    """Rotate, crop and jitter brightness and contrast as configured; 0-255 in and out.
+
+    An image's change depends on its own key alone. There are no flips: captions say left and right. Validation never
+    passes here.
+    """
+    return jax.vmap(lambda key, image: _augment_image(key, image, config))(keys, pixels.astype(jnp.float32))
+
+
+def _augment_image(key: jax.Array, pixels: jax.Array, config: ResolvedTrainConfig) -> jax.Array:
+    area_key, corner_key, color_key = jax.random.split(key, 3)
+    if config.rotation:
+        angle = jax.random.uniform(jax.random.fold_in(key, 3), minval=-config.rotation, maxval=config.rotation)
+        pixels = _rotate(pixels, jnp.deg2rad(angle))
+    if config.min_crop_scale < 1:
+        pixels = _crop(area_key, corner_key, pixels, config.min_crop_scale)
+    if config.color_jitter:
+        contrast, brightness = 1 + config.color_jitter * jax.random.uniform(color_key, (2,), minval=-1.0)
+        mean = pixels.mean()
+        pixels = jnp.clip((pixels - mean) * contrast + mean * brightness, 0, 255)
+    return pixels
+
+
+def _crop(area_key: jax.Array, corner_key: jax.Array, pixels: jax.Array, min_scale: float) -> jax.Array:
+    """A random square of at least `min_scale` of the area, resized to the whole."""
+    side = pixels.shape[0]
+    fraction = jnp.sqrt(jax.random.uniform(area_key, minval=min_scale, maxval=1.0))
+    corner = jax.random.uniform(corner_key, (2,)) * (1 - fraction) * side
+    scale = jnp.full((2,), 1 / fraction)
+    return jax.image.scale_and_translate(
+        pixels, pixels.shape, (0, 1), scale, -corner * scale, method="linear", antialias=False
+    )
+
+
+def _rotate(pixels: jax.Array, angle: jax.Array) -> jax.Array:
+    """Rotate about the center; what comes in from outside is black, as around most films."""
+    center = (pixels.shape[0] - 1) / 2
+    y, x = jnp.meshgrid(*[jnp.arange(n) - center for n in pixels.shape[:2]], indexing="ij")
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    coordinates = [y * cos - x * sin + center, y * sin + x * cos + center]
+    rotate_channel = jax.vmap(lambda channel: map_coordinates(channel, coordinates, order=1), in_axes=2, out_axes=2)
+    return rotate_channel(pixels)
+
+
+def grad_cache_map(encode: Callable[[Any], jax.Array], arrays: Any, chunks: int) -> jax.Array:
+    """`encode` of arrays (n, …), n / chunks blocks at a time, each encoded again in the backward pass.
+
+    The embeddings of the whole batch meet in one loss, and only the work of one chunk is ever in memory: the
+    cached gradients of Gao et al. 2021 (GradCache), by the transpose of a map over checkpoints.
+    """
+    if chunks == 1:
+        return encode(arrays)
+    # every device's blocks lie together: each chunk takes some of each device's
+    split = jax.tree.map(lambda x: x.reshape(-1, chunks, *x.shape[1:]).swapaxes(0, 1), arrays)
+    embeddings = jax.lax.map(jax.checkpoint(encode), split).swapaxes(0, 1)
+    return embeddings.reshape(-1, *embeddings.shape[2:])
+
+
+def _pairs_first(x: jax.Array, m: int) -> jax.Array:
+    """Blocks (n, c, …) as rows: the first m of each block in order, then the rest."""
+    rows = [x[:, :m].reshape(-1, *x.shape[2:]), x[:, m:].reshape(-1, *x.shape[2:])]
+    return jnp.concatenate(rows)

@@ -1,0 +1,131 @@
+"""Other pools, against brute force and exact expectation."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import hypergeom
+
+from medclip.evaluation.candidate_pools import article_disjoint, duplicate_aware, fixed_pools, over_draws
+from medclip.metrics import Estimate, rank_metrics, ranks
+from support.handmade_results import by_hand
+
+
+@st.composite
+def labeled_pairs(draw):
+    """Pairs of small whole numbers with an article, an image and a caption each; equal names have equal vectors."""
+    n, p = draw(st.integers(1, 10)), draw(st.integers(1, 3))
+    names = {what: draw(st.lists(st.sampled_from("abcde"), min_size=n, max_size=n)) for what in ("article", "i", "t")}
+    values = {
+        what: {name: draw(st.lists(st.integers(-2, 2), min_size=p, max_size=p)) for name in "abcde"} for what in "it"
+    }
+    images, texts = (np.array([values[what][name] for name in names[what]]) for what in "it")
+    return images, texts, names["article"], names["i"], names["t"]
+
+
+@given(labeled_pairs())
+def test_neighbors_of_the_query_s_article_do_not_count(case):
+    images, texts, articles, *_ = case
+    apart, pool = article_disjoint(ranks(images, texts), images, texts, articles)
+    for own, queries, candidates in zip(apart, (images, texts), (texts, images), strict=True):
+        for i, query in enumerate(queries):
+            left = [j for j in range(len(queries)) if j == i or articles[j] != articles[i]]
+            assert own[i] == by_hand(query, candidates[left], {left.index(i)})
+            assert pool[i] == len(left)
+
+
+@given(labeled_pairs())
+def test_the_same_image_or_caption_elsewhere_is_as_right(case):
+    images, texts, _, names, captions = case
+    both = duplicate_aware(images, texts, names, captions)
+    sides = (("image_to_text", names, captions, images, texts), ("text_to_image", captions, names, texts, images))
+    for direction, asks, answers, queries, candidates in sides:
+        own = both[direction]
+        distinct = [answers.index(name) for name in dict.fromkeys(answers)]  # the first row of each
+        assert sorted(asks[row] for row in own.rows) == sorted(set(asks))
+        for row, rank, right in zip(own.rows, own.ranks, own.num_relevant, strict=True):
+            partners = {answers[j] for j in range(len(asks)) if asks[j] == asks[row]}
+            good = {place for place, j in enumerate(distinct) if answers[j] in partners}
+            assert (right, own.num_candidates) == (len(good), len(distinct))
+            assert rank == by_hand(queries[row], candidates[distinct], good)
+
+
+def test_without_repetitions_nothing_changes():
+    images, texts = np.random.default_rng(0).standard_normal((2, 50, 4))
+    names = [f"{i:02}" for i in range(50)]
+    for direction, full in zip(("image_to_text", "text_to_image"), ranks(images, texts), strict=True):
+        assert np.array_equal(duplicate_aware(images, texts, names, names)[direction].ranks, full)
+    assert np.array_equal(article_disjoint(ranks(images, texts), images, texts, names)[0], ranks(images, texts))
+
+
+def metrics_of(*arguments):
+    metrics, facts = fixed_pools(*arguments)
+    assert facts["fixed_pool/num_candidates"] == arguments[3]
+    return {metric.name.removeprefix("fixed_pool/"): metric for metric in metrics}
+
+
+def test_a_fixed_pool_gives_what_is_expected_of_all_pools_of_its_size():
+    """Of r - 1 better candidates among n - 1, a pool of m has a hypergeometric number among its other m - 1."""
+    rng, draws = np.random.default_rng(0), 16
+    images = rng.standard_normal((60, 8))
+    texts = images + rng.standard_normal((60, 8))
+    result = metrics_of(images, texts, [f"{i}" for i in range(60)], 20, draws, 0)
+    for direction, full in zip(("image_to_text", "text_to_image"), ranks(images, texts), strict=True):
+        for k in (1, 5):
+            wanted = hypergeom(59, full - 1, 19).cdf(k - 1).mean()
+            metric = result[f"{direction}/R@{k}"]
+            assert metric.value == pytest.approx(np.mean(metric.draws))
+            assert metric.value == pytest.approx(wanted, abs=4 * np.std(metric.draws, ddof=1) / draws**0.5)
+
+
+def test_a_pool_of_all_pairs_is_the_full_pool_in_every_draw():
+    images, texts = np.random.default_rng(0).standard_normal((2, 30, 4))
+    result = metrics_of(images, texts, [f"{i // 2}" for i in range(30)], 30, 3, 0)
+    for direction, full in zip(("image_to_text", "text_to_image"), ranks(images, texts), strict=True):
+        for name, value in rank_metrics(full).items():
+            metric = result[f"{direction}/{name}"]
+            assert metric.draws == (value,) * 3
+            assert metric.low <= metric.value <= metric.high
+
+
+def test_draws_differ_and_follow_the_seed():
+    images, texts = np.random.default_rng(0).standard_normal((2, 60, 4))
+    first, again, other = (fixed_pools(images, texts, list("ab") * 30, 20, 3, seed) for seed in (0, 0, 1))
+    assert first == again != other
+    (mean_rank,) = (metric for metric in first[0] if metric.name == "fixed_pool/image_to_text/mean_rank")
+    assert len(set(mean_rank.draws)) == 3
+
+
+def test_a_draw_that_a_resample_leaves_empty_is_passed_over():
+    draws = [np.array([0, 1]), np.array([2, 3])]
+    result = over_draws([np.array([1, 2]), np.array([2, 1])], draws, list("abcd"), 0)
+    assert result["R@1"] == Estimate(0.5, 0, 1)
+
+
+@pytest.mark.slow
+def test_about_95_of_100_intervals_hold_the_truth_of_pools():
+    """Articles and pairs are drawn anew each time, so the truth is the mean over both; candidates change with them."""
+    rng, trials, size = np.random.default_rng(0), 120, 40
+    articles = [f"{i // 3}" for i in range(150)]
+
+    def sample():
+        subjects = 0.7 * rng.standard_normal((50, 1, 16)) + rng.standard_normal((50, 3, 16))
+        blur = rng.uniform(0.8, 2.4, (50, 1, 1)) * rng.standard_normal((50, 3, 16))  # articles are clear or not
+        return subjects.reshape(-1, 16), (subjects + blur).reshape(-1, 16)
+
+    def ranks_of(images, texts, rows):
+        return ranks(images[rows], texts[rows])[0]
+
+    def one_draw():
+        return ranks_of(*sample(), rng.choice(150, size, replace=False))
+
+    truth = np.mean([list(rank_metrics(one_draw()).values()) for _ in range(1000)], axis=0)
+    held = np.zeros(len(truth))
+    for trial in range(trials):
+        images, texts = sample()
+        chosen = [rng.choice(150, size, replace=False) for _ in range(4)]
+        own = [ranks_of(images, texts, rows) for rows in chosen]
+        measured = over_draws(own, chosen, articles, trial, resamples=100)
+        held += [m.low <= t <= m.high for m, t in zip(measured.values(), truth, strict=True)]
+    # Three standard errors of a share of 0.95 over 120 trials are 0.060.
+    assert (held / trials > 0.89).all(), held / trials

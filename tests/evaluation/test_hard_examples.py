@@ -1,0 +1,76 @@
+"""Misranked pairs and neighbors, against what a loop gives."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medclip.evaluation import hard_examples
+from medclip.evaluation.hard_examples import misranked_pairs, nearest_images, nearest_neighbors
+from medclip.evaluation.results import MisrankedPair, NearestImage
+
+
+def test_the_widest_margin_comes_first_and_the_sure_pair_not_at_all():
+    images = np.array([[1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0]])
+    texts = np.array([[0.6, 0.8, 0], [1.0, 0, 0], [0, 0, 1.0]])
+    pairs = [pair for pair in misranked_pairs(images, texts, ["a", "b", "c"], 9) if pair.direction == "image_to_text"]
+    assert pairs == [
+        MisrankedPair("image_to_text", "b", "a", 0.0, 0.8),
+        MisrankedPair("image_to_text", "a", "b", 0.6, 1.0),
+    ]
+    assert next(misranked_pairs(images, texts, ["a", "b", "c"], 1)).margin == pytest.approx(0.8)
+
+
+def test_both_directions_are_listed():
+    images = np.array([[1.0, 0], [0.6, 0.8], [0.8, 0.6]])
+    texts = np.array([[0, 1.0], [1.0, 0], [0.8, 0.6]])
+    pairs = list(misranked_pairs(images, texts, ["a", "b", "c"], 2))
+    assert [(pair.direction, pair.id, pair.other) for pair in pairs[:2]] == [
+        ("image_to_text", "a", "b"),
+        ("image_to_text", "b", "c"),
+    ]
+    assert {pair.direction for pair in pairs[2:]} == {"text_to_image"}
+    assert pairs[0] == MisrankedPair("image_to_text", "a", "b", 0, 1)
+
+
+def test_pairs_that_all_rank_first_are_not_listed():
+    assert list(misranked_pairs(np.eye(4), np.eye(4), list("abcd"), 3)) == []
+
+
+def test_a_tie_is_not_misranked():
+    one = np.array([[1.0, 0], [1.0, 0]])
+    assert list(misranked_pairs(one, one, ["a", "b"], 3)) == []
+
+
+def test_a_single_pair_has_no_others():
+    assert list(misranked_pairs(np.eye(1), np.eye(1), ["a"], 3)) == []
+    assert list(nearest_images(np.eye(1), ["a"], 3)) == []
+
+
+@settings(max_examples=25)
+@given(st.integers(1, 12), st.integers(1, 15), st.booleans(), st.integers(0, 99))
+def test_neighbors_are_those_of_a_full_sort(n, k, own, seed):
+    rng = np.random.default_rng(seed)
+    queries, candidates = rng.standard_normal((2, n, 3))
+    rows, scores = nearest_neighbors(queries, candidates, k, own)
+    for i in range(n):
+        others = [(-queries[i] @ candidates[j], j) for j in range(n) if own or j != i]
+        wanted = sorted(others)[:k]
+        assert rows[i].tolist() == [j for _, j in wanted]
+        np.testing.assert_allclose(scores[i], [-score for score, _ in wanted])
+
+
+def test_chunks_change_nothing(monkeypatch):
+    vectors = np.random.default_rng(0).standard_normal((23, 4))
+    whole = nearest_neighbors(vectors, vectors, 5, own=False)
+    monkeypatch.setattr(hard_examples, "MAX_QUERIES", 7)
+    for one, other in zip(whole, nearest_neighbors(vectors, vectors, 5, own=False), strict=True):
+        np.testing.assert_allclose(one, other)
+
+
+def test_the_closest_images_come_first():
+    images = np.array([[1.0, 0], [0.6, 0.8], [0.8, 0.6]])
+    assert list(nearest_images(images, ["a", "b", "c"], 2)) == [
+        NearestImage("b", "c", pytest.approx(0.96)),
+        NearestImage("c", "b", pytest.approx(0.96)),
+    ]

@@ -1,0 +1,160 @@
+"""Labeled images are the same value wherever they come from; what cannot be used is counted or refused."""
+
+import pytest
+
+from medclip.errors import UserError
+from medclip.evaluation.config import EvalConfig
+from medclip.evaluation.labeled import LabelConfig, labeled_rows, probe_rows
+from support.labels import relabel, split_rows, write_folders, write_table
+
+
+def config(folder, **settings):
+    return EvalConfig(model="", data=str(folder), **settings)
+
+
+def rows_of(folder, label=None, classes=(), **settings):
+    return labeled_rows(config(folder, **settings), LabelConfig(label=label, classes=classes))
+
+
+def test_a_table_is_read_with_its_splits(tmp_path):
+    folder = write_table(tmp_path / "set", split_rows())
+    images = rows_of(folder)
+    assert (images.name, len(images), images.classes, images.multilabel) == ("test", 8, ["bright", "dark"], False)
+    assert images.rows[0].image.read_bytes()
+    assert images.dataset == {"source": "set", "synthetic": False}
+    assert len(rows_of(folder, split="training")) == 12
+    assert rows_of(folder, max_samples=3).labels == [("dark",), ("bright",), ("dark",)]
+
+
+def test_a_table_without_splits_is_measured_as_a_whole(tmp_path):
+    rows = [row.rsplit(",", 1)[0] for row in split_rows()]
+    images = rows_of(write_table(tmp_path / "set", rows, "file,label"))
+    assert (images.name, len(images)) == ("all", 20)
+
+
+def test_images_may_lie_beside_the_table(tmp_path):
+    folder = write_table(tmp_path / "set", split_rows())
+    for path in (folder / "images").iterdir():
+        path.rename(folder / path.name)
+    assert all(row.image.is_file() for row in rows_of(folder).rows)
+
+
+def test_rows_that_cannot_be_used_are_counted_by_reason(tmp_path):
+    bad = ["dark_9.jpg,,test", ",dark,test", "../../x.jpg,dark,test", "dark_8.jpg", "middle_1.jpg,middle,test"]
+    bad.append("dark_1.jpg,bright,test")
+    folder = write_table(tmp_path / "set", ["dark_1.jpg,dark,test", "bright_1.jpg,bright,test", *bad])
+    images = rows_of(folder, classes=("bright", "dark"))
+    assert len(images) == 2
+    assert images.excluded == {
+        "without label": 1,
+        "row without an image": 1,
+        "image outside the folder": 1,
+        "of another class": 1,
+        "duplicate row": 1,
+    }
+
+
+def test_a_folder_a_class(tmp_path):
+    folder = write_folders(tmp_path / "set", {"dark": 3, "bright": 2})
+    (folder / "dark" / "notes.txt").write_text("no image")
+    (folder / ".cache").mkdir()
+    images = rows_of(folder)
+    assert [row.id for row in images.rows[:3]] == ["bright/0.jpg", "dark/0.jpg", "bright/1.jpg"]
+    assert images.classes == ["bright", "dark"]
+    assert images.articles[0] == "bright/0.jpg"
+    assert len(rows_of(folder, classes=("dark",))) == 3
+
+
+def test_a_folder_in_a_class_is_a_patient(tmp_path):
+    folder = write_folders(tmp_path / "set", {"dark": 2, "bright": 1})
+    (folder / "dark" / "p1").mkdir()
+    for nth in (0, 1):
+        (folder / "dark" / f"{nth}.jpg").rename(folder / "dark" / "p1" / f"{nth}.jpg")
+    assert sorted(rows_of(folder).articles) == ["bright/0.jpg", "dark/p1", "dark/p1"]
+
+
+def test_folders_of_splits_above_those_of_classes(tmp_path):
+    for split, count in (("train", 4), ("val", 2)):
+        write_folders(tmp_path / "set", {"dark": count, "bright": count}, below=split)
+    train, images = probe_rows(config(tmp_path / "set"), LabelConfig())
+    assert (train.name, len(train), images.name, len(images)) == ("train", 8, "validation", 4)
+
+
+def test_a_label_of_a_prepared_dataset(data, copy):
+    other = relabel(copy(data), lambda row: {"modality": "ct"} if row["id"] < "ROCO_00006" else {})
+    images = rows_of(other)
+    assert (images.name, images.label, len(images)) == ("validation", "modality", 6)
+    assert images.excluded == {"without label": 6}
+    assert images.articles[:2] == ["PMC1000", "PMC1000"]
+    with pytest.raises(UserError, match=r"which label \(--label\)\? it has: modality"):
+        rows_of(other, label="organ")
+
+
+def test_one_digest_for_the_same_images_and_labels(tmp_path):
+    folder = write_table(tmp_path / "set", split_rows())
+    before = rows_of(folder).digest
+    assert rows_of(folder).digest == before
+    (folder / "images" / "dark_7.jpg").write_bytes(b"another")
+    assert rows_of(folder).digest != before
+
+
+def test_several_values_and_none(tmp_path):
+    rows = ["dark_1.jpg,mass; effusion;mass,", "dark_2.jpg,,", "dark_3.jpg,mass,", "dark_4.jpg"]
+    images = rows_of(write_table(tmp_path / "set", rows))
+    assert images.multilabel
+    assert images.labels == [("mass", "effusion"), (), ("mass",)]
+    assert images.excluded == {"without label": 1}
+    with pytest.raises(UserError, match="a probe takes one value an image"):
+        probe_rows(
+            config(write_table(tmp_path / "other", [*rows, "dark_5.jpg,mass,train", "dark_6.jpg,a;b,test"])),
+            LabelConfig(),
+        )
+
+
+def test_a_probe_never_learns_from_an_article_that_it_is_measured_on(tmp_path):
+    rows = [f"{row},{'p1' if 'dark' in row else row[:8]}" for row in split_rows()]
+    train, images = probe_rows(config(write_table(tmp_path / "set", rows, "file,label,split,article")), LabelConfig())
+    assert train.excluded == {"article is evaluated on": 6}
+    assert not set(train.articles) & set(images.articles)
+
+
+def test_without_splits_a_hash_of_the_file_decides(tmp_path):
+    folder = write_folders(tmp_path / "set", {"dark": 20, "bright": 20})
+    train, images = probe_rows(config(folder), LabelConfig())
+    assert len(train) + len(images) == 40
+    assert 0 < len(images) < 20
+    write_folders(folder, {"middle": 9})
+    assert set(images.articles) < set(probe_rows(config(folder), LabelConfig())[1].articles)  # they stay where they are
+
+
+@pytest.mark.parametrize(
+    ("make", "settings", "message"),
+    [
+        (lambda at: at / "absent", {}, "is not a folder; give a prepared dataset"),
+        (lambda at: at, {}, "holds no labeled images"),
+        (lambda at: write_table(at / "set", [], "file,label"), {}, "has no images of split 'all'"),
+        (lambda at: write_table(at / "set", ["dark_1.jpg,x"], "file,kind"), {}, "has no column 'label'"),
+        (lambda at: write_table(at / "set", ["dark_1.jpg,x"], "where,label"), {}, "has no column of images"),
+        (lambda at: write_table(at / "set", ["dark_1.jpg,x"], "file,label"), {"label": "organ"}, "no column 'organ'"),
+        (
+            lambda at: write_table(at / "set", split_rows()),
+            {"split": "dev"},
+            "no images of split 'validation'; its splits: test, train",
+        ),
+        (lambda at: write_table(at / "set", split_rows()), {"classes": ("fog",)}, "no image has a label 'label'"),
+        (lambda at: write_folders(at / "set", {"dark": 1, "bright": 0}), {}, "bright holds no images"),
+        (lambda at: write_folders(at / "set", {"dark": 1}), {"label": "organ"}, "its folders are the classes"),
+    ],
+)
+def test_what_is_no_labeled_set_is_refused_by_a_sentence(tmp_path, make, settings, message):
+    with pytest.raises(UserError, match=message):
+        rows_of(make(tmp_path), **settings)
+
+
+def test_a_probe_needs_something_to_learn_from(tmp_path):
+    rows = [row for row in split_rows() if row.endswith("test")]
+    folder = write_table(tmp_path / "set", rows)
+    with pytest.raises(UserError, match="no images of split 'train'"):
+        probe_rows(config(folder), LabelConfig())
+    with pytest.raises(UserError, match="measure another split"):
+        probe_rows(config(write_table(tmp_path / "both", split_rows()), split="train"), LabelConfig())

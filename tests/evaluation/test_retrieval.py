@@ -1,0 +1,214 @@
+"""A retrieval evaluation measures every pair in both directions and records what it measured."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from medclip.data.dataset import Split, write_shard
+from medclip.encode.encoder import embed_images, embed_texts
+from medclip.errors import UserError
+from medclip.evaluation.config import EvalConfig
+from medclip.evaluation.results import Kind, Results, name_parts, read_results
+from medclip.evaluation.retrieval import evaluate_retrieval
+from medclip.metrics import DIRECTIONS, rank_metrics, ranks, recall_at_k
+from medclip.model.checkpoint import model_hash
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    return tmp_path_factory.mktemp("evaluated")
+
+
+@pytest.fixture(scope="module")
+def results(run, data, out):
+    return evaluate_retrieval(EvalConfig(model=str(run), data=str(data), out=out))
+
+
+def test_what_is_returned_is_what_is_written(results, out):
+    assert read_results(out, Kind.RETRIEVAL)[0] == results
+
+
+def test_the_file_keeps_its_contract(results, out, run, roco):
+    document = json.loads((out / "retrieval.json").read_text(encoding="utf-8"))
+    assert (document["num_candidates"], document["split"], document["seed"]) == (12, "validation", 0)
+    assert (document["model"], document["data"]) == (model_hash(run), roco.folder.name)
+    for direction in DIRECTIONS:
+        assert {"R@1", "R@5", "R@10", "median_rank"} <= document[direction].keys()
+        leaf = document[direction]["R@10"]
+        metric = results[f"{direction}/R@10"]
+        assert (leaf["value"], leaf["low"], leaf["high"]) == (metric.value, metric.low, metric.high)
+        assert (leaf["column"], leaf["statistic"]) == (f"{direction}/rank", "R@10")
+
+
+def test_the_rank_of_every_pair_is_kept(results, out, data):
+    _, items = read_results(out, Kind.RETRIEVAL)
+    assert items.column("id").to_pylist() == Split(data, "validation").column("id")
+    own = items.column("text_to_image/rank").to_numpy()
+    assert results["text_to_image/R@5"].value == recall_at_k(own, 5)
+
+
+def test_both_directions_are_what_the_embeddings_give(results, model, data):
+    rows = Split(data, "validation")
+    images = embed_images(model, [rows.image(i) for i in range(12)])
+    texts = embed_texts(model, rows.column("caption"))
+    for direction, own in zip(DIRECTIONS, ranks(images, texts), strict=True):
+        for k in (1, 5, 10):
+            assert results[f"{direction}/R@{k}"].value == recall_at_k(own, k)
+
+
+def test_max_samples_makes_candidates_fewer(run, data):
+    results = evaluate_retrieval(EvalConfig(model=str(run), data=str(data), max_samples=5))
+    assert results.facts["num_candidates"] == 5
+
+
+def test_a_model_that_does_not_exist_is_refused_by_a_sentence(tmp_path, data):
+    with pytest.raises(UserError, match="model folder"):
+        evaluate_retrieval(EvalConfig(model=str(tmp_path), data=str(data)))
+
+
+@pytest.fixture(scope="module")
+def embeddings(model, data, tmp_path_factory):
+    """The model's own embeddings of the split, of other lengths than 1, in files."""
+    rows, at = Split(data, "validation"), tmp_path_factory.mktemp("embeddings")
+    np.save(at / "i.npy", 3 * embed_images(model, [rows.image(i) for i in range(12)]))
+    np.save(at / "t.npy", embed_texts(model, rows.column("caption")).astype(np.float64) / 7)
+    return at / "i.npy", at / "t.npy"
+
+
+def without_origin(results):
+    """Everything but what says which model it comes from."""
+    origin = replace(
+        results.provenance, model=None, contamination="unknown", contamination_reason="", embeddings_sha256=()
+    )
+    return replace(results, provenance=origin)
+
+
+def test_embeddings_made_elsewhere_are_measured_by_the_same_code(results, embeddings, data, tmp_path):
+    own = evaluate_retrieval(EvalConfig(data=str(data), out=tmp_path), embeddings)
+    assert without_origin(own) == without_origin(results)
+    assert (own.provenance.model, own.provenance.contamination) == (None, "unknown")
+    assert [len(digest) for digest in own.provenance.embeddings_sha256] == [64, 64]
+    assert Results.from_json(json.loads((tmp_path / "retrieval.json").read_text())) == own
+
+
+def test_the_first_embeddings_belong_to_the_first_pairs(embeddings, run, data):
+    limited = evaluate_retrieval(EvalConfig(data=str(data), max_samples=5), embeddings)
+    wanted = evaluate_retrieval(EvalConfig(model=str(run), data=str(data), max_samples=5))
+    assert without_origin(limited) == without_origin(wanted)
+
+
+def test_embeddings_of_another_split_are_refused(embeddings, data):
+    with pytest.raises(UserError, match=r"i\.npy has 12 rows and the split 25 pairs"):
+        evaluate_retrieval(EvalConfig(data=str(data), split="train"), embeddings)
+
+
+def test_embeddings_alone_need_no_data(results, embeddings, tmp_path):
+    alone = evaluate_retrieval(EvalConfig(out=tmp_path), embeddings)
+    for direction in DIRECTIONS:
+        assert alone[f"{direction}/R@5"].value == results[f"{direction}/R@5"].value
+    assert {metric.name.partition("/")[0] for metric in alone.metrics} == set(DIRECTIONS)  # no groups, no concepts
+    assert "each counts as its own article" in alone.provenance.ci_method
+    assert (alone.provenance.data, alone.provenance.split) == (None, None)
+    items = read_results(tmp_path, Kind.RETRIEVAL)[1]
+    assert items.column("article").to_pylist() == [f"{row}" for row in range(12)]
+    assert evaluate_retrieval(EvalConfig(max_samples=5), embeddings).facts["num_candidates"] == 5
+
+
+def test_a_model_and_embeddings_exclude_each_other(embeddings, run, data):
+    for config, files in ((EvalConfig(model=str(run), data=str(data)), embeddings), (EvalConfig(data=str(data)), None)):
+        with pytest.raises(UserError, match="give either --model MODEL or --embeddings"):
+            evaluate_retrieval(config, files)
+    with pytest.raises(UserError, match="give --data DATA"):
+        evaluate_retrieval(EvalConfig(model=str(run)))
+
+
+def test_every_column_of_items_gives_its_metrics_again(results, out):
+    items = read_results(out, Kind.RETRIEVAL)[1]
+    columns = {metric.column for metric in results.metrics if metric.column}
+    assert columns == set(items.column_names) - {"id", "article"}
+    assert len(columns) == 6 + 4
+    for metric in results.metrics:
+        if metric.column:
+            own = items.column(metric.column).to_numpy()
+            own = own[~np.isnan(own)]
+            again = own.mean() if metric.statistic == "mean" else rank_metrics(own.astype(int))[metric.statistic]
+            assert again == pytest.approx(metric.value), metric.name
+
+
+def test_other_candidates_and_measures_are_reported_too(results):
+    facts = results.facts
+    assert facts["article_disjoint/num_candidates"] == 11  # two images an article
+    assert facts["duplicate_aware/image_to_text/num_candidates"] == 12
+    assert facts["concepts/num_queries"] == 12
+    assert results["text_to_image/R@5"].chance == pytest.approx(5 / 12)
+    assert results.below("by_group") == []  # twelve pairs are too few for any
+
+
+def test_a_repeated_caption_is_one(run, data, copy):
+    other = with_rows(copy(data), lambda row, i: {"caption": "CT of the chest" if i < 3 else row["caption"]})
+    results = evaluate_retrieval(EvalConfig(model=str(run), data=str(other)))
+    counts = {name.removeprefix("duplicate_aware/"): n for name, n in results.facts.items()}
+    assert counts["image_to_text/num_candidates"] == counts["text_to_image/num_queries"] == 10
+    assert counts["image_to_text/num_queries"] == 12
+    # Twelve images, of which three are right for one caption of ten.
+    assert results["duplicate_aware/text_to_image/R@1"].chance == pytest.approx((9 / 12 + 3 / 12) / 10)
+
+
+def test_without_concepts_nothing_is_graded(run, data, copy, tmp_path):
+    other = with_rows(copy(data), lambda row, i: {"concepts": []})
+    results = evaluate_retrieval(EvalConfig(model=str(run), data=str(other), out=tmp_path))
+    assert not [metric for metric in results.metrics if "concepts" in name_parts(metric.name)]
+    assert not [name for name in read_results(tmp_path, Kind.RETRIEVAL)[1].column_names if "concepts" in name]
+
+
+def with_rows(folder, change):
+    """The folder, rows of its validation split changed."""
+    (shard,) = folder.glob("validation-*.arrow")
+    with pa.OSFile(str(shard)) as source:
+        rows = pa.ipc.open_file(source).read_all().to_pylist()
+    write_shard(shard, [row | change(row, i) for i, row in enumerate(rows)], {})
+    return folder
+
+
+def test_fewer_candidates_are_drawn_on_request(run, data):
+    config = EvalConfig(model=str(run), data=str(data))
+    results = evaluate_retrieval(config, num_candidates=6, num_draws=3)
+    assert (results.facts["fixed_pool/num_candidates"], results.facts["fixed_pool/num_draws"]) == (6, 3)
+    assert results["fixed_pool/text_to_image/R@1"].chance == pytest.approx(1 / 6)
+    assert len(results["fixed_pool/text_to_image/MRR"].draws) == 3
+    with pytest.raises(UserError, match="--num-candidates 13 is more than the 12 pairs"):
+        evaluate_retrieval(config, num_candidates=13)
+
+
+def test_a_small_evaluation_worked_out_by_hand(tmp_path):
+    """Three pairs at angles of which the cosines are known."""
+    np.save(tmp_path / "i.npy", np.array([[1.0, 0], [0, 1.0], [0.6, 0.8]]))
+    np.save(tmp_path / "t.npy", np.array([[0.8, 0.6], [1.0, 0], [0, 1.0]]))
+    # cosines     t0   t1   t2
+    #        i0   .8    1    0     own is second
+    #        i1   .6    0    1     own is third
+    #        i2  .96   .6   .8     own is second
+    # of texts: t0 has i0 (.8) behind i2 (.96): second; t1 has i1 last: third; t2 has i2 (.8) behind i1 (1): second
+    results = evaluate_retrieval(EvalConfig(), (tmp_path / "i.npy", tmp_path / "t.npy"))
+    for direction in DIRECTIONS:
+        values = {name: results[f"{direction}/{name}"].value for name in results.below(direction)}
+        assert values == pytest.approx(
+            {
+                "R@1": 0,
+                "R@5": 1,
+                "R@10": 1,
+                "median_rank": 2,
+                "mean_rank": 7 / 3,
+                "geometric_mean_rank": 12 ** (1 / 3),
+                "MRR": (1 / 2 + 1 / 3 + 1 / 2) / 3,
+            }
+        )
+    assert results["image_to_text/R@1"].chance == pytest.approx(1 / 3)
+    assert results["image_to_text/mean_rank"].chance == pytest.approx(2)
+    (widest, *_) = results.misranked_pairs
+    assert (widest.direction, widest.id, widest.other, widest.margin) == ("image_to_text", "1", "2", 1)
+    (nearest, *_) = results.nearest_images
+    assert ({nearest.id, nearest.other}, nearest.score) == ({"1", "2"}, 0.8)

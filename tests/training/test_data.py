@@ -1,0 +1,241 @@
+"""Order and batches are a function of (seed, step); pixels are the same decoded once or at each step."""
+
+import dataclasses
+import shutil
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medclip.data.dataset import Split
+from medclip.encode.decode import decode_pixels
+from medclip.errors import UserError, WorkError
+from medclip.model.image_processor import square_preprocessor
+from medclip.training.config import resolve
+from medclip.training.data import (
+    Loader,
+    Pairs,
+    SplitImages,
+    cache_pixels,
+    make_batch,
+    make_loader,
+    rows_at,
+    shared_concepts,
+    swapped_captions,
+)
+
+
+@st.composite
+def sizes(draw):
+    n = draw(st.integers(1, 60))
+    return n, draw(st.integers(1, n))
+
+
+@given(sizes(), st.integers(0, 5), st.integers(0, 4))
+def test_an_epoch_sees_no_row_twice_and_leaves_out_less_than_a_batch(size, seed, epoch):
+    n, batch_size = size
+    steps = n // batch_size
+    rows = np.concatenate([rows_at(n, batch_size, seed, epoch * steps + i) for i in range(steps)])
+    assert len(set(rows)) == len(rows) == steps * batch_size
+    assert n - len(rows) < batch_size
+    assert set(rows) <= set(range(n))
+
+
+@given(sizes(), st.integers(0, 5), st.lists(st.integers(0, 100), min_size=2, max_size=6))
+def test_a_step_has_its_rows_whatever_came_before(size, seed, steps):
+    forth = {step: rows_at(*size, seed, step).tolist() for step in steps}
+    back = {step: rows_at(*size, seed, step).tolist() for step in reversed(steps)}
+    assert forth == back
+
+
+def test_seeds_and_epochs_have_their_own_order():
+    orders = [tuple(rows_at(50, 50, seed, epoch)) for seed in range(4) for epoch in range(4)]
+    assert len(set(orders)) == len(orders)
+
+
+def test_no_row_is_left_out_for_ever():
+    rows = {row for step in range(60) for row in rows_at(10, 7, 0, step)}
+    assert rows == set(range(10))
+
+
+def test_the_order_of_past_runs_is_kept_and_cannot_be_written_to():
+    rows = rows_at(1000, 3, 5, 333 * 2 + 1)
+    assert rows.tolist() == np.random.default_rng((5, 2)).permutation(1000)[3:6].tolist()
+    with pytest.raises(ValueError, match="read-only"):
+        rows[0] = 1
+
+
+def test_the_steps_of_an_epoch_share_one_order_in_memory():
+    orders = [rows_at(101, 10, 3, step).base for step in range(30)]
+    assert [orders[step] is orders[0] for step in (9, 10, 20)] == [True, False, False]
+    assert orders[10] is orders[19]
+
+
+def test_pixels_are_the_same_decoded_once_or_when_indexed(data):
+    split, preprocessor = Split(data, "validation"), square_preprocessor(32)
+    images = SplitImages(split, preprocessor)
+    pixels = cache_pixels(images)
+    assert pixels.shape == images.shape == (12, 32, 32, 3)
+    assert (pixels.dtype, len(images)) == (np.uint8, 12)
+    for row in range(len(split)):
+        assert np.array_equal(pixels[row], decode_pixels(split.image(row), preprocessor))
+    for rows in (np.array([[7, 0], [3, 7]]), np.array([11]), slice(2, 9), slice(5, 100), slice(None), np.arange(0)):
+        assert np.array_equal(images[rows], pixels[rows])
+
+
+def test_a_damaged_image_is_named_by_its_pair(data, copy):
+    folder = copy(data)
+    path = folder / "validation-00000.arrow"
+    image = Split(folder, "validation").image(4)
+    path.write_bytes(path.read_bytes().replace(image, bytes(len(image))))
+    images = SplitImages(Split(folder, "validation"), square_preprocessor(16))
+    assert images[np.arange(4)].shape == (4, 16, 16, 3)
+    with pytest.raises(WorkError, match=r"the image of ROCO_00004 in split 'validation' of .* \(image unreadable\)"):
+        images[:]
+
+
+def test_the_cache_is_read_again_and_never_mistaken(data, copy):
+    folder, small = copy(data), square_preprocessor(16)
+    shutil.rmtree(folder / "cache", ignore_errors=True)
+    split = Split(folder, "validation")
+    first = cache_pixels(SplitImages(split, small))
+    (file,) = (folder / "cache").iterdir()
+    written = file.stat().st_mtime_ns
+    assert np.array_equal(cache_pixels(SplitImages(split, small)), first)
+    assert file.stat().st_mtime_ns == written
+    assert cache_pixels(SplitImages(Split(folder, "validation", 5), small)).shape == (5, 16, 16, 3)
+    assert cache_pixels(SplitImages(split, square_preprocessor(24))).shape == (12, 24, 24, 3)
+
+
+def test_captions_with_the_sides_exchanged_follow_the_pairs():
+    captions = ["left lung", "a mass", "Right and left", "RIGHT hip", "left knee", "right eye"]
+    assert swapped_captions(captions, 3) == ["right lung", "LEFT hip", "right knee"]
+    assert swapped_captions(captions, 0) == swapped_captions(["a mass", "a cyst"], 1) == []
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 4])
+def test_row_i_of_a_batch_is_one_pair_whatever_the_blocks(data, model, train_config, blocks):
+    split = Split(data, "train")
+    pixels = np.arange(len(split), dtype=np.uint8).reshape(-1, 1, 1, 1)
+    config = resolve(dataclasses.replace(train_config, steps=7, micro_batch_size=8 // blocks), len(split))
+    batches = list(make_loader(Pairs(split, pixels, {}, 0), model, config, 1, 2))
+    assert len(batches) == 5
+    for step, (rows, batch) in enumerate(batches, 2):
+        assert rows.tolist() == rows_at(len(split), 8, config.seed, step).tolist()
+        assert batch.images.reshape(8).tolist() == rows.tolist()
+        m = 8 // blocks
+        assert batch.caption_ids.shape == (blocks, m + 4 // blocks)  # room for half a batch of exchanged sides
+        captions = split.take("caption", rows)
+        folded = [" ".join(caption.casefold().split()) for caption in captions]
+        numbers = batch.caption_ids[:, :m].reshape(8)
+        assert np.array_equal(numbers[:, None] == numbers, [[a == b for a in folded] for b in folded])
+        assert batch.text_mask[:, :m].all()
+        assert batch.text_mask[:, m:].sum() == len(swapped_captions(captions, 4))
+        ids, valid = model.tokenizer.encode(captions)
+        for i in range(8):
+            own = batch.texts.caption_index[i // m] == i % m
+            assert batch.texts.ids[i // m][own].tolist() == ids[i][valid[i]].tolist()
+
+
+def test_a_batch_that_does_not_split_over_the_devices_is_refused(data, model, train_config):
+    split = Split(data, "train")
+    with pytest.raises(UserError, match="--batch-size 8 does not divide into 3 blocks"):
+        make_loader(Pairs(split, np.zeros(1), {}, 0), model, resolve(train_config, len(split)), 3, 0)
+
+
+def test_equal_images_and_captions_have_equal_numbers(data, model, train_config):
+    split = Split(data, "train")
+    pairs = Pairs(split, np.zeros((len(split), 1), np.float32), {}, 0)
+    config = resolve(train_config, len(split))
+    batch = make_batch(pairs, np.array([0, 0, 1, 2, 3, 4, 5, 6]), model, config, 1, 0)
+    assert batch.image_ids[0, 0] == batch.image_ids[0, 1]
+    assert batch.caption_ids[0, 0] == batch.caption_ids[0, 1]
+    assert len(set(batch.image_ids[0].tolist())) == len(set(batch.caption_ids[0, :8].tolist())) == 7
+
+
+def test_a_batch_decodes_its_own_images_alone(data, copy, model, train_config):
+    """Whatever is wrong with the others, which may be too many to be read."""
+    folder = copy(data)
+    path, rows = folder / "train-00000.arrow", np.arange(8)
+    content, images = path.read_bytes(), [Split(folder, "train").image(row) for row in range(25)]
+    for image in images[8:]:
+        content = content.replace(image, bytes(len(image)))
+    path.write_bytes(content)
+    split = Split(folder, "train")
+    pairs = Pairs(split, SplitImages(split, model.preprocessor), {}, 0)
+    batch = make_batch(pairs, rows, model, resolve(train_config, len(split)), 1, 0)
+    expected = np.stack([decode_pixels(images[row], model.preprocessor) for row in rows])
+    assert np.array_equal(batch.images[0], expected)
+    with pytest.raises(WorkError, match="cannot be decoded"):
+        make_batch(pairs, rows + 1, model, resolve(train_config, len(split)), 1, 0)
+
+
+def test_soft_targets_have_the_concepts_that_others_have_too(data, model, train_config):
+    split, rows = Split(data, "train"), np.arange(8)
+    numbers, most = shared_concepts(split)
+    concepts = [set(row) for row in split.column("concepts")]
+    shared = {c for row in concepts for c in row if sum(c in other for other in concepts) > 1}
+    assert numbers.keys() == shared
+    assert most == max(len(row & shared) for row in concepts)
+    pairs = Pairs(split, np.zeros((len(split), 1), np.float32), numbers, most)
+    (batch,) = make_batch(pairs, rows, model, resolve(train_config, len(split)), 1, 0).concepts
+    named = {number: concept for concept, number in numbers.items()}
+    assert [{named[i] for i in row if i < len(named)} for row in batch] == [concepts[row] & shared for row in rows]
+
+
+def test_every_step_and_seed_has_its_own_changes(data, model, train_config):
+    split, rows = Split(data, "train"), np.arange(8)
+    pairs = Pairs(split, np.zeros((len(split), 1), np.float32), {}, 0)
+    configs = [resolve(dataclasses.replace(train_config, seed=seed), len(split)) for seed in (0, 1)]
+    keys = [make_batch(pairs, rows, model, config, 1, step).aug_keys for config in configs for step in (0, 1, 0)]
+    assert np.array_equal(keys[0], keys[2])
+    assert len({key.tobytes() for key in keys}) == 4
+    assert len(np.unique(keys[0].reshape(8, 2), axis=0)) == 8
+
+
+class Computing:
+    """An array that a device has ready at a time."""
+
+    def __init__(self, ready_at):
+        self.ready_at = ready_at
+
+    def is_ready(self):
+        return time.monotonic() >= self.ready_at
+
+
+@pytest.mark.parametrize(
+    ("make_seconds", "step_seconds", "low", "high"),
+    [(0.05, 0.1, 0.0, 0.15), (0.4, 0.1, 0.4, 0.6), (0.22, 0.1, 0.0, 0.25)],
+    ids=["device bound", "data bound", "about even"],
+)
+def test_a_wait_is_the_time_in_which_the_device_has_nothing_to_do(make_seconds, step_seconds, low, high):
+    """Two batches are made at a time: one comes every half of `make_seconds`, a step takes `step_seconds`."""
+
+    def make(step):
+        time.sleep(make_seconds)
+        return step, None
+
+    loader, free_at, start = Loader(make, range(3, 15)), 0.0, None
+    for i, (step, _) in enumerate(loader, 3):
+        assert step == i
+        free_at = max(free_at, time.monotonic()) + step_seconds
+        if start is None:
+            start, loader.wait_seconds = time.monotonic(), 0.0  # the first batch is always waited for
+        loader.device_output = Computing(free_at)
+        time.sleep(max(0.0, free_at - step_seconds - time.monotonic()))  # one step late, as the loop logs
+    assert low <= loader.wait_seconds / (time.monotonic() - start) <= high
+
+
+def test_an_error_in_a_batch_is_raised_where_the_batch_is_used():
+    def make(step):
+        if step == 2:
+            raise WorkError("a damaged image")
+        return step, None
+
+    steps = []
+    with pytest.raises(WorkError, match="a damaged image"):
+        for step, _ in Loader(make, range(9)):
+            steps.append(step)
+    assert steps == [0, 1]

@@ -1,0 +1,83 @@
+"""The same seed gives the same curve whatever the devices, the processes and the size of a microbatch."""
+
+import dataclasses
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from medclip.training.loop import train
+
+CLOSE = 1e-4  # of a loss of about 2: float32 sums in another order, over four steps
+
+RUN = """
+import json, sys
+from medclip import jax_setup
+jax_setup.start()
+data, out, config, shape, several = json.loads(sys.argv[1])
+if several:
+    from medclip.training.distributed import start_distributed
+    start_distributed()
+from pathlib import Path
+import jax
+from medclip.model.config import PRESETS, Preset
+from medclip.training.loop import train
+from medclip.training.config import TrainConfig
+PRESETS["test"] = Preset(*shape)
+config["freeze"] = tuple(config["freeze"])
+train(Path(data), Path(out), TrainConfig(**config))
+print(jax.device_count())
+"""
+
+
+def curve(run):
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [line[key] for line in lines for key in ("loss", "validation_loss", "gradient_norm") if key in line]
+
+
+def start(data, out, config, devices, several=False, **environment):
+    """A process of its own with that many emulated devices."""
+    from medclip.model.config import PRESETS
+
+    arguments = json.dumps([str(data), str(out), dataclasses.asdict(config), PRESETS["test"], several])
+    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN, arguments], env=os.environ | flags | environment,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_microbatches_give_the_same_curve(run, data, train_config, tmp_path):
+    train(data, tmp_path / "run", dataclasses.replace(train_config, micro_batch_size=4))
+    assert curve(tmp_path / "run") == pytest.approx(curve(run), abs=CLOSE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("devices", "settings"), [(8, {}), (2, {"fsdp": True, "micro_batch_size": 4})])
+def test_devices_give_the_same_curve(run, data, train_config, tmp_path, devices, settings):
+    process = start(data, tmp_path / "run", dataclasses.replace(train_config, **settings), devices)
+    output, complaint = process.communicate()
+    assert process.returncode == 0, complaint
+    assert int(output.split()[-1]) == devices
+    assert curve(tmp_path / "run") == pytest.approx(curve(run), abs=CLOSE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [{}, {"fsdp": True}], ids=["replicated", "fsdp"])
+def test_two_processes_give_the_same_curve(run, data, train_config, tmp_path, settings):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        at = f"127.0.0.1:{free.getsockname()[1]}"
+    processes = [
+        start(data, tmp_path / "run", dataclasses.replace(train_config, **settings), 2, True,
+              JAX_COORDINATOR_ADDRESS=at, JAX_NUM_PROCESSES="2", JAX_PROCESS_ID=str(i))
+        for i in range(2)
+    ]  # fmt: skip
+    outputs = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert {int(output.split()[-1]) for output, _ in outputs} == {4}
+    assert curve(tmp_path / "run") == pytest.approx(curve(run), abs=CLOSE)

@@ -1,0 +1,270 @@
+"""How a run ends: by regression, patience, request or a full disk; and what each setting does to its weights."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from train.test_loop import assert_same_run, records
+
+from medclip.atomic_io import read_json
+from medclip.data.dataset import Split
+from medclip.encode.encoder import embed_split
+from medclip.errors import WorkError
+from medclip.metrics import Estimate
+from medclip.model.checkpoint import load
+from medclip.training.config import resolve
+from medclip.training.data import rows_at
+from medclip.training.loop import initial_model, train
+from medclip.training.validation import recall_change, wise_ft
+
+pytestmark = pytest.mark.slow  # each of these compiles a step of its own
+
+
+@pytest.fixture(scope="module")
+def tuned(data, train_config, tmp_path_factory):
+    """A folder that retrieves so well that a fall to chance is a clear one with 12 images too."""
+    out = tmp_path_factory.mktemp("tuned") / "run"
+    train(data, out, dataclasses.replace(train_config, steps=100, lr=3e-3))
+    return out
+
+
+def test_a_fall_is_clear_or_not():
+    rng, articles = np.random.default_rng(0), [str(i // 2) for i in range(100)]
+    good, bad = rng.integers(1, 4, (100, 2)), rng.integers(20, 90, (100, 2))
+    assert recall_change(good, bad, articles, 0).high < 0
+    assert recall_change(bad, good, articles, 0).low > 0
+    assert recall_change(good, good, articles, 0) == Estimate(0, 0, 0)
+    change = recall_change(np.array([[1, 1], [11, 7]]), np.array([[7, 2], [11, 1]]), ["a", "b"], 0)
+    assert change.value == pytest.approx(np.mean([(1 / 3 - 1 + 2 / 3 - 1) / 2, (1 - 1 / 3) / 2]))
+
+
+def test_a_planted_learning_rate_is_stopped_by_the_guard(data, train_config, tuned, tmp_path, monkeypatch):
+    wild = dataclasses.replace(train_config, preset=None, init=str(tuned), lr=3.0, steps=8, warmup_ratio=0.0)
+    with pytest.raises(WorkError, match=r"mean validation recall is .* below .* lower --lr \(now 3\)"):
+        train(data, tmp_path / "run", wild)
+    before, now = load(tuned), load(tmp_path / "run")
+    assert all(np.array_equal(now.params[name], value) for name, value in before.params.items())  # step 0 was kept
+    assert records(tmp_path / "run")[-1]["step"] < 8
+
+
+def test_the_guard_may_warn_and_patience_ends_the_run(data, train_config, tuned, tmp_path, capfd):
+    wild = dataclasses.replace(
+        train_config,
+        preset=None,
+        init=str(tuned),
+        lr=3.0,
+        steps=12,
+        num_evals=6,
+        on_regression="warn",
+        early_stopping_patience=2,
+        warmup_ratio=0.0,
+    )
+    summary = train(data, tmp_path / "run", wild)
+    messages = " ".join(capfd.readouterr().err.split())
+    assert "warning: step" in messages
+    assert "no better mean recall since step 0" in messages
+    assert records(tmp_path / "run")[-1]["step"] == 4
+    assert [record["alpha"] for record in summary["wise_ft"]] == [0.2, 0.4, 0.6, 0.8, 1.0]
+    assert summary["best"]["mean_recall"] == max(
+        r["mean_recall"] for r in [*summary["wise_ft"], records(tmp_path / "run")[0]]
+    )
+
+
+def test_weights_between_are_tried_and_the_best_kept(data, train_config, tuned, tmp_path):
+    gentle = dataclasses.replace(train_config, preset=None, init=str(tuned), lr=1e-4, on_regression="warn")
+    summary = train(data, tmp_path / "run", gentle)
+    assert summary == read_json(tmp_path / "run" / "summary.json", "a run")
+    tried = [*summary["wise_ft"], *(r for r in records(tmp_path / "run") if "mean_recall" in r)]
+    assert summary["best"]["mean_recall"] == max(r["mean_recall"] for r in tried)
+    last = [r for r in records(tmp_path / "run") if "mean_recall" in r][-1]
+    whole = next(r for r in summary["wise_ft"] if r["alpha"] == 1.0)
+    assert {k: whole[k] for k in last} == pytest.approx(last)
+
+
+def test_a_sweep_is_a_line_between_the_ends():
+    first, last = {"w": np.array([0.0, 4.0])}, {"w": np.array([1.0, 0.0])}
+    results = wise_ft(first, last, lambda params: {"mean_recall": float(params["w"][0])})
+    assert [record["alpha"] for record, _ in results] == [0.2, 0.4, 0.6, 0.8, 1.0]
+    assert [record["mean_recall"] for record, _ in results] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    np.testing.assert_allclose(results[1][1]["w"], [0.4, 2.4])
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_a_request_to_stop_saves_and_says_how_to_go_on(run, data, train_config, tmp_path, kind):
+    def interrupt(step, metrics):
+        if step == 1:
+            os.kill(os.getpid(), kind)
+
+    with pytest.raises(WorkError, match=r"stopped at step \d of 4, saved; .* --resume"):
+        train(data, tmp_path / "run", train_config, callbacks=[interrupt])
+    assert signal.getsignal(kind) in (signal.default_int_handler, signal.SIG_DFL)
+    train(data, tmp_path / "run", train_config, resume=True)
+    assert_same_run(tmp_path / "run", run)
+
+
+def start_of(config, data):
+    """The model before the first step."""
+    split = Split(data, "train")
+    return initial_model(resolve(config, len(split)), split.column("caption"))
+
+
+def test_a_frozen_tower_stays_and_its_images_are_read_once(data, copy, train_config, tmp_path):
+    """All images of training are gone after the first step, and the run does not notice."""
+    folder = copy(data)
+    shutil.rmtree(folder / "cache", ignore_errors=True)
+    frozen = dataclasses.replace(train_config, freeze=("vision_model.*",), steps=8, num_evals=1)
+    train(folder, tmp_path / "whole", frozen)
+
+    def damage(step, metrics):
+        if step == 1:
+            path, split = folder / "train-00000.arrow", Split(folder, "train")
+            with path.open("r+b") as shard:  # in place: the run has it mapped
+                content = path.read_bytes()
+                for row in range(len(split)):
+                    image = split.image(row)
+                    shard.seek(content.index(image))
+                    shard.write(bytes(len(image)))
+
+    train(folder, tmp_path / "run", frozen, callbacks=[damage], image_cache_gb=0)
+    with pytest.raises(WorkError, match="cannot be decoded"):
+        train(folder, tmp_path / "again", frozen, image_cache_gb=0)
+    assert records(tmp_path / "run") == records(tmp_path / "whole")
+    assert not (folder / "cache").exists()
+    first, last = start_of(frozen, data), load(tmp_path / "run")
+    assert all(np.array_equal(last.params[n], p) for n, p in first.params.items() if n.startswith("vision_model."))
+
+
+def test_features_give_the_loss_that_pixels_and_tokens_give(data, train_config, tmp_path):
+    """A frozen tower's step is the same computed from its features, where nothing is augmented."""
+    plain = dataclasses.replace(train_config, steps=1, lr=1e-9, min_crop_scale=1.0, color_jitter=0.0)
+    frozen = dataclasses.replace(plain, freeze=("vision_model.*", "text_model.*"))
+    train(data, tmp_path / "features", frozen)
+    train(data, tmp_path / "pixels", plain)
+    losses = [[r["loss"] for r in records(tmp_path / name) if "loss" in r] for name in ("features", "pixels")]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def saved_and_first(data, config, out):
+    """A run's saved parameters, and those it started from; the weights of the last step are those saved."""
+    train(data, out, dataclasses.replace(config, num_evals=1))
+    model, first = load(out), start_of(config, data)
+    assert model.params.keys() == first.params.keys()  # a plain model, whatever was trained
+    return model.params, first.params
+
+
+@pytest.fixture
+def always_better(monkeypatch):
+    """Every evaluation finds a better recall than the one before, so that the last weights are saved."""
+    from medclip.training import loop
+
+    recalls = iter(range(1000))
+
+    def validate(*arguments, measure=loop.validate):
+        metrics, ranks = measure(*arguments)
+        return {**metrics, "mean_recall": float(next(recalls))}, ranks
+
+    monkeypatch.setattr(loop, "validate", validate)
+
+
+def test_lora_changes_the_towers_matrices_by_its_rank_and_nothing_else_of_them(
+    data, train_config, tmp_path, always_better
+):
+    config = dataclasses.replace(train_config, lora_rank=2, lr=1e-2, warmup_ratio=0.0)
+    saved, first = saved_and_first(data, config, tmp_path / "run")
+    ranks = {}
+    for name, before in first.items():
+        if name.startswith(("vision_model.", "text_model.")):
+            change = np.asarray(saved[name]) - np.asarray(before)
+            ranks[name] = np.linalg.matrix_rank(change, tol=1e-5) if change.ndim == 2 else int(change.any())
+    matrices = {name for name in ranks if name.endswith(("_proj.weight", "fc1.weight", "fc2.weight"))}
+    assert matrices
+    assert {name: 2 if name in matrices else 0 for name in ranks} == ranks
+    assert not np.array_equal(saved["visual_projection.weight"], first["visual_projection.weight"])
+
+
+def test_ema_saves_an_average_between_the_first_and_the_last_weights(data, train_config, tmp_path, always_better):
+    """One step of decay 0.75 from the start: a quarter of the way to where the same step leads without it."""
+    config = dataclasses.replace(train_config, steps=2, warmup_ratio=0.0)  # the schedule begins at rate 0
+    last, first = saved_and_first(data, config, tmp_path / "plain")
+    average, _ = saved_and_first(data, dataclasses.replace(config, ema_decay=0.75), tmp_path / "ema")
+    moved = 0
+    for name, before in first.items():
+        expected = np.asarray(before) + 0.25 * (np.asarray(last[name]) - np.asarray(before))
+        np.testing.assert_allclose(average[name], expected, atol=1e-6, err_msg=name)
+        moved += not np.array_equal(last[name], before)
+    assert moved > 10
+
+
+def first_loss(data, config, out):
+    train(data, out, dataclasses.replace(config, steps=1))
+    return next(r["loss"] for r in records(out) if "loss" in r)
+
+
+def test_the_sigmoid_loss_of_the_first_batch_is_its_formula(data, train_config, tmp_path):
+    """Of the very embeddings that the first batch has, where nothing is augmented and there are no hard negatives."""
+    config = dataclasses.replace(
+        train_config, loss="sigmoid", min_crop_scale=1.0, color_jitter=0.0, hard_negatives=0.0, steps=1
+    )
+    split, model = Split(data, "train"), start_of(config, data)
+    rows = rows_at(len(split), 8, config.seed, 0)
+    images = embed_split(model, split, "images", rows.tolist()).astype(np.float64)
+    texts = embed_split(model, split, "captions", rows.tolist()).astype(np.float64)
+    scores = np.exp(float(model.params["logit_scale"])) * images @ texts.T - 10
+    signs = 2 * np.eye(8) - 1
+    expected = np.log1p(np.exp(-signs * scores)).sum() / 8
+    assert first_loss(data, config, tmp_path / "run") == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"rotation": 30.0}, {"patch_dropout": 0.5}, {"color_jitter": 0.0}, {"min_crop_scale": 0.3}],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_what_changes_images_changes_the_loss_of_the_first_batch(run, data, train_config, tmp_path, settings):
+    (usual,) = [r["loss"] for r in records(run) if r["step"] == 1 and "loss" in r]
+    assert first_loss(data, dataclasses.replace(train_config, **settings), tmp_path / "run") != pytest.approx(
+        usual, abs=1e-4
+    )
+
+
+FULL_DISK = """
+import json, resource, signal, sys
+from medclip import jax_setup
+jax_setup.start()
+from pathlib import Path
+from medclip.errors import WorkError
+from medclip.model.config import PRESETS, Preset
+from medclip.training.config import TrainConfig
+from medclip.training.loop import train
+data, out, config, shape = json.loads(sys.argv[1])
+PRESETS["test"] = Preset(*shape)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+def fill(step, metrics):
+    if step == 3:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    train(Path(data), Path(out), TrainConfig(**config | {"freeze": ()}), callbacks=[fill])
+except (WorkError, OSError) as error:
+    print("refused:", error)
+    sys.exit(1)
+"""
+
+
+def test_a_disk_that_fills_leaves_the_last_state_whole(run, data, train_config, tmp_path):
+    """Files may grow to 4 kB from step 3 on: what a full disk does to everything that is written."""
+    from medclip.model.config import PRESETS
+
+    out = tmp_path / "run"
+    arguments = json.dumps([str(data), str(out), dataclasses.asdict(train_config), PRESETS["test"]])
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "refused:" in done.stdout
+    assert load(out).config  # the model before, whole
+    train(data, out, train_config, resume=True)
+    assert_same_run(out, run)

@@ -1,0 +1,259 @@
+"""A run keeps pairs together, measures without augmentation, keeps its best, and resumes bit for bit."""
+
+import dataclasses
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medclip.data.dataset import Split
+from medclip.errors import UserError, WorkError
+from medclip.model.checkpoint import load
+from medclip.training.config import resolve
+from medclip.training.data import rows_at
+from medclip.training.loop import initial_model, train
+from medclip.training.validation import ValidationSet, read_validation_set, validate
+
+TRAIN_IN_A_PROCESS = """
+import json, sys
+from medclip import jax_setup
+jax_setup.start()
+from pathlib import Path
+from medclip.model.config import PRESETS, Preset
+from medclip.training.loop import train
+from medclip.training.config import TrainConfig
+data, out, config, shape, resume = json.loads(sys.argv[1])
+PRESETS["test"] = Preset(*shape)
+print("ready", flush=True)
+train(Path(data), Path(out), TrainConfig(**config | {"freeze": ()}), resume=resume)
+"""
+
+
+def records(run):
+    """`metrics.jsonl` without what was read from the clock."""
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [
+        {key: value for key, value in line.items() if key not in ("pairs_per_s", "data_wait_fraction")}
+        for line in lines
+    ]
+
+
+def assert_same_run(run, other):
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        assert (run / "model" / name).read_bytes() == (other / "model" / name).read_bytes(), name
+    assert records(run) == records(other)
+    assert (run / "summary.json").read_bytes() == (other / "summary.json").read_bytes()
+
+
+class Killed(Exception):
+    """Raised from a callback: as abrupt for the run as a kill."""
+
+
+def killer(at):
+    def callback(step, metrics):
+        if step == at:
+            raise Killed
+
+    return callback
+
+
+@pytest.fixture
+def killed(data, train_config, tmp_path):
+    """A run that ended while it logged step 3; its last evaluation was at step 2."""
+    with pytest.raises(Killed):
+        train(data, tmp_path / "run", train_config, callbacks=[killer(3)])
+    return tmp_path / "run"
+
+
+def test_callbacks_get_every_line_of_the_log(run, data, train_config, tmp_path):
+    calls = []
+    train(data, tmp_path / "run", train_config, callbacks=[lambda step, metrics: calls.append((step, dict(metrics)))])
+    lines = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    assert [{"step": step, **metrics} for step, metrics in calls] == list(lines)
+    assert_same_run(tmp_path / "run", run)  # who listens changes nothing
+
+
+def test_a_run_leaves_all_that_is_promised(run, train_config):
+    assert {p.name for p in run.iterdir()} == {
+        "train_config.json", "metrics.jsonl", "curves.png", "state", "model", "summary.json", "tensorboard",
+    }  # fmt: skip
+    written = json.loads((run / "train_config.json").read_text())
+    assert {"train", "validation"} == set(written.pop("data"))
+    assert written == {**resolve(train_config, 25).to_json(), "freeze": [], "max_samples": None}
+    steps = [r["step"] for r in records(run) if "loss" in r]
+    evaluations = [r["step"] for r in records(run) if "validation_loss" in r]
+    assert (steps, evaluations) == ([1, 2, 3, 4], [0, 2, 4])
+    with Image.open(run / "curves.png") as curves:
+        curves.load()
+        assert min(curves.size) > 200
+
+
+def test_the_saved_model_is_the_one_that_was_measured_best(run, model, data, train_config):
+    evaluations = [r for r in records(run) if "mean_recall" in r]
+    best = max(evaluations, key=lambda r: r["mean_recall"])
+    assert json.loads((run / "summary.json").read_text())["best"] == best
+    split = Split(data, "validation")
+    metrics, ranks = validate(model, read_validation_set(split, model), train_config.batch_size)
+    assert ranks.shape == (12, 2)
+    assert metrics == {key: pytest.approx(best[key], abs=1e-6) for key in metrics}
+
+
+@pytest.mark.slow
+def test_validation_is_the_same_whatever_the_augmentation(run, data, train_config, tmp_path):
+    plain = dataclasses.replace(train_config, min_crop_scale=1.0, color_jitter=0.0)
+    train(data, tmp_path / "run", plain)
+    (first, *_, step), (first_plain, *_, plain_step) = records(run)[:2], records(tmp_path / "run")[:2]
+    assert first == first_plain  # before the first step both have the same weights
+    assert step["loss"] != plain_step["loss"]
+
+
+def test_validation_depends_on_its_pixels(data, train_config):
+    model = initial_model(resolve(train_config, 25), Split(data, "train").column("caption"))
+    images = read_validation_set(Split(data, "validation"), model)
+    black = ValidationSet(np.zeros_like(images.pixels), images.captions, images.articles)
+    losses = [validate(model, pairs, train_config.batch_size)[0]["validation_loss"] for pairs in (images, black)]
+    assert losses[0] != pytest.approx(losses[1], abs=1e-3)
+
+
+def test_a_fresh_model_starts_at_the_papers_temperature_and_follows_the_seed(train_config):
+    first, again, other = (
+        initial_model(resolve(dataclasses.replace(train_config, seed=seed), 25), ["CT of the chest"] * 3)
+        for seed in (0, 0, 1)
+    )
+    assert float(first.params["logit_scale"]) == pytest.approx(np.log(1 / 0.07), abs=1e-4)  # four decimals are stored
+    weights = [m.params["visual_projection.weight"] for m in (first, again, other)]
+    assert np.array_equal(weights[0], weights[1])
+    assert not np.array_equal(weights[0], weights[2])
+
+
+def test_an_interrupted_run_resumes_bit_for_bit(killed, run, data, train_config):
+    assert records(killed)[-1]["step"] == 3
+    train(data, killed, train_config, resume=True)
+    assert_same_run(killed, run)
+
+
+@pytest.mark.slow
+def test_a_run_killed_ten_times_at_random_ends_as_if_it_never_was(run, data, train_config, tmp_path):
+    """SIGKILL, each time after another random part of what a whole run takes; what is lost is repeated."""
+    from medclip.model.config import PRESETS
+
+    out, chance = tmp_path / "run", random.Random(0)
+    arguments = [str(data), str(out), dataclasses.asdict(train_config), PRESETS["test"]]
+
+    def start(resume):
+        command = [sys.executable, "-c", TRAIN_IN_A_PROCESS, json.dumps([*arguments, resume])]
+        return subprocess.Popen(command, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    kills = 0
+    while kills < 10:
+        process = start((out / "train_config.json").exists())
+        try:
+            assert "ready" in process.stdout.readline()
+            process.wait(chance.uniform(0, 4))
+            break  # it finished before its turn
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+        finally:
+            process.stdout.close()
+            process.stderr.close()
+    assert kills >= 3
+    train(data, out, train_config, resume=(out / "train_config.json").exists())
+    assert_same_run(out, run)
+
+
+@pytest.mark.slow
+def test_a_run_that_decodes_at_each_step_is_the_same_run(run, data, train_config, copy, tmp_path, capfd):
+    folder = copy(data)
+    shutil.rmtree(folder / "cache")
+    train(folder, tmp_path / "run", train_config, image_cache_gb=0)
+    assert_same_run(tmp_path / "run", run)
+    assert not (folder / "cache").exists()
+    message = "images of train: 25 take 0.00 GB decoded, not cached: decoded at each step (limit --image-cache-gb 0, "
+    assert message in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("lr", 2e-3), ("seed", 1), ("batch_size", 4), ("steps", 5), ("preset", "tiny"), ("ema_decay", 0.9)],
+)
+def test_a_resume_with_another_setting_names_it(run, data, train_config, name, value):
+    with pytest.raises(
+        UserError, match=rf"other settings \(.*\b{name}: {getattr(train_config, name)} then, {value} now"
+    ):
+        train(data, run, dataclasses.replace(train_config, **{name: value}), resume=True)
+
+
+def test_a_resume_with_another_data_set_is_refused(run, data, train_config, copy):
+    other, run = copy(data), copy(run)
+    dataset = json.loads((other / "dataset.json").read_text())
+    dataset["splits"]["validation"] = dataset["splits"]["train"]
+    (other / "dataset.json").write_text(json.dumps(dataset))
+    with pytest.raises(UserError, match="data"):
+        train(other, run, train_config, resume=True)
+
+
+def test_a_resume_of_nothing_is_refused(data, train_config, tmp_path):
+    with pytest.raises(UserError, match="is not a run to resume"):
+        train(data, tmp_path, train_config, resume=True)
+
+
+def test_a_run_is_never_overwritten(run, data, train_config):
+    before = (run / "metrics.jsonl").read_bytes()
+    with pytest.raises(UserError, match="already"):
+        train(data, run, train_config)
+    assert (run / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_refused_run_leaves_its_folder_free(data, train_config, tmp_path):
+    with pytest.raises(UserError):
+        train(data, tmp_path / "run", dataclasses.replace(train_config, batch_size=100))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_pairs(data, train_config, tmp_path):
+    wild = dataclasses.replace(train_config, lr=1e37, warmup_ratio=0.0, num_evals=1)  # the second step ruins them
+    with pytest.raises(WorkError, match="the loss is nan and the norm of its gradient nan at step 3,") as failure:
+        train(data, tmp_path / "run", wild)
+    ids = Split(data, "train").column("id")
+    assert all(ids[row] in str(failure.value) for row in rows_at(25, wild.batch_size, wild.seed, 2))
+    assert not (tmp_path / "run" / "summary.json").exists()
+    assert load(tmp_path / "run").config  # the first weights, which were saved
+
+
+def test_weights_that_are_not_finite_stop_the_run_at_its_evaluation(data, train_config, tmp_path):
+    with pytest.raises(WorkError, match=r"embeddings that are not finite: .* a lower --lr"):
+        train(data, tmp_path / "run", dataclasses.replace(train_config, lr=1e37, warmup_ratio=0.0))
+    assert records(tmp_path / "run")[-1]["step"] == 2
+
+
+def test_a_saved_model_loads_whole(run, model):
+    assert load(Path(run) / "model").config == model.config == load(run).config
+
+
+def test_the_card_says_what_a_stranger_must_know(run, train_config, roco):
+    card = (run / "model" / "README.md").read_text(encoding="utf-8")
+    best = json.loads((run / "summary.json").read_text())["best"]
+    for statement in (
+        "not for clinical use",
+        f"Source: {roco.folder.name}. 25 training pairs, 12 validation pairs",
+        f"{train_config.steps} steps of {train_config.batch_size} pairs",
+        f"the weights of step {best['step']}",
+        "among 12 pairs",
+        f'trained_on: ["{roco.folder.name}"]\ntrained_on_nothing_else: true',
+        "## Limitations",
+        "## License",
+    ):
+        assert statement in card
+    rows = [line for line in card.splitlines() if line.startswith("| R@10")]
+    both = [float(cell.split("%")[0]) for cell in rows[0].split("|")[2:4]]
+    assert np.mean(both) == pytest.approx(100 * best["R@10"], abs=0.06)

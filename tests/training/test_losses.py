@@ -1,0 +1,139 @@
+"""The contrastive loss is the formula of the paper, over the whole batch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medclip.training.losses import contrastive_loss, duplicate_aware_targets, hard_targets, sigmoid_loss, soft_targets
+
+CLOSE = 1e-5  # float32 sums of a few dozen terms against float64
+
+
+def unit_rows(seed, b, p=8):
+    rows = np.random.default_rng(seed).standard_normal((b, p))
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def scaled(scale):
+    return {"logit_scale": jnp.float32(scale)}
+
+
+def by_hand(images, texts, scale, targets, mask):
+    """The loss as two loops over every pair, in float64; rows of texts beyond the images are candidates for images."""
+    b, total = len(images), 0.0
+    for i in range(b):
+        to_text = {j: np.exp(scale) * images[i] @ texts[j] for j in range(len(texts)) if mask[i][j]}
+        to_image = {j: np.exp(scale) * images[j] @ texts[i] for j in range(b) if mask[j][i]}
+        for scores in (to_text, to_image):
+            chance = np.log(sum(np.exp(score) for score in scores.values()))
+            total -= sum(targets[i][j] * (scores[j] - chance) for j in scores if targets[i][j])
+    return total / (2 * b)
+
+
+def assert_by_hand(images, texts, scale, targets, mask):
+    value = float(contrastive_loss(jnp.float32(images), jnp.float32(texts), scaled(scale), targets, mask))
+    wanted = by_hand(images, texts, scale, np.asarray(targets, np.float64), np.asarray(mask))
+    assert value == pytest.approx(wanted, rel=CLOSE, abs=CLOSE * np.exp(scale))
+
+
+@given(st.sampled_from([(1, 0), (1, 3), (3, 2), (8, 0), (8, 3)]), st.floats(0, np.log(100)), st.integers(0, 100))
+def test_the_loss_equals_two_loops(shape, scale, seed):
+    b, wrong = shape
+    images, texts = unit_rows(seed, b), unit_rows(seed + 1000, b + wrong)
+    assert_by_hand(images, texts, scale, *hard_targets(b, b + wrong))
+
+
+NUMBERS = st.lists(st.integers(0, 3), min_size=5, max_size=5)
+
+
+@given(NUMBERS, NUMBERS, st.lists(st.integers(-1, 3), min_size=3, max_size=3), st.integers(0, 100))
+def test_repetitions_and_absent_captions_are_no_negatives(image, captions, wrong, seed):
+    text_mask = np.array([True] * 5 + [number >= 0 for number in wrong])
+    targets, mask = duplicate_aware_targets(jnp.array(image), jnp.array(captions + wrong), jnp.array(text_mask))
+    for i in range(5):
+        for j in range(8):
+            repeated = (captions + wrong)[j] == captions[i] or (j < 5 and image[j] == image[i])
+            assert bool(mask[i, j]) == (i == j or (text_mask[j] and not repeated))
+    assert np.array_equal(targets, np.eye(5, 8))
+    assert_by_hand(unit_rows(seed, 5), unit_rows(seed + 1000, 8), 2.0, targets, mask)
+
+
+def test_a_repeated_pair_pulls_on_nothing():
+    """With every caption the same there is nothing to tell apart: no loss and no gradient."""
+    images, texts = jnp.float32(unit_rows(0, 4)), jnp.float32(unit_rows(1, 4))
+    targets_and_mask = duplicate_aware_targets(jnp.arange(4), jnp.zeros(4, int), jnp.ones(4, bool))
+    value, gradient = jax.value_and_grad(contrastive_loss, (0, 1, 2))(images, texts, scaled(2.0), *targets_and_mask)
+    assert float(value) == pytest.approx(0, abs=CLOSE)
+    assert all(np.abs(g).max() < CLOSE for g in jax.tree.leaves(gradient))
+
+
+def test_gradients_are_finite_where_nothing_counts_and_scales_are_large():
+    images, texts = jnp.float32(unit_rows(0, 6)), jnp.float32(unit_rows(1, 8))
+    targets_and_mask = duplicate_aware_targets(
+        jnp.array([0, 0, 1, 2, 3, 4]), jnp.array([0, 1, 1, 2, 3, 4, 0, -1]), jnp.arange(8) < 7
+    )
+    for loss, params in (
+        (contrastive_loss, scaled(np.log(100))),
+        (sigmoid_loss, scaled(np.log(100)) | {"logit_bias": -10.0}),
+    ):
+        gradient = jax.grad(loss, (0, 1, 2))(images, texts, params, *targets_and_mask)
+        assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
+
+
+def jaccard(one, other):
+    return len(one & other) / len(one | other) if one | other else 0.0
+
+
+@given(st.lists(st.frozensets(st.integers(0, 5), max_size=4), min_size=4, max_size=4), st.integers(0, 100))
+def test_soft_targets_follow_the_overlap_of_concepts(held, seed):
+    concepts = np.full((4, 4), 6, np.int32)
+    for i, row in enumerate(held):
+        concepts[i, : len(row)] = sorted(row)
+    _, mask = duplicate_aware_targets(jnp.arange(4), jnp.array([0, 1, 1, 3, 9]), jnp.ones(5, bool))
+    soft = np.asarray(soft_targets(mask, jnp.array(concepts), 6, 0.3))
+    for i in range(4):
+        near = [1.0 if i == j else jaccard(held[i], held[j]) for j in range(4)]
+        weights = [np.exp(near[j] / 0.3) if mask[i, j] else 0.0 for j in range(4)]
+        wanted = np.array(weights) / sum(weights) if held[i] else np.eye(4)[i]
+        np.testing.assert_allclose(soft[i], [*wanted, 0], atol=CLOSE)
+    assert_by_hand(unit_rows(seed, 4), unit_rows(seed + 1000, 5), 2.0, soft, mask)
+
+
+@pytest.mark.parametrize("b", [2, 8, 128])
+def test_chance_is_the_logarithm_of_the_whole_batch(b):
+    same = jnp.ones((b, 4)) / 2
+    assert float(contrastive_loss(same, same, scaled(2.66), *hard_targets(b, b))) == pytest.approx(np.log(b), rel=CLOSE)
+
+
+def test_pairs_shuffled_against_each_other_raise_the_loss():
+    images = jnp.float32(unit_rows(0, 16))
+    texts = jnp.float32(images + 0.1 * unit_rows(1, 16))
+
+    def loss(x, y):
+        return float(contrastive_loss(x, y, scaled(2.66), *hard_targets(16, 16)))
+
+    matched = loss(images, texts)
+    for shift in range(1, 16):
+        assert loss(images, jnp.roll(texts, shift, axis=0)) > matched + 0.5
+    order = np.random.default_rng(0).permutation(16)
+    assert loss(images[order], texts[order]) == pytest.approx(matched, rel=CLOSE)
+    assert loss(texts, images) == pytest.approx(matched, rel=CLOSE)
+
+
+@given(st.sampled_from([0, 3]), st.integers(0, 100))
+def test_the_sigmoid_loss_equals_two_loops(wrong, seed):
+    images, texts = unit_rows(seed, 4), unit_rows(seed + 1000, 5 + wrong)
+    params = {"logit_scale": jnp.full(1, 2.0), "logit_bias": jnp.full(1, -3.0)}
+    targets, mask = duplicate_aware_targets(
+        jnp.arange(4), jnp.array([0, 1, 1, 3, *range(4, 5 + wrong)]), jnp.arange(5 + wrong) < 4 + wrong
+    )
+    total = 0.0
+    for i in range(4):
+        for j in range(5 + wrong):
+            score = np.exp(2) * images[i] @ texts[j] - 3
+            total += np.log1p(np.exp(-score if i == j else score)) if mask[i, j] else 0
+    value = float(sigmoid_loss(jnp.float32(images), jnp.float32(texts), params, targets, mask))
+    assert value == pytest.approx(total / 4, rel=CLOSE)

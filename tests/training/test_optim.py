@@ -1,0 +1,69 @@
+"""Which tensors learn at which rate, which decay, and what is trained beside the model's own."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from train.test_step import CONFIG, MICRO, config_of
+
+from medclip.errors import UserError
+from medclip.training.config import TrainConfig, resolve
+from medclip.training.optim import initial_params, lr_scales, make_optimizer
+
+
+def test_rates_follow_towers_layers_and_names():
+    settings = TrainConfig(lr=1e-3, vision_lr=1e-4, layerwise_lr_decay=0.5, freeze=("text_model.embeddings.*",))
+    config = resolve(settings, 1000)
+    scales = lr_scales(MICRO.params, CONFIG, config)
+    assert scales["visual_projection.weight"] == scales["logit_scale"] == 1
+    assert scales["vision_model.post_layernorm.weight"] == pytest.approx(0.1)
+    assert scales["vision_model.encoder.layers.0.mlp.fc1.weight"] == pytest.approx(0.05)
+    assert scales["vision_model.embeddings.class_embedding"] == pytest.approx(0.025)
+    assert scales["text_model.final_layer_norm.bias"] == 1
+    assert scales["text_model.encoder.layers.0.mlp.fc1.weight"] == 0.5
+    assert scales["text_model.embeddings.token_embedding.weight"] == 0
+    with pytest.raises(UserError, match="names no tensor"):
+        lr_scales(MICRO.params, CONFIG, dataclasses.replace(config, freeze=("vision.*",)))
+    with pytest.raises(UserError, match="nothing to train"):
+        lr_scales(MICRO.params, CONFIG, dataclasses.replace(config, freeze=("*",)))
+
+
+def test_only_matrices_decay():
+    params = {"matrix": jnp.ones((2, 2)), "bias": jnp.ones(2), "logit_scale": jnp.ones(())}
+    optimizer = make_optimizer(config_of(steps=10, lr=1e-2), {})
+    state = optimizer.init(params)
+    for _ in range(2):  # the first step of the warm-up has rate 0
+        updates, state = optimizer.update(jax.tree.map(jnp.zeros_like, params), state, params)
+    moved = {name for name, update in updates.items() if (np.asarray(update) != 0).any()}
+    assert moved == {"matrix"}
+
+
+def test_an_update_is_scaled_by_its_tensors_rate():
+    params = {name: jnp.ones((2, 2)) for name in ("whole", "half", "frozen")}
+    optimizer = make_optimizer(config_of(steps=10, lr=1e-2, weight_decay=0), {"whole": 1.0, "half": 0.5, "frozen": 0.0})
+    state = optimizer.init(params)
+    for _ in range(2):
+        updates, state = optimizer.update(params, state, params)
+    sizes = {name: float(jnp.abs(update).max()) for name, update in updates.items()}
+    assert sizes["half"] == pytest.approx(sizes["whole"] / 2)
+    assert sizes["whole"] > sizes["frozen"] == 0
+
+
+def test_lora_freezes_the_towers_and_trains_its_factors_at_their_matrices_rates():
+    params, scales = initial_params(MICRO, config_of(lora_rank=2, lr=1e-3, vision_lr=1e-4))
+    factors = {name: scale for name, scale in scales.items() if ".lora_" in name}
+    assert factors.keys() | MICRO.params.keys() == params.keys() == scales.keys()
+    assert all(scales[name] == 0 for name in MICRO.params if name.startswith(("vision_model.", "text_model.")))
+    assert scales["visual_projection.weight"] == scales["logit_scale"] == 1
+    for name, scale in factors.items():
+        assert scale == pytest.approx(0.1 if name.startswith("vision_model.") else 1.0)
+
+
+def test_the_sigmoid_loss_brings_its_bias():
+    params, scales = initial_params(MICRO, config_of(loss="sigmoid"))
+    assert params.keys() - MICRO.params.keys() == {"logit_bias"}
+    assert (float(params["logit_bias"]), scales["logit_bias"]) == (-10, 1)
+    with pytest.raises(UserError, match="defined for the contrastive loss"):
+        initial_params(MICRO, config_of(loss="sigmoid", soft_target_temperature=0.2))
