@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 import pytest
-from train.test_loop import assert_same_run, records
+from training.test_loop import assert_same_run, records
 
 from medclip.atomic_io import read_json
 from medclip.data.dataset import Split

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from train.test_step import CONFIG, MICRO, config_of
+from training.test_step import CONFIG, MICRO, config_of
 
 from medclip.errors import UserError
 from medclip.training.config import TrainConfig, resolve
