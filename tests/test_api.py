@@ -1,5 +1,6 @@
 """The public functions: what a notebook has goes in, typed values come out, and files are as the commands make them."""
 
+import ast
 import doctest
 import io
 import json
@@ -30,6 +31,14 @@ def dataset(tmp_path_factory):
     """Prepared from images and captions in memory."""
     out = tmp_path_factory.mktemp("api") / "data"
     return medclip.prepare({"train": pairs(20), "validation": pairs(8, 20)}, out, num_workers=1)
+
+
+def test_every_public_name_is_there_for_programs_and_for_type_checkers():
+    tree = ast.parse(Path(medclip.__file__).read_text())
+    (typed,) = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    names = {node.names[0].asname for node in typed.body if isinstance(node, ast.ImportFrom)}
+    assert {"load", "prepare", "train", "evaluate", "Index"} <= names <= set(dir(medclip))
+    assert all(getattr(medclip, name).__doc__ for name in names)
 
 
 def test_pairs_in_memory_become_a_dataset(dataset):

@@ -5,7 +5,7 @@ import tomllib
 
 import pytest
 
-from medclip.data.stats.keyword_labels import MODALITY, ORGAN
+from medclip.data.stats.keyword_labels import MODALITY_KEYWORDS, ORGAN_KEYWORDS
 from medclip.errors import UserError
 from medclip.prompts import DEFAULT_PROMPTS, PLACEHOLDER, read_prompts
 
@@ -25,7 +25,7 @@ def test_every_template_has_its_place_and_no_two_are_alike(section):
         assert not any("{" in text for text in texts)
 
 
-@pytest.mark.parametrize(("section", "classes"), [("modality", MODALITY), ("organ", ORGAN)])
+@pytest.mark.parametrize(("section", "classes"), [("modality", MODALITY_KEYWORDS), ("organ", ORGAN_KEYWORDS)])
 def test_every_class_of_roco_has_words(section, classes):
     assert classes.keys() <= SECTIONS[section]["words"].keys()
 

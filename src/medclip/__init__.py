@@ -47,14 +47,16 @@ _MODULES = {
 """The public names, and where each is defined below this package."""
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'medclip' has no attribute {name!r}")
-    from medclip import jax_setup
+if not TYPE_CHECKING:  # which would take any misspelt name for one of these
 
-    jax_setup.start()  # before anything imports JAX
-    value = globals()[name] = getattr(import_module(f"medclip.{_MODULES[name]}"), name)
-    return value
+    def __getattr__(name: str) -> Any:
+        if name not in _MODULES:
+            raise AttributeError(f"module 'medclip' has no attribute {name!r}")
+        from medclip import jax_setup
+
+        jax_setup.start()  # before anything imports JAX
+        value = globals()[name] = getattr(import_module(f"medclip.{_MODULES[name]}"), name)
+        return value
 
 
 def __dir__() -> list[str]:
