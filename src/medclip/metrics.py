@@ -15,6 +15,8 @@ DIRECTIONS: tuple[str, str] = ("image_to_text", "text_to_image")
 TIE_TOLERANCE = 1e-9  # equal vectors get products that differ by BLAS's rounding; in float64 that is far less than this
 MAX_SCORES = 2**24  # scores in memory at once: 128 MB
 
+Names = Sequence[str] | np.ndarray
+"""A name for each row: its article, its class."""
 Statistics = Callable[[np.ndarray], Mapping[str, float]]
 """Several numbers of rows (n, …), by name; NaN where one is not defined."""
 
@@ -139,7 +141,7 @@ def retrieval_metrics(
 
 def estimate(
     values: Num[np.ndarray, "n ..."],
-    groups: Sequence[str],
+    groups: Names,
     statistic: Callable[[np.ndarray], float],
     seed: int,
     resamples: int = 1000,
@@ -153,7 +155,7 @@ def estimate(
 
 
 def estimates(
-    values: Num[np.ndarray, "n ..."], groups: Sequence[str], statistics: Statistics, seed: int, resamples: int = 1000
+    values: Num[np.ndarray, "n ..."], groups: Names, statistics: Statistics, seed: int, resamples: int = 1000
 ) -> dict[str, Estimate]:
     """The same for several statistics of the same resamples, by name.
 
@@ -163,7 +165,7 @@ def estimates(
     return percentile_ci(statistics(values), resampled)
 
 
-def resample_counts(groups: Sequence[str], seed: int, resamples: int = 1000) -> Iterator[Int[np.ndarray, " n"]]:
+def resample_counts(groups: Names, seed: int, resamples: int = 1000) -> Iterator[Int[np.ndarray, " n"]]:
     """How often each row is in each resample of whole groups, i64 (n,)."""
     _, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     rng, count = np.random.default_rng(seed), group.max() + 1

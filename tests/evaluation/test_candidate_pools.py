@@ -99,7 +99,7 @@ def test_draws_differ_and_follow_the_seed():
 def test_a_draw_that_a_resample_leaves_empty_is_passed_over():
     draws = [np.array([0, 1]), np.array([2, 3])]
     result = over_draws([np.array([1, 2]), np.array([2, 1])], draws, list("abcd"), 0)
-    assert result["R@1"] == Estimate(0.5, 0, 1)
+    assert result["R@1"] == Estimate(0.5, 0.0, 1.0)
 
 
 @pytest.mark.slow

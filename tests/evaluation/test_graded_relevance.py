@@ -77,6 +77,6 @@ def test_chance_is_what_random_orders_give():
 def test_only_queries_with_concepts_count():
     grades = np.array([[0.5, 0.4, 0.1, 0.2], [np.nan] * 4, [1.0, 0.8, 0.3, 0.2]])
     measured, chance = grade_estimates(grades, ["a", "b", "c"], 0)
-    assert measured["nDCG@10"] == Estimate(0.75, 0.5, 1)
+    assert measured["nDCG@10"] == Estimate(0.75, 0.5, 1.0)
     assert measured["mAP"].value == pytest.approx(0.6)
     assert chance == pytest.approx({"nDCG@10": 0.2, "mAP": 0.2})

@@ -39,7 +39,7 @@ def test_a_fall_is_clear_or_not():
     good, bad = rng.integers(1, 4, (100, 2)), rng.integers(20, 90, (100, 2))
     assert recall_change(good, bad, articles, 0).high < 0
     assert recall_change(bad, good, articles, 0).low > 0
-    assert recall_change(good, good, articles, 0) == Estimate(0, 0, 0)
+    assert recall_change(good, good, articles, 0) == Estimate(0.0, 0.0, 0.0)
     change = recall_change(np.array([[1, 1], [11, 7]]), np.array([[7, 2], [11, 1]]), ["a", "b"], 0)
     assert change.value == pytest.approx(np.mean([(1 / 3 - 1 + 2 / 3 - 1) / 2, (1 - 1 / 3) / 2]))
 

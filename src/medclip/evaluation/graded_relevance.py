@@ -67,7 +67,7 @@ def grade(
     for start in range(0, len(with_concepts), size):
         rows = with_concepts[start : start + size]
         for row, scores in zip(rows, queries[rows].astype(np.float64) @ exact, strict=True):
-            relevance = concepts.relevance(row)
+            relevance = concepts.relevance(int(row))
             best = ideal_gain(relevance)
             relevant = relevance >= RELEVANCE_THRESHOLD
             grades[row] = (

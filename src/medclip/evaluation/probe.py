@@ -49,6 +49,7 @@ NUM_FOLDS = 5
 REGRESSION, NEAREST, RANDOM = "logistic_regression", "nearest_neighbors", "random_weights"
 
 Features = Float[np.ndarray, "n w"]
+TestFeatures = Float[np.ndarray, "m w"]
 Classes = Int[np.ndarray, " n"]
 """Numbers of classes."""
 
@@ -186,7 +187,7 @@ def train_classifiers(
     features: Features,
     truth: Classes,
     articles: np.ndarray,
-    test_features: Features,
+    test_features: TestFeatures,
     num_classes: int,
     num_draws: int,
     seed: int,

@@ -10,7 +10,7 @@ from enum import StrEnum
 import numpy as np
 from jaxtyping import Int, Num
 
-from medclip.metrics import KS
+from medclip.metrics import KS, Names
 
 RESAMPLES = 10_000  # so that the least p-value times a hundred metrics is still below LEVEL
 LEVEL = 0.05
@@ -69,8 +69,8 @@ class Difference:
 def paired_differences(
     baseline: Num[np.ndarray, " n"],
     value: Num[np.ndarray, " n"],
-    articles: Sequence[str],
-    classes: Sequence[str],
+    articles: Names,
+    classes: Names,
     statistics: Sequence[Statistic],
     seed: int,
 ) -> list[Difference]:
@@ -86,7 +86,7 @@ def paired_differences(
     changes = [_change(statistic, baseline, value, group, label) for statistic in statistics]
     blocks = [
         [change(counts, swap) for change in changes]
-        for counts, swap in _draws(np.random.default_rng(seed), group.max() + 1, len(group))
+        for counts, swap in _draws(np.random.default_rng(seed), int(group.max()) + 1, len(group))
     ]
     differences = []
     for statistic, *parts in zip(statistics, *blocks, strict=True):
@@ -96,7 +96,7 @@ def paired_differences(
     return differences
 
 
-def value_of(statistic: Statistic, values: Num[np.ndarray, " n"], classes: Sequence[str]) -> float:
+def value_of(statistic: Statistic, values: Num[np.ndarray, " n"], classes: Names) -> float:
     """The statistic of values of items of these classes; of a ratio, its logarithm."""
     if statistic.item_value is None:
         return float(np.median(values))
