@@ -27,19 +27,19 @@ from PIL import Image
 
 from medclip.data.dataset import Split
 from medclip.encode.decode import decode_pixels
-from medclip.training.data import Pictures, cached, rows_at
+from medclip.training.data import SplitImages, cache_pixels, rows_at
 
 BATCH, SIDE, ROWS = 128, 224, 10_000
 SQUARE = {"size": {"height": SIDE, "width": SIDE}, "do_center_crop": False, "resample": 3}
 
 
-def opened(image: io.BytesIO | Path) -> np.ndarray:
-    """What one writes who has no reader."""
-    with Image.open(image) as picture:
-        return np.asarray(picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+def open_image(image: io.BytesIO | Path) -> np.ndarray:
+    """What a user without a reader writes."""
+    with Image.open(image) as opened:
+        return np.asarray(opened.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC))
 
 
-def ours(images: Pictures | np.ndarray, seed: int) -> Iterator[np.ndarray]:
+def ours(images: SplitImages | np.ndarray, seed: int) -> Iterator[np.ndarray]:
     for step in range(len(images) // BATCH):
         yield np.asarray(images[rows_at(len(images), BATCH, seed, step)])
 
@@ -50,20 +50,20 @@ def one_thread(split: Split, seed: int) -> Iterator[np.ndarray]:
 
 
 def from_tar(path: Path, seed: int) -> Iterator[np.ndarray]:
-    pictures = webdataset.WebDataset(str(path), shardshuffle=False, empty_check=False).shuffle(1000, seed=seed)
-    yield from pictures.map(lambda row: opened(io.BytesIO(row["jpg"]))).batched(BATCH, collation_fn=np.stack)
+    images = webdataset.WebDataset(str(path), shardshuffle=False, empty_check=False).shuffle(1000, seed=seed)
+    yield from images.map(lambda row: open_image(io.BytesIO(row["jpg"]))).batched(BATCH, collation_fn=np.stack)
 
 
 def from_files(folder: Path, seed: int) -> Iterator[np.ndarray]:
     files = sorted(folder.iterdir())
     order = np.random.default_rng(seed).permutation(len(files))
     for start in range(0, len(files), BATCH):
-        yield np.stack([opened(files[i]) for i in order[start : start + BATCH]])
+        yield np.stack([open_image(files[i]) for i in order[start : start + BATCH]])
 
 
 def write_out(split: Split, folder: Path) -> tuple[Path, Path]:
     """The images as files, and as a tar."""
-    files, tar = folder / "files", folder / "pictures.tar"
+    files, tar = folder / "files", folder / "images.tar"
     files.mkdir()
     with tarfile.open(tar, "w") as out:
         for row in range(len(split)):
@@ -72,37 +72,37 @@ def write_out(split: Split, folder: Path) -> tuple[Path, Path]:
     return files, tar
 
 
-def told(name: str, values: np.ndarray, digits: int = 0) -> None:
-    said = {"median": np.median(values), "low": values.min(), "high": values.max()}
-    print(json.dumps({name: {key: round(float(value), digits) for key, value in said.items()}}))
+def print_range(name: str, values: np.ndarray, digits: int = 0) -> None:
+    summary = {"median": np.median(values), "low": values.min(), "high": values.max()}
+    print(json.dumps({name: {key: round(float(value), digits) for key, value in summary.items()}}))
 
 
 def main() -> None:
-    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ask.add_argument("--data", type=Path, required=True)
-    ask.add_argument("--count", type=int, default=2048)
-    ask.add_argument("--rounds", type=int, default=5)
-    asked = ask.parse_args()
-    split = Split(asked.data, "train", asked.count // BATCH * BATCH)
-    pictures = Pictures(split, SQUARE)
-    kept = cached(pictures)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=2048)
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    split = Split(args.data, "train", args.count // BATCH * BATCH)
+    images = SplitImages(split, SQUARE)
+    pixels = cache_pixels(images)
     with tempfile.TemporaryDirectory() as folder:
         files, tar = write_out(split, Path(folder))
-        ways = {
-            "ours, decoded when asked for": lambda seed: ours(pictures, seed),
-            "ours, decoded once": lambda seed: ours(kept, seed),
+        readers = {
+            "ours, decoded when indexed": lambda seed: ours(images, seed),
+            "ours, decoded once": lambda seed: ours(pixels, seed),
             "ours, one thread": lambda seed: one_thread(split, seed),
             "WebDataset": lambda seed: from_tar(tar, seed),
             "loop over files": lambda seed: from_files(files, seed),
         }
-        rates: dict[str, list[float]] = {name: [] for name in ways}
-        work: dict[str, list[float]] = {name: [] for name in ways}
+        rates: dict[str, list[float]] = {name: [] for name in readers}
+        work: dict[str, list[float]] = {name: [] for name in readers}
         single: list[float] = []
-        for number in range(asked.rounds):
+        for number in range(args.rounds):
             sums = set()
-            for name, way in ways.items():
+            for name, read in readers.items():
                 start, busy, total = time.monotonic(), time.process_time(), 0
-                for batch in way(number):
+                for batch in read(number):
                     total += int(batch.sum(dtype=np.int64))
                 rates[name].append(len(split) / (time.monotonic() - start))
                 work[name].append(1e6 * (time.process_time() - busy) / len(split))
@@ -113,13 +113,13 @@ def main() -> None:
             for row in rows:
                 split.image(row)
             single.append(ROWS / (time.monotonic() - start))
-    print(json.dumps({"pictures": len(split), "bytes each": round(sum(map(len, map(split.image, rows))) / ROWS)}))
-    for name, found in rates.items():
-        told(f"{name}, images/s", np.array(found))
-        told(f"{name}, CPU us", np.array(work[name]))
-    for name, found in rates.items():
-        told(f"{name} / WebDataset", np.array(found) / rates["WebDataset"], 2)
-    told("single rows/s", np.array(single))
+    print(json.dumps({"images": len(split), "bytes each": round(sum(map(len, map(split.image, rows))) / ROWS)}))
+    for name, values in rates.items():
+        print_range(f"{name}, images/s", np.array(values))
+        print_range(f"{name}, CPU us", np.array(work[name]))
+    for name, values in rates.items():
+        print_range(f"{name} / WebDataset", np.array(values) / rates["WebDataset"], 2)
+    print_range("single rows/s", np.array(single))
 
 
 if __name__ == "__main__":

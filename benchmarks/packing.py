@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,65 +20,69 @@ from medclip import jax_setup
 jax_setup.start()
 
 import jax  # noqa: E402
-from medclip.training.augment import augmented  # noqa: E402
-from medclip.training.initial_model import initial_model  # noqa: E402
 
 from medclip.data.dataset import Split  # noqa: E402
-from medclip.model.config import TextConfig  # noqa: E402
+from medclip.model.checkpoint import Model  # noqa: E402
 from medclip.model.packing import PackedText, pack  # noqa: E402
-from medclip.training import feed  # noqa: E402
 from medclip.training.config import TrainConfig, resolve  # noqa: E402
-from medclip.training.data import Pictures, rows_at  # noqa: E402
-from medclip.training.distributed import all_devices, by_blocks  # noqa: E402
-from medclip.training.losses import contrastive  # noqa: E402
-from medclip.training.optim import optimizer  # noqa: E402
-from medclip.training.step import init_state, make_step  # noqa: E402
+from medclip.training.data import Pairs, SplitImages, make_batch, rows_at  # noqa: E402
+from medclip.training.distributed import all_devices, shard_blocks  # noqa: E402
+from medclip.training.loop import initial_model  # noqa: E402
+from medclip.training.losses import contrastive_loss  # noqa: E402
+from medclip.training.optim import make_optimizer  # noqa: E402
+from medclip.training.step import Batch, init_state, make_step  # noqa: E402
 
 
-def one_a_row(ids: np.ndarray, valid: np.ndarray, tower: TextConfig) -> PackedText:
-    """What padding costs: each caption alone in a row of the context length."""
-    _, c, t = ids.shape
-    parts = [pack(ids[:, i : i + 1], valid[:, i : i + 1], tower) for i in range(c)]
-    at = np.concatenate([np.where(part.caption_index >= 0, i, -1) for i, part in enumerate(parts)], axis=1)
-    pooled = np.concatenate([part.pool_index + i * t for i, part in enumerate(parts)], axis=1)
-    whole = [np.concatenate([getattr(part, name) for part in parts], axis=1) for name in ("ids", "position")]
-    return PackedText(whole[0], at, whole[1], pooled)
+def unpack(batch: Batch, captions: list[str], model: Model) -> Batch:
+    """The batch with each caption alone in a row of the context length: what padding costs."""
+    ids, valid = model.tokenizer.encode(captions)
+    rows = [pack(ids[None, i : i + 1], valid[None, i : i + 1], model.config.text) for i in range(len(captions))]
+    context_length = ids.shape[1]
+    return batch._replace(
+        texts=PackedText(
+            ids=np.concatenate([row.ids for row in rows], axis=1),
+            caption_index=np.concatenate(
+                [np.where(row.caption_index >= 0, i, -1) for i, row in enumerate(rows)], axis=1
+            ),
+            position=np.concatenate([row.position for row in rows], axis=1),
+            pool_index=np.concatenate([row.pool_index + i * context_length for i, row in enumerate(rows)], axis=1),
+        )
+    )
 
 
 def main() -> None:
-    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ask.add_argument("--data", type=Path, required=True)
-    ask.add_argument("--preset", choices=("tiny", "small"), default="small")
-    ask.add_argument("--batch-size", type=int, default=128)
-    ask.add_argument("--rounds", type=int, default=5)
-    ask.add_argument("--steps", type=int, default=10)
-    asked = ask.parse_args()
-    split = Split(asked.data, "train")
-    recipe = resolve(TrainConfig(preset=asked.preset, batch_size=asked.batch_size), len(split))
-    model = initial_model(recipe, split.iter_column("caption"))
-    pairs = feed.read_pairs(split, Pictures(split, model.preprocessor), False)
-    rule, learn, mesh = optimizer(recipe, {}), set(model.params), all_devices()
-    step = make_step(model, recipe, learn, rule, contrastive, partial(augmented, recipe=recipe), mesh)
-    rows = [rows_at(len(split), recipe.batch_size, 0, number) for number in range(asked.steps)]
-    made = {}
-    for name, how in (("packed", pack), ("one a row", one_a_row)):
-        feed.pack = how
-        made[name] = [
-            by_blocks(feed.batch_of(pairs, part, model, recipe, 1, number), mesh) for number, part in enumerate(rows)
-        ]
-    lengths = {name: sorted({batch.texts.ids.shape[1] for batch in batches}) for name, batches in made.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in made}
-    for _ in range(asked.rounds + 1):
-        for name, batches in made.items():
-            state, start = init_state(model.params, learn, rule, False), time.monotonic()
-            for batch in batches:
-                state, told = step(state, batch)
-            jax.block_until_ready((state, told))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--preset", choices=("tiny", "small"), default="small")
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=10)
+    args = parser.parse_args()
+    split = Split(args.data, "train")
+    config = resolve(TrainConfig(preset=args.preset, batch_size=args.batch_size), len(split))
+    model = initial_model(config, split.iter_column("caption"))
+    pairs = Pairs(split, SplitImages(split, model.preprocessor), {}, 0)
+    optimizer, trainable, mesh = make_optimizer(config, {}), set(model.params), all_devices()
+    train_step = make_step(model, config, trainable, optimizer, contrastive_loss, mesh)
+    batches: dict[str, list[Batch]] = {"packed": [], "one a row": []}
+    for step in range(args.steps):
+        rows = rows_at(len(split), config.batch_size, 0, step)
+        batch = make_batch(pairs, rows, model, config, 1, step)
+        batches["packed"].append(shard_blocks(batch, mesh))
+        batches["one a row"].append(shard_blocks(unpack(batch, split.take("caption", rows), model), mesh))
+    lengths = {name: sorted({batch.texts.ids.shape[1] for batch in group}) for name, group in batches.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in batches}
+    for _ in range(args.rounds + 1):
+        for name, group in batches.items():
+            state, start = init_state(model.params, trainable, optimizer, False), time.monotonic()
+            for batch in group:
+                state, metrics = train_step(state, batch)
+            jax.block_until_ready((state, metrics))
             seconds[name].append(time.monotonic() - start)
-    packed, padded = (np.array(seconds[name][1:]) for name in made)  # the first round compiled
+    packed, padded = (np.array(seconds[name][1:]) for name in batches)  # the first round compiled
     ratio = padded / packed
-    print(json.dumps({"preset": asked.preset, "batch": asked.batch_size, "rows of text": lengths}))
-    print(json.dumps({name: [round(s, 2) for s in found[1:]] for name, found in seconds.items()}))
+    print(json.dumps({"preset": args.preset, "batch_size": args.batch_size, "rows of text": lengths}))
+    print(json.dumps({name: [round(s, 2) for s in values[1:]] for name, values in seconds.items()}))
     print(json.dumps({"ratio": {"median": np.median(ratio), "low": ratio.min(), "high": ratio.max()}}))
 
 

@@ -18,46 +18,50 @@ from medclip import jax_setup
 
 jax_setup.start()
 
-from medclip.evaluation.config import EvalConfig  # noqa: E402
-from medclip.evaluation.retrieval import evaluate_retrieval  # noqa: E402
+from medclip.data.dataset import Split  # noqa: E402
+from medclip.encode.encoder import embed_split  # noqa: E402
+from medclip.metrics import retrieval_metrics  # noqa: E402
 from medclip.model.adapt import join_towers, with_context_length  # noqa: E402
-from medclip.model.checkpoint import save  # noqa: E402
+from medclip.model.checkpoint import load, save  # noqa: E402
 from medclip.model.shapes_init import init_params  # noqa: E402
 from medclip.training.config import TrainConfig  # noqa: E402
 from medclip.training.loop import train  # noqa: E402
 
 
 def main() -> None:
-    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("data", "vision", "text", "out"):
-        ask.add_argument(f"--{name}", type=Path, required=True)
-    ask.add_argument("--steps", type=int, default=150)
-    ask.add_argument("--batch-size", type=int, default=128)
-    ask.add_argument("--context-length", type=int, default=48)
-    ask.add_argument("--lr", type=float, nargs="+", default=[3e-4, 1e-3])
-    ask.add_argument("--seed", type=int, default=0)
-    asked = ask.parse_args()
-    pretrained = with_context_length(join_towers(asked.vision_model, asked.text, 128, asked.seed), asked.context_length)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for flag in ("--data", "--vision-model", "--text-model", "--out"):
+        parser.add_argument(flag, type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--context-length", type=int, default=48)
+    parser.add_argument("--lr", type=float, nargs="+", default=[3e-4, 1e-3])
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    joined = join_towers(args.vision_model, args.text_model, 128, args.seed)
+    pretrained = with_context_length(joined, args.context_length)
     tower = [name for name in pretrained.params if name.startswith("text_model.")]
-    fresh = pretrained.params | init_params(pretrained.config, asked.seed, tower)
+    fresh = pretrained.params | init_params(pretrained.config, args.seed, tower)
     models = {"pretrained": pretrained, "random": dataclasses.replace(pretrained, params=fresh)}
-    for lr in asked.lr:
+    split = Split(args.data, "validation")
+    for lr in args.lr:
         for name, model in models.items():
-            start, out = asked.out / f"{name}-start", asked.out / f"{name}-{lr:g}"
+            start, out = args.out / f"{name}-start", args.out / f"{name}-{lr:g}"
             save(model, start)
-            recipe = TrainConfig(
+            config = TrainConfig(
                 init=str(start),
-                steps=asked.steps,
-                batch_size=asked.batch_size,
+                steps=args.steps,
+                batch_size=args.batch_size,
                 lr=lr,
-                seed=asked.seed,
+                seed=args.seed,
                 num_evals=5,
                 on_regression="warn",
             )
-            best = train(asked.data, out, recipe)["best"]
-            print(json.dumps({"text tower": name, "lr": lr, "steps": asked.steps, "best": best}))
-            subject = EvalConfig(model=str(out), data=str(asked.data), out=asked.out / f"{name}-{lr:g}-evaluation")
-            print(json.dumps(evaluate_retrieval(subject).to_json()))
+            best = train(args.data, out, config)["best"]
+            print(json.dumps({"text tower": name, "lr": lr, "steps": args.steps, "best": best}))
+            images, texts = (embed_split(load(out), split, kind) for kind in ("images", "captions"))
+            metrics = retrieval_metrics(images, texts, split.column("article"), args.seed)
+            print(json.dumps({"retrieval": metrics}, default=dataclasses.asdict))
 
 
 if __name__ == "__main__":

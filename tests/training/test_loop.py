@@ -26,6 +26,8 @@ TRAIN_IN_A_PROCESS = """
 import json, sys
 from medclip import jax_setup
 jax_setup.start()
+import jax
+jax.config.update("jax_disable_most_optimizations", True)  # as in the tests' own process, bit for bit
 from pathlib import Path
 from medclip.model.config import PRESETS, Preset
 from medclip.training.loop import train
@@ -175,7 +177,7 @@ def test_a_run_killed_ten_times_at_random_ends_as_if_it_never_was(run, data, tra
 def test_a_run_that_decodes_at_each_step_is_the_same_run(run, data, train_config, copy, tmp_path, capfd):
     folder = copy(data)
     shutil.rmtree(folder / "cache")
-    train(folder, tmp_path / "run", train_config, image_cache_gb=0)
+    train(folder, tmp_path / "run", train_config, image_cache_gb=0.0)
     assert_same_run(tmp_path / "run", run)
     assert not (folder / "cache").exists()
     message = "images of train: 25 take 0.00 GB decoded, not cached: decoded at each step (limit --image-cache-gb 0, "

@@ -83,7 +83,7 @@ def load_tokenizer(folder: Path, config: TextConfig) -> TextTokenizer:
 def save_tokenizer(tokenizer: TextTokenizer, folder: Path) -> None:
     """Write `tokenizer.json` and the `tokenizer_config.json` by which transformers finds it."""
     with whole_file(folder / "tokenizer.json") as partial:
-        tokenizer.tokenizer.save(str(partial))
+        partial.write_text(tokenizer.tokenizer.to_str(pretty=True), encoding="utf-8")  # its own save hides a full disk
     # The files of slow tokenizers are gone; only the fast class reads tokenizer.json alone.
     write_json(folder / "tokenizer_config.json", {**tokenizer.raw_config, "tokenizer_class": "PreTrainedTokenizerFast"})
 

@@ -24,13 +24,14 @@ class StateFolder:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        try:
-            self._manager.wait_until_finished()
-        except Exception as storage_error:
-            if error is None:
-                raise self._write_error(storage_error) from None
-        finally:
-            self._manager.close()
+        failure = None
+        for finish in (self._manager.wait_until_finished, self._manager.close):  # both raise where a write failed
+            try:
+                finish()
+            except Exception as storage_error:
+                failure = failure or self._write_error(storage_error)
+        if failure and error is None:
+            raise failure
 
     def save(self, state: State) -> None:
         """Write a state; returns before the write is done. WorkError where this write or the one before fails."""

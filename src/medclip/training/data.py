@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import jax
 import numpy as np
@@ -36,6 +36,7 @@ from medclip.training.optim import is_frozen
 from medclip.training.step import Batch
 
 NUM_PREFETCHED = 2  # one batch is tokenized while images of the other are still decoded
+T = TypeVar("T")
 POLL_SECONDS = 0.002  # resolution of the wait for data; steps take tens of milliseconds and more
 
 
@@ -176,20 +177,20 @@ def _text_features(model: Model, split: Split) -> dict[str, np.ndarray]:
         return dict(zip(texts, caption_features(model, texts, advance), strict=True))
 
 
-class Loader:
-    """Iterates (rows, batch) of successive steps, made ahead in threads, and measures its own wait.
+class Loader(Generic[T]):
+    """Iterates batches of successive steps, made ahead in threads, and measures its own wait.
 
     `device_output` is for the loop to set to the arrays that the device is computing: time in which they are not ready
     yet is not a wait for data.
     """
 
-    def __init__(self, make: Callable[[int], tuple[np.ndarray, Batch]], steps: range):
+    def __init__(self, make: Callable[[int], T], steps: range):
         self._make, self._steps = make, steps
         self.device_output: Any = None
         self.wait_seconds = 0.0
         """Time in which the device had nothing to do for want of a batch."""
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, Batch]]:
+    def __iter__(self) -> Iterator[T]:
         steps = iter(self._steps)
         with ThreadPoolExecutor(NUM_PREFETCHED) as pool:
             queue = deque(pool.submit(self._make, step) for step in islice(steps, NUM_PREFETCHED))
@@ -198,7 +199,7 @@ class Loader:
                 queue.extend(pool.submit(self._make, step) for step in islice(steps, 1))
                 yield result
 
-    def _await(self, batch: Future) -> tuple[np.ndarray, Batch]:
+    def _await(self, batch: Future[T]) -> T:
         while not batch.done() and not all(array.is_ready() for array in jax.tree.leaves(self.device_output)):
             wait([batch], timeout=POLL_SECONDS)
         start = time.monotonic()
@@ -207,8 +208,10 @@ class Loader:
         return result
 
 
-def make_loader(pairs: Pairs, model: Model, config: ResolvedTrainConfig, num_devices: int, first_step: int) -> Loader:
-    """This process's part of each batch from `first_step` (counted from 0) on. UserError for one that does not split.
+def make_loader(
+    pairs: Pairs, model: Model, config: ResolvedTrainConfig, num_devices: int, first_step: int
+) -> Loader[tuple[np.ndarray, Batch]]:
+    """The rows of each step and this process's part of its batch, from `first_step` (counted from 0) on. UserError for one that does not split.
 
     A batch is made of one block per device and micro-batch.
     """
@@ -313,7 +316,7 @@ def concept_numbers(pairs: Pairs, rows: Int[np.ndarray, "n m"]) -> Int32[np.ndar
 
 
 def _scatter(
-    values: Shaped[np.ndarray, "k ..."], mask: Bool[np.ndarray, "n c"], fill: float = 0
+    values: Shaped[np.ndarray, "k ..."], mask: Bool[np.ndarray, "n c"], fill: int = 0
 ) -> Shaped[np.ndarray, "n c ..."]:
     """Values of the k places where `mask` is True, at their places."""
     full = np.full((*mask.shape, *values.shape[1:]), fill, values.dtype)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from medclip.atomic_io import read_json, write_json
 from medclip.errors import UserError
@@ -33,6 +33,7 @@ _INSTALL = {
 _NO_TELEMETRY = {"WANDB_ERROR_REPORTING": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """A place that shows a run."""
 
