@@ -35,8 +35,8 @@ def by_hand(images, texts, scale, targets, mask):
 
 def assert_by_hand(images, texts, scale, targets, mask):
     value = float(contrastive_loss(jnp.float32(images), jnp.float32(texts), scaled(scale), targets, mask))
-    wanted = by_hand(images, texts, scale, np.asarray(targets, np.float64), np.asarray(mask))
-    assert value == pytest.approx(wanted, rel=CLOSE, abs=CLOSE * np.exp(scale))
+    expected = by_hand(images, texts, scale, np.asarray(targets, np.float64), np.asarray(mask))
+    assert value == pytest.approx(expected, rel=CLOSE, abs=CLOSE * np.exp(scale))
 
 
 @given(st.sampled_from([(1, 0), (1, 3), (3, 2), (8, 0), (8, 3)]), st.floats(0, np.log(100)), st.integers(0, 100))
@@ -77,7 +77,7 @@ def test_gradients_are_finite_where_nothing_counts_and_scales_are_large():
     )
     for loss, params in (
         (contrastive_loss, scaled(np.log(100))),
-        (sigmoid_loss, scaled(np.log(100)) | {"logit_bias": -10.0}),
+        (sigmoid_loss, scaled(np.log(100)) | {"logit_bias": jnp.float32(-10)}),
     ):
         gradient = jax.grad(loss, (0, 1, 2))(images, texts, params, *targets_and_mask)
         assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
@@ -93,12 +93,12 @@ def test_soft_targets_follow_the_overlap_of_concepts(held, seed):
     for i, row in enumerate(held):
         concepts[i, : len(row)] = sorted(row)
     _, mask = duplicate_aware_targets(jnp.arange(4), jnp.array([0, 1, 1, 3, 9]), jnp.ones(5, bool))
-    soft = np.asarray(soft_targets(mask, jnp.array(concepts), 6, 0.3))
+    soft = soft_targets(mask, jnp.array(concepts), 6, 0.3)
     for i in range(4):
         near = [1.0 if i == j else jaccard(held[i], held[j]) for j in range(4)]
         weights = [np.exp(near[j] / 0.3) if mask[i, j] else 0.0 for j in range(4)]
-        wanted = np.array(weights) / sum(weights) if held[i] else np.eye(4)[i]
-        np.testing.assert_allclose(soft[i], [*wanted, 0], atol=CLOSE)
+        expected = np.array(weights) / sum(weights) if held[i] else np.eye(4)[i]
+        np.testing.assert_allclose(soft[i], [*expected, 0], atol=CLOSE)
     assert_by_hand(unit_rows(seed, 4), unit_rows(seed + 1000, 5), 2.0, soft, mask)
 
 

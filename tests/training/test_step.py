@@ -81,7 +81,7 @@ def same(a, b):
 @pytest.mark.parametrize(("direction", "expected"), [(-1, np.log(100)), (1, 3.6)])
 def test_the_logit_scale_never_exceeds_a_hundred(direction, expected):
     step, start = stepper(loss=lambda images, texts, params, targets, mask: direction * params["logit_scale"])
-    state, metrics = step(start({**MICRO.params, "logit_scale": np.float32(4.6)}), BATCH)
+    state, metrics = step(start({**MICRO.params, "logit_scale": np.array(4.6, np.float32)}), BATCH)
     assert float(state.params["logit_scale"]) == pytest.approx(expected)
     assert float(metrics["logit_scale"]) == pytest.approx(expected)
 

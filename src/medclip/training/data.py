@@ -211,9 +211,9 @@ class Loader(Generic[T]):
 def make_loader(
     pairs: Pairs, model: Model, config: ResolvedTrainConfig, num_devices: int, first_step: int
 ) -> Loader[tuple[np.ndarray, Batch]]:
-    """The rows of each step and this process's part of its batch, from `first_step` (counted from 0) on. UserError for one that does not split.
+    """The rows of each step, `first_step` (counted from 0) on, and this process's part of its batch.
 
-    A batch is made of one block per device and micro-batch.
+    A batch is made of one block per device and micro-batch. UserError for one that does not divide into these.
     """
     num_blocks = num_devices * (config.batch_size // config.micro_batch_size)
     if config.batch_size % num_blocks:

@@ -19,7 +19,7 @@ from medclip.training.config import ResolvedTrainConfig
 from medclip.training.losses import is_sigmoid
 
 _LORA_DOWN, _LORA_UP = ".lora_down", ".lora_up"
-SIGMOID_BIAS = np.float32(-10)  # Zhai et al. 2023, section 3.2
+SIGMOID_BIAS = np.array(-10, np.float32)  # Zhai et al. 2023, section 3.2
 
 
 def initial_params(model: Model, config: ResolvedTrainConfig) -> tuple[Params, dict[str, float]]:
