@@ -24,11 +24,11 @@ CHECKED_MODULES = [
     "medclip.metrics",
     "medclip.model",
     "medclip.saliency",
-    "medclip.train.data",
-    "medclip.train.losses",
-    "medclip.train.optim",
-    "medclip.train.step",
-    "medclip.train.validation",
+    "medclip.training.data",
+    "medclip.training.losses",
+    "medclip.training.optim",
+    "medclip.training.step",
+    "medclip.training.validation",
     "medclip.zero_shot",
 ]
 install_import_hook(CHECKED_MODULES, "beartype.beartype")

@@ -10,7 +10,6 @@ import sys
 
 import numpy as np
 import pytest
-from training.test_loop import assert_same_run, records
 
 from medclip.atomic_io import read_json
 from medclip.data.dataset import Split
@@ -22,6 +21,7 @@ from medclip.training.config import resolve
 from medclip.training.data import rows_at
 from medclip.training.loop import initial_model, train
 from medclip.training.validation import recall_change, wise_ft
+from training.test_loop import assert_same_run, records
 
 pytestmark = pytest.mark.slow  # each of these compiles a step of its own
 

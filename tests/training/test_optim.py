@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from training.test_step import CONFIG, MICRO, config_of
 
 from medclip.errors import UserError
 from medclip.training.config import TrainConfig, resolve
 from medclip.training.optim import initial_params, lr_scales, make_optimizer
+from training.test_step import CONFIG, MICRO, config_of
 
 
 def test_rates_follow_towers_layers_and_names():
