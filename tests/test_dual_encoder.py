@@ -1,5 +1,6 @@
 """A model in a few calls: every form of an image and of a text, one or many, gives the embedding of its file."""
 
+import dataclasses
 import io
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from PIL import Image
 import medclip
 from medclip.encode.encoder import embed_images, embed_texts
 from medclip.errors import UserError
+from medclip.model.adapt import with_context_length
 from medclip.zero_shot import classify
 from support.material import draw_image, image_bytes
 
@@ -112,7 +114,7 @@ def test_zero_shot_is_that_of_the_evaluation_or_of_the_given_templates(encoder, 
 @pytest.mark.parametrize(
     ("images", "sentence"),
     [
-        (["0.png", "absent.png"], r"images\[0\] \(0.png\): image missing"),
+        (["0.png", "absent.png"], r"^0\.png: image missing"),
         ([image_bytes(draw_image(0), "PNG"), b"no image"], r"images\[1\]: image unreadable"),
         ([np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.float32)], r"images\[1\]: image array of float32 \(4, 4\)"),
         (np.zeros((3, 8, 8), np.uint8), r"images\[0\]: image array of uint8 \(3, 8, 8\)"),
@@ -125,7 +127,7 @@ def test_an_image_that_cannot_be_read_is_named(encoder, images, sentence):
 
 def test_an_item_of_another_type_is_named(encoder, files):
     with pytest.raises(TypeError, match=r"images\[1\] is int"):
-        encoder.encode_image([files[0], 3])
+        encoder.encode_image(iter([files[0], 3]))
     with pytest.raises(TypeError, match=r"texts\[1\] is NoneType"):
         encoder.encode_text(["chest", None])
     with pytest.raises(TypeError, match="labels is a single string"):
@@ -142,6 +144,11 @@ def test_what_cannot_be_asked_is_one_sentence(encoder, files):
 def test_its_repr_is_one_line_of_what_it_is(encoder, run):
     assert "\n" not in repr(encoder)
     assert str(run / "model") in repr(encoder) and "32 px" in repr(encoder) and "64 dimensions" in repr(encoder)
+
+
+def test_its_repr_counts_the_tokens_that_it_reads(encoder):
+    shorter = with_context_length(encoder.model, 12)  # keeps the positions of more
+    assert ", 12 tokens" in repr(dataclasses.replace(encoder, model=shorter))
 
 
 def test_it_stands_for_its_folder(encoder, run):

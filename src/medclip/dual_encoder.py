@@ -12,9 +12,9 @@ from jaxtyping import Float, Float32
 from PIL import Image
 
 from medclip.data.images import ImageInput
-from medclip.encode.decode import BATCH_SIZE, decode_pixels, pixel_batches
-from medclip.encode.encoder import embed_pixels, embed_texts
-from medclip.errors import ImageError, UserError
+from medclip.encode.decode import BATCH_SIZE
+from medclip.encode.encoder import embed_images, embed_texts
+from medclip.errors import UserError
 from medclip.model.checkpoint import Model, model_folder
 from medclip.model.checkpoint import load as load_model
 from medclip.zero_shot import classify
@@ -54,12 +54,11 @@ class DualEncoder:
         return str(self.folder)
 
     def __repr__(self) -> str:
-        config = self.model.config
         size = sum(value.size for value in self.model.params.values()) / 1e6
         kind = self.model.raw_config.get("model_type", "open_clip")
         return (
-            f"DualEncoder({str(self.folder)!r}, {kind}, {config.vision.image_size} px, "
-            f"{config.text.max_length} tokens, {self.dim} dimensions, {size:.1f} M parameters)"
+            f"DualEncoder({str(self.folder)!r}, {kind}, {self.model.config.vision.image_size} px, "
+            f"{self.model.tokenizer.context_length} tokens, {self.dim} dimensions, {size:.1f} M parameters)"
         )
 
     @property
@@ -77,9 +76,7 @@ class DualEncoder:
         UserError that names the first image that cannot be read.
         """
         items, single = _as_items(images)
-        batches = pixel_batches(enumerate(items), self._read_pixels, _positive(batch_size))
-        embeddings = [embed_pixels(self.model, pixels, batch_sizes=(1, batch_size)) for pixels in batches]
-        result = np.concatenate([np.zeros((0, self.dim), np.float32), *embeddings])
+        result = embed_images(self.model, items, batch_size=_positive(batch_size))
         return result[0] if single else result
 
     def encode_text(self, texts: str | Iterable[str], batch_size: int = BATCH_SIZE) -> Float32[np.ndarray, "*n p"]:
@@ -125,16 +122,6 @@ class DualEncoder:
         embeddings = self.encode_image(images, batch_size)
         result = classify(self.model, np.atleast_2d(embeddings), list(labels), templates=templates)
         return result[0] if embeddings.ndim == 1 else result
-
-    def _read_pixels(self, item: tuple[int, ImageInput]) -> np.ndarray:
-        position, image = item
-        name = f"images[{position}]" + (f" ({image})" if isinstance(image, str | Path) else "")
-        if not isinstance(image, str | Path | bytes | Image.Image | np.ndarray):
-            raise TypeError(f"{name} is {type(image).__name__}, not a path, bytes, a PIL image or an array")
-        try:
-            return decode_pixels(image, self.model.preprocessor)
-        except ImageError as error:
-            raise UserError(f"{name}: {error}.") from None
 
 
 def _as_items(images: ImageInput | Iterable[ImageInput]) -> tuple[Iterable[ImageInput], bool]:

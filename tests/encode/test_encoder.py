@@ -8,7 +8,7 @@ from jaxtyping import TypeCheckError
 
 from medclip.data.dataset import Split
 from medclip.encode.encoder import embed_images, embed_pixels, embed_split, embed_texts, jax_backend, stream_split
-from medclip.errors import ImageError, WorkError
+from medclip.errors import UserError, WorkError
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +52,8 @@ def test_an_image_that_cannot_be_read_is_named(model, data, copy):
     damaged = Split(folder, "validation")
     with pytest.raises(WorkError, match=r"the image of ROCO_00004 in split 'validation' of .* \(image unreadable\)"):
         embed_split(model, damaged, "images")
-    with pytest.raises(ImageError, match="image unreadable"):
-        embed_images(model, [damaged.image(4)])
+    with pytest.raises(UserError, match=r"images\[1\]: image unreadable"):
+        embed_images(model, [damaged.image(3), damaged.image(4)])
 
 
 def test_weights_that_are_not_finite_are_refused(model, split):

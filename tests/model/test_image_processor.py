@@ -50,6 +50,13 @@ def test_pixels_are_within_one_level_of_transformers(preprocessor: dict) -> None
         np.testing.assert_allclose(ours * std, wanted * std, atol=1.01 / 255)
 
 
+def test_the_interpolation_is_the_files_and_nearest_is_one():
+    image = Image.fromarray(random_images(25, 1)[1])
+    for number in Image.Resampling:  # NEAREST is 0
+        pixels = preprocess(image, {**SQUEEZE, "resample": int(number)})
+        assert np.array_equal(pixels, np.asarray(image.resize((32, 32), number).convert("RGB")))
+
+
 def test_the_crop_takes_the_middle():
     thirds = np.repeat(np.array([0, 128, 255], np.uint8), 32)
     pixels = preprocess(Image.fromarray(np.tile(thirds, (32, 1))), CLIP)

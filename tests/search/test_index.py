@@ -163,7 +163,10 @@ def test_no_results_cannot_be_asked_for(index):
         index.search("chest", k=0)
 
 
-@pytest.mark.parametrize(("image", "sentence"), [(b"no image", "the image: image unreadable"), (None, "missing")])
-def test_an_image_that_cannot_be_read_is_refused(index, tmp_path, image, sentence):
+@pytest.mark.parametrize(
+    ("image", "sentence"),
+    [(b"no image", r"images\[1\]: image unreadable"), ("absent.png", r"^absent\.png: image missing")],
+)
+def test_the_image_that_cannot_be_read_is_named(index, split, image, sentence):
     with pytest.raises(UserError, match=sentence):
-        index.search(image or tmp_path / "absent.png", k=3)
+        index.search(Query(images=(split.image(0), image)), k=3)

@@ -97,6 +97,12 @@ def test_probabilities_are_those_of_classify(client, model, split):
         assert body["best"] == labels[int(expected.argmax())]
 
 
+def test_a_classification_is_of_one_state_of_the_index(client, split, monkeypatch):
+    states = iter([service_of(client).index()])  # the next one may be of another model
+    monkeypatch.setattr(service_of(client), "index", lambda: next(states))
+    assert client.post("/classify", data={"labels": ["CT", "x-ray"], "id": split.column("id")[2]}).status_code == 200
+
+
 def test_embeddings_are_the_encoders(client, model, split, index_folder):
     texts = [f"image {number}" for number in range(11)]
     body = client.post("/embed", json={"texts": texts}).json()

@@ -17,7 +17,7 @@ from PIL import Image
 from medclip.data.dataset import Split
 from medclip.data.images import ImageInput
 from medclip.encode.decode import BATCH_SIZE, Pixels, decode_pixels, pixel_batches
-from medclip.errors import ImageError, WorkError
+from medclip.errors import ImageError, UserError, WorkError
 from medclip.model.checkpoint import Model
 from medclip.model.config import ModelConfig
 from medclip.model.families import TEXT
@@ -95,13 +95,31 @@ def embed_texts(
     return run_in_batches(encode, (ids, valid), advance, batch_sizes)
 
 
-def embed_images(model: Model, images: Iterable[ImageInput], advance: Advance | None = None) -> Embeddings:
-    """Embeddings of images. Raises ImageError at one that cannot be read, TypeError for an image that is no list."""
+def embed_images(
+    model: Model, images: Iterable[ImageInput], advance: Advance | None = None, batch_size: int = BATCH_SIZE
+) -> Embeddings:
+    """Embeddings of images, drawn, decoded and encoded `batch_size` at a time.
+
+    Raises UserError that names the first image that cannot be read, TypeError that names an item that is not an image,
+    TypeError for a single image.
+    """
     if isinstance(images, str | bytes | Path | Image.Image):
         raise TypeError("images is a single image, not a list of images")
-    read_pixels = partial(decode_pixels, preprocessor=model.preprocessor)
-    batches = (embed_pixels(model, pixels, advance) for pixels in pixel_batches(images, read_pixels))
-    return _concatenate(batches, model.config.projection_dim)
+    read_pixels = partial(_named_pixels, preprocessor=model.preprocessor)
+    batches = pixel_batches(enumerate(images), read_pixels, batch_size)
+    embeddings = (embed_pixels(model, pixels, advance, (1, batch_size)) for pixels in batches)
+    return _concatenate(embeddings, model.config.projection_dim)
+
+
+def _named_pixels(item: tuple[int, object], preprocessor: Mapping[str, Any]) -> UInt8[np.ndarray, "s s 3"]:
+    position, image = item
+    name = str(image) if isinstance(image, str | Path) else f"images[{position}]"
+    if not isinstance(image, ImageInput):
+        raise TypeError(f"{name} is {type(image).__name__}, not a path, bytes, a PIL image or an array")
+    try:
+        return decode_pixels(image, preprocessor)
+    except ImageError as error:
+        raise UserError(f"{name}: {error}.") from None
 
 
 def embed_split(

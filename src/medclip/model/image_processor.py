@@ -64,7 +64,9 @@ def preprocess(image: Image.Image, preprocessor: Mapping[str, Any]) -> UInt8[np.
     if size[0] * size[1] > MAX_PIXELS:  # a line, whose shorter side becomes the model's
         raise ImageError(TOO_MANY_PIXELS)
     if preprocessor.get("do_resize", True):
-        resample = preprocessor.get("resample") or (2 if _is_vit(preprocessor) else 3)
+        resample = preprocessor.get("resample")
+        if resample is None:  # 0 is nearest
+            resample = Image.Resampling.BILINEAR if _is_vit(preprocessor) else Image.Resampling.BICUBIC
         image = image.resize(size, Image.Resampling(resample))
     image = image.crop(box)  # what lies outside the image is black
     return np.asarray(image.convert("RGB"))  # last: resizing one channel gives what resizing three equal ones gives

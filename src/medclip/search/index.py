@@ -14,7 +14,6 @@ from medclip.data.images import ImageInput
 from medclip.data.prepare import ensure_prepared
 from medclip.data.sources.detect import Source
 from medclip.encode.encoder import embed_images, embed_texts
-from medclip.errors import ImageError, UserError
 from medclip.model.checkpoint import Model, load
 from medclip.search.curate import build_index
 from medclip.search.filters import make_filter
@@ -28,14 +27,6 @@ from medclip.search.query import (
     search_embedding,
 )
 from medclip.search.reader import Hit, IndexReader
-
-
-def embed_query_images(model: Model, images: Sequence[ImageInput]) -> Float32[np.ndarray, "n p"]:
-    """Embeddings of images in any form. UserError where one cannot be read."""
-    try:
-        return embed_images(model, images)
-    except ImageError as error:
-        raise UserError(f"{images[0] if isinstance(images[0], Path) else 'the image'}: {error}.") from None
 
 
 @dataclass(frozen=True)
@@ -52,7 +43,7 @@ class Index:
     model: Model
     text_encoder: Callable[[Model, Sequence[str]], np.ndarray] = embed_texts
     """Embeddings f32 (n, p) of texts; a service puts one here that batches concurrent queries."""
-    image_encoder: Callable[[Model, Sequence[ImageInput]], np.ndarray] = embed_query_images
+    image_encoder: Callable[[Model, Sequence[ImageInput]], np.ndarray] = embed_images
     """The same for images."""
 
     @classmethod

@@ -38,9 +38,7 @@ DESCRIPTION = f"""Search an index of radiology images by text and image. **{NOT_
 
 Every response other than 2xx is `{{"error": "one sentence"}}`. Paths in responses start at the root of this service.
 Queries and uploaded images are not stored; of a DICOM file only pixels are used."""
-FILTER_DESCRIPTION = (
-    "KEY=VALUE, for example modality=mri or added=2026-11-01..; a repeated key takes any of its values."
-)
+FILTER_DESCRIPTION = "KEY=VALUE, such as modality=mri or added=2026-11-01..; a repeated key takes any of its values."
 MAX_FORM_FIELDS, MAX_FIELD_BYTES = 4 * schemas.MAX_TEXTS, 2**14
 
 T = TypeVar("T")
@@ -135,9 +133,7 @@ async def classify(
     files = await _read([image] if image else [])
 
     def work() -> list[float]:
-        if id is not None:
-            return service.classify(service.stored_embedding(id), labels)
-        return service.classify(service.embed([SearchQuery(images=service.decode(files))])[0], labels)
+        return service.classify(service.decode(files)[0] if id is None else id, labels)
 
     probabilities = await _in_thread(service, work)
     scores = [

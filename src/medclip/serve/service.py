@@ -126,15 +126,17 @@ class Service:
         _find_row(reader, id)
         return similar(reader, id, options)
 
-    def classify(self, image_embedding: Float32[np.ndarray, "1 p"], labels: Sequence[str]) -> list[float]:
-        """Probabilities of labels for an image, in their order."""
-        index = self.index()
-        return classify(index.model, image_embedding, labels, embed=index.text_encoder)[0].tolist()
+    def classify(self, image: str | UInt8[np.ndarray, "s s 3"], labels: Sequence[str]) -> list[float]:
+        """Probabilities of labels, in their order, for an image: its id in the index, or its pixels from `decode`.
 
-    def stored_embedding(self, id: str) -> Float32[np.ndarray, "1 p"]:
-        """The embedding of an image of the index. ImageNotFound where the index lacks it."""
-        reader = self.index().reader
-        return reader.embeddings_at(np.array([_find_row(reader, id)]))
+        ImageNotFound where the index lacks the id.
+        """
+        index = self.index()  # once: the next one may be of another model
+        if isinstance(image, str):
+            embeddings = index.reader.embeddings_at(np.array([_find_row(index.reader, image)]))
+        else:
+            embeddings = index.embed_queries([Query(images=(image,))])
+        return classify(index.model, embeddings, labels, embed=index.text_encoder)[0].tolist()
 
     def embed(self, queries: Sequence[Query]) -> tuple[Float32[np.ndarray, "q p"], str]:
         """Embeddings of queries, and the SHA-256 of the model."""
