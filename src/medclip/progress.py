@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-console = Console(stderr=True)
+# paths and ids are printed as they are: brackets in a name are not markup, nor is :x: an emoji
+console = Console(stderr=True, markup=False, emoji=False)
 _LOG_EVERY_S = 15.0
 
 Advance = Callable[..., None]
@@ -30,7 +31,7 @@ def progress(task: str, total: int | None, unit: str, per_step: int = 1, first: 
 
     if console.is_terminal:
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),

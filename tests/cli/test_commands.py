@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 
 import numpy as np
@@ -97,6 +98,16 @@ def test_a_comparison_on_a_terminal_is_a_table_and_writes_its_page(medclip, eval
     assert re.search(r"image_to_text/R@10 .* worse", out)
     assert "Holm" in out
     assert "Differences" in check((tmp_path / "page.html").read_text(encoding="utf-8")).text
+
+
+def test_brackets_in_names_of_folders_are_no_markup(medclip, evaluations, roco, tmp_path):
+    new = tmp_path / "[new]"
+    folders = [shutil.copytree(folder, new / f"[{folder.name}]") for folder in evaluations]
+    code, out, err = medclip("compare", *folders, "--table", "--out", new / "page.html")
+    assert code == 0
+    assert "[good]" in out and "[bad]" in out and "\\" not in out
+    assert str(new / "page.html") in err
+    assert str(new / "data" / "report.html") in medclip("prepare", "phantoms:1", "--out", new / "data")[2]
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,10 @@ def test_no_command_at_all_is_a_mistake(medclip):
         (("prepare", "{tmp}", "--out", "{tmp}/new"), "cannot be read. Sources are: a ROCO folder"),
         (("prepare", "{tmp}/absent", "--out", "{tmp}/new"), "cannot be read"),
         (("prepare", "{roco}"), "give the new folder with --out"),
+        (
+            ("prepare", "phantoms:x", "--out", "{tmp}/new"),
+            "phantoms:x: write phantoms:COUNT",
+        ),  # :x: is an emoji to rich
         (("prepare", "{roco}", "--out", "{data}"), "already finished"),
         (("train", "--data", "{tmp}", "--out", "{tmp}/new", "--steps", "1"), "is not a prepared dataset"),
         (

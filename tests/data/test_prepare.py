@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import unicodedata
 
 import numpy as np
@@ -279,6 +280,14 @@ def test_limit_takes_the_first_rows_of_each_split(roco, tmp_path):
 def test_a_wrong_source_is_refused_by_a_sentence(tmp_path, source, sentence):
     with pytest.raises(UserError, match=sentence):
         prepare(source, tmp_path / "data", num_workers=1)
+
+
+@pytest.mark.parametrize("source", ["phantoms-of-care", "phantoms/hospital"])
+def test_only_phantoms_are_synthetic_whatever_a_folder_is_called(roco, tmp_path, monkeypatch, source):
+    shutil.copytree(roco.folder, tmp_path / source)
+    monkeypatch.chdir(tmp_path)
+    dataset = prepare(source, tmp_path / "data", PrepareConfig(max_samples=1), num_workers=1)
+    assert (dataset["source"], dataset["synthetic"]) == (source.rpartition("/")[2], False)
 
 
 def test_a_refused_source_leaves_no_folder(tmp_path):

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rich.console import RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -20,11 +19,14 @@ _VERDICT_STYLES = {"better": "green", "worse": "red"}
 
 
 def evaluation_tables(results: Results) -> Iterator[RenderableType]:
-    """The main tables of an evaluation, what is to be said of them, and how they were made."""
+    """The main tables of an evaluation, then notes on them and on how they were made."""
     from medclip.evaluation.result_tables import origin_notes, result_notes, result_tables, source
 
-    for place, table in enumerate(table for table in result_tables(results) if not table.details):
-        yield _render(table, source(results.provenance) if not place else "")
+    subject = source(results.provenance)
+    for table in result_tables(results):
+        if not table.details:
+            yield _render(table, subject)
+            subject = ""
     for matrix in results.confusion_matrices:
         if not matrix.name.startswith("random_weights"):
             yield _render_confusion(matrix)
@@ -48,7 +50,7 @@ def comparison_tables(comparison: Comparison) -> Iterator[RenderableType]:
 
 
 def _render(table: ResultTable, subject: str = "") -> Table:
-    rendered = Table(*map(escape, table.header), title=Text(f"{subject}: {table.title}" if subject else table.title))
+    rendered = Table(*table.header, title=Text(f"{subject}: {table.title}" if subject else table.title))
     for row in table.rows:
         rendered.add_row(*map(_to_text, row))
     return rendered
@@ -65,9 +67,9 @@ def _to_text(cell: Cell) -> Text:
 
 
 def _render_confusion(matrix: ConfusionMatrix) -> Table:
-    """A row for each true class; the numbers of classes head the columns of what images were called."""
-    numbers = [str(place) for place in range(1, len(matrix.labels) + 1)]
-    title = f"Confusion matrix, {matrix.name.replace('_', ' ')}: images of each class by what they were called"
+    """A row for each true class, a column for each predicted one, headed by its number."""
+    numbers = list(map(str, range(1, len(matrix.labels) + 1)))
+    title = f"Confusion matrix, {matrix.name.replace('_', ' ')}: images of each class by predicted class"
     table = Table("", "class", *numbers, title=Text(title))
     for number, label, counts in zip(numbers, matrix.labels, matrix.counts, strict=True):
         table.add_row(number, Text(label), *(str(count or "·") for count in counts))

@@ -1,4 +1,4 @@
-"""The command line: which commands there are, and what becomes of their errors."""
+"""The command line: its commands, and how their errors end."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ GROUPS: Mapping[str, Mapping[str, Command | Family]] = {
     "Search": {
         "embed": Command("Write unit vectors of images and captions as .npy", "index:Embed"),
         "index": Family(
-            "Make an index, and change what it holds",
+            "Make an index, and change its content",
             {
                 "build": Command("Embed a split into a new index", "index:Build"),
                 "add": Command("Add the pairs of another split", "index:Add"),
                 "delete": Command("Take images out of every answer", "index:Delete"),
-                "snapshot": Command("Keep what the index holds now under a name", "index:Snapshot"),
+                "snapshot": Command("Keep the present content under a name", "index:Snapshot"),
                 "restore": Command("Go back to a snapshot", "index:Restore"),
                 "purge": Command("Erase deleted images from the disk", "index:Purge"),
                 "migrate": Command("Switch the vector store", "index:Migrate"),
@@ -95,7 +95,7 @@ def main() -> None:
 
 
 def run(words: Sequence[str]) -> None:
-    """Run the command that `words` name, or print what they ask of it. UserError where there is none."""
+    """Run the command that `words` name, or print its help. UserError where there is no such command."""
     name, command, rest = find_command(words)
     if isinstance(command, Family):
         _show_family(name, command, rest)
@@ -112,7 +112,7 @@ def run(words: Sequence[str]) -> None:
 
 
 def find_command(words: Sequence[str]) -> tuple[str, Command | Family, Sequence[str]]:
-    """The command or family that the first words name: its full name, what it is, and the words after it."""
+    """The full name and the command or family that the first words name, with the words after it."""
     name, command = "medclip", ROOT
     while isinstance(command, Family) and words and not words[0].startswith("-"):
         word, *words = words
@@ -145,11 +145,11 @@ def family_help(name: str, family: Family) -> str:
 
 
 def _stop(sentence: str, code: int) -> NoReturn:
-    from rich.markup import escape
+    from rich.text import Text
 
     from medclip.progress import console
 
-    console.print(f"[bold]medclip:[/bold] {escape(sentence)}", soft_wrap=True)
+    console.print(Text.assemble(("medclip:", "bold"), f" {sentence}"), soft_wrap=True)
     raise SystemExit(code)
 
 

@@ -16,8 +16,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rich.markup import escape
-
 from medclip.atomic_io import whole_file
 from medclip.errors import UserError
 from medclip.progress import console
@@ -90,9 +88,7 @@ def make_key(path: Path | None, out: Path) -> None:
         with whole_file(file) as partial:
             partial.touch(0o600)
             partial.write_text(secrets.token_hex(KEY_BYTES) + "\n")
-        console.print(
-            f"created a new key, {escape(str(file))}: keep it, as another key gives other ids", soft_wrap=True
-        )
+        console.print(f"created a new key, {file}: keep it, as another key gives other ids", soft_wrap=True)
 
 
 def read_key(path: Path | None) -> bytes:

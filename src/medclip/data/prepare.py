@@ -24,7 +24,14 @@ from medclip.data.prepare_config import DEFAULT, PrepareConfig
 from medclip.data.prepare_row import prepare_row
 from medclip.data.resume import ResumableFile, finish, remove_stale, source_fingerprint
 from medclip.data.schema import Dropped, Pair, take_per_split
-from medclip.data.sources.detect import Source, is_dicom_folder, open_source, source_length, source_path
+from medclip.data.sources.detect import (
+    Source,
+    is_dicom_folder,
+    is_phantoms,
+    open_source,
+    source_length,
+    source_path,
+)
 from medclip.errors import UserError, WorkError
 from medclip.progress import progress
 
@@ -40,7 +47,7 @@ them, passes on this file. Where no license is stated none was granted: ask the 
 
 
 def preview(source: Source, config: PrepareConfig = DEFAULT, num_rows: int = 5) -> list[dict[str, Any] | Dropped]:
-    """What the first rows of `source` would become, each prepared one with its `split`. Nothing is written."""
+    """The first rows of `source` as they would be prepared, each with its `split`. Nothing is written."""
     rows = [(row.split, prepare_row(row, config)) for row in islice(_read_rows(source, config), num_rows)]
     return [row if isinstance(row, Dropped) else row | {"split": split} for split, row in rows]
 
@@ -62,10 +69,11 @@ def prepare(
     """
     if num_workers is not None and num_workers < 1:
         raise UserError("--num-workers must be at least 1.")
-    name = _source_name(source, out)
     if is_dicom_folder(source):
-        name = DICOM_SOURCE
         make_key(config.studies.pseudonym_key, out)
+        origin = {"source": DICOM_SOURCE, "synthetic": False}
+    else:
+        origin = _origin(source, out)
     rows = _read_rows(source, config)
     claim(out, "dataset.json")
     tasks = ((chunk, out / f"{split}-{number:05d}.arrow", config) for split, number, chunk in chunks_by_split(rows))
@@ -79,7 +87,7 @@ def prepare(
                 reports.setdefault(report["split"], []).append(report)
                 advance(report["pairs"] + sum(report["dropped"].values()))
         remove_stale(out, [report["file"] for report in chain.from_iterable(reports.values())])
-        dataset = _write_dataset(out, name, config, reports)
+        dataset = _write_dataset(out, origin, config, reports)
     except OSError as error:
         raise WorkError(f"{error}; what is whole is kept, and the same command goes on from there.") from error
     finish(out)
@@ -128,13 +136,15 @@ def prepare_shard(rows: list[Pair | Dropped], path: Path, config: PrepareConfig)
     return {"split": rows[0].split, **{name: report[name] for name in ("file", "pairs", *COUNTERS)}}
 
 
-def _source_name(source: Source, out: Path) -> str:
-    """The name that `dataset.json` gives to the source, without its path on this machine.
+def _origin(source: Source, out: Path) -> dict[str, Any]:
+    """The source as `dataset.json` names it, without its path on this machine, and whether it is synthetic.
 
-    A value in memory goes by the name of its dataset: what a model has seen is known by the names of sources.
+    A value in memory goes by the name of its dataset: contamination is recognized by the names of sources.
     """
-    name = source_path(source) or f"memory:{out.name}"
-    return name if name.startswith("phantoms") else Path(name).name
+    name = source_path(source)
+    if name is None:
+        return {"source": f"memory:{out.name}", "synthetic": False}
+    return {"source": Path(name).name, "synthetic": is_phantoms(name)}
 
 
 def _unicode(text: str) -> str:
@@ -194,7 +204,7 @@ def drop_repeated_ids(rows: Iterator[Pair | Dropped]) -> Iterator[Pair | Dropped
 
 
 def _write_dataset(
-    out: Path, source: str, config: PrepareConfig, reports: dict[str, list[dict[str, Any]]]
+    out: Path, origin: dict[str, Any], config: PrepareConfig, reports: dict[str, list[dict[str, Any]]]
 ) -> dict[str, Any]:
     """Write `dropped.jsonl`, `NOTICE.txt` and, last, `dataset.json`; returns its content."""
     keys = ("id", "split", "reason", "detail")
@@ -206,8 +216,7 @@ def _write_dataset(
     counts = {name: {split: _sum(name, of_split) for split, of_split in reports.items()} for name in COUNTERS}
     dataset = {
         "medclip_version": __version__,
-        "source": source,
-        "synthetic": source.startswith("phantoms"),
+        **origin,
         "notice": NOT_CLINICAL,
         "seed": config.seed,
         "shorter_side": config.shorter_side,

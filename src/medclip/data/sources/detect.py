@@ -64,17 +64,17 @@ def _not_empty(source: str, rows: Iterator[Pair | Dropped]) -> Iterator[Pair | D
     return chain([first_row], rows)
 
 
+def is_phantoms(source: str) -> bool:
+    """Whether SOURCE is phantoms[:COUNT], not a folder."""
+    return source.partition(":")[0] == "phantoms"
+
+
 def is_dicom_folder(source: Source) -> bool:
     """Whether SOURCE is a folder of DICOM studies; on this machine only."""
-    path = parse_path(name) if (name := source_path(source)) is not None else None
-    return (
-        path is not None
-        and not is_url(path)
-        and path.is_dir()
-        and not is_roco(path)
-        and not is_rocov2(path)
-        and _has_dicom(path)
-    )
+    name = source_path(source)
+    if name is None or is_url(path := parse_path(name)) or not path.is_dir():
+        return False
+    return not (is_roco(path) or is_rocov2(path)) and _has_dicom(path)
 
 
 def source_length(source: Source, limit: int | None = None) -> int | None:
@@ -95,9 +95,9 @@ def source_length(source: Source, limit: int | None = None) -> int | None:
 
 def _num_phantoms(source: str) -> int | None:
     """COUNT of phantoms[:COUNT]; None for another source. Raises UserError where COUNT is not a positive number."""
-    name, _, count = source.partition(":")
-    if name != "phantoms":
+    if not is_phantoms(source):
         return None
+    count = source.partition(":")[2]
     if count and not (count.isdecimal() and int(count)):
         raise UserError(f"{source}: write phantoms:COUNT, for example phantoms:{DEFAULT_NUM_PHANTOMS}.")
     return int(count or DEFAULT_NUM_PHANTOMS)
