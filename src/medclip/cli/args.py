@@ -14,7 +14,7 @@ Positional = tyro.conf.Positional
 arg = tyro.conf.arg
 
 _T = TypeVar("_T")
-# --image A --image B: a flag that took all that follows it would take the words of a query too
+# --image A --image B: a flag that took all words after it would take the query too
 Each = Annotated[tuple[_T, ...], tyro.conf.UseAppendAction]
 
 

@@ -1,4 +1,4 @@
-"""Commands about data: prepare it, see what it holds, and what it shares with what a model is judged on."""
+"""Commands about datasets: prepare, stats, leakage."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Prepare:
     out: Path | None = None
     """The dataset's new folder; an unfinished one is continued."""
     dry_run: bool = False
-    """Show what would become of the first rows; write nothing."""
+    """Show how the first rows would be prepared; write nothing."""
     num_workers: int | None = None
     """Processes; left out: as many as there are cores."""
     ray: bool = False
@@ -64,7 +64,7 @@ class Prepare:
         if not any(split["pairs"] for split in dataset["splits"].values()):
             raise WorkError(f"no row of {self.source} became a pair; reasons: {self.out / 'dropped.jsonl'}.")
         console.print(
-            f"what it holds, with warnings: {self.out / 'report.html'} (near images: medclip stats)", soft_wrap=True
+            f"statistics and warnings: {self.out / 'report.html'} (near images: medclip stats)", soft_wrap=True
         )
         # the folder of a DICOM study may be named after a patient
         return replace(self, source="") if dataset["source"] == DICOM_SOURCE else self
@@ -96,7 +96,7 @@ class Stats:
         result = stats.to_json() | {"warnings": [asdict(warning) for warning in warnings]}
         self.output.show(result, _statistics_tables(stats, warnings))
         if page is not None:
-            console.print(f"all of it, with images: {page}", soft_wrap=True)
+            console.print(f"all statistics, with sample images: {page}", soft_wrap=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +136,7 @@ def dataset_tables(dataset: dict[str, Any], out: Path) -> Iterator[RenderableTyp
 
 
 def _statistics_tables(stats: Statistics, warnings: Sequence[QualityWarning]) -> Iterator[RenderableType]:
-    """The main numbers of a dataset, and what to know before training on it."""
+    """The main numbers of a dataset, then its warnings."""
     table = Table("", *stats.splits, title=str(stats.dataset["source"]))
     splits = stats.splits.values()
     dropped = stats.dataset.get("dropped", {})
@@ -153,11 +153,11 @@ def _statistics_tables(stats: Statistics, warnings: Sequence[QualityWarning]) ->
         table.add_row(f"{kind} by keywords, most frequent", *cells)
     yield table
     for warning in warnings:
-        places = "; ".join(
+        counts = "; ".join(
             f"{o.split} {o.count:,}" + (f" of {o.total:,} ({o.count / o.total:.1%})" if o.total else "")
             for o in warning.occurrences
         )
-        yield Text(f"! {warning.message}{': ' if places else ''}{places}. {warning.remedy}", "yellow")
+        yield Text(f"! {warning.message}{': ' if counts else ''}{counts}. {warning.remedy}", "yellow")
 
 
 def _most_frequent(counter: Counter[str], pairs: int) -> str:
@@ -165,7 +165,7 @@ def _most_frequent(counter: Counter[str], pairs: int) -> str:
 
 
 def _preview_tables(rows: Sequence[dict[str, Any] | Dropped]) -> Iterator[RenderableType]:
-    """What would become of the first rows of a source."""
+    """The first rows of a source as they would be prepared."""
     table = Table("id", "split", "group", "image", "caption", title="the first rows; nothing is written")
     for row in rows:
         if isinstance(row, Dropped):
@@ -184,8 +184,8 @@ def _without_image(row: dict[str, Any] | Dropped) -> dict[str, Any]:
 def _leakage_tables(report: dict[str, Any]) -> Iterator[RenderableType]:
     """How many pairs of each held-out split share something with the training split."""
     held_out = report["held_out"]
-    ways = next(iter(held_out.values()))["shared"]
-    table = Table("held out", "pairs", *ways, "any", title=f"shared with {report['train']} training pairs")
+    kinds = next(iter(held_out.values()))["shared"]
+    table = Table("held out", "pairs", *kinds, "any", title=f"shared with {report['train']} training pairs")
     for name, split in held_out.items():
         counts = (*split["shared"].values(), split["any"])
         table.add_row(name, str(split["pairs"]), *(f"{n} ({n / split['pairs']:.1%})" for n in counts))

@@ -1,4 +1,4 @@
-"""Commands that measure models, compare measurements, and show what a model uses."""
+"""Commands that measure models, compare measurements, and explain one image."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class EvalFlags:
     out: Path | None = None
     """Folder for the results; several measurements may share it."""
     seed: Seed = 0
-    """Seed of the bootstrap and of whatever else is drawn."""
+    """Seed of the bootstrap and of all other random draws."""
     output: Output
 
     def config(self, model: str | None, data: Path | None) -> EvalConfig:
@@ -44,14 +44,14 @@ class EvalFlags:
         )
 
     def show(self, results: Results) -> None:
-        """Print the results, and with --out write the page of all that its folder holds."""
+        """Print the results, and with --out write the page of all results in its folder."""
         from medclip.cli.evaluation_tables import evaluation_tables
 
         self.output.show(results.to_json(), evaluation_tables(results))
         if self.out is not None:
             from medclip.evaluation.report import write_report
 
-            console.print(f"all that this folder holds, with charts: {write_report(self.out)}", soft_wrap=True)
+            console.print(f"all results in this folder, with charts: {write_report(self.out)}", soft_wrap=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,16 +214,16 @@ class Compare:
 class Explain:
     """Draw over an image where it speaks for a text (orange) and where against it (blue).
 
-    Each place is blurred in turn; what the cosine of image and text loses is the relevance of that place. It shows
-    what the model uses, which need not be what a reader would look at. Ask in words that the model was trained on: on
-    phantoms "a left-sided mass" pointed at the mass in six of ten images, "mass" in fewer than two.
+    Each region is blurred in turn; its relevance is the loss in cosine of image and text. The map shows what the model
+    uses, which need not be what a reader would look at. Word the text as in training: on phantoms "a left-sided mass"
+    pointed at the mass in six of ten images, "mass" in fewer than two.
     """
 
     model: Model
     image: Path
     """The image to explain: PNG, JPEG, DICOM, …"""
     text: str
-    """What to look for, for example "CT of the chest with a mass on the left"."""
+    """The text, for example "CT of the chest with a mass on the left"."""
     out: Path
     """The new image, a .png."""
     output: Output
@@ -242,5 +242,5 @@ class Explain:
         low, high = (float(value) if abs(value) >= MIN_CHANGE else 0.0 for value in (saliency.min(), saliency.max()))
         self.output.show(
             {"out": str(self.out), "max_cosine": high, "min_cosine": low},
-            [f"{self.out}: cosine at most {high:+.3f} for the text and {low:+.3f} against it at one place"],
+            [f"{self.out}: cosine at most {high:+.3f} for the text and {low:+.3f} against it in one region"],
         )

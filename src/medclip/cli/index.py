@@ -1,4 +1,4 @@
-"""Commands that make embeddings and indexes, change what an index holds, and search it."""
+"""Commands that make embeddings and indexes, change an index, and search it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Embed:
     kinds: tuple[Literal["images", "captions"], ...] = ("images", "captions")
     """What to embed."""
     backend: Literal["jax", "onnxruntime", "openvino"] = "jax"
-    """What runs the model; all but jax run what `medclip export` wrote, with --model the exported folder."""
+    """Library that runs the model; all but jax run an exported one: --model is the folder of `medclip export`."""
     output: Output
 
     def run(self) -> Embed:
@@ -55,10 +55,10 @@ class Build:
     split: SplitName = None
     max_samples: MaxSamples = None
     vector_store: str = "exact"
-    """What looks for the nearest: exact (a scan), faiss (large or busy indexes), or milvus://HOST:PORT, with a token
-    in MILVUS_TOKEN and over TLS where MILVUS_SECURE=1."""
+    """Where nearest neighbors are searched: exact (a scan), faiss (large or busy indexes), or milvus://HOST:PORT,
+    with a token in MILVUS_TOKEN and over TLS where MILVUS_SECURE=1."""
     embeddings: Path | None = None
-    """What `medclip embed` made of the same split with the same model, in place of embedding again."""
+    """The folder that `medclip embed` wrote for the same split and model, in place of embedding again."""
     output: Output
 
     def run(self) -> Build:
@@ -88,7 +88,7 @@ class Add:
         added, present = add(self.index, self.data, self.split, self.max_samples, index_model(self.model))
         self.output.show(
             {"index": str(self.index), "added": added, "already_present": present},
-            [f"{added} images added to {self.index}; it had {present} of them already"],
+            [f"{added} images added to {self.index}; {present} were there already"],
         )
 
 
@@ -116,7 +116,7 @@ class Delete:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """Keep what the index holds now under a name. It takes no room."""
+    """Keep the present content of the index under a name. It takes no space."""
 
     index: Index
     name: Annotated[Positional[str], tyro.conf.arg(metavar="NAME")]
@@ -135,11 +135,11 @@ class Snapshot:
 
 @dataclass(frozen=True, kw_only=True)
 class Restore:
-    """Let the index hold what it held at a snapshot."""
+    """Return the index to a snapshot."""
 
     index: Index
     name: Annotated[Positional[str], tyro.conf.arg(metavar="NAME")]
-    """Of the snapshot."""
+    """Name of the snapshot."""
     output: Output
 
     def run(self) -> None:
@@ -154,7 +154,7 @@ class Restore:
 
 @dataclass(frozen=True, kw_only=True)
 class Purge:
-    """Erase from the disk what is no longer in the index, and every snapshot with it."""
+    """Erase deleted images from the disk, and every snapshot with them."""
 
     index: Index
     output: Output
@@ -194,9 +194,9 @@ class Search:
 
     index: Index
     queries: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="QUERY")] = ()
-    """What to look for, for example "pleural effusion"; each of several is answered for itself."""
+    """The text to search, for example "pleural effusion"; each of several is searched for itself."""
     image: Each[Path] = ()
-    """An image to look for (PNG, JPEG, DICOM, …), and again for more; with a text: like it, and as the text says."""
+    """A query image (PNG, JPEG, DICOM, …); may be given again. Images and text together make one query."""
     negative: Each[str] = ()
     """A text that hits should not match; may be given again."""
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 5

@@ -1,4 +1,4 @@
-"""The command that says what a dataset, a run, a model or an index is, read from the files in it."""
+"""The command that describes a dataset, a run, a model or an index from its files."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Info:
 
     def run(self) -> None:
         kind, contents = info(self.path)
-        fields = asdict(contents) if isinstance(contents, RunInfo) else contents
-        self.output.show({"kind": kind, **fields}, info_tables(kind, contents, self.path))
+        values = asdict(contents) if isinstance(contents, RunInfo) else contents
+        self.output.show({"kind": kind, **values}, info_tables(kind, contents, self.path))
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class RunInfo:
 
 
 def run_info(run: Path) -> RunInfo:
-    """Read a run's folder, finished or not. UserError where it is none."""
+    """Read a run's folder, finished or not. UserError where it is not a run."""
     from medclip.training.log import read_records
 
     settings = read_json(run / "train_config.json", "a run")
@@ -104,7 +104,7 @@ def model_info(name: str | Path) -> dict[str, Any]:
 
 
 def index_info(folder: Path) -> dict[str, Any]:
-    """What an index holds, what it was made by, and what it can go back to."""
+    """Pairs, segments, snapshots, vector store and model of an index."""
     from medclip.search.manifest import list_snapshots, read_manifest
 
     manifest = read_manifest(folder)
@@ -128,7 +128,7 @@ def _sizes(tower: VisionConfig | TextConfig) -> dict[str, Any]:
 
 
 def info(name: str) -> tuple[str, Any]:
-    """What `name` is ("run", "dataset", "index" or "model") and what its files say; what is no folder is a model."""
+    """The kind of `name` ("run", "dataset", "index" or "model") and its contents; other names are models."""
     path = parse_path(name)
     if "://" in name or (path / "dataset.json").is_file():
         return "dataset", read_dataset(path)
@@ -140,7 +140,7 @@ def info(name: str) -> tuple[str, Any]:
 
 
 def info_tables(kind: str, contents: Any, name: str) -> Iterator[RenderableType]:
-    """What `info` returns, for a terminal."""
+    """The result of `info` as tables."""
     if kind == "dataset":
         yield from dataset_tables(contents, Path(name))
     elif kind == "run":
@@ -176,7 +176,7 @@ def _two_columns(values: Mapping[str, Any], title: str) -> Table:
 
 
 def _cell(value: Any) -> str:
-    """A value on one line, what it contains on a line each."""
+    """A value as text; a mapping has a line for each item."""
     if isinstance(value, Mapping):
         return "\n".join(
             f"{name.replace('_', ' ')}: {_cell(inner)}".replace("\n", ", ") for name, inner in value.items()

@@ -95,7 +95,7 @@ def suggestion(word: str, choices: Iterable[str]) -> str:
 
 
 def _check_flags(flags: Mapping[str, Flag], name: str, words: Sequence[str]) -> None:
-    """UserError, with a suggestion, for a word that looks like a flag and is none of the command's."""
+    """UserError, with a suggestion, for a word that looks like a flag and is not one of the command."""
     options = [option for flag in flags.values() for option in flag.options] + ["--help"]
     for word in words[: words.index("--")] if "--" in words else words:
         option = word.partition("=")[0].replace("_", "-")
@@ -116,7 +116,7 @@ def _config_of(words: Sequence[str]) -> Path | None:
 def _read_config(file: Path, flags: Mapping[str, Flag], words: Iterable[str]) -> dict[str, Any]:
     """The file's values by name of flag, without those of flags that `words` give.
 
-    UserError names the file and the key of what is unknown or of a wrong type.
+    UserError names the file and the key that is unknown or of a wrong type.
     """
     try:
         settings = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -149,7 +149,7 @@ def _parse_value(file: Path, key: str, value: Any, flag: Flag) -> Any:
 def _registry(values: Mapping[str, Any]) -> ConstructorRegistry:
     """How tyro reads our dataclasses: flags of the settings inside a command are its own; `values` are defaults.
 
-    Help texts are the docstrings of fields, without their line breaks, and leave out defaults that say nothing.
+    Help texts are the docstrings of fields, without their line breaks; empty defaults are left out.
     """
     registry = ConstructorRegistry()
 
@@ -189,7 +189,7 @@ def _field_docs(kind: type) -> dict[str, str]:
 def write_config(name: str, command: Any) -> None:
     """Write the flags of a command that ran into its --out, as the file that repeats it; `name` is "evaluate probe".
 
-    What is empty is left out. Absolute paths become relative to where the command ran: no home folder is written down.
+    Empty values are left out. Absolute paths become relative to where the command ran: no home folder is written down.
     """
     values = {}
     for key, flag in command_flags(type(command)).items():

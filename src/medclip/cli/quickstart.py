@@ -50,11 +50,11 @@ class Quickstart:
         dataset = prepare(f"phantoms:{PAIRS}", data, PrepareConfig(seed=self.seed))
         self.output.show(dataset, dataset_tables(dataset, data))
         write_report(data, self.seed, near_images=False)
-        console.print(f"what the data hold: {data / 'report.html'}", soft_wrap=True)
+        console.print(f"statistics of the data: {data / 'report.html'}", soft_wrap=True)
         train(data, run, dataclasses.replace(CONFIG, seed=self.seed))
         config = EvalConfig(model=str(run), data=str(data), out=evaluation, seed=self.seed)
         retrieval, compositionality = evaluate_retrieval(config), evaluate_compositionality(config)
-        console.print(f"how good it is: {write_evaluation(evaluation)}", soft_wrap=True)
+        console.print(f"results: {write_evaluation(evaluation)}", soft_wrap=True)
         build_index(run, data, index, "validation")
         for results in (retrieval, compositionality):
             self.output.show(results.to_json(), evaluation_tables(results))

@@ -1,4 +1,4 @@
-"""The page docs/cli.md, from what every command answers to --help: python -m medclip.cli.reference > docs/cli.md."""
+"""The page docs/cli.md, from the --help of every command: python -m medclip.cli.reference > docs/cli.md."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class App:
     model: Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODEL [MODEL …]")] = ()
     """The models that made the indexes, in their order, where they have moved."""
     evaluation: Path | None = None
-    """What `medclip evaluate … --out DIR` wrote, to be shown beside the model card."""
+    """A folder that `medclip evaluate … --out DIR` wrote, shown beside the model card."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 is all of this machine's."""
     port: int = 8501

@@ -92,7 +92,7 @@ def read_dataset(data: AnyPath) -> dict[str, Any]:
 
 
 def is_prepared(data: AnyPath) -> bool:
-    """Whether there is a prepared dataset; of what else lies there nothing is said."""
+    """Whether `data` holds a `dataset.json`, which is not read. WorkError where a URL cannot be reached."""
     with storage_errors(data) if is_url(data) else nullcontext():
         return (data / "dataset.json").is_file()
 

@@ -92,7 +92,7 @@ def decode_frame(image: Path | bytes, frame: int | None = None, masked: bool = F
 
 @contextmanager
 def dicom_errors() -> Iterator[None]:
-    """Turn whatever goes wrong with a DICOM file into an ImageError; nothing of its header is printed or logged."""
+    """Turn any error in a DICOM file into an ImageError; nothing of its header is printed or logged."""
     pydicom = _pydicom()
     try:
         with warnings.catch_warnings(), pydicom.config.disable_value_validation():

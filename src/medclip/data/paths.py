@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from upath import UPath
 
 AnyPath: TypeAlias = "Path | UPath"
-"""What every reader takes. The two share the reading methods of pathlib; `is_url` tells them apart, to pyright too."""
+"""A path that every reader takes. Both share the reading methods of pathlib; `is_url` narrows the type for pyright."""
 
 
 def parse_path(source: str) -> AnyPath:
@@ -47,7 +47,7 @@ def is_url(path: object) -> TypeIs[UPath]:
 
 @contextmanager
 def storage_errors(url: AnyPath, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Turn whatever the library behind a URL raises into a WorkError; exceptions of the types `but` pass through."""
+    """Turn any error of the library behind a URL into a WorkError; exceptions of the types `but` pass through."""
     try:
         yield
     except (UserError, WorkError, *but):

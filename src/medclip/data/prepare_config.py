@@ -31,7 +31,7 @@ class Columns:
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareConfig:
-    """What is read of a source, and what becomes of it."""
+    """What to read of a source, and how to prepare it."""
 
     shorter_side: int = 256
     """Shorter side of the stored images, in pixels; smaller ones are kept as they are."""

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping
 from itertools import chain, islice
 from pathlib import PurePosixPath
 
+from medclip.data.normalize import SPLITS
 from medclip.data.paths import AnyPath
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.table_files import read_rows
 from medclip.errors import UserError
 
-SPLITS = ("train", "validation", "test")
 _TABLE_NAMES = {"train": "train", "validation": "val", "test": "test"}
 """Splits as the names of ROCO's CSV files have them (valdata.csv)."""
 _V2_NAMES = {"train": "train", "validation": "valid", "test": "test"}
