@@ -16,8 +16,8 @@ parity: .venv-parity/ready
 	.venv-parity/bin/pytest -m parity
 
 lint: .venv/ready
-	.venv/bin/ruff check src tests benchmarks
-	.venv/bin/ruff format --check src tests benchmarks
+	.venv/bin/ruff check src tests benchmarks examples
+	.venv/bin/ruff format --check src tests benchmarks examples
 	.venv/bin/pyright
 
 lock:

@@ -73,7 +73,9 @@ def attention(model: Model, pixels: np.ndarray, text: np.ndarray) -> np.ndarray:
     tower, side = model.config.vision, _patches(model)
     shape = (tower.num_hidden_layers, 1, tower.num_attention_heads, side**2 + 1, side**2 + 1)
     rollout = np.eye(side**2 + 1)
-    for layer in np.asarray(_attention_gradients(model.params, _input(model, pixels), text, jnp.ones(shape), model.config)):
+    for layer in np.asarray(
+        _attention_gradients(model.params, _input(model, pixels), text, jnp.ones(shape), model.config)
+    ):
         rollout = rollout + np.maximum(layer, 0).mean(axis=(0, 1)) @ rollout
     return rollout[0, 1:].reshape(side, side)
 

@@ -20,7 +20,9 @@ PIXELS = np.random.default_rng(0).standard_normal((2, 32, 32, 3), np.float32)
 
 @pytest.fixture(scope="module")
 def founding(tmp_path_factory) -> Path:
-    return hybrid_folder(dual_encoder("clip_vision_model", "bert"), tmp_path_factory.mktemp("founding") / "medclip-roco")
+    return hybrid_folder(
+        dual_encoder("clip_vision_model", "bert"), tmp_path_factory.mktemp("founding") / "medclip-roco"
+    )
 
 
 @pytest.mark.slow

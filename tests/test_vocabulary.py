@@ -22,9 +22,16 @@ IRREGULAR = {
 }
 VERBS_ENDING_IN_ED = {"embed", "feed", "seed", "need", "speed", "proceed", "exceed", "shed"}
 # Names that modules had before they had the field's.
-MODULES_OF_0_1 = set(
-    ["backend", "page", "files", "relevance", "engines", "classify", "places", "refused", "preparation", "rows", "workers", "batches", "feed", "exchange", "drawing", "privacy", "survey", "oddities", "advice", "guesses", "beside", "known", "formats", "tars", "studies", "folders", "subject", "vectors", "understanding", "pools", "groups", "confusions", "scores", "paired", "pairing", "figures", "drawings", "plots", "side_by_side", "tokens", "vocabulary", "hub", "resize", "join", "init", "recipe", "learning", "frozen", "start", "track", "interrupt", "contents", "where", "quantised", "build", "embedding", "wire", "problems", "limits", "listen", "decoding", "commands", "tables", "asking", "finding", "narrowing", "opened", "plain", "enlarge", "where_shown", "classes", "served", "likeness", "unfinished"]
-)
+MODULES_OF_0_1 = {
+    *("backend", "page", "files", "relevance", "engines", "classify", "places", "refused", "preparation"),
+    *("rows", "workers", "batches", "feed", "exchange", "drawing", "privacy", "survey", "oddities", "advice"),
+    *("guesses", "beside", "known", "formats", "tars", "studies", "folders", "subject", "vectors"),
+    *("understanding", "pools", "groups", "confusions", "scores", "paired", "pairing", "figures", "drawings"),
+    *("plots", "side_by_side", "tokens", "vocabulary", "hub", "resize", "join", "init", "recipe", "learning"),
+    *("frozen", "start", "track", "interrupt", "contents", "where", "quantised", "build", "embedding", "wire"),
+    *("problems", "limits", "listen", "decoding", "commands", "tables", "asking", "finding", "narrowing"),
+    *("opened", "plain", "enlarge", "where_shown", "classes", "served", "likeness", "unfinished"),
+}
 
 
 def names_given(tree):
