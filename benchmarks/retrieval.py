@@ -1,8 +1,8 @@
-"""What a retrieval evaluation takes, by the command itself: seconds, processor seconds and memory at the peak.
+"""Time, processor time and peak memory of a retrieval evaluation, by the command itself.
 
     python benchmarks/retrieval.py --pairs 50000 [--width 512] [--concepts 8]
 
-Draws vectors and a dataset without images (three pairs an article, a repeated caption among a hundred, concepts by
+Draws embeddings and a dataset without images (three pairs an article, a repeated caption among a hundred, concepts by
 Zipf's law), runs `medclip evaluate retrieval --embeddings` in a process of its own and prints one line of JSON.
 """
 
@@ -37,32 +37,32 @@ def make(folder: Path, pairs: int, width: int, concepts: int) -> None:
     ]
     write_shard(folder / "validation-00000.arrow", rows, {})
     split = {"pairs": pairs, "shards": [{"file": "validation-00000.arrow", "pairs": pairs}]}
-    about = {"source": "drawn", "synthetic": True, "splits": {"validation": split}, "dropped": {}}
-    write_json(folder / "dataset.json", about)
+    dataset = {"source": "drawn", "synthetic": True, "splits": {"validation": split}, "dropped": {}}
+    write_json(folder / "dataset.json", dataset)
 
 
 def main() -> None:
-    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (("--pairs", 50_000), ("--width", 512), ("--concepts", 8)):
-        ask.add_argument(name, type=int, default=default)
-    asked = ask.parse_args()
+        parser.add_argument(name, type=int, default=default)
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        make(folder, asked.pairs, asked.width, asked.concepts)
-        vectors = (str(folder / f"{name}.npy") for name in ("images", "texts"))
+        make(folder, args.pairs, args.width, args.concepts)
+        files = [str(folder / f"{name}.npy") for name in ("images", "texts")]
         start = time.monotonic()
-        command = ("-m", "medclip.cli.main", "evaluate", "retrieval", "--data", str(folder), "--embeddings", *vectors)
+        command = ["-m", "medclip.cli.main", "evaluate", "retrieval", "--data", str(folder), "--embeddings", *files]
         with subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL) as child:
-            _, status, used = os.wait4(child.pid, 0)
+            _, status, usage = os.wait4(child.pid, 0)
             child.returncode = os.waitstatus_to_exitcode(status)
-    said = {
-        **vars(asked),
+    result = {
+        **vars(args),
         "seconds": round(time.monotonic() - start),
-        "processor seconds": round(used.ru_utime + used.ru_stime),
-        "peak GiB": round(used.ru_maxrss / 2**20, 2),
+        "processor seconds": round(usage.ru_utime + usage.ru_stime),
+        "peak GiB": round(usage.ru_maxrss / 2**20, 2),
         "exit code": child.returncode,
     }
-    print(json.dumps(said))
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -50,7 +50,9 @@ def comparison_tables(comparison: Comparison) -> Iterator[RenderableType]:
 
 
 def _render(table: ResultTable, subject: str = "") -> Table:
-    rendered = Table(*table.header, title=Text(f"{subject}: {table.title}" if subject else table.title))
+    rendered = Table(title=Text(f"{subject}: {table.title}" if subject else table.title))
+    for name in table.header:
+        rendered.add_column(name, overflow="fold")
     for row in table.rows:
         rendered.add_row(*map(_to_text, row))
     return rendered

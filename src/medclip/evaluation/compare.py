@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -119,21 +120,18 @@ def compare(folders: Sequence[Path], chosen: Sequence[str] = ()) -> Comparison:
         listed = "; ".join(f"{each.name}: {', '.join(each.results)}" for each in evaluations)
         raise UserError(f"these evaluations have no kind in common ({listed}).")
     shared = {kind: list(_shared_metrics(kind, evaluations)) for kind in kinds}
-    to_compare = {
-        (kind, str(metrics[0].column)): [
-            other for other in shared[kind] if other[0].column == metrics[0].column and _is_compared(other[0], chosen)
-        ]
-        for kind in kinds
-        for metrics in shared[kind]
-        if _is_compared(metrics[0], chosen)
-    }
+    by_column: dict[tuple[Kind, str], list[tuple[Metric, ...]]] = defaultdict(list)
+    for kind in kinds:
+        for metrics in shared[kind]:
+            if _is_compared(metrics[0], chosen):
+                by_column[kind, str(metrics[0].column)].append(metrics)
     for name in chosen:
-        if not any(is_chosen(metrics[0], [name]) for rows in to_compare.values() for metrics in rows):
+        if not any(is_chosen(metrics[0], [name]) for rows in by_column.values() for metrics in rows):
             raise UserError(f"no metric of single items is named {name!r} in all of these evaluations.")
     tables = {kind: _aligned_items(kind, evaluations) for kind in kinds}
     compared: list[tuple[Kind, tuple[Metric, ...], tuple[Difference, ...]]] = []
-    with progress("compare", len(to_compare), "columns") as advance:
-        for (kind, column), rows in to_compare.items():
+    with progress("compare", len(by_column), "columns") as advance:
+        for (kind, column), rows in by_column.items():
             differences = _differences(kind, column, [metrics[0] for metrics in rows], tables[kind])
             compared += [(kind, metrics, own) for metrics, own in zip(rows, differences, strict=True)]
             advance()
@@ -154,7 +152,8 @@ def is_chosen(metric: Metric, chosen: Sequence[str]) -> bool:
 
 
 def _is_compared(metric: Metric, chosen: Sequence[str]) -> bool:
-    return metric.role != "reported" and (not chosen or is_chosen(metric, chosen))
+    by_item = metric.role != "reported" and metric.column is not None and metric.statistic in STATISTICS
+    return by_item and (not chosen or is_chosen(metric, chosen))
 
 
 def _shared_metrics(kind: Kind, evaluations: Sequence[Evaluation]) -> Iterator[tuple[Metric, ...]]:
@@ -171,6 +170,8 @@ def _differences(
     kind: Kind, column: str, metrics: Sequence[Metric], tables: Sequence[pa.Table]
 ) -> list[tuple[Difference, ...]]:
     """Of each metric of one column: the difference of each evaluation from the first."""
+    if not all(column in table.column_names for table in tables):
+        raise UserError(f"the items of {kind} have no column {column}. Evaluate again.")
     values = [table.column(column).to_numpy().astype(float) for table in tables]
     valid = np.isfinite(values[0])
     if any((np.isfinite(other) != valid).any() for other in values) or not valid.any():

@@ -28,6 +28,7 @@ from medclip.evaluation.config import EvalConfig
 from medclip.evaluation.labeled import LabelConfig, Labeled, probe_rows
 from medclip.evaluation.labeled_features import encode_labeled, with_random_weights
 from medclip.evaluation.results import (
+    ConfusionMatrix,
     Fact,
     Kind,
     Metric,
@@ -83,19 +84,14 @@ def evaluate_probe(config: EvalConfig, labels: LabelConfig, num_draws: int = 5) 
     if len(train.classes) < 2:
         raise UserError(f"the training images of {config.data} show one class only: there is nothing to learn.")
     train_truth, truth = (np.array([classes.index(values[0]) for values in rows.labels]) for rows in (train, test))
-    predictions = []
+    predictions, articles = [], np.array(train.articles)
     with progress("probe", len(models) * (2 + num_draws * len(SHOTS)), "fits") as advance:
         for known, new in zip(train_features, test_features, strict=True):
-            articles = np.array(train.articles)
             predictions.append(
                 train_classifiers(known, train_truth, articles, new, len(classes), num_draws, config.seed, advance)
             )
-    paths = ((), (RANDOM,))[: len(models)]
-    metrics = [
-        metric
-        for path, each in zip(paths, predictions, strict=True)
-        for metric in _metrics(path, each, truth, classes, test.articles, config.seed)
-    ]
+    metrics: list[Metric] = []
+    matrices: list[ConfusionMatrix] = []
     facts: dict[str, Fact] = {
         "label": test.label,
         "num_images": len(test),
@@ -105,17 +101,16 @@ def evaluate_probe(config: EvalConfig, labels: LabelConfig, num_draws: int = 5) 
         **majority_facts(train_truth, truth, classes),
         "num_draws": num_draws,
     }
-    for path, each in zip(paths, predictions, strict=True):
+    for path, each in zip(((), (RANDOM,)), predictions, strict=False):
+        metrics += _metrics(path, each, truth, classes, test.articles, config.seed)
+        matrices.append(confusions(each.regression, truth, classes, metric_name(*path, REGRESSION)))
         facts |= {metric_name(*path, REGRESSION, "C"): each.c, metric_name(*path, NEAREST, "k"): each.num_neighbors}
         facts |= exclusive_facts(truth, classes, (*path, REGRESSION))
     results = Results(
         kind=Kind.PROBE,
         metrics=tuple(metrics),
         facts=facts,
-        confusion_matrices=tuple(
-            confusions(each.regression, truth, classes, metric_name(*path, REGRESSION))
-            for path, each in zip(paths, predictions, strict=True)
-        ),
+        confusion_matrices=tuple(matrices),
         provenance=provenance(config, test),
     )
     items = {"id": [row.id for row in test.rows], "article": test.articles, **_items(predictions[0], truth, classes)}

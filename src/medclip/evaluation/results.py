@@ -25,8 +25,10 @@ Role = Literal["gated", "compared", "reported"]
 Answer = Literal["yes", "no", "unknown"]
 Fact = int | float | str | tuple[int | float | str, ...]
 
-EMBEDDINGS_ALONE = "embeddings do not say what made them"
 CI_METHOD = "95 % bootstrap, 1000 resamples of whole articles"
+CI_METHOD_WITHOUT_ARTICLES = (
+    "95 % bootstrap, 1000 resamples of single pairs (without --data each counts as its own article)"
+)
 
 
 class Kind(StrEnum):
@@ -292,23 +294,24 @@ def kinds_in(folder: Path) -> list[Kind]:
     return [kind for kind in Kind if (folder / f"{kind.stem}.json").is_file()]
 
 
-def provenance(config: EvalConfig, rows: Split | Labeled) -> Provenance:
-    """How the numbers of a model, or of embeddings, on these rows are made."""
-    if config.model:
+def provenance(config: EvalConfig, rows: Split | Labeled | None, embeddings_sha256: tuple[str, ...] = ()) -> Provenance:
+    """How the numbers of a model, or of embeddings, on these rows are made; None: on pairs of embeddings alone."""
+    model, answer, reason = None, "unknown", "embeddings do not say what made them"
+    if config.model and rows is not None:
         from medclip.model.checkpoint import model_hash  # reading results needs no JAX
 
         model, (answer, reason) = model_hash(config.model), contamination(config.model, rows)
-    else:
-        model, answer, reason = None, "unknown", EMBEDDINGS_ALONE
     return Provenance(
         model=model,
         contamination=answer,
         contamination_reason=reason,
-        data=rows.dataset["source"],
-        data_sha256=rows.digest,
-        synthetic=rows.dataset["synthetic"],
-        split=rows.name,
+        data=rows.dataset["source"] if rows is not None else None,
+        data_sha256=rows.digest if rows is not None else None,
+        synthetic=rows is not None and rows.dataset["synthetic"],
+        split=rows.name if rows is not None else None,
         seed=config.seed,
+        ci_method=CI_METHOD if rows is not None else CI_METHOD_WITHOUT_ARTICLES,
+        embeddings_sha256=embeddings_sha256,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +18,9 @@ from medclip.evaluation import candidate_pools, graded_relevance
 from medclip.evaluation.config import EvalConfig
 from medclip.evaluation.hard_examples import misranked_pairs, nearest_images
 from medclip.evaluation.results import (
-    EMBEDDINGS_ALONE,
     Fact,
     Kind,
     Metric,
-    Provenance,
     Results,
     Role,
     metric_name,
@@ -121,15 +119,13 @@ def evaluate_retrieval(
         pairs.add(*by_group(hits, row_labels(rows), articles, config.seed))
     if num_candidates is not None:
         pairs.add(*candidate_pools.fixed_pools(images, texts, articles, num_candidates, num_draws, config.seed))
-    origin = provenance(config, rows) if rows else _no_data(config.seed)
-    files = tuple(sha256(path) for path in embeddings or ())
     results = Results(
         kind=Kind.RETRIEVAL,
         metrics=tuple(pairs.metrics),
         facts=pairs.facts,
         misranked_pairs=tuple(misranked_pairs(images, texts, ids, NUM_EXAMPLES)),
         nearest_images=tuple(nearest_images(images, ids, NUM_EXAMPLES)),
-        provenance=replace(origin, embeddings_sha256=files),
+        provenance=provenance(config, rows, tuple(sha256(path) for path in embeddings or ())),
     )
     return write_results(config.out, results, {"id": ids, "article": articles, **pairs.items})
 
@@ -146,20 +142,6 @@ def _embeddings(
     with progress("embed", 2 * len(rows), "items") as advance:
         images = embed_split(model, rows, "images", advance=advance)
         return images, embed_split(model, rows, "captions", advance=advance)
-
-
-def _no_data(seed: int) -> Provenance:
-    return Provenance(
-        model=None,
-        contamination="unknown",
-        contamination_reason=EMBEDDINGS_ALONE,
-        data=None,
-        data_sha256=None,
-        synthetic=False,
-        split=None,
-        seed=seed,
-        ci_method="95 % bootstrap, 1000 resamples of single pairs (without --data each counts as its own article)",
-    )
 
 
 def read_embeddings(
