@@ -218,7 +218,7 @@ def _charts(results: Results) -> Iterator[Markup]:
             )
     elif results.kind == Kind.COMPOSITIONALITY:
         accuracies = {test: results.get("tests", test, "accuracy") for test in results.below("tests")}
-        yield from _dots("accuracy", {"": accuracies})
+        yield from _dots("accuracy", {"model": accuracies})
     elif results.kind == Kind.ROBUSTNESS:
         panels = {name: {0.0: results["clean/R@10"]} for name in results.below("corruptions")}
         for name, panel in panels.items():
@@ -233,7 +233,7 @@ def _charts(results: Results) -> Iterator[Markup]:
 def _class_charts(results: Results) -> Iterator[Markup]:
     path = ("logistic_regression",) if results.kind == Kind.PROBE else ()
     labels = results.below(*path, "classes")
-    yield from _dots("AUROC", {"": {label: results.get(*path, "classes", label, "auroc") for label in labels}})
+    yield from _dots("AUROC", {"model": {label: results.get(*path, "classes", label, "auroc") for label in labels}})
     if results.reliability_curves:
         yield charts.reliability(results.reliability_curves)
     shots = results.below("few_shot")
