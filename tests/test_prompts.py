@@ -15,28 +15,28 @@ SECTIONS = tomllib.loads(DEFAULT_PROMPTS.read_text(encoding="utf-8"))
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_template_has_its_place_and_no_two_are_alike(section):
     content = SECTIONS[section]
-    for templates in (content["templates"], content.get("absent", ["{}"])):
+    for templates in (content["templates"], content.get("negated_templates", ["{}"])):
         assert all(re.findall(r"\{.*?\}", template) == [PLACEHOLDER] for template in templates)
         assert len(set(templates)) == len(templates)
-    prompts = read_prompts(None, section, "absent" in content)
-    for name in content.get("words", {}):
+    prompts = read_prompts(None, section, "negated_templates" in content)
+    for name in content.get("names", {}):
         texts = prompts.affirm(name) + prompts.deny(name)
         assert len(set(texts)) == len(texts)
         assert not any("{" in text for text in texts)
 
 
 @pytest.mark.parametrize(("section", "classes"), [("modality", MODALITY_KEYWORDS), ("organ", ORGAN_KEYWORDS)])
-def test_every_class_of_roco_has_words(section, classes):
-    assert classes.keys() <= SECTIONS[section]["words"].keys()
+def test_every_class_of_roco_has_names(section, classes):
+    assert classes.keys() <= SECTIONS[section]["names"].keys()
 
 
-def test_a_class_is_said_with_each_of_its_words_in_each_template():
+def test_a_class_has_each_of_its_names_in_each_template():
     texts = read_prompts(None, "modality", False).affirm("CXR")
     assert {"chest x-ray", "chest radiograph", "chest x-ray of a patient"} <= set(texts)
     assert len(texts) == 2 * len(SECTIONS["modality"]["templates"])
 
 
-def test_a_class_without_words_goes_by_its_name():
+def test_a_class_without_names_goes_by_its_name():
     assert "a radiology image of round cell tumour" in read_prompts(None, "label", False).affirm("round_cell_tumour")
 
 
@@ -48,7 +48,7 @@ def test_a_finding_is_affirmed_and_denied():
 
 def test_a_file_of_the_user_stands_in_place_of_ours(tmp_path):
     path = tmp_path / "own.toml"
-    path.write_text('[default]\ntemplates = ["look: {}"]\n[default.words]\nx = ["ray", "beam"]\n', encoding="utf-8")
+    path.write_text('[default]\ntemplates = ["look: {}"]\n[default.names]\nx = ["ray", "beam"]\n', encoding="utf-8")
     prompts = read_prompts(path, "modality", False)
     assert prompts.affirm("x") == ["look: ray", "look: beam"]
     assert prompts.affirm("ct") == ["look: ct"]
@@ -62,14 +62,14 @@ def test_a_file_of_the_user_stands_in_place_of_ours(tmp_path):
         ('[default]\ntemplates = ["{} and {}"]', False, "must hold {} once"),
         ('[default]\ntemplates = "{}"', False, "is not a list of texts"),
         ("[default]\ntemplates = []", False, "is not a list of texts"),
-        ('[default]\nwords = {x = ["y"]}', False, "templates of [default] is not a list"),
-        ('[default]\ntemplates = ["{}"]\nwords = {x = "y"}', False, "x of [default] is not a list"),
-        ('[default]\ntemplates = ["{}"]\nwords = 3', False, "words of [default] is not a list"),
+        ('[default]\nnames = {x = ["y"]}', False, "templates of [default] is not a list"),
+        ('[default]\ntemplates = ["{}"]\nnames = {x = "y"}', False, "x of [default] is not a list"),
+        ('[default]\ntemplates = ["{}"]\nnames = 3', False, "names of [default] is not a list"),
         ('[default]\ntemplate = ["{}"]', False, "and nothing else"),
         ("default = 3", False, "and nothing else"),
         ('[other]\ntemplates = ["{}"]', False, "neither a section [label] nor [default]; it has: other"),
         ("", False, "it has: none"),
-        ('[finding]\ntemplates = ["{}"]', True, "[finding] needs absent"),
+        ('[finding]\ntemplates = ["{}"]', True, "[finding] needs negated_templates"),
     ],
 )
 def test_a_file_that_is_not_right_is_refused_by_a_sentence(tmp_path, text, multilabel, message):

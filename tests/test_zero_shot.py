@@ -18,7 +18,7 @@ def test_probabilities_are_the_softmax_of_scaled_cosines_with_the_mean_of_prompt
     classes = ["CT", "ultrasound of the knee", "normal"]
     probabilities = classify(model, embeddings, classes)
     prompts = read_prompts(None, "default", False)
-    means = np.stack([embed_texts(model, prompts.of(name)).mean(axis=0) for name in classes])
+    means = np.stack([embed_texts(model, prompts.affirm(name)).mean(axis=0) for name in classes])
     means /= np.linalg.norm(means, axis=1, keepdims=True)
     scaled = np.exp(float(model.params["logit_scale"])) * embeddings @ means.T
     expected = np.exp(scaled) / np.exp(scaled).sum(axis=1, keepdims=True)

@@ -1,6 +1,6 @@
 """Saliency: where an image shows what a text says. Each spot is blurred in turn; the cosine lost is its own.
 
-Occlusion (Zeiler & Fergus 2014) with a blur in place of a grey square (Fong & Vedaldi 2017), in soft spots. It needs
+Occlusion (Zeiler & Fergus 2014) with a blur in place of a gray square (Fong & Vedaldi 2017), in soft spots. It needs
 nothing of a model but its embeddings, so it is the same for every tower, and a spot without detail has no saliency.
 Chosen by where it points on phantoms whose finding is known: `benchmarks/saliency.py`, docs/log.md.
 """

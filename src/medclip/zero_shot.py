@@ -27,7 +27,7 @@ def classify(
     embed: EmbedTexts = embed_texts,
     templates: Sequence[str] = (),
 ) -> Float64[np.ndarray, "n k"]:
-    """Probabilities of classes for the embeddings of images; a row sums to 1, whatever is shown.
+    """Probabilities of classes for the embeddings of images. A row sums to 1, even where none of them is shown.
 
     A class is embedded by the prompts of `prompts/radiology.toml` for this label, as in `medclip evaluate zero-shot`,
     or by `templates`; `embed` gives their embeddings. Raises UserError for fewer than two classes, more than

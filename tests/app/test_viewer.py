@@ -78,11 +78,11 @@ def test_one_class_is_a_sentence(viewer, sound):
 
 
 def test_a_saliency_map_is_made_when_the_button_is_pressed(viewer, sound):
-    assert not [caption for caption in viewer.caption if "speaks for the words" in caption.value]
+    assert not [caption for caption in viewer.caption if "speaks for the text" in caption.value]
     assert viewer.text_input(key="saliency-text").value == "chest"
     button_named(viewer, "Show where").click()
     at = sound(rerun_dialog(viewer))
-    assert [caption for caption in at.caption if "speaks for the words" in caption.value]
+    assert [caption for caption in at.caption if "speaks for the text" in caption.value]
     at.text_input(key="saliency-text").set_value("  ")
     assert [caption for caption in sound(rerun_dialog(at)).caption if caption.value == "Say what to look for."]
 

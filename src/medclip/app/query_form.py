@@ -70,7 +70,7 @@ def query_form(synthetic: bool, locations: Mapping[str, IndexLocation]) -> FormQ
 
 
 def find_similar(id: str, image: bytes) -> None:
-    """Make an image of the index the whole query."""
+    """Search for images like one of the index, and for nothing else."""
     _reset("")
     st.session_state["image"] = (id, image)
 
@@ -127,7 +127,7 @@ def _query_image(viewed: ViewedImage, locations: Mapping[str, IndexLocation]) ->
 def search_options(indexes: Sequence[IndexReader]) -> SearchOptions:
     """Draw the sidebar: number of results, one per article, and filters over labels, licenses and days."""
     with st.sidebar:
-        st.subheader("Answers")
+        st.subheader("Results")
         k = st.slider("Number of results", 1, 48, 12, key="k", persist_state="session")
         one_per_article = st.toggle(
             "One per article", key="one-per-article", persist_state="session", help="The best of an article only."

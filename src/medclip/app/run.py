@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from medclip.errors import UserError, WorkError
+from medclip.require import require
 from medclip.search.reader import IndexReader
 
 MAIN_SCRIPT, SERVER_SCRIPT = Path(__file__).with_name("main.py"), Path(__file__).with_name("server.py")
@@ -101,8 +101,7 @@ class Address:
 
 def launch(config: AppConfig, address: Address = Address()) -> None:
     """Check the indexes and their models, then serve until interrupted. UserError, or WorkError where serving fails."""
-    if importlib.util.find_spec("streamlit") is None:
-        raise UserError("the app needs Streamlit: pip install 'medclip[app]'.")
+    require("streamlit", extra="app")
     for location in config.locations().values():
         IndexReader(location.folder).model_path(location.model)
     if config.evaluation is not None and not config.evaluation.is_dir():

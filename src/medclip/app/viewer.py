@@ -119,7 +119,7 @@ def _zero_shot_panel(viewed: ViewedImage, location: IndexLocation) -> None:
     st.button("Compare", key="classify", type="primary", icon=":material/balance:")
     classes = list(dict.fromkeys(part.strip() for part in text.replace("\n", ",").split(",") if part.strip()))
     if not classes:
-        st.caption("Name two or more, in the words a report would use.")
+        st.caption("Name two or more, as a report would.")
         return
     label = next((label for label, values in presets.items() if values == classes), "default")
     try:
@@ -134,7 +134,7 @@ def _zero_shot_panel(viewed: ViewedImage, location: IndexLocation) -> None:
             probability = float(probabilities[column])
             percent = f"{100 * probability:.0f} %" if probability >= 0.005 else "below 1 %"
             st.progress(probability, f"{escape_markdown(classes[column].replace('_', ' '))}: **{percent}**")
-    st.caption("Shares among these classes alone: they add to 100 %, whatever the image shows.")
+    st.caption("Probabilities among these classes alone: they add up to 100 % even if the image shows none of them.")
 
 
 def _take_preset(presets: dict[str, list[str]]) -> None:
@@ -145,12 +145,12 @@ def _take_preset(presets: dict[str, list[str]]) -> None:
 def _saliency_panel(viewed: ViewedImage, location: IndexLocation) -> None:
     """A field for a text and, once the button was pressed, the image colored by what speaks for that text."""
     text = st.text_input(
-        "Words",
+        "Text",
         value=str(st.session_state.get("text", "")),
         key="saliency-text",
         placeholder="CT of the chest with a mass on the left",
         autocomplete="off",
-        help="Best in the words of a whole caption: models are taught with those.",
+        help="Best as a whole caption: models are trained on those.",
     )[:MAX_QUERY_CHARS]
     pressed = st.button("Show where", key="show-where", type="primary", icon=":material/my_location:")
     request = (viewed.title, text, location)
@@ -172,8 +172,8 @@ def _saliency_panel(viewed: ViewedImage, location: IndexLocation) -> None:
     st.image(overlay, width="stretch", alt=f"The image, colored where it says: {text}")
     low, high = (float(value) if abs(value) >= MIN_CHANGE else 0.0 for value in (saliency.min(), saliency.max()))
     st.caption(
-        f":orange[Orange] speaks for the words (cosine {high:+.3f} at most), :blue[blue] against them ({low:+.3f}). "
-        "It shows what the model uses, which need not be what a reader would look at."
+        f":orange[Orange] speaks for the text (cosine {high:+.3f} at most), :blue[blue] against it ({low:+.3f}). "
+        "It shows what the model uses, which may differ from what a reader would look at."
     )
 
 

@@ -28,7 +28,7 @@ def pixel_batches(
 ) -> Iterator[Pixels]:
     """Pixels of images in order, in batches, the next decoded while one is used; `read_pixels` makes those of one.
 
-    An image is whatever `read_pixels` takes: bytes, a path, a row number. What it raises is raised here.
+    An image is what `read_pixels` takes: bytes, a path, a row number. What it raises is raised here.
     """
     return (np.stack(batch) for batch in decode_ahead(read_pixels, images, batch_size))
 

@@ -9,12 +9,13 @@ import numpy as np
 
 from medclip.encode.encoder import Backend, jax_backend, normalize, run_in_batches
 from medclip.errors import UserError
-from medclip.model.checkpoint import Model, load, model_folder
+from medclip.model.checkpoint import load, model_folder
+from medclip.model.export import EXPORT_FILE, Inputs, text_encoder_inputs
 from medclip.model.image_processor import mean_std
 from medclip.require import require
 
 BACKENDS = ("jax", "onnxruntime", "openvino")
-Run = Callable[[dict[str, np.ndarray]], np.ndarray]
+Run = Callable[[Inputs], np.ndarray]
 
 
 def open_backend(name: str, source: str | Path) -> Backend:
@@ -26,7 +27,7 @@ def open_backend(name: str, source: str | Path) -> Backend:
     if name == "jax":
         return jax_backend(model)
     folder = model_folder(source)
-    if not (folder / "export.json").is_file():
+    if not (folder / EXPORT_FILE).is_file():
         raise UserError(f"{folder} holds no ONNX files: medclip export {source} --to onnx --out DIR, then --model DIR.")
     open_session = {"onnxruntime": _onnxruntime, "openvino": _openvino}[name]
     image_encoder, text_encoder = (open_session(folder / f"{kind}_encoder.onnx") for kind in ("image", "text"))
@@ -40,16 +41,11 @@ def open_backend(name: str, source: str | Path) -> Backend:
 
     def embed_texts(captions: Sequence[str]) -> np.ndarray:
         def encode(ids: np.ndarray, valid: np.ndarray) -> np.ndarray:
-            return text_encoder(_token_inputs(model, ids, valid))
+            return text_encoder(text_encoder_inputs(model, ids, valid))
 
         return run_in_batches(encode, model.tokenizer.encode(captions))
 
     return Backend(name, model, embed_pixels, embed_texts)
-
-
-def _token_inputs(model: Model, ids: np.ndarray, valid: np.ndarray) -> dict[str, np.ndarray]:
-    mask = {} if model.config.logit_bias else {"attention_mask": valid.astype(np.int64)}  # SigLIP attends to all
-    return {"input_ids": ids.astype(np.int64), **mask}
 
 
 def _onnxruntime(path: Path) -> Run:

@@ -22,7 +22,7 @@ from medclip.model.weights import read_tensors
 
 JOINED_CONTEXT_LENGTH = 128  # 99 % of ROCO's captions are shorter
 Side = Literal["vision", "text"]
-# Prefixes that whole models of one tower put before it, and what they hold beside it.
+# In checkpoints of a single tower: prefixes of its tensors, and tensors that are not part of it.
 _WRAPPERS = re.compile(r"^(vision_model|text_model|bert|roberta|vit|dinov2)\.")
 _HEADS = re.compile(r"^(cls|lm_head|classifier|visual_projection|text_projection|logit_)")
 

@@ -22,7 +22,7 @@ class TrainingData:
 def read_training_data(name: str | Path) -> TrainingData:
     """The datasets on the card of a model (folder, run or OWNER/NAME): our `trained_on` and the Hub's `datasets`.
 
-    None, and not complete, where there is no card or no model.
+    Empty and not complete where there is no card or no model.
     """
     from huggingface_hub import metadata_load
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Bool, Int32
 
 from medclip.atomic_io import claim, write_json
 from medclip.errors import UserError, WorkError
@@ -16,6 +17,7 @@ from medclip.model.towers import encode_image, encode_text
 from medclip.require import require
 
 MAX_DIFFERENCE = 1e-4
+EXPORT_FILE = "export.json"
 Inputs = dict[str, np.ndarray]
 _CLASSES = {
     "clip": "CLIPModel",
@@ -40,7 +42,7 @@ def export_onnx(name: str | Path, out: Path) -> dict[str, float]:
     for package in ("onnxruntime", "onnxscript"):
         require(package, install=_PACKAGES)
     torch, transformers = require("torch", install=_PACKAGES), require("transformers", install=_PACKAGES)
-    claim(out, "export.json")
+    claim(out, EXPORT_FILE)
     save(model, out)
     torch_model = getattr(transformers, _CLASSES[model.raw_config["model_type"]]).from_pretrained(out).eval()
     with warnings.catch_warnings(), torch.no_grad():
@@ -52,8 +54,14 @@ def export_onnx(name: str | Path, out: Path) -> dict[str, float]:
     differences = {"image": _image_difference(model, out), "text": _text_difference(model, out)}
     if not max(differences.values()) <= MAX_DIFFERENCE:
         raise WorkError(f"the exported encoders differ from the model by {differences}; do not use them.")
-    write_json(out / "export.json", {"largest_difference": differences, "opset": _OPSET})
+    write_json(out / EXPORT_FILE, {"largest_difference": differences, "opset": _OPSET})
     return differences
+
+
+def text_encoder_inputs(model: Model, ids: Int32[np.ndarray, "b t"], valid: Bool[np.ndarray, "b t"]) -> Inputs:
+    """The inputs of `text_encoder.onnx` for token ids."""
+    mask = {} if model.config.logit_bias else {"attention_mask": valid.astype(np.int64)}  # SigLIP attends to all
+    return {"input_ids": ids.astype(np.int64), **mask}
 
 
 def push(name: str | Path, repository: str) -> str:
@@ -79,9 +87,8 @@ def _image_inputs(model: Model, b: int) -> Inputs:
 
 
 def _text_inputs(model: Model, b: int) -> Inputs:
-    ids, valid = model.tokenizer.encode(["CT of the chest", "a fracture of the left wrist (arrow)", "T2"][:b])
-    mask = {} if model.config.logit_bias else {"attention_mask": valid.astype(np.int64)}  # SigLIP attends to all
-    return {"input_ids": ids.astype(np.int64), **mask}
+    texts = ["CT of the chest", "a fracture of the left wrist (arrow)", "T2"][:b]
+    return text_encoder_inputs(model, *model.tokenizer.encode(texts))
 
 
 def _write(torch_model: Any, kind: Literal["image", "text"], inputs: Inputs, out: Path, torch: Any) -> None:

@@ -46,7 +46,7 @@ class VisionFamily:
     patch_bias: bool = True
     pre_norm: str = ""
     pool: Literal["first", "attention"] = "first"
-    """The class token, or one learnt query attending to all patches (SigLIP's head)."""
+    """The class token, or one learned query attending to all patches (SigLIP's head)."""
     pooler: str = ""
     """A linear layer and tanh after the pool."""
     unused: str = ""

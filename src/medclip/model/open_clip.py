@@ -114,11 +114,14 @@ def _depth(shapes: Shapes, layer: str) -> int:
 
 def _preprocessor(raw: Mapping[str, Any], side: int) -> dict[str, Any]:
     square = {"height": side, "width": side}
-    squash = raw.get("resize_mode", "shortest") == "squash"
+    mode, interpolation = raw.get("resize_mode", "shortest"), raw.get("interpolation", "bicubic")
+    if mode not in ("shortest", "squash") or interpolation not in _RESAMPLING:
+        raise UserError(f"{CONFIG_FILE}: resize_mode {mode} with interpolation {interpolation} is not supported.")
+    squash = mode == "squash"
     return {
         "image_processor_type": "CLIPImageProcessor",
         "size": square if squash else {"shortest_edge": side},
-        "resample": _RESAMPLING.get(raw.get("interpolation", "bicubic"), 3),
+        "resample": _RESAMPLING[interpolation],
         "do_center_crop": not squash,
         "crop_size": square,
         "image_mean": list(raw.get("mean", (0.48145466, 0.4578275, 0.40821073))),

@@ -19,7 +19,7 @@ from medclip.errors import UserError
 from medclip.model.config import TextConfig
 
 START, END = "<|startoftext|>", "<|endoftext|>"
-# CLIP's pre-tokenization, as its published vocabulary was learnt.
+# CLIP's pre-tokenization, as its published vocabulary was learned.
 _CLIP_WORDS = r"""<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
 
 
@@ -89,7 +89,7 @@ def save_tokenizer(tokenizer: TextTokenizer, folder: Path) -> None:
 
 
 def train_tokenizer(captions: Iterable[str], vocab_size: int, length: int) -> tuple[TextTokenizer, dict[str, int]]:
-    """A byte-level BPE vocabulary learnt from `captions`, case-folded as CLIP's is; deterministic.
+    """A byte-level BPE vocabulary learned from `captions`, case-folded as CLIP's is; deterministic.
 
     Also returns pad_token_id, bos_token_id and eos_token_id; padding repeats the end-of-text token, as CLIP's does.
     """

@@ -98,8 +98,8 @@ def packed_text_features(
     x = _text_states(p, ids, p[family.position][position + first], mask, tower, family, remat)
     x = x.reshape(n, r * t, -1)
     if (tower.pool or family.pool) == "mean":
-        own = texts.caption_index.reshape(n, 1, r * t) == jnp.arange(texts.pool_index.shape[1])[:, None]
-        x = (own @ x) / jnp.maximum(own.sum(axis=2, keepdims=True), 1).astype(x.dtype)
+        is_part = texts.caption_index.reshape(n, 1, r * t) == jnp.arange(texts.pool_index.shape[1])[:, None]
+        x = (is_part @ x) / jnp.maximum(is_part.sum(axis=2, keepdims=True), 1).astype(x.dtype)
     else:
         x = jnp.take_along_axis(x, texts.pool_index[:, :, None], axis=1)
     return _text_head(p, x, tower, family)
@@ -204,12 +204,12 @@ def _attend(q: AnyArray, k: AnyArray, v: AnyArray, mask: AnyArray | None) -> Any
 
 
 def _attention_pool(p: Params, x: AnyArray, tower: VisionConfig) -> AnyArray:
-    """One learnt query attends to all patches, then an MLP (Zhai et al. 2022, section 2.2)."""
+    """One learned query attends to all patches, then an MLP (Zhai et al. 2022, section 2.2)."""
     probe = jnp.broadcast_to(p["probe"], (x.shape[0], 1, x.shape[2]))
     split = [jnp.split(p[f"attention.in_proj_{name}"], 3) for name in ("weight", "bias")]
     q, k, v = (
-        (at @ weight.T + bias).reshape(*at.shape[:2], tower.num_attention_heads, -1)
-        for at, weight, bias in zip((probe, x, x), *split, strict=True)
+        (states @ weight.T + bias).reshape(*states.shape[:2], tower.num_attention_heads, -1)
+        for states, weight, bias in zip((probe, x, x), *split, strict=True)
     )
     x = _linear(p, "attention.out_proj", _attend(q, k, v, None))
     h = _linear(p, "mlp.fc1", _layer_norm(p, "layernorm", x, tower.layer_norm_eps))
@@ -237,8 +237,8 @@ def _text_head(p: Params, x: AnyArray, tower: TextConfig, family: TextFamily) ->
 
 
 def _linear(p: Params, name: str, x: AnyArray) -> AnyArray:
-    at = f"{name}_" if name.endswith("in_proj") else f"{name}."
-    return x @ p[f"{at}weight"].T + p[f"{at}bias"]
+    stem = f"{name}_" if name.endswith("in_proj") else f"{name}."
+    return x @ p[f"{stem}weight"].T + p[f"{stem}bias"]
 
 
 def _layer_norm(p: Params, name: str, x: AnyArray, eps: float) -> AnyArray:

@@ -12,6 +12,7 @@ from medclip.errors import UserError
 
 DEFAULT_PROMPTS = Path(__file__).with_name("radiology.toml")
 PLACEHOLDER = "{}"
+TEMPLATE_KEYS = ("templates", "negated_templates")
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,13 @@ def read_prompts(path: Path | None, label: str, multilabel: bool) -> Prompts:
         listed = ", ".join(sections) or "none"
         raise UserError(f"{path} has neither a section [{label}] nor [{name}]; it has: {listed}.")
     section = sections[name]
-    if multilabel and not section.get("absent"):
-        raise UserError(f"{path}: [{name}] needs absent = [...], for images of this label can have several values.")
-    names = {**sections.get("default", {}).get("words", {}), **section.get("words", {})}
+    if multilabel and not section.get("negated_templates"):
+        raise UserError(f"{path}: [{name}] needs negated_templates: images of this label can have several values.")
+    names = {**sections.get("default", {}).get("names", {}), **section.get("names", {})}
     return Prompts(
         tuple(section["templates"]),
-        tuple(section.get("absent", ())),
-        {label: tuple(texts) for label, texts in names.items()},
+        tuple(section.get("negated_templates", ())),
+        {class_name: tuple(texts) for class_name, texts in names.items()},
     )
 
 
@@ -71,11 +72,13 @@ def _read(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not TOML ({error}); a file of that form is {DEFAULT_PROMPTS}.") from None
     for name, section in sections.items():
-        if not isinstance(section, dict) or not section.keys() <= {"templates", "absent", "words"}:
-            raise UserError(f"{path}: [{name}] may hold templates, absent and [{name}.words], and nothing else.")
-        words = section.get("words", {})
-        templates = {"templates": section.get("templates")} | {k: v for k, v in section.items() if k == "absent"}
-        for key, texts in (templates | words if isinstance(words, dict) else {"words": words}).items():
+        if not isinstance(section, dict) or not section.keys() <= {*TEMPLATE_KEYS, "names"}:
+            raise UserError(
+                f"{path}: [{name}] may hold {', '.join(TEMPLATE_KEYS)} and [{name}.names], and nothing else."
+            )
+        names = section.get("names", {})
+        templates = {"templates": None} | {key: section[key] for key in TEMPLATE_KEYS if key in section}
+        for key, texts in (templates | names if isinstance(names, dict) else {"names": names}).items():
             if not (isinstance(texts, list) and texts and all(isinstance(t, str) and t.strip() for t in texts)):
                 raise UserError(f'{path}: {key} of [{name}] is not a list of texts, such as ["a", "b"].')
             if key in templates and (wrong := [t for t in texts if t.count(PLACEHOLDER) != 1]):

@@ -1,4 +1,4 @@
-"""Dynamic batching: one thread does the work of many callers and takes together whatever waits for the same work."""
+"""Dynamic batching: one thread works for many callers and batches the items that wait for the same work."""
 
 from __future__ import annotations
 

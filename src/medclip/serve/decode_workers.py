@@ -116,7 +116,7 @@ def _decode(image: bytes, preprocessor: Mapping[str, Any]) -> bytes:
         return _PIXELS + decode_pixels(image, preprocessor).tobytes()
     except (ImageError, UserError) as error:  # the latter where pydicom is not installed
         return _REASON + str(error).encode()
-    except Exception:  # MemoryError, and whatever else a decoder raises on crafted bytes
+    except Exception:  # MemoryError, or anything else that crafted bytes make a decoder raise
         return _REASON + UNREADABLE.encode()
 
 

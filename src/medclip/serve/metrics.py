@@ -1,4 +1,4 @@
-"""Prometheus metrics: counts and times, never a word of a query.
+"""Prometheus metrics: counts and times, never the text of a query.
 
 With several workers each writes its numbers below PROMETHEUS_MULTIPROC_DIR (see `run.serve`), and whichever is scraped
 adds up those of all.
@@ -16,7 +16,7 @@ REQUEST_SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )  # fmt: skip
 BATCH_SIZES = Histogram(
-    "medclip_batch_size", "Size of batches: texts and images of the model, or queries of an index scan.", ["what"],
+    "medclip_batch_size", "Size of batches: texts and images of the model, or queries of an index scan.", ["kind"],
     buckets=(1, 2, 4, 8, 16, 32, 64),
 )  # fmt: skip
 INDEX_IMAGES = Gauge("medclip_index_images", "Images in the index.", multiprocess_mode="mostrecent")

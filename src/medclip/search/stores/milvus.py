@@ -177,7 +177,7 @@ def connect(uri: str) -> Any:
     """
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC would print its troubles on the terminal
     pymilvus = require("pymilvus", extra="milvus")
-    for name in ("pymilvus", "pymilvus.milvus_client"):  # it logs a traceback for whatever it raises
+    for name in ("pymilvus", "pymilvus.milvus_client"):  # it logs a traceback for every error
         logging.getLogger(name).handlers, logging.getLogger(name).propagate = [logging.NullHandler()], False
     scheme = "https" if os.environ.get("MILVUS_SECURE", "0") not in ("", "0") else "http"
     with _server_errors(uri):
@@ -189,7 +189,7 @@ def connect(uri: str) -> Any:
 
 
 def filter_expression(filter: Filter) -> str:
-    """A filter in Milvus's language, of numbers only, whatever the values hold."""
+    """A filter in Milvus's language, of numbers only: no value can break out of it."""
     clauses = []
     for key, values in filter.conditions:
         if key == ADDED_KEY:
@@ -213,7 +213,7 @@ def _address(uri: str) -> str:
 
 @contextmanager
 def _server_errors(uri: str) -> Iterator[None]:
-    """UserError for whatever goes wrong on the way to the server or on it."""
+    """UserError for an error of the server or of the connection."""
     pymilvus, grpc = require("pymilvus", extra="milvus"), require("grpc", extra="milvus")
     try:
         yield
