@@ -33,14 +33,14 @@ def main() -> None:
     for split, pairs in splits.items():
         captions = [pair.caption for pair in pairs]
         shared = sum(pair.article in training for pair in pairs)
-        told = {
+        counts = {
             "listed": len(pairs),
             "under 10 characters": sum(len(clean_caption(caption)[0]) < MIN_CAPTION_CHARACTERS for caption in captions),
             "not ASCII": sum(not caption.isascii() for caption in captions),
             "left in 2021 at most": sum(of_2021(caption) is not None for caption in captions),
             "shares an article with train": None if split == "train" else f"{shared} ({shared / len(pairs):.1%})",
         }
-        print(json.dumps({split: told}))
+        print(json.dumps({split: counts}))
 
 
 if __name__ == "__main__":

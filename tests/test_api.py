@@ -105,27 +105,27 @@ def test_functions_stay_functions_whatever_is_imported_when(lines):
 
 
 @pytest.fixture(scope="module")
-def trained(dataset, tmp_path_factory, train_config):
+def trained_run(dataset, tmp_path_factory, train_config):
     """A run of the dataset, and the calls of its callback."""
     calls = []
     out = tmp_path_factory.mktemp("api-run") / "run"
     return medclip.train(dataset, str(out), train_config, callbacks=[lambda *call: calls.append(call)]), calls
 
 
-def test_a_run_is_a_value_and_a_path_to_its_model(trained):
-    run, _ = trained
+def test_a_run_is_a_value_and_a_path_to_its_model(trained_run):
+    run, _ = trained_run
     assert 0 <= run.best["mean_recall"] <= 1 and run.wise_ft == ()
     assert run.load().folder == medclip.load(run).folder == run.folder / "model"
 
 
-def test_a_callback_gets_every_line_of_the_log(trained):
-    run, calls = trained
+def test_a_callback_gets_every_line_of_the_log(trained_run):
+    run, calls = trained_run
     lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     assert [{"step": step} | dict(metrics) for step, metrics in calls] == lines
 
 
-def test_an_evaluation_gives_typed_results_and_writes_them_where_asked(trained, dataset, tmp_path):
-    run, _ = trained
+def test_an_evaluation_gives_typed_results_and_writes_them_where_asked(trained_run, dataset, tmp_path):
+    run, _ = trained_run
     results = medclip.evaluate(run.load(), dataset, out=tmp_path / "out")
     recall = results["image_to_text/R@1"]
     assert results.kind == "retrieval" and 0 <= recall.low <= recall.value <= recall.high <= 1
@@ -133,9 +133,9 @@ def test_an_evaluation_gives_typed_results_and_writes_them_where_asked(trained, 
     assert medclip.evaluate(run, dataset)["image_to_text/R@1"] == recall
 
 
-def test_pairs_in_memory_are_evaluated_and_leave_nothing(trained, tmp_path, monkeypatch):
+def test_pairs_in_memory_are_evaluated_and_leave_nothing(trained_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run, _ = trained
+    run, _ = trained_run
     results = medclip.evaluate(run, {"validation": pairs(8, 20)})
     assert (
         results["image_to_text/R@1"] == medclip.evaluate(run, {"test": pairs(8, 20)}, split="test")["image_to_text/R@1"]
@@ -143,13 +143,13 @@ def test_pairs_in_memory_are_evaluated_and_leave_nothing(trained, tmp_path, monk
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unknown_kind_is_one_sentence(trained, dataset):
+def test_an_unknown_kind_is_one_sentence(trained_run, dataset):
     with pytest.raises(UserError, match="'recall' is not a kind of evaluation"):
-        medclip.evaluate(trained[0], dataset, "recall")
+        medclip.evaluate(trained_run[0], dataset, "recall")
 
 
-def test_an_index_is_built_and_searched(trained, tmp_path):
-    run, _ = trained
+def test_an_index_is_built_and_searched(trained_run, tmp_path):
+    run, _ = trained_run
     index = medclip.Index.build(run, {"validation": pairs(8, 20)}, tmp_path / "index")
     assert len(index) == 8 and repr(index).count("\n") == 0
     hits = index.search(pairs(1, 20)[0][0], k=3)

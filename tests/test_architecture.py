@@ -57,7 +57,7 @@ def module_name(path):
 MODULES = {module_name(path): path for path in sorted(SOURCE.rglob("*.py"))}
 
 
-def imported(source, module):
+def find_imports(source, module):
     """Every module of the package that `source` imports, wherever in the file, relative imports resolved."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -81,7 +81,9 @@ def wrong_arrows(source, module):
     parts = [part for part in ALLOWED if below(module, part)]
     assert parts, f"{module} has no place in the map of this test"
     allowed = ALLOWED[max(parts, key=len)]
-    return [name for name in imported(source, module) if name != "medclip" and not any(below(name, p) for p in allowed)]
+    return [
+        name for name in find_imports(source, module) if name != "medclip" and not any(below(name, p) for p in allowed)
+    ]
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -120,7 +122,7 @@ def importers():
     """How many modules of the package import each."""
     counts = dict.fromkeys(MODULES, 0)
     for module, path in MODULES.items():
-        for name in set(imported(path.read_text(encoding="utf-8"), module)):
+        for name in set(find_imports(path.read_text(encoding="utf-8"), module)):
             name = name if name in MODULES else f"{name}.__init__"
             counts[name] = counts.get(name, 0) + 1
     return counts

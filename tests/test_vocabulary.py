@@ -29,7 +29,7 @@ MODULES_OF_0_1 = {
     *("understanding", "pools", "groups", "confusions", "scores", "paired", "pairing", "figures", "drawings"),
     *("plots", "side_by_side", "tokens", "vocabulary", "hub", "resize", "join", "init", "recipe", "learning"),
     *("frozen", "start", "track", "interrupt", "contents", "where", "quantised", "build", "embedding", "wire"),
-    *("problems", "limits", "listen", "decoding", "commands", "tables", "asking", "finding", "narrowing"),
+    *("problems", "limits", "listen", "decoding", "commands", "asking", "finding", "narrowing"),
     *("opened", "plain", "enlarge", "where_shown", "classes", "served", "likeness", "unfinished"),
 }
 

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow  # each of these compiles a step of its own
 
 
 @pytest.fixture(scope="module")
-def tuned(data, train_config, tmp_path_factory):
+def tuned_run(data, train_config, tmp_path_factory):
     """A folder that retrieves so well that a fall to chance is a clear one with 12 images too."""
     out = tmp_path_factory.mktemp("tuned") / "run"
     train(data, out, dataclasses.replace(train_config, steps=100, lr=3e-3))
@@ -44,20 +44,20 @@ def test_a_fall_is_clear_or_not():
     assert change.value == pytest.approx(np.mean([(1 / 3 - 1 + 2 / 3 - 1) / 2, (1 - 1 / 3) / 2]))
 
 
-def test_a_planted_learning_rate_is_stopped_by_the_guard(data, train_config, tuned, tmp_path, monkeypatch):
-    wild = dataclasses.replace(train_config, preset=None, init=str(tuned), lr=3.0, steps=8, warmup_ratio=0.0)
+def test_a_planted_learning_rate_is_stopped_by_the_guard(data, train_config, tuned_run, tmp_path, monkeypatch):
+    wild = dataclasses.replace(train_config, preset=None, init=str(tuned_run), lr=3.0, steps=8, warmup_ratio=0.0)
     with pytest.raises(WorkError, match=r"mean validation recall is .* below .* lower --lr \(now 3\)"):
         train(data, tmp_path / "run", wild)
-    before, now = load(tuned), load(tmp_path / "run")
+    before, now = load(tuned_run), load(tmp_path / "run")
     assert all(np.array_equal(now.params[name], value) for name, value in before.params.items())  # step 0 was kept
     assert records(tmp_path / "run")[-1]["step"] < 8
 
 
-def test_the_guard_may_warn_and_patience_ends_the_run(data, train_config, tuned, tmp_path, capfd):
+def test_the_guard_may_warn_and_patience_ends_the_run(data, train_config, tuned_run, tmp_path, capfd):
     wild = dataclasses.replace(
         train_config,
         preset=None,
-        init=str(tuned),
+        init=str(tuned_run),
         lr=3.0,
         steps=12,
         num_evals=6,
@@ -76,8 +76,8 @@ def test_the_guard_may_warn_and_patience_ends_the_run(data, train_config, tuned,
     )
 
 
-def test_weights_between_are_tried_and_the_best_kept(data, train_config, tuned, tmp_path):
-    gentle = dataclasses.replace(train_config, preset=None, init=str(tuned), lr=1e-4, on_regression="warn")
+def test_weights_between_are_tried_and_the_best_kept(data, train_config, tuned_run, tmp_path):
+    gentle = dataclasses.replace(train_config, preset=None, init=str(tuned_run), lr=1e-4, on_regression="warn")
     summary = train(data, tmp_path / "run", gentle)
     assert summary == read_json(tmp_path / "run" / "summary.json", "a run")
     tried = [*summary["wise_ft"], *(r for r in records(tmp_path / "run") if "mean_recall" in r)]

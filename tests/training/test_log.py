@@ -24,7 +24,7 @@ def curves(folder, records):
         return np.asarray(image.convert("RGB")).astype(int)
 
 
-def colored(pixels):
+def is_colored(pixels):
     """Which pixels are neither black nor white nor between: lines and markers, no axes and no text."""
     return np.ptp(pixels, axis=2) > 60
 
@@ -38,13 +38,13 @@ def test_each_curve_is_on_its_side_and_has_a_color_of_its_own(tmp_path):
     pixels = curves(tmp_path, STEPS + EVALUATIONS)
     left, right = np.array_split(pixels, 2, axis=1)
     for half, count in ((left, 2), (right, 3)):  # training and validation loss; R@1, R@5 and R@10
-        tones, sizes = np.unique(half[colored(half)] // 32, axis=0, return_counts=True)
+        tones, sizes = np.unique(half[is_colored(half)] // 32, axis=0, return_counts=True)
         assert (sizes > 200).sum() >= count, (tones, sizes)
 
 
 def test_a_falling_loss_falls_and_a_rising_recall_rises(tmp_path):
     pixels = curves(tmp_path, [*STEPS, *EVALUATIONS])
-    drawn = colored(pixels)
+    drawn = is_colored(pixels)
     height, width = drawn.shape
     parts = {"loss": slice(0, width // 2), "recall": slice(width // 2, width)}
     center = {}

@@ -195,7 +195,7 @@ def test_a_resume_with_another_setting_names_it(run, data, train_config, name, v
         train(data, run, dataclasses.replace(train_config, **{name: value}), resume=True)
 
 
-def test_a_resume_with_another_data_set_is_refused(run, data, train_config, copy):
+def test_a_resume_with_another_dataset_is_refused(run, data, train_config, copy):
     other, run = copy(data), copy(run)
     dataset = json.loads((other / "dataset.json").read_text())
     dataset["splits"]["validation"] = dataset["splits"]["train"]

@@ -17,7 +17,7 @@ def unit_rows(seed, b, p=8):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def scaled(scale):
+def logit_scale_params(scale):
     return {"logit_scale": jnp.float32(scale)}
 
 
@@ -34,7 +34,7 @@ def by_hand(images, texts, scale, targets, mask):
 
 
 def assert_by_hand(images, texts, scale, targets, mask):
-    value = float(contrastive_loss(jnp.float32(images), jnp.float32(texts), scaled(scale), targets, mask))
+    value = float(contrastive_loss(jnp.float32(images), jnp.float32(texts), logit_scale_params(scale), targets, mask))
     expected = by_hand(images, texts, scale, np.asarray(targets, np.float64), np.asarray(mask))
     assert value == pytest.approx(expected, rel=CLOSE, abs=CLOSE * np.exp(scale))
 
@@ -65,7 +65,9 @@ def test_a_repeated_pair_pulls_on_nothing():
     """With every caption the same there is nothing to tell apart: no loss and no gradient."""
     images, texts = jnp.float32(unit_rows(0, 4)), jnp.float32(unit_rows(1, 4))
     targets_and_mask = duplicate_aware_targets(jnp.arange(4), jnp.zeros(4, int), jnp.ones(4, bool))
-    value, gradient = jax.value_and_grad(contrastive_loss, (0, 1, 2))(images, texts, scaled(2.0), *targets_and_mask)
+    value, gradient = jax.value_and_grad(contrastive_loss, (0, 1, 2))(
+        images, texts, logit_scale_params(2.0), *targets_and_mask
+    )
     assert float(value) == pytest.approx(0, abs=CLOSE)
     assert all(np.abs(g).max() < CLOSE for g in jax.tree.leaves(gradient))
 
@@ -76,8 +78,8 @@ def test_gradients_are_finite_where_nothing_counts_and_scales_are_large():
         jnp.array([0, 0, 1, 2, 3, 4]), jnp.array([0, 1, 1, 2, 3, 4, 0, -1]), jnp.arange(8) < 7
     )
     for loss, params in (
-        (contrastive_loss, scaled(np.log(100))),
-        (sigmoid_loss, scaled(np.log(100)) | {"logit_bias": jnp.float32(-10)}),
+        (contrastive_loss, logit_scale_params(np.log(100))),
+        (sigmoid_loss, logit_scale_params(np.log(100)) | {"logit_bias": jnp.float32(-10)}),
     ):
         gradient = jax.grad(loss, (0, 1, 2))(images, texts, params, *targets_and_mask)
         assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
@@ -105,7 +107,9 @@ def test_soft_targets_follow_the_overlap_of_concepts(held, seed):
 @pytest.mark.parametrize("b", [2, 8, 128])
 def test_chance_is_the_logarithm_of_the_whole_batch(b):
     same = jnp.ones((b, 4)) / 2
-    assert float(contrastive_loss(same, same, scaled(2.66), *hard_targets(b, b))) == pytest.approx(np.log(b), rel=CLOSE)
+    assert float(contrastive_loss(same, same, logit_scale_params(2.66), *hard_targets(b, b))) == pytest.approx(
+        np.log(b), rel=CLOSE
+    )
 
 
 def test_pairs_shuffled_against_each_other_raise_the_loss():
@@ -113,7 +117,7 @@ def test_pairs_shuffled_against_each_other_raise_the_loss():
     texts = jnp.float32(images + 0.1 * unit_rows(1, 16))
 
     def loss(x, y):
-        return float(contrastive_loss(x, y, scaled(2.66), *hard_targets(16, 16)))
+        return float(contrastive_loss(x, y, logit_scale_params(2.66), *hard_targets(16, 16)))
 
     matched = loss(images, texts)
     for shift in range(1, 16):
