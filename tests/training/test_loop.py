@@ -68,7 +68,7 @@ def killer(at):
 
 
 @pytest.fixture
-def killed(data, train_config, tmp_path):
+def killed_run(data, train_config, tmp_path):
     """A run that ended while it logged step 3; its last evaluation was at step 2."""
     with pytest.raises(Killed):
         train(data, tmp_path / "run", train_config, callbacks=[killer(3)])
@@ -136,10 +136,10 @@ def test_a_fresh_model_starts_at_the_papers_temperature_and_follows_the_seed(tra
     assert not np.array_equal(weights[0], weights[2])
 
 
-def test_an_interrupted_run_resumes_bit_for_bit(killed, run, data, train_config):
-    assert records(killed)[-1]["step"] == 3
-    train(data, killed, train_config, resume=True)
-    assert_same_run(killed, run)
+def test_an_interrupted_run_resumes_bit_for_bit(killed_run, run, data, train_config):
+    assert records(killed_run)[-1]["step"] == 3
+    train(data, killed_run, train_config, resume=True)
+    assert_same_run(killed_run, run)
 
 
 @pytest.mark.slow
