@@ -125,6 +125,15 @@ def test_stale_files_and_notes_go_and_others_stay(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "of a user"]
 
 
+def test_a_file_of_a_call_that_was_killed_before_its_note_is_stale_too(tmp_path):
+    file = ResumableFile(tmp_path / "train-00000-of-00001.tar", "inputs")
+    with pytest.raises(Killed), file.rewrite():
+        file.path.write_bytes(b"whole")
+        raise Killed
+    remove_stale(tmp_path, ["train-00000-of-00001.parquet"])
+    assert not file.path.exists()
+
+
 def test_a_fingerprint_tells_inputs_apart(tmp_path):
     path = tmp_path / "image.png"
     assert file_state(path) is None

@@ -44,9 +44,9 @@ def comparison_tables(comparison: Comparison) -> Iterator[RenderableType]:
         yield from map(_render, comparison_tables(comparison, kind))
     for note in comparison.notes:
         yield Text(f"! {note}.", "yellow")
-    alone = sum(not row.contrasts for row in comparison.rows)
-    more = f"{alone} more metrics are listed side by side on the page (--out) and in the JSON. " if alone else ""
-    yield Text(f"{more}{METHOD}. {NOT_CLINICAL}")
+    uncompared = sum(not row.contrasts for row in comparison.rows)
+    hint = f"{uncompared} more metrics are listed on the page (--out) and in the JSON. " if uncompared else ""
+    yield Text(f"{hint}{METHOD}. {NOT_CLINICAL}")
 
 
 def _render(table: ResultTable, subject: str = "") -> Table:

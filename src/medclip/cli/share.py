@@ -56,7 +56,7 @@ class Push:
     model: Annotated[Positional[str], tyro.conf.arg(metavar="MODEL")]
     """A model folder, a run, or a model of the Hub: OWNER/NAME or hf-hub:OWNER/NAME."""
     repository: Annotated[Positional[str], tyro.conf.arg(metavar="OWNER/NAME")]
-    """Where to; made, private, if absent."""
+    """The repository; created, private, if absent."""
     output: Output
 
     def run(self) -> None:

@@ -178,17 +178,17 @@ def _refuse_stream(stream: bytes, syntax: UID) -> None:
         if (right - left) * (bottom - top) > MAX_PIXELS:
             raise ImageError(TOO_MANY_PIXELS)
         return
-    at = 2
-    while stream[at : at + 1] == b"\xff":
-        marker, length = stream[at + 1], int.from_bytes(stream[at + 2 : at + 4])
+    position = 2
+    while stream[position : position + 1] == b"\xff":
+        marker, length = stream[position + 1], int.from_bytes(stream[position + 2 : position + 4])
         if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):  # a start of frame
-            precision, rows, columns = struct.unpack_from(">BHH", stream, at + 4)
+            precision, rows, columns = struct.unpack_from(">BHH", stream, position + 4)
             if rows * columns > MAX_PIXELS:
                 raise ImageError(TOO_MANY_PIXELS)
             if syntax == _JPEG_EXTENDED_12_BIT and precision > 8 and not _decodes_twelve_bits():
                 raise ImageError(TWELVE_BITS)
             return
-        at += 1 if marker == 0xFF else 2 + length  # markers may be preceded by any number of fill bytes
+        position += 1 if marker == 0xFF else 2 + length  # markers may be preceded by any number of fill bytes
 
 
 def _decodes_twelve_bits() -> bool:

@@ -49,7 +49,7 @@ class ResumableFile:
     @contextmanager
     def rewrite(self) -> Iterator[None]:
         """Note the inputs when the block, which writes the whole file atomically, succeeds."""
-        self._note_path.unlink(missing_ok=True)
+        write_json(self._note_path, {"inputs": None})  # a file that a killed call left is known to `remove_stale`
         yield
         write_json(self._note_path, {"inputs": self.inputs})
 

@@ -92,7 +92,7 @@ def _read_parquet(path: AnyPath) -> Iterator[Row]:
             for batch in table.iter_batches(BATCH_ROWS):
                 yield from batch.to_pylist()
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a complete Parquet file ({error}).") from None
+        raise UserError(f"{path} is not a complete Parquet file ({error}). Fetch it again.") from None
 
 
 def _read_arrow(path: AnyPath) -> Iterator[Row]:

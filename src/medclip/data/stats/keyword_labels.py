@@ -95,14 +95,11 @@ ORGAN_KEYWORDS = {
 def _compile_keywords(keywords: str) -> re.Pattern[str]:
     """One pattern for the keywords of a class, over lower case. Those without a leading star start at a word."""
     words = [word.strip() for word in keywords.split(",")]
-    forms = {word: re.escape(word.strip("*")).replace(r"\*", r"\w*") + _word_end(word) for word in words}
+    ends = {word: "" if word.endswith("*") else r"(?!\w)" for word in words}
+    forms = {word: re.escape(word.strip("*")).replace(r"\*", r"\w*") + end for word, end in ends.items()}
     from_start = "|".join(form for word, form in forms.items() if not word.startswith("*"))
     anywhere = [form for word, form in forms.items() if word.startswith("*")]
     return re.compile("|".join([rf"(?<!\w)(?:{from_start})", *anywhere]))
-
-
-def _word_end(word: str) -> str:
-    return "" if word.endswith("*") else r"(?!\w)"
 
 
 _PATTERNS = {
