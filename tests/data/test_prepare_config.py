@@ -50,10 +50,10 @@ def test_pairs_of_other_licenses_are_counted_and_named(table, tmp_path, licenses
     assert ids(tmp_path / "data") == expected
     assert dataset["licenses"] == licenses
     dropped = [json.loads(line) for line in (tmp_path / "data" / "dropped.jsonl").read_text().splitlines()]
-    assert {(row["id"], row["detail"]) for row in dropped if row["reason"] == "license not asked for"} == {
+    assert {(row["id"], row["detail"]) for row in dropped if row["reason"] == "license not in --licenses"} == {
         (str(n), license) for n, license in enumerate(LICENSES) if str(n) not in expected
     }
-    assert dataset["dropped"]["test"]["license not asked for"] == 6 - len(expected)
+    assert dataset["dropped"]["test"]["license not in --licenses"] == 6 - len(expected)
 
 
 def test_every_caption_says_by_which_rules_it_was_cleaned(table, tmp_path):

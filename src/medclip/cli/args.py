@@ -15,7 +15,7 @@ arg = tyro.conf.arg
 
 _T = TypeVar("_T")
 # --image A --image B: a flag that took all words after it would take the query too
-Each = Annotated[tuple[_T, ...], tyro.conf.UseAppendAction]
+Repeated = Annotated[tuple[_T, ...], tyro.conf.UseAppendAction]
 
 
 def _whole_number(at_least: int) -> PrimitiveConstructorSpec[int]:

@@ -11,7 +11,7 @@ import tyro
 from rich.console import RenderableType
 from rich.table import Table
 
-from medclip.cli.args import Data, Each, Index, IndexModel, MaxSamples, Model, Positional, SplitName, index_model
+from medclip.cli.args import Data, Index, IndexModel, MaxSamples, Model, Positional, Repeated, SplitName, index_model
 from medclip.cli.format import Output
 from medclip.errors import UserError, WorkError
 
@@ -195,13 +195,13 @@ class Search:
     index: Index
     queries: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="QUERY")] = ()
     """The text to search, for example "pleural effusion"; each of several is searched for itself."""
-    image: Each[Path] = ()
+    image: Repeated[Path] = ()
     """A query image (PNG, JPEG, DICOM, …); may be given again. Images and text together make one query."""
-    negative: Each[str] = ()
+    negative: Repeated[str] = ()
     """A text that hits should not match; may be given again."""
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 5
     """Number of hits."""
-    filter: Each[str] = ()
+    filter: Repeated[str] = ()
     """KEY=VALUE: a label (modality=mri), article, license, source, or added=2026-11-01..;
     may be given again: other keys narrow, the same key takes either value."""
     group_by: Literal["article"] | None = None

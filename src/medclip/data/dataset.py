@@ -107,7 +107,7 @@ def local_folder(data: AnyPath) -> Path:
     if not is_url(data):
         return data
     try:
-        with storage_errors(data, but=(FileNotFoundError,)):
+        with storage_errors(data, pass_through=(FileNotFoundError,)):
             content = (data / "dataset.json").read_bytes()
     except FileNotFoundError:
         raise UserError(f"{data} is not a prepared dataset (see medclip prepare): it has no dataset.json.") from None
@@ -139,7 +139,7 @@ def _download(url: UPath, shards: Sequence[Path]) -> None:
 
     def copy(shard: Path) -> None:
         try:
-            with storage_errors(url, but=(FileNotFoundError,)), whole_file(shard) as partial:
+            with storage_errors(url, pass_through=(FileNotFoundError,)), whole_file(shard) as partial:
                 url.fs.get_file((url / shard.name).path, str(partial))
         except FileNotFoundError:
             raise UserError(

@@ -46,16 +46,16 @@ def is_url(path: object) -> TypeIs[UPath]:
 
 
 @contextmanager
-def storage_errors(url: AnyPath, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Turn any error of the library behind a URL into a WorkError; exceptions of the types `but` pass through."""
+def storage_errors(url: AnyPath, pass_through: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Turn any error of the library behind a URL into a WorkError; those of the types `pass_through` stay."""
     try:
         yield
-    except (UserError, WorkError, *but):
+    except (UserError, WorkError, *pass_through):
         raise
     except Exception as error:
         lines = str(error).strip().splitlines()
-        why = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-        raise WorkError(f"{url} cannot be reached ({why}). Check its name and your access, or try again.") from error
+        reason = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+        raise WorkError(f"{url} cannot be reached ({reason}). Check its name and your access, or try again.") from error
 
 
 def inside(root: AnyPath, name: str, start: AnyPath | None = None) -> AnyPath | None:

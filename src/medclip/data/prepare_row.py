@@ -22,7 +22,7 @@ def prepare_row(row: Pair | Dropped, config: PrepareConfig) -> dict[str, Any] | 
     if not _is_unicode(row):
         return Dropped(row.id, row.split, "text is not Unicode")
     if config.licenses is not None and license_name(row.license) not in license_set(config.licenses):
-        return Dropped(row.id, row.split, "license not asked for", row.license)
+        return Dropped(row.id, row.split, "license not in --licenses", row.license)
     caption, rules = clean_caption(row.caption)
     if len(caption) < MIN_CAPTION_CHARACTERS:
         return Dropped(row.id, row.split, f"caption under {MIN_CAPTION_CHARACTERS} characters")
@@ -65,7 +65,7 @@ def _download(image: AnyPath | bytes | DicomFrame) -> Path | bytes | DicomFrame:
     if not is_url(image):
         return image
     try:
-        with storage_errors(image, but=(FileNotFoundError, IsADirectoryError)):
+        with storage_errors(image, pass_through=(FileNotFoundError, IsADirectoryError)):
             return image.read_bytes()
     except (FileNotFoundError, IsADirectoryError):
         raise ImageError("image missing") from None

@@ -128,7 +128,7 @@ def file_state(path: AnyPath) -> Any:
     """
     try:
         if is_url(path):
-            with storage_errors(path, but=(OSError,)):
+            with storage_errors(path, pass_through=(OSError,)):
                 return path.fs.ukey(path.path)  # size, tag, time: whatever its store knows
         stat = path.stat()
     except (OSError, ValueError):  # absent now, but it may exist on resume; or a name that no file can have

@@ -132,7 +132,7 @@ def test_a_table_without_its_columns_is_named(tmp_path):
 
 
 def test_limit_reads_no_more_than_the_first_rows_of_each_split(roco):
-    read = list(read_roco(roco.folder, limit=2))
+    read = list(read_roco(roco.folder, max_samples=2))
     assert [(row.split, row.id) for row in read] == [
         (split, f"ROCO_0000{n}") for split in ("train", "validation") for n in range(2)
     ]

@@ -77,10 +77,12 @@ def is_dicom_folder(source: Source) -> bool:
     return not (is_roco(path) or is_rocov2(path)) and _has_dicom(path)
 
 
-def source_length(source: Source, limit: int | None = None) -> int | None:
-    """How many rows `open_source` yields, at most `limit` of each split; None where counting means reading them."""
+def source_length(source: Source, max_samples: int | None = None) -> int | None:
+    """Rows that `open_source` yields, at most `max_samples` of each split; None where counting means reading."""
     if not isinstance(source, str | os.PathLike):
-        return len(source) if isinstance(source, Sized) and not isinstance(source, Mapping) and not limit else None
+        return (
+            len(source) if isinstance(source, Sized) and not isinstance(source, Mapping) and not max_samples else None
+        )
     name = os.fspath(source)
     if (count := _num_phantoms(name)) is not None:
         counts = [count, NUM_VALIDATION]
@@ -89,8 +91,8 @@ def source_length(source: Source, limit: int | None = None) -> int | None:
     elif path.is_dir() and is_roco(path):
         counts = count_roco(path)
     else:
-        return count_rows(path) if path.is_file() and limit is None else None  # its splits are unknown
-    return sum(min(n, limit or n) for n in counts)
+        return count_rows(path) if path.is_file() and max_samples is None else None  # its splits are unknown
+    return sum(min(n, max_samples or n) for n in counts)
 
 
 def _num_phantoms(source: str) -> int | None:
@@ -113,7 +115,7 @@ def _has_dicom(folder: Path) -> bool:
 def _read(path: AnyPath, config: PrepareConfig) -> Iterator[Pair | Dropped]:
     suffix = path.suffix.lower()
     if suffix in TABLE_SUFFIXES and path.is_file():
-        yield from read_tables([path], config.columns, limit=config.max_samples)
+        yield from read_tables([path], config.columns, max_samples=config.max_samples)
     elif suffix == ".tar" and path.is_file():
         yield from read_tars([path])
     elif path.is_dir():
@@ -142,8 +144,10 @@ def _read_folder(folder: AnyPath, config: PrepareConfig) -> Iterator[Pair | Drop
     raise UserError(f"{folder} cannot be read. Sources are: {_READABLE}.")
 
 
-def _read_splits(splits: dict[str, list[AnyPath]], columns: Columns, limit: int | None) -> Iterator[Pair | Dropped]:
-    tables = (read_tables(paths, columns, canonical_split(split), limit) for split, paths in splits.items())
+def _read_splits(
+    splits: dict[str, list[AnyPath]], columns: Columns, max_samples: int | None
+) -> Iterator[Pair | Dropped]:
+    tables = (read_tables(paths, columns, canonical_split(split), max_samples) for split, paths in splits.items())
     return chain.from_iterable(tables)
 
 

@@ -29,8 +29,8 @@ def is_roco(folder: AnyPath) -> bool:
     return any(_captions_file(folder, split) for split in SPLITS)
 
 
-def read_roco(folder: AnyPath, limit: int | None = None) -> Iterator[Pair | Dropped]:
-    """Every listed row of every split present, or the first `limit` of each, in file order.
+def read_roco(folder: AnyPath, max_samples: int | None = None) -> Iterator[Pair | Dropped]:
+    """Every listed row of every split present, or the first `max_samples` of each, in file order.
 
     Images are not opened; preparation counts absent ones. Raises UserError for another layout.
     """
@@ -39,7 +39,7 @@ def read_roco(folder: AnyPath, limit: int | None = None) -> Iterator[Pair | Drop
         expected = ", ".join(f"{split}/radiology/captions.txt" for split in SPLITS)
         raise UserError(f"{folder} is not a ROCO folder: it has none of {expected} (or traindata.csv).")
     splits = (_read_split(folder / split / "radiology", path, split) for split, path in files.items())
-    return chain.from_iterable(islice(rows, limit) for rows in splits)
+    return chain.from_iterable(islice(rows, max_samples) for rows in splits)
 
 
 def count_roco(folder: AnyPath) -> list[int]:
@@ -115,8 +115,8 @@ def is_rocov2(folder: AnyPath) -> bool:
     return any((folder / f"{name}_captions.csv").is_file() for name in _V2_NAMES.values())
 
 
-def read_rocov2(folder: AnyPath, limit: int | None = None) -> Iterator[Pair | Dropped]:
-    """Every row of every split present, or the first `limit` of each, in file order.
+def read_rocov2(folder: AnyPath, max_samples: int | None = None) -> Iterator[Pair | Dropped]:
+    """Every row of every split present, or the first `max_samples` of each, in file order.
 
     Concepts are the automatic and the manual ones, keywords their canonical names. Only the captions are required;
     without the table of licenses, every image is its own article.
@@ -125,7 +125,7 @@ def read_rocov2(folder: AnyPath, limit: int | None = None) -> Iterator[Pair | Dr
     concept_names = _read_csv_by(folder / "cui_mapping.csv", "cui")
     present = [split for split, name in _V2_NAMES.items() if (folder / f"{name}_captions.csv").is_file()]
     splits = (_read_v2_split(folder, split, licenses, concept_names) for split in present)
-    return chain.from_iterable(islice(rows, limit) for rows in splits)
+    return chain.from_iterable(islice(rows, max_samples) for rows in splits)
 
 
 def _read_v2_split(folder: AnyPath, split: str, licenses: Table, concept_names: Table) -> Iterator[Pair | Dropped]:

@@ -44,15 +44,15 @@ class ExtraFields(TypedDict):
 
 
 def read_tables(
-    paths: Sequence[AnyPath], columns: Columns, split: str = "", limit: int | None = None
+    paths: Sequence[AnyPath], columns: Columns, split: str = "", max_samples: int | None = None
 ) -> Iterator[Pair | Dropped]:
     """Every row of the tables, in order; a row with several captions yields one pair for each.
 
     A row that names no split belongs to `split`, or is assigned by a hash where that is "". Without an id column, a
     row's number, counted through all tables, is its id; consecutive rows with one id and one image are captions of
     that image. Paths never leave the table's folder or `columns.image_root`. Reading stops when every split has
-    `limit` rows, unless a column names splits, for its last row may name a new one. Raises UserError for a damaged
-    file and for an absent column.
+    `max_samples` rows, unless a column names splits, for its last row may name a new one. Raises UserError for a
+    damaged file and for an absent column.
     """
     numbers, image_root = count(1), parse_path(columns.image_root) if columns.image_root else None
 
@@ -61,8 +61,8 @@ def read_tables(
         return rows_to_pairs(read_rows(path), path, columns, split, lambda *_: (str(next(numbers)), ""), locate)
 
     rows = chain.from_iterable(map(read_table, paths))
-    if limit and not any("split" in match_columns(list(next(read_rows(path), {})), columns) for path in paths):
-        return take_per_split(rows, limit, (split,) if split else HASHED_SPLITS)
+    if max_samples and not any("split" in match_columns(list(next(read_rows(path), {})), columns) for path in paths):
+        return take_per_split(rows, max_samples, (split,) if split else HASHED_SPLITS)
     return rows
 
 
