@@ -38,7 +38,7 @@ from medclip.training.log import Callback, MetricsLog, open_run
 from medclip.training.losses import Loss, contrastive_loss, is_sigmoid, sigmoid_loss
 from medclip.training.model_card import write_card
 from medclip.training.optim import initial_params, make_optimizer, merge_lora
-from medclip.training.step import Metrics, State, init_state, make_step
+from medclip.training.step import Metrics, State, TrainStep, init_state, make_step
 from medclip.training.trackers import open_trackers, require_trackers
 from medclip.training.validation import ValidationSet, read_validation_set, recall_change, validate, wise_ft
 
@@ -149,7 +149,7 @@ def fit(
         return _finish(run, log, state)
 
 
-def _run_steps(run: Run, log: MetricsLog, states: StateFolder, train_step: Any, state: State) -> State:
+def _run_steps(run: Run, log: MetricsLog, states: StateFolder, train_step: TrainStep, state: State) -> State:
     """The training loop: from the state's step to the last one, or to early stopping."""
     config, first_step = run.config, int(state.step)
     ranks_before = _ranks_before(run, log, state)

@@ -66,6 +66,9 @@ class State(NamedTuple):
         return self.ema_params or self.params
 
 
+TrainStep = Callable[[State, Batch], tuple[State, Metrics]]
+
+
 def init_state(params: Params, trainable: Set[str], optimizer: optax.GradientTransformation, ema: bool) -> State:
     """The state before step 0; only tensors named in `trainable` have optimizer state."""
     params = {name: jnp.array(p, copy=True) for name, p in params.items()}  # a step consumes its state, not the model
@@ -81,7 +84,7 @@ def make_step(
     loss: Loss,
     mesh: Mesh,
     num_concepts: int = 0,
-) -> Callable[[State, Batch], tuple[State, Metrics]]:
+) -> TrainStep:
     """Compile `step(state, batch) -> (state, {"loss", "logit_scale", "gradient_norm"})`; the state is donated.
 
     `trainable` names the tensors that are trained, `num_concepts` is the number of UMLS concepts of soft targets.
