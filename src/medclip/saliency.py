@@ -22,7 +22,7 @@ from medclip.model.image_processor import map_to_image, preprocess
 SPOTS_PER_SIDE = 8  # 64 spots are one batch of the encoder
 SPOT_WIDTH = 0.75  # of the distance between two spots: the deviation of a spot, and of the blur in it
 MIN_CHANGE = 1e-5  # a cosine that changes less has not changed: float32 in batches of another shape
-_FOR, _AGAINST = (255, 96, 0), (0, 128, 255)  # told apart without red and green
+_FOR, _AGAINST = (255, 96, 0), (0, 128, 255)  # orange and blue, for readers who confuse red and green
 _MAX_OPACITY = 0.6  # at the strongest pixel
 
 

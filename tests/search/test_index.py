@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import medclip
 from medclip.data.dataset import Split
 from medclip.encode.encoder import embed_images, embed_texts
 from medclip.errors import UserError
@@ -45,6 +46,11 @@ def test_an_index_is_built_open(run, data, tmp_path, index):
     assert repr(built) == f"Index('{tmp_path / 'index'}', 12 images, exact)"
     few = Index.build(run, data, tmp_path / "few", split="train", max_samples=5)
     assert len(few) == 5 and few.reader.manifest.segments[0].split == "train"
+
+
+def test_a_model_that_has_moved_is_given_in_any_form(index_folder, run, index):
+    for model in (run, str(run), medclip.load(run)):
+        assert Index.open(str(index_folder), model).search("chest") == index.search("chest")
 
 
 def test_a_finished_index_is_never_overwritten(index_folder, run, data):

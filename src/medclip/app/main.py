@@ -19,7 +19,7 @@ from medclip.app.search_page import search_page  # noqa: E402
 
 def main(config: AppConfig) -> None:
     """Draw the page that the address names."""
-    # a menu that holds something has the choice of light and dark too
+    # without an entry the menu, and its choice of light and dark, is absent
     st.set_page_config("medclip", page_icon="🩻", layout="wide", menu_items={"About": f"medclip. {NOT_CLINICAL}"})
     st.html(Path(__file__).with_name("style.css"))
     with st.bottom:

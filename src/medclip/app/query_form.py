@@ -70,7 +70,7 @@ def query_form(synthetic: bool, locations: Mapping[str, IndexLocation]) -> FormQ
 
 
 def find_similar(id: str, image: bytes) -> None:
-    """Search for images like one of the index, and for nothing else."""
+    """Replace the query by an image of the index."""
     _reset("")
     st.session_state["image"] = (id, image)
 

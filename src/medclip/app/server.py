@@ -22,13 +22,13 @@ async def _lifespan(_: st.App) -> AsyncIterator[None]:
     for location in AppConfig.from_json(sys.argv[1]).locations().values():
         try:
             warm_up(cached_index(location))
-        except UserError as error:  # the page says it too, and opens the index when it is mended
+        except UserError as error:  # the page shows it too, and opens the index once it is repaired
             print(error, file=sys.stderr)
     yield
 
 
 def _on_error(_: Exception) -> bool:
-    st.error("Something went wrong that should not have. The log of the app says what; reload the page to go on.")
+    st.error("An unexpected error. The log of the app names it; reload the page to go on.")
     return True
 
 

@@ -22,8 +22,8 @@ from medclip.model.checkpoint import model_hash
 from medclip.progress import progress
 
 # as `medclip evaluate --embeddings` takes them
-FILES: dict[Kind, str] = {"images": "images.npy", "captions": "texts.npy"}
-EMBEDDING_FILE = "embedding.json"
+EMBEDDING_FILES: dict[Kind, str] = {"images": "images.npy", "captions": "texts.npy"}
+ORIGIN_FILE = "embedding.json"
 
 
 def embed(
@@ -41,19 +41,19 @@ def embed(
     is written last. A killed call resumes where it was.
     """
     opened_backend, rows = open_backend(backend, model), Split(data, split or default_split(data), max_samples)
-    claim(out, EMBEDDING_FILE)
+    claim(out, ORIGIN_FILE)
     origin = {"model_sha256": model_hash(model), "data_sha256": rows.digest, "backend": backend}
     for kind in kinds:
-        write_embeddings(out / FILES[kind], opened_backend, rows, range(len(rows)), origin, kind)
-    remove_stale(out, [FILES[kind] for kind in kinds])
+        write_embeddings(out / EMBEDDING_FILES[kind], opened_backend, rows, range(len(rows)), origin, kind)
+    remove_stale(out, [EMBEDDING_FILES[kind] for kind in kinds])
     with whole_file(out / "ids.txt") as partial:
         partial.write_text("".join(f"{id}\n" for id in rows.iter_column("id")), encoding="utf-8")
     write_json(
-        out / EMBEDDING_FILE,
+        out / ORIGIN_FILE,
         {
             "num_pairs": len(rows),
             "embedding_dim": opened_backend.model.config.projection_dim,
-            "files": {kind: FILES[kind] for kind in kinds},
+            "files": {kind: EMBEDDING_FILES[kind] for kind in kinds},
             "split": rows.name,
             **origin,
             "notice": NOT_CLINICAL,
@@ -83,7 +83,7 @@ def write_embeddings(
 
 def read_image_embeddings(folder: Path, model_sha256: str, split: Split) -> Float32[np.ndarray, "n p"]:
     """Image embeddings of a split from the files of `embed`. UserError where they are of another model or split."""
-    origin = read_json(folder / EMBEDDING_FILE, "a folder of embeddings (see medclip embed)")
+    origin = read_json(folder / ORIGIN_FILE, "a folder of embeddings (see medclip embed)")
     if origin.get("model_sha256") != model_sha256:
         raise UserError(f"the embeddings of {folder} were made by another model: they cannot be compared with these.")
     if origin.get("data_sha256") != split.digest:
@@ -92,5 +92,5 @@ def read_image_embeddings(folder: Path, model_sha256: str, split: Split) -> Floa
         raise UserError(f"{folder} holds no embeddings of images: medclip embed --kinds images makes them.")
     embeddings = np.load(folder / origin["files"]["images"], mmap_mode="r")
     if embeddings.shape != (origin["num_pairs"], origin["embedding_dim"]):
-        raise UserError(f"{folder} is damaged: its embeddings and {EMBEDDING_FILE} disagree. Make them again.")
+        raise UserError(f"{folder} is damaged: its embeddings and {ORIGIN_FILE} disagree. Make them again.")
     return embeddings

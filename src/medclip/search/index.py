@@ -14,7 +14,7 @@ from medclip.data.images import ImageInput
 from medclip.data.prepare import ensure_prepared
 from medclip.data.sources.detect import Source
 from medclip.encode.encoder import embed_images, embed_texts
-from medclip.model.checkpoint import Model, load
+from medclip.model.checkpoint import Model, load, model_folder
 from medclip.search.curate import build_index
 from medclip.search.filters import make_filter
 from medclip.search.manifest import EXACT
@@ -67,10 +67,13 @@ class Index:
         return cls.open(folder)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], model: Path | None = None) -> Index:
-        """Open an index and its model (`model`, where that has moved). UserError where either is missing or damaged."""
-        reader = IndexReader(Path(path))
-        return cls(reader, load(reader.model_path(model)))
+    def open(cls, path: str | os.PathLike[str], model: str | os.PathLike[str] | None = None) -> Index:
+        """Open an index and its model, or `model` (see `build`) where that has moved.
+
+        UserError where either is missing or damaged.
+        """
+        reader, override = IndexReader(Path(path)), None if model is None else model_folder(os.fspath(model))
+        return cls(reader, load(reader.model_path(override)))
 
     def __len__(self) -> int:
         """Number of images."""
