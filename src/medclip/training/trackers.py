@@ -47,7 +47,7 @@ class Tracker(Protocol):
 
 
 @dataclass(frozen=True)
-class RunInfo:
+class TrackedRun:
     """What a tracker starts from."""
 
     out: Path
@@ -67,7 +67,7 @@ class RunInfo:
 class TensorBoard:
     """Event files in RUN/tensorboard."""
 
-    def __init__(self, run: RunInfo):
+    def __init__(self, run: TrackedRun):
         from tensorboardX import SummaryWriter
 
         # the record of the state's own step stays; without a state, a run begins anew
@@ -88,7 +88,7 @@ class TensorBoard:
 class Wandb:
     """Weights & Biases, scalars and settings only."""
 
-    def __init__(self, run: RunInfo):
+    def __init__(self, run: TrackedRun):
         wandb = _library("wandb")
         scalars_only = wandb.Settings(
             console="off",
@@ -124,7 +124,7 @@ class Wandb:
 class Mlflow:
     """MLflow, by its client: `start_run` would tag the run with user, file and commit."""
 
-    def __init__(self, run: RunInfo):
+    def __init__(self, run: TrackedRun):
         self._entities = _library("mlflow").entities
         self._client = client = _library("mlflow").MlflowClient()
         if "mlflow" not in run.memory:
@@ -149,7 +149,7 @@ class Mlflow:
 class Trackio:
     """Trackio; what it prints goes to standard error."""
 
-    def __init__(self, run: RunInfo):
+    def __init__(self, run: TrackedRun):
         self._trackio = _library("trackio")
         with redirect_stdout(sys.stderr):
             self._trackio.init(
@@ -171,7 +171,7 @@ class Trackio:
             self._trackio.finish()
 
 
-TRACKERS: dict[str, Callable[[RunInfo], Tracker]] = {
+TRACKERS: dict[str, Callable[[TrackedRun], Tracker]] = {
     "tensorboard": TensorBoard,
     "wandb": Wandb,
     "mlflow": Mlflow,
@@ -194,7 +194,7 @@ def open_trackers(names: Sequence[str], out: Path, settings: Mapping[str, Any], 
     """
     file = out / "tracking.json"
     memory = read_json(file, "a run") if file.exists() else {"id": secrets.token_hex(4), "sent": {}}
-    run = RunInfo(out, {name: _without_paths(value) for name, value in settings.items()}, first_step, memory)
+    run = TrackedRun(out, {name: _without_paths(value) for name, value in settings.items()}, first_step, memory)
     trackers: dict[str, Tracker] = {"tensorboard": TensorBoard(run)}
     failed, dropped = True, set()
 
@@ -222,7 +222,7 @@ def open_trackers(names: Sequence[str], out: Path, settings: Mapping[str, Any], 
             _attempt(name, lambda tracker=tracker: tracker.close(failed))
 
 
-def _start(name: str, run: RunInfo) -> Tracker:
+def _start(name: str, run: TrackedRun) -> Tracker:
     _library(name)
     try:
         return TRACKERS[name](run)
