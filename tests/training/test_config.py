@@ -56,6 +56,12 @@ def test_its_json_has_the_flags_names():
     ("settings", "message"),
     [
         ({"steps": 0}, "--steps 0 is out of range: 1 to inf"),
+        ({"image_size": 0}, "--image-size 0 is out of range: 1 to inf"),
+        ({"context_length": -8}, "--context-length -8 is out of range: 2 to inf"),
+        ({"preset": "huge"}, "--preset 'huge' is not one of: tiny, small"),
+        ({"loss": "infonce"}, "--loss 'infonce' is not one of: auto, contrastive, sigmoid"),
+        ({"precision": "float16"}, "--precision 'float16' is not one of: float32, bfloat16"),
+        ({"on_regression": "Stop"}, "--on-regression 'Stop' is not one of: stop, warn"),
         ({"color_jitter": 1.5}, "--color-jitter 1.5 is out of range: 0 to 1"),
         ({"batch_size": 8, "micro_batch_size": 3}, "--micro-batch-size 3 does not divide --batch-size 8"),
     ],

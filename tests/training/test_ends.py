@@ -108,6 +108,17 @@ def test_a_request_to_stop_saves_and_says_how_to_go_on(run, data, train_config, 
     assert_same_run(tmp_path / "run", run)
 
 
+def test_a_request_to_stop_during_an_evaluation_saves_too(run, data, train_config, tmp_path):
+    def interrupt(step, metrics):
+        if step == 2 and "validation_loss" in metrics:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(WorkError, match="stopped at step 2 of 4, saved"):
+        train(data, tmp_path / "run", train_config, callbacks=[interrupt])
+    train(data, tmp_path / "run", train_config, resume=True)
+    assert_same_run(tmp_path / "run", run)
+
+
 def start_of(config, data):
     """The model before the first step."""
     split = Split(data, "train")

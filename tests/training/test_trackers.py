@@ -219,3 +219,9 @@ def test_an_absent_library_is_named_before_anything_is_made(data, train_config, 
     with pytest.raises(UserError, match=remedy):
         train(data, tmp_path / "run", train_config, report_to=(name,))
     assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_tracker_is_refused_before_anything_is_made(data, train_config, tmp_path):
+    with pytest.raises(UserError, match=r"--report-to wandbs is not one of: wandb, mlflow, trackio"):
+        train(data, tmp_path / "run", train_config, report_to=("wandbs",))
+    assert not (tmp_path / "run").exists()

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from medclip.errors import UserError
+from medclip.model.config import PRESETS
+
+LossName = Literal["auto", "contrastive", "sigmoid"]
+Precision = Literal["float32", "bfloat16"]
+OnRegression = Literal["stop", "warn"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +44,7 @@ class TrainConfig:
     seed: int = 0
     """Seed of weights, order and augmentation."""
 
-    loss: Literal["auto", "contrastive", "sigmoid"] = "auto"
+    loss: LossName = "auto"
     """Symmetric InfoNCE (CLIP) or the sigmoid loss (SigLIP); auto: the one the model was trained with."""
     hard_negatives: float = 0.0
     """Captions with left and right exchanged as extra negatives, up to this fraction of the batch."""
@@ -75,7 +80,7 @@ class TrainConfig:
     patch_dropout: float = 0.0
     """Fraction of the image patches that are dropped at each step; 0 disables."""
 
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     """Precision of the towers; parameters, norms and loss are float32."""
     gradient_checkpointing: bool = False
     """Recompute each layer in the backward pass: less memory, about a third more work."""
@@ -86,23 +91,32 @@ class TrainConfig:
     """Evaluations and saved states over the run; validation is also measured before the first step."""
     early_stopping_patience: int = 0
     """Stop after this many evaluations without a better mean recall; 0 disables."""
-    on_regression: Literal["stop", "warn"] = "stop"
+    on_regression: OnRegression = "stop"
     """What to do when validation recall is significantly below that before the first step."""
 
     def __post_init__(self) -> None:
         for name, low, high in _RANGES:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
-                flag = f"--{name.replace('_', '-')}"
-                raise UserError(f"{flag} {value} is out of range: {low} to {high:g}.")
+                raise UserError(f"{_flag(name)} {value} is out of range: {low} to {high:g}.")
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if value is not None and value not in choices:
+                raise UserError(f"{_flag(name)} {value!r} is not one of: {', '.join(choices)}.")
         if self.micro_batch_size and self.batch_size % self.micro_batch_size:
             raise UserError(
                 f"--micro-batch-size {self.micro_batch_size} does not divide --batch-size {self.batch_size}."
             )
 
 
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
 _INF, _EPSILON = float("inf"), 1e-12
 _RANGES = (
+    ("image_size", 1, _INF),
+    ("context_length", 2, _INF),
     ("vocab_size", 300, _INF),
     ("steps", 1, _INF),
     ("epochs", _EPSILON, _INF),
@@ -126,6 +140,12 @@ _RANGES = (
     ("num_evals", 1, _INF),
     ("early_stopping_patience", 0, _INF),
 )
+_CHOICES = {
+    "preset": PRESETS,
+    "loss": get_args(LossName),
+    "precision": get_args(Precision),
+    "on_regression": get_args(OnRegression),
+}
 
 
 @dataclass(frozen=True)
@@ -163,7 +183,7 @@ class ResolvedTrainConfig:
     batch_size: int
     micro_batch_size: int
     seed: int
-    loss: Literal["auto", "contrastive", "sigmoid"]
+    loss: LossName
     hard_negatives: float
     soft_target_temperature: float
     lr: float
@@ -179,12 +199,12 @@ class ResolvedTrainConfig:
     rotation: float
     color_jitter: float
     patch_dropout: float
-    precision: Literal["float32", "bfloat16"]
+    precision: Precision
     gradient_checkpointing: bool
     fsdp: bool
     num_evals: int
     early_stopping_patience: int
-    on_regression: Literal["stop", "warn"]
+    on_regression: OnRegression
 
     def to_json(self) -> dict[str, Any]:
         """The settings under their flags' names: what `train_config.json` holds and a resume compares."""

@@ -180,8 +180,10 @@ TRACKERS: dict[str, Callable[[TrackedRun], Tracker]] = {
 
 
 def require_trackers(names: Sequence[str]) -> None:
-    """Import the libraries of trackers: a UserError names an absent one, before a run's folder is made."""
+    """Import the libraries of trackers: a UserError names an unknown or absent one, before a run's folder is made."""
     for name in names:
+        if name not in _INSTALL:
+            raise UserError(f"--report-to {name} is not one of: {', '.join(_INSTALL)}.")
         _library(name)
 
 
