@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup
@@ -19,37 +19,33 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def recalls(directions: Mapping[str, Sequence[Metric]]) -> Markup:
-    """Bars of recall at k of each direction with their intervals, and what chance would give."""
-    ks = [metric.name.rpartition("/")[2] for metric in next(iter(directions.values()))]
+def recalls(directions: Mapping[str, Mapping[str, Metric]]) -> Markup:
+    """Bars of recall at each k for each direction with intervals, and chance."""
+    ks = list(next(iter(directions.values())))
     width = 0.8 / len(directions)
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        for place, (direction, metrics) in enumerate(directions.items()):
-            at = np.arange(len(ks)) + (place - (len(directions) - 1) / 2) * width
+        for number, (label, by_k) in enumerate(directions.items()):
+            metrics = list(by_k.values())
+            at = np.arange(len(ks)) + (number - (len(directions) - 1) / 2) * width
             values, errors = _percent(metrics)
-            axes.bar(at, values, 0.92 * width, color=html_page.SERIES[place % 4], label=to_words(direction))
+            axes.bar(at, values, 0.92 * width, color=html_page.SERIES[number % 4], label=label)
             axes.errorbar(at, values, errors, fmt="none", ecolor=html_page.INK, capsize=4, lw=1.2)
             chance = [np.nan if metric.chance is None else 100 * metric.chance for metric in metrics]
-            label = "" if place else "chance"
+            label = "" if number else "chance"
             axes.hlines(chance, at - width / 2, at + width / 2, html_page.INK, ls=":", label=label)
         axes.set_xticks(range(len(ks)), ks)
         axes.set(ylabel="recall, %", ylim=(0, None))
         axes.legend()
 
-    text = "; ".join(
-        f"{to_words(direction)} "
-        + ", ".join(f"{k} {format_value(metric, metric.value)}" for k, metric in zip(ks, metrics, strict=True))
-        for direction, metrics in directions.items()
-    )
-    return html_page.figure(draw, f"Recall with 95 % intervals: {text}.", (7, 3))
+    return html_page.figure(draw, f"Recall with 95 % intervals. {_describe(directions)}", (7, 3))
 
 
 def dots(title: str, series: Mapping[str, Mapping[str, Metric]]) -> Markup:
     """A metric of several things: a dot with its interval for each, a color for each series, and chance as a line."""
     rows = list(next(iter(series.values())))
-    chance = _shared_chance([metric for metrics in series.values() for metric in metrics.values()])
+    chance = _shared_chance(series)
     many = len(series) > 1
 
     def draw(figure: Figure) -> None:
@@ -66,13 +62,8 @@ def dots(title: str, series: Mapping[str, Mapping[str, Metric]]) -> Markup:
         if many or chance is not None:
             axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(series) + 1)
 
-    text = "; ".join(
-        f"{label}: "
-        + ", ".join(f"{row} {format_value(m, m.value)} ({format_interval(m)})" for row, m in metrics.items())
-        for label, metrics in series.items()
-    )
     height = 1.2 + len(rows) * (0.2 + 0.14 * len(series))
-    return html_page.figure(draw, f"{title} with 95 % intervals. {text}.", (8, height))
+    return html_page.figure(draw, f"{title} with 95 % intervals. {_describe(series)}", (8, height))
 
 
 def reliability(curves: Sequence[ReliabilityCurve]) -> Markup:
@@ -81,11 +72,11 @@ def reliability(curves: Sequence[ReliabilityCurve]) -> Markup:
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         axes.plot([0, 100], [0, 100], ls=":", c=html_page.INK, lw=1, label="confidence = accuracy")
-        for place, curve in enumerate(curves):
-            confidence = [100 * one.confidence for one in curve.bins]
-            accuracy = [100 * one.accuracy for one in curve.bins]
-            counts = np.array([one.num_images for one in curve.bins], float)
-            color = html_page.SERIES[place % 4]
+        for number, curve in enumerate(curves):
+            confidence = [100 * group.confidence for group in curve.bins]
+            accuracy = [100 * group.accuracy for group in curve.bins]
+            counts = np.array([group.num_images for group in curve.bins], float)
+            color = html_page.SERIES[number % 4]
             axes.plot(confidence, accuracy, color=color, lw=1, label=to_words(curve.name))
             axes.scatter(confidence, accuracy, 300 * counts / counts.sum() + 4, color=color)
         axes.set(xlabel="confidence, %", ylabel="accuracy, %", xlim=(0, 100), ylim=(0, 100), aspect="equal")
@@ -97,12 +88,12 @@ def reliability(curves: Sequence[ReliabilityCurve]) -> Markup:
 
 def lines(title: str, series: Mapping[str, Mapping[float, Metric]], over: str) -> Markup:
     """A metric over a number (of shots, say), a line with its intervals for each series."""
-    chance = _shared_chance([metric for metrics in series.values() for metric in metrics.values()])
+    chance = _shared_chance(series)
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        for place, (label, metrics) in enumerate(series.items()):
-            _line(axes, metrics, html_page.SERIES[place % 4], label)
+        for number, (label, metrics) in enumerate(series.items()):
+            _line(axes, metrics, html_page.SERIES[number % 4], label)
         numbers = sorted({x for metrics in series.values() for x in metrics})
         if numbers[0] > 0 and numbers[-1] / numbers[0] >= 10:
             axes.set_xscale("log")
@@ -157,15 +148,12 @@ def differences(rows: Sequence[Row], names: Sequence[str]) -> Markup:
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(names))
 
     text = "; ".join(
-        f"{to_words(row.name)} "
-        + ", ".join(
-            f"{name} {100 * contrast.difference.difference:+.1f} ({contrast.verdict})"
-            for name, contrast in zip(names, row.contrasts, strict=True)
-        )
+        f"{to_words(row.name)}, {name}: {100 * contrast.difference.difference:+.1f} ({contrast.verdict})"
         for row in rows
+        for name, contrast in zip(names, row.contrasts, strict=True)
     )
     tall = 1.2 + len(rows) * (0.2 + 0.16 * len(names))
-    return html_page.figure(draw, f"Differences from the baseline in points, with 95 % intervals: {text}.", (8, tall))
+    return html_page.figure(draw, f"Differences from the baseline in points, with 95 % intervals. {text}.", (8, tall))
 
 
 def _line(axes: Axes, metrics: Mapping[float, Metric], color: str, label: str | None = None) -> None:
@@ -181,17 +169,19 @@ def _rows(axes: Axes, names: Sequence[str]) -> None:
     axes.grid(axis="x", alpha=0.2)
 
 
-def _describe(series: Mapping[str, Mapping[float, Metric]]) -> str:
-    parts = (
-        f"{label}: " + ", ".join(f"{format_value(metrics[x], metrics[x].value)} at {x:g}" for x in sorted(metrics))
+def _describe(series: Mapping[str, Mapping[Any, Metric]]) -> str:
+    """The numbers of a chart for people who cannot see it."""
+    values = (
+        f"{label}, {x if isinstance(x, str) else f'{x:g}'}: {format_value(m, m.value)} ({format_interval(m)})"
         for label, metrics in series.items()
+        for x, m in metrics.items()
     )
-    return f"{'; '.join(parts)}."
+    return f"{'; '.join(values)}."
 
 
-def _shared_chance(metrics: Sequence[Metric]) -> float | None:
+def _shared_chance(series: Mapping[str, Mapping[Any, Metric]]) -> float | None:
     """The chance of all metrics in percent, where it is one."""
-    chances = {metric.chance for metric in metrics}
+    chances = {metric.chance for metrics in series.values() for metric in metrics.values()}
     chance = chances.pop() if len(chances) == 1 else None
     return None if chance is None else 100 * chance
 

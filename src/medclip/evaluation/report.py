@@ -1,11 +1,12 @@
-"""The pages of evaluations: DIR/report.html, from whatever its folder holds, and the page of a comparison."""
+"""The page of all evaluations in a folder, DIR/report.html, and the page of a comparison."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 
@@ -24,7 +25,7 @@ from medclip.evaluation.result_tables import (
     side_by_side,
     to_words,
 )
-from medclip.evaluation.results import ConfusionMatrix, Kind, Metric, Results, metric_name
+from medclip.evaluation.results import Kind, Metric, Results, metric_name
 from medclip.evaluation.significance import Verdict
 from medclip.metrics import DIRECTIONS, KS
 
@@ -51,22 +52,10 @@ ORIGIN = {
     "ci_method": "intervals",
     "medclip_version": "medclip",
 }
-"""What a page says of the provenance, and what it calls it."""
+"""Fields of the provenance on a page, and their titles."""
 COUNTS = {"num_candidates": "candidates", "num_images": "images"}
 MIN_ROWS = 3  # fewer are not worth a chart
-MAX_SERIES = 4
-
-
-@dataclass(frozen=True)
-class Section:
-    """What a page shows of one evaluation."""
-
-    title: str
-    description: str
-    tables: Sequence[Table]
-    charts: Sequence[Markup]
-    confusion_matrices: Sequence[ConfusionMatrix]
-    notes: Sequence[str]
+MAX_CARDS = 4  # of one evaluation
 
 
 def write_report(folder: Path) -> Path:
@@ -80,16 +69,16 @@ def write_report(folder: Path) -> Path:
 
 def report(evaluations: Mapping[Kind, Results]) -> str:
     """The page of evaluations as HTML."""
-    results = list(evaluations.values())
-    subjects = (f"{each.provenance.data or 'embeddings'}, split {each.provenance.split or 'none'}" for each in results)
+    provenances = [results.provenance for results in evaluations.values()]
+    subjects = (f"{origin.data or 'embeddings'}, split {origin.split or 'none'}" for origin in provenances)
     return html_page.render(
         "evaluation.html",
         subject=" and ".join(dict.fromkeys(subjects)),
-        synthetic=any(each.provenance.synthetic for each in results),
-        models=len({each.provenance.model for each in results}),
-        origin=list(_origin(results)),
-        cards=[_card(each, name) for each in results for name in _headline(each)],
-        sections=[_section(each) for each in results],
+        synthetic=any(origin.synthetic for origin in provenances),
+        models=len({origin.model for origin in provenances}),
+        origin=list(_origin(evaluations)),
+        cards=[_card(results, name) for results in evaluations.values() for name in _headline(results)],
+        sections=[_section(results) for results in evaluations.values()],
     )
 
 
@@ -102,16 +91,16 @@ def write_comparison(comparison: Comparison, path: Path, regressions: Sequence[s
 def comparison_page(comparison: Comparison, regressions: Sequence[str] = ()) -> str:
     """The page of a comparison as HTML."""
     names = [evaluation.name for evaluation in comparison.evaluations]
-    origins = [dict(_origin(list(evaluation.results.values()))) for evaluation in comparison.evaluations]
+    origins = [dict(_origin(evaluation.results)) for evaluation in comparison.evaluations]
     return html_page.render(
         "comparison.html",
         baseline=names[0],
         others=names[1:],
         names=names,
-        synthetic=any(r.provenance.synthetic for each in comparison.evaluations for r in each.results.values()),
+        synthetic=any(r.provenance.synthetic for e in comparison.evaluations for r in e.results.values()),
         notes=comparison.notes,
         regressions=regressions,
-        summary={name: _verdict_counts(comparison, place) for place, name in enumerate(names[1:])},
+        summary={name: _verdict_counts(comparison, i) for i, name in enumerate(names[1:])},
         compared=[
             (
                 TITLES[kind][0],
@@ -122,8 +111,8 @@ def comparison_page(comparison: Comparison, regressions: Sequence[str] = ()) -> 
         ],
         alone=_to_html(side_by_side(comparison)),
         origin=[
-            [name, *(_short(origin.get(name, "–")) for origin in origins)]
-            for name in dict.fromkeys(name for origin in origins for name in origin)
+            [title, *(_shorten_hash(origin.get(title, "–")) for origin in origins)]
+            for title in dict.fromkeys(title for origin in origins for title in origin)
         ],
         method=METHOD,
     )
@@ -143,25 +132,20 @@ def _cell(cell: Cell) -> str:
     return cell
 
 
-def _origin(results: Sequence[Results]) -> Iterator[tuple[str, str]]:
-    """How some results came about; what is not the same for all of them is said for each."""
-    facts = {
-        each.kind: {
-            title: _to_text(value)
-            for title, value in [
-                *((title, asdict(each.provenance)[field]) for field, title in ORIGIN.items()),
-                *((title, each.facts.get(name)) for name, title in COUNTS.items()),
-            ]
-            if value not in (None, ())
-        }
-        for each in results
-    }
-    for title in dict.fromkeys(title for own in facts.values() for title in own):
-        values = {kind: own[title] for kind, own in facts.items() if title in own}
-        if len(values) == len(facts) and len(set(values.values())) == 1:
-            yield title, next(iter(values.values()))
-        else:
-            yield title, "; ".join(f"{kind}: {value}" for kind, value in values.items())
+def _origin(evaluations: Mapping[Kind, Results]) -> Iterator[tuple[str, str]]:
+    """Titles and values of provenance and counts; a value that differs between evaluations is given for each kind."""
+    columns: dict[str, dict[Kind, str]] = {title: {} for title in (*ORIGIN.values(), *COUNTS.values())}
+    for kind, results in evaluations.items():
+        values = {title: getattr(results.provenance, field) for field, title in ORIGIN.items()}
+        values |= {title: results.facts.get(name) for name, title in COUNTS.items()}
+        for title, value in values.items():
+            if value not in (None, ()):
+                columns[title][kind] = _to_text(value)
+    for title, by_kind in columns.items():
+        if len(by_kind) == len(evaluations) and len(set(by_kind.values())) == 1:
+            yield title, next(iter(by_kind.values()))
+        elif by_kind:
+            yield title, "; ".join(f"{kind}: {value}" for kind, value in by_kind.items())
 
 
 def _to_text(value: object) -> str:
@@ -173,15 +157,15 @@ def _to_text(value: object) -> str:
 def _headline(results: Results) -> list[str]:
     """The metrics that a model is judged by first."""
     if results.kind == Kind.COMPOSITIONALITY:
-        return [metric.name for metric in results.metrics][:MAX_SERIES]
+        return [metric.name for metric in results.metrics][:MAX_CARDS]
     names = {
         Kind.RETRIEVAL: [metric_name(direction, "R@10") for direction in DIRECTIONS],
         Kind.ZERO_SHOT: ["balanced_accuracy", "auroc"],
         Kind.PROBE: ["logistic_regression/balanced_accuracy", "nearest_neighbors/balanced_accuracy"],
         Kind.ROBUSTNESS: ["clean/R@10"],
     }
-    own = {metric.name for metric in results.metrics}
-    return [name for name in names[results.kind] if name in own]
+    measured = {metric.name for metric in results.metrics}
+    return [name for name in names[results.kind] if name in measured]
 
 
 def _card(results: Results, name: str) -> tuple[str, str, str]:
@@ -190,23 +174,23 @@ def _card(results: Results, name: str) -> tuple[str, str, str]:
     return format_value(metric, metric.value), format_interval(metric), title
 
 
-def _section(results: Results) -> Section:
+def _section(results: Results) -> dict[str, Any]:
     title, description = TITLES[results.kind]
-    return Section(
-        title,
-        description,
-        tables=list(map(_to_html, result_tables(results))),
-        charts=list(_charts(results)),
-        confusion_matrices=results.confusion_matrices,
-        notes=result_notes(results),
-    )
+    return {
+        "title": title,
+        "description": description,
+        "tables": list(map(_to_html, result_tables(results))),
+        "charts": list(_charts(results)),
+        "confusion_matrices": results.confusion_matrices,
+        "notes": result_notes(results),
+    }
 
 
 def _charts(results: Results) -> Iterator[Markup]:
     """The charts that a kind of evaluation calls for."""
     if results.kind == Kind.RETRIEVAL:
-        recalls = [[results.get(direction, f"R@{k}") for k in KS] for direction in DIRECTIONS]
-        yield charts.recalls({d: [m for m in own if m] for d, own in zip(DIRECTIONS, recalls, strict=True)})
+        names = [f"R@{k}" for k in KS]
+        yield charts.recalls({to_words(d): {n: m for n in names if (m := results.get(d, n))} for d in DIRECTIONS})
         for kind in results.below("by_group"):
             groups = results.below("by_group", kind, "groups")
             yield from _dots(
@@ -242,7 +226,7 @@ def _class_charts(results: Results) -> Iterator[Markup]:
         for title, above in (("model", ()), ("random weights", ("random_weights",)))
     }
     if series["model"]:
-        yield charts.lines("balanced accuracy", {t: own for t, own in series.items() if own}, "images a class")
+        yield charts.lines("balanced accuracy", {t: line for t, line in series.items() if line}, "images a class")
 
 
 def _dots(title: str, series: Mapping[str, Mapping[str, Metric | None]]) -> Iterator[Markup]:
@@ -255,8 +239,8 @@ def _dots(title: str, series: Mapping[str, Mapping[str, Metric | None]]) -> Iter
         yield charts.dots(title, defined)
 
 
-def _verdict_counts(comparison: Comparison, place: int) -> dict[str, int]:
-    counts = Counter(row.contrasts[place].verdict for row in comparison.rows if row.contrasts)
+def _verdict_counts(comparison: Comparison, i: int) -> dict[str, int]:
+    counts = Counter(row.contrasts[i].verdict for row in comparison.rows if row.contrasts)
     return {str(verdict): counts[verdict] for verdict in Verdict}
 
 
@@ -268,6 +252,6 @@ def _difference_chart(comparison: Comparison, kind: Kind) -> Markup | None:
     return charts.differences(first or shares, names) if shares else None
 
 
-def _short(text: str) -> str:
+def _shorten_hash(text: str) -> str:
     """A hash by its beginning; all else as it is."""
     return f"{text[:12]}…" if len(text) > 40 and " " not in text else text

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from medclip.evaluation.classification_metrics import MACRO_METRICS
 from medclip.evaluation.compare import Comparison, Contrast, Row
 from medclip.evaluation.results import Fact, Kind, Metric, Provenance, Results, metric_name, name_parts
 from medclip.evaluation.significance import Verdict
@@ -25,7 +26,7 @@ _WORDS = {
     "duplicate_aware": "duplicates as one",
     "concepts": "graded by concepts",
 }
-_CLASS_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc")
+_HEADS = [_WORDS[direction] for direction in DIRECTIONS]
 _SUMMARY = "R@10"
 
 
@@ -53,7 +54,7 @@ def result_tables(results: Results) -> list[Table]:
 
 
 def result_notes(results: Results) -> list[str]:
-    """What is said below the tables, in sentences."""
+    """The sentences below the tables."""
     facts = results.facts
     excluded = [f"{reason} ({facts[metric_name('excluded', reason)]})" for reason in results.below("excluded")]
     notes = [f"Excluded: {'; '.join(excluded)}."] if excluded else []
@@ -74,7 +75,7 @@ def origin_notes(provenance: Provenance) -> list[str]:
 
 
 def source(provenance: Provenance) -> str:
-    """What was measured on."""
+    """Name and split of the data."""
     if provenance.data is None:
         return "embeddings without a dataset"
     return f"{'synthetic phantoms' if provenance.synthetic else provenance.data}, {provenance.split}"
@@ -86,8 +87,8 @@ def comparison_tables(comparison: Comparison, kind: Kind) -> list[Table]:
     rows = [row for row in comparison.rows if row.contrasts and row.kind == kind]
     header = ["metric", "verdict", "difference (95 % interval)", "p, corrected", first]
     return [
-        Table(f"{kind}: {other} against {first}", [*header, other], [_contrast_cells(row, place) for row in rows])
-        for place, other in enumerate(others)
+        Table(f"{kind}: {other} against {first}", [*header, other], [_contrast_cells(row, i) for row in rows])
+        for i, other in enumerate(others)
     ]
 
 
@@ -98,11 +99,10 @@ def side_by_side(comparison: Comparison) -> Table:
     return Table("Side by side", ["", *names], rows, details=True)
 
 
-def _contrast_cells(row: Row, place: int) -> list[Cell]:
-    contrast = row.contrasts[place]
+def _contrast_cells(row: Row, i: int) -> list[Cell]:
+    contrast = row.contrasts[i]
     p = f"{contrast.p_holm:.3f}" if contrast.p_holm >= 0.001 else "<0.001"
-    values = (row.metrics[0], row.metrics[place + 1])
-    return [row.name, contrast.verdict, format_difference(row, contrast), p, *values]
+    return [row.name, contrast.verdict, format_difference(row, contrast), p, row.metrics[0], row.metrics[i + 1]]
 
 
 def format_difference(row: Row, contrast: Contrast) -> str:
@@ -121,10 +121,13 @@ def format_value(metric: Metric, value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return "–"
     if metric.is_share:
-        text = f"{100 * value:.1f}\u00a0%"
-    else:
-        text = f"{value:,.1f}".removesuffix(".0") if "rank" in metric.name else f"{value:.3f}"
+        return _percent(value)
+    text = f"{value:,.1f}".removesuffix(".0") if "rank" in metric.name else f"{value:.3f}"
     return text.replace("-", "−")
+
+
+def _percent(share: Fact | None) -> str:
+    return f"{100 * share:.1f}\u00a0%".replace("-", "−") if isinstance(share, int | float) else "–"
 
 
 def format_interval(metric: Metric) -> str:
@@ -136,13 +139,13 @@ def format_interval(metric: Metric) -> str:
 
 
 def to_words(name: str) -> str:
-    """A metric's name as people say it."""
+    """A metric's name for people."""
     return " · ".join(_WORDS.get(part, part.replace("_", " ")) for part in name_parts(name))
 
 
 def _retrieval(results: Results) -> Iterator[Table]:
     yield _directions(results, f"Retrieval among {_count(results, 'num_candidates')} candidates", ())
-    yield Table("Other candidates and measures", ["", *_heads(), "chance"], list(_retrieval_summary(results)))
+    yield Table("Other candidates and measures", ["", *_HEADS, "chance"], list(_retrieval_summary(results)))
     for name in ("article_disjoint", "duplicate_aware", "fixed_pool", "concepts"):
         yield _directions(results, to_words(name).capitalize(), (name,), details=True)
     for kind in results.below("by_group"):
@@ -151,7 +154,7 @@ def _retrieval(results: Results) -> Iterator[Table]:
             [group, _count(results, *path, group, "num_pairs"), *_both(results, _SUMMARY, *path, group)]
             for group in results.below(*path)
         ]
-        yield Table(f"{_SUMMARY} by {to_words(kind)}", [to_words(kind), "pairs", *_heads()], rows, details=True)
+        yield Table(f"{_SUMMARY} by {to_words(kind)}", [to_words(kind), "pairs", *_HEADS], rows, details=True)
     for direction in DIRECTIONS:
         header = ["of the pair", "that of", "cosine of its own", "of the other"]
         rows = [
@@ -168,14 +171,14 @@ def _directions(results: Results, title: str, path: Sequence[str], details: bool
     """Every metric of both directions below a path."""
     names = results.below(*path, DIRECTIONS[0])
     rows = [[to_words(name), *both, _chance(both)] for name in names if (both := _both(results, name, *path))]
-    return Table(title, ["", *_heads(), "chance"], rows, details)
+    return Table(title, ["", *_HEADS, "chance"], rows, details)
 
 
 def _retrieval_summary(results: Results) -> Iterator[Sequence[Cell]]:
     for path in ("article_disjoint", "duplicate_aware", "fixed_pool"):
         if both := _both(results, _SUMMARY, path):
-            named = f"{results.facts.get('fixed_pool/num_draws')} draws of {_count(results, path, 'num_candidates')}"
-            yield [f"{_SUMMARY}, {named if path == 'fixed_pool' else to_words(path)}", *both, _chance(both)]
+            draws = f"{results.facts.get('fixed_pool/num_draws')} draws of {_count(results, path, 'num_candidates')}"
+            yield [f"{_SUMMARY}, {draws if path == 'fixed_pool' else to_words(path)}", *both, _chance(both)]
     for name in ("nDCG@10", "mAP"):
         if both := _both(results, name, "concepts"):
             yield [f"{name}, {to_words('concepts')}", *both, _chance(both)]
@@ -205,8 +208,7 @@ def _probe(results: Results) -> Iterator[Table]:
 
 def _classifiers(results: Results, rows: dict[str, Sequence[str]]) -> Table:
     """Metrics of classifiers, named by the rows and found below the paths, beside random weights and guesses."""
-    majority = results.facts.get("majority/accuracy")
-    guess = f"{100 * majority:.1f}\u00a0%" if isinstance(majority, float) else "–"
+    guess = _percent(results.facts.get("majority/accuracy"))
     cells = [
         [
             label,
@@ -217,7 +219,7 @@ def _classifiers(results: Results, rows: dict[str, Sequence[str]]) -> Table:
             guess if name == "accuracy" else "–",
         ]
         for label, path in rows.items()
-        for name in _CLASS_METRICS
+        for name in MACRO_METRICS
         if (metric := results.get(*path, name))
     ]
     title = f"{results.facts['label']}: {_count(results, 'num_images')} images"
@@ -227,21 +229,17 @@ def _classifiers(results: Results, rows: dict[str, Sequence[str]]) -> Table:
 def _classes(results: Results, path: Sequence[str], details: bool = False) -> Iterator[Table]:
     """Every class: how many images, how frequent, and its metrics."""
     rows = []
-    names = [name for name in ("auroc", "f1") if name in _columns(results, path)]
-    has_prevalence = "prevalence" in _columns(results, path)
-    for label in results.below(*path, "classes"):
-        own = (*path, "classes", label)
-        prevalence = _fact(results, *own, "prevalence")
-        shares = [f"{100 * prevalence:.1f}\u00a0%" if isinstance(prevalence, float) else "–"] if has_prevalence else []
-        metrics = [results.get(*own, name) or "–" for name in names]
-        rows.append([label, _count(results, *own, "num_images"), *shares, *metrics])
+    labels = results.below(*path, "classes")
+    known = results.below(*path, "classes", labels[0]) if labels else []
+    names = [name for name in ("auroc", "f1") if name in known]
+    has_prevalence = "prevalence" in known
+    for label in labels:
+        class_path = (*path, "classes", label)
+        prevalence = [_percent(_fact(results, *class_path, "prevalence"))] if has_prevalence else []
+        metrics = [results.get(*class_path, name) or "–" for name in names]
+        rows.append([label, _count(results, *class_path, "num_images"), *prevalence, *metrics])
     header = ["class", "images", *(["prevalence"] if has_prevalence else []), *map(to_words, names)]
     yield Table(f"Classes, {to_words(metric_name(*path))}" if path else "Classes", header, rows, details)
-
-
-def _columns(results: Results, path: Sequence[str]) -> set[str]:
-    """What is known of each class."""
-    return {name for label in results.below(*path, "classes") for name in results.below(*path, "classes", label)}
 
 
 def _compositionality(results: Results) -> Iterator[Table]:
@@ -279,14 +277,9 @@ def _robustness(results: Results) -> Iterator[Table]:
     yield Table("Corrupted images", ["images", "setting", *map(to_words, names)], details, details=True)
 
 
-def _heads() -> list[str]:
-    return [to_words(direction) for direction in DIRECTIONS]
-
-
 def _both(results: Results, name: str, *path: str) -> list[Metric]:
-    """A metric below a path in both directions; nothing where it was not measured."""
-    metrics = [results.get(*path, direction, name) for direction in DIRECTIONS]
-    return [metric for metric in metrics if metric]
+    """A metric below a path in both directions; empty where it was not measured."""
+    return [metric for direction in DIRECTIONS if (metric := results.get(*path, direction, name))]
 
 
 def _chance(metrics: Sequence[Metric]) -> str:

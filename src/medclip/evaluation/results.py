@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +32,7 @@ CI_METHOD_WITHOUT_ARTICLES = (
 
 
 class Kind(StrEnum):
-    """The evaluations; each one's files are named after it."""
+    """The kinds of evaluations; files are named after them."""
 
     RETRIEVAL = "retrieval"
     ZERO_SHOT = "zero-shot"
@@ -167,12 +167,12 @@ class Results:
 
     def __post_init__(self) -> None:
         """Sort metrics as the file has them. Raises ValueError where one name is the path to another."""
-        leaves = {**self.facts, **self._by_name}
+        by_name = {metric.name: metric for metric in self.metrics}
+        leaves = {**self.facts, **by_name}
         if len(leaves) < len(self.facts) + len(self.metrics):
             raise ValueError("two metrics or facts have one name")
         _tree(leaves)
-        ordered = _leaves(_tree({metric.name: metric for metric in self.metrics}))
-        object.__setattr__(self, "metrics", tuple(metric for _, metric in ordered))
+        object.__setattr__(self, "metrics", tuple(metric for _, metric in _leaves(_tree(by_name))))
 
     def __getitem__(self, name: str) -> Metric:
         """The metric of this name. Raises KeyError where there is none."""
@@ -185,53 +185,58 @@ class Results:
     def below(self, *parts: str) -> list[str]:
         """The names of what lies directly below a path, among metrics and facts, in order."""
         depth = len(parts)
-        paths = (name_parts(name) for name in (*self._by_name, *self.facts))
-        return list(dict.fromkeys(p[depth] for p in paths if tuple(p[:depth]) == parts and len(p) > depth))
+        return list(dict.fromkeys(path[depth] for path in self._paths if path[:depth] == parts and len(path) > depth))
 
     def to_json(self) -> dict[str, Any]:
         """The content of the results file, of plain dicts, lists, strings and numbers."""
-        facts = {name: list(fact) if isinstance(fact, tuple) else fact for name, fact in self.facts.items()}
-        leaves = {name: fact for name, fact in facts.items() if "/" not in name}
-        leaves |= {metric.name: _metric_json(metric) for metric in self.metrics} | facts
-        typed = {name: [asdict(one) for one in getattr(self, name)] for name in _TYPED}
-        origin = asdict(self.provenance) | {"embeddings_sha256": list(self.provenance.embeddings_sha256)}
-        return {"kind": str(self.kind), **_tree(leaves), **json.loads(json.dumps(typed)), **origin}
+        leaves = {name: fact for name, fact in self.facts.items() if "/" not in name}
+        leaves |= {metric.name: _metric_json(metric) for metric in self.metrics} | dict(self.facts)
+        records = {name: [asdict(record) for record in getattr(self, name)] for name in _RECORDS}
+        document = {"kind": self.kind, **_tree(leaves), **records, **asdict(self.provenance)}
+        return json.loads(json.dumps(document))
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Results:
-        """The inverse of `to_json`. Raises KeyError, TypeError or ValueError where the document is no such one."""
-        origin = {field.name: document[field.name] for field in fields(Provenance)}
+        """The inverse of `to_json`. Raises KeyError, TypeError or ValueError for a document of another form."""
+        origin: dict[str, Any] = {field.name: document[field.name] for field in fields(Provenance)}
         origin["embeddings_sha256"] = tuple(origin["embeddings_sha256"])
-        fixed = {"kind", *origin, *_TYPED}
-        tree = {name: value for name, value in document.items() if name not in fixed}
-        leaves = list(_leaves(tree))
+        fixed = {"kind", *origin, *_RECORDS}
+        leaves = dict(_leaves({name: value for name, value in document.items() if name not in fixed}))
         return cls(
             kind=Kind(document["kind"]),
             provenance=Provenance(**origin),
-            metrics=tuple(_metric(name, leaf) for name, leaf in leaves if isinstance(leaf, Mapping)),
+            metrics=tuple(
+                Metric(**{**leaf, "name": name, "draws": tuple(leaf.get("draws", ()))})
+                for name, leaf in leaves.items()
+                if isinstance(leaf, Mapping)
+            ),
             facts={
                 name: tuple(leaf) if isinstance(leaf, list) else leaf
-                for name, leaf in leaves
+                for name, leaf in leaves.items()
                 if not isinstance(leaf, Mapping)
             },
             confusion_matrices=tuple(
-                ConfusionMatrix(one["name"], tuple(one["labels"]), tuple(map(tuple, one["counts"])))
-                for one in document["confusion_matrices"]
+                ConfusionMatrix(matrix["name"], tuple(matrix["labels"]), tuple(map(tuple, matrix["counts"])))
+                for matrix in document["confusion_matrices"]
             ),
             reliability_curves=tuple(
-                ReliabilityCurve(one["name"], tuple(ReliabilityBin(**each) for each in one["bins"]))
-                for one in document["reliability_curves"]
+                ReliabilityCurve(curve["name"], tuple(ReliabilityBin(**record) for record in curve["bins"]))
+                for curve in document["reliability_curves"]
             ),
-            misranked_pairs=tuple(MisrankedPair(**one) for one in document["misranked_pairs"]),
-            nearest_images=tuple(NearestImage(**one) for one in document["nearest_images"]),
+            misranked_pairs=tuple(MisrankedPair(**record) for record in document["misranked_pairs"]),
+            nearest_images=tuple(NearestImage(**record) for record in document["nearest_images"]),
         )
 
     @cached_property
     def _by_name(self) -> dict[str, Metric]:
         return {metric.name: metric for metric in self.metrics}
 
+    @cached_property
+    def _paths(self) -> list[tuple[str, ...]]:
+        return [tuple(name_parts(name)) for name in (*self._by_name, *self.facts)]
 
-_TYPED = ("confusion_matrices", "reliability_curves", "misranked_pairs", "nearest_images")
+
+_RECORDS = ("confusion_matrices", "reliability_curves", "misranked_pairs", "nearest_images")
 
 
 def metric_name(*parts: str) -> str:
@@ -338,7 +343,7 @@ def contamination(model: str, rows: Split | Labeled) -> tuple[Answer, str]:
 
 
 def _run_digests(folder: Path) -> dict[str, str]:
-    """The splits of the run around a model folder, by their digests; none where there is no run."""
+    """The splits of the run around a model folder, by their digests; none without a run."""
     try:
         data = json.loads((folder.parent / "train_config.json").read_text(encoding="utf-8"))["data"]
         return {digest: split for split, digest in data.items()}
@@ -347,15 +352,13 @@ def _run_digests(folder: Path) -> dict[str, str]:
 
 
 def _metric_json(metric: Metric) -> dict[str, Any]:
-    """Value, low and high, and what else is not as usual."""
-    usual = {"chance": None, "column": None, "statistic": None, "role": "reported", "draws": ()}
-    leaf = {name: value for name, value in asdict(metric).items() if name not in usual or value != usual[name]}
-    del leaf["name"]
-    return leaf | ({"draws": list(metric.draws)} if metric.draws else {})
-
-
-def _metric(name: str, leaf: Mapping[str, Any]) -> Metric:
-    return Metric(**(dict(leaf) | {"name": name, "draws": tuple(leaf.get("draws", ()))}))
+    """Value, low and high, and every other field that differs from its default."""
+    defaults = {field.name: field.default for field in fields(Metric) if field.default is not MISSING}
+    return {
+        name: value
+        for name, value in asdict(metric).items()
+        if name != "name" and (name not in defaults or value != defaults[name])
+    }
 
 
 def _tree(leaves: Mapping[str, Any]) -> dict[str, Any]:
@@ -368,18 +371,18 @@ def _tree(leaves: Mapping[str, Any]) -> dict[str, Any]:
             if _is_leaf(node):
                 raise ValueError(f"{name} lies below a metric or a fact")
         if last in node:
-            raise ValueError(f"{name} is there twice, or the path to another")
+            raise ValueError(f"{name} is a name twice, or the path to another")
         node[last] = leaf
     return tree
 
 
 def _leaves(node: Mapping[str, Any], *above: str) -> Iterator[tuple[str, Any]]:
     """The inverse of `_tree`."""
-    for part, below in node.items():
-        if _is_leaf(below):
-            yield metric_name(*above, part), below
+    for part, child in node.items():
+        if _is_leaf(child):
+            yield metric_name(*above, part), child
         else:
-            yield from _leaves(below, *above, part)
+            yield from _leaves(child, *above, part)
 
 
 def _is_leaf(node: Any) -> bool:
