@@ -144,14 +144,13 @@ def estimate(
     groups: Names,
     statistic: Callable[[np.ndarray], float],
     seed: int,
-    resamples: int = 1000,
 ) -> Estimate:
     """`statistic(values)` with its 95 % percentile bootstrap interval, whole groups (articles) resampled together.
 
     Images of one article resemble each other; resampling single rows would claim too much
     (Field & Welsh 2007, cluster bootstrap).
     """
-    return estimates(values, groups, lambda rows: {"": statistic(rows)}, seed, resamples)[""]
+    return estimates(values, groups, lambda rows: {"": statistic(rows)}, seed)[""]
 
 
 def estimates(
@@ -165,7 +164,7 @@ def estimates(
     return percentile_ci(statistics(values), resampled)
 
 
-def resample_counts(groups: Names, seed: int, resamples: int = 1000) -> Iterator[Int[np.ndarray, " n"]]:
+def resample_counts(groups: Names, seed: int, resamples: int) -> Iterator[Int[np.ndarray, " n"]]:
     """How often each row is in each resample of whole groups, i64 (n,)."""
     _, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     rng, count = np.random.default_rng(seed), group.max() + 1

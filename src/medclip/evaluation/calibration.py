@@ -45,18 +45,16 @@ def calibration(
         # the error is never below zero, so resampling raises it: its interval may lie above it
         error = estimate(rows, articles, lambda resample: ece(resample[:, 0], resample[:, 1]), seed)
         metrics.append(to_metric(f"calibration/{name}/ece", error))
-        curves.append(ReliabilityCurve(name, tuple(_bins(rows[:, 0], rows[:, 1], NUM_BINS))))
+        curves.append(ReliabilityCurve(name, tuple(_bins(rows[:, 0], rows[:, 1]))))
     return metrics, facts, curves
 
 
-def ece(
-    confidence: Float[np.ndarray, " n"], correct: Num[np.ndarray, " n"] | Bool[np.ndarray, " n"], bins: int = NUM_BINS
-) -> float:
+def ece(confidence: Float[np.ndarray, " n"], correct: Num[np.ndarray, " n"] | Bool[np.ndarray, " n"]) -> float:
     """Expected calibration error: sum over bins of (n_bin / n) |accuracy - mean confidence| (Guo et al. 2017, eq. 3).
 
     Bins have equal width, and hold their upper edge. `confidence` (n,) is the largest probability of each row.
     """
-    errors = (one.num_images * abs(one.accuracy - one.confidence) for one in _bins(confidence, correct, bins))
+    errors = (b.num_images * abs(b.accuracy - b.confidence) for b in _bins(confidence, correct))
     return float(sum(errors) / len(correct))
 
 
@@ -90,10 +88,10 @@ def cross_scaled(
     return scaled, temperatures
 
 
-def _bins(confidence: np.ndarray, correct: np.ndarray, bins: int) -> Iterator[ReliabilityBin]:
+def _bins(confidence: np.ndarray, correct: np.ndarray) -> Iterator[ReliabilityBin]:
     """Every bin that holds any row."""
-    number = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    n = np.bincount(number, minlength=bins)
-    sums = [np.bincount(number, weights=values, minlength=bins) for values in (confidence, correct)]
+    number = np.clip(np.ceil(confidence * NUM_BINS).astype(int) - 1, 0, NUM_BINS - 1)
+    n = np.bincount(number, minlength=NUM_BINS)
+    sums = [np.bincount(number, weights=values, minlength=NUM_BINS) for values in (confidence, correct)]
     for b in np.flatnonzero(n):
-        yield ReliabilityBin((int(b) + 1) / bins, int(n[b]), float(sums[0][b] / n[b]), float(sums[1][b] / n[b]))
+        yield ReliabilityBin((int(b) + 1) / NUM_BINS, int(n[b]), float(sums[0][b] / n[b]), float(sums[1][b] / n[b]))

@@ -30,15 +30,15 @@ def fixed_pools(
         np.sort(np.random.default_rng([seed, draw]).choice(len(images), size, replace=False))
         for draw in range(num_draws)
     ]
-    both = [ranks(images[rows], texts[rows]) for rows in draws]
+    ranks_by_draw = [ranks(images[rows], texts[rows]) for rows in draws]
     chance = chance_metrics(np.full(1, size), np.ones(1, int))
     metrics = []
-    for place, direction in enumerate(DIRECTIONS):
-        own = [pair[place] for pair in both]
-        each = [rank_metrics(one) for one in own]
-        for name, estimate in over_draws(own, draws, articles, seed).items():
+    for i, direction in enumerate(DIRECTIONS):
+        draw_ranks = [both[i] for both in ranks_by_draw]
+        draw_metrics = list(map(rank_metrics, draw_ranks))
+        for name, estimate in over_draws(draw_ranks, draws, articles, seed).items():
             metric = to_metric(metric_name("fixed_pool", direction, name), estimate, chance[name])
-            metrics.append(replace(metric, draws=tuple(values[name] for values in each)))
+            metrics.append(replace(metric, draws=tuple(values[name] for values in draw_metrics)))
     facts = {"num_candidates": size, "num_draws": num_draws, "ci_method": CI_OVER_DRAWS}
     return metrics, {metric_name("fixed_pool", name): value for name, value in facts.items()}
 
@@ -58,15 +58,15 @@ def over_draws(
     picks = np.random.default_rng([seed, count]).integers(0, count, (resamples, count))
     samples = []
     for times, picked in zip(resample_counts(articles, seed, resamples), picks, strict=True):
-        again = {d: np.repeat(ranks_of_draws[d], times[draws[d]]) for d in set(picked.tolist())}
-        values = {d: rank_metrics(own) for d, own in again.items() if len(own)}  # a small draw may be left with none
+        resampled = {d: np.repeat(ranks_of_draws[d], times[draws[d]]) for d in set(picked.tolist())}
+        values = {d: rank_metrics(r) for d, r in resampled.items() if len(r)}  # a small draw may be left with none
         if parts := [values[d] for d in picked.tolist() if d in values]:
             samples.append(_mean(parts))
-    return percentile_ci(_mean([rank_metrics(own) for own in ranks_of_draws]), samples)
+    return percentile_ci(_mean(list(map(rank_metrics, ranks_of_draws))), samples)
 
 
 def _mean(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {name: float(np.mean([one[name] for one in metrics])) for name in metrics[0]}
+    return {name: float(np.mean([values[name] for values in metrics])) for name in metrics[0]}
 
 
 def article_disjoint(
@@ -82,13 +82,13 @@ def article_disjoint(
     those of its own article, which are counted by ranking each article's pairs by themselves.
     """
     _, group, sizes = np.unique(np.asarray(articles, dtype=str), return_inverse=True, return_counts=True)
-    apart = [own.copy() for own in full]
+    disjoint = [full_ranks.copy() for full_ranks in full]
     members = np.split(np.argsort(group, kind="stable"), np.cumsum(sizes)[:-1])
     for rows in members:
         if len(rows) > 1:
-            for own, inside in zip(apart, ranks(images[rows], texts[rows]), strict=True):
-                own[rows] -= inside - 1
-    return apart, len(images) - sizes[group] + 1
+            for full_ranks, article_ranks in zip(disjoint, ranks(images[rows], texts[rows]), strict=True):
+                full_ranks[rows] -= article_ranks - 1
+    return disjoint, len(images) - sizes[group] + 1
 
 
 @dataclass(frozen=True)

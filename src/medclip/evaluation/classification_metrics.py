@@ -60,10 +60,10 @@ def exclusive_metrics(
     def measure(rows: np.ndarray) -> dict[str, float]:
         true, called, scores = np.split(rows, 3, axis=1)
         areas = auroc(scores, true > 0)
-        each = {
+        class_areas = {
             metric_name("classes", name, "auroc"): area for name, area in zip(classes, areas, strict=True) if per_class
         }
-        return {**accuracy_metrics(called > 0, true > 0), "auroc": _mean(areas), **each}
+        return {**accuracy_metrics(called > 0, true > 0), "auroc": _mean(areas), **class_areas}
 
     chance = {"accuracy": 1 / k, "balanced_accuracy": 1 / k, "auroc": AUROC_CHANCE}
     return _metrics(np.hstack([true, called, _finite(probabilities)]), articles, measure, seed, path, chance, column)
@@ -114,8 +114,8 @@ def _metrics(
     for name in measure(rows):
         statistic, role = OF_CORRECT.get(name, (None, "reported")) if column else (None, "reported")
         by_chance = chance.get(name_parts(name)[-1])
-        own = column if statistic else None
-        metrics.append(to_metric(above + name, measured.get(name), by_chance, own, statistic, role))
+        source = column if statistic else None
+        metrics.append(to_metric(above + name, measured.get(name), by_chance, source, statistic, role))
     return metrics
 
 

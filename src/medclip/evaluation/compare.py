@@ -32,7 +32,7 @@ METHOD = (
     f"{RESAMPLES:,} times; p-values corrected by Holm"
 )
 KEY_COLUMNS = ("id", "article", "label")
-"""What an item is: ids alone may be mere numbers of rows."""
+"""The columns that identify an item: ids alone may be mere numbers of rows."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Comparison:
     rows: tuple[Row, ...]
     """Those with a verdict first."""
     notes: tuple[str, ...]
-    """What could not be compared, or is not quite the same."""
+    """Sentences on kinds that could not be compared and on data that differ."""
 
     @property
     def compared_kinds(self) -> list[Kind]:
@@ -115,9 +115,9 @@ def compare(folders: Sequence[Path], chosen: Sequence[str] = ()) -> Comparison:
     if len(folders) < 2:
         raise UserError("give two evaluations or more: folders that medclip evaluate wrote with --out.")
     evaluations = read_evaluations(folders)
-    kinds = [kind for kind in evaluations[0].results if all(kind in each.results for each in evaluations)]
+    kinds = [kind for kind in evaluations[0].results if all(kind in e.results for e in evaluations)]
     if not kinds:
-        listed = "; ".join(f"{each.name}: {', '.join(each.results)}" for each in evaluations)
+        listed = "; ".join(f"{e.name}: {', '.join(e.results)}" for e in evaluations)
         raise UserError(f"these evaluations have no kind in common ({listed}).")
     shared = {kind: list(_shared_metrics(kind, evaluations)) for kind in kinds}
     by_column: dict[tuple[Kind, str], list[tuple[Metric, ...]]] = defaultdict(list)
@@ -133,11 +133,11 @@ def compare(folders: Sequence[Path], chosen: Sequence[str] = ()) -> Comparison:
     with progress("compare", len(by_column), "columns") as advance:
         for (kind, column), rows in by_column.items():
             differences = _differences(kind, column, [metrics[0] for metrics in rows], tables[kind])
-            compared += [(kind, metrics, own) for metrics, own in zip(rows, differences, strict=True)]
+            compared += [(kind, *pair) for pair in zip(rows, differences, strict=True)]
             advance()
-    corrected = iter(holm_adjust([each.p for *_, differences in compared for each in differences]))
+    corrected = iter(holm_adjust([difference.p for *_, differences in compared for difference in differences]))
     rows = [
-        Row(kind, metrics, tuple(_contrast(metrics[0], each, next(corrected)) for each in differences))
+        Row(kind, metrics, tuple(_contrast(metrics[0], difference, next(corrected)) for difference in differences))
         for kind, metrics, differences in compared
     ]
     done = {(row.kind, row.name) for row in rows}
@@ -160,8 +160,8 @@ def _shared_metrics(kind: Kind, evaluations: Sequence[Evaluation]) -> Iterator[t
     """The metrics that all evaluations computed alike: of one name, column and statistic."""
     first, *others = (evaluation.results[kind] for evaluation in evaluations)
     for metric in first.metrics:
-        same = [other.get(*name_parts(metric.name)) for other in others]
-        metrics = [one for one in same if one and (one.column, one.statistic) == (metric.column, metric.statistic)]
+        named = [other.get(*name_parts(metric.name)) for other in others]
+        metrics = [m for m in named if m and (m.column, m.statistic) == (metric.column, metric.statistic)]
         if len(metrics) == len(others):
             yield (metric, *metrics)
 
@@ -177,10 +177,10 @@ def _differences(
     if any((np.isfinite(other) != valid).any() for other in values) or not valid.any():
         raise UserError(f"{column} of {kind} was not judged for the same items by all. Evaluate again.")
     articles, labels = (np.array(key, dtype=str)[valid].tolist() for key in _keys(tables[0])[1:])
-    baseline, *others = (own[valid] for own in values)
+    baseline, *others = (column_values[valid] for column_values in values)
     statistics = [STATISTICS[str(metric.statistic)] for metric in metrics]
-    each = [paired_differences(baseline, other, articles, labels, statistics, SEED) for other in others]
-    return list(zip(*each, strict=True))
+    by_evaluation = [paired_differences(baseline, other, articles, labels, statistics, SEED) for other in others]
+    return list(zip(*by_evaluation, strict=True))
 
 
 def _contrast(metric: Metric, difference: Difference, p_holm: float) -> Contrast:
@@ -190,15 +190,15 @@ def _contrast(metric: Metric, difference: Difference, p_holm: float) -> Contrast
 def _aligned_items(kind: Kind, evaluations: Sequence[Evaluation]) -> list[pa.Table]:
     """The items of a kind, in the order of the first evaluation. UserError where they are not the same."""
     rows = [_rows_by_key(kind, evaluation) for evaluation in evaluations]
-    for evaluation, own in zip(evaluations, rows, strict=True):
-        if own.keys() != rows[0].keys():
+    for evaluation, by_key in zip(evaluations, rows, strict=True):
+        if by_key.keys() != rows[0].keys():
             raise UserError(
                 f"{evaluations[0].name} and {evaluation.name} did not measure {kind} on the same items "
-                f"({_what_differs(kind, evaluations[0], evaluation)}): use the same --data, --split and --max-samples."
+                f"({_mismatch(kind, evaluations[0], evaluation)}): use the same --data, --split and --max-samples."
             )
     return [
-        evaluation.items[kind].take([own[key] for key in rows[0]])
-        for evaluation, own in zip(evaluations, rows, strict=True)
+        evaluation.items[kind].take([by_key[key] for key in rows[0]])
+        for evaluation, by_key in zip(evaluations, rows, strict=True)
     ]
 
 
@@ -221,7 +221,7 @@ def _keys(table: pa.Table) -> list[list[str]]:
     ]
 
 
-def _what_differs(kind: Kind, one: Evaluation, other: Evaluation) -> str:
+def _mismatch(kind: Kind, first: Evaluation, other: Evaluation) -> str:
     def describe(evaluation: Evaluation) -> dict[str, str]:
         results = evaluation.results[kind]
         origin = results.provenance
@@ -233,7 +233,7 @@ def _what_differs(kind: Kind, one: Evaluation, other: Evaluation) -> str:
             "items": str(len(evaluation.items[kind])),
         }
 
-    both = zip(describe(one).items(), describe(other).values(), strict=True)
+    both = zip(describe(first).items(), describe(other).values(), strict=True)
     return ", ".join(f"{title} {a[:12]} against {b[:12]}" for (title, a), b in both if a != b) or "other ids"
 
 
@@ -244,7 +244,7 @@ def _data_differs(kind: Kind, evaluations: Sequence[Evaluation]) -> Iterator[str
         if first.results[kind].provenance.data_sha256 != other.results[kind].provenance.data_sha256:
             yield (
                 f"{kind}: {other.name} has the items of {first.name}, but their images or captions are not the "
-                f"same ({_what_differs(kind, first, other)})"
+                f"same ({_mismatch(kind, first, other)})"
             )
 
 
@@ -271,27 +271,27 @@ def regressions(comparison: Comparison, max_regression: float, chosen: Sequence[
     if not gated:
         raise UserError("--max-regression finds neither R@10 nor shares of right answers: name others with --metric.")
     if wrong := [row.name for row in gated if not row.metrics[0].is_share]:
-        raise UserError(f"--max-regression is of shares, and {wrong[0]} is none: choose others with --metric.")
+        raise UserError(f"--max-regression is of shares, and {wrong[0]} is not one: choose others with --metric.")
     return [
-        f"{row.name} of {other.name} is {own.value:.1%} where {first.name} has {own.baseline:.1%}: "
-        f"{100 * own.difference:+.1f} points (95 % interval {100 * own.low:+.1f} to "
-        f"{100 * own.high:+.1f}), a fall by more than {100 * max_regression:g}."
+        f"{row.name} of {other.name} is {change.value:.1%} where {first.name} has {change.baseline:.1%}: "
+        f"{100 * change.difference:+.1f} points (95 % interval {100 * change.low:+.1f} to "
+        f"{100 * change.high:+.1f}), a fall by more than {100 * max_regression:g}."
         for row in gated
         for other, contrast in zip(others, row.contrasts, strict=True)
-        for own in [contrast.difference]
-        if own.high < -max_regression and own.p <= LEVEL
+        for change in [contrast.difference]
+        if change.high < -max_regression and change.p <= LEVEL
     ]
 
 
 def _absent(first: Evaluation, other: Evaluation, chosen: Sequence[str]) -> Iterator[str]:
-    """What the first evaluation can be judged by and the other lacks; with `chosen`, of those metrics alone."""
+    """Gated metrics of the first evaluation, or those of `chosen`, that the other lacks."""
     for kind, results in first.results.items():
-        judged = [m for m in results.metrics if _is_compared(m, chosen) and (chosen or m.role == "gated")]
-        if judged and kind not in other.results:
+        gated = [m for m in results.metrics if _is_compared(m, chosen) and (chosen or m.role == "gated")]
+        if gated and kind not in other.results:
             yield f"{kind} of {other.name}"
-        elif judged:
-            same = {(one.name, one.column, one.statistic) for one in other.results[kind].metrics}
-            yield from (f"{m.name} of {other.name}" for m in judged if (m.name, m.column, m.statistic) not in same)
+        elif gated:
+            present = {(m.name, m.column, m.statistic) for m in other.results[kind].metrics}
+            yield from (f"{m.name} of {other.name}" for m in gated if (m.name, m.column, m.statistic) not in present)
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
@@ -299,8 +299,8 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
     return {
         "method": METHOD,
         "evaluations": [
-            {"name": each.name, "results": {kind: results.to_json() for kind, results in each.results.items()}}
-            for each in comparison.evaluations
+            {"name": e.name, "results": {kind: results.to_json() for kind, results in e.results.items()}}
+            for e in comparison.evaluations
         ],
         "notes": comparison.notes,
         "metrics": [
@@ -309,9 +309,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
                 "metric": row.name,
                 "values": [{"value": m.value, "low": m.low, "high": m.high} for m in row.metrics],
                 **_direction(row),
-                "contrasts": [
-                    asdict(each.difference) | {"p_holm": each.p_holm, "verdict": each.verdict} for each in row.contrasts
-                ],
+                "contrasts": [asdict(c.difference) | {"p_holm": c.p_holm, "verdict": c.verdict} for c in row.contrasts],
             }
             for row in comparison.rows
         ],

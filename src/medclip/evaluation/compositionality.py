@@ -27,7 +27,7 @@ PROMPTS = {
     "an image of the chest and lungs": ("chest", "lung", "chest_lung"),
 }
 """The two prompts of the choice by label, each with the names of organs that it is true of."""
-TIE_TOLERANCE = 1e-6  # cosines of equal float32 vectors differ by less, in whatever batch they were made
+TIE_TOLERANCE = 1e-6  # cosines of equal float32 vectors differ by less, in any batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +58,10 @@ def evaluate_compositionality(config: EvalConfig) -> Results:
         path, applies = metric_name("tests", test), ~np.isnan(margin)
         correct = np.where(applies, margin > TIE_TOLERANCE, np.nan)
         items |= {f"{path}/correct": correct, f"{path}/margin": margin}
-        own = [articles[row] for row in np.flatnonzero(applies)]
-        accuracy = estimate(correct[applies], own, lambda values: float(values.mean()), config.seed)
+        groups = [articles[row] for row in np.flatnonzero(applies)]
+        accuracy = estimate(correct[applies], groups, lambda values: float(values.mean()), config.seed)
         metrics.append(to_metric(f"{path}/accuracy", accuracy, CHANCE, f"{path}/correct", "mean", "gated"))
-        facts[f"{path}/num_captions"] = len(own)
+        facts[f"{path}/num_captions"] = len(groups)
         facts[f"{path}/num_ties"] = int((np.abs(margin[applies]) <= TIE_TOLERANCE).sum())
     for test in (*foil_rules(config.seed), BY_LABEL):
         if counts[test] < MIN_CAPTIONS:
@@ -98,8 +98,8 @@ def caption_margins(
     with progress("embed", len(image_rows) + len(captions), "items") as advance:
         images = dict(zip(image_rows, embed_split(model, rows, "images", image_rows, advance), strict=True))
         texts = dict(zip(captions, embed_texts(model, captions, advance), strict=True))
-    place = {row: at for at, row in enumerate(image_rows)}
+    positions = {row: i for i, row in enumerate(image_rows)}
     margins = {question.test: np.full(len(image_rows), np.nan) for question in chosen}
     for q in chosen:
-        margins[q.test][place[q.row]] = images[q.row].astype(np.float64) @ (texts[q.true] - texts[q.false])
+        margins[q.test][positions[q.row]] = images[q.row].astype(np.float64) @ (texts[q.true] - texts[q.false])
     return margins

@@ -49,7 +49,7 @@ def corrupt(image: bytes, corruption: Corruption, severity: int, id: str, seed: 
     rng = np.random.default_rng((seed, zlib.crc32(f"{corruption.name} {id}".encode())))
     changed = corruption.change(decode(image), corruption.settings[severity - 1], rng)
     out = io.BytesIO()
-    changed.save(out, "PNG", compress_level=0)  # read again at once, so that the encoder sees what it always sees
+    changed.save(out, "PNG", compress_level=0)  # decoded again at once, so that the encoder gets its usual input
     return out.getvalue()
 
 

@@ -1,4 +1,4 @@
-"""Retrieval graded by meaning: a neighbor that shares the query's UMLS concepts is no miss."""
+"""Retrieval graded by meaning: a neighbor that shares the query's UMLS concepts is not a miss."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ FORMS = (
 
 @dataclass(frozen=True, kw_only=True)
 class LabelConfig:
-    """Which classes are told apart, and beside what."""
+    """The label to classify by, its classes, and the baseline."""
 
     label: str | None = None
     """One of a prepared dataset's labels (modality, organ, …), or a column of labels.csv; default: the only one."""
@@ -40,7 +40,7 @@ class LabelConfig:
     """Also measure the same architecture with random weights: what images give away without any training."""
 
     def choose(self, present: Iterable[str]) -> list[str]:
-        """The classes to tell apart: those of the config, or else those that are `present`, sorted."""
+        """The classes of the config, or else those that are `present`, sorted."""
         return list(dict.fromkeys(self.classes)) or sorted(set(present))
 
 
@@ -182,7 +182,7 @@ def _read_prepared(data: AnyPath, name: str, limit: int | None, config: LabelCon
 
 
 def _read_folder(data: AnyPath, config: LabelConfig) -> Labeled:
-    """Every row of a folder, whatever its split."""
+    """Every row of a folder, of all splits."""
     if is_url(data) or not data.is_dir():
         raise UserError(f"{data} is not a folder; give {FORMS}.")
     dataset = {"source": data.name, "synthetic": False}
@@ -230,7 +230,7 @@ def _read_class_folders(data: Path, classes: Iterable[str]) -> Iterator[Row]:
             files = list(list_images(folder))
             if not files:
                 raise UserError(f"{folder} holds no images. Remove it, or name the other folders with --classes.")
-            images += [(place, folder, file, split) for place, file in enumerate(files)]
+            images += [(i, folder, file, split) for i, file in enumerate(files)]
     if not images:
         raise UserError(f"{data} holds no labeled images; give {FORMS}.")
     for _, folder, file, split in sorted(images, key=lambda image: (image[0], str(image[1]))):

@@ -1,4 +1,4 @@
-"""What frozen features hold: logistic regression and nearest neighbors on them, with all labels and with a few.
+"""Probes of frozen features: logistic regression and nearest neighbors, with all labels and with a few.
 
 Features are those before the projection, as in Radford et al. 2021 (appendix A.3).
 """
@@ -50,14 +50,13 @@ NUM_FOLDS = 5
 REGRESSION, NEAREST, RANDOM = "logistic_regression", "nearest_neighbors", "random_weights"
 
 Features = Float[np.ndarray, "n w"]
-TestFeatures = Float[np.ndarray, "m w"]
 Classes = Int[np.ndarray, " n"]
 """Numbers of classes."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What the classifiers on one model's features say of the measured images: probabilities f64 (n, k)."""
+    """Probabilities f64 (n, k) of the test images, by the classifiers on one model's features."""
 
     regression: np.ndarray
     c: float
@@ -77,7 +76,7 @@ def evaluate_probe(config: EvalConfig, labels: LabelConfig, num_draws: int = 5) 
     train, test = probe_rows(config, labels)
     model = load(config.model)
     models = [model, *([with_random_weights(model, config.seed)] if labels.random_weights else [])]
-    encoders = [partial(pixel_features, each) for each in models]
+    encoders = [partial(pixel_features, encoder) for encoder in models]
     train, train_features = encode_labeled(train, model.preprocessor, encoders)
     test, test_features = encode_labeled(test, model.preprocessor, encoders)
     classes = labels.choose([*train.classes, *test.classes])
@@ -88,7 +87,7 @@ def evaluate_probe(config: EvalConfig, labels: LabelConfig, num_draws: int = 5) 
     with progress("probe", len(models) * (2 + num_draws * len(SHOTS)), "fits") as advance:
         for known, new in zip(train_features, test_features, strict=True):
             predictions.append(
-                train_classifiers(known, train_truth, articles, new, len(classes), num_draws, config.seed, advance)
+                predict_probes(known, train_truth, articles, new, len(classes), num_draws, config.seed, advance)
             )
     metrics: list[Metric] = []
     matrices: list[ConfusionMatrix] = []
@@ -101,10 +100,11 @@ def evaluate_probe(config: EvalConfig, labels: LabelConfig, num_draws: int = 5) 
         **majority_facts(train_truth, truth, classes),
         "num_draws": num_draws,
     }
-    for path, each in zip(((), (RANDOM,)), predictions, strict=False):
-        metrics += _metrics(path, each, truth, classes, test.articles, config.seed)
-        matrices.append(confusions(each.regression, truth, classes, metric_name(*path, REGRESSION)))
-        facts |= {metric_name(*path, REGRESSION, "C"): each.c, metric_name(*path, NEAREST, "k"): each.num_neighbors}
+    for path, predicted in zip(((), (RANDOM,)), predictions, strict=False):
+        metrics += _metrics(path, predicted, truth, classes, test.articles, config.seed)
+        matrices.append(confusions(predicted.regression, truth, classes, metric_name(*path, REGRESSION)))
+        facts[metric_name(*path, REGRESSION, "C")] = predicted.c
+        facts[metric_name(*path, NEAREST, "k")] = predicted.num_neighbors
         facts |= exclusive_facts(truth, classes, (*path, REGRESSION))
     results = Results(
         kind=Kind.PROBE,
@@ -128,10 +128,9 @@ def _train_facts(train: Labeled, truth: Classes, classes: Sequence[str]) -> dict
 
 
 def fit_regression(features: Features, truth: Classes, articles: np.ndarray, seed: int) -> Any:
-    """Logistic regression on standardized features (m, w) of class numbers (m,).
+    """Logistic regression on standardized features.
 
-    C is the one that does best on parts of these rows in turn held out, articles kept together, and 1 where no class
-    has two articles.
+    C is the one that does best in cross-validation over folds of articles, and 1 where no class has two articles.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -143,7 +142,7 @@ def fit_regression(features: Features, truth: Classes, articles: np.ndarray, see
 
 
 def fit_neighbors(features: Features, truth: Classes, articles: np.ndarray, seed: int) -> Any:
-    """The vote of the nearest rows by cosine; their number is chosen in the same way, and 1 where it cannot be."""
+    """The vote of the nearest rows by cosine; their number is chosen in the same way, else 1."""
     from sklearn.neighbors import KNeighborsClassifier
 
     folds = article_folds(truth, articles, seed)
@@ -174,21 +173,21 @@ def mean_over_draws(values: Sequence[float]) -> Estimate:
     from scipy.stats import sem, t
 
     mean, error = float(np.mean(values)), float(sem(values))
-    reach = error * float(t.ppf(0.975, len(values) - 1))
-    return Estimate(mean, max(0.0, mean - reach), min(1.0, mean + reach))
+    margin = error * float(t.ppf(0.975, len(values) - 1))
+    return Estimate(mean, max(0.0, mean - margin), min(1.0, mean + margin))
 
 
-def train_classifiers(
+def predict_probes(
     features: Features,
     truth: Classes,
     articles: np.ndarray,
-    test_features: TestFeatures,
+    test_features: Float[np.ndarray, "m w"],
     num_classes: int,
     num_draws: int,
     seed: int,
     advance: Advance,
 ) -> Predictions:
-    """Fit all classifiers on `features` (m, w) and let them predict `test_features` (n, w)."""
+    """Fit all classifiers on `features` and let them predict `test_features`."""
     regression = fit_regression(features, truth, articles, seed)
     advance()
     nearest = fit_neighbors(features, truth, articles, seed)
@@ -232,14 +231,14 @@ def _metrics(
     true = np.eye(len(classes), dtype=bool)
     chance = {"accuracy": 1 / len(classes), "balanced_accuracy": 1 / len(classes)}
     for shots, draws in predictions.few_shot.items():
-        each = [accuracy_metrics(true[predict(values, truth)], true[truth]) for values in draws]
-        for name in each[0]:
-            measured = mean_over_draws([metrics[name] for metrics in each])
+        by_draw = [accuracy_metrics(true[predict(values, truth)], true[truth]) for values in draws]
+        for name in by_draw[0]:
+            measured = mean_over_draws([metrics[name] for metrics in by_draw])
             yield to_metric(metric_name(*path, "few_shot", str(shots), name), measured, chance.get(name))
 
 
 def _items(predictions: Predictions, truth: Classes, classes: Sequence[str]) -> dict[str, list[str] | np.ndarray]:
-    """What the classifiers make of each image; `predicted` and `probability` are the logistic regression's."""
+    """Columns of the items; `predicted` and `probability` are the logistic regression's."""
     predicted = predict(predictions.regression, truth)
     return {
         "label": [classes[int(c)] for c in truth],
@@ -251,16 +250,17 @@ def _items(predictions: Predictions, truth: Classes, classes: Sequence[str]) -> 
 
 
 def article_folds(truth: Classes, articles: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Training rows and held-out rows of each fold: no article in both, classes spread evenly; none where no class has
-    two articles. A class with fewer articles than folds is missing from some.
+    """Training and held-out rows of each fold: no article in both, classes spread evenly.
+
+    Empty where no class has two articles. A class with fewer articles than folds is missing from some.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
-    most = max(len(set(articles[truth == c])) for c in np.unique(truth))
-    if most < 2:
+    max_articles = max(len(set(articles[truth == c])) for c in np.unique(truth))
+    if max_articles < 2:
         return []
-    splitter = StratifiedGroupKFold(min(NUM_FOLDS, most), shuffle=True, random_state=seed)
+    splitter = StratifiedGroupKFold(min(NUM_FOLDS, max_articles), shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
         folds = list(splitter.split(truth, truth, articles))
-    return [(rest, part) for rest, part in folds if len(np.unique(truth[rest])) > 1 and len(part)]
+    return [(train, test) for train, test in folds if len(np.unique(truth[train])) > 1 and len(test)]

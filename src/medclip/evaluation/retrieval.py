@@ -67,7 +67,7 @@ class _Measurement:
     def add_ranks(
         self,
         path: Sequence[str],
-        own: np.ndarray,
+        values: np.ndarray,
         chance: Mapping[str, float],
         roles: Mapping[str, Role] = OTHER_ROLES,
         rows: np.ndarray | None = None,
@@ -75,14 +75,14 @@ class _Measurement:
         """Add the ranks of pairs (of `rows`, if given) as the column PATH/rank, and the metrics of it."""
         articles = self.articles if rows is None else [self.articles[int(row)] for row in rows]
         name = metric_name(*path, "rank")
-        for statistic, estimate in estimates(own, articles, rank_metrics, self.seed).items():
+        for statistic, estimate in estimates(values, articles, rank_metrics, self.seed).items():
             role = roles.get(statistic, "reported")
             self.metrics.append(
                 to_metric(metric_name(*path, statistic), estimate, chance[statistic], name, statistic, role)
             )
-        column = np.full(len(self.articles), np.nan) if rows is not None else own
+        column = np.full(len(self.articles), np.nan) if rows is not None else values
         if rows is not None:
-            column[rows] = own
+            column[rows] = values
         self.items[name] = column
 
 
@@ -115,7 +115,7 @@ def evaluate_retrieval(
         _rank_other_articles(pairs, full)
         _rank_distinct(pairs, rows)
         _grade(pairs, rows)
-        hits = {metric_name(way, f"R@{GROUP_K}"): (own <= GROUP_K).astype(float) for way, own in full.items()}
+        hits = {metric_name(direction, f"R@{GROUP_K}"): (r <= GROUP_K).astype(float) for direction, r in full.items()}
         pairs.add(*by_group(hits, row_labels(rows), articles, config.seed))
     if num_candidates is not None:
         pairs.add(*candidate_pools.fixed_pools(images, texts, articles, num_candidates, num_draws, config.seed))
@@ -187,18 +187,20 @@ def _rank_all(pairs: _Measurement) -> dict[str, np.ndarray]:
     with progress("rank", n, "pairs") as advance:
         to_text, to_image = ranks(pairs.images, pairs.texts, advance=advance)
     full = {"image_to_text": to_text, "text_to_image": to_image}
-    for direction, own in full.items():
-        pairs.add_ranks((direction,), own, chance, ROLES)
+    for direction, values in full.items():
+        pairs.add_ranks((direction,), values, chance, ROLES)
     return full
 
 
 def _rank_other_articles(pairs: _Measurement, full: Mapping[str, np.ndarray]) -> None:
     """Measure without other pairs of the query's own article."""
-    both, left = candidate_pools.article_disjoint(list(full.values()), pairs.images, pairs.texts, pairs.articles)
-    chance = chance_metrics(left, np.ones(len(left), int))
-    pairs.facts["article_disjoint/num_candidates"] = float(left.mean())
-    for direction, own in zip(full, both, strict=True):
-        pairs.add_ranks(("article_disjoint", direction), own, chance)
+    disjoint, num_candidates = candidate_pools.article_disjoint(
+        list(full.values()), pairs.images, pairs.texts, pairs.articles
+    )
+    chance = chance_metrics(num_candidates, np.ones(len(num_candidates), int))
+    pairs.facts["article_disjoint/num_candidates"] = float(num_candidates.mean())
+    for direction, values in zip(full, disjoint, strict=True):
+        pairs.add_ranks(("article_disjoint", direction), values, chance)
 
 
 def _rank_distinct(pairs: _Measurement, rows: Split) -> None:
@@ -229,7 +231,7 @@ def _grade(pairs: _Measurement, rows: Split) -> None:
         for direction, (queries, candidates) in sides:
             grades = graded_relevance.grade(queries, candidates, concepts, advance)
             measured, chance = graded_relevance.grade_estimates(grades, pairs.articles, pairs.seed)
-            for place, name in enumerate(graded_relevance.METRICS):
+            for i, name in enumerate(graded_relevance.METRICS):
                 column = metric_name("concepts", direction, name)
                 pairs.metrics.append(to_metric(column, measured[name], chance[name], column, "mean", "gated"))
-                pairs.items[column] = grades[:, place]
+                pairs.items[column] = grades[:, i]

@@ -40,9 +40,9 @@ def evaluate_robustness(config: EvalConfig, corruptions: Iterable[Corruption] = 
     metrics: list[Metric] = []
     facts: dict[str, Fact] = {"num_candidates": len(rows)}
     changes: dict[str, float] = {}
-    for path, own in columns.items():
-        items |= {f"{metric_name(*path)}/{name}": values for name, values in own.items()}
-        metrics += measure(path, own, None if path == CLEAN else columns[CLEAN], articles, config.seed)
+    for path, values in columns.items():
+        items |= {f"{metric_name(*path)}/{name}": column for name, column in values.items()}
+        metrics += measure(path, values, None if path == CLEAN else columns[CLEAN], articles, config.seed)
     by_name = {metric.name: metric for metric in metrics}
     for corruption, severity in cases:
         path = ("corruptions", corruption.name)
@@ -59,28 +59,28 @@ def pair_columns(images: Float32[np.ndarray, "n p"], texts: Float32[np.ndarray, 
     """The ranks of every pair in both directions and its cosine."""
     both = zip(DIRECTIONS, ranks(images, texts), strict=True)
     cosines = (images.astype(np.float64) * texts).sum(axis=1)
-    return {**{metric_name(direction, "rank"): own for direction, own in both}, COSINE: cosines}
+    return {**{metric_name(direction, "rank"): values for direction, values in both}, COSINE: cosines}
 
 
 def measure(
-    path: Sequence[str], own: Columns, clean: Columns | None, articles: Sequence[str], seed: int
+    path: Sequence[str], columns: Columns, clean: Columns | None, articles: Sequence[str], seed: int
 ) -> Iterator[Metric]:
     """R@10 in each direction and over both, and the mean cosine, below `path`; with `clean`, how far they are from it.
 
     Differences are paired: each pair is compared with itself, and its article resampled as a whole.
     """
-    hits = _hits(own)
+    hits = _hits(columns)
     for direction, values in zip(DIRECTIONS, hits, strict=True):
         column = metric_name(*path, direction, "rank")
         mean = estimate(values, articles, _mean, seed)
         yield to_metric(metric_name(*path, direction, RECALL), mean, None, column, RECALL, "compared")
     yield to_metric(metric_name(*path, RECALL), estimate(np.mean(hits, axis=0), articles, _mean, seed))
     column = metric_name(*path, COSINE)
-    yield to_metric(column, estimate(own[COSINE], articles, _mean, seed), None, column, "mean")
+    yield to_metric(column, estimate(columns[COSINE], articles, _mean, seed), None, column, "mean")
     if clean is not None:
         change = np.mean(hits, axis=0) - np.mean(_hits(clean), axis=0)
         yield to_metric(metric_name(*path, f"{RECALL}_change"), estimate(change, articles, _mean, seed))
-        change = own[COSINE] - clean[COSINE]
+        change = columns[COSINE] - clean[COSINE]
         yield to_metric(metric_name(*path, f"{COSINE}_change"), estimate(change, articles, _mean, seed))
 
 

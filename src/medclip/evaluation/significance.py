@@ -100,11 +100,11 @@ def value_of(statistic: Statistic, values: Num[np.ndarray, " n"], classes: Names
     """The statistic of values of items of these classes; of a ratio, its logarithm."""
     if statistic.item_value is None:
         return float(np.median(values))
-    each = statistic.item_value(values)
+    item_values = statistic.item_value(values)
     if not statistic.over_classes:
-        return float(each.mean())
+        return float(item_values.mean())
     _, label = np.unique(np.asarray(classes, dtype=str), return_inverse=True)
-    return float((np.bincount(label, each) / np.bincount(label)).mean())
+    return float((np.bincount(label, item_values) / np.bincount(label)).mean())
 
 
 def weighted_medians(
@@ -114,7 +114,7 @@ def weighted_medians(
     order = np.argsort(values, kind="stable")
     ordered, cumulative = values[order], np.cumsum(counts[:, group[order]], axis=1, dtype=np.int32)
     total = cumulative[:, -1:]
-    lower, upper = ((cumulative >= place).argmax(axis=1) for place in ((total + 1) // 2, total // 2 + 1))
+    lower, upper = ((cumulative >= count).argmax(axis=1) for count in ((total + 1) // 2, total // 2 + 1))
     return (ordered[lower] + ordered[upper]) / 2
 
 
@@ -155,9 +155,9 @@ def _change(
     sizes = np.bincount(cell, None, shape[0] * shape[1]).reshape(shape)
 
     def change(counts: np.ndarray, swap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        often = counts.astype(float)
+        weights = counts.astype(float)
         with np.errstate(invalid="ignore"):  # a class that was not drawn has no mean
-            resampled = np.nanmean((often @ sums) / (often @ sizes), axis=1)
+            resampled = np.nanmean((weights @ sums) / (weights @ sizes), axis=1)
         return resampled, (np.where(swap, -1.0, 1.0) @ (sums / sizes.sum(axis=0))).mean(axis=1)
 
     return change
@@ -166,10 +166,10 @@ def _change(
 def _medians(
     baseline: np.ndarray, value: np.ndarray, group: np.ndarray, counts: np.ndarray, swap: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    one, other, swapped = baseline.astype(np.float32), value.astype(np.float32), swap[:, group]
+    before, after, swapped = baseline.astype(np.float32), value.astype(np.float32), swap[:, group]
     return (
         weighted_medians(value, group, counts) - weighted_medians(baseline, group, counts),
-        np.median(np.where(swapped, one, other), axis=1) - np.median(np.where(swapped, other, one), axis=1),
+        np.median(np.where(swapped, before, after), axis=1) - np.median(np.where(swapped, after, before), axis=1),
     )
 
 

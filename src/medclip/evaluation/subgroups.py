@@ -1,4 +1,4 @@
-"""Metrics by group: by modality, by organ, by license, by whatever the prepared rows are labeled with."""
+"""Metrics by group: by modality, by organ, by license, by any label of the prepared rows."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def row_labels(rows: Split) -> dict[str, list[str]]:
 
     A value for each row, "" where it has none.
     """
-    each = [dict(labels or ()) for labels in rows.iter_column("labels")]
-    kinds = sorted({kind for labels in each for kind in labels})
+    label_dicts = [dict(labels or ()) for labels in rows.iter_column("labels")]
+    kinds = sorted({kind for labels in label_dicts for kind in labels})
     licenses = [license_name(text or "") for text in rows.iter_column("license")]
-    return {kind: [labels.get(kind) or "" for labels in each] for kind in kinds} | {"license": licenses}
+    return {kind: [labels.get(kind) or "" for labels in label_dicts] for kind in kinds} | {"license": licenses}
 
 
 def by_group(
@@ -49,12 +49,12 @@ def by_group(
     metrics: list[Metric] = []
     facts: dict[str, Fact] = {}
     for kind, labels_of_kind in labels.items():
-        counts, own = Counter(labels_of_kind), np.asarray(labels_of_kind, dtype=str)
+        counts, groups_of_rows = Counter(labels_of_kind), np.asarray(labels_of_kind, dtype=str)
         unlabeled = counts.pop("", 0)
         groups = [group for group, n in counts.most_common() if n >= MIN_GROUP_SIZE]
         if len(groups) < 2:
             continue
-        members = {group: own == group for group in groups}
+        members = {group: groups_of_rows == group for group in groups}
         facts |= {
             metric_name("by_group", kind, "min_group_size"): MIN_GROUP_SIZE,
             metric_name("by_group", kind, "worst"): min(groups, key=lambda group: columns[members[group]].mean()),

@@ -49,7 +49,7 @@ COLUMN = "correct"
 
 @dataclass(frozen=True)
 class _Scores:
-    """What one model's probabilities amount to."""
+    """Metrics, facts and items of one model's probabilities."""
 
     metrics: list[Metric]
     facts: dict[str, Fact]
@@ -75,8 +75,8 @@ def evaluate_zero_shot(config: EvalConfig, labels: LabelConfig, prompts: Path | 
     images, embeddings = encode_labeled(images, models[0].preprocessor, [partial(embed_pixels, m) for m in models])
     score = _score_findings if images.multilabel else _score_classes
     scores, *others = (
-        score(model, own, sides, images, classes, config.seed)
-        for model, own, sides in zip(models, embeddings, texts, strict=True)
+        score(model, image_embeddings, text_embeddings, images, classes, config.seed)
+        for model, image_embeddings, text_embeddings in zip(models, embeddings, texts, strict=True)
     )
     by_class = {name: class_prompts.affirm(name) for name in classes}
     if images.multilabel:
@@ -101,7 +101,7 @@ def evaluate_zero_shot(config: EvalConfig, labels: LabelConfig, prompts: Path | 
 
 
 def _class_embeddings(model: Model, prompts: Prompts, classes: Sequence[str], multilabel: bool) -> list[np.ndarray]:
-    """Of what affirms each class, and where images can have several values of what denies it."""
+    """Embeddings of each class's affirming prompts, and where images can have several values of its denying ones."""
     sides = (prompts.affirm, prompts.deny) if multilabel else (prompts.affirm,)
     return [class_embeddings(model, [fill(name) for name in classes]) for fill in sides]
 
@@ -116,9 +116,9 @@ def _score_classes(
     probabilities = softmax(scaled, axis=1)
     predicted = predict(probabilities, truth)
     metrics = exclusive_metrics(probabilities, truth, classes, images.articles, seed, column=COLUMN)
-    more, facts, curves = calibration(scaled, truth, predicted == truth, images.articles, seed)
+    calibration_metrics, facts, curves = calibration(scaled, truth, predicted == truth, images.articles, seed)
     return _Scores(
-        metrics=metrics + more,
+        metrics=metrics + calibration_metrics,
         facts=majority_facts(truth, truth, classes) | exclusive_facts(truth, classes) | facts,
         items={
             "label": [classes[c] for c in truth],
@@ -165,7 +165,7 @@ def _join(present: np.ndarray, classes: list[str]) -> list[str]:
 
 
 def _of_random_weights(metrics: Sequence[Metric]) -> list[Metric]:
-    """What stands beside the measured model, of the same architecture with random weights."""
+    """The macro metrics of random weights, reported beside the model's."""
     return [
         replace(metric, name=f"random_weights/{metric.name}", column=None, statistic=None, role="reported")
         for metric in metrics
