@@ -238,7 +238,7 @@ def test_a_fall_beyond_noise_is_named_with_its_numbers(good, bad):
 
 def test_only_shares_can_fall_by_points(good, bad):
     comparison = compare([good, bad], ["median_rank"])
-    with pytest.raises(UserError, match="median_rank is none"):
+    with pytest.raises(UserError, match="median_rank is not one"):
         regressions(comparison, 0.1, ["median_rank"])
     for below in (-0.1, 1.0, float("nan")):
         with pytest.raises(UserError, match="is not a share"):
