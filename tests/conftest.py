@@ -13,7 +13,6 @@ CHECKED_MODULES = [
     "medclip.evaluation.candidate_pools",
     "medclip.evaluation.classification_metrics",
     "medclip.evaluation.graded_relevance",
-    "medclip.evaluation.hard_examples",
     "medclip.evaluation.labeled_features",
     "medclip.evaluation.probe",
     "medclip.evaluation.retrieval",

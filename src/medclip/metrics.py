@@ -173,7 +173,7 @@ def resample_counts(groups: Names, seed: int, resamples: int) -> Iterator[Int[np
 
 
 def percentile_ci(values: Mapping[str, float], resampled: Sequence[Mapping[str, float]]) -> dict[str, Estimate]:
-    """Values with the 2.5th and the 97.5th percentile of what resamples gave; without those that are not defined."""
+    """Values with the 2.5th and the 97.5th percentile of the resamples; undefined ones are left out."""
     samples = np.array([list(sample.values()) for sample in resampled], float).T
     result = {}
     for (name, value), sample in zip(values.items(), samples, strict=True):

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medclip.evaluation import hard_examples
-from medclip.evaluation.hard_examples import misranked_pairs, nearest_images, nearest_neighbors
+from medclip.evaluation import retrieval
 from medclip.evaluation.results import MisrankedPair, NearestImage
+from medclip.evaluation.retrieval import misranked_pairs, nearest_images, nearest_others
 
 
 def test_the_widest_margin_comes_first_and_the_sure_pair_not_at_all():
@@ -48,24 +48,23 @@ def test_a_single_pair_has_no_others():
 
 
 @settings(max_examples=25)
-@given(st.integers(1, 12), st.integers(1, 15), st.booleans(), st.integers(0, 99))
-def test_neighbors_are_those_of_a_full_sort(n, k, own, seed):
+@given(st.integers(2, 12), st.integers(0, 99))
+def test_the_nearest_other_is_that_of_a_full_sort(n, seed):
     rng = np.random.default_rng(seed)
     queries, candidates = rng.standard_normal((2, n, 3))
-    rows, scores = nearest_neighbors(queries, candidates, k, own)
+    rows, scores = nearest_others(queries, candidates)
     for i in range(n):
-        others = [(-queries[i] @ candidates[j], j) for j in range(n) if own or j != i]
-        wanted = sorted(others)[:k]
-        assert rows[i].tolist() == [j for _, j in wanted]
-        np.testing.assert_allclose(scores[i], [-score for score, _ in wanted])
+        score, wanted = min((-queries[i] @ candidates[j], j) for j in range(n) if j != i)
+        assert rows[i] == wanted
+        np.testing.assert_allclose(scores[i], -score)
 
 
 def test_chunks_change_nothing(monkeypatch):
     vectors = np.random.default_rng(0).standard_normal((23, 4))
-    whole = nearest_neighbors(vectors, vectors, 5, own=False)
-    monkeypatch.setattr(hard_examples, "MAX_QUERIES", 7)
-    for one, other in zip(whole, nearest_neighbors(vectors, vectors, 5, own=False), strict=True):
-        np.testing.assert_allclose(one, other)
+    at_once = nearest_others(vectors, vectors)
+    monkeypatch.setattr(retrieval, "MAX_QUERIES", 7)
+    for result, expected in zip(nearest_others(vectors, vectors), at_once, strict=True):
+        np.testing.assert_allclose(result, expected)
 
 
 def test_the_closest_images_come_first():

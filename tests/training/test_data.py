@@ -78,10 +78,10 @@ def test_pixels_are_the_same_decoded_once_or_when_indexed(data):
     images = SplitImages(split, preprocessor)
     pixels = cache_pixels(images)
     assert pixels.shape == images.shape == (12, 32, 32, 3)
-    assert (pixels.dtype, len(images)) == (np.uint8, 12)
+    assert pixels.dtype == np.uint8
     for row in range(len(split)):
         assert np.array_equal(pixels[row], decode_pixels(split.image(row), preprocessor))
-    for rows in (np.array([[7, 0], [3, 7]]), np.array([11]), slice(2, 9), slice(5, 100), slice(None), np.arange(0)):
+    for rows in (np.array([[7, 0], [3, 7]]), np.array([11]), np.arange(12), np.arange(0)):
         assert np.array_equal(images[rows], pixels[rows])
 
 
@@ -93,7 +93,7 @@ def test_a_damaged_image_is_named_by_its_pair(data, copy):
     images = SplitImages(Split(folder, "validation"), square_preprocessor(16))
     assert images[np.arange(4)].shape == (4, 16, 16, 3)
     with pytest.raises(WorkError, match=r"the image of ROCO_00004 in split 'validation' of .* \(image unreadable\)"):
-        images[:]
+        images[np.arange(12)]
 
 
 def test_the_cache_is_read_again_and_never_mistaken(data, copy):

@@ -108,7 +108,7 @@ def _metrics(
     chance: Mapping[str, float],
     column: str | None,
 ) -> list[Metric]:
-    """Estimates of what `measure` names, as metrics; those that are not defined have no value."""
+    """Metrics of what `measure` computes; those that are not defined have no value."""
     measured, above = estimates(rows, articles, measure, seed), "".join(f"{metric_name(part)}/" for part in path)
     metrics = []
     for name in measure(rows):
@@ -134,7 +134,7 @@ def majority_facts(
 
 
 def multilabel_facts(truth: Bool[np.ndarray, "n k"], classes: Sequence[str]) -> dict[str, Fact]:
-    """How many images show each finding, and what share of all that is."""
+    """The number and the fraction of images that show each finding."""
     facts: dict[str, Fact] = {"threshold": DECISION_THRESHOLD}
     for name, present in zip(classes, truth.T, strict=True):
         facts[metric_name("classes", name, "num_images")] = int(present.sum())

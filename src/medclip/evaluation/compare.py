@@ -100,7 +100,7 @@ def read_evaluations(folders: Sequence[Path]) -> tuple[Evaluation, ...]:
     for name, folder in zip(names, folders, strict=True):
         content = {kind: read_results(folder, kind) for kind in kinds_in(folder)}
         if not content:
-            raise UserError(f"{folder} holds no evaluation: it is what medclip evaluate writes with --out.")
+            raise UserError(f"{folder} holds no evaluation; medclip evaluate --out writes one.")
         results = {kind: results for kind, (results, _) in content.items()}
         evaluations.append(Evaluation(name, results, {kind: items for kind, (_, items) in content.items()}))
     return tuple(evaluations)
@@ -260,7 +260,7 @@ def regressions(comparison: Comparison, max_regression: float, chosen: Sequence[
 
     Beyond noise: the whole interval of the difference lies below −`max_regression`, and p without correction is at most
     0.05, as these are few and named beforehand. Judged by are the metrics `chosen`; none: those whose role it is.
-    UserError where one is not a share, or what the baseline has to judge by is absent elsewhere: that must not pass.
+    UserError where one is not a share, or where another evaluation lacks one that the baseline has.
     """
     if not 0 <= max_regression < 1:
         raise UserError(f"--max-regression {max_regression:g} is not a share: 0.01 is one point of a hundred.")

@@ -1,4 +1,4 @@
-"""What is measured on what: the flags that every `medclip evaluate` has."""
+"""The model and the data of an evaluation: the flags that every `medclip evaluate` has."""
 
 from __future__ import annotations
 

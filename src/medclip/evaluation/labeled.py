@@ -37,7 +37,7 @@ class LabelConfig:
     classes: tuple[str, ...] = ()
     """These classes only; images of others are excluded and counted. Default: all that occur."""
     random_weights: bool = True
-    """Also measure the same architecture with random weights: what images give away without any training."""
+    """Also measure the same architecture with random weights, as a baseline without training."""
 
     def choose(self, present: Iterable[str]) -> list[str]:
         """The classes of the config, or else those that are `present`, sorted."""
@@ -139,7 +139,7 @@ def probe_rows(config: EvalConfig, labels: LabelConfig) -> tuple[Labeled, Labele
         test = _select(images, {split}, split, config, labels)
         train = _select(images, {"train"}, "train", config, labels)
     if test.name == "train":
-        raise UserError("--split train is what a probe learns from; measure another split.")
+        raise UserError("a probe learns from --split train; measure another split.")
     if test.multilabel or train.multilabel:
         raise UserError(f"a probe takes one value an image; {config.data} has several (separated by ;).")
     shared = set(test.articles)

@@ -55,6 +55,6 @@ def _pixels_or_reason(row: Row, preprocessor: Mapping[str, Any]) -> np.ndarray |
 
 
 def with_random_weights(model: Model, seed: int) -> Model:
-    """The same architecture, tokenizer and preprocessor with fresh weights: what its structure alone gives."""
+    """The same architecture, tokenizer and preprocessor with fresh weights, as a baseline."""
     fresh = {name: jnp.asarray(value) for name, value in init_params(model.config, seed).items()}
     return dataclasses.replace(model, params=fresh)

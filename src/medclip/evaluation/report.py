@@ -245,7 +245,7 @@ def _verdict_counts(comparison: Comparison, i: int) -> dict[str, int]:
 
 
 def _difference_chart(comparison: Comparison, kind: Kind) -> Markup | None:
-    """Differences in points: of what a model is judged by first, or of all shares where none of that is compared."""
+    """Differences in points: of R@10 and accuracies, or of all shares where none of these is compared."""
     shares = [r for r in comparison.rows if r.kind == kind and r.contrasts and r.metrics[0].is_share]
     first = [row for row in shares if row.metrics[0].statistic in ("mean", "mean_over_classes", "R@10")]
     names = [evaluation.name for evaluation in comparison.evaluations[1:]]

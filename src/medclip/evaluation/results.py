@@ -130,7 +130,7 @@ class NearestImage:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """How the numbers were made."""
+    """Model, data and method of the numbers."""
 
     model: str | None
     """SHA-256 of the weights; None for embeddings made elsewhere."""
@@ -183,7 +183,7 @@ class Results:
         return self._by_name.get(metric_name(*parts))
 
     def below(self, *parts: str) -> list[str]:
-        """The names of what lies directly below a path, among metrics and facts, in order."""
+        """The names directly below a path, among metrics and facts, in order."""
         depth = len(parts)
         return list(dict.fromkeys(path[depth] for path in self._paths if path[:depth] == parts and len(path) > depth))
 
@@ -240,7 +240,7 @@ _RECORDS = ("confusion_matrices", "reliability_curves", "misranked_pairs", "near
 
 
 def metric_name(*parts: str) -> str:
-    """The name of what lies at a path: parts joined by "/", which within a part is written "~1" (RFC 6901)."""
+    """The name of a path: parts joined by "/", which within a part is written "~1" (RFC 6901)."""
     return "/".join(part.replace("~", "~0").replace("/", "~1") for part in parts)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64, Int64, Num
 
 from medclip.atomic_io import sha256
 from medclip.data.dataset import Split
@@ -16,11 +16,12 @@ from medclip.encode.encoder import embed_split
 from medclip.errors import UserError
 from medclip.evaluation import candidate_pools, graded_relevance
 from medclip.evaluation.config import EvalConfig
-from medclip.evaluation.hard_examples import misranked_pairs, nearest_images
 from medclip.evaluation.results import (
     Fact,
     Kind,
     Metric,
+    MisrankedPair,
+    NearestImage,
     Results,
     Role,
     metric_name,
@@ -34,7 +35,8 @@ from medclip.model.checkpoint import load
 from medclip.progress import progress
 
 GROUP_K = 10
-NUM_EXAMPLES = 10  # pairs that are named for people to look at
+NUM_EXAMPLES = 10  # misranked pairs and nearest images, for people to look at
+MAX_QUERIES = 512  # at once
 ROLES: Mapping[str, Role] = {
     "R@1": "compared",
     "R@5": "compared",
@@ -49,7 +51,7 @@ OTHER_ROLES: Mapping[str, Role] = {"R@10": "compared"}
 
 @dataclass
 class _Measurement:
-    """Pairs of unit vectors, row i of both being pair i, and what has been measured of them so far."""
+    """Pairs of unit vectors, row i of both being pair i, and their metrics, facts and items so far."""
 
     images: np.ndarray
     texts: np.ndarray
@@ -235,3 +237,46 @@ def _grade(pairs: _Measurement, rows: Split) -> None:
                 column = metric_name("concepts", direction, name)
                 pairs.metrics.append(to_metric(column, measured[name], chance[name], column, "mean", "gated"))
                 pairs.items[column] = grades[:, i]
+
+
+def misranked_pairs(
+    images: Num[np.ndarray, "n p"], texts: Num[np.ndarray, "n p"], ids: Sequence[str], limit: int
+) -> Iterator[MisrankedPair]:
+    """In each direction at most `limit` pairs that prefer another pair's caption (image), the widest margin first.
+
+    Row i of `images` and `texts` is the pair `ids[int(i)]`. Scores are rounded to four digits. Memory is linear in n.
+    """
+    if len(ids) < 2:
+        return
+    own = (images.astype(np.float64) * texts).sum(axis=1)
+    for direction, (queries, candidates) in zip(DIRECTIONS, ((images, texts), (texts, images)), strict=True):
+        others, scores = nearest_others(queries, candidates)
+        margins = scores - own
+        for i in np.argsort(-margins, kind="stable")[:limit]:
+            if margins[i] > 0:
+                own_score, other_score = round(float(own[i]), 4), round(float(scores[i]), 4)
+                yield MisrankedPair(direction, ids[int(i)], ids[int(others[i])], own_score, other_score)
+
+
+def nearest_images(images: Num[np.ndarray, "n p"], ids: Sequence[str], limit: int) -> Iterator[NearestImage]:
+    """At most `limit` images and the one closest to each, the closest first; scores rounded to four digits."""
+    if len(ids) < 2:
+        return
+    others, scores = nearest_others(images, images)
+    for i in np.argsort(-scores, kind="stable")[:limit]:
+        yield NearestImage(ids[int(i)], ids[int(others[i])], round(float(scores[i]), 4))
+
+
+def nearest_others(
+    queries: Num[np.ndarray, "n p"], candidates: Num[np.ndarray, "n p"]
+) -> tuple[Int64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
+    """For each query the best candidate of another row by dot product, and its score; of equal ones the first."""
+    rows, scores = np.empty(len(queries), np.int64), np.empty(len(queries))
+    exact = candidates.T.astype(np.float64)
+    for start in range(0, len(queries), MAX_QUERIES):
+        block = slice(start, start + MAX_QUERIES)
+        products = queries[block].astype(np.float64) @ exact
+        i = np.arange(len(products))
+        products[i, i + start] = -np.inf
+        rows[block], scores[block] = products.argmax(axis=1), products.max(axis=1)
+    return rows, scores

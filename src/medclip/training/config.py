@@ -1,4 +1,4 @@
-"""Training settings: what a user says (TrainConfig), and the same with every choice made (ResolvedTrainConfig)."""
+"""Training settings: as a user gives them (TrainConfig), and with every choice made (ResolvedTrainConfig)."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ class ResolvedTrainConfig:
     on_regression: OnRegression
 
     def to_json(self) -> dict[str, Any]:
-        """The settings under their flags' names: what `train_config.json` holds and a resume compares."""
+        """The settings under their flags' names, as in `train_config.json`; a resumed run compares them."""
         settings = asdict(self)
         return settings.pop("start") | settings
 

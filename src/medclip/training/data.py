@@ -70,12 +70,8 @@ class SplitImages:
         self.shape = (len(split), *self.read_pixels(0).shape)
         """(n, s, s, 3), of u8."""
 
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: slice | np.ndarray) -> UInt8[np.ndarray, "... s s 3"]:
+    def __getitem__(self, rows: Int[np.ndarray, ...]) -> UInt8[np.ndarray, "... s s 3"]:
         """Pixels of those rows, decoded in threads. WorkError names a damaged image."""
-        rows = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else rows
         pixels = np.empty((rows.size, *self.shape[1:]), np.uint8)
         return fill_pixels(pixels, rows.ravel().tolist(), self.read_pixels).reshape(*rows.shape, *self.shape[1:])
 
@@ -87,7 +83,7 @@ def decode_into(images: SplitImages, pixels: UInt8[np.ndarray, "m s s 3"]) -> No
 
 
 def pixel_cache_file(images: SplitImages) -> Path:
-    """Where `cache_pixels` stores them: named by what they are decoded from and how."""
+    """The file of `cache_pixels`, named by a hash of the data and the preprocessor."""
     key = json.dumps([images.preprocessor, images.split.digest], sort_keys=True)
     digest = hashlib.sha256(key.encode()).hexdigest()
     return images.split.folder / "cache" / f"{images.split.name}-{digest[:16]}.npy"
@@ -125,7 +121,7 @@ def read_images(
 
 @dataclass(frozen=True)
 class Pairs:
-    """The pairs of a run. A batch reads what it needs of them when it is made: memory does not grow with them."""
+    """The pairs of a run, read a batch at a time: memory does not grow with their number."""
 
     split: Split
     images: SplitImages | np.ndarray

@@ -47,7 +47,7 @@ class Batch(NamedTuple):
     concepts: Any
     """i32 (n, m, k): numbers of UMLS concepts, padded with the number of concepts; k may be 0."""
     aug_keys: Any
-    """u32 (n, m, 2): what each image's random changes follow from."""
+    """u32 (n, m, 2): the random key of each image's augmentation."""
 
 
 class State(NamedTuple):

@@ -1,4 +1,4 @@
-"""How good weights are on pairs that are not trained on, and what follows from it."""
+"""Validation: loss and recall on held-out pairs, regression against the start, WiSE-FT."""
 
 from __future__ import annotations
 
