@@ -62,7 +62,8 @@ def ranks(
         raise ValueError("vectors hold values that are not finite")
     pairs = np.repeat(np.arange(len(images))[:, None], 2, axis=1) if pairs is None else np.unique(pairs, axis=0)
     images, texts = images.astype(np.float64), texts.astype(np.float64)
-    own = np.concatenate([_products(images, texts, part) for part in np.array_split(pairs, len(pairs) // 4096 + 1)])
+    blocks = np.array_split(pairs, len(pairs) // 4096 + 1)  # of 32 MB at 1,024 numbers a vector
+    own = np.concatenate([np.einsum("np,np->n", images[block[:, 0]], texts[block[:, 1]]) for block in blocks])
     image_bar, image_ranks = _bars(own, pairs[:, 0], len(images))
     text_bar, text_ranks = _bars(own, pairs[:, 1], len(texts))
     size = max(1, MAX_SCORES // len(texts))
@@ -74,10 +75,6 @@ def ranks(
         if advance:
             advance(len(scores))
     return image_ranks, text_ranks
-
-
-def _products(images: np.ndarray, texts: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    return np.einsum("np,np->n", images[pairs[:, 0]], texts[pairs[:, 1]])
 
 
 def _bars(own: np.ndarray, query: np.ndarray, num_queries: int) -> tuple[np.ndarray, np.ndarray]:

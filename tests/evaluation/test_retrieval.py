@@ -181,6 +181,9 @@ def test_fewer_candidates_are_drawn_on_request(run, data):
     assert len(results["fixed_pool/text_to_image/MRR"].draws) == 3
     with pytest.raises(UserError, match="--num-candidates 13 is more than the 12 pairs"):
         evaluate_retrieval(config, num_candidates=13)
+    for too_few in ({"num_candidates": 1}, {"num_candidates": 6, "num_draws": 1}):
+        with pytest.raises(UserError, match="--num-candidates and --num-draws must be at least 2"):
+            evaluate_retrieval(config, **too_few)
 
 
 def test_a_small_evaluation_worked_out_by_hand(tmp_path):

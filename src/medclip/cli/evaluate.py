@@ -75,14 +75,8 @@ class Retrieval:
     def run(self) -> Retrieval:
         from medclip.evaluation.retrieval import evaluate_retrieval
 
-        if bool(self.model) == (self.embeddings is not None):
-            raise UserError("give either --model MODEL or --embeddings IMAGES.npy TEXTS.npy.")
         if self.data is None and (self.settings.split or self.settings.max_samples):
             raise UserError("--split and --max-samples choose pairs of --data DATA: give that too.")
-        if self.num_draws < 2 or (self.num_candidates is not None and self.num_candidates < 2):
-            raise UserError(
-                "--num-candidates and --num-draws must be at least 2: one draw does not say how much draws differ."
-            )
         config = self.settings.config(self.model, self.data)
         results = evaluate_retrieval(config, self.embeddings, self.num_candidates, self.num_draws)
         self.settings.show(results)

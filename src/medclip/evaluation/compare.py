@@ -137,7 +137,7 @@ def compare(folders: Sequence[Path], chosen: Sequence[str] = ()) -> Comparison:
             advance()
     corrected = iter(holm_adjust([difference.p for *_, differences in compared for difference in differences]))
     rows = [
-        Row(kind, metrics, tuple(_contrast(metrics[0], difference, next(corrected)) for difference in differences))
+        Row(kind, metrics, tuple(_contrast(metrics[0], d, next(corrected)) for d in differences))
         for kind, metrics, differences in compared
     ]
     done = {(row.kind, row.name) for row in rows}

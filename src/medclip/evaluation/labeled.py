@@ -195,7 +195,7 @@ def _read_folder(data: AnyPath, config: LabelConfig) -> Labeled:
 
 
 def _read_table(data: Path, label: str) -> Iterator[Row]:
-    path, rows = data / LABELS_FILE, set()
+    path, keys = data / LABELS_FILE, set()
     names: dict[str, str] = {}
     for row in read_rows(path):
         names = names or match_columns(list(row)) | {"label": label}
@@ -207,8 +207,8 @@ def _read_table(data: Path, label: str) -> Iterator[Row]:
         candidates = (inside(data, f"images/{name}"), inside(data, name)) if name else ()
         files = [file for file in candidates if file and not is_url(file)]
         flaw = "" if len(files) == 2 else "image outside the folder" if name else "row without an image"
-        flaw = flaw or ("duplicate row" if (split, name) in rows else "")
-        rows.add((split, name))
+        flaw = flaw or ("duplicate row" if (split, name) in keys else "")
+        keys.add((split, name))
         image = b"" if flaw else next(filter(path_exists, files), files[0])
         value = row[label] and cells["label"]  # None where the line ends before it
         yield Row(image, value, name, cells.get("group") or name, split, flaw)

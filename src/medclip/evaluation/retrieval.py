@@ -102,6 +102,10 @@ def evaluate_retrieval(
     """
     if bool(config.model) == (embeddings is not None):
         raise UserError("give either --model MODEL or --embeddings IMAGES.npy TEXTS.npy.")
+    if num_draws < 2 or (num_candidates is not None and num_candidates < 2):
+        raise UserError(
+            "--num-candidates and --num-draws must be at least 2: one draw does not say how much draws differ."
+        )
     rows = config.rows() if config.data or not embeddings else None
     images, texts = _embeddings(config, rows, embeddings)
     n = len(images)

@@ -228,8 +228,8 @@ def resolve(config: TrainConfig, num_pairs: int) -> ResolvedTrainConfig:
         "vision_lr": lr if config.vision_lr is None else config.vision_lr,
         "text_lr": lr if config.text_lr is None else config.text_lr,
     }
-    same = {f.name: getattr(config, f.name) for f in fields(ResolvedTrainConfig) if f.name not in resolved}
-    return ResolvedTrainConfig(**resolved, **same)
+    given = {f.name: getattr(config, f.name) for f in fields(ResolvedTrainConfig) if f.name not in resolved}
+    return ResolvedTrainConfig(**resolved, **given)
 
 
 _DEFAULT_LR = {FromPreset: 1e-3, FromModel: 1e-5, FromTowers: 5e-5}

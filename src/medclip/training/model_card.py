@@ -71,11 +71,8 @@ def write_card(
     metrics: Mapping[str, Mapping[str, Estimate]],
 ) -> None:
     """Write `README.md`: `best` is the evaluation of the saved weights, `metrics` is from `retrieval_metrics`."""
-    directions = ("text_to_image", "image_to_text")
-    rows = [
-        "| " + " | ".join([name, *(_cell(metrics[direction][name], name) for direction in directions)]) + " |"
-        for name in metrics["text_to_image"]
-    ]
+    to_image, to_text = metrics["text_to_image"], metrics["image_to_text"]
+    rows = [f"| {name} | {_cell(to_image[name], name)} | {_cell(to_text[name], name)} |" for name in to_image]
     match config.start:
         case FromPreset(preset):
             start, parents = f"From scratch (preset {preset})", []
