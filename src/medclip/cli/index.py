@@ -219,7 +219,7 @@ class Search:
         texts: list[tuple[str, ...]] = [(text,) for text in self.queries] or [()]
         queries = [Query(text, self.image, self.negative) for text in texts]
         options = SearchOptions(self.k, parse_filter(self.filter), self.group_by)
-        results = Index.open(self.index, index_model(self.model)).search_many(queries, options)
+        results = Index.open(self.index, self.model).search_many(queries, options)
         titles = [query.texts[0] if len(queries) > 1 else "" for query in queries]
         answers = list(zip(titles, results, strict=True))
         self.output.show([_hit_json(hit, title) for title, hits in answers for hit in hits], _hit_tables(answers))
