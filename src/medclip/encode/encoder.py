@@ -20,7 +20,6 @@ from medclip.encode.decode import BATCH_SIZE, Pixels, decode_pixels, pixel_batch
 from medclip.errors import ImageError, UserError, WorkError
 from medclip.model.checkpoint import Model
 from medclip.model.config import ModelConfig
-from medclip.model.families import TEXT
 from medclip.model.image_processor import Channels, mean_std
 from medclip.model.towers import AnyArray, Params, encode_image, encode_text, image_features, text_features
 from medclip.progress import Advance
@@ -84,7 +83,7 @@ def embed_texts(
     if not len(captions):
         return np.zeros((0, model.config.projection_dim), np.float32)
     ids, valid = model.tokenizer.encode(captions)
-    if TEXT[model.config.text.model_type].attends != "all":
+    if model.config.text.family.attends != "all":
         longest = int(valid.sum(axis=1).max(initial=0))
         length = next((length for length in lengths if length >= longest), ids.shape[1])
         ids, valid = ids[:, :length], valid[:, :length]

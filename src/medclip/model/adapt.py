@@ -14,7 +14,6 @@ import numpy as np
 from medclip.errors import UserError
 from medclip.model.checkpoint import Model, model_folder, open_folder
 from medclip.model.config import DUAL_ENCODERS, LOGIT_SCALE, parse_config, parse_text, parse_vision
-from medclip.model.families import TEXT, VISION
 from medclip.model.image_processor import read_preprocessor
 from medclip.model.shapes_init import init_params, tensor_shapes, text_shapes, vision_shapes
 from medclip.model.tokenizer import load_tokenizer, with_length
@@ -29,7 +28,7 @@ _HEADS = re.compile(r"^(cls|lm_head|classifier|visual_projection|text_projection
 
 def with_image_size(model: Model, side: int) -> Model:
     """The model for images of side x side pixels; its grid of positions is interpolated (bicubic)."""
-    tower, family = model.config.vision, VISION[model.config.vision.model_type]
+    tower, family = model.config.vision, model.config.vision.family
     if side == tower.image_size:
         return model
     if side < tower.patch_size:
@@ -62,7 +61,7 @@ def with_context_length(model: Model, length: int) -> Model:
     Raises UserError where the tower cannot: RoBERTa numbers its positions from the padding id on, SigLIP pools its
     last one.
     """
-    tower, family = model.config.text, TEXT[model.config.text.model_type]
+    tower, family = model.config.text, model.config.text.family
     if length == model.tokenizer.context_length:
         return model
     if length < 3 or (length > tower.max_length and family.after_padding):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 from medclip.errors import UserError
-from medclip.model.families import TEXT, VISION
+from medclip.model.families import TEXT, VISION, TextFamily, VisionFamily
 
 LOGIT_SCALE = 2.6592  # ln(1/0.07), Radford et al. 2021
 ACTIVATIONS = ("quick_gelu", "gelu", "gelu_pytorch_tanh", "gelu_new", "relu")
@@ -18,9 +18,11 @@ _UNSUPPORTED = {"use_swiglu_ffn": True, "vision_use_head": False, "qkv_bias": Fa
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """A vision tower: its family (`model_type`), its sizes and the names of its tensors."""
+    """A vision tower: its family, its sizes and the names of its tensors."""
 
     model_type: str
+    family: VisionFamily
+    """`VISION[model_type]`, or a variant of it that a single model asks for."""
     hidden_size: int
     intermediate_size: int
     num_hidden_layers: int
@@ -37,9 +39,11 @@ class VisionConfig:
 
 @dataclass(frozen=True)
 class TextConfig:
-    """A text tower: its family (`model_type`), its sizes and the names of its tensors."""
+    """A text tower: its family, its sizes and the names of its tensors."""
 
     model_type: str
+    family: TextFamily
+    """`TEXT[model_type]`, or a variant of it that a single model asks for."""
     hidden_size: int
     intermediate_size: int
     num_hidden_layers: int
@@ -54,15 +58,13 @@ class TextConfig:
     type_vocab_size: int = 0
     projection_size: int = 0
     """Width of the head, where the family has one; 0: `hidden_size`."""
-    pool: str = ""
-    """"first" or "mean" in place of the family's own pool and head (open_clip)."""
     prefix: str = "text_model."
     projection: tuple[str, ...] = ("text_projection.weight",)
 
     @property
     def max_length(self) -> int:
         """The most tokens that have positions."""
-        reserved = self.pad_token_id + 1 if TEXT[self.model_type].after_padding else 0
+        reserved = self.pad_token_id + 1 if self.family.after_padding else 0
         return self.max_position_embeddings - reserved
 
 
@@ -175,7 +177,7 @@ def _parse_tower(
     for name, number in numbers.items():
         if name in fields and not number.holds(fields[name]):
             raise UserError(f"config.json: {name} is {fields[name]!r}, which no model has.")
-    tower = kind(model_type=family, **fields)
+    tower = kind(model_type=family, family=families[family], **fields)
     if tower.hidden_act not in ACTIVATIONS:
         raise UserError(f"config.json: hidden_act {tower.hidden_act!r} is not among {', '.join(ACTIVATIONS)}.")
     if tower.hidden_size % tower.num_attention_heads:

@@ -6,7 +6,7 @@ Every name is a tensor name of the family's own checkpoints without the tower's 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 
@@ -38,7 +38,7 @@ class VisionFamily:
     patch: str
     position: str
     post_norm: str
-    defaults: dict[str, Any]
+    defaults: dict[str, Any] = field(hash=False)
     class_token: str = ""
     """Name of the class token; "" where there is none."""
     batch_axis: bool = True
@@ -61,7 +61,7 @@ class TextFamily:
     token: str
     """The embedding of tokens: name of its weight, as of `position` and `types`."""
     position: str
-    defaults: dict[str, Any]
+    defaults: dict[str, Any] = field(hash=False)
     attends: Literal["causal", "valid", "all"]
     """To valid tokens before it, to valid tokens, or to every position, padding included (SigLIP)."""
     pool: Literal["end", "first", "last", "mean"]

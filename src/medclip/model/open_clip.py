@@ -16,7 +16,11 @@ from medclip.model.shapes_init import Shapes
 
 CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
 _RESAMPLING = {"nearest": 0, "bilinear": 2, "bicubic": 3}
-_POOLS = {"cls_last_hidden_state_pooler": "first", "mean_pooler": "mean", "cls_pooler": ""}
+_POOLS = {
+    "cls_last_hidden_state_pooler": {"pool": "first", "head": ""},
+    "mean_pooler": {"pool": "mean", "head": ""},
+    "cls_pooler": {},
+}
 
 
 def parse(raw: Mapping[str, Any], shapes: Shapes) -> tuple[ModelConfig, dict[str, Any]]:
@@ -105,7 +109,8 @@ def _hf_text(raw: Mapping[str, Any], shapes: Shapes) -> TextConfig:
     roberta = "roberta" in raw["hf_model_name"].lower()
     tower = parse_text({"model_type": "roberta" if roberta else "bert", **sizes})
     kind = raw.get("hf_proj_type", "mlp")
-    return dataclasses.replace(tower, prefix=prefix, projection=projection[kind], pool=_POOLS[pooler])
+    family = dataclasses.replace(tower.family, **_POOLS[pooler])
+    return dataclasses.replace(tower, prefix=prefix, projection=projection[kind], family=family)
 
 
 def _depth(shapes: Shapes, layer: str) -> int:

@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Bool, Int32
 
 from medclip.model.config import TextConfig
-from medclip.model.families import TEXT
 
 # Row counts are rounded up to a multiple of a twelfth of the captions, at least 4: few shapes to compile, little waste.
 _GRID_DIVISOR, _MIN_GRID_ROWS = 12, 4
@@ -33,7 +32,7 @@ def pack(ids: Int32[np.ndarray, "n c t"], valid: Bool[np.ndarray, "n c t"], towe
     A caption without valid tokens takes no room; the token it is pooled at is another's and means nothing.
     """
     n, c, t = ids.shape
-    family = TEXT[tower.model_type]
+    family = tower.family
     if family.attends == "all":  # padding is part of such a caption
         valid = np.broadcast_to(valid.any(axis=2, keepdims=True), valid.shape)
     lengths = valid.sum(axis=2)
@@ -47,14 +46,13 @@ def pack(ids: Int32[np.ndarray, "n c t"], valid: Bool[np.ndarray, "n c t"], towe
         position=np.zeros(shape, np.int32),
         pool_index=np.zeros((n, c), np.int32),
     )
-    pool = tower.pool or family.pool
     for b, (rows, starts) in enumerate(slots):
         for i in np.flatnonzero(lengths[b]):
             tokens, row, span = ids[b, i][valid[b, i]], rows[i], slice(starts[i], starts[i] + lengths[b, i])
             packed.ids[b, row, span] = tokens
             packed.caption_index[b, row, span] = i
             packed.position[b, row, span] = np.arange(len(tokens))
-            packed.pool_index[b, i] = row * t + starts[i] + _pool_position(tokens, pool, tower)
+            packed.pool_index[b, i] = row * t + starts[i] + _pool_position(tokens, tower)
     return packed
 
 
@@ -68,10 +66,10 @@ def _first_fit(lengths: np.ndarray, room: int) -> tuple[np.ndarray, np.ndarray]:
     return rows, starts
 
 
-def _pool_position(ids: np.ndarray, pool: str, tower: TextConfig) -> int:
+def _pool_position(ids: np.ndarray, tower: TextConfig) -> int:
     """The position, among a caption's tokens, of the one it is pooled at; as in `towers`."""
-    if pool == "last":
+    if tower.family.pool == "last":
         return len(ids) - 1
-    if pool == "end":
+    if tower.family.pool == "end":
         return int(np.argmax(ids if tower.eos_token_id == 2 else ids == tower.eos_token_id))
     return 0

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from medclip.model.config import ModelConfig, TextConfig, VisionConfig
-from medclip.model.families import TEXT, VISION, Block
+from medclip.model.families import Block
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -29,7 +29,7 @@ def tensor_shapes(config: ModelConfig) -> Shapes:
 
 def vision_shapes(tower: VisionConfig) -> Shapes:
     """Name and shape of every tensor of a vision tower, without prefix and projection."""
-    family, w, k = VISION[tower.model_type], tower.hidden_size, tower.patch_size
+    family, w, k = tower.family, tower.hidden_size, tower.patch_size
     positions = (tower.image_size // k) ** 2 + bool(family.class_token)
     leading = (1,) if family.batch_axis else ()
     shapes: Shapes = {}
@@ -56,7 +56,7 @@ def vision_shapes(tower: VisionConfig) -> Shapes:
 
 def text_shapes(tower: TextConfig) -> Shapes:
     """Name and shape of every tensor of a text tower, without prefix and projection."""
-    family, w = TEXT[tower.model_type], tower.hidden_size
+    family, w = tower.family, tower.hidden_size
     shapes: Shapes = {family.token: (tower.vocab_size, w), family.position: (tower.max_position_embeddings, w)}
     if family.types:
         shapes[family.types] = (tower.type_vocab_size, w)
@@ -65,7 +65,7 @@ def text_shapes(tower: TextConfig) -> Shapes:
     shapes |= _layers(family.block, tower)
     if family.final_norm:
         shapes |= _norm(family.final_norm, w)
-    if family.head and not tower.pool:
+    if family.head:
         shapes |= _linear(family.head, tower.projection_size or w, w)
     return shapes
 

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from medclip.model.config import ModelConfig, TextConfig, VisionConfig
-from medclip.model.families import TEXT, VISION, Block, TextFamily
+from medclip.model.families import Block
 from medclip.model.packing import PackedText
 
 AnyArray = Array | np.ndarray
@@ -48,7 +48,7 @@ def image_features(
     The tower sees `kept_patches` alone, if given (Li et al. 2023, FLIP). `remat` computes each layer again in the
     backward pass in place of storing its activations.
     """
-    tower, family = config.vision, VISION[config.vision.model_type]
+    tower, family = config.vision, config.vision.family
     p = subtree(params, tower.prefix)
     x = _patches(p[f"{family.patch}.weight"], pixels) + p.get(f"{family.patch}.bias", 0)
     if family.class_token:
@@ -76,33 +76,33 @@ def text_features(
     params: Params, ids: Int[AnyArray, "b t"], valid: Bool[AnyArray, "b t"], config: ModelConfig
 ) -> Float[AnyArray, "b w"]:
     """What the text tower gives before its projection, one caption a row; `valid` is True at real tokens."""
-    tower, family = config.text, TEXT[config.text.model_type]
+    tower, family = config.text, config.text.family
     p, t = subtree(params, tower.prefix), ids.shape[1]
     positions = p[family.position][:t]
     if family.after_padding:
         real = ids != tower.pad_token_id
         positions = p[family.position][jnp.cumsum(real, axis=1) * real + tower.pad_token_id]
-    x = _text_states(p, ids, positions, valid[:, None, None, :], tower, family, False)
-    return _text_head(p, _text_pool(x, ids, valid, tower, family), tower, family)
+    x = _text_states(p, ids, positions, valid[:, None, None, :], tower, False)
+    return _text_head(p, _text_pool(x, ids, valid, tower), tower)
 
 
 def packed_text_features(
     params: Params, texts: PackedText, config: ModelConfig, remat: bool = False
 ) -> Float[AnyArray, "n c w"]:
     """Features of packed captions, equal to `text_features` of the same captions one a row; `remat` as above."""
-    tower, family = config.text, TEXT[config.text.model_type]
+    tower, family = config.text, config.text.family
     p, (n, r, t) = subtree(params, tower.prefix), texts.ids.shape
     ids, caption, position = (x.reshape(n * r, t) for x in (texts.ids, texts.caption_index, texts.position))
     first = tower.pad_token_id + 1 if family.after_padding else 0
     mask = (caption[:, :, None] == caption[:, None, :])[:, None]
-    x = _text_states(p, ids, p[family.position][position + first], mask, tower, family, remat)
+    x = _text_states(p, ids, p[family.position][position + first], mask, tower, remat)
     x = x.reshape(n, r * t, -1)
-    if (tower.pool or family.pool) == "mean":
+    if family.pool == "mean":
         is_part = texts.caption_index.reshape(n, 1, r * t) == jnp.arange(texts.pool_index.shape[1])[:, None]
         x = (is_part @ x) / jnp.maximum(is_part.sum(axis=2, keepdims=True), 1).astype(x.dtype)
     else:
         x = jnp.take_along_axis(x, texts.pool_index[:, :, None], axis=1)
-    return _text_head(p, x, tower, family)
+    return _text_head(p, x, tower)
 
 
 def project(
@@ -148,9 +148,9 @@ def _text_states(
     positions: AnyArray,
     mask: AnyArray,
     tower: TextConfig,
-    family: TextFamily,
     remat: bool,
 ) -> AnyArray:
+    family = tower.family
     x = p[family.token][ids] + positions
     if family.types:
         x = x + p[family.types][0]
@@ -216,8 +216,8 @@ def _attention_pool(p: Params, x: AnyArray, tower: VisionConfig) -> AnyArray:
     return (x + _linear(p, "mlp.fc2", _activation(h, tower.hidden_act)))[:, 0]
 
 
-def _text_pool(x: AnyArray, ids: AnyArray, valid: AnyArray, tower: TextConfig, family: TextFamily) -> AnyArray:
-    pool = tower.pool or family.pool
+def _text_pool(x: AnyArray, ids: AnyArray, valid: AnyArray, tower: TextConfig) -> AnyArray:
+    pool = tower.family.pool
     if pool == "first":
         return x[:, 0]
     if pool == "last":
@@ -229,11 +229,11 @@ def _text_pool(x: AnyArray, ids: AnyArray, valid: AnyArray, tower: TextConfig, f
     return jnp.take_along_axis(x, jnp.argmax(end, axis=1)[:, None, None], axis=1)[:, 0]
 
 
-def _text_head(p: Params, x: AnyArray, tower: TextConfig, family: TextFamily) -> AnyArray:
-    if not family.head or tower.pool:
+def _text_head(p: Params, x: AnyArray, tower: TextConfig) -> AnyArray:
+    if not tower.family.head:
         return x
-    x = _linear(p, family.head, x)
-    return jnp.tanh(x) if family.tanh else x
+    x = _linear(p, tower.family.head, x)
+    return jnp.tanh(x) if tower.family.tanh else x
 
 
 def _linear(p: Params, name: str, x: AnyArray) -> AnyArray:

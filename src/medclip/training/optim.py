@@ -13,7 +13,6 @@ import optax
 from medclip.errors import UserError
 from medclip.model.checkpoint import Model
 from medclip.model.config import ModelConfig, TextConfig, VisionConfig
-from medclip.model.families import TEXT, VISION
 from medclip.model.towers import Params
 from medclip.training.config import ResolvedTrainConfig
 from medclip.training.losses import is_sigmoid
@@ -76,10 +75,10 @@ def _lr_scale(name: str, config: ModelConfig, settings: ResolvedTrainConfig) -> 
 def _layers_above(name: str, tower: VisionConfig | TextConfig) -> int:
     """How far below the projection a tensor works: 0 after the last layer, 1 in it (Clark et al. 2020, ELECTRA)."""
     if isinstance(tower, VisionConfig):
-        family = VISION[tower.model_type]
+        family = tower.family
         below = (family.class_token, family.patch, family.position, family.pre_norm, family.unused)
     else:
-        family = TEXT[tower.model_type]
+        family = tower.family
         below = (family.token, family.position, family.types, family.embed_norm)
     if name.startswith(f"{family.block.stack}."):
         return tower.num_hidden_layers - int(name[len(family.block.stack) + 1 :].split(".")[0])
