@@ -25,17 +25,15 @@ import jax  # noqa: E402
 
 from medclip.encode.encoder import embed_pixels, embed_texts, normalize  # noqa: E402
 from medclip.model.checkpoint import Model, load  # noqa: E402
-from medclip.model.image_processor import mean_std  # noqa: E402
 
 TURNS, SECONDS = 5, 4.0
 Encode = Callable[[np.ndarray], np.ndarray]
 
 
 def image_encoders(model: Model, folder: Path) -> dict[str, Encode]:
-    mean, std = mean_std(model.preprocessor)
 
     def inputs(pixels: np.ndarray) -> np.ndarray:
-        return np.asarray(normalize(pixels, mean, std)).transpose(0, 3, 1, 2)
+        return np.asarray(normalize(pixels, model.image_processor)).transpose(0, 3, 1, 2)
 
     return {"jax": lambda pixels: embed_pixels(model, pixels)} | {
         name: lambda pixels, run=run: run({"pixel_values": inputs(pixels)})

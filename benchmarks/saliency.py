@@ -33,7 +33,7 @@ from medclip.encode.encoder import embed_pixels, embed_texts, normalize  # noqa:
 from medclip.metrics import estimate  # noqa: E402
 from medclip.model import towers  # noqa: E402
 from medclip.model.checkpoint import Model, load  # noqa: E402
-from medclip.model.image_processor import map_to_image, mean_std, preprocess  # noqa: E402
+from medclip.model.image_processor import map_to_image, preprocess  # noqa: E402
 from medclip.saliency import SPOT_WIDTH, SPOTS_PER_SIDE, saliency_map  # noqa: E402
 
 Method = Callable[[Model, np.ndarray, np.ndarray], np.ndarray]
@@ -125,7 +125,7 @@ def _patches(model: Model) -> int:
 
 
 def _input(model: Model, pixels: np.ndarray) -> jax.Array:
-    return normalize(jnp.asarray(pixels)[None], *mean_std(model.preprocessor))
+    return normalize(jnp.asarray(pixels)[None], model.image_processor)
 
 
 def texts_of(case: Case, caption: str) -> dict[str, str]:
@@ -151,14 +151,14 @@ def main() -> None:
         if not mask.any():
             continue
         areas.append(mask.mean())
-        pixels = preprocess(decode(pair.image), model.preprocessor)
+        pixels = preprocess(decode(pair.image), model.image_processor)
         for kind, text in texts_of(Case(**pair.labels), pair.caption).items():
             embedding = embed_texts(model, [text])[0]
             maps = {"soft spots, blurred": saliency_map(model, pair.image, text)}
             for name, method in methods.items():
                 small = Image.fromarray(method(model, pixels, embedding).astype(np.float32))
                 square = np.asarray(small.resize(pixels.shape[:2], Image.Resampling.BICUBIC))
-                maps[name.replace("_", " ")] = map_to_image(square, mask.shape, model.preprocessor)
+                maps[name.replace("_", " ")] = map_to_image(square, mask.shape, model.image_processor)
             for name, saliency in maps.items():
                 hit, auc = mask.ravel()[saliency.argmax()], roc_auc_score(mask.ravel(), saliency.ravel())
                 values.setdefault((kind, name), []).append((bool(hit), float(auc)))

@@ -12,13 +12,13 @@ from medclip import saliency as saliency_module
 from medclip.data.images import decode
 from medclip.encode.encoder import embed_images, embed_texts
 from medclip.errors import UserError
-from medclip.model.image_processor import map_to_image, preprocess
+from medclip.model.image_processor import map_to_image, parse_image_processor, preprocess
 from medclip.saliency import MIN_CHANGE, overlay_saliency, saliency_map
 from support.material import draw_image, image_bytes
 
-SQUEEZED = {"size": {"height": 64, "width": 64}, "do_center_crop": False}
-CROPPED = {"size": {"shortest_edge": 64}, "crop_size": {"height": 64, "width": 64}, "do_center_crop": True}
-PADDED = {"do_resize": False, "crop_size": {"height": 200, "width": 200}, "do_center_crop": True}
+SQUEEZED = parse_image_processor({"size": {"height": 64, "width": 64}, "do_center_crop": False})
+CROPPED = parse_image_processor({"size": {"shortest_edge": 64}, "crop_size": 64, "do_center_crop": True})
+PADDED = parse_image_processor({"do_resize": False, "crop_size": 200, "do_center_crop": True})
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (128, 192), dtype=np.uint8))
 
 
@@ -26,7 +26,7 @@ NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (128, 192), dt
 def looking_at(model, monkeypatch):
     """A model whose cosine is the contrast inside one box (top, bottom, left, right) of its square, as fractions."""
 
-    def with_box(preprocessor, top, bottom, left, right, sign=1):
+    def with_box(processor, top, bottom, left, right, sign=1):
         def embed(_, pixels):
             s = pixels.shape[1]
             box = pixels[:, int(top * s) : int(bottom * s), int(left * s) : int(right * s)]
@@ -34,7 +34,7 @@ def looking_at(model, monkeypatch):
 
         monkeypatch.setattr(saliency_module, "embed_pixels", embed)
         monkeypatch.setattr(saliency_module, "embed_texts", lambda *_: np.ones((1, 1)))
-        return dataclasses.replace(model, preprocessor=preprocessor)
+        return dataclasses.replace(model, image_processor=processor)
 
     return with_box
 
@@ -82,7 +82,7 @@ def test_it_is_what_the_cosine_loses(model, monkeypatch):
     image = image_bytes(draw_image(7, (64, 64)), "PNG")
     saliency = saliency_map(model, image, "CT of the chest")
     assert np.ptp(saliency) < 1e-6
-    pixels = Image.fromarray(preprocess(decode(image), model.preprocessor))
+    pixels = Image.fromarray(preprocess(decode(image), model.image_processor))
     blurred = pixels.filter(ImageFilter.GaussianBlur(50 * pixels.width))
     before, after = (
         embed_images(model, [image, image_bytes(blurred, "PNG")]) @ embed_texts(model, ["CT of the chest"])[0]
@@ -98,19 +98,17 @@ def test_every_pixel_weighs_alike(model, monkeypatch):
         saliency_module, "embed_pixels", lambda _, x: np.abs(x / 255 - 0.5).mean(axis=(1, 2, 3))[:, None]
     )
     monkeypatch.setattr(saliency_module, "embed_texts", lambda *_: np.ones((1, 1)))
-    saliency = saliency_map(dataclasses.replace(model, preprocessor=SQUEEZED), image_bytes(checkers, "PNG"), "words")
+    saliency = saliency_map(dataclasses.replace(model, image_processor=SQUEEZED), image_bytes(checkers, "PNG"), "words")
     assert saliency[16:48, 16:48].std() / saliency.mean() < 0.02
     assert saliency.min() > 0.5 * saliency.max()  # in a corner, where spots lie half outside
 
 
-@pytest.mark.parametrize("preprocessor", [SQUEEZED, CROPPED, PADDED], ids=["squeezed", "cropped", "padded"])
+@pytest.mark.parametrize("processor", [SQUEEZED, CROPPED, PADDED], ids=["squeezed", "cropped", "padded"])
 @given(st.integers(40, 150), st.integers(40, 150))
-def test_a_map_lies_where_its_pixels_came_from(preprocessor, width, height):
+def test_a_map_lies_where_its_pixels_came_from(processor, width, height):
     ramp = np.add.outer(np.linspace(0, 127, height), np.linspace(0, 127, width))
     image = image_bytes(Image.fromarray(np.rint(ramp).astype(np.uint8)), "PNG")
-    back = map_to_image(
-        preprocess(decode(image), preprocessor)[..., 0].astype(np.float32), (width, height), preprocessor
-    )
+    back = map_to_image(preprocess(decode(image), processor)[..., 0].astype(np.float32), (width, height), processor)
     assert back.shape == (height, width)
     near = np.abs(back - ramp)
     assert np.median(near[back > 0]) < 4  # grey levels of 254; a shift by a tenth of the side would be 12

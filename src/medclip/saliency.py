@@ -36,7 +36,7 @@ def saliency_map(model: Model, image: ImageInput, text: str) -> Float32[np.ndarr
         raise UserError("the text is empty.")
     try:
         decoded = decode(image)
-        pixels = preprocess(decoded, model.preprocessor)
+        pixels = preprocess(decoded, model.image_processor)
     except ImageError as error:
         raise UserError(f"{image if isinstance(image, str | Path) else 'the image'}: {error}.") from None
     spots = _spots(len(pixels))
@@ -47,7 +47,7 @@ def saliency_map(model: Model, image: ImageInput, text: str) -> Float32[np.ndarr
     cosine = embed_pixels(model, pixels[None]) @ embedding
     cosines = embed_pixels(model, np.array(variants).astype(np.uint8)) @ embedding
     saliency = np.tensordot(cosine - cosines, spots, axes=1) / spots.sum(axis=0)
-    return map_to_image(saliency.astype(np.float32), decoded.size, model.preprocessor)
+    return map_to_image(saliency.astype(np.float32), decoded.size, model.image_processor)
 
 
 def overlay_saliency(image: Image.Image, saliency: Float[np.ndarray, "h w"]) -> Image.Image:

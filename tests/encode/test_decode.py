@@ -8,11 +8,11 @@ import pytest
 from medclip.data.images import decode_ahead
 from medclip.encode.decode import decode_pixels, fill_pixels, pixel_batches
 from medclip.errors import ImageError
-from medclip.model.image_processor import square_preprocessor
+from medclip.model.image_processor import square_image_processor
 from support.material import draw_image, image_bytes
 
 FILES = [image_bytes(draw_image(n), "PNG") for n in range(10)]
-SQUARE = square_preprocessor(16)
+SQUARE = square_image_processor(16)
 
 
 def read_pixels(image):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from medclip.encode.encoder import embed_pixels, embed_texts
 from medclip.errors import UserError
 from medclip.model.adapt import join_towers, with_context_length, with_image_size
-from medclip.model.checkpoint import Model, load, save
+from medclip.model.checkpoint import load, save
 from medclip.model.config import parse_config
 from medclip.model.shapes_init import init_params
 from support.model_folders import CLOSE, assert_same_embeddings, dual_encoder, save_tower
@@ -34,7 +35,7 @@ def test_a_flat_table_of_positions_stays_flat() -> None:
     model = dual_encoder("vit", "bert")
     name = "vision_model.embeddings.position_embeddings"
     flat = {**model.params, name: np.concatenate([model.params[name][:, :1], np.full((1, 16, 32), 0.5, np.float32)], 1)}
-    larger = with_image_size(Model(flat, model.config, model.tokenizer, model.preprocessor, model.raw_config), 56)
+    larger = with_image_size(dataclasses.replace(model, params=flat), 56)
     assert larger.params[name].shape == (1, 50, 32)
     np.testing.assert_allclose(larger.params[name][:, 1:], 0.5, atol=1e-6)
 
@@ -56,7 +57,8 @@ def test_a_context_that_the_tower_cannot_have_is_refused_with_a_reason() -> None
     roberta = dual_encoder("vit", "bert")
     config = {**roberta.raw_config["text_config"], "model_type": "roberta", "pad_token_id": 1}
     raw = {**roberta.raw_config, "text_config": config}
-    roberta = Model(init_params(parse_config(raw), 0), parse_config(raw), roberta.tokenizer, {}, raw)
+    config = parse_config(raw)
+    roberta = dataclasses.replace(roberta, params=init_params(config, 0), config=config, raw_config=raw)
     with pytest.raises(UserError, match="positions for 3 to 22 tokens"):
         with_context_length(roberta, 100)
 
@@ -88,8 +90,6 @@ def test_towers_are_taken_out_of_dual_encoders_too(tmp_path: Path) -> None:
 def test_a_pooler_that_was_not_published_starts_fresh(tmp_path: Path) -> None:
     model = dual_encoder("vit", "bert")
     params = {name: value for name, value in model.params.items() if not name.startswith("text_model.pooler")}
-    text = save_tower(
-        Model(params, model.config, model.tokenizer, {}, model.raw_config), "text", tmp_path / "t", "bert."
-    )
+    text = save_tower(dataclasses.replace(model, params=params), "text", tmp_path / "t", "bert.")
     joined = join_towers(FOLDER, text)
     assert joined.params["text_model.pooler.dense.weight"].std() == pytest.approx(0.02, rel=0.1)

@@ -12,9 +12,9 @@ from support.model_folders import assert_refused, assert_same_embeddings, dual_e
 def test_the_founding_projects_folder_loads(tmp_path: Path) -> None:
     model = dual_encoder("clip_vision_model", "bert")
     theirs = load(hybrid_folder(model, tmp_path / "2021"))
-    assert_same_embeddings(dataclasses.replace(model, preprocessor=theirs.preprocessor), theirs)
+    assert_same_embeddings(dataclasses.replace(model, image_processor=theirs.image_processor), theirs)
     assert theirs.raw_config["model_type"] == "vision-text-dual-encoder"
-    assert theirs.preprocessor["size"] == {"shortest_edge": 224}
+    assert theirs.image_processor.raw_config["size"] == {"shortest_edge": 224}
 
 
 def test_a_damaged_msgpack_is_named(tmp_path: Path) -> None:

@@ -9,11 +9,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from medclip.errors import ImageError
-from medclip.model.image_processor import mean_std, preprocess
+from medclip.model.image_processor import parse_image_processor, preprocess
 from support.references import random_images
 
-CLIP = {"size": {"shortest_edge": 32}, "do_center_crop": True, "crop_size": {"width": 32, "height": 32}}
-SQUEEZE = {"size": {"height": 32, "width": 32}, "do_center_crop": False}
+CLIP = parse_image_processor(
+    {"size": {"shortest_edge": 32}, "do_center_crop": True, "crop_size": {"width": 32, "height": 32}}
+)
+SQUEEZE_FILE = {"size": {"height": 32, "width": 32}, "do_center_crop": False}
+SQUEEZE = parse_image_processor(SQUEEZE_FILE)
 FILES = {
     "clip": {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 28}, "crop_size": 28},
     "clip of 2021": {"feature_extractor_type": "CLIPFeatureExtractor", "size": 28, "crop_size": 28, "resample": 3},
@@ -41,8 +44,8 @@ def test_pixels_are_within_one_level_of_transformers(preprocessor: dict) -> None
     processor = getattr(transformers, next(name for part, name in KINDS.items() if kind.startswith(part)))
     arguments = {name: value for name, value in preprocessor.items() if not name.endswith("_type")}
     theirs = processor(**arguments)
-    filled = {**preprocessor, "image_mean": theirs.image_mean, "image_std": theirs.image_std}
-    mean, std = (np.array(x) for x in mean_std(filled))
+    filled = parse_image_processor({**preprocessor, "image_mean": theirs.image_mean, "image_std": theirs.image_std})
+    mean, std = (np.array(x) for x in (filled.mean, filled.std))
     for values in random_images(25, 1):
         image = Image.fromarray(values)
         ours = (preprocess(image, filled) / 255 - mean) / std
@@ -53,7 +56,7 @@ def test_pixels_are_within_one_level_of_transformers(preprocessor: dict) -> None
 def test_the_interpolation_is_the_files_and_nearest_is_one():
     image = Image.fromarray(random_images(25, 1)[1])
     for number in Image.Resampling:  # NEAREST is 0
-        pixels = preprocess(image, {**SQUEEZE, "resample": int(number)})
+        pixels = preprocess(image, parse_image_processor({**SQUEEZE_FILE, "resample": int(number)}))
         assert np.array_equal(pixels, np.asarray(image.resize((32, 32), number).convert("RGB")))
 
 
@@ -73,15 +76,15 @@ def test_the_squeeze_shows_everything():
 
 
 @given(st.integers(1, 100), st.integers(1, 100), st.sampled_from([CLIP, SQUEEZE]))
-def test_every_image_fits_the_square(width, height, preprocessor):
-    assert preprocess(Image.new("L", (width, height)), preprocessor).shape == (32, 32, 3)
+def test_every_image_fits_the_square(width, height, processor):
+    assert preprocess(Image.new("L", (width, height)), processor).shape == (32, 32, 3)
 
 
 @given(st.integers(1, 100), st.integers(1, 100), st.integers(0, 2**32 - 1), st.sampled_from([CLIP, SQUEEZE]))
-def test_gray_fitted_in_one_channel_is_what_three_channels_give(width, height, seed, preprocessor):
+def test_gray_fitted_in_one_channel_is_what_three_channels_give(width, height, seed, processor):
     gray = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
     colored = Image.fromarray(np.stack([gray, gray, 255 - gray], axis=2))  # so that it is resized in three channels
-    one, three = (preprocess(image, preprocessor) for image in (Image.fromarray(gray), colored))
+    one, three = (preprocess(image, processor) for image in (Image.fromarray(gray), colored))
     for channel in range(3):
         assert np.array_equal(one[..., channel], three[..., 0])
 
@@ -89,5 +92,5 @@ def test_gray_fitted_in_one_channel_is_what_three_channels_give(width, height, s
 def test_a_line_that_would_become_huge_is_refused():
     line = Image.new("L", (65_500, 1))
     with pytest.raises(ImageError, match=r"^image over 100 million pixels$"):
-        preprocess(line, {"size": {"shortest_edge": 224}, "do_center_crop": True})
+        preprocess(line, parse_image_processor({"size": {"shortest_edge": 224}, "do_center_crop": True}))
     assert preprocess(line, SQUEEZE).shape == (32, 32, 3)

@@ -27,7 +27,7 @@ CLOSE = 2e-6  # float32 rounding through five layers of unit vectors
 def assert_same(folder: Path, images: list[np.ndarray], captions: list[str], wanted: dict[str, np.ndarray]) -> None:
     model = load(folder)
     encoded = [png(image) for image in images]
-    pixels = np.stack([decode_pixels(image, model.preprocessor) for image in encoded]).transpose(0, 3, 1, 2)
+    pixels = np.stack([decode_pixels(image, model.image_processor) for image in encoded]).transpose(0, 3, 1, 2)
     np.testing.assert_allclose((pixels / 255 - 0.5) / 0.5, wanted["pixels"], atol=2.01 / 255)
     np.testing.assert_array_equal(model.tokenizer.encode(captions)[0], wanted["ids"])
     ours, texts = embed_images(model, encoded), embed_texts(model, captions)

@@ -40,7 +40,7 @@ def dual_encoder(vision: str, text: str, seed: int = 0) -> Model:
     rng = np.random.default_rng(seed)
     fresh = init_params(config, seed)
     params = {name: value + 0.1 * rng.standard_normal(value.shape, np.float32) for name, value in fresh.items()}
-    return Model(params, config, tokens, load(FOLDER).preprocessor, raw)
+    return Model(params, config, tokens, load(FOLDER).image_processor, raw)
 
 
 def vectors(model: Model) -> tuple[np.ndarray, np.ndarray]:
@@ -59,7 +59,7 @@ def save_tower(model: Model, side: str, folder: Path, prefix: str = "") -> Path:
     tensors = {prefix + n[len(tower) :]: np.asarray(v) for n, v in model.params.items() if n.startswith(tower)}
     save_file(tensors, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(model.raw_config[f"{side}_config"]))
-    (folder / "preprocessor_config.json").write_text(json.dumps(model.preprocessor))
+    (folder / "preprocessor_config.json").write_text(json.dumps(model.image_processor.raw_config))
     save_tokenizer(model.tokenizer, folder)
     return folder
 

@@ -12,7 +12,6 @@ from safetensors.numpy import load_file
 
 from medclip.encode.decode import decode_pixels
 from medclip.model.checkpoint import Model, load
-from medclip.model.image_processor import mean_std
 from medclip.model.towers import encode_image, encode_text
 from medclip.training.losses import contrastive_loss, hard_targets, sigmoid_loss
 from support.references import (
@@ -42,8 +41,8 @@ def gradients(folder: Path, families: tuple[str, str], side: int, seed: int) -> 
 
     model, theirs = load(folder), open_torch_model(folder)
     theirs(**transformers_inputs(folder, random_images(side, seed), CAPTIONS), return_loss=True).loss.backward()
-    pixels = np.stack([decode_pixels(png(image), model.preprocessor) for image in random_images(side, seed)])
-    mean, std = mean_std(model.preprocessor)
+    pixels = np.stack([decode_pixels(png(image), model.image_processor) for image in random_images(side, seed)])
+    mean, std = model.image_processor.mean, model.image_processor.std
     ids, valid = model.tokenizer.encode(CAPTIONS)
 
     def loss(params):

@@ -44,7 +44,7 @@ def random_folder(
     squeeze: bool = True,
     **towers: Any,
 ) -> None:
-    """A random dual_encoder encoder written by transformers itself, with a tokenizer and a preprocessor of ours.
+    """A random dual_encoder encoder written by transformers itself, with a tokenizer and an image processor of ours.
 
     `towers` changes both towers' configs (`hidden_act`, `num_hidden_layers`).
     """
@@ -52,7 +52,7 @@ def random_folder(
     import transformers
 
     from medclip.atomic_io import write_json
-    from medclip.model.image_processor import square_preprocessor
+    from medclip.model.image_processor import square_image_processor
     from medclip.model.tokenizer import save_tokenizer, train_tokenizer
 
     tokens, special = train_tokenizer(CAPTIONS, 300, 24)
@@ -65,7 +65,7 @@ def random_folder(
             tensor.data += 0.1 * torch.randn_like(tensor)
     model.save_pretrained(folder)
     save_tokenizer(tokens, folder)
-    preprocessor = square_preprocessor(side)
+    preprocessor = dict(square_image_processor(side).raw_config)
     if not squeeze:
         preprocessor |= {
             "size": {"shortest_edge": side},

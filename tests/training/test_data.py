@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from medclip.data.dataset import Split
 from medclip.encode.decode import decode_pixels
 from medclip.errors import UserError, WorkError
-from medclip.model.image_processor import square_preprocessor
+from medclip.model.image_processor import square_image_processor
 from medclip.training.config import resolve
 from medclip.training.data import (
     Loader,
@@ -74,13 +74,13 @@ def test_the_steps_of_an_epoch_share_one_order_in_memory():
 
 
 def test_pixels_are_the_same_decoded_once_or_when_indexed(data):
-    split, preprocessor = Split(data, "validation"), square_preprocessor(32)
-    images = SplitImages(split, preprocessor)
+    split, processor = Split(data, "validation"), square_image_processor(32)
+    images = SplitImages(split, processor)
     pixels = cache_pixels(images)
     assert pixels.shape == images.shape == (12, 32, 32, 3)
     assert pixels.dtype == np.uint8
     for row in range(len(split)):
-        assert np.array_equal(pixels[row], decode_pixels(split.image(row), preprocessor))
+        assert np.array_equal(pixels[row], decode_pixels(split.image(row), processor))
     for rows in (np.array([[7, 0], [3, 7]]), np.array([11]), np.arange(12), np.arange(0)):
         assert np.array_equal(images[rows], pixels[rows])
 
@@ -90,14 +90,14 @@ def test_a_damaged_image_is_named_by_its_pair(data, copy):
     path = folder / "validation-00000.arrow"
     image = Split(folder, "validation").image(4)
     path.write_bytes(path.read_bytes().replace(image, bytes(len(image))))
-    images = SplitImages(Split(folder, "validation"), square_preprocessor(16))
+    images = SplitImages(Split(folder, "validation"), square_image_processor(16))
     assert images[np.arange(4)].shape == (4, 16, 16, 3)
     with pytest.raises(WorkError, match=r"the image of ROCO_00004 in split 'validation' of .* \(image unreadable\)"):
         images[np.arange(12)]
 
 
 def test_the_cache_is_read_again_and_never_mistaken(data, copy):
-    folder, small = copy(data), square_preprocessor(16)
+    folder, small = copy(data), square_image_processor(16)
     shutil.rmtree(folder / "cache", ignore_errors=True)
     split = Split(folder, "validation")
     first = cache_pixels(SplitImages(split, small))
@@ -106,7 +106,7 @@ def test_the_cache_is_read_again_and_never_mistaken(data, copy):
     assert np.array_equal(cache_pixels(SplitImages(split, small)), first)
     assert file.stat().st_mtime_ns == written
     assert cache_pixels(SplitImages(Split(folder, "validation", 5), small)).shape == (5, 16, 16, 3)
-    assert cache_pixels(SplitImages(split, square_preprocessor(24))).shape == (12, 24, 24, 3)
+    assert cache_pixels(SplitImages(split, square_image_processor(24))).shape == (12, 24, 24, 3)
 
 
 def test_captions_with_the_sides_exchanged_follow_the_pairs():
@@ -164,9 +164,9 @@ def test_a_batch_decodes_its_own_images_alone(data, copy, model, train_config):
         content = content.replace(image, bytes(len(image)))
     path.write_bytes(content)
     split = Split(folder, "train")
-    pairs = Pairs(split, SplitImages(split, model.preprocessor), {}, 0)
+    pairs = Pairs(split, SplitImages(split, model.image_processor), {}, 0)
     batch = make_batch(pairs, rows, model, resolve(train_config, len(split)), 1, 0)
-    expected = np.stack([decode_pixels(images[row], model.preprocessor) for row in rows])
+    expected = np.stack([decode_pixels(images[row], model.image_processor) for row in rows])
     assert np.array_equal(batch.images[0], expected)
     with pytest.raises(WorkError, match="cannot be decoded"):
         make_batch(pairs, rows + 1, model, resolve(train_config, len(split)), 1, 0)

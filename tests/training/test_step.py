@@ -8,7 +8,7 @@ import pytest
 
 from medclip.model.checkpoint import Model
 from medclip.model.config import parse_config
-from medclip.model.image_processor import square_preprocessor
+from medclip.model.image_processor import square_image_processor
 from medclip.model.packing import pack
 from medclip.model.shapes_init import init_params
 from medclip.model.tokenizer import train_tokenizer
@@ -28,7 +28,7 @@ RAW_CONFIG = {
 }
 CONFIG = parse_config(RAW_CONFIG)
 TOKENIZER, _ = train_tokenizer([], 300, 6)  # unused: ids are given
-MICRO = Model(init_params(CONFIG, 0), CONFIG, TOKENIZER, square_preprocessor(8), RAW_CONFIG)
+MICRO = Model(init_params(CONFIG, 0), CONFIG, TOKENIZER, square_image_processor(8), RAW_CONFIG)
 RNG = np.random.default_rng(0)
 LENGTHS = RNG.integers(3, 7, 8)
 VALID = np.arange(6) < LENGTHS[:, None]

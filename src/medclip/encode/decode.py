@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
 
 from medclip.data.images import ImageInput, decode, decode_ahead
-from medclip.model.image_processor import preprocess
+from medclip.model.image_processor import ImageProcessor, preprocess
 from medclip.progress import Advance
 
 T = TypeVar("T")
@@ -18,9 +18,9 @@ BATCH_SIZE = 64
 Pixels = UInt8[np.ndarray, "b s s 3"]
 
 
-def decode_pixels(image: ImageInput, preprocessor: Mapping[str, Any]) -> UInt8[np.ndarray, "s s 3"]:
+def decode_pixels(image: ImageInput, processor: ImageProcessor) -> UInt8[np.ndarray, "s s 3"]:
     """Decode one image and fit it to a model's square. Raises ImageError."""
-    return preprocess(decode(image), preprocessor)
+    return preprocess(decode(image), processor)
 
 
 def pixel_batches(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from medclip.encode.decode import BATCH_SIZE, Pixels, decode_pixels, pixel_batch
 from medclip.errors import ImageError, UserError, WorkError
 from medclip.model.checkpoint import Model
 from medclip.model.config import ModelConfig
-from medclip.model.image_processor import Channels, mean_std
+from medclip.model.image_processor import ImageProcessor
 from medclip.model.towers import AnyArray, Params, encode_image, encode_text, image_features, text_features
 from medclip.progress import Advance
 
@@ -48,20 +48,19 @@ def jax_backend(model: Model) -> Backend:
 
 
 def normalize(
-    pixels: UInt8[AnyArray, "*b s s 3"] | Float32[AnyArray, "*b s s 3"], mean: Channels, std: Channels
+    pixels: UInt8[AnyArray, "*b s s 3"] | Float32[AnyArray, "*b s s 3"], processor: ImageProcessor
 ) -> Float32[Array, "*b s s 3"]:
     """Pixels u8 (or f32 in 0–255) to a tower's input, channel by channel."""
-    return (jnp.asarray(pixels).astype(jnp.float32) / 255 - jnp.array(mean)) / jnp.array(std)
+    return (jnp.asarray(pixels).astype(jnp.float32) / 255 - jnp.array(processor.mean)) / jnp.array(processor.std)
 
 
 def embed_pixels(
     model: Model, pixels: Pixels, advance: Advance | None = None, batch_sizes: Sequence[int] = BATCH_SIZES
 ) -> Embeddings:
     """Embeddings of preprocessed pixels, in batches of one of `batch_sizes` (see `run_in_batches`)."""
-    mean, std = mean_std(model.preprocessor)
 
     def encode(x: np.ndarray) -> Array:
-        return _encode_image(model.params, x, model.config, mean, std)
+        return _encode_image(model.params, x, model.config, model.image_processor)
 
     return run_in_batches(encode, (pixels,), advance, batch_sizes)
 
@@ -104,19 +103,19 @@ def embed_images(
     """
     if isinstance(images, str | bytes | Path | Image.Image):
         raise TypeError("images is a single image, not a list of images")
-    read_pixels = partial(_named_pixels, preprocessor=model.preprocessor)
+    read_pixels = partial(_named_pixels, processor=model.image_processor)
     batches = pixel_batches(enumerate(images), read_pixels, batch_size)
     embeddings = (embed_pixels(model, pixels, advance, (1, batch_size)) for pixels in batches)
     return _concatenate(embeddings, model.config.projection_dim)
 
 
-def _named_pixels(item: tuple[int, object], preprocessor: Mapping[str, Any]) -> UInt8[np.ndarray, "s s 3"]:
+def _named_pixels(item: tuple[int, object], processor: ImageProcessor) -> UInt8[np.ndarray, "s s 3"]:
     position, image = item
     name = str(image) if isinstance(image, str | Path) else f"images[{position}]"
     if not isinstance(image, ImageInput):
         raise TypeError(f"{name} is {type(image).__name__}, not a path, bytes, a PIL image or an array")
     try:
-        return decode_pixels(image, preprocessor)
+        return decode_pixels(image, processor)
     except ImageError as error:
         raise UserError(f"{name}: {error}.") from None
 
@@ -142,7 +141,7 @@ def stream_split(
     """
     rows = range(len(split)) if rows is None else rows
     if kind == "images":
-        read_pixels = partial(split_pixels, split, preprocessor=backend.model.preprocessor)
+        read_pixels = partial(split_pixels, split, processor=backend.model.image_processor)
         stream = (backend.embed_pixels(pixels) for pixels in pixel_batches(map(int, rows), read_pixels, BATCH_SIZE))
     else:
         starts = range(0, len(rows), BATCH_SIZE)
@@ -155,10 +154,10 @@ def stream_split(
             advance(len(embeddings))
 
 
-def split_pixels(split: Split, row: int, preprocessor: Mapping[str, Any]) -> UInt8[np.ndarray, "s s 3"]:
+def split_pixels(split: Split, row: int, processor: ImageProcessor) -> UInt8[np.ndarray, "s s 3"]:
     """Pixels of the image of one row. WorkError names its pair where it cannot be read."""
     try:
-        return decode_pixels(split.image(row), preprocessor)
+        return decode_pixels(split.image(row), processor)
     except ImageError as error:
         (id,) = split.take("id", [row])
         raise WorkError(
@@ -169,8 +168,11 @@ def split_pixels(split: Split, row: int, preprocessor: Mapping[str, Any]) -> UIn
 
 def pixel_features(model: Model, pixels: Pixels, advance: Advance | None = None) -> Features:
     """What the vision tower gives before its projection, of preprocessed pixels."""
-    mean, std = mean_std(model.preprocessor)
-    return run_in_batches(lambda x: _image_features(model.params, x, model.config, mean, std), (pixels,), advance)
+
+    def encode(x: np.ndarray) -> AnyArray:
+        return _image_features(model.params, x, model.config, model.image_processor)
+
+    return run_in_batches(encode, (pixels,), advance)
 
 
 def caption_features(model: Model, captions: Sequence[str], advance: Advance | None = None) -> Features:
@@ -205,14 +207,14 @@ def _concatenate(batches: Iterable[np.ndarray], width: int) -> Embeddings:
     return np.concatenate([np.zeros((0, width), np.float32), *batches])  # none at all are (0, p) too
 
 
-@partial(jax.jit, static_argnames=("config", "mean", "std"))
-def _encode_image(params: Params, pixels: jax.Array, config: ModelConfig, mean: Channels, std: Channels) -> jax.Array:
-    return encode_image(params, normalize(pixels, mean, std), config)
+@partial(jax.jit, static_argnames=("config", "processor"))
+def _encode_image(params: Params, pixels: jax.Array, config: ModelConfig, processor: ImageProcessor) -> jax.Array:
+    return encode_image(params, normalize(pixels, processor), config)
 
 
-@partial(jax.jit, static_argnames=("config", "mean", "std"))
-def _image_features(params: Params, pixels: jax.Array, config: ModelConfig, mean: Channels, std: Channels) -> AnyArray:
-    return image_features(params, normalize(pixels, mean, std), config)
+@partial(jax.jit, static_argnames=("config", "processor"))
+def _image_features(params: Params, pixels: jax.Array, config: ModelConfig, processor: ImageProcessor) -> AnyArray:
+    return image_features(params, normalize(pixels, processor), config)
 
 
 _encode_text = jax.jit(encode_text, static_argnames="config")

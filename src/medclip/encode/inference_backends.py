@@ -11,7 +11,6 @@ from medclip.encode.encoder import Backend, jax_backend, normalize, run_in_batch
 from medclip.errors import UserError
 from medclip.model.checkpoint import load, model_folder
 from medclip.model.export import EXPORT_FILE, Inputs, text_encoder_inputs
-from medclip.model.image_processor import mean_std
 from medclip.require import require
 
 BACKENDS = ("jax", "onnxruntime", "openvino")
@@ -31,11 +30,11 @@ def open_backend(name: str, source: str | Path) -> Backend:
         raise UserError(f"{folder} holds no ONNX files: medclip export {source} --to onnx --out DIR, then --model DIR.")
     open_session = {"onnxruntime": _onnxruntime, "openvino": _openvino}[name]
     image_encoder, text_encoder = (open_session(folder / f"{kind}_encoder.onnx") for kind in ("image", "text"))
-    mean, std = mean_std(model.preprocessor)
 
     def embed_pixels(pixels: np.ndarray) -> np.ndarray:
         def encode(x: np.ndarray) -> np.ndarray:
-            return image_encoder({"pixel_values": np.asarray(normalize(x, mean, std)).transpose(0, 3, 1, 2)})
+            inputs = np.asarray(normalize(x, model.image_processor)).transpose(0, 3, 1, 2)
+            return image_encoder({"pixel_values": inputs})
 
         return run_in_batches(encode, (pixels,))
 

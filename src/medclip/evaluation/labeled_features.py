@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +14,7 @@ from medclip.encode.decode import BATCH_SIZE, decode_pixels
 from medclip.errors import ImageError, UserError, WorkError
 from medclip.evaluation.labeled import Labeled, Row
 from medclip.model.checkpoint import Model
+from medclip.model.image_processor import ImageProcessor
 from medclip.model.shapes_init import init_params
 from medclip.progress import progress
 
@@ -23,7 +23,7 @@ Encoder = Callable[[np.ndarray], np.ndarray]
 
 
 def encode_labeled(
-    images: Labeled, preprocessor: Mapping[str, Any], encoders: Sequence[Encoder]
+    images: Labeled, processor: ImageProcessor, encoders: Sequence[Encoder]
 ) -> tuple[Labeled, list[Float32[np.ndarray, "n w"]]]:
     """The images that can be read, and the features that each encoder makes of them.
 
@@ -32,7 +32,7 @@ def encode_labeled(
     reasons: list[str | None] = []
     outputs: list[list[np.ndarray]] = [[] for _ in encoders]
     with progress(f"embed {images.name}", len(images), "images") as advance:
-        for batch in decode_ahead(lambda row: _pixels_or_reason(row, preprocessor), images.rows, BATCH_SIZE):
+        for batch in decode_ahead(lambda row: _pixels_or_reason(row, processor), images.rows, BATCH_SIZE):
             reasons += [result if isinstance(result, str) else None for result in batch]
             if pixels := [result for result in batch if not isinstance(result, str)]:
                 for parts, encode in zip(outputs, encoders, strict=True):
@@ -47,14 +47,14 @@ def encode_labeled(
     return readable, features
 
 
-def _pixels_or_reason(row: Row, preprocessor: Mapping[str, Any]) -> np.ndarray | str:
+def _pixels_or_reason(row: Row, processor: ImageProcessor) -> np.ndarray | str:
     try:
-        return decode_pixels(row.image, preprocessor)
+        return decode_pixels(row.image, processor)
     except ImageError as error:
         return str(error)
 
 
 def with_random_weights(model: Model, seed: int) -> Model:
-    """The same architecture, tokenizer and preprocessor with fresh weights, as a baseline."""
+    """The same architecture, tokenizer and image processor with fresh weights, as a baseline."""
     fresh = {name: jnp.asarray(value) for name, value in init_params(model.config, seed).items()}
     return dataclasses.replace(model, params=fresh)

@@ -77,8 +77,8 @@ def evaluate_probe(config: EvalConfig, labels: LabelConfig, num_draws: int = 5) 
     model = load(config.model)
     models = [model, *([with_random_weights(model, config.seed)] if labels.random_weights else [])]
     encoders = [partial(pixel_features, encoder) for encoder in models]
-    train, train_features = encode_labeled(train, model.preprocessor, encoders)
-    test, test_features = encode_labeled(test, model.preprocessor, encoders)
+    train, train_features = encode_labeled(train, model.image_processor, encoders)
+    test, test_features = encode_labeled(test, model.image_processor, encoders)
     classes = labels.choose([*train.classes, *test.classes])
     if len(train.classes) < 2:
         raise UserError(f"the training images of {config.data} show one class only: there is nothing to learn.")

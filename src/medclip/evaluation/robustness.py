@@ -99,6 +99,6 @@ def _embed_corrupted(
     ids = rows.column("id")
 
     def read_pixels(row: int) -> np.ndarray:
-        return decode_pixels(corrupt(rows.image(row), corruption, severity, ids[row], seed), model.preprocessor)
+        return decode_pixels(corrupt(rows.image(row), corruption, severity, ids[row], seed), model.image_processor)
 
     return np.concatenate([embed_pixels(model, x, advance) for x in pixel_batches(range(len(rows)), read_pixels)])

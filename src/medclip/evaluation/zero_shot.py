@@ -72,7 +72,7 @@ def evaluate_zero_shot(config: EvalConfig, labels: LabelConfig, prompts: Path | 
     models = [load(config.model)]
     models += [with_random_weights(models[0], config.seed)] if labels.random_weights else []
     texts = [_class_embeddings(model, class_prompts, classes, images.multilabel) for model in models]
-    images, embeddings = encode_labeled(images, models[0].preprocessor, [partial(embed_pixels, m) for m in models])
+    images, embeddings = encode_labeled(images, models[0].image_processor, [partial(embed_pixels, m) for m in models])
     score = _score_findings if images.multilabel else _score_classes
     scores, *others = (
         score(model, image_embeddings, text_embeddings, images, classes, config.seed)

@@ -14,7 +14,7 @@ import numpy as np
 from medclip.errors import UserError
 from medclip.model.checkpoint import Model, model_folder, open_folder
 from medclip.model.config import DUAL_ENCODERS, LOGIT_SCALE, parse_config, parse_text, parse_vision
-from medclip.model.image_processor import read_preprocessor
+from medclip.model.image_processor import parse_image_processor, read_image_processor
 from medclip.model.shapes_init import init_params, tensor_shapes, text_shapes, vision_shapes
 from medclip.model.tokenizer import load_tokenizer, with_length
 from medclip.model.weights import read_tensors
@@ -41,16 +41,17 @@ def with_image_size(model: Model, side: int) -> Model:
     grid = jax.image.resize(jnp.asarray(grid), (new, new, grid.shape[-1]), "cubic").reshape(new * new, -1)
     rows = np.concatenate([rows[:num_class_tokens], np.asarray(grid)])
     square = {"height": side, "width": side}
-    size = model.preprocessor.get("size")
+    size = model.image_processor.raw_config.get("size")
     if isinstance(size, dict) and "shortest_edge" in size:  # DINOv2 crops 224 of 256
         new_size = {"shortest_edge": round(side * size["shortest_edge"] / tower.image_size)}
     else:
         new_size = square
+    processor = {**model.image_processor.raw_config, "size": new_size, "crop_size": square}
     return dataclasses.replace(
         model,
         params={**model.params, name: rows.reshape(*table.shape[:-2], *rows.shape)},
         config=dataclasses.replace(model.config, vision=dataclasses.replace(tower, image_size=side)),
-        preprocessor={**model.preprocessor, "size": new_size, "crop_size": square},
+        image_processor=parse_image_processor(processor),
         raw_config=_with_field(model.raw_config, "vision", "image_size", side),
     )
 
@@ -104,7 +105,7 @@ def join_towers(vision: str | Path, text: str | Path, projection_dim: int = 512,
     params |= {f"text_model.{name}": value for name, value in text_tensors.items()}
     params |= init_params(config, seed, [name for name in tensor_shapes(config) if name not in params])
     tokenizer = load_tokenizer(model_folder(text), config.text)
-    model = Model(params, config, tokenizer, read_preprocessor(model_folder(vision)), raw)
+    model = Model(params, config, tokenizer, read_image_processor(model_folder(vision)), raw)
     return with_context_length(model, min(JOINED_CONTEXT_LENGTH, tokenizer.context_length))
 
 

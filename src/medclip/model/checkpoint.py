@@ -17,7 +17,7 @@ from medclip.atomic_io import read_json, sha256, whole_file, write_json
 from medclip.errors import UserError, WorkError
 from medclip.model import flax2021, open_clip
 from medclip.model.config import ModelConfig, parse_config, subconfig
-from medclip.model.image_processor import read_preprocessor
+from medclip.model.image_processor import ImageProcessor, read_image_processor
 from medclip.model.shapes_init import tensor_shapes
 from medclip.model.tokenizer import TextTokenizer, load_tokenizer, save_tokenizer
 from medclip.model.weights import LazyTensor, open_tensors, path_inside, read_tensors, weight_files
@@ -28,14 +28,13 @@ CONFIG_FILES = ("config.json", open_clip.CONFIG_FILE)
 
 @dataclass(frozen=True)
 class Model:
-    """A dual encoder with its tokenizer and preprocessor: what a model folder holds."""
+    """A dual encoder with its tokenizer and image processor: what a model folder holds."""
 
     params: dict[str, Any]
     """Arrays by tensor name, as in the file."""
     config: ModelConfig
     tokenizer: TextTokenizer
-    preprocessor: dict[str, Any]
-    """`preprocessor_config.json`."""
+    image_processor: ImageProcessor
     raw_config: dict[str, Any]
     """The config file, as it is."""
 
@@ -50,14 +49,14 @@ def load(name: str | Path, revision: str | None = None) -> Model:
     if _is_open_clip(folder):
         raw = read_json(folder / open_clip.CONFIG_FILE, "a model folder")
         tensors = open_tensors(folder, open_clip.WEIGHTS_FILE)
-        config, preprocessor = open_clip.parse(raw, {name: tensor.shape for name, tensor in tensors.items()})
+        config, processor = open_clip.parse(raw, {name: tensor.shape for name, tensor in tensors.items()})
     else:
         raw, tensors = open_folder(folder)
-        config, preprocessor = parse_config(raw), read_preprocessor(folder)
+        config, processor = parse_config(raw), read_image_processor(folder)
     arrays = read_tensors(tensors, tensor_shapes(config), folder)
     # one by one, so that no second copy of all of them is in memory at once
     params = {name: jnp.asarray(arrays.pop(name)) for name in list(arrays)}
-    return Model(params, config, load_tokenizer(folder, config.text), preprocessor, raw)
+    return Model(params, config, load_tokenizer(folder, config.text), processor, raw)
 
 
 def save(model: Model, folder: Path) -> None:
@@ -66,7 +65,7 @@ def save(model: Model, folder: Path) -> None:
     for_open_clip = "model_cfg" in model.raw_config
     write_json(folder / (open_clip.CONFIG_FILE if for_open_clip else "config.json"), model.raw_config)
     if not for_open_clip:
-        write_json(folder / "preprocessor_config.json", model.preprocessor)
+        write_json(folder / "preprocessor_config.json", model.image_processor.raw_config)
     save_tokenizer(model.tokenizer, folder)
     # ascontiguousarray would turn the 0-d logit_scale into shape (1,), which transformers refuses
     tensors = {name: np.asarray(value, order="C") for name, value in jax.device_get(model.params).items()}

@@ -12,6 +12,7 @@ from typing import Any
 
 from medclip.errors import UserError
 from medclip.model.config import ModelConfig, TextConfig, VisionConfig, parse_text, parse_vision
+from medclip.model.image_processor import ImageProcessor, parse_image_processor
 from medclip.model.shapes_init import Shapes
 
 CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
@@ -23,8 +24,8 @@ _POOLS = {
 }
 
 
-def parse(raw: Mapping[str, Any], shapes: Shapes) -> tuple[ModelConfig, dict[str, Any]]:
-    """The model of an `open_clip_config.json` and its `preprocessor_config.json`; `shapes` are those of its tensors.
+def parse(raw: Mapping[str, Any], shapes: Shapes) -> tuple[ModelConfig, ImageProcessor]:
+    """The model of an `open_clip_config.json` and its image processor; `shapes` are those of its tensors.
 
     Raises UserError for a tower or an option that is not supported.
     """
@@ -38,7 +39,7 @@ def parse(raw: Mapping[str, Any], shapes: Shapes) -> tuple[ModelConfig, dict[str
         config = ModelConfig(vision, text, model["embed_dim"])
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise UserError(f"{CONFIG_FILE} asks for a model that its tensors are not: {error!r}.") from None
-    return config, _preprocessor(raw.get("preprocess_cfg") or {}, vision.image_size)
+    return config, _image_processor(raw.get("preprocess_cfg") or {}, vision.image_size)
 
 
 def _vision(model: Mapping[str, Any], raw: Mapping[str, Any], shapes: Shapes) -> VisionConfig:
@@ -117,13 +118,13 @@ def _depth(shapes: Shapes, layer: str) -> int:
     return 1 + max(int(match[1]) for name in shapes if (match := re.match(layer, name)))
 
 
-def _preprocessor(raw: Mapping[str, Any], side: int) -> dict[str, Any]:
+def _image_processor(raw: Mapping[str, Any], side: int) -> ImageProcessor:
     square = {"height": side, "width": side}
     mode, interpolation = raw.get("resize_mode", "shortest"), raw.get("interpolation", "bicubic")
     if mode not in ("shortest", "squash") or interpolation not in _RESAMPLING:
         raise UserError(f"{CONFIG_FILE}: resize_mode {mode} with interpolation {interpolation} is not supported.")
     squash = mode == "squash"
-    return {
+    processor = {
         "image_processor_type": "CLIPImageProcessor",
         "size": square if squash else {"shortest_edge": side},
         "resample": _RESAMPLING[interpolation],
@@ -132,3 +133,4 @@ def _preprocessor(raw: Mapping[str, Any], side: int) -> dict[str, Any]:
         "image_mean": list(raw.get("mean", (0.48145466, 0.4578275, 0.40821073))),
         "image_std": list(raw.get("std", (0.26862954, 0.26130258, 0.27577711))),
     }
+    return parse_image_processor(processor)

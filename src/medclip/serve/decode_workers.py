@@ -5,14 +5,11 @@ Encoded images go in and pixels come out, over a pipe: an upload never touches t
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import queue
 import signal
-from collections.abc import Mapping
 from multiprocessing.connection import Connection
-from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -21,6 +18,7 @@ from medclip.data.images import header_size
 from medclip.data.parallel import WorkerContext
 from medclip.encode.decode import decode_pixels
 from medclip.errors import ImageError, UserError
+from medclip.model.image_processor import ImageProcessor
 
 MAX_PIXELS = 40_000_000  # a full mammogram has about 30 million
 MAX_MEMORY_BYTES = 4 * 2**30
@@ -38,7 +36,7 @@ class DecodeWorkers:
         for _ in range(count):
             self._idle.put(_Worker())
 
-    def decode(self, image: bytes, preprocessor: Mapping[str, Any], timeout_s: float) -> UInt8[np.ndarray, "s s 3"]:
+    def decode(self, image: bytes, processor: ImageProcessor, timeout_s: float) -> UInt8[np.ndarray, "s s 3"]:
         """Pixels of an encoded image; see `medclip.encode.decode.decode_pixels`.
 
         Raises ImageError, also where decoding crashes or takes more than DECODE_TIMEOUT_S; TimeoutError where no worker
@@ -49,7 +47,7 @@ class DecodeWorkers:
         except queue.Empty:
             raise TimeoutError from None
         try:
-            answer = worker.decode(image, preprocessor)
+            answer = worker.decode(image, processor)
         except (EOFError, OSError, TimeoutError):
             worker.end()
             worker = _Worker()
@@ -76,11 +74,11 @@ class _Worker:
         worker_pipe.close()
         self._is_started = False
 
-    def decode(self, image: bytes, preprocessor: Mapping[str, Any]) -> bytes:
+    def decode(self, image: bytes, processor: ImageProcessor) -> bytes:
         if not self._is_started:  # the time of its imports is not the image's
             self._pipe.recv_bytes()
             self._is_started = True
-        self._pipe.send_bytes(json.dumps(preprocessor).encode())
+        self._pipe.send(processor)
         self._pipe.send_bytes(image)
         if not self._pipe.poll(DECODE_TIMEOUT_S):
             raise TimeoutError
@@ -102,18 +100,18 @@ def _decode_loop(pipe: Connection) -> None:
     try:
         pipe.send_bytes(b"")
         while True:
-            preprocessor = json.loads(pipe.recv_bytes())
-            pipe.send_bytes(_decode(pipe.recv_bytes(), preprocessor))
+            processor = pipe.recv()
+            pipe.send_bytes(_decode(pipe.recv_bytes(), processor))
     except (EOFError, OSError):
         return
 
 
-def _decode(image: bytes, preprocessor: Mapping[str, Any]) -> bytes:
+def _decode(image: bytes, processor: ImageProcessor) -> bytes:
     try:
         width, height = header_size(image)
         if width * height > MAX_PIXELS:
             return _REASON + f"image over {MAX_PIXELS // 10**6} million pixels".encode()
-        return _PIXELS + decode_pixels(image, preprocessor).tobytes()
+        return _PIXELS + decode_pixels(image, processor).tobytes()
     except (ImageError, UserError) as error:  # the latter where pydicom is not installed
         return _REASON + str(error).encode()
     except Exception:  # MemoryError, or anything else that crafted bytes make a decoder raise

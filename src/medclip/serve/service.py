@@ -104,9 +104,9 @@ class Service:
 
     def decode(self, images: Sequence[bytes]) -> tuple[UInt8[np.ndarray, "s s 3"], ...]:
         """Pixels of uploaded images, as the model takes them. UserError where one cannot be used."""
-        preprocessor = self.index().model.preprocessor
+        processor = self.index().model.image_processor
         try:
-            return tuple(self._decode_workers.decode(image, preprocessor, REQUEST_TIMEOUT_S) for image in images)
+            return tuple(self._decode_workers.decode(image, processor, REQUEST_TIMEOUT_S) for image in images)
         except ImageError as error:
             raise UserError(f"the image: {error}.") from None
 
@@ -177,7 +177,7 @@ class Service:
         reader, model = self._index.reader, self._index.model
         encoder = _Encoder(model, self._batch_sizes)
         image = reader.image(int(np.flatnonzero(reader.live_mask)[0]))
-        pixels = self._decode_workers.decode(image, model.preprocessor, REQUEST_TIMEOUT_S)
+        pixels = self._decode_workers.decode(image, model.image_processor, REQUEST_TIMEOUT_S)
         for size in self._batch_sizes:
             for num_words in (1, *TEXT_LENGTHS):
                 encoder.embed_texts(["a " * num_words] * size)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import shutil
 import time
@@ -28,6 +27,7 @@ from medclip.encode.decode import fill_pixels, pixel_batches
 from medclip.encode.encoder import caption_features, pixel_features, split_pixels
 from medclip.errors import UserError
 from medclip.model.checkpoint import Model
+from medclip.model.image_processor import ImageProcessor
 from medclip.model.packing import PackedText, pack
 from medclip.progress import console, progress
 from medclip.training.config import ResolvedTrainConfig
@@ -64,9 +64,9 @@ def _epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
 class SplitImages:
     """The images of a split at a model's input size, decoded when they are indexed: `images[rows]`."""
 
-    def __init__(self, split: Split, preprocessor: Mapping[str, Any]):
-        self.split, self.preprocessor = split, preprocessor
-        self.read_pixels = partial(split_pixels, split, preprocessor=preprocessor)
+    def __init__(self, split: Split, processor: ImageProcessor):
+        self.split, self.image_processor = split, processor
+        self.read_pixels = partial(split_pixels, split, processor=processor)
         self.shape = (len(split), *self.read_pixels(0).shape)
         """(n, s, s, 3), of u8."""
 
@@ -83,8 +83,8 @@ def decode_into(images: SplitImages, pixels: UInt8[np.ndarray, "m s s 3"]) -> No
 
 
 def pixel_cache_file(images: SplitImages) -> Path:
-    """The file of `cache_pixels`, named by a hash of the data and the preprocessor."""
-    key = json.dumps([images.preprocessor, images.split.digest], sort_keys=True)
+    """The file of `cache_pixels`, named by a hash of the data and of what the processor does."""
+    key = repr((images.image_processor, images.split.digest))
     digest = hashlib.sha256(key.encode()).hexdigest()
     return images.split.folder / "cache" / f"{images.split.name}-{digest[:16]}.npy"
 
@@ -101,10 +101,10 @@ def cache_pixels(images: SplitImages) -> UInt8[np.ndarray, "n s s 3"]:
 
 
 def read_images(
-    split: Split, preprocessor: Mapping[str, Any], max_cache_gb: float
+    split: Split, processor: ImageProcessor, max_cache_gb: float
 ) -> SplitImages | UInt8[np.ndarray, "n s s 3"]:
     """The images of a split: decoded once into DATA/cache where they have room there, or else at each step."""
-    images = SplitImages(split, preprocessor)
+    images = SplitImages(split, processor)
     gb, free_gb = math.prod(images.shape) / 1e9, shutil.disk_usage(split.folder).free / 1e9
     use_cache = gb <= max_cache_gb and (pixel_cache_file(images).exists() or gb < free_gb)
     if is_first():
@@ -145,7 +145,7 @@ def read_pairs(
     if is_frozen(model.config.vision, scales):
         images = _image_features(model, split)
     else:
-        images = read_images(split, model.preprocessor, max_cache_gb)
+        images = read_images(split, model.image_processor, max_cache_gb)
     text_features = _text_features(model, split) if is_frozen(model.config.text, scales) else None
     return Pairs(split, images, concepts, max_concepts, text_features)
 
@@ -160,7 +160,7 @@ def shared_concepts(split: Split) -> tuple[dict[str, int], int]:
 
 
 def _image_features(model: Model, split: Split) -> Float[np.ndarray, "n w"]:
-    read_pixels = partial(split_pixels, split, preprocessor=model.preprocessor)
+    read_pixels = partial(split_pixels, split, processor=model.image_processor)
     with progress("features of the frozen vision tower", len(split), "images") as advance:
         batches = pixel_batches(range(len(split)), read_pixels)
         return np.concatenate([pixel_features(model, pixels, advance) for pixels in batches])

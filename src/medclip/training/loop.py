@@ -25,7 +25,7 @@ from medclip.metrics import retrieval_metrics
 from medclip.model.adapt import join_towers, with_context_length, with_image_size
 from medclip.model.checkpoint import Model, load, save
 from medclip.model.config import PRESETS, parse_config, preset_config
-from medclip.model.image_processor import square_preprocessor
+from medclip.model.image_processor import square_image_processor
 from medclip.model.shapes_init import init_params
 from medclip.model.tokenizer import train_tokenizer
 from medclip.model.towers import Params
@@ -113,8 +113,8 @@ def initial_model(config: ResolvedTrainConfig, captions: Iterable[str]) -> Model
             preset = PRESETS[name]
             tokenizer, special_tokens = train_tokenizer(captions, config.vocab_size, preset.context_length)
             raw = preset_config(preset, tokenizer.tokenizer.get_vocab_size(), special_tokens)
-            parsed, preprocessor = parse_config(raw), square_preprocessor(preset.image_size)
-            model = Model(init_params(parsed, config.seed), parsed, tokenizer, preprocessor, raw)
+            parsed, processor = parse_config(raw), square_image_processor(preset.image_size)
+            model = Model(init_params(parsed, config.seed), parsed, tokenizer, processor, raw)
     model = with_image_size(model, config.image_size) if config.image_size else model
     return with_context_length(model, config.context_length) if config.context_length else model
 

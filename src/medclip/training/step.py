@@ -15,7 +15,6 @@ from jaxtyping import Array, Float, Int, Key, Num, UInt32
 
 from medclip.encode.encoder import normalize
 from medclip.model.checkpoint import Model
-from medclip.model.image_processor import mean_std
 from medclip.model.packing import PackedText
 from medclip.model.towers import Params, image_features, l2_normalize, packed_text_features, project
 from medclip.training.config import ResolvedTrainConfig
@@ -138,9 +137,8 @@ def encode_images(
     n, m = images.shape[:2]
     features = images.reshape(n * m, *images.shape[2:])
     if features.ndim == 4:
-        mean, std = mean_std(model.preprocessor)
         image_keys = jax.random.wrap_key_data(keys.reshape(-1, 2))
-        pixels = normalize(augment(image_keys, features, config), mean, std)
+        pixels = normalize(augment(image_keys, features, config), model.image_processor)
         patches = sample_patches(image_keys, model, config)
         features = image_features(params, pixels, model.config, patches, config.gradient_checkpointing)
     return l2_normalize(project(params, features, model.config.vision)).reshape(n, m, -1)

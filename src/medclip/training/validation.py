@@ -34,7 +34,7 @@ class ValidationSet:
 
 def read_validation_set(split: Split, model: Model) -> ValidationSet:
     """The first pairs of the validation split, decoded once and held in memory: 0.3 GB at 224 px."""
-    images = SplitImages(split, model.preprocessor)
+    images = SplitImages(split, model.image_processor)
     rows = range(min(MAX_VALIDATION_PAIRS, len(split)))
     pixels = np.empty((len(rows), *images.shape[1:]), np.uint8)
     decode_into(images, pixels)
