@@ -34,7 +34,12 @@ class VisionConfig:
     prefix: str = "vision_model."
     """What precedes the tower's tensor names."""
     projection: tuple[str, ...] = ("visual_projection.weight",)
-    """Linear layers, GELU between them, from the features to the common space; NAME.weight is (out, in)."""
+    """Linear layers, GELU between them, from the features to the common space.
+
+    NAME.weight is (out, in), NAME.bias the bias of the weight before it, any other name (in, out).
+    """
+    projection_hidden_size: int = 0
+    """Width between two linear layers; 0: the mean of both ends, as in open_clip."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ class TextConfig:
     """Width of the head, where the family has one; 0: `hidden_size`."""
     prefix: str = "text_model."
     projection: tuple[str, ...] = ("text_projection.weight",)
+    projection_hidden_size: int = 0
 
     @property
     def max_length(self) -> int:
@@ -77,7 +83,9 @@ class ModelConfig:
     projection_dim: int = 512
     logit_scale_init_value: float = LOGIT_SCALE
     logit_bias: bool = False
-    """SigLIP: scaled cosines are shifted by a bias; it and the logit scale have shape (1,), not ()."""
+    """SigLIP: scaled cosines are shifted by a bias."""
+    scalar_shape: tuple[int, ...] = ()
+    """Of the logit scale and bias; transformers' SigLIP has (1,)."""
 
 
 class _Number(NamedTuple):
@@ -125,7 +133,7 @@ def parse_config(raw: Mapping[str, Any]) -> ModelConfig:
         if (width := text.projection_size or text.hidden_size) != vision.hidden_size:
             raise UserError(f"config.json: the text head is {width} wide, the vision tower {vision.hidden_size}.")
         vision, text = dataclasses.replace(vision, projection=()), dataclasses.replace(text, projection=())
-        return ModelConfig(vision, text, vision.hidden_size, logit_bias=True)
+        return ModelConfig(vision, text, vision.hidden_size, logit_bias=True, scalar_shape=(1,))
     width, scale = raw.get("projection_dim", 512), raw.get("logit_scale_init_value", LOGIT_SCALE)
     if not (_Number().holds(width) and _LOGIT_SCALES.holds(scale)):
         raise UserError(f"config.json: projection_dim {width!r} or logit_scale_init_value {scale!r} is not a size.")
@@ -146,7 +154,10 @@ def parse_text(raw: Mapping[str, Any], kind: str = "") -> TextConfig:
     """A text tower's own `config.json`, or the `text_config` of a dual encoder of that `kind`."""
     if raw.get("position_embedding_type") not in (None, "absolute"):
         raise UserError(f"config.json: position_embedding_type {raw['position_embedding_type']!r} is not supported.")
-    return _parse_tower(TextConfig, _TEXT_NUMBERS, TEXT, raw, f"{kind}_text_model")
+    tower = _parse_tower(TextConfig, _TEXT_NUMBERS, TEXT, raw, f"{kind}_text_model")
+    if tower.family.pool == "end" and tower.eos_token_id == 2:  # configs of 2021, by mistake
+        tower = dataclasses.replace(tower, family=dataclasses.replace(tower.family, pool="argmax"))
+    return tower
 
 
 def subconfig(raw: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -31,6 +31,20 @@ class Block:
 
 
 @dataclass(frozen=True)
+class AttentionHead:
+    """Names of the head in which one learned query attends to all patches (Zhai et al. 2022, section 2.2)."""
+
+    probe: str
+    query: str
+    """The query's linear layer; "": the first third of `key_value`."""
+    key_value: str
+    out: str
+    norm: str
+    up: str
+    down: str
+
+
+@dataclass(frozen=True)
 class VisionFamily:
     """A ViT. `defaults` are the values that its `config.json` may leave out."""
 
@@ -45,8 +59,11 @@ class VisionFamily:
     """Whether the class token is (1, 1, w) and the positions (1, n, w), or (w,) and (n, w)."""
     patch_bias: bool = True
     pre_norm: str = ""
-    pool: Literal["first", "attention"] = "first"
-    """The class token, or one learned query attending to all patches (SigLIP's head)."""
+    pool: Literal["first", "mean", "attention"] = "first"
+    """The class token, the mean of the patches, or `attention_head`."""
+    attention_head: AttentionHead | None = None
+    norm_after_pool: bool = False
+    """`post_norm` takes what was pooled, not every token."""
     pooler: str = ""
     """A linear layer and tanh after the pool."""
     unused: str = ""
@@ -64,7 +81,8 @@ class TextFamily:
     defaults: dict[str, Any] = field(hash=False)
     attends: Literal["causal", "valid", "all"]
     """To valid tokens before it, to valid tokens, or to every position, padding included (SigLIP)."""
-    pool: Literal["end", "first", "last", "mean"]
+    pool: Literal["end", "argmax", "first", "last", "mean"]
+    """The first `eos_token_id`, the largest id (configs of 2021), the first or last position, or the mean of tokens."""
     types: str = ""
     embed_norm: str = ""
     final_norm: str = ""
@@ -137,6 +155,15 @@ VISION = {
         {**_IMAGE, "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6},
         batch_axis=False,
         pool="attention",
+        attention_head=AttentionHead(
+            "head.probe",
+            "",
+            "head.attention.in_proj",
+            "head.attention.out_proj",
+            "head.layernorm",
+            "head.mlp.fc1",
+            "head.mlp.fc2",
+        ),
     ),
     "vit": VisionFamily(
         Block(

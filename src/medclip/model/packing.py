@@ -70,6 +70,6 @@ def _pool_position(ids: np.ndarray, tower: TextConfig) -> int:
     """The position, among a caption's tokens, of the one it is pooled at; as in `towers`."""
     if tower.family.pool == "last":
         return len(ids) - 1
-    if tower.family.pool == "end":
-        return int(np.argmax(ids if tower.eos_token_id == 2 else ids == tower.eos_token_id))
+    if tower.family.pool in ("end", "argmax"):
+        return int(np.argmax(ids if tower.family.pool == "argmax" else ids == tower.eos_token_id))
     return 0

@@ -16,12 +16,11 @@ Shapes = dict[str, tuple[int, ...]]
 def tensor_shapes(config: ModelConfig) -> Shapes:
     """Name and shape of every tensor of a model."""
     vision, text, p = config.vision, config.text, config.projection_dim
-    scalar = (1,) if config.logit_bias else ()
     return {
-        "logit_scale": scalar,
-        **({"logit_bias": scalar} if config.logit_bias else {}),
-        **_projection(vision.projection, vision.hidden_size, p),
-        **_projection(text.projection, text.hidden_size, p),
+        "logit_scale": config.scalar_shape,
+        **({"logit_bias": config.scalar_shape} if config.logit_bias else {}),
+        **_projection(vision, p),
+        **_projection(text, p),
         **{vision.prefix + name: shape for name, shape in vision_shapes(vision).items()},
         **{text.prefix + name: shape for name, shape in text_shapes(text).items()},
     }
@@ -44,11 +43,12 @@ def vision_shapes(tower: VisionConfig) -> Shapes:
     if family.pre_norm:
         shapes |= _norm(family.pre_norm, w)
     shapes |= _layers(family.block, tower) | _norm(family.post_norm, w)
-    if family.pool == "attention":
+    if head := family.attention_head:
         m = tower.intermediate_size
-        shapes |= {"head.probe": (1, 1, w), **_linear("head.attention.in_proj", 3 * w, w)}
-        shapes |= {**_linear("head.attention.out_proj", w, w), **_norm("head.layernorm", w)}
-        shapes |= {**_linear("head.mlp.fc1", m, w), **_linear("head.mlp.fc2", w, m)}
+        shapes |= {head.probe: (1, 1, w), **(_linear(head.query, w, w) if head.query else {})}
+        shapes |= _linear(head.key_value, (2 if head.query else 3) * w, w)
+        shapes |= {**_linear(head.out, w, w), **_norm(head.norm, w)}
+        shapes |= {**_linear(head.up, m, w), **_linear(head.down, w, m)}
     if family.pooler:
         shapes |= _linear(family.pooler, w, w)
     return shapes
@@ -93,11 +93,16 @@ def _norm(name: str, width: int) -> Shapes:
     return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
 
 
-def _projection(names: tuple[str, ...], into: int, out: int) -> Shapes:
-    """Linear layers without bias; those between are as wide as the mean of both ends, as in open_clip."""
-    widths = [into, *[(into + out) // 2] * (len(names) - 1), out]
-    pairs = zip(names, widths, widths[1:], strict=False)
-    return {name: (b, a) if name.endswith(".weight") else (a, b) for name, a, b in pairs}
+def _projection(tower: VisionConfig | TextConfig, out: int) -> Shapes:
+    weights = [name for name in tower.projection if not name.endswith(".bias")]
+    hidden = tower.projection_hidden_size or (tower.hidden_size + out) // 2
+    widths = [tower.hidden_size, *[hidden] * (len(weights) - 1), out]
+    shapes: Shapes = {}
+    for name, a, b in zip(weights, widths, widths[1:], strict=False):
+        shapes[name] = (b, a) if name.endswith(".weight") else (a, b)
+        if (bias := name.removesuffix(".weight") + ".bias") in tower.projection:
+            shapes[bias] = (b,)
+    return shapes
 
 
 def init_params(config: ModelConfig, seed: int, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from medclip.model.config import ModelConfig, TextConfig, VisionConfig
-from medclip.model.families import Block
+from medclip.model.families import AttentionHead, Block
 from medclip.model.packing import PackedText
 
 AnyArray = Array | np.ndarray
@@ -62,11 +62,10 @@ def image_features(
     if family.pre_norm:
         x = _layer_norm(p, family.pre_norm, x, tower.layer_norm_eps)
     x = _transformer(p, x, None, tower, family.block, remat)
-    if family.pool == "first":
-        x = x[:, 0]
+    pool_first = family.norm_after_pool or family.pool == "first"  # of one token, the order is free
+    x = _image_pool(p, x, tower) if pool_first else x
     x = _layer_norm(p, family.post_norm, x, tower.layer_norm_eps)
-    if family.pool == "attention":
-        x = _attention_pool(subtree(p, "head."), x, tower)
+    x = x if pool_first else _image_pool(p, x, tower)
     if family.pooler:
         x = jnp.tanh(_linear(p, family.pooler, x))
     return x
@@ -111,6 +110,9 @@ def project(
     """Features of a tower in the common space."""
     x = features
     for i, name in enumerate(tower.projection):
+        if name.endswith(".bias"):
+            x = x + params[name]
+            continue
         x = jax.nn.gelu(x, approximate=False) if i else x
         x = x @ (params[name].T if name.endswith(".weight") else params[name])
     return x
@@ -203,17 +205,24 @@ def _attend(q: AnyArray, k: AnyArray, v: AnyArray, mask: AnyArray | None) -> Any
     return mixed.reshape(*mixed.shape[:2], -1)
 
 
-def _attention_pool(p: Params, x: AnyArray, tower: VisionConfig) -> AnyArray:
+def _image_pool(p: Params, x: AnyArray, tower: VisionConfig) -> AnyArray:
+    if tower.family.attention_head:
+        return _attention_pool(p, tower.family.attention_head, x, tower)
+    return x[:, 0] if tower.family.pool == "first" else x[:, 1 if tower.family.class_token else 0 :].mean(axis=1)
+
+
+def _attention_pool(p: Params, head: AttentionHead, x: AnyArray, tower: VisionConfig) -> AnyArray:
     """One learned query attends to all patches, then an MLP (Zhai et al. 2022, section 2.2)."""
-    probe = jnp.broadcast_to(p["probe"], (x.shape[0], 1, x.shape[2]))
-    split = [jnp.split(p[f"attention.in_proj_{name}"], 3) for name in ("weight", "bias")]
+    query, keys_values = _linear(p, head.query or head.key_value, p[head.probe]), _linear(p, head.key_value, x)
+    width = x.shape[-1]
+    q = jnp.broadcast_to(query[..., :width], (x.shape[0], 1, width))
     q, k, v = (
-        (states @ weight.T + bias).reshape(*states.shape[:2], tower.num_attention_heads, -1)
-        for states, weight, bias in zip((probe, x, x), *split, strict=True)
+        y.reshape(*y.shape[:2], tower.num_attention_heads, -1)
+        for y in (q, keys_values[..., -2 * width : -width], keys_values[..., -width:])
     )
-    x = _linear(p, "attention.out_proj", _attend(q, k, v, None))
-    h = _linear(p, "mlp.fc1", _layer_norm(p, "layernorm", x, tower.layer_norm_eps))
-    return (x + _linear(p, "mlp.fc2", _activation(h, tower.hidden_act)))[:, 0]
+    x = _linear(p, head.out, _attend(q, k, v, None))
+    h = _linear(p, head.up, _layer_norm(p, head.norm, x, tower.layer_norm_eps))
+    return (x + _linear(p, head.down, _activation(h, tower.hidden_act)))[:, 0]
 
 
 def _text_pool(x: AnyArray, ids: AnyArray, valid: AnyArray, tower: TextConfig) -> AnyArray:
@@ -224,8 +233,7 @@ def _text_pool(x: AnyArray, ids: AnyArray, valid: AnyArray, tower: TextConfig) -
         return x[:, -1]
     if pool == "mean":
         return (x * valid[:, :, None]).sum(axis=1) / valid.sum(axis=1, keepdims=True)
-    # Configs of 2021 carry eos_token_id 2 by mistake; there the end of text is the largest id.
-    end = ids if tower.eos_token_id == 2 else ids == tower.eos_token_id
+    end = ids if pool == "argmax" else ids == tower.eos_token_id
     return jnp.take_along_axis(x, jnp.argmax(end, axis=1)[:, None, None], axis=1)[:, 0]
 
 
