@@ -15,7 +15,7 @@ CLOSE = 2e-6
 BERT = dual_encoder("vit", "bert")
 PLAIN = jax.jit(text_features, static_argnames="config")
 PACKED = jax.jit(packed_text_features, static_argnames=("config", "remat"))
-TEXTS = ("clip_text_model", "siglip_text_model", "bert", "roberta")
+TEXTS = ("clip_text_model", "siglip_text_model", "bert", "roberta", "mpnet")
 
 
 @pytest.fixture(scope="module", params=TEXTS)

@@ -27,6 +27,9 @@ def dual_encoder(vision: str, text: str, seed: int = 0) -> Model:
     """A random joined model of those families, as it would be loaded."""
     tokens, special = train_tokenizer(CAPTIONS, 300, 24)
     size = tokens.tokenizer.get_vocab_size()
+    if text == "mpnet":
+        special = {"pad_token_id": 1}
+    length = 24 + (special["pad_token_id"] + 1 if text in ("roberta", "mpnet") else 0)
     raw = {
         "architectures": ["VisionTextDualEncoderModel"],
         "model_type": "vision-text-dual-encoder",
@@ -34,7 +37,7 @@ def dual_encoder(vision: str, text: str, seed: int = 0) -> Model:
         "projection_dim": 16,
         "vision_config": {"model_type": vision, **WIDTH, "num_hidden_layers": 1, "image_size": 32, "patch_size": 8},
         "text_config": {"model_type": text, **WIDTH, **special, "num_hidden_layers": 1, "vocab_size": size,
-                        "max_position_embeddings": 24 + (special["pad_token_id"] + 1 if text == "roberta" else 0)},
+                        "max_position_embeddings": length},
     }  # fmt: skip
     config = parse_config(raw)
     rng = np.random.default_rng(seed)

@@ -56,6 +56,9 @@ def gradients(folder: Path, families: tuple[str, str], side: int, seed: int) -> 
     for name, wanted in load_file(folder / "gradients" / "model.safetensors").items():
         gradient = np.array(ours[name])
         # torch keeps the padding's row of an embedding as it is; here that is the end of text too
-        if "word_embeddings" in name or (families[1] == "roberta" and "text_model.embeddings.position" in name):
+        if "word_embeddings" in name or (
+            model.config.text.max_length < model.config.text.max_position_embeddings
+            and "text_model.embeddings.position" in name
+        ):
             gradient[model.config.text.pad_token_id] = 0
         yield name, gradient, wanted

@@ -6,6 +6,7 @@ Run by hand where torch and transformers are (after `make parity`), it makes the
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,11 @@ FAMILIES = [
     ("dinov2", "roberta"),
     ("clip", "bert"),
     ("siglip", "clip"),
+    ("dinov2-with-registers", "mpnet"),
+    ("dinov2-swiglu", "xlm-roberta"),
+    ("dinov3", "camembert"),
+    ("dinov3-gated", "bert"),
+    ("deit", "mpnet"),
 ]
 
 
@@ -60,8 +66,8 @@ def random_folder(
     text = {**WIDTH, "num_hidden_layers": 3, "vocab_size": tokens.tokenizer.get_vocab_size(), **towers, **special}
     torch.manual_seed(seed)
     model = _model(families, vision, text, transformers)
-    for tensor in model.parameters():  # biases and norms start at 0 and 1, where a mistake would not show
-        if tensor.ndim == 1:
+    for tensor in model.parameters():  # biases, norms and registers start at 0 and 1, where a mistake would not show
+        if tensor.ndim == 1 or not tensor.any():
             tensor.data += 0.1 * torch.randn_like(tensor)
     model.save_pretrained(folder)
     save_tokenizer(tokens, folder)
@@ -76,7 +82,8 @@ def random_folder(
 
 
 def _model(families: tuple[str, str], vision: dict[str, Any], text: dict[str, Any], transformers: Any) -> Any:
-    places = 26 if families[1] == "roberta" else 24
+    after_padding = families[1] in ("roberta", "xlm-roberta", "camembert", "mpnet")
+    places = 26 if after_padding else 24
     if families == ("clip", "clip"):
         text = {**text, "max_position_embeddings": places}
         config = transformers.CLIPConfig(vision_config=vision, text_config=text, projection_dim=24)
@@ -88,11 +95,29 @@ def _model(families: tuple[str, str], vision: dict[str, Any], text: dict[str, An
         "clip": (transformers.CLIPVisionConfig, transformers.CLIPTextConfig),
         "siglip": (transformers.SiglipVisionConfig, None),
         "vit": (transformers.ViTConfig, None),
+        "deit": (transformers.DeiTConfig, None),
         "dinov2": (transformers.Dinov2Config, None),
+        "dinov2-swiglu": (partial(transformers.Dinov2Config, use_swiglu_ffn=True, qkv_bias=False), None),
+        "dinov2-with-registers": (partial(transformers.Dinov2WithRegistersConfig, num_register_tokens=3), None),
+        "dinov3": (partial(transformers.DINOv3ViTConfig, num_register_tokens=4), None),
+        "dinov3-gated": (
+            partial(
+                transformers.DINOv3ViTConfig,
+                use_gated_mlp=True,
+                query_bias=False,
+                value_bias=False,
+                mlp_bias=False,
+                rope_theta=30.0,
+            ),
+            None,
+        ),
         "bert": (None, transformers.BertConfig),
         "roberta": (None, transformers.RobertaConfig),
+        "xlm-roberta": (None, transformers.XLMRobertaConfig),
+        "camembert": (None, transformers.CamembertConfig),
+        "mpnet": (None, transformers.MPNetConfig),
     }
-    if families[1] == "roberta":  # its positions follow the padding id, which must then lie low
+    if after_padding:  # its positions follow the padding id, which must then lie low
         text = {**text, "pad_token_id": 1}
     config = transformers.VisionTextDualEncoderConfig.from_vision_text_configs(
         kinds[families[0]][0](**vision),

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 from medclip.errors import UserError
-from medclip.model.families import TEXT, VISION, TextFamily, VisionFamily
+from medclip.model.families import TEXT, VISION, Block, TextFamily, VisionFamily
 
 LOGIT_SCALE = 2.6592  # ln(1/0.07), Radford et al. 2021
-ACTIVATIONS = ("quick_gelu", "gelu", "gelu_pytorch_tanh", "gelu_new", "relu")
+ACTIVATIONS = ("quick_gelu", "gelu", "gelu_pytorch_tanh", "gelu_new", "relu", "silu")
 DUAL_ENCODERS = ("clip", "siglip", "vision-text-dual-encoder", "hybrid-clip")
-_UNSUPPORTED = {"use_swiglu_ffn": True, "vision_use_head": False, "qkv_bias": False, "is_decoder": True}
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,9 @@ class VisionConfig:
     layer_norm_eps: float
     image_size: int
     patch_size: int
+    num_register_tokens: int = 0
+    rope_theta: float = 0.0
+    """Base period of the rotation, where the family has one."""
     prefix: str = "vision_model."
     """What precedes the tower's tensor names."""
     projection: tuple[str, ...] = ("visual_projection.weight",)
@@ -58,7 +60,6 @@ class TextConfig:
     vocab_size: int
     max_position_embeddings: int
     pad_token_id: int
-    bos_token_id: int = -1
     eos_token_id: int = -1
     type_vocab_size: int = 0
     projection_size: int = 0
@@ -106,13 +107,18 @@ _TOWER_NUMBERS = {
     "num_attention_heads": _Number(),
     "layer_norm_eps": _Number(low=0, types=(int, float)),
 }
-_VISION_NUMBERS = {**_TOWER_NUMBERS, "image_size": _Number(high=10_000), "patch_size": _Number()}
+_VISION_NUMBERS = {
+    **_TOWER_NUMBERS,
+    "image_size": _Number(high=10_000),
+    "patch_size": _Number(),
+    "num_register_tokens": _Number(low=0, high=1000),
+    "rope_theta": _Number(types=(int, float)),
+}
 _TEXT_NUMBERS = {
     **_TOWER_NUMBERS,
     "vocab_size": _Number(),
     "max_position_embeddings": _Number(),
     "pad_token_id": _Number(low=-1),
-    "bos_token_id": _Number(low=-1),
     "eos_token_id": _Number(low=-1),
     "type_vocab_size": _Number(),
     "projection_size": _Number(low=0),
@@ -142,19 +148,26 @@ def parse_config(raw: Mapping[str, Any]) -> ModelConfig:
 
 def parse_vision(raw: Mapping[str, Any], kind: str = "") -> VisionConfig:
     """A vision tower's own `config.json`, or the `vision_config` of a dual encoder of that `kind`."""
-    if raw.get("num_channels", 3) != 3:
-        raise UserError(f"config.json: num_channels is {raw['num_channels']}; images have 3.")
-    ratio, width = raw.get("mlp_ratio"), raw.get("hidden_size")
-    if isinstance(ratio, (int, float)) and isinstance(width, (int, float)):
-        raw = {**raw, "intermediate_size": int(width * ratio)}
-    return _parse_tower(VisionConfig, _VISION_NUMBERS, VISION, raw, f"{kind}_vision_model")
+    raw = {"model_type": f"{kind}_vision_model", **{name: value for name, value in raw.items() if value is not None}}
+    for name in ("image_size", "patch_size"):
+        if isinstance(raw.get(name), list):
+            raw[name] = _square(name, raw[name])
+    if raw["model_type"] in ("dinov2", "dinov2_with_registers"):
+        raw |= _dinov2_mlp(raw)
+    tower = _parse_tower(VisionConfig, _VISION_NUMBERS, VISION, raw)
+    if tower.family.rotary and tower.hidden_size // tower.num_attention_heads % 4:
+        raise UserError("config.json: hidden_size / num_attention_heads is not a multiple of 4, as rotation needs.")
+    unused = tower.family.unused if raw.get("use_mask_token", True) else ""
+    family = dataclasses.replace(tower.family, block=_block_variant(tower.family.block, raw), unused=unused)
+    return dataclasses.replace(tower, family=family)
 
 
 def parse_text(raw: Mapping[str, Any], kind: str = "") -> TextConfig:
     """A text tower's own `config.json`, or the `text_config` of a dual encoder of that `kind`."""
     if raw.get("position_embedding_type") not in (None, "absolute"):
         raise UserError(f"config.json: position_embedding_type {raw['position_embedding_type']!r} is not supported.")
-    tower = _parse_tower(TextConfig, _TEXT_NUMBERS, TEXT, raw, f"{kind}_text_model")
+    raw = {"model_type": f"{kind}_text_model", **{name: value for name, value in raw.items() if value is not None}}
+    tower = _parse_tower(TextConfig, _TEXT_NUMBERS, TEXT, raw)
     if tower.family.pool == "end" and tower.eos_token_id == 2:  # configs of 2021, by mistake
         tower = dataclasses.replace(tower, family=dataclasses.replace(tower.family, pool="argmax"))
     return tower
@@ -172,28 +185,63 @@ TowerConfig = TypeVar("TowerConfig", VisionConfig, TextConfig)
 
 
 def _parse_tower(
-    kind: type[TowerConfig],
-    numbers: Mapping[str, _Number],
-    families: Mapping[str, Any],
-    raw: Mapping[str, Any],
-    default_family: str,
+    kind: type[TowerConfig], numbers: Mapping[str, _Number], families: Mapping[str, Any], raw: Mapping[str, Any]
 ) -> TowerConfig:
-    family = raw.get("model_type") or default_family
-    if family not in families:
+    family = raw["model_type"]
+    if not isinstance(family, str) or family not in families:
         raise UserError(f"config.json: a tower of type {family!r} is not among {', '.join(families)}.")
-    if unsupported := [name for name, value in _UNSUPPORTED.items() if raw.get(name) is value]:
-        raise UserError(f"config.json: {unsupported[0]} = {raw[unsupported[0]]} is not supported.")
-    fields = {name: raw[name] for name in (*numbers, "hidden_act") if raw.get(name) is not None}
-    fields = {**families[family].defaults, **fields}
-    for name, number in numbers.items():
-        if name in fields and not number.holds(fields[name]):
-            raise UserError(f"config.json: {name} is {fields[name]!r}, which no model has.")
+    defaults = families[family].defaults
+    fields = {name: raw.get(name, default) for name, default in defaults.items()}
+    for name, value in fields.items():
+        if name in numbers and not numbers[name].holds(value):
+            raise UserError(f"config.json: {name} is {value!r}, which no model has.")
     tower = kind(model_type=family, family=families[family], **fields)
     if tower.hidden_act not in ACTIVATIONS:
         raise UserError(f"config.json: hidden_act {tower.hidden_act!r} is not among {', '.join(ACTIVATIONS)}.")
     if tower.hidden_size % tower.num_attention_heads:
         raise UserError("config.json: hidden_size is not a multiple of num_attention_heads.")
     return tower
+
+
+def _square(name: str, value: list[Any]) -> Any:
+    if len(set(map(str, value))) != 1:
+        raise UserError(f"config.json: {name} is {value}; only squares are supported.")
+    return value[0]
+
+
+def _dinov2_mlp(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Width and activation of DINOv2's MLP, of which its config states the ratio and the kind."""
+    width, ratio = raw.get("hidden_size", 768), raw.get("mlp_ratio", 4)
+    if not (_Number().holds(width) and _Number(types=(int, float)).holds(ratio)):
+        raise UserError(f"config.json: hidden_size {width!r} with mlp_ratio {ratio!r} is not a size.")
+    mlp_width = int(width * ratio)
+    if not raw.get("use_swiglu_ffn"):
+        return {"intermediate_size": mlp_width}
+    # Each factor has two thirds of it, rounded up to a multiple of 8.
+    return {"intermediate_size": (int(mlp_width * 2 / 3) + 7) // 8 * 8, "hidden_act": "silu"}
+
+
+def _block_variant(block: Block, raw: Mapping[str, Any]) -> Block:
+    """The layer that a config's flags make of its family's."""
+    kind, fused = raw["model_type"], "mlp.weights_in"
+    if raw.get("use_swiglu_ffn") and kind != "dinov3_vit":
+        return dataclasses.replace(block, up=fused, gate=fused, down="mlp.weights_out", no_bias=_no_bias(block, raw))
+    if raw.get("use_gated_mlp") and kind == "dinov3_vit":
+        block = dataclasses.replace(block, gate="mlp.gate_proj")
+    return dataclasses.replace(block, no_bias=_no_bias(block, raw))
+
+
+def _no_bias(block: Block, raw: Mapping[str, Any]) -> tuple[str, ...]:
+    """The linear layers of which a config's flags switch off the bias."""
+    flags = {"qkv_bias": block.qkv}
+    if raw["model_type"] == "dinov3_vit":
+        raw = {"key_bias": False, **raw}
+        flags = {
+            **{f"{name}_bias": (linear,) for name, linear in zip(("query", "key", "value"), block.qkv, strict=True)},
+            "proj_bias": (block.out,),
+            "mlp_bias": (block.up, block.down, block.gate),
+        }
+    return tuple(name for flag, names in flags.items() if raw.get(flag) is False for name in names if name)
 
 
 class Preset(NamedTuple):

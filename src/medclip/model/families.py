@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+RELATIVE_BUCKETS = 32  # MPNet's, whatever its config says
+
 
 @dataclass(frozen=True)
 class Block:
@@ -24,6 +26,10 @@ class Block:
     norm2: str
     up: str
     down: str
+    gate: str = ""
+    """The other factor of a gated MLP (Shazeer 2020), which gets the activation; if it is `up`, its rows come first."""
+    no_bias: tuple[str, ...] = ()
+    """Those linear layers that have none."""
     scales: tuple[str, ...] = ()
     """LayerScale's factors of the two branches."""
     post_norm: bool = False
@@ -55,8 +61,14 @@ class VisionFamily:
     defaults: dict[str, Any] = field(hash=False)
     class_token: str = ""
     """Name of the class token; "" where there is none."""
+    distillation_token: str = ""
+    """A second class token, which is not pooled (DeiT)."""
+    registers: str = ""
+    """Tokens without positions, after the class token (Darcet et al. 2024)."""
     batch_axis: bool = True
     """Whether the class token is (1, 1, w) and the positions (1, n, w), or (w,) and (n, w)."""
+    rotary: bool = False
+    """Whether queries and keys of patches are rotated by their place (DINOv3), in place of `position`."""
     patch_bias: bool = True
     pre_norm: str = ""
     pool: Literal["first", "mean", "attention"] = "first"
@@ -67,7 +79,8 @@ class VisionFamily:
     pooler: str = ""
     """A linear layer and tanh after the pool."""
     unused: str = ""
-    """A tensor of width w that is stored and saved but not used here: DINOv2's mask token."""
+    """A tensor of width w that is stored and saved but not used here: DINO's mask token."""
+    unused_ndim: int = 2
 
 
 @dataclass(frozen=True)
@@ -92,6 +105,8 @@ class TextFamily:
     """Whether tanh follows `head`."""
     after_padding: bool = False
     """Positions count valid tokens from pad_token_id + 1 (RoBERTa)."""
+    relative_bias: str = ""
+    """What each head adds to the scores of two tokens by their distance (MPNet; Raffel et al. 2020, section 2.1)."""
 
 
 def _clip_block(stack: str) -> Block:
@@ -99,10 +114,34 @@ def _clip_block(stack: str) -> Block:
     return Block(stack, qkv, "self_attn.out_proj", "layer_norm1", "layer_norm2", "mlp.fc1", "mlp.fc2")
 
 
-_VIT_QKV = tuple(f"attention.attention.{part}" for part in ("query", "key", "value"))
+def _linears(prefix: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"{prefix}.{name}" for name in names)
+
+
+_VIT = Block(
+    "encoder.layer",
+    _linears("attention.attention", "query", "key", "value"),
+    "attention.output.dense",
+    "layernorm_before",
+    "layernorm_after",
+    "intermediate.dense",
+    "output.dense",
+)
+_SCALES = ("layer_scale1.lambda1", "layer_scale2.lambda1")
+_DINOV2 = replace(_VIT, norm1="norm1", norm2="norm2", up="mlp.fc1", down="mlp.fc2", scales=_SCALES)
+_DINOV3 = Block(
+    "layer",
+    _linears("attention", "q_proj", "k_proj", "v_proj"),
+    "attention.o_proj",
+    "norm1",
+    "norm2",
+    "mlp.up_proj",
+    "mlp.down_proj",
+    scales=_SCALES,
+)
 _BERT = Block(
     "encoder.layer",
-    tuple(f"attention.self.{part}" for part in ("query", "key", "value")),
+    _linears("attention.self", "query", "key", "value"),
     out="attention.output.dense",
     norm1="attention.output.LayerNorm",
     norm2="output.LayerNorm",
@@ -116,7 +155,7 @@ _IMAGE = {**_BASE, "image_size": 224, "patch_size": 16}
 _CLIP_TEXT = {
     **_BASE, "hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8, "vocab_size": 49408,
     "max_position_embeddings": 77, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
-    "pad_token_id": 1, "bos_token_id": 49406, "eos_token_id": 49407,
+    "pad_token_id": 1, "eos_token_id": 49407,
 }  # fmt: skip
 _BERT_TEXT = {
     **_BASE, "vocab_size": 30522, "max_position_embeddings": 512, "type_vocab_size": 2, "hidden_act": "gelu",
@@ -134,6 +173,41 @@ _BERT_FAMILY = TextFamily(
     head="pooler.dense",
     tanh=True,
 )
+_ROBERTA_FAMILY = replace(
+    _BERT_FAMILY, defaults={**_BERT_TEXT, "vocab_size": 50265, "pad_token_id": 1}, after_padding=True
+)
+_VIT_FAMILY = VisionFamily(
+    _VIT,
+    "embeddings.patch_embeddings.projection",
+    "embeddings.position_embeddings",
+    "layernorm",
+    {**_IMAGE, "hidden_act": "gelu", "layer_norm_eps": 1e-12},
+    class_token="embeddings.cls_token",
+    pooler="pooler.dense",
+)
+_DINOV2_FAMILY = replace(
+    _VIT_FAMILY,
+    block=_DINOV2,
+    defaults={**_IMAGE, "patch_size": 14, "hidden_act": "gelu", "layer_norm_eps": 1e-6},
+    pooler="",
+    unused="embeddings.mask_token",
+)
+_DINOV2_REGISTERS_FAMILY = replace(
+    _DINOV2_FAMILY,
+    defaults={**_DINOV2_FAMILY.defaults, "patch_size": 16, "num_register_tokens": 4},
+    registers="embeddings.register_tokens",
+)
+_DINOV3_FAMILY = replace(
+    _DINOV2_REGISTERS_FAMILY,
+    block=_DINOV3,
+    patch="embeddings.patch_embeddings",
+    position="",
+    post_norm="norm",
+    defaults={**_IMAGE, "hidden_size": 384, "intermediate_size": 1536, "num_attention_heads": 6, "hidden_act": "gelu",
+              "layer_norm_eps": 1e-5, "num_register_tokens": 0, "rope_theta": 100.0},
+    rotary=True,
+    unused_ndim=3,
+)  # fmt: skip
 
 VISION = {
     "clip_vision_model": VisionFamily(
@@ -165,41 +239,11 @@ VISION = {
             "head.mlp.fc2",
         ),
     ),
-    "vit": VisionFamily(
-        Block(
-            "encoder.layer",
-            _VIT_QKV,
-            "attention.output.dense",
-            "layernorm_before",
-            "layernorm_after",
-            "intermediate.dense",
-            "output.dense",
-        ),
-        "embeddings.patch_embeddings.projection",
-        "embeddings.position_embeddings",
-        "layernorm",
-        {**_IMAGE, "hidden_act": "gelu", "layer_norm_eps": 1e-12},
-        class_token="embeddings.cls_token",
-        pooler="pooler.dense",
-    ),
-    "dinov2": VisionFamily(
-        Block(
-            "encoder.layer",
-            _VIT_QKV,
-            "attention.output.dense",
-            "norm1",
-            "norm2",
-            "mlp.fc1",
-            "mlp.fc2",
-            scales=("layer_scale1.lambda1", "layer_scale2.lambda1"),
-        ),
-        "embeddings.patch_embeddings.projection",
-        "embeddings.position_embeddings",
-        "layernorm",
-        {**_IMAGE, "patch_size": 14, "hidden_act": "gelu", "layer_norm_eps": 1e-6},
-        class_token="embeddings.cls_token",
-        unused="embeddings.mask_token",
-    ),
+    "vit": _VIT_FAMILY,
+    "deit": replace(_VIT_FAMILY, distillation_token="embeddings.distillation_token"),
+    "dinov2": _DINOV2_FAMILY,
+    "dinov2_with_registers": _DINOV2_REGISTERS_FAMILY,
+    "dinov3_vit": _DINOV3_FAMILY,
     "timm_vit": VisionFamily(
         Block("blocks", ("attn.qkv",), "attn.proj", "norm1", "norm2", "mlp.fc1", "mlp.fc2"),
         "patch_embed.proj",
@@ -236,17 +280,27 @@ TEXT = {
         "embeddings.token_embedding.weight",
         "embeddings.position_embedding.weight",
         {**_CLIP_TEXT, **_BASE, "vocab_size": 32000, "max_position_embeddings": 64,
-         "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6},
+         "projection_size": 0, "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6},
         attends="all",
         pool="last",
         final_norm="final_layer_norm",
         head="head",
     ),
     "bert": _BERT_FAMILY,
-    "roberta": replace(
-        _BERT_FAMILY,
-        defaults={**_BERT_TEXT, "vocab_size": 50265, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2},
-        after_padding=True,
+    "roberta": _ROBERTA_FAMILY,
+    "xlm-roberta": replace(_ROBERTA_FAMILY, defaults={**_BERT_TEXT, "pad_token_id": 1}),
+    "camembert": replace(_ROBERTA_FAMILY, defaults={**_BERT_TEXT, "pad_token_id": 1}),
+    "mpnet": replace(
+        _ROBERTA_FAMILY,
+        block=replace(
+            _BERT,
+            qkv=_linears("attention.attn", "q", "k", "v"),
+            out="attention.attn.o",
+            norm1="attention.LayerNorm",
+        ),
+        defaults={**_BERT_TEXT, "vocab_size": 30527, "pad_token_id": 1},
+        types="",
+        relative_bias="encoder.relative_attention_bias.weight",
     ),
     "open_clip_text": TextFamily(
         _RESBLOCK,

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from medclip.model.config import ModelConfig, TextConfig, VisionConfig
-from medclip.model.families import Block
+from medclip.model.families import RELATIVE_BUCKETS, Block
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -29,17 +29,18 @@ def tensor_shapes(config: ModelConfig) -> Shapes:
 def vision_shapes(tower: VisionConfig) -> Shapes:
     """Name and shape of every tensor of a vision tower, without prefix and projection."""
     family, w, k = tower.family, tower.hidden_size, tower.patch_size
-    positions = (tower.image_size // k) ** 2 + bool(family.class_token)
+    class_tokens = [name for name in (family.class_token, family.distillation_token) if name]
     leading = (1,) if family.batch_axis else ()
-    shapes: Shapes = {}
-    if family.class_token:
-        shapes[family.class_token] = (*leading, *leading, w)
+    shapes: Shapes = {name: (*leading, *leading, w) for name in class_tokens}
+    if family.registers:
+        shapes[family.registers] = (1, tower.num_register_tokens, w)
     if family.unused:
-        shapes[family.unused] = (1, w)
+        shapes[family.unused] = (*[1] * (family.unused_ndim - 1), w)
     shapes[f"{family.patch}.weight"] = (w, 3, k, k)
     if family.patch_bias:
         shapes[f"{family.patch}.bias"] = (w,)
-    shapes[family.position] = (*leading, positions, w)
+    if family.position:
+        shapes[family.position] = (*leading, (tower.image_size // k) ** 2 + len(class_tokens), w)
     if family.pre_norm:
         shapes |= _norm(family.pre_norm, w)
     shapes |= _layers(family.block, tower) | _norm(family.post_norm, w)
@@ -62,6 +63,8 @@ def text_shapes(tower: TextConfig) -> Shapes:
         shapes[family.types] = (tower.type_vocab_size, w)
     if family.embed_norm:
         shapes |= _norm(family.embed_norm, w)
+    if family.relative_bias:
+        shapes[family.relative_bias] = (RELATIVE_BUCKETS, tower.num_attention_heads)
     shapes |= _layers(family.block, tower)
     if family.final_norm:
         shapes |= _norm(family.final_norm, w)
@@ -72,21 +75,23 @@ def text_shapes(tower: TextConfig) -> Shapes:
 
 def _layers(block: Block, tower: VisionConfig | TextConfig) -> Shapes:
     w, m = tower.hidden_size, tower.intermediate_size
+    linears = {name: (w * 3 // len(block.qkv), w) for name in block.qkv}
+    linears |= {block.out: (w, w), block.down: (w, m)}
+    linears |= {block.up: (2 * m, w)} if block.gate == block.up else {block.up: (m, w)}
+    linears |= {block.gate: (m, w)} if block.gate not in ("", block.up) else {}
     shapes: Shapes = {}
     for i in range(tower.num_hidden_layers):
         layer = f"{block.stack}.{i}."
-        for name in block.qkv:
-            shapes |= _linear(layer + name, w * 3 // len(block.qkv), w)
-        shapes |= _linear(layer + block.out, w, w)
-        shapes |= _linear(layer + block.up, m, w) | _linear(layer + block.down, w, m)
+        for name, (out, into) in linears.items():
+            shapes |= _linear(layer + name, out, into, name not in block.no_bias)
         shapes |= _norm(layer + block.norm1, w) | _norm(layer + block.norm2, w)
         shapes |= {layer + name: (w,) for name in block.scales}
     return shapes
 
 
-def _linear(name: str, out: int, into: int) -> Shapes:
+def _linear(name: str, out: int, into: int, bias: bool = True) -> Shapes:
     stem = f"{name}_" if name.endswith("in_proj") else f"{name}."
-    return {f"{stem}weight": (out, into), f"{stem}bias": (out,)}
+    return {f"{stem}weight": (out, into), **({f"{stem}bias": (out,)} if bias else {})}
 
 
 def _norm(name: str, width: int) -> Shapes:

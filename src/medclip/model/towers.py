@@ -8,7 +8,9 @@ b batch, t tokens, s side, w width, p projection, h heads.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +18,24 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from medclip.model.config import ModelConfig, TextConfig, VisionConfig
-from medclip.model.families import AttentionHead, Block
+from medclip.model.families import RELATIVE_BUCKETS, AttentionHead, Block
 from medclip.model.packing import PackedText
 
 AnyArray = Array | np.ndarray
+MAX_DISTANCE = 128  # from here on, relative positions share a bucket
 Params = dict[str, Float[AnyArray, "..."]]
 """Tensors by their name in the checkpoint."""
+
+
+class Attention(NamedTuple):
+    """What decides, besides queries and keys, which tokens attend to which."""
+
+    mask: Bool[AnyArray, "#b #h #q k"] | None = None
+    """False: does not attend."""
+    bias: Float32[AnyArray, "#b h q k"] | None = None
+    """Added to the scores."""
+    rotation: tuple[AnyArray, AnyArray] | None = None
+    """Cosine and sine (patches, d) or (b, patches, d), of the last tokens."""
 
 
 def encode_image(params: Params, pixels: Float[AnyArray, "b s s 3"], config: ModelConfig) -> Float32[Array, "b p"]:
@@ -51,17 +65,22 @@ def image_features(
     tower, family = config.vision, config.vision.family
     p = subtree(params, tower.prefix)
     x = _patches(p[f"{family.patch}.weight"], pixels) + p.get(f"{family.patch}.bias", 0)
-    if family.class_token:
-        head = jnp.broadcast_to(p[family.class_token].reshape(1, 1, -1), (x.shape[0], 1, x.shape[2]))
-        x = jnp.concatenate([head, x], axis=1)
-    x = x + p[family.position].reshape(x.shape[1:])
+    rotation = _rotation(x.shape[1], tower) if family.rotary else None
+    class_tokens = [p[name] for name in (family.class_token, family.distillation_token) if name]
+    x = _prepend(x, *class_tokens)
+    if family.position:
+        x = x + p[family.position].reshape(x.shape[1:])
     if kept_patches is not None:
-        if family.class_token:
-            kept_patches = jnp.concatenate([jnp.zeros_like(kept_patches[:, :1]), kept_patches + 1], axis=1)
-        x = jnp.take_along_axis(x, kept_patches[:, :, None], axis=1)
+        n = len(class_tokens)
+        first = jnp.broadcast_to(jnp.arange(n), (len(x), n))
+        x = jnp.take_along_axis(x, jnp.concatenate([first, kept_patches + n], axis=1)[:, :, None], axis=1)
+        if rotation:
+            rotation = jnp.asarray(rotation[0])[kept_patches], jnp.asarray(rotation[1])[kept_patches]
+    if family.registers:
+        x = jnp.concatenate([x[:, :1], _prepend(x[:, 1:], p[family.registers])], axis=1)
     if family.pre_norm:
         x = _layer_norm(p, family.pre_norm, x, tower.layer_norm_eps)
-    x = _transformer(p, x, None, tower, family.block, remat)
+    x = _transformer(p, x, Attention(rotation=rotation), tower, family.block, remat)
     pool_first = family.norm_after_pool or family.pool == "first"  # of one token, the order is free
     x = _image_pool(p, x, tower) if pool_first else x
     x = _layer_norm(p, family.post_norm, x, tower.layer_norm_eps)
@@ -81,7 +100,8 @@ def text_features(
     if family.after_padding:
         real = ids != tower.pad_token_id
         positions = p[family.position][jnp.cumsum(real, axis=1) * real + tower.pad_token_id]
-    x = _text_states(p, ids, positions, valid[:, None, None, :], tower, False)
+    distances = (jnp.arange(t)[None, :] - jnp.arange(t)[:, None])[None]
+    x = _text_states(p, ids, positions, valid[:, None, None, :], distances, tower, False)
     return _text_head(p, _text_pool(x, ids, valid, tower), tower)
 
 
@@ -94,7 +114,8 @@ def packed_text_features(
     ids, caption, position = (x.reshape(n * r, t) for x in (texts.ids, texts.caption_index, texts.position))
     first = tower.pad_token_id + 1 if family.after_padding else 0
     mask = (caption[:, :, None] == caption[:, None, :])[:, None]
-    x = _text_states(p, ids, p[family.position][position + first], mask, tower, remat)
+    distances = position[:, None, :] - position[:, :, None]
+    x = _text_states(p, ids, p[family.position][position + first], mask, distances, tower, remat)
     x = x.reshape(n, r * t, -1)
     if family.pool == "mean":
         is_part = texts.caption_index.reshape(n, 1, r * t) == jnp.arange(texts.pool_index.shape[1])[:, None]
@@ -134,6 +155,15 @@ def subtree(params: Mapping[str, AnyArray], prefix: str) -> Params:
     return {name[len(prefix) :]: value for name, value in params.items() if name.startswith(prefix)}
 
 
+def _prepend(x: AnyArray, *tokens: AnyArray) -> AnyArray:
+    """Tokens before those of every image."""
+    first = [
+        jnp.broadcast_to(token.reshape(1, -1, x.shape[2]), (len(x), token.size // x.shape[2], x.shape[2]))
+        for token in tokens
+    ]
+    return jnp.concatenate([*first, x], axis=1)
+
+
 def _patches(weight: AnyArray, pixels: AnyArray) -> AnyArray:
     """A convolution whose stride is its kernel is one matrix product over flattened patches."""
     b, s, _, _ = pixels.shape
@@ -149,6 +179,7 @@ def _text_states(
     ids: AnyArray,
     positions: AnyArray,
     mask: AnyArray,
+    distances: AnyArray,
     tower: TextConfig,
     remat: bool,
 ) -> AnyArray:
@@ -160,14 +191,16 @@ def _text_states(
         x = _layer_norm(p, family.embed_norm, x, tower.layer_norm_eps)
     if family.attends == "causal":
         mask = jnp.tril(jnp.ones((ids.shape[1],) * 2, bool)) & mask
-    x = _transformer(p, x, None if family.attends == "all" else mask, tower, family.block, remat)
+    bias = _relative_bias(p[family.relative_bias], distances) if family.relative_bias else None
+    attention = Attention(None if family.attends == "all" else mask, bias)
+    x = _transformer(p, x, attention, tower, family.block, remat)
     return _layer_norm(p, family.final_norm, x, tower.layer_norm_eps) if family.final_norm else x
 
 
 def _transformer(
     p: Params,
     x: AnyArray,
-    mask: AnyArray | None,
+    attention: Attention,
     tower: VisionConfig | TextConfig,
     block: Block,
     remat: bool,
@@ -175,19 +208,18 @@ def _transformer(
     layer = jax.checkpoint(_layer, static_argnums=(3, 4)) if remat else _layer
     # Unrolled: a scan over stacked layers halves training speed on a CPU.
     for i in range(tower.num_hidden_layers):
-        x = layer(subtree(p, f"{block.stack}.{i}."), x, mask, tower, block)
+        x = layer(subtree(p, f"{block.stack}.{i}."), x, attention, tower, block)
     return x
 
 
-def _layer(p: Params, x: AnyArray, mask: AnyArray | None, tower: VisionConfig | TextConfig, block: Block) -> AnyArray:
+def _layer(p: Params, x: AnyArray, attention: Attention, tower: VisionConfig | TextConfig, block: Block) -> AnyArray:
     eps, scales = tower.layer_norm_eps, [p[name] for name in block.scales] or [1, 1]
     h = x if block.post_norm else _layer_norm(p, block.norm1, x, eps)
     q, k, v = _qkv(p, h, block.qkv, tower.num_attention_heads)
-    x = x + _linear(p, block.out, _attend(q, k, v, mask)) * scales[0]
+    x = x + _linear(p, block.out, _attend(q, k, v, attention)) * scales[0]
     x = _layer_norm(p, block.norm1, x, eps) if block.post_norm else x
     h = x if block.post_norm else _layer_norm(p, block.norm2, x, eps)
-    h = _activation(_linear(p, block.up, h), tower.hidden_act)
-    x = x + _linear(p, block.down, h) * scales[1]
+    x = x + _linear(p, block.down, _mlp_states(p, h, block, tower.hidden_act)) * scales[1]
     return _layer_norm(p, block.norm2, x, eps) if block.post_norm else x
 
 
@@ -196,13 +228,66 @@ def _qkv(p: Params, x: AnyArray, names: tuple[str, ...], heads: int) -> list[Any
     return [y.reshape(*y.shape[:2], heads, -1) for y in parts]
 
 
-def _attend(q: AnyArray, k: AnyArray, v: AnyArray, mask: AnyArray | None) -> AnyArray:
+def _mlp_states(p: Params, x: AnyArray, block: Block, activation: str) -> AnyArray:
+    h = _linear(p, block.up, x)
+    if not block.gate:
+        return _activation(h, activation)
+    gate, h = jnp.split(h, 2, axis=-1) if block.gate == block.up else (_linear(p, block.gate, x), h)
+    return _activation(gate, activation) * h
+
+
+def _attend(q: AnyArray, k: AnyArray, v: AnyArray, attention: Attention) -> AnyArray:
     """Softmax attention of (b, t, heads, d), heads joined again: (b, t, w)."""
+    if attention.rotation is not None:
+        q, k = (_rotate(states, *attention.rotation) for states in (q, k))
     scores = jnp.einsum("bqhd,bkhd->bhqk", q, k).astype(jnp.float32) * q.shape[-1] ** -0.5
-    if mask is not None:
-        scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
+    if attention.bias is not None:
+        scores = scores + attention.bias
+    if attention.mask is not None:
+        scores = jnp.where(attention.mask, scores, jnp.finfo(scores.dtype).min)
     mixed = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores, axis=-1).astype(v.dtype), v)
     return mixed.reshape(*mixed.shape[:2], -1)
+
+
+def _rotation(patches: int, tower: VisionConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Cosine and sine (patches, d) of the angles that a square grid's patches are rotated by (Siméoni et al. 2025).
+
+    A coordinate is that of the patch's center, the image being [-1, 1]; half of the angles are of the row's.
+    """
+    side, d = math.isqrt(patches), tower.hidden_size // tower.num_attention_heads
+    centers = (2 * (np.arange(side, dtype=np.float32) + 0.5) / side - 1).astype(np.float32)
+    frequencies = 1 / np.float32(tower.rope_theta) ** (np.arange(d // 4) * (4 / d)).astype(np.float32)
+    grid = np.stack(np.meshgrid(centers, centers, indexing="ij"), axis=-1).reshape(patches, 2, 1)
+    angles = np.tile((np.float32(2 * math.pi) * grid * frequencies).reshape(patches, -1), 2)
+    return np.cos(angles), np.sin(angles)
+
+
+def _rotate(x: AnyArray, cos: AnyArray, sin: AnyArray) -> AnyArray:
+    """The last tokens of (b, t, heads, d), those that have angles, rotated; class token and registers stay."""
+    cos, sin = (part[..., None, :].astype(x.dtype) for part in (cos, sin))
+    rest, patches = jnp.split(x, [x.shape[1] - cos.shape[-3]], axis=1)
+    low, high = jnp.split(patches, 2, axis=-1)
+    return jnp.concatenate([rest, patches * cos + jnp.concatenate([-high, low], axis=-1) * sin], axis=1)
+
+
+def _relative_bias(table: AnyArray, distances: Int[AnyArray, "b q k"]) -> AnyArray:
+    """What is added to the scores (b, heads, q, k) of keys that many tokens after their query."""
+    buckets = _distance_buckets()[jnp.clip(distances, -MAX_DISTANCE, MAX_DISTANCE) + MAX_DISTANCE]
+    return table[buckets].transpose(0, 3, 1, 2).astype(jnp.float32)
+
+
+def _distance_buckets() -> AnyArray:
+    """The bucket of each distance from -MAX_DISTANCE to MAX_DISTANCE (Raffel et al. 2020, section 2.1).
+
+    Half of the buckets are for tokens after; half of each half are one distance wide, the others logarithmic.
+    """
+    half = RELATIVE_BUCKETS // 2
+    distance, exact = np.abs(np.arange(-MAX_DISTANCE, MAX_DISTANCE + 1)), half // 2
+    ratio = np.log(np.maximum(distance, 1).astype(np.float32) / exact) / np.float32(math.log(MAX_DISTANCE / exact))
+    far = np.minimum(exact + (ratio * (half - exact)).astype(int), half - 1)
+    buckets = np.where(distance < exact, distance, far)
+    buckets[MAX_DISTANCE + 1 :] += half
+    return jnp.asarray(buckets)
 
 
 def _image_pool(p: Params, x: AnyArray, tower: VisionConfig) -> AnyArray:
@@ -220,7 +305,7 @@ def _attention_pool(p: Params, head: AttentionHead, x: AnyArray, tower: VisionCo
         y.reshape(*y.shape[:2], tower.num_attention_heads, -1)
         for y in (q, keys_values[..., -2 * width : -width], keys_values[..., -width:])
     )
-    x = _linear(p, head.out, _attend(q, k, v, None))
+    x = _linear(p, head.out, _attend(q, k, v, Attention()))
     h = _linear(p, head.up, _layer_norm(p, head.norm, x, tower.layer_norm_eps))
     return (x + _linear(p, head.down, _activation(h, tower.hidden_act)))[:, 0]
 
@@ -246,7 +331,7 @@ def _text_head(p: Params, x: AnyArray, tower: TextConfig) -> AnyArray:
 
 def _linear(p: Params, name: str, x: AnyArray) -> AnyArray:
     stem = f"{name}_" if name.endswith("in_proj") else f"{name}."
-    return x @ p[f"{stem}weight"].T + p[f"{stem}bias"]
+    return x @ p[f"{stem}weight"].T + p.get(f"{stem}bias", 0)  # some have none: `Block.no_bias`
 
 
 def _layer_norm(p: Params, name: str, x: AnyArray, eps: float) -> AnyArray:
@@ -259,4 +344,6 @@ def _layer_norm(p: Params, name: str, x: AnyArray, eps: float) -> AnyArray:
 def _activation(x: AnyArray, name: str) -> AnyArray:
     if name == "quick_gelu":
         return x * jax.nn.sigmoid(1.702 * x)
-    return jax.nn.relu(x) if name == "relu" else jax.nn.gelu(x, approximate=name != "gelu")
+    if name in ("relu", "silu"):
+        return jax.nn.relu(x) if name == "relu" else jax.nn.silu(x)
+    return jax.nn.gelu(x, approximate=name != "gelu")
