@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -266,9 +267,12 @@ def _evaluate(run: Run, log: MetricsLog, state: State) -> np.ndarray:
 
 
 def eval_model(run: Run, state: State) -> tuple[Model, Params]:
-    """The model of a state under its own names, and the loss's own parameters."""
+    """The model of a state under its own names, and the loss's own parameters.
+
+    Numbers equal to those of the initial model are its own, bit for bit: adding an update of zero would lose -0.
+    """
     params = merge_lora(distributed.replicate(state.eval_params, run.mesh))
-    own = {name: params[name] for name in run.model.params}
+    own = {name: jnp.where(params[name] == first, first, params[name]) for name, first in run.model.params.items()}
     return dataclasses.replace(run.model, params=own), {name: p for name, p in params.items() if name not in own}
 
 

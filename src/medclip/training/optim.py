@@ -22,11 +22,16 @@ SIGMOID_BIAS = np.array(-10, np.float32)  # Zhai et al. 2023, section 3.2
 
 
 def initial_params(model: Model, config: ResolvedTrainConfig) -> tuple[Params, dict[str, float]]:
-    """All tensors of a run by name, with the loss's bias and LoRA's factors, and the learning-rate scale of each."""
-    params = dict(model.params)
-    if is_sigmoid(model, config) and "logit_bias" not in params:
+    """All tensors of a run by name, with the loss's bias and LoRA's factors, and the learning-rate scale of each.
+
+    The contrastive loss leaves a model's bias alone: its gradient is mere rounding, of which Adam would make steps.
+    """
+    params, sigmoid = dict(model.params), is_sigmoid(model, config)
+    if sigmoid and "logit_bias" not in params:
         params["logit_bias"] = SIGMOID_BIAS  # the loss's own, not the model's: cosines are the same without it
     scales = lr_scales(params, model.config, config)
+    if not sigmoid and "logit_bias" in scales:
+        scales["logit_bias"] = 0.0
     if config.lora_rank:
         towers = (model.config.vision, model.config.text)
         matrices = [name for name in lora_matrices(params, model.config) if scales[name]]
@@ -63,7 +68,8 @@ def in_tower(name: str, tower: VisionConfig | TextConfig) -> bool:
 
 
 def _lr_scale(name: str, config: ModelConfig, settings: ResolvedTrainConfig) -> float:
-    if any(fnmatchcase(name, pattern) for pattern in settings.freeze):
+    unused = config.vision.family.unused
+    if (unused and name == config.vision.prefix + unused) or any(fnmatchcase(name, p) for p in settings.freeze):
         return 0.0
     for tower, lr in ((config.vision, settings.vision_lr), (config.text, settings.text_lr)):
         if in_tower(name, tower):
@@ -76,7 +82,7 @@ def _layers_above(name: str, tower: VisionConfig | TextConfig) -> int:
     """How far below the projection a tensor works: 0 after the last layer, 1 in it (Clark et al. 2020, ELECTRA)."""
     if isinstance(tower, VisionConfig):
         family = tower.family
-        below = (family.class_token, family.patch, family.position, family.pre_norm, family.unused)
+        below = (family.class_token, family.patch, family.position, family.pre_norm)
     else:
         family = tower.family
         below = (family.token, family.position, family.types, family.embed_norm)
@@ -93,7 +99,7 @@ def make_optimizer(config: ResolvedTrainConfig, scales: Mapping[str, float]) -> 
     )
 
     def decay_mask(params: Any) -> dict[str, bool]:
-        return {name: p.ndim > 1 and "mask_token" not in name for name, p in params.items()}
+        return {name: p.ndim > 1 for name, p in params.items()}
 
     def scale_updates(updates: Any, params: Any) -> dict[str, jax.Array]:
         return {name: update * scales.get(name, 1.0) for name, update in updates.items()}

@@ -19,7 +19,7 @@ from medclip.model.packing import PackedText
 from medclip.model.towers import Params, image_features, l2_normalize, packed_text_features, project
 from medclip.training.config import ResolvedTrainConfig
 from medclip.training.distributed import shardings
-from medclip.training.losses import Loss, duplicate_aware_targets, soft_targets
+from medclip.training.losses import Loss, duplicate_aware_targets, is_sigmoid, soft_targets
 from medclip.training.optim import merge_lora
 
 MAX_LOGIT_SCALE = float(np.log(100))  # Radford et al. 2021, section 2.5
@@ -88,7 +88,7 @@ def make_step(
 
     `trainable` names the tensors that are trained, `num_concepts` is the number of UMLS concepts of soft targets.
     """
-    chunks = config.batch_size // config.micro_batch_size
+    chunks, max_scale = config.batch_size // config.micro_batch_size, max_logit_scale(model, config, trainable)
 
     def batch_loss(trainable_params: Params, frozen: Params, batch: Batch) -> jax.Array:
         params = trainable_params | frozen
@@ -112,9 +112,13 @@ def make_step(
         value, gradient = jax.value_and_grad(batch_loss)(trainable_params, frozen, batch)
         updates, opt_state = optimizer.update(gradient, state.opt_state, trainable_params)
         params: Any = optax.apply_updates(trainable_params, updates)
+        if max_scale is not None:
+            params["logit_scale"] = jnp.minimum(params["logit_scale"], max_scale)
+        ema: Any = {}
+        if state.ema_params:  # of what is trained alone: a weighted sum of equal numbers is not always that number
+            average = {name: state.ema_params[name] for name in params}
+            ema = frozen | optax.incremental_update(params, average, 1 - config.ema_decay)
         params = frozen | params
-        params["logit_scale"] = jnp.minimum(params["logit_scale"], MAX_LOGIT_SCALE)
-        ema: Any = optax.incremental_update(params, state.ema_params, 1 - config.ema_decay) if state.ema_params else {}
         metrics = {
             "loss": value,
             "logit_scale": params["logit_scale"].reshape(()),  # SigLIP's has shape (1,)
@@ -124,6 +128,16 @@ def make_step(
         return jax.lax.with_sharding_constraint(after, shardings(after, mesh, config.fsdp)), metrics
 
     return jax.jit(step, donate_argnums=0)
+
+
+def max_logit_scale(model: Model, config: ResolvedTrainConfig, trainable: Set[str]) -> float | None:
+    """The bound of a trained logit scale: ln 100 (Radford et al. 2021), or a larger start, which is not cut.
+
+    None where nothing bounds it: a frozen scale stays as it is, and the sigmoid loss has no bound (Zhai et al. 2023).
+    """
+    if "logit_scale" not in trainable or is_sigmoid(model, config):
+        return None
+    return max(MAX_LOGIT_SCALE, float(np.max(model.params["logit_scale"])))
 
 
 def encode_images(

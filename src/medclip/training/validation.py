@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -15,7 +16,7 @@ from medclip.encode.encoder import embed_pixels, embed_texts
 from medclip.errors import WorkError
 from medclip.metrics import KS, Estimate, estimate, ranks, recall_at_k
 from medclip.model.checkpoint import Model
-from medclip.model.towers import Params
+from medclip.model.towers import AnyArray, Params
 from medclip.training.data import SplitImages, decode_into
 from medclip.training.losses import Loss, contrastive_loss, hard_targets
 
@@ -84,6 +85,12 @@ def wise_ft(
     """
     results = []
     for alpha in ALPHAS:
-        params = {name: (1 - alpha) * first[name] + alpha * p for name, p in last.items()}
+        params: Params = {name: _interpolate(first[name], p, alpha) for name, p in last.items()}
         results.append(({"alpha": alpha, **evaluate(params)}, params))
     return results
+
+
+def _interpolate(first: AnyArray, last: AnyArray, alpha: float) -> jax.Array:
+    """`first + alpha (last - first)`; exact, bit for bit, at the last end and where both are equal (-0, denormals)."""
+    first, last = jnp.asarray(first), jnp.asarray(last)
+    return last if alpha == 1 else jnp.where(first == last, first, first + alpha * (last - first))
