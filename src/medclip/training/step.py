@@ -116,8 +116,9 @@ def make_step(
             params["logit_scale"] = jnp.minimum(params["logit_scale"], max_scale)
         ema: Any = {}
         if state.ema_params:  # of what is trained alone: a weighted sum of equal numbers is not always that number
-            average = {name: state.ema_params[name] for name in params}
-            ema = frozen | optax.incremental_update(params, average, 1 - config.ema_decay)
+            before = {name: state.ema_params[name] for name in params}
+            average: Any = optax.incremental_update(params, before, 1 - config.ema_decay)
+            ema = frozen | average
         params = frozen | params
         metrics = {
             "loss": value,
