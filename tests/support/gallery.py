@@ -1,13 +1,13 @@
 """Model folders as the Hub and today's tools hold them: tiny sizes, everything else as published.
 
 A Layout builds its folder with the live peer and gives the peer's embeddings of image files and raw strings. Weights
-follow `filled`, a rule of name and shape, so stored references need no stored weights.
+follow `example_weight`, a rule of name and shape, so stored references need no stored weights.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +18,7 @@ from PIL import Image
 CLOSE = 2e-6  # float32 rounding of unit vectors through the tiny towers
 Opens = Literal["model", "vision", "text"]
 Embeddings = dict[str, np.ndarray]
+Embed = Callable[[Path, Sequence[Path], Sequence[str]], Embeddings]
 
 TEXTS = (
     "CT of the chest, axial view",
@@ -41,19 +42,21 @@ class Layout:
     opens: Opens
     """`medclip.load` (also --init), or what --vision-model or --text-model takes."""
     build: Callable[[Path], None]
-    """Writes `model/` of that folder as published; and `peer/` with the same weights where the peer does not open it."""
-    embed: Callable[[Path, Sequence[Path], Sequence[str]], Embeddings]
+    """Writes `model/` of that folder as published, and `peer/` with the same weights where the peer cannot open it."""
+    embed: Embed
     """Unit vectors by the peer of a folder as `build` writes it, from image files and strings: "images", "texts".
 
     A tower gives its own side alone: its features (what precedes a projection), divided by their length."""
-    embed_trained: Callable[[Path, Sequence[Path], Sequence[str]], Embeddings] | None = None
-    """The peer on the folder that medclip saves after training; None: `embed`."""
+    embed_trained: Embed | None = None
+    """The peer on the run that medclip trains, whose `model/` it opens; None: `embed`."""
     refused: tuple[str, ...] = ()
     """Words of the refusal; () where it opens."""
     image_tolerance: float = CLOSE
     text_tolerance: float = CLOSE
     reason: str = ""
     """Of a larger tolerance."""
+    pooler: bool = True
+    """Whether the folder holds the pooler of its tower; where it does not, a fresh join has random features."""
     tokenizer: str = ""
     """Name of the layout whose folder gives the tokenizer (`--tokenizer`), where this one has none."""
 
@@ -80,19 +83,15 @@ def write_images(folder: Path) -> list[Path]:
     return files
 
 
-def filled(name: str, shape: Sequence[int]) -> np.ndarray:
+def example_weight(name: str, shape: Sequence[int]) -> np.ndarray:
     """The weights of one tensor, float32, from its name and shape alone."""
-    values = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(tuple(shape)).astype(np.float32)
+    values = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(tuple(shape))
     if name.endswith("logit_scale"):
-        return np.full(shape, 2.6592, np.float32) + np.float32(0.1) * values
+        return np.asarray(2.6592 + 0.1 * values, np.float32)
     if name.endswith("logit_bias"):
-        return np.full(shape, -3, np.float32) + np.float32(0.1) * values
+        return np.asarray(-3 + 0.1 * values, np.float32)
     if len(shape) < 2:  # biases, norms, factors of LayerScale, class tokens
         norm = name.endswith((".weight", "gamma")) or "lambda" in name
-        return np.float32(0.1) * values + np.float32(norm)
+        return np.asarray(0.1 * values + norm, np.float32)
     fan_in = np.prod(shape[1:]) if len(shape) == 4 else shape[-1]
-    return values / np.sqrt(np.float32(fan_in))
-
-
-def filled_all(shapes: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
-    return {name: filled(name, shape) for name, shape in shapes.items()}
+    return np.asarray(values / np.sqrt(fan_in), np.float32)

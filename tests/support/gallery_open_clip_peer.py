@@ -15,7 +15,7 @@ from unittest import mock
 import numpy as np
 from PIL import Image
 
-from support.gallery import Embeddings, filled, peer_folder
+from support.gallery import Embeddings, example_weight, peer_folder
 from support.gallery_vocabularies import BERT_VOCABULARY as ROWS
 
 
@@ -72,7 +72,7 @@ def fill(module: Any) -> None:
 
     for name, tensor in module.state_dict().items():
         if tensor.is_floating_point():
-            values = filled(name, tensor.shape)
+            values = example_weight(name, tensor.shape)
             positive = 1 + np.abs(values) if name.endswith("running_var") else values
             tensor.copy_(torch.from_numpy(np.asarray(positive)))
 

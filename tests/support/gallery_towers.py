@@ -1,0 +1,398 @@
+"""Single towers as published: ViT and its successors, BERT and its successors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from support import gallery_tokenizers as tokenizers
+from support.gallery import example_weight
+from support.gallery_peer import (
+    BERT,
+    HALVES,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    TINY,
+    layout,
+    model_folder,
+    position_ids,
+    published_names,
+    tensors_of,
+    write_bin,
+    write_safetensors,
+)
+from support.gallery_tokenizers import write_json
+
+
+def dinov2_config(**fields: Any) -> dict[str, Any]:
+    return {
+        "apply_layernorm": True, "architectures": ["Dinov2Model"], "attention_probs_dropout_prob": 0.0,
+        "drop_path_rate": 0.0, "hidden_act": "gelu", "hidden_dropout_prob": 0.0, "hidden_size": 32, "image_size": 518,
+        "initializer_range": 0.02, "layer_norm_eps": 1e-06, "layerscale_value": 1.0, "mlp_ratio": 4,
+        "model_type": "dinov2", "num_attention_heads": 4, "num_channels": 3, "num_hidden_layers": 2,
+        "out_features": ["stage2"], "out_indices": [2], "patch_size": 14, "qkv_bias": True,
+        "reshape_hidden_states": True, "stage_names": ["stem", "stage1", "stage2"], "torch_dtype": "float32",
+        "transformers_version": "4.32.0.dev0", "use_swiglu_ffn": False,
+    } | fields  # fmt: skip
+
+
+def bit_processor(size: int = 256, crop: int = 224, **fields: Any) -> dict[str, Any]:
+    return {
+        "crop_size": {"height": crop, "width": crop}, "do_center_crop": True, "do_convert_rgb": True,
+        "do_normalize": True, "do_rescale": True, "do_resize": True, "image_mean": IMAGENET_MEAN,
+        "image_processor_type": "BitImageProcessor", "image_std": IMAGENET_STD, "resample": 3,
+        "rescale_factor": 0.00392156862745098, "size": {"shortest_edge": size},
+    } | fields  # fmt: skip
+
+
+def vision_folder(folder: Path, config: dict[str, Any], processor: dict[str, Any]) -> None:
+    """A tower in safetensors."""
+    import transformers
+
+    model = model_folder(folder)
+    write_json(model / "config.json", config)
+    write_json(model / "preprocessor_config.json", processor)
+    kind = getattr(transformers, config["architectures"][0])
+    write_safetensors(tensors_of(kind(kind.config_class.from_dict(config))), model)
+
+
+def vit_bin(folder: Path) -> None:
+    """ViT with its pooler, as bin: the processor states no filter."""
+    import transformers
+
+    model = model_folder(folder)
+    config = {
+        "_name_or_path": "google/vit-base-patch16-224-in21k", "architectures": ["ViTModel"],
+        "attention_probs_dropout_prob": 0.0, "hidden_act": "gelu", "hidden_dropout_prob": 0.0, "image_size": 224,
+        "initializer_range": 0.02, "layer_norm_eps": 1e-12, "model_type": "vit", "num_channels": 3, "patch_size": 16,
+        "qkv_bias": True, "transformers_version": "4.13.0.dev0", **TINY,
+    }  # fmt: skip
+    write_json(model / "config.json", config)
+    processor = {"do_normalize": True, "do_resize": True, "image_mean": HALVES, "image_std": HALVES, "size": 224}
+    write_json(model / "preprocessor_config.json", processor)
+    write_bin(tensors_of(transformers.ViTModel(transformers.ViTConfig.from_dict(config))), model)
+
+
+def deit(folder: Path) -> None:
+    """A classifier without a pooler; images are squashed to 256 x 256, then cropped."""
+
+    config = {
+        "architectures": ["ViTForImageClassification"], "attention_probs_dropout_prob": 0.0, "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.0, "id2label": {"0": "tench", "1": "goldfish"}, "image_size": 224,
+        "initializer_range": 0.02, "label2id": {"goldfish": 1, "tench": 0}, "layer_norm_eps": 1e-12,
+        "model_type": "vit", "num_channels": 3, "patch_size": 16, "qkv_bias": True, "torch_dtype": "float32",
+        "transformers_version": "4.22.0", **TINY,
+    }  # fmt: skip
+    processor = {
+        "crop_size": 224, "do_center_crop": True, "do_normalize": True, "do_resize": True,
+        "feature_extractor_type": "DeiTFeatureExtractor", "image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD,
+        "resample": 3, "size": 256,
+    }  # fmt: skip
+    vision_folder(folder, config, processor)
+
+
+def vit_classifier(folder: Path) -> None:
+    """Safetensors of a classifier without a pooler."""
+    config = {
+        "_name_or_path": "google/vit-base-patch16-224", "architectures": ["ViTForImageClassification"],
+        "attention_probs_dropout_prob": 0.0, "encoder_stride": 16, "hidden_act": "gelu", "hidden_dropout_prob": 0.0,
+        "id2label": {"0": "tench", "1": "goldfish"}, "image_size": 224, "initializer_range": 0.02,
+        "label2id": {"goldfish": 1, "tench": 0}, "layer_norm_eps": 1e-12, "model_type": "vit", "num_channels": 3,
+        "patch_size": 16, "qkv_bias": True, "transformers_version": "4.13.0.dev0", **TINY,
+    }  # fmt: skip
+    processor = {
+        "do_normalize": True, "do_rescale": True, "do_resize": True, "image_mean": HALVES,
+        "image_processor_type": "ViTFeatureExtractor", "image_std": HALVES, "resample": 2,
+        "rescale_factor": 0.00392156862745098, "size": {"height": 224, "width": 224},
+    }  # fmt: skip
+    vision_folder(folder, config, processor)
+
+
+def dinov3_config(**fields: Any) -> dict[str, Any]:
+    return {
+        "architectures": ["DINOv3ViTModel"], "attention_dropout": 0.0, "drop_path_rate": 0.0, "hidden_act": "gelu",
+        "hidden_size": 32, "image_size": 224, "initializer_range": 0.02, "intermediate_size": 48, "key_bias": False,
+        "layer_norm_eps": 1e-05, "layerscale_value": 1.0, "mlp_bias": True, "model_type": "dinov3_vit",
+        "num_attention_heads": 2, "num_channels": 3, "num_hidden_layers": 2, "num_register_tokens": 4,
+        "patch_size": 16, "pos_embed_jitter": None, "pos_embed_rescale": 2.0, "pos_embed_shift": None,
+        "proj_bias": True, "query_bias": True, "rope_theta": 100.0, "torch_dtype": "float32",
+        "transformers_version": "4.56.0.dev0", "use_gated_mlp": False, "value_bias": True,
+    } | fields  # fmt: skip
+
+
+DINOV3_PROCESSOR = {
+    "crop_size": None, "data_format": "channels_first", "default_to_square": True, "device": None,
+    "disable_grouping": None, "do_center_crop": None, "do_convert_rgb": None, "do_normalize": True,
+    "do_rescale": True, "do_resize": True, "image_mean": IMAGENET_MEAN,
+    "image_processor_type": "DINOv3ViTImageProcessorFast", "image_std": IMAGENET_STD, "input_data_format": None,
+    "resample": 2, "rescale_factor": 0.00392156862745098, "return_tensors": None,
+    "size": {"height": 224, "width": 224},
+}  # fmt: skip
+RAD_DINO_PROCESSOR = bit_processor(518, 518, image_mean=[0.5307] * 3, image_std=[0.2583] * 3)
+BICUBIC = {"image_tolerance": 5e-6, "reason": "positions are interpolated in another order of additions"}
+
+REGISTERS = {"model_type": "dinov2_with_registers", "architectures": ["Dinov2WithRegistersModel"],
+             "num_register_tokens": 4, "interpolate_antialias": True, "interpolate_offset": 0.0}  # fmt: skip
+
+
+def bert_folder(
+    folder: Path, config: dict[str, Any], files: Callable[[Path], int] = tokenizers.bert_files, legacy: bool = False,
+    gamma: bool = False, made: str = "BertForPreTraining", left_out: tuple[str, ...] = (), safetensors: bool = False,
+) -> Path:  # fmt: skip
+    """BERT under `bert.`, with its heads, as torch.save wrote it."""
+    import transformers
+
+    model = model_folder(folder)
+    config = {name: value for name, value in config.items() if name not in left_out}
+    config["vocab_size"] = files(model)
+    write_json(model / "config.json", config)
+    kind = getattr(transformers, made)
+    shapes = published_names(kind(kind.config_class.from_dict(config)))
+    names = {name: name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+             if gamma else name for name in shapes}  # fmt: skip
+    tensors = {new: example_weight(new, shapes[name]) for name, new in names.items()}
+    if safetensors:
+        write_safetensors(tensors, model)
+        return model
+    words = next(name for name in tensors if name.endswith("word_embeddings.weight"))
+    tied = {"cls.predictions.decoder.weight": words} if "cls.predictions.bias" in tensors else {}
+    tied |= {"lm_head.decoder.weight": words} if "lm_head.bias" in tensors else {}
+    write_bin(position_ids(tensors), model, tied, legacy)
+    return model
+
+
+def cxr_bert(folder: Path) -> None:
+    """A masked language model without a pooler and with a head of its own code, which the peer does not run."""
+    config = {
+        **BERT, "architectures": ["CXRBertModel"], "classifier_dropout": None, "gradient_checkpointing": False,
+        "auto_map": {"AutoConfig": "configuration_cxrbert.CXRBertConfig",
+                     "AutoModel": "modeling_cxrbert.CXRBertModel"},
+        "model_type": "cxr-bert", "position_embedding_type": "absolute", "projection_size": 16,
+        "torch_dtype": "float32", "transformers_version": "4.17.0", "use_cache": True,
+    }  # fmt: skip
+    plain = {**config, "model_type": "bert", "architectures": ["BertForMaskedLM"]}
+    fields = {"do_lower_case": True, "unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]",
+              "cls_token": "[CLS]", "mask_token": "[MASK]", "tokenize_chinese_chars": True, "strip_accents": None,
+              "model_max_length": 512, "never_split": None, "do_basic_tokenize": True,
+              "auto_map": {"AutoTokenizer": ["configuration_cxrbert.CXRBertTokenizer", None]},
+              "tokenizer_class": "CXRBertTokenizer"}  # fmt: skip
+    files = partial(tokenizers.bert_files, fast=True, special_map=True, **fields)
+    model = bert_folder(folder, plain, files, made="BertForMaskedLM")
+    import torch
+
+    tensors = {name: value.numpy() for name, value in torch.load(model / "pytorch_model.bin").items()}
+    width = TINY["hidden_size"]
+    head = {"dense_to_hidden.weight": (16, width), "dense_to_hidden.bias": (16,), "LayerNorm.weight": (16,),
+            "LayerNorm.bias": (16,), "dense_to_output.weight": (16, 16), "dense_to_output.bias": (16,)}  # fmt: skip
+    tensors |= {f"cls_projection_head.{name}": example_weight(name, shape) for name, shape in head.items()}
+    write_bin(tensors, model)
+    write_json(model / "config.json", {**config, "vocab_size": len(tokenizers.bert_vocabulary())})
+    for code in ("configuration_cxrbert.py", "modeling_cxrbert.py"):
+        (model / code).write_text("raise SystemExit('the code of a repository was run')\n")
+
+
+PUBMEDBERT = {**BERT, "architectures": ["BertForMaskedLM"]}
+CASED = partial(tokenizers.bert_files, cased=True)
+ROBERTA = {
+    **BERT, "architectures": ["RobertaForMaskedLM"], "model_type": "roberta", "bos_token_id": 0, "eos_token_id": 2,
+    "layer_norm_eps": 1e-05, "max_position_embeddings": 514, "pad_token_id": 1, "type_vocab_size": 1,
+}  # fmt: skip
+ROBERTA_TOKENIZER = {
+    "add_prefix_space": False, "bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "errors": "replace",
+    "mask_token": "<mask>", "model_max_length": 512, "pad_token": "<pad>", "sep_token": "</s>",
+    "tokenizer_class": "RobertaTokenizer", "trim_offsets": True, "unk_token": "<unk>",
+}  # fmt: skip
+
+
+def contradicting_files(folder: Path) -> int:
+    """tokenizer.json keeps case and accents, tokenizer_config.json does not: transformers takes the latter."""
+    size = tokenizers.bert_files(folder, fast=True, do_lower_case=False, strip_accents=False)
+    fields = {"do_lower_case": True, "strip_accents": True, "model_max_length": 512, "padding_side": "left",
+              "tokenizer_class": "BertTokenizer"}  # fmt: skip
+    write_json(folder / "tokenizer_config.json", fields)
+    return size
+
+
+VISION = (
+    layout(
+        "dinov2-small",
+        "facebook/dinov2-small",
+        "vision",
+        partial(vision_folder, config=dinov2_config(), processor=bit_processor()),
+        **BICUBIC,
+    ),
+    layout(
+        "dinov2-base",
+        "facebook/dinov2-base",
+        "vision",
+        partial(vision_folder, config=dinov2_config(hidden_size=48, num_attention_heads=6), processor=bit_processor()),
+        **BICUBIC,
+    ),
+    layout(
+        "dinov2-giant",
+        "facebook/dinov2-giant",
+        "vision",
+        partial(vision_folder, config=dinov2_config(hidden_size=48, use_swiglu_ffn=True), processor=bit_processor()),
+        **BICUBIC,
+    ),
+    layout(
+        "dinov2-registers",
+        "facebook/dinov2-with-registers-small",
+        "vision",
+        partial(vision_folder, config=dinov2_config(**REGISTERS), processor=bit_processor()),
+        **BICUBIC,
+    ),
+    layout(
+        "rad-dino",
+        "microsoft/rad-dino",
+        "vision",
+        partial(vision_folder, config=dinov2_config(), processor=RAD_DINO_PROCESSOR),
+    ),
+    layout(
+        "rad-dino-maira-2",
+        "microsoft/rad-dino-maira-2",
+        "vision",
+        partial(
+            vision_folder,
+            config=dinov2_config(hidden_size=48, transformers_version="4.42.4"),
+            processor=RAD_DINO_PROCESSOR | {"_valid_processor_keys": ["images", "do_resize", "size"]},
+        ),
+    ),
+    layout(
+        "dinov3-s16",
+        "facebook/dinov3-vits16-pretrain-lvd1689m",
+        "vision",
+        partial(vision_folder, config=dinov3_config(), processor=DINOV3_PROCESSOR),
+    ),
+    layout(
+        "dinov3-h16plus",
+        "facebook/dinov3-vith16plus-pretrain-lvd1689m",
+        "vision",
+        partial(
+            vision_folder,
+            config=dinov3_config(hidden_act="silu", use_gated_mlp=True, key_bias=False),
+            processor=DINOV3_PROCESSOR,
+        ),
+    ),
+    layout("vit-in21k", "google/vit-base-patch16-224-in21k", "vision", vit_bin),
+    layout("vit-b16", "google/vit-base-patch16-224", "vision", vit_classifier, pooler=False),
+    layout("deit-base", "facebook/deit-base-patch16-224", "vision", deit, pooler=False),
+)
+TEXT = (
+    layout(
+        "bert-base",
+        "google-bert/bert-base-uncased",
+        "text",
+        partial(
+            bert_folder,
+            config=PUBMEDBERT,
+            gamma=True,
+            safetensors=True,
+            files=partial(tokenizers.bert_files, fast=True, do_lower_case=True, model_max_length=512),
+        ),
+    ),
+    layout(
+        "pubmedbert",
+        "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract-fulltext",
+        "text",
+        partial(
+            bert_folder,
+            config=PUBMEDBERT,
+            files=partial(tokenizers.bert_files, do_lower_case=True, model_max_length=512),
+        ),
+    ),
+    layout(
+        "scibert",
+        "allenai/scibert_scivocab_uncased",
+        "text",
+        partial(bert_folder, config=BERT, left_out=("layer_norm_eps", "pad_token_id")),
+    ),
+    layout(
+        "scibert-legacy",
+        "allenai/scibert_scivocab_uncased, torch format before 1.6",
+        "text",
+        partial(bert_folder, config=BERT, left_out=("layer_norm_eps", "pad_token_id"), legacy=True, gamma=True),
+    ),
+    layout(
+        "bio-clinicalbert",
+        "emilyalsentzer/Bio_ClinicalBERT",
+        "text",
+        partial(bert_folder, config=BERT, files=CASED, left_out=("pad_token_id",)),
+    ),
+    layout(
+        "biobert",
+        "dmis-lab/biobert-v1.1",
+        "text",
+        partial(
+            bert_folder,
+            config={**BERT, "architectures": ["BertModel"]},
+            made="BertModel",
+            files=partial(CASED, special_map=True, do_lower_case=False, model_max_length=512),
+        ),
+    ),
+    layout(
+        "bert-contradicting",
+        "BERT whose tokenizer_config.json contradicts its tokenizer.json",
+        "text",
+        partial(
+            bert_folder, config={**BERT, "architectures": ["BertModel"]}, made="BertModel", files=contradicting_files
+        ),
+    ),
+    layout(
+        "radbert",
+        "StanfordAIMI/RadBERT",
+        "text",
+        partial(
+            bert_folder,
+            config={**PUBMEDBERT, "architectures": ["BertForPreTraining"]},
+            files=partial(
+                CASED,
+                fast=True,
+                special_map=True,
+                do_lower_case=False,
+                model_max_length=512,
+                tokenizer_class="BertTokenizer",
+                strip_accents=None,
+            ),
+        ),
+    ),
+    layout("cxr-bert", "microsoft/BiomedVLP-CXR-BERT-specialized", "text", cxr_bert, pooler=False),
+    layout(
+        "radbert-roberta",
+        "zzxslp/RadBERT-RoBERTa-4m",
+        "text",
+        partial(
+            bert_folder,
+            config=ROBERTA,
+            made="RobertaForMaskedLM",
+            files=partial(tokenizers.roberta_files, **ROBERTA_TOKENIZER),
+        ),
+        pooler=False,
+    ),
+    layout(
+        "roberta-pooler",
+        "RobertaModel with its pooler",
+        "text",
+        partial(
+            bert_folder,
+            config={**ROBERTA, "architectures": ["RobertaModel"]},
+            made="RobertaModel",
+            files=partial(tokenizers.roberta_files, fast=True, model_max_length=512),
+        ),
+    ),
+    layout(
+        "xlm-roberta",
+        "FacebookAI/xlm-roberta-base",
+        "text",
+        partial(
+            bert_folder,
+            config={**ROBERTA, "model_type": "xlm-roberta", "architectures": ["XLMRobertaModel"]},
+            made="XLMRobertaModel",
+            files=tokenizers.xlm_roberta_files,
+            safetensors=True,
+        ),
+    ),
+)
+LAYOUTS = (*VISION, *TEXT)
