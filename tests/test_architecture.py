@@ -13,7 +13,6 @@ SHORT_MODULE_LINES = 60
 SHORT_MODULES: dict[str, str] = {
     "medclip.configuration_hybrid_clip": "an import path that the founding project published",
     "medclip.encode.inference_backends": "the only code that needs ONNX Runtime or OpenVINO",
-    "medclip.model.flax2021": "the only code that needs msgpack: the founding project's weights",
 }
 VAGUE = {"util", "utils", "helper", "helpers", "manager", "common", "misc"}
 GROUND = ("medclip.errors", "medclip.atomic_io", "medclip.progress", "medclip.jax_setup", "medclip.require")

@@ -6,10 +6,12 @@ import json
 import shutil
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
-from support.model_folders import assert_refused, rewrite_config, rewrite_tensors
+from support.model_folders import assert_refused, rewrite_config, rewrite_tensors, write_safetensors
 from support.references import FOLDER
 
 
@@ -77,10 +79,64 @@ def test_an_index_that_names_a_file_elsewhere_is_refused(folder: Path, place: st
     assert_refused(folder, "leads out of its folder")
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pth"])
-def test_a_pickle_is_never_opened(folder: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pth", "flax_model.msgpack"])
+def test_a_file_that_its_name_belies_is_refused(folder: Path, name: str) -> None:
     (folder / "model.safetensors").rename(folder / name)
-    assert_refused(folder, name, "a pickle", "safetensors.torch.save_file")
+    assert_refused(folder, name, "damaged")
+
+
+def test_a_git_lfs_pointer_is_named(folder: Path) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 605247071\n"
+    (folder / "model.safetensors").write_text(pointer)
+    assert_refused(folder, "model.safetensors is Git LFS's pointer", "git lfs pull")
+
+
+def test_a_folder_without_weights_says_what_was_looked_for(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    assert_refused(folder, "has no weights", "model.safetensors, flax_model.msgpack, pytorch_model.bin")
+
+
+def test_faults_of_every_kind_are_named_however_many_there_are(folder: Path) -> None:
+    def spoil(tensors):
+        for name in list(tensors):
+            if name.startswith("text_model.encoder"):
+                tensors[f"bert.{name}"] = tensors.pop(name)
+        tensors["visual_projection.weight"] = np.zeros((3, 3), np.float32)
+        tensors["text_projection.weight"] = tensors["text_projection.weight"].astype(np.int64)
+
+    rewrite_tensors(folder, spoil)
+    assert_refused(
+        folder,
+        "missing text_model.encoder.layers.0",
+        "more; unexpected bert.text_model.encoder.layers.0",
+        "visual_projection.weight has shape (3, 3)",
+        "text_projection.weight holds int64",
+    )
+
+
+def test_a_prefix_of_every_name_is_named(folder: Path) -> None:
+    def spoil(tensors):
+        for name in list(tensors):
+            tensors[f"clip.model.{name}"] = tensors.pop(name)
+
+    rewrite_tensors(folder, spoil)
+    assert_refused(folder, "every name begins with 'clip.model.'")
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("visual_projection.weight", ml_dtypes.float8_e4m3fn),
+        ("visual_projection.weight", np.int8),
+        ("text_model.encoder.layers.0.mlp.fc1.qweight", np.int32),  # GPTQ
+        ("text_model.encoder.layers.0.mlp.fc1.SCB", np.float32),  # bitsandbytes
+    ],
+)
+def test_quantized_weights_are_refused_in_one_sentence(folder: Path, name: str, dtype: type) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tensors[name] = np.zeros((24, 32)).astype(dtype)
+    write_safetensors(tensors, folder / "model.safetensors")
+    assert_refused(folder, "holds quantized weights", name)
 
 
 def test_a_name_that_is_nothing_says_where_was_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

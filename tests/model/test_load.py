@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
 
 import jax.numpy as jnp
+import ml_dtypes
+import msgpack
+import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from medclip.model.checkpoint import load, model_hash, save
 from medclip.model.shapes_init import tensor_shapes
 from medclip.model.weights import canonical
-from support.model_folders import assert_same_embeddings, dual_encoder
+from support.model_folders import (
+    assert_same_embeddings,
+    dual_encoder,
+    flax_tree,
+    rewrite_tensors,
+    write_safetensors,
+)
 from support.references import FOLDER
+from support.torch_files import write_state_dict
 
 
 @pytest.fixture
@@ -51,6 +62,81 @@ def test_shards_are_read_through_their_index(folder: Path) -> None:
     assert model_hash(folder) != before
 
 
+def to_bin(folder: Path, file: str = "pytorch_model.bin", prefix: str = "") -> None:
+    """The folder's weights in torch's format instead."""
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    write_state_dict(folder / file, {prefix + name: value for name, value in tensors.items()})
+
+
+@pytest.mark.parametrize("file", ["pytorch_model.bin", "epoch_3.pt", "best.pth"])
+def test_weights_of_torch_are_read_and_named(folder: Path, file: str, caplog: pytest.LogCaptureFixture) -> None:
+    to_bin(folder, file)
+    (folder / "training_args.bin").write_bytes(b"not weights")
+    (folder / "optimizer.pt").write_bytes(b"not weights")
+    model = load(folder)
+    for name, value in load_file(FOLDER / "model.safetensors").items():
+        np.testing.assert_array_equal(model.params[name], value)
+    assert f"read from {file}" in caplog.text and "--to safetensors" in caplog.text
+
+
+def test_shards_of_torch_are_read_through_their_index(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    files = {name: f"pytorch_model-0000{i % 2 + 1}-of-00002.bin" for i, name in enumerate(tensors)}
+    for file in set(files.values()):
+        write_state_dict(folder / file, {name: tensors[name] for name in tensors if files[name] == file})
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": files}))
+    assert_same_embeddings(load(FOLDER), load(folder))
+    before = model_hash(folder)
+    write_state_dict(folder / next(iter(files.values())), {"other": np.zeros(1, np.float32)})
+    assert model_hash(folder) != before
+
+
+def test_safetensors_come_first_then_flax_then_torch(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    good = (folder / "model.safetensors").read_bytes()
+    to_bin(folder)
+    tree = flax_tree(load(FOLDER).params)
+    (folder / "model.safetensors").write_bytes(good)
+    (folder / "flax_model.msgpack").write_bytes(msgpack.packb(tree))
+    by_hash = {hashlib.sha256(path.read_bytes()).hexdigest(): path.name for path in folder.iterdir()}
+    order = []
+    for _ in range(3):
+        load(folder)
+        order.append(by_hash[model_hash(folder)])
+        (folder / order[-1]).unlink()
+    assert order == ["model.safetensors", "flax_model.msgpack", "pytorch_model.bin"]
+    assert [record.args[1] for record in caplog.records if record.args] == order[1:]
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+@pytest.mark.parametrize("torch", [False, True])
+def test_the_prefix_of_a_wrapper_is_taken_off(folder: Path, prefix: str, torch: bool) -> None:
+    if torch:
+        to_bin(folder, prefix=prefix)
+    else:
+        tensors = load_file(folder / "model.safetensors")
+        save_file({prefix + name: value for name, value in tensors.items()}, folder / "model.safetensors")
+    assert_same_embeddings(load(FOLDER), load(folder))
+
+
+def test_bfloat16_is_read_exactly(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    half = {name: value.astype(ml_dtypes.bfloat16) for name, value in tensors.items()}
+    write_safetensors(half, folder / "model.safetensors")
+    params = load(folder).params
+    for name, value in half.items():
+        np.testing.assert_array_equal(params[name], value.astype(np.float32))
+
+
+def test_a_logit_scale_of_shape_1_is_a_logit_scale(folder: Path, tmp_path: Path) -> None:
+    rewrite_tensors(folder, lambda tensors: tensors.update(logit_scale=tensors["logit_scale"].reshape(1)))
+    model = load(folder)
+    assert_same_embeddings(load(FOLDER), model)
+    save(model, tmp_path / "again")
+    assert load_file(tmp_path / "again/model.safetensors")["logit_scale"].shape == ()
+
+
 @pytest.mark.parametrize(
     ("name", "today"),
     [
@@ -58,6 +144,8 @@ def test_shards_are_read_through_their_index(folder: Path) -> None:
         ("text_model.embeddings.LayerNorm.beta", "text_model.embeddings.LayerNorm.bias"),
         ("vision_model.vision_model.post_layernorm.bias", "vision_model.post_layernorm.bias"),
         ("text_model.embeddings.position_ids", None),
+        ("text_model.embeddings.token_type_ids", None),
+        ("vision_model.embeddings.position_ids", None),
         ("logit_scale", "logit_scale"),
     ],
 )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgpack
 import numpy as np
@@ -67,18 +69,17 @@ def save_tower(model: Model, side: str, folder: Path, prefix: str = "") -> Path:
     return folder
 
 
-def leaf(value: np.ndarray) -> msgpack.ExtType:
-    return msgpack.ExtType(1, msgpack.packb((value.shape, value.dtype.name, value.tobytes())))
+def flax_array(value: np.ndarray, kind: int = 1) -> msgpack.ExtType:
+    return msgpack.ExtType(kind, msgpack.packb((value.shape, value.dtype.name, value.tobytes())))
 
 
-def hybrid_folder(model: Model, folder: Path) -> Path:
-    """A FlaxHybridCLIP folder after the published naming of transformers 4.x, by rules of this test's own."""
+def flax_tree(params: Mapping[str, Any], leaf: Callable[[np.ndarray], Any] = flax_array) -> dict[str, Any]:
+    """The tree of layers that Flax names and lays out in its own way, after transformers 4.x."""
     tree: dict = {}
-    for name, value in model.params.items():
+    for name, value in params.items():
         value = np.asarray(value)
-        name = name.replace("vision_model.", "vision_model.vision_model.", 1)
         *path, last = name.split(".")
-        if re.search(r"(word|position|token_type)_embeddings?\.weight$", name) and value.ndim == 2:
+        if re.search(r"(word|token|position|token_type)_embeddings?\.weight$", name) and value.ndim == 2:
             last = "embedding"
         elif last == "weight" and value.ndim == 4:
             last, value = "kernel", np.moveaxis(value, (0, 1), (3, 2))
@@ -90,8 +91,16 @@ def hybrid_folder(model: Model, folder: Path) -> Path:
         for step in path:
             layer = layer.setdefault(step, {})
         layer[last] = leaf(np.ascontiguousarray(value) if value.ndim else value)
+    return tree
+
+
+def hybrid_folder(model: Model, folder: Path) -> Path:
+    """A FlaxHybridCLIP folder after the published naming of transformers 4.x, by rules of this test's own."""
+    params = {
+        name.replace("vision_model.", "vision_model.vision_model.", 1): value for name, value in model.params.items()
+    }
     folder.mkdir()
-    (folder / "flax_model.msgpack").write_bytes(msgpack.packb(tree))
+    (folder / "flax_model.msgpack").write_bytes(msgpack.packb(flax_tree(params)))
     raw = {**model.raw_config, "architectures": ["HybridCLIP"], "model_type": "hybrid-clip", "seed": 42}
     (folder / "config.json").write_text(json.dumps(raw))
     save_tokenizer(model.tokenizer, folder)
@@ -146,6 +155,18 @@ def open_clip_folder(model: Model, folder: Path) -> Path:
     (folder / "open_clip_config.json").write_text(json.dumps(raw))
     save_tokenizer(model.tokenizer, folder)
     return folder
+
+
+def write_safetensors(tensors: dict[str, np.ndarray], path: Path) -> None:
+    """By the format's definition; the library's own writer does not take float8 from NumPy."""
+    names = {"float8_e4m3fn": "F8_E4M3", "float32": "F32", "int32": "I32", "int8": "I8", "bfloat16": "BF16"}
+    header, data = {}, b""
+    for name, value in tensors.items():
+        places = [len(data), len(data) + value.nbytes]
+        header[name] = {"dtype": names[value.dtype.name], "shape": value.shape, "data_offsets": places}
+        data += value.tobytes()
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
 
 
 def rewrite_tensors(folder: Path, change) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,23 @@ from safetensors.numpy import save_file
 
 from medclip.atomic_io import read_json, sha256, whole_file, write_json
 from medclip.errors import UserError, WorkError
-from medclip.model import flax2021, open_clip
+from medclip.model import open_clip
 from medclip.model.config import ModelConfig, parse_config, subconfig
 from medclip.model.image_processor import ImageProcessor, read_image_processor
+from medclip.model.lazy_tensor import LazyTensor
 from medclip.model.shapes_init import tensor_shapes
 from medclip.model.tokenizer import TextTokenizer, load_tokenizer, save_tokenizer
-from medclip.model.weights import LazyTensor, open_tensors, path_inside, read_tensors, weight_files
+from medclip.model.weights import (
+    OPEN_CLIP_FILES,
+    OPEN_CLIP_WEIGHTS_FILE,
+    TRANSFORMERS_FILES,
+    WEIGHTS_FILE,
+    choose_weights,
+    open_tensors,
+    read_tensors,
+    weight_files,
+)
 
-WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILES = ("config.json", open_clip.CONFIG_FILE)
 
 
@@ -48,7 +58,7 @@ def load(name: str | Path, revision: str | None = None) -> Model:
     folder = model_folder(name, revision)
     if _is_open_clip(folder):
         raw = read_json(folder / open_clip.CONFIG_FILE, "a model folder")
-        tensors = open_tensors(folder, open_clip.WEIGHTS_FILE)
+        tensors = open_tensors(folder, weight_names(folder))
         config, processor = open_clip.parse(raw, {name: tensor.shape for name, tensor in tensors.items()})
     else:
         raw, tensors = open_folder(folder)
@@ -69,7 +79,7 @@ def save(model: Model, folder: Path) -> None:
     save_tokenizer(model.tokenizer, folder)
     # ascontiguousarray would turn the 0-d logit_scale into shape (1,), which transformers refuses
     tensors = {name: np.asarray(value, order="C") for name, value in jax.device_get(model.params).items()}
-    with whole_file(folder / (open_clip.WEIGHTS_FILE if for_open_clip else WEIGHTS_FILE)) as partial:
+    with whole_file(folder / (OPEN_CLIP_WEIGHTS_FILE if for_open_clip else WEIGHTS_FILE)) as partial:
         try:
             save_file(tensors, partial, metadata={"format": "pt"})
         except SafetensorError as error:  # which hides a full disk
@@ -84,10 +94,16 @@ def open_folder(folder: Path) -> tuple[dict[str, Any], dict[str, LazyTensor]]:
     towers = {name: subconfig(raw, name) for name in ("vision_config", "text_config") if name in raw}
     obsolete = ("torch_dtype", "vision_config_dict", "text_config_dict")
     raw = {name: value for name, value in raw.items() if name not in obsolete} | towers | {"dtype": "float32"}
-    if raw.get("model_type") == "hybrid-clip":
-        weights = path_inside(folder, flax2021.WEIGHTS_FILE)
-        return flax2021.dual_encoder_config(raw), flax2021.open_tensors(weights)
-    return raw, open_tensors(folder)
+    return _today_config(raw), open_tensors(folder)
+
+
+def _today_config(raw: dict[str, Any]) -> dict[str, Any]:
+    """The config of a FlaxHybridCLIP (2021) as that of today's VisionTextDualEncoderModel; others as they are."""
+    if raw.get("model_type") != "hybrid-clip":
+        return raw
+    dropped = ("transformers_version", "architectures", "seed", "initializer_factor")
+    fields = {name: value for name, value in raw.items() if name not in dropped}
+    return {**fields, "architectures": ["VisionTextDualEncoderModel"], "model_type": "vision-text-dual-encoder"}
 
 
 def model_folder(name: str | Path, revision: str | None = None) -> Path:
@@ -108,16 +124,28 @@ def model_folder(name: str | Path, revision: str | None = None) -> Path:
 def model_hash(path: str | Path) -> str:
     """SHA-256 of the weights, or of the hashes of their files if there are several: the identity of a model."""
     folder = model_folder(path)
-    file = open_clip.WEIGHTS_FILE if _is_open_clip(folder) else WEIGHTS_FILE
-    if not any(folder.glob("*.safetensors*")):
-        file = flax2021.WEIGHTS_FILE
-    hashes = [sha256(path) for path in weight_files(folder, file)]
+    hashes = [sha256(path) for path in weight_files(folder, weight_names(folder))]
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
-def _is_open_clip(folder: Path) -> bool:
-    """Whether a folder holds open_clip's layout alone; where it holds both, transformers' is read."""
-    return (folder / open_clip.CONFIG_FILE).is_file() and not any(folder.glob("model*.safetensors*"))
+def weight_names(folder: Path, files: Collection[str] | None = None) -> tuple[str, ...]:
+    """The names that the weights of a folder may have, best first; `files` are those that it will hold."""
+    files = {path.name for path in folder.iterdir()} if files is None else files
+    return (*OPEN_CLIP_FILES, *TRANSFORMERS_FILES) if _is_open_clip(folder, files) else TRANSFORMERS_FILES
+
+
+def _is_open_clip(folder: Path, files: Collection[str] | None = None) -> bool:
+    """Whether open_clip's layout is read: of a folder with both, where it alone has safetensors.
+
+    The config.json of timm, which open_clip's folders may have beside their own, has no model_type.
+    """
+    files = {path.name for path in folder.iterdir()} if files is None else files
+    if open_clip.CONFIG_FILE not in files:
+        return False
+    if "config.json" not in files or "model_type" not in read_json(folder / "config.json", "a model folder"):
+        return True
+    ours, theirs = choose_weights(files), choose_weights(files, OPEN_CLIP_FILES)
+    return ours is None or (ours != WEIGHTS_FILE and theirs in OPEN_CLIP_FILES[:2])
 
 
 def _hub_snapshot(name: str, revision: str | None) -> Path:

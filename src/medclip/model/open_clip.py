@@ -15,7 +15,7 @@ from medclip.model.config import ModelConfig, TextConfig, VisionConfig, parse_te
 from medclip.model.image_processor import ImageProcessor, parse_image_processor
 from medclip.model.shapes_init import Shapes
 
-CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
+CONFIG_FILE = "open_clip_config.json"
 _RESAMPLING = {"nearest": 0, "bilinear": 2, "bicubic": 3}
 _POOLS = {
     "cls_last_hidden_state_pooler": {"pool": "first", "head": ""},

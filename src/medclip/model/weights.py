@@ -1,11 +1,15 @@
-"""Tensors in files, checked against the shapes of a config before any is read: safetensors only, never pickles."""
+"""Weight files of every form: which one of a folder is read, under what names, checked before any tensor is.
+
+Safetensors first, then Flax's msgpack, then torch's pickles, which are read as data (`torch_file`).
+"""
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -13,45 +17,92 @@ from safetensors import SafetensorError, safe_open
 
 from medclip.atomic_io import read_json
 from medclip.errors import UserError
+from medclip.model import flax_file, torch_file
+from medclip.model.lazy_tensor import LazyTensor
 from medclip.model.shapes_init import Shapes
 
-PICKLE_PATTERNS = ("*.bin", "*.pth", "*.pt", "*.ckpt")
-_MAX_FAULTS = 12
+LOG = logging.getLogger("medclip.model")
+WEIGHTS_FILE, OPEN_CLIP_WEIGHTS_FILE = "model.safetensors", "open_clip_model.safetensors"
+# In the order in which they are preferred.
+TRANSFORMERS_FILES = (WEIGHTS_FILE, "flax_model.msgpack", "pytorch_model.bin")
+OPEN_CLIP_FILES = (OPEN_CLIP_WEIGHTS_FILE, "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
+_TORCH_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
+_TRAINER_FILES = re.compile(r"optimizer|scheduler|scaler|rng_state|training_args")
+_DTYPES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool",
+    "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8",
+    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
+}  # fmt: skip
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
+# Names that GPTQ, AWQ and bitsandbytes give to packed weights and their scales.
+_QUANTIZED = re.compile(r"\.(SCB|qweight|qzeros|absmax|quant_map|nested_absmax|quant_state\..*|weight_scale(_inv)?)$")
+_WRAPPERS = ("module.", "_orig_mod.")
+_MAX_NAMES = 4
 
 
-@dataclass(frozen=True)
-class LazyTensor:
-    """A tensor that has not been read yet."""
+def choose_weights(files: Collection[str], names: Sequence[str] = TRANSFORMERS_FILES) -> str | None:
+    """The first of `names` that is among the files of a folder, whole or as the index of its shards.
 
-    shape: tuple[int, ...]
-    read: Callable[[], np.ndarray]
+    Where there is none, a single checkpoint of another name in torch's format, as training runs leave it.
+    """
+    for name in names:
+        if name in files or f"{name}.index.json" in files:
+            return name
+    others = [file for file in files if file.endswith(_TORCH_SUFFIXES[1:]) and not _TRAINER_FILES.search(file)]
+    return others[0] if len(others) == 1 else None
 
 
-def open_tensors(folder: Path, file: str = "model.safetensors") -> dict[str, LazyTensor]:
-    """Every tensor of a folder under its canonical name: of one file, or of the shards its index lists.
+def open_tensors(folder: Path, names: Sequence[str] = TRANSFORMERS_FILES) -> dict[str, LazyTensor]:
+    """Every tensor of a folder's weights under its canonical name, of one file or of all its shards.
 
-    Raises UserError for absent, damaged or foreign files.
+    Warns where they are not safetensors. Raises UserError for absent, damaged or foreign files.
     """
     tensors: dict[str, LazyTensor] = {}
-    for path in weight_files(folder, file):
-        for stored_name, tensor in _open_file(path).items():
-            if (name := canonical(stored_name)) is None:
-                continue
+    for path in (paths := weight_files(folder, names)):
+        for name, tensor in _open_file(path).items():
             if name in tensors:
-                raise UserError(f"{path} holds {name} a second time, as {stored_name}.")
+                raise UserError(f"{path} holds {name} a second time.")
             tensors[name] = tensor
-    return tensors
+    if (file := paths[0]).suffix != ".safetensors":
+        LOG.warning(
+            "%s: weights read from %s; `medclip export MODEL --to safetensors` converts them.", folder, file.name
+        )
+    return _with_canonical_names(tensors, folder)
 
 
-def weight_files(folder: Path, name: str = "model.safetensors") -> list[Path]:
-    """The file of that name, or the shards that its index lists. Raises UserError as `path_inside` does."""
+def weight_files(folder: Path, names: Sequence[str] = TRANSFORMERS_FILES) -> list[Path]:
+    """The file of a folder's weights, or the shards that its index lists. Raises UserError as `path_inside` does."""
+    name = choose_weights([path.name for path in folder.iterdir()], names)
+    if name is None:
+        raise UserError(f"{folder} has no weights: looked for {', '.join(names)}.")
     index = folder / f"{name}.index.json"
     if (folder / name).exists() or not index.exists():
         return [path_inside(folder, name)]
-    shards = read_json(index, "a model folder").get("weight_map")
+    return [path_inside(folder, shard) for shard in shard_names(index)]
+
+
+def shard_names(index: Path) -> list[str]:
+    """The files that an index of shards lists."""
+    content = read_json(index, "a model folder")
+    shards = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
         raise UserError(f"{index} is damaged: it has no weight_map.")
-    return [path_inside(folder, shard) for shard in sorted(set(shards.values()))]
+    return sorted(set(shards.values()))
+
+
+def path_inside(folder: Path, name: str) -> Path:
+    """The path of a folder's file. Raises UserError where it is absent or leads out of the folder.
+
+    A link may lead to the blobs of the Hub's cache, where a snapshot's files are.
+    """
+    path, target = folder / name, folder.resolve()
+    if not path.exists():
+        raise UserError(f"{folder} has no {name}.")
+    snapshot = next((step for step in (target, *target.parents) if step.parent.name == "snapshots"), None)
+    roots = [target, snapshot.parents[1] / "blobs"] if snapshot else [target]
+    if Path(name).name != name or not any(path.resolve().is_relative_to(root) for root in roots):
+        raise UserError(f"{path} leads out of its folder.")
+    return path
 
 
 def canonical(name: str) -> str | None:
@@ -59,42 +110,49 @@ def canonical(name: str) -> str | None:
 
     Older files call a norm's weight and bias gamma and beta, and repeat the name of a tower.
     """
-    if name.endswith(("position_ids", "attn_mask")):
+    if name.endswith(("position_ids", "token_type_ids", "attn_mask")):
         return None
     name = re.sub(r"(?<=LayerNorm\.)(gamma|beta)$", lambda m: {"gamma": "weight", "beta": "bias"}[m[0]], name)
     return re.sub(r"^(vision_model|text_model)\.\1\.", r"\1.", name)
 
 
-def path_inside(folder: Path, name: str) -> Path:
-    """The path of a folder's file. Raises UserError where it is absent, a pickle, or leads out of the folder.
-
-    A link may lead to the blobs of the Hub's cache, where a snapshot's files are.
-    """
-    path, target = folder / name, folder.resolve()
-    if not path.exists():
-        if pickles := sorted(file.name for kind in PICKLE_PATTERNS for file in folder.glob(kind)):
-            raise UserError(
-                f"{folder} has its weights in {pickles[0]}, a pickle, which can run code when it is opened. Convert it "
-                "where you trust it: safetensors.torch.save_file(torch.load(FILE, weights_only=True), "
-                f'"{name}") in Python.'
-            )
-        raise UserError(f"{folder} has no {name}.")
-    roots = [target, target.parents[1] / "blobs"] if target.parent.name == "snapshots" else [target]
-    if Path(name).name != name or not any(path.resolve().is_relative_to(root) for root in roots):
-        raise UserError(f"{path} leads out of its folder.")
-    return path
+def _with_canonical_names(stored: Mapping[str, LazyTensor], folder: Path) -> dict[str, LazyTensor]:
+    """The tensors without the prefix of a wrapper (DistributedDataParallel, torch.compile) and without buffers."""
+    while prefix := next((p for p in _WRAPPERS if stored and all(name.startswith(p) for name in stored)), None):
+        stored = {name.removeprefix(prefix): tensor for name, tensor in stored.items()}
+    tensors: dict[str, LazyTensor] = {}
+    for stored_name, tensor in stored.items():
+        name = canonical(stored_name)
+        if name in tensors:
+            raise UserError(f"{folder} holds {name} a second time, as {stored_name}.")
+        if name is not None:
+            tensors[name] = tensor
+    return tensors
 
 
 def _open_file(path: Path) -> dict[str, LazyTensor]:
+    with path.open("rb") as file:
+        if file.read(24) == b"version https://git-lfs.":
+            raise UserError(f"{path} is Git LFS's pointer to the weights, not the weights: git lfs pull fetches them.")
+    if path.suffix == ".msgpack":
+        return flax_file.open_tensors(path)
+    return torch_file.open_tensors(path) if path.suffix in _TORCH_SUFFIXES else _open_safetensors(path)
+
+
+def _open_safetensors(path: Path) -> dict[str, LazyTensor]:
     try:
         with safe_open(path, framework="numpy") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  no mapping
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  no mapping
+            kinds = {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is damaged: {error}.") from None
-    return {name: LazyTensor(shape, partial(_read_tensor, path, name)) for name, shape in shapes.items()}
+    return {
+        name: LazyTensor(shape, _DTYPES.get(str(dtype), str(dtype).lower()), partial(_read_safetensor, path, name))
+        for name, (shape, dtype) in kinds.items()
+    }
 
 
-def _read_tensor(path: Path, name: str) -> np.ndarray:
+def _read_safetensor(path: Path, name: str) -> np.ndarray:
     # Opened for each: one file held open keeps every page that was read in memory, beside the arrays.
     with safe_open(path, framework="numpy") as file:
         return file.get_tensor(name)
@@ -103,19 +161,53 @@ def _read_tensor(path: Path, name: str) -> np.ndarray:
 def read_tensors(tensors: Mapping[str, LazyTensor], shapes: Shapes, source: Path | str) -> dict[str, np.ndarray]:
     """Exactly the tensors of `shapes` in float32.
 
-    Raises one UserError that names all that are missing, unexpected, misshapen or not finite.
+    Raises one UserError that names what is missing, unexpected, misshapen, quantized, not of floats or not finite.
     """
-    faults = [f"missing {name}" for name in sorted(shapes.keys() - tensors.keys())]
-    faults += [f"unexpected {name}" for name in sorted(tensors.keys() - shapes.keys())]
-    faults += [
-        f"{name} has shape {tensors[name].shape}, its config asks for {shapes[name]}"
-        for name in sorted(tensors.keys() & shapes.keys())
-        if tensors[name].shape != shapes[name]
-    ]
-    arrays = {} if faults else {name: np.asarray(tensors[name].read(), np.float32) for name in shapes}
-    faults += [f"{name} is not finite" for name, value in arrays.items() if not np.isfinite(value).all()]
+    for name, tensor in tensors.items():
+        if _QUANTIZED.search(name) or tensor.dtype.startswith(("float8", "float4", "f8", "f4", "int8")):
+            raise UserError(
+                f"{source} holds quantized weights ({name} is {tensor.dtype}), which medclip does not compute with; "
+                "give the model that they were made from."
+            )
+    faults = _faults(tensors, shapes)
+    arrays = {name: np.asarray(tensors[name].read(), np.float32).reshape(shapes[name]) for name in shapes if not faults}
+    if infinite := [name for name, value in arrays.items() if not np.isfinite(value).all()]:
+        faults.append(_some([f"{name} is not finite" for name in infinite], "; "))
     if faults:
-        listed = "; ".join(faults[:_MAX_FAULTS])
-        more = f"; and {len(faults) - _MAX_FAULTS} more" if len(faults) > _MAX_FAULTS else ""
-        raise UserError(f"{source} does not fit its config: {listed}{more}.")
+        raise UserError(f"{source} does not fit its config: {'; '.join(faults)}.")
     return arrays
+
+
+def _faults(tensors: Mapping[str, LazyTensor], shapes: Shapes) -> list[str]:
+    """What is wrong with unread tensors: some names of every kind of fault."""
+    missing, unexpected = sorted(shapes.keys() - tensors.keys()), sorted(tensors.keys() - shapes.keys())
+    shared = sorted(tensors.keys() & shapes.keys())
+    misshapen = [
+        f"{name} has shape {tensors[name].shape}, its config asks for {shapes[name]}"
+        for name in shared
+        if tensors[name].shape != shapes[name] and not _are_scalars(tensors[name].shape, shapes[name])
+    ]
+    integers = [f"{name} holds {tensors[name].dtype}" for name in shared if tensors[name].dtype not in _FLOATS]
+    prefix = _common_prefix(tensors)
+    faults = [f"every name begins with {prefix!r}"] if any(prefix + name in tensors for name in missing) else []
+    faults += [f"missing {_some(missing)}"] if missing else []
+    faults += [f"unexpected {_some(unexpected)}"] if unexpected else []
+    return faults + [_some(group, "; ") for group in (misshapen, integers) if group]
+
+
+def _common_prefix(names: Collection[str]) -> str:
+    """The longest beginning of all names that ends with a dot."""
+    first = min(names, default="")
+    ends = [i + 1 for i, character in enumerate(first) if character == "."]
+    return next((first[:end] for end in reversed(ends) if all(name.startswith(first[:end]) for name in names)), "")
+
+
+def _are_scalars(*shapes: tuple[int, ...]) -> bool:
+    """A logit scale is () in one library's files and (1,) in another's."""
+    return all(prod(shape) == 1 and len(shape) <= 1 for shape in shapes)
+
+
+def _some(names: Iterable[str], separator: str = ", ") -> str:
+    names = list(names)
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return separator.join(names[:_MAX_NAMES]) + more
