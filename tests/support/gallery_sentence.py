@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,16 @@ def _bert(folder: Path, **options: Any) -> None:
     write_sentence_transformer(folder / "model", transformers.BertModel(config), vocabularies.bert_tokenizer, **options)
 
 
+def _saved_today(folder: Path) -> None:
+    """MiniLM's layout as sentence-transformers 6 writes it: other names of modules and of the pooling."""
+    from sentence_transformers import SentenceTransformer
+
+    _bert(folder)
+    model = SentenceTransformer(str(folder / "model"), device="cpu")
+    shutil.rmtree(folder / "model")
+    model.save(str(folder / "model"))
+
+
 def _mpnet(folder: Path) -> None:
     import transformers
 
@@ -138,6 +149,7 @@ def _text(name: str, repository: str, build: Callable[[Path], None], **options: 
 
 LAYOUTS = (
     _text("minilm", "sentence-transformers/all-MiniLM-L6-v2", _bert),
+    _text("sentence-transformers-6", "all-MiniLM-L6-v2, saved by sentence-transformers 6", _saved_today),
     _text("mpnet", "sentence-transformers/all-mpnet-base-v2", _mpnet),
     _text("pubmedbert-marco", "pritamdeka/S-PubMedBert-MS-MARCO",
           lambda folder: _bert(folder, steps=("Transformer", "Pooling"), max_length=350)),
