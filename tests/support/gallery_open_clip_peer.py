@@ -16,7 +16,9 @@ import numpy as np
 from PIL import Image
 
 from support.gallery import Embeddings, example_weight, peer_folder
-from support.gallery_vocabularies import BERT_VOCABULARY as ROWS
+
+ROWS = 512
+"""Of the tables of tokens: more than any small vocabulary of the gallery has."""
 
 
 def narrow_timm(name: str) -> dict[str, Any]:

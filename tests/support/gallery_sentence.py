@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,19 +10,19 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from support import gallery_vocabularies as vocabularies
+from support import gallery_tokenizers as tokenizers
 from support.gallery import Embeddings, Layout
-from support.gallery_open_clip_peer import fill
+from support.gallery_open_clip import BERT_FILES, CLIP_FILES, OPENAI
+from support.gallery_open_clip_peer import ROWS, fill
 
 CONTEXT_LENGTH = 128
 """Of a join: medclip reads captions up to here; the peer is given the same."""
 SIZE = {"hidden_size": 96, "intermediate_size": 192, "num_hidden_layers": 2, "num_attention_heads": 3}
-ROWS = vocabularies.BERT_VOCABULARY
 
 
 def _write(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=2))
+    tokenizers.write_json(path, value)
 
 
 def write_sentence_transformer(
@@ -98,7 +97,7 @@ def _bert(folder: Path, **options: Any) -> None:
     import transformers
 
     config = transformers.BertConfig(**SIZE, vocab_size=ROWS)
-    write_sentence_transformer(folder / "model", transformers.BertModel(config), vocabularies.bert_tokenizer, **options)
+    write_sentence_transformer(folder / "model", transformers.BertModel(config), BERT_FILES, **options)
 
 
 def _saved_today(folder: Path) -> None:
@@ -116,15 +115,13 @@ def _mpnet(folder: Path) -> None:
 
     config = transformers.MPNetConfig(**SIZE, vocab_size=ROWS, max_position_embeddings=514, layer_norm_eps=1e-5)
     write_sentence_transformer(
-        folder / "model", transformers.MPNetModel(config), vocabularies.mpnet_tokenizer, max_length=384
+        folder / "model", transformers.MPNetModel(config), tokenizers.mpnet_files, max_length=384
     )
 
 
 def _sentence_clip(folder: Path) -> None:
     """clip-ViT-B-32: one module, whose folder 0_CLIPModel holds a CLIPModel of transformers."""
     import transformers
-
-    from support.gallery_open_clip import OPENAI
 
     model, size = folder / "model", {"num_hidden_layers": 2, "projection_dim": 64}
     inside = model / "0_CLIPModel"
@@ -134,7 +131,7 @@ def _sentence_clip(folder: Path) -> None:
     clip = transformers.CLIPModel(transformers.CLIPConfig(vision_config=vision, text_config=text, projection_dim=64))
     fill(clip)
     clip.save_pretrained(inside)
-    vocabularies.clip_tokenizer(inside)
+    CLIP_FILES(inside)
     processor = {"crop_size": 224, "do_center_crop": True, "do_normalize": True, "do_resize": True, "resample": 3,
                  "feature_extractor_type": "CLIPFeatureExtractor", "size": 224,
                  "image_mean": OPENAI["mean"], "image_std": OPENAI["std"]}  # fmt: skip

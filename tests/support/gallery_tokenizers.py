@@ -65,9 +65,19 @@ def clip_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
     return {token: i for i, token in enumerate(dict.fromkeys(tokens))}, merges
 
 
-def clip_files(folder: Path, slow: bool = True, fast: bool = True) -> int:
+def open_clip_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """CLIP's whole vocabulary, which open_clip carries and takes for every tower of its own."""
+    from open_clip.tokenizer import SimpleTokenizer
+
+    simple = SimpleTokenizer()
+    names = {"<start_of_text>": START, "<end_of_text>": END}
+    vocabulary = {names.get(token, token): i for token, i in simple.encoder.items()}
+    return vocabulary, sorted(simple.bpe_ranks, key=simple.bpe_ranks.__getitem__)
+
+
+def clip_files(folder: Path, slow: bool = True, fast: bool = True, whole: bool = False) -> int:
     """The vocabulary, tokenizer.json of 2021 (merges as strings) and both configs; gives the number of tokens."""
-    vocabulary, merges = clip_vocabulary()
+    vocabulary, merges = open_clip_vocabulary() if whole else clip_vocabulary()
     if slow:
         write_json(folder / "vocab.json", vocabulary)
         lines = ["#version: 0.2", *(" ".join(m) for m in merges)]
@@ -148,6 +158,28 @@ def bert_files(folder: Path, cased: bool = False, fast: bool = False, special_ma
     return len(tokens)
 
 
+def mpnet_files(folder: Path) -> int:
+    """vocab.txt and tokenizer.json of all-mpnet-base-v2: BERT's pieces between RoBERTa's special tokens."""
+    pieces = [piece for piece in bert_vocabulary() if not piece.startswith("[")]
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", *pieces, "[UNK]", "<mask>"]
+    (folder / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
+    tokenizer = Tokenizer(models.WordPiece({token: i for i, token in enumerate(tokens)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(True, True, None, True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    mask = AddedToken("<mask>", lstrip=True, normalized=False)
+    tokenizer.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>", "[UNK]", mask])
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), True, False)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    special = {"bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "mask_token": "<mask>",
+               "pad_token": "<pad>", "sep_token": "</s>", "unk_token": "[UNK]"}  # fmt: skip
+    write_json(folder / "special_tokens_map.json", special)
+    config = {"do_lower_case": True, "model_max_length": 512, "strip_accents": None, "tokenize_chinese_chars": True,
+              "tokenizer_class": "MPNetTokenizer", **special}  # fmt: skip
+    write_json(folder / "tokenizer_config.json", config)
+    return len(tokens)
+
+
 def roberta_files(folder: Path, fast: bool = False, **config: Any) -> int:
     """vocab.json with merges.txt; tokenizer.json on request."""
     special = ["<s>", "<pad>", "</s>", "<unk>"]
@@ -214,6 +246,23 @@ def siglip_files(folder: Path, fast: bool = True) -> int:
     write_json(folder / "special_tokens_map.json", special)
     if fast:
         _siglip_tokenizer(folder / "spiece.model").save(str(folder / "tokenizer.json"))
+    return size
+
+
+def open_clip_siglip_files(folder: Path) -> int:
+    """SigLIP's in open_clip's layout: T5's pieces without sentinels, `</s>` for padding, tokenizer.json alone."""
+    import transformers
+
+    size = sentencepiece_model(folder / "spiece.model")
+    tokenizer = transformers.T5TokenizerFast.from_pretrained(folder, extra_ids=0, legacy=False)
+    tokenizer.pad_token_id = tokenizer.eos_token_id = 1
+    tokenizer.save_pretrained(folder)
+    special = {"eos_token": "</s>", "pad_token": "</s>", "unk_token": "<unk>"}
+    write_json(folder / "special_tokens_map.json", special)
+    config = {"additional_special_tokens": [], "clean_up_tokenization_spaces": True, "extra_ids": 0, "legacy": False,
+              "model_max_length": 64, "tokenizer_class": "T5Tokenizer", **special}  # fmt: skip
+    write_json(folder / "tokenizer_config.json", config)
+    (folder / "spiece.model").unlink()
     return size
 
 
@@ -286,7 +335,7 @@ def gemma_files(folder: Path, tokenizer_class: str = "GemmaTokenizer") -> int:
     return len(vocabulary)
 
 
-def xlm_roberta_files(folder: Path) -> int:
+def xlm_roberta_files(folder: Path, **config: Any) -> int:
     """sentencepiece.bpe.model (a unigram model, whatever its name) and tokenizer.json; ids as in fairseq."""
     path = folder / "sentencepiece.bpe.model"
     sentencepiece_model(path, pad_id=-1, unk_id=0, bos_id=1, eos_id=2)
@@ -304,5 +353,5 @@ def xlm_roberta_files(folder: Path) -> int:
         single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
     tokenizer.save(str(folder / "tokenizer.json"))
-    write_json(folder / "tokenizer_config.json", {"model_max_length": 512})
+    write_json(folder / "tokenizer_config.json", {"model_max_length": 512, **config})
     return len(pieces)
