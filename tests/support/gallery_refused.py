@@ -117,18 +117,11 @@ LAYOUTS = (
         refused=("swin",),
     ),
     layout(
-        "convnext",
+        "convnext-base",
         "facebook/convnext-base-224",
         "vision",
         partial(of_type, model_type="convnext", architecture="ConvNextModel", image_size=224),
         refused=("convnext",),
-    ),
-    layout(
-        "deit-distilled",
-        "facebook/deit-base-distilled-patch16-224",
-        "vision",
-        partial(of_type, model_type="deit", architecture="DeiTForImageClassificationWithTeacher", image_size=224),
-        refused=("deit",),
     ),
     layout(
         "distilbert",

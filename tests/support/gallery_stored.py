@@ -49,9 +49,10 @@ def restore(name: str, folder: Path) -> Embeddings:
     if not model.exists():
         ignored = shutil.ignore_patterns(WEIGHTS_FILE, "references.npz", "copies.json")
         shutil.copytree(STORED / name, model, ignore=ignored)
-        for file, source in _read(STORED / name / "copies.json").items():
+        copies = _read(STORED / name / "copies.json")
+        for file, source in copies.items():
             shutil.copyfile(STORED / source, model / file)
-        for file, tensors in _read(STORED / name / WEIGHTS_FILE).items():
+        for file, tensors in _read(STORED / copies.get(WEIGHTS_FILE, f"{name}/{WEIGHTS_FILE}")).items():
             _write_weights(model / file, tensors)
     with np.load(STORED / name / "references.npz") as stored:
         return dict(stored)

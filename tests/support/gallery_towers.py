@@ -75,7 +75,7 @@ def vit_bin(folder: Path) -> None:
     write_bin(tensors_of(transformers.ViTModel(transformers.ViTConfig.from_dict(config))), model)
 
 
-def deit(folder: Path) -> None:
+def deit(folder: Path, **fields: Any) -> None:
     """A classifier without a pooler; images are squashed to 256 x 256, then cropped."""
 
     config = {
@@ -90,7 +90,12 @@ def deit(folder: Path) -> None:
         "feature_extractor_type": "DeiTFeatureExtractor", "image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD,
         "resample": 3, "size": 256,
     }  # fmt: skip
-    vision_folder(folder, config, processor)
+    vision_folder(folder, config | fields, processor)
+
+
+def deit_distilled(folder: Path) -> None:
+    """A second token beside the class token."""
+    deit(folder, architectures=["DeiTForImageClassificationWithTeacher"], model_type="deit")
 
 
 def vit_classifier(folder: Path) -> None:
@@ -279,6 +284,7 @@ VISION = (
     layout("vit-in21k", "google/vit-base-patch16-224-in21k", "vision", vit_bin),
     layout("vit-b16", "google/vit-base-patch16-224", "vision", vit_classifier, pooler=False),
     layout("deit-base", "facebook/deit-base-patch16-224", "vision", deit, pooler=False),
+    layout("deit-distilled", "facebook/deit-base-distilled-patch16-224", "vision", deit_distilled, pooler=False),
 )
 TEXT = (
     layout(
@@ -383,7 +389,7 @@ TEXT = (
         ),
     ),
     layout(
-        "xlm-roberta",
+        "xlm-roberta-base",
         "FacebookAI/xlm-roberta-base",
         "text",
         partial(
