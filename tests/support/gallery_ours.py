@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from medclip.api import train
+from medclip.api import prepare, train
 from medclip.encode.encoder import embed_images, embed_texts
 from medclip.model.adapt import join_towers
 from medclip.model.checkpoint import Model, load
 from medclip.training.config import TrainConfig
 from support.gallery import Embeddings, Layout
+from support.material import draw_image, image_bytes
 
 PARTNERS = {"vision": "bert-base", "text": "clip-transformers-5"}
 """The layout whose tower a tower of either side is joined with."""
+
+
+def write_partners(folder: Path, layouts: Mapping[str, Layout]) -> None:
+    """Build in `folder` what other layouts are joined with or take their tokenizer from."""
+    for name in sorted({*PARTNERS.values(), *(layout.tokenizer for layout in layouts.values())} - {""}):
+        layouts[name].build(folder / name)
+
+
+def few_pairs(out: Path) -> Path:
+    """A dataset of eight pairs to train on and four to validate with."""
+    rows = [(image_bytes(draw_image(i)), f"CT of the chest, image number {i}") for i in range(12)]
+    prepare({"train": rows[:8], "validation": rows[8:]}, out, num_workers=1)
+    return out
 
 
 def open_layout(layout: Layout, folder: Path) -> Model:

@@ -159,7 +159,7 @@ def open_model(kind: Any, folder: Path) -> Any:
     return model.eval()
 
 
-def embed_dual_encoder(folder: Path, images: Sequence[Path], texts: Sequence[str]) -> Embeddings:
+def embed_dual_encoder(folder: Path, images: Sequence[Path], texts: Sequence[str], backend: str = "pil") -> Embeddings:
     """Of a CLIPModel, SiglipModel or VisionTextDualEncoderModel."""
     import torch
     import transformers
@@ -171,18 +171,18 @@ def embed_dual_encoder(folder: Path, images: Sequence[Path], texts: Sequence[str
     if siglip:  # which attends to its padding
         tokens.pop("attention_mask", None)
     with torch.no_grad():
-        out = model(pixel_values=pixel_values(folder, images), **tokens)
+        out = model(pixel_values=pixel_values(folder, images, backend), **tokens)
     return {"images": unit(out.image_embeds), "texts": unit(out.text_embeds)}
 
 
-def embed_vision_tower(folder: Path, images: Sequence[Path], texts: Sequence[str]) -> Embeddings:
+def embed_vision_tower(folder: Path, images: Sequence[Path], texts: Sequence[str], backend: str = "pil") -> Embeddings:
     """The pooled output of AutoModel."""
     import torch
     from transformers import AutoModel
 
     model = open_model(AutoModel, folder)
     with torch.no_grad():
-        return {"images": unit(model(pixel_values=pixel_values(folder, images)).pooler_output)}
+        return {"images": unit(model(pixel_values=pixel_values(folder, images, backend)).pooler_output)}
 
 
 def embed_text_tower(folder: Path, images: Sequence[Path], texts: Sequence[str]) -> Embeddings:
