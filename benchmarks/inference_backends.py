@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("export", type=Path)
     folder = parser.parse_args().export
     model = load(folder)
-    side, rng = model.config.vision.image_size, np.random.default_rng(0)
+    side, rng = model.image_processor.side, np.random.default_rng(0)
     pixels = rng.integers(0, 256, (64, side, side, 3), np.uint8)
     captions = np.array([f"chest x-ray of patient {i} with a small pleural effusion" for i in range(64)])
     print(json.dumps({"devices": str(jax.devices()), "dimensions": model.config.projection_dim}))

@@ -49,7 +49,6 @@ def write_model(folder: Path) -> None:
     import torch
     import transformers
 
-    from medclip.model.image_processor import CLIP_PREPROCESSOR
     from medclip.model.tokenizer import save_tokenizer, train_tokenizer
 
     torch.manual_seed(0)
@@ -58,7 +57,7 @@ def write_model(folder: Path) -> None:
     )
     transformers.VisionTextDualEncoderModel(config).save_pretrained(folder)
     save_tokenizer(train_tokenizer(["CT of the chest"] * 2, 300, 64)[0], folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps(CLIP_PREPROCESSOR))
+    (folder / "preprocessor_config.json").write_text(json.dumps({"image_processor_type": "CLIPImageProcessor"}))
 
 
 def main() -> None:

@@ -121,7 +121,7 @@ def _attention_gradients(params, pixels, text, gates, config):
 
 
 def _patches(model: Model) -> int:
-    return model.config.vision.image_size // model.config.vision.patch_size
+    return model.image_processor.side // model.config.vision.patch_size
 
 
 def _input(model: Model, pixels: np.ndarray) -> jax.Array:

@@ -57,7 +57,7 @@ class DualEncoder:
         size = sum(value.size for value in self.model.params.values()) / 1e6
         kind = self.model.raw_config.get("model_type", "open_clip")
         return (
-            f"DualEncoder({str(self.folder)!r}, {kind}, {self.model.config.vision.image_size} px, "
+            f"DualEncoder({str(self.folder)!r}, {kind}, {self.model.image_processor.side} px, "
             f"{self.model.tokenizer.context_length} tokens, {self.dim} dimensions, {size:.1f} M parameters)"
         )
 

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from medclip.encode.encoder import embed_pixels, embed_texts
 from medclip.errors import UserError
 from medclip.model.adapt import join_towers, with_context_length, with_image_size
-from medclip.model.checkpoint import load, save
+from medclip.model.checkpoint import Model, load, save
 from medclip.model.config import parse_config
+from medclip.model.image_processor import ShortestEdge, parse_image_processor, preprocess
 from medclip.model.shapes_init import init_params
 from support.model_folders import CLOSE, assert_same_embeddings, dual_encoder, save_tower
 from support.references import CAPTIONS, FOLDER
@@ -93,3 +95,35 @@ def test_a_pooler_that_was_not_published_starts_fresh(tmp_path: Path) -> None:
     text = save_tower(dataclasses.replace(model, params=params), "text", tmp_path / "t", "bert.")
     joined = join_towers(FOLDER, text)
     assert joined.params["text_model.pooler.dense.weight"].std() == pytest.approx(0.02, rel=0.1)
+
+
+def test_a_tower_that_interpolates_its_positions_changes_its_processor_alone(tmp_path: Path) -> None:
+    model = dual_encoder("dinov2", "bert")
+    raw = {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 32}, "crop_size": 28}
+    model = dataclasses.replace(model, image_processor=parse_image_processor(raw))
+    larger = with_image_size(model, 56)
+    assert larger.params is model.params and larger.config == model.config and larger.raw_config == model.raw_config
+    assert (larger.image_processor.resize, larger.image_processor.crop) == (ShortestEdge(64), 56)
+    save(larger, tmp_path / "saved")
+    again = load(tmp_path / "saved")
+    assert again.image_processor == larger.image_processor and again.config == larger.config
+    assert_same_embeddings_of(again, larger, 56)
+
+
+def assert_same_embeddings_of(one: Model, other: Model, side: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), dtype=np.uint8)
+    np.testing.assert_allclose(embed_pixels(one, pixels), embed_pixels(other, pixels), atol=CLOSE)
+
+
+@pytest.mark.parametrize("squeeze", [True, False])
+def test_another_size_takes_the_same_part_of_an_image(squeeze: bool) -> None:
+    raw = {"image_processor_type": "CLIPImageProcessor", "size": 32, "crop_size": 32}
+    raw |= {"size": [32, 32], "do_center_crop": False} if squeeze else {}
+    model = dataclasses.replace(load(FOLDER), image_processor=parse_image_processor(raw))
+    image = Image.fromarray(np.tile(np.linspace(0, 255, 400).astype(np.uint8), (200, 1)))
+    small, large = (
+        preprocess(image, processor).astype(float)
+        for processor in (model.image_processor, with_image_size(model, 64).image_processor)
+    )
+    assert large.shape == (64, 64, 3)
+    np.testing.assert_allclose(large.reshape(32, 2, 32, 2, 3).mean((1, 3)), small, atol=4)

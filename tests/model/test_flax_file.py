@@ -52,7 +52,7 @@ def test_the_founding_projects_folder_loads(tmp_path: Path) -> None:
     theirs = load(hybrid_folder(model, tmp_path / "2021"))
     assert_same_embeddings(dataclasses.replace(model, image_processor=theirs.image_processor), theirs)
     assert theirs.raw_config["model_type"] == "vision-text-dual-encoder"
-    assert theirs.image_processor.raw_config["size"] == {"shortest_edge": 224}
+    assert theirs.image_processor.raw_config["size"] == {"shortest_edge": model.config.vision.image_size}
 
 
 def test_the_tree_of_a_clip_model_loads(folder: Path) -> None:

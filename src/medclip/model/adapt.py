@@ -14,7 +14,8 @@ import numpy as np
 from medclip.errors import UserError
 from medclip.model.checkpoint import Model, model_folder, open_folder
 from medclip.model.config import DUAL_ENCODERS, LOGIT_SCALE, parse_config, parse_text, parse_vision
-from medclip.model.image_processor import parse_image_processor, read_image_processor
+from medclip.model.image_processor import read_image_processor, with_side
+from medclip.model.positions import resize_positions
 from medclip.model.shapes_init import init_params, tensor_shapes, text_shapes, vision_shapes
 from medclip.model.tokenizer import load_tokenizer, with_length
 from medclip.model.weights import read_tensors
@@ -27,31 +28,27 @@ _HEADS = re.compile(r"^(cls|lm_head|classifier|visual_projection|text_projection
 
 
 def with_image_size(model: Model, side: int) -> Model:
-    """The model for images of side x side pixels; its grid of positions is interpolated (bicubic)."""
+    """The model for images of side x side pixels: its processor's resize and crop are scaled.
+
+    Positions are interpolated (bicubic, antialiased, as open_clip does), once and for all; where the family does so
+    for the pixels it gets, the tower stays as it is.
+    """
     tower, family = model.config.vision, model.config.vision.family
-    if side == tower.image_size:
-        return model
     if side < tower.patch_size:
         raise UserError(f"--image-size {side} is smaller than a patch ({tower.patch_size} px).")
-    name, old, new = tower.prefix + family.position, tower.image_size // tower.patch_size, side // tower.patch_size
-    table = np.asarray(model.params[name])
+    if side == model.image_processor.side:
+        return model
+    model = dataclasses.replace(model, image_processor=with_side(model.image_processor, side))
+    if family.takes_any_size:
+        return model
+    name, table = tower.prefix + family.position, np.asarray(model.params[tower.prefix + family.position])
+    num_class_tokens = sum(map(bool, (family.class_token, family.distillation_token)))
     rows = table.reshape(-1, tower.hidden_size)
-    num_class_tokens = 1 if family.class_token else 0
-    grid = rows[num_class_tokens:].reshape(old, old, -1)
-    grid = jax.image.resize(jnp.asarray(grid), (new, new, grid.shape[-1]), "cubic").reshape(new * new, -1)
-    rows = np.concatenate([rows[:num_class_tokens], np.asarray(grid)])
-    square = {"height": side, "width": side}
-    size = model.image_processor.raw_config.get("size")
-    if isinstance(size, dict) and "shortest_edge" in size:  # DINOv2 crops 224 of 256
-        new_size = {"shortest_edge": round(side * size["shortest_edge"] / tower.image_size)}
-    else:
-        new_size = square
-    processor = {**model.image_processor.raw_config, "size": new_size, "crop_size": square}
+    rows = np.asarray(resize_positions(rows, num_class_tokens, side // tower.patch_size, "antialiased"))
     return dataclasses.replace(
         model,
         params={**model.params, name: rows.reshape(*table.shape[:-2], *rows.shape)},
         config=dataclasses.replace(model.config, vision=dataclasses.replace(tower, image_size=side)),
-        image_processor=parse_image_processor(processor),
         raw_config=_with_field(model.raw_config, "vision", "image_size", side),
     )
 
@@ -105,7 +102,7 @@ def join_towers(vision: str | Path, text: str | Path, projection_dim: int = 512,
     params |= {f"text_model.{name}": value for name, value in text_tensors.items()}
     params |= init_params(config, seed, [name for name in tensor_shapes(config) if name not in params])
     tokenizer = load_tokenizer(model_folder(text), config.text)
-    model = Model(params, config, tokenizer, read_image_processor(model_folder(vision)), raw)
+    model = Model(params, config, tokenizer, read_image_processor(model_folder(vision), config.vision), raw)
     return with_context_length(model, min(JOINED_CONTEXT_LENGTH, tokenizer.context_length))
 
 

@@ -18,7 +18,7 @@ from medclip.atomic_io import read_json, sha256, whole_file, write_json
 from medclip.errors import UserError, WorkError
 from medclip.model import open_clip
 from medclip.model.config import ModelConfig, parse_config, subconfig
-from medclip.model.image_processor import ImageProcessor, read_image_processor
+from medclip.model.image_processor import PROCESSOR_FILE, ImageProcessor, read_image_processor
 from medclip.model.lazy_tensor import LazyTensor
 from medclip.model.shapes_init import tensor_shapes
 from medclip.model.tokenizer import TextTokenizer, load_tokenizer, save_tokenizer
@@ -62,7 +62,8 @@ def load(name: str | Path, revision: str | None = None) -> Model:
         config, processor = open_clip.parse(raw, {name: tensor.shape for name, tensor in tensors.items()})
     else:
         raw, tensors = open_folder(folder)
-        config, processor = parse_config(raw), read_image_processor(folder)
+        config = parse_config(raw)
+        processor = read_image_processor(folder, config.vision)
     arrays = read_tensors(tensors, tensor_shapes(config), folder)
     # one by one, so that no second copy of all of them is in memory at once
     params = {name: jnp.asarray(arrays.pop(name)) for name in list(arrays)}
@@ -75,7 +76,7 @@ def save(model: Model, folder: Path) -> None:
     for_open_clip = "model_cfg" in model.raw_config
     write_json(folder / (open_clip.CONFIG_FILE if for_open_clip else "config.json"), model.raw_config)
     if not for_open_clip:
-        write_json(folder / "preprocessor_config.json", model.image_processor.raw_config)
+        write_json(folder / PROCESSOR_FILE, model.image_processor.raw_config)
     save_tokenizer(model.tokenizer, folder)
     # ascontiguousarray would turn the 0-d logit_scale into shape (1,), which transformers refuses
     tensors = {name: np.asarray(value, order="C") for name, value in jax.device_get(model.params).items()}

@@ -82,7 +82,7 @@ def push(name: str | Path, repository: str) -> str:
 
 
 def _image_inputs(model: Model, b: int) -> Inputs:
-    side = model.config.vision.image_size
+    side = model.image_processor.side
     return {"pixel_values": np.random.default_rng(b).standard_normal((b, 3, side, side), np.float32)}
 
 

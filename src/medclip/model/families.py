@@ -81,6 +81,15 @@ class VisionFamily:
     unused: str = ""
     """A tensor of width w that is stored and saved but not used here: DINO's mask token."""
     unused_ndim: int = 2
+    position_resize: Literal["", "bicubic", "antialiased"] = ""
+    """How the stored grid of positions becomes that of the pixels; "": not at all, so that the pixels must fit it."""
+    image_processor: str = ""
+    """The type of image processor that its folders are published with."""
+
+    @property
+    def takes_any_size(self) -> bool:
+        """Whether `image_size` is but the size of the stored positions, and images may have another."""
+        return bool(self.position_resize) or not self.position
 
 
 @dataclass(frozen=True)
@@ -184,6 +193,7 @@ _VIT_FAMILY = VisionFamily(
     {**_IMAGE, "hidden_act": "gelu", "layer_norm_eps": 1e-12},
     class_token="embeddings.cls_token",
     pooler="pooler.dense",
+    image_processor="ViTImageProcessor",
 )
 _DINOV2_FAMILY = replace(
     _VIT_FAMILY,
@@ -191,11 +201,14 @@ _DINOV2_FAMILY = replace(
     defaults={**_IMAGE, "patch_size": 14, "hidden_act": "gelu", "layer_norm_eps": 1e-6},
     pooler="",
     unused="embeddings.mask_token",
+    position_resize="bicubic",
+    image_processor="BitImageProcessor",
 )
 _DINOV2_REGISTERS_FAMILY = replace(
     _DINOV2_FAMILY,
     defaults={**_DINOV2_FAMILY.defaults, "patch_size": 16, "num_register_tokens": 4},
     registers="embeddings.register_tokens",
+    position_resize="antialiased",
 )
 _DINOV3_FAMILY = replace(
     _DINOV2_REGISTERS_FAMILY,
@@ -207,6 +220,8 @@ _DINOV3_FAMILY = replace(
               "layer_norm_eps": 1e-5, "num_register_tokens": 0, "rope_theta": 100.0},
     rotary=True,
     unused_ndim=3,
+    position_resize="",
+    image_processor="DINOv3ViTImageProcessor",
 )  # fmt: skip
 
 VISION = {
@@ -220,6 +235,7 @@ VISION = {
         batch_axis=False,
         patch_bias=False,
         pre_norm="pre_layrnorm",
+        image_processor="CLIPImageProcessor",
     ),
     "siglip_vision_model": VisionFamily(
         _clip_block("encoder.layers"),
@@ -238,9 +254,12 @@ VISION = {
             "head.mlp.fc1",
             "head.mlp.fc2",
         ),
+        image_processor="SiglipImageProcessor",
     ),
     "vit": _VIT_FAMILY,
-    "deit": replace(_VIT_FAMILY, distillation_token="embeddings.distillation_token"),
+    "deit": replace(
+        _VIT_FAMILY, distillation_token="embeddings.distillation_token", image_processor="DeiTImageProcessor"
+    ),
     "dinov2": _DINOV2_FAMILY,
     "dinov2_with_registers": _DINOV2_REGISTERS_FAMILY,
     "dinov3_vit": _DINOV3_FAMILY,

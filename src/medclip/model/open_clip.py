@@ -12,11 +12,11 @@ from typing import Any
 
 from medclip.errors import UserError
 from medclip.model.config import ModelConfig, TextConfig, VisionConfig, parse_text, parse_vision
-from medclip.model.image_processor import ImageProcessor, parse_image_processor
+from medclip.model.image_processor import Exact, ImageProcessor, LongestEdge, ShortestEdge, parse_image_processor
 from medclip.model.shapes_init import Shapes
 
 CONFIG_FILE = "open_clip_config.json"
-_RESAMPLING = {"nearest": 0, "bilinear": 2, "bicubic": 3}
+_RESAMPLING = {"bilinear": 2, "bicubic": 3, "random": 3}  # "random" is for training alone
 _POOLS = {
     "cls_last_hidden_state_pooler": {"pool": "first", "head": ""},
     "mean_pooler": {"pool": "mean", "head": ""},
@@ -119,18 +119,23 @@ def _depth(shapes: Shapes, layer: str) -> int:
 
 
 def _image_processor(raw: Mapping[str, Any], side: int) -> ImageProcessor:
-    square = {"height": side, "width": side}
+    raw = {name: value for name, value in raw.items() if value is not None}
     mode, interpolation = raw.get("resize_mode", "shortest"), raw.get("interpolation", "bicubic")
-    if mode not in ("shortest", "squash") or interpolation not in _RESAMPLING:
-        raise UserError(f"{CONFIG_FILE}: resize_mode {mode} with interpolation {interpolation} is not supported.")
-    squash = mode == "squash"
-    processor = {
-        "image_processor_type": "CLIPImageProcessor",
-        "size": square if squash else {"shortest_edge": side},
-        "resample": _RESAMPLING[interpolation],
-        "do_center_crop": not squash,
-        "crop_size": square,
-        "image_mean": list(raw.get("mean", (0.48145466, 0.4578275, 0.40821073))),
-        "image_std": list(raw.get("std", (0.26862954, 0.26130258, 0.27577711))),
-    }
-    return parse_image_processor(processor)
+    fill = raw.get("fill_color", 0)
+    resizes = {"shortest": ShortestEdge(side), "longest": LongestEdge(side), "squash": Exact(side, side)}
+    if mode not in resizes or interpolation not in _RESAMPLING:
+        raise UserError(f"{CONFIG_FILE}: resize_mode {mode!r} with interpolation {interpolation!r} is not supported.")
+    if raw.get("mode", "RGB") != "RGB":
+        raise UserError(f"{CONFIG_FILE}: mode is {raw['mode']!r}; images are RGB.")
+    if type(fill) is not int or not 0 <= fill <= 255:
+        raise UserError(f"{CONFIG_FILE}: fill_color is {fill!r}; a gray level from 0 to 255 was expected.")
+    normalization = {f"image_{name}": raw[name] for name in ("mean", "std") if raw.get(name)}
+    return dataclasses.replace(
+        parse_image_processor(normalization, "CLIPImageProcessor", CONFIG_FILE),
+        resize=resizes[mode],
+        resample=_RESAMPLING[interpolation],
+        crop=None if mode == "squash" else side,
+        crop_rule="torchvision",
+        fill=fill,
+        raw_config=raw,
+    )

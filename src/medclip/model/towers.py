@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int
 from medclip.model.config import ModelConfig, TextConfig, VisionConfig
 from medclip.model.families import RELATIVE_BUCKETS, AttentionHead, Block
 from medclip.model.packing import PackedText
+from medclip.model.positions import resize_positions
 
 AnyArray = Array | np.ndarray
 MAX_DISTANCE = 128  # from here on, relative positions share a bucket
@@ -69,7 +70,11 @@ def image_features(
     class_tokens = [p[name] for name in (family.class_token, family.distillation_token) if name]
     x = _prepend(x, *class_tokens)
     if family.position:
-        x = x + p[family.position].reshape(x.shape[1:])
+        positions = p[family.position].reshape(-1, x.shape[2])
+        if family.position_resize:
+            side = pixels.shape[1] // tower.patch_size
+            positions = resize_positions(positions, len(class_tokens), side, family.position_resize)
+        x = x + positions
     if kept_patches is not None:
         n = len(class_tokens)
         first = jnp.broadcast_to(jnp.arange(n), (len(x), n))

@@ -170,7 +170,7 @@ def sample_patches(keys: Key[Array, " b"], model: Model, config: ResolvedTrainCo
     """Which patches of each image are encoded, in order; None for all."""
     if not config.patch_dropout:
         return None
-    patches = (model.config.vision.image_size // model.config.vision.patch_size) ** 2
+    patches = (model.image_processor.side // model.config.vision.patch_size) ** 2
     k = max(1, round(patches * (1 - config.patch_dropout)))
     return jax.vmap(lambda key: jnp.sort(jax.random.permutation(jax.random.fold_in(key, 5), patches)[:k]))(keys)
 
