@@ -46,23 +46,25 @@ def added_token(content: str, **fields: bool) -> dict[str, Any]:
 
 
 def clip_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """CLIP's order: bytes, bytes that end a word, merges, the two special tokens."""
-    tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+    """CLIP's order: bytes, bytes that end a word, merges, the two special tokens.
+
+    Merges build every second word from its left end: learned ones differ from run to run.
+    """
+    split = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(_CLIP_WORDS), behavior="removed", invert=True),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
+    words = sorted({word for text in CORPUS for word, _ in split.pre_tokenize_str(text.lower())})
+    merges: dict[tuple[str, str], None] = {}
+    for word in words[::2]:
+        symbols = [*word[:-1], f"{word[-1]}</w>"]
+        for end in range(1, len(symbols)):
+            merges["".join(symbols[:end]), symbols[end]] = None
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(
-        vocab_size=500, initial_alphabet=letters, end_of_word_suffix="</w>", show_progress=False
-    )
-    tokenizer.train_from_iterator(CORPUS, trainer)
-    merges = [tuple(m) for m in json.loads(tokenizer.to_str())["model"]["merges"]]
     tokens = [*letters, *(letter + "</w>" for letter in letters), *("".join(m) for m in merges), START, END]
-    return {token: i for i, token in enumerate(dict.fromkeys(tokens))}, merges
+    return {token: i for i, token in enumerate(dict.fromkeys(tokens))}, list(merges)
 
 
 def open_clip_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
@@ -123,14 +125,14 @@ def clip_files(folder: Path, slow: bool = True, fast: bool = True, whole: bool =
 
 
 def bert_vocabulary(cased: bool = False) -> list[str]:
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=not cased)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    trainer = trainers.WordPieceTrainer(vocab_size=260, special_tokens=special, show_progress=False)
-    tokenizer.train_from_iterator(CORPUS, trainer)
-    # ids of equal scores depend on the hash of the run, so the order is fixed here
-    return [*special, *sorted(set(tokenizer.get_vocab()) - set(special))]
+    """Special tokens, letters, every third word and the ends of words: learned ones differ from run to run."""
+    normalizer = normalizers.BertNormalizer(lowercase=not cased)
+    split = pre_tokenizers.BertPreTokenizer().pre_tokenize_str
+    words = sorted({word for text in CORPUS for word, _ in split(normalizer.normalize_str(text))})
+    letters = sorted({letter for word in words for letter in word})
+    ends = sorted({f"##{word[-3:]}" for word in words if len(word) > 5})
+    pieces = [*letters, *(f"##{letter}" for letter in letters), *words[::3], *ends]
+    return ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys(pieces)]
 
 
 def bert_files(folder: Path, cased: bool = False, fast: bool = False, special_map: bool = False, **config: Any) -> int:
