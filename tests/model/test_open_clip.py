@@ -32,7 +32,8 @@ RAW = {
         "embed_dim": DIM,
         "vision_cfg": {"timm_model_name": "vit_base_patch16_224", "timm_pool": "", "timm_proj": "linear",
                        "image_size": SIDE},
-        "text_cfg": {"hf_model_name": "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract", "hf_proj_type": "mlp",
+        "text_cfg": {"hf_model_name": "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract",
+                     "hf_tokenizer_name": "of this folder", "hf_proj_type": "mlp",
                      "hf_pooler_type": "cls_last_hidden_state_pooler", "context_length": 24},
     },
     "preprocess_cfg": {"mean": [0.48, 0.45, 0.4], "std": [0.26, 0.26, 0.27]},
@@ -60,6 +61,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_open_clips_layout_loads_and_comes_back(tmp_path: Path, folder: Path) -> None:
+    pytest.importorskip("ftfy")
     rewrite_config(
         folder, "text_config", eos_token_id=2
     )  # open_clip takes the largest id for the end of text, as CLIP of 2021

@@ -81,7 +81,7 @@ def test_a_long_caption_keeps_its_special_tokens(bert: Path, clip: Path) -> None
 
 
 def test_a_folder_without_a_tokenizer_says_what_was_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no tokenizer.json, no vocab.txt, and no vocab.json with merges.txt"):
+    with pytest.raises(UserError, match=r"no tokenizer.json, vocab.txt, .* --tokenizer"):
         load_tokenizer(tmp_path, config_of("bert", 0))
 
 
@@ -146,7 +146,8 @@ def test_minilm_gives_the_sentence_vectors_that_transformers_gives() -> None:
 
     from medclip.model.towers import encode_text
 
-    text = dataclasses.replace(model.config.text, pool="mean", projection=())
+    family = dataclasses.replace(model.config.text.family, pool="mean", head="")
+    text = dataclasses.replace(model.config.text, family=family, projection=())
     ours = encode_text(model.params, ids, valid, dataclasses.replace(model.config, text=text))
     np.testing.assert_allclose(ours, mean, atol=2e-6)
 

@@ -148,7 +148,7 @@ def open_clip_folder(model: Model, folder: Path) -> Path:
             "vision_cfg": {"image_size": 32, "layers": vision.num_hidden_layers, "width": 32, "patch_size": 7,
                            "head_width": 8, "mlp_ratio": 1.5},
             "text_cfg": {"context_length": 24, "vocab_size": text.vocab_size, "width": 32, "heads": 4,
-                         "layers": text.num_hidden_layers, "mlp_ratio": 1.5},
+                         "layers": text.num_hidden_layers, "mlp_ratio": 1.5, "hf_tokenizer_name": "of this folder"},
         },
         "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]},
     }  # fmt: skip

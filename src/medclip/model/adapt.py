@@ -66,17 +66,27 @@ def with_context_length(model: Model, length: int) -> Model:
         raise UserError(f"--context-length {length}: this text tower has positions for 3 to {tower.max_length} tokens.")
     if family.pool == "last" and length < tower.max_length:
         raise UserError(f"--context-length {length}: this text tower pools position {tower.max_length}; give no fewer.")
-    model = dataclasses.replace(model, tokenizer=with_length(model.tokenizer, length))
-    if length <= tower.max_length:
+    in_open_clip = "model_cfg" in model.raw_config
+    # open_clip takes the table's length for the context length, but for towers that it makes by a Hugging Face name
+    by_name = in_open_clip and "hf_model_name" in model.raw_config["model_cfg"]["text_cfg"]
+    if by_name and length > tower.max_length:
+        raise UserError(
+            f"--context-length {length}: open_clip opens this text tower with {tower.max_length} positions."
+        )
+    raw = _with_field(model.raw_config, "text", "context_length", length) if in_open_clip else model.raw_config
+    model = dataclasses.replace(model, tokenizer=with_length(model.tokenizer, length), raw_config=raw)
+    if by_name or (length <= tower.max_length and not in_open_clip):
         return model
     name = tower.prefix + family.position
-    table = jax.image.resize(jnp.asarray(model.params[name]), (length, tower.hidden_size), "linear")
-    field = "context_length" if "model_cfg" in model.raw_config else "max_position_embeddings"
+    table = np.asarray(model.params[name])[:length]
+    if length > tower.max_length:
+        table = np.asarray(jax.image.resize(jnp.asarray(table), (length, tower.hidden_size), "linear"))
+    raw = raw if in_open_clip else _with_field(raw, "text", "max_position_embeddings", length)
     return dataclasses.replace(
         model,
-        params={**model.params, name: np.asarray(table)},
+        params={**model.params, name: table},
         config=dataclasses.replace(model.config, text=dataclasses.replace(tower, max_position_embeddings=length)),
-        raw_config=_with_field(model.raw_config, "text", field, length),
+        raw_config=raw,
     )
 
 

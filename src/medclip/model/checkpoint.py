@@ -20,6 +20,7 @@ from medclip.model import open_clip
 from medclip.model.config import ModelConfig, parse_config, subconfig
 from medclip.model.image_processor import PROCESSOR_FILE, ImageProcessor, read_image_processor
 from medclip.model.lazy_tensor import LazyTensor
+from medclip.model.open_clip_tokenizer import load_open_clip_tokenizer
 from medclip.model.shapes_init import tensor_shapes
 from medclip.model.tokenizer import TextTokenizer, load_tokenizer, save_tokenizer
 from medclip.model.weights import (
@@ -56,7 +57,7 @@ def load(name: str | Path, revision: str | None = None) -> Model:
     FlaxHybridCLIP (2021). Weights become float32. Raises UserError that names every tensor that is wrong or missing.
     """
     folder = model_folder(name, revision)
-    if _is_open_clip(folder):
+    if is_open_clip := _is_open_clip(folder):
         raw = read_json(folder / open_clip.CONFIG_FILE, "a model folder")
         tensors = open_tensors(folder, weight_names(folder))
         config, processor = open_clip.parse(raw, {name: tensor.shape for name, tensor in tensors.items()})
@@ -67,7 +68,8 @@ def load(name: str | Path, revision: str | None = None) -> Model:
     arrays = read_tensors(tensors, tensor_shapes(config), folder)
     # one by one, so that no second copy of all of them is in memory at once
     params = {name: jnp.asarray(arrays.pop(name)) for name in list(arrays)}
-    return Model(params, config, load_tokenizer(folder, config.text), processor, raw)
+    tokens = load_open_clip_tokenizer(folder, config.text, raw) if is_open_clip else load_tokenizer(folder, config.text)
+    return Model(params, config, tokens, processor, raw)
 
 
 def save(model: Model, folder: Path) -> None:

@@ -1,0 +1,194 @@
+"""A folder's tokenizer as `AutoTokenizer` of transformers 5 opens it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from tokenizers import AddedToken, Tokenizer
+
+from medclip.errors import UserError
+from medclip.model.sentencepiece_model import PieceKind
+from medclip.model.tokenizer_classes import CLASSES, TokenizerClass, frame_captions, siglip_cleaner, t5_sentinels
+from medclip.model.tokenizer_config import (
+    SPECIAL_TOKENS,
+    Side,
+    Token,
+    TokenizerConfig,
+    read_object,
+    read_tokenizer_config,
+)
+from medclip.model.vocab_files import JSON_FILE, SIGLIP_FILE, Vocabulary, class_of_files, read_vocabulary
+
+LOG = logging.getLogger("medclip.model")
+_SIGLIP = "SiglipTokenizer"
+_EMPTY = {
+    "version": "1.0",
+    "added_tokens": [],
+    "normalizer": None,
+    "pre_tokenizer": None,
+    "decoder": None,
+    "model": {"type": "BPE", "vocab": {}, "merges": []},
+}
+"""A tokenizer.json without a vocabulary."""
+
+
+class BuiltTokenizer(NamedTuple):
+    """A tokenizer that neither cuts nor pads yet, and how its class and its config do."""
+
+    tokenizer: Tokenizer
+    raw_config: dict[str, Any]
+    """The `tokenizer_config.json` of the tokenizer as it will be saved, but for length and sides."""
+    special_tokens: Mapping[str, str]
+    """By name (`pad_token`), with the class's own."""
+    padding_side: Side = "right"
+    truncation_side: Side = "right"
+    max_length: int | None = None
+    clean: Callable[[str], str] | None = None
+    """What is done to a caption first."""
+    sentencepiece: bytes = b""
+    """`spiece.model`, which is saved in place of tokenizer.json (SigLIP)."""
+
+
+def build_tokenizer(folder: Path, overrides: Mapping[str, Any] = MappingProxyType({})) -> BuiltTokenizer:
+    """A folder's tokenizer; `overrides` win over tokenizer_config.json.
+
+    Raises UserError where there is none, or where a file is damaged or of a kind that is not supported.
+    """
+    raw = read_object(folder / JSON_FILE)
+    added = raw.get("added_tokens") or []
+    try:
+        config = read_tokenizer_config(folder, added if isinstance(added, list) else [added], overrides)
+        name = _class_name(folder, config, raw)
+        return _build(folder, name, config, raw) if name else _as_it_is(config, raw)
+    except UserError:
+        raise
+    except Exception as error:  # the library raises plain Exception for a malformed file
+        raise UserError(f"the tokenizer of {folder} is damaged: {str(error)[:200]}.") from None
+
+
+def _class_name(folder: Path, config: TokenizerConfig, raw: Mapping[str, Any]) -> str:
+    """The class of CLASSES to build, or "" to take tokenizer.json as it is."""
+    name, has_json = config.class_name, bool(raw)
+    if name == _SIGLIP and not (folder / SIGLIP_FILE).is_file():
+        name = ""  # transformers does not open such a folder; tokenizer.json says what is meant
+    if not name and not has_json:
+        name = class_of_files(folder)
+    if not name and not has_json:
+        raise UserError(
+            f"{folder} has no tokenizer: no tokenizer.json, vocab.txt, vocab.json with merges.txt, spiece.model or "
+            "sentencepiece.bpe.model. Give the one of another folder or Hub model with --tokenizer."
+        )
+    if name and name not in CLASSES:
+        if not has_json:
+            raise UserError(f"{folder}: tokenizer_class {name} without a tokenizer.json is not supported.")
+        LOG.warning("%s: tokenizer_class %s is not known; its tokenizer.json is used as it is.", folder, name)
+        return ""
+    if name and name != _SIGLIP and has_json:
+        kind = (raw.get("model") or {}).get("type", CLASSES[name].model)
+        if kind != CLASSES[name].model:
+            raise UserError(f"{folder}: tokenizer_class {name} does not take the {kind} vocabulary of tokenizer.json.")
+    return name
+
+
+def _as_it_is(config: TokenizerConfig, raw: Mapping[str, Any]) -> BuiltTokenizer:
+    tokenizer = Tokenizer.from_str(json.dumps(raw))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    _add_tokens(tokenizer, config.special_tokens, config, config.extra_special_tokens)
+    return _with_settings(tokenizer, config, config.special_tokens, raw)
+
+
+def _build(folder: Path, name: str, config: TokenizerConfig, raw: Mapping[str, Any]) -> BuiltTokenizer:
+    kind, raw = CLASSES[name], {} if name == _SIGLIP else raw  # transformers reads SigLIP's spiece.model alone
+    vocabulary = read_vocabulary(folder, raw, kind.model)
+    special = {
+        name: AddedToken(token, **kind.flags[name]) if isinstance(token, str) and name in kind.flags else token
+        for name, token in {**kind.special_tokens, **config.special_tokens}.items()
+    }
+    tokenizer = kind.build(vocabulary, config, {name: str(token) for name, token in special.items()})
+    _add_tokens(tokenizer, special, config, [*config.extra_special_tokens, *_further_tokens(name, vocabulary, config)])
+    if kind.frame:
+        frame_captions(tokenizer, *(str(special[end]) if end else "" for end in kind.frame))
+    else:
+        whole = _EMPTY | {"post_processor": raw.get("post_processor")}
+        tokenizer.post_processor = Tokenizer.from_str(json.dumps(whole)).post_processor
+    built = _with_settings(tokenizer, config, special, raw, kind)
+    if name != _SIGLIP:
+        return built
+    assert vocabulary.sentencepiece is not None  # raw is {}
+    matched = () if config.split_special_tokens else tokenizer.get_added_tokens_decoder().values()
+    clean = siglip_cleaner(
+        vocabulary.sentencepiece,
+        [token.content for token in matched],
+        str(special["eos_token"]),
+        str(special["unk_token"]),
+        config.do_lower_case is not False,
+    )
+    content = (folder / SIGLIP_FILE).read_bytes()
+    own_config = config.raw | {"tokenizer_class": _SIGLIP}
+    return built._replace(raw_config=own_config, clean=clean, sentencepiece=content)
+
+
+def _with_settings(
+    tokenizer: Tokenizer,
+    config: TokenizerConfig,
+    special: Mapping[str, Token],
+    raw: Mapping[str, Any],
+    kind: TokenizerClass | None = None,
+) -> BuiltTokenizer:
+    tokenizer.encode_special_tokens = config.split_special_tokens
+    padding, truncation = raw.get("padding") or {}, raw.get("truncation") or {}
+    names = {name: str(token) for name, token in special.items() if name in SPECIAL_TOKENS}
+    if isinstance(padding.get("pad_token"), str):
+        names = {"pad_token": padding["pad_token"], **names}
+    # A class of its own would make the tokenizer anew; this one takes the saved tokenizer.json as it is.
+    own_config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", **names}
+    if config.split_special_tokens:
+        own_config["split_special_tokens"] = True
+    return BuiltTokenizer(
+        tokenizer,
+        own_config,
+        names,
+        config.padding_side or _direction(padding) or (kind.padding_side if kind else "right"),
+        config.truncation_side or _direction(truncation) or "right",
+        config.max_length or (kind.max_length if kind else None),
+    )
+
+
+def _further_tokens(name: str, vocabulary: Vocabulary, config: TokenizerConfig) -> list[Token]:
+    """Special tokens that the class adds of itself."""
+    tokens: list[Token] = []
+    if name == _SIGLIP or config.names_extra_tokens:
+        return tokens
+    if model := vocabulary.sentencepiece:
+        marked = [piece for piece in model.pieces if piece.kind in (PieceKind.CONTROL, PieceKind.USER_DEFINED)]
+        tokens += [AddedToken(p.text, normalized=False, special=p.kind == PieceKind.CONTROL) for p in marked]
+    return tokens + t5_sentinels(config) if name == "T5Tokenizer" else tokens
+
+
+def _add_tokens(
+    tokenizer: Tokenizer, special: Mapping[str, Token], config: TokenizerConfig, extra: Sequence[Token]
+) -> None:
+    """Add the tokens that the vocabulary does not already treat as such, in transformers' order."""
+    present = tokenizer.get_added_tokens_decoder().values()
+    flags = {repr(token) for token in present}
+    tokens: list[Token] = [token for token in config.added_tokens if repr(token) not in flags]
+    known = {str(token) for token in (*present, *tokens)}
+    names = sorted(special, key=lambda name: SPECIAL_TOKENS.index(name) if name in SPECIAL_TOKENS else len(special) + 7)
+    tokens += [token for token in (*(special[name] for name in names), *extra) if str(token) not in known]
+    contents = {str(token) for token in special.values()}
+    added = [AddedToken(token, special=True) if isinstance(token, str) else token for token in tokens]
+    for token in added:
+        token.special = token.special or token.content in contents
+    tokenizer.add_tokens(added)
+
+
+def _direction(setting: Mapping[str, Any]) -> Side | None:
+    """The side of tokenizer.json's own padding or truncation."""
+    side = str(setting.get("direction") or "").lower()
+    return side if side in ("left", "right") else None
