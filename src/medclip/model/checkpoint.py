@@ -17,7 +17,9 @@ from safetensors.numpy import save_file
 from medclip.atomic_io import read_json, sha256, whole_file, write_json
 from medclip.errors import UserError, WorkError
 from medclip.model import open_clip
-from medclip.model.config import ModelConfig, parse_config, subconfig
+from medclip.model.config import DUAL_ENCODERS, ModelConfig, parse_config, parse_text, parse_vision, subconfig
+from medclip.model.families import TEXT
+from medclip.model.hub import CONFIG_FILES, fetch_model
 from medclip.model.image_processor import PROCESSOR_FILE, ImageProcessor, read_image_processor
 from medclip.model.lazy_tensor import LazyTensor
 from medclip.model.open_clip_tokenizer import load_open_clip_tokenizer
@@ -29,12 +31,13 @@ from medclip.model.weights import (
     TRANSFORMERS_FILES,
     WEIGHTS_FILE,
     choose_weights,
+    find_weights,
     open_tensors,
     read_tensors,
-    weight_files,
 )
 
-CONFIG_FILES = ("config.json", open_clip.CONFIG_FILE)
+# One of these for a tokenizer.
+TOKENIZER_FILES = frozenset(("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model"))
 
 
 @dataclass(frozen=True)
@@ -91,13 +94,46 @@ def save(model: Model, folder: Path) -> None:
 
 def open_folder(folder: Path) -> tuple[dict[str, Any], dict[str, LazyTensor]]:
     """`config.json` as today's transformers would write it, and the tensors beside it, unread."""
+    return _read_config(folder), open_tensors(folder)
+
+
+def inspect_folder(folder: Path, files: Collection[str]) -> tuple[str, ...]:
+    """The names that the weights of a folder may have, best first, after a look at all that is beside them.
+
+    Raises UserError for a model that would not open: its towers, its image processor, its tokenizer if it has one.
+    `files` are the names of all files that the folder will hold.
+    """
+    names = weight_names(folder, files)
+    if names[0] == OPEN_CLIP_WEIGHTS_FILE:
+        read_json(folder / open_clip.CONFIG_FILE, "a model folder")
+    elif "config.json" in files:  # those of old sentence-transformers are in a subfolder
+        raw = _read_config(folder)
+        if raw.get("model_type") in DUAL_ENCODERS:
+            config = parse_config(raw)
+            read_image_processor(folder, config.vision)
+            if TOKENIZER_FILES.intersection(files):
+                load_tokenizer(folder, config.text)
+        elif raw.get("model_type") in TEXT:
+            parse_text(raw)
+        else:
+            parse_vision(raw)
+    return names
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
     raw = read_json(folder / "config.json", "a model folder")
     if not isinstance(raw, dict):
         raise UserError(f"{folder}/config.json is not an object.")
+    if quantization := raw.get("quantization_config"):
+        method = quantization.get("quant_method", "") if isinstance(quantization, dict) else ""
+        raise UserError(
+            f"{folder} holds quantized weights ({method or 'quantization_config'}), which medclip does not compute "
+            "with; give the model that they were made from."
+        )
     towers = {name: subconfig(raw, name) for name in ("vision_config", "text_config") if name in raw}
     obsolete = ("torch_dtype", "vision_config_dict", "text_config_dict")
     raw = {name: value for name, value in raw.items() if name not in obsolete} | towers | {"dtype": "float32"}
-    return _today_config(raw), open_tensors(folder)
+    return _today_config(raw)
 
 
 def _today_config(raw: dict[str, Any]) -> dict[str, Any]:
@@ -118,16 +154,16 @@ def model_folder(name: str | Path, revision: str | None = None) -> Path:
             return folder
     if path.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise UserError(
-            f"{name} is not a model folder: looked for {' and '.join(CONFIG_FILES)} in it and in {path / 'model'}. "
+            f"{name} is not a model folder: looked for {', '.join(CONFIG_FILES)} in it and in {path / 'model'}. "
             "A model of the Hub is named OWNER/NAME."
         )
-    return _hub_snapshot(name, revision)
+    return fetch_model(name, revision, inspect_folder)
 
 
 def model_hash(path: str | Path) -> str:
     """SHA-256 of the weights, or of the hashes of their files if there are several: the identity of a model."""
     folder = model_folder(path)
-    hashes = [sha256(path) for path in weight_files(folder, weight_names(folder))]
+    hashes = [sha256(path) for path in find_weights(folder, weight_names(folder)).paths]
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
@@ -149,17 +185,3 @@ def _is_open_clip(folder: Path, files: Collection[str] | None = None) -> bool:
         return True
     ours, theirs = choose_weights(files), choose_weights(files, OPEN_CLIP_FILES)
     return ours is None or (ours != WEIGHTS_FILE and theirs in OPEN_CLIP_FILES[:2])
-
-
-def _hub_snapshot(name: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    patterns = ["*.json", "*.safetensors", "*.msgpack", "*.txt", "README.md"]
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise UserError(
-            f"{name} is neither a folder here nor a model that the Hub gives: {str(error).splitlines()[0]} "
-            "A private or gated one needs HF_TOKEN; HF_HUB_OFFLINE=1 reads the cache alone."
-        ) from None

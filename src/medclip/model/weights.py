@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -55,30 +56,69 @@ def choose_weights(files: Collection[str], names: Sequence[str] = TRANSFORMERS_F
 def open_tensors(folder: Path, names: Sequence[str] = TRANSFORMERS_FILES) -> dict[str, LazyTensor]:
     """Every tensor of a folder's weights under its canonical name, of one file or of all its shards.
 
-    Warns where they are not safetensors. Raises UserError for absent, damaged or foreign files.
+    Warns where they are not the folder's own safetensors. Raises UserError for absent, damaged or foreign files.
     """
     tensors: dict[str, LazyTensor] = {}
-    for path in (paths := weight_files(folder, names)):
+    weights = find_weights(folder, names)
+    for path in weights.paths:
         for name, tensor in _open_file(path).items():
             if name in tensors:
                 raise UserError(f"{path} holds {name} a second time.")
             tensors[name] = tensor
-    if (file := paths[0]).suffix != ".safetensors":
+    if not weights.name.endswith(".safetensors"):
         LOG.warning(
-            "%s: weights read from %s; `medclip export MODEL --to safetensors` converts them.", folder, file.name
+            "%s: weights read from %s; `medclip export MODEL --to safetensors` copies them.", folder, weights.name
         )
     return _with_canonical_names(tensors, folder)
 
 
-def weight_files(folder: Path, names: Sequence[str] = TRANSFORMERS_FILES) -> list[Path]:
-    """The file of a folder's weights, or the shards that its index lists. Raises UserError as `path_inside` does."""
-    name = choose_weights([path.name for path in folder.iterdir()], names)
+class Weights(NamedTuple):
+    """The files that a model's weights are read from, and their name for the user."""
+
+    paths: list[Path]
+    name: str
+    """Such as "model.safetensors", "pytorch_model.bin" or "model.safetensors of refs/pr/7"."""
+
+
+def find_weights(folder: Path, names: Sequence[str] = TRANSFORMERS_FILES) -> Weights:
+    """A folder's own weights; of a snapshot of the Hub without any, the conversion that lies beside it in the cache.
+
+    Raises UserError where there are none, and as `path_inside` does.
+    """
+    name, origin = choose_weights(_file_names(folder), names), ""
     if name is None:
-        raise UserError(f"{folder} has no weights: looked for {', '.join(names)}.")
+        conversions = find_conversions(folder, names)
+        if len(conversions) != 1:
+            several = f" The cache has those of {', '.join(conversions)}; give one as revision." if conversions else ""
+            raise UserError(f"{folder} has no weights: looked for {', '.join(names)}.{several}")
+        [(reference, folder)] = conversions.items()
+        name, origin = str(choose_weights(_file_names(folder), names)), f" of {reference}"
     index = folder / f"{name}.index.json"
-    if (folder / name).exists() or not index.exists():
-        return [path_inside(folder, name)]
-    return [path_inside(folder, shard) for shard in shard_names(index)]
+    files = [name] if (folder / name).exists() or not index.exists() else shard_names(index)
+    return Weights([path_inside(folder, file) for file in files], name + origin)
+
+
+def find_conversions(folder: Path, names: Sequence[str] = TRANSFORMERS_FILES) -> dict[str, Path]:
+    """Snapshots of pull requests beside a snapshot in the Hub's cache that hold safetensors of the same config.
+
+    By reference, such as "refs/pr/7".
+    """
+    snapshot = folder.resolve()
+    if snapshot.parent.name != "snapshots":
+        return {}
+    conversions: dict[str, Path] = {}
+    for reference in sorted((snapshot.parents[1] / "refs/refs/pr").glob("*")):
+        other = snapshot.parent / Path(reference.read_text().strip()).name
+        if other == snapshot or not other.is_dir():
+            continue
+        configs = [path.read_bytes() for path in (other / "config.json", folder / "config.json") if path.is_file()]
+        if len({*configs}) <= 1 and (choose_weights(_file_names(other), names) or "").endswith(".safetensors"):
+            conversions[f"refs/pr/{reference.name}"] = other
+    return conversions
+
+
+def _file_names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
 
 
 def shard_names(index: Path) -> list[str]:

@@ -1,0 +1,230 @@
+"""Models of the Hub: what is fetched of a repository, in which order, and what the cache gives without the Hub."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from medclip.atomic_io import sha256
+from medclip.errors import UserError
+from medclip.model.adapt import join_towers
+from medclip.model.checkpoint import load, model_folder, model_hash
+from support.hub import Hub, serve_hub
+from support.model_folders import assert_same_embeddings, dual_encoder, hybrid_folder, save_tower
+from support.references import FOLDER
+from support.torch_files import write_state_dict
+
+NAME = "lab/clip"
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with serve_hub() as (served, address):
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(
+            "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
+            address + "/{repo_id}/resolve/{revision}/{filename}",
+        )
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        yield served
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    return lambda: monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(FOLDER, tmp_path / "model", ignore=shutil.ignore_patterns("*.npz")))
+
+
+def to_bin(folder: Path) -> dict[str, np.ndarray]:
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    write_state_dict(folder / "pytorch_model.bin", tensors)
+    return tensors
+
+
+def weights_of(hub: Hub) -> list[str]:
+    return [file for file in hub.fetched if not file.endswith((".json", ".txt", ".md"))]
+
+
+def test_one_form_of_the_weights_comes_last(hub: Hub, folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    write_state_dict(folder / "pytorch_model.bin", tensors)
+    for name in ("flax_model.msgpack", "tf_model.h5", "onnx/model.onnx", "onnx/config.json", "image.png", "README.md"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"---\n---\n")
+    hub.add(NAME, folder)
+    assert_same_embeddings(load(FOLDER), load(f"hf-hub:{NAME}"))
+    assert weights_of(hub) == ["main:model.safetensors"] == hub.fetched[-1:]
+    assert "main:config.json" in hub.fetched and "main:README.md" in hub.fetched
+    assert not [file for file in hub.fetched if "onnx" in file]
+
+
+def test_shards_come_through_their_index(hub: Hub, folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    files = {name: f"model-0000{i % 2 + 1}-of-00002.safetensors" for i, name in enumerate(tensors)}
+    for file in {*files.values(), "model-00003-of-00003.safetensors"}:
+        save_file({name: tensors[name] for name in tensors if files[name] == file}, folder / file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
+    hub.add(NAME, folder)
+    assert_same_embeddings(load(FOLDER), load(NAME))
+    assert sorted(weights_of(hub)) == [f"main:model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "word"),
+    [
+        ("config.json", {"model_type": "blip-2"}, "blip-2"),
+        ("config.json", {"model_type": "convnext"}, "convnext"),
+        ("config.json", {"vision_config": {"model_type": "swin"}}, "swin"),
+        ("config.json", {"quantization_config": {"quant_method": "gptq"}}, "quantized weights (gptq)"),
+        ("tokenizer.json", {"model": 3}, "tokenizer"),
+    ],
+)
+def test_what_would_not_open_is_refused_before_its_weights(
+    hub: Hub, folder: Path, file: str, change: dict, word: str
+) -> None:
+    (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | change))
+    hub.add(NAME, folder)
+    with pytest.raises(UserError, match=re.escape(word)):
+        load(NAME)
+    assert weights_of(hub) == []
+
+
+def test_the_bots_conversion_is_read_in_place_of_a_pickle(
+    hub: Hub, folder: Path, offline: Callable[[], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    tensors = to_bin(folder)
+    hub.add(NAME, folder)
+    save_file({name: np.asarray(value * 3) for name, value in tensors.items()}, folder / "model.safetensors")
+    hub.add(NAME, folder, "refs/pr/1", author="stranger")
+    save_file(tensors, folder / "model.safetensors")
+    hub.add(NAME, folder, "refs/pr/2")
+    (folder / "config.json").write_text((folder / "config.json").read_text() + " ")
+    hub.add(NAME, folder, "refs/pr/3")  # of another config
+    assert_same_embeddings(load(FOLDER), load(NAME))
+    assert weights_of(hub) == ["refs/pr/2:model.safetensors"]
+    assert "read from model.safetensors of refs/pr/2" in caplog.text
+    assert model_hash(NAME) == sha256(folder / "model.safetensors")
+    offline()
+    assert_same_embeddings(load(FOLDER), load(NAME))
+
+
+@pytest.mark.parametrize("converted", ["nothing", "another pickle", "a stranger's"])
+def test_without_a_conversion_the_pickle_is_read(
+    hub: Hub, folder: Path, converted: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    tensors = to_bin(folder)
+    hub.add(NAME, folder)
+    save_file({name: np.asarray(value * 3) for name, value in tensors.items()}, folder / "model.safetensors")
+    if converted == "another pickle":
+        write_state_dict(folder / "pytorch_model.bin", {"a": np.ones(2, np.float32)})
+        hub.add(NAME, folder, "refs/pr/1")
+    elif converted == "a stranger's":
+        hub.add(NAME, folder, "refs/pr/1", author="stranger")
+    assert_same_embeddings(load(FOLDER), load(NAME))
+    assert weights_of(hub) == ["main:pytorch_model.bin"]
+    assert "read from pytorch_model.bin" in caplog.text
+
+
+def test_a_revision_is_that_revision(hub: Hub, folder: Path) -> None:
+    hub.add(NAME, folder)
+    tensors = load_file(folder / "model.safetensors")
+    save_file({name: np.asarray(value * 2) for name, value in tensors.items()}, folder / "model.safetensors")
+    hub.add(NAME, folder, "v2")
+    np.testing.assert_array_equal(load(NAME, "v2").params["logit_scale"], tensors["logit_scale"] * 2)
+    np.testing.assert_array_equal(load(NAME).params["logit_scale"], tensors["logit_scale"])
+    with pytest.raises(UserError, match="v3"):
+        load(NAME, "v3")
+
+
+def test_flax_weights_come_before_a_pickle(hub: Hub, tmp_path: Path) -> None:
+    folder = hybrid_folder(dual_encoder("clip_vision_model", "bert"), tmp_path / "2021")
+    (folder / "pytorch_model.bin").write_bytes(b"never opened")
+    hub.add(NAME, folder)
+    assert_same_embeddings(load(folder), load(NAME))
+    assert weights_of(hub) == ["main:flax_model.msgpack"]
+
+
+def test_the_modules_of_sentence_transformers_come_too(hub: Hub, tmp_path: Path) -> None:
+    folder = save_tower(dual_encoder("vit", "bert"), "text", tmp_path / "text")
+    modules = [{"idx": 0, "path": ""}, {"idx": 1, "path": "1_Pooling"}, {"idx": 2, "path": "2_Dense"}]
+    (folder / "modules.json").write_text(json.dumps([*modules, {"path": "../../etc"}, {"path": "2_Dense"}, 3]))
+    for name in ("1_Pooling/config.json", "2_Dense/config.json", "3_Other/config.json"):
+        (folder / name).parent.mkdir()
+        (folder / name).write_text("{}")
+    save_file({"linear.weight": np.ones((2, 2), np.float32)}, folder / "2_Dense/model.safetensors")
+    write_state_dict(folder / "2_Dense/pytorch_model.bin", {"linear.weight": np.ones((2, 2), np.float32)})
+    hub.add(NAME, folder)
+    assert model_folder(NAME).joinpath("1_Pooling/config.json").read_text() == "{}"
+    assert sorted(weights_of(hub)) == ["main:2_Dense/model.safetensors", "main:model.safetensors"]
+    assert "main:2_Dense/config.json" in hub.fetched and "main:3_Other/config.json" not in hub.fetched
+
+
+def test_towers_of_the_hub_join(hub: Hub, tmp_path: Path) -> None:
+    model = dual_encoder("vit", "bert")
+    hub.add("lab/vit", save_tower(model, "vision", tmp_path / "vision"))
+    hub.add("lab/bert", save_tower(model, "text", tmp_path / "text"))
+    joined = join_towers("hf-hub:lab/vit", "hf-hub:lab/bert")
+    np.testing.assert_array_equal(
+        joined.params["text_model.pooler.dense.weight"], model.params["text_model.pooler.dense.weight"]
+    )
+
+
+def test_the_cache_is_read_without_the_hub(hub: Hub, folder: Path, offline: Callable[[], None]) -> None:
+    hub.add(NAME, folder)
+    first = model_folder(NAME)
+    assert (first / "config.json").is_symlink()
+    offline()
+    assert model_folder(NAME) == first
+    assert_same_embeddings(load(FOLDER), load(NAME))
+
+
+def test_a_hub_that_is_down_leaves_the_cache(hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.add(NAME, folder)
+    first = model_folder(NAME)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    assert model_folder(NAME) == first
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE=1 reads the cache alone"):
+        model_folder("lab/other")
+
+
+def test_a_cache_with_a_pull_request_alone_is_read_and_named(
+    hub: Hub, folder: Path, offline: Callable[[], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    hub.add(NAME, folder, "refs/pr/4")
+    load(NAME, "refs/pr/4")
+    assert caplog.text == ""
+    offline()
+    assert_same_embeddings(load(FOLDER), load(NAME))
+    assert "refs/pr/4" in caplog.text
+
+
+def test_a_cache_without_weights_is_not_a_model(hub: Hub, folder: Path, offline: Callable[[], None]) -> None:
+    hub.add(NAME, folder)
+    weights = model_folder(NAME) / "model.safetensors"
+    weights.unlink()
+    offline()
+    with pytest.raises(UserError, match="lab/clip"):
+        load(NAME)
+
+
+def test_a_gated_repository_names_the_token(hub: Hub, folder: Path) -> None:
+    hub.add(NAME, folder)
+    hub.gated.add(NAME)
+    with pytest.raises(UserError, match=r"lab/clip.*HF_TOKEN"):
+        load(NAME)
+    with pytest.raises(UserError, match=r"lab/absent.*HF_TOKEN"):
+        load("lab/absent")
