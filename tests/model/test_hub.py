@@ -17,7 +17,7 @@ from medclip.errors import UserError
 from medclip.model.adapt import join_towers
 from medclip.model.checkpoint import load, model_folder, model_hash
 from support.hub import Hub, serve_hub
-from support.model_folders import assert_same_embeddings, dual_encoder, hybrid_folder, save_tower
+from support.model_folders import assert_same_embeddings, dual_encoder, hybrid_folder, open_clip_folder, save_tower
 from support.references import FOLDER
 from support.torch_files import write_state_dict
 
@@ -120,6 +120,42 @@ def test_the_bots_conversion_is_read_in_place_of_a_pickle(
     assert model_hash(NAME) == sha256(folder / "model.safetensors")
     offline()
     assert_same_embeddings(load(FOLDER), load(NAME))
+
+
+@pytest.mark.parametrize(
+    ("files", "weights"),
+    [
+        ({"model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors"}, "model.safetensors"),
+        ({"pytorch_model.bin", "open_clip_model.safetensors"}, "open_clip_model.safetensors"),
+        ({"pytorch_model.bin", "open_clip_pytorch_model.bin"}, "pytorch_model.bin"),
+    ],
+)
+def test_of_both_layouts_the_one_with_safetensors_comes(
+    hub: Hub, tmp_path: Path, files: set[str], weights: str
+) -> None:
+    folder = open_clip_folder(load(FOLDER), tmp_path / "both")
+    theirs, ours = load_file(folder / "open_clip_model.safetensors"), load_file(FOLDER / "model.safetensors")
+    (folder / "open_clip_model.safetensors").unlink()
+    for file in files:
+        tensors = theirs if file.startswith("open_clip") else ours
+        (save_file if file.endswith(".safetensors") else lambda t, path: write_state_dict(path, t))(
+            tensors, folder / file
+        )
+    for file in ("config.json", "preprocessor_config.json"):
+        shutil.copy(FOLDER / file, folder)
+    hub.add(NAME, folder)
+    assert ("model_cfg" in load(NAME).raw_config) == weights.startswith("open_clip")
+    assert weights_of(hub) == [f"main:{weights}"]
+
+
+def test_of_a_repository_of_timm_the_weights_of_open_clip_come(hub: Hub, tmp_path: Path) -> None:
+    folder = open_clip_folder(load(FOLDER), tmp_path / "open_clip")
+    (folder / "config.json").write_text(json.dumps({"architecture": "vit_base_patch16_clip_224", "num_classes": 0}))
+    (folder / "model.safetensors").write_bytes(b"timm's image tower")
+    (folder / "open_clip_pytorch_model.bin").write_bytes(b"the same as a pickle")
+    hub.add(NAME, folder)
+    assert load(NAME).config == load(folder).config
+    assert weights_of(hub) == ["main:open_clip_model.safetensors"]
 
 
 @pytest.mark.parametrize("converted", ["nothing", "another pickle", "a stranger's"])

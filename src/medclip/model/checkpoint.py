@@ -184,4 +184,4 @@ def _is_open_clip(folder: Path, files: Collection[str] | None = None) -> bool:
     if "config.json" not in files or "model_type" not in read_json(folder / "config.json", "a model folder"):
         return True
     ours, theirs = choose_weights(files), choose_weights(files, OPEN_CLIP_FILES)
-    return ours is None or (ours != WEIGHTS_FILE and theirs in OPEN_CLIP_FILES[:2])
+    return theirs is not None and (ours is None or (ours != WEIGHTS_FILE and theirs in OPEN_CLIP_FILES[:2]))

@@ -41,9 +41,10 @@ def fetch_model(name: str, revision: str | None, inspect: Inspect) -> Path:
             raise
         if (folder := _cached_snapshot(name, revision)) is not None:
             return folder
+        reason, at_revision = str(error).strip().splitlines()[0], f" at revision {revision}" if revision else ""
         raise UserError(
-            f"{name}{f' at revision {revision}' if revision else ''} is neither a folder here nor a model that the Hub gives: {str(error).strip().splitlines()[0]} "
-            "A private or gated one needs HF_TOKEN; HF_HUB_OFFLINE=1 reads the cache alone."
+            f"{name}{at_revision} is neither a folder here nor a model that the Hub gives: {reason} A private or gated "
+            "one needs HF_TOKEN; HF_HUB_OFFLINE=1 reads the cache alone."
         ) from None
 
 
