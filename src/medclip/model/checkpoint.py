@@ -19,7 +19,7 @@ from medclip.errors import UserError, WorkError
 from medclip.model import open_clip
 from medclip.model.config import DUAL_ENCODERS, ModelConfig, parse_config, parse_text, parse_vision, subconfig
 from medclip.model.families import TEXT
-from medclip.model.hub import CONFIG_FILES, fetch_model
+from medclip.model.hub_download import CONFIG_FILES, fetch_model
 from medclip.model.image_processor import PROCESSOR_FILE, ImageProcessor, read_image_processor
 from medclip.model.lazy_tensor import LazyTensor
 from medclip.model.open_clip_tokenizer import load_open_clip_tokenizer
