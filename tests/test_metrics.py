@@ -11,14 +11,17 @@ from hypothesis import strategies as st
 
 from medclip.metrics import (
     DIRECTIONS,
+    DistinctPairs,
     Estimate,
     chance_metrics,
     estimate,
     estimates,
+    hits_at_k,
+    mean_of_directions,
+    merge_articles,
     rank_metrics,
     ranks,
     recall_at_k,
-    retrieval_metrics,
 )
 from support.handmade_results import by_hand
 
@@ -184,12 +187,107 @@ def test_chance_is_what_random_orders_give(pool, right):
         )
 
 
-def test_both_ways_are_the_figures_of_ranks():
-    images, texts = np.random.default_rng(0).standard_normal((2, 30, 4))
-    result = retrieval_metrics(images, texts, [str(i // 2) for i in range(30)], 0)
-    assert tuple(result) == DIRECTIONS
-    for direction, own in zip(DIRECTIONS, ranks(images, texts), strict=True):
-        assert {name: m.value for name, m in result[direction].items()} == rank_metrics(own)
+@st.composite
+def rows_of_pairs(draw):
+    """Rows with an image and a caption each, out of five; equal names have equal vectors."""
+    n, p = draw(st.integers(1, 12)), draw(st.integers(1, 3))
+    sides = []
+    for _ in range(2):
+        ids = draw(st.lists(st.integers(0, 4), min_size=n, max_size=n))
+        vectors = np.reshape(draw(st.lists(st.integers(-2, 2), min_size=5 * p, max_size=5 * p)), (5, p))
+        sides.append((np.array(ids), vectors))
+    return sides
+
+
+@given(rows_of_pairs())
+def test_repeated_images_and_captions_are_one(sides):
+    """By brute force: any right candidate will do, and each wrong one counts once."""
+    (image_ids, image_vectors), (caption_ids, text_vectors) = sides
+    distinct = DistinctPairs.of_rows(image_vectors[image_ids], text_vectors[caption_ids], image_ids, caption_ids)
+    both = distinct.rank()
+    assert tuple(both) == DIRECTIONS
+    pairs = set(zip(image_ids.tolist(), caption_ids.tolist(), strict=True))
+    cases = (
+        (image_ids, image_vectors, caption_ids, text_vectors),
+        (caption_ids, text_vectors, image_ids, image_vectors),
+    )
+    for direction, (asked, queries, answers, candidates) in zip(DIRECTIONS, cases, strict=True):
+        own = both[direction]
+        assert own.rows.tolist() == [asked.tolist().index(name) for name in dict.fromkeys(asked.tolist())]
+        pool = sorted(set(answers.tolist()))
+        for row, rank, num_relevant, num_candidates in zip(
+            own.rows, own.ranks, own.num_relevant, own.num_candidates, strict=True
+        ):
+            query = asked[row]
+            right = {i for i, c in enumerate(pool) if ((query, c) if asked is image_ids else (c, query)) in pairs}
+            assert (num_relevant, num_candidates) == (len(right), len(pool))
+            assert rank == by_hand(queries[query], candidates[pool], right)
+        column = own.column(len(asked))
+        assert np.isnan(column).sum() == len(asked) - len(own.rows)
+        assert np.array_equal(column[own.rows], own.ranks)
+
+
+def test_without_repeats_ranks_are_those_of_rows_in_order():
+    images, texts = np.random.default_rng(0).standard_normal((2, 50, 4))
+    both = DistinctPairs.of_rows(images, texts, np.arange(50), np.arange(50)).rank()
+    for own, expected in zip(both.values(), ranks(images, texts), strict=True):
+        assert np.array_equal(own.ranks, expected)
+        assert own.rows.tolist() == list(range(50))
+        assert own.chance() == chance_metrics(np.full(1, 50), np.ones(1, int))
+        estimates_of_rows = estimates(expected, [str(i // 2) for i in range(50)], rank_metrics, 0)
+        assert own.metrics([str(i // 2) for i in range(50)], 0) == estimates_of_rows
+
+
+def recall_of_clip_benchmark(scores, positive_pairs, k):
+    """The share of rows with at least one positive among the k highest: what its `recall_at_k` > 0 averages."""
+    top = np.argsort(-scores, axis=1)[:, :k]
+    return float(np.mean([positive_pairs[i, row].any() for i, row in enumerate(top)]))
+
+
+def test_five_captions_of_an_image_give_what_clip_benchmark_gives():
+    rng = np.random.default_rng(0)
+    owner = np.repeat(np.arange(40), 5)
+    images, texts = rng.standard_normal((40, 8)), rng.standard_normal((200, 8))
+    texts += images[owner]
+    order = rng.permutation(200)  # rows of an image need not lie together
+    both = DistinctPairs.of_rows(images[owner[order]], texts[order], owner[order], order).rank()
+    positive = owner[:, None] == np.arange(40)
+    for k in (1, 5, 10):
+        hits = [hits_at_k(both[direction].column(200), k) for direction in DIRECTIONS]
+        expected = [recall_of_clip_benchmark(images @ texts.T, positive.T, k)]
+        expected.append(recall_of_clip_benchmark(texts @ images.T, positive, k))
+        assert [np.nanmean(column) for column in hits] == pytest.approx(expected)
+        assert mean_of_directions(np.stack(hits, axis=1)) == pytest.approx(np.mean(expected))
+    assert (len(both["image_to_text"].ranks), len(both["text_to_image"].ranks)) == (40, 200)
+
+
+def test_a_perfect_model_is_perfect_with_five_captions_an_image():
+    owner = np.repeat(np.arange(6), 5)
+    both = DistinctPairs.of_rows(np.eye(6)[owner], np.eye(6)[owner], owner, np.arange(30)).rank()
+    assert all((own.ranks == 1).all() for own in both.values())
+    assert both["image_to_text"].chance()["R@1"] == pytest.approx(1 / 6)
+    assert both["text_to_image"].chance()["R@1"] == pytest.approx(1 / 6)
+    as_rows = ranks(np.eye(6)[owner], np.eye(6)[owner])
+    assert [recall_at_k(own, 1) for own in as_rows] == [0, 0]  # each ties with four of its own
+
+
+def test_the_example_of_distinct_pairs():
+    images, texts, pairs = EXAMPLE
+    both = DistinctPairs.of_rows(images[pairs[:, 0]], texts[pairs[:, 1]], pairs[:, 0], pairs[:, 1]).rank()
+    assert [own.ranks.tolist() for own in both.values()] == [[2, 3], [2, 1, 2]]
+
+
+def test_articles_that_share_an_image_are_one():
+    articles = ["d", "b", "a", "b", "c", "e"]
+    assert merge_articles(articles, np.array([0, 1, 2, 3, 2, 5])) == ["d", "b", "a", "b", "a", "e"]
+    assert merge_articles(articles, np.arange(6)) == articles
+    assert merge_articles(articles, np.array([0, 1, 1, 3, 3, 0])) == ["d", "b", "b", "b", "b", "d"]
+
+
+def test_each_direction_counts_as_much_as_the_other():
+    values = np.array([[1, 1], [np.nan, 0], [0, 0], [np.nan, 0]])
+    assert mean_of_directions(values) == (1 / 2 + 1 / 4) / 2
+    assert np.isnan(mean_of_directions(np.array([[np.nan, 1.0]])))
 
 
 @settings(max_examples=8)  # each resamples 1,000 times

@@ -1,4 +1,4 @@
-"""Retrieval metrics of plain matrices and bootstrap intervals. Pure numpy."""
+"""Retrieval metrics of plain matrices and bootstrap intervals. No JAX."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int, Num
+from jaxtyping import Float64, Int, Num
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from medclip.progress import Advance
 
@@ -62,10 +64,10 @@ def ranks(
         raise ValueError("vectors hold values that are not finite")
     pairs = np.repeat(np.arange(len(images))[:, None], 2, axis=1) if pairs is None else np.unique(pairs, axis=0)
     images, texts = images.astype(np.float64), texts.astype(np.float64)
-    blocks = np.array_split(pairs, len(pairs) // 4096 + 1)  # of 32 MB at 1,024 numbers a vector
-    own = np.concatenate([np.einsum("np,np->n", images[block[:, 0]], texts[block[:, 1]]) for block in blocks])
-    image_bar, image_ranks = _bars(own, pairs[:, 0], len(images))
-    text_bar, text_ranks = _bars(own, pairs[:, 1], len(texts))
+    own = _own_scores(images, texts, pairs)
+    image_bar, text_bar = _bar(own, pairs[:, 0], len(images)), _bar(own, pairs[:, 1], len(texts))
+    # its own candidates at the bar are counted with the others below, so the ranks start that much lower
+    image_ranks, text_ranks = 1 - _num_own(own, image_bar, pairs[:, 0]), 1 - _num_own(own, text_bar, pairs[:, 1])
     size = max(1, MAX_SCORES // len(texts))
     for start in range(0, len(images), size):
         rows = slice(start, start + size)
@@ -77,22 +79,171 @@ def ranks(
     return image_ranks, text_ranks
 
 
-def _bars(own: np.ndarray, query: np.ndarray, num_queries: int) -> tuple[np.ndarray, np.ndarray]:
-    """The score that a candidate must reach to stand before each query's own, and the rank before any is counted.
+def num_wrong_ahead(
+    queries: Num[np.ndarray, "n p"],
+    candidates: Num[np.ndarray, "m p"],
+    pairs: Int[np.ndarray, "k 2"],
+    query_groups: Int[np.ndarray, " n"],
+    candidate_groups: Int[np.ndarray, " m"],
+) -> Int[np.ndarray, " n"]:
+    """How many wrong candidates of each query's own group stand before its best right one, of any group: i64 (n,).
 
-    The own candidates that reach it are counted with the others later, so the rank starts that much lower.
+    As `ranks` counts them; `pairs` says which query (its row) a candidate is right for.
     """
+    queries, candidates = queries.astype(np.float64), candidates.astype(np.float64)
+    own = _own_scores(queries, candidates, pairs)
+    bar = _bar(own, pairs[:, 0], len(queries))
+    inside = query_groups[pairs[:, 0]] == candidate_groups[pairs[:, 1]]
+    ahead = -_num_own(own[inside], bar, pairs[inside, 0])
+    by_group = _members(candidate_groups)
+    for group, rows in _members(query_groups).items():
+        others = by_group.get(group, np.empty(0, int))
+        for block in np.array_split(rows, len(rows) * len(others) // MAX_SCORES + 1):
+            ahead[block] += (queries[block] @ candidates[others].T >= bar[block, None]).sum(axis=1)
+    return ahead
+
+
+def _members(groups: np.ndarray) -> dict[int, np.ndarray]:
+    """The rows of each group."""
+    order = np.argsort(groups, kind="stable")
+    names, starts = np.unique(groups[order], return_index=True)
+    return dict(zip(names.tolist(), np.split(order, starts[1:]), strict=True))
+
+
+def _own_scores(images: np.ndarray, texts: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    blocks = np.array_split(pairs, len(pairs) // 4096 + 1)  # of 32 MB at 1,024 numbers a vector
+    return np.concatenate([np.einsum("np,np->n", images[block[:, 0]], texts[block[:, 1]]) for block in blocks])
+
+
+def _bar(own: np.ndarray, query: np.ndarray, num_queries: int) -> np.ndarray:
+    """The score that a candidate must reach to stand before each query's own."""
     best = np.full(num_queries, -np.inf)
     np.maximum.at(best, query, own)
     if np.isneginf(best).any():
         raise ValueError("an image or a text belongs to nothing")
-    bar = best - TIE_TOLERANCE
-    return bar, 1 - np.bincount(query[own >= bar[query]], minlength=num_queries)
+    return best - TIE_TOLERANCE
+
+
+def _num_own(own: np.ndarray, bar: np.ndarray, query: np.ndarray) -> np.ndarray:
+    """How many of each query's own candidates reach its bar."""
+    return np.bincount(query[own >= bar[query]], minlength=len(bar))
+
+
+@dataclass(frozen=True, slots=True)
+class Queries:
+    """The distinct queries of one direction and their ranks among distinct candidates."""
+
+    rows: Int[np.ndarray, " q"]
+    """The first row of each query in the table of pairs."""
+    ranks: Int[np.ndarray, " q"]
+    num_relevant: Int[np.ndarray, " q"]
+    """How many candidates are right for it."""
+    num_candidates: Int[np.ndarray, " q"]
+
+    def metrics(self, articles: Sequence[str], seed: int) -> dict[str, Estimate]:
+        """`rank_metrics` with intervals; a query counts for the article of its first row, `articles` being (n,)."""
+        return estimates(self.ranks, [articles[int(row)] for row in self.rows], rank_metrics, seed)
+
+    def chance(self) -> dict[str, float]:
+        """The `rank_metrics` to expect of a random order."""
+        return chance_metrics(self.num_candidates, self.num_relevant)
+
+    def column(self, num_pairs: int) -> Float64[np.ndarray, " n"]:
+        """The ranks as a column of the table of pairs: NaN in rows that repeat the query of an earlier one."""
+        column = np.full(num_pairs, np.nan)
+        column[self.rows] = self.ranks
+        return column
+
+
+@dataclass(frozen=True)
+class DistinctPairs:
+    """The distinct images and captions of a table of pairs, and which of them belong together.
+
+    Retrieval is of these, wherever it is measured: a repeated image or caption is one query and one candidate. All
+    captions that an image has in any row are right for it, and all images of a caption for the caption. The vector of
+    the first row stands for the others.
+    """
+
+    images: Num[np.ndarray, "i p"]
+    texts: Num[np.ndarray, "t p"]
+    pairs: Int[np.ndarray, "k 2"]
+    """Row in `images` and row in `texts`."""
+    image_rows: Int[np.ndarray, " i"]
+    """The first row of each image in the table."""
+    text_rows: Int[np.ndarray, " t"]
+
+    @classmethod
+    def of_rows(
+        cls,
+        images: Num[np.ndarray, "n p"],
+        texts: Num[np.ndarray, "n p"],
+        image_ids: Int[np.ndarray, " n"],
+        caption_ids: Int[np.ndarray, " n"],
+    ) -> DistinctPairs:
+        """Those of a table whose ids are equal where its images, and where its captions, are (`duplicate_ids`)."""
+        (image_rows, image), (text_rows, text) = _first_rows(image_ids), _first_rows(caption_ids)
+        pairs = np.unique(np.stack([image, text], axis=1), axis=0)
+        return cls(images[image_rows], texts[text_rows], pairs, image_rows, text_rows)
+
+    def rank(self, advance: Advance | None = None) -> dict[str, Queries]:
+        """Ranks of both directions, by direction.
+
+        R@k is what CLIP_benchmark computes of images with several captions: from images to texts, the share of images
+        with any of their captions among the first k. For example rows (A, a1), (A, a2) and (B, b1) with the vectors of
+        the example of `ranks` give what is worked out there: ranks [2, 3] of two images among three captions, and
+        [2, 1, 2] of three captions among two images. As rows of their own the two A would tie with each other: of five
+        captions an image R@1 would be 0 from texts to images, and at most 1/5 back, even for a perfect model.
+        """
+        to_text, to_image = ranks(self.images, self.texts, self.pairs, advance)
+        sides = ((self.image_rows, to_text, len(self.texts)), (self.text_rows, to_image, len(self.images)))
+        return {
+            direction: Queries(rows, own, np.bincount(self.pairs[:, side]), np.full(len(rows), num_candidates))
+            for side, (direction, (rows, own, num_candidates)) in enumerate(zip(DIRECTIONS, sides, strict=True))
+        }
+
+
+def _first_rows(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first row of each id, in order, and which of these each row repeats."""
+    _, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    return first[order], np.argsort(order)[inverse]
+
+
+def merge_articles(articles: Sequence[str], image_ids: Int[np.ndarray, " n"]) -> list[str]:
+    """The article of each row, articles that share an image being one, named after the first of them.
+
+    What is resampled together must not be split: a table without articles has one for each caption of an image.
+    """
+    names = np.asarray(articles, dtype=str)
+    (_, article), (_, image) = (np.unique(ids, return_inverse=True) for ids in (names, image_ids))
+    num_articles, size = article.max() + 1, article.max() + image.max() + 2
+    links = coo_array((np.ones(len(names)), (article, num_articles + image)), shape=(size, size))
+    _, component = connected_components(links, directed=False)
+    _, first, merged = np.unique(component[article], return_index=True, return_inverse=True)
+    return names[first][merged].tolist()
 
 
 def recall_at_k(ranks: Int[np.ndarray, ...], k: int) -> float:
     """Share of ranks of at most k."""
     return float((ranks <= k).mean())
+
+
+def mean_of_directions(values: Num[np.ndarray, "n 2"]) -> float:
+    """The mean over both directions of the mean over queries: of what is not NaN in each column."""
+    valid = ~np.isnan(values)
+    sums, counts = np.where(valid, values, 0).sum(axis=0), valid.sum(axis=0)
+    with np.errstate(invalid="ignore"):  # without a query it is NaN
+        return float((sums * counts[::-1]).sum() / (2 * counts.prod()))  # rounded once where sums are whole
+
+
+def hits_at_k(ranks: Num[np.ndarray, ...], k: int) -> Float64[np.ndarray, ...]:
+    """1 where a rank is at most k, 0 where it is larger, NaN where it is."""
+    return np.where(np.isnan(ranks), np.nan, ranks <= k)
+
+
+def max_candidates(both: Mapping[str, Queries]) -> int:
+    """How many candidates a query has, in the direction with more of them."""
+    return max(int(queries.num_candidates.max()) for queries in both.values())
 
 
 def rank_metrics(ranks: Int[np.ndarray, " n"]) -> dict[str, float]:
@@ -126,14 +277,6 @@ def chance_metrics(num_candidates: Int[np.ndarray, " n"], num_relevant: Int[np.n
         "geometric_mean_rank": float(np.exp(probability @ np.log(rank))),
         "MRR": float(probability @ (1 / rank)),
     }
-
-
-def retrieval_metrics(
-    images: Num[np.ndarray, "n p"], texts: Num[np.ndarray, "n p"], articles: Sequence[str], seed: int
-) -> dict[str, dict[str, Estimate]]:
-    """`rank_metrics` with intervals, by direction; row i of both is a pair."""
-    both = zip(DIRECTIONS, ranks(images, texts), strict=True)
-    return {direction: estimates(own, articles, rank_metrics, seed) for direction, own in both}
 
 
 def estimate(

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import hypergeom
 
-from medclip.evaluation.candidate_pools import article_disjoint, duplicate_aware, fixed_pools, over_draws
-from medclip.metrics import Estimate, rank_metrics, ranks
+from medclip.errors import UserError
+from medclip.evaluation.candidate_pools import article_disjoint, draw_pools, fixed_pools, over_draws
+from medclip.metrics import DIRECTIONS, DistinctPairs, Estimate, rank_metrics, ranks
 from support.handmade_results import by_hand
 
 
@@ -23,43 +24,65 @@ def labeled_pairs(draw):
     return images, texts, names["article"], names["i"], names["t"]
 
 
-@given(labeled_pairs())
-def test_neighbors_of_the_query_s_article_do_not_count(case):
-    images, texts, articles, *_ = case
-    apart, pool = article_disjoint(ranks(images, texts), images, texts, articles)
-    for own, queries, candidates in zip(apart, (images, texts), (texts, images), strict=True):
-        for i, query in enumerate(queries):
-            left = [j for j in range(len(queries)) if j == i or articles[j] != articles[i]]
-            assert own[i] == by_hand(query, candidates[left], {left.index(i)})
-            assert pool[i] == len(left)
+def numbers(names):
+    return np.array([sorted(set(names)).index(name) for name in names])
 
 
 @given(labeled_pairs())
-def test_the_same_image_or_caption_elsewhere_is_as_right(case):
-    images, texts, _, names, captions = case
-    both = duplicate_aware(images, texts, names, captions)
-    sides = (("image_to_text", names, captions, images, texts), ("text_to_image", captions, names, texts, images))
-    for direction, asks, answers, queries, candidates in sides:
-        own = both[direction]
-        distinct = [answers.index(name) for name in dict.fromkeys(answers)]  # the first row of each
-        assert sorted(asks[row] for row in own.rows) == sorted(set(asks))
-        for row, rank, right in zip(own.rows, own.ranks, own.num_relevant, strict=True):
-            partners = {answers[j] for j in range(len(asks)) if asks[j] == asks[row]}
-            good = {place for place, j in enumerate(distinct) if answers[j] in partners}
-            assert (right, own.num_candidates) == (len(good), len(distinct))
-            assert rank == by_hand(queries[row], candidates[distinct], good)
+def test_wrong_neighbors_of_the_query_s_article_do_not_count(case):
+    images, texts, articles, image_names, captions = case
+    pairs = DistinctPairs.of_rows(images, texts, numbers(image_names), numbers(captions))
+    disjoint = article_disjoint(pairs.rank(), pairs, articles)
+    sides = ((image_names, images, captions, texts), (captions, texts, image_names, images))
+    for direction, (asked, queries, answers, candidates) in zip(DIRECTIONS, sides, strict=True):
+        own = disjoint[direction]
+        first = [answers.index(name) for name in dict.fromkeys(answers)]  # the row of each candidate
+        for row, rank, num_candidates in zip(own.rows, own.ranks, own.num_candidates, strict=True):
+            right = {answers[j] for j in range(len(asked)) if asked[j] == asked[row]}
+            left = [j for j in first if answers[j] in right or articles[j] != articles[row]]
+            good = {place for place, j in enumerate(left) if answers[j] in right}
+            assert (rank, num_candidates) == (by_hand(queries[row], candidates[left], good), len(left))
 
 
-def test_without_repetitions_nothing_changes():
+def test_without_repeats_or_articles_nothing_changes():
     images, texts = np.random.default_rng(0).standard_normal((2, 50, 4))
-    names = [f"{i:02}" for i in range(50)]
-    for direction, full in zip(("image_to_text", "text_to_image"), ranks(images, texts), strict=True):
-        assert np.array_equal(duplicate_aware(images, texts, names, names)[direction].ranks, full)
-    assert np.array_equal(article_disjoint(ranks(images, texts), images, texts, names)[0], ranks(images, texts))
+    pairs = DistinctPairs.of_rows(images, texts, np.arange(50), np.arange(50))
+    disjoint = article_disjoint(pairs.rank(), pairs, [f"{i:02}" for i in range(50)])
+    for own, expected in zip(disjoint.values(), ranks(images, texts), strict=True):
+        assert np.array_equal(own.ranks, expected)
+        assert (own.num_candidates == 50).all()
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=3, max_size=12), st.integers(0, 9))
+def test_no_two_pairs_of_a_draw_share_an_image_or_a_caption(ids, seed):
+    image_ids, caption_ids = np.array(ids).T
+    try:
+        draws = draw_pools(image_ids, caption_ids, 3, 4, seed)
+    except UserError:  # of a draw that takes a pair in the middle, (0, 0), one of (0, 1) and (1, 0) remains
+        return
+    for rows in draws:
+        assert len(set(rows.tolist())) == len(set(image_ids[rows])) == len(set(caption_ids[rows])) == 3
+
+
+def test_a_draw_of_more_than_there_are_distinct_is_refused():
+    ids = np.repeat(np.arange(4), 5)
+    assert [len(rows) for rows in draw_pools(ids, np.arange(20), 4, 2, 0)] == [4, 4]
+    with pytest.raises(UserError, match="--num-candidates 5: a draw has but 4 pairs that share no image or caption"):
+        draw_pools(ids, np.arange(20), 5, 2, 0)
+
+
+def test_without_repeats_a_draw_is_that_of_numpy():
+    for draw, rows in enumerate(draw_pools(np.arange(60), np.arange(60), 20, 3, 7)):
+        assert np.array_equal(rows, np.sort(np.random.default_rng([7, draw]).choice(60, 20, replace=False)))
+
+
+def pools_of(images, texts, articles, size, num_draws, seed):
+    rows = np.arange(len(images))
+    return fixed_pools(images, texts, articles, draw_pools(rows, rows, size, num_draws, seed), seed)
 
 
 def metrics_of(*arguments):
-    metrics, facts = fixed_pools(*arguments)
+    metrics, facts = pools_of(*arguments)
     assert facts["fixed_pool/num_candidates"] == arguments[3]
     return {metric.name.removeprefix("fixed_pool/"): metric for metric in metrics}
 
@@ -90,7 +113,7 @@ def test_a_pool_of_all_pairs_is_the_full_pool_in_every_draw():
 
 def test_draws_differ_and_follow_the_seed():
     images, texts = np.random.default_rng(0).standard_normal((2, 60, 4))
-    first, again, other = (fixed_pools(images, texts, list("ab") * 30, 20, 3, seed) for seed in (0, 0, 1))
+    first, again, other = (pools_of(images, texts, list("ab") * 30, 20, 3, seed) for seed in (0, 0, 1))
     assert first == again != other
     (mean_rank,) = (metric for metric in first[0] if metric.name == "fixed_pool/image_to_text/mean_rank")
     assert len(set(mean_rank.draws)) == 3

@@ -1,20 +1,26 @@
 """A retrieval evaluation measures every pair in both directions and records what it measured."""
 
 import json
+import math
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from medclip.data.dataset import Split, write_shard
+from medclip.data.prepare import prepare
 from medclip.encode.encoder import embed_images, embed_texts
 from medclip.errors import UserError
+from medclip.evaluation.compare import compare
 from medclip.evaluation.config import EvalConfig
 from medclip.evaluation.results import Kind, Results, name_parts, read_results
 from medclip.evaluation.retrieval import evaluate_retrieval
 from medclip.metrics import DIRECTIONS, rank_metrics, ranks, recall_at_k
 from medclip.model.checkpoint import model_hash
+from support.material import draw_image
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +135,7 @@ def test_every_column_of_items_gives_its_metrics_again(results, out):
     items = read_results(out, Kind.RETRIEVAL)[1]
     columns = {metric.column for metric in results.metrics if metric.column}
     assert columns == set(items.column_names) - {"id", "article"}
-    assert len(columns) == 6 + 4
+    assert len(columns) == 4 + 4
     for metric in results.metrics:
         if metric.column:
             own = items.column(metric.column).to_numpy()
@@ -141,20 +147,92 @@ def test_every_column_of_items_gives_its_metrics_again(results, out):
 def test_other_candidates_and_measures_are_reported_too(results):
     facts = results.facts
     assert facts["article_disjoint/num_candidates"] == 11  # two images an article
-    assert facts["duplicate_aware/image_to_text/num_candidates"] == 12
-    assert facts["concepts/num_queries"] == 12
+    assert (facts["num_pairs"], facts["num_images"], facts["num_captions"], facts["concepts/num_pairs"]) == (12,) * 4
     assert results["text_to_image/R@5"].chance == pytest.approx(5 / 12)
     assert results.below("by_group") == []  # twelve pairs are too few for any
 
 
-def test_a_repeated_caption_is_one(run, data, copy):
-    other = with_rows(copy(data), lambda row, i: {"caption": "CT of the chest" if i < 3 else row["caption"]})
-    results = evaluate_retrieval(EvalConfig(model=str(run), data=str(other)))
-    counts = {name.removeprefix("duplicate_aware/"): n for name, n in results.facts.items()}
-    assert counts["image_to_text/num_candidates"] == counts["text_to_image/num_queries"] == 10
-    assert counts["image_to_text/num_queries"] == 12
-    # Twelve images, of which three are right for one caption of ten.
-    assert results["duplicate_aware/text_to_image/R@1"].chance == pytest.approx((9 / 12 + 3 / 12) / 10)
+def test_a_repeated_caption_is_one(run, data, copy, tmp_path):
+    captions = {1: "CT of the chest", 2: "ct of  the CHEST"}
+    other = with_rows(copy(data), lambda row, i: {"caption": captions.get(i, row["caption"])})
+    results = evaluate_retrieval(EvalConfig(model=str(run), data=str(other), out=tmp_path))
+    facts = results.facts
+    assert [facts[f"num_{name}"] for name in ("pairs", "images", "captions", "candidates")] == [12, 12, 11, 12]
+    # Twelve images, of which two are right for one caption of eleven.
+    assert results["text_to_image/R@1"].chance == pytest.approx((10 / 12 + 2 / 12) / 11)
+    items = read_results(tmp_path, Kind.RETRIEVAL)[1]
+    own = [items.column(f"{direction}/rank").to_numpy() for direction in DIRECTIONS]
+    assert [np.flatnonzero(np.isnan(column)).tolist() for column in own] == [[], [2]]  # as the first one but for case
+
+
+@pytest.fixture(scope="module")
+def five_captions(tmp_path_factory):
+    """Six images with five captions each, prepared from a table that names each file five times."""
+    folder = tmp_path_factory.mktemp("five")
+    lines = [
+        f'{i}.png,"CT of the chest, image {i} as reader {c} saw it",validation' for i in range(6) for c in range(5)
+    ]
+    for i in range(6):
+        draw_image(3 * i).save(folder / f"{i}.png")
+    lines.append('0.png,"Chest X-ray of a training image",train')
+    (folder / "pairs.csv").write_text("\n".join(["image,caption,split", *lines]), encoding="utf-8")
+    prepare(str(folder / "pairs.csv"), folder / "data", num_workers=1)
+    return folder
+
+
+def test_an_image_with_five_captions_is_one_image(five_captions, run, model, tmp_path):
+    """Against recall over the six files and thirty strings, with a matrix of positives."""
+    results = evaluate_retrieval(EvalConfig(model=str(run), data=str(five_captions / "data"), out=tmp_path))
+    captions = Split(five_captions / "data", "validation").column("caption")
+    images = embed_images(model, [(five_captions / f"{i}.png").read_bytes() for i in range(6)]).astype(np.float64)
+    texts = embed_texts(model, captions).astype(np.float64)
+    positive = np.array([[f"image {i} " in caption for caption in captions] for i in range(6)])
+    assert positive.sum(axis=1).tolist() == [5] * 6
+    sides = (images @ texts.T, positive), (texts @ images.T, positive.T)
+    for direction, (scores, right) in zip(DIRECTIONS, sides, strict=True):
+        order = np.argsort(-scores, axis=1)
+        for k in (1, 5, 10):
+            expected = np.mean([right[i, top[:k]].any() for i, top in enumerate(order)])
+            assert results[f"{direction}/R@{k}"].value == pytest.approx(expected)
+    names = ("num_pairs", "num_images", "num_captions", "num_candidates")
+    assert [results.facts[name] for name in names] == [30, 6, 30, 30]
+    assert results["text_to_image/R@1"].chance == pytest.approx(1 / 6)
+    assert results["image_to_text/R@1"].chance == pytest.approx(5 / 30)
+    assert results["image_to_text/R@5"].chance == pytest.approx(1 - math.comb(25, 5) / math.comb(30, 5))
+    items = read_results(tmp_path, Kind.RETRIEVAL)[1]
+    assert np.flatnonzero(~np.isnan(items.column("image_to_text/rank").to_numpy())).tolist() == list(range(0, 30, 5))
+    assert {row.id for row in results.nearest_images} <= set(items.column("id").to_pylist()[::5])
+
+
+def test_perfect_embeddings_of_five_captions_an_image_are_perfect(five_captions, tmp_path, caplog):
+    np.save(tmp_path / "i.npy", np.repeat(np.eye(6), 5, axis=0))
+    files = (tmp_path / "i.npy", tmp_path / "i.npy")
+    results = evaluate_retrieval(EvalConfig(data=str(five_captions / "data")), files, num_candidates=6, num_draws=2)
+    for path in ("", "article_disjoint/", "fixed_pool/"):
+        for direction in DIRECTIONS:
+            assert results[f"{path}{direction}/R@1"].value == 1
+    assert not results.misranked_pairs
+    assert not caplog.records
+    alone = evaluate_retrieval(EvalConfig(), files)  # nothing says that equal vectors are of one image
+    assert alone["image_to_text/R@1"].value == 0
+    assert "24 of 30 embeddings of images repeat another one. Each counts as a candidate of its own" in caplog.text
+    assert "--data DATA" in caplog.text
+
+
+def test_captions_of_one_image_are_resampled_together(five_captions, run, tmp_path):
+    """Also where the table gives each row an article of its own."""
+    folder = shutil.copytree(five_captions / "data", tmp_path / "data")
+    own = evaluate_retrieval(EvalConfig(model=str(run), data=str(folder)))
+    apart = evaluate_retrieval(
+        EvalConfig(model=str(run), data=str(with_rows(folder, lambda row, i: {"article": f"{i:02}"})), out=tmp_path)
+    )
+    for direction in DIRECTIONS:
+        assert own[f"{direction}/R@1"] == apart[f"{direction}/R@1"]
+    articles = read_results(tmp_path, Kind.RETRIEVAL)[1].column("article").to_pylist()
+    assert articles == [f"{i - i % 5:02}" for i in range(30)]
+    comparison = compare([tmp_path, Path(shutil.copytree(tmp_path, tmp_path.with_name("other")))])
+    row = next(row for row in comparison.rows if row.name == "text_to_image/R@1")
+    assert row.contrasts[0].difference.baseline == apart["text_to_image/R@1"].value
 
 
 def test_without_concepts_nothing_is_graded(run, data, copy, tmp_path):

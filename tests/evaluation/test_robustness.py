@@ -62,8 +62,20 @@ def test_every_item_of_every_severity_is_kept_and_adds_up(results, out):
 def test_differences_are_paired():
     rng = np.random.default_rng(0)
     texts = np.linalg.qr(rng.standard_normal((40, 40)))[0].astype(np.float32)
-    clean, far = pair_columns(texts, texts), pair_columns(-texts, texts)
+    ids = np.arange(40), np.arange(40)
+    clean, far = pair_columns(texts, texts, ids), pair_columns(-texts, texts, ids)
     metrics = {metric.name: metric for metric in measure(("x",), far, clean, [f"{i}" for i in range(40)], 0)}
     assert ends(metrics["x/cosine_change"]) == pytest.approx((-2, -2, -2))  # each by the same: no spread
     assert metrics["x/R@10"].value == 0
     assert ends(metrics["x/R@10_change"]) == pytest.approx((-1, -1, -1))
+
+
+def test_a_repeated_image_is_one():
+    """Two images with twenty captions each, of which all fit: the first half of them, 20, the second, 2."""
+    owner = np.repeat(np.arange(2), 20)
+    images, texts = np.eye(2, dtype=np.float32)[owner], np.eye(2, dtype=np.float32)[owner]
+    columns = pair_columns(images, texts, (owner, np.arange(40)))
+    assert np.flatnonzero(~np.isnan(columns["image_to_text/rank"])).tolist() == [0, 20]
+    metrics = {m.name: m for m in measure(("x",), columns, columns, [f"{i}" for i in range(40)], 0)}
+    assert [metrics[f"x/{name}R@10"].value for name in ("", "image_to_text/", "text_to_image/")] == [1, 1, 1]
+    assert ends(metrics["x/R@10_change"]) == (0, 0, 0)

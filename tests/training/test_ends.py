@@ -15,7 +15,7 @@ from medclip.atomic_io import read_json
 from medclip.data.dataset import Split
 from medclip.encode.encoder import embed_split
 from medclip.errors import WorkError
-from medclip.metrics import Estimate
+from medclip.metrics import DIRECTIONS, Estimate, Queries
 from medclip.model.checkpoint import load
 from medclip.training.config import resolve
 from medclip.training.data import rows_at
@@ -34,14 +34,31 @@ def tuned_run(data, train_config, tmp_path_factory):
     return out
 
 
+def queries_of(ranks, rows=None):
+    """The ranks (n, 2) of both directions; `rows` are those of distinct queries, if not all."""
+    return {
+        direction: Queries(np.array(own), np.array(column)[list(own)], np.ones(len(own), int), np.full(len(own), 99))
+        for direction, column, own in zip(
+            DIRECTIONS, zip(*ranks, strict=True), rows or [range(len(ranks))] * 2, strict=True
+        )
+    }
+
+
 def test_a_fall_is_clear_or_not():
     rng, articles = np.random.default_rng(0), [str(i // 2) for i in range(100)]
-    good, bad = rng.integers(1, 4, (100, 2)), rng.integers(20, 90, (100, 2))
+    good, bad = queries_of(rng.integers(1, 4, (100, 2))), queries_of(rng.integers(20, 90, (100, 2)))
     assert recall_change(good, bad, articles, 0).high < 0
     assert recall_change(bad, good, articles, 0).low > 0
     assert recall_change(good, good, articles, 0) == Estimate(0.0, 0.0, 0.0)
-    change = recall_change(np.array([[1, 1], [11, 7]]), np.array([[7, 2], [11, 1]]), ["a", "b"], 0)
+    change = recall_change(queries_of([[1, 1], [11, 7]]), queries_of([[7, 2], [11, 1]]), ["a", "b"], 0)
     assert change.value == pytest.approx(np.mean([(1 / 3 - 1 + 2 / 3 - 1) / 2, (1 - 1 / 3) / 2]))
+
+
+def test_each_direction_of_a_fall_counts_alike():
+    """One image with three captions: the image falls behind rank 10, and one caption of three gains all."""
+    rows = ([0], [0, 1, 2])
+    before, after = queries_of([[1, 11], [0, 11], [0, 11]], rows), queries_of([[11, 1], [0, 11], [0, 11]], rows)
+    assert recall_change(before, after, ["a", "b", "c"], 0).value == pytest.approx((-1 + 1 / 3) / 2)
 
 
 def test_a_planted_learning_rate_is_stopped_by_the_guard(data, train_config, tuned_run, tmp_path, monkeypatch):

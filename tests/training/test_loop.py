@@ -16,11 +16,12 @@ from PIL import Image
 
 from medclip.data.dataset import Split
 from medclip.errors import UserError, WorkError
+from medclip.metrics import DIRECTIONS
 from medclip.model.checkpoint import load
 from medclip.training.config import resolve
 from medclip.training.data import rows_at
 from medclip.training.loop import initial_model, train
-from medclip.training.validation import ValidationSet, read_validation_set, validate
+from medclip.training.validation import read_validation_set, validate
 
 TRAIN_IN_A_PROCESS = """
 import json, sys
@@ -103,8 +104,8 @@ def test_the_saved_model_is_the_one_that_was_measured_best(run, model, data, tra
     best = max(evaluations, key=lambda r: r["mean_recall"])
     assert json.loads((run / "summary.json").read_text())["best"] == best
     split = Split(data, "validation")
-    metrics, ranks = validate(model, read_validation_set(split, model), train_config.batch_size)
-    assert ranks.shape == (12, 2)
+    metrics, queries = validate(model, read_validation_set(split, model), train_config.batch_size)
+    assert [len(queries[direction].ranks) for direction in DIRECTIONS] == [12, 12]
     assert metrics == {key: pytest.approx(best[key], abs=1e-6) for key in metrics}
 
 
@@ -120,7 +121,7 @@ def test_validation_is_the_same_whatever_the_augmentation(run, data, train_confi
 def test_validation_depends_on_its_pixels(data, train_config):
     model = initial_model(resolve(train_config, 25), Split(data, "train").column("caption"))
     images = read_validation_set(Split(data, "validation"), model)
-    black = ValidationSet(np.zeros_like(images.pixels), images.captions, images.articles)
+    black = dataclasses.replace(images, pixels=np.zeros_like(images.pixels))
     losses = [validate(model, pairs, train_config.batch_size)[0]["validation_loss"] for pairs in (images, black)]
     assert losses[0] != pytest.approx(losses[1], abs=1e-3)
 
@@ -250,7 +251,7 @@ def test_the_card_says_what_a_stranger_must_know(run, train_config, roco):
         f"Source: {roco.folder.name}. 25 training pairs, 12 validation pairs",
         f"{train_config.steps} steps of {train_config.batch_size} pairs",
         f"the weights of step {best['step']}",
-        "among 12 pairs",
+        "among 12 images and 12 captions",
         f'trained_on: ["{roco.folder.name}"]\ntrained_on_nothing_else: true',
         "## Limitations",
         "## License",

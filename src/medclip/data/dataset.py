@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+from jaxtyping import Int32
 
 from medclip.atomic_io import read_json, whole_file
 from medclip.data.images import decode_ahead
+from medclip.data.normalize import casefold_whitespace
 from medclip.data.paths import AnyPath, is_url, storage_errors
 from medclip.data.perceptual_hash import Fingerprints, fingerprint
 from medclip.errors import UserError
@@ -202,6 +204,11 @@ class Split:
         return digest.hexdigest()
 
     @cached_property
+    def duplicate_ids(self) -> tuple[Int32[np.ndarray, " n"], Int32[np.ndarray, " n"]]:
+        """`duplicate_ids` of the rows."""
+        return duplicate_ids(self.iter_column("sha256"), self.iter_column("caption"))
+
+    @cached_property
     def fingerprints(self) -> Fingerprints:
         """The fingerprint of every image, for `near_duplicates`; each image is decoded once."""
         fingerprints = []
@@ -234,3 +241,19 @@ def default_split(data: AnyPath) -> str:
     if len(splits) == 1:
         return next(iter(splits))
     raise UserError(f"{data} has the splits {', '.join(splits)}: say which with --split.")
+
+
+def duplicate_ids(
+    image_hashes: Iterable[str], captions: Iterable[str]
+) -> tuple[Int32[np.ndarray, " n"], Int32[np.ndarray, " m"]]:
+    """Numbers that are equal where images are, and where captions are but for letter case and spacing; from 0.
+
+    Equal images have equal bytes (`sha256` of the row). Negatives in training, its validation and every recall follow
+    this one definition.
+    """
+    return _number(image_hashes), _number(map(casefold_whitespace, captions))
+
+
+def _number(values: Iterable[str]) -> Int32[np.ndarray, " n"]:
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(value, len(numbers)) for value in values], np.int32)

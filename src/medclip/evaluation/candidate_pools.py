@@ -1,15 +1,27 @@
-"""Other candidates than all pairs of a split: a fixed number, without the query's own article, without duplicates."""
+"""Other candidates than all of a split: a fixed number, or none of the query's own article."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Int, Num
 
+from medclip.errors import UserError
 from medclip.evaluation.results import Fact, Metric, metric_name, to_metric
-from medclip.metrics import DIRECTIONS, Estimate, chance_metrics, percentile_ci, rank_metrics, ranks, resample_counts
+from medclip.metrics import (
+    DIRECTIONS,
+    DistinctPairs,
+    Estimate,
+    Queries,
+    chance_metrics,
+    num_wrong_ahead,
+    percentile_ci,
+    rank_metrics,
+    ranks,
+    resample_counts,
+)
 
 CI_OVER_DRAWS = (
     "95 % bootstrap, 1000 resamples of whole articles and of draws: it covers which articles the split has and which "
@@ -17,19 +29,48 @@ CI_OVER_DRAWS = (
 )
 
 
+def draw_pools(
+    image_ids: Int[np.ndarray, " n"], caption_ids: Int[np.ndarray, " n"], size: int, num_draws: int, seed: int
+) -> list[Int[np.ndarray, " m"]]:
+    """Rows of `size` pairs drawn without replacement, none of which share an image or a caption (equal ids).
+
+    UserError where there are not so many.
+    """
+    draws = []
+    for draw in range(num_draws):
+        rng = np.random.default_rng([seed, draw])
+        rows = rng.choice(len(image_ids), size, replace=False)
+        if any(len(np.unique(ids[rows])) < size for ids in (image_ids, caption_ids)):
+            others = np.setdiff1d(np.arange(len(image_ids)), rows)
+            rows = _without_repeats(np.concatenate([rows, rng.permutation(others)]), image_ids, caption_ids, size)
+        draws.append(np.sort(rows))
+    return draws
+
+
+def _without_repeats(order: np.ndarray, image_ids: np.ndarray, caption_ids: np.ndarray, size: int) -> np.ndarray:
+    """The first `size` rows, in this order, that share neither image nor caption with one before."""
+    images: set[int] = set()
+    captions: set[int] = set()
+    rows = []
+    for row, image, caption in zip(order, image_ids[order].tolist(), caption_ids[order].tolist(), strict=True):
+        if image not in images and caption not in captions and len(rows) < size:
+            images.add(image)
+            captions.add(caption)
+            rows.append(row)
+    if len(rows) < size:
+        raise UserError(f"--num-candidates {size}: a draw has but {len(rows)} pairs that share no image or caption.")
+    return np.array(rows)
+
+
 def fixed_pools(
     images: Num[np.ndarray, "n p"],
     texts: Num[np.ndarray, "n p"],
     articles: Sequence[str],
-    size: int,
-    num_draws: int,
+    draws: Sequence[Int[np.ndarray, " m"]],
     seed: int,
 ) -> tuple[list[Metric], dict[str, Fact]]:
-    """Metrics among `size` pairs drawn without replacement: means over draws, and those of every draw."""
-    draws = [
-        np.sort(np.random.default_rng([seed, draw]).choice(len(images), size, replace=False))
-        for draw in range(num_draws)
-    ]
+    """Metrics among the pairs of each draw (see `draw_pools`): means over draws, and those of every draw."""
+    size, num_draws = len(draws[0]), len(draws)
     ranks_by_draw = [ranks(images[rows], texts[rows]) for rows in draws]
     chance = chance_metrics(np.full(1, size), np.ones(1, int))
     metrics = []
@@ -69,54 +110,24 @@ def _mean(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: float(np.mean([values[name] for values in metrics])) for name in metrics[0]}
 
 
-def article_disjoint(
-    full: Sequence[Int[np.ndarray, " n"]],
-    images: Num[np.ndarray, "n p"],
-    texts: Num[np.ndarray, "n p"],
-    articles: Sequence[str],
-) -> tuple[list[Int[np.ndarray, " n"]], Int[np.ndarray, " n"]]:
-    """Ranks in both directions without other candidates of the query's own article, and how many candidates are left.
+def article_disjoint(full: Mapping[str, Queries], pairs: DistinctPairs, articles: Sequence[str]) -> dict[str, Queries]:
+    """The queries of `full` without wrong candidates of their own article.
 
-    `full` are the ranks among all. Figures of one article look alike and are described alike: a neighbor from it is
-    often no mistake. Before a query's own candidate stand as many of other articles as stand before it in all, less
-    those of its own article, which are counted by ranking each article's pairs by themselves.
+    Figures of one article look alike and are described alike: a neighbor from it is often no mistake. An image or a
+    caption is of the article of its first row; `articles` are of all rows.
     """
-    _, group, sizes = np.unique(np.asarray(articles, dtype=str), return_inverse=True, return_counts=True)
-    disjoint = [full_ranks.copy() for full_ranks in full]
-    members = np.split(np.argsort(group, kind="stable"), np.cumsum(sizes)[:-1])
-    for rows in members:
-        if len(rows) > 1:
-            for full_ranks, article_ranks in zip(disjoint, ranks(images[rows], texts[rows]), strict=True):
-                full_ranks[rows] -= article_ranks - 1
-    return disjoint, len(images) - sizes[group] + 1
-
-
-@dataclass(frozen=True)
-class Queries:
-    """Distinct queries of one direction among distinct candidates."""
-
-    rows: Int[np.ndarray, " q"]
-    """The first row of each query."""
-    ranks: Int[np.ndarray, " q"]
-    num_relevant: Int[np.ndarray, " q"]
-    num_candidates: int
-
-
-def duplicate_aware(
-    images: Num[np.ndarray, "n p"], texts: Num[np.ndarray, "n p"], image_names: Sequence[str], captions: Sequence[str]
-) -> dict[str, Queries]:
-    """Ranks by direction where duplicates are one: each distinct image and caption is one query and one candidate.
-
-    Equal `image_names`, and equal `captions`, are duplicates. All captions that an image has anywhere are right for it,
-    and all images of a caption for that caption, as in `ranks`; the vector of the first row stands for the others.
-    """
-    (first_image, image), (first_text, text) = (
-        np.unique(np.asarray(names, dtype=str), return_index=True, return_inverse=True)[1:]
-        for names in (image_names, captions)
+    _, article = np.unique(np.asarray(articles, dtype=str), return_inverse=True)
+    image_articles, text_articles = article[pairs.image_rows], article[pairs.text_rows]
+    sides = (
+        (pairs.images, pairs.texts, pairs.pairs, image_articles, text_articles),
+        (pairs.texts, pairs.images, pairs.pairs[:, ::-1], text_articles, image_articles),
     )
-    pairs = np.unique(np.stack([image, text], axis=1), axis=0)
-    to_text, to_image = ranks(images[first_image], texts[first_text], pairs)
-    return {
-        "image_to_text": Queries(first_image, to_text, np.bincount(pairs[:, 0]), len(first_text)),
-        "text_to_image": Queries(first_text, to_image, np.bincount(pairs[:, 1]), len(first_image)),
-    }
+    result = {}
+    for (direction, queries), side in zip(full.items(), sides, strict=True):
+        _, candidates, right, own_articles, candidate_articles = side
+        same = own_articles[right[:, 0]] == candidate_articles[right[:, 1]]
+        num_right = np.bincount(right[same, 0], minlength=len(queries.rows))
+        num_wrong = np.bincount(candidate_articles, minlength=article.max() + 1)[own_articles] - num_right
+        ranks = queries.ranks - num_wrong_ahead(*side)
+        result[direction] = replace(queries, ranks=ranks, num_candidates=len(candidates) - num_wrong)
+    return result

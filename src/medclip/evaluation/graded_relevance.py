@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence, Set
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Num
+from jaxtyping import Bool, Float, Float64, Int, Num
 
 from medclip.metrics import MAX_SCORES, TIE_TOLERANCE, Estimate, estimates
 from medclip.progress import Advance
@@ -19,55 +19,69 @@ _DISCOUNT = 1 / np.log2(np.arange(2, K + 2))
 RELEVANCE = "Jaccard index of the concept sets"
 
 
-class Concepts:
-    """The concept sets of n pairs, and how much each pair's set has in common with all others'."""
+def merge_sets(sets: Sequence[Iterable[str]], ids: Int[np.ndarray, " n"]) -> list[frozenset[str]]:
+    """The concepts of each id, in order: those that any of its rows has. `ids` count from 0 in order of appearance."""
+    merged: list[set[str]] = [set() for _ in range(int(ids.max()) + 1)]
+    for i, concepts in zip(ids.tolist(), sets, strict=True):
+        merged[i].update(concepts)
+    return list(map(frozenset, merged))
 
-    def __init__(self, sets: Sequence[Sequence[str]]):
+
+class Concepts:
+    """The concept sets of n candidates, and how much each has in common with a query's."""
+
+    def __init__(self, sets: Sequence[Iterable[str]]):
         """Repetitions within a set count once."""
-        self.sets = [frozenset(concepts) for concepts in sets]
-        self.sizes = np.array([len(concepts) for concepts in self.sets])
+        candidates = [frozenset(concepts) for concepts in sets]
+        self._sizes = np.array([len(concepts) for concepts in candidates])
         holders: defaultdict[str, list[int]] = defaultdict(list)
-        for row, concepts in enumerate(self.sets):
+        for row, concepts in enumerate(candidates):
             for concept in concepts:
                 holders[concept].append(row)
         self._holders = {concept: np.array(rows) for concept, rows in holders.items()}
 
-    def relevance(self, row: int) -> Float64[np.ndarray, " n"]:
-        """Jaccard index |A∩B| / |A∪B| of a row's set, which is not empty, with every row's: f64 (n,), 0 to 1.
+    def relevance(self, query: Set[str]) -> Float64[np.ndarray, " n"]:
+        """Jaccard index |A∩B| / |A∪B| of a query's set, which is not empty, with every candidate's: f64 (n,), 0 to 1.
 
         It needs no weights, is 1 for equal sets alone, and does not make a caption that names much relevant to all, as
         the count of shared concepts would.
         """
-        shared = np.zeros(len(self.sizes))
-        for concept in self.sets[row]:
+        shared = np.zeros(len(self._sizes))
+        for concept in query & self._holders.keys():
             shared[self._holders[concept]] += 1
-        return shared / (self.sizes + self.sizes[row] - shared)
+        return shared / (self._sizes + len(query) - shared)
 
 
 def grade(
     queries: Num[np.ndarray, "n p"],
-    candidates: Num[np.ndarray, "n p"],
+    candidates: Num[np.ndarray, "m p"],
+    query_sets: Sequence[Set[str]],
     concepts: Concepts,
+    right: Int[np.ndarray, "k 2"],
     advance: Advance | None = None,
 ) -> Float64[np.ndarray, "n 4"]:
     """nDCG@10, average precision, and what a random order gives of both; NaN for queries without concepts.
 
-    nDCG@k = DCG@k / the DCG@k of the best order, DCG@k = Σ rel_r / log2(r + 1) over ranks r up to k (Järvelin and
-    Kekäläinen 2002, gains not exponentiated, as scikit-learn's `ndcg_score`). For average precision a candidate counts
-    as relevant from `RELEVANCE_THRESHOLD` on: the mean over relevant candidates of the share of relevant ones among
-    those that score at least as high (scikit-learn's `average_precision_score`, but for the mean over ties). A query's
-    own candidate has relevance 1. Ties count against the model. Chance is exact: the mean relevance at every rank, and
-    for R relevant among N (1/N) (H + (R-1)/(N-1) (N-H)), H = 1 + 1/2 + … + 1/N (Bestgen 2015).
+    `concepts` are those of the candidates; `right` says which query (its row) a candidate belongs to, whose relevance
+    then is 1. nDCG@k = DCG@k / the DCG@k of the best order, DCG@k = Σ rel_r / log2(r + 1) over ranks r up to k
+    (Järvelin and Kekäläinen 2002, gains not exponentiated, as scikit-learn's `ndcg_score`). For average precision a
+    candidate counts as relevant from `RELEVANCE_THRESHOLD` on: the mean over relevant candidates of the share of
+    relevant ones among those that score at least as high (scikit-learn's `average_precision_score`, but for the mean
+    over ties). Ties count against the model. Chance is exact: the mean relevance at every rank, and for R relevant
+    among N (1/N) (H + (R-1)/(N-1) (N-H)), H = 1 + 1/2 + … + 1/N (Bestgen 2015).
     """
     n = len(candidates)
-    grades, exact = np.full((n, 4), np.nan), candidates.T.astype(np.float64)
+    grades, exact = np.full((len(queries), 4), np.nan), candidates.T.astype(np.float64)
     harmonic = (1 / np.arange(1, n + 1)).sum()
-    with_concepts = np.flatnonzero(concepts.sizes)
+    with_concepts = np.flatnonzero([len(names) for names in query_sets])
+    right = right[np.argsort(right[:, 0], kind="stable")]
+    bounds = np.searchsorted(right[:, 0], np.arange(len(queries) + 1))
     size = max(1, MAX_SCORES // n)
     for start in range(0, len(with_concepts), size):
         rows = with_concepts[start : start + size]
         for row, scores in zip(rows, queries[rows].astype(np.float64) @ exact, strict=True):
-            relevance = concepts.relevance(int(row))
+            relevance = concepts.relevance(query_sets[row])
+            relevance[right[bounds[row] : bounds[row + 1], 1]] = 1
             best = ideal_gain(relevance)
             relevant = relevance >= RELEVANCE_THRESHOLD
             grades[row] = (

@@ -23,7 +23,6 @@ _WORDS = {
     "f1": "F1",
     "macro_f1": "macro F1",
     "article_disjoint": "own article left out",
-    "duplicate_aware": "duplicates as one",
     "concepts": "graded by concepts",
 }
 _HEADS = [_WORDS[direction] for direction in DIRECTIONS]
@@ -58,8 +57,8 @@ def result_notes(results: Results) -> list[str]:
     facts = results.facts
     excluded = [f"{reason} ({facts[metric_name('excluded', reason)]})" for reason in results.below("excluded")]
     notes = [f"Excluded: {'; '.join(excluded)}."] if excluded else []
-    if "concepts/num_queries" in facts:
-        notes.append(f"By concepts: {facts['concepts/num_queries']} of {facts['num_candidates']} pairs have any.")
+    if "concepts/num_pairs" in facts:
+        notes.append(f"By concepts: {facts['concepts/num_pairs']} of {facts['num_pairs']} pairs have any.")
     if "calibration/temperature" in facts:
         notes.append(f"Temperature {facts['calibration/temperature']:.3g}, fitted {facts['calibration/fitted']}.")
     if "worst" in facts:
@@ -144,9 +143,9 @@ def to_words(name: str) -> str:
 
 
 def _retrieval(results: Results) -> Iterator[Table]:
-    yield _directions(results, f"Retrieval among {_count(results, 'num_candidates')} candidates", ())
+    yield _directions(results, f"Retrieval among {_candidates(results)}", ())
     yield Table("Other candidates and measures", ["", *_HEADS, "chance"], list(_retrieval_summary(results)))
-    for name in ("article_disjoint", "duplicate_aware", "fixed_pool", "concepts"):
+    for name in ("article_disjoint", "fixed_pool", "concepts"):
         yield _directions(results, to_words(name).capitalize(), (name,), details=True)
     for kind in results.below("by_group"):
         path = ("by_group", kind, "groups")
@@ -167,6 +166,14 @@ def _retrieval(results: Results) -> Iterator[Table]:
     yield Table("Nearest images", ["image", "its nearest", "cosine"], rows, details=True)
 
 
+def _candidates(results: Results) -> str:
+    """The pools of both directions: one count where they are as large."""
+    images, captions = _count(results, "num_images"), _count(results, "num_captions")
+    if images == captions:
+        return f"{_count(results, 'num_candidates')} candidates"
+    return f"{images} images and {captions} captions"
+
+
 def _directions(results: Results, title: str, path: Sequence[str], details: bool = False) -> Table:
     """Every metric of both directions below a path."""
     names = results.below(*path, DIRECTIONS[0])
@@ -175,7 +182,7 @@ def _directions(results: Results, title: str, path: Sequence[str], details: bool
 
 
 def _retrieval_summary(results: Results) -> Iterator[Sequence[Cell]]:
-    for path in ("article_disjoint", "duplicate_aware", "fixed_pool"):
+    for path in ("article_disjoint", "fixed_pool"):
         if both := _both(results, _SUMMARY, path):
             draws = f"{results.facts.get('fixed_pool/num_draws')} draws of {_count(results, path, 'num_candidates')}"
             yield [f"{_SUMMARY}, {draws if path == 'fixed_pool' else to_words(path)}", *both, _chance(both)]

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64, Num
+from jaxtyping import Float32, Float64, Int, Int64, Num
 
 from medclip.atomic_io import sha256
 from medclip.data.dataset import Split
-from medclip.data.normalize import casefold_whitespace
 from medclip.encode.encoder import embed_split
 from medclip.errors import UserError
-from medclip.evaluation import candidate_pools, graded_relevance
+from medclip.evaluation import graded_relevance
+from medclip.evaluation.candidate_pools import article_disjoint, draw_pools, fixed_pools
 from medclip.evaluation.config import EvalConfig
 from medclip.evaluation.results import (
     Fact,
@@ -30,10 +31,11 @@ from medclip.evaluation.results import (
     write_results,
 )
 from medclip.evaluation.subgroups import by_group, row_labels
-from medclip.metrics import DIRECTIONS, chance_metrics, estimates, rank_metrics, ranks
+from medclip.metrics import DIRECTIONS, DistinctPairs, Queries, hits_at_k, max_candidates, merge_articles
 from medclip.model.checkpoint import load
 from medclip.progress import progress
 
+LOG = logging.getLogger("medclip.evaluation")
 GROUP_K = 10
 NUM_EXAMPLES = 10  # misranked pairs and nearest images, for people to look at
 MAX_QUERIES = 512  # at once
@@ -51,11 +53,11 @@ OTHER_ROLES: Mapping[str, Role] = {"R@10": "compared"}
 
 @dataclass
 class _Measurement:
-    """Pairs of unit vectors, row i of both being pair i, and their metrics, facts and items so far."""
+    """Distinct images and captions of rows of pairs, and their metrics, facts and items so far."""
 
-    images: np.ndarray
-    texts: np.ndarray
+    pairs: DistinctPairs
     articles: Sequence[str]
+    """Of each row."""
     seed: int
     metrics: list[Metric] = field(default_factory=list)
     facts: dict[str, Fact] = field(default_factory=dict)
@@ -67,25 +69,15 @@ class _Measurement:
         self.facts |= facts
 
     def add_ranks(
-        self,
-        path: Sequence[str],
-        values: np.ndarray,
-        chance: Mapping[str, float],
-        roles: Mapping[str, Role] = OTHER_ROLES,
-        rows: np.ndarray | None = None,
+        self, path: Sequence[str], both: Mapping[str, Queries], roles: Mapping[str, Role] = OTHER_ROLES
     ) -> None:
-        """Add the ranks of pairs (of `rows`, if given) as the column PATH/rank, and the metrics of it."""
-        articles = self.articles if rows is None else [self.articles[int(row)] for row in rows]
-        name = metric_name(*path, "rank")
-        for statistic, estimate in estimates(values, articles, rank_metrics, self.seed).items():
-            role = roles.get(statistic, "reported")
-            self.metrics.append(
-                to_metric(metric_name(*path, statistic), estimate, chance[statistic], name, statistic, role)
-            )
-        column = np.full(len(self.articles), np.nan) if rows is not None else values
-        if rows is not None:
-            column[rows] = values
-        self.items[name] = column
+        """Add the ranks of each direction as the column PATH/DIRECTION/rank, and the metrics of it."""
+        for direction, queries in both.items():
+            name, chance = metric_name(*path, direction, "rank"), queries.chance()
+            for statistic, estimate in queries.metrics(self.articles, self.seed).items():
+                role, metric = roles.get(statistic, "reported"), metric_name(*path, direction, statistic)
+                self.metrics.append(to_metric(metric, estimate, chance[statistic], name, statistic, role))
+            self.items[name] = queries.column(len(self.articles))
 
 
 def evaluate_retrieval(
@@ -96,9 +88,10 @@ def evaluate_retrieval(
 ) -> Results:
     """Measure both directions over every pair of a split; with `num_candidates`, also over draws of so many pairs.
 
-    `embeddings` are .npy files of images and of texts in place of a model, row i of both being pair i of the split.
-    Without `config.data` they stand alone: each pair counts as its own article, and there are neither groups, concepts
-    nor duplicates. UserError where model, data and embeddings do not fit together.
+    A repeated image or caption is one query and one candidate: see `DistinctPairs`. `embeddings` are .npy files of
+    images and of texts in place of a model, row i of both being pair i of the split. Without `config.data` they stand
+    alone: each pair counts as its own article, and there are neither groups, concepts nor duplicates. UserError where
+    model, data and embeddings do not fit together.
     """
     if bool(config.model) == (embeddings is not None):
         raise UserError("give either --model MODEL or --embeddings IMAGES.npy TEXTS.npy.")
@@ -112,28 +105,38 @@ def evaluate_retrieval(
     if num_candidates is not None and num_candidates > n:
         source = f"{config.data}, split {rows.name!r}" if rows else "the embeddings"
         raise UserError(f"--num-candidates {num_candidates} is more than the {n} pairs of {source}.")
+    if not rows:
+        _warn_of_repeats(images, texts)
     ids = rows.column("id") if rows else [str(row) for row in range(n)]
-    articles = rows.column("article") if rows else ids
-    pairs = _Measurement(images, texts, articles, config.seed)
-    pairs.facts["num_candidates"] = n
-    full = _rank_all(pairs)
+    image_ids, caption_ids = rows.duplicate_ids if rows else (np.arange(n), np.arange(n))
+    articles = merge_articles(rows.column("article"), image_ids) if rows else ids
+    pairs = DistinctPairs.of_rows(images, texts, image_ids, caption_ids)
+    measured = _Measurement(pairs, articles, config.seed)
+    full = _rank_all(measured)
     if rows:
-        _rank_other_articles(pairs, full)
-        _rank_distinct(pairs, rows)
-        _grade(pairs, rows)
-        hits = {metric_name(direction, f"R@{GROUP_K}"): (r <= GROUP_K).astype(float) for direction, r in full.items()}
-        pairs.add(*by_group(hits, row_labels(rows), articles, config.seed))
+        disjoint = article_disjoint(full, pairs, articles)
+        measured.facts["article_disjoint/num_candidates"] = max(
+            float(q.num_candidates.mean()) for q in disjoint.values()
+        )
+        measured.add_ranks(("article_disjoint",), disjoint)
+        _grade(measured, rows)
+        hits = {
+            metric_name(direction, f"R@{GROUP_K}"): hits_at_k(queries.column(n), GROUP_K)
+            for direction, queries in full.items()
+        }
+        measured.add(*by_group(hits, row_labels(rows), articles, config.seed))
     if num_candidates is not None:
-        pairs.add(*candidate_pools.fixed_pools(images, texts, articles, num_candidates, num_draws, config.seed))
+        draws = draw_pools(image_ids, caption_ids, num_candidates, num_draws, config.seed)
+        measured.add(*fixed_pools(images, texts, articles, draws, config.seed))
     results = Results(
         kind=Kind.RETRIEVAL,
-        metrics=tuple(pairs.metrics),
-        facts=pairs.facts,
-        misranked_pairs=tuple(misranked_pairs(images, texts, ids, NUM_EXAMPLES)),
-        nearest_images=tuple(nearest_images(images, ids, NUM_EXAMPLES)),
+        metrics=tuple(measured.metrics),
+        facts=measured.facts,
+        misranked_pairs=tuple(misranked_pairs(pairs, ids, NUM_EXAMPLES)),
+        nearest_images=tuple(nearest_images(pairs, ids, NUM_EXAMPLES)),
         provenance=provenance(config, rows, tuple(sha256(path) for path in embeddings or ())),
     )
-    return write_results(config.out, results, {"id": ids, "article": articles, **pairs.items})
+    return write_results(config.out, results, {"id": ids, "article": articles, **measured.items})
 
 
 def _embeddings(
@@ -148,6 +151,16 @@ def _embeddings(
     with progress("embed", 2 * len(rows), "items") as advance:
         images = embed_split(model, rows, "images", advance=advance)
         return images, embed_split(model, rows, "captions", advance=advance)
+
+
+def _warn_of_repeats(images: np.ndarray, texts: np.ndarray) -> None:
+    """Equal vectors alone are no sign of equal images: of a collapsed model all are equal, and none may gain by it."""
+    for noun, vectors in (("images", images), ("texts", texts)):
+        if repeats := len(vectors) - len({vector.tobytes() for vector in vectors}):
+            LOG.warning(
+                f"{repeats} of {len(vectors)} embeddings of {noun} repeat another one. Each counts as a candidate of "
+                "its own, which ties with it; with --data DATA, repeated images and captions count once."
+            )
 
 
 def read_embeddings(
@@ -186,101 +199,101 @@ def _unit_rows(path: Path, num_pairs: int | None) -> np.ndarray:
     return result
 
 
-def _rank_all(pairs: _Measurement) -> dict[str, np.ndarray]:
-    """Measure among all pairs; returns the ranks by direction."""
-    n = len(pairs.images)
-    chance = chance_metrics(np.full(1, n), np.ones(1, int))
-    with progress("rank", n, "pairs") as advance:
-        to_text, to_image = ranks(pairs.images, pairs.texts, advance=advance)
-    full = {"image_to_text": to_text, "text_to_image": to_image}
-    for direction, values in full.items():
-        pairs.add_ranks((direction,), values, chance, ROLES)
+def _rank_all(measured: _Measurement) -> dict[str, Queries]:
+    """Measure among all images and captions; returns the ranks by direction."""
+    pairs = measured.pairs
+    with progress("rank", len(pairs.images), "images") as advance:
+        full = pairs.rank(advance)
+    measured.facts |= {
+        "num_candidates": max_candidates(full),
+        "num_pairs": len(measured.articles),
+        "num_images": len(pairs.images),
+        "num_captions": len(pairs.texts),
+    }
+    measured.add_ranks((), full, ROLES)
     return full
 
 
-def _rank_other_articles(pairs: _Measurement, full: Mapping[str, np.ndarray]) -> None:
-    """Measure without other pairs of the query's own article."""
-    disjoint, num_candidates = candidate_pools.article_disjoint(
-        list(full.values()), pairs.images, pairs.texts, pairs.articles
-    )
-    chance = chance_metrics(num_candidates, np.ones(len(num_candidates), int))
-    pairs.facts["article_disjoint/num_candidates"] = float(num_candidates.mean())
-    for direction, values in zip(full, disjoint, strict=True):
-        pairs.add_ranks(("article_disjoint", direction), values, chance)
-
-
-def _rank_distinct(pairs: _Measurement, rows: Split) -> None:
-    """Measure with duplicates as one."""
-    captions = [casefold_whitespace(caption) for caption in rows.iter_column("caption")]
-    both = candidate_pools.duplicate_aware(pairs.images, pairs.texts, rows.column("sha256"), captions)
-    for direction, queries in both.items():
-        path = ("duplicate_aware", direction)
-        counts = {"num_queries": len(queries.rows), "num_candidates": queries.num_candidates}
-        pairs.facts |= {metric_name(*path, name): count for name, count in counts.items()}
-        chance = chance_metrics(np.full(len(queries.rows), queries.num_candidates), queries.num_relevant)
-        pairs.add_ranks(path, queries.ranks, chance, rows=queries.rows)
-
-
-def _grade(pairs: _Measurement, rows: Split) -> None:
+def _grade(measured: _Measurement, rows: Split) -> None:
     """Measure by concepts; nothing where no pair has any."""
-    concepts = graded_relevance.Concepts([names or () for names in rows.iter_column("concepts")])
-    num_queries = int(np.count_nonzero(concepts.sizes))
-    if not num_queries:
+    pairs, concepts = measured.pairs, [names or () for names in rows.iter_column("concepts")]
+    num_pairs = sum(map(bool, concepts))
+    if not num_pairs:
         return
-    pairs.facts |= {
-        "concepts/num_queries": num_queries,
+    measured.facts |= {
+        "concepts/num_pairs": num_pairs,
         "concepts/relevance": graded_relevance.RELEVANCE,
         "concepts/relevance_threshold": graded_relevance.RELEVANCE_THRESHOLD,
     }
-    sides = zip(DIRECTIONS, ((pairs.images, pairs.texts), (pairs.texts, pairs.images)), strict=True)
-    with progress("grade by concepts", 2 * num_queries, "queries") as advance:
-        for direction, (queries, candidates) in sides:
-            grades = graded_relevance.grade(queries, candidates, concepts, advance)
-            measured, chance = graded_relevance.grade_estimates(grades, pairs.articles, pairs.seed)
+    ids = rows.duplicate_ids
+    image_sets, text_sets = (graded_relevance.merge_sets(concepts, side) for side in ids)
+    sides = (
+        (pairs.images, pairs.texts, image_sets, text_sets, pairs.pairs, pairs.image_rows),
+        (pairs.texts, pairs.images, text_sets, image_sets, pairs.pairs[:, ::-1], pairs.text_rows),
+    )
+    with progress("grade by concepts", sum(map(bool, [*image_sets, *text_sets])), "queries") as advance:
+        for direction, (queries, candidates, query_sets, candidate_sets, right, first_rows) in zip(
+            DIRECTIONS, sides, strict=True
+        ):
+            grades = np.full((len(rows), 4), np.nan)
+            grades[first_rows] = graded_relevance.grade(
+                queries, candidates, query_sets, graded_relevance.Concepts(candidate_sets), right, advance
+            )
+            estimates, chance = graded_relevance.grade_estimates(grades, measured.articles, measured.seed)
             for i, name in enumerate(graded_relevance.METRICS):
                 column = metric_name("concepts", direction, name)
-                pairs.metrics.append(to_metric(column, measured[name], chance[name], column, "mean", "gated"))
-                pairs.items[column] = grades[:, i]
+                measured.metrics.append(to_metric(column, estimates[name], chance[name], column, "mean", "gated"))
+                measured.items[column] = grades[:, i]
 
 
-def misranked_pairs(
-    images: Num[np.ndarray, "n p"], texts: Num[np.ndarray, "n p"], ids: Sequence[str], limit: int
-) -> Iterator[MisrankedPair]:
-    """In each direction at most `limit` pairs that prefer another pair's caption (image), the widest margin first.
+def misranked_pairs(pairs: DistinctPairs, ids: Sequence[str], limit: int) -> Iterator[MisrankedPair]:
+    """In each direction at most `limit` queries that prefer a wrong candidate to their own, the widest margin first.
 
-    Row i of `images` and `texts` is the pair `ids[int(i)]`. Scores are rounded to four digits. Memory is linear in n.
+    `ids` are of the rows of pairs; a distinct image or caption goes by its first. Scores are rounded to four digits.
+    Memory is linear in n.
     """
-    if len(ids) < 2:
-        return
-    own = (images.astype(np.float64) * texts).sum(axis=1)
-    for direction, (queries, candidates) in zip(DIRECTIONS, ((images, texts), (texts, images)), strict=True):
-        others, scores = nearest_others(queries, candidates)
-        margins = scores - own
+    own = (pairs.images[pairs.pairs[:, 0]].astype(np.float64) * pairs.texts[pairs.pairs[:, 1]]).sum(axis=1)
+    sides = (
+        (pairs.images, pairs.texts, pairs.pairs, pairs.image_rows, pairs.text_rows),
+        (pairs.texts, pairs.images, pairs.pairs[:, ::-1], pairs.text_rows, pairs.image_rows),
+    )
+    for direction, (queries, candidates, right, rows, candidate_rows) in zip(DIRECTIONS, sides, strict=True):
+        if len(candidates) < 2:
+            continue
+        best = np.full(len(queries), -np.inf)
+        np.maximum.at(best, right[:, 0], own)
+        others, scores = nearest_others(queries, candidates, right)
+        margins = scores - best
         for i in np.argsort(-margins, kind="stable")[:limit]:
             if margins[i] > 0:
-                own_score, other_score = round(float(own[i]), 4), round(float(scores[i]), 4)
-                yield MisrankedPair(direction, ids[int(i)], ids[int(others[i])], own_score, other_score)
+                query, other = ids[int(rows[i])], ids[int(candidate_rows[others[i]])]
+                yield MisrankedPair(direction, query, other, round(float(best[i]), 4), round(float(scores[i]), 4))
 
 
-def nearest_images(images: Num[np.ndarray, "n p"], ids: Sequence[str], limit: int) -> Iterator[NearestImage]:
-    """At most `limit` images and the one closest to each, the closest first; scores rounded to four digits."""
-    if len(ids) < 2:
+def nearest_images(pairs: DistinctPairs, ids: Sequence[str], limit: int) -> Iterator[NearestImage]:
+    """At most `limit` images and the other one closest to each, the closest first; scores rounded to four digits."""
+    images, n = pairs.images, len(pairs.images)
+    if n < 2:
         return
-    others, scores = nearest_others(images, images)
+    others, scores = nearest_others(images, images, np.repeat(np.arange(n)[:, None], 2, axis=1))
     for i in np.argsort(-scores, kind="stable")[:limit]:
-        yield NearestImage(ids[int(i)], ids[int(others[i])], round(float(scores[i]), 4))
+        image, other = (ids[int(pairs.image_rows[row])] for row in (i, others[i]))
+        yield NearestImage(image, other, round(float(scores[i]), 4))
 
 
 def nearest_others(
-    queries: Num[np.ndarray, "n p"], candidates: Num[np.ndarray, "n p"]
+    queries: Num[np.ndarray, "n p"], candidates: Num[np.ndarray, "m p"], own: Int[np.ndarray, "k 2"]
 ) -> tuple[Int64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
-    """For each query the best candidate of another row by dot product, and its score; of equal ones the first."""
+    """For each query the best candidate that is not its own by dot product, and its score; of equal ones the first.
+
+    `own` says which query (its row) a candidate belongs to. The score is -inf where all do.
+    """
     rows, scores = np.empty(len(queries), np.int64), np.empty(len(queries))
-    exact = candidates.T.astype(np.float64)
+    exact, own = candidates.T.astype(np.float64), own[np.argsort(own[:, 0], kind="stable")]
     for start in range(0, len(queries), MAX_QUERIES):
         block = slice(start, start + MAX_QUERIES)
         products = queries[block].astype(np.float64) @ exact
-        i = np.arange(len(products))
-        products[i, i + start] = -np.inf
+        first, last = np.searchsorted(own[:, 0], (start, start + MAX_QUERIES))
+        products[own[first:last, 0] - start, own[first:last, 1]] = -np.inf
         rows[block], scores[block] = products.argmax(axis=1), products.max(axis=1)
     return rows, scores

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float32, Num
+from jaxtyping import Float32, Float64, Int, Num
 
 from medclip.data.dataset import Split
 from medclip.encode.decode import decode_pixels, pixel_batches
@@ -13,7 +13,7 @@ from medclip.encode.encoder import embed_pixels, embed_split
 from medclip.evaluation.config import EvalConfig
 from medclip.evaluation.corruptions import CORRUPTIONS, Corruption, corrupt
 from medclip.evaluation.results import Fact, Kind, Metric, Results, metric_name, provenance, to_metric, write_results
-from medclip.metrics import DIRECTIONS, estimate, ranks
+from medclip.metrics import DIRECTIONS, DistinctPairs, estimate, hits_at_k, mean_of_directions, merge_articles
 from medclip.model.checkpoint import Model, load
 from medclip.progress import Advance, progress
 
@@ -31,14 +31,14 @@ def evaluate_robustness(config: EvalConfig, corruptions: Iterable[Corruption] = 
     columns: dict[tuple[str, ...], Columns] = {}
     with progress("embed", len(rows) * (len(cases) + 2), "items") as advance:
         texts = embed_split(model, rows, "captions", advance=advance)
-        columns[CLEAN] = pair_columns(embed_split(model, rows, "images", advance=advance), texts)
+        columns[CLEAN] = pair_columns(embed_split(model, rows, "images", advance=advance), texts, rows.duplicate_ids)
         for corruption, severity in cases:
             images = _embed_corrupted(model, rows, corruption, severity, config.seed, advance)
-            columns["corruptions", corruption.name, str(severity)] = pair_columns(images, texts)
-    ids, articles = rows.column("id"), rows.column("article")
+            columns["corruptions", corruption.name, str(severity)] = pair_columns(images, texts, rows.duplicate_ids)
+    ids, articles = rows.column("id"), merge_articles(rows.column("article"), rows.duplicate_ids[0])
     items: dict[str, Sequence[str] | np.ndarray] = {"id": ids, "article": articles}
     metrics: list[Metric] = []
-    facts: dict[str, Fact] = {"num_candidates": len(rows)}
+    facts: dict[str, Fact] = {"num_candidates": max(int(ids.max()) + 1 for ids in rows.duplicate_ids)}
     changes: dict[str, float] = {}
     for path, values in columns.items():
         items |= {f"{metric_name(*path)}/{name}": column for name, column in values.items()}
@@ -55,11 +55,16 @@ def evaluate_robustness(config: EvalConfig, corruptions: Iterable[Corruption] = 
     return write_results(config.out, results, items)
 
 
-def pair_columns(images: Float32[np.ndarray, "n p"], texts: Float32[np.ndarray, "n p"]) -> Columns:
-    """The ranks of every pair in both directions and its cosine."""
-    both = zip(DIRECTIONS, ranks(images, texts), strict=True)
+def pair_columns(
+    images: Float32[np.ndarray, "n p"],
+    texts: Float32[np.ndarray, "n p"],
+    duplicate_ids: tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]],
+) -> Columns:
+    """The cosine of every pair, and the rank of every distinct query in both directions: NaN where it is repeated."""
+    both = DistinctPairs.of_rows(images, texts, *duplicate_ids).rank()
     cosines = (images.astype(np.float64) * texts).sum(axis=1)
-    return {**{metric_name(direction, "rank"): values for direction, values in both}, COSINE: cosines}
+    ranks = {metric_name(direction, "rank"): queries.column(len(images)) for direction, queries in both.items()}
+    return {**ranks, COSINE: cosines}
 
 
 def measure(
@@ -70,22 +75,23 @@ def measure(
     Differences are paired: each pair is compared with itself, and its article resampled as a whole.
     """
     hits = _hits(columns)
-    for direction, values in zip(DIRECTIONS, hits, strict=True):
-        column = metric_name(*path, direction, "rank")
-        mean = estimate(values, articles, _mean, seed)
+    for direction, values in zip(DIRECTIONS, hits.T, strict=True):
+        column, rows = metric_name(*path, direction, "rank"), np.flatnonzero(~np.isnan(values))
+        mean = estimate(values[rows], [articles[int(row)] for row in rows], _mean, seed)
         yield to_metric(metric_name(*path, direction, RECALL), mean, None, column, RECALL, "compared")
-    yield to_metric(metric_name(*path, RECALL), estimate(np.mean(hits, axis=0), articles, _mean, seed))
+    yield to_metric(metric_name(*path, RECALL), estimate(hits, articles, mean_of_directions, seed))
     column = metric_name(*path, COSINE)
     yield to_metric(column, estimate(columns[COSINE], articles, _mean, seed), None, column, "mean")
     if clean is not None:
-        change = np.mean(hits, axis=0) - np.mean(_hits(clean), axis=0)
-        yield to_metric(metric_name(*path, f"{RECALL}_change"), estimate(change, articles, _mean, seed))
+        change = hits - _hits(clean)
+        yield to_metric(metric_name(*path, f"{RECALL}_change"), estimate(change, articles, mean_of_directions, seed))
         change = columns[COSINE] - clean[COSINE]
         yield to_metric(metric_name(*path, f"{COSINE}_change"), estimate(change, articles, _mean, seed))
 
 
-def _hits(columns: Columns) -> list[np.ndarray]:
-    return [(columns[metric_name(direction, "rank")] <= K).astype(np.float64) for direction in DIRECTIONS]
+def _hits(columns: Columns) -> Float64[np.ndarray, "n 2"]:
+    ranks = np.stack([columns[metric_name(direction, "rank")] for direction in DIRECTIONS], axis=1)
+    return hits_at_k(ranks, K)
 
 
 def _mean(values: np.ndarray) -> float:

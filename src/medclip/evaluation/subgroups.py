@@ -36,34 +36,45 @@ def by_group(
 ) -> tuple[list[Metric], dict[str, Fact]]:
     """Means of `values` (n,), of which more is better, by group of each kind of label, with intervals.
 
-    Metrics are by_group/KIND/groups/GROUP/NAME, of groups with at least MIN_GROUP_SIZE items, the largest first. Facts
-    of a kind: `worst`, the group with the lowest mean over all of `values`; how many items are in smaller groups
-    (`num_small`) or have no label (`num_unlabeled`). A kind without two such groups is left out. The worst of many is
-    in part so by chance: mind its interval.
+    NaN is no item. Metrics are by_group/KIND/groups/GROUP/NAME, of groups with at least MIN_GROUP_SIZE items of each of
+    `values`, the largest first. Facts of a kind: `worst`, the group with the lowest mean over all of `values`; how
+    many rows are in smaller groups (`num_small`) or have no label (`num_unlabeled`). A kind without two such groups is
+    left out. The worst of many is in part so by chance: mind its interval.
     """
     columns, names = np.stack(list(values.values()), axis=1), np.asarray(articles, dtype=str)
 
-    def means(rows: np.ndarray) -> dict[str, float]:
-        return dict(zip(values, rows.mean(axis=0).tolist(), strict=True))
+    def by_name(rows: np.ndarray) -> dict[str, float]:
+        return dict(zip(values, _means(rows).tolist(), strict=True))
 
+    valid = ~np.isnan(columns)
     metrics: list[Metric] = []
     facts: dict[str, Fact] = {}
     for kind, labels_of_kind in labels.items():
         counts, groups_of_rows = Counter(labels_of_kind), np.asarray(labels_of_kind, dtype=str)
         unlabeled = counts.pop("", 0)
-        groups = [group for group, n in counts.most_common() if n >= MIN_GROUP_SIZE]
+        large = [group for group, n in counts.most_common() if n >= MIN_GROUP_SIZE]
+        members = {group: groups_of_rows == group for group in large}
+        groups = [group for group in large if valid[members[group]].sum(axis=0).min() >= MIN_GROUP_SIZE]
         if len(groups) < 2:
             continue
-        members = {group: groups_of_rows == group for group in groups}
+        means = {group: _means(columns[members[group]]) for group in groups}
         facts |= {
             metric_name("by_group", kind, "min_group_size"): MIN_GROUP_SIZE,
-            metric_name("by_group", kind, "worst"): min(groups, key=lambda group: columns[members[group]].mean()),
+            metric_name("by_group", kind, "worst"): min(groups, key=lambda group: means[group].mean()),
             metric_name("by_group", kind, "num_small"): counts.total() - sum(counts[group] for group in groups),
             metric_name("by_group", kind, "num_unlabeled"): unlabeled,
         }
-        for group, rows in members.items():
+        for group in groups:
+            rows = members[group]
             path = metric_name("by_group", kind, "groups", group)
             facts[f"{path}/num_pairs"] = counts[group]
-            measured = estimates(columns[rows], names[rows].tolist(), means, seed)
+            measured = estimates(columns[rows], names[rows].tolist(), by_name, seed)
             metrics += [to_metric(f"{path}/{name}", estimate) for name, estimate in measured.items()]
     return metrics, facts
+
+
+def _means(values: np.ndarray) -> np.ndarray:
+    """The mean of what is not NaN in each column; NaN where there is nothing."""
+    valid = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(valid, values, 0).sum(axis=0) / valid.sum(axis=0)

@@ -7,7 +7,7 @@ import math
 import shutil
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -20,9 +20,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Int32, Shaped, UInt8, UInt32
 
 from medclip.atomic_io import whole_file
-from medclip.data.dataset import Split
+from medclip.data.dataset import Split, duplicate_ids
 from medclip.data.foils import swap_left_right
-from medclip.data.normalize import casefold_whitespace
 from medclip.encode.decode import fill_pixels, pixel_batches
 from medclip.encode.encoder import caption_features, pixel_features, split_pixels
 from medclip.errors import UserError
@@ -244,14 +243,14 @@ def make_batch(
         pairs.split.take("caption", rows), num_blocks, int(config.batch_size * config.hard_negatives)
     )
     texts = text_inputs(captions, text_mask, pairs, model)
-    image_ids, caption_ids = duplicate_ids(pairs.split.take("sha256", rows), captions, text_mask)
+    image_ids, caption_ids = duplicate_ids(pairs.split.take("sha256", rows), captions)
     keys = augmentation_keys(config.seed, step, config.batch_size)
     return Batch(
         images=pairs.images[block_rows[mine]],
         texts=jax.tree.map(lambda x: x[mine], texts),
         text_mask=text_mask[mine],
         image_ids=image_ids.reshape(block_rows.shape)[mine],
-        caption_ids=caption_ids[mine],
+        caption_ids=_scatter(caption_ids, text_mask, -1)[mine],
         concepts=concept_numbers(pairs, block_rows[mine]),
         aug_keys=keys.reshape(*block_rows.shape, 2)[mine],
     )
@@ -289,13 +288,6 @@ def text_inputs(
     return pack(_scatter(ids, text_mask), _scatter(valid, text_mask), model.config.text)
 
 
-def duplicate_ids(
-    image_hashes: Iterable[str], captions: Iterable[str], text_mask: Bool[np.ndarray, "n c"]
-) -> tuple[Int32[np.ndarray, " b"], Int32[np.ndarray, "n c"]]:
-    """Numbers that are equal where images are, and where dealt captions are but for letter case and spacing."""
-    return _number(image_hashes), _scatter(_number(map(casefold_whitespace, captions)), text_mask, -1)
-
-
 def augmentation_keys(seed: int, step: int, batch_size: int) -> UInt32[np.ndarray, "b 2"]:
     """The random key of each image of a step."""
     return np.random.SeedSequence((seed, step)).generate_state(2 * batch_size).reshape(batch_size, 2)
@@ -318,9 +310,3 @@ def _scatter(
     full = np.full((*mask.shape, *values.shape[1:]), fill, values.dtype)
     full[mask] = values
     return full
-
-
-def _number(values: Iterable[str]) -> Int32[np.ndarray, " n"]:
-    """Numbers that are equal where the values are, from 0."""
-    numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(value, len(numbers)) for value in values], np.int32)

@@ -20,9 +20,8 @@ from medclip import __version__
 from medclip.atomic_io import write_json
 from medclip.data.dataset import Split
 from medclip.data.paths import AnyPath
-from medclip.encode.encoder import embed_pixels, embed_texts
 from medclip.errors import WorkError
-from medclip.metrics import retrieval_metrics
+from medclip.metrics import DIRECTIONS, Queries
 from medclip.model.adapt import join_towers, with_context_length, with_image_size
 from medclip.model.checkpoint import Model, load, save
 from medclip.model.config import PRESETS, parse_config, preset_config
@@ -37,7 +36,7 @@ from medclip.training.config import FromModel, FromPreset, FromTowers, ResolvedT
 from medclip.training.data import Loader, Pairs, make_loader, read_pairs
 from medclip.training.log import Callback, MetricsLog, open_run
 from medclip.training.losses import Loss, contrastive_loss, is_sigmoid, sigmoid_loss
-from medclip.training.model_card import write_card
+from medclip.training.model_card import ValidationCounts, write_card
 from medclip.training.optim import initial_params, make_optimizer, merge_lora
 from medclip.training.step import Metrics, State, TrainStep, init_state, make_step
 from medclip.training.trackers import open_trackers, require_trackers
@@ -249,15 +248,15 @@ def _notes(speed: dict[str, float]) -> dict[str, float]:
     return notes | ({"GB": memory["peak_bytes_in_use"] / 1e9} if "peak_bytes_in_use" in memory else {})
 
 
-def _ranks_before(run: Run, log: MetricsLog, state: State) -> np.ndarray:
-    """Ranks (n, 2) of the validation pairs before the first step; a resumed run has logged that evaluation."""
+def _ranks_before(run: Run, log: MetricsLog, state: State) -> dict[str, Queries]:
+    """Validation ranks by direction before the first step; a resumed run has logged that evaluation."""
     if log.evaluations:
         return validate(run.model, run.validation_set, run.config.batch_size)[1]
     return _evaluate(run, log, state)
 
 
-def _evaluate(run: Run, log: MetricsLog, state: State) -> np.ndarray:
-    """Log validation, save the model where it is the best so far; ranks (n, 2)."""
+def _evaluate(run: Run, log: MetricsLog, state: State) -> dict[str, Queries]:
+    """Log validation, save the model where it is the best so far; ranks by direction."""
     model, loss_params = eval_model(run, state)
     metrics, ranks = validate(model, run.validation_set, run.config.batch_size, run.loss, loss_params)
     if distributed.is_first() and (not log.evaluations or metrics["mean_recall"] > log.best["mean_recall"]):
@@ -276,7 +275,9 @@ def eval_model(run: Run, state: State) -> tuple[Model, Params]:
     return dataclasses.replace(run.model, params=own), {name: p for name, p in params.items() if name not in own}
 
 
-def _should_end(run: Run, log: MetricsLog, step: int, ranks_before: np.ndarray, ranks: np.ndarray) -> bool:
+def _should_end(
+    run: Run, log: MetricsLog, step: int, ranks_before: dict[str, Queries], ranks: dict[str, Queries]
+) -> bool:
     """Whether early stopping ends the run. WorkError for a significant regression with --on-regression stop."""
     config, unfinished = run.config, step < run.config.steps
     change = recall_change(ranks_before, ranks, run.validation_set.articles, config.seed)
@@ -307,11 +308,11 @@ def _finish(run: Run, log: MetricsLog, state: State) -> dict[str, Any]:
     summary = {"best": best, "wise_ft": interpolations, "medclip_version": __version__}
     if distributed.is_first():
         write_json(log.out / "summary.json", summary)
-        saved = load(log.out / "model")
-        images = embed_pixels(saved, run.validation_set.pixels)
-        texts = embed_texts(saved, run.validation_set.captions)
-        metrics = retrieval_metrics(images, texts, run.validation_set.articles, run.config.seed)
-        write_card(log.out / "model", run.config, run.pairs.split, len(run.validation), best, metrics)
+        _, queries = validate(load(log.out / "model"), run.validation_set, run.config.batch_size)
+        metrics = {name: own.metrics(run.validation_set.articles, run.config.seed) for name, own in queries.items()}
+        num_images, num_captions = (len(queries[direction].rows) for direction in DIRECTIONS)
+        counts = ValidationCounts(len(run.validation), num_images, num_captions)
+        write_card(log.out / "model", run.config, run.pairs.split, counts, best, metrics)
     distributed.barrier("finished")
     return summary
 

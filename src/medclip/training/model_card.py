@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from medclip import NOT_CLINICAL, __version__
 from medclip.atomic_io import whole_file
@@ -42,8 +42,8 @@ Saved: {weights}, the best by mean validation recall.
 
 ## Evaluation
 
-Retrieval among {num_candidates} pairs of the validation split, which also chose the weights; 95 % bootstrap intervals,
-whole articles resampled.
+Retrieval among {num_images} images and {num_captions} captions of the validation split, which also chose the weights;
+a repeated image or caption counts once. 95 % bootstrap intervals, whole articles resampled.
 
 | metric | text→image | image→text |
 |---|---|---|
@@ -62,15 +62,23 @@ own; none is granted here.
 """
 
 
+class ValidationCounts(NamedTuple):
+    """The size of the validation split, and the distinct images and captions of its pairs that are ranked."""
+
+    num_pairs: int
+    num_images: int
+    num_captions: int
+
+
 def write_card(
     folder: Path,
     config: ResolvedTrainConfig,
     training: Split,
-    num_validation: int,
+    counts: ValidationCounts,
     best: Mapping[str, Any],
     metrics: Mapping[str, Mapping[str, Estimate]],
 ) -> None:
-    """Write `README.md`: `best` is the evaluation of the saved weights, `metrics` is from `retrieval_metrics`."""
+    """Write `README.md`: `best` is the evaluation of the saved weights, `metrics` are of both directions."""
     to_image, to_text = metrics["text_to_image"], metrics["image_to_text"]
     rows = [f"| {name} | {_cell(to_image[name], name)} | {_cell(to_text[name], name)} |" for name in to_image]
     match config.start:
@@ -92,7 +100,7 @@ def write_card(
         source=dataset["source"],
         synthetic=" (synthetic: drawn by a program, no patients)" if dataset["synthetic"] else "",
         training=len(training),
-        validation=num_validation,
+        validation=counts.num_pairs,
         start=start,
         steps=config.steps,
         batch_size=config.batch_size,
@@ -100,7 +108,8 @@ def write_card(
         weight_decay=config.weight_decay,
         seed=config.seed,
         weights=_weights(best),
-        num_candidates=best["num_candidates"],
+        num_images=counts.num_images,
+        num_captions=counts.num_captions,
         rows="\n".join(rows),
     )
     with whole_file(folder / "README.md") as partial:

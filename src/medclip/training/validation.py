@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 
-from medclip.data.dataset import Split
+from medclip.data.dataset import Split, duplicate_ids
 from medclip.encode.encoder import embed_pixels, embed_texts
 from medclip.errors import WorkError
-from medclip.metrics import KS, Estimate, estimate, ranks, recall_at_k
+from medclip.metrics import (
+    DIRECTIONS,
+    KS,
+    DistinctPairs,
+    Estimate,
+    Queries,
+    estimate,
+    hits_at_k,
+    max_candidates,
+    mean_of_directions,
+    merge_articles,
+)
 from medclip.model.checkpoint import Model
 from medclip.model.towers import AnyArray, Params
 from medclip.training.data import SplitImages, decode_into
-from medclip.training.losses import Loss, contrastive_loss, hard_targets
+from medclip.training.losses import Loss, contrastive_loss, duplicate_aware_targets
 
 MAX_VALIDATION_PAIRS = 2000  # enough for one point of standard error at R@1 = 31 %
 ALPHAS = (0.2, 0.4, 0.6, 0.8, 1.0)
@@ -31,6 +42,10 @@ class ValidationSet:
     pixels: UInt8[np.ndarray, "n s s 3"]
     captions: Sequence[str]
     articles: Sequence[str]
+    """Those that share an image are one."""
+    image_ids: Int[np.ndarray, " n"]
+    caption_ids: Int[np.ndarray, " n"]
+    """Equal where images, and where captions, are: see `duplicate_ids`."""
 
 
 def read_validation_set(split: Split, model: Model) -> ValidationSet:
@@ -39,7 +54,9 @@ def read_validation_set(split: Split, model: Model) -> ValidationSet:
     rows = range(min(MAX_VALIDATION_PAIRS, len(split)))
     pixels = np.empty((len(rows), *images.shape[1:]), np.uint8)
     decode_into(images, pixels)
-    return ValidationSet(pixels, split.take("caption", rows), split.take("article", rows))
+    captions = split.take("caption", rows)
+    ids = duplicate_ids(split.take("sha256", rows), captions)
+    return ValidationSet(pixels, captions, merge_articles(split.take("article", rows), ids[0]), *ids)
 
 
 def validate(
@@ -48,32 +65,44 @@ def validate(
     batch_size: int,
     loss: Loss = contrastive_loss,
     loss_params: Params | None = None,
-) -> tuple[dict[str, Any], Int[np.ndarray, "n 2"]]:
-    """Loss in batches as in training, recall averaged over both directions, and the ranks of each pair.
+) -> tuple[dict[str, Any], dict[str, Queries]]:
+    """Loss in batches as in training, recall averaged over both directions, and the ranks by direction.
 
-    Nothing is augmented. `loss_params` holds what the loss needs beside the model's own parameters. WorkError where
-    embeddings are not finite.
+    Nothing is augmented. Pairs that share an image or a caption are no negatives of each other, as in training, and
+    recall is of distinct images and captions. `loss_params` holds what the loss needs beside the model's own
+    parameters. WorkError where embeddings are not finite.
     """
     images, texts = embed_pixels(model, validation_set.pixels), embed_texts(model, validation_set.captions)
     if not (np.isfinite(images).all() and np.isfinite(texts).all()):
         raise WorkError("the weights give embeddings that are not finite: start again with a lower --lr.")
-    size = min(batch_size, len(images))
-    params, targets = model.params | (loss_params or {}), hard_targets(size, size)
-    batches = [slice(start, start + size) for start in range(0, len(images) - size + 1, size)]
-    losses = [float(loss(jnp.asarray(images[at]), jnp.asarray(texts[at]), params, *targets)) for at in batches]
-    pair_ranks = np.stack(ranks(images, texts), axis=1)
-    recalls = {f"R@{k}": recall_at_k(pair_ranks, k) for k in KS}
+    size, params = min(batch_size, len(images)), model.params | (loss_params or {})
+    image_ids, caption_ids = validation_set.image_ids, validation_set.caption_ids
+    losses = []
+    for start in range(0, len(images) - size + 1, size):
+        batch = slice(start, start + size)
+        ids = jnp.asarray(image_ids[batch]), jnp.asarray(caption_ids[batch])
+        targets, mask = duplicate_aware_targets(*ids, jnp.ones(size, bool))
+        losses.append(float(loss(jnp.asarray(images[batch]), jnp.asarray(texts[batch]), params, targets, mask)))
+    queries = DistinctPairs.of_rows(images, texts, image_ids, caption_ids).rank()
+    ranks = _columns(queries, len(images))
+    recalls = {f"R@{k}": mean_of_directions(hits_at_k(ranks, k)) for k in KS}
     mean_recall = float(np.mean(list(recalls.values())))
     metrics = {"validation_loss": float(np.mean(losses)), **recalls, "mean_recall": mean_recall}
-    return metrics | {"num_candidates": len(images)}, pair_ranks
+    return metrics | {"num_candidates": max_candidates(queries)}, queries
 
 
 def recall_change(
-    before: Int[np.ndarray, "n 2"], after: Int[np.ndarray, "n 2"], articles: Sequence[str], seed: int
+    before: Mapping[str, Queries], after: Mapping[str, Queries], articles: Sequence[str], seed: int
 ) -> Estimate:
     """Change of the mean recall between two ranks of the same pairs, with its 95 % interval over articles."""
-    hits_before, hits_after = (np.mean([pair_ranks <= k for k in KS], axis=(0, 2)) for pair_ranks in (before, after))
-    return estimate(hits_after - hits_before, articles, lambda difference: float(difference.mean()), seed)
+    ranks = [_columns(queries, len(articles)) for queries in (before, after)]
+    hits_before, hits_after = (np.mean([hits_at_k(columns, k) for k in KS], axis=0) for columns in ranks)
+    return estimate(hits_after - hits_before, articles, mean_of_directions, seed)
+
+
+def _columns(queries: Mapping[str, Queries], num_pairs: int) -> Float[np.ndarray, "n 2"]:
+    """The ranks of both directions as columns of the table of pairs."""
+    return np.stack([queries[direction].column(num_pairs) for direction in DIRECTIONS], axis=1)
 
 
 def wise_ft(
