@@ -19,7 +19,7 @@ jax_setup.start()
 
 from medclip.data.dataset import Split  # noqa: E402
 from medclip.encode.encoder import embed_split  # noqa: E402
-from medclip.metrics import retrieval_metrics  # noqa: E402
+from medclip.metrics import DistinctPairs  # noqa: E402
 from medclip.model.adapt import join_towers, with_context_length  # noqa: E402
 from medclip.model.checkpoint import load, save  # noqa: E402
 from medclip.model.shapes_init import init_params  # noqa: E402
@@ -59,7 +59,8 @@ def main() -> None:
             best = train(args.data, out, config)["best"]
             print(json.dumps({"text tower": name, "lr": lr, "steps": args.steps, "best": best}))
             images, texts = (embed_split(load(out), split, kind) for kind in ("images", "captions"))
-            metrics = retrieval_metrics(images, texts, split.column("article"), args.seed)
+            both = DistinctPairs.of_rows(images, texts, *split.duplicate_ids).rank()
+            metrics = {name: queries.metrics(split.column("article"), args.seed) for name, queries in both.items()}
             print(json.dumps({"retrieval": metrics}, default=dataclasses.asdict))
 
 

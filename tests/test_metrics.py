@@ -211,19 +211,19 @@ def test_repeated_images_and_captions_are_one(sides):
         (image_ids, image_vectors, caption_ids, text_vectors),
         (caption_ids, text_vectors, image_ids, image_vectors),
     )
-    for direction, (asked, queries, answers, candidates) in zip(DIRECTIONS, cases, strict=True):
+    for direction, (query_names, queries, candidate_names, candidates) in zip(DIRECTIONS, cases, strict=True):
         own = both[direction]
-        assert own.rows.tolist() == [asked.tolist().index(name) for name in dict.fromkeys(asked.tolist())]
-        pool = sorted(set(answers.tolist()))
+        assert own.rows.tolist() == [query_names.tolist().index(name) for name in dict.fromkeys(query_names.tolist())]
+        pool = sorted(set(candidate_names.tolist()))
         for row, rank, num_relevant, num_candidates in zip(
             own.rows, own.ranks, own.num_relevant, own.num_candidates, strict=True
         ):
-            query = asked[row]
-            right = {i for i, c in enumerate(pool) if ((query, c) if asked is image_ids else (c, query)) in pairs}
+            query = query_names[row]
+            right = {i for i, c in enumerate(pool) if ((query, c) if query_names is image_ids else (c, query)) in pairs}
             assert (num_relevant, num_candidates) == (len(right), len(pool))
             assert rank == by_hand(queries[query], candidates[pool], right)
-        column = own.column(len(asked))
-        assert np.isnan(column).sum() == len(asked) - len(own.rows)
+        column = own.column(len(query_names))
+        assert np.isnan(column).sum() == len(query_names) - len(own.rows)
         assert np.array_equal(column[own.rows], own.ranks)
 
 

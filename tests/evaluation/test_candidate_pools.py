@@ -34,13 +34,13 @@ def test_wrong_neighbors_of_the_query_s_article_do_not_count(case):
     pairs = DistinctPairs.of_rows(images, texts, numbers(image_names), numbers(captions))
     disjoint = article_disjoint(pairs.rank(), pairs, articles)
     sides = ((image_names, images, captions, texts), (captions, texts, image_names, images))
-    for direction, (asked, queries, answers, candidates) in zip(DIRECTIONS, sides, strict=True):
+    for direction, (query_names, queries, candidate_names, candidates) in zip(DIRECTIONS, sides, strict=True):
         own = disjoint[direction]
-        first = [answers.index(name) for name in dict.fromkeys(answers)]  # the row of each candidate
+        first = [candidate_names.index(name) for name in dict.fromkeys(candidate_names)]  # the row of each candidate
         for row, rank, num_candidates in zip(own.rows, own.ranks, own.num_candidates, strict=True):
-            right = {answers[j] for j in range(len(asked)) if asked[j] == asked[row]}
-            left = [j for j in first if answers[j] in right or articles[j] != articles[row]]
-            good = {place for place, j in enumerate(left) if answers[j] in right}
+            right = {candidate_names[j] for j in range(len(query_names)) if query_names[j] == query_names[row]}
+            left = [j for j in first if candidate_names[j] in right or articles[j] != articles[row]]
+            good = {place for place, j in enumerate(left) if candidate_names[j] in right}
             assert (rank, num_candidates) == (by_hand(queries[row], candidates[left], good), len(left))
 
 

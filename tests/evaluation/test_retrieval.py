@@ -169,9 +169,7 @@ def test_a_repeated_caption_is_one(run, data, copy, tmp_path):
 def five_captions(tmp_path_factory):
     """Six images with five captions each, prepared from a table that names each file five times."""
     folder = tmp_path_factory.mktemp("five")
-    lines = [
-        f'{i}.png,"CT of the chest, image {i} as reader {c} saw it",validation' for i in range(6) for c in range(5)
-    ]
+    lines = [f"{i}.png,CT of the chest: image {i} as reader {c} saw it,validation" for i in range(6) for c in range(5)]
     for i in range(6):
         draw_image(3 * i).save(folder / f"{i}.png")
     lines.append('0.png,"Chest X-ray of a training image",train')

@@ -36,6 +36,7 @@ def tuned_run(data, train_config, tmp_path_factory):
 
 def queries_of(ranks, rows=None):
     """The ranks (n, 2) of both directions; `rows` are those of distinct queries, if not all."""
+    rows = rows or [range(len(ranks))] * 2
     return {
         direction: Queries(np.array(own), np.array(column)[list(own)], np.ones(len(own), int), np.full(len(own), 99))
         for direction, column, own in zip(

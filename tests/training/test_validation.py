@@ -42,7 +42,7 @@ def is_negative(i, j):
 
 
 def by_hand(scores, rows):
-    """Symmetric InfoNCE of a batch of rows, each with its own candidate and those that are neither image nor caption."""
+    """Symmetric InfoNCE of a batch of rows, each against its own candidate and those of other images and captions."""
     total = 0.0
     for i in rows:
         negatives = [j for j in rows if j != i and is_negative(i, j)]
