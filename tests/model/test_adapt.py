@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from medclip.encode.encoder import embed_pixels, embed_texts
+from medclip.encode.encoder import embed_images, embed_pixels, embed_texts
 from medclip.errors import UserError
 from medclip.model.adapt import join_towers, with_context_length, with_image_size
 from medclip.model.checkpoint import Model, load, save
 from medclip.model.config import parse_config
 from medclip.model.image_processor import ShortestEdge, parse_image_processor, preprocess
 from medclip.model.shapes_init import init_params
-from support.model_folders import CLOSE, assert_same_embeddings, dual_encoder, save_tower
-from support.references import CAPTIONS, FOLDER
+from support.model_folders import CLOSE, assert_same_embeddings, dual_encoder, rewrite_tensors, save_tower
+from support.parity import png
+from support.references import (
+    CAPTIONS,
+    FAMILIES,
+    FOLDER,
+    open_torch_model,
+    random_folder,
+    random_images,
+    transformers_outputs,
+)
 
 
 def test_a_resolution_is_changed_by_interpolating_positions() -> None:
@@ -89,12 +101,14 @@ def test_towers_are_taken_out_of_dual_encoders_too(tmp_path: Path) -> None:
     assert_same_embeddings(joined, load(tmp_path / "joined"))
 
 
-def test_a_pooler_that_was_not_published_starts_fresh(tmp_path: Path) -> None:
+def test_a_pooler_that_was_not_published_starts_fresh_and_is_named(tmp_path: Path, caplog) -> None:
     model = dual_encoder("vit", "bert")
     params = {name: value for name, value in model.params.items() if not name.startswith("text_model.pooler")}
     text = save_tower(dataclasses.replace(model, params=params), "text", tmp_path / "t", "bert.")
-    joined = join_towers(FOLDER, text)
+    with caplog.at_level(logging.WARNING, "medclip.model"):
+        joined = join_towers(FOLDER, text)
     assert joined.params["text_model.pooler.dense.weight"].std() == pytest.approx(0.02, rel=0.1)
+    assert "text_model.pooler.dense.weight and text_model.pooler.dense.bias" in caplog.text
 
 
 def test_a_tower_that_interpolates_its_positions_changes_its_processor_alone(tmp_path: Path) -> None:
@@ -127,3 +141,46 @@ def test_another_size_takes_the_same_part_of_an_image(squeeze: bool) -> None:
     )
     assert large.shape == (64, 64, 3)
     np.testing.assert_allclose(large.reshape(32, 2, 32, 2, 3).mean((1, 3)), small, atol=4)
+
+
+def test_cxr_bert_is_a_bert_whose_heads_are_left_out_and_named(tmp_path: Path, caplog) -> None:
+    model = dual_encoder("vit", "bert")
+    folder = save_tower(model, "text", tmp_path / "t", "bert.")
+    raw = json.loads((folder / "config.json").read_text())
+    remote = {"auto_map": {"AutoModel": "modeling_cxrbert.CXRBertModel"}, "projection_size": 128}
+    (folder / "config.json").write_text(json.dumps({**raw, "model_type": "cxr-bert", **remote}))
+    heads = ("cls.predictions.bias", "cls_projection_head.dense_to_hidden.weight")
+    rewrite_tensors(folder, lambda tensors: tensors.update({name: np.zeros(4, np.float32) for name in heads}))
+    with caplog.at_level(logging.WARNING, "medclip.model"):
+        joined = join_towers(FOLDER, folder)
+    assert "cls, cls_projection_head" in caplog.text
+    assert joined.raw_config["text_config"]["model_type"] == "bert"
+    assert "auto_map" not in joined.raw_config["text_config"]
+    name = "text_model.encoder.layer.0.attention.self.query.weight"
+    np.testing.assert_array_equal(joined.params[name], model.params[name])
+
+
+def test_a_tensor_that_is_no_head_is_not_left_out(tmp_path: Path) -> None:
+    folder = save_tower(dual_encoder("vit", "bert"), "text", tmp_path / "t")
+    rewrite_tensors(folder, lambda tensors: tensors.update({"cls_token": np.zeros(4, np.float32)}))
+    with pytest.raises(UserError, match="unexpected cls_token"):
+        join_towers(FOLDER, folder)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("families", FAMILIES, ids="+".join)
+def test_a_join_of_two_towers_opens_in_transformers(tmp_path: Path, families) -> None:
+    random_folder(tmp_path / "dual", 6, families, 28)
+    parts = {"vision": "vision_model", "text": "text_model"}
+    for side, part in parts.items():  # each as a folder of its own, as transformers writes it
+        shutil.copytree(tmp_path / "dual", tmp_path / side)
+        getattr(open_torch_model(tmp_path / "dual"), part).save_pretrained(tmp_path / side)
+    if families[1] == "siglip":
+        with pytest.raises(UserError, match="no other library"):
+            join_towers(tmp_path / "vision", tmp_path / "text")
+        return
+    save(join_towers(tmp_path / "vision", tmp_path / "text", 24, 7), tmp_path / "ours")
+    images, model = random_images(28, 6), load(tmp_path / "ours")
+    theirs = transformers_outputs(tmp_path / "ours", images, CAPTIONS)
+    np.testing.assert_allclose(embed_images(model, [png(image) for image in images]), theirs["images"], atol=CLOSE)
+    np.testing.assert_allclose(embed_texts(model, CAPTIONS), theirs["texts"], atol=CLOSE)

@@ -6,6 +6,7 @@ Run by hand where torch and transformers are (after `make parity`), it makes the
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,8 @@ def random_folder(
         if tensor.ndim == 1 or not tensor.any():
             tensor.data += 0.1 * torch.randn_like(tensor)
     model.save_pretrained(folder)
+    if families[1] == "siglip":  # as published: it attends to padding
+        tokens = replace(tokens, raw_config={**tokens.raw_config, "model_input_names": ["input_ids"]})
     save_tokenizer(tokens, folder)
     preprocessor = dict(square_image_processor(side).raw_config)
     if not squeeze:

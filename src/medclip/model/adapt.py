@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,18 +14,25 @@ import numpy as np
 
 from medclip.errors import UserError
 from medclip.model.checkpoint import Model, model_folder, open_folder
-from medclip.model.config import DUAL_ENCODERS, LOGIT_SCALE, parse_config, parse_text, parse_vision
+from medclip.model.config import DUAL_ENCODERS, LOGIT_SCALE, Side, parse_config, parse_text, parse_vision, tower_config
 from medclip.model.image_processor import read_image_processor, with_side
 from medclip.model.positions import resize_positions
+from medclip.model.sentence_modules import MODULES_FILE, check_case, read_modules
 from medclip.model.shapes_init import init_params, tensor_shapes, text_shapes, vision_shapes
 from medclip.model.tokenizer import load_tokenizer, with_length
+from medclip.model.unsupported import warn_unread
 from medclip.model.weights import read_tensors
 
 JOINED_CONTEXT_LENGTH = 128  # 99 % of ROCO's captions are shorter
-Side = Literal["vision", "text"]
+LOG = logging.getLogger("medclip.model")
 # In checkpoints of a single tower: prefixes of its tensors, and tensors that are not part of it.
-_WRAPPERS = re.compile(r"^(vision_model|text_model|bert|roberta|vit|dinov2)\.")
-_HEADS = re.compile(r"^(cls|lm_head|classifier|visual_projection|text_projection|logit_)")
+_WRAPPERS = re.compile(
+    r"^(vision_model|text_model|bert|roberta|camembert|mpnet|vit|deit|dinov2|dinov2_with_registers)\."
+)
+_HEADS = (
+    r"^(cls|cls_projection_head|lm_head|classifier|cls_classifier|distillation_classifier|decoder|visual_projection"
+    r"|text_projection|logit_scale|logit_bias)(\.|$)"
+)
 
 
 def with_image_size(model: Model, side: int) -> Model:
@@ -94,10 +102,14 @@ def join_towers(vision: str | Path, text: str | Path, projection_dim: int = 512,
     """A dual encoder of the vision tower of one model and the text tower of another; a model of either kind will do.
 
     The folder it is saved to is that of a VisionTextDualEncoderModel. The projections start fresh, and so does a pooler
-    that a checkpoint was published without. Raises UserError for folders without such a tower.
+    that a checkpoint was published without, with a warning. A sentence-transformers folder pools as its modules say;
+    transformers then refuses the join. Raises UserError for folders without such a tower.
     """
-    vision_config, vision_tensors = _read_tower(model_folder(vision), "vision")
-    text_config, text_tensors = _read_tower(model_folder(text), "text")
+    vision_folder, text_folder = model_folder(vision), model_folder(text)
+    sentence = read_modules(text_folder) if (text_folder / MODULES_FILE).is_file() else None
+    text_folder, pooling = (sentence.folder, sentence.pooling) if sentence else (text_folder, "")
+    vision_config, vision_tensors = _read_tower(vision_folder, "vision")
+    text_config, text_tensors = _read_tower(text_folder, "text", pooling)
     raw = {
         "architectures": ["VisionTextDualEncoderModel"],
         "model_type": "vision-text-dual-encoder",
@@ -110,25 +122,36 @@ def join_towers(vision: str | Path, text: str | Path, projection_dim: int = 512,
     config = parse_config(raw)
     params = {f"vision_model.{name}": value for name, value in vision_tensors.items()}
     params |= {f"text_model.{name}": value for name, value in text_tensors.items()}
-    params |= init_params(config, seed, [name for name in tensor_shapes(config) if name not in params])
-    tokenizer = load_tokenizer(model_folder(text), config.text)
-    model = Model(params, config, tokenizer, read_image_processor(model_folder(vision), config.vision), raw)
-    return with_context_length(model, min(JOINED_CONTEXT_LENGTH, tokenizer.context_length))
+    fresh = [name for name in tensor_shapes(config) if name not in params]
+    if poolers := [name for name in fresh if "_model." in name]:
+        LOG.warning("published without %s, which start fresh: train before use.", " and ".join(poolers))
+    params |= init_params(config, seed, fresh)
+    tokenizer = load_tokenizer(text_folder, config.text)
+    model = Model(params, config, tokenizer, read_image_processor(vision_folder, config.vision), raw)
+    length = min(JOINED_CONTEXT_LENGTH, tokenizer.context_length)
+    if sentence:
+        check_case(sentence, tokenizer)
+        length = min(length, sentence.max_length or length)
+    return with_context_length(model, length)
 
 
-def _read_tower(folder: Path, side: Side) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _read_tower(folder: Path, side: Side, pooling: str = "") -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The config of one tower and its tensors, named without a prefix."""
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} holds no single tower: it has no config.json.")
     raw, tensors = open_folder(folder)
+    config = tower_config(raw, side, pooling)
+    warn_unread(raw, folder)
+    shapes = vision_shapes(parse_vision(config)) if side == "vision" else text_shapes(parse_text(config))
     other = "text_model." if side == "vision" else "vision_model."
     tensors = {_WRAPPERS.sub("", name): tensor for name, tensor in tensors.items() if not name.startswith(other)}
-    tensors = {name: tensor for name, tensor in tensors.items() if not _HEADS.match(name)}
-    if (kind := raw.get("model_type")) in DUAL_ENCODERS:
-        raw = {"model_type": f"{kind}_{side}_model", **raw[f"{side}_config"]}
-    shapes = vision_shapes(parse_vision(raw)) if side == "vision" else text_shapes(parse_text(raw))
+    heads = re.compile(rf"{_HEADS}|^pooler\." if pooling else _HEADS)
+    unused = sorted({name.split(".")[0] for name in tensors if heads.match(name)})
+    if unused and raw.get("model_type") not in DUAL_ENCODERS:  # whose projections are known to start fresh
+        LOG.warning("%s: left out what is no part of a %s tower: %s.", folder, side, ", ".join(unused))
+    tensors = {name: tensor for name, tensor in tensors.items() if not heads.match(name)}
     shapes = {name: shape for name, shape in shapes.items() if name in tensors or not name.startswith("pooler.")}
-    return raw, read_tensors(tensors, shapes, folder)
+    return config, read_tensors(tensors, shapes, folder)
 
 
 def _with_field(raw: dict[str, Any], side: Side, name: str, value: int) -> dict[str, Any]:

@@ -23,8 +23,10 @@ from medclip.model.hub_download import CONFIG_FILES, fetch_model
 from medclip.model.image_processor import PROCESSOR_FILE, ImageProcessor, read_image_processor
 from medclip.model.lazy_tensor import LazyTensor
 from medclip.model.open_clip_tokenizer import load_open_clip_tokenizer
+from medclip.model.sentence_modules import MODULES_FILE, model_or_modules, write_modules
 from medclip.model.shapes_init import tensor_shapes
 from medclip.model.tokenizer import TextTokenizer, load_tokenizer, save_tokenizer
+from medclip.model.unsupported import warn_unread
 from medclip.model.weights import (
     OPEN_CLIP_FILES,
     OPEN_CLIP_WEIGHTS_FILE,
@@ -68,6 +70,7 @@ def load(name: str | Path, revision: str | None = None) -> Model:
         raw, tensors = open_folder(folder)
         config = parse_config(raw)
         processor = read_image_processor(folder, config.vision)
+        warn_unread(raw, folder)
     arrays = read_tensors(tensors, tensor_shapes(config), folder)
     # one by one, so that no second copy of all of them is in memory at once
     params = {name: jnp.asarray(arrays.pop(name)) for name in list(arrays)}
@@ -82,6 +85,8 @@ def save(model: Model, folder: Path) -> None:
     write_json(folder / (open_clip.CONFIG_FILE if for_open_clip else "config.json"), model.raw_config)
     if not for_open_clip:
         write_json(folder / PROCESSOR_FILE, model.image_processor.raw_config)
+    if not for_open_clip and not model.config.text.model_type.endswith("-pooled"):  # which transformers refuses
+        write_modules(folder, pads_to_length=model.config.text.family.attends == "all")
     save_tokenizer(model.tokenizer, folder)
     # ascontiguousarray would turn the 0-d logit_scale into shape (1,), which transformers refuses
     tensors = {name: np.asarray(value, order="C") for name, value in jax.device_get(model.params).items()}
@@ -152,6 +157,8 @@ def model_folder(name: str | Path, revision: str | None = None) -> Path:
     for folder in (path / "model", path):
         if any((folder / config).is_file() for config in CONFIG_FILES):
             return folder
+        if (folder / MODULES_FILE).is_file():
+            return model_or_modules(folder)
     if path.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise UserError(
             f"{name} is not a model folder: looked for {', '.join(CONFIG_FILES)} in it and in {path / 'model'}. "

@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from medclip.errors import UserError
 from medclip.model.families import TEXT, VISION, Block, TextFamily, VisionFamily
+from medclip.model.unsupported import check_fields, dual_encoder_error, tower_error
 
 LOGIT_SCALE = 2.6592  # ln(1/0.07), Radford et al. 2021
 ACTIVATIONS = ("quick_gelu", "gelu", "gelu_pytorch_tanh", "gelu_new", "relu", "silu")
-DUAL_ENCODERS = ("clip", "siglip", "vision-text-dual-encoder", "hybrid-clip")
+DUAL_ENCODERS = ("clip", "siglip", "metaclip_2", "vision-text-dual-encoder", "hybrid-clip")
+_SAME_TOWERS = {"cxr-bert": "bert"}  # by other names, from repositories with code of their own
+Side = Literal["vision", "text"]
 
 
 @dataclass(frozen=True)
@@ -130,10 +133,9 @@ def parse_config(raw: Mapping[str, Any]) -> ModelConfig:
     """A dual encoder's `config.json` as a value. Raises UserError for a model type or a field that is not supported."""
     kind = raw.get("model_type")
     if kind not in DUAL_ENCODERS:
-        raise UserError(
-            f"config.json says model_type {kind!r}; a dual encoder was expected: {', '.join(DUAL_ENCODERS)}. "
-            "A single tower is joined to another with --vision-model and --text-model."
-        )
+        raise dual_encoder_error(kind)
+    if raw.get("quantization_config"):
+        raise UserError("config.json: quantization_config: quantized weights are not supported.")
     vision, text = parse_vision(subconfig(raw, "vision_config"), kind), parse_text(subconfig(raw, "text_config"), kind)
     if kind == "siglip":
         if (width := text.projection_size or text.hidden_size) != vision.hidden_size:
@@ -164,13 +166,40 @@ def parse_vision(raw: Mapping[str, Any], kind: str = "") -> VisionConfig:
 
 def parse_text(raw: Mapping[str, Any], kind: str = "") -> TextConfig:
     """A text tower's own `config.json`, or the `text_config` of a dual encoder of that `kind`."""
-    if raw.get("position_embedding_type") not in (None, "absolute"):
-        raise UserError(f"config.json: position_embedding_type {raw['position_embedding_type']!r} is not supported.")
     raw = {"model_type": f"{kind}_text_model", **{name: value for name, value in raw.items() if value is not None}}
     tower = _parse_tower(TextConfig, _TEXT_NUMBERS, TEXT, raw)
-    if tower.family.pool == "end" and tower.eos_token_id == 2:  # configs of 2021, by mistake
+    if tower.model_type == "mpnet" and tower.pad_token_id != 1:
+        raise UserError(f"config.json: pad_token_id is {tower.pad_token_id}; MPNet counts positions from 1 always.")
+    is_clip = tower.model_type in ("clip_text_model", "open_clip_text")
+    if is_clip and tower.family.pool == "end" and tower.eos_token_id == 2:  # configs of 2021, by mistake
         tower = dataclasses.replace(tower, family=dataclasses.replace(tower.family, pool="argmax"))
     return tower
+
+
+def tower_config(raw: Mapping[str, Any], side: Side, pooling: str = "") -> dict[str, Any]:
+    """The config of one tower as a join holds it, from its own `config.json` or a dual encoder's.
+
+    `pooling` is "mean" or "cls" in place of the tower's own pool and head (sentence-transformers). Such a tower has a
+    type of its own, which transformers refuses rather than pool it otherwise. Raises UserError for a tower that is not
+    supported.
+    """
+    kind = raw.get("model_type")
+    if kind in DUAL_ENCODERS:
+        raw = {"model_type": f"{kind}_{side}_model", **subconfig(raw, f"{side}_config")}
+    elif isinstance(kind, str) and kind in _SAME_TOWERS:
+        raw = {**raw, "model_type": _SAME_TOWERS[kind]}
+    if raw.get("model_type") == "siglip_text_model":
+        raise UserError(
+            "config.json: a text tower of type 'siglip_text_model' is not joined, since no other library opens the "
+            "join; start from the whole model with --init, or take a BERT-like text tower."
+        )
+    fields = {name: value for name, value in raw.items() if name not in ("auto_map", "architectures")}
+    if pooling and f"{raw.get('model_type')}-{pooling}-pooled" in TEXT:
+        fields["model_type"] = f"{raw['model_type']}-{pooling}-pooled"
+    elif pooling:
+        raise tower_error(raw.get("model_type"), TEXT)
+    parse_vision(fields) if side == "vision" else parse_text(fields)
+    return fields
 
 
 def subconfig(raw: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -189,13 +218,14 @@ def _parse_tower(
 ) -> TowerConfig:
     family = raw["model_type"]
     if not isinstance(family, str) or family not in families:
-        raise UserError(f"config.json: a tower of type {family!r} is not among {', '.join(families)}.")
+        raise tower_error(family, families)
     defaults = families[family].defaults
     fields = {name: raw.get(name, default) for name, default in defaults.items()}
     for name, value in fields.items():
         if name in numbers and not numbers[name].holds(value):
             raise UserError(f"config.json: {name} is {value!r}, which no model has.")
     tower = kind(model_type=family, family=families[family], **fields)
+    check_fields(raw, tower.hidden_size)
     if tower.hidden_act not in ACTIVATIONS:
         raise UserError(f"config.json: hidden_act {tower.hidden_act!r} is not among {', '.join(ACTIVATIONS)}.")
     if tower.hidden_size % tower.num_attention_heads:

@@ -331,3 +331,11 @@ TEXT = {
         final_norm="ln_final",
     ),
 }  # fmt: skip
+# sentence-transformers pools these itself, without their head.
+TEXT |= {
+    f"{name}-{pooling}-pooled": replace(TEXT[name], pool=pool, head="", tanh=False)
+    for name in ("bert", "roberta", "xlm-roberta", "camembert", "mpnet")
+    for pooling, pool in (("mean", "mean"), ("cls", "first"))
+}
+VISION["metaclip_2_vision_model"] = VISION["clip_vision_model"]
+TEXT["metaclip_2_text_model"] = TEXT["clip_text_model"]
