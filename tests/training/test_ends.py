@@ -113,6 +113,18 @@ def test_a_sweep_is_a_line_between_the_ends():
     np.testing.assert_allclose(results[1][1]["w"], [0.4, 2.4])
 
 
+@pytest.fixture
+def ordinary_signals():
+    """What a terminal gives: a background job of a script has SIGINT ignored from the start, these tests too."""
+    before = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    for kind, handler in before.items():
+        signal.signal(kind, handler)
+
+
+@pytest.mark.usefixtures("ordinary_signals")
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
 def test_a_request_to_stop_saves_and_says_how_to_go_on(run, data, train_config, tmp_path, kind):
     def interrupt(step, metrics):
@@ -126,6 +138,7 @@ def test_a_request_to_stop_saves_and_says_how_to_go_on(run, data, train_config, 
     assert_same_run(tmp_path / "run", run)
 
 
+@pytest.mark.usefixtures("ordinary_signals")
 def test_a_request_to_stop_during_an_evaluation_saves_too(run, data, train_config, tmp_path):
     def interrupt(step, metrics):
         if step == 2 and "validation_loss" in metrics:
@@ -135,6 +148,21 @@ def test_a_request_to_stop_during_an_evaluation_saves_too(run, data, train_confi
         train(data, tmp_path / "run", train_config, callbacks=[interrupt])
     train(data, tmp_path / "run", train_config, resume=True)
     assert_same_run(tmp_path / "run", run)
+
+
+@pytest.mark.usefixtures("ordinary_signals")
+def test_where_ctrl_c_is_ignored_it_stays_so_and_the_run_says_how_to_stop_it(data, train_config, tmp_path, caplog):
+    """As in a background job of a script, which must not die of the Ctrl-C that is meant for what runs before it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def interrupt(step, metrics):
+        if step in (1, 2) and "loss" in metrics:
+            os.kill(os.getpid(), signal.SIGINT if step == 1 else signal.SIGTERM)
+
+    with pytest.raises(WorkError, match="stopped at step [23] of 4, saved"):
+        train(data, tmp_path / "run", train_config, callbacks=[interrupt])
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    assert f"Ctrl-C (SIGINT) is ignored here, as in a background job: kill {os.getpid()} stops this" in caplog.text
 
 
 def start_of(config, data):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -16,6 +17,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from medclip.errors import UserError
 
+LOG = logging.getLogger("medclip.training")
 _AXIS = "data"
 
 
@@ -59,14 +61,20 @@ def barrier(name: str) -> None:
 def stop_requests() -> Iterator[Callable[[int], bool]]:
     """Yield `stop_requested(step)`: whether Ctrl-C or SIGTERM was received. A second one stops at once, as always.
 
-    With several processes only JAX hears SIGTERM, and answers all of them at the same step.
+    A signal that is ignored from the start, as Ctrl-C in a background job of a script, stays so. With several processes
+    only JAX hears SIGTERM, and answers all of them at the same step.
     """
     if jax.process_count() > 1:
         yield multihost_utils.reached_preemption_sync_point
         return
     received = threading.Event()
     in_main_thread = threading.current_thread() is threading.main_thread()  # the only one that may set handlers
-    handlers = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM) if in_main_thread}
+    present = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM) if in_main_thread}
+    handlers = {kind: handler for kind, handler in present.items() if handler != signal.SIG_IGN}
+    if signal.SIGINT in present.keys() - handlers.keys():
+        LOG.warning(
+            f"Ctrl-C (SIGINT) is ignored here, as in a background job: kill {os.getpid()} stops this run and saves."
+        )
 
     def handle(kind: int, frame: object) -> None:
         received.set()
