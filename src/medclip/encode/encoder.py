@@ -82,7 +82,7 @@ def embed_texts(
     if not len(captions):
         return np.zeros((0, model.config.projection_dim), np.float32)
     ids, valid = model.tokenizer.encode(captions)
-    if model.config.text.family.attends != "all":
+    if not model.config.text.family.reads_padding:
         longest = int(valid.sum(axis=1).max(initial=0))
         length = next((length for length in lengths if length >= longest), ids.shape[1])
         ids, valid = ids[:, :length], valid[:, :length]

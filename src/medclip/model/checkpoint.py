@@ -63,9 +63,9 @@ def load(name: str | Path, revision: str | None = None) -> Model:
     """
     folder = model_folder(name, revision)
     if is_open_clip := _is_open_clip(folder):
-        raw = read_json(folder / open_clip.CONFIG_FILE, "a model folder")
+        raw = open_clip.check(read_json(folder / open_clip.CONFIG_FILE, "a model folder"))
         tensors = open_tensors(folder, weight_names(folder))
-        config, processor = open_clip.parse(raw, {name: tensor.shape for name, tensor in tensors.items()})
+        config, processor = open_clip.parse(raw, {name: tensor.shape for name, tensor in tensors.items()}, folder)
     else:
         raw, tensors = open_folder(folder)
         config = parse_config(raw)

@@ -101,8 +101,8 @@ class TextFamily:
     """The embedding of tokens: name of its weight, as of `position` and `types`."""
     position: str
     defaults: dict[str, Any] = field(hash=False)
-    attends: Literal["causal", "valid", "all"]
-    """To valid tokens before it, to valid tokens, or to every position, padding included (SigLIP)."""
+    attends: Literal["causal", "valid", "before", "all"]
+    """To valid tokens before it, to valid tokens; or, padding included, to all tokens before it, to all (SigLIP)."""
     pool: Literal["end", "argmax", "first", "last", "mean"]
     """The first `eos_token_id`, the largest id (configs of 2021), the first or last position, or the mean of tokens."""
     types: str = ""
@@ -116,6 +116,11 @@ class TextFamily:
     """Positions count valid tokens from pad_token_id + 1 (RoBERTa)."""
     relative_bias: str = ""
     """What each head adds to the scores of two tokens by their distance (MPNet; Raffel et al. 2020, section 2.1)."""
+
+    @property
+    def reads_padding(self) -> bool:
+        """Whether padding is part of a caption, so that its length changes the features."""
+        return self.attends in ("before", "all")
 
 
 def _clip_block(stack: str) -> Block:

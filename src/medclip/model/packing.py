@@ -33,7 +33,7 @@ def pack(ids: Int32[np.ndarray, "n c t"], valid: Bool[np.ndarray, "n c t"], towe
     """
     n, c, t = ids.shape
     family = tower.family
-    if family.attends == "all":  # padding is part of such a caption
+    if family.reads_padding:  # padding is part of such a caption
         valid = np.broadcast_to(valid.any(axis=2, keepdims=True), valid.shape)
     lengths = valid.sum(axis=2)
     slots = [_first_fit(block, t) for block in lengths]

@@ -73,6 +73,12 @@ def text_shapes(tower: TextConfig) -> Shapes:
     return shapes
 
 
+def layer_count(names: Iterable[str], stack: str) -> int:
+    """How many layers the tensors named STACK.0.…, STACK.1.… make up."""
+    pattern = re.compile(re.escape(stack) + r"\.(\d{1,4})\.")
+    return 1 + max((int(match[1]) for name in names if (match := pattern.match(name))), default=-1)
+
+
 def _layers(block: Block, tower: VisionConfig | TextConfig) -> Shapes:
     w, m = tower.hidden_size, tower.intermediate_size
     linears = {name: (w * 3 // len(block.qkv), w) for name in block.qkv}

@@ -194,7 +194,8 @@ def _text_states(
         x = x + p[family.types][0]
     if family.embed_norm:
         x = _layer_norm(p, family.embed_norm, x, tower.layer_norm_eps)
-    if family.attends == "causal":
+    mask = jnp.ones_like(mask) if family.reads_padding else mask
+    if family.attends in ("causal", "before"):
         mask = jnp.tril(jnp.ones((ids.shape[1],) * 2, bool)) & mask
     bias = _relative_bias(p[family.relative_bias], distances) if family.relative_bias else None
     attention = Attention(None if family.attends == "all" else mask, bias)
