@@ -110,7 +110,7 @@ def inspect_folder(folder: Path, files: Collection[str]) -> tuple[str, ...]:
     """
     names = weight_names(folder, files)
     if names[0] == OPEN_CLIP_WEIGHTS_FILE:
-        read_json(folder / open_clip.CONFIG_FILE, "a model folder")
+        open_clip.check(read_json(folder / open_clip.CONFIG_FILE, "a model folder"))
     elif "config.json" in files:  # those of old sentence-transformers are in a subfolder
         raw = _read_config(folder)
         if raw.get("model_type") in DUAL_ENCODERS:
@@ -183,12 +183,14 @@ def weight_names(folder: Path, files: Collection[str] | None = None) -> tuple[st
 def _is_open_clip(folder: Path, files: Collection[str] | None = None) -> bool:
     """Whether open_clip's layout is read: of a folder with both, where it alone has safetensors.
 
-    The config.json of timm, which open_clip's folders may have beside their own, has no model_type.
+    The config.json that open_clip's folders may have beside their own is timm's, which has no model_type, or that of
+    the text tower (`hf_text`).
     """
     files = {path.name for path in folder.iterdir()} if files is None else files
     if open_clip.CONFIG_FILE not in files:
         return False
-    if "config.json" not in files or "model_type" not in read_json(folder / "config.json", "a model folder"):
+    raw = read_json(folder / "config.json", "a model folder") if "config.json" in files else {}
+    if not isinstance(raw, dict) or raw.get("model_type") not in DUAL_ENCODERS:
         return True
     ours, theirs = choose_weights(files), choose_weights(files, OPEN_CLIP_FILES)
     return theirs is not None and (ours is None or (ours != WEIGHTS_FILE and theirs in OPEN_CLIP_FILES[:2]))
