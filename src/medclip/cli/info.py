@@ -95,7 +95,7 @@ def model_info(name: str | Path) -> dict[str, Any]:
     model = load(name)
     vision, text = model.config.vision, model.config.text
     return {
-        "vision_tower": {**_sizes(vision), "image_size": vision.image_size, "patch_size": vision.patch_size},
+        "vision_tower": {**_sizes(vision), "image_size": model.image_processor.side, "patch_size": vision.patch_size},
         "text_tower": {**_sizes(text), "context_length": model.tokenizer.context_length},
         "dimensions": model.config.projection_dim,
         "parameters": sum(tensor.size for tensor in model.params.values()),

@@ -27,7 +27,7 @@ class TrainConfig:
     """From scratch (the default: small). tiny: 64 px, 3+1 layers of width 96, enough for phantoms.
     small: 96 px, 6+3 layers of width 192."""
     image_size: int | None = None
-    """Image side in pixels, if not the model's own; position embeddings are interpolated."""
+    """Image side in pixels, if not the model's own: resize and crop are scaled, position embeddings interpolated."""
     context_length: int | None = None
     """Tokens per caption, if not the model's own; position embeddings are interpolated."""
     vocab_size: int = 6000
