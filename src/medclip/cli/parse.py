@@ -26,7 +26,7 @@ from medclip.errors import UserError
 
 ONE_CALL = {"config", "json", "table", "resume"}
 """Flags that are not written into the file that repeats a run."""
-MODEL_FLAGS = {"init", "vision_model", "text_model"}
+MODEL_FLAGS = {"init", "vision_model", "text_model", "tokenizer"}
 """Flags of the training settings whose value is a MODEL."""
 
 

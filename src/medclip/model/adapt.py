@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from medclip.errors import UserError
-from medclip.model.checkpoint import Model, model_folder, open_folder
+from medclip.model.checkpoint import Model, model_folder, open_folder, tokenizer_folder
 from medclip.model.config import DUAL_ENCODERS, LOGIT_SCALE, Side, parse_config, parse_text, parse_vision, tower_config
 from medclip.model.image_processor import read_image_processor, with_side
 from medclip.model.positions import resize_positions
@@ -98,8 +98,16 @@ def with_context_length(model: Model, length: int) -> Model:
     )
 
 
-def join_towers(vision: str | Path, text: str | Path, projection_dim: int = 512, seed: int = 0) -> Model:
+def join_towers(
+    vision: str | Path,
+    text: str | Path,
+    projection_dim: int = 512,
+    seed: int = 0,
+    tokenizer: str | Path | None = None,
+) -> Model:
     """A dual encoder of the vision tower of one model and the text tower of another; a model of either kind will do.
+
+    `tokenizer` is another folder or Hub model whose tokenizer is used in place of the text model's.
 
     The folder it is saved to is that of a VisionTextDualEncoderModel. The projections start fresh, and so does a pooler
     that a checkpoint was published without, with a warning. A sentence-transformers folder pools as its modules say;
@@ -126,11 +134,11 @@ def join_towers(vision: str | Path, text: str | Path, projection_dim: int = 512,
     if poolers := [name for name in fresh if "_model." in name]:
         LOG.warning("published without %s, which start fresh: train before use.", " and ".join(poolers))
     params |= init_params(config, seed, fresh)
-    tokenizer = load_tokenizer(text_folder, config.text)
-    model = Model(params, config, tokenizer, read_image_processor(vision_folder, config.vision), raw)
-    length = min(JOINED_CONTEXT_LENGTH, tokenizer.context_length)
+    tokens = load_tokenizer(tokenizer_folder(tokenizer) if tokenizer else text_folder, config.text)
+    model = Model(params, config, tokens, read_image_processor(vision_folder, config.vision), raw)
+    length = min(JOINED_CONTEXT_LENGTH, tokens.context_length)
     if sentence:
-        check_case(sentence, tokenizer)
+        check_case(sentence, tokens)
         length = min(length, sentence.max_length or length)
     return with_context_length(model, length)
 

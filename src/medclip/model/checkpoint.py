@@ -27,6 +27,7 @@ from medclip.model.sentence_modules import MODULES_FILE, model_or_modules, write
 from medclip.model.shapes_init import tensor_shapes
 from medclip.model.tokenizer import TextTokenizer, load_tokenizer, save_tokenizer
 from medclip.model.unsupported import warn_unread
+from medclip.model.vocab_files import has_tokenizer
 from medclip.model.weights import (
     OPEN_CLIP_FILES,
     OPEN_CLIP_WEIGHTS_FILE,
@@ -55,8 +56,10 @@ class Model:
     """The config file, as it is."""
 
 
-def load(name: str | Path, revision: str | None = None) -> Model:
+def load(name: str | Path, revision: str | None = None, tokenizer: str | Path | None = None) -> Model:
     """A dual encoder from a model folder, a run around one, or the Hub ("owner/name").
+
+    `tokenizer` is another folder or Hub model whose tokenizer is used in place of its own.
 
     Reads the folders of `transformers` (CLIPModel, SiglipModel, VisionTextDualEncoderModel), of open_clip and of
     FlaxHybridCLIP (2021). Weights become float32. Raises UserError that names every tensor that is wrong or missing.
@@ -74,7 +77,8 @@ def load(name: str | Path, revision: str | None = None) -> Model:
     arrays = read_tensors(tensors, tensor_shapes(config), folder)
     # one by one, so that no second copy of all of them is in memory at once
     params = {name: jnp.asarray(arrays.pop(name)) for name in list(arrays)}
-    tokens = load_open_clip_tokenizer(folder, config.text, raw) if is_open_clip else load_tokenizer(folder, config.text)
+    source = tokenizer_folder(tokenizer) if tokenizer else folder
+    tokens = load_open_clip_tokenizer(source, config.text, raw) if is_open_clip else load_tokenizer(source, config.text)
     return Model(params, config, tokens, processor, raw)
 
 
@@ -165,6 +169,17 @@ def model_folder(name: str | Path, revision: str | None = None) -> Path:
             "A model of the Hub is named OWNER/NAME."
         )
     return fetch_model(name, revision, inspect_folder)
+
+
+def tokenizer_folder(name: str | Path) -> Path:
+    """The folder of a tokenizer: a model's, a run's, one with a tokenizer alone, or a snapshot of a Hub repository."""
+    path = Path(str(name).removeprefix("hf-hub:"))
+    for folder in (path / "model", path):
+        if has_tokenizer(folder):
+            return folder
+    if path.is_dir():
+        raise UserError(f"--tokenizer {name}: no tokenizer lies there.")
+    return model_folder(name)
 
 
 def model_hash(path: str | Path) -> str:

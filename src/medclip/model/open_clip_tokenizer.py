@@ -20,7 +20,7 @@ from tokenizers import AddedToken
 
 from medclip.errors import UserError
 from medclip.model.config import TextConfig
-from medclip.model.tokenizer import TextTokenizer, fit_tokenizer
+from medclip.model.tokenizer import TextTokenizer, check_has_tokenizer, fit_tokenizer
 from medclip.model.tokenizer_classes import CLIP_WORDS, clip_tokenizer, frame_captions
 from medclip.model.tokenizer_config import read_object
 from medclip.model.tokenizer_files import BuiltTokenizer, build_tokenizer
@@ -41,6 +41,7 @@ def load_open_clip_tokenizer(folder: Path, config: TextConfig, raw: Mapping[str,
 
     Padding is zeros, or the Hugging Face tokenizer's own. Raises UserError for what it has and we do not.
     """
+    check_has_tokenizer(folder, config)
     text_cfg = raw["model_cfg"]["text_cfg"]
     options = _options(text_cfg)
     length = text_cfg.get("context_length", DEFAULT_CONTEXT_LENGTH)

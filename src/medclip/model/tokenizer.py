@@ -20,7 +20,10 @@ from medclip.model.config import TextConfig
 from medclip.model.tokenizer_classes import frame_captions
 from medclip.model.tokenizer_config import CONFIG_FILE, Side
 from medclip.model.tokenizer_files import BuiltTokenizer, build_tokenizer
-from medclip.model.vocab_files import END, JSON_FILE, SIGLIP_FILE, START
+from medclip.model.vocab_files import END, JSON_FILE, SIGLIP_FILE, START, has_tokenizer
+
+_TOKENIZERS = {31090: "allenai/scibert_scivocab_uncased"}
+"""By vocabulary size: those of models that were published without one (flax-community/medclip-roco)."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +76,22 @@ def load_tokenizer(folder: Path, config: TextConfig) -> TextTokenizer:
     It gives the ids of transformers' `AutoTokenizer`. Raises UserError where there is none, where it is damaged or
     where it has more tokens than the tower.
     """
+    check_has_tokenizer(folder, config)
     built = build_tokenizer(folder)
     length = min(built.max_length or config.max_length, config.max_length)
     return fit_tokenizer(built, folder, config, length)
+
+
+def check_has_tokenizer(folder: Path, config: TextConfig) -> None:
+    """Raise UserError that names --tokenizer where a folder holds none."""
+    if not has_tokenizer(folder):
+        known = _TOKENIZERS.get(config.vocab_size)
+        raise UserError(
+            f"{folder} has no tokenizer: no tokenizer.json, vocab.txt, vocab.json with merges.txt, spiece.model or "
+            "sentencepiece.bpe.model; give another model's: --tokenizer MODEL of medclip train and medclip export, or "
+            f"medclip.load(…, tokenizer=MODEL)"
+            + (f" ({known} has the {config.vocab_size} tokens of this text tower)." if known else ".")
+        )
 
 
 def fit_tokenizer(built: BuiltTokenizer, folder: Path, config: TextConfig, length: int) -> TextTokenizer:

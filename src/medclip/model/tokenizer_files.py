@@ -73,16 +73,11 @@ def build_tokenizer(folder: Path, overrides: Mapping[str, Any] = MappingProxyTyp
 
 def _class_name(folder: Path, config: TokenizerConfig, raw: Mapping[str, Any]) -> str:
     """The class of CLASSES to build, or "" to take tokenizer.json as it is."""
-    name, has_json = config.class_name, bool(raw)
+    name, has_json = config.class_name, (folder / JSON_FILE).is_file()
     if name == _SIGLIP and not (folder / SIGLIP_FILE).is_file():
         name = ""  # transformers does not open such a folder; tokenizer.json says what is meant
     if not name and not has_json:
         name = class_of_files(folder)
-    if not name and not has_json:
-        raise UserError(
-            f"{folder} has no tokenizer: no tokenizer.json, vocab.txt, vocab.json with merges.txt, spiece.model or "
-            "sentencepiece.bpe.model. Give the one of another folder or Hub model with --tokenizer."
-        )
     if name and name not in CLASSES:
         if not has_json:
             raise UserError(f"{folder}: tokenizer_class {name} without a tokenizer.json is not supported.")

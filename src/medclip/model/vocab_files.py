@@ -53,6 +53,11 @@ def read_vocabulary(folder: Path, raw: Mapping[str, Any], kind: ModelKind) -> Vo
     raise UserError(f"{folder} has no vocabulary of the kind ({kind}) that its tokenizer_class takes.")
 
 
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds a tokenizer of any kind."""
+    return (folder / JSON_FILE).is_file() or bool(class_of_files(folder))
+
+
 def class_of_files(folder: Path) -> str:
     """The tokenizer class whose files a folder holds, "" where it holds none."""
     if (folder / "vocab.txt").is_file():

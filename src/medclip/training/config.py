@@ -23,6 +23,9 @@ class TrainConfig:
     """Vision tower to join with --text-model: ViT, DINOv2, CLIP or SigLIP."""
     text_model: str | None = None
     """Text tower to join with --vision-model: BERT, RoBERTa or CLIP."""
+    tokenizer: str | None = None
+    """Folder or model whose tokenizer is used with --init or --text-model, where that holds none; it is saved with the
+    run's model (flax-community/medclip-roco: allenai/scibert_scivocab_uncased)."""
     preset: Literal["tiny", "small"] | None = None
     """From scratch (the default: small). tiny: 64 px, 3+1 layers of width 96, enough for phantoms.
     small: 96 px, 6+3 layers of width 192."""
@@ -160,6 +163,8 @@ class FromModel:
     """A dual encoder: a folder, a run or OWNER/NAME."""
 
     init: str
+    tokenizer: str = ""
+    """Another's; "": its own."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +173,8 @@ class FromTowers:
 
     vision_model: str
     text_model: str
+    tokenizer: str = ""
+    """Another's; "": the text tower's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,11 +243,14 @@ _DEFAULT_LR = {FromPreset: 1e-3, FromModel: 1e-5, FromTowers: 5e-5}
 
 
 def _start(config: TrainConfig) -> FromPreset | FromModel | FromTowers:
+    tokenizer = config.tokenizer or ""
     match config.preset, config.init, config.vision_model, config.text_model:
         case preset, None, None, None:
+            if tokenizer:
+                raise UserError("--tokenizer goes with --init or --text-model; a preset learns its own.")
             return FromPreset(preset or "small")
         case None, str(model), None, None:
-            return FromModel(model)
+            return FromModel(model, tokenizer)
         case None, None, str(vision), str(text):
-            return FromTowers(vision, text)
+            return FromTowers(vision, text, tokenizer)
     raise UserError("a run starts from one of --preset, --init MODEL, or --vision-model MODEL with --text-model MODEL.")

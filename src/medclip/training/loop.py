@@ -105,10 +105,10 @@ def prepare_run(config: ResolvedTrainConfig, training: Split, validation: Split,
 def initial_model(config: ResolvedTrainConfig, captions: Iterable[str]) -> Model:
     """The model before the first step; a preset learns its vocabulary from the training captions."""
     match config.start:
-        case FromModel(name):
-            model = load(name)
-        case FromTowers(vision, text):
-            model = join_towers(vision, text, seed=config.seed)
+        case FromModel(name, tokenizer):
+            model = load(name, tokenizer=tokenizer or None)
+        case FromTowers(vision, text, tokenizer):
+            model = join_towers(vision, text, seed=config.seed, tokenizer=tokenizer or None)
         case FromPreset(name):
             preset = PRESETS[name]
             tokenizer, special_tokens = train_tokenizer(captions, config.vocab_size, preset.context_length)
