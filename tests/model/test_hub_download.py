@@ -264,3 +264,15 @@ def test_a_gated_repository_names_the_token(hub: Hub, folder: Path) -> None:
         load(NAME)
     with pytest.raises(UserError, match=r"lab/absent.*HF_TOKEN"):
         load("lab/absent")
+
+
+def test_a_tokenizer_of_another_repository_comes_without_its_weights(
+    hub: Hub, folder: Path, tmp_path: Path, offline: Callable[[], None]
+) -> None:
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).rename(tmp_path / name)
+    hub.add("lab/another", FOLDER)
+    assert_same_embeddings(load(FOLDER), load(folder, tokenizer="hf-hub:lab/another"))
+    assert not [file for file in weights_of(hub) if file.startswith("main:model")]
+    offline()
+    assert_same_embeddings(load(FOLDER), load(folder, tokenizer="lab/another"))

@@ -15,6 +15,8 @@ from medclip.training.config import FromModel, FromPreset, FromTowers, TrainConf
         ({"preset": "tiny"}, FromPreset("tiny"), 1e-3),
         ({"init": "a/model"}, FromModel("a/model"), 1e-5),
         ({"vision_model": "v", "text_model": "t"}, FromTowers("v", "t"), 5e-5),
+        ({"init": "a/model", "tokenizer": "an/other"}, FromModel("a/model", "an/other"), 1e-5),
+        ({"vision_model": "v", "text_model": "t", "tokenizer": "o"}, FromTowers("v", "t", "o"), 5e-5),
     ],
 )
 def test_the_start_decides_the_learning_rate(settings, start, lr):
@@ -29,6 +31,11 @@ def test_the_start_decides_the_learning_rate(settings, start, lr):
 def test_a_run_has_one_start(settings):
     with pytest.raises(UserError, match="a run starts from one of"):
         resolve(TrainConfig(**settings), 1000)
+
+
+def test_a_preset_learns_its_own_tokenizer():
+    with pytest.raises(UserError, match="--tokenizer goes with --init or --text-model"):
+        resolve(TrainConfig(tokenizer="an/other"), 1000)
 
 
 def test_epochs_become_steps_and_what_is_given_stays():
@@ -46,8 +53,8 @@ def test_nothing_is_left_open():
 
 
 def test_its_json_has_the_flags_names():
-    written = resolve(TrainConfig(init="a/model", steps=7), 1000).to_json()
-    assert (written["init"], written["steps"]) == ("a/model", 7)
+    written = resolve(TrainConfig(init="a/model", tokenizer="an/other", steps=7), 1000).to_json()
+    assert (written["init"], written["tokenizer"], written["steps"]) == ("a/model", "an/other", 7)
     assert "start" not in written
     assert written.keys() <= {f.name for f in dataclasses.fields(TrainConfig)}
 

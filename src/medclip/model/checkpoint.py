@@ -19,7 +19,7 @@ from medclip.errors import UserError, WorkError
 from medclip.model import open_clip
 from medclip.model.config import DUAL_ENCODERS, ModelConfig, parse_config, parse_text, parse_vision, subconfig
 from medclip.model.families import TEXT
-from medclip.model.hub_download import CONFIG_FILES, fetch_model
+from medclip.model.hub_download import CONFIG_FILES, fetch_model, fetch_tokenizer
 from medclip.model.image_processor import PROCESSOR_FILE, ImageProcessor, read_image_processor
 from medclip.model.lazy_tensor import LazyTensor
 from medclip.model.open_clip_tokenizer import load_open_clip_tokenizer
@@ -38,9 +38,6 @@ from medclip.model.weights import (
     open_tensors,
     read_tensors,
 )
-
-# One of these for a tokenizer.
-TOKENIZER_FILES = frozenset(("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model"))
 
 
 @dataclass(frozen=True)
@@ -120,7 +117,7 @@ def inspect_folder(folder: Path, files: Collection[str]) -> tuple[str, ...]:
         if raw.get("model_type") in DUAL_ENCODERS:
             config = parse_config(raw)
             read_image_processor(folder, config.vision)
-            if TOKENIZER_FILES.intersection(files):
+            if has_tokenizer(folder):
                 load_tokenizer(folder, config.text)
         elif raw.get("model_type") in TEXT:
             parse_text(raw)
@@ -163,7 +160,7 @@ def model_folder(name: str | Path, revision: str | None = None) -> Path:
             return folder
         if (folder / MODULES_FILE).is_file():
             return model_or_modules(folder)
-    if path.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
+    if _is_local(name):
         raise UserError(
             f"{name} is not a model folder: looked for {', '.join(CONFIG_FILES)} in it and in {path / 'model'}. "
             "A model of the Hub is named OWNER/NAME."
@@ -171,15 +168,18 @@ def model_folder(name: str | Path, revision: str | None = None) -> Path:
     return fetch_model(name, revision, inspect_folder)
 
 
+def _is_local(name: str) -> bool:
+    """Whether a name is a path here, rather than the OWNER/NAME of the Hub."""
+    return Path(name).exists() or name.count("/") != 1 or name.startswith((".", "/", "~"))
+
+
 def tokenizer_folder(name: str | Path) -> Path:
     """The folder of a tokenizer: a model's, a run's, one with a tokenizer alone, or a snapshot of a Hub repository."""
-    path = Path(str(name).removeprefix("hf-hub:"))
-    for folder in (path / "model", path):
+    name = str(name).removeprefix("hf-hub:")
+    for folder in (Path(name) / "model", Path(name)):
         if has_tokenizer(folder):
             return folder
-    if path.is_dir():
-        raise UserError(f"--tokenizer {name}: no tokenizer lies there.")
-    return model_folder(name)
+    return Path(name) if _is_local(name) else fetch_tokenizer(name)
 
 
 def model_hash(path: str | Path) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from medclip.atomic_io import read_json
 from medclip.errors import UserError
 from medclip.model.open_clip import CONFIG_FILE as OPEN_CLIP_CONFIG_FILE
+from medclip.model.vocab_files import TOKENIZER_FILES, has_tokenizer
 from medclip.model.weights import OPEN_CLIP_FILES, TRANSFORMERS_FILES, choose_weights, find_conversions, shard_names
 
 LOG = logging.getLogger("medclip.model")
@@ -25,12 +26,19 @@ _SMALL_FILES = re.compile(r"[^/]+\.(json|txt|model)|README\.md")
 Inspect = Callable[[Path, Collection[str]], Sequence[str]]
 
 
-def fetch_model(name: str, revision: str | None, inspect: Inspect) -> Path:
+def fetch_tokenizer(name: str) -> Path:
+    """The snapshot of a repository with its small files alone. Raises UserError as `fetch_model` does."""
+    return fetch_model(name, None, lambda folder, files: (), has_tokenizer)
+
+
+def fetch_model(
+    name: str, revision: str | None, inspect: Inspect, is_whole: Callable[[Path], bool] | None = None
+) -> Path:
     """The snapshot of a repository in the Hub's cache, with every file that a model is read from.
 
     `inspect` is called before weights are fetched, with the folder and the names of all files of the repository's root;
     it gives the names that weights may have, best first, or raises UserError for a model that would not open. Without
-    the Hub, the snapshot that the cache holds. Raises UserError for what is in neither.
+    the Hub, the snapshot that the cache holds if it `is_whole` (has weights). Raises UserError for what is in neither.
     """
     try:
         return _download(name, revision, inspect)
@@ -39,7 +47,7 @@ def fetch_model(name: str, revision: str | None, inspect: Inspect) -> Path:
     except Exception as error:
         if not _is_from_the_hub(error):
             raise
-        if (folder := _cached_snapshot(name, revision)) is not None:
+        if (folder := _cached_snapshot(name, revision, is_whole or _holds_weights)) is not None:
             return folder
         reason, at_revision = str(error).strip().splitlines()[0], f" at revision {revision}" if revision else ""
         raise UserError(
@@ -143,8 +151,8 @@ def _weight_files(folder: Path, files: Collection[str], name: str) -> list[str]:
     return [name] if name in files else shard_names(folder / f"{name}.index.json")
 
 
-def _cached_snapshot(name: str, revision: str | None) -> Path | None:
-    """The folder of a snapshot that the cache holds with its weights, be they a conversion's.
+def _cached_snapshot(name: str, revision: str | None, is_whole: Callable[[Path], bool]) -> Path | None:
+    """The folder of a snapshot that the cache holds whole; weights may be a conversion's.
 
     Of the default revision, that of a pull request will do where the cache holds it alone; then with a warning.
     """
@@ -153,9 +161,9 @@ def _cached_snapshot(name: str, revision: str | None) -> Path | None:
     references = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}" / "refs/refs/pr"
     others = [] if revision else [f"refs/pr/{path.name}" for path in sorted(references.glob("*"))]
     for reference in (revision or constants.DEFAULT_REVISION, *others):
-        for config in CONFIG_FILES:
+        for config in (*CONFIG_FILES, *TOKENIZER_FILES):
             path = try_to_load_from_cache(name, config, revision=reference)
-            if isinstance(path, str) and _holds_weights(folder := Path(path).parent):
+            if isinstance(path, str) and is_whole(folder := Path(path).parent):
                 if reference in others:
                     LOG.warning("%s: the cache holds no main, only %s; that is read.", name, reference)
                 return folder

@@ -15,6 +15,8 @@ from medclip.model.sentencepiece_model import SentencePieceModel, read_sentencep
 from medclip.model.tokenizer_config import read_object
 
 JSON_FILE, SIGLIP_FILE = "tokenizer.json", "spiece.model"
+TOKENIZER_FILES = (JSON_FILE, "vocab.txt", "vocab.json", SIGLIP_FILE, "sentencepiece.bpe.model")
+"""One of these for a tokenizer."""
 START, END = "<|startoftext|>", "<|endoftext|>"
 ModelKind = Literal["WordPiece", "BPE", "Unigram"]
 _CLASS_OF_SENTENCEPIECE = {SIGLIP_FILE: "SiglipTokenizer", "sentencepiece.bpe.model": "XLMRobertaTokenizer"}
