@@ -159,7 +159,7 @@ def test_where_ctrl_c_is_ignored_it_stays_so_and_the_run_says_how_to_stop_it(dat
         if step in (1, 2) and "loss" in metrics:
             os.kill(os.getpid(), signal.SIGINT if step == 1 else signal.SIGTERM)
 
-    with pytest.raises(WorkError, match="stopped at step [23] of 4, saved"):
+    with pytest.raises(WorkError, match=r"stopped at step [23] of 4, saved"):
         train(data, tmp_path / "run", train_config, callbacks=[interrupt])
     assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     assert f"Ctrl-C (SIGINT) is ignored here, as in a background job: kill {os.getpid()} stops this" in caplog.text

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from medclip.errors import UserError
+from medclip.model.families import VISION
 from medclip.training.config import TrainConfig, resolve
 from medclip.training.optim import initial_params, lr_scales, make_optimizer
 from training.test_step import CONFIG, MICRO, config_of
@@ -67,3 +68,11 @@ def test_the_sigmoid_loss_brings_its_bias():
     assert (float(params["logit_bias"]), scales["logit_bias"]) == (-10, 1)
     with pytest.raises(UserError, match="defined for the contrastive loss"):
         initial_params(MICRO, config_of(loss="sigmoid", soft_target_temperature=0.2))
+
+
+def test_a_tensor_that_the_tower_does_not_use_is_frozen():
+    """DINOv2's mask token is (1, w): weight decay would shrink what no gradient ever reaches."""
+    vision = dataclasses.replace(CONFIG.vision, family=VISION["dinov2"])
+    names = [f"{vision.prefix}embeddings.{name}" for name in ("mask_token", "cls_token")]
+    scales = lr_scales(names, dataclasses.replace(CONFIG, vision=vision), config_of())
+    assert list(scales.values()) == [0, 1]

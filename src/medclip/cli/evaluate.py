@@ -58,7 +58,8 @@ class EvalFlags:
 class Retrieval:
     """How well captions find their images and images their captions: recall and ranks both ways.
 
-    Also without the query's own article, with repetitions as one, graded by UMLS concepts, and by group.
+    A repeated image or caption is one query and one candidate. Also without the query's own article, graded by UMLS
+    concepts, and by group.
     """
 
     model: MaybeModel = None
