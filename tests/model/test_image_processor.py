@@ -17,6 +17,7 @@ from PIL import Image
 from medclip.data.images import decode
 from medclip.errors import ImageError, UserError
 from medclip.model.checkpoint import load, save
+from medclip.model.config import parse_vision
 from medclip.model.image_processor import (
     Exact,
     ImageProcessor,
@@ -407,8 +408,13 @@ def test_without_any_file_the_familys_published_processor_is_used_and_named(tmp_
     with caplog.at_level(logging.WARNING, "medclip.model"):
         processor = load(folder).image_processor
     assert "CLIPImageProcessor" in caplog.text and str(folder) in caplog.text
+    assert "32 px" in caplog.text
     assert (processor.resize, processor.crop) == (ShortestEdge(32), 32)
     np.testing.assert_allclose(processor.mean, OPENAI[0])
+
+
+DINOV2 = parse_image_processor({"image_processor_type": "BitImageProcessor", "size": 256, "crop_size": 224,
+                                "image_mean": IMAGENET[0], "image_std": IMAGENET[1]})  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -416,12 +422,15 @@ def test_without_any_file_the_familys_published_processor_is_used_and_named(tmp_
     [
         ("siglip_vision_model", parse_image_processor({**OTHER, "image_mean": 0.5})),
         ("vit", parse_image_processor({"image_processor_type": "ViTImageProcessor", "size": 32})),
-        ("dinov2", parse_image_processor({"image_processor_type": "BitImageProcessor", "size": 256, "crop_size": 224,
-                                          "image_mean": IMAGENET[0], "image_std": IMAGENET[1]})),
+        ("deit", parse_image_processor({"image_processor_type": "DeiTImageProcessor", "size": 37, "crop_size": 32,
+                                        "image_mean": IMAGENET[0], "image_std": IMAGENET[1]})),
+        ("dinov2", DINOV2), ("dinov2_with_registers", DINOV2),
+        ("dinov3_vit", parse_image_processor({"image_processor_type": "DINOv3ViTImageProcessor"})),
     ],
 )  # fmt: skip
 def test_each_family_has_its_published_processor(tmp_path: Path, family: str, wanted: ImageProcessor) -> None:
-    vision = dataclasses.replace(dual_encoder(family, "bert").config.vision, image_size=32)
+    raw = {"model_type": family, "hidden_size": 32, "num_attention_heads": 4, "image_size": 32, "patch_size": 8}
+    vision = parse_vision(raw)
     assert read_image_processor(tmp_path, vision) == wanted
 
 
@@ -500,6 +509,21 @@ def test_what_is_saved_opens_in_transformers_with_the_same_pixels(tmp_path: Path
         write(tmp_path, "preprocessor_config.json", processor.raw_config)
         theirs = transformers.AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
         assert_same_pixels(pixels(image, processor), theirs(image).pixel_values[0].transpose(1, 2, 0))
+
+
+@pytest.mark.parity
+def test_transformers_takes_the_nested_processor_too(tmp_path: Path) -> None:
+    import transformers
+
+    folder = clip_folder(tmp_path / "model")
+    write(folder, "preprocessor_config.json", clip_file(32))
+    image = random_image(53, 40, False, 0)
+    for nested in ({}, {"image_processor": OTHER}):
+        write(folder, "processor_config.json", {"processor_class": "CLIPProcessor", **nested})
+        theirs = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
+        assert_same_pixels(
+            pixels(image, load(folder).image_processor), theirs(image).pixel_values[0].transpose(1, 2, 0)
+        )
 
 
 @pytest.mark.parity

@@ -15,7 +15,7 @@ import numpy as np
 from medclip.errors import UserError
 from medclip.model.checkpoint import Model, model_folder, open_folder, tokenizer_folder
 from medclip.model.config import DUAL_ENCODERS, LOGIT_SCALE, Side, parse_config, parse_text, parse_vision, tower_config
-from medclip.model.image_processor import read_image_processor, with_side
+from medclip.model.image_processor import MAX_SIDE, read_image_processor, with_side
 from medclip.model.positions import resize_positions
 from medclip.model.sentence_modules import MODULES_FILE, check_case, read_modules
 from medclip.model.shapes_init import init_params, tensor_shapes, text_shapes, vision_shapes
@@ -42,8 +42,8 @@ def with_image_size(model: Model, side: int) -> Model:
     for the pixels it gets, the tower stays as it is.
     """
     tower, family = model.config.vision, model.config.vision.family
-    if side < tower.patch_size:
-        raise UserError(f"--image-size {side} is smaller than a patch ({tower.patch_size} px).")
+    if not tower.patch_size <= side <= MAX_SIDE:
+        raise UserError(f"--image-size {side}: a patch has {tower.patch_size} px, an image at most {MAX_SIDE}.")
     if side == model.image_processor.side:
         return model
     model = dataclasses.replace(model, image_processor=with_side(model.image_processor, side))

@@ -55,7 +55,10 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "DINOv3ViTImageProcessor": {**_BASE, "resample": 2, **_IMAGENET},
 }  # fmt: skip
 # What the files of a family say where they do not say what its type defaults to.
-_PUBLISHED = {"BitImageProcessor": {"size": {"shortest_edge": 256}, **_IMAGENET}}  # DINOv2
+_PUBLISHED = {
+    "BitImageProcessor": {"size": {"shortest_edge": 256}, **_IMAGENET},  # DINOv2
+    "DeiTImageProcessor": _IMAGENET,
+}
 _FLAGS = ("do_resize", "default_to_square", "do_center_crop", "do_rescale", "do_normalize")
 _UNSUPPORTED = ("do_pad", "use_square_size")
 
@@ -125,7 +128,10 @@ def read_image_processor(folder: Path, vision: VisionConfig) -> ImageProcessor:
     processor = parse_image_processor(_PUBLISHED.get(kind, {}), kind)
     if not vision.family.takes_any_size:
         processor = with_side(processor, vision.image_size)
-    LOG.warning("%s has no %s: %s is used, as published for such towers: %s.", folder, PROCESSOR_FILE, kind, processor)
+    LOG.warning(
+        "%s has no %s: images are prepared by the %s that such towers are published with (%d px).",
+        folder, PROCESSOR_FILE, kind, processor.side,
+    )  # fmt: skip
     return processor
 
 
@@ -199,19 +205,22 @@ def square_image_processor(side: int) -> ImageProcessor:
 
 def with_side(processor: ImageProcessor, side: int) -> ImageProcessor:
     """The processor whose images are `side` wide: its resize is scaled, so that the crop takes the same share."""
-    scale = side / processor.side
+
+    def scale(length: int) -> int:
+        return max(1, round(length * side / processor.side))
+
     match processor.resize:
         case Exact(width, height):
-            resize = Exact(round(width * scale), round(height * scale))
+            resize = Exact(scale(width), scale(height))
             size = {"height": resize.height, "width": resize.width}
         case ShortestEdge(edge, None):
-            resize = ShortestEdge(round(edge * scale))
+            resize = ShortestEdge(scale(edge))
             size = {"shortest_edge": resize.edge}
         case ShortestEdge(edge, int(longest)):
-            resize = ShortestEdge(round(edge * scale), round(longest * scale))
+            resize = ShortestEdge(scale(edge), scale(longest))
             size = {"shortest_edge": resize.edge, "longest_edge": resize.longest}
         case LongestEdge(edge):
-            resize, size = LongestEdge(round(edge * scale)), None
+            resize, size = LongestEdge(scale(edge)), None
         case _:
             resize, size = None, None
     raw, crop = dict(processor.raw_config), side if processor.crop else None
