@@ -194,19 +194,41 @@ def test_flax_weights_come_before_a_pickle(hub: Hub, tmp_path: Path) -> None:
     assert weights_of(hub) == ["main:flax_model.msgpack"]
 
 
-def test_the_modules_of_sentence_transformers_come_too(hub: Hub, tmp_path: Path) -> None:
+def sentence_folder(tmp_path: Path, tower: str, *kinds: str) -> Path:
+    """A text tower as sentence-transformers lays it out; `tower` is the folder of its files."""
     folder = save_tower(dual_encoder("vit", "bert"), "text", tmp_path / "text")
-    modules = [{"idx": 0, "path": ""}, {"idx": 1, "path": "1_Pooling"}, {"idx": 2, "path": "2_Dense"}]
-    (folder / "modules.json").write_text(json.dumps([*modules, {"path": "../../etc"}, {"path": "2_Dense"}, 3]))
-    for name in ("1_Pooling/config.json", "2_Dense/config.json", "3_Other/config.json"):
-        (folder / name).parent.mkdir()
-        (folder / name).write_text("{}")
-    save_file({"linear.weight": np.ones((2, 2), np.float32)}, folder / "2_Dense/model.safetensors")
-    write_state_dict(folder / "2_Dense/pytorch_model.bin", {"linear.weight": np.ones((2, 2), np.float32)})
+    if tower:
+        inner = folder.rename(tmp_path / "inner")
+        folder.mkdir()
+        inner.rename(folder / tower)
+    paths = [tower, *(f"{i + 1}_{kind}" for i, kind in enumerate(kinds))]
+    modules = [{"path": path, "type": f"sentence_transformers.models.{kind}"}
+               for path, kind in zip(paths, ("Transformer", *kinds), strict=True)]  # fmt: skip
+    (folder / "modules.json").write_text(json.dumps(modules))
+    for path in (*paths[1:], "9_Other"):
+        (folder / path).mkdir()
+        (folder / path / "config.json").write_text(json.dumps({"pooling_mode_mean_tokens": True}))
+    return folder
+
+
+@pytest.mark.parametrize("tower", ["", "0_Transformer"])
+def test_the_modules_of_sentence_transformers_come_too(hub: Hub, tmp_path: Path, tower: str) -> None:
+    folder = sentence_folder(tmp_path, tower, "Pooling", "Normalize")
     hub.add(NAME, folder)
-    assert model_folder(NAME).joinpath("1_Pooling/config.json").read_text() == "{}"
-    assert sorted(weights_of(hub)) == ["main:2_Dense/model.safetensors", "main:model.safetensors"]
-    assert "main:2_Dense/config.json" in hub.fetched and "main:3_Other/config.json" not in hub.fetched
+    joined = join_towers(FOLDER, NAME)
+    np.testing.assert_array_equal(
+        joined.params["text_model.embeddings.word_embeddings.weight"],
+        join_towers(FOLDER, folder).params["text_model.embeddings.word_embeddings.weight"],
+    )
+    assert weights_of(hub) == [f"main:{Path(tower) / 'model.safetensors'}"]
+    assert "main:1_Pooling/config.json" in hub.fetched and "main:9_Other/config.json" not in hub.fetched
+
+
+def test_a_module_that_is_not_computed_is_refused_before_the_weights(hub: Hub, tmp_path: Path) -> None:
+    hub.add(NAME, sentence_folder(tmp_path, "", "Pooling", "Dense"))
+    with pytest.raises(UserError, match="Dense"):
+        join_towers(FOLDER, NAME)
+    assert weights_of(hub) == []
 
 
 def test_towers_of_the_hub_join(hub: Hub, tmp_path: Path) -> None:

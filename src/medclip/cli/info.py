@@ -89,17 +89,20 @@ def run_info(run: Path) -> RunInfo:
 
 
 def model_info(name: str | Path) -> dict[str, Any]:
-    """Towers, sizes and hash of a model folder or a model of the Hub."""
-    from medclip.model.checkpoint import load, model_hash
+    """Towers, sizes, file of the weights and hash of a model folder or a model of the Hub."""
+    from medclip.model.checkpoint import load, model_folder, model_hash, weight_names
+    from medclip.model.weights import find_weights
 
-    model = load(name)
+    folder = model_folder(name)
+    model = load(folder)
     vision, text = model.config.vision, model.config.text
     return {
         "vision_tower": {**_sizes(vision), "image_size": model.image_processor.side, "patch_size": vision.patch_size},
         "text_tower": {**_sizes(text), "context_length": model.tokenizer.context_length},
         "dimensions": model.config.projection_dim,
         "parameters": sum(tensor.size for tensor in model.params.values()),
-        "sha256": model_hash(name),
+        "weights": find_weights(folder, weight_names(folder)).name,
+        "sha256": model_hash(folder),
     }
 
 

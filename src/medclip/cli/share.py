@@ -17,7 +17,8 @@ class Export:
     """Write a model or a prepared dataset in another form.
 
     Of a model: onnx is image_encoder.onnx and text_encoder.onnx with a free batch size, checked against the model;
-    needs pip install torch transformers onnxscript onnxruntime.
+    needs pip install torch transformers onnxscript onnxruntime. safetensors is the same folder, of a dual encoder or of
+    one tower, with weights that were a pickle or Flax's.
 
     Of a dataset: parquet opens with `datasets`, polars and DuckDB; tar are WebDataset archives.
     """
@@ -25,7 +26,7 @@ class Export:
     source: Annotated[Positional[str], tyro.conf.arg(metavar="MODEL|DATA")]
     """A model folder, a run, or a model of the Hub (OWNER/NAME or hf-hub:OWNER/NAME); or a prepared dataset: a folder
     or a URL."""
-    to: Literal["onnx", "parquet", "tar"]
+    to: Literal["onnx", "safetensors", "parquet", "tar"]
     """The form."""
     out: Path
     """The new folder."""
@@ -41,6 +42,10 @@ class Export:
             result["largest_difference"] = difference
             texts = ", ".join(f"{name} {value:.1e}" for name, value in difference.items())
             lines.insert(0, f"largest difference in ONNX Runtime: {texts}")
+        elif self.to == "safetensors":
+            from medclip.model.convert import export_safetensors
+
+            export_safetensors(self.source, self.out)
         else:
             from medclip.data.export import export_data
             from medclip.data.paths import parse_path

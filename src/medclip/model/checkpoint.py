@@ -18,12 +18,12 @@ from medclip.atomic_io import read_json, sha256, whole_file, write_json
 from medclip.errors import UserError, WorkError
 from medclip.model import open_clip
 from medclip.model.config import DUAL_ENCODERS, ModelConfig, parse_config, parse_text, parse_vision, subconfig
-from medclip.model.families import TEXT
+from medclip.model.families import TEXT, VISION
 from medclip.model.hub_download import CONFIG_FILES, fetch_model, fetch_tokenizer
 from medclip.model.image_processor import PROCESSOR_FILE, ImageProcessor, read_image_processor
 from medclip.model.lazy_tensor import LazyTensor
 from medclip.model.open_clip_tokenizer import load_open_clip_tokenizer
-from medclip.model.sentence_modules import MODULES_FILE, model_or_modules, write_modules
+from medclip.model.sentence_modules import MODULES_FILE, model_or_modules, read_modules, write_modules
 from medclip.model.shapes_init import tensor_shapes
 from medclip.model.tokenizer import TextTokenizer, load_tokenizer, save_tokenizer
 from medclip.model.unsupported import warn_unread
@@ -112,17 +112,22 @@ def inspect_folder(folder: Path, files: Collection[str]) -> tuple[str, ...]:
     names = weight_names(folder, files)
     if names[0] == OPEN_CLIP_WEIGHTS_FILE:
         open_clip.check(read_json(folder / open_clip.CONFIG_FILE, "a model folder"))
-    elif "config.json" in files:  # those of old sentence-transformers are in a subfolder
-        raw = _read_config(folder)
-        if raw.get("model_type") in DUAL_ENCODERS:
-            config = parse_config(raw)
-            read_image_processor(folder, config.vision)
-            if has_tokenizer(folder):
-                load_tokenizer(folder, config.text)
-        elif raw.get("model_type") in TEXT:
-            parse_text(raw)
-        else:
-            parse_vision(raw)
+        return names
+    if MODULES_FILE in files and "config.json" not in files:
+        folder = read_modules(folder).folder
+        files = [path.name for path in folder.iterdir()]
+    raw = _read_config(folder)
+    if (kind := raw.get("model_type")) in TEXT:
+        parse_text(raw)
+        if MODULES_FILE in files:
+            read_modules(folder)
+    elif kind in VISION:
+        parse_vision(raw)
+    else:
+        config = parse_config(raw)
+        read_image_processor(folder, config.vision)
+        if has_tokenizer(folder):
+            load_tokenizer(folder, config.text)
     return names
 
 
@@ -156,16 +161,19 @@ def model_folder(name: str | Path, revision: str | None = None) -> Path:
     name = str(name).removeprefix("hf-hub:")
     path = Path(name)
     for folder in (path / "model", path):
-        if any((folder / config).is_file() for config in CONFIG_FILES):
-            return folder
-        if (folder / MODULES_FILE).is_file():
-            return model_or_modules(folder)
+        if any((folder / file).is_file() for file in (*CONFIG_FILES, MODULES_FILE)):
+            return _inner_folder(folder)
     if _is_local(name):
         raise UserError(
             f"{name} is not a model folder: looked for {', '.join(CONFIG_FILES)} in it and in {path / 'model'}. "
             "A model of the Hub is named OWNER/NAME."
         )
-    return fetch_model(name, revision, inspect_folder)
+    return _inner_folder(fetch_model(name, revision, inspect_folder))
+
+
+def _inner_folder(folder: Path) -> Path:
+    """The folder, or the one inside that holds the model of an old sentence-transformers folder."""
+    return folder if any((folder / config).is_file() for config in CONFIG_FILES) else model_or_modules(folder)
 
 
 def _is_local(name: str) -> bool:

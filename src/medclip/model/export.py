@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any, Literal
@@ -12,8 +13,10 @@ from jaxtyping import Bool, Int32
 
 from medclip.atomic_io import claim, write_json
 from medclip.errors import UserError, WorkError
-from medclip.model.checkpoint import Model, load, model_folder, save
+from medclip.model.checkpoint import Model, load, model_folder, save, weight_names
+from medclip.model.convert import export_safetensors
 from medclip.model.towers import encode_image, encode_text
+from medclip.model.weights import find_weights
 from medclip.require import require
 
 MAX_DIFFERENCE = 1e-4
@@ -65,16 +68,23 @@ def text_encoder_inputs(model: Model, ids: Int32[np.ndarray, "b t"], valid: Bool
 
 
 def push(name: str | Path, repository: str) -> str:
-    """Upload a model folder to a private repository on the Hub, created if absent; returns its address."""
+    """Upload a model folder to a private repository on the Hub, created if absent; returns its address.
+
+    Weights of another form are sent as safetensors.
+    """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
     folder = model_folder(name)
     load(folder)  # what does not load is not shared
-    patterns = ["*.json", "*.safetensors", "*.txt", "README.md"]
+    patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "README.md"]
     try:
-        HfApi().create_repo(repository, private=True, exist_ok=True)
-        return str(HfApi().upload_folder(repo_id=repository, folder_path=folder, allow_patterns=patterns))
+        with tempfile.TemporaryDirectory() as copy:
+            if not find_weights(folder, weight_names(folder)).name.endswith(".safetensors"):
+                export_safetensors(folder, Path(copy))
+                folder = Path(copy)
+            HfApi().create_repo(repository, private=True, exist_ok=True)
+            return str(HfApi().upload_folder(repo_id=repository, folder_path=folder, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OSError) as error:
         raise WorkError(
             f"the Hub did not take {folder}: {str(error).splitlines()[0]} (HF_TOKEN must allow writing)"

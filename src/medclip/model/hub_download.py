@@ -15,14 +15,15 @@ from pathlib import Path
 from medclip.atomic_io import read_json
 from medclip.errors import UserError
 from medclip.model.open_clip import CONFIG_FILE as OPEN_CLIP_CONFIG_FILE
+from medclip.model.sentence_modules import MODULES_FILE
 from medclip.model.vocab_files import TOKENIZER_FILES, has_tokenizer
 from medclip.model.weights import OPEN_CLIP_FILES, TRANSFORMERS_FILES, choose_weights, find_conversions, shard_names
 
 LOG = logging.getLogger("medclip.model")
-MODULES_FILE = "modules.json"
-CONFIG_FILES = ("config.json", OPEN_CLIP_CONFIG_FILE, MODULES_FILE)
+CONFIG_FILES = ("config.json", OPEN_CLIP_CONFIG_FILE)
 _BOT = "SFconvertbot"
-_SMALL_FILES = re.compile(r"[^/]+\.(json|txt|model)|README\.md")
+SMALL_FILES = re.compile(r"[^/]+\.(json|txt|model)|README\.md")
+"""Names of config, processor and tokenizer files, of indexes of shards and of the card."""
 Inspect = Callable[[Path, Collection[str]], Sequence[str]]
 
 
@@ -74,7 +75,8 @@ def _download(name: str, revision: str | None, inspect: Inspect) -> Path:
     modules = module_folders(folder)
     _fetch(name, commit, [file for module in modules for file in _small_files(hashes, module)])
     root = _names_in(hashes)
-    names = inspect(folder, root)
+    if not (names := inspect(folder, root)):
+        return folder
     best = choose_weights(root, names)
     if best is not None and not best.endswith(".safetensors") and _fetch_conversion(name, hashes, names):
         best = None
@@ -143,7 +145,7 @@ def _names_in(files: Iterable[str], folder: str = "") -> list[str]:
 
 def _small_files(files: Iterable[str], folder: str = "") -> list[str]:
     """Config, processor, tokenizer and card, and the indexes of shards."""
-    return [str(Path(folder) / name) for name in _names_in(files, folder) if _SMALL_FILES.fullmatch(name)]
+    return [str(Path(folder) / name) for name in _names_in(files, folder) if SMALL_FILES.fullmatch(name)]
 
 
 def _weight_files(folder: Path, files: Collection[str], name: str) -> list[str]:
@@ -161,7 +163,7 @@ def _cached_snapshot(name: str, revision: str | None, is_whole: Callable[[Path],
     references = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}" / "refs/refs/pr"
     others = [] if revision else [f"refs/pr/{path.name}" for path in sorted(references.glob("*"))]
     for reference in (revision or constants.DEFAULT_REVISION, *others):
-        for config in (*CONFIG_FILES, *TOKENIZER_FILES):
+        for config in (*CONFIG_FILES, MODULES_FILE, *TOKENIZER_FILES):
             path = try_to_load_from_cache(name, config, revision=reference)
             if isinstance(path, str) and is_whole(folder := Path(path).parent):
                 if reference in others:

@@ -1,0 +1,56 @@
+"""A model's folder as safetensors, whatever form its weights have."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from medclip.atomic_io import claim, read_json, whole_file
+from medclip.model.checkpoint import load, model_folder, save, weight_names
+from medclip.model.config import DUAL_ENCODERS
+from medclip.model.hub_download import SMALL_FILES, module_folders
+from medclip.model.weights import OPEN_CLIP_WEIGHTS_FILE, TRANSFORMERS_FILES, WEIGHTS_FILE, choose_weights, open_tensors
+
+
+def export_safetensors(name: str | Path, out: Path) -> None:
+    """Write a model (folder, run or OWNER/NAME) as the folder that it would be with safetensors.
+
+    A dual encoder is written as `save` does, with its card. Of a single tower every tensor has its name, type and
+    shape, and every other file is the same. Raises UserError where the model does not open, or `out` is finished.
+    """
+    folder = model_folder(name)
+    names = weight_names(folder)
+    for_open_clip = names != TRANSFORMERS_FILES
+    claim(out, OPEN_CLIP_WEIGHTS_FILE if for_open_clip else WEIGHTS_FILE)
+    if for_open_clip or _model_type(folder) in DUAL_ENCODERS:
+        save(load(folder), out)
+        if (folder / "README.md").is_file():
+            shutil.copyfile(folder / "README.md", out / "README.md")
+        return
+    _copy_tower(folder, out)
+    for module in module_folders(folder):
+        if (folder / module).is_dir():
+            _copy_tower(folder / module, out / module)
+
+
+def _model_type(folder: Path) -> str | None:
+    config = folder / "config.json"
+    raw = read_json(config, "a model folder") if config.is_file() else {}
+    return raw.get("model_type") if isinstance(raw, dict) else None
+
+
+def _copy_tower(folder: Path, out: Path) -> None:
+    """A folder's small files, and its weights if it has any (the pooling of sentence-transformers has none)."""
+    out.mkdir(exist_ok=True)
+    for path in folder.iterdir():
+        # the index of shards would be of other files
+        if SMALL_FILES.fullmatch(path.name) and not path.name.endswith(".index.json"):
+            shutil.copyfile(path, out / path.name)
+    if _model_type(folder) or choose_weights([path.name for path in folder.iterdir()]):
+        # the writer takes the bytes of a transposed view as they lie
+        tensors = {name: np.asarray(tensor.read(), order="C") for name, tensor in open_tensors(folder).items()}
+        with whole_file(out / WEIGHTS_FILE) as partial:
+            save_file(tensors, partial, metadata={"format": "pt"})
