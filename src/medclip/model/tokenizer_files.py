@@ -145,6 +145,8 @@ def _with_settings(
     own_config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", **names}
     if config.split_special_tokens:
         own_config["split_special_tokens"] = True
+    if isinstance(config.raw.get("model_input_names"), list):  # SigLIP's leave out the mask, which its tower would heed
+        own_config["model_input_names"] = config.raw["model_input_names"]
     return BuiltTokenizer(
         tokenizer,
         own_config,
