@@ -241,6 +241,24 @@ def test_towers_of_the_hub_join(hub: Hub, tmp_path: Path) -> None:
     )
 
 
+def test_cxr_bert_comes_from_the_hub_by_its_own_type(hub: Hub, tmp_path: Path) -> None:
+    folder = save_tower(dual_encoder("vit", "bert"), "text", tmp_path / "text", "bert.")
+    raw = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**raw, "model_type": "cxr-bert", "projection_size": 128}))
+    hub.add(NAME, folder)
+    assert join_towers(FOLDER, NAME).raw_config["text_config"]["model_type"] == "bert"
+
+
+def test_a_tower_that_is_not_computed_is_refused_before_its_weights_come(hub: Hub, tmp_path: Path) -> None:
+    folder = save_tower(dual_encoder("vit", "bert"), "text", tmp_path / "text")
+    raw = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**raw, "model_type": "distilbert"}))
+    hub.add(NAME, folder)
+    with pytest.raises(UserError, match="'distilbert', since it pools no token"):
+        join_towers(FOLDER, NAME)
+    assert weights_of(hub) == []
+
+
 def test_the_cache_is_read_without_the_hub(hub: Hub, folder: Path, offline: Callable[[], None]) -> None:
     hub.add(NAME, folder)
     first = model_folder(NAME)

@@ -130,3 +130,11 @@ def test_a_join_that_pools_otherwise_is_refused_by_transformers_not_pooled_its_o
     save(join_towers(FOLDER, sentence_folder(tmp_path / "t", MEAN, "Pooling")), tmp_path / "joined")
     with pytest.raises(ValueError, match="bert-mean-pooled"):
         transformers_outputs(tmp_path / "joined", random_images(32, 0), CAPTIONS)
+
+
+def test_a_clip_in_a_folder_of_its_own_opens_as_it_is(tmp_path: Path) -> None:
+    save(load(FOLDER), tmp_path / "t" / "0_CLIPModel")
+    (tmp_path / "t" / "0_CLIPModel" / "modules.json").unlink()
+    module = {"idx": 0, "name": "0", "path": "0_CLIPModel", "type": "sentence_transformers.models.CLIPModel"}
+    (tmp_path / "t" / "modules.json").write_text(json.dumps([module]))
+    assert_same_embeddings(load(tmp_path / "t"), load(FOLDER))

@@ -17,8 +17,7 @@ from safetensors.numpy import save_file
 from medclip.atomic_io import read_json, sha256, whole_file, write_json
 from medclip.errors import UserError, WorkError
 from medclip.model import open_clip
-from medclip.model.config import DUAL_ENCODERS, ModelConfig, parse_config, parse_text, parse_vision, subconfig
-from medclip.model.families import TEXT, VISION
+from medclip.model.config import DUAL_ENCODERS, ModelConfig, parse_config, subconfig, tower_config, tower_side
 from medclip.model.hub_download import CONFIG_FILES, fetch_model, fetch_tokenizer
 from medclip.model.image_processor import PROCESSOR_FILE, ImageProcessor, read_image_processor
 from medclip.model.lazy_tensor import LazyTensor
@@ -117,17 +116,15 @@ def inspect_folder(folder: Path, files: Collection[str]) -> tuple[str, ...]:
         folder = read_modules(folder).folder
         files = [path.name for path in folder.iterdir()]
     raw = _read_config(folder)
-    if (kind := raw.get("model_type")) in TEXT:
-        parse_text(raw)
-        if MODULES_FILE in files:
-            read_modules(folder)
-    elif kind in VISION:
-        parse_vision(raw)
-    else:
+    if raw.get("model_type") in DUAL_ENCODERS:
         config = parse_config(raw)
         read_image_processor(folder, config.vision)
         if has_tokenizer(folder):
             load_tokenizer(folder, config.text)
+    else:
+        tower_config(raw, side := tower_side(raw))
+        if side == "text" and MODULES_FILE in files:
+            read_modules(folder)
     return names
 
 

@@ -176,6 +176,16 @@ def parse_text(raw: Mapping[str, Any], kind: str = "") -> TextConfig:
     return tower
 
 
+def tower_side(raw: Mapping[str, Any]) -> Side:
+    """Which tower a `config.json` is of that is no dual encoder's. Raises UserError for a type of neither."""
+    kind = raw.get("model_type")
+    if isinstance(kind, str) and (kind in TEXT or kind in _SAME_TOWERS):
+        return "text"
+    if isinstance(kind, str) and kind in VISION:
+        return "vision"
+    raise dual_encoder_error(kind)
+
+
 def tower_config(raw: Mapping[str, Any], side: Side, pooling: str = "") -> dict[str, Any]:
     """The config of one tower as a join holds it, from its own `config.json` or a dual encoder's.
 
