@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from medclip.configuration_hybrid_clip import HybridCLIPConfig
 from medclip.encode.encoder import embed_texts
+from medclip.errors import UserError
 from medclip.model.checkpoint import load, save
 from medclip.modeling_hybrid_clip import FlaxHybridCLIP
 from support.model_folders import dual_encoder, hybrid_folder
@@ -73,6 +76,46 @@ def test_the_config_of_2021() -> None:
     assert json.loads(json.dumps(config.to_dict()))
     with pytest.raises(ValueError, match="text_config"):
         HybridCLIPConfig(vision_config={})
+
+
+def without_tokenizer(founding: Path, folder: Path) -> Path:
+    """As flax-community/medclip-roco is published: a config and weights."""
+    return Path(shutil.copytree(founding, folder, ignore=shutil.ignore_patterns("*token*")))
+
+
+def test_the_app_of_2021_runs_without_a_tokenizer(founding: Path, tmp_path: Path) -> None:
+    folder = without_tokenizer(founding, tmp_path / "2021")
+    model = FlaxHybridCLIP.from_pretrained(str(folder), _do_init=True, dtype=jnp.float32, seed=42, from_pt=False)
+    ids, valid = FlaxHybridCLIP.from_pretrained(founding).model.tokenizer.encode(CAPTIONS)
+    inputs = {"input_ids": ids, "attention_mask": valid.astype(int), "token_type_ids": np.zeros_like(ids)}
+    whole = FlaxHybridCLIP.from_pretrained(founding)
+    np.testing.assert_array_equal(model.get_text_features(**inputs, train=False), whole.get_text_features(ids, valid))
+    np.testing.assert_array_equal(
+        model(pixel_values=PIXELS, **inputs, return_dict=True).logits_per_image,
+        whole(ids, PIXELS, valid).logits_per_image,
+    )
+    model.save_pretrained(tmp_path / "today")
+    assert not [path for path in (tmp_path / "today").iterdir() if "token" in path.name]
+    again = FlaxHybridCLIP.from_pretrained(tmp_path / "today")
+    np.testing.assert_array_equal(again.get_image_features(PIXELS), model.get_image_features(PIXELS))
+    with_tokenizer = FlaxHybridCLIP.from_pretrained(folder, tokenizer=founding)
+    np.testing.assert_array_equal(with_tokenizer.model.tokenizer.encode(CAPTIONS)[0], ids)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [("dtype", jnp.bfloat16), ("_do_init", False), ("cache_dir", "x"), ("trust_remote_code", True)],
+)
+def test_a_keyword_that_would_change_something_is_refused(founding: Path, keyword: str, value: object) -> None:
+    with pytest.raises(UserError, match=keyword):
+        FlaxHybridCLIP.from_pretrained(founding, **{keyword: value})
+
+
+@pytest.mark.parametrize(("keyword", "value"), [("train", True), ("token_type_ids", [[1]]), ("position_ids", [[3]])])
+def test_a_feature_of_2021_that_is_not_computed_is_refused(founding: Path, keyword: str, value: object) -> None:
+    model = FlaxHybridCLIP.from_pretrained(founding)
+    with pytest.raises(UserError, match=keyword):
+        model.get_text_features([[1]], **{keyword: value})
 
 
 @pytest.mark.parity

@@ -52,6 +52,16 @@ class Model:
     """The config file, as it is."""
 
 
+@dataclass(frozen=True)
+class Towers:
+    """A dual encoder without a tokenizer, for callers that have token ids; fields as those of a Model."""
+
+    params: dict[str, Any]
+    config: ModelConfig
+    image_processor: ImageProcessor
+    raw_config: dict[str, Any]
+
+
 def load(name: str | Path, revision: str | None = None, tokenizer: str | Path | None = None) -> Model:
     """A dual encoder from a model folder, a run around one, or the Hub ("owner/name").
 
@@ -61,7 +71,17 @@ def load(name: str | Path, revision: str | None = None, tokenizer: str | Path | 
     FlaxHybridCLIP (2021). Weights become float32. Raises UserError that names every tensor that is wrong or missing.
     """
     folder = model_folder(name, revision)
-    if is_open_clip := _is_open_clip(folder):
+    towers = load_towers(folder)
+    text, raw = towers.config.text, towers.raw_config
+    source = tokenizer_folder(tokenizer) if tokenizer else folder
+    tokens = load_open_clip_tokenizer(source, text, raw) if "model_cfg" in raw else load_tokenizer(source, text)
+    return Model(towers.params, towers.config, tokens, towers.image_processor, raw)
+
+
+def load_towers(name: str | Path, revision: str | None = None) -> Towers:
+    """A dual encoder as `load` gives it, of a folder that may have no tokenizer."""
+    folder = model_folder(name, revision)
+    if _is_open_clip(folder):
         raw = open_clip.check(read_json(folder / open_clip.CONFIG_FILE, "a model folder"))
         tensors = open_tensors(folder, weight_names(folder))
         config, processor = open_clip.parse(raw, {name: tensor.shape for name, tensor in tensors.items()}, folder)
@@ -73,12 +93,10 @@ def load(name: str | Path, revision: str | None = None, tokenizer: str | Path | 
     arrays = read_tensors(tensors, tensor_shapes(config), folder)
     # one by one, so that no second copy of all of them is in memory at once
     params = {name: jnp.asarray(arrays.pop(name)) for name in list(arrays)}
-    source = tokenizer_folder(tokenizer) if tokenizer else folder
-    tokens = load_open_clip_tokenizer(source, config.text, raw) if is_open_clip else load_tokenizer(source, config.text)
-    return Model(params, config, tokens, processor, raw)
+    return Towers(params, config, processor, raw)
 
 
-def save(model: Model, folder: Path) -> None:
+def save(model: Model | Towers, folder: Path) -> None:
     """Write the folder that `transformers` (or open_clip, for its own) opens; the weights arrive last and complete."""
     folder.mkdir(parents=True, exist_ok=True)
     for_open_clip = "model_cfg" in model.raw_config
@@ -87,7 +105,8 @@ def save(model: Model, folder: Path) -> None:
         write_json(folder / PROCESSOR_FILE, model.image_processor.raw_config)
     if not for_open_clip and not model.config.text.model_type.endswith("-pooled"):  # which transformers refuses
         write_modules(folder, pads_to_length=model.config.text.family.attends == "all")
-    save_tokenizer(model.tokenizer, folder)
+    if isinstance(model, Model):
+        save_tokenizer(model.tokenizer, folder)
     # ascontiguousarray would turn the 0-d logit_scale into shape (1,), which transformers refuses
     tensors = {name: np.asarray(value, order="C") for name, value in jax.device_get(model.params).items()}
     with whole_file(folder / (OPEN_CLIP_WEIGHTS_FILE if for_open_clip else WEIGHTS_FILE)) as partial:

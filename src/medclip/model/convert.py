@@ -9,9 +9,10 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from medclip.atomic_io import claim, read_json, whole_file
-from medclip.model.checkpoint import load, model_folder, save, weight_names
+from medclip.model.checkpoint import load, load_towers, model_folder, save, weight_names
 from medclip.model.config import DUAL_ENCODERS
 from medclip.model.hub_download import SMALL_FILES, module_folders
+from medclip.model.vocab_files import has_tokenizer
 from medclip.model.weights import OPEN_CLIP_WEIGHTS_FILE, TRANSFORMERS_FILES, WEIGHTS_FILE, choose_weights, open_tensors
 
 
@@ -26,7 +27,7 @@ def export_safetensors(name: str | Path, out: Path) -> None:
     for_open_clip = names != TRANSFORMERS_FILES
     claim(out, OPEN_CLIP_WEIGHTS_FILE if for_open_clip else WEIGHTS_FILE)
     if for_open_clip or _model_type(folder) in DUAL_ENCODERS:
-        save(load(folder), out)
+        save(load(folder) if has_tokenizer(folder) else load_towers(folder), out)
         if (folder / "README.md").is_file():
             shutil.copyfile(folder / "README.md", out / "README.md")
         return
