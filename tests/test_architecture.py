@@ -45,7 +45,7 @@ ALLOWED = {
     "medclip.app": (*GROUND, "medclip.data", "medclip.model", "medclip.encode", "medclip.saliency",
                     "medclip.zero_shot", "medclip.search", "medclip.app"),
     "medclip.configuration_hybrid_clip": (),
-    "medclip.modeling_hybrid_clip": ("medclip.configuration_hybrid_clip", "medclip.model"),
+    "medclip.modeling_hybrid_clip": ("medclip.errors", "medclip.configuration_hybrid_clip", "medclip.model"),
     "medclip.cli": ("medclip",),
 }  # fmt: skip
 
