@@ -7,11 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medclip.errors import WorkError
+from medclip.encode.encoder import embed_images, embed_texts
+from medclip.errors import UserError, WorkError
 from medclip.model import export
-from medclip.model.checkpoint import load
+from medclip.model.checkpoint import load, save
 from medclip.model.export import export_onnx, push
-from support.references import CAPTIONS, FAMILIES, random_folder
+from medclip.model.to_open_clip import export_open_clip
+from support.gallery import write_images
+from support.model_folders import assert_same_embeddings, dual_encoder
+from support.references import CAPTIONS, FAMILIES, FOLDER, random_folder
 
 
 @pytest.mark.parity
@@ -28,6 +32,49 @@ def test_onnx_gives_our_vectors_at_any_batch_size(tmp_path: Path, families) -> N
     given = {"input_ids": ids.astype(np.int64), "attention_mask": valid.astype(np.int64)}
     given = {entry.name: given[entry.name] for entry in session.get_inputs()}
     assert session.run(None, given)[0].shape == (9, model.config.projection_dim)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("layout", ["custom-text", "siglip-timm", "biomedclip"])
+@pytest.mark.filterwarnings("ignore")
+def test_onnx_of_open_clips_folders(tmp_path: Path, layout: str) -> None:
+    pytest.importorskip("onnxruntime")
+    from support.gallery_open_clip import LAYOUTS
+    from support.gallery_open_clip_peer import published_names
+
+    next(each for each in LAYOUTS if each.name == layout).build(tmp_path)
+    with published_names():
+        assert max(export_onnx(tmp_path / "model", tmp_path / "onnx").values()) < 2e-6
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("seed", range(3))
+def test_clip_in_open_clips_layout_gives_the_same_embeddings_there(tmp_path: Path, seed: int) -> None:
+    from support.gallery_open_clip_peer import embed_open_clip
+
+    acts = ["quick_gelu", "gelu", "gelu_pytorch_tanh"]
+    random_folder(
+        tmp_path / "clip", seed, ("clip", "clip"), 28, hidden_act=acts[seed], layer_norm_eps=10.0 ** -(seed + 4)
+    )
+    export_open_clip(tmp_path / "clip", tmp_path / "model")
+    files = write_images(tmp_path / "images")[:3]
+    model, theirs = load(tmp_path / "clip"), embed_open_clip(tmp_path, files, CAPTIONS)
+    np.testing.assert_allclose(embed_images(model, files), theirs["images"], atol=2e-6)
+    np.testing.assert_allclose(embed_texts(model, CAPTIONS), theirs["texts"], atol=2e-6)
+
+
+def test_clip_in_open_clips_layout_is_the_same_model(tmp_path: Path) -> None:
+    pytest.importorskip("ftfy")
+    export_open_clip(FOLDER, tmp_path / "model")
+    assert_same_embeddings(load(FOLDER), load(tmp_path / "model"))
+
+
+@pytest.mark.parametrize(("vision", "text"), [("vit", "bert"), ("dinov2", "roberta")])
+def test_what_open_clip_has_no_layout_for_is_refused(tmp_path: Path, vision: str, text: str) -> None:
+    save(dual_encoder(vision, text), tmp_path / "joined")
+    with pytest.raises(UserError, match="cannot be written in open_clip's layout"):
+        export_open_clip(tmp_path / "joined", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parity

@@ -17,8 +17,10 @@ class Export:
     """Write a model or a prepared dataset in another form.
 
     Of a model: onnx is image_encoder.onnx and text_encoder.onnx with a free batch size, checked against the model;
-    needs pip install torch transformers onnxscript onnxruntime. safetensors is the same folder, of a dual encoder or of
-    one tower, with weights that were a pickle or Flax's.
+    needs pip install torch transformers onnxscript onnxruntime, and open_clip_torch for open_clip's folders.
+    safetensors is the same folder, of a dual encoder or of one tower, with weights that were a pickle or Flax's.
+    open_clip is the folder that open_clip's local-dir: opens, of a CLIPModel; open_clip cleans captions (ftfy, HTML)
+    before it cuts them into tokens.
 
     Of a dataset: parquet opens with `datasets`, polars and DuckDB; tar are WebDataset archives.
     """
@@ -26,7 +28,7 @@ class Export:
     source: Annotated[Positional[str], tyro.conf.arg(metavar="MODEL|DATA")]
     """A model folder, a run, or a model of the Hub (OWNER/NAME or hf-hub:OWNER/NAME); or a prepared dataset: a folder
     or a URL."""
-    to: Literal["onnx", "safetensors", "parquet", "tar"]
+    to: Literal["onnx", "safetensors", "open_clip", "parquet", "tar"]
     """The form."""
     out: Path
     """The new folder."""
@@ -46,6 +48,10 @@ class Export:
             from medclip.model.convert import export_safetensors
 
             export_safetensors(self.source, self.out)
+        elif self.to == "open_clip":
+            from medclip.model.to_open_clip import export_open_clip
+
+            export_open_clip(self.source, self.out)
         else:
             from medclip.data.export import export_data
             from medclip.data.paths import parse_path

@@ -1,4 +1,4 @@
-"""A model in other places: as ONNX, through transformers and torch, which open the folder as it is, or on the Hub."""
+"""A model in other places: as ONNX, through torch and the library whose folder it is, or on the Hub."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Int32
 
 from medclip.atomic_io import claim, write_json
-from medclip.errors import UserError, WorkError
+from medclip.errors import WorkError
 from medclip.model.checkpoint import Model, load, model_folder, save, weight_names
 from medclip.model.convert import export_safetensors
 from medclip.model.towers import encode_image, encode_text
@@ -35,25 +35,23 @@ def export_onnx(name: str | Path, out: Path) -> dict[str, float]:
     """Write `image_encoder.onnx` and `text_encoder.onnx` beside the model's folder files in `out`.
 
     pixel_values f32 (b, 3, s, s) gives image_embeds (b, p); input_ids i64 (b, t), with attention_mask i64 (b, t) except
-    for SigLIP, gives text_embeds (b, p): unit vectors, b free. Returns the largest difference from our own embeddings
-    in ONNX Runtime, by encoder. Raises UserError where a package is absent or the folder is open_clip's, WorkError
-    where they differ by more than MAX_DIFFERENCE; then `export.json`, which marks the export as complete, is absent.
+    for SigLIP and open_clip's folders, gives text_embeds (b, p): unit vectors, b free. Returns the largest difference
+    from our own embeddings in ONNX Runtime, by encoder. Raises UserError where a package is absent, WorkError where
+    they differ by more than MAX_DIFFERENCE; then `export.json`, which marks the export as complete, is absent.
     """
     model = load(name)
-    if "model_cfg" in model.raw_config:
-        raise UserError(f"{name} is open_clip's: transformers, which the export goes through, does not open it.")
     for package in ("onnxruntime", "onnxscript"):
         require(package, install=_PACKAGES)
-    torch, transformers = require("torch", install=_PACKAGES), require("transformers", install=_PACKAGES)
+    torch = require("torch", install=_PACKAGES)
     claim(out, EXPORT_FILE)
     save(model, out)
-    torch_model = getattr(transformers, _CLASSES[model.raw_config["model_type"]]).from_pretrained(out).eval()
+    image_features, text_features = _torch_encoders(model, out)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         for library in ("torch.onnx", "onnxscript", "onnx_ir"):  # they tell of each optimization they leave out
             logging.getLogger(library).setLevel(logging.CRITICAL)
-        _write(torch_model, "image", _image_inputs(model, 2), out, torch)
-        _write(torch_model, "text", _text_inputs(model, 2), out, torch)
+        _write(image_features, "image", _image_inputs(model, 2), out, torch)
+        _write(text_features, "text", text_encoder_inputs(model, *_tokens(model, 2)), out, torch)
     differences = {"image": _image_difference(model, out), "text": _text_difference(model, out)}
     if not max(differences.values()) <= MAX_DIFFERENCE:
         raise WorkError(f"the exported encoders differ from the model by {differences}; do not use them.")
@@ -63,8 +61,9 @@ def export_onnx(name: str | Path, out: Path) -> dict[str, float]:
 
 def text_encoder_inputs(model: Model, ids: Int32[np.ndarray, "b t"], valid: Bool[np.ndarray, "b t"]) -> Inputs:
     """The inputs of `text_encoder.onnx` for token ids."""
-    mask = {} if model.config.logit_bias else {"attention_mask": valid.astype(np.int64)}  # SigLIP attends to all
-    return {"input_ids": ids.astype(np.int64), **mask}
+    if "model_cfg" in model.raw_config or model.config.text.family.reads_padding:
+        return {"input_ids": ids.astype(np.int64)}
+    return {"input_ids": ids.astype(np.int64), "attention_mask": valid.astype(np.int64)}
 
 
 def push(name: str | Path, repository: str) -> str:
@@ -96,23 +95,36 @@ def _image_inputs(model: Model, b: int) -> Inputs:
     return {"pixel_values": np.random.default_rng(b).standard_normal((b, 3, side, side), np.float32)}
 
 
-def _text_inputs(model: Model, b: int) -> Inputs:
-    texts = ["CT of the chest", "a fracture of the left wrist (arrow)", "T2"][:b]
-    return text_encoder_inputs(model, *model.tokenizer.encode(texts))
+def _tokens(model: Model, b: int) -> tuple[Int32[np.ndarray, "b t"], Bool[np.ndarray, "b t"]]:
+    return model.tokenizer.encode(["CT of the chest", "a fracture of the left wrist (arrow)", "T2"][:b])
 
 
-def _write(torch_model: Any, kind: Literal["image", "text"], inputs: Inputs, out: Path, torch: Any) -> None:
-    get_features = torch_model.get_image_features if kind == "image" else torch_model.get_text_features
+def _torch_encoders(model: Model, folder: Path) -> tuple[Any, Any]:
+    """What gives image and text features in torch, as methods of the model that the folder's own library opens."""
+    if "model_cfg" in model.raw_config:
+        create_model = require("open_clip", install=f"open_clip_torch {_PACKAGES}").create_model
+        try:
+            torch_model = create_model(f"local-dir:{folder.resolve()}").eval()
+        except (OSError, RuntimeError, ValueError, AssertionError) as error:
+            raise WorkError(f"open_clip does not open the model: {str(error).strip().splitlines()[0]}") from None
+        return torch_model.encode_image, torch_model.encode_text
+    transformers = require("transformers", install=_PACKAGES)
+    torch_model = getattr(transformers, _CLASSES[model.raw_config["model_type"]]).from_pretrained(folder).eval()
+    return torch_model.get_image_features, torch_model.get_text_features
+
+
+def _write(get_features: Any, kind: Literal["image", "text"], inputs: Inputs, out: Path, torch: Any) -> None:
+    by_name = get_features.__name__.startswith("get")  # transformers'
 
     class Encoder(torch.nn.Module):
         """A tower with its projection, to unit length."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.model = torch_model
+            self.model = get_features.__self__
 
         def forward(self, *arrays: Any) -> Any:
-            features = get_features(**dict(zip(inputs, arrays, strict=True)))
+            features = get_features(**dict(zip(inputs, arrays, strict=True))) if by_name else get_features(*arrays)
             return torch.nn.functional.normalize(getattr(features, "pooler_output", features), dim=-1)
 
     batch = torch.export.Dim("batch")
@@ -143,11 +155,10 @@ def _image_difference(model: Model, out: Path) -> float:
 def _text_difference(model: Model, out: Path) -> float:
     difference = 0.0
     for b in (1, 3):
-        inputs = _text_inputs(model, b)
-        ids = inputs["input_ids"]
-        valid = inputs.get("attention_mask", np.ones_like(ids)).astype(bool)
+        ids, valid = _tokens(model, b)
         ours = encode_text(model.params, ids, valid, model.config)
-        difference = max(difference, float(np.abs(_run(out / "text_encoder.onnx", inputs) - ours).max()))
+        theirs = _run(out / "text_encoder.onnx", text_encoder_inputs(model, ids, valid))
+        difference = max(difference, float(np.abs(theirs - ours).max()))
     return difference
 
 
