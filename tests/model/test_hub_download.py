@@ -114,6 +114,7 @@ def test_the_bots_conversion_is_read_in_place_of_a_pickle(
     hub.add(NAME, folder, "refs/pr/2")
     (folder / "config.json").write_text((folder / "config.json").read_text() + " ")
     hub.add(NAME, folder, "refs/pr/3")  # of another config
+    hub.authors[NAME] = {5: "SFconvertbot", **hub.authors[NAME]}  # closed, its branch deleted
     assert_same_embeddings(load(FOLDER), load(NAME))
     assert weights_of(hub) == ["refs/pr/2:model.safetensors"]
     assert "read from model.safetensors of refs/pr/2" in caplog.text

@@ -100,8 +100,13 @@ def _fetch(name: str, revision: str, files: Collection[str]) -> Path:
 
 def _fetch_conversion(name: str, hashes: Mapping[str, str], names: Sequence[str]) -> bool:
     """Download the bot's safetensors, if it has made any of the config and the weights that a repository holds now."""
+    from huggingface_hub.errors import HfHubHTTPError
+
     for reference in _bot_references(name):
-        theirs = _list_files(name, reference)
+        try:
+            theirs = _list_files(name, reference)
+        except HfHubHTTPError:  # closed, and its branch deleted
+            continue
         files = _names_in(theirs)
         sources = [file for file in hashes if file == "config.json" or Path(file).suffix == ".bin"]
         if any(theirs.get(file) != hashes[file] for file in sources if file == "config.json" or file in theirs):
