@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from medclip.errors import UserError
-from medclip.model.checkpoint import load
+from medclip.model.checkpoint import load, save
 from medclip.model.config import parse_config, parse_text, parse_vision, tower_config
 from medclip.model.unsupported import warn_unread
 from support.model_folders import dual_encoder
@@ -111,6 +111,15 @@ def test_a_tower_of_a_square_given_twice_is_that_square() -> None:
 
 def test_a_width_of_another_head_is_not_the_poolers() -> None:  # CXR-BERT's projection_size is of the head left out
     assert parse_text({**WIDTH, "model_type": "bert", "projection_size": 128}).projection_size == 0
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_an_adapter_is_refused_with_what_to_do(tmp_path: Path, beside: bool) -> None:
+    if beside:
+        save(load(FOLDER), tmp_path)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match="merge_and_unload"):
+        load(tmp_path)
 
 
 def test_a_field_that_nobody_knows_is_named_and_the_model_opens(tmp_path: Path, caplog) -> None:

@@ -25,7 +25,7 @@ from medclip.model.open_clip_tokenizer import load_open_clip_tokenizer
 from medclip.model.sentence_modules import MODULES_FILE, model_or_modules, read_modules, write_modules
 from medclip.model.shapes_init import tensor_shapes
 from medclip.model.tokenizer import TextTokenizer, load_tokenizer, save_tokenizer
-from medclip.model.unsupported import warn_unread
+from medclip.model.unsupported import refuse_adapter, warn_unread
 from medclip.model.vocab_files import has_tokenizer
 from medclip.model.weights import (
     OPEN_CLIP_FILES,
@@ -103,7 +103,7 @@ def save(model: Model | Towers, folder: Path) -> None:
     write_json(folder / (open_clip.CONFIG_FILE if for_open_clip else "config.json"), model.raw_config)
     if not for_open_clip:
         write_json(folder / PROCESSOR_FILE, model.image_processor.raw_config)
-    if not for_open_clip and not model.config.text.model_type.endswith("-pooled"):  # which transformers refuses
+    if not for_open_clip and model.config.text.opens_in_transformers:
         write_modules(folder, pads_to_length=model.config.text.family.attends == "all")
     if isinstance(model, Model):
         save_tokenizer(model.tokenizer, folder)
@@ -148,6 +148,7 @@ def inspect_folder(folder: Path, files: Collection[str]) -> tuple[str, ...]:
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
+    refuse_adapter(folder)
     raw = read_json(folder / "config.json", "a model folder")
     if not isinstance(raw, dict):
         raise UserError(f"{folder}/config.json is not an object.")
@@ -179,6 +180,7 @@ def model_folder(name: str | Path, revision: str | None = None) -> Path:
     for folder in (path / "model", path):
         if any((folder / file).is_file() for file in (*CONFIG_FILES, MODULES_FILE)):
             return _inner_folder(folder)
+    refuse_adapter(path)
     if _is_local(name):
         raise UserError(
             f"{name} is not a model folder: looked for {', '.join(CONFIG_FILES)} in it and in {path / 'model'}. "

@@ -77,6 +77,11 @@ class TextConfig:
         reserved = self.pad_token_id + 1 if self.family.after_padding else 0
         return self.max_position_embeddings - reserved
 
+    @property
+    def opens_in_transformers(self) -> bool:
+        """False where sentence-transformers' pool takes the place of the tower's own: transformers refuses the type."""
+        return not self.model_type.endswith("-pooled")
+
 
 @dataclass(frozen=True)
 class ModelConfig:

@@ -24,6 +24,7 @@ EXPORT_FILE = "export.json"
 Inputs = dict[str, np.ndarray]
 _CLASSES = {
     "clip": "CLIPModel",
+    "metaclip_2": "MetaClip2Model",
     "siglip": "SiglipModel",
     "vision-text-dual-encoder": "VisionTextDualEncoderModel",
 }
@@ -40,6 +41,11 @@ def export_onnx(name: str | Path, out: Path) -> dict[str, float]:
     they differ by more than MAX_DIFFERENCE; then `export.json`, which marks the export as complete, is absent.
     """
     model = load(name)
+    if not model.config.text.opens_in_transformers:
+        raise UserError(
+            f"{name} pools text as sentence-transformers does ({model.config.text.model_type}): transformers, which "
+            "the export goes through, does not open it."
+        )
     for package in ("onnxruntime", "onnxscript"):
         require(package, install=_PACKAGES)
     torch = require("torch", install=_PACKAGES)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from medclip.errors import UserError
@@ -109,6 +110,15 @@ def tower_error(kind: object, families: Mapping[str, Any]) -> UserError:
         name for name in families if not name.startswith(("timm", "open_clip")) and "pooled" not in name
     )
     return UserError(f"config.json: a tower of type {kind!r} is not supported{_because(kind)}; supported: {supported}.")
+
+
+def refuse_adapter(folder: Path) -> None:
+    """Raise UserError for a folder with a LoRA adapter, which would change the numbers of the model beside it."""
+    if (folder / "adapter_config.json").is_file():
+        raise UserError(
+            f"{folder} holds an adapter of PEFT (adapter_config.json); merge it into its model with "
+            "merge_and_unload(), and save that."
+        )
 
 
 def check_fields(raw: Mapping[str, Any], width: int) -> None:

@@ -82,10 +82,11 @@ def _layers_above(name: str, tower: VisionConfig | TextConfig) -> int:
     """How far below the projection a tensor works: 0 after the last layer, 1 in it (Clark et al. 2020, ELECTRA)."""
     if isinstance(tower, VisionConfig):
         family = tower.family
-        below = (family.class_token, family.patch, family.position, family.pre_norm)
+        tokens = (family.class_token, family.distillation_token, family.registers)
+        below = (*tokens, family.patch, family.position, family.pre_norm)
     else:
         family = tower.family
-        below = (family.token, family.position, family.types, family.embed_norm)
+        below = (family.token, family.position, family.types, family.embed_norm, family.relative_bias)
     if name.startswith(f"{family.block.stack}."):
         return tower.num_hidden_layers - int(name[len(family.block.stack) + 1 :].split(".")[0])
     return tower.num_hidden_layers + 1 if any(prefix and name.startswith(prefix) for prefix in below) else 0
@@ -120,7 +121,9 @@ def make_optimizer(config: ResolvedTrainConfig, scales: Mapping[str, float]) -> 
 def lora_matrices(params: Params, config: ModelConfig) -> list[str]:
     """The matrices that get a low-rank update: weights of linear layers inside the towers."""
     towers = (config.vision, config.text)
-    linear = [name for name, p in params.items() if name.endswith("weight") and p.ndim == 2 and "embed" not in name]
+    tables = ("embed", "relative_attention_bias")
+    linear = [name for name, p in params.items() if name.endswith("weight") and p.ndim == 2]
+    linear = [name for name in linear if not any(table in name for table in tables)]
     return [name for name in linear if any(in_tower(name, tower) for tower in towers)]
 
 

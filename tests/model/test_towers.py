@@ -1,0 +1,53 @@
+"""A tower that sees some patches alone sees each at its own place."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from medclip.model.checkpoint import Model
+from medclip.model.towers import image_features
+from support.model_folders import dual_encoder
+
+FAMILIES = ("clip_vision_model", "siglip_vision_model", "vit", "deit", "dinov2", "dinov2_with_registers", "dinov3_vit")
+PIXELS = np.random.default_rng(0).standard_normal((2, 32, 32, 3), np.float32)
+PATCHES = 16
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def model(request: pytest.FixtureRequest):
+    return with_arrays(dual_encoder(request.param, "bert"))
+
+
+def with_arrays(model: Model) -> Model:
+    return dataclasses.replace(model, params={name: np.asarray(value) for name, value in model.params.items()})
+
+
+def test_all_patches_in_another_order_are_the_same_image(model) -> None:
+    orders = np.stack([np.random.default_rng(seed).permutation(PATCHES) for seed in range(2)])
+    wanted = image_features(model.params, PIXELS, model.config)
+    features = image_features(model.params, PIXELS, model.config, orders)
+    np.testing.assert_allclose(features, wanted, atol=1e-4 * np.abs(wanted).max())
+
+
+def test_a_patch_that_is_not_seen_changes_nothing_and_one_that_is_does(model) -> None:
+    visible = np.stack([np.random.default_rng(seed).permutation(PATCHES)[:6] for seed in range(2)])
+    patches = PIXELS.reshape(2, 4, 8, 4, 8, 3).transpose(0, 1, 3, 2, 4, 5).reshape(2, PATCHES, 8, 8, 3)
+    for is_visible in (True, False):
+        changed = patches.copy()
+        for image, order in enumerate(visible):
+            changed[image, order if is_visible else np.setdiff1d(np.arange(PATCHES), order)] += 1
+        pixels = changed.reshape(2, 4, 4, 8, 8, 3).transpose(0, 1, 3, 2, 4, 5).reshape(PIXELS.shape)
+        before, after = (image_features(model.params, x, model.config, visible) for x in (PIXELS, pixels))
+        assert np.array_equal(before, after) == (not is_visible)
+
+
+@pytest.mark.parametrize("family", ["dinov2_with_registers", "deit"])
+def test_tokens_that_are_no_patches_take_part(family: str) -> None:
+    model = with_arrays(dual_encoder(family, "bert"))
+    tokens = {"dinov2_with_registers": "register_tokens", "deit": "distillation_token"}[family]
+    name = f"vision_model.embeddings.{tokens}"
+    without = {**model.params, name: np.zeros_like(model.params[name])}
+    assert not np.allclose(*(image_features(p, PIXELS, model.config) for p in (model.params, without)))
