@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Int32
 
 from medclip.atomic_io import claim, write_json
-from medclip.errors import WorkError
+from medclip.errors import UserError, WorkError
 from medclip.model.checkpoint import Model, load, model_folder, save, weight_names
 from medclip.model.convert import export_safetensors
 from medclip.model.towers import encode_image, encode_text
