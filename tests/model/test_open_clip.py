@@ -93,6 +93,8 @@ CONFIGS = {
         ("token", "mlp", True), ("avg", "linear", True), ("avg", "mlp", False), ("token", "none", False),
         ("avg", "none", False), ("token", None, False), ("avg", "", False),
     ]},
+    "ResNet": config({"layers": [1, 2, 1, 1], "width": 16, "head_width": 32, "patch_size": None, "image_size": 224}),
+    "ResNet, the first stage as wide as the stem": config({"layers": [1, 1, 1, 1], "width": 16, "image_size": 70}),
     "timm, CLIP's": config({**TIMM, "timm_model_name": "vit_base_patch16_clip_quickgelu_224.openai"}),
     "timm, DINOv2's": config({**TIMM, "timm_model_name": "vit_base_patch14_dinov2", "image_size": 518}),
 }  # fmt: skip
@@ -182,7 +184,7 @@ def with_local_configs(call):
             ("qk_norm", True), ("block_type", "custom"), ("scale_fc", True), ("pos_embed_type", "rope"),
             ("norm_kwargs", {"elementwise_affine": False}), ("act_kwargs", {"alpha": 1}), ("width", -1),
             ("layers", 1e9), ("mlp_ratio", "4"), ("image_size", [32, 64]), ("patch_size", None), ("no_ln_pre", 1),
-            ("norm_kwargs", []), ("global_average_pool", True),
+            ("norm_kwargs", []), ("global_average_pool", True), ("layers", [1, 2, 3]), ("layers", [1, 1, 1, "x"]),
         ]),
         *(({"text_cfg": {**TEXT, name: value}}, f"text_cfg.{name}") for name, value in [
             ("unheard", 1), ("embed_cls", True), ("pool_type", "none"), ("proj_type", "mlp"), ("heads", 0),
@@ -230,6 +232,22 @@ def test_tensors_that_are_not_the_configs_are_a_sentence(tmp_path: Path, model: 
     save_file({"logit_scale": np.zeros(())}, tmp_path / "open_clip_model.safetensors")
     with pytest.raises(UserError, match=r"its tensors are not|missing"):
         load(tmp_path)
+
+
+@pytest.mark.parity
+def test_the_statistics_of_a_resnet_stay_as_they_are_in_training(tmp_path: Path) -> None:
+    import jax
+    import jax.numpy as jnp
+
+    from medclip.model.towers import encode_image
+
+    write_open_clip(tmp_path / "model", CONFIGS["ResNet"], PREPROCESS, BERT_FILES)
+    model = load(tmp_path / "model")
+    pixels = np.random.default_rng(0).standard_normal((2, 224, 224, 3)).astype(np.float32)
+    gradients = jax.grad(lambda params: jnp.sum(encode_image(params, pixels, model.config)[:, 0]))(model.params)
+    statistics = [name for name in gradients if "running_" in name]
+    assert statistics and not any(np.any(gradients[name]) for name in statistics)
+    assert np.any(gradients["visual.layer2.0.bn1.weight"]) and np.any(gradients["visual.conv1.weight"])
 
 
 def test_the_names_of_early_configs_are_read(tmp_path: Path) -> None:

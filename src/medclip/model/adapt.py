@@ -46,6 +46,14 @@ def with_image_size(model: Model, side: int) -> Model:
         raise UserError(f"--image-size {side}: a patch has {tower.patch_size} px, an image at most {MAX_SIDE}.")
     if side == model.image_processor.side:
         return model
+    if tower.stages:
+        raise UserError(f"--image-size {side}: open_clip opens a ResNet at its own {tower.image_size} px alone.")
+    if tower.model_type == "timm_vit":
+        LOG.warning(
+            "--image-size %d: open_clip, whose tower is timm's here, opens it at %d px alone; medclip opens it so.",
+            side,
+            tower.image_size,
+        )
     model = dataclasses.replace(model, image_processor=with_side(model.image_processor, side))
     if family.takes_any_size:
         return model

@@ -33,6 +33,9 @@ class VisionConfig:
     layer_norm_eps: float
     image_size: int
     patch_size: int
+    """Pixels between two places of the last grid, in each direction."""
+    stages: tuple[int, ...] = ()
+    """How many bottlenecks each stage of a ResNet has; (): a ViT."""
     num_register_tokens: int = 0
     rope_theta: float = 0.0
     """Base period of the rotation, where the family has one."""

@@ -276,6 +276,13 @@ VISION = {
         {**_IMAGE, "hidden_act": "gelu", "layer_norm_eps": 1e-6},
         class_token="cls_token",
     ),
+    "open_clip_resnet": VisionFamily(  # the parts that are not a ViT's: `resnet`
+        replace(_RESBLOCK, stack="layer"),
+        "",
+        "attnpool.positional_embedding",
+        "",
+        {**_IMAGE, "patch_size": 32, "hidden_act": "relu", "layer_norm_eps": 1e-5},
+    ),
     "open_clip_vit": VisionFamily(
         _RESBLOCK,
         "conv1",

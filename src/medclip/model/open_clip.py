@@ -1,7 +1,7 @@
 """open_clip's layout on the Hub: `open_clip_config.json` as ours, read whole or refused.
 
-Towers are open_clip's own ViT and text transformer, timm's ViTs (`timm_vit`) and text models of Hugging Face. The facts
-are those of open_clip 3.3's dataclasses and factory.
+Towers are open_clip's own ViT, ResNet and text transformer, timm's ViTs (`timm_vit`) and text models of Hugging Face.
+The facts are those of open_clip 3.3's dataclasses and factory.
 """
 
 from __future__ import annotations
@@ -64,6 +64,12 @@ _VIT = {
     "global_average_pool": _Option(False, (False,)),  # before pool_type
     "act_kwargs": _Option(None, dict),
     "norm_kwargs": _Option(None, dict),
+}
+_RESNET = {
+    "layers": _Option(None, object),
+    "width": _Option(64, int),
+    "head_width": _Option(64, int),
+    "image_size": _Option(224, list),
 }
 _TIMM = {
     "image_size": _Option(224, list),
@@ -160,8 +166,10 @@ def _vision_options(raw: Mapping[str, Any]) -> dict[str, Any]:
     section = f"{CONFIG_FILE}: vision_cfg"
     if raw.get("timm_model_name"):
         return _read_options(section, raw, _TIMM, native)
-    if isinstance(raw.get("layers"), list):
-        raise UserError(f"{CONFIG_FILE}: a ResNet as vision tower is not supported.")
+    if isinstance(layers := raw.get("layers"), list):
+        if len(layers) != 4 or not all(type(depth) is int and 0 < depth < 1000 for depth in layers):
+            raise UserError(f"{section}.layers is {layers!r}; a ResNet has four numbers of layers.")
+        return _read_options(section, raw, _RESNET, native | timm)
     return _read_options(section, raw, _VIT, native | timm)
 
 
@@ -175,6 +183,8 @@ def _vision(model: Mapping[str, Any], shapes: Shapes) -> VisionConfig:
     if name := raw.get("timm_model_name"):
         head = TimmHead(raw["timm_pool"], raw["timm_proj"], raw["timm_proj_bias"])
         return parse_timm_vit(parse_name(name), head, shapes, raw["image_size"], model["embed_dim"])
+    if isinstance(raw["layers"], list):
+        return _resnet(raw)
     sizes = {
         "hidden_size": raw["width"],
         "intermediate_size": int(raw["width"] * raw["mlp_ratio"]),
@@ -194,6 +204,19 @@ def _vision(model: Mapping[str, Any], shapes: Shapes) -> VisionConfig:
         norm_after_pool=raw["final_ln_after_pool"],
     )
     return dataclasses.replace(tower, family=family, prefix="visual.", projection=("visual.proj",))
+
+
+def _resnet(raw: Mapping[str, Any]) -> VisionConfig:
+    width = 32 * raw["width"]
+    sizes = {
+        "hidden_size": width,
+        "num_hidden_layers": sum(raw["layers"]),
+        "num_attention_heads": width // raw["head_width"],
+        "image_size": raw["image_size"],
+    }
+    tower = parse_vision({"model_type": "open_clip_resnet", **sizes})
+    projection = ("visual.attnpool.c_proj.weight", "visual.attnpool.c_proj.bias")
+    return dataclasses.replace(tower, stages=tuple(raw["layers"]), prefix="visual.", projection=projection)
 
 
 def _text(model: Mapping[str, Any], shapes: Shapes, folder: Path) -> TextConfig:

@@ -9,6 +9,7 @@ import numpy as np
 
 from medclip.model.config import ModelConfig, TextConfig, VisionConfig
 from medclip.model.families import RELATIVE_BUCKETS, Block
+from medclip.model.resnet import resnet_shapes
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -28,6 +29,8 @@ def tensor_shapes(config: ModelConfig) -> Shapes:
 
 def vision_shapes(tower: VisionConfig) -> Shapes:
     """Name and shape of every tensor of a vision tower, without prefix and projection."""
+    if tower.stages:
+        return resnet_shapes(tower)
     family, w, k = tower.family, tower.hidden_size, tower.patch_size
     class_tokens = [name for name in (family.class_token, family.distillation_token) if name]
     leading = (1,) if family.batch_axis else ()

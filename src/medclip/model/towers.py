@@ -17,10 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int
 
+from medclip.errors import UserError
 from medclip.model.config import ModelConfig, TextConfig, VisionConfig
 from medclip.model.families import RELATIVE_BUCKETS, AttentionHead, Block
 from medclip.model.packing import PackedText
 from medclip.model.positions import resize_positions
+from medclip.model.resnet import resnet_features
 
 AnyArray = Array | np.ndarray
 MAX_DISTANCE = 128  # from here on, relative positions share a bucket
@@ -65,6 +67,10 @@ def image_features(
     """
     tower, family = config.vision, config.vision.family
     p = subtree(params, tower.prefix)
+    if tower.stages:
+        if kept_patches is not None:
+            raise UserError("--patch-dropout drops the tokens of a ViT; this vision tower is a ResNet.")
+        return resnet_features(p, pixels, tower)
     x = _patches(p[f"{family.patch}.weight"], pixels) + p.get(f"{family.patch}.bias", 0)
     rotation = _rotation(x.shape[1], tower) if family.rotary else None
     class_tokens = [p[name] for name in (family.class_token, family.distillation_token) if name]

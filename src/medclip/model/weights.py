@@ -150,7 +150,7 @@ def canonical(name: str) -> str | None:
 
     Older files call a norm's weight and bias gamma and beta, and repeat the name of a tower.
     """
-    if name.endswith(("position_ids", "token_type_ids", "attn_mask")):
+    if name.endswith(("position_ids", "token_type_ids", "attn_mask", "num_batches_tracked")):
         return None
     name = re.sub(r"(?<=LayerNorm\.)(gamma|beta)$", lambda m: {"gamma": "weight", "beta": "bias"}[m[0]], name)
     return re.sub(r"^(vision_model|text_model)\.\1\.", r"\1.", name)
