@@ -14,7 +14,7 @@ import numpy as np
 
 from medclip.errors import UserError
 from medclip.model.checkpoint import load as open_run
-from support import gallery_clip, gallery_open_clip, gallery_refused, gallery_sentence, gallery_towers
+from support import gallery_clip, gallery_joins, gallery_open_clip, gallery_refused, gallery_sentence, gallery_towers
 from support.gallery import TEXTS, Embeddings, Layout, write_images
 from support.gallery_ours import few_pairs, open_layout, our_embeddings, train_two_steps
 from support.gallery_peer import embed_dual_encoder, embed_vision_tower
@@ -50,7 +50,7 @@ random one. Random narrow towers test files and formulas; the last section has r
     make parity; cd tests && ../.venv-parity/bin/python -m support.models_table > ../docs/models.md
 """
 SECTIONS: tuple[tuple[str, Sequence[Layout]], ...] = (
-    ("Dual encoders of transformers", gallery_clip.LAYOUTS),
+    ("Dual encoders of transformers", (*gallery_clip.LAYOUTS, *gallery_joins.LAYOUTS)),
     ("Vision towers", gallery_towers.VISION),
     ("Text towers", gallery_towers.TEXT),
     ("open_clip and timm", gallery_open_clip.LAYOUTS),
