@@ -27,7 +27,7 @@ two towers are joined by fresh projections; a folder without a tokenizer borrows
 ```
 medclip train --data DATA --out RUN --init openai/clip-vit-base-patch32
 medclip train --data DATA --out RUN --vision-model microsoft/rad-dino --text-model StanfordAIMI/RadBERT
-medclip evaluate retrieval --model flax-community/medclip-roco --tokenizer allenai/scibert_scivocab_uncased --data DATA
+medclip train --data DATA --out RUN --init flax-community/medclip-roco --tokenizer allenai/scibert_scivocab_uncased
 ```
 
 Weights are read from safetensors; where there are none, from the conversion that the Hub keeps in a pull request, from
