@@ -158,6 +158,21 @@ def _rename(name: str, parts: dict[str, str]) -> str:
     return name
 
 
+def metaclip_2(folder: Path) -> None:
+    """CLIP's towers over XLM-V's vocabulary, pooled at its `</s>`."""
+    import transformers
+
+    model = model_folder(folder)
+    size = tokenizers.xlm_roberta_files(model, model_max_length=77, tokenizer_class="XLMRobertaTokenizer")
+    raw = clip_config(size, 224, 14, bos_token_id=0, eos_token_id=2, model_type="metaclip_2_text_model")
+    raw["vision_config"]["model_type"] = "metaclip_2_vision_model"
+    raw |= {"_name_or_path": "", "architectures": ["MetaClip2Model"], "model_type": "metaclip_2"}
+    write_json(model / "config.json", raw)
+    write_json(model / "preprocessor_config.json", PUBMED_PROCESSOR)
+    made = transformers.MetaClip2Model(transformers.MetaClip2Config.from_dict(raw))
+    write_safetensors(tensors_of(made), model)
+
+
 def clip_transformers_5(folder: Path, sharded: str = "") -> None:
     """What save_pretrained of model and processor writes today: processor_config.json and no slow tokenizer."""
     import transformers
@@ -314,6 +329,7 @@ LAYOUTS = (
     layout("clip-bfloat16", "CLIPModel, bfloat16", "model", partial(clip_half, dtype="bfloat16")),
     layout("clip-rsicd", "flax-community/clip-rsicd-v2", "model", clip_flax),
     layout("clip-flax-only", "FlaxCLIPModel, msgpack alone", "model", clip_flax_only),
+    layout("metaclip-2", "facebook/metaclip-2-worldwide-huge-quickgelu", "model", metaclip_2),
     layout("siglip-b16", "google/siglip-base-patch16-224", "model", siglip_folder),
     layout("siglip-transformers-5", "SiglipModel saved by transformers 5", "model", siglip_transformers_5),
     layout(
