@@ -116,3 +116,14 @@ def test_pushing_a_pickle_sends_safetensors(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("huggingface_hub.HfApi", Hub)
     push(as_bin(clip_folder(tmp_path)), "me/it")
     assert "model.safetensors" in sent and "pytorch_model.bin" not in sent
+
+
+def test_a_tokenizer_of_another_folder_goes_into_the_new_one(tmp_path: Path) -> None:
+    folder = clip_folder(tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    export_safetensors(folder, tmp_path / "out", tokenizer=FOLDER)
+    assert_same_embeddings(load(FOLDER), load(tmp_path / "out"))
+    tower = save_tower(dual_encoder("vit", "bert"), "text", tmp_path / "tower")
+    with pytest.raises(UserError, match=r"--tokenizer .* is a single tower"):
+        export_safetensors(tower, tmp_path / "other", tokenizer=FOLDER)

@@ -55,7 +55,6 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_open_clips_layout_loads_and_comes_back(tmp_path: Path, folder: Path) -> None:
-    pytest.importorskip("ftfy")
     # open_clip takes the largest id for the end of text, as CLIP of 2021
     rewrite_config(folder, "text_config", eos_token_id=2)
     model = load(folder)

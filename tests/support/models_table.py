@@ -14,7 +14,7 @@ import numpy as np
 
 from medclip.errors import UserError
 from medclip.model.checkpoint import load as open_run
-from support import gallery_clip, gallery_joins, gallery_open_clip, gallery_refused, gallery_sentence, gallery_towers
+from support import gallery_clip, gallery_open_clip, gallery_refused, gallery_sentence, gallery_towers
 from support.gallery import TEXTS, Embeddings, Layout, write_images
 from support.gallery_ours import few_pairs, open_layout, our_embeddings, train_two_steps
 from support.gallery_peer import embed_dual_encoder, embed_vision_tower
@@ -27,7 +27,7 @@ two towers are joined by fresh projections; a folder without a tokenizer borrows
 ```
 medclip train --data DATA --out RUN --init openai/clip-vit-base-patch32
 medclip train --data DATA --out RUN --vision-model microsoft/rad-dino --text-model StanfordAIMI/RadBERT
-medclip train --data DATA --out RUN --init flax-community/medclip-roco --tokenizer allenai/scibert_scivocab_uncased
+medclip evaluate retrieval --model flax-community/medclip-roco --tokenizer allenai/scibert_scivocab_uncased --data DATA
 ```
 
 Weights are read from safetensors; where there are none, from the conversion that the Hub keeps in a pull request, from
@@ -50,7 +50,7 @@ random one. Random narrow towers test files and formulas; the last section has r
     make parity; cd tests && ../.venv-parity/bin/python -m support.models_table > ../docs/models.md
 """
 SECTIONS: tuple[tuple[str, Sequence[Layout]], ...] = (
-    ("Dual encoders of transformers", (*gallery_clip.LAYOUTS, *gallery_joins.LAYOUTS)),
+    ("Dual encoders of transformers", gallery_clip.LAYOUTS),
     ("Vision towers", gallery_towers.VISION),
     ("Text towers", gallery_towers.TEXT),
     ("open_clip and timm", gallery_open_clip.LAYOUTS),

@@ -10,6 +10,7 @@ import tyro
 
 from medclip.cli.args import Positional
 from medclip.cli.format import Output
+from medclip.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +33,14 @@ class Export:
     """The form."""
     out: Path
     """The new folder."""
+    tokenizer: str | None = None
+    """With --to safetensors: folder or model whose tokenizer the new folder gets, where MODEL holds none
+    (flax-community/medclip-roco: allenai/scibert_scivocab_uncased)."""
     output: Output
 
     def run(self) -> None:
+        if self.tokenizer and self.to != "safetensors":
+            raise UserError(f"--tokenizer goes with --to safetensors, not {self.to}.")
         result: dict[str, Any] = {"out": str(self.out), "form": self.to}
         lines = [f"written: {self.out}"]
         if self.to == "onnx":
@@ -47,7 +53,7 @@ class Export:
         elif self.to == "safetensors":
             from medclip.model.convert import export_safetensors
 
-            export_safetensors(self.source, self.out)
+            export_safetensors(self.source, self.out, self.tokenizer)
         elif self.to == "open_clip":
             from medclip.model.to_open_clip import export_open_clip
 

@@ -83,8 +83,8 @@ def embed_texts(
         return np.zeros((0, model.config.projection_dim), np.float32)
     ids, valid = model.tokenizer.encode(captions)
     if not model.config.text.family.reads_padding:
-        longest = int(valid.sum(axis=1).max(initial=0))
-        length = next((length for length in lengths if length >= longest), ids.shape[1])
+        end = int(np.flatnonzero(valid.any(axis=0)).max(initial=-1)) + 1  # all of it where padding comes first
+        length = next((length for length in lengths if length >= end), ids.shape[1])
         ids, valid = ids[:, :length], valid[:, :length]
 
     def encode(ids: np.ndarray, valid: np.ndarray) -> Array:

@@ -9,6 +9,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from medclip.atomic_io import claim, read_json, whole_file
+from medclip.errors import UserError
 from medclip.model.checkpoint import load, load_towers, model_folder, save, weight_names
 from medclip.model.config import DUAL_ENCODERS
 from medclip.model.hub_download import SMALL_FILES, module_folders
@@ -16,18 +17,23 @@ from medclip.model.vocab_files import has_tokenizer
 from medclip.model.weights import OPEN_CLIP_WEIGHTS_FILE, TRANSFORMERS_FILES, WEIGHTS_FILE, choose_weights, open_tensors
 
 
-def export_safetensors(name: str | Path, out: Path) -> None:
+def export_safetensors(name: str | Path, out: Path, tokenizer: str | Path | None = None) -> None:
     """Write a model (folder, run or OWNER/NAME) as the folder that it would be with safetensors.
 
-    A dual encoder is written as `save` does, with its card. Of a single tower every tensor has its name, type and
+    A dual encoder is written as `save` does, with its card, and with the `tokenizer` of another folder or Hub model if
+    given. Of a single tower every tensor has its name, type and
     shape, and every other file is the same. Raises UserError where the model does not open, or `out` is finished.
     """
     folder = model_folder(name)
     names = weight_names(folder)
     for_open_clip = names != TRANSFORMERS_FILES
+    is_dual = for_open_clip or _model_type(folder) in DUAL_ENCODERS
+    if tokenizer and not is_dual:
+        raise UserError(f"--tokenizer {tokenizer} goes with a dual encoder; {name} is a single tower.")
     claim(out, OPEN_CLIP_WEIGHTS_FILE if for_open_clip else WEIGHTS_FILE)
-    if for_open_clip or _model_type(folder) in DUAL_ENCODERS:
-        save(load(folder) if has_tokenizer(folder) else load_towers(folder), out)
+    if is_dual:
+        with_tokenizer = tokenizer or has_tokenizer(folder)
+        save(load(folder, tokenizer=tokenizer) if with_tokenizer else load_towers(folder), out)
         if (folder / "README.md").is_file():
             shutil.copyfile(folder / "README.md", out / "README.md")
         return

@@ -11,9 +11,7 @@ import html
 import re
 import string
 from collections.abc import Callable, Mapping
-from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from tokenizers import AddedToken
@@ -25,7 +23,6 @@ from medclip.model.tokenizer_classes import CLIP_WORDS, clip_tokenizer, frame_ca
 from medclip.model.tokenizer_config import read_object
 from medclip.model.tokenizer_files import BuiltTokenizer, build_tokenizer
 from medclip.model.vocab_files import END, JSON_FILE, START, Vocabulary, read_vocabulary
-from medclip.require import require
 
 DEFAULT_CONTEXT_LENGTH = 77
 _OWN_START, _OWN_END = "<start_of_text>", "<end_of_text>"
@@ -89,7 +86,9 @@ _PASSED_ON = ("do_lower_case", "strip_accents", "tokenize_chinese_chars", "paddi
 
 def _clean_basic(caption: str) -> str:
     if not _UNCHANGED_BY_FTFY.fullmatch(caption):
-        caption = _ftfy().fix_text(caption)
+        import ftfy  # 0.1 s, and most captions do without
+
+        caption = ftfy.fix_text(caption)
     return html.unescape(html.unescape(caption)).strip()
 
 
@@ -98,11 +97,6 @@ def _split_after_punctuation(text: str) -> str:
     if "_of_text>" not in text:
         return text
     return _SPECIAL_OR_PUNCTUATION.sub(lambda match: match[0] + " " * (match[0][-1] != ">"), text)
-
-
-@cache
-def _ftfy() -> ModuleType:
-    return require("ftfy")
 
 
 def _options(text_cfg: Mapping[str, Any]) -> dict[str, Any]:

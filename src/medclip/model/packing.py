@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int32
 
+from medclip.errors import UserError
 from medclip.model.config import TextConfig
 
 # Row counts are rounded up to a multiple of a twelfth of the captions, at least 4: few shapes to compile, little waste.
@@ -48,11 +49,11 @@ def pack(ids: Int32[np.ndarray, "n c t"], valid: Bool[np.ndarray, "n c t"], towe
     )
     for b, (rows, starts) in enumerate(slots):
         for i in np.flatnonzero(lengths[b]):
-            tokens, row, span = ids[b, i][valid[b, i]], rows[i], slice(starts[i], starts[i] + lengths[b, i])
-            packed.ids[b, row, span] = tokens
+            columns, row, span = np.flatnonzero(valid[b, i]), rows[i], slice(starts[i], starts[i] + lengths[b, i])
+            packed.ids[b, row, span] = ids[b, i, columns]
             packed.caption_index[b, row, span] = i
-            packed.position[b, row, span] = np.arange(len(tokens))
-            packed.pool_index[b, i] = row * t + starts[i] + _pool_position(tokens, tower)
+            packed.position[b, row, span] = np.arange(len(columns)) if family.after_padding else columns
+            packed.pool_index[b, i] = row * t + starts[i] + _pool_position(ids[b, i], columns, tower)
     return packed
 
 
@@ -66,10 +67,17 @@ def _first_fit(lengths: np.ndarray, room: int) -> tuple[np.ndarray, np.ndarray]:
     return rows, starts
 
 
-def _pool_position(ids: np.ndarray, tower: TextConfig) -> int:
-    """The position, among a caption's tokens, of the one it is pooled at; as in `towers`."""
-    if tower.family.pool == "last":
-        return len(ids) - 1
-    if tower.family.pool in ("end", "argmax"):
-        return int(np.argmax(ids if tower.family.pool == "argmax" else ids == tower.eos_token_id))
-    return 0
+def _pool_position(ids: np.ndarray, columns: np.ndarray, tower: TextConfig) -> int:
+    """The position, among a caption's valid `columns`, of the one it is pooled at; as in `towers`."""
+    pool, column = tower.family.pool, 0
+    if pool == "last":
+        column = len(ids) - 1
+    elif pool in ("end", "argmax"):
+        column = int(np.argmax(ids if pool == "argmax" else ids == tower.eos_token_id))
+    elif pool != "first":
+        return 0
+    if column not in columns:
+        raise UserError(
+            "the text tower pools a token of padding: train with padding_side right in tokenizer_config.json."
+        )
+    return int(np.searchsorted(columns, column))

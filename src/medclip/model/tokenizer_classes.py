@@ -23,6 +23,7 @@ CLIP_WORDS = r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
 
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _SPACE = "▁"  # SentencePiece's
+_BREAK = "\ufdd0"  # no character; the tokenizer takes it away and joins no piece across it
 
 
 class TokenizerClass(NamedTuple):
@@ -152,7 +153,8 @@ def siglip_cleaner(
     def normalize(text: str) -> str:
         text = (text.lower() if lower else text).translate(_WITHOUT_PUNCTUATION)
         text = re.sub(r"\s+", " ", text).strip()
-        text = charsmap.apply(text) if charsmap else text
+        if charsmap:  # which may make a special token of full-width letters; it is none
+            text = pattern.sub(lambda match: match[0][:-1] + _BREAK + match[0][-1:], charsmap.apply(text))
         if not model.remove_extra_whitespaces:
             return text.replace(" ", _SPACE)
         return re.sub(" {2,}", " ", text).replace(" ", _SPACE).rstrip(_SPACE)
@@ -194,11 +196,13 @@ def _siglip(vocabulary: Vocabulary, config: TokenizerConfig, special: Mapping[st
     if model.is_bpe:
         ids = {piece.text: i for i, piece in enumerate(model.pieces)}
         unknown = model.pieces[model.unknown_id].text
-        return Tokenizer(
-            models.BPE(ids, model.merges(), unk_token=unknown, fuse_unk=True, byte_fallback=model.byte_fallback)
-        )
-    unigram = models.Unigram(vocabulary.scores, unk_id=model.unknown_id, byte_fallback=model.byte_fallback)
-    return Tokenizer(unigram)
+        bpe = models.BPE(ids, model.merges(), unk_token=unknown, fuse_unk=True, byte_fallback=model.byte_fallback)
+        tokenizer = Tokenizer(bpe)
+    else:
+        unigram = models.Unigram(vocabulary.scores, unk_id=model.unknown_id, byte_fallback=model.byte_fallback)
+        tokenizer = Tokenizer(unigram)
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(_BREAK, "removed")
+    return tokenizer
 
 
 _FAIRSEQ = {"bos_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "cls_token": "<s>", "pad_token": "<pad>",
