@@ -168,7 +168,14 @@ def test_the_file_holds_what_was_frozen_as_it_was(start_folder, data, train_conf
 
     monkeypatch.setattr(loop, "validate", validate)
     config = dataclasses.replace(
-        train_config, preset=None, init=str(start_folder), freeze=FROZEN, lr=1e-2, warmup_ratio=0.0, **changes
+        train_config,
+        preset=None,
+        init=str(start_folder),
+        freeze=FROZEN,
+        lr=1e-2,
+        warmup_ratio=0.0,
+        on_regression="warn",
+        **changes,
     )
     summary = train(data, tmp_path / "run", config)
     assert summary["best"]["alpha"] == 1
@@ -204,7 +211,11 @@ def test_where_nothing_is_better_the_start_is_saved_as_it_was(
         return {**metrics, "mean_recall": float(next(recalls))}, ranks
 
     monkeypatch.setattr(loop, "validate", validate)
-    train(data, tmp_path / "run", dataclasses.replace(train_config, preset=None, init=str(start_folder), **changes))
+    train(
+        data,
+        tmp_path / "run",
+        dataclasses.replace(train_config, preset=None, init=str(start_folder), on_regression="warn", **changes),
+    )
     first, last = saved_tensors(start_folder), saved_tensors(tmp_path / "run" / "model")
     for name, value in first.items():
         assert_same_bits(last[name], value, name)
@@ -212,7 +223,9 @@ def test_where_nothing_is_better_the_start_is_saved_as_it_was(
 
 @pytest.mark.slow
 def test_a_resumed_run_goes_on_from_what_is_frozen_bit_for_bit(start_folder, data, train_config, tmp_path):
-    config = dataclasses.replace(train_config, preset=None, init=str(start_folder), freeze=FROZEN, ema_decay=0.9)
+    config = dataclasses.replace(
+        train_config, preset=None, init=str(start_folder), freeze=FROZEN, ema_decay=0.9, on_regression="warn"
+    )
 
     def kill(step, metrics):
         if step == 3:

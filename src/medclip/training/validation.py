@@ -121,5 +121,5 @@ def wise_ft(
 
 def _interpolate(first: AnyArray, last: AnyArray, alpha: float) -> jax.Array:
     """`first + alpha (last - first)`; exact, bit for bit, at the last end and where both are equal (-0, denormals)."""
-    first, last = jnp.asarray(first), jnp.asarray(last)
+    last = jnp.asarray(last)  # the first stays as it is: an array of this process alone does not meet one of several
     return last if alpha == 1 else jnp.where(first == last, first, first + alpha * (last - first))
