@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from support import gallery_tokenizers as tokenizers
 from support.gallery import Embeddings, Layout
 from support.gallery_open_clip import BERT_FILES, CLIP_FILES, OPENAI
 from support.gallery_open_clip_peer import ROWS, fill
+from support.gallery_peer import pixel_values, token_inputs, unit
 
 CONTEXT_LENGTH = 128
 """Of a join: medclip reads captions up to here; the peer is given the same."""
@@ -81,6 +84,37 @@ def embed_sentences(folder: Path, images: Sequence[Path], texts: Sequence[str]) 
     return {"texts": model.encode(list(texts), normalize_embeddings=True)}
 
 
+def open_pooled_join(folder: Path) -> tuple[Any, str]:
+    """transformers' model of a join whose text tower pools as sentence-transformers does, and that pooling.
+
+    Such a tower has a type of its own, which transformers refuses. Here it is called what its tensors are, and the
+    caller pools.
+    """
+    import transformers
+
+    raw = json.loads((folder / "config.json").read_text())
+    kind, pooling, _ = raw["text_config"]["model_type"].rsplit("-", 2)
+    raw["text_config"]["model_type"] = kind
+    with tempfile.TemporaryDirectory() as scratch:
+        renamed = Path(shutil.copytree(folder, Path(scratch) / "model"))
+        _write(renamed / "config.json", raw)
+        return transformers.VisionTextDualEncoderModel.from_pretrained(renamed).eval(), pooling
+
+
+def embed_joined_sentences(folder: Path, images: Sequence[Path], texts: Sequence[str]) -> Embeddings:
+    """Unit vectors of a trained join: transformers' towers and projections, the texts pooled here."""
+    import torch
+
+    path = folder / "model"
+    model, pooling = open_pooled_join(path)
+    tokens = token_inputs(path, texts, CONTEXT_LENGTH, False)
+    with torch.no_grad():
+        features = model.vision_model(pixel_values=pixel_values(path, images)).pooler_output
+        states, mask = model.text_model(**tokens).last_hidden_state, tokens["attention_mask"][:, :, None]
+        pooled = states[:, 0] if pooling == "cls" else (states * mask).sum(1) / mask.sum(1)
+        return {"images": unit(model.visual_projection(features)), "texts": unit(model.text_projection(pooled))}
+
+
 def embed_sentence_clip(folder: Path, images: Sequence[Path], texts: Sequence[str]) -> Embeddings:
     """Unit vectors of both kinds by sentence-transformers' CLIP."""
     from sentence_transformers import SentenceTransformer
@@ -141,7 +175,7 @@ def _sentence_clip(folder: Path) -> None:
 
 
 def _text(name: str, repository: str, build: Callable[[Path], None], **options: Any) -> Layout:
-    return Layout(name, repository, "text", build, embed_sentences, **options)
+    return Layout(name, repository, "text", build, embed_sentences, embed_joined_sentences, **options)
 
 
 LAYOUTS = (
