@@ -119,7 +119,7 @@ def embed_sentence_clip(folder: Path, images: Sequence[Path], texts: Sequence[st
     """Unit vectors of both kinds by sentence-transformers' CLIP."""
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(str(folder / "model"), device="cpu")
+    model = SentenceTransformer(str(folder / "model"), device="cpu", processor_kwargs={"backend": "pil"})
     opened: list[Any] = [Image.open(file).convert("RGB") for file in images]
     return {
         "images": np.asarray(model.encode(opened, normalize_embeddings=True)),
