@@ -14,7 +14,7 @@ import numpy as np
 
 from medclip.errors import UserError
 from medclip.model.checkpoint import load as open_run
-from support import gallery_clip, gallery_open_clip, gallery_refused, gallery_sentence, gallery_towers
+from support import gallery_clip, gallery_open_clip, gallery_refused, gallery_sentence, gallery_towers, real_towers
 from support.gallery import TEXTS, Embeddings, Layout, write_images
 from support.gallery_ours import few_pairs, open_layout, our_embeddings, train_two_steps
 from support.gallery_peer import embed_dual_encoder, embed_vision_tower
@@ -57,6 +57,7 @@ SECTIONS: tuple[tuple[str, Sequence[Layout]], ...] = (
     ("sentence-transformers, as text towers", gallery_sentence.LAYOUTS),
     ("Others", gallery_refused.LAYOUTS),
 )
+ROCO = Path(__file__).parents[3] / "shared" / "roco"
 PEERS = ("transformers", "torch", "open_clip_torch", "timm", "sentence-transformers")
 
 
@@ -100,6 +101,19 @@ def torchvision_differences(gallery: Path, images: Sequence[Path]) -> str:
     return ", ".join(parts)
 
 
+def real_rows(folder: Path) -> list[str]:
+    """Two lines, of the towers that install from packages; ROCO lies beside the repository."""
+    towers, samples = real_towers.open_towers(folder), real_towers.read_samples(ROCO)
+    vision = real_towers.image_differences(towers, samples.files)
+    text = real_towers.caption_differences(towers, samples.captions)
+    return [
+        f"| facebook/dinov2-small, {len(samples.files)} images of ROCO | {vision['features']:.0e} "
+        f"| {vision['embeddings']:.0e} |",
+        f"| sentence-transformers/all-MiniLM-L6-v2, {len(samples.captions)} captions of ROCO | {text['features']:.0e} "
+        f"| {text['embeddings']:.0e} |",
+    ]
+
+
 def table(title: str, header: str, lines: Sequence[str]) -> None:
     if lines:
         print(f"\n## {title}\n\n| {header} |\n|{'---|' * (header.count('|') + 1)}", *lines, sep="\n", flush=True)
@@ -119,6 +133,8 @@ def main() -> None:
             table(title, "repository or layout | images | texts | trained", lines)
         lines = [refusal(layout, gallery) for layout in layouts.values() if layout.refused]
         table("Refused", "repository or layout | answer", lines)
+        if ROCO.is_dir():
+            table("Real weights", "tower | features | embeddings of a join", real_rows(gallery / "real"))
 
 
 if __name__ == "__main__":
