@@ -103,6 +103,29 @@ def test_what_would_not_open_is_refused_before_its_weights(
     assert weights_of(hub) == []
 
 
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (["adapter_config.json", "adapter_model.safetensors", "tokenizer.json"], "adapter of PEFT"),
+        (["config.json", "onnx/model.onnx"], "holds ONNX files"),
+        (["config.json", "tf_model.h5"], "holds TensorFlow files"),
+        (["model.pt", "README.md"], "holds model.pt without the config.json"),
+    ],
+)
+@pytest.mark.parametrize("local", [True, False])
+def test_the_refusal_of_a_folder_of_something_else_names_what_it_holds(
+    hub: Hub, folder: Path, tmp_path: Path, local: bool, files: list[str], words: str
+) -> None:
+    other = tmp_path / "other"
+    for file in files:
+        (other / file).parent.mkdir(parents=True, exist_ok=True)
+        (other / file).write_bytes((folder / file).read_bytes() if (folder / file).exists() else b"{}")
+    hub.add(NAME, other)
+    with pytest.raises(UserError, match=re.escape(words)):
+        load(other if local else NAME)
+    assert weights_of(hub) == []
+
+
 def test_the_bots_conversion_is_read_in_place_of_a_pickle(
     hub: Hub, folder: Path, offline: Callable[[], None], caplog: pytest.LogCaptureFixture
 ) -> None:

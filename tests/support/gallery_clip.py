@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from support import gallery_tokenizers as tokenizers
+from support.gallery import example_weight
 from support.gallery_peer import (
-    BERT,
     CLIP_MEAN,
     CLIP_STD,
     HALVES,
@@ -24,6 +24,7 @@ from support.gallery_peer import (
     embed_side,
     layout,
     model_folder,
+    published_names,
     tensors_of,
     write_bin,
     write_msgpack,
@@ -157,6 +158,21 @@ def _rename(name: str, parts: dict[str, str]) -> str:
     return name
 
 
+def metaclip_2(folder: Path) -> None:
+    """CLIP's towers over XLM-V's vocabulary, pooled at its `</s>`."""
+    import transformers
+
+    model = model_folder(folder)
+    size = tokenizers.xlm_roberta_files(model, model_max_length=77, tokenizer_class="XLMRobertaTokenizer")
+    raw = clip_config(size, 224, 14, bos_token_id=0, eos_token_id=2, model_type="metaclip_2_text_model")
+    raw["vision_config"]["model_type"] = "metaclip_2_vision_model"
+    raw |= {"_name_or_path": "", "architectures": ["MetaClip2Model"], "model_type": "metaclip_2"}
+    write_json(model / "config.json", raw)
+    write_json(model / "preprocessor_config.json", PUBMED_PROCESSOR)
+    made = transformers.MetaClip2Model(transformers.MetaClip2Config.from_dict(raw))
+    write_safetensors(tensors_of(made), model)
+
+
 def clip_transformers_5(folder: Path, sharded: str = "") -> None:
     """What save_pretrained of model and processor writes today: processor_config.json and no slow tokenizer."""
     import transformers
@@ -175,6 +191,18 @@ def clip_transformers_5(folder: Path, sharded: str = "") -> None:
     )
     processor.save_pretrained(model)
     shutil.rmtree(with_files)
+
+
+def clip_trainer(folder: Path) -> None:
+    """What transformers 4's Trainer left: processors in two files, and pickles that hold no weights."""
+    import torch
+
+    model, tensors = clip_folder(folder, processor=PUBMED_PROCESSOR)
+    write_bin(position_ids(tensors), model)
+    write_json(model / "processor_config.json", {"processor_class": "CLIPProcessor"})
+    torch.save({"lr": 5e-5}, model / "training_args.bin")
+    torch.save({"state": {}, "param_groups": []}, model / "optimizer.pt")
+    torch.save({"python": (3, (1, 2), None)}, model / "rng_state.pth")
 
 
 def clip_slow(folder: Path) -> None:
@@ -215,6 +243,19 @@ PUBMED_PROCESSOR = OPENAI_PROCESSOR | {
     "crop_size": {"height": 224, "width": 224}, "size": {"shortest_edge": 224}, "do_convert_rgb": True,
     "do_rescale": True, "rescale_factor": 0.00392156862745098, "image_processor_type": "CLIPImageProcessor",
 }  # fmt: skip
+
+
+def clip_vision(folder: Path) -> None:
+    """CLIP's vision tower as a model of its own."""
+    import transformers
+
+    model = model_folder(folder)
+    config = {**clip_config(100)["vision_config"], "architectures": ["CLIPVisionModel"]}
+    write_json(model / "config.json", config)
+    write_json(model / "preprocessor_config.json", PUBMED_PROCESSOR)
+    shapes = published_names(transformers.CLIPVisionModel(transformers.CLIPVisionConfig.from_dict(config)))
+    names = {f"vision_model.{name}": shape for name, shape in shapes.items()}
+    write_safetensors({name: example_weight(name, shape) for name, shape in names.items()}, model)
 
 
 def siglip_processor(side: int, **fields: Any) -> dict[str, Any]:
@@ -264,54 +305,6 @@ def siglip_transformers_5(folder: Path) -> None:
 SO400M = {"hidden_size": 36, "intermediate_size": 54, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
-def join_transformers_5(folder: Path) -> None:
-    """VisionTextDualEncoderModel and its processor, saved today."""
-    import transformers
-
-    files = folder / "files"
-    files.mkdir(parents=True)
-    size = tokenizers.bert_files(files)
-    model = model_folder(folder)
-    config = transformers.VisionTextDualEncoderConfig.from_vision_text_configs(
-        transformers.ViTConfig(**{**TINY, "image_size": 224, "patch_size": 16}),
-        transformers.BertConfig(**TINY, vocab_size=size), projection_dim=24,
-    )  # fmt: skip
-    made = transformers.VisionTextDualEncoderModel(config)
-    made.save_pretrained(model)
-    write_safetensors(tensors_of(made), model)
-    image_processor = transformers.ViTImageProcessor(image_mean=HALVES, image_std=HALVES)
-    tokenizer = transformers.BertTokenizer.from_pretrained(files)
-    transformers.VisionTextDualEncoderProcessor(image_processor, tokenizer).save_pretrained(model)
-    shutil.rmtree(files)
-
-
-def hybrid_clip(folder: Path) -> None:
-    """FlaxHybridCLIP of 2021: msgpack and config, nothing else; the peer gets a VisionTextDualEncoderModel."""
-    import transformers
-
-    model = model_folder(folder)
-    size = len(tokenizers.bert_vocabulary())
-    text = {**LEGACY, **BERT, "vocab_size": size, "architectures": None}
-    vision = clip_config(size)["vision_config"]
-    write_json(
-        model / "config.json",
-        {"architectures": ["HybridCLIP"], "initializer_factor": 1.0, "model_type": "hybrid-clip", "projection_dim": 24,
-         "seed": 42, "text_config": text, "transformers_version": None, "vision_config": vision},
-    )  # fmt: skip
-    config = transformers.VisionTextDualEncoderConfig.from_vision_text_configs(
-        transformers.CLIPVisionConfig(**{**TINY, "image_size": 224, "patch_size": 32}),
-        transformers.BertConfig(**{**BERT, "vocab_size": size}), projection_dim=24,
-    )  # fmt: skip
-    made = transformers.VisionTextDualEncoderModel(config)
-    tensors = tensors_of(made)
-    write_msgpack(tensors, model, towers_twice=True)
-    peer = folder / "peer"
-    made.save_pretrained(peer)
-    write_safetensors(tensors, peer)
-    tokenizers.bert_files(peer, tokenizer_class="BertTokenizer")
-    write_json(peer / "preprocessor_config.json", OPENAI_PROCESSOR)
-
-
 HALF_SAVED = {"do_convert_rgb": None, "resample": 2}
 LAYOUTS = (
     layout("openai-clip-b32", "openai/clip-vit-base-patch32", "model", partial(clip_bin, patch=32)),
@@ -325,6 +318,7 @@ LAYOUTS = (
         partial(clip_bin, patch=32, processor=PUBMED_PROCESSOR),
     ),
     layout("plip", "vinid/plip", "model", partial(clip_bin, patch=32, processor=PUBMED_PROCESSOR, slow=True)),
+    layout("clip-trainer", "CLIPModel saved by Trainer, with its states", "model", clip_trainer),
     layout("clip-slow-tokenizer", "CLIPModel with vocab.json and merges.txt alone", "model", clip_slow),
     layout("clip-transformers-5", "CLIPModel saved by transformers 5", "model", clip_transformers_5),
     layout(
@@ -335,6 +329,7 @@ LAYOUTS = (
     layout("clip-bfloat16", "CLIPModel, bfloat16", "model", partial(clip_half, dtype="bfloat16")),
     layout("clip-rsicd", "flax-community/clip-rsicd-v2", "model", clip_flax),
     layout("clip-flax-only", "FlaxCLIPModel, msgpack alone", "model", clip_flax_only),
+    layout("metaclip-2", "facebook/metaclip-2-worldwide-huge-quickgelu", "model", metaclip_2),
     layout("siglip-b16", "google/siglip-base-patch16-224", "model", siglip_folder),
     layout("siglip-transformers-5", "SiglipModel saved by transformers 5", "model", siglip_transformers_5),
     layout(
@@ -359,8 +354,6 @@ LAYOUTS = (
             processor=HALF_SAVED,
         ),
     ),
-    layout("join-transformers-5", "VisionTextDualEncoderModel saved by transformers 5", "model", join_transformers_5),
-    layout("medclip-roco", "flax-community/medclip-roco", "model", hybrid_clip, tokenizer="scibert"),
     layout(
         "clip-as-vision",
         "openai/clip-vit-base-patch32 as a vision tower",
@@ -368,6 +361,7 @@ LAYOUTS = (
         partial(clip_bin, patch=32),
         embed=partial(embed_side, side="vision"),
     ),
+    layout("clip-vision-model", "CLIPVisionModel alone", "vision", clip_vision),
     layout(
         "clip-as-text",
         "openai/clip-vit-base-patch32 as a text tower",

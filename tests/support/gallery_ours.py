@@ -69,5 +69,7 @@ def train_two_steps(layout: Layout, folder: Path, data: Path, out: Path) -> None
         "vision": {"vision_model": path, "text_model": text},
         "text": {"vision_model": vision, "text_model": path},
     }[layout.opens]
+    if layout.tokenizer:
+        start["tokenizer"] = str(folder / layout.tokenizer / "model")
     config = TrainConfig(**start, steps=2, batch_size=4, lr=1e-4, num_evals=1, on_regression="warn")
     train(data, out, config)

@@ -124,6 +124,20 @@ LAYOUTS = (
         refused=("convnext",),
     ),
     layout(
+        "vit-mae",
+        "facebook/vit-mae-base",
+        "vision",
+        partial(of_type, model_type="vit_mae", architecture="ViTMAEForPreTraining", image_size=224),
+        refused=("vit_mae",),
+    ),
+    layout(
+        "biogpt",
+        "microsoft/biogpt",
+        "text",
+        partial(of_type, model_type="biogpt", architecture="BioGptForCausalLM", **TEXT_TOWER),
+        refused=("biogpt",),
+    ),
+    layout(
         "distilbert",
         "distilbert/distilbert-base-uncased",
         "text",

@@ -14,7 +14,15 @@ import numpy as np
 
 from medclip.errors import UserError
 from medclip.model.checkpoint import load as open_run
-from support import gallery_clip, gallery_open_clip, gallery_refused, gallery_sentence, gallery_towers, real_towers
+from support import (
+    gallery_clip,
+    gallery_joins,
+    gallery_open_clip,
+    gallery_refused,
+    gallery_sentence,
+    gallery_towers,
+    real_towers,
+)
 from support.gallery import TEXTS, Embeddings, Layout, write_images
 from support.gallery_ours import few_pairs, open_layout, our_embeddings, train_two_steps
 from support.gallery_peer import embed_dual_encoder, embed_vision_tower
@@ -27,7 +35,7 @@ two towers are joined by fresh projections; a folder without a tokenizer borrows
 ```
 medclip train --data DATA --out RUN --init openai/clip-vit-base-patch32
 medclip train --data DATA --out RUN --vision-model microsoft/rad-dino --text-model StanfordAIMI/RadBERT
-medclip evaluate retrieval --model flax-community/medclip-roco --tokenizer allenai/scibert_scivocab_uncased --data DATA
+medclip train --data DATA --out RUN --init flax-community/medclip-roco --tokenizer allenai/scibert_scivocab_uncased
 ```
 
 Weights are read from safetensors; where there are none, from the conversion that the Hub keeps in a pull request, from
@@ -35,22 +43,26 @@ Weights are read from safetensors; where there are none, from the conversion tha
 and the context length are those of the folder. `medclip export MODEL --to safetensors` writes any of them as
 safetensors, `--to open_clip` as a folder of open_clip.
 
-## How the table was made
+## How the tables were made
 
 Each folder is built with the files, the names and the settings of its repository, but with narrow towers, small
 vocabularies and weights drawn at random. Image files (color and gray, ragged sizes) and strings (accents, upper case,
-literal special tokens, longer than the context) go through medclip and through the library that the folder belongs
-to: {versions}. The
-columns give the largest absolute difference between components of unit vectors. The images go through the library's
-Pillow processor: medclip decodes and resizes with Pillow. torchvision resizes otherwise: {torchvision}.
-*Trained* is the same difference after two training steps, when the library opens what medclip saved. A tower is
-compared by its pooled features; "fresh" stands where the repository holds no pooler, so that a join starts with a
-random one. Random narrow towers test files and formulas; the last section has real weights.
+literal special tokens, longer than the context) go through medclip and through the library that the folder belongs to:
+{versions}.
 
-    make parity; cd tests && ../.venv-parity/bin/python -m support.models_table > ../docs/models.md
+- *images*, *texts*: the largest absolute difference between components of unit vectors. A tower is compared by its
+  pooled features. "fresh": the repository holds no pooler, so a join starts with a random one.
+- *trained*: the same after two training steps, where the library opens what medclip saved.
+- Images go through the library's Pillow processor, since medclip decodes and resizes with Pillow. torchvision's
+  processors move the embeddings by {torchvision}.
+- Random narrow towers test files and formulas; the last table has real weights.
+
+```
+make parity; cd tests && ../.venv-parity/bin/python -m support.models_table > ../docs/models.md
+```
 """
 SECTIONS: tuple[tuple[str, Sequence[Layout]], ...] = (
-    ("Dual encoders of transformers", gallery_clip.LAYOUTS),
+    ("Dual encoders of transformers", (*gallery_clip.LAYOUTS, *gallery_joins.LAYOUTS)),
     ("Vision towers", gallery_towers.VISION),
     ("Text towers", gallery_towers.TEXT),
     ("open_clip and timm", gallery_open_clip.LAYOUTS),
@@ -94,10 +106,12 @@ def refusal(layout: Layout, gallery: Path) -> str:
 def torchvision_differences(gallery: Path, images: Sequence[Path]) -> str:
     """How far the embeddings of torchvision's processors are from those of Pillow's."""
     parts = []
-    for name, embed in {"clip-transformers-5": embed_dual_encoder, "dinov2-small": embed_vision_tower}.items():
+    towers = {"CLIP": "clip-transformers-5", "SigLIP": "siglip-b16", "DINOv2": "dinov2-small", "DINOv3": "dinov3-s16"}
+    for title, name in towers.items():
+        embed = embed_vision_tower if title.startswith("DINO") else embed_dual_encoder
         model = gallery / name / "model"
         pillow, torchvision = (embed(model, images, TEXTS, backend) for backend in ("pil", "torchvision"))
-        parts.append(f"{difference(pillow, torchvision, 'images')} ({name})")
+        parts.append(f"{difference(pillow, torchvision, 'images')} ({title})")
     return ", ".join(parts)
 
 

@@ -25,7 +25,7 @@ from medclip.model.open_clip_tokenizer import load_open_clip_tokenizer
 from medclip.model.sentence_modules import MODULES_FILE, model_or_modules, read_modules, write_modules
 from medclip.model.shapes_init import tensor_shapes
 from medclip.model.tokenizer import TextTokenizer, load_tokenizer, save_tokenizer
-from medclip.model.unsupported import refuse_adapter, warn_unread
+from medclip.model.unsupported import describe_other_files, refuse_adapter, warn_unread
 from medclip.model.vocab_files import has_tokenizer
 from medclip.model.weights import (
     OPEN_CLIP_FILES,
@@ -127,6 +127,9 @@ def inspect_folder(folder: Path, files: Collection[str]) -> tuple[str, ...]:
     Raises UserError for a model that would not open: its towers, its image processor, its tokenizer if it has one.
     `files` are the names of all files that the folder will hold.
     """
+    if not {*CONFIG_FILES, MODULES_FILE} & set(files):
+        others = describe_other_files(files)
+        raise UserError(f"{folder} is not a model folder: it has no {', '.join(CONFIG_FILES)}.{others}")
     names = weight_names(folder, files)
     if names[0] == OPEN_CLIP_WEIGHTS_FILE:
         open_clip.check(read_json(folder / open_clip.CONFIG_FILE, "a model folder"))
@@ -180,11 +183,11 @@ def model_folder(name: str | Path, revision: str | None = None) -> Path:
     for folder in (path / "model", path):
         if any((folder / file).is_file() for file in (*CONFIG_FILES, MODULES_FILE)):
             return _inner_folder(folder)
-    refuse_adapter(path)
     if _is_local(name):
+        others = describe_other_files(file.name for file in path.glob("*"))
         raise UserError(
-            f"{name} is not a model folder: looked for {', '.join(CONFIG_FILES)} in it and in {path / 'model'}. "
-            "A model of the Hub is named OWNER/NAME."
+            f"{name} is not a model folder: looked for {', '.join(CONFIG_FILES)} in it and in {path / 'model'}."
+            f"{others or ' A model of the Hub is named OWNER/NAME.'}"
         )
     return _inner_folder(fetch_model(name, revision, inspect_folder))
 

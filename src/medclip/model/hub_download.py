@@ -16,6 +16,7 @@ from medclip.atomic_io import read_json
 from medclip.errors import UserError
 from medclip.model.open_clip import CONFIG_FILE as OPEN_CLIP_CONFIG_FILE
 from medclip.model.sentence_modules import MODULES_FILE
+from medclip.model.unsupported import describe_other_files
 from medclip.model.vocab_files import TOKENIZER_FILES, has_tokenizer
 from medclip.model.weights import OPEN_CLIP_FILES, TRANSFORMERS_FILES, choose_weights, find_conversions, shard_names
 
@@ -71,13 +72,17 @@ def _download(name: str, revision: str | None, inspect: Inspect) -> Path:
 
     commit = HfApi().resolve_revision(name, revision=revision)
     hashes = _list_files(name, commit)
+    root = _names_in(hashes)
+    if not {*CONFIG_FILES, MODULES_FILE, *TOKENIZER_FILES} & set(root):
+        raise UserError(f"{name} is not a model: it has no {', '.join(CONFIG_FILES)}.{describe_other_files(hashes)}")
     folder = _fetch(name, commit, _small_files(hashes))
     modules = module_folders(folder)
     _fetch(name, commit, [file for module in modules for file in _small_files(hashes, module)])
-    root = _names_in(hashes)
     if not (names := inspect(folder, root)):
         return folder
     best = choose_weights(root, names)
+    if best is None and not modules:
+        raise UserError(f"{name} has no weights: looked for {', '.join(names)}.{describe_other_files(hashes)}")
     if best is not None and not best.endswith(".safetensors") and _fetch_conversion(name, hashes, names):
         best = None
     wanted = [] if best is None else _weight_files(folder, root, best)

@@ -1,4 +1,4 @@
-"""What a `config.json` asks for and medclip does not compute: each is refused in one sentence, or named in a warning.
+"""What a folder holds or its `config.json` asks for and medclip does not compute: refused in one sentence, or named.
 
 A model that opens must give its own numbers, so a type is refused with its reason, a field that changes numbers is
 refused by its name, and a field that nobody here knows is named.
@@ -7,8 +7,8 @@ refused by its name, and a field that nobody here knows is named.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePath
 from typing import Any
 
 from medclip.errors import UserError
@@ -48,6 +48,14 @@ _REASONS: dict[str, tuple[str, ...]] = {
     "its code comes with the repository and is not run": ("coca", "eva_clip", "jina_clip", "longclip"),
 }  # fmt: skip
 _WHY = {kind: why for why, kinds in _REASONS.items() for kind in kinds}
+
+_OTHER_FORMS = {".onnx": "ONNX", ".gguf": "GGUF", ".mlmodel": "Core ML", ".tflite": "TensorFlow Lite",
+                ".h5": "TensorFlow", "saved_model.pb": "TensorFlow", "openvino_model.xml": "OpenVINO"}  # fmt: skip
+_ADAPTER = (
+    " It holds an adapter of PEFT (adapter_config.json): merge it into its base model with merge_and_unload(), save "
+    "that model with its processor, and give that folder."
+)
+_CHECKPOINTS = (".bin", ".ckpt", ".pt", ".pth", ".safetensors", ".msgpack", ".npz")
 
 # Fields with the values at which they change nothing; any other is not computed.
 _FIXED: dict[str, tuple[Any, ...]] = {
@@ -96,6 +104,23 @@ _READ = frozenset((
 ))  # fmt: skip
 
 
+def describe_other_files(files: Iterable[str]) -> str:
+    """What a folder without a model that opens holds instead, as a sentence after a space; "" for nothing known."""
+    names = sorted({PurePath(file).name for file in files})
+    if "adapter_config.json" in names:
+        return _ADAPTER
+    for suffix, kind in _OTHER_FORMS.items():
+        if any(name.endswith(suffix) for name in names):
+            return f" It holds {kind} files, which are not read; give the model that they were made from."
+    checkpoints = [name for name in names if name.endswith(_CHECKPOINTS)]
+    if checkpoints and "config.json" not in names:
+        return (
+            f" It holds {checkpoints[0]} without the config.json that says what it is: open it with the code that it "
+            "came with, save it with save_pretrained of transformers, and give that folder."
+        )
+    return ""
+
+
 def dual_encoder_error(kind: object) -> UserError:
     """The error for a `config.json` of that type where a dual encoder is wanted."""
     return UserError(
@@ -115,10 +140,7 @@ def tower_error(kind: object, families: Mapping[str, Any]) -> UserError:
 def refuse_adapter(folder: Path) -> None:
     """Raise UserError for a folder with a LoRA adapter, which would change the numbers of the model beside it."""
     if (folder / "adapter_config.json").is_file():
-        raise UserError(
-            f"{folder} holds an adapter of PEFT (adapter_config.json); merge it into its model with "
-            "merge_and_unload(), and save that."
-        )
+        raise UserError(f"{folder} is not a model alone.{_ADAPTER}")
 
 
 def check_fields(raw: Mapping[str, Any], width: int) -> None:

@@ -21,6 +21,7 @@ from medclip.errors import UserError
 from medclip.model import flax_file, torch_file
 from medclip.model.lazy_tensor import LazyTensor
 from medclip.model.shapes_init import Shapes
+from medclip.model.unsupported import describe_other_files
 
 LOG = logging.getLogger("medclip.model")
 WEIGHTS_FILE, OPEN_CLIP_WEIGHTS_FILE = "model.safetensors", "open_clip_model.safetensors"
@@ -90,7 +91,8 @@ def find_weights(folder: Path, names: Sequence[str] = TRANSFORMERS_FILES) -> Wei
         conversions = find_conversions(folder, names)
         if len(conversions) != 1:
             several = f" The cache has those of {', '.join(conversions)}; give one as revision." if conversions else ""
-            raise UserError(f"{folder} has no weights: looked for {', '.join(names)}.{several}")
+            others = several or describe_other_files(path.name for path in (*folder.glob("*"), *folder.glob("*/*")))
+            raise UserError(f"{folder} has no weights: looked for {', '.join(names)}.{others}")
         [(reference, folder)] = conversions.items()
         name, origin = str(choose_weights(_file_names(folder), names)), f" of {reference}"
     index = folder / f"{name}.index.json"
