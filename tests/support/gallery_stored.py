@@ -24,6 +24,7 @@ NAMES = (
     "siglip-transformers-5", "siglip2-b16", "siglip2-b16-lowercase", "join-transformers-5", "medclip-roco",
     "dinov2-small", "dinov2-giant", "dinov2-registers", "dinov3-s16", "vit-in21k", "bert-base", "scibert",
     "bio-clinicalbert", "bert-contradicting", "roberta-pooler",
+    "biomedclip", "siglip-timm", "siglip2-so400m-timm", "metaclip2", "clipa", "xlm-roberta-b32", "minilm", "mpnet",
 )  # fmt: skip
 WEIGHTS_FILE = "tensors.json"
 _SUFFIXES = (".safetensors", ".bin", ".msgpack")
@@ -102,7 +103,7 @@ def _write_weights(path: Path, shapes: dict[str, Any]) -> None:
 def _share_files() -> None:
     """Replace large files that are stored a second time by the name of the first."""
     first: dict[bytes, Path] = {}
-    for path in sorted(STORED.glob("*/*")):
+    for path in filter(Path.is_file, sorted(STORED.glob("*/*"))):
         content = path.read_bytes()
         if path.name != "copies.json" and len(content) > 4000 and content in first:
             copies = path.parent / "copies.json"
