@@ -7,6 +7,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from medclip.data.paths import parse_path
 from support.labels import split_rows, write_table
+from support.material import draw_image, image_bytes
 
 URL = "memory://bucket/data"
 
@@ -140,3 +141,30 @@ def test_what_is_measured_is_said_once(medclip, words, expected):
     code, out, err = medclip("evaluate", "retrieval", *words)
     assert (code, out) == (2, "")
     assert expected in " ".join(err.split())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--caption-column", "findings", "--caption-column", "impression"),
+        ("--caption-column", "findings", "impression"),
+        ("--caption-column=findings", "--dry-run", "--caption_column", "impression"),
+    ],
+)
+def test_a_flag_of_several_words_may_be_repeated(medclip, tmp_path, words):
+    (tmp_path / "x.png").write_bytes(image_bytes(draw_image(1)))
+    (tmp_path / "x.csv").write_text("image,findings,impression\nx.png,clear lungs,no effusion\n")
+    code, out, err = medclip("prepare", tmp_path / "x.csv", "--dry-run", *(w for w in words if w != "--dry-run"))
+    assert code == 0, err
+    assert [json.loads(line)["caption"] for line in out.splitlines()] == ["clear lungs no effusion"]
+
+
+def test_several_caption_columns_repeat_from_a_config(medclip, tmp_path):
+    (tmp_path / "x.png").write_bytes(image_bytes(draw_image(1)))
+    (tmp_path / "x.csv").write_text("image,findings,impression\nx.png,clear lungs,no effusion\n")
+    words = ("--caption-column", "findings", "--caption-column", "impression")
+    assert medclip("prepare", tmp_path / "x.csv", "--out", tmp_path / "a", *words)[0] == 0
+    config = tmp_path / "a" / "prepare.toml"
+    assert medclip("prepare", "--config", config, "--out", tmp_path / "b")[0] == 0
+    shards = [next((tmp_path / name).glob("*.arrow")).read_bytes() for name in "ab"]
+    assert shards[0] == shards[1]

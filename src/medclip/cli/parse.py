@@ -15,7 +15,7 @@ from dataclasses import MISSING, dataclass
 from functools import reduce
 from itertools import pairwise, zip_longest
 from pathlib import Path
-from typing import Annotated, Any, cast, get_args, get_type_hints
+from typing import Annotated, Any, cast, get_args, get_origin, get_type_hints
 
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
@@ -43,6 +43,13 @@ class Flag:
     def is_switch(self) -> bool:
         """Whether it is written --x or --no-x."""
         return self.hint is bool or get_args(self.hint)[:1] == (bool,)
+
+    @property
+    def takes_list(self) -> bool:
+        """Whether it is written --x A B …, with any number of words."""
+        metadata = getattr(self.hint, "__metadata__", ())
+        hint = get_args(self.hint)[0] if metadata else self.hint
+        return get_origin(hint) is tuple and get_args(hint)[1:] == (...,) and tyro.conf.UseAppendAction not in metadata
 
     @property
     def value_type(self) -> Any:
@@ -78,7 +85,7 @@ def parse(command: type, name: str, words: Sequence[str]) -> Any:
     """The command that `words` and the file of their --config give; a mistake ends the process with code 2."""
     flags = command_flags(command)
     _check_flags(flags, name, words)
-    file = _config_of(words)
+    words, file = _join_repeated(flags, words), _config_of(words)
     return tyro.cli(
         command,
         prog=name,
@@ -101,6 +108,24 @@ def _check_flags(flags: Mapping[str, Flag], name: str, words: Sequence[str]) -> 
         option = word.partition("=")[0].replace("_", "-")
         if option.startswith("--") and option not in options:
             raise UserError(f"{name} has no flag {option}.{suggestion(option, options)} See {name} --help.")
+
+
+def _join_repeated(flags: Mapping[str, Flag], words: Sequence[str]) -> list[str]:
+    """`--x a b` for `--x a --x b`, where a flag takes several words: argparse drops all but the last silently."""
+    lists = {option for flag in flags.values() if flag.takes_list for option in flag.options}
+    end = words.index("--") if "--" in words else len(words)
+    values: dict[str, list[str]] = {}
+    others: list[str] = []
+    current = others
+    for word in words[:end]:
+        option, separator, value = word.partition("=")
+        if (option := option.replace("_", "-")) in lists:
+            current = values.setdefault(option, [])
+            current += [value] if separator else []
+        else:
+            current = others if word.startswith("-") else current
+            current.append(word)
+    return [*others, *(word for option, items in values.items() for word in (option, *items)), *words[end:]]
 
 
 def _config_of(words: Sequence[str]) -> Path | None:

@@ -15,8 +15,9 @@ class Columns:
 
     image_column: str | None = None
     """A table's column of images: paths relative to the table's folder, or (Parquet) encoded bytes."""
-    caption_column: str | None = None
-    """A table's column of captions, or of lists of captions."""
+    caption_column: tuple[str, ...] = ()
+    """A table's column of captions, of lists or of objects of captions; several (findings, impression) are joined in
+    this order, empty ones skipped."""
     id_column: str | None = None
     """A table's column of ids; default: the row number."""
     group_column: str | None = None
@@ -27,6 +28,10 @@ class Columns:
     """A table's column of licenses."""
     image_root: str | None = None
     """The folder that a table's paths are relative to and never leave; default: the table's own."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.caption_column, str):  # a name alone, as for the other columns
+            object.__setattr__(self, "caption_column", (self.caption_column,))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ from medclip.data.dicom import dicom_errors, frame_count, int_attribute, read_he
 from medclip.data.images import is_dicom
 from medclip.data.normalize import split_of
 from medclip.data.schema import DicomFrame, Dropped, Pair
+from medclip.data.sources.reports import select_reading
 from medclip.errors import ImageError
 from medclip.progress import progress
 
@@ -180,7 +181,7 @@ def _read_report(reports: list[Path], header: Dataset) -> tuple[str, Counter[str
     """The report of a study without the names in the image's header or its own; with replacements by attribute."""
     with dicom_errors():
         if reports and not is_dicom(reports[0]):
-            return redact_report(reports[0].read_text(encoding="utf-8-sig"), header)
+            return redact_report(select_reading(reports[0].read_text(encoding="utf-8-sig")), header)
         headers = [read_header(path) for path in reports]
         return redact_report("\n".join(filter(None, map(structured_report_text, headers))), header, *headers)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from medclip.data.normalize import SPLITS, canonical_split, split_of
 from medclip.data.paths import AnyPath, relative_path
 from medclip.data.schema import Dropped, Pair
+from medclip.data.sources.reports import OTHER_SECTIONS, select_reading
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp")
 
@@ -45,4 +46,6 @@ def read_image_folder(folder: AnyPath) -> Iterator[Pair | Dropped]:
         except UnicodeDecodeError:
             yield Dropped(id, split, "caption is not UTF-8", path.with_suffix(".txt").name)
         else:
-            yield Pair(id=id, image=image, caption=caption, split=split, article=group, source=folder.name)
+            reading = select_reading(caption)
+            removed = (OTHER_SECTIONS,) if reading != caption else ()
+            yield Pair(id, image, reading, split, group, source=folder.name, removed=removed)

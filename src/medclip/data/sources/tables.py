@@ -16,6 +16,7 @@ from medclip.data.normalize import HASHED_SPLITS, canonical_split, split_of
 from medclip.data.paths import AnyPath, inside, parse_path, path_exists
 from medclip.data.prepare_config import Columns
 from medclip.data.schema import Dropped, Pair, take_per_split
+from medclip.data.sources.reports import OTHER_SECTIONS, select_reading
 from medclip.data.sources.table_files import Row, read_rows
 from medclip.errors import ImageError, UserError
 
@@ -32,6 +33,7 @@ _COLUMN_NAMES = {
     "concepts": ("concepts", "cuis", "cui"),
 }
 """Column names that need no flag, by what they hold, the first present one wins."""
+_TEXT_NAMES = ("caption", "captions", "text", "raw", "sentence", "sentences")
 
 
 class ExtraFields(TypedDict):
@@ -68,7 +70,7 @@ def read_tables(
 
 def resolve_columns(path: AnyPath, header: Sequence[str], columns: Columns) -> dict[str, str]:
     """The table's name for each column it has. Raises UserError where the image or the caption cannot be located."""
-    for name in _column_flags(columns).values():
+    for name in (*_column_flags(columns).values(), *columns.caption_column):
         if name is not None and name not in header:
             raise UserError(f"{path} has no column {name!r}; it has: {', '.join(header)}.")
     names = match_columns(header, columns)
@@ -93,7 +95,7 @@ def match_columns(header: Sequence[str], columns: Columns | None = None) -> dict
 def _column_flags(columns: Columns) -> dict[str, str | None]:
     return {
         "image": columns.image_column,
-        "caption": columns.caption_column,
+        "caption": next(iter(columns.caption_column), None),
         "id": columns.id_column,
         "group": columns.group_column,
         "split": columns.split_column,
@@ -147,7 +149,8 @@ def rows_to_pairs(
             cell, reason = _image(cells.get("image")), NO_IMAGE_OR_CAPTION
         except ImageError as error:
             cell, reason = b"", str(error)
-        captions = [caption for caption in map(_text, _as_list(cells.get("caption"))) if caption]
+        reports = _captions(cells.get("caption"))
+        captions = [select_reading(report) for report in reports]
         default_id, default_group = identify(cell, captions)
         id, group = _text(cells.get("id")) or default_id, _text(cells.get("group")) or default_group
         repeats = repeats + 1 if (id, cell) == previous else 0
@@ -169,6 +172,7 @@ def rows_to_pairs(
                 license=_text(cells.get("license")),
                 attribution=_text(cells.get("attribution")),
                 concepts=_concepts(cells.get("concepts")),
+                removed=(OTHER_SECTIONS,) if caption != reports[index] else (),
                 **extra_fields(row, table.stem),
             )
 
@@ -182,6 +186,9 @@ def _read_cells(rows: Iterable[Row], table: AnyPath, columns: Columns) -> Iterat
             names = resolve_columns(table, list(row), columns) if keys is None else match_columns(list(row), columns)
             keys = row.keys()
         cells = {field: row[name] for field, name in names.items()}
+        if len(columns.caption_column) > 1:
+            parts = (caption for name in columns.caption_column for caption in _captions(row.get(name)))
+            cells["caption"] = "\n".join(part for part in parts if part.strip())
         if names.get("image") == "image_path":
             cells["caption"] = [_unwrap_bytes(_text(caption)) for caption in _as_list(cells.get("caption"))]
         yield row, cells
@@ -211,6 +218,31 @@ def _text(value: Any) -> str:
         return value.decode(errors="replace")
     # NaN differs from itself; pandas' NA refuses to say whether it does
     return "" if value is None or type(value).__name__ == "NAType" or value != value else str(value)
+
+
+def _captions(value: Any) -> list[str]:
+    """The texts of a cell: a text, a list of texts, or one written as JSON; empty ones are left out.
+
+    Of an object, as COCO and Flickr30k have them, the text under its usual name; of another, as {"findings",
+    "impression"} or {"short", "long"}, each text.
+    """
+    if isinstance(value, str) and value[:2] in ('["', "['") and value.endswith("]"):
+        value = _parse_list(value)
+    if isinstance(value, Mapping):
+        usual = next((value[name] for name in _TEXT_NAMES if _captions(value.get(name))), None)
+        return _captions(list(value.values()) if usual is None else usual)
+    if isinstance(value, list | tuple | np.ndarray):
+        return [caption for item in value for caption in _captions(item)]
+    return [text] if (text := _text(value)) else []
+
+
+def _parse_list(text: str) -> list[str] | str:
+    """The texts of a list that a table's cell holds as JSON or as Python writes it; another text stays."""
+    try:
+        items = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+    return items if isinstance(items, list) and all(isinstance(item, str) for item in items) else text
 
 
 def _as_list(value: Any) -> list[Any]:

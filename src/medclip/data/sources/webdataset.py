@@ -12,6 +12,7 @@ from medclip.data.normalize import canonical_split, split_in, split_of
 from medclip.data.paths import AnyPath
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.image_caption_folder import IMAGE_SUFFIXES
+from medclip.data.sources.reports import OTHER_SECTIONS, select_reading
 from medclip.data.sources.tables import NO_IMAGE_OR_CAPTION, as_strings, extra_fields
 from medclip.errors import UserError
 
@@ -43,15 +44,17 @@ def _parse_sample(key: str, files: Mapping[str, bytes], path: AnyPath, split: st
     image = next((data for suffix, data in files.items() if suffix in IMAGE_SUFFIXES), None)
     if image is None or not caption:
         return Dropped(key, split, NO_IMAGE_OR_CAPTION, path.name)
+    reading = select_reading(str(caption))
     return Pair(
         id=str(fields.get("id") or key),
         image=image,
-        caption=str(caption),
+        caption=reading,
         split=split,
         article=group,
         license=str(fields.get("licence") or fields.get("license") or ""),
         attribution=str(fields.get("attribution") or ""),
         concepts=as_strings(fields.get("concepts")),
+        removed=(OTHER_SECTIONS,) if reading != str(caption) else (),
         **extra_fields(fields, path.stem),
     )
 

@@ -1,0 +1,59 @@
+"""The findings and the impression of a free-text report, without its other sections."""
+
+from __future__ import annotations
+
+import re
+
+OTHER_SECTIONS = "report/sections other than findings, impression, conclusion"
+"""What a pair has lost (`Pair.removed`) whose caption is a part of its report."""
+_READINGS = (
+    r"findings?|impressions?|conclusions?|opinion|interpretation|befunde?|beurteilung|hallazgos"
+    r"|impresión(?: diagnóstica)?|conclusión|conclusiones|résultats?"
+)
+_READING = (
+    rf"(?:final |preliminary |radiological |radiographic )?(?:{_READINGS})(?: ?(?:and|und|y|et|/|&) ?(?:{_READINGS}))?"
+)
+_OTHERS = (
+    r"(?:type of |date of )?exam(?:ination)?s?|study|procedure|views?"
+    r"|(?:clinical )?(?:indications?|history|information|data)"
+    r"|reason for (?:exam(?:ination)?|study|this exam(?:ination)?)|comparisons?|(?:comparison )?technique|contrast|dose"
+    r"|recommendations?|notifications?|wet read|final report|addendum|accession(?: number)?|attestation|signed"
+    r"|indikation|klinische angaben|fragestellung|technik|datos clínicos|indicación|técnica|renseignements cliniques"
+)
+_HEADING = re.compile(
+    rf"(?<![^\W_])(?:(?P<reading>{_READING})|{_OTHERS})(?:\(s\))?(?:[ \t]*:|[ \t]*(?=\r?\n))"
+    r"|(?:electronically signed|dictated (?:by|on)|transcribed (?:by|on)|attending radiologist)\b",
+    re.IGNORECASE,
+)
+_SENTENCE_ENDS = ("", ".", ":", ";", "!", "?", "_", ")")
+
+
+def select_reading(text: str) -> str:
+    """The findings, impression and conclusion of a report; the whole text where it has no such sections.
+
+    A report is a text with at least two headings ("FINDINGS:", also alone on a line), of which the first opens a line
+    or is in capitals. A later one within a line counts after the end of a sentence or in capitals, so that "no
+    comparison: …" is not a heading; headings inside the findings ("LUNGS:") stay.
+    """
+    headings = [match for match in _HEADING.finditer(text) if _is_heading(match)]
+    if len(headings) < 2 or not (headings[0].group().isupper() or not _line_before(headings[0])):
+        return text
+    ends = [heading.start() for heading in headings[1:]] + [len(text)]
+    sections = [
+        text[heading.end() : end].strip(" \t\r\n_")
+        for heading, end in zip(headings, ends, strict=True)
+        if heading.group("reading")
+    ]
+    return "\n".join(filter(None, sections)) or text
+
+
+def _is_heading(match: re.Match[str]) -> bool:
+    heading, line = match.group(), _line_before(match)
+    if not heading.endswith(":") and match.group("reading"):
+        return not line  # a heading without a colon is alone on its line
+    return heading.isupper() or (heading[0].isupper() and line[-1:] in _SENTENCE_ENDS)
+
+
+def _line_before(match: re.Match[str]) -> str:
+    """What precedes a match on its line."""
+    return match.string[match.string.rfind("\n", 0, match.start()) + 1 : match.start()].strip()

@@ -1,0 +1,104 @@
+"""A caption that is a whole report is its findings and its impression."""
+
+import json
+
+import pytest
+
+from medclip.data.prepare_config import Columns, PrepareConfig
+from medclip.data.schema import Pair
+from medclip.data.sources.detect import open_source
+from medclip.data.sources.reports import OTHER_SECTIONS, select_reading
+from support.material import draw_image, image_bytes
+
+REPORT = """                                 FINAL REPORT
+ EXAMINATION:  CHEST (PA AND LAT)
+
+ INDICATION:  ___ year old woman with ?pleural effusion
+
+ COMPARISON:  None.
+
+ FINDINGS:
+
+ LUNGS: There is no focal consolidation; no comparison: ___.
+
+ IMPRESSION:
+
+ No acute process.
+
+ NOTIFICATION:  Dr. ___ by phone.
+"""
+READING = "LUNGS: There is no focal consolidation; no comparison: ___.\nNo acute process."
+
+
+@pytest.mark.parametrize(
+    ("report", "reading"),
+    [
+        (REPORT, READING),
+        (" ".join(REPORT.split()), READING),
+        (REPORT.replace("\n", "\r\n"), READING),
+        (
+            "Exam: chest. Findings: clear lungs. Impression: normal. Electronically signed by A. B",
+            "clear lungs.\nnormal.",
+        ),
+        ("Findings\nClear lungs.\nImpression\nNormal", "Clear lungs.\nNormal"),
+        ("INDICATION: pain\nFINDINGS/IMPRESSION: a fracture\nRECOMMENDATION(S): CT", "a fracture"),
+        ("INDICATION: pain FINDINGS: IMPRESSION: no fracture", "no fracture"),
+        ("BEFUND: Lunge frei.\nBEURTEILUNG: unauffällig", "Lunge frei.\nunauffällig"),
+        ("HALLAZGOS: sin derrame.\nCONCLUSIÓN: normal", "sin derrame.\nnormal"),
+    ],
+)
+def test_the_reading_of_a_report(report, reading):
+    assert select_reading(report) == reading
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "CT of the chest. Findings: a mass. Technique: axial CT.",  # a figure's caption
+        "EXAMINATION: chest\nCOMPARISON: none\n\nThe lungs are clear.",  # no section to select
+        "FINDINGS: clear lungs",
+        "No findings: the impression: of a mass",
+        "INDICATION: pain\nFINDINGS:\nIMPRESSION:",
+    ],
+)
+def test_another_text_stays_whole(text):
+    assert select_reading(text) == text
+
+
+def write_image(folder, name):
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(image_bytes(draw_image(1)))
+
+
+def test_reports_are_read_wherever_captions_are_reports(tmp_path):
+    write_image(tmp_path / "folder", "p/x.png")
+    (tmp_path / "folder" / "p" / "x.txt").write_text(REPORT)
+    (tmp_path / "x.jsonl").write_text(json.dumps({"image": "x.png", "report": REPORT}))
+    for source in ("folder", "x.jsonl"):
+        (pair,) = open_source(str(tmp_path / source))
+        assert (pair.caption, pair.removed) == (READING, (OTHER_SECTIONS,))
+
+
+@pytest.mark.parametrize(
+    ("columns", "row", "captions"),
+    [
+        (("findings", "impression"), {"findings": "clear lungs", "impression": "normal"}, ["clear lungs\nnormal"]),
+        (("impression", "findings"), {"findings": "clear lungs", "impression": "normal"}, ["normal\nclear lungs"]),
+        (("findings", "impression"), {"findings": "  ", "impression": "normal"}, ["normal"]),
+        (("findings", "impression"), {"findings": None, "impression": ["a", "b"]}, ["a\nb"]),
+        ("findings", {"findings": "clear lungs", "impression": "normal"}, ["clear lungs"]),
+        ((), {"caption": ["a", None, "b"]}, ["a", "b"]),
+        ((), {"caption": '["a", "b"]'}, ["a", "b"]),
+        ((), {"caption": "['a', \"b's\"]"}, ["a", "b's"]),
+        ((), {"caption": "[a] lung window"}, ["[a] lung window"]),
+        ((), {"captions": [{"raw": "a", "tokens": ["a"]}, {"raw": "b"}]}, ["a", "b"]),
+        ((), {"caption": {"short": "a", "long": "b", "other": None}}, ["a", "b"]),
+        ((), {"caption": {"caption": "a", "language": "en"}}, ["a"]),
+    ],
+)
+def test_captions_in_several_columns_lists_and_objects(tmp_path, columns, row, captions):
+    (tmp_path / "x.jsonl").write_text(json.dumps({"id": "1", "image": "x.png", **row}))
+    pairs = list(open_source(str(tmp_path / "x.jsonl"), PrepareConfig(columns=Columns(caption_column=columns))))
+    assert [pair.caption for pair in pairs if isinstance(pair, Pair)] == captions
+    assert len({pair.id for pair in pairs}) == len(captions) and len({pair.article for pair in pairs}) == 1
