@@ -12,12 +12,14 @@ import pytest
 from filelock import FileLock
 
 from medclip.data.dataset import Split
+from medclip.data.prepare import prepare
 from medclip.errors import UserError
 from medclip.search import curate
 from medclip.search.curate import add, build_index, delete, migrate, purge, restore, snapshot
 from medclip.search.embed import embed
 from medclip.search.index import Index
 from medclip.search.reader import IndexReader
+from support.material import draw_image, image_bytes
 
 SEGMENT_FILES = ("segments/00000/embeddings.npy", "segments/00000/rows.arrow")
 
@@ -48,6 +50,20 @@ def test_what_is_added_is_found_and_not_added_twice(folder, data, model):
     assert sorted(search_ids(folder, model)) == sorted(ids(folder))
     assert add(folder, data, "train", None, None) == (0, 25)
     assert len(IndexReader(folder).manifest.segments) == 2
+
+
+def test_images_without_ids_of_another_dataset_are_new(tmp_path, run):
+    for first, name in ((0, "one"), (40, "other")):
+        (tmp_path / name / "site").mkdir(parents=True)
+        for number in range(6):
+            image = image_bytes(draw_image(first + number), "PNG")
+            (tmp_path / name / "site" / f"{number}.png").write_bytes(image)
+        rows = "".join(f"{number}.png,CT of the chest,train\n" for number in range(6))
+        (tmp_path / name / "site" / "pairs.csv").write_text(f"image,caption,split\n{rows}")
+        prepare(str(tmp_path / name / "site" / "pairs.csv"), tmp_path / name / "data", num_workers=1)
+    build_index(run, tmp_path / "one" / "data", tmp_path / "index")
+    assert add(tmp_path / "index", tmp_path / "other" / "data", None, None, None) == (6, 0)
+    assert add(tmp_path / "index", tmp_path / "other" / "data", None, None, None) == (0, 6)
 
 
 def test_adding_equals_building_at_once(folder, data, run, model, again, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -25,6 +26,20 @@ from medclip.progress import console
 if TYPE_CHECKING:
     from medclip.data.stats.quality_checks import QualityWarning
     from medclip.data.stats.statistics import Statistics
+
+_NUM_REASONS = 3
+_REMEDIES = {
+    "image missing": "Name the folder that the paths start from with --image-root, or fetch the files.",
+    "image outside": "Name the folder that the paths start from with --image-root.",
+    "image unreadable": "Open one of the files by hand: it may be damaged or no image.",
+    "row without image or caption": "Name the columns with --image-column and --caption-column.",
+    "no caption beside the image": "Put the caption of x.jpg into x.txt in the same folder.",
+    "caption without image": "Put the image of x.txt, x.jpg, into the same folder.",
+    "caption under": "Captions that short say nothing to learn from: look at the caption column.",
+    "license not in --licenses": "Leave --licenses out, or name the licenses that the source states.",
+    "no report": "Put the report of a study beside it (x.txt beside x.dcm, or report.txt in its folder).",
+}
+"""By the beginning of the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +65,7 @@ class Prepare:
     def run(self) -> Prepare | None:
         from medclip.data.deidentify import DICOM_SOURCE
         from medclip.data.prepare import prepare, preview
+        from medclip.data.stats.quality_checks import group_warnings
         from medclip.data.stats.report import write_report
 
         if self.dry_run:
@@ -59,10 +75,13 @@ class Prepare:
         if self.out is None:
             raise UserError("give the new folder with --out DATA, or --dry-run to see the first rows.")
         dataset = prepare(self.source, self.out, self.settings, num_workers=self.num_workers, ray=self.ray)
-        write_report(self.out, near_images=False)
+        stats = write_report(self.out, near_images=False)
         self.output.show(dataset, dataset_tables(dataset, self.out))
         if not any(split["pairs"] for split in dataset["splits"].values()):
-            raise WorkError(f"no row of {self.source} became a pair; reasons: {self.out / 'dropped.jsonl'}.")
+            shown = "" if dataset["source"] == DICOM_SOURCE else f" of {self.source}"
+            raise WorkError(f"no row{shown} became a pair.{_explain_dropped(self.out)}")
+        for warning in group_warnings(stats):
+            console.print(_warning_text(warning), soft_wrap=True)
         console.print(
             f"statistics and warnings: {self.out / 'report.html'} (near images: medclip stats)", soft_wrap=True
         )
@@ -152,12 +171,15 @@ def _statistics_tables(stats: Statistics, warnings: Sequence[QualityWarning]) ->
         cells = (_most_frequent(split.keyword_labels.get(kind, Counter()), split.pairs) for split in splits)
         table.add_row(f"{kind} by keywords, most frequent", *cells)
     yield table
-    for warning in warnings:
-        counts = "; ".join(
-            f"{o.split} {o.count:,}" + (f" of {o.total:,} ({o.count / o.total:.1%})" if o.total else "")
-            for o in warning.occurrences
-        )
-        yield Text(f"! {warning.message}{': ' if counts else ''}{counts}. {warning.remedy}", "yellow")
+    yield from map(_warning_text, warnings)
+
+
+def _warning_text(warning: QualityWarning) -> Text:
+    counts = "; ".join(
+        f"{o.split} {o.count:,}" + (f" of {o.total:,} ({o.count / o.total:.1%})" if o.total else "")
+        for o in warning.occurrences
+    )
+    return Text(f"! {warning.message}{': ' if counts else ''}{counts}. {warning.remedy}", "yellow")
 
 
 def _most_frequent(counter: Counter[str], pairs: int) -> str:
@@ -190,3 +212,22 @@ def _leakage_tables(report: dict[str, Any]) -> Iterator[RenderableType]:
         counts = (*split["shared"].values(), split["any"])
         table.add_row(name, str(split["pairs"]), *(f"{n} ({n / split['pairs']:.1%})" for n in counts))
     yield table
+
+
+def _explain_dropped(data: Path) -> str:
+    """The first reasons in `data`/dropped.jsonl, as sentences."""
+    counts: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    with (data / "dropped.jsonl").open(encoding="utf-8") as lines:
+        for row in map(json.loads, lines):
+            counts[row["reason"]] += 1
+            examples.setdefault(row["reason"], row["detail"] or row["id"])
+    sentences = [
+        f"{count:,} × {reason} (first: {examples[reason]}). {_remedy(reason)}".rstrip()
+        for reason, count in counts.most_common(_NUM_REASONS)
+    ]
+    return "".join(f" {sentence}" for sentence in sentences) + f" All: {data / 'dropped.jsonl'}."
+
+
+def _remedy(reason: str) -> str:
+    return next((remedy for beginning, remedy in _REMEDIES.items() if reason.startswith(beginning)), "")

@@ -17,6 +17,8 @@ from medclip.data.dataset import Split, read_dataset, write_table
 from medclip.data.normalize import casefold_whitespace
 from medclip.data.paths import AnyPath
 from medclip.data.perceptual_hash import near_duplicates
+from medclip.data.prepare import write_notice
+from medclip.data.schema import names_no_group
 from medclip.errors import UserError
 from medclip.progress import progress
 
@@ -38,7 +40,8 @@ def find_matches(split: Split, other: Split, near: bool = True) -> list[Match]:
 
     Captions are compared without letter case and spacing. Near images are those that are not the same bytes; they
     take time n × m and are left out where `near` is False. Within one split (`other` is `split`) a row is compared with
-    those before it, and articles, which are meant to repeat, are left out.
+    those before it, and articles, which are meant to repeat, are left out. An article that is only the id of its pair,
+    or that was made up, is shared with nothing.
     """
     within = split is other
     columns = {"article": "article", "same image": "sha256", "caption": "caption"}
@@ -56,13 +59,22 @@ def find_matches(split: Split, other: Split, near: bool = True) -> list[Match]:
 def _equal_values(split: Split, other: Split, kind: str, column: str) -> Iterator[Match]:
     first_rows: dict[str, int] = {}
     if split is not other:
-        for row, value in enumerate(other.column(column)):
-            first_rows.setdefault(casefold_whitespace(value), row)
-    for row, value in enumerate(map(casefold_whitespace, split.column(column))):
+        for row, value in _values(other, column):
+            first_rows.setdefault(value, row)
+    for row, value in _values(split, column):
         if value in first_rows:
             yield Match(row, first_rows[value], kind)
         elif split is other:
             first_rows[value] = row
+
+
+def _values(split: Split, column: str) -> Iterator[tuple[int, str]]:
+    """The rows of a split that have a value to compare, and the value."""
+    values = split.column(column)
+    ids = split.column("id") if column == "article" else [""] * len(values)
+    for row, (value, id) in enumerate(zip(values, ids, strict=True)):
+        if column != "article" or not names_no_group(value, id):
+            yield row, casefold_whitespace(value)
 
 
 def _near_images(split: Split, other: Split) -> Iterator[Match]:
@@ -118,6 +130,7 @@ def decontaminate(data: AnyPath, out: Path, other: AnyPath | None = None) -> dic
         rows = [row for row in range(len(split)) if name != "train" or row not in removed]
         splits[name] = {"pairs": len(rows), "shards": _copy_rows(split, rows, out)}
     counts = dict(Counter(removed.values()))
+    write_notice(out, {name: [shard["file"] for shard in entry["shards"]] for name, entry in splits.items()})
     origin = dataset["source"] if other is None else f"{data.name} beside {other.name}"
     write_json(out / "dataset.json", {**dataset, "splits": splits, "leakage_removed": counts, "derived_from": origin})
     return counts

@@ -23,7 +23,7 @@ from medclip.data.paths import AnyPath, parse_path
 from medclip.data.prepare_config import DEFAULT, PrepareConfig
 from medclip.data.prepare_row import prepare_row
 from medclip.data.resume import ResumableFile, finish, remove_stale, source_fingerprint
-from medclip.data.schema import Dropped, Pair, take_per_split
+from medclip.data.schema import Dropped, Pair, is_made_up, take_per_split
 from medclip.data.sources.detect import (
     Source,
     is_dicom_folder,
@@ -185,22 +185,32 @@ def chunks_by_split(rows: Iterator[Pair | Dropped]) -> Iterator[tuple[str, int, 
 
 
 def drop_repeated_ids(rows: Iterator[Pair | Dropped]) -> Iterator[Pair | Dropped]:
-    """Rows, where every pair after the first of an id (in its split) is dropped.
+    """Rows, where every pair after the first of an id (in its split) is dropped; a made-up id gets a number instead.
 
     Ids are remembered as 128-bit hashes, side by side in buckets by their first 16 bits: 14 bytes each, 18 with room to
     grow. Two of 25 million ids share one with a probability of 1e-24.
     """
     buckets: defaultdict[bytes, bytearray] = defaultdict(bytearray)
+    repeats: Counter[str] = Counter()
     for row in rows:
         if isinstance(row, Pair):
-            key = f"{row.split}\0{row.id}".encode("utf-8", "surrogatepass")
-            digest = hashlib.blake2b(key, digest_size=16).digest()
-            bucket = buckets[digest[:2]]
-            if digest[2:] in bucket:
+            id, bucket, digest = row.id, *_bucket(row, buckets)
+            while digest in bucket and is_made_up(id):  # the same content twice: two rows all the same
+                repeats[id] += 1
+                row = replace(row, id=f"{id}-{repeats[id]}")
+                bucket, digest = _bucket(row, buckets)
+            if digest in bucket:
                 row = Dropped(row.id, row.split, "duplicate id")
             else:
-                bucket += digest[2:]
+                bucket += digest
         yield row
+
+
+def _bucket(row: Pair, buckets: defaultdict[bytes, bytearray]) -> tuple[bytearray, bytes]:
+    """The bucket of an id in its split, and what it holds of it."""
+    key = f"{row.split}\0{row.id}".encode("utf-8", "surrogatepass")
+    digest = hashlib.blake2b(key, digest_size=16).digest()
+    return buckets[digest[:2]], digest[2:]
 
 
 def _write_dataset(

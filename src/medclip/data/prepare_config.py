@@ -19,7 +19,7 @@ class Columns:
     """A table's column of captions, of lists or of objects of captions; several (findings, impression) are joined in
     this order, empty ones skipped."""
     id_column: str | None = None
-    """A table's column of ids; default: the row number."""
+    """A table's column of ids; default: ids made up from the content."""
     group_column: str | None = None
     """A table's column of articles or patients, which never spread over two splits."""
     split_column: str | None = None

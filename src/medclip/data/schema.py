@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from medclip.data.paths import AnyPath
+
+_MADE_UP = "auto:"
+"""The mark of an id or a group that no source names; such a one means nothing outside its dataset."""
+
+
+def make_up_id(*content: str | bytes) -> str:
+    """An id for what has none, a hash of its content and its source: the order of rows does not decide it."""
+    digest = hashlib.sha256()
+    for part in content:
+        part = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+        digest.update(len(part).to_bytes(8) + part)
+    return _MADE_UP + digest.hexdigest()[:16]
+
+
+def is_made_up(id: str) -> bool:
+    """Whether an id or a group was made up by `make_up_id`."""
+    return id.startswith(_MADE_UP)
+
+
+def names_no_group(article: str, id: str) -> bool:
+    """Whether the article of a pair is only its id, or one that was made up: neither says what it shares."""
+    return is_made_up(article) or article == id
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from medclip.data.images import decode_ahead
 from medclip.data.paths import AnyPath
 from medclip.data.perceptual_hash import fingerprint
 from medclip.data.resume import finish
+from medclip.data.schema import is_made_up
 from medclip.encode.encoder import jax_backend
 from medclip.errors import UserError
 from medclip.model.checkpoint import Model, load, model_folder, model_hash
@@ -81,15 +82,24 @@ def build_index(
 
 
 def add(folder: Path, data: AnyPath, split: str | None, max_samples: int | None, model: Path | None) -> tuple[int, int]:
-    """Add the pairs of a split whose ids the index lacks. Returns how many were added, and how many it had."""
+    """Add the pairs of a split that the index lacks. Returns how many were added, and how many it had.
+
+    A pair is in the index if its id is; a made-up id, which another dataset may have too, only with the same image.
+    """
     with lock_manifest(folder) as manifest:
         reader = IndexReader(folder)
         rows = Split(data, split or default_split(data), max_samples)
-        present = set(reader.table.column("id").filter(pa.array(reader.live_mask)).to_pylist())
-        new = np.array([row for row, id in enumerate(rows.iter_column("id")) if id not in present], np.int64)
+        live = reader.table.select(["id", "sha256"]).filter(pa.array(reader.live_mask))
+        present = set(map(_identity, live.column("id").to_pylist(), live.column("sha256").to_pylist()))
+        identities = map(_identity, rows.iter_column("id"), rows.iter_column("sha256"))
+        new = np.array([row for row, identity in enumerate(identities) if identity not in present], np.int64)
         if len(new):
             _commit(folder, _write_segment(folder, manifest, load(reader.model_path(model)), rows, new, None))
         return len(new), len(rows) - len(new)
+
+
+def _identity(id: str, sha256: str) -> str:
+    return f"{id} {sha256}" if is_made_up(id) else id
 
 
 def delete(folder: Path, ids: Sequence[str] = (), articles: Sequence[str] = ()) -> int:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from medclip.data.normalize import canonical_split, split_in
 from medclip.data.prepare_config import PrepareConfig
-from medclip.data.schema import Dropped, Pair, take_per_split
+from medclip.data.schema import Dropped, Pair, is_made_up, take_per_split
 from medclip.data.sources.detect import open_source
 from medclip.errors import UserError
 
@@ -72,8 +72,9 @@ def test_what_is_absent_is_no_text(tmp_path, suffix):
         {"id": 3, "image": None, "caption": "CT of the head", "patient": 3},
     ]
     read = list(open_source(str(write(tmp_path / f"x{suffix}", rows))))
-    assert [row.id for row in read] == ["0", "1", "3", "3"]
-    assert [row.article for row in read if isinstance(row, Pair)] == ["0", "3"]
+    assert [is_made_up(row.id) for row in read] == [False, False, True, False]
+    assert [row.id for row in read if not is_made_up(row.id)] == ["0", "1", "3"]
+    assert [row.article for row in read if isinstance(row, Pair) and not is_made_up(row.id)] == ["0"]
     assert [isinstance(row, Dropped) for row in read] == [False, True, False, True]
 
 
@@ -102,7 +103,8 @@ def test_lines_may_leave_out_what_they_do_not_know(tmp_path):
         {"image": "2.jpg"},
     ]
     one, two, three = open_source(str(write(tmp_path / "x.jsonl", rows)))
-    assert (one.article, two.article, three.reason) == ("1", "PMC1", "row without image or caption")
+    assert is_made_up(one.article)
+    assert (two.article, three.reason) == ("PMC1", "row without image or caption")
 
 
 @pytest.mark.parametrize("license", ["license", "licence", "License"])

@@ -120,8 +120,19 @@ def _read(path: AnyPath, config: PrepareConfig) -> Iterator[Pair | Dropped]:
         yield from read_tars([path])
     elif path.is_dir():
         yield from _read_folder(path, config)
+    elif not path.exists():
+        raise UserError(f"{path} does not exist, so it cannot be read. Sources are: {_READABLE}.")
     else:
-        raise UserError(f"{path} cannot be read. Sources are: {_READABLE}.")
+        raise UserError(f"{path} cannot be read. {_remedy(path.name)}Sources are: {_READABLE}.")
+
+
+def _remedy(name: str) -> str:
+    """What to do about a file of a kind that is not read."""
+    if name.lower().endswith((".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers")):
+        return "It is a spreadsheet: save its sheet as CSV (UTF-8) and give that. "
+    if name.lower().endswith((".gz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".zip")):
+        return "It is compressed: unpack it and give what is inside. "
+    return ""
 
 
 def _read_folder(folder: AnyPath, config: PrepareConfig) -> Iterator[Pair | Dropped]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from medclip.data.normalize import canonical_split
 from medclip.data.paths import AnyPath, inside, parse_path
 from medclip.data.prepare_config import Columns
-from medclip.data.schema import Dropped, Pair
+from medclip.data.schema import Dropped, Pair, make_up_id
 from medclip.data.sources.table_files import Row
 from medclip.data.sources.tables import rows_to_pairs
 from medclip.errors import UserError
@@ -74,8 +73,6 @@ def _row(item: Any, number: int) -> Row:
     raise UserError(f"row {number} of the source is {type(item).__name__}, not a pair; give {_FORMS}.")
 
 
-def _identify(image: str | bytes, captions: Sequence[str]) -> tuple[str, str]:
-    """An id and a group from the content of a row."""
-    group = hashlib.sha256(image.encode("utf-8", "surrogatepass") if isinstance(image, str) else image).hexdigest()
-    id = hashlib.sha256("\0".join([group, *captions]).encode("utf-8", "surrogatepass")).hexdigest()
-    return id[:16], group[:16]
+def _identify(image: str | bytes, captions: Sequence[str], id: str) -> tuple[str, str]:
+    """The id, or one made up from the content of a row, and a group from its image."""
+    return id or make_up_id(image, *captions), make_up_id(image)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain, count
+from itertools import chain
+from pathlib import PurePosixPath
 from typing import Any, TypedDict
 
 import numpy as np
@@ -15,7 +17,7 @@ from medclip.data.images import to_png
 from medclip.data.normalize import HASHED_SPLITS, canonical_split, split_of
 from medclip.data.paths import AnyPath, inside, parse_path, path_exists
 from medclip.data.prepare_config import Columns
-from medclip.data.schema import Dropped, Pair, take_per_split
+from medclip.data.schema import Dropped, Pair, make_up_id, take_per_split
 from medclip.data.sources.reports import OTHER_SECTIONS, select_reading
 from medclip.data.sources.table_files import Row, read_rows
 from medclip.errors import ImageError, UserError
@@ -23,16 +25,24 @@ from medclip.errors import ImageError, UserError
 OUTSIDE = "image outside the table's folder (see --image-root)"
 NO_IMAGE_OR_CAPTION = "row without image or caption"
 _COLUMN_NAMES = {
-    "image": ("image", "image_path", "filepath", "path", "file", "file_name", "filename", "name"),
+    "image": ("image", "imagepath", "filepath", "path", "file", "filename", "name"),
     "caption": ("caption", "captions", "text", "title", "report"),
-    "id": ("id", "image_id", "key"),
-    "group": ("article", "pmcid", "pmc_id", "patient", "patient_id", "subject_id", "study_id", "group"),
+    "id": ("id", "imageid", "key"),
     "split": ("split",),
     "license": ("licence", "license"),  # both spellings occur in other people's tables
     "attribution": ("attribution",),
     "concepts": ("concepts", "cuis", "cui"),
 }
-"""Column names that need no flag, by what they hold, the first present one wins."""
+"""Column names that need no flag, by what they hold, the first present one wins; see `_plain_name`."""
+_GROUP_NAMES = (
+    *("patientid", "patient", "patientnumber", "patid", "pid", "personid", "person", "participantid", "participant"),
+    *("subjectid", "subject", "mrn"),
+    *("studyinstanceuid", "studyuid", "studyid", "study", "accessionnumber", "accession", "examid", "caseid", "uid"),
+    *("seriesinstanceuid", "article", "articleid", "pmcid", "pmid", "doi", "group", "groupid"),
+)
+"""Columns of groups by `_plain_name`: patients, then studies, then articles. A row is of the first that it states."""
+_ARTICLE_FILE = re.compile(r"(PMC\d+)_")
+"""The file names of PubMed Central's figures: all figures and subfigures of an article are one group."""
 _TEXT_NAMES = ("caption", "captions", "text", "raw", "sentence", "sentences")
 
 
@@ -50,17 +60,22 @@ def read_tables(
 ) -> Iterator[Pair | Dropped]:
     """Every row of the tables, in order; a row with several captions yields one pair for each.
 
-    A row that names no split belongs to `split`, or is assigned by a hash where that is "". Without an id column, a
-    row's number, counted through all tables, is its id; consecutive rows with one id and one image are captions of
-    that image. Paths never leave the table's folder or `columns.image_root`. Reading stops when every split has
-    `max_samples` rows, unless a column names splits, for its last row may name a new one. Raises UserError for a
-    damaged file and for an absent column.
+    A row that names no split belongs to `split`, or is assigned by a hash where that is "". Without an id column, an
+    id is made up from the table's name, the image and its captions (see `make_up_id`); consecutive rows with one id and
+    one image are captions of that image. Paths never leave the table's folder or `columns.image_root`. Reading stops
+    when every split has `max_samples` rows, unless a column names splits, for its last row may name a new one. Raises
+    UserError for a damaged file and for an absent column.
     """
-    numbers, image_root = count(1), parse_path(columns.image_root) if columns.image_root else None
+    image_root = parse_path(columns.image_root) if columns.image_root else None
 
     def read_table(path: AnyPath) -> Iterator[Pair | Dropped]:
+        origin = (path.absolute().parent.name, path.name)
+
+        def identify(image: str | bytes, captions: Sequence[str], id: str) -> tuple[str, str]:
+            return (id, "") if id else (make_up_id(*origin, image, *captions), make_up_id(*origin, image))
+
         locate = partial(_locate, image_root or path.parent, path.parent, [])
-        return rows_to_pairs(read_rows(path), path, columns, split, lambda *_: (str(next(numbers)), ""), locate)
+        return rows_to_pairs(read_rows(path), path, columns, split, identify, locate)
 
     rows = chain.from_iterable(map(read_table, paths))
     if max_samples and not any("split" in match_columns(list(next(read_rows(path), {})), columns) for path in paths):
@@ -83,13 +98,18 @@ def resolve_columns(path: AnyPath, header: Sequence[str], columns: Columns) -> d
 def match_columns(header: Sequence[str], columns: Columns | None = None) -> dict[str, str]:
     """The name of each column in `header`: the requested one, or the first usual one."""
     requested = _column_flags(columns or Columns())
-    by_lower_case = {name.lower(): name for name in reversed(header)}
+    by_plain_name = {_plain_name(name): name for name in reversed(header)}
     names = {}
-    for field, usual in _COLUMN_NAMES.items():
-        name = requested.get(field) or next((by_lower_case[word] for word in usual if word in by_lower_case), None)
+    for field, usual in (*_COLUMN_NAMES.items(), ("group", _GROUP_NAMES)):
+        name = requested.get(field) or next((by_plain_name[word] for word in usual if word in by_plain_name), None)
         if name is not None and name in header:
             names[field] = name
     return names
+
+
+def _plain_name(column: str) -> str:
+    """The name of a column without letter case, spaces, underscores and the like."""
+    return "".join(character for character in column.casefold() if character.isalnum())
 
 
 def _column_flags(columns: Columns) -> dict[str, str | None]:
@@ -101,6 +121,22 @@ def _column_flags(columns: Columns) -> dict[str, str | None]:
         "split": columns.split_column,
         "license": columns.license_column,
     }
+
+
+def _group(row: Row, cells: Mapping[str, Any]) -> str:
+    """The group that a row states: of the column of groups, else of another one where that is empty."""
+    if group := _text(cells.get("group")).strip():
+        return group
+    if "group" not in cells:
+        return ""
+    stated = {_plain_name(name): text for name, value in reversed(row.items()) if (text := _text(value).strip())}
+    return next((stated[name] for name in _GROUP_NAMES if name in stated), "")
+
+
+def article_of_file(name: str) -> str:
+    """The article in the file name of a figure of PubMed Central (PMC212319_Fig3_4.jpg); "" where there is none."""
+    match = _ARTICLE_FILE.match(PurePosixPath(name).name)
+    return match.group(1) if match else ""
 
 
 def extra_fields(row: Mapping[str, Any], source: str) -> ExtraFields:
@@ -134,14 +170,14 @@ def rows_to_pairs(
     table: AnyPath,
     columns: Columns,
     split: str,
-    identify: Callable[[str | bytes, Sequence[str]], tuple[str, str]],
+    identify: Callable[[str | bytes, Sequence[str], str], tuple[str, str]],
     locate: Callable[[str], AnyPath | None],
 ) -> Iterator[Pair | Dropped]:
     """A pair for each caption of each row.
 
     `table` names the rows in messages; `split` is that of rows without one, "": by a hash. `identify` gives the id and
-    the group of a row without them, from its image and captions; `locate` the file of a path, None where that is not
-    allowed.
+    the default group of a row from its image, its captions and the id that it states (""); `locate` the file of a path,
+    None where that is not allowed.
     """
     previous, repeats = None, 0
     for row_number, (row, cells) in enumerate(_read_cells(rows, table, columns), start=1):
@@ -151,13 +187,14 @@ def rows_to_pairs(
             cell, reason = b"", str(error)
         reports = _captions(cells.get("caption"))
         captions = [select_reading(report) for report in reports]
-        default_id, default_group = identify(cell, captions)
-        id, group = _text(cells.get("id")) or default_id, _text(cells.get("group")) or default_group
+        file = cell if isinstance(cell, str) else ""
+        id, default_group = identify(cell, captions, _text(cells.get("id")))
+        group = _group(row, cells) or article_of_file(file)
         repeats = repeats + 1 if (id, cell) == previous else 0
         previous = (id, cell)
         image = locate(cell) if isinstance(cell, str) and cell else cell
-        file = cell if isinstance(cell, str) else ""
-        row_split = canonical_split(_text(cells.get("split"))) or split or split_of(group or file or id)
+        row_split = canonical_split(_text(cells.get("split"))) or split
+        row_split = row_split or split_of(group or file or default_group or id)
         if not image or isinstance(image, str) or not captions:
             reason = OUTSIDE if image is None else reason
             yield Dropped(id, row_split, reason, f"{table.name} row {row_number}")
@@ -168,7 +205,7 @@ def rows_to_pairs(
                 image=image,
                 caption=caption,
                 split=row_split,
-                article=group or id,
+                article=group or default_group or id,
                 license=_text(cells.get("license")),
                 attribution=_text(cells.get("attribution")),
                 concepts=_concepts(cells.get("concepts")),

@@ -14,6 +14,7 @@ MAX_ISSUE_SHARE = 0.05  # of a split: captions with issues, small images, repeti
 MAX_DROPPED_SHARE = 0.1  # of a split's rows
 MIN_SHORTER_SIDE = 128  # pixels
 _MAX_TEMPLATES = 3
+_GROUP_REMEDY = "Name the column with --group-column."
 _NO_LICENSE = ("", "no cc code")  # the second is ROCO's word for none
 
 
@@ -49,6 +50,16 @@ def quality_warnings(stats: Statistics) -> list[QualityWarning]:
         earlier = merged[key].occurrences if key in merged else ()
         merged[key] = replace(warning, occurrences=earlier + warning.occurrences)
     return list(merged.values())
+
+
+def group_warnings(stats: Statistics) -> list[QualityWarning]:
+    """What preparation says at once: several images that may share a person or a study, and no group to tell."""
+    splits = {name: split for name, split in stats.splits.items() if split.ungrouped_pairs}
+    if stats.dataset.get("synthetic") or sum(split.ungrouped_pairs for split in splits.values()) < 2:
+        return []
+    remedy = "Images of one person or study may lie in training and validation. " + _GROUP_REMEDY
+    occurrences = (Occurrence(name, split.ungrouped_pairs, split.pairs) for name, split in splits.items())
+    return [QualityWarning("pairs without a patient, study or article", remedy, tuple(occurrences))]
 
 
 def _warn(message: str, remedy: str, split: str, count: int, total: int) -> QualityWarning:
@@ -108,7 +119,7 @@ def _check_groups(name: str, split: SplitStatistics, synthetic: bool) -> Iterato
         remedy = "Training and metrics are mostly about it. Check the group column, or take fewer of its pairs."
         yield _warn(f"one article or patient ({article}) holds much of the split", remedy, name, count, split.pairs)
     if split.ungrouped_pairs == split.pairs and not synthetic:
-        remedy = "Images of one patient may lie in training and validation. Name the column with --group-column."
+        remedy = f"Images of one patient may lie in training and validation. {_GROUP_REMEDY}"
         yield _warn("no pair names its article or patient", remedy, name, split.pairs, split.pairs)
 
 

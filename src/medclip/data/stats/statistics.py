@@ -17,6 +17,7 @@ from jaxtyping import Num
 
 from medclip.data.dataset import SCHEMA, Split, read_dataset
 from medclip.data.leakage import MATCH_KINDS, find_matches
+from medclip.data.schema import names_no_group
 from medclip.data.stats.keyword_labels import KINDS, keyword_label
 from medclip.progress import Advance, progress
 
@@ -93,7 +94,7 @@ class SplitStatistics:
     """The most frequent first."""
     largest_article: tuple[str, int]
     ungrouped_pairs: int
-    """Pairs whose article is their own id."""
+    """Pairs whose article is their own id or made up."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,7 @@ def compute_split_statistics(table: pa.Table, advance: Advance | None = None) ->
         for name in ("width", "height"):
             raw[name].extend(rows[name])
         articles.update(rows["article"])
-        ungrouped += sum(article == id for article, id in zip(rows["article"], rows["id"], strict=True))
+        ungrouped += sum(map(names_no_group, rows["article"], rows["id"]))
         if advance:
             advance(len(batch))
     for counter in labels.values():

@@ -1,0 +1,148 @@
+"""Row numbers are not ids, and what names no group shares none: made-up ids mean nothing outside their dataset."""
+
+import csv
+
+import pytest
+
+from medclip.data.dataset import Split
+from medclip.data.leakage import decontaminate, leakage
+from medclip.data.normalize import split_of
+from medclip.data.prepare import drop_repeated_ids, prepare
+from medclip.data.schema import Dropped, Pair, is_made_up
+from medclip.data.sources.detect import open_source
+from support.material import draw_image, image_bytes
+
+CAPTIONS = ["CT of the chest", "MRI of the left knee", "radiograph of the hand"]
+
+
+def write_site(folder, first, header=("image", "caption", "split"), split="train"):
+    """A table of three images without ids in a folder of its own."""
+    folder.mkdir()
+    with (folder / "pairs.csv").open("w", newline="") as file:
+        out = csv.writer(file)
+        out.writerow(header)
+        for number, caption in enumerate(CAPTIONS):
+            (folder / f"{number}.png").write_bytes(image_bytes(draw_image(first + number, (200, 160)), "PNG"))
+            out.writerow([f"{number}.png", f"{caption}, {first}", split])
+    return folder
+
+
+@pytest.fixture
+def sites(tmp_path):
+    """Two datasets with equal names of tables and of images, and not one image in common."""
+    data = []
+    for first, name in ((0, "berlin"), (40, "paris")):
+        site = write_site(tmp_path / name, first, split="train" if name == "berlin" else "validation")
+        prepare(str(site / "pairs.csv"), tmp_path / f"{name}-data", num_workers=1)
+        data.append(tmp_path / f"{name}-data")
+    return data
+
+
+def test_two_tables_without_ids_share_nothing(sites, tmp_path):
+    berlin, paris = sites
+    ids = [Split(berlin, "train").column("id"), Split(paris, "validation").column("id")]
+    assert all(map(is_made_up, ids[0] + ids[1])) and not set(ids[0]) & set(ids[1])
+    assert leakage(berlin, paris)["held_out"]["validation"]["shared"]["article"] == 0
+    assert decontaminate(berlin, tmp_path / "clean", paris) == {}
+    assert Split(tmp_path / "clean", "train").table.to_pylist() == Split(berlin, "train").table.to_pylist()
+
+
+def test_the_copy_without_leaks_keeps_the_notice(sites, tmp_path):
+    decontaminate(sites[0], tmp_path / "clean", sites[1])
+    assert (tmp_path / "clean" / "NOTICE.txt").read_text() == (sites[0] / "NOTICE.txt").read_text()
+
+
+def test_the_order_of_rows_decides_no_id(tmp_path):
+    rows = [f"{n}.png,CT of the chest {n % 3}" for n in range(8)]
+    ids = []
+    for order in (rows, rows[::-1]):
+        (tmp_path / "x.csv").write_text("\n".join(["image,caption", *order]))
+        ids.append({pair.image.name: pair.id for pair in open_source(str(tmp_path / "x.csv"))})
+    assert ids[0] == ids[1] and len(set(ids[0].values())) == 8
+
+
+def test_equal_rows_without_ids_are_both_kept(tmp_path):
+    (tmp_path / "x.csv").write_text("image,caption\n1.png,CT\n2.png,CT\n1.png,CT\n1.png,MRI\n1.png,CT\n")
+    rows = list(drop_repeated_ids(open_source(str(tmp_path / "x.csv"))))
+    assert len(rows) == len({row.id for row in rows}) == 5 and all(isinstance(row, Pair) for row in rows)
+    assert len({row.article for row in rows if row.image.name == "1.png"}) == 1
+
+
+def test_a_stated_id_that_repeats_is_dropped(tmp_path):
+    (tmp_path / "x.csv").write_text("id,image,caption\na,1.png,CT\nb,2.png,CT\na,3.png,CT\n")
+    rows = list(drop_repeated_ids(open_source(str(tmp_path / "x.csv"))))
+    assert [row.reason for row in rows if isinstance(row, Dropped)] == ["duplicate id"]
+
+
+def test_an_article_that_is_only_the_id_is_not_shared(tmp_path):
+    for name, first, split in (("a", 0, "train"), ("b", 40, "test")):
+        site = write_site(tmp_path / name, first)
+        (site / "pairs.csv").write_text(
+            "id,image,caption,split\n" + "".join(f"{n},{n}.png,{c} {first},{split}\n" for n, c in enumerate(CAPTIONS))
+        )
+        prepare(str(site / "pairs.csv"), tmp_path / f"{name}-data", num_workers=1)
+    assert leakage(tmp_path / "a-data", tmp_path / "b-data")["held_out"]["test"]["any"] == 0
+
+
+@pytest.mark.parametrize(
+    "column",
+    ["PatientID", "patient id", "subject_id", "uid", "StudyInstanceUID", "Patient_Id", "PATIENT-ID", "Subject ID",
+     "patientId", "study_id", "Study Instance UID", "pmcid", "PMC_ID", "article", "AccessionNumber"],
+)  # fmt: skip
+def test_a_column_of_groups_is_recognized_however_it_is_written(tmp_path, column):
+    rows = "".join(f"{n}.png,CT of the chest {n},p{n // 2}\n" for n in range(6))
+    (tmp_path / "x.csv").write_text(f"image,caption,{column}\n{rows}")
+    read = list(open_source(str(tmp_path / "x.csv")))
+    assert [(row.article, row.split) for row in read] == [(f"p{n // 2}", split_of(f"p{n // 2}")) for n in range(6)]
+
+
+def test_a_patient_goes_before_a_study_and_a_study_before_an_article(tmp_path):
+    (tmp_path / "x.csv").write_text(
+        "image,caption,Article,StudyInstanceUID,PatientID\n1.png,CT,PMC1,1.2,p1\n2.png,CT,PMC1,1.2,\n3.png,CT,PMC1,,\n"
+    )
+    assert [row.article for row in open_source(str(tmp_path / "x.csv"))] == ["p1", "1.2", "PMC1"]
+
+
+def test_subfigures_of_an_article_are_one_group(tmp_path):
+    names = ("PMC212319_Fig3_4.jpg", "PMC212319_Fig3_5.jpg", "a/PMC212319_Fig1_0.jpg", "PMC99_Fig3_4.jpg")
+    (tmp_path / "x.csv").write_text("image,caption\n" + "".join(f"{name},CT of the chest\n" for name in names))
+    read = list(open_source(str(tmp_path / "x.csv")))
+    assert [row.article for row in read] == ["PMC212319"] * 3 + ["PMC99"]
+
+
+def test_what_names_no_group_is_said_on_the_terminal(tmp_path, medclip):
+    site = write_site(tmp_path / "site", 0)
+    code, out, err = medclip("prepare", site / "pairs.csv", "--out", tmp_path / "data")
+    assert code == 0 and "without a patient, study or article" in " ".join((out + err).split())
+    text = (site / "pairs.csv").read_text()
+    (site / "pairs.csv").write_text(text.replace("split", "PatientID"))
+    code, out, err = medclip("prepare", site / "pairs.csv", "--out", tmp_path / "grouped")
+    assert code == 0 and "without a patient" not in " ".join((out + err).split())
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason", "remedy"),
+    [
+        ("absent.png,CT of the chest\n", "1 × image missing", "--image-root"),
+        ("0.png,CT\n", "1 × caption under 10 characters", "caption column"),
+        ("0.png,\n", "1 × row without image or caption", "--caption-column"),
+        ("../x.png,CT of the chest\n", "1 × image outside the table's folder", "--image-root"),
+    ],
+)
+def test_zero_pairs_is_a_failure_with_its_reason_and_remedy(tmp_path, medclip, rows, reason, remedy):
+    site = write_site(tmp_path / "site", 0)
+    (site / "pairs.csv").write_text(f"image,caption\n{rows}")
+    code, out, err = medclip("prepare", site / "pairs.csv", "--out", tmp_path / "data")
+    text = " ".join((out + err).split())
+    assert code == 1 and reason in text and remedy in text
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("absent", "does not exist"), ("x.xlsx", "save its sheet as CSV"), ("x.zst", "unpack it")],
+)
+def test_a_source_that_cannot_be_read_says_why(tmp_path, medclip, name, message):
+    if name != "absent":
+        (tmp_path / name).write_bytes(b"PK\3\4")
+    code, out, err = medclip("prepare", tmp_path / name, "--out", tmp_path / "data")
+    assert code in (1, 2) and message in " ".join((out + err).split())
