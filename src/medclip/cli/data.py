@@ -48,9 +48,10 @@ class Prepare:
 
     source: Annotated[Positional[str], tyro.conf.arg(metavar="SOURCE")]
     """A ROCO or ROCOv2 folder, a table (CSV, TSV, JSON, Parquet, Arrow), a Hugging Face dataset (hf://OWNER/NAME or a
-    folder of one), a folder of DICOM studies with reports, a folder of images with captions beside them (x.jpg,
-    x.txt), WebDataset archives (.tar), any of these but DICOM behind a URL (s3://…, gs://…), or phantoms[:COUNT] for
-    synthetic images."""
+    folder of one), MIMIC-CXR-JPG, Open-i (XML or Kaggle's tables), PadChest, MedICaT, PMC-OA or R2Gen's annotation.json
+    as published (docs/sources.md), a folder of DICOM studies with reports, a folder of images with captions beside
+    them (x.jpg, x.txt), WebDataset archives (.tar), any of these but DICOM behind a URL (s3://…, gs://…), or
+    phantoms[:COUNT] for synthetic images."""
     settings: PrepareConfig
     out: Path | None = None
     """The dataset's new folder; an unfinished one is continued."""

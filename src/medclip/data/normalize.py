@@ -28,7 +28,7 @@ HASHED_SPLITS = ("train", "validation")
 """The splits that `split_of` assigns."""
 _SPLIT_WORDS = {
     "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev"),
+    "validation": ("validation", "validate", "valid", "val", "dev"),
     "test": ("test", "testing", "eval", "evaluation"),
 }
 SPLITS = tuple(_SPLIT_WORDS)

@@ -17,8 +17,11 @@ from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.huggingface import find_named_tables, find_saved_tables
 from medclip.data.sources.image_caption_folder import IMAGE_SUFFIXES, has_caption_files, read_image_folder
 from medclip.data.sources.memory import read_memory
+from medclip.data.sources.mimic_cxr import is_mimic_cxr, read_mimic_cxr
+from medclip.data.sources.openi import find_projections, is_openi, read_openi, read_projections
+from medclip.data.sources.published_tables import find_published
 from medclip.data.sources.roco import count_roco, is_roco, is_rocov2, read_roco, read_rocov2
-from medclip.data.sources.table_files import TABLE_SUFFIXES, count_rows
+from medclip.data.sources.table_files import TABLE_SUFFIXES, count_rows, table_suffix
 from medclip.data.sources.tables import read_tables
 from medclip.data.sources.webdataset import read_tars
 from medclip.errors import UserError
@@ -28,7 +31,8 @@ _READABLE = (
     "a ROCO folder (train/radiology/captions.txt or traindata.csv), a ROCOv2 folder (train_captions.csv), a Hugging "
     "Face dataset (hf://OWNER/NAME, a folder of it or what save_to_disk wrote), a folder of DICOM studies, a folder "
     f"of images with captions beside them (x.jpg, x.txt), a table ({', '.join(TABLE_SUFFIXES)}), WebDataset "
-    "archives (.tar), any of these behind a URL (s3://…), or phantoms[:COUNT]"
+    "archives (.tar), MIMIC-CXR-JPG, Open-i, PadChest, MedICaT or R2Gen's annotation.json as published, any of "
+    "these behind a URL (s3://…), or phantoms[:COUNT]"
 )
 
 
@@ -74,7 +78,7 @@ def is_dicom_folder(source: Source) -> bool:
     name = source_path(source)
     if name is None or is_url(path := parse_path(name)) or not path.is_dir():
         return False
-    return not (is_roco(path) or is_rocov2(path)) and _has_dicom(path)
+    return not (is_roco(path) or is_rocov2(path) or _find_layout(path, DEFAULT)) and _has_dicom(path)
 
 
 def source_length(source: Source, max_samples: int | None = None) -> int | None:
@@ -113,8 +117,11 @@ def _has_dicom(folder: Path) -> bool:
 
 
 def _read(path: AnyPath, config: PrepareConfig) -> Iterator[Pair | Dropped]:
-    suffix = path.suffix.lower()
-    if suffix in TABLE_SUFFIXES and path.is_file():
+    suffix = table_suffix(path)
+    if path.is_file() and (published := find_published(path)):
+        table, read_published = published
+        yield from read_published(table, config.columns)
+    elif suffix in TABLE_SUFFIXES and path.is_file():
         yield from read_tables([path], config.columns, max_samples=config.max_samples)
     elif suffix == ".tar" and path.is_file():
         yield from read_tars([path])
@@ -140,6 +147,8 @@ def _read_folder(folder: AnyPath, config: PrepareConfig) -> Iterator[Pair | Drop
         return read_roco(folder, config.max_samples)
     if is_rocov2(folder):
         return read_rocov2(folder, config.max_samples)
+    if layout := _find_layout(folder, config):
+        return layout
     if not is_url(folder) and _has_dicom(folder):
         from medclip.data.sources.dicom_studies import read_studies
 
@@ -153,6 +162,20 @@ def _read_folder(folder: AnyPath, config: PrepareConfig) -> Iterator[Pair | Drop
     if splits := find_named_tables(folder):
         return _read_splits(splits, config.columns, config.max_samples)
     raise UserError(f"{folder} cannot be read. Sources are: {_READABLE}.")
+
+
+def _find_layout(folder: AnyPath, config: PrepareConfig) -> Iterator[Pair | Dropped] | None:
+    """The rows of a folder in the layout of a published dataset of reports or figures; None where it has none."""
+    if is_mimic_cxr(folder):
+        return read_mimic_cxr(folder, config.max_samples)
+    if projections := find_projections(folder):
+        return read_projections(*projections)
+    if is_openi(folder):
+        return read_openi(folder)
+    if published := find_published(folder):
+        table, read_published = published
+        return read_published(table, config.columns)
+    return None
 
 
 def _read_splits(

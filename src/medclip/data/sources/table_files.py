@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import gzip
+import io
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -28,7 +31,29 @@ def read_rows(path: AnyPath) -> Iterator[Row]:
     Texts such as "NA", "None" and "null" stay texts. Raises UserError for a damaged file, with the row where it is
     known.
     """
-    return _READERS[path.suffix.lower()](path)
+    return _READERS[table_suffix(path)](path)
+
+
+def table_suffix(path: AnyPath) -> str:
+    """The suffix of a table's format, in lower case; of x.csv.gz that before .gz."""
+    name = path.name.lower()
+    suffix = PurePosixPath(name).suffix
+    inner = PurePosixPath(name.removesuffix(".gz")).suffix
+    return inner if suffix == ".gz" and inner in _GZIPPED else suffix
+
+
+@contextmanager
+def _open_text_bytes(path: AnyPath) -> Iterator[Any]:
+    """The bytes of a table of text, without its compression. UserError where that is damaged."""
+    with path.open("rb") as file:
+        if not path.name.lower().endswith(".gz"):
+            yield file
+            return
+        try:
+            with gzip.open(file) as unpacked:
+                yield unpacked
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise UserError(f"{path} is not a complete gzip file ({error}). Fetch it again.") from None
 
 
 def count_rows(path: AnyPath) -> int | None:
@@ -42,8 +67,8 @@ def count_rows(path: AnyPath) -> int | None:
 
 def _read_csv(path: AnyPath) -> Iterator[Row]:
     csv.field_size_limit(_MAX_CELL_BYTES)
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    delimiter = "\t" if table_suffix(path) == ".tsv" else ","
+    with _open_text_bytes(path) as packed, io.TextIOWrapper(packed, encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, delimiter=delimiter, strict=True)  # else a file cut within quotes looks complete
         try:
             for row in reader:
@@ -57,7 +82,7 @@ def _read_csv(path: AnyPath) -> Iterator[Row]:
 
 
 def _read_json_lines(path: AnyPath) -> Iterator[Row]:
-    with path.open("rb") as file:
+    with _open_text_bytes(path) as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
@@ -72,13 +97,14 @@ def _read_json_lines(path: AnyPath) -> Iterator[Row]:
 
 def _read_json(path: AnyPath) -> Iterator[Row]:
     """One list of objects or, as the founding project wrote them under this suffix, JSON lines."""
-    with path.open("rb") as file:
+    with _open_text_bytes(path) as file:
         is_list = file.readline().removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
     if not is_list:
         yield from _read_json_lines(path)
         return
     try:
-        rows = json.loads(path.read_bytes())
+        with _open_text_bytes(path) as file:
+            rows = json.loads(file.read())
     except ValueError as error:
         raise UserError(f"{path} is not a JSON list ({error}).") from None
     if not all(isinstance(row, dict) for row in rows):
@@ -133,3 +159,4 @@ _READERS = {
     ".arrow": _read_arrow,
 }
 TABLE_SUFFIXES = tuple(_READERS)
+_GZIPPED = (".csv", ".tsv", ".jsonl", ".json")

@@ -185,7 +185,7 @@ def rows_to_pairs(
             cell, reason = _image(cells.get("image")), NO_IMAGE_OR_CAPTION
         except ImageError as error:
             cell, reason = b"", str(error)
-        reports = _captions(cells.get("caption"))
+        reports = cell_captions(cells.get("caption"))
         captions = [select_reading(report) for report in reports]
         file = cell if isinstance(cell, str) else ""
         id, default_group = identify(cell, captions, _text(cells.get("id")))
@@ -224,7 +224,7 @@ def _read_cells(rows: Iterable[Row], table: AnyPath, columns: Columns) -> Iterat
             keys = row.keys()
         cells = {field: row[name] for field, name in names.items()}
         if len(columns.caption_column) > 1:
-            parts = (caption for name in columns.caption_column for caption in _captions(row.get(name)))
+            parts = (caption for name in columns.caption_column for caption in cell_captions(row.get(name)))
             cells["caption"] = "\n".join(part for part in parts if part.strip())
         if names.get("image") == "image_path":
             cells["caption"] = [_unwrap_bytes(_text(caption)) for caption in _as_list(cells.get("caption"))]
@@ -257,7 +257,7 @@ def _text(value: Any) -> str:
     return "" if value is None or type(value).__name__ == "NAType" or value != value else str(value)
 
 
-def _captions(value: Any) -> list[str]:
+def cell_captions(value: Any) -> list[str]:
     """The texts of a cell: a text, a list of texts, or one written as JSON; empty ones are left out.
 
     Of an object, as COCO and Flickr30k have them, the text under its usual name; of another, as {"findings",
@@ -266,10 +266,10 @@ def _captions(value: Any) -> list[str]:
     if isinstance(value, str) and value[:2] in ('["', "['") and value.endswith("]"):
         value = _parse_list(value)
     if isinstance(value, Mapping):
-        usual = next((value[name] for name in _TEXT_NAMES if _captions(value.get(name))), None)
-        return _captions(list(value.values()) if usual is None else usual)
+        usual = next((value[name] for name in _TEXT_NAMES if cell_captions(value.get(name))), None)
+        return cell_captions(list(value.values()) if usual is None else usual)
     if isinstance(value, list | tuple | np.ndarray):
-        return [caption for item in value for caption in _captions(item)]
+        return [caption for item in value for caption in cell_captions(item)]
     return [text] if (text := _text(value)) else []
 
 

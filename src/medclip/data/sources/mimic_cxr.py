@@ -1,0 +1,122 @@
+"""Reads MIMIC-CXR-JPG: files/p10/p10000032/s50414267/DICOM_ID.jpg, with the report of a study beside its folder.
+
+Layout: https://physionet.org/content/mimic-cxr-jpg/. The reports come in an archive of their own, mimic-cxr-reports.zip
+of MIMIC-CXR, and may be unpacked into the same tree or beside it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+
+from medclip.data.normalize import HASHED_SPLITS, canonical_split, split_of
+from medclip.data.paths import AnyPath
+from medclip.data.schema import Dropped, Pair, take_per_split
+from medclip.data.sources.image_caption_folder import IMAGE_SUFFIXES, list_images
+from medclip.data.sources.reports import OTHER_SECTIONS, select_reading
+from medclip.data.sources.table_files import read_rows
+from medclip.errors import UserError
+
+SOURCE = "MIMIC-CXR-JPG"
+_PATIENT, _STUDY = re.compile(r"p\d{8}"), re.compile(r"s\d{8}")
+_TREES = ("", "files", "mimic-cxr-reports", "mimic-cxr-reports/files", "reports", "reports/files")
+"""Where a tree of patients may be, below the folder or beside it."""
+
+Listing = Mapping[str, tuple[str, str, str]]
+"""Patient, study and value by image."""
+
+
+def is_mimic_cxr(folder: AnyPath) -> bool:
+    """Whether `folder` has images where MIMIC-CXR-JPG keeps them; those of MIMIC-CXR are DICOM files."""
+    studies = (
+        study for tree in _trees(folder) for patient in _patients(tree) for study in _subfolders(patient, _STUDY)
+    )
+    first_study = next(studies, None)
+    return first_study is not None and any(path.suffix.lower() in IMAGE_SUFFIXES for path in first_study.iterdir())
+
+
+def read_mimic_cxr(folder: AnyPath, max_samples: int | None = None) -> Iterator[Pair | Dropped]:
+    """Every image of the tree with its study's findings and impression, then the images that are only listed.
+
+    Splits are those of mimic-cxr-2.0.0-split.csv.gz, else of a hash of the patient; a patient is a group. Images that
+    mimic-cxr-2.0.0-metadata.csv.gz or the splits list and the tree lacks are dropped. Raises UserError for a damaged
+    table.
+    """
+    splits = _read_listing(folder, "split", "split")
+    views = _read_listing(folder, "metadata", "ViewPosition")
+    names = {canonical_split(split) for _, _, split in splits.values()}
+    rows = _read(folder, splits, views)
+    return take_per_split(rows, max_samples, sorted(names | set(HASHED_SPLITS))) if max_samples else rows
+
+
+def _read(folder: AnyPath, splits: Listing, views: Listing) -> Iterator[Pair | Dropped]:
+    split_of_patient = {patient: canonical_split(split) for patient, _, split in splits.values()}
+    reports = [tree for base in (folder, folder.parent) for tree in _trees(base)]
+    read_report = lru_cache(maxsize=1)(lambda study: _read_report(reports, study))
+    present = set()
+    for tree in _trees(folder):
+        for image in (image for patient in _patients(tree) for image in list_images(patient)):
+            study, id = image.parent, image.stem
+            patient = study.parent.name
+            split = (
+                canonical_split(splits.get(id, ("", "", ""))[2]) or split_of_patient.get(patient) or split_of(patient)
+            )
+            present.add(id)
+            report, reason = read_report(f"{study.parent.parent.name}/{patient}/{study.name}.txt")
+            if reason:
+                yield Dropped(id, split, reason, f"{study.name}.txt")
+                continue
+            view, reading = views.get(id, ("", "", ""))[2], select_reading(report)
+            yield Pair(
+                id=id,
+                image=image,
+                caption=reading,
+                split=split,
+                article=patient,
+                labels={"view": view} if view else {},
+                source=SOURCE,
+                removed=(OTHER_SECTIONS,) if reading != report else (),
+            )
+    for id, (patient, study, _) in {**views, **splits}.items():
+        if id not in present:
+            split = split_of_patient.get(patient) or split_of(patient)
+            yield Dropped(id, split, "image missing", f"{patient}/{study}")
+
+
+def _read_report(trees: list[AnyPath], name: str) -> tuple[str, str]:
+    """The report of a study, or "" and why there is none."""
+    for tree in trees:
+        try:
+            return (tree / name).read_text(encoding="utf-8-sig"), ""
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except UnicodeDecodeError:
+            return "", "report is not UTF-8"
+    return "", "no report"
+
+
+def _read_listing(folder: AnyPath, kind: str, column: str) -> dict[str, tuple[str, str, str]]:
+    """The column of mimic-cxr-2.0.0-KIND.csv(.gz) by image, with patient and study; {} where there is no such file."""
+    tables = [path for base in (folder, folder.parent) for path in base.glob(f"mimic-cxr-2.*-{kind}.csv*")]
+    listing = {}
+    for row in read_rows(tables[0]) if tables else ():
+        if missing := {"dicom_id", "subject_id", "study_id", column} - row.keys():
+            raise UserError(f"{tables[0]} has no column {min(missing)!r}; it has: {', '.join(row)}.")
+        listing[row["dicom_id"]] = (f"p{row['subject_id']}", f"s{row['study_id']}", row[column] or "")
+    return listing
+
+
+def _trees(folder: AnyPath) -> list[AnyPath]:
+    """The folders at or below `folder` that hold patients, p10/p10000032."""
+    trees = (folder / name if name else folder for name in _TREES)
+    return [tree for tree in trees if tree.is_dir() and next(_patients(tree), None) is not None]
+
+
+def _patients(tree: AnyPath) -> Iterator[AnyPath]:
+    for group in _subfolders(tree, re.compile(r"p\d\d")):
+        yield from _subfolders(group, _PATIENT)
+
+
+def _subfolders(folder: AnyPath, name: re.Pattern[str]) -> Iterator[AnyPath]:
+    yield from sorted((path for path in folder.iterdir() if name.fullmatch(path.name) and path.is_dir()), key=str)

@@ -1,0 +1,119 @@
+"""Reads the chest X-rays of Indiana University (Open-i): an XML file a report, or Kaggle's two tables.
+
+Layouts: https://openi.nlm.nih.gov/faq (NLMCXR_reports, NLMCXR_png) and
+https://www.kaggle.com/datasets/raddar/chest-xrays-indiana-university.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from xml.etree import ElementTree
+
+from medclip.data.normalize import split_of
+from medclip.data.paths import AnyPath
+from medclip.data.schema import Dropped, Pair
+from medclip.data.sources.image_caption_folder import list_images
+from medclip.data.sources.table_files import read_rows
+from medclip.errors import UserError
+
+SOURCE = "Open-i"
+NO_READING = "report without findings and impression"
+_GLOB_DEPTHS = ("", "*/", "*/*/")
+
+
+def is_openi(folder: AnyPath) -> bool:
+    """Whether `folder` holds reports of Open-i as XML, and images."""
+    first = next(_report_files(folder), None)
+    if first is None or next(list_images(folder), None) is None:
+        return False
+    with first.open("rb") as file:
+        return b"<eCitation" in file.read(4096)
+
+
+def read_openi(folder: AnyPath) -> Iterator[Pair | Dropped]:
+    """Every image that a report names, with the report's findings and impression; then images without a report.
+
+    The images of a report are one group.
+    """
+    images = {image.stem: image for image in list_images(folder)}
+    named = set()
+    for path in _report_files(folder):
+        try:
+            report = ElementTree.fromstring(path.read_bytes())
+        except ElementTree.ParseError:
+            yield Dropped(path.stem, split_of(path.stem), "report is not XML", path.name)
+            continue
+        uid = report.find(".//uId")
+        group = (uid.get("id") if uid is not None else "") or path.stem
+        texts = {(text.get("Label") or "").upper(): _text(text) for text in report.iter("AbstractText")}
+        ids = [id for image in report.iter("parentImage") if (id := image.get("id"))]
+        named.update(ids)
+        if not ids:
+            yield Dropped(group, split_of(group), "report without images", path.name)
+        for id in ids:
+            if not (caption := "\n".join(filter(None, (texts.get("FINDINGS"), texts.get("IMPRESSION"))))):
+                yield Dropped(id, split_of(group), NO_READING, path.name)
+            elif id not in images:
+                yield Dropped(id, split_of(group), "image missing", path.name)
+            else:
+                yield Pair(
+                    id=id,
+                    image=images[id],
+                    caption=caption,
+                    split=split_of(group),
+                    article=group,
+                    license=_text(report.find("licenseURL")) or _text(report.find("licenseType")),
+                    keywords=tuple(filter(None, map(_text, report.findall("MeSH/*")))),
+                    source=SOURCE,
+                )
+    for id in images.keys() - named:
+        yield Dropped(id, split_of(id), "no report", images[id].name)
+
+
+def find_projections(folder: AnyPath) -> tuple[AnyPath, AnyPath] | None:
+    """Kaggle's tables of reports and of their images; None where `folder` has not both."""
+    tables = (folder / "indiana_reports.csv", folder / "indiana_projections.csv")
+    return tables if all(path.is_file() for path in tables) else None
+
+
+def read_projections(reports: AnyPath, projections: AnyPath) -> Iterator[Pair | Dropped]:
+    """Every row of the table of images, with the findings and the impression of its report (`uid`), which is its group.
+
+    Then the reports without images. Raises UserError where a column is absent.
+    """
+    by_uid = {row["uid"]: row for row in _read_table(reports, {"uid", "findings", "impression"})}
+    images = {image.name: image for image in list_images(reports.parent)}
+    without_image = dict.fromkeys(by_uid)
+    for row in _read_table(projections, {"uid", "filename"}):
+        uid, name = row["uid"] or "", row["filename"] or ""
+        id, split = name.removesuffix(".png").removesuffix(".dcm"), split_of(uid)
+        report = by_uid.get(uid)
+        without_image.pop(uid, None)
+        if report is None:
+            yield Dropped(id, split, "no report", f"uid {uid}")
+        elif not (caption := "\n".join(text for field in ("findings", "impression") if (text := report[field]))):
+            yield Dropped(id, split, NO_READING, f"uid {uid}")
+        elif name not in images:
+            yield Dropped(id, split, "image missing", name)
+        else:
+            view = {"view": row["projection"]} if row.get("projection") else {}
+            problems = tuple(word for word in (report.get("Problems") or "").split(";") if word)
+            yield Pair(id, images[name], caption, split, uid, keywords=problems, labels=view, source=SOURCE)
+    for uid in without_image:
+        yield Dropped(uid, split_of(uid), "report without images", reports.name)
+
+
+def _read_table(path: AnyPath, columns: set[str]) -> Iterator[dict[str, str]]:
+    for row in read_rows(path):
+        if missing := columns - row.keys():
+            raise UserError(f"{path} has no column {min(missing)!r}; it has: {', '.join(row)}.")
+        yield row
+
+
+def _report_files(folder: AnyPath) -> Iterator[AnyPath]:
+    return chain.from_iterable(sorted(folder.glob(f"{depth}*.xml"), key=str) for depth in _GLOB_DEPTHS)
+
+
+def _text(element: ElementTree.Element | None) -> str:
+    return "" if element is None else " ".join("".join(element.itertext()).split())
