@@ -97,6 +97,7 @@ def test_many_duplicates_inside_a_split_are_reported(warnings_of):
     warnings = warnings_of(lambda n: {"caption": "Chest X-ray at admission"} if n < 4 else {})
     assert warnings[0].message == "pairs that repeat an earlier one (caption 3)"
     assert counts(warnings[0]) == [("train", 3, 24)]
+    assert "as one" in warnings[0].remedy and "errors" not in warnings[0].remedy  # as DistinctPairs has it
 
 
 def test_missing_empty_and_small_splits(warnings_of):

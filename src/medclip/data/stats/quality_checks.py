@@ -78,7 +78,11 @@ def _check_overlaps(stats: Statistics) -> Iterator[QualityWarning]:
             message = f"pairs that share something with {overlap.other} ({kinds})"
             yield _warn(message, remedy, overlap.split, count, pairs)
         if overlap.split == overlap.other and count > MAX_ISSUE_SHARE * pairs:
-            remedy = "Retrieval cannot tell equal pairs apart and counts them as errors; deduplicate at the source."
+            remedy = (
+                "Training and retrieval take an equal image or caption as one: there is less here than the pairs say."
+            )
+            if shared.get("near image"):
+                remedy = "Retrieval counts near images as errors, equal ones as one; deduplicate at the source."
             yield _warn(f"pairs that repeat an earlier one ({kinds})", remedy, overlap.split, count, pairs)
 
 
