@@ -9,14 +9,18 @@ import hashlib
 import os
 import re
 import secrets
+import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from medclip.atomic_io import whole_file
+from medclip.data.name_matching import APOSTROPHES, UNSPACED, Span, find_name, fold, index_words, is_ordinary
+from medclip.data.normalize import normalize_text
+from medclip.data.ordinary_words import FACILITY
 from medclip.errors import UserError
 from medclip.progress import console
 
@@ -27,6 +31,9 @@ DICOM_SOURCE = "DICOM"
 """The `source` of pairs from studies and of datasets of them: folders are often named after patients."""
 KEY_BYTES = 32
 REDACTED = "___"  # as MIMIC writes it
+MIN_FREQUENT_STUDIES = 10
+FREQUENT_FRACTION = 0.1
+"""A value replaced in so many reports, and in this part of them, is worth a warning."""
 
 # The allow-list is one of values, as anything can be typed into a field: PS3.3 C.7.3.1.1.1, PS3.16 Annex L, and the
 # views of PS3.3 C.8.1.1 and of mammography.
@@ -53,7 +60,6 @@ _ID_KEYWORDS = {
     *("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "DeviceSerialNumber", "PatientTelephoneNumbers"),
     *("InstitutionName", "InstitutionAddress", "InstitutionalDepartmentName", "StationName", "PatientAddress"),
 }
-_NAME_TITLES = {"dr", "mr", "mrs", "ms", "md", "phd", "prof"}
 _MONTHS = (
     *("January", "February", "March", "April", "May", "June"),
     *("July", "August", "September", "October", "November", "December"),
@@ -131,12 +137,15 @@ def may_hold_text(header: Dataset) -> bool:
     return is_common and str(header.get("BurnedInAnnotation")).upper() != "NO"
 
 
-def redact_report(report: str, *headers: Dataset) -> tuple[str, Counter[str]]:
+def redact_report(
+    report: str, *headers: Dataset, on_replacement: Callable[[str, str], None] | None = None
+) -> tuple[str, Counter[str]]:
     """A report with the values of its headers replaced by "___", and the number of replacements by attribute.
 
-    Values are names of people (whole words; two or more together, or single ones of three letters or more),
-    identifiers of four characters or more, and dates in common numeric and English forms. Names that no header holds
-    stay.
+    Values are names of people (see `name_matching`), identifiers of four characters or more, and dates in common
+    numeric and English forms. Names that no header holds stay. An ordinary word of a report that is also such a value
+    is replaced only where the words beside it or its letter case say that it is a name; the others are counted as
+    "KEYWORD (ordinary word, not replaced)". `on_replacement` gets the keyword and the value of each that was replaced.
     """
     values: dict[tuple[str, str], str] = {}
     for header in headers:
@@ -144,30 +153,101 @@ def redact_report(report: str, *headers: Dataset) -> tuple[str, Counter[str]]:
             kind = element.VR if element.VR in ("PN", "DA", "DT") else "ID" if element.keyword in _ID_KEYWORDS else ""
             for value in element.value if kind and element.VM > 1 else [element.value] if kind else []:
                 values.setdefault((kind[0], str(value).strip()), _keyword(element))
+    report = normalize_text(report)  # as the caption will be: what the rules drop or decode cannot part a name
+    words = index_words(report)
+    covered: list[Span] = []
     counts: Counter[str] = Counter()
     for (kind, value), keyword in values.items():
-        if pattern := _compile_value(kind, value):
-            report, replacements = pattern.subn(REDACTED, report)
-            counts[keyword] += replacements
-    return report, +counts
+        if kind == "P":
+            spans, num_ordinary = find_name(words, value)
+        else:
+            pattern = _compile_value(kind, value)
+            spans = [Span(*match.span()) for match in pattern.finditer(report)] if pattern else []
+            num_ordinary = len(spans) if kind == "I" and _is_ordinary_text(value) else 0
+            spans = [] if num_ordinary else spans
+        if spans and on_replacement:
+            on_replacement(keyword, value)
+        counts[keyword] += len(spans)
+        counts[f"{keyword} (ordinary word, not replaced)"] += num_ordinary
+        covered += spans
+    return _replace_spans(report, covered), +counts
+
+
+class ValueFrequencies:
+    """In the reports of how many studies each value was replaced; holds keyed hashes, no value."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+        self._num_studies = 0
+        self._counts: dict[tuple[str, str], int] = {}
+        self._of_study: set[tuple[str, str]] = set()
+
+    def start_study(self) -> None:
+        """What is added next belongs to another study."""
+        self._num_studies += 1
+        self._of_study.clear()
+
+    def add(self, keyword: str, value: str) -> None:
+        """A value was replaced in a report of the study."""
+        entry = keyword, pseudonym(self._key, value)
+        if entry not in self._of_study:
+            self._of_study.add(entry)
+            self._counts[entry] = self._counts.get(entry, 0) + 1
+
+    def warn(self) -> None:
+        """Name on the terminal the attributes of which one value was replaced in many reports."""
+        highest: dict[str, int] = {}
+        for (keyword, _), count in self._counts.items():
+            highest[keyword] = max(count, highest.get(keyword, 0))
+        for keyword, count in highest.items():
+            if count >= max(MIN_FREQUENT_STUDIES, FREQUENT_FRACTION * self._num_studies):
+                console.print(
+                    f"warning: one value of {keyword} was replaced in the reports of {count:,} of "
+                    f"{self._num_studies:,} studies: look whether captions lost a word that names nobody",
+                    soft_wrap=True,
+                )
+
+
+def _replace_spans(text: str, spans: list[Span]) -> str:
+    """The text with `REDACTED` for each span, once for those that overlap."""
+    pieces, position = [], 0
+    for start, end in sorted(spans):
+        if start >= position:
+            pieces += [text[position:start], REDACTED]
+        position = max(position, end)
+    return "".join([*pieces, text[position:]])
+
+
+def _is_ordinary_text(value: str) -> bool:
+    """Whether a value consists of words of every report and room numbers: CHEST, CT 1; but Heart Hospital is a name."""
+    words = re.findall(r"[^\W\d_]+", value.casefold())
+    numbers = re.findall(r"\d+", value)
+    if not words or any(len(number) > 2 for number in numbers):
+        return False
+    facility = [word for word in words if word in FACILITY]
+    return all(is_ordinary(word) for word in words if word not in FACILITY) and (not facility or len(words) == 1)
 
 
 @lru_cache(256)
 def _compile_value(kind: str, value: str) -> re.Pattern[str] | None:
-    """The forms that a value of kind P(erson), D(ate) or I(dentifier) has in running text."""
-    if kind == "P":
-        # family, given and middle names in each script; prefixes and suffixes are words of every report (MR, II)
-        names = (name for script in value.split("=") for name in script.split("^")[:3])
-        words = {word.strip(".,") for name in names for word in name.split()}
-        words = sorted((w for w in words if len(w) > 1 and w.lower() not in _NAME_TITLES), key=len, reverse=True)
-        any_word, alone = ("|".join(map(re.escape, group)) for group in (words, [w for w in words if len(w) > 2]))
-        forms = [rf"(?:{any_word})(?:[\s,.^]+(?:{any_word}))+"] if len(words) > 1 else []
-        forms += [alone] if alone else []
-    elif kind == "D":
-        forms = _date_forms(value)
-    else:
-        forms = [re.escape(value)] if len(value) > 3 else []
-    return re.compile(rf"(?<!\w)(?:{'|'.join(forms)})(?!\w)", re.IGNORECASE) if forms else None
+    """The forms that a value of kind D(ate) or I(dentifier) has in running text."""
+    forms = _date_forms(value) if kind == "D" else [_any_spelling(value)] if len(value) > 3 else []
+    bounds = ("" if UNSPACED.match(end) else rf"(?{look}\w)" for end, look in ((value[:1], "<!"), (value[-1:], "!")))
+    before, after = bounds
+    return re.compile(rf"{before}(?:{'|'.join(forms)}){after}", re.IGNORECASE) if forms else None
+
+
+def _any_spelling(value: str) -> str:
+    """A pattern of a text with any apostrophe, any white space, and letters with or without their accents."""
+    pieces = []
+    for character in unicodedata.normalize("NFC", value):
+        if character.isspace() or character in APOSTROPHES:
+            pieces.append(r"\s{1,3}" if character.isspace() else f"[{APOSTROPHES}]?")
+        elif character.isascii() or not character.isalpha():
+            pieces.append(re.escape(character))
+        else:
+            pieces.append(f"(?:{'|'.join(map(re.escape, dict.fromkeys([character, *fold(character)])))})")
+    return "".join(pieces)
 
 
 def _date_forms(value: str) -> list[str]:

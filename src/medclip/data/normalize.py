@@ -54,6 +54,18 @@ CAPTION_RULES: dict[str, Callable[[str], str]] = {
     "figure label dropped": lambda caption: _FIGURE_LABEL.sub("", caption),
     "panel label dropped": _drop_panel_label,
 }
+TEXT_RULES = tuple(CAPTION_RULES)[:3]
+"""The rules that change characters only."""
+
+
+def normalize_text(text: str) -> str:
+    """Text as `clean_caption` reads it: entities decoded, invisible characters dropped, letters composed (NFC)."""
+    while True:
+        before = text
+        for rule in TEXT_RULES:
+            text = CAPTION_RULES[rule](text)
+        if text == before:
+            return text
 
 
 def clean_caption(caption: str) -> tuple[str, list[str]]:

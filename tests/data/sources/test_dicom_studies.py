@@ -229,6 +229,18 @@ def test_images_among_studies_do_not_make_it_an_image_folder(tmp_path, key):
     assert captions(tmp_path / "studies", pseudonym_key=key) == ["no report"]
 
 
+def test_a_value_in_many_reports_is_warned_of_without_being_printed(tmp_path, key, capsys):
+    folder = tmp_path / "studies"
+    for number in range(12):
+        write_image(folder, f"{number}.dcm", study=str(number), OperatorsName="Kyste^A", StationName="CHEST")
+        (folder / f"{number}.txt").write_text("CHEST: un kyste du foie.", encoding="utf-8")
+    assert captions(folder, pseudonym_key=key) == ["CHEST: un ___ du foie."] * 12
+    screen = " ".join(capsys.readouterr().err.split())
+    assert "one value of OperatorsName was replaced in the reports of 12 of 12 studies" in screen
+    assert "kyste" not in screen.lower()
+    assert "StationName" not in screen
+
+
 # --- nothing that names anybody
 
 PLANTED = {  # a value for each representation of text; the number tells attributes apart

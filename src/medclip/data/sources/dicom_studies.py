@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from medclip.data.deidentify import (
     DICOM_SOURCE,
     DicomConfig,
+    ValueFrequencies,
     header_labels,
     identifying_attributes,
     may_hold_text,
@@ -72,11 +73,14 @@ def read_studies(folder: Path, studies: DicomConfig) -> Iterator[Pair | Dropped]
                 study_of_folder[parent] = None
             if parent == folder:
                 break
+    frequencies = ValueFrequencies(key)
     for study, files in files_by_study.items():
+        frequencies.start_study()
         structured = [file.path for file in files if file.sop_class in _TEXT_REPORTS]
         for file in _select_images(files, studies.frames):
             report = find_report_file(file.path, folder, lambda path, study=study: study_of_folder.get(path) == study)
-            yield from _make_rows(file, folder, [report] if report else structured, studies, key)
+            yield from _make_rows(file, folder, [report] if report else structured, studies, key, frequencies.add)
+    frequencies.warn()
 
 
 def _read_headers(folder: Path) -> Iterator[_DicomFile | Path]:
@@ -118,7 +122,12 @@ def _select_images(files: list[_DicomFile], frames: str) -> Iterator[_DicomFile]
 
 
 def _make_rows(
-    file: _DicomFile, folder: Path, reports: list[Path], studies: DicomConfig, key: bytes
+    file: _DicomFile,
+    folder: Path,
+    reports: list[Path],
+    studies: DicomConfig,
+    key: bytes,
+    on_replacement: Callable[[str, str], None],
 ) -> list[Pair | Dropped]:
     """The pairs of a file: one, or one for each frame."""
     id, group = pseudonym(key, file.path.relative_to(folder).as_posix()), pseudonym(key, file.study)
@@ -134,7 +143,7 @@ def _make_rows(
     except (ImageError, OSError):
         return [Dropped(id, split_of(group), "image unreadable")]
     try:
-        text, replacements = _read_report(reports, header)
+        text, replacements = _read_report(reports, header, on_replacement)
     except (ImageError, OSError):
         return [Dropped(id, split_of(group), "report unreadable")]
     if not text.strip():
@@ -177,13 +186,17 @@ def find_report_file(path: Path, root: Path, holds_only_study: Callable[[Path], 
     return next((file for file in candidates if file.is_file()), None)
 
 
-def _read_report(reports: list[Path], header: Dataset) -> tuple[str, Counter[str]]:
+def _read_report(
+    reports: list[Path], header: Dataset, on_replacement: Callable[[str, str], None]
+) -> tuple[str, Counter[str]]:
     """The report of a study without the names in the image's header or its own; with replacements by attribute."""
     with dicom_errors():
         if reports and not is_dicom(reports[0]):
-            return redact_report(select_reading(reports[0].read_text(encoding="utf-8-sig")), header)
+            text = select_reading(reports[0].read_text(encoding="utf-8-sig"))
+            return redact_report(text, header, on_replacement=on_replacement)
         headers = [read_header(path) for path in reports]
-        return redact_report("\n".join(filter(None, map(structured_report_text, headers))), header, *headers)
+        text = "\n".join(filter(None, map(structured_report_text, headers)))
+        return redact_report(text, header, *headers, on_replacement=on_replacement)
 
 
 def structured_report_text(header: Dataset) -> str:
