@@ -36,6 +36,7 @@ import os  # noqa: E402
 import shutil  # noqa: E402
 import sys  # noqa: E402
 import unicodedata  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import jax  # noqa: E402
@@ -44,6 +45,7 @@ import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from PIL import Image  # noqa: E402
 
+from support.hub import Hub, serve_hub  # noqa: E402
 from support.material import SHORT_CAPTION, RocoFolder, draw_image, image_bytes  # noqa: E402
 
 # A micro model's step is compiled for seconds and run for milliseconds. Commands in processes of their own keep XLA's
@@ -199,3 +201,17 @@ def medclip(monkeypatch, capsys):
         return code, output.out, output.err
 
     return call
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """An empty Hub in place of the real one, and an empty cache."""
+    with serve_hub() as (served, address):
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(
+            "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
+            address + "/{repo_id}/resolve/{revision}/{filename}",
+        )
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        yield served

@@ -13,14 +13,9 @@ URL = "memory://bucket/data"
 
 
 @pytest.fixture
-def hub(run, monkeypatch):
+def chest_clip(run, hub):
     """A Hub with one model, that of the run."""
-
-    def snapshot_download(name, **_):
-        assert name == "someone/chest-clip"
-        return str(run / "model")
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    hub.add("someone/chest-clip", run / "model")
 
 
 @pytest.fixture
@@ -49,7 +44,7 @@ def bucket(data, tmp_path, monkeypatch):
     ids=lambda words: " ".join(word for word in words[:2] if word.isalpha()),
 )
 def test_a_model_of_the_hub_is_a_model_wherever_one_is_read(
-    medclip, hub, roco, data, index_folder, copy, tmp_path, words, name
+    medclip, chest_clip, roco, data, index_folder, copy, tmp_path, words, name
 ):
     folders = {
         "name": name,

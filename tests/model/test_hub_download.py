@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,25 +16,12 @@ from medclip.atomic_io import sha256
 from medclip.errors import UserError
 from medclip.model.adapt import join_towers
 from medclip.model.checkpoint import load, model_folder, model_hash
-from support.hub import Hub, serve_hub
+from support.hub import Hub
 from support.model_folders import assert_same_embeddings, dual_encoder, hybrid_folder, open_clip_folder, save_tower
 from support.references import FOLDER
 from support.torch_files import write_state_dict
 
 NAME = "lab/clip"
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with serve_hub() as (served, address):
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(
-            "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
-            address + "/{repo_id}/resolve/{revision}/{filename}",
-        )
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-        yield served
 
 
 @pytest.fixture
