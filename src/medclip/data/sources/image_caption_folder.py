@@ -2,50 +2,112 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 
 from medclip.data.normalize import SPLITS, canonical_split, split_of
 from medclip.data.paths import AnyPath, relative_path
 from medclip.data.schema import Dropped, Pair
-from medclip.data.sources.reports import OTHER_SECTIONS, select_reading
+from medclip.data.sources.tables import article_of_file
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp")
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".webp"),
+    *(".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".jpc", ".avif", ".avifs", ".pgm", ".ppm", ".pbm", ".pnm", ".mpo"),
+    *(".tga", ".pcx", ".sgi"),
+)
+CAPTION_SUFFIX = ".txt"
+NO_CAPTION = "no caption beside the image"
+NO_IMAGE = "caption without image"
+NOT_READ = "file of a kind that is not read"
+UNREACHABLE = "link to a file that is absent"
+LINKED_FOLDER = "link to a folder, which is not followed"
 
 
 def has_caption_files(folder: AnyPath) -> bool:
     """Whether any image under `folder` has a text file beside it."""
-    return any(image.with_suffix(".txt").is_file() for image in list_images(folder))
+    return any(caption is not None for _, caption in _image_files(folder))
+
+
+def has_images(folder: AnyPath) -> bool:
+    """Whether there is any image file under `folder`."""
+    return next(list_images(folder), None) is not None
 
 
 def list_images(folder: AnyPath) -> Iterator[AnyPath]:
     """Every image file under `folder`, in the order of their paths; only the names of one folder are in memory."""
-    for path in sorted(folder.iterdir(), key=str):
-        if path.is_dir() and not path.is_symlink():
-            yield from list_images(path)
+    return (image for image, _ in _image_files(folder))
+
+
+def _image_files(folder: AnyPath) -> Iterator[tuple[AnyPath, AnyPath | None]]:
+    return ((path, caption) for path, caption, reason in _walk(folder) if not reason)
+
+
+def _walk(folder: AnyPath) -> Iterator[tuple[AnyPath, AnyPath | None, str]]:
+    """Every image with its caption file, and every other file with the reason why it is not used."""
+    paths = sorted(folder.iterdir(), key=str)
+    unused = dict.fromkeys(path for path in paths if path.suffix.lower() == CAPTION_SUFFIX)
+    captions = {_folded(path.name): path for path in unused} | {path.name: path for path in unused}
+    for path in paths:
+        if path.is_dir():
+            if path.is_symlink():
+                yield path, None, LINKED_FOLDER
+            else:
+                yield from _walk(path)
         elif path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
-            yield path
+            names = (path.with_suffix(CAPTION_SUFFIX).name, path.name + CAPTION_SUFFIX)
+            keys = (key for name in names for key in (name, _folded(name)))  # the very name before another spelling
+            caption = next((captions[key] for key in keys if key in captions), None)
+            if caption is not None:
+                unused.pop(caption, None)
+            yield path, caption, ""
+        elif path not in unused:
+            reason = UNREACHABLE if path.suffix.lower() in IMAGE_SUFFIXES else NOT_READ
+            yield path, None, f"{reason}: {path.suffix.lower()[:12] or 'no suffix'}"
+    yield from ((path, None, NO_IMAGE) for path in unused)
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def read_image_folder(folder: AnyPath) -> Iterator[Pair | Dropped]:
     """Every image under `folder`; its id is its relative path without suffix.
 
-    A top folder named train, validation or test is the split. Below it, images of one folder (a patient, a study) form
-    one group; each image directly in `folder` is its own group.
+    Its caption is x.txt or x.png.txt beside x.png, in any letter case. A top folder named train, validation or test is
+    the split. Below it, images of one folder (a patient, a study) form one group; each image directly in `folder` is
+    its own group. Files that are not used are counted.
     """
-    for image in list_images(folder):
+    other_split = ""
+    for image, caption, reason in _walk(folder):
         path = relative_path(image, folder)
-        id = path.with_suffix("").as_posix()
-        split = canonical_split(path.parts[0]) if len(path.parts) > 1 else ""
-        split = split if split in SPLITS else ""
-        group = "/".join(path.parent.parts[1 if split else 0 :]) or id
-        split = split or split_of(group)
+        id, group, split = _identify(path)
+        if reason:  # a file that belongs to no image makes no split of its own
+            yield Dropped(path.as_posix(), split if _top_split(path) else other_split or split, reason, path.name)
+            continue
+        other_split = split
+        if caption is None:
+            yield Dropped(id, split, NO_CAPTION, path.name)
+            continue
         try:
-            caption = image.with_suffix(".txt").read_text(encoding="utf-8-sig")
-        except FileNotFoundError:
-            yield Dropped(id, split, "no caption beside the image", path.name)
+            text = caption.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError:
-            yield Dropped(id, split, "caption is not UTF-8", path.with_suffix(".txt").name)
+            yield Dropped(id, split, "caption is not UTF-8", caption.name)
+        except OSError:
+            yield Dropped(id, split, "caption unreadable", caption.name)
         else:
-            reading = select_reading(caption)
-            removed = (OTHER_SECTIONS,) if reading != caption else ()
-            yield Pair(id, image, reading, split, group, source=folder.name, removed=removed)
+            yield Pair(id=id, image=image, caption=text, split=split, article=group, source=folder.name)
+
+
+def _identify(path: PurePosixPath) -> tuple[str, str, str]:
+    """Id, group and split of a path below the folder."""
+    id = path.with_suffix("").as_posix()
+    split = _top_split(path)
+    group = "/".join(path.parent.parts[1 if split else 0 :]) or article_of_file(path.name) or id
+    return id, group, split or split_of(group)
+
+
+def _top_split(path: PurePosixPath) -> str:
+    split = canonical_split(path.parts[0]) if len(path.parts) > 1 else ""
+    return split if split in SPLITS else ""
+

@@ -1,82 +1,171 @@
-"""Reads WebDataset archives: files that share a name up to its first dot are one sample."""
+"""Reads WebDataset archives: files that share a name up to their suffix are one sample."""
 
 from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Iterator, Mapping
-from itertools import groupby
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import Any
 
 from medclip.data.normalize import canonical_split, split_in, split_of
 from medclip.data.paths import AnyPath
-from medclip.data.schema import Dropped, Pair
+from medclip.data.schema import Dropped, Pair, make_up_id
 from medclip.data.sources.image_caption_folder import IMAGE_SUFFIXES
-from medclip.data.sources.reports import OTHER_SECTIONS, select_reading
-from medclip.data.sources.tables import NO_IMAGE_OR_CAPTION, as_strings, extra_fields
+from medclip.data.sources.tables import NO_IMAGE_OR_CAPTION, article_of_file, as_strings, extra_fields
 from medclip.errors import UserError
+
+WINDOW_SAMPLES, WINDOW_BYTES = 10_000, 2**28  # of incomplete samples: what waits for the rest is in memory
+_TEXT_SUFFIXES = (".txt", ".json")
+_SORT = "Sort the archive: tar --sort=name."
+NOT_A_FILE = "archive member that is a link or a device"
+SAME_NAME = "second archive member of the same name"
+SECOND_IMAGE = "second image of a sample"
+SECOND_EXTENSION = "image with a second extension and no caption of that name"
+APART = f"image and caption too far apart in the archive. {_SORT}"
+UNKNOWN_KIND = "archive member of a kind that is not read"
+
+
+@dataclass
+class _Sample:
+    """The members of one key by suffix."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(map(len, self.files.values()))
+
+    @property
+    def is_complete(self) -> bool:
+        has_image = any(suffix in IMAGE_SUFFIXES for suffix in self.files)
+        return has_image and any(suffix in self.files for suffix in _TEXT_SUFFIXES)
 
 
 def read_tars(paths: list[AnyPath]) -> Iterator[Pair | Dropped]:
     """Every sample of the archives, in order: an image with a caption in KEY.txt or in KEY.json.
 
-    KEY.json may hold id, caption, article, license, concepts, split and the other fields of `medclip export`. The split
-    is that of KEY.json, else of the archive's name, else a hash decides. Raises UserError for a damaged archive, with
-    the last sample before the damage.
+    KEY is a name up to the last dot, or where the rest of it is no suffix that is read, as it is. KEY.json may hold id,
+    caption, article, license, concepts, split and the other fields of `medclip export`. The split is that of KEY.json,
+    else of the archive's name, else a hash decides. A number is no id, as archives count anew; neither is a key that
+    another archive had. An image and its caption may lie apart, with WINDOW_SAMPLES incomplete samples between them;
+    members that belong to no pair are counted. Raises UserError for a damaged archive, with the last sample before the
+    damage.
     """
     splits = {path: split_in(path.name) for path in paths}
     if set(splits.values()) == {"train"}:  # the name that collections without splits give their archives
         splits = {}
+    earlier_keys: set[int] = set()
+    last_split = ""
     for path in paths:
-        for key, files in _read_samples(path):
-            yield _parse_sample(key, files, path, splits.get(path, ""))
+        keys: set[int] = set()
+        for key, sample in _read_samples(path):
+            split = splits.get(path, "")
+            if isinstance(sample, str):  # what belongs to no sample makes no split of its own
+                yield Dropped(key, split or last_split or split_of(key), sample, path.name)
+                continue
+            for row in _parse_sample(key, sample.files, path, split, hash(key) in earlier_keys):
+                yield row
+                last_split = row.split
+            keys.add(hash(key))
+        earlier_keys |= keys if len(paths) > 1 else set()
 
 
-def _parse_sample(key: str, files: Mapping[str, bytes], path: AnyPath, split: str) -> Pair | Dropped:
+def _parse_sample(key: str, files: dict[str, bytes], path: AnyPath, split: str, repeats: bool) -> list[Pair | Dropped]:
     try:
-        fields = json.loads(files.get(".json") or b"{}")
-        caption = fields.get("caption")
-        caption = files[".txt"].decode() if ".txt" in files else caption
+        fields: dict[str, Any] = json.loads(files.get(".json") or b"{}")
+        captions = fields.get("caption")
+        captions = [files[".txt"].decode("utf-8-sig")] if ".txt" in files else captions
     except (ValueError, AttributeError):
-        return Dropped(key, split or split_of(key), "caption unreadable", path.name)
-    group = str(fields.get("article") or key)
+        return [Dropped(key, split or split_of(key), "caption unreadable", path.name)]
+    captions = [str(caption) for caption in (captions if isinstance(captions, list) else [captions]) if caption]
+    stated = str(fields.get("id") or ("" if repeats or key.isdecimal() else key))
+    id = stated or make_up_id(path.absolute().parent.name, path.name, key)
+    group = str(fields.get("article") or article_of_file(f"{key}_") or stated or id)
     split = canonical_split(str(fields.get("split") or "")) or split or split_of(group)
-    image = next((data for suffix, data in files.items() if suffix in IMAGE_SUFFIXES), None)
-    if image is None or not caption:
-        return Dropped(key, split, NO_IMAGE_OR_CAPTION, path.name)
-    reading = select_reading(str(caption))
-    return Pair(
-        id=str(fields.get("id") or key),
-        image=image,
-        caption=reading,
-        split=split,
-        article=group,
-        license=str(fields.get("licence") or fields.get("license") or ""),
-        attribution=str(fields.get("attribution") or ""),
-        concepts=as_strings(fields.get("concepts")),
-        removed=(OTHER_SECTIONS,) if reading != str(caption) else (),
-        **extra_fields(fields, path.stem),
-    )
+    images = [data for suffix, data in files.items() if suffix in IMAGE_SUFFIXES]
+    if not images or not captions:
+        return [Dropped(key, split, _missing(key, files, bool(images)), path.name)]
+    return [
+        Pair(
+            id=id if len(captions) == 1 else f"{id}-{number}",
+            image=images[0],
+            caption=caption,
+            split=split,
+            article=group,
+            license=str(fields.get("licence") or fields.get("license") or ""),
+            attribution=str(fields.get("attribution") or ""),
+            concepts=as_strings(fields.get("concepts")),
+            **extra_fields(fields, path.stem),
+        )
+        for number, caption in enumerate(captions)
+    ]
 
 
-def _read_samples(path: AnyPath) -> Iterator[tuple[str, dict[str, bytes]]]:
+def _missing(key: str, files: dict[str, bytes], has_image: bool) -> str:
+    """Why a sample is no pair."""
+    extension = PurePosixPath(key).suffix[1:]
+    if has_image and extension.isalpha() and not set(files) & set(_TEXT_SUFFIXES):
+        return SECOND_EXTENSION
+    return NO_IMAGE_OR_CAPTION
+
+
+def _read_samples(path: AnyPath) -> Iterator[tuple[str, _Sample | str]]:
+    """Every key with its sample, or with the reason why a member is not used, under the member's name."""
     position = "its beginning"
     try:
         with path.open("rb") as stream, tarfile.open(fileobj=stream, mode="r|*") as archive:
-            files = (
-                (member.name, file) for member in archive if member.isfile() and (file := archive.extractfile(member))
-            )
-            for key, group in groupby(files, key=lambda file: _key(file[0])):
-                yield key, {_suffix(name): file.read() for name, file in group}
+            for key, sample in _collect(archive):
+                yield key, sample
                 position = f"sample {key}"
     except (tarfile.TarError, EOFError, OSError) as error:
         raise UserError(f"{path} is damaged after {position} ({error}). Fetch it again.") from None
 
 
-def _key(name: str) -> str:
+def _collect(archive: tarfile.TarFile) -> Iterator[tuple[str, _Sample | str]]:
+    """Samples in the order in which they are whole: at the next key, when the rest comes, or never, at the end."""
+    names: set[str] = set()
+    waiting: OrderedDict[str, _Sample] = OrderedDict()
+    num_bytes, current = 0, ""
+    for member in archive:
+        if member.isdir():
+            continue
+        key, suffix = split_name(member.name)
+        reason = _reason_not_to_use(member, suffix, names, waiting.get(key))
+        names.add(member.name)
+        if reason:
+            yield member.name, reason
+            continue
+        if current in waiting and key != current and waiting[current].is_complete:
+            sample = waiting.pop(current)
+            num_bytes -= sample.num_bytes
+            yield current, sample
+        file = archive.extractfile(member)
+        data = file.read() if file else b""
+        waiting.setdefault(key, _Sample()).files[suffix] = data
+        num_bytes, current = num_bytes + len(data), key
+        while len(waiting) > WINDOW_SAMPLES or (num_bytes > WINDOW_BYTES and len(waiting) > 1):
+            oldest, sample = waiting.popitem(last=False)
+            num_bytes -= sample.num_bytes
+            yield oldest, sample if sample.is_complete else APART
+    yield from waiting.items()
+
+
+def _reason_not_to_use(member: tarfile.TarInfo, suffix: str, names: set[str], sample: _Sample | None) -> str:
+    if not member.isfile():
+        return NOT_A_FILE
+    if suffix not in (*IMAGE_SUFFIXES, *_TEXT_SUFFIXES):
+        return f"{UNKNOWN_KIND}: {suffix[:12] or 'no suffix'}"
+    if member.name in names or (sample and suffix in sample.files):
+        return SAME_NAME
+    if sample and suffix in IMAGE_SUFFIXES and any(other in IMAGE_SUFFIXES for other in sample.files):
+        return SECOND_IMAGE
+    return ""
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """The key and the suffix, in lower case, of a member: names such as 1.2.840.5.png hold dots of their own."""
     path = PurePosixPath(name)
-    return (path.parent / path.name.partition(".")[0]).as_posix()
-
-
-def _suffix(name: str) -> str:
-    return f".{PurePosixPath(name).name.partition('.')[2].lower()}"
+    return (path.parent / path.stem).as_posix(), path.suffix.lower()
