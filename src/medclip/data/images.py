@@ -20,7 +20,7 @@ from medclip.errors import MAX_PIXELS, MAX_SIDE, SIDE_TOO_LONG, TOO_MANY_PIXELS,
 T = TypeVar("T")
 R = TypeVar("R")
 JPEG_QUALITY = 95
-FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP")
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "AVIF", "PPM", "TGA", "PCX", "DIB", "SGI")
 _pil_load_lock = threading.Lock()  # an image may stand twice in a batch, and Pillow's lazy load is not thread-safe
 ImageInput = str | Path | bytes | Image.Image | np.ndarray
 """An image file, encoded bytes, a PIL image, or pixels: uint8 (h, w), (h, w, 1), (h, w, 3) or (h, w, 4)."""

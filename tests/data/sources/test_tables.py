@@ -156,3 +156,24 @@ def test_a_table_is_read_until_every_split_has_its_rows(tmp_path, columns):
 def test_the_folder_of_the_table_decides_nothing_else(tmp_path):
     with pytest.raises(UserError, match=r"cannot be read\. Sources are: a ROCO folder"):
         open_source(str(tmp_path / "absent.csv"))
+
+
+@pytest.mark.parametrize("delimiter", [";", "|", "\t", ","])
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_the_delimiter_is_that_of_the_first_line(tmp_path, delimiter, suffix):
+    rows = [("1.png", "CT, of the chest; two | three"), ("2.png", 'MRI "T2"')]
+    with (tmp_path / f"x{suffix}").open("w", newline="") as file:
+        csv.writer(file, delimiter=delimiter).writerows([("image", "caption"), *rows])
+    assert [(row.image.name, row.caption) for row in open_source(str(tmp_path / f"x{suffix}"))] == rows
+
+
+def test_unquoted_commas_of_another_delimiter_stay(tmp_path):
+    (tmp_path / "x.csv").write_text("image;caption\n1.png;CT, axial, of the chest\n")
+    assert [row.caption for row in open_source(str(tmp_path / "x.csv"))] == ["CT, axial, of the chest"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_unicode_tables_are_read(tmp_path, encoding):
+    mark = "\ufeff" if encoding.endswith("e") else ""
+    (tmp_path / "x.csv").write_bytes(f"{mark}image,caption\n1.png,Échographie\n".encode(encoding))
+    assert [row.caption for row in open_source(str(tmp_path / "x.csv"))] == ["Échographie"]

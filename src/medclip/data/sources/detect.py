@@ -15,7 +15,13 @@ from medclip.data.phantoms.cases import NUM_VALIDATION, phantoms
 from medclip.data.prepare_config import DEFAULT, Columns, PrepareConfig
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.huggingface import find_named_tables, find_saved_tables
-from medclip.data.sources.image_caption_folder import IMAGE_SUFFIXES, has_caption_files, read_image_folder
+from medclip.data.sources.image_caption_folder import (
+    IMAGE_SUFFIXES,
+    count_other_files,
+    has_caption_files,
+    has_images,
+    read_image_folder,
+)
 from medclip.data.sources.memory import read_memory
 from medclip.data.sources.mimic_cxr import is_mimic_cxr, read_mimic_cxr
 from medclip.data.sources.openi import find_projections, is_openi, read_openi, read_projections
@@ -156,11 +162,14 @@ def _read_folder(folder: AnyPath, config: PrepareConfig) -> Iterator[Pair | Drop
     if splits := find_saved_tables(folder):
         return _read_splits(splits, config.columns, config.max_samples)
     if archives := sorted(chain(folder.glob("*.tar"), folder.glob("data/*.tar")), key=str):
-        return read_tars(archives)
+        others = (count_other_files(place, ".tar") for place in dict.fromkeys(path.parent for path in archives))
+        return chain(read_tars(archives), chain.from_iterable(others))
     if has_caption_files(folder):
         return read_image_folder(folder)
     if splits := find_named_tables(folder):
         return _read_splits(splits, config.columns, config.max_samples)
+    if has_images(folder):
+        return read_image_folder(folder)
     raise UserError(f"{folder} cannot be read. Sources are: {_READABLE}.")
 
 

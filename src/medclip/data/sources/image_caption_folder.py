@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from medclip.data.normalize import SPLITS, canonical_split, split_of
 from medclip.data.paths import AnyPath, relative_path
 from medclip.data.schema import Dropped, Pair
+from medclip.data.sources.reports import OTHER_SECTIONS, select_reading
 from medclip.data.sources.tables import article_of_file
 
 IMAGE_SUFFIXES = (
@@ -21,6 +22,7 @@ NO_CAPTION = "no caption beside the image"
 NO_IMAGE = "caption without image"
 NOT_READ = "file of a kind that is not read"
 UNREACHABLE = "link to a file that is absent"
+BESIDE = "file beside those that are read, which end in"
 LINKED_FOLDER = "link to a folder, which is not followed"
 
 
@@ -46,8 +48,9 @@ def _image_files(folder: AnyPath) -> Iterator[tuple[AnyPath, AnyPath | None]]:
 def _walk(folder: AnyPath) -> Iterator[tuple[AnyPath, AnyPath | None, str]]:
     """Every image with its caption file, and every other file with the reason why it is not used."""
     paths = sorted(folder.iterdir(), key=str)
-    unused = dict.fromkeys(path for path in paths if path.suffix.lower() == CAPTION_SUFFIX)
-    captions = {_folded(path.name): path for path in unused} | {path.name: path for path in unused}
+    texts = [path for path in paths if path.suffix.lower() == CAPTION_SUFFIX]
+    captions = {_folded(path.name): path for path in texts} | {path.name: path for path in texts}
+    unused = set(texts)
     for path in paths:
         if path.is_dir():
             if path.is_symlink():
@@ -58,13 +61,12 @@ def _walk(folder: AnyPath) -> Iterator[tuple[AnyPath, AnyPath | None, str]]:
             names = (path.with_suffix(CAPTION_SUFFIX).name, path.name + CAPTION_SUFFIX)
             keys = (key for name in names for key in (name, _folded(name)))  # the very name before another spelling
             caption = next((captions[key] for key in keys if key in captions), None)
-            if caption is not None:
-                unused.pop(caption, None)
+            unused.discard(caption or path)
             yield path, caption, ""
-        elif path not in unused:
+        elif path.suffix.lower() != CAPTION_SUFFIX:
             reason = UNREACHABLE if path.suffix.lower() in IMAGE_SUFFIXES else NOT_READ
             yield path, None, f"{reason}: {path.suffix.lower()[:12] or 'no suffix'}"
-    yield from ((path, None, NO_IMAGE) for path in unused)
+    yield from ((path, None, NO_IMAGE) for path in texts if path in unused)
 
 
 def _folded(name: str) -> str:
@@ -96,7 +98,16 @@ def read_image_folder(folder: AnyPath) -> Iterator[Pair | Dropped]:
         except OSError:
             yield Dropped(id, split, "caption unreadable", caption.name)
         else:
-            yield Pair(id=id, image=image, caption=text, split=split, article=group, source=folder.name)
+            reading = select_reading(text)
+            removed = (OTHER_SECTIONS,) if reading != text else ()
+            yield Pair(id, image, reading, split, group, source=folder.name, removed=removed)
+
+
+def count_other_files(folder: AnyPath, suffix: str) -> Iterator[Dropped]:
+    """The files of a folder whose rows are in files of one suffix that are of another kind, each with its reason."""
+    for path in sorted(folder.iterdir(), key=str):
+        if path.suffix.lower() != suffix and path.is_file():
+            yield Dropped(path.name, "train", f"{BESIDE} {suffix}", path.name)
 
 
 def _identify(path: PurePosixPath) -> tuple[str, str, str]:
@@ -110,4 +121,3 @@ def _identify(path: PurePosixPath) -> tuple[str, str, str]:
 def _top_split(path: PurePosixPath) -> str:
     split = canonical_split(path.parts[0]) if len(path.parts) > 1 else ""
     return split if split in SPLITS else ""
-

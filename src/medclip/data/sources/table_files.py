@@ -10,6 +10,7 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,6 +23,7 @@ from medclip.errors import UserError
 Row = dict[str, Any]
 BATCH_ROWS = 256
 _MAX_CELL_BYTES = 2**24  # a radiology report can exceed the 128 kB that Python's csv allows
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 
@@ -67,18 +69,40 @@ def count_rows(path: AnyPath) -> int | None:
 
 def _read_csv(path: AnyPath) -> Iterator[Row]:
     csv.field_size_limit(_MAX_CELL_BYTES)
-    delimiter = "\t" if table_suffix(path) == ".tsv" else ","
-    with _open_text_bytes(path) as packed, io.TextIOWrapper(packed, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, delimiter=delimiter, strict=True)  # else a file cut within quotes looks complete
+    with _open_text_bytes(path) as packed, io.BufferedReader(packed) as peeked:
+        encoding = "utf-16" if peeked.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+        file, line_number = io.TextIOWrapper(peeked, encoding=encoding, newline=""), 1
         try:
+            header = file.readline()
+            delimiter = _delimiter(header, "\t" if table_suffix(path) == ".tsv" else ",")
+            # strict, or a file that was cut within quotes looks complete
+            reader = csv.DictReader(chain([header], file), delimiter=delimiter, strict=True)
             for row in reader:
+                line_number = reader.line_num + 1
                 if None in row:
-                    raise UserError(f"{path} line {reader.line_num} has more cells than the header. Quote its commas.")
+                    raise UserError(
+                        f"{path} line {reader.line_num} has more cells than the header. Quote the cells that hold "
+                        f"{_DELIMITERS[delimiter]}."
+                    )
                 yield row
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path} is not UTF-8 ({error}). Convert it first.") from None
+        except UnicodeError as error:
+            raise UserError(
+                f"{path} is not UTF-8 ({error}). Convert it first, for example: "
+                f"iconv -f WINDOWS-1252 -t UTF-8 {path.name}"
+            ) from None
         except csv.Error as error:
-            raise UserError(f"{path} line {reader.line_num} is not CSV ({error}).") from None
+            raise UserError(f"{path} line {line_number} is not CSV ({error}).") from None
+
+
+def _delimiter(header: str, usual: str) -> str:
+    """What separates the cells of a table's first line: the usual delimiter, unless another one makes more cells."""
+    num_cells = {}
+    for delimiter in (usual, *_DELIMITERS):
+        try:
+            num_cells.setdefault(delimiter, len(next(csv.reader([header], delimiter=delimiter, strict=True), ())))
+        except csv.Error:  # a first line that ends within quotes
+            num_cells[delimiter] = 0
+    return max(num_cells, key=num_cells.__getitem__)  # the first of equals
 
 
 def _read_json_lines(path: AnyPath) -> Iterator[Row]:

@@ -14,6 +14,7 @@ from medclip.data.normalize import canonical_split, split_in, split_of
 from medclip.data.paths import AnyPath
 from medclip.data.schema import Dropped, Pair, make_up_id
 from medclip.data.sources.image_caption_folder import IMAGE_SUFFIXES
+from medclip.data.sources.reports import OTHER_SECTIONS, select_reading
 from medclip.data.sources.tables import NO_IMAGE_OR_CAPTION, article_of_file, as_strings, extra_fields
 from medclip.errors import UserError
 
@@ -82,22 +83,23 @@ def _parse_sample(key: str, files: dict[str, bytes], path: AnyPath, split: str, 
         return [Dropped(key, split or split_of(key), "caption unreadable", path.name)]
     captions = [str(caption) for caption in (captions if isinstance(captions, list) else [captions]) if caption]
     stated = str(fields.get("id") or ("" if repeats or key.isdecimal() else key))
-    id = stated or make_up_id(path.absolute().parent.name, path.name, key)
+    images = [data for suffix, data in files.items() if suffix in IMAGE_SUFFIXES]
+    id = stated or make_up_id(path.name, key, *captions, *images)
     group = str(fields.get("article") or article_of_file(f"{key}_") or stated or id)
     split = canonical_split(str(fields.get("split") or "")) or split or split_of(group)
-    images = [data for suffix, data in files.items() if suffix in IMAGE_SUFFIXES]
     if not images or not captions:
         return [Dropped(key, split, _missing(key, files, bool(images)), path.name)]
     return [
         Pair(
             id=id if len(captions) == 1 else f"{id}-{number}",
             image=images[0],
-            caption=caption,
+            caption=(reading := select_reading(caption)),
             split=split,
             article=group,
             license=str(fields.get("licence") or fields.get("license") or ""),
             attribution=str(fields.get("attribution") or ""),
             concepts=as_strings(fields.get("concepts")),
+            removed=(OTHER_SECTIONS,) if reading != caption else (),
             **extra_fields(fields, path.stem),
         )
         for number, caption in enumerate(captions)

@@ -1,0 +1,141 @@
+"""Every member of an archive is in a pair or counted, in whatever order and under whatever name it comes."""
+
+import io
+import json
+import tarfile
+
+import pytest
+
+from medclip.data.prepare import drop_repeated_ids
+from medclip.data.schema import Dropped, Pair, is_made_up
+from medclip.data.sources import webdataset as module
+from medclip.data.sources.detect import open_source
+from support.material import draw_image, image_bytes
+
+IMAGES = [image_bytes(draw_image(number), "PNG") for number in range(8)]
+
+
+def write_tar(path, members):
+    """An archive of (name, bytes), or of (name, type) for what is no file."""
+    with tarfile.open(path, "w") as out:
+        for name, content in members:
+            entry = tarfile.TarInfo(name)
+            if isinstance(content, int):
+                entry.type, entry.linkname = bytes([content]), "1.png"
+                out.addfile(entry)
+            else:
+                entry.size = len(content)
+                out.addfile(entry, io.BytesIO(content))
+    return str(path)
+
+
+def read(path, members):
+    rows = list(open_source(write_tar(path, members)))
+    pairs = [(row.id, row.caption) for row in rows if isinstance(row, Pair)]
+    return pairs, [(row.id, row.reason) for row in rows if isinstance(row, Dropped)]
+
+
+@pytest.mark.parametrize("key", ["1.2.840.5", "d.1/1.2", "scan", "a.b", "x.v2"])
+def test_names_may_hold_dots(tmp_path, key):
+    pairs, dropped = read(tmp_path / "x.tar", [(f"{key}.png", IMAGES[0]), (f"{key}.TXT", b"CT of the chest")])
+    assert (pairs, dropped) == ([(key, "CT of the chest")], [])
+
+
+def test_dotted_names_of_one_beginning_are_samples_of_their_own(tmp_path):
+    names = ("1.2.840.5", "1.2.840.6")
+    members = [(f"{name}{end}", data) for name in names for end, data in ((".png", IMAGES[0]), (".txt", name.encode()))]
+    assert read(tmp_path / "x.tar", members) == ([(name, name) for name in names], [])
+
+
+def test_a_second_extension_is_said(tmp_path):
+    members = [("x.input.jpg", IMAGES[0]), ("x.txt", b"CT of the chest")]
+    pairs, dropped = read(tmp_path / "x.tar", members)
+    assert not pairs
+    assert dropped == [("x.input", module.SECOND_EXTENSION), ("x", "row without image or caption")]
+
+
+def test_images_first_and_captions_later_are_paired(tmp_path):
+    members = [(f"s{n}.png", IMAGES[n]) for n in range(4)] + [(f"s{n}.txt", b"CT %d" % n) for n in range(4)]
+    assert read(tmp_path / "x.tar", members) == ([(f"s{n}", f"CT {n}") for n in range(4)], [])
+    assert read(tmp_path / "y.tar", members[::-1]) == ([(f"s{n}", f"CT {n}") for n in reversed(range(4))], [])
+
+
+@pytest.mark.parametrize("limit", [{"WINDOW_SAMPLES": 3}, {"WINDOW_BYTES": 3 * len(IMAGES[0])}])
+def test_beyond_the_window_the_remedy_is_said(tmp_path, monkeypatch, limit):
+    for name, value in limit.items():
+        monkeypatch.setattr(module, name, value)
+    members = [(f"s{n}.png", IMAGES[0]) for n in range(6)] + [(f"s{n}.txt", b"CT") for n in range(6)]
+    pairs, dropped = read(tmp_path / "x.tar", members)
+    assert any("tar --sort=name" in reason for _, reason in dropped)
+    ids = {id for id, _ in pairs} | {id for id, _ in dropped}
+    assert ids == {f"s{n}" for n in range(6)}
+
+
+def test_the_same_name_twice_is_counted(tmp_path):
+    members = [("a.png", IMAGES[0]), ("a.png", IMAGES[1]), ("a.txt", b"CT"), ("b.png", IMAGES[2]), ("b.txt", b"MRI")]
+    members.append(("a.txt", b"PET"))  # after its sample has passed
+    rows = list(open_source(write_tar(tmp_path / "x.tar", members)))
+    assert [(row.id, row.image, row.caption) for row in rows if isinstance(row, Pair)] == [
+        ("a", IMAGES[0], "CT"),
+        ("b", IMAGES[2], "MRI"),
+    ]
+    assert [(row.id, row.reason) for row in rows if isinstance(row, Dropped)] == [
+        ("a.png", module.SAME_NAME),
+        ("a.txt", module.SAME_NAME),
+    ]
+
+
+def test_members_that_are_not_used_are_counted(tmp_path):
+    members = [
+        ("a.png", IMAGES[0]),
+        ("a.jpg", IMAGES[1]),
+        ("a.cls", b"3"),
+        ("a.txt", b"CT"),
+        ("b.png", tarfile.SYMTYPE[0]),
+        ("c.png", tarfile.LNKTYPE[0]),
+        ("d.png", tarfile.CHRTYPE[0]),
+        ("folder", tarfile.DIRTYPE[0]),
+        ("README", b"read me"),
+    ]
+    pairs, dropped = read(tmp_path / "x.tar", members)
+    assert pairs == [("a", "CT")]
+    assert dropped == [
+        ("a.jpg", module.SECOND_IMAGE),
+        ("a.cls", f"{module.UNKNOWN_KIND}: .cls"),
+        ("b.png", module.NOT_A_FILE),
+        ("c.png", module.NOT_A_FILE),
+        ("d.png", module.NOT_A_FILE),
+        ("README", f"{module.UNKNOWN_KIND}: no suffix"),
+    ]
+
+
+@pytest.mark.parametrize("names", [("000000", "000001"), ("sample_0", "sample_1")])
+def test_shards_that_count_anew_lose_nothing(tmp_path, names):
+    for shard in range(3):
+        members = [(f"{name}.{kind}", IMAGES[shard] if kind == "png" else f"CT {shard} {name}".encode())
+                   for name in names for kind in ("png", "txt")]  # fmt: skip
+        write_tar(tmp_path / f"{shard:05}.tar", members)
+    rows = list(drop_repeated_ids(open_source(str(tmp_path))))
+    assert len({row.id for row in rows if isinstance(row, Pair)}) == 6
+    assert len({row.caption for row in rows}) == 6 and len({row.article for row in rows}) == 6
+    assert sum(is_made_up(row.id) for row in rows) == (6 if names[0].isdecimal() else 4)
+
+
+def test_subfigures_of_an_article_are_one_group(tmp_path):
+    members = [
+        (f"PMC7_Fig1_{n}.{kind}", IMAGES[n] if kind == "png" else b"CT") for n in range(3) for kind in ("png", "txt")
+    ]
+    assert {row.article for row in open_source(write_tar(tmp_path / "x.tar", members))} == {"PMC7"}
+
+
+def test_a_list_of_captions_is_a_pair_each(tmp_path):
+    members = [("a.png", IMAGES[0]), ("a.json", json.dumps({"caption": ["CT", "", "MRI"]}).encode())]
+    assert read(tmp_path / "x.tar", members) == ([("a-0", "CT"), ("a-1", "MRI")], [])
+
+
+def test_files_beside_the_archives_are_counted(tmp_path):
+    write_tar(tmp_path / "x.tar", [("a.png", IMAGES[0]), ("a.txt", b"CT")])
+    (tmp_path / "1.png").write_bytes(IMAGES[1])
+    (tmp_path / "1.txt").write_text("MRI")
+    rows = list(open_source(str(tmp_path)))
+    assert [row.id for row in rows] == ["a", "1.png", "1.txt"] and all(isinstance(row, Dropped) for row in rows[1:])
