@@ -88,8 +88,8 @@ class Retrieval:
 class ZeroShot:
     """How well classes are recognized by their names: accuracy, AUROC, confusions, calibration.
 
-    --data is a prepared dataset with --label, a folder with labels.csv (file,label[,split][,article]), or one with a
-    folder for each class.
+    --data is a prepared dataset with --label, a folder with labels.csv (file,label[,split][,article]), one with a
+    folder for each class, or CheXpert, NIH ChestX-ray14, RSNA Pneumonia, VinDr-CXR or a MedMNIST .npz as published.
     """
 
     model: Model
@@ -111,7 +111,8 @@ class ZeroShot:
 class Probe:
     """What a model's frozen image features hold: logistic regression and nearest neighbors on them.
 
-    Trained on all of the split train and on 1, 4 and 16 images a class. --data as for zero-shot.
+    Trained on all of the split train and on 1, 4 and 16 images a class. --data as for zero-shot; of published sets with
+    several findings an image, those with exactly one are used.
     """
 
     model: Model

@@ -16,6 +16,7 @@ from medclip.data.dataset import Split, default_split, read_dataset
 from medclip.data.normalize import SPLITS, canonical_split, split_of
 from medclip.data.paths import AnyPath, inside, is_url, parse_path, path_exists
 from medclip.data.sources.image_caption_folder import list_images
+from medclip.data.sources.labeled_sets import SOURCES, LabeledImage, find_labeled_set
 from medclip.data.sources.table_files import read_rows
 from medclip.data.sources.tables import match_columns
 from medclip.errors import UserError
@@ -23,8 +24,8 @@ from medclip.evaluation.config import EvalConfig
 
 LABELS_FILE = "labels.csv"
 FORMS = (
-    f"a prepared dataset, a folder with {LABELS_FILE} (file,label[,split][,article]) beside its images, or one with "
-    "a folder of images for each class"
+    f"a prepared dataset, a folder with {LABELS_FILE} (file,label[,split][,article]) beside its images, {SOURCES}, or "
+    "one with a folder of images for each class"
 )
 
 
@@ -44,30 +45,19 @@ class LabelConfig:
         return list(dict.fromkeys(self.classes)) or sorted(set(present))
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """An image: its file or its bytes, and its label as it was written (None: it has none)."""
-
-    image: bytes | Path
-    value: str | None
-    id: str
-    article: str
-    split: str = ""
-    flaw: str = ""
-    """Why it cannot be used, where that is known before its image is opened."""
-
-
 @dataclass(frozen=True)
 class Labeled:
     """Images with labels, in the order of their source, and how many of its rows are excluded, by reason."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[LabeledImage, ...]
     name: str
     """The split; "all" where the source has none."""
     label: str
     dataset: Mapping[str, Any]
     """`source` and `synthetic`, as in a prepared dataset."""
     excluded: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    allows_several: bool = False
+    """Whether the source's images can have several values, even where these have not."""
 
     def __len__(self) -> int:
         """Number of images."""
@@ -76,7 +66,7 @@ class Labeled:
     @cached_property
     def multilabel(self) -> bool:
         """Whether an image can have several values, separated by semicolons; an empty one then means none of them."""
-        return any(";" in (row.value or "") for row in self.rows)
+        return self.allows_several or any(";" in (row.value or "") for row in self.rows)
 
     @cached_property
     def labels(self) -> list[tuple[str, ...]]:
@@ -138,6 +128,7 @@ def probe_rows(config: EvalConfig, labels: LabelConfig) -> tuple[Labeled, Labele
         split = _evaluation_split(config, {row.split for row in images.rows}) or "validation"
         test = _select(images, {split}, split, config, labels)
         train = _select(images, {"train"}, "train", config, labels)
+    test, train = _single_valued(test, config, labels), _single_valued(train, config, labels)
     if test.name == "train":
         raise UserError("a probe learns from --split train; measure another split.")
     if test.multilabel or train.multilabel:
@@ -147,6 +138,23 @@ def probe_rows(config: EvalConfig, labels: LabelConfig) -> tuple[Labeled, Labele
     if not len(train):
         raise UserError(f"no image of split train in {config.data} is left to learn from: {train.excluded}.")
     return train, test
+
+
+def _single_valued(images: Labeled, config: EvalConfig, labels: LabelConfig) -> Labeled:
+    """Of a published set with several values an image: the images with exactly one, of the chosen classes."""
+    if not images.allows_several:
+        return images
+
+    def reason(i: int) -> str | None:
+        values = images.labels[i]
+        if len(values) != 1:
+            return "more than one finding" if values else "no finding"
+        return "of another class" if labels.classes and values[0] not in labels.classes else None
+
+    single = dataclasses.replace(images.exclude(reason), allows_several=False)
+    if not len(single):
+        raise UserError(f"no image of {config.data}, {images.name}, has exactly one finding: {single.excluded}.")
+    return single
 
 
 def _parse_data(config: EvalConfig) -> AnyPath:
@@ -174,7 +182,7 @@ def _read_prepared(data: AnyPath, name: str, limit: int | None, config: LabelCon
         raise UserError(f"{data}, split {name}: which label (--label)? {options}.")
     columns = zip(labels, split.column("id"), split.column("article"), strict=True)
     rows = (
-        Row(split.image(i) if label in values else b"", values.get(label), id, article, name)
+        LabeledImage(split.image(i) if label in values else b"", values.get(label), id, article, name)
         for i, (values, id, article) in enumerate(columns)
     )
     dataset = {key: read_dataset(split.folder)[key] for key in ("source", "synthetic")}
@@ -183,18 +191,25 @@ def _read_prepared(data: AnyPath, name: str, limit: int | None, config: LabelCon
 
 def _read_folder(data: AnyPath, config: LabelConfig) -> Labeled:
     """Every row of a folder, of all splits."""
-    if is_url(data) or not data.is_dir():
+    if is_url(data):
         raise UserError(f"{data} is not a folder; give {FORMS}.")
     dataset = {"source": data.name, "synthetic": False}
     if (data / LABELS_FILE).is_file():
         label = config.label or "label"
         return Labeled(tuple(_read_table(data, label)), "all", label, dataset)
+    if published := find_labeled_set(data, config.classes):
+        if config.label not in (None, published.label):
+            raise UserError(f"{data} has the label {published.label!r} only; choose of its values with --classes.")
+        rows = tuple(published.images)
+        return Labeled(rows, "all", published.label, dataset, allows_several=published.multilabel)
+    if not data.is_dir():
+        raise UserError(f"{data} is not a folder; give {FORMS}.")
     if config.label:
         raise UserError(f"{data} has no {LABELS_FILE}, so no label {config.label!r}: its folders are the classes.")
     return Labeled(tuple(_read_class_folders(data, config.classes)), "all", "label", dataset)
 
 
-def _read_table(data: Path, label: str) -> Iterator[Row]:
+def _read_table(data: Path, label: str) -> Iterator[LabeledImage]:
     path, keys = data / LABELS_FILE, set()
     names: dict[str, str] = {}
     for row in read_rows(path):
@@ -211,10 +226,10 @@ def _read_table(data: Path, label: str) -> Iterator[Row]:
         keys.add((split, name))
         image = b"" if flaw else next(filter(path_exists, files), files[0])
         value = row[label] and cells["label"]  # None where the line ends before it
-        yield Row(image, value, name, cells.get("group") or name, split, flaw)
+        yield LabeledImage(image, value, name, cells.get("group") or name, split, flaw)
 
 
-def _read_class_folders(data: Path, classes: Iterable[str]) -> Iterator[Row]:
+def _read_class_folders(data: Path, classes: Iterable[str]) -> Iterator[LabeledImage]:
     """The images of a folder for each class, below folders of splits where these are all that `data` holds.
 
     One image of each class after the other, so that the first of them are of every class.
@@ -236,7 +251,7 @@ def _read_class_folders(data: Path, classes: Iterable[str]) -> Iterator[Row]:
     for _, folder, file, split in sorted(images, key=lambda image: (image[0], str(image[1]))):
         id = file.relative_to(data)
         article = id if file.parent == folder else id.parent  # a folder inside that of a class is a patient
-        yield Row(file, folder.name, id.as_posix(), article.as_posix(), split)
+        yield LabeledImage(file, folder.name, id.as_posix(), article.as_posix(), split)
 
 
 def _folders(data: Path) -> list[Path]:

@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import Float32
 
 from medclip.data.images import decode_ahead
+from medclip.data.sources.labeled_sets import LabeledImage
 from medclip.encode.decode import BATCH_SIZE, decode_pixels
 from medclip.errors import ImageError, UserError, WorkError
-from medclip.evaluation.labeled import Labeled, Row
+from medclip.evaluation.labeled import Labeled
 from medclip.model.checkpoint import Model
 from medclip.model.image_processor import ImageProcessor
 from medclip.model.shapes_init import init_params
@@ -47,7 +48,7 @@ def encode_labeled(
     return readable, features
 
 
-def _pixels_or_reason(row: Row, processor: ImageProcessor) -> np.ndarray | str:
+def _pixels_or_reason(row: LabeledImage, processor: ImageProcessor) -> np.ndarray | str:
     try:
         return decode_pixels(row.image, processor)
     except ImageError as error:

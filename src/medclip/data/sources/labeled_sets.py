@@ -1,0 +1,204 @@
+"""Published sets of labeled images: CheXpert, NIH ChestX-ray14, RSNA Pneumonia, VinDr-CXR and MedMNIST."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from medclip.data.images import to_png
+from medclip.data.normalize import split_in
+from medclip.data.paths import inside, is_url, path_exists
+from medclip.data.sources.table_files import read_rows
+from medclip.errors import UserError
+
+FINDINGS = "findings"
+SOURCES = "CheXpert, NIH ChestX-ray14, RSNA Pneumonia, VinDr-CXR or a MedMNIST .npz as published"
+UNCERTAIN = "uncertain label"
+_CHEXPERT_FACTS = {"Path", "Sex", "Age", "Frontal/Lateral", "AP/PA"}
+_NIH_TABLES = ("Data_Entry_2017.csv", "Data_Entry_2017_v2020.csv")
+_NIH_SPLITS = {"train_val_list.txt": "train", "test_list.txt": "test"}
+_VINDR_TABLES = {"image_labels_train.csv": "train", "image_labels_test.csv": "test"}
+_VINDR_FACTS = {"image_id", "rad_id"}
+_CHEST = (
+    *("atelectasis", "cardiomegaly", "effusion", "infiltration", "mass", "nodule", "pneumonia", "pneumothorax"),
+    *("consolidation", "edema", "emphysema", "fibrosis", "pleural", "hernia"),
+)
+_ORGANS = (
+    *("bladder", "femur-left", "femur-right", "heart", "kidney-left", "kidney-right", "liver", "lung-left"),
+    *("lung-right", "pancreas", "spleen"),
+)
+_MEDMNIST_CLASSES = {
+    "chestmnist": _CHEST,
+    "pneumoniamnist": ("normal", "pneumonia"),
+    "breastmnist": ("malignant", "normal or benign"),
+    **dict.fromkeys(("organamnist", "organcmnist", "organsmnist"), _ORGANS),
+}
+"""Names of classes by the package's name of a dataset (https://medmnist.com); another has its numbers as names."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabeledImage:
+    """An image: its file or its bytes, and its label as it was written (None: it has none)."""
+
+    image: bytes | Path
+    value: str | None
+    """Several values are separated by semicolons."""
+    id: str
+    article: str
+    split: str = ""
+    flaw: str = ""
+    """Why it cannot be used, where that is known before its image is opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabeledSet:
+    """The images of a published set, of all splits."""
+
+    images: Iterator[LabeledImage]
+    label: str
+    multilabel: bool
+    """Whether an image can have several values or none of them."""
+
+
+def find_labeled_set(data: Path, classes: Iterable[str] = ()) -> LabeledSet | None:
+    """The published set in the folder or .npz file `data`, None for another one.
+
+    Of CheXpert's labels 1 is a finding, 0 and none are not; an image where one of `classes` (none: of all) is -1,
+    uncertain, is flawed. In VinDr-CXR a finding is what most of an image's readers report.
+    """
+    if is_url(data):
+        return None
+    if data.is_file() and data.suffix.lower() == ".npz":
+        return _medmnist(data)
+    if any(_is_chexpert(data / name) for name in ("train.csv", "valid.csv", "test.csv")):
+        return LabeledSet(_read_chexpert(data, frozenset(classes)), FINDINGS, True)
+    if any((data / name).is_file() for name in _NIH_TABLES):
+        return LabeledSet(_read_nih(data), FINDINGS, True)
+    if (data / "stage_2_train_labels.csv").is_file():
+        return LabeledSet(_read_rsna(data), "class", False)
+    if any((data / name).is_file() for folder in ("", "annotations") for name in _vindr_names(folder)):
+        return LabeledSet(_read_vindr(data), FINDINGS, True)
+    return None
+
+
+def _is_chexpert(table: Path) -> bool:
+    return table.is_file() and {"Path", "Frontal/Lateral"} <= next(read_rows(table), {}).keys()
+
+
+def _read_chexpert(data: Path, classes: frozenset[str]) -> Iterator[LabeledImage]:
+    """The images of train.csv, valid.csv and test.csv; a path begins with the name of the folder as published."""
+    for table in filter(_is_chexpert, (data / name for name in ("train.csv", "valid.csv", "test.csv"))):
+        for row in read_rows(table):
+            name = row["Path"] or ""
+            labels = {name: _number(cell) for name, cell in row.items() if name not in _CHEXPERT_FACTS}
+            uncertain = any(value == -1 and (not classes or name in classes) for name, value in labels.items())
+            value = ";".join(name for name, value in labels.items() if value == 1)
+            patient = next((part for part in name.split("/") if part.startswith("patient")), name)
+            image, flaw = _locate(data, name, name.partition("/")[2])
+            yield LabeledImage(image, value, name, patient, split_in(table.name), flaw or UNCERTAIN * uncertain)
+
+
+def _number(cell: str | None) -> float:
+    """A label as a number; 0 where a report does not mention the finding."""
+    try:
+        return float(cell or 0)
+    except ValueError:
+        return 0.0
+
+
+def _read_nih(data: Path) -> Iterator[LabeledImage]:
+    """The images of Data_Entry_2017.csv, with findings separated by |; splits are those of its two lists."""
+    splits = {
+        name: split
+        for file, split in _NIH_SPLITS.items()
+        if (data / file).is_file()
+        for name in (data / file).read_text(encoding="utf-8").split()
+    }
+    files = {path.name: path for path in data.glob("images*/**/*.png")}
+    table = next(data / name for name in _NIH_TABLES if (data / name).is_file())
+    for row in read_rows(table):
+        name, patient = row.get("Image Index") or "", row.get("Patient ID") or ""
+        value = (row.get("Finding Labels") or "").replace("|", ";")
+        yield LabeledImage(files.get(name, data / "images" / name), value, name, patient or name, splits.get(name, ""))
+
+
+def _read_rsna(data: Path) -> Iterator[LabeledImage]:
+    """An image for each patient, whose boxes are rows; its class is that of the detailed table, else of its target."""
+    labels, details = data / "stage_2_train_labels.csv", data / "stage_2_detailed_class_info.csv"
+    classes = {row["patientId"]: row["class"] for row in read_rows(details)} if details.is_file() else {}
+    targets = {row["patientId"]: row["Target"] for row in read_rows(labels)}
+    for patient, target in targets.items():
+        value = classes.get(patient) or ("Lung Opacity" if target == "1" else "No Lung Opacity")
+        image, flaw = _locate(data, f"stage_2_train_images/{patient}.dcm", f"stage_2_train_images/{patient}.png")
+        yield LabeledImage(image, value, patient, patient, "", flaw)
+
+
+def _vindr_names(folder: str) -> list[str]:
+    return [f"{folder}/{name}" if folder else name for name in _VINDR_TABLES]
+
+
+def _read_vindr(data: Path) -> Iterator[LabeledImage]:
+    """An image for each image_id; its findings are those that most of its readers report (test: their consensus)."""
+    for name, split in _VINDR_TABLES.items():
+        table = next((path for path in (data / name, data / "annotations" / name) if path.is_file()), None)
+        votes: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        readers: Counter[str] = Counter()
+        for row in read_rows(table) if table else ():
+            readers[row["image_id"]] += 1
+            votes[row["image_id"]].update(
+                name for name, cell in row.items() if name not in _VINDR_FACTS and _number(cell) == 1
+            )
+        for id, count in readers.items():
+            value = ";".join(finding for finding, n in votes[id].items() if 2 * n > count)
+            image, flaw = _locate(data, *(f"{split}/{id}.{suffix}" for suffix in ("dicom", "dcm", "png", "jpg")))
+            yield LabeledImage(image, value, id, id, split, flaw)
+
+
+def _locate(data: Path, *names: str) -> tuple[Path | bytes, str]:
+    """The first of the files that is there, else the first; with a flaw where it is not below the folder."""
+    files = [path for name in names if name and isinstance(path := inside(data, name), Path)]
+    if not files:
+        return b"", "image outside the folder" if any(names) else "row without an image"
+    return next(filter(path_exists, files), files[0]), ""
+
+
+def _medmnist(path: Path) -> LabeledSet:
+    """A file of MedMNIST: SPLIT_images u8 (n, s, s) or (n, s, s, 3), SPLIT_labels (n, 1) or (n, k)."""
+    try:
+        if not zipfile.is_zipfile(path):
+            raise zipfile.BadZipFile("not a zip archive")
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            splits = {
+                name: (arrays[f"{name}_images"], arrays[f"{name}_labels"])
+                for name in ("train", "val", "test")
+                if f"{name}_images" in arrays and f"{name}_labels" in arrays
+            }
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} is not a complete .npz file ({error}). Fetch it again.") from None
+    if not splits:
+        raise UserError(f"{path} has no train_images and train_labels, so it is not a file of MedMNIST.")
+    for images, labels in splits.values():
+        if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] != 3) or labels.ndim != 2:
+            raise UserError(f"{path} holds images of shape {images.shape[1:]}; only 2D images are read.")
+        if images.dtype != np.uint8 or len(images) != len(labels):
+            raise UserError(f"{path} is not as MedMNIST writes it: images u8 with a row of labels each.")
+    names = _MEDMNIST_CLASSES.get(path.stem.partition("_")[0].lower(), ())
+    multilabel = any(labels.shape[1] > 1 for _, labels in splits.values())
+    return LabeledSet(_read_arrays(splits, names), FINDINGS if multilabel else "class", multilabel)
+
+
+def _read_arrays(splits: Mapping[str, tuple[np.ndarray, np.ndarray]], names: tuple[str, ...]) -> Iterator[LabeledImage]:
+    def class_name(number: int) -> str:
+        return names[number] if number < len(names) else str(number)
+
+    for split, (images, labels) in splits.items():
+        for number, (image, row) in enumerate(zip(images, labels, strict=True)):
+            numbers = np.flatnonzero(row) if len(row) > 1 else row
+            id = f"{split}/{number}"
+            yield LabeledImage(to_png(image), ";".join(class_name(int(n)) for n in numbers), id, id, split_in(split))

@@ -1,0 +1,176 @@
+"""Labeled sets as published: a miniature of each, made after its description, with every image used or counted."""
+
+import numpy as np
+import pytest
+
+from medclip.errors import UserError
+from medclip.evaluation.config import EvalConfig
+from medclip.evaluation.labeled import LabelConfig, labeled_rows, probe_rows
+from support.dicom_files import dicom, gray_ramp, write_dicom
+from support.material import draw_image, image_bytes
+
+
+def write_images(folder, *names):
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(image_bytes(draw_image(number)))
+
+
+def write_lines(path, *lines):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+
+
+def chexpert(folder):
+    """One finding, two, none, an uncertain one; blank is not mentioned."""
+    header = "Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Edema,Pneumonia"
+    for (table, first), rows in {
+        ("train", 1): ["1.0,,", ",1.0,", ",1.0,1.0", "0.0,0.0,0.0", ",1.0,-1.0", ",,1.0"],
+        ("valid", 64541): ["0.0,1.0,1.0", "0.0,1.0,0.0", "0.0,0.0,1.0", "1.0,0.0,0.0"],
+    }.items():
+        names = [f"{table}/patient{first + n:05d}/study1/view1_frontal.jpg" for n in range(len(rows))]
+        lines = [
+            f"CheXpert-v1.0-small/{name},Female,68,Frontal,AP,{row}" for name, row in zip(names, rows, strict=True)
+        ]
+        write_lines(folder / f"{table}.csv", header, *lines)
+        write_images(folder, *names)
+    return folder
+
+
+def nih(folder):
+    header = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position"
+    labels = ["Cardiomegaly", "Cardiomegaly|Emphysema", "No Finding", "Emphysema", "Cardiomegaly"]
+    lines = [f"{n:08d}_000.png,{label},0,{n},57,M,PA" for n, label in enumerate(labels)]
+    write_lines(folder / "Data_Entry_2017.csv", header, *lines)
+    write_images(
+        folder, "images_001/images/00000000_000.png", *(f"images_002/images/{n:08d}_000.png" for n in (1, 2, 3, 4))
+    )
+    write_lines(folder / "train_val_list.txt", "00000000_000.png", "00000003_000.png")
+    write_lines(folder / "test_list.txt", "00000001_000.png", "00000002_000.png", "00000004_000.png")
+    return folder
+
+
+def rsna(folder):
+    """Several boxes of a patient are one image."""
+    boxes = ["a,1,2,3,4,1", "a,5,6,7,8,1", "b,,,,,0", "c,,,,,0"]
+    write_lines(folder / "stage_2_train_labels.csv", "patientId,x,y,width,height,Target", *boxes)
+    classes = ["a,Lung Opacity", "a,Lung Opacity", "b,Normal", "c,No Lung Opacity / Not Normal"]
+    write_lines(folder / "stage_2_detailed_class_info.csv", "patientId,class", *classes)
+    for name in "abc":
+        (folder / "stage_2_train_images").mkdir(exist_ok=True)
+        write_dicom(dicom(gray_ramp()), folder / "stage_2_train_images" / f"{name}.dcm")
+    return folder
+
+
+def vindr(folder):
+    """Three readers an image of train: two of them decide; test holds their consensus."""
+    train = ["a,R1,1,0,0", "a,R2,1,1,0", "a,R3,0,1,0", "b,R1,0,1,0", "b,R2,0,0,1", "b,R3,0,0,1"]
+    write_lines(folder / "annotations/image_labels_train.csv", "image_id,rad_id,Edema,Mass,No finding", *train)
+    write_lines(folder / "annotations/image_labels_test.csv", "image_id,Edema,Mass,No finding", "c,1,0,0", "d,1,1,0")
+    for name in ("train/a", "train/b", "test/c", "test/d"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        write_dicom(dicom(gray_ramp()), folder / f"{name}.dicom")
+    return folder
+
+
+def write_npz(path, labels, shape=(8, 8)):
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, rows in labels.items():
+        arrays[f"{split}_images"] = rng.integers(0, 256, (len(rows), *shape), dtype=np.uint8)
+        arrays[f"{split}_labels"] = np.array(rows, np.uint8)
+    np.savez(path, **arrays)
+    return path
+
+
+def pneumonia(folder):
+    return write_npz(folder / "pneumoniamnist.npz", {"train": [[0], [1]], "val": [[1], [0]], "test": [[1]]})
+
+
+def chest(folder):
+    rows = np.zeros((3, 14), int)
+    rows[0, 1] = rows[1, 1] = rows[1, 13] = 1
+    return write_npz(folder / "chestmnist_64.npz", {"train": rows, "test": rows}, (8, 8))
+
+
+def blood(folder):
+    return write_npz(folder / "bloodmnist.npz", {"train": [[0], [7]], "test": [[7], [0]]}, (8, 8, 3))
+
+
+SETS = {
+    "CheXpert": (chexpert, "validation", True, [("Edema", "Pneumonia"), ("Edema",), ("Pneumonia",), ("No Finding",)]),
+    "NIH ChestX-ray14": (nih, "test", True, [("Cardiomegaly", "Emphysema"), ("No Finding",), ("Cardiomegaly",)]),
+    "RSNA": (rsna, "all", False, [("Lung Opacity",), ("Normal",), ("No Lung Opacity / Not Normal",)]),
+    "VinDr-CXR": (vindr, "test", True, [("Edema",), ("Edema", "Mass")]),
+    "PneumoniaMNIST": (pneumonia, "validation", False, [("pneumonia",), ("normal",)]),
+    "ChestMNIST": (chest, "test", True, [("cardiomegaly",), ("cardiomegaly", "hernia"), ()]),
+    "BloodMNIST": (blood, "test", False, [("7",), ("0",)]),
+}
+
+
+def rows_of(data, classes=(), **settings):
+    return labeled_rows(EvalConfig(model="", data=str(data), **settings), LabelConfig(classes=classes))
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_published_set_is_read_as_described(tmp_path, name):
+    write, split, multilabel, labels = SETS[name]
+    images = rows_of(write(tmp_path))
+    assert (images.name, images.multilabel, images.labels) == (split, multilabel, labels)
+    assert images.excluded == {}
+    assert all(isinstance(row.image, bytes) or row.image.is_file() for row in images.rows)
+
+
+def test_uncertain_labels_of_chexpert_are_excluded_where_they_are_evaluated(tmp_path):
+    images = rows_of(chexpert(tmp_path), split="train")
+    assert images.excluded == {"uncertain label": 1}
+    assert images.labels == [("No Finding",), ("Edema",), ("Edema", "Pneumonia"), (), ("Pneumonia",)]
+    assert rows_of(tmp_path, ("Edema",), split="train").excluded == {}
+    assert images.articles[0] == "patient00001"
+
+
+def test_what_most_readers_of_vindr_report_is_a_finding(tmp_path):
+    assert rows_of(vindr(tmp_path), split="train").labels == [("Edema", "Mass"), ("No finding",)]
+
+
+def test_a_probe_takes_the_images_with_exactly_one_finding(tmp_path):
+    train, test = probe_rows(EvalConfig(model="", data=str(chexpert(tmp_path))), LabelConfig())
+    assert train.labels == [("No Finding",), ("Edema",), ("Pneumonia",)]
+    assert test.labels == [("Edema",), ("Pneumonia",), ("No Finding",)]
+    assert train.excluded == {"uncertain label": 1, "no finding": 1, "more than one finding": 1}
+    assert test.excluded == {"more than one finding": 1}
+    _, chosen = probe_rows(EvalConfig(model="", data=str(tmp_path)), LabelConfig(classes=("Edema", "Pneumonia")))
+    assert chosen.excluded == {"more than one finding": 1, "of another class": 1}
+
+
+def test_a_set_of_single_labels_is_probed(tmp_path):
+    train, test = probe_rows(EvalConfig(model="", data=str(pneumonia(tmp_path))), LabelConfig())
+    assert (train.labels, test.labels) == ([("normal",), ("pneumonia",)], [("pneumonia",), ("normal",)])
+
+
+def test_an_absent_image_and_a_path_elsewhere_are_not_lost(tmp_path):
+    chexpert(tmp_path)
+    table = tmp_path / "valid.csv"
+    table.write_text(table.read_text() + "../../elsewhere.jpg,,,,,0,1,0\n,,,,,0,1,0\n")
+    assert rows_of(tmp_path).excluded == {"image outside the folder": 1, "row without an image": 1}
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda path: path.write_bytes(b"PK\3\4 not whole"), "is not a complete .npz file"),
+        (lambda path: np.savez(path, x=np.zeros(3)), "has no train_images"),
+        (lambda path: write_npz(path, {"train": [[0]]}, (8, 8, 8)), "only 2D images"),
+        (lambda path: np.savez(path, train_images=np.zeros((1, 8, 8)), train_labels=np.zeros((1, 1))), "images u8"),
+        (lambda path: np.savez(path, train_images=np.array([None]), train_labels=np.zeros((1, 1))), "not a complete"),
+    ],
+)
+def test_another_npz_is_refused(tmp_path, write, message):
+    write(tmp_path / "x.npz")
+    with pytest.raises(UserError, match=message):
+        rows_of(tmp_path / "x.npz")
+
+
+def test_a_label_that_a_published_set_lacks_is_refused(tmp_path):
+    with pytest.raises(UserError, match="the label 'findings' only; choose of its values with --classes"):
+        labeled_rows(EvalConfig(model="", data=str(chexpert(tmp_path))), LabelConfig(label="Edema"))
