@@ -33,7 +33,7 @@ def differences(families: tuple[str, str], seed: int, side: int, folder: Path) -
         "text vectors": np.abs(ours[1] - theirs["texts"]).max(),
         "logits": np.abs(logits(model.params, *ours) - theirs["logits"]).max(),
         "loss": np.abs(batch_loss(model, *ours, model.params) - theirs["loss"]).max(),
-        "gradients": max(np.abs(a - b).max() for _, a, b in gradients(folder, families, side, seed)),
+        "gradients": max(np.abs(a - b).max(initial=0) for _, a, b in gradients(folder, families, side, seed)),
     }
     return {name: float(value) for name, value in largest.items()}
 
