@@ -4,6 +4,7 @@ MAX_PIXELS = 100_000_000  # a full mammogram has about 30 million; more is a dec
 TOO_MANY_PIXELS = "image over 100 million pixels"
 MAX_SIDE = 65_500  # what a JPEG can have
 SIDE_TOO_LONG = "image over 65,500 pixels a side"
+NO_FINITE_PIXELS = "no finite pixel values"
 
 
 class UserError(Exception):

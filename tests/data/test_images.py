@@ -1,6 +1,7 @@
 """Images arrive upright, in their own colors, never enlarged, with nothing said about whose they are."""
 
 import io
+import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -200,3 +201,45 @@ def test_an_image_opened_but_not_loaded_may_stand_in_several_threads(tmp_path):
     expected = np.asarray(decode(tmp_path / "x.png"))
     with Image.open(tmp_path / "x.png") as image, ThreadPoolExecutor(8) as threads:
         assert all(np.array_equal(each, expected) for each in threads.map(decode, [image] * 64))
+
+
+def tiff_of(values, photometric):
+    """A TIFF as its specification 6.0 has it: one strip, little endian, gray values of the array's type."""
+    kind = {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
+    entries = [(256, 4, values.shape[1]), (257, 4, values.shape[0]), (258, 3, values.itemsize * 8), (259, 3, 1)]
+    entries += [(262, 3, photometric), (273, 4, 8 + 2 + 12 * 10 + 4), (277, 3, 1), (278, 4, values.shape[0])]
+    entries += [(279, 4, values.nbytes), (339, 3, kind)]
+    directory = b"".join(struct.pack("<HHII", tag, type, 1, value) for tag, type, value in entries)
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + directory + bytes(4) + values.tobytes()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_a_tiff_whose_white_is_zero_is_inverted(dtype):
+    values = np.tile(np.array([0, 51, 102, 255], dtype), (3, 1))
+    assert np.array_equal(np.asarray(decode(tiff_of(values, 1)))[0], [0, 51, 102, 255])
+    assert np.array_equal(np.asarray(decode(tiff_of(values, 0)))[0], [255, 204, 153, 0])
+
+
+@pytest.mark.parametrize("photometric", [0, 1])
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_a_constant_image_is_black(dtype, photometric):
+    assert decode(tiff_of(np.full((4, 4), 7, dtype), photometric)).getextrema() == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ([np.nan, 1, 2, 3, 2], [0, 0, 128, 255, 128]),
+        ([np.inf, 1, 2, 3, -np.inf], [255, 0, 128, 255, 0]),
+        ([np.nan, 5, 5, 5, np.inf], [0, 0, 0, 0, 0]),
+        ([-3e38, 0, 3e38, 3e38, np.nan], [0, 128, 255, 255, 0]),
+    ],
+)
+def test_floats_use_their_finite_range(values, wanted):
+    image = decode(tiff_of(np.array([values], np.float32), 1))
+    assert np.asarray(image)[0].tolist() == wanted
+
+
+def test_floats_without_a_finite_value_are_refused():
+    with pytest.raises(ImageError, match=r"^no finite pixel values$"):
+        decode(tiff_of(np.full((4, 4), np.nan, np.float32), 1))

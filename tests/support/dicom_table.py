@@ -26,7 +26,7 @@ def outcomes() -> dict[str, dict[str, str]]:
     for path in sorted(filter(is_dicom, PACKAGED.glob("*.dcm"))):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # some files are made to cause warnings
-            ds = pydicom.dcmread(path)
+            ds = pydicom.dcmread(path, force=True)  # some lack the preamble
         if "PixelData" in ds and "TransferSyntaxUID" in ds.file_meta:
             by_syntax[ds.file_meta.TransferSyntaxUID.name][path.name] = outcome(path)
     return by_syntax

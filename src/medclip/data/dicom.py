@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from PIL import Image
 
+from medclip.data.dicom_display import items, to_display
+from medclip.data.dicom_geometry import middle_frame
 from medclip.errors import MAX_PIXELS, TOO_MANY_PIXELS, ImageError, UserError
 from medclip.require import require
 
@@ -30,17 +32,18 @@ BORDER_DIVISOR = 10
 """A masked border is a tenth of each side."""
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
+_RLE = "1.2.840.10008.1.2.5"
+_IMPLICIT, _EXPLICIT = b"1.2.840.10008.1.2", b"1.2.840.10008.1.2.1"
 _JPEG_EXTENDED_12_BIT = "1.2.840.10008.1.2.4.51"
 # GDCM aborts on some damaged JPEG, JPEG-LS and JPEG 2000 streams, so other plugins decode whatever they can.
 _DECODING_PLUGINS = {
     "1.2.840.10008.1.2.4.50": "pillow",  # JPEG baseline
-    "1.2.840.10008.1.2.5": "pydicom",  # RLE lossless
+    _RLE: "pydicom",
     **dict.fromkeys(("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"), "pyjpegls"),  # JPEG-LS
     **dict.fromkeys((f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 92, 93, 201, 202, 203)), "pylibjpeg"),  # JPEG 2000
 }
 # The functional groups in which enhanced objects keep rescale and window.
 _DISPLAY_MACROS = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
-_BELOW_AND_ABOVE_ALL = np.array([-1e12, 1e12])
 
 
 def read_header(source: Path | BinaryIO) -> Dataset:
@@ -78,10 +81,10 @@ def decode_frame(image: Path | bytes, frame: int | None = None, masked: bool = F
             raise ImageError(RECOGNIZABLE)
         if str(header.get("BurnedInAnnotation")).upper() == "YES" and not masked:
             raise ImageError(BURNED_IN)
-        number = frame_count(header) // 2 if frame is None else frame
+        number = middle_frame(header, frame_count(header)) if frame is None else frame
         stored = _read_pixels(file, header, number)
         _lift_display_macros(header, number)
-        display = _to_display(stored, header)
+        display = to_display(stored, header)
     if masked:
         rows, columns = (-(-side // BORDER_DIVISOR) for side in display.shape[:2])  # rounded up
         center = display[rows:-rows, columns:-columns].copy()
@@ -115,20 +118,67 @@ def _pydicom(module: str = "pydicom") -> Any:
 def _open(source: Path | BinaryIO) -> Iterator[BinaryIO]:
     if isinstance(source, Path):
         with source.open("rb") as file:
-            yield file
+            yield _with_syntax(file)
     else:
-        source.seek(0)
-        yield source
+        yield _with_syntax(source)
+
+
+def _with_syntax(file: BinaryIO) -> BinaryIO:
+    """The file at its start; a copy in memory where it lacks the preamble or names no transfer syntax.
+
+    Such a file is Implicit VR Little Endian, or Explicit VR Little Endian where its first element names a value
+    representation. Raises ImageError where that gives no dataset.
+    """
+    file.seek(0)
+    start = 132 if file.read(132)[128:] == b"DICM" else 0
+    file.seek(start)
+    syntax, end = _read_meta(file)
+    file.seek(0)
+    if syntax and start:
+        return file
+    file.seek(end)
+    dataset = file.read()
+    guessed = not syntax
+    syntax = syntax or (_EXPLICIT if dataset[4:6].isalpha() and dataset[4:6].isupper() else _IMPLICIT)
+    uid = syntax + b"\0" * (len(syntax) % 2)
+    element = struct.pack("<HH2sH", 2, 0x10, b"UI", len(uid)) + uid
+    meta = struct.pack("<HH2sHI", 2, 0, b"UL", 4, len(element)) + element
+    copy = io.BytesIO(bytes(128) + b"DICM" + meta + dataset)
+    if guessed and not _holds_dataset(copy):
+        raise ImageError("image unreadable")
+    copy.seek(0)
+    return copy
+
+
+def _read_meta(file: BinaryIO) -> tuple[bytes, int]:
+    """The transfer syntax in the file meta information, b"" where it names none, and where the dataset begins."""
+    start, syntax = file.tell(), b""
+    meta = _pydicom("pydicom.filereader").data_element_generator(
+        file, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, *_: tag >> 16 != 2
+    )
+    if file.read(2) != b"\x02\x00":
+        return b"", start
+    file.seek(start)
+    for element in meta:
+        if element.tag == 0x00020010:
+            syntax = (element.value or b"").strip(b"\0 ")
+    return syntax, file.tell()
+
+
+def _holds_dataset(file: BinaryIO) -> bool:
+    """Whether a header of the file is read as it should be: an object's class, or the size of an image."""
+    try:
+        header = _pydicom().dcmread(file, stop_before_pixels=True)
+        sizes = [header.get(keyword) for keyword in ("Rows", "Columns", "BitsAllocated")]
+        return str(header.get("SOPClassUID")).startswith("1.") or all(isinstance(n, int) and n > 0 for n in sizes)
+    except Exception:
+        return False
 
 
 def _refuse_large_inflation(file: BinaryIO) -> None:
     """Refuse a deflated dataset that grows too large: readers inflate it in memory, so it is measured in pieces."""
     file.seek(132)
-    meta = _pydicom("pydicom.filereader").data_element_generator(
-        file, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, *_: tag >> 16 != 2
-    )
-    syntax = {int(element.tag): element.value for element in meta}.get(0x00020010) or b""
-    if syntax.rstrip(b"\0 ") == _DEFLATED.encode():
+    if _read_meta(file)[0] == _DEFLATED.encode():
         inflate, remaining = zlib.decompressobj(-zlib.MAX_WBITS), 4 * MAX_PIXELS
         while remaining > 0 and (piece := inflate.unconsumed_tail or file.read(2**16)):
             remaining -= len(inflate.decompress(piece, 2**20))
@@ -154,7 +204,7 @@ def _read_pixels(file: BinaryIO, header: Dataset, number: int) -> np.ndarray:
     if not (syntax.is_encapsulated or syntax == _DEFLATED):
         if not file.read(1):
             raise ImageError(NO_PIXELS)
-        return pixels.pixel_array(file, index=number, decoding_plugin=plugin)
+        return _decode(file, header, number, plugin)
     file.seek(0)
     dataset = _pydicom().dcmread(file)
     if "PixelData" not in dataset:
@@ -168,7 +218,21 @@ def _read_pixels(file: BinaryIO, header: Dataset, number: int) -> np.ndarray:
             extended_offsets=offsets if all(offsets) else None,
         )
         _refuse_stream(frame, syntax)
-    return pixels.pixel_array(dataset, index=number, decoding_plugin=plugin)
+    return _decode(dataset, header, number, plugin)
+
+
+def _decode(source: BinaryIO | Dataset, header: Dataset, number: int, plugin: str) -> np.ndarray:
+    """A frame decoded; where its bits do not begin at the lowest of a word, as HighBit says, shifted there."""
+    pixel_array = _pydicom("pydicom.pixels").pixel_array
+    words, bits, high = (int_attribute(header, keyword, 0) for keyword in ("BitsAllocated", "BitsStored", "HighBit"))
+    syntax = header.file_meta.TransferSyntaxUID
+    if not 0 < bits <= high < words or words not in (8, 16, 32) or (syntax.is_encapsulated and syntax != _RLE):
+        return pixel_array(source, index=number, decoding_plugin=plugin)
+    whole = pixel_array(source, index=number, decoding_plugin=plugin, bits_stored=words, pixel_representation=0)
+    shifted = (whole.astype(np.int64) >> (high + 1 - bits)) & (2**bits - 1)
+    if header.PixelRepresentation == 1:
+        shifted = (shifted ^ 2 ** (bits - 1)) - 2 ** (bits - 1)
+    return shifted.astype(f"{'ui'[header.PixelRepresentation]}{words // 8}")
 
 
 def _refuse_stream(stream: bytes, syntax: UID) -> None:
@@ -195,65 +259,10 @@ def _decodes_twelve_bits() -> bool:
     return "pylibjpeg" in _pydicom("pydicom.pixels").get_decoder(_JPEG_EXTENDED_12_BIT).available_plugins
 
 
-def _to_display(stored: np.ndarray, header: Dataset) -> np.ndarray:
-    """Stored pixels as u8 in display values."""
-    pixels = _pydicom("pydicom.pixels")
-    if header.PhotometricInterpretation == "PALETTE COLOR":
-        colors = pixels.apply_color_lut(stored, header)[..., :3]
-        return _to_uint8(colors, header.RedPaletteColorLookupTableDescriptor[2])
-    if stored.ndim == 3:
-        return _to_uint8(stored, header.BitsStored)
-    padding = _padding_mask(stored, header)
-    values = pixels.apply_modality_lut(stored, header)
-    window = _apply_window(values, header)
-    if window is None:
-        inside = values[~padding] if not padding.all() else values
-        window = values, float(inside.min()), float(inside.max())
-    values, black, white = window
-    brightness = (values - black) / (white - black) if white != black else np.zeros(values.shape)
-    if header.PhotometricInterpretation == "MONOCHROME1":
-        brightness = 1 - brightness
-    brightness[padding] = 0
-    return np.rint(255 * brightness.clip(0, 1)).astype(np.uint8)
-
-
-def _to_uint8(colors: np.ndarray, bits: int) -> np.ndarray:
-    return np.ascontiguousarray(colors >> max(0, bits - 8)).astype(np.uint8)
-
-
-def _apply_window(values: np.ndarray, header: Dataset) -> tuple[np.ndarray, float, float] | None:
-    """Values through the VOI LUT or window, with the values of black and white; None without a meaningful window."""
-    apply_voi_lut = _pydicom("pydicom.pixels").apply_voi_lut
-    lut = header.get("VOILUTSequence")
-    if not (lut and "LUTData" in lut[0]) and None in (header.get("WindowCenter"), header.get("WindowWidth")):
-        return None
-    try:
-        if lut and "LUTData" in lut[0]:
-            entries, first = lut[0].LUTDescriptor[0] or 2**16, lut[0].LUTDescriptor[1]
-            outputs = apply_voi_lut(np.arange(first, first + entries), header)  # need not fill its bits, nor ascend
-            mapped = apply_voi_lut(np.rint(values).astype(np.int64), header).astype(float)
-            return mapped, float(outputs.min()), float(outputs.max())
-        black, white = map(float, apply_voi_lut(_BELOW_AND_ABOVE_ALL, header))
-        return apply_voi_lut(values, header), black, white
-    except (ValueError, NotImplementedError):  # a width of 0, a function that the standard does not define
-        return None
-
-
-def _padding_mask(stored: np.ndarray, header: Dataset) -> np.ndarray:
-    """Pixels outside the image: of PixelPaddingValue, or from there to PixelPaddingRangeLimit."""
-    value = header.get("PixelPaddingValue")
-    if value is None:
-        return np.zeros(stored.shape, bool)
-    limit = header.get("PixelPaddingRangeLimit")
-    # either may be written unsigned where the pixels are signed
-    limits = np.array([value, value if limit is None else limit], np.int64).astype(stored.dtype)
-    return (stored >= limits.min()) & (stored <= limits.max())
-
-
 def _lift_display_macros(header: Dataset, number: int) -> None:
     """Copy rescale and window of an enhanced object from its functional groups to where the LUT functions look."""
     for groups, index in (("SharedFunctionalGroupsSequence", 0), ("PerFrameFunctionalGroupsSequence", number)):
-        for group in (header.get(groups) or [])[index : index + 1]:
+        for group in items(header, groups)[index : index + 1]:
             for macro in _DISPLAY_MACROS:
-                for item in (group.get(macro) or [])[:1]:
+                for item in items(group, macro)[:1]:
                     header.update(item)

@@ -15,12 +15,15 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from medclip.data.schema import DicomFrame
-from medclip.errors import MAX_PIXELS, MAX_SIDE, SIDE_TOO_LONG, TOO_MANY_PIXELS, ImageError
+from medclip.errors import MAX_PIXELS, MAX_SIDE, NO_FINITE_PIXELS, SIDE_TOO_LONG, TOO_MANY_PIXELS, ImageError
 
 T = TypeVar("T")
 R = TypeVar("R")
 JPEG_QUALITY = 95
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "AVIF", "PPM", "TGA", "PCX", "DIB", "SGI")
+_FIRST_VRS = (b"UL", b"CS", b"UI", b"OB", b"DA", b"DT", b"TM", b"LO", b"SH", b"LT")
+_LAST_FIRST_ELEMENT, _MAX_FIRST_LENGTH = 0x70, 64
+_WHITE_IS_ZERO, _PHOTOMETRIC_TAG = 0, 262  # TIFF 6.0, section 8
 _pil_load_lock = threading.Lock()  # an image may stand twice in a batch, and Pillow's lazy load is not thread-safe
 ImageInput = str | Path | bytes | Image.Image | np.ndarray
 """An image file, encoded bytes, a PIL image, or pixels: uint8 (h, w), (h, w, 1), (h, w, 3) or (h, w, 4)."""
@@ -29,9 +32,10 @@ ImageInput = str | Path | bytes | Image.Image | np.ndarray
 def decode(image: ImageInput | DicomFrame) -> Image.Image:
     """Decode the whole image, upright, as mode L or RGB.
 
-    16-bit grays are scaled from their own range, transparency is laid on black, and a color image whose channels are
-    equal becomes gray. For DICOM see `medclip.data.dicom`. Raises ImageError ("image missing", "image unreadable",
-    "image over 100 million pixels", "image over 65,500 pixels a side", and DICOM's reasons).
+    16-bit grays and floats are scaled from their own finite range (NaN is black), transparency is laid on black, and
+    a color image whose channels are equal becomes gray. For DICOM see `medclip.data.dicom`. Raises ImageError ("image
+    missing", "image unreadable", "image over 100 million pixels", "image over 65,500 pixels a side", "no finite pixel
+    values", and DICOM's reasons).
     """
     image = Path(image) if isinstance(image, str) else image
     try:
@@ -81,14 +85,27 @@ def header_size(image: bytes) -> tuple[int, int]:
 
 
 def is_dicom(image: Path | bytes) -> bool:
-    """Whether the image begins as a DICOM file does, whatever its name.
+    """Whether the image begins as a DICOM file does, whatever its name; some lack the preamble.
 
     Check it before any other format: a DICOM file's first 128 bytes may make it a TIFF too.
     """
     if isinstance(image, bytes):
-        return image[128:132] == b"DICM"
-    with image.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+        start = image[:132]
+    else:
+        with image.open("rb") as file:
+            start = file.read(132)
+    return start[128:] == b"DICM" or _begins_as_dataset(start)
+
+
+def _begins_as_dataset(start: bytes) -> bool:
+    """Whether bytes begin with an element of the groups that come first, 0002 or 0008, little endian."""
+    if start[:2] not in (b"\x02\x00", b"\x08\x00") or len(start) < 8:
+        return False
+    element, length = int.from_bytes(start[2:4], "little"), int.from_bytes(start[4:8], "little")
+    is_explicit = start[4:6] in _FIRST_VRS
+    return element <= _LAST_FIRST_ELEMENT and (
+        is_explicit or (0 < length <= _MAX_FIRST_LENGTH and start[:1] == b"\x08")
+    )
 
 
 def _from_pixels(pixels: np.ndarray) -> Image.Image:
@@ -104,15 +121,15 @@ def _upright(image: Image.Image) -> Image.Image:
     if max(image.size) > MAX_SIDE:
         raise ImageError(SIDE_TOO_LONG)
     image.load()
-    return _to_gray_or_rgb(ImageOps.exif_transpose(image))
+    # Pillow inverts such TIFF images of 8 bits and fewer only.
+    is_inverted = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO
+    return _to_gray_or_rgb(ImageOps.exif_transpose(image), is_inverted)
 
 
-def _to_gray_or_rgb(image: Image.Image) -> Image.Image:
+def _to_gray_or_rgb(image: Image.Image, is_inverted: bool = False) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image, dtype=np.float64)
-        low, high = float(values.min()), float(values.max())
-        scaled = (values - low) * (255 / (high - low)) if high > low else np.zeros_like(values)
-        return Image.fromarray(np.rint(scaled).astype(np.uint8))
+        return _stretch(-values if is_inverted else values)
     if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
@@ -122,6 +139,17 @@ def _to_gray_or_rgb(image: Image.Image) -> Image.Image:
     red, green, blue = color.split()
     is_gray = red.tobytes() == green.tobytes() == blue.tobytes()
     return red if is_gray else color
+
+
+def _stretch(values: np.ndarray) -> Image.Image:
+    """Grays from the finite range of values; black where they are all equal, and for NaN."""
+    finite = np.isfinite(values)
+    if not finite.any():
+        raise ImageError(NO_FINITE_PIXELS)
+    low, high = float(values[finite].min()), float(values[finite].max())
+    values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
+    scaled = (values - low) * (255 / (high - low)) if high > low else np.zeros_like(values)
+    return Image.fromarray(np.rint(scaled).astype(np.uint8))
 
 
 def standardize(image: ImageInput | DicomFrame, shorter_side: int) -> tuple[bytes, int, int]:

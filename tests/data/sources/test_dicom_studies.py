@@ -23,7 +23,14 @@ from medclip.data.prepare import prepare
 from medclip.data.prepare_config import PrepareConfig
 from medclip.data.schema import DicomFrame, Dropped, Pair
 from medclip.data.sources.detect import open_source
-from medclip.data.sources.dicom_studies import structured_report_text
+from medclip.data.sources.dicom_studies import (
+    DIRECTORY,
+    LOCALIZER,
+    OTHER_FILE,
+    OTHER_SLICE,
+    UNUSED_REPORT,
+    structured_report_text,
+)
 from support.dicom_files import PACKAGED, dicom, gray_ramp, sequence, write_dicom
 from support.material import draw_image, image_bytes
 
@@ -65,6 +72,10 @@ def captions(folder, **settings):
     return [row.caption if isinstance(row, Pair) else row.reason for row in read(folder, **settings)]
 
 
+def used_files(folder, key, **settings):
+    return [row.image.path.name for row in read(folder, pseudonym_key=key, **settings) if isinstance(row, Pair)]
+
+
 @pytest.mark.parametrize(
     "place",
     [
@@ -99,7 +110,7 @@ def test_a_report_above_two_studies_belongs_to_neither(tmp_path, key):
     write_image(folder, "p/a/1.dcm", study="1")
     write_image(folder, "p/b/1.dcm", study="2")
     (folder / "p" / "report.txt").write_text(REPORT, encoding="utf-8")
-    assert captions(folder, pseudonym_key=key) == ["no report", "no report"]
+    assert captions(folder, pseudonym_key=key) == ["no report", "no report", UNUSED_REPORT]
 
 
 def test_a_structured_report_is_found_by_its_study_wherever_it_lies(tmp_path, key):
@@ -111,7 +122,8 @@ def test_a_structured_report_is_found_by_its_study_wherever_it_lies(tmp_path, ke
     write_dicom(structured_report(("Procedure", "Only this."), study="2"), folder / "reports" / "2.dcm")
     dose = "1.2.840.10008.5.1.4.1.1.88.67"
     write_dicom(structured_report(("Findings", "Dose 3 mGy"), kind=dose, study="2"), folder / "reports" / "3.dcm")
-    assert captions(folder, pseudonym_key=key) == ["No effusion.\nNormal chest.", "Only this."]
+    rows = captions(folder, pseudonym_key=key)
+    assert rows == ["No effusion.\nNormal chest.", "Only this.", "DICOM object that is not an image: SR"]
 
 
 @pytest.mark.parametrize(
@@ -137,8 +149,70 @@ def test_a_series_of_slices_gives_its_middle_one_or_all(tmp_path, key):
     for number in (1, 2):  # views of a film are not slices
         write_image(folder, f"film-{number}.dcm", series="1.2.1.2", Modality="DX")
     (folder / "report.txt").write_text(REPORT, encoding="utf-8")
-    assert [row.image.path.name for row in read(folder, pseudonym_key=key)] == ["3.dcm", "film-1.dcm", "film-2.dcm"]
+    assert used_files(folder, key) == ["3.dcm", "film-1.dcm", "film-2.dcm"]
+    assert Counter(captions(folder, pseudonym_key=key)) == {REPORT: 3, OTHER_SLICE: 4}
     assert len(read(folder, pseudonym_key=key, frames="all")) == 7
+
+
+AXIAL, SAGITTAL = [1, 0, 0, 0, 1, 0], [0, 1, 0, 0, 0, -1]
+
+
+@pytest.mark.parametrize("orientation", [AXIAL, SAGITTAL, [1, 0, 0, 0, 0.8, 0.6]])
+def test_the_middle_slice_is_the_one_in_the_middle_of_the_patient(tmp_path, key, orientation):
+    folder = tmp_path / "studies"
+    normal = np.cross(orientation[:3], orientation[3:])
+    for name, distance in zip("abcdefghi", (40, 10, 80, 0, 60, 70, 20, 50, 30), strict=True):
+        position = [float(n) for n in 5 + normal * distance]
+        write_image(
+            folder, f"{name}.dcm", number="", ImageOrientationPatient=orientation, ImagePositionPatient=position
+        )
+    (folder / "report.txt").write_text(REPORT, encoding="utf-8")
+    assert used_files(folder, key) == ["a.dcm"]  # 40 of 0 to 80
+    assert used_files(folder, key, frames="all") == [f"{name}.dcm" for name in "dbgiahefc"]
+    assert Counter(captions(folder, pseudonym_key=key)) == {REPORT: 1, OTHER_SLICE: 8}
+
+
+def test_localizers_are_counted_and_the_largest_stack_has_the_middle(tmp_path, key):
+    folder = tmp_path / "studies"
+    for number in range(1, 4):
+        write_image(folder, f"scout-{number}.dcm", number=number, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    for z in range(5):
+        at = {"ImageOrientationPatient": AXIAL, "ImagePositionPatient": [0, 0, 10 * z]}
+        write_image(folder, f"axial-{z}.dcm", number=9 - z, **at)
+    for x in range(3):
+        at = {"ImageOrientationPatient": SAGITTAL, "ImagePositionPatient": [x, 0, 0]}
+        write_image(folder, f"sagittal-{x}.dcm", number=20 + x, **at)
+    (folder / "report.txt").write_text(REPORT, encoding="utf-8")
+    assert used_files(folder, key) == ["axial-2.dcm"]
+    assert Counter(captions(folder, pseudonym_key=key)) == {REPORT: 1, OTHER_SLICE: 7, LOCALIZER: 3}
+
+
+def test_slices_without_number_or_position_go_by_their_location(tmp_path, key):
+    for name, location in zip("abc", (5, 9, 1), strict=True):
+        write_image(tmp_path / "studies", f"{name}.dcm", number="", SliceLocation=location)
+    (tmp_path / "studies" / "report.TXT").write_text(REPORT, encoding="utf-8")
+    assert used_files(tmp_path / "studies", key) == ["a.dcm"]
+
+
+def test_the_directory_of_a_cd_hides_no_report(tmp_path, key):
+    folder = tmp_path / "cd"
+    (folder / "IMAGES").mkdir(parents=True)
+    (folder / "DICOMDIR").write_bytes((PACKAGED / "dicomdirtests" / "DICOMDIR").read_bytes())
+    write_image(folder, "IMAGES/IM1", Modality="DX")
+    write_image(folder, "IMAGES/IM2", Modality="DX")
+    (folder / "report.txt").write_text(REPORT, encoding="utf-8")
+    assert captions(folder, pseudonym_key=key) == [REPORT, REPORT, DIRECTORY]
+
+
+def test_files_without_preamble_are_images_of_their_study(tmp_path, key):
+    folder = tmp_path / "studies"
+    write_image(folder, "whole.dcm", Modality="DX")
+    bare = write_image(folder, "IM0002", Modality="DX")
+    data = bare.read_bytes()
+    meta_length = 132 + 12 + int.from_bytes(data[140:144], "little")
+    bare.write_bytes(data[meta_length:])
+    (folder / "report.txt").write_text(REPORT, encoding="utf-8")
+    assert captions(folder, pseudonym_key=key) == [REPORT, REPORT]
 
 
 def test_a_file_of_frames_gives_its_middle_one_or_all(tmp_path, key):
@@ -166,7 +240,12 @@ def test_only_images_are_rows_and_damage_is_one(tmp_path, key):
     (folder / "notes.pdf").write_bytes(b"%PDF")
     (folder / "cut.dcm").write_bytes((folder / "1.dcm").read_bytes()[:100])
     (folder / "1.txt").write_text(REPORT, encoding="utf-8")
-    assert sorted(captions(folder, pseudonym_key=key)) == [REPORT, "image unreadable"]
+    assert sorted(captions(folder, pseudonym_key=key)) == [
+        REPORT,
+        *(f"DICOM object that is not an image: {modality}" for modality in ("ECG", "RTDOSE", "RTPLAN", "SEG")),
+        "image unreadable",
+        OTHER_FILE,
+    ]
 
 
 def test_a_patient_has_one_split_and_the_key_decides_which(tmp_path, key):
@@ -226,7 +305,7 @@ def test_images_among_studies_do_not_make_it_an_image_folder(tmp_path, key):
     write_image(tmp_path / "studies", "1.dcm")
     (tmp_path / "studies" / "photo.jpg").write_bytes(image_bytes(draw_image(1)))
     (tmp_path / "studies" / "photo.txt").write_text("Jane Doe", encoding="utf-8")
-    assert captions(tmp_path / "studies", pseudonym_key=key) == ["no report"]
+    assert captions(tmp_path / "studies", pseudonym_key=key) == ["no report", OTHER_FILE, UNUSED_REPORT]
 
 
 def test_a_value_in_many_reports_is_warned_of_without_being_printed(tmp_path, key, capsys):
@@ -334,5 +413,5 @@ def test_nothing_planted_reaches_the_dataset_or_the_screen(planted_folder, tmp_p
 
 def test_what_is_dropped_is_named_by_keyed_ids_alone(planted_folder, key):
     dropped = [row for row in read(planted_folder, pseudonym_key=key) if isinstance(row, Dropped)]
-    assert {row.reason for row in dropped} == {"no report", "image unreadable"}
+    assert {row.reason for row in dropped} == {"image unreadable", "no report", OTHER_SLICE, UNUSED_REPORT}
     assert all(len(row.id) == 16 and row.detail == "" for row in dropped)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from medclip.data.deidentify import (
     redact_report,
 )
 from medclip.data.dicom import dicom_errors, frame_count, int_attribute, read_header
+from medclip.data.dicom_display import numbers
+from medclip.data.dicom_geometry import Plane, plane_of, sorted_stacks
 from medclip.data.images import is_dicom
 from medclip.data.normalize import split_of
 from medclip.data.schema import DicomFrame, Dropped, Pair
@@ -35,10 +38,15 @@ _NON_IMAGE_MODALITIES = {
     *("RTDOSE", "RTPLAN", "RTRECORD", "RTSTRUCT"),
 }
 _SLICE_MODALITIES = {"CT", "MR", "NM", "PT"}
-_DICOMDIR = "1.2.840.10008.1.3.10"
+LOCALIZER = "localizer"
+OTHER_SLICE = "not the middle slice of its series (--frames all takes every slice)"
+OTHER_FILE = "not a DICOM file, in a folder of DICOM studies"
+DIRECTORY = "DICOMDIR, an index of files"
+UNUSED_REPORT = "report without an image, or beside another report"
 _TEXT_REPORTS = tuple(f"1.2.840.10008.5.1.4.1.1.88.{n}" for n in (11, 22, 33, 34))
 """Basic text, enhanced and comprehensive reports; dose reports, detections and key objects are not readings."""
 _REPORT_SECTIONS = ("finding", "impression", "conclusion")
+_UNREADABLE = "image unreadable"
 _POSSIBLE_TEXT = "pixels/unmasked secondary capture or ultrasound that does not deny burned-in text"
 
 
@@ -46,11 +54,16 @@ _POSSIBLE_TEXT = "pixels/unmasked secondary capture or ultrasound that does not 
 class _DicomFile:
     path: Path
     study: str
+    group: str
+    """The pseudonym of the patient, of the study where the header names no patient."""
     series: str
     number: int
+    location: float
+    plane: Plane | None
     modality: str
     sop_class: str
     frames: int
+    is_localizer: bool
 
 
 def read_studies(folder: Path, studies: DicomConfig) -> Iterator[Pair | Dropped]:
@@ -62,63 +75,126 @@ def read_studies(folder: Path, studies: DicomConfig) -> Iterator[Pair | Dropped]
     key = read_key(studies.pseudonym_key)
     files_by_study: dict[str, list[_DicomFile]] = {}
     study_of_folder: dict[Path, str | None] = {}  # the one study that a folder holds; None for several
-    for file in _read_headers(folder):
-        if isinstance(file, Path):
-            id = pseudonym(key, file.relative_to(folder).as_posix())
-            yield Dropped(id, split_of(id), "image unreadable")
-            continue
-        files_by_study.setdefault(file.study, []).append(file)
-        for parent in file.path.parents:
-            if study_of_folder.setdefault(parent, file.study) != file.study:
-                study_of_folder[parent] = None
-            if parent == folder:
-                break
+    texts: dict[str, Path] = {}
+    unused: list[tuple[Path, str, str]] = []  # with the reason and what decides the split
+    for file in _read_headers(folder, key):
+        if isinstance(file, _DicomFile):
+            files_by_study.setdefault(file.study, []).append(file)
+            for parent in file.path.parents:
+                if study_of_folder.setdefault(parent, file.study) != file.study:
+                    study_of_folder[parent] = None
+                if parent == folder:
+                    break
+        elif file[1] == OTHER_FILE and file[0].suffix.lower() == ".txt":
+            texts[_text_key(file[0])] = file[0]
+        elif file[1] == _UNREADABLE:
+            id = _path_id(key, file[0], folder)
+            yield Dropped(id, split_of(id), _UNREADABLE)
+        else:
+            unused.append((*file, _path_id(key, file[0], folder)))
+    used: set[Path] = set()
     frequencies = ValueFrequencies(key)
     for study, files in files_by_study.items():
         frequencies.start_study()
         structured = [file.path for file in files if file.sop_class in _TEXT_REPORTS]
-        for file in _select_images(files, studies.frames):
-            report = find_report_file(file.path, folder, lambda path, study=study: study_of_folder.get(path) == study)
+        images, others = _select_images(files, studies.frames)
+        for file in images:
+            report = find_report_file(
+                file.path, folder, lambda path, study=study: study_of_folder.get(path) == study, texts
+            )
+            used.update([report] if report else structured)
             yield from _make_rows(file, folder, [report] if report else structured, studies, key, frequencies.add)
+        unused += [(file.path, reason, file.group) for file, reason in others if file.path not in used]
     frequencies.warn()
+    unused += [(path, UNUSED_REPORT, _path_id(key, path, folder)) for path in texts.values() if path not in used]
+    for path, reason, group in unused:
+        yield Dropped(_path_id(key, path, folder), split_of(group), reason)
 
 
-def _read_headers(folder: Path) -> Iterator[_DicomFile | Path]:
-    """What groups files into studies; the path alone for a DICOM file that cannot be read."""
+def _path_id(key: bytes, path: Path, folder: Path) -> str:
+    return pseudonym(key, path.relative_to(folder).as_posix())
+
+
+def _text_key(path: Path) -> str:
+    """The path for comparison: x.TXT is beside x.dcm too."""
+    return unicodedata.normalize("NFC", path.as_posix()).casefold()
+
+
+def _read_headers(folder: Path, key: bytes) -> Iterator[_DicomFile | tuple[Path, str]]:
+    """What groups files into studies; for any other file its path, with the reason why it is not one of them."""
     with progress("headers", None, "files") as advance:
         for path in sorted(folder.rglob("*")):
             advance()
             try:
-                if path.is_file() and (is_dicom(path) or path.suffix.lower() == ".dcm"):
-                    yield _read_file(path)
+                if not path.is_file():
+                    continue
+                if is_dicom(path) or path.suffix.lower() == ".dcm":
+                    yield _read_file(path, key)
+                else:
+                    yield path, OTHER_FILE
             except (ImageError, OSError):
-                yield path
+                yield path, _UNREADABLE
 
 
-def _read_file(path: Path) -> _DicomFile:
+def _read_file(path: Path, key: bytes) -> _DicomFile | tuple[Path, str]:
     with dicom_errors():
         header = read_header(path)
+        if "DirectoryRecordSequence" in header:
+            return path, DIRECTORY
+        study = str(header.get("StudyInstanceUID") or path.parent)
         return _DicomFile(
             path,
-            study=str(header.get("StudyInstanceUID") or path.parent),
+            study=study,
+            group=_group(header, study, key),
             series=str(header.get("SeriesInstanceUID") or path),
             number=int_attribute(header, "InstanceNumber", 0),
+            location=next((n for n in numbers(header, "SliceLocation") if n is not None), 0.0),
+            plane=plane_of(header),
             modality=str(header.get("Modality")),
             sop_class=str(header.get("SOPClassUID")),
             frames=min(frame_count(header), path.stat().st_size),  # a header may claim any number
+            is_localizer="LOCALIZER" in str(header.get("ImageType")).upper(),
         )
 
 
-def _select_images(files: list[_DicomFile], frames: str) -> Iterator[_DicomFile]:
-    """The images of a study; of a series of slices the middle one, unless `frames` is "all"."""
+def _group(header: Dataset, study: str, key: bytes) -> str:
+    if patient := header.get("PatientID"):
+        return pseudonym(key, str(header.get("IssuerOfPatientID") or ""), str(patient))
+    return pseudonym(key, study)
+
+
+def _select_images(files: list[_DicomFile], frames: str) -> tuple[list[_DicomFile], list[tuple[_DicomFile, str]]]:
+    """The images of a study and, with the reason, its other objects.
+
+    Of a series of slices, localizers apart, the image is the one in the middle of the largest stack, unless `frames` is
+    "all".
+    """
+    images: list[_DicomFile] = []
+    others: list[tuple[_DicomFile, str]] = []
     series: dict[str, list[_DicomFile]] = {}
     for file in files:
-        if file.modality not in _NON_IMAGE_MODALITIES and file.sop_class != _DICOMDIR:
+        if file.sop_class in _TEXT_REPORTS:
+            others.append((file, UNUSED_REPORT))
+        elif file.modality in _NON_IMAGE_MODALITIES:
+            others.append((file, f"DICOM object that is not an image: {file.modality}"))
+        elif file.modality in _SLICE_MODALITIES and file.is_localizer:
+            others.append((file, LOCALIZER))
+        else:
             series.setdefault(file.series, []).append(file)
     for members in series.values():
-        are_slices = all(file.modality in _SLICE_MODALITIES and file.frames == 1 for file in members)
-        members.sort(key=lambda file: (file.number, file.path))
-        yield from members[len(members) // 2 :][:1] if are_slices and frames == "middle" else members
+        members.sort(key=lambda file: (file.number, file.location, file.path))
+        if not all(file.modality in _SLICE_MODALITIES and file.frames == 1 for file in members):
+            images += members
+            continue
+        stacks = [[members[index] for index in stack] for stack in sorted_stacks([file.plane for file in members])]
+        slices = [file for stack in stacks for file in stack]
+        if frames == "all":
+            images += slices
+            continue
+        middle = stacks[0][len(stacks[0]) // 2]
+        images.append(middle)
+        others += [(file, OTHER_SLICE) for file in slices if file is not middle]
+    return images, others
 
 
 def _make_rows(
@@ -130,18 +206,16 @@ def _make_rows(
     on_replacement: Callable[[str, str], None],
 ) -> list[Pair | Dropped]:
     """The pairs of a file: one, or one for each frame."""
-    id, group = pseudonym(key, file.path.relative_to(folder).as_posix()), pseudonym(key, file.study)
+    id, group = _path_id(key, file.path, folder), file.group
     try:
         with dicom_errors():
             header = read_header(file.path)
             id = pseudonym(key, str(header.SOPInstanceUID)) if header.get("SOPInstanceUID") else id
-            if patient := header.get("PatientID"):
-                group = pseudonym(key, str(header.get("IssuerOfPatientID") or ""), str(patient))
             labels, burned_in = header_labels(header), str(header.get("BurnedInAnnotation")).upper() == "YES"
             masked = studies.mask_borders and (burned_in or may_hold_text(header))
             removed = _removed_items(header, masked)
     except (ImageError, OSError):
-        return [Dropped(id, split_of(group), "image unreadable")]
+        return [Dropped(id, split_of(group), _UNREADABLE)]
     try:
         text, replacements = _read_report(reports, header, on_replacement)
     except (ImageError, OSError):
@@ -170,11 +244,14 @@ def _removed_items(header: Dataset, masked: bool) -> list[str]:
     return [f"header/{keyword}" for keyword in identifying_attributes(header)] + pixels
 
 
-def find_report_file(path: Path, root: Path, holds_only_study: Callable[[Path], bool]) -> Path | None:
+def find_report_file(
+    path: Path, root: Path, holds_only_study: Callable[[Path], bool], texts: dict[str, Path]
+) -> Path | None:
     """The text file that belongs to an image; None where there is none.
 
     x.txt beside x.dcm; otherwise report.txt or NAME.txt in the nearest folder NAME above it, or NAME.txt beside that
-    folder. A folder counts only where `holds_only_study` is true for it, so that no report of another patient is taken.
+    folder; `texts` are the files below `root`, by `_text_key`. A folder counts only where `holds_only_study` is true
+    for it, so that no report of another patient is taken.
     """
     stem = path.name[:-4] if path.suffix.lower() == ".dcm" else path.name  # names made of UIDs are full of dots
     candidates = [path.with_name(f"{stem}.txt")]
@@ -183,7 +260,7 @@ def find_report_file(path: Path, root: Path, holds_only_study: Callable[[Path], 
             break
         candidates += [parent / "report.txt", parent / f"{parent.name}.txt"]
         candidates += [parent.with_name(f"{parent.name}.txt")] if parent != root else []
-    return next((file for file in candidates if file.is_file()), None)
+    return next((texts[key] for key in map(_text_key, candidates) if key in texts), None)
 
 
 def _read_report(
