@@ -22,7 +22,7 @@ def _word_set(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
-MAX_JOINED_WORDS = 4
+MAX_JOINED_WORDS, MIN_JOINED_LETTERS = 4, 4
 _MAX_GAP_CHARACTERS = 40
 _TITLES = _word_set(
     "dr drs mr mrs ms mx miss prof professor doctor sir dame lady lord rev fr frau herr hr doktor mme mlle "
@@ -64,6 +64,7 @@ _BASE_LETTERS = str.maketrans(
     {"ø": "o", "ł": "l", "đ": "d", "ð": "d", "ı": "i", "ħ": "h", "ŧ": "t", "æ": "ae", "œ": "oe", "þ": "th", "ŋ": "n"}
 )
 _SPELLED_OUT = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "å": "aa", "ð": "dh"})
+_ASCII_WORD = re.compile("[A-Za-z]+")
 _CONTRACTIONS = re.compile("([aou])e|aa")
 
 
@@ -82,6 +83,10 @@ def _word_pattern() -> re.Pattern[str]:
     return re.compile(f"(?:{letter}[{re.escape(marks)}]*)+")
 
 
+def _find_words(text: str) -> Iterator[re.Match[str]]:
+    return (_ASCII_WORD if text.isascii() else _word_pattern()).finditer(text)
+
+
 @lru_cache(65536)
 def fold(word: str) -> tuple[str, ...]:
     """Keys of the spellings of a word, the plainest first: Müller has muller and mueller; so has Mueller."""
@@ -94,6 +99,8 @@ def fold(word: str) -> tuple[str, ...]:
     keys = [plain, spelled_out]
     if len(plain) > 4:
         keys.append(_CONTRACTIONS.sub(lambda match: match[0][0], plain))
+        keys += [f"mc{plain[3:]}"] if plain.startswith("mac") else []
+        keys += [f"mac{plain[2:]}"] if plain.startswith("mc") else []
     return tuple(dict.fromkeys(keys))
 
 
@@ -171,8 +178,9 @@ def _add_words(name: _Name, components: list[str]) -> None:
                 name.joined.update(_spellings(words[start:end]))
         whole += ["".join(plain)] if plain else []
     for length in range(2, len(whole) + 1):
-        name.compounds.update("".join(order) for order in permutations(whole, length))  # JaneDoe
-    name.joined = {key for key in name.joined if len(key) > 3}
+        for order in permutations(whole, length):
+            compounds = ["".join(order), order[0][0] + order[1], order[0] + order[1][0]]  # JaneDoe, JDoe, DoeJ
+            name.compounds.update(key for key in compounds if len(key) >= MIN_JOINED_LETTERS and key not in ORDINARY)
 
 
 def _spellings(words: list[tuple[str, ...]]) -> Iterator[str]:
@@ -217,25 +225,35 @@ class Words:
     def __init__(self, text: str) -> None:
         """`text` is in composed form (NFC)."""
         self.text = text
-        self.spans = [Span(*match.span()) for match in _word_pattern().finditer(text)]
+        self.spans = [Span(*match.span()) for match in _find_words(text)]
         self.keys = [fold(text[start:end]) for start, end in self.spans]
-        self.positions: dict[str, list[tuple[int, int]]] = {}
-        for first in range(len(self.spans)):
-            self._index(first)
         self.unspaced = fold_unspaced(text) if UNSPACED.search(text) else ""
+        self.positions: dict[str, list[int]] = {}
+        self._starts: dict[int, int] = {}  # by the place in the folded words written together
+        self._ends: dict[int, int] = {}
+        length = 0
+        for number, keys in enumerate(self.keys):
+            for key in keys:
+                self.positions.setdefault(key, []).append(number)
+            plain = keys[0]
+            if len(plain) > 4 and plain[-1] == "s" and text[self.spans[number].start].isupper():  # Müllers Lunge
+                for key in keys:
+                    self.positions.setdefault(key[:-1], []).append(number)
+            self._starts[length] = number
+            length += len(plain)
+            self._ends[length] = number + 1
+        self._together = "".join(keys[0] for keys in self.keys)
 
-    def _index(self, first: int) -> None:
-        for key in self.keys[first]:
-            self.positions.setdefault(key, []).append((first, first + 1))
-        plain = self.keys[first][0]
-        if len(plain) > 4 and plain[-1] == "s" and self.text[self.spans[first].start].isupper():  # Müllers Lunge
-            for key in self.keys[first]:
-                self.positions.setdefault(key[:-1], []).append((first, first + 1))
-        for last in range(first + 1, min(first + MAX_JOINED_WORDS, len(self.spans))):
-            if not _TIGHT_GAP.fullmatch(self.text, self.spans[last - 1].end, self.spans[last].start):
-                break
-            plain += self.keys[last][0]
-            self.positions.setdefault(plain, []).append((first, last + 1))
+    def find_joined(self, key: str) -> Iterator[tuple[int, int]]:
+        """Where two to four words with nothing of a sentence between them, such as O'Brien, are the key together."""
+        place = self._together.find(key)
+        while place >= 0:
+            first, last = self._starts.get(place), self._ends.get(place + len(key))
+            if first is not None and last is not None and 1 < last - first <= MAX_JOINED_WORDS:
+                gaps = ((self.spans[n].end, self.spans[n + 1].start) for n in range(first, last - 1))
+                if all(_TIGHT_GAP.fullmatch(self.text, *gap) for gap in gaps) and self._is_telling(first, last):
+                    yield first, last
+            place = self._together.find(key, place + 1)
 
     def gap(self, first: int) -> str | None:
         """What separates a word from the next where it may be inside a name, otherwise None."""
@@ -245,7 +263,7 @@ class Words:
         is_gap = end - start <= _MAX_GAP_CHARACTERS and _GAP.fullmatch(self.text, start, end)
         return self.text[start:end] if is_gap else None
 
-    def is_telling(self, first: int, last: int) -> bool:
+    def _is_telling(self, first: int, last: int) -> bool:
         """Whether any of these words is neither ordinary nor a letter: x-ray is not, O'Brien is."""
         return any(len(self.keys[n][0]) > 1 and not is_ordinary(self.word(n)) for n in range(first, last))
 
@@ -266,8 +284,11 @@ def find_name(words: Words, value: str) -> tuple[list[Span], int]:
     spans, num_ordinary = [], 0
     hits: dict[int, int] = {}
     for key in name.parts | name.joined | name.compounds:
-        for first, last in words.positions.get(key, ()):
-            if last == first + 1 or (len(key) > 3 and key not in name.compounds and words.is_telling(first, last)):
+        for first in words.positions.get(key, ()):
+            hits.setdefault(first, first + 1)
+    for key in name.parts | name.joined:
+        if len(key) >= MIN_JOINED_LETTERS:
+            for first, last in words.find_joined(key):
                 hits[first] = max(last, hits.get(first, 0))
     previous = 0
     for first in sorted(hits):
@@ -328,12 +349,14 @@ def _is_weak(words: Words, first: int, last: int) -> bool:
     """Whether a hit could be any word: an ordinary one, or one of two letters."""
     if last > first + 1:
         return False
-    return is_ordinary(words.word(first)) or len(words.keys[first][0]) < 3
+    word, key = words.word(first), words.keys[first][0]
+    return is_ordinary(word) or (len(key) < 3 and word.isascii() == key.isascii())  # Li, but neither Lê nor Hồ
 
 
 def is_ordinary(word: str) -> bool:
     """Whether a word is one of every report. Accents count, where it has any: Colón is a name."""
-    return word.casefold() in _NO_NAME_ALONE
+    lower = word.casefold()
+    return lower in _NO_NAME_ALONE or (lower[-1:] == "s" and lower[:-1] in CLINICAL)
 
 
 def _reads_as_name(words: Words, start: int, last: int, weak: list[int]) -> bool:

@@ -23,67 +23,60 @@ nose oblique opacity oral orbit organ pain palate pancreas patch patella patient
 pleura pleural pneumonia pneumothorax pole pons posterior portable portal pulmonary process prone prostate proximal
 pulse radial radius rectum recommendation renal report rib ribs right ring root sac sagittal scan scar scalp sella
 screw septum severe shaft shin shoulder shunt sinus skin skull spin spinal spine spleen stem stent stenosis stomach
-stone stroke study superior supine surgery technique temple temporal tendon test thigh thorax thoracic thumb thyroid
-tibia tip tissue toe tongue tooth trachea tract transverse trauma tube tumor ulna ultrasound unit upper ureter uterus
-valve varus vein venous ventral ventricle vertebra vessel view views wall wire wound wrist x-ray xray radiograph
-radiographs radiography radiology radiological diagnostic nuclear medicine medical mri tomography fluoroscopy
-mammography mammogram angiography cardiology neurology oncology orthopedics orthopaedics pediatrics paediatrics
-pediatric surgical urology gynecology neuro neuroradiology outpatient inpatient ambulatory intensive care icu er ed
-ward theatre department dept division section service services room suite scanner station workstation console mobile
-main default unknown none anonymous anonymized anonymised deidentified removed redacted name patients phantom qa
-research clinical trial january february march april may june july august september october november december mon tue
-wed thu fri sat sun monday tuesday wednesday thursday friday saturday sunday jan feb mar apr jun jul aug sep sept oct
-nov dec mr ct us pt nm cr dr dx xa rf mg ap pa lat ll rl cc ml mm cm kg mcg hu iv im po od os ou pe tb vs no yes st sp
-ms l r c t s ivc svc cta mra pet spect bmd xr cxr kub thoraxabdomen sternal costal hepatic biliary gastric lobar herz
-lunge lungen kopf hals brust bauch bein rippe rippen becken links rechts linke rechte linker rechter beidseits befund
-beurteilung abteilung radiologie neuroradiologie nuklearmedizin innere medizin chirurgie notaufnahme ambulanz klinisch
-knochen wirbel schulter knie mai juni juli coeur poumon poumons tete gauche droit droite imagerie urgences genou
-corazon corazón pulmon pulmón pulmones torax tórax cabeza mano pie izquierdo izquierda derecho derecha mama rodilla
-delgado grueso campos campo radiologia radiología urgencias servicio hallazgos impresion impresión coracao coração
-pulmao pulmão direito esquerdo direita esquerda cuore polmone destro destra sinistro sinistra torace urgenza reparto
+stone stroke study superior supine surgery technique temporal tendon test thigh thorax thoracic thumb thyroid tibia tip
+tissue toe tongue tooth trachea tract transverse trauma tube tumor ulna ultrasound unit upper ureter uterus valve varus
+vein venous ventral ventricle vertebra vessel view views wall wire wound wrist x-ray xray radiograph radiographs
+radiography radiology radiological diagnostic nuclear medicine medical mri tomography fluoroscopy mammography mammogram
+angiography cardiology neurology oncology orthopedics orthopaedics pediatrics paediatrics pediatric surgical urology
+gynecology neuro neuroradiology outpatient inpatient ambulatory intensive care icu er ed ward theatre department dept
+division section service services room suite scanner station workstation console mobile main default unknown none
+anonymous anonymized anonymised deidentified removed redacted name patients phantom qa research clinical trial january
+february march april may june july august september october november december mon tue wed thu fri sat monday tuesday
+wednesday thursday friday saturday sunday jan feb mar apr jun jul aug sep sept oct nov dec mr ct us pt nm cr dr dx xa
+rf mg ap pa lat ll rl cc ml mm cm kg mcg hu iv im po od os ou pe tb vs no yes st sp ms l r c t s ivc svc cta mra pet
+spect bmd xr cxr kub thoraxabdomen sternal costal hepatic biliary gastric lobar herz lunge lungen kopf hals brust bauch
+bein rippe rippen becken links rechts linke rechte linker rechter beidseits befund beurteilung abteilung radiologie
+neuroradiologie nuklearmedizin innere medizin chirurgie notaufnahme ambulanz klinisch knochen wirbel schulter knie mai
+juni juli coeur poumon poumons tete gauche droit droite imagerie urgences genou corazon corazón pulmon pulmón pulmones
+torax tórax cabeza mano pie izquierdo izquierda derecho derecha mama rodilla delgado grueso campos campo radiologia
+radiología urgencias servicio hallazgos impresion impresión coracao coração pulmao pulmão direito esquerdo direita
+esquerda cuore polmone destro destra sinistro sinistra torace urgenza reparto ray rays angio endoscopy mammo ortho onco
+sono sonography echo echocardiography gastroenterology nephrology pulmonology pneumology rheumatology dermatology
+hematology obstetrics neurosurgery dental ophthalmology pathology physiotherapy rehabilitation vascular interventional
+musculoskeletal paediatric roentgen röntgen radiodiagnostico radiodiagnóstico calculus cardiomegaly atelectasis
+aneurysm hemorrhage infarct infection inflammation appendicitis bronchi chamber implant lymphoma metastasis oedema
+pacemaker prosthesis scoliosis sclerosis septal sternum sutures swelling syndrome tracheal vertebral hilus lingula
+lingual
 """
 _ORDINARY = """
 a able about above absent across after again against age all almost alone along also although always am an and angle
-another any anyone apart appear are around art as ask at away bad ball band bank bar bare bark barker bass bay be beam
-bean bear beat became because become been before began begin behind being bell belly below bend beneath bent best
-better between beyond big bill bird birth bishop bit bite black blank blind block bloom blue blunt board boat bold bond
-book born both bottom bow bowl box boy branch brand bread break bridge bright bring broad broken brook brother brown
-brush build bull burden burn burns bush butcher but by cage call calm came camp can cane cannot cap carpenter carry
-carter case cast cause certain chain chair chance change chase check cherry chin church circle city clay clean close
-coal coarse coat cold come common complete cone constant cook cool cope copper corner could count course cove cover
-craft crisp crop cross crow crown cup current curve cut daily dark date day days dead dean death decrease delay did
-different do does done door double doubt down draft draw dray drop dry due dull during each early east easy edge eight
-either eleven else empty end enough entire equal even ever every except extra fair fall false far fast father feel fell
-felt few fewer fill fine fire first fish five flat flow flowers fly follow follows for force ford form forth found
-fountain four fox free fresh from frost full further gain gap gate gates gave general gentle get girl give given glass
-go gold gone good got grade grain grand grant grass grave gray great green grey gross ground grow growth guide had hair
-half hall ham hard hardly has have hay hazel he heal healthy heath heat held help her here high hill him his hit hold
-hole hollow home hook hope hot hour house how however huge hunt hunter hurt ice if ill image in inch increase inner
-inside into iron is it its jay jewel jolly joy just keen keep key kind king knight knot know known lace lack laid lake
-lamb land lane large last late later latter law lay lead leaf lean least led length less let lie life light like likely
-lime limit list little live load lock long longer look loop loose loss lot love low lucas made major make male man many
-mark marked marker market marks marsh mason master match mean means meek men mere mid middle might mile mill miller
-mind minor mist mix moon moor more moss most mostly motion mount mountain move much must my narrow near need neither
-never new newborn next nice night nine nor north not note noted notes now number nurse oak of off often old olive on
-once one only onto open or order other our out outer over own pace page pair pale paper park part parts past path
-pattern peace peak pearl penny per perhaps phase piece pike pile pink pipe pit pitt place plane plant play plus point
-pond pool poor pope port position possible post potter pound power present press previous price prior proof pure put
-quick quiet rain raise range rapid rare rate raw ray rays reach read ready real rear recent red reed rest rice rich
-ride rigid rise rising river road rock rod rose rough round row royal rule run rush sage same sand save saw say sea
-second see seen self send sense set seven shade shadow shallow shape sharp she shell shepherd shift short should show
-shows side sign signs silver since singer site six size sky slice slight slow small smart smith smooth snow so soft
-solid some son soon sore south space speck spot spring square stage stable stack stand star start state status stay
-steel step stern steep stiff still stock stop storm straight strain strange stream street strength stretch strict
-strong such sudden summer sure swallow swan sweet swift taken tall taper tear tell ten than that the their them then
-there these they thick thin thing third this those though three through thus tie tight till time to together told tone
-too top total touch tower town trace track train tree true try turn turner twin two under until up upon use usual
-valley vast very vice wade wait walk walker ware warm was wash waste water wave way we weak wear weather web week weeks
-weight well were west wet what when where which while white who whole why wide wife wild will winter wise wish with
-within without wolf woman wood woods work world worth would wrong year years yet yellow young younger your zero klein
-kleine kleiner grosse groß große großer lang lange langer kurz kurze breit schwarz weiss weiß braun jung alt alte neu
-neue stark starke frei sommer stein berg ja nein und oder mit ohne der die das petit blanc blanche noir court fort bon
-le la les un une et avec sans blanco negro grande gordo calvo bueno bravo bello rubio moreno leve sin con el los las y
-o branco preto pequeno forte leite com sem bianco nero piccolo lungo corto basso alto bruno costa
+another any anyone apart appear are around art as ask at away bad ball band bar bare be beam bean bear beat became
+because become been before began begin behind being belly below bend beneath best better between beyond big bill birth
+bite black blank blind block blue bond both bottom bow box branch break bright bring broad broken brush but by cage
+call came can cannot case cast cause certain chair change chase check chin circle clean close coarse cold come common
+complete cone constant cool cope corner could count course cover cross crown cup current curve cut dark date day days
+dead death decrease delay did different do does done door double doubt down draft drop dry due dull during each early
+east easy edge eight either eleven else empty end enough entire equal even ever every except extra fair fall false far
+fast father feel fell felt few fewer fine fire first five flat flow follow follows for form forth found four free fresh
+from full further gain gap gate general get given glass go gone good got grade grain grave gray great grey gross ground
+growth had hair half hard hardly has have he heal healthy heat held help her here high him his hit hold hole hollow
+home hot hour how however ice if image in inch increase inner inside into iron is it its just key know known lack laid
+large last late later latter lead lean least led length less let lie life light like likely lime limit list little load
+long longer look loop loose loss lot low made major make male man many mark marked marker marks match mean means mid
+middle might minor mix more most mostly motion move much must my narrow near need neither never new newborn next night
+nine nor not note noted notes now number of off often old on once one only onto open or order other our out outer over
+own pale part parts past path pattern peak per perhaps phase piece pit place plane play plus point poor port position
+possible post present press previous prior pure put raise range rapid rare rate raw reach read ready real rear recent
+red rest rigid rise rising rod rough round row same save saw second see seen self sense set seven shadow shallow shape
+sharp she shift short should show shows side sign signs since site six size slice slight slow small smooth so soft
+solid some space spot square stage stable start state status stay step steep stiff still stop straight strain strength
+stretch strict strong such sudden sure swallow taken taper tear ten than that the their them then there these they
+thick thin thing third this those though three through thus tight till time to together tone too top total touch trace
+track tree true turn twin two under until up upon use usual very walk was waste water wave way we weak wear week weeks
+weight well were wet what when where which while white who whole why wide will wish with within without woman would
+wrong year years yet young younger your zero klein kleine kleiner grosse groß große großer lang lange langer kurz kurze
+breit jung alt alte neu neue stark starke frei ja nein und oder mit ohne der die das petit blanc blanche court fort bon
+le la les un une et avec sans grande leve sin con el los las y o pequeno forte com sem nero lungo
 """
 _FACILITY = """
 hospital hospitals clinic clinics center centre university institute infirmary practice krankenhaus klinikum klinik
