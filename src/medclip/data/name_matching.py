@@ -15,33 +15,11 @@ from functools import lru_cache
 from itertools import permutations
 from typing import NamedTuple
 
-from medclip.data.ordinary_words import CLINICAL, ORDINARY
-
-
-def _word_set(words: str) -> frozenset[str]:
-    return frozenset(words.split())
-
+from medclip.data.ordinary_words import CLINICAL, CUES, GIVEN_NAMES, ORDINARY, PARTICLES, SUFFIXES, TITLES
 
 MAX_JOINED_WORDS, MIN_JOINED_LETTERS = 4, 4
 _MAX_GAP_CHARACTERS = 40
-_TITLES = _word_set(
-    "dr drs mr mrs ms mx miss prof professor doctor sir dame lady lord rev fr frau herr hr doktor mme mlle "
-    "monsieur madame docteur sr sra srta señor señora don doña dra dott dottor dottoressa sig signor signora dhr "
-    "mevr mw pan pani"
-)
-_SUFFIXES = _word_set("jr sr ii iii iv md phd do mph msc bsc frcr facr mbbs mbchb rn rt med esq dds dvm")
-_PARTICLES = _word_set(
-    "van von der den de del della dei di da do dos das du des la le les los las el al ul bin ibn binti bint abu "
-    "abd ben bat ter ten te zu zur zum af av mc mac fitz o d l y e i st san santa saint"
-)
-_GIVEN_NAMES = _word_set("ben al san le mac abu bat el bin st saint santa")
-"""Particles that are given names too."""
-_CUES = _word_set(
-    "by signed name patient patients physician radiologist surgeon technologist operator attending resident "
-    "referring reader nurse cc von door par por da przez"
-)
-"""Words before a name: dictated by White."""
-_NO_NAME_ALONE = ORDINARY | _PARTICLES | _TITLES | _SUFFIXES
+_NO_NAME_ALONE = ORDINARY | PARTICLES | TITLES | SUFFIXES
 APOSTROPHES = "'’‘ʼʻʹʽ`´′＇‛"
 _UNSPACED_RANGES = (
     "\u0e00-\u0eff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3005\u3007\u3040-\u30ff\u3130-\u318f\u31f0-\u31ff"
@@ -53,9 +31,10 @@ _HONORIFICS = (
     *("先生", "女士", "小姐", "太太", "医生", "醫生", "医師", "醫師", "主任", "教授", "大夫", "同志"),
     *("さん", "さま", "様", "氏", "君", "くん", "ちゃん", "님", "씨", "선생", "환자", "교수", "의사"),
 )
-_ORDINARY_IDEOGRAPHS = _word_set(
-    "正常 異常 异常 患者 胸部 頭部 腹部 骨折 中心 高度 大小 左右 上下 明らか 정상 환자 흉부"
-)
+_ORDINARY_IDEOGRAPHS = {
+    *("正常", "異常", "异常", "患者", "胸部", "頭部", "腹部", "骨折"),
+    *("中心", "高度", "大小", "左右", "上下", "明らか", "정상", "환자", "흉부"),
+}
 _GAP = re.compile(rf"[\s,.^=&/_\-‐‑–—{APOSTROPHES}]*")
 _TIGHT_GAP = re.compile(rf"\s?[{APOSTROPHES}\-‐‑]?\s{{0,2}}")
 _UNSPACED_GAP = r"[\s・·•,，、.^=＝\-\u3099\u309a]{0,3}"
@@ -161,16 +140,16 @@ def _add_words(name: _Name, components: list[str]) -> None:
         for word in spelling:
             name.initials.update(c.lower() for c in word if c.isupper() and not word.isupper())  # XiaoDong
         words = [fold(word) for word in spelling]
-        words = [keys for keys in words if keys[0] not in _TITLES | _SUFFIXES] or words  # Dr. Li, but Lord^Jane
+        words = [keys for keys in words if keys[0] not in TITLES | SUFFIXES] or words  # Dr. Li, but Lord^Jane
         for keys in words:
             if len(keys[0]) == 1:
                 name.initials.add(keys[0])
-            elif keys[0] in _PARTICLES and len(words) > 1 and not (is_given and keys[0] in _GIVEN_NAMES):
+            elif keys[0] in PARTICLES and len(words) > 1 and not (is_given and keys[0] in GIVEN_NAMES):
                 name.particles.update((keys[0], keys[0][0]))  # v. d. Berg
             else:
                 name.parts.update(keys)
             name.initials.add(keys[0][0])
-        if words and all(keys[0] in _PARTICLES for keys in words):
+        if words and all(keys[0] in PARTICLES for keys in words):
             name.parts.update(*words)
         plain = [keys[0] for keys in words]
         for start in range(len(plain)):
@@ -363,23 +342,22 @@ def _reads_as_name(words: Words, start: int, last: int, weak: list[int]) -> bool
     """Whether what stands beside ordinary words, or their letter case, says that they are a name."""
     is_capital = all(not words.word(number)[0].islower() for number in weak)
     has_ordinary = any(is_ordinary(words.word(number)) for number in weak)
-    parts = {words.keys[number][0] for number in weak}
     has_initial = last - start > len(weak)
-    if (is_capital or not has_ordinary) and (len(parts) > 1 or has_initial):
+    if (is_capital or not has_ordinary) and (len(weak) > 1 or has_initial):
         return True
     before = words.keys[start - 1][0] if start and words.gap(start - 1) is not None else ""
     after = words.keys[last][0] if words.gap(last - 1) is not None else ""
-    if before in _TITLES:
+    if before in TITLES:
         return True
     if not is_capital:
         return False
     text = words.text
     begin, end = words.spans[start].start, words.spans[last - 1].end
-    if re.match(r"\W{1,3}M\.?\s?D\b", text[end : end + 8]) or (after in _SUFFIXES and words.word(last)[0].isupper()):
+    if re.match(r"\W{1,3}M\.?\s?D\b", text[end : end + 8]) or (after in SUFFIXES and words.word(last)[0].isupper()):
         return True
     before_colon = text[max(0, begin - 24) : begin].rstrip(": \t")
     cue = re.search(r"(\w+)$", before_colon)
-    if cue and cue[1].casefold() in _CUES:
+    if cue and cue[1].casefold() in CUES:
         return True
     if any(words.word(number).casefold() in CLINICAL for number in weak):
         return False

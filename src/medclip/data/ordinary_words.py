@@ -83,9 +83,31 @@ hospital hospitals clinic clinics center centre university institute infirmary p
 hopital hôpital clinique clinica clínica ospedale policlinico
 """
 
+
+def _word_set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
 CLINICAL = frozenset(_CLINICAL.split())
 """Words whose capital letter says nothing: sections, labels and table heads begin with them."""
 ORDINARY = CLINICAL | frozenset(_ORDINARY.split())
 """CLINICAL, and words whose capital letter in mid-sentence says that a name is meant."""
 FACILITY = frozenset(_FACILITY.split())
 """Words that make a name of the ordinary words beside them: Heart Hospital, Chest Clinic."""
+TITLES = _word_set(
+    "dr drs mr mrs ms mx miss prof professor doctor sir dame lady lord rev fr frau herr hr doktor mme mlle "
+    "monsieur madame docteur sr sra srta señor señora don doña dra dott dottor dottoressa sig signor signora dhr "
+    "mevr mw pan pani"
+)
+SUFFIXES = _word_set("jr sr ii iii iv md phd do mph msc bsc frcr facr mbbs mbchb rn rt med esq dds dvm")
+PARTICLES = _word_set(
+    "van von der den de del della dei di da do dos das du des la le les los las el al ul bin ibn binti bint abu "
+    "abd ben bat ter ten te zu zur zum af av mc mac fitz o d l y e i st san santa saint"
+)
+GIVEN_NAMES = _word_set("ben al san le mac abu bat el bin st saint santa")
+"""Particles that are given names too."""
+CUES = _word_set(
+    "by signed name patient patients physician radiologist surgeon technologist operator attending resident "
+    "referring reader nurse cc von door par por da przez"
+)
+"""Words before a name: dictated by White."""
