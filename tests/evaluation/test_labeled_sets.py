@@ -73,6 +73,15 @@ def vindr(folder):
     return folder
 
 
+def vindr_of_kaggle(folder):
+    """A row a box: two of three readers see a mass, one an edema."""
+    rows = ["a,Mass,R1,1,2,3,4", "a,Mass,R1,5,6,7,8", "a,Mass,R2,1,2,3,4", "a,Edema,R3,1,2,3,4"]
+    rows += [f"b,No finding,R{n},,,," for n in (1, 2, 3)]
+    write_lines(folder / "train.csv", "image_id,class_name,rad_id,x_min,y_min,x_max,y_max", *rows)
+    write_images(folder, "train/a.png", "train/b.png")
+    return folder
+
+
 def write_npz(path, labels, shape=(8, 8)):
     rng = np.random.default_rng(0)
     arrays = {}
@@ -102,6 +111,7 @@ SETS = {
     "NIH ChestX-ray14": (nih, "test", True, [("Cardiomegaly", "Emphysema"), ("No Finding",), ("Cardiomegaly",)]),
     "RSNA": (rsna, "all", False, [("Lung Opacity",), ("Normal",), ("No Lung Opacity / Not Normal",)]),
     "VinDr-CXR": (vindr, "test", True, [("Edema",), ("Edema", "Mass")]),
+    "VinDr-CXR of Kaggle": (vindr_of_kaggle, "all", True, [("Mass",), ("No finding",)]),
     "PneumoniaMNIST": (pneumonia, "validation", False, [("pneumonia",), ("normal",)]),
     "ChestMNIST": (chest, "test", True, [("cardiomegaly",), ("cardiomegaly", "hernia"), ()]),
     "BloodMNIST": (blood, "test", False, [("7",), ("0",)]),

@@ -208,7 +208,30 @@ MEDICAT_PAIRS = [
 ]
 MEDICAT_DROPPED = [("58d0_1-Figure1-1", split_of("58d0"), "row without image or caption")]
 
+
+def pmc_oa(folder):
+    """Subfigures of an article are one group, whatever their figure; another article is another."""
+    names = ("PMC212319_Fig3_4.jpg", "PMC212319_Fig3_5.jpg", "PMC99_Fig1_1.jpg")
+    write_images(folder / "images", *names)
+    lines = [json.dumps({"image": name, "caption": f"CT {name}", "alignment_score": [1, 2]}) for name in names]
+    (folder / "pmc_oa.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def pmc_oa_file(folder):
+    return pmc_oa(folder) / "pmc_oa.jsonl"
+
+
+def chest_imagenome(folder):
+    """Findings and impression in columns of their own, in a list of splits."""
+    write_images(folder, "a.png")
+    row = {"id": "a", "image_path": "a.png", "findings": "Clear.", "impression": "Normal."}
+    (folder / "annotation.json").write_text(json.dumps({"test": [row]}))
+    return folder
+
+
 LAYOUTS = {
+    "R2Gen with sections in columns": (chest_imagenome, [("a", "a.png", "Clear.\nNormal.", "test", "a", {})], []),
     "MIMIC-CXR-JPG, reports beside the folder": (mimic, MIMIC_PAIRS, MIMIC_DROPPED),
     "MIMIC-CXR-JPG, reports in a tree beside it": (mimic_beside, MIMIC_PAIRS, MIMIC_DROPPED),
     "R2Gen, a folder": (annotations, ANNOTATION_PAIRS, ANNOTATION_DROPPED),
@@ -234,6 +257,31 @@ def test_a_published_layout_is_read_as_described(tmp_path, layout):
     assert all(row.image.is_file() for row in rows if isinstance(row, Pair))
     assert [(row.id, row.split, row.reason) for row in rows if isinstance(row, Dropped)] == dropped
     assert not is_dicom_folder(str(source))
+
+
+@pytest.mark.parametrize("write", [pmc_oa, pmc_oa_file])
+def test_subfigures_of_an_article_are_one_group(tmp_path, write):
+    rows = list(open_source(str(write(tmp_path))))
+    assert [row.article for row in rows] == ["PMC212319", "PMC212319", "PMC99"]
+    assert len({row.id for row in rows}) == 3
+    assert all(row.image.is_file() for row in rows)
+
+
+def test_rows_without_ids_are_not_numbered(tmp_path):
+    write_images(tmp_path, "a.png", "b.png")
+    rows = [{"image_path": [f"{name}.png"], "report": f"Clear {name}."} for name in "ab"]
+    ids = []
+    for order in (rows, rows[::-1]):
+        (tmp_path / "annotation.json").write_text(json.dumps({"train": order}))
+        ids.append({row.id for row in open_source(str(tmp_path))})
+    assert ids[0] == ids[1] and len(ids[0]) == 2
+
+
+def test_splits_in_compressed_tables_of_a_folder(tmp_path):
+    write_images(tmp_path, "a.png", "b.png")
+    for split, name in (("train", "a.png"), ("val", "b.png")):
+        write_csv(tmp_path / f"{split}.csv.gz", {"id": name, "image": name, "caption": "CT of the chest"})
+    assert [(row.id, row.split) for row in open_source(str(tmp_path))] == [("a.png", "train"), ("b.png", "validation")]
 
 
 def test_a_layout_is_prepared_with_every_row_counted(tmp_path):

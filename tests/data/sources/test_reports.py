@@ -1,9 +1,12 @@
 """A caption that is a whole report is its findings and its impression."""
 
+import io
 import json
+import tarfile
 
 import pytest
 
+from medclip.data.deidentify import DicomConfig, make_key
 from medclip.data.prepare_config import Columns, PrepareConfig
 from medclip.data.schema import Pair
 from medclip.data.sources.detect import open_source
@@ -102,3 +105,27 @@ def test_captions_in_several_columns_lists_and_objects(tmp_path, columns, row, c
     pairs = list(open_source(str(tmp_path / "x.jsonl"), PrepareConfig(columns=Columns(caption_column=columns))))
     assert [pair.caption for pair in pairs if isinstance(pair, Pair)] == captions
     assert len({pair.id for pair in pairs}) == len(captions) and len({pair.article for pair in pairs}) == 1
+
+
+def test_captions_of_an_archive_may_be_lists_of_objects_and_reports(tmp_path):
+    fields = {"id": "a", "captions": [{"raw": "CT of the chest"}, REPORT, None]}
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        for name, data in (("a.png", image_bytes(draw_image(1), "PNG")), ("a.json", json.dumps(fields).encode())):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    pairs = list(open_source(str(tmp_path / "x.tar")))
+    assert [(pair.id, pair.caption) for pair in pairs] == [("a-0", "CT of the chest"), ("a-1", READING)]
+
+
+def test_the_sections_that_a_report_of_a_study_loses_are_counted(tmp_path):
+    pytest.importorskip("pydicom")
+    from support.dicom_files import dicom, gray_ramp, write_dicom
+
+    (tmp_path / "study").mkdir()
+    write_dicom(dicom(gray_ramp(), StudyInstanceUID="1.2", SeriesInstanceUID="1.3"), tmp_path / "study" / "x.dcm")
+    (tmp_path / "study" / "x.txt").write_text(REPORT)
+    key = tmp_path / "key"
+    make_key(key, tmp_path / "out")
+    (pair,) = open_source(str(tmp_path / "study"), PrepareConfig(studies=DicomConfig(pseudonym_key=key)))
+    assert pair.caption == READING and OTHER_SECTIONS in pair.removed

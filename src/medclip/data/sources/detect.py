@@ -14,7 +14,7 @@ from medclip.data.paths import AnyPath, is_url, parse_path, storage_errors
 from medclip.data.phantoms.cases import NUM_VALIDATION, phantoms
 from medclip.data.prepare_config import DEFAULT, Columns, PrepareConfig
 from medclip.data.schema import Dropped, Pair
-from medclip.data.sources.huggingface import find_named_tables, find_saved_tables
+from medclip.data.sources.huggingface import find_lone_table, find_named_tables, find_saved_tables
 from medclip.data.sources.image_caption_folder import (
     IMAGE_SUFFIXES,
     count_other_files,
@@ -168,6 +168,8 @@ def _read_folder(folder: AnyPath, config: PrepareConfig) -> Iterator[Pair | Drop
         return read_image_folder(folder)
     if splits := find_named_tables(folder):
         return _read_splits(splits, config.columns, config.max_samples)
+    if table := find_lone_table(folder):
+        return read_tables([table], config.columns, max_samples=config.max_samples)
     if has_images(folder):
         return read_image_folder(folder)
     raise UserError(f"{folder} cannot be read. Sources are: {_READABLE}.")

@@ -26,7 +26,7 @@ from medclip.data.dicom_geometry import Plane, plane_of, sorted_stacks
 from medclip.data.images import is_dicom
 from medclip.data.normalize import split_of
 from medclip.data.schema import DicomFrame, Dropped, Pair
-from medclip.data.sources.reports import select_reading
+from medclip.data.sources.reports import OTHER_SECTIONS, select_reading
 from medclip.errors import ImageError
 from medclip.progress import progress
 
@@ -269,8 +269,10 @@ def _read_report(
     """The report of a study without the names in the image's header or its own; with replacements by attribute."""
     with dicom_errors():
         if reports and not is_dicom(reports[0]):
-            text = select_reading(reports[0].read_text(encoding="utf-8-sig"))
-            return redact_report(text, header, on_replacement=on_replacement)
+            report = reports[0].read_text(encoding="utf-8-sig")
+            text, counts = redact_report(select_reading(report), header, on_replacement=on_replacement)
+            counts[OTHER_SECTIONS.removeprefix("report/")] += select_reading(report) != report
+            return text, +counts
         headers = [read_header(path) for path in reports]
         text = "\n".join(filter(None, map(structured_report_text, headers)))
         return redact_report(text, header, *headers, on_replacement=on_replacement)

@@ -11,6 +11,7 @@ from typing import Any
 
 from medclip.data.normalize import split_in
 from medclip.data.paths import AnyPath, inside, relative_path
+from medclip.data.sources.table_files import table_suffix
 from medclip.errors import UserError
 
 _GLOB_DEPTHS = ("", "*/", "*/*/")
@@ -37,9 +38,15 @@ def find_named_tables(folder: AnyPath) -> dict[str, list[AnyPath]]:
     )
 
 
+def find_lone_table(folder: AnyPath) -> AnyPath | None:
+    """The table directly in a folder, where it is the only one."""
+    tables = [path for path in folder.iterdir() if table_suffix(path) in _SUFFIXES and path.is_file()]
+    return tables[0] if len(tables) == 1 else None
+
+
 def _glob_tables(folder: AnyPath, pattern: str) -> list[AnyPath]:
     paths = [path for depth in _GLOB_DEPTHS for path in folder.glob(f"{depth}{pattern}")]
-    return [path for path in paths if path.suffix.lower() in _SUFFIXES]
+    return [path for path in paths if table_suffix(path) in _SUFFIXES]
 
 
 def _state_files(folder: AnyPath) -> list[AnyPath]:
@@ -49,8 +56,8 @@ def _state_files(folder: AnyPath) -> list[AnyPath]:
 
 def _group_by_split(folder: AnyPath, tables: list[AnyPath]) -> dict[str, list[AnyPath]]:
     splits: dict[str, list[AnyPath]] = {}
-    suffix = min((path.suffix.lower() for path in tables), key=_SUFFIXES.index, default="")
-    for path in sorted((path for path in tables if path.suffix.lower() == suffix), key=str):
+    suffix = min((table_suffix(path) for path in tables), key=_SUFFIXES.index, default="")
+    for path in sorted((path for path in tables if table_suffix(path) == suffix), key=str):
         splits.setdefault(split_in(str(relative_path(path, folder))), []).append(path)
     return _drop_lone_train(splits)
 

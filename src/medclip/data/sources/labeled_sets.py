@@ -20,10 +20,12 @@ from medclip.errors import UserError
 FINDINGS = "findings"
 SOURCES = "CheXpert, NIH ChestX-ray14, RSNA Pneumonia, VinDr-CXR or a MedMNIST .npz as published"
 UNCERTAIN = "uncertain label"
+_CHEXPERT_TABLES = ("train.csv", "valid.csv", "test.csv", "test_labels.csv")
 _CHEXPERT_FACTS = {"Path", "Sex", "Age", "Frontal/Lateral", "AP/PA"}
 _NIH_TABLES = ("Data_Entry_2017.csv", "Data_Entry_2017_v2020.csv")
 _NIH_SPLITS = {"train_val_list.txt": "train", "test_list.txt": "test"}
-_VINDR_TABLES = {"image_labels_train.csv": "train", "image_labels_test.csv": "test"}
+_VINDR_TABLES = {"image_labels_train.csv": "train", "image_labels_test.csv": "test", "train.csv": "train"}
+"""PhysioNet's tables of labels, and Kaggle's of boxes."""
 _VINDR_FACTS = {"image_id", "rad_id"}
 _CHEST = (
     *("atelectasis", "cardiomegaly", "effusion", "infiltration", "mass", "nodule", "pneumonia", "pneumothorax"),
@@ -76,24 +78,24 @@ def find_labeled_set(data: Path, classes: Iterable[str] = ()) -> LabeledSet | No
         return None
     if data.is_file() and data.suffix.lower() == ".npz":
         return _medmnist(data)
-    if any(_is_chexpert(data / name) for name in ("train.csv", "valid.csv", "test.csv")):
+    if any(_is_chexpert(data / name) for name in _CHEXPERT_TABLES):
         return LabeledSet(_read_chexpert(data, frozenset(classes)), FINDINGS, True)
     if any((data / name).is_file() for name in _NIH_TABLES):
         return LabeledSet(_read_nih(data), FINDINGS, True)
     if (data / "stage_2_train_labels.csv").is_file():
         return LabeledSet(_read_rsna(data), "class", False)
-    if any((data / name).is_file() for folder in ("", "annotations") for name in _vindr_names(folder)):
+    if any(_vindr_tables(data)):
         return LabeledSet(_read_vindr(data), FINDINGS, True)
     return None
 
 
 def _is_chexpert(table: Path) -> bool:
-    return table.is_file() and {"Path", "Frontal/Lateral"} <= next(read_rows(table), {}).keys()
+    return table.is_file() and {"Path", "No Finding"} <= next(read_rows(table), {}).keys()
 
 
 def _read_chexpert(data: Path, classes: frozenset[str]) -> Iterator[LabeledImage]:
-    """The images of train.csv, valid.csv and test.csv; a path begins with the name of the folder as published."""
-    for table in filter(_is_chexpert, (data / name for name in ("train.csv", "valid.csv", "test.csv"))):
+    """The images of all tables; a path begins with the name of the folder as published."""
+    for table in filter(_is_chexpert, (data / name for name in _CHEXPERT_TABLES)):
         for row in read_rows(table):
             name = row["Path"] or ""
             labels = {name: _number(cell) for name, cell in row.items() if name not in _CHEXPERT_FACTS}
@@ -139,23 +141,34 @@ def _read_rsna(data: Path) -> Iterator[LabeledImage]:
         yield LabeledImage(image, value, patient, patient, "", flaw)
 
 
-def _vindr_names(folder: str) -> list[str]:
-    return [f"{folder}/{name}" if folder else name for name in _VINDR_TABLES]
+def _vindr_tables(data: Path) -> Iterator[tuple[Path, str]]:
+    """The tables of VinDr-CXR with their splits."""
+    for name, split in _VINDR_TABLES.items():
+        for table in (data / name, data / "annotations" / name):
+            if table.is_file() and "image_id" in next(read_rows(table), {}):
+                yield table, split
 
 
 def _read_vindr(data: Path) -> Iterator[LabeledImage]:
-    """An image for each image_id; its findings are those that most of its readers report (test: their consensus)."""
-    for name, split in _VINDR_TABLES.items():
-        table = next((path for path in (data / name, data / "annotations" / name) if path.is_file()), None)
-        votes: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        readers: Counter[str] = Counter()
-        for row in read_rows(table) if table else ():
-            readers[row["image_id"]] += 1
-            votes[row["image_id"]].update(
-                name for name, cell in row.items() if name not in _VINDR_FACTS and _number(cell) == 1
-            )
-        for id, count in readers.items():
-            value = ";".join(finding for finding, n in votes[id].items() if 2 * n > count)
+    """An image for each image_id; its findings are those that most of its readers report (test: their consensus).
+
+    A reader's findings are columns of 0 and 1, or the class_name of each of the reader's boxes.
+    """
+    for table, split in _vindr_tables(data):
+        readers: defaultdict[str, set[str]] = defaultdict(set)
+        reports: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)  # finding and reader, in order below
+        order: dict[str, None] = {}
+        for row in read_rows(table):
+            id, reader = row["image_id"], row.get("rad_id") or ""
+            boxed = [row["class_name"]] if "class_name" in row else []
+            columns = [name for name, cell in row.items() if name not in _VINDR_FACTS and not boxed]
+            findings = boxed or [name for name in columns if _number(row[name]) == 1]
+            readers[id].add(reader)
+            reports[id].update((finding, reader) for finding in findings)
+            order |= dict.fromkeys(findings)
+        for id, members in readers.items():
+            votes = Counter(finding for finding, _ in reports[id])
+            value = ";".join(finding for finding in order if 2 * votes[finding] > len(members))
             image, flaw = _locate(data, *(f"{split}/{id}.{suffix}" for suffix in ("dicom", "dcm", "png", "jpg")))
             yield LabeledImage(image, value, id, id, split, flaw)
 

@@ -11,7 +11,7 @@ from typing import Any
 from medclip.data.normalize import SPLITS, canonical_split, split_of
 from medclip.data.paths import AnyPath, inside, parse_path, path_exists
 from medclip.data.prepare_config import Columns
-from medclip.data.schema import Dropped, Pair
+from medclip.data.schema import Dropped, Pair, make_up_id
 from medclip.data.sources.reports import OTHER_SECTIONS, select_reading
 from medclip.data.sources.table_files import Row, read_rows, table_suffix
 from medclip.data.sources.tables import NO_IMAGE_OR_CAPTION, OUTSIDE, cell_captions, match_columns
@@ -74,7 +74,9 @@ def _read_annotation(path: AnyPath, columns: Columns, split: str, number: int, r
     images = row.get(names.get("image", "images"))
     images = [image for image in (images if isinstance(images, list) else [images]) if isinstance(image, str) and image]
     captions = _captions(row, columns, names.get("caption", "report"))
-    id = str(row.get(names.get("id", "id")) or f"{split}-{number}")
+    if not captions and not columns.caption_column:
+        captions = _captions(row, Columns(caption_column=("findings", "impression")), "")
+    id = str(row.get(names.get("id", "id")) or make_up_id(path.name, *images, *captions))
     group = str(row.get(names.get("group", "")) or id)
     split = canonical_split(split)
     if not images or not captions:

@@ -15,7 +15,7 @@ from medclip.data.paths import AnyPath
 from medclip.data.schema import Dropped, Pair, make_up_id
 from medclip.data.sources.image_caption_folder import IMAGE_SUFFIXES
 from medclip.data.sources.reports import OTHER_SECTIONS, select_reading
-from medclip.data.sources.tables import NO_IMAGE_OR_CAPTION, article_of_file, as_strings, extra_fields
+from medclip.data.sources.tables import NO_IMAGE_OR_CAPTION, article_of_file, as_strings, cell_captions, extra_fields
 from medclip.errors import UserError
 
 WINDOW_SAMPLES, WINDOW_BYTES = 10_000, 2**28  # of incomplete samples: what waits for the rest is in memory
@@ -77,11 +77,10 @@ def read_tars(paths: list[AnyPath]) -> Iterator[Pair | Dropped]:
 def _parse_sample(key: str, files: dict[str, bytes], path: AnyPath, split: str, repeats: bool) -> list[Pair | Dropped]:
     try:
         fields: dict[str, Any] = json.loads(files.get(".json") or b"{}")
-        captions = fields.get("caption")
-        captions = [files[".txt"].decode("utf-8-sig")] if ".txt" in files else captions
+        captions = cell_captions(fields.get("caption") or fields.get("captions"))
+        captions = cell_captions(files[".txt"].decode("utf-8-sig")) if ".txt" in files else captions
     except (ValueError, AttributeError):
         return [Dropped(key, split or split_of(key), "caption unreadable", path.name)]
-    captions = [str(caption) for caption in (captions if isinstance(captions, list) else [captions]) if caption]
     stated = str(fields.get("id") or ("" if repeats or key.isdecimal() else key))
     images = [data for suffix, data in files.items() if suffix in IMAGE_SUFFIXES]
     id = stated or make_up_id(path.name, key, *captions, *images)
