@@ -49,7 +49,7 @@ def _walk(folder: AnyPath) -> Iterator[tuple[AnyPath, AnyPath | None, str]]:
     """Every image with its caption file, and every other file with the reason why it is not used."""
     paths = sorted(folder.iterdir(), key=str)
     texts = [path for path in paths if path.suffix.lower() == CAPTION_SUFFIX]
-    captions = {_folded(path.name): path for path in texts} | {path.name: path for path in texts}
+    captions = {_fold_name(path.name): path for path in texts} | {path.name: path for path in texts}
     unused = set(texts)
     for path in paths:
         if path.is_dir():
@@ -59,7 +59,7 @@ def _walk(folder: AnyPath) -> Iterator[tuple[AnyPath, AnyPath | None, str]]:
                 yield from _walk(path)
         elif path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
             names = (path.with_suffix(CAPTION_SUFFIX).name, path.name + CAPTION_SUFFIX)
-            keys = (key for name in names for key in (name, _folded(name)))  # the very name before another spelling
+            keys = (key for name in names for key in (name, _fold_name(name)))  # the very name before another spelling
             caption = next((captions[key] for key in keys if key in captions), None)
             unused.discard(caption or path)
             yield path, caption, ""
@@ -69,7 +69,7 @@ def _walk(folder: AnyPath) -> Iterator[tuple[AnyPath, AnyPath | None, str]]:
     yield from ((path, None, NO_IMAGE) for path in texts if path in unused)
 
 
-def _folded(name: str) -> str:
+def _fold_name(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
