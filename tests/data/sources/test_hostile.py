@@ -82,7 +82,7 @@ def test_a_name_that_no_file_can_have_is_counted(tmp_path):
     (tmp_path / "1.jpg").write_bytes(image_bytes(draw_image(1)))
     rows = list(open_source(str(write_csv(tmp_path, "1.jpg", "x" * 5000, "a/" * 3000, "a\0b"))))
     report = prepare_shard(rows, tmp_path / "train-00000.arrow", PrepareConfig(shorter_side=32))
-    assert (report["pairs"], set(report["dropped"])) == (1, {"image unreadable"})
+    assert (report["pairs"], set(report["dropped"])) == (1, {"image missing"})
 
 
 @pytest.mark.parametrize("split", ["../../escaped", "/tmp/escaped", "a/b", ".", "x" * 300])

@@ -46,10 +46,12 @@ def same(url, folder):
 
 def _comparable(row):
     if not isinstance(row, Pair):
-        return row
+        return (row.id, "absent") if row.reason == "image missing" else row
     image = row.image
     if not isinstance(image, bytes):
-        image = image.read_bytes() if image.is_file() else "absent"
+        if not image.is_file():  # of a URL only preparation asks whether it is there
+            return row.id, "absent"
+        image = image.read_bytes()
     return (row.id, image, row.caption, row.split, row.article, row.license, row.attribution, row.concepts)
 
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any, TypedDict
 
 import numpy as np
-from PIL import Image
 
-from medclip.data.images import to_png
 from medclip.data.normalize import HASHED_SPLITS, canonical_split, split_of
-from medclip.data.paths import AnyPath, inside, parse_path, path_exists
+from medclip.data.paths import AnyPath, parse_path
 from medclip.data.prepare_config import Columns
 from medclip.data.schema import Dropped, Pair, make_up_id, take_per_split
+from medclip.data.sources.image_cells import MISSING, TRIED, ImageFinder, cell_images, cell_text
 from medclip.data.sources.reports import OTHER_SECTIONS, select_reading
 from medclip.data.sources.table_files import Row, read_rows
 from medclip.errors import ImageError, UserError
@@ -74,7 +72,7 @@ def read_tables(
         def identify(image: str | bytes, captions: Sequence[str], id: str) -> tuple[str, str]:
             return (id, "") if id else (make_up_id(*origin, image, *captions), make_up_id(*origin, image))
 
-        locate = partial(_locate, image_root or path.parent, path.parent, [])
+        locate = ImageFinder(image_root or path.parent, path.parent)
         return rows_to_pairs(read_rows(path), path, columns, split, identify, locate)
 
     rows = chain.from_iterable(map(read_table, paths))
@@ -125,11 +123,11 @@ def _column_flags(columns: Columns) -> dict[str, str | None]:
 
 def _group(row: Row, cells: Mapping[str, Any]) -> str:
     """The group that a row states: of the column of groups, else of another one where that is empty."""
-    if group := _text(cells.get("group")).strip():
+    if group := cell_text(cells.get("group")).strip():
         return group
     if "group" not in cells:
         return ""
-    stated = {_plain_name(name): text for name, value in reversed(row.items()) if (text := _text(value).strip())}
+    stated = {_plain_name(name): text for name, value in reversed(row.items()) if (text := cell_text(value).strip())}
     return next((stated[name] for name in _GROUP_NAMES if name in stated), "")
 
 
@@ -171,47 +169,63 @@ def rows_to_pairs(
     columns: Columns,
     split: str,
     identify: Callable[[str | bytes, Sequence[str], str], tuple[str, str]],
-    locate: Callable[[str], AnyPath | None],
+    locate: Callable[[str], AnyPath | bytes | None],
 ) -> Iterator[Pair | Dropped]:
     """A pair for each caption of each row.
 
     `table` names the rows in messages; `split` is that of rows without one, "": by a hash. `identify` gives the id and
     the default group of a row from its image, its captions and the id that it states (""); `locate` the file of a path,
-    None where that is not allowed.
+    None where that is not allowed. A row with several images yields pairs of each, all of one group.
     """
     previous, repeats = None, 0
     for row_number, (row, cells) in enumerate(_read_cells(rows, table, columns), start=1):
         try:
-            cell, reason = _image(cells.get("image")), NO_IMAGE_OR_CAPTION
+            images, reason = cell_images(cells.get("image")), NO_IMAGE_OR_CAPTION
         except ImageError as error:
-            cell, reason = b"", str(error)
+            images, reason = [], str(error)
         reports = cell_captions(cells.get("caption"))
         captions = [select_reading(report) for report in reports]
-        file = cell if isinstance(cell, str) else ""
-        id, default_group = identify(cell, captions, _text(cells.get("id")))
+        first = images[0] if images else ""
+        file = first if isinstance(first, str) else ""
+        id, default_group = identify(first, captions, cell_text(cells.get("id")))
         group = _group(row, cells) or article_of_file(file)
-        repeats = repeats + 1 if (id, cell) == previous else 0
-        previous = (id, cell)
-        image = locate(cell) if isinstance(cell, str) and cell else cell
-        row_split = canonical_split(_text(cells.get("split"))) or split
+        repeats = repeats + 1 if (id, first) == previous else 0
+        previous = (id, first)
+        row_split = canonical_split(cell_text(cells.get("split"))) or split
         row_split = row_split or split_of(group or file or default_group or id)
-        if not image or isinstance(image, str) or not captions:
-            reason = OUTSIDE if image is None else reason
-            yield Dropped(id, row_split, reason, f"{table.name} row {row_number}")
+        article, detail = group or default_group or id, f"{table.name} row {row_number}"
+        if not images or not captions:
+            yield Dropped(id, row_split, reason, detail)
             continue
-        for index, caption in enumerate(captions):
-            yield Pair(
-                id=id + (f"-{repeats}" if repeats else "") + (f"-{index}" if len(captions) > 1 else ""),
-                image=image,
-                caption=caption,
-                split=row_split,
-                article=group or default_group or id,
-                license=_text(cells.get("license")),
-                attribution=_text(cells.get("attribution")),
-                concepts=_concepts(cells.get("concepts")),
-                removed=(OTHER_SECTIONS,) if caption != reports[index] else (),
-                **extra_fields(row, table.stem),
-            )
+        id += f"-{repeats}" if repeats else ""
+        for position, cell in enumerate(images):
+            image_id = id + (f"-{position}" if len(images) > 1 else "")
+            image = _find_image(cell, locate)
+            if isinstance(image, str):
+                yield Dropped(image_id, row_split, image, f"{detail}: {cell}; {TRIED}" if image == MISSING else detail)
+                continue
+            for index, caption in enumerate(captions):
+                yield Pair(
+                    id=image_id + (f"-{index}" if len(captions) > 1 else ""),
+                    image=image,
+                    caption=caption,
+                    split=row_split,
+                    article=article,
+                    license=cell_text(cells.get("license")),
+                    attribution=cell_text(cells.get("attribution")),
+                    concepts=_concepts(cells.get("concepts")),
+                    removed=(OTHER_SECTIONS,) if caption != reports[index] else (),
+                    **extra_fields(row, table.stem),
+                )
+
+
+def _find_image(cell: str | bytes, locate: Callable[[str], AnyPath | bytes | None]) -> AnyPath | bytes | str:
+    """The image that a cell means, or the reason why it cannot be used."""
+    try:
+        image = locate(cell) if isinstance(cell, str) else cell
+    except ImageError as error:
+        return str(error)
+    return OUTSIDE if image is None else image
 
 
 def _read_cells(rows: Iterable[Row], table: AnyPath, columns: Columns) -> Iterator[tuple[Row, dict[str, Any]]]:
@@ -227,34 +241,8 @@ def _read_cells(rows: Iterable[Row], table: AnyPath, columns: Columns) -> Iterat
             parts = (caption for name in columns.caption_column for caption in cell_captions(row.get(name)))
             cells["caption"] = "\n".join(part for part in parts if part.strip())
         if names.get("image") == "image_path":
-            cells["caption"] = [_unwrap_bytes(_text(caption)) for caption in _as_list(cells.get("caption"))]
+            cells["caption"] = [_unwrap_bytes(cell_text(caption)) for caption in _as_list(cells.get("caption"))]
         yield row, cells
-
-
-def _locate(root: AnyPath, folder: AnyPath, base: list[AnyPath], name: str) -> AnyPath | None:
-    """The file of a path in a table, below `root`. `base` remembers the folder that the first of them starts from."""
-    for candidate in () if base else (root, root / "images", folder):
-        path = inside(root, name, candidate)
-        if path is not None and path_exists(path):
-            base.append(candidate)
-            break
-    return inside(root, name, *base)
-
-
-def _image(value: Any) -> str | bytes:
-    """A name or bytes, also out of Hugging Face's {"bytes", "path"}; "" for neither. ImageError for a wrong array."""
-    if isinstance(value, dict):
-        value = value.get("bytes") or value.get("path")
-    if isinstance(value, Image.Image | np.ndarray):
-        return to_png(value)
-    return value if isinstance(value, bytes) and value else _text(value)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    # NaN differs from itself; pandas' NA refuses to say whether it does
-    return "" if value is None or type(value).__name__ == "NAType" or value != value else str(value)
 
 
 def cell_captions(value: Any) -> list[str]:
@@ -270,7 +258,7 @@ def cell_captions(value: Any) -> list[str]:
         return cell_captions(list(value.values()) if usual is None else usual)
     if isinstance(value, list | tuple | np.ndarray):
         return [caption for item in value for caption in cell_captions(item)]
-    return [text] if (text := _text(value)) else []
+    return [text] if (text := cell_text(value)) else []
 
 
 def _parse_list(text: str) -> list[str] | str:
@@ -289,7 +277,7 @@ def _as_list(value: Any) -> list[Any]:
 def _concepts(value: Any) -> tuple[str, ...]:
     if isinstance(value, list | tuple | np.ndarray):
         return tuple(map(str, value))
-    return tuple(_text(value).replace(";", " ").replace(",", " ").split())
+    return tuple(cell_text(value).replace(";", " ").replace(",", " ").split())
 
 
 def _unwrap_bytes(caption: str) -> str:

@@ -1,0 +1,136 @@
+"""What a table's cell of images means, in the ways in which people write it; what it does not mean is said."""
+
+import csv
+import unicodedata
+import zipfile
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from medclip.data.prepare_config import Columns, PrepareConfig
+from medclip.data.schema import Dropped, Pair
+from medclip.data.sources.detect import open_source
+from support.material import draw_image, image_bytes
+
+IMAGES = [image_bytes(draw_image(number), "PNG") for number in range(4)]
+
+
+def read(folder, cells, **columns):
+    """The rows of a table, after a first one whose image is beside it."""
+    (folder / "first.png").write_bytes(IMAGES[0])
+    with (folder / "x.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(
+            [("image", "caption"), *((cell, "CT of the chest") for cell in ("first.png", *cells))]
+        )
+    first, *rows = open_source(str(folder / "x.csv"), PrepareConfig(columns=Columns(**columns)))
+    assert isinstance(first, Pair)
+    return rows
+
+
+@pytest.mark.parametrize("text", ["['1.png']", '["1.png"]', " ['1.png'] ", "1.png", "{'bytes': None, 'path': '1.png'}",
+                                  '{"bytes": null, "path": "1.png"}'])  # fmt: skip
+def test_a_list_of_one_image_as_text_is_its_image(tmp_path, text):
+    (tmp_path / "1.png").write_bytes(IMAGES[1])
+    (row,) = read(tmp_path, [text])
+    assert isinstance(row, Pair) and row.image == tmp_path / "1.png"
+
+
+def test_several_images_of_a_row_are_pairs_of_one_group(tmp_path):
+    for number in (1, 2):
+        (tmp_path / f"{number}.png").write_bytes(IMAGES[number])
+    rows = read(tmp_path, ["['1.png', '2.png', 'absent.png']"])
+    assert [row.image for row in rows[:2]] == [tmp_path / "1.png", tmp_path / "2.png"]
+    assert len({row.article for row in rows[:2]}) == len({row.split for row in rows}) == 1
+    assert rows[2].reason == "image missing" and len({row.id for row in rows}) == 3
+
+
+def test_the_repr_of_bytes_is_its_image(tmp_path):
+    texts = [repr(IMAGES[1]), repr({"bytes": IMAGES[2], "path": "x.png"}), repr([IMAGES[3]])]
+    assert [row.image for row in read(tmp_path, texts)] == IMAGES[1:4]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (repr(IMAGES[1])[:200], "image cell is the text of Python bytes, cut or damaged"),
+        ("<PIL.PngImagePlugin.PngImageFile image mode=L size=48x40>", "image cell is the text of a Python object"),
+        ("<PIL.Image.Image image mode=L size=48x40 at 0x7F>", "image cell is the text of a Python object"),
+    ],
+)
+def test_what_is_no_image_is_said(tmp_path, text, reason):
+    (row,) = read(tmp_path, [text])
+    assert isinstance(row, Dropped) and row.reason.startswith(reason)
+
+
+def test_a_list_in_parquet_is_its_images(tmp_path):
+    (tmp_path / "1.png").write_bytes(IMAGES[1])
+    table = pa.table({"image": [["1.png", "1.png"]], "caption": ["CT of the chest"]})
+    pq.write_table(table, tmp_path / "x.parquet")
+    rows = list(open_source(str(tmp_path / "x.parquet")))
+    assert [row.image for row in rows] == [tmp_path / "1.png"] * 2
+
+
+@pytest.mark.parametrize(
+    ("stored", "written"),
+    [
+        ("a/1.png", "a\\1.png"),
+        ("a/b/1.png", ".\\a\\b\\1.png"),
+        ("Müller.png", unicodedata.normalize("NFD", "Müller.png")),
+        (unicodedata.normalize("NFD", "Müller.png"), "Müller.png"),
+        ("Scan/Chest.PNG", "scan/chest.png"),
+        ("Scan/Müller.PNG", unicodedata.normalize("NFD", "scan\\müller.png")),
+    ],
+)
+def test_a_path_is_tried_in_other_spellings(tmp_path, stored, written):
+    (tmp_path / stored).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / stored).write_bytes(IMAGES[1])
+    (row,) = read(tmp_path, [written])
+    assert isinstance(row, Pair) and row.image == tmp_path / stored
+
+
+def test_a_path_that_means_two_files_means_none(tmp_path):
+    for name in ("A.png", "a.PNG"):
+        (tmp_path / name).write_bytes(IMAGES[1])
+    (row,) = read(tmp_path, ["a.png"])
+    assert row.reason == "image missing"
+
+
+def test_what_was_tried_is_said(tmp_path):
+    (row,) = read(tmp_path, ["a\\absent.png"])
+    assert row.reason == "image missing"
+    assert all(part in row.detail for part in ("x.csv row 2", "a\\absent.png", "NFC", "letter case", ".zip"))
+
+
+@pytest.mark.parametrize(
+    "written", ["..\\secret.png", "a\\..\\..\\secret.png", "..\\SECRET.png", "x.zip/../../secret.png"]
+)
+def test_no_spelling_leaves_the_folder(tmp_path, written):
+    (tmp_path / "secret.png").write_bytes(IMAGES[1])
+    (tmp_path / "site").mkdir()
+    write_zip(tmp_path / "site" / "x.zip", {"1.png": IMAGES[1]})
+    (row,) = read(tmp_path / "site", [written])
+    assert isinstance(row, Dropped)
+
+
+def write_zip(path, members):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as out:
+        for name, data in members.items():
+            out.writestr(name, data)
+
+
+@pytest.mark.parametrize("written", ["images.zip/a/1.png", "a/1.png", "1.png", "A\\1.PNG", "images.zip/1.png"])
+def test_images_inside_an_archive_are_read(tmp_path, written):
+    write_zip(tmp_path / "images.zip", {"a/1.png": IMAGES[1], "a/2.png": IMAGES[2]})
+    (row,) = read(tmp_path, [written])
+    assert isinstance(row, Pair) and row.image == IMAGES[1]
+
+
+def test_an_archive_that_cannot_be_used_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("medclip.data.sources.image_cells.MAX_MEMBER_BYTES", 2**20)
+    write_zip(tmp_path / "a.zip", {"bomb.png": bytes(2**21), "x/1.png": IMAGES[1], "y/1.png": IMAGES[2]})
+    (tmp_path / "b.zip").write_bytes(b"PK\3\4 and no more")
+    rows = read(tmp_path, ["bomb.png", "a.zip/1.png", "b.zip/1.png", "../a.zip/x/1.png"])
+    reasons = [row.reason for row in rows]
+    assert reasons[:3] == ["image over 1 MiB in an archive", "image missing", "image missing"]
+    assert reasons[3].startswith("image outside")
