@@ -91,6 +91,8 @@ class ImageFinder:
 
         Before the first image is found, a path that means no file is returned as it is.
         """
+        if self._start and is_url(self._root):  # one request per image is enough: preparation reads it
+            return inside(self._root, name, self._start)
         starts = [self._start] if self._start else [self._root, self._root / "images", self._folder]
         for start in starts:
             path = inside(self._root, name, start)
