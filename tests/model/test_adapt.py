@@ -160,6 +160,20 @@ def test_cxr_bert_is_a_bert_whose_heads_are_left_out_and_named(tmp_path: Path, c
     np.testing.assert_array_equal(joined.params[name], model.params[name])
 
 
+@pytest.mark.parametrize(
+    ("side", "head"),
+    [("text", "qa_outputs.weight"), ("text", "classifier.out_proj.bias"), ("vision", "embeddings.mask_token")],
+)
+def test_a_tower_out_of_another_task_joins_without_its_head(tmp_path: Path, caplog, side: str, head: str) -> None:
+    model = dual_encoder("vit", "bert")
+    folders = {each: save_tower(model, each, tmp_path / each) for each in ("vision", "text")}
+    rewrite_tensors(folders[side], lambda tensors: tensors.update({head: np.zeros((1, 1, 4), np.float32)}))
+    with caplog.at_level(logging.WARNING, "medclip.model"):
+        joined = join_towers(folders["vision"], folders["text"])
+    assert head.removesuffix(".weight").removesuffix(".out_proj.bias") in caplog.text
+    assert f"{side}_model.{head}" not in joined.params
+
+
 def test_a_tensor_that_is_no_head_is_not_left_out(tmp_path: Path) -> None:
     folder = save_tower(dual_encoder("vit", "bert"), "text", tmp_path / "t")
     rewrite_tensors(folder, lambda tensors: tensors.update({"cls_token": np.zeros(4, np.float32)}))

@@ -30,9 +30,10 @@ _WRAPPERS = re.compile(
     r"^(vision_model|text_model|bert|roberta|camembert|mpnet|vit|deit|dinov2|dinov2_with_registers)\."
 )
 _HEADS = (
-    r"^(cls|cls_projection_head|lm_head|classifier|cls_classifier|distillation_classifier|decoder|visual_projection"
-    r"|text_projection|logit_scale|logit_bias)(\.|$)"
-)
+    "cls", "cls_projection_head", "lm_head", "classifier", "qa_outputs", "cls_classifier", "distillation_classifier",
+    "decoder", "visual_projection", "text_projection", "logit_scale", "logit_bias",
+    r"embeddings\.mask_token",  # of a ViT that was trained on hidden patches; DINOv2 keeps its own
+)  # fmt: skip
 
 
 def with_image_size(model: Model, side: int) -> Model:
@@ -161,11 +162,12 @@ def _read_tower(folder: Path, side: Side, pooling: str = "") -> tuple[dict[str, 
     shapes = vision_shapes(parse_vision(config)) if side == "vision" else text_shapes(parse_text(config))
     other = "text_model." if side == "vision" else "vision_model."
     tensors = {_WRAPPERS.sub("", name): tensor for name, tensor in tensors.items() if not name.startswith(other)}
-    heads = re.compile(rf"{_HEADS}|^pooler\." if pooling else _HEADS)
-    unused = sorted({name.split(".")[0] for name in tensors if heads.match(name)})
+    heads = re.compile(rf"({'|'.join((*_HEADS, 'pooler') if pooling else _HEADS)})(\.|$)")
+    heads_by_name = {name: match[1] for name in tensors.keys() - shapes.keys() if (match := heads.match(name))}
+    unused = sorted(set(heads_by_name.values()))
     if unused and raw.get("model_type") not in DUAL_ENCODERS:  # whose projections are known to start fresh
         LOG.warning("%s: left out what is no part of a %s tower: %s.", folder, side, ", ".join(unused))
-    tensors = {name: tensor for name, tensor in tensors.items() if not heads.match(name)}
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in heads_by_name}
     shapes = {name: shape for name, shape in shapes.items() if name in tensors or not name.startswith("pooler.")}
     return config, read_tensors(tensors, shapes, folder)
 
