@@ -49,7 +49,10 @@ def test_both_orders_of_the_channels_are_the_same_image(founding: Path) -> None:
 
 def test_the_second_snippet_joins_two_towers(tmp_path: Path) -> None:
     save(dual_encoder("vit", "bert"), tmp_path / "text")
-    model = FlaxHybridCLIP.from_text_vision_pretrained(str(tmp_path / "text"), str(FOLDER))
+    keywords = {"seed": 0, "dtype": jnp.float32, "text_from_pt": True, "vision_from_pt": False}  # run_hybrid_clip.py's
+    model = FlaxHybridCLIP.from_text_vision_pretrained(str(tmp_path / "text"), str(FOLDER), **keywords)
+    with pytest.raises(UserError, match="text_config"):
+        FlaxHybridCLIP.from_text_vision_pretrained(str(tmp_path / "text"), str(FOLDER), text_config={})
     assert model.params["text_projection.weight"].shape == (512, 32)
     model.save_pretrained(tmp_path / "joined")
     again = load(tmp_path / "joined")

@@ -30,7 +30,7 @@ def load(
     VisionTextDualEncoderModel) and open_clip write, and FlaxHybridCLIP of 2021. Raises UserError where there is no
     model, and names every tensor that is missing or has another shape.
     """
-    folder = model_folder(os.fspath(name), revision)
+    folder = model_folder(os.fspath(name), revision, dual=True)
     return DualEncoder(load_model(folder, tokenizer=None if tokenizer is None else os.fspath(tokenizer)), folder)
 
 

@@ -31,6 +31,8 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "_do_init": (True,),
     "dtype": (jnp.float32, np.float32, "float32"),
     "from_pt": (True, False),  # every form of weights is recognized
+    "text_from_pt": (True, False),
+    "vision_from_pt": (True, False),
     "input_shape": (None,),
     "position_ids": (None,),
     "dropout_rng": (None,),
@@ -66,14 +68,15 @@ class FlaxHybridCLIP:
         folder is refused.
         """
         _refuse_others(others)
-        folder = model_folder(name, revision)
+        folder = model_folder(name, revision, dual=True)
         return cls(load(folder, tokenizer=tokenizer) if tokenizer or has_tokenizer(folder) else load_towers(folder))
 
     @classmethod
     def from_text_vision_pretrained(
-        cls, text_model_name_or_path: str | Path, vision_model_name_or_path: str | Path, seed: int = 0
+        cls, text_model_name_or_path: str | Path, vision_model_name_or_path: str | Path, seed: int = 0, **others: Any
     ) -> FlaxHybridCLIP:
         """Join two towers with fresh projections of 512 dimensions."""
+        _refuse_others(others)
         return cls(join_towers(vision_model_name_or_path, text_model_name_or_path, seed=seed))
 
     def save_pretrained(self, folder: str | Path) -> None:

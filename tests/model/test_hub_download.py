@@ -75,6 +75,8 @@ def test_shards_come_through_their_index(hub: Hub, folder: Path) -> None:
     [
         ("config.json", {"model_type": "blip-2"}, "blip-2"),
         ("config.json", {"model_type": "convnext"}, "convnext"),
+        ("config.json", {"model_type": "bert"}, "a text tower alone: give it to medclip train as --text-model"),
+        ("config.json", {"model_type": "dinov2"}, "as --vision-model, with a --text-model"),
         ("config.json", {"vision_config": {"model_type": "swin"}}, "swin"),
         ("config.json", {"quantization_config": {"quant_method": "gptq"}}, "quantized weights (gptq)"),
         ("tokenizer.json", {"model": 3}, "tokenizer"),
@@ -195,6 +197,36 @@ def test_a_revision_is_that_revision(hub: Hub, folder: Path) -> None:
     np.testing.assert_array_equal(load(NAME).params["logit_scale"], tensors["logit_scale"])
     with pytest.raises(UserError, match="v3"):
         load(NAME, "v3")
+
+
+def test_a_name_may_end_with_its_revision(hub: Hub, folder: Path, offline: Callable[[], None]) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    hub.add(NAME, folder)
+    save_file({name: np.asarray(value * 2) for name, value in tensors.items()}, folder / "model.safetensors")
+    hub.add(NAME, folder, "v2")
+    for name in (f"{NAME}@v2", f"hf-hub:{NAME}@v2"):
+        np.testing.assert_array_equal(load(name).params["logit_scale"], tensors["logit_scale"] * 2)
+    offline()
+    np.testing.assert_array_equal(load(f"{NAME}@v2").params["logit_scale"], tensors["logit_scale"] * 2)
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE"):
+        load(NAME)
+
+
+@pytest.mark.parametrize("name", ["lab/-clip", "lab/a clip", "lab/clip..v2", "lab/" + "x" * 200])
+def test_a_name_that_no_repository_has_is_a_sentence(hub: Hub, name: str, offline: Callable[[], None]) -> None:
+    for _ in range(2):
+        with pytest.raises(UserError, match="neither a folder here nor a model"):
+            load(name)
+        offline()
+
+
+def test_a_command_warns_once(hub: Hub, folder: Path, medclip, caplog: pytest.LogCaptureFixture) -> None:
+    (folder / "preprocessor_config.json").unlink()
+    hub.add(NAME, folder)
+    for _ in range(2):
+        caplog.clear()
+        assert medclip("info", NAME)[0] == 0
+        assert caplog.text.count("has no preprocessor_config.json") == 1
 
 
 def test_flax_weights_come_before_a_pickle(hub: Hub, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_a_mean_is_the_mean_of_the_last_states_of_real_tokens(tmp_path: Path, po
 def test_a_join_that_pools_otherwise_survives_saving_and_packs_no_pooler(tmp_path: Path, caplog) -> None:
     with caplog.at_level(logging.WARNING, "medclip.model"):
         joined = join_towers(FOLDER, sentence_folder(tmp_path / "t", MEAN, "Pooling", "Normalize"))
-    assert "pooler" in caplog.text  # left out
+    assert "pooler" not in caplog.text  # sentence-transformers leaves it out, too: no news
     assert not any("text_model.pooler" in name for name in joined.params)
     save(joined, tmp_path / "joined")
     assert_same_embeddings(joined, load(tmp_path / "joined"))
@@ -72,6 +72,12 @@ def test_a_join_that_pools_otherwise_survives_saving_and_packs_no_pooler(tmp_pat
 def test_the_length_of_captions_is_the_folders(tmp_path: Path) -> None:
     folder = sentence_folder(tmp_path / "t", MEAN, "Pooling", max_seq_length=9)
     assert join_towers(FOLDER, folder).tokenizer.context_length == 9
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "model_max_length": 5}))
+    assert join_towers(FOLDER, folder).tokenizer.context_length == 9  # which wins over the tokenizer's
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 4000}))
+    joined = join_towers(FOLDER, folder)
+    assert joined.tokenizer.context_length == joined.config.text.max_length  # all that has positions
 
 
 @pytest.mark.parametrize(
@@ -135,8 +141,14 @@ def test_a_join_that_pools_otherwise_is_refused_by_transformers_not_pooled_its_o
         transformers_outputs(tmp_path / "joined", random_images(32, 0), CAPTIONS)
 
 
-def test_a_clip_in_a_folder_of_its_own_opens_as_it_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize("processor", ["preprocessor_config.json", "processor_config.json"])
+def test_a_clip_in_a_folder_of_its_own_opens_as_it_is(tmp_path: Path, processor: str) -> None:
     save(load(FOLDER), tmp_path / "t" / "0_CLIPModel")
+    old = tmp_path / "t" / "0_CLIPModel" / "preprocessor_config.json"
+    content = json.loads(old.read_text())
+    old.unlink()
+    content = content if processor == old.name else {"image_processor": content, "processor_class": "CLIPProcessor"}
+    old.with_name(processor).write_text(json.dumps(content))
     (tmp_path / "t" / "0_CLIPModel" / "modules.json").unlink()
     module = {"idx": 0, "name": "0", "path": "0_CLIPModel", "type": "sentence_transformers.models.CLIPModel"}
     (tmp_path / "t" / "modules.json").write_text(json.dumps([module]))

@@ -93,7 +93,7 @@ def model_info(name: str | Path) -> dict[str, Any]:
     from medclip.model.checkpoint import load, model_folder, model_hash, weight_names
     from medclip.model.weights import find_weights
 
-    folder = model_folder(name)
+    folder = model_folder(name, dual=True)
     model = load(folder)
     vision, text = model.config.vision, model.config.text
     return {

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
 from medclip import NOT_CLINICAL, __version__
@@ -84,6 +85,8 @@ ROOT = Family(
 
 def main() -> None:
     """Run one command. Exit codes: 0 done, 1 the work failed, 2 the command was wrong."""
+    warnings, is_new = logging.getLogger("medclip.model"), _only_once()
+    warnings.addFilter(is_new)
     try:
         run(sys.argv[1:])
     except UserError as error:
@@ -92,6 +95,8 @@ def main() -> None:
         _stop(str(error), 1)
     except KeyboardInterrupt:
         _stop("stopped by the keyboard; a training run goes on with --resume, any other work with the same command.", 1)
+    finally:
+        warnings.removeFilter(is_new)
 
 
 def run(words: Sequence[str]) -> None:
@@ -142,6 +147,19 @@ def family_help(name: str, family: Family) -> str:
         lines += ["", title, *(f"  {word:<16} {command.summary}" for word, command in commands.items())]
     version = ", medclip --version for the version" if family is ROOT else ""
     return "\n".join([*lines, "", f"{name} COMMAND --help explains a command{version}."])
+
+
+def _only_once() -> Callable[[logging.LogRecord], bool]:
+    """Lets each warning through once: a command may open a model several times."""
+    sentences: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        sentence = record.getMessage()
+        is_repeated = sentence in sentences
+        sentences.add(sentence)
+        return not is_repeated
+
+    return is_new
 
 
 def _stop(sentence: str, code: int) -> NoReturn:

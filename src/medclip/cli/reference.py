@@ -15,9 +15,9 @@ INTRODUCTION = """\
 
 Made from the parser by `python -m medclip.cli.reference > docs/cli.md`; a test compares.
 
-- **Names.** MODEL is a folder, a run, or a model of the Hub: `OWNER/NAME` or `hf-hub:OWNER/NAME`. DATA is a prepared
-  dataset: a folder, or a URL (`s3://…`, `gs://…`, `hf://…`) that is copied to this machine once. INDEX and RUN are
-  folders.
+- **Names.** MODEL is a folder, a run, or a model of the Hub: `OWNER/NAME` or `hf-hub:OWNER/NAME`, either with
+  `@REVISION` (a branch, tag or commit). DATA is a prepared dataset: a folder, or a URL (`s3://…`, `gs://…`, `hf://…`)
+  that is copied to this machine once. INDEX and RUN are folders.
 - **Results** go to standard output: tables on a terminal, JSON when piped; `--json` and `--table` force either.
   Progress, warnings and addresses of pages go to standard error.
 - **Exit codes**: 0 done; 1 the work failed or nothing came out; 2 the command was wrong.

@@ -145,11 +145,11 @@ def join_towers(
     params |= init_params(config, seed, fresh)
     tokens = load_tokenizer(tokenizer_folder(tokenizer) if tokenizer else text_folder, config.text)
     model = Model(params, config, tokens, read_image_processor(vision_folder, config.vision), raw)
-    length = min(JOINED_CONTEXT_LENGTH, tokens.context_length)
+    length = tokens.context_length
     if sentence:
         check_case(sentence, tokens)
-        length = min(length, sentence.max_length or length)
-    return with_context_length(model, length)
+        length = min(sentence.max_length or length, config.text.max_length)
+    return with_context_length(model, min(length, JOINED_CONTEXT_LENGTH))
 
 
 def _read_tower(folder: Path, side: Side, pooling: str = "") -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -164,7 +164,7 @@ def _read_tower(folder: Path, side: Side, pooling: str = "") -> tuple[dict[str, 
     tensors = {_WRAPPERS.sub("", name): tensor for name, tensor in tensors.items() if not name.startswith(other)}
     heads = re.compile(rf"({'|'.join((*_HEADS, 'pooler') if pooling else _HEADS)})(\.|$)")
     heads_by_name = {name: match[1] for name in tensors.keys() - shapes.keys() if (match := heads.match(name))}
-    unused = sorted(set(heads_by_name.values()))
+    unused = sorted({*heads_by_name.values()} - {"pooler"})  # which sentence-transformers leaves out as well
     if unused and raw.get("model_type") not in DUAL_ENCODERS:  # whose projections are known to start fresh
         LOG.warning("%s: left out what is no part of a %s tower: %s.", folder, side, ", ".join(unused))
     tensors = {name: tensor for name, tensor in tensors.items() if name not in heads_by_name}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def load(name: str | Path, revision: str | None = None, tokenizer: str | Path | 
     Reads the folders of `transformers` (CLIPModel, SiglipModel, VisionTextDualEncoderModel), of open_clip and of
     FlaxHybridCLIP (2021). Weights become float32. Raises UserError that names every tensor that is wrong or missing.
     """
-    folder = model_folder(name, revision)
+    folder = model_folder(name, revision, dual=True)
     towers = load_towers(folder)
     text, raw = towers.config.text, towers.raw_config
     source = tokenizer_folder(tokenizer) if tokenizer else folder
@@ -80,7 +81,7 @@ def load(name: str | Path, revision: str | None = None, tokenizer: str | Path | 
 
 def load_towers(name: str | Path, revision: str | None = None) -> Towers:
     """A dual encoder as `load` gives it, of a folder that may have no tokenizer."""
-    folder = model_folder(name, revision)
+    folder = model_folder(name, revision, dual=True)
     if _is_open_clip(folder):
         raw = open_clip.check(read_json(folder / open_clip.CONFIG_FILE, "a model folder"))
         tensors = open_tensors(folder, weight_names(folder))
@@ -121,11 +122,11 @@ def open_folder(folder: Path) -> tuple[dict[str, Any], dict[str, LazyTensor]]:
     return _read_config(folder), open_tensors(folder)
 
 
-def inspect_folder(folder: Path, files: Collection[str]) -> tuple[str, ...]:
+def inspect_folder(folder: Path, files: Collection[str], dual: bool = False) -> tuple[str, ...]:
     """The names that the weights of a folder may have, best first, after a look at all that is beside them.
 
-    Raises UserError for a model that would not open: its towers, its image processor, its tokenizer if it has one.
-    `files` are the names of all files that the folder will hold.
+    Raises UserError for a model that would not open: its towers, its image processor, its tokenizer if it has one; with
+    `dual`, for a single tower. `files` are the names of all files that the folder will hold.
     """
     if not {*CONFIG_FILES, MODULES_FILE} & set(files):
         others = describe_other_files(files)
@@ -138,7 +139,7 @@ def inspect_folder(folder: Path, files: Collection[str]) -> tuple[str, ...]:
         folder = read_modules(folder).folder
         files = [path.name for path in folder.iterdir()]
     raw = _read_config(folder)
-    if raw.get("model_type") in DUAL_ENCODERS:
+    if dual or raw.get("model_type") in DUAL_ENCODERS:
         config = parse_config(raw)
         read_image_processor(folder, config.vision)
         if has_tokenizer(folder):
@@ -176,8 +177,11 @@ def _today_config(raw: dict[str, Any]) -> dict[str, Any]:
     return {**fields, "architectures": ["VisionTextDualEncoderModel"], "model_type": "vision-text-dual-encoder"}
 
 
-def model_folder(name: str | Path, revision: str | None = None) -> Path:
-    """The folder itself, the `model/` of a run, or a snapshot of a Hub repository (OWNER/NAME, hf-hub:OWNER/NAME)."""
+def model_folder(name: str | Path, revision: str | None = None, dual: bool = False) -> Path:
+    """The folder itself, the `model/` of a run, or a snapshot of a Hub repository (OWNER/NAME, hf-hub:OWNER/NAME).
+
+    With `dual`, a repository that holds a single tower is refused before its weights are fetched.
+    """
     name = str(name).removeprefix("hf-hub:")
     path = Path(name)
     for folder in (path / "model", path):
@@ -189,7 +193,7 @@ def model_folder(name: str | Path, revision: str | None = None) -> Path:
             f"{name} is not a model folder: looked for {', '.join(CONFIG_FILES)} in it and in {path / 'model'}."
             f"{others or ' A model of the Hub is named OWNER/NAME.'}"
         )
-    return _inner_folder(fetch_model(name, revision, inspect_folder))
+    return _inner_folder(fetch_model(name, revision, partial(inspect_folder, dual=dual)))
 
 
 def _inner_folder(folder: Path) -> Path:

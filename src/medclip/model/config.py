@@ -141,7 +141,7 @@ def parse_config(raw: Mapping[str, Any]) -> ModelConfig:
     """A dual encoder's `config.json` as a value. Raises UserError for a model type or a field that is not supported."""
     kind = raw.get("model_type")
     if kind not in DUAL_ENCODERS:
-        raise dual_encoder_error(kind)
+        raise dual_encoder_error(kind, tower_side(raw))
     if raw.get("quantization_config"):
         raise UserError("config.json: quantization_config: quantized weights are not supported.")
     vision, text = parse_vision(subconfig(raw, "vision_config"), kind), parse_text(subconfig(raw, "text_config"), kind)

@@ -41,21 +41,29 @@ def fetch_model(
     `inspect` is called before weights are fetched, with the folder and the names of all files of the repository's root;
     it gives the names that weights may have, best first, or raises UserError for a model that would not open. Without
     the Hub, the snapshot that the cache holds if it `is_whole` (has weights). Raises UserError for what is in neither.
+    A name may end with its revision, OWNER/NAME@REVISION.
     """
-    try:
-        return _download(name, revision, inspect)
-    except UserError:
-        raise
-    except Exception as error:
-        if not _is_from_the_hub(error):
+    from huggingface_hub import constants
+
+    name, _, tagged = name.partition("@")
+    revision = revision or tagged or None
+    reason = "HF_HUB_OFFLINE is set, and the cache does not hold all of it."
+    if not constants.HF_HUB_OFFLINE:
+        try:
+            return _download(name, revision, inspect)
+        except UserError:
             raise
-        if (folder := _cached_snapshot(name, revision, is_whole or _holds_weights)) is not None:
-            return folder
-        reason, at_revision = str(error).strip().splitlines()[0], f" at revision {revision}" if revision else ""
-        raise UserError(
-            f"{name}{at_revision} is neither a folder here nor a model that the Hub gives: {reason} A private or gated "
-            "one needs HF_TOKEN; HF_HUB_OFFLINE=1 reads the cache alone."
-        ) from None
+        except Exception as error:
+            if not _is_from_the_hub(error):
+                raise
+            reason = str(error).strip().splitlines()[0]
+    if (folder := _cached_snapshot(name, revision, is_whole or _holds_weights)) is not None:
+        return folder
+    at_revision = f" at revision {revision}" if revision else ""
+    raise UserError(
+        f"{name}{at_revision} is neither a folder here nor a model that the Hub gives: {reason} A private or gated "
+        "one needs HF_TOKEN; HF_HUB_OFFLINE=1 reads the cache alone."
+    )
 
 
 def module_folders(folder: Path) -> list[str]:
@@ -169,7 +177,13 @@ def _cached_snapshot(name: str, revision: str | None, is_whole: Callable[[Path],
     Of the default revision, that of a pull request will do where the cache holds it alone; then with a warning.
     """
     from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
 
+    try:
+        validate_repo_id(name)
+    except HFValidationError:  # no name that a repository may have
+        return None
     references = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}" / "refs/refs/pr"
     others = [] if revision else [f"refs/pr/{path.name}" for path in sorted(references.glob("*"))]
     for reference in (revision or constants.DEFAULT_REVISION, *others):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from medclip.atomic_io import read_json, write_json
 from medclip.errors import UserError
+from medclip.model.config import DUAL_ENCODERS
 from medclip.model.tokenizer import TextTokenizer
 
 LOG = logging.getLogger("medclip.model")
@@ -64,9 +65,11 @@ def read_modules(folder: Path) -> SentenceTower:
 
 
 def model_or_modules(folder: Path) -> Path:
-    """The folder inside that holds a CLIPModel, if that is a folder's only module; else the folder itself."""
-    tower = read_modules(folder)
-    return folder if tower.pooling or not (tower.folder / "preprocessor_config.json").is_file() else tower.folder
+    """The folder inside that holds a dual encoder, if that is a folder's only module; else the folder itself."""
+    tower, config = read_modules(folder), {}
+    if not tower.pooling and (path := tower.folder / "config.json").is_file():
+        config = _read_config(path)
+    return tower.folder if config.get("model_type") in DUAL_ENCODERS else folder
 
 
 def check_case(tower: SentenceTower, tokenizer: TextTokenizer) -> None:

@@ -121,8 +121,17 @@ def describe_other_files(files: Iterable[str]) -> str:
     return ""
 
 
-def dual_encoder_error(kind: object) -> UserError:
-    """The error for a `config.json` of that type where a dual encoder is wanted."""
+def dual_encoder_error(kind: object, side: str = "") -> UserError:
+    """The error for a `config.json` of that type where a dual encoder is wanted.
+
+    `side` is "vision" or "text" for a tower that opens in a join.
+    """
+    if side:
+        other = "text" if side == "vision" else "vision"
+        return UserError(
+            f"config.json is of type {kind!r}, a {side} tower alone: give it to medclip train as --{side}-model, "
+            f"with a --{other}-model to join it with."
+        )
     return UserError(
         f"config.json is of type {kind!r}{_because(kind)}: CLIP, SigLIP, MetaCLIP 2, VisionTextDualEncoder and "
         "open_clip models open, and two towers are joined with --vision-model and --text-model."

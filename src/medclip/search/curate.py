@@ -68,7 +68,7 @@ def build_index(
     rows = Split(data, split or default_split(data), max_samples)
     check_available(check_vector_store(vector_store))  # before hours of work
     claim(out, MANIFEST_FILE)
-    folder, loaded = model_folder(model).resolve(), load(model)
+    folder, loaded = model_folder(model, dual=True).resolve(), load(model)
     manifest = Manifest(
         model=os.path.relpath(folder, out.resolve()),
         model_sha256=model_hash(folder),

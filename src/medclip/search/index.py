@@ -72,7 +72,7 @@ class Index:
 
         UserError where either is missing or damaged.
         """
-        reader, override = IndexReader(Path(path)), None if model is None else model_folder(os.fspath(model))
+        reader, override = IndexReader(Path(path)), None if model is None else model_folder(os.fspath(model), dual=True)
         return cls(reader, load(reader.model_path(override)))
 
     def __len__(self) -> int:
