@@ -15,6 +15,7 @@ from pydicom.dataelem import DataElement  # noqa: E402
 from pydicom.pixels import apply_modality_lut, apply_voi_lut  # noqa: E402
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian  # noqa: E402
 
+from medclip.data.dicom import NO_SYNTAX  # noqa: E402
 from medclip.data.images import decode, is_dicom  # noqa: E402
 from medclip.errors import NO_FINITE_PIXELS, ImageError  # noqa: E402
 from support.dicom_files import PACKAGED, dicom, sequence  # noqa: E402
@@ -210,10 +211,20 @@ def test_a_file_without_preamble_or_transfer_syntax_is_read(strip, syntax):
     assert np.abs(np.subtract(gray_row(data), IN_WINDOW)).max() <= 1
 
 
+@pytest.mark.parametrize("file", ["SC_rgb_jpeg_gdcm.dcm", "MR_small_RLE.dcm"])
+def test_compressed_pixels_without_a_transfer_syntax_are_not_shown_as_noise(file):
+    with pytest.raises(ImageError, match=NO_SYNTAX):
+        decode(without_meta((PACKAGED / file).read_bytes()))
+
+
 @pytest.mark.parametrize("data", [b"\x08\0\x05\0CS\x0a\0" + b"x" * 200, b"\x08\0\x18\0\x10\0\0\0" + bytes(200)])
 def test_what_only_begins_like_a_dataset_is_refused(data):
     with pytest.raises(ImageError, match="image unreadable"):
         decode(data)
+
+
+def test_padding_that_eight_bits_cannot_hold_masks_nothing():
+    assert gray_row(to_bytes(dicom(pixels_of([0, 25, 50, 75, 255], np.uint8), PixelPaddingValue=65535)))[-1] == 255
 
 
 # --- frames

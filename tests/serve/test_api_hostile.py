@@ -7,7 +7,9 @@ import multiprocessing
 import os
 import re
 import tempfile
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from PIL import Image
 from medclip.serve import decode_workers, gate, service
 from support import hostile_requests as hostile
 from support.material import draw_image, image_bytes
-from support.served import error_sentence, open_client
+from support.served import error_sentence, open_client, start_server
 
 UPLOADS = list(hostile.uploads())
 
@@ -223,3 +225,24 @@ def test_one_bad_image_does_not_spoil_the_requests_of_others(client):
             assert response.status_code == (200 if number % 2 else 422)
             if number % 2:
                 assert response.json()["embeddings"][0] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the libraries of a process are read from /proc")
+def test_gdcm_is_never_in_the_serving_process(index_folder, tmp_path):
+    pytest.importorskip("gdcm")
+    dicom_files = pytest.importorskip("support.dicom_files")
+    with start_server(index_folder, tmp_path / "log") as server:
+        for name in ("CT_small.dcm", "SC_rgb_jpeg_gdcm.dcm"):  # GDCM decodes the second
+            content = (dicom_files.PACKAGED / name).read_bytes()
+            body = (
+                b'--x\r\nContent-Disposition: form-data; name="images"; filename="x"\r\n\r\n'
+                + content
+                + b"\r\n--x--\r\n"
+            )
+            form = {"Content-Type": "multipart/form-data; boundary=x"}
+            request = urllib.request.Request(f"{server.url}/search/image", body, form)
+            with urllib.request.urlopen(request, timeout=60) as response:
+                assert response.status == 200
+        libraries = Path(f"/proc/{server.process.pid}/maps").read_text()
+    assert "python" in libraries and "gdcm" not in libraries.lower()

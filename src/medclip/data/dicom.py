@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 BURNED_IN = "burned-in annotation"
 RECOGNIZABLE = "recognizable visual features"
 NO_PIXELS = "no pixels in the DICOM file"
+NO_SYNTAX = "compressed pixels whose transfer syntax is missing or wrong"
 TWELVE_BITS = "12-bit extended JPEG (pylibjpeg-libjpeg reads it; its license is the GPL)"
 BORDER_DIVISOR = 10
 """A masked border is a tenth of each side."""
@@ -202,8 +203,11 @@ def _read_pixels(file: BinaryIO, header: Dataset, number: int) -> np.ndarray:
         raise ImageError(f"transfer syntax that nothing here decodes{name}") from None
     plugin = _DECODING_PLUGINS.get(syntax, "")
     if not (syntax.is_encapsulated or syntax == _DEFLATED):
-        if not file.read(1):
+        start = file.read(12)
+        if not start:
             raise ImageError(NO_PIXELS)
+        if b"\xff" * 4 in (start[8:], start[4:8]):  # of undefined length, in either kind of value representation
+            raise ImageError(NO_SYNTAX)
         return _decode(file, header, number, plugin)
     file.seek(0)
     dataset = _pydicom().dcmread(file)

@@ -201,6 +201,7 @@ def _padding_mask(stored: np.ndarray, header: Dataset) -> np.ndarray:
     if math.isnan(value):
         return np.zeros(stored.shape, bool)
     limit = _number(header, f"{prefix}PixelPaddingRangeLimit", value)
-    # either may be written unsigned where the pixels are signed
-    limits = np.array([value, limit], np.float64 if prefix else np.int64).astype(stored.dtype)
+    limits = np.array([value, limit], np.float64 if prefix else np.int64)
+    if stored.dtype != np.uint8:  # either may be written unsigned where the pixels are signed
+        limits = limits.astype(stored.dtype)
     return (stored >= limits.min()) & (stored <= limits.max())
