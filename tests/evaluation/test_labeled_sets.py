@@ -184,3 +184,9 @@ def test_another_npz_is_refused(tmp_path, write, message):
 def test_a_label_that_a_published_set_lacks_is_refused(tmp_path):
     with pytest.raises(UserError, match="the label 'findings' only; choose of its values with --classes"):
         labeled_rows(EvalConfig(model="", data=str(chexpert(tmp_path))), LabelConfig(label="Edema"))
+
+
+def test_a_table_without_its_columns_is_refused(tmp_path):
+    write_lines(tmp_path / "stage_2_train_labels.csv", "patient,Target", "a,1")
+    with pytest.raises(UserError, match="has no column 'patientId'; it has: patient, Target"):
+        rows_of(tmp_path)

@@ -350,3 +350,28 @@ def test_other_json_than_splits_is_refused(tmp_path):
     (tmp_path / "annotation.json").write_text('{"train": [{"id": "a"}], "val"')
     with pytest.raises(UserError, match="cannot be read as JSON"):
         list(open_source(str(tmp_path)))
+
+
+HOSTILE = [None, 5, "", [], [None], {"a": None}, "../../x.png", "x" * 5000, "\0"]
+
+
+@pytest.mark.parametrize("value", HOSTILE, ids=repr)
+@pytest.mark.parametrize("layout", ["annotation", "medicat"])
+def test_a_wrong_cell_is_dropped_with_a_reason(tmp_path, layout, value):
+    write_images(tmp_path, "a.png")
+    if layout == "annotation":
+        row = {"id": "a", "report": "Clear.", "image_path": ["a.png"]}
+        rows = [row, {**row, "image_path": value}, {**row, "report": value}, {**row, "id": value}]
+        (tmp_path / "annotation.json").write_text(json.dumps({"train": rows}))
+    else:
+        row = {"pdf_hash": "a", "fig_uri": "b.png", "s2_caption": "CT", "oa_info": {}}
+        rows = [{**row, name: value} for name in row]
+        (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, [row, *rows])))
+    read = list(open_source(str(tmp_path)))
+    assert len(read) >= len(rows)
+    assert all(row.reason if isinstance(row, Dropped) else tmp_path in row.image.parents for row in read)
+
+
+def test_rows_that_end_early_are_dropped(tmp_path):
+    (tmp_path / "padchest.csv").write_text("ImageID,ImageDir,PatientID,Report\na.png\n,0\nb.png,0,7,derrame pleural\n")
+    assert [isinstance(row, Dropped) for row in open_source(str(tmp_path / "padchest.csv"))] == [True, True, False]

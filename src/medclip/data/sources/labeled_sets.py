@@ -133,12 +133,22 @@ def _read_nih(data: Path) -> Iterator[LabeledImage]:
 def _read_rsna(data: Path) -> Iterator[LabeledImage]:
     """An image for each patient, whose boxes are rows; its class is that of the detailed table, else of its target."""
     labels, details = data / "stage_2_train_labels.csv", data / "stage_2_detailed_class_info.csv"
-    classes = {row["patientId"]: row["class"] for row in read_rows(details)} if details.is_file() else {}
-    targets = {row["patientId"]: row["Target"] for row in read_rows(labels)}
+    classes = _read_column(details, "patientId", "class") if details.is_file() else {}
+    targets = _read_column(labels, "patientId", "Target")
     for patient, target in targets.items():
         value = classes.get(patient) or ("Lung Opacity" if target == "1" else "No Lung Opacity")
         image, flaw = _locate(data, f"stage_2_train_images/{patient}.dcm", f"stage_2_train_images/{patient}.png")
         yield LabeledImage(image, value, patient, patient, "", flaw)
+
+
+def _read_column(table: Path, key: str, column: str) -> dict[str, str]:
+    """A column by another; the last row of a key counts. Raises UserError where one of both is absent."""
+    values = {}
+    for row in read_rows(table):
+        if missing := {key, column} - row.keys():
+            raise UserError(f"{table} has no column {min(missing)!r}; it has: {', '.join(row)}.")
+        values[row[key] or ""] = row[column] or ""
+    return values
 
 
 def _vindr_tables(data: Path) -> Iterator[tuple[Path, str]]:

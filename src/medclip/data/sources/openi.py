@@ -67,7 +67,7 @@ def read_openi(folder: AnyPath) -> Iterator[Pair | Dropped]:
                     keywords=tuple(filter(None, map(_text, report.findall("MeSH/*")))),
                     source=SOURCE,
                 )
-    for id in images.keys() - named:
+    for id in sorted(images.keys() - named):
         yield Dropped(id, split_of(id), "no report", images[id].name)
 
 
