@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from medclip.errors import UserError
 from medclip.model.checkpoint import load, model_hash, save
 from medclip.model.shapes_init import tensor_shapes
 from medclip.model.weights import canonical
@@ -167,3 +168,10 @@ def test_shapes_are_those_of_the_file() -> None:
     tensors = load_file(FOLDER / "model.safetensors")
     assert tensor_shapes(load(FOLDER).config) == {name: value.shape for name, value in tensors.items()}
     assert jnp.shape(tensors["logit_scale"]) == ()
+
+
+@pytest.mark.parametrize("name", ["best.safetensors", "model.fp16.safetensors"])
+def test_safetensors_of_another_name_are_named(folder: Path, name: str) -> None:
+    (folder / "model.safetensors").rename(folder / name)
+    with pytest.raises(UserError, match=f"has no weights.*holds {name}.*rename it to model.safetensors"):
+        load(folder)

@@ -29,7 +29,7 @@ RAW = json.loads((FOLDER / "config.json").read_text())
         ("jina_clip", "its code comes with the repository"),
         ("bert", "--text-model"),
         ("never-heard-of", "'never-heard-of'"),
-        (None, "None"),
+        (None, "it has no model_type"),
         (["clip"], "['clip']"),
     ],
 )
@@ -54,6 +54,7 @@ def test_another_dual_encoder_is_refused_with_its_type_the_reason_and_what_to_do
         ("text", "siglip_text_model", "no other library opens"),
         ("text", "siglip", "no other library opens"),
         ("text", ["bert"], "['bert']"),
+        ("text", None, 'add "model_type": "bert"'),
     ],
 )
 def test_another_tower_is_refused_with_its_type_and_the_reason(side, kind: object, why: str) -> None:

@@ -206,6 +206,8 @@ def tower_config(raw: Mapping[str, Any], side: Side, pooling: str = "") -> dict[
         raw = {"model_type": f"{kind}_{side}_model", **subconfig(raw, f"{side}_config")}
     elif isinstance(kind, str) and kind in _SAME_TOWERS:
         raw = {**raw, "model_type": _SAME_TOWERS[kind]}
+    if raw.get("model_type") is None:
+        raise tower_error(None, TEXT if side == "text" else VISION)
     if raw.get("model_type") == "siglip_text_model":
         raise UserError(
             "config.json: a text tower of type 'siglip_text_model' is not joined, since no other library opens the "

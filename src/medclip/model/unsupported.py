@@ -118,6 +118,8 @@ def describe_other_files(files: Iterable[str]) -> str:
             f" It holds {checkpoints[0]} without the config.json that says what it is: open it with the code that it "
             "came with, save it with save_pretrained of transformers, and give that folder."
         )
+    if others := [name for name in names if name.endswith(".safetensors")]:
+        return f" It holds {others[0]}: if that is all of its weights, rename it to model.safetensors."
     return ""
 
 
@@ -176,4 +178,6 @@ def _unread(raw: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _because(kind: object) -> str:
+    if kind is None:
+        return ', since it has no model_type (if the model is a BERT, add "model_type": "bert")'
     return f", since {_WHY[kind]}" if isinstance(kind, str) and kind in _WHY else ""
