@@ -1,18 +1,24 @@
 """What a DICOM header knows stays behind; what leaves is on the list, by value."""
 
+import contextlib
+import html
 import io
 import re
 import string
+import tempfile
 import time
 import unicodedata
+from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("pydicom")
 
+from medclip.data.dataset import Split
 from medclip.data.deidentify import (
+    DicomConfig,
     header_labels,
     identifying_attributes,
     make_key,
@@ -21,8 +27,11 @@ from medclip.data.deidentify import (
     read_key,
     redact_report,
 )
+from medclip.data.prepare import prepare
+from medclip.data.prepare_config import PrepareConfig
+from medclip.data.stats.report import write_report
 from medclip.errors import UserError
-from support.dicom_files import dicom, sequence
+from support.dicom_files import dicom, gray_ramp, sequence, write_dicom
 
 NAMES = st.text(string.ascii_letters, min_size=3, max_size=12).map(str.capitalize)
 
@@ -355,3 +364,104 @@ def test_a_long_report_takes_linear_time():
         start = time.perf_counter()
         redact_report(text, ds)
         assert time.perf_counter() - start < 2  # 0.05 to 0.3 s here
+
+
+# --- names of many scripts and spellings through the whole preparation
+
+LATIN = st.text("zqwxkjvüöäéñøłşğåç", min_size=5, max_size=9).map(str.capitalize)
+SCRIPTS = [  # letters that make no word of a report
+    (LATIN, LATIN),
+    (st.builds("O'{}".format, LATIN), LATIN),
+    (st.builds("{}-{}".format, LATIN, LATIN), LATIN),
+    (st.builds("{} {}".format, LATIN, LATIN), st.builds("{} {}".format, LATIN, LATIN)),
+    (st.builds("van der {}".format, LATIN), LATIN),
+    (st.text("щжъфёйцк", min_size=4, max_size=8).map(str.capitalize),) * 2,
+    (st.text("ξψζθάέώσ", min_size=4, max_size=8).map(str.capitalize),) * 2,
+    (st.text("صضطظعغ", min_size=4, max_size=8),) * 2,
+    (st.text("王張歐陽龍鳳麗", min_size=1, max_size=2), st.text("淑芬俊傑雅婷", min_size=2, max_size=2)),
+    (st.text("박최강윤", min_size=1, max_size=1), st.text("철숙희훈", min_size=2, max_size=2)),
+    (st.text("ヤマダワタナベ", min_size=3, max_size=5), st.text("タロハナコ", min_size=3, max_size=4)),
+]
+PLAIN_LETTERS = str.maketrans({"ø": "o", "ł": "l"})
+UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "å": "aa"})
+
+
+def strip_accents(text):
+    base = text.replace("Ø", "O").replace("Ł", "L").translate(PLAIN_LETTERS)
+    return "".join(c for c in nfd(base) if not unicodedata.combining(c))
+
+
+RESPELL = [
+    *(str, str.upper, nfd, strip_accents),
+    *(lambda text: strip_accents(text.lower().translate(UMLAUTS)), lambda text: nfd(text.upper())),
+    *(lambda text: text.replace("'", "’"), lambda text: text.replace("O'", "O"), lambda text: text.replace("-", " ")),
+    *(lambda text: text.replace("-", ""), lambda text: text.replace(" ", "-"), html.escape),
+    lambda text: "".join(f"&#{ord(c)};" for c in text),
+]
+ORDERS = ["{0}, {1}", "{1} {0}", "{0} {1}", "{0}^{1}", "{1}\n{0}", "Dr. {0}, {1}.", "{0} {1}'s", "{1}_{0}"]
+
+
+@st.composite
+def planted_studies(draw):
+    """A name as the header has it, and reports that spell it in several ways."""
+    family, given_name = map(draw, draw(st.sampled_from(SCRIPTS)))
+    header = draw(st.sampled_from([nfd, str, str.upper]))(f"{family}^{given_name}")
+    header = draw(st.sampled_from(["{}", "Zzz^Qqq={}", "Zzz^Qqq={}={}", "{}^^Dr.^Jr."])).format(header, header)
+    spellings = draw(st.lists(st.tuples(st.sampled_from(RESPELL), st.sampled_from(ORDERS)), min_size=3, max_size=6))
+    return header, [respell(order.format(family, given_name)) for respell, order in spellings], (family, given_name)
+
+
+def letters_of(text):
+    """Letters alone, without case and marks: what a reader recognizes, whatever the spelling."""
+    text = strip_accents(html.unescape(text).casefold().translate(UMLAUTS))
+    return re.sub("([aou])e|aa", lambda match: match[0][0], re.sub(r"[\W_]", "", text))
+
+
+def name_parts(name):
+    return [part for component in name for part in re.split("[ -]|van der ", component) if len(part) > 1]
+
+
+@settings(deadline=None)
+@given(planted_studies())
+def test_no_spelling_of_a_name_is_left_in_a_report(study):
+    header, spellings, name = study
+    ds = dicom(None, SpecificCharacterSet="ISO_IR 192", PatientName=header)
+    for spelling in spellings:
+        redacted, counts = redact_report(f"Film of the chest, {spelling}; no effusion.", ds)
+        assert not [part for part in name_parts(name) if letters_of(part) in letters_of(redacted)]
+        assert redacted.startswith("Film of the chest, ")
+        assert redacted.endswith("; no effusion.")
+        assert counts["PatientName"] >= 1
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@given(planted_studies())
+def test_no_spelling_of_a_name_is_in_any_byte_that_preparation_writes_or_prints(study):
+    header, spellings, name = study
+    with tempfile.TemporaryDirectory() as scratch:
+        folder, out, key = (Path(scratch) / part for part in ("studies", "out", "key"))
+        for number, spelling in enumerate(spellings):
+            ds = dicom(
+                gray_ramp(),
+                SpecificCharacterSet="ISO_IR 192",
+                PatientName=header,
+                PatientID="4711471",
+                StudyInstanceUID=f"1.2.{number}",
+            )
+            write_dicom(ds, folder / f"{number}.dcm")
+            report = f"Film of the chest {number}, {spelling}; no effusion."
+            (folder / f"{number}.txt").write_text(report, encoding="utf-8")
+        screen = io.StringIO()
+        with contextlib.redirect_stdout(screen), contextlib.redirect_stderr(screen):
+            config = PrepareConfig(studies=DicomConfig(pseudonym_key=key))
+            dataset = prepare(str(folder), out, config, num_workers=1)
+            write_report(out, near_images=False)
+        captions = [caption for split in dataset["splits"] for caption in Split(out, split).column("caption")]
+        outputs = [file.read_bytes().decode(errors="ignore") for file in out.rglob("*") if file.is_file()]
+    assert len(captions) == len(spellings)
+    assert all("___" in caption for caption in captions)
+    shown = [*captions, screen.getvalue()]
+    for part in name_parts(name):
+        assert not [text for text in shown if letters_of(part) in letters_of(text)], (header, spellings)
+        forms = {form(part) for form in (str, str.upper, str.lower, nfd, strip_accents)}
+        assert not [form for form in forms for text in outputs if len(form.encode()) > 4 and form in text]
