@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+import zipfile
 
 import pytest
 
@@ -10,6 +11,7 @@ from medclip.data.prepare import drop_repeated_ids
 from medclip.data.schema import Dropped, Pair, is_made_up
 from medclip.data.sources import webdataset as module
 from medclip.data.sources.detect import open_source
+from medclip.errors import UserError
 from support.material import draw_image, image_bytes
 
 IMAGES = [image_bytes(draw_image(number), "PNG") for number in range(8)]
@@ -139,3 +141,36 @@ def test_files_beside_the_archives_are_counted(tmp_path):
     (tmp_path / "1.txt").write_text("MRI")
     rows = list(open_source(str(tmp_path)))
     assert [row.id for row in rows] == ["a", "1.png", "1.txt"] and all(isinstance(row, Dropped) for row in rows[1:])
+
+
+def write_zip(path, members):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as out:
+        for name, data in members:
+            out.writestr(name, data)
+    return str(path)
+
+
+def test_a_zip_is_read_as_an_archive(tmp_path):
+    members = [
+        ("s/1.2.5.png", IMAGES[0]),
+        ("s/2.png", IMAGES[1]),
+        ("s/1.2.5.TXT", b"CT"),
+        ("s/x.cls", b"3"),
+        ("s/1.2.5.a.png", IMAGES[2]),
+    ]
+    rows = list(open_source(write_zip(tmp_path / "x.zip", members)))
+    assert [(row.id, row.caption, row.image) for row in rows if isinstance(row, Pair)] == [("s/1.2.5", "CT", IMAGES[0])]
+    assert [(row.id, row.reason) for row in rows if isinstance(row, Dropped)] == [
+        ("s/1.2.5.a", module.SECOND_EXTENSION),
+        ("s/2", "row without image or caption"),
+        ("s/x.cls", f"{module.UNKNOWN_KIND}: .cls"),
+    ]
+
+
+@pytest.mark.parametrize(("members", "message"), [([("a/x.csv", b"image,caption")], "Unpack a/x.csv beside"), ([], "")])
+def test_a_zip_that_is_no_archive_of_samples_says_why(tmp_path, members, message):
+    path = write_zip(tmp_path / "x.zip", members)
+    if not members:
+        (tmp_path / "x.zip").write_bytes(b"PK\3\4 and no more")
+    with pytest.raises(UserError, match=message or "is damaged"):
+        list(open_source(path))

@@ -29,7 +29,7 @@ from medclip.data.sources.published_tables import find_published
 from medclip.data.sources.roco import count_roco, is_roco, is_rocov2, read_roco, read_rocov2
 from medclip.data.sources.table_files import TABLE_SUFFIXES, count_rows, table_suffix
 from medclip.data.sources.tables import read_tables
-from medclip.data.sources.webdataset import read_tars
+from medclip.data.sources.webdataset import read_tars, read_zip
 from medclip.errors import UserError
 
 DEFAULT_NUM_PHANTOMS = 4000
@@ -37,7 +37,7 @@ _READABLE = (
     "a ROCO folder (train/radiology/captions.txt or traindata.csv), a ROCOv2 folder (train_captions.csv), a Hugging "
     "Face dataset (hf://OWNER/NAME, a folder of it or what save_to_disk wrote), a folder of DICOM studies, a folder "
     f"of images with captions beside them (x.jpg, x.txt), a table ({', '.join(TABLE_SUFFIXES)}), WebDataset "
-    "archives (.tar), MIMIC-CXR-JPG, Open-i, PadChest, MedICaT or R2Gen's annotation.json as published, any of "
+    "archives (.tar, .zip), MIMIC-CXR-JPG, Open-i, PadChest, MedICaT or R2Gen's annotation.json as published, any of "
     "these behind a URL (s3://…), or phantoms[:COUNT]"
 )
 
@@ -131,6 +131,8 @@ def _read(path: AnyPath, config: PrepareConfig) -> Iterator[Pair | Dropped]:
         yield from read_tables([path], config.columns, max_samples=config.max_samples)
     elif suffix == ".tar" and path.is_file():
         yield from read_tars([path])
+    elif suffix == ".zip" and path.is_file():
+        yield from read_zip(path)
     elif path.is_dir():
         yield from _read_folder(path, config)
     elif not path.exists():
@@ -143,7 +145,7 @@ def _remedy(name: str) -> str:
     """What to do about a file of a kind that is not read."""
     if name.lower().endswith((".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers")):
         return "It is a spreadsheet: save its sheet as CSV (UTF-8) and give that. "
-    if name.lower().endswith((".gz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".zip")):
+    if name.lower().endswith((".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")):
         return "It is compressed: unpack it and give what is inside. "
     return ""
 

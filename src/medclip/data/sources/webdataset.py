@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import tarfile
+import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -14,12 +16,14 @@ from medclip.data.normalize import canonical_split, split_in, split_of
 from medclip.data.paths import AnyPath
 from medclip.data.schema import Dropped, Pair, make_up_id
 from medclip.data.sources.image_caption_folder import IMAGE_SUFFIXES
+from medclip.data.sources.image_cells import read_member
 from medclip.data.sources.reports import OTHER_SECTIONS, select_reading
 from medclip.data.sources.tables import NO_IMAGE_OR_CAPTION, article_of_file, as_strings, cell_captions, extra_fields
-from medclip.errors import UserError
+from medclip.errors import ImageError, UserError
 
 WINDOW_SAMPLES, WINDOW_BYTES = 10_000, 2**28  # of incomplete samples: what waits for the rest is in memory
 _TEXT_SUFFIXES = (".txt", ".json")
+_TABLES = (".csv", ".tsv", ".jsonl", ".parquet", ".arrow")
 _SORT = "Sort the archive: tar --sort=name."
 NOT_A_FILE = "archive member that is a link or a device"
 SAME_NAME = "second archive member of the same name"
@@ -134,7 +138,7 @@ def _collect(archive: tarfile.TarFile) -> Iterator[tuple[str, _Sample | str]]:
         if member.isdir():
             continue
         key, suffix = split_name(member.name)
-        reason = _reason_not_to_use(member, suffix, names, waiting.get(key))
+        reason = _reason_not_to_use(member.isfile(), member.name, suffix, names, waiting.get(key))
         names.add(member.name)
         if reason:
             yield member.name, reason
@@ -154,12 +158,12 @@ def _collect(archive: tarfile.TarFile) -> Iterator[tuple[str, _Sample | str]]:
     yield from waiting.items()
 
 
-def _reason_not_to_use(member: tarfile.TarInfo, suffix: str, names: set[str], sample: _Sample | None) -> str:
-    if not member.isfile():
+def _reason_not_to_use(is_file: bool, name: str, suffix: str, names: set[str], sample: _Sample | None) -> str:
+    if not is_file:
         return NOT_A_FILE
     if suffix not in (*IMAGE_SUFFIXES, *_TEXT_SUFFIXES):
         return f"{UNKNOWN_KIND}: {suffix[:12] or 'no suffix'}"
-    if member.name in names or (sample and suffix in sample.files):
+    if name in names or (sample and suffix in sample.files):
         return SAME_NAME
     if sample and suffix in IMAGE_SUFFIXES and any(other in IMAGE_SUFFIXES for other in sample.files):
         return SECOND_IMAGE
@@ -170,3 +174,44 @@ def split_name(name: str) -> tuple[str, str]:
     """The key and the suffix, in lower case, of a member: names such as 1.2.840.5.png hold dots of their own."""
     path = PurePosixPath(name)
     return (path.parent / path.stem).as_posix(), path.suffix.lower()
+
+
+def read_zip(path: AnyPath) -> Iterator[Pair | Dropped]:
+    """Every sample of a .zip, as `read_tars` reads it, in the order of the names; nothing is unpacked to the disk.
+
+    Raises UserError for a damaged archive and for one that holds a table.
+    """
+    try:
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            members = [member for member in archive.infolist() if not member.is_dir()]
+            names = (member.filename for member in members)
+            if table := next((name for name in names if name.lower().removesuffix(".gz").endswith(_TABLES)), None):
+                raise UserError(f"{path} holds a table. Unpack {table} beside the archive, which stays, and give that.")
+            members.sort(key=lambda member: (_key(member), member.filename))
+            for key, group in groupby(members, key=_key):
+                yield from _parse_members(archive, key, list(group), path)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise UserError(f"{path} is damaged ({error}). Fetch it again.") from None
+
+
+def _key(member: zipfile.ZipInfo) -> str:
+    return split_name(member.filename)[0]
+
+
+def _parse_members(
+    archive: zipfile.ZipFile, key: str, members: list[zipfile.ZipInfo], path: AnyPath
+) -> Iterator[Pair | Dropped]:
+    split, sample, names = split_in(path.name), _Sample(), set[str]()
+    for member in members:
+        suffix = split_name(member.filename)[1]
+        reason = _reason_not_to_use(True, member.filename, suffix, names, sample)
+        names.add(member.filename)
+        try:
+            if not reason:
+                sample.files[suffix] = read_member(archive, member)
+        except ImageError as error:
+            reason = str(error)
+        if reason:
+            yield Dropped(member.filename, split or split_of(key), reason, path.name)
+    if sample.files:
+        yield from _parse_sample(key, sample.files, path, split, repeats=False)
