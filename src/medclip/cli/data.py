@@ -17,6 +17,7 @@ from rich.text import Text
 
 from medclip.cli.args import Data, Positional, Seed, path_or_url
 from medclip.cli.format import Output
+from medclip.data.deidentify import NOT_REPLACED
 from medclip.data.paths import is_url
 from medclip.data.prepare_config import PrepareConfig
 from medclip.data.schema import Dropped
@@ -150,9 +151,12 @@ def dataset_tables(dataset: dict[str, Any], out: Path) -> Iterator[RenderableTyp
     yield table
     if reasons:
         yield f"every dropped row, with its reason: {out / 'dropped.jsonl'}"
-    removed = sum(map(Counter, dataset.get("privacy", {}).values()), Counter())
-    if removed:
-        yield f"removed, in so many pairs: {', '.join(f'{name} {count}' for name, count in removed.most_common())}"
+    counts = sum(map(Counter, dataset.get("privacy", {}).values()), Counter())
+    ordinary = Counter({name: count for name, count in counts.items() if name.endswith(NOT_REPLACED)})
+    for title, names in (("removed", counts - ordinary), ("left as ordinary words", ordinary)):
+        if names:
+            listed = (f"{name.removesuffix(NOT_REPLACED)} {count}" for name, count in names.most_common())
+            yield f"{title}, in so many pairs: {', '.join(listed)}"
 
 
 def _statistics_tables(stats: Statistics, warnings: Sequence[QualityWarning]) -> Iterator[RenderableType]:

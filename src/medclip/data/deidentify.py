@@ -31,6 +31,8 @@ DICOM_SOURCE = "DICOM"
 """The `source` of pairs from studies and of datasets of them: folders are often named after patients."""
 KEY_BYTES = 32
 REDACTED = "___"  # as MIMIC writes it
+NOT_REPLACED = " (ordinary word, not replaced)"
+"""The end of a count's name for words of a header that a report uses as ordinary ones."""
 MIN_FREQUENT_STUDIES = 10
 FREQUENT_FRACTION = 0.1
 """A value replaced in so many reports, and in this part of them, is worth a warning."""
@@ -145,7 +147,7 @@ def redact_report(
     Values are names of people (see `name_matching`), identifiers of four characters or more, and dates in common
     numeric and English forms. Names that no header holds stay. An ordinary word of a report that is also such a value
     is replaced only where the words beside it or its letter case say that it is a name; the others are counted as
-    "KEYWORD (ordinary word, not replaced)". `on_replacement` gets the keyword and the value of each that was replaced.
+    KEYWORD + NOT_REPLACED. `on_replacement` gets the keyword and the value of each that was replaced.
     """
     values: dict[tuple[str, str], str] = {}
     for header in headers:
@@ -168,7 +170,7 @@ def redact_report(
         if spans and on_replacement:
             on_replacement(keyword, value)
         counts[keyword] += len(spans)
-        counts[f"{keyword} (ordinary word, not replaced)"] += num_ordinary
+        counts[keyword + NOT_REPLACED] += num_ordinary
         covered += spans
     return _replace_spans(report, covered), +counts
 
