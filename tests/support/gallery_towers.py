@@ -214,7 +214,7 @@ ROBERTA_TOKENIZER = {
 def contradicting_files(folder: Path) -> int:
     """tokenizer.json keeps case and accents, tokenizer_config.json does not: transformers takes the latter."""
     size = tokenizers.bert_files(folder, fast=True, do_lower_case=False, strip_accents=False)
-    fields = {"do_lower_case": True, "strip_accents": True, "model_max_length": 512, "padding_side": "left",
+    fields = {"do_lower_case": True, "strip_accents": True, "model_max_length": 512,
               "tokenizer_class": "BertTokenizer"}  # fmt: skip
     write_json(folder / "tokenizer_config.json", fields)
     return size

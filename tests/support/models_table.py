@@ -152,8 +152,10 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    import jax
     import transformers
 
+    jax.config.update("jax_disable_most_optimizations", True)  # compilation is most of the time, as in the tests
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     main()
