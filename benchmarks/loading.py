@@ -49,7 +49,7 @@ def write_model(folder: Path) -> None:
     import torch
     import transformers
 
-    from medclip.model.tokenizer import save_tokenizer, train_tokenizer
+    from medclip.model.tokenizer.text_tokenizer import save_tokenizer, train_tokenizer
 
     torch.manual_seed(0)
     config = transformers.VisionTextDualEncoderConfig.from_vision_text_configs(

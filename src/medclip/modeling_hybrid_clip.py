@@ -13,8 +13,8 @@ from medclip.configuration_hybrid_clip import HybridCLIPConfig
 from medclip.errors import UserError
 from medclip.model.adapt import join_towers
 from medclip.model.checkpoint import Model, Towers, load, load_towers, model_folder, save
+from medclip.model.tokenizer.vocab_files import has_tokenizer
 from medclip.model.towers import image_features, logits, project, text_features
-from medclip.model.vocab_files import has_tokenizer
 
 
 class HybridCLIPOutput(NamedTuple):

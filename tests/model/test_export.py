@@ -12,7 +12,7 @@ from medclip.errors import UserError, WorkError
 from medclip.model import export
 from medclip.model.checkpoint import load, save
 from medclip.model.export import export_onnx, push
-from medclip.model.to_open_clip import export_open_clip
+from medclip.model.open_clip.to_open_clip import export_open_clip
 from support.gallery import write_images
 from support.model_folders import assert_same_embeddings, dual_encoder
 from support.references import CAPTIONS, FAMILIES, FOLDER, random_folder

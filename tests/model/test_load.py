@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from medclip.errors import UserError
 from medclip.model.checkpoint import load, model_hash, save
 from medclip.model.shapes_init import tensor_shapes
-from medclip.model.weights import canonical
+from medclip.model.weights.weight_files import canonical
 from support.model_folders import (
     assert_same_embeddings,
     dual_encoder,

@@ -14,8 +14,8 @@ from safetensors.numpy import save_file
 
 from medclip.encode.encoder import embed_images, embed_texts
 from medclip.errors import UserError
-from medclip.model import open_clip
 from medclip.model.checkpoint import load, save
+from medclip.model.open_clip import open_clip_config
 from medclip.model.towers import logits
 from support.gallery import write_images
 from support.gallery_open_clip import BERT_FILES, ROBERTA_FILES, ROWS
@@ -204,7 +204,7 @@ def with_local_configs(call):
 )  # fmt: skip
 def test_what_is_not_supported_is_refused_by_name_without_any_tensor(change: dict, words: str) -> None:
     with pytest.raises(UserError, match=re.escape(words)):
-        open_clip.check({"model_cfg": {**config(), **change}})
+        open_clip_config.check({"model_cfg": {**config(), **change}})
 
 
 @pytest.mark.parametrize("preprocess", [
@@ -222,7 +222,7 @@ def test_a_preparation_that_is_not_open_clips_is_refused(tmp_path: Path, preproc
 @pytest.mark.parametrize("raw", [{}, [], {"model_cfg": []}, {"model_cfg": {"embed_dim": 8}}])
 def test_a_config_of_another_shape_is_refused(raw: object) -> None:
     with pytest.raises(UserError, match="is damaged: "):
-        open_clip.check(raw)
+        open_clip_config.check(raw)
 
 
 @pytest.mark.parametrize("model", [config(), config(TIMM), config(text=BERT)], ids=["own", "timm", "transformers"])
@@ -251,5 +251,5 @@ def test_the_statistics_of_a_resnet_stay_as_they_are_in_training(tmp_path: Path)
 
 def test_the_names_of_early_configs_are_read(tmp_path: Path) -> None:
     early = {**BERT, "proj": "linear", "pooler_type": "cls_pooler"}
-    text = open_clip.check({"model_cfg": config(text=early)})["model_cfg"]["text_cfg"]
+    text = open_clip_config.check({"model_cfg": config(text=early)})["model_cfg"]["text_cfg"]
     assert text == {**BERT, "hf_proj_type": "linear", "hf_pooler_type": "cls_pooler"}

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from medclip.errors import UserError
-from medclip.model.open_clip_tokenizer import (
+from medclip.model.tokenizer.open_clip_tokenizer import (
     clean_canonicalize,
     clean_lower,
     clean_whitespace,
     load_open_clip_tokenizer,
 )
-from medclip.model.tokenizer import TextTokenizer, save_tokenizer
+from medclip.model.tokenizer.text_tokenizer import TextTokenizer, save_tokenizer
 from support.vocabularies import text_config, token_names, write_bert, write_clip
 
 HF = {"hf_tokenizer_name": "of this folder"}

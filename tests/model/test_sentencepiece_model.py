@@ -8,7 +8,7 @@ import pytest
 from tokenizers import normalizers
 
 from medclip.errors import UserError
-from medclip.model.sentencepiece_model import PieceKind, parse_charsmap, read_sentencepiece
+from medclip.model.tokenizer.sentencepiece_model import PieceKind, parse_charsmap, read_sentencepiece
 from support.vocabularies import PIECES, charsmap, sentencepiece_model
 
 

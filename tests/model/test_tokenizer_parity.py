@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from medclip.model.adapt import join_towers
-from medclip.model.open_clip_tokenizer import load_open_clip_tokenizer
-from medclip.model.tokenizer import load_tokenizer, save_tokenizer
+from medclip.model.tokenizer.open_clip_tokenizer import load_open_clip_tokenizer
+from medclip.model.tokenizer.text_tokenizer import load_tokenizer, save_tokenizer
 from support import gallery_tokenizers as published
 from support.references import CAPTIONS, FOLDER
 from support.vocabularies import text_config, write_bert, write_clip, write_json, write_roberta

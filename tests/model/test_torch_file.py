@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from medclip.errors import UserError
-from medclip.model.torch_file import open_tensors
+from medclip.model.weights.torch_file import open_tensors
 from support.torch_files import STORED, Call, Global, Storage, dump, tensor, write_zip
 
 VALUES = dict(np.load(STORED / "values.npz"))
@@ -175,7 +175,7 @@ def test_pickles_made_to_break_a_reader_are_refused(tmp_path: Path, code: bytes)
 
 
 def test_a_pickle_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("medclip.model.pickle_reader.MAX_OPCODES", 1000)
+    monkeypatch.setattr("medclip.model.weights.pickle_reader.MAX_OPCODES", 1000)
     with pytest.raises(UserError, match="more than 1,000 operations"):
         open_content(tmp_path, put(b"N" * 2000))
 
@@ -227,7 +227,7 @@ def test_a_kilobyte_that_claims_a_terabyte_takes_no_memory(tmp_path: Path) -> No
 import resource, sys
 from pathlib import Path
 from medclip.errors import UserError
-from medclip.model.torch_file import open_tensors
+from medclip.model.weights.torch_file import open_tensors
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 2**31,) * 2)
 for name in ("zip.bin", "legacy.bin"):
@@ -244,7 +244,7 @@ def test_torch_is_not_imported() -> None:
     code = f"""
 import sys
 from pathlib import Path
-from medclip.model.torch_file import open_tensors
+from medclip.model.weights.torch_file import open_tensors
 open_tensors(Path({str(STORED / "zip.bin")!r}))
 assert "torch" not in sys.modules and "pickle" not in {{m for m in sys.modules if m == "torch"}}
 """

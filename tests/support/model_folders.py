@@ -18,7 +18,7 @@ from medclip.errors import UserError
 from medclip.model.checkpoint import Model, load
 from medclip.model.config import parse_config
 from medclip.model.shapes_init import init_params
-from medclip.model.tokenizer import save_tokenizer, train_tokenizer
+from medclip.model.tokenizer.text_tokenizer import save_tokenizer, train_tokenizer
 from support.references import CAPTIONS, FOLDER, WIDTH
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)

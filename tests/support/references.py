@@ -60,7 +60,7 @@ def random_folder(
 
     from medclip.atomic_io import write_json
     from medclip.model.image_processor import square_image_processor
-    from medclip.model.tokenizer import save_tokenizer, train_tokenizer
+    from medclip.model.tokenizer.text_tokenizer import save_tokenizer, train_tokenizer
 
     tokens, special = train_tokenizer(CAPTIONS, 300, 24)
     vision = {**WIDTH, "num_hidden_layers": 2, "image_size": side, "patch_size": 7, **towers}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medclip.model.config import TextConfig, parse_text
-from medclip.model.tokenizer import TextTokenizer
+from medclip.model.tokenizer.text_tokenizer import TextTokenizer
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,:()-'é"
 NORMAL, UNKNOWN, CONTROL = 1, 2, 3

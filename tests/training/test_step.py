@@ -11,7 +11,7 @@ from medclip.model.config import parse_config
 from medclip.model.image_processor import square_image_processor
 from medclip.model.packing import pack
 from medclip.model.shapes_init import init_params
-from medclip.model.tokenizer import train_tokenizer
+from medclip.model.tokenizer.text_tokenizer import train_tokenizer
 from medclip.training.config import TrainConfig, resolve
 from medclip.training.distributed import all_devices
 from medclip.training.losses import contrastive_loss

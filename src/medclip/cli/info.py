@@ -91,7 +91,7 @@ def run_info(run: Path) -> RunInfo:
 def model_info(name: str | Path) -> dict[str, Any]:
     """Towers, sizes, file of the weights and hash of a model folder or a model of the Hub."""
     from medclip.model.checkpoint import load, model_folder, model_hash, weight_names
-    from medclip.model.weights import find_weights
+    from medclip.model.weights.weight_files import find_weights
 
     folder = model_folder(name, dual=True)
     model = load(folder)

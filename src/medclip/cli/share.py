@@ -55,7 +55,7 @@ class Export:
 
             export_safetensors(self.source, self.out, self.tokenizer)
         elif self.to == "open_clip":
-            from medclip.model.to_open_clip import export_open_clip
+            from medclip.model.open_clip.to_open_clip import export_open_clip
 
             export_open_clip(self.source, self.out)
         else:

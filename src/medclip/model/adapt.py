@@ -19,9 +19,9 @@ from medclip.model.image_processor import MAX_SIDE, read_image_processor, with_s
 from medclip.model.positions import resize_positions
 from medclip.model.sentence_modules import MODULES_FILE, check_case, read_modules
 from medclip.model.shapes_init import init_params, tensor_shapes, text_shapes, vision_shapes
-from medclip.model.tokenizer import load_tokenizer, with_length
+from medclip.model.tokenizer.text_tokenizer import load_tokenizer, with_length
 from medclip.model.unsupported import warn_unread
-from medclip.model.weights import read_tensors
+from medclip.model.weights.weight_files import read_tensors
 
 JOINED_CONTEXT_LENGTH = 128  # 99 % of ROCO's captions are shorter
 LOG = logging.getLogger("medclip.model")

@@ -17,18 +17,18 @@ from safetensors.numpy import save_file
 
 from medclip.atomic_io import read_json, sha256, whole_file, write_json
 from medclip.errors import UserError, WorkError
-from medclip.model import open_clip
 from medclip.model.config import DUAL_ENCODERS, ModelConfig, parse_config, subconfig, tower_config, tower_side
 from medclip.model.hub_download import CONFIG_FILES, fetch_model, fetch_tokenizer
 from medclip.model.image_processor import PROCESSOR_FILE, ImageProcessor, read_image_processor
-from medclip.model.lazy_tensor import LazyTensor
-from medclip.model.open_clip_tokenizer import load_open_clip_tokenizer
+from medclip.model.open_clip import open_clip_config
 from medclip.model.sentence_modules import MODULES_FILE, model_or_modules, read_modules, write_modules
 from medclip.model.shapes_init import tensor_shapes
-from medclip.model.tokenizer import TextTokenizer, load_tokenizer, save_tokenizer
+from medclip.model.tokenizer.open_clip_tokenizer import load_open_clip_tokenizer
+from medclip.model.tokenizer.text_tokenizer import TextTokenizer, load_tokenizer, save_tokenizer
+from medclip.model.tokenizer.vocab_files import has_tokenizer
 from medclip.model.unsupported import describe_other_files, refuse_adapter, warn_unread
-from medclip.model.vocab_files import has_tokenizer
-from medclip.model.weights import (
+from medclip.model.weights.lazy_tensor import LazyTensor
+from medclip.model.weights.weight_files import (
     OPEN_CLIP_FILES,
     OPEN_CLIP_WEIGHTS_FILE,
     TRANSFORMERS_FILES,
@@ -83,9 +83,11 @@ def load_towers(name: str | Path, revision: str | None = None) -> Towers:
     """A dual encoder as `load` gives it, of a folder that may have no tokenizer."""
     folder = model_folder(name, revision, dual=True)
     if _is_open_clip(folder):
-        raw = open_clip.check(read_json(folder / open_clip.CONFIG_FILE, "a model folder"))
+        raw = open_clip_config.check(read_json(folder / open_clip_config.CONFIG_FILE, "a model folder"))
         tensors = open_tensors(folder, weight_names(folder))
-        config, processor = open_clip.parse(raw, {name: tensor.shape for name, tensor in tensors.items()}, folder)
+        config, processor = open_clip_config.parse(
+            raw, {name: tensor.shape for name, tensor in tensors.items()}, folder
+        )
     else:
         raw, tensors = open_folder(folder)
         config = parse_config(raw)
@@ -101,7 +103,7 @@ def save(model: Model | Towers, folder: Path) -> None:
     """Write the folder that `transformers` (or open_clip, for its own) opens; the weights arrive last and complete."""
     folder.mkdir(parents=True, exist_ok=True)
     for_open_clip = "model_cfg" in model.raw_config
-    write_json(folder / (open_clip.CONFIG_FILE if for_open_clip else "config.json"), model.raw_config)
+    write_json(folder / (open_clip_config.CONFIG_FILE if for_open_clip else "config.json"), model.raw_config)
     if not for_open_clip:
         write_json(folder / PROCESSOR_FILE, model.image_processor.raw_config)
     if not for_open_clip and model.config.text.opens_in_transformers:
@@ -133,7 +135,7 @@ def inspect_folder(folder: Path, files: Collection[str], dual: bool = False) -> 
         raise UserError(f"{folder} is not a model folder: it has no {', '.join(CONFIG_FILES)}.{others}")
     names = weight_names(folder, files)
     if names[0] == OPEN_CLIP_WEIGHTS_FILE:
-        open_clip.check(read_json(folder / open_clip.CONFIG_FILE, "a model folder"))
+        open_clip_config.check(read_json(folder / open_clip_config.CONFIG_FILE, "a model folder"))
         return names
     if MODULES_FILE in files and "config.json" not in files:
         folder = read_modules(folder).folder
@@ -235,7 +237,7 @@ def _is_open_clip(folder: Path, files: Collection[str] | None = None) -> bool:
     the text tower (`hf_text`).
     """
     files = {path.name for path in folder.iterdir()} if files is None else files
-    if open_clip.CONFIG_FILE not in files:
+    if open_clip_config.CONFIG_FILE not in files:
         return False
     raw = read_json(folder / "config.json", "a model folder") if "config.json" in files else {}
     if not isinstance(raw, dict) or raw.get("model_type") not in DUAL_ENCODERS:

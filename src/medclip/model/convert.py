@@ -13,8 +13,14 @@ from medclip.errors import UserError
 from medclip.model.checkpoint import load, load_towers, model_folder, save, weight_names
 from medclip.model.config import DUAL_ENCODERS
 from medclip.model.hub_download import SMALL_FILES, module_folders
-from medclip.model.vocab_files import has_tokenizer
-from medclip.model.weights import OPEN_CLIP_WEIGHTS_FILE, TRANSFORMERS_FILES, WEIGHTS_FILE, choose_weights, open_tensors
+from medclip.model.tokenizer.vocab_files import has_tokenizer
+from medclip.model.weights.weight_files import (
+    OPEN_CLIP_WEIGHTS_FILE,
+    TRANSFORMERS_FILES,
+    WEIGHTS_FILE,
+    choose_weights,
+    open_tensors,
+)
 
 
 def export_safetensors(name: str | Path, out: Path, tokenizer: str | Path | None = None) -> None:

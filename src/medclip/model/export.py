@@ -16,7 +16,7 @@ from medclip.errors import UserError, WorkError
 from medclip.model.checkpoint import Model, load, model_folder, save, weight_names
 from medclip.model.convert import export_safetensors
 from medclip.model.towers import encode_image, encode_text
-from medclip.model.weights import find_weights
+from medclip.model.weights.weight_files import find_weights
 from medclip.require import require
 
 MAX_DIFFERENCE = 1e-4

@@ -14,11 +14,17 @@ from pathlib import Path
 
 from medclip.atomic_io import read_json
 from medclip.errors import UserError
-from medclip.model.open_clip import CONFIG_FILE as OPEN_CLIP_CONFIG_FILE
+from medclip.model.open_clip.open_clip_config import CONFIG_FILE as OPEN_CLIP_CONFIG_FILE
 from medclip.model.sentence_modules import MODULES_FILE
+from medclip.model.tokenizer.vocab_files import TOKENIZER_FILES, has_tokenizer
 from medclip.model.unsupported import describe_other_files
-from medclip.model.vocab_files import TOKENIZER_FILES, has_tokenizer
-from medclip.model.weights import OPEN_CLIP_FILES, TRANSFORMERS_FILES, choose_weights, find_conversions, shard_names
+from medclip.model.weights.weight_files import (
+    OPEN_CLIP_FILES,
+    TRANSFORMERS_FILES,
+    choose_weights,
+    find_conversions,
+    shard_names,
+)
 
 LOG = logging.getLogger("medclip.model")
 CONFIG_FILES = ("config.json", OPEN_CLIP_CONFIG_FILE)

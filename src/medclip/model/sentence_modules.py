@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from medclip.atomic_io import read_json, write_json
 from medclip.errors import UserError
 from medclip.model.config import DUAL_ENCODERS
-from medclip.model.tokenizer import TextTokenizer
+from medclip.model.tokenizer.text_tokenizer import TextTokenizer
 
 LOG = logging.getLogger("medclip.model")
 MODULES_FILE = "modules.json"

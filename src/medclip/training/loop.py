@@ -27,7 +27,7 @@ from medclip.model.checkpoint import Model, load, save
 from medclip.model.config import PRESETS, parse_config, preset_config
 from medclip.model.image_processor import square_image_processor
 from medclip.model.shapes_init import init_params
-from medclip.model.tokenizer import train_tokenizer
+from medclip.model.tokenizer.text_tokenizer import train_tokenizer
 from medclip.model.towers import Params
 from medclip.progress import Advance, console, progress
 from medclip.training import distributed

@@ -12,9 +12,15 @@ from typing import Any, NamedTuple
 from tokenizers import AddedToken, Tokenizer
 
 from medclip.errors import UserError
-from medclip.model.sentencepiece_model import PieceKind
-from medclip.model.tokenizer_classes import CLASSES, TokenizerClass, frame_captions, siglip_cleaner, t5_sentinels
-from medclip.model.tokenizer_config import (
+from medclip.model.tokenizer.sentencepiece_model import PieceKind
+from medclip.model.tokenizer.tokenizer_classes import (
+    CLASSES,
+    TokenizerClass,
+    frame_captions,
+    siglip_cleaner,
+    t5_sentinels,
+)
+from medclip.model.tokenizer.tokenizer_config import (
     SPECIAL_TOKENS,
     Side,
     Token,
@@ -22,7 +28,13 @@ from medclip.model.tokenizer_config import (
     read_object,
     read_tokenizer_config,
 )
-from medclip.model.vocab_files import JSON_FILE, SIGLIP_FILE, Vocabulary, class_of_files, read_vocabulary
+from medclip.model.tokenizer.vocab_files import (
+    JSON_FILE,
+    SIGLIP_FILE,
+    Vocabulary,
+    class_of_files,
+    read_vocabulary,
+)
 
 LOG = logging.getLogger("medclip.model")
 _SIGLIP = "SiglipTokenizer"

@@ -18,11 +18,11 @@ from tokenizers import AddedToken
 
 from medclip.errors import UserError
 from medclip.model.config import TextConfig
-from medclip.model.tokenizer import TextTokenizer, check_has_tokenizer, fit_tokenizer
-from medclip.model.tokenizer_classes import CLIP_WORDS, clip_tokenizer, frame_captions
-from medclip.model.tokenizer_config import read_object
-from medclip.model.tokenizer_files import BuiltTokenizer, build_tokenizer
-from medclip.model.vocab_files import END, JSON_FILE, START, Vocabulary, read_vocabulary
+from medclip.model.tokenizer.text_tokenizer import TextTokenizer, check_has_tokenizer, fit_tokenizer
+from medclip.model.tokenizer.tokenizer_classes import CLIP_WORDS, clip_tokenizer, frame_captions
+from medclip.model.tokenizer.tokenizer_config import read_object
+from medclip.model.tokenizer.tokenizer_files import BuiltTokenizer, build_tokenizer
+from medclip.model.tokenizer.vocab_files import END, JSON_FILE, START, Vocabulary, read_vocabulary
 
 DEFAULT_CONTEXT_LENGTH = 77
 _OWN_START, _OWN_END = "<start_of_text>", "<end_of_text>"

@@ -18,10 +18,10 @@ from safetensors import SafetensorError, safe_open
 
 from medclip.atomic_io import read_json
 from medclip.errors import UserError
-from medclip.model import flax_file, torch_file
-from medclip.model.lazy_tensor import LazyTensor
 from medclip.model.shapes_init import Shapes
 from medclip.model.unsupported import describe_other_files
+from medclip.model.weights import flax_file, torch_file
+from medclip.model.weights.lazy_tensor import LazyTensor
 
 LOG = logging.getLogger("medclip.model")
 WEIGHTS_FILE, OPEN_CLIP_WEIGHTS_FILE = "model.safetensors", "open_clip_model.safetensors"

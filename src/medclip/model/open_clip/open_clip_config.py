@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 from medclip.errors import UserError
 from medclip.model.config import ModelConfig, TextConfig, VisionConfig, parse_text, parse_vision
-from medclip.model.hf_text import check_name, hf_text_config
 from medclip.model.image_processor import Exact, ImageProcessor, LongestEdge, ShortestEdge, parse_image_processor
+from medclip.model.open_clip.hf_text import check_name, hf_text_config
+from medclip.model.open_clip.timm_vit import TimmHead, parse_name, parse_timm_vit
 from medclip.model.shapes_init import Shapes
-from medclip.model.timm_vit import TimmHead, parse_name, parse_timm_vit
 
 CONFIG_FILE = "open_clip_config.json"
 _MAX_INT, _MAX_FLOAT = 2**31, 1e9

@@ -11,8 +11,8 @@ from typing import Any, Literal
 from tokenizers import models
 
 from medclip.errors import UserError
-from medclip.model.sentencepiece_model import SentencePieceModel, read_sentencepiece
-from medclip.model.tokenizer_config import read_object
+from medclip.model.tokenizer.sentencepiece_model import SentencePieceModel, read_sentencepiece
+from medclip.model.tokenizer.tokenizer_config import read_object
 
 JSON_FILE, SIGLIP_FILE = "tokenizer.json", "spiece.model"
 TOKENIZER_FILES = (JSON_FILE, "vocab.txt", "vocab.json", SIGLIP_FILE, "sentencepiece.bpe.model")

@@ -17,10 +17,10 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from medclip.atomic_io import whole_file, write_json
 from medclip.errors import UserError
 from medclip.model.config import TextConfig
-from medclip.model.tokenizer_classes import frame_captions
-from medclip.model.tokenizer_config import CONFIG_FILE, Side
-from medclip.model.tokenizer_files import BuiltTokenizer, build_tokenizer
-from medclip.model.vocab_files import END, JSON_FILE, SIGLIP_FILE, START, has_tokenizer
+from medclip.model.tokenizer.tokenizer_classes import frame_captions
+from medclip.model.tokenizer.tokenizer_config import CONFIG_FILE, Side
+from medclip.model.tokenizer.tokenizer_files import BuiltTokenizer, build_tokenizer
+from medclip.model.tokenizer.vocab_files import END, JSON_FILE, SIGLIP_FILE, START, has_tokenizer
 
 _TOKENIZERS = {31090: "allenai/scibert_scivocab_uncased"}
 """By vocabulary size: those of models that were published without one (flax-community/medclip-roco)."""

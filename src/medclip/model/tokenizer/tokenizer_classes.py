@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from medclip.model.sentencepiece_model import SentencePieceModel, parse_charsmap
-from medclip.model.tokenizer_config import Side, TokenizerConfig
-from medclip.model.vocab_files import END, START, ModelKind, Vocabulary
+from medclip.model.tokenizer.sentencepiece_model import SentencePieceModel, parse_charsmap
+from medclip.model.tokenizer.tokenizer_config import Side, TokenizerConfig
+from medclip.model.tokenizer.vocab_files import END, START, ModelKind, Vocabulary
 
 # CLIP's pre-tokenization, as its published vocabulary was learned.
 CLIP_WORDS = r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""

@@ -12,11 +12,11 @@ import numpy as np
 
 from medclip.atomic_io import claim
 from medclip.errors import UserError
-from medclip.model import open_clip
 from medclip.model.checkpoint import Model, load, save
 from medclip.model.config import TextConfig, VisionConfig
 from medclip.model.families import TEXT, VISION, TextFamily, VisionFamily
 from medclip.model.image_processor import Exact, ImageProcessor, ShortestEdge
+from medclip.model.open_clip import open_clip_config
 
 LOG = logging.getLogger("medclip.model")
 _GELUS = {"quick_gelu": None, "gelu": "none", "gelu_pytorch_tanh": "tanh", "gelu_new": "tanh"}
@@ -31,7 +31,7 @@ def export_open_clip(name: str | Path, out: Path) -> None:
     model = load(name)
     if "model_cfg" not in model.raw_config:
         model = to_open_clip(model, Path(name).name if Path(name).exists() else str(name))
-    claim(out, open_clip.CONFIG_FILE)
+    claim(out, open_clip_config.CONFIG_FILE)
     save(model, out)
 
 
@@ -72,7 +72,7 @@ def to_open_clip(model: Model, tokenizer_name: str) -> Model:
         "preprocess_cfg": _preprocess_cfg(model.image_processor),
     }
     shapes = {name: np.shape(value) for name, value in params.items()}
-    config, processor = open_clip.parse(open_clip.check(raw), shapes, Path())
+    config, processor = open_clip_config.parse(open_clip_config.check(raw), shapes, Path())
     return Model(params, config, model.tokenizer, processor, raw)
 
 

@@ -15,7 +15,7 @@ import msgpack
 import numpy as np
 
 from medclip.errors import UserError
-from medclip.model.lazy_tensor import LazyTensor
+from medclip.model.weights.lazy_tensor import LazyTensor
 
 # flax.serialization's extension types of arrays and of scalars: the shape, the name of the dtype, the bytes.
 _ARRAYS = (1, 3)

@@ -22,8 +22,8 @@ import ml_dtypes  # noqa: F401  makes NumPy know bfloat16 and float8 by name
 import numpy as np
 
 from medclip.errors import UserError
-from medclip.model.lazy_tensor import LazyTensor
-from medclip.model.pickle_reader import OPAQUE, ForeignObject, read_pickle
+from medclip.model.weights.lazy_tensor import LazyTensor
+from medclip.model.weights.pickle_reader import OPAQUE, ForeignObject, read_pickle
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _MAX_DIMENSIONS, _MAX_SIZE, _MAX_PICKLE = 16, 2**48, 2**28
