@@ -20,7 +20,8 @@ from medclip.errors import MAX_PIXELS, MAX_SIDE, NO_FINITE_PIXELS, SIDE_TOO_LONG
 T = TypeVar("T")
 R = TypeVar("R")
 JPEG_QUALITY = 95
-FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "AVIF", "PPM", "TGA", "PCX", "DIB", "SGI")
+UPLOAD_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP")  # of strangers: few decoders to attack
+FORMATS = (*UPLOAD_FORMATS, "JPEG2000", "AVIF", "PPM", "TGA", "PCX", "DIB", "SGI")
 _FIRST_VRS = (b"UL", b"CS", b"UI", b"OB", b"DA", b"DT", b"TM", b"LO", b"SH", b"LT")
 _LAST_FIRST_ELEMENT, _MAX_FIRST_LENGTH = 0x70, 64
 _WHITE_IS_ZERO, _PHOTOMETRIC_TAG = 0, 262  # TIFF 6.0, section 8
@@ -67,7 +68,10 @@ def decode(image: ImageInput | DicomFrame) -> Image.Image:
 
 
 def header_size(image: bytes) -> tuple[int, int]:
-    """Width and height in the header of an encoded image, which is not decoded. Raises ImageError."""
+    """Width and height in the header of an upload, which is not decoded.
+
+    Raises ImageError, also for formats that only a source may have.
+    """
     if is_dicom(image):
         from medclip.data.dicom import int_attribute, read_header
 
@@ -76,7 +80,7 @@ def header_size(image: bytes) -> tuple[int, int]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(image), formats=FORMATS) as opened:
+            with Image.open(io.BytesIO(image), formats=UPLOAD_FORMATS) as opened:
                 return opened.size
     except Image.DecompressionBombError:
         raise ImageError(TOO_MANY_PIXELS) from None
