@@ -16,7 +16,7 @@ test: .venv/ready
 	.venv/bin/pytest -n auto --maxprocesses 4 --dist loadfile -m "not parity$(if $(filter 0,$(SLOW)), and not slow)"
 
 parity: .venv-parity/ready
-	.venv-parity/bin/pytest -m parity
+	.venv-parity/bin/pytest -n auto --maxprocesses 2 --dist loadfile -m parity
 
 lint: .venv/ready
 	.venv/bin/ruff check src tests benchmarks examples
