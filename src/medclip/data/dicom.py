@@ -32,7 +32,7 @@ TWELVE_BITS = "12-bit extended JPEG (pylibjpeg-libjpeg reads it; its license is 
 BORDER_DIVISOR = 10
 """A masked border is a tenth of each side."""
 
-_DEFLATED = "1.2.840.10008.1.2.1.99"
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
 _RLE = "1.2.840.10008.1.2.5"
 _IMPLICIT, _EXPLICIT = b"1.2.840.10008.1.2", b"1.2.840.10008.1.2.1"
 _JPEG_EXTENDED_12_BIT = "1.2.840.10008.1.2.4.51"
@@ -50,7 +50,6 @@ _DISPLAY_MACROS = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
 def read_header(source: Path | BinaryIO) -> Dataset:
     """A file's dataset without its pixels. Raises ImageError, and UserError where pydicom is not installed."""
     with dicom_errors(), _open(source) as file:
-        _refuse_large_inflation(file)
         return _pydicom().dcmread(file, stop_before_pixels=True)
 
 
@@ -77,7 +76,7 @@ def decode_frame(image: Path | bytes, frame: int | None = None, masked: bool = F
     not installed.
     """
     with dicom_errors(), _open(io.BytesIO(image) if isinstance(image, bytes) else image) as file:
-        header = read_header(file)
+        header = _pydicom().dcmread(file, stop_before_pixels=True)
         if str(header.get("RecognizableVisualFeatures")).upper() == "YES":
             raise ImageError(RECOGNIZABLE)
         if str(header.get("BurnedInAnnotation")).upper() == "YES" and not masked:
@@ -128,12 +127,14 @@ def _with_syntax(file: BinaryIO) -> BinaryIO:
     """The file at its start; a copy in memory where it lacks the preamble or names no transfer syntax.
 
     Such a file is Implicit VR Little Endian, or Explicit VR Little Endian where its first element names a value
-    representation. Raises ImageError where that gives no dataset.
+    representation. Raises ImageError where that gives no dataset, and for one that inflates to too much.
     """
     file.seek(0)
     start = 132 if file.read(132)[128:] == b"DICM" else 0
     file.seek(start)
     syntax, end = _read_meta(file)
+    if syntax == _DEFLATED:
+        _refuse_large_inflation(file, end)
     file.seek(0)
     if syntax and start:
         return file
@@ -176,16 +177,14 @@ def _holds_dataset(file: BinaryIO) -> bool:
         return False
 
 
-def _refuse_large_inflation(file: BinaryIO) -> None:
+def _refuse_large_inflation(file: BinaryIO, start: int) -> None:
     """Refuse a deflated dataset that grows too large: readers inflate it in memory, so it is measured in pieces."""
-    file.seek(132)
-    if _read_meta(file)[0] == _DEFLATED.encode():
-        inflate, remaining = zlib.decompressobj(-zlib.MAX_WBITS), 4 * MAX_PIXELS
-        while remaining > 0 and (piece := inflate.unconsumed_tail or file.read(2**16)):
-            remaining -= len(inflate.decompress(piece, 2**20))
-        if remaining <= 0:
-            raise ImageError(TOO_MANY_PIXELS)
-    file.seek(0)
+    file.seek(start)
+    inflate, remaining = zlib.decompressobj(-zlib.MAX_WBITS), 4 * MAX_PIXELS
+    while remaining > 0 and (piece := inflate.unconsumed_tail or file.read(2**16)):
+        remaining -= len(inflate.decompress(piece, 2**20))
+    if remaining <= 0:
+        raise ImageError(TOO_MANY_PIXELS)
 
 
 def _read_pixels(file: BinaryIO, header: Dataset, number: int) -> np.ndarray:
@@ -202,7 +201,7 @@ def _read_pixels(file: BinaryIO, header: Dataset, number: int) -> np.ndarray:
         name = "" if syntax.name == str(syntax) else f": {syntax.name}"
         raise ImageError(f"transfer syntax that nothing here decodes{name}") from None
     plugin = _DECODING_PLUGINS.get(syntax, "")
-    if not (syntax.is_encapsulated or syntax == _DEFLATED):
+    if not (syntax.is_encapsulated or syntax == _DEFLATED.decode()):
         start = file.read(12)
         if not start:
             raise ImageError(NO_PIXELS)
