@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -72,6 +73,11 @@ def inside(root: AnyPath, name: str, start: AnyPath | None = None) -> AnyPath | 
     protocol, path = _normalize(absolute, url)
     prefix = f"{root_path.rstrip('/')}/"
     return root / path[len(prefix) :] if protocol == root_protocol and path.startswith(prefix) else None
+
+
+def fold_name(name: str) -> str:
+    """A name for comparison, without letter case and with composed letters (NFC), as file systems differ in both."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def relative_path(path: AnyPath, folder: AnyPath) -> PurePosixPath:

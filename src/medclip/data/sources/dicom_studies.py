@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,8 +24,9 @@ from medclip.data.dicom_display import numbers
 from medclip.data.dicom_geometry import Plane, plane_of, sorted_stacks
 from medclip.data.images import is_dicom
 from medclip.data.normalize import split_of
+from medclip.data.paths import fold_name
 from medclip.data.schema import DicomFrame, Dropped, Pair
-from medclip.data.sources.reports import OTHER_SECTIONS, select_reading
+from medclip.data.sources.reports import split_reading
 from medclip.errors import ImageError
 from medclip.progress import progress
 
@@ -86,7 +86,7 @@ def read_studies(folder: Path, studies: DicomConfig) -> Iterator[Pair | Dropped]
                 if parent == folder:
                     break
         elif file[1] == OTHER_FILE and file[0].suffix.lower() == ".txt":
-            texts[_text_key(file[0])] = file[0]
+            texts[fold_name(file[0].as_posix())] = file[0]
         elif file[1] == _UNREADABLE:
             id = _path_id(key, file[0], folder)
             yield Dropped(id, split_of(id), _UNREADABLE)
@@ -113,11 +113,6 @@ def read_studies(folder: Path, studies: DicomConfig) -> Iterator[Pair | Dropped]
 
 def _path_id(key: bytes, path: Path, folder: Path) -> str:
     return pseudonym(key, path.relative_to(folder).as_posix())
-
-
-def _text_key(path: Path) -> str:
-    """The path for comparison: x.TXT is beside x.dcm too."""
-    return unicodedata.normalize("NFC", path.as_posix()).casefold()
 
 
 def _read_headers(folder: Path, key: bytes) -> Iterator[_DicomFile | tuple[Path, str]]:
@@ -250,7 +245,7 @@ def find_report_file(
     """The text file that belongs to an image; None where there is none.
 
     x.txt beside x.dcm; otherwise report.txt or NAME.txt in the nearest folder NAME above it, or NAME.txt beside that
-    folder; `texts` are the files below `root`, by `_text_key`. A folder counts only where `holds_only_study` is true
+    folder; `texts` are the files below `root`, by `fold_name`. A folder counts only where `holds_only_study` is true
     for it, so that no report of another patient is taken.
     """
     stem = path.name[:-4] if path.suffix.lower() == ".dcm" else path.name  # names made of UIDs are full of dots
@@ -260,7 +255,8 @@ def find_report_file(
             break
         candidates += [parent / "report.txt", parent / f"{parent.name}.txt"]
         candidates += [parent.with_name(f"{parent.name}.txt")] if parent != root else []
-    return next((texts[key] for key in map(_text_key, candidates) if key in texts), None)
+    keys = (fold_name(candidate.as_posix()) for candidate in candidates)
+    return next((texts[key] for key in keys if key in texts), None)
 
 
 def _read_report(
@@ -270,9 +266,9 @@ def _read_report(
     with dicom_errors():
         if reports and not is_dicom(reports[0]):
             report = reports[0].read_text(encoding="utf-8-sig")
-            text, counts = redact_report(select_reading(report), header, on_replacement=on_replacement)
-            counts[OTHER_SECTIONS.removeprefix("report/")] += select_reading(report) != report
-            return text, +counts
+            reading, removed = split_reading(report)
+            text, counts = redact_report(reading, header, on_replacement=on_replacement)
+            return text, counts + Counter(name.removeprefix("report/") for name in removed)
         headers = [read_header(path) for path in reports]
         text = "\n".join(filter(None, map(structured_report_text, headers)))
         return redact_report(text, header, *headers, on_replacement=on_replacement)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from medclip.data.normalize import SPLITS, canonical_split, split_of
-from medclip.data.paths import AnyPath, relative_path
+from medclip.data.paths import AnyPath, fold_name, relative_path
 from medclip.data.schema import Dropped, Pair
-from medclip.data.sources.reports import OTHER_SECTIONS, select_reading
+from medclip.data.sources.reports import split_reading
 from medclip.data.sources.tables import article_of_file
 
 IMAGE_SUFFIXES = (
@@ -49,7 +48,7 @@ def _walk(folder: AnyPath) -> Iterator[tuple[AnyPath, AnyPath | None, str]]:
     """Every image with its caption file, and every other file with the reason why it is not used."""
     paths = sorted(folder.iterdir(), key=str)
     texts = [path for path in paths if path.suffix.lower() == CAPTION_SUFFIX]
-    captions = {_fold_name(path.name): path for path in texts} | {path.name: path for path in texts}
+    captions = {fold_name(path.name): path for path in texts} | {path.name: path for path in texts}
     unused = set(texts)
     for path in paths:
         if path.is_dir():
@@ -59,7 +58,7 @@ def _walk(folder: AnyPath) -> Iterator[tuple[AnyPath, AnyPath | None, str]]:
                 yield from _walk(path)
         elif path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
             names = (path.with_suffix(CAPTION_SUFFIX).name, path.name + CAPTION_SUFFIX)
-            keys = (key for name in names for key in (name, _fold_name(name)))  # the very name before another spelling
+            keys = (key for name in names for key in (name, fold_name(name)))  # the very name before another spelling
             caption = next((captions[key] for key in keys if key in captions), None)
             unused.discard(caption or path)
             yield path, caption, ""
@@ -67,10 +66,6 @@ def _walk(folder: AnyPath) -> Iterator[tuple[AnyPath, AnyPath | None, str]]:
             reason = UNREACHABLE if path.suffix.lower() in IMAGE_SUFFIXES else NOT_READ
             yield path, None, f"{reason}: {path.suffix.lower()[:12] or 'no suffix'}"
     yield from ((path, None, NO_IMAGE) for path in texts if path in unused)
-
-
-def _fold_name(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
 
 
 def read_image_folder(folder: AnyPath) -> Iterator[Pair | Dropped]:
@@ -98,8 +93,7 @@ def read_image_folder(folder: AnyPath) -> Iterator[Pair | Dropped]:
         except OSError:
             yield Dropped(id, split, "caption unreadable", caption.name)
         else:
-            reading = select_reading(text)
-            removed = (OTHER_SECTIONS,) if reading != text else ()
+            reading, removed = split_reading(text)
             yield Pair(id, image, reading, split, group, source=folder.name, removed=removed)
 
 

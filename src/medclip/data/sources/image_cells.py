@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from medclip.data.images import to_png
-from medclip.data.paths import AnyPath, inside, is_url, path_exists
+from medclip.data.paths import AnyPath, fold_name, inside, is_url, path_exists
 from medclip.errors import ImageError
 
 MISSING = "image missing"
@@ -31,6 +31,14 @@ def cell_text(value: Any) -> str:
         return value.decode(errors="replace")
     # NaN differs from itself; pandas' NA refuses to say whether it does
     return "" if value is None or type(value).__name__ == "NAType" or value != value else str(value)
+
+
+def parse_literal(text: str) -> Any:
+    """The value of a Python literal. Raises ValueError for any other text, however long or deep."""
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, MemoryError, RecursionError) as error:
+        raise ValueError(str(error)) from None
 
 
 def cell_images(value: Any) -> list[str | bytes]:
@@ -60,11 +68,11 @@ def _parse_python(text: str) -> Any:
     if not (is_bytes or (stripped[:1], stripped[-1:]) in (("[", "]"), ("{", "}"))):
         return text
     try:
-        value = ast.literal_eval(stripped)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        value = parse_literal(stripped)
+    except ValueError:
         try:
-            value = ast.literal_eval(stripped.replace("null", "None"))
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            value = parse_literal(stripped.replace("null", "None"))
+        except ValueError:
             if is_bytes or "b'" in stripped or 'b"' in stripped:
                 raise ImageError(DAMAGED_BYTES) from None
             return text
@@ -122,19 +130,19 @@ class ImageFinder:
         path = inside(root, name.replace("\\", "/"), start)
         match = root
         for part in () if path is None else Path(str(path)).relative_to(root).parts:
-            names = self._list(match).get(_fold_name(part), [])
+            names = self._list(match).get(fold_name(part), [])
             if len(names) != 1:  # of several that differ in letter case only, none is meant for certain
                 return None
             match /= names[0]
         return match if path_exists(match) else None
 
     def _list(self, folder: Path) -> dict[str, list[str]]:
-        """The names in a folder by their `_fold_name`."""
+        """The names in a folder by their `fold_name`."""
         if folder not in self._listings:
             listing = self._listings[folder] = {}
             try:
                 for path in folder.iterdir():
-                    listing.setdefault(_fold_name(path.name), []).append(path.name)
+                    listing.setdefault(fold_name(path.name), []).append(path.name)
             except OSError:
                 pass
         return self._listings[folder]
@@ -171,14 +179,14 @@ class ImageArchive:
             return
         for member in self._file.infolist():
             if not member.is_dir():
-                self._members.setdefault(_fold_name(PurePosixPath(member.filename).name), []).append(member)
+                self._members.setdefault(fold_name(PurePosixPath(member.filename).name), []).append(member)
 
     def read(self, name: str) -> bytes | None:
         """The one member whose path ends in `name`; None where there is none. Raises ImageError as `read_member`."""
-        parts = PurePosixPath(_fold_name(name)).parts
+        parts = PurePosixPath(fold_name(name)).parts
         same_name = self._members.get(parts[-1], []) if parts else []
-        members = [m for m in same_name if PurePosixPath(_fold_name(m.filename)).parts[-len(parts) :] == parts]
-        exact = [member for member in members if PurePosixPath(_fold_name(member.filename)).parts == parts]
+        members = [m for m in same_name if PurePosixPath(fold_name(m.filename)).parts[-len(parts) :] == parts]
+        exact = [member for member in members if PurePosixPath(fold_name(member.filename)).parts == parts]
         if len(members := exact or members) != 1:
             return None
         return read_member(self._file, members[0])
@@ -200,7 +208,3 @@ def _spellings(name: str) -> Iterator[str]:
     """Other ways to write a path."""
     for path in (name, name.replace("\\", "/")):
         yield from (path, unicodedata.normalize("NFC", path), unicodedata.normalize("NFD", path))
-
-
-def _fold_name(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()

@@ -14,7 +14,7 @@ import numpy as np
 from medclip.data.images import to_png
 from medclip.data.normalize import split_in
 from medclip.data.paths import inside, is_url, path_exists
-from medclip.data.sources.table_files import read_rows
+from medclip.data.sources.table_files import read_columns, read_rows
 from medclip.errors import UserError
 
 FINDINGS = "findings"
@@ -144,9 +144,7 @@ def _read_rsna(data: Path) -> Iterator[LabeledImage]:
 def _read_column(table: Path, key: str, column: str) -> dict[str, str]:
     """A column by another; the last row of a key counts. Raises UserError where one of both is absent."""
     values = {}
-    for row in read_rows(table):
-        if missing := {key, column} - row.keys():
-            raise UserError(f"{table} has no column {min(missing)!r}; it has: {', '.join(row)}.")
+    for row in read_columns(table, {key, column}):
         values[row[key] or ""] = row[column] or ""
     return values
 

@@ -14,9 +14,8 @@ from medclip.data.normalize import HASHED_SPLITS, canonical_split, split_of
 from medclip.data.paths import AnyPath
 from medclip.data.schema import Dropped, Pair, take_per_split
 from medclip.data.sources.image_caption_folder import IMAGE_SUFFIXES, list_images
-from medclip.data.sources.reports import OTHER_SECTIONS, select_reading
-from medclip.data.sources.table_files import read_rows
-from medclip.errors import UserError
+from medclip.data.sources.reports import split_reading
+from medclip.data.sources.table_files import read_columns
 
 SOURCE = "MIMIC-CXR-JPG"
 _PATIENT, _STUDY = re.compile(r"p\d{8}"), re.compile(r"s\d{8}")
@@ -46,8 +45,7 @@ def read_mimic_cxr(folder: AnyPath, max_samples: int | None = None) -> Iterator[
     splits = _read_listing(folder, "split", "split")
     views = _read_listing(folder, "metadata", "ViewPosition")
     names = {canonical_split(split) for _, _, split in splits.values()}
-    rows = _read(folder, splits, views)
-    return take_per_split(rows, max_samples, sorted(names | set(HASHED_SPLITS))) if max_samples else rows
+    yield from take_per_split(_read(folder, splits, views), max_samples, sorted(names | set(HASHED_SPLITS)))
 
 
 def _read(folder: AnyPath, splits: Listing, views: Listing) -> Iterator[Pair | Dropped]:
@@ -67,7 +65,7 @@ def _read(folder: AnyPath, splits: Listing, views: Listing) -> Iterator[Pair | D
             if reason:
                 yield Dropped(id, split, reason, f"{study.name}.txt")
                 continue
-            view, reading = views.get(id, ("", "", ""))[2], select_reading(report)
+            view, (reading, removed) = views.get(id, ("", "", ""))[2], split_reading(report)
             yield Pair(
                 id=id,
                 image=image,
@@ -76,7 +74,7 @@ def _read(folder: AnyPath, splits: Listing, views: Listing) -> Iterator[Pair | D
                 article=patient,
                 labels={"view": view} if view else {},
                 source=SOURCE,
-                removed=(OTHER_SECTIONS,) if reading != report else (),
+                removed=removed,
             )
     for id, (patient, study, _) in {**views, **splits}.items():
         if id not in present:
@@ -100,9 +98,8 @@ def _read_listing(folder: AnyPath, kind: str, column: str) -> dict[str, tuple[st
     """The column of mimic-cxr-2.0.0-KIND.csv(.gz) by image, with patient and study; {} where there is no such file."""
     tables = [path for base in (folder, folder.parent) for path in base.glob(f"mimic-cxr-2.*-{kind}.csv*")]
     listing = {}
-    for row in read_rows(tables[0]) if tables else ():
-        if missing := {"dicom_id", "subject_id", "study_id", column} - row.keys():
-            raise UserError(f"{tables[0]} has no column {min(missing)!r}; it has: {', '.join(row)}.")
+    names = {"dicom_id", "subject_id", "study_id", column}
+    for row in read_columns(tables[0], names) if tables else ():
         listing[row["dicom_id"]] = (f"p{row['subject_id']}", f"s{row['study_id']}", row[column] or "")
     return listing
 

@@ -14,8 +14,7 @@ from medclip.data.normalize import split_of
 from medclip.data.paths import AnyPath
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.image_caption_folder import list_images
-from medclip.data.sources.table_files import read_rows
-from medclip.errors import UserError
+from medclip.data.sources.table_files import read_columns
 
 SOURCE = "Open-i"
 NO_READING = "report without findings and impression"
@@ -82,10 +81,10 @@ def read_projections(reports: AnyPath, projections: AnyPath) -> Iterator[Pair | 
 
     Then the reports without images. Raises UserError where a column is absent.
     """
-    by_uid = {row["uid"]: row for row in _read_table(reports, {"uid", "findings", "impression"})}
+    by_uid = {row["uid"]: row for row in read_columns(reports, {"uid", "findings", "impression"})}
     images = {image.name: image for image in list_images(reports.parent)}
     without_image = dict.fromkeys(by_uid)
-    for row in _read_table(projections, {"uid", "filename"}):
+    for row in read_columns(projections, {"uid", "filename"}):
         uid, name = row["uid"] or "", row["filename"] or ""
         id, split = name.removesuffix(".png").removesuffix(".dcm"), split_of(uid)
         report = by_uid.get(uid)
@@ -102,13 +101,6 @@ def read_projections(reports: AnyPath, projections: AnyPath) -> Iterator[Pair | 
             yield Pair(id, images[name], caption, split, uid, keywords=problems, labels=view, source=SOURCE)
     for uid in without_image:
         yield Dropped(uid, split_of(uid), "report without images", reports.name)
-
-
-def _read_table(path: AnyPath, columns: set[str]) -> Iterator[dict[str, str]]:
-    for row in read_rows(path):
-        if missing := columns - row.keys():
-            raise UserError(f"{path} has no column {min(missing)!r}; it has: {', '.join(row)}.")
-        yield row
 
 
 def _report_files(folder: AnyPath) -> Iterator[AnyPath]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +11,8 @@ from medclip.data.normalize import SPLITS, canonical_split, split_of
 from medclip.data.paths import AnyPath, inside, parse_path, path_exists
 from medclip.data.prepare_config import Columns
 from medclip.data.schema import Dropped, Pair, make_up_id
-from medclip.data.sources.reports import OTHER_SECTIONS, select_reading
+from medclip.data.sources.image_cells import parse_literal
+from medclip.data.sources.reports import split_reading
 from medclip.data.sources.table_files import Row, read_rows, table_suffix
 from medclip.data.sources.tables import NO_IMAGE_OR_CAPTION, OUTSIDE, cell_captions, match_columns
 from medclip.errors import UserError
@@ -117,14 +117,11 @@ def read_padchest(path: AnyPath, columns: Columns) -> Iterator[Pair | Dropped]:
 def _parse_list(cell: str | None) -> list[str]:
     """The texts of "['pleural effusion', 'cardiomegaly']"; none for a cell that is not a list."""
     try:
-        items = ast.literal_eval(cell or "")
-    except (ValueError, SyntaxError):
+        items = parse_literal(cell or "")
+    except ValueError:
         return []
-    return (
-        list(dict.fromkeys(filter(None, (str(item).strip() for item in items if item))))
-        if isinstance(items, list)
-        else []
-    )
+    names = (str(item).strip() for item in items if item) if isinstance(items, list) else ()
+    return list(dict.fromkeys(filter(None, names)))
 
 
 def read_medicat(path: AnyPath, columns: Columns) -> Iterator[Pair | Dropped]:
@@ -177,12 +174,11 @@ def _pairs(
         yield Dropped(id, fields["split"], OUTSIDE, table.name)
         return
     image = next(filter(path_exists, allowed), allowed[0])
-    for index, caption in enumerate(captions):
-        reading = select_reading(caption)
+    for index, (caption, removed) in enumerate(map(split_reading, captions)):
         yield Pair(
             id=f"{id}-{index}" if len(captions) > 1 else id,
             image=image,
-            caption=reading,
-            removed=(OTHER_SECTIONS,) if reading != caption else (),
+            caption=caption,
+            removed=removed,
             **fields,
         )

@@ -47,6 +47,12 @@ def select_reading(text: str) -> str:
     return "\n".join(filter(None, sections)) or text
 
 
+def split_reading(text: str) -> tuple[str, tuple[str, ...]]:
+    """The caption that a text becomes, as `select_reading`, and what was withheld of it (`Pair.removed`)."""
+    reading = select_reading(text)
+    return reading, () if reading == text else (OTHER_SECTIONS,)
+
+
 def _is_heading(match: re.Match[str]) -> bool:
     heading, line = match.group(), _line_before(match)
     if not heading.endswith(":") and match.group("reading"):

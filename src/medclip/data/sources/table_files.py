@@ -8,7 +8,7 @@ import io
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -34,6 +34,14 @@ def read_rows(path: AnyPath) -> Iterator[Row]:
     known.
     """
     return _READERS[table_suffix(path)](path)
+
+
+def read_columns(path: AnyPath, names: Set[str]) -> Iterator[Row]:
+    """Every row of a table, as `read_rows`. Raises UserError where one of the columns `names` is absent."""
+    for row in read_rows(path):
+        if missing := names - row.keys():
+            raise UserError(f"{path} has no column {min(missing)!r}; it has: {', '.join(row)}.")
+        yield row
 
 
 def table_suffix(path: AnyPath) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -15,8 +14,8 @@ from medclip.data.normalize import HASHED_SPLITS, canonical_split, split_of
 from medclip.data.paths import AnyPath, parse_path
 from medclip.data.prepare_config import Columns
 from medclip.data.schema import Dropped, Pair, make_up_id, take_per_split
-from medclip.data.sources.image_cells import MISSING, TRIED, ImageFinder, cell_images, cell_text
-from medclip.data.sources.reports import OTHER_SECTIONS, select_reading
+from medclip.data.sources.image_cells import MISSING, TRIED, ImageFinder, cell_images, cell_text, parse_literal
+from medclip.data.sources.reports import split_reading
 from medclip.data.sources.table_files import Row, read_rows
 from medclip.errors import ImageError, UserError
 
@@ -183,8 +182,8 @@ def rows_to_pairs(
             images, reason = cell_images(cells.get("image")), NO_IMAGE_OR_CAPTION
         except ImageError as error:
             images, reason = [], str(error)
-        reports = cell_captions(cells.get("caption"))
-        captions = [select_reading(report) for report in reports]
+        readings = [split_reading(report) for report in cell_captions(cells.get("caption"))]
+        captions = [caption for caption, _ in readings]
         first = images[0] if images else ""
         file = first if isinstance(first, str) else ""
         id, default_group = identify(first, captions, cell_text(cells.get("id")))
@@ -204,7 +203,7 @@ def rows_to_pairs(
             if isinstance(image, str):
                 yield Dropped(image_id, row_split, image, f"{detail}: {cell}; {TRIED}" if image == MISSING else detail)
                 continue
-            for index, caption in enumerate(captions):
+            for index, (caption, removed) in enumerate(readings):
                 yield Pair(
                     id=image_id + (f"-{index}" if len(captions) > 1 else ""),
                     image=image,
@@ -214,7 +213,7 @@ def rows_to_pairs(
                     license=cell_text(cells.get("license")),
                     attribution=cell_text(cells.get("attribution")),
                     concepts=_concepts(cells.get("concepts")),
-                    removed=(OTHER_SECTIONS,) if caption != reports[index] else (),
+                    removed=removed,
                     **extra_fields(row, table.stem),
                 )
 
@@ -264,8 +263,8 @@ def cell_captions(value: Any) -> list[str]:
 def _parse_list(text: str) -> list[str] | str:
     """The texts of a list that a table's cell holds as JSON or as Python writes it; another text stays."""
     try:
-        items = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        items = parse_literal(text)
+    except ValueError:
         return text
     return items if isinstance(items, list) and all(isinstance(item, str) for item in items) else text
 
@@ -285,6 +284,6 @@ def _unwrap_bytes(caption: str) -> str:
     if caption[:2] not in ("b'", 'b"') or caption[-1:] != caption[1]:
         return caption
     try:
-        return ast.literal_eval(caption).decode()
-    except (ValueError, SyntaxError):
+        return parse_literal(caption).decode()
+    except ValueError:
         return caption

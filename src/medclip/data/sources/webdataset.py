@@ -17,13 +17,14 @@ from medclip.data.paths import AnyPath
 from medclip.data.schema import Dropped, Pair, make_up_id
 from medclip.data.sources.image_caption_folder import IMAGE_SUFFIXES
 from medclip.data.sources.image_cells import read_member
-from medclip.data.sources.reports import OTHER_SECTIONS, select_reading
+from medclip.data.sources.reports import split_reading
+from medclip.data.sources.table_files import TABLE_SUFFIXES
 from medclip.data.sources.tables import NO_IMAGE_OR_CAPTION, article_of_file, as_strings, cell_captions, extra_fields
 from medclip.errors import ImageError, UserError
 
 WINDOW_SAMPLES, WINDOW_BYTES = 10_000, 2**28  # of incomplete samples: what waits for the rest is in memory
 _TEXT_SUFFIXES = (".txt", ".json")
-_TABLES = (".csv", ".tsv", ".jsonl", ".parquet", ".arrow")
+_TABLES = tuple(suffix for suffix in TABLE_SUFFIXES if suffix not in _TEXT_SUFFIXES)
 _SORT = "Sort the archive: tar --sort=name."
 NOT_A_FILE = "archive member that is a link or a device"
 SAME_NAME = "second archive member of the same name"
@@ -96,16 +97,16 @@ def _parse_sample(key: str, files: dict[str, bytes], path: AnyPath, split: str, 
         Pair(
             id=id if len(captions) == 1 else f"{id}-{number}",
             image=images[0],
-            caption=(reading := select_reading(caption)),
+            caption=caption,
             split=split,
             article=group,
             license=str(fields.get("licence") or fields.get("license") or ""),
             attribution=str(fields.get("attribution") or ""),
             concepts=as_strings(fields.get("concepts")),
-            removed=(OTHER_SECTIONS,) if reading != caption else (),
+            removed=removed,
             **extra_fields(fields, path.stem),
         )
-        for number, caption in enumerate(captions)
+        for number, (caption, removed) in enumerate(map(split_reading, captions))
     ]
 
 
