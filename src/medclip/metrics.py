@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int, Num
@@ -155,6 +156,18 @@ class Queries:
         return column
 
 
+class Side(NamedTuple):
+    """One direction of retrieval: its queries, its candidates and which of them are right."""
+
+    queries: Num[np.ndarray, "q p"]
+    candidates: Num[np.ndarray, "c p"]
+    right: Int[np.ndarray, "k 2"]
+    """Row of a query and row of a candidate that is right for it."""
+    query_rows: Int[np.ndarray, " q"]
+    """The first row of each query in the table of pairs."""
+    candidate_rows: Int[np.ndarray, " c"]
+
+
 @dataclass(frozen=True)
 class DistinctPairs:
     """The distinct images and captions of a table of pairs, and which of them belong together.
@@ -185,6 +198,12 @@ class DistinctPairs:
         pairs = np.unique(np.stack([image, text], axis=1), axis=0)
         return cls(images[image_rows], texts[text_rows], pairs, image_rows, text_rows)
 
+    def sides(self) -> dict[str, Side]:
+        """Both directions, by name."""
+        to_text = Side(self.images, self.texts, self.pairs, self.image_rows, self.text_rows)
+        to_image = Side(self.texts, self.images, self.pairs[:, ::-1], self.text_rows, self.image_rows)
+        return dict(zip(DIRECTIONS, (to_text, to_image), strict=True))
+
     def rank(self, advance: Advance | None = None) -> dict[str, Queries]:
         """Ranks of both directions, by direction.
 
@@ -194,11 +213,15 @@ class DistinctPairs:
         [2, 1, 2] of three captions among two images. As rows of their own the two A would tie with each other: of five
         captions an image R@1 would be 0 from texts to images, and at most 1/5 back, even for a perfect model.
         """
-        to_text, to_image = ranks(self.images, self.texts, self.pairs, advance)
-        sides = ((self.image_rows, to_text, len(self.texts)), (self.text_rows, to_image, len(self.images)))
+        both = zip(self.sides().items(), ranks(self.images, self.texts, self.pairs, advance), strict=True)
         return {
-            direction: Queries(rows, own, np.bincount(self.pairs[:, side]), np.full(len(rows), num_candidates))
-            for side, (direction, (rows, own, num_candidates)) in enumerate(zip(DIRECTIONS, sides, strict=True))
+            direction: Queries(
+                side.query_rows,
+                own,
+                np.bincount(side.right[:, 0]),
+                np.full(len(side.queries), len(side.candidates)),
+            )
+            for (direction, side), own in both
         }
 
 

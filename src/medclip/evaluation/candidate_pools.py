@@ -117,17 +117,14 @@ def article_disjoint(full: Mapping[str, Queries], pairs: DistinctPairs, articles
     caption is of the article of its first row; `articles` are of all rows.
     """
     _, article = np.unique(np.asarray(articles, dtype=str), return_inverse=True)
-    image_articles, text_articles = article[pairs.image_rows], article[pairs.text_rows]
-    sides = (
-        (pairs.images, pairs.texts, pairs.pairs, image_articles, text_articles),
-        (pairs.texts, pairs.images, pairs.pairs[:, ::-1], text_articles, image_articles),
-    )
     result = {}
-    for (direction, queries), side in zip(full.items(), sides, strict=True):
-        _, candidates, right, own_articles, candidate_articles = side
+    for direction, side in pairs.sides().items():
+        queries, right = full[direction], side.right
+        own_articles, candidate_articles = article[side.query_rows], article[side.candidate_rows]
         same = own_articles[right[:, 0]] == candidate_articles[right[:, 1]]
         num_right = np.bincount(right[same, 0], minlength=len(queries.rows))
         num_wrong = np.bincount(candidate_articles, minlength=article.max() + 1)[own_articles] - num_right
-        ranks = queries.ranks - num_wrong_ahead(*side)
-        result[direction] = replace(queries, ranks=ranks, num_candidates=len(candidates) - num_wrong)
+        ahead = num_wrong_ahead(side.queries, side.candidates, right, own_articles, candidate_articles)
+        num_candidates = len(side.candidates) - num_wrong
+        result[direction] = replace(queries, ranks=queries.ranks - ahead, num_candidates=num_candidates)
     return result

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ from medclip.evaluation.results import (
     write_results,
 )
 from medclip.evaluation.subgroups import by_group, row_labels
-from medclip.metrics import DIRECTIONS, DistinctPairs, Queries, hits_at_k, max_candidates, merge_articles
+from medclip.metrics import DistinctPairs, Queries, hits_at_k, max_candidates, merge_articles
 from medclip.model.checkpoint import load
 from medclip.progress import progress
 
@@ -225,19 +226,14 @@ def _grade(measured: _Measurement, rows: Split) -> None:
         "concepts/relevance": graded_relevance.RELEVANCE,
         "concepts/relevance_threshold": graded_relevance.RELEVANCE_THRESHOLD,
     }
-    ids = rows.duplicate_ids
-    image_sets, text_sets = (graded_relevance.merge_sets(concepts, side) for side in ids)
-    sides = (
-        (pairs.images, pairs.texts, image_sets, text_sets, pairs.pairs, pairs.image_rows),
-        (pairs.texts, pairs.images, text_sets, image_sets, pairs.pairs[:, ::-1], pairs.text_rows),
-    )
-    with progress("grade by concepts", sum(map(bool, [*image_sets, *text_sets])), "queries") as advance:
-        for direction, (queries, candidates, query_sets, candidate_sets, right, first_rows) in zip(
-            DIRECTIONS, sides, strict=True
+    sets = [graded_relevance.merge_sets(concepts, ids) for ids in rows.duplicate_ids]
+    with progress("grade by concepts", sum(map(bool, chain(*sets))), "queries") as advance:
+        for (direction, side), query_sets, candidate_sets in zip(
+            pairs.sides().items(), sets, reversed(sets), strict=True
         ):
-            grades = np.full((len(rows), 4), np.nan)
-            grades[first_rows] = graded_relevance.grade(
-                queries, candidates, query_sets, graded_relevance.Concepts(candidate_sets), right, advance
+            grades, candidates = np.full((len(rows), 4), np.nan), graded_relevance.Concepts(candidate_sets)
+            grades[side.query_rows] = graded_relevance.grade(
+                side.queries, side.candidates, query_sets, candidates, side.right, advance
             )
             estimates, chance = graded_relevance.grade_estimates(grades, measured.articles, measured.seed)
             for i, name in enumerate(graded_relevance.METRICS):
@@ -253,20 +249,16 @@ def misranked_pairs(pairs: DistinctPairs, ids: Sequence[str], limit: int) -> Ite
     Memory is linear in n.
     """
     own = (pairs.images[pairs.pairs[:, 0]].astype(np.float64) * pairs.texts[pairs.pairs[:, 1]]).sum(axis=1)
-    sides = (
-        (pairs.images, pairs.texts, pairs.pairs, pairs.image_rows, pairs.text_rows),
-        (pairs.texts, pairs.images, pairs.pairs[:, ::-1], pairs.text_rows, pairs.image_rows),
-    )
-    for direction, (queries, candidates, right, rows, candidate_rows) in zip(DIRECTIONS, sides, strict=True):
-        if len(candidates) < 2:
+    for direction, side in pairs.sides().items():
+        if len(side.candidates) < 2:
             continue
-        best = np.full(len(queries), -np.inf)
-        np.maximum.at(best, right[:, 0], own)
-        others, scores = nearest_others(queries, candidates, right)
+        best = np.full(len(side.queries), -np.inf)
+        np.maximum.at(best, side.right[:, 0], own)
+        others, scores = nearest_others(side.queries, side.candidates, side.right)
         margins = scores - best
         for i in np.argsort(-margins, kind="stable")[:limit]:
             if margins[i] > 0:
-                query, other = ids[int(rows[i])], ids[int(candidate_rows[others[i]])]
+                query, other = ids[int(side.query_rows[i])], ids[int(side.candidate_rows[others[i]])]
                 yield MisrankedPair(direction, query, other, round(float(best[i]), 4), round(float(scores[i]), 4))
 
 
