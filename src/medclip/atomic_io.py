@@ -43,6 +43,14 @@ def read_json(path: Path, kind: str) -> Any:
         raise UserError(f"{path} is damaged and cannot be read as JSON ({error}). Make it anew.") from None
 
 
+def read_object(path: Path, kind: str) -> dict[str, Any]:
+    """Read a JSON object, as `read_json`; JSON of another kind is a UserError."""
+    value = read_json(path, kind)
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is not an object.")
+    return value
+
+
 def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
     with path.open("rb") as handle:

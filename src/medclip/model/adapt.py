@@ -14,8 +14,17 @@ import numpy as np
 
 from medclip.errors import UserError
 from medclip.model.checkpoint import Model, model_folder, open_folder, tokenizer_folder
-from medclip.model.config import DUAL_ENCODERS, LOGIT_SCALE, Side, parse_config, parse_text, parse_vision, tower_config
-from medclip.model.image_processor import MAX_SIDE, read_image_processor, with_side
+from medclip.model.config import (
+    DUAL_ENCODERS,
+    LOGIT_SCALE,
+    MAX_IMAGE_SIDE,
+    Side,
+    parse_config,
+    parse_text,
+    parse_vision,
+    tower_config,
+)
+from medclip.model.image_processor import read_image_processor, with_side
 from medclip.model.positions import resize_positions
 from medclip.model.sentence_modules import MODULES_FILE, check_case, read_modules
 from medclip.model.shapes_init import init_params, tensor_shapes, text_shapes, vision_shapes
@@ -43,8 +52,8 @@ def with_image_size(model: Model, side: int) -> Model:
     for the pixels it gets, the tower stays as it is.
     """
     tower, family = model.config.vision, model.config.vision.family
-    if not tower.patch_size <= side <= MAX_SIDE:
-        raise UserError(f"--image-size {side}: a patch has {tower.patch_size} px, an image at most {MAX_SIDE}.")
+    if not tower.patch_size <= side <= MAX_IMAGE_SIDE:
+        raise UserError(f"--image-size {side}: a patch has {tower.patch_size} px, an image at most {MAX_IMAGE_SIDE}.")
     if side == model.image_processor.side:
         return model
     if tower.stages:
@@ -116,9 +125,8 @@ def join_towers(
 ) -> Model:
     """A dual encoder of the vision tower of one model and the text tower of another; a model of either kind will do.
 
-    `tokenizer` is another folder or Hub model whose tokenizer is used in place of the text model's.
-
-    The folder it is saved to is that of a VisionTextDualEncoderModel. The projections start fresh, and so does a pooler
+    `tokenizer` is another folder or Hub model whose tokenizer is used in place of the text model's. The folder that it
+    is saved to is that of a VisionTextDualEncoderModel. The projections start fresh, and so does a pooler
     that a checkpoint was published without, with a warning. A sentence-transformers folder pools as its modules say;
     transformers then refuses the join. Raises UserError for folders without such a tower.
     """

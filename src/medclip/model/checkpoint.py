@@ -15,7 +15,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from medclip.atomic_io import read_json, sha256, whole_file, write_json
+from medclip.atomic_io import read_json, read_object, sha256, whole_file, write_json
 from medclip.errors import UserError, WorkError
 from medclip.model.config import DUAL_ENCODERS, ModelConfig, parse_config, subconfig, tower_config, tower_side
 from medclip.model.hub_download import CONFIG_FILES, fetch_model, fetch_tokenizer
@@ -66,10 +66,9 @@ class Towers:
 def load(name: str | Path, revision: str | None = None, tokenizer: str | Path | None = None) -> Model:
     """A dual encoder from a model folder, a run around one, or the Hub ("owner/name").
 
-    `tokenizer` is another folder or Hub model whose tokenizer is used in place of its own.
-
-    Reads the folders of `transformers` (CLIPModel, SiglipModel, VisionTextDualEncoderModel), of open_clip and of
-    FlaxHybridCLIP (2021). Weights become float32. Raises UserError that names every tensor that is wrong or missing.
+    `tokenizer` is another folder or Hub model whose tokenizer is used in place of its own. Reads the folders of
+    `transformers` (CLIPModel, SiglipModel, VisionTextDualEncoderModel), of open_clip and of FlaxHybridCLIP (2021).
+    Weights become float32. Raises UserError that names every tensor that is wrong or missing.
     """
     folder = model_folder(name, revision, dual=True)
     towers = load_towers(folder)
@@ -155,9 +154,7 @@ def inspect_folder(folder: Path, files: Collection[str], dual: bool = False) -> 
 
 def _read_config(folder: Path) -> dict[str, Any]:
     refuse_adapter(folder)
-    raw = read_json(folder / "config.json", "a model folder")
-    if not isinstance(raw, dict):
-        raise UserError(f"{folder}/config.json is not an object.")
+    raw = read_object(folder / "config.json", "a model folder")
     if quantization := raw.get("quantization_config"):
         method = quantization.get("quant_method", "") if isinstance(quantization, dict) else ""
         raise UserError(

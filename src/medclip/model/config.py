@@ -16,6 +16,7 @@ ACTIVATIONS = ("quick_gelu", "gelu", "gelu_pytorch_tanh", "gelu_new", "relu", "s
 DUAL_ENCODERS = ("clip", "siglip", "metaclip_2", "vision-text-dual-encoder", "hybrid-clip")
 _SAME_TOWERS = {"cxr-bert": "bert"}  # by other names, from repositories with code of their own
 Side = Literal["vision", "text"]
+MAX_IMAGE_SIDE = 10_000
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ _TOWER_NUMBERS = {
 }
 _VISION_NUMBERS = {
     **_TOWER_NUMBERS,
-    "image_size": _Number(high=10_000),
+    "image_size": _Number(high=MAX_IMAGE_SIDE),
     "patch_size": _Number(),
     "num_register_tokens": _Number(low=0, high=1000),
     "rope_theta": _Number(types=(int, float)),
@@ -142,8 +143,6 @@ def parse_config(raw: Mapping[str, Any]) -> ModelConfig:
     kind = raw.get("model_type")
     if kind not in DUAL_ENCODERS:
         raise dual_encoder_error(kind, tower_side(raw))
-    if raw.get("quantization_config"):
-        raise UserError("config.json: quantization_config: quantized weights are not supported.")
     vision, text = parse_vision(subconfig(raw, "vision_config"), kind), parse_text(subconfig(raw, "text_config"), kind)
     if kind == "siglip":
         if (width := text.projection_size or text.hidden_size) != vision.hidden_size:

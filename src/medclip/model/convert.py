@@ -27,8 +27,8 @@ def export_safetensors(name: str | Path, out: Path, tokenizer: str | Path | None
     """Write a model (folder, run or OWNER/NAME) as the folder that it would be with safetensors.
 
     A dual encoder is written as `save` does, with its card, and with the `tokenizer` of another folder or Hub model if
-    given. Of a single tower every tensor has its name, type and
-    shape, and every other file is the same. Raises UserError where the model does not open, or `out` is finished.
+    given. Of a single tower every tensor has its name, type and shape, and every other file is the same. Raises
+    UserError where the model does not open, or `out` is finished.
     """
     folder = model_folder(name)
     names = weight_names(folder)

@@ -17,16 +17,15 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 from PIL import Image
 
-from medclip.atomic_io import read_json
+from medclip.atomic_io import read_object
 from medclip.errors import MAX_PIXELS, TOO_MANY_PIXELS, ImageError, UserError
-from medclip.model.config import VisionConfig
+from medclip.model.config import MAX_IMAGE_SIDE, VisionConfig
 
 LOG = logging.getLogger("medclip.model")
 Size = tuple[int, int]
 """Width and height."""
 Channels = tuple[float, ...]
 PROCESSOR_FILE, NESTED_FILE = "preprocessor_config.json", "processor_config.json"
-MAX_SIDE = 10_000
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _IMAGENET = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225)}
@@ -294,19 +293,12 @@ def _resized_size(size: Size, resize: Exact | ShortestEdge | LongestEdge | None)
 def _read_config(folder: Path) -> tuple[Path, Any] | None:
     """A folder's processor config and the file that holds it."""
     if (nested := folder / NESTED_FILE).is_file():
-        processor = _read_object(nested).get("image_processor")
+        processor = read_object(nested, "a model folder").get("image_processor")
         if processor is not None:  # files of transformers 4 lack it
             return nested, processor
     if (plain := folder / PROCESSOR_FILE).is_file():
-        return plain, _read_object(plain)
+        return plain, read_object(plain, "a model folder")
     return None
-
-
-def _read_object(file: Path) -> Mapping[str, Any]:
-    raw = read_json(file, "a model folder")
-    if not isinstance(raw, Mapping):
-        raise UserError(f"{file} is not an object.")
-    return raw
 
 
 def _type_name(raw: Mapping[str, Any]) -> str:
@@ -316,7 +308,7 @@ def _type_name(raw: Mapping[str, Any]) -> str:
 
 
 def _is_side(value: Any) -> bool:
-    return type(value) is int and 1 <= value <= MAX_SIDE
+    return type(value) is int and 1 <= value <= MAX_IMAGE_SIDE
 
 
 def _resize(size: Any, default_to_square: bool, file: str) -> Exact | ShortestEdge:
@@ -332,7 +324,7 @@ def _resize(size: Any, default_to_square: bool, file: str) -> Exact | ShortestEd
             return Exact(edge, edge) if default_to_square else ShortestEdge(edge)
     raise UserError(
         f"{file}: size is {size!r}; a height and a width, a shortest_edge, or that with a longest_edge was expected, "
-        f"each from 1 to {MAX_SIDE} px."
+        f"each from 1 to {MAX_IMAGE_SIDE} px."
     )
 
 
@@ -344,7 +336,7 @@ def _crop(size: Any, file: str) -> int:
             if height != width:
                 raise UserError(f"{file}: crop_size is {height} x {width}; only squares are supported.")
             return height
-    raise UserError(f"{file}: crop_size is {size!r}; a height and a width from 1 to {MAX_SIDE} px were expected.")
+    raise UserError(f"{file}: crop_size is {size!r}; a height and a width from 1 to {MAX_IMAGE_SIDE} px were expected.")
 
 
 def _sides(size: Any) -> int | dict[str, int] | None:

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from medclip.atomic_io import read_json, write_json
+from medclip.atomic_io import read_json, read_object, write_json
 from medclip.errors import UserError
 from medclip.model.config import DUAL_ENCODERS
 from medclip.model.tokenizer.text_tokenizer import TextTokenizer
 
 LOG = logging.getLogger("medclip.model")
 MODULES_FILE = "modules.json"
+_FOLDER = "a model folder"
 # A projection without bias, then unit length, follow: so a common factor of the features changes nothing.
 _POOLING = {"mean": "mean", "mean_sqrt_len_tokens": "mean", "cls": "cls"}
 _LEGACY_POOLING = {
@@ -49,14 +50,14 @@ def read_modules(folder: Path) -> SentenceTower:
     pooling = ""
     for module, kind in zip(modules, kinds, strict=True):
         if kind == "Pooling" and not pooling:
-            pooling = _pooling(_read_config(folder / module["path"] / "config.json"), folder)
+            pooling = _pooling(read_object(folder / module["path"] / "config.json", _FOLDER), folder)
         elif kind not in _NO_EFFECT and not (module is modules[0] and kind in ("Transformer", "CLIPModel")):
             raise UserError(
                 f"{folder}: its module {kind} is not supported; take a sentence-transformers model that is a "
                 "Transformer with Pooling and Normalize alone."
             )
     tower = folder / modules[0]["path"]
-    config = next((_read_config(path) for path in sorted(tower.glob("sentence_*_config.json"))), {})
+    config = next((read_object(path, _FOLDER) for path in sorted(tower.glob("sentence_*_config.json"))), {})
     max_length = config.get("max_seq_length")
     if max_length is not None and (not isinstance(max_length, int) or max_length < 3):
         raise UserError(f"{tower}: max_seq_length is {max_length!r}, which is no number of tokens.")
@@ -68,7 +69,7 @@ def model_or_modules(folder: Path) -> Path:
     """The folder inside that holds a dual encoder, if that is a folder's only module; else the folder itself."""
     tower, config = read_modules(folder), {}
     if not tower.pooling and (path := tower.folder / "config.json").is_file():
-        config = _read_config(path)
+        config = read_object(path, _FOLDER)
     return tower.folder if config.get("model_type") in DUAL_ENCODERS else folder
 
 
@@ -106,13 +107,6 @@ def _is_module(module: Any) -> bool:
     return path == "" or (isinstance(path, str) and Path(path).name == path and path != "..")
 
 
-def _read_config(path: Path) -> Mapping[str, Any]:
-    config = read_json(path, "a model folder")
-    if not isinstance(config, Mapping):
-        raise UserError(f"{path} is not an object.")
-    return config
-
-
 def _pooling(config: Mapping[str, Any], folder: Path) -> str:
     modes = config.get("pooling_mode") or [mode for key, mode in _LEGACY_POOLING.items() if config.get(key)] or ["mean"]
     modes = [modes] if isinstance(modes, str) else modes
@@ -127,7 +121,7 @@ def _pooling(config: Mapping[str, Any], folder: Path) -> str:
 def _warn_of_prompt(folder: Path) -> None:
     """Name a prompt that sentence-transformers would put before every caption."""
     path = folder / "config_sentence_transformers.json"
-    config = _read_config(path) if path.is_file() else {}
+    config = read_object(path, _FOLDER) if path.is_file() else {}
     prompts, name = config.get("prompts"), config.get("default_prompt_name")
     if isinstance(prompts, Mapping) and isinstance(name, str) and prompts.get(name):
         LOG.warning("%s: its default prompt %r is not put before captions.", folder, prompts[name])

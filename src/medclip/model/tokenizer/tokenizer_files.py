@@ -25,7 +25,7 @@ from medclip.model.tokenizer.tokenizer_config import (
     Side,
     Token,
     TokenizerConfig,
-    read_object,
+    read_optional,
     read_tokenizer_config,
 )
 from medclip.model.tokenizer.vocab_files import (
@@ -71,7 +71,7 @@ def build_tokenizer(folder: Path, overrides: Mapping[str, Any] = MappingProxyTyp
 
     Raises UserError where there is none, or where a file is damaged or of a kind that is not supported.
     """
-    raw = read_object(folder / JSON_FILE)
+    raw = read_optional(folder / JSON_FILE)
     added = raw.get("added_tokens") or []
     try:
         config = read_tokenizer_config(folder, added if isinstance(added, list) else [added], overrides)

@@ -12,7 +12,7 @@ from tokenizers import models
 
 from medclip.errors import UserError
 from medclip.model.tokenizer.sentencepiece_model import SentencePieceModel, read_sentencepiece
-from medclip.model.tokenizer.tokenizer_config import read_object
+from medclip.model.tokenizer.tokenizer_config import read_optional
 
 JSON_FILE, SIGLIP_FILE = "tokenizer.json", "spiece.model"
 TOKENIZER_FILES = (JSON_FILE, "vocab.txt", "vocab.json", SIGLIP_FILE, "sentencepiece.bpe.model")
@@ -65,7 +65,7 @@ def class_of_files(folder: Path) -> str:
     if (folder / "vocab.txt").is_file():
         return "BertTokenizer" if "[CLS]" in models.WordPiece.read_file(str(folder / "vocab.txt")) else "MPNetTokenizer"
     if _has_bpe_files(folder):
-        return "CLIPTokenizer" if START in read_object(folder / "vocab.json") else "RobertaTokenizer"
+        return "CLIPTokenizer" if START in read_optional(folder / "vocab.json") else "RobertaTokenizer"
     path = _sentencepiece_file(folder)
     return _CLASS_OF_SENTENCEPIECE[path.name] if path else ""
 
