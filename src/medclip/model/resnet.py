@@ -7,17 +7,14 @@ are constants, and stay as they are.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
-if TYPE_CHECKING:
-    from medclip.model.config import VisionConfig
+from medclip.model.config import VisionConfig
+from medclip.model.layers import AnyArray, Attention, attend, linear
 
-AnyArray = Array | np.ndarray
 Params = Mapping[str, AnyArray]
 _STATISTICS = ("running_mean", "running_var")
 _BATCH_NORM_EPS = 1e-5
@@ -106,8 +103,7 @@ def _attention_pool(p: Params, x: AnyArray, heads: int) -> AnyArray:
     x = x.reshape(len(x), -1, x.shape[-1])
     x = jnp.concatenate([x.mean(axis=1, keepdims=True), x], axis=1) + p["attnpool.positional_embedding"]
     q, k, v = (
-        (states @ p[f"attnpool.{name}.weight"].T + p[f"attnpool.{name}.bias"]).reshape(*states.shape[:2], heads, -1)
+        linear(p, f"attnpool.{name}", states).reshape(*states.shape[:2], heads, -1)
         for name, states in (("q_proj", x[:, :1]), ("k_proj", x), ("v_proj", x))
     )
-    scores = jnp.einsum("bqhd,bkhd->bhqk", q, k).astype(jnp.float32) * q.shape[-1] ** -0.5
-    return jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores, axis=-1).astype(v.dtype), v).reshape(len(x), -1)
+    return attend(q, k, v, Attention())[:, 0]

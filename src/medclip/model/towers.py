@@ -8,37 +8,31 @@ b batch, t tokens, s side, w width, p projection, h heads.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from medclip.errors import UserError
 from medclip.model.config import ModelConfig, TextConfig, VisionConfig
-from medclip.model.families import RELATIVE_BUCKETS, AttentionHead, Block
+from medclip.model.families import AttentionHead, Block
+from medclip.model.layers import (
+    AnyArray,
+    Attention,
+    activate,
+    attend,
+    layer_norm,
+    linear,
+    patch_rotation,
+    relative_bias,
+)
 from medclip.model.packing import PackedText
 from medclip.model.positions import resize_positions
 from medclip.model.resnet import resnet_features
 
-AnyArray = Array | np.ndarray
-MAX_DISTANCE = 128  # from here on, relative positions share a bucket
 Params = dict[str, Float[AnyArray, "..."]]
 """Tensors by their name in the checkpoint."""
-
-
-class Attention(NamedTuple):
-    """What decides, besides queries and keys, which tokens attend to which."""
-
-    mask: Bool[AnyArray, "#b #h #q k"] | None = None
-    """False: does not attend."""
-    bias: Float32[AnyArray, "#b h q k"] | None = None
-    """Added to the scores."""
-    rotation: tuple[AnyArray, AnyArray] | None = None
-    """Cosine and sine (patches, d) or (b, patches, d), of the last tokens."""
 
 
 def encode_image(params: Params, pixels: Float[AnyArray, "b s s 3"], config: ModelConfig) -> Float32[Array, "b p"]:
@@ -72,7 +66,7 @@ def image_features(
             raise UserError("--patch-dropout drops the tokens of a ViT; this vision tower is a ResNet.")
         return resnet_features(p, pixels, tower)
     x = _patches(p[f"{family.patch}.weight"], pixels) + p.get(f"{family.patch}.bias", 0)
-    rotation = _rotation(x.shape[1], tower) if family.rotary else None
+    rotation = patch_rotation(x.shape[1], tower) if family.rotary else None
     class_tokens = [p[name] for name in (family.class_token, family.distillation_token) if name]
     x = _prepend(x, *class_tokens)
     if family.position:
@@ -90,14 +84,14 @@ def image_features(
     if family.registers:
         x = jnp.concatenate([x[:, :1], _prepend(x[:, 1:], p[family.registers])], axis=1)
     if family.pre_norm:
-        x = _layer_norm(p, family.pre_norm, x, tower.layer_norm_eps)
+        x = layer_norm(p, family.pre_norm, x, tower.layer_norm_eps)
     x = _transformer(p, x, Attention(rotation=rotation), tower, family.block, remat)
     pool_first = family.norm_after_pool or family.pool == "first"  # of one token, the order is free
     x = _image_pool(p, x, tower) if pool_first else x
-    x = _layer_norm(p, family.post_norm, x, tower.layer_norm_eps)
+    x = layer_norm(p, family.post_norm, x, tower.layer_norm_eps)
     x = x if pool_first else _image_pool(p, x, tower)
     if family.pooler:
-        x = jnp.tanh(_linear(p, family.pooler, x))
+        x = jnp.tanh(linear(p, family.pooler, x))
     return x
 
 
@@ -199,14 +193,14 @@ def _text_states(
     if family.types:
         x = x + p[family.types][0]
     if family.embed_norm:
-        x = _layer_norm(p, family.embed_norm, x, tower.layer_norm_eps)
+        x = layer_norm(p, family.embed_norm, x, tower.layer_norm_eps)
     mask = jnp.ones_like(mask) if family.reads_padding else mask
     if family.attends in ("causal", "before"):
         mask = jnp.tril(jnp.ones((ids.shape[1],) * 2, bool)) & mask
-    bias = _relative_bias(p[family.relative_bias], distances) if family.relative_bias else None
+    bias = relative_bias(p[family.relative_bias], distances) if family.relative_bias else None
     attention = Attention(None if family.attends == "all" else mask, bias)
     x = _transformer(p, x, attention, tower, family.block, remat)
-    return _layer_norm(p, family.final_norm, x, tower.layer_norm_eps) if family.final_norm else x
+    return layer_norm(p, family.final_norm, x, tower.layer_norm_eps) if family.final_norm else x
 
 
 def _transformer(
@@ -226,80 +220,26 @@ def _transformer(
 
 def _layer(p: Params, x: AnyArray, attention: Attention, tower: VisionConfig | TextConfig, block: Block) -> AnyArray:
     eps, scales = tower.layer_norm_eps, [p[name] for name in block.scales] or [1, 1]
-    h = x if block.post_norm else _layer_norm(p, block.norm1, x, eps)
+    h = x if block.post_norm else layer_norm(p, block.norm1, x, eps)
     q, k, v = _qkv(p, h, block.qkv, tower.num_attention_heads)
-    x = x + _linear(p, block.out, _attend(q, k, v, attention)) * scales[0]
-    x = _layer_norm(p, block.norm1, x, eps) if block.post_norm else x
-    h = x if block.post_norm else _layer_norm(p, block.norm2, x, eps)
-    x = x + _linear(p, block.down, _mlp_states(p, h, block, tower.hidden_act)) * scales[1]
-    return _layer_norm(p, block.norm2, x, eps) if block.post_norm else x
+    x = x + linear(p, block.out, attend(q, k, v, attention)) * scales[0]
+    x = layer_norm(p, block.norm1, x, eps) if block.post_norm else x
+    h = x if block.post_norm else layer_norm(p, block.norm2, x, eps)
+    x = x + linear(p, block.down, _mlp_states(p, h, block, tower.hidden_act)) * scales[1]
+    return layer_norm(p, block.norm2, x, eps) if block.post_norm else x
 
 
 def _qkv(p: Params, x: AnyArray, names: tuple[str, ...], heads: int) -> list[AnyArray]:
-    parts = [_linear(p, name, x) for name in names] if len(names) == 3 else jnp.split(_linear(p, names[0], x), 3, -1)
+    parts = [linear(p, name, x) for name in names] if len(names) == 3 else jnp.split(linear(p, names[0], x), 3, -1)
     return [y.reshape(*y.shape[:2], heads, -1) for y in parts]
 
 
 def _mlp_states(p: Params, x: AnyArray, block: Block, activation: str) -> AnyArray:
-    h = _linear(p, block.up, x)
+    h = linear(p, block.up, x)
     if not block.gate:
-        return _activation(h, activation)
-    gate, h = jnp.split(h, 2, axis=-1) if block.gate == block.up else (_linear(p, block.gate, x), h)
-    return _activation(gate, activation) * h
-
-
-def _attend(q: AnyArray, k: AnyArray, v: AnyArray, attention: Attention) -> AnyArray:
-    """Softmax attention of (b, t, heads, d), heads joined again: (b, t, w)."""
-    if attention.rotation is not None:
-        q, k = (_rotate(states, *attention.rotation) for states in (q, k))
-    scores = jnp.einsum("bqhd,bkhd->bhqk", q, k).astype(jnp.float32) * q.shape[-1] ** -0.5
-    if attention.bias is not None:
-        scores = scores + attention.bias
-    if attention.mask is not None:
-        scores = jnp.where(attention.mask, scores, jnp.finfo(scores.dtype).min)
-    mixed = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores, axis=-1).astype(v.dtype), v)
-    return mixed.reshape(*mixed.shape[:2], -1)
-
-
-def _rotation(patches: int, tower: VisionConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Cosine and sine (patches, d) of the angles that a square grid's patches are rotated by (Siméoni et al. 2025).
-
-    A coordinate is that of the patch's center, the image being [-1, 1]; half of the angles are of the row's.
-    """
-    side, d = math.isqrt(patches), tower.hidden_size // tower.num_attention_heads
-    centers = (2 * (np.arange(side, dtype=np.float32) + 0.5) / side - 1).astype(np.float32)
-    frequencies = 1 / np.float32(tower.rope_theta) ** (np.arange(d // 4) * (4 / d)).astype(np.float32)
-    grid = np.stack(np.meshgrid(centers, centers, indexing="ij"), axis=-1).reshape(patches, 2, 1)
-    angles = np.tile((np.float32(2 * math.pi) * grid * frequencies).reshape(patches, -1), 2)
-    return np.cos(angles), np.sin(angles)
-
-
-def _rotate(x: AnyArray, cos: AnyArray, sin: AnyArray) -> AnyArray:
-    """The last tokens of (b, t, heads, d), those that have angles, rotated; class token and registers stay."""
-    cos, sin = (part[..., None, :].astype(x.dtype) for part in (cos, sin))
-    rest, patches = jnp.split(x, [x.shape[1] - cos.shape[-3]], axis=1)
-    low, high = jnp.split(patches, 2, axis=-1)
-    return jnp.concatenate([rest, patches * cos + jnp.concatenate([-high, low], axis=-1) * sin], axis=1)
-
-
-def _relative_bias(table: AnyArray, distances: Int[AnyArray, "b q k"]) -> AnyArray:
-    """What is added to the scores (b, heads, q, k) of keys that many tokens after their query."""
-    buckets = _distance_buckets()[jnp.clip(distances, -MAX_DISTANCE, MAX_DISTANCE) + MAX_DISTANCE]
-    return table[buckets].transpose(0, 3, 1, 2).astype(jnp.float32)
-
-
-def _distance_buckets() -> AnyArray:
-    """The bucket of each distance from -MAX_DISTANCE to MAX_DISTANCE (Raffel et al. 2020, section 2.1).
-
-    Half of the buckets are for tokens after; half of each half are one distance wide, the others logarithmic.
-    """
-    half = RELATIVE_BUCKETS // 2
-    distance, exact = np.abs(np.arange(-MAX_DISTANCE, MAX_DISTANCE + 1)), half // 2
-    ratio = np.log(np.maximum(distance, 1).astype(np.float32) / exact) / np.float32(math.log(MAX_DISTANCE / exact))
-    far = np.minimum(exact + (ratio * (half - exact)).astype(int), half - 1)
-    buckets = np.where(distance < exact, distance, far)
-    buckets[MAX_DISTANCE + 1 :] += half
-    return jnp.asarray(buckets)
+        return activate(h, activation)
+    gate, h = jnp.split(h, 2, axis=-1) if block.gate == block.up else (linear(p, block.gate, x), h)
+    return activate(gate, activation) * h
 
 
 def _image_pool(p: Params, x: AnyArray, tower: VisionConfig) -> AnyArray:
@@ -310,16 +250,16 @@ def _image_pool(p: Params, x: AnyArray, tower: VisionConfig) -> AnyArray:
 
 def _attention_pool(p: Params, head: AttentionHead, x: AnyArray, tower: VisionConfig) -> AnyArray:
     """One learned query attends to all patches, then an MLP (Zhai et al. 2022, section 2.2)."""
-    query, keys_values = _linear(p, head.query or head.key_value, p[head.probe]), _linear(p, head.key_value, x)
+    query, keys_values = linear(p, head.query or head.key_value, p[head.probe]), linear(p, head.key_value, x)
     width = x.shape[-1]
     q = jnp.broadcast_to(query[..., :width], (x.shape[0], 1, width))
     q, k, v = (
         y.reshape(*y.shape[:2], tower.num_attention_heads, -1)
         for y in (q, keys_values[..., -2 * width : -width], keys_values[..., -width:])
     )
-    x = _linear(p, head.out, _attend(q, k, v, Attention()))
-    h = _linear(p, head.up, _layer_norm(p, head.norm, x, tower.layer_norm_eps))
-    return (x + _linear(p, head.down, _activation(h, tower.hidden_act)))[:, 0]
+    x = linear(p, head.out, attend(q, k, v, Attention()))
+    h = linear(p, head.up, layer_norm(p, head.norm, x, tower.layer_norm_eps))
+    return (x + linear(p, head.down, activate(h, tower.hidden_act)))[:, 0]
 
 
 def _text_pool(x: AnyArray, ids: AnyArray, valid: AnyArray, tower: TextConfig) -> AnyArray:
@@ -337,25 +277,5 @@ def _text_pool(x: AnyArray, ids: AnyArray, valid: AnyArray, tower: TextConfig) -
 def _text_head(p: Params, x: AnyArray, tower: TextConfig) -> AnyArray:
     if not tower.family.head:
         return x
-    x = _linear(p, tower.family.head, x)
+    x = linear(p, tower.family.head, x)
     return jnp.tanh(x) if tower.family.tanh else x
-
-
-def _linear(p: Params, name: str, x: AnyArray) -> AnyArray:
-    stem = f"{name}_" if name.endswith("in_proj") else f"{name}."
-    return x @ p[f"{stem}weight"].T + p.get(f"{stem}bias", 0)  # some have none: `Block.no_bias`
-
-
-def _layer_norm(p: Params, name: str, x: AnyArray, eps: float) -> AnyArray:
-    wide = x.astype(jnp.float32)
-    centered = wide - wide.mean(axis=-1, keepdims=True)
-    scale = jax.lax.rsqrt(jnp.square(centered).mean(axis=-1, keepdims=True) + eps)
-    return (centered * scale * p[f"{name}.weight"] + p[f"{name}.bias"]).astype(x.dtype)
-
-
-def _activation(x: AnyArray, name: str) -> AnyArray:
-    if name == "quick_gelu":
-        return x * jax.nn.sigmoid(1.702 * x)
-    if name in ("relu", "silu"):
-        return jax.nn.relu(x) if name == "relu" else jax.nn.silu(x)
-    return jax.nn.gelu(x, approximate=name != "gelu")
