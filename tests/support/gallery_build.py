@@ -11,11 +11,20 @@ from pathlib import Path
 
 import numpy as np
 
-from support import gallery_clip, gallery_joins, gallery_open_clip, gallery_refused, gallery_sentence, gallery_towers
+from support import (
+    gallery_clip,
+    gallery_joins,
+    gallery_open_clip,
+    gallery_refused,
+    gallery_sentence,
+    gallery_text,
+    gallery_vision,
+)
 from support.gallery import TEXTS, write_images
 from support.gallery_tokenizers import write_json
 
-_MODULES = (gallery_clip, gallery_joins, gallery_towers, gallery_open_clip, gallery_sentence, gallery_refused)
+_MODULES = (gallery_clip, gallery_joins, gallery_vision, gallery_text, gallery_open_clip, gallery_sentence,
+            gallery_refused)  # fmt: skip
 LAYOUTS = {layout.name: layout for module in _MODULES for layout in module.LAYOUTS}
 
 

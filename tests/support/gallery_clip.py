@@ -24,6 +24,7 @@ from support.gallery_peer import (
     embed_side,
     layout,
     model_folder,
+    position_ids,
     published_names,
     tensors_of,
     write_bin,
@@ -75,15 +76,6 @@ def clip_folder(
     write_json(model / "config.json", config)
     write_json(model / "preprocessor_config.json", processor or OPENAI_PROCESSOR | {"size": side, "crop_size": side})
     return model, clip_tensors(config)
-
-
-def position_ids(tensors: Tensors) -> Tensors:
-    """With the buffers that files before 2023 hold."""
-    buffers = {}
-    for name, value in tensors.items():
-        if name.endswith(("position_embedding.weight", "position_embeddings.weight")):
-            buffers[name[: name.rindex(".position_")] + ".position_ids"] = np.arange(len(value))[None]
-    return buffers | tensors
 
 
 def clip_bin(folder: Path, patch: int, **fields: Any) -> None:

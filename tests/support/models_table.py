@@ -20,7 +20,8 @@ from support import (
     gallery_open_clip,
     gallery_refused,
     gallery_sentence,
-    gallery_towers,
+    gallery_text,
+    gallery_vision,
     real_towers,
 )
 from support.gallery import TEXTS, Embeddings, Layout, write_images
@@ -63,8 +64,8 @@ make parity; cd tests && ../.venv-parity/bin/python -m support.models_table > ..
 """
 SECTIONS: tuple[tuple[str, Sequence[Layout]], ...] = (
     ("Dual encoders of transformers", (*gallery_clip.LAYOUTS, *gallery_joins.LAYOUTS)),
-    ("Vision towers", gallery_towers.VISION),
-    ("Text towers", gallery_towers.TEXT),
+    ("Vision towers", gallery_vision.LAYOUTS),
+    ("Text towers", gallery_text.LAYOUTS),
     ("open_clip and timm", gallery_open_clip.LAYOUTS),
     ("sentence-transformers, as text towers", gallery_sentence.LAYOUTS),
     ("Others", gallery_refused.LAYOUTS),
