@@ -170,6 +170,16 @@ def test_standardize_keeps_gray_in_one_channel():
     assert Image.open(io.BytesIO(content)).mode == "L"
 
 
+@pytest.mark.parametrize("mode", ["1", "L", "RGB", "RGBA"])
+def test_an_image_in_memory_stays_as_it_is(mode):
+    image = Image.new(mode, (40, 30))
+    image.info |= {"comment": b"of its owner", "dpi": (72, 72)}
+    before = image.copy()
+    content, *_ = standardize(image, 20)
+    assert b"owner" not in content
+    assert image.info == before.info and image == before
+
+
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1), (5, 7, 3), (5, 7, 4)])
 def test_pixels_in_memory_are_decoded_as_their_file(shape):
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)

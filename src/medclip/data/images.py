@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from medclip.data.schema import DicomFrame
 from medclip.errors import MAX_PIXELS, MAX_SIDE, NO_FINITE_PIXELS, SIDE_TOO_LONG, TOO_MANY_PIXELS, ImageError
@@ -31,7 +31,7 @@ ImageInput = str | Path | bytes | Image.Image | np.ndarray
 
 
 def decode(image: ImageInput | DicomFrame) -> Image.Image:
-    """Decode the whole image, upright, as mode L or RGB.
+    """Decode the whole image, upright, as an image of its own of mode L or RGB.
 
     16-bit grays and floats are scaled from their own finite range (NaN is black), transparency is laid on black, and
     a color image whose channels are equal becomes gray. For DICOM see `medclip.data.dicom`. Raises ImageError ("image
@@ -127,7 +127,9 @@ def _upright(image: Image.Image) -> Image.Image:
     image.load()
     # Pillow inverts such TIFF images of 8 bits and fewer only.
     is_inverted = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO
-    return _to_gray_or_rgb(ImageOps.exif_transpose(image), is_inverted)
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # exif_transpose copies the others as well
+        image = ImageOps.exif_transpose(image)
+    return _to_gray_or_rgb(image, is_inverted)
 
 
 def _to_gray_or_rgb(image: Image.Image, is_inverted: bool = False) -> Image.Image:
@@ -141,7 +143,7 @@ def _to_gray_or_rgb(image: Image.Image, is_inverted: bool = False) -> Image.Imag
         return image.convert("L")
     color = image.convert("RGB")
     red, green, blue = color.split()
-    is_gray = red.tobytes() == green.tobytes() == blue.tobytes()
+    is_gray = not any(ImageChops.difference(red, other).getbbox() for other in (green, blue))
     return red if is_gray else color
 
 
@@ -167,8 +169,8 @@ def standardize(image: ImageInput | DicomFrame, shorter_side: int) -> tuple[byte
         width, height = (max(1, round(n * shorter_side / shorter)) for n in decoded.size)
         decoded = decoded.resize((width, height), Image.Resampling.BICUBIC)
     out = io.BytesIO()
-    # A fresh image carries no EXIF, comment or profile: nothing identifying leaves preparation.
-    Image.frombytes(decoded.mode, decoded.size, decoded.tobytes()).save(out, "JPEG", quality=JPEG_QUALITY)
+    decoded.info.clear()  # without EXIF, comment or profile: nothing identifying leaves preparation
+    decoded.save(out, "JPEG", quality=JPEG_QUALITY)
     return out.getvalue(), decoded.width, decoded.height
 
 

@@ -37,6 +37,8 @@ _SPLIT_WORD = re.compile(rf"(?<![a-z])({'|'.join(sorted(_SPLIT_OF_WORD, key=len,
 
 
 def _drop_invisible(caption: str) -> str:
+    if caption.isprintable():  # then it holds neither controls nor formats: the usual case, in a tenth of the time
+        return caption
     return "".join(c for c in caption if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf"))
 
 
