@@ -23,6 +23,7 @@ from medclip import jax_setup
 jax_setup.start()
 
 from medclip.data.dataset import Split  # noqa: E402
+from medclip.data.hard_negatives import KINDS  # noqa: E402
 from medclip.encode.encoder import embed_split  # noqa: E402
 from medclip.metrics import estimate, ranks, recall_at_k  # noqa: E402
 from medclip.model.checkpoint import load  # noqa: E402
@@ -34,7 +35,7 @@ CHOICES = {
     "batch 64": {"batch_size": 64},
     "batch 256": {"batch_size": 256},
     "batch 1024": {"batch_size": 1024},
-    "hard negatives": {"hard_negatives": 0.5},
+    "hard negatives": {"hard_negatives": KINDS},
     "EMA 0.99": {"ema_decay": 0.99},
     "sigmoid loss": {"loss": "sigmoid"},
     "soft targets 0.2": {"soft_target_temperature": 0.2},

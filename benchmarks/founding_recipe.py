@@ -47,7 +47,7 @@ def founding_loss(images: jax.Array, texts: jax.Array, params: Params, *_: jax.A
     """The loss of each device on its own 16 pairs, averaged. Starts at exp(1.0) whatever the folder says."""
     scale = {"logit_scale": params["logit_scale"] - jnp.log(1 / 0.07) + FOUNDING_LOGIT_SCALE}
     per_device = len(images) // DEVICES
-    targets, mask = hard_targets(per_device, per_device)
+    targets, mask = hard_targets(per_device)
     images, texts = (x.reshape(DEVICES, per_device, -1) for x in (images, texts))
     return jax.vmap(lambda x, y: contrastive_loss(x, y, scale, targets, mask))(images, texts).mean()
 

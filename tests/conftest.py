@@ -118,7 +118,7 @@ def train_config():
     from medclip.training.config import TrainConfig
 
     PRESETS["test"] = Preset(64, 128, 1, 1, 32, 16, 32)
-    return TrainConfig(preset="test", steps=4, batch_size=8, lr=1e-3, hard_negatives=0.5, num_evals=2)
+    return TrainConfig(preset="test", steps=4, batch_size=8, lr=1e-3, hard_negatives=("left-right",), num_evals=2)
 
 
 @pytest.fixture(scope="session")

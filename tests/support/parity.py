@@ -32,7 +32,7 @@ def png(image: np.ndarray) -> bytes:
 
 def batch_loss(model: Model, images: np.ndarray, texts: np.ndarray, params: dict) -> jax.Array:
     loss = sigmoid_loss if model.config.logit_bias else contrastive_loss
-    return loss(jnp.asarray(images), jnp.asarray(texts), params, *hard_targets(len(images), len(texts)))
+    return loss(jnp.asarray(images), jnp.asarray(texts), params, *hard_targets(len(images)))
 
 
 def gradients(folder: Path, families: tuple[str, str], side: int, seed: int) -> Iterator[tuple[str, np.ndarray, ...]]:

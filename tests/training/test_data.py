@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medclip.data.dataset import Split
+from medclip.data.foils import swap_left_right
 from medclip.encode.decode import decode_pixels
 from medclip.errors import UserError, WorkError
 from medclip.model.image_processor import square_image_processor
@@ -18,12 +19,12 @@ from medclip.training.data import (
     Loader,
     Pairs,
     SplitImages,
+    batch_foils,
     cache_pixels,
     make_batch,
     make_loader,
     rows_at,
     shared_concepts,
-    swapped_captions,
 )
 
 
@@ -109,10 +110,16 @@ def test_the_cache_is_read_again_and_never_mistaken(data, copy):
     assert cache_pixels(SplitImages(split, square_image_processor(24))).shape == (12, 24, 24, 3)
 
 
-def test_captions_with_the_sides_exchanged_follow_the_pairs():
-    captions = ["left lung", "a mass", "Right and left", "RIGHT hip", "left knee", "right eye"]
-    assert swapped_captions(captions, 3) == ["right lung", "LEFT hip", "right knee"]
-    assert swapped_captions(captions, 0) == swapped_captions(["a mass", "a cyst"], 1) == []
+def test_a_foil_that_another_pair_says_of_the_same_image_is_none(train_config):
+    config = resolve(dataclasses.replace(train_config, hard_negatives=("left-right", "modality")), 25)
+    captions = ["CT, left lung", "ct, right  LUNG", "CT, left lung", "a mass"]
+    foils = batch_foils(captions, ["a", "a", "b", "a"], config)
+    assert foils == [
+        (None, "Ultrasound, left lung"),
+        (None, "ultrasound, right  LUNG"),
+        ("CT, right lung", "Ultrasound, left lung"),
+        (None, None),
+    ]
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 4])
@@ -126,17 +133,22 @@ def test_row_i_of_a_batch_is_one_pair_whatever_the_blocks(data, model, train_con
         assert rows.tolist() == rows_at(len(split), 8, config.seed, step).tolist()
         assert batch.images.reshape(8).tolist() == rows.tolist()
         m = 8 // blocks
-        assert batch.caption_ids.shape == (blocks, m + 4 // blocks)  # room for half a batch of exchanged sides
+        assert batch.caption_ids.shape == (blocks, m)
         captions = split.take("caption", rows)
         folded = [" ".join(caption.casefold().split()) for caption in captions]
-        numbers = batch.caption_ids[:, :m].reshape(8)
+        numbers = batch.caption_ids.reshape(8)
         assert np.array_equal(numbers[:, None] == numbers, [[a == b for a in folded] for b in folded])
-        assert batch.text_mask[:, :m].all()
-        assert batch.text_mask[:, m:].sum() == len(swapped_captions(captions, 4))
+        foils = [swap_left_right(caption) for caption in captions]
+        assert batch.foil_mask.reshape(8).tolist() == [foil is not None for foil in foils]
+        assert 0 < batch.foil_mask.sum() < 8
         ids, valid = model.tokenizer.encode(captions)
         for i in range(8):
             own = batch.texts.caption_index[i // m] == i % m
             assert batch.texts.ids[i // m][own].tolist() == ids[i][valid[i]].tolist()
+            if foils[i]:
+                (foil_ids,), (foil_valid,) = model.tokenizer.encode([foils[i]])
+                own = batch.texts.caption_index[i // m] == m + i % m
+                assert batch.texts.ids[i // m][own].tolist() == foil_ids[foil_valid].tolist()
 
 
 def test_a_batch_that_does_not_split_over_the_devices_is_refused(data, model, train_config):
@@ -152,7 +164,7 @@ def test_equal_images_and_captions_have_equal_numbers(data, model, train_config)
     batch = make_batch(pairs, np.array([0, 0, 1, 2, 3, 4, 5, 6]), model, config, 1, 0)
     assert batch.image_ids[0, 0] == batch.image_ids[0, 1]
     assert batch.caption_ids[0, 0] == batch.caption_ids[0, 1]
-    assert len(set(batch.image_ids[0].tolist())) == len(set(batch.caption_ids[0, :8].tolist())) == 7
+    assert len(set(batch.image_ids[0].tolist())) == len(set(batch.caption_ids[0].tolist())) == 7
 
 
 def test_a_batch_decodes_its_own_images_alone(data, copy, model, train_config):

@@ -266,7 +266,7 @@ def first_loss(data, config, out):
 def test_the_sigmoid_loss_of_the_first_batch_is_its_formula(data, train_config, tmp_path):
     """Of the very embeddings that the first batch has, where nothing is augmented and there are no hard negatives."""
     config = dataclasses.replace(
-        train_config, loss="sigmoid", min_crop_scale=1.0, color_jitter=0.0, hard_negatives=0.0, steps=1
+        train_config, loss="sigmoid", min_crop_scale=1.0, color_jitter=0.0, hard_negatives=(), steps=1
     )
     split, model = Split(data, "train"), start_of(config, data)
     rows = rows_at(len(split), 8, config.seed, 0)

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medclip.training.losses import contrastive_loss, duplicate_aware_targets, hard_targets, sigmoid_loss, soft_targets
+from medclip.training.losses import (
+    Foils,
+    contrastive_loss,
+    duplicate_aware_targets,
+    hard_targets,
+    sigmoid_loss,
+    soft_targets,
+)
 
 CLOSE = 1e-5  # float32 sums of a few dozen terms against float64
 
@@ -21,50 +28,72 @@ def logit_scale_params(scale):
     return {"logit_scale": jnp.float32(scale)}
 
 
-def by_hand(images, texts, scale, targets, mask):
-    """The loss as two loops over every pair, in float64; rows of texts beyond the images are candidates for images."""
+def by_hand(images, texts, scale, targets, mask, foils=None):
+    """The loss as two loops over every pair, in float64; an image's own foils are candidates for it alone."""
     b, total = len(images), 0.0
     for i in range(b):
-        to_text = {j: np.exp(scale) * images[i] @ texts[j] for j in range(len(texts)) if mask[i][j]}
+        to_text = {j: np.exp(scale) * images[i] @ texts[j] for j in range(b) if mask[i][j]}
         to_image = {j: np.exp(scale) * images[j] @ texts[i] for j in range(b) if mask[j][i]}
+        if foils:
+            own = np.asarray(foils.texts[i], np.float64)[np.asarray(foils.mask[i])]
+            to_text |= {("foil", k): np.exp(scale) * images[i] @ text for k, text in enumerate(own)}
         for scores in (to_text, to_image):
             chance = np.log(sum(np.exp(score) for score in scores.values()))
-            total -= sum(targets[i][j] * (scores[j] - chance) for j in scores if targets[i][j])
+            total -= sum(targets[i][j] * (scores[j] - chance) for j in range(b) if targets[i][j])
     return total / (2 * b)
 
 
-def assert_by_hand(images, texts, scale, targets, mask):
-    value = float(contrastive_loss(jnp.float32(images), jnp.float32(texts), logit_scale_params(scale), targets, mask))
-    expected = by_hand(images, texts, scale, np.asarray(targets, np.float64), np.asarray(mask))
+def assert_by_hand(images, texts, scale, targets, mask, foils=None):
+    params = logit_scale_params(scale)
+    value = float(contrastive_loss(jnp.float32(images), jnp.float32(texts), params, targets, mask, foils))
+    expected = by_hand(images, texts, scale, np.asarray(targets, np.float64), np.asarray(mask), foils)
     assert value == pytest.approx(expected, rel=CLOSE, abs=CLOSE * np.exp(scale))
+
+
+def random_foils(seed, b, k):
+    mask = np.random.default_rng(seed).random((b, k)) < 0.6
+    return Foils(jnp.float32(unit_rows(seed + 2000, b * k).reshape(b, k, -1)), jnp.array(mask))
 
 
 @given(st.sampled_from([(1, 0), (1, 3), (3, 2), (8, 0), (8, 3)]), st.floats(0, np.log(100)), st.integers(0, 100))
 def test_the_loss_equals_two_loops(shape, scale, seed):
-    b, wrong = shape
-    images, texts = unit_rows(seed, b), unit_rows(seed + 1000, b + wrong)
-    assert_by_hand(images, texts, scale, *hard_targets(b, b + wrong))
+    b, k = shape
+    images, texts = unit_rows(seed, b), unit_rows(seed + 1000, b)
+    assert_by_hand(images, texts, scale, *hard_targets(b), random_foils(seed, b, k) if k else None)
+
+
+def test_a_foil_is_a_candidate_of_its_own_image_alone():
+    """Two images along x and y, each with its own caption; the first has one foil, which lies along y."""
+    images = texts = jnp.eye(2)
+    foils = Foils(jnp.array([[[0.0, 1.0]], [[1.0, 0.0]]]), jnp.array([[True], [False]]))
+    e = np.exp(1)  # the logit of an own caption is 1, that of any other one and of the foil 0
+    first, second, to_image = np.log(e / (e + 2)), np.log(e / (e + 1)), 2 * np.log(e / (e + 1))
+    value = contrastive_loss(images, texts, logit_scale_params(0.0), *hard_targets(2), foils)
+    assert float(value) == pytest.approx(-(first + second + to_image) / 4, rel=CLOSE)
+    params = logit_scale_params(0.0) | {"logit_bias": jnp.float32(0)}
+    own, other = np.log1p(np.exp(-1)), np.log(2)
+    value = sigmoid_loss(images, texts, params, *hard_targets(2), foils)
+    assert float(value) == pytest.approx((2 * own + 2 * other + other) / 2, rel=CLOSE)
 
 
 NUMBERS = st.lists(st.integers(0, 3), min_size=5, max_size=5)
 
 
-@given(NUMBERS, NUMBERS, st.lists(st.integers(-1, 3), min_size=3, max_size=3), st.integers(0, 100))
-def test_repetitions_and_absent_captions_are_no_negatives(image, captions, wrong, seed):
-    text_mask = np.array([True] * 5 + [number >= 0 for number in wrong])
-    targets, mask = duplicate_aware_targets(jnp.array(image), jnp.array(captions + wrong), jnp.array(text_mask))
+@given(NUMBERS, NUMBERS, st.integers(0, 100))
+def test_repetitions_and_absent_foils_are_no_negatives(image, captions, seed):
+    targets, mask = duplicate_aware_targets(jnp.array(image), jnp.array(captions))
     for i in range(5):
-        for j in range(8):
-            repeated = (captions + wrong)[j] == captions[i] or (j < 5 and image[j] == image[i])
-            assert bool(mask[i, j]) == (i == j or (text_mask[j] and not repeated))
-    assert np.array_equal(targets, np.eye(5, 8))
-    assert_by_hand(unit_rows(seed, 5), unit_rows(seed + 1000, 8), 2.0, targets, mask)
+        for j in range(5):
+            repeated = captions[j] == captions[i] or image[j] == image[i]
+            assert bool(mask[i, j]) == (i == j or not repeated)
+    assert np.array_equal(targets, np.eye(5))
+    assert_by_hand(unit_rows(seed, 5), unit_rows(seed + 1000, 5), 2.0, targets, mask, random_foils(seed, 5, 3))
 
 
 def test_a_repeated_pair_pulls_on_nothing():
     """With every caption the same there is nothing to tell apart: no loss and no gradient."""
     images, texts = jnp.float32(unit_rows(0, 4)), jnp.float32(unit_rows(1, 4))
-    targets_and_mask = duplicate_aware_targets(jnp.arange(4), jnp.zeros(4, int), jnp.ones(4, bool))
+    targets_and_mask = duplicate_aware_targets(jnp.arange(4), jnp.zeros(4, int))
     value, gradient = jax.value_and_grad(contrastive_loss, (0, 1, 2))(
         images, texts, logit_scale_params(2.0), *targets_and_mask
     )
@@ -73,15 +102,18 @@ def test_a_repeated_pair_pulls_on_nothing():
 
 
 def test_gradients_are_finite_where_nothing_counts_and_scales_are_large():
-    images, texts = jnp.float32(unit_rows(0, 6)), jnp.float32(unit_rows(1, 8))
-    targets_and_mask = duplicate_aware_targets(
-        jnp.array([0, 0, 1, 2, 3, 4]), jnp.array([0, 1, 1, 2, 3, 4, 0, -1]), jnp.arange(8) < 7
-    )
+    images, texts = jnp.float32(unit_rows(0, 6)), jnp.float32(unit_rows(1, 6))
+    targets_and_mask = duplicate_aware_targets(jnp.array([0, 0, 1, 2, 3, 4]), jnp.array([0, 1, 1, 2, 3, 4]))
+    foils = Foils(random_foils(0, 6, 2).texts, jnp.array([[True, False], [False, False]] * 3))
     for loss, params in (
         (contrastive_loss, logit_scale_params(np.log(100))),
         (sigmoid_loss, logit_scale_params(np.log(100)) | {"logit_bias": jnp.float32(-10)}),
     ):
-        gradient = jax.grad(loss, (0, 1, 2))(images, texts, params, *targets_and_mask)
+
+        def with_foils(images, texts, params, foil_texts, loss=loss):
+            return loss(images, texts, params, *targets_and_mask, foils._replace(texts=foil_texts))
+
+        gradient = jax.grad(with_foils, (0, 1, 2, 3))(images, texts, params, foils.texts)
         assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
 
 
@@ -94,20 +126,20 @@ def test_soft_targets_follow_the_overlap_of_concepts(held, seed):
     concepts = np.full((4, 4), 6, np.int32)
     for i, row in enumerate(held):
         concepts[i, : len(row)] = sorted(row)
-    _, mask = duplicate_aware_targets(jnp.arange(4), jnp.array([0, 1, 1, 3, 9]), jnp.ones(5, bool))
+    _, mask = duplicate_aware_targets(jnp.arange(4), jnp.array([0, 1, 1, 3]))
     soft = soft_targets(mask, jnp.array(concepts), 6, 0.3)
     for i in range(4):
         near = [1.0 if i == j else jaccard(held[i], held[j]) for j in range(4)]
         weights = [np.exp(near[j] / 0.3) if mask[i, j] else 0.0 for j in range(4)]
         expected = np.array(weights) / sum(weights) if held[i] else np.eye(4)[i]
-        np.testing.assert_allclose(soft[i], [*expected, 0], atol=CLOSE)
-    assert_by_hand(unit_rows(seed, 4), unit_rows(seed + 1000, 5), 2.0, soft, mask)
+        np.testing.assert_allclose(soft[i], expected, atol=CLOSE)
+    assert_by_hand(unit_rows(seed, 4), unit_rows(seed + 1000, 4), 2.0, soft, mask)
 
 
 @pytest.mark.parametrize("b", [2, 8, 128])
 def test_chance_is_the_logarithm_of_the_whole_batch(b):
     same = jnp.ones((b, 4)) / 2
-    assert float(contrastive_loss(same, same, logit_scale_params(2.66), *hard_targets(b, b))) == pytest.approx(
+    assert float(contrastive_loss(same, same, logit_scale_params(2.66), *hard_targets(b))) == pytest.approx(
         np.log(b), rel=CLOSE
     )
 
@@ -117,7 +149,7 @@ def test_pairs_shuffled_against_each_other_raise_the_loss():
     texts = jnp.float32(images + 0.1 * unit_rows(1, 16))
 
     def loss(x, y):
-        return float(contrastive_loss(x, y, logit_scale_params(2.66), *hard_targets(16, 16)))
+        return float(contrastive_loss(x, y, logit_scale_params(2.66), *hard_targets(16)))
 
     matched = loss(images, texts)
     for shift in range(1, 16):
@@ -128,16 +160,16 @@ def test_pairs_shuffled_against_each_other_raise_the_loss():
 
 
 @given(st.sampled_from([0, 3]), st.integers(0, 100))
-def test_the_sigmoid_loss_equals_two_loops(wrong, seed):
-    images, texts = unit_rows(seed, 4), unit_rows(seed + 1000, 5 + wrong)
+def test_the_sigmoid_loss_equals_two_loops(k, seed):
+    images, texts, foils = unit_rows(seed, 4), unit_rows(seed + 1000, 4), random_foils(seed, 4, k) if k else None
     params = {"logit_scale": jnp.full(1, 2.0), "logit_bias": jnp.full(1, -3.0)}
-    targets, mask = duplicate_aware_targets(
-        jnp.arange(4), jnp.array([0, 1, 1, 3, *range(4, 5 + wrong)]), jnp.arange(5 + wrong) < 4 + wrong
-    )
+    targets, mask = duplicate_aware_targets(jnp.arange(4), jnp.array([0, 1, 1, 3]))
     total = 0.0
     for i in range(4):
-        for j in range(5 + wrong):
+        for j in range(4):
             score = np.exp(2) * images[i] @ texts[j] - 3
             total += np.log1p(np.exp(-score if i == j else score)) if mask[i, j] else 0
-    value = float(sigmoid_loss(jnp.float32(images), jnp.float32(texts), params, targets, mask))
+        for j in range(k):
+            total += np.log1p(np.exp(np.exp(2) * images[i] @ foils.texts[i, j] - 3)) if foils.mask[i, j] else 0
+    value = float(sigmoid_loss(jnp.float32(images), jnp.float32(texts), params, targets, mask, foils))
     assert value == pytest.approx(total / 4, rel=CLOSE)

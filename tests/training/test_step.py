@@ -45,7 +45,8 @@ def batch_in(blocks):
     pixels = PIXELS.reshape(blocks, -1, 8, 8, 3)
     images = np.arange(8, dtype=np.int32).reshape(blocks, -1)
     keys = np.arange(16, dtype=np.uint32).reshape(blocks, -1, 2)
-    return Batch(pixels, pack(ids, valid, CONFIG.text), np.ones(numbers.shape, bool), images, numbers, concepts, keys)
+    no_foils = np.zeros((*numbers.shape, 0), bool)
+    return Batch(pixels, pack(ids, valid, CONFIG.text), no_foils, images, numbers, concepts, keys)
 
 
 BATCH = batch_in(1)
@@ -80,7 +81,7 @@ def same(a, b):
 
 @pytest.mark.parametrize(("direction", "expected"), [(-1, np.log(100)), (1, 3.6)])
 def test_the_logit_scale_never_exceeds_a_hundred(direction, expected):
-    step, start = stepper(loss=lambda images, texts, params, targets, mask: direction * params["logit_scale"])
+    step, start = stepper(loss=lambda images, texts, params, *_: direction * params["logit_scale"])
     state, metrics = step(start({**MICRO.params, "logit_scale": np.array(4.6, np.float32)}), BATCH)
     assert float(state.params["logit_scale"]) == pytest.approx(expected)
     assert float(metrics["logit_scale"]) == pytest.approx(expected)
@@ -89,9 +90,9 @@ def test_the_logit_scale_never_exceeds_a_hundred(direction, expected):
 def test_the_loss_gets_the_whole_batch():
     shapes = []
 
-    def loss(images, texts, params, targets, mask):
+    def loss(images, texts, params, targets, mask, foils):
         shapes.append((images.shape, texts.shape, params["logit_scale"].shape, mask.shape))
-        return contrastive_loss(images, texts, params, targets, mask)
+        return contrastive_loss(images, texts, params, targets, mask, foils)
 
     step, start = stepper(loss=loss)
     jax.eval_shape(step, start(), BATCH)
@@ -132,6 +133,27 @@ def test_however_a_batch_is_cut_up_loss_and_gradient_are_the_same(whole, blocks,
     assert value == pytest.approx(whole[0], rel=CLOSE)
     for name, expected in whole[1].items():
         np.testing.assert_allclose(grads[name], expected, atol=CLOSE * max(1, np.abs(expected).max()), err_msg=name)
+
+
+def foil_batch(blocks):
+    """The batch with two foils a pair, each of other words; pair 3 has none, pair 5 but the first."""
+    mask = np.ones((8, 2), bool)
+    mask[3], mask[5, 1] = False, False
+    ids = np.where(VALID, IDS, 19)
+    foils = np.stack([np.where(ids == 19, 19, (ids + shift) % 18) for shift in (1, 2)], axis=1)
+    ids, valid, foils, foil_valid = (
+        x.reshape(blocks, -1, 6) for x in (ids, VALID, foils, VALID[:, None] & mask[..., None])
+    )
+    texts = pack(np.concatenate([ids, foils], axis=1), np.concatenate([valid, foil_valid], axis=1), CONFIG.text)
+    return batch_in(blocks)._replace(texts=texts, foil_mask=mask.reshape(blocks, -1, 2))
+
+
+def test_foils_are_the_same_however_the_batch_is_cut_up(first):
+    step, start = first
+    losses = [float(step(start(), foil_batch(blocks))[1]["loss"]) for blocks in (1, 2, 4)]
+    losses.append(float(stepper(micro_batch_size=4)[0](start(), foil_batch(2))[1]["loss"]))
+    assert losses == pytest.approx([losses[0]] * 4, rel=CLOSE)
+    assert losses[0] > float(step(start(), BATCH)[1]["loss"]) + 0.01  # more candidates
 
 
 def test_plain_accumulation_would_be_another_loss(whole):

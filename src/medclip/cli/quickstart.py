@@ -16,7 +16,7 @@ from medclip.progress import console
 from medclip.training.config import TrainConfig
 
 PAIRS = 5000
-CONFIG = TrainConfig(preset="tiny", steps=1100, batch_size=128, lr=3e-3, hard_negatives=0.5, num_evals=5)
+CONFIG = TrainConfig(preset="tiny", steps=1100, batch_size=128, lr=3e-3, hard_negatives=("left-right",), num_evals=5)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

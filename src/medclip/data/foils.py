@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 
 import numpy as np
@@ -30,10 +30,11 @@ MODALITIES = (
 WEIGHTINGS = tuple(
     (f"T1{suffix}", f"T2{suffix}") for suffix in ("-weighted", " weighted", "W", "WI", " MRI", " MR", " image")
 )
+FRONTAL_NOUNS = ("view", "projection", "radiograph", "x-ray", "plain", "film", "chest")
 PLANES = (
     ("axial", "coronal"), ("transverse", "coronal"), ("axial", "sagittal"),
     *((f"{frontal} {noun}", f"lateral {noun}") for frontal in ("frontal", "anteroposterior", "AP")
-      for noun in ("view", "projection", "radiograph", "x-ray", "plain", "film", "chest")),
+      for noun in FRONTAL_NOUNS),
 )  # fmt: skip
 SIZES = (
     ("small", "large"), ("smaller", "larger"), ("tiny", "huge"), ("thin", "thick"), ("thinning", "thickening"),
@@ -47,7 +48,7 @@ POSITIONS = (
 # Captions that a table does not apply to: the head of a bone, words that reveal the modality without an image, sizes
 # of arrows, and views from back to front.
 _BONE_HEAD = r"\b\w+(?:al|ar|ic) heads?\b|\bheads? of\b"
-_MODALITY_CLUE = r"\b(?:T[12]\w*|weighted|FLAIR|STIR|DWI|diffusion|gadolinium|Doppler|echo\w*|PET|FDG|contrast)\b"
+MODALITY_CLUE = r"\b(?:T[12]\w*|weighted|FLAIR|STIR|DWI|diffusion|gadolinium|Doppler|echo\w*|PET|FDG|contrast)\b"
 _ARROW_SIZE = r"\b(?:small|large|thin|thick)(?: \w+)? arrow"
 _VIEW_DIRECTION = r"\w-(?:anterior|posterior|superior|inferior)"
 
@@ -73,13 +74,7 @@ _EXCLUDED = re.compile(
     r"|(?<!and )(?<!or )\bwithout (?!(?:\w+ )?contrast)(?:any |evidence of |signs? of )?",
     re.IGNORECASE,
 )
-_ABNORMAL_FORMS = {
-    "a normal": "an abnormal",
-    "an unremarkable": "an abnormal",
-    "normal": "abnormal",
-    "unremarkable": "abnormal",
-}
-_NORMAL_WORDS = re.compile(rf"\b(?:{'|'.join(_ABNORMAL_FORMS)})\b", re.IGNORECASE)
+_NORMAL_WORDS = re.compile(r"(?:\b(?P<article>an? ))?\b(?P<term>normal|unremarkable)\b", re.IGNORECASE)
 
 # Words that stay in place when the order is changed.
 _FUNCTION_WORD = re.compile(
@@ -90,6 +85,8 @@ _FUNCTION_WORD = re.compile(
 )
 _WORD = re.compile(r"(?<![\w-])[^\W\d_](?:[\w'’-]*\w)?")
 _MIN_WORDS = 4  # with fewer, another order can still be true
+_MIN_MOVED = 3  # exchanges of two words are for training
+_MAX_ABBREVIATION = 3  # letters: CT, MR and MRI are upper case in any sentence
 _VOWEL_SOUND = re.compile(r"[aeiou]|mri?\b|x-ray", re.IGNORECASE)
 
 
@@ -111,62 +108,60 @@ def swap_terms(caption: str, pairs: tuple[tuple[str, str], ...], unless: str = "
     if unless and re.search(unless, caption, re.IGNORECASE):
         return None
 
-    def exchange(match: re.Match[str]) -> str:
-        term, article = match["term"], match["article"] or ""
-        starts = not article and _starts_sentence(caption, match.start("term"))
-        new = _match_case(partners[term.lower()], term, starts)
-        return (_choose_article(article, new) if article else "") + new
-
-    return pattern.sub(exchange, caption)
+    return pattern.sub(lambda match: _new_term(caption, match, partners[match["term"].lower()]), caption)
 
 
-def negate_finding(caption: str) -> str | None:
+def negate_finding(caption: str, negation: str = "no ") -> str | None:
     """The caption with its first stated finding negated: "a mass" becomes "no mass"; None if it negates anything."""
     if _EXCLUDED.search(caption):
         return None
     if match := _STATED.search(caption):
-        return _splice(caption, match.start(), match.end(), "no ")
+        return _splice(caption, match.start(), match.end(), negation)
     if match := _STATED_BARE.search(caption):
-        return _splice(caption, match.end(), match.end(), "no ")
+        return _splice(caption, match.end(), match.end(), negation)
     return None
 
 
-def affirm_finding(caption: str) -> str | None:
+def affirm_finding(caption: str, affirmation: str = "", abnormal: str = "abnormal") -> str | None:
     """The caption with its first negated finding affirmed: "no mass" becomes "mass", "without" becomes "with".
 
     A caption that negates nothing has its first "normal" made "abnormal".
     """
     if match := _EXCLUDED.search(caption):
         new = "with " if match.group().lower().startswith("without") else ""
-        return _splice(caption, match.start(), match.end(), new)
+        return _splice(caption, match.start(), match.end(), new + affirmation)
     if match := _NORMAL_WORDS.search(caption):
-        starts = _starts_sentence(caption, match.start())
-        new = _match_case(_ABNORMAL_FORMS[match.group().lower()], match.group(), starts)
-        return _splice(caption, match.start(), match.end(), new)
+        return caption[: match.start()] + _new_term(caption, match, abnormal) + caption[match.end() :]
     return None
 
 
 def shuffle_words(caption: str, seed: int) -> str | None:
     """The caption with its content words in another order, drawn from `seed` and the caption (Yuksekgonul et al. 2023).
 
-    Function words, numbers and punctuation stay in place. None where fewer than four different words could move.
+    Function words, numbers and punctuation stay in place, and at least three words do not. None where fewer than four
+    different words could move.
     """
-    matches = [match for match in _WORD.finditer(caption) if not _FUNCTION_WORD.fullmatch(match.group())]
-    words = [match.group() for match in matches]
-    if len({word.lower() for word in words}) < _MIN_WORDS:
+    matches, words = _content_words(caption)
+    if len(set(words)) < _MIN_WORDS:
         return None
-    starts = [_starts_sentence(caption, match.start()) for match in matches]
-    plain = [w[0].lower() + w[1:] if start and w[1:].islower() else w for w, start in zip(words, starts, strict=True)]
-    rng = np.random.default_rng((seed, zlib.crc32(caption.encode())))
+    rng = _caption_rng(caption, seed)
     order = rng.permutation(len(words))
-    while [plain[i].lower() for i in order] == [word.lower() for word in words]:
+    while sum(words[i] != word for i, word in zip(order, words, strict=True)) < _MIN_MOVED:
         order = rng.permutation(len(words))
-    pieces, end = [], 0
-    for match, start, i in zip(matches, starts, order, strict=True):
-        capital = start and match.group()[0].isupper()
-        pieces += caption[end : match.start()], plain[i][0].upper() + plain[i][1:] if capital else plain[i]
-        end = match.end()
-    return "".join(pieces) + caption[end:]
+    return _reorder(caption, matches, order)
+
+
+def exchange_two_words(caption: str, seed: int) -> str | None:
+    """The caption with two different content words exchanged; otherwise as `shuffle_words`."""
+    matches, words = _content_words(caption)
+    if len(set(words)) < _MIN_WORDS:
+        return None
+    rng = _caption_rng(caption, seed)
+    first = int(rng.integers(len(words)))
+    second = int(rng.choice([i for i, word in enumerate(words) if word != words[first]]))
+    order = np.arange(len(words))
+    order[[first, second]] = second, first
+    return _reorder(caption, matches, order)
 
 
 def foil_rules(seed: int) -> dict[str, Foil]:
@@ -176,7 +171,7 @@ def foil_rules(seed: int) -> dict[str, Foil]:
         "brain or lung": partial(swap_terms, pairs=ORGANS, unless=_BONE_HEAD),
         "finding present": negate_finding,
         "finding absent": affirm_finding,
-        "modality": partial(swap_terms, pairs=MODALITIES, unless=_MODALITY_CLUE),
+        "modality": partial(swap_terms, pairs=MODALITIES, unless=MODALITY_CLUE),
         "MRI weighting": partial(swap_terms, pairs=WEIGHTINGS),
         "plane": partial(swap_terms, pairs=PLANES),
         "size": partial(swap_terms, pairs=SIZES, unless=_ARROW_SIZE),
@@ -197,6 +192,36 @@ def _compile_pairs(pairs: tuple[tuple[str, str], ...]) -> tuple[re.Pattern[str],
     return re.compile(rf"(?:\b(?P<article>an? ))?\b(?P<term>{terms})\b", flags), partners
 
 
+def _new_term(caption: str, match: re.Match[str], new: str) -> str:
+    """`new` in the case of the matched term, after its article, if any, in the form that goes with it."""
+    term, article = match["term"], match["article"] or ""
+    new = _match_case(new, term, not article and _starts_sentence(caption, match.start("term")))
+    return (_choose_article(article, new) if article else "") + new
+
+
+def _content_words(caption: str) -> tuple[list[re.Match[str]], list[str]]:
+    """The words that may change places, and their lower case."""
+    matches = [match for match in _WORD.finditer(caption) if not _FUNCTION_WORD.fullmatch(match.group())]
+    return matches, [match.group().lower() for match in matches]
+
+
+def _caption_rng(caption: str, seed: int) -> np.random.Generator:
+    return np.random.default_rng((seed, zlib.crc32(caption.encode())))
+
+
+def _reorder(caption: str, matches: Sequence[re.Match[str]], order: np.ndarray) -> str:
+    """The caption with match `order[i]` in the place of match i; capitals of sentences stay where they are."""
+    words = [match.group() for match in matches]
+    starts = [_starts_sentence(caption, match.start()) for match in matches]
+    plain = [w[0].lower() + w[1:] if start and w[1:].islower() else w for w, start in zip(words, starts, strict=True)]
+    pieces, end = [], 0
+    for match, start, i in zip(matches, starts, order, strict=True):
+        capital = start and match.group()[0].isupper()
+        pieces += caption[end : match.start()], plain[i][0].upper() + plain[i][1:] if capital else plain[i]
+        end = match.end()
+    return "".join(pieces) + caption[end:]
+
+
 def _starts_sentence(caption: str, position: int) -> bool:
     before = caption[:position].rstrip("“\"'([ ")
     return not before or before[-1] in ".!?:"
@@ -208,7 +233,7 @@ def _match_case(new: str, old: str, starts_sentence: bool) -> str:
         return "".join(n.upper() if o.isupper() else n.lower() for o, n in zip(old, new, strict=True))
     if old.islower():
         return new.lower()
-    if old.isupper():
+    if old.isupper() and len(old) > _MAX_ABBREVIATION:
         return new.upper()
     return new[0].upper() + new[1:] if starts_sentence or old.istitle() else new
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
+from medclip.data.hard_negatives import KINDS
 from medclip.errors import UserError
 from medclip.model.config import PRESETS
 
@@ -49,8 +50,9 @@ class TrainConfig:
 
     loss: LossName = "auto"
     """Symmetric InfoNCE (CLIP) or the sigmoid loss (SigLIP); auto: the one the model was trained with."""
-    hard_negatives: float = 0.0
-    """Captions with left and right exchanged as extra negatives, up to this fraction of the batch."""
+    hard_negatives: tuple[str, ...] = ()
+    """Kinds of foils that each image has as extra candidates beside the captions of the batch (NegCLIP): left-right,
+    negation, plane, modality, order; with commas or spaces between. Each adds up to one caption per pair to a step."""
     soft_target_temperature: float = 0.0
     """Temperature of soft targets from overlapping UMLS concepts; 0: one-hot targets."""
 
@@ -106,6 +108,10 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value not in choices:
                 raise UserError(f"{_flag(name)} {value!r} is not one of: {', '.join(choices)}.")
+        given = {kind.strip() for names in self.hard_negatives for kind in names.split(",")}
+        if unknown := sorted(given - {*KINDS}):
+            raise UserError(f"--hard-negatives {unknown[0]!r} is not one of: {', '.join(KINDS)}.")
+        object.__setattr__(self, "hard_negatives", tuple(kind for kind in KINDS if kind in given))
         if self.micro_batch_size and self.batch_size % self.micro_batch_size:
             raise UserError(
                 f"--micro-batch-size {self.micro_batch_size} does not divide --batch-size {self.batch_size}."
@@ -126,7 +132,6 @@ _RANGES = (
     ("batch_size", 2, _INF),
     ("micro_batch_size", 1, _INF),
     ("seed", 0, _INF),
-    ("hard_negatives", 0, 1),
     ("soft_target_temperature", 0, _INF),
     ("lr", _EPSILON, _INF),
     ("vision_lr", 0, _INF),
@@ -191,7 +196,7 @@ class ResolvedTrainConfig:
     micro_batch_size: int
     seed: int
     loss: LossName
-    hard_negatives: float
+    hard_negatives: tuple[str, ...]
     soft_target_temperature: float
     lr: float
     vision_lr: float

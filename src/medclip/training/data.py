@@ -21,7 +21,8 @@ from jaxtyping import Bool, Float, Int, Int32, Shaped, UInt8, UInt32
 
 from medclip.atomic_io import whole_file
 from medclip.data.dataset import Split, duplicate_ids
-from medclip.data.foils import swap_left_right
+from medclip.data.hard_negatives import hard_negatives
+from medclip.data.normalize import casefold_whitespace
 from medclip.encode.decode import fill_pixels, pixel_batches
 from medclip.encode.encoder import caption_features, pixel_features, split_pixels
 from medclip.errors import UserError
@@ -129,7 +130,7 @@ class Pairs:
     """With soft targets: `shared_concepts`."""
     max_concepts: int
     text_features: Mapping[str, np.ndarray] | None = None
-    """A frozen text tower's features f32 (w,) of each caption, as written and with its sides exchanged; in memory."""
+    """A frozen text tower's features f32 (w,) of each caption and of each hard negative; in memory."""
 
 
 def read_pairs(
@@ -145,7 +146,7 @@ def read_pairs(
         images = _image_features(model, split)
     else:
         images = read_images(split, model.image_processor, max_cache_gb)
-    text_features = _text_features(model, split) if is_frozen(model.config.text, scales) else None
+    text_features = _text_features(model, split, config) if is_frozen(model.config.text, scales) else None
     return Pairs(split, images, concepts, max_concepts, text_features)
 
 
@@ -165,9 +166,10 @@ def _image_features(model: Model, split: Split) -> Float[np.ndarray, "n w"]:
         return np.concatenate([pixel_features(model, pixels, advance) for pixels in batches])
 
 
-def _text_features(model: Model, split: Split) -> dict[str, np.ndarray]:
+def _text_features(model: Model, split: Split, config: ResolvedTrainConfig) -> dict[str, np.ndarray]:
     captions = split.column("caption")
-    texts = list(dict.fromkeys([*captions, *filter(None, map(swap_left_right, captions))]))
+    foils = (foil for c in captions for foil in hard_negatives(c, config.hard_negatives, config.seed) if foil)
+    texts = list(dict.fromkeys([*captions, *foils]))
     with progress("features of the frozen text tower", len(texts), "captions") as advance:
         return dict(zip(texts, caption_features(model, texts, advance), strict=True))
 
@@ -239,42 +241,49 @@ def make_batch(
     block_rows = rows.reshape(num_blocks, -1)
     share = num_blocks // jax.process_count()
     mine = slice(share * jax.process_index(), share * (jax.process_index() + 1))
-    captions, text_mask = deal_captions(
-        pairs.split.take("caption", rows), num_blocks, int(config.batch_size * config.hard_negatives)
-    )
-    texts = text_inputs(captions, text_mask, pairs, model)
-    image_ids, caption_ids = duplicate_ids(pairs.split.take("sha256", rows), captions)
+    captions, image_hashes = pairs.split.take("caption", rows), pairs.split.take("sha256", rows)
+    foils = batch_foils(captions, image_hashes, config)
+    foil_mask = np.array([[foil is not None for foil in own] for own in foils], bool)
+    foil_mask = foil_mask.reshape(*block_rows.shape, len(config.hard_negatives))
+    texts = text_inputs(*block_captions(captions, foils, foil_mask), pairs, model)
+    image_ids, caption_ids = duplicate_ids(image_hashes, captions)
     keys = augmentation_keys(config.seed, step, config.batch_size)
     return Batch(
         images=pairs.images[block_rows[mine]],
         texts=jax.tree.map(lambda x: x[mine], texts),
-        text_mask=text_mask[mine],
+        foil_mask=foil_mask[mine],
         image_ids=image_ids.reshape(block_rows.shape)[mine],
-        caption_ids=_scatter(caption_ids, text_mask, -1)[mine],
+        caption_ids=caption_ids.reshape(block_rows.shape)[mine],
         concepts=concept_numbers(pairs, block_rows[mine]),
         aug_keys=keys.reshape(*block_rows.shape, 2)[mine],
     )
 
 
-def deal_captions(
-    captions: Sequence[str], num_blocks: int, max_negatives: int
+def batch_foils(
+    captions: Sequence[str], image_hashes: Sequence[str], config: ResolvedTrainConfig
+) -> list[tuple[str | None, ...]]:
+    """Each pair's foil of each kind; None where it has none, or where another pair says it of the same image."""
+    true = set(zip(image_hashes, map(casefold_whitespace, captions), strict=True))
+    return [
+        tuple(
+            foil if foil and (image, casefold_whitespace(foil)) not in true else None
+            for foil in hard_negatives(caption, config.hard_negatives, config.seed)
+        )
+        for caption, image in zip(captions, image_hashes, strict=True)
+    ]
+
+
+def block_captions(
+    captions: Sequence[str], foils: Sequence[Sequence[str | None]], foil_mask: Bool[np.ndarray, "n m k"]
 ) -> tuple[list[str], Bool[np.ndarray, "n c"]]:
-    """The captions of n blocks, hard negatives after each block's own, and where a block has one.
-
-    Hard negatives are dealt out one to each block in turn, so that no block is longer than others and the set of them
-    does not depend on the number of blocks.
-    """
-    m = len(captions) // num_blocks
-    negatives = swapped_captions(captions, max_negatives)
-    blocks = [[*captions[b * m : (b + 1) * m], *negatives[b::num_blocks]] for b in range(num_blocks)]
-    c = m + -(-max_negatives // num_blocks)
-    text_mask = np.array([len(block) for block in blocks])[:, None] > np.arange(c)
+    """The captions of n blocks, each with those of its m pairs and then their foils, and where a block has one."""
+    n, m, k = foil_mask.shape
+    blocks = [
+        [*captions[i : i + m], *(foil for own in foils[i : i + m] for foil in own if foil is not None)]
+        for i in range(0, n * m, m)
+    ]
+    text_mask = np.concatenate([np.ones((n, m), bool), foil_mask.reshape(n, m * k)], axis=1)
     return [caption for block in blocks for caption in block], text_mask
-
-
-def swapped_captions(captions: Sequence[str], max_count: int) -> list[str]:
-    """The first captions that name one side, with left and right exchanged."""
-    return [swapped for caption in captions if (swapped := swap_left_right(caption))][:max_count]
 
 
 def text_inputs(

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from medclip import __version__
 from medclip.atomic_io import write_json
 from medclip.data.dataset import Split
+from medclip.data.hard_negatives import hard_negative_shares
 from medclip.data.paths import AnyPath
 from medclip.errors import WorkError
 from medclip.metrics import DIRECTIONS, Queries
@@ -57,6 +58,8 @@ class Run:
     lr_scales: dict[str, float]
     loss: Loss
     pairs: Pairs
+    foil_shares: dict[str, float]
+    """The share of training captions that have a hard negative, by its kind."""
     validation: Split
     validation_set: ValidationSet
     mesh: Mesh
@@ -97,9 +100,23 @@ def prepare_run(config: ResolvedTrainConfig, training: Split, validation: Split,
     model = initial_model(config, training.iter_column("caption"))
     params, scales = initial_params(model, config)
     loss = sigmoid_loss if is_sigmoid(model, config) else contrastive_loss
+    foil_shares = _foil_shares(config, training)
     pairs = read_pairs(training, model, config, scales, image_cache_gb)
     validation_set = read_validation_set(validation, model)
-    return Run(config, model, params, scales, loss, pairs, validation, validation_set, distributed.all_devices())
+    mesh = distributed.all_devices()
+    return Run(config, model, params, scales, loss, pairs, foil_shares, validation, validation_set, mesh)
+
+
+def _foil_shares(config: ResolvedTrainConfig, training: Split) -> dict[str, float]:
+    """`hard_negative_shares` of the training captions, shown too: a kind that no caption has a foil of does nothing."""
+    if not config.hard_negatives:
+        return {}
+    result = hard_negative_shares(training.column("caption"), config.hard_negatives, config.seed)
+    if distributed.is_first():
+        console.print(f"captions with a foil: {', '.join(f'{k} {v:.1%}' for k, v in result.items())}", soft_wrap=True)
+        for kind in (kind for kind, share in result.items() if not share):
+            console.print(f"warning: --hard-negatives {kind}: no caption of training has such a foil.", soft_wrap=True)
+    return result
 
 
 def initial_model(config: ResolvedTrainConfig, captions: Iterable[str]) -> Model:
@@ -305,7 +322,8 @@ def _finish(run: Run, log: MetricsLog, state: State) -> dict[str, Any]:
     best, interpolations = log.best, []
     if isinstance(run.config.start, FromModel):
         best, interpolations = _interpolate(run, log, state)
-    summary = {"best": best, "wise_ft": interpolations, "medclip_version": __version__}
+    summary = {"best": best, "wise_ft": interpolations, "hard_negatives": run.foil_shares}
+    summary["medclip_version"] = __version__
     if distributed.is_first():
         write_json(log.out / "summary.json", summary)
         _, queries = validate(load(log.out / "model"), run.validation_set, run.config.batch_size)

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jax.scipy.ndimage import map_coordinates
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, Key, Num, UInt32
+from jaxtyping import Array, Bool, Float, Int, Key, Num, UInt32
 
 from medclip.encode.encoder import normalize
 from medclip.model.checkpoint import Model
@@ -19,7 +19,7 @@ from medclip.model.packing import PackedText
 from medclip.model.towers import Params, image_features, l2_normalize, packed_text_features, project
 from medclip.training.config import ResolvedTrainConfig
 from medclip.training.distributed import shardings
-from medclip.training.losses import Loss, duplicate_aware_targets, is_sigmoid, soft_targets
+from medclip.training.losses import Foils, Loss, duplicate_aware_targets, is_sigmoid, soft_targets
 from medclip.training.optim import merge_lora
 
 MAX_LOGIT_SCALE = float(np.log(100))  # Radford et al. 2021, section 2.5
@@ -28,21 +28,22 @@ Metrics = dict[str, jax.Array]
 
 
 class Batch(NamedTuple):
-    """The pairs of a step in n blocks of m, each with the c >= m captions of a block.
+    """The pairs of a step in n blocks of m, each with k hard negatives; a block has c = m + m k captions.
 
-    A block's captions beyond m are hard negatives. A frozen tower has its features here in place of its input.
+    Captions beyond m are hard negatives, those of its first pair first. A frozen tower has its features here in place
+    of its input.
     """
 
     images: Any
     """Pixels u8 (n, m, s, s, 3), or features f32 (n, m, w)."""
     texts: Any
     """`PackedText` captions, or features f32 (n, c, w)."""
-    text_mask: Any
-    """bool (n, c): False where there is no caption."""
+    foil_mask: Any
+    """bool (n, m, k): False where a pair has no hard negative of a kind."""
     image_ids: Any
     """i32 (n, m): equal where images of the batch are."""
     caption_ids: Any
-    """i32 (n, c): equal where captions of the batch are, letter case and spacing apart."""
+    """i32 (n, m): equal where captions of the batch are, letter case and spacing apart."""
     concepts: Any
     """i32 (n, m, k): numbers of UMLS concepts, padded with the number of concepts; k may be 0."""
     aug_keys: Any
@@ -97,14 +98,12 @@ def make_step(
             lambda x: encode_images(model, config, towers, *x), (batch.images, batch.aug_keys), chunks
         )
         texts = grad_cache_map(lambda x: encode_captions(model, config, towers, x), batch.texts, chunks)
-        m = images.shape[1]
-        targets, mask = duplicate_aware_targets(
-            batch.image_ids.reshape(-1), _pairs_first(batch.caption_ids, m), _pairs_first(batch.text_mask, m)
-        )
+        images, texts, foils = _pairs(images, texts, batch.foil_mask)
+        targets, mask = duplicate_aware_targets(batch.image_ids.reshape(-1), batch.caption_ids.reshape(-1))
         if config.soft_target_temperature:
             concepts = batch.concepts.reshape(config.batch_size, -1)
             targets = soft_targets(mask, concepts, num_concepts, config.soft_target_temperature)
-        return loss(images.reshape(config.batch_size, -1), _pairs_first(texts, m), params, targets, mask)
+        return loss(images, texts, params, targets, mask, foils)
 
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:
         trainable_params: Any = {name: p for name, p in state.params.items() if name in trainable}
@@ -235,7 +234,10 @@ def grad_cache_map(encode: Callable[[Any], jax.Array], arrays: Any, chunks: int)
     return embeddings.reshape(-1, *embeddings.shape[2:])
 
 
-def _pairs_first(x: jax.Array, m: int) -> jax.Array:
-    """Blocks (n, c, …) as rows: the first m of each block in order, then the rest."""
-    rows = [x[:, :m].reshape(-1, *x.shape[2:]), x[:, m:].reshape(-1, *x.shape[2:])]
-    return jnp.concatenate(rows)
+def _pairs(
+    images: Float[Array, "n m p"], texts: Float[Array, "n c p"], foil_mask: Bool[Array, "n m k"]
+) -> tuple[Float[Array, "b p"], Float[Array, "b p"], Foils | None]:
+    """Embeddings of blocks by pair: images, captions, and hard negatives where there are any."""
+    n, m, k = foil_mask.shape
+    foils = Foils(texts[:, m:].reshape(n * m, k, -1), foil_mask.reshape(n * m, k)) if k else None
+    return images.reshape(n * m, -1), texts[:, :m].reshape(n * m, -1), foils

@@ -81,8 +81,8 @@ def validate(
     for start in range(0, len(images) - size + 1, size):
         batch = slice(start, start + size)
         ids = jnp.asarray(image_ids[batch]), jnp.asarray(caption_ids[batch])
-        targets, mask = duplicate_aware_targets(*ids, jnp.ones(size, bool))
-        losses.append(float(loss(jnp.asarray(images[batch]), jnp.asarray(texts[batch]), params, targets, mask)))
+        targets, mask = duplicate_aware_targets(*ids)
+        losses.append(float(loss(jnp.asarray(images[batch]), jnp.asarray(texts[batch]), params, targets, mask, None)))
     queries = DistinctPairs.of_rows(images, texts, image_ids, caption_ids).rank()
     ranks = _columns(queries, len(images))
     recalls = {f"R@{k}": mean_of_directions(hits_at_k(ranks, k)) for k in KS}
