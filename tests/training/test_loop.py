@@ -15,6 +15,8 @@ import pytest
 from PIL import Image
 
 from medclip.data.dataset import Split
+from medclip.data.foils import swap_left_right
+from medclip.data.hard_negatives import KINDS
 from medclip.errors import UserError, WorkError
 from medclip.metrics import DIRECTIONS
 from medclip.model.checkpoint import load
@@ -84,13 +86,18 @@ def test_callbacks_get_every_line_of_the_log(run, data, train_config, tmp_path):
     assert_same_run(tmp_path / "run", run)  # who listens changes nothing
 
 
-def test_a_run_leaves_all_that_is_promised(run, train_config):
+def test_a_run_leaves_all_that_is_promised(run, data, train_config):
     assert {p.name for p in run.iterdir()} == {
         "train_config.json", "metrics.jsonl", "curves.png", "state", "model", "summary.json", "tensorboard",
     }  # fmt: skip
     written = json.loads((run / "train_config.json").read_text())
     assert {"train", "validation"} == set(written.pop("data"))
-    assert written == {**resolve(train_config, 25).to_json(), "freeze": [], "max_samples": None}
+    tuples = {"freeze": [], "hard_negatives": ["left-right"]}
+    assert written == {**resolve(train_config, 25).to_json(), **tuples, "max_samples": None}
+    named = [swap_left_right(caption) is not None for caption in Split(data, "train").column("caption")]
+    assert json.loads((run / "summary.json").read_text())["hard_negatives"] == {
+        "left-right": pytest.approx(np.mean(named), abs=1e-4)
+    }
     steps = [r["step"] for r in records(run) if "loss" in r]
     evaluations = [r["step"] for r in records(run) if "validation_loss" in r]
     assert (steps, evaluations) == ([1, 2, 3, 4], [0, 2, 4])
@@ -260,3 +267,33 @@ def test_the_card_says_what_a_stranger_must_know(run, train_config, roco):
     rows = [line for line in card.splitlines() if line.startswith("| R@10")]
     both = [float(cell.split("%")[0]) for cell in rows[0].split("|")[2:4]]
     assert np.mean(both) == pytest.approx(100 * best["R@10"], abs=0.06)
+
+
+class Stop(Exception):
+    """Ends a run as a crash would."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"micro_batch_size": 4}, {"freeze": ("text_model.*",)}, {"loss": "sigmoid"}, {"lora_rank": 2}],
+    ids=lambda settings: next(iter(settings), "plain"),
+)
+def test_a_run_with_every_kind_of_hard_negative_resumes_bit_for_bit(data, train_config, tmp_path, settings):
+    """Whatever cuts up the batch, freezes the text tower or changes the loss; and the foils are in the loss."""
+
+    def stop(step, metrics):
+        if step == 3:
+            raise Stop
+
+    config = dataclasses.replace(train_config, hard_negatives=KINDS, **settings)
+    summary = train(data, tmp_path / "whole", config)
+    assert summary["hard_negatives"].keys() == {*KINDS}
+    assert summary["hard_negatives"]["left-right"] > 0.2
+    with pytest.raises(Stop):
+        train(data, tmp_path / "cut", config, callbacks=[stop])
+    train(data, tmp_path / "cut", config, resume=True)
+    assert_same_run(tmp_path / "cut", tmp_path / "whole")
+    train(data, tmp_path / "without", dataclasses.replace(config, hard_negatives=()))
+    first = [next(r["loss"] for r in records(tmp_path / name) if "loss" in r) for name in ("whole", "without")]
+    assert first[0] > first[1]
