@@ -36,6 +36,13 @@ def lut(entries, first=0, num_entries=None, bits=16, vr="US"):
     return made
 
 
+def lut_of_bytes(entries):
+    made = sequence()
+    made[0].add_new("LUTDescriptor", "US", [len(entries), 0, 8])
+    made[0].add_new("LUTData", "OW", bytes(entries) + bytes(len(entries) % 2))
+    return made
+
+
 def empty_lut():
     made = sequence()
     made[0].add_new("LUTDescriptor", "US", None)
@@ -47,6 +54,7 @@ CASES = {
     # --- the modality LUT, C.11.1
     "no attributes: the range": ({}, WHOLE),
     "a rescale": ({"RescaleSlope": 2, "RescaleIntercept": -50, **WINDOW}, [0, 0, 130, 255, 255]),
+    "a negative slope": ({"RescaleSlope": -1, "RescaleIntercept": 100, **WINDOW}, IN_WINDOW[::-1]),
     "an empty slope is 1": ({"RescaleSlope": None, "RescaleIntercept": 25, **WINDOW}, [3, 130, 255, 255, 255]),
     "an empty intercept is 0": ({"RescaleSlope": 0.5, "RescaleIntercept": None, **WINDOW}, [0, 0, 3, 66, 130]),
     "an intercept alone": ({"RescaleIntercept": 25, **WINDOW}, [3, 130, 255, 255, 255]),
@@ -57,11 +65,17 @@ CASES = {
     "an empty modality sequence": ({"ModalityLUTSequence": [], **WINDOW}, IN_WINDOW),
     "a short modality LUT": ({"ModalityLUTSequence": lut([7, 8], num_entries=101), **WINDOW}, IN_WINDOW),
     "a modality LUT": ({"ModalityLUTSequence": lut(list(range(200, 99, -1)))}, WHOLE[::-1]),
+    "a modality LUT of 65,536 entries, written as 0": (
+        {"ModalityLUTSequence": lut(list(range(65535, -1, -1)), num_entries=0, vr="OW")},
+        WHOLE[::-1],
+    ),
     # --- the VOI LUT, C.11.2
     "a window": (WINDOW, IN_WINDOW),
     "an empty window": ({"WindowCenter": None, "WindowWidth": None}, WHOLE),
     "a center alone": ({"WindowCenter": 50}, WHOLE),
     "a width of 0": ({"WindowCenter": 50, "WindowWidth": 0}, WHOLE),
+    "exact, a width of 0": ({"WindowCenter": 50, "WindowWidth": 0, "VOILUTFunction": "LINEAR_EXACT"}, WHOLE),
+    "two centers, one width": ({"WindowCenter": [50, 20], "WindowWidth": 51}, IN_WINDOW),
     "a width of 1 is a step": ({"WindowCenter": 50, "WindowWidth": 1}, [0, 0, 255, 255, 255]),
     "a width below 0": ({"WindowCenter": 50, "WindowWidth": -51}, WHOLE),
     "a decimal comma": ({"WindowCenter": "50,0", "WindowWidth": "51,0"}, WHOLE),
@@ -87,6 +101,7 @@ CASES = {
     ),
     "a VOI LUT before a window": ({"VOILUTSequence": lut(LUT_OF_4_BITS, bits=10), **WINDOW}, [255, 0, 0, 0, 0]),
     "a VOI LUT in words": ({"VOILUTSequence": lut(LUT_OF_4_BITS, bits=10, vr="OW")}, [255, 0, 0, 0, 0]),
+    "a VOI LUT of 8 bits in words": ({"VOILUTSequence": lut_of_bytes(range(100, -1, -1))}, WHOLE[::-1]),
     "a VOI LUT from 98": ({"VOILUTSequence": lut(LUT_OF_4_BITS, first=98)}, [255, 255, 255, 255, 136]),
     "an empty VOI LUT beside a window": ({"VOILUTSequence": empty_lut(), **WINDOW}, IN_WINDOW),
     "an empty VOI item beside a window": ({"VOILUTSequence": sequence(), **WINDOW}, IN_WINDOW),
@@ -95,8 +110,13 @@ CASES = {
     "a short VOI LUT alone": ({"VOILUTSequence": lut([1, 2], num_entries=101, vr="OW")}, WHOLE),
     # --- presentation and padding
     "MONOCHROME1": ({**WINDOW, "PhotometricInterpretation": "MONOCHROME1"}, [255, 252, 125, 0, 0]),
+    "MONOCHROME1, said twice": (
+        {**WINDOW, "PhotometricInterpretation": "MONOCHROME1", "PresentationLUTShape": "INVERSE"},
+        [255, 252, 125, 0, 0],
+    ),
     "empty padding": ({"PixelPaddingValue": None}, WHOLE),
     "padding": ({"PixelPaddingValue": 100}, [0, 85, 170, 255, 0]),
+    "a range of padding": ({"PixelPaddingValue": 100, "PixelPaddingRangeLimit": 75}, [0, 128, 255, 0, 0]),
 }
 
 
@@ -116,15 +136,20 @@ def gray_row(data):
     return np.asarray(decode(data))[0].tolist()
 
 
+def dataset_of(attributes, pixels):
+    """A dataset whose windows and rescales are text as written, even where it is wrong."""
+    texts = {keyword: value for keyword, value in attributes.items() if keyword.startswith(("Window", "Rescale"))}
+    ds = dicom(pixels, **{"PixelPaddingValue": None, **attributes, **dict.fromkeys(texts)})
+    for keyword, value in texts.items():
+        text = "\\".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
+        ds[keyword] = DataElement(tag_for_keyword(keyword), "DS", text, already_converted=True)
+    return ds
+
+
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
 @pytest.mark.parametrize(("attributes", "expected"), CASES.values(), ids=CASES)
 def test_gray_values_are_those_of_the_standard(attributes, expected, syntax):
-    texts = {keyword: value for keyword, value in attributes.items() if keyword.startswith(("Window", "Rescale"))}
-    ds = dicom(pixels_of(RAMP), **{"PixelPaddingValue": None, **attributes, **dict.fromkeys(texts)})
-    for keyword, value in texts.items():
-        text = "\\".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
-        ds[keyword] = DataElement(tag_for_keyword(keyword), "DS", text, already_converted=True)  # as written, if wrong
-    data = to_bytes(ds, syntax)
+    data = to_bytes(dataset_of(attributes, pixels_of(RAMP)), syntax)
     assert np.abs(np.subtract(gray_row(data), expected)).max() <= 1  # rounding at halves
 
 

@@ -9,10 +9,10 @@ import pytest
 from medclip.data.normalize import split_of
 from medclip.data.prepare import prepare
 from medclip.data.prepare_config import Columns, PrepareConfig
-from medclip.data.schema import Dropped, Pair
+from medclip.data.schema import Dropped, Pair, is_made_up
 from medclip.data.sources.detect import is_dicom_folder, open_source
 from medclip.errors import UserError
-from support.material import draw_image, image_bytes
+from support.material import RocoFolder, draw_image, image_bytes
 
 REPORT = "FINAL REPORT\n EXAMINATION: CHEST\n\n FINDINGS:\n Clear lungs {}.\n\n IMPRESSION:\n Normal chest.\n"
 
@@ -193,8 +193,14 @@ def medicat(folder):
     write_images(folder / "figures", "57c9_2-Figure1-1.png", "57c9_3-Figure2-1.png")
     oa = {"doi": "10.1/x", "doi_url": "https://doi.org/10.1/x", "oa": {"license": "cc-by-nc-nd"}}
     rows = [
-        {"pdf_hash": "57c9", "fig_uri": "2-Figure1-1.png", "s2_caption": "Figure 1. An enema.", "oa_info": oa},
-        {"pdf_hash": "57c9", "fig_uri": "3-Figure2-1.png", "s2_caption": "", "s2orc_caption": "A CT.", "oa_info": None},
+        {"pdf_hash": "57c9", "fig_uri": "2-Figure1-1.png", "s2_caption": "Figure 1. A barium enema.", "oa_info": oa},
+        {
+            "pdf_hash": "57c9",
+            "fig_uri": "3-Figure2-1.png",
+            "s2_caption": "",
+            "s2orc_caption": "CT of the chest.",
+            "oa_info": None,
+        },
         {"pdf_hash": "58d0", "fig_uri": "1-Figure1-1.png", "s2_caption": None, "s2orc_caption": None},
     ]
     rows[0]["s2orc_references"] = ["CT showed it (Figure 1).", "So did the enema."]
@@ -203,8 +209,8 @@ def medicat(folder):
 
 
 MEDICAT_PAIRS = [
-    ("57c9_2-Figure1-1", "57c9_2-Figure1-1.png", "Figure 1. An enema.", split_of("57c9"), "57c9", {}),
-    ("57c9_3-Figure2-1", "57c9_3-Figure2-1.png", "A CT.", split_of("57c9"), "57c9", {}),
+    ("57c9_2-Figure1-1", "57c9_2-Figure1-1.png", "Figure 1. A barium enema.", split_of("57c9"), "57c9", {}),
+    ("57c9_3-Figure2-1", "57c9_3-Figure2-1.png", "CT of the chest.", split_of("57c9"), "57c9", {}),
 ]
 MEDICAT_DROPPED = [("58d0_1-Figure1-1", split_of("58d0"), "row without image or caption")]
 
@@ -220,6 +226,54 @@ def pmc_oa(folder):
 
 def pmc_oa_file(folder):
     return pmc_oa(folder) / "pmc_oa.jsonl"
+
+
+PMC_OA_PAIRS = [
+    ("auto", name, f"CT {name}", split_of(article), article, {})
+    for name, article in (
+        *(("PMC212319_Fig3_4.jpg", "PMC212319"), ("PMC212319_Fig3_5.jpg", "PMC212319")),
+        ("PMC99_Fig1_1.jpg", "PMC99"),
+    )
+]
+
+
+def roco(folder):
+    """Two figures of an article, the second of which was never downloaded."""
+    image = image_bytes(draw_image(0))
+    rows = [("ROCO_1", "CT of the chest.", 0, image), ("ROCO_2", "MRI of the knee.", 1, None)]
+    RocoFolder(folder).add_split("train", rows)
+    return folder
+
+
+ROCO_PAIRS = [
+    ("ROCO_1", "ROCO_1.jpg", " CT of the chest.", "train", "PMC1000", {"modality": "ct"}),
+    ("ROCO_2", "ROCO_2.jpg", " MRI of the knee.", "train", "PMC1000", {}),
+]
+
+
+ROCOV2_ARTICLES = {"train": "PMC100", "valid": "PMC200"}
+
+
+def rocov2(folder):
+    ids = {f"ROCOv2_2023_{split}_{n:06}": split for split in ("train", "valid") for n in (1, 2)}
+    write_images(folder, *(f"{split}/{id}.jpg" for id, split in ids.items()))
+    for split in ("train", "valid"):
+        write_csv(
+            folder / f"{split}_captions.csv",
+            *({"ID": id, "Caption": f"CT of {id}"} for id, other in ids.items() if split == other),
+        )
+    facts = (
+        {"ID": id, "PMCID": ROCOV2_ARTICLES[split], "Attribution": "CC BY [A]", "Link": ""} for id, split in ids.items()
+    )
+    write_csv(folder / "license_information.csv", *facts)
+    return folder
+
+
+ROCOV2_PAIRS = [
+    (id, f"{id}.jpg", f"CT of {id}", {"valid": "validation"}.get(split, split), article, {})
+    for split, article in ROCOV2_ARTICLES.items()
+    for id in (f"ROCOv2_2023_{split}_000001", f"ROCOv2_2023_{split}_000002")
+]
 
 
 def chest_imagenome(folder):
@@ -241,6 +295,10 @@ LAYOUTS = {
     "PadChest, a folder with .csv.gz": (padchest, PADCHEST_PAIRS, PADCHEST_DROPPED),
     "PadChest, its file": (padchest_file, PADCHEST_PAIRS, PADCHEST_DROPPED),
     "MedICaT": (medicat, MEDICAT_PAIRS, MEDICAT_DROPPED),
+    "PMC-OA, a folder": (pmc_oa, PMC_OA_PAIRS, []),
+    "PMC-OA, its file": (pmc_oa_file, PMC_OA_PAIRS, []),
+    "ROCO": (roco, ROCO_PAIRS, []),
+    "ROCOv2": (rocov2, ROCOV2_PAIRS, []),
 }
 
 
@@ -250,21 +308,14 @@ def test_a_published_layout_is_read_as_described(tmp_path, layout):
     source = write(tmp_path)
     rows = list(open_source(str(source)))
     assert [
-        (row.id, row.image.name, row.caption, row.split, row.article, dict(row.labels))
+        ("auto" if is_made_up(row.id) else row.id, row.image.name, row.caption, row.split, row.article, row.labels)
         for row in rows
         if isinstance(row, Pair)
     ] == pairs
-    assert all(row.image.is_file() for row in rows if isinstance(row, Pair))
+    assert layout == "ROCO" or all(row.image.is_file() for row in rows if isinstance(row, Pair))
     assert [(row.id, row.split, row.reason) for row in rows if isinstance(row, Dropped)] == dropped
+    assert len({row.id for row in rows}) == len(rows)
     assert not is_dicom_folder(str(source))
-
-
-@pytest.mark.parametrize("write", [pmc_oa, pmc_oa_file])
-def test_subfigures_of_an_article_are_one_group(tmp_path, write):
-    rows = list(open_source(str(write(tmp_path))))
-    assert [row.article for row in rows] == ["PMC212319", "PMC212319", "PMC99"]
-    assert len({row.id for row in rows}) == 3
-    assert all(row.image.is_file() for row in rows)
 
 
 def test_rows_without_ids_are_not_numbered(tmp_path):
@@ -306,7 +357,7 @@ def test_facts_of_a_layout_reach_the_pair(tmp_path):
 def test_references_of_a_figure_may_be_joined_to_its_caption(tmp_path):
     columns = Columns(caption_column=("s2_caption", "s2orc_references"))
     pair = next(open_source(str(medicat(tmp_path)), PrepareConfig(columns=columns)))
-    assert pair.caption == "Figure 1. An enema.\nCT showed it (Figure 1).\nSo did the enema."
+    assert pair.caption == "Figure 1. A barium enema.\nCT showed it (Figure 1).\nSo did the enema."
 
 
 def test_mimic_without_tables_is_split_by_patients(tmp_path):
