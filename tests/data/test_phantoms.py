@@ -9,7 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from medclip.data.phantoms.cases import CASES, Case, draw_case, phantom, phantom_mask, phantoms, write_caption
+from medclip.data.phantoms.cases import (
+    CASES,
+    FINDINGS,
+    WORDINGS,
+    Case,
+    draw_case,
+    phantom,
+    phantom_mask,
+    phantoms,
+    write_caption,
+)
 
 SIDED = [case for case in CASES if case.side == "left"]
 RADIUS = np.arange(128) - 63.5
@@ -86,6 +96,20 @@ def test_caption_names_the_side_exactly_when_there_is_one(case, number):
 def test_swapping_the_side_word_gives_the_mirrored_caption(case, number):
     left, right = (write_caption(c, np.random.default_rng(number)) for c in (case, mirror(case)))
     assert re.sub(r"\bleft\b", "right", left) == right
+
+
+def test_what_a_foil_says_of_findings_is_true_of_another_phantom():
+    """Only the image tells "a mass" from "no mass": captions say both, and "normal" as well as "abnormal"."""
+    rng = np.random.default_rng(0)
+    captions = {case: " ".join(write_caption(case, rng) for _ in range(40)).lower() for case in CASES}
+    normal = " ".join(text for case, text in captions.items() if case.finding == "normal")
+    others = " ".join(text for case, text in captions.items() if case.finding != "normal")
+    for finding in FINDINGS[1:]:
+        assert all(re.search(rf"\bno {noun}", normal) and noun in others for noun in WORDINGS[finding])
+    assert "no evidence of a" in normal
+    assert "normal appearance" in normal and "abnormal appearance" in others
+    assert "abnormal appearance" not in normal
+    assert not re.search(r"\b(no|without|normal|unremarkable)\b", others)
 
 
 def test_only_normal_cases_and_side_views_have_no_side():

@@ -114,7 +114,6 @@ WORDINGS = {
     "knee": ("knees", "knee joints"),
     "hand": ("hands", "hands and wrists"),
     "axial": ("axial", "transverse"),
-    "normal": ("no focal abnormality", "an unremarkable appearance", "no focal lesion", "a normal appearance"),
     "mass": ("mass", "tumour", "solid mass", "solid tumour"),
     "cyst": ("cyst", "cystic lesion", "simple cyst"),
     "fluid collection": ("fluid collection", "effusion", "crescent of fluid"),
@@ -122,6 +121,16 @@ WORDINGS = {
     "haemorrhage": ("haemorrhage", "hemorrhage", "haematoma", "focal haemorrhage"),
     **{word: (word,) for word in ("coronal", "sagittal", "frontal", "lateral")},
 }
+# Captions exclude findings by name and call images abnormal: only the image tells that "no mass" is wrong.
+NORMAL_FORMS = (
+    "no focal abnormality", "an unremarkable appearance", "no focal lesion", "a normal appearance",
+    "no {noun}", "no {noun}", "no evidence of {a_noun}", "no sign of {a_noun}",
+)  # fmt: skip
+SIDED_FORMS = (
+    "a {side}-sided {noun}", "{a_noun} on the {side}", "{a_noun} on the patient's {side}",
+    "an abnormal appearance with {a_noun} on the {side}",
+)  # fmt: skip
+FORMS = ("{a_noun}", "{a_noun}", "{a_noun}", "an abnormal appearance with {a_noun}")
 ORIGINS = ("synthetic", "simulated", "phantom")
 TEMPLATES = (
     "{a_origin} {plane} {modality} of the {organ} showing {finding}.",
@@ -199,12 +208,12 @@ def draw_case(case: Case, seed: np.random.SeedSequence) -> UInt8[np.ndarray, "12
     return draw(_layout(case), case.modality, case.finding, case.side, seed)
 
 
-def write_caption(case: Case, rng: np.random.Generator) -> str:
+def write_caption(case: Case, rng: np.random.Generator, templates: Sequence[str] = TEMPLATES) -> str:
     """A sentence or two that state every attribute; the draws do not depend on the side."""
     plane, modality, organ = (_pick(rng, WORDINGS[a]) for a in (case.plane, case.modality, case.organ))
     origin = _pick(rng, ORIGINS)
     views = ("view", "projection") if case.modality == "radiograph" else ("plane", "view", "section")
-    text = _pick(rng, TEMPLATES).format(
+    text = _pick(rng, templates).format(
         **{"plane": plane, "modality": modality, "organ": organ, "origin": origin},
         **{"a_plane": _with_article(plane), "a_origin": _with_article(origin)},
         **{"view": _pick(rng, views), "finding": _finding(case, rng)},
@@ -213,12 +222,10 @@ def write_caption(case: Case, rng: np.random.Generator) -> str:
 
 
 def _finding(case: Case, rng: np.random.Generator) -> str:
-    noun = _pick(rng, WORDINGS[case.finding])
-    if case.finding == "normal":
-        return noun
-    forms = ("a {side}-sided {noun}", "{a_noun} on the {side}", "{a_noun} on the patient's {side}")
-    form = _pick(rng, forms) if case.side else "{a_noun}"
-    return form.format(side=case.side, noun=noun, a_noun=_with_article(noun))
+    is_normal = case.finding == "normal"
+    noun = _pick(rng, WORDINGS[_pick(rng, FINDINGS[1:]) if is_normal else case.finding])
+    forms = NORMAL_FORMS if is_normal else SIDED_FORMS if case.side else FORMS
+    return _pick(rng, forms).format(side=case.side, noun=noun, a_noun=_with_article(noun))
 
 
 def _with_article(phrase: str) -> str:
