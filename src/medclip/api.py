@@ -73,7 +73,7 @@ def prepare(
     `source` is a folder, a file, a URL, `phantoms:COUNT`, a DataFrame of pandas or polars, a `datasets.Dataset`, or an
     iterable of (image, caption) or of dicts; or a dict from names of splits to any of the last four. Rows without a
     split are assigned by a hash of their group, a tenth to validation. Dropped rows are counted by reason. Raises
-    UserError for a source that cannot be read, WorkError where the work fails.
+    UserError for a source that cannot be read, WorkError where the work fails or no row becomes a pair.
 
     >>> pairs = [("a.png", "CT of the chest"), ("b.png", "MRI of the left knee")]
     >>> medclip.prepare({"train": pairs}, "two").num_pairs

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,26 +20,12 @@ from medclip.data.deidentify import NOT_REPLACED
 from medclip.data.paths import is_url
 from medclip.data.prepare_config import PrepareConfig
 from medclip.data.schema import Dropped
-from medclip.errors import UserError, WorkError
+from medclip.errors import UserError
 from medclip.progress import console
 
 if TYPE_CHECKING:
     from medclip.data.stats.quality_checks import QualityWarning
     from medclip.data.stats.statistics import Statistics
-
-_NUM_REASONS = 3
-_REMEDIES = {
-    "image missing": "Name the folder that the paths start from with --image-root, or fetch the files.",
-    "image outside": "Name the folder that the paths start from with --image-root.",
-    "image unreadable": "Open one of the files by hand: it may be damaged or no image.",
-    "row without image or caption": "Name the columns with --image-column and --caption-column.",
-    "no caption beside the image": "Put the caption of x.jpg into x.txt in the same folder.",
-    "caption without image": "Put the image of x.txt, x.jpg, into the same folder.",
-    "caption under": "Captions that short say nothing to learn from: look at the caption column.",
-    "license not in --licenses": "Leave --licenses out, or name the licenses that the source states.",
-    "no report": "Put the report of a study beside it (x.txt beside x.dcm, or report.txt in its folder).",
-}
-"""By the beginning of the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +64,6 @@ class Prepare:
         dataset = prepare(self.source, self.out, self.settings, num_workers=self.num_workers, ray=self.ray)
         stats = write_report(self.out, near_images=False)
         self.output.show(dataset, dataset_tables(dataset, self.out))
-        if not any(split["pairs"] for split in dataset["splits"].values()):
-            shown = "" if dataset["source"] == DICOM_SOURCE else f" of {self.source}"
-            raise WorkError(f"no row{shown} became a pair.{_explain_dropped(self.out)}")
         for warning in group_warnings(stats):
             console.print(_warning_text(warning), soft_wrap=True)
         console.print(
@@ -217,22 +199,3 @@ def _leakage_tables(report: dict[str, Any]) -> Iterator[RenderableType]:
         counts = (*split["shared"].values(), split["any"])
         table.add_row(name, str(split["pairs"]), *(f"{n} ({n / split['pairs']:.1%})" for n in counts))
     yield table
-
-
-def _explain_dropped(data: Path) -> str:
-    """The first reasons in `data`/dropped.jsonl, as sentences."""
-    counts: Counter[str] = Counter()
-    examples: dict[str, str] = {}
-    with (data / "dropped.jsonl").open(encoding="utf-8") as lines:
-        for row in map(json.loads, lines):
-            counts[row["reason"]] += 1
-            examples.setdefault(row["reason"], row["detail"] or row["id"])
-    sentences = [
-        f"{count:,} × {reason} (first: {examples[reason]}). {_remedy(reason)}".rstrip()
-        for reason, count in counts.most_common(_NUM_REASONS)
-    ]
-    return "".join(f" {sentence}" for sentence in sentences) + f" All: {data / 'dropped.jsonl'}."
-
-
-def _remedy(reason: str) -> str:
-    return next((remedy for beginning, remedy in _REMEDIES.items() if reason.startswith(beginning)), "")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from medclip import NOT_CLINICAL, __version__
 from medclip.atomic_io import claim, whole_file, write_json
 from medclip.data.dataset import is_prepared, open_shard, shard_report, write_shard
 from medclip.data.deidentify import DICOM_SOURCE, make_key
+from medclip.data.dropped_rows import explain_dropped, write_dropped
 from medclip.data.normalize import split_of
 from medclip.data.parallel import map_shards
 from medclip.data.paths import AnyPath, parse_path
@@ -65,7 +65,7 @@ def prepare(
     `source` is a SOURCE of the command line or a value in memory (see `read_memory`); for `num_workers` and `ray` see
     `map_shards`. Memory does not grow with the source, except for the 18 bytes a pair that detect repeated ids. A
     killed preparation resumes at its first missing shard; `dataset.json` is written last, so a folder without it is
-    not yet a dataset.
+    not yet a dataset. Raises WorkError, with the reasons, where no row becomes a pair.
     """
     if num_workers is not None and num_workers < 1:
         raise UserError("--num-workers must be at least 1.")
@@ -87,6 +87,7 @@ def prepare(
                 reports.setdefault(report["split"], []).append(report)
                 advance(report["pairs"] + sum(report["dropped"].values()))
         remove_stale(out, [report["file"] for report in chain.from_iterable(reports.values())])
+        _write_dropped(out, source, origin, reports)
         dataset = _write_dataset(out, origin, config, reports)
     except OSError as error:
         raise WorkError(f"{error}; what is whole is kept, and the same command goes on from there.") from error
@@ -213,15 +214,23 @@ def _bucket(row: Pair, buckets: defaultdict[bytes, bytearray]) -> tuple[bytearra
     return buckets[digest[:2]], digest[2:]
 
 
+def _write_dropped(
+    out: Path, source: Source, origin: dict[str, Any], reports: dict[str, list[dict[str, Any]]]
+) -> None:
+    """Write `dropped.jsonl`. Raises WorkError with what it says where no row became a pair."""
+    shards = list(chain.from_iterable(reports.values()))
+    dropped = ((shard_report(out / shard["file"]) or {})["rows_dropped"] for shard in shards)  # a shard at a time
+    write_dropped(out, chain.from_iterable(dropped))
+    if not any(shard["pairs"] for shard in shards):
+        # the folder of a DICOM study may be named after a patient
+        of_source = "" if origin["source"] == DICOM_SOURCE else f" of {source_path(source) or 'the source'}"
+        raise WorkError(f"no row{of_source} became a pair. {explain_dropped(out)}")
+
+
 def _write_dataset(
     out: Path, origin: dict[str, Any], config: PrepareConfig, reports: dict[str, list[dict[str, Any]]]
 ) -> dict[str, Any]:
-    """Write `dropped.jsonl`, `NOTICE.txt` and, last, `dataset.json`; returns its content."""
-    keys = ("id", "split", "reason", "detail")
-    with whole_file(out / "dropped.jsonl") as partial, partial.open("w", encoding="utf-8") as lines:
-        for report in chain.from_iterable(reports.values()):
-            for row in (shard_report(out / report["file"]) or {})["rows_dropped"]:  # a shard at a time
-                lines.write(json.dumps(dict(zip(keys, row, strict=True)), ensure_ascii=False) + "\n")
+    """Write `NOTICE.txt` and, last, `dataset.json`; returns its content."""
     write_notice(out, {split: [report["file"] for report in of_split] for split, of_split in reports.items()})
     counts = {name: {split: _sum(name, of_split) for split, of_split in reports.items()} for name in COUNTERS}
     dataset = {

@@ -16,7 +16,7 @@ from medclip.data.prepare_config import Columns, PrepareConfig
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.detect import open_source
 from medclip.data.sources.tables import OUTSIDE
-from medclip.errors import UserError
+from medclip.errors import UserError, WorkError
 from support.material import draw_image, image_bytes
 
 ROWS = [{"image": f"{n}.jpg", "caption": f"CT of the chest, number {n}", "n": n} for n in range(400)]
@@ -129,7 +129,7 @@ def test_no_bytes_are_a_crash(tmp_path_factory, data):
         path.write_bytes(data)
         try:
             assert all(isinstance(row, (Pair, Dropped)) for row in open_source(str(path)))
-        except UserError as error:
+        except (UserError, WorkError) as error:
             assert "noise" in str(error)
 
 

@@ -173,7 +173,6 @@ def test_a_missing_value_of_pandas_is_missing():
         (3, "int is not a source of pairs"),
         (b"x", "bytes is not a source of pairs"),
         ([(IMAGES[0], "one"), 3], "row 2 of the source is int"),
-        ([], "holds no rows"),
     ],
 )
 def test_what_is_not_a_source_is_one_sentence(source, sentence):

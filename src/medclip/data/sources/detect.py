@@ -30,7 +30,7 @@ from medclip.data.sources.roco import count_roco, is_roco, is_rocov2, read_roco,
 from medclip.data.sources.table_files import TABLE_SUFFIXES, count_rows, table_suffix
 from medclip.data.sources.tables import read_tables
 from medclip.data.sources.webdataset import read_tars, read_zip
-from medclip.errors import UserError
+from medclip.errors import UserError, WorkError
 
 DEFAULT_NUM_PHANTOMS = 4000
 _READABLE = (
@@ -54,7 +54,7 @@ def source_path(source: Source) -> str | None:
 def open_source(source: Source, config: PrepareConfig = DEFAULT) -> Iterator[Pair | Dropped]:
     """The rows of SOURCE; where it names splits, at most `config.max_samples` of each.
 
-    The first row is read at once. Raises UserError where there is none and where nothing can be read.
+    The first row is read at once. Raises WorkError where there is none, UserError where nothing can be read.
     """
     if not isinstance(source, str | os.PathLike):
         return _not_empty("the source", read_memory(source, config.columns))
@@ -70,7 +70,7 @@ def open_source(source: Source, config: PrepareConfig = DEFAULT) -> Iterator[Pai
 def _not_empty(source: str, rows: Iterator[Pair | Dropped]) -> Iterator[Pair | Dropped]:
     first_row = next(rows, None)
     if first_row is None:
-        raise UserError(f"{source} holds no rows.")
+        raise WorkError(f"no row of {source} became a pair: it holds no rows.")
     return chain([first_row], rows)
 
 
@@ -174,6 +174,8 @@ def _read_folder(folder: AnyPath, config: PrepareConfig) -> Iterator[Pair | Drop
         return read_tables([table], config.columns, max_samples=config.max_samples)
     if has_images(folder):
         return read_image_folder(folder)
+    if next(folder.iterdir(), None) is None:
+        return iter(())
     raise UserError(f"{folder} cannot be read. Sources are: {_READABLE}.")
 
 

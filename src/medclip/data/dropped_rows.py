@@ -1,0 +1,54 @@
+"""The rows that became no pair: the file that lists them, and why a source gave none at all."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from medclip.atomic_io import whole_file
+
+DROPPED_FILE = "dropped.jsonl"
+_FIELDS = ("id", "split", "reason", "detail")
+_NUM_REASONS = 3
+_REMEDIES = {
+    "image missing": "Name the folder that the paths start from with --image-root, or fetch the files.",
+    "image outside": "Name the folder that the paths start from with --image-root.",
+    "image unreadable": "Open one of the files by hand: it may be damaged or no image.",
+    "row without image or caption": "Name the columns with --image-column and --caption-column.",
+    "no caption beside the image": "Put the caption of x.jpg into x.txt in the same folder.",
+    "caption without image": "Put the image of x.txt, x.jpg, into the same folder.",
+    "caption under": "Captions that short say nothing to learn from: look at the caption column.",
+    "license not in --licenses": "Leave --licenses out, or name the licenses that the source states.",
+    "no report": "Put the report of a study beside it (x.txt beside x.dcm, or report.txt in its folder).",
+    "report without": "Fetch the images of the reports, or give the folder that holds both.",
+    "not a DICOM file": "Where a table names the images, give the table instead of the folder.",
+}
+"""By the beginning of the reason."""
+
+
+def write_dropped(folder: Path, rows: Iterable[Sequence[str]]) -> None:
+    """Write `folder`/dropped.jsonl; a row is its id, its split, its reason and a detail."""
+    with whole_file(folder / DROPPED_FILE) as partial, partial.open("w", encoding="utf-8") as lines:
+        for row in rows:
+            lines.write(json.dumps(dict(zip(_FIELDS, row, strict=True)), ensure_ascii=False) + "\n")
+
+
+def explain_dropped(folder: Path) -> str:
+    """The most frequent reasons in `folder`/dropped.jsonl with what to do about each, as sentences."""
+    counts: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    with (folder / DROPPED_FILE).open(encoding="utf-8") as lines:
+        for row in map(json.loads, lines):
+            counts[row["reason"]] += 1
+            examples.setdefault(row["reason"], row["detail"] or row["id"])
+    sentences = [
+        f"{count:,} × {reason} (first: {examples[reason]}). {_remedy(reason)}".rstrip()
+        for reason, count in counts.most_common(_NUM_REASONS)
+    ]
+    return " ".join((*sentences, f"All: {folder / DROPPED_FILE}."))
+
+
+def _remedy(reason: str) -> str:
+    return next((remedy for beginning, remedy in _REMEDIES.items() if reason.startswith(beginning)), "")
