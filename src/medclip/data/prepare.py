@@ -214,9 +214,7 @@ def _bucket(row: Pair, buckets: defaultdict[bytes, bytearray]) -> tuple[bytearra
     return buckets[digest[:2]], digest[2:]
 
 
-def _write_dropped(
-    out: Path, source: Source, origin: dict[str, Any], reports: dict[str, list[dict[str, Any]]]
-) -> None:
+def _write_dropped(out: Path, source: Source, origin: dict[str, Any], reports: dict[str, list[dict[str, Any]]]) -> None:
     """Write `dropped.jsonl`. Raises WorkError with what it says where no row became a pair."""
     shards = list(chain.from_iterable(reports.values()))
     dropped = ((shard_report(out / shard["file"]) or {})["rows_dropped"] for shard in shards)  # a shard at a time

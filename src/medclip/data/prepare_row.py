@@ -30,7 +30,8 @@ def prepare_row(row: Pair | Dropped, config: PrepareConfig) -> dict[str, Any] | 
         image, width, height = standardize(_download(row.image), config.shorter_side)
     except ImageError as error:
         file = "" if isinstance(row.image, bytes | DicomFrame) else row.image.name
-        return Dropped(row.id, row.split, str(error), file)
+        detail = row.if_missing if str(error) == "image missing" else ""
+        return Dropped(row.id, row.split, str(error), detail or file)
     return {
         "id": row.id,
         "image": image,

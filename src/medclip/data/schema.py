@@ -66,6 +66,8 @@ class Pair:
     source: str = ""
     removed: tuple[str, ...] = ()
     """What the reader withheld, as "place/name" ("header/PatientName"): names, never values."""
+    if_missing: str = ""
+    """Where the image was looked for, to be said if it is missing."""
 
 
 @dataclass(frozen=True, slots=True)

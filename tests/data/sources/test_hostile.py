@@ -15,7 +15,7 @@ from medclip.data.prepare import prepare, prepare_shard
 from medclip.data.prepare_config import Columns, PrepareConfig
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.detect import open_source
-from medclip.data.sources.tables import OUTSIDE
+from medclip.data.sources.image_cells import OUTSIDE
 from medclip.errors import UserError, WorkError
 from support.material import draw_image, image_bytes
 

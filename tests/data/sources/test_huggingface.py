@@ -9,8 +9,9 @@ import pytest
 from medclip.data.normalize import split_of
 from medclip.data.prepare import preview
 from medclip.data.prepare_config import PrepareConfig
-from medclip.data.schema import is_made_up
+from medclip.data.schema import Dropped, Pair, is_made_up
 from medclip.data.sources.detect import open_source
+from medclip.data.sources.unlisted_files import UNLISTED_IMAGE
 from medclip.errors import UserError
 from support.material import draw_image, image_bytes
 
@@ -46,7 +47,7 @@ def save_to_disk(folder, numbers, shards=1):
 
 
 def read_by_id(source):
-    return {row.id: (row.split, row.caption, row.image) for row in open_source(str(source))}
+    return {row.id: (row.split, row.caption, row.image) for row in open_source(str(source)) if isinstance(row, Pair)}
 
 
 def expect(splits):
@@ -107,7 +108,9 @@ def test_a_folder_of_images_with_metadata(tmp_path, suffix, in_splits):
         lines = [json.dumps(row) for row in rows] if suffix == "jsonl" else ["file_name,text"]
         lines += [] if suffix == "jsonl" else [f'a/{n}.png,"CT, number {n}"' for n in numbers]
         (folder / f"metadata.{suffix}").write_text("\n".join(lines), encoding="utf-8")
-    read = list(open_source(str(tmp_path)))
+    rows = list(open_source(str(tmp_path)))
+    read = [row for row in rows if isinstance(row, Pair)]
+    assert {row.reason for row in rows if isinstance(row, Dropped)} == (set() if in_splits else {UNLISTED_IMAGE})
     numbers = range(12) if in_splits else SPLITS["test"]  # the last written metadata.* is the folder's
     assert sorted(row.caption for row in read) == sorted(f"CT, number {n}" for n in numbers)
     for row in read:

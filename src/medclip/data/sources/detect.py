@@ -12,16 +12,16 @@ from medclip.data.images import is_dicom
 from medclip.data.normalize import canonical_split
 from medclip.data.paths import AnyPath, is_url, parse_path, storage_errors
 from medclip.data.phantoms.cases import NUM_VALIDATION, phantoms
-from medclip.data.prepare_config import DEFAULT, Columns, PrepareConfig
+from medclip.data.prepare_config import DEFAULT, PrepareConfig
 from medclip.data.schema import Dropped, Pair
-from medclip.data.sources.huggingface import find_lone_table, find_named_tables, find_saved_tables
+from medclip.data.sources.huggingface import description_files, find_lone_table, find_named_tables, find_saved_tables
 from medclip.data.sources.image_caption_folder import (
     IMAGE_SUFFIXES,
-    count_other_files,
     has_caption_files,
     has_images,
     read_image_folder,
 )
+from medclip.data.sources.image_cells import UsedFiles
 from medclip.data.sources.memory import read_memory
 from medclip.data.sources.mimic_cxr import is_mimic_cxr, read_mimic_cxr
 from medclip.data.sources.openi import find_projections, is_openi, read_openi, read_projections
@@ -29,6 +29,7 @@ from medclip.data.sources.published_tables import find_published
 from medclip.data.sources.roco import count_roco, is_roco, is_rocov2, read_roco, read_rocov2
 from medclip.data.sources.table_files import TABLE_SUFFIXES, count_rows, table_suffix
 from medclip.data.sources.tables import read_tables
+from medclip.data.sources.unlisted_files import count_unlisted, count_unlisted_images
 from medclip.data.sources.webdataset import read_tars, read_zip
 from medclip.errors import UserError, WorkError
 
@@ -84,7 +85,7 @@ def is_dicom_folder(source: Source) -> bool:
     name = source_path(source)
     if name is None or is_url(path := parse_path(name)) or not path.is_dir():
         return False
-    return not (is_roco(path) or is_rocov2(path) or _find_layout(path, DEFAULT)) and _has_dicom(path)
+    return not _find_layout(path, DEFAULT, UsedFiles()) and _has_dicom(path)
 
 
 def source_length(source: Source, max_samples: int | None = None) -> int | None:
@@ -126,11 +127,13 @@ def _read(path: AnyPath, config: PrepareConfig) -> Iterator[Pair | Dropped]:
     suffix = table_suffix(path)
     if path.is_file() and (published := find_published(path)):
         table, read_published = published
-        yield from read_published(table, config.columns)
+        used = UsedFiles()
+        yield from _count_images(path, config, read_published(table, config.columns, used), used)
     elif suffix in TABLE_SUFFIXES and path.is_file():
-        yield from read_tables([path], config.columns, max_samples=config.max_samples)
+        used = UsedFiles()
+        yield from _count_images(path, config, _read_splits({"": [path]}, config, used), used)
     elif suffix == ".tar" and path.is_file():
-        yield from read_tars([path])
+        yield from read_tars([path], path.parent, UsedFiles())
     elif suffix == ".zip" and path.is_file():
         yield from read_zip(path)
     elif path.is_dir():
@@ -151,27 +154,15 @@ def _remedy(name: str) -> str:
 
 
 def _read_folder(folder: AnyPath, config: PrepareConfig) -> Iterator[Pair | Dropped]:
-    if is_roco(folder):
-        return read_roco(folder, config.max_samples)
-    if is_rocov2(folder):
-        return read_rocov2(folder, config.max_samples)
-    if layout := _find_layout(folder, config):
-        return layout
-    if not is_url(folder) and _has_dicom(folder):
+    used = UsedFiles()
+    rows = _find_layout(folder, config, used)
+    if rows is None and not is_url(folder) and _has_dicom(folder):
         from medclip.data.sources.dicom_studies import read_studies
 
         return read_studies(folder, config.studies)
-    if splits := find_saved_tables(folder):
-        return _read_splits(splits, config.columns, config.max_samples)
-    if archives := sorted(chain(folder.glob("*.tar"), folder.glob("data/*.tar")), key=str):
-        others = (count_other_files(place, ".tar") for place in dict.fromkeys(path.parent for path in archives))
-        return chain(read_tars(archives), chain.from_iterable(others))
-    if has_caption_files(folder):
-        return read_image_folder(folder)
-    if splits := find_named_tables(folder):
-        return _read_splits(splits, config.columns, config.max_samples)
-    if table := find_lone_table(folder):
-        return read_tables([table], config.columns, max_samples=config.max_samples)
+    if rows := rows or _find_tables(folder, config, used):
+        # the first rows name few of the files, which says nothing of the others
+        return rows if config.max_samples is not None else count_unlisted(folder, rows, used)
     if has_images(folder):
         return read_image_folder(folder)
     if next(folder.iterdir(), None) is None:
@@ -179,25 +170,57 @@ def _read_folder(folder: AnyPath, config: PrepareConfig) -> Iterator[Pair | Drop
     raise UserError(f"{folder} cannot be read. Sources are: {_READABLE}.")
 
 
-def _find_layout(folder: AnyPath, config: PrepareConfig) -> Iterator[Pair | Dropped] | None:
+def _find_layout(folder: AnyPath, config: PrepareConfig, used: UsedFiles) -> Iterator[Pair | Dropped] | None:
     """The rows of a folder in the layout of a published dataset of reports or figures; None where it has none."""
+    if is_roco(folder):
+        return read_roco(folder, config.max_samples, used)
+    if is_rocov2(folder):
+        return read_rocov2(folder, config.max_samples, used)
     if is_mimic_cxr(folder):
-        return read_mimic_cxr(folder, config.max_samples)
+        return read_mimic_cxr(folder, config.max_samples, used)
     if projections := find_projections(folder):
-        return read_projections(*projections)
+        return read_projections(*projections, used)
     if is_openi(folder):
-        return read_openi(folder)
+        return read_openi(folder, used)
     if published := find_published(folder):
         table, read_published = published
-        return read_published(table, config.columns)
+        return read_published(table, config.columns, used)
     return None
 
 
-def _read_splits(
-    splits: dict[str, list[AnyPath]], columns: Columns, max_samples: int | None
-) -> Iterator[Pair | Dropped]:
-    tables = (read_tables(paths, columns, canonical_split(split), max_samples) for split, paths in splits.items())
+def _find_tables(folder: AnyPath, config: PrepareConfig, used: UsedFiles) -> Iterator[Pair | Dropped] | None:
+    """The rows of a folder's tables or archives; None where it has none, or images with captions beside them."""
+    if splits := find_saved_tables(folder):
+        for path in description_files(folder):
+            used.add(path)
+        return _read_splits(splits, config, used)
+    if archives := sorted(chain(folder.glob("*.tar"), folder.glob("*/*.tar")), key=str):
+        return read_tars(archives, folder, used)
+    if has_caption_files(folder):
+        return None
+    if splits := find_named_tables(folder):
+        return _read_splits(splits, config, used)
+    if table := find_lone_table(folder):
+        return _read_splits({"": [table]}, config, used)
+    return None
+
+
+def _read_splits(splits: dict[str, list[AnyPath]], config: PrepareConfig, used: UsedFiles) -> Iterator[Pair | Dropped]:
+    tables = (
+        read_tables(paths, config.columns, used, canonical_split(split), config.max_samples)
+        for split, paths in splits.items()
+    )
     return chain.from_iterable(tables)
+
+
+def _count_images(
+    table: AnyPath, config: PrepareConfig, rows: Iterator[Pair | Dropped], used: UsedFiles
+) -> Iterator[Pair | Dropped]:
+    """The rows of a table alone, then the images beside those that it names."""
+    root = parse_path(config.columns.image_root) if config.columns.image_root else table.parent
+    if config.max_samples is not None or is_url(root):
+        return rows
+    return count_unlisted_images(root, rows, used, whole_root=config.columns.image_root is not None)
 
 
 def _read_url(url: AnyPath, rows: Iterator[Pair | Dropped]) -> Iterator[Pair | Dropped]:

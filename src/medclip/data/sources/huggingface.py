@@ -7,10 +7,12 @@ with `metadata.csv` or `metadata.jsonl`; on this machine or, as `hf://OWNER/NAME
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from medclip.data.normalize import split_in
 from medclip.data.paths import AnyPath, inside, relative_path
+from medclip.data.sources.image_caption_folder import is_output
 from medclip.data.sources.table_files import table_suffix
 from medclip.errors import UserError
 
@@ -31,6 +33,12 @@ def find_saved_tables(folder: AnyPath) -> dict[str, list[AnyPath]]:
     return _group_by_split(folder, _glob_tables(folder, "metadata.*"))
 
 
+def description_files(folder: AnyPath) -> Iterator[AnyPath]:
+    """What `save_to_disk` writes beside its tables."""
+    names = ("dataset_dict.json", "dataset_info.json", "state.json")
+    return (path for depth in _GLOB_DEPTHS[:2] for name in names for path in folder.glob(f"{depth}{name}"))
+
+
 def find_named_tables(folder: AnyPath) -> dict[str, list[AnyPath]]:
     """The tables whose paths name a split, by split; {} where none does."""
     return _group_by_split(
@@ -46,7 +54,7 @@ def find_lone_table(folder: AnyPath) -> AnyPath | None:
 
 def _glob_tables(folder: AnyPath, pattern: str) -> list[AnyPath]:
     paths = [path for depth in _GLOB_DEPTHS for path in folder.glob(f"{depth}{pattern}")]
-    return [path for path in paths if table_suffix(path) in _SUFFIXES]
+    return [path for path in paths if table_suffix(path) in _SUFFIXES and not is_output(path.parent)]
 
 
 def _state_files(folder: AnyPath) -> list[AnyPath]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
+from medclip.data.dropped_rows import DROPPED_FILE
 from medclip.data.normalize import SPLITS, canonical_split, split_of
-from medclip.data.paths import AnyPath, fold_name, relative_path
+from medclip.data.paths import AnyPath, fold_name, is_url, relative_path
+from medclip.data.resume import NOTES
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.reports import split_reading
 from medclip.data.sources.tables import article_of_file
@@ -21,7 +23,6 @@ NO_CAPTION = "no caption beside the image"
 NO_IMAGE = "caption without image"
 NOT_READ = "file of a kind that is not read"
 UNREACHABLE = "link to a file that is absent"
-BESIDE = "file beside those that are read, which end in"
 LINKED_FOLDER = "link to a folder, which is not followed"
 
 
@@ -54,7 +55,7 @@ def _walk(folder: AnyPath) -> Iterator[tuple[AnyPath, AnyPath | None, str]]:
         if path.is_dir():
             if path.is_symlink():
                 yield path, None, LINKED_FOLDER
-            else:
+            elif not is_output(path):
                 yield from _walk(path)
         elif path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
             names = (path.with_suffix(CAPTION_SUFFIX).name, path.name + CAPTION_SUFFIX)
@@ -97,11 +98,11 @@ def read_image_folder(folder: AnyPath) -> Iterator[Pair | Dropped]:
             yield Pair(id, image, reading, split, group, source=folder.name, removed=removed)
 
 
-def count_other_files(folder: AnyPath, suffix: str) -> Iterator[Dropped]:
-    """The files of a folder whose rows are in files of one suffix that are of another kind, each with its reason."""
-    for path in sorted(folder.iterdir(), key=str):
-        if path.suffix.lower() != suffix and path.is_file():
-            yield Dropped(path.name, "train", f"{BESIDE} {suffix}", path.name)
+def is_output(folder: AnyPath) -> bool:
+    """Whether a folder holds a prepared dataset, whole or on the way: what a source becomes is not part of it."""
+    if is_url(folder):
+        return False
+    return (folder / NOTES).is_dir() or all((folder / name).is_file() for name in ("dataset.json", DROPPED_FILE))
 
 
 def _identify(path: PurePosixPath) -> tuple[str, str, str]:

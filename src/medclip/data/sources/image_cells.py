@@ -6,7 +6,7 @@ import ast
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,10 +14,12 @@ import numpy as np
 from PIL import Image
 
 from medclip.data.images import to_png
-from medclip.data.paths import AnyPath, fold_name, inside, is_url, path_exists
+from medclip.data.paths import AnyPath, fold_name, inside, is_url, path_exists, relative_path
+from medclip.data.schema import DicomFrame
 from medclip.errors import ImageError
 
 MISSING = "image missing"
+OUTSIDE = "image outside the table's folder (see --image-root)"
 TRIED = "also tried: / for \\, NFC and NFD, another letter case, the archives (.zip) beside it"
 PYTHON_OBJECT = "image cell is the text of a Python object, not a path or an image"
 DAMAGED_BYTES = "image cell is the text of Python bytes, cut or damaged"
@@ -81,46 +83,94 @@ def _parse_python(text: str) -> Any:
     return value if isinstance(value, list | bytes | dict) else text
 
 
+class UsedFiles:
+    """The files that a source has used, by hash (about 60 bytes each), and the archives that it has opened.
+
+    Images of pairs are added where they are counted; readers add what else they use.
+    """
+
+    def __init__(self, files: Iterable[AnyPath] = ()):
+        self.archives: dict[Path, ImageArchive] = {}
+        self._files: set[int] = set()
+        self._folders: dict[str, AnyPath] = {}
+        for file in files:
+            self.add(file)
+
+    def add(self, file: AnyPath) -> None:
+        """Note that a file is used."""
+        self._files.add(hash(str(file)))
+        self._folders.setdefault(str(file.parent), file.parent)
+
+    def add_image(self, image: AnyPath | bytes | DicomFrame) -> None:
+        """Note that an image is used, where it is a file."""
+        if not isinstance(image, bytes | DicomFrame):
+            self.add(image)
+
+    def __contains__(self, file: AnyPath) -> bool:
+        return hash(str(file)) in self._files
+
+    def has_below(self, folder: AnyPath) -> bool:
+        """Whether a file below the folder is used."""
+        return any(f"{name}/".startswith(f"{folder}/") for name in self._folders)
+
+    def top_folders(self, root: AnyPath) -> list[AnyPath]:
+        """The folders directly below `root` that hold used files."""
+        below = (folder for folder in self._folders.values() if root in folder.parents)
+        tops = dict.fromkeys(root / relative_path(folder, root).parts[0] for folder in below)
+        return [folder for folder in tops if folder.is_dir()]  # an image that is missing may be used too
+
+
 class ImageFinder:
     """Finds the image of a path in a table, below `root`: a file, or the bytes of a member of an archive (.zip).
 
-    The folder that the first path starts from (`root`, its `images`, the table's) is that of all. A path that means no
-    file is tried with / for \\, composed and decomposed, and in any letter case, where that means one file only.
+    The folder that the first path starts from (`root`, its `subfolders`, the table's) is that of all. A path that means
+    no file is tried with / for \\, composed and decomposed, and in any letter case, where that means one file only.
     """
 
-    def __init__(self, root: AnyPath, folder: AnyPath):
-        self._root, self._folder = root, folder
+    def __init__(self, root: AnyPath, folder: AnyPath, used: UsedFiles, subfolders: Sequence[str] = ("images",)):
+        self._root, self._used = root, used
+        self._starts = [root, *(root / name for name in subfolders), folder]
         self._start: AnyPath | None = None
         self._listings: dict[Path, dict[str, list[str]]] = {}
-        self._archives: dict[Path, ImageArchive] = {}
 
-    def __call__(self, name: str) -> AnyPath | bytes | None:
-        """None for a path that leaves the root. Raises ImageError for an image that is missing or unreadable.
+    def __call__(self, *names: str) -> AnyPath | bytes | None:
+        """The image at the first of the paths `names` that there is, noted as used; None where all leave the root.
 
-        Before the first image is found, a path that means no file is returned as it is.
+        Raises ImageError for an image that is missing or unreadable. Behind a URL, and before the first image is found,
+        a path that means no file is returned: preparation says that it is missing.
         """
-        if self._start and is_url(self._root):  # one request per image is enough: preparation reads it
-            return inside(self._root, name, self._start)
-        starts = [self._start] if self._start else [self._root, self._root / "images", self._folder]
+        image = self._find(names)
+        if image is not None:
+            self._used.add_image(image)
+        return image
+
+    def _find(self, names: Sequence[str]) -> AnyPath | bytes | None:
+        starts = [self._start] if self._start else self._starts
+        allowed = [
+            path for name in names if (path := inside(self._root, name, *starts[: len(starts) == 1])) is not None
+        ]
+        if self._start and is_url(self._root) and len(names) == 1:  # one request an image: preparation reads it
+            return next(iter(allowed), None)
         for start in starts:
-            path = inside(self._root, name, start)
-            if path is not None and path_exists(path):
-                self._start = start
-                return path
-        path = inside(self._root, name, *starts[: len(starts) == 1])
-        if path is None or is_url(path):
-            return path
+            for path in (inside(self._root, name, start) for name in names):
+                if path is not None and path_exists(path):
+                    self._start = start
+                    return path
+        if not allowed or is_url(self._root):
+            return next(iter(allowed), None)
         root, local_starts = Path(str(self._root)), [Path(str(start)) for start in starts]
         for start in local_starts:
-            respelled = self._respell(name, root, start)
-            if respelled is not None:
-                self._start = start
-                return respelled
-        if (image := self._read_member(name, root, local_starts)) is not None:
-            return image
+            for name in names:
+                respelled = self._respell(name, root, start)
+                if respelled is not None:
+                    self._start = start
+                    return respelled
+        for name in names:
+            if (image := self._read_member(name, root, local_starts)) is not None:
+                return image
         if self._start:
             raise ImageError(MISSING)
-        return path
+        return allowed[0]
 
     def _respell(self, name: str, root: Path, start: Path) -> Path | None:
         for spelling in _spellings(name):
@@ -163,9 +213,20 @@ class ImageFinder:
         return None
 
     def _open(self, path: Path) -> ImageArchive:
-        if path not in self._archives:
-            self._archives[path] = ImageArchive(path)
-        return self._archives[path]
+        if path not in self._used.archives:
+            self._used.archives[path] = ImageArchive(path)
+        return self._used.archives[path]
+
+
+def find_image(locate: Callable[..., AnyPath | bytes | None], *cells: str | bytes) -> AnyPath | bytes | str:
+    """The image in a cell, or that `locate` finds at the first of several paths; else the reason why there is none."""
+    if cells and isinstance(cells[0], bytes):
+        return cells[0]
+    try:
+        image = locate(*cells)
+    except ImageError as error:
+        return str(error)
+    return OUTSIDE if image is None else image
 
 
 class ImageArchive:
@@ -173,6 +234,7 @@ class ImageArchive:
 
     def __init__(self, path: Path):
         self._members: dict[str, list[zipfile.ZipInfo]] = {}
+        self._read: set[str] = set()
         try:
             self._file = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError, ValueError):
@@ -189,7 +251,18 @@ class ImageArchive:
         exact = [member for member in members if PurePosixPath(fold_name(member.filename)).parts == parts]
         if len(members := exact or members) != 1:
             return None
+        self._read.add(members[0].filename)
         return read_member(self._file, members[0])
+
+    @property
+    def num_read(self) -> int:
+        """How many members were read."""
+        return len(self._read)
+
+    def unread(self) -> Iterator[str]:
+        """The names of the other members."""
+        names = (member.filename for members in self._members.values() for member in members)
+        return (name for name in names if name not in self._read)
 
 
 def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:

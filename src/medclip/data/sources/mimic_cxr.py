@@ -14,11 +14,13 @@ from medclip.data.normalize import HASHED_SPLITS, canonical_split, split_of
 from medclip.data.paths import AnyPath
 from medclip.data.schema import Dropped, Pair, take_per_split
 from medclip.data.sources.image_caption_folder import IMAGE_SUFFIXES, list_images
+from medclip.data.sources.image_cells import UsedFiles
 from medclip.data.sources.reports import split_reading
 from medclip.data.sources.table_files import read_columns
 
 SOURCE = "MIMIC-CXR-JPG"
-_PATIENT, _STUDY = re.compile(r"p\d{8}"), re.compile(r"s\d{8}")
+NO_IMAGE = "report without an image"
+_PATIENT, _STUDY, _REPORT = re.compile(r"p\d{8}"), re.compile(r"s\d{8}"), re.compile(r"s\d{8}\.txt")
 _TREES = ("", "files", "mimic-cxr-reports", "mimic-cxr-reports/files", "reports", "reports/files")
 """Where a tree of patients may be, below the folder or beside it."""
 
@@ -35,23 +37,23 @@ def is_mimic_cxr(folder: AnyPath) -> bool:
     return first_study is not None and any(path.suffix.lower() in IMAGE_SUFFIXES for path in first_study.iterdir())
 
 
-def read_mimic_cxr(folder: AnyPath, max_samples: int | None = None) -> Iterator[Pair | Dropped]:
-    """Every image of the tree with its study's findings and impression, then the images that are only listed.
+def read_mimic_cxr(folder: AnyPath, max_samples: int | None, used: UsedFiles) -> Iterator[Pair | Dropped]:
+    """Every image of the tree with its study's findings and impression, then images that are only listed and reports.
 
     Splits are those of mimic-cxr-2.0.0-split.csv.gz, else of a hash of the patient; a patient is a group. Images that
-    mimic-cxr-2.0.0-metadata.csv.gz or the splits list and the tree lacks are dropped. Raises UserError for a damaged
-    table.
+    mimic-cxr-2.0.0-metadata.csv.gz or the splits list and the tree lacks are dropped, and reports without an image.
+    Raises UserError for a damaged table.
     """
-    splits = _read_listing(folder, "split", "split")
-    views = _read_listing(folder, "metadata", "ViewPosition")
+    splits = _read_listing(folder, "split", "split", used)
+    views = _read_listing(folder, "metadata", "ViewPosition", used)
     names = {canonical_split(split) for _, _, split in splits.values()}
-    yield from take_per_split(_read(folder, splits, views), max_samples, sorted(names | set(HASHED_SPLITS)))
+    yield from take_per_split(_read(folder, splits, views, used), max_samples, sorted(names | set(HASHED_SPLITS)))
 
 
-def _read(folder: AnyPath, splits: Listing, views: Listing) -> Iterator[Pair | Dropped]:
+def _read(folder: AnyPath, splits: Listing, views: Listing, used: UsedFiles) -> Iterator[Pair | Dropped]:
     split_of_patient = {patient: canonical_split(split) for patient, _, split in splits.values()}
     reports = [tree for base in (folder, folder.parent) for tree in _trees(base)]
-    read_report = lru_cache(maxsize=1)(lambda study: _read_report(reports, study))
+    read_report = lru_cache(maxsize=1)(lambda study: _read_report(reports, study, used))
     present = set()
     for tree in _trees(folder):
         for image in (image for patient in _patients(tree) for image in list_images(patient)):
@@ -61,6 +63,7 @@ def _read(folder: AnyPath, splits: Listing, views: Listing) -> Iterator[Pair | D
                 canonical_split(splits.get(id, ("", "", ""))[2]) or split_of_patient.get(patient) or split_of(patient)
             )
             present.add(id)
+            used.add(image)
             report, reason = read_report(f"{study.parent.parent.name}/{patient}/{study.name}.txt")
             if reason:
                 yield Dropped(id, split, reason, f"{study.name}.txt")
@@ -80,12 +83,24 @@ def _read(folder: AnyPath, splits: Listing, views: Listing) -> Iterator[Pair | D
         if id not in present:
             split = split_of_patient.get(patient) or split_of(patient)
             yield Dropped(id, split, "image missing", f"{patient}/{study}")
+    for report in (report for tree in dict.fromkeys(reports) for report in _report_files(tree)):
+        if report not in used:
+            used.add(report)
+            patient = report.parent.name
+            split = split_of_patient.get(patient) or split_of(patient)
+            yield Dropped(report.stem, split, NO_IMAGE, f"{patient}/{report.name}")
 
 
-def _read_report(trees: list[AnyPath], name: str) -> tuple[str, str]:
+def _report_files(tree: AnyPath) -> Iterator[AnyPath]:
+    for patient in _patients(tree):
+        yield from sorted((path for path in patient.iterdir() if _REPORT.fullmatch(path.name)), key=str)
+
+
+def _read_report(trees: list[AnyPath], name: str, used: UsedFiles) -> tuple[str, str]:
     """The report of a study, or "" and why there is none."""
     for tree in trees:
         try:
+            used.add(tree / name)
             return (tree / name).read_text(encoding="utf-8-sig"), ""
         except (FileNotFoundError, NotADirectoryError):
             continue
@@ -94,10 +109,12 @@ def _read_report(trees: list[AnyPath], name: str) -> tuple[str, str]:
     return "", "no report"
 
 
-def _read_listing(folder: AnyPath, kind: str, column: str) -> dict[str, tuple[str, str, str]]:
+def _read_listing(folder: AnyPath, kind: str, column: str, used: UsedFiles) -> dict[str, tuple[str, str, str]]:
     """The column of mimic-cxr-2.0.0-KIND.csv(.gz) by image, with patient and study; {} where there is no such file."""
     tables = [path for base in (folder, folder.parent) for path in base.glob(f"mimic-cxr-2.*-{kind}.csv*")]
     listing = {}
+    for table in tables[:1]:
+        used.add(table)
     names = {"dicom_id", "subject_id", "study_id", column}
     for row in read_columns(tables[0], names) if tables else ():
         listing[row["dicom_id"]] = (f"p{row['subject_id']}", f"s{row['study_id']}", row[column] or "")

@@ -14,6 +14,7 @@ from medclip.data.normalize import split_of
 from medclip.data.paths import AnyPath
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.image_caption_folder import list_images
+from medclip.data.sources.image_cells import UsedFiles
 from medclip.data.sources.table_files import read_columns
 
 SOURCE = "Open-i"
@@ -30,14 +31,18 @@ def is_openi(folder: AnyPath) -> bool:
         return b"<eCitation" in file.read(4096)
 
 
-def read_openi(folder: AnyPath) -> Iterator[Pair | Dropped]:
+def read_openi(folder: AnyPath, used: UsedFiles) -> Iterator[Pair | Dropped]:
     """Every image that a report names, with the report's findings and impression; then images without a report.
 
     The images of a report are one group.
     """
-    images = {image.stem: image for image in list_images(folder)}
+    images: dict[str, AnyPath] = {}
+    for image in list_images(folder):
+        if images.setdefault(image.stem, image) == image:  # a second one of a name is none that a row names
+            used.add(image)
     named = set()
     for path in _report_files(folder):
+        used.add(path)
         try:
             report = ElementTree.fromstring(path.read_bytes())
         except ElementTree.ParseError:
@@ -76,7 +81,7 @@ def find_projections(folder: AnyPath) -> tuple[AnyPath, AnyPath] | None:
     return tables if all(path.is_file() for path in tables) else None
 
 
-def read_projections(reports: AnyPath, projections: AnyPath) -> Iterator[Pair | Dropped]:
+def read_projections(reports: AnyPath, projections: AnyPath, used: UsedFiles) -> Iterator[Pair | Dropped]:
     """Every row of the table of images, with the findings and the impression of its report (`uid`), which is its group.
 
     Then the reports without images. Raises UserError where a column is absent.
@@ -84,11 +89,15 @@ def read_projections(reports: AnyPath, projections: AnyPath) -> Iterator[Pair | 
     by_uid = {row["uid"]: row for row in read_columns(reports, {"uid", "findings", "impression"})}
     images = {image.name: image for image in list_images(reports.parent)}
     without_image = dict.fromkeys(by_uid)
+    used.add(reports)
+    used.add(projections)
     for row in read_columns(projections, {"uid", "filename"}):
         uid, name = row["uid"] or "", row["filename"] or ""
         id, split = name.removesuffix(".png").removesuffix(".dcm"), split_of(uid)
         report = by_uid.get(uid)
         without_image.pop(uid, None)
+        if name in images:
+            used.add(images[name])
         if report is None:
             yield Dropped(id, split, "no report", f"uid {uid}")
         elif not (caption := "\n".join(text for field in ("findings", "impression") if (text := report[field]))):

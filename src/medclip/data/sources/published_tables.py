@@ -8,19 +8,19 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from medclip.data.normalize import SPLITS, canonical_split, split_of
-from medclip.data.paths import AnyPath, inside, parse_path, path_exists
+from medclip.data.paths import AnyPath, is_url, parse_path
 from medclip.data.prepare_config import Columns
 from medclip.data.schema import Dropped, Pair, make_up_id
-from medclip.data.sources.image_cells import parse_literal
+from medclip.data.sources.image_cells import MISSING, TRIED, ImageFinder, UsedFiles, find_image, parse_literal
 from medclip.data.sources.reports import split_reading
 from medclip.data.sources.table_files import Row, read_rows, table_suffix
-from medclip.data.sources.tables import NO_IMAGE_OR_CAPTION, OUTSIDE, cell_captions, match_columns
+from medclip.data.sources.tables import NO_IMAGE_OR_CAPTION, cell_captions, match_columns
 from medclip.errors import UserError
 
 _CUI = re.compile(r"C\d{7}")
-_IMAGE_FOLDERS = ("", "images/", "files/", "figures/")
+_IMAGE_FOLDERS = ("images", "files", "figures")
 
-Reader = Callable[[AnyPath, Columns], Iterator[Pair | Dropped]]
+Reader = Callable[[AnyPath, Columns, UsedFiles], Iterator[Pair | Dropped]]
 
 
 def find_published(path: AnyPath) -> tuple[AnyPath, Reader] | None:
@@ -53,11 +53,12 @@ def _is_annotations(path: AnyPath) -> bool:
     return match is not None and canonical_split(match.group(1).decode()) in SPLITS
 
 
-def read_annotations(path: AnyPath, columns: Columns) -> Iterator[Pair | Dropped]:
+def read_annotations(path: AnyPath, columns: Columns, used: UsedFiles) -> Iterator[Pair | Dropped]:
     """Every image of {"train": [{"id", "report", "image_path": [...]}, …], "val": …}: a pair each, a group a report.
 
     A row may state a patient or study (subject_id), which is its group then. Raises UserError for other JSON.
     """
+    locate = _image_finder(path, columns, used)
     try:
         splits = json.loads(path.read_bytes())
     except ValueError as error:
@@ -66,10 +67,12 @@ def read_annotations(path: AnyPath, columns: Columns) -> Iterator[Pair | Dropped
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise UserError(f"{path}: {name!r} is not a list of objects, as a split is.")
         for number, row in enumerate(rows, start=1):
-            yield from _read_annotation(path, columns, name, number, row)
+            yield from _read_annotation(path, columns, locate, name, number, row)
 
 
-def _read_annotation(path: AnyPath, columns: Columns, split: str, number: int, row: Row) -> Iterator[Pair | Dropped]:
+def _read_annotation(
+    path: AnyPath, columns: Columns, locate: ImageFinder, split: str, number: int, row: Row
+) -> Iterator[Pair | Dropped]:
     names = match_columns(list(row), columns)
     images = row.get(names.get("image", "images"))
     images = [image for image in (images if isinstance(images, list) else [images]) if isinstance(image, str) and image]
@@ -80,31 +83,36 @@ def _read_annotation(path: AnyPath, columns: Columns, split: str, number: int, r
     group = str(row.get(names.get("group", "")) or id)
     split = canonical_split(split)
     if not images or not captions:
+        for image in images:
+            find_image(locate, image)
         yield Dropped(id, split, NO_IMAGE_OR_CAPTION, f"{path.name} {split} row {number}")
     for index, image in enumerate(images if captions else ()):
         image_id = f"{id}-{index}" if len(images) > 1 else id
-        yield from _pairs(path, columns, image_id, (image,), captions, split=split, article=group, source=path.stem)
+        yield from _pairs(path, locate, image_id, (image,), captions, split=split, article=group, source=path.stem)
 
 
-def read_padchest(path: AnyPath, columns: Columns) -> Iterator[Pair | Dropped]:
+def read_padchest(path: AnyPath, columns: Columns, used: UsedFiles) -> Iterator[Pair | Dropped]:
     """Every row of PadChest's table: the image ImageDir/ImageID with its Spanish report; a patient is a group.
 
     Labels are the values of the label `findings`, separated by semicolons, and the projection that of `view`.
     """
+    locate = _image_finder(path, columns, used)
     for number, row in enumerate(read_rows(path), start=1):
         name, patient = (row["ImageID"] or "").strip(), (row.get("PatientID") or "").strip()
         group = patient or (row.get("StudyID") or "").strip() or name
         captions = _captions(row, columns, "Report")
+        names = (f"{row['ImageDir'] or ''}/{name}".lstrip("/"), name) if name else ()
         if not name or not captions:
+            find_image(locate, *names)
             yield Dropped(name, split_of(group), NO_IMAGE_OR_CAPTION, f"{path.name} row {number}")
             continue
         findings = "; ".join(_parse_list(row.get("Labels")))
         labels = {"findings": findings, "view": (row.get("Projection") or "").strip()}
         yield from _pairs(
             path,
-            columns,
+            locate,
             name.rpartition(".")[0] or name,
-            (f"{row['ImageDir']}/{name}", name),
+            names,
             captions,
             split=split_of(group),
             article=group,
@@ -124,23 +132,25 @@ def _parse_list(cell: str | None) -> list[str]:
     return list(dict.fromkeys(filter(None, names)))
 
 
-def read_medicat(path: AnyPath, columns: Columns) -> Iterator[Pair | Dropped]:
+def read_medicat(path: AnyPath, columns: Columns, used: UsedFiles) -> Iterator[Pair | Dropped]:
     """Every figure of MedICaT, figures/PDF_HASH_FIG_URI, with its caption; an article is a group.
 
     The sentences that refer to a figure are joined to its caption by --caption-column s2_caption s2orc_references.
     """
+    locate = _image_finder(path, columns, used)
     for number, row in enumerate(read_rows(path), start=1):
         article, figure = str(row.get("pdf_hash") or ""), str(row.get("fig_uri") or "")
         id = f"{article}_{figure.rpartition('.')[0] or figure}"
         captions = _captions(row, columns, "s2_caption") or _captions(row, columns, "s2orc_caption")
         if not article or not figure or not captions:
+            find_image(locate, f"{article}_{figure}")
             yield Dropped(id, split_of(article), NO_IMAGE_OR_CAPTION, f"{path.name} row {number}")
             continue
         terms = _mapping(row.get("oa_info"))
         access = _mapping(terms.get("oa"))
         yield from _pairs(
             path,
-            columns,
+            locate,
             id,
             (f"{article}_{figure}",),
             captions,
@@ -163,22 +173,27 @@ def _captions(row: Row, columns: Columns, name: str) -> list[str]:
     return ["\n".join(texts)] if texts and len(columns.caption_column) > 1 else texts
 
 
+def _image_finder(table: AnyPath, columns: Columns, used: UsedFiles) -> ImageFinder:
+    used.add(table)
+    root = parse_path(columns.image_root) if columns.image_root else table.parent
+    return ImageFinder(root, root, used, _IMAGE_FOLDERS)
+
+
 def _pairs(
-    table: AnyPath, columns: Columns, id: str, names: tuple[str, ...], captions: list[str], **fields: Any
+    table: AnyPath, locate: ImageFinder, id: str, names: tuple[str, ...], captions: list[str], **fields: Any
 ) -> Iterator[Pair | Dropped]:
     """A pair for each caption of the image that the first of `names` has below the table's folder."""
-    root = parse_path(columns.image_root) if columns.image_root else table.parent
-    files = [inside(root, f"{folder}{name}") for folder in _IMAGE_FOLDERS for name in names]
-    allowed = [file for file in files if file is not None]
-    if not allowed:
-        yield Dropped(id, fields["split"], OUTSIDE, table.name)
+    image = find_image(locate, *names)
+    if_missing = "" if is_url(table) else f"{table.name}: {names[0]}; {TRIED}"
+    if isinstance(image, str):
+        yield Dropped(id, fields["split"], image, if_missing if image == MISSING else table.name)
         return
-    image = next(filter(path_exists, allowed), allowed[0])
     for index, (caption, removed) in enumerate(map(split_reading, captions)):
         yield Pair(
             id=f"{id}-{index}" if len(captions) > 1 else id,
             image=image,
             caption=caption,
             removed=removed,
+            if_missing=if_missing,
             **fields,
         )

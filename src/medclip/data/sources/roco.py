@@ -11,12 +11,14 @@ from pathlib import PurePosixPath
 from medclip.data.normalize import SPLITS
 from medclip.data.paths import AnyPath
 from medclip.data.schema import Dropped, Pair
+from medclip.data.sources.image_cells import UsedFiles
 from medclip.data.sources.table_files import read_rows
 from medclip.errors import UserError
 
 _TABLE_NAMES = {"train": "train", "validation": "val", "test": "test"}
 """Splits as the names of ROCO's CSV files have them (valdata.csv)."""
 _V2_NAMES = {"train": "train", "validation": "valid", "test": "test"}
+_SPLIT_TABLES = ("dlinks.txt", "cuis.txt", "keywords.txt", "semtypes.txt", "licences.txt", "labels.csv")
 _ARTICLE = re.compile(r"PMC\d+")
 # ROCOv2's "CC BY-NC [Jones et al. (2020)]": the terms come first, then the owner of the image.
 _TERMS = re.compile(r"(CC0|CC[ -]BY(?:-(?:NC|ND|SA))*|public domain)\b", re.IGNORECASE)
@@ -29,16 +31,19 @@ def is_roco(folder: AnyPath) -> bool:
     return any(_captions_file(folder, split) for split in SPLITS)
 
 
-def read_roco(folder: AnyPath, max_samples: int | None = None) -> Iterator[Pair | Dropped]:
+def read_roco(
+    folder: AnyPath, max_samples: int | None = None, used: UsedFiles | None = None
+) -> Iterator[Pair | Dropped]:
     """Every listed row of every split present, or the first `max_samples` of each, in file order.
 
     Images are not opened; preparation counts absent ones. Raises UserError for another layout.
     """
+    used = used or UsedFiles()
     files = {split: path for split in SPLITS if (path := _captions_file(folder, split))}
     if not files:
         expected = ", ".join(f"{split}/radiology/captions.txt" for split in SPLITS)
         raise UserError(f"{folder} is not a ROCO folder: it has none of {expected} (or traindata.csv).")
-    splits = (_read_split(folder / split / "radiology", path, split) for split, path in files.items())
+    splits = (_read_split(folder / split / "radiology", path, split, used) for split, path in files.items())
     return chain.from_iterable(islice(rows, max_samples) for rows in splits)
 
 
@@ -68,7 +73,9 @@ def _read_captions(path: AnyPath) -> Iterator[tuple[str, str, str]]:
         yield (row["id"] or "").strip(), PurePosixPath((row.get("name") or "").strip()).name, row["caption"] or ""
 
 
-def _read_split(folder: AnyPath, captions: AnyPath, split: str) -> Iterator[Pair | Dropped]:
+def _read_split(folder: AnyPath, captions: AnyPath, split: str, used: UsedFiles) -> Iterator[Pair | Dropped]:
+    for path in (captions, *(folder / name for name in _SPLIT_TABLES)):
+        used.add(path)
     links = _read_tsv_by_id(folder / "dlinks.txt")
     concepts = _read_tsv_by_id(folder / "cuis.txt")
     keywords = _read_tsv_by_id(folder / "keywords.txt")
@@ -77,16 +84,18 @@ def _read_split(folder: AnyPath, captions: AnyPath, split: str) -> Iterator[Pair
     labels = _read_csv_by(folder / "labels.csv", "id")
     images = _list_names(folder / "images")
     for number, (id, name, caption) in enumerate(_read_captions(captions), start=1):
-        if not id or not caption:
-            yield Dropped(id, split, "row without id and caption", f"{captions.name} row {number}")
-            continue
         license = licenses.get(id, {})
         article, figure = _article_figure(links.get(id, []), license.get("pmc_id", ""), name)
         # The fetch scripts name an image by its ROCO id (the default) or by article and figure.
         names = (name, license.get("pmc_id", ""), f"{article}_{figure}")
+        image = folder / "images" / next((n for n in names if n in images), PurePosixPath(f"{id}.jpg").name)
+        if not id or not caption:
+            used.add(image)
+            yield Dropped(id, split, "row without id and caption", f"{captions.name} row {number}")
+            continue
         yield Pair(
             id=id,
-            image=folder / "images" / next((n for n in names if n in images), PurePosixPath(f"{id}.jpg").name),
+            image=image,
             caption=caption,
             split=split,
             article=article or id,
@@ -115,30 +124,41 @@ def is_rocov2(folder: AnyPath) -> bool:
     return any((folder / f"{name}_captions.csv").is_file() for name in _V2_NAMES.values())
 
 
-def read_rocov2(folder: AnyPath, max_samples: int | None = None) -> Iterator[Pair | Dropped]:
+def read_rocov2(
+    folder: AnyPath, max_samples: int | None = None, used: UsedFiles | None = None
+) -> Iterator[Pair | Dropped]:
     """Every row of every split present, or the first `max_samples` of each, in file order.
 
     Concepts are the automatic and the manual ones, keywords their canonical names. Only the captions are required;
     without the table of licenses, every image is its own article.
     """
+    used = used or UsedFiles()
     licenses = _read_csv_by(folder / "license_information.csv", "id")
     concept_names = _read_csv_by(folder / "cui_mapping.csv", "cui")
+    for name in ("license_information.csv", "cui_mapping.csv"):
+        used.add(folder / name)
     present = [split for split, name in _V2_NAMES.items() if (folder / f"{name}_captions.csv").is_file()]
-    splits = (_read_v2_split(folder, split, licenses, concept_names) for split in present)
+    splits = (_read_v2_split(folder, split, licenses, concept_names, used) for split in present)
     return chain.from_iterable(islice(rows, max_samples) for rows in splits)
 
 
-def _read_v2_split(folder: AnyPath, split: str, licenses: Table, concept_names: Table) -> Iterator[Pair | Dropped]:
+def _read_v2_split(
+    folder: AnyPath, split: str, licenses: Table, concept_names: Table, used: UsedFiles
+) -> Iterator[Pair | Dropped]:
     prefix = _V2_NAMES[split]
     concepts = [_read_csv_by(folder / f"{prefix}_concepts{kind}.csv", "id") for kind in ("", "_manual")]
     images = _v2_images(folder, prefix)
     captions = folder / f"{prefix}_captions.csv"
+    for path in (captions, *(folder / f"{prefix}_concepts{kind}.csv" for kind in ("", "_manual"))):
+        used.add(path)
     for number, row in enumerate(read_rows(captions), start=1):
         cells = {name.strip().lower(): cell or "" for name, cell in row.items()}
         if not {"id", "caption"} <= cells.keys():
             raise UserError(f"{captions} has no columns ID and Caption; its first line reads {', '.join(row)}.")
         id = cells["id"].strip()
+        image = images.get(PurePosixPath(id).name) or folder / prefix / f"{PurePosixPath(id).name}.jpg"
         if not id or not cells["caption"]:
+            used.add(image)
             yield Dropped(id, split, "row without id and caption", f"{captions.name} row {number}")
             continue
         license = licenses.get(id, {})
@@ -149,7 +169,7 @@ def _read_v2_split(folder: AnyPath, split: str, licenses: Table, concept_names: 
         cuis = list(dict.fromkeys(cui for table in concepts for cui in _split_cuis(table.get(id, {}).get("cuis", ""))))
         yield Pair(
             id=id,
-            image=images.get(PurePosixPath(id).name) or folder / prefix / f"{PurePosixPath(id).name}.jpg",
+            image=image,
             caption=cells["caption"],
             split=split,
             article=article or id,

@@ -11,15 +11,23 @@ from typing import Any, TypedDict
 import numpy as np
 
 from medclip.data.normalize import HASHED_SPLITS, canonical_split, split_of
-from medclip.data.paths import AnyPath, parse_path
+from medclip.data.paths import AnyPath, is_url, parse_path
 from medclip.data.prepare_config import Columns
 from medclip.data.schema import Dropped, Pair, make_up_id, take_per_split
-from medclip.data.sources.image_cells import MISSING, TRIED, ImageFinder, cell_images, cell_text, parse_literal
+from medclip.data.sources.image_cells import (
+    MISSING,
+    TRIED,
+    ImageFinder,
+    UsedFiles,
+    cell_images,
+    cell_text,
+    find_image,
+    parse_literal,
+)
 from medclip.data.sources.reports import split_reading
 from medclip.data.sources.table_files import Row, read_rows
 from medclip.errors import ImageError, UserError
 
-OUTSIDE = "image outside the table's folder (see --image-root)"
 NO_IMAGE_OR_CAPTION = "row without image or caption"
 _COLUMN_NAMES = {
     "image": ("image", "imagepath", "filepath", "path", "file", "filename", "name"),
@@ -53,7 +61,11 @@ class ExtraFields(TypedDict):
 
 
 def read_tables(
-    paths: Sequence[AnyPath], columns: Columns, split: str = "", max_samples: int | None = None
+    paths: Sequence[AnyPath],
+    columns: Columns,
+    used: UsedFiles,
+    split: str = "",
+    max_samples: int | None = None,
 ) -> Iterator[Pair | Dropped]:
     """Every row of the tables, in order; a row with several captions yields one pair for each.
 
@@ -66,13 +78,14 @@ def read_tables(
     image_root = parse_path(columns.image_root) if columns.image_root else None
 
     def read_table(path: AnyPath) -> Iterator[Pair | Dropped]:
+        used.add(path)
         origin = (path.absolute().parent.name, path.name)
 
         def identify(image: str | bytes, captions: Sequence[str], id: str) -> tuple[str, str]:
             return (id, "") if id else (make_up_id(*origin, image, *captions), make_up_id(*origin, image))
 
-        locate = ImageFinder(image_root or path.parent, path.parent)
-        return rows_to_pairs(read_rows(path), path, columns, split, identify, locate)
+        locate = ImageFinder(image_root or path.parent, path.parent, used)
+        return rows_to_pairs(read_rows(path), path, columns, split, identify, locate, "" if is_url(path) else TRIED)
 
     rows = chain.from_iterable(map(read_table, paths))
     if max_samples and not any("split" in match_columns(list(next(read_rows(path), {})), columns) for path in paths):
@@ -169,12 +182,14 @@ def rows_to_pairs(
     split: str,
     identify: Callable[[str | bytes, Sequence[str], str], tuple[str, str]],
     locate: Callable[[str], AnyPath | bytes | None],
+    tried: str = "",
 ) -> Iterator[Pair | Dropped]:
     """A pair for each caption of each row.
 
     `table` names the rows in messages; `split` is that of rows without one, "": by a hash. `identify` gives the id and
     the default group of a row from its image, its captions and the id that it states (""); `locate` the file of a path,
-    None where that is not allowed. A row with several images yields pairs of each, all of one group.
+    None where that is not allowed, and `tried` what it tries. A row with several images yields pairs of each, all of one
+    group.
     """
     previous, repeats = None, 0
     for row_number, (row, cells) in enumerate(_read_cells(rows, table, columns), start=1):
@@ -194,14 +209,17 @@ def rows_to_pairs(
         row_split = row_split or split_of(group or file or default_group or id)
         article, detail = group or default_group or id, f"{table.name} row {row_number}"
         if not images or not captions:
+            for cell in images:
+                find_image(locate, cell)  # its file is not one that no row names
             yield Dropped(id, row_split, reason, detail)
             continue
         id += f"-{repeats}" if repeats else ""
         for position, cell in enumerate(images):
             image_id = id + (f"-{position}" if len(images) > 1 else "")
-            image = _find_image(cell, locate)
+            image = find_image(locate, cell)
+            if_missing = f"{detail}: {cell}; {tried}" if tried and isinstance(cell, str) else ""
             if isinstance(image, str):
-                yield Dropped(image_id, row_split, image, f"{detail}: {cell}; {TRIED}" if image == MISSING else detail)
+                yield Dropped(image_id, row_split, image, if_missing if image == MISSING else detail)
                 continue
             for index, (caption, removed) in enumerate(readings):
                 yield Pair(
@@ -214,17 +232,9 @@ def rows_to_pairs(
                     attribution=cell_text(cells.get("attribution")),
                     concepts=_concepts(cells.get("concepts")),
                     removed=removed,
+                    if_missing=if_missing,
                     **extra_fields(row, table.stem),
                 )
-
-
-def _find_image(cell: str | bytes, locate: Callable[[str], AnyPath | bytes | None]) -> AnyPath | bytes | str:
-    """The image that a cell means, or the reason why it cannot be used."""
-    try:
-        image = locate(cell) if isinstance(cell, str) else cell
-    except ImageError as error:
-        return str(error)
-    return OUTSIDE if image is None else image
 
 
 def _read_cells(rows: Iterable[Row], table: AnyPath, columns: Columns) -> Iterator[tuple[Row, dict[str, Any]]]:

@@ -13,10 +13,10 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from medclip.data.normalize import canonical_split, split_in, split_of
-from medclip.data.paths import AnyPath
+from medclip.data.paths import AnyPath, relative_path
 from medclip.data.schema import Dropped, Pair, make_up_id
 from medclip.data.sources.image_caption_folder import IMAGE_SUFFIXES
-from medclip.data.sources.image_cells import read_member
+from medclip.data.sources.image_cells import UsedFiles, read_member
 from medclip.data.sources.reports import split_reading
 from medclip.data.sources.table_files import TABLE_SUFFIXES
 from medclip.data.sources.tables import NO_IMAGE_OR_CAPTION, article_of_file, as_strings, cell_captions, extra_fields
@@ -50,22 +50,23 @@ class _Sample:
         return has_image and any(suffix in self.files for suffix in _TEXT_SUFFIXES)
 
 
-def read_tars(paths: list[AnyPath]) -> Iterator[Pair | Dropped]:
+def read_tars(paths: list[AnyPath], folder: AnyPath, used: UsedFiles) -> Iterator[Pair | Dropped]:
     """Every sample of the archives, in order: an image with a caption in KEY.txt or in KEY.json.
 
     KEY is a name up to the last dot, or where the rest of it is no suffix that is read, as it is. KEY.json may hold id,
     caption, article, license, concepts, split and the other fields of `medclip export`. The split is that of KEY.json,
-    else of the archive's name, else a hash decides. A number is no id, as archives count anew; neither is a key that
-    another archive had. An image and its caption may lie apart, with WINDOW_SAMPLES incomplete samples between them;
-    members that belong to no pair are counted. Raises UserError for a damaged archive, with the last sample before the
-    damage.
+    else of the archive's path below `folder`, else a hash decides. A number is no id, as archives count anew; neither
+    is a key that another archive had. An image and its caption may lie apart, with WINDOW_SAMPLES incomplete samples
+    between them; members that belong to no pair are counted. Raises UserError for a damaged archive, with the last
+    sample before the damage.
     """
-    splits = {path: split_in(path.name) for path in paths}
+    splits = {path: split_in(str(relative_path(path, folder))) for path in paths}
     if set(splits.values()) == {"train"}:  # the name that collections without splits give their archives
         splits = {}
     earlier_keys: set[int] = set()
     last_split = ""
     for path in paths:
+        used.add(path)
         keys: set[int] = set()
         for key, sample in _read_samples(path):
             split = splits.get(path, "")
