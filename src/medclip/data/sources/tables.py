@@ -188,8 +188,8 @@ def rows_to_pairs(
 
     `table` names the rows in messages; `split` is that of rows without one, "": by a hash. `identify` gives the id and
     the default group of a row from its image, its captions and the id that it states (""); `locate` the file of a path,
-    None where that is not allowed, and `tried` what it tries. A row with several images yields pairs of each, all of one
-    group.
+    None where that is not allowed, and `tried` what it tries. A row with several images yields pairs of each, all of
+    one group.
     """
     previous, repeats = None, 0
     for row_number, (row, cells) in enumerate(_read_cells(rows, table, columns), start=1):
