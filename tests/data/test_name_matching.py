@@ -95,6 +95,14 @@ SPELLINGS = [  # a name in the header, as people write it in a report
     ("علي^محمد", "محمد علي; مُحَمَّد"),
     ("כהן^יעקב", "יעקב כהן"),
     ("Li^Wei", "Dr. Li; Li Wei; LI, WEI; W. Li"),
+    ("Novák^Jan", "Nováka; Novákovi; Novákem; NOVÁKOVI; Nováková; Novakove; Novákovou"),
+    ("Ivanov^Pavel", "Ivanova; Ivanovu; Ivanovym; Pavla; PAVLOVI"),
+    ("Ivanova^Anna", "Ivanov; Ivanovoy; Ivanovou; Anny; Annou"),
+    ("Nováková^Jana", "Novákové; Novákovou; Novák; Novákovi; Janu"),
+    ("Marek^Kowalski", "Marka; Markovi; Kowalskiego; Kowalska; Kowalskiej; Kowalską"),
+    ("Полянский^Пётр", "Полянского; Полянскому; Полянской; Петра; ПЕТРУ"),
+    ("Иванов^Андрей", "Иванову; Ивановым; Ивановой; Андрея; Андрею"),
+    ("Müller^Jörg", "Müllers; Jörgs; MÜLLERS"),
     ("Pan^Lord", "Dr. Pan; Lord Pan; PAN, LORD"),
 ]
 
@@ -192,6 +200,55 @@ def test_ordinary_words_of_a_station_or_department_stay(attributes, report, reda
     assert redact_report(report, dicom(None, SpecificCharacterSet="ISO_IR 192", **attributes))[0] == redacted
 
 
+@pytest.mark.parametrize(
+    ("name", "report", "redacted"),
+    [  # with dots wherever they are, as capitals where they sign
+        ("Doe^John", "Seen by J. D. for cough; J.D. was told. (D.J.)", "Seen by ___. for cough; ___. was told. (___.)"),
+        ("Doe^John", "The JD line. Dictated by JD. Dr. JD: normal.", "The JD line. Dictated by ___. Dr. ___: normal."),
+        ("Doe^John", "Normal.\nJD/mk", "Normal.\n___/mk"),
+        ("Doe^John", "Normal.\n- JD -\nEnd", "Normal.\n- ___ -\nEnd"),
+        ("Doe^John", "A.J.D. Co., J D, jd, j.d., 3J.D.", "A.J.D. Co., J D, jd, j.d., 3J.D."),
+        ("Doe^John^Quincy", "J.Q.D. and J. Q. D. signed: JQD", "___. and ___. signed: ___"),
+        ("Doe^Ian Emil", "That is, i.e. 7 mm.", "That is, i.e. 7 mm."),
+        ("García López^María José", "M.J.G.L. or M. J. G. 5 m.g.", "___. or ___. 5 m.g."),
+        ("Иванов^Пётр", "П. И. осмотрен", "___. осмотрен"),
+        ("Allen^Paul", "A.P. and P.A. view, read by PA.", "A.P. and P.A. view, read by PA."),
+        ("Vox^Lewis", "LV dilated, described by LV function.", "LV dilated, described by LV function."),
+        ("Bell^Ann", "A. B. Two panels.", "A. B. Two panels."),
+    ],
+)
+def test_initials_alone_are_replaced_where_they_can_be_nothing_else(name, report, redacted):
+    assert redact_report(report, dicom(None, SpecificCharacterSet="ISO_IR 192", PatientName=name))[0] == redacted
+
+
+@pytest.mark.parametrize(
+    ("name", "report", "redacted"),
+    [
+        ("王^偉", "患者王，男。姓名：王 ", "患者___，男。姓名：___ "),
+        ("王^偉", "签名：偉", "签名：___"),
+        ("王^偉", "王, 7 mm (偉)", "___, 7 mm (___)"),
+        ("王^偉", "國王的偉大", "國王的偉大"),
+        ("高^小東", "患者高血壓; 高; 小東", "患者高血壓; 高; ___"),
+        ("高^小東", "高先生", "___"),
+    ],
+)
+def test_a_lone_ideograph_is_replaced_by_its_place(name, report, redacted):
+    assert redact_report(report, dicom(None, SpecificCharacterSet="ISO_IR 192", PatientName=name))[0] == redacted
+
+
+@pytest.mark.parametrize(
+    ("name", "report"),
+    [
+        ("Bell^Carl", "Belly of the muscle. Carina. Aorta."),
+        ("Doe^Hans", "Does not cough."),
+        ("Long^Jane", "Longa and novaka."),
+        ("Novak^Jan", "A novakem in lower case."),
+    ],
+)
+def test_words_that_only_begin_like_a_name_stay(name, report):
+    assert redact_report(report, dicom(None, PatientName=name))[0] == report
+
+
 def test_ordinary_words_that_stay_are_counted():
     ds = dicom(None, PatientName="Left^Jane", StationName="CHEST")
     counts = redact_report("CHEST: left lung clear, left hilum. Mrs. Left.", ds)[1]
@@ -286,6 +343,34 @@ def test_no_spelling_of_a_name_is_left_in_a_report(study):
         assert redacted.startswith("Film of the chest, ")
         assert redacted.endswith("; no effusion.")
         assert counts["PatientName"] >= 1
+
+
+CASES = [  # of a noun: nominative and what follows it in Czech, Polish, Russian
+    ("{}ov", "{}ova {}ovu {}ovi {}ovem {}ovym"),
+    ("{}ák", "{}áka {}ákovi {}ákem {}áku {}áková {}ákové"),
+    ("{}ková", "{}kové {}kovou {}kovi"),
+    ("{}ski", "{}skiego {}skiemu {}skim {}ska {}skiej"),
+    ("{}ský", "{}ského {}skému {}ským {}ská"),
+]
+STEMS = st.text("zqwxkjv", min_size=4, max_size=7).map(str.capitalize)
+
+
+@given(STEMS, STEMS, st.sampled_from(CASES), st.sampled_from([str, str.upper, nfd, strip_accents]))
+def test_no_case_of_a_name_is_left_in_a_report(stem, given_name, cases, respell):
+    nominative, forms = cases
+    ds = dicom(None, SpecificCharacterSet="ISO_IR 192", PatientName=f"{nominative.format(stem)}^{given_name}")
+    for form in forms.replace("{}", stem).split():
+        assert redact_report(respell(f"Film, {form}; 7 mm"), ds)[0] == respell("Film, ") + "___" + respell("; 7 mm")
+
+
+INITIALS = st.sampled_from("ZQWXKJV")
+
+
+@given(INITIALS, INITIALS, st.sampled_from(["{}. {}.", "{}.{}.", "{}.-{}."]))
+def test_initials_with_dots_are_never_left(family, given_name, form):
+    ds = dicom(None, PatientName=f"{family}zzq^{given_name}qqz")
+    for first, second in ((family, given_name), (given_name, family)):
+        assert redact_report(f"Film, {form.format(first, second)} 7 mm", ds)[0] == "Film, ___. 7 mm"
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))

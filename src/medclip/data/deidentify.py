@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from medclip.atomic_io import whole_file
-from medclip.data.name_matching import APOSTROPHES, UNSPACED, Span, find_name, fold, index_words, is_ordinary
+from medclip.data.name_matching import APOSTROPHES, Span, find_name, index_words, is_ordinary
+from medclip.data.name_spelling import fold
 from medclip.data.normalize import normalize_text
 from medclip.data.ordinary_words import FACILITY
+from medclip.data.unspaced_names import UNSPACED
 from medclip.errors import UserError
 from medclip.progress import console
 
@@ -157,13 +159,14 @@ def redact_report(
                 values.setdefault((kind[0], str(value).strip()), _keyword(element))
     report = normalize_text(report)  # as the caption will be: what the rules drop or decode cannot part a name
     words = index_words(report)
+    plain = _lower(report)
     covered: list[Span] = []
     counts: Counter[str] = Counter()
     for (kind, value), keyword in values.items():
         if kind == "P":
             spans, num_ordinary = find_name(words, value)
         else:
-            pattern = _compile_value(kind, value)
+            pattern = _compile_value(kind, value) if all(part in plain for part in _anchors(kind, value)) else None
             spans = [Span(*match.span()) for match in pattern.finditer(report)] if pattern else []
             num_ordinary = len(spans) if kind == "I" and _is_ordinary_text(value) else 0
             spans = [] if num_ordinary else spans
@@ -230,6 +233,22 @@ def _is_ordinary_text(value: str) -> bool:
     return all(is_ordinary(word) for word in words if word not in FACILITY) and (not facility or len(words) == 1)
 
 
+def _lower(text: str) -> str:
+    """Text in lower case, with the four letters that `re.IGNORECASE` takes for ASCII ones as these."""
+    for letter, plain in ("ıi", "İi", "ſs", "Kk"):
+        text = text.replace(letter, plain)
+    return text.lower()
+
+
+@lru_cache(1024)
+def _anchors(kind: str, value: str) -> tuple[str, ...]:
+    """What a lower-case text holds wherever it holds a value: comparing is faster than compiling a pattern."""
+    if kind == "D":
+        return (date[2:4], date[-1]) if (date := _date_digits(value)) else ()
+    runs = re.findall("[a-z0-9]+", unicodedata.normalize("NFC", value).lower())
+    return (max(runs, key=len),) if runs else ()
+
+
 @lru_cache(256)
 def _compile_value(kind: str, value: str) -> re.Pattern[str] | None:
     """The forms that a value of kind D(ate) or I(dentifier) has in running text."""
@@ -252,11 +271,16 @@ def _any_spelling(value: str) -> str:
     return "".join(pieces)
 
 
-def _date_forms(value: str) -> list[str]:
+def _date_digits(value: str) -> str:
+    """Year, month and day of a DICOM date, "" for another value."""
     match = re.match(r"(\d{4})[-.]?(0[1-9]|1[0-2])[-.]?(0[1-9]|[12]\d|3[01])", value)
-    if not match:
+    return "".join(match.groups()) if match else ""
+
+
+def _date_forms(value: str) -> list[str]:
+    if not (date := _date_digits(value)):
         return []
-    year, month, day = match.groups()
+    year, month, day = date[:4], date[4:6], date[6:]
     name = _MONTHS[int(month) - 1]
     m, d, y = f"0?{int(month)}", f"0?{int(day)}", f"(?:{year}|{year[2:]})"
     word, th = rf"(?:{name}|{name[:3]}\.?)", "(?:st|nd|rd|th)?"

@@ -9,42 +9,35 @@ from __future__ import annotations
 import re
 import sys
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
-from itertools import permutations
+from functools import cached_property, lru_cache
+from itertools import accumulate, permutations
 from typing import NamedTuple
 
-from medclip.data.ordinary_words import CLINICAL, CUES, GIVEN_NAMES, ORDINARY, PARTICLES, SUFFIXES, TITLES
+from medclip.data.name_spelling import fold, inflect
+from medclip.data.ordinary_words import (
+    ABBREVIATIONS,
+    CLINICAL,
+    CUES,
+    GIVEN_NAMES,
+    ORDINARY,
+    PARTICLES,
+    SUFFIXES,
+    TITLES,
+)
+from medclip.data.unspaced_names import UNSPACED, UNSPACED_RANGES, find_unspaced, fold_unspaced, unspaced_forms
 
 MAX_JOINED_WORDS, MIN_JOINED_LETTERS = 4, 4
 _MAX_GAP_CHARACTERS = 40
 _NO_NAME_ALONE = ORDINARY | PARTICLES | TITLES | SUFFIXES
 APOSTROPHES = "'’‘ʼʻʹʽ`´′＇‛"
-_UNSPACED_RANGES = (
-    "\u0e00-\u0eff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3005\u3007\u3040-\u30ff\u3130-\u318f\u31f0-\u31ff"
-    "\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7ff\uf900-\ufaff\uff66-\uffdc\U00020000-\U0003ffff"
-)
-"""Scripts that write no spaces between words (Han, kana, Thai, Khmer), and Hangul with its particles."""
-UNSPACED = re.compile(f"[{_UNSPACED_RANGES}]+")
-_HONORIFICS = (
-    *("先生", "女士", "小姐", "太太", "医生", "醫生", "医師", "醫師", "主任", "教授", "大夫", "同志"),
-    *("さん", "さま", "様", "氏", "君", "くん", "ちゃん", "님", "씨", "선생", "환자", "교수", "의사"),
-)
-_ORDINARY_IDEOGRAPHS = {
-    *("正常", "異常", "异常", "患者", "胸部", "頭部", "腹部", "骨折"),
-    *("中心", "高度", "大小", "左右", "上下", "明らか", "정상", "환자", "흉부"),
-}
 _GAP = re.compile(rf"[\s,.^=&/_\-‐‑–—{APOSTROPHES}]*")
 _TIGHT_GAP = re.compile(rf"\s?[{APOSTROPHES}\-‐‑]?\s{{0,2}}")
-_UNSPACED_GAP = r"[\s・·•,，、.^=＝\-\u3099\u309a]{0,3}"
-_WITHIN_PART = r"[\s\u3099\u309a]{0,2}"
-_BASE_LETTERS = str.maketrans(
-    {"ø": "o", "ł": "l", "đ": "d", "ð": "d", "ı": "i", "ħ": "h", "ŧ": "t", "æ": "ae", "œ": "oe", "þ": "th", "ŋ": "n"}
-)
-_SPELLED_OUT = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "å": "aa", "ð": "dh"})
+_DOTTED = re.compile(r"(?<![\w.])(?:[^\W\d_]\.[ \-‐]?){1,3}[^\W\d_](?:\.(?!\w)|(?![\w.]))")
+_ASTRAL = re.compile("[^\0-\uffff]")
 _ASCII_WORD = re.compile("[A-Za-z]+")
-_CONTRACTIONS = re.compile("([aou])e|aa")
 
 
 class Span(NamedTuple):
@@ -55,37 +48,22 @@ class Span(NamedTuple):
 
 
 @lru_cache
-def _word_pattern() -> re.Pattern[str]:
-    """Letters of scripts with spaces, with their marks."""
-    marks = "".join(c for c in map(chr, range(128, sys.maxunicode // 8)) if unicodedata.category(c)[0] == "M")
-    letter = rf"(?:(?![{_UNSPACED_RANGES}{APOSTROPHES}])[^\W\d_])"
-    return re.compile(f"(?:{letter}[{re.escape(marks)}]*)+")
+def _word_pattern(limit: int = sys.maxunicode // 8) -> re.Pattern[str]:
+    """Letters below `limit` of scripts with spaces, with their marks; `re` looks ranges below 2**16 up in a table."""
+    characters = "".join(map(chr, range(limit)))
+    letters = re.sub(f"[{UNSPACED_RANGES}{APOSTROPHES}]|[\\W\\d_]", "\0", characters)
+    marks = "".join(c if unicodedata.category(c)[0] == "M" else "\0" for c in characters)
+    letter, mark = (
+        "".join(f"{chr(run.start())}-{chr(run.end() - 1)}" for run in re.finditer("[^\0]+", kind))
+        for kind in (letters, marks)
+    )
+    return re.compile(f"[{letter}][{letter}{mark}]*")
 
 
 def _find_words(text: str) -> Iterator[re.Match[str]]:
-    return (_ASCII_WORD if text.isascii() else _word_pattern()).finditer(text)
-
-
-@lru_cache(65536)
-def fold(word: str) -> tuple[str, ...]:
-    """Keys of the spellings of a word, the plainest first: Müller has muller and mueller; so has Mueller."""
-    if word.isascii():
-        plain = word.lower()
-        spelled_out = plain
-    else:
-        lower = unicodedata.normalize("NFC", unicodedata.normalize("NFKC", word).replace("İ", "i").casefold())
-        plain, spelled_out = _strip_marks(lower), _strip_marks(lower.translate(_SPELLED_OUT))
-    keys = [plain, spelled_out]
-    if len(plain) > 4:
-        keys.append(_CONTRACTIONS.sub(lambda match: match[0][0], plain))
-        keys += [f"mc{plain[3:]}"] if plain.startswith("mac") else []
-        keys += [f"mac{plain[2:]}"] if plain.startswith("mc") else []
-    return tuple(dict.fromkeys(keys))
-
-
-def _strip_marks(word: str) -> str:
-    letters = unicodedata.normalize("NFKD", word).translate(_BASE_LETTERS)
-    return "".join(c for c in letters if unicodedata.category(c)[0] != "M" and c != "ـ")
+    if text.isascii():
+        return _ASCII_WORD.finditer(text)
+    return (_word_pattern() if _ASTRAL.search(text) else _word_pattern(2**16)).finditer(text)
 
 
 @dataclass(slots=True)
@@ -96,6 +74,9 @@ class _Name:
     joined: set[str] = field(default_factory=set)
     compounds: set[str] = field(default_factory=set)
     initials: set[str] = field(default_factory=set)
+    inflected: set[str] = field(default_factory=set)
+    all_initials: set[str] = field(default_factory=set)
+    """Those of the whole name together, in both orders: jd, dj, jqd, djq."""
     particles: set[str] = field(default_factory=set)
     unspaced: re.Pattern[str] | None = None
 
@@ -104,19 +85,15 @@ class _Name:
 def _parse_name(value: str) -> _Name:
     """Family, given and middle names of each group; prefixes and suffixes are words of every report (MR, II)."""
     name = _Name()
-    forms: dict[str, None] = {}
+    forms: dict[str, int] = {}
     for group in {value, _repair_encoding(value)} if not value.isascii() else {value}:
         for script in group.split("="):
             components = script.split("^")[:3]
             _add_words(name, components)
-            runs = [
-                re.sub("[\u3099\u309a]", "", fold_unspaced(run))  # the marks of half-width kana are characters
-                for component in components
-                for run in UNSPACED.findall(_compose(component))
-            ]
-            forms |= dict.fromkeys(_unspaced_forms(runs))
+            runs = [run for component in components for run in find_unspaced(_compose(component))]
+            forms |= unspaced_forms(runs)
     if forms:
-        name.unspaced = re.compile("|".join(sorted(forms, key=len, reverse=True)))
+        name.unspaced = re.compile("|".join(sorted(forms, key=forms.__getitem__, reverse=True)))
     return name
 
 
@@ -134,6 +111,7 @@ def _repair_encoding(value: str) -> str:
 
 def _add_words(name: _Name, components: list[str]) -> None:
     whole: list[str] = []
+    firsts: list[str] = []
     for position, component in enumerate(components):
         is_given = position > 0 or not any(components[1:])  # Ben Jones^, but Ben Ali^Omar
         spelling = _word_pattern().findall(_compose(component))
@@ -152,10 +130,18 @@ def _add_words(name: _Name, components: list[str]) -> None:
         if words and all(keys[0] in PARTICLES for keys in words):
             name.parts.update(*words)
         plain = [keys[0] for keys in words]
+        name.inflected.update(
+            form for keys in words if not is_ordinary(keys[0]) for key in keys for form in inflect(key)
+        )
+        firsts += ["".join(key[0] for key in plain if key not in PARTICLES or len(plain) == 1)]
         for start in range(len(plain)):
             for end in range(start + 2, min(start + MAX_JOINED_WORDS, len(plain)) + 1):
                 name.joined.update(_spellings(words[start:end]))
         whole += ["".join(plain)] if plain else []
+    family, *given = [letters for letters in firsts if letters] or [""]
+    for given_name in {"".join(given), *given[:1]} - {""}:
+        pairs = {(family, given_name), (family[:1], given_name), (family[:1], given_name[0])}
+        name.all_initials.update(f for a, b in pairs for f in (a + b, b + a) if a and f not in ORDINARY)
     for length in range(2, len(whole) + 1):
         for order in permutations(whole, length):
             compounds = ["".join(order), order[0][0] + order[1], order[0] + order[1][0]]  # JaneDoe, JDoe, DoeJ
@@ -165,37 +151,6 @@ def _add_words(name: _Name, components: list[str]) -> None:
 def _spellings(words: list[tuple[str, ...]]) -> Iterator[str]:
     for number in range(max(map(len, words))):
         yield "".join(keys[min(number, len(keys) - 1)] for keys in words)
-
-
-def fold_unspaced(text: str) -> str:
-    """One character for each: full width, hiragana for katakana, without the marks of kana."""
-    return "".join(map(_fold_unspaced_character, text))
-
-
-@lru_cache(65536)
-def _fold_unspaced_character(character: str) -> str:
-    folded = unicodedata.normalize("NFKC", character)[:1] or character
-    if "\u3041" <= folded <= "\u30fe" or "\u3099" <= folded <= "\u309a":
-        folded = unicodedata.normalize("NFD", folded)[0]
-    return chr(ord(folded) - 0x60) if "\u30a1" <= folded <= "\u30f6" else folded
-
-
-def _unspaced_forms(runs: list[str]) -> Iterator[str]:
-    """Patterns: the whole name in both orders, its parts of two characters or more, a family name with an honorific."""
-    if len(runs) == 1 and len(runs[0]) in (3, 4) and not re.search("[\u3041-\u3096]", runs[0]):
-        runs = [runs[0][: len(runs[0]) - 2], runs[0][-2:]]  # 王小東 and 山田太郎 without their separator
-    for order in permutations(runs[:3]):
-        text = "".join(order)
-        if len(runs) > 1 and len(text) > 1:
-            yield _UNSPACED_GAP.join(map(re.escape, text))
-    for run in runs:
-        spaced = _WITHIN_PART.join(map(re.escape, run))
-        if len(run) == 1:
-            yield rf"{spaced}\s?(?:{'|'.join(map(fold_unspaced, _HONORIFICS))})"
-        elif run not in _ORDINARY_IDEOGRAPHS:
-            # a part of syllables could be inside any word: it begins one
-            is_syllables = re.fullmatch("[\u3041-\u3096\uac00-\ud7ff]+", run) is not None
-            yield (rf"(?<![\u3041-\u3096\uac00-\ud7ff]){spaced}" if is_syllables else spaced)
 
 
 class Words:
@@ -208,31 +163,46 @@ class Words:
         self.keys = [fold(text[start:end]) for start, end in self.spans]
         self.unspaced = fold_unspaced(text) if UNSPACED.search(text) else ""
         self.positions: dict[str, list[int]] = {}
-        self._starts: dict[int, int] = {}  # by the place in the folded words written together
-        self._ends: dict[int, int] = {}
-        length = 0
         for number, keys in enumerate(self.keys):
             for key in keys:
                 self.positions.setdefault(key, []).append(number)
             plain = keys[0]
-            if len(plain) > 4 and plain[-1] == "s" and text[self.spans[number].start].isupper():  # Müllers Lunge
+            if plain[-1] == "s" and len(plain) > 4 and text[self.spans[number][0]].isupper():  # Müllers Lunge
                 for key in keys:
                     self.positions.setdefault(key[:-1], []).append(number)
-            self._starts[length] = number
-            length += len(plain)
-            self._ends[length] = number + 1
-        self._together = "".join(keys[0] for keys in self.keys)
+        self._together = "".join([keys[0] for keys in self.keys])
+        self.initials = dict(self._find_initials())
+
+    @cached_property
+    def _starts(self) -> dict[int, int]:
+        """Words, and their number, by the place in the folded words written together."""
+        lengths = accumulate((len(keys[0]) for keys in self.keys), initial=0)
+        return {place: number for number, place in enumerate(lengths)}
 
     def find_joined(self, key: str) -> Iterator[tuple[int, int]]:
         """Where two to four words with nothing of a sentence between them, such as O'Brien, are the key together."""
         place = self._together.find(key)
         while place >= 0:
-            first, last = self._starts.get(place), self._ends.get(place + len(key))
+            first, last = self._starts.get(place), self._starts.get(place + len(key))
             if first is not None and last is not None and 1 < last - first <= MAX_JOINED_WORDS:
                 gaps = ((self.spans[n].end, self.spans[n + 1].start) for n in range(first, last - 1))
                 if all(_TIGHT_GAP.fullmatch(self.text, *gap) for gap in gaps) and self._is_telling(first, last):
                     yield first, last
             place = self._together.find(key, place + 1)
+
+    def _find_initials(self) -> Iterator[tuple[int, str]]:
+        """Runs of two to four initials with dots, J. D., by their first word."""
+        for run in _DOTTED.finditer(self.text):
+            letters = "".join(fold(letter)[0] for letter in _word_pattern().findall(run[0]))
+            is_panel = " " in run[0] and letters in "abcdefghij"  # A. B. are two panels of a figure
+            first = bisect_left(self.spans, (run.start(),))
+            if (
+                run[0].isupper()
+                and not is_panel
+                and self.spans[first : first + 1]
+                and self.spans[first].start == run.start()
+            ):
+                yield first, letters
 
     def gap(self, first: int) -> str | None:
         """What separates a word from the next where it may be inside a name, otherwise None."""
@@ -265,6 +235,10 @@ def find_name(words: Words, value: str) -> tuple[list[Span], int]:
     for key in name.parts | name.joined | name.compounds:
         for first in words.positions.get(key, ()):
             hits.setdefault(first, first + 1)
+    for key in name.inflected:
+        for first in words.positions.get(key, ()):
+            if words.word(first)[0].isupper() and not is_ordinary(words.word(first)):
+                hits.setdefault(first, first + 1)
     for key in name.parts | name.joined:
         if len(key) >= MIN_JOINED_LETTERS:
             for first, last in words.find_joined(key):
@@ -279,9 +253,38 @@ def find_name(words: Words, value: str) -> tuple[list[Span], int]:
             num_ordinary += len(weak)
         else:
             spans.append(Span(words.spans[start].start, words.spans[last - 1].end))
+    for span, is_name in _find_initials(words, name):
+        if not any(start <= span.start < end for start, end in spans):
+            spans += [span] if is_name else []
+            num_ordinary += not is_name
     if name.unspaced and words.unspaced:
         spans += [Span(*match.span()) for match in name.unspaced.finditer(words.unspaced)]
     return spans, num_ordinary
+
+
+def _find_initials(words: Words, name: _Name) -> Iterator[tuple[Span, bool]]:
+    """Where all initials of a name stand alone: J. D. is the name, JD is where it signs."""
+    for first, letters in words.initials.items():
+        if letters in name.all_initials:
+            last = first + len(letters) - 1
+            yield Span(words.spans[first].start, words.spans[last].end), True
+    for letters in name.all_initials:
+        for number in words.positions.get(letters, ()):
+            if words.word(number).isupper() and letters not in ABBREVIATIONS:
+                yield words.spans[number], _signs(words, number)
+
+
+def _signs(words: Words, number: int) -> bool:
+    """Whether capitals stand after a title or a word such as *by*, alone in a line, or before a typist's: JD/mk."""
+    (start, end), text = words.spans[number], words.text
+    before, after = text[max(0, start - 24) : start], text[end : end + 24]
+    cue = re.search(r"(\w+)[.:\s(\[]*$", before)
+    if cue and cue[1].casefold() in CUES | TITLES:
+        return True
+    is_first = start == 0 or not before.rpartition("\n")[2].strip(" \t-–—_.,/([")
+    is_last = not after.partition("\n")[0].strip(" \t\r-–—_.,/)]")
+    has_typist = re.match(r" ?[/:] ?[A-Za-z]{2,3}\s*(?:[.\n]|$)", after) is not None
+    return has_typist or (is_first and is_last and len(text) > end - start)
 
 
 def _extend(words: Words, name: _Name, hits: dict[int, int], first: int) -> tuple[int, int, list[int]]:

@@ -37,9 +37,8 @@ _SPLIT_WORD = re.compile(rf"(?<![a-z])({'|'.join(sorted(_SPLIT_OF_WORD, key=len,
 
 
 def _drop_invisible(caption: str) -> str:
-    if caption.isprintable():  # then it holds neither controls nor formats: the usual case, in a tenth of the time
-        return caption
-    return "".join(c for c in caption if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf"))
+    invisible = [ord(c) for c in set(caption) if unicodedata.category(c) in ("Cc", "Cf") and not c.isspace()]
+    return caption.translate(dict.fromkeys(invisible)) if invisible else caption
 
 
 def _drop_panel_label(caption: str) -> str:

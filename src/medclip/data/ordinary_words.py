@@ -78,6 +78,27 @@ wrong year years yet young younger your zero klein kleine kleiner grosse groß g
 breit jung alt alte neu neue stark starke frei ja nein und oder mit ohne der die das petit blanc blanche court fort bon
 le la les un une et avec sans grande leve sin con el los las y o pequeno forte com sem nero lungo
 """
+_ABBREVIATIONS = """
+aaa abd abi ac aca acl acom adc aica ais al alif als ant ap art asa asd ats av avf avm avn ba bg bi bl bm bmi bp br bs
+bsa ca cabg cad cap cat cbd cc cd cf cfa chd chf ci cia cm cmv cn cns co copd cp cpa cr crl crp cs csd csf ct cta ctv
+cv cvc cvp cx da db dc dd de di dip dl dm dp ds dt dvt dw dwi ea ec ecg echo ed edh ef eg ekg er es esr et etc eu eus
+ev fb fdg fe fh fl fn fna fs ft ga gb gbm gcs gd ge gerd gfr gi gist gu hb hc hcc hd he hf hg hiv hla hp hr hrct hu hx
+ia ica icu id ie ii ij im ima ip ipf iq is iu iv ivc ivp ivu iz kb kv la lac lad lao lbbb lc lca lcx ld le lf li lij
+lm lmp ln lp ls lt ltr lu lv lvef ma mb mca mcl mcp md me mes mf mh mi ml mm mp mpr mr mra mrcp mri mrv ms mt mtp mv
+na nb nc ng nhl nj nm no np ns nt oa ob om op or os pa pc pca pcl pcom pd pda pe peg pet ph pi pica pip pl pm pn po pp
+pr ps psa pt ptc pv pvns pw px ra rad rai rao rbc rca re rf rl rll rml ro roi rp rt rul rv rx sa sah sbo sc sca sdh se
+si slap sle sma smv sn sol sp ss st std stir sv svc svt t tb te tee ti tia tips tkr tm tmj tnm tof tr ts tse tte tv tx
+ue ui uk un up upj ur us usa ut uti uv va vb vc vp vs vsd vv wbc wm wt xi xr xx xy zn
+"""
+_ORDINARY_IDEOGRAPHS = """
+正常 異常 异常 患者 胸部 頭部 腹部 骨折 中心 高度 大小 左右 上下 明らか 정상 환자 흉부
+"""
+_USUAL_IDEOGRAPHS = (
+    "一二三四五六七八九十百千万萬余餘半大小多少高低長长短新古老上下左右前後后内外中央東西南北東东正無无有不未可全部方平安明清"
+    "単單元本主心肺肝胃腸肠脾腎肾胆膽骨血肉皮手足頭头面目眼口耳鼻舌歯齿牙首頚颈胸腹腰背腿指男女子人白黒黑紅红赤青黄黃灰金銀银鉄铁"
+    "水火木土石山川田日月年時时分秒号號度点點成解常向和温溫寒冷熱热管房陽阳陰阴伸曲毛何液气氣空腔壁影像片囊肿腫瘤癌炎性症病例期型"
+    "군좌우상하전후내외중대소정무유남여"
+)
 _FACILITY = """
 hospital hospitals clinic clinics center centre university institute infirmary practice krankenhaus klinikum klinik
 hopital hôpital clinique clinica clínica ospedale policlinico
@@ -92,6 +113,10 @@ CLINICAL = frozenset(_CLINICAL.split())
 """Words whose capital letter says nothing: sections, labels and table heads begin with them."""
 ORDINARY = CLINICAL | frozenset(_ORDINARY.split())
 """CLINICAL, and words whose capital letter in mid-sentence says that a name is meant."""
+ABBREVIATIONS = frozenset(_ABBREVIATIONS.split())
+"""Two letters or more that a report writes in capitals and that are no initials."""
+ORDINARY_IDEOGRAPHS = frozenset((*_ORDINARY_IDEOGRAPHS.split(), *_USUAL_IDEOGRAPHS))
+"""Names that are words of a report where nothing beside them says otherwise."""
 FACILITY = frozenset(_FACILITY.split())
 """Words that make a name of the ordinary words beside them: Heart Hospital, Chest Clinic."""
 TITLES = _word_set(
