@@ -128,7 +128,7 @@ def transformers_step(
 
 def step_flops(model: Model, split: Split, rows: np.ndarray) -> float:
     """FLOPs of one step's matrix products: 2 a weight and token forward, 4 backward, and attention's own."""
-    ids, valid = model.tokenizer.encode(split.take("caption", rows))
+    _, valid = model.tokenizer.encode(split.take("caption", rows))
     lengths = valid.sum(axis=1)
     patches = (model.image_processor.side // model.config.vision.patch_size) ** 2 + 1
     total = 0.0
