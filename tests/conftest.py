@@ -20,6 +20,7 @@ CHECKED_MODULES = [
     "medclip.evaluation.significance",
     "medclip.evaluation.subgroups",
     "medclip.evaluation.zero_shot",
+    "medclip.match_calibration",
     "medclip.metrics",
     "medclip.model",
     "medclip.saliency",

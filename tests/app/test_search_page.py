@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medclip.app.text import escape_markdown
+from medclip.match_calibration import Threshold, read_calibration, write_calibration
+from medclip.model.checkpoint import model_hash
 from medclip.search.curate import add, delete
 from medclip.search.filters import make_filter
 from medclip.search.index import Index
+from medclip.search.match import describe_recall
 from medclip.search.query import Query, SearchOptions, similar
 from medclip.search.reader import IndexReader
 
@@ -65,6 +69,50 @@ def test_words_find_what_the_search_finds_and_say_how_near(page, sound, index_fo
     assert links == [
         f"[{hit.article}](https://pmc.ncbi.nlm.nih.gov/articles/{hit.article}/) · {hit.license}" for hit in hits
     ]
+
+
+def test_beside_the_cosines_it_says_how_likely_the_right_image_is_among_them(page, sound, index_folder, searcher):
+    at = sound(ask(page(index_folder), "CT of the left chest"))
+    (result,) = searcher.answer([Query(("CT of the left chest",))], SearchOptions(12))
+    shown = [element.value for element in at.caption]
+    assert [text for text in shown if text.startswith("right so far")] == [
+        f"right so far {probability:.0%}" for probability in result.probabilities
+    ]
+    assert escape_markdown(result.note) in shown
+    (warning,) = at.warning
+    assert warning.value == escape_markdown(describe_recall(searcher.calibration.recall_at_10))
+    assert "That is near chance" in warning.value
+
+
+def change_calibration(run, copy, change):
+    """A copy of the model with another calibration."""
+    model = copy(run / "model")
+    calibration = read_calibration(model, model_hash(model))
+    write_calibration(model, change(calibration))
+    return model
+
+
+def test_a_good_model_is_no_warning_and_far_hits_are_one(page, sound, index_folder, run, copy):
+    def good_and_far(calibration):
+        recall = dataclasses.replace(calibration.recall_at_10, low=0.25, chance=0.015)
+        return dataclasses.replace(calibration, recall_at_10=recall, thresholds=(Threshold(12, 0.99),))
+
+    at = page(index_folder, models=(change_calibration(run, copy, good_and_far),))
+    at = sound(ask(at, "CT of the left chest"))
+    (warning,) = at.warning
+    assert warning.value.startswith("No match\\: of texts whose image is in the index")
+    assert len(captions(at)) == 12  # they are shown all the same
+    assert any(element.value.startswith("The model on its own validation") for element in at.caption)
+
+
+def test_without_a_calibration_the_page_says_why(page, sound, index_folder, run, copy):
+    model = copy(run / "model")
+    (model / "calibration.json").unlink()
+    at = sound(ask(page(index_folder, models=(model,)), "CT of the left chest"))
+    shown = [element.value for element in at.caption]
+    assert any(text.startswith("No probability\\: the model has no calibration.json") for text in shown)
+    assert not any("right so far" in text or "its own validation" in text for text in shown)
+    assert list(at.warning) == []
 
 
 def test_an_example_fills_the_box_and_answers(page, sound, index_folder):

@@ -149,6 +149,7 @@ def test_evaluate_zero_shot_shows_figures_and_writes_a_page(medclip, run, tmp_pa
 
 
 FIELDS = {"id", "score", "caption", "article", "license", "labels", "added", "duplicates"}
+FIELDS |= {"probability_so_far", "no_match", "note"}
 
 
 def test_a_piped_search_prints_json_lines_best_first(medclip, index_folder):
@@ -158,6 +159,24 @@ def test_a_piped_search_prints_json_lines_best_first(medclip, index_folder):
     assert len(hits) == 4
     assert all(set(hit) == FIELDS for hit in hits)
     assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
+
+
+def test_a_search_says_how_likely_the_right_image_is_among_its_hits(medclip, index_folder, run, copy):
+    _, out, _ = medclip("search", "--index", index_folder, "left chest", "-k", 12)
+    hits = [json.loads(line) for line in out.splitlines()]
+    so_far = [hit["probability_so_far"] for hit in hits]
+    assert so_far == sorted(so_far) and 0 < so_far[0] < 1 == so_far[-1]
+    assert {hit["no_match"] for hit in hits} == {None}
+    _, out, _ = medclip("search", "--index", index_folder, "left chest", "-k", 12, "--table")
+    assert f" {so_far[0]:.0%} " in out and "right so far" in out
+    assert hits[0]["note"] in out and "That is near chance" in out
+    without = copy(run / "model")
+    (without / "calibration.json").unlink()
+    _, out, _ = medclip("search", "--index", index_folder, "--model", without, "left chest", "-k", 1)
+    assert json.loads(out)["probability_so_far"] is None
+    assert json.loads(out)["note"].startswith("No probability: the model has no calibration.json")
+    _, out, _ = medclip("search", "--index", index_folder, "--model", without, "left chest", "--table")
+    assert "No probability: the model has no calibration.json" in out and "its own validation" not in out
 
 
 def test_a_search_by_image_finds_that_image(medclip, roco, index_folder):

@@ -55,6 +55,14 @@ def assert_same(result: dict, hits) -> None:
         assert fields.keys() == {"id", "caption", "article", "license", "attribution", "labels", "source", "added"}
 
 
+def assert_same_match(result: dict, expected) -> None:
+    if expected.probabilities is None:
+        assert result["probabilities"] is None
+    else:
+        assert result["probabilities"] == pytest.approx(expected.probabilities, abs=1e-3)
+    assert (result["no_match"], result["note"]) == (expected.no_match, expected.note)
+
+
 @pytest.mark.parametrize(
     ("fields", "options"),
     [
@@ -69,8 +77,9 @@ def test_texts_give_the_hits_of_the_search(client, index, fields, options):
     body = {"queries": [{"texts": q.texts, "negative_texts": q.negative_texts} for q in queries], **fields}
     response = client.post("/search", json=body)
     assert response.status_code == 200
-    for result, hits in zip(response.json()["results"], index.search_many(queries, options), strict=True):
-        assert_same(result, hits)
+    for result, expected in zip(response.json()["results"], index.answer(queries, options), strict=True):
+        assert_same(result, expected.hits)
+        assert_same_match(result, expected)
 
 
 def test_images_and_texts_give_the_hits_of_the_search(client, index, split):
@@ -83,7 +92,35 @@ def test_images_and_texts_give_the_hits_of_the_search(client, index, split):
 
 def test_similar_leaves_itself_out(client, index, split):
     id = split.column("id")[3]
-    assert_same(client.get(f"/similar/{id}", params={"k": 3}).json(), similar(index.reader, id, SearchOptions(3)))
+    result = client.get(f"/similar/{id}", params={"k": 3}).json()
+    assert_same(result, similar(index.reader, id, SearchOptions(3)))
+    assert (result["probabilities"], result["no_match"]) == (None, None)
+    assert result["note"] == "No probability: only searches by a single text are calibrated."
+
+
+def test_the_service_says_how_good_its_model_is_on_its_own_validation(client, index):
+    recall = index.calibration.recall_at_10
+    assert client.get("/").json()["validation"] == {
+        "recall_at_10": recall.value,
+        "low": recall.low,
+        "high": recall.high,
+        "chance": pytest.approx(10 / 12),
+        "num_images": 12,
+        "num_captions": 12,
+        "near_chance": True,
+        "false_no_match_rate": 0.05,
+        "withheld_no_match_rate": None,
+    }
+
+
+def test_without_a_calibration_the_service_says_why(index_folder, run, copy):
+    model = copy(run / "model")
+    (model / "calibration.json").unlink()
+    with open_client(index_folder, model=model) as client:
+        assert client.get("/").json()["validation"] is None
+        (result,) = client.post("/search", json={"queries": [{"texts": [TEXT]}], "k": 2}).json()["results"]
+    assert (result["probabilities"], result["no_match"], len(result["hits"])) == (None, None, 2)
+    assert result["note"] == "No probability: the model has no calibration.json, which medclip train writes at its end."
 
 
 def test_probabilities_are_those_of_classify(client, model, split):

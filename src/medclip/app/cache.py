@@ -1,4 +1,4 @@
-"""Indexes and models shared by every session of the app, and the hits kept for one session alone."""
+"""Indexes and models shared by every session of the app, and the results kept for one session alone."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from medclip.encode.encoder import BATCH_SIZE, embed_images, embed_texts
 from medclip.errors import UserError
 from medclip.model.checkpoint import Model, load
 from medclip.search.index import Index
-from medclip.search.query import Query, SearchOptions, search_embedding
-from medclip.search.reader import Hit, IndexReader
+from medclip.search.match import SearchResult, calibration_or_reason, judge
+from medclip.search.query import Query, SearchOptions, rank
+from medclip.search.reader import IndexReader
 
 
 @st.cache_resource(show_spinner="Opening the index…", validate=lambda index: index.reader.is_current())
 def cached_index(location: IndexLocation) -> Index:
     """The index as it is now, with its model. UserError where either is missing or damaged."""
     reader = IndexReader(location.folder)
-    return Index(reader, _cached_model(reader.model_path(location.model), reader.manifest.model_sha256))
+    folder, sha256 = reader.model_path(location.model), reader.manifest.model_sha256
+    return Index(reader, _cached_model(folder, sha256), calibration=calibration_or_reason(folder, sha256))
 
 
 @st.cache_resource(show_spinner="Loading the model…")
@@ -42,13 +44,14 @@ def warm_up(index: Index) -> None:
 
 # Kept for a session and gone with it: a shared cache would hold what one person asked and uploaded.
 @st.cache_data(scope="session", max_entries=16, show_spinner=False)
-def cached_hits(
+def cached_result(
     location: IndexLocation, state: tuple, query: Query, options: SearchOptions, exclude_id: str
-) -> list[Hit]:
-    """The hits of a query, without the image `exclude_id` and its duplicates. `state` is the index's own."""
+) -> SearchResult:
+    """The result of a query, without the image `exclude_id` and its duplicates. `state` is the index's own."""
     index = cached_index(location)
     (embedding,) = index.embed_queries([query])
-    return search_embedding(index.reader, embedding, options, exclude_row=_row(index.reader, exclude_id))
+    ranking = rank(index.reader, embedding, options, exclude_row=_row(index.reader, exclude_id))
+    return judge(index.reader, index.calibration, query, embedding, ranking, options)
 
 
 def _row(index: IndexReader, id: str) -> int | None:

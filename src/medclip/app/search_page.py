@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import streamlit as st
 
-from medclip.app.cache import cached_hits, cached_index
+from medclip.app.cache import cached_index, cached_result
 from medclip.app.query_form import FormQuery, clear_filters, find_similar, query_form, search_options
 from medclip.app.run import IndexLocation
 from medclip.app.text import ViewedImage, article_link, escape_markdown, format_labels, show_error
 from medclip.app.viewer import open_viewer
 from medclip.errors import UserError
+from medclip.match_calibration import Calibration
+from medclip.search.match import SearchResult, describe_recall
 from medclip.search.query import SearchOptions
 from medclip.search.reader import Hit
 
 SIDE_BY_SIDE = "side by side"
+SO_FAR = "Probability that the right image is this one or one before it, if the index holds it."
 
 
 def search_page(locations: Mapping[str, IndexLocation]) -> None:
@@ -66,29 +69,49 @@ def _results(
         st.subheader(escape_markdown(name))
     try:
         with st.spinner("Searching…"):
-            state = cached_index(locations[name]).reader.version
-            hits = cached_hits(locations[name], state, query.query, options, query.image_id)
+            index = cached_index(locations[name])
+            result = cached_result(locations[name], index.reader.version, query.query, options, query.image_id)
     except UserError as error:
         show_error(error)
         return
+    hits = result.hits
     if not hits:
         st.info("No results: no image of the index passes the filters.", icon=":material/search_off:")
         st.button("Clear the filters", on_click=clear_filters, key=f"clear-{name}")
         return
     st.caption(f"{len(hits)} {'image' if len(hits) == 1 else 'images'}, the nearest first")
-    _grid(hits, locations, name, min_width=190 if side_by_side else 250)
+    _show_match(result, index.calibration)
+    _grid(result, locations, name, min_width=190 if side_by_side else 250)
 
 
-def _grid(hits: Sequence[Hit], locations: Mapping[str, IndexLocation], name: str, min_width: int) -> None:
+def _show_match(result: SearchResult, calibration: Calibration | str) -> None:
+    """How far to believe the hits, and how good the model is on its own validation."""
+    if result.no_match:
+        st.warning(escape_markdown(result.note), icon=":material/search_off:")
+    else:
+        st.caption(escape_markdown(result.note))
+    if isinstance(calibration, str):
+        return
+    recall = calibration.recall_at_10
+    if recall.is_near_chance:
+        st.warning(escape_markdown(describe_recall(recall)), icon=":material/casino:")
+    else:
+        st.caption(escape_markdown(describe_recall(recall)))
+
+
+def _grid(result: SearchResult, locations: Mapping[str, IndexLocation], name: str, min_width: int) -> None:
     """The hits of one index as cards, best first."""
     slug = "".join(letter if letter.isalnum() else "-" for letter in name)
     with st.grid(min_column_width=min_width, gap="small"):
-        for rank, hit in enumerate(hits, 1):
+        for rank, hit in enumerate(result.hits, 1):
+            probability = result.probabilities[rank - 1] if result.probabilities else None
             with st.container(border=True, gap="xsmall", key=f"card-{slug}-{rank}"):
-                _card(rank, hit, locations, name)
+                _card(rank, hit, probability, locations, name)
 
 
-def _card(rank: int, hit: Hit, locations: Mapping[str, IndexLocation], name: str) -> None:
+def _card(
+    rank: int, hit: Hit, probability_so_far: float | None, locations: Mapping[str, IndexLocation], name: str
+) -> None:
     st.image(hit.image, width="stretch", alt=hit.caption)
     # its label is for screen readers: style.css lays it over the whole image and shows the icon alone
     if st.button(f"Enlarge image {rank}", key=f"enlarge-{name}-{rank}", icon=":material/zoom_out_map:"):
@@ -96,6 +119,8 @@ def _card(rank: int, hit: Hit, locations: Mapping[str, IndexLocation], name: str
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         st.markdown(f"**{rank}**", width="content")
         st.caption(f"cosine {hit.score:.3f}", width="content")
+        if probability_so_far is not None:
+            st.caption(f"right so far {probability_so_far:.0%}", width="content", help=SO_FAR)
         if labels := format_labels(hit.labels):
             st.caption(escape_markdown(labels), width="content")
     st.text(hit.caption)  # a caption is data, never markup

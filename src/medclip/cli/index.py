@@ -16,7 +16,8 @@ from medclip.cli.format import Output
 from medclip.errors import UserError, WorkError
 
 if TYPE_CHECKING:
-    from medclip.search.reader import Hit
+    from medclip.match_calibration import Calibration
+    from medclip.search.match import SearchResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +191,11 @@ class Migrate:
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """Find images by text, by image or by both; best first. JSON is a line for each hit."""
+    """Find images by text, by image or by both; best first. JSON is a line for each hit.
+
+    Of a text alone, with a model that medclip train made: the probability that the right image is among the hits so
+    far, if the index holds it, and whether there is no match. How both were calibrated: docs/search.md.
+    """
 
     index: Index
     queries: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="QUERY")] = ()
@@ -219,24 +224,37 @@ class Search:
         texts: list[tuple[str, ...]] = [(text,) for text in self.queries] or [()]
         queries = [Query(text, self.image, self.negative) for text in texts]
         options = SearchOptions(self.k, parse_filter(self.filter), self.group_by)
-        results = Index.open(self.index, self.model).search_many(queries, options)
+        index = Index.open(self.index, self.model)
+        results = index.answer(queries, options)
         titles = [query.texts[0] if len(queries) > 1 else "" for query in queries]
         answers = list(zip(titles, results, strict=True))
-        self.output.show([_hit_json(hit, title) for title, hits in answers for hit in hits], _hit_tables(answers))
-        if not any(results):
+        lines = [fields for title, result in answers for fields in _hits_json(result, title)]
+        self.output.show(lines, _result_tables(answers, index.calibration))
+        if not lines:
             raise WorkError(f"no image of index {self.index} meets --filter {' '.join(self.filter)}.")
 
 
-def _hit_json(hit: Hit, query: str) -> dict[str, Any]:
-    fields = {name: getattr(hit, name) for name in ("id", "score", "caption", "article", "license", "labels")}
-    fields |= {"score": round(hit.score, 6), "added": hit.added, "duplicates": hit.duplicates}
-    return {"query": query, **fields} if query else fields
+def _hits_json(result: SearchResult, query: str) -> Iterator[dict[str, Any]]:
+    for rank, hit in enumerate(result.hits):
+        fields = {name: getattr(hit, name) for name in ("id", "score", "caption", "article", "license", "labels")}
+        fields |= {"score": round(hit.score, 6), "added": hit.added, "duplicates": hit.duplicates}
+        probability = round(result.probabilities[rank], 4) if result.probabilities else None
+        fields |= {"probability_so_far": probability, "no_match": result.no_match, "note": result.note}
+        yield {"query": query, **fields} if query else fields
 
 
-def _hit_tables(answers: Sequence[tuple[str, Sequence[Hit]]]) -> Iterator[RenderableType]:
-    """Hits of each query, best first, as wide as the terminal."""
-    for title, hits in answers:
-        table = Table("score", "id", "caption", "article", title=title or None, expand=True)
-        for hit in hits:
-            table.add_row(f"{hit.score:.3f}", hit.id, hit.caption, hit.article)
+def _result_tables(
+    answers: Sequence[tuple[str, SearchResult]], calibration: Calibration | str
+) -> Iterator[RenderableType]:
+    """Hits of each query, best first, as wide as the terminal, and below them how far to believe them."""
+    from medclip.search.match import describe_recall
+
+    for title, result in answers:
+        table = Table("score", "right so far", "id", "caption", "article", title=title or None, expand=True)
+        for rank, hit in enumerate(result.hits):
+            so_far = f"{result.probabilities[rank]:.0%}" if result.probabilities else ""
+            table.add_row(f"{hit.score:.3f}", so_far, hit.id, hit.caption, hit.article)
         yield table
+        yield result.note
+    if not isinstance(calibration, str):
+        yield describe_recall(calibration.recall_at_10)

@@ -14,17 +14,19 @@ from medclip.data.images import ImageInput
 from medclip.data.prepare import ensure_prepared
 from medclip.data.sources.detect import Source
 from medclip.encode.encoder import embed_images, embed_texts
+from medclip.match_calibration import Calibration
 from medclip.model.checkpoint import Model, load, model_folder
 from medclip.search.curate import build_index
 from medclip.search.filters import make_filter
 from medclip.search.manifest import EXACT
+from medclip.search.match import SearchResult, calibration_or_reason, judge
 from medclip.search.query import (
     NEGATIVE_WEIGHT,
     GroupBy,
     Query,
     SearchOptions,
     combine_embeddings,
-    search_embedding,
+    rank,
 )
 from medclip.search.reader import Hit, IndexReader
 
@@ -45,6 +47,8 @@ class Index:
     """Embeddings f32 (n, p) of texts; a service puts one here that batches concurrent queries."""
     image_encoder: Callable[[Model, Sequence[ImageInput]], np.ndarray] = embed_images
     """The same for images."""
+    calibration: Calibration | str = "it was not read."
+    """Of the model, or why there is none."""
 
     @classmethod
     def build(
@@ -73,7 +77,8 @@ class Index:
         UserError where either is missing or damaged.
         """
         reader, override = IndexReader(Path(path)), None if model is None else model_folder(os.fspath(model), dual=True)
-        return cls(reader, load(reader.model_path(override)))
+        folder = reader.model_path(override)
+        return cls(reader, load(folder), calibration=calibration_or_reason(folder, reader.manifest.model_sha256))
 
     def __len__(self) -> int:
         """Number of images."""
@@ -104,7 +109,15 @@ class Index:
 
     def search_many(self, queries: Sequence[Query], options: SearchOptions) -> list[list[Hit]]:
         """The hits of each query. UserError where an image cannot be read."""
-        return [search_embedding(self.reader, embedding, options) for embedding in self.embed_queries(queries)]
+        return [result.hits for result in self.answer(queries, options)]
+
+    def answer(self, queries: Sequence[Query], options: SearchOptions) -> list[SearchResult]:
+        """The hits of each query and what the calibration says of them. UserError where an image cannot be read."""
+        embedded = zip(queries, self.embed_queries(queries), strict=True)
+        return [
+            judge(self.reader, self.calibration, query, vector, rank(self.reader, vector, options), options)
+            for query, vector in embedded
+        ]
 
     def embed_queries(self, queries: Sequence[Query]) -> Float32[np.ndarray, "q p"]:
         """One embedding for each query: of a single text or image its own, else `combine_embeddings` of all parts."""

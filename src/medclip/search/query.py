@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
 
 from medclip.data.images import ImageInput
 from medclip.data.perceptual_hash import near_duplicates
@@ -49,6 +49,15 @@ class SearchOptions:
             raise UserError("the number of results must be at least 1.")
 
 
+@dataclass(frozen=True)
+class Ranking:
+    """The hits of an embedding, best first, and what they were chosen from."""
+
+    hits: list[Hit]
+    cosines: Float64[np.ndarray, " h"]
+    """Of the nearest images, merged or not, best first: 18 or more, unless fewer pass the filter."""
+
+
 def similar(reader: IndexReader, id: str, options: SearchOptions) -> list[Hit]:
     """The images nearest to one of the index, without it and its duplicates. UserError where the index lacks it."""
     row = reader.find_row(id)
@@ -59,6 +68,11 @@ def search_embedding(
     reader: IndexReader, embedding: Embedding, options: SearchOptions, exclude_row: int | None = None
 ) -> list[Hit]:
     """The hits of an embedding, best first, near-duplicates merged, without `exclude_row` and its duplicates."""
+    return rank(reader, embedding, options, exclude_row).hits
+
+
+def rank(reader: IndexReader, embedding: Embedding, options: SearchOptions, exclude_row: int | None = None) -> Ranking:
+    """As `search_embedding`, with the cosines of the nearest images."""
     count = 2 * options.k + 16
     while True:
         (ranking,) = reader.nearest_rows(embedding[None], count, options.filter)
@@ -75,7 +89,7 @@ def search_embedding(
                 hits.append(hit)
             articles.add(hit.article)
         if len(hits) >= options.k or len(ranking) < count:
-            return hits[: options.k]
+            return Ranking(hits[: options.k], np.array(list(scores.values())))
         count *= 2
 
 

@@ -159,8 +159,17 @@ class IndexReader:
     @cached_property
     def sample_embeddings(self) -> Float32[np.ndarray, "m p"]:
         """Embeddings of up to SAMPLE_SIZE live rows, evenly spread."""
-        rows = np.flatnonzero(self.live_mask)
-        return self.embeddings_at(rows[:: max(1, len(rows) // SAMPLE_SIZE)][:SAMPLE_SIZE])
+        return self._sample(self.live_mask)
+
+    def sample_allowed(self, filter: Filter) -> Float32[np.ndarray, "m p"]:
+        """The same of live rows that match a filter."""
+        return self._sample(self.allowed_mask(filter)) if filter.conditions else self.sample_embeddings
+
+    def _sample(self, mask: Bool[np.ndarray, " n"]) -> Float32[np.ndarray, "m p"]:
+        rows = np.flatnonzero(mask)
+        return self.embeddings_at(
+            rows[np.linspace(0, len(rows), min(len(rows), SAMPLE_SIZE), endpoint=False, dtype=int)]
+        )
 
     @cached_property
     def value_counts(self) -> dict[str, dict[str, int]]:

@@ -25,10 +25,11 @@ from medclip.errors import UserError
 
 jax_setup.start()  # before anything imports JAX
 
+from medclip.match_calibration import Calibration  # noqa: E402
 from medclip.search.filters import make_filter, parse_filter  # noqa: E402
+from medclip.search.match import SINGLE_TEXT, SearchResult  # noqa: E402
 from medclip.search.query import Query as SearchQuery  # noqa: E402
 from medclip.search.query import SearchOptions  # noqa: E402
-from medclip.search.reader import Hit  # noqa: E402
 from medclip.serve import error_responses, metrics, schemas  # noqa: E402
 from medclip.serve.gate import MAX_UPLOAD_BYTES, Gate, read_keys  # noqa: E402
 from medclip.serve.run import SETTINGS_VARIABLE  # noqa: E402
@@ -79,8 +80,8 @@ async def search_by_text(request: schemas.SearchRequest, service: ServiceParam) 
         raise UserError(f"the queries have more than {schemas.MAX_TEXTS} texts together.")
     options = SearchOptions(request.k, make_filter(request.filter), request.group_by)
     queries = [SearchQuery(tuple(item.texts), negative_texts=tuple(item.negative_texts)) for item in request.queries]
-    hits = await _in_thread(service, lambda: service.search(queries, options))
-    return schemas.SearchResponse(results=[_search_result(query_hits) for query_hits in hits])
+    results = await _in_thread(service, lambda: service.search(queries, options))
+    return schemas.SearchResponse(results=[_search_result(result) for result in results])
 
 
 @post_form("/search/image")
@@ -97,7 +98,7 @@ async def search_by_image(
     files = await _read(images)
     options = SearchOptions(k, parse_filter(filter), group_by)
 
-    def work() -> list[Hit]:
+    def work() -> SearchResult:
         query = SearchQuery(tuple(texts), service.decode(files), tuple(negative_texts))
         return service.search([query], options)[0]
 
@@ -114,7 +115,8 @@ async def similar(
 ) -> schemas.SearchResult:
     """The images nearest to one of the index, without it and its duplicates."""
     options = SearchOptions(k, parse_filter(filter), group_by)
-    return _search_result(await _in_thread(service, lambda: service.similar(id, options)))
+    hits = await _in_thread(service, lambda: service.similar(id, options))
+    return _search_result(SearchResult(hits, note=f"No probability: {SINGLE_TEXT}"))
 
 
 @post_form("/classify", responses=error_responses.NOT_FOUND)
@@ -187,14 +189,15 @@ async def facets(service: ServiceParam) -> schemas.FacetsResponse:
 @router.get("/")
 async def info(service: ServiceParam) -> schemas.ServiceInfo:
     """What this service is and what it holds."""
-    index = await _in_thread(service, lambda: service.index().reader)
+    index = await _in_thread(service, service.index)
     return schemas.ServiceInfo(
         name="medclip",
         version=__version__,
         notice=NOT_CLINICAL,
         num_images=len(index),
-        synthetic=index.synthetic,
-        model_sha256=index.manifest.model_sha256,
+        synthetic=index.reader.synthetic,
+        model_sha256=index.reader.manifest.model_sha256,
+        validation=_validation(index.calibration),
         openapi="/openapi.json",
     )
 
@@ -273,8 +276,11 @@ async def _read(images: list[UploadFile]) -> list[bytes]:
     return [await image.read() for image in images]
 
 
-def _search_result(hits: list[Hit]) -> schemas.SearchResult:
+def _search_result(result: SearchResult) -> schemas.SearchResult:
     return schemas.SearchResult(
+        probabilities=None if result.probabilities is None else list(result.probabilities),
+        no_match=result.no_match,
+        note=result.note,
         hits=[
             schemas.Hit(
                 id=hit.id,
@@ -289,8 +295,25 @@ def _search_result(hits: list[Hit]) -> schemas.SearchResult:
                 duplicates=list(hit.duplicates),
                 thumbnail=f"/thumbnails/{quote(hit.id, safe='')}",
             )
-            for hit in hits
-        ]
+            for hit in result.hits
+        ],
+    )
+
+
+def _validation(calibration: Calibration | str) -> schemas.Validation | None:
+    if isinstance(calibration, str):
+        return None
+    recall, withheld = calibration.recall_at_10, calibration.withheld
+    return schemas.Validation(
+        recall_at_10=recall.value,
+        low=recall.low,
+        high=recall.high,
+        chance=recall.chance,
+        num_images=recall.num_images,
+        num_captions=recall.num_captions,
+        near_chance=recall.is_near_chance,
+        false_no_match_rate=calibration.false_no_match_rate,
+        withheld_no_match_rate=withheld.no_match_rate if withheld else None,
     )
 
 

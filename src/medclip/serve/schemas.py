@@ -69,9 +69,24 @@ class Hit(BaseModel):
 
 
 class SearchResult(BaseModel):
-    """The hits of one query, best first."""
+    """The hits of one query, best first, and how far to believe them."""
 
     hits: list[Hit]
+    probabilities: Annotated[
+        list[float] | None,
+        Field(
+            description="For each hit, that the right image is it or one above it, if the index holds that. "
+            "null: see `note`."
+        ),
+    ]
+    no_match: Annotated[
+        bool | None,
+        Field(
+            description="Whether the index seems to hold nothing that the text describes. So it says of at most "
+            "`validation.false_no_match_rate` (GET /) of texts whose image is there. null: see `note`."
+        ),
+    ]
+    note: Annotated[str, Field(description="What both mean for these hits, or why they are null, in one sentence.")]
 
 
 class SearchResponse(BaseModel):
@@ -109,6 +124,23 @@ class FacetsResponse(BaseModel):
     facets: dict[str, dict[str, int]]
 
 
+class Validation(BaseModel):
+    """How good the model is on its own validation split, and what its probabilities were calibrated on."""
+
+    recall_at_10: float
+    """Share of the captions whose image is among the first 10."""
+    low: float
+    """Of the 95 % interval."""
+    high: float
+    chance: float
+    num_images: int
+    num_captions: int
+    near_chance: bool
+    false_no_match_rate: float
+    withheld_no_match_rate: float | None
+    """Share of captions about an organ whose images were all left out that have no match; null: not measured."""
+
+
 class ServiceInfo(BaseModel):
     """What this service is and what it holds."""
 
@@ -118,6 +150,8 @@ class ServiceInfo(BaseModel):
     num_images: int
     synthetic: bool
     model_sha256: str
+    validation: Validation | None
+    """null where the model has no calibration."""
     openapi: str
 
 

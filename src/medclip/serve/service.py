@@ -8,7 +8,7 @@ import logging
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
@@ -21,6 +21,7 @@ from medclip.encode.encoder import embed_pixels, embed_texts
 from medclip.errors import ImageError, UserError, WorkError
 from medclip.model.checkpoint import Model, load
 from medclip.search.index import Index
+from medclip.search.match import SearchResult, calibration_or_reason
 from medclip.search.query import Query, SearchOptions, search_embedding, similar
 from medclip.search.reader import Hit, IndexReader
 from medclip.serve import metrics
@@ -110,15 +111,15 @@ class Service:
         except ImageError as error:
             raise UserError(f"the image: {error}.") from None
 
-    def search(self, queries: Sequence[Query], options: SearchOptions) -> list[list[Hit]]:
-        """See `Index.search_many`; images are pixels from `decode`."""
+    def search(self, queries: Sequence[Query], options: SearchOptions) -> list[SearchResult]:
+        """See `Index.answer`; images are pixels from `decode`."""
         if self.settings.log_queries:
             log = [
                 {"texts": query.texts, "negative_texts": query.negative_texts, "num_images": len(query.images)}
                 for query in queries
             ]
             LOG.info("queries %s", json.dumps(log, ensure_ascii=True))  # so that a text cannot break a line of the log
-        return self.index().search_many(queries, options)
+        return self.index().answer(queries, options)
 
     def similar(self, id: str, options: SearchOptions) -> list[Hit]:
         """See `medclip.search.query.similar`. ImageNotFound where the index lacks the image."""
@@ -160,8 +161,9 @@ class Service:
         reader.store = BatchedStore(reader.store, self._scan_batcher, REQUEST_TIMEOUT_S)
         metrics.INDEX_IMAGES.set(len(reader))
         if previous is not None and previous.reader.manifest.model_sha256 == reader.manifest.model_sha256:
-            return Index(reader, previous.model, previous.text_encoder, previous.image_encoder)
-        model = load(reader.model_path(self.settings.model))
+            return replace(previous, reader=reader)
+        folder = reader.model_path(self.settings.model)
+        model = load(folder)
         encoder = _Encoder(model, self._batch_sizes)
 
         def embed_texts(model: Model, texts: Sequence[str]) -> np.ndarray:
@@ -170,7 +172,8 @@ class Service:
         def embed_pixels(model: Model, pixels: Sequence[ImageInput]) -> np.ndarray:
             return np.stack(self._model_batcher.run(encoder.embed_pixels, pixels, REQUEST_TIMEOUT_S))
 
-        return Index(reader, model, embed_texts, embed_pixels)
+        calibration = calibration_or_reason(folder, reader.manifest.model_sha256)
+        return Index(reader, model, embed_texts, embed_pixels, calibration)
 
     def _warm_up(self) -> None:
         """Compile every shape, and load what a first query would."""

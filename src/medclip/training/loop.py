@@ -22,9 +22,10 @@ from medclip.data.dataset import Split
 from medclip.data.hard_negatives import hard_negative_shares
 from medclip.data.paths import AnyPath
 from medclip.errors import WorkError
-from medclip.metrics import DIRECTIONS, Queries
+from medclip.match_calibration import write_calibration
+from medclip.metrics import DIRECTIONS, DistinctPairs, Queries
 from medclip.model.adapt import join_towers, with_context_length, with_image_size
-from medclip.model.checkpoint import Model, load, save
+from medclip.model.checkpoint import Model, load, model_hash, save
 from medclip.model.config import PRESETS, parse_config, preset_config
 from medclip.model.image_processor import square_image_processor
 from medclip.model.shapes_init import init_params
@@ -41,7 +42,15 @@ from medclip.training.model_card import ValidationCounts, write_card
 from medclip.training.optim import initial_params, make_optimizer, merge_lora
 from medclip.training.step import Metrics, State, TrainStep, init_state, make_step
 from medclip.training.trackers import open_trackers, require_trackers
-from medclip.training.validation import ValidationSet, read_validation_set, recall_change, validate, wise_ft
+from medclip.training.validation import (
+    ValidationSet,
+    calibrate,
+    embed_validation_set,
+    read_validation_set,
+    recall_change,
+    validate,
+    wise_ft,
+)
 
 NUM_LOG_LINES = 200  # steps of a run that leave a line
 
@@ -326,13 +335,33 @@ def _finish(run: Run, log: MetricsLog, state: State) -> dict[str, Any]:
     summary["medclip_version"] = __version__
     if distributed.is_first():
         write_json(log.out / "summary.json", summary)
-        _, queries = validate(load(log.out / "model"), run.validation_set, run.config.batch_size)
-        metrics = {name: own.metrics(run.validation_set.articles, run.config.seed) for name, own in queries.items()}
-        num_images, num_captions = (len(queries[direction].rows) for direction in DIRECTIONS)
-        counts = ValidationCounts(len(run.validation), num_images, num_captions)
-        write_card(log.out / "model", run.config, run.pairs.split, counts, best, metrics)
+        _describe(run, log.out / "model", best)
     distributed.barrier("finished")
     return summary
+
+
+def _describe(run: Run, folder: Path, best: dict[str, Any]) -> None:
+    """Write the card and the calibration of the saved model."""
+    validation_set, seed = run.validation_set, run.config.seed
+    embeddings = embed_validation_set(load(folder), validation_set)
+    pairs = DistinctPairs.of_rows(*embeddings, validation_set.image_ids, validation_set.caption_ids)
+    queries = pairs.rank()
+    metrics = {name: own.metrics(validation_set.articles, seed) for name, own in queries.items()}
+    num_images, num_captions = (len(queries[direction].rows) for direction in DIRECTIONS)
+    counts = ValidationCounts(len(run.validation), num_images, num_captions)
+    write_card(folder, run.config, run.pairs.split, counts, best, metrics)
+    if num_images > 1:
+        to_image = DIRECTIONS[1]
+        calibration = calibrate(
+            pairs,
+            queries[to_image],
+            metrics[to_image]["R@10"],
+            validation_set.captions,
+            model_hash(folder),
+            run.validation.digest,
+            seed,
+        )
+        write_calibration(folder, calibration)
 
 
 def _interpolate(run: Run, log: MetricsLog, state: State) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -1,4 +1,4 @@
-"""Validation: loss and recall on held-out pairs, regression against the start, WiSE-FT."""
+"""Validation: loss and recall on held-out pairs, regression against the start, WiSE-FT, calibration of searches."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Float32, Int, UInt8
 
 from medclip.data.dataset import Split, duplicate_ids
+from medclip.data.stats.keyword_labels import keyword_label
 from medclip.encode.encoder import embed_pixels, embed_texts
 from medclip.errors import WorkError
+from medclip.match_calibration import Calibration, ValidationRecall, fit_calibration
 from medclip.metrics import (
     DIRECTIONS,
     KS,
@@ -59,6 +61,16 @@ def read_validation_set(split: Split, model: Model) -> ValidationSet:
     return ValidationSet(pixels, captions, merge_articles(split.take("article", rows), ids[0]), *ids)
 
 
+def embed_validation_set(
+    model: Model, validation_set: ValidationSet
+) -> tuple[Float32[np.ndarray, "n p"], Float32[np.ndarray, "n p"]]:
+    """Embeddings of the images and captions of the pairs. WorkError where they are not finite."""
+    images, texts = embed_pixels(model, validation_set.pixels), embed_texts(model, validation_set.captions)
+    if not (np.isfinite(images).all() and np.isfinite(texts).all()):
+        raise WorkError("the weights give embeddings that are not finite: start again with a lower --lr.")
+    return images, texts
+
+
 def validate(
     model: Model,
     validation_set: ValidationSet,
@@ -72,9 +84,7 @@ def validate(
     recall is of distinct images and captions. `loss_params` holds what the loss needs beside the model's own
     parameters. WorkError where embeddings are not finite.
     """
-    images, texts = embed_pixels(model, validation_set.pixels), embed_texts(model, validation_set.captions)
-    if not (np.isfinite(images).all() and np.isfinite(texts).all()):
-        raise WorkError("the weights give embeddings that are not finite: start again with a lower --lr.")
+    images, texts = embed_validation_set(model, validation_set)
     size, params = min(batch_size, len(images)), model.params | (loss_params or {})
     image_ids, caption_ids = validation_set.image_ids, validation_set.caption_ids
     losses = []
@@ -89,6 +99,43 @@ def validate(
     mean_recall = float(np.mean(list(recalls.values())))
     metrics = {"validation_loss": float(np.mean(losses)), **recalls, "mean_recall": mean_recall}
     return metrics | {"num_candidates": max_candidates(queries)}, queries
+
+
+def calibrate(
+    pairs: DistinctPairs,
+    queries: Queries,
+    recall_at_10: Estimate,
+    captions: Sequence[str],
+    model_sha256: str,
+    data_sha256: str,
+    seed: int,
+) -> Calibration:
+    """Calibration of searches by text on validation pairs, whose `captions` are of every row of the table.
+
+    `queries` are from texts to images. What is withheld to measure no match are the organs that captions name.
+    """
+    side = pairs.sides()[DIRECTIONS[1]]
+    right = np.zeros((len(side.queries), len(side.candidates)), bool)
+    right[side.right[:, 0], side.right[:, 1]] = True
+    recall = ValidationRecall(
+        value=recall_at_10.value,
+        low=recall_at_10.low,
+        high=recall_at_10.high,
+        chance=queries.chance()["R@10"],
+        num_images=len(side.candidates),
+        num_captions=len(side.queries),
+    )
+    organs = [keyword_label("organ", caption) for caption in captions]
+    return fit_calibration(
+        side.queries.astype(np.float64) @ side.candidates.T.astype(np.float64),
+        right,
+        [organs[row] for row in side.query_rows],
+        [organs[row] for row in side.candidate_rows],
+        recall,
+        model_sha256,
+        data_sha256,
+        seed,
+    )
 
 
 def recall_change(

@@ -1,0 +1,333 @@
+"""How far to believe a search by text, calibrated on validation pairs: `calibration.json` beside the weights. No JAX.
+
+Of an index of N images with cosines c_1 >= c_2 >= ... to a text, the first k hold the share
+
+    m_k = sum(exp(scale c_i), i <= k) / sum(exp(scale c_i), i <= N)
+
+of the evidence: the probability that the right image is among them where any may be right and the densities of right
+and of wrong cosines have the ratio exp(scale c), as CLIP's loss takes them to have. More images add to the sum below,
+so it carries over to an index of another size. Platt's line (1999) corrects it, with the share k / N of chance beside:
+
+    logit P_k = share_slope logit(m_k) + chance_slope logit(k / N) + intercept
+
+P_k says nothing of a text whose image the index lacks.
+
+No match: the mean of the five highest cosines lies below a threshold that the texts of images which are there fall
+below at a stated rate (split conformal prediction, Vovk et al. 2005). It holds for texts and images that could as well
+be some of the validation split, over all of them, not for each; an index of more images than validation had falls below
+less often.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Float64, Int
+
+from medclip import NOT_CLINICAL
+from medclip.atomic_io import read_object, write_json
+from medclip.errors import UserError
+
+CALIBRATION_FILE = "calibration.json"
+FALSE_NO_MATCH_RATE = 0.05
+NUM_TOP = 5  # highest cosines whose mean tells no match: more images never lower it, as they would a mean of all
+KS = (1, 2, 5, 10, 20, 50)
+NUM_DRAWS = 16  # of pools of each size
+MIN_GROUP_SIZE = 10
+MAX_LOG_SCALE = np.log(1000)
+TIE_TOLERANCE = 1e-9
+FITTED = ("scale", "share_slope", "chance_slope", "intercept", "false_no_match_rate")
+READING = {
+    "probability": "that the right image is among k hits of an index of n images, if the index holds it; its logit is "
+    "share_slope * logit(m) + chance_slope * logit(k / n) + intercept, m being the hits' share of the sum of "
+    "exp(scale * cosine) over the index",
+    "no_match": f"the mean of the {NUM_TOP} highest cosines is below the threshold for the index's size, interpolated "
+    "over the logarithm of the size; a text whose image is there falls below at false_no_match_rate, or less often "
+    "where the index is larger than validation",
+    "withheld": "texts about one organ at a time, searched among the images of the others: how many have no match",
+    "holds_for": "texts and images like those of the validation split, taken together; not for each single one",
+}
+
+
+Pool = tuple[np.ndarray, np.ndarray]
+"""The cosine of each text's right image (q,), and those of the pool's other images (q, m), -inf where there is none."""
+
+
+@dataclass(frozen=True)
+class ValidationRecall:
+    """R@10 from texts to images of the validation split, which also chose the weights, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    chance: float
+    num_images: int
+    num_captions: int
+
+    @property
+    def is_near_chance(self) -> bool:
+        """Whether it may be less than twice what a random order has."""
+        return self.low < 2 * self.chance
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A mean of the highest cosines below which an index of so many images has no match."""
+
+    num_images: int
+    cosine: float
+
+
+@dataclass(frozen=True)
+class Withheld:
+    """Texts whose group of images was left out of the pool, and the share of them that had no match."""
+
+    num_queries: int
+    no_match_rate: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The content of `calibration.json`."""
+
+    model_sha256: str
+    data_sha256: str
+    """Of the validation split."""
+    recall_at_10: ValidationRecall
+    scale: float
+    share_slope: float
+    chance_slope: float
+    intercept: float
+    false_no_match_rate: float
+    thresholds: tuple[Threshold, ...]
+    """By number of images, ascending; none where validation has too few texts for the rate."""
+    withheld: Withheld | None
+    """None where no organ is named by enough captions."""
+
+    def probabilities(
+        self, cosines: Float64[np.ndarray, " k"], counts: Int[np.ndarray, " k"], log_total: float, num_images: int
+    ) -> Float64[np.ndarray, " k"]:
+        """P_1 … P_k of hits, best first; `counts` are the images that each stands for, `log_total` the log of the sum.
+
+        In [0, 1], never falling; 1 where the hits are all images of the index.
+        """
+        share, chance = np.cumsum(counts * np.exp(self.scale * cosines - log_total)), np.cumsum(counts) / num_images
+        line = self.share_slope * _logit(share) + self.chance_slope * _logit(chance) + self.intercept
+        return np.where(chance >= 1, 1.0, _sigmoid(line))
+
+    def log_total(self, highest: Float64[np.ndarray, " h"], sample: Float[np.ndarray, " m"], num_images: int) -> float:
+        """Log of the sum of exp(scale c) over an index: of its `highest` cosines, and for the others by a `sample`.
+
+        Sampled cosines that are not below all of the highest are of these.
+        """
+        others = sample[sample < highest.min() - TIE_TOLERANCE].astype(np.float64)
+        terms, rest = self.scale * highest, num_images - len(highest)
+        if len(others) and rest > 0:
+            terms = np.append(terms, _log_sum(self.scale * others) + np.log(rest / len(others)))
+        return float(_log_sum(terms))
+
+    def is_no_match(self, highest: Float64[np.ndarray, " h"], num_images: int) -> bool | None:
+        """Whether an index of so many images has no match, by its highest cosines, best first; None: not calibrated."""
+        if not self.thresholds:
+            return None
+        sizes = [np.log(threshold.num_images) for threshold in self.thresholds]
+        threshold = np.interp(np.log(num_images), sizes, [threshold.cosine for threshold in self.thresholds])
+        return bool(highest[:NUM_TOP].mean() < threshold)
+
+
+def write_calibration(folder: Path, calibration: Calibration) -> None:
+    """Write `calibration.json` into a model's folder."""
+    write_json(
+        folder / CALIBRATION_FILE, dataclasses.asdict(calibration) | {"reading": READING, "notice": NOT_CLINICAL}
+    )
+
+
+def read_calibration(folder: Path, model_sha256: str) -> Calibration:
+    """The calibration in a model's folder. UserError where there is none, it is damaged, or of other weights."""
+    path = folder / CALIBRATION_FILE
+    if not path.is_file():
+        raise UserError(f"the model has no {CALIBRATION_FILE}, which medclip train writes at its end.")
+    try:
+        calibration = _parse(read_object(path, "a model folder"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"the model's {CALIBRATION_FILE} is damaged ({error}).") from None
+    if calibration.model_sha256 != model_sha256:
+        raise UserError(f"the model's {CALIBRATION_FILE} is of other weights than these.")
+    return calibration
+
+
+def _parse(fields: Mapping[str, Any]) -> Calibration:
+    """KeyError, TypeError or ValueError where a field is missing or wrong."""
+    recall, withheld = fields["recall_at_10"], fields["withheld"]
+    sizes = ("num_images", "num_captions")
+    calibration = Calibration(
+        model_sha256=str(fields["model_sha256"]),
+        data_sha256=str(fields["data_sha256"]),
+        recall_at_10=ValidationRecall(
+            **{name: _number(recall[name]) for name in ("value", "low", "high", "chance")},
+            **{name: int(recall[name]) for name in sizes},
+        ),
+        **{name: _number(fields[name]) for name in FITTED},
+        thresholds=tuple(Threshold(int(t["num_images"]), _number(t["cosine"])) for t in fields["thresholds"]),
+        withheld=withheld and Withheld(int(withheld["num_queries"]), _number(withheld["no_match_rate"])),
+    )
+    sizes = [0, *(threshold.num_images for threshold in calibration.thresholds)]
+    if sizes != sorted({*sizes}):
+        raise ValueError("its thresholds are not in the order of their sizes")
+    return calibration
+
+
+def _number(value: Any) -> float:
+    number = float(value)
+    if not np.isfinite(number):
+        raise ValueError(f"{value} is not a number")
+    return number
+
+
+def fit_calibration(
+    cosines: Float64[np.ndarray, "q n"],
+    right: Bool[np.ndarray, "q n"],
+    query_groups: Sequence[str],
+    image_groups: Sequence[str],
+    recall_at_10: ValidationRecall,
+    model_sha256: str,
+    data_sha256: str,
+    seed: int,
+) -> Calibration:
+    """Calibrate on the cosines of q texts with n images, at least two; `right` says which belong together.
+
+    The groups (organs; "" for unknown) are withheld in turn to measure how often what is absent has no match.
+    """
+    rng = np.random.default_rng(seed)
+    scale = _fit_scale(cosines, right)
+    pools = {size: list(_draw_pools(cosines, right, size, rng)) for size in _pool_sizes(cosines.shape[1])}
+    share_slope, chance_slope, intercept = _fit_line(scale, pools)
+    calibration = Calibration(
+        model_sha256=model_sha256,
+        data_sha256=data_sha256,
+        recall_at_10=recall_at_10,
+        scale=scale,
+        share_slope=share_slope,
+        chance_slope=chance_slope,
+        intercept=intercept,
+        false_no_match_rate=FALSE_NO_MATCH_RATE,
+        thresholds=tuple(_thresholds(pools, len(cosines))),
+        withheld=None,
+    )
+    return dataclasses.replace(calibration, withheld=withhold(calibration, cosines, query_groups, image_groups))
+
+
+def withhold(
+    calibration: Calibration,
+    cosines: Float64[np.ndarray, "q n"],
+    query_groups: Sequence[str],
+    image_groups: Sequence[str],
+) -> Withheld | None:
+    """Search the texts of each group of at least MIN_GROUP_SIZE among the images of the others; None without any."""
+    of_queries, of_images, no_match = np.asarray(query_groups), np.asarray(image_groups), []
+    for group in sorted({*query_groups} - {""}):
+        queries, others = np.flatnonzero(of_queries == group), of_images != group
+        if len(queries) < MIN_GROUP_SIZE or others.sum() < MIN_GROUP_SIZE:
+            continue
+        pool = -np.sort(-cosines[np.ix_(queries, others)], axis=1)[:, :NUM_TOP]
+        no_match += [calibration.is_no_match(row, int(others.sum())) for row in pool]
+    if not no_match or None in no_match:
+        return None
+    return Withheld(len(no_match), float(np.mean(no_match)))
+
+
+def _fit_scale(cosines: np.ndarray, right: np.ndarray) -> float:
+    """The scale of the softmax that makes the right images most probable."""
+    from scipy.optimize import minimize_scalar
+
+    def loss(log_scale: float) -> float:
+        scaled = np.exp(log_scale) * cosines
+        return float((_log_sum(scaled) - _log_sum(np.where(right, scaled, -np.inf))).mean())
+
+    optimum: Any = minimize_scalar(loss, bounds=(-MAX_LOG_SCALE, MAX_LOG_SCALE), method="bounded")
+    return float(np.exp(optimum.x))
+
+
+def _pool_sizes(num_images: int) -> list[int]:
+    """Powers of two, and the number itself."""
+    return [2**i for i in range(num_images.bit_length()) if 2**i < num_images] + [num_images]
+
+
+def _draw_pools(cosines: np.ndarray, right: np.ndarray, size: int, rng: np.random.Generator) -> Iterator[Pool]:
+    """Pools of so many images, each text's best right one always among them. Of all images there is one."""
+    own, n = np.where(right, cosines, -np.inf).max(axis=1), cosines.shape[1]
+    for _ in range(1 if size == n else NUM_DRAWS):
+        columns = rng.permutation(n)[:size]
+        others = np.where(right[:, columns], -np.inf, cosines[:, columns])
+        others[~right[:, columns].any(axis=1), -1] = -np.inf  # the place of the right one, which was not drawn
+        yield own, others
+
+
+def _fit_line(scale: float, pools: Mapping[int, Sequence[Pool]]) -> tuple[float, float, float]:
+    """The slopes (never below 0) and the intercept of the logit of P_k, over pools of all sizes, k below the size."""
+    rows, hits = [], []
+    for size, draws in pools.items():
+        own, others = draws[0]
+        scaled = scale * np.column_stack([own, others])
+        share = np.cumsum(np.exp(-np.sort(-scaled, axis=1) - _log_sum(scaled)[:, None]), axis=1)
+        rank = 1 + (others >= own[:, None] - TIE_TOLERANCE).sum(axis=1)
+        for k in KS:
+            if k < size:
+                logit_share = _logit(share[:, k - 1])
+                rows.append(np.column_stack([logit_share, np.full(len(own), _logit(k / size)), np.ones(len(own))]))
+                hits.append(rank <= k)
+    x, hit = np.concatenate(rows), np.concatenate(hits)
+    target = np.where(hit, (hit.sum() + 1) / (hit.sum() + 2), 1 / ((~hit).sum() + 2))  # Platt's: none is certain
+    line = _fit_logistic(x, target)
+    return float(line[0]), float(line[1]), float(line[2])
+
+
+def _fit_logistic(x: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Coefficients of logistic regression with targets in [0, 1], which scikit-learn takes as classes alone.
+
+    All but the last are at least 0.
+    """
+    from scipy.optimize import minimize
+
+    def loss(coefficients: np.ndarray) -> tuple[float, np.ndarray]:
+        line = x @ coefficients
+        return float((np.logaddexp(0, line) - target * line).mean()), x.T @ (_sigmoid(line) - target) / len(x)
+
+    bounds = [*[(0.0, None)] * (x.shape[1] - 1), (None, None)]
+    start = np.eye(1, x.shape[1])[0]  # the share as it is
+    return minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
+
+
+def _thresholds(pools: Mapping[int, Sequence[Pool]], num_queries: int) -> Iterator[Threshold]:
+    """The floor(rate (q + 1))-th lowest statistic of q texts for each size; nothing where that is the 0th."""
+    if FALSE_NO_MATCH_RATE * (num_queries + 1) < 1:
+        return
+    for size, draws in pools.items():
+        statistics = np.sort(np.concatenate([_mean_top(np.column_stack(draw)) for draw in draws]))
+        yield Threshold(size, float(statistics[int(FALSE_NO_MATCH_RATE * (num_queries + 1) * len(draws)) - 1]))
+
+
+def _mean_top(pool: np.ndarray) -> np.ndarray:
+    """The mean of the highest NUM_TOP values of each row, or of as many as are not -inf."""
+    top = -np.sort(-pool, axis=1)[:, :NUM_TOP]
+    return np.where(np.isinf(top), 0, top).sum(axis=1) / (~np.isinf(top)).sum(axis=1)
+
+
+def _log_sum(values: np.ndarray) -> np.ndarray:
+    """Log of the sum of exp over the last axis."""
+    largest = values.max(axis=-1, keepdims=True)
+    return (largest + np.log(np.exp(values - largest).sum(axis=-1, keepdims=True)))[..., 0]
+
+
+def _sigmoid(line: np.ndarray) -> np.ndarray:
+    return (1 + np.tanh(line / 2)) / 2  # which does not overflow
+
+
+def _logit(probability: np.ndarray | float) -> np.ndarray | float:
+    clipped = np.clip(probability, 1e-12, 1 - 1e-12)
+    return np.log(clipped / (1 - clipped))

@@ -1,0 +1,85 @@
+"""What the calibration says of the hits of a text: how likely the right image is among them, or that none is here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from medclip.errors import UserError
+from medclip.match_calibration import Calibration, ValidationRecall, read_calibration
+from medclip.search.query import Embedding, Query, Ranking, SearchOptions
+from medclip.search.reader import Hit, IndexReader
+
+SINGLE_TEXT = "only searches by a single text are calibrated."
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The hits of a query and what the model's calibration says of them."""
+
+    hits: list[Hit]
+    """Best first."""
+    probabilities: tuple[float, ...] | None = None
+    """For each hit, that the right image is it or one above it, if the index holds that; None: see `note`."""
+    no_match: bool | None = None
+    """Whether the index seems to hold nothing that the text describes; None: see `note`."""
+    note: str = ""
+    """One sentence: what both mean for these hits, or why they are absent."""
+
+
+def calibration_or_reason(model: Path, sha256: str) -> Calibration | str:
+    """The calibration in a model's folder, or why it has none for these weights."""
+    try:
+        return read_calibration(model, sha256)
+    except UserError as error:
+        return str(error)
+
+
+def judge(
+    reader: IndexReader,
+    calibration: Calibration | str,
+    query: Query,
+    embedding: Embedding,
+    ranking: Ranking,
+    options: SearchOptions,
+) -> SearchResult:
+    """The hits of a query with the probabilities of its calibration; without where it has none for such a query."""
+    hits = ranking.hits
+    if (len(query.texts), len(query.images), len(query.negative_texts)) != (1, 0, 0):
+        calibration = SINGLE_TEXT
+    if isinstance(calibration, str):
+        return SearchResult(hits, note=f"No probability: {calibration}")
+    if not hits:
+        return SearchResult(hits)
+    num_images = int(np.count_nonzero(reader.allowed_mask(options.filter)))
+    sample = reader.sample_allowed(options.filter) @ embedding
+    log_total = calibration.log_total(ranking.cosines, sample, num_images)
+    cosines = np.array([hit.score for hit in hits])
+    counts = np.array([1 + len(hit.duplicates) for hit in hits])
+    probabilities = tuple(calibration.probabilities(cosines, counts, log_total, num_images).tolist())
+    no_match = calibration.is_no_match(ranking.cosines, num_images)
+    return SearchResult(hits, probabilities, no_match, _note(calibration, len(hits), probabilities[-1], no_match))
+
+
+def describe_recall(recall: ValidationRecall) -> str:
+    """How good a model is on its own validation, and a warning where that is near chance."""
+    text = (
+        f"The model on its own validation: the right image is among the first 10 for {recall.value:.1%} of "
+        f"{recall.num_captions:,} captions (95 % interval {recall.low:.1%} to {recall.high:.1%}), of "
+        f"{recall.num_images:,} images; by chance for {recall.chance:.1%}."
+    )
+    return (
+        f"{text} That is near chance: which images come first says next to nothing." if recall.is_near_chance else text
+    )
+
+
+def _note(calibration: Calibration, num_hits: int, probability: float, no_match: bool | None) -> str:
+    if no_match:
+        rate = calibration.false_no_match_rate
+        return (
+            f"No match: of texts whose image is in the index, {rate:.0%} at most have hits as far from them as these."
+        )
+    these = "this one" if num_hits == 1 else f"these {num_hits}"
+    return f"The right image, if the index holds it, is among {these} with a probability of {probability:.0%}."
