@@ -279,7 +279,7 @@ def _fit_line(scale: float, pools: Mapping[int, Sequence[Pool]]) -> tuple[float,
         for k in KS:
             if k < size:
                 logit_share = _logit(share[:, k - 1])
-                rows.append(np.column_stack([logit_share, np.full(len(own), _logit(k / size)), np.ones(len(own))]))
+                rows.append(np.column_stack([logit_share, _logit(np.full(len(own), k / size)), np.ones(len(own))]))
                 hits.append(rank <= k)
     x, hit = np.concatenate(rows), np.concatenate(hits)
     target = np.where(hit, (hit.sum() + 1) / (hit.sum() + 2), 1 / ((~hit).sum() + 2))  # Platt's: none is certain
@@ -328,6 +328,6 @@ def _sigmoid(line: np.ndarray) -> np.ndarray:
     return (1 + np.tanh(line / 2)) / 2  # which does not overflow
 
 
-def _logit(probability: np.ndarray | float) -> np.ndarray | float:
+def _logit(probability: np.ndarray) -> np.ndarray:
     clipped = np.clip(probability, 1e-12, 1 - 1e-12)
     return np.log(clipped / (1 - clipped))

@@ -34,7 +34,7 @@ def cosines(model, data):
 
 
 @pytest.fixture
-def moved(run, tmp_path):
+def model_copy(run, tmp_path):
     """A copy of the model's folder, to change its calibration."""
     return shutil.copytree(run / "model", tmp_path / "model")
 
@@ -100,15 +100,15 @@ def test_only_a_single_text_has_a_probability(index, data):
         assert len(result.hits) == 10
 
 
-def test_an_index_takes_the_calibration_of_its_model_wherever_that_lies(index_folder, index, moved):
-    assert answer(Index.open(index_folder, moved)).probabilities == answer(index).probabilities
-    write_json(moved / CALIBRATION_FILE, read_json(moved / CALIBRATION_FILE, "") | {"model_sha256": "0" * 64})
-    result = answer(Index.open(index_folder, moved))
+def test_an_index_takes_the_calibration_of_its_model_wherever_that_lies(index_folder, index, model_copy):
+    assert answer(Index.open(index_folder, model_copy)).probabilities == answer(index).probabilities
+    write_json(model_copy / CALIBRATION_FILE, read_json(model_copy / CALIBRATION_FILE, "") | {"model_sha256": "0" * 64})
+    result = answer(Index.open(index_folder, model_copy))
     assert (result.probabilities, result.no_match) == (None, None) and "of other weights" in result.note
-    (moved / CALIBRATION_FILE).write_text("{")
-    assert "damaged" in answer(Index.open(index_folder, moved)).note
-    (moved / CALIBRATION_FILE).unlink()
-    result = answer(Index.open(index_folder, moved))
+    (model_copy / CALIBRATION_FILE).write_text("{")
+    assert "damaged" in answer(Index.open(index_folder, model_copy)).note
+    (model_copy / CALIBRATION_FILE).unlink()
+    result = answer(Index.open(index_folder, model_copy))
     assert result.note == "No probability: the model has no calibration.json, which medclip train writes at its end."
     assert result.hits == answer(index).hits
 
