@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float, Float32, Float64
 from scipy.special import softmax
 
 from medclip.encode.encoder import embed_texts
@@ -41,7 +41,7 @@ def classify(
     if templates:
         if wrong := [template for template in templates if template.count(PLACEHOLDER) != 1]:
             raise UserError(f"template {wrong[0]!r} must hold {PLACEHOLDER} once, where the name of a class goes.")
-        prompts = replace(prompts, templates=tuple(templates))
+        prompts = replace(prompts, templates=tuple(templates), negated_templates=())
     means = class_embeddings(model, [prompts.affirm(name) for name in classes], embed)
     # in numpy: any number of classes would be another shape to compile
     scales: Params = {
@@ -53,13 +53,18 @@ def classify(
 def class_embeddings(
     model: Model, texts: Sequence[Sequence[str]], embed: EmbedTexts = embed_texts
 ) -> Float32[np.ndarray, "k p"]:
-    """The mean embedding of the texts of each class, at unit length again. Radford et al. 2021, section 3.1.4.
-
-    Raises WorkError where a mean has no direction or is not finite.
-    """
+    """The mean embedding of the texts of each class (Radford et al. 2021, section 3.1.4); see `mean_directions`."""
     embeddings = embed(model, [text for class_texts in texts for text in class_texts])
     ends = np.cumsum([len(class_texts) for class_texts in texts])[:-1]
-    means = np.stack([part.mean(axis=0) for part in np.split(embeddings, ends)])
+    return mean_directions(np.split(embeddings, ends))
+
+
+def mean_directions(parts: Sequence[Float[np.ndarray, "_ p"]]) -> Float[np.ndarray, "k p"]:
+    """The mean of the rows of each part, at unit length.
+
+    Raises WorkError where one has no direction or is not finite.
+    """
+    means = np.stack([part.mean(axis=0) for part in parts])
     norms = np.linalg.norm(means, axis=1, keepdims=True)
     if not (np.isfinite(means).all() and norms.all()):
         raise WorkError("the model gives text embeddings without a direction: its weights are damaged.")

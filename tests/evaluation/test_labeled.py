@@ -158,3 +158,18 @@ def test_a_probe_needs_something_to_learn_from(tmp_path):
         probe_rows(config(folder), LabelConfig())
     with pytest.raises(UserError, match="measure another split"):
         probe_rows(config(write_table(tmp_path / "both", split_rows()), split="train"), LabelConfig())
+
+
+def test_classes_are_chosen_and_read_in_any_case(tmp_path):
+    rows = ["dark_1.jpg,Dark", "bright_1.jpg,bright", "dark_2.jpg,dark", "middle_1.jpg,middle"]
+    config = EvalConfig(data=str(write_table(tmp_path / "set", rows, "file,label")))
+    images = labeled_rows(config, LabelConfig(classes=("DARK", "Bright")))
+    assert images.labels == [("Dark",), ("bright",), ("Dark",)]
+    assert images.excluded == {"of another class": 1}
+    assert LabelConfig(classes=("DARK", "other")).choose(images.classes) == ["Dark", "other"]
+
+
+def test_spellings_are_one_class_in_both_splits_of_a_probe(tmp_path):
+    rows = ["dark_1.jpg,Dark,train", "bright_1.jpg,bright,train", "dark_2.jpg,DARK,test", "bright_2.jpg,Bright,test"]
+    train, test = probe_rows(EvalConfig(data=str(write_table(tmp_path / "set", rows))), LabelConfig())
+    assert train.classes == test.classes

@@ -136,6 +136,7 @@ def test_uncertain_labels_of_chexpert_are_excluded_where_they_are_evaluated(tmp_
     assert images.excluded == {"uncertain label": 1}
     assert images.labels == [("No Finding",), ("Edema",), ("Edema", "Pneumonia"), (), ("Pneumonia",)]
     assert rows_of(tmp_path, ("Edema",), split="train").excluded == {}
+    assert rows_of(tmp_path, ("PNEUMONIA",), split="train").excluded == {"uncertain label": 1}
     assert images.articles[0] == "patient00001"
 
 

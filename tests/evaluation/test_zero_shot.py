@@ -18,7 +18,6 @@ from medclip.evaluation.labeled_features import with_random_weights
 from medclip.evaluation.report import write_report
 from medclip.evaluation.results import Kind, read_results
 from medclip.evaluation.zero_shot import evaluate_zero_shot
-from medclip.zero_shot import class_embeddings
 from support.labels import CLASSES, split_rows, write_table
 
 ALONE = LabelConfig(random_weights=False)
@@ -36,10 +35,10 @@ def planted_vectors(monkeypatch):
         return sign * np.eye(3, dtype=np.float32)[next(i for i, name in enumerate(CLASSES) if name in text)]
 
     def texts(model, prompts):
-        return class_embeddings(model, prompts, lambda model, flat: np.stack([embedding(text) for text in flat]))
+        return np.stack([embedding(text) for text in prompts])
 
     monkeypatch.setattr(zero_shot, "embed_pixels", images)
-    monkeypatch.setattr(zero_shot, "class_embeddings", texts)
+    monkeypatch.setattr(zero_shot, "embed_texts", texts)
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +153,8 @@ def test_a_model_that_makes_no_numbers_is_refused(run, labeled_folder, model, mo
     monkeypatch.setattr(zero_shot, "load", lambda name: dataclasses.replace(model, params=broken))
     with pytest.raises(WorkError, match="weights are damaged"):
         evaluate(run, labeled_folder)
-    monkeypatch.setattr(zero_shot, "class_embeddings", lambda model, texts: np.eye(2, model.config.projection_dim))
+    monkeypatch.setattr(
+        zero_shot, "embed_texts", lambda model, texts: np.ones((len(texts), model.config.projection_dim))
+    )
     with pytest.raises(WorkError, match="not finite"):
         evaluate(run, labeled_folder)

@@ -11,7 +11,7 @@ import tyro
 from medclip.cli.args import Data, MaybeData, MaybeModel, Model, Positional, Seed, SplitName
 from medclip.cli.format import Output
 from medclip.errors import UserError, WorkError
-from medclip.evaluation.config import EvalConfig
+from medclip.evaluation.config import EvalConfig, ProtocolChoice
 from medclip.evaluation.labeled import LabelConfig
 from medclip.progress import console
 
@@ -98,11 +98,16 @@ class ZeroShot:
     labels: LabelConfig
     prompts: Path | None = None
     """Prompts for each class: a TOML file in the form of the package's own prompts/radiology.toml."""
+    protocol: ProtocolChoice = "all"
+    """Measure by the prompts and scores of CheXzero, BiomedCLIP, GLoRIA or MedCLIP (of Wang et al. 2022; medclip-max:
+    its best prompt in place of their mean), with the names of --prompts. all: by this package's own prompts, with every
+    protocol beside."""
 
     def run(self) -> ZeroShot:
         from medclip.evaluation.zero_shot import evaluate_zero_shot
 
-        results = evaluate_zero_shot(self.settings.config(self.model, self.data), self.labels, self.prompts)
+        config = self.settings.config(self.model, self.data)
+        results = evaluate_zero_shot(config, self.labels, self.prompts, self.protocol)
         self.settings.show(results)
         return self
 

@@ -21,6 +21,8 @@ MACRO_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc")
 """What is measured over all classes; not the second where an image can show several."""
 AUROC_CHANCE = 0.5
 TIE_TOLERANCE = 1e-9
+Path = tuple[str, ...]
+"""The parts of a metric's name above its last ones."""
 # Metrics that are means of whether each image was called rightly: the statistic, and their role in comparisons.
 OF_CORRECT: dict[str, tuple[str, Role]] = {
     "accuracy": ("mean", "gated"),
@@ -54,19 +56,39 @@ def exclusive_metrics(
     classes that occur; a class that does not, or that all images belong to, has no AUROC. `column` holds of each image
     whether it is called rightly. Without `per_class`, only the means. Raises ValueError on scores that are not finite.
     """
-    k = len(classes)
-    true, called = np.eye(k)[truth], np.eye(k)[predict(probabilities, truth)]
+    scores = {tuple(path): probabilities}
+    return joint_exclusive_metrics(scores, truth, classes, articles, seed, column=column, per_class=per_class)
+
+
+def joint_exclusive_metrics(
+    scores: Mapping[Path, Float[np.ndarray, "n k"]],
+    truth: Int[np.ndarray, " n"],
+    classes: Sequence[str],
+    articles: Sequence[str],
+    seed: int,
+    column: str | None = None,
+    per_class: bool = True,
+) -> list[Metric]:
+    """`exclusive_metrics` of several scores of the same images, each below its path, from the same resamples."""
+    k, m = len(classes), len(scores)
+    called = [np.eye(k)[predict(values, truth)] for values in scores.values()]
 
     def measure(rows: np.ndarray) -> dict[str, float]:
-        true, called, scores = np.split(rows, 3, axis=1)
-        areas = auroc(scores, true > 0)
-        class_areas = {
-            metric_name("classes", name, "auroc"): area for name, area in zip(classes, areas, strict=True) if per_class
+        true, *parts = np.split(rows, 1 + 2 * m, axis=1)
+        areas = auroc(np.hstack(parts[m:]), np.tile(true > 0, m)).reshape(m, k)
+        return {
+            f"{_above(path)}{name}": value
+            for path, part, of_classes in zip(scores, parts[:m], areas, strict=True)
+            for name, value in (
+                accuracy_metrics(part > 0, true > 0)
+                | {"auroc": _mean(of_classes)}
+                | (_by_class("auroc", classes, of_classes) if per_class else {})
+            ).items()
         }
-        return {**accuracy_metrics(called > 0, true > 0), "auroc": _mean(areas), **class_areas}
 
     chance = {"accuracy": 1 / k, "balanced_accuracy": 1 / k, "auroc": AUROC_CHANCE}
-    return _metrics(np.hstack([true, called, _finite(probabilities)]), articles, measure, seed, path, chance, column)
+    rows = np.hstack([np.eye(k)[truth], *called, *map(_finite, scores.values())])
+    return _metrics(rows, articles, measure, seed, chance, column)
 
 
 def multilabel_metrics(
@@ -76,27 +98,62 @@ def multilabel_metrics(
     articles: Sequence[str],
     seed: int,
     column: str | None = None,
+    threshold: float | None = DECISION_THRESHOLD,
 ) -> list[Metric]:
     """Metrics of images that show any of k findings, from whether each is present.
 
-    `macro_f1` and `accuracy` (over all images and findings) call present what is above DECISION_THRESHOLD. Means,
-    undefined metrics and `column` as in `exclusive_metrics`.
+    `macro_f1` and `accuracy` (over all images and findings) call present what is above `threshold`; None: they are not
+    defined. Means, undefined metrics and `column` as in `exclusive_metrics`.
     """
-    k = len(classes)
+    return joint_multilabel_metrics({(): (probabilities, threshold)}, truth, classes, articles, seed, column=column)
+
+
+def joint_multilabel_metrics(
+    scores: Mapping[Path, tuple[Float[np.ndarray, "n k"], float | None]],
+    truth: Bool[np.ndarray, "n k"],
+    classes: Sequence[str],
+    articles: Sequence[str],
+    seed: int,
+    column: str | None = None,
+) -> list[Metric]:
+    """`multilabel_metrics` of several scores and their thresholds, each below its path, from the same resamples."""
+    k, m = len(classes), len(scores)
 
     def measure(rows: np.ndarray) -> dict[str, float]:
-        scores, true = rows[:, :k], rows[:, k:] > 0
-        areas, f1_scores = auroc(scores, true), f1(scores > DECISION_THRESHOLD, true)
+        true, *parts = np.split(rows, 1 + m, axis=1)
+        areas = auroc(np.hstack(parts), np.tile(true > 0, m)).reshape(m, k)
         return {
-            "accuracy": float(((scores > DECISION_THRESHOLD) == true).mean()),
-            "macro_f1": _mean(f1_scores),
-            "auroc": _mean(areas),
-            **{metric_name("classes", name, "auroc"): area for name, area in zip(classes, areas, strict=True)},
-            **{metric_name("classes", name, "f1"): score for name, score in zip(classes, f1_scores, strict=True)},
+            f"{_above(path)}{name}": value
+            for (path, (_, threshold)), part, of_classes in zip(scores.items(), parts, areas, strict=True)
+            for name, value in (
+                _threshold_metrics(part, true > 0, classes, threshold)
+                | {"auroc": _mean(of_classes)}
+                | _by_class("auroc", classes, of_classes)
+            ).items()
         }
 
-    rows = np.hstack([_finite(probabilities), truth])
-    return _metrics(rows, articles, measure, seed, (), {"auroc": AUROC_CHANCE}, column)
+    rows = np.hstack([truth, *(_finite(values) for values, _ in scores.values())])
+    return _metrics(rows, articles, measure, seed, {"auroc": AUROC_CHANCE}, column)
+
+
+def _threshold_metrics(
+    scores: np.ndarray, true: np.ndarray, classes: Sequence[str], threshold: float | None
+) -> dict[str, float]:
+    """Accuracy and F1 of what is called present; nothing without a threshold."""
+    if threshold is None:
+        return {}
+    called = scores > threshold
+    f1_scores = f1(called, true)
+    means = {"accuracy": float((called == true).mean()), "macro_f1": _mean(f1_scores)}
+    return means | _by_class("f1", classes, f1_scores)
+
+
+def _above(path: Path) -> str:
+    return f"{metric_name(*path)}/" if path else ""
+
+
+def _by_class(metric: str, classes: Sequence[str], values: Float[np.ndarray, " k"]) -> dict[str, float]:
+    return {metric_name("classes", name, metric): float(v) for name, v in zip(classes, values, strict=True)}
 
 
 def _metrics(
@@ -104,18 +161,17 @@ def _metrics(
     articles: Sequence[str],
     measure: Callable[[np.ndarray], dict[str, float]],
     seed: int,
-    path: Sequence[str],
     chance: Mapping[str, float],
     column: str | None,
 ) -> list[Metric]:
     """Metrics of what `measure` computes; those that are not defined have no value."""
-    measured, above = estimates(rows, articles, measure, seed), "".join(f"{metric_name(part)}/" for part in path)
+    measured = estimates(rows, articles, measure, seed)
     metrics = []
     for name in measure(rows):
-        statistic, role = OF_CORRECT.get(name, (None, "reported")) if column else (None, "reported")
-        by_chance = chance.get(name_parts(name)[-1])
+        last = name_parts(name)[-1]
+        statistic, role = OF_CORRECT.get(last, (None, "reported")) if column else (None, "reported")
         source = column if statistic else None
-        metrics.append(to_metric(above + name, measured.get(name), by_chance, source, statistic, role))
+        metrics.append(to_metric(name, measured.get(name), chance.get(last), source, statistic, role))
     return metrics
 
 
@@ -133,9 +189,11 @@ def majority_facts(
     return {"majority/class": classes[majority], "majority/accuracy": float((truth == majority).mean())}
 
 
-def multilabel_facts(truth: Bool[np.ndarray, "n k"], classes: Sequence[str]) -> dict[str, Fact]:
-    """The number and the fraction of images that show each finding."""
-    facts: dict[str, Fact] = {"threshold": DECISION_THRESHOLD}
+def multilabel_facts(
+    truth: Bool[np.ndarray, "n k"], classes: Sequence[str], threshold: float | None = DECISION_THRESHOLD
+) -> dict[str, Fact]:
+    """The number and the fraction of images that show each finding, and the threshold where there is one."""
+    facts: dict[str, Fact] = {} if threshold is None else {"threshold": threshold}
     for name, present in zip(classes, truth.T, strict=True):
         facts[metric_name("classes", name, "num_images")] = int(present.sum())
         facts[metric_name("classes", name, "prevalence")] = float(present.mean())

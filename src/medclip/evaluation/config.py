@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from medclip.data.dataset import Split, default_split
 from medclip.data.paths import parse_path
 from medclip.errors import UserError
+
+ProtocolName = Literal["chexzero", "biomedclip", "gloria", "medclip", "medclip-max"]
+"""Zero-shot protocols, named after the models they were published with: see `evaluation.protocols`."""
+ProtocolChoice = Literal["all", "chexzero", "biomedclip", "gloria", "medclip", "medclip-max"]
 
 
 @dataclass(frozen=True, kw_only=True)

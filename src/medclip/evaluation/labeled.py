@@ -36,13 +36,21 @@ class LabelConfig:
     label: str | None = None
     """One of a prepared dataset's labels (modality, organ, …), or a column of labels.csv; default: the only one."""
     classes: tuple[str, ...] = ()
-    """These classes only; images of others are excluded and counted. Default: all that occur."""
+    """These classes only, in any case; images of others are excluded and counted. Default: all that occur."""
     random_weights: bool = True
     """Also measure the same architecture with random weights, as a baseline without training."""
 
+    @property
+    def folded(self) -> set[str]:
+        """The classes as they are compared, without their case."""
+        return {name.casefold() for name in self.classes}
+
     def choose(self, present: Iterable[str]) -> list[str]:
-        """The classes of the config, or else those that are `present`, sorted."""
-        return list(dict.fromkeys(self.classes)) or sorted(set(present))
+        """The classes of the config, spelled as those that are `present`, or else these, sorted."""
+        present = sorted(set(present))
+        spellings = {name.casefold(): name for name in reversed(present)}
+        chosen = {name.casefold(): spellings.get(name.casefold(), name) for name in reversed(self.classes)}
+        return list(reversed(chosen.values())) or present
 
 
 @dataclass(frozen=True)
@@ -104,8 +112,9 @@ def labeled_rows(config: EvalConfig, labels: LabelConfig) -> Labeled:
     """The labeled images of the split to evaluate: validation, else test, else all."""
     data = _parse_data(config)
     if _is_prepared(data):
-        return _read_prepared(data, config.split or default_split(data), config.max_samples, labels)
-    images = _read_folder(data, labels)
+        images = _read_prepared(data, config.split or default_split(data), config.max_samples, labels)
+        return _with_one_spelling(images)[0]
+    (images,) = _with_one_spelling(_read_folder(data, labels))
     names = {row.split for row in images.rows}
     split = _evaluation_split(config, names)
     return _select(images, {split} if split else names, split or "all", config, labels)
@@ -128,7 +137,7 @@ def probe_rows(config: EvalConfig, labels: LabelConfig) -> tuple[Labeled, Labele
         split = _evaluation_split(config, {row.split for row in images.rows}) or "validation"
         test = _select(images, {split}, split, config, labels)
         train = _select(images, {"train"}, "train", config, labels)
-    test, train = _single_valued(test, config, labels), _single_valued(train, config, labels)
+    test, train = (_single_valued(images, config, labels) for images in _with_one_spelling(test, train))
     if test.name == "train":
         raise UserError("a probe learns from --split train; measure another split.")
     if test.multilabel or train.multilabel:
@@ -140,6 +149,21 @@ def probe_rows(config: EvalConfig, labels: LabelConfig) -> tuple[Labeled, Labele
     return train, test
 
 
+def _with_one_spelling(*parts: Labeled) -> list[Labeled]:
+    """The same images, where values that differ in case alone have the spelling that comes first."""
+    spellings: dict[str, str] = {}
+
+    def respell(row: LabeledImage) -> LabeledImage:
+        if not row.value:
+            return row
+        values = [spellings.setdefault(part.strip().casefold(), part.strip()) for part in row.value.split(";")]
+        if values == [part.strip() for part in row.value.split(";")]:
+            return row
+        return dataclasses.replace(row, value=";".join(values))
+
+    return [dataclasses.replace(images, rows=tuple(map(respell, images.rows))) for images in parts]
+
+
 def _single_valued(images: Labeled, config: EvalConfig, labels: LabelConfig) -> Labeled:
     """Of a published set with several values an image: the images with exactly one, of the chosen classes."""
     if not images.allows_several:
@@ -149,7 +173,7 @@ def _single_valued(images: Labeled, config: EvalConfig, labels: LabelConfig) -> 
         values = images.labels[i]
         if len(values) != 1:
             return "more than one finding" if values else "no finding"
-        return "of another class" if labels.classes and values[0] not in labels.classes else None
+        return None if not labels.classes or values[0].casefold() in labels.folded else "of another class"
 
     single = dataclasses.replace(images.exclude(reason), allows_several=False)
     if not len(single):
@@ -237,10 +261,10 @@ def _read_class_folders(data: Path, classes: Iterable[str]) -> Iterator[LabeledI
     splits = {folder: canonical_split(folder.name) for folder in _folders(data)}
     if splits and not set(splits.values()) <= set(SPLITS):
         splits = {data: ""}
-    images = []
+    images, chosen = [], {name.casefold() for name in classes}
     for top, split in splits.items():
         for folder in _folders(top):
-            if classes and folder.name not in classes:
+            if chosen and folder.name.casefold() not in chosen:
                 continue
             files = list(list_images(folder))
             if not files:
@@ -268,14 +292,15 @@ def _select(images: Labeled, splits: set[str], name: str, config: EvalConfig, la
 
 def _usable(images: Labeled, data: AnyPath, config: LabelConfig) -> Labeled:
     """The rows that have a label, and of the chosen classes."""
-    chosen = set(config.classes)
 
     def reason(i: int) -> str | None:
         if images.rows[i].flaw:
             return images.rows[i].flaw
         if images.rows[i].value is None or not (images.labels[i] or images.multilabel):
             return "without label"
-        return "of another class" if chosen and not chosen & set(images.labels[i]) and not images.multilabel else None
+        if images.multilabel or not config.classes:
+            return None
+        return None if config.folded & {name.casefold() for name in images.labels[i]} else "of another class"
 
     usable = images.exclude(reason)
     if not len(usable):

@@ -24,6 +24,11 @@ _WORDS = {
     "macro_f1": "macro F1",
     "article_disjoint": "own article left out",
     "concepts": "graded by concepts",
+    "chexzero": "CheXzero",
+    "biomedclip": "BiomedCLIP",
+    "gloria": "GLoRIA",
+    "medclip": "MedCLIP, prompt ensemble",
+    "medclip-max": "MedCLIP, best prompt",
 }
 _HEADS = [_WORDS[direction] for direction in DIRECTIONS]
 _SUMMARY = "R@10"
@@ -61,6 +66,8 @@ def result_notes(results: Results) -> list[str]:
         notes.append(f"By concepts: {facts['concepts/num_pairs']} of {facts['num_pairs']} pairs have any.")
     if "calibration/temperature" in facts:
         notes.append(f"Temperature {facts['calibration/temperature']:.3g}, fitted {facts['calibration/fitted']}.")
+    if "split_sha256" in facts:
+        notes.append(f"SHA-256 of the items' ids and labels: {facts['split_sha256']}.")
     if "worst" in facts:
         notes.append(f"Most is lost to {facts['worst']} (mean over severities); cosine: of true pairs.")
     return notes
@@ -197,11 +204,21 @@ def _retrieval_summary(results: Results) -> Iterator[Sequence[Cell]]:
 
 
 def _zero_shot(results: Results) -> Iterator[Table]:
-    yield _classifiers(results, {"prompts": ()})
+    protocols = results.below("protocols")
+    rows: dict[str, Sequence[str]] = {to_words(str(results.facts.get("protocol", "prompts"))): ()}
+    yield _classifiers(results, rows | {to_words(name): ("protocols", name) for name in protocols})
     yield from _classes(results, ())
-    rows = [[name, metric] for name in ("raw", "scaled") if (metric := results.get("calibration", name, "ece"))]
+    for metric in ("auroc", "f1"):
+        by_class = [
+            [name, *(results.get("protocols", protocol, "classes", name, metric) or "–" for protocol in protocols)]
+            for name in results.below("classes")
+            if any(results.get("protocols", protocol, "classes", name, metric) for protocol in protocols)
+        ]
+        header = ["class", *map(to_words, protocols)]
+        yield Table(f"{to_words(metric)} of classes by protocol", header, by_class, details=True)
+    errors = [[name, metric] for name in ("raw", "scaled") if (metric := results.get("calibration", name, "ece"))]
     bins = results.facts.get("calibration/num_bins")
-    yield Table(f"Calibration error ({bins} bins)", ["probabilities", "calibration error"], rows)
+    yield Table(f"Calibration error ({bins} bins)", ["probabilities", "calibration error"], errors)
 
 
 def _probe(results: Results) -> Iterator[Table]:

@@ -1,33 +1,42 @@
-"""Zero-shot classification: images against the text embeddings of class prompts."""
+"""Zero-shot classification: images against the text embeddings of class prompts, by this package and by others."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
-from scipy.special import softmax
 
-from medclip.encode.encoder import embed_pixels
+from medclip.encode.encoder import embed_pixels, embed_texts
 from medclip.errors import UserError
 from medclip.evaluation.calibration import calibration
 from medclip.evaluation.classification_metrics import (
-    DECISION_THRESHOLD,
     MACRO_METRICS,
     confusions,
     exclusive_facts,
     exclusive_metrics,
+    joint_exclusive_metrics,
+    joint_multilabel_metrics,
     majority_facts,
     multilabel_facts,
     multilabel_metrics,
     predict,
 )
-from medclip.evaluation.config import EvalConfig
+from medclip.evaluation.config import EvalConfig, ProtocolChoice, ProtocolName
 from medclip.evaluation.labeled import LabelConfig, Labeled, labeled_rows
 from medclip.evaluation.labeled_features import encode_labeled, with_random_weights
+from medclip.evaluation.protocols import (
+    PROTOCOLS,
+    ClassTexts,
+    Scores,
+    own_scores,
+    own_texts,
+    protocol_scores,
+    protocol_texts,
+)
 from medclip.evaluation.results import (
     ConfusionMatrix,
     Fact,
@@ -40,16 +49,19 @@ from medclip.evaluation.results import (
     write_results,
 )
 from medclip.model.checkpoint import Model, load
-from medclip.model.towers import logits
 from medclip.prompts import Prompts, read_prompts
-from medclip.zero_shot import class_embeddings
 
 COLUMN = "correct"
+OWN = "own prompts"
+_Method = ProtocolName | None
+"""A protocol; None: this package's own prompts."""
+_Texts = dict[_Method, list[ClassTexts]]
+"""The prompts of each class by method."""
 
 
 @dataclass(frozen=True)
-class _Scores:
-    """Metrics, facts and items of one model's probabilities."""
+class _Headline:
+    """Metrics, facts and items of the method at the top of the results."""
 
     metrics: list[Metric]
     facts: dict[str, Fact]
@@ -58,110 +70,192 @@ class _Scores:
     reliability_curves: tuple[ReliabilityCurve, ...] = ()
 
 
-def evaluate_zero_shot(config: EvalConfig, labels: LabelConfig, prompts: Path | None = None) -> Results:
-    """Measure how well prompts tell the classes of a label apart, each image by the most probable class.
+def evaluate_zero_shot(
+    config: EvalConfig, labels: LabelConfig, prompts: Path | None = None, protocol: ProtocolChoice = "all"
+) -> Results:
+    """Measure how well prompts tell the classes of a label apart, each image by the most fitting class.
 
-    Where images can have several values, each is judged for itself, by prompts that affirm and deny it.
+    Where images can have several values, each is judged for itself. `protocol` is the one to measure by; "all": the
+    package's own prompts (or those of the file `prompts`), and below `protocols/` every protocol with the same names.
     """
     images = labeled_rows(config, labels)
     classes = labels.choose(images.classes)
     if len(classes) < (1 if images.multilabel else 2):
         shown = f"one class only, {classes[0]!r}" if classes else "no class"
         raise UserError(f"{config.data} shows {shown}: there is nothing to tell apart.")
-    class_prompts = read_prompts(prompts, images.label, images.multilabel)
+    read = read_prompts(prompts, images.label, images.multilabel)
+    methods: list[_Method] = [None, *PROTOCOLS] if protocol == "all" else [protocol]
+    headline, *beside = methods
+    texts: _Texts = {method: _class_texts(method, read, classes, images.multilabel, config.seed) for method in methods}
     models = [load(config.model)]
     models += [with_random_weights(models[0], config.seed)] if labels.random_weights else []
-    texts = [_class_embeddings(model, class_prompts, classes, images.multilabel) for model in models]
-    images, embeddings = encode_labeled(images, models[0].image_processor, [partial(embed_pixels, m) for m in models])
-    score = _score_findings if images.multilabel else _score_classes
-    scores, *others = (
-        score(model, image_embeddings, text_embeddings, images, classes, config.seed)
-        for model, image_embeddings, text_embeddings in zip(models, embeddings, texts, strict=True)
+    images, scores = _score_images(images, models, texts)
+    truth = np.array([[name in values for name in classes] for values in images.labels])
+    top, *random = (_headline(of_model[headline], headline, truth, images, classes, config.seed) for of_model in scores)
+    metrics = [*top.metrics, *(m for baseline in random for m in _of_random_weights(baseline.metrics))]
+    facts: dict[str, Fact] = {
+        "task": "findings" if images.multilabel else "classes",
+        "label": images.label,
+        "protocol": headline or OWN,
+        "num_images": len(images),
+        "split_sha256": split_digest(images, truth, classes),
+        **{metric_name("excluded", reason): n for reason, n in images.excluded.items()},
+        **top.facts,
+        **_prompt_facts(texts[headline], classes, ()),
+    }
+    for method in beside:
+        facts |= _prompt_facts(texts[method], classes, ("protocols", str(method)))
+    metrics += _protocol_metrics(
+        {str(method): scores[0][method] for method in beside}, truth, images, classes, config.seed
     )
-    by_class = {name: class_prompts.affirm(name) for name in classes}
-    if images.multilabel:
-        by_class = {name: affirmed + class_prompts.deny(name) for name, affirmed in by_class.items()}
     results = Results(
         kind=Kind.ZERO_SHOT,
-        metrics=(*scores.metrics, *(m for other in others for m in _of_random_weights(other.metrics))),
-        facts={
-            "task": "findings" if images.multilabel else "classes",
-            "label": images.label,
-            "num_images": len(images),
-            **{metric_name("excluded", reason): n for reason, n in images.excluded.items()},
-            **scores.facts,
-            **{metric_name("prompts", name): tuple(texts) for name, texts in by_class.items()},
-        },
-        confusion_matrices=scores.confusion_matrices,
-        reliability_curves=scores.reliability_curves,
+        metrics=tuple(metrics),
+        facts=facts,
+        confusion_matrices=top.confusion_matrices,
+        reliability_curves=top.reliability_curves,
         provenance=provenance(config, images),
     )
-    items = {"id": [row.id for row in images.rows], "article": images.articles, **scores.items}
+    items = {"id": [row.id for row in images.rows], "article": images.articles, **top.items}
     return write_results(config.out, results, items)
 
 
-def _class_embeddings(model: Model, prompts: Prompts, classes: Sequence[str], multilabel: bool) -> list[np.ndarray]:
-    """Embeddings of each class's affirming prompts, and where images can have several values of its denying ones."""
-    sides = (prompts.affirm, prompts.deny) if multilabel else (prompts.affirm,)
-    return [class_embeddings(model, [fill(name) for name in classes]) for fill in sides]
+def split_digest(images: Labeled, truth: np.ndarray, classes: Sequence[str]) -> str:
+    """SHA-256 of what is measured, whatever its order: sorted lines "id<tab>labels", the labels joined by semicolons.
+
+    It is that of the columns `id` and `label` of the results' items.
+    """
+    lines = sorted(f"{row.id}\t{label}" for row, label in zip(images.rows, _join(truth, classes), strict=True))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _class_texts(
+    method: _Method, prompts: Prompts, classes: Sequence[str], multilabel: bool, seed: int
+) -> list[ClassTexts]:
+    if method is None:
+        return [own_texts(prompts, name, multilabel) for name in classes]
+    return [protocol_texts(method, prompts, name, seed) for name in classes]
+
+
+def _prompt_facts(texts: Sequence[ClassTexts], classes: Sequence[str], path: tuple[str, ...]) -> dict[str, Fact]:
+    return {
+        metric_name(*path, "prompts", name): (*of_class.affirmed, *of_class.denied)
+        for name, of_class in zip(classes, texts, strict=True)
+    }
+
+
+def _embed(model: Model, texts: _Texts) -> dict[str, np.ndarray]:
+    """The unit embedding f64 (p,) of every prompt."""
+    prompts = (text for by_class in texts.values() for c in by_class for text in (*c.affirmed, *c.denied))
+    distinct = list(dict.fromkeys(prompts))
+    return dict(zip(distinct, embed_texts(model, distinct).astype(np.float64), strict=True))
+
+
+def _score_images(
+    images: Labeled, models: Sequence[Model], texts: _Texts
+) -> tuple[Labeled, list[dict[_Method, Scores]]]:
+    """The images that can be read, and of each model their scores by every method."""
+    vectors = [_embed(model, texts) for model in models]
+    images, embeddings = encode_labeled(images, models[0].image_processor, [partial(embed_pixels, m) for m in models])
+    scores: list[dict[_Method, Scores]] = [
+        {method: _score(method, model, image_embeddings.astype(np.float64), by_text, texts[method]) for method in texts}
+        for model, image_embeddings, by_text in zip(models, embeddings, vectors, strict=True)
+    ]
+    return images, scores
+
+
+def _score(
+    method: _Method,
+    model: Model,
+    images: np.ndarray,
+    vectors: Mapping[str, np.ndarray],
+    texts: Sequence[ClassTexts],
+) -> Scores:
+    """The scores of one method, from unit embeddings f64 of images (n, p) and of prompts."""
+    affirmed = [np.stack([vectors[text] for text in c.affirmed]) for c in texts]
+    denied = [np.stack([vectors[text] for text in c.denied]) for c in texts if c.denied]
+    scale = float(np.exp(np.float64(model.params["logit_scale"])))
+    if method is None:
+        return own_scores(images, affirmed, denied, scale)
+    return protocol_scores(method, images, affirmed, denied, scale)
+
+
+def _headline(
+    scores: Scores, method: _Method, truth: np.ndarray, images: Labeled, classes: list[str], seed: int
+) -> _Headline:
+    column = COLUMN if method is None else metric_name(method, COLUMN)
+    if images.multilabel:
+        return _score_findings(scores, truth, images, classes, seed, column)
+    return _score_classes(scores, truth.argmax(axis=1), images, classes, seed, column)
 
 
 def _score_classes(
-    model: Model, embeddings: np.ndarray, texts: Sequence[np.ndarray], images: Labeled, classes: list[str], seed: int
-) -> _Scores:
-    """Of images of one class each; probabilities are the softmax of scaled cosines."""
-    (affirmed,) = texts
-    scaled = _scaled_cosines(model, embeddings, affirmed)
-    truth = np.array([classes.index(values[0]) for values in images.labels])
-    probabilities = softmax(scaled, axis=1)
-    predicted = predict(probabilities, truth)
-    metrics = exclusive_metrics(probabilities, truth, classes, images.articles, seed, column=COLUMN)
-    calibration_metrics, facts, curves = calibration(scaled, truth, predicted == truth, images.articles, seed)
-    return _Scores(
-        metrics=metrics + calibration_metrics,
-        facts=majority_facts(truth, truth, classes) | exclusive_facts(truth, classes) | facts,
+    scores: Scores, truth: np.ndarray, images: Labeled, classes: list[str], seed: int, column: str
+) -> _Headline:
+    """Of images of one class each; where scores are a softmax over the classes also their calibration."""
+    predicted = predict(scores.values, truth)
+    metrics = exclusive_metrics(scores.values, truth, classes, images.articles, seed, column=column)
+    facts, curves = majority_facts(truth, truth, classes) | exclusive_facts(truth, classes), []
+    if scores.logits is not None:
+        measured, about, curves = calibration(scores.logits, truth, predicted == truth, images.articles, seed)
+        metrics, facts = metrics + measured, facts | about
+    return _Headline(
+        metrics=metrics,
+        facts=facts,
         items={
             "label": [classes[c] for c in truth],
             "predicted": [classes[c] for c in predicted],
-            COLUMN: (predicted == truth).astype(float),
-            "probability": probabilities[np.arange(len(truth)), truth],
+            column: (predicted == truth).astype(float),
+            "probability" if scores.are_probabilities else "score": scores.values[np.arange(len(truth)), truth],
         },
-        confusion_matrices=(confusions(probabilities, truth, classes, "prompts"),),
+        confusion_matrices=(confusions(scores.values, truth, classes, "prompts"),),
         reliability_curves=tuple(curves),
     )
 
 
 def _score_findings(
-    model: Model, embeddings: np.ndarray, texts: Sequence[np.ndarray], images: Labeled, classes: list[str], seed: int
-) -> _Scores:
+    scores: Scores, truth: np.ndarray, images: Labeled, classes: list[str], seed: int, column: str
+) -> _Headline:
     """Of images that show any of the findings.
 
-    The probability of a finding is the softmax over what affirms and what denies it (Tiu et al. 2022). Of an item,
-    `correct` is the share of findings that are judged rightly, `probability` the mean that the truth was given.
+    Of an item, `correct` is the share of findings that are judged rightly, `probability` the mean that the truth was
+    given; both only where the method has a threshold.
     """
-    affirmed, denied = texts
-    truth = np.array([[name in values for name in classes] for values in images.labels])
-    both = np.stack([_scaled_cosines(model, embeddings, denied), _scaled_cosines(model, embeddings, affirmed)], axis=2)
-    probabilities = softmax(both.reshape(-1, 2), axis=1).reshape(both.shape)[:, :, 1]
-    predicted = probabilities > DECISION_THRESHOLD
-    return _Scores(
-        metrics=multilabel_metrics(probabilities, truth, classes, images.articles, seed, column=COLUMN),
-        facts=multilabel_facts(truth, classes),
-        items={
-            "label": _join(truth, classes),
-            "predicted": _join(predicted, classes),
-            COLUMN: (predicted == truth).mean(axis=1),
-            "probability": np.where(truth, probabilities, 1 - probabilities).mean(axis=1),
-        },
+    called = {} if scores.threshold is None else _called(scores.values, scores.threshold, truth, classes, column)
+    metrics = multilabel_metrics(
+        scores.values, truth, classes, images.articles, seed, column=column, threshold=scores.threshold
+    )
+    return _Headline(
+        metrics, multilabel_facts(truth, classes, scores.threshold), {"label": _join(truth, classes), **called}
     )
 
 
-def _scaled_cosines(model: Model, images: np.ndarray, texts: np.ndarray) -> np.ndarray:
-    return np.asarray(logits(model.params, jnp.asarray(images), jnp.asarray(texts)), np.float64)
+def _called(
+    probabilities: np.ndarray, threshold: float, truth: np.ndarray, classes: list[str], column: str
+) -> dict[str, list[str] | np.ndarray]:
+    predicted = probabilities > threshold
+    return {
+        "predicted": _join(predicted, classes),
+        column: (predicted == truth).mean(axis=1),
+        "probability": np.where(truth, probabilities, 1 - probabilities).mean(axis=1),
+    }
 
 
-def _join(present: np.ndarray, classes: list[str]) -> list[str]:
-    return [";".join(classes[c] for c in np.flatnonzero(row)) for row in present]
+def _protocol_metrics(
+    scores: Mapping[str, Scores], truth: np.ndarray, images: Labeled, classes: list[str], seed: int
+) -> list[Metric]:
+    """The metrics of protocols beside the headline, below `protocols/NAME`."""
+    values = {("protocols", name): (of_protocol.values, of_protocol.threshold) for name, of_protocol in scores.items()}
+    if not scores:
+        return []
+    if images.multilabel:
+        return joint_multilabel_metrics(values, truth, classes, images.articles, seed)
+    matrices = {path: matrix for path, (matrix, _) in values.items()}
+    return joint_exclusive_metrics(matrices, truth.argmax(axis=1), classes, images.articles, seed)
+
+
+def _join(present: np.ndarray, classes: Sequence[str]) -> list[str]:
+    return [";".join(classes[int(c)] for c in np.flatnonzero(row)) for row in present]
 
 
 def _of_random_weights(metrics: Sequence[Metric]) -> list[Metric]:

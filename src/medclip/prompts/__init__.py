@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from medclip.errors import UserError
+from medclip.prompts.english import PLACEHOLDER, fill, phrase_of, positive_of, with_article, without_article
 
 DEFAULT_PROMPTS = Path(__file__).with_name("radiology.toml")
-PLACEHOLDER = "{}"
+REPORT_PHRASES = Path(__file__).with_name("report_phrases.toml")
 TEMPLATE_KEYS = ("templates", "negated_templates")
 
 
@@ -24,42 +27,77 @@ class Prompts:
     negated_templates: tuple[str, ...]
     """Those of the absence of a finding; none where classes exclude each other."""
     names: Mapping[str, tuple[str, ...]]
-    """The names of a class; one that is not among them goes by its own."""
+    """The names of a class by its key (see `class_key`); one that is not among them goes by its own."""
+    report_phrases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Severity × subtype × location of findings, by key; none with prompts of the user."""
 
     def affirm(self, label: str) -> list[str]:
         """Every template with every name of the class."""
-        return self._fill(self.templates, label)
+        return self._fill(label, self.templates, self.negated_templates)
 
     def deny(self, label: str) -> list[str]:
         """The same with the negated templates."""
-        return self._fill(self.negated_templates, label)
+        return self._fill(label, self.negated_templates, self.templates)
 
-    def _fill(self, templates: tuple[str, ...], label: str) -> list[str]:
-        names = self.names.get(label) or (" ".join(label.replace("_", " ").split()),)
-        return [template.replace(PLACEHOLDER, name) for template in templates for name in names]
+    def phrases(self, label: str) -> list[str]:
+        """The names of the class as noun phrases, with their articles."""
+        return [with_article(name) for name in self.names.get(class_key(label), ())] or [phrase_of(label)]
+
+    def combine(self, label: str) -> list[str]:
+        """Severity × subtype × location of a finding, in words of a report; the names of another class."""
+        phrases = list(map(without_article, self.phrases(label)))
+        keys = map(class_key, (label, *phrases))
+        return list(next((self.report_phrases[key] for key in keys if key in self.report_phrases), phrases))
+
+    def _fill(self, label: str, templates: Sequence[str], opposite: Sequence[str]) -> list[str]:
+        """What a negative name denies ("no finding") is put in the opposite templates, where there are any."""
+        texts = []
+        for phrase in self.phrases(label):
+            denied = positive_of(phrase) if templates and opposite else None
+            chosen, phrase = (opposite, denied) if denied else (templates, phrase)
+            texts += [fill(template, phrase) for template in chosen]
+        return list(dict.fromkeys(texts))
+
+
+def class_key(label: str) -> str:
+    """What all spellings of a class have in common: Pleural_Effusion, "pleural effusion" and PleuralEffusion."""
+    return re.sub(r"[\s_/-]+", "", label).casefold() or label
 
 
 def read_prompts(path: Path | None, label: str, multilabel: bool) -> Prompts:
     """The section of a label, in `path` or the package's own file.
 
     A label without a section of its own takes "finding" where an image can have several values, "default" otherwise.
+    Sections and classes are found whatever the case, spaces and underscores of their names.
     UserError names the file and what is wrong in it.
     """
     path = path or DEFAULT_PROMPTS
     sections = _read(path)
-    name = label if label in sections else "finding" if multilabel else "default"
+    own = next((name for name in sections if class_key(name) == class_key(label)), None)
+    name = own or ("finding" if multilabel else "default")
     if name not in sections:
         listed = ", ".join(sections) or "none"
         raise UserError(f"{path} has neither a section [{label}] nor [{name}]; it has: {listed}.")
     section = sections[name]
     if multilabel and not section.get("negated_templates"):
         raise UserError(f"{path}: [{name}] needs negated_templates: images of this label can have several values.")
-    names = {**sections.get("default", {}).get("names", {}), **section.get("names", {})}
+    names = [sections.get("default", {}).get("names", {}), section.get("names", {})]
     return Prompts(
         tuple(section["templates"]),
         tuple(section.get("negated_templates", ())),
-        {class_name: tuple(texts) for class_name, texts in names.items()},
+        {class_key(class_name): tuple(texts) for mapping in names for class_name, texts in mapping.items()},
+        _read_report_phrases() if path == DEFAULT_PROMPTS else {},
     )
+
+
+def _read_report_phrases() -> dict[str, tuple[str, ...]]:
+    """The products of the package's lists; a prompt is "severity subtype location"."""
+    sections = tomllib.loads(REPORT_PHRASES.read_text(encoding="utf-8"))
+    axes = ("severity", "subtype", "location")
+    return {
+        class_key(name): tuple(" ".join(filter(None, parts)) for parts in product(*(lists[axis] for axis in axes)))
+        for name, lists in sections.items()
+    }
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -83,4 +121,8 @@ def _read(path: Path) -> dict[str, Any]:
                 raise UserError(f'{path}: {key} of [{name}] is not a list of texts, such as ["a", "b"].')
             if key in templates and (wrong := [t for t in texts if t.count(PLACEHOLDER) != 1]):
                 raise UserError(f"{path}: template {wrong[0]!r} of [{name}] must hold {PLACEHOLDER} once.")
+        spellings = {class_key(class_name): class_name for class_name in names}
+        if twice := [class_name for class_name in names if spellings[class_key(class_name)] != class_name]:
+            other = spellings[class_key(twice[0])]
+            raise UserError(f"{path}: {twice[0]!r} and {other!r} of [{name}.names] are one class, only spelled apart.")
     return sections

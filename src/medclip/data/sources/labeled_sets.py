@@ -79,7 +79,7 @@ def find_labeled_set(data: Path, classes: Iterable[str] = ()) -> LabeledSet | No
     if data.is_file() and data.suffix.lower() == ".npz":
         return _medmnist(data)
     if any(_is_chexpert(data / name) for name in _CHEXPERT_TABLES):
-        return LabeledSet(_read_chexpert(data, frozenset(classes)), FINDINGS, True)
+        return LabeledSet(_read_chexpert(data, frozenset(map(str.casefold, classes))), FINDINGS, True)
     if any((data / name).is_file() for name in _NIH_TABLES):
         return LabeledSet(_read_nih(data), FINDINGS, True)
     if (data / "stage_2_train_labels.csv").is_file():
@@ -99,11 +99,11 @@ def _read_chexpert(data: Path, classes: frozenset[str]) -> Iterator[LabeledImage
         for row in read_rows(table):
             name = row["Path"] or ""
             labels = {name: _number(cell) for name, cell in row.items() if name not in _CHEXPERT_FACTS}
-            uncertain = any(value == -1 and (not classes or name in classes) for name, value in labels.items())
+            chosen = [value for name, value in labels.items() if not classes or name.casefold() in classes]
             value = ";".join(name for name, value in labels.items() if value == 1)
             patient = next((part for part in name.split("/") if part.startswith("patient")), name)
             image, flaw = _locate(data, name, name.partition("/")[2])
-            yield LabeledImage(image, value, name, patient, split_in(table.name), flaw or UNCERTAIN * uncertain)
+            yield LabeledImage(image, value, name, patient, split_in(table.name), flaw or UNCERTAIN * (-1 in chosen))
 
 
 def _number(cell: str | None) -> float:
