@@ -30,7 +30,7 @@ ALLOWED = {
     "medclip.html_page": (),
     "medclip.match_calibration": GROUND,
     "medclip.metrics": GROUND,
-    "medclip.prompts": GROUND,
+    "medclip.prompts": (*GROUND, "medclip.prompts"),
     "medclip.data": (*GROUND, "medclip.html_page", "medclip.data"),
     "medclip.model": (*GROUND, "medclip.model"),
     "medclip.encode": (*GROUND, "medclip.data", "medclip.model", "medclip.encode"),

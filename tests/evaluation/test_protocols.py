@@ -113,16 +113,16 @@ def classes(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def measured(run, findings, classes, tmp_path_factory):
+def evaluations(run, findings, classes, tmp_path_factory):
     """Results, items and image embeddings by all protocols, of findings and of classes."""
-    evaluations = {}
+    by_task = {}
     for name, folder in {"findings": findings, "classes": classes}.items():
         images, out = [], tmp_path_factory.mktemp("out")
         with pytest.MonkeyPatch.context() as monkeypatch:
             patch_embeddings(monkeypatch, images)
             evaluate(run, folder, out=out)
-        evaluations[name] = (*read_results(out, Kind.ZERO_SHOT), np.float64(images), out)
-    return evaluations
+        by_task[name] = (*read_results(out, Kind.ZERO_SHOT), np.float64(images), out)
+    return by_task
 
 
 def expected_scores(protocol, results, names, images, model):
@@ -131,8 +131,8 @@ def expected_scores(protocol, results, names, images, model):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_findings_have_the_auroc_of_the_published_computation(measured, model, protocol):
-    results, _, images, _ = measured["findings"]
+def test_findings_have_the_auroc_of_the_published_computation(evaluations, model, protocol):
+    results, _, images, _ = evaluations["findings"]
     truth = np.array([[name in row.split(",")[1].split(";") for name in FINDINGS] for row in finding_rows()])
     scores = expected_scores(protocol, results, FINDINGS, images, model)
     expected = roc_auc_score(truth, scores, average=None)
@@ -149,8 +149,8 @@ def test_findings_have_the_auroc_of_the_published_computation(measured, model, p
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_classes_have_the_accuracy_and_auroc_of_the_published_computation(measured, model, protocol):
-    results, items, images, _ = measured["classes"]
+def test_classes_have_the_accuracy_and_auroc_of_the_published_computation(evaluations, model, protocol):
+    results, items, images, _ = evaluations["classes"]
     names = ["bright", "dark", "middle"]
     truth = np.array([names.index(label) for label in items.column("label").to_pylist()])
     scores = expected_scores(protocol, results, names, images, model)
@@ -161,8 +161,8 @@ def test_classes_have_the_accuracy_and_auroc_of_the_published_computation(measur
 
 
 @pytest.mark.parametrize(("task", "protocol"), [("findings", "chexzero"), ("classes", "medclip")])
-def test_one_protocol_alone_stands_at_the_top(fixed_embeddings, measured, run, findings, classes, task, protocol):
-    results, *_ = measured[task]
+def test_one_protocol_alone_stands_at_the_top(fixed_embeddings, evaluations, run, findings, classes, task, protocol):
+    results, *_ = evaluations[task]
     alone = evaluate(run, {"findings": findings, "classes": classes}[task], protocol)
     assert alone.facts["protocol"] == protocol
     assert alone.below("protocols") == []
@@ -190,8 +190,8 @@ def test_a_single_image_is_scored_by_gloria_as_it_is():
     assert protocol_scores("gloria", np.eye(2)[[0, 0]], texts, (), 1.0).values.tolist() == [[0, 0], [0, 0]]
 
 
-def test_prompts_are_those_of_the_protocol(measured):
-    facts = measured["findings"][0].facts
+def test_prompts_are_those_of_the_protocol(evaluations):
+    facts = evaluations["findings"][0].facts
     assert facts["protocols/chexzero/prompts/Mass"] == ("mass", "no mass")
     assert facts["protocols/chexzero/prompts/No Finding"] == ("no finding", "finding")
     assert facts["protocols/biomedclip/prompts/Mass"] == ("this is a photo of a mass",)
@@ -219,8 +219,8 @@ def test_names_of_the_users_prompts_are_those_of_every_protocol(tmp_path):
     assert protocol_texts("gloria", prompts, "Mass", 0) == ClassTexts(("tumor",))
 
 
-def test_the_split_is_known_by_its_ids_and_labels(measured):
-    results, items, *_ = measured["findings"]
+def test_the_split_is_known_by_its_ids_and_labels(evaluations):
+    results, items, *_ = evaluations["findings"]
     lines = [f"{row['id']}\t{row['label']}" for row in items.to_pylist()]
     assert results.facts["split_sha256"] == hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
     rows = [LabeledImage(b"", "", name, name) for name in "ab"]
@@ -234,12 +234,12 @@ def test_the_split_is_known_by_its_ids_and_labels(measured):
 
 
 def test_one_protocol_is_compared_with_itself_and_never_with_another(
-    fixed_embeddings, measured, run, classes, tmp_path
+    fixed_embeddings, evaluations, run, classes, tmp_path
 ):
     evaluate(run, classes, "gloria", out=tmp_path)
     contrasts = {row.name for row in compare([tmp_path, tmp_path]).rows if row.contrasts}
     assert contrasts == {"accuracy", "balanced_accuracy"}
-    assert not any(row.contrasts for row in compare([measured["classes"][3], tmp_path]).rows)
+    assert not any(row.contrasts for row in compare([evaluations["classes"][3], tmp_path]).rows)
     document = json.loads((tmp_path / "zero_shot.json").read_text())
     assert {"accuracy", "auroc", "protocol", "split_sha256", "confusion_matrices"} <= document.keys()
 

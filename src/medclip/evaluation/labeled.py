@@ -41,7 +41,7 @@ class LabelConfig:
     """Also measure the same architecture with random weights, as a baseline without training."""
 
     @property
-    def folded(self) -> set[str]:
+    def class_keys(self) -> set[str]:
         """The classes as they are compared, without their case."""
         return {name.casefold() for name in self.classes}
 
@@ -173,7 +173,7 @@ def _single_valued(images: Labeled, config: EvalConfig, labels: LabelConfig) -> 
         values = images.labels[i]
         if len(values) != 1:
             return "more than one finding" if values else "no finding"
-        return None if not labels.classes or values[0].casefold() in labels.folded else "of another class"
+        return None if not labels.classes or values[0].casefold() in labels.class_keys else "of another class"
 
     single = dataclasses.replace(images.exclude(reason), allows_several=False)
     if not len(single):
@@ -300,7 +300,7 @@ def _usable(images: Labeled, data: AnyPath, config: LabelConfig) -> Labeled:
             return "without label"
         if images.multilabel or not config.classes:
             return None
-        return None if config.folded & {name.casefold() for name in images.labels[i]} else "of another class"
+        return None if config.class_keys & {name.casefold() for name in images.labels[i]} else "of another class"
 
     usable = images.exclude(reason)
     if not len(usable):

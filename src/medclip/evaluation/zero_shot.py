@@ -197,8 +197,10 @@ def _score_classes(
     metrics = exclusive_metrics(scores.values, truth, classes, images.articles, seed, column=column)
     facts, curves = majority_facts(truth, truth, classes) | exclusive_facts(truth, classes), []
     if scores.logits is not None:
-        measured, about, curves = calibration(scores.logits, truth, predicted == truth, images.articles, seed)
-        metrics, facts = metrics + measured, facts | about
+        calibration_metrics, calibration_facts, curves = calibration(
+            scores.logits, truth, predicted == truth, images.articles, seed
+        )
+        metrics, facts = metrics + calibration_metrics, facts | calibration_facts
     return _Headline(
         metrics=metrics,
         facts=facts,
@@ -221,16 +223,18 @@ def _score_findings(
     Of an item, `correct` is the share of findings that are judged rightly, `probability` the mean that the truth was
     given; both only where the method has a threshold.
     """
-    called = {} if scores.threshold is None else _called(scores.values, scores.threshold, truth, classes, column)
+    by_threshold = (
+        {} if scores.threshold is None else _threshold_items(scores.values, scores.threshold, truth, classes, column)
+    )
     metrics = multilabel_metrics(
         scores.values, truth, classes, images.articles, seed, column=column, threshold=scores.threshold
     )
     return _Headline(
-        metrics, multilabel_facts(truth, classes, scores.threshold), {"label": _join(truth, classes), **called}
+        metrics, multilabel_facts(truth, classes, scores.threshold), {"label": _join(truth, classes), **by_threshold}
     )
 
 
-def _called(
+def _threshold_items(
     probabilities: np.ndarray, threshold: float, truth: np.ndarray, classes: list[str], column: str
 ) -> dict[str, list[str] | np.ndarray]:
     predicted = probabilities > threshold
