@@ -220,7 +220,7 @@ def without_meta(data):
     return data[132 + 12 + int.from_bytes(data[140:144], "little") :]
 
 
-@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian])
 @pytest.mark.parametrize(
     "strip",
     [
@@ -231,7 +231,9 @@ def without_meta(data):
     ],
 )
 def test_a_file_without_preamble_or_transfer_syntax_is_read(strip, syntax):
-    data = strip(to_bytes(dicom(pixels_of(RAMP), **WINDOW), syntax))
+    ds = dicom(pixels_of(RAMP), **WINDOW)
+    ds.PixelData = pixels_of(RAMP).byteswap().tobytes() if syntax == ExplicitVRBigEndian else ds.PixelData
+    data = strip(to_bytes(ds, syntax))
     assert is_dicom(data)
     assert np.abs(np.subtract(gray_row(data), IN_WINDOW)).max() <= 1
 

@@ -1,6 +1,7 @@
 """Row numbers are not ids, and what names no group shares none: made-up ids mean nothing outside their dataset."""
 
 import csv
+import json
 
 import pytest
 
@@ -8,7 +9,7 @@ from medclip.data.dataset import Split
 from medclip.data.leakage import decontaminate, leakage
 from medclip.data.normalize import split_of
 from medclip.data.prepare import drop_repeated_ids, prepare
-from medclip.data.schema import Dropped, Pair, is_made_up
+from medclip.data.schema import Dropped, Pair, is_made_up, is_row_number
 from medclip.data.sources.detect import open_source
 from support.material import draw_image, image_bytes
 
@@ -82,6 +83,54 @@ def test_an_article_that_is_only_the_id_is_not_shared(tmp_path):
         )
         prepare(str(site / "pairs.csv"), tmp_path / f"{name}-data", num_workers=1)
     assert leakage(tmp_path / "a-data", tmp_path / "b-data")["held_out"]["test"]["any"] == 0
+
+
+NUMBERED = {
+    "one caption": lambda n, caption: {"id": n, "image": f"{n}.png", "caption": caption},
+    "several captions": lambda n, caption: {"id": n, "image": f"{n}.png", "captions": [caption, f"{caption} again"]},
+    "several images": lambda n, caption: {"id": n, "image": [f"{n}.png", f"{n}.png"], "caption": caption},
+    "floats": lambda n, caption: {"id": f"{n}.0", "image": f"{n}.png", "caption": caption},
+    "padded": lambda n, caption: {"id": f"{n:06}", "image": f"{n}.png", "caption": caption},
+    "patients": lambda n, caption: {"id": n, "patient": n + 1, "image": f"{n}.png", "caption": caption},
+}
+
+
+@pytest.mark.parametrize("kind", NUMBERED)
+def test_row_numbers_in_a_column_of_ids_share_nothing(tmp_path, kind):
+    data = []
+    for first, name in ((0, "train"), (40, "test")):
+        site = write_site(tmp_path / name, first)
+        rows = (NUMBERED[kind](n, f"{caption}, {first}") | {"split": name} for n, caption in enumerate(CAPTIONS))
+        (site / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        prepare(str(site / "pairs.jsonl"), tmp_path / f"{name}-data", num_workers=1)
+        data.append(tmp_path / f"{name}-data")
+    assert leakage(*data)["held_out"]["test"]["shared"]["article"] == 0
+    assert decontaminate(data[0], tmp_path / "clean", data[1]) == {}
+
+
+def test_a_numbered_patient_in_two_splits_of_one_dataset_leaks(tmp_path):
+    site = write_site(tmp_path / "site", 0)
+    rows = "".join(f"{n}.png,{caption},7,{'train' if n else 'test'}\n" for n, caption in enumerate(CAPTIONS))
+    (site / "pairs.csv").write_text(f"image,caption,PatientID,split\n{rows}")
+    prepare(str(site / "pairs.csv"), tmp_path / "data", num_workers=1)
+    assert leakage(tmp_path / "data")["held_out"]["test"]["shared"]["article"] == 1
+
+
+def test_a_long_number_is_the_same_patient_in_another_dataset(tmp_path):
+    for first, name in ((0, "train"), (40, "test")):
+        site = write_site(tmp_path / name, first)
+        (site / "pairs.csv").write_text(f"image,caption,subject_id,split\n0.png,CT of the chest,10000032,{name}\n")
+        prepare(str(site / "pairs.csv"), tmp_path / f"{name}-data", num_workers=1)
+    assert leakage(tmp_path / "train-data", tmp_path / "test-data")["held_out"]["test"]["shared"]["article"] == 1
+
+
+@pytest.mark.parametrize(
+    ("id", "is_number"),
+    [("1", True), ("000017", True), ("17.0", True), ("17-1", True), ("ROCO_00017", False), ("1.2.840.5", False),
+     ("auto:1", False), ("", False), ("00000001_000", False)],
+)  # fmt: skip
+def test_numbers_are_told_from_names(id, is_number):
+    assert is_row_number(id) == is_number
 
 
 @pytest.mark.parametrize(

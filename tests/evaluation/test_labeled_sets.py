@@ -1,5 +1,7 @@
 """Labeled sets as published: a miniature of each, made after its description, with every image used or counted."""
 
+import gzip
+
 import numpy as np
 import pytest
 
@@ -34,6 +36,23 @@ def chexpert(folder):
         ]
         write_lines(folder / f"{table}.csv", header, *lines)
         write_images(folder, *names)
+    return folder
+
+
+def mimic(folder, labeler="chexpert", suffix=".csv.gz", splits=("test", "test", "test", "test")):
+    """Labels of a study hold for its images; the study of patient 4 has no labels, that of patient 5 no image."""
+    rows = ["10000001,50000001,1.0,,0.0", "10000002,50000002,,1.0,1.0", "10000003,50000003,,-1.0,"]
+    rows += ["10000005,50000005,,1.0,"]
+    table = gzip.compress("\n".join(["subject_id,study_id,No Finding,Edema,Pneumonia", *rows]).encode())
+    folder.mkdir(exist_ok=True)
+    table = table if suffix.endswith(".gz") else gzip.decompress(table)
+    (folder / f"mimic-cxr-2.0.0-{labeler}{suffix}").write_bytes(table)
+    names = [f"p10/p1000000{n}/s5000000{n}/{name}" for n, name in ((1, "a"), (1, "b"), (2, "c"), (3, "d"), (4, "e"))]
+    write_images(folder, *(f"files/{name}.jpg" for name in names))
+    lines = [f"{name[-1]},s,{name[22:30]},{name[5:13]},{splits[int(name[12]) - 1]}" for name in names]
+    lines.append("f,s,50000005,10000005,test")
+    header = "dicom_id,x,study_id,subject_id,split"
+    (folder / "mimic-cxr-2.0.0-split.csv.gz").write_bytes(gzip.compress("\n".join([header, *lines]).encode()))
     return folder
 
 
@@ -138,6 +157,38 @@ def test_uncertain_labels_of_chexpert_are_excluded_where_they_are_evaluated(tmp_
     assert rows_of(tmp_path, ("Edema",), split="train").excluded == {}
     assert rows_of(tmp_path, ("PNEUMONIA",), split="train").excluded == {"uncertain label": 1}
     assert images.articles[0] == "patient00001"
+
+
+@pytest.mark.parametrize("suffix", [".csv.gz", ".csv"])
+@pytest.mark.parametrize("labeler", ["chexpert", "negbio"])
+def test_the_labels_of_a_study_of_mimic_hold_for_its_images(tmp_path, labeler, suffix):
+    images = rows_of(mimic(tmp_path, labeler, suffix), split="test")
+    assert [row.id for row in images.rows] == ["a", "b", "c"]
+    assert images.labels == [("No Finding",), ("No Finding",), ("Edema", "Pneumonia")]
+    assert images.articles == ["p10000001", "p10000001", "p10000002"]
+    assert images.excluded == {"uncertain label": 1, "without label": 1, "image missing": 1}
+    assert "uncertain label" not in rows_of(tmp_path, ("Pneumonia",), split="test").excluded
+
+
+def test_the_first_labeler_of_mimic_is_chexpert(tmp_path):
+    mimic(tmp_path, "negbio")
+    text = gzip.decompress((tmp_path / "mimic-cxr-2.0.0-negbio.csv.gz").read_bytes()).replace(b"1.0,,0.0", b",,1.0")
+    (tmp_path / "mimic-cxr-2.0.0-chexpert.csv.gz").write_bytes(gzip.compress(text))
+    assert rows_of(tmp_path, split="test").labels[0] == ("Pneumonia",)
+
+
+def test_labels_of_a_study_that_is_not_listed_are_counted(tmp_path):
+    (mimic(tmp_path) / "mimic-cxr-2.0.0-split.csv.gz").unlink()
+    assert rows_of(tmp_path).excluded == {"uncertain label": 1, "without label": 1, "study without an image": 1}
+
+
+def test_mimic_is_probed(tmp_path):
+    (tmp_path / "x").mkdir()
+    data = mimic(tmp_path / "x", splits=("train", "test", "test", "test"))
+    table = gzip.decompress((data / "mimic-cxr-2.0.0-chexpert.csv.gz").read_bytes()).replace(b",1.0,1.0", b",1.0,")
+    (data / "mimic-cxr-2.0.0-chexpert.csv.gz").write_bytes(gzip.compress(table))
+    train, test = probe_rows(EvalConfig(model="", data=str(data)), LabelConfig())
+    assert (train.labels, test.labels) == ([("No Finding",), ("No Finding",)], [("Edema",)])
 
 
 def test_what_most_readers_of_vindr_report_is_a_finding(tmp_path):

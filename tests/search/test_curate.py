@@ -52,15 +52,23 @@ def test_what_is_added_is_found_and_not_added_twice(folder, data, model):
     assert len(IndexReader(folder).manifest.segments) == 2
 
 
-def test_images_without_ids_of_another_dataset_are_new(tmp_path, run):
+@pytest.mark.parametrize("form", ["image,caption,split", "image,caption,split,id", "folder"])
+def test_images_without_ids_of_another_dataset_are_new(tmp_path, run, form):
+    """Neither a row number in a column of ids nor the number that names a file is the identity of an image."""
     for first, name in ((0, "one"), (40, "other")):
         (tmp_path / name / "site").mkdir(parents=True)
         for number in range(6):
             image = image_bytes(draw_image(first + number), "PNG")
             (tmp_path / name / "site" / f"{number}.png").write_bytes(image)
-        rows = "".join(f"{number}.png,CT of the chest,train\n" for number in range(6))
-        (tmp_path / name / "site" / "pairs.csv").write_text(f"image,caption,split\n{rows}")
-        prepare(str(tmp_path / name / "site" / "pairs.csv"), tmp_path / name / "data", num_workers=1)
+            if form == "folder":
+                (tmp_path / name / "site" / f"{number}.txt").write_text("CT of the chest")
+        source = tmp_path / name / "site"
+        if form != "folder":
+            end = ",{}" if form.endswith("id") else ""
+            rows = "".join(f"{number}.png,CT of the chest,train{end.format(number)}\n" for number in range(6))
+            source /= "pairs.csv"
+            source.write_text(f"{form}\n{rows}")
+        prepare(str(source), tmp_path / name / "data", num_workers=1)
     build_index(run, tmp_path / "one" / "data", tmp_path / "index")
     assert add(tmp_path / "index", tmp_path / "other" / "data", None, None, None) == (6, 0)
     assert add(tmp_path / "index", tmp_path / "other" / "data", None, None, None) == (0, 6)

@@ -89,7 +89,8 @@ class ZeroShot:
     """How well classes are recognized by their names: accuracy, AUROC, confusions, calibration.
 
     --data is a prepared dataset with --label, a folder with labels.csv (file,label[,split][,article]), one with a
-    folder for each class, or CheXpert, NIH ChestX-ray14, RSNA Pneumonia, VinDr-CXR or a MedMNIST .npz as published.
+    folder for each class, or CheXpert, MIMIC-CXR-JPG, NIH ChestX-ray14, RSNA Pneumonia, VinDr-CXR or a MedMNIST
+    .npz as published.
     """
 
     model: Model

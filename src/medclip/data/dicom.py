@@ -34,7 +34,7 @@ BORDER_DIVISOR = 10
 
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _RLE = "1.2.840.10008.1.2.5"
-_IMPLICIT, _EXPLICIT = b"1.2.840.10008.1.2", b"1.2.840.10008.1.2.1"
+_IMPLICIT, _EXPLICIT, _BIG_ENDIAN = b"1.2.840.10008.1.2", b"1.2.840.10008.1.2.1", b"1.2.840.10008.1.2.2"
 _JPEG_EXTENDED_12_BIT = "1.2.840.10008.1.2.4.51"
 # GDCM aborts on some damaged JPEG, JPEG-LS and JPEG 2000 streams, so other plugins decode whatever they can.
 _DECODING_PLUGINS = {
@@ -126,8 +126,9 @@ def _open(source: Path | BinaryIO) -> Iterator[BinaryIO]:
 def _with_syntax(file: BinaryIO) -> BinaryIO:
     """The file at its start; a copy in memory where it lacks the preamble or names no transfer syntax.
 
-    Such a file is Implicit VR Little Endian, or Explicit VR Little Endian where its first element names a value
-    representation. Raises ImageError where that gives no dataset, and for one that inflates to too much.
+    Such a file is Implicit VR Little Endian or, where its first element names a value representation, Explicit VR
+    Little or Big Endian: the one that gives a dataset. Raises ImageError where none does, and for one that inflates to
+    too much.
     """
     file.seek(0)
     start = 132 if file.read(132)[128:] == b"DICM" else 0
@@ -140,16 +141,23 @@ def _with_syntax(file: BinaryIO) -> BinaryIO:
         return file
     file.seek(end)
     dataset = file.read()
-    guessed = not syntax
-    syntax = syntax or (_EXPLICIT if dataset[4:6].isalpha() and dataset[4:6].isupper() else _IMPLICIT)
+    if syntax:
+        return _with_meta(dataset, syntax)
+    is_explicit = dataset[4:6].isalpha() and dataset[4:6].isupper()
+    for guess in (_EXPLICIT, _BIG_ENDIAN) if is_explicit else (_IMPLICIT,):
+        copy = _with_meta(dataset, guess)
+        if _holds_dataset(copy):
+            copy.seek(0)
+            return copy
+    raise ImageError("image unreadable")
+
+
+def _with_meta(dataset: bytes, syntax: bytes) -> BinaryIO:
+    """A file of a dataset in a transfer syntax."""
     uid = syntax + b"\0" * (len(syntax) % 2)
     element = struct.pack("<HH2sH", 2, 0x10, b"UI", len(uid)) + uid
     meta = struct.pack("<HH2sHI", 2, 0, b"UL", 4, len(element)) + element
-    copy = io.BytesIO(bytes(128) + b"DICM" + meta + dataset)
-    if guessed and not _holds_dataset(copy):
-        raise ImageError("image unreadable")
-    copy.seek(0)
-    return copy
+    return io.BytesIO(bytes(128) + b"DICM" + meta + dataset)
 
 
 def _read_meta(file: BinaryIO) -> tuple[bytes, int]:

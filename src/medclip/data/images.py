@@ -102,14 +102,16 @@ def is_dicom(image: Path | bytes) -> bool:
 
 
 def _begins_as_dataset(start: bytes) -> bool:
-    """Whether bytes begin with an element of the groups that come first, 0002 or 0008, little endian."""
-    if start[:2] not in (b"\x02\x00", b"\x08\x00") or len(start) < 8:
+    """Whether bytes begin with an element of the groups that come first, 0002 or 0008; big endian only where explicit.
+
+    An element is its group, its number, then a value representation and a length, or where that is implicit a length.
+    """
+    is_big_endian, is_explicit = start[:2] == b"\x00\x08", start[4:6] in _FIRST_VRS
+    if len(start) < 8 or not (is_big_endian or start[:2] in (b"\x02\x00", b"\x08\x00")):
         return False
-    element, length = int.from_bytes(start[2:4], "little"), int.from_bytes(start[4:8], "little")
-    is_explicit = start[4:6] in _FIRST_VRS
-    return element <= _LAST_FIRST_ELEMENT and (
-        is_explicit or (0 < length <= _MAX_FIRST_LENGTH and start[:1] == b"\x08")
-    )
+    element = int.from_bytes(start[2:4], "big" if is_big_endian else "little")
+    is_implicit = start[:2] == b"\x08\x00" and 0 < int.from_bytes(start[4:8], "little") <= _MAX_FIRST_LENGTH
+    return element <= _LAST_FIRST_ELEMENT and (is_explicit or is_implicit)
 
 
 def _from_pixels(pixels: np.ndarray) -> Image.Image:

@@ -18,7 +18,7 @@ from medclip.data.normalize import casefold_whitespace
 from medclip.data.paths import AnyPath
 from medclip.data.perceptual_hash import near_duplicates
 from medclip.data.prepare import write_notice
-from medclip.data.schema import names_no_group
+from medclip.data.schema import is_running_number, names_no_group
 from medclip.errors import UserError
 from medclip.progress import progress
 
@@ -41,7 +41,7 @@ def find_matches(split: Split, other: Split, near: bool = True) -> list[Match]:
     Captions are compared without letter case and spacing. Near images are those that are not the same bytes; they
     take time n × m and are left out where `near` is False. Within one split (`other` is `split`) a row is compared with
     those before it, and articles, which are meant to repeat, are left out. An article that is only the id of its pair,
-    or that was made up, is shared with nothing.
+    or that was made up, is shared with nothing, and a number of at most six digits with no other dataset.
     """
     within = split is other
     columns = {"article": "article", "same image": "sha256", "caption": "caption"}
@@ -58,23 +58,25 @@ def find_matches(split: Split, other: Split, near: bool = True) -> list[Match]:
 
 def _equal_values(split: Split, other: Split, kind: str, column: str) -> Iterator[Match]:
     first_rows: dict[str, int] = {}
+    within_dataset = split.folder == other.folder
     if split is not other:
-        for row, value in _values(other, column):
+        for row, value in _values(other, column, within_dataset):
             first_rows.setdefault(value, row)
-    for row, value in _values(split, column):
+    for row, value in _values(split, column, within_dataset):
         if value in first_rows:
             yield Match(row, first_rows[value], kind)
         elif split is other:
             first_rows[value] = row
 
 
-def _values(split: Split, column: str) -> Iterator[tuple[int, str]]:
+def _values(split: Split, column: str, within_dataset: bool) -> Iterator[tuple[int, str]]:
     """The rows of a split that have a value to compare, and the value."""
     values = split.column(column)
     ids = split.column("id") if column == "article" else [""] * len(values)
     for row, (value, id) in enumerate(zip(values, ids, strict=True)):
-        if column != "article" or not names_no_group(value, id):
-            yield row, casefold_whitespace(value)
+        if column == "article" and (names_no_group(value, id) or (is_running_number(value) and not within_dataset)):
+            continue
+        yield row, casefold_whitespace(value)
 
 
 def _near_images(split: Split, other: Split) -> Iterator[Match]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from pathlib import Path
 
 from medclip.data.paths import AnyPath
 
+_ROW_NUMBER = re.compile(r"\d+(?:\.0+)?(?:-\d+)*")
+_MAX_RUNNING_DIGITS = 6
 _MADE_UP = "auto:"
 """The mark of an id or a group that no source names; such a one means nothing outside its dataset."""
 
@@ -28,9 +31,22 @@ def is_made_up(id: str) -> bool:
     return id.startswith(_MADE_UP)
 
 
+def is_row_number(id: str) -> bool:
+    """Whether an id is a number, as of a table's rows: 17, 000017, 17.0, or 17-1 for its second caption.
+
+    It stays the name of its pair, but another dataset has it too.
+    """
+    return _ROW_NUMBER.fullmatch(id) is not None
+
+
 def names_no_group(article: str, id: str) -> bool:
     """Whether the article of a pair is only its id, or one that was made up: neither says what it shares."""
     return is_made_up(article) or article == id
+
+
+def is_running_number(article: str) -> bool:
+    """Whether an article or a patient is a number of at most six digits, as every hospital numbers its own."""
+    return len(article) <= _MAX_RUNNING_DIGITS and article.isdecimal()
 
 
 @dataclass(frozen=True, slots=True)

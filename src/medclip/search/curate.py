@@ -21,7 +21,7 @@ from medclip.data.images import decode_ahead
 from medclip.data.paths import AnyPath
 from medclip.data.perceptual_hash import fingerprint
 from medclip.data.resume import finish
-from medclip.data.schema import is_made_up
+from medclip.data.schema import is_made_up, is_row_number
 from medclip.encode.encoder import jax_backend
 from medclip.errors import UserError
 from medclip.model.checkpoint import Model, load, model_folder, model_hash
@@ -84,7 +84,8 @@ def build_index(
 def add(folder: Path, data: AnyPath, split: str | None, max_samples: int | None, model: Path | None) -> tuple[int, int]:
     """Add the pairs of a split that the index lacks. Returns how many were added, and how many it had.
 
-    A pair is in the index if its id is; a made-up id, which another dataset may have too, only with the same image.
+    A pair is in the index if its id is; one that another dataset may have too, made up or a number (also of a file,
+    a/17), only with the same image.
     """
     with lock_manifest(folder) as manifest:
         reader = IndexReader(folder)
@@ -99,7 +100,7 @@ def add(folder: Path, data: AnyPath, split: str | None, max_samples: int | None,
 
 
 def _identity(id: str, sha256: str) -> str:
-    return f"{id} {sha256}" if is_made_up(id) else id
+    return f"{id} {sha256}" if is_made_up(id) or is_row_number(id.rpartition("/")[2]) else id
 
 
 def delete(folder: Path, ids: Sequence[str] = (), articles: Sequence[str] = ()) -> int:

@@ -177,7 +177,7 @@ LAYOUTS = {
 }
 
 
-def unlisted(rows):
+def unlisted_reasons(rows):
     reasons = (UNLISTED_FILE, UNLISTED_IMAGE, UNLISTED_MEMBER, UNLISTED_TABLE, LINKED_FOLDER)
     return {row.id: row.reason for row in rows if isinstance(row, Dropped) and row.reason in reasons}
 
@@ -187,7 +187,7 @@ def test_files_that_no_row_names_are_counted(tmp_path, layout):
     files, expected = LAYOUTS[layout]
     write_all(tmp_path, files)
     rows = list(open_source(str(tmp_path)))
-    assert unlisted(rows) == expected
+    assert unlisted_reasons(rows) == expected
     assert sum(isinstance(row, Pair) for row in rows) >= 1
     assert {row.split for row in rows if row.id in expected} <= {row.split for row in rows if row.id not in expected}
 
@@ -202,7 +202,7 @@ def test_archives_in_folders_are_read_and_what_lies_beside_them_is_counted(tmp_p
     write_all(tmp_path, {"train/00000.json": "{}", "deep/er/x.png": None})
     rows = list(open_source(str(tmp_path)))
     assert [row.split for row in rows if isinstance(row, Pair)] == ["train", "validation"]
-    assert unlisted(rows) == {"train/00000.json": UNLISTED_TABLE, "deep/er/x.png": UNLISTED_IMAGE}
+    assert unlisted_reasons(rows) == {"train/00000.json": UNLISTED_TABLE, "deep/er/x.png": UNLISTED_IMAGE}
 
 
 def test_members_of_an_archive_of_images_that_no_row_names_are_counted(tmp_path):
@@ -211,18 +211,18 @@ def test_members_of_an_archive_of_images_that_no_row_names_are_counted(tmp_path)
             out.writestr(name, PNG)
     write_all(tmp_path, {"x.csv": "image,caption\n1.png,CT of the chest\n"})
     for source in (tmp_path, tmp_path / "x.csv"):
-        assert unlisted(open_source(str(source))) == {"2.png": UNLISTED_MEMBER, "read me.txt": UNLISTED_MEMBER}
+        assert unlisted_reasons(open_source(str(source))) == {"2.png": UNLISTED_MEMBER, "read me.txt": UNLISTED_MEMBER}
 
 
 def test_beside_a_table_alone_the_images_of_its_folders_are_counted(tmp_path):
     write_all(
         tmp_path, {"x.csv": TABLE, "images/1.png": None, "images/a/3.png": None, "own.png": None, "b/4.png": None}
     )
-    assert unlisted(open_source(str(tmp_path / "x.csv"))) == {"images/a/3.png": UNLISTED_IMAGE}
+    assert unlisted_reasons(open_source(str(tmp_path / "x.csv"))) == {"images/a/3.png": UNLISTED_IMAGE}
     (tmp_path / "t").mkdir()
     (tmp_path / "x.csv").rename(tmp_path / "t" / "x.csv")
     config = PrepareConfig(columns=Columns(image_root=str(tmp_path)))
-    assert unlisted(open_source(str(tmp_path / "t" / "x.csv"), config)) == {
+    assert unlisted_reasons(open_source(str(tmp_path / "t" / "x.csv"), config)) == {
         "own.png": UNLISTED_IMAGE,
         "images/a/3.png": UNLISTED_IMAGE,
     }
@@ -232,12 +232,12 @@ def test_images_behind_a_link_to_a_folder_are_used(tmp_path):
     write_all(tmp_path, {"store/1.png": None, "site/x.csv": "image,caption\nimages/1.png,CT of the chest\n"})
     (tmp_path / "site" / "images").symlink_to(tmp_path / "store")
     (tmp_path / "site" / "other").symlink_to(tmp_path / "store")
-    assert unlisted(open_source(str(tmp_path / "site"))) == {"other": LINKED_FOLDER}
+    assert unlisted_reasons(open_source(str(tmp_path / "site"))) == {"other": LINKED_FOLDER}
 
 
 def test_the_first_rows_alone_say_nothing_of_other_files(tmp_path):
     write_all(tmp_path, LAYOUTS["a table with its images"][0])
-    assert unlisted(open_source(str(tmp_path), PrepareConfig(max_samples=1))) == {}
+    assert unlisted_reasons(open_source(str(tmp_path), PrepareConfig(max_samples=1))) == {}
 
 
 def test_what_is_being_prepared_is_not_part_of_its_source(tmp_path):

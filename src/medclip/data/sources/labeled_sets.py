@@ -1,4 +1,4 @@
-"""Published sets of labeled images: CheXpert, NIH ChestX-ray14, RSNA Pneumonia, VinDr-CXR and MedMNIST."""
+"""Published sets of labeled images: CheXpert, MIMIC-CXR-JPG, NIH ChestX-ray14, RSNA Pneumonia, VinDr-CXR, MedMNIST."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ import numpy as np
 from medclip.data.images import to_png
 from medclip.data.normalize import split_in
 from medclip.data.paths import inside, is_url, path_exists
+from medclip.data.sources.mimic_cxr import is_mimic_cxr, read_images, read_labels
 from medclip.data.sources.table_files import read_columns, read_rows
 from medclip.errors import UserError
 
 FINDINGS = "findings"
-SOURCES = "CheXpert, NIH ChestX-ray14, RSNA Pneumonia, VinDr-CXR or a MedMNIST .npz as published"
+SOURCES = "CheXpert, MIMIC-CXR-JPG, NIH ChestX-ray14, RSNA Pneumonia, VinDr-CXR or a MedMNIST .npz as published"
 UNCERTAIN = "uncertain label"
 _CHEXPERT_TABLES = ("train.csv", "valid.csv", "test.csv", "test_labels.csv")
 _CHEXPERT_FACTS = {"Path", "Sex", "Age", "Frontal/Lateral", "AP/PA"}
+_MIMIC_FACTS = {"subject_id", "study_id"}
 _NIH_TABLES = ("Data_Entry_2017.csv", "Data_Entry_2017_v2020.csv")
 _NIH_SPLITS = {"train_val_list.txt": "train", "test_list.txt": "test"}
 _VINDR_TABLES = {"image_labels_train.csv": "train", "image_labels_test.csv": "test", "train.csv": "train"}
@@ -72,14 +74,18 @@ def find_labeled_set(data: Path, classes: Iterable[str] = ()) -> LabeledSet | No
     """The published set in the folder or .npz file `data`, None for another one.
 
     Of CheXpert's labels 1 is a finding, 0 and none are not; an image where one of `classes` (none: of all) is -1,
-    uncertain, is flawed. In VinDr-CXR a finding is what most of an image's readers report.
+    uncertain, is flawed. So of MIMIC-CXR's, a study's by CheXpert's labeler, or by NegBio where that table is absent.
+    In VinDr-CXR a finding is what most of an image's readers report.
     """
     if is_url(data):
         return None
     if data.is_file() and data.suffix.lower() == ".npz":
         return _medmnist(data)
+    folded = frozenset(map(str.casefold, classes))
     if any(_is_chexpert(data / name) for name in _CHEXPERT_TABLES):
-        return LabeledSet(_read_chexpert(data, frozenset(map(str.casefold, classes))), FINDINGS, True)
+        return LabeledSet(_read_chexpert(data, folded), FINDINGS, True)
+    if is_mimic_cxr(data) and (labels := read_labels(data)):
+        return LabeledSet(_read_mimic(data, labels[1], folded), FINDINGS, True)
     if any((data / name).is_file() for name in _NIH_TABLES):
         return LabeledSet(_read_nih(data), FINDINGS, True)
     if (data / "stage_2_train_labels.csv").is_file():
@@ -98,12 +104,33 @@ def _read_chexpert(data: Path, classes: frozenset[str]) -> Iterator[LabeledImage
     for table in filter(_is_chexpert, (data / name for name in _CHEXPERT_TABLES)):
         for row in read_rows(table):
             name = row["Path"] or ""
-            labels = {name: _number(cell) for name, cell in row.items() if name not in _CHEXPERT_FACTS}
-            chosen = [value for name, value in labels.items() if not classes or name.casefold() in classes]
-            value = ";".join(name for name, value in labels.items() if value == 1)
+            value, uncertain = _findings(row, _CHEXPERT_FACTS, classes)
             patient = next((part for part in name.split("/") if part.startswith("patient")), name)
             image, flaw = _locate(data, name, name.partition("/")[2])
-            yield LabeledImage(image, value, name, patient, split_in(table.name), flaw or UNCERTAIN * (-1 in chosen))
+            yield LabeledImage(image, value, name, patient, split_in(table.name), flaw or uncertain)
+
+
+def _findings(row: Mapping[str, str | None], facts: Iterable[str], classes: frozenset[str]) -> tuple[str, str]:
+    """The findings that are 1, and a flaw where one of `classes` (in lower case; none: any) is -1; columns of `facts` are none."""
+    labels = {name: _number(cell) for name, cell in row.items() if name not in facts}
+    chosen = [value for name, value in labels.items() if not classes or name.casefold() in classes]
+    return ";".join(name for name, value in labels.items() if value == 1), UNCERTAIN * (-1 in chosen)
+
+
+def _read_mimic(
+    data: Path, labels: Mapping[str, Mapping[str, str | None]], classes: frozenset[str]
+) -> Iterator[LabeledImage]:
+    """The images of MIMIC-CXR-JPG, also those that are only listed, each with its study's labels."""
+    without_image = dict.fromkeys(labels)
+    for id, image, patient, study, split in read_images(data):
+        without_image.pop(study, None)
+        value, flaw = _findings(labels.get(study, {}), _MIMIC_FACTS, classes)
+        file = b"" if image is None else Path(str(image))
+        yield LabeledImage(
+            file, value if study in labels else None, id, patient, split, flaw if image else "image missing"
+        )
+    for study in without_image:
+        yield LabeledImage(b"", None, study, f"p{labels[study]['subject_id']}", flaw="study without an image")
 
 
 def _number(cell: str | None) -> float:

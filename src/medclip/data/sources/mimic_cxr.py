@@ -19,6 +19,8 @@ from medclip.data.sources.reports import split_reading
 from medclip.data.sources.table_files import read_columns
 
 SOURCE = "MIMIC-CXR-JPG"
+LABELERS = ("chexpert", "negbio")
+"""Published labels by labeler; the first is the usual one."""
 NO_IMAGE = "report without an image"
 _PATIENT, _STUDY, _REPORT = re.compile(r"p\d{8}"), re.compile(r"s\d{8}"), re.compile(r"s\d{8}\.txt")
 _TREES = ("", "files", "mimic-cxr-reports", "mimic-cxr-reports/files", "reports", "reports/files")
@@ -111,14 +113,42 @@ def _read_report(trees: list[AnyPath], name: str, used: UsedFiles) -> tuple[str,
 
 def _read_listing(folder: AnyPath, kind: str, column: str, used: UsedFiles) -> dict[str, tuple[str, str, str]]:
     """The column of mimic-cxr-2.0.0-KIND.csv(.gz) by image, with patient and study; {} where there is no such file."""
-    tables = [path for base in (folder, folder.parent) for path in base.glob(f"mimic-cxr-2.*-{kind}.csv*")]
-    listing = {}
+    tables, listing = _tables(folder, kind), {}
     for table in tables[:1]:
         used.add(table)
     names = {"dicom_id", "subject_id", "study_id", column}
     for row in read_columns(tables[0], names) if tables else ():
         listing[row["dicom_id"]] = (f"p{row['subject_id']}", f"s{row['study_id']}", row[column] or "")
     return listing
+
+
+def read_labels(folder: AnyPath) -> tuple[AnyPath, dict[str, Mapping[str, str | None]]] | None:
+    """The table mimic-cxr-2.0.0-chexpert.csv(.gz), else -negbio, and its rows by study, s50414267; None: no table."""
+    tables = [path for labeler in LABELERS for path in _tables(folder, labeler)]
+    if not tables:
+        return None
+    return tables[0], {f"s{row['study_id']}": row for row in read_columns(tables[0], {"subject_id", "study_id"})}
+
+
+def read_images(folder: AnyPath) -> Iterator[tuple[str, AnyPath | None, str, str, str]]:
+    """Every image: its id, file, patient, study and split ("" where none is listed); None for one that is only listed.
+
+    Splits are those of the listing, of a patient as a whole.
+    """
+    splits = _read_listing(folder, "split", "split", UsedFiles())
+    split_of_patient = {patient: canonical_split(split) for patient, _, split in splits.values()}
+    present = set()
+    for image in (image for tree in _trees(folder) for patient in _patients(tree) for image in list_images(patient)):
+        patient, study = image.parent.parent.name, image.parent.name
+        present.add(image.stem)
+        yield image.stem, image, patient, study, split_of_patient.get(patient, "")
+    for id, (patient, study, split) in splits.items():
+        if id not in present:
+            yield id, None, patient, study, canonical_split(split)
+
+
+def _tables(folder: AnyPath, kind: str) -> list[AnyPath]:
+    return [path for base in (folder, folder.parent) for path in base.glob(f"mimic-cxr-2.*-{kind}.csv*")]
 
 
 def _trees(folder: AnyPath) -> list[AnyPath]:

@@ -10,7 +10,7 @@ from typing import Any
 from medclip.data.normalize import SPLITS, canonical_split, split_of
 from medclip.data.paths import AnyPath, is_url, parse_path
 from medclip.data.prepare_config import Columns
-from medclip.data.schema import Dropped, Pair, make_up_id
+from medclip.data.schema import Dropped, Pair, is_row_number, make_up_id
 from medclip.data.sources.image_cells import MISSING, TRIED, ImageFinder, UsedFiles, find_image, parse_literal
 from medclip.data.sources.reports import split_reading
 from medclip.data.sources.table_files import Row, read_rows, table_suffix
@@ -79,8 +79,9 @@ def _read_annotation(
     captions = _captions(row, columns, names.get("caption", "report"))
     if not captions and not columns.caption_column:
         captions = _captions(row, Columns(caption_column=("findings", "impression")), "")
-    id = str(row.get(names.get("id", "id")) or make_up_id(path.name, *images, *captions))
-    group = str(row.get(names.get("group", "")) or id)
+    made_up = make_up_id(path.name, *images, *captions)
+    id = str(row.get(names.get("id", "id")) or made_up)
+    group = str(row.get(names.get("group", "")) or (made_up if is_row_number(id) else id))
     split = canonical_split(split)
     if not images or not captions:
         for image in images:

@@ -13,7 +13,7 @@ import numpy as np
 from medclip.data.normalize import HASHED_SPLITS, canonical_split, split_of
 from medclip.data.paths import AnyPath, is_url, parse_path
 from medclip.data.prepare_config import Columns
-from medclip.data.schema import Dropped, Pair, make_up_id, take_per_split
+from medclip.data.schema import Dropped, Pair, is_row_number, make_up_id, take_per_split
 from medclip.data.sources.image_cells import (
     MISSING,
     TRIED,
@@ -70,10 +70,11 @@ def read_tables(
     """Every row of the tables, in order; a row with several captions yields one pair for each.
 
     A row that names no split belongs to `split`, or is assigned by a hash where that is "". Without an id column, an
-    id is made up from the table's name, the image and its captions (see `make_up_id`); consecutive rows with one id and
-    one image are captions of that image. Paths never leave the table's folder or `columns.image_root`. Reading stops
-    when every split has `max_samples` rows, unless a column names splits, for its last row may name a new one. Raises
-    UserError for a damaged file and for an absent column.
+    id is made up from the table's name, the image and its captions (see `make_up_id`), and where ids are row numbers
+    the group is, from the image; consecutive rows with one id and one image are captions of that image. Paths never
+    leave the table's folder or `columns.image_root`. Reading stops when every split has `max_samples` rows, unless a
+    column names splits, for its last row may name a new one. Raises UserError for a damaged file and for an absent
+    column.
     """
     image_root = parse_path(columns.image_root) if columns.image_root else None
 
@@ -82,7 +83,8 @@ def read_tables(
         origin = (path.absolute().parent.name, path.name)
 
         def identify(image: str | bytes, captions: Sequence[str], id: str) -> tuple[str, str]:
-            return (id, "") if id else (make_up_id(*origin, image, *captions), make_up_id(*origin, image))
+            group = "" if id and not is_row_number(id) else make_up_id(*origin, image)
+            return id or make_up_id(*origin, image, *captions), group
 
         locate = ImageFinder(image_root or path.parent, path.parent, used)
         return rows_to_pairs(read_rows(path), path, columns, split, identify, locate, "" if is_url(path) else TRIED)

@@ -14,7 +14,7 @@ from typing import Any
 
 from medclip.data.normalize import canonical_split, split_in, split_of
 from medclip.data.paths import AnyPath, relative_path
-from medclip.data.schema import Dropped, Pair, make_up_id
+from medclip.data.schema import Dropped, Pair, is_row_number, make_up_id
 from medclip.data.sources.image_caption_folder import IMAGE_SUFFIXES
 from medclip.data.sources.image_cells import UsedFiles, read_member
 from medclip.data.sources.reports import split_reading
@@ -89,8 +89,9 @@ def _parse_sample(key: str, files: dict[str, bytes], path: AnyPath, split: str, 
         return [Dropped(key, split or split_of(key), "caption unreadable", path.name)]
     stated = str(fields.get("id") or ("" if repeats or key.isdecimal() else key))
     images = [data for suffix, data in files.items() if suffix in IMAGE_SUFFIXES]
-    id = stated or make_up_id(path.name, key, *captions, *images)
-    group = str(fields.get("article") or article_of_file(f"{key}_") or stated or id)
+    made_up = make_up_id(path.name, key, *captions, *images)
+    id, unnumbered = stated or made_up, made_up if is_row_number(stated) else stated
+    group = str(fields.get("article") or article_of_file(f"{key}_") or unnumbered or id)
     split = canonical_split(str(fields.get("split") or "")) or split or split_of(group)
     if not images or not captions:
         return [Dropped(key, split, _missing(key, files, bool(images)), path.name)]
