@@ -111,7 +111,7 @@ def _read_chexpert(data: Path, classes: frozenset[str]) -> Iterator[LabeledImage
 
 
 def _findings(row: Mapping[str, str | None], facts: Iterable[str], classes: frozenset[str]) -> tuple[str, str]:
-    """The findings that are 1, and a flaw where one of `classes` (in lower case; none: any) is -1; columns of `facts` are none."""
+    """The findings that are 1, and a flaw where one of `classes` (folded; none: any) is -1. `facts` are no findings."""
     labels = {name: _number(cell) for name, cell in row.items() if name not in facts}
     chosen = [value for name, value in labels.items() if not classes or name.casefold() in classes]
     return ";".join(name for name, value in labels.items() if value == 1), UNCERTAIN * (-1 in chosen)
