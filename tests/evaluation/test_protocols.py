@@ -19,6 +19,7 @@ from medclip.evaluation.compare import compare
 from medclip.evaluation.config import EvalConfig
 from medclip.evaluation.labeled import LabelConfig, Labeled
 from medclip.evaluation.protocols import PROTOCOLS, ClassTexts, own_texts, protocol_scores, protocol_texts
+from medclip.evaluation.result_tables import result_notes, result_tables
 from medclip.evaluation.results import Kind, read_results
 from medclip.evaluation.zero_shot import evaluate_zero_shot, split_digest
 from medclip.prompts import read_prompts
@@ -242,6 +243,15 @@ def test_one_protocol_is_compared_with_itself_and_never_with_another(
     assert not any(row.contrasts for row in compare([evaluations["classes"][3], tmp_path]).rows)
     document = json.loads((tmp_path / "zero_shot.json").read_text())
     assert {"accuracy", "auroc", "protocol", "split_sha256", "confusion_matrices"} <= document.keys()
+
+
+def test_the_page_holds_every_metric_of_every_protocol(evaluations):
+    for results, *_ in evaluations.values():
+        tables = result_tables(results)
+        cells = {id(cell) for table in tables for row in table.rows for cell in row}
+        assert [m.name for m in results.metrics if m.value is not None and id(m) not in cells] == []
+        assert any(table.title == "Published protocols" and len(table.rows) == 5 for table in tables)
+        assert results.facts["split_sha256"] in " ".join(result_notes(results))
 
 
 def test_a_protocol_that_is_not_known_is_refused(medclip, run, classes):

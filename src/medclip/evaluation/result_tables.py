@@ -205,8 +205,10 @@ def _retrieval_summary(results: Results) -> Iterator[Sequence[Cell]]:
 
 def _zero_shot(results: Results) -> Iterator[Table]:
     protocols = results.below("protocols")
-    rows: dict[str, Sequence[str]] = {to_words(str(results.facts.get("protocol", "prompts"))): ()}
-    yield _classifiers(results, rows | {to_words(name): ("protocols", name) for name in protocols})
+    yield _classifiers(results, {to_words(str(results.facts.get("protocol", "prompts"))): ()})
+    cells = {name: [results.get("protocols", name, metric) or "–" for metric in MACRO_METRICS] for name in protocols}
+    of_protocols = [[to_words(name), *metrics] for name, metrics in cells.items()]
+    yield Table("Published protocols", ["by", *map(to_words, MACRO_METRICS)], of_protocols)
     yield from _classes(results, ())
     for metric in ("auroc", "f1"):
         by_class = [
