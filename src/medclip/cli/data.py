@@ -35,8 +35,9 @@ class Prepare:
     source: Annotated[Positional[str], tyro.conf.arg(metavar="SOURCE")]
     """A ROCO or ROCOv2 folder, a table (CSV, TSV, JSON, Parquet, Arrow), a Hugging Face dataset (hf://OWNER/NAME or a
     folder of one), MIMIC-CXR-JPG, Open-i (XML or Kaggle's tables), PadChest, MedICaT, PMC-OA or R2Gen's annotation.json
-    as published (docs/sources.md), a folder of DICOM studies with reports, a folder of images with captions beside
-    them (x.jpg, x.txt), WebDataset archives (.tar), any of these but DICOM behind a URL (s3://…, gs://…), or
+    as published (docs/sources.md), a folder of DICOM studies with reports, a DICOMweb server
+    (dicomweb://HOST/PATH?StudyDate=20240101-20241231; docs/sources.md), a folder of images with captions beside them
+    (x.jpg, x.txt), WebDataset archives (.tar), any of these but DICOM behind a URL (s3://…, gs://…), or
     phantoms[:COUNT] for synthetic images."""
     settings: PrepareConfig
     out: Path | None = None
@@ -121,6 +122,33 @@ class Leakage:
         if self.out is not None:
             removed = decontaminate(self.data, self.out, self.other)
             console.print(f"{self.out}: {sum(removed.values())} training pairs fewer", soft_wrap=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trace:
+    """Which DICOM object an id of a dataset or a hit stands for; only for who has the key and its private map."""
+
+    ids: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="ID")]
+    """Ids of pairs, of hits, or of dropped rows."""
+    pseudonym_key: Path | None = None
+    """The key of the preparation, whose map lies beside it; left out: the one in your config folder."""
+    output: Output
+
+    def run(self) -> None:
+        from medclip.data.private_map import find_origins, map_path
+
+        if not self.ids:
+            raise UserError("give one id or more.")
+        origins = find_origins(self.ids, self.pseudonym_key)
+        rows = [{"id": id, **origin._asdict()} for id, origin in origins.items() if origin]
+        table = Table(*rows[0]) if rows else Table()
+        for row in rows:
+            table.add_row(*row.values())
+        self.output.show(rows, [table] if rows else [])
+        if missing := [id for id, origin in origins.items() if not origin]:
+            raise WorkError(
+                f"{map_path(self.pseudonym_key)} does not hold {', '.join(missing)}: another key's, or a typo."
+            )
 
 
 def dataset_tables(dataset: dict[str, Any], out: Path) -> Iterator[RenderableType]:

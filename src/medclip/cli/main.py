@@ -35,6 +35,7 @@ GROUPS: Mapping[str, Mapping[str, Command | Family]] = {
     "Data": {
         "prepare": Command("Turn a source of image-caption pairs into a dataset", "data:Prepare"),
         "stats": Command("What a dataset holds, with warnings", "data:Stats"),
+        "trace": Command("Which DICOM object an id stands for, for who has the key", "data:Trace"),
         "leakage": Command("What training shares with the pairs it is judged on", "data:Leakage"),
     },
     "Train": {

@@ -94,12 +94,19 @@ def decode_frame(image: Path | bytes, frame: int | None = None, masked: bool = F
 
 
 @contextmanager
+def quiet_pydicom() -> Iterator[None]:
+    """Nothing of a header is printed or logged: warnings quote its values."""
+    pydicom = _pydicom()
+    with warnings.catch_warnings(), pydicom.config.disable_value_validation():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
 def dicom_errors() -> Iterator[None]:
     """Turn any error in a DICOM file into an ImageError; nothing of its header is printed or logged."""
-    pydicom = _pydicom()
     try:
-        with warnings.catch_warnings(), pydicom.config.disable_value_validation():
-            warnings.simplefilter("ignore")  # they quote values of the header
+        with quiet_pydicom():
             yield
     except (ImageError, UserError, FileNotFoundError):
         raise

@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import ExifTags, Image, ImageChops, ImageOps, UnidentifiedImageError
 
-from medclip.data.schema import DicomFrame
+from medclip.data.schema import DicomFrame, WebInstance
 from medclip.errors import MAX_PIXELS, MAX_SIDE, NO_FINITE_PIXELS, SIDE_TOO_LONG, TOO_MANY_PIXELS, ImageError
 
 T = TypeVar("T")
@@ -48,7 +48,8 @@ def decode(image: ImageInput | DicomFrame) -> Image.Image:
         if isinstance(image, DicomFrame):
             from medclip.data.dicom import decode_frame
 
-            return _to_gray_or_rgb(decode_frame(image.path, image.number, image.masked))
+            assert not isinstance(image.file, WebInstance), "`retrieve` it first"
+            return _to_gray_or_rgb(decode_frame(image.file, image.number, image.masked))
         if is_dicom(image):
             from medclip.data.dicom import decode_frame
 

@@ -22,11 +22,13 @@ from medclip.data.parallel import map_shards
 from medclip.data.paths import AnyPath, parse_path
 from medclip.data.prepare_config import DEFAULT, PrepareConfig
 from medclip.data.prepare_row import prepare_row
+from medclip.data.private_map import record_origins, without_origins
 from medclip.data.resume import ResumableFile, finish, remove_stale, source_fingerprint
 from medclip.data.schema import Dropped, Pair, is_made_up, take_per_split
 from medclip.data.sources.detect import (
     Source,
-    is_dicom_folder,
+    is_dicom_source,
+    is_dicomweb,
     is_phantoms,
     open_source,
     source_length,
@@ -69,12 +71,13 @@ def prepare(
     """
     if num_workers is not None and num_workers < 1:
         raise UserError("--num-workers must be at least 1.")
-    if is_dicom_folder(source):
+    is_private = is_dicom_source(source)
+    if is_private:
         make_key(config.studies.pseudonym_key, out)
         origin = {"source": DICOM_SOURCE, "synthetic": False}
     else:
         origin = _origin(source, out)
-    rows = _read_rows(source, config)
+    rows = _read_rows(source, config, record=is_private)
     claim(out, "dataset.json")
     tasks = ((chunk, out / f"{split}-{number:05d}.arrow", config) for split, number, chunk in chunks_by_split(rows))
     reports: dict[str, list[dict[str, Any]]] = {}
@@ -98,7 +101,7 @@ def prepare(
 def ensure_prepared(data: Source, out: Path) -> AnyPath:
     """A prepared dataset: `data`, if it is one, or what is prepared from it into `OUT-data`, beside `out`."""
     name = source_path(data)
-    if name is not None and is_prepared(path := parse_path(name)):
+    if name is not None and not is_dicomweb(name) and is_prepared(path := parse_path(name)):
         return path
     folder = out.with_name(f"{out.name}-data")
     if is_prepared(folder):
@@ -152,10 +155,11 @@ def _unicode(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _read_rows(source: Source, config: PrepareConfig) -> Iterator[Pair | Dropped]:
-    if not config.resplit:
-        return take_per_split(drop_repeated_ids(open_source(source, config)), config.max_samples)
-    rows = _resplit(open_source(source, replace(config, max_samples=None)))
+def _read_rows(source: Source, config: PrepareConfig, record: bool = False) -> Iterator[Pair | Dropped]:
+    """The rows to prepare; where they came from stays behind, in the private map if `record`."""
+    rows = open_source(source, replace(config, max_samples=None) if config.resplit else config)
+    rows = record_origins(rows, config.studies.pseudonym_key) if record else without_origins(rows)
+    rows = _resplit(rows) if config.resplit else rows
     return take_per_split(drop_repeated_ids(rows), config.max_samples)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ from medclip.data.images import standardize
 from medclip.data.normalize import MIN_CAPTION_CHARACTERS, clean_caption, license_name, license_set
 from medclip.data.paths import AnyPath, is_url, storage_errors
 from medclip.data.prepare_config import PrepareConfig
-from medclip.data.schema import DicomFrame, Dropped, Pair
+from medclip.data.schema import DicomFrame, Dropped, Pair, WebInstance
 from medclip.errors import ImageError
+
+LATE_REDACTION = "names in the file that the server's metadata lack"
 
 
 def prepare_row(row: Pair | Dropped, config: PrepareConfig) -> dict[str, Any] | Dropped:
@@ -23,6 +27,13 @@ def prepare_row(row: Pair | Dropped, config: PrepareConfig) -> dict[str, Any] | 
         return Dropped(row.id, row.split, "text is not Unicode")
     if config.licenses is not None and license_name(row.license) not in license_set(config.licenses):
         return Dropped(row.id, row.split, "license not in --licenses", row.license)
+    if isinstance(row.image, DicomFrame) and isinstance(row.image.file, WebInstance):
+        try:
+            row, late_rules = _retrieve(row, row.image, row.image.file)
+        except ImageError as error:
+            return Dropped(row.id, row.split, str(error))
+    else:
+        late_rules = []
     caption, rules = clean_caption(row.caption)
     if len(caption) < MIN_CAPTION_CHARACTERS:
         return Dropped(row.id, row.split, f"caption under {MIN_CAPTION_CHARACTERS} characters")
@@ -39,7 +50,7 @@ def prepare_row(row: Pair | Dropped, config: PrepareConfig) -> dict[str, Any] | 
         "height": height,
         "caption": caption,
         "caption_original": row.caption,
-        "caption_rules": rules,
+        "caption_rules": late_rules + rules,
         "article": row.article,
         "license": row.license,
         "attribution": row.attribution,
@@ -59,6 +70,21 @@ def _is_unicode(row: Pair) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _retrieve(row: Pair, frame: DicomFrame, instance: WebInstance) -> tuple[Pair, list[str]]:
+    """A row with the file of its image, and its caption without the names in that file's own header.
+
+    A server may give metadata in part; LATE_REDACTION is then the rule that changed the caption.
+    """
+    from medclip.data.deidentify import redact_report
+    from medclip.data.dicom import read_header
+    from medclip.data.dicomweb import retrieve
+
+    file = retrieve(instance)
+    caption, _ = redact_report(row.caption, read_header(io.BytesIO(file)))
+    rules = [LATE_REDACTION] if caption != row.caption else []
+    return replace(row, image=replace(frame, file=file), caption=caption), rules
 
 
 def _download(image: AnyPath | bytes | DicomFrame) -> Path | bytes | DicomFrame:

@@ -138,7 +138,8 @@ def file_state(path: AnyPath) -> Any:
 
 def _image_state(image: AnyPath | bytes | DicomFrame) -> Any:
     if isinstance(image, DicomFrame):
-        return file_state(image.path), image.number, image.masked
+        state = file_state(image.file) if isinstance(image.file, Path) else image.file  # an object of a server is final
+        return state, image.number, image.masked
     if isinstance(image, bytes):
         return hashlib.sha256(image).hexdigest()
     return file_state(image)

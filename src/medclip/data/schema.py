@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from medclip.data.paths import AnyPath
 
@@ -49,11 +50,39 @@ def is_running_number(article: str) -> bool:
     return len(article) <= _MAX_RUNNING_DIGITS and article.isdecimal()
 
 
+class Origin(NamedTuple):
+    """What a row of a DICOM source stands for; for the private map of its owner, never for the dataset."""
+
+    study: str = ""
+    series: str = ""
+    instance: str = ""
+    """UIDs, "" where the object has none."""
+    location: str = ""
+    """Path of the file or address of the object."""
+
+
+NO_ORIGIN = Origin()
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class WebInstance:
+    """An object of a DICOMweb server: the address of the service, and UIDs."""
+
+    url: str
+    study: str
+    series: str
+    instance: str
+
+    def __str__(self) -> str:
+        return f"{self.url}/studies/{self.study}/series/{self.series}/instances/{self.instance}"
+
+
 @dataclass(frozen=True, slots=True)
 class DicomFrame:
     """A frame of a DICOM file by its number (None: the middle one); `masked` paints a tenth of each side black."""
 
-    path: Path
+    file: Path | bytes | WebInstance
+    """`medclip.data.dicomweb.retrieve` turns an object of a server into bytes before it is decoded."""
     number: int | None = None
     masked: bool = False
 
@@ -84,6 +113,7 @@ class Pair:
     """What the reader withheld, as "place/name" ("header/PatientName"): names, never values."""
     if_missing: str = ""
     """Where the image was looked for, to be said if it is missing."""
+    origin: Origin = NO_ORIGIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +124,7 @@ class Dropped:
     split: str
     reason: str
     detail: str = ""
+    origin: Origin = NO_ORIGIN
 
 
 def take_per_split(

@@ -23,14 +23,8 @@ from medclip.data.prepare import prepare
 from medclip.data.prepare_config import PrepareConfig
 from medclip.data.schema import DicomFrame, Dropped, Pair
 from medclip.data.sources.detect import open_source
-from medclip.data.sources.dicom_studies import (
-    DIRECTORY,
-    LOCALIZER,
-    OTHER_FILE,
-    OTHER_SLICE,
-    UNUSED_REPORT,
-    structured_report_text,
-)
+from medclip.data.sources.dicom_rows import LOCALIZER, OTHER_SLICE, UNUSED_REPORT, structured_report_text
+from medclip.data.sources.dicom_studies import DIRECTORY, OTHER_FILE
 from support.dicom_files import PACKAGED, dicom, gray_ramp, sequence, write_dicom
 from support.material import draw_image, image_bytes
 
@@ -73,7 +67,7 @@ def captions(folder, **settings):
 
 
 def used_files(folder, key, **settings):
-    return [row.image.path.name for row in read(folder, pseudonym_key=key, **settings) if isinstance(row, Pair)]
+    return [row.image.file.name for row in read(folder, pseudonym_key=key, **settings) if isinstance(row, Pair)]
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,8 @@ from medclip.errors import UserError, WorkError
 DEFAULT_NUM_PHANTOMS = 4000
 _READABLE = (
     "a ROCO folder (train/radiology/captions.txt or traindata.csv), a ROCOv2 folder (train_captions.csv), a Hugging "
-    "Face dataset (hf://OWNER/NAME, a folder of it or what save_to_disk wrote), a folder of DICOM studies, a folder "
+    "Face dataset (hf://OWNER/NAME, a folder of it or what save_to_disk wrote), a folder of DICOM studies, a "
+    "DICOMweb server (dicomweb://HOST/PATH), a folder "
     f"of images with captions beside them (x.jpg, x.txt), a table ({', '.join(TABLE_SUFFIXES)}), WebDataset "
     "archives (.tar, .zip), MIMIC-CXR-JPG, Open-i, PadChest, MedICaT or R2Gen's annotation.json as published, any of "
     "these behind a URL (s3://…), or phantoms[:COUNT]"
@@ -62,6 +63,11 @@ def open_source(source: Source, config: PrepareConfig = DEFAULT) -> Iterator[Pai
     name = os.fspath(source)
     if (count := _num_phantoms(name)) is not None:
         return phantoms(count, config.seed)
+    if is_dicomweb(name):
+        from medclip.data.dicomweb import parse_address
+        from medclip.data.sources.dicomweb_studies import read_web_studies
+
+        return read_web_studies(parse_address(name), config.studies, config.max_samples)
     path = parse_path(name)
     rows = _read(path, config)
     rows = _read_url(path, rows) if is_url(path) else rows
@@ -80,9 +86,16 @@ def is_phantoms(source: str) -> bool:
     return source.partition(":")[0] == "phantoms"
 
 
-def is_dicom_folder(source: Source) -> bool:
-    """Whether SOURCE is a folder of DICOM studies; on this machine only."""
+def is_dicomweb(source: str) -> bool:
+    """Whether SOURCE is the address of a DICOMweb server."""
+    return source.partition("://")[0] in ("dicomweb", "dicomweb+https", "dicomweb+http")
+
+
+def is_dicom_source(source: Source) -> bool:
+    """Whether SOURCE is a folder of DICOM studies, on this machine only, or a DICOMweb server."""
     name = source_path(source)
+    if name is not None and is_dicomweb(name):
+        return True
     if name is None or is_url(path := parse_path(name)) or not path.is_dir():
         return False
     return not _find_layout(path, DEFAULT, UsedFiles()) and _has_dicom(path)
@@ -97,7 +110,7 @@ def source_length(source: Source, max_samples: int | None = None) -> int | None:
     name = os.fspath(source)
     if (count := _num_phantoms(name)) is not None:
         counts = [count, NUM_VALIDATION]
-    elif is_url(path := parse_path(name)):
+    elif is_dicomweb(name) or is_url(path := parse_path(name)):
         return None
     elif path.is_dir() and is_roco(path):
         counts = count_roco(path)
