@@ -19,7 +19,11 @@ from support.dicom_files import dicom, gray_ramp, write_dicom
 @pytest.fixture
 def folder(tmp_path):
     for name in ("a", "b"):
-        uids = {"StudyInstanceUID": f"1.2.77.{name == 'a':d}", "SeriesInstanceUID": "1.2.78", "SOPInstanceUID": "1.2.79"}
+        uids = {
+            "StudyInstanceUID": f"1.2.77.{name == 'a':d}",
+            "SeriesInstanceUID": "1.2.78",
+            "SOPInstanceUID": "1.2.79",
+        }
         uids["SOPInstanceUID"] += f".{name == 'a':d}"
         write_dicom(dicom(gray_ramp(), **uids), tmp_path / "Kowalska" / name / "1.dcm")
     (tmp_path / "Kowalska" / "a" / "1.txt").write_text("CT of the chest: no effusion.")
@@ -78,7 +82,9 @@ def test_a_map_that_cannot_be_used_says_so(tmp_path):
 
 
 def test_a_dry_run_writes_no_map(folder, tmp_path, medclip):
-    prepare(str(folder), tmp_path / "o", PrepareConfig(studies=DicomConfig(pseudonym_key=tmp_path / "k")), num_workers=1)
+    prepare(
+        str(folder), tmp_path / "o", PrepareConfig(studies=DicomConfig(pseudonym_key=tmp_path / "k")), num_workers=1
+    )
     (tmp_path / "k.map").unlink()
     code, out, _ = medclip("prepare", folder, "--dry-run", "--json", "--pseudonym-key", tmp_path / "k")
     assert code == 0 and "1.2.7" not in out and "location" not in out.replace(str(folder), "")

@@ -147,7 +147,9 @@ class _Handler(BaseHTTPRequestHandler):
     def metadata(self, study: str) -> list[dict]:
         found_objects = [ds for ds in self.state.objects if ds.StudyInstanceUID == study]
         headers = [Dataset({e.tag: e for e in ds if e.keyword not in self.state.hidden}) for ds in found_objects]
-        return [json.loads(header.to_json(bulk_data_threshold=0, bulk_data_element_handler=_bulk)) for header in headers]
+        return [
+            json.loads(header.to_json(bulk_data_threshold=0, bulk_data_element_handler=_bulk)) for header in headers
+        ]
 
     def send_object(self, path: str, fault: str) -> None:
         uid = path.rpartition("/")[2]

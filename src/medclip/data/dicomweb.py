@@ -210,6 +210,8 @@ def _client(url: str, token: str) -> DICOMwebClient:
 
     def authorize(request: PreparedRequest) -> PreparedRequest:
         request.headers.pop("Host", None)  # the client leaves the port out of it
+        if request.url:
+            request.url = request.url.replace("%2A", "*")  # a wildcard, which Orthanc 1.10 does not decode
         if token:
             request.headers["Authorization"] = f"Bearer {token}"
         return request

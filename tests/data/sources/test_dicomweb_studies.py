@@ -105,7 +105,7 @@ def test_nothing_that_names_somebody_is_written_or_printed(tmp_path, archive, me
     assert [(name, leak) for name, data in texts.items() for leak in leaks if leak.encode() in data] == []
     assert {headers["Authorization"] for headers in archive.headers} == {"Bearer secret-Zqwvx-token"}
     assert all(headers["Host"] in archive.url for headers in archive.headers)
-    assert any("PatientName=Kowalska" in path for path in archive.requests)
+    assert any("PatientName=Kowalska*&" in path for path in archive.requests)
 
 
 @pytest.mark.parametrize("fault", ["500", "503", "429", "408", "cut", "html", "drop", "other"])
@@ -325,7 +325,11 @@ def test_the_keys_of_a_search():
     source = "dicomweb://pacs.example/x?StudyDate=20200101-20201231&ModalitiesInStudy=CT&limit=5&offset=2"
     search = dicomweb.parse_address(f"{source}&ModalitiesInStudy=SR")
     assert (search.limit, search.offset) == (5, 2)
-    assert search.query == (("StudyDate", "20200101-20201231"), ("ModalitiesInStudy", "CT"), ("ModalitiesInStudy", "SR"))
+    assert search.query == (
+        ("StudyDate", "20200101-20201231"),
+        ("ModalitiesInStudy", "CT"),
+        ("ModalitiesInStudy", "SR"),
+    )
 
 
 @pytest.mark.parametrize(

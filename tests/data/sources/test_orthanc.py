@@ -95,7 +95,9 @@ def rows_of(out):
 
 
 def dropped_of(out):
-    return sorted((row["id"], row["reason"]) for row in map(json.loads, (out / "dropped.jsonl").read_text().splitlines()))
+    return sorted(
+        (row["id"], row["reason"]) for row in map(json.loads, (out / "dropped.jsonl").read_text().splitlines())
+    )
 
 
 def test_orthanc_gives_what_the_folder_of_its_files_gives(orthanc, tmp_path, monkeypatch):
@@ -109,7 +111,9 @@ def test_orthanc_gives_what_the_folder_of_its_files_gives(orthanc, tmp_path, mon
     assert len(rows) == 4
     captions = {row["caption"] for row in rows.values()}
     assert captions == {f"CT of ___ (___), for Dr. ___: nodule of {n} mm, no effusion." for n in (1, 2, 3, 4)}
-    assert {reason for _, reason in dropped_of(tmp_path / "web")} == {reason for _, reason in dropped_of(tmp_path / "disk")}
+    assert {reason for _, reason in dropped_of(tmp_path / "web")} == {
+        reason for _, reason in dropped_of(tmp_path / "disk")
+    }
     assert len(dropped_of(tmp_path / "web")) == len(dropped_of(tmp_path / "disk")) == 8 + 5
     assert web["privacy"] == disk["privacy"]
     origins = find_origins(rows, tmp_path / "key")
@@ -128,7 +132,11 @@ def test_the_search_is_narrowed_by_the_address(orthanc, tmp_path):
 
 def test_nobody_in_the_archive_is_named_in_what_is_written_or_printed(orthanc, tmp_path):
     source, _ = orthanc
-    environment = os.environ | {"XDG_CONFIG_HOME": str(tmp_path / "home"), TOKEN_VARIABLE: "a-secret", "COLUMNS": "5000"}
+    environment = os.environ | {
+        "XDG_CONFIG_HOME": str(tmp_path / "home"),
+        TOKEN_VARIABLE: "a-secret",
+        "COLUMNS": "5000",
+    }
     command = [sys.executable, "-m", "medclip.cli.main", "prepare", f"{source}?PatientID=P-4711*", "--table"]
     done = subprocess.run([*command, "--out", tmp_path / "out"], capture_output=True, env=environment)
     assert done.returncode == 0, done.stderr
