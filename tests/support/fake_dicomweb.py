@@ -30,7 +30,7 @@ class Archive:
 
     objects: list[Dataset] = field(default_factory=list)
     faults: dict[str, list[str]] = field(default_factory=dict)
-    """By the end of a path what it answers in place of the object, in turn; "status", "cut", "html", "drop", "other"."""
+    """By the end of a path, answers instead: a status, "cut", "html", "drop" or "other", with "!" once only."""
     page: int = 1000
     knows_offset: bool = True
     hidden: tuple[str, ...] = ()
@@ -41,7 +41,7 @@ class Archive:
     url: str = ""
     """Without a scheme: HOST:PORT/PATH."""
 
-    def retrieved(self) -> list[str]:
+    def instances(self) -> list[str]:
         """SOP Instance UIDs of the images and reports that were retrieved, in order."""
         return [path.rpartition("/instances/")[2] for path in self.requests if "/instances/" in path]
 
@@ -114,11 +114,10 @@ class _Handler(BaseHTTPRequestHandler):
             parts = urlsplit(self.path)
             self.state.requests.append(self.path)
             self.state.headers.append(dict(self.headers))
-            end = next((end for end in self.state.faults if parts.path.endswith(end)), None)
-            faults = self.state.faults.get(end, []) if end else []
-            fault = (faults.pop(0) if len(faults) > 1 or faults[0].endswith("!") else faults[0]) if faults else ""
-            if not faults and end:
-                del self.state.faults[end]
+            faults = next((faults for end, faults in self.state.faults.items() if parts.path.endswith(end)), [])
+            fault = faults[0] if faults else ""
+            if fault.endswith("!"):
+                faults.pop(0)
         self.answer(parts.path.removeprefix(ROOT), parse_qs(parts.query), fault.rstrip("!"))
 
     def answer(self, path: str, query: dict[str, list[str]], fault: str) -> None:
@@ -145,8 +144,8 @@ class _Handler(BaseHTTPRequestHandler):
         return [{"0020000D": {"vr": "UI", "Value": [uid]}} for uid in page]
 
     def metadata(self, study: str) -> list[dict]:
-        found_objects = [ds for ds in self.state.objects if ds.StudyInstanceUID == study]
-        headers = [Dataset({e.tag: e for e in ds if e.keyword not in self.state.hidden}) for ds in found_objects]
+        of_study = [ds for ds in self.state.objects if ds.StudyInstanceUID == study]
+        headers = [Dataset({e.tag: e for e in ds if e.keyword not in self.state.hidden}) for ds in of_study]
         return [
             json.loads(header.to_json(bulk_data_threshold=0, bulk_data_element_handler=_bulk)) for header in headers
         ]

@@ -20,7 +20,7 @@ from medclip.data.deidentify import NOT_REPLACED
 from medclip.data.paths import is_url
 from medclip.data.prepare_config import PrepareConfig
 from medclip.data.schema import Dropped
-from medclip.errors import UserError
+from medclip.errors import UserError, WorkError
 from medclip.progress import console
 
 if TYPE_CHECKING:

@@ -21,7 +21,11 @@ _REMEDIES = {
     "caption without image": "Put the image of x.txt, x.jpg, into the same folder.",
     "caption under": "Captions that short say nothing to learn from: look at the caption column.",
     "license not in --licenses": "Leave --licenses out, or name the licenses that the source states.",
-    "no report": "Put the report of a study beside it (x.txt beside x.dcm, or report.txt in its folder).",
+    "not retrieved from the server": "Ask who runs the server why it does not give the object.",
+    "study not retrieved": "Ask who runs the server why it does not give the study.",
+    "report not retrieved": "Ask who runs the server why it does not give the report.",
+    "no report": "Put the report of a study beside it (x.txt beside x.dcm, or report.txt in its folder). On a server, "
+    "search for studies with structured reports (ModalitiesInStudy=SR).",
     "report without": "Fetch the images of the reports, or give the folder that holds both.",
     "not a DICOM file": "Where a table names the images, give the table instead of the folder.",
 }

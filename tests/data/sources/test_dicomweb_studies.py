@@ -84,7 +84,7 @@ def test_a_server_gives_what_the_folder_of_its_files_gives(tmp_path, config):
 def test_only_what_is_used_is_retrieved(tmp_path, config):
     with serve_archive(make_studies(2, slices=5)) as archive:
         run(f"dicomweb://{archive.url}", tmp_path / "out", config)
-        assert sorted(archive.retrieved()) == [
+        assert sorted(archive.instances()) == [
             f"1.2.826.0.1.99.{study}.{end}" for study in (1, 2) for end in ("1.3", "2.1")
         ]
 
@@ -116,7 +116,7 @@ def test_what_passes_is_asked_again(tmp_path, config, archive, fault):
     archive.faults |= {"1.2.826.0.1.99.3/metadata": [f"{fault}!"] if fault not in ("cut", "other") else []}
     run(f"dicomweb://{archive.url}", tmp_path / "out", config)
     assert len(rows_of(tmp_path / "out")) == 3 and not dropped_of(tmp_path / "out")
-    assert archive.retrieved().count(image) == 3
+    assert archive.instances().count(image) == 3
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_what_cannot_be_had_is_counted_with_its_reason(tmp_path, config, archive
         f"report not retrieved from the server: {reason}": 1,
     }
     assert len(rows_of(tmp_path / "out")) == 1
-    assert archive.retrieved().count(image) == archive.retrieved().count(report) == tries
+    assert archive.instances().count(image) == archive.instances().count(report) == tries
 
 
 def test_a_study_that_is_refused_is_counted(tmp_path, config, archive):
@@ -190,20 +190,20 @@ def test_a_killed_run_retrieves_nothing_again_that_is_prepared(tmp_path, config,
     archive.objects = make_studies(8)
     source, out = f"dicomweb://{archive.url}", tmp_path / "out"
     run(source, tmp_path / "first", config)
-    order = [uid for uid in archive.retrieved() if ".1.1" in uid[-4:]]
+    order = [uid for uid in archive.instances() if ".1.1" in uid[-4:]]
     (tmp_path / "private" / "key.map").unlink()  # an archive that this key has not met
     archive.requests.clear()
     dicomweb.retrieve.cache_clear()
     archive.faults = {order[4]: ["503"]}
     with pytest.raises(WorkError, match="out of service"):
         run(source, out, config)
-    images = [uid for uid in archive.retrieved() if uid in order]
+    images = [uid for uid in archive.instances() if uid in order]
     assert images == [*order[:4], *[order[4]] * 4]
     archive.faults.clear()
     archive.requests.clear()
     archive.objects = [*make_studies(12)[16:], *archive.objects]  # four studies came in meanwhile
     run(source, out, config)
-    again = [uid for uid in archive.retrieved() if uid.endswith(".1.1")]
+    again = [uid for uid in archive.instances() if uid.endswith(".1.1")]
     assert not set(again) & set(order[:4])
     assert len(again) == len(set(again)) == 8
     assert len(rows_of(out)) == 12
@@ -256,7 +256,7 @@ def test_frames_of_one_object_are_retrieved_once(tmp_path, archive):
     config = PrepareConfig(studies=DicomConfig(frames="all", pseudonym_key=tmp_path / "key"))
     run(f"dicomweb://{archive.url}", tmp_path / "out", config)
     assert len(rows_of(tmp_path / "out")) == 3
-    assert archive.retrieved().count(image.SOPInstanceUID) == 1
+    assert archive.instances().count(image.SOPInstanceUID) == 1
 
 
 def test_the_token_stays_where_it_belongs(tmp_path, config, archive, monkeypatch):
@@ -296,7 +296,7 @@ def test_tls_is_verified(tmp_path, config, certificate, monkeypatch):
     monkeypatch.setenv(dicomweb.TOKEN_VARIABLE, "secret")
     with serve_archive(make_studies(1), certificate) as archive:
         source = f"dicomweb+https://{archive.url}"
-        with pytest.raises(WorkError, match="no trusted TLS connection.*REQUESTS_CA_BUNDLE"):
+        with pytest.raises(WorkError, match=r"no trusted TLS connection.*REQUESTS_CA_BUNDLE"):
             run(source, tmp_path / "out", config)
         assert archive.requests == []
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate.with_suffix(".crt")))
