@@ -113,7 +113,7 @@ def test_the_version_is_told(medclip):
         (["search", "--no-tabel"], "has no flag --no-tabel"),
         (["index"], "needs a command: build, add, delete, snapshot, restore, purge, migrate"),
         (["search", "--json", "--table", "--index", "x", "chest"], "give --json or --table, not both"),
-        (["dance"], "has no command 'dance'. See medclip --help."),
+        (["juggle"], "has no command 'juggle'. See medclip --help."),
     ],
 )
 def test_a_mistyped_word_gets_a_suggestion(medclip, words, expected):
@@ -245,7 +245,7 @@ def test_a_mistake_ends_with_one_sentence(medclip, roco, data, run, index_folder
 
 @pytest.mark.parametrize(
     "arguments",
-    [("prepare",), ("search", "--k", "many"), ("dance",), ("train", "--preset", "x"), ("quickstart", "--seed", "-1")],
+    [("prepare",), ("search", "--k", "many"), ("juggle",), ("train", "--preset", "x"), ("quickstart", "--seed", "-1")],
 )
 def test_a_wrong_command_line_has_exit_code_two(medclip, arguments):
     code, out, err = medclip(*arguments)
