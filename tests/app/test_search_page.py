@@ -16,7 +16,7 @@ from medclip.model.checkpoint import model_hash
 from medclip.search.curate import add, delete
 from medclip.search.filters import make_filter
 from medclip.search.index import Index
-from medclip.search.match import describe_recall
+from medclip.search.match import describe_model
 from medclip.search.query import Query, SearchOptions, similar
 from medclip.search.reader import IndexReader
 
@@ -80,7 +80,7 @@ def test_beside_the_cosines_it_says_how_likely_the_right_image_is_among_them(pag
     ]
     assert escape_markdown(result.note) in shown
     (warning,) = at.warning
-    assert warning.value == escape_markdown(describe_recall(searcher.calibration.recall_at_10))
+    assert warning.value == escape_markdown(describe_model(searcher.calibration))
     assert "That is near chance" in warning.value
 
 

@@ -10,11 +10,11 @@ import pytest
 from medclip.atomic_io import read_json, write_json
 from medclip.data.dataset import Split
 from medclip.encode.encoder import embed_images, embed_texts
-from medclip.match_calibration import CALIBRATION_FILE, Calibration, Threshold, read_calibration
+from medclip.match_calibration import CALIBRATION_FILE, Calibration, Threshold, Withheld, read_calibration
 from medclip.model.checkpoint import model_hash
 from medclip.search.filters import make_filter
 from medclip.search.index import Index
-from medclip.search.match import describe_recall
+from medclip.search.match import describe_model
 from medclip.search.query import Query, SearchOptions
 
 TEXT = "CT of the left chest"
@@ -126,8 +126,13 @@ def test_there_is_no_match_where_the_five_nearest_are_too_far(index, cosines, ab
 
 
 def test_a_model_near_chance_is_described_so(index):
-    recall = index.calibration.recall_at_10
-    assert "of 12 images; by chance for 83.3%. That is near chance" in describe_recall(recall)
-    good = dataclasses.replace(recall, value=0.28, low=0.25, high=0.31, chance=0.015)
-    text = describe_recall(good)
-    assert text.endswith("28.0% of 12 captions (95 % interval 25.0% to 31.0%), of 12 images; by chance for 1.5%.")
+    calibration = index.calibration
+    assert "of 12 images; by chance for 83.3%. That is near chance" in describe_model(calibration)
+    recall = dataclasses.replace(calibration.recall_at_10, value=0.28, low=0.25, high=0.31, chance=0.015)
+    good = dataclasses.replace(calibration, recall_at_10=recall)
+    text = "28.0% of 12 captions (95 % interval 25.0% to 31.0%), of 12 images; by chance for 1.5%."
+    assert describe_model(good).endswith(text)
+    withheld = dataclasses.replace(good, withheld=Withheld(100, 0.4))
+    assert describe_model(withheld).endswith(
+        f"{text} Of captions about an organ that no image shows, 40% are told to have no match."
+    )

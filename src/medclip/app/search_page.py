@@ -13,7 +13,7 @@ from medclip.app.text import ViewedImage, article_link, escape_markdown, format_
 from medclip.app.viewer import open_viewer
 from medclip.errors import UserError
 from medclip.match_calibration import Calibration
-from medclip.search.match import SearchResult, describe_recall
+from medclip.search.match import SearchResult, describe_model
 from medclip.search.query import SearchOptions
 from medclip.search.reader import Hit
 
@@ -92,11 +92,10 @@ def _show_match(result: SearchResult, calibration: Calibration | str) -> None:
         st.caption(escape_markdown(result.note))
     if isinstance(calibration, str):
         return
-    recall = calibration.recall_at_10
-    if recall.is_near_chance:
-        st.warning(escape_markdown(describe_recall(recall)), icon=":material/casino:")
+    if calibration.recall_at_10.is_near_chance:
+        st.warning(escape_markdown(describe_model(calibration)), icon=":material/casino:")
     else:
-        st.caption(escape_markdown(describe_recall(recall)))
+        st.caption(escape_markdown(describe_model(calibration)))
 
 
 def _grid(result: SearchResult, locations: Mapping[str, IndexLocation], name: str, min_width: int) -> None:

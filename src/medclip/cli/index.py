@@ -247,7 +247,7 @@ def _result_tables(
     answers: Sequence[tuple[str, SearchResult]], calibration: Calibration | str
 ) -> Iterator[RenderableType]:
     """Hits of each query, best first, as wide as the terminal, and below them how far to believe them."""
-    from medclip.search.match import describe_recall
+    from medclip.search.match import describe_model
 
     for title, result in answers:
         table = Table("score", "right so far", "id", "caption", "article", title=title or None, expand=True)
@@ -257,4 +257,4 @@ def _result_tables(
         yield table
         yield result.note
     if not isinstance(calibration, str):
-        yield describe_recall(calibration.recall_at_10)
+        yield describe_model(calibration)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from medclip.errors import UserError
-from medclip.match_calibration import Calibration, ValidationRecall, read_calibration
+from medclip.match_calibration import Calibration, read_calibration
 from medclip.search.query import Embedding, Query, Ranking, SearchOptions
 from medclip.search.reader import Hit, IndexReader
 
@@ -63,16 +63,21 @@ def judge(
     return SearchResult(hits, probabilities, no_match, _note(calibration, len(hits), probabilities[-1], no_match))
 
 
-def describe_recall(recall: ValidationRecall) -> str:
+def describe_model(calibration: Calibration) -> str:
     """How good a model is on its own validation, and a warning where that is near chance."""
+    recall, withheld = calibration.recall_at_10, calibration.withheld
     text = (
         f"The model on its own validation: the right image is among the first 10 for {recall.value:.1%} of "
         f"{recall.num_captions:,} captions (95 % interval {recall.low:.1%} to {recall.high:.1%}), of "
         f"{recall.num_images:,} images; by chance for {recall.chance:.1%}."
     )
-    return (
-        f"{text} That is near chance: which images come first says next to nothing." if recall.is_near_chance else text
-    )
+    if withheld:
+        text += (
+            f" Of captions about an organ that no image shows, {withheld.no_match_rate:.0%} are told to have no match."
+        )
+    if recall.is_near_chance:
+        text += " That is near chance: which images come first says next to nothing."
+    return text
 
 
 def _note(calibration: Calibration, num_hits: int, probability: float, no_match: bool | None) -> str:
