@@ -58,16 +58,16 @@ def main() -> None:
                 hits = [value for k in KS for value in (probabilities[k - 1], rank <= k)]
                 errors.setdefault(size, []).append([*hits, calibration.is_no_match(row, size)])
         groups = organs[second].tolist()
-        found = withhold(calibration, cosines[np.ix_(second, second)], groups, groups)
-        if found and calibration.withheld:
-            withheld.append((calibration.withheld.no_match_rate, found.no_match_rate))
+        measured = withhold(calibration, cosines[np.ix_(second, second)], groups, groups)
+        if measured and calibration.withheld:
+            withheld.append((calibration.withheld.no_match_rate, measured.no_match_rate))
     for size, values in errors.items():
         means = np.mean(np.array(values, float), axis=0).round(4).tolist()
-        predicted = {f"k={k}": {"predicted": means[2 * i], "found": means[2 * i + 1]} for i, k in enumerate(KS)}
+        predicted = {f"k={k}": {"predicted": means[2 * i], "measured": means[2 * i + 1]} for i, k in enumerate(KS)}
         print(json.dumps({"calibrated_on": n // 2, "searched": size, **predicted, "no_match": means[-1]}))
     if withheld:
-        stated, measured = np.mean(withheld, axis=0).round(4).tolist()
-        print(json.dumps({"withheld_organs": {"stated": stated, "measured": measured}}))
+        stated, tested = np.mean(withheld, axis=0).round(4).tolist()
+        print(json.dumps({"withheld_organs": {"stated": stated, "measured": tested}}))
 
 
 if __name__ == "__main__":
