@@ -11,6 +11,8 @@ of the image: what the words alone give away. A run that is already in OUT is no
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import itertools
 import json
 import time
 from collections.abc import Iterator
@@ -24,8 +26,9 @@ jax_setup.start()
 
 from medclip.data.dataset import Split  # noqa: E402
 from medclip.data.hard_negatives import KINDS  # noqa: E402
-from medclip.data.phantoms.cases import CASES, SPLITS, TEMPLATES, draw_case, write_caption  # noqa: E402
+from medclip.data.phantoms.cases import CASES, TEMPLATES, Case, phantom, write_caption  # noqa: E402
 from medclip.data.prepare import prepare  # noqa: E402
+from medclip.data.schema import Pair  # noqa: E402
 from medclip.encode.encoder import embed_split, embed_texts  # noqa: E402
 from medclip.evaluation.compositionality import MIN_CAPTIONS, evaluate_compositionality, questions  # noqa: E402
 from medclip.evaluation.config import EvalConfig  # noqa: E402
@@ -37,16 +40,16 @@ from medclip.training.loop import train  # noqa: E402
 UNSEEN = (TEMPLATES[3], TEMPLATES[5], TEMPLATES[7])
 SEEN = tuple(template for template in TEMPLATES if template not in UNSEEN)
 ORGANS = ("head", "chest", "knee")
-SHOWN = tuple(case for case in CASES if case.organ in ORGANS)
 
 
-def pairs(count: int, split: str) -> Iterator[tuple[np.ndarray, str]]:
-    """Phantoms and captions: any cases in training, every case once in validation, in templates of their own."""
-    for index in range(count if split == "train" else len(SHOWN)):
-        seed = np.random.SeedSequence((SPLITS.index(split), index))
-        rng = np.random.default_rng(seed)
-        case = SHOWN[int(rng.integers(len(SHOWN)))] if split == "train" else SHOWN[index]
-        yield draw_case(case, seed), write_caption(case, rng, SEEN if split == "train" else UNSEEN)
+def pairs(count: int) -> Iterator[Pair]:
+    """`count` training phantoms of ORGANS and each of their cases once in validation, in templates of their own."""
+    for split, templates in (("train", SEEN), ("validation", UNSEEN)):
+        indices = itertools.count() if split == "train" else range(len(CASES))
+        shown = (pair for pair in (phantom(index, 0, split) for index in indices) if pair.labels["organ"] in ORGANS)
+        for number, pair in enumerate(itertools.islice(shown, count if split == "train" else None)):
+            rng = np.random.default_rng((number, len(templates)))
+            yield dataclasses.replace(pair, caption=write_caption(Case(**pair.labels), rng, templates))
 
 
 def blind_accuracies(model: Path, data: Path) -> dict[str, float]:
@@ -91,7 +94,7 @@ def main() -> None:
     args = parser.parse_args()
     data = args.out / "data"
     if not (data / "dataset.json").exists():
-        prepare({split: pairs(args.pairs, split) for split in SPLITS}, data)
+        prepare(pairs(args.pairs), data)
     for seed in args.seeds:
         for kinds in (KINDS, ()):
             config = TrainConfig(

@@ -111,12 +111,13 @@ def swap_terms(caption: str, pairs: tuple[tuple[str, str], ...], unless: str = "
     return pattern.sub(lambda match: _new_term(caption, match, partners[match["term"].lower()]), caption)
 
 
-def negate_finding(caption: str, negation: str = "no ") -> str | None:
+def negate_finding(caption: str, negation: str = "no ", keep_article: bool = False) -> str | None:
     """The caption with its first stated finding negated: "a mass" becomes "no mass"; None if it negates anything."""
     if _EXCLUDED.search(caption):
         return None
     if match := _STATED.search(caption):
-        return _splice(caption, match.start(), match.end(), negation)
+        article = match.group().lower() if keep_article else ""
+        return _splice(caption, match.start(), match.end(), negation + article)
     if match := _STATED_BARE.search(caption):
         return _splice(caption, match.end(), match.end(), negation)
     return None

@@ -40,7 +40,7 @@ MODALITIES = (
     ("sonogram", "magnetic resonance image"),
     ("sonograms", "magnetic resonance images"),
 )  # fmt: skip
-NEGATIONS = ("no evidence of ", "no sign of ", "absence of ")
+NEGATIONS = ("no evidence of ", "no sign of ")  # as true captions say it: other words would give the foil away
 AFFIRMATIONS = ("evidence of ", "signs of ")
 ABNORMAL = "pathological"
 
@@ -63,7 +63,7 @@ def hard_negative_shares(captions: Sequence[str], kinds: tuple[str, ...], seed: 
 def _negate_or_affirm(caption: str, seed: int) -> str | None:
     """The first finding negated where the caption negates nothing, or else affirmed."""
     choice = zlib.crc32(f"{seed} {caption}".encode())
-    negated = negate_finding(caption, NEGATIONS[choice % len(NEGATIONS)])
+    negated = negate_finding(caption, NEGATIONS[choice % len(NEGATIONS)], keep_article=True)
     return negated or affirm_finding(caption, AFFIRMATIONS[choice % len(AFFIRMATIONS)], ABNORMAL)
 
 
