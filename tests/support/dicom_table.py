@@ -49,6 +49,7 @@ def table(with_files: dict[str, dict[str, str]]) -> str:
         "",
         "The outcome for every file with pixels in the pydicom package (pydicom-data is not covered), with",
         f"{packages}.",
+        "A DICOMweb server is asked for objects as it stores them, so the same table holds for it.",
         "",
         "    cd tests && python -m support.dicom_table",
         "",
