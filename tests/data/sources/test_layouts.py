@@ -10,7 +10,7 @@ from medclip.data.normalize import split_of
 from medclip.data.prepare import prepare
 from medclip.data.prepare_config import Columns, PrepareConfig
 from medclip.data.schema import Dropped, Pair, is_made_up
-from medclip.data.sources.detect import is_dicom_folder, open_source
+from medclip.data.sources.detect import is_dicom_source, open_source
 from medclip.errors import UserError
 from support.material import RocoFolder, draw_image, image_bytes
 
@@ -315,7 +315,7 @@ def test_a_published_layout_is_read_as_described(tmp_path, layout):
     assert layout == "ROCO" or all(row.image.is_file() for row in rows if isinstance(row, Pair))
     assert [(row.id, row.split, row.reason) for row in rows if isinstance(row, Dropped)] == dropped
     assert len({row.id for row in rows}) == len(rows)
-    assert not is_dicom_folder(str(source))
+    assert not is_dicom_source(str(source))
 
 
 def test_rows_without_ids_are_not_numbered(tmp_path):
