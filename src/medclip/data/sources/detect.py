@@ -30,7 +30,7 @@ from medclip.data.sources.roco import count_roco, is_roco, is_rocov2, read_roco,
 from medclip.data.sources.table_files import TABLE_SUFFIXES, count_rows, table_suffix
 from medclip.data.sources.tables import read_tables
 from medclip.data.sources.unlisted_files import count_unlisted, count_unlisted_images
-from medclip.data.sources.webdataset import read_tars, read_zip
+from medclip.data.sources.webdataset import is_tar, read_tars, read_zip
 from medclip.errors import UserError, WorkError
 
 DEFAULT_NUM_PHANTOMS = 4000
@@ -145,7 +145,7 @@ def _read(path: AnyPath, config: PrepareConfig) -> Iterator[Pair | Dropped]:
     elif suffix in TABLE_SUFFIXES and path.is_file():
         used = UsedFiles()
         yield from _count_images(path, config, _read_splits({"": [path]}, config, used), used)
-    elif suffix == ".tar" and path.is_file():
+    elif is_tar(path) and path.is_file():
         yield from read_tars([path], path.parent, UsedFiles())
     elif suffix == ".zip" and path.is_file():
         yield from read_zip(path)
@@ -207,7 +207,8 @@ def _find_tables(folder: AnyPath, config: PrepareConfig, used: UsedFiles) -> Ite
         for path in description_files(folder):
             used.add(path)
         return _read_splits(splits, config, used)
-    if archives := sorted(chain(folder.glob("*.tar"), folder.glob("*/*.tar")), key=str):
+    files = [path for path in chain(folder.glob("*"), folder.glob("*/*")) if path.is_file()]
+    if archives := sorted(filter(is_tar, files), key=str):
         return read_tars(archives, folder, used)
     if has_caption_files(folder):
         return None
@@ -215,6 +216,12 @@ def _find_tables(folder: AnyPath, config: PrepareConfig, used: UsedFiles) -> Ite
         return _read_splits(splits, config, used)
     if table := find_lone_table(folder):
         return _read_splits({"": [table]}, config, used)
+    if tables := [path.name for path in files if path.parent == folder and table_suffix(path) in TABLE_SUFFIXES]:
+        raise UserError(f"{folder} holds several tables: give one of {', '.join(sorted(tables))}.")
+    if not has_images(folder) and (archives := [path for path in files if path.suffix.lower() == ".zip"]):
+        for path in archives:
+            used.add(path)
+        return chain.from_iterable(map(read_zip, sorted(archives, key=str)))
     return None
 
 

@@ -86,6 +86,6 @@ def _read_json_object(path: AnyPath) -> dict[str, Any]:
     """A JSON object; {} for an absent file and for other JSON."""
     try:
         value = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged and cannot be read as JSON ({error}). Fetch it again.") from None
     return value if isinstance(value, dict) else {}

@@ -49,7 +49,9 @@ def _walk(folder: AnyPath) -> Iterator[tuple[AnyPath, AnyPath | None, str]]:
     """Every image with its caption file, and every other file with the reason why it is not used."""
     paths = sorted(folder.iterdir(), key=str)
     texts = [path for path in paths if path.suffix.lower() == CAPTION_SUFFIX]
-    captions = {fold_name(path.name): path for path in texts} | {path.name: path for path in texts}
+    captions = {fold_name(path.name): path for path in texts}
+    captions |= {path.stem + CAPTION_SUFFIX: path for path in texts}  # a.TXT is of a.png before it is of A.png
+    captions |= {path.name: path for path in texts}
     unused = set(texts)
     for path in paths:
         if path.is_dir():

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 from PIL import Image
@@ -20,7 +21,11 @@ from medclip.errors import ImageError
 
 MISSING = "image missing"
 OUTSIDE = "image outside the table's folder (see --image-root)"
-TRIED = "also tried: / for \\, NFC and NFD, another letter case, the archives (.zip) beside it"
+TRIED = (
+    "also tried: / for \\, NFC and NFD, another letter case, without spaces around it, %20 as a space, the archives "
+    "(.zip) beside it"
+)
+_BLANKS = " \t\r\n\u00a0\ufeff"
 PYTHON_OBJECT = "image cell is the text of a Python object, not a path or an image"
 DAMAGED_BYTES = "image cell is the text of Python bytes, cut or damaged"
 MAX_MEMBER_BYTES = 2**28
@@ -279,5 +284,6 @@ def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
 
 def _spellings(name: str) -> Iterator[str]:
     """Other ways to write a path."""
-    for path in (name, name.replace("\\", "/")):
+    plain = name.strip(_BLANKS)
+    for path in dict.fromkeys((name, name.replace("\\", "/"), plain, plain.replace("\\", "/"), unquote(plain))):
         yield from (path, unicodedata.normalize("NFC", path), unicodedata.normalize("NFD", path))

@@ -61,7 +61,7 @@ def read_annotations(path: AnyPath, columns: Columns, used: UsedFiles) -> Iterat
     locate = _image_finder(path, columns, used)
     try:
         splits = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged and cannot be read as JSON ({error}). Fetch it again.") from None
     for name, rows in splits.items():
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
 import json
 import os
+import re
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 from itertools import chain
@@ -24,6 +27,8 @@ Row = dict[str, Any]
 BATCH_ROWS = 256
 _MAX_CELL_BYTES = 2**24  # a radiology report can exceed the 128 kB that Python's csv allows
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+_EXCEL_DELIMITER = re.compile(r"sep=([,;\t|])", re.IGNORECASE)
+"""The line that Excel writes and reads before a table's header."""
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 
@@ -78,19 +83,21 @@ def count_rows(path: AnyPath) -> int | None:
 def _read_csv(path: AnyPath) -> Iterator[Row]:
     csv.field_size_limit(_MAX_CELL_BYTES)
     with _open_text_bytes(path) as packed, io.BufferedReader(packed) as peeked:
-        encoding = "utf-16" if peeked.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-        file, line_number = io.TextIOWrapper(peeked, encoding=encoding, newline=""), 1
+        file, line_number = io.TextIOWrapper(peeked, encoding=_encoding(peeked.peek(4)[:4]), newline=""), 1
         try:
-            header = file.readline()
+            header = next((line for line in file if line.strip()), "")
             delimiter = _delimiter(header, "\t" if table_suffix(path) == ".tsv" else ",")
+            if stated := _EXCEL_DELIMITER.fullmatch(header.strip("\r\n")):
+                header, delimiter = file.readline(), stated.group(1)
             # strict, or a file that was cut within quotes looks complete
             reader = csv.DictReader(chain([header], file), delimiter=delimiter, strict=True)
+            _refuse_repeated(path, [name for name in reader.fieldnames or () if name.strip()])
             for row in reader:
                 line_number = reader.line_num + 1
                 if None in row:
                     raise UserError(
                         f"{path} line {reader.line_num} has more cells than the header. Quote the cells that hold "
-                        f"{_DELIMITERS[delimiter]}."
+                        f"{_DELIMITERS.get(delimiter, delimiter)}."
                     )
                 yield row
         except UnicodeError as error:
@@ -100,6 +107,24 @@ def _read_csv(path: AnyPath) -> Iterator[Row]:
             ) from None
         except csv.Error as error:
             raise UserError(f"{path} line {line_number} is not CSV ({error}).") from None
+
+
+def _encoding(start: bytes) -> str:
+    """The encoding of a text by its byte order mark, or as its first character, which is ASCII, lies in its bytes."""
+    if start in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE):
+        return "utf-32"
+    if start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return "utf-16"
+    zeros = [byte == 0 for byte in start]
+    if zeros == [False, True, False, True]:
+        return "utf-16-le"
+    return "utf-16-be" if zeros == [True, False, True, False] else "utf-8-sig"
+
+
+def _refuse_repeated(path: AnyPath, columns: Iterable[str]) -> None:
+    """Refuse a table with two columns of one name, of which one would be lost."""
+    if repeated := [name for name, count in Counter(columns).items() if count > 1]:
+        raise UserError(f"{path} has several columns named {repeated[0]!r}. Rename all but one of them.")
 
 
 def _delimiter(header: str, usual: str) -> str:
@@ -120,7 +145,7 @@ def _read_json_lines(path: AnyPath) -> Iterator[Row]:
                 continue
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise UserError(f"{path} line {number} is not JSON ({error}).") from None
             if not isinstance(row, dict):
                 raise UserError(f"{path} line {number} is not a JSON object.")
@@ -137,7 +162,7 @@ def _read_json(path: AnyPath) -> Iterator[Row]:
     try:
         with _open_text_bytes(path) as file:
             rows = json.loads(file.read())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a JSON list ({error}).") from None
     if not all(isinstance(row, dict) for row in rows):
         raise UserError(f"{path} is a list, but not of JSON objects.")
@@ -147,6 +172,7 @@ def _read_json(path: AnyPath) -> Iterator[Row]:
 def _read_parquet(path: AnyPath) -> Iterator[Row]:
     try:
         with _open_binary(path) as file, pq.ParquetFile(file) as table:
+            _refuse_repeated(path, table.schema_arrow.names)
             for batch in table.iter_batches(BATCH_ROWS):
                 yield from batch.to_pylist()
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -158,6 +184,7 @@ def _read_arrow(path: AnyPath) -> Iterator[Row]:
     try:
         with _open_binary(path) as file:
             for batch in _arrow_batches(file):
+                _refuse_repeated(path, batch.schema.names)
                 for start in range(0, len(batch), BATCH_ROWS):
                     yield from batch.slice(start, BATCH_ROWS).to_pylist()
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:

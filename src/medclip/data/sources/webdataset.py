@@ -50,6 +50,11 @@ class _Sample:
         return has_image and any(suffix in self.files for suffix in _TEXT_SUFFIXES)
 
 
+def is_tar(path: AnyPath) -> bool:
+    """Whether a file is a tar archive by its name, compressed or not."""
+    return path.name.lower().endswith((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"))
+
+
 def read_tars(paths: list[AnyPath], folder: AnyPath, used: UsedFiles) -> Iterator[Pair | Dropped]:
     """Every sample of the archives, in order: an image with a caption in KEY.txt or in KEY.json.
 
@@ -85,7 +90,7 @@ def _parse_sample(key: str, files: dict[str, bytes], path: AnyPath, split: str, 
         fields: dict[str, Any] = json.loads(files.get(".json") or b"{}")
         captions = cell_captions(fields.get("caption") or fields.get("captions"))
         captions = cell_captions(files[".txt"].decode("utf-8-sig")) if ".txt" in files else captions
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return [Dropped(key, split or split_of(key), "caption unreadable", path.name)]
     stated = str(fields.get("id") or ("" if repeats or key.isdecimal() else key))
     images = [data for suffix, data in files.items() if suffix in IMAGE_SUFFIXES]

@@ -1,0 +1,99 @@
+"""Tables and folders as spreadsheets, shells and other people's scripts leave them: read, or refused by name."""
+
+import io
+import tarfile
+import zipfile
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from medclip.data.schema import Pair
+from medclip.data.sources.detect import open_source
+from medclip.errors import UserError
+from support.material import draw_image, image_bytes
+
+PNG = image_bytes(draw_image(0), "PNG")
+TEXT = "image,caption\n1.png,Échographie du foie\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(TEXT.encode(encoding) for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32")),
+        ("sep=;\r\n" + TEXT.replace(",", ";")).encode("utf-8-sig"),
+        ("sep=\t\n" + TEXT.replace(",", "\t")).encode("utf-16"),
+        ("\n \n" + TEXT).encode(),
+        TEXT.replace("1.png", " 1.png ").encode(),
+        TEXT.replace("1.png", "\ufeff1.png").encode(),
+        TEXT.replace("1.png", "a%20b.png").encode(),
+    ],
+)
+def test_a_table_of_a_spreadsheet_is_read(tmp_path, data):
+    for name in ("1.png", "a b.png"):
+        (tmp_path / name).write_bytes(PNG)
+    (tmp_path / "x.csv").write_bytes(data)
+    (pair,) = open_source(str(tmp_path / "x.csv"))
+    assert isinstance(pair, Pair) and pair.caption == "Échographie du foie" and pair.image.is_file()
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    (tmp_path / "x.csv").write_text("image,caption,caption\n1.png,CT of the chest,MRI of the knee\n")
+    columns = [pa.array([PNG]), pa.array(["CT of the chest"]), pa.array(["MRI of the knee"])]
+    table = pa.Table.from_arrays(columns, names=["image", "caption", "caption"])
+    pq.write_table(table, tmp_path / "x.parquet")
+    with pa.OSFile(str(tmp_path / "x.arrow"), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as out:
+        out.write_table(table)
+    for suffix in ("csv", "parquet", "arrow"):
+        with pytest.raises(UserError, match="several columns named 'caption'"):
+            list(open_source(str(tmp_path / f"x.{suffix}")))
+
+
+def test_columns_without_a_name_are_not_two_of_one_name(tmp_path):
+    (tmp_path / "1.png").write_bytes(PNG)
+    (tmp_path / "x.csv").write_text("image,caption,,\n1.png,CT of the chest,,\n")
+    assert [row.caption for row in open_source(str(tmp_path / "x.csv"))] == ["CT of the chest"]
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.json"])
+def test_json_that_is_too_deep_is_refused(tmp_path, name):
+    (tmp_path / name).write_text("[" * 100_000)
+    with pytest.raises(UserError, match="is not"):
+        list(open_source(str(tmp_path / name)))
+
+
+def test_several_tables_of_no_split_are_refused_by_name(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.csv").write_text("image,caption\n1.png,CT of the chest\n")
+    (tmp_path / "1.png").write_bytes(PNG)
+    with pytest.raises(UserError, match=r"holds several tables: give one of a\.csv, b\.csv"):
+        list(open_source(str(tmp_path)))
+
+
+def test_a_caption_belongs_to_the_image_of_its_letter_case(tmp_path):
+    for name in ("a.png", "A.png"):
+        (tmp_path / name).write_bytes(PNG)
+    (tmp_path / "a.txt").write_text("CT of the chest")
+    (tmp_path / "A.TXT").write_text("MRI of the knee")
+    assert {row.id: row.caption for row in open_source(str(tmp_path))} == {
+        "a": "CT of the chest",
+        "A": "MRI of the knee",
+    }
+
+
+@pytest.mark.parametrize("name", ["x.tar", "x.TAR", "x.tar.gz", "x.tgz", "x.zip"])
+@pytest.mark.parametrize("in_folder", [True, False])
+def test_an_archive_is_read_whatever_its_suffix(tmp_path, name, in_folder):
+    members = {"1.png": PNG, "1.txt": b"CT of the chest"}
+    if name.endswith("zip"):
+        with zipfile.ZipFile(tmp_path / name, "w") as out:
+            for member, data in members.items():
+                out.writestr(member, data)
+    else:
+        with tarfile.open(tmp_path / name, "w:gz" if name.endswith("gz") else "w") as out:
+            for member, data in members.items():
+                entry = tarfile.TarInfo(member)
+                entry.size = len(data)
+                out.addfile(entry, io.BytesIO(data))
+    (pair,) = open_source(str(tmp_path if in_folder else tmp_path / name))
+    assert (pair.image, pair.caption) == (PNG, "CT of the chest")
