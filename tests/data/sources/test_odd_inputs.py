@@ -97,3 +97,20 @@ def test_an_archive_is_read_whatever_its_suffix(tmp_path, name, in_folder):
                 out.addfile(entry, io.BytesIO(data))
     (pair,) = open_source(str(tmp_path if in_folder else tmp_path / name))
     assert (pair.image, pair.caption) == (PNG, "CT of the chest")
+
+
+@pytest.mark.parametrize("name", ["images.tar.gz", "images.zip"])
+def test_an_archive_beside_what_it_was_unpacked_to_is_not_read_again(tmp_path, name):
+    for file, data in {"images/1.png": PNG, "x.csv": b"image,caption\n1.png,CT of the chest\n", name: b"x"}.items():
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_bytes(data)
+    pair, other = open_source(str(tmp_path))
+    assert (pair.caption, other.id, other.reason) == ("CT of the chest", name, "file that no row names")
+
+
+def test_json_beside_images_is_no_table(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.png").write_bytes(PNG)
+        (tmp_path / f"{name}.json").write_text("{}")
+    reasons = [row.reason for row in open_source(str(tmp_path))]
+    assert reasons.count("no caption beside the image") == 2 and len(reasons) == 4

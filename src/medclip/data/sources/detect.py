@@ -34,6 +34,7 @@ from medclip.data.sources.webdataset import is_tar, read_tars, read_zip
 from medclip.errors import UserError, WorkError
 
 DEFAULT_NUM_PHANTOMS = 4000
+_LONE_SUFFIXES = tuple(suffix for suffix in TABLE_SUFFIXES if suffix != ".json")  # which may be about one image each
 _READABLE = (
     "a ROCO folder (train/radiology/captions.txt or traindata.csv), a ROCOv2 folder (train_captions.csv), a Hugging "
     "Face dataset (hf://OWNER/NAME, a folder of it or what save_to_disk wrote), a folder of DICOM studies, a "
@@ -208,7 +209,7 @@ def _find_tables(folder: AnyPath, config: PrepareConfig, used: UsedFiles) -> Ite
             used.add(path)
         return _read_splits(splits, config, used)
     files = [path for path in chain(folder.glob("*"), folder.glob("*/*")) if path.is_file()]
-    if archives := sorted(filter(is_tar, files), key=str):
+    if archives := sorted((path for path in files if path.suffix.lower() == ".tar"), key=str):
         return read_tars(archives, folder, used)
     if has_caption_files(folder):
         return None
@@ -216,12 +217,17 @@ def _find_tables(folder: AnyPath, config: PrepareConfig, used: UsedFiles) -> Ite
         return _read_splits(splits, config, used)
     if table := find_lone_table(folder):
         return _read_splits({"": [table]}, config, used)
-    if tables := [path.name for path in files if path.parent == folder and table_suffix(path) in TABLE_SUFFIXES]:
-        raise UserError(f"{folder} holds several tables: give one of {', '.join(sorted(tables))}.")
-    if not has_images(folder) and (archives := [path for path in files if path.suffix.lower() == ".zip"]):
+    tables = sorted(path.name for path in files if path.parent == folder and table_suffix(path) in _LONE_SUFFIXES)
+    if len(tables) > 1:
+        raise UserError(f"{folder} holds several tables: give one of {', '.join(tables)}.")
+    if has_images(folder):  # an archive beside images may be what they were unpacked from
+        return None
+    if archives := sorted(filter(is_tar, files), key=str):
+        return read_tars(archives, folder, used)
+    if archives := sorted((path for path in files if path.suffix.lower() == ".zip"), key=str):
         for path in archives:
             used.add(path)
-        return chain.from_iterable(map(read_zip, sorted(archives, key=str)))
+        return chain.from_iterable(map(read_zip, archives))
     return None
 
 
