@@ -119,7 +119,7 @@ def _card(
         st.markdown(f"**{rank}**", width="content")
         st.caption(f"cosine {hit.score:.3f}", width="content")
         if probability_so_far is not None:
-            st.caption(f"right so far {probability_so_far:.0%}", width="content", help=SO_FAR)
+            st.caption(f"right so far {probability_so_far:.0%}", width="content", help=SO_FAR if rank == 1 else None)
         if labels := format_labels(hit.labels):
             st.caption(escape_markdown(labels), width="content")
     st.text(hit.caption)  # a caption is data, never markup
