@@ -30,6 +30,7 @@ from data.sources.test_layouts import LAYOUTS, pmc_oa
 from data.test_name_matching import letters_of
 from evaluation.test_labeled_sets import SETS
 from support.dicom_files import PACKAGED, dicom, gray_ramp
+from support.fake_dicomweb import make_studies, serve_archive
 from support.input_runs import (
     CAPTION,
     IMAGES,
@@ -385,6 +386,17 @@ def rows_of_names() -> Iterable[Input]:
     yield Input("a value of the header in all of 12 reports", files(many, "", warnings), test)
 
 
+def dicomweb(checkout: Checkout, folder: Path) -> str:
+    with serve_archive(make_studies(3)) as server:
+        flags = ("--num-workers", "1")
+        return groups(checkout.run(folder, "prepare", f"dicomweb://{server.url}", *flags, out="out"))
+
+
+def rows_of_archives() -> Iterable[Input]:
+    test = f"{SOURCES}/test_dicomweb_studies.py::test_a_server_gives_what_the_folder_of_its_files_gives"
+    yield Input("`dicomweb://HOST`: three studies with reports on a server", dicomweb, test)
+
+
 SECTIONS = {
     "Nothing is lost without a count": rows_of_sources,
     "Identity": rows_of_identity,
@@ -392,6 +404,7 @@ SECTIONS = {
     "Layouts as published": rows_of_layouts,
     "DICOM shows what a viewer shows": rows_of_display,
     "Names": rows_of_names,
+    "Straight from the archive": rows_of_archives,
 }
 
 
