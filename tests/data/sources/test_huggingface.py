@@ -146,6 +146,8 @@ def test_captions_arrive_in_the_prepared_form(tmp_path):
         ("dataset_dict.json", {"splits": ["train"]}, "names the split train, but that folder has no state.json"),
         ("state.json", {"_data_files": [{"filename": "../../x.arrow"}]}, "which is not below it"),
         ("state.json", {"_data_files": [{"filename": "absent.arrow"}]}, r"absent\.arrow is not a complete Arrow file"),
+        ("state.json", {"_data_files": "x"}, "does not list its files"),
+        ("state.json", {"_data_files": ["x"]}, "does not list its files"),
         ("state.json", None, "is damaged and cannot be read as JSON"),
     ],
 )

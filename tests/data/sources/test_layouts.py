@@ -426,3 +426,12 @@ def test_a_wrong_cell_is_dropped_with_a_reason(tmp_path, layout, value):
 def test_rows_that_end_early_are_dropped(tmp_path):
     (tmp_path / "padchest.csv").write_text("ImageID,ImageDir,PatientID,Report\na.png\n,0\nb.png,0,7,derrame pleural\n")
     assert [isinstance(row, Dropped) for row in open_source(str(tmp_path / "padchest.csv"))] == [True, True, False]
+
+
+def test_what_is_no_report_is_dropped_with_a_reason(tmp_path):
+    write_text(tmp_path / "openi" / "1.xml", '<?xml version="1.0" encoding="foo"?><eCitation/>')
+    write_images(tmp_path / "openi", "a.png")
+    write_images(tmp_path / "mimic" / "files/p10/p10000032/s50414267", "a.jpg")
+    write_text(tmp_path / "mimic" / "files/p10/p10000032/s50414267.txt/x", "a folder in place of a report")
+    for name, reason in (("openi", "report is not XML"), ("mimic", "report unreadable")):
+        assert reason in [row.reason for row in open_source(str(tmp_path / name))]

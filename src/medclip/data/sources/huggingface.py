@@ -59,6 +59,8 @@ def _glob_tables(folder: AnyPath, pattern: str) -> list[AnyPath]:
 
 def _state_files(folder: AnyPath) -> list[AnyPath]:
     files = _read_json_object(folder / "state.json").get("_data_files") or []
+    if not isinstance(files, list) or not all(isinstance(file, dict) for file in files):
+        raise UserError(f"{folder / 'state.json'} does not list its files as save_to_disk does. Fetch it again.")
     return [_resolve_below(folder, str(file.get("filename"))) for file in files]
 
 

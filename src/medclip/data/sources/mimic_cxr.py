@@ -108,6 +108,8 @@ def _read_report(trees: list[AnyPath], name: str, used: UsedFiles) -> tuple[str,
             continue
         except UnicodeDecodeError:
             return "", "report is not UTF-8"
+        except OSError:
+            return "", "report unreadable"
     return "", "no report"
 
 

@@ -45,7 +45,7 @@ def read_openi(folder: AnyPath, used: UsedFiles) -> Iterator[Pair | Dropped]:
         used.add(path)
         try:
             report = ElementTree.fromstring(path.read_bytes())
-        except ElementTree.ParseError:
+        except (ElementTree.ParseError, LookupError, ValueError):  # also for an encoding that does not exist
             yield Dropped(path.stem, split_of(path.stem), "report is not XML", path.name)
             continue
         uid = report.find(".//uId")
