@@ -435,3 +435,11 @@ def test_what_is_no_report_is_dropped_with_a_reason(tmp_path):
     write_text(tmp_path / "mimic" / "files/p10/p10000032/s50414267.txt/x", "a folder in place of a report")
     for name, reason in (("openi", "report is not XML"), ("mimic", "report unreadable")):
         assert reason in [row.reason for row in open_source(str(tmp_path / name))]
+
+
+def test_a_second_report_of_a_uid_is_counted(tmp_path):
+    with (kaggle(tmp_path) / "indiana_reports.csv").open("a") as file:
+        file.write("1,normal,normal,Xray,Cough,,Another text.,Another.\n")
+    rows = list(open_source(str(tmp_path)))
+    assert [row.detail for row in rows if row.id == "1"] == ["indiana_reports.csv row 4"]
+    assert [row.caption for row in rows if isinstance(row, Pair)] == ["Clear lungs.\nNormal."] * 2

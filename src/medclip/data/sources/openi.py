@@ -15,9 +15,10 @@ from medclip.data.paths import AnyPath
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.image_caption_folder import list_images
 from medclip.data.sources.image_cells import UsedFiles
-from medclip.data.sources.table_files import read_columns
+from medclip.data.sources.table_files import Row, read_columns
 
 SOURCE = "Open-i"
+SECOND_REPORT = "second report of a uid"
 NO_READING = "report without findings and impression"
 _GLOB_DEPTHS = ("", "*/", "*/*/")
 
@@ -86,7 +87,10 @@ def read_projections(reports: AnyPath, projections: AnyPath, used: UsedFiles) ->
 
     Then the reports without images. Raises UserError where a column is absent.
     """
-    by_uid = {row["uid"]: row for row in read_columns(reports, {"uid", "findings", "impression"})}
+    by_uid: dict[str, Row] = {}
+    for number, row in enumerate(read_columns(reports, {"uid", "findings", "impression"}), start=1):
+        if by_uid.setdefault(row["uid"], row) is not row:
+            yield Dropped(row["uid"], split_of(row["uid"] or ""), SECOND_REPORT, f"{reports.name} row {number}")
     images = {image.name: image for image in list_images(reports.parent)}
     without_image = dict.fromkeys(by_uid)
     used.add(reports)
