@@ -12,7 +12,7 @@ import secrets
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +22,7 @@ from medclip.data.name_matching import APOSTROPHES, Span, find_name, index_words
 from medclip.data.name_spelling import fold
 from medclip.data.normalize import normalize_text
 from medclip.data.ordinary_words import FACILITY
+from medclip.data.schema import Dropped, Pair
 from medclip.data.unspaced_names import UNSPACED
 from medclip.errors import UserError
 from medclip.progress import console
@@ -37,6 +38,7 @@ NOT_REPLACED = " (ordinary word, not replaced)"
 """The end of a count's name for words of a header that a report uses as ordinary ones."""
 MIN_FREQUENT_STUDIES = 10
 FREQUENT_FRACTION = 0.1
+MIN_HIDDEN_CHARACTERS = 5
 """A value replaced in so many reports, and in this part of them, is worth a warning."""
 
 # The allow-list is one of values, as anything can be typed into a field: PS3.3 C.7.3.1.1.1, PS3.16 Annex L, and the
@@ -80,8 +82,8 @@ class DicomConfig:
     mask_borders: bool = False
     """DICOM: paint a tenth of each side black where text is burned in or common, instead of dropping such images."""
     pseudonym_key: Path | None = None
-    """DICOM: the file of the key that turns patients and files into ids, created if absent; default: one in your config
-    folder."""
+    """The file of the key that turns patients, studies and DICOM files into ids, created if absent; default: one in
+    your config folder."""
 
 
 def key_path(path: Path | None) -> Path:
@@ -113,6 +115,33 @@ def read_key(path: Path | None) -> bytes:
 def pseudonym(key: bytes, *names: str) -> str:
     """16 hexadecimal digits for `names`; without the key they can be neither reversed nor reproduced."""
     return hashlib.blake2b("\0".join(names).encode(errors="surrogatepass"), key=key, digest_size=8).hexdigest()
+
+
+def pseudonymize(row: Pair | Dropped, key: bytes) -> Pair | Dropped:
+    """A row of a table without its private values: keyed pseudonyms for an article and an id that hold one.
+
+    An id that a study or patient begins, ends or interrupts (4711_2) goes as a whole. In details, such as the names of
+    files that are missing, "___" stands for the value.
+    """
+    if not row.private:
+        return row
+    id = pseudonym(key, row.id) if hide(row.id, row.private) != row.id else row.id
+    if isinstance(row, Dropped):
+        return replace(row, id=id, detail=hide(row.detail, row.private))
+    article = pseudonym(key, "", row.article) if hide(row.article, row.private) != row.article else row.article
+    article = id if row.article == row.id else article
+    removed = (*row.removed, *(["table/patient or study"] if article != row.article else []))
+    return replace(row, id=id, article=article, removed=removed, if_missing=hide(row.if_missing, row.private))
+
+
+def hide(text: str, values: tuple[str, ...]) -> str:
+    """The text with "___" for each of the values; a short one only as a word of its own."""
+    for value in sorted(values, key=len, reverse=True):
+        if value in text:
+            part = re.escape(value)
+            bounded = part if len(value) >= MIN_HIDDEN_CHARACTERS else rf"(?<![^\W_]){part}(?![^\W_])"
+            text = re.sub(bounded, REDACTED, text)
+    return text
 
 
 def header_labels(header: Dataset) -> dict[str, str]:

@@ -15,7 +15,7 @@ from typing import Any
 from medclip import NOT_CLINICAL, __version__
 from medclip.atomic_io import claim, whole_file, write_json
 from medclip.data.dataset import is_prepared, open_shard, shard_report, write_shard
-from medclip.data.deidentify import DICOM_SOURCE, make_key
+from medclip.data.deidentify import DICOM_SOURCE, make_key, pseudonymize, read_key
 from medclip.data.dropped_rows import explain_dropped, write_dropped
 from medclip.data.normalize import split_of
 from medclip.data.parallel import map_shards
@@ -77,7 +77,7 @@ def prepare(
         origin = {"source": DICOM_SOURCE, "synthetic": False}
     else:
         origin = _origin(source, out)
-    rows = _read_rows(source, config, record=is_private)
+    rows = _read_rows(source, config, out, record=is_private)
     claim(out, "dataset.json")
     tasks = ((chunk, out / f"{split}-{number:05d}.arrow", config) for split, number, chunk in chunks_by_split(rows))
     reports: dict[str, list[dict[str, Any]]] = {}
@@ -155,12 +155,25 @@ def _unicode(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _read_rows(source: Source, config: PrepareConfig, record: bool = False) -> Iterator[Pair | Dropped]:
-    """The rows to prepare; where they came from stays behind, in the private map if `record`."""
+def _read_rows(
+    source: Source, config: PrepareConfig, out: Path | None = None, record: bool = False
+) -> Iterator[Pair | Dropped]:
+    """The rows to prepare into `out` (None: for a look at them); where they came from stays in the private map."""
     rows = open_source(source, replace(config, max_samples=None) if config.resplit else config)
     rows = record_origins(rows, config.studies.pseudonym_key) if record else without_origins(rows)
     rows = _resplit(rows) if config.resplit else rows
-    return take_per_split(drop_repeated_ids(rows), config.max_samples)
+    return take_per_split(drop_repeated_ids(_pseudonymize(rows, config, out)), config.max_samples)
+
+
+def _pseudonymize(rows: Iterable[Pair | Dropped], config: PrepareConfig, out: Path | None) -> Iterator[Pair | Dropped]:
+    """Rows without patients and studies; the key is made where the first one names any."""
+    key = b""
+    for row in rows:
+        if row.private and not key:
+            if out is not None:
+                make_key(config.studies.pseudonym_key, out)
+            key = read_key(config.studies.pseudonym_key)
+        yield pseudonymize(row, key)
 
 
 def _resplit(rows: Iterable[Pair | Dropped]) -> Iterator[Pair | Dropped]:

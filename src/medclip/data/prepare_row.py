@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from medclip.data.deidentify import hide
 from medclip.data.images import standardize
 from medclip.data.normalize import MIN_CAPTION_CHARACTERS, clean_caption, license_name, license_set
 from medclip.data.paths import AnyPath, is_url, storage_errors
@@ -42,7 +43,7 @@ def prepare_row(row: Pair | Dropped, config: PrepareConfig) -> dict[str, Any] | 
     except ImageError as error:
         file = "" if isinstance(row.image, bytes | DicomFrame) else row.image.name
         detail = row.if_missing if str(error) == "image missing" else ""
-        return Dropped(row.id, row.split, str(error), detail or file)
+        return Dropped(row.id, row.split, str(error), detail or hide(file, row.private))
     return {
         "id": row.id,
         "image": image,

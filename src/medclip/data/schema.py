@@ -109,6 +109,9 @@ class Pair:
     labels: Mapping[str, str] = field(default_factory=dict)
     """Values by the label's name (modality, organ, …)."""
     source: str = ""
+    private: tuple[str, ...] = ()
+    """Values that name a patient or study in the source (PatientID): preparation replaces the article and the id that
+    hold one by keyed pseudonyms, and stores none."""
     removed: tuple[str, ...] = ()
     """What the reader withheld, as "place/name" ("header/PatientName"): names, never values."""
     if_missing: str = ""
@@ -124,6 +127,8 @@ class Dropped:
     split: str
     reason: str
     detail: str = ""
+    private: tuple[str, ...] = ()
+    """As of a Pair."""
     origin: Origin = NO_ORIGIN
 
 

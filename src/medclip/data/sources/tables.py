@@ -39,12 +39,15 @@ _COLUMN_NAMES = {
     "concepts": ("concepts", "cuis", "cui"),
 }
 """Column names that need no flag, by what they hold, the first present one wins; see `_plain_name`."""
-_GROUP_NAMES = (
+_PERSON_NAMES = (
     *("patientid", "patient", "patientnumber", "patid", "pid", "personid", "person", "participantid", "participant"),
     *("subjectid", "subject", "mrn"),
     *("studyinstanceuid", "studyuid", "studyid", "study", "accessionnumber", "accession", "examid", "caseid", "uid"),
-    *("seriesinstanceuid", "article", "articleid", "pmcid", "pmid", "doi", "group", "groupid"),
+    "seriesinstanceuid",
 )
+"""Columns of patients and studies by `_plain_name`: their values are pseudonymized."""
+_ARTICLE_NAMES = ("article", "articleid", "pmcid", "pmid", "doi", "group", "groupid")
+_GROUP_NAMES = (*_PERSON_NAMES, *_ARTICLE_NAMES)
 """Columns of groups by `_plain_name`: patients, then studies, then articles. A row is of the first that it states."""
 _ARTICLE_FILE = re.compile(r"(PMC\d+)_")
 """The file names of PubMed Central's figures: all figures and subfigures of an article are one group."""
@@ -145,6 +148,14 @@ def _group(row: Row, cells: Mapping[str, Any]) -> str:
     return next((stated[name] for name in _GROUP_NAMES if name in stated), "")
 
 
+def private_values(row: Row, columns: Columns) -> tuple[str, ...]:
+    """What a row says in columns of patients and studies, and in a --group-column that is not one of articles."""
+    names = [name for name in row if _plain_name(name) in _PERSON_NAMES]
+    if columns.group_column and _plain_name(columns.group_column) not in _GROUP_NAMES:
+        names.append(columns.group_column)
+    return tuple(dict.fromkeys(text for name in names if (text := cell_text(row.get(name)).strip())))
+
+
 def article_of_file(name: str) -> str:
     """The article in the file name of a figure of PubMed Central (PMC212319_Fig3_4.jpg); "" where there is none."""
     match = _ARTICLE_FILE.match(PurePosixPath(name).name)
@@ -190,8 +201,7 @@ def rows_to_pairs(
 
     `table` names the rows in messages; `split` is that of rows without one, "": by a hash. `identify` gives the id and
     the default group of a row from its image, its captions and the id that it states (""); `locate` the file of a path,
-    None where that is not allowed, and `tried` what it tries. A row with several images yields pairs of each, all of
-    one group.
+    None where that is not allowed, and `tried` what it tries. Several images of a row are pairs of one group.
     """
     previous, repeats = None, 0
     for row_number, (row, cells) in enumerate(_read_cells(rows, table, columns), start=1):
@@ -206,14 +216,14 @@ def rows_to_pairs(
         id, default_group = identify(first, captions, cell_text(cells.get("id")))
         group = _group(row, cells) or article_of_file(file)
         repeats = repeats + 1 if (id, first) == previous else 0
-        previous = (id, first)
+        previous, private = (id, first), private_values(row, columns)
         row_split = canonical_split(cell_text(cells.get("split"))) or split
         row_split = row_split or split_of(group or file or default_group or id)
         article, detail = group or default_group or id, f"{table.name} row {row_number}"
         if not images or not captions:
             for cell in images:
                 find_image(locate, cell)  # its file is not one that no row names
-            yield Dropped(id, row_split, reason, detail)
+            yield Dropped(id, row_split, reason, detail, private)
             continue
         id += f"-{repeats}" if repeats else ""
         for position, cell in enumerate(images):
@@ -221,7 +231,7 @@ def rows_to_pairs(
             image = find_image(locate, cell)
             if_missing = f"{detail}: {cell}; {tried}" if tried and isinstance(cell, str) else ""
             if isinstance(image, str):
-                yield Dropped(image_id, row_split, image, if_missing if image == MISSING else detail)
+                yield Dropped(image_id, row_split, image, if_missing if image == MISSING else detail, private)
                 continue
             for index, (caption, removed) in enumerate(readings):
                 yield Pair(
@@ -233,6 +243,7 @@ def rows_to_pairs(
                     license=cell_text(cells.get("license")),
                     attribution=cell_text(cells.get("attribution")),
                     concepts=_concepts(cells.get("concepts")),
+                    private=private,
                     removed=removed,
                     if_missing=if_missing,
                     **extra_fields(row, table.stem),

@@ -1,0 +1,149 @@
+"""Patients and studies of tables leave as keyed pseudonyms; articles stay."""
+
+import csv
+import io
+
+import pytest
+from PIL import Image
+
+from medclip.data.dataset import Split
+from medclip.data.deidentify import DicomConfig
+from medclip.data.leakage import leakage
+from medclip.data.prepare import prepare, preview
+from medclip.data.prepare_config import Columns, PrepareConfig
+from medclip.data.schema import Pair
+
+
+def png():
+    file = io.BytesIO()
+    Image.new("L", (32, 32), 90).save(file, "png")
+    return file.getvalue()
+
+
+def write_source(folder, header, *rows):
+    folder.mkdir(parents=True)
+    with (folder / "pairs.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+    for row in rows:
+        (folder / row[0]).write_bytes(png())
+    return folder / "pairs.csv"
+
+
+def prepare_table(table, out, key, **columns):
+    config = PrepareConfig(columns=Columns(**columns), studies=DicomConfig(pseudonym_key=key))
+    return prepare(str(table), out, config, num_workers=1)
+
+
+def column(out, dataset, name):
+    return [value for split in dataset["splits"] for value in Split(out, split).column(name)]
+
+
+CAPTION = "Frontal radiograph of the chest"
+
+
+@pytest.mark.parametrize("name", ["PatientID", "patient_id", "subject id", "StudyInstanceUID", "Accession", "MRN"])
+def test_no_byte_of_a_dataset_holds_the_patient_or_study_of_a_table(tmp_path, name):
+    rows = [[f"{number}.png", f"{CAPTION} {number}", f"PATIENT{number // 2:04}"] for number in range(12)]
+    table = write_source(tmp_path / "in", ["image", "caption", name], *rows)
+    out = tmp_path / "out"
+    dataset = prepare_table(table, out, tmp_path / "key")
+    articles = column(out, dataset, "article")
+    assert sorted(articles.count(article) for article in set(articles)) == [2] * 6
+    assert not [file for file in out.rglob("*") if file.is_file() and b"PATIENT0" in file.read_bytes()]
+    counts = [counts.get("table/patient or study", 0) for counts in dataset["privacy"].values()]
+    assert sum(counts) == 12
+
+
+@pytest.mark.parametrize(("name", "value"), [("pmcid", "PMC12345"), ("doi", "10.1000/182"), ("article", "A1")])
+def test_articles_stay_and_make_no_key(tmp_path, name, value):
+    table = write_source(tmp_path / "in", ["image", "caption", name], ["a.png", CAPTION, value])
+    dataset = prepare_table(table, tmp_path / "out", tmp_path / "key")
+    assert column(tmp_path / "out", dataset, "article") == [value]
+    assert "privacy" not in dataset
+    assert not (tmp_path / "key").exists()
+
+
+def test_a_group_column_of_another_name_is_no_article(tmp_path):
+    table = write_source(tmp_path / "in", ["image", "caption", "Fallnummer"], ["a.png", CAPTION, "F-4711"])
+    dataset = prepare_table(table, tmp_path / "out", tmp_path / "key", group_column="Fallnummer")
+    assert "F-4711" not in (tmp_path / "out" / "NOTICE.txt").read_text()
+    assert column(tmp_path / "out", dataset, "article") != ["F-4711"]
+
+
+@pytest.mark.parametrize(
+    ("id", "hidden"), [("4711", True), ("4711_2", True), ("CT-4711", True), ("47110", False), ("a", False)]
+)
+def test_an_id_that_holds_the_patient_is_a_pseudonym_too(tmp_path, id, hidden):
+    table = write_source(tmp_path / "in", ["image", "caption", "PatientID", "id"], ["a.png", CAPTION, "4711", id])
+    dataset = prepare_table(table, tmp_path / "out", tmp_path / "key")
+    (stored,) = column(tmp_path / "out", dataset, "id")
+    assert (stored != id) == hidden
+
+
+def test_an_id_column_of_accession_numbers_is_pseudonymized(tmp_path):
+    rows = [["a.png", CAPTION, "ACC0815"], ["b.png", f"{CAPTION} b", "ACC0816"]]
+    table = write_source(tmp_path / "in", ["image", "caption", "AccessionNumber"], *rows)
+    dataset = prepare_table(table, tmp_path / "out", tmp_path / "key", id_column="AccessionNumber")
+    ids = column(tmp_path / "out", dataset, "id")
+    assert len(set(ids)) == 2
+    assert not [file for file in (tmp_path / "out").rglob("*") if file.is_file() and b"ACC081" in file.read_bytes()]
+
+
+@pytest.mark.parametrize("file", ["missing", "broken"])
+def test_dropped_rows_do_not_name_the_patient(tmp_path, file):
+    rows = [[f"PAT4711_{number}.png", CAPTION, "PAT4711"] for number in range(2)]
+    table = write_source(tmp_path / "in", ["image", "caption", "PatientID"], *rows)
+    image = tmp_path / "in" / "PAT4711_0.png"
+    image.unlink() if file == "missing" else image.write_bytes(b"no image")
+    prepare_table(table, tmp_path / "out", tmp_path / "key")
+    dropped = (tmp_path / "out" / "dropped.jsonl").read_text()
+    assert "___" in dropped
+    assert "PAT4711" not in dropped
+
+
+def test_one_patient_has_one_pseudonym_under_one_key(tmp_path):
+    """Leakage between datasets is found with the same key, and with another there is no link."""
+    folders = []
+    for name, key, split in (("a", "key", "train"), ("b", "key", "test"), ("c", "other", "test")):
+        row = [f"{name}.png", f"{CAPTION} {name}", "PAT4711", split]
+        table = write_source(tmp_path / name, ["image", "caption", "PatientID", "split"], row)
+        prepare_table(table, tmp_path / f"out-{name}", tmp_path / key)
+        folders.append(tmp_path / f"out-{name}")
+    first, same_key, other_key = folders
+    assert leakage(first, same_key)["held_out"]["test"]["shared"]["article"] == 1
+    assert leakage(first, other_key)["held_out"]["test"]["shared"]["article"] == 0
+
+
+def test_a_table_and_a_dicom_study_name_a_patient_alike(tmp_path):
+    pytest.importorskip("pydicom")
+    from support.dicom_files import dicom, gray_ramp, write_dicom
+
+    write_dicom(dicom(gray_ramp(), PatientID="PAT4711"), tmp_path / "studies" / "x.dcm")
+    (tmp_path / "studies" / "x.txt").write_text(CAPTION)
+    table = write_source(tmp_path / "in", ["image", "caption", "PatientID"], ["a.png", CAPTION, "PAT4711"])
+    sources = ((table, tmp_path / "a"), (tmp_path / "studies", tmp_path / "b"))
+    datasets = [(out, prepare_table(source, out, tmp_path / "key")) for source, out in sources]
+    first, second = (column(out, dataset, "article") for out, dataset in datasets)
+    assert first == second
+
+
+def test_a_look_at_a_table_writes_no_key_and_shows_no_patient(tmp_path):
+    table = write_source(tmp_path / "in", ["image", "caption", "PatientID"], ["a.png", CAPTION, "PAT4711"])
+    (row,) = preview(str(table), PrepareConfig(studies=DicomConfig(pseudonym_key=tmp_path / "key")))
+    assert isinstance(row, dict)
+    assert "PAT4711" not in str(row)
+    assert not (tmp_path / "key").exists()
+
+
+def test_rows_in_memory_are_no_exception(tmp_path):
+    rows = [{"image": png(), "caption": CAPTION, "PatientID": "PAT4711"}]
+    config = PrepareConfig(studies=DicomConfig(pseudonym_key=tmp_path / "key"))
+    dataset = prepare(rows, tmp_path / "out", config, num_workers=1)
+    assert column(tmp_path / "out", dataset, "article") != ["PAT4711"]
+
+
+def test_a_row_without_private_values_stays():
+    from medclip.data.deidentify import pseudonymize
+
+    pair = Pair("a", b"", CAPTION, "train", "PMC1")
+    assert pseudonymize(pair, b"") is pair
