@@ -52,6 +52,7 @@ from support.material import SHORT_CAPTION, RocoFolder, draw_image, image_bytes 
 # A micro model's step is compiled for seconds and run for milliseconds. Commands in processes of their own keep XLA's
 # optimizations, as somebody who runs them has them.
 jax.config.update("jax_disable_most_optimizations", True)
+os.environ["MEDCLIP_FEATURE_CACHE_GB"] = "0"  # tests of the feature cache alone have one, in a folder of their own
 
 # The first example pays for compilation and imports, so a deadline would measure those.
 settings.register_profile("medclip", deadline=None, max_examples=50, derandomize=bool(os.environ.get("CI")))

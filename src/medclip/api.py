@@ -94,12 +94,14 @@ def train(
     max_samples: int | None = None,
     report_to: Sequence[str] = (),
     image_cache_gb: float = 8.0,
+    cache: bool = True,
 ) -> TrainedRun:
     """Train a model into the new folder `out`; its best weights by validation recall lie in `out/model`.
 
     `data` is a prepared dataset, or a source that is first prepared into `OUT-data`. Each of `callbacks` is called with
     the step and the metrics of every line of `out/metrics.jsonl`. With `resume`, a run that ended early goes on from
-    its last state, bit for bit. Raises UserError for wrong settings, WorkError where the run cannot go on.
+    its last state, bit for bit. `cache`: frozen towers' features are read from and saved in the feature cache.
+    Raises UserError for wrong settings, WorkError where the run cannot go on.
 
     >>> config = medclip.TrainConfig(preset="tiny", steps=2, batch_size=8)
     >>> run = medclip.train("data", "small-run", config, callbacks=[lambda step, metrics: None])
@@ -116,6 +118,7 @@ def train(
         resume=resume,
         report_to=report_to,
         image_cache_gb=image_cache_gb,
+        cache=cache,
         callbacks=callbacks,
     )
     return TrainedRun(Path(out), summary["best"], tuple(summary["wise_ft"]))
@@ -132,13 +135,15 @@ def evaluate(
     out: str | os.PathLike[str] | None = None,
     max_samples: int | None = None,
     seed: int = 0,
+    cache: bool = True,
 ) -> Results:
     """Measure a model (a folder, a run, OWNER/NAME, or what `load` gives) on a split, with 95 % intervals.
 
     `kind` is retrieval, zero-shot, probe, compositionality or robustness. `data` is a prepared dataset, or a source
     that is first prepared: into `OUT-data`, or without `out` for this call alone. `split` is validation, or the only
     one. "zero-shot" and "probe" tell the classes of `label` apart and also take a folder with labels.csv or with a
-    folder for each class. `out` keeps the results, their items and report.html. Raises UserError where model, data and
+    folder for each class. `out` keeps the results, their items and report.html. `cache`: features are read
+    from and saved in the feature cache; the numbers are the same. Raises UserError where model, data and
     kind do not fit together.
 
     >>> results = medclip.evaluate("run", "data")
@@ -163,6 +168,7 @@ def evaluate(
             max_samples=max_samples,
             out=None if out is None else Path(out),
             seed=seed,
+            cache=cache,
         )
         results = _measure(Kind(kind), config, LabelConfig(label=label, classes=tuple(classes)))
     if out is not None:

@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from medclip.cli.evaluation_tables import evaluation_tables
 from medclip.cli.format import screen
-from medclip.encode.encoder import embed_pixels, pixel_features
+from medclip.encode.encoder import embed_pixels, jax_backend
 from medclip.errors import UserError
 from medclip.evaluation.compare import compare
 from medclip.evaluation.config import EvalConfig
@@ -97,7 +97,7 @@ def test_the_interval_over_draws_is_students(values):
 def test_features_are_those_before_the_projection(model):
     side = model.config.vision.image_size
     pixels = np.random.default_rng(0).integers(0, 255, (3, side, side, 3), dtype=np.uint8)
-    pools = pixel_features(model, pixels)
+    pools = jax_backend(model).image_features(pixels)
     assert pools.shape == (3, model.config.vision.hidden_size)
     wanted = l2_normalize(project(model.params, pools, model.config.vision))
     assert embed_pixels(model, pixels) == pytest.approx(np.asarray(wanted), abs=1e-6)

@@ -9,6 +9,7 @@ import pytest
 
 from medclip.cli.evaluation_tables import evaluation_tables
 from medclip.cli.format import screen
+from medclip.encode.encoder import jax_backend
 from medclip.errors import UserError, WorkError
 from medclip.evaluation import zero_shot
 from medclip.evaluation.compare import compare
@@ -27,7 +28,7 @@ ALONE = LabelConfig(random_weights=False)
 def planted_vectors(monkeypatch):
     """Dark images lie where what names them does, bright ones at right angles to them; "no" turns a text round."""
 
-    def images(model, pixels, advance=None):
+    def images(pixels):
         return np.eye(3, dtype=np.float32)[np.where(pixels.mean(axis=(1, 2, 3)) > 150, 2, 0)]
 
     def embedding(text):
@@ -37,7 +38,10 @@ def planted_vectors(monkeypatch):
     def texts(model, prompts):
         return np.stack([embedding(text) for text in prompts])
 
-    monkeypatch.setattr(zero_shot, "embed_pixels", images)
+    def backend(model, cache):
+        return dataclasses.replace(jax_backend(model), image_features=images, project=lambda features, tower: features)
+
+    monkeypatch.setattr(zero_shot, "jax_backend", backend)
     monkeypatch.setattr(zero_shot, "embed_texts", texts)
 
 

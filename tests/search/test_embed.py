@@ -51,15 +51,15 @@ def interrupt_after(backend, batches):
     sizes = []
 
     def killed_after(embed_batch):
-        def call(batch):
+        def call(*arrays):
             if len(sizes) == batches:
                 raise Killed
-            sizes.append(len(batch))
-            return embed_batch(batch)
+            sizes.append(len(arrays[0]))
+            return embed_batch(*arrays)
 
         return call
 
-    embeds = {name: killed_after(getattr(backend, name)) for name in ("embed_pixels", "embed_texts")}
+    embeds = {name: killed_after(getattr(backend, name)) for name in ("image_features", "text_features")}
     return replace(backend, **embeds), sizes
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from medclip.encode.decode import decode_pixels
-from medclip.encode.encoder import caption_features, embed_images, embed_texts, pixel_features
+from medclip.encode.encoder import caption_batch, embed_images, embed_texts, jax_backend
 from medclip.model.adapt import join_towers
 from medclip.model.checkpoint import Model, save
 from support.gallery_peer import unit
@@ -133,7 +133,7 @@ def image_differences(towers: Towers, files: list[Path]) -> dict[str, float]:
         embeddings = towers.joined.visual_projection(features)
     pixels = np.stack([decode_pixels(file, towers.model.image_processor) for file in files])
     return {
-        "features": largest_difference(pixel_features(towers.model, pixels), features),
+        "features": largest_difference(jax_backend(towers.model).image_features(pixels), features),
         "embeddings": largest_difference(embed_images(towers.model, files), embeddings),
     }
 
@@ -150,6 +150,6 @@ def caption_differences(towers: Towers, captions: list[str]) -> dict[str, float]
     with torch.no_grad():
         embeddings = towers.joined.text_projection(torch.from_numpy(features))
     return {
-        "features": largest_difference(caption_features(towers.model, captions), features),
+        "features": largest_difference(caption_batch(jax_backend(towers.model), captions), features),
         "embeddings": largest_difference(embed_texts(towers.model, captions), embeddings),
     }

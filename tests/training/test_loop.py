@@ -17,6 +17,7 @@ from PIL import Image
 from medclip.data.dataset import Split
 from medclip.data.foils import swap_left_right
 from medclip.data.hard_negatives import KINDS
+from medclip.encode.encoder import jax_backend
 from medclip.errors import UserError, WorkError
 from medclip.metrics import DIRECTIONS
 from medclip.model.checkpoint import load
@@ -111,7 +112,7 @@ def test_the_saved_model_is_the_one_that_was_measured_best(run, model, data, tra
     best = max(evaluations, key=lambda r: r["mean_recall"])
     assert json.loads((run / "summary.json").read_text())["best"] == best
     split = Split(data, "validation")
-    metrics, queries = validate(model, read_validation_set(split, model), train_config.batch_size)
+    metrics, queries = validate(model, read_validation_set(split, jax_backend(model)), train_config.batch_size)
     assert [len(queries[direction].ranks) for direction in DIRECTIONS] == [12, 12]
     assert metrics == {key: pytest.approx(best[key], abs=1e-6) for key in metrics}
 
@@ -127,8 +128,8 @@ def test_validation_is_the_same_whatever_the_augmentation(run, data, train_confi
 
 def test_validation_depends_on_its_pixels(data, train_config):
     model = initial_model(resolve(train_config, 25), Split(data, "train").column("caption"))
-    images = read_validation_set(Split(data, "validation"), model)
-    black = dataclasses.replace(images, pixels=np.zeros_like(images.pixels))
+    images = read_validation_set(Split(data, "validation"), jax_backend(model))
+    black = dataclasses.replace(images, images=np.zeros_like(images.images))
     losses = [validate(model, pairs, train_config.batch_size)[0]["validation_loss"] for pairs in (images, black)]
     assert losses[0] != pytest.approx(losses[1], abs=1e-3)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medclip.data.dataset import Split
-from medclip.encode.encoder import embed_images, embed_texts
+from medclip.encode.encoder import embed_images, embed_texts, jax_backend
 from medclip.training.loop import train
 from medclip.training.losses import sigmoid_loss
 from medclip.training.validation import read_validation_set, validate
@@ -56,7 +56,7 @@ def test_the_loss_masks_repeats_as_training_does(repeats, model, embeddings, bat
     images, texts = embeddings
     scores = np.exp(float(model.params["logit_scale"])) * images @ texts.T
     batches = [range(start, start + batch_size) for start in range(0, 8, batch_size)]
-    metrics, _ = validate(model, read_validation_set(Split(repeats, "validation"), model), batch_size)
+    metrics, _ = validate(model, read_validation_set(Split(repeats, "validation"), jax_backend(model)), batch_size)
     assert metrics["validation_loss"] == pytest.approx(np.mean([by_hand(scores, rows) for rows in batches]), rel=1e-5)
 
 
@@ -70,7 +70,7 @@ def test_the_sigmoid_loss_masks_them_too(repeats, model, embeddings):
         if i == j or is_negative(i, j)
     )
     bias = {"logit_bias": np.array(-10, np.float32)}
-    validation_set = read_validation_set(Split(repeats, "validation"), model)
+    validation_set = read_validation_set(Split(repeats, "validation"), jax_backend(model))
     metrics, _ = validate(model, validation_set, 8, sigmoid_loss, bias)
     assert metrics["validation_loss"] == pytest.approx(expected / 8, rel=1e-5)
 
@@ -87,7 +87,7 @@ def test_recall_is_of_six_images_and_seven_captions(repeats, model, embeddings):
     for image, text in [(0, 0), (0, 1), (0, 4), (1, 2), (2, 3), (3, 5), (4, 2), (5, 6)]:
         right[image, text] = True
     scores = images[image_rows] @ texts[text_rows].T
-    metrics, queries = validate(model, read_validation_set(Split(repeats, "validation"), model), 8)
+    metrics, queries = validate(model, read_validation_set(Split(repeats, "validation"), jax_backend(model)), 8)
     for k in (1, 5):
         expected = np.mean([recall_by_hand(scores, right, k), recall_by_hand(scores.T, right.T, k)])
         assert metrics[f"R@{k}"] == pytest.approx(expected)

@@ -59,6 +59,12 @@ IndexModel = Annotated[
 ]
 SplitName = Annotated[str | None, arg(metavar="NAME", help="Which split; left out: validation, or the only one.")]
 MaxSamples = Annotated[int | None, _whole_number(1), arg(help="The first pairs only.")]
+Cache = Annotated[
+    bool,
+    arg(
+        help="Reuse what the model's towers gave before, in any command, and keep it (README, Training); same numbers."
+    ),
+]
 ConfigFile = Annotated[
     Path | None,
     arg(metavar="FILE.toml", help="Take flags from this file; those of the command line win. See docs/cli.md."),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from medclip.cli.args import Data, MaybeData, MaybeModel, Model, Positional, Seed, SplitName
+from medclip.cli.args import Cache, Data, MaybeData, MaybeModel, Model, Positional, Seed, SplitName
 from medclip.cli.format import Output
 from medclip.errors import UserError, WorkError
 from medclip.evaluation.config import EvalConfig, ProtocolChoice
@@ -30,6 +30,7 @@ class EvalFlags:
     """Folder for the results; several measurements may share it."""
     seed: Seed = 0
     """Seed of the bootstrap and of all other random draws."""
+    cache: Cache = True
     output: Output
 
     def config(self, model: str | None, data: Path | None) -> EvalConfig:
@@ -41,6 +42,7 @@ class EvalFlags:
             max_samples=self.max_samples,
             out=self.out,
             seed=self.seed,
+            cache=self.cache,
         )
 
     def show(self, results: Results) -> None:

@@ -11,7 +11,18 @@ import tyro
 from rich.console import RenderableType
 from rich.table import Table
 
-from medclip.cli.args import Data, Index, IndexModel, MaxSamples, Model, Positional, Repeated, SplitName, index_model
+from medclip.cli.args import (
+    Cache,
+    Data,
+    Index,
+    IndexModel,
+    MaxSamples,
+    Model,
+    Positional,
+    Repeated,
+    SplitName,
+    index_model,
+)
 from medclip.cli.format import Output
 from medclip.errors import UserError, WorkError
 
@@ -34,13 +45,14 @@ class Embed:
     """What to embed."""
     backend: Literal["jax", "onnxruntime", "openvino"] = "jax"
     """Library that runs the model; all but jax run an exported one: --model is the folder of `medclip export`."""
+    cache: Cache = True
     output: Output
 
     def run(self) -> Embed:
         from medclip.search.embed import embed
 
         kinds = tuple(dict.fromkeys(self.kinds))
-        pairs = embed(self.model, self.data, self.out, self.split, self.max_samples, kinds, self.backend)
+        pairs = embed(self.model, self.data, self.out, self.split, self.max_samples, kinds, self.backend, self.cache)
         self.output.show({"out": str(self.out), "pairs": pairs}, [f"embeddings of {pairs} pairs in {self.out}"])
         return self
 
@@ -60,13 +72,21 @@ class Build:
     with a token in MILVUS_TOKEN and over TLS where MILVUS_SECURE=1."""
     embeddings: Path | None = None
     """The folder that `medclip embed` wrote for the same split and model, in place of embedding again."""
+    cache: Cache = True
     output: Output
 
     def run(self) -> Build:
         from medclip.search.curate import build_index
 
         images = build_index(
-            self.model, self.data, self.out, self.split, self.max_samples, self.vector_store, self.embeddings
+            self.model,
+            self.data,
+            self.out,
+            self.split,
+            self.max_samples,
+            self.vector_store,
+            self.embeddings,
+            self.cache,
         )
         self.output.show({"index": str(self.out), "images": images}, [f"{images} images in {self.out}"])
         return self
@@ -81,12 +101,13 @@ class Add:
     split: SplitName = None
     max_samples: MaxSamples = None
     model: IndexModel = None
+    cache: Cache = True
     output: Output
 
     def run(self) -> None:
         from medclip.search.curate import add
 
-        added, present = add(self.index, self.data, self.split, self.max_samples, index_model(self.model))
+        added, present = add(self.index, self.data, self.split, self.max_samples, index_model(self.model), self.cache)
         self.output.show(
             {"index": str(self.index), "added": added, "already_present": present},
             [f"{added} images added to {self.index}; {present} were there already"],

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from rich.console import RenderableType
 from rich.table import Table
 
-from medclip.cli.args import Data, MaxSamples
+from medclip.cli.args import Cache, Data, MaxSamples
 from medclip.cli.format import Output
 from medclip.training.config import TrainConfig
 
@@ -35,6 +35,7 @@ class Train:
     """Show the numbers there too, through their own libraries; TensorBoard reads RUN/tensorboard in any case."""
     image_cache_gb: float = 8.0
     """Decode training's images once, into DATA/cache, where that takes at most so many GB; 0: anew at each step."""
+    cache: Cache = True
     distributed: bool = False
     """This is one of several processes of one job, each with its own devices (docs/distributed.md)."""
     output: Output
@@ -54,6 +55,7 @@ class Train:
             resume=self.resume,
             report_to=self.report_to,
             image_cache_gb=self.image_cache_gb,
+            cache=self.cache,
         )
         self.output.show(summary, summary_tables(summary, self.out))
         return self

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,15 +15,19 @@ from jaxtyping import Array, Float32, UInt8
 from PIL import Image
 
 from medclip.data.dataset import Split
-from medclip.data.images import ImageInput
+from medclip.data.images import ImageInput, decode_ahead
 from medclip.encode.decode import BATCH_SIZE, Pixels, decode_pixels, pixel_batches
+from medclip.encode.feature_cache import FeatureStore, digest_of, open_store, tower_digest
 from medclip.errors import ImageError, UserError, WorkError
 from medclip.model.checkpoint import Model
-from medclip.model.config import ModelConfig
+from medclip.model.config import ModelConfig, TextConfig, VisionConfig
 from medclip.model.image_processor import ImageProcessor
-from medclip.model.towers import AnyArray, Params, encode_image, encode_text, image_features, text_features
+from medclip.model.towers import AnyArray, Params, image_features, l2_normalize, project, text_features
 from medclip.progress import Advance
 
+T = TypeVar("T")
+CachedPixels = tuple[bytes, UInt8[np.ndarray, "s s 3"] | None]
+"""The key of an image in the feature cache, and its pixels; None where its features are in there."""
 BATCH_SIZES = (1, BATCH_SIZE)  # compiled ones: a query, and everything else
 Kind = Literal["images", "captions"]
 Embeddings = Float32[np.ndarray, "n p"]
@@ -32,19 +36,54 @@ Features = Float32[np.ndarray, "n w"]
 
 @dataclass(frozen=True)
 class Backend:
-    """A model and what runs its towers."""
+    """A model and what runs its towers, in padded batches of one shape: a row does not depend on what is beside it."""
 
     name: str
     model: Model
-    embed_pixels: Callable[[np.ndarray], np.ndarray]
-    """Embeddings f32 (n, p) of preprocessed pixels u8 (n, s, s, 3)."""
-    embed_texts: Callable[[Sequence[str]], np.ndarray]
-    """Embeddings f32 (n, p) of captions."""
+    image_features: Callable[[np.ndarray], np.ndarray]
+    """Features f32 (n, w) of preprocessed pixels u8 (n, s, s, 3); of an exported model its embeddings."""
+    text_features: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    """Features f32 (n, w) of token ids i32 (n, t) and of where these are real tokens; of an exported model as above."""
+    project: Callable[[np.ndarray, VisionConfig | TextConfig], np.ndarray]
+    """Embeddings f32 (n, p) of features of a tower."""
+    cache: bool = False
+    """Whether features are read from and saved in the feature cache."""
+
+    @cached_property
+    def image_store(self) -> FeatureStore:
+        """The features of images, as far as they are cached."""
+        model = self.model
+        return open_store(lambda: tower_digest(model.params, model.config.vision, model.image_processor), self.cache)
+
+    @cached_property
+    def text_store(self) -> FeatureStore:
+        """The features of captions, as far as they are cached."""
+        return open_store(lambda: tower_digest(self.model.params, self.model.config.text), self.cache)
+
+    def embed_pixels(self, pixels: Pixels) -> Embeddings:
+        """Embeddings of preprocessed pixels."""
+        return self.project(self.image_features(pixels), self.model.config.vision)
+
+    def embed_texts(self, captions: Sequence[str]) -> Embeddings:
+        """Embeddings of captions."""
+        return self.project(caption_batch(self, captions), self.model.config.text)
 
 
-def jax_backend(model: Model) -> Backend:
-    """A model run by JAX."""
-    return Backend("jax", model, partial(embed_pixels, model), partial(embed_texts, model))
+def jax_backend(model: Model, cache: bool = False) -> Backend:
+    """A model run by JAX; with `cache`, the features of what it is given are kept on the disk."""
+
+    def text(ids: np.ndarray, valid: np.ndarray) -> Features:
+        return run_in_batches(partial(_run_text, model), (ids, valid), batch_sizes=(BATCH_SIZES[-1],))
+
+    def image(pixels: np.ndarray) -> Features:
+        return run_in_batches(partial(_run_image, model), (pixels,), batch_sizes=(BATCH_SIZES[-1],))
+
+    return Backend("jax", model, image, text, partial(project_features, model), cache)
+
+
+def project_features(model: Model, features: Features, tower: VisionConfig | TextConfig) -> Embeddings:
+    """Embeddings of a tower's features."""
+    return run_in_batches(partial(_embed, model.params, tower=tower), (features,), batch_sizes=(BATCH_SIZES[-1],))
 
 
 def normalize(
@@ -60,7 +99,7 @@ def embed_pixels(
     """Embeddings of preprocessed pixels, in batches of one of `batch_sizes` (see `run_in_batches`)."""
 
     def encode(x: np.ndarray) -> Array:
-        return _encode_image(model.params, x, model.config, model.image_processor)
+        return _embed(model.params, _run_image(model, x), tower=model.config.vision)
 
     return run_in_batches(encode, (pixels,), advance, batch_sizes)
 
@@ -88,7 +127,7 @@ def embed_texts(
         ids, valid = ids[:, :length], valid[:, :length]
 
     def encode(ids: np.ndarray, valid: np.ndarray) -> Array:
-        return _encode_text(model.params, ids, valid, model.config)
+        return _embed(model.params, _run_text(model, ids, valid), tower=model.config.text)
 
     return run_in_batches(encode, (ids, valid), advance, batch_sizes)
 
@@ -128,6 +167,14 @@ def embed_split(
     return _concatenate(stream_split(backend, split, kind, rows, advance), backend.model.config.projection_dim)
 
 
+def embed_captions(backend: Backend, captions: Sequence[str], advance: Advance | None = None) -> Embeddings:
+    """Embeddings of captions, in order."""
+    batches = (captions[at : at + BATCH_SIZE] for at in range(0, len(captions), BATCH_SIZE))
+    streamed = stream_captions(backend, batches, advance)
+    tower = backend.model.config.text
+    return _concatenate((backend.project(x, tower) for x in streamed), backend.model.config.projection_dim)
+
+
 def stream_split(
     backend: Backend,
     split: Split,
@@ -139,19 +186,80 @@ def stream_split(
 
     Raises WorkError where an image cannot be read, with its id, and where an embedding is not finite.
     """
-    rows = range(len(split)) if rows is None else rows
-    if kind == "images":
-        read_pixels = partial(split_pixels, split, processor=backend.model.image_processor)
-        stream = (backend.embed_pixels(pixels) for pixels in pixel_batches(map(int, rows), read_pixels, BATCH_SIZE))
-    else:
-        starts = range(0, len(rows), BATCH_SIZE)
-        stream = (backend.embed_texts(split.take("caption", rows[at : at + BATCH_SIZE])) for at in starts)
-    for embeddings in stream:
+    tower = backend.model.config.vision if kind == "images" else backend.model.config.text
+    for features in stream_features(backend, split, kind, rows, advance):
+        embeddings = backend.project(features, tower)
         if not np.isfinite(embeddings).all():
             raise WorkError("the model gives embeddings that are not finite: its weights are damaged.")
         yield embeddings
-        if advance:
-            advance(len(embeddings))
+
+
+def stream_features(
+    backend: Backend,
+    split: Split,
+    kind: Kind,
+    rows: Sequence[int] | np.ndarray | None = None,
+    advance: Advance | None = None,
+) -> Iterator[Features]:
+    """What a tower gives before its projection, of a split's rows, batch after batch in order; cached where it can be.
+
+    Raises WorkError where an image cannot be read, with its id.
+    """
+    rows = range(len(split)) if rows is None else rows
+    if kind == "images":
+        read = partial(read_split_image, split, processor=backend.model.image_processor, stores=[backend.image_store])
+        yield from stream_images(backend, map(int, rows), read, advance)
+    else:
+        starts = range(0, len(rows), BATCH_SIZE)
+        captions = (split.take("caption", rows[at : at + BATCH_SIZE]) for at in starts)
+        yield from stream_captions(backend, captions, advance)
+
+
+def stream_images(
+    backend: Backend, images: Iterable[T], read: Callable[[T], CachedPixels], advance: Advance | None = None
+) -> Iterator[Features]:
+    """Features of images, batch after batch in order; `read` gives an image's key, and its pixels if not cached."""
+    try:
+        for batch in decode_ahead(read, images, BATCH_SIZE):
+            yield image_batch(backend, batch)
+            if advance:
+                advance(len(batch))
+    finally:
+        backend.image_store.save()
+
+
+def image_batch(backend: Backend, batch: Sequence[CachedPixels]) -> Features:
+    """Features of a batch of images, of which those without pixels are in the cache."""
+    keys, pixels = zip(*batch, strict=True)
+    return backend.image_store.complete(keys, pixels, lambda missing: backend.image_features(np.stack(missing)))
+
+
+def stream_captions(
+    backend: Backend, batches: Iterable[Sequence[str]], advance: Advance | None = None
+) -> Iterator[Features]:
+    """Features of captions, batch after batch in order."""
+    try:
+        for captions in batches:
+            yield caption_batch(backend, captions)
+            if advance:
+                advance(len(captions))
+    finally:
+        backend.text_store.save()
+
+
+def caption_batch(backend: Backend, captions: Sequence[str]) -> Features:
+    """Features of captions; their keys are of the token ids that the tower is given."""
+    tokens = list(zip(*backend.model.tokenizer.encode(captions), strict=True))
+    keys = [digest_of(ids, valid) for ids, valid in tokens]
+    return backend.text_store.complete(
+        keys, tokens, lambda missing: backend.text_features(*map(np.stack, zip(*missing, strict=True)))
+    )
+
+
+def read_split_image(split: Split, row: int, processor: ImageProcessor, stores: Sequence[FeatureStore]) -> CachedPixels:
+    """The key of a row's image, and its pixels unless every store has its features; errors as in `split_pixels`."""
+    key = digest_of(split.image(row))
+    return key, None if all(key in store for store in stores) else split_pixels(split, row, processor)
 
 
 def split_pixels(split: Split, row: int, processor: ImageProcessor) -> UInt8[np.ndarray, "s s 3"]:
@@ -164,21 +272,6 @@ def split_pixels(split: Split, row: int, processor: ImageProcessor) -> UInt8[np.
             f"the image of {id} in split {split.name!r} of {split.folder} cannot be decoded ({error}): "
             "its shard was damaged after it was written. Prepare the dataset again."
         ) from None
-
-
-def pixel_features(model: Model, pixels: Pixels, advance: Advance | None = None) -> Features:
-    """What the vision tower gives before its projection, of preprocessed pixels."""
-
-    def encode(x: np.ndarray) -> AnyArray:
-        return _image_features(model.params, x, model.config, model.image_processor)
-
-    return run_in_batches(encode, (pixels,), advance)
-
-
-def caption_features(model: Model, captions: Sequence[str], advance: Advance | None = None) -> Features:
-    """What the text tower gives before its projection, of captions."""
-    arrays = model.tokenizer.encode(captions)
-    return run_in_batches(lambda ids, valid: _text_features(model.params, ids, valid, model.config), arrays, advance)
 
 
 def run_in_batches(
@@ -207,9 +300,12 @@ def _concatenate(batches: Iterable[np.ndarray], width: int) -> Embeddings:
     return np.concatenate([np.zeros((0, width), np.float32), *batches])  # none at all are (0, p) too
 
 
-@partial(jax.jit, static_argnames=("config", "processor"))
-def _encode_image(params: Params, pixels: jax.Array, config: ModelConfig, processor: ImageProcessor) -> jax.Array:
-    return encode_image(params, normalize(pixels, processor), config)
+def _run_image(model: Model, pixels: np.ndarray) -> AnyArray:
+    return _image_features(model.params, pixels, model.config, model.image_processor)
+
+
+def _run_text(model: Model, ids: np.ndarray, valid: np.ndarray) -> AnyArray:
+    return _text_features(model.params, ids, valid, model.config)
 
 
 @partial(jax.jit, static_argnames=("config", "processor"))
@@ -217,5 +313,9 @@ def _image_features(params: Params, pixels: jax.Array, config: ModelConfig, proc
     return image_features(params, normalize(pixels, processor), config)
 
 
-_encode_text = jax.jit(encode_text, static_argnames="config")
+@partial(jax.jit, static_argnames="tower")
+def _embed(params: Params, features: jax.Array, tower: VisionConfig | TextConfig) -> jax.Array:
+    return l2_normalize(project(params, features, tower))
+
+
 _text_features = jax.jit(text_features, static_argnames="config")

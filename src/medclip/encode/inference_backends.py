@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,34 +17,35 @@ BACKENDS = ("jax", "onnxruntime", "openvino")
 Run = Callable[[Inputs], np.ndarray]
 
 
-def open_backend(name: str, source: str | Path) -> Backend:
+def open_backend(name: str, source: str | Path, cache: bool = False) -> Backend:
     """The model of a folder, a run or the Hub, run by one of BACKENDS; all but JAX run what `medclip export` wrote.
 
-    Raises UserError where the ONNX files are absent or the library is not installed.
+    `cache` is for JAX's features alone. Raises UserError where the ONNX files are absent or the library is not
+    installed.
     """
     model = load(source)
     if name == "jax":
-        return jax_backend(model)
+        return jax_backend(model, cache)
     folder = model_folder(source)
     if not (folder / EXPORT_FILE).is_file():
         raise UserError(f"{folder} holds no ONNX files: medclip export {source} --to onnx --out DIR, then --model DIR.")
     open_session = {"onnxruntime": _onnxruntime, "openvino": _openvino}[name]
     image_encoder, text_encoder = (open_session(folder / f"{kind}_encoder.onnx") for kind in ("image", "text"))
 
-    def embed_pixels(pixels: np.ndarray) -> np.ndarray:
+    def image(pixels: np.ndarray) -> np.ndarray:
         def encode(x: np.ndarray) -> np.ndarray:
             inputs = np.asarray(normalize(x, model.image_processor)).transpose(0, 3, 1, 2)
             return image_encoder({"pixel_values": inputs})
 
         return run_in_batches(encode, (pixels,))
 
-    def embed_texts(captions: Sequence[str]) -> np.ndarray:
+    def text(ids: np.ndarray, valid: np.ndarray) -> np.ndarray:
         def encode(ids: np.ndarray, valid: np.ndarray) -> np.ndarray:
             return text_encoder(text_encoder_inputs(model, ids, valid))
 
-        return run_in_batches(encode, model.tokenizer.encode(captions))
+        return run_in_batches(encode, (ids, valid))
 
-    return Backend(name, model, embed_pixels, embed_texts)
+    return Backend(name, model, image, text, lambda embeddings, tower: embeddings)
 
 
 def _onnxruntime(path: Path) -> Run:

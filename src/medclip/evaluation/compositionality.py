@@ -11,12 +11,12 @@ from jaxtyping import Float64
 
 from medclip.data.dataset import Split
 from medclip.data.foils import foil_rules
-from medclip.encode.encoder import embed_split, embed_texts
+from medclip.encode.encoder import Backend, embed_captions, embed_split, jax_backend
 from medclip.errors import UserError
 from medclip.evaluation.config import EvalConfig
 from medclip.evaluation.results import Fact, Kind, Results, metric_name, provenance, to_metric, write_results
 from medclip.metrics import estimate
-from medclip.model.checkpoint import Model, load
+from medclip.model.checkpoint import load
 from medclip.progress import progress
 
 CHANCE = 0.5
@@ -53,8 +53,8 @@ def evaluate_compositionality(config: EvalConfig) -> Results:
     ids, articles = (rows.take(name, image_rows) for name in ("id", "article"))
     items: dict[str, list[str] | np.ndarray] = {"id": ids, "article": articles}
     facts: dict[str, Fact] = {"num_images": len(rows)}
-    metrics = []
-    for test, margin in caption_margins(load(config.model), rows, chosen, image_rows).items():
+    metrics, backend = [], jax_backend(load(config.model), config.cache)
+    for test, margin in caption_margins(backend, rows, chosen, image_rows).items():
         path, applies = metric_name("tests", test), ~np.isnan(margin)
         correct = np.where(applies, margin > TIE_TOLERANCE, np.nan)
         items |= {f"{path}/correct": correct, f"{path}/margin": margin}
@@ -88,7 +88,7 @@ def questions(captions: Sequence[str], labels: Sequence[Mapping[str, str]], seed
 
 
 def caption_margins(
-    model: Model, rows: Split, chosen: Sequence[Question], image_rows: Sequence[int]
+    backend: Backend, rows: Split, chosen: Sequence[Question], image_rows: Sequence[int]
 ) -> dict[str, Float64[np.ndarray, " n"]]:
     """How much larger an image's cosine with the true caption is than with the false one, by test.
 
@@ -96,8 +96,8 @@ def caption_margins(
     """
     captions = list(dict.fromkeys(text for question in chosen for text in (question.true, question.false)))
     with progress("embed", len(image_rows) + len(captions), "items") as advance:
-        images = dict(zip(image_rows, embed_split(model, rows, "images", image_rows, advance), strict=True))
-        texts = dict(zip(captions, embed_texts(model, captions, advance), strict=True))
+        images = dict(zip(image_rows, embed_split(backend, rows, "images", image_rows, advance), strict=True))
+        texts = dict(zip(captions, embed_captions(backend, captions, advance), strict=True))
     positions = {row: i for i, row in enumerate(image_rows)}
     margins = {question.test: np.full(len(image_rows), np.nan) for question in chosen}
     for q in chosen:

@@ -31,6 +31,8 @@ class EvalConfig:
     """Folder for the results; several kinds of evaluations may share it."""
     seed: int = 0
     """Seed of the bootstrap and of all other random draws."""
+    cache: bool = True
+    """Whether features are read from and saved in the feature cache; the numbers are the same, bit for bit."""
 
     def __post_init__(self) -> None:
         if self.seed < 0 or (self.max_samples is not None and self.max_samples < 1):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +13,8 @@ from jaxtyping import Float32
 from medclip.data.images import decode_ahead
 from medclip.data.sources.labeled_sets import LabeledImage
 from medclip.encode.decode import BATCH_SIZE, decode_pixels
+from medclip.encode.encoder import Backend, CachedPixels, image_batch
+from medclip.encode.feature_cache import FeatureStore, digest_of
 from medclip.errors import ImageError, UserError, WorkError
 from medclip.evaluation.labeled import Labeled
 from medclip.model.checkpoint import Model
@@ -19,26 +22,29 @@ from medclip.model.image_processor import ImageProcessor
 from medclip.model.shapes_init import init_params
 from medclip.progress import progress
 
-Encoder = Callable[[np.ndarray], np.ndarray]
-"""Features f32 (n, w) of pixels u8 (n, s, s, 3)."""
-
 
 def encode_labeled(
-    images: Labeled, processor: ImageProcessor, encoders: Sequence[Encoder]
+    images: Labeled, backends: Sequence[Backend], project: bool
 ) -> tuple[Labeled, list[Float32[np.ndarray, "n w"]]]:
-    """The images that can be read, and the features that each encoder makes of them.
+    """The images that can be read, and what each model makes of them: embeddings, or without `project` features.
 
-    UserError where none can be read, WorkError where an encoder gives values that are not finite.
+    The models have one image processor.
+
+    UserError where none can be read, WorkError where a model gives values that are not finite.
     """
     reasons: list[str | None] = []
-    outputs: list[list[np.ndarray]] = [[] for _ in encoders]
+    outputs: list[list[np.ndarray]] = [[] for _ in backends]
+    read = partial(_read_image, processor=backends[0].model.image_processor, stores=[b.image_store for b in backends])
     with progress(f"embed {images.name}", len(images), "images") as advance:
-        for batch in decode_ahead(lambda row: _pixels_or_reason(row, processor), images.rows, BATCH_SIZE):
+        for batch in decode_ahead(read, images.rows, BATCH_SIZE):
             reasons += [result if isinstance(result, str) else None for result in batch]
             if pixels := [result for result in batch if not isinstance(result, str)]:
-                for parts, encode in zip(outputs, encoders, strict=True):
-                    parts.append(encode(np.stack(pixels)))
+                for parts, backend in zip(outputs, backends, strict=True):
+                    values = image_batch(backend, pixels)
+                    parts.append(backend.project(values, backend.model.config.vision) if project else values)
             advance(len(batch))
+    for backend in backends:
+        backend.image_store.save()
     readable = images.exclude(lambda i: reasons[i])
     if not len(readable):
         raise UserError(f"no image of {images.dataset['source']}, {images.name}, can be read: {readable.excluded}.")
@@ -48,9 +54,16 @@ def encode_labeled(
     return readable, features
 
 
-def _pixels_or_reason(row: LabeledImage, processor: ImageProcessor) -> np.ndarray | str:
+def _read_image(row: LabeledImage, processor: ImageProcessor, stores: Sequence[FeatureStore]) -> CachedPixels | str:
+    """An image as `stream_images` takes it, or the reason why it cannot be read."""
     try:
-        return decode_pixels(row.image, processor)
+        key = digest_of(row.image if isinstance(row.image, bytes) else row.image.read_bytes())
+    except OSError:
+        key = b""  # in no store: decoding finds the reason
+    if all(key in store for store in stores):
+        return key, None
+    try:
+        return key, decode_pixels(row.image, processor)
     except ImageError as error:
         return str(error)
 

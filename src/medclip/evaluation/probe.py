@@ -8,13 +8,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from medclip.encode.encoder import pixel_features
+from medclip.encode.encoder import jax_backend
 from medclip.errors import UserError
 from medclip.evaluation.classification_metrics import (
     accuracy_metrics,
@@ -76,9 +75,9 @@ def evaluate_probe(config: EvalConfig, labels: LabelConfig, num_draws: int = 5) 
     train, test = probe_rows(config, labels)
     model = load(config.model)
     models = [model, *([with_random_weights(model, config.seed)] if labels.random_weights else [])]
-    encoders = [partial(pixel_features, encoder) for encoder in models]
-    train, train_features = encode_labeled(train, model.image_processor, encoders)
-    test, test_features = encode_labeled(test, model.image_processor, encoders)
+    backends = [jax_backend(model, config.cache) for model in models]
+    train, train_features = encode_labeled(train, backends, project=False)
+    test, test_features = encode_labeled(test, backends, project=False)
     classes = labels.choose([*train.classes, *test.classes])
     if len(train.classes) < 2:
         raise UserError(f"the training images of {config.data} show one class only: there is nothing to learn.")

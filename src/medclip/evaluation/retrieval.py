@@ -13,7 +13,7 @@ from jaxtyping import Float32, Float64, Int, Int64, Num
 
 from medclip.atomic_io import sha256
 from medclip.data.dataset import Split
-from medclip.encode.encoder import embed_split
+from medclip.encode.encoder import embed_split, jax_backend
 from medclip.errors import UserError
 from medclip.evaluation import graded_relevance
 from medclip.evaluation.candidate_pools import article_disjoint, draw_pools, fixed_pools
@@ -148,10 +148,10 @@ def _embeddings(
         limit = len(rows) if rows else config.max_samples
         return images[:limit], texts[:limit]
     assert rows is not None
-    model = load(config.model)
+    backend = jax_backend(load(config.model), config.cache)
     with progress("embed", 2 * len(rows), "items") as advance:
-        images = embed_split(model, rows, "images", advance=advance)
-        return images, embed_split(model, rows, "captions", advance=advance)
+        images = embed_split(backend, rows, "images", advance=advance)
+        return images, embed_split(backend, rows, "captions", advance=advance)
 
 
 def _warn_of_repeats(images: np.ndarray, texts: np.ndarray) -> None:

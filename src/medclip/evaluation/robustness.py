@@ -8,13 +8,14 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int, Num
 
 from medclip.data.dataset import Split
-from medclip.encode.decode import decode_pixels, pixel_batches
-from medclip.encode.encoder import embed_pixels, embed_split
+from medclip.encode.decode import decode_pixels
+from medclip.encode.encoder import Backend, CachedPixels, embed_split, jax_backend, stream_images
+from medclip.encode.feature_cache import digest_of
 from medclip.evaluation.config import EvalConfig
 from medclip.evaluation.corruptions import CORRUPTIONS, Corruption, corrupt
 from medclip.evaluation.results import Fact, Kind, Metric, Results, metric_name, provenance, to_metric, write_results
 from medclip.metrics import DIRECTIONS, DistinctPairs, estimate, hits_at_k, mean_of_directions, merge_articles
-from medclip.model.checkpoint import Model, load
+from medclip.model.checkpoint import load
 from medclip.progress import Advance, progress
 
 K = 10
@@ -26,14 +27,14 @@ CLEAN = ("clean",)
 
 def evaluate_robustness(config: EvalConfig, corruptions: Iterable[Corruption] = CORRUPTIONS) -> Results:
     """Measure retrieval over a split with clean images and with every corruption at each of its severities."""
-    model, rows = load(config.model), config.rows()
+    backend, rows = jax_backend(load(config.model), config.cache), config.rows()
     cases = [(corruption, severity) for corruption in corruptions for severity in corruption.severities]
     columns: dict[tuple[str, ...], Columns] = {}
     with progress("embed", len(rows) * (len(cases) + 2), "items") as advance:
-        texts = embed_split(model, rows, "captions", advance=advance)
-        columns[CLEAN] = pair_columns(embed_split(model, rows, "images", advance=advance), texts, rows.duplicate_ids)
+        texts = embed_split(backend, rows, "captions", advance=advance)
+        columns[CLEAN] = pair_columns(embed_split(backend, rows, "images", advance=advance), texts, rows.duplicate_ids)
         for corruption, severity in cases:
-            images = _embed_corrupted(model, rows, corruption, severity, config.seed, advance)
+            images = _embed_corrupted(backend, rows, corruption, severity, config.seed, advance)
             columns["corruptions", corruption.name, str(severity)] = pair_columns(images, texts, rows.duplicate_ids)
     ids, articles = rows.column("id"), merge_articles(rows.column("article"), rows.duplicate_ids[0])
     items: dict[str, Sequence[str] | np.ndarray] = {"id": ids, "article": articles}
@@ -99,12 +100,15 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _embed_corrupted(
-    model: Model, rows: Split, corruption: Corruption, severity: int, seed: int, advance: Advance
+    backend: Backend, rows: Split, corruption: Corruption, severity: int, seed: int, advance: Advance
 ) -> np.ndarray:
     """Embeddings of all images, corrupted a batch at a time: never more than two batches of them are in memory."""
-    ids = rows.column("id")
+    ids, model = rows.column("id"), backend.model
 
-    def read_pixels(row: int) -> np.ndarray:
-        return decode_pixels(corrupt(rows.image(row), corruption, severity, ids[row], seed), model.image_processor)
+    def read(row: int) -> CachedPixels:
+        image = corrupt(rows.image(row), corruption, severity, ids[row], seed)
+        pixels = decode_pixels(image, model.image_processor)
+        return digest_of(b"pixels", pixels), pixels
 
-    return np.concatenate([embed_pixels(model, x, advance) for x in pixel_batches(range(len(rows)), read_pixels)])
+    batches = stream_images(backend, range(len(rows)), read, advance)
+    return np.concatenate([backend.project(features, model.config.vision) for features in batches])

@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from medclip.encode.encoder import embed_pixels, embed_texts
+from medclip.encode.encoder import embed_texts, jax_backend
 from medclip.errors import UserError
 from medclip.evaluation.calibration import calibration
 from medclip.evaluation.classification_metrics import (
@@ -89,7 +88,7 @@ def evaluate_zero_shot(
     texts: _Texts = {method: _class_texts(method, read, classes, images.multilabel, config.seed) for method in methods}
     models = [load(config.model)]
     models += [with_random_weights(models[0], config.seed)] if labels.random_weights else []
-    images, scores = _score_images(images, models, texts)
+    images, scores = _score_images(images, models, texts, config.cache)
     truth = np.array([[name in values for name in classes] for values in images.labels])
     top, *random = (_headline(of_model[headline], headline, truth, images, classes, config.seed) for of_model in scores)
     metrics = [*top.metrics, *(m for baseline in random for m in _of_random_weights(baseline.metrics))]
@@ -152,11 +151,11 @@ def _embed(model: Model, texts: _Texts) -> dict[str, np.ndarray]:
 
 
 def _score_images(
-    images: Labeled, models: Sequence[Model], texts: _Texts
+    images: Labeled, models: Sequence[Model], texts: _Texts, cache: bool
 ) -> tuple[Labeled, list[dict[_Method, Scores]]]:
     """The images that can be read, and of each model their scores by every method."""
     vectors = [_embed(model, texts) for model in models]
-    images, embeddings = encode_labeled(images, models[0].image_processor, [partial(embed_pixels, m) for m in models])
+    images, embeddings = encode_labeled(images, [jax_backend(model, cache) for model in models], project=True)
     scores: list[dict[_Method, Scores]] = [
         {method: _score(method, model, image_embeddings.astype(np.float64), by_text, texts[method]) for method in texts}
         for model, image_embeddings, by_text in zip(models, embeddings, vectors, strict=True)

@@ -22,9 +22,9 @@ from medclip.data.paths import AnyPath
 from medclip.data.perceptual_hash import fingerprint
 from medclip.data.resume import finish
 from medclip.data.schema import is_made_up, is_row_number
-from medclip.encode.encoder import jax_backend
+from medclip.encode.encoder import Backend, jax_backend
 from medclip.errors import UserError
-from medclip.model.checkpoint import Model, load, model_folder, model_hash
+from medclip.model.checkpoint import load, model_folder, model_hash
 from medclip.progress import console, progress
 from medclip.require import require
 from medclip.search.embed import read_image_embeddings, write_embeddings
@@ -60,10 +60,12 @@ def build_index(
     max_samples: int | None = None,
     vector_store: str = EXACT,
     embeddings: Path | None = None,
+    cache: bool = True,
 ) -> int:
     """Embed every image of a split into the new folder `out`; returns how many. A killed call resumes.
 
     `embeddings` is a folder that `embed` made of the same split with the same model, in place of embedding again.
+    `cache`: whether features are read from and saved in the feature cache.
     """
     rows = Split(data, split or default_split(data), max_samples)
     check_available(check_vector_store(vector_store))  # before hours of work
@@ -76,12 +78,14 @@ def build_index(
         vector_store=vector_store,
         collection=f"medclip_{uuid.uuid4().hex[:12]}",
     )
-    manifest = _write_segment(out, manifest, loaded, rows, np.arange(len(rows)), embeddings)
+    manifest = _write_segment(out, manifest, jax_backend(loaded, cache), rows, np.arange(len(rows)), embeddings)
     _commit(out, manifest)
     return manifest.num_pairs
 
 
-def add(folder: Path, data: AnyPath, split: str | None, max_samples: int | None, model: Path | None) -> tuple[int, int]:
+def add(
+    folder: Path, data: AnyPath, split: str | None, max_samples: int | None, model: Path | None, cache: bool = True
+) -> tuple[int, int]:
     """Add the pairs of a split that the index lacks. Returns how many were added, and how many it had.
 
     A pair is in the index if its id is; one that another dataset may have too, made up or a number (also of a file,
@@ -95,7 +99,8 @@ def add(folder: Path, data: AnyPath, split: str | None, max_samples: int | None,
         identities = map(_identity, rows.iter_column("id"), rows.iter_column("sha256"))
         new = np.array([row for row, identity in enumerate(identities) if identity not in present], np.int64)
         if len(new):
-            _commit(folder, _write_segment(folder, manifest, load(reader.model_path(model)), rows, new, None))
+            backend = jax_backend(load(reader.model_path(model)), cache)
+            _commit(folder, _write_segment(folder, manifest, backend, rows, new, None))
         return len(new), len(rows) - len(new)
 
 
@@ -200,7 +205,7 @@ def _commit(folder: Path, manifest: Manifest) -> None:
 
 
 def _write_segment(
-    folder: Path, manifest: Manifest, model: Model, split: Split, rows: np.ndarray, embeddings: Path | None
+    folder: Path, manifest: Manifest, backend: Backend, split: Split, rows: np.ndarray, embeddings: Path | None
 ) -> Manifest:
     """Write rows of a split as a new segment; returns the manifest with it."""
     segment = Segment(
@@ -218,7 +223,7 @@ def _write_segment(
         _write_npy(path / EMBEDDINGS_FILE, image_embeddings[rows])
     else:
         origin = {"model_sha256": manifest.model_sha256, "data_sha256": split.digest}
-        write_embeddings(path / EMBEDDINGS_FILE, jax_backend(model), split, rows, origin, "images")
+        write_embeddings(path / EMBEDDINGS_FILE, backend, split, rows, origin, "images")
     table = split.table.select(ROW_COLUMNS)
     schema = pa.schema([*table.schema, *(pa.field(name, kind) for name, kind in FINGERPRINT_FIELDS.items())])
     mask = np.isin(np.arange(len(table)), rows)

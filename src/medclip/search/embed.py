@@ -34,13 +34,14 @@ def embed(
     max_samples: int | None = None,
     kinds: Sequence[Kind] = ("images", "captions"),
     backend: str = "jax",
+    cache: bool = True,
 ) -> int:
     """Write embeddings of the images and captions (`kinds`) of a split; returns the number of pairs. Row i is pair i.
 
     f32 (n, p) in `images.npy` and `texts.npy`, the pairs' ids in `ids.txt`, and their origin in `embedding.json`, which
-    is written last. A killed call resumes where it was.
+    is written last. A killed call resumes where it was. `cache`: as in `EvalConfig`.
     """
-    opened_backend, rows = open_backend(backend, model), Split(data, split or default_split(data), max_samples)
+    opened_backend, rows = open_backend(backend, model, cache), Split(data, split or default_split(data), max_samples)
     claim(out, ORIGIN_FILE)
     origin = {"model_sha256": model_hash(model), "data_sha256": rows.digest, "backend": backend}
     for kind in kinds:

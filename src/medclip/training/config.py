@@ -66,7 +66,10 @@ class TrainConfig:
     """Each layer's learning rate is that of the layer above times this factor."""
     freeze: tuple[str, ...] = ()
     """Name patterns of tensors that are not trained. "vision_model.*" is CLIP's whole vision tower, whose features are
-    then computed once, without augmentation."""
+    then computed once, without augmentation but for --cached-views."""
+    cached_views: int = 0
+    """Augmented views of each image whose features a frozen vision tower gives once; each step draws one of them.
+    0: the image as it is."""
     lora_rank: int = 0
     """Rank of low-rank updates of the towers' matrices (LoRA); 0: the towers themselves are trained."""
     weight_decay: float = 0.2
@@ -137,6 +140,7 @@ _RANGES = (
     ("vision_lr", 0, _INF),
     ("text_lr", 0, _INF),
     ("layerwise_lr_decay", _EPSILON, 1),
+    ("cached_views", 0, 4096),
     ("lora_rank", 0, 4096),
     ("weight_decay", 0, _INF),
     ("warmup_ratio", 0, 1),
@@ -203,6 +207,7 @@ class ResolvedTrainConfig:
     text_lr: float
     layerwise_lr_decay: float
     freeze: tuple[str, ...]
+    cached_views: int
     lora_rank: int
     weight_decay: float
     warmup_ratio: float

@@ -23,8 +23,8 @@ from medclip.atomic_io import whole_file
 from medclip.data.dataset import Split, duplicate_ids
 from medclip.data.hard_negatives import hard_negatives
 from medclip.data.normalize import casefold_whitespace
-from medclip.encode.decode import fill_pixels, pixel_batches
-from medclip.encode.encoder import caption_features, pixel_features, split_pixels
+from medclip.encode.decode import fill_pixels
+from medclip.encode.encoder import Backend, split_pixels
 from medclip.errors import UserError
 from medclip.model.checkpoint import Model
 from medclip.model.image_processor import ImageProcessor
@@ -32,6 +32,7 @@ from medclip.model.packing import PackedText, pack
 from medclip.progress import console, progress
 from medclip.training.config import ResolvedTrainConfig
 from medclip.training.distributed import barrier, is_first
+from medclip.training.frozen_features import frozen_captions, frozen_images, frozen_views
 from medclip.training.optim import is_frozen
 from medclip.training.step import Batch
 
@@ -125,7 +126,7 @@ class Pairs:
 
     split: Split
     images: SplitImages | np.ndarray
-    """Row i, of pair i: its pixels u8 (s, s, 3), or a frozen tower's features f32 (w,), held in memory."""
+    """Row i, of pair i: its pixels u8 (s, s, 3), or a frozen tower's features f32 (w,) or views (v, w), in memory."""
     concepts: Mapping[str, int]
     """With soft targets: `shared_concepts`."""
     max_concepts: int
@@ -134,19 +135,22 @@ class Pairs:
 
 
 def read_pairs(
-    split: Split, model: Model, config: ResolvedTrainConfig, scales: Mapping[str, float], max_cache_gb: float
+    split: Split, backend: Backend, config: ResolvedTrainConfig, scales: Mapping[str, float], max_cache_gb: float
 ) -> Pairs:
     """The pairs of a split as a model's towers take them.
 
-    `scales` are the tensors' learning-rate scales: a frozen tower's features are computed once, without augmentation,
-    and take the place of its input (LiT, Zhai et al. 2022).
+    `scales` are the tensors' learning-rate scales: a frozen tower's features are computed once and take the place of
+    its input (LiT, Zhai et al. 2022): of the image as it is, or of `cached_views` augmented views of it.
     """
+    model = backend.model
     concepts, max_concepts = shared_concepts(split) if config.soft_target_temperature else ({}, 0)
     if is_frozen(model.config.vision, scales):
-        images = _image_features(model, split)
+        images = frozen_views(backend, split, config) if config.cached_views else frozen_images(backend, split)
+    elif config.cached_views:
+        raise UserError("--cached-views are of a frozen vision tower: give --freeze 'vision_model.*' too.")
     else:
         images = read_images(split, model.image_processor, max_cache_gb)
-    text_features = _text_features(model, split, config) if is_frozen(model.config.text, scales) else None
+    text_features = _text_features(backend, split, config) if is_frozen(model.config.text, scales) else None
     return Pairs(split, images, concepts, max_concepts, text_features)
 
 
@@ -159,19 +163,11 @@ def shared_concepts(split: Split) -> tuple[dict[str, int], int]:
     return numbers, max(len(numbers.keys() & set(row or ())) for row in split.iter_column("concepts"))
 
 
-def _image_features(model: Model, split: Split) -> Float[np.ndarray, "n w"]:
-    read_pixels = partial(split_pixels, split, processor=model.image_processor)
-    with progress("features of the frozen vision tower", len(split), "images") as advance:
-        batches = pixel_batches(range(len(split)), read_pixels)
-        return np.concatenate([pixel_features(model, pixels, advance) for pixels in batches])
-
-
-def _text_features(model: Model, split: Split, config: ResolvedTrainConfig) -> dict[str, np.ndarray]:
+def _text_features(backend: Backend, split: Split, config: ResolvedTrainConfig) -> dict[str, np.ndarray]:
     captions = split.column("caption")
     foils = (foil for c in captions for foil in hard_negatives(c, config.hard_negatives, config.seed) if foil)
     texts = list(dict.fromkeys([*captions, *foils]))
-    with progress("features of the frozen text tower", len(texts), "captions") as advance:
-        return dict(zip(texts, caption_features(model, texts, advance), strict=True))
+    return dict(zip(texts, frozen_captions(backend, texts), strict=True))
 
 
 class Loader(Generic[T]):
@@ -249,7 +245,7 @@ def make_batch(
     image_ids, caption_ids = duplicate_ids(image_hashes, captions)
     keys = augmentation_keys(config.seed, step, config.batch_size)
     return Batch(
-        images=pairs.images[block_rows[mine]],
+        images=_images_at(pairs.images, block_rows[mine], keys.reshape(*block_rows.shape, 2)[mine]),
         texts=jax.tree.map(lambda x: x[mine], texts),
         foil_mask=foil_mask[mine],
         image_ids=image_ids.reshape(block_rows.shape)[mine],
@@ -295,6 +291,15 @@ def text_inputs(
         return _scatter(features, text_mask, 1)  # an absent one must have a finite unit vector
     ids, valid = model.tokenizer.encode(captions)
     return pack(_scatter(ids, text_mask), _scatter(valid, text_mask), model.config.text)
+
+
+def _images_at(
+    images: SplitImages | np.ndarray, rows: Int[np.ndarray, "n m"], keys: UInt32[np.ndarray, "n m 2"]
+) -> np.ndarray:
+    """The images of rows; of a frozen tower's views, the one that an image's random key draws."""
+    if isinstance(images, np.ndarray) and images.ndim == 3:
+        return images[rows, keys[..., 0] % images.shape[1]]
+    return images[rows]
 
 
 def augmentation_keys(seed: int, step: int, batch_size: int) -> UInt32[np.ndarray, "b 2"]:

@@ -21,6 +21,7 @@ from medclip.atomic_io import write_json
 from medclip.data.dataset import Split
 from medclip.data.hard_negatives import hard_negative_shares
 from medclip.data.paths import AnyPath
+from medclip.encode.encoder import jax_backend
 from medclip.errors import WorkError
 from medclip.match_calibration import write_calibration
 from medclip.metrics import DIRECTIONS, DistinctPairs, Queries
@@ -83,6 +84,7 @@ def train(
     resume: bool = False,
     report_to: Sequence[str] = (),
     image_cache_gb: float = 8.0,
+    cache: bool = True,
     callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
     """Train into the folder `out`; returns `summary.json`: `best`, the evaluation of the saved model, and `wise_ft`.
@@ -91,7 +93,8 @@ def train(
     first and the last weights. `max_samples` limits both splits. With `resume` a run that ended early goes on from its
     last state, bit for bit; its settings must be the same. `report_to` names trackers besides TensorBoard. Images are
     decoded once where they then take at most `image_cache_gb` GB (10^9 bytes), or else at each step: the batches are
-    the same. Each of `callbacks` is called with the step and the metrics of every line that `metrics.jsonl` gets; what
+    the same. With `cache`, a frozen tower's features are read from and saved in the feature cache.
+    Each of `callbacks` is called with the step and the metrics of every line that `metrics.jsonl` gets; what
     one raises ends the run. Raises UserError for a wrong setting, WorkError where the run cannot or should not go on.
     """
     training, validation = Split(data, "train", max_samples), Split(data, "validation", max_samples)
@@ -100,18 +103,21 @@ def train(
     if distributed.is_first():
         digests = {split.name: split.digest for split in (training, validation)}
         open_run(out, resolved.to_json() | {"max_samples": max_samples, "data": digests}, resume)
-    run = prepare_run(resolved, training, validation, image_cache_gb)
+    run = prepare_run(resolved, training, validation, image_cache_gb, cache)
     return fit(run, out, resume=resume, report_to=report_to, callbacks=callbacks)
 
 
-def prepare_run(config: ResolvedTrainConfig, training: Split, validation: Split, image_cache_gb: float) -> Run:
+def prepare_run(
+    config: ResolvedTrainConfig, training: Split, validation: Split, image_cache_gb: float, cache: bool
+) -> Run:
     """The initial model, the pairs as its towers take them, and the decoded validation set."""
     model = initial_model(config, training.iter_column("caption"))
     params, scales = initial_params(model, config)
     loss = sigmoid_loss if is_sigmoid(model, config) else contrastive_loss
     foil_shares = _foil_shares(config, training)
-    pairs = read_pairs(training, model, config, scales, image_cache_gb)
-    validation_set = read_validation_set(validation, model)
+    backend = jax_backend(model, cache)
+    pairs = read_pairs(training, backend, config, scales, image_cache_gb)
+    validation_set = read_validation_set(validation, backend, scales)
     mesh = distributed.all_devices()
     return Run(config, model, params, scales, loss, pairs, foil_shares, validation, validation_set, mesh)
 
