@@ -12,7 +12,6 @@ SHORT_MODULE_LINES = 60
 # Short modules that one other imports and that stay, each for a lifetime or a dependency of its own.
 SHORT_MODULES: dict[str, str] = {
     "medclip.configuration_hybrid_clip": "an import path that the founding project published",
-    "medclip.encode.inference_backends": "the only code that needs ONNX Runtime or OpenVINO",
 }
 VAGUE = {"util", "utils", "helper", "helpers", "manager", "common", "misc"}
 GROUND = ("medclip.errors", "medclip.atomic_io", "medclip.progress", "medclip.jax_setup", "medclip.require")
