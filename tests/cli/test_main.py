@@ -167,7 +167,7 @@ def test_no_command_at_all_is_a_mistake(medclip):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("prepare", "{tmp}", "--out", "{tmp}/new"), "cannot be read. Sources are: a ROCO folder"),
+        (("prepare", "{run}/model/model.safetensors", "--out", "{tmp}/new"), "cannot be read. Sources are: a ROCO"),
         (("prepare", "{tmp}/absent", "--out", "{tmp}/new"), "cannot be read"),
         (("prepare", "{roco}"), "give the new folder with --out"),
         (
