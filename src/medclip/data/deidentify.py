@@ -204,7 +204,7 @@ def redact_report(
         counts[keyword] += len(spans)
         counts[keyword + NOT_REPLACED] += num_ordinary
         covered += spans
-    return _replace_spans(report, covered), +counts
+    return replace_spans(report, covered), +counts
 
 
 class ValueFrequencies:
@@ -242,7 +242,7 @@ class ValueFrequencies:
                 )
 
 
-def _replace_spans(text: str, spans: list[Span]) -> str:
+def replace_spans(text: str, spans: list[Span]) -> str:
     """The text with `REDACTED` for each span, once for those that overlap."""
     pieces, position = [], 0
     for start, end in sorted(spans):

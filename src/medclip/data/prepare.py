@@ -22,6 +22,7 @@ from medclip.data.parallel import map_shards
 from medclip.data.paths import AnyPath, parse_path
 from medclip.data.prepare_config import DEFAULT, PrepareConfig
 from medclip.data.prepare_row import prepare_row
+from medclip.data.presidio import filter_versions
 from medclip.data.private_map import record_origins, without_origins
 from medclip.data.resume import ResumableFile, finish, remove_stale, source_fingerprint
 from medclip.data.schema import Dropped, Pair, is_made_up, take_per_split
@@ -50,6 +51,7 @@ them, passes on this file. Where no license is stated none was granted: ask the 
 
 def preview(source: Source, config: PrepareConfig = DEFAULT, num_rows: int = 5) -> list[dict[str, Any] | Dropped]:
     """The first rows of `source` as they would be prepared, each with its `split`. Nothing is written."""
+    filter_versions(config.deidentify)
     rows = [(row.split, prepare_row(row, config)) for row in islice(_read_rows(source, config), num_rows)]
     return [row if isinstance(row, Dropped) else row | {"split": split} for split, row in rows]
 
@@ -71,6 +73,7 @@ def prepare(
     """
     if num_workers is not None and num_workers < 1:
         raise UserError("--num-workers must be at least 1.")
+    filter_versions(config.deidentify)  # what is not installed is told before anything is written
     is_private = is_dicom_source(source)
     if is_private:
         make_key(config.studies.pseudonym_key, out)
@@ -116,24 +119,19 @@ def prepare_shard(rows: list[Pair | Dropped], path: Path, config: PrepareConfig)
     Returns the split, the file, the number of its pairs, and COUNTERS.
     """
     # The fingerprint is taken before an image is read, which may change meanwhile.
-    shard = ResumableFile(path, source_fingerprint(rows, __version__, config))
+    shard = ResumableFile(path, source_fingerprint(rows, __version__, config, filter_versions(config.deidentify)))
     report = shard_report(path) if shard.is_complete else None
     if report is None:
         prepared = [prepare_row(row, config) for row in rows]
         pairs = [row for row in prepared if not isinstance(row, Dropped)]
         dropped = [row for row in prepared if isinstance(row, Dropped)]
-        removed = (
-            row.removed
-            for row, result in zip(rows, prepared, strict=True)
-            if isinstance(row, Pair) and not isinstance(result, Dropped)
-        )
         report = {
             "file": path.name,
             "pairs": len(pairs),
             "rows_dropped": [[_unicode(row.id), row.split, row.reason, _unicode(row.detail)] for row in dropped],
             "dropped": Counter(row.reason for row in dropped),
             "caption_rules": Counter(chain.from_iterable(row["caption_rules"] for row in pairs)),
-            "removed": Counter(chain.from_iterable(removed)),
+            "removed": Counter(chain.from_iterable(row.pop("removed") for row in pairs)),
         }
         with shard.rewrite():
             write_shard(path, pairs, report)
@@ -268,6 +266,8 @@ def _write_dataset(
     }
     if any(counts["removed"].values()):
         dataset["privacy"] = counts["removed"]
+    if config.deidentify:
+        dataset["deidentify"] = filter_versions(config.deidentify)
     write_json(out / "dataset.json", dataset)
     return dataset
 

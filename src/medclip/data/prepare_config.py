@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from medclip.data.deidentify import DicomConfig
 from medclip.data.normalize import license_set
@@ -46,6 +47,9 @@ class PrepareConfig:
     """Keep pairs of these licenses only, for example cc-by,cc0: in any spelling, whatever the version."""
     resplit: bool = False
     """Ignore the source's splits: a tenth of its articles or patients is validation, by a hash of their names."""
+    deidentify: Literal["presidio"] | None = None
+    """Also replace people, calendar dates, phone numbers and ids that Presidio detects in English captions
+    (docs/privacy.md); needs medclip[presidio] and a model of spaCy."""
     seed: int = 0
     """Seed of the phantoms."""
     columns: Columns = field(default_factory=Columns)

@@ -14,6 +14,7 @@ from medclip.data.images import standardize
 from medclip.data.normalize import MIN_CAPTION_CHARACTERS, clean_caption, license_name, license_set
 from medclip.data.paths import AnyPath, is_url, storage_errors
 from medclip.data.prepare_config import PrepareConfig
+from medclip.data.presidio import MAX_CHARACTERS, PRIVACY_PREFIX, deidentify_caption
 from medclip.data.schema import DicomFrame, Dropped, Pair, WebInstance
 from medclip.errors import ImageError
 
@@ -21,7 +22,7 @@ LATE_REDACTION = "names in the file that the server's metadata lack"
 
 
 def prepare_row(row: Pair | Dropped, config: PrepareConfig) -> dict[str, Any] | Dropped:
-    """A row of `dataset.SCHEMA`, or why there is none."""
+    """A row of `dataset.SCHEMA` with what the pair has lost as `removed`, or why there is none."""
     if isinstance(row, Dropped):
         return row
     if not _is_unicode(row):
@@ -35,6 +36,10 @@ def prepare_row(row: Pair | Dropped, config: PrepareConfig) -> dict[str, Any] | 
             return Dropped(row.id, row.split, str(error))
     else:
         late_rules = []
+    if config.deidentify:
+        if len(row.caption) > MAX_CHARACTERS:
+            return Dropped(row.id, row.split, f"caption over {MAX_CHARACTERS:,} characters, too long for --deidentify")
+        row = _deidentify(row)
     caption, rules = clean_caption(row.caption)
     if len(caption) < MIN_CAPTION_CHARACTERS:
         return Dropped(row.id, row.split, f"caption under {MIN_CAPTION_CHARACTERS} characters")
@@ -61,6 +66,7 @@ def prepare_row(row: Pair | Dropped, config: PrepareConfig) -> dict[str, Any] | 
         "labels": list(row.labels.items()),
         "source": row.source,
         "sha256": hashlib.sha256(image).hexdigest(),
+        "removed": list(row.removed),
     }
 
 
@@ -86,6 +92,13 @@ def _retrieve(row: Pair, frame: DicomFrame, instance: WebInstance) -> tuple[Pair
     caption, _ = redact_report(row.caption, read_header(io.BytesIO(file)))
     rules = [LATE_REDACTION] if caption != row.caption else []
     return replace(row, image=replace(frame, file=file), caption=caption), rules
+
+
+def _deidentify(row: Pair) -> Pair:
+    """A row without what Presidio detects in its caption, counted under `removed` by entity."""
+    caption, counts = deidentify_caption(row.caption)
+    removed = (f"{PRIVACY_PREFIX}{kind}" for kind in counts.elements())
+    return replace(row, caption=caption, removed=(*row.removed, *removed))
 
 
 def _download(image: AnyPath | bytes | DicomFrame) -> Path | bytes | DicomFrame:
