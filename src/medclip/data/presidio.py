@@ -166,7 +166,7 @@ def _allowed_spans(text: str, kind: str, start: int, end: int) -> list[Span]:
 
 
 def _name_spans(text: str, start: int, end: int) -> list[Span]:
-    """The name in a PERSON: no title or word such as *by* before it, no degree behind, no possessive s; over a comma."""
+    """The name in a PERSON, without title, degree, possessive s or a word such as *by* before it."""
     words = list(_WORD.finditer(text, start, end))
     while words and words[0][0].casefold() in _BEFORE_NAMES | SUFFIXES:  # also II of "type II Hangman"
         del words[0]
