@@ -54,6 +54,7 @@ def redact(text, kind, part):
         ("Her sister Mary fell", "Mary", "Her sister ___ fell"),
         ("Patrick O’Brien was called", "Patrick O’Brien", "___ was called"),
         ("JOHN DOE", "JOHN DOE", "___"),
+        ("Seen with ___ Whitfield", "Whitfield", "Seen with ___ ___"),
         ("Whitfield, Jonathan was seen", "Whitfield", "___ was seen"),
         ("Whitfield, Jonathan was seen", "Jonathan", "___ was seen"),
     ],

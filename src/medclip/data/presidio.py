@@ -14,7 +14,7 @@ from functools import lru_cache
 from importlib.metadata import entry_points, version
 from typing import Any, NamedTuple
 
-from medclip.data.deidentify import replace_spans
+from medclip.data.deidentify import REDACTED, replace_spans
 from medclip.data.name_matching import APOSTROPHES, Span, is_ordinary
 from medclip.data.normalize import normalize_text
 from medclip.data.ordinary_words import ABBREVIATIONS, CLINICAL, CUES, SUFFIXES, TITLES
@@ -33,7 +33,7 @@ _NUMBERS = {
     *("IP_ADDRESS", "MAC_ADDRESS", "CREDIT_CARD", "IBAN_CODE"),
 }
 _RELATIVES = {"mother", "father", "sister", "brother", "wife", "husband", "son", "daughter", "aunt", "uncle"}
-_BEFORE_NAMES = TITLES | CUES | _RELATIVES
+_BEFORE_NAMES = TITLES | CUES | _RELATIVES | {REDACTED}  # the part of a name that a header holds is already replaced
 _TERMS = {
     *("doppler", "color", "colour", "flow", "power", "cine", "fig", "figs", "figure", "arrow", "arrows", "urography"),
     "emphysema",
