@@ -19,7 +19,7 @@ def test_a_finished_run_has_its_settings_and_its_course(run, train_config):
     kind, contents = info(str(run))
     assert kind == "run"
     given = {k: v for k, v in dataclasses.asdict(train_config).items() if v != getattr(type(train_config)(), k)}
-    assert contents.changed == given
+    assert contents.changed == json.loads(json.dumps(given))
     assert contents.evaluations == [r for r in records(run) if "mean_recall" in r]
     assert (contents.last, contents.steps) == (4, 4)
     assert contents.summary == json.loads((run / "summary.json").read_text())

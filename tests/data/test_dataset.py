@@ -10,7 +10,7 @@ import pytest
 from medclip.data.dataset import Split, default_split, shard_report, write_shard, write_table
 from medclip.data.prepare import prepare
 from medclip.errors import UserError
-from support.material import RocoFolder
+from support.material import RocoFolder, draw_image, image_bytes
 
 
 def test_a_shard_carries_its_own_report(tmp_path):
@@ -39,6 +39,7 @@ def test_an_absent_shard_is_named(data, copy):
 def test_an_empty_split_says_why_it_is_empty(tmp_path):
     roco = RocoFolder(tmp_path / "roco")
     roco.add_split("train", [("A", "CT of the chest", 1, None), ("B", "CT of the head", 2, None)])
+    roco.add_split("validation", [("C", "CT of the knee", 3, image_bytes(draw_image(3)))])
     prepare(str(roco.folder), tmp_path / "data", num_workers=1)
     with pytest.raises(UserError, match=r"'train' of .* is empty; .*'image missing': 2"):
         Split(tmp_path / "data", "train")

@@ -41,12 +41,12 @@ def embedding(text):
 def patch_embeddings(monkeypatch, images):
     """Directions that no model made; `images` collects those of the images, in their order."""
 
-    def of_pixels(model, pixels, advance=None):
-        vectors = unit(np.random.default_rng(3).normal(size=(len(pixels), WIDTH))).astype(np.float32)
+    def encode_rows(labeled, backends, project):
+        vectors = unit(np.random.default_rng(3).normal(size=(len(labeled), WIDTH))).astype(np.float32)
         images.extend(vectors)
-        return vectors
+        return labeled, [vectors for _ in backends]
 
-    monkeypatch.setattr(zero_shot, "embed_pixels", of_pixels)
+    monkeypatch.setattr(zero_shot, "encode_labeled", encode_rows)
     monkeypatch.setattr(zero_shot, "embed_texts", lambda model, texts: np.stack([embedding(text) for text in texts]))
 
 

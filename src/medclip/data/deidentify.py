@@ -22,7 +22,7 @@ from medclip.data.name_matching import APOSTROPHES, Span, find_name, index_words
 from medclip.data.name_spelling import fold
 from medclip.data.normalize import normalize_text
 from medclip.data.ordinary_words import FACILITY
-from medclip.data.schema import Dropped, Pair
+from medclip.data.schema import NUMBERED, Dropped, Pair, is_running_number
 from medclip.data.unspaced_names import UNSPACED
 from medclip.errors import UserError
 from medclip.progress import console
@@ -117,6 +117,11 @@ def pseudonym(key: bytes, *names: str) -> str:
     return hashlib.blake2b("\0".join(names).encode(errors="surrogatepass"), key=key, digest_size=8).hexdigest()
 
 
+def group_pseudonym(key: bytes, issuer: str, group: str) -> str:
+    """The pseudonym of a patient or study of `issuer`, marked where it stands for a running number."""
+    return (NUMBERED if is_running_number(group) else "") + pseudonym(key, issuer, group)
+
+
 def pseudonymize(row: Pair | Dropped, key: bytes) -> Pair | Dropped:
     """A row of a table without its private values: keyed pseudonyms for an article and an id that hold one.
 
@@ -128,7 +133,7 @@ def pseudonymize(row: Pair | Dropped, key: bytes) -> Pair | Dropped:
     id = pseudonym(key, row.id) if hide(row.id, row.private) != row.id else row.id
     if isinstance(row, Dropped):
         return replace(row, id=id, detail=hide(row.detail, row.private))
-    article = pseudonym(key, "", row.article) if hide(row.article, row.private) != row.article else row.article
+    article = group_pseudonym(key, "", row.article) if hide(row.article, row.private) != row.article else row.article
     article = id if row.article == row.id else article
     removed = (*row.removed, *(["table/patient or study"] if article != row.article else []))
     return replace(row, id=id, article=article, removed=removed, if_missing=hide(row.if_missing, row.private))

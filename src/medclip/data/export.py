@@ -23,6 +23,9 @@ from medclip.data.paths import AnyPath
 from medclip.data.resume import ResumableFile, file_state, fingerprint, finish, remove_stale
 from medclip.progress import progress
 
+EXPORT_FILE = "export.json"
+"""Lists the files of an export, beside them."""
+
 Form = Literal["parquet", "tar"]
 FILE_BYTES = 2**28  # what object stores and the Hub like; shards of Arrow are smaller, so that a kill costs little
 ROW_GROUP = 128  # images that a reader of Parquet must load to see one
@@ -56,7 +59,7 @@ def export_data(data: AnyPath, out: Path, form: Form) -> dict[str, int]:
     files = {split: len(of_split) for split, of_split in names.items()}
     origin = {name: dataset[name] for name in ("source", "synthetic", "notice", "shorter_side", "dropped")}
     write_json(
-        out / "export.json", {"medclip_version": __version__, "form": form, "pairs": pairs, "files": files, **origin}
+        out / EXPORT_FILE, {"medclip_version": __version__, "form": form, "pairs": pairs, "files": files, **origin}
     )
     unfinished.replace(out / "data")
     finish(out / "data")

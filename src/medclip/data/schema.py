@@ -16,6 +16,8 @@ _ROW_NUMBER = re.compile(r"\d+(?:\.0+)?(?:-\d+)*")
 _MAX_RUNNING_DIGITS = 6
 _MADE_UP = "auto:"
 """The mark of an id or a group that no source names; such a one means nothing outside its dataset."""
+NUMBERED = "number:"
+"""The mark of the pseudonym of a running number."""
 
 
 def make_up_id(*content: str | bytes) -> str:
@@ -46,8 +48,11 @@ def names_no_group(article: str, id: str) -> bool:
 
 
 def is_running_number(article: str) -> bool:
-    """Whether an article or a patient is a number of at most six digits, as every hospital numbers its own."""
-    return len(article) <= _MAX_RUNNING_DIGITS and article.isdecimal()
+    """Whether an article or a patient is a number of at most six digits, as every hospital numbers its own.
+
+    Also where it is the pseudonym of such a number.
+    """
+    return article.startswith(NUMBERED) or (len(article) <= _MAX_RUNNING_DIGITS and article.isdecimal())
 
 
 class Origin(NamedTuple):

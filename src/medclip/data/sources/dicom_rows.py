@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from medclip.data.deidentify import (
     DICOM_SOURCE,
     DicomConfig,
+    group_pseudonym,
     header_labels,
     identifying_attributes,
     may_hold_text,
@@ -94,7 +95,7 @@ def describe(header: Dataset, file: F, study: str, series: str, frames: int, key
 
 def _group(header: Dataset, study: str, key: bytes) -> str:
     if patient := header.get("PatientID"):
-        return pseudonym(key, str(header.get("IssuerOfPatientID") or ""), str(patient))
+        return group_pseudonym(key, str(header.get("IssuerOfPatientID") or ""), str(patient))
     return pseudonym(key, study)
 
 

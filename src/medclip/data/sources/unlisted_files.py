@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import PurePosixPath
 
+from medclip.data.export import EXPORT_FILE
 from medclip.data.normalize import split_in
 from medclip.data.paths import AnyPath, relative_path
 from medclip.data.schema import Dropped, Pair
@@ -25,7 +26,7 @@ def count_unlisted(folder: AnyPath, rows: Iterable[Pair | Dropped], used: UsedFi
     yield from _note_rows(rows, used, splits)
     yield from _unlisted_members(used, splits)
     for path in _list_files(folder, used):
-        if path not in used:
+        if path not in used and path != folder / EXPORT_FILE:  # our own, which says nothing of its own
             yield _drop(relative_path(path, folder), _reason(path), splits)
 
 
