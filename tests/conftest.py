@@ -33,6 +33,7 @@ CHECKED_MODULES = [
 ]
 install_import_hook(CHECKED_MODULES, "beartype.beartype")
 
+import dataclasses  # noqa: E402
 import os  # noqa: E402
 import shutil  # noqa: E402
 import sys  # noqa: E402
@@ -217,3 +218,36 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         )
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
         yield served
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setenv("MEDCLIP_FEATURE_CACHE_GB", "8")
+    return tmp_path / "xdg" / "medclip" / "features"
+
+
+@pytest.fixture
+def tower_runs(monkeypatch):
+    """How many rows each tower was given, padding apart."""
+    from medclip.encode.encoder import jax_backend
+
+    rows = {"images": 0, "captions": 0}
+
+    def counting(model, cache=False):
+        backend = jax_backend(model, cache)
+
+        def images(pixels):
+            rows["images"] += len(pixels)
+            return backend.image_features(pixels)
+
+        def texts(ids, valid):
+            rows["captions"] += len(ids)
+            return backend.text_features(ids, valid)
+
+        return dataclasses.replace(backend, image_features=images, text_features=texts)
+
+    for module in ("encode.inference_backends", "evaluation.retrieval", "search.curate", "training.loop"):
+        monkeypatch.setattr(f"medclip.{module}.jax_backend", counting)
+    return rows

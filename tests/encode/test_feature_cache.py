@@ -21,37 +21,6 @@ from medclip.search.embed import embed
 KINDS = ("images", "captions")
 
 
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    """An empty cache folder."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    monkeypatch.setenv("MEDCLIP_FEATURE_CACHE_GB", "8")
-    return tmp_path / "xdg" / "medclip" / "features"
-
-
-@pytest.fixture
-def tower_runs(monkeypatch):
-    """How many rows each tower was given, padding apart."""
-    rows = {"images": 0, "captions": 0}
-
-    def counting(model, cache=False, make=encoder.jax_backend):
-        backend = make(model, cache)
-
-        def images(pixels):
-            rows["images"] += len(pixels)
-            return backend.image_features(pixels)
-
-        def texts(ids, valid):
-            rows["captions"] += len(ids)
-            return backend.text_features(ids, valid)
-
-        return dataclasses.replace(backend, image_features=images, text_features=texts)
-
-    for module in ("encode.inference_backends", "evaluation.retrieval", "search.curate", "training.loop"):
-        monkeypatch.setattr(f"medclip.{module}.jax_backend", counting)
-    return rows
-
-
 def segments(cache):
     return sorted(cache.glob("*/*.npy"))
 

@@ -10,7 +10,7 @@ from medclip.data.dataset import Split
 from medclip.encode.encoder import jax_backend, run_in_batches, split_pixels
 from medclip.errors import UserError
 from medclip.model.checkpoint import load
-from medclip.training import frozen_features, loop
+from medclip.training import frozen_features
 from medclip.training.config import resolve
 from medclip.training.frozen_features import frozen_views
 from medclip.training.loop import train
@@ -19,38 +19,14 @@ FROZEN = ("vision_model.*", "text_model.*")
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch):
-    """An empty cache folder."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    monkeypatch.setenv("MEDCLIP_FEATURE_CACHE_GB", "8")
-    return tmp_path / "xdg" / "medclip" / "features"
-
-
-@pytest.fixture
-def tower_runs(monkeypatch):
-    """How many images and captions the towers were given before and while training."""
-    rows = {"images": 0, "captions": 0}
-
-    def counting(model, cache=False):
-        backend = jax_backend(model, cache)
-
-        def images(pixels):
-            rows["images"] += len(pixels)
-            return backend.image_features(pixels)
-
-        def texts(ids, valid):
-            rows["captions"] += len(ids)
-            return backend.text_features(ids, valid)
-
-        return dataclasses.replace(backend, image_features=images, text_features=texts)
+def only_before(monkeypatch):
+    """Evaluations that may run no tower."""
 
     def never(*arguments):
         raise AssertionError("a frozen tower ran in an evaluation")
 
-    monkeypatch.setattr(loop, "jax_backend", counting)
     monkeypatch.setattr("medclip.training.validation.embed_pixels", never)
     monkeypatch.setattr("medclip.training.validation.embed_texts", never)
-    return rows
 
 
 def numbers(run):
@@ -66,7 +42,9 @@ def assert_same(run, other):
     assert all(np.array_equal(params[name], value) for name, value in other_params.items())
 
 
-def test_frozen_towers_run_once_for_all_evaluations_and_runs(data, train_config, tmp_path, cache, tower_runs):
+def test_frozen_towers_run_once_for_all_evaluations_and_runs(
+    data, train_config, tmp_path, cache, tower_runs, only_before
+):
     frozen = dataclasses.replace(train_config, freeze=FROZEN, hard_negatives=(), num_evals=4)
     train(data, tmp_path / "cold", frozen)
     assert tower_runs["images"] == 25  # the 12 of validation are among those of training
