@@ -37,7 +37,7 @@ class Prepare:
     folder of one), MIMIC-CXR-JPG, Open-i (XML or Kaggle's tables), PadChest, MedICaT, PMC-OA or R2Gen's annotation.json
     as published (docs/sources.md), a folder of DICOM studies with reports, a DICOMweb server
     (dicomweb://HOST/PATH?StudyDate=20240101-20241231; docs/sources.md), a folder of images with captions beside them
-    (x.jpg, x.txt), WebDataset archives (.tar), any of these but DICOM behind a URL (s3://…, gs://…), or
+    (x.jpg, x.txt), WebDataset archives (.tar, .tar.gz), any of these but DICOM behind a URL (s3://…, gs://…), or
     phantoms[:COUNT] for synthetic images."""
     settings: PrepareConfig
     out: Path | None = None
