@@ -160,7 +160,8 @@ def ask(page: Page, words: str) -> None:
 def assert_shown(page: Page, hits) -> None:
     cards = page.locator("[class*=st-key-card-]")
     expect(cards).to_have_count(len(hits))
-    for card, hit in zip(cards.all(), hits, strict=True):
+    for i, hit in enumerate(hits):
+        card = cards.nth(i)  # asked anew each time: the page may still be replacing what it showed before
         expect(card.get_by_text(hit.caption, exact=True)).to_be_visible()
         expect(card.get_by_text(f"cosine {hit.score:.3f}")).to_be_visible()
         image = card.get_by_role("img", name=hit.caption)
