@@ -133,6 +133,7 @@ def test_an_evaluation_gives_typed_results_and_writes_them_where_asked(trained_r
     assert medclip.evaluate(run, dataset)["image_to_text/R@1"] == recall
 
 
+@pytest.mark.slow
 def test_pairs_in_memory_are_evaluated_and_leave_nothing(trained_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run, _ = trained_run
@@ -159,6 +160,7 @@ def test_an_index_is_built_and_searched(trained_run, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_what_is_not_yet_prepared_is_prepared_beside_the_run(tmp_path, train_config):
     run = medclip.train({"train": pairs(12), "validation": pairs(4, 12)}, tmp_path / "run", train_config)
     assert (tmp_path / "run-data" / "dataset.json").is_file() and run.folder == tmp_path / "run"

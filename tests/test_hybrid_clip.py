@@ -86,6 +86,7 @@ def without_tokenizer(founding: Path, folder: Path) -> Path:
     return Path(shutil.copytree(founding, folder, ignore=shutil.ignore_patterns("*token*")))
 
 
+@pytest.mark.slow
 def test_the_app_of_2021_runs_without_a_tokenizer(founding: Path, tmp_path: Path) -> None:
     folder = without_tokenizer(founding, tmp_path / "2021")
     model = FlaxHybridCLIP.from_pretrained(str(folder), _do_init=True, dtype=jnp.float32, seed=42, from_pt=False)

@@ -28,6 +28,7 @@ def bucket(data, tmp_path, monkeypatch):
         (parse_path(URL) / path.name).write_bytes(path.read_bytes())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["someone/chest-clip", "hf-hub:someone/chest-clip"])
 @pytest.mark.parametrize(
     "words",

@@ -100,6 +100,7 @@ def test_a_comparison_on_a_terminal_is_a_table_and_writes_its_page(medclip, eval
     assert "Differences" in check((tmp_path / "page.html").read_text(encoding="utf-8")).text
 
 
+@pytest.mark.slow
 def test_brackets_in_names_of_folders_are_no_markup(medclip, evaluations, roco, tmp_path):
     new = tmp_path / "[new]"
     folders = [shutil.copytree(folder, new / f"[{folder.name}]") for folder in evaluations]

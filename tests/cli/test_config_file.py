@@ -35,6 +35,7 @@ def test_a_preparation_writes_no_home_folder(medclip, roco, tmp_path):
         assert not str(value).startswith("/")
 
 
+@pytest.mark.slow
 def test_an_evaluation_repeats(medclip, run, data, tmp_path):
     words = ("--model", run, "--data", data, "--out", tmp_path / "a", "--num-candidates", 5, "--seed", 3)
     assert medclip("evaluate", "retrieval", *words)[0] == 0
@@ -46,6 +47,7 @@ def test_an_evaluation_repeats(medclip, run, data, tmp_path):
     assert a == b
 
 
+@pytest.mark.slow
 def test_measurements_of_one_folder_have_a_config_each(medclip, run, data, tmp_path):
     labeled = write_table(tmp_path / "labeled", split_rows())
     for measure, source in (("retrieval", data), ("zero-shot", labeled)):

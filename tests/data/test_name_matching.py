@@ -373,6 +373,7 @@ def test_initials_with_dots_are_never_left(family, given_name, form):
         assert redact_report(f"Film, {form.format(first, second)} 7 mm", ds)[0] == "Film, ___. 7 mm"
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(planted_studies())
 def test_no_spelling_of_a_name_is_in_any_byte_that_preparation_writes_or_prints(study):

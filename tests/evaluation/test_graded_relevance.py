@@ -95,6 +95,7 @@ def test_a_collapsed_model_has_no_more_than_its_ties_allow():
     assert grades[:10, 1] == pytest.approx(np.full(10, 0.25))
 
 
+@pytest.mark.slow
 def test_chance_is_what_random_orders_give():
     rng = np.random.default_rng(0)
     sets = [[CT, CHEST], [CT], [CHEST], [MASS, CT]] * 5 + [[LUNG]] * 10 + [[]] * 5

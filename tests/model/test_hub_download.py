@@ -311,6 +311,7 @@ def test_the_cache_is_read_without_the_hub(hub: Hub, folder: Path, offline: Call
     assert_same_embeddings(load(FOLDER), load(NAME))
 
 
+@pytest.mark.slow
 def test_a_hub_that_is_down_leaves_the_cache(hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.add(NAME, folder)
     first = model_folder(NAME)

@@ -118,6 +118,7 @@ def test_patches_are_dropped_with_their_own_positions() -> None:
     )
 
 
+@pytest.mark.slow
 def test_interpolated_positions_learn() -> None:
     model = dinov2()
     name = "vision_model.embeddings.position_embeddings"

@@ -138,6 +138,7 @@ def put(*parts: bytes) -> bytes:
     return b"\x80\x02" + b"".join(parts) + b"."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code",
     [

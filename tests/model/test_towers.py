@@ -25,6 +25,7 @@ def with_arrays(model: Model) -> Model:
     return dataclasses.replace(model, params={name: np.asarray(value) for name, value in model.params.items()})
 
 
+@pytest.mark.slow
 def test_all_patches_in_another_order_are_the_same_image(model) -> None:
     orders = np.stack([np.random.default_rng(seed).permutation(PATCHES) for seed in range(2)])
     wanted = image_features(model.params, PIXELS, model.config)
@@ -32,6 +33,7 @@ def test_all_patches_in_another_order_are_the_same_image(model) -> None:
     np.testing.assert_allclose(features, wanted, atol=1e-4 * np.abs(wanted).max())
 
 
+@pytest.mark.slow
 def test_a_patch_that_is_not_seen_changes_nothing_and_one_that_is_does(model) -> None:
     visible = np.stack([np.random.default_rng(seed).permutation(PATCHES)[:6] for seed in range(2)])
     patches = PIXELS.reshape(2, 4, 8, 4, 8, 3).transpose(0, 1, 3, 2, 4, 5).reshape(2, PATCHES, 8, 8, 3)

@@ -51,6 +51,7 @@ def frozen_step():
     return stepper(optax.sgd(0.1), trainable=set(MICRO.params) - {NAME}, ema_decay=0.7)
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(VALUES)
 def test_a_frozen_tensor_passes_through_steps_and_averages_as_it_is(frozen_step, values):

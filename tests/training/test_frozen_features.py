@@ -42,6 +42,7 @@ def assert_same(run, other):
     assert all(np.array_equal(params[name], value) for name, value in other_params.items())
 
 
+@pytest.mark.slow
 def test_frozen_towers_run_once_for_all_evaluations_and_runs(
     data, train_config, tmp_path, cache, tower_runs, only_before
 ):
@@ -79,6 +80,7 @@ def test_views_are_the_tower_on_augmented_images_and_are_kept(model, data, train
     assert batches == []
 
 
+@pytest.mark.slow
 def test_a_run_draws_among_the_views_and_resumes_bit_for_bit(data, train_config, tmp_path, cache):
     config = dataclasses.replace(train_config, freeze=FROZEN, hard_negatives=(), cached_views=2)
     train(data, tmp_path / "whole", config)

@@ -101,6 +101,7 @@ def test_a_repeated_pair_pulls_on_nothing():
     assert all(np.abs(g).max() < CLOSE for g in jax.tree.leaves(gradient))
 
 
+@pytest.mark.slow
 def test_gradients_are_finite_where_nothing_counts_and_scales_are_large():
     images, texts = jnp.float32(unit_rows(0, 6)), jnp.float32(unit_rows(1, 6))
     targets_and_mask = duplicate_aware_targets(jnp.array([0, 0, 1, 2, 3, 4]), jnp.array([0, 1, 1, 2, 3, 4]))

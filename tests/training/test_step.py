@@ -148,6 +148,7 @@ def foil_batch(blocks):
     return batch_in(blocks)._replace(texts=texts, foil_mask=mask.reshape(blocks, -1, 2))
 
 
+@pytest.mark.slow
 def test_foils_are_the_same_however_the_batch_is_cut_up(first):
     step, start = first
     losses = [float(step(start(), foil_batch(blocks))[1]["loss"]) for blocks in (1, 2, 4)]

@@ -186,6 +186,7 @@ def test_paths_of_this_machine_are_not_sent(wandb, tmp_path):
     assert all(off.values())
 
 
+@pytest.mark.slow
 def test_a_tracker_that_breaks_costs_the_run_nothing(wandb, data, train_config, tmp_path, capsys, monkeypatch):
     def unreachable(_):
         raise ConnectionError("no route")

@@ -90,6 +90,7 @@ def test_every_store_gives_what_brute_force_gives(shared_reader, store, seed, qu
         assert ranking == [row for row in every if row in set(ranking)]
 
 
+@pytest.mark.slow
 def test_few_rows_are_missed(shared_reader):
     queries = random_units(1000, 5)
     rankings, expected = shared_reader.nearest_rows(queries, 10), brute_force(shared_reader, queries, 10)
