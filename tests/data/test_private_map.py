@@ -59,6 +59,7 @@ def test_trace_prints_what_it_knows_and_fails_for_the_rest(folder, tmp_path, med
     assert json.loads(out)["id"] == dropped["id"]
     code, out, _ = medclip("trace", dropped["id"], "--pseudonym-key", key, "--table")
     assert code == 0 and str(folder) in out.replace("\n", "")
+    assert "…" not in out
 
 
 def test_another_preparation_adds_to_the_map_and_keeps_its_order(tmp_path):

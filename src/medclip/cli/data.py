@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import tyro
 from rich.console import RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from medclip.cli.args import Data, Positional, Seed, path_or_url
@@ -19,7 +19,7 @@ from medclip.cli.format import Output
 from medclip.data.deidentify import NOT_REPLACED
 from medclip.data.paths import is_url
 from medclip.data.prepare_config import PrepareConfig
-from medclip.data.schema import Dropped
+from medclip.data.schema import Dropped, Origin
 from medclip.errors import UserError, WorkError
 from medclip.progress import console
 
@@ -141,7 +141,7 @@ class Trace:
             raise UserError("give one id or more.")
         origins = find_origins(self.ids, self.pseudonym_key)
         rows = [{"id": id, **origin._asdict()} for id, origin in origins.items() if origin]
-        table = Table(*rows[0]) if rows else Table()
+        table = Table(*(Column(name, overflow="fold") for name in ("id", *Origin._fields)))  # a cut UID is none
         for row in rows:
             table.add_row(*row.values())
         self.output.show(rows, [table] if rows else [])
