@@ -48,7 +48,7 @@ def test_every_id_of_a_folder_leads_back_to_its_file(folder, tmp_path):
     assert not any(leak in written for leak in (b"Kowalska", b"1.2.7", str(tmp_path).encode()))
 
 
-def test_trace_prints_what_it_knows_and_fails_for_the_rest(folder, tmp_path, medclip):
+def test_trace_prints_what_it_knows_and_fails_for_the_rest(folder, tmp_path, medclip, monkeypatch):
     key = tmp_path / "key"
     code, out, err = medclip("trace", "0" * 16, "--pseudonym-key", key)
     assert code == 2 and "does not exist" in err
@@ -59,7 +59,9 @@ def test_trace_prints_what_it_knows_and_fails_for_the_rest(folder, tmp_path, med
     assert json.loads(out)["id"] == dropped["id"]
     code, out, _ = medclip("trace", dropped["id"], "--pseudonym-key", key, "--table")
     assert code == 0 and str(folder) in out.replace("\n", "")
-    assert "…" not in out
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = medclip("trace", dropped["id"], "--pseudonym-key", key, "--table")
+    assert code == 0 and "…" not in out
 
 
 def test_another_preparation_adds_to_the_map_and_keeps_its_order(tmp_path):
