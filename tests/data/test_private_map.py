@@ -59,7 +59,7 @@ def test_trace_prints_what_it_knows_and_fails_for_the_rest(folder, tmp_path, med
     assert json.loads(out)["id"] == dropped["id"]
     code, out, _ = medclip("trace", dropped["id"], "--pseudonym-key", key, "--table")
     assert code == 0 and str(folder) in out.replace("\n", "")
-    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("medclip.cli.format.screen.width", 80)
     code, out, _ = medclip("trace", dropped["id"], "--pseudonym-key", key, "--table")
     assert code == 0 and "…" not in out
 
