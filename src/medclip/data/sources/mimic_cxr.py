@@ -14,7 +14,7 @@ from medclip.data.normalize import HASHED_SPLITS, canonical_split, split_of
 from medclip.data.paths import AnyPath
 from medclip.data.schema import Dropped, Pair, take_per_split
 from medclip.data.sources.image_caption_folder import IMAGE_SUFFIXES, list_images
-from medclip.data.sources.image_cells import UsedFiles
+from medclip.data.sources.image_cells import MISSING, UsedFiles
 from medclip.data.sources.reports import split_reading
 from medclip.data.sources.table_files import read_columns
 
@@ -53,44 +53,47 @@ def read_mimic_cxr(folder: AnyPath, max_samples: int | None, used: UsedFiles) ->
 
 
 def _read(folder: AnyPath, splits: Listing, views: Listing, used: UsedFiles) -> Iterator[Pair | Dropped]:
-    split_of_patient = {patient: canonical_split(split) for patient, _, split in splits.values()}
+    split_of_patient = _patient_splits(splits)
     reports = [tree for base in (folder, folder.parent) for tree in _trees(base)]
     read_report = lru_cache(maxsize=1)(lambda study: _read_report(reports, study, used))
+
+    def patient_split(patient: str) -> str:
+        return split_of_patient.get(patient) or split_of(patient)
+
     present = set()
-    for tree in _trees(folder):
-        for image in (image for patient in _patients(tree) for image in list_images(patient)):
-            study, id = image.parent, image.stem
-            patient = study.parent.name
-            split = (
-                canonical_split(splits.get(id, ("", "", ""))[2]) or split_of_patient.get(patient) or split_of(patient)
-            )
-            present.add(id)
-            used.add(image)
-            report, reason = read_report(f"{study.parent.parent.name}/{patient}/{study.name}.txt")
-            if reason:
-                yield Dropped(id, split, reason, f"{study.name}.txt")
-                continue
-            view, (reading, removed) = views.get(id, ("", "", ""))[2], split_reading(report)
-            yield Pair(
-                id=id,
-                image=image,
-                caption=reading,
-                split=split,
-                article=patient,
-                labels={"view": view} if view else {},
-                source=SOURCE,
-                removed=removed,
-            )
+    for image in _images(folder):
+        study, id = image.parent, image.stem
+        patient = study.parent.name
+        split = canonical_split(splits.get(id, ("", "", ""))[2]) or patient_split(patient)
+        present.add(id)
+        used.add(image)
+        report, reason = read_report(f"{study.parent.parent.name}/{patient}/{study.name}.txt")
+        if reason:
+            yield Dropped(id, split, reason, f"{study.name}.txt")
+            continue
+        view, (reading, removed) = views.get(id, ("", "", ""))[2], split_reading(report)
+        yield Pair(
+            id=id,
+            image=image,
+            caption=reading,
+            split=split,
+            article=patient,
+            labels={"view": view} if view else {},
+            source=SOURCE,
+            removed=removed,
+        )
     for id, (patient, study, _) in {**views, **splits}.items():
         if id not in present:
-            split = split_of_patient.get(patient) or split_of(patient)
-            yield Dropped(id, split, "image missing", f"{patient}/{study}")
+            yield Dropped(id, patient_split(patient), MISSING, f"{patient}/{study}")
     for report in (report for tree in dict.fromkeys(reports) for report in _report_files(tree)):
         if report not in used:
             used.add(report)
             patient = report.parent.name
-            split = split_of_patient.get(patient) or split_of(patient)
-            yield Dropped(report.stem, split, NO_IMAGE, f"{patient}/{report.name}")
+            yield Dropped(report.stem, patient_split(patient), NO_IMAGE, f"{patient}/{report.name}")
+
+
+def _patient_splits(splits: Listing) -> dict[str, str]:
+    return {patient: canonical_split(split) for patient, _, split in splits.values()}
 
 
 def _report_files(tree: AnyPath) -> Iterator[AnyPath]:
@@ -115,13 +118,12 @@ def _read_report(trees: list[AnyPath], name: str, used: UsedFiles) -> tuple[str,
 
 def _read_listing(folder: AnyPath, kind: str, column: str, used: UsedFiles) -> dict[str, tuple[str, str, str]]:
     """The column of mimic-cxr-2.0.0-KIND.csv(.gz) by image, with patient and study; {} where there is no such file."""
-    tables, listing = _tables(folder, kind), {}
-    for table in tables[:1]:
-        used.add(table)
-    names = {"dicom_id", "subject_id", "study_id", column}
-    for row in read_columns(tables[0], names) if tables else ():
-        listing[row["dicom_id"]] = (f"p{row['subject_id']}", f"s{row['study_id']}", row[column] or "")
-    return listing
+    tables = _tables(folder, kind)
+    if not tables:
+        return {}
+    used.add(tables[0])
+    rows = read_columns(tables[0], {"dicom_id", "subject_id", "study_id", column})
+    return {row["dicom_id"]: (f"p{row['subject_id']}", f"s{row['study_id']}", row[column] or "") for row in rows}
 
 
 def read_labels(folder: AnyPath) -> tuple[AnyPath, dict[str, Mapping[str, str | None]]] | None:
@@ -138,9 +140,9 @@ def read_images(folder: AnyPath) -> Iterator[tuple[str, AnyPath | None, str, str
     Splits are those of the listing, of a patient as a whole.
     """
     splits = _read_listing(folder, "split", "split", UsedFiles())
-    split_of_patient = {patient: canonical_split(split) for patient, _, split in splits.values()}
+    split_of_patient = _patient_splits(splits)
     present = set()
-    for image in (image for tree in _trees(folder) for patient in _patients(tree) for image in list_images(patient)):
+    for image in _images(folder):
         patient, study = image.parent.parent.name, image.parent.name
         present.add(image.stem)
         yield image.stem, image, patient, study, split_of_patient.get(patient, "")
@@ -157,6 +159,10 @@ def _trees(folder: AnyPath) -> list[AnyPath]:
     """The folders at or below `folder` that hold patients, p10/p10000032."""
     trees = (folder / name if name else folder for name in _TREES)
     return [tree for tree in trees if tree.is_dir() and next(_patients(tree), None) is not None]
+
+
+def _images(folder: AnyPath) -> Iterator[AnyPath]:
+    return (image for tree in _trees(folder) for patient in _patients(tree) for image in list_images(patient))
 
 
 def _patients(tree: AnyPath) -> Iterator[AnyPath]:
