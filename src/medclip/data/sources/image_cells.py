@@ -6,7 +6,7 @@ import ast
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
@@ -94,12 +94,10 @@ class UsedFiles:
     Images of pairs are added where they are counted; readers add what else they use.
     """
 
-    def __init__(self, files: Iterable[AnyPath] = ()):
+    def __init__(self):
         self.archives: dict[Path, ImageArchive] = {}
         self._files: set[int] = set()
         self._folders: dict[str, AnyPath] = {}
-        for file in files:
-            self.add(file)
 
     def add(self, file: AnyPath) -> None:
         """Note that a file is used."""
@@ -151,9 +149,7 @@ class ImageFinder:
 
     def _find(self, names: Sequence[str]) -> AnyPath | bytes | None:
         starts = [self._start] if self._start else self._starts
-        allowed = [
-            path for name in names if (path := inside(self._root, name, *starts[: len(starts) == 1])) is not None
-        ]
+        allowed = [path for name in names if (path := inside(self._root, name, self._start)) is not None]
         if self._start and is_url(self._root) and len(names) == 1:  # one request an image: preparation reads it
             return next(iter(allowed), None)
         for start in starts:

@@ -14,6 +14,7 @@ import numpy as np
 from medclip.data.images import to_png
 from medclip.data.normalize import split_in
 from medclip.data.paths import inside, is_url, path_exists
+from medclip.data.sources.image_cells import MISSING
 from medclip.data.sources.mimic_cxr import is_mimic_cxr, read_images, read_labels
 from medclip.data.sources.table_files import read_columns, read_rows
 from medclip.errors import UserError
@@ -126,9 +127,7 @@ def _read_mimic(
         without_image.pop(study, None)
         value, flaw = _findings(labels.get(study, {}), _MIMIC_FACTS, classes)
         file = b"" if image is None else Path(str(image))
-        yield LabeledImage(
-            file, value if study in labels else None, id, patient, split, flaw if image else "image missing"
-        )
+        yield LabeledImage(file, value if study in labels else None, id, patient, split, flaw if image else MISSING)
     for study in without_image:
         yield LabeledImage(b"", None, study, f"p{labels[study]['subject_id']}", flaw="study without an image")
 

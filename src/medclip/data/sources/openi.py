@@ -14,7 +14,7 @@ from medclip.data.normalize import split_of
 from medclip.data.paths import AnyPath
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.image_caption_folder import list_images
-from medclip.data.sources.image_cells import UsedFiles
+from medclip.data.sources.image_cells import MISSING, UsedFiles
 from medclip.data.sources.table_files import Row, read_columns
 
 SOURCE = "Open-i"
@@ -60,7 +60,7 @@ def read_openi(folder: AnyPath, used: UsedFiles) -> Iterator[Pair | Dropped]:
             if not (caption := "\n".join(filter(None, (texts.get("FINDINGS"), texts.get("IMPRESSION"))))):
                 yield Dropped(id, split_of(group), NO_READING, path.name)
             elif id not in images:
-                yield Dropped(id, split_of(group), "image missing", path.name)
+                yield Dropped(id, split_of(group), MISSING, path.name)
             else:
                 yield Pair(
                     id=id,
@@ -107,7 +107,7 @@ def read_projections(reports: AnyPath, projections: AnyPath, used: UsedFiles) ->
         elif not (caption := "\n".join(text for field in ("findings", "impression") if (text := report[field]))):
             yield Dropped(id, split, NO_READING, f"uid {uid}")
         elif name not in images:
-            yield Dropped(id, split, "image missing", name)
+            yield Dropped(id, split, MISSING, name)
         else:
             view = {"view": row["projection"]} if row.get("projection") else {}
             problems = tuple(word for word in (report.get("Problems") or "").split(";") if word)

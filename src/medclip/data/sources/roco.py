@@ -146,10 +146,11 @@ def _read_v2_split(
     folder: AnyPath, split: str, licenses: Table, concept_names: Table, used: UsedFiles
 ) -> Iterator[Pair | Dropped]:
     prefix = _V2_NAMES[split]
-    concepts = [_read_csv_by(folder / f"{prefix}_concepts{kind}.csv", "id") for kind in ("", "_manual")]
+    concept_tables = [folder / f"{prefix}_concepts{kind}.csv" for kind in ("", "_manual")]
+    concepts = [_read_csv_by(path, "id") for path in concept_tables]
     images = _v2_images(folder, prefix)
     captions = folder / f"{prefix}_captions.csv"
-    for path in (captions, *(folder / f"{prefix}_concepts{kind}.csv" for kind in ("", "_manual"))):
+    for path in (captions, *concept_tables):
         used.add(path)
     for number, row in enumerate(read_rows(captions), start=1):
         cells = {name.strip().lower(): cell or "" for name, cell in row.items()}

@@ -50,8 +50,7 @@ def count_unlisted_images(
 
 def _note_rows(rows: Iterable[Pair | Dropped], used: UsedFiles, splits: dict[str, None]) -> Iterator[Pair | Dropped]:
     for row in rows:
-        if row.split not in splits:
-            splits[row.split] = None
+        splits[row.split] = None  # in the order of their first rows
         if isinstance(row, Pair):
             used.add_image(row.image)
         yield row

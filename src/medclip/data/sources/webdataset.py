@@ -73,8 +73,8 @@ def read_tars(paths: list[AnyPath], folder: AnyPath, used: UsedFiles) -> Iterato
     for path in paths:
         used.add(path)
         keys: set[int] = set()
+        split = splits.get(path, "")
         for key, sample in _read_samples(path):
-            split = splits.get(path, "")
             if isinstance(sample, str):  # what belongs to no sample makes no split of its own
                 yield Dropped(key, split or last_split or split_of(key), sample, path.name)
                 continue
