@@ -29,6 +29,7 @@ from data import test_dicom_display as display
 from data.sources.test_layouts import LAYOUTS, pmc_oa
 from data.test_name_matching import letters_of
 from evaluation.test_labeled_sets import SETS
+from support.archives import tar_bytes, zip_bytes
 from support.dicom_files import PACKAGED, dicom, gray_ramp
 from support.fake_dicomweb import make_studies, serve_archive
 from support.input_runs import (
@@ -48,10 +49,8 @@ from support.input_runs import (
     samples,
     source,
     table,
-    tar,
     warnings,
     write,
-    zip_bytes,
 )
 from support.material import draw_image, image_bytes
 
@@ -260,7 +259,7 @@ def rows_of_sources() -> Iterable[Input]:
     yield Input("`1.png` and `1.TXT`", files({"1.png": IMAGES[1], "1.TXT": CAPTION}), test)
     text = f"image;caption\n1.png;{CAPTION}, no mass\n2.png;{CAPTION}\n"
     yield Input("a `;`-separated file", table(text), f"{TABLES}::test_the_delimiter_is_that_of_the_first_line")
-    yield Input("`.xlsx`", files({"x.xlsx": zip_bytes("xl/workbook.xml", b"<x/>")}, "x.xlsx"), unread)
+    yield Input("`.xlsx`", files({"x.xlsx": zip_bytes([("xl/workbook.xml", b"<x/>")])}, "x.xlsx"), unread)
     packed = {"1.png": IMAGES[1], "x.csv.gz": gzip.compress(f"{HEAD}1.png,{CAPTION}\n".encode())}
     yield Input("`.csv.gz`", files(packed, "x.csv.gz"), f"{LAYOUT_TESTS}::test_a_compressed_table_is_read")
     for name, stored, written in (
@@ -270,7 +269,7 @@ def rows_of_sources() -> Iterable[Input]:
     ):
         made = table(f"{HEAD}{written},{CAPTION}\n", images={stored: IMAGES[1]})
         yield Input(name, made, f"{CELLS}::test_a_path_is_tried_in_other_spellings")
-    inside = table(f"{HEAD}1.png,{CAPTION}\n", images={"images.zip": zip_bytes("a/1.png", IMAGES[1])})
+    inside = table(f"{HEAD}1.png,{CAPTION}\n", images={"images.zip": zip_bytes([("a/1.png", IMAGES[1])])})
     yield Input("images inside a `.zip`", inside, f"{CELLS}::test_images_inside_an_archive_are_read")
 
 
@@ -279,7 +278,7 @@ def rows_of_identity() -> Iterable[Input]:
     yield Input("`leakage --out` of two tables without ids that share nothing", leakage, test)
     test = "tests/search/test_curate.py::test_images_without_ids_of_another_dataset_are_new"
     yield Input("`index add` of six images of another table without ids", index_add, test)
-    shards = files({f"{n}.tar": tar(samples("000000", "000001")) for n in range(2)}, "", groups)
+    shards = files({f"{n}.tar": tar_bytes(samples("000000", "000001")) for n in range(2)}, "", groups)
     yield Input("two shards that both start at 000000", shards, f"{ARCHIVES}::test_shards_that_count_anew_lose_nothing")
     made = source(lambda folder: pmc_oa(folder) / "pmc_oa.jsonl", groups, "--image-root", "source/images")
     test = f"{LAYOUT_TESTS}::test_a_published_layout_is_read_as_described"

@@ -8,9 +8,7 @@ import os
 import re
 import subprocess
 import sys
-import tarfile
 import time
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -22,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from support.archives import tar_bytes
 from support.material import draw_image, image_bytes
 
 CAPTION = "CT of the chest: no pleural effusion"
@@ -181,18 +180,8 @@ def table(text: str, show: Callable[[Run], str] = counts, *flags: str, name: str
     return files({**images, name: text}, name, show, *flags)
 
 
-def tar(members: list[tuple[str, bytes]]) -> bytes:
-    with io.BytesIO() as data:
-        with tarfile.open(fileobj=data, mode="w") as out:
-            for name, content in members:
-                entry = tarfile.TarInfo(name)
-                entry.size = len(content)
-                out.addfile(entry, io.BytesIO(content))
-        return data.getvalue()
-
-
 def archive(*members: tuple[str, bytes], show: Callable[[Run], str] = counts):
-    return files({"x.tar": tar(list(members))}, "x.tar", show)
+    return files({"x.tar": tar_bytes(members)}, "x.tar", show)
 
 
 def samples(*names: str) -> list[tuple[str, bytes]]:
@@ -202,10 +191,3 @@ def samples(*names: str) -> list[tuple[str, bytes]]:
         for number, name in enumerate(names)
         for kind, data in (("png", IMAGES[number]), ("txt", f"{CAPTION} {number}".encode()))
     ]
-
-
-def zip_bytes(name: str, data: bytes) -> bytes:
-    with io.BytesIO() as out:
-        with zipfile.ZipFile(out, "w") as members:
-            members.writestr(name, data)
-        return out.getvalue()

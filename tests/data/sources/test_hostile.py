@@ -1,6 +1,5 @@
 """Damaged and malicious sources end in a sentence or a counted row; nothing is read or written outside."""
 
-import io
 import tarfile
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.detect import open_source
 from medclip.data.sources.image_cells import OUTSIDE
 from medclip.errors import UserError, WorkError
+from support.archives import tar_bytes
 from support.material import draw_image, image_bytes
 
 ROWS = [{"image": f"{n}.jpg", "caption": f"CT of the chest, number {n}", "n": n} for n in range(400)]
@@ -135,13 +135,7 @@ def test_no_bytes_are_a_crash(tmp_path_factory, data):
 
 def test_nothing_of_an_archive_is_written(tmp_path):
     path, before = tmp_path / "x.tar", set(tmp_path.parent.rglob("*"))
-    with tarfile.open(path, "w") as out:
-        for name in ("../escaped.jpg", "../escaped.txt", "/escaped.jpg"):
-            entry = tarfile.TarInfo(name)
-            entry.size = 15
-            out.addfile(entry, io.BytesIO(b"CT of the chest"))
-        link = tarfile.TarInfo("link.txt")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
-        out.addfile(link)
+    members = [(name, b"CT of the chest") for name in ("../escaped.jpg", "../escaped.txt", "/escaped.jpg")]
+    path.write_bytes(tar_bytes([*members, ("link.txt", tarfile.SYMTYPE[0])], link_to="/etc/hostname"))
     assert [row.id for row in open_source(str(path))] == ["../escaped", "link.txt", "/escaped"]
     assert set(tmp_path.parent.rglob("*")) - before == {path}

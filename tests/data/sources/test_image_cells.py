@@ -2,7 +2,6 @@
 
 import csv
 import unicodedata
-import zipfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,6 +10,7 @@ import pytest
 from medclip.data.prepare_config import Columns, PrepareConfig
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.detect import open_source
+from support.archives import zip_bytes
 from support.material import draw_image, image_bytes
 
 IMAGES = [image_bytes(draw_image(number), "PNG") for number in range(4)]
@@ -108,27 +108,22 @@ def test_what_was_tried_is_said(tmp_path):
 def test_no_spelling_leaves_the_folder(tmp_path, written):
     (tmp_path / "secret.png").write_bytes(IMAGES[1])
     (tmp_path / "site").mkdir()
-    write_zip(tmp_path / "site" / "x.zip", {"1.png": IMAGES[1]})
+    (tmp_path / "site" / "x.zip").write_bytes(zip_bytes([("1.png", IMAGES[1])]))
     (row,) = read(tmp_path / "site", [written])
     assert isinstance(row, Dropped)
 
 
-def write_zip(path, members):
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as out:
-        for name, data in members.items():
-            out.writestr(name, data)
-
-
 @pytest.mark.parametrize("written", ["images.zip/a/1.png", "a/1.png", "1.png", "A\\1.PNG", "images.zip/1.png"])
 def test_images_inside_an_archive_are_read(tmp_path, written):
-    write_zip(tmp_path / "images.zip", {"a/1.png": IMAGES[1], "a/2.png": IMAGES[2]})
+    (tmp_path / "images.zip").write_bytes(zip_bytes([("a/1.png", IMAGES[1]), ("a/2.png", IMAGES[2])]))
     row, *_ = read(tmp_path, [written])
     assert isinstance(row, Pair) and row.image == IMAGES[1]
 
 
 def test_an_archive_that_cannot_be_used_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr("medclip.data.sources.image_cells.MAX_MEMBER_BYTES", 2**20)
-    write_zip(tmp_path / "a.zip", {"bomb.png": bytes(2**21), "x/1.png": IMAGES[1], "y/1.png": IMAGES[2]})
+    members = [("bomb.png", bytes(2**21)), ("x/1.png", IMAGES[1]), ("y/1.png", IMAGES[2])]
+    (tmp_path / "a.zip").write_bytes(zip_bytes(members))
     (tmp_path / "b.zip").write_bytes(b"PK\3\4 and no more")
     rows = read(tmp_path, ["bomb.png", "a.zip/1.png", "b.zip/1.png", "../a.zip/x/1.png"])
     reasons = [row.reason for row in rows]

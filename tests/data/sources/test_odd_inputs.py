@@ -1,9 +1,5 @@
 """Tables and folders as spreadsheets, shells and other people's scripts leave them: read, or refused by name."""
 
-import io
-import tarfile
-import zipfile
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -11,6 +7,7 @@ import pytest
 from medclip.data.schema import Pair
 from medclip.data.sources.detect import open_source
 from medclip.errors import UserError
+from support.archives import tar_bytes, zip_bytes
 from support.material import draw_image, image_bytes
 
 PNG = image_bytes(draw_image(0), "PNG")
@@ -84,17 +81,9 @@ def test_a_caption_belongs_to_the_image_of_its_letter_case(tmp_path):
 @pytest.mark.parametrize("name", ["x.tar", "x.TAR", "x.tar.gz", "x.tgz", "x.zip"])
 @pytest.mark.parametrize("in_folder", [True, False])
 def test_an_archive_is_read_whatever_its_suffix(tmp_path, name, in_folder):
-    members = {"1.png": PNG, "1.txt": b"CT of the chest"}
-    if name.endswith("zip"):
-        with zipfile.ZipFile(tmp_path / name, "w") as out:
-            for member, data in members.items():
-                out.writestr(member, data)
-    else:
-        with tarfile.open(tmp_path / name, "w:gz" if name.endswith("gz") else "w") as out:
-            for member, data in members.items():
-                entry = tarfile.TarInfo(member)
-                entry.size = len(data)
-                out.addfile(entry, io.BytesIO(data))
+    members = [("1.png", PNG), ("1.txt", b"CT of the chest")]
+    packed = zip_bytes(members) if name.endswith("zip") else tar_bytes(members, "w:gz" if name.endswith("gz") else "w")
+    (tmp_path / name).write_bytes(packed)
     (pair,) = open_source(str(tmp_path if in_folder else tmp_path / name))
     assert (pair.image, pair.caption) == (PNG, "CT of the chest")
 

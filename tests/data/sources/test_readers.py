@@ -1,9 +1,7 @@
 """Readers of people's own pairs: tables, folders and archives yield the same pairs, whatever the captions."""
 
 import csv
-import io
 import json
-import tarfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,6 +17,7 @@ from medclip.data.prepare_config import Columns, PrepareConfig
 from medclip.data.schema import Dropped, Pair, is_made_up
 from medclip.data.sources.detect import open_source
 from medclip.errors import UserError
+from support.archives import tar_bytes
 from support.material import draw_image, image_bytes
 
 CAPTIONS = ["NA", "None", "null", 'A "quoted", comma\nand a new line', "Échographie: 5–10 mm", "left knee, lateral"]
@@ -187,11 +186,7 @@ def test_a_folder_of_images_with_captions_beside_them(tmp_path):
 
 
 def write_archive(path: Path, files: dict[str, bytes]) -> Path:
-    with tarfile.open(path, "w") as out:
-        for name, data in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(data)
-            out.addfile(entry, io.BytesIO(data))
+    path.write_bytes(tar_bytes(files.items()))
     return path
 
 

@@ -1,8 +1,6 @@
 """A caption that is a whole report is its findings and its impression."""
 
-import io
 import json
-import tarfile
 
 import pytest
 
@@ -11,6 +9,7 @@ from medclip.data.prepare_config import Columns, PrepareConfig
 from medclip.data.schema import Pair
 from medclip.data.sources.detect import open_source
 from medclip.data.sources.reports import OTHER_SECTIONS, select_reading
+from support.archives import tar_bytes
 from support.material import draw_image, image_bytes
 
 REPORT = """                                 FINAL REPORT
@@ -109,11 +108,8 @@ def test_captions_in_several_columns_lists_and_objects(tmp_path, columns, row, c
 
 def test_captions_of_an_archive_may_be_lists_of_objects_and_reports(tmp_path):
     fields = {"id": "a", "captions": [{"raw": "CT of the chest"}, REPORT, None]}
-    with tarfile.open(tmp_path / "x.tar", "w") as archive:
-        for name, data in (("a.png", image_bytes(draw_image(1), "PNG")), ("a.json", json.dumps(fields).encode())):
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
+    members = [("a.png", image_bytes(draw_image(1), "PNG")), ("a.json", json.dumps(fields).encode())]
+    (tmp_path / "x.tar").write_bytes(tar_bytes(members))
     pairs = list(open_source(str(tmp_path / "x.tar")))
     assert [(pair.id, pair.caption) for pair in pairs] == [("a-0", "CT of the chest"), ("a-1", READING)]
 

@@ -1,9 +1,7 @@
 """A table is read as written, row by row, and no further than needed."""
 
 import csv
-import io
 import json
-import tarfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +14,7 @@ from medclip.data.prepare_config import PrepareConfig
 from medclip.data.schema import Dropped, Pair, is_made_up, take_per_split
 from medclip.data.sources.detect import open_source
 from medclip.errors import UserError
+from support.archives import tar_bytes
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".arrow")
 TEXT = st.one_of(
@@ -54,12 +53,12 @@ def test_any_caption_comes_back_from_any_format(tmp_path_factory, suffix, captio
 @given(captions=st.lists(TEXT, min_size=1, max_size=5))
 def test_any_caption_comes_back_from_an_archive(tmp_path_factory, captions):
     path = tmp_path_factory.getbasetemp() / "captions.tar"
-    with tarfile.open(path, "w") as out:
-        for number, caption in enumerate(captions):
-            for name, data in ((f"{number}.jpg", b"\xff\xd8"), (f"{number}.txt", caption.encode())):
-                entry = tarfile.TarInfo(name)
-                entry.size = len(data)
-                out.addfile(entry, io.BytesIO(data))
+    members = [
+        member
+        for number, caption in enumerate(captions)
+        for member in ((f"{number}.jpg", b"\xff\xd8"), (f"{number}.txt", caption.encode()))
+    ]
+    path.write_bytes(tar_bytes(members))
     assert [pair.caption for pair in open_source(str(path))] == captions
 
 

@@ -1,8 +1,6 @@
 """Every file below a folder that is a source is used or counted, with a reason that is true of it."""
 
 import json
-import tarfile
-import zipfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,6 +12,7 @@ from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.detect import open_source
 from medclip.data.sources.image_caption_folder import LINKED_FOLDER
 from medclip.data.sources.unlisted_files import UNLISTED_FILE, UNLISTED_IMAGE, UNLISTED_MEMBER, UNLISTED_TABLE
+from support.archives import tar_bytes, zip_bytes
 from support.material import draw_image, image_bytes
 
 PNG = image_bytes(draw_image(0), "PNG")
@@ -194,11 +193,7 @@ def test_files_that_no_row_names_are_counted(tmp_path, layout):
 
 def test_archives_in_folders_are_read_and_what_lies_beside_them_is_counted(tmp_path):
     for split in ("train", "val"):
-        write_all(tmp_path, {f"{split}/1.png": None, f"{split}/1.txt": "CT of the chest"})
-        with tarfile.open(tmp_path / split / "00000.tar", "w") as out:
-            for suffix in ("png", "txt"):
-                out.add(tmp_path / split / f"1.{suffix}", f"1.{suffix}")
-                (tmp_path / split / f"1.{suffix}").unlink()
+        write_all(tmp_path, {f"{split}/00000.tar": tar_bytes([("1.png", PNG), ("1.txt", b"CT of the chest")])})
     write_all(tmp_path, {"train/00000.json": "{}", "deep/er/x.png": None})
     rows = list(open_source(str(tmp_path)))
     assert [row.split for row in rows if isinstance(row, Pair)] == ["train", "validation"]
@@ -206,10 +201,8 @@ def test_archives_in_folders_are_read_and_what_lies_beside_them_is_counted(tmp_p
 
 
 def test_members_of_an_archive_of_images_that_no_row_names_are_counted(tmp_path):
-    with zipfile.ZipFile(tmp_path / "images.zip", "w") as out:
-        for name in ("1.png", "2.png", "read me.txt"):
-            out.writestr(name, PNG)
-    write_all(tmp_path, {"x.csv": "image,caption\n1.png,CT of the chest\n"})
+    images = zip_bytes((name, PNG) for name in ("1.png", "2.png", "read me.txt"))
+    write_all(tmp_path, {"images.zip": images, "x.csv": "image,caption\n1.png,CT of the chest\n"})
     for source in (tmp_path, tmp_path / "x.csv"):
         assert unlisted_reasons(open_source(str(source))) == {"2.png": UNLISTED_MEMBER, "read me.txt": UNLISTED_MEMBER}
 

@@ -1,9 +1,7 @@
 """Every member of an archive is in a pair or counted, in whatever order and under whatever name it comes."""
 
-import io
 import json
 import tarfile
-import zipfile
 
 import pytest
 
@@ -12,22 +10,14 @@ from medclip.data.schema import Dropped, Pair, is_made_up
 from medclip.data.sources import webdataset as module
 from medclip.data.sources.detect import open_source
 from medclip.errors import UserError
+from support.archives import tar_bytes, zip_bytes
 from support.material import draw_image, image_bytes
 
 IMAGES = [image_bytes(draw_image(number), "PNG") for number in range(8)]
 
 
 def write_tar(path, members):
-    """An archive of (name, bytes), or of (name, type) for what is no file."""
-    with tarfile.open(path, "w") as out:
-        for name, content in members:
-            entry = tarfile.TarInfo(name)
-            if isinstance(content, int):
-                entry.type, entry.linkname = bytes([content]), "1.png"
-                out.addfile(entry)
-            else:
-                entry.size = len(content)
-                out.addfile(entry, io.BytesIO(content))
+    path.write_bytes(tar_bytes(members))
     return str(path)
 
 
@@ -144,9 +134,7 @@ def test_files_beside_the_archives_are_counted(tmp_path):
 
 
 def write_zip(path, members):
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as out:
-        for name, data in members:
-            out.writestr(name, data)
+    path.write_bytes(zip_bytes(members))
     return str(path)
 
 
