@@ -26,7 +26,6 @@ import numpy as np
 from PIL import Image
 
 from data import test_dicom_display as display
-from data.sources.test_layouts import LAYOUTS, pmc_oa
 from data.test_name_matching import letters_of
 from evaluation.test_labeled_sets import SETS
 from support.archives import tar_bytes, zip_bytes
@@ -53,6 +52,7 @@ from support.input_runs import (
     write,
 )
 from support.material import draw_image, image_bytes
+from support.published_layouts import LAYOUTS, pmc_oa_file
 
 MODEL = Path(__file__).resolve().parents[1] / "tests/support/clip-tiny"
 HEAD = "image,caption\n"
@@ -280,7 +280,7 @@ def rows_of_identity() -> Iterable[Input]:
     yield Input("`index add` of six images of another table without ids", index_add, test)
     shards = files({f"{n}.tar": tar_bytes(samples("000000", "000001")) for n in range(2)}, "", groups)
     yield Input("two shards that both start at 000000", shards, f"{ARCHIVES}::test_shards_that_count_anew_lose_nothing")
-    made = source(lambda folder: pmc_oa(folder) / "pmc_oa.jsonl", groups, "--image-root", "source/images")
+    made = source(pmc_oa_file, groups, "--image-root", "source/images")
     test = f"{LAYOUT_TESTS}::test_a_published_layout_is_read_as_described"
     yield Input("three subfigures of PMC-OA, two of one figure", made, test)
 
