@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 
 import pytest
 from PIL import Image
@@ -133,6 +134,14 @@ def test_a_look_at_a_table_writes_no_key_and_shows_no_patient(tmp_path):
     assert isinstance(row, dict)
     assert "PAT4711" not in str(row)
     assert not (tmp_path / "key").exists()
+
+
+def test_a_look_at_a_row_without_a_caption_shows_no_patient(tmp_path, medclip):
+    table = write_source(tmp_path / "in", ["image", "caption", "PatientID"], ["PAT4711.png", "", "PAT4711"])
+    code, out, err = medclip("prepare", table, "--dry-run", "--json", "--pseudonym-key", tmp_path / "key")
+    assert code == 0
+    assert json.loads(out).keys() == {"dropped", "id", "split", "reason", "detail"}
+    assert "PAT4711" not in out + err
 
 
 def test_rows_in_memory_are_no_exception(tmp_path):

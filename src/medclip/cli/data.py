@@ -214,8 +214,9 @@ def _preview_tables(rows: Sequence[dict[str, Any] | Dropped]) -> Iterator[Render
 
 
 def _without_image(row: dict[str, Any] | Dropped) -> dict[str, Any]:
-    fields = {"dropped": row.reason} | asdict(row) if isinstance(row, Dropped) else row
-    return {name: value for name, value in fields.items() if not isinstance(value, bytes)}
+    if isinstance(row, Dropped):
+        return {"dropped": row.reason, "id": row.id, "split": row.split, "reason": row.reason, "detail": row.detail}
+    return {name: value for name, value in row.items() if not isinstance(value, bytes)}
 
 
 def _leakage_tables(report: dict[str, Any]) -> Iterator[RenderableType]:

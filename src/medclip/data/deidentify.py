@@ -132,7 +132,7 @@ def pseudonymize(row: Pair | Dropped, key: bytes) -> Pair | Dropped:
         return row
     id = pseudonym(key, row.id) if hide(row.id, row.private) != row.id else row.id
     if isinstance(row, Dropped):
-        return replace(row, id=id, detail=hide(row.detail, row.private))
+        return replace(row, id=id, detail=hide(row.detail, row.private), private=())
     article = group_pseudonym(key, "", row.article) if hide(row.article, row.private) != row.article else row.article
     article = id if row.article == row.id else article
     removed = (*row.removed, *(["table/patient or study"] if article != row.article else []))
