@@ -171,7 +171,7 @@ class Words:
                 for key in keys:
                     self.positions.setdefault(key[:-1], []).append(number)
         self._together = "".join([keys[0] for keys in self.keys])
-        self.initials = dict(self._find_initials())
+        self.initials = dict(self._find_dotted())
 
     @cached_property
     def _starts(self) -> dict[int, int]:
@@ -190,18 +190,14 @@ class Words:
                     yield first, last
             place = self._together.find(key, place + 1)
 
-    def _find_initials(self) -> Iterator[tuple[int, str]]:
+    def _find_dotted(self) -> Iterator[tuple[int, str]]:
         """Runs of two to four initials with dots, J. D., by their first word."""
         for run in _DOTTED.finditer(self.text):
             letters = "".join(fold(letter)[0] for letter in _word_pattern().findall(run[0]))
             is_panel = " " in run[0] and letters in "abcdefghij"  # A. B. are two panels of a figure
             first = bisect_left(self.spans, (run.start(),))
-            if (
-                run[0].isupper()
-                and not is_panel
-                and self.spans[first : first + 1]
-                and self.spans[first].start == run.start()
-            ):
+            is_word = first < len(self.spans) and self.spans[first].start == run.start()
+            if run[0].isupper() and is_word and not is_panel:
                 yield first, letters
 
     def gap(self, first: int) -> str | None:

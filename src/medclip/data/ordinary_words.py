@@ -109,15 +109,15 @@ def _word_set(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
-CLINICAL = frozenset(_CLINICAL.split())
+CLINICAL = _word_set(_CLINICAL)
 """Words whose capital letter says nothing: sections, labels and table heads begin with them."""
-ORDINARY = CLINICAL | frozenset(_ORDINARY.split())
+ORDINARY = CLINICAL | _word_set(_ORDINARY)
 """CLINICAL, and words whose capital letter in mid-sentence says that a name is meant."""
-ABBREVIATIONS = frozenset(_ABBREVIATIONS.split())
+ABBREVIATIONS = _word_set(_ABBREVIATIONS)
 """Two letters or more that a report writes in capitals and that are no initials."""
 ORDINARY_IDEOGRAPHS = frozenset((*_ORDINARY_IDEOGRAPHS.split(), *_USUAL_IDEOGRAPHS))
 """Names that are words of a report where nothing beside them says otherwise."""
-FACILITY = frozenset(_FACILITY.split())
+FACILITY = _word_set(_FACILITY)
 """Words that make a name of the ordinary words beside them: Heart Hospital, Chest Clinic."""
 TITLES = _word_set(
     "dr drs mr mrs ms mx miss prof professor doctor sir dame lady lord rev fr frau herr hr doktor mme mlle "

@@ -20,23 +20,8 @@ _HONORIFICS = (
     *("さん", "さま", "様", "氏", "君", "くん", "ちゃん", "님", "씨", "선생", "환자", "교수", "의사"),
 )
 _IDEOGRAPH_CUES = (
-    *(
-        "患者",
-        "病人",
-        "姓名",
-        "医生",
-        "醫生",
-        "医師",
-        "醫師",
-        "医师",
-        "技师",
-        "技師",
-        "签名",
-        "簽名",
-        "署名",
-        "报告者",
-        "報告者",
-    ),
+    *("患者", "病人", "姓名", "医生", "醫生", "医師", "醫師", "医师"),
+    *("技师", "技師", "签名", "簽名", "署名", "报告者", "報告者"),
 )
 """Words before a name, with or without a colon or a space."""
 _UNSPACED_GAP = r"[\s・·•,，、.^=＝\-\u3099\u309a]{0,3}"
@@ -86,6 +71,5 @@ def _lone_form(character: str) -> str:
     places = [rf"{character}\s?(?:{'|'.join(map(fold_unspaced, _HONORIFICS))})"]
     if character not in ORDINARY_IDEOGRAPHS:
         cues = "|".join(f"(?<={fold_unspaced(cue)}{gap})" for cue in _IDEOGRAPH_CUES for gap in ("", ":", " ", ": "))
-        unspaced = UNSPACED_RANGES.replace("\u3001", "")
-        places += [f"(?:{cues}){character}", f"(?<![{unspaced}]){character}(?![{unspaced}])"]
+        places += [f"(?:{cues}){character}", f"(?<![{UNSPACED_RANGES}]){character}(?![{UNSPACED_RANGES}])"]
     return "|".join(places)
