@@ -34,11 +34,11 @@ _NUMBERS = {
 }
 _RELATIVES = {"mother", "father", "sister", "brother", "wife", "husband", "son", "daughter", "aunt", "uncle"}
 _BEFORE_NAMES = TITLES | CUES | _RELATIVES | {REDACTED}  # the part of a name that a header holds is already replaced
-_TERMS = {
-    *("doppler", "color", "colour", "flow", "power", "cine", "fig", "figs", "figure", "arrow", "arrows", "urography"),
-    "emphysema",
+_TERMS = CLINICAL | {
+    *("doppler", "color", "colour", "flow", "power", "cine", "fig", "figs", "figure"),
+    *("arrow", "arrows", "urography", "emphysema"),
 }
-"""What the model takes for people again and again in ROCO and `ordinary_words` does not have."""
+"""CLINICAL, and what the model takes for people again and again in ROCO and `ordinary_words` does not have."""
 _WORD = re.compile(r"[^\W\d_]+(?:['’‐-][^\W\d_]+)*")
 _MONTH = (
     r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|"
@@ -100,14 +100,13 @@ def filter_versions(tool: str | None) -> dict[str, str]:
     if tool is None:
         return {}
     require("presidio_analyzer", extra="presidio")
-    models = _installed_models()
-    model = next(iter(models))
+    model, model_version = _installed_model()
     return {
         "tool": tool,
         "presidio_analyzer": version("presidio-analyzer"),
         "spacy": version("spacy"),
         "model": model,
-        "model_version": models[model],
+        "model_version": model_version,
     }
 
 
@@ -140,8 +139,8 @@ def load_analyzer() -> Any:
     return presidio.AnalyzerEngine(registry=registry, nlp_engine=engine)
 
 
-def _installed_models() -> dict[str, str]:
-    """The version of every English pipeline of spaCy that is installed, the preferred one first."""
+def _installed_model() -> tuple[str, str]:
+    """Name and version of the preferred one of the English pipelines of spaCy that are installed."""
     models = {
         point.name: point.dist.version if point.dist else ""
         for point in entry_points(group="spacy_models")
@@ -151,8 +150,8 @@ def _installed_models() -> dict[str, str]:
         raise UserError(
             "--deidentify presidio needs an English model of spaCy: python -m spacy download en_core_web_lg."
         )
-    names = [name for name in _MODELS if name in models] + sorted(models.keys() - set(_MODELS))
-    return {name: models[name] for name in names}
+    name = next((name for name in _MODELS if name in models), min(models))
+    return name, models[name]
 
 
 def _allowed_spans(text: str, kind: str, start: int, end: int) -> list[Span]:
@@ -203,4 +202,4 @@ def _is_term(word: str) -> bool:
     """Whether a capitalized word, or a part of it at a hyphen, is a clinical one or an abbreviation."""
     parts = re.split("[-‐]", word.casefold())
     is_abbreviation = word.isupper() and (len(word) < 3 or parts[0] in ABBREVIATIONS)
-    return is_abbreviation or any(part in CLINICAL | _TERMS for part in parts)
+    return is_abbreviation or any(part in _TERMS for part in parts)
