@@ -17,6 +17,7 @@ from rich.text import Text
 from medclip.cli.args import Data, Positional, Seed, path_or_url
 from medclip.cli.format import Output
 from medclip.data.deidentify import NOT_REPLACED
+from medclip.data.dropped_rows import DROPPED_FILE
 from medclip.data.paths import is_url
 from medclip.data.prepare_config import PrepareConfig
 from medclip.data.schema import Dropped, Origin
@@ -160,7 +161,7 @@ def dataset_tables(dataset: dict[str, Any], out: Path) -> Iterator[RenderableTyp
         table.add_row(name, str(split["pairs"]), *(str(dropped.get(reason, 0)) for reason in reasons))
     yield table
     if reasons:
-        yield f"every dropped row, with its reason: {out / 'dropped.jsonl'}"
+        yield f"every dropped row, with its reason: {out / DROPPED_FILE}"
     counts = sum(map(Counter, dataset.get("privacy", {}).values()), Counter())
     ordinary = Counter({name: count for name, count in counts.items() if name.endswith(NOT_REPLACED)})
     for title, names in (("removed", counts - ordinary), ("left as ordinary words", ordinary)):

@@ -38,8 +38,9 @@ NOT_REPLACED = " (ordinary word, not replaced)"
 """The end of a count's name for words of a header that a report uses as ordinary ones."""
 MIN_FREQUENT_STUDIES = 10
 FREQUENT_FRACTION = 0.1
-MIN_HIDDEN_CHARACTERS = 5
 """A value replaced in so many reports, and in this part of them, is worth a warning."""
+MIN_HIDDEN_CHARACTERS = 5
+"""A shorter value of a table is hidden only as a word of its own: the patient 7 is not in 2017.png."""
 
 # The allow-list is one of values, as anything can be typed into a field: PS3.3 C.7.3.1.1.1, PS3.16 Annex L, and the
 # views of PS3.3 C.8.1.1 and of mammography.

@@ -39,6 +39,7 @@ _TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")  # RFC 6750, section 2.1
 _UID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _MAY_PASS = {408, 429, 500, 502, 503, 504}
 _NOT_OF_THE_OBJECT = {429, 502, 503, 504}
+_RESUMES = "What is whole is kept, and the same command goes on from there."
 
 
 @dataclass(frozen=True)
@@ -165,9 +166,8 @@ def host_of(url: str) -> str:
 def _read_failure(error: Any, host: str) -> _Failure:
     """What an error means, without a word of it."""
     requests, urllib3 = require("requests", extra="dicom"), require("urllib3", extra="dicom")
-    again = "What is whole is kept, and the same command goes on from there."
     if isinstance(error, requests.HTTPError):
-        return _read_status(getattr(error.response, "status_code", 500), host, again)
+        return _read_status(getattr(error.response, "status_code", 500), host)
     if isinstance(error, requests.exceptions.SSLError):
         remedy = "Name the certificate of its authority with REQUESTS_CA_BUNDLE=FILE.pem"
         return _Failure(WorkError(f"{host}: no trusted TLS connection. {remedy}, or ask its administrator."), False)
@@ -179,7 +179,7 @@ def _read_failure(error: Any, host: str) -> _Failure:
         arguments, urllib3.exceptions.MaxRetryError
     )
     if is_unreachable:
-        return _Failure(WorkError(f"{host} cannot be reached. {again}"), True)
+        return _Failure(WorkError(f"{host} cannot be reached. {_RESUMES}"), True)
     is_timeout = isinstance(error, requests.Timeout) or isinstance(arguments, urllib3.exceptions.ReadTimeoutError)
     if is_timeout:
         return _Failure(ImageError(f"{NOT_RETRIEVED}: no answer within {TIMEOUT_S[1]:.0f} seconds"), True)
@@ -188,14 +188,14 @@ def _read_failure(error: Any, host: str) -> _Failure:
     return _Failure(ImageError(f"{NOT_RETRIEVED}: an answer that is cut or not what was asked for"), True)
 
 
-def _read_status(status: int, host: str, again: str) -> _Failure:
+def _read_status(status: int, host: str) -> _Failure:
     phrase = HTTPStatus(status).phrase.lower() if status in HTTPStatus._value2member_map_ else ""
     answer = f"{status} {phrase}".strip()
     if status == 401:
         remedy = f"Put a valid token into {TOKEN_VARIABLE}."
-        return _Failure(WorkError(f"{host} refuses access ({answer}). {remedy} {again}"), False)
+        return _Failure(WorkError(f"{host} refuses access ({answer}). {remedy} {_RESUMES}"), False)
     if status in _NOT_OF_THE_OBJECT:
-        return _Failure(WorkError(f"{host} is out of service ({answer}). {again}"), True)
+        return _Failure(WorkError(f"{host} is out of service ({answer}). {_RESUMES}"), True)
     return _Failure(ImageError(f"{NOT_RETRIEVED}: {answer}"), status in _MAY_PASS)
 
 

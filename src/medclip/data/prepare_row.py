@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from medclip.data.deidentify import hide
+from medclip.data.deidentify import hide, redact_report
 from medclip.data.images import standardize
 from medclip.data.normalize import MIN_CAPTION_CHARACTERS, clean_caption, license_name, license_set
 from medclip.data.paths import AnyPath, is_url, storage_errors
@@ -29,13 +29,12 @@ def prepare_row(row: Pair | Dropped, config: PrepareConfig) -> dict[str, Any] | 
         return Dropped(row.id, row.split, "text is not Unicode")
     if config.licenses is not None and license_name(row.license) not in license_set(config.licenses):
         return Dropped(row.id, row.split, "license not in --licenses", row.license)
+    late_rules: list[str] = []
     if isinstance(row.image, DicomFrame) and isinstance(row.image.file, WebInstance):
         try:
             row, late_rules = _retrieve(row, row.image, row.image.file)
         except ImageError as error:
             return Dropped(row.id, row.split, str(error))
-    else:
-        late_rules = []
     if config.deidentify:
         if len(row.caption) > MAX_CHARACTERS:
             return Dropped(row.id, row.split, f"caption over {MAX_CHARACTERS:,} characters, too long for --deidentify")
@@ -84,7 +83,6 @@ def _retrieve(row: Pair, frame: DicomFrame, instance: WebInstance) -> tuple[Pair
 
     A server may give metadata in part; LATE_REDACTION is then the rule that changed the caption.
     """
-    from medclip.data.deidentify import redact_report
     from medclip.data.dicom import read_header
     from medclip.data.dicomweb import retrieve
 

@@ -75,8 +75,8 @@ def find_origins(ids: Iterable[str], key: Path | None) -> dict[str, Origin | Non
         raise UserError(f"{path} does not exist: name the key of the preparation with --pseudonym-key.")
     with _open_to_read(path) as database:
         query = "SELECT study, series, instance, location FROM origins WHERE id = ?"
-        found_rows = ((id, database.execute(query, (id,)).fetchone()) for id in ids)
-        return {id: Origin(*row) if row else None for id, row in found_rows}
+        rows = ((id, database.execute(query, (id,)).fetchone()) for id in ids)
+        return {id: Origin(*row) if row else None for id, row in rows}
 
 
 def studies_in_order(key: Path | None) -> list[str]:
