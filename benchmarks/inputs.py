@@ -29,7 +29,7 @@ from data import test_dicom_display as display
 from data.test_name_matching import letters_of
 from evaluation.test_labeled_sets import SETS
 from support.archives import tar_bytes, zip_bytes
-from support.dicom_files import PACKAGED, dicom, gray_ramp
+from support.dicom_files import PACKAGED, dicom, dicom_bytes, gray_ramp, without_meta
 from support.fake_dicomweb import make_studies, serve_archive
 from support.input_runs import (
     CAPTION,
@@ -95,7 +95,7 @@ def image_row(data: bytes, expected: Iterable[float], name: str = "1.dcm"):
 
 def display_case(name: str) -> Input:
     attributes, expected = display.CASES[name]
-    data = display.to_bytes(display.dataset_of(attributes, pixels(display.RAMP)))
+    data = dicom_bytes(display.dataset_of(attributes, pixels(display.RAMP)))
     return Input(name, image_row(data, expected), f"{DISPLAY}::test_gray_values_are_those_of_the_standard")
 
 
@@ -103,7 +103,7 @@ def study(number: int = 0, **attributes: Any) -> bytes:
     """A film of a study of its own."""
     own = {"StudyInstanceUID": f"1.2.{number}", "SeriesInstanceUID": f"1.2.{number}.1", "PatientID": "4711471"}
     data = dicom(gray_ramp(), SpecificCharacterSet="ISO_IR 192", **{"Modality": "DX", **own, **attributes})
-    return display.to_bytes(data)
+    return dicom_bytes(data)
 
 
 def series(num_localizers: int = 0) -> Files:
@@ -113,10 +113,10 @@ def series(num_localizers: int = 0) -> Files:
     for place in range(9):
         at = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "ImagePositionPatient": [0, 0, 10 * place]}
         slice_ = dicom(pixels([0, 255, 0, 0, 20 * place], np.uint8), **own, **at)
-        made[f"{place * 5 % 9}.dcm"] = display.to_bytes(slice_)
+        made[f"{place * 5 % 9}.dcm"] = dicom_bytes(slice_)
     for number in range(num_localizers):
         kind = {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"], "InstanceNumber": number + 1}
-        made[f"scout{number}.dcm"] = display.to_bytes(dicom(pixels([0, 255, 9, 9, 9], np.uint8), **own, **kind))
+        made[f"scout{number}.dcm"] = dicom_bytes(dicom(pixels([0, 255, 9, 9, 9], np.uint8), **own, **kind))
     return made
 
 
@@ -240,7 +240,7 @@ def rows_of_sources() -> Iterable[Input]:
     mixed = {"1.png": IMAGES[1], "1.txt": CAPTION, "2.dcm": study(), "2.txt": CAPTION}
     test = f"{STUDIES}::test_images_among_studies_do_not_make_it_an_image_folder"
     yield Input("PNG + TXT in a folder that also holds DICOM", files(mixed), test)
-    bare = {"a.dcm": study(), "IM0002": display.without_meta(study()), "report.txt": CAPTION}
+    bare = {"a.dcm": study(), "IM0002": without_meta(study()), "report.txt": CAPTION}
     test = f"{STUDIES}::test_files_without_preamble_are_images_of_their_study"
     yield Input("DICOM without extension and preamble beside a normal one", files(bare), test)
     for suffix, kind in {"jp2": "JPEG2000", "avif": "AVIF", "pgm": "PPM"}.items():
@@ -319,7 +319,7 @@ def rows_of_layouts() -> Iterable[Input]:
 def rows_of_display() -> Iterable[Input]:
     yield from map(display_case, display.CASES)
     stored = pixels([0, 400, 800, 1200, 1600]) << 4 | 15  # the lower bits are not the pixel's
-    data = display.to_bytes(dicom(stored, BitsStored=12, HighBit=15))
+    data = dicom_bytes(dicom(stored, BitsStored=12, HighBit=15))
     test = f"{DISPLAY}::test_bits_are_shifted_to_where_the_high_bit_says"
     yield Input("12 bits stored up to bit 15", image_row(data, display.WHOLE), test)
     palette = dicom(pixels([0, 1, 2, 3, 4], np.uint8), PhotometricInterpretation="PALETTE COLOR")
@@ -327,13 +327,11 @@ def rows_of_display() -> Iterable[Input]:
         palette.add_new(f"{color}PaletteColorLookupTableDescriptor", "US", [5, 0, 16])
         palette.add_new(f"{color}PaletteColorLookupTableData", "OW", bytes([*display.PALETTE, 0]))
     test = f"{DISPLAY}::test_a_palette_has_the_depth_of_its_entries"
-    yield Input(
-        "a palette of 8-bit values said to have 16", image_row(display.to_bytes(palette), display.PALETTE), test
-    )
+    yield Input("a palette of 8-bit values said to have 16", image_row(dicom_bytes(palette), display.PALETTE), test)
     test = f"{DISPLAY}::test_a_file_without_preamble_or_transfer_syntax_is_read"
     for syntax in (display.ImplicitVRLittleEndian, display.ExplicitVRLittleEndian):
-        data = display.to_bytes(dicom(pixels(display.RAMP), **display.WINDOW), syntax)
-        bare = display.without_meta(data)
+        data = dicom_bytes(dicom(pixels(display.RAMP), **display.WINDOW), syntax)
+        bare = without_meta(data)
         yield Input(f"no preamble, {syntax.name}", image_row(bare, display.IN_WINDOW), test)
         yield Input(f"no Transfer Syntax UID, {syntax.name}", image_row(data[:132] + bare, display.IN_WINDOW), test)
     directory = (PACKAGED / "dicomdirtests" / "DICOMDIR").read_bytes()

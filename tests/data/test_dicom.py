@@ -1,6 +1,5 @@
 """A DICOM file is shown as its header says, or refused by name; checked against the formulas of the standard."""
 
-import io
 import sys
 import zlib
 from pathlib import Path
@@ -26,19 +25,13 @@ from medclip.errors import (  # noqa: E402
     ImageError,
     UserError,
 )
-from support.dicom_files import PACKAGED, dicom, gray_ramp, sequence, write_dicom  # noqa: E402
+from support.dicom_files import PACKAGED, dicom, dicom_bytes, gray_ramp, sequence, write_dicom  # noqa: E402
 from support.dicom_table import outcomes, table  # noqa: E402
 from support.material import in_new_process  # noqa: E402
 
 
-def file_bytes(ds):
-    out = io.BytesIO()
-    ds.save_as(out, enforce_file_format=True)
-    return out.getvalue()
-
-
 def display(ds):
-    return np.asarray(decode(file_bytes(ds))).astype(int)
+    return np.asarray(decode(dicom_bytes(ds))).astype(int)
 
 
 def reason_of(data):
@@ -114,7 +107,7 @@ def test_a_syntax_that_nothing_decodes_is_named(syntax, message):
     made = dicom(gray_ramp())
     made.PixelData = encapsulate([b"\0" * 64])
     made["PixelData"].is_undefined_length = True
-    data = file_bytes(made)
+    data = dicom_bytes(made)
     old = uid.ExplicitVRLittleEndian.encode()
     at = data.index(old) - 2
     new = syntax.encode() + b"\0" * (len(syntax) % 2)
@@ -209,7 +202,7 @@ def test_an_enhanced_object_keeps_rescale_and_window_with_each_frame():
         )[0]
         for shift in (0, 500, 1000)
     ]
-    data = file_bytes(dicom(pixels, PerFrameFunctionalGroupsSequence=groups))
+    data = dicom_bytes(dicom(pixels, PerFrameFunctionalGroupsSequence=groups))
     one = np.asarray(decode(data)).astype(int)
     assert np.abs(one - stretch(pixels[1], 1000, 2000)).max() <= 1
 
@@ -284,10 +277,10 @@ def test_without_pydicom_the_modules_still_import():
 
 
 def test_no_pixels():
-    assert reason_of(file_bytes(dicom(None))) == NO_PIXELS
+    assert reason_of(dicom_bytes(dicom(None))) == NO_PIXELS
     ds = dicom(gray_ramp())
     del ds.PixelData
-    assert reason_of(file_bytes(ds)) == NO_PIXELS
+    assert reason_of(dicom_bytes(ds)) == NO_PIXELS
 
 
 @pytest.mark.parametrize("side", [65535, 10001])
@@ -295,7 +288,7 @@ def test_no_pixels():
 def test_a_header_that_claims_too_much_is_refused_before_anything_is_decoded(file, side):
     ds = pydicom.dcmread(PACKAGED / file)
     ds.Rows = ds.Columns = side
-    assert reason_of(file_bytes(ds)) == TOO_MANY_PIXELS
+    assert reason_of(dicom_bytes(ds)) == TOO_MANY_PIXELS
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,6 @@
 The stored values of every case are 0, 25, 50, 75 and 100, unless the case has its own.
 """
 
-import io
-
 import numpy as np
 import pytest
 
@@ -18,7 +16,7 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 from medclip.data.dicom import NO_SYNTAX  # noqa: E402
 from medclip.data.images import decode, is_dicom  # noqa: E402
 from medclip.errors import NO_FINITE_PIXELS, ImageError  # noqa: E402
-from support.dicom_files import PACKAGED, dicom, sequence  # noqa: E402
+from support.dicom_files import PACKAGED, dicom, dicom_bytes, sequence, without_meta  # noqa: E402
 
 RAMP = [0, 25, 50, 75, 100]
 WHOLE = [0, 64, 128, 191, 255]  # 255 * value / 100
@@ -124,14 +122,6 @@ def pixels_of(values, dtype=np.uint16):
     return np.tile(np.array(values, dtype), (2, 1))
 
 
-def to_bytes(ds, syntax=ExplicitVRLittleEndian):
-    out = io.BytesIO()
-    ds.file_meta.TransferSyntaxUID = syntax
-    with pydicom.config.disable_value_validation():
-        ds.save_as(out, enforce_file_format=True)
-    return out.getvalue()
-
-
 def gray_row(data):
     return np.asarray(decode(data))[0].tolist()
 
@@ -149,7 +139,7 @@ def dataset_of(attributes, pixels):
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
 @pytest.mark.parametrize(("attributes", "expected"), CASES.values(), ids=CASES)
 def test_gray_values_are_those_of_the_standard(attributes, expected, syntax):
-    data = to_bytes(dataset_of(attributes, pixels_of(RAMP)), syntax)
+    data = dicom_bytes(dataset_of(attributes, pixels_of(RAMP)), syntax)
     assert np.abs(np.subtract(gray_row(data), expected)).max() <= 1  # rounding at halves
 
 
@@ -164,7 +154,7 @@ def test_bits_are_shifted_to_where_the_high_bit_says(bits, high, is_signed):
     words = ((values & ((1 << bits) - 1)) << (high + 1 - bits)) | noise
     ds = dicom(pixels_of(words), BitsStored=bits, HighBit=high, PixelRepresentation=int(is_signed))
     expected = np.rint(255 * (values - values[0]) / 150)
-    assert gray_row(to_bytes(ds)) == expected.tolist()
+    assert gray_row(dicom_bytes(ds)) == expected.tolist()
 
 
 PALETTE = [0, 10, 100, 200, 255]
@@ -187,7 +177,7 @@ def test_a_palette_has_the_depth_of_its_entries(bits, data):
     for color in ("Red", "Green", "Blue"):
         ds.add_new(f"{color}PaletteColorLookupTableDescriptor", "US", [5, 3, bits])
         ds.add_new(f"{color}PaletteColorLookupTableData", "OW", data.tobytes())
-    assert gray_row(to_bytes(ds)) == PALETTE
+    assert gray_row(dicom_bytes(ds)) == PALETTE
 
 
 def test_a_palette_shorter_than_the_colors_used_is_refused():
@@ -196,14 +186,14 @@ def test_a_palette_shorter_than_the_colors_used_is_refused():
         ds.add_new(f"{color}PaletteColorLookupTableDescriptor", "US", [5, 0, 16])
         ds.add_new(f"{color}PaletteColorLookupTableData", "OW", bytes(2))
     with pytest.raises(ImageError, match="image unreadable"):
-        decode(to_bytes(ds))
+        decode(dicom_bytes(ds))
 
 
 def float_image(values):
     ds = dicom(pixels_of(RAMP), BitsAllocated=32)
     del ds.PixelData, ds.BitsStored, ds.HighBit, ds.PixelRepresentation
     ds.add_new("FloatPixelData", "OF", pixels_of(values, np.float32).tobytes())
-    return to_bytes(ds)
+    return dicom_bytes(ds)
 
 
 def test_float_pixels_use_their_finite_range():
@@ -214,10 +204,6 @@ def test_float_pixels_use_their_finite_range():
 
 
 # --- files without preamble or transfer syntax
-
-
-def without_meta(data):
-    return data[132 + 12 + int.from_bytes(data[140:144], "little") :]
 
 
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian])
@@ -233,7 +219,7 @@ def without_meta(data):
 def test_a_file_without_preamble_or_transfer_syntax_is_read(strip, syntax):
     ds = dicom(pixels_of(RAMP), **WINDOW)
     ds.PixelData = pixels_of(RAMP).byteswap().tobytes() if syntax == ExplicitVRBigEndian else ds.PixelData
-    data = strip(to_bytes(ds, syntax))
+    data = strip(dicom_bytes(ds, syntax))
     assert is_dicom(data)
     assert np.abs(np.subtract(gray_row(data), IN_WINDOW)).max() <= 1
 
@@ -251,7 +237,7 @@ def test_what_only_begins_like_a_dataset_is_refused(data):
 
 
 def test_padding_that_eight_bits_cannot_hold_masks_nothing():
-    assert gray_row(to_bytes(dicom(pixels_of([0, 25, 50, 75, 255], np.uint8), PixelPaddingValue=65535)))[-1] == 255
+    assert gray_row(dicom_bytes(dicom(pixels_of([0, 25, 50, 75, 255], np.uint8), PixelPaddingValue=65535)))[-1] == 255
 
 
 # --- frames
@@ -265,7 +251,7 @@ def test_the_middle_frame_lies_in_the_middle_of_the_patient():
     orientation = sequence(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])
     ds = dicom(frames, PerFrameFunctionalGroupsSequence=groups)
     ds.SharedFunctionalGroupsSequence = sequence(PlaneOrientationSequence=orientation)
-    assert gray_row(to_bytes(ds)) == [255, 0, 0, 0, 120]
+    assert gray_row(dicom_bytes(ds)) == [255, 0, 0, 0, 120]
 
 
 # --- against pydicom
@@ -287,4 +273,4 @@ def test_gray_values_are_those_of_pydicom(file):
 def test_big_endian_tables_are_read_in_their_order():
     ds = dicom(pixels_of(RAMP), VOILUTSequence=lut([0, 300, 1020], first=25))
     ds.PixelData = pixels_of(RAMP).byteswap().tobytes()
-    assert gray_row(to_bytes(ds, ExplicitVRBigEndian)) == [0, 0, 255, 255, 255]
+    assert gray_row(dicom_bytes(ds, ExplicitVRBigEndian)) == [0, 0, 255, 255, 255]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 PACKAGED = Path(pydicom.__file__).parent / "data" / "test_files"  # pydicom-data's larger files need the network
 
@@ -43,11 +44,25 @@ def dicom(pixels: np.ndarray | None, **attributes) -> Dataset:
     return ds
 
 
+def dicom_bytes(ds: Dataset, syntax: UID | None = None) -> bytes:
+    """The bytes of a file of the dataset, in the transfer syntax `syntax` (None: its own)."""
+    out = io.BytesIO()
+    if syntax is not None:
+        ds.file_meta.TransferSyntaxUID = syntax
+    with pydicom.config.disable_value_validation():
+        ds.save_as(out, enforce_file_format=True)
+    return out.getvalue()
+
+
+def without_meta(data: bytes) -> bytes:
+    """The bytes of a file without its preamble and its meta information."""
+    return data[132 + 12 + int.from_bytes(data[140:144], "little") :]
+
+
 def write_dicom(ds: Dataset, path: Path) -> Path:
     """The dataset as a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with pydicom.config.disable_value_validation():
-        ds.save_as(path, enforce_file_format=True)
+    path.write_bytes(dicom_bytes(ds))
     return path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import ssl
 import threading
@@ -17,7 +16,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import BasicTextSRStorage
 
-from support.dicom_files import dicom, gray_ramp, sequence, write_dicom
+from support.dicom_files import dicom, dicom_bytes, gray_ramp, sequence, write_dicom
 
 ROOT = "/dicom-web"
 NAMES = ("Kowalska", "Anna", "Zqwvx", "P-4711-77", "Dr. Szymborska", "Szymborska", "19330517", "1.2.826.0.1.99")
@@ -158,9 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if fault == "other":
             match = next(ds for ds in self.state.objects if ds.SOPInstanceUID != uid)
-        buffer = io.BytesIO()
-        match.save_as(buffer, enforce_file_format=True)
-        part = b"--b\r\nContent-Type: application/dicom\r\n\r\n" + buffer.getvalue()
+        part = b"--b\r\nContent-Type: application/dicom\r\n\r\n" + dicom_bytes(match)
         body = part[:-50] if fault == "cut" else part + b"\r\n--b--\r\n"
         self.send(200, 'multipart/related; type="application/dicom"; boundary=b', body)
 

@@ -16,7 +16,7 @@ from PIL import Image, PngImagePlugin
 from pydicom import uid
 from pydicom.encaps import encapsulate
 
-from support.dicom_files import dicom, gray_ramp
+from support.dicom_files import dicom, dicom_bytes, gray_ramp
 from support.material import draw_image, image_bytes
 
 NAMES = ("MRN-4711-SECRET", "Secretova^Anna", "Dr^Hidden")
@@ -32,16 +32,6 @@ def uploads() -> Iterator[Upload]:
     yield from _polyglots()
     yield from _images_with_metadata()
     yield from _dicom()
-
-
-def as_bytes(dataset) -> bytes:
-    """A DICOM dataset as a file's bytes."""
-    import pydicom
-
-    out = io.BytesIO()
-    with pydicom.config.disable_value_validation():
-        dataset.save_as(out, enforce_file_format=True)
-    return out.getvalue()
 
 
 def _not_images() -> Iterator[Upload]:
@@ -142,7 +132,7 @@ def _polyglots() -> Iterator[Upload]:
     yield "GIF and PDF", image_bytes(draw_image(1), "GIF") + b"%PDF-1.4", True
     yield "JPEG with PHP in a comment", image_bytes(draw_image(1), comment=b"<?php system($_GET[0]); ?>"), True
     yield "BMP and shell", image_bytes(draw_image(1), "BMP") + b"\n#!/bin/sh\nid\n", True
-    both = as_bytes(dicom(gray_ramp()))
+    both = dicom_bytes(dicom(gray_ramp()))
     yield "DICOM and TIFF", b"II*\0\x08\0\0\0" + both[8:], True
     yield "DICOM and PDF", b"%PDF-1.4\n" + both[9:], True
     yield "PDF with DICOM's word", (b"%PDF-1.4" + bytes(120) + b"DICM" + b"x" * 200), False
@@ -168,7 +158,7 @@ def _images_with_metadata() -> Iterator[Upload]:
 def _dicom() -> Iterator[Upload]:
     people = {"PatientID": NAMES[0], "PatientName": NAMES[1], "ReferringPhysicianName": NAMES[2],
               "PatientBirthDate": NAMES[0], "StudyDate": NAMES[1]}  # fmt: skip
-    whole = as_bytes(dicom(gray_ramp(), **people))
+    whole = dicom_bytes(dicom(gray_ramp(), **people))
     yield "DICOM", whole, True
     for share in (0.03, 0.1, 0.2, 0.5, 0.95):
         yield f"DICOM cut at {share}", whole[: int(len(whole) * share)], None
@@ -178,16 +168,16 @@ def _dicom() -> Iterator[Upload]:
         for at in rng.integers(132, 900, 4):
             content[at] ^= int(rng.integers(1, 256))
         yield f"DICOM with flipped bits {number}", bytes(content), None
-    yield "DICOM with a name burned in", as_bytes(dicom(gray_ramp(), BurnedInAnnotation="YES", **people)), False
-    yield "DICOM of a face", as_bytes(dicom(gray_ramp(), RecognizableVisualFeatures="YES", **people)), False
-    yield "DICOM without pixels", as_bytes(dicom(None, **people)), False
+    yield "DICOM with a name burned in", dicom_bytes(dicom(gray_ramp(), BurnedInAnnotation="YES", **people)), False
+    yield "DICOM of a face", dicom_bytes(dicom(gray_ramp(), RecognizableVisualFeatures="YES", **people)), False
+    yield "DICOM without pixels", dicom_bytes(dicom(None, **people)), False
     for rows, columns in ((65_535, 65_535), (0, 0), (7000, 7000)):
         dataset = dicom(gray_ramp(), **people)
         dataset.Rows, dataset.Columns = rows, columns
-        yield f"DICOM of {rows} × {columns}", as_bytes(dataset), False
+        yield f"DICOM of {rows} × {columns}", dicom_bytes(dataset), False
     dataset = dicom(gray_ramp(), **people)
     dataset.NumberOfFrames = 10**9
-    yield "DICOM of 10^9 frames", as_bytes(dataset), False
+    yield "DICOM of 10^9 frames", dicom_bytes(dataset), False
     for syntax in (uid.JPEGLosslessSV1, uid.JPEGLossless, uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit,
                    uid.JPEGLSLossless, uid.JPEG2000Lossless, uid.HTJ2KLossless, uid.RLELossless,
                    uid.MPEG2MPML):  # fmt: skip
@@ -196,4 +186,4 @@ def _dicom() -> Iterator[Upload]:
             dataset.file_meta.TransferSyntaxUID = syntax
             dataset.PixelData = encapsulate([stream])
             dataset["PixelData"].is_undefined_length = True
-            yield f"DICOM, {syntax.name}, of {name}", as_bytes(dataset), False
+            yield f"DICOM, {syntax.name}, of {name}", dicom_bytes(dataset), False

@@ -25,7 +25,7 @@ from medclip.data.schema import DicomFrame, Dropped, Pair
 from medclip.data.sources.detect import open_source
 from medclip.data.sources.dicom_rows import LOCALIZER, OTHER_SLICE, UNUSED_REPORT, structured_report_text
 from medclip.data.sources.dicom_studies import DIRECTORY, OTHER_FILE
-from support.dicom_files import PACKAGED, dicom, gray_ramp, sequence, write_dicom
+from support.dicom_files import PACKAGED, dicom, gray_ramp, sequence, without_meta, write_dicom
 from support.material import draw_image, image_bytes
 
 REPORT = "CT of the chest: no pleural effusion."
@@ -202,9 +202,7 @@ def test_files_without_preamble_are_images_of_their_study(tmp_path, key):
     folder = tmp_path / "studies"
     write_image(folder, "whole.dcm", Modality="DX")
     bare = write_image(folder, "IM0002", Modality="DX")
-    data = bare.read_bytes()
-    meta_length = 132 + 12 + int.from_bytes(data[140:144], "little")
-    bare.write_bytes(data[meta_length:])
+    bare.write_bytes(without_meta(bare.read_bytes()))
     (folder / "report.txt").write_text(REPORT, encoding="utf-8")
     assert captions(folder, pseudonym_key=key) == [REPORT, REPORT]
 

@@ -1,7 +1,6 @@
 """A real archive: Orthanc with its DICOMweb plugin, filled with pydicom's files and reports that name people."""
 
 import base64
-import io
 import json
 import os
 import shutil
@@ -22,7 +21,7 @@ from medclip.data.dicomweb import TOKEN_VARIABLE
 from medclip.data.prepare import prepare
 from medclip.data.prepare_config import PrepareConfig
 from medclip.data.private_map import find_origins
-from support.dicom_files import PACKAGED
+from support.dicom_files import PACKAGED, write_dicom
 from support.fake_dicomweb import NAMES, make_studies
 
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
@@ -74,10 +73,7 @@ def orthanc(tmp_path_factory):
             except OSError:
                 time.sleep(0.1)
         for number, ds in enumerate(make_studies(4, slices=3)):
-            buffer = io.BytesIO()
-            ds.save_as(buffer, enforce_file_format=True)
-            (folder / "files" / str(number)).parent.mkdir(exist_ok=True)
-            (folder / "files" / f"{number}.dcm").write_bytes(buffer.getvalue())
+            write_dicom(ds, folder / "files" / f"{number}.dcm")
         for name in ("CT_small.dcm", "MR_small.dcm", "JPEG2000.dcm", "SC_rgb_jpeg_dcmtk.dcm", "test-SR.dcm"):
             shutil.copy(PACKAGED / name, folder / "files" / name)
         for file in sorted((folder / "files").iterdir()):
