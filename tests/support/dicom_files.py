@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -64,6 +66,11 @@ def write_dicom(ds: Dataset, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(dicom_bytes(ds))
     return path
+
+
+def count_removed(dataset: dict[str, Any]) -> Counter[str]:
+    """How many pairs of a prepared dataset left what behind, over all splits."""
+    return sum(map(Counter, dataset["privacy"].values()), Counter())
 
 
 def sequence(**attributes) -> list[Dataset]:
