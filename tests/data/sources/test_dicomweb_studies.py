@@ -10,7 +10,6 @@ import pytest
 pytest.importorskip("dicomweb_client", reason="dicomweb-client is not installed: pip install 'medclip[dicom]'")
 
 from medclip.data import dicomweb, prepare
-from medclip.data.dataset import Split
 from medclip.data.deidentify import DicomConfig
 from medclip.data.prepare import preview
 from medclip.data.prepare_config import PrepareConfig
@@ -19,6 +18,7 @@ from medclip.data.private_map import find_origins
 from medclip.data.schema import Dropped
 from medclip.errors import UserError, WorkError
 from support.fake_dicomweb import NAMES, make_studies, serve_archive, write_studies
+from support.prepared import dropped_rows, prepared_rows
 
 GONE = "not retrieved from the server: 404 not found"
 CUT = "not retrieved from the server: an answer that is cut or not what was asked for"
@@ -49,17 +49,8 @@ def run(source, out, config):
     return prepare.prepare(source, out, config, num_workers=1)
 
 
-def rows_of(out):
-    splits = json.loads((out / "dataset.json").read_text())["splits"]
-    return [row for name, split in splits.items() if split["pairs"] for row in Split(out, name).table.to_pylist()]
-
-
-def dropped_of(out):
-    return [json.loads(line) for line in (out / "dropped.jsonl").read_text().splitlines()]
-
-
 def reasons(out):
-    return Counter(row["reason"] for row in dropped_of(out))
+    return Counter(row["reason"] for row in dropped_rows(out))
 
 
 def test_a_server_gives_what_the_folder_of_its_files_gives(tmp_path, config):
@@ -69,8 +60,8 @@ def test_a_server_gives_what_the_folder_of_its_files_gives(tmp_path, config):
     with serve_archive(objects) as archive:
         web = run(f"dicomweb://{archive.url}", tmp_path / "web", config)
     files = run(str(tmp_path / "files"), tmp_path / "disk", config)
-    by_id = {row["id"]: row for row in rows_of(tmp_path / "disk")}
-    assert {row["id"]: row for row in rows_of(tmp_path / "web")} == by_id
+    by_id = {row["id"]: row for row in prepared_rows(tmp_path / "disk")}
+    assert {row["id"]: row for row in prepared_rows(tmp_path / "web")} == by_id
     assert len(by_id) == 3
     captions = {row["caption"] for row in by_id.values()}
     assert captions == {f"CT of ___ (___), for Dr. ___: nodule of {n} mm, no effusion." for n in (1, 2, 3)}
@@ -115,7 +106,7 @@ def test_what_passes_is_asked_again(tmp_path, config, archive, fault):
     archive.faults |= {path: [f"{fault}!", f"{fault}!"] for path in (image, report)}
     archive.faults |= {"1.2.826.0.1.99.3/metadata": [f"{fault}!"] if fault not in ("cut", "other") else []}
     run(f"dicomweb://{archive.url}", tmp_path / "out", config)
-    assert len(rows_of(tmp_path / "out")) == 3 and not dropped_of(tmp_path / "out")
+    assert len(prepared_rows(tmp_path / "out")) == 3 and not dropped_rows(tmp_path / "out")
     assert archive.instances().count(image) == 3
 
 
@@ -140,7 +131,7 @@ def test_what_cannot_be_had_is_counted_with_its_reason(tmp_path, config, archive
         f"not retrieved from the server: {reason}": 1,
         f"report not retrieved from the server: {reason}": 1,
     }
-    assert len(rows_of(tmp_path / "out")) == 1
+    assert len(prepared_rows(tmp_path / "out")) == 1
     assert archive.instances().count(image) == archive.instances().count(report) == tries
 
 
@@ -206,7 +197,7 @@ def test_a_killed_run_retrieves_nothing_again_that_is_prepared(tmp_path, config,
     again = [uid for uid in archive.instances() if uid.endswith(".1.1")]
     assert not set(again) & set(order[:4])
     assert len(again) == len(set(again)) == 16
-    assert len(rows_of(out)) == 20
+    assert len(prepared_rows(out)) == 20
 
 
 @pytest.mark.parametrize(
@@ -243,7 +234,7 @@ def test_names_that_the_metadata_lack_are_replaced_all_the_same(tmp_path, config
             ds.PatientName, ds.PatientID, ds.ReferringPhysicianName = "", "P-4711-771", ""
     archive.hidden = ("PatientName", "ReferringPhysicianName", "InstitutionName")
     dataset = run(f"dicomweb://{archive.url}", tmp_path / "out", config)
-    (row,) = rows_of(tmp_path / "out")
+    (row,) = prepared_rows(tmp_path / "out")
     assert row["caption"] == row["caption_original"] == "CT of ___ (___), for Dr. ___: nodule of 1 mm, no effusion."
     assert row["caption_rules"] == [LATE_REDACTION]
     assert sum(counts[LATE_REDACTION] for counts in dataset["caption_rules"].values()) == 1
@@ -255,7 +246,7 @@ def test_frames_of_one_object_are_retrieved_once(tmp_path, archive):
     image.NumberOfFrames, image.PixelData = 3, image.PixelData * 3
     config = PrepareConfig(studies=DicomConfig(frames="all", pseudonym_key=tmp_path / "key"))
     run(f"dicomweb://{archive.url}", tmp_path / "out", config)
-    assert len(rows_of(tmp_path / "out")) == 3
+    assert len(prepared_rows(tmp_path / "out")) == 3
     assert archive.instances().count(image.SOPInstanceUID) == 1
 
 
@@ -275,7 +266,7 @@ def test_a_proxy_sees_no_clear_text(tmp_path, config, archive, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     run(f"dicomweb://{archive.url}", tmp_path / "out", config)
-    assert len(rows_of(tmp_path / "out")) == 3
+    assert len(prepared_rows(tmp_path / "out")) == 3
 
 
 @pytest.fixture(scope="module")
@@ -301,7 +292,7 @@ def test_tls_is_verified(tmp_path, config, certificate, monkeypatch):
         assert archive.requests == []
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate.with_suffix(".crt")))
         run(source, tmp_path / "out", config)
-    assert len(rows_of(tmp_path / "out")) == 1
+    assert len(prepared_rows(tmp_path / "out")) == 1
 
 
 @pytest.mark.parametrize(
@@ -355,9 +346,9 @@ def test_ids_lead_back_to_the_server_for_the_owner_of_the_key(tmp_path, config, 
     archive.faults = {"99.1.1.1": ["404"]}
     run(f"dicomweb://{archive.url}", tmp_path / "out", config)
     key = config.studies.pseudonym_key
-    origins = find_origins([row["id"] for row in rows_of(tmp_path / "out")], key)
+    origins = find_origins([row["id"] for row in prepared_rows(tmp_path / "out")], key)
     assert {origin.instance for origin in origins.values()} == {f"1.2.826.0.1.99.{n}.1.1" for n in (2, 3)}
-    (dropped,) = dropped_of(tmp_path / "out")
+    (dropped,) = dropped_rows(tmp_path / "out")
     code, out, _ = medclip("trace", dropped["id"], "--pseudonym-key", key, "--json")
     base = "1.2.826.0.1.99.1"
     location = f"http://{archive.url}/studies/{base}/series/{base}.1/instances/{base}.1.1"

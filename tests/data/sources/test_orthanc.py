@@ -15,7 +15,6 @@ import pytest
 
 pytest.importorskip("dicomweb_client", reason="dicomweb-client is not installed: pip install 'medclip[dicom]'")
 
-from medclip.data.dataset import Split
 from medclip.data.deidentify import DicomConfig
 from medclip.data.dicomweb import TOKEN_VARIABLE
 from medclip.data.prepare import prepare
@@ -23,6 +22,7 @@ from medclip.data.prepare_config import PrepareConfig
 from medclip.data.private_map import find_origins
 from support.dicom_files import PACKAGED, write_dicom
 from support.fake_dicomweb import NAMES, make_studies
+from support.prepared import dropped_rows, prepared_rows
 
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 ORTHANC = shutil.which("Orthanc")
@@ -84,16 +84,8 @@ def orthanc(tmp_path_factory):
         process.wait(60)
 
 
-def rows_of(out):
-    splits = json.loads((out / "dataset.json").read_text())["splits"]
-    rows = [row for name, split in splits.items() if split["pairs"] for row in Split(out, name).table.to_pylist()]
-    return {row["id"]: row for row in rows}
-
-
-def dropped_of(out):
-    return sorted(
-        (row["id"], row["reason"]) for row in map(json.loads, (out / "dropped.jsonl").read_text().splitlines())
-    )
+def rows_by_id(out):
+    return {row["id"]: row for row in prepared_rows(out)}
 
 
 def test_orthanc_gives_what_the_folder_of_its_files_gives(orthanc, tmp_path, monkeypatch):
@@ -102,15 +94,15 @@ def test_orthanc_gives_what_the_folder_of_its_files_gives(orthanc, tmp_path, mon
     config = PrepareConfig(studies=DicomConfig(pseudonym_key=tmp_path / "key"))
     web = prepare(source, tmp_path / "web", config, num_workers=2)
     disk = prepare(str(files), tmp_path / "disk", config, num_workers=1)
-    rows = rows_of(tmp_path / "web")
-    assert rows == rows_of(tmp_path / "disk")
+    rows = rows_by_id(tmp_path / "web")
+    assert rows == rows_by_id(tmp_path / "disk")
     assert len(rows) == 4
     captions = {row["caption"] for row in rows.values()}
     assert captions == {f"CT of ___ (___), for Dr. ___: nodule of {n} mm, no effusion." for n in (1, 2, 3, 4)}
-    assert {reason for _, reason in dropped_of(tmp_path / "web")} == {
-        reason for _, reason in dropped_of(tmp_path / "disk")
+    assert {row["reason"] for row in dropped_rows(tmp_path / "web")} == {
+        row["reason"] for row in dropped_rows(tmp_path / "disk")
     }
-    assert len(dropped_of(tmp_path / "web")) == len(dropped_of(tmp_path / "disk")) == 8 + 5
+    assert len(dropped_rows(tmp_path / "web")) == len(dropped_rows(tmp_path / "disk")) == 8 + 5
     assert web["privacy"] == disk["privacy"]
     origins = find_origins(rows, tmp_path / "key")
     assert all(origin.instance.endswith(".1.2") and files.as_posix() in origin.location for origin in origins.values())
@@ -120,10 +112,10 @@ def test_the_search_is_narrowed_by_the_address(orthanc, tmp_path):
     source, _ = orthanc
     config = PrepareConfig(studies=DicomConfig(pseudonym_key=tmp_path / "key"))
     prepare(f"{source}?PatientID=P-4711-772&StudyDate=20200101-20201231", tmp_path / "one", config, num_workers=1)
-    (row,) = rows_of(tmp_path / "one").values()
+    (row,) = rows_by_id(tmp_path / "one").values()
     assert "nodule of 2 mm" in row["caption"]
     prepare(f"{source}?ModalitiesInStudy=SR&limit=2", tmp_path / "two", config, num_workers=1)
-    assert len(rows_of(tmp_path / "two")) + len(dropped_of(tmp_path / "two")) <= 2 * 3
+    assert len(rows_by_id(tmp_path / "two")) + len(dropped_rows(tmp_path / "two")) <= 2 * 3
 
 
 def test_nobody_in_the_archive_is_named_in_what_is_written_or_printed(orthanc, tmp_path):
@@ -141,4 +133,4 @@ def test_nobody_in_the_archive_is_named_in_what_is_written_or_printed(orthanc, t
     leaks = [leak.encode() for leak in (*NAMES, *PACKAGED_NAMES, "a-secret", "/studies", source)]
     leaks += [base64.b64encode(leak) for leak in leaks]
     assert [(name, leak) for name, data in texts.items() for leak in leaks if leak in data] == []
-    assert len(rows_of(tmp_path / "out")) == 4 and len(dropped_of(tmp_path / "out")) == 13
+    assert len(rows_by_id(tmp_path / "out")) == 4 and len(dropped_rows(tmp_path / "out")) == 13

@@ -14,6 +14,7 @@ from medclip.data.sources.image_caption_folder import LINKED_FOLDER
 from medclip.data.sources.unlisted_files import UNLISTED_FILE, UNLISTED_IMAGE, UNLISTED_MEMBER, UNLISTED_TABLE
 from support.archives import tar_bytes, zip_bytes
 from support.material import draw_image, image_bytes
+from support.prepared import dropped_rows
 
 PNG = image_bytes(draw_image(0), "PNG")
 REPORT = "FINDINGS: Clear lungs.\nIMPRESSION: Normal chest."
@@ -264,7 +265,7 @@ def test_a_first_image_that_is_missing_says_what_was_tried(tmp_path):
     write_all(tmp_path, {"x.csv": "image,caption\nscans\\1.png,CT of the chest\n2.png,CT of the knee\n", "2.png": None})
     dataset = prepare(str(tmp_path / "x.csv"), tmp_path / "data", num_workers=1)
     assert sum(split["pairs"] for split in dataset["splits"].values()) == 1
-    (row,) = map(json.loads, (tmp_path / "data" / "dropped.jsonl").read_text().splitlines())
+    (row,) = dropped_rows(tmp_path / "data")
     assert row["reason"] == "image missing"
     for text in ("x.csv row 1", "scans\\1.png", "also tried: / for \\", "NFC and NFD", "letter case"):
         assert text in row["detail"]
