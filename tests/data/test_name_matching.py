@@ -23,13 +23,18 @@ from medclip.data.prepare_config import PrepareConfig
 from medclip.data.stats.report import write_report
 from support.dicom_files import dicom, gray_ramp, write_dicom
 
+
+def redact(report, **attributes):
+    """A report without what a header of these attributes names."""
+    return redact_report(report, dicom(None, SpecificCharacterSet="ISO_IR 192", **attributes))[0]
+
+
 NAMES = st.text(string.ascii_letters, min_size=3, max_size=12).map(str.capitalize)
 
 
 @given(family=NAMES, given_name=NAMES, before=st.text(max_size=20), after=st.text(max_size=20))
 def test_a_name_never_stays_as_a_word(family, given_name, before, after):
-    ds = dicom(None, PatientName=f"{family}^{given_name}")
-    left, _ = redact_report(f"{before} {given_name} {family}, {family.upper()} {after}", ds)
+    left = redact(f"{before} {given_name} {family}, {family.upper()} {after}", PatientName=f"{family}^{given_name}")
     words = {word.strip(string.punctuation).casefold() for word in left.split()}
     assert not {family.casefold(), given_name.casefold()} & (words - {""})
 
@@ -145,7 +150,7 @@ def test_a_name_is_replaced_however_it_is_written(name, spellings):
     ],
 )
 def test_an_ordinary_word_stays_where_nothing_says_that_it_is_a_name(name, report):
-    assert redact_report(report, dicom(None, SpecificCharacterSet="ISO_IR 192", PatientName=name))[0] == report
+    assert redact(report, PatientName=name) == report
 
 
 @pytest.mark.parametrize(
@@ -175,7 +180,7 @@ def test_an_ordinary_word_stays_where_nothing_says_that_it_is_a_name(name, repor
     ],
 )
 def test_an_ordinary_word_is_replaced_where_it_is_a_name(name, report, redacted):
-    assert redact_report(report, dicom(None, SpecificCharacterSet="ISO_IR 192", PatientName=name))[0] == redacted
+    assert redact(report, PatientName=name) == redacted
 
 
 @pytest.mark.parametrize(
@@ -197,7 +202,7 @@ def test_an_ordinary_word_is_replaced_where_it_is_a_name(name, report, redacted)
     ],
 )
 def test_ordinary_words_of_a_station_or_department_stay(attributes, report, redacted):
-    assert redact_report(report, dicom(None, SpecificCharacterSet="ISO_IR 192", **attributes))[0] == redacted
+    assert redact(report, **attributes) == redacted
 
 
 @pytest.mark.parametrize(
@@ -218,7 +223,7 @@ def test_ordinary_words_of_a_station_or_department_stay(attributes, report, reda
     ],
 )
 def test_initials_alone_are_replaced_where_they_can_be_nothing_else(name, report, redacted):
-    assert redact_report(report, dicom(None, SpecificCharacterSet="ISO_IR 192", PatientName=name))[0] == redacted
+    assert redact(report, PatientName=name) == redacted
 
 
 @pytest.mark.parametrize(
@@ -233,7 +238,7 @@ def test_initials_alone_are_replaced_where_they_can_be_nothing_else(name, report
     ],
 )
 def test_a_lone_ideograph_is_replaced_by_its_place(name, report, redacted):
-    assert redact_report(report, dicom(None, SpecificCharacterSet="ISO_IR 192", PatientName=name))[0] == redacted
+    assert redact(report, PatientName=name) == redacted
 
 
 @pytest.mark.parametrize(
@@ -246,7 +251,7 @@ def test_a_lone_ideograph_is_replaced_by_its_place(name, report, redacted):
     ],
 )
 def test_words_that_only_begin_like_a_name_stay(name, report):
-    assert redact_report(report, dicom(None, PatientName=name))[0] == report
+    assert redact(report, PatientName=name) == report
 
 
 def test_ordinary_words_that_stay_are_counted():
@@ -358,9 +363,10 @@ STEMS = st.text("zqwxkjv", min_size=4, max_size=7).map(str.capitalize)
 @given(STEMS, STEMS, st.sampled_from(CASES), st.sampled_from([str, str.upper, nfd, strip_accents]))
 def test_no_case_of_a_name_is_left_in_a_report(stem, given_name, cases, respell):
     nominative, forms = cases
-    ds = dicom(None, SpecificCharacterSet="ISO_IR 192", PatientName=f"{nominative.format(stem)}^{given_name}")
+    name = f"{nominative.format(stem)}^{given_name}"
     for form in forms.replace("{}", stem).split():
-        assert redact_report(respell(f"Film, {form}; 7 mm"), ds)[0] == respell("Film, ") + "___" + respell("; 7 mm")
+        left = redact(respell(f"Film, {form}; 7 mm"), PatientName=name)
+        assert left == respell("Film, ") + "___" + respell("; 7 mm")
 
 
 INITIALS = st.sampled_from("ZQWXKJV")
@@ -368,9 +374,9 @@ INITIALS = st.sampled_from("ZQWXKJV")
 
 @given(INITIALS, INITIALS, st.sampled_from(["{}. {}.", "{}.{}.", "{}.-{}."]))
 def test_initials_with_dots_are_never_left(family, given_name, form):
-    ds = dicom(None, PatientName=f"{family}zzq^{given_name}qqz")
+    name = f"{family}zzq^{given_name}qqz"
     for first, second in ((family, given_name), (given_name, family)):
-        assert redact_report(f"Film, {form.format(first, second)} 7 mm", ds)[0] == "Film, ___. 7 mm"
+        assert redact(f"Film, {form.format(first, second)} 7 mm", PatientName=name) == "Film, ___. 7 mm"
 
 
 @pytest.mark.slow

@@ -1,24 +1,17 @@
 """Patients and studies of tables leave as keyed pseudonyms; articles stay."""
 
 import csv
-import io
 import json
 
 import pytest
-from PIL import Image
 
 from medclip.data.dataset import Split
-from medclip.data.deidentify import DicomConfig
+from medclip.data.deidentify import DicomConfig, pseudonymize
 from medclip.data.leakage import leakage
 from medclip.data.prepare import prepare, preview
 from medclip.data.prepare_config import Columns, PrepareConfig
 from medclip.data.schema import Pair
-
-
-def png():
-    file = io.BytesIO()
-    Image.new("L", (32, 32), 90).save(file, "png")
-    return file.getvalue()
+from support.material import bytes_on_disk, draw_image, image_bytes
 
 
 def write_source(folder, header, *rows):
@@ -26,7 +19,7 @@ def write_source(folder, header, *rows):
     with (folder / "pairs.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([header, *rows])
     for row in rows:
-        (folder / row[0]).write_bytes(png())
+        (folder / row[0]).write_bytes(image_bytes(draw_image(0), "PNG"))
     return folder / "pairs.csv"
 
 
@@ -50,7 +43,7 @@ def test_no_byte_of_a_dataset_holds_the_patient_or_study_of_a_table(tmp_path, na
     dataset = prepare_table(table, out, tmp_path / "key")
     articles = column(out, dataset, "article")
     assert sorted(articles.count(article) for article in set(articles)) == [2] * 6
-    assert not [file for file in out.rglob("*") if file.is_file() and b"PATIENT0" in file.read_bytes()]
+    assert b"PATIENT0" not in bytes_on_disk(out)
     counts = [counts.get("table/patient or study", 0) for counts in dataset["privacy"].values()]
     assert sum(counts) == 12
 
@@ -87,7 +80,7 @@ def test_an_id_column_of_accession_numbers_is_pseudonymized(tmp_path):
     dataset = prepare_table(table, tmp_path / "out", tmp_path / "key", id_column="AccessionNumber")
     ids = column(tmp_path / "out", dataset, "id")
     assert len(set(ids)) == 2
-    assert not [file for file in (tmp_path / "out").rglob("*") if file.is_file() and b"ACC081" in file.read_bytes()]
+    assert b"ACC081" not in bytes_on_disk(tmp_path / "out")
 
 
 @pytest.mark.parametrize("file", ["missing", "broken"])
@@ -145,14 +138,12 @@ def test_a_look_at_a_row_without_a_caption_shows_no_patient(tmp_path, medclip):
 
 
 def test_rows_in_memory_are_no_exception(tmp_path):
-    rows = [{"image": png(), "caption": CAPTION, "PatientID": "PAT4711"}]
+    rows = [{"image": image_bytes(draw_image(0), "PNG"), "caption": CAPTION, "PatientID": "PAT4711"}]
     config = PrepareConfig(studies=DicomConfig(pseudonym_key=tmp_path / "key"))
     dataset = prepare(rows, tmp_path / "out", config, num_workers=1)
     assert column(tmp_path / "out", dataset, "article") != ["PAT4711"]
 
 
 def test_a_row_without_private_values_stays():
-    from medclip.data.deidentify import pseudonymize
-
     pair = Pair("a", b"", CAPTION, "train", "PMC1")
     assert pseudonymize(pair, b"") is pair

@@ -14,18 +14,19 @@ from medclip.data.private_map import find_origins, record_origins, studies_in_or
 from medclip.data.schema import Dropped, Origin
 from medclip.errors import UserError
 from support.dicom_files import dicom, gray_ramp, write_dicom
+from support.material import bytes_on_disk
+
+
+def config_of(key):
+    return PrepareConfig(studies=DicomConfig(pseudonym_key=key))
 
 
 @pytest.fixture
 def folder(tmp_path):
-    for name in ("a", "b"):
-        uids = {
-            "StudyInstanceUID": f"1.2.77.{name == 'a':d}",
-            "SeriesInstanceUID": "1.2.78",
-            "SOPInstanceUID": "1.2.79",
-        }
-        uids["SOPInstanceUID"] += f".{name == 'a':d}"
-        write_dicom(dicom(gray_ramp(), **uids), tmp_path / "Kowalska" / name / "1.dcm")
+    for number, name in ((1, "a"), (0, "b")):
+        uids = {"StudyInstanceUID": f"1.2.77.{number}", "SeriesInstanceUID": "1.2.78"}
+        ds = dicom(gray_ramp(), **uids, SOPInstanceUID=f"1.2.79.{number}")
+        write_dicom(ds, tmp_path / "Kowalska" / name / "1.dcm")
     (tmp_path / "Kowalska" / "a" / "1.txt").write_text("CT of the chest: no effusion.")
     (tmp_path / "Kowalska" / "notes.md").write_text("not DICOM")
     return tmp_path / "Kowalska"
@@ -33,7 +34,7 @@ def folder(tmp_path):
 
 def test_every_id_of_a_folder_leads_back_to_its_file(folder, tmp_path):
     key, out = tmp_path / "private" / "key", tmp_path / "out"
-    prepare(str(folder), out, PrepareConfig(studies=DicomConfig(pseudonym_key=key)), num_workers=1)
+    prepare(str(folder), out, config_of(key), num_workers=1)
     file = key.with_name("key.map")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert [path.name for path in key.parent.iterdir() if path not in (key, file)] == []
@@ -44,7 +45,7 @@ def test_every_id_of_a_folder_leads_back_to_its_file(folder, tmp_path):
         "no report": str(folder / "b" / "1.dcm"),
         "not a DICOM file, in a folder of DICOM studies": str(folder / "notes.md"),
     }
-    written = b"".join(path.read_bytes() for path in out.rglob("*") if path.is_file())
+    written = bytes_on_disk(out)
     assert not any(leak in written for leak in (b"Kowalska", b"1.2.7", str(tmp_path).encode()))
 
 
@@ -52,7 +53,7 @@ def test_trace_prints_what_it_knows_and_fails_for_the_rest(folder, tmp_path, med
     key = tmp_path / "key"
     code, out, err = medclip("trace", "0" * 16, "--pseudonym-key", key)
     assert code == 2 and "does not exist" in err
-    prepare(str(folder), tmp_path / "out", PrepareConfig(studies=DicomConfig(pseudonym_key=key)), num_workers=1)
+    prepare(str(folder), tmp_path / "out", config_of(key), num_workers=1)
     (dropped, *_) = map(json.loads, (tmp_path / "out" / "dropped.jsonl").read_text().splitlines())
     code, out, err = medclip("trace", dropped["id"], "0" * 16, "--pseudonym-key", key)
     assert code == 1 and "0" * 16 in err and dropped["id"] not in err
@@ -85,9 +86,7 @@ def test_a_map_that_cannot_be_used_says_so(tmp_path):
 
 
 def test_a_dry_run_writes_no_map(folder, tmp_path, medclip):
-    prepare(
-        str(folder), tmp_path / "o", PrepareConfig(studies=DicomConfig(pseudonym_key=tmp_path / "k")), num_workers=1
-    )
+    prepare(str(folder), tmp_path / "o", config_of(tmp_path / "k"), num_workers=1)
     (tmp_path / "k.map").unlink()
     code, out, _ = medclip("prepare", folder, "--dry-run", "--json", "--pseudonym-key", tmp_path / "k")
     assert code == 0 and "1.2.7" not in out and "location" not in out.replace(str(folder), "")

@@ -19,7 +19,7 @@ from medclip.search.curate import add, build_index, delete, migrate, purge, rest
 from medclip.search.embed import embed
 from medclip.search.index import Index
 from medclip.search.reader import IndexReader
-from support.material import draw_image, image_bytes
+from support.material import bytes_on_disk, draw_image, image_bytes
 
 SEGMENT_FILES = ("segments/00000/embeddings.npy", "segments/00000/rows.arrow")
 
@@ -140,10 +140,6 @@ def test_row_ids_are_never_reused(folder, data):
     row_ids = IndexReader(folder).row_ids
     assert not before & set(row_ids[12:].tolist())
     assert (np.diff(row_ids) > 0).all()
-
-
-def bytes_on_disk(folder):
-    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
 def test_a_purge_leaves_nothing_of_a_deleted_image_on_the_disk(folder, data, model):

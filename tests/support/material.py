@@ -68,6 +68,11 @@ class RocoFolder:
         (folder / "labels.csv").write_text(f"id,modality,organ\n{rows[0][0]},ct,\n", encoding="utf-8")
 
 
+def bytes_on_disk(folder: Path) -> bytes:
+    """What all files below a folder hold."""
+    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
 def in_new_process(*arguments):
     """Python with these arguments: what it printed and how it ended."""
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
