@@ -5,6 +5,7 @@ Errors and log lines of the libraries hold addresses with identifiers of patient
 
 from __future__ import annotations
 
+import http.client
 import ipaddress
 import logging
 import os
@@ -14,7 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
@@ -189,8 +189,7 @@ def _read_failure(error: Any, host: str) -> _Failure:
 
 
 def _read_status(status: int, host: str) -> _Failure:
-    phrase = HTTPStatus(status).phrase.lower() if status in HTTPStatus._value2member_map_ else ""
-    answer = f"{status} {phrase}".strip()
+    answer = f"{status} {http.client.responses.get(status, '').lower()}".strip()
     if status == 401:
         remedy = f"Put a valid token into {TOKEN_VARIABLE}."
         return _Failure(WorkError(f"{host} refuses access ({answer}). {remedy} {_RESUMES}"), False)
