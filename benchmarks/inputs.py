@@ -16,7 +16,6 @@ import json
 import re
 import tempfile
 import unicodedata
-import urllib.request
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from data import test_dicom_display as display
 from data.test_name_matching import letters_of
@@ -34,12 +34,15 @@ from support.fake_dicomweb import make_studies, serve_archive
 from support.input_runs import (
     CAPTION,
     IMAGES,
+    MODEL,
     Checkout,
     Files,
     Run,
+    add_to_index,
     archive,
     captions,
     counts,
+    delete_leaks,
     ending,
     error_from,
     files,
@@ -48,13 +51,12 @@ from support.input_runs import (
     samples,
     source,
     table,
+    upload,
     warnings,
-    write,
 )
 from support.material import draw_image, image_bytes
 from support.published_layouts import LAYOUTS, pmc_oa_file
 
-MODEL = Path(__file__).resolve().parents[1] / "tests/support/clip-tiny"
 HEAD = "image,caption\n"
 REPORT = (
     "FINAL REPORT EXAMINATION: CHEST (PA AND LAT) INDICATION: cough. "
@@ -179,50 +181,6 @@ def labeled_set(name: str) -> Input:
     return Input(name, result, "tests/evaluation/test_labeled_sets.py::test_a_published_set_is_read_as_described")
 
 
-# --- rows that are several commands
-
-
-def two_tables(checkout: Checkout, folder: Path) -> None:
-    """Prepare two tables without ids, which have no image, caption or article in common."""
-    for first, name, split in ((0, "berlin", "train"), (40, "paris", "validation")):
-        lines = [f"{n}.png,{CAPTION} {first + n},{split}" for n in range(6)]
-        images = {f"{n}.png": image_bytes(draw_image(first + n, (200, 160)), "PNG") for n in range(6)}
-        site = write(folder / name, {**images, "pairs.csv": "\n".join(["image,caption,split", *lines])})
-        checkout.prepare(folder, site / "pairs.csv", out=f"{name}-data")
-
-
-def leakage(checkout: Checkout, folder: Path) -> str:
-    two_tables(checkout, folder)
-    clean = checkout.run(folder, "leakage", "berlin-data", "paris-data", out="clean")
-    return f"{6 - len(clean.pairs)} of 6 training pairs deleted as leaks"
-
-
-def build_index(checkout: Checkout, folder: Path) -> None:
-    two_tables(checkout, folder)
-    flags = ["--data", "berlin-data", "--split", "train"]
-    checkout.run(folder, "index build", "--model", f"{MODEL}", *flags, out="index")
-
-
-def index_add(checkout: Checkout, folder: Path) -> str:
-    build_index(checkout, folder)
-    run = checkout.run(folder, "index add", "--index", "index", "--data", "paris-data")
-    return run.text.strip().splitlines()[-1]
-
-
-def serve(checkout: Checkout, folder: Path) -> str:
-    """Whether GDCM is loaded where an uploaded file needs it. Linux only."""
-    build_index(checkout, folder)
-    content = (PACKAGED / "SC_rgb_jpeg_gdcm.dcm").read_bytes()
-    body = b'--x\r\nContent-Disposition: form-data; name="images"; filename="x"\r\n\r\n' + content + b"\r\n--x--\r\n"
-    with checkout.serve(folder, "index") as (url, pid):
-        request = urllib.request.Request(
-            f"{url}/search/image", body, {"Content-Type": "multipart/form-data; boundary=x"}
-        )
-        with urllib.request.urlopen(request, timeout=300) as response:
-            loaded = "gdcm" in Path(f"/proc/{pid}/maps").read_text().lower()
-            return f"status {response.status}; GDCM is {'loaded' if loaded else 'not loaded'}"
-
-
 # --- the rows
 
 
@@ -275,9 +233,9 @@ def rows_of_sources() -> Iterable[Input]:
 
 def rows_of_identity() -> Iterable[Input]:
     test = f"{IDENTITY}::test_two_tables_without_ids_share_nothing"
-    yield Input("`leakage --out` of two tables without ids that share nothing", leakage, test)
+    yield Input("`leakage --out` of two tables without ids that share nothing", delete_leaks, test)
     test = "tests/search/test_curate.py::test_images_without_ids_of_another_dataset_are_new"
-    yield Input("`index add` of six images of another table without ids", index_add, test)
+    yield Input("`index add` of six images of another table without ids", add_to_index, test)
     shards = files({f"{n}.tar": tar_bytes(samples("000000", "000001")) for n in range(2)}, "", groups)
     yield Input("two shards that both start at 000000", shards, f"{ARCHIVES}::test_shards_that_count_anew_lose_nothing")
     made = source(pmc_oa_file, groups, "--image-root", "source/images")
@@ -329,7 +287,7 @@ def rows_of_display() -> Iterable[Input]:
     test = f"{DISPLAY}::test_a_palette_has_the_depth_of_its_entries"
     yield Input("a palette of 8-bit values said to have 16", image_row(dicom_bytes(palette), display.PALETTE), test)
     test = f"{DISPLAY}::test_a_file_without_preamble_or_transfer_syntax_is_read"
-    for syntax in (display.ImplicitVRLittleEndian, display.ExplicitVRLittleEndian):
+    for syntax in (ImplicitVRLittleEndian, ExplicitVRLittleEndian):
         data = dicom_bytes(dicom(pixels(display.RAMP), **display.WINDOW), syntax)
         bare = without_meta(data)
         yield Input(f"no preamble, {syntax.name}", image_row(bare, display.IN_WINDOW), test)
@@ -348,7 +306,7 @@ def rows_of_display() -> Iterable[Input]:
     test = f"{IMAGE_TESTS}::test_floats_use_their_finite_range"
     yield Input("a float TIFF with NaN and inf", image_row(floats, [0, 0, 128, 255, 255], "1.tif"), test)
     test = "tests/serve/test_api_hostile.py::test_gdcm_is_never_in_the_serving_process"
-    yield Input("a file that GDCM decodes, uploaded to `medclip serve`", serve, test)
+    yield Input("a file that GDCM decodes, uploaded to `medclip serve`", upload, test)
 
 
 def rows_of_names() -> Iterable[Input]:

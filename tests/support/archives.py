@@ -6,9 +6,12 @@ import io
 import tarfile
 import zipfile
 from collections.abc import Iterable
+from typing import Literal
 
 
-def tar_bytes(members: Iterable[tuple[str, bytes | int]], mode: str = "w", link_to: str = "1.png") -> bytes:
+def tar_bytes(
+    members: Iterable[tuple[str, bytes | int]], mode: Literal["w", "w:gz"] = "w", link_to: str = "1.png"
+) -> bytes:
     """A .tar of (name, content), or of (name, type) for what is no file; `mode` as `tarfile.open` takes it."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode=mode) as archive:

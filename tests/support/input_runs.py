@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -21,8 +22,10 @@ import pyarrow as pa
 from PIL import Image
 
 from support.archives import tar_bytes
+from support.dicom_files import PACKAGED
 from support.material import draw_image, image_bytes
 
+MODEL = Path(__file__).resolve().parent / "clip-tiny"
 CAPTION = "CT of the chest: no pleural effusion"
 IMAGES = [image_bytes(draw_image(number), "PNG") for number in range(8)]
 Files = dict[str, "bytes | str"]
@@ -191,3 +194,47 @@ def samples(*names: str) -> list[tuple[str, bytes]]:
         for number, name in enumerate(names)
         for kind, data in (("png", IMAGES[number]), ("txt", f"{CAPTION} {number}".encode()))
     ]
+
+
+# --- rows that are several commands
+
+
+def two_tables(checkout: Checkout, folder: Path) -> None:
+    """Prepare two tables without ids, which have no image, caption or article in common."""
+    for first, name, split in ((0, "berlin", "train"), (40, "paris", "validation")):
+        lines = [f"{n}.png,{CAPTION} {first + n},{split}" for n in range(6)]
+        images = {f"{n}.png": image_bytes(draw_image(first + n, (200, 160)), "PNG") for n in range(6)}
+        site = write(folder / name, {**images, "pairs.csv": "\n".join(["image,caption,split", *lines])})
+        checkout.prepare(folder, site / "pairs.csv", out=f"{name}-data")
+
+
+def delete_leaks(checkout: Checkout, folder: Path) -> str:
+    two_tables(checkout, folder)
+    clean = checkout.run(folder, "leakage", "berlin-data", "paris-data", out="clean")
+    return f"{6 - len(clean.pairs)} of 6 training pairs deleted as leaks"
+
+
+def build_index(checkout: Checkout, folder: Path) -> None:
+    two_tables(checkout, folder)
+    flags = ["--data", "berlin-data", "--split", "train"]
+    checkout.run(folder, "index build", "--model", f"{MODEL}", *flags, out="index")
+
+
+def add_to_index(checkout: Checkout, folder: Path) -> str:
+    build_index(checkout, folder)
+    run = checkout.run(folder, "index add", "--index", "index", "--data", "paris-data")
+    return run.text.strip().splitlines()[-1]
+
+
+def upload(checkout: Checkout, folder: Path) -> str:
+    """Whether GDCM is loaded where an uploaded file needs it. Linux only."""
+    build_index(checkout, folder)
+    content = (PACKAGED / "SC_rgb_jpeg_gdcm.dcm").read_bytes()
+    body = b'--x\r\nContent-Disposition: form-data; name="images"; filename="x"\r\n\r\n' + content + b"\r\n--x--\r\n"
+    with checkout.serve(folder, "index") as (url, pid):
+        request = urllib.request.Request(
+            f"{url}/search/image", body, {"Content-Type": "multipart/form-data; boundary=x"}
+        )
+        with urllib.request.urlopen(request, timeout=300) as response:
+            loaded = "gdcm" in Path(f"/proc/{pid}/maps").read_text().lower()
+            return f"status {response.status}; GDCM is {'loaded' if loaded else 'not loaded'}"

@@ -1,7 +1,5 @@
 """Miniatures of datasets in the layouts in which they are published, and the pairs that their authors meant."""
 
-from __future__ import annotations
-
 import csv
 import gzip
 import json
