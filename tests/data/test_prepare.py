@@ -20,6 +20,7 @@ from medclip.data.prepare_config import PrepareConfig
 from medclip.data.schema import Dropped, Pair
 from medclip.errors import UserError
 from support.material import SHORT_CAPTION, RocoFolder, draw_image, image_bytes, level_of
+from support.prepared import dropped_rows
 
 SPLITS = ("train", "validation")
 
@@ -52,15 +53,15 @@ def test_every_row_is_counted_once(roco, data):
 
 
 def test_every_dropped_row_is_named(data):
-    dropped = [json.loads(line) for line in (data / "dropped.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert {(d["id"], d["reason"]) for d in dropped} == {
+    dropped = dropped_rows(data)
+    assert {(row["id"], row["reason"]) for row in dropped} == {
         ("ROCO_90001", "image missing"),
         ("ROCO_90003", "image unreadable"),
         ("ROCO_90004", "caption under 10 characters"),
         ("ROCO_00003", "duplicate id"),
         ("a row without a tab", "row without id and caption"),
     }
-    assert {d["split"] for d in dropped} == {"train"}
+    assert {row["split"] for row in dropped} == {"train"}
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -224,8 +225,7 @@ def test_what_cannot_be_written_as_text_is_a_dropped_row(tmp_path):
     (tmp_path / "x.jsonl").write_text("\n".join(lines))
     prepare(str(tmp_path / "x.jsonl"), tmp_path / "data", num_workers=1)
     assert [row["id"] for row in rows_of(tmp_path / "data", "train")] == ["3"]
-    dropped = (tmp_path / "data" / "dropped.jsonl").read_text(encoding="utf-8").splitlines()
-    assert [(row["id"], row["reason"]) for row in map(json.loads, dropped)] == [
+    assert [(row["id"], row["reason"]) for row in dropped_rows(tmp_path / "data")] == [
         ("1", "text is not Unicode"),
         ("?", "text is not Unicode"),
     ]

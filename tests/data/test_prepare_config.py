@@ -1,7 +1,6 @@
 """Settings of a preparation: licenses, splits of its own, captions by rule, a notice."""
 
 import csv
-import json
 from collections import Counter
 
 import pytest
@@ -11,6 +10,7 @@ from medclip.data.normalize import split_of
 from medclip.data.prepare import prepare
 from medclip.data.prepare_config import PrepareConfig
 from support.material import draw_image, image_bytes
+from support.prepared import dropped_rows
 
 LICENSES = ("CC BY", "CC-BY-4.0", "https://creativecommons.org/licenses/by/3.0/", "CC BY-NC", "CC0", "")
 CAPTIONS = (
@@ -49,7 +49,7 @@ def test_pairs_of_other_licenses_are_counted_and_named(table, tmp_path, licenses
     dataset = prepare(table, tmp_path / "data", PrepareConfig(licenses=licenses), num_workers=1)
     assert ids(tmp_path / "data") == expected
     assert dataset["licenses"] == licenses
-    dropped = [json.loads(line) for line in (tmp_path / "data" / "dropped.jsonl").read_text().splitlines()]
+    dropped = dropped_rows(tmp_path / "data")
     assert {(row["id"], row["detail"]) for row in dropped if row["reason"] == "license not in --licenses"} == {
         (str(n), license) for n, license in enumerate(LICENSES) if str(n) not in expected
     }

@@ -5,13 +5,13 @@ import json
 
 import pytest
 
-from medclip.data.dataset import Split
 from medclip.data.deidentify import DicomConfig, pseudonymize
 from medclip.data.leakage import leakage
 from medclip.data.prepare import prepare, preview
 from medclip.data.prepare_config import Columns, PrepareConfig
 from medclip.data.schema import Pair
 from support.material import bytes_on_disk, draw_image, image_bytes
+from support.prepared import prepared_rows
 
 
 def write_source(folder, header, *rows):
@@ -28,8 +28,8 @@ def prepare_table(table, out, key, **columns):
     return prepare(str(table), out, config, num_workers=1)
 
 
-def column(out, dataset, name):
-    return [value for split in dataset["splits"] for value in Split(out, split).column(name)]
+def column(out, name):
+    return [row[name] for row in prepared_rows(out)]
 
 
 CAPTION = "Frontal radiograph of the chest"
@@ -41,7 +41,7 @@ def test_no_byte_of_a_dataset_holds_the_patient_or_study_of_a_table(tmp_path, na
     table = write_source(tmp_path / "in", ["image", "caption", name], *rows)
     out = tmp_path / "out"
     dataset = prepare_table(table, out, tmp_path / "key")
-    articles = column(out, dataset, "article")
+    articles = column(out, "article")
     assert sorted(articles.count(article) for article in set(articles)) == [2] * 6
     assert b"PATIENT0" not in bytes_on_disk(out)
     counts = [counts.get("table/patient or study", 0) for counts in dataset["privacy"].values()]
@@ -52,16 +52,16 @@ def test_no_byte_of_a_dataset_holds_the_patient_or_study_of_a_table(tmp_path, na
 def test_articles_stay_and_make_no_key(tmp_path, name, value):
     table = write_source(tmp_path / "in", ["image", "caption", name], ["a.png", CAPTION, value])
     dataset = prepare_table(table, tmp_path / "out", tmp_path / "key")
-    assert column(tmp_path / "out", dataset, "article") == [value]
+    assert column(tmp_path / "out", "article") == [value]
     assert "privacy" not in dataset
     assert not (tmp_path / "key").exists()
 
 
 def test_a_group_column_of_another_name_is_no_article(tmp_path):
     table = write_source(tmp_path / "in", ["image", "caption", "Fallnummer"], ["a.png", CAPTION, "F-4711"])
-    dataset = prepare_table(table, tmp_path / "out", tmp_path / "key", group_column="Fallnummer")
+    prepare_table(table, tmp_path / "out", tmp_path / "key", group_column="Fallnummer")
     assert "F-4711" not in (tmp_path / "out" / "NOTICE.txt").read_text()
-    assert column(tmp_path / "out", dataset, "article") != ["F-4711"]
+    assert column(tmp_path / "out", "article") != ["F-4711"]
 
 
 @pytest.mark.parametrize(
@@ -69,16 +69,16 @@ def test_a_group_column_of_another_name_is_no_article(tmp_path):
 )
 def test_an_id_that_holds_the_patient_is_a_pseudonym_too(tmp_path, id, hidden):
     table = write_source(tmp_path / "in", ["image", "caption", "PatientID", "id"], ["a.png", CAPTION, "4711", id])
-    dataset = prepare_table(table, tmp_path / "out", tmp_path / "key")
-    (stored,) = column(tmp_path / "out", dataset, "id")
+    prepare_table(table, tmp_path / "out", tmp_path / "key")
+    (stored,) = column(tmp_path / "out", "id")
     assert (stored != id) == hidden
 
 
 def test_an_id_column_of_accession_numbers_is_pseudonymized(tmp_path):
     rows = [["a.png", CAPTION, "ACC0815"], ["b.png", f"{CAPTION} b", "ACC0816"]]
     table = write_source(tmp_path / "in", ["image", "caption", "AccessionNumber"], *rows)
-    dataset = prepare_table(table, tmp_path / "out", tmp_path / "key", id_column="AccessionNumber")
-    ids = column(tmp_path / "out", dataset, "id")
+    prepare_table(table, tmp_path / "out", tmp_path / "key", id_column="AccessionNumber")
+    ids = column(tmp_path / "out", "id")
     assert len(set(ids)) == 2
     assert b"ACC081" not in bytes_on_disk(tmp_path / "out")
 
@@ -116,8 +116,9 @@ def test_a_table_and_a_dicom_study_name_a_patient_alike(tmp_path):
     (tmp_path / "studies" / "x.txt").write_text(CAPTION)
     table = write_source(tmp_path / "in", ["image", "caption", "PatientID"], ["a.png", CAPTION, "PAT4711"])
     sources = ((table, tmp_path / "a"), (tmp_path / "studies", tmp_path / "b"))
-    datasets = [(out, prepare_table(source, out, tmp_path / "key")) for source, out in sources]
-    first, second = (column(out, dataset, "article") for out, dataset in datasets)
+    for source, out in sources:
+        prepare_table(source, out, tmp_path / "key")
+    first, second = (column(out, "article") for _, out in sources)
     assert first == second
 
 
@@ -140,8 +141,8 @@ def test_a_look_at_a_row_without_a_caption_shows_no_patient(tmp_path, medclip):
 def test_rows_in_memory_are_no_exception(tmp_path):
     rows = [{"image": image_bytes(draw_image(0), "PNG"), "caption": CAPTION, "PatientID": "PAT4711"}]
     config = PrepareConfig(studies=DicomConfig(pseudonym_key=tmp_path / "key"))
-    dataset = prepare(rows, tmp_path / "out", config, num_workers=1)
-    assert column(tmp_path / "out", dataset, "article") != ["PAT4711"]
+    prepare(rows, tmp_path / "out", config, num_workers=1)
+    assert column(tmp_path / "out", "article") != ["PAT4711"]
 
 
 def test_a_row_without_private_values_stays():

@@ -15,6 +15,7 @@ from medclip.data.schema import Dropped, Origin
 from medclip.errors import UserError
 from support.dicom_files import dicom, gray_ramp, write_dicom
 from support.material import bytes_on_disk
+from support.prepared import dropped_rows
 
 
 def config_of(key):
@@ -38,7 +39,7 @@ def test_every_id_of_a_folder_leads_back_to_its_file(folder, tmp_path):
     file = key.with_name("key.map")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert [path.name for path in key.parent.iterdir() if path not in (key, file)] == []
-    dropped = {row["reason"]: row["id"] for row in map(json.loads, (out / "dropped.jsonl").read_text().splitlines())}
+    dropped = {row["reason"]: row["id"] for row in dropped_rows(out)}
     origins = find_origins(dropped.values(), key)
     paths = {reason: origin.location for reason, id in dropped.items() if (origin := origins[id])}
     assert paths == {
@@ -54,7 +55,7 @@ def test_trace_prints_what_it_knows_and_fails_for_the_rest(folder, tmp_path, med
     code, out, err = medclip("trace", "0" * 16, "--pseudonym-key", key)
     assert code == 2 and "does not exist" in err
     prepare(str(folder), tmp_path / "out", config_of(key), num_workers=1)
-    (dropped, *_) = map(json.loads, (tmp_path / "out" / "dropped.jsonl").read_text().splitlines())
+    (dropped, *_) = dropped_rows(tmp_path / "out")
     code, out, err = medclip("trace", dropped["id"], "0" * 16, "--pseudonym-key", key)
     assert code == 1 and "0" * 16 in err and dropped["id"] not in err
     assert json.loads(out)["id"] == dropped["id"]

@@ -12,6 +12,7 @@ import medclip
 from medclip.data.dataset import is_prepared
 from medclip.errors import WorkError
 from support.material import draw_image, image_bytes
+from support.prepared import dropped_rows
 
 SCHEMA = pa.schema([("image", pa.string()), ("caption", pa.string())])
 
@@ -89,8 +90,7 @@ def test_rows_without_a_pair_leave_no_dataset(tmp_path):
     with pytest.raises(WorkError, match=r"no row of the source became a pair\. 2 × image missing.*--image-root.*All: "):
         medclip.prepare([("a.png", "CT of the chest"), ("b.png", "MRI of the knee")], tmp_path / "data", num_workers=1)
     assert not is_prepared(tmp_path / "data") and not (tmp_path / "data" / "dataset.json").exists()
-    rows = [json.loads(line) for line in (tmp_path / "data" / "dropped.jsonl").read_text().splitlines()]
-    assert [row["reason"] for row in rows] == ["image missing"] * 2
+    assert [row["reason"] for row in dropped_rows(tmp_path / "data")] == ["image missing"] * 2
 
 
 def test_the_same_folder_takes_the_source_once_it_is_mended(tmp_path):
