@@ -96,3 +96,10 @@ def test_images_without_any_caption_are_counted(tmp_path, medclip):
 def test_figures_of_an_article_are_one_group(tmp_path):
     write_files(tmp_path, ["PMC1_Fig1_0.png", "PMC1_Fig1_0.txt", "PMC1_Fig1_1.png", "PMC1_Fig1_1.txt"])
     assert [row.article for row in open_source(str(tmp_path))] == ["PMC1", "PMC1"]
+
+
+def test_a_folder_called_dicomweb_is_no_server(tmp_path, monkeypatch):
+    write_files(tmp_path / "dicomweb", ["x.png", "x.txt"])
+    monkeypatch.chdir(tmp_path)
+    (pair,) = open_source("dicomweb")
+    assert pair.caption == "CT of the chest, x.txt"

@@ -89,7 +89,7 @@ def is_phantoms(source: str) -> bool:
 
 def is_dicomweb(source: str) -> bool:
     """Whether SOURCE is the address of a DICOMweb server."""
-    return source.partition("://")[0] in ("dicomweb", "dicomweb+https", "dicomweb+http")
+    return source.startswith(("dicomweb://", "dicomweb+https://", "dicomweb+http://"))
 
 
 def is_dicom_source(source: Source) -> bool:
