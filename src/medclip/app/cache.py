@@ -13,8 +13,8 @@ from medclip.encode.encoder import BATCH_SIZE, embed_images, embed_texts
 from medclip.errors import UserError
 from medclip.model.checkpoint import Model, load
 from medclip.search.index import Index
-from medclip.search.match import SearchResult, calibration_or_reason, judge
-from medclip.search.query import Query, SearchOptions, rank
+from medclip.search.match import SearchResult, answer_query, calibration_or_reason
+from medclip.search.query import Query, SearchOptions
 from medclip.search.reader import IndexReader
 
 
@@ -50,8 +50,8 @@ def cached_result(
     """The result of a query, without the image `exclude_id` and its duplicates. `state` is the index's own."""
     index = cached_index(location)
     (embedding,) = index.embed_queries([query])
-    ranking = rank(index.reader, embedding, options, exclude_row=_row(index.reader, exclude_id))
-    return judge(index.reader, index.calibration, query, embedding, ranking, options)
+    exclude_row = _row(index.reader, exclude_id)
+    return answer_query(index.reader, index.calibration, query, embedding, options, exclude_row)
 
 
 def _row(index: IndexReader, id: str) -> int | None:

@@ -19,14 +19,14 @@ from medclip.model.checkpoint import Model, load, model_folder
 from medclip.search.curate import build_index
 from medclip.search.filters import make_filter
 from medclip.search.manifest import EXACT
-from medclip.search.match import SearchResult, calibration_or_reason, judge
+from medclip.search.match import SearchResult, answer_query, calibration_or_reason
 from medclip.search.query import (
     NEGATIVE_WEIGHT,
     GroupBy,
     Query,
     SearchOptions,
     combine_embeddings,
-    rank,
+    search_embedding,
 )
 from medclip.search.reader import Hit, IndexReader
 
@@ -109,14 +109,13 @@ class Index:
 
     def search_many(self, queries: Sequence[Query], options: SearchOptions) -> list[list[Hit]]:
         """The hits of each query. UserError where an image cannot be read."""
-        return [result.hits for result in self.answer(queries, options)]
+        return [search_embedding(self.reader, embedding, options) for embedding in self.embed_queries(queries)]
 
     def answer(self, queries: Sequence[Query], options: SearchOptions) -> list[SearchResult]:
         """The hits of each query and what the calibration says of them. UserError where an image cannot be read."""
-        embedded = zip(queries, self.embed_queries(queries), strict=True)
         return [
-            judge(self.reader, self.calibration, query, vector, rank(self.reader, vector, options), options)
-            for query, vector in embedded
+            answer_query(self.reader, self.calibration, query, embedding, options)
+            for query, embedding in zip(queries, self.embed_queries(queries), strict=True)
         ]
 
     def embed_queries(self, queries: Sequence[Query]) -> Float32[np.ndarray, "q p"]:

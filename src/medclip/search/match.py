@@ -9,7 +9,7 @@ import numpy as np
 
 from medclip.errors import UserError
 from medclip.match_calibration import Calibration, read_calibration
-from medclip.search.query import Embedding, Query, Ranking, SearchOptions
+from medclip.search.query import Embedding, Query, SearchOptions, rank
 from medclip.search.reader import Hit, IndexReader
 
 SINGLE_TEXT = "only searches by a single text are calibrated."
@@ -37,15 +37,19 @@ def calibration_or_reason(model: Path, sha256: str) -> Calibration | str:
         return str(error)
 
 
-def judge(
+def answer_query(
     reader: IndexReader,
     calibration: Calibration | str,
     query: Query,
     embedding: Embedding,
-    ranking: Ranking,
     options: SearchOptions,
+    exclude_row: int | None = None,
 ) -> SearchResult:
-    """The hits of a query with the probabilities of its calibration; without where it has none for such a query."""
+    """The hits of a query and what the calibration says of them; only why not where it says nothing of such a query.
+
+    `embedding` is that of the query; without `exclude_row` and its duplicates, as in `search_embedding`.
+    """
+    ranking = rank(reader, embedding, options, exclude_row)
     hits = ranking.hits
     if (len(query.texts), len(query.images), len(query.negative_texts)) != (1, 0, 0):
         calibration = SINGLE_TEXT
