@@ -32,6 +32,7 @@ ROW_COLUMNS += ["attribution", "labels", "source", "sha256"]
 FINGERPRINT_FIELDS = {"hash": pa.binary(32), "thumbnail": pa.binary(1024)}  # a row of `Fingerprints`
 SAMPLE_SIZE = 4096
 FILTER_CACHE_SIZE = 64
+SAMPLE_CACHE_SIZE = 4  # of 8 MB each at 512 dimensions
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ class IndexReader:
         """Rows that are not deleted: bool (n,)."""
         self.allowed_mask = lru_cache(FILTER_CACHE_SIZE)(self._allowed_mask)
         """Live rows that match a filter: bool (n,)."""
+        self.sample_allowed = lru_cache(SAMPLE_CACHE_SIZE)(self._sample_allowed)
+        """As `sample_embeddings`, of live rows that match a filter: f32 (m, p)."""
         self.store: Store = open_store(self, self.manifest.vector_store)
 
     def __len__(self) -> int:
@@ -161,8 +164,7 @@ class IndexReader:
         """Embeddings of up to SAMPLE_SIZE live rows, evenly spread."""
         return self._sample(self.live_mask)
 
-    def sample_allowed(self, filter: Filter) -> Float32[np.ndarray, "m p"]:
-        """The same of live rows that match a filter."""
+    def _sample_allowed(self, filter: Filter) -> Float32[np.ndarray, "m p"]:
         return self._sample(self.allowed_mask(filter)) if filter.conditions else self.sample_embeddings
 
     def _sample(self, mask: Bool[np.ndarray, " n"]) -> Float32[np.ndarray, "m p"]:
