@@ -102,8 +102,7 @@ def _grid(result: SearchResult, locations: Mapping[str, IndexLocation], name: st
     """The hits of one index as cards, best first."""
     slug = "".join(letter if letter.isalnum() else "-" for letter in name)
     with st.grid(min_column_width=min_width, gap="small"):
-        for rank, hit in enumerate(result.hits, 1):
-            probability = result.probabilities[rank - 1] if result.probabilities else None
+        for rank, (hit, probability) in enumerate(result.hits_with_probability(), 1):
             with st.container(border=True, gap="xsmall", key=f"card-{slug}-{rank}"):
                 _card(rank, hit, probability, locations, name)
 

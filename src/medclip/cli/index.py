@@ -256,11 +256,11 @@ class Search:
 
 
 def _hits_json(result: SearchResult, query: str) -> Iterator[dict[str, Any]]:
-    for rank, hit in enumerate(result.hits):
+    for hit, probability in result.hits_with_probability():
         fields = {name: getattr(hit, name) for name in ("id", "score", "caption", "article", "license", "labels")}
         fields |= {"score": round(hit.score, 6), "added": hit.added, "duplicates": hit.duplicates}
-        probability = round(result.probabilities[rank], 4) if result.probabilities else None
-        fields |= {"probability_so_far": probability, "no_match": result.no_match, "note": result.note}
+        fields |= {"probability_so_far": None if probability is None else round(probability, 4)}
+        fields |= {"no_match": result.no_match, "note": result.note}
         yield {"query": query, **fields} if query else fields
 
 
@@ -272,8 +272,8 @@ def _result_tables(
 
     for title, result in answers:
         table = Table("score", "right so far", "id", "caption", "article", title=title or None, expand=True)
-        for rank, hit in enumerate(result.hits):
-            so_far = f"{result.probabilities[rank]:.0%}" if result.probabilities else ""
+        for hit, probability in result.hits_with_probability():
+            so_far = "" if probability is None else f"{probability:.0%}"
             table.add_row(f"{hit.score:.3f}", so_far, hit.id, hit.caption, hit.article)
         yield table
         yield result.note

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,10 @@ class SearchResult:
     """Whether the index seems to hold nothing that the text describes; None: see `note`."""
     note: str = ""
     """One sentence: what both mean for these hits, or why they are absent."""
+
+    def hits_with_probability(self) -> Iterator[tuple[Hit, float | None]]:
+        """Each hit, best first, with its probability; None where there is none."""
+        return zip(self.hits, self.probabilities or [None] * len(self.hits), strict=True)
 
 
 def calibration_or_reason(model: Path, sha256: str) -> Calibration | str:
