@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import shutil
 
 import numpy as np
 import pytest
@@ -34,9 +33,9 @@ def cosines(model, data):
 
 
 @pytest.fixture
-def model_copy(run, tmp_path):
+def model_copy(run, copy):
     """A copy of the model's folder, to change its calibration."""
-    return shutil.copytree(run / "model", tmp_path / "model")
+    return copy(run / "model")
 
 
 def answer(index, k=10, query=None, **only):
