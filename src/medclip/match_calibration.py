@@ -164,13 +164,12 @@ def read_calibration(folder: Path, model_sha256: str) -> Calibration:
 def _parse(fields: Mapping[str, Any]) -> Calibration:
     """KeyError, TypeError or ValueError where a field is missing or wrong."""
     recall, withheld = fields["recall_at_10"], fields["withheld"]
-    sizes = ("num_images", "num_captions")
     calibration = Calibration(
         model_sha256=str(fields["model_sha256"]),
         data_sha256=str(fields["data_sha256"]),
         recall_at_10=ValidationRecall(
             **{name: _number(recall[name]) for name in ("value", "low", "high", "chance")},
-            **{name: int(recall[name]) for name in sizes},
+            **{name: int(recall[name]) for name in ("num_images", "num_captions")},
         ),
         **{name: _number(fields[name]) for name in FITTED},
         thresholds=tuple(Threshold(int(t["num_images"]), _number(t["cosine"])) for t in fields["thresholds"]),
@@ -205,8 +204,13 @@ def fit_calibration(
     """
     rng = np.random.default_rng(seed)
     scale = _fit_scale(cosines, right)
-    pools = {size: list(_draw_pools(cosines, right, size, rng)) for size in _pool_sizes(cosines.shape[1])}
-    share_slope, chance_slope, intercept = _fit_line(scale, pools)
+    first_pools: dict[int, Pool] = {}
+    statistics: dict[int, list[np.ndarray]] = {}
+    for size in _pool_sizes(cosines.shape[1]):
+        for pool in _draw_pools(cosines, right, size, rng):
+            first_pools.setdefault(size, pool)
+            statistics.setdefault(size, []).append(_mean_top(np.column_stack(pool)))
+    share_slope, chance_slope, intercept = _fit_line(scale, first_pools)
     calibration = Calibration(
         model_sha256=model_sha256,
         data_sha256=data_sha256,
@@ -216,7 +220,7 @@ def fit_calibration(
         chance_slope=chance_slope,
         intercept=intercept,
         false_no_match_rate=FALSE_NO_MATCH_RATE,
-        thresholds=tuple(_thresholds(pools, len(cosines))),
+        thresholds=tuple(_thresholds(statistics, len(cosines))),
         withheld=None,
     )
     return dataclasses.replace(calibration, withheld=withhold(calibration, cosines, query_groups, image_groups))
@@ -263,16 +267,16 @@ def _draw_pools(cosines: np.ndarray, right: np.ndarray, size: int, rng: np.rando
     own, n = np.where(right, cosines, -np.inf).max(axis=1), cosines.shape[1]
     for _ in range(1 if size == n else NUM_DRAWS):
         columns = rng.permutation(n)[:size]
-        others = np.where(right[:, columns], -np.inf, cosines[:, columns])
-        others[~right[:, columns].any(axis=1), -1] = -np.inf  # the place of the right one, which was not drawn
+        right_columns = right[:, columns]
+        others = np.where(right_columns, -np.inf, cosines[:, columns])
+        others[~right_columns.any(axis=1), -1] = -np.inf  # the place of the right one, which was not drawn
         yield own, others
 
 
-def _fit_line(scale: float, pools: Mapping[int, Sequence[Pool]]) -> tuple[float, float, float]:
-    """The slopes (never below 0) and the intercept of the logit of P_k, over pools of all sizes, k below the size."""
+def _fit_line(scale: float, pools: Mapping[int, Pool]) -> tuple[float, float, float]:
+    """The slopes (never below 0) and the intercept of the logit of P_k, over a pool of each size, k below the size."""
     rows, hits = [], []
-    for size, draws in pools.items():
-        own, others = draws[0]
+    for size, (own, others) in pools.items():
         scaled = scale * np.column_stack([own, others])
         share = np.cumsum(np.exp(-np.sort(-scaled, axis=1) - _log_sum(scaled)[:, None]), axis=1)
         rank = 1 + (others >= own[:, None] - TIE_TOLERANCE).sum(axis=1)
@@ -303,13 +307,13 @@ def _fit_logistic(x: np.ndarray, target: np.ndarray) -> np.ndarray:
     return minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
 
 
-def _thresholds(pools: Mapping[int, Sequence[Pool]], num_queries: int) -> Iterator[Threshold]:
+def _thresholds(statistics: Mapping[int, Sequence[np.ndarray]], num_queries: int) -> Iterator[Threshold]:
     """The floor(rate (q + 1))-th lowest statistic of q texts for each size; nothing where that is the 0th."""
     if FALSE_NO_MATCH_RATE * (num_queries + 1) < 1:
         return
-    for size, draws in pools.items():
-        statistics = np.sort(np.concatenate([_mean_top(np.column_stack(draw)) for draw in draws]))
-        yield Threshold(size, float(statistics[int(FALSE_NO_MATCH_RATE * (num_queries + 1) * len(draws)) - 1]))
+    for size, draws in statistics.items():
+        ascending = np.sort(np.concatenate(draws))
+        yield Threshold(size, float(ascending[int(FALSE_NO_MATCH_RATE * (num_queries + 1) * len(draws)) - 1]))
 
 
 def _mean_top(pool: np.ndarray) -> np.ndarray:
