@@ -40,10 +40,10 @@ class LabelConfig:
     random_weights: bool = True
     """Also measure the same architecture with random weights, as a baseline without training."""
 
-    @property
-    def class_keys(self) -> set[str]:
+    @cached_property
+    def class_keys(self) -> frozenset[str]:
         """The classes as they are compared, without their case."""
-        return {name.casefold() for name in self.classes}
+        return frozenset(name.casefold() for name in self.classes)
 
     def choose(self, present: Iterable[str]) -> list[str]:
         """The classes of the config, spelled as those that are `present`, or else these, sorted."""
@@ -156,10 +156,9 @@ def _with_one_spelling(*parts: Labeled) -> list[Labeled]:
     def respell(row: LabeledImage) -> LabeledImage:
         if not row.value:
             return row
-        values = [spellings.setdefault(part.strip().casefold(), part.strip()) for part in row.value.split(";")]
-        if values == [part.strip() for part in row.value.split(";")]:
-            return row
-        return dataclasses.replace(row, value=";".join(values))
+        parts = [part.strip() for part in row.value.split(";")]
+        values = [spellings.setdefault(part.casefold(), part) for part in parts]
+        return row if values == parts else dataclasses.replace(row, value=";".join(values))
 
     return [dataclasses.replace(images, rows=tuple(map(respell, images.rows))) for images in parts]
 
@@ -230,7 +229,7 @@ def _read_folder(data: AnyPath, config: LabelConfig) -> Labeled:
         raise UserError(f"{data} is not a folder; give {FORMS}.")
     if config.label:
         raise UserError(f"{data} has no {LABELS_FILE}, so no label {config.label!r}: its folders are the classes.")
-    return Labeled(tuple(_read_class_folders(data, config.classes)), "all", "label", dataset)
+    return Labeled(tuple(_read_class_folders(data, config.class_keys)), "all", "label", dataset)
 
 
 def _read_table(data: Path, label: str) -> Iterator[LabeledImage]:
@@ -253,18 +252,19 @@ def _read_table(data: Path, label: str) -> Iterator[LabeledImage]:
         yield LabeledImage(image, value, name, cells.get("group") or name, split, flaw)
 
 
-def _read_class_folders(data: Path, classes: Iterable[str]) -> Iterator[LabeledImage]:
+def _read_class_folders(data: Path, class_keys: frozenset[str]) -> Iterator[LabeledImage]:
     """The images of a folder for each class, below folders of splits where these are all that `data` holds.
 
+    `class_keys` are those of `LabelConfig`; none: every folder is a class.
     One image of each class after the other, so that the first of them are of every class.
     """
     splits = {folder: canonical_split(folder.name) for folder in _folders(data)}
     if splits and not set(splits.values()) <= set(SPLITS):
         splits = {data: ""}
-    images, chosen = [], {name.casefold() for name in classes}
+    images = []
     for top, split in splits.items():
         for folder in _folders(top):
-            if chosen and folder.name.casefold() not in chosen:
+            if class_keys and folder.name.casefold() not in class_keys:
                 continue
             files = list(list_images(folder))
             if not files:
