@@ -57,13 +57,14 @@ def encode_labeled(
 def _read_image(row: LabeledImage, processor: ImageProcessor, stores: Sequence[FeatureStore]) -> CachedPixels | str:
     """An image as `stream_images` takes it, or the reason why it cannot be read."""
     try:
-        key = digest_of(row.image if isinstance(row.image, bytes) else row.image.read_bytes())
+        image = row.image if isinstance(row.image, bytes) else row.image.read_bytes()
+        key = digest_of(image)
     except OSError:
-        key = b""  # in no store: decoding finds the reason
+        image, key = row.image, b""  # in no store: decoding finds the reason
     if all(key in store for store in stores):
         return key, None
     try:
-        return key, decode_pixels(row.image, processor)
+        return key, decode_pixels(image, processor)
     except ImageError as error:
         return str(error)
 
