@@ -12,7 +12,7 @@ from medclip.errors import UserError
 
 ProtocolName = Literal["chexzero", "biomedclip", "gloria", "medclip", "medclip-max"]
 """Zero-shot protocols, named after the models they were published with: see `evaluation.protocols`."""
-ProtocolChoice = Literal["all", "chexzero", "biomedclip", "gloria", "medclip", "medclip-max"]
+ProtocolChoice = Literal["all", ProtocolName]
 
 
 @dataclass(frozen=True, kw_only=True)
