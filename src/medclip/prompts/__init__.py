@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -90,6 +91,7 @@ def read_prompts(path: Path | None, label: str, multilabel: bool) -> Prompts:
     )
 
 
+@functools.cache
 def _read_report_phrases() -> dict[str, tuple[str, ...]]:
     """The products of the package's lists; a prompt is "severity subtype location"."""
     sections = tomllib.loads(REPORT_PHRASES.read_text(encoding="utf-8"))
