@@ -27,19 +27,8 @@ _PLURALS = {
     "thrombi",
 }
 _COUNTABLE = {
-    *(
-        "abdomen",
-        "cardiomediastinum",
-        "dissection",
-        "finding",
-        "fistula",
-        "hernia",
-        "malformation",
-        "metastasis",
-        "obstruction",
-        "pelvis",
-    ),
-    *("perforation", "ring", "tibia"),
+    *("abdomen", "cardiomediastinum", "dissection", "finding", "fistula", "hernia", "malformation", "metastasis"),
+    *("obstruction", "pelvis", "perforation", "ring", "tibia"),
 }
 _UNCOUNTABLE = {
     *("air", "anatomy", "blood", "cancer", "debris", "disease", "fat", "fluid", "hypertension", "imaging"),
