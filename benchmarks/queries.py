@@ -24,7 +24,7 @@ from medclip import jax_setup
 jax_setup.start()
 
 from medclip.metrics import estimate  # noqa: E402
-from medclip.prompts import read_prompts  # noqa: E402
+from medclip.prompts import class_key, read_prompts  # noqa: E402
 from medclip.search.index import Index  # noqa: E402
 from medclip.search.query import Query, combine_embeddings  # noqa: E402
 
@@ -59,8 +59,10 @@ def main() -> None:
     values = {name: np.array([row.get(name, "") for row in labels]) for name in ("modality", "organ", "side")}
     modalities, organs = (sorted(set(values[name]) - {""}) for name in ("modality", "organ"))
     print(json.dumps({"num_images": len(labels), "queries": NUM_QUERIES, "seed": args.seed}))
-    texts = {name: read_prompts(None, "modality", False).names.get(name, (name,))[0] for name in modalities}
-    texts |= {name: read_prompts(None, "organ", False).names.get(name, (name,))[0] for name in organs}
+    texts = {}
+    for label, classes in (("modality", modalities), ("organ", organs)):
+        names = read_prompts(None, label, False).names
+        texts |= {name: names.get(class_key(name), (name,))[0] for name in classes}
     texts |= {"left": "left", "right": "right"}
     embeddings = {name: index.embed_queries([Query((text,))])[0] for name, text in texts.items()}
     sample = index.reader.sample_embeddings
