@@ -30,9 +30,10 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 
 from medclip.data.dataset import Split  # noqa: E402
+from medclip.encode.encoder import jax_backend  # noqa: E402
 from medclip.model.checkpoint import Model  # noqa: E402
 from medclip.training.config import ResolvedTrainConfig, TrainConfig, resolve  # noqa: E402
-from medclip.training.data import make_batch, read_pairs, rows_at  # noqa: E402
+from medclip.training.data import Pairs, make_batch, read_pairs, rows_at  # noqa: E402
 from medclip.training.distributed import all_devices, shard_blocks  # noqa: E402
 from medclip.training.loop import initial_model  # noqa: E402
 from medclip.training.losses import contrastive_loss  # noqa: E402
@@ -58,10 +59,9 @@ def write_towers(folder: Path, tokenizer: Path, toy: bool) -> tuple[Path, Path]:
 
 
 def our_step(
-    model: Model, config: ResolvedTrainConfig, split: Split, batch_rows: Sequence[np.ndarray], scales: dict[str, float]
+    model: Model, config: ResolvedTrainConfig, pairs: Pairs, batch_rows: Sequence[np.ndarray], scales: dict[str, float]
 ) -> Step:
     """Steps of ours; the last batch's shapes are compiled like the others'."""
-    pairs = read_pairs(split, model, config, scales, max_cache_gb=8.0)
     mesh = all_devices()
     trainable = {name for name, scale in scales.items() if scale}
     optimizer = make_optimizer(config, scales)
@@ -79,13 +79,7 @@ def our_step(
 
 
 def transformers_step(
-    vision: Path,
-    text: Path,
-    split: Split,
-    batch_rows: Sequence[np.ndarray],
-    pixels: Any,
-    bfloat16: bool,
-    compiled: bool,
+    vision: Path, text: Path, pairs: Pairs, batch_rows: Sequence[np.ndarray], bfloat16: bool, compiled: bool
 ) -> Step:
     """Steps of the transformers loop at its best settings."""
     import torch
@@ -100,7 +94,7 @@ def transformers_step(
     padding = "max_length" if compiled else "longest"
     tokens = [
         tokenizer(
-            split.take("caption", rows),
+            pairs.split.take("caption", rows),
             padding=padding,
             truncation=True,
             max_length=CONTEXT_LENGTH,
@@ -108,7 +102,7 @@ def transformers_step(
         )
         for rows in batch_rows
     ]
-    images = [torch.from_numpy(np.ascontiguousarray(pixels[rows])) for rows in batch_rows]
+    images = [torch.from_numpy(np.ascontiguousarray(pairs.images[rows])) for rows in batch_rows]
     mean, std = (torch.full((3, 1, 1), value, device=device) for value in (122.0, 68.0))
 
     def run(i: int) -> float:
@@ -183,14 +177,14 @@ def main() -> None:
         model = initial_model(config, [])
         _, scales = initial_params(model, config)
         batch_rows = [rows_at(len(split), args.batch_size, 0, i) for i in range(min(4, len(split) // args.batch_size))]
-        pixels = read_pairs(split, model, config, scales, max_cache_gb=8.0).images
+        pairs = read_pairs(split, jax_backend(model), config, scales, max_cache_gb=8.0)
         bfloat16 = args.precision == "bfloat16"
         steps = {
-            "ours": our_step(model, config, split, batch_rows, scales),
-            "transformers": transformers_step(vision, text, split, batch_rows, pixels, bfloat16, compiled=False),
+            "ours": our_step(model, config, pairs, batch_rows, scales),
+            "transformers": transformers_step(vision, text, pairs, batch_rows, bfloat16, compiled=False),
         }
         if args.compile:
-            steps["transformers compiled"] = transformers_step(vision, text, split, batch_rows, pixels, bfloat16, True)
+            steps["transformers compiled"] = transformers_step(vision, text, pairs, batch_rows, bfloat16, True)
         speeds: dict[str, list[float]] = {name: [] for name in steps}
         for name, step in steps.items():
             start = time.perf_counter()
