@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medclip.encode.encoder import embed_pixels, embed_texts
+from medclip.encode.encoder import embed_captions, embed_pixels, embed_texts
 from medclip.encode.inference_backends import open_backend
 from medclip.errors import UserError
 from medclip.model.checkpoint import load
@@ -20,7 +20,7 @@ def test_a_model_that_was_not_exported_is_told_how(run, name):
 
 def test_jax_needs_no_export(run, model):
     backend = open_backend("jax", run)
-    assert np.array_equal(backend.embed_texts(CAPTIONS), embed_texts(model, CAPTIONS))
+    assert np.array_equal(embed_captions(backend, CAPTIONS), embed_texts(model, CAPTIONS))
 
 
 @pytest.mark.parity
@@ -33,5 +33,6 @@ def test_an_engine_gives_the_vectors_of_jax(tmp_path, families, name):
     export_onnx(tmp_path / "model", tmp_path / "onnx")
     model, backend = load(tmp_path / "model"), open_backend(name, tmp_path / "onnx")
     pixels = np.stack([np.asarray(draw_image(n, (32, 32)).resize((28, 28)).convert("RGB")) for n in range(5)])
-    np.testing.assert_allclose(backend.embed_pixels(pixels), embed_pixels(model, pixels), atol=2e-6)
-    np.testing.assert_allclose(backend.embed_texts(CAPTIONS), embed_texts(model, CAPTIONS), atol=2e-6)
+    images = backend.project(backend.image_features(pixels), model.config.vision)
+    np.testing.assert_allclose(images, embed_pixels(model, pixels), atol=2e-6)
+    np.testing.assert_allclose(embed_captions(backend, CAPTIONS), embed_texts(model, CAPTIONS), atol=2e-6)

@@ -60,30 +60,22 @@ class Backend:
         """The features of captions, as far as they are cached."""
         return open_store(lambda: tower_digest(self.model.params, self.model.config.text), self.cache)
 
-    def embed_pixels(self, pixels: Pixels) -> Embeddings:
-        """Embeddings of preprocessed pixels."""
-        return self.project(self.image_features(pixels), self.model.config.vision)
-
-    def embed_texts(self, captions: Sequence[str]) -> Embeddings:
-        """Embeddings of captions."""
-        return self.project(caption_batch(self, captions), self.model.config.text)
-
 
 def jax_backend(model: Model, cache: bool = False) -> Backend:
     """A model run by JAX; with `cache`, the features of what it is given are kept on the disk."""
 
     def text(ids: np.ndarray, valid: np.ndarray) -> Features:
-        return run_in_batches(partial(_run_text, model), (ids, valid), batch_sizes=(BATCH_SIZES[-1],))
+        return run_in_batches(partial(_run_text, model), (ids, valid), batch_sizes=(BATCH_SIZE,))
 
     def image(pixels: np.ndarray) -> Features:
-        return run_in_batches(partial(_run_image, model), (pixels,), batch_sizes=(BATCH_SIZES[-1],))
+        return run_in_batches(partial(_run_image, model), (pixels,), batch_sizes=(BATCH_SIZE,))
 
     return Backend("jax", model, image, text, partial(project_features, model), cache)
 
 
 def project_features(model: Model, features: Features, tower: VisionConfig | TextConfig) -> Embeddings:
     """Embeddings of a tower's features."""
-    return run_in_batches(partial(_embed, model.params, tower=tower), (features,), batch_sizes=(BATCH_SIZES[-1],))
+    return run_in_batches(partial(_embed, model.params, tower=tower), (features,), batch_sizes=(BATCH_SIZE,))
 
 
 def normalize(

@@ -243,15 +243,15 @@ def make_batch(
     foil_mask = foil_mask.reshape(*block_rows.shape, len(config.hard_negatives))
     texts = text_inputs(*block_captions(captions, foils, foil_mask), pairs, model)
     image_ids, caption_ids = duplicate_ids(image_hashes, captions)
-    keys = augmentation_keys(config.seed, step, config.batch_size)
+    keys = augmentation_keys(config.seed, step, config.batch_size).reshape(*block_rows.shape, 2)[mine]
     return Batch(
-        images=_images_at(pairs.images, block_rows[mine], keys.reshape(*block_rows.shape, 2)[mine]),
+        images=_images_at(pairs.images, block_rows[mine], keys),
         texts=jax.tree.map(lambda x: x[mine], texts),
         foil_mask=foil_mask[mine],
         image_ids=image_ids.reshape(block_rows.shape)[mine],
         caption_ids=caption_ids.reshape(block_rows.shape)[mine],
         concepts=concept_numbers(pairs, block_rows[mine]),
-        aug_keys=keys.reshape(*block_rows.shape, 2)[mine],
+        aug_keys=keys,
     )
 
 

@@ -30,7 +30,8 @@ from medclip.metrics import (
 )
 from medclip.model.checkpoint import Model
 from medclip.model.towers import AnyArray, Params
-from medclip.training.data import SplitImages, decode_into, frozen_captions, frozen_images
+from medclip.training.data import SplitImages, decode_into
+from medclip.training.frozen_features import frozen_captions, frozen_images
 from medclip.training.losses import Loss, contrastive_loss, duplicate_aware_targets
 from medclip.training.optim import is_frozen
 
