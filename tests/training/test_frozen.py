@@ -18,6 +18,7 @@ from medclip.training.loop import train
 from medclip.training.optim import initial_params
 from medclip.training.step import init_state, make_step
 from medclip.training.validation import wise_ft
+from training.test_loop import Killed, killer
 from training.test_step import BATCH, MICRO, config_of, stepper
 
 LARGE, SMALL = np.float32(3.4e38), np.float32(1e-45)  # their sum with anything is not they; the latter is denormal
@@ -225,13 +226,8 @@ def test_a_resumed_run_goes_on_from_what_is_frozen_bit_for_bit(start_folder, dat
     config = dataclasses.replace(
         train_config, preset=None, init=str(start_folder), freeze=FROZEN, ema_decay=0.9, on_regression="warn"
     )
-
-    def kill(step, metrics):
-        if step == 3:
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        train(data, tmp_path / "run", config, callbacks=[kill])
+    with pytest.raises(Killed):
+        train(data, tmp_path / "run", config, callbacks=[killer(3)])
     train(data, tmp_path / "run", config, resume=True)
     first, last = saved_tensors(start_folder), saved_tensors(tmp_path / "run" / "model")
     for name in first:

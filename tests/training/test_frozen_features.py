@@ -1,7 +1,6 @@
 """A frozen tower runs once for each image and caption: for all steps, all evaluations and all later runs."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
@@ -9,11 +8,11 @@ import pytest
 from medclip.data.dataset import Split
 from medclip.encode.encoder import jax_backend, run_in_batches, split_pixels
 from medclip.errors import UserError
-from medclip.model.checkpoint import load
 from medclip.training import frozen_features
 from medclip.training.config import resolve
 from medclip.training.frozen_features import frozen_views
 from medclip.training.loop import train
+from training.test_loop import Killed, assert_same_run, killer, records
 
 FROZEN = ("vision_model.*", "text_model.*")
 
@@ -29,19 +28,6 @@ def only_before(monkeypatch):
     monkeypatch.setattr("medclip.training.validation.embed_texts", never)
 
 
-def numbers(run):
-    """What a run measured, its speed apart, and its weights."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    speed = ("pairs_per_s", "data_wait_fraction", "time")
-    return [{k: v for k, v in line.items() if k not in speed} for line in lines], load(run).params
-
-
-def assert_same(run, other):
-    (lines, params), (other_lines, other_params) = numbers(run), numbers(other)
-    assert lines == other_lines
-    assert all(np.array_equal(params[name], value) for name, value in other_params.items())
-
-
 @pytest.mark.slow
 def test_frozen_towers_run_once_for_all_evaluations_and_runs(
     data, train_config, tmp_path, cache, tower_runs, only_before
@@ -54,8 +40,8 @@ def test_frozen_towers_run_once_for_all_evaluations_and_runs(
     assert tower_runs == before
     train(data, tmp_path / "without", frozen, cache=False)
     assert tower_runs["images"] == 25 + 25 + 12
-    assert_same(tmp_path / "warm", tmp_path / "cold")
-    assert_same(tmp_path / "without", tmp_path / "cold")
+    assert_same_run(tmp_path / "warm", tmp_path / "cold")
+    assert_same_run(tmp_path / "without", tmp_path / "cold")
 
 
 def test_views_are_the_tower_on_augmented_images_and_are_kept(model, data, train_config, cache, monkeypatch):
@@ -84,20 +70,12 @@ def test_views_are_the_tower_on_augmented_images_and_are_kept(model, data, train
 def test_a_run_draws_among_the_views_and_resumes_bit_for_bit(data, train_config, tmp_path, cache):
     config = dataclasses.replace(train_config, freeze=FROZEN, hard_negatives=(), cached_views=2)
     train(data, tmp_path / "whole", config)
-
-    class Killed(BaseException):
-        pass
-
-    def kill(step, metrics):
-        if step == 3:
-            raise Killed
-
     with pytest.raises(Killed):
-        train(data, tmp_path / "killed", config, callbacks=[kill])
+        train(data, tmp_path / "killed", config, callbacks=[killer(3)])
     train(data, tmp_path / "killed", config, resume=True)
-    assert_same(tmp_path / "killed", tmp_path / "whole")
+    assert_same_run(tmp_path / "killed", tmp_path / "whole")
     train(data, tmp_path / "one", dataclasses.replace(config, cached_views=1))
-    assert numbers(tmp_path / "one")[0] != numbers(tmp_path / "whole")[0]
+    assert records(tmp_path / "one") != records(tmp_path / "whole")
 
 
 def test_views_without_a_frozen_vision_tower_are_refused(data, train_config, tmp_path):

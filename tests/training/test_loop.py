@@ -270,10 +270,6 @@ def test_the_card_says_what_a_stranger_must_know(run, train_config, roco):
     assert np.mean(both) == pytest.approx(100 * best["R@10"], abs=0.06)
 
 
-class Stop(Exception):
-    """Ends a run as a crash would."""
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
@@ -282,17 +278,12 @@ class Stop(Exception):
 )
 def test_a_run_with_every_kind_of_hard_negative_resumes_bit_for_bit(data, train_config, tmp_path, settings):
     """Whatever cuts up the batch, freezes the text tower or changes the loss; and the foils are in the loss."""
-
-    def stop(step, metrics):
-        if step == 3:
-            raise Stop
-
     config = dataclasses.replace(train_config, hard_negatives=KINDS, **settings)
     summary = train(data, tmp_path / "whole", config)
     assert summary["hard_negatives"].keys() == {*KINDS}
     assert summary["hard_negatives"]["left-right"] > 0.2
-    with pytest.raises(Stop):
-        train(data, tmp_path / "cut", config, callbacks=[stop])
+    with pytest.raises(Killed):
+        train(data, tmp_path / "cut", config, callbacks=[killer(3)])
     train(data, tmp_path / "cut", config, resume=True)
     assert_same_run(tmp_path / "cut", tmp_path / "whole")
     train(data, tmp_path / "without", dataclasses.replace(config, hard_negatives=()))
