@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import medclip
+from medclip.cli.main import run as run_command
 from medclip.errors import UserError
 from support.material import draw_image, image_bytes
 
@@ -147,6 +148,48 @@ def test_pairs_in_memory_are_evaluated_and_leave_nothing(trained_run, tmp_path, 
 def test_an_unknown_kind_is_one_sentence(trained_run, dataset):
     with pytest.raises(UserError, match="'recall' is not a kind of evaluation"):
         medclip.evaluate(trained_run[0], dataset, "recall")
+
+
+@pytest.fixture
+def brightness(tmp_path):
+    """A folder of two classes of images."""
+    for name, gray in (("dark", 20), ("bright", 230)):
+        (tmp_path / "labeled" / name).mkdir(parents=True)
+        for n in range(3):
+            Image.new("L", (32, 32), gray + n).save(tmp_path / "labeled" / name / f"{n}.png")
+    return tmp_path / "labeled"
+
+
+def test_zero_shot_is_measured_by_the_protocol_that_is_given(trained_run, brightness):
+    results = medclip.evaluate(trained_run[0], brightness, "zero-shot", protocol="gloria")
+    assert results.facts["protocol"] == "gloria" and not results.below("protocols")
+
+
+@pytest.mark.slow
+def test_zero_shot_by_a_protocol_is_that_of_the_command(trained_run, brightness, tmp_path):
+    run, _ = trained_run
+    results = medclip.evaluate(run, brightness, "zero-shot", protocol="chexzero")
+    command = ["evaluate", "zero-shot", "--model", str(run.folder), "--data", str(brightness), "--protocol", "chexzero"]
+    run_command([*command, "--out", str(tmp_path / "out")])
+    assert results.to_json() == json.loads((tmp_path / "out" / "zero_shot.json").read_text())
+    beside = medclip.evaluate(run, brightness, "zero-shot")
+    assert beside.facts["protocol"] == "own prompts" and len(beside.below("protocols")) == 5
+    assert beside["protocols/chexzero/auroc"].value == results["auroc"].value
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "message"),
+    [
+        ("zero-shot", {"protocol": "clip"}, "'clip' is not a protocol; choose one of: all, chexzero, biomedclip"),
+        ("probe", {"protocol": "gloria"}, "protocol is of zero-shot, not of probe"),
+        ("retrieval", {"protocol": "gloria"}, "protocol is of zero-shot, not of retrieval"),
+        ("retrieval", {"label": "modality"}, "label and classes are of zero-shot and probe, not of retrieval"),
+        ("robustness", {"classes": ["ct"]}, "label and classes are of zero-shot and probe, not of robustness"),
+    ],
+)
+def test_an_argument_that_decides_nothing_is_refused(trained_run, brightness, kind, arguments, message):
+    with pytest.raises(UserError, match=message):
+        medclip.evaluate(trained_run[0], brightness, kind, **arguments)
 
 
 def test_an_index_is_built_and_searched(trained_run, tmp_path):

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from medclip.data.dataset import Split
 from medclip.data.prepare import ensure_prepared
@@ -22,7 +22,7 @@ from medclip.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from medclip.dual_encoder import DualEncoder
-    from medclip.evaluation.config import EvalConfig
+    from medclip.evaluation.config import EvalConfig, ProtocolChoice
     from medclip.evaluation.labeled import LabelConfig
     from medclip.evaluation.results import Kind, Results
 
@@ -132,6 +132,7 @@ def evaluate(
     split: str | None = None,
     label: str | None = None,
     classes: Sequence[str] = (),
+    protocol: ProtocolChoice = "all",
     out: str | os.PathLike[str] | None = None,
     max_samples: int | None = None,
     seed: int = 0,
@@ -141,26 +142,34 @@ def evaluate(
 
     `kind` is retrieval, zero-shot, probe, compositionality or robustness. `data` is a prepared dataset, or a source
     that is first prepared: into `OUT-data`, or without `out` for this call alone. `split` is validation, or the only
-    one. "zero-shot" and "probe" tell the classes of `label` apart and also take a folder with labels.csv or with a
-    folder for each class. `out` keeps the results, their items and report.html. `cache`: features are read
-    from and saved in the feature cache; the numbers are the same. Raises UserError where model, data and
-    kind do not fit together.
+    one. "zero-shot" and "probe" tell the `classes` of `label` apart and also take a folder with labels.csv or with a
+    folder for each class; "zero-shot" by a `protocol` (chexzero, biomedclip, gloria, medclip, medclip-max), or "all":
+    by this package's own prompts, with every protocol beside. `out` keeps the results, their items and report.html.
+    `cache`: features are read from and saved in the feature cache; the numbers are the same. Raises UserError where
+    model, data, kind and arguments do not fit together.
 
     >>> results = medclip.evaluate("run", "data")
     >>> recall = results["image_to_text/R@1"]
     >>> 0 <= recall.low <= recall.value <= recall.high <= 1
     True
     """
-    from medclip.evaluation.config import EvalConfig
+    from medclip.evaluation.config import EvalConfig, ProtocolChoice
     from medclip.evaluation.labeled import LabelConfig
     from medclip.evaluation.report import write_report
     from medclip.evaluation.results import Kind
 
     if kind not in [*Kind]:
         raise UserError(f"{kind!r} is not a kind of evaluation; choose one of: {', '.join(Kind)}.")
+    is_labeled = kind in (Kind.ZERO_SHOT, Kind.PROBE)
+    if (label is not None or classes) and not is_labeled:
+        raise UserError(f"label and classes are of zero-shot and probe, not of {kind}.")
+    if protocol != "all" and kind != Kind.ZERO_SHOT:
+        raise UserError(f"protocol is of zero-shot, not of {kind}.")
+    if protocol not in (protocols := get_args(ProtocolChoice)):
+        raise UserError(f"{protocol!r} is not a protocol; choose one of: {', '.join(protocols)}.")
     with tempfile.TemporaryDirectory() as scratch:
         beside = Path(scratch) / "evaluation" if out is None else Path(out)
-        labeled = source_path(data) if kind in ("zero-shot", "probe") else None  # also folders that need no preparation
+        labeled = source_path(data) if is_labeled else None  # also folders that need no preparation
         config = EvalConfig(
             model=os.fspath(model),
             data=labeled or str(ensure_prepared(data, beside)),
@@ -170,13 +179,13 @@ def evaluate(
             seed=seed,
             cache=cache,
         )
-        results = _measure(Kind(kind), config, LabelConfig(label=label, classes=tuple(classes)))
+        results = _measure(Kind(kind), config, LabelConfig(label=label, classes=tuple(classes)), protocol)
     if out is not None:
         write_report(Path(out))
     return results
 
 
-def _measure(kind: Kind, config: EvalConfig, labels: LabelConfig) -> Results:
+def _measure(kind: Kind, config: EvalConfig, labels: LabelConfig, protocol: ProtocolChoice) -> Results:
     from medclip.evaluation.compositionality import evaluate_compositionality
     from medclip.evaluation.probe import evaluate_probe
     from medclip.evaluation.retrieval import evaluate_retrieval
@@ -187,7 +196,7 @@ def _measure(kind: Kind, config: EvalConfig, labels: LabelConfig) -> Results:
         case "retrieval":
             return evaluate_retrieval(config)
         case "zero-shot":
-            return evaluate_zero_shot(config, labels)
+            return evaluate_zero_shot(config, labels, protocol=protocol)
         case "probe":
             return evaluate_probe(config, labels)
         case "compositionality":
