@@ -51,6 +51,7 @@ ORIGIN = {
     "seed": "seed",
     "ci_method": "intervals",
     "medclip_version": "medclip",
+    "commit": "commit of its source",
 }
 """Fields of the provenance on a page, and their titles."""
 COUNTS = {"num_candidates": "candidates", "num_images": "images"}

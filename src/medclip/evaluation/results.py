@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from medclip.errors import UserError
 from medclip.evaluation.config import EvalConfig
 from medclip.evaluation.labeled import Labeled
 from medclip.metrics import Estimate
+from medclip.source_commit import source_commit
 
 Role = Literal["gated", "compared", "reported"]
 Answer = Literal["yes", "no", "unknown"]
@@ -147,6 +148,7 @@ class Provenance:
     embeddings_sha256: tuple[str, ...] = ()
     """Of the files of images and of texts, where these were given."""
     medclip_version: str = __version__
+    commit: str | None = field(default_factory=source_commit)
     notice: str = NOT_CLINICAL
 
 

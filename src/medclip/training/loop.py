@@ -33,6 +33,7 @@ from medclip.model.shapes_init import init_params
 from medclip.model.tokenizer.text_tokenizer import train_tokenizer
 from medclip.model.towers import Params
 from medclip.progress import Advance, console, progress
+from medclip.source_commit import source_commit
 from medclip.training import distributed
 from medclip.training.checkpoints import StateFolder
 from medclip.training.config import FromModel, FromPreset, FromTowers, ResolvedTrainConfig, TrainConfig, resolve
@@ -338,7 +339,7 @@ def _finish(run: Run, log: MetricsLog, state: State) -> dict[str, Any]:
     if isinstance(run.config.start, FromModel):
         best, interpolations = _interpolate(run, log, state)
     summary = {"best": best, "wise_ft": interpolations, "hard_negatives": run.foil_shares}
-    summary["medclip_version"] = __version__
+    summary |= {"medclip_version": __version__, "commit": source_commit()}
     if distributed.is_first():
         write_json(log.out / "summary.json", summary)
         _describe(run, log.out / "model", best)

@@ -1,0 +1,31 @@
+"""Which source made a number: the git commit of the checkout that runs."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+from pathlib import Path
+
+CHANGES = "+changes"
+
+
+@functools.cache
+def source_commit() -> str | None:
+    """The commit of this package's checkout, with CHANGES where its files differ; None for an installed package.
+
+    An installed package may lie inside another project's checkout, whose commit says nothing: this file must be
+    tracked.
+    """
+    if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return None
+    commit = _git("rev-parse", "HEAD")
+    return commit and commit + (CHANGES if _git("status", "--porcelain", "--untracked-files=no", ".") else "")
+
+
+def _git(*arguments: str) -> str | None:
+    """What git prints in this package's folder; None where it fails, or is absent."""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True)
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
