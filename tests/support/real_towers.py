@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,10 +14,10 @@ from medclip.encode.decode import decode_pixels
 from medclip.encode.encoder import caption_batch, embed_images, embed_texts, jax_backend
 from medclip.model.adapt import join_towers
 from medclip.model.checkpoint import Model, save
+from support.benchmarks import load_benchmark
 from support.gallery_peer import unit
 from support.gallery_sentence import open_pooled_join
 
-ROOT = Path(__file__).parents[2]
 NUM_SAMPLES = 100
 
 
@@ -51,19 +49,9 @@ def read_samples(roco: Path) -> Samples:
     return Samples([file for file, _ in present], [caption for _, caption in present])
 
 
-def load_benchmark() -> ModuleType:
-    """`benchmarks/real_towers.py`, which is a script and not in a package."""
-    spec = importlib.util.spec_from_file_location("real_towers", ROOT / "benchmarks" / "real_towers.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def open_towers(folder: Path) -> Towers:
     """Both towers written into `folder` and joined. Raises UserError where a package is absent."""
-    benchmark = load_benchmark()
+    benchmark = load_benchmark("real_towers")
     vision, text = folder / "dinov2-small", folder / "all-MiniLM-L6-v2"
     benchmark.write_dinov2_small(vision)
     benchmark.write_minilm(text)
@@ -112,7 +100,7 @@ def extraction_difference(vision: Path, files: list[Path]) -> float:
     import transformers
 
     pixels = transformers_pixels(vision, files)
-    graph = onnx.load(str(load_benchmark().onnx_file()))
+    graph = onnx.load(str(load_benchmark("real_towers").onnx_file()))
     name = next(node.output[0] for node in graph.graph.node if node.name == "/backbone/layernorm/Add_1")
     graph.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])

@@ -128,7 +128,7 @@ def compare(folders: Sequence[Path], chosen: Sequence[str] = ()) -> Comparison:
     for name in chosen:
         if not any(is_chosen(metrics[0], [name]) for rows in by_column.values() for metrics in rows):
             raise UserError(f"no metric of single items is named {name!r} in all of these evaluations.")
-    tables = {kind: _aligned_items(kind, evaluations) for kind in kinds}
+    tables = {kind: aligned_items(kind, evaluations) for kind in kinds}
     compared: list[tuple[Kind, tuple[Metric, ...], tuple[Difference, ...]]] = []
     with progress("compare", len(by_column), "columns") as advance:
         for (kind, column), rows in by_column.items():
@@ -187,7 +187,7 @@ def _contrast(metric: Metric, difference: Difference, p_holm: float) -> Contrast
     return Contrast(difference, p_holm, verdict(STATISTICS[str(metric.statistic)], difference, p_holm))
 
 
-def _aligned_items(kind: Kind, evaluations: Sequence[Evaluation]) -> list[pa.Table]:
+def aligned_items(kind: Kind, evaluations: Sequence[Evaluation]) -> list[pa.Table]:
     """The items of a kind, in the order of the first evaluation. UserError where they are not the same."""
     rows = [_rows_by_key(kind, evaluation) for evaluation in evaluations]
     for evaluation, by_key in zip(evaluations, rows, strict=True):
