@@ -21,6 +21,7 @@ GROUND = (
     "medclip.jax_setup",
     "medclip.require",
     "medclip.source_commit",
+    "medclip.hosts",
 )
 
 # Which parts of the package a part may import; a prefix stands for all below it. `medclip` itself holds two constants.
@@ -31,6 +32,7 @@ ALLOWED = {
     "medclip.errors": (),
     "medclip.atomic_io": ("medclip.errors",),
     "medclip.progress": (),
+    "medclip.hosts": ("medclip.errors",),
     "medclip.require": ("medclip.errors",),
     "medclip.jax_setup": (),
     "medclip.source_commit": (),

@@ -180,7 +180,7 @@ def test_hostile_neighbors_change_no_response(server):
 )
 def test_raw_requests_are_answered_or_refused(server, head, code):
     with server.connect() as raw:
-        raw.sendall(head + b"\r\nHost: x\r\nConnection: close\r\n\r\n0\r\n\r\n")
+        raw.sendall(head + b"\r\nHost: localhost\r\nConnection: close\r\n\r\n0\r\n\r\n")
         response = raw.recv(65536)
     status = int(re.match(rb"HTTP/1.1 (\d+)", response)[1])
     assert status in ((code,) if code else (200, 400, 404, 422)), response
@@ -191,7 +191,7 @@ def test_raw_requests_are_answered_or_refused(server, head, code):
 def test_an_endless_body_over_a_socket_is_cut_off(server):
     sent = 0
     with server.connect() as raw:
-        raw.sendall(b"POST /search/image HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+        raw.sendall(b"POST /search/image HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
                     b"Content-Type: multipart/form-data; boundary=x\r\n\r\n")  # fmt: skip
         body = b'--x\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\n'
         with pytest.raises(OSError):
@@ -238,7 +238,7 @@ def test_several_workers_answer_alike_and_count_together(index_folder, tmp_path)
 @pytest.mark.slow
 def test_it_finishes_the_requests_in_progress_and_ends(index_folder, tmp_path):
     body = json.dumps({"queries": [{"texts": TEXTS[:32]}]}).encode()
-    head = (b"POST /search HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nExpect: 100-continue\r\n"
+    head = (b"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nExpect: 100-continue\r\n"
             b"Content-Length: %d\r\n\r\n" % len(body))  # fmt: skip
     with start_server(index_folder, tmp_path / "log", "--log-queries") as server, ExitStack() as stack:
         connections = [stack.enter_context(server.connect(60)) for _ in range(4)]

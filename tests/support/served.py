@@ -51,10 +51,10 @@ class ServerProcess:
         """All that it printed."""
         return self.log_file.read_text()
 
-    def connect(self, timeout: float = 20) -> socket.socket:
-        """A raw connection to it."""
+    def connect(self, timeout: float = 20, source: tuple[str, int] | None = None) -> socket.socket:
+        """A raw connection to it, of another address of this machine where `source` is one."""
         host, port = self.url.removeprefix("http://").split(":")
-        return socket.create_connection((host, int(port)), timeout)
+        return socket.create_connection((host, int(port)), timeout, source)
 
 
 @contextmanager

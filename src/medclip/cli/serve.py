@@ -54,6 +54,9 @@ class Serve:
     workers: int = 1
     """Processes; each has the model in memory, all share the index."""
     model: IndexModel = None
+    server_name: str = ""
+    """Host name that clients ask for. Without it and without a key: names of this machine's loopback, and addresses
+    where --host is beyond it."""
     api_key_file: Path | None = None
     """A file of keys, one a line, any of which opens the API. Without it: MEDCLIP_API_KEY, or no key."""
     log_queries: bool = False
@@ -64,4 +67,5 @@ class Serve:
         from medclip.serve.run import serve
 
         model = index_model(self.model)
-        serve(self.index, model, self.host, self.port, self.workers, self.api_key_file, self.log_queries)
+        keys, names = self.api_key_file, self.server_name
+        serve(self.index, model, self.host, self.port, self.workers, names, keys, self.log_queries)

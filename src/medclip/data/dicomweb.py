@@ -6,7 +6,6 @@ Errors and log lines of the libraries hold addresses with identifiers of patient
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import logging
 import os
 import re
@@ -21,6 +20,7 @@ from urllib.parse import parse_qsl, urlsplit
 from medclip.data.dicom import quiet_pydicom
 from medclip.data.schema import WebInstance
 from medclip.errors import ImageError, UserError, WorkError
+from medclip.hosts import is_clear_text, is_loopback
 from medclip.require import require
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def parse_address(source: str) -> Search:
         raise UserError(f"no user or password in an address, which others can see: put a token into {TOKEN_VARIABLE}.")
     if not host or parts.fragment or min(numbers.values(), default=0) < 0:
         raise UserError(f"{shown} is not an address of the form dicomweb://HOST[:PORT]/PATH?KEY=VALUE.")
-    secure = parts.scheme == "dicomweb+https" or (parts.scheme == "dicomweb" and not _is_loopback(host))
+    secure = parts.scheme == "dicomweb+https" or (parts.scheme == "dicomweb" and not is_loopback(host))
     url = f"{'https' if secure else 'http'}://{parts.netloc.lower()}{parts.path.rstrip('/')}"
     query = tuple((name, value) for name, value in pairs if name not in numbers)
     return Search(url, query, numbers.get("offset", 0), numbers.get("limit"))
@@ -235,16 +235,9 @@ def _token(url: str) -> str:
     token = os.environ.get(TOKEN_VARIABLE, "").strip()
     if token and not _TOKEN.fullmatch(token):
         raise UserError(f"{TOKEN_VARIABLE} is not a bearer token: letters, digits and -._~+/= only.")
-    if token and url.startswith("http:") and not _is_loopback(urlsplit(url).hostname or ""):
+    if token and is_clear_text(url):
         raise UserError(f"{TOKEN_VARIABLE} is not sent over clear text: use dicomweb:// (TLS), or unset the variable.")
     return token
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _objects(items: Any) -> list[dict[str, Any]]:

@@ -31,7 +31,7 @@ from medclip.search.match import SINGLE_TEXT, SearchResult  # noqa: E402
 from medclip.search.query import Query as SearchQuery  # noqa: E402
 from medclip.search.query import SearchOptions  # noqa: E402
 from medclip.serve import error_responses, metrics, schemas  # noqa: E402
-from medclip.serve.gate import MAX_UPLOAD_BYTES, Gate, read_keys  # noqa: E402
+from medclip.serve.gate import MAX_UPLOAD_BYTES, Gate, accepts_name, read_keys  # noqa: E402
 from medclip.serve.run import SETTINGS_VARIABLE  # noqa: E402
 from medclip.serve.service import Service, Settings  # noqa: E402
 
@@ -227,8 +227,8 @@ async def openapi(request: Request) -> JSONResponse:
     return JSONResponse(request.app.openapi())
 
 
-def create_app(settings: Settings, keys: list[bytes]) -> Gate:
-    """The ASGI application. It opens the index and the model at startup."""
+def create_app(settings: Settings, keys: list[bytes], accepts_name: Callable[[str], bool] = lambda name: True) -> Gate:
+    """The ASGI application. It opens the index and the model at startup, and answers the host names it accepts."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -254,7 +254,7 @@ def create_app(settings: Settings, keys: list[bytes]) -> Gate:
     app.include_router(router)
     for kind, handler in error_responses.HANDLERS.items():
         app.add_exception_handler(kind, handler)
-    return Gate(app, keys)
+    return Gate(app, keys, accepts_name)
 
 
 def app_from_environment() -> Gate:
@@ -269,7 +269,9 @@ def app_from_environment() -> Gate:
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s", level=logging.WARNING)
     logging.getLogger("medclip.serve").setLevel(logging.INFO)
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # a damaged form is the sender's fault
-    return create_app(settings, read_keys(key_file))
+    keys = read_keys(key_file)
+    accepts = partial(accepts_name, host=fields["host"], server_name=fields["server_name"], has_keys=bool(keys))
+    return create_app(settings, keys, accepts)
 
 
 async def _read(images: list[UploadFile]) -> list[bytes]:

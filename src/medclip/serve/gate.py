@@ -1,4 +1,4 @@
-"""The gate in front of the API: keys, concurrency, time and size limits, and headers and log lines of every response.
+"""The gate in front of the API: names, keys, limits of time, size and number, headers and log lines of every response.
 
 The log and the metrics name the template of a route, never the path.
 """
@@ -6,11 +6,15 @@ The log and the metrics name the template of a route, never the path.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import hmac
 import logging
 import os
+import re
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
 from pathlib import Path
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -20,16 +24,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from medclip import NOT_CLINICAL
 from medclip.errors import UserError
+from medclip.hosts import is_ip_address, is_loopback
 from medclip.serve import metrics
 from medclip.serve.error_responses import SERVER_ERROR, error_location, error_response
 
 REQUEST_TIMEOUT_S = 30.0  # from the first byte of a request to the last of its response
-MAX_IN_FLIGHT = 64
+BODY_TIMEOUT_S, MIN_BODY_BYTES_PER_S = 10.0, 2**14  # a body has 10 s, and a second more for each 16 kB of it
+MAX_IN_FLIGHT = 64  # complete requests of one network; all others have as many again
 MAX_BODY_BYTES, MAX_UPLOAD_BYTES = 2**18, 32 * 2**20  # of a JSON body, and of one that holds images
-MAX_TOTAL_BODY_BYTES = 8 * MAX_UPLOAD_BYTES  # of all bodies in progress
+MAX_TOTAL_BODY_BYTES = 8 * MAX_UPLOAD_BYTES  # of bodies in progress, shared as requests are
 UPLOAD_PATHS = ("/search/image", "/classify", "/embed/image")
-PUBLIC_PATHS = ("/health", "/ready")  # need no key
+HEALTH_PATH = "/health"  # answered whatever else is in work
+PUBLIC_PATHS = (HEALTH_PATH, "/ready")  # need no key
 MIN_KEY_LENGTH = 16
+MAX_WRONG_KEYS, WRONG_KEY_WINDOW_S, WRONG_KEY_DELAY_S = 20, 60.0, 1.0  # of a network; then each waits
 LOG = logging.getLogger("medclip.serve")
 RESPONSE_HEADERS = {
     "X-Notice": NOT_CLINICAL,
@@ -56,13 +64,41 @@ def read_keys(file: Path | None) -> list[bytes]:
     return [key.encode() for key in keys]
 
 
+def client_network(client: Sequence[object] | None) -> str:
+    """What shares a limit: an IPv4 address, or 64 bits of an IPv6 one, whose rest a host may choose."""
+    host = str(client[0]) if client else ""
+    if not is_ip_address(host):
+        return host
+    address = ip_address(host)
+    if address.version == 4:
+        return host
+    return str(address.ipv4_mapped or f"{int(address) >> 64:x}::/64")
+
+
+def accepts_name(name: str, host: str, server_name: str, has_keys: bool) -> bool:
+    """Whether a request for a host name is answered by a service that listens on `host`.
+
+    A page of a foreign name that now leads to this machine (DNS rebinding) still asks for that name. It has no key. A
+    literal address cannot be rebound.
+    """
+    if has_keys and not server_name:
+        return True
+    is_named = bool(name) and name in (host.lower(), server_name.lower())
+    return is_named or is_loopback(name) or (is_ip_address(name) and not is_loopback(host))
+
+
 class Gate:
     """ASGI middleware around the API; one for each process."""
 
-    def __init__(self, app: ASGIApp, keys: Sequence[bytes]):
+    def __init__(self, app: ASGIApp, keys: Sequence[bytes], accepts_name: Callable[[str], bool] = lambda name: True):
         self.app = app
-        self.num_in_flight = 0
-        self._keys, self._body_bytes = keys, 0
+        self._key_hashes, self._accepts_name = [hashlib.sha256(key).digest() for key in keys], accepts_name
+        self._requests, self._body_bytes, self._wrong_keys = _Shares(), _Shares(), _WrongKeys()
+
+    @property
+    def num_in_flight(self) -> int:
+        """Complete requests that are not answered yet."""
+        return self._requests.total
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI entry point."""
@@ -70,15 +106,18 @@ class Gate:
             await self.app(scope, receive, send)
             return
         start, body, status = time.perf_counter(), _Body(scope), 0
+        network = client_network(scope.get("client"))
 
         async def receive_within_limits() -> Message:
             message = await receive()
             if message["type"] == "http.request":
-                self._body_bytes += body.add(message)
+                self._body_bytes.add(network, body.add(message))
+                timeout.reschedule(start_s + body.timeout_s)
                 if body.num_bytes > body.max_bytes:
                     raise _too_large(body.max_bytes)
-                if self._body_bytes > MAX_TOTAL_BODY_BYTES:
+                if self._body_bytes.exceeds(network, MAX_TOTAL_BODY_BYTES):
                     raise _busy()
+                self._count(network, body)
             return message
 
         async def send_with_headers(message: Message) -> None:
@@ -90,35 +129,92 @@ class Gate:
                     MutableHeaders(scope=message)["Connection"] = "close"
             await send(message)
 
-        self.num_in_flight += 1
+        start_s = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(REQUEST_TIMEOUT_S):
-                self._admit(scope, body.max_bytes)
+            async with asyncio.timeout_at(start_s + body.timeout_s) as timeout:
+                await self._admit(scope, network, body.max_bytes)
+                self._count(network, body)
                 await self.app(scope, receive_within_limits, send_with_headers)
         except Exception as error:
             if not isinstance(error, (HTTPException, TimeoutError)):
                 LOG.error("%s", error_location(error))
             if not status:
-                await _response_to(error, body.is_complete)(scope, receive, send_with_headers)
+                await _response_to(error, body)(scope, receive, send_with_headers)
         finally:
-            self.num_in_flight -= 1
-            self._body_bytes -= body.num_bytes
+            self._requests.add(network, -body.is_counted)
+            self._body_bytes.add(network, -body.num_bytes)
             _record(scope, status, time.perf_counter() - start)
 
-    def _admit(self, scope: Scope, max_bytes: int) -> None:
+    async def _admit(self, scope: Scope, network: str, max_bytes: int) -> None:
         headers = Headers(scope=scope)
-        if self._keys and scope["path"] not in PUBLIC_PATHS:
-            scheme, _, token = headers.get("authorization", "").partition(" ")
-            key = headers.get("x-api-key") or (token.strip() if scheme.lower() == "bearer" else "")
-            # every key is compared, so that the time does not tell which one matched
-            if not sum(hmac.compare_digest(key.encode("latin-1"), known_key) for known_key in self._keys):
-                challenge = {"WWW-Authenticate": "Bearer"}
-                raise HTTPException(401, "this needs a key: X-API-Key or Authorization: Bearer.", challenge)
+        name = re.fullmatch(r"(\[[0-9a-f:.]+\]|[^][:@/]+)(:\d*)?", headers.get("host", ""), re.IGNORECASE)
+        if not self._accepts_name(name[1].strip("[]").rstrip(".").lower() if name else ""):
+            raise HTTPException(421, "this service does not answer to that host name; its --server-name can name one.")
+        if self._key_hashes and scope["path"] not in PUBLIC_PATHS:
+            await self._check_key(headers, network)
         length = headers.get("content-length", "0")
         if not length.isdecimal() or len(length) > 18 or int(length) > max_bytes:
             raise _too_large(max_bytes)
-        if self.num_in_flight > MAX_IN_FLIGHT and scope["path"] not in PUBLIC_PATHS:
+
+    async def _check_key(self, headers: Headers, network: str) -> None:
+        """HTTPException for a missing or wrong key. The right one is never braked: a proxy's network is everybody's."""
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        key = headers.get("x-api-key") or (token.strip() if scheme.lower() == "bearer" else "")
+        digest = hashlib.sha256(key.encode("latin-1")).digest()
+        # every key is compared, so that the time does not tell which one matched, nor how long it is
+        if sum(hmac.compare_digest(digest, known_hash) for known_hash in self._key_hashes):
+            return
+        if key and self._wrong_keys.add(network) > MAX_WRONG_KEYS:
+            await asyncio.sleep(WRONG_KEY_DELAY_S)
+            raise HTTPException(429, "too many wrong keys.", {"Retry-After": f"{WRONG_KEY_WINDOW_S:.0f}"})
+        raise HTTPException(
+            401, "this needs a key: X-API-Key or Authorization: Bearer.", {"WWW-Authenticate": "Bearer"}
+        )
+
+    def _count(self, network: str, body: _Body) -> None:
+        """Count a request that is complete: a slow body takes nobody's turn. HTTPException where there are too many."""
+        if not body.is_complete or body.is_counted or body.path == HEALTH_PATH:
+            return
+        body.is_counted = True
+        self._requests.add(network, 1)
+        if self._requests.exceeds(network, MAX_IN_FLIGHT):
             raise _busy()
+
+
+class _Shares:
+    """Amounts in use, by network.
+
+    One network alone may have `limit`, and as much again is there for others, of which each may have what is free.
+    """
+
+    def __init__(self):
+        self.total = 0
+        self._by_network: Counter[str] = Counter()
+
+    def add(self, network: str, amount: int) -> None:
+        self.total += amount
+        self._by_network[network] += amount
+        if not self._by_network[network]:
+            del self._by_network[network]
+
+    def exceeds(self, network: str, limit: int) -> bool:
+        return self._by_network[network] > 2 * limit - self.total
+
+
+class _WrongKeys:
+    """Wrong keys of each network in the present window of time."""
+
+    def __init__(self):
+        self._counts: Counter[str] = Counter()
+        self._end = 0.0
+
+    def add(self, network: str) -> int:
+        """Count one; returns how many there are."""
+        if (now := time.monotonic()) > self._end:
+            self._counts.clear()
+            self._end = now + WRONG_KEY_WINDOW_S
+        self._counts[network] += 1
+        return self._counts[network]
 
 
 class _Body:
@@ -126,9 +222,17 @@ class _Body:
 
     def __init__(self, scope: Scope):
         headers = Headers(scope=scope)
-        self.max_bytes = MAX_UPLOAD_BYTES if scope["path"] in UPLOAD_PATHS else MAX_BODY_BYTES
-        self.num_bytes = 0
+        self.path = scope["path"]
+        self.max_bytes = MAX_UPLOAD_BYTES if self.path in UPLOAD_PATHS else MAX_BODY_BYTES
+        self.num_bytes, self.is_counted = 0, False
         self.is_complete = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
+
+    @property
+    def timeout_s(self) -> float:
+        """From the start of the request to its next step: the end of its body, or of its response."""
+        if self.is_complete:
+            return REQUEST_TIMEOUT_S
+        return min(REQUEST_TIMEOUT_S, BODY_TIMEOUT_S + self.num_bytes / MIN_BODY_BYTES_PER_S)
 
     def add(self, message: Message) -> int:
         """Count a message; returns its bytes."""
@@ -138,14 +242,14 @@ class _Body:
         return num_bytes
 
 
-def _response_to(error: Exception, body_is_complete: bool) -> JSONResponse:
+def _response_to(error: Exception, body: _Body) -> JSONResponse:
     if isinstance(error, HTTPException):
         return error_response(error.status_code, error.detail, error.headers)
     if not isinstance(error, TimeoutError):
         return error_response(500, SERVER_ERROR)
-    if body_is_complete:
+    if body.is_complete:
         return error_response(504, f"no answer within {REQUEST_TIMEOUT_S:g} seconds.", {"Retry-After": "5"})
-    return error_response(408, f"the request was not complete within {REQUEST_TIMEOUT_S:g} seconds.")
+    return error_response(408, f"the request was not complete within {body.timeout_s:.3g} seconds.")
 
 
 def _too_large(max_bytes: int) -> HTTPException:

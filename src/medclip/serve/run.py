@@ -8,10 +8,10 @@ import signal
 import socket
 import tempfile
 from contextlib import ExitStack
-from ipaddress import ip_address
 from pathlib import Path
 
 from medclip.errors import UserError, WorkError
+from medclip.hosts import is_loopback
 from medclip.progress import console
 from medclip.require import require
 
@@ -22,7 +22,14 @@ SHUTDOWN_TIMEOUT_S = 35  # a little more than a request may take
 
 
 def serve(
-    index: Path, model: Path | None, host: str, port: int, workers: int, key_file: Path | None, log_queries: bool
+    index: Path,
+    model: Path | None,
+    host: str,
+    port: int,
+    workers: int,
+    server_name: str,
+    key_file: Path | None,
+    log_queries: bool,
 ) -> None:
     """Check the index, its model and the keys, then serve until interrupted or terminated."""
     for package in REQUIRED_PACKAGES:
@@ -36,7 +43,8 @@ def serve(
     keys = read_keys(key_file)
     paths = {"index": index, "model": model, "key_file": key_file}
     settings = {name: str(path.resolve()) if path else None for name, path in paths.items()}
-    os.environ[SETTINGS_VARIABLE] = json.dumps(settings | {"log_queries": log_queries})
+    names = {"host": host, "server_name": server_name}
+    os.environ[SETTINGS_VARIABLE] = json.dumps(settings | names | {"log_queries": log_queries})
     with _listen(host, port) as server_socket, ExitStack() as stack:
         if workers > 1:  # before a worker imports prometheus_client
             metrics_folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="medclip-metrics-"))
@@ -44,7 +52,7 @@ def serve(
         url_host = f"[{host}]" if ":" in host else host
         url = f"http://{url_host}:{server_socket.getsockname()[1]}"
         console.print(f"serving {index} on {url}", soft_wrap=True, markup=False)
-        if not keys and not _is_loopback(host):
+        if not keys and not is_loopback(host):
             console.print("anyone who reaches this address can search: give --api-key-file.", soft_wrap=True)
         _run(server_socket, workers)
 
@@ -52,6 +60,8 @@ def serve(
 def _run(server_socket: socket.socket, workers: int) -> None:
     import uvicorn
     from uvicorn.supervisors import Multiprocess
+
+    from medclip.serve.connections import Connection
 
     config = uvicorn.Config(
         "medclip.serve.api:app_from_environment",
@@ -61,6 +71,7 @@ def _run(server_socket: socket.socket, workers: int) -> None:
         access_log=False,  # it would hold paths and query strings; ours holds templates of routes
         proxy_headers=False,  # anyone can send X-Forwarded-…
         server_header=False,
+        http=Connection,
         ws="none",
         timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
         timeout_worker_healthcheck=60,
@@ -85,10 +96,3 @@ def _listen(host: str, port: int) -> socket.socket:
         raise WorkError(f"{host}:{port} cannot be listened on ({error}); another --port?") from None
     server_socket.set_inheritable(True)
     return server_socket
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
