@@ -22,6 +22,7 @@ GROUND = (
     "medclip.require",
     "medclip.source_commit",
     "medclip.hosts",
+    "medclip.user_folders",
 )
 
 # Which parts of the package a part may import; a prefix stands for all below it. `medclip` itself holds two constants.
@@ -34,8 +35,9 @@ ALLOWED = {
     "medclip.progress": (),
     "medclip.hosts": ("medclip.errors",),
     "medclip.require": ("medclip.errors",),
-    "medclip.jax_setup": (),
+    "medclip.jax_setup": ("medclip.user_folders",),
     "medclip.source_commit": (),
+    "medclip.user_folders": (),
     "medclip.html_page": (),
     "medclip.match_calibration": GROUND,
     "medclip.metrics": GROUND,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,23 +16,50 @@ from medclip.errors import UserError
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; it replaces `path` only if the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def whole_file(path: Path, mode: int = 0o666) -> Iterator[Path]:
+    """Yield a temporary file in the same folder; it replaces `path` only if the block succeeds.
+
+    Permissions are `mode` under the umask, whatever the block's library gives its files (safetensors: 0600). Errors as
+    in `write_errors`.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with write_errors(path, partial):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.unlink(missing_ok=True)
+            partial.touch(mode)
+            permissions = partial.stat().st_mode
+            yield partial
+            if partial.stat().st_mode != permissions:
+                partial.chmod(permissions)
+            with partial.open("rb") as handle:
+                os.fsync(handle.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def write_errors(path: Path, partial: Path | None = None) -> Iterator[None]:
+    """Let an OSError that names no file, as that of a full disk, or names `partial`, name `path`."""
     try:
-        yield partial
-        with partial.open("rb") as handle:
-            os.fsync(handle.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.filename not in (None, str(partial)) or not (error.errno or type(error) is OSError):
+            raise
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise OSError(error.errno or errno.EIO, reason, str(path)) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text as UTF-8, atomically. A lone surrogate, as a file name may hold, becomes an escape that JSON reads."""
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
-    with whole_file(path) as partial:
-        partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path, kind: str) -> Any:
@@ -57,13 +86,43 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def check_writable(out: Path) -> None:
+    """UserError where the file or folder `out` cannot be written; it is not made."""
+    existing = out
+    try:
+        while not _exists(existing):
+            existing = existing.parent
+        if existing == out and out.is_file():
+            existing = out.parent  # it will be replaced
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"--out {out} cannot be written ({existing}: {reason}).") from None
+
+
+def _exists(path: Path) -> bool:
+    """Whether there is something, be it a link to nothing. OSError for a name that no file can have."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def check_folder(out: Path) -> None:
+    """UserError where the folder `out` cannot be written or is a file."""
+    if os.path.lexists(out) and not out.is_dir():
+        raise UserError(f"--out {out} is a file; give a folder.")
+    check_writable(out)
+
+
 def claim(out: Path, marker: str) -> None:
-    """Create an output folder; UserError where it is already finished (it holds `marker`) or is a file.
+    """Create an output folder; UserError where it is already finished (it holds `marker`) or cannot be written.
 
     Temporary files of a killed process are removed.
     """
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file; give a folder.")
+    check_folder(out)
     if (out / marker).exists():
         raise UserError(f"--out {out} is already finished ({marker} is there). Choose another or delete it.")
     out.mkdir(parents=True, exist_ok=True)

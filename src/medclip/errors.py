@@ -15,5 +15,10 @@ class WorkError(Exception):
     """The request was right and the work failed on the way (exit code 1)."""
 
 
+def describe_os_error(error: OSError) -> str:
+    """The file and the reason, as a sentence."""
+    return f"{error.filename}: {error.strerror}." if error.filename and error.strerror else str(error)
+
+
 class ImageError(ValueError):
     """An image that cannot be used. The message is the reason under which it is counted."""

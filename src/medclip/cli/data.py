@@ -87,16 +87,21 @@ class Stats:
     output: Output
 
     def run(self) -> None:
-        from medclip.atomic_io import whole_file
+        from medclip.atomic_io import check_writable, write_text
         from medclip.data.stats.quality_checks import quality_warnings
         from medclip.data.stats.report import render_report
         from medclip.data.stats.statistics import compute_statistics
 
-        stats = compute_statistics(self.data)
         page = self.out or (None if is_url(self.data) else self.data / "report.html")
+        if page is not None and self.out is None:
+            try:
+                check_writable(page)
+            except UserError:
+                console.print(f"{self.data} cannot be written: no page; --out FILE makes one elsewhere", soft_wrap=True)
+                page = None
+        stats = compute_statistics(self.data)
         if page is not None:
-            with whole_file(page) as partial:
-                partial.write_text(render_report(self.data, stats, self.seed), encoding="utf-8")
+            write_text(page, render_report(self.data, stats, self.seed))
         warnings = quality_warnings(stats)
         result = stats.to_json() | {"warnings": [asdict(warning) for warning in warnings]}
         self.output.show(result, _statistics_tables(stats, warnings))

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import tyro
 from rich.console import Console, RenderableType
@@ -17,6 +17,10 @@ from medclip.errors import UserError
 
 # text of datasets and models is printed as it is: brackets in a caption are not markup
 screen = Console(markup=False, highlight=False, emoji=False)
+
+
+def _is_unicode(stream: TextIO) -> bool:
+    return (stream.encoding or "").lower().startswith("utf")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +44,7 @@ class Output:
         """
         if self.json or not (self.table or sys.stdout.isatty()):
             for item in result if isinstance(result, list) else [result]:
-                print(json.dumps(item, ensure_ascii=False))
+                print(json.dumps(item, ensure_ascii=not _is_unicode(sys.stdout)))
             return
         for table in tables:
             screen.print(table, soft_wrap=isinstance(table, str | Text))  # a path stays on one line

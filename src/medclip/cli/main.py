@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import io
 import logging
+import os
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
 from medclip import NOT_CLINICAL, __version__
-from medclip.errors import UserError, WorkError
+from medclip.errors import UserError, WorkError, describe_os_error
 
 
 class Command(NamedTuple):
@@ -88,12 +90,18 @@ def main() -> None:
     """Run one command. Exit codes: 0 done, 1 the work failed, 2 the command was wrong."""
     warnings, is_new = logging.getLogger("medclip.model"), _only_once()
     warnings.addFilter(is_new)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal may lack a letter, and a file name be no text
     try:
         run(sys.argv[1:])
+        _flush_output()
     except UserError as error:
         _stop(str(error), 2)
-    except (WorkError, OSError) as error:
+    except WorkError as error:
         _stop(str(error), 1)
+    except OSError as error:
+        _stop(describe_os_error(error), 1)
     except KeyboardInterrupt:
         _stop("stopped by the keyboard; a training run goes on with --resume, any other work with the same command.", 1)
     finally:
@@ -107,12 +115,15 @@ def run(words: Sequence[str]) -> None:
         _show_family(name, command, rest)
         return
     from medclip import jax_setup
-    from medclip.cli.parse import parse, write_config
+    from medclip.atomic_io import check_writable
+    from medclip.cli.parse import flag_values, parse, write_config
 
     jax_setup.start()
     module, _, class_name = command.target.partition(":")
-    kind = getattr(importlib.import_module(f"medclip.cli.{module}"), class_name)
-    repeatable = parse(kind, name, rest).run()
+    parsed = parse(getattr(importlib.import_module(f"medclip.cli.{module}"), class_name), name, rest)
+    if (out := flag_values(parsed).get("out")) is not None:
+        check_writable(out)  # before hours of work
+    repeatable = parsed.run()
     if repeatable is not None:
         write_config(name.removeprefix("medclip "), repeatable)
 
@@ -161,6 +172,17 @@ def _only_once() -> Callable[[logging.LogRecord], bool]:
         return not is_repeated
 
     return is_new
+
+
+def _flush_output() -> None:
+    """Write out what was printed; OSError on a full disk. A reader that has ended, as `head` does, ends the process."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        if isinstance(error, BrokenPipeError):
+            raise SystemExit(1) from None
+        raise OSError(error.errno, error.strerror, "standard output") from None
 
 
 def _stop(sentence: str, code: int) -> NoReturn:

@@ -21,7 +21,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 from medclip import __version__
-from medclip.atomic_io import whole_file
+from medclip.atomic_io import write_text
 from medclip.errors import UserError
 
 ONE_CALL = {"config", "json", "table", "resume"}
@@ -216,18 +216,29 @@ def write_config(name: str, command: Any) -> None:
 
     Empty values are left out. Absolute paths become relative to where the command ran: no home folder is written down.
     """
-    values = {}
-    for key, flag in command_flags(type(command)).items():
-        value = reduce(getattr, flag.path, command)
-        if key not in ONE_CALL and value not in (None, (), ""):
-            values[key] = value
+    values = {
+        key: value for key, value in flag_values(command).items() if key not in ONE_CALL and value not in (None, (), "")
+    }
     if "out" not in values:
         return
     file = values["out"] / f"{name.replace(' ', '-')}.toml"
     comment = f"# medclip {name} --config {file.name} --out NEW repeats this run of medclip {__version__}."
-    lines = [comment, *(f"{key} = {_toml(value)}" for key, value in values.items())]
-    with whole_file(file) as partial:
-        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(file, "\n".join([comment, *(_line(key, value) for key, value in values.items())]) + "\n")
+
+
+def flag_values(command: Any) -> dict[str, Any]:
+    """The value of each flag of a command by its name, those of the settings inside it among them."""
+    return {name: reduce(getattr, flag.path, command) for name, flag in command_flags(type(command)).items()}
+
+
+def _line(key: str, value: Any) -> str:
+    """A line of a config file; TOML cannot hold a path that is not Unicode."""
+    line = f"{key} = {_toml(value)}"
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        return f"# {key} is not Unicode: give it on the command line."
+    return line
 
 
 def _toml(value: Any) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -26,6 +25,7 @@ from medclip.data.paths import AnyPath, is_url, storage_errors
 from medclip.data.perceptual_hash import Fingerprints, fingerprint
 from medclip.errors import UserError
 from medclip.progress import progress
+from medclip.user_folders import cache_folder
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -104,7 +104,7 @@ def local_folder(data: AnyPath) -> Path:
 
     The cache lies below `$XDG_CACHE_HOME/medclip/data` (`~/.cache/medclip/data`), by URL and content of `dataset.json`,
     which is read anew each time: a dataset that was prepared again gets another folder. UserError where the URL has no
-    dataset, WorkError where it cannot be reached.
+    dataset or this user no cache folder, WorkError where the URL cannot be reached.
     """
     if not is_url(data):
         return data
@@ -114,7 +114,9 @@ def local_folder(data: AnyPath) -> Path:
     except FileNotFoundError:
         raise UserError(f"{data} is not a prepared dataset (see medclip prepare): it has no dataset.json.") from None
     name = f"{data.name}-{hashlib.sha256(str(data).encode() + content).hexdigest()[:16]}"
-    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "medclip" / "data" / name
+    if (cache := cache_folder()) is None:
+        raise UserError(f"{data} is copied to this machine, but this user has no home folder: set XDG_CACHE_HOME.")
+    folder = cache / "data" / name
     if not (folder / "dataset.json").exists():
         with whole_file(folder / "dataset.json") as partial:
             partial.write_bytes(content)

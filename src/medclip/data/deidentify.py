@@ -6,7 +6,6 @@ Works on datasets that pydicom read, and does not import it.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import secrets
 import unicodedata
@@ -26,6 +25,7 @@ from medclip.data.schema import NUMBERED, Dropped, Pair, is_running_number
 from medclip.data.unspaced_names import UNSPACED
 from medclip.errors import UserError
 from medclip.progress import console
+from medclip.user_folders import config_folder
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -88,8 +88,12 @@ class DicomConfig:
 
 
 def key_path(path: Path | None) -> Path:
-    """The file of the key: `path`, or the user's own."""
-    return path or Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "medclip" / "key"
+    """The file of the key: `path`, or the user's own. UserError where neither is known."""
+    if path is None and (folder := config_folder()):
+        return folder / "key"
+    if path is None:
+        raise UserError("this user has no home folder to keep a key in: name its file with --pseudonym-key.")
+    return path
 
 
 def make_key(path: Path | None, out: Path) -> None:
@@ -98,8 +102,7 @@ def make_key(path: Path | None, out: Path) -> None:
     if file.resolve().is_relative_to(out.resolve()):
         raise UserError(f"the key {file} lies inside {out} and would be shared with the data. Keep it elsewhere.")
     if not file.exists():
-        with whole_file(file) as partial:
-            partial.touch(0o600)
+        with whole_file(file, mode=0o600) as partial:
             partial.write_text(secrets.token_hex(KEY_BYTES) + "\n")
         console.print(f"created a new key, {file}: keep it, as another key gives other ids", soft_wrap=True)
 

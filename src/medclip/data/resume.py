@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from jaxtyping import Shaped
 
-from medclip.atomic_io import read_json, write_json
+from medclip.atomic_io import read_json, write_errors, write_json
 from medclip.data.paths import AnyPath, is_url, storage_errors
 from medclip.data.schema import DicomFrame, Dropped, Pair
 from medclip.errors import UserError
@@ -65,7 +65,7 @@ class ResumableFile:
             self._note_path.unlink(missing_ok=True)
             self.path.unlink(missing_ok=True)  # of other inputs
         self._partial.parent.mkdir(parents=True, exist_ok=True)
-        with self._partial.open("r+b" if rows else "wb") as file:
+        with write_errors(self.path, self._partial), self._partial.open("r+b" if rows else "wb") as file:
             file.seek(start)
             if not rows:
                 file.write(header)

@@ -31,6 +31,7 @@ from medclip.errors import UserError
 from medclip.model.config import TextConfig, VisionConfig
 from medclip.model.image_processor import ImageProcessor
 from medclip.model.towers import Params
+from medclip.user_folders import cache_folder
 
 LOG = logging.getLogger("medclip.encode")
 SIZE_VARIABLE = "MEDCLIP_FEATURE_CACHE_GB"
@@ -143,10 +144,8 @@ class FeatureStore:
         try:
             for folder in (self.folder.parent, self.folder):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with whole_file(self.folder / f"{name}.npy") as partial:
-                descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(buffer.getbuffer())
+            with whole_file(self.folder / f"{name}.npy", mode=0o600) as partial:
+                partial.write_bytes(buffer.getbuffer())
             _evict(self.folder.parent, self._max_bytes)
         except OSError as error:
             self._give_up("written", error)
@@ -187,8 +186,10 @@ def open_store(name: Callable[[], str], enabled: bool) -> FeatureStore:
         raise UserError(f"{SIZE_VARIABLE} {text!r} is not a number of GB from 0 on.") from None
     if not (enabled and max_bytes):
         return FeatureStore()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return FeatureStore(cache / "medclip" / "features" / name(), max_bytes)
+    if (cache := cache_folder()) is None:
+        LOG.warning("no feature cache: this user has no home folder, and XDG_CACHE_HOME names none.")
+        return FeatureStore()
+    return FeatureStore(cache / "features" / name(), max_bytes)
 
 
 def _row_type(width: int) -> np.dtype:

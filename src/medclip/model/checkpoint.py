@@ -111,11 +111,16 @@ def save(model: Model | Towers, folder: Path) -> None:
         save_tokenizer(model.tokenizer, folder)
     # ascontiguousarray would turn the 0-d logit_scale into shape (1,), which transformers refuses
     tensors = {name: np.asarray(value, order="C") for name, value in jax.device_get(model.params).items()}
-    with whole_file(folder / (OPEN_CLIP_WEIGHTS_FILE if for_open_clip else WEIGHTS_FILE)) as partial:
+    write_tensors(tensors, folder / (OPEN_CLIP_WEIGHTS_FILE if for_open_clip else WEIGHTS_FILE))
+
+
+def write_tensors(tensors: dict[str, np.ndarray], path: Path) -> None:
+    """Write a safetensors file, atomically. WorkError where it cannot be written: an earlier one is untouched."""
+    with whole_file(path) as partial:
         try:
             save_file(tensors, partial, metadata={"format": "pt"})
         except SafetensorError as error:  # which hides a full disk
-            raise WorkError(f"{folder} could not be written ({error}); its earlier weights are untouched.") from None
+            raise WorkError(f"{path} could not be written ({error}); what was there is untouched.") from None
 
 
 def open_folder(folder: Path) -> tuple[dict[str, Any], dict[str, LazyTensor]]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from medclip.atomic_io import claim, read_json, whole_file
 from medclip.errors import UserError
-from medclip.model.checkpoint import load, load_towers, model_folder, save, weight_names
+from medclip.model.checkpoint import load, load_towers, model_folder, save, weight_names, write_tensors
 from medclip.model.config import DUAL_ENCODERS
 from medclip.model.hub_download import SMALL_FILES, module_folders
 from medclip.model.tokenizer.vocab_files import has_tokenizer
@@ -41,7 +39,7 @@ def export_safetensors(name: str | Path, out: Path, tokenizer: str | Path | None
         with_tokenizer = tokenizer or has_tokenizer(folder)
         save(load(folder, tokenizer=tokenizer) if with_tokenizer else load_towers(folder), out)
         if (folder / "README.md").is_file():
-            shutil.copyfile(folder / "README.md", out / "README.md")
+            _copy_file(folder / "README.md", out)
         return
     _copy_tower(folder, out)
     for module in module_folders(folder):
@@ -61,9 +59,13 @@ def _copy_tower(folder: Path, out: Path) -> None:
     for path in folder.iterdir():
         # the index of shards would be of other files
         if SMALL_FILES.fullmatch(path.name) and not path.name.endswith(".index.json"):
-            shutil.copyfile(path, out / path.name)
+            _copy_file(path, out)
     if _model_type(folder) or choose_weights([path.name for path in folder.iterdir()]):
         # the writer takes the bytes of a transposed view as they lie
         tensors = {name: np.asarray(tensor.read(), order="C") for name, tensor in open_tensors(folder).items()}
-        with whole_file(out / WEIGHTS_FILE) as partial:
-            save_file(tensors, partial, metadata={"format": "pt"})
+        write_tensors(tensors, out / WEIGHTS_FILE)
+
+
+def _copy_file(file: Path, out: Path) -> None:
+    with whole_file(out / file.name) as partial:
+        partial.write_bytes(file.read_bytes())

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from medclip import NOT_CLINICAL
-from medclip.atomic_io import claim, read_json, whole_file, write_json
+from medclip.atomic_io import claim, read_json, write_json, write_text
 from medclip.data.dataset import Split, default_split
 from medclip.data.paths import AnyPath
 from medclip.data.resume import ResumableFile, fingerprint, finish, remove_stale
@@ -47,8 +47,7 @@ def embed(
     for kind in kinds:
         write_embeddings(out / EMBEDDING_FILES[kind], opened_backend, rows, range(len(rows)), origin, kind)
     remove_stale(out, [EMBEDDING_FILES[kind] for kind in kinds])
-    with whole_file(out / "ids.txt") as partial:
-        partial.write_text("".join(f"{id}\n" for id in rows.iter_column("id")), encoding="utf-8")
+    write_text(out / "ids.txt", "".join(f"{id}\n" for id in rows.iter_column("id")))
     write_json(
         out / ORIGIN_FILE,
         {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import shutil
 import time
 from collections import Counter, deque
@@ -23,9 +24,9 @@ from medclip.atomic_io import whole_file
 from medclip.data.dataset import Split, duplicate_ids
 from medclip.data.hard_negatives import hard_negatives
 from medclip.data.normalize import casefold_whitespace
-from medclip.encode.decode import fill_pixels
+from medclip.encode.decode import fill_pixels, pixel_batches
 from medclip.encode.encoder import Backend, split_pixels
-from medclip.errors import UserError
+from medclip.errors import UserError, describe_os_error
 from medclip.model.checkpoint import Model
 from medclip.model.image_processor import ImageProcessor
 from medclip.model.packing import PackedText, pack
@@ -91,13 +92,22 @@ def pixel_cache_file(images: SplitImages) -> Path:
 
 
 def cache_pixels(images: SplitImages) -> UInt8[np.ndarray, "n s s 3"]:
-    """All images as a memory map in DATA/cache, decoded unless they are in it already."""
+    """All images as a memory map in DATA/cache, decoded unless they are in it already.
+
+    They are written, not mapped, into a file that has its whole size before: a full disk is then an OSError at once,
+    where a mapped page would kill the process.
+    """
     path = pixel_cache_file(images)
     if not path.exists():
-        with whole_file(path) as partial:
-            pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, images.shape)
-            decode_into(images, pixels)
-            pixels.flush()
+        with whole_file(path) as partial, partial.open("wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": images.shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            if hasattr(os, "posix_fallocate"):  # not on macOS
+                os.posix_fallocate(file.fileno(), 0, file.tell() + math.prod(images.shape))
+            with progress(f"decode {images.split.name}", len(images.split), "pairs") as advance:
+                for batch in pixel_batches(range(len(images.split)), images.read_pixels):
+                    file.write(batch.data)
+                    advance(len(batch))
     return np.load(path, mmap_mode="r")
 
 
@@ -115,9 +125,12 @@ def read_images(
             f"images of {split.name}: {len(split):,} take {gb:,.2f} GB decoded, {outcome} ({reason})", soft_wrap=True
         )
         if use_cache:
-            cache_pixels(images)
+            try:
+                cache_pixels(images)
+            except OSError as error:
+                console.print(f"not cached after all: {describe_os_error(error)}", soft_wrap=True)
     barrier("pixels")  # the first process decodes for all
-    return cache_pixels(images) if use_cache else images
+    return cache_pixels(images) if use_cache and pixel_cache_file(images).exists() else images
 
 
 @dataclass(frozen=True)

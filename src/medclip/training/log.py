@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from medclip.atomic_io import claim, read_json, whole_file, write_json
+from medclip.atomic_io import claim, read_json, whole_file, write_errors, write_json, write_text
 from medclip.errors import UserError
 
 CONFIG_FILE, METRICS_FILE, CURVES_FILE = "train_config.json", "metrics.jsonl", "curves.png"
@@ -45,8 +45,7 @@ class MetricsLog:
         path = self.out / METRICS_FILE
         self.records = [record for record in read_records(path) if record["step"] <= step]
         if self._writes:
-            with whole_file(path) as partial:
-                partial.write_text("".join(json.dumps(r) + "\n" for r in self.records), encoding="utf-8")
+            write_text(path, "".join(json.dumps(r) + "\n" for r in self.records))
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Append one line and call the callbacks; an evaluation redraws the curves."""
@@ -54,7 +53,8 @@ class MetricsLog:
         self.records.append(record)
         if not self._writes:
             return
-        with (self.out / METRICS_FILE).open("a", encoding="utf-8") as handle:
+        path = self.out / METRICS_FILE
+        with write_errors(path), path.open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(record) + "\n")
         for callback in self.callbacks:
             callback(step, metrics)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from medclip import NOT_CLINICAL, __version__
-from medclip.atomic_io import whole_file
+from medclip.atomic_io import write_text
 from medclip.data.dataset import Split
 from medclip.metrics import Estimate
 from medclip.model.card_metadata import add_training_data
@@ -112,8 +112,7 @@ def write_card(
         num_captions=counts.num_captions,
         rows="\n".join(rows),
     )
-    with whole_file(folder / "README.md") as partial:
-        partial.write_text(card, encoding="utf-8")
+    write_text(folder / "README.md", card)
 
 
 def _weights(best: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Int32
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from medclip.atomic_io import whole_file, write_json
+from medclip.atomic_io import whole_file, write_json, write_text
 from medclip.errors import UserError
 from medclip.model.config import TextConfig
 from medclip.model.tokenizer.tokenizer_classes import frame_captions
@@ -119,8 +119,7 @@ def save_tokenizer(tokenizer: TextTokenizer, folder: Path) -> None:
         with whole_file(folder / SIGLIP_FILE) as partial:
             partial.write_bytes(tokenizer.sentencepiece)
     else:  # the library's own save hides a full disk
-        with whole_file(folder / JSON_FILE) as partial:
-            partial.write_text(tokenizer.tokenizer.to_str(pretty=True), encoding="utf-8")
+        write_text(folder / JSON_FILE, tokenizer.tokenizer.to_str(pretty=True))
     write_json(folder / CONFIG_FILE, tokenizer.raw_config)
 
 

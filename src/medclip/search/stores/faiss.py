@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 from medclip.atomic_io import whole_file
-from medclip.errors import UserError
+from medclip.errors import UserError, WorkError
 from medclip.progress import progress
 from medclip.require import require
 from medclip.search.filters import Filter
@@ -124,7 +124,10 @@ def write_quantized(path: Path, embeddings: Float32[np.ndarray, "n p"]) -> None:
             chunk = np.ascontiguousarray(embeddings[start : start + CHUNK_ROWS])
             index.add(chunk)
             advance(len(chunk))
-        faiss.write_index(index, str(partial))
+        try:
+            faiss.write_index(index, str(partial))
+        except RuntimeError:  # of a full disk, by name of a line in its source
+            raise WorkError(f"{path} could not be written. Is the disk full?") from None
         with partial.open("ab") as file:
             file.write((file.tell() + TAIL_BYTES).to_bytes(TAIL_BYTES))
 
