@@ -69,7 +69,7 @@ class Build:
     max_samples: MaxSamples = None
     vector_store: str = "exact"
     """Where nearest neighbors are searched: exact (a scan), faiss (large or busy indexes), or milvus://HOST:PORT,
-    with a token in MILVUS_TOKEN and over TLS where MILVUS_SECURE=1."""
+    to which MILVUS_TOKEN is sent. Other commands ask it, and over TLS, where MILVUS_URI=https://HOST:PORT."""
     embeddings: Path | None = None
     """The folder that `medclip embed` wrote for the same split and model, in place of embedding again."""
     cache: Cache = True

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeAlias
 
 from medclip.errors import UserError, WorkError
+from medclip.hosts import check_hub_endpoint
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
@@ -29,6 +30,8 @@ def parse_path(source: str) -> AnyPath:
         return Path(source)
     from upath import UPath
 
+    if protocol == "hf":
+        check_hub_endpoint()
     if protocol == "hf" and not rest.startswith("datasets/"):
         source = f"hf://datasets/{rest}"
     try:

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Int32
 
 from medclip.atomic_io import claim, write_json
 from medclip.errors import UserError, WorkError
+from medclip.hosts import check_hub_endpoint
 from medclip.model.checkpoint import Model, load, model_folder, save, weight_names
 from medclip.model.convert import export_safetensors
 from medclip.model.towers import encode_image, encode_text
@@ -80,6 +81,7 @@ def push(name: str | Path, repository: str) -> str:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
+    check_hub_endpoint()
     folder = model_folder(name)
     load(folder)  # what does not load is not shared
     patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "README.md"]

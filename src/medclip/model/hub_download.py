@@ -14,6 +14,7 @@ from pathlib import Path
 
 from medclip.atomic_io import read_json
 from medclip.errors import UserError
+from medclip.hosts import check_hub_endpoint
 from medclip.model.open_clip.open_clip_config import CONFIG_FILE as OPEN_CLIP_CONFIG_FILE
 from medclip.model.sentence_modules import MODULES_FILE
 from medclip.model.tokenizer.vocab_files import TOKENIZER_FILES, has_tokenizer
@@ -84,6 +85,7 @@ def module_folders(folder: Path) -> list[str]:
 def _download(name: str, revision: str | None, inspect: Inspect) -> Path:
     from huggingface_hub import HfApi
 
+    check_hub_endpoint()
     commit = HfApi().resolve_revision(name, revision=revision)
     hashes = _list_files(name, commit)
     root = _names_in(hashes)

@@ -47,7 +47,7 @@ from medclip.search.manifest import (
     write_manifest,
 )
 from medclip.search.reader import FINGERPRINT_FIELDS, ROW_COLUMNS, IndexReader, open_store
-from medclip.search.stores.milvus import connect
+from medclip.search.stores.milvus import connect, named_server
 
 BATCH_ROWS = 256
 
@@ -68,7 +68,8 @@ def build_index(
     `cache`: whether features are read from and saved in the feature cache.
     """
     rows = Split(data, split or default_split(data), max_samples)
-    check_available(check_vector_store(vector_store))  # before hours of work
+    with named_server(vector_store):
+        check_available(check_vector_store(vector_store))  # before hours of work
     claim(out, MANIFEST_FILE)
     folder, loaded = model_folder(model, dual=True).resolve(), load(model)
     manifest = Manifest(
@@ -79,7 +80,8 @@ def build_index(
         collection=f"medclip_{uuid.uuid4().hex[:12]}",
     )
     manifest = _write_segment(out, manifest, jax_backend(loaded, cache), rows, np.arange(len(rows)), embeddings)
-    _commit(out, manifest)
+    with named_server(vector_store):
+        _commit(out, manifest)
     return manifest.num_pairs
 
 
@@ -160,7 +162,8 @@ def migrate(folder: Path, vector_store: str) -> int:
     The previous store's copy is dropped, where that store can still be reached.
     """
     with lock_manifest(folder) as manifest:
-        _commit(folder, replace(manifest, vector_store=check_vector_store(vector_store)))
+        with named_server(vector_store):
+            _commit(folder, replace(manifest, vector_store=check_vector_store(vector_store)))
         if manifest.vector_store != vector_store:
             try:
                 open_store(IndexReader(folder), manifest.vector_store).drop()

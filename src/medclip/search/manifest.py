@@ -7,6 +7,7 @@ the change or after it. A snapshot is a copy of that file.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from medclip.errors import UserError
 MANIFEST_FILE, SEGMENTS_DIR, SNAPSHOTS_DIR = "index.json", "segments", "snapshots"
 EMBEDDINGS_FILE, ROWS_FILE = "embeddings.npy", "rows.arrow"
 EXACT, FAISS, MILVUS_SCHEME = "exact", "faiss", "milvus://"
+_VECTOR_STORE = re.compile(rf"{EXACT}|{FAISS}|{MILVUS_SCHEME}([\w.-]+|\[[\da-fA-F:.]+\]):\d{{1,5}}/?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -82,12 +84,10 @@ class Manifest:
 
 def check_vector_store(name: str) -> str:
     """The name of a vector store, unchanged. UserError where it is unknown or holds credentials."""
-    if name in (EXACT, FAISS):
-        return name
-    if not name.startswith(MILVUS_SCHEME) or name == MILVUS_SCHEME:
-        raise UserError(f"--vector-store {name} is unknown: choose exact, faiss or milvus://HOST:PORT.")
     if "@" in name:
         raise UserError("credentials do not go into an index: set MILVUS_TOKEN and leave them out of --vector-store.")
+    if not _VECTOR_STORE.fullmatch(name):
+        raise UserError(f"--vector-store {name} is unknown: choose exact, faiss or milvus://HOST:PORT.")
     return name
 
 
@@ -106,6 +106,8 @@ def read_manifest(folder: Path, snapshot: str | None = None) -> Manifest:
     names_are_plain = all(segment.name.isdigit() for segment in segments)  # never a path out of the index
     if not (segments and names_are_plain and manifest.replace() == manifest):
         raise UserError(f"{path} is damaged: its segments and num_pairs disagree. Build the index again.")
+    if not _VECTOR_STORE.fullmatch(str(manifest.vector_store)):
+        raise UserError(f"{path} is damaged: its vector_store is none of exact, faiss and milvus://HOST:PORT.")
     return manifest
 
 

@@ -17,6 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from medclip.atomic_io import read_json, write_json
 from medclip.errors import UserError
+from medclip.hosts import is_clear_text
 from medclip.progress import console
 from medclip.require import require
 from medclip.training.log import Callback
@@ -28,6 +29,11 @@ _INSTALL = {
     "mlflow": "mlflow-skinny sqlalchemy alembic",
     # It asks for a Pillow below 13, and works with 13.
     "trackio": 'trackio, then pip install "pillow>=13"',
+}
+# The variable that names a tracker's server, and those whose secrets are sent there.
+_SERVERS = {
+    "wandb": ("WANDB_BASE_URL", ("WANDB_API_KEY",)),
+    "mlflow": ("MLFLOW_TRACKING_URI", ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD")),
 }
 # Libraries report to their makers what they are used for, and their errors with the paths in them.
 _NO_TELEMETRY = {"WANDB_ERROR_REPORTING": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
@@ -184,6 +190,9 @@ def require_trackers(names: Sequence[str]) -> None:
     for name in names:
         if name not in _INSTALL:
             raise UserError(f"--report-to {name} is not one of: {', '.join(_INSTALL)}.")
+        server, variables = _SERVERS.get(name, ("", ()))
+        if is_clear_text(os.environ.get(server, "")) and (sent := [key for key in variables if os.environ.get(key)]):
+            raise UserError(f"{sent[0]} is not sent over clear text: give {server} as https://.")
         _library(name)
 
 

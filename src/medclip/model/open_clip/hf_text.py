@@ -8,6 +8,7 @@ from typing import Any
 
 from medclip.atomic_io import read_json
 from medclip.errors import UserError
+from medclip.hosts import check_hub_endpoint
 from medclip.model.config import DUAL_ENCODERS
 from medclip.model.families import TEXT
 from medclip.model.shapes_init import Shapes, layer_count
@@ -106,6 +107,7 @@ def _hub_config(name: str) -> dict[str, Any] | None:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    check_hub_endpoint()
     try:
         return _text_config(Path(hf_hub_download(name, "config.json")))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError):

@@ -10,14 +10,18 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
 
 from medclip.errors import UserError
+from medclip.hosts import is_clear_text, is_loopback
 from medclip.progress import progress
 from medclip.require import require
 from medclip.search.filters import ADDED_KEY, FILTER_COLUMNS, Filter, label_names, lowercase_values, parse_days
@@ -32,6 +36,7 @@ DELETE_ROWS = 4096  # in a request
 CONNECT_TIMEOUT_S, QUERY_TIMEOUT_S, WRITE_TIMEOUT_S = 5.0, 20.0, 600.0
 HNSW_PARAMS = {"M": 16, "efConstruction": 200}
 CANDIDATES_PER_HIT, MIN_CANDIDATES, MIN_EF = 2, 100, 512  # ef: graph nodes visited
+_NAMED: ContextVar[str] = ContextVar("vector store that the user named", default="")
 
 
 class MilvusStore:
@@ -170,22 +175,53 @@ class MilvusStore:
         return rows[(self.index.row_ids[rows] == row_ids) & mask[rows]]
 
 
+@contextmanager
+def named_server(vector_store: str) -> Iterator[None]:
+    """Within it, `connect` takes this store's server for one that the user named, not an index from elsewhere."""
+    reset = _NAMED.set(vector_store)
+    try:
+        yield
+    finally:
+        _NAMED.reset(reset)
+
+
 def connect(uri: str) -> Any:
     """A `MilvusClient` of the server at milvus://HOST:PORT. UserError where it does not answer or pymilvus is absent.
 
-    The environment variable MILVUS_TOKEN authenticates; MILVUS_SECURE=1 asks for TLS.
+    An index from elsewhere may name any server. One beyond this machine is asked only where the user named it: by
+    `named_server`, or in the environment variable MILVUS_URI, https://HOST:PORT (TLS) or http. Only a named server gets
+    the token in MILVUS_TOKEN, and none beyond this machine over clear text. UserError otherwise.
     """
+    url, token = _url_and_token(uri)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC would print its troubles on the terminal
     pymilvus = require("pymilvus", extra="milvus")
     for name in ("pymilvus", "pymilvus.milvus_client"):  # it logs a traceback for every error
         logging.getLogger(name).handlers, logging.getLogger(name).propagate = [logging.NullHandler()], False
-    scheme = "https" if os.environ.get("MILVUS_SECURE", "0") not in ("", "0") else "http"
     with _server_errors(uri):
-        client = pymilvus.MilvusClient(
-            f"{scheme}://{_address(uri)}", token=os.environ.get("MILVUS_TOKEN", ""), timeout=CONNECT_TIMEOUT_S
-        )
+        client = pymilvus.MilvusClient(url, token=token, timeout=CONNECT_TIMEOUT_S)
         client.has_collection("medclip", timeout=CONNECT_TIMEOUT_S)  # a shared connection may be of a lost server
         return client
+
+
+def _url_and_token(uri: str) -> tuple[str, str]:
+    """URL of a server, and the token that it may get. UserError where it may not be asked; see `connect`."""
+    address, variable = _address(uri), os.environ.get("MILVUS_URI", "")
+    match = re.fullmatch(r"(https?)://([^/@]+:\d+)/?", variable)
+    if variable and match is None:
+        raise UserError("MILVUS_URI is not https://HOST:PORT, or http without TLS; a token goes into MILVUS_TOKEN.")
+    is_in_variable = match is not None and match[2].lower() == address
+    url = f"{match[1] if match and is_in_variable else 'http'}://{address}"
+    if not is_in_variable and _address(_NAMED.get()) != address:
+        if not is_loopback(urlsplit(url).hostname or ""):
+            raise UserError(
+                f"the index is on the Milvus server {address}, which you have not named: MILVUS_URI=https://{address} "
+                "(http without TLS) allows it to be asked, and to get MILVUS_TOKEN."
+            )
+        return url, ""
+    token = os.environ.get("MILVUS_TOKEN", "")
+    if token and is_clear_text(url):
+        raise UserError(f"MILVUS_TOKEN is not sent over clear text: MILVUS_URI=https://{address} asks for TLS.")
+    return url, token
 
 
 def filter_expression(filter: Filter) -> str:
@@ -208,7 +244,7 @@ def hash_term(key: str, value: str) -> int:
 
 
 def _address(uri: str) -> str:
-    return uri.removeprefix(MILVUS_SCHEME).rstrip("/")
+    return uri.removeprefix(MILVUS_SCHEME).rstrip("/").lower()
 
 
 @contextmanager
@@ -221,4 +257,11 @@ def _server_errors(uri: str) -> Iterator[None]:
         reason = str(getattr(error, "message", "") or error).strip() or type(error).__name__
         raise UserError(
             f"the Milvus server at {_address(uri)} does not answer as it should: {reason.splitlines()[0][:200]}"
+            f"{_withheld_token(uri)}"
         ) from None
+
+
+def _withheld_token(uri: str) -> str:
+    if os.environ.get("MILVUS_TOKEN") and not _url_and_token(uri)[1]:
+        return f" (MILVUS_TOKEN is sent only to a server that you name: MILVUS_URI=http://{_address(uri)})"
+    return ""

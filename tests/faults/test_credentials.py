@@ -1,0 +1,182 @@
+"""Secrets go to hosts that the user named, not over clear text to another machine, not where a redirect points."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from concurrent import futures
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from medclip.data.paths import parse_path
+from medclip.errors import UserError
+from medclip.hosts import is_clear_text, is_loopback
+from medclip.model.export import push
+from medclip.model.hub_download import fetch_model, fetch_tokenizer
+from medclip.search.curate import migrate
+from medclip.search.reader import IndexReader
+from medclip.training.trackers import require_trackers
+from support.made_indexes import make_index, random_units
+
+SECRET = "root:a-secret-token"
+# An address that nothing answers at (RFC 5737): a test that reached out would wait for it.
+ELSEWHERE = "192.0.2.1:19530"
+
+
+@pytest.fixture
+def milvus_listener():
+    """A gRPC server that knows no call and remembers what came with each: (address, list of metadata)."""
+    grpc = pytest.importorskip("grpc")
+    received = []
+
+    class Recorder(grpc.GenericRpcHandler):
+        def service(self, details):
+            received.append({item.key: item.value for item in details.invocation_metadata})
+
+    server = grpc.server(futures.ThreadPoolExecutor(2), (Recorder(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}", received
+    server.stop(None).wait()
+
+
+def index_at(folder, address):
+    """An index from elsewhere, which names a server."""
+    make_index(folder, random_units(5))
+    fields = json.loads((folder / "index.json").read_text())
+    (folder / "index.json").write_text(json.dumps(fields | {"vector_store": f"milvus://{address}"}))
+    return folder
+
+
+def test_a_foreign_index_gets_no_token(tmp_path, milvus_listener, monkeypatch):
+    address, received = milvus_listener
+    monkeypatch.setenv("MILVUS_TOKEN", SECRET)
+    for uri in ("", "http://127.0.0.1:1", f"https://{ELSEWHERE}"):
+        monkeypatch.setenv("MILVUS_URI", uri)
+        with pytest.raises(UserError, match=rf"MILVUS_TOKEN is sent only to .* MILVUS_URI=http://{address}"):
+            IndexReader(index_at(tmp_path / f"index{len(uri)}", address))
+    assert received and not any("authorization" in metadata for metadata in received)
+
+
+@pytest.mark.parametrize("names_it", ["variable", "command"])
+def test_a_server_that_the_user_named_gets_the_token(tmp_path, milvus_listener, monkeypatch, names_it):
+    address, received = milvus_listener
+    monkeypatch.setenv("MILVUS_TOKEN", SECRET)
+    with pytest.raises(UserError, match="does not answer as it should"):
+        if names_it == "variable":
+            monkeypatch.setenv("MILVUS_URI", f"http://{address}/")
+            IndexReader(index_at(tmp_path / "index", address))
+        else:
+            migrate(make_index(tmp_path / "index", random_units(5)), f"milvus://{address}")
+    assert any("authorization" in metadata for metadata in received)
+
+
+@pytest.mark.parametrize(
+    ("uri", "sentence"),
+    [
+        ("", rf"{ELSEWHERE}, which you have not named: MILVUS_URI=https://{ELSEWHERE}"),
+        ("https://milvus.example:19530", "which you have not named"),
+        (f"http://{ELSEWHERE}", f"MILVUS_TOKEN is not sent over clear text: MILVUS_URI=https://{ELSEWHERE}"),
+        ("milvus.example:19530", "MILVUS_URI is not https://HOST:PORT"),
+        (f"https://root:secret@{ELSEWHERE}", "MILVUS_URI is not https://HOST:PORT"),
+    ],
+)
+def test_a_server_beyond_this_machine_is_asked_where_it_is_named_and_over_tls(tmp_path, monkeypatch, uri, sentence):
+    monkeypatch.setenv("MILVUS_TOKEN", SECRET)
+    monkeypatch.setenv("MILVUS_URI", uri)
+    with pytest.raises(UserError, match=sentence) as error:
+        IndexReader(index_at(tmp_path / "index", ELSEWHERE))
+    assert "secret" not in str(error.value)
+
+
+def test_a_token_for_a_new_store_does_not_leave_over_clear_text(tmp_path, monkeypatch):
+    monkeypatch.setenv("MILVUS_TOKEN", SECRET)
+    folder = make_index(tmp_path / "index", random_units(5))
+    with pytest.raises(UserError, match="MILVUS_TOKEN is not sent over clear text"):
+        migrate(folder, f"milvus://{ELSEWHERE}")
+    assert IndexReader(folder).manifest.vector_store == "exact"
+
+
+@pytest.mark.parametrize(
+    "store", ["milvus://127.0.0.1", "milvus://127.0.0.1:1@evil.example:1", "milvus://127.0.0.1:1/x", "milvus://a b:1",
+              "milvus://\x1b[2J:1", "unix:///tmp/x", "/tmp/milvus.db", "Exact", "", 5, None, ["exact"]]
+)  # fmt: skip
+def test_a_store_that_is_none_is_a_damaged_index(tmp_path, store):
+    make_index(tmp_path / "index", random_units(5))
+    fields = json.loads((tmp_path / "index" / "index.json").read_text())
+    (tmp_path / "index" / "index.json").write_text(json.dumps(fields | {"vector_store": store}))
+    with pytest.raises(UserError, match="is damaged: its vector_store"):
+        IndexReader(tmp_path / "index")
+
+
+def test_the_hubs_token_does_not_leave_over_clear_text(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://192.0.2.1")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    for work in (
+        lambda: fetch_model("lab/clip", None, lambda *_: ()),
+        lambda: fetch_tokenizer("lab/clip"),
+        lambda: push(tmp_path, "lab/clip"),
+        lambda: parse_path("hf://lab/pairs"),
+    ):
+        with pytest.raises(
+            UserError, match=r"HF_TOKEN is not sent over clear text: HF_ENDPOINT is http://192\.0\.2\.1"
+        ):
+            work()
+
+
+@pytest.mark.parametrize(
+    ("tracker", "server", "secret"),
+    [("wandb", "WANDB_BASE_URL", "WANDB_API_KEY"), ("mlflow", "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_TOKEN"),
+     ("mlflow", "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_PASSWORD")],
+)  # fmt: skip
+def test_a_trackers_secret_does_not_leave_over_clear_text(monkeypatch, tracker, server, secret):
+    monkeypatch.setenv(server, "http://tracker.example:5000")
+    monkeypatch.setenv(secret, "a-secret")
+    with pytest.raises(UserError, match=f"{secret} is not sent over clear text: give {server} as https://"):
+        require_trackers([tracker])
+
+
+def test_loopback_is_what_no_network_carries():
+    for host in ("localhost", "LOCALHOST", "127.0.0.1", "127.200.0.9", "::1"):
+        assert is_loopback(host), host
+    for host in ("", "localhost.evil.example", "127.0.0.1.nip.io", "0.0.0.0", "10.0.0.1", "evil.example", "127.1"):
+        assert not is_loopback(host), host
+    assert is_clear_text("http://evil.example") and is_clear_text("HTTP://10.0.0.1:80/x")
+    assert not any(map(is_clear_text, ("https://evil.example", "http://[::1]:80", "http://localhost/x", "")))
+
+
+@pytest.mark.slow
+def test_a_redirect_of_the_hub_does_not_carry_the_token(tmp_path):
+    received = {"first": [], "second": []}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            name = "first" if self.server is first else "second"
+            received[name].append(self.headers.get("Authorization"))
+            self.send_response(307 if name == "first" else 404)
+            self.send_header("Location", f"http://localhost:{second.server_address[1]}{self.path}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    with (
+        ThreadingHTTPServer(("127.0.0.1", 0), Handler) as first,
+        ThreadingHTTPServer(("127.0.0.1", 0), Handler) as second,
+    ):
+        for server in (first, second):
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+        hub = {"HF_ENDPOINT": f"http://127.0.0.1:{first.server_address[1]}", "HF_TOKEN": "hf_secret"}
+        command = [sys.executable, "-m", "medclip.cli.main", "info", "lab/clip"]
+        environment = os.environ | hub | {"HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        for server in (first, second):
+            server.shutdown()
+    assert done.returncode == 2 and "hf_secret" not in done.stdout + done.stderr
+    assert "Bearer hf_secret" in received["first"]
+    assert received["second"] == [] or set(received["second"]) == {None}
