@@ -23,6 +23,7 @@ GROUND = (
     "medclip.source_commit",
     "medclip.hosts",
     "medclip.user_folders",
+    "medclip.versions",
 )
 
 # Which parts of the package a part may import; a prefix stands for all below it. `medclip` itself holds two constants.
@@ -38,6 +39,7 @@ ALLOWED = {
     "medclip.jax_setup": ("medclip.user_folders",),
     "medclip.source_commit": (),
     "medclip.user_folders": (),
+    "medclip.versions": (),
     "medclip.html_page": (),
     "medclip.match_calibration": GROUND,
     "medclip.metrics": GROUND,

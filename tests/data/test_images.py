@@ -121,7 +121,17 @@ def test_a_bomb_is_refused_before_it_is_decoded(side):
 def test_a_line_is_refused_where_no_jpeg_could_hold_it():
     with pytest.raises(ImageError, match=r"^image over 65,500 pixels a side$"):
         standardize(png_of_size(65_501, 10), 256)
-    assert standardize(image_bytes(Image.new("L", (65_500, 1)), "PNG"), 256)[1:] == (65_500, 1)
+    assert decode(image_bytes(Image.new("L", (65_500, 1)), "PNG")).size == (65_500, 1)
+
+
+@pytest.mark.parametrize(("size", "is_strip"), [((2, 60000), True), ((1010, 10), True), ((1000, 10), False)])
+def test_a_strip_is_refused_before_training(size, is_strip):
+    strip = Image.new("L", size)
+    if is_strip:
+        with pytest.raises(ImageError, match=r"^image over 100 times as long as wide$"):
+            standardize(strip, 224)
+    else:
+        assert standardize(strip, 224)[1:] == size
 
 
 @given(st.data())

@@ -70,7 +70,8 @@ def run_info(run: Path) -> RunInfo:
     defaults = {f.name: f.default for f in fields(TrainConfig) if f.default is not MISSING}
     defaults |= {"micro_batch_size": settings["batch_size"], "vision_lr": settings["lr"], "text_lr": settings["lr"]}
     defaults |= {"image_size": 0, "context_length": 0}  # the model's own
-    changed = {n: v for n, v in settings.items() if n != "data" and v != [] and v != defaults.get(n)}
+    others = {"data", "software"}
+    changed = {n: v for n, v in settings.items() if n not in others and v != [] and v != defaults.get(n)}
     speed = {
         name: median(values)
         for name in ("pairs_per_s", "data_wait_fraction")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
 from medclip import NOT_CLINICAL, __version__
-from medclip.errors import UserError, WorkError, describe_os_error
+from medclip.errors import UserError, WorkError, describe_os_error, ignore_warnings
 
 
 class Command(NamedTuple):
@@ -119,6 +119,8 @@ def run(words: Sequence[str]) -> None:
     from medclip.cli.parse import flag_values, parse, write_config
 
     jax_setup.start()
+    for package in ("PIL", "pydicom"):
+        ignore_warnings(package)  # before any thread
     module, _, class_name = command.target.partition(":")
     parsed = parse(getattr(importlib.import_module(f"medclip.cli.{module}"), class_name), name, rest)
     if (out := flag_values(parsed).get("out")) is not None:

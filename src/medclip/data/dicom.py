@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 import struct
-import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from PIL import Image
 
 from medclip.data.dicom_display import items, to_display
 from medclip.data.dicom_geometry import middle_frame
-from medclip.errors import MAX_PIXELS, TOO_MANY_PIXELS, ImageError, UserError
+from medclip.errors import MAX_PIXELS, TOO_MANY_PIXELS, ImageError, UserError, ignore_warnings
 from medclip.require import require
 
 if TYPE_CHECKING:
@@ -94,31 +93,28 @@ def decode_frame(image: Path | bytes, frame: int | None = None, masked: bool = F
 
 
 @contextmanager
-def quiet_pydicom() -> Iterator[None]:
-    """Nothing of a header is printed or logged: warnings quote its values."""
-    pydicom = _pydicom()
-    with warnings.catch_warnings(), pydicom.config.disable_value_validation():
-        warnings.simplefilter("ignore")
-        yield
-
-
-@contextmanager
 def dicom_errors() -> Iterator[None]:
     """Turn any error in a DICOM file into an ImageError; nothing of its header is printed or logged."""
     try:
-        with quiet_pydicom():
-            yield
+        yield
     except (ImageError, UserError, FileNotFoundError):
         raise
     except Exception as error:  # on damaged files pydicom and its decoders raise nearly every class there is
         raise ImageError("image unreadable") from error
 
 
-def _pydicom(module: str = "pydicom") -> Any:
-    """pydicom or one of its modules, with its logger silenced, as warnings quote values of the header."""
-    imported = require(module, extra="dicom")
+def silence_pydicom() -> None:
+    """Let pydicom check no values and print nothing of a header from now on, in any thread."""
+    config = require("pydicom.config", extra="dicom")
+    config.settings.reading_validation_mode = config.settings.writing_validation_mode = config.IGNORE
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
-    return imported
+    ignore_warnings("pydicom")
+
+
+def _pydicom(module: str = "pydicom") -> Any:
+    """pydicom, silenced, or one of its modules."""
+    silence_pydicom()
+    return require(module, extra="dicom")
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
-from medclip.data.dicom import quiet_pydicom
+from medclip.data.dicom import silence_pydicom
 from medclip.data.schema import WebInstance
 from medclip.errors import ImageError, UserError, WorkError
 from medclip.hosts import is_clear_text, is_loopback
@@ -255,5 +255,5 @@ def _check_uids(*uids: str) -> None:
 def _quiet() -> Iterator[None]:
     for name in ("dicomweb_client", "urllib3"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    with quiet_pydicom():
-        yield
+    silence_pydicom()
+    yield

@@ -22,6 +22,7 @@ from medclip.data.dataset import SCHEMA, open_shard, read_dataset, split_shards
 from medclip.data.paths import AnyPath
 from medclip.data.resume import ResumableFile, file_state, fingerprint, finish, remove_stale
 from medclip.progress import progress
+from medclip.versions import library_versions
 
 EXPORT_FILE = "export.json"
 """Lists the files of an export, beside them."""
@@ -47,7 +48,8 @@ def export_data(data: AnyPath, out: Path, form: Form) -> dict[str, int]:
             groups, first = _groups(split_shards(data, split)), 0
             names[split] = [f"{split}-{number:05d}-of-{len(groups):05d}.{form}" for number in range(len(groups))]
             for name, shards in zip(names[split], groups, strict=True):
-                inputs = fingerprint(__version__, first, [(shard.name, file_state(shard)) for shard in shards])
+                states = [(shard.name, file_state(shard)) for shard in shards]
+                inputs = fingerprint(library_versions("pyarrow"), first, states)
                 file, tables = ResumableFile(unfinished / name, inputs), [open_shard(shard) for shard in shards]
                 if not file.is_complete:
                     with file.rewrite(), whole_file(file.path) as partial:

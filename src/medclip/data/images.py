@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import threading
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
@@ -15,7 +14,17 @@ import numpy as np
 from PIL import ExifTags, Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from medclip.data.schema import DicomFrame, WebInstance
-from medclip.errors import MAX_PIXELS, MAX_SIDE, NO_FINITE_PIXELS, SIDE_TOO_LONG, TOO_MANY_PIXELS, ImageError
+from medclip.errors import (
+    MAX_ASPECT_RATIO,
+    MAX_PIXELS,
+    MAX_SIDE,
+    NO_FINITE_PIXELS,
+    SIDE_TOO_LONG,
+    STRIP,
+    TOO_MANY_PIXELS,
+    ImageError,
+    ignore_warnings,
+)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -54,10 +63,9 @@ def decode(image: ImageInput | DicomFrame) -> Image.Image:
             from medclip.data.dicom import decode_frame
 
             return _to_gray_or_rgb(decode_frame(image))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of damaged EXIF and of large sizes; both are handled
-            with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image, formats=FORMATS) as opened:
-                return _upright(opened)
+        ignore_warnings("PIL")  # of damaged EXIF and of large sizes; both are handled
+        with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image, formats=FORMATS) as opened:
+            return _upright(opened)
     except ImageError:
         raise
     except FileNotFoundError:
@@ -79,10 +87,9 @@ def header_size(image: bytes) -> tuple[int, int]:
         header = read_header(io.BytesIO(image))
         return int_attribute(header, "Columns", 0), int_attribute(header, "Rows", 0)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(image), formats=UPLOAD_FORMATS) as opened:
-                return opened.size
+        ignore_warnings("PIL")
+        with Image.open(io.BytesIO(image), formats=UPLOAD_FORMATS) as opened:
+            return opened.size
     except Image.DecompressionBombError:
         raise ImageError(TOO_MANY_PIXELS) from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
@@ -164,10 +171,12 @@ def _stretch(values: np.ndarray) -> Image.Image:
 def standardize(image: ImageInput | DicomFrame, shorter_side: int) -> tuple[bytes, int, int]:
     """Encode as JPEG with the shorter side at most `shorter_side` pixels (never enlarged) and no metadata.
 
-    Returns the bytes, width and height. Raises ImageError.
+    Returns the bytes, width and height. Raises ImageError, also for a strip, which at a model's size is too large.
     """
     decoded = decode(image)
     shorter = min(decoded.size)
+    if max(decoded.size) > MAX_ASPECT_RATIO * shorter:
+        raise ImageError(STRIP)
     if shorter > shorter_side:
         width, height = (max(1, round(n * shorter_side / shorter)) for n in decoded.size)
         decoded = decoded.resize((width, height), Image.Resampling.BICUBIC)

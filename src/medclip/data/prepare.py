@@ -37,7 +37,10 @@ from medclip.data.sources.detect import (
 )
 from medclip.errors import UserError, WorkError
 from medclip.progress import progress
+from medclip.versions import library_versions
 
+LIBRARIES = ("numpy", "pillow", "pydicom", "pyjpegls", "pylibjpeg-openjpeg", "python-gdcm", "ftfy", "pyarrow")
+"""What decides a shard's bytes."""
 SHARD_PAIRS = 1024
 SHARD_BYTES = 2**26  # of images that come with their rows: what waits for a worker is in memory
 COUNTERS = ("dropped", "caption_rules", "removed")
@@ -120,7 +123,8 @@ def prepare_shard(rows: list[Pair | Dropped], path: Path, config: PrepareConfig)
     Returns the split, the file, the number of its pairs, and COUNTERS.
     """
     # The fingerprint is taken before an image is read, which may change meanwhile.
-    shard = ResumableFile(path, source_fingerprint(rows, __version__, config, filter_versions(config.deidentify)))
+    versions = library_versions(*LIBRARIES), filter_versions(config.deidentify)
+    shard = ResumableFile(path, source_fingerprint(rows, versions, config))
     report = shard_report(path) if shard.is_complete else None
     if report is None:
         prepared = [prepare_row(row, config) for row in rows]

@@ -20,10 +20,13 @@ from medclip.encode.inference_backends import open_backend
 from medclip.errors import UserError
 from medclip.model.checkpoint import model_hash
 from medclip.progress import progress
+from medclip.versions import library_versions
 
 # as `medclip evaluate --embeddings` takes them
 EMBEDDING_FILES: dict[Kind, str] = {"images": "images.npy", "captions": "texts.npy"}
 ORIGIN_FILE = "embedding.json"
+LIBRARIES = ("jax", "jaxlib", "numpy", "pillow", "tokenizers", "ftfy", "onnxruntime", "openvino")
+"""What decides an embedding besides its model."""
 
 
 def embed(
@@ -70,7 +73,7 @@ def write_embeddings(
 
     A file of the same `origin` that a killed call left is resumed, until `finish`. Errors as in `stream_split`.
     """
-    file = ResumableFile(path, fingerprint(origin, kind, len(rows)))
+    file = ResumableFile(path, fingerprint(library_versions(*LIBRARIES), origin, kind, len(rows)))
     if file.is_complete:
         return
     done, header = file.rows_done, io.BytesIO()

@@ -9,27 +9,43 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from medclip.atomic_io import claim, read_json, whole_file, write_errors, write_json, write_text
+from medclip.atomic_io import claim, read_object, whole_file, write_errors, write_json, write_text
 from medclip.errors import UserError
+from medclip.progress import console
 
 CONFIG_FILE, METRICS_FILE, CURVES_FILE = "train_config.json", "metrics.jsonl", "curves.png"
+SUMMARY_FILE = "summary.json"
+"""Written when a run has ended."""
 
 Callback = Callable[[int, Mapping[str, Any]], None]
 """Takes a step and its metrics, as a line of `metrics.jsonl` has them: an evaluation's has `validation_loss`."""
 
 
-def open_run(out: Path, settings: dict[str, Any], resume: bool) -> None:
-    """Write the settings of a new run; a UserError names those of a resumed one that differ."""
+def open_run(out: Path, settings: dict[str, Any], software: dict[str, Any], resume: bool) -> None:
+    """Write the settings of a new run; a UserError names those of a resumed one that differ.
+
+    `software`, of this process, is added to that which made the run before, and what differs is shown.
+    """
     settings = json.loads(json.dumps(settings))  # as they come back
     if not resume:
+        if (out / CONFIG_FILE).exists() and not (out / SUMMARY_FILE).exists():
+            raise UserError(f"--out {out} holds a run that has not ended: go on with --resume, or choose another.")
         claim(out, CONFIG_FILE)
-        write_json(out / CONFIG_FILE, settings)
+        write_json(out / CONFIG_FILE, settings | {"software": [software]})
         return
-    before = read_json(out / CONFIG_FILE, "a run to resume")
+    before = read_object(out / CONFIG_FILE, "a run to resume")
+    *earlier, last = before.pop("software", [{}])
     names = dict.fromkeys([*settings, *before])
     changed = [f"{n}: {before.get(n)} then, {settings.get(n)} now" for n in names if before.get(n) != settings.get(n)]
     if changed:
         raise UserError(f"--resume {out} with other settings ({'; '.join(changed)}). Repeat the run's own.")
+    if differing := [f"{n} {last.get(n)} then, {value} now" for n, value in software.items() if last.get(n) != value]:
+        console.print(
+            f"warning: resumed by other software ({'; '.join(differing)}): the numbers may differ from those of a run "
+            "that was not interrupted.",
+            soft_wrap=True,
+        )
+        write_json(out / CONFIG_FILE, settings | {"software": [*earlier, last, software]})
 
 
 class MetricsLog:

@@ -38,7 +38,7 @@ from medclip.training import distributed
 from medclip.training.checkpoints import StateFolder
 from medclip.training.config import FromModel, FromPreset, FromTowers, ResolvedTrainConfig, TrainConfig, resolve
 from medclip.training.data import Loader, Pairs, make_loader, read_pairs
-from medclip.training.log import Callback, MetricsLog, open_run
+from medclip.training.log import SUMMARY_FILE, Callback, MetricsLog, open_run
 from medclip.training.losses import Loss, contrastive_loss, is_sigmoid, sigmoid_loss
 from medclip.training.model_card import ValidationCounts, write_card
 from medclip.training.optim import initial_params, make_optimizer, merge_lora
@@ -53,7 +53,9 @@ from medclip.training.validation import (
     validate,
     wise_ft,
 )
+from medclip.versions import library_versions
 
+LIBRARIES = ("jax", "jaxlib", "numpy", "optax", "pillow", "tokenizers", "ftfy")
 NUM_LOG_LINES = 200  # steps of a run that leave a line
 
 
@@ -103,9 +105,16 @@ def train(
     require_trackers(report_to)
     if distributed.is_first():
         digests = {split.name: split.digest for split in (training, validation)}
-        open_run(out, resolved.to_json() | {"max_samples": max_samples, "data": digests}, resume)
+        settings = resolved.to_json() | {"max_samples": max_samples, "data": digests}
+        open_run(out, settings, _software(), resume)
     run = prepare_run(resolved, training, validation, image_cache_gb, cache)
     return fit(run, out, resume=resume, report_to=report_to, callbacks=callbacks)
+
+
+def _software() -> dict[str, str | None]:
+    """What decides numbers besides the settings and the data."""
+    devices = f"{jax.device_count()} {jax.devices()[0].device_kind}"
+    return library_versions(*LIBRARIES) | {"commit": source_commit(), "devices": devices}
 
 
 def prepare_run(
@@ -341,7 +350,7 @@ def _finish(run: Run, log: MetricsLog, state: State) -> dict[str, Any]:
     summary = {"best": best, "wise_ft": interpolations, "hard_negatives": run.foil_shares}
     summary |= {"medclip_version": __version__, "commit": source_commit()}
     if distributed.is_first():
-        write_json(log.out / "summary.json", summary)
+        write_json(log.out / SUMMARY_FILE, summary)
         _describe(run, log.out / "model", best)
     distributed.barrier("finished")
     return summary
