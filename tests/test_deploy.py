@@ -1,7 +1,9 @@
 """The files under deploy/, the Dockerfile and compose.yaml say what the service is; none of them can be run here."""
 
+import os
 import re
 import shlex
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -40,6 +42,44 @@ def test_every_image_is_pinned(compose):
     assert len(images) == 6
     for image in images:
         assert re.search(r":.*\d", image) and "latest" not in image, image
+
+
+def test_digests_are_pinned_by_one_command_where_docker_is(tmp_path):
+    for name in ("Makefile", "Dockerfile", "compose.yaml", "deploy/space/Dockerfile"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(read(name))
+    docker = tmp_path / "bin" / "docker"  # gives a digest that ends with the length of the image's name
+    docker.parent.mkdir()
+    docker.write_text('#!/bin/sh\nprintf "sha256:%064d" "${#6}"')
+    docker.chmod(0o755)
+    for _ in range(2):  # the second time changes nothing
+        environment = os.environ | {"PATH": f"{docker.parent}:{os.environ['PATH']}"}
+        subprocess.run(["make", "-s", "pin"], cwd=tmp_path, env=environment, check=True)
+        for name in ("Dockerfile", "deploy/space/Dockerfile", "compose.yaml"):
+            pinned = (tmp_path / name).read_text()
+            images = re.findall(r"(?:FROM|image:) (\S+:\S+)", pinned)
+            assert images and all(image.endswith(f"@sha256:{len(image.split('@')[0]):064}") for image in images), images
+            assert re.sub(r"@sha256:\d{64}", "", pinned) == read(name)
+    assert not list(tmp_path.rglob("*.bak"))
+
+
+def hashes_by_pin(name):
+    """The hashes of each pin of a lock file."""
+    pins = re.findall(r"^([\w.-]+==[^\n]+?) \\\n((?:    --hash=sha256:\w+(?: \\)?\n)+)", read(name), re.M)
+    return {pin: set(re.findall(r"sha256:\w+", hashes)) for pin, hashes in pins}
+
+
+def test_images_install_from_the_hashed_lock_alone():
+    for name in ("Dockerfile", "deploy/space/Dockerfile"):
+        installs = re.findall(r"pip install [^\n]*", read(name))
+        assert len(installs) == 2, installs
+        for command in installs:
+            assert "--require-hashes" in command or "--no-deps --no-index" in command, command
+    image, everything = hashes_by_pin("requirements-image.lock"), hashes_by_pin("requirements.lock")
+    assert len(image) > 100 and all(everything[pin] == hashes for pin, hashes in image.items())
+    lines = [line for line in read("requirements-image.lock").splitlines() if re.match(r"\w", line)]
+    assert len(lines) == len(image)  # none is without a hash
+    assert "pytest" not in read("requirements-image.lock")
 
 
 def test_only_the_service_is_reachable_and_only_from_its_machine(compose):
@@ -96,11 +136,13 @@ def test_proxies_take_what_the_service_takes():
 def test_the_image_holds_code_alone_and_is_not_root(flags):
     ignored = read(".dockerignore").splitlines()
     assert "*" in ignored and {line[1:] for line in ignored if line.startswith("!")} == {
-        "pyproject.toml", "README.md", "requirements.lock", "src"}  # fmt: skip
+        "pyproject.toml", "README.md", "requirements-image.lock", "src"}  # fmt: skip
     dockerfile = read("Dockerfile")
     assert re.search(r"^USER 10001$", dockerfile, re.M) and "HEALTHCHECK" in dockerfile
-    extras = set(re.search(r'"\.\[([a-z,]+)\]"', dockerfile)[1].split(","))
-    assert extras <= tomllib.loads(read("pyproject.toml"))["project"]["optional-dependencies"].keys()
+    extras = set(re.findall(r"--extra (\w+)", read("requirements-image.lock").splitlines()[1]))
+    assert (
+        {"app", "serve"} <= extras <= tomllib.loads(read("pyproject.toml"))["project"]["optional-dependencies"].keys()
+    )
     command = re.search(r"^CMD (\[.*\])", dockerfile, re.M)[1]
     assert set(re.findall(r"--[a-z-]+", command)) <= flags("serve")
 
@@ -109,3 +151,12 @@ def test_every_file_is_named_in_the_notes():
     notes = read("docs/deploy.md")
     for path in DEPLOY.iterdir():
         assert f"deploy/{path.name}" in notes
+
+
+def test_every_threat_names_a_test_that_exists():
+    text = read("SECURITY.md")
+    for threat in ("image", "dataset", "model folder", "index", "query"):
+        assert re.search(rf"^\| \*\*a hostile {threat}\*\* .*\(tests/\S+\.py\)", text, re.M), threat
+    assert re.search(r"^\| \*\*a curious neighbor\*\* .*\(tests/\S+\.py\)", text, re.M)
+    for path in re.findall(r"\]\(([^)]+)\)", text):
+        assert (ROOT / path).is_file(), path
