@@ -6,6 +6,7 @@ import ctypes
 import os
 import sys
 import warnings
+from pathlib import Path
 
 from medclip.user_folders import cache_folder
 
@@ -18,6 +19,8 @@ _CPU_FLAGS = (
 )
 # mallopt(3): M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
 _KEEP_MEMORY = ((-8, 1), (-4, 0), (-1, 2**31 - 1), (-2, 2**27))
+_RETURN_MEMORY = ((-4, 2**16), (-1, 2**17))  # glibc's defaults
+MAX_KEPT_BYTES = 4e9
 
 
 def start() -> None:
@@ -39,6 +42,30 @@ def _keep_memory() -> None:
     By default it goes back to the kernel, which clears 120 MB of pages each step of the tiny preset: a quarter of the
     time. One arena, as the others cannot hold a block above 64 MB without mmap.
     """
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+    if libc := _glibc():
         for option, value in _KEEP_MEMORY:
             libc.mallopt(option, value)
+
+
+def limit_kept_memory(max_bytes: float = MAX_KEPT_BYTES) -> None:
+    """Keep no freed memory any more where this process has over `max_bytes`.
+
+    XLA asks for one block for all of a step, of another size for each shape of packed captions. Those of gigabytes do
+    not fit into each other's gaps: kept, they add up, and a step of 5 GB once filled 20.
+    """
+    if (libc := _glibc()) and anonymous_bytes() > max_bytes:
+        for option, value in _RETURN_MEMORY:
+            libc.mallopt(option, value)
+        libc.malloc_trim(0)
+
+
+def anonymous_bytes() -> int:
+    """Resident memory of this process without mapped files (Linux, proc(5))."""
+    _, resident, shared, *_ = Path("/proc/self/statm").read_text().split()
+    return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _glibc() -> ctypes.CDLL | None:
+    """The C library, where it is one that these settings are for."""
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    return libc if libc is not None and hasattr(libc, "mallopt") else None

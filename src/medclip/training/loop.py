@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from medclip import __version__
+from medclip import __version__, jax_setup
 from medclip.atomic_io import write_json
 from medclip.data.dataset import Split
 from medclip.data.hard_negatives import hard_negative_shares
@@ -206,6 +206,7 @@ def _run_steps(run: Run, log: MetricsLog, states: StateFolder, train_step: Train
             loader.device_output = metrics
             logger.push(step, rows, metrics)
             advance(1)
+            jax_setup.limit_kept_memory()
             if is_evaluation_step(step, config):
                 logger.flush()
                 ranks = _evaluate(run, log, state)
