@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 from PIL import Image, ImageFilter
 
+from medclip.data.decode_workers import isolate
 from medclip.data.images import ImageInput, decode
 from medclip.encode.encoder import embed_pixels, embed_texts
 from medclip.errors import ImageError, UserError
@@ -35,7 +36,7 @@ def saliency_map(model: Model, image: ImageInput, text: str) -> Float32[np.ndarr
     if not text.strip():
         raise UserError("the text is empty.")
     try:
-        decoded = decode(image)
+        decoded = isolate(decode, image)
         pixels = preprocess(decoded, model.image_processor)
     except ImageError as error:
         raise UserError(f"{image if isinstance(image, str | Path) else 'the image'}: {error}.") from None

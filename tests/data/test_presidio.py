@@ -214,7 +214,7 @@ def test_a_caption_too_long_to_analyze_is_dropped_and_counted(table, tmp_path, a
     with Path(table).open("a") as file:
         file.write("2.png\t" + "lung " * 30_000 + "\ttrain\n")
     dataset = prepare(table, tmp_path / "out", CONFIG, num_workers=1)
-    assert dataset["dropped"] == {"train": {"caption over 100,000 characters, too long for --deidentify": 1}}
+    assert dataset["dropped"] == {"train": {"caption over 100,000 characters": 1}}
 
 
 @pytest.mark.parametrize("change", [{"deidentify": None}, {"model_version": "3.8.1"}])

@@ -79,3 +79,10 @@ def sequence(**attributes) -> list[Dataset]:
     for keyword, value in attributes.items():
         setattr(item, keyword, value)
     return [item]
+
+
+def crashing_dicom() -> bytes:
+    """A lossless JPEG of pydicom's with one byte changed, at which GDCM 3.2.6 aborts its process."""
+    image = bytearray((PACKAGED / "SC_rgb_jpeg_gdcm.dcm").read_bytes())
+    image[1358] = 148
+    return bytes(image)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
+from medclip.data.decode_workers import isolate
 from medclip.data.images import standardize
 from medclip.errors import ImageError, UserError
 
@@ -55,6 +56,6 @@ def format_labels(labels: Mapping[str, str]) -> str:
 def standardize_upload(image: bytes) -> bytes:
     """An uploaded image (PNG, JPEG, DICOM, …) as a JPEG without metadata. UserError where it is not an image."""
     try:
-        return standardize(image, UPLOAD_SHORTER_SIDE)[0]
+        return isolate(standardize, image, UPLOAD_SHORTER_SIDE)[0]
     except ImageError as error:
         raise UserError(f"the uploaded image: {error}.") from None

@@ -234,6 +234,7 @@ class Explain:
 
     def run(self) -> None:
         from medclip.atomic_io import whole_file
+        from medclip.data.decode_workers import isolate
         from medclip.data.images import decode
         from medclip.model.checkpoint import load
         from medclip.saliency import MIN_CHANGE, overlay_saliency, saliency_map
@@ -242,7 +243,7 @@ class Explain:
             raise UserError(f"--out {self.out} is not a .png.")
         saliency = saliency_map(load(self.model), self.image, self.text)
         with whole_file(self.out) as partial:
-            overlay_saliency(decode(self.image), saliency).save(partial, "PNG")
+            overlay_saliency(isolate(decode, self.image), saliency).save(partial, "PNG")
         low, high = (float(value) if abs(value) >= MIN_CHANGE else 0.0 for value in (saliency.min(), saliency.max()))
         self.output.show(
             {"out": str(self.out), "max_cosine": high, "min_cosine": low},

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from medclip.atomic_io import whole_file
 from medclip.data.name_matching import APOSTROPHES, Span, find_name, index_words, is_ordinary
 from medclip.data.name_spelling import fold
-from medclip.data.normalize import normalize_text
+from medclip.data.normalize import MAX_CAPTION_CHARACTERS, normalize_text
 from medclip.data.ordinary_words import FACILITY
 from medclip.data.schema import NUMBERED, Dropped, Pair, is_running_number
 from medclip.data.unspaced_names import UNSPACED
-from medclip.errors import UserError
+from medclip.errors import ImageError, UserError
 from medclip.progress import console
 from medclip.user_folders import config_folder
 
@@ -187,8 +187,11 @@ def redact_report(
     Values are names of people (see `name_matching`), identifiers of four characters or more, and dates in common
     numeric and English forms. Names that no header holds stay. An ordinary word of a report that is also such a value
     is replaced only where the words beside it or its letter case say that it is a name; the others are counted as
-    KEYWORD + NOT_REPLACED. `on_replacement` gets the keyword and the value of each that was replaced.
+    KEYWORD + NOT_REPLACED. `on_replacement` gets the keyword and the value of each that was replaced. Raises ImageError
+    for a report that is too long for a caption.
     """
+    if len(report) > MAX_CAPTION_CHARACTERS:
+        raise ImageError(f"over {MAX_CAPTION_CHARACTERS:,} characters")
     values: dict[tuple[str, str], str] = {}
     for header in headers:
         for element in _iter_elements(header):

@@ -6,6 +6,7 @@ import io
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -13,6 +14,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import ExifTags, Image, ImageChops, ImageOps, UnidentifiedImageError
 
+from medclip.data.decode_workers import UNREADABLE, isolate
 from medclip.data.schema import DicomFrame, WebInstance
 from medclip.errors import (
     MAX_ASPECT_RATIO,
@@ -31,6 +33,7 @@ R = TypeVar("R")
 JPEG_QUALITY = 95
 UPLOAD_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP")  # of strangers: few decoders to attack
 FORMATS = (*UPLOAD_FORMATS, "JPEG2000", "AVIF", "PPM", "TGA", "PCX", "DIB", "SGI")
+_DECODED_HERE = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # JPEG, PNG
 _FIRST_VRS = (b"UL", b"CS", b"UI", b"OB", b"DA", b"DT", b"TM", b"LO", b"SH", b"LT")
 _LAST_FIRST_ELEMENT, _MAX_FIRST_LENGTH = 0x70, 64
 _WHITE_IS_ZERO, _PHOTOMETRIC_TAG = 0, 262  # TIFF 6.0, section 8
@@ -42,18 +45,28 @@ ImageInput = str | Path | bytes | Image.Image | np.ndarray
 def decode(image: ImageInput | DicomFrame) -> Image.Image:
     """Decode the whole image, upright, as an image of its own of mode L or RGB.
 
+    Only JPEG, PNG and what is in memory is decoded in this process: decoders of other formats, such as GDCM and
+    OpenJPEG, crash on damaged images. For any image of a stranger call it by `isolate`.
+
     16-bit grays and floats are scaled from their own finite range (NaN is black), transparency is laid on black, and
     a color image whose channels are equal becomes gray. For DICOM see `medclip.data.dicom`. Raises ImageError ("image
     missing", "image unreadable", "image over 100 million pixels", "image over 65,500 pixels a side", "no finite pixel
     values", and DICOM's reasons).
     """
     image = Path(image) if isinstance(image, str) else image
-    try:
+    with _image_errors():
         if isinstance(image, np.ndarray):
             return _upright(_from_pixels(image))
         if isinstance(image, Image.Image):
             with _pil_load_lock:
                 return _upright(image)
+        if isinstance(image, DicomFrame) or is_dicom(image) or not read_start(image).startswith(_DECODED_HERE):
+            return isolate(_decode_file, image)
+        return _decode_file(image)
+
+
+def _decode_file(image: Path | bytes | DicomFrame) -> Image.Image:
+    with _image_errors():
         if isinstance(image, DicomFrame):
             from medclip.data.dicom import decode_frame
 
@@ -66,6 +79,13 @@ def decode(image: ImageInput | DicomFrame) -> Image.Image:
         ignore_warnings("PIL")  # of damaged EXIF and of large sizes; both are handled
         with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image, formats=FORMATS) as opened:
             return _upright(opened)
+
+
+@contextmanager
+def _image_errors() -> Iterator[None]:
+    """Turn the errors of files and of Pillow into ImageErrors."""
+    try:
+        yield
     except ImageError:
         raise
     except FileNotFoundError:
@@ -73,7 +93,7 @@ def decode(image: ImageInput | DicomFrame) -> Image.Image:
     except Image.DecompressionBombError:  # Pillow's own limit, which lies higher, is met while opening
         raise ImageError(TOO_MANY_PIXELS) from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise ImageError("image unreadable") from error
+        raise ImageError(UNREADABLE) from error
 
 
 def header_size(image: bytes) -> tuple[int, int]:
@@ -86,14 +106,9 @@ def header_size(image: bytes) -> tuple[int, int]:
 
         header = read_header(io.BytesIO(image))
         return int_attribute(header, "Columns", 0), int_attribute(header, "Rows", 0)
-    try:
-        ignore_warnings("PIL")
-        with Image.open(io.BytesIO(image), formats=UPLOAD_FORMATS) as opened:
-            return opened.size
-    except Image.DecompressionBombError:
-        raise ImageError(TOO_MANY_PIXELS) from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise ImageError("image unreadable") from error
+    ignore_warnings("PIL")
+    with _image_errors(), Image.open(io.BytesIO(image), formats=UPLOAD_FORMATS) as opened:
+        return opened.size
 
 
 def is_dicom(image: Path | bytes) -> bool:
@@ -101,12 +116,16 @@ def is_dicom(image: Path | bytes) -> bool:
 
     Check it before any other format: a DICOM file's first 128 bytes may make it a TIFF too.
     """
-    if isinstance(image, bytes):
-        start = image[:132]
-    else:
-        with image.open("rb") as file:
-            start = file.read(132)
+    start = read_start(image)
     return start[128:] == b"DICM" or _begins_as_dataset(start)
+
+
+def read_start(image: Path | bytes) -> bytes:
+    """The first bytes of an image, as many as tell its format."""
+    if isinstance(image, bytes):
+        return image[:132]
+    with image.open("rb") as file:
+        return file.read(132)
 
 
 def _begins_as_dataset(start: bytes) -> bool:

@@ -34,7 +34,7 @@ class Fingerprints:
 
 def fingerprint(image: bytes) -> tuple[UInt64[np.ndarray, " 4"], UInt8[np.ndarray, " 1024"]]:
     """One row of `Fingerprints`: hash and thumbnail of an encoded image."""
-    with Image.open(io.BytesIO(image)) as opened:
+    with Image.open(io.BytesIO(image), formats=("JPEG", "PNG")) as opened:
         gray = opened.convert("L")
     small = np.asarray(gray.resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BOX))
     thumbnail = np.asarray(gray.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX))

@@ -9,12 +9,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from medclip.data.decode_workers import isolate
 from medclip.data.deidentify import hide, redact_report
 from medclip.data.images import standardize
-from medclip.data.normalize import MIN_CAPTION_CHARACTERS, clean_caption, license_name, license_set
+from medclip.data.normalize import (
+    CAPTION_TOO_LONG,
+    MAX_CAPTION_CHARACTERS,
+    MIN_CAPTION_CHARACTERS,
+    clean_caption,
+    license_name,
+    license_set,
+)
 from medclip.data.paths import AnyPath, is_url, storage_errors
 from medclip.data.prepare_config import PrepareConfig
-from medclip.data.presidio import MAX_CHARACTERS, PRIVACY_PREFIX, deidentify_caption
+from medclip.data.presidio import PRIVACY_PREFIX, deidentify_caption
 from medclip.data.schema import DicomFrame, Dropped, Pair, WebInstance
 from medclip.errors import ImageError
 
@@ -29,6 +37,8 @@ def prepare_row(row: Pair | Dropped, config: PrepareConfig) -> dict[str, Any] | 
         return Dropped(row.id, row.split, "text is not Unicode")
     if config.licenses is not None and license_name(row.license) not in license_set(config.licenses):
         return Dropped(row.id, row.split, "license not in --licenses", row.license)
+    if len(row.caption) > MAX_CAPTION_CHARACTERS:
+        return Dropped(row.id, row.split, CAPTION_TOO_LONG)
     late_rules: list[str] = []
     if isinstance(row.image, DicomFrame) and isinstance(row.image.file, WebInstance):
         try:
@@ -36,14 +46,12 @@ def prepare_row(row: Pair | Dropped, config: PrepareConfig) -> dict[str, Any] | 
         except ImageError as error:
             return Dropped(row.id, row.split, str(error))
     if config.deidentify:
-        if len(row.caption) > MAX_CHARACTERS:
-            return Dropped(row.id, row.split, f"caption over {MAX_CHARACTERS:,} characters, too long for --deidentify")
         row = _deidentify(row)
     caption, rules = clean_caption(row.caption)
     if len(caption) < MIN_CAPTION_CHARACTERS:
         return Dropped(row.id, row.split, f"caption under {MIN_CAPTION_CHARACTERS} characters")
     try:
-        image, width, height = standardize(_download(row.image), config.shorter_side)
+        image, width, height = isolate(standardize, _download(row.image), config.shorter_side)
     except ImageError as error:
         file = "" if isinstance(row.image, bytes | DicomFrame) else row.image.name
         detail = row.if_missing if str(error) == "image missing" else ""

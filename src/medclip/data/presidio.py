@@ -25,8 +25,6 @@ PRIVACY_PREFIX = "presidio/"
 """The start of a count's name in `dataset.json`: presidio/PERSON."""
 MIN_SCORE = 0.4
 """Of Presidio: a pattern that its checksum or a word before it confirms, or its language model's constant 0.85."""
-MAX_CHARACTERS = 100_000
-"""Of a caption: spaCy takes up to a million, and about 1 GB of memory for 100,000."""
 _MODELS = ("en_core_web_lg", "en_core_web_trf", "en_core_web_md", "en_core_web_sm")
 _NUMBERS = {
     *("PHONE_NUMBER", "EMAIL_ADDRESS", "US_SSN", "UK_NHS", "MEDICAL_LICENSE"),
@@ -64,7 +62,7 @@ class Detection(NamedTuple):
 
 
 def deidentify_caption(caption: str) -> tuple[str, Counter[str]]:
-    """A caption of at most MAX_CHARACTERS without what is detected in it; the number of replacements by entity.
+    """A caption of at most MAX_CAPTION_CHARACTERS without what is detected in it; the number of replacements by entity.
 
     The language model is loaded once a process. Where nothing is replaced the caption is returned as it was given.
     """

@@ -9,18 +9,28 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import UInt8
 
-from medclip.data.images import ImageInput, decode, decode_ahead
+from medclip.data.images import ImageInput, decode, decode_ahead, header_size
+from medclip.errors import ImageError
 from medclip.model.image_processor import ImageProcessor, preprocess
 from medclip.progress import Advance
 
 T = TypeVar("T")
 BATCH_SIZE = 64
+MAX_UPLOAD_PIXELS = 40_000_000  # a full mammogram has about 30 million
 Pixels = UInt8[np.ndarray, "b s s 3"]
 
 
 def decode_pixels(image: ImageInput, processor: ImageProcessor) -> UInt8[np.ndarray, "s s 3"]:
     """Decode one image and fit it to a model's square. Raises ImageError."""
     return preprocess(decode(image), processor)
+
+
+def decode_upload(image: bytes, processor: ImageProcessor) -> UInt8[np.ndarray, "s s 3"]:
+    """As `decode_pixels`, of fewer formats and pixels. Call it in a worker."""
+    width, height = header_size(image)
+    if width * height > MAX_UPLOAD_PIXELS:
+        raise ImageError(f"image over {MAX_UPLOAD_PIXELS // 10**6} million pixels")
+    return decode_pixels(image, processor)
 
 
 def pixel_batches(

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float32, UInt8
 from PIL import Image
 
 from medclip.data.dataset import Split
+from medclip.data.decode_workers import isolate
 from medclip.data.images import ImageInput, decode_ahead
 from medclip.encode.decode import BATCH_SIZE, Pixels, decode_pixels, pixel_batches
 from medclip.encode.feature_cache import FeatureStore, digest_of, open_store, tower_digest
@@ -146,6 +147,8 @@ def _named_pixels(item: tuple[int, object], processor: ImageProcessor) -> UInt8[
     if not isinstance(image, ImageInput):
         raise TypeError(f"{name} is {type(image).__name__}, not a path, bytes, a PIL image or an array")
     try:
+        if isinstance(image, str | bytes | Path):
+            return isolate(decode_pixels, image, processor)
         return decode_pixels(image, processor)
     except ImageError as error:
         raise UserError(f"{name}: {error}.") from None

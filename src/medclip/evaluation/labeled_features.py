@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32
 
+from medclip.data.decode_workers import isolate
 from medclip.data.images import decode_ahead
 from medclip.data.sources.labeled_sets import LabeledImage
 from medclip.encode.decode import BATCH_SIZE, decode_pixels
@@ -64,7 +65,7 @@ def _read_image(row: LabeledImage, processor: ImageProcessor, stores: Sequence[F
     if all(key in store for store in stores):
         return key, None
     try:
-        return key, decode_pixels(image, processor)
+        return key, isolate(decode_pixels, image, processor)
     except ImageError as error:
         return str(error)
 

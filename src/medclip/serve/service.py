@@ -16,7 +16,9 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
+from medclip.data.decode_workers import DecodeWorkers
 from medclip.data.images import ImageInput, decode
+from medclip.encode.decode import decode_upload
 from medclip.encode.encoder import embed_pixels, embed_texts
 from medclip.errors import ImageError, UserError, WorkError
 from medclip.model.checkpoint import Model, load
@@ -26,13 +28,13 @@ from medclip.search.query import Query, SearchOptions, search_embedding, similar
 from medclip.search.reader import Hit, IndexReader
 from medclip.serve import metrics
 from medclip.serve.batching import BatchedStore, Batcher
-from medclip.serve.decode_workers import DecodeWorkers
 from medclip.serve.error_responses import ImageNotFound
 from medclip.serve.gate import REQUEST_TIMEOUT_S
 from medclip.zero_shot import classify
 
 MAX_REQUEST_THREADS = 32  # most of a request waits for a batch
 NUM_DECODE_WORKERS = 2
+DECODE_TIMEOUT_S = 10.0
 CPU_BATCH_SIZES = (1, 2, 4, 8)  # on a CPU 64 together take about as long for each as 8 do (log)
 ACCELERATOR_BATCH_SIZES = (1, 8, 64)
 SCAN_BATCH_SIZE = 8
@@ -74,7 +76,7 @@ class Service:
         self._batch_sizes = CPU_BATCH_SIZES if jax.default_backend() == "cpu" else ACCELERATOR_BATCH_SIZES
         self._model_batcher = Batcher(self._batch_sizes[1:], metrics.BATCH_SIZES.labels("model").observe)
         self._scan_batcher = Batcher((SCAN_BATCH_SIZE,), metrics.BATCH_SIZES.labels("index").observe)
-        self._decode_workers = DecodeWorkers(NUM_DECODE_WORKERS)
+        self._decode_workers = DecodeWorkers(NUM_DECODE_WORKERS, DECODE_TIMEOUT_S)
         self._open_lock = threading.Lock()
         self._index = self._open(None)
         self._warm_up()
@@ -107,7 +109,9 @@ class Service:
         """Pixels of uploaded images, as the model takes them. UserError where one cannot be used."""
         processor = self.index().model.image_processor
         try:
-            return tuple(self._decode_workers.decode(image, processor, REQUEST_TIMEOUT_S) for image in images)
+            return tuple(
+                self._decode_workers.run(REQUEST_TIMEOUT_S, decode_upload, image, processor) for image in images
+            )
         except ImageError as error:
             raise UserError(f"the image: {error}.") from None
 
@@ -180,7 +184,7 @@ class Service:
         reader, model = self._index.reader, self._index.model
         encoder = _Encoder(model, self._batch_sizes)
         image = reader.image(int(np.flatnonzero(reader.live_mask)[0]))
-        pixels = self._decode_workers.decode(image, model.image_processor, REQUEST_TIMEOUT_S)
+        pixels = self._decode_workers.run(REQUEST_TIMEOUT_S, decode_upload, image, model.image_processor)
         for size in self._batch_sizes:
             for num_words in (1, *TEXT_LENGTHS):
                 encoder.embed_texts(["a " * num_words] * size)

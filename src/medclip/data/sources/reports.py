@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from medclip.data.normalize import MAX_CAPTION_CHARACTERS
+
 OTHER_SECTIONS = "report/sections other than findings, impression, conclusion"
 """What a pair has lost (`Pair.removed`) whose caption is a part of its report."""
 _READINGS = (
@@ -35,6 +37,8 @@ def select_reading(text: str) -> str:
     or is in capitals. A later one within a line counts after the end of a sentence or in capitals, so that "no
     comparison: …" is not a heading; headings inside the findings ("LUNGS:") stay.
     """
+    if len(text) > MAX_CAPTION_CHARACTERS:  # preparation drops it
+        return text
     headings = [match for match in _HEADING.finditer(text) if _is_heading(match)]
     if len(headings) < 2 or not (headings[0].group().isupper() or not _line_before(headings[0])):
         return text

@@ -34,7 +34,7 @@ _COLUMNS = ("id", "width", "height", "caption", "article", "license", "labels", 
 _MAX_EXAMPLES = 4  # of each kind of match
 _TOP_VALUES = 20  # of each counter, in JSON
 
-_FILE_NAME = re.compile(r"\S*[\d_]\S*|.*\.(?:jpe?g|png|tiff?|gif|bmp|dcm|webp)", re.IGNORECASE)
+_FILE_NAME = re.compile(r"[^\s\d_]*[\d_]\S*|.*\.(?:jpe?g|png|tiff?|gif|bmp|dcm|webp)", re.IGNORECASE)
 _MARKUP = re.compile(r"</?[a-z][^<>]*>|&(?:#\d+|[a-z]{2,8});|\\(?:[a-z]{4,}|x[0-9a-f]{2}|u[0-9a-f]{4})|https?://", re.I)
 _PANEL = re.compile(r"\(([a-h])\)", re.IGNORECASE)
 _MONTH = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*"

@@ -1,0 +1,188 @@
+"""Decoding in processes of its own: an image that crashes a decoder, hangs it or fills the memory ends nothing else.
+
+A function and its arguments go in and its result comes out, over a pipe: an upload never touches the disk. It is no
+sandbox: a worker has the rights of its caller.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from multiprocessing import util
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from medclip.data.parallel import WorkerContext, available_cores
+from medclip.errors import ImageError, UserError, WorkError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+CRASHED = "decoder crashed"
+UNREADABLE = "image unreadable"
+MAX_MEMORY_BYTES = 4 * 2**30
+TOO_MUCH_MEMORY = f"image needs over {MAX_MEMORY_BYTES >> 30} GiB to decode"
+KILLED = "decoder killed, as where the machine's memory runs out"
+_SIGKILL = getattr(signal, "SIGKILL", 9)  # Windows has no name for it
+TIMEOUT_S = 120.0
+"""Of an image on this machine: 100 million pixels of JPEG 2000 take 20 s of an idle core."""
+
+
+class DecodeWorkers:
+    """At most `count` processes that each decode one image at a time; one starts when it is first needed."""
+
+    def __init__(self, count: int, timeout_s: float):
+        self._timeout_s = timeout_s
+        self._workers = [_Worker() for _ in range(count)]
+        self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()  # those that have started come first
+        for worker in self._workers:
+            self._idle.put(worker)
+
+    def run(self, wait_s: float | None, decode: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """`decode(*args, **kwargs)`, a function of an importable module.
+
+        Raises ImageError, also where decoding crashes, takes too long or too much memory; TimeoutError where no worker
+        is idle within `wait_s` seconds (None: no limit).
+        """
+        try:
+            worker = self._idle.get(timeout=wait_s)
+        except queue.Empty:
+            raise TimeoutError from None
+        try:
+            return worker.run((decode, args, kwargs, _working_folder()), self._timeout_s)
+        finally:
+            self._idle.put(worker)
+
+    def close(self) -> None:
+        """End the processes, with what they decode."""
+        for worker in self._workers:
+            worker.end()
+
+
+def isolate(decode: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """`decode(*args, **kwargs)` in a worker; see `DecodeWorkers.run`. In a worker it is called directly."""
+    if _in_worker:
+        return decode(*args, **kwargs)
+    return _local_workers().run(None, decode, *args, **kwargs)
+
+
+_in_worker = False
+
+
+@cache
+def _local_workers() -> DecodeWorkers:
+    workers = DecodeWorkers(available_cores(), TIMEOUT_S)
+    util.Finalize(None, workers.close, exitpriority=100)  # atexit is not for processes of multiprocessing
+    return workers
+
+
+class _Worker:
+    def __init__(self) -> None:
+        self._process: Any = None
+
+    def run(self, task: tuple[Any, ...], timeout_s: float) -> Any:
+        for is_last in (False, True):  # what was killed from elsewhere is tried again
+            if self._process is None or not self._process.is_alive():
+                self._start()
+            try:
+                self._pipe.send((*task, timeout_s))
+                if not self._pipe.poll(timeout_s):
+                    raise TimeoutError
+                result, error = self._pipe.recv()
+                break
+            except TimeoutError:
+                self.end()
+                raise ImageError(f"image takes over {timeout_s:.0f} s to decode") from None
+            except (EOFError, OSError):
+                exit_code = self.end()
+                if exit_code != -_SIGKILL or is_last:
+                    raise ImageError(KILLED if exit_code == -_SIGKILL else CRASHED) from None
+        if error is not None:
+            raise error
+        return result
+
+    def end(self) -> int | None:
+        """Its exit code, where it ended by itself."""
+        if self._process is None:
+            return None
+        self._pipe.close()
+        self._process.join(1)
+        exit_code = self._process.exitcode
+        self._process.kill()
+        self._process.join()
+        self._process = None
+        return exit_code
+
+    def _start(self) -> None:
+        self.end()
+        context = WorkerContext()
+        self._pipe, worker_pipe = context.Pipe()
+        self._process = context.Process(target=_decode_loop, args=(worker_pipe,), daemon=True, name="decoder")
+        self._process.start()
+        worker_pipe.close()
+        try:
+            self._pipe.recv()  # the time of its imports is not the image's
+        except (EOFError, OSError):
+            raise WorkError("a process that decodes images does not start.") from None
+
+
+def _decode_loop(pipe: Connection) -> None:
+    global _in_worker
+    _in_worker = True
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # it ends with the pipe, when no request needs it any more
+    null = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(null, stream)  # libraries print what they read in a header
+    try:
+        pipe.send(None)
+        while True:
+            pipe.send(_run(*pipe.recv()))
+    except (EOFError, OSError):
+        return
+
+
+def _working_folder() -> str | None:
+    """Where relative paths start; None where the folder was removed."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return None
+
+
+def _run(
+    decode: Callable[..., R], args: Any, kwargs: Any, folder: str | None, timeout_s: float
+) -> tuple[R | None, Exception | None]:
+    if folder and folder != _working_folder():
+        os.chdir(folder)
+    _limit_memory()
+    if hasattr(signal, "alarm"):  # a process that hangs ends even where its caller has ended before
+        signal.alarm(int(timeout_s) + 60)
+    try:
+        return decode(*args, **kwargs), None
+    except (ImageError, UserError, WorkError) as error:  # UserError: pydicom is not installed
+        return None, error
+    except MemoryError:
+        return None, ImageError(TOO_MUCH_MEMORY)
+    except Exception:  # crafted bytes make decoders raise nearly every class there is
+        return None, ImageError(UNREADABLE)
+    finally:
+        if hasattr(signal, "alarm"):
+            signal.alarm(0)
+
+
+def _limit_memory() -> None:
+    """At most MAX_MEMORY_BYTES beyond what the process has; without /proc or `resource`, no limit."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would put the image on the disk
+    with suppress(OSError, ValueError):
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + MAX_MEMORY_BYTES
+        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))

@@ -1,0 +1,93 @@
+"""A decoder that crashes, hangs or fills the memory costs its image, and nothing else."""
+
+import multiprocessing
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from medclip.data.decode_workers import DecodeWorkers, isolate
+from medclip.data.images import decode
+from medclip.data.prepare import prepare
+from medclip.data.prepare_config import PrepareConfig
+from medclip.encode.encoder import embed_images, jax_backend
+from medclip.errors import ImageError, UserError
+from medclip.evaluation.labeled_features import LabeledImage, _read_image
+from medclip.saliency import saliency_map
+from support.dicom_files import crashing_dicom
+from support.material import bytes_on_disk, draw_image, image_bytes
+from support.prepared import dropped_rows
+
+CRASHED = "decoder crashed"
+
+
+@pytest.mark.parametrize(
+    ("work", "reason"),
+    [
+        ((os.abort,), CRASHED),
+        ((signal.raise_signal, signal.SIGSEGV), CRASHED),
+        ((os._exit, 3), CRASHED),
+        ((signal.raise_signal, signal.SIGKILL), "decoder killed"),
+        ((bytearray, 2**36), "image needs over 4 GiB"),
+        ((time.sleep, 60), "image takes over 1 s"),
+    ],
+)
+def test_the_reason_names_what_the_decoder_did_and_the_next_image_is_decoded(work, reason):
+    workers = DecodeWorkers(1, 1.0)
+    try:
+        with pytest.raises(ImageError, match=reason):
+            workers.run(None, *work)
+        assert workers.run(None, np.sum, [1, 2]) == 3
+    finally:
+        workers.close()
+
+
+def test_a_worker_that_was_killed_while_idle_is_replaced():
+    isolate(os.getpid)
+    for process in multiprocessing.active_children():
+        if process.name == "decoder":
+            process.kill()
+            process.join()
+    assert isolate(os.getpid) != os.getpid()
+
+
+@pytest.fixture
+def source(tmp_path):
+    folder = tmp_path / "source"
+    folder.mkdir()
+    images = {f"{n}.jpg": image_bytes(draw_image(n)) for n in range(4)} | {"4.dcm": crashing_dicom()}
+    lines = [f"{name},{split},CT of the chest number {name}" for name in images for split in ("train", "test")]
+    for name, image in images.items():
+        (folder / name).write_bytes(image)
+    (folder / "pairs.csv").write_text("\n".join(["image,split,caption", *lines]))
+    return folder
+
+
+def test_a_preparation_counts_the_image_and_goes_on(source, tmp_path):
+    outs = [tmp_path / name for name in ("one", "two", "again")]
+    for out, workers in zip(outs, (1, 2, 2), strict=True):
+        dataset = prepare(source / "pairs.csv", out, PrepareConfig(shorter_side=32), num_workers=workers)
+        assert dataset["dropped"] == {split: {CRASHED: 1} for split in ("train", "test")}
+        assert {row["detail"] for row in dropped_rows(out)} == {"4.dcm"}
+    assert bytes_on_disk(outs[0] / "train-00000.arrow") == bytes_on_disk(outs[1] / "train-00000.arrow")
+    assert (outs[0] / "dataset.json").read_bytes() == (outs[2] / "dataset.json").read_bytes()
+
+
+def test_a_query_an_embedding_and_a_labeled_image_name_it(source, model):
+    image = source / "4.dcm"
+    for query in (image, str(image), image.read_bytes()):
+        with pytest.raises(UserError, match=CRASHED):
+            embed_images(model, [query])
+    with pytest.raises(UserError, match=CRASHED):
+        saliency_map(model, image, "a fracture")
+    with pytest.raises(ImageError, match=CRASHED):
+        decode(image.read_bytes())  # as of a shard that another wrote
+    labeled = LabeledImage(image, "x", "4", "4")
+    assert _read_image(labeled, model.image_processor, [jax_backend(model).image_store]) == CRASHED
+
+
+def test_a_search_by_that_image_is_a_sentence(source, index_folder, medclip):
+    code, _, error = medclip("search", "--index", index_folder, "--image", source / "4.dcm")
+    assert code == 2 and f"{source / '4.dcm'}: {CRASHED}" in " ".join(error.split())
