@@ -84,23 +84,22 @@ class _Worker:
     def __init__(self) -> None:
         self._process: Any = None
 
-    def run(self, task: tuple[Any, ...], timeout_s: float) -> Any:
-        for is_last in (False, True):  # what was killed from elsewhere is tried again
-            if self._process is None or not self._process.is_alive():
-                self._start()
-            try:
-                self._pipe.send((*task, timeout_s))
-                if not self._pipe.poll(timeout_s):
-                    raise TimeoutError
-                result, error = self._pipe.recv()
-                break
-            except TimeoutError:
-                self.end()
-                raise ImageError(f"image takes over {timeout_s:.0f} s to decode") from None
-            except (EOFError, OSError):
-                exit_code = self.end()
-                if exit_code != -_SIGKILL or is_last:
-                    raise ImageError(KILLED if exit_code == -_SIGKILL else CRASHED) from None
+    def run(self, task: tuple[Any, ...], timeout_s: float, retries: int = 1) -> Any:
+        if self._process is None or not self._process.is_alive():
+            self._start()
+        try:
+            self._pipe.send((*task, timeout_s))
+            if not self._pipe.poll(timeout_s):
+                raise TimeoutError
+            result, error = self._pipe.recv()
+        except TimeoutError:
+            self.end()
+            raise ImageError(f"image takes over {timeout_s:.0f} s to decode") from None
+        except (EOFError, OSError):
+            was_killed = self.end() == -_SIGKILL
+            if was_killed and retries:  # it may be another process that needs the memory
+                return self.run(task, timeout_s, retries - 1)
+            raise ImageError(KILLED if was_killed else CRASHED) from None
         if error is not None:
             raise error
         return result
@@ -149,7 +148,7 @@ def _decode_loop(pipe: Connection) -> None:
 def _working_folder() -> str | None:
     """Where relative paths start; None where the folder was removed."""
     try:
-        return os.getcwd()
+        return str(Path.cwd())
     except FileNotFoundError:
         return None
 

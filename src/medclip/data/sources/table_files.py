@@ -174,6 +174,7 @@ def _read_parquet(path: AnyPath) -> Iterator[Row]:
         with _open_binary(path) as file, pq.ParquetFile(file) as table:
             _refuse_repeated(path, table.schema_arrow.names)
             for batch in table.iter_batches(BATCH_ROWS):
+                batch.validate(full=True)
                 yield from batch.to_pylist()
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a complete Parquet file ({error}). Fetch it again.") from None
@@ -185,6 +186,7 @@ def _read_arrow(path: AnyPath) -> Iterator[Row]:
         with _open_binary(path) as file:
             for batch in _arrow_batches(file):
                 _refuse_repeated(path, batch.schema.names)
+                batch.validate(full=True)  # offsets that point elsewhere would end the process
                 for start in range(0, len(batch), BATCH_ROWS):
                     yield from batch.slice(start, BATCH_ROWS).to_pylist()
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
