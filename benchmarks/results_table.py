@@ -46,6 +46,8 @@ START, END = "<!-- results: made by benchmarks/results_table.py -->", "<!-- end 
 ROCO_NOTE = "from ROCO's test part, re-split; not comparable with published ROCO figures"
 PUBLISHED_POOL = 8_000
 """ROCO's published test part has 8,176 pairs; smaller pools are parts of it."""
+HEADLINES = ("R@1", "R@10", "median_rank", "accuracy", "balanced_accuracy")
+"""Metrics of the README by the last part of their names."""
 PAGE = """# Results
 
 Made by `python benchmarks/results_table.py` from [results/](results/), the numbers that runs and evaluations wrote;
@@ -161,17 +163,19 @@ def _evaluation_record(task: Task, members: Sequence[Member]) -> dict[str, Any]:
     if len(commands) > 1:
         raise UserError(f"{task} was not measured by one command: {'; '.join(sorted(commands))}.")
     first, documents = results[0], [result.to_json() for result in results]
-    validation = members[0].config.get("data", {}).get("validation")
+    origin = first.provenance
+    is_own = task.split == "validation" and origin.contamination == "yes"  # labeled items have digests of their own
+    is_own |= bool(members[0].run) and origin.data_sha256 == members[0].config["data"]["validation"]
     return {
         **task._asdict(),
         "classes": first.below("classes"),
         "pool": _pool_sizes(first),
-        "synthetic": first.provenance.synthetic,
-        "chose_weights": validation is not None and first.provenance.data_sha256 == validation,
+        "synthetic": origin.synthetic,
+        "chose_weights": is_own if members[0].run else None,
         "command": commands.pop(),
         "source": _sources(documents),
         "models": [document["model"] for document in documents],
-        "ci_method": first.provenance.ci_method,
+        "ci_method": origin.ci_method,
         "metrics": [_mean_metric(kind, metric, evaluations) for metric in first.metrics if metric.role != "reported"],
     }
 
@@ -228,7 +232,7 @@ def evaluate_command(kind: Kind, folder: Path) -> str:
         settings = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{file} does not tell the command of {kind} ({error}). Evaluate again, with --out.") from None
-    given = {name: value for name, value in settings.items() if name not in ("model", "data", "out")}
+    given = {name: value for name, value in settings.items() if name not in ("model", "data", "out", "cache")}
     model = "--embeddings IMAGES.npy TEXTS.npy" if given.pop("embeddings", None) else "--model MODEL"
     return f"medclip evaluate {kind} {model} --data DATA {_flags(given)}".strip()
 
@@ -265,7 +269,7 @@ def _section(name: str, record: Mapping[str, Any]) -> Iterator[str]:
     if training := record["training"]:
         seeds, steps = (", ".join(map(str, values)) for values in (record["seeds"], training["best_steps"]))
         yield from ("```", training["command"], "```", "")
-        yield f"Seeds {seeds}; weights of step {steps}. Training pairs: SHA-256 `{training['sha256'][:12]}`. "
+        yield f"Seeds {seeds}; weights of step {steps}. Training pairs: SHA-256 `{training['sha256'][:12]}`."
         yield f"{'; '.join(training['source'])}."
     else:
         yield "The run of this model was not recorded: its seed, settings and training data are not known here."
@@ -276,8 +280,9 @@ def _section(name: str, record: Mapping[str, Any]) -> Iterator[str]:
 
 def _metric_table(evaluation: Mapping[str, Any]) -> Iterator[str]:
     """What is to be known of an evaluation, and a row for each of its metrics."""
-    yield f"{'. '.join([_pool(evaluation).capitalize(), *_notes(evaluation)])}. "
-    yield f"SHA-256 of the split: `{evaluation['sha256'][:12]}`. {evaluation['ci_method'].capitalize()}."
+    notes = (f" {note[0].upper()}{note[1:]}." for note in _notes(evaluation))
+    yield f"{_pool(evaluation)}.{''.join(notes)}"
+    yield f"SHA-256 of the split: `{evaluation['sha256'][:12]}`. Intervals: {evaluation['ci_method']}."
     yield from ("", "```", evaluation["command"], "```", "", f"{'; '.join(evaluation['source'])}.", "")
     yield from ("| metric | value (95 % interval) | by seed | chance |", "|---|---|---|---|")
     for raw in evaluation["metrics"]:
@@ -288,7 +293,7 @@ def _metric_table(evaluation: Mapping[str, Any]) -> Iterator[str]:
 
 
 def readme_table(records: Mapping[str, Mapping[str, Any]]) -> str:
-    """The table of the README: the gated metrics and balanced accuracies, a row for each evaluation."""
+    """The table of the README: a row for each evaluation."""
     rows = ["| model | measured | pool | seeds | value (95 % interval) |", "|---|---|---|---|---|"]
     for name, record in records.items():
         seeds = ", ".join("not recorded" if seed is None else str(seed) for seed in record["seeds"])
@@ -301,7 +306,8 @@ def readme_table(records: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _is_headline(raw: Mapping[str, Any]) -> bool:
-    return raw["role"] == "gated" or raw["name"].rpartition("/")[2] == "balanced_accuracy"
+    above, _, last = raw["name"].rpartition("/")
+    return last in HEADLINES and not above.startswith(("article_disjoint", "few_shot"))
 
 
 def _title(evaluation: Mapping[str, Any]) -> str:
@@ -314,7 +320,11 @@ def _title(evaluation: Mapping[str, Any]) -> str:
 
 def _notes(evaluation: Mapping[str, Any]) -> list[str]:
     is_part = evaluation["data"].casefold() == "roco" and max(evaluation["pool"].values()) < PUBLISHED_POOL
-    notes = {ROCO_NOTE: is_part, "this split also chose the weights": evaluation["chose_weights"]}
+    notes = {
+        ROCO_NOTE: is_part,
+        "this split also chose the weights": evaluation["chose_weights"],
+        "whether this split chose the weights is not recorded": evaluation["chose_weights"] is None,
+    }
     return [note for note, holds in notes.items() if holds]
 
 

@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from medclip.model.checkpoint import model_hash
 from support import handmade_results
-from support.benchmarks import load_benchmark
+from support.benchmarks import ROOT, load_benchmark
 
 BENCHMARK = load_benchmark("results_table")
 VALIDATION = "d" * 64
@@ -133,7 +133,7 @@ def test_what_made_the_numbers_stands_beside_them(toy):
     row = next(line for line in (root / "README.md").read_text().splitlines() if line.startswith("| [toy]"))
     assert "from ROCO's test part, re-split; not comparable with published ROCO figures" in row
     assert "this split also chose the weights" in row and "| 0, 1 |" in row
-    assert "image→text · R@10 62.5\u00a0% (25.0–100.0); text→image · R@10 62.5\u00a0%" in row
+    assert "; image→text · R@10 62.5\u00a0% (25.0–100.0); image→text · median rank 7.2 (2.2–33.2); text→image" in row
     everything = page + (root / "README.md").read_text() + (root / "docs/results/toy.json").read_text()
     assert "somebody" not in everything and "item 0" not in everything
 
@@ -167,13 +167,15 @@ def test_classes_are_averaged_each_counting_as_much(root, tmp_path):
         run = make_run(tmp_path / f"run{seed}", seed)
         folder = tmp_path / f"zero{seed}"
         folder.mkdir()
-        handmade_results.classes(folder, ["ct", "ct", "ct", "mri"], correct, model=model_hash(run))
+        origin = {"model": model_hash(run), "contamination": "yes", "data_sha256": "e" * 64}
+        handmade_results.classes(folder, ["ct", "ct", "ct", "mri"], correct, **origin)
         folders += [run, tell_command(folder, "zero-shot", label="modality")]
     assert write(root, "toy", *folders) == ""
     (evaluation,) = json.loads((root / "docs/results/toy.json").read_text())["evaluations"]
     values = {metric["name"]: metric["value"] for metric in evaluation["metrics"]}
     assert values == {"accuracy": 0.5, "balanced_accuracy": pytest.approx(1 / 3)}  # (3 + 1) / 8; (1 + 0 + 1/3 + 0) / 4
-    assert "| zero-shot of modality (ct, mri), made-up validation" in (root / "README.md").read_text()
+    measured = "| zero-shot of modality (ct, mri), made-up validation; this split also chose the weights |"
+    assert measured in (root / "README.md").read_text()
 
 
 def test_a_model_whose_run_is_not_at_hand_says_so(root, two_seeds):
@@ -260,3 +262,11 @@ def test_several_models_without_their_runs_are_refused(root, two_seeds):
 @pytest.mark.parametrize("arguments", [["Toy run", "x"], ["toy"], ["../toy", "x"]])
 def test_a_name_is_that_of_a_file_and_of_a_heading(root, arguments):
     assert "small letters, digits" in write(root, *arguments)
+
+
+def test_the_tables_of_this_checkout_are_what_its_records_give():
+    records = BENCHMARK.read_records(ROOT / "docs" / "results")
+    assert records, "docs/results holds no record"
+    assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == BENCHMARK.results_page(records)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme == BENCHMARK.between_markers(readme, BENCHMARK.readme_table(records))
