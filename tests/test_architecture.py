@@ -16,6 +16,7 @@ SHORT_MODULES: dict[str, str] = {
 VAGUE = {"util", "utils", "helper", "helpers", "manager", "common", "misc"}
 GROUND = (
     "medclip.errors",
+    "medclip.plain_text",
     "medclip.atomic_io",
     "medclip.progress",
     "medclip.jax_setup",
@@ -32,8 +33,9 @@ ALLOWED = {
     "medclip.api": ("medclip",),
     "medclip.dual_encoder": (*GROUND, "medclip.data.images", "medclip.model", "medclip.encode", "medclip.zero_shot"),
     "medclip.errors": (),
-    "medclip.atomic_io": ("medclip.errors",),
-    "medclip.progress": (),
+    "medclip.plain_text": (),
+    "medclip.atomic_io": ("medclip.errors", "medclip.plain_text"),
+    "medclip.progress": ("medclip.plain_text",),
     "medclip.hosts": ("medclip.errors",),
     "medclip.require": ("medclip.errors",),
     "medclip.jax_setup": ("medclip.user_folders",),

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from medclip.errors import UserError
+from medclip.plain_text import printable
+
+PLAIN_NAME = r"\w[\w.-]*"
+"""A regular expression of names of files and folders that lead nowhere else."""
 
 
 @contextmanager
@@ -59,7 +64,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, printable(json.dumps(value, indent=2, ensure_ascii=False)) + "\n")
 
 
 def read_json(path: Path, kind: str) -> Any:
@@ -77,6 +82,16 @@ def read_object(path: Path, kind: str) -> dict[str, Any]:
     value = read_json(path, kind)
     if not isinstance(value, dict):
         raise UserError(f"{path} is not an object.")
+    return value
+
+
+def file_name(value: Any, place: str, pattern: str = PLAIN_NAME) -> str:
+    """`value`, which `place` (a file and its field) gives as the name of a file or folder beside it.
+
+    UserError where it is not a name of the regular expression `pattern`: what others wrote chooses no other folder.
+    """
+    if not isinstance(value, str) or not re.fullmatch(pattern, value):
+        raise UserError(f"{place} is {str(value)[:80]!r}, which is not the plain name of a file that belongs there.")
     return value
 
 

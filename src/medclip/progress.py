@@ -5,14 +5,35 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
+from rich.text import Text
 
-# paths and ids are printed as they are: brackets in a name are not markup, nor is :x: an emoji
-console = Console(stderr=True, markup=False, emoji=False)
+from medclip.plain_text import printable
+
+
+class PlainConsole(Console):
+    """A console of text alone: brackets in a name are not markup, :x: is not an emoji, ESC is not a command."""
+
+    def __init__(self, stderr: bool = False):
+        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """A string as rich measures and wraps it."""
+        return super().render_str(printable(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """What rich writes; its own cursor movements apart, no text holds a control character."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=printable(segment.text))
+
+
+console = PlainConsole(stderr=True)
 _LOG_EVERY_S = 15.0
 
 Advance = Callable[..., None]
@@ -35,7 +56,7 @@ def progress(task: str, total: int | None, unit: str, per_step: int = 1, first: 
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[notes]}"),
+            TextColumn("{task.fields[notes]}", markup=False),
         )
         with Progress(*columns, console=console) as bar:
             task_id = bar.add_task(task, total=total, completed=first, notes="")

@@ -96,8 +96,8 @@ def shards_of_one(data, copy):
     whole = Split(data, "train")
     dataset, shards = json.loads((folder / "dataset.json").read_text()), []
     for i in range(2 * len(whole)):
-        write_table(folder / f"{i}.arrow", whole.table.slice(i // 2, i % 2), {})
-        shards.append({"file": f"{i}.arrow", "pairs": i % 2})
+        write_table(folder / f"train-{i:05d}.arrow", whole.table.slice(i // 2, i % 2), {})
+        shards.append({"file": f"train-{i:05d}.arrow", "pairs": i % 2})
     dataset["splits"]["train"]["shards"] = shards
     (folder / "dataset.json").write_text(json.dumps(dataset))
     return whole, Split(folder, "train")

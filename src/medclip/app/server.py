@@ -10,6 +10,7 @@ import streamlit as st
 
 from medclip import jax_setup
 from medclip.errors import UserError
+from medclip.plain_text import printable
 
 jax_setup.start()  # before anything imports JAX
 
@@ -23,7 +24,7 @@ async def _lifespan(_: st.App) -> AsyncIterator[None]:
         try:
             warm_up(cached_index(location))
         except UserError as error:  # the page shows it too, and opens the index once it is repaired
-            print(error, file=sys.stderr)
+            print(printable(str(error)), file=sys.stderr)
     yield
 
 

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from typing import Annotated, Any, TextIO
 
 import tyro
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.text import Text
 
 from medclip.cli.args import ConfigFile
 from medclip.errors import UserError
+from medclip.plain_text import printable
+from medclip.progress import PlainConsole
 
-# text of datasets and models is printed as it is: brackets in a caption are not markup
-screen = Console(markup=False, highlight=False, emoji=False)
+screen = PlainConsole()
 
 
 def _is_unicode(stream: TextIO) -> bool:
@@ -44,7 +45,7 @@ class Output:
         """
         if self.json or not (self.table or sys.stdout.isatty()):
             for item in result if isinstance(result, list) else [result]:
-                print(json.dumps(item, ensure_ascii=not _is_unicode(sys.stdout)))
+                print(printable(json.dumps(item, ensure_ascii=not _is_unicode(sys.stdout))))
             return
         for table in tables:
             screen.print(table, soft_wrap=isinstance(table, str | Text))  # a path stays on one line

@@ -13,6 +13,7 @@ from typing import NamedTuple, NoReturn
 
 from medclip import NOT_CLINICAL, __version__
 from medclip.errors import UserError, WorkError, describe_os_error, ignore_warnings
+from medclip.plain_text import PlainFormatter, printable
 
 
 class Command(NamedTuple):
@@ -93,6 +94,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal may lack a letter, and a file name be no text
+    if logging.lastResort:
+        logging.lastResort.setFormatter(PlainFormatter())
     try:
         run(sys.argv[1:])
         _flush_output()
@@ -192,7 +195,7 @@ def _stop(sentence: str, code: int) -> NoReturn:
 
     from medclip.progress import console
 
-    console.print(Text.assemble(("medclip:", "bold"), f" {sentence}"), soft_wrap=True)
+    console.print(Text.assemble(("medclip:", "bold"), " ", printable(sentence.replace("\n", " "))), soft_wrap=True)
     raise SystemExit(code)
 
 

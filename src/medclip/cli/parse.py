@@ -6,11 +6,14 @@ import ast
 import dataclasses
 import difflib
 import inspect
+import io
 import json
 import os
+import sys
 import textwrap
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import redirect_stderr
 from dataclasses import MISSING, dataclass
 from functools import reduce
 from itertools import pairwise, zip_longest
@@ -23,6 +26,7 @@ from tyro.constructors import ConstructorRegistry, StructConstructorSpec, Struct
 from medclip import __version__
 from medclip.atomic_io import write_text
 from medclip.errors import UserError
+from medclip.plain_text import printable
 
 ONE_CALL = {"config", "json", "table", "resume"}
 """Flags that are not written into the file that repeats a run."""
@@ -86,13 +90,12 @@ def parse(command: type, name: str, words: Sequence[str]) -> Any:
     flags = command_flags(command)
     _check_flags(flags, name, words)
     words, file = _join_repeated(flags, words), _config_of(words)
-    return tyro.cli(
-        command,
-        prog=name,
-        args=words,
-        registry=_registry({} if file is None else _read_config(file, flags, words)),
-        config=(tyro.conf.DisallowNone,),
-    )
+    registry, complaint = _registry({} if file is None else _read_config(file, flags, words)), io.StringIO()
+    try:
+        with redirect_stderr(complaint):  # which quotes the words as they are
+            return tyro.cli(command, prog=name, args=words, registry=registry, config=(tyro.conf.DisallowNone,))
+    finally:
+        print(printable(complaint.getvalue()), end="", file=sys.stderr)
 
 
 def suggestion(word: str, choices: Iterable[str]) -> str:

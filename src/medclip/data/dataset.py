@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -18,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int32
 
-from medclip.atomic_io import read_json, whole_file
+from medclip.atomic_io import file_name, read_object, whole_file
 from medclip.data.images import decode_ahead
 from medclip.data.normalize import casefold_whitespace
 from medclip.data.paths import AnyPath, is_url, storage_errors
@@ -50,6 +51,9 @@ SCHEMA = pa.schema(
         ("sha256", pa.string()),
     ]
 )
+
+SPLIT_NAME = r"\w[\w.-]{0,63}"
+"""A regular expression, as splits name files."""
 
 
 def write_shard(path: Path, rows: Sequence[dict[str, Any]], report: dict[str, Any]) -> None:
@@ -87,9 +91,16 @@ def shard_report(path: Path) -> dict[str, Any] | None:
 def read_dataset(data: AnyPath) -> dict[str, Any]:
     """The content of `dataset.json`. UserError where `data` is not a prepared dataset."""
     path = local_folder(data) / "dataset.json"
-    dataset = read_json(path, "a prepared dataset (see medclip prepare)")
-    if not isinstance(dataset, dict) or not isinstance(dataset.get("splits"), dict):
+    dataset = read_object(path, "a prepared dataset (see medclip prepare)")
+    if not isinstance(splits := dataset.get("splits"), dict):
         raise UserError(f"{path} lists no splits: it was not written by medclip prepare.")
+    for name, split in splits.items():
+        shards = split.get("shards") if isinstance(split, dict) else None
+        if not isinstance(shards, list) or not all(isinstance(shard, dict) for shard in shards):
+            raise UserError(f"{path} lists no shards of split {name[:80]!r}: it was not written by medclip prepare.")
+        file_name(name, f"{path}: the name of a split", SPLIT_NAME)
+        for shard in shards:
+            file_name(shard.get("file"), f"{path}: the file of a shard", rf"{re.escape(name)}-[0-9]{{5,}}\.arrow")
     return dataset
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from medclip.atomic_io import whole_file
+from medclip.plain_text import printable
 
 DROPPED_FILE = "dropped.jsonl"
 _FIELDS = ("id", "split", "reason", "detail")
@@ -36,7 +37,7 @@ def write_dropped(folder: Path, rows: Iterable[Sequence[str]]) -> None:
     """Write `folder`/dropped.jsonl; a row is its id, its split, its reason and a detail."""
     with whole_file(folder / DROPPED_FILE) as partial, partial.open("w", encoding="utf-8") as lines:
         for row in rows:
-            lines.write(json.dumps(dict(zip(_FIELDS, row, strict=True)), ensure_ascii=False) + "\n")
+            lines.write(printable(json.dumps(dict(zip(_FIELDS, row, strict=True)), ensure_ascii=False)) + "\n")
 
 
 def explain_dropped(folder: Path) -> str:

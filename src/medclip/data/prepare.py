@@ -14,7 +14,7 @@ from typing import Any
 
 from medclip import NOT_CLINICAL, __version__
 from medclip.atomic_io import claim, whole_file, write_json
-from medclip.data.dataset import is_prepared, open_shard, shard_report, write_shard
+from medclip.data.dataset import SPLIT_NAME, is_prepared, open_shard, shard_report, write_shard
 from medclip.data.deidentify import DICOM_SOURCE, make_key, pseudonymize, read_key
 from medclip.data.dropped_rows import explain_dropped, write_dropped
 from medclip.data.normalize import split_of
@@ -36,6 +36,7 @@ from medclip.data.sources.detect import (
     source_path,
 )
 from medclip.errors import UserError, WorkError
+from medclip.plain_text import printable
 from medclip.progress import progress
 from medclip.versions import library_versions
 
@@ -45,7 +46,6 @@ SHARD_PAIRS = 1024
 SHARD_BYTES = 2**26  # of images that come with their rows: what waits for a worker is in memory
 COUNTERS = ("dropped", "caption_rules", "removed")
 """What a shard counts by name: rows dropped by reason, pairs whose caption a rule changed, pairs that lost what."""
-_SPLIT_NAME = re.compile(r"\w[\w.-]{0,63}")
 _NOTICE = """The images and captions of this dataset are the work of others, each under the license stated below.
 Images were resized and encoded anew, captions cleaned by stated rules. Who passes on the data, or an image from
 them, passes on this file. Where no license is stated none was granted: ask the source.
@@ -190,7 +190,7 @@ def chunks_by_split(rows: Iterator[Pair | Dropped]) -> Iterator[tuple[str, int, 
     num_bytes: Counter[str] = Counter()
     num_shards: Counter[str] = Counter()
     for row in rows:
-        if row.split not in open_chunks and not _SPLIT_NAME.fullmatch(row.split):
+        if row.split not in open_chunks and not re.fullmatch(SPLIT_NAME, row.split):
             raise UserError(
                 f"row {row.id!r} has the split {row.split[:64]!r}, but a split names files: letters, digits, - and _ "
                 "only. See --split-column and --resplit."
@@ -303,4 +303,4 @@ def _notice_rows(folder: Path, files: Mapping[str, Sequence[str]]) -> Iterator[t
         for name in names:
             for row in open_shard(folder / name).select(["id", "license", "attribution", "article"]).to_pylist():
                 fields = (split, row["id"], row["license"], row["attribution"] or row["article"])
-                yield tuple(" ".join(text.split()) for text in fields)
+                yield tuple(printable(" ".join(text.split())) for text in fields)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from medclip.atomic_io import read_json
+from medclip.atomic_io import PLAIN_NAME, read_json
 from medclip.errors import UserError
 from medclip.hosts import check_hub_endpoint
 from medclip.model.open_clip.open_clip_config import CONFIG_FILE as OPEN_CLIP_CONFIG_FILE
@@ -79,7 +79,7 @@ def module_folders(folder: Path) -> list[str]:
         return []
     modules = read_json(folder / MODULES_FILE, "a model folder")
     paths = [module.get("path") for module in modules if isinstance(module, dict)] if isinstance(modules, list) else []
-    return sorted({path for path in paths if isinstance(path, str) and re.fullmatch(r"\w[\w.-]*", path)})
+    return sorted({path for path in paths if isinstance(path, str) and re.fullmatch(PLAIN_NAME, path)})
 
 
 def _download(name: str, revision: str | None, inspect: Inspect) -> Path:

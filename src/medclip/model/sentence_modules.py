@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from medclip.atomic_io import read_json, read_object, write_json
+from medclip.atomic_io import file_name, read_json, read_object, write_json
 from medclip.errors import UserError
 from medclip.model.config import DUAL_ENCODERS
 from medclip.model.tokenizer.text_tokenizer import TextTokenizer
@@ -46,17 +46,18 @@ def read_modules(folder: Path) -> SentenceTower:
     modules = read_json(folder / MODULES_FILE, "a model folder")
     if not isinstance(modules, list) or not modules or not all(_is_module(module) for module in modules):
         raise UserError(f"{folder / MODULES_FILE} is damaged: it is not a list of modules with a type and a path.")
+    paths = [module["path"] and file_name(module["path"], f"{folder / MODULES_FILE}: path") for module in modules]
     kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
     pooling = ""
-    for module, kind in zip(modules, kinds, strict=True):
+    for number, (kind, path) in enumerate(zip(kinds, paths, strict=True)):
         if kind == "Pooling" and not pooling:
-            pooling = _pooling(read_object(folder / module["path"] / "config.json", _FOLDER), folder)
-        elif kind not in _NO_EFFECT and not (module is modules[0] and kind in ("Transformer", "CLIPModel")):
+            pooling = _pooling(read_object(folder / path / "config.json", _FOLDER), folder)
+        elif kind not in _NO_EFFECT and not (number == 0 and kind in ("Transformer", "CLIPModel")):
             raise UserError(
                 f"{folder}: its module {kind} is not supported; take a sentence-transformers model that is a "
                 "Transformer with Pooling and Normalize alone."
             )
-    tower = folder / modules[0]["path"]
+    tower = folder / paths[0]
     config = next((read_object(path, _FOLDER) for path in sorted(tower.glob("sentence_*_config.json"))), {})
     max_length = config.get("max_seq_length")
     if max_length is not None and (not isinstance(max_length, int) or max_length < 3):
@@ -101,10 +102,7 @@ def write_modules(folder: Path, pads_to_length: bool) -> None:
 
 
 def _is_module(module: Any) -> bool:
-    if not isinstance(module, Mapping) or not isinstance(module.get("type"), str):
-        return False
-    path = module.get("path")
-    return path == "" or (isinstance(path, str) and Path(path).name == path and path != "..")
+    return isinstance(module, Mapping) and all(isinstance(module.get(field), str) for field in ("type", "path"))
 
 
 def _pooling(config: Mapping[str, Any], folder: Path) -> str:

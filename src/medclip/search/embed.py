@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from medclip import NOT_CLINICAL
-from medclip.atomic_io import claim, read_json, write_json, write_text
+from medclip.atomic_io import claim, file_name, read_object, write_json, write_text
 from medclip.data.dataset import Split, default_split
 from medclip.data.paths import AnyPath
 from medclip.data.resume import ResumableFile, fingerprint, finish, remove_stale
@@ -19,6 +20,7 @@ from medclip.encode.encoder import Backend, Kind, stream_split
 from medclip.encode.inference_backends import open_backend
 from medclip.errors import UserError
 from medclip.model.checkpoint import model_hash
+from medclip.plain_text import printable
 from medclip.progress import progress
 from medclip.versions import library_versions
 
@@ -50,7 +52,8 @@ def embed(
     for kind in kinds:
         write_embeddings(out / EMBEDDING_FILES[kind], opened_backend, rows, range(len(rows)), origin, kind)
     remove_stale(out, [EMBEDDING_FILES[kind] for kind in kinds])
-    write_text(out / "ids.txt", "".join(f"{id}\n" for id in rows.iter_column("id")))
+    lines = (printable(id).replace("\n", "\\n") for id in rows.iter_column("id"))
+    write_text(out / "ids.txt", "".join(f"{line}\n" for line in lines))
     write_json(
         out / ORIGIN_FILE,
         {
@@ -86,14 +89,16 @@ def write_embeddings(
 
 def read_image_embeddings(folder: Path, model_sha256: str, split: Split) -> Float32[np.ndarray, "n p"]:
     """Image embeddings of a split from the files of `embed`. UserError where they are of another model or split."""
-    origin = read_json(folder / ORIGIN_FILE, "a folder of embeddings (see medclip embed)")
+    origin = read_object(folder / ORIGIN_FILE, "a folder of embeddings (see medclip embed)")
     if origin.get("model_sha256") != model_sha256:
         raise UserError(f"the embeddings of {folder} were made by another model: they cannot be compared with these.")
     if origin.get("data_sha256") != split.digest:
         raise UserError(f"the embeddings of {folder} are of other pairs than split {split.name!r} of {split.folder}.")
-    if "images" not in origin.get("files", {}):
+    files = origin.get("files")
+    if not isinstance(files, dict) or "images" not in files:
         raise UserError(f"{folder} holds no embeddings of images: medclip embed --kinds images makes them.")
-    embeddings = np.load(folder / origin["files"]["images"], mmap_mode="r")
-    if embeddings.shape != (origin["num_pairs"], origin["embedding_dim"]):
+    name = file_name(files["images"], f"{folder / ORIGIN_FILE}: files.images", re.escape(EMBEDDING_FILES["images"]))
+    embeddings = np.load(folder / name, mmap_mode="r")
+    if embeddings.shape != (origin.get("num_pairs"), origin.get("embedding_dim")):
         raise UserError(f"{folder} is damaged: its embeddings and {ORIGIN_FILE} disagree. Make them again.")
     return embeddings

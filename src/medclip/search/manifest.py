@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from medclip import NOT_CLINICAL
-from medclip.atomic_io import read_json, write_json
+from medclip.atomic_io import file_name, read_object, write_json
 from medclip.errors import UserError
 
 MANIFEST_FILE, SEGMENTS_DIR, SNAPSHOTS_DIR = "index.json", "segments", "snapshots"
@@ -97,14 +97,16 @@ def read_manifest(folder: Path, snapshot: str | None = None) -> Manifest:
         names = ", ".join(list_snapshots(folder)) or "none"
         raise UserError(f"index {folder} has no snapshot {snapshot!r}; it has: {names}.")
     path = _manifest_file(folder, snapshot)
-    fields = read_json(path, "an index (see medclip index build)")
+    fields = read_object(path, "an index (see medclip index build)")
     try:
         segments = tuple(Segment(**segment) for segment in fields.pop("segments"))
         manifest = Manifest(**fields | {"segments": segments, "deleted": tuple(fields.get("deleted", ()))})
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}). Build the index again.") from None
-    names_are_plain = all(segment.name.isdigit() for segment in segments)  # never a path out of the index
-    if not (segments and names_are_plain and manifest.replace() == manifest):
+    for segment in segments:
+        file_name(segment.name, f"{path}: the name of a segment", "[0-9]{5,}")
+    file_name(manifest.collection, f"{path}: collection", r"medclip_\w+")  # another's on the server is not dropped
+    if not (segments and manifest.replace() == manifest):
         raise UserError(f"{path} is damaged: its segments and num_pairs disagree. Build the index again.")
     if not _VECTOR_STORE.fullmatch(str(manifest.vector_store)):
         raise UserError(f"{path} is damaged: its vector_store is none of exact, faiss and milvus://HOST:PORT.")

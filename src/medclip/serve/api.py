@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import os
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -22,6 +21,7 @@ from starlette.formparsers import MultiPartParser
 
 from medclip import NOT_CLINICAL, __version__, jax_setup
 from medclip.errors import UserError
+from medclip.plain_text import PlainFormatter
 
 jax_setup.start()  # before anything imports JAX
 
@@ -266,7 +266,9 @@ def app_from_environment() -> Gate:
         log_queries=fields["log_queries"],
     )
     key_file = Path(fields["key_file"]) if fields["key_file"] else None
-    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(PlainFormatter("%(asctime)s %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("medclip.serve").setLevel(logging.INFO)
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # a damaged form is the sender's fault
     keys = read_keys(key_file)

@@ -12,6 +12,7 @@ from medclip.atomic_io import write_text
 from medclip.data.dataset import Split
 from medclip.metrics import Estimate
 from medclip.model.card_metadata import add_training_data
+from medclip.plain_text import printable
 from medclip.training.config import FromModel, FromPreset, FromTowers, ResolvedTrainConfig
 
 _CARD = """---
@@ -112,7 +113,7 @@ def write_card(
         num_captions=counts.num_captions,
         rows="\n".join(rows),
     )
-    write_text(folder / "README.md", card)
+    write_text(folder / "README.md", printable(card))
 
 
 def _weights(best: Mapping[str, Any]) -> str:

@@ -24,6 +24,8 @@ _SUFFIXES = (".parquet", ".arrow", ".jsonl", ".json", ".csv", ".tsv")
 def find_saved_tables(folder: AnyPath) -> dict[str, list[AnyPath]]:
     """The tables that a folder's own metadata lists, by split ("" where it names none); {} where it has no metadata."""
     if splits := _read_json_object(folder / "dataset_dict.json").get("splits"):
+        if not isinstance(splits, list) or not all(isinstance(split, str) for split in splits):
+            raise UserError(f"{folder / 'dataset_dict.json'} does not list its splits as save_to_disk does.")
         tables = {split: _state_files(_resolve_below(folder, split)) for split in splits}
         if empty := [split for split, files in tables.items() if not files]:
             raise UserError(f"{folder} names the split {empty[0]}, but that folder has no state.json.")

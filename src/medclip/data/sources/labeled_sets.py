@@ -153,7 +153,8 @@ def _read_nih(data: Path) -> Iterator[LabeledImage]:
     for row in read_rows(table):
         name, patient = row.get("Image Index") or "", row.get("Patient ID") or ""
         value = (row.get("Finding Labels") or "").replace("|", ";")
-        yield LabeledImage(files.get(name, data / "images" / name), value, name, patient or name, splits.get(name, ""))
+        image, flaw = (files[name], "") if name in files else _locate(data, f"images/{name}")
+        yield LabeledImage(image, value, name, patient or name, splits.get(name, ""), flaw)
 
 
 def _read_rsna(data: Path) -> Iterator[LabeledImage]:

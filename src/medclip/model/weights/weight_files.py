@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from medclip.atomic_io import read_json
+from medclip.atomic_io import file_name, read_json
 from medclip.errors import UserError
 from medclip.model.shapes_init import Shapes
 from medclip.model.unsupported import describe_other_files
@@ -127,9 +127,9 @@ def shard_names(index: Path) -> list[str]:
     """The files that an index of shards lists."""
     content = read_json(index, "a model folder")
     shards = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+    if not isinstance(shards, dict) or not shards:
         raise UserError(f"{index} is damaged: it has no weight_map.")
-    return sorted(set(shards.values()))
+    return sorted({file_name(shard, f"{index}: weight_map.{name}") for name, shard in shards.items()})
 
 
 def path_inside(folder: Path, name: str) -> Path:
@@ -142,7 +142,7 @@ def path_inside(folder: Path, name: str) -> Path:
         raise UserError(f"{folder} has no {name}.")
     snapshot = next((step for step in (target, *target.parents) if step.parent.name == "snapshots"), None)
     roots = [target, snapshot.parents[1] / "blobs"] if snapshot else [target]
-    if Path(name).name != name or not any(path.resolve().is_relative_to(root) for root in roots):
+    if not any(path.resolve().is_relative_to(root) for root in roots):
         raise UserError(f"{path} leads out of its folder.")
     return path
 
