@@ -8,6 +8,7 @@ import json
 import os
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 from medclip.errors import UserError
 from medclip.plain_text import printable
 
+MAX_JSON_BYTES = 2**28  # of the largest vocabularies a tokenizer.json has 2^25
 PLAIN_NAME = r"\w[\w.-]*"
 """A regular expression of names of files and folders that lead nowhere else."""
 
@@ -68,13 +70,34 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, kind: str) -> Any:
-    """Read JSON. A missing or broken file is a UserError; `kind` says what its folder should be."""
+    """Read JSON. A missing or broken file is a UserError; `kind` says what its folder should be.
+
+    Broken: also one above MAX_JSON_BYTES, nested deeper than Python recurses, or with a key twice in one object.
+    """
+    if os.path.lexists(path) and not path.is_file():  # a device or a pipe would never end
+        raise UserError(f"{path} is not a file that can be read.")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        if (size := path.stat().st_size) > MAX_JSON_BYTES:
+            raise ValueError(f"{size:,} bytes, where {MAX_JSON_BYTES:,} are read")
+        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique_keys)
     except FileNotFoundError:
         raise UserError(f"{path.parent} is not {kind}: it has no {path.name}.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged and cannot be read as JSON ({error}). Make it anew.") from None
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these pairs. ValueError where readers could differ on which of two values counts."""
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        [(key, _)] = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"{key[:80]!r} is in it twice")
+    return fields
+
+
+def read_optional(path: Path, kind: str) -> dict[str, Any]:
+    """Read a JSON object, as `read_object`; {} where nothing is of that name."""
+    return read_object(path, kind) if os.path.lexists(path) else {}
 
 
 def read_object(path: Path, kind: str) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def test_a_limit_below_zero_is_refused(data):
 
 @pytest.mark.parametrize(("splits", "wanted"), [(["a", "validation"], "validation"), (["a"], "a"), (["a", "b"], None)])
 def test_the_split_that_needs_no_name(tmp_path, splits, wanted):
-    (tmp_path / "dataset.json").write_text(json.dumps({"splits": {name: {} for name in splits}}))
+    (tmp_path / "dataset.json").write_text(json.dumps({"splits": {name: {"shards": []} for name in splits}}))
     if wanted:
         assert default_split(tmp_path) == wanted
     else:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from medclip import NOT_CLINICAL, __version__
-from medclip.atomic_io import read_json, write_json
+from medclip.atomic_io import read_json, read_object, write_json
 from medclip.data.dataset import Split, write_arrow
 from medclip.errors import UserError
 from medclip.evaluation.config import EvalConfig
@@ -347,9 +347,9 @@ def contamination(model: str, rows: Split | Labeled) -> tuple[Answer, str]:
 def _run_digests(folder: Path) -> dict[str, str]:
     """The splits of the run around a model folder, by their digests; none without a run."""
     try:
-        data = json.loads((folder.parent / "train_config.json").read_text(encoding="utf-8"))["data"]
+        data = read_object(folder.parent / "train_config.json", "a run")["data"]
         return {digest: split for split, digest in data.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, UserError, KeyError, TypeError, AttributeError):
         return {}
 
 

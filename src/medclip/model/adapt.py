@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,7 @@ def join_towers(
     transformers then refuses the join. Raises UserError for folders without such a tower.
     """
     vision_folder, text_folder = model_folder(vision), model_folder(text)
-    sentence = read_modules(text_folder) if (text_folder / MODULES_FILE).is_file() else None
+    sentence = read_modules(text_folder) if os.path.lexists(text_folder / MODULES_FILE) else None
     text_folder, pooling = (sentence.folder, sentence.pooling) if sentence else (text_folder, "")
     vision_config, vision_tensors = _read_tower(vision_folder, "vision")
     text_config, text_tensors = _read_tower(text_folder, "text", pooling)

@@ -28,7 +28,7 @@ def read_training_data(name: str | Path) -> TrainingData:
 
     try:
         card = metadata_load(model_folder(name) / "README.md") or {}
-    except (OSError, UserError, ValueError):
+    except (OSError, UserError, ValueError, RecursionError):
         return TrainingData()
     except Exception as error:  # YAML's own, whose library is the Hub client's
         if type(error).__module__.startswith("yaml"):

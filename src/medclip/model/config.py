@@ -243,10 +243,10 @@ def _parse_tower(
     for name, value in fields.items():
         if name in numbers and not numbers[name].holds(value):
             raise UserError(f"config.json: {name} is {value!r}, which no model has.")
+    if fields["hidden_act"] not in ACTIVATIONS:
+        raise UserError(f"config.json: hidden_act {fields['hidden_act']!r} is not among {', '.join(ACTIVATIONS)}.")
     tower = kind(model_type=family, family=families[family], **fields)
     check_fields(raw, tower.hidden_size)
-    if tower.hidden_act not in ACTIVATIONS:
-        raise UserError(f"config.json: hidden_act {tower.hidden_act!r} is not among {', '.join(ACTIVATIONS)}.")
     if tower.hidden_size % tower.num_attention_heads:
         raise UserError("config.json: hidden_size is not a multiple of num_attention_heads.")
     return tower

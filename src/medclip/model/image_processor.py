@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 from PIL import Image
 
-from medclip.atomic_io import read_object
+from medclip.atomic_io import read_optional
 from medclip.errors import MAX_PIXELS, TOO_MANY_PIXELS, ImageError, UserError
 from medclip.model.config import MAX_IMAGE_SIDE, VisionConfig
 
@@ -292,13 +293,11 @@ def _resized_size(size: Size, resize: Exact | ShortestEdge | LongestEdge | None)
 
 def _read_config(folder: Path) -> tuple[Path, Any] | None:
     """A folder's processor config and the file that holds it."""
-    if (nested := folder / NESTED_FILE).is_file():
-        processor = read_object(nested, "a model folder").get("image_processor")
-        if processor is not None:  # files of transformers 4 lack it
-            return nested, processor
-    if (plain := folder / PROCESSOR_FILE).is_file():
-        return plain, read_object(plain, "a model folder")
-    return None
+    nested, plain = folder / NESTED_FILE, folder / PROCESSOR_FILE
+    processor = read_optional(nested, "a model folder").get("image_processor")
+    if processor is not None:  # files of transformers 4 lack it
+        return nested, processor
+    return (plain, read_optional(plain, "a model folder")) if os.path.lexists(plain) else None
 
 
 def _type_name(raw: Mapping[str, Any]) -> str:

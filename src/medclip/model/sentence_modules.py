@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from medclip.atomic_io import file_name, read_json, read_object, write_json
+from medclip.atomic_io import file_name, read_json, read_object, read_optional, write_json
 from medclip.errors import UserError
 from medclip.model.config import DUAL_ENCODERS
 from medclip.model.tokenizer.text_tokenizer import TextTokenizer
@@ -60,7 +60,7 @@ def read_modules(folder: Path) -> SentenceTower:
     tower = folder / paths[0]
     config = next((read_object(path, _FOLDER) for path in sorted(tower.glob("sentence_*_config.json"))), {})
     max_length = config.get("max_seq_length")
-    if max_length is not None and (not isinstance(max_length, int) or max_length < 3):
+    if max_length is not None and (type(max_length) is not int or max_length < 3):
         raise UserError(f"{tower}: max_seq_length is {max_length!r}, which is no number of tokens.")
     _warn_of_prompt(folder)
     return SentenceTower(tower, pooling, max_length, bool(config.get("do_lower_case")))
@@ -69,8 +69,8 @@ def read_modules(folder: Path) -> SentenceTower:
 def model_or_modules(folder: Path) -> Path:
     """The folder inside that holds a dual encoder, if that is a folder's only module; else the folder itself."""
     tower, config = read_modules(folder), {}
-    if not tower.pooling and (path := tower.folder / "config.json").is_file():
-        config = read_object(path, _FOLDER)
+    if not tower.pooling:
+        config = read_optional(tower.folder / "config.json", _FOLDER)
     return tower.folder if config.get("model_type") in DUAL_ENCODERS else folder
 
 
@@ -107,8 +107,8 @@ def _is_module(module: Any) -> bool:
 
 def _pooling(config: Mapping[str, Any], folder: Path) -> str:
     modes = config.get("pooling_mode") or [mode for key, mode in _LEGACY_POOLING.items() if config.get(key)] or ["mean"]
-    modes = [modes] if isinstance(modes, str) else modes
-    if len(modes) != 1 or modes[0] not in _POOLING:
+    modes = modes if isinstance(modes, list) else [modes]
+    if len(modes) != 1 or not isinstance(modes[0], str) or modes[0] not in _POOLING:
         raise UserError(
             f"{folder}: its pooling {' and '.join(map(str, modes))} is not supported; take a sentence-transformers "
             f"model with one of {', '.join(_POOLING)}."
@@ -118,8 +118,7 @@ def _pooling(config: Mapping[str, Any], folder: Path) -> str:
 
 def _warn_of_prompt(folder: Path) -> None:
     """Name a prompt that sentence-transformers would put before every caption."""
-    path = folder / "config_sentence_transformers.json"
-    config = read_object(path, _FOLDER) if path.is_file() else {}
+    config = read_optional(folder / "config_sentence_transformers.json", _FOLDER)
     prompts, name = config.get("prompts"), config.get("default_prompt_name")
     if isinstance(prompts, Mapping) and isinstance(name, str) and prompts.get(name):
         LOG.warning("%s: its default prompt %r is not put before captions.", folder, prompts[name])

@@ -20,9 +20,8 @@ from medclip.errors import UserError
 from medclip.model.config import TextConfig
 from medclip.model.tokenizer.text_tokenizer import TextTokenizer, check_has_tokenizer, fit_tokenizer
 from medclip.model.tokenizer.tokenizer_classes import CLIP_WORDS, clip_tokenizer, frame_captions
-from medclip.model.tokenizer.tokenizer_config import read_optional
-from medclip.model.tokenizer.tokenizer_files import BuiltTokenizer, build_tokenizer
-from medclip.model.tokenizer.vocab_files import END, JSON_FILE, START, Vocabulary, read_vocabulary
+from medclip.model.tokenizer.tokenizer_files import BuiltTokenizer, build_tokenizer, read_tokenizer_json
+from medclip.model.tokenizer.vocab_files import END, START, Vocabulary, read_vocabulary
 
 DEFAULT_CONTEXT_LENGTH = 77
 _OWN_START, _OWN_END = "<start_of_text>", "<end_of_text>"
@@ -124,7 +123,7 @@ def _own_tokenizer(folder: Path) -> BuiltTokenizer:
 
     It pads with zeros, and does not take CLIP's "<|endoftext|>" in a caption for the end.
     """
-    vocabulary = read_vocabulary(folder, read_optional(folder / JSON_FILE), "BPE")
+    vocabulary = read_vocabulary(folder, read_tokenizer_json(folder), "BPE")
     renamed = {START: _OWN_START, END: _OWN_END}
     ids = {renamed.get(token, token): i for token, i in vocabulary.ids.items()}
     if not {_OWN_START, _OWN_END} <= ids.keys():

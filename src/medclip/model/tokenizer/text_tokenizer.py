@@ -19,11 +19,13 @@ from medclip.errors import UserError
 from medclip.model.config import TextConfig
 from medclip.model.tokenizer.tokenizer_classes import frame_captions
 from medclip.model.tokenizer.tokenizer_config import CONFIG_FILE, Side
-from medclip.model.tokenizer.tokenizer_files import BuiltTokenizer, build_tokenizer
+from medclip.model.tokenizer.tokenizer_files import BuiltTokenizer, build_tokenizer, tokenizer_error
 from medclip.model.tokenizer.vocab_files import END, JSON_FILE, SIGLIP_FILE, START, has_tokenizer
 
 _TOKENIZERS = {31090: "allenai/scibert_scivocab_uncased"}
 """By vocabulary size: those of models that were published without one (flax-community/medclip-roco)."""
+_PROBES = ("", "CT of the chest", "\u80f8\u90e8 \U0001fa7b \U0010ffff")
+"""Captions of known and of unknown characters."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,10 @@ def fit_tokenizer(built: BuiltTokenizer, folder: Path, config: TextConfig, lengt
             f"(pad_token_id {config.pad_token_id})."
         )
     _set_length(tokenizer, length, pad_id, pad_token, built.padding_side, built.truncation_side)
+    try:
+        tokenizer.encode_batch(_PROBES)
+    except Exception as error:  # the library's own, of a vocabulary without its unknown token, say
+        raise tokenizer_error(folder, error) from None
     raw = {"pad_token": pad_token} | built.raw_config
     raw |= {"model_max_length": length, "padding_side": built.padding_side, "truncation_side": built.truncation_side}
     raw = dict(sorted(raw.items()))

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from tokenizers import AddedToken
 
-from medclip.atomic_io import read_object
+from medclip.atomic_io import read_optional
 from medclip.errors import UserError
 
 CONFIG_FILE = "tokenizer_config.json"
@@ -78,12 +78,12 @@ def read_tokenizer_config(
 
     Raises UserError that names the file and the field whose value no tokenizer has.
     """
-    raw = read_optional(folder / CONFIG_FILE) | dict(overrides)
+    raw = read_optional(folder / CONFIG_FILE, "a model folder") | dict(overrides)
     checked = _Checked(folder / CONFIG_FILE, raw)
     special, extra, added = _tokens(folder, checked, added_in_json)
     by_content = {token.content: token for token in added.values()}
     return TokenizerConfig(
-        class_name=_class_name(checked, read_optional(folder / "config.json")),
+        class_name=_class_name(checked, read_optional(folder / "config.json", "a model folder")),
         raw=raw,
         special_tokens={name: by_content.get(str(token), token) for name, token in special.items()},
         added_tokens=tuple(added[index] for index in sorted(added)),
@@ -112,7 +112,7 @@ def _tokens(
     if decoder := checked.object("added_tokens_decoder"):
         added = {checked.index(index): checked.added_token(token) for index, token in decoder.items()}
     else:  # the files of transformers before 4.34, which the decoder replaced
-        special_map = read_optional(folder / "special_tokens_map.json")
+        special_map = read_optional(folder / "special_tokens_map.json", "a model folder")
         in_map = [special_map.pop(name, None) for name in _EXTRA]
         special, extra = special | special_map, in_map[0] or in_map[1] or extra
     if isinstance(extra, Mapping):  # names of a model's own tokens
@@ -121,11 +121,13 @@ def _tokens(
     further = [checked.token("extra_special_tokens", token) for token in checked.array("extra_special_tokens", extra)]
     if not decoder:
         contents = {str(token) for token in (*named.values(), *further)}
-        for content, index in read_optional(folder / "added_tokens.json").items():
+        beside = _Checked(folder / "added_tokens.json", {})
+        for content, index in read_optional(beside.path, "a model folder").items():
             is_special = content in contents
-            added[checked.index(index)] = AddedToken(content, normalized=not is_special, special=is_special)
+            added[beside.index(index)] = AddedToken(content, normalized=not is_special, special=is_special)
+        in_json = _Checked(folder / "tokenizer.json", {})
         for token in added_in_json:
-            added[checked.index(token.get("id") if isinstance(token, Mapping) else token)] = checked.added_token(token)
+            added[in_json.index(token.get("id") if isinstance(token, Mapping) else token)] = in_json.added_token(token)
     return named, further, added
 
 
@@ -140,11 +142,6 @@ def _class_name(checked: _Checked, config: Mapping[str, Any]) -> str:
         return registered
     name = name if name in _GENERIC else name.removesuffix("Fast")
     return "" if name in _GENERIC else _ALIASES.get(name, name)
-
-
-def read_optional(path: Path) -> dict[str, Any]:
-    """A JSON object, {} where there is no such file. Raises UserError for JSON of another kind."""
-    return read_object(path, "a model folder") if path.is_file() else {}
 
 
 @dataclass(frozen=True)

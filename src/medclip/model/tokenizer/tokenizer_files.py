@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 
 from tokenizers import AddedToken, Tokenizer
 
+from medclip.atomic_io import read_optional
 from medclip.errors import UserError
 from medclip.model.tokenizer.sentencepiece_model import PieceKind
 from medclip.model.tokenizer.tokenizer_classes import (
@@ -21,16 +23,17 @@ from medclip.model.tokenizer.tokenizer_classes import (
     t5_sentinels,
 )
 from medclip.model.tokenizer.tokenizer_config import (
+    CONFIG_FILE,
     SPECIAL_TOKENS,
     Side,
     Token,
     TokenizerConfig,
-    read_optional,
     read_tokenizer_config,
 )
 from medclip.model.tokenizer.vocab_files import (
     JSON_FILE,
     SIGLIP_FILE,
+    TOKENIZER_FILES,
     Vocabulary,
     class_of_files,
     read_vocabulary,
@@ -47,6 +50,12 @@ _EMPTY = {
     "model": {"type": "BPE", "vocab": {}, "merges": []},
 }
 """A tokenizer.json without a vocabulary."""
+_OBJECT, _LIST, _TEXT = (dict, "an object"), (list, "a list"), (str, "text")
+_JSON_FIELDS = {
+    **dict.fromkeys(("model", "normalizer", "pre_tokenizer", "post_processor", "decoder"), _OBJECT),
+    **{"padding": _OBJECT, "truncation": _OBJECT, "added_tokens": _LIST},
+}
+_JSON_MODEL_FIELDS = {"type": _TEXT, "vocab": (dict | list, "an object or a list"), "merges": _LIST}
 
 
 class BuiltTokenizer(NamedTuple):
@@ -71,16 +80,55 @@ def build_tokenizer(folder: Path, overrides: Mapping[str, Any] = MappingProxyTyp
 
     Raises UserError where there is none, or where a file is damaged or of a kind that is not supported.
     """
-    raw = read_optional(folder / JSON_FILE)
-    added = raw.get("added_tokens") or []
+    raw = read_tokenizer_json(folder)
+    config = read_tokenizer_config(folder, raw.get("added_tokens") or [], overrides)
     try:
-        config = read_tokenizer_config(folder, added if isinstance(added, list) else [added], overrides)
         name = _class_name(folder, config, raw)
         return _build(folder, name, config, raw) if name else _as_it_is(config, raw)
     except UserError:
         raise
     except Exception as error:  # the library raises plain Exception for a malformed file
-        raise UserError(f"the tokenizer of {folder} is damaged: {str(error)[:200]}.") from None
+        raise tokenizer_error(folder, error) from None
+
+
+def tokenizer_error(folder: Path, error: Exception) -> UserError:
+    """What the library finds wrong with a folder's tokenizer, as an error that names its files."""
+    files = [name for name in (*TOKENIZER_FILES, "merges.txt") if (folder / name).is_file()]
+    reason = " ".join(str(error).split())[:200]
+    return UserError(f"{folder}: {', '.join(files)} and {CONFIG_FILE} make no tokenizer: {reason}.")
+
+
+def read_tokenizer_json(folder: Path) -> dict[str, Any]:
+    """`tokenizer.json` with its outer fields and its vocabulary checked; {} where there is none."""
+    path = folder / JSON_FILE
+    raw = read_optional(path, "a model folder")
+    for fields, place, names in ((raw, "", _JSON_FIELDS), (raw.get("model") or {}, "model.", _JSON_MODEL_FIELDS)):
+        for name, (kind, what) in names.items() if isinstance(fields, Mapping) else ():
+            if not isinstance(fields.get(name), kind | None):
+                raise UserError(f"{path}: {place}{name} is {str(fields[name])[:80]!r}, not {what}.")
+    vocab, merges = ((raw.get("model") or {}).get(name) or () for name in ("vocab", "merges"))
+    if isinstance(vocab, Mapping):
+        wrong = next((item for item in vocab.items() if type(item[1]) is not int or not 0 <= item[1] < 2**31), None)
+    else:
+        wrong = next((entry for entry in vocab if not _is_scored(entry)), None)
+    if wrong is not None:
+        raise UserError(f"{path}: model.vocab has {str(wrong)[:80]!r}, which is not a token with its number.")
+    if (pair := next((merge for merge in merges if not _is_merge(merge)), None)) is not None:
+        raise UserError(f"{path}: model.merges has {str(pair)[:80]!r}, which is not two tokens.")
+    return raw
+
+
+def _is_scored(entry: Any) -> bool:
+    """Whether this is a token of Unigram with its log probability."""
+    match entry:
+        case [str(), int() | float() as score]:
+            return math.isfinite(score)
+    return False
+
+
+def _is_merge(merge: Any) -> bool:
+    parts = merge.split(" ") if isinstance(merge, str) else merge
+    return isinstance(parts, list) and len(parts) == 2 and all(isinstance(part, str) for part in parts)
 
 
 def _class_name(folder: Path, config: TokenizerConfig, raw: Mapping[str, Any]) -> str:

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from tokenizers import models
 
+from medclip.atomic_io import read_optional
 from medclip.errors import UserError
 from medclip.model.tokenizer.sentencepiece_model import SentencePieceModel, read_sentencepiece
-from medclip.model.tokenizer.tokenizer_config import read_optional
 
 JSON_FILE, SIGLIP_FILE = "tokenizer.json", "spiece.model"
 TOKENIZER_FILES = (JSON_FILE, "vocab.txt", "vocab.json", SIGLIP_FILE, "sentencepiece.bpe.model")
@@ -45,9 +45,12 @@ def read_vocabulary(folder: Path, raw: Mapping[str, Any], kind: ModelKind) -> Vo
     if raw:
         return _json_vocabulary(folder, raw, kind)
     if kind == "WordPiece" and (folder / "vocab.txt").is_file():
-        return Vocabulary(models.WordPiece.read_file(str(folder / "vocab.txt")))
+        return Vocabulary(_read_vocab_txt(folder))
     if kind == "BPE" and _has_bpe_files(folder):
-        return Vocabulary(*models.BPE.read_file(str(folder / "vocab.json"), str(folder / "merges.txt")))
+        try:
+            return Vocabulary(*models.BPE.read_file(str(folder / "vocab.json"), str(folder / "merges.txt")))
+        except Exception as error:  # the library's own
+            raise UserError(f"{folder / 'vocab.json'} and merges.txt do not hold a vocabulary: {error}.") from None
     if kind == "Unigram" and (path := _sentencepiece_file(folder)):
         model = read_sentencepiece(path)
         scores = [(piece.text, piece.score) for piece in model.pieces]
@@ -63,11 +66,20 @@ def has_tokenizer(folder: Path) -> bool:
 def class_of_files(folder: Path) -> str:
     """The tokenizer class whose files a folder holds, "" where it holds none."""
     if (folder / "vocab.txt").is_file():
-        return "BertTokenizer" if "[CLS]" in models.WordPiece.read_file(str(folder / "vocab.txt")) else "MPNetTokenizer"
+        return "BertTokenizer" if "[CLS]" in _read_vocab_txt(folder) else "MPNetTokenizer"
     if _has_bpe_files(folder):
-        return "CLIPTokenizer" if START in read_optional(folder / "vocab.json") else "RobertaTokenizer"
+        return (
+            "CLIPTokenizer" if START in read_optional(folder / "vocab.json", "a model folder") else "RobertaTokenizer"
+        )
     path = _sentencepiece_file(folder)
     return _CLASS_OF_SENTENCEPIECE[path.name] if path else ""
+
+
+def _read_vocab_txt(folder: Path) -> dict[str, int]:
+    try:
+        return models.WordPiece.read_file(str(folder / "vocab.txt"))
+    except Exception as error:  # the library's own
+        raise UserError(f"{folder / 'vocab.txt'} does not hold a vocabulary: {error}.") from None
 
 
 def _has_bpe_files(folder: Path) -> bool:
