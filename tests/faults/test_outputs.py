@@ -60,9 +60,9 @@ def test_a_file_in_place_of_a_folder_is_seen_too(command, words, medclip, tmp_pa
         ("leakage DATA", ""),
         ("info DATA", ""),
         ("info INDEX", ""),
-        ("embed --model RUN --data DATA --out OUT", ""),
-        ("evaluate retrieval --model RUN --data DATA --out OUT", ""),
-        ("index build --model RUN --data DATA --out OUT", ""),
+        pytest.param("embed --model RUN --data DATA --out OUT", "", marks=pytest.mark.slow),
+        pytest.param("evaluate retrieval --model RUN --data DATA --out OUT", "", marks=pytest.mark.slow),
+        pytest.param("index build --model RUN --data DATA --out OUT", "", marks=pytest.mark.slow),
         ("search --index INDEX chest", ""),
     ],
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -74,7 +75,11 @@ def write_arrow(path: Path, table: pa.Table) -> None:
 
 def write_batches(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
     """Write batches, which need not all be in memory, as an Arrow IPC file, atomically."""
-    with whole_file(path) as partial, pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, schema) as out:
+    with (
+        whole_file(path) as partial,
+        pa.OSFile(os.fsencode(partial), "wb") as sink,
+        pa.ipc.new_file(sink, schema) as out,
+    ):
         for batch in batches:
             out.write_batch(batch)
 
@@ -82,7 +87,7 @@ def write_batches(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatc
 def shard_report(path: Path) -> dict[str, Any] | None:
     """The report inside a shard, or None where there is no whole shard."""
     try:
-        with pa.memory_map(str(path)) as source:
+        with pa.memory_map(os.fsencode(path)) as source:
             return json.loads(pa.ipc.open_file(source).schema.metadata[b"medclip"])
     except (FileNotFoundError, pa.ArrowInvalid, KeyError, TypeError):
         return None
@@ -239,7 +244,7 @@ class Split:
 def open_shard(path: Path) -> pa.Table:
     """The rows of one shard, memory-mapped. UserError where it is absent or not whole."""
     try:
-        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        return pa.ipc.open_file(pa.memory_map(os.fsencode(path))).read_all()
     except FileNotFoundError:
         raise UserError(f"{path} is listed in dataset.json but absent. Prepare the dataset again.") from None
     except pa.ArrowInvalid as error:

@@ -85,7 +85,7 @@ def _write_parquet(path: Path, tables: Sequence[pa.Table], split: str, first: in
     info = {"info": {"features": {field.name: _feature(field.type) for field in _PARQUET}}}
     schema = _PARQUET.with_metadata({"huggingface": json.dumps(info)})
     # Statistics and dictionaries of images would hold the images.
-    with pq.ParquetWriter(path, schema, use_dictionary=False, write_statistics=False) as out:
+    with path.open("wb") as file, pq.ParquetWriter(file, schema, use_dictionary=False, write_statistics=False) as out:
         for table in tables:
             columns = [_exchange_column(table.column(field.name).combine_chunks(), first) for field in SCHEMA]
             columns.append(pa.array([split] * len(table), pa.string()))

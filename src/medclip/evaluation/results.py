@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from enum import StrEnum
@@ -291,7 +292,7 @@ def read_results(folder: Path, kind: Kind) -> tuple[Results, pa.Table]:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} does not hold results of {kind} ({error}). Evaluate again.") from None
     try:
-        return results, pa.ipc.open_file(pa.memory_map(str(path.with_suffix(".arrow")))).read_all()
+        return results, pa.ipc.open_file(pa.memory_map(os.fsencode(path.with_suffix(".arrow")))).read_all()
     except (FileNotFoundError, pa.ArrowInvalid) as error:
         raise UserError(f"{path.with_suffix('.arrow')} is absent or damaged ({error}). Evaluate again.") from None
 

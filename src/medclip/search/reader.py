@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -212,7 +213,7 @@ def _read_segment(folder: Path, segment: Segment, embedding_dim: int) -> tuple[n
     path = segment_folder(folder, segment)
     try:
         embeddings = np.load(path / EMBEDDINGS_FILE, mmap_mode="r")
-        table = pa.ipc.open_file(pa.memory_map(str(path / ROWS_FILE))).read_all()
+        table = pa.ipc.open_file(pa.memory_map(os.fsencode(path / ROWS_FILE))).read_all()
     except (FileNotFoundError, ValueError, EOFError, pa.ArrowInvalid) as error:
         raise UserError(f"{folder} is damaged ({error}). Build the index again.") from None
     if embeddings.shape != (segment.num_rows, embedding_dim) or len(table) != segment.num_rows:

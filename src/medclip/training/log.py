@@ -26,6 +26,10 @@ def open_run(out: Path, settings: dict[str, Any], software: dict[str, Any], resu
 
     `software`, of this process, is added to that which made the run before, and what differs is shown.
     """
+    try:
+        str(out.resolve()).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"--out {out} is not Unicode; Orbax, which keeps the state of a run, cannot open it.") from None
     settings = json.loads(json.dumps(settings))  # as they come back
     if not resume:
         if (out / CONFIG_FILE).exists() and not (out / SUMMARY_FILE).exists():

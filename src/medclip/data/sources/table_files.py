@@ -207,7 +207,7 @@ def _arrow_batches(file: Any) -> Iterable[pa.RecordBatch]:
 
 @contextmanager
 def _open_binary(path: AnyPath) -> Iterator[Any]:
-    with pa.OSFile(str(path)) if isinstance(path, Path) else path.open("rb") as file:
+    with pa.OSFile(os.fsencode(path)) if isinstance(path, Path) else path.open("rb") as file:
         yield file
 
 
