@@ -105,7 +105,7 @@ def test_what_is_not_computed_is_refused_by_name(tmp_path: Path, pooling, kinds,
 def test_damaged_modules_are_refused(tmp_path: Path, modules: object) -> None:
     folder = sentence_folder(tmp_path / "t", MEAN, "Pooling")
     (folder / "modules.json").write_text(json.dumps(modules))
-    with pytest.raises(UserError, match="is damaged|not the plain name"):
+    with pytest.raises(UserError, match=r"is damaged|not the plain name"):
         join_towers(FOLDER, folder)
 
 
