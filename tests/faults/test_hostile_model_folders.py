@@ -117,6 +117,15 @@ def test_a_field_of_tokenizer_json_is_named(folder: Path, change, words: str) ->
     assert words in message
 
 
+@pytest.mark.parametrize(
+    ("length", "room"), [(1, False), (2, True), (1e30, True), (0, False), (-1, False), (True, False)]
+)
+def test_a_length_of_captions(folder: Path, length: float, room: bool) -> None:
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": length}))
+    assert ("tokenizer_config.json: model_max_length" in sentence_of(folder)) != room
+
+
 @pytest.mark.parametrize("pooling", [3, None, {}, [[]], ["mean", "cls"], "x", {"mean": 1}])
 def test_a_pooling_of_sentence_transformers(folder: Path, pooling) -> None:
     types = [("", "models.Transformer"), ("1_Pooling", "models.Pooling")]

@@ -158,7 +158,7 @@ def parse_image_processor(raw: Any, kind: str = "", file: str = PROCESSOR_FILE) 
         raise UserError(f"{file}: the image processor is not an object.")
     kind = _type_name(raw) or kind or "CLIPImageProcessor"
     if kind not in _DEFAULTS:
-        raise UserError(f"{file}: image_processor_type {kind!r} is not supported, only {', '.join(_DEFAULTS)}.")
+        raise UserError(f"{file}: image_processor_type {kind[:80]!r} is not supported, only {', '.join(_DEFAULTS)}.")
     fields = {**_DEFAULTS[kind], **raw}
     for name in _UNSUPPORTED:
         if fields.get(name):

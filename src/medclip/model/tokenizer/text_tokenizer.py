@@ -110,9 +110,11 @@ def fit_tokenizer(built: BuiltTokenizer, folder: Path, config: TextConfig, lengt
         )
     _set_length(tokenizer, length, pad_id, pad_token, built.padding_side, built.truncation_side)
     try:
-        tokenizer.encode_batch(_PROBES)
+        lengths = {len(encoding) for encoding in tokenizer.encode_batch(_PROBES)}
     except Exception as error:  # the library's own, of a vocabulary without its unknown token, say
         raise tokenizer_error(folder, error) from None
+    if lengths != {length}:
+        raise UserError(f"{folder / CONFIG_FILE}: model_max_length {length} leaves no room for the special tokens.")
     raw = {"pad_token": pad_token} | built.raw_config
     raw |= {"model_max_length": length, "padding_side": built.padding_side, "truncation_side": built.truncation_side}
     raw = dict(sorted(raw.items()))
