@@ -105,7 +105,7 @@ def test_the_scale_is_that_of_the_distribution(seed):
     assert calibration.scale == pytest.approx(0.3 / 0.12**2, rel=0.15)
 
 
-@pytest.mark.parametrize("num_images", [60, 500, 3000])
+@pytest.mark.parametrize("num_images", [60, 500, pytest.param(3000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("k", [1, 10])
 def test_probabilities_carry_over_to_an_index_of_another_size(num_images, k):
     """Calibrated on 500 images; 1,000 searches of fewer and of more."""

@@ -155,6 +155,7 @@ def test_a_flag_of_several_words_may_be_repeated(medclip, tmp_path, words):
     assert [json.loads(line)["caption"] for line in out.splitlines()] == ["clear lungs no effusion"]
 
 
+@pytest.mark.slow
 def test_several_caption_columns_repeat_from_a_config(medclip, tmp_path):
     (tmp_path / "x.png").write_bytes(image_bytes(draw_image(1)))
     (tmp_path / "x.csv").write_text("image,findings,impression\nx.png,clear lungs,no effusion\n")

@@ -132,6 +132,7 @@ def test_comparing_needs_no_jax(evaluations):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_evaluate_zero_shot_shows_figures_and_writes_a_page(medclip, run, tmp_path):
     folder = write_table(tmp_path / "set", split_rows())
     code, out, _ = medclip(
@@ -237,7 +238,7 @@ PRINTING = (
     ("stats", "{data}"),
     ("leakage", "{data}"),
     ("info", "{run}"),
-    ("evaluate", "retrieval", "--model", "{run}", "--data", "{data}"),
+    pytest.param(("evaluate", "retrieval", "--model", "{run}", "--data", "{data}"), marks=pytest.mark.slow),
     ("compare", "{good}", "{bad}"),
     ("search", "--index", "{index}", "chest"),
     ("embed", "--model", "{run}", "--data", "{data}", "--out", "{tmp}/embeddings"),

@@ -20,6 +20,7 @@ def repeat(medclip, config, out, *words):
     assert code == 0, err
 
 
+@pytest.mark.slow
 def test_a_preparation_repeats(medclip, roco, tmp_path):
     assert medclip("prepare", roco.folder, "--out", tmp_path / "a", "--max-samples", 5, "--shorter-side", 40)[0] == 0
     repeat(medclip, tmp_path / "a" / "prepare.toml", tmp_path / "b")

@@ -159,6 +159,7 @@ def test_subfigures_of_an_article_are_one_group(tmp_path):
     assert [row.article for row in read] == ["PMC212319"] * 3 + ["PMC99"]
 
 
+@pytest.mark.slow
 def test_what_names_no_group_is_said_on_the_terminal(tmp_path, medclip):
     site = write_site(tmp_path / "site", 0)
     code, out, err = medclip("prepare", site / "pairs.csv", "--out", tmp_path / "data")

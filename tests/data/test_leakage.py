@@ -139,6 +139,7 @@ def test_a_single_split_has_nothing_to_leak_into(tmp_path):
         leakage(data)
 
 
+@pytest.mark.slow
 def test_rocos_own_splits_here_share_no_article(shared_folder, tmp_path):
     prepare(str(shared_folder / "roco"), tmp_path / "data", PrepareConfig(max_samples=300))
     validation = leakage(tmp_path / "data")["held_out"]["validation"]

@@ -70,6 +70,7 @@ def test_the_image_is_a_labeled_gray_png():
     assert "synthetic phantom, not a patient" in image.text.values()
 
 
+@pytest.mark.slow
 def test_validation_cases_are_distinct():
     cases = [tuple(pair.labels.values()) for pair in phantoms(0, num_validation=100)]
     assert len(set(cases)) == 100

@@ -39,6 +39,7 @@ def test_embeddings_do_not_depend_on_what_is_cached(model, split, cache, kind, r
     assert np.array_equal(embed_split(jax_backend(model, True), split, kind, [9, 2]), without[[9, 2]])
 
 
+@pytest.mark.slow
 def test_evaluations_embeddings_and_indexes_share_the_features(run, data, again, tmp_path, cache, tower_runs):
     config = EvalConfig(model=str(run), data=str(data), out=tmp_path / "first")
     evaluate_retrieval(config)

@@ -87,6 +87,7 @@ def metrics_of(*arguments):
     return {metric.name.removeprefix("fixed_pool/"): metric for metric in metrics}
 
 
+@pytest.mark.slow
 def test_a_fixed_pool_gives_what_is_expected_of_all_pools_of_its_size():
     """Of r - 1 better candidates among n - 1, a pool of m has a hypergeometric number among its other m - 1."""
     rng, draws = np.random.default_rng(0), 16
@@ -111,6 +112,7 @@ def test_a_pool_of_all_pairs_is_the_full_pool_in_every_draw():
             assert metric.low <= metric.value <= metric.high
 
 
+@pytest.mark.slow
 def test_draws_differ_and_follow_the_seed():
     images, texts = np.random.default_rng(0).standard_normal((2, 60, 4))
     first, again, other = (pools_of(images, texts, list("ab") * 30, 20, 3, seed) for seed in (0, 0, 1))

@@ -136,6 +136,7 @@ def test_findings_are_judged_each_for_itself(planted_vectors, run, tmp_path, sho
     assert compared_metrics(tmp_path) == ["accuracy"]
 
 
+@pytest.mark.slow
 def test_a_real_model_beside_one_with_random_weights(run, labeled_folder, show):
     results = evaluate(run, labeled_folder, LabelConfig())
     assert set(results.below("random_weights")) == {"accuracy", "balanced_accuracy", "macro_f1", "auroc"}

@@ -90,7 +90,7 @@ def test_dinov2_stores_its_own_grid_and_takes_others() -> None:
     assert vision_shapes(parse_vision(raw))["embeddings.position_embeddings"] == (1, 1 + 37 * 37, 32)
 
 
-@pytest.mark.parametrize("side", [16, 40, 60, 63])
+@pytest.mark.parametrize("side", [16, *(pytest.param(side, marks=pytest.mark.slow) for side in (40, 60, 63))])
 def test_a_dinov2_tower_takes_pixels_of_any_size(side: int) -> None:
     """The remainder of a patch is left out, as a convolution leaves it."""
     model = dinov2()

@@ -46,6 +46,7 @@ def test_a_patch_that_is_not_seen_changes_nothing_and_one_that_is_does(model) ->
         assert np.array_equal(before, after) == (not is_visible)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["dinov2_with_registers", "deit"])
 def test_tokens_that_are_no_patches_take_part(family: str) -> None:
     model = with_arrays(dual_encoder(family, "bert"))

@@ -217,6 +217,7 @@ class Computing:
         return time.monotonic() >= self.ready_at
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make_seconds", "step_seconds", "low", "high"),
     [(0.05, 0.1, 0.0, 0.15), (0.4, 0.1, 0.4, 0.6), (0.22, 0.1, 0.0, 0.25)],

@@ -79,6 +79,7 @@ def killed_run(data, train_config, tmp_path):
     return tmp_path / "run"
 
 
+@pytest.mark.slow
 def test_callbacks_get_every_line_of_the_log(run, data, train_config, tmp_path):
     calls = []
     train(data, tmp_path / "run", train_config, callbacks=[lambda step, metrics: calls.append((step, dict(metrics)))])

@@ -90,6 +90,7 @@ def test_repetitions_and_absent_foils_are_no_negatives(image, captions, seed):
     assert_by_hand(unit_rows(seed, 5), unit_rows(seed + 1000, 5), 2.0, targets, mask, random_foils(seed, 5, 3))
 
 
+@pytest.mark.slow
 def test_a_repeated_pair_pulls_on_nothing():
     """With every caption the same there is nothing to tell apart: no loss and no gradient."""
     images, texts = jnp.float32(unit_rows(0, 4)), jnp.float32(unit_rows(1, 4))
@@ -122,6 +123,7 @@ def jaccard(one, other):
     return len(one & other) / len(one | other) if one | other else 0.0
 
 
+@pytest.mark.slow
 @given(st.lists(st.frozensets(st.integers(0, 5), max_size=4), min_size=4, max_size=4), st.integers(0, 100))
 def test_soft_targets_follow_the_overlap_of_concepts(held, seed):
     concepts = np.full((4, 4), 6, np.int32)

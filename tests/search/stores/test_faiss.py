@@ -31,6 +31,7 @@ def large(tmp_path_factory):
     return IndexReader(folder), texts
 
 
+@pytest.mark.slow
 def test_recall_of_texts_that_lie_far_from_all_images(large):
     reader, texts = large
     assert [path.parent.name for path in reader.folder.rglob(faiss.FAISS_FILE)] == ["00000"]

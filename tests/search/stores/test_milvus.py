@@ -30,6 +30,7 @@ def test_a_server_that_does_not_answer_is_one_sentence_before_any_work(tmp_path,
     assert capfd.readouterr() == ("", "")  # what its library would log
 
 
+@pytest.mark.slow
 def test_a_lost_server_is_named_and_can_be_left(tmp_path, start_server, capfd):
     server = start_server(tmp_path / "data")
     folder = make_index(tmp_path / "i", random_units(20))
