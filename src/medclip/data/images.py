@@ -15,6 +15,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from medclip.data.decode_workers import UNREADABLE, isolate
+from medclip.data.paths import special_kind
 from medclip.data.schema import DicomFrame, WebInstance
 from medclip.errors import (
     MAX_ASPECT_RATIO,
@@ -60,6 +61,9 @@ def decode(image: ImageInput | DicomFrame) -> Image.Image:
         if isinstance(image, Image.Image):
             with _pil_load_lock:
                 return _upright(image)
+        file = image.file if isinstance(image, DicomFrame) else image
+        if isinstance(file, Path) and (kind := special_kind(file)):
+            raise ImageError(kind)
         if isinstance(image, DicomFrame) or is_dicom(image) or not read_start(image).startswith(_DECODED_HERE):
             return isolate(_decode_file, image)
         return _decode_file(image)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
+import stat
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -18,6 +21,12 @@ if TYPE_CHECKING:
 
 AnyPath: TypeAlias = "Path | UPath"
 """A path that every reader takes. Both share the reading methods of pathlib; `is_url` narrows the type for pyright."""
+
+
+LEAVES_FOLDER = "link that leaves the folder"
+NOT_REGULAR = "not a file, but a pipe, a socket or a device"
+SPARSE = "sparse file, nearly all holes"
+_MIN_SPARSE_BYTES, _MIN_SPARSE_RATIO = 2**20, 16
 
 
 def parse_path(source: str) -> AnyPath:
@@ -65,8 +74,7 @@ def storage_errors(url: AnyPath, pass_through: tuple[type[Exception], ...] = ())
 def inside(root: AnyPath, name: str, start: AnyPath | None = None) -> AnyPath | None:
     """The path `name`, relative to `start` (default: `root`), or None where that is not below `root`.
 
-    So a table from elsewhere cannot name other files of this machine. Symbolic links are followed: whoever made one in
-    the folder did so on this machine.
+    So a table from elsewhere cannot name other files of this machine; for links see `leaves_folder`.
     """
     start, url = start or root, is_url(root)
     if not name.startswith("/") and ".." not in name and ":" not in name and (start == root or root in start.parents):
@@ -76,6 +84,50 @@ def inside(root: AnyPath, name: str, start: AnyPath | None = None) -> AnyPath | 
     protocol, path = _normalize(absolute, url)
     prefix = f"{root_path.rstrip('/')}/"
     return root / path[len(prefix) :] if protocol == root_protocol and path.startswith(prefix) else None
+
+
+def leaves_folder(path: AnyPath, root: AnyPath) -> bool:
+    """Whether links on the way to `path` lead out of `root`: an archive that was unpacked may hold any link.
+
+    Of a snapshot in the cache of the Hub, whose files are links, `root` is the repository.
+    """
+    if is_url(path) or is_url(root):
+        return False
+    root = root.parent.parent if root.parent.name == "snapshots" else root
+    is_link = os.path.islink(path)  # noqa: PTH114  False also for a name that no file can have
+    target = os.path.realpath(path) if is_link else f"{_real_path(str(path.parent))}/{path.name}"
+    return not f"{target}/".startswith(f"{_real_path(str(root)).rstrip('/')}/")
+
+
+@lru_cache(2**12)
+def _real_path(folder: str) -> str:
+    return os.path.realpath(folder)
+
+
+def check_link(path: AnyPath, root: AnyPath) -> AnyPath:
+    """`path`. Raises UserError where a link leads out of `root`."""
+    if leaves_folder(path, root):
+        raise UserError(f"{path} is a {LEAVES_FOLDER} {root}. Put a copy in its place, if you trust it.")
+    return path
+
+
+def special_kind(path: AnyPath) -> str:
+    """What a path is that is not to be opened: NOT_REGULAR, SPARSE; "" for other files and for one that is absent."""
+    if is_url(path):
+        return ""
+    try:
+        state = path.stat()
+        if stat.S_ISDIR(state.st_mode):
+            return ""
+        if not stat.S_ISREG(state.st_mode):
+            return NOT_REGULAR
+        stored = getattr(state, "st_blocks", state.st_size) * 512  # 0 on some network file systems: holes decide
+        if state.st_size < _MIN_SPARSE_BYTES or stored * _MIN_SPARSE_RATIO > state.st_size:
+            return ""
+        with path.open("rb") as file:
+            return SPARSE if os.lseek(file.fileno(), 0, os.SEEK_HOLE) < state.st_size else ""
+    except (OSError, ValueError):
+        return ""
 
 
 def fold_name(name: str) -> str:
@@ -91,9 +143,9 @@ def relative_path(path: AnyPath, folder: AnyPath) -> PurePosixPath:
 
 
 def path_exists(path: AnyPath) -> bool:
-    """Whether the file exists; False for a name that no file can have."""
+    """Whether there is a file, of whatever kind; False for a name that no file can have."""
     try:
-        return path.is_file()
+        return path.is_file() if is_url(path) else path.exists() and not path.is_dir()
     except (OSError, ValueError):  # a name that is too long or holds a null byte
         return False
 

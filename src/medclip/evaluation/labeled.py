@@ -16,7 +16,7 @@ from medclip.data.dataset import Split, default_split, read_dataset
 from medclip.data.normalize import SPLITS, canonical_split, split_of
 from medclip.data.paths import AnyPath, inside, is_url, parse_path, path_exists
 from medclip.data.sources.image_caption_folder import list_images
-from medclip.data.sources.labeled_sets import SOURCES, LabeledImage, find_labeled_set
+from medclip.data.sources.labeled_sets import SOURCES, LabeledImage, find_labeled_set, refuse_link
 from medclip.data.sources.table_files import read_rows
 from medclip.data.sources.tables import match_columns
 from medclip.errors import UserError
@@ -249,7 +249,7 @@ def _read_table(data: Path, label: str) -> Iterator[LabeledImage]:
         keys.add((split, name))
         image = b"" if flaw else next(filter(path_exists, files), files[0])
         value = row[label] and cells["label"]  # None where the line ends before it
-        yield LabeledImage(image, value, name, cells.get("group") or name, split, flaw)
+        yield refuse_link(LabeledImage(image, value, name, cells.get("group") or name, split, flaw), data)
 
 
 def _read_class_folders(data: Path, class_keys: frozenset[str]) -> Iterator[LabeledImage]:
@@ -275,7 +275,7 @@ def _read_class_folders(data: Path, class_keys: frozenset[str]) -> Iterator[Labe
     for _, folder, file, split in sorted(images, key=lambda image: (image[0], str(image[1]))):
         id = file.relative_to(data)
         article = id if file.parent == folder else id.parent  # a folder inside that of a class is a patient
-        yield LabeledImage(file, folder.name, id.as_posix(), article.as_posix(), split)
+        yield refuse_link(LabeledImage(file, folder.name, id.as_posix(), article.as_posix(), split), data)
 
 
 def _folders(data: Path) -> list[Path]:

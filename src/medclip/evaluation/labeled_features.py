@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +13,7 @@ from jaxtyping import Float32
 
 from medclip.data.decode_workers import isolate
 from medclip.data.images import decode_ahead
+from medclip.data.paths import special_kind
 from medclip.data.sources.labeled_sets import LabeledImage
 from medclip.encode.decode import BATCH_SIZE, decode_pixels
 from medclip.encode.encoder import Backend, CachedPixels, image_batch
@@ -57,6 +59,8 @@ def encode_labeled(
 
 def _read_image(row: LabeledImage, processor: ImageProcessor, stores: Sequence[FeatureStore]) -> CachedPixels | str:
     """An image as `stream_images` takes it, or the reason why it cannot be read."""
+    if isinstance(row.image, Path) and (kind := special_kind(row.image)):
+        return kind
     try:
         image = row.image if isinstance(row.image, bytes) else row.image.read_bytes()
         key = digest_of(image)

@@ -223,10 +223,13 @@ def test_beside_a_table_alone_the_images_of_its_folders_are_counted(tmp_path):
 
 
 def test_images_behind_a_link_to_a_folder_are_used(tmp_path):
-    write_all(tmp_path, {"store/1.png": None, "site/x.csv": "image,caption\nimages/1.png,CT of the chest\n"})
-    (tmp_path / "site" / "images").symlink_to(tmp_path / "store")
-    (tmp_path / "site" / "other").symlink_to(tmp_path / "store")
-    assert unlisted_reasons(open_source(str(tmp_path / "site"))) == {"other": LINKED_FOLDER}
+    write_all(tmp_path, {"site/store/1.png": None, "site/x.csv": "image,caption\nimages/1.png,CT of the chest\n"})
+    (tmp_path / "site" / "images").symlink_to(tmp_path / "site" / "store")
+    (tmp_path / "site" / "other").symlink_to(tmp_path / "site" / "store")
+    assert unlisted_reasons(open_source(str(tmp_path / "site"))) == {
+        "other": LINKED_FOLDER,
+        "store/1.png": UNLISTED_IMAGE,  # the row names it by another path
+    }
 
 
 def test_the_first_rows_alone_say_nothing_of_other_files(tmp_path):

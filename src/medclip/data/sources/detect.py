@@ -10,10 +10,18 @@ from typing import Any
 
 from medclip.data.images import is_dicom
 from medclip.data.normalize import canonical_split
-from medclip.data.paths import AnyPath, is_url, parse_path, storage_errors
+from medclip.data.paths import (
+    LEAVES_FOLDER,
+    AnyPath,
+    check_link,
+    is_url,
+    leaves_folder,
+    parse_path,
+    storage_errors,
+)
 from medclip.data.phantoms.cases import NUM_VALIDATION, phantoms
 from medclip.data.prepare_config import DEFAULT, PrepareConfig
-from medclip.data.schema import Dropped, Pair
+from medclip.data.schema import DicomFrame, Dropped, Pair
 from medclip.data.sources.huggingface import description_files, find_lone_table, find_named_tables, find_saved_tables
 from medclip.data.sources.image_caption_folder import (
     IMAGE_SUFFIXES,
@@ -70,9 +78,21 @@ def open_source(source: Source, config: PrepareConfig = DEFAULT) -> Iterator[Pai
 
         return read_web_studies(parse_address(name), config.studies, config.max_samples)
     path = parse_path(name)
-    rows = _read(path, config)
+    rows = _drop_links(_read(path, config), path, config)
     rows = _read_url(path, rows) if is_url(path) else rows
     return _not_empty(name, rows)
+
+
+def _drop_links(rows: Iterator[Pair | Dropped], path: AnyPath, config: PrepareConfig) -> Iterator[Pair | Dropped]:
+    """The rows, where each whose image is a link that leaves the source is dropped."""
+    image_root = config.columns.image_root
+    root = path if path.is_dir() else parse_path(image_root) if image_root else path.parent
+    for row in rows:
+        if isinstance(row, Pair):
+            file = row.image.file if isinstance(row.image, DicomFrame) else row.image
+            if isinstance(file, Path) and leaves_folder(file, root):
+                row = Dropped(row.id, row.split, f"image: {LEAVES_FOLDER}", "", row.private, row.origin)
+        yield row
 
 
 def _not_empty(source: str, rows: Iterator[Pair | Dropped]) -> Iterator[Pair | Dropped]:
@@ -145,7 +165,7 @@ def _read(path: AnyPath, config: PrepareConfig) -> Iterator[Pair | Dropped]:
         yield from _count_images(path, config, read_published(table, config.columns, used), used)
     elif suffix in TABLE_SUFFIXES and path.is_file():
         used = UsedFiles()
-        yield from _count_images(path, config, _read_splits({"": [path]}, config, used), used)
+        yield from _count_images(path, config, _read_splits({"": [path]}, config, used, Path("/")), used)
     elif is_tar(path) and path.is_file():
         yield from read_tars([path], path.parent, UsedFiles())
     elif suffix == ".zip" and path.is_file():
@@ -207,16 +227,19 @@ def _find_tables(folder: AnyPath, config: PrepareConfig, used: UsedFiles) -> Ite
     if splits := find_saved_tables(folder):
         for path in description_files(folder):
             used.add(path)
-        return _read_splits(splits, config, used)
+        return _read_splits(splits, config, used, folder)
     files = [path for path in chain(folder.glob("*"), folder.glob("*/*")) if path.is_file()]
+    for path in files:
+        if is_tar(path) or path.suffix.lower() == ".zip":
+            check_link(path, folder)
     if archives := sorted((path for path in files if path.suffix.lower() == ".tar"), key=str):
         return read_tars(archives, folder, used)
     if has_caption_files(folder):
         return None
     if splits := find_named_tables(folder):
-        return _read_splits(splits, config, used)
+        return _read_splits(splits, config, used, folder)
     if table := find_lone_table(folder):
-        return _read_splits({"": [table]}, config, used)
+        return _read_splits({"": [table]}, config, used, folder)
     tables = sorted(path.name for path in files if path.parent == folder and table_suffix(path) in _LONE_SUFFIXES)
     if len(tables) > 1:
         raise UserError(f"{folder} holds several tables: give one of {', '.join(tables)}.")
@@ -231,9 +254,13 @@ def _find_tables(folder: AnyPath, config: PrepareConfig, used: UsedFiles) -> Ite
     return None
 
 
-def _read_splits(splits: dict[str, list[AnyPath]], config: PrepareConfig, used: UsedFiles) -> Iterator[Pair | Dropped]:
+def _read_splits(
+    splits: dict[str, list[AnyPath]], config: PrepareConfig, used: UsedFiles, root: AnyPath
+) -> Iterator[Pair | Dropped]:
     tables = (
-        read_tables(paths, config.columns, used, canonical_split(split), config.max_samples)
+        read_tables(
+            [check_link(path, root) for path in paths], config.columns, used, canonical_split(split), config.max_samples
+        )
         for split, paths in splits.items()
     )
     return chain.from_iterable(tables)

@@ -12,7 +12,7 @@ from medclip.data.deidentify import DicomConfig, ValueFrequencies, pseudonym, re
 from medclip.data.dicom import dicom_errors, read_header
 from medclip.data.images import is_dicom
 from medclip.data.normalize import split_of
-from medclip.data.paths import fold_name
+from medclip.data.paths import LEAVES_FOLDER, fold_name, leaves_folder, path_exists, special_kind
 from medclip.data.schema import Dropped, Origin, Pair
 from medclip.data.sources.dicom_rows import (
     UNREADABLE,
@@ -23,7 +23,7 @@ from medclip.data.sources.dicom_rows import (
     redact_structured,
     select_images,
 )
-from medclip.data.sources.reports import split_reading
+from medclip.data.sources.reports import read_report, split_reading
 from medclip.errors import ImageError
 from medclip.progress import progress
 
@@ -105,7 +105,10 @@ def _read_headers(folder: Path, key: bytes) -> Iterator[tuple[Path, StudyObject[
         for path in sorted(folder.rglob("*")):
             advance()
             try:
-                if not path.is_file():
+                if path.is_dir() or not path_exists(path):
+                    continue
+                if reason := LEAVES_FOLDER if leaves_folder(path, folder) else special_kind(path):
+                    yield path, reason
                     continue
                 if is_dicom(path) or path.suffix.lower() == ".dcm":
                     yield path, _read_file(path, key)
@@ -149,7 +152,7 @@ def _read_report(
     """The report of a study without the names in the image's header or its own; with replacements by attribute."""
     with dicom_errors():
         if reports and not is_dicom(reports[0]):
-            report = reports[0].read_text(encoding="utf-8-sig")
+            report = read_report(reports[0])
             reading, removed = split_reading(report)
             text, counts = redact_report(reading, header, on_replacement=on_replacement)
             return text, counts + Counter(name.removeprefix("report/") for name in removed)

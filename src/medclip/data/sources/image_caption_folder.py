@@ -7,10 +7,10 @@ from pathlib import PurePosixPath
 
 from medclip.data.dropped_rows import DROPPED_FILE
 from medclip.data.normalize import SPLITS, canonical_split, split_of
-from medclip.data.paths import AnyPath, fold_name, is_url, relative_path
+from medclip.data.paths import LEAVES_FOLDER, AnyPath, fold_name, is_url, leaves_folder, relative_path, special_kind
 from medclip.data.resume import NOTES
 from medclip.data.schema import Dropped, Pair
-from medclip.data.sources.reports import split_reading
+from medclip.data.sources.reports import read_report, split_reading
 from medclip.data.sources.tables import article_of_file
 
 IMAGE_SUFFIXES = (
@@ -42,12 +42,20 @@ def list_images(folder: AnyPath) -> Iterator[AnyPath]:
 
 
 def _image_files(folder: AnyPath) -> Iterator[tuple[AnyPath, AnyPath | None]]:
-    return ((path, caption) for path, caption, reason in _walk(folder) if not reason)
+    """Also links that leave the folder: whoever reads images counts them."""
+    for path, caption, reason in _walk(folder, folder):
+        if not reason or (reason == LEAVES_FOLDER and path.suffix.lower() in IMAGE_SUFFIXES):
+            yield path, caption
 
 
-def _walk(folder: AnyPath) -> Iterator[tuple[AnyPath, AnyPath | None, str]]:
+def _walk(folder: AnyPath, root: AnyPath) -> Iterator[tuple[AnyPath, AnyPath | None, str]]:
     """Every image with its caption file, and every other file with the reason why it is not used."""
-    paths = sorted(folder.iterdir(), key=str)
+    paths = []
+    for path in sorted(folder.iterdir(), key=str):
+        if path.is_dir() or not (reason := LEAVES_FOLDER if leaves_folder(path, root) else special_kind(path)):
+            paths.append(path)
+        else:
+            yield path, None, reason
     texts = [path for path in paths if path.suffix.lower() == CAPTION_SUFFIX]
     captions = {fold_name(path.name): path for path in texts}
     captions |= {path.stem + CAPTION_SUFFIX: path for path in texts}  # a.TXT is of a.png before it is of A.png
@@ -58,7 +66,7 @@ def _walk(folder: AnyPath) -> Iterator[tuple[AnyPath, AnyPath | None, str]]:
             if path.is_symlink():
                 yield path, None, LINKED_FOLDER
             elif not is_output(path):
-                yield from _walk(path)
+                yield from _walk(path, root)
         elif path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
             names = (path.with_suffix(CAPTION_SUFFIX).name, path.name + CAPTION_SUFFIX)
             keys = (key for name in names for key in (name, fold_name(name)))  # the very name before another spelling
@@ -79,7 +87,7 @@ def read_image_folder(folder: AnyPath) -> Iterator[Pair | Dropped]:
     its own group. Files that are not used are counted.
     """
     other_split = ""
-    for image, caption, reason in _walk(folder):
+    for image, caption, reason in _walk(folder, folder):
         path = relative_path(image, folder)
         id, group, split = _identify(path)
         if reason:  # a file that belongs to no image makes no split of its own
@@ -90,7 +98,7 @@ def read_image_folder(folder: AnyPath) -> Iterator[Pair | Dropped]:
             yield Dropped(id, split, NO_CAPTION, path.name)
             continue
         try:
-            text = caption.read_text(encoding="utf-8-sig")
+            text = read_report(caption)
         except UnicodeDecodeError:
             yield Dropped(id, split, "caption is not UTF-8", caption.name)
         except OSError:

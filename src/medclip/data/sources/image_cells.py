@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import stat
 import unicodedata
 import zipfile
 import zlib
@@ -15,7 +16,16 @@ import numpy as np
 from PIL import Image
 
 from medclip.data.images import to_png
-from medclip.data.paths import AnyPath, fold_name, inside, is_url, path_exists, relative_path
+from medclip.data.paths import (
+    AnyPath,
+    fold_name,
+    inside,
+    is_url,
+    leaves_folder,
+    path_exists,
+    relative_path,
+    special_kind,
+)
 from medclip.data.schema import DicomFrame
 from medclip.errors import ImageError
 
@@ -236,12 +246,14 @@ class ImageArchive:
     def __init__(self, path: Path):
         self._members: dict[str, list[zipfile.ZipInfo]] = {}
         self._read: set[str] = set()
+        if special_kind(path) or leaves_folder(path, path.parent):
+            return
         try:
             self._file = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError, ValueError):
             return
         for member in self._file.infolist():
-            if not member.is_dir():
+            if not member.is_dir() and not is_link(member):
                 self._members.setdefault(fold_name(PurePosixPath(member.filename).name), []).append(member)
 
     def read(self, name: str) -> bytes | None:
@@ -264,6 +276,12 @@ class ImageArchive:
         """The names of the other members."""
         names = (member.filename for members in self._members.values() for member in members)
         return (name for name in names if name not in self._read)
+
+
+def is_link(member: zipfile.ZipInfo) -> bool:
+    """Whether a member stands for a link, a pipe or a device, as archives of Unix hold them."""
+    kind = stat.S_IFMT(member.external_attr >> 16)
+    return kind not in (0, stat.S_IFREG, stat.S_IFDIR)
 
 
 def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:

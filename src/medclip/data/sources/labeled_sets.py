@@ -6,14 +6,14 @@ import zipfile
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from medclip.data.images import to_png
 from medclip.data.normalize import split_in
-from medclip.data.paths import inside, is_url, path_exists
+from medclip.data.paths import LEAVES_FOLDER, inside, is_url, leaves_folder, path_exists
 from medclip.data.sources.image_cells import MISSING
 from medclip.data.sources.mimic_cxr import is_mimic_cxr, read_images, read_labels
 from medclip.data.sources.table_files import read_columns, read_rows
@@ -82,7 +82,18 @@ def find_labeled_set(data: Path, classes: Iterable[str] = ()) -> LabeledSet | No
         return None
     if data.is_file() and data.suffix.lower() == ".npz":
         return _medmnist(data)
-    folded = frozenset(map(str.casefold, classes))
+    labeled = _find_layout(data, frozenset(map(str.casefold, classes)))
+    return labeled and replace(labeled, images=(refuse_link(image, data) for image in labeled.images))
+
+
+def refuse_link(image: LabeledImage, data: Path) -> LabeledImage:
+    """The image, with a flaw where it is a link that leads out of the folder `data`."""
+    if isinstance(image.image, Path) and leaves_folder(image.image, data):
+        return replace(image, flaw=f"image: {LEAVES_FOLDER}")
+    return image
+
+
+def _find_layout(data: Path, folded: frozenset[str]) -> LabeledSet | None:
     if any(_is_chexpert(data / name) for name in _CHEXPERT_TABLES):
         return LabeledSet(_read_chexpert(data, folded), FINDINGS, True)
     if is_mimic_cxr(data) and (labels := read_labels(data)):

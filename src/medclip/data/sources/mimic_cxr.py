@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
 from medclip.data.normalize import HASHED_SPLITS, canonical_split, split_of
-from medclip.data.paths import AnyPath
+from medclip.data.paths import LEAVES_FOLDER, AnyPath, check_link, leaves_folder, special_kind
 from medclip.data.schema import Dropped, Pair, take_per_split
 from medclip.data.sources.image_caption_folder import IMAGE_SUFFIXES, list_images
 from medclip.data.sources.image_cells import MISSING, UsedFiles
-from medclip.data.sources.reports import split_reading
+from medclip.data.sources.reports import read_report, split_reading
 from medclip.data.sources.table_files import read_columns
 
 SOURCE = "MIMIC-CXR-JPG"
@@ -106,7 +106,9 @@ def _read_report(trees: list[AnyPath], name: str, used: UsedFiles) -> tuple[str,
     for tree in trees:
         try:
             used.add(tree / name)
-            return (tree / name).read_text(encoding="utf-8-sig"), ""
+            if reason := LEAVES_FOLDER if leaves_folder(tree / name, tree) else special_kind(tree / name):
+                return "", f"report: {reason}"
+            return read_report(tree / name), ""
         except (FileNotFoundError, NotADirectoryError):
             continue
         except UnicodeDecodeError:
@@ -152,7 +154,9 @@ def read_images(folder: AnyPath) -> Iterator[tuple[str, AnyPath | None, str, str
 
 
 def _tables(folder: AnyPath, kind: str) -> list[AnyPath]:
-    return [path for base in (folder, folder.parent) for path in base.glob(f"mimic-cxr-2.*-{kind}.csv*")]
+    return [
+        check_link(path, base) for base in (folder, folder.parent) for path in base.glob(f"mimic-cxr-2.*-{kind}.csv*")
+    ]
 
 
 def _trees(folder: AnyPath) -> list[AnyPath]:

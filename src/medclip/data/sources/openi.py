@@ -11,7 +11,7 @@ from itertools import chain
 from xml.etree import ElementTree
 
 from medclip.data.normalize import split_of
-from medclip.data.paths import AnyPath
+from medclip.data.paths import LEAVES_FOLDER, AnyPath, check_link, leaves_folder, special_kind
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.image_caption_folder import list_images
 from medclip.data.sources.image_cells import MISSING, UsedFiles
@@ -25,7 +25,7 @@ _GLOB_DEPTHS = ("", "*/", "*/*/")
 
 def is_openi(folder: AnyPath) -> bool:
     """Whether `folder` holds reports of Open-i as XML, and images."""
-    first = next(_report_files(folder), None)
+    first = next((path for path in _report_files(folder) if path.is_file()), None)
     if first is None or next(list_images(folder), None) is None:
         return False
     with first.open("rb") as file:
@@ -44,9 +44,12 @@ def read_openi(folder: AnyPath, used: UsedFiles) -> Iterator[Pair | Dropped]:
     named = set()
     for path in _report_files(folder):
         used.add(path)
+        if reason := LEAVES_FOLDER if leaves_folder(path, folder) else special_kind(path):
+            yield Dropped(path.stem, split_of(path.stem), f"report: {reason}", path.name)
+            continue
         try:
             report = ElementTree.fromstring(path.read_bytes())
-        except (ElementTree.ParseError, LookupError, ValueError):  # also for an encoding that does not exist
+        except (ElementTree.ParseError, LookupError, ValueError, MemoryError):  # LookupError: no such encoding
             yield Dropped(path.stem, split_of(path.stem), "report is not XML", path.name)
             continue
         uid = report.find(".//uId")
@@ -79,7 +82,9 @@ def read_openi(folder: AnyPath, used: UsedFiles) -> Iterator[Pair | Dropped]:
 def find_projections(folder: AnyPath) -> tuple[AnyPath, AnyPath] | None:
     """Kaggle's tables of reports and of their images; None where `folder` has not both."""
     tables = (folder / "indiana_reports.csv", folder / "indiana_projections.csv")
-    return tables if all(path.is_file() for path in tables) else None
+    if not all(path.is_file() for path in tables):
+        return None
+    return check_link(tables[0], folder), check_link(tables[1], folder)
 
 
 def read_projections(reports: AnyPath, projections: AnyPath, used: UsedFiles) -> Iterator[Pair | Dropped]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from medclip.data.normalize import SPLITS, canonical_split, split_of
-from medclip.data.paths import AnyPath, is_url, parse_path
+from medclip.data.paths import AnyPath, check_link, is_url, parse_path, special_kind
 from medclip.data.prepare_config import Columns
 from medclip.data.schema import Dropped, Pair, is_row_number, make_up_id
 from medclip.data.sources.image_cells import MISSING, TRIED, ImageFinder, UsedFiles, find_image, parse_literal
@@ -27,7 +27,8 @@ def find_published(path: AnyPath) -> tuple[AnyPath, Reader] | None:
     """The published table at `path`, or directly in the folder `path`, with its reader; None where there is none."""
     if path.is_dir():
         tables = (file for file in sorted(path.iterdir(), key=str) if _may_be_published(file))
-        return next((table for file in tables if (table := find_published(file))), None)
+        published = (table for file in tables if (table := find_published(check_link(file, path))))
+        return next(published, None)
     suffix = table_suffix(path)
     if suffix == ".json":
         return (path, read_annotations) if _is_annotations(path) else None
@@ -48,6 +49,8 @@ def _may_be_published(path: AnyPath) -> bool:
 
 def _is_annotations(path: AnyPath) -> bool:
     """Whether a JSON file is one object whose first name is that of a split, its value a list."""
+    if special_kind(path):
+        return False
     with path.open("rb") as file:
         match = re.match(rb'(?:\xef\xbb\xbf)?\s*\{\s*"(\w+)"\s*:\s*\[\s*[{\]]', file.read(4096))
     return match is not None and canonical_split(match.group(1).decode()) in SPLITS

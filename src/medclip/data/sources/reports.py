@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 
 from medclip.data.normalize import MAX_CAPTION_CHARACTERS
+from medclip.data.paths import AnyPath
 
 OTHER_SECTIONS = "report/sections other than findings, impression, conclusion"
 """What a pair has lost (`Pair.removed`) whose caption is a part of its report."""
@@ -28,6 +30,14 @@ _HEADING = re.compile(
     re.IGNORECASE,
 )
 _SENTENCE_ENDS = ("", ".", ":", ";", "!", "?", "_", ")")
+
+
+def read_report(path: AnyPath) -> str:
+    """The text of a file, as far as a caption may be long and a little more. Raises UnicodeDecodeError and OSError."""
+    limit = 4 * (MAX_CAPTION_CHARACTERS + 1)  # UTF-8 has at most four bytes for each
+    with path.open("rb") as file:
+        data = file.read(limit)
+    return codecs.getincrementaldecoder("utf-8-sig")().decode(data, final=len(data) < limit)
 
 
 def select_reading(text: str) -> str:

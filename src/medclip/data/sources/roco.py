@@ -9,7 +9,7 @@ from itertools import chain, islice
 from pathlib import PurePosixPath
 
 from medclip.data.normalize import SPLITS
-from medclip.data.paths import AnyPath
+from medclip.data.paths import AnyPath, check_link
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.image_cells import UsedFiles
 from medclip.data.sources.table_files import read_rows
@@ -75,7 +75,7 @@ def _read_captions(path: AnyPath) -> Iterator[tuple[str, str, str]]:
 
 def _read_split(folder: AnyPath, captions: AnyPath, split: str, used: UsedFiles) -> Iterator[Pair | Dropped]:
     for path in (captions, *(folder / name for name in _SPLIT_TABLES)):
-        used.add(path)
+        used.add(check_link(path, folder.parent.parent))
     links = _read_tsv_by_id(folder / "dlinks.txt")
     concepts = _read_tsv_by_id(folder / "cuis.txt")
     keywords = _read_tsv_by_id(folder / "keywords.txt")
@@ -133,10 +133,10 @@ def read_rocov2(
     without the table of licenses, every image is its own article.
     """
     used = used or UsedFiles()
+    for name in ("license_information.csv", "cui_mapping.csv"):
+        used.add(check_link(folder / name, folder))
     licenses = _read_csv_by(folder / "license_information.csv", "id")
     concept_names = _read_csv_by(folder / "cui_mapping.csv", "cui")
-    for name in ("license_information.csv", "cui_mapping.csv"):
-        used.add(folder / name)
     present = [split for split, name in _V2_NAMES.items() if (folder / f"{name}_captions.csv").is_file()]
     splits = (_read_v2_split(folder, split, licenses, concept_names, used) for split in present)
     return chain.from_iterable(islice(rows, max_samples) for rows in splits)
@@ -147,11 +147,11 @@ def _read_v2_split(
 ) -> Iterator[Pair | Dropped]:
     prefix = _V2_NAMES[split]
     concept_tables = [folder / f"{prefix}_concepts{kind}.csv" for kind in ("", "_manual")]
-    concepts = [_read_csv_by(path, "id") for path in concept_tables]
-    images = _v2_images(folder, prefix)
     captions = folder / f"{prefix}_captions.csv"
     for path in (captions, *concept_tables):
-        used.add(path)
+        used.add(check_link(path, folder))
+    concepts = [_read_csv_by(path, "id") for path in concept_tables]
+    images = _v2_images(folder, prefix)
     for number, row in enumerate(read_rows(captions), start=1):
         cells = {name.strip().lower(): cell or "" for name, cell in row.items()}
         if not {"id", "caption"} <= cells.keys():

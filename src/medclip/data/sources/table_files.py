@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from medclip.data.paths import AnyPath
+from medclip.data.paths import AnyPath, special_kind
 from medclip.errors import UserError
 
 Row = dict[str, Any]
@@ -38,6 +38,8 @@ def read_rows(path: AnyPath) -> Iterator[Row]:
     Texts such as "NA", "None" and "null" stay texts. Raises UserError for a damaged file, with the row where it is
     known.
     """
+    if kind := special_kind(path):
+        raise UserError(f"{path} cannot be read: it is {kind}.")
     return _READERS[table_suffix(path)](path)
 
 

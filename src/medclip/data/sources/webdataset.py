@@ -16,7 +16,7 @@ from medclip.data.normalize import canonical_split, split_in, split_of
 from medclip.data.paths import AnyPath, relative_path
 from medclip.data.schema import Dropped, Pair, is_row_number, make_up_id
 from medclip.data.sources.image_caption_folder import IMAGE_SUFFIXES
-from medclip.data.sources.image_cells import UsedFiles, read_member
+from medclip.data.sources.image_cells import MAX_MEMBER_BYTES, UsedFiles, is_link, read_member
 from medclip.data.sources.reports import split_reading
 from medclip.data.sources.table_files import TABLE_SUFFIXES
 from medclip.data.sources.tables import NO_IMAGE_OR_CAPTION, article_of_file, as_strings, cell_captions, extra_fields
@@ -26,7 +26,7 @@ WINDOW_SAMPLES, WINDOW_BYTES = 10_000, 2**28  # of incomplete samples: what wait
 _TEXT_SUFFIXES = (".txt", ".json")
 _TABLES = tuple(suffix for suffix in TABLE_SUFFIXES if suffix not in _TEXT_SUFFIXES)
 _SORT = "Sort the archive: tar --sort=name."
-NOT_A_FILE = "archive member that is a link or a device"
+NOT_A_FILE = "archive member that is a link, a device or sparse"
 SAME_NAME = "second archive member of the same name"
 SECOND_IMAGE = "second image of a sample"
 SECOND_EXTENSION = "image with a second extension and no caption of that name"
@@ -90,7 +90,7 @@ def _parse_sample(key: str, files: dict[str, bytes], path: AnyPath, split: str, 
         fields: dict[str, Any] = json.loads(files.get(".json") or b"{}")
         captions = cell_captions(fields.get("caption") or fields.get("captions"))
         captions = cell_captions(files[".txt"].decode("utf-8-sig")) if ".txt" in files else captions
-    except (ValueError, AttributeError, RecursionError):
+    except (ValueError, AttributeError, RecursionError, MemoryError):
         return [Dropped(key, split or split_of(key), "caption unreadable", path.name)]
     stated = str(fields.get("id") or ("" if repeats or key.isdecimal() else key))
     images = [data for suffix, data in files.items() if suffix in IMAGE_SUFFIXES]
@@ -146,7 +146,9 @@ def _collect(archive: tarfile.TarFile) -> Iterator[tuple[str, _Sample | str]]:
         if member.isdir():
             continue
         key, suffix = split_name(member.name)
-        reason = _reason_not_to_use(member.isfile(), member.name, suffix, names, waiting.get(key))
+        reason = _reason_not_to_use(
+            member.isfile() and not member.issparse(), member.name, suffix, names, waiting.get(key)
+        )
         names.add(member.name)
         if reason:
             yield member.name, reason
@@ -155,6 +157,9 @@ def _collect(archive: tarfile.TarFile) -> Iterator[tuple[str, _Sample | str]]:
             sample = waiting.pop(current)
             num_bytes -= sample.num_bytes
             yield current, sample
+        if member.size > MAX_MEMBER_BYTES:
+            yield member.name, f"image over {MAX_MEMBER_BYTES >> 20} MiB in an archive"
+            continue
         file = archive.extractfile(member)
         data = file.read() if file else b""
         waiting.setdefault(key, _Sample()).files[suffix] = data
@@ -212,7 +217,7 @@ def _parse_members(
     split, sample, names = split_in(path.name), _Sample(), set[str]()
     for member in members:
         suffix = split_name(member.filename)[1]
-        reason = _reason_not_to_use(True, member.filename, suffix, names, sample)
+        reason = _reason_not_to_use(not is_link(member), member.filename, suffix, names, sample)
         names.add(member.filename)
         try:
             if not reason:
