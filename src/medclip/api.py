@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+from medclip.atomic_io import lock_folder
 from medclip.data.dataset import Split
 from medclip.data.prepare import ensure_prepared
 from medclip.data.prepare import prepare as prepare_source
@@ -179,9 +181,10 @@ def evaluate(
             seed=seed,
             cache=cache,
         )
-        results = _measure(Kind(kind), config, LabelConfig(label=label, classes=tuple(classes)), protocol)
-    if out is not None:
-        write_report(Path(out))
+        with nullcontext() if out is None else lock_folder(Path(out)):
+            results = _measure(Kind(kind), config, LabelConfig(label=label, classes=tuple(classes)), protocol)
+            if out is not None:
+                write_report(Path(out))
     return results
 
 

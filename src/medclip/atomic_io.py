@@ -1,22 +1,40 @@
-"""Files that are whole or absent: written under a temporary name beside it, then renamed."""
+"""Files that are whole or absent, in folders that one process at a time writes into.
+
+A file is written under a temporary name beside it, then renamed. A folder is locked by the operating system (flock on
+the folder itself): a killed process holds no lock, and none leaves a file behind.
+"""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
+import logging
 import os
 import re
+import shutil
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from medclip.errors import UserError
+from medclip.errors import LockedError, UserError
 from medclip.plain_text import printable
 
+LOG = logging.getLogger("medclip.files")
+NOTES = ".unfinished"
+"""A folder inside an output that is not finished; see `claim` and `ResumableFile`."""
+_NO_LOCKS = {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # file systems without flock
+LOCK_WAIT_S = 5.0
+"""For what another process holds for a moment."""
+_POLL_S = 0.05
+_locked: ContextVar[frozenset[Path]] = ContextVar("locked", default=frozenset())
+_claimed: set[Path] = set()
 MAX_JSON_BYTES = 2**28  # of the largest vocabularies a tokenizer.json has 2^25
 PLAIN_NAME = r"\w[\w.-]*"
 """A regular expression of names of files and folders that lead nowhere else."""
@@ -155,14 +173,85 @@ def check_folder(out: Path) -> None:
     check_writable(out)
 
 
-def claim(out: Path, marker: str) -> None:
-    """Create an output folder; UserError where it is already finished (it holds `marker`) or cannot be written.
+def write_page(path: Path, text: str) -> None:
+    """Write text into a folder that another process may be writing into for a moment; see `lock_folder`."""
+    with lock_folder(path.parent, wait_s=LOCK_WAIT_S):
+        write_text(path, text)
 
-    Temporary files of a killed process are removed.
+
+@contextmanager
+def lock_folder(folder: Path, *parts: str, wait_s: float = 0) -> Iterator[None]:
+    """Let no other process write into `folder`, which is created, and remove what a killed one left half-written.
+
+    `parts` are folders inside (patterns), where such files are looked for too. A process that locks a folder may lock
+    it again inside. LockedError where another process has locked it for `wait_s`.
+    """
+    key, is_new = folder.resolve(), not folder.exists()
+    if key in _locked.get():
+        _sweep(folder, parts)
+        yield
+        return
+    descriptor = _lock(folder, time.monotonic() + wait_s)
+    token = _locked.set(_locked.get() | {key})
+    try:
+        _sweep(folder, parts)
+        yield
+        if key in _claimed:
+            shutil.rmtree(folder / NOTES, ignore_errors=True)
+    finally:
+        _claimed.discard(key)
+        _locked.reset(token)
+        if is_new:
+            with suppress(OSError):  # of a folder that is not empty
+                folder.rmdir()
+        os.close(descriptor)
+
+
+@contextmanager
+def claim(out: Path, marker: str, *parts: str) -> Iterator[None]:
+    """Lock an output folder to write it, and mark it as unfinished until the outermost lock ends without an error.
+
+    UserError where it is finished (it holds `marker` and is not marked) or cannot be written. Else as `lock_folder`.
     """
     check_folder(out)
-    if (out / marker).exists():
-        raise UserError(f"--out {out} is already finished ({marker} is there). Choose another or delete it.")
-    out.mkdir(parents=True, exist_ok=True)
-    for partial in out.glob(".*.partial"):
-        partial.unlink(missing_ok=True)
+    with lock_folder(out, *parts):
+        notes = out / NOTES
+        if (out / marker).exists() and not notes.exists():
+            raise UserError(f"--out {out} is already finished ({marker} is there). Choose another or delete it.")
+        notes.mkdir(exist_ok=True)
+        _claimed.add(out.resolve())
+        try:
+            yield
+        finally:
+            if not (out / marker).exists():
+                with suppress(OSError):  # notes are there, by which the same call goes on
+                    notes.rmdir()
+
+
+def _lock(folder: Path, deadline: float) -> int:
+    """Lock a folder; returns the descriptor whose closing frees it."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if folder.exists() and os.path.samestat(os.fstat(descriptor), folder.stat()):
+                return descriptor  # else the folder was removed by the process that had locked it
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                os.close(descriptor)
+                raise LockedError(f"another process is writing {folder}; try again when it has ended.") from None
+            time.sleep(_POLL_S)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                os.close(descriptor)
+                raise
+            LOG.warning(f"{folder} cannot be locked ({error.strerror}): let no other process write into it.")
+            return descriptor
+        os.close(descriptor)
+
+
+def _sweep(folder: Path, parts: tuple[str, ...]) -> None:
+    for pattern in (".", NOTES, *parts):
+        for partial in folder.glob(f"{pattern}/.*.partial"):
+            partial.unlink(missing_ok=True)

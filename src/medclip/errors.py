@@ -20,6 +20,10 @@ class WorkError(Exception):
     """The request was right and the work failed on the way (exit code 1)."""
 
 
+class LockedError(WorkError):
+    """Another process is writing a folder."""
+
+
 def ignore_warnings(package: str) -> None:
     """Show no warning of `package` from now on, in any thread: decoders quote values of the headers they read.
 

@@ -119,7 +119,6 @@ def test_stale_files_and_notes_go_and_others_stay(tmp_path):
         with ResumableFile(tmp_path / name, "inputs").rewrite():
             (tmp_path / name).write_bytes(b"")
     (tmp_path / "of a user").write_bytes(b"")
-    (tmp_path / ".b.123.partial").write_bytes(b"")
     remove_stale(tmp_path, ["b"])
     finish(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "of a user"]

@@ -8,6 +8,7 @@ import pytest
 from medclip.cli.main import GROUPS, find_command
 from medclip.cli.parse import command_flags
 from medclip.cli.reference import command_words
+from medclip.search.curate import snapshot
 from support.faults import WRITERS, read_only
 
 ONE_FILE = {"stats", "compare", "explain"}
@@ -75,9 +76,10 @@ def test_a_folder_that_is_read_may_be_read_only(command, sentence, data, run, in
     assert sentence in err
 
 
-@pytest.mark.parametrize("change", ["delete --ids ROCO_00000", "snapshot x", "purge", "migrate exact", "restore x"])
+@pytest.mark.parametrize("change", ["delete --ids ROCO_00000", "snapshot x", "purge", "migrate exact", "restore y"])
 def test_a_change_of_a_read_only_index_is_refused_with_its_name(change, index_folder, copy, medclip):
-    with read_only(copy(index_folder)) as folder:
+    snapshot(copied := copy(index_folder), "y")
+    with read_only(copied) as folder:
         name, *flags = change.split()
         code, _, err = medclip("index", name, *flags, "--index", folder)
     assert (code, err.count("\n")) == (1, 1), err

@@ -9,17 +9,17 @@ import time
 
 import numpy as np
 import pytest
-from filelock import FileLock
 
 from medclip.data.dataset import Split
 from medclip.data.prepare import prepare
-from medclip.errors import UserError
+from medclip.errors import UserError, WorkError
 from medclip.search import curate
 from medclip.search.curate import add, build_index, delete, migrate, purge, restore, snapshot
 from medclip.search.embed import embed
 from medclip.search.index import Index
 from medclip.search.reader import IndexReader
 from support.material import bytes_on_disk, draw_image, image_bytes
+from support.writers import lock_elsewhere
 
 SEGMENT_FILES = ("segments/00000/embeddings.npy", "segments/00000/rows.arrow")
 
@@ -168,8 +168,11 @@ def test_a_purge_erases_what_a_restore_left_behind(folder, data):
 
 
 def test_one_change_at_a_time(folder, data):
-    with FileLock(folder / ".lock"), pytest.raises(UserError, match="another process is changing"):
-        delete(folder, ids(folder)[:1])
+    deleted, before = ids(folder)[:1], (folder / "index.json").read_bytes()
+    with lock_elsewhere(folder), pytest.raises(WorkError, match=f"another process is writing {folder}"):
+        delete(folder, deleted)
+    assert (folder / "index.json").read_bytes() == before
+    assert delete(folder, deleted) == 1
 
 
 def test_a_change_that_fails_changes_nothing(folder, data, monkeypatch):

@@ -45,6 +45,9 @@ path_or_url = PrimitiveConstructorSpec(
 _model = arg(metavar="MODEL", help="A model folder, a run, or a model of the Hub: OWNER/NAME or hf-hub:OWNER/NAME.")
 _dataset = arg(help="A prepared dataset: a folder or a URL (s3://…, hf://…).")
 
+OUT_FILE = arg(metavar="FILE")
+OutFile = Annotated[Path, OUT_FILE]
+MaybeOutFile = Annotated[Path | None, OUT_FILE]
 Seed = Annotated[int, _whole_number(0)]
 Data = Annotated[Path, path_or_url, _dataset]
 Model = Annotated[str, _model]

@@ -14,7 +14,7 @@ from rich.console import RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
-from medclip.cli.args import Data, Positional, Seed, path_or_url
+from medclip.cli.args import Data, MaybeOutFile, Positional, Seed, path_or_url
 from medclip.cli.format import Output
 from medclip.data.deidentify import NOT_REPLACED
 from medclip.data.dropped_rows import DROPPED_FILE
@@ -82,12 +82,12 @@ class Stats:
     data: Positional[Data]
     seed: Seed = 0
     """Which images the page shows."""
-    out: Path | None = None
+    out: MaybeOutFile = None
     """The page's file; left out: DATA/report.html, and none where DATA is a URL."""
     output: Output
 
     def run(self) -> None:
-        from medclip.atomic_io import check_writable, write_text
+        from medclip.atomic_io import check_writable, write_page
         from medclip.data.stats.quality_checks import quality_warnings
         from medclip.data.stats.report import render_report
         from medclip.data.stats.statistics import compute_statistics
@@ -101,7 +101,7 @@ class Stats:
                 page = None
         stats = compute_statistics(self.data)
         if page is not None:
-            write_text(page, render_report(self.data, stats, self.seed))
+            write_page(page, render_report(self.data, stats, self.seed))
         warnings = quality_warnings(stats)
         result = stats.to_json() | {"warnings": [asdict(warning) for warning in warnings]}
         self.output.show(result, _statistics_tables(stats, warnings))

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from medclip.cli.args import Cache, Data, MaybeData, MaybeModel, Model, Positional, Seed, SplitName
+from medclip.cli.args import (
+    Cache,
+    Data,
+    MaybeData,
+    MaybeModel,
+    MaybeOutFile,
+    Model,
+    OutFile,
+    Positional,
+    Seed,
+    SplitName,
+)
 from medclip.cli.format import Output
 from medclip.errors import UserError, WorkError
 from medclip.evaluation.config import EvalConfig, ProtocolChoice
@@ -190,7 +201,7 @@ class Compare:
     metric: tuple[str, ...] = ()
     """Which metrics to compare, by name or the last parts of it (R@10, text_to_image/R@10); left out: all. Fewer are
     corrected less."""
-    out: Path | None = None
+    out: MaybeOutFile = None
     """Write the comparison as a page to this file."""
     max_regression: float | None = None
     """End with exit code 1 where a metric has fallen by more than this (0.01: one point) beyond noise: those of
@@ -228,12 +239,12 @@ class Explain:
     """The image to explain: PNG, JPEG, DICOM, …"""
     text: str
     """The text, for example "CT of the chest with a mass on the left"."""
-    out: Path
+    out: OutFile
     """The new image, a .png."""
     output: Output
 
     def run(self) -> None:
-        from medclip.atomic_io import whole_file
+        from medclip.atomic_io import LOCK_WAIT_S, lock_folder, whole_file
         from medclip.data.decode_workers import isolate
         from medclip.data.images import decode
         from medclip.model.checkpoint import load
@@ -242,7 +253,7 @@ class Explain:
         if self.out.suffix.lower() != ".png":
             raise UserError(f"--out {self.out} is not a .png.")
         saliency = saliency_map(load(self.model), self.image, self.text)
-        with whole_file(self.out) as partial:
+        with lock_folder(self.out.parent, wait_s=LOCK_WAIT_S), whole_file(self.out) as partial:
             overlay_saliency(isolate(decode, self.image), saliency).save(partial, "PNG")
         low, high = (float(value) if abs(value) >= MIN_CHANGE else 0.0 for value in (saliency.min(), saliency.max()))
         self.output.show(

@@ -9,6 +9,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import NamedTuple, NoReturn
 
 from medclip import NOT_CLINICAL, __version__
@@ -118,19 +119,23 @@ def run(words: Sequence[str]) -> None:
         _show_family(name, command, rest)
         return
     from medclip import jax_setup
-    from medclip.atomic_io import check_writable
-    from medclip.cli.parse import flag_values, parse, write_config
+    from medclip.atomic_io import check_folder, check_writable, lock_folder
+    from medclip.cli.parse import flag_values, output_folder, parse, write_config
 
     jax_setup.start()
     for package in ("PIL", "pydicom"):
         ignore_warnings(package)  # before any thread
     module, _, class_name = command.target.partition(":")
     parsed = parse(getattr(importlib.import_module(f"medclip.cli.{module}"), class_name), name, rest)
-    if (out := flag_values(parsed).get("out")) is not None:
-        check_writable(out)  # before hours of work
-    repeatable = parsed.run()
-    if repeatable is not None:
-        write_config(name.removeprefix("medclip "), repeatable)
+    folder = output_folder(parsed)
+    if folder is not None:
+        check_folder(folder)  # before hours of work
+    elif (file := flag_values(parsed).get("out")) is not None:
+        check_writable(file)
+    with lock_folder(folder) if folder is not None else nullcontext():
+        repeatable = parsed.run()
+        if repeatable is not None:
+            write_config(name.removeprefix("medclip "), repeatable)
 
 
 def find_command(words: Sequence[str]) -> tuple[str, Command | Family, Sequence[str]]:

@@ -25,6 +25,7 @@ from tyro.constructors import ConstructorRegistry, StructConstructorSpec, Struct
 
 from medclip import __version__
 from medclip.atomic_io import write_text
+from medclip.cli.args import OUT_FILE
 from medclip.errors import UserError
 from medclip.plain_text import printable
 
@@ -96,6 +97,14 @@ def parse(command: type, name: str, words: Sequence[str]) -> Any:
             return tyro.cli(command, prog=name, args=words, registry=registry, config=(tyro.conf.DisallowNone,))
     finally:
         print(printable(complaint.getvalue()), end="", file=sys.stderr)
+
+
+def output_folder(command: Any) -> Path | None:
+    """The folder of --out; None where that is a file, or where the processes of a job share it."""
+    flag = command_flags(type(command)).get("out")
+    if flag is None or OUT_FILE in getattr(flag.hint, "__metadata__", ()) or getattr(command, "distributed", False):
+        return None
+    return reduce(getattr, flag.path, command)
 
 
 def suggestion(word: str, choices: Iterable[str]) -> str:

@@ -21,6 +21,7 @@ Made from the parser by `python -m medclip.cli.reference > docs/cli.md`; a test 
 - **Results** go to standard output: tables on a terminal, JSON when piped; `--json` and `--table` force either.
   Progress, warnings and addresses of pages go to standard error.
 - **Exit codes**: 0 done; 1 the work failed or nothing came out; 2 the command was wrong.
+- **One writer.** A folder that another process writes into is refused (exit code 1). A killed process locks nothing.
 - **Config files.** `--config FILE.toml` gives any flags of a command: keys are names of flags, with `-` or `_`,
   positional arguments go by their field (`source`, `data`, `queries`). The command line wins over the file; an
   unknown key is an error. Paths count from the folder that the command runs in, as on the command line. `prepare`,

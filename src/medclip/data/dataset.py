@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int32
 
-from medclip.atomic_io import file_name, read_object, whole_file
+from medclip.atomic_io import LOCK_WAIT_S, file_name, lock_folder, read_object, whole_file
 from medclip.data.images import decode_ahead
 from medclip.data.normalize import casefold_whitespace
 from medclip.data.paths import AnyPath, is_url, storage_errors
@@ -134,7 +134,7 @@ def local_folder(data: AnyPath) -> Path:
         raise UserError(f"{data} is copied to this machine, but this user has no home folder: set XDG_CACHE_HOME.")
     folder = cache / "data" / name
     if not (folder / "dataset.json").exists():
-        with whole_file(folder / "dataset.json") as partial:
+        with lock_folder(folder, wait_s=LOCK_WAIT_S), whole_file(folder / "dataset.json") as partial:
             partial.write_bytes(content)
     return folder
 
@@ -150,12 +150,12 @@ def split_shards(data: AnyPath, name: str) -> list[Path]:
     folder = local_folder(data)
     shards = [folder / shard["file"] for shard in splits[name]["shards"]]
     if is_url(data):
-        _download(data, [shard for shard in shards if not shard.exists()])
+        _download(data, folder, shards)
     return shards
 
 
-def _download(url: UPath, shards: Sequence[Path]) -> None:
-    """Copy the files of these names, each whole or not at all."""
+def _download(url: UPath, folder: Path, shards: Sequence[Path]) -> None:
+    """Copy those of the shards in `folder` that are absent, each whole or not at all."""
 
     def copy(shard: Path) -> None:
         try:
@@ -166,9 +166,12 @@ def _download(url: UPath, shards: Sequence[Path]) -> None:
                 f"{url / shard.name} is listed in dataset.json but absent. Prepare the dataset again."
             ) from None
 
-    if shards:
-        with ThreadPoolExecutor(8) as pool, progress(f"copy {url}", len(shards), "shards") as advance:
-            for _ in pool.map(copy, shards):
+    if all(shard.exists() for shard in shards):
+        return
+    with lock_folder(folder):
+        absent = [shard for shard in shards if not shard.exists()]
+        with ThreadPoolExecutor(8) as pool, progress(f"copy {url}", len(absent), "shards") as advance:
+            for _ in pool.map(copy, absent):
                 advance()
 
 

@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from medclip.atomic_io import whole_file
+from medclip.atomic_io import LOCK_WAIT_S, lock_folder, whole_file
 from medclip.data.name_matching import APOSTROPHES, Span, find_name, index_words, is_ordinary
 from medclip.data.name_spelling import fold
 from medclip.data.normalize import MAX_CAPTION_CHARACTERS, normalize_text
@@ -101,7 +101,11 @@ def make_key(path: Path | None, out: Path) -> None:
     file = key_path(path)
     if file.resolve().is_relative_to(out.resolve()):
         raise UserError(f"the key {file} lies inside {out} and would be shared with the data. Keep it elsewhere.")
-    if not file.exists():
+    if file.exists():
+        return
+    with lock_folder(file.parent, wait_s=LOCK_WAIT_S):
+        if file.exists():  # made by another process meanwhile
+            return
         with whole_file(file, mode=0o600) as partial:
             partial.write_text(secrets.token_hex(KEY_BYTES) + "\n")
         console.print(f"created a new key, {file}: keep it, as another key gives other ids", soft_wrap=True)

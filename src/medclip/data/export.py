@@ -40,8 +40,14 @@ def export_data(data: AnyPath, out: Path, form: Form) -> dict[str, int]:
     """
     dataset = read_dataset(data)
     pairs = {split: entry["pairs"] for split, entry in dataset["splits"].items()}
-    claim(out, "data")
+    with claim(out, "data", ".data.unfinished"):
+        return _export(data, dataset, pairs, out, form)
+
+
+def _export(data: AnyPath, dataset: dict[str, Any], pairs: dict[str, int], out: Path, form: Form) -> dict[str, int]:
     unfinished = out / ".data.unfinished"
+    if (out / "data").exists():  # a call was killed in its last step
+        (out / "data").replace(unfinished)
     names: dict[str, list[str]] = {}
     with progress("export", sum(pairs.values()), "pairs") as advance:
         for split in pairs:

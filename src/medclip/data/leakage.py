@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from medclip.data.normalize import casefold_whitespace
 from medclip.data.paths import AnyPath
 from medclip.data.perceptual_hash import near_duplicates
 from medclip.data.prepare import write_notice
+from medclip.data.resume import ResumableFile, remove_stale
 from medclip.data.schema import is_running_number, names_no_group
 from medclip.errors import UserError
 from medclip.progress import progress
@@ -121,20 +122,23 @@ def decontaminate(data: AnyPath, out: Path, other: AnyPath | None = None) -> dic
     """
     dataset = read_dataset(data)
     training = Split(data, "train")
-    claim(out, "dataset.json")
-    removed: dict[int, str] = {}
-    for name in _held_out(data, other):
-        for match in find_matches(training, Split(other or data, name)):
-            removed.setdefault(match.row, match.kind)
-    splits = {}
-    for name in dataset["splits"]:
-        split = Split(data, name)
-        rows = [row for row in range(len(split)) if name != "train" or row not in removed]
-        splits[name] = {"pairs": len(rows), "shards": _copy_rows(split, rows, out)}
-    counts = dict(Counter(removed.values()))
-    write_notice(out, {name: [shard["file"] for shard in entry["shards"]] for name, entry in splits.items()})
-    origin = dataset["source"] if other is None else f"{data.name} beside {other.name}"
-    write_json(out / "dataset.json", {**dataset, "splits": splits, "leakage_removed": counts, "derived_from": origin})
+    with claim(out, "dataset.json"):
+        removed: dict[int, str] = {}
+        for name in _held_out(data, other):
+            for match in find_matches(training, Split(other or data, name)):
+                removed.setdefault(match.row, match.kind)
+        splits = {}
+        for name in dataset["splits"]:
+            split = Split(data, name)
+            rows = [row for row in range(len(split)) if name != "train" or row not in removed]
+            splits[name] = {"pairs": len(rows), "shards": _copy_rows(split, rows, out)}
+        counts = dict(Counter(removed.values()))
+        files = {name: [shard["file"] for shard in entry["shards"]] for name, entry in splits.items()}
+        remove_stale(out, chain.from_iterable(files.values()))
+        write_notice(out, files)
+        origin = dataset["source"] if other is None else f"{data.name} beside {other.name}"
+        changes = {"splits": splits, "leakage_removed": counts, "derived_from": origin}
+        write_json(out / "dataset.json", {**dataset, **changes})
     return counts
 
 
@@ -152,6 +156,8 @@ def _copy_rows(split: Split, rows: Sequence[int], out: Path) -> list[dict[str, A
         if not len(in_batch):
             continue
         file = f"{split.name}-{len(shards):05d}.arrow"
-        write_table(out / file, pa.Table.from_batches([batch]).take(in_batch), {"file": file, "pairs": len(in_batch)})
+        with ResumableFile(out / file, "").rewrite():
+            table = pa.Table.from_batches([batch]).take(in_batch)
+            write_table(out / file, table, {"file": file, "pairs": len(in_batch)})
         shards.append({"file": file, "pairs": len(in_batch)})
     return shards

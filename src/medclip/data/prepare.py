@@ -24,7 +24,7 @@ from medclip.data.prepare_config import DEFAULT, PrepareConfig
 from medclip.data.prepare_row import prepare_row
 from medclip.data.presidio import filter_versions
 from medclip.data.private_map import record_origins, without_origins
-from medclip.data.resume import ResumableFile, finish, remove_stale, source_fingerprint
+from medclip.data.resume import ResumableFile, remove_stale, source_fingerprint
 from medclip.data.schema import Dropped, Pair, is_made_up, take_per_split
 from medclip.data.sources.detect import (
     Source,
@@ -79,30 +79,28 @@ def prepare(
         raise UserError("--num-workers must be at least 1.")
     filter_versions(config.deidentify)  # what is not installed is told before anything is written
     is_private = is_dicom_source(source)
-    if is_private:
-        make_key(config.studies.pseudonym_key, out)
-        origin = {"source": DICOM_SOURCE, "synthetic": False}
-    else:
-        origin = _origin(source, out)
-    rows = _read_rows(source, config, out, record=is_private)
-    claim(out, "dataset.json")
-    tasks = ((chunk, out / f"{split}-{number:05d}.arrow", config) for split, number, chunk in chunks_by_split(rows))
-    reports: dict[str, list[dict[str, Any]]] = {}
-    try:
-        with (
-            progress("prepare", source_length(source, config.max_samples), "pairs") as advance,
-            closing(map_shards(prepare_shard, tasks, num_workers, ray)) as shards,
-        ):
-            for report in shards:
-                reports.setdefault(report["split"], []).append(report)
-                advance(report["pairs"] + sum(report["dropped"].values()))
-        remove_stale(out, [report["file"] for report in chain.from_iterable(reports.values())])
-        _write_dropped(out, source, origin, reports)
-        dataset = _write_dataset(out, origin, config, reports)
-    except OSError as error:
-        raise WorkError(f"{error}; what is whole is kept, and the same command goes on from there.") from error
-    finish(out)
-    return dataset
+    with claim(out, "dataset.json"):
+        if is_private:
+            make_key(config.studies.pseudonym_key, out)
+            origin = {"source": DICOM_SOURCE, "synthetic": False}
+        else:
+            origin = _origin(source, out)
+        rows = _read_rows(source, config, out, record=is_private)
+        tasks = ((chunk, out / f"{split}-{number:05d}.arrow", config) for split, number, chunk in chunks_by_split(rows))
+        reports: dict[str, list[dict[str, Any]]] = {}
+        try:
+            with (
+                progress("prepare", source_length(source, config.max_samples), "pairs") as advance,
+                closing(map_shards(prepare_shard, tasks, num_workers, ray)) as shards,
+            ):
+                for report in shards:
+                    reports.setdefault(report["split"], []).append(report)
+                    advance(report["pairs"] + sum(report["dropped"].values()))
+            remove_stale(out, [report["file"] for report in chain.from_iterable(reports.values())])
+            _write_dropped(out, source, origin, reports)
+            return _write_dataset(out, origin, config, reports)
+        except OSError as error:
+            raise WorkError(f"{error}; what is whole is kept, and the same command goes on from there.") from error
 
 
 def ensure_prepared(data: Source, out: Path) -> AnyPath:

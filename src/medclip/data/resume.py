@@ -1,7 +1,7 @@
 """Resumable outputs: files written whole or row by row, each with a note of its inputs until the output is finished.
 
 A command that was killed and is called again keeps every file whose inputs are the same, and goes on within one that
-grows row by row. Notes lie in `.unfinished/` beside the files, which themselves hold nothing of this machine's clock.
+grows row by row. Notes lie in `.unfinished/` beside the files until `claim` ends; no file tells the time.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ from typing import Any, BinaryIO
 import numpy as np
 from jaxtyping import Shaped
 
-from medclip.atomic_io import read_json, write_errors, write_json
+from medclip.atomic_io import NOTES, read_json, write_errors, write_json
 from medclip.data.paths import AnyPath, is_url, storage_errors
 from medclip.data.schema import DicomFrame, Dropped, Pair
 from medclip.errors import UserError
 
-NOTES = ".unfinished"
 SAVE_EVERY_S = 10.0
 
 
@@ -96,7 +95,7 @@ class ResumableFile:
 def remove_stale(folder: Path, files: Iterable[str]) -> None:
     """Remove what a killed attempt with other inputs left in `folder`: noted files that are not among `files`."""
     noted = {note.name.removesuffix(".json") for note in (folder / NOTES).glob("*.json")}
-    for name in (noted - set(files)) | {path.name for path in folder.glob(".*.partial")}:
+    for name in noted - set(files):
         (folder / name).unlink(missing_ok=True)
 
 

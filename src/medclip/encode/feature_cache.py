@@ -2,7 +2,7 @@
 
 A store holds the features of one tower, with the image processor before it, in this machine's cache folder. Its
 segments are .npy files that are written whole, named by their own SHA-256 and never changed: a reader sees a segment
-entirely or not at all, and two writers need no lock. Rows are found by a hash of what the tower was given; nothing in
+entirely or not at all. Rows are found by a hash of what the tower was given; nothing in
 a file names an image or holds a caption.
 """
 
@@ -26,8 +26,8 @@ import numpy as np
 import PIL
 from jaxtyping import Float32
 
-from medclip.atomic_io import sha256, whole_file
-from medclip.errors import UserError
+from medclip.atomic_io import LOCK_WAIT_S, lock_folder, sha256, whole_file
+from medclip.errors import LockedError, UserError
 from medclip.model.config import TextConfig, VisionConfig
 from medclip.model.image_processor import ImageProcessor
 from medclip.model.towers import Params
@@ -144,9 +144,12 @@ class FeatureStore:
         try:
             for folder in (self.folder.parent, self.folder):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with whole_file(self.folder / f"{name}.npy", mode=0o600) as partial:
+            lock = lock_folder(self.folder, wait_s=LOCK_WAIT_S)
+            with lock, whole_file(self.folder / f"{name}.npy", mode=0o600) as partial:
                 partial.write_bytes(buffer.getbuffer())
             _evict(self.folder.parent, self._max_bytes)
+        except LockedError:  # another process takes long over its own rows
+            self._new = [*new, *self._new]
         except OSError as error:
             self._give_up("written", error)
 

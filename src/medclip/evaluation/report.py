@@ -11,7 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from medclip import html_page
-from medclip.atomic_io import write_text
+from medclip.atomic_io import write_page
 from medclip.evaluation import charts
 from medclip.evaluation.compare import METHOD, Comparison, read_evaluations
 from medclip.evaluation.result_tables import (
@@ -63,7 +63,7 @@ def write_report(folder: Path) -> Path:
     """Write `report.html` beside the results in `folder`; returns its path. UserError where there are none."""
     (evaluation,) = read_evaluations([folder])
     path = folder / "report.html"
-    write_text(path, report(evaluation.results))
+    write_page(path, report(evaluation.results))
     return path
 
 
@@ -84,7 +84,7 @@ def report(evaluations: Mapping[Kind, Results]) -> str:
 
 def write_comparison(comparison: Comparison, path: Path, regressions: Sequence[str] = ()) -> None:
     """Write the page of a comparison to `path`, with the sentences of `compare.regressions` at its top."""
-    write_text(path, comparison_page(comparison, regressions))
+    write_page(path, comparison_page(comparison, regressions))
 
 
 def comparison_page(comparison: Comparison, regressions: Sequence[str] = ()) -> str:

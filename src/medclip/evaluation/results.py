@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from medclip import NOT_CLINICAL, __version__
-from medclip.atomic_io import read_json, read_object, write_json
+from medclip.atomic_io import lock_folder, read_json, read_object, write_json
 from medclip.data.dataset import Split, write_arrow
 from medclip.errors import UserError
 from medclip.evaluation.config import EvalConfig
@@ -278,8 +278,9 @@ def write_results(out: Path | None, results: Results, items: Mapping[str, Sequen
         arrays = {
             name: pa.array(values if isinstance(values, np.ndarray) else list(values)) for name, values in items.items()
         }
-        write_arrow(out / f"{results.kind.stem}.arrow", pa.table(arrays))
-        write_json(out / f"{results.kind.stem}.json", results.to_json())
+        with lock_folder(out):
+            write_arrow(out / f"{results.kind.stem}.arrow", pa.table(arrays))
+            write_json(out / f"{results.kind.stem}.json", results.to_json())
     return results
 
 

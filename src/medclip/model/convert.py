@@ -34,17 +34,17 @@ def export_safetensors(name: str | Path, out: Path, tokenizer: str | Path | None
     is_dual = for_open_clip or _model_type(folder) in DUAL_ENCODERS
     if tokenizer and not is_dual:
         raise UserError(f"--tokenizer {tokenizer} goes with a dual encoder; {name} is a single tower.")
-    claim(out, OPEN_CLIP_WEIGHTS_FILE if for_open_clip else WEIGHTS_FILE)
-    if is_dual:
-        with_tokenizer = tokenizer or has_tokenizer(folder)
-        save(load(folder, tokenizer=tokenizer) if with_tokenizer else load_towers(folder), out)
-        if (folder / "README.md").is_file():
-            _copy_file(folder / "README.md", out)
-        return
-    _copy_tower(folder, out)
-    for module in module_folders(folder):
-        if (folder / module).is_dir():
-            _copy_tower(folder / module, out / module)
+    with claim(out, OPEN_CLIP_WEIGHTS_FILE if for_open_clip else WEIGHTS_FILE, "*"):
+        if is_dual:
+            with_tokenizer = tokenizer or has_tokenizer(folder)
+            save(load(folder, tokenizer=tokenizer) if with_tokenizer else load_towers(folder), out)
+            if (folder / "README.md").is_file():
+                _copy_file(folder / "README.md", out)
+            return
+        _copy_tower(folder, out)
+        for module in module_folders(folder):
+            if (folder / module).is_dir():
+                _copy_tower(folder / module, out / module)
 
 
 def _model_type(folder: Path) -> str | None:

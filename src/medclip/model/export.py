@@ -50,19 +50,19 @@ def export_onnx(name: str | Path, out: Path) -> dict[str, float]:
     for package in ("onnxruntime", "onnxscript"):
         require(package, install=_PACKAGES)
     torch = require("torch", install=_PACKAGES)
-    claim(out, EXPORT_FILE)
-    save(model, out)
-    image_features, text_features = _torch_encoders(model, out)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # the exporter's own deprecations
-        for library in ("torch.onnx", "onnxscript", "onnx_ir"):  # they tell of each optimization they leave out
-            logging.getLogger(library).setLevel(logging.CRITICAL)
-        _write(image_features, "image", _image_inputs(model, 2), out, torch)
-        _write(text_features, "text", text_encoder_inputs(model, *_tokens(model, 2)), out, torch)
-    differences = {"image": _image_difference(model, out), "text": _text_difference(model, out)}
-    if not max(differences.values()) <= MAX_DIFFERENCE:
-        raise WorkError(f"the exported encoders differ from the model by {differences}; do not use them.")
-    write_json(out / EXPORT_FILE, {"largest_difference": differences, "opset": _OPSET})
+    with claim(out, EXPORT_FILE):
+        save(model, out)
+        image_features, text_features = _torch_encoders(model, out)
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # the exporter's own deprecations
+            for library in ("torch.onnx", "onnxscript", "onnx_ir"):  # they tell of each optimization they leave out
+                logging.getLogger(library).setLevel(logging.CRITICAL)
+            _write(image_features, "image", _image_inputs(model, 2), out, torch)
+            _write(text_features, "text", text_encoder_inputs(model, *_tokens(model, 2)), out, torch)
+        differences = {"image": _image_difference(model, out), "text": _text_difference(model, out)}
+        if not max(differences.values()) <= MAX_DIFFERENCE:
+            raise WorkError(f"the exported encoders differ from the model by {differences}; do not use them.")
+        write_json(out / EXPORT_FILE, {"largest_difference": differences, "opset": _OPSET})
     return differences
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float32
 
-from medclip.atomic_io import claim, whole_file
+from medclip.atomic_io import NOTES, claim, read_json, whole_file, write_json
 from medclip.data.dataset import Split, default_split, write_batches
 from medclip.data.images import decode_ahead
 from medclip.data.paths import AnyPath
@@ -47,7 +47,8 @@ from medclip.search.manifest import (
     write_manifest,
 )
 from medclip.search.reader import FINGERPRINT_FIELDS, ROW_COLUMNS, IndexReader, open_store
-from medclip.search.stores.milvus import connect, named_server
+from medclip.search.stores.faiss import FAISS_FILE
+from medclip.search.stores.milvus import connect, drop_collection, named_server
 
 BATCH_ROWS = 256
 
@@ -68,21 +69,31 @@ def build_index(
     `cache`: whether features are read from and saved in the feature cache.
     """
     rows = Split(data, split or default_split(data), max_samples)
-    with named_server(vector_store):
+    with named_server(vector_store), claim(out, MANIFEST_FILE, f"{SEGMENTS_DIR}/*"):
         check_available(check_vector_store(vector_store))  # before hours of work
-    claim(out, MANIFEST_FILE)
-    folder, loaded = model_folder(model, dual=True).resolve(), load(model)
-    manifest = Manifest(
-        model=os.path.relpath(folder, out.resolve()),
-        model_sha256=model_hash(folder),
-        embedding_dim=loaded.config.projection_dim,
-        vector_store=vector_store,
-        collection=f"medclip_{uuid.uuid4().hex[:12]}",
-    )
-    manifest = _write_segment(out, manifest, jax_backend(loaded, cache), rows, np.arange(len(rows)), embeddings)
-    with named_server(vector_store):
+        folder, loaded = model_folder(model, dual=True).resolve(), load(model)
+        manifest = Manifest(
+            model=os.path.relpath(folder, out.resolve()),
+            model_sha256=model_hash(folder),
+            embedding_dim=loaded.config.projection_dim,
+            vector_store=vector_store,
+            collection=_new_collection(out, vector_store),
+        )
+        manifest = _write_segment(out, manifest, jax_backend(loaded, cache), rows, np.arange(len(rows)), embeddings)
         _commit(out, manifest)
-    return manifest.num_pairs
+        return manifest.num_pairs
+
+
+def _new_collection(out: Path, vector_store: str) -> str:
+    """A unique name, noted until the index is finished: what a killed call sent under it to a server is dropped."""
+    note = out / NOTES / "collection.json"
+    if vector_store.startswith(MILVUS_SCHEME) and note.exists():
+        name = read_json(note, "an unfinished index")
+        drop_collection(vector_store, name)
+        return name
+    name = f"medclip_{uuid.uuid4().hex[:12]}"
+    write_json(note, name)
+    return name
 
 
 def add(
@@ -102,7 +113,7 @@ def add(
         new = np.array([row for row, identity in enumerate(identities) if identity not in present], np.int64)
         if len(new):
             backend = jax_backend(load(reader.model_path(model)), cache)
-            _commit(folder, _write_segment(folder, manifest, backend, rows, new, None))
+            _commit(folder, _write_segment(folder, manifest, backend, rows, new, None), manifest)
         return len(new), len(rows) - len(new)
 
 
@@ -176,6 +187,9 @@ def purge(folder: Path) -> int:
     """Erase deleted rows and all snapshots from the disk; returns how many rows were erased."""
     with lock_manifest(folder) as manifest:
         reader, before = IndexReader(folder), _rows_on_disk(folder)
+        if (folder / SNAPSHOTS_DIR).exists():  # first: no snapshot lists a segment that is gone
+            _remove_folder(folder / SNAPSHOTS_DIR)
+        _remove_segments(folder, manifest)  # of killed changes
         purged = replace(manifest, segments=(), deleted=())
         for segment, (first, embeddings) in zip(manifest.segments, reader.segments, strict=True):
             live_mask = reader.live_mask[first : first + segment.num_rows]
@@ -184,12 +198,23 @@ def purge(folder: Path) -> int:
             elif live_mask.any():
                 table = reader.table.slice(first, segment.num_rows)
                 purged = _rewrite_segment(folder, purged, segment, embeddings, table, live_mask)
-        _commit(folder, purged.replace())
-        shutil.rmtree(folder / SNAPSHOTS_DIR, ignore_errors=True)
-        for path in (folder / SEGMENTS_DIR).iterdir():
-            if path.name not in {segment.name for segment in purged.segments}:
-                shutil.rmtree(path)
+        _commit(folder, purged.replace(), manifest)
+        _remove_segments(folder, purged)
         return before - _rows_on_disk(folder)
+
+
+def _remove_segments(folder: Path, manifest: Manifest) -> None:
+    """Erase the segments that a manifest does not list."""
+    for path in (folder / SEGMENTS_DIR).iterdir():
+        if path.name not in {segment.name for segment in manifest.segments}:
+            _remove_folder(path)
+
+
+def _remove_folder(path: Path) -> None:
+    try:
+        shutil.rmtree(path)
+    except OSError as error:  # which names the file alone, not its folder
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def check_available(vector_store: str) -> None:
@@ -200,11 +225,20 @@ def check_available(vector_store: str) -> None:
         connect(vector_store)
 
 
-def _commit(folder: Path, manifest: Manifest) -> None:
-    """Put a manifest in force, in the folder and in its store."""
+def _commit(folder: Path, manifest: Manifest, current: Manifest | None = None) -> None:
+    """Put a manifest in force in place of the `current` one, if any.
+
+    Readers see it when its store holds all of it. Then the store loses what is beyond it.
+    """
     check_available(manifest.vector_store)
+    if current and manifest.next_row_id > current.next_row_id:  # ids that a killed call gave never come again
+        write_manifest(folder, replace(current, next_row_id=manifest.next_row_id))
+    store = IndexReader(folder, manifest).store
+    store.extend()
     write_manifest(folder, manifest)
-    IndexReader(folder).store.sync()
+    store.trim()
+    for segment in manifest.segments:
+        finish(segment_folder(folder, segment))
 
 
 def _write_segment(
@@ -221,6 +255,8 @@ def _write_segment(
         synthetic=split.dataset["synthetic"],
     )
     path = segment_folder(folder, segment)
+    for name in (ROWS_FILE, FAISS_FILE):  # of a killed call, maybe with other rows
+        (path / name).unlink(missing_ok=True)
     if embeddings is not None:
         image_embeddings = read_image_embeddings(embeddings, manifest.model_sha256, split)
         _write_npy(path / EMBEDDINGS_FILE, image_embeddings[rows])
@@ -231,7 +267,6 @@ def _write_segment(
     schema = pa.schema([*table.schema, *(pa.field(name, kind) for name, kind in FINGERPRINT_FIELDS.items())])
     mask = np.isin(np.arange(len(table)), rows)
     write_batches(path / ROWS_FILE, schema, _with_fingerprints(table, mask, schema))
-    finish(path)
     return manifest.with_segment(segment)
 
 

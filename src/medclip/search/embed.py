@@ -15,7 +15,7 @@ from medclip import NOT_CLINICAL
 from medclip.atomic_io import claim, file_name, read_object, write_json, write_text
 from medclip.data.dataset import Split, default_split
 from medclip.data.paths import AnyPath
-from medclip.data.resume import ResumableFile, fingerprint, finish, remove_stale
+from medclip.data.resume import ResumableFile, fingerprint, remove_stale
 from medclip.encode.encoder import Backend, Kind, stream_split
 from medclip.encode.inference_backends import open_backend
 from medclip.errors import UserError
@@ -47,25 +47,24 @@ def embed(
     is written last. A killed call resumes where it was. `cache`: as in `EvalConfig`.
     """
     opened_backend, rows = open_backend(backend, model, cache), Split(data, split or default_split(data), max_samples)
-    claim(out, ORIGIN_FILE)
     origin = {"model_sha256": model_hash(model), "data_sha256": rows.digest, "backend": backend}
-    for kind in kinds:
-        write_embeddings(out / EMBEDDING_FILES[kind], opened_backend, rows, range(len(rows)), origin, kind)
-    remove_stale(out, [EMBEDDING_FILES[kind] for kind in kinds])
-    lines = (printable(id).replace("\n", "\\n") for id in rows.iter_column("id"))
-    write_text(out / "ids.txt", "".join(f"{line}\n" for line in lines))
-    write_json(
-        out / ORIGIN_FILE,
-        {
-            "num_pairs": len(rows),
-            "embedding_dim": opened_backend.model.config.projection_dim,
-            "files": {kind: EMBEDDING_FILES[kind] for kind in kinds},
-            "split": rows.name,
-            **origin,
-            "notice": NOT_CLINICAL,
-        },
-    )
-    finish(out)
+    with claim(out, ORIGIN_FILE):
+        for kind in kinds:
+            write_embeddings(out / EMBEDDING_FILES[kind], opened_backend, rows, range(len(rows)), origin, kind)
+        remove_stale(out, [EMBEDDING_FILES[kind] for kind in kinds])
+        lines = (printable(id).replace("\n", "\\n") for id in rows.iter_column("id"))
+        write_text(out / "ids.txt", "".join(f"{line}\n" for line in lines))
+        write_json(
+            out / ORIGIN_FILE,
+            {
+                "num_pairs": len(rows),
+                "embedding_dim": opened_backend.model.config.projection_dim,
+                "files": {kind: EMBEDDING_FILES[kind] for kind in kinds},
+                "split": rows.name,
+                **origin,
+                "notice": NOT_CLINICAL,
+            },
+        )
     return len(rows)
 
 
@@ -74,7 +73,7 @@ def write_embeddings(
 ) -> None:
     """Write embeddings f32 (n, p), as .npy, of the images or captions of rows of a split.
 
-    A file of the same `origin` that a killed call left is resumed, until `finish`. Errors as in `stream_split`.
+    A file of the same `origin` that a killed call left is resumed. Errors as in `stream_split`.
     """
     file = ResumableFile(path, fingerprint(library_versions(*LIBRARIES), origin, kind, len(rows)))
     if file.is_complete:

@@ -14,10 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from medclip import NOT_CLINICAL
-from medclip.atomic_io import file_name, read_object, write_json
+from medclip.atomic_io import file_name, lock_folder, read_object, write_json
 from medclip.errors import UserError
 
 MANIFEST_FILE, SEGMENTS_DIR, SNAPSHOTS_DIR = "index.json", "segments", "snapshots"
@@ -130,13 +128,10 @@ def list_snapshots(folder: Path) -> list[str]:
 
 @contextmanager
 def lock_manifest(folder: Path) -> Iterator[Manifest]:
-    """The manifest of an index, while no other process can change it. UserError where one is changing it."""
+    """The manifest of an index, while no other process can change it. LockedError where one is changing it."""
     read_manifest(folder)
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            yield read_manifest(folder)
-    except Timeout:
-        raise UserError(f"another process is changing index {folder}; try again when it has ended.") from None
+    with lock_folder(folder, SNAPSHOTS_DIR, f"{SEGMENTS_DIR}/*"):
+        yield read_manifest(folder)
 
 
 def _manifest_file(folder: Path, snapshot: str | None) -> Path:

@@ -22,6 +22,7 @@ from medclip.search.manifest import (
     MANIFEST_FILE,
     MILVUS_SCHEME,
     ROWS_FILE,
+    Manifest,
     Segment,
     read_manifest,
     segment_folder,
@@ -58,15 +59,16 @@ class Hit:
 class IndexReader:
     """An index as it was when it was opened; open it again to see later changes."""
 
-    def __init__(self, folder: Path):
-        """Open `folder`. UserError where it is not a complete index, or its store is not available."""
+    def __init__(self, folder: Path, manifest: Manifest | None = None):
+        """Open `folder`, or what it will be with a `manifest` that is not in force yet.
+
+        UserError where it is not a complete index, or its store is not available.
+        """
         self.folder = folder
-        self.version = _version(folder)
-        self.manifest = read_manifest(folder)
+        self.version, self.manifest, opened = _read_segments(folder, manifest)
         self.segments: list[SegmentEmbeddings] = []
         tables: list[pa.Table] = []
-        for segment in self.manifest.segments:
-            embeddings, table = _read_segment(folder, segment, self.manifest.embedding_dim)
+        for embeddings, table in opened:
             self.segments.append((sum(map(len, tables)), embeddings))
             tables.append(table)
         self.table: pa.Table = pa.concat_tables(tables)
@@ -207,6 +209,20 @@ def open_store(index: IndexData, vector_store: str) -> Store:
 
         return MilvusStore(index, vector_store)
     return ExactStore(index)
+
+
+def _read_segments(
+    folder: Path, manifest: Manifest | None
+) -> tuple[tuple[int, int], Manifest, list[tuple[np.ndarray, pa.Table]]]:
+    """The version of an index, its manifest, and embeddings and rows of each segment, of one moment."""
+    while True:
+        version = _version(folder)
+        current = manifest or read_manifest(folder)
+        try:
+            return version, current, [_read_segment(folder, s, current.embedding_dim) for s in current.segments]
+        except UserError:  # a purge may have erased a segment meanwhile
+            if _version(folder) == version:
+                raise
 
 
 def _read_segment(folder: Path, segment: Segment, embedding_dim: int) -> tuple[np.ndarray, pa.Table]:

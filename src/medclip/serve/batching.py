@@ -119,9 +119,13 @@ class BatchedStore:
         except UserError as error:  # the operator's fault, not the client's
             raise WorkError(str(error)) from None
 
-    def sync(self) -> None:
+    def extend(self) -> None:
         """See `Store`."""
-        self.store.sync()
+        self.store.extend()
+
+    def trim(self) -> None:
+        """See `Store`."""
+        self.store.trim()
 
     def drop(self) -> None:
         """See `Store`."""

@@ -16,7 +16,9 @@ class StateFolder:
     """`RUN/state`: the newest states of a run. A context manager: leaving it waits for writes under way."""
 
     def __init__(self, run: Path):
-        options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=True)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=2, enable_async_checkpointing=True, cleanup_tmp_directories=True
+        )
         self._folder = (run / "state").resolve()
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 

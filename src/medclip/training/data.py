@@ -20,13 +20,13 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int32, Shaped, UInt8, UInt32
 
-from medclip.atomic_io import whole_file
+from medclip.atomic_io import lock_folder, whole_file
 from medclip.data.dataset import Split, duplicate_ids
 from medclip.data.hard_negatives import hard_negatives
 from medclip.data.normalize import casefold_whitespace
 from medclip.encode.decode import fill_pixels, pixel_batches
 from medclip.encode.encoder import Backend, split_pixels
-from medclip.errors import UserError, describe_os_error
+from medclip.errors import LockedError, UserError, describe_os_error
 from medclip.model.checkpoint import Model
 from medclip.model.image_processor import ImageProcessor
 from medclip.model.packing import PackedText, pack
@@ -95,11 +95,11 @@ def cache_pixels(images: SplitImages) -> UInt8[np.ndarray, "n s s 3"]:
     """All images as a memory map in DATA/cache, decoded unless they are in it already.
 
     They are written, not mapped, into a file that has its whole size before: a full disk is then an OSError at once,
-    where a mapped page would kill the process.
+    where a mapped page would kill the process. LockedError where another process is writing into DATA/cache.
     """
     path = pixel_cache_file(images)
     if not path.exists():
-        with whole_file(path) as partial, partial.open("wb") as file:
+        with lock_folder(path.parent), whole_file(path) as partial, partial.open("wb") as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": images.shape}
             np.lib.format.write_array_header_1_0(file, header)
             if hasattr(os, "posix_fallocate"):  # not on macOS
@@ -127,8 +127,9 @@ def read_images(
         if use_cache:
             try:
                 cache_pixels(images)
-            except OSError as error:
-                console.print(f"not cached after all: {describe_os_error(error)}", soft_wrap=True)
+            except (OSError, LockedError) as error:
+                reason = describe_os_error(error) if isinstance(error, OSError) else error
+                console.print(f"not cached after all: {reason}", soft_wrap=True)
     barrier("pixels")  # the first process decodes for all
     return cache_pixels(images) if use_cache and pixel_cache_file(images).exists() else images
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from medclip.atomic_io import claim, read_object, whole_file, write_errors, write_json, write_text
+from medclip.atomic_io import read_object, whole_file, write_errors, write_json, write_text
 from medclip.errors import UserError
 from medclip.progress import console
 
@@ -34,7 +34,8 @@ def open_run(out: Path, settings: dict[str, Any], software: dict[str, Any], resu
     if not resume:
         if (out / CONFIG_FILE).exists() and not (out / SUMMARY_FILE).exists():
             raise UserError(f"--out {out} holds a run that has not ended: go on with --resume, or choose another.")
-        claim(out, CONFIG_FILE)
+        if (out / CONFIG_FILE).exists():
+            raise UserError(f"--out {out} is already finished ({CONFIG_FILE} is there). Choose another or delete it.")
         write_json(out / CONFIG_FILE, settings | {"software": [software]})
         return
     before = read_object(out / CONFIG_FILE, "a run to resume")

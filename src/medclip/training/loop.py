@@ -6,7 +6,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from medclip import __version__, jax_setup
-from medclip.atomic_io import write_json
+from medclip.atomic_io import check_folder, lock_folder, write_json
 from medclip.data.dataset import Split
 from medclip.data.hard_negatives import hard_negative_shares
 from medclip.data.paths import AnyPath
@@ -103,12 +103,13 @@ def train(
     training, validation = Split(data, "train", max_samples), Split(data, "validation", max_samples)
     resolved = resolve(config, len(training))
     require_trackers(report_to)
-    if distributed.is_first():
-        digests = {split.name: split.digest for split in (training, validation)}
-        settings = resolved.to_json() | {"max_samples": max_samples, "data": digests}
-        open_run(out, settings, _software(), resume)
-    run = prepare_run(resolved, training, validation, image_cache_gb, cache)
-    return fit(run, out, resume=resume, report_to=report_to, callbacks=callbacks)
+    check_folder(out)
+    with lock_folder(out, "model") if distributed.is_first() else nullcontext():
+        if distributed.is_first():
+            data_settings = {"max_samples": max_samples, "data": {s.name: s.digest for s in (training, validation)}}
+            open_run(out, resolved.to_json() | data_settings, _software(), resume)
+        run = prepare_run(resolved, training, validation, image_cache_gb, cache)
+        return fit(run, out, resume=resume, report_to=report_to, callbacks=callbacks)
 
 
 def _software() -> dict[str, str | None]:
@@ -183,10 +184,8 @@ def fit(
         distributed.barrier("log")  # all have read it before the first writes
         if distributed.is_first():
             settings = config.to_json() | {"medclip_version": __version__}
-            log.callbacks = [
-                stack.enter_context(open_trackers(report_to, out, settings, int(state.step))),
-                *callbacks,
-            ]
+            trackers = stack.enter_context(open_trackers(report_to, out, settings, int(state.step)))
+            log.callbacks = [trackers, *callbacks]
         state = _run_steps(run, log, states, step, state)
         return _finish(run, log, state)
 
@@ -351,8 +350,8 @@ def _finish(run: Run, log: MetricsLog, state: State) -> dict[str, Any]:
     summary = {"best": best, "wise_ft": interpolations, "hard_negatives": run.foil_shares}
     summary |= {"medclip_version": __version__, "commit": source_commit()}
     if distributed.is_first():
-        write_json(log.out / SUMMARY_FILE, summary)
         _describe(run, log.out / "model", best)
+        write_json(log.out / SUMMARY_FILE, summary)  # last: it says that the run has ended
     distributed.barrier("finished")
     return summary
 

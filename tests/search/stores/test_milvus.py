@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medclip.errors import UserError
-from medclip.search.curate import build_index, delete, migrate, purge
+from medclip.search import curate
+from medclip.search.curate import add, build_index, delete, migrate, purge
 from medclip.search.filters import ADDED_KEY, Filter, make_filter
 from medclip.search.reader import IndexReader
 from medclip.search.stores import milvus
+from medclip.search.stores.base import ExactStore
 from support.made_indexes import DIM, make_index, matches_brute_force, random_units, varied_metadata
 
 
@@ -81,13 +83,53 @@ def test_rows_sent_before_a_kill_are_not_sent_again(tmp_path, server, monkeypatc
     monkeypatch.setattr(pymilvus.MilvusClient, "upsert", interrupted_upsert)
     with pytest.raises(KeyboardInterrupt):
         migrate(folder, server.uri)
-    with pytest.raises(UserError, match="has 40 rows and the index 90"):
-        IndexReader(folder).nearest_rows(random_units(1), 3)
+    assert IndexReader(folder).manifest.vector_store == "exact"
+    assert matches_brute_force(IndexReader(folder))
     max_batches = 100
     migrate(folder, server.uri)
     migrate(folder, server.uri)
     assert batch_sizes == [10] * 9
     assert matches_brute_force(IndexReader(folder))
+
+
+def matches_exact_store(reader):
+    queries = reader.embeddings_at(np.arange(0, 12, 3))
+    answers, reader.store = reader.nearest_rows(queries, 5), ExactStore(reader)
+    return answers == reader.nearest_rows(queries, 5)
+
+
+def test_what_a_killed_change_sent_is_neither_searched_nor_left(tmp_path, server, data, run, monkeypatch):
+    upsert, write_manifest = pymilvus.MilvusClient.upsert, curate.write_manifest
+    collections = set(milvus.connect(server.uri).list_collections())
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    def build():
+        build_index(run, data, tmp_path / "i", "validation", vector_store=server.uri)
+
+    monkeypatch.setattr(curate, "write_manifest", die)
+    with pytest.raises(KeyboardInterrupt):
+        build()
+    monkeypatch.setattr(curate, "write_manifest", write_manifest)
+    build()
+    folder = tmp_path / "i"
+    collection = IndexReader(folder).manifest.collection
+    assert set(milvus.connect(server.uri).list_collections()) - collections == {collection}
+
+    def send_and_be_killed(*arguments, **options):
+        upsert(*arguments, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pymilvus.MilvusClient, "upsert", send_and_be_killed)
+    reader = IndexReader(folder)
+    with pytest.raises(KeyboardInterrupt):
+        add(folder, data, "train", 20, None)
+    assert matches_exact_store(reader) and matches_exact_store(IndexReader(folder))  # the server has rows beyond it
+    monkeypatch.setattr(pymilvus.MilvusClient, "upsert", upsert)
+    assert add(folder, data, "train", None, None)[0] == 13
+    monkeypatch.delattr(milvus, "scan")
+    assert matches_exact_store(IndexReader(folder))
 
 
 def test_the_server_finds_also_where_row_ids_do_not_ascend(tmp_path, server, monkeypatch):

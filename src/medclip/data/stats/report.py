@@ -15,7 +15,7 @@ from jaxtyping import Num
 from markupsafe import Markup
 
 from medclip import html_page
-from medclip.atomic_io import write_text
+from medclip.atomic_io import write_page
 from medclip.data.dataset import Split
 from medclip.data.images import decode
 from medclip.data.leakage import MATCH_KINDS
@@ -54,7 +54,7 @@ def write_report(data: Path, seed: int = 0, near_images: bool = True) -> Statist
     Near images cost a second decoding of every image.
     """
     stats = compute_statistics(data, near_images)
-    write_text(data / "report.html", render_report(data, stats, seed))
+    write_page(data / "report.html", render_report(data, stats, seed))
     return stats
 
 

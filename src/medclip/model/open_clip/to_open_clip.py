@@ -31,8 +31,8 @@ def export_open_clip(name: str | Path, out: Path) -> None:
     model = load(name)
     if "model_cfg" not in model.raw_config:
         model = to_open_clip(model, Path(name).name if Path(name).exists() else str(name))
-    claim(out, open_clip_config.CONFIG_FILE)
-    save(model, out)
+    with claim(out, open_clip_config.CONFIG_FILE):
+        save(model, out)
 
 
 def to_open_clip(model: Model, tokenizer_name: str) -> Model:

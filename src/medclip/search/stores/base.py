@@ -57,8 +57,12 @@ class Store(Protocol):
         """
         ...
 
-    def sync(self) -> None:
-        """Make the store's copy equal to the index."""
+    def extend(self) -> None:
+        """Add what the store's copy lacks of the index, before readers see its manifest."""
+        ...
+
+    def trim(self) -> None:
+        """Remove what the copy has beyond the index, when its manifest is in force."""
         ...
 
     def drop(self) -> None:
@@ -76,7 +80,10 @@ class ExactStore:
         """The nearest rows and those that tie with the last of them."""
         return scan(self.index.segments, embeddings, count, mask)
 
-    def sync(self) -> None:
+    def extend(self) -> None:
+        """Nothing to do."""
+
+    def trim(self) -> None:
         """Nothing to do."""
 
     def drop(self) -> None:

@@ -52,7 +52,7 @@ class FaissStore:
         """Rows by their estimated cosines; by exact cosines in small segments and where the mask leaves few rows."""
         num_candidates = max(CANDIDATES_PER_HIT * count, MIN_CANDIDATES)
         scan_mask, estimates = mask.copy(), []
-        for (first, segment, _), index in zip(self.large_segments, self._indexes, strict=True):
+        for first, segment, index in self._indexes:
             span = slice(first, first + len(segment))
             if np.count_nonzero(mask[span]) > max(SCAN_FRACTION * len(segment), num_candidates):
                 rows = search_quantized(index, embeddings, num_candidates, mask[span])
@@ -67,7 +67,7 @@ class FaissStore:
             ]
         return candidates
 
-    def sync(self) -> None:
+    def extend(self) -> None:
         """Write the files that are absent or damaged."""
         for _, embeddings, path in self.large_segments:
             try:
@@ -75,17 +75,23 @@ class FaissStore:
             except DAMAGE_ERRORS:
                 write_quantized(path, embeddings)
 
+    def trim(self) -> None:
+        """Nothing to do: a file goes with its segment."""
+
     def drop(self) -> None:
         """Remove the files."""
         for _, _, path in self.large_segments:
             path.unlink(missing_ok=True)
 
     @cached_property
-    def _indexes(self) -> list[Any]:
+    def _indexes(self) -> list[tuple[int, np.ndarray, Any]]:
+        """First row, embeddings and faiss index of each large segment; none once a later change erased their files."""
         try:
-            return [open_quantized(path, embeddings) for _, embeddings, path in self.large_segments]
+            return [(first, e, open_quantized(path, e)) for first, e, path in self.large_segments]
         except DAMAGE_ERRORS:
             folder = self.index.folder
+            if not self.index.is_current():
+                return []
             raise UserError(
                 f"a {FAISS_FILE} of index {folder} is absent or damaged; write it again: "
                 f"medclip index migrate --index {folder} {FAISS}"

@@ -52,14 +52,15 @@ class MilvusStore:
     def candidates(self, embeddings: Embeddings, count: int, mask: RowMask, filter: Filter) -> list[np.ndarray]:
         """The server's candidates; an exact scan where few rows are left, many are wanted or the server misses some.
 
-        UserError where the collection differs from the index.
+        Also while a change of the index is under way, when the collection has more rows than the index. UserError where
+        it has fewer.
         """
         num_allowed, limit = int(np.count_nonzero(mask)), max(CANDIDATES_PER_HIT * count, MIN_CANDIDATES)
         if num_allowed <= SCAN_FRACTION * len(mask) or limit > MAX_RESULT_ROWS:
             return scan(self.index.segments, embeddings, count, mask)
         with _server_errors(self.uri):
-            if not self._is_complete:
-                self._check_complete()
+            if not self._is_complete and not self._check_complete():
+                return scan(self.index.segments, embeddings, count, mask)
             results = self.client.search(
                 self.collection,
                 data=list(embeddings),
@@ -75,17 +76,12 @@ class MilvusStore:
             return rows
         return scan(self.index.segments, embeddings, count, mask)  # HNSW may not reach every row a filter leaves
 
-    def sync(self) -> None:
-        """Upsert the rows that the collection lacks and delete those that it should not have."""
+    def extend(self) -> None:
+        """Upsert the rows that the collection lacks."""
         live_rows = np.flatnonzero(self.index.live_mask)
         with _server_errors(self.uri):
             self._create()
-            present, wanted = self._row_ids(), self.index.row_ids[live_rows]
-            surplus = np.setdiff1d(present, wanted)
-            for start in range(0, len(surplus), DELETE_ROWS):
-                ids = surplus[start : start + DELETE_ROWS].tolist()
-                self.client.delete(self.collection, ids=ids, timeout=WRITE_TIMEOUT_S)
-            missing = live_rows[~np.isin(wanted, present)]
+            missing = live_rows[~np.isin(self.index.row_ids[live_rows], self._row_ids())]
             batch_size = max(1, UPSERT_BYTES // (4 * self.index.manifest.embedding_dim))
             with progress(f"send to {self.uri}", len(missing), "rows") as advance:
                 for start in range(0, len(missing), batch_size):
@@ -97,10 +93,17 @@ class MilvusStore:
                 self.client.flush(self.collection, timeout=WRITE_TIMEOUT_S)
             self.client.load_collection(self.collection, timeout=WRITE_TIMEOUT_S)
 
+    def trim(self) -> None:
+        """Delete the rows that the collection should not have."""
+        with _server_errors(self.uri):
+            surplus = np.setdiff1d(self._row_ids(), self.index.row_ids[self.index.live_mask])
+            for start in range(0, len(surplus), DELETE_ROWS):
+                ids = surplus[start : start + DELETE_ROWS].tolist()
+                self.client.delete(self.collection, ids=ids, timeout=WRITE_TIMEOUT_S)
+
     def drop(self) -> None:
         """Drop the collection."""
-        with _server_errors(self.uri):
-            self.client.drop_collection(self.collection, timeout=WRITE_TIMEOUT_S)
+        drop_collection(self.uri, self.collection)
 
     def _create(self) -> None:
         data_type = require("pymilvus", extra="milvus").DataType
@@ -153,7 +156,8 @@ class MilvusStore:
                     row_terms.append(hash_term(key, value))
         return terms
 
-    def _check_complete(self) -> None:
+    def _check_complete(self) -> bool:
+        """Whether the collection has the rows of the index and no others. UserError where it has fewer."""
         address, num_pairs = _address(self.uri), self.index.manifest.num_pairs
         remedy = f"bring it up to date: medclip index migrate --index {self.index.folder} {self.uri}"
         if not self.client.has_collection(self.collection, timeout=QUERY_TIMEOUT_S):
@@ -161,12 +165,13 @@ class MilvusStore:
         (row,) = self.client.query(
             self.collection, output_fields=["count(*)"], consistency_level="Strong", timeout=QUERY_TIMEOUT_S
         )
-        if row["count(*)"] != num_pairs and self.index.is_current():
+        if row["count(*)"] < num_pairs and self.index.is_current():
             raise UserError(
                 f"collection {self.collection} at {address} has {row['count(*)']} rows and the index {num_pairs}; "
                 f"{remedy}"
             )
-        self._is_complete = True
+        self._is_complete = row["count(*)"] == num_pairs
+        return self._is_complete
 
     def _rows(self, row_ids: np.ndarray, mask: RowMask) -> np.ndarray:
         """Rows of the mask with these ids: the server may know a later change, and two terms may share a hash."""
@@ -222,6 +227,13 @@ def _url_and_token(uri: str) -> tuple[str, str]:
     if token and is_clear_text(url):
         raise UserError(f"MILVUS_TOKEN is not sent over clear text: MILVUS_URI=https://{address} asks for TLS.")
     return url, token
+
+
+def drop_collection(uri: str, name: str) -> None:
+    """Drop a collection of the server at `uri`, if it has that. Errors as of `connect`."""
+    client = connect(uri)
+    with _server_errors(uri):
+        client.drop_collection(name, timeout=WRITE_TIMEOUT_S)
 
 
 def filter_expression(filter: Filter) -> str:

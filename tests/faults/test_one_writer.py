@@ -1,0 +1,383 @@
+"""One process at a time writes into a folder; a killed one leaves no lock, and what it left goes with the next."""
+
+import errno
+import fcntl
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from medclip import atomic_io
+from medclip.atomic_io import NOTES, claim, lock_folder
+from medclip.data import deidentify
+from medclip.data.dataset import Split, read_dataset
+from medclip.data.deidentify import make_key, read_key
+from medclip.encode.feature_cache import FeatureStore
+from medclip.errors import LockedError, UserError, WorkError
+from medclip.search import reader as reader_module
+from medclip.search.curate import add, delete, migrate, purge, snapshot
+from medclip.search.reader import IndexReader
+from medclip.search.stores import faiss
+from medclip.training.data import SplitImages, cache_pixels, pixel_cache_file, read_images
+from medclip.training.loop import train
+from support.made_indexes import make_index, matches_brute_force, random_units
+from support.writers import lock_elsewhere, partial_files, run_until
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from medclip.atomic_io import lock_folder
+with lock_folder(Path(sys.argv[1])):
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+
+
+def files_in(folder):
+    """Bytes by path."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """A process that has locked the folder `out`."""
+    with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path / "out"], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "locked\n"
+        yield process
+        process.kill()
+
+
+def test_a_folder_has_one_writer_until_that_is_killed(tmp_path, holder):
+    out = tmp_path / "out"
+    for stopped in (False, True):
+        if stopped:
+            holder.send_signal(signal.SIGSTOP)
+        start = time.monotonic()
+        with pytest.raises(WorkError, match=f"another process is writing {out};"), lock_folder(out):
+            pass
+        assert time.monotonic() - start < 1
+    assert list(out.iterdir()) == []
+    holder.kill()
+    holder.wait()
+    with lock_folder(out):
+        assert list(out.iterdir()) == []
+
+
+def test_a_lock_is_taken_when_its_holder_lets_go(tmp_path):
+    with ThreadPoolExecutor(1) as pool, lock_folder(tmp_path):
+        with pytest.raises(LockedError):
+            pool.submit(lambda: lock_folder(tmp_path).__enter__()).result()
+        later = pool.submit(lambda: lock_folder(tmp_path, wait_s=30).__enter__() or "locked")
+        time.sleep(0.1)
+        assert not later.done()
+    assert later.result() == "locked"
+
+
+def test_a_writer_may_lock_again_and_an_unused_folder_is_not_left(tmp_path):
+    with lock_folder(tmp_path / "new"), lock_folder(tmp_path / "new"):
+        pass
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(ZeroDivisionError), claim(tmp_path / "new", "marker"):
+        raise ZeroDivisionError
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="is a file; give a folder"), claim(tmp_path / "file", "marker"):
+        pass
+
+
+def test_a_file_system_without_locks_is_told_and_written(tmp_path, monkeypatch, caplog):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with lock_folder(tmp_path):
+        pass
+    assert f"{tmp_path} cannot be locked (No locks available)" in caplog.text
+
+
+def test_what_a_killed_writer_left_half_written_goes_and_nothing_else(tmp_path):
+    for name in ("a", "part/b", "other/c"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).with_name(f".{name[-1]}.99.partial").touch()
+        (tmp_path / name).touch()
+    with lock_folder(tmp_path, "part"):
+        assert partial_files(tmp_path) == ["other/.c.99.partial"]
+    assert all((tmp_path / name).exists() for name in ("a", "part/b", "other/c"))
+
+
+def test_an_output_is_finished_when_the_last_of_it_is_written(tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt), lock_folder(out):
+        with claim(out, "marker"):
+            (out / "marker").touch()
+        raise KeyboardInterrupt  # before the report
+    with lock_folder(out):
+        with claim(out, "marker"):
+            pass
+        assert (out / NOTES).exists()
+        (out / "report").touch()
+    assert sorted(path.name for path in out.iterdir()) == ["marker", "report"]
+    with pytest.raises(UserError, match="already finished"), claim(out, "marker"):
+        pass
+
+
+COMMANDS = {
+    "prepare": "prepare {roco} --out {new}",
+    "train": "train --data {data} --out {new} --steps 1 --batch-size 8",
+    "resume": "train --data {data} --out {run} --steps 4 --batch-size 8 --resume",
+    "retrieval": "evaluate retrieval --model {run} --data {data} --out {new}",
+    "robustness": "evaluate robustness --model {run} --data {data} --out {new}",
+    "embed": "embed --model {run} --data {data} --out {new}",
+    "build": "index build --model {run} --data {data} --out {new}",
+    "add": "index add --index {index} --data {data} --split train",
+    "delete": "index delete --index {index} --ids {id}",
+    "snapshot": "index snapshot --index {index} one",
+    "restore": "index restore --index {index} zero",
+    "purge": "index purge --index {index}",
+    "migrate": "index migrate --index {index} exact",
+    "leakage": "leakage {data} --out {new}",
+    "parquet": "export {data} --to parquet --out {new}",
+    "safetensors": "export {run} --to safetensors --out {new}",
+    "open_clip": "export {run} --to open_clip --out {new}",
+    "stats": "stats {data}",
+    "stats-file": "stats {data} --out {new}/page.html",
+    "quickstart": "quickstart --no-app --out {new}",
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_refuses_a_folder_that_another_process_writes(
+    command, medclip, monkeypatch, roco, data, run, index_folder, copy, tmp_path
+):
+    monkeypatch.setattr(atomic_io, "LOCK_WAIT_S", 0.0)
+    folders = {"data": copy(data), "run": copy(run), "index": copy(index_folder), "new": tmp_path / "new"}
+    snapshot(folders["index"], "zero")
+    folders["new"].mkdir()
+    locked = folders[next(name for name in ("new", "index", "run", "data") if f"{{{name}}}" in COMMANDS[command])]
+    before = files_in(locked)
+    id = Split(data, "validation").column("id")[0]
+    words = [word.format(**folders, roco=roco.folder, id=id) for word in COMMANDS[command].split()]
+    with lock_elsewhere(locked):
+        code, _, error = medclip(*words)
+    assert (code, f"another process is writing {locked}" in error) == (1, True), error
+    assert files_in(locked) == before
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["report.html", *(pytest.param(n, marks=pytest.mark.slow) for n in ("dataset.json", "prepare.toml", "NOTICE.txt"))],
+)
+def test_a_preparation_killed_at_its_end_is_not_finished(medclip, roco, tmp_path, name):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    command = ["prepare", roco.folder, "--num-workers", "1", "--out"]
+    assert medclip(*command, whole)[0] == 0
+    assert run_until(name, *command, killed) and not (killed / name).exists()
+    assert medclip(*command, killed)[0] == 0
+    assert files_in(killed).keys() == files_in(whole).keys()
+    assert all(files_in(killed)[file] == files_in(whole)[file] for file in files_in(whole) if file != "prepare.toml")
+    code, _, error = medclip(*command, killed)
+    assert (code, "already finished" in error) == (2, True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["model.safetensors", "README.md", "calibration.json", "summary.json", "train.toml"])
+def test_a_training_killed_at_its_end_is_completed_by_resume(medclip, data, tmp_path, name):
+    command = ["train", "--data", data, "--preset", "tiny", "--steps", 2, "--batch-size", 8, "--out", tmp_path / "run"]
+    assert run_until(name, *command)
+    assert not (tmp_path / "run" / "summary.json").exists() or name == "train.toml"
+    assert medclip(*command, "--resume")[0] == 0
+    assert {"summary.json", "train.toml", "metrics.jsonl"} <= files_in(tmp_path / "run").keys()
+    assert {f"model/{file}" for file in ("README.md", "calibration.json")} <= files_in(tmp_path / "run").keys()
+    assert partial_files(tmp_path / "run") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["prepare", "build", "resume"])
+def test_of_two_writers_one_wins_and_one_is_refused(medclip, data, run, roco, tmp_path, kind):
+    """Two that differ: by the size of images, by the model."""
+    out, other = tmp_path / "out", tmp_path / "other-run"
+    if kind == "prepare":
+        calls = [["prepare", roco.folder, "--shorter-side", side, "--out", out] for side in (32, 64)]
+    elif kind == "build":
+        shutil.copytree(run, other)
+        config = json.loads((other / "model" / "config.json").read_text())
+        (other / "model" / "config.json").write_text(json.dumps(config | {"logit_scale_init_value": 1.0}))
+        calls = [["index", "build", "--model", model, "--data", data, "--out", out] for model in (run, other)]
+    else:
+        start = ["train", "--data", data, "--preset", "tiny", "--steps", 3, "--batch-size", 8, "--out", out]
+        assert run_until("README.md", *start)
+        calls = [[*start, "--resume"]] * 2
+    begin = [sys.executable, "-m", "medclip.cli.main"]
+    processes = [
+        subprocess.Popen([*begin, *map(str, call)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for call in calls
+    ]
+    outputs = [process.communicate(timeout=300) for process in processes]
+    codes = [process.returncode for process in processes]
+    assert sorted(codes) == [0, 1], outputs
+    assert f"another process is writing {out}" in outputs[codes.index(1)][1].replace("\n", " ")
+    winner = codes.index(0)
+    if kind == "prepare":
+        assert read_dataset(out)["shorter_side"] == (32, 64)[winner]
+    if kind == "build":
+        assert IndexReader(out).model_path() == ((run, other)[winner] / "model").resolve()
+    assert not (out / NOTES).exists() and partial_files(out) == []
+
+
+def test_a_purge_erases_what_a_killed_change_left(index_folder, copy, data):
+    folder = copy(index_folder)
+    segments = {path.name for path in (folder / "segments").iterdir()}
+    leftover = folder / "segments" / "00001"
+    (leftover / NOTES).mkdir(parents=True)
+    for name in ("rows.arrow", ".rows.arrow.99.partial", f"{NOTES}/embeddings.npy", faiss.FAISS_FILE):
+        (leftover / name).write_bytes(b"an image")
+    (folder / "segments" / "00000" / f".{faiss.FAISS_FILE}.99.partial").write_bytes(b"an image")
+    delete(folder, Split(data, "validation").column("id")[:1])
+    assert purge(folder) == 1  # the other rows become the segment 00001
+    assert sorted(files_in(folder)) == ["index.json", "segments/00001/embeddings.npy", "segments/00001/rows.arrow"]
+    assert not any(b"an image" in content for content in files_in(folder).values())
+    assert segments == {"00000"} and len(IndexReader(folder)) == 11
+
+
+def test_a_killed_addition_does_not_lend_its_files_to_the_next(index_folder, copy, data, run):
+    folder = copy(index_folder)
+    leftover = folder / "segments" / "00001"
+    leftover.mkdir()
+    (leftover / faiss.FAISS_FILE).write_bytes(b"of other embeddings")
+    assert add(folder, data, "train", None, run)[0] > 0
+    assert sorted(path.name for path in leftover.iterdir()) == ["embeddings.npy", "rows.arrow"]
+
+
+def test_a_reader_in_the_middle_of_a_purge_sees_the_index_after_it(tmp_path, monkeypatch):
+    folder = make_index(tmp_path / "i", random_units(30))
+    delete(folder, ids=["r3"])
+    read_manifest, purges = reader_module.read_manifest, []
+
+    def read_before_a_purge(folder):
+        manifest = read_manifest(folder)
+        if not purges:
+            purges.append(True)
+            purge(folder)
+        return manifest
+
+    monkeypatch.setattr(reader_module, "read_manifest", read_before_a_purge)
+    reader = IndexReader(folder)
+    assert purges and len(reader) == 29 and reader.is_current() and matches_brute_force(reader)
+
+
+def test_an_index_that_was_opened_before_a_purge_is_searched_after_it(tmp_path, monkeypatch):
+    """The files of faiss are opened by the first search, when they are gone."""
+    monkeypatch.setattr(faiss, "MIN_SEGMENT_ROWS", 100)
+    folder = make_index(tmp_path / "i", random_units(120))
+    migrate(folder, "faiss")
+    delete(folder, ids=["r3"])
+    reader = IndexReader(folder)
+    purge(folder)
+    assert matches_brute_force(reader)
+    assert matches_brute_force(IndexReader(folder))
+
+
+PURGE = """
+import sys
+from pathlib import Path
+from medclip.search.curate import delete, purge
+for row in range(40):
+    delete(Path(sys.argv[1]), ids=[f"r{row}"])
+    purge(Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.slow
+def test_readers_beside_purges_never_see_damage(tmp_path):
+    folder, sizes = make_index(tmp_path / "i", *(random_units(40, seed) for seed in range(4))), []
+    with subprocess.Popen([sys.executable, "-c", PURGE, folder]) as changes:
+        while changes.poll() is None:
+            sizes.append(len(IndexReader(folder)))
+    assert changes.returncode == 0
+    assert sizes == sorted(sizes, reverse=True) and len(IndexReader(folder)) == 120
+
+
+def test_two_that_make_a_key_have_the_same(tmp_path, monkeypatch):
+    token_hex = deidentify.secrets.token_hex
+
+    def slow(count):
+        time.sleep(0.2)
+        return token_hex(count)
+
+    monkeypatch.setattr(deidentify.secrets, "token_hex", slow)
+    key = tmp_path / "keys" / "key"
+
+    def make(number):
+        make_key(key, tmp_path / f"out-{number}")
+        return read_key(key)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(make, range(4)))) == 1
+    assert key.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_cache_that_another_process_makes_is_not_waited_for(data, copy, model, capfd):
+    split = Split(copy(data), "train")
+    images = SplitImages(split, model.image_processor)
+    shutil.rmtree(split.folder / "cache")
+    (split.folder / "cache").mkdir()
+    (split.folder / "cache" / ".train-other.npy.99.partial").write_bytes(b"65 MB of a killed run")
+    with lock_elsewhere(split.folder / "cache"):
+        assert not isinstance(read_images(split, model.image_processor, 8.0), np.ndarray)
+    assert "not cached after all: another process is writing" in capfd.readouterr().err.replace("\n", " ")
+    assert np.array_equal(cache_pixels(images)[:3], images[np.arange(3)])
+    assert [path for path in (split.folder / "cache").iterdir()] == [pixel_cache_file(images)]
+
+
+def test_rows_of_the_feature_cache_wait_for_another_writer(tmp_path, monkeypatch):
+    monkeypatch.setattr("medclip.encode.feature_cache.LOCK_WAIT_S", 0.0)
+    folder = tmp_path / "store"
+    folder.mkdir()
+    (folder / ".x.npy.99.partial").touch()
+    store = FeatureStore(folder, 10**9)
+    key, row = b"k" * 32, np.ones(4, np.float32)
+    store.complete([key], [None], lambda _: row[None])
+    with lock_elsewhere(folder):
+        store.save()
+        assert not list(folder.glob("*[!l]"))
+    store.save()
+    assert key in FeatureStore(folder, 10**9) and partial_files(folder) == []
+
+
+@pytest.mark.slow
+def test_states_that_a_killed_run_left_half_written_go(run, data, train_config, copy):
+    folder = copy(run)
+    leftover = folder / "state" / "9.orbax-checkpoint-tmp-1"
+    leftover.mkdir()
+    (leftover / "weights").write_bytes(bytes(1000))
+    (folder / ".curves.png.99.partial").touch()
+    (folder / "model" / ".model.safetensors.99.partial").touch()
+    train(data, folder, train_config, resume=True)
+    assert not leftover.exists() and partial_files(folder) == []
+
+
+def test_an_export_killed_in_its_last_step_goes_on(medclip, data, tmp_path):
+    command = ["export", data, "--to", "parquet", "--out"]
+    assert medclip(*command, tmp_path / "whole")[0] == 0
+    assert medclip(*command, tmp_path / "killed")[0] == 0
+    (tmp_path / "killed" / NOTES).mkdir()  # the last that goes
+    assert medclip(*command, tmp_path / "killed")[0] == 0
+    assert files_in(tmp_path / "killed") == files_in(tmp_path / "whole")
+
+
+def test_rows_of_a_killed_copy_do_not_stay_in_the_next(medclip, data, tmp_path):
+    (tmp_path / "copy" / NOTES).mkdir(parents=True)
+    with claim(tmp_path / "copy", "dataset.json"):
+        pass
+    stale = tmp_path / "copy" / "train-00009.arrow"
+    stale.write_bytes(b"of more rows")
+    (tmp_path / "copy" / NOTES).mkdir()
+    (tmp_path / "copy" / NOTES / "train-00009.arrow.json").write_text("{}")
+    assert medclip("leakage", data, "--out", tmp_path / "copy")[0] == 0
+    assert not stale.exists() and not (tmp_path / "copy" / NOTES).exists()

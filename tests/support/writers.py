@@ -1,0 +1,45 @@
+"""What goes wrong outside of a process: another one that writes, or that is killed at a chosen moment."""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+
+
+@contextmanager
+def lock_elsewhere(folder):
+    """Lock a folder as another process would: by a descriptor that is not ours."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+name, *words = sys.argv[1:]
+replace = Path.replace
+def replace_or_die(self, target):
+    if Path(target).name == name:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return replace(self, target)
+Path.replace = replace_or_die
+from medclip.cli.main import run
+run(words)
+"""
+
+
+def run_until(name, *words):
+    """Run a command in a process of its own that is killed when it would give a file its name; whether it was."""
+    process = subprocess.run([sys.executable, "-c", _KILLED, name, *map(str, words)], capture_output=True, check=False)
+    return process.returncode == -signal.SIGKILL
+
+
+def partial_files(folder):
+    """Files that a killed process left half-written."""
+    return [str(path.relative_to(folder)) for path in folder.rglob(".*.partial")]
