@@ -18,7 +18,7 @@ from support.hostile_folders import HOSTILE_BYTES, hostile_fields, json_files
 from support.references import FOLDER
 
 LAYOUTS = ("clip-transformers-5", "openai-clip-b32", "siglip-b16", "siglip2-b16", "join-transformers-5", "biomedclip",
-           "clipa", "minilm", "mpnet", "medclip-roco")  # fmt: skip
+           "clipa", "minilm", "mpnet")  # fmt: skip
 SECONDS = 20.0  # of one folder on a busy machine; a folder that opens takes half of one
 
 
@@ -152,7 +152,7 @@ def assert_hostile_fields_are_named(folder: Path, opener, cases) -> None:
             raise AssertionError(f"{file}: {way} = {str(value)[:40]}") from error
         finally:
             path.write_bytes(whole)
-        names = ("does not fit its config", "config room for", "_config.json", file.name)
+        names = (str(folder), "config.json")
         assert message == "" or any(name in message for name in names), (file, way, value, message)
 
 

@@ -245,6 +245,7 @@ def _parse_tower(
             raise UserError(f"config.json: {name} is {value!r}, which no model has.")
     if fields["hidden_act"] not in ACTIVATIONS:
         raise UserError(f"config.json: hidden_act {fields['hidden_act']!r} is not among {', '.join(ACTIVATIONS)}.")
+    fields["layer_norm_eps"] = float(fields["layer_norm_eps"])
     tower = kind(model_type=family, family=families[family], **fields)
     check_fields(raw, tower.hidden_size)
     if tower.hidden_size % tower.num_attention_heads:

@@ -85,13 +85,13 @@ def build_tokenizer(folder: Path, overrides: Mapping[str, Any] = MappingProxyTyp
     try:
         name = _class_name(folder, config, raw)
         return _build(folder, name, config, raw) if name else _as_it_is(config, raw)
-    except UserError:
+    except (UserError, KeyboardInterrupt):
         raise
-    except Exception as error:  # the library raises plain Exception for a malformed file
+    except BaseException as error:  # the library raises plain Exception for a malformed file, or panics
         raise tokenizer_error(folder, error) from None
 
 
-def tokenizer_error(folder: Path, error: Exception) -> UserError:
+def tokenizer_error(folder: Path, error: BaseException) -> UserError:
     """What the library finds wrong with a folder's tokenizer, as an error that names its files."""
     files = [name for name in (*TOKENIZER_FILES, "merges.txt") if (folder / name).is_file()]
     reason = " ".join(str(error).split())[:200]
