@@ -111,7 +111,9 @@ def fit_tokenizer(built: BuiltTokenizer, folder: Path, config: TextConfig, lengt
     _set_length(tokenizer, length, pad_id, pad_token, built.padding_side, built.truncation_side)
     try:
         lengths = {len(encoding) for encoding in tokenizer.encode_batch(_PROBES)}
-    except Exception as error:  # the library's own, of a vocabulary without its unknown token, say
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # the library's own, of a vocabulary without its unknown token, or its panic
         raise tokenizer_error(folder, error) from None
     if lengths != {length}:
         raise UserError(f"{folder / CONFIG_FILE}: model_max_length {length} leaves no room for the special tokens.")
