@@ -69,7 +69,7 @@ def train_2021(data: Path, out: Path, config: TrainConfig) -> dict[str, Any]:
     """`train` with the loss and the flips of 2021."""
     training = Split(data, "train")
     resolved = resolve(config, len(training))
-    open_run(out, resolved.to_json(), resume=False)
+    open_run(out, resolved.to_json(), {}, resume=False)
     run = prepare_run(resolved, training, Split(data, "validation"), image_cache_gb=8.0, cache=False)
     pairs = dataclasses.replace(run.pairs, images=FlippedImages(run.pairs.images))
     return fit(dataclasses.replace(run, loss=founding_loss, pairs=pairs), out)

@@ -32,11 +32,11 @@ def several_files(data, copy, monkeypatch):
     dataset = json.loads((folder / "dataset.json").read_text())
     dataset["splits"]["train"]["shards"] = []
     for number, start in enumerate((0, 10, 20)):
-        file, part = f"part-{number}.arrow", rows[start : start + 10]
+        file, part = f"train-{number:05d}.arrow", rows[start : start + 10]
         write_shard(folder / file, part, {})
         dataset["splits"]["train"]["shards"].append({"file": file, "pairs": len(part)})
     (folder / "dataset.json").write_text(json.dumps(dataset))
-    monkeypatch.setattr(export, "FILE_BYTES", (folder / "part-0.arrow").stat().st_size + 1)
+    monkeypatch.setattr(export, "FILE_BYTES", (folder / "train-00000.arrow").stat().st_size + 1)
     return folder
 
 
@@ -95,12 +95,12 @@ def test_a_sample_of_an_archive_is_image_caption_and_metadata(data, tmp_path):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_what_is_not_whole_is_not_there(several_files, tmp_path, form):
-    whole = (several_files / "part-2.arrow").read_bytes()
-    (several_files / "part-2.arrow").write_bytes(b"")
-    with pytest.raises(UserError, match=r"part-2\.arrow is not a whole Arrow file"):
+    whole = (several_files / "train-00002.arrow").read_bytes()
+    (several_files / "train-00002.arrow").write_bytes(b"")
+    with pytest.raises(UserError, match=r"train-00002\.arrow is not a whole Arrow file"):
         export_data(several_files, tmp_path / "out", form)
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".data.unfinished"]
-    (several_files / "part-2.arrow").write_bytes(whole)
+    (several_files / "train-00002.arrow").write_bytes(whole)
     first = tmp_path / "out" / ".data.unfinished" / f"train-00000-of-00002.{form}"
     inode = first.stat().st_ino
     export_data(several_files, tmp_path / "out", form)
@@ -124,7 +124,9 @@ def test_rows_that_changed_before_a_finished_file_number_its_rows_anew(several_f
     with pytest.raises(UserError, match="not a whole Arrow file"):
         export_data(several_files, tmp_path / "out", form)  # both files of train are finished
     validation.write_bytes(whole)
-    write_shard(several_files / "part-0.arrow", open_shard(several_files / "part-0.arrow").to_pylist()[:9], {})
+    write_shard(
+        several_files / "train-00000.arrow", open_shard(several_files / "train-00000.arrow").to_pylist()[:9], {}
+    )
     for name in ("out", "undisturbed"):
         export_data(several_files, tmp_path / name, form)
     for path in (tmp_path / "undisturbed" / "data").iterdir():

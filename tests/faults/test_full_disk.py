@@ -35,7 +35,7 @@ def test_a_cache_without_room_is_gone_without(data, tmp_path, monkeypatch, capsy
     """The disk claims to have room, as one with a quota does; a file mapped there would kill the process (SIGBUS)."""
     usage = namedtuple("usage", "free")(10**12)
     with disk(tmp_path / "disk", "size=256k") as small:
-        folder = shutil.copytree(data, small / "data")
+        folder = shutil.copytree(data, small / "data", ignore=shutil.ignore_patterns("cache"))
         monkeypatch.setattr("medclip.training.data.shutil.disk_usage", lambda path: usage)
         split, processor = Split(folder, "train"), square_image_processor(224)
         images = read_images(split, processor, 8.0)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medclip import __version__
 from medclip.data.dataset import Split
 from medclip.data.foils import swap_left_right
 from medclip.data.hard_negatives import KINDS
@@ -94,6 +95,7 @@ def test_a_run_leaves_all_that_is_promised(run, data, train_config):
     }  # fmt: skip
     written = json.loads((run / "train_config.json").read_text())
     assert {"train", "validation"} == set(written.pop("data"))
+    assert [session["medclip"] for session in written.pop("software")] == [__version__]
     tuples = {"freeze": [], "hard_negatives": ["left-right"]}
     assert written == {**resolve(train_config, 25).to_json(), **tuples, "max_samples": None}
     named = [swap_left_right(caption) is not None for caption in Split(data, "train").column("caption")]

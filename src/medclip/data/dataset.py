@@ -159,7 +159,7 @@ def _download(url: UPath, folder: Path, shards: Sequence[Path]) -> None:
 
     def copy(shard: Path) -> None:
         try:
-            with storage_errors(url, pass_through=(FileNotFoundError,)), whole_file(shard) as partial:
+            with whole_file(shard) as partial, storage_errors(url, pass_through=(FileNotFoundError,)):
                 url.fs.get_file((url / shard.name).path, str(partial))
         except FileNotFoundError:
             raise UserError(

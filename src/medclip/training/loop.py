@@ -106,8 +106,8 @@ def train(
     check_folder(out)
     with lock_folder(out, "model") if distributed.is_first() else nullcontext():
         if distributed.is_first():
-            data_settings = {"max_samples": max_samples, "data": {s.name: s.digest for s in (training, validation)}}
-            open_run(out, resolved.to_json() | data_settings, _software(), resume)
+            dataset_settings = {"max_samples": max_samples, "data": {s.name: s.digest for s in (training, validation)}}
+            open_run(out, resolved.to_json() | dataset_settings, _software(), resume)
         run = prepare_run(resolved, training, validation, image_cache_gb, cache)
         return fit(run, out, resume=resume, report_to=report_to, callbacks=callbacks)
 

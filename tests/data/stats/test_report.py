@@ -42,7 +42,7 @@ def test_captions_and_all_else_are_text_never_markup(tmp_path):
     fields = {"caption": HOSTILE, "id": HOSTILE, "article": HOSTILE, "license": HOSTILE, "source": HOSTILE}
     lists = {"keywords": [HOSTILE], "concepts": [HOSTILE], "labels": [(HOSTILE, HOSTILE)]}
     rows = [row(n, **fields, **lists) for n in range(6)]
-    data = dataset(tmp_path / "data", {HOSTILE.replace("/", "_"): rows}, source=HOSTILE, dropped={"x": {HOSTILE: 1}})
+    data = dataset(tmp_path / "data", {"train": rows}, source=HOSTILE, dropped={"x": {HOSTILE: 1}})
     page = page_of(data)
     assert page.text.count("alert(") > 10
     assert page.tags.count("img") == len(page.images)
@@ -63,7 +63,7 @@ def test_an_article_is_linked_only_by_a_name_of_pubmed_central(tmp_path):
         {"train": [], "validation": []},
         {},
         {"test": [1]},
-        {f"fold {n}": [n, n + 10] for n in range(7)},
+        {f"fold-{n}": [n, n + 10] for n in range(7)},
     ],
     ids=["no pairs", "two empty splits", "no split", "one pair", "seven splits"],
 )
