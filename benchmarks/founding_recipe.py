@@ -35,7 +35,7 @@ from medclip.model.checkpoint import load  # noqa: E402
 from medclip.model.towers import Params  # noqa: E402
 from medclip.training.config import TrainConfig, resolve  # noqa: E402
 from medclip.training.log import open_run  # noqa: E402
-from medclip.training.loop import fit, prepare_run, train  # noqa: E402
+from medclip.training.loop import fit, prepare_run, software_versions, train  # noqa: E402
 from medclip.training.losses import contrastive_loss, hard_targets  # noqa: E402
 
 DEVICES = 8
@@ -69,7 +69,7 @@ def train_2021(data: Path, out: Path, config: TrainConfig) -> dict[str, Any]:
     """`train` with the loss and the flips of 2021."""
     training = Split(data, "train")
     resolved = resolve(config, len(training))
-    open_run(out, resolved.to_json(), {}, resume=False)
+    open_run(out, resolved.to_json(), software_versions(), resume=False)
     run = prepare_run(resolved, training, Split(data, "validation"), image_cache_gb=8.0, cache=False)
     pairs = dataclasses.replace(run.pairs, images=FlippedImages(run.pairs.images))
     return fit(dataclasses.replace(run, loss=founding_loss, pairs=pairs), out)

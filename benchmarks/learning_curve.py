@@ -42,7 +42,7 @@ from medclip.model.checkpoint import load  # noqa: E402
 from medclip.source_commit import source_commit  # noqa: E402
 from medclip.training.config import TrainConfig, resolve  # noqa: E402
 from medclip.training.log import open_run  # noqa: E402
-from medclip.training.loop import fit, prepare_run  # noqa: E402
+from medclip.training.loop import fit, prepare_run, software_versions  # noqa: E402
 
 RECIPES: Mapping[str, dict[str, Any]] = {
     "frozen": {"freeze": ("vision_model.*", "text_model.*"), "lr": 1e-3},
@@ -75,7 +75,7 @@ def train_once(data: Path, out: Path, size: int, config: TrainConfig) -> np.ndar
         training, resume = draw_pairs(data, size, config.seed), (run / "train_config.json").exists()
         resolved = resolve(config, size)
         digests = {split.name: split.digest for split in (training, validation)}
-        open_run(run, resolved.to_json() | {"max_samples": size, "data": digests}, resume)
+        open_run(run, resolved.to_json() | {"max_samples": size, "data": digests}, software_versions(), resume)
         fit(prepare_run(resolved, training, validation, 0.0, True), run, resume=resume)
         backend, ids = jax_backend(load(run), cache=True), validation.duplicate_ids
         images, texts = (embed_split(backend, validation, side) for side in ("images", "captions"))

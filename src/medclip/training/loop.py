@@ -107,12 +107,12 @@ def train(
     with lock_folder(out, "model") if distributed.is_first() else nullcontext():
         if distributed.is_first():
             dataset_settings = {"max_samples": max_samples, "data": {s.name: s.digest for s in (training, validation)}}
-            open_run(out, resolved.to_json() | dataset_settings, _software(), resume)
+            open_run(out, resolved.to_json() | dataset_settings, software_versions(), resume)
         run = prepare_run(resolved, training, validation, image_cache_gb, cache)
         return fit(run, out, resume=resume, report_to=report_to, callbacks=callbacks)
 
 
-def _software() -> dict[str, str | None]:
+def software_versions() -> dict[str, str | None]:
     """What decides numbers besides the settings and the data."""
     devices = f"{jax.device_count()} {jax.devices()[0].device_kind}"
     return library_versions(*LIBRARIES) | {"commit": source_commit(), "devices": devices}
