@@ -31,7 +31,7 @@ from medclip import jax_setup
 
 jax_setup.start()
 
-from medclip.atomic_io import read_object, whole_file, write_json  # noqa: E402
+from medclip.atomic_io import read_object, write_json, write_text  # noqa: E402
 from medclip.errors import UserError  # noqa: E402
 from medclip.evaluation.compare import Evaluation, aligned_items, read_evaluations  # noqa: E402
 from medclip.evaluation.result_tables import format_interval, format_value, to_words  # noqa: E402
@@ -39,7 +39,7 @@ from medclip.evaluation.results import Kind, Metric, Results, kinds_in  # noqa: 
 from medclip.evaluation.significance import STATISTICS, value_of  # noqa: E402
 from medclip.metrics import Estimate, estimates  # noqa: E402
 from medclip.model.checkpoint import model_hash  # noqa: E402
-from medclip.training.config import TrainConfig  # noqa: E402
+from medclip.training.config import RECORDED_FIELDS, TrainConfig  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 START, END = "<!-- results: made by benchmarks/results_table.py -->", "<!-- end of results -->"
@@ -219,7 +219,7 @@ def train_command(config: Mapping[str, Any]) -> str:
     given = {
         name: value
         for name, value in config.items()
-        if name not in ("data", "seed") and value not in (None, "", 0, []) and value != defaults.get(name)
+        if name not in (*RECORDED_FIELDS, "seed") and value not in (None, "", 0, []) and value != defaults.get(name)
         if name not in same or value != config[same[name]]
     }
     return f"medclip train --data DATA --out RUN {_flags(given)} --seed SEED"
@@ -359,8 +359,7 @@ def write_tables(root: Path) -> None:
     readme = (root / "README.md").read_text(encoding="utf-8")
     pages = {"docs/results.md": results_page(records), "README.md": between_markers(readme, readme_table(records))}
     for name, text in pages.items():
-        with whole_file(root / name) as partial:
-            partial.write_text(text, encoding="utf-8")
+        write_text(root / name, text)
 
 
 def write_card(member: Member) -> None:
@@ -370,8 +369,7 @@ def write_card(member: Member) -> None:
     lines = [line for e in evaluations for line in (f"### {_title(e)}", "", *_metric_table(e), "")]
     text = card.read_text(encoding="utf-8")
     text = text if START in text else f"{text}\n## Results\n\n{START}\n{END}\n"
-    with whole_file(card) as partial:
-        partial.write_text(between_markers(text, "\n".join(lines)), encoding="utf-8")
+    write_text(card, between_markers(text, "\n".join(lines)))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -26,6 +26,6 @@ print(jax_setup.anonymous_bytes())
 def test_freed_blocks_of_many_sizes_do_not_add_up():
     without, limited = (
         int(in_new_process("-c", SCRIPT.format(after_each=line)).stdout)
-        for line in ("pass", "jax_setup.limit_kept_memory(max_bytes=2e8)")
+        for line in ("pass", "jax_setup.limit_retained_memory(max_bytes=2e8)")
     )
     assert limited < 2e8 < without

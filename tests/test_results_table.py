@@ -29,6 +29,7 @@ CONFIG = {
     "fsdp": True,
     "weight_decay": 0.2,
     "max_samples": None,
+    "software": [{"medclip": "0.2.0", "jax": "0.10.2"}],
     "data": {"train": "c" * 64, "validation": VALIDATION},
 }
 

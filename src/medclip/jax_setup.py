@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import sys
 import warnings
@@ -20,7 +21,7 @@ _CPU_FLAGS = (
 # mallopt(3): M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
 _KEEP_MEMORY = ((-8, 1), (-4, 0), (-1, 2**31 - 1), (-2, 2**27))
 _RETURN_MEMORY = ((-4, 2**16), (-1, 2**17))  # glibc's defaults
-MAX_KEPT_BYTES = 4e9
+MAX_RETAINED_BYTES = 4e9
 
 
 def start() -> None:
@@ -47,13 +48,20 @@ def _keep_memory() -> None:
             libc.mallopt(option, value)
 
 
-def limit_kept_memory(max_bytes: float = MAX_KEPT_BYTES) -> None:
+def limit_retained_memory(max_bytes: float = MAX_RETAINED_BYTES) -> None:
     """Keep no freed memory any more where this process has over `max_bytes`.
 
     XLA asks for one block for all of a step, of another size for each shape of packed captions. Those of gigabytes do
     not fit into each other's gaps: kept, they add up, and a step of 5 GB once filled 20.
     """
-    if (libc := _glibc()) and anonymous_bytes() > max_bytes:
+    if _glibc() and anonymous_bytes() > max_bytes:
+        _return_memory()
+
+
+@functools.cache
+def _return_memory() -> None:
+    """Undo `_keep_memory` for what is freed from now on, and give back what is free: once, as each time takes long."""
+    if libc := _glibc():
         for option, value in _RETURN_MEMORY:
             libc.mallopt(option, value)
         libc.malloc_trim(0)

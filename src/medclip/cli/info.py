@@ -20,7 +20,7 @@ from medclip.cli.train import summary_tables
 from medclip.data.dataset import read_dataset
 from medclip.data.paths import parse_path
 from medclip.errors import UserError
-from medclip.training.config import TrainConfig
+from medclip.training.config import RECORDED_FIELDS, TrainConfig
 
 if TYPE_CHECKING:
     from medclip.model.config import TextConfig, VisionConfig
@@ -70,8 +70,7 @@ def run_info(run: Path) -> RunInfo:
     defaults = {f.name: f.default for f in fields(TrainConfig) if f.default is not MISSING}
     defaults |= {"micro_batch_size": settings["batch_size"], "vision_lr": settings["lr"], "text_lr": settings["lr"]}
     defaults |= {"image_size": 0, "context_length": 0}  # the model's own
-    others = {"data", "software"}
-    changed = {n: v for n, v in settings.items() if n not in others and v != [] and v != defaults.get(n)}
+    changed = {n: v for n, v in settings.items() if n not in RECORDED_FIELDS and v != [] and v != defaults.get(n)}
     speed = {
         name: median(values)
         for name in ("pairs_per_s", "data_wait_fraction")

@@ -10,8 +10,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -143,11 +142,11 @@ def ask(url: str, request: Callable[[DICOMwebClient], T]) -> T:
     Raises ImageError where the object cannot be had, and WorkError where the server cannot be reached, refuses access
     or is out of service: then nothing else can be had either.
     """
+    _silence_libraries()
     client = _client(url, _token(url))
     for wait_s in (*WAITS_S, None):
         try:
-            with _quiet():
-                return request(client)
+            return request(client)
         except (UserError, WorkError):
             raise
         except Exception as error:  # of requests, urllib3, json, pydicom and the client, which shares no base class
@@ -251,9 +250,7 @@ def _check_uids(*uids: str) -> None:
         raise ImageError(f"{NOT_RETRIEVED}: a UID that is none")
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
+def _silence_libraries() -> None:
     for name in ("dicomweb_client", "urllib3"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     silence_pydicom()
-    yield

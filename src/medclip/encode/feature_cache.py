@@ -2,8 +2,8 @@
 
 A store holds the features of one tower, with the image processor before it, in this machine's cache folder. Its
 segments are .npy files that are written whole, named by their own SHA-256 and never changed: a reader sees a segment
-entirely or not at all. Rows are found by a hash of what the tower was given; nothing in
-a file names an image or holds a caption.
+entirely or not at all. Rows are found by a hash of what the tower was given; nothing in a file names an image or holds
+a caption.
 """
 
 from __future__ import annotations

@@ -186,6 +186,10 @@ class FromTowers:
     """Another's; "": the text tower's."""
 
 
+RECORDED_FIELDS = ("data", "software")
+"""Fields of `train_config.json` that are no settings: what was trained on, and by which software."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ResolvedTrainConfig:
     """A TrainConfig in which every choice is made, for a training split of known size. Fields as there."""

@@ -205,7 +205,7 @@ def _run_steps(run: Run, log: MetricsLog, states: StateFolder, train_step: Train
             loader.device_output = metrics
             logger.push(step, rows, metrics)
             advance(1)
-            jax_setup.limit_kept_memory()
+            jax_setup.limit_retained_memory()
             if is_evaluation_step(step, config):
                 logger.flush()
                 ranks = _evaluate(run, log, state)
