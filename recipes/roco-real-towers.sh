@@ -11,4 +11,4 @@ medclip train --data "$data" --out "$run-projections" --vision-model "$vision" -
   --freeze "vision_model.*" "text_model.*" --batch-size 512 --steps 200 --num-evals 4 --lr 1e-3 --seed "$seed"
 exec medclip train --data "$data" --out "$run" --init "$run-projections" \
   --freeze "vision_model.embeddings.*" "vision_model.encoder.layer.[0-7].*" --patch-dropout 0.5 \
-  --batch-size 128 --epochs 2.5 --num-evals 2 --lr 3e-4 --layerwise-lr-decay 0.8 --seed "$seed" "${@:5}"
+  --batch-size 128 --epochs 2 --num-evals 1 --lr 3e-4 --layerwise-lr-decay 0.8 --seed "$seed" "${@:5}"
