@@ -39,6 +39,8 @@ MAX_JSON_BYTES = 2**28  # of the largest vocabularies a tokenizer.json has 2^25
 PLAIN_NAME = r"\w[\w.-]*"
 """A regular expression of names of files and folders that lead nowhere else."""
 
+CHECKSUM = "checksum"
+
 
 @contextmanager
 def whole_file(path: Path, mode: int = 0o666) -> Iterator[Path]:
@@ -134,6 +136,26 @@ def file_name(value: Any, place: str, pattern: str = PLAIN_NAME) -> str:
     if not isinstance(value, str) or not re.fullmatch(pattern, value):
         raise UserError(f"{place} is {str(value)[:80]!r}, which is not the plain name of a file that belongs there.")
     return value
+
+
+def write_with_checksum(path: Path, value: dict[str, Any]) -> None:
+    """Write `value` as `write_json`, with the checksum of its content."""
+    write_json(path, value | {CHECKSUM: _checksum(value)})
+
+
+def has_checksum(value: dict[str, Any]) -> bool:
+    """Whether the content of a manifest is what `write_with_checksum` wrote."""
+    return value.get(CHECKSUM) == _checksum(value)
+
+
+def _checksum(value: dict[str, Any]) -> str:
+    content = json.loads(json.dumps({name: item for name, item in value.items() if name != CHECKSUM}))  # as read back
+    return hashlib.sha256(canonical_json(content)).hexdigest()
+
+
+def canonical_json(value: Any) -> bytes:
+    """JSON that is equal where values are: keys sorted, no spaces, ASCII."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
 def sha256(path: Path) -> str:

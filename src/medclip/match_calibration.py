@@ -148,7 +148,7 @@ def write_calibration(folder: Path, calibration: Calibration) -> None:
 
 
 def read_calibration(folder: Path, model_sha256: str) -> Calibration:
-    """The calibration in a model's folder. UserError where there is none, it is damaged, or of other weights."""
+    """The calibration in a model's folder. UserError where there is none, it is damaged, or of another model."""
     path = folder / CALIBRATION_FILE
     if not path.is_file():
         raise UserError(f"the model has no {CALIBRATION_FILE}, which medclip train writes at its end.")
@@ -157,7 +157,7 @@ def read_calibration(folder: Path, model_sha256: str) -> Calibration:
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"the model's {CALIBRATION_FILE} is damaged ({error}).") from None
     if calibration.model_sha256 != model_sha256:
-        raise UserError(f"the model's {CALIBRATION_FILE} is of other weights than these.")
+        raise UserError(f"the model's {CALIBRATION_FILE} is of other weights or another config than these.")
     return calibration
 
 

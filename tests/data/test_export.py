@@ -127,6 +127,9 @@ def test_rows_that_changed_before_a_finished_file_number_its_rows_anew(several_f
     write_shard(
         several_files / "train-00000.arrow", open_shard(several_files / "train-00000.arrow").to_pylist()[:9], {}
     )
+    content = json.loads((several_files / "dataset.json").read_text())
+    content["splits"]["train"]["shards"][0]["pairs"] = 9
+    (several_files / "dataset.json").write_text(json.dumps(content))
     for name in ("out", "undisturbed"):
         export_data(several_files, tmp_path / name, form)
     for path in (tmp_path / "undisturbed" / "data").iterdir():

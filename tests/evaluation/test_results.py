@@ -127,6 +127,22 @@ def test_a_document_of_another_form_is_refused(tmp_path, change):
         read_results(tmp_path, Kind.RETRIEVAL)
 
 
+def test_a_number_that_changed_is_damage(tmp_path):
+    path = retrieval(tmp_path, [1, 2], [1, 20]) / "retrieval.json"
+    document = json.loads(path.read_text())
+    document["text_to_image"]["R@10"]["value"] += 0.25
+    path.write_text(json.dumps(document))
+    with pytest.raises(UserError, match="is not as it was written"):
+        read_results(tmp_path, Kind.RETRIEVAL)
+
+
+def test_results_do_not_go_with_the_items_of_another_evaluation(tmp_path):
+    half, whole = retrieval(tmp_path / "half", [1], [1]), retrieval(tmp_path / "whole", [1, 2], [1, 20])
+    (whole / "retrieval.arrow").write_bytes((half / "retrieval.arrow").read_bytes())
+    with pytest.raises(UserError, match="is not the file whose hash is recorded"):
+        read_results(whole, Kind.RETRIEVAL)
+
+
 def test_tables_hold_every_metric(tmp_path):
     retrieval(tmp_path, [1, 2, 30, 4], [9, 11, 3, 1])
     classes(tmp_path, ["ct", "mri", "ct", "us"], [1, 0, 1, 0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -100,13 +99,18 @@ def test_safetensors_come_first_then_flax_then_torch(folder: Path, caplog: pytes
     tree = flax_tree(load(FOLDER).params)
     (folder / "model.safetensors").write_bytes(good)
     (folder / "flax_model.msgpack").write_bytes(msgpack.packb(tree))
-    by_hash = {hashlib.sha256(path.read_bytes()).hexdigest(): path.name for path in folder.iterdir()}
-    order = []
-    for _ in range(3):
+    order = ["model.safetensors", "flax_model.msgpack", "pytorch_model.bin"]
+    hashes = []
+    for name in order:
         load(folder)
-        order.append(by_hash[model_hash(folder)])
-        (folder / order[-1]).unlink()
-    assert order == ["model.safetensors", "flax_model.msgpack", "pytorch_model.bin"]
+        hashes.append(model_hash(folder))
+        for other in order[order.index(name) + 1 :]:  # which do not count
+            whole = (folder / other).read_bytes()
+            (folder / other).write_bytes(b"others")
+            assert model_hash(folder) == hashes[-1]
+            (folder / other).write_bytes(whole)
+        (folder / name).unlink()
+    assert len(set(hashes)) == 3
     assert [record.args[1] for record in caplog.records if record.args] == order[1:]
 
 

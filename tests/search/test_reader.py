@@ -37,7 +37,9 @@ def test_the_ranking_equals_a_full_sort(n, m, k, seed):
 
 @given(st.lists(st.integers(-2, 2), min_size=1, max_size=40), st.integers(1, 50))
 def test_equal_scores_keep_row_order(scores, k):
-    (ranking,) = reader_of(np.array(scores, np.float32)[:, None]).nearest_rows(np.ones((1, 1), np.float32), k)
+    cosines = np.array(scores, np.float32) / 2
+    embeddings = np.column_stack([cosines, np.sqrt(1 - cosines**2)])
+    (ranking,) = reader_of(embeddings).nearest_rows(np.array([[1, 0]], np.float32), k)
     assert [row for row, _ in ranking] == sorted(range(len(scores)), key=lambda row: (-scores[row], row))[:k]
 
 

@@ -35,6 +35,7 @@ GROUPS: Mapping[str, Mapping[str, Command | Family]] = {
     "Start": {
         "quickstart": Command("The whole path on synthetic phantoms, in minutes", "quickstart:Quickstart"),
         "info": Command("What a dataset, a run, a model or an index is", "info:Info"),
+        "verify": Command("Whether every file is as it was written", "verify:Verify"),
     },
     "Data": {
         "prepare": Command("Turn a source of image-caption pairs into a dataset", "data:Prepare"),

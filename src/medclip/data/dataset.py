@@ -21,6 +21,7 @@ import pyarrow as pa
 from jaxtyping import Int32
 
 from medclip.atomic_io import LOCK_WAIT_S, file_name, lock_folder, read_object, whole_file
+from medclip.data.checked_files import DamageError, open_table
 from medclip.data.images import decode_ahead
 from medclip.data.normalize import casefold_whitespace
 from medclip.data.paths import AnyPath, is_url, storage_errors
@@ -52,6 +53,7 @@ SCHEMA = pa.schema(
         ("sha256", pa.string()),
     ]
 )
+NOT_NULL = ("id", "image", "caption", "sha256")
 
 SPLIT_NAME = r"\w[\w.-]{0,63}"
 """A regular expression, as splits name files."""
@@ -87,9 +89,8 @@ def write_batches(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatc
 def shard_report(path: Path) -> dict[str, Any] | None:
     """The report inside a shard, or None where there is no whole shard."""
     try:
-        with pa.memory_map(os.fsencode(path)) as source:
-            return json.loads(pa.ipc.open_file(source).schema.metadata[b"medclip"])
-    except (FileNotFoundError, pa.ArrowInvalid, KeyError, TypeError):
+        return json.loads((open_table(path, SCHEMA).schema.metadata or {})[b"medclip"])
+    except (FileNotFoundError, ValueError, KeyError):
         return None
 
 
@@ -139,8 +140,8 @@ def local_folder(data: AnyPath) -> Path:
     return folder
 
 
-def split_shards(data: AnyPath, name: str) -> list[Path]:
-    """The shards of a split, copied to this machine where they are behind a URL and not yet here.
+def split_shards(data: AnyPath, name: str) -> dict[Path, int]:
+    """The shards of a split with their numbers of pairs, copied to this machine where they are behind a URL.
 
     UserError where the dataset or the split does not exist, WorkError where the URL cannot be reached.
     """
@@ -148,7 +149,10 @@ def split_shards(data: AnyPath, name: str) -> list[Path]:
     if name not in splits:
         raise UserError(f"{data} has no split {name!r}; it has: {', '.join(splits) or 'none'}.")
     folder = local_folder(data)
-    shards = [folder / shard["file"] for shard in splits[name]["shards"]]
+    try:
+        shards = {folder / shard["file"]: int(shard["pairs"]) for shard in splits[name]["shards"]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{data}/dataset.json is damaged: split {name!r} lists no shards ({error!r}).") from None
     if is_url(data):
         _download(data, folder, shards)
     return shards
@@ -184,7 +188,7 @@ class Split:
         """Open split `name` of a dataset; UserError names what is missing or empty."""
         self.name, self.folder = name, local_folder(data)
         self.dataset = read_dataset(self.folder)
-        tables = [open_shard(shard) for shard in split_shards(data, name)]
+        tables = [open_shard(shard, num_pairs) for shard, num_pairs in split_shards(data, name).items()]
         self.table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
         self.table = self.table.slice(0, max_samples) if max_samples is not None else self.table
         if not len(self.table):
@@ -244,14 +248,17 @@ class Split:
         return self.table.column("image")[row].as_py()
 
 
-def open_shard(path: Path) -> pa.Table:
-    """The rows of one shard, memory-mapped. UserError where it is absent or not whole."""
+def open_shard(path: Path, num_pairs: int | None = None) -> pa.Table:
+    """The rows of one shard, memory-mapped and checked. UserError where it is absent, damaged or of another length."""
     try:
-        return pa.ipc.open_file(pa.memory_map(os.fsencode(path))).read_all()
+        table = open_table(path, SCHEMA, num_pairs)
+        if incomplete := [name for name in NOT_NULL if table.column(name).null_count]:
+            raise DamageError(f"has a pair without {incomplete[0]}")
     except FileNotFoundError:
         raise UserError(f"{path} is listed in dataset.json but absent. Prepare the dataset again.") from None
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{path} is not a whole Arrow file ({error}). Prepare the dataset again.") from None
+    except DamageError as error:
+        raise UserError(f"{path} {error}. Prepare the dataset again.") from None
+    return table
 
 
 def default_split(data: AnyPath) -> str:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from medclip import __version__
-from medclip.atomic_io import claim, whole_file, write_json
+from medclip.atomic_io import claim, sha256, whole_file, write_with_checksum
 from medclip.data.dataset import SCHEMA, open_shard, read_dataset, split_shards
 from medclip.data.paths import AnyPath
 from medclip.data.resume import ResumableFile, file_state, fingerprint, finish, remove_stale
@@ -51,12 +51,13 @@ def _export(data: AnyPath, dataset: dict[str, Any], pairs: dict[str, int], out: 
     names: dict[str, list[str]] = {}
     with progress("export", sum(pairs.values()), "pairs") as advance:
         for split in pairs:
-            groups, first = _groups(split_shards(data, split)), 0
+            rows = split_shards(data, split)
+            groups, first = _groups(list(rows)), 0
             names[split] = [f"{split}-{number:05d}-of-{len(groups):05d}.{form}" for number in range(len(groups))]
             for name, shards in zip(names[split], groups, strict=True):
                 states = [(shard.name, file_state(shard)) for shard in shards]
-                inputs = fingerprint(library_versions("pyarrow"), first, states)
-                file, tables = ResumableFile(unfinished / name, inputs), [open_shard(shard) for shard in shards]
+                file = ResumableFile(unfinished / name, fingerprint(library_versions("pyarrow"), first, states))
+                tables = [open_shard(shard, rows[shard]) for shard in shards]
                 if not file.is_complete:
                     with file.rewrite(), whole_file(file.path) as partial:
                         _WRITERS[form](partial, tables, split, first)
@@ -66,8 +67,10 @@ def _export(data: AnyPath, dataset: dict[str, Any], pairs: dict[str, int], out: 
     remove_stale(unfinished, chain.from_iterable(names.values()))
     files = {split: len(of_split) for split, of_split in names.items()}
     origin = {name: dataset[name] for name in ("source", "synthetic", "notice", "shorter_side", "dropped")}
-    write_json(
-        out / EXPORT_FILE, {"medclip_version": __version__, "form": form, "pairs": pairs, "files": files, **origin}
+    hashes = {f"data/{name}": sha256(unfinished / name) for name in chain.from_iterable(names.values())}
+    write_with_checksum(
+        out / EXPORT_FILE,
+        {"medclip_version": __version__, "form": form, "pairs": pairs, "files": files, **origin, "sha256": hashes},
     )
     unfinished.replace(out / "data")
     finish(out / "data")

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from medclip import NOT_CLINICAL, __version__
-from medclip.atomic_io import claim, whole_file, write_json
+from medclip.atomic_io import claim, sha256, whole_file, write_with_checksum
 from medclip.data.dataset import SPLIT_NAME, is_prepared, open_shard, shard_report, write_shard
 from medclip.data.deidentify import DICOM_SOURCE, make_key, pseudonymize, read_key
-from medclip.data.dropped_rows import explain_dropped, write_dropped
+from medclip.data.dropped_rows import DROPPED_FILE, explain_dropped, write_dropped
 from medclip.data.normalize import split_of
 from medclip.data.parallel import map_shards
 from medclip.data.paths import AnyPath, parse_path
@@ -40,6 +40,7 @@ from medclip.plain_text import printable
 from medclip.progress import progress
 from medclip.versions import library_versions
 
+NOTICE_FILE = "NOTICE.txt"
 LIBRARIES = ("numpy", "pillow", "pydicom", "pyjpegls", "pylibjpeg-openjpeg", "python-gdcm", "ftfy", "pyarrow")
 """What decides a shard's bytes."""
 SHARD_PAIRS = 1024
@@ -118,7 +119,7 @@ def ensure_prepared(data: Source, out: Path) -> AnyPath:
 def prepare_shard(rows: list[Pair | Dropped], path: Path, config: PrepareConfig) -> dict[str, Any]:
     """Write the shard `path` of `rows` unless it exists, whole and from the same rows and images. Idempotent.
 
-    Returns the split, the file, the number of its pairs, and COUNTERS.
+    Returns the split, the file, its SHA-256, the number of its pairs, and COUNTERS.
     """
     # The fingerprint is taken before an image is read, which may change meanwhile.
     versions = library_versions(*LIBRARIES), filter_versions(config.deidentify)
@@ -138,7 +139,8 @@ def prepare_shard(rows: list[Pair | Dropped], path: Path, config: PrepareConfig)
         }
         with shard.rewrite():
             write_shard(path, pairs, report)
-    return {"split": rows[0].split, **{name: report[name] for name in ("file", "pairs", *COUNTERS)}}
+    counts = {name: report[name] for name in ("file", "pairs", *COUNTERS)}
+    return {"split": rows[0].split, "sha256": shard.sha256, **counts}
 
 
 def _origin(source: Source, out: Path) -> dict[str, Any]:
@@ -266,12 +268,14 @@ def _write_dataset(
         },
         "dropped": counts["dropped"],
         "caption_rules": counts["caption_rules"],
+        "sha256": {report["file"]: report["sha256"] for of_split in reports.values() for report in of_split}
+        | {name: sha256(out / name) for name in (NOTICE_FILE, DROPPED_FILE)},
     }
     if any(counts["removed"].values()):
         dataset["privacy"] = counts["removed"]
     if config.deidentify:
         dataset["deidentify"] = filter_versions(config.deidentify)
-    write_json(out / "dataset.json", dataset)
+    write_with_checksum(out / "dataset.json", dataset)
     return dataset
 
 
@@ -288,7 +292,7 @@ def write_notice(folder: Path, files: Mapping[str, Sequence[str]]) -> None:
     `files` are the shards of each split. Memory is that of one shard; lines are tab-separated.
     """
     counts = Counter(license or "no license stated" for _, _, license, _ in _notice_rows(folder, files))
-    with whole_file(folder / "NOTICE.txt") as partial, partial.open("w", encoding="utf-8") as out:
+    with whole_file(folder / NOTICE_FILE) as partial, partial.open("w", encoding="utf-8") as out:
         out.write(_NOTICE + "\n")
         out.writelines(f"{count}\t{license}\n" for license, count in counts.most_common())
         out.write("\nsplit\tid\tlicense\tattribution\n")

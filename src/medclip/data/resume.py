@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from jaxtyping import Shaped
 
-from medclip.atomic_io import NOTES, read_json, write_errors, write_json
+from medclip.atomic_io import NOTES, read_json, sha256, write_errors, write_json
 from medclip.data.paths import AnyPath, is_url, storage_errors
 from medclip.data.schema import DicomFrame, Dropped, Pair
 from medclip.errors import UserError
@@ -37,8 +37,14 @@ class ResumableFile:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the file exists and was made from these inputs."""
-        return self.path.exists() and bool(self._note())
+        """Whether the file exists, was made from these inputs and, if it was written whole, is as it was written."""
+        note = self._note() if self.path.exists() else {}
+        return bool(note) and ("sha256" not in note or note["sha256"] == sha256(self.path))
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the file as `rewrite` left it."""
+        return self._note()["sha256"]
 
     @property
     def rows_done(self) -> int:
@@ -50,7 +56,7 @@ class ResumableFile:
         """Note the inputs when the block, which writes the whole file atomically, succeeds."""
         write_json(self._note_path, {"inputs": None})  # a file that a killed call left is known to `remove_stale`
         yield
-        write_json(self._note_path, {"inputs": self.inputs})
+        write_json(self._note_path, {"inputs": self.inputs, "sha256": sha256(self.path)})
 
     def append(self, blocks: Iterable[Shaped[np.ndarray, "rows ..."]], header: bytes) -> None:
         """Write `header` and blocks of rows, from row `rows_done` on; the file appears when the blocks end.

@@ -45,7 +45,7 @@ ORIGIN = {
     "synthetic": "synthetic",
     "data_sha256": "SHA-256 of images and captions",
     "embeddings_sha256": "SHA-256 of the embeddings' files",
-    "model": "SHA-256 of the model's weights",
+    "model": "SHA-256 of the model: its weights, config, image processor and tokenizer",
     "contamination": "was the model trained on the data's source",
     "contamination_reason": "how that is known",
     "seed": "seed",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from enum import StrEnum
@@ -15,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from medclip import NOT_CLINICAL, __version__
-from medclip.atomic_io import lock_folder, read_json, read_object, write_json
+from medclip.atomic_io import CHECKSUM, has_checksum, lock_folder, read_json, read_object, sha256, write_with_checksum
+from medclip.data.checked_files import DamageError, open_table
 from medclip.data.dataset import Split, write_arrow
 from medclip.errors import UserError
 from medclip.evaluation.config import EvalConfig
@@ -25,6 +25,7 @@ from medclip.source_commit import source_commit
 
 Role = Literal["gated", "compared", "reported"]
 Answer = Literal["yes", "no", "unknown"]
+ITEMS_HASH = "items_sha256"  # of the items' file, in the results
 Fact = int | float | str | tuple[int | float | str, ...]
 
 CI_METHOD = "95 % bootstrap, 1000 resamples of whole articles"
@@ -135,7 +136,7 @@ class Provenance:
     """Model, data and method of the numbers."""
 
     model: str | None
-    """SHA-256 of the weights; None for embeddings made elsewhere."""
+    """`model_hash`; None for embeddings made elsewhere."""
     contamination: Answer
     """Whether the model was trained on the source of the data."""
     contamination_reason: str
@@ -203,7 +204,7 @@ class Results:
         """The inverse of `to_json`. Raises KeyError, TypeError or ValueError for a document of another form."""
         origin: dict[str, Any] = {field.name: document[field.name] for field in fields(Provenance)}
         origin["embeddings_sha256"] = tuple(origin["embeddings_sha256"])
-        fixed = {"kind", *origin, *_RECORDS}
+        fixed = {"kind", *origin, *_RECORDS, ITEMS_HASH, CHECKSUM}
         leaves = dict(_leaves({name: value for name, value in document.items() if name not in fixed}))
         return cls(
             kind=Kind(document["kind"]),
@@ -279,8 +280,8 @@ def write_results(out: Path | None, results: Results, items: Mapping[str, Sequen
             name: pa.array(values if isinstance(values, np.ndarray) else list(values)) for name, values in items.items()
         }
         with lock_folder(out):
-            write_arrow(out / f"{results.kind.stem}.arrow", pa.table(arrays))
-            write_json(out / f"{results.kind.stem}.json", results.to_json())
+            write_arrow(items_file := out / f"{results.kind.stem}.arrow", pa.table(arrays))
+            write_with_checksum(items_file.with_suffix(".json"), results.to_json() | {ITEMS_HASH: sha256(items_file)})
     return results
 
 
@@ -292,9 +293,11 @@ def read_results(folder: Path, kind: Kind) -> tuple[Results, pa.Table]:
         results = Results.from_json(document)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} does not hold results of {kind} ({error}). Evaluate again.") from None
+    if not has_checksum(document):
+        raise UserError(f"{path} is damaged: it is not as it was written. Evaluate again.")
     try:
-        return results, pa.ipc.open_file(pa.memory_map(os.fsencode(path.with_suffix(".arrow")))).read_all()
-    except (FileNotFoundError, pa.ArrowInvalid) as error:
+        return results, open_table(path.with_suffix(".arrow"), digest=document[ITEMS_HASH])
+    except (FileNotFoundError, DamageError, KeyError) as error:
         raise UserError(f"{path.with_suffix('.arrow')} is absent or damaged ({error}). Evaluate again.") from None
 
 

@@ -15,17 +15,17 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from medclip.atomic_io import read_json, read_object, sha256, whole_file, write_json
+from medclip.atomic_io import canonical_json, read_json, read_object, sha256, whole_file, write_json
 from medclip.errors import UserError, WorkError
 from medclip.model.config import DUAL_ENCODERS, ModelConfig, parse_config, subconfig, tower_config, tower_side
 from medclip.model.hub_download import CONFIG_FILES, fetch_model, fetch_tokenizer
-from medclip.model.image_processor import PROCESSOR_FILE, ImageProcessor, read_image_processor
+from medclip.model.image_processor import NESTED_FILE, PROCESSOR_FILE, ImageProcessor, read_image_processor
 from medclip.model.open_clip import open_clip_config
 from medclip.model.sentence_modules import MODULES_FILE, model_or_modules, read_modules, write_modules
 from medclip.model.shapes_init import tensor_shapes
 from medclip.model.tokenizer.open_clip_tokenizer import load_open_clip_tokenizer
 from medclip.model.tokenizer.text_tokenizer import TextTokenizer, load_tokenizer, save_tokenizer
-from medclip.model.tokenizer.vocab_files import has_tokenizer
+from medclip.model.tokenizer.vocab_files import TOKENIZER_FILES, has_tokenizer
 from medclip.model.unsupported import describe_other_files, refuse_adapter, warn_unread
 from medclip.model.weights.lazy_tensor import LazyTensor
 from medclip.model.weights.weight_files import (
@@ -38,6 +38,13 @@ from medclip.model.weights.weight_files import (
     open_tensors,
     read_tensors,
 )
+
+IDENTITY_FILES = (
+    *CONFIG_FILES,
+    *(PROCESSOR_FILE, NESTED_FILE),
+    *(*TOKENIZER_FILES, "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+)
+"""What decides, beside the weights, how a model embeds an image or a text; those that a folder has."""
 
 
 @dataclass(frozen=True)
@@ -220,10 +227,19 @@ def tokenizer_folder(name: str | Path) -> Path:
 
 
 def model_hash(path: str | Path) -> str:
-    """SHA-256 of the weights, or of the hashes of their files if there are several: the identity of a model."""
+    """The identity of a model: SHA-256 over its weights, config, image processor and tokenizer files.
+
+    JSON counts by its content, not its layout. UserError for a file that cannot be read.
+    """
     folder = model_folder(path)
-    hashes = [sha256(path) for path in find_weights(folder, weight_names(folder)).paths]
-    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+    digest = hashlib.sha256()
+    for path in find_weights(folder, weight_names(folder)).paths:
+        digest.update(f"weights {sha256(path)}\n".encode())
+    for name in IDENTITY_FILES:
+        if (file := folder / name).is_file():
+            content = canonical_json(read_json(file, "a model folder")) if file.suffix == ".json" else file.read_bytes()
+            digest.update(f"{name} {hashlib.sha256(content).hexdigest()}\n".encode())
+    return digest.hexdigest()
 
 
 def weight_names(folder: Path, files: Collection[str] | None = None) -> tuple[str, ...]:

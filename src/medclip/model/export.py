@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Int32
 
-from medclip.atomic_io import claim, write_json
+from medclip.atomic_io import claim, sha256, write_with_checksum
 from medclip.errors import UserError, WorkError
 from medclip.hosts import check_hub_endpoint
 from medclip.model.checkpoint import Model, load, model_folder, save, weight_names
@@ -62,7 +62,8 @@ def export_onnx(name: str | Path, out: Path) -> dict[str, float]:
         differences = {"image": _image_difference(model, out), "text": _text_difference(model, out)}
         if not max(differences.values()) <= MAX_DIFFERENCE:
             raise WorkError(f"the exported encoders differ from the model by {differences}; do not use them.")
-        write_json(out / EXPORT_FILE, {"largest_difference": differences, "opset": _OPSET})
+        hashes = {path.relative_to(out).as_posix(): sha256(path) for path in sorted(out.rglob("*")) if path.is_file()}
+        write_with_checksum(out / EXPORT_FILE, {"largest_difference": differences, "opset": _OPSET, "sha256": hashes})
     return differences
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float32
 
-from medclip.atomic_io import NOTES, claim, read_json, whole_file, write_json
+from medclip.atomic_io import NOTES, claim, read_json, sha256, whole_file, write_json
 from medclip.data.dataset import Split, default_split, write_batches
 from medclip.data.images import decode_ahead
 from medclip.data.paths import AnyPath
@@ -46,7 +46,7 @@ from medclip.search.manifest import (
     segment_folder,
     write_manifest,
 )
-from medclip.search.reader import FINGERPRINT_FIELDS, ROW_COLUMNS, IndexReader, open_store
+from medclip.search.reader import FINGERPRINT_FIELDS, ROW_COLUMNS, ROW_SCHEMA, IndexReader, open_store
 from medclip.search.stores.faiss import FAISS_FILE
 from medclip.search.stores.milvus import connect, drop_collection, named_server
 
@@ -264,10 +264,9 @@ def _write_segment(
         origin = {"model_sha256": manifest.model_sha256, "data_sha256": split.digest}
         write_embeddings(path / EMBEDDINGS_FILE, backend, split, rows, origin, "images")
     table = split.table.select(ROW_COLUMNS)
-    schema = pa.schema([*table.schema, *(pa.field(name, kind) for name, kind in FINGERPRINT_FIELDS.items())])
     mask = np.isin(np.arange(len(table)), rows)
-    write_batches(path / ROWS_FILE, schema, _with_fingerprints(table, mask, schema))
-    return manifest.with_segment(segment)
+    write_batches(path / ROWS_FILE, ROW_SCHEMA, _with_fingerprints(table, mask))
+    return manifest.with_segment(_with_hashes(folder, segment))
 
 
 def _rewrite_segment(
@@ -283,7 +282,13 @@ def _rewrite_segment(
     path = segment_folder(folder, rewritten_segment)
     _write_npy(path / EMBEDDINGS_FILE, embeddings[live_mask])
     write_batches(path / ROWS_FILE, table.schema, _masked_batches(table, live_mask))
-    return manifest.with_segment(rewritten_segment)
+    return manifest.with_segment(_with_hashes(folder, rewritten_segment))
+
+
+def _with_hashes(folder: Path, segment: Segment) -> Segment:
+    """A segment whose files are written, with their hashes."""
+    files = {name: segment_folder(folder, segment) / name for name in (EMBEDDINGS_FILE, ROWS_FILE)}
+    return replace(segment, sha256={name: sha256(file) for name, file in files.items()})
 
 
 def _masked_batches(table: pa.Table, mask: Bool[np.ndarray, " n"]) -> Iterator[pa.RecordBatch]:
@@ -294,7 +299,7 @@ def _masked_batches(table: pa.Table, mask: Bool[np.ndarray, " n"]) -> Iterator[p
         start += len(batch)
 
 
-def _with_fingerprints(table: pa.Table, mask: Bool[np.ndarray, " n"], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def _with_fingerprints(table: pa.Table, mask: Bool[np.ndarray, " n"]) -> Iterator[pa.RecordBatch]:
     """The rows of the mask, in batches, with fingerprints of their images."""
     images = (image for batch in _masked_batches(table, mask) for image in batch.column("image").to_pylist())
     fingerprints = chain.from_iterable(decode_ahead(fingerprint, images, BATCH_ROWS))
@@ -305,7 +310,7 @@ def _with_fingerprints(table: pa.Table, mask: Bool[np.ndarray, " n"], schema: pa
                 pa.array([arrays[i].tobytes() for arrays in batch_fingerprints], kind)
                 for i, kind in enumerate(FINGERPRINT_FIELDS.values())
             ]
-            yield pa.RecordBatch.from_arrays([*batch.columns, *columns], schema=schema)
+            yield pa.RecordBatch.from_arrays([*batch.columns, *columns], schema=ROW_SCHEMA)
             advance(len(batch))
 
 

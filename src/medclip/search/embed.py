@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from medclip import NOT_CLINICAL
-from medclip.atomic_io import claim, file_name, read_object, write_json, write_text
+from medclip.atomic_io import claim, file_name, read_object, sha256, write_text, write_with_checksum
+from medclip.data.checked_files import DamageError, damaged_rows, open_array
 from medclip.data.dataset import Split, default_split
 from medclip.data.paths import AnyPath
 from medclip.data.resume import ResumableFile, fingerprint, remove_stale
@@ -26,7 +27,7 @@ from medclip.versions import library_versions
 
 # as `medclip evaluate --embeddings` takes them
 EMBEDDING_FILES: dict[Kind, str] = {"images": "images.npy", "captions": "texts.npy"}
-ORIGIN_FILE = "embedding.json"
+ORIGIN_FILE, IDS_FILE = "embedding.json", "ids.txt"
 LIBRARIES = ("jax", "jaxlib", "numpy", "pillow", "tokenizers", "ftfy", "onnxruntime", "openvino")
 """What decides an embedding besides its model."""
 
@@ -48,13 +49,14 @@ def embed(
     """
     opened_backend, rows = open_backend(backend, model, cache), Split(data, split or default_split(data), max_samples)
     origin = {"model_sha256": model_hash(model), "data_sha256": rows.digest, "backend": backend}
+    files = [EMBEDDING_FILES[kind] for kind in kinds]
     with claim(out, ORIGIN_FILE):
         for kind in kinds:
             write_embeddings(out / EMBEDDING_FILES[kind], opened_backend, rows, range(len(rows)), origin, kind)
-        remove_stale(out, [EMBEDDING_FILES[kind] for kind in kinds])
+        remove_stale(out, files)
         lines = (printable(id).replace("\n", "\\n") for id in rows.iter_column("id"))
-        write_text(out / "ids.txt", "".join(f"{line}\n" for line in lines))
-        write_json(
+        write_text(out / IDS_FILE, "".join(f"{line}\n" for line in lines))
+        write_with_checksum(
             out / ORIGIN_FILE,
             {
                 "num_pairs": len(rows),
@@ -63,6 +65,7 @@ def embed(
                 "split": rows.name,
                 **origin,
                 "notice": NOT_CLINICAL,
+                "sha256": {name: sha256(out / name) for name in (*files, IDS_FILE)},
             },
         )
     return len(rows)
@@ -97,7 +100,16 @@ def read_image_embeddings(folder: Path, model_sha256: str, split: Split) -> Floa
     if not isinstance(files, dict) or "images" not in files:
         raise UserError(f"{folder} holds no embeddings of images: medclip embed --kinds images makes them.")
     name = file_name(files["images"], f"{folder / ORIGIN_FILE}: files.images", re.escape(EMBEDDING_FILES["images"]))
-    embeddings = np.load(folder / name, mmap_mode="r")
-    if embeddings.shape != (origin.get("num_pairs"), origin.get("embedding_dim")):
-        raise UserError(f"{folder} is damaged: its embeddings and {ORIGIN_FILE} disagree. Make them again.")
+    try:
+        return open_embeddings(folder / name, (len(split), origin.get("embedding_dim", 0)))
+    except (FileNotFoundError, DamageError) as error:
+        reason = error if isinstance(error, DamageError) else "is absent"
+        raise UserError(f"{folder} is damaged: {name} {reason}. Make it again.") from None
+
+
+def open_embeddings(path: Path, shape: tuple[int, int]) -> Float32[np.ndarray, "n p"]:
+    """Unit vectors of a .npy file, memory-mapped; errors as in `open_array`, DamageError for any other row too."""
+    embeddings = open_array(path, "<f4", shape)
+    if rows := damaged_rows(embeddings):
+        raise DamageError(f"has a row, {rows[0]} counted from 0, that is not a unit vector")
     return embeddings

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from medclip import NOT_CLINICAL
-from medclip.atomic_io import file_name, lock_folder, read_object, write_json
+from medclip.atomic_io import CHECKSUM, file_name, lock_folder, read_object, write_with_checksum
 from medclip.errors import UserError
 
 MANIFEST_FILE, SEGMENTS_DIR, SNAPSHOTS_DIR = "index.json", "segments", "snapshots"
@@ -38,6 +39,8 @@ class Segment:
     """Source of the pairs."""
     split: str
     synthetic: bool
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    """Of its files, by name."""
 
 
 @dataclass(frozen=True)
@@ -97,14 +100,18 @@ def read_manifest(folder: Path, snapshot: str | None = None) -> Manifest:
     path = _manifest_file(folder, snapshot)
     fields = read_object(path, "an index (see medclip index build)")
     try:
+        fields.pop(CHECKSUM, None)
         segments = tuple(Segment(**segment) for segment in fields.pop("segments"))
         manifest = Manifest(**fields | {"segments": segments, "deleted": tuple(fields.get("deleted", ()))})
-    except (KeyError, TypeError, AttributeError) as error:
+        for segment in segments:
+            date.fromisoformat(segment.added)
+        is_consistent = bool(segments) and manifest.replace() == manifest
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}). Build the index again.") from None
     for segment in segments:
         file_name(segment.name, f"{path}: the name of a segment", "[0-9]{5,}")
     file_name(manifest.collection, f"{path}: collection", r"medclip_\w+")  # another's on the server is not dropped
-    if not (segments and manifest.replace() == manifest):
+    if not is_consistent:
         raise UserError(f"{path} is damaged: its segments and num_pairs disagree. Build the index again.")
     if not _VECTOR_STORE.fullmatch(str(manifest.vector_store)):
         raise UserError(f"{path} is damaged: its vector_store is none of exact, faiss and milvus://HOST:PORT.")
@@ -113,7 +120,7 @@ def read_manifest(folder: Path, snapshot: str | None = None) -> Manifest:
 
 def write_manifest(folder: Path, manifest: Manifest, snapshot: str | None = None) -> None:
     """Write `index.json`, or the file of a snapshot, atomically."""
-    write_json(_manifest_file(folder, snapshot), dataclasses.asdict(manifest))
+    write_with_checksum(_manifest_file(folder, snapshot), dataclasses.asdict(manifest))
 
 
 def segment_folder(folder: Path, segment: Segment) -> Path:

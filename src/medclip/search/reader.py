@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -12,12 +11,16 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float32
 
+from medclip.data.checked_files import CHUNK_ROWS, DamageError, damaged_rows, open_array, open_table
+from medclip.data.dataset import SCHEMA
 from medclip.data.perceptual_hash import Fingerprints
 from medclip.errors import UserError
 from medclip.model.checkpoint import model_hash
+from medclip.search.embed import open_embeddings
 from medclip.search.filters import NO_FILTER, Filter, filter_mask, id_mask, value_counts
 from medclip.search.manifest import (
     EMBEDDINGS_FILE,
+    EXACT,
     FAISS,
     MANIFEST_FILE,
     MILVUS_SCHEME,
@@ -32,6 +35,7 @@ from medclip.search.stores.base import Embeddings, ExactStore, IndexData, Rows, 
 ROW_COLUMNS = ["id", "image", "width", "height", "caption", "article", "license"]
 ROW_COLUMNS += ["attribution", "labels", "source", "sha256"]
 FINGERPRINT_FIELDS = {"hash": pa.binary(32), "thumbnail": pa.binary(1024)}  # a row of `Fingerprints`
+ROW_SCHEMA = pa.schema([*map(SCHEMA.field, ROW_COLUMNS), *FINGERPRINT_FIELDS.items()])
 SAMPLE_SIZE = 4096
 FILTER_CACHE_SIZE = 64
 SAMPLE_CACHE_SIZE = 4  # of 8 MB each at 512 dimensions
@@ -108,7 +112,16 @@ class IndexReader:
     def nearest_rows(self, embeddings: Embeddings, k: int, filter: Filter = NO_FILTER) -> list[list[tuple[int, float]]]:
         """For each query embedding the `k` nearest rows and their cosines, best first, ties in row order."""
         candidates = self.store.candidates(embeddings, k, self.allowed_mask(filter), filter)
+        self._check(np.unique(np.concatenate(candidates)))
         return [self._rank(embedding, rows, k) for embedding, rows in zip(embeddings, candidates, strict=True)]
+
+    def _check(self, rows: Rows) -> None:
+        """UserError where the embedding of a row that an answer is chosen from is damaged."""
+        if damaged := damaged_rows(self.embeddings_at(rows)):
+            raise UserError(
+                f"index {self.folder} is damaged: the embedding of {self.id(int(rows[damaged[0]]))} is not a unit "
+                "vector. Build the index again."
+            )
 
     def embeddings_at(self, rows: Rows) -> Float32[np.ndarray, "r p"]:
         """Embeddings of rows."""
@@ -219,21 +232,27 @@ def _read_segments(
         version = _version(folder)
         current = manifest or read_manifest(folder)
         try:
-            return version, current, [_read_segment(folder, s, current.embedding_dim) for s in current.segments]
+            return version, current, [_read_segment(folder, s, current) for s in current.segments]
         except UserError:  # a purge may have erased a segment meanwhile
             if _version(folder) == version:
                 raise
 
 
-def _read_segment(folder: Path, segment: Segment, embedding_dim: int) -> tuple[np.ndarray, pa.Table]:
-    path = segment_folder(folder, segment)
+def _read_segment(folder: Path, segment: Segment, manifest: Manifest) -> tuple[np.ndarray, pa.Table]:
+    """The embeddings and rows of a segment, checked. UserError where they are absent or damaged.
+
+    Embeddings are unit vectors; of those that no scan reads, `nearest_rows` checks the ones it answers with.
+    """
+    path, name = segment_folder(folder, segment), EMBEDDINGS_FILE
+    shape = (segment.num_rows, manifest.embedding_dim)
     try:
-        embeddings = np.load(path / EMBEDDINGS_FILE, mmap_mode="r")
-        table = pa.ipc.open_file(pa.memory_map(os.fsencode(path / ROWS_FILE))).read_all()
-    except (FileNotFoundError, ValueError, EOFError, pa.ArrowInvalid) as error:
-        raise UserError(f"{folder} is damaged ({error}). Build the index again.") from None
-    if embeddings.shape != (segment.num_rows, embedding_dim) or len(table) != segment.num_rows:
-        raise UserError(f"{path} is damaged: embeddings, rows and {MANIFEST_FILE} disagree. Build the index again.")
+        is_scanned = manifest.vector_store == EXACT or segment.num_rows < CHUNK_ROWS
+        embeddings = open_embeddings(path / name, shape) if is_scanned else open_array(path / name, "<f4", shape)
+        name = ROWS_FILE
+        table = open_table(path / name, ROW_SCHEMA, segment.num_rows)
+    except (FileNotFoundError, DamageError) as error:
+        reason = error if isinstance(error, DamageError) else "is absent"
+        raise UserError(f"{folder} is damaged: {path / name} {reason}. Build the index again.") from None
     return embeddings, table
 
 

@@ -1,15 +1,22 @@
-"""The state that resumes a run, through Orbax: atomic, pruned, restored bit for bit."""
+"""The state that resumes a run, through Orbax: atomic, pruned, restored bit for bit, checked against its hashes."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
 from medclip.errors import WorkError
+from medclip.progress import console
+from medclip.training import checksums, distributed
 from medclip.training.step import State
+
+MAX_TO_KEEP = 2
 
 
 class StateFolder:
@@ -17,9 +24,14 @@ class StateFolder:
 
     def __init__(self, run: Path):
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=2, enable_async_checkpointing=True, cleanup_tmp_directories=True
+            max_to_keep=MAX_TO_KEEP,
+            enable_async_checkpointing=True,
+            cleanup_tmp_directories=True,
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._record),
         )
-        self._folder = (run / "state").resolve()
+        self._run, self._folder = run, (run / "state").resolve()
+        self._step = 0
+        """The state that is being written."""
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self) -> StateFolder:
@@ -27,7 +39,7 @@ class StateFolder:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         failure = None
-        for finish in (self._manager.wait_until_finished, self._manager.close):  # both raise where a write failed
+        for finish in (self._wait, self._manager.close):  # both raise where a write failed
             try:
                 finish()
             except Exception as storage_error:
@@ -38,7 +50,9 @@ class StateFolder:
     def save(self, state: State) -> None:
         """Write a state; returns before the write is done. WorkError where this write or the one before fails."""
         try:
-            self._manager.save(int(state.step), args=ocp.args.StandardSave(state._asdict()))
+            self._wait()
+            self._step = int(state.step)
+            self._manager.save(self._step, args=ocp.args.StandardSave(state._asdict()))
         except Exception as storage_error:  # what the storage library raises has no type of its own
             raise self._write_error(storage_error) from None
 
@@ -53,10 +67,61 @@ class StateFolder:
             f"{self._folder} could not be written; {remedy}. Is the disk full? ({str(error).splitlines()[0][:300]})"
         )
 
-    def latest(self, like: State) -> State | None:
-        """The newest whole state, or None; `like` gives shapes, types and shardings."""
-        step = self._manager.latest_step()
-        if step is None:
-            return None
+    def _record(self) -> None:
+        """Note the hashes of the state that is being written, all of which is there but for its final name."""
+        if not distributed.is_first():
+            return
+        for step in sorted(ocp.utils.checkpoint_steps(self._folder))[: 1 - MAX_TO_KEEP]:
+            checksums.forget(self._run, f"state/{step}")
+        (partial,) = self._folder.glob(f"{self._step}.*tmp*")
+        for part in partial.iterdir():
+            if part.is_dir():
+                checksums.record(self._run, f"state/{self._step}/{part.name}", part)
+
+    def _wait(self) -> None:
+        """Return when the last state is written, and note the files beside its arrays, which come with its name."""
+        self._manager.wait_until_finished()
+        if distributed.is_first():
+            for part in (self._folder / str(self._step)).glob("*"):
+                if part.is_file():
+                    checksums.record(self._run, f"state/{self._step}/{part.name}")
+
+    def latest(self, like: State, before: float = math.inf) -> State | None:
+        """The newest whole state, of a step below `before`; None if none was ever saved.
+
+        `like` gives shapes, types and shardings. A state that is damaged is said, and removed, as are those from
+        `before` on. WorkError where all are damaged.
+        """
         shape = jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict())
-        return State(**self._manager.restore(step, args=ocp.args.StandardRestore(shape)))
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        for step in steps:
+            if step < before and (state := self._restore(step, shape)):
+                if step < steps[0]:
+                    self._say(f"the run goes on from step {step}.")
+                    self._remove([later for later in steps if later > step])
+                return state
+        if steps:
+            raise WorkError(f"{self._run} has no whole state to go on from: start again with another --out.")
+        return None
+
+    def _restore(self, step: int, shape: Any) -> State | None:
+        damaged = checksums.changed_files(self._run, f"state/{step}")
+        if not damaged:
+            try:
+                return State(**self._manager.restore(step, args=ocp.args.StandardRestore(shape)))
+            except Exception:  # what the storage library raises has no type of its own
+                damaged = [f"state/{step}"]
+        self._say(f"warning: the state of step {step} is damaged ({damaged[0]}).")
+        return None
+
+    def _remove(self, steps: Sequence[int]) -> None:
+        distributed.barrier("damage")  # all have looked
+        for step in steps:
+            self._manager.delete(step)
+            if distributed.is_first():
+                checksums.forget(self._run, f"state/{step}")
+
+    @staticmethod
+    def _say(sentence: str) -> None:
+        if distributed.is_first():
+            console.print(sentence, soft_wrap=True)

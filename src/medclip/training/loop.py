@@ -26,7 +26,7 @@ from medclip.errors import WorkError
 from medclip.match_calibration import write_calibration
 from medclip.metrics import DIRECTIONS, DistinctPairs, Queries
 from medclip.model.adapt import join_towers, with_context_length, with_image_size
-from medclip.model.checkpoint import Model, load, model_hash, save
+from medclip.model.checkpoint import Model, load, model_hash
 from medclip.model.config import PRESETS, parse_config, preset_config
 from medclip.model.image_processor import square_image_processor
 from medclip.model.shapes_init import init_params
@@ -34,7 +34,7 @@ from medclip.model.tokenizer.text_tokenizer import train_tokenizer
 from medclip.model.towers import Params
 from medclip.progress import Advance, console, progress
 from medclip.source_commit import source_commit
-from medclip.training import distributed
+from medclip.training import checksums, distributed
 from medclip.training.checkpoints import StateFolder
 from medclip.training.config import FromModel, FromPreset, FromTowers, ResolvedTrainConfig, TrainConfig, resolve
 from medclip.training.data import Loader, Pairs, make_loader, read_pairs
@@ -179,7 +179,7 @@ def fit(
         states = stack.enter_context(StateFolder(out))
         state = init_state(run.params, trainable, optimizer, config.ema_decay > 0)
         state = jax.device_put(state, distributed.shardings(state, mesh, config.fsdp))
-        state = (states.latest(state) if resume else None) or state
+        state = (states.latest(state, checksums.replay_before(log)) if resume else None) or state
         log.rewind(int(state.step))
         distributed.barrier("log")  # all have read it before the first writes
         if distributed.is_first():
@@ -302,7 +302,7 @@ def _evaluate(run: Run, log: MetricsLog, state: State) -> dict[str, Queries]:
     model, loss_params = eval_model(run, state)
     metrics, ranks = validate(model, run.validation_set, run.config.batch_size, run.loss, loss_params)
     if distributed.is_first() and (not log.evaluations or metrics["mean_recall"] > log.best["mean_recall"]):
-        save(model, log.out / "model")
+        checksums.save_model(model, log.out)
     log.write(int(state.step), metrics)
     return ranks
 
@@ -334,8 +334,7 @@ def _should_end(
                 f"{config.lr:g}), or with --on-regression warn where a regression at first is expected."
             )
         console.print(f"warning: {message}")
-    steps = [record["step"] for record in log.evaluations]
-    evaluations_since_best = len(steps) - 1 - steps.index(log.best["step"])
+    evaluations_since_best = [record["step"] for record in reversed(log.evaluations)].index(log.best["step"])
     if 0 < config.early_stopping_patience <= evaluations_since_best and unfinished:
         console.print(f"stopped at step {step}: no better mean recall since step {log.best['step']}.")
         return True
@@ -351,7 +350,9 @@ def _finish(run: Run, log: MetricsLog, state: State) -> dict[str, Any]:
     summary |= {"medclip_version": __version__, "commit": source_commit()}
     if distributed.is_first():
         _describe(run, log.out / "model", best)
+        checksums.record_ended(log.out)
         write_json(log.out / SUMMARY_FILE, summary)  # last: it says that the run has ended
+        checksums.record(log.out, SUMMARY_FILE)
     distributed.barrier("finished")
     return summary
 
@@ -395,5 +396,5 @@ def _interpolate(run: Run, log: MetricsLog, state: State) -> tuple[dict[str, Any
         if record["mean_recall"] > best["mean_recall"]:
             best = record
             if distributed.is_first():
-                save(dataclasses.replace(run.model, params=params), log.out / "model")
+                checksums.save_model(dataclasses.replace(run.model, params=params), log.out)
     return best, records

@@ -24,7 +24,7 @@ def large(tmp_path_factory):
     folder = make_index(
         tmp_path_factory.mktemp("large") / "i",
         images,
-        random_units(10)[:, [0] * 64],
+        unit(random_units(10)[:, [0] * 64]),
         metadata=lambda row: {"labels": [("rare", "yes")]} if row < 20_000 and row % 500 == 0 else {},
     )
     migrate(folder, "faiss")

@@ -5,7 +5,8 @@ So every store gives the same scores in the same order, and an approximate store
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -25,6 +26,16 @@ RowMask = Bool[np.ndarray, " n"]
 Rows = Int[np.ndarray, " r"]
 SegmentEmbeddings = tuple[int, np.ndarray]
 """The first row of a segment, counted from 0 over the index, and the segment's embeddings, f32 (rows, p)."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A file or collection of a store that does not hold what the index does."""
+
+    name: str
+    problem: str
+    """To be read after the name."""
+    rows: Rows
 
 
 class IndexData(Protocol):
@@ -69,6 +80,10 @@ class Store(Protocol):
         """Delete the store's copy."""
         ...
 
+    def differences(self) -> Iterator[Difference]:
+        """Where the store's copy is not that of the index. UserError where it cannot be read."""
+        ...
+
 
 class ExactStore:
     """A scan of all rows of the mask. It reads the index itself and has no copy."""
@@ -88,6 +103,10 @@ class ExactStore:
 
     def drop(self) -> None:
         """Nothing to do."""
+
+    def differences(self) -> Iterator[Difference]:
+        """None: there is no copy."""
+        return iter(())
 
 
 def scan(segments: Sequence[SegmentEmbeddings], embeddings: Embeddings, count: int, mask: RowMask) -> list[np.ndarray]:

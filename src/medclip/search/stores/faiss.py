@@ -8,7 +8,9 @@ them are probed.
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Iterator
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int
 
-from medclip.atomic_io import whole_file
+from medclip.atomic_io import sha256, whole_file
 from medclip.errors import UserError, WorkError
 from medclip.progress import progress
 from medclip.require import require
 from medclip.search.filters import Filter
 from medclip.search.manifest import FAISS, segment_folder
-from medclip.search.stores.base import SCAN_FRACTION, Embeddings, IndexData, RowMask, scan
+from medclip.search.stores.base import SCAN_FRACTION, Difference, Embeddings, IndexData, RowMask, scan
 
 FAISS_FILE = "quantized.faiss"
 MIN_SEGMENT_ROWS = 20_000  # a smaller segment has no file: it is scanned in a millisecond or two
@@ -30,7 +32,8 @@ ROWS_PER_LIST, CODE = 64, "RaBitQ2"  # training rows of a list
 PROBE_FRACTION, MIN_PROBES = 1 / 8, 64  # of a segment's lists, which number the square root of its rows
 CANDIDATES_PER_HIT, MIN_CANDIDATES = 8, 400
 CHUNK_ROWS = 65_536
-TAIL_BYTES = 8  # at the end of a file: its length
+BLOCK_BYTES = 1 << 20
+DIGEST_BYTES = 32  # at the end of a file: SHA-256 of what is before, SHA-256 of the embeddings
 DAMAGE_ERRORS = (OSError, RuntimeError, ValueError)
 
 
@@ -83,6 +86,18 @@ class FaissStore:
         for _, _, path in self.large_segments:
             path.unlink(missing_ok=True)
 
+    def differences(self) -> Iterator[Difference]:
+        """Files that are absent, damaged or of other embeddings."""
+        for first, embeddings, path in self.large_segments:
+            try:
+                open_quantized(path, embeddings)
+                problem = "" if is_of(path, embeddings) else "was made from other embeddings"
+            except DAMAGE_ERRORS:
+                problem = "is absent or damaged"
+            if problem:
+                name = path.relative_to(self.index.folder).as_posix()
+                yield Difference(name, problem, np.arange(first, first + len(embeddings)))
+
     @cached_property
     def _indexes(self) -> list[tuple[int, np.ndarray, Any]]:
         """First row, embeddings and faiss index of each large segment; none once a later change erased their files."""
@@ -134,21 +149,45 @@ def write_quantized(path: Path, embeddings: Float32[np.ndarray, "n p"]) -> None:
             faiss.write_index(index, str(partial))
         except RuntimeError:  # of a full disk, by name of a line in its source
             raise WorkError(f"{path} could not be written. Is the disk full?") from None
+        tail = bytes.fromhex(sha256(partial)) + _digest(embeddings)
         with partial.open("ab") as file:
-            file.write((file.tell() + TAIL_BYTES).to_bytes(TAIL_BYTES))
+            file.write(tail)
 
 
 def open_quantized(path: Path, embeddings: Float32[np.ndarray, "n p"]) -> Any:
     """The memory-mapped faiss index of a file. One of DAMAGE_ERRORS where it is absent, cut or of other embeddings."""
     faiss = _faiss()
-    with path.open("rb") as file:
-        size = file.seek(-TAIL_BYTES, os.SEEK_END) + TAIL_BYTES
-        if int.from_bytes(file.read()) != size:  # faiss maps a cut file and reads beyond its end
-            raise ValueError(f"{path} is cut")
+    content, _ = _read_tail(path)
+    if content != _content_digest(path):  # faiss maps a damaged file and reads beyond its end
+        raise ValueError(f"{path} is damaged")
     index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     if (index.ntotal, index.d) != embeddings.shape:
         raise ValueError(f"{path} is of other embeddings")
     return index
+
+
+def is_of(path: Path, embeddings: Float32[np.ndarray, "n p"]) -> bool:
+    """Whether a file was made from these embeddings, bit for bit, as the file itself says."""
+    return _read_tail(path)[1] == _digest(embeddings)
+
+
+def _digest(embeddings: Float32[np.ndarray, "n p"]) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(embeddings).data).digest()
+
+
+def _read_tail(path: Path) -> tuple[bytes, bytes]:
+    with path.open("rb") as file:
+        file.seek(-2 * DIGEST_BYTES, os.SEEK_END)
+        return file.read(DIGEST_BYTES), file.read()
+
+
+def _content_digest(path: Path) -> bytes:
+    digest, left = hashlib.sha256(), path.stat().st_size - 2 * DIGEST_BYTES
+    with path.open("rb") as file:
+        while left > 0 and (block := file.read(min(left, BLOCK_BYTES))):
+            digest.update(block)
+            left -= len(block)
+    return digest.digest()
 
 
 def _faiss() -> Any:

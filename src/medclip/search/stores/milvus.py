@@ -26,13 +26,14 @@ from medclip.progress import progress
 from medclip.require import require
 from medclip.search.filters import ADDED_KEY, FILTER_COLUMNS, Filter, label_names, lowercase_values, parse_days
 from medclip.search.manifest import MILVUS_SCHEME
-from medclip.search.stores.base import SCAN_FRACTION, Embeddings, IndexData, RowMask, Rows, scan
+from medclip.search.stores.base import SCAN_FRACTION, Difference, Embeddings, IndexData, RowMask, Rows, scan
 
 ROW_ID, EMBEDDING, ADDED, TERMS = "row_id", "embedding", "added", "terms"
 MAX_RESULT_ROWS = 16384  # that Milvus returns for a query
 MAX_TERMS = 4096  # of a row
 UPSERT_BYTES = 4 << 20  # of embeddings in a request; a server takes 64 MiB
 DELETE_ROWS = 4096  # in a request
+COMPARED_ROWS = 1024  # whose embeddings are fetched at once
 CONNECT_TIMEOUT_S, QUERY_TIMEOUT_S, WRITE_TIMEOUT_S = 5.0, 20.0, 600.0
 HNSW_PARAMS = {"M": 16, "efConstruction": 200}
 CANDIDATES_PER_HIT, MIN_CANDIDATES, MIN_EF = 2, 100, 512  # ef: graph nodes visited
@@ -104,6 +105,44 @@ class MilvusStore:
     def drop(self) -> None:
         """Drop the collection."""
         drop_collection(self.uri, self.collection)
+
+    def differences(self) -> Iterator[Difference]:
+        """Rows that the collection lacks, has beside those of the index, or has with another embedding."""
+        name = f"{self.uri}/{self.collection}"
+        live_rows = np.flatnonzero(self.index.live_mask)
+        with _server_errors(self.uri):
+            if not self.client.has_collection(self.collection, timeout=QUERY_TIMEOUT_S):
+                yield Difference(name, "is absent", live_rows)
+                return
+            present, wanted = self._row_ids(), self.index.row_ids[live_rows]
+            if len(missing := live_rows[~np.isin(wanted, present)]):
+                yield Difference(name, "lacks rows of the index", missing)
+            if surplus := len(np.setdiff1d(present, wanted)):
+                yield Difference(name, f"has {surplus} rows that the index has not", np.empty(0, np.int64))
+            shared = live_rows[np.isin(wanted, present)]
+            other = [
+                row
+                for start in range(0, len(shared), COMPARED_ROWS)
+                for row in self._other(shared[start:][:COMPARED_ROWS])
+            ]
+        if other:
+            yield Difference(name, "holds other embeddings than the index", np.array(other))
+
+    def _other(self, rows: Rows) -> list[int]:
+        """Those of the rows, which the collection has, whose embedding differs from the index's."""
+        entities = self.client.get(
+            self.collection,
+            ids=self.index.row_ids[rows].tolist(),
+            output_fields=[ROW_ID, EMBEDDING],
+            timeout=WRITE_TIMEOUT_S,
+        )
+        stored = {entity[ROW_ID]: np.array(entity[EMBEDDING], np.float32) for entity in entities}
+        expected = self.index.embeddings_at(rows)
+        return [
+            int(row)
+            for row, embedding, row_id in zip(rows, expected, self.index.row_ids[rows].tolist(), strict=True)
+            if row_id not in stored or not np.array_equal(stored[row_id], embedding)
+        ]
 
     def _create(self) -> None:
         data_type = require("pymilvus", extra="milvus").DataType

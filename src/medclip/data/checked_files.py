@@ -1,0 +1,71 @@
+"""Arrow and .npy files, checked as they are opened: a damaged one would be a crash or a wrong number."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float
+
+from medclip.atomic_io import sha256
+
+NORM_TOLERANCE = 1e-3
+CHUNK_ROWS = 65_536
+
+
+class DamageError(ValueError):
+    """A file that does not hold what it should. The message follows the file's name: "is cut"."""
+
+
+def open_table(
+    path: Path, schema: pa.Schema | None = None, num_rows: int | None = None, digest: str | None = None
+) -> pa.Table:
+    """An Arrow IPC file, memory-mapped: every offset and text checked; where given, also its columns, rows and hash.
+
+    FileNotFoundError where it is absent, DamageError where it is damaged.
+    """
+    try:
+        table = pa.ipc.open_file(pa.memory_map(os.fsencode(path))).read_all()
+        table.validate(full=True)
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, ValueError, OSError, MemoryError) as error:
+        raise DamageError(f"is not a whole Arrow file ({_first_line(error)})") from None
+    if schema is not None and not table.schema.equals(schema):
+        raise DamageError("has other columns than medclip writes")
+    if num_rows is not None and len(table) != num_rows:
+        raise DamageError(f"has {len(table)} rows, which disagrees with the {num_rows} recorded")
+    if digest is not None and sha256(path) != digest:
+        raise DamageError("is not the file whose hash is recorded")
+    return table
+
+
+def open_array(path: Path, dtype: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """A .npy file, memory-mapped. FileNotFoundError where it is absent, DamageError where its type or shape differ."""
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")  # no pickles, no archives
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # the header is a Python literal, and what a damaged one raises has many types
+        raise DamageError(f"is not a whole .npy file ({_first_line(error)})") from None
+    if array.dtype != np.dtype(dtype) or (shape is not None and array.shape != shape):
+        recorded = f"{np.dtype(dtype)} of shape {shape}" if shape else str(np.dtype(dtype))
+        raise DamageError(f"holds {array.dtype} of shape {array.shape}, which disagrees with the recorded {recorded}")
+    return array
+
+
+def damaged_rows(embeddings: Float[np.ndarray, "n p"]) -> list[int]:
+    """The rows that are not unit vectors: a number is not finite, or the length is off by NORM_TOLERANCE."""
+    rows: list[int] = []
+    for start in range(0, len(embeddings), CHUNK_ROWS):
+        chunk = np.asarray(embeddings[start : start + CHUNK_ROWS])
+        with np.errstate(over="ignore", invalid="ignore"):
+            squares = np.einsum("np,np->n", chunk, chunk)
+        rows += (start + np.flatnonzero(~(np.abs(squares - 1) <= 2 * NORM_TOLERANCE))).tolist()
+    return rows
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0][:200] or type(error).__name__

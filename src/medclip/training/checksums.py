@@ -1,0 +1,83 @@
+"""`RUN/checksums.json`: SHA-256 of a run's files, by which a resume and `medclip verify` know damage."""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from medclip.atomic_io import has_checksum, read_object, sha256, write_with_checksum
+from medclip.errors import UserError
+from medclip.model.checkpoint import Model, save
+from medclip.progress import console
+from medclip.training.distributed import is_first
+from medclip.training.log import CHECKSUMS_FILE, CONFIG_FILE, CURVES_FILE, METRICS_FILE, MetricsLog
+
+_LOCK = threading.Lock()  # states are recorded from a thread of their writer
+
+
+def record(run: Path, name: str, source: Path | None = None) -> None:
+    """Note the hash of RUN/`name`, a file or all files of a folder; they are read from `source` where not there yet."""
+    path = source or run / name
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    hashes = {(Path(name) / file.relative_to(path)).as_posix(): sha256(file) for file in files}
+    _change(run, lambda before: {file: h for file, h in before.items() if not _is_below(file, name)} | hashes)
+
+
+def forget(run: Path, name: str) -> None:
+    """Drop what is noted of RUN/`name`, a file or a folder that is about to change."""
+    _change(run, lambda before: {file: h for file, h in before.items() if not _is_below(file, name)})
+
+
+def changed_files(run: Path, name: str) -> list[str]:
+    """The noted files of RUN/`name` that are absent or not as they were written."""
+    return [
+        file
+        for file, digest in _read(run).items()
+        if _is_below(file, name) and not ((run / file).is_file() and sha256(run / file) == digest)
+    ]
+
+
+def save_model(model: Model, run: Path) -> None:
+    """Save the best model so far, and note its hashes."""
+    forget(run, "model")  # while it is being written
+    save(model, run / "model")
+    record(run, "model")
+
+
+def record_ended(run: Path) -> None:
+    """Note the hashes of all that no longer changes in a run that has ended."""
+    for name in (CONFIG_FILE, METRICS_FILE, CURVES_FILE, "model"):
+        record(run, name)
+
+
+def replay_before(log: MetricsLog) -> float:
+    """The step that a resumed run must begin before, so that the best model is saved again if it is damaged."""
+    damaged = changed_files(log.out, "model")
+    if not damaged:
+        return math.inf
+    log.rewind(sys.maxsize)
+    step = log.best["step"]
+    if is_first():
+        console.print(f"warning: the best model, of step {step}, is damaged ({damaged[0]}).", soft_wrap=True)
+    return step
+
+
+def _change(run: Path, change: Callable[[dict[str, str]], dict[str, str]]) -> None:
+    with _LOCK:
+        write_with_checksum(run / CHECKSUMS_FILE, {"sha256": change(_read(run))})
+
+
+def _read(run: Path) -> dict[str, str]:
+    """The hashes; none where the file is absent or not as it was written, which `medclip verify` tells."""
+    try:
+        content = read_object(run / CHECKSUMS_FILE, "a run")
+    except UserError:
+        return {}
+    return content["sha256"] if has_checksum(content) else {}
+
+
+def _is_below(file: str, name: str) -> bool:
+    return file == name or file.startswith(f"{name}/")

@@ -1,0 +1,62 @@
+"""Whether what medclip wrote is as it was written: every file against the hashes in its manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from medclip.errors import UserError
+from medclip.evaluation.results import kinds_in
+from medclip.model.export import EXPORT_FILE
+from medclip.training.log import CHECKSUMS_FILE
+from medclip.verify.artifacts import check_dataset, check_embeddings, check_evaluations, check_index
+from medclip.verify.hashes import Finding, check_hashes, check_manifest, left_over, partial_files
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `verify` read, and what it found."""
+
+    kind: str
+    num_files: int
+    findings: tuple[Finding, ...]
+
+
+def verify(folder: Path) -> Report:
+    """Check a dataset, a run, an index, embeddings, an export or evaluations, by the manifest that the folder holds.
+
+    UserError where it holds none.
+    """
+    for kind, (manifest, check) in _CHECKS.items():
+        if (folder / manifest).is_file():
+            findings = (*check(folder), *partial_files(folder))
+            return Report(kind, sum(path.is_file() for path in folder.rglob("*")), findings)
+    if folder.is_dir() and kinds_in(folder):
+        findings = (*check_evaluations(folder), *partial_files(folder))
+        return Report("evaluations", sum(path.is_file() for path in folder.rglob("*")), findings)
+    names = ", ".join(manifest for manifest, _ in _CHECKS.values())
+    raise UserError(f"{folder} is nothing that medclip verifies: it holds none of {names}, and no evaluation.")
+
+
+def _check_run(folder: Path) -> Iterator[Finding]:
+    """Settings, log, model and states against `checksums.json`."""
+    hashes = yield from check_manifest(folder, CHECKSUMS_FILE)
+    yield from check_hashes(folder, hashes)
+    yield from left_over(folder, hashes, "model/**/*", "state/*/*/**/*")  # a kill may precede what lies beside arrays
+
+
+def _check_export(folder: Path) -> Iterator[Finding]:
+    """The files of an exported dataset or model."""
+    hashes = yield from check_manifest(folder, EXPORT_FILE)
+    yield from check_hashes(folder, hashes)
+    yield from left_over(folder, hashes, "data/**/*")
+
+
+_CHECKS: Mapping[str, tuple[str, Callable[[Path], Iterator[Finding]]]] = {
+    "dataset": ("dataset.json", check_dataset),
+    "index": ("index.json", check_index),
+    "embeddings": ("embedding.json", check_embeddings),
+    "run": (CHECKSUMS_FILE, _check_run),
+    "export": (EXPORT_FILE, _check_export),
+}

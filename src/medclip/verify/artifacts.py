@@ -1,0 +1,196 @@
+"""What the files of a dataset, an index and a folder of embeddings hold: images against hashes, norms, stores."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from medclip.data.checked_files import DamageError, damaged_rows, open_array, open_table
+from medclip.data.dataset import SCHEMA
+from medclip.errors import UserError
+from medclip.evaluation.results import kinds_in, read_results
+from medclip.search.embed import IDS_FILE, ORIGIN_FILE
+from medclip.search.manifest import (
+    EMBEDDINGS_FILE,
+    EXACT,
+    MANIFEST_FILE,
+    ROWS_FILE,
+    SEGMENTS_DIR,
+    SNAPSHOTS_DIR,
+    Manifest,
+    Segment,
+    list_snapshots,
+    read_manifest,
+    segment_folder,
+)
+from medclip.search.reader import ROW_SCHEMA, IndexReader
+from medclip.search.stores.faiss import FAISS_FILE
+from medclip.verify.hashes import (
+    HASHES,
+    Finding,
+    check_hashes,
+    check_manifest,
+    file_problem,
+    left_over,
+    valid_hashes,
+)
+from medclip.verify.hashes import read_manifest as read_checked
+
+
+def check_dataset(folder: Path) -> Iterator[Finding]:
+    """Shards, their images and the other files of a prepared dataset."""
+    content = yield from read_checked(folder, "dataset.json")
+    hashes, shards = valid_hashes(content.get(HASHES)), _shards(content)
+    yield from check_hashes(folder, {name: digest for name, digest in hashes.items() if name not in shards})
+    if unlisted := sorted(name for name in hashes if name.endswith(".arrow") and name not in shards):
+        yield Finding("dataset.json", f"does not list {', '.join(unlisted)}, which it has hashes of")
+    for name, rows in shards.items():
+        yield from _check_rows(folder, name, hashes.get(name), SCHEMA, _noticed_ids(folder, rows))
+    yield from left_over(folder, {*hashes, *shards}, "*.arrow")
+
+
+def _shards(content: Mapping[str, Any]) -> dict[str, range]:
+    """The shards that a manifest lists, with the numbers of their rows over all; what is damaged is left out."""
+    splits = content.get("splits")
+    entries = splits.values() if isinstance(splits, dict) else ()
+    lists = [entry.get("shards") for entry in entries if isinstance(entry, dict)]
+    shards = [shard for own in lists if isinstance(own, list) for shard in own if isinstance(shard, dict)]
+    counts = [shard["pairs"] if isinstance(shard.get("pairs"), int) else 0 for shard in shards]
+    ends = list(accumulate(counts))
+    names = [str(shard.get("file")) for shard in shards]
+    return {
+        name: range(end - count, end)
+        for name, count, end in zip(names, counts, ends, strict=True)
+        if Path(name).name == name
+    }
+
+
+def _noticed_ids(folder: Path, rows: range) -> tuple[str, ...]:
+    """The ids of rows by NOTICE.txt, for a shard that cannot be read; none where that is damaged too."""
+    try:
+        text = (folder / "NOTICE.txt").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ()
+    _, _, table = text.partition("\nsplit\tid\tlicense\tattribution\n")
+    return tuple(line.split("\t")[1] for line in table.split("\n")[rows.start : rows.stop] if "\t" in line)
+
+
+def _check_rows(
+    folder: Path, name: str, digest: str | None, schema: pa.Schema, ids: Sequence[str]
+) -> Iterator[Finding]:
+    """A file of rows: its hash, and each image against its own. `ids` stand for rows that cannot be read."""
+    problem = file_problem(folder / name, digest)
+    try:
+        table = open_table(folder / name, schema)
+    except FileNotFoundError:
+        yield Finding(name, "is absent", tuple(ids))
+        return
+    except DamageError as error:
+        yield Finding(name, str(error), tuple(ids))
+        return
+    touched = [
+        id
+        for batch in table.select(["id", "image", "sha256"]).to_batches()
+        for id, image, own in zip(*(column.to_pylist() for column in batch.columns), strict=True)
+        if image is None or hashlib.sha256(image).hexdigest() != own
+    ]
+    if touched:
+        yield Finding(name, "holds images that do not have their hash", tuple(map(str, touched)))
+    elif problem is not None:
+        yield Finding(name, problem, tuple(map(str, table.column("id").to_pylist())))
+
+
+def check_embeddings(folder: Path) -> Iterator[Finding]:
+    """The files of `medclip embed`."""
+    hashes = yield from check_manifest(folder, ORIGIN_FILE)
+    try:
+        ids = (folder / IDS_FILE).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        ids = []
+    for name, digest in hashes.items():
+        yield from (
+            _check_vectors(folder, name, digest, ids) if name.endswith(".npy") else check_hashes(folder, {name: digest})
+        )
+    yield from left_over(folder, hashes, "*.npy", IDS_FILE)
+
+
+def _check_vectors(folder: Path, name: str, digest: str | None, ids: Sequence[str]) -> Iterator[Finding]:
+    """A file of embeddings: its hash and the length of each row."""
+    problem = file_problem(folder / name, digest)
+    try:
+        rows = damaged_rows(open_array(folder / name, "<f4"))
+    except FileNotFoundError:
+        yield Finding(name, "is absent", tuple(ids))
+        return
+    except (DamageError, ValueError) as error:
+        yield Finding(name, str(error), tuple(ids))
+        return
+    if rows:
+        touched = tuple(ids[row] if row < len(ids) else f"row {row}" for row in rows)
+        yield Finding(name, "holds rows that are not unit vectors", touched)
+    elif problem is not None:
+        yield Finding(name, problem, tuple(ids))
+
+
+def check_index(folder: Path) -> Iterator[Finding]:
+    """Manifest, snapshots, segments and vector store of an index."""
+    yield from check_manifest(folder, MANIFEST_FILE)
+    manifests: dict[str, Manifest] = {}
+    for snapshot in (None, *list_snapshots(folder)):
+        name = MANIFEST_FILE if snapshot is None else f"{SNAPSHOTS_DIR}/{snapshot}.json"
+        if snapshot is not None:
+            yield from check_manifest(folder, name)
+        try:
+            manifests[name] = read_manifest(folder, snapshot)
+        except (UserError, RecursionError):
+            yield Finding(name, "is not the manifest of an index")
+    segments = {segment.name: segment for manifest in manifests.values() for segment in manifest.segments}
+    files = {path: digest for segment in segments.values() for path, digest in _segment_files(folder, segment)}
+    findings = [finding for segment in segments.values() for finding in _check_segment(folder, segment)]
+    yield from findings
+    yield from left_over(folder, files, f"{SEGMENTS_DIR}/**/*")
+    if MANIFEST_FILE in manifests and not findings:
+        yield from _check_store(folder, manifests[MANIFEST_FILE])
+
+
+def _segment_files(folder: Path, segment: Segment) -> Iterator[tuple[str, str | None]]:
+    below = segment_folder(folder, segment).relative_to(folder).as_posix()
+    for name in (EMBEDDINGS_FILE, ROWS_FILE, FAISS_FILE):
+        yield f"{below}/{name}", valid_hashes(segment.sha256).get(name)
+
+
+def _check_segment(folder: Path, segment: Segment) -> Iterator[Finding]:
+    (vectors, vectors_hash), (rows, rows_hash), _ = _segment_files(folder, segment)
+    try:
+        ids = [str(id) for id in open_table(folder / rows, ROW_SCHEMA).column("id").to_pylist()]
+    except (FileNotFoundError, DamageError):
+        ids = []
+    yield from _check_rows(folder, rows, rows_hash, ROW_SCHEMA, ())
+    yield from _check_vectors(folder, vectors, vectors_hash, ids)
+
+
+def _check_store(folder: Path, manifest: Manifest) -> Iterator[Finding]:
+    """What an external vector store holds against the vectors."""
+    if manifest.vector_store == EXACT:
+        return
+    try:
+        reader = IndexReader(folder)
+        for difference in reader.store.differences():
+            ids = tuple(reader.id(int(row)) for row in difference.rows)
+            yield Finding(difference.name, difference.problem, ids)
+    except UserError as error:
+        yield Finding(manifest.vector_store, f"cannot be compared with the vectors: {error}")
+
+
+def check_evaluations(folder: Path) -> Iterator[Finding]:
+    """Results of every kind against their items."""
+    for kind in kinds_in(folder):
+        try:
+            read_results(folder, kind)
+        except (UserError, RecursionError) as error:
+            yield Finding(f"{kind.stem}.json", f"does not go with its items: {error}")

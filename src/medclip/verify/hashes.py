@@ -1,0 +1,96 @@
+"""Files against the hashes that their manifest records."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from medclip.atomic_io import NOTES, has_checksum, read_object, sha256
+from medclip.errors import UserError
+
+HASHES = "sha256"
+"""The field of a manifest with the hash of each of its files, by their paths below the folder."""
+CHANGED = "is not as it was written"
+Hashes = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A file that is damaged, absent or left over."""
+
+    file: str
+    """Its path below the folder."""
+    problem: str
+    """What is wrong, to be read after the name: "is absent"."""
+    ids: tuple[str, ...] = ()
+    """Of the pairs that it touches; where the damage cannot be located, of all that the file holds."""
+
+
+def read_manifest(folder: Path, name: str) -> Generator[Finding, None, dict[str, Any]]:
+    """The content of a manifest, {} where it cannot be read; a finding unless it is as it was written."""
+    try:
+        content = read_object(folder / name, "verified")
+    except (UserError, RecursionError):
+        yield Finding(name, "cannot be read")
+        return {}
+    if not has_checksum(content):
+        yield Finding(name, CHANGED)
+    return content
+
+
+def check_manifest(folder: Path, name: str) -> Generator[Finding, None, Hashes]:
+    """The hashes that a manifest records; findings as of `read_manifest`."""
+    content = yield from read_manifest(folder, name)
+    return valid_hashes(content.get(HASHES))
+
+
+def valid_hashes(value: Any) -> Hashes:
+    """The entries of a mapping from paths below a folder to hashes; others, of a damaged manifest, are left out."""
+    entries = value.items() if isinstance(value, dict) else ()
+    return {name: str(digest) for name, digest in entries if _is_below(name)}
+
+
+def _is_below(name: str) -> bool:
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and "\0" not in name
+
+
+def check_hashes(folder: Path, hashes: Hashes) -> Iterator[Finding]:
+    """A finding for each file that is absent or whose hash differs."""
+    for name, digest in hashes.items():
+        if (problem := file_problem(folder / name, digest)) is not None:
+            yield Finding(name, problem)
+
+
+def file_problem(path: Path, digest: str | None) -> str | None:
+    """What is wrong with a file of that hash; None: nothing."""
+    try:
+        if digest is None:
+            return "has no recorded hash"
+        return None if sha256(path) == digest else CHANGED
+    except FileNotFoundError:
+        return "is absent"
+    except OSError as error:
+        return f"cannot be read ({error.strerror or type(error).__name__})"
+
+
+def left_over(folder: Path, known: Iterable[str], *patterns: str) -> Iterator[Finding]:
+    """A finding for each file that the patterns give and that is not `known`; partial files go by `partial_files`."""
+    known = set(known)
+    for path in sorted({path for pattern in patterns for path in folder.glob(pattern)}):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name not in known and not _is_partial(path.relative_to(folder)):
+            yield Finding(name, "is in no manifest")
+
+
+def partial_files(folder: Path) -> Iterator[Finding]:
+    """A finding for each file that a killed command left unfinished."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and _is_partial(path.relative_to(folder)):
+            yield Finding(path.relative_to(folder).as_posix(), "is partial: a killed command left it")
+
+
+def _is_partial(path: Path) -> bool:
+    return path.name.endswith(".partial") or any(part == NOTES or part.endswith(".unfinished") for part in path.parts)

@@ -1,0 +1,175 @@
+"""`medclip verify`: whole folders pass; every damaged file is named, with the ids that it touches."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from medclip.data.dataset import Split
+from medclip.search.curate import add, delete, snapshot
+from medclip.search.embed import embed
+from medclip.verify import verify
+from support.made_indexes import make_index, random_units
+
+
+def flip(path, byte, bit=0):
+    """Invert one bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[byte] ^= 1 << bit
+    path.write_bytes(content)
+
+
+def problems(folder):
+    return {finding.file: finding.problem for finding in verify(folder).findings}
+
+
+@pytest.fixture(scope="module")
+def embeddings(run, data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("embedded") / "embeddings"
+    embed(run, data, out, "validation")
+    return out
+
+
+def test_what_was_written_is_whole(medclip, data, index_folder, embeddings):
+    for kind, folder in (("dataset", data), ("index", index_folder), ("embeddings", embeddings)):
+        code, out, _ = medclip("verify", folder, "--json")
+        report = json.loads(out)
+        assert (code, report["kind"], report["damaged"]) == (0, kind, [])
+    code, out, _ = medclip("verify", data, "--table")
+    assert code == 0 and "nothing damaged" in out
+
+
+def test_a_folder_of_something_else_is_a_wrong_command(medclip, tmp_path):
+    code, _, err = medclip("verify", tmp_path)
+    assert code == 2 and "nothing that medclip verifies" in err
+
+
+def test_a_flipped_image_is_named_by_its_id(medclip, data, copy):
+    folder = copy(data)
+    shard, split = folder / "train-00000.arrow", Split(data, "train")
+    flip(shard, shard.read_bytes().index(split.image(7)) + 40)
+    code, out, err = medclip("verify", folder, "--json")
+    (finding,) = json.loads(out)["damaged"]
+    assert finding["file"] == "train-00000.arrow" and finding["ids"] == [split.column("id")[7]]
+    assert code == 1 and "is damaged: train-00000.arrow" in err.replace("\n", " ")
+
+
+def test_a_caption_that_changed_touches_any_pair_of_its_shard(data, copy):
+    folder = copy(data)
+    shard, split = folder / "train-00000.arrow", Split(data, "train")
+    flip(shard, shard.read_bytes().index(b"upper brain"))
+    (finding,) = verify(folder).findings
+    assert finding.problem == "is not as it was written" and finding.ids == tuple(split.column("id"))
+
+
+def test_a_shard_that_cannot_be_read_has_its_ids_from_the_notice(data, copy):
+    folder = copy(data)
+    (folder / "validation-00000.arrow").write_bytes(b"")
+    (finding,) = verify(folder).findings
+    assert "not a whole Arrow file" in finding.problem
+    assert finding.ids == tuple(Split(data, "validation").column("id"))
+
+
+def test_absent_unlisted_and_partial_files_are_named(data, copy):
+    folder = copy(data)
+    (folder / "dropped.jsonl").unlink()
+    (folder / "train-00009.arrow").write_bytes(b"")
+    (folder / ".NOTICE.txt.17.partial").write_bytes(b"")
+    assert problems(folder) == {
+        "dropped.jsonl": "is absent",
+        "train-00009.arrow": "is in no manifest",
+        ".NOTICE.txt.17.partial": "is partial: a killed command left it",
+    }
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"checksum": "0" * 64}])
+def test_a_manifest_that_changed_is_named(data, copy, change):
+    folder = copy(data)
+    content = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps(content | change))
+    assert problems(folder) == {"dataset.json": "is not as it was written"}
+
+
+def test_a_row_that_is_not_a_unit_vector_is_named_by_its_id(embeddings, copy):
+    folder = copy(embeddings)
+    rows = np.load(folder / "images.npy")
+    rows[3, 1] = 1.6e36
+    np.save(folder / "images.npy", rows)
+    (finding,) = verify(folder).findings
+    assert (finding.file, finding.problem) == ("images.npy", "holds rows that are not unit vectors")
+    assert finding.ids == ((folder / "ids.txt").read_text().splitlines()[3],)
+
+
+def test_an_index_with_a_snapshot_and_two_segments_is_whole(index_folder, copy, again, run):
+    folder = copy(index_folder)
+    shutil.copytree(run, folder.parent / "run")
+    snapshot(folder, "before")
+    add(folder, again, "validation", 3, run)
+    delete(folder, [json.loads(json.dumps(Split(again, "validation").column("id")[0]))])
+    assert problems(folder) == {}
+    flip(folder / "snapshots" / "before.json", 20)
+    (folder / "segments" / "00007").mkdir()
+    (folder / "segments" / "00007" / "rows.arrow").write_bytes(b"left")
+    names = problems(folder).keys()
+    assert {"snapshots/before.json", "segments/00007/rows.arrow"} == names
+
+
+def test_a_sign_in_the_vectors_of_an_index_is_damage(index_folder, copy):
+    folder = copy(index_folder)
+    flip(folder / "segments" / "00000" / "embeddings.npy", -1, 7)
+    (finding,) = verify(folder).findings
+    assert (finding.file, finding.problem) == ("segments/00000/embeddings.npy", "is not as it was written")
+    assert len(finding.ids) == 12
+
+
+def test_a_cosine_beyond_one_is_not_answered(medclip, index_folder, copy, run):
+    folder = copy(index_folder)
+    path = folder / "segments" / "00000" / "embeddings.npy"
+    rows = np.load(path)
+    rows[0, 0] = 1.6e36
+    np.save(path, rows)
+    code, out, err = medclip("search", "--index", folder, "--model", run, "a chest", "--json")
+    assert code == 2 and out == "" and "is not a unit vector" in err.replace("\n", " ")
+
+
+def test_a_faiss_file_is_checked_against_the_vectors(tmp_path, monkeypatch):
+    faiss = pytest.importorskip("medclip.search.stores.faiss")
+    from medclip.search.curate import migrate
+
+    monkeypatch.setattr(faiss, "MIN_SEGMENT_ROWS", 100)
+    first, second = (make_index(tmp_path / name, random_units(300, seed)) for seed, name in enumerate("ab"))
+    for folder in (first, second):
+        migrate(folder, "faiss")
+    file = "segments/00000/quantized.faiss"
+    store = _differences(first)
+    assert store == []
+    whole = (first / file).read_bytes()
+    (first / file).write_bytes((second / file).read_bytes())
+    assert _differences(first) == [(file, "was made from other embeddings", 300)]
+    (first / file).write_bytes(whole)
+    for byte in (10, len(whole) // 2, -1, -40):
+        flip(first / file, byte)
+        assert [name for name, *_ in _differences(first)] == [file]
+        (first / file).write_bytes(whole)
+
+
+def _differences(folder):
+    from medclip.search.reader import IndexReader
+
+    return [(d.name, d.problem, len(d.rows)) for d in IndexReader(folder).store.differences()]
+
+
+def test_a_run_is_whole_and_each_of_its_files_is_checked(medclip, run, copy):
+    code, out, _ = medclip("verify", run, "--json")
+    assert (code, json.loads(out)["damaged"]) == (0, [])
+    folder = copy(run)
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and "tfevents" not in path.name):
+        whole, name = path.read_bytes(), path.relative_to(folder).as_posix()
+        flip(path, len(whole) // 2, 1)
+        assert name in problems(folder), name
+        path.write_bytes(whole)
+    (folder / "model" / "stray.bin").write_bytes(b"")
+    assert problems(folder) == {"model/stray.bin": "is in no manifest"}

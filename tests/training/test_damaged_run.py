@@ -1,0 +1,63 @@
+"""A resumed run goes on from what is whole, says so, and ends as if nothing had been damaged."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from medclip.errors import WorkError
+from medclip.training.loop import train
+from medclip.verify import verify
+
+
+@pytest.fixture
+def run_copy(run, tmp_path):
+    """The run, as it was before its last words."""
+    folder = shutil.copytree(run, tmp_path / "run")
+    (folder / "summary.json").unlink()
+    return folder
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def largest(folder):
+    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def steps(folder):
+    return sorted(int(path.name) for path in (folder / "state").iterdir())
+
+
+def test_a_damaged_state_is_passed_over_for_the_older_one(run_copy, run, data, train_config, capfd):
+    newest, older = steps(run_copy)[-1], steps(run_copy)[0]
+    flip(largest(run_copy / "state" / str(newest)))
+    train(data, run_copy, train_config, resume=True)
+    printed = " ".join(capfd.readouterr().err.split())
+    assert f"the state of step {newest} is damaged (state/{newest}/" in printed
+    assert f"goes on from step {older}" in printed
+    assert (run_copy / "model/model.safetensors").read_bytes() == (run / "model/model.safetensors").read_bytes()
+    assert verify(run_copy).findings == ()
+
+
+def test_a_run_without_a_whole_state_ends_in_a_sentence(run_copy, data, train_config):
+    for step in steps(run_copy):
+        flip(largest(run_copy / "state" / str(step)))
+    with pytest.raises(WorkError, match="has no whole state to go on from"):
+        train(data, run_copy, train_config, resume=True)
+
+
+def test_a_damaged_best_model_is_made_again_or_said_to_be_lost(run_copy, run, data, train_config, capfd):
+    flip(run_copy / "model" / "model.safetensors")
+    try:
+        train(data, run_copy, train_config, resume=True)
+    except WorkError as error:
+        assert "no whole state" in str(error)
+    else:
+        assert (run_copy / "model/model.safetensors").read_bytes() == (run / "model/model.safetensors").read_bytes()
+    printed = " ".join(capfd.readouterr().err.split())
+    assert "the best model, of step" in printed and "is damaged (model/model.safetensors)" in printed
