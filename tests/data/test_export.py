@@ -124,9 +124,8 @@ def test_rows_that_changed_before_a_finished_file_number_its_rows_anew(several_f
     with pytest.raises(UserError, match="not a whole Arrow file"):
         export_data(several_files, tmp_path / "out", form)  # both files of train are finished
     validation.write_bytes(whole)
-    write_shard(
-        several_files / "train-00000.arrow", open_shard(several_files / "train-00000.arrow").to_pylist()[:9], {}
-    )
+    first = several_files / "train-00000.arrow"
+    write_shard(first, open_shard(first).to_pylist()[:9], {})
     content = json.loads((several_files / "dataset.json").read_text())
     content["splits"]["train"]["shards"][0]["pairs"] = 9
     (several_files / "dataset.json").write_text(json.dumps(content))

@@ -154,7 +154,7 @@ def split_shards(data: AnyPath, name: str) -> dict[Path, int]:
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{data}/dataset.json is damaged: split {name!r} lists no shards ({error!r}).") from None
     if is_url(data):
-        _download(data, folder, shards)
+        _download(data, folder, list(shards))
     return shards
 
 
