@@ -91,7 +91,8 @@ def test_callbacks_get_every_line_of_the_log(run, data, train_config, tmp_path):
 
 def test_a_run_leaves_all_that_is_promised(run, data, train_config):
     assert {p.name for p in run.iterdir()} == {
-        "train_config.json", "metrics.jsonl", "curves.png", "state", "model", "summary.json", "tensorboard",
+        "train_config.json", "metrics.jsonl", "curves.png", "state", "model", "summary.json", "checksums.json",
+        "tensorboard",
     }  # fmt: skip
     written = json.loads((run / "train_config.json").read_text())
     assert {"train", "validation"} == set(written.pop("data"))
