@@ -32,13 +32,20 @@ from medclip import jax_setup
 jax_setup.start()
 
 from medclip.atomic_io import read_object, write_json, write_text  # noqa: E402
+from medclip.card_evaluations import (  # noqa: E402
+    CardEvaluation,
+    add_evaluations,
+    between_marks,
+    read_card,
+    write_card,
+)
 from medclip.errors import UserError  # noqa: E402
 from medclip.evaluation.compare import Evaluation, aligned_items, read_evaluations  # noqa: E402
-from medclip.evaluation.result_tables import format_interval, format_value, to_words  # noqa: E402
-from medclip.evaluation.results import Kind, Metric, Results, kinds_in  # noqa: E402
+from medclip.evaluation.results import Kind, Results, kinds_in  # noqa: E402
 from medclip.evaluation.significance import STATISTICS, value_of  # noqa: E402
 from medclip.metrics import Estimate, estimates  # noqa: E402
 from medclip.model.checkpoint import model_hash  # noqa: E402
+from medclip.named_metrics import Metric, format_interval, format_value, to_words  # noqa: E402
 from medclip.training.config import RECORDED_FIELDS, TrainConfig  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
@@ -345,31 +352,43 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def between_markers(text: str, table: str) -> str:
-    """The text with the table between its markers. ValueError where it does not have both once."""
-    before, after = text.split(START)[0], text.split(END)[-1]
-    if text.count(START) != 1 or text.count(END) != 1:
-        raise ValueError(f"not one {START} before one {END}")
-    return f"{before}{START}\n{table}\n{END}{after}"
-
-
 def write_tables(root: Path) -> None:
     """Write docs/results.md and the table of README.md from docs/results."""
     records = read_records(root / "docs" / "results")
     readme = (root / "README.md").read_text(encoding="utf-8")
-    pages = {"docs/results.md": results_page(records), "README.md": between_markers(readme, readme_table(records))}
+    pages = {
+        "docs/results.md": results_page(records),
+        "README.md": between_marks(readme, START, END, readme_table(records)),
+    }
     for name, text in pages.items():
         write_text(root / name, text)
 
 
-def write_card(member: Member) -> None:
-    """Write the evaluations of a run onto the card of its model, in place of those of an earlier call."""
-    card = Path(str(member.run), "model", "README.md")
-    evaluations = make_record([member])["evaluations"]
-    lines = [line for e in evaluations for line in (f"### {_title(e)}", "", *_metric_table(e), "")]
-    text = card.read_text(encoding="utf-8")
-    text = text if START in text else f"{text}\n## Results\n\n{START}\n{END}\n"
-    write_text(card, between_markers(text, "\n".join(lines)))
+def write_run_card(member: Member) -> None:
+    """Write the evaluations of a run onto the card of its model, in place of those of the same items and kind."""
+    path = Path(str(member.run), "model", "README.md")
+    card = read_card(path)
+    records = make_record([member])["evaluations"]
+    evaluations = [
+        _card_evaluation(task, member, record) for task, record in zip(sorted(member.evaluations), records, strict=True)
+    ]
+    add_evaluations(card, evaluations, Path(str(member.run)).resolve().name)
+    write_card(card, path)
+
+
+def _card_evaluation(task: Task, member: Member, record: Mapping[str, Any]) -> CardEvaluation:
+    origin = member.evaluations[task].results[Kind(task.kind)].provenance
+    return CardEvaluation(
+        **task._asdict(),
+        synthetic=record["synthetic"],
+        pool=record["pool"],
+        notes=_notes(record),
+        ci_method=record["ci_method"],
+        medclip_version=origin.medclip_version,
+        commit=origin.commit,
+        command=record["command"],
+        metrics=[_to_metric(raw) for raw in record["metrics"]],
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -386,7 +405,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             write_json(args.root / "docs" / "results" / f"{args.name}.json", make_record(members))
             for member in members:
                 if member.run:
-                    write_card(member)
+                    write_run_card(member)
         write_tables(args.root)
     except UserError as error:
         sys.exit(str(error))

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 from safetensors.numpy import save_file
 
 from medclip.model.checkpoint import model_hash
@@ -62,7 +63,7 @@ def make_run(folder, seed=0, **settings):
     summary = {"best": {"step": 70 + seed}, "wise_ft": [], "medclip_version": "0.2.0", "commit": f"c0ffee{seed}"}
     (folder / "summary.json").write_text(json.dumps(summary))
     (folder / "model" / "config.json").write_text("{}")
-    (folder / "model" / "README.md").write_text("# toy\n\n## License\n\nNone.\n")
+    (folder / "model" / "README.md").write_text("---\nlicense: mit\n---\n# toy\n\n## License\n\nNone.\n")
     save_file({"logit_scale": np.full(1, seed, np.float32)}, folder / "model" / "model.safetensors")
     return folder
 
@@ -151,9 +152,34 @@ def test_only_what_is_between_the_markers_changes_and_twice_gives_the_same(toy):
 
 
 def test_each_model_card_has_the_numbers_of_its_own_seed(toy):
-    card = (toy[1][1] / "model" / "README.md").read_text()
-    assert card.startswith("# toy\n\n## License\n\nNone.\n\n## Results\n")
-    assert re.findall(r"\| image→text · R@10 \| (\S+) %", card.replace("\u00a0", " ")) == ["50.0"]
+    card = ModelCard.load(toy[1][1] / "model" / "README.md")
+    assert card.data.license == "mit" and card.text.startswith("# toy\n\n## License\n\nNone.\n\n## Evaluation\n")
+    assert re.findall(r"\| image→text · R@10 \| (\S+) % \((\S+)\)", card.text.replace("\u00a0", " ")) == [
+        ("50.0", "50.0–50.0")
+    ]
+    (recall,) = [result for result in card.data.eval_results if result.metric_type == "image_to_text/R@10"]
+    assert (recall.metric_value, recall.metric_args["low"], recall.metric_args["high"]) == (0.5, 0.5, 0.5)
+    assert (recall.dataset_name, recall.dataset_split, recall.dataset_revision) == ("roco", "validation", VALIDATION)
+    args = recall.dataset_args
+    assert (args["pool"], args["commit"], args["medclip_version"]) == ({"candidates": 4}, "feedface", "0")
+    assert "this split also chose the weights" in args["notes"]
+    assert card.data.model_name == "run1" and "somebody" not in str(card)
+
+
+def test_a_second_evaluation_of_the_same_pairs_takes_the_place_of_the_first_and_another_stands_beside_it(toy, tmp_path):
+    run = shutil.copytree(toy[1][1], tmp_path / "run")
+    again = make_retrieval(tmp_path / "again", run, [1, 1, 1, 1], ["a", "a", "b", "b"], commit="second")
+    other = make_retrieval(tmp_path / "other", run, [1, 2], ["a", "b"], data="rocov2", data_sha256="e" * 64)
+    assert write(make_root(tmp_path / "root"), "toy", run, again, other) == ""
+    card = ModelCard.load(run / "model" / "README.md")
+    values = {(result.dataset_name, result.metric_type): result.metric_value for result in card.data.eval_results}
+    assert values["roco", "image_to_text/R@1"] == 1.0 and values["rocov2", "image_to_text/R@1"] == 0.5
+    assert card.text.count("### retrieval, ") == 2 and "feedface" not in card.text.split("rocov2")[0]
+
+
+def test_a_card_that_cannot_be_read_is_named(root, two_seeds):
+    (two_seeds[0] / "model" / "README.md").write_text("---\n: [\n---\n")
+    assert re.search(r"run0/model/README.md is not a model card that can be read", write(root, "toy", *two_seeds))
 
 
 def test_other_data_are_not_marked_as_roco(root, two_seeds, tmp_path):
@@ -270,4 +296,4 @@ def test_the_tables_of_this_checkout_are_what_its_records_give():
     assert records, "docs/results holds no record"
     assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == BENCHMARK.results_page(records)
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme == BENCHMARK.between_markers(readme, BENCHMARK.readme_table(records))
+    assert readme == BENCHMARK.between_marks(readme, BENCHMARK.START, BENCHMARK.END, BENCHMARK.readme_table(records))

@@ -5,8 +5,8 @@ import pytest
 from medclip import NOT_CLINICAL
 from medclip.errors import UserError
 from medclip.evaluation.report import write_report
-from medclip.evaluation.result_tables import format_value
 from medclip.evaluation.results import Kind, Results, read_results, write_results
+from medclip.named_metrics import format_value
 from support.handmade_results import PROVENANCE, classes, metric, retrieval
 from support.pages import check
 

@@ -8,20 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medclip.errors import UserError
-from medclip.evaluation.result_tables import format_interval, format_value, result_tables, to_words
+from medclip.evaluation.result_tables import result_tables
 from medclip.evaluation.results import (
     ConfusionMatrix,
     Kind,
-    Metric,
     MisrankedPair,
     NearestImage,
     ReliabilityBin,
     ReliabilityCurve,
     Results,
-    metric_name,
-    name_parts,
     read_results,
 )
+from medclip.named_metrics import Metric, format_interval, format_value, metric_name, name_parts, to_words
 from support.handmade_results import PROVENANCE, classes, metric, retrieval
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)

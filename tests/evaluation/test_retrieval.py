@@ -16,10 +16,11 @@ from medclip.encode.encoder import embed_images, embed_texts
 from medclip.errors import UserError
 from medclip.evaluation.compare import compare
 from medclip.evaluation.config import EvalConfig
-from medclip.evaluation.results import Kind, Results, name_parts, read_results
+from medclip.evaluation.results import Kind, Results, read_results
 from medclip.evaluation.retrieval import evaluate_retrieval
 from medclip.metrics import DIRECTIONS, rank_metrics, ranks, recall_at_k
 from medclip.model.checkpoint import model_hash
+from medclip.named_metrics import name_parts
 from support.material import draw_image
 
 

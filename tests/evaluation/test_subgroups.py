@@ -3,9 +3,9 @@
 import numpy as np
 
 from medclip.data.dataset import Split
-from medclip.evaluation.results import to_metric
 from medclip.evaluation.subgroups import MIN_GROUP_SIZE, by_group, row_labels
 from medclip.metrics import estimate
+from medclip.named_metrics import to_metric
 
 LABELS = {
     "modality": ["ct"] * 60 + ["mri"] * 40 + ["pet"] * 5 + [""] * 15,

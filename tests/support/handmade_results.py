@@ -7,17 +7,15 @@ import numpy as np
 from medclip.evaluation.results import (
     ConfusionMatrix,
     Kind,
-    Metric,
     Provenance,
     ReliabilityBin,
     ReliabilityCurve,
     Results,
-    metric_name,
-    to_metric,
     write_results,
 )
 from medclip.evaluation.retrieval import ROLES
 from medclip.metrics import DIRECTIONS, Estimate
+from medclip.named_metrics import Metric, metric_name, to_metric
 
 PROVENANCE = Provenance(
     model="a" * 64,

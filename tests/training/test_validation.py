@@ -101,4 +101,4 @@ def test_the_card_counts_them_once(repeats, train_config, tmp_path):
     train(repeats, tmp_path / "run", dataclasses.replace(train_config, steps=1, num_evals=1))
     card = (tmp_path / "run" / "model" / "README.md").read_text(encoding="utf-8")
     assert "16 training pairs, 8 validation pairs" in card
-    assert "Retrieval among 6 images and 7 captions of the validation split" in card
+    assert "6 images, 7 captions. This split also chose the weights." in card

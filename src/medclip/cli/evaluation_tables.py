@@ -59,8 +59,7 @@ def _render(table: ResultTable, subject: str = "") -> Table:
 
 
 def _to_text(cell: Cell) -> Text:
-    from medclip.evaluation.result_tables import format_interval, format_value
-    from medclip.evaluation.results import Metric
+    from medclip.named_metrics import Metric, format_interval, format_value
 
     if isinstance(cell, Metric):
         interval = format_interval(cell)

@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 from scipy.special import softmax
 
-from medclip.evaluation.results import Fact, Metric, ReliabilityBin, ReliabilityCurve, to_metric
+from medclip.evaluation.results import Fact, ReliabilityBin, ReliabilityCurve
 from medclip.metrics import estimate
+from medclip.named_metrics import Metric, to_metric
 
 NUM_BINS = 15
 NUM_FOLDS = 5

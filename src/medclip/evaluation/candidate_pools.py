@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int, Num
 
 from medclip.errors import UserError
-from medclip.evaluation.results import Fact, Metric, metric_name, to_metric
+from medclip.evaluation.results import Fact
 from medclip.metrics import (
     DIRECTIONS,
     DistinctPairs,
@@ -22,6 +22,7 @@ from medclip.metrics import (
     ranks,
     resample_counts,
 )
+from medclip.named_metrics import Metric, metric_name, to_metric
 
 CI_OVER_DRAWS = (
     "95 % bootstrap, 1000 resamples of whole articles and of draws: it covers which articles the split has and which "

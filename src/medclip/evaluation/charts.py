@@ -10,9 +10,9 @@ from markupsafe import Markup
 
 from medclip import html_page
 from medclip.evaluation.compare import Row
-from medclip.evaluation.result_tables import format_interval, format_value, to_words
-from medclip.evaluation.results import Metric, ReliabilityCurve
+from medclip.evaluation.results import ReliabilityCurve
 from medclip.evaluation.significance import Verdict
+from medclip.named_metrics import Metric, format_interval, format_value, to_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

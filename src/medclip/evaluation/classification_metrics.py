@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
-from medclip.evaluation.results import ConfusionMatrix, Fact, Metric, Role, metric_name, name_parts, to_metric
+from medclip.evaluation.results import ConfusionMatrix, Fact
 from medclip.metrics import estimates
+from medclip.named_metrics import Metric, Role, metric_name, name_parts, to_metric
 
 DECISION_THRESHOLD = 0.5
 """A finding with a higher probability is called present."""

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from medclip.errors import UserError
-from medclip.evaluation.results import Kind, Metric, Results, kinds_in, name_parts, read_results
+from medclip.evaluation.results import Kind, Results, kinds_in, read_results
 from medclip.evaluation.significance import (
     LEVEL,
     RESAMPLES,
@@ -24,6 +24,7 @@ from medclip.evaluation.significance import (
     paired_differences,
     verdict,
 )
+from medclip.named_metrics import Metric, name_parts
 from medclip.progress import progress
 
 SEED = 0  # the same evaluations always get the same verdict

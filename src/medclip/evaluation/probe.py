@@ -26,19 +26,10 @@ from medclip.evaluation.classification_metrics import (
 from medclip.evaluation.config import EvalConfig
 from medclip.evaluation.labeled import LabelConfig, Labeled, probe_rows
 from medclip.evaluation.labeled_features import encode_labeled, with_random_weights
-from medclip.evaluation.results import (
-    ConfusionMatrix,
-    Fact,
-    Kind,
-    Metric,
-    Results,
-    metric_name,
-    provenance,
-    to_metric,
-    write_results,
-)
+from medclip.evaluation.results import ConfusionMatrix, Fact, Kind, Results, provenance, write_results
 from medclip.metrics import Estimate
 from medclip.model.checkpoint import load
+from medclip.named_metrics import Metric, metric_name, to_metric
 from medclip.progress import Advance, progress
 
 SHOTS = (1, 4, 16)

@@ -14,20 +14,11 @@ from medclip import html_page
 from medclip.atomic_io import write_page
 from medclip.evaluation import charts
 from medclip.evaluation.compare import METHOD, Comparison, read_evaluations
-from medclip.evaluation.result_tables import (
-    Cell,
-    Table,
-    comparison_tables,
-    format_interval,
-    format_value,
-    result_notes,
-    result_tables,
-    side_by_side,
-    to_words,
-)
-from medclip.evaluation.results import Kind, Metric, Results, metric_name
+from medclip.evaluation.result_tables import Cell, Table, comparison_tables, result_notes, result_tables, side_by_side
+from medclip.evaluation.results import Kind, Results
 from medclip.evaluation.significance import Verdict
 from medclip.metrics import DIRECTIONS, KS
+from medclip.named_metrics import Metric, format_interval, format_value, metric_name, to_words
 
 TITLES: dict[Kind, tuple[str, str]] = {
     Kind.RETRIEVAL: ("Retrieval", "How well captions find their images, and images their captions."),

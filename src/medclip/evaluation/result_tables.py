@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from medclip.evaluation.classification_metrics import MACRO_METRICS
 from medclip.evaluation.compare import Comparison, Contrast, Row
-from medclip.evaluation.results import Fact, Kind, Metric, Provenance, Results, metric_name, name_parts
+from medclip.evaluation.results import Fact, Kind, Provenance, Results
 from medclip.evaluation.significance import Verdict
 from medclip.metrics import DIRECTIONS
+from medclip.named_metrics import Metric, format_value, metric_name, name_parts, percent, to_words
 
 Cell = Metric | Verdict | str
 
-_WORDS = {
-    "text_to_image": "text→image",
-    "image_to_text": "image→text",
-    "few_shot": "few images a class",
-    "auroc": "AUROC",
-    "ece": "calibration error",
-    "f1": "F1",
-    "macro_f1": "macro F1",
-    "article_disjoint": "own article left out",
-    "concepts": "graded by concepts",
-    "chexzero": "CheXzero",
-    "biomedclip": "BiomedCLIP",
-    "gloria": "GLoRIA",
-    "medclip": "MedCLIP, prompt ensemble",
-    "medclip-max": "MedCLIP, best prompt",
-}
-_HEADS = [_WORDS[direction] for direction in DIRECTIONS]
+_HEADS = [to_words(direction) for direction in DIRECTIONS]
 _SUMMARY = "R@10"
 
 
@@ -122,33 +106,6 @@ def format_difference(row: Row, contrast: Contrast) -> str:
     return f"{value} ({low} to {high})"
 
 
-def format_value(metric: Metric, value: float | None) -> str:
-    """A value, chance or end of the interval of a metric, for people."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    if metric.is_share:
-        return _percent(value)
-    text = f"{value:,.1f}".removesuffix(".0") if "rank" in metric.name else f"{value:.3f}"
-    return text.replace("-", "−")
-
-
-def _percent(share: Fact | None) -> str:
-    return f"{100 * share:.1f}\u00a0%".replace("-", "−") if isinstance(share, int | float) else "–"
-
-
-def format_interval(metric: Metric) -> str:
-    """The interval of a metric, for people; "" without one."""
-    if metric.low is None or metric.high is None:
-        return ""
-    low, high = (format_value(metric, end).removesuffix("\u00a0%") for end in (metric.low, metric.high))
-    return f"{low} to {high}" if "−" in low else f"{low}–{high}"
-
-
-def to_words(name: str) -> str:
-    """A metric's name for people."""
-    return " · ".join(_WORDS.get(part, part.replace("_", " ")) for part in name_parts(name))
-
-
 def _retrieval(results: Results) -> Iterator[Table]:
     yield _directions(results, f"Retrieval among {_candidates(results)}", ())
     yield Table("Other candidates and measures", ["", *_HEADS, "chance"], list(_retrieval_summary(results)))
@@ -234,7 +191,7 @@ def _probe(results: Results) -> Iterator[Table]:
 
 def _classifiers(results: Results, rows: dict[str, Sequence[str]]) -> Table:
     """Metrics of classifiers, named by the rows and found below the paths, beside random weights and guesses."""
-    guess = _percent(results.facts.get("majority/accuracy"))
+    guess = percent(results.facts.get("majority/accuracy"))
     cells = [
         [
             label,
@@ -261,7 +218,7 @@ def _classes(results: Results, path: Sequence[str], details: bool = False) -> It
     has_prevalence = "prevalence" in known
     for label in labels:
         class_path = (*path, "classes", label)
-        prevalence = [_percent(_fact(results, *class_path, "prevalence"))] if has_prevalence else []
+        prevalence = [percent(_fact(results, *class_path, "prevalence"))] if has_prevalence else []
         metrics = [results.get(*class_path, name) or "–" for name in names]
         rows.append([label, _count(results, *class_path, "num_images"), *prevalence, *metrics])
     header = ["class", "images", *(["prevalence"] if has_prevalence else []), *map(to_words, names)]

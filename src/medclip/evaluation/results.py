@@ -20,15 +20,14 @@ from medclip.data.dataset import Split, write_arrow
 from medclip.errors import UserError
 from medclip.evaluation.config import EvalConfig
 from medclip.evaluation.labeled import Labeled
-from medclip.metrics import Estimate
+from medclip.metrics import CI_METHOD
+from medclip.named_metrics import Metric, metric_name, name_parts
 from medclip.source_commit import source_commit
 
-Role = Literal["gated", "compared", "reported"]
 Answer = Literal["yes", "no", "unknown"]
 ITEMS_HASH = "items_sha256"  # of the items' file, in the results
 Fact = int | float | str | tuple[int | float | str, ...]
 
-CI_METHOD = "95 % bootstrap, 1000 resamples of whole articles"
 CI_METHOD_WITHOUT_ARTICLES = (
     "95 % bootstrap, 1000 resamples of single pairs (without --data each counts as its own article)"
 )
@@ -47,33 +46,6 @@ class Kind(StrEnum):
     def stem(self) -> str:
         """The name of its files without their extension."""
         return self.replace("-", "_")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Metric:
-    """A measured number with its 95 % interval; value, low and high are None where it is not defined."""
-
-    name: str
-    """Its path in the results file: parts joined by "/" (see `metric_name`), such as image_to_text/R@10."""
-    value: float | None
-    low: float | None
-    high: float | None
-    chance: float | None = None
-    """What a model that cannot tell would get."""
-    column: str | None = None
-    """The column of the items that it is computed from; None: of no single column, or of part of its rows."""
-    statistic: str | None = None
-    """How: a key of `significance.STATISTICS`, or another that cannot be compared item by item."""
-    role: Role = "reported"
-    """"compared": `medclip compare` tests differences of it. "gated": and --max-regression judges by it."""
-    draws: tuple[float, ...] = ()
-    """The value in each random draw, where `value` is their mean."""
-
-    @property
-    def is_share(self) -> bool:
-        """Whether it lies between 0 and 1 (a change of it: -1 and 1) and is read in percent."""
-        last = self.name.rpartition("/")[2]
-        return "rank" not in last and "cosine" not in last
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,31 +213,6 @@ class Results:
 
 
 _RECORDS = ("confusion_matrices", "reliability_curves", "misranked_pairs", "nearest_images")
-
-
-def metric_name(*parts: str) -> str:
-    """The name of a path: parts joined by "/", which within a part is written "~1" (RFC 6901)."""
-    return "/".join(part.replace("~", "~0").replace("/", "~1") for part in parts)
-
-
-def name_parts(name: str) -> list[str]:
-    """The path of a name."""
-    return [part.replace("~1", "/").replace("~0", "~") for part in name.split("/")]
-
-
-def to_metric(
-    name: str,
-    estimate: Estimate | None,
-    chance: float | None = None,
-    column: str | None = None,
-    statistic: str | None = None,
-    role: Role = "reported",
-) -> Metric:
-    """A metric of an estimate; None: it is not defined."""
-    value, low, high = (estimate.value, estimate.low, estimate.high) if estimate else (None, None, None)
-    return Metric(
-        name=name, value=value, low=low, high=high, chance=chance, column=column, statistic=statistic, role=role
-    )
 
 
 def write_results(out: Path | None, results: Results, items: Mapping[str, Sequence[Any] | np.ndarray]) -> Results:

@@ -18,22 +18,11 @@ from medclip.errors import UserError
 from medclip.evaluation import graded_relevance
 from medclip.evaluation.candidate_pools import article_disjoint, draw_pools, fixed_pools
 from medclip.evaluation.config import EvalConfig
-from medclip.evaluation.results import (
-    Fact,
-    Kind,
-    Metric,
-    MisrankedPair,
-    NearestImage,
-    Results,
-    Role,
-    metric_name,
-    provenance,
-    to_metric,
-    write_results,
-)
+from medclip.evaluation.results import Fact, Kind, MisrankedPair, NearestImage, Results, provenance, write_results
 from medclip.evaluation.subgroups import by_group, row_labels
 from medclip.metrics import DistinctPairs, Queries, hits_at_k, max_candidates, merge_articles
 from medclip.model.checkpoint import load
+from medclip.named_metrics import Metric, Role, metric_name, to_metric
 from medclip.progress import progress
 
 LOG = logging.getLogger("medclip.evaluation")

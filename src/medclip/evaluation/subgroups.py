@@ -10,8 +10,9 @@ from jaxtyping import Float
 
 from medclip.data.dataset import Split
 from medclip.data.normalize import license_name
-from medclip.evaluation.results import Fact, Metric, metric_name, to_metric
+from medclip.evaluation.results import Fact
 from medclip.metrics import estimates
+from medclip.named_metrics import Metric, metric_name, to_metric
 
 MIN_GROUP_SIZE = 30
 """Fewer items say too little of a group to name it."""

@@ -1,13 +1,15 @@
-"""The head of a model card: the data that a model was trained on."""
+"""The head of a model card: the data that a model was trained on, and the models that it started from."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from medclip.errors import UserError
-from medclip.model.checkpoint import model_folder
+from medclip.model.checkpoint import is_local, model_folder
 
 
 @dataclass(frozen=True)
@@ -24,18 +26,9 @@ def read_training_data(name: str | Path) -> TrainingData:
 
     Empty and not complete where there is no card or no model.
     """
-    from huggingface_hub import metadata_load
-
-    try:
-        card = metadata_load(model_folder(name) / "README.md") or {}
-    except (OSError, UserError, ValueError, RecursionError):
-        return TrainingData()
-    except Exception as error:  # YAML's own, whose library is the Hub client's
-        if type(error).__module__.startswith("yaml"):
-            return TrainingData()
-        raise
-    sources = [source for key in ("trained_on", "datasets") for source in _strings(card.get(key))]
-    return TrainingData(tuple(dict.fromkeys(sources)), card.get("trained_on_nothing_else") is True)
+    head = _read_head(name)
+    sources = [source for key in ("trained_on", "datasets") for source in _strings(head.get(key))]
+    return TrainingData(tuple(dict.fromkeys(sources)), head.get("trained_on_nothing_else") is True)
 
 
 def add_training_data(source: str, starts: Sequence[str]) -> TrainingData:
@@ -43,6 +36,50 @@ def add_training_data(source: str, starts: Sequence[str]) -> TrainingData:
     earlier = [read_training_data(start) for start in starts]
     sources = [name for data in earlier for name in data.sources]
     return TrainingData(tuple(dict.fromkeys([*sources, source])), all(data.is_complete for data in earlier))
+
+
+def base_models(starts: Sequence[str]) -> list[str]:
+    """The Hub's names of models; of one in a folder, those on its own card."""
+    names = [[name] if (name := hub_name(start)) else _strings(_read_head(start).get("base_model")) for start in starts]
+    return list(dict.fromkeys(name for of_start in names for name in of_start if is_repository_name(name)))
+
+
+def license_of(name: str) -> str:
+    """The license on a model's card; "" where it names none."""
+    license = _read_head(name).get("license")
+    return license if isinstance(license, str) and re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,39}", license) else ""
+
+
+def hub_name(model: str) -> str | None:
+    """OWNER/NAME of a model that is named so, None for a path on this machine."""
+    name = model.removeprefix("hf-hub:").partition("@")[0]
+    return name if is_repository_name(name) and not is_local(name) else None
+
+
+def is_repository_name(name: str) -> bool:
+    """Whether a name has the form OWNER/NAME of the Hub's repositories."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return "/" in name
+
+
+def _read_head(name: str | Path) -> Mapping[str, Any]:
+    """The metadata of a model's card; empty where there is no card that can be read, or no model."""
+    from huggingface_hub import metadata_load
+
+    try:
+        return metadata_load(model_folder(name) / "README.md") or {}
+    except (OSError, UserError, ValueError, RecursionError):
+        return {}
+    except Exception as error:  # YAML's own, whose library is the Hub client's
+        if type(error).__module__.startswith("yaml"):
+            return {}
+        raise
 
 
 def _strings(value: object) -> list[str]:

@@ -198,7 +198,7 @@ def model_folder(name: str | Path, revision: str | None = None, dual: bool = Fal
     for folder in (path / "model", path):
         if any((folder / file).is_file() for file in (*CONFIG_FILES, MODULES_FILE)):
             return _inner_folder(folder)
-    if _is_local(name):
+    if is_local(name):
         others = describe_other_files(file.name for file in path.glob("*"))
         raise UserError(
             f"{name} is not a model folder: looked for {', '.join(CONFIG_FILES)} in it and in {path / 'model'}."
@@ -212,7 +212,7 @@ def _inner_folder(folder: Path) -> Path:
     return folder if any((folder / config).is_file() for config in CONFIG_FILES) else model_or_modules(folder)
 
 
-def _is_local(name: str) -> bool:
+def is_local(name: str) -> bool:
     """Whether a name is a path here, rather than the OWNER/NAME of the Hub."""
     return Path(name).exists() or name.count("/") != 1 or name.startswith((".", "/", "~"))
 
@@ -223,7 +223,7 @@ def tokenizer_folder(name: str | Path) -> Path:
     for folder in (Path(name) / "model", Path(name)):
         if has_tokenizer(folder):
             return folder
-    return Path(name) if _is_local(name) else fetch_tokenizer(name)
+    return Path(name) if is_local(name) else fetch_tokenizer(name)
 
 
 def model_hash(path: str | Path) -> str:

@@ -40,7 +40,7 @@ from medclip.training.config import FromModel, FromPreset, FromTowers, ResolvedT
 from medclip.training.data import Loader, Pairs, make_loader, read_pairs
 from medclip.training.log import SUMMARY_FILE, Callback, MetricsLog, open_run
 from medclip.training.losses import Loss, contrastive_loss, is_sigmoid, sigmoid_loss
-from medclip.training.model_card import ValidationCounts, write_card
+from medclip.training.model_card import write_run_card
 from medclip.training.optim import initial_params, make_optimizer, merge_lora
 from medclip.training.step import Metrics, State, TrainStep, init_state, make_step
 from medclip.training.trackers import open_trackers, require_trackers
@@ -360,15 +360,14 @@ def _finish(run: Run, log: MetricsLog, state: State) -> dict[str, Any]:
 def _describe(run: Run, folder: Path, best: dict[str, Any]) -> None:
     """Write the card and the calibration of the saved model."""
     validation_set, seed = run.validation_set, run.config.seed
-    embeddings = embed_validation_set(load(folder), validation_set)
+    model = load(folder)
+    embeddings = embed_validation_set(model, validation_set)
     pairs = DistinctPairs.of_rows(*embeddings, validation_set.image_ids, validation_set.caption_ids)
     queries = pairs.rank()
     metrics = {name: own.metrics(validation_set.articles, seed) for name, own in queries.items()}
-    num_images, num_captions = (len(queries[direction].rows) for direction in DIRECTIONS)
-    counts = ValidationCounts(len(run.validation), num_images, num_captions)
-    write_card(folder, run.config, run.pairs.split, counts, best, metrics)
-    if num_images > 1:
-        to_image = DIRECTIONS[1]
+    write_run_card(folder, model, run.config, run.pairs.split, run.validation, best, queries, metrics)
+    to_text, to_image = DIRECTIONS
+    if len(queries[to_text].rows) > 1:
         calibration = calibrate(
             pairs,
             queries[to_image],

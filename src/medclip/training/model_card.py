@@ -2,118 +2,200 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from medclip import NOT_CLINICAL, __version__
-from medclip.atomic_io import write_text
+from medclip.card_evaluations import END, START, CardEvaluation, add_evaluations, write_card
 from medclip.data.dataset import Split
-from medclip.metrics import Estimate
-from medclip.model.card_metadata import add_training_data
-from medclip.plain_text import printable
+from medclip.data.deidentify import DICOM_SOURCE
+from medclip.data.normalize import license_name
+from medclip.metrics import CI_METHOD, DIRECTIONS, Estimate, Queries
+from medclip.model.card_metadata import add_training_data, base_models, hub_name, is_repository_name, license_of
+from medclip.model.checkpoint import Model
+from medclip.named_metrics import metric_name, to_metric
+from medclip.source_commit import source_commit
 from medclip.training.config import FromModel, FromPreset, FromTowers, ResolvedTrainConfig
 
-_CARD = """---
-library_name: transformers
-pipeline_tag: zero-shot-image-classification
-license: other
-tags: [medical, radiology, clip, not-for-clinical-use]
-trained_on: {trained_on}
-trained_on_nothing_else: {nothing_else}
----
+TAGS = ["medical", "radiology", "clip", "medclip", "not-for-clinical-use"]
+_TEMPLATE = Path(__file__).parents[1] / "templates" / "model_card.md"
+_COMMON_LICENSE = re.compile("cc0|cc(-(by|nc|nd|sa))*|public-domain")
+_MEDCLIP = """import medclip
 
-# {title}
+MODEL = "."
+texts = ["chest X-ray", "CT of the abdomen"]
+model = medclip.load(MODEL)
+cosines = model.similarity("image.png", texts)
+probabilities = model.zero_shot("image.png", texts)"""
+_TRANSFORMERS = """import torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
-**{notice}**
+MODEL = "."
+texts = ["chest X-ray", "CT of the abdomen"]
+model = AutoModel.from_pretrained(MODEL)
+tokenizer, processor = AutoTokenizer.from_pretrained(MODEL), AutoImageProcessor.from_pretrained(MODEL)
+tokens = tokenizer(texts, padding=PADDING, truncation=True, return_tensors="pt")
+pixels = processor(Image.open("image.png").convert("RGB"), return_tensors="pt")
+with torch.no_grad():
+    probabilities = model(**tokens, **pixels).logits_per_image.softmax(dim=-1)[0]"""
+_SENTENCE_TRANSFORMERS = """from PIL import Image
+from sentence_transformers import SentenceTransformer
 
-A dual encoder of radiology images and their captions, trained with medclip {version}. The cosine of an image's and a
-caption's embedding says how well they match.
+MODEL = "."
+texts = ["chest X-ray", "CT of the abdomen"]
+model = SentenceTransformer(MODEL)
+images = model.encode([Image.open("image.png").convert("RGB")])
+cosines = model.similarity(images, model.encode(texts))[0]"""
+_OPEN_CLIP = """import open_clip
+import torch
+from PIL import Image
 
-## Data
-
-Source: {source}{synthetic}. {training} training pairs, {validation} validation pairs.
-
-## Training
-
-{start}.
-{steps} steps of {batch_size} pairs, peak learning rate {lr:g}, weight decay {weight_decay:g}, seed {seed}.
-Saved: {weights}, the best by mean validation recall.
-
-## Evaluation
-
-Retrieval among {num_images} images and {num_captions} captions of the validation split, which also chose the weights;
-a repeated image or caption counts once. 95 % bootstrap intervals, whole articles resampled.
-
-| metric | text→image | image→text |
-|---|---|---|
-{rows}
-
-## Limitations
-
-Trained on figures of publications, not on a hospital's archive: what is common in print is over-represented, and
-captions tell more than the image shows. Metrics hold for these candidates alone; fewer candidates give higher ones.
-Findings, laterality and rare modalities may be wrong with a high score. Not evaluated for any group of patients.
-
-## License
-
-The weights inherit the terms of the model they started from and of the pairs, whose images carry licenses of their
-own; none is granted here.
-"""
+MODEL = "local-dir:."  # on the Hub: hf-hub:OWNER/NAME
+texts = ["chest X-ray", "CT of the abdomen"]
+model, preprocess = open_clip.create_model_from_pretrained(MODEL)
+with torch.no_grad():
+    image = model.encode_image(preprocess(Image.open("image.png").convert("RGB"))[None], normalize=True)
+    cosines = (image @ model.encode_text(open_clip.get_tokenizer(MODEL)(texts), normalize=True).T)[0]"""
 
 
-class ValidationCounts(NamedTuple):
-    """The size of the validation split, and the distinct images and captions of its pairs that are ranked."""
-
-    num_pairs: int
-    num_images: int
-    num_captions: int
-
-
-def write_card(
+def write_run_card(
     folder: Path,
+    model: Model,
     config: ResolvedTrainConfig,
     training: Split,
-    counts: ValidationCounts,
+    validation: Split,
     best: Mapping[str, Any],
+    queries: Mapping[str, Queries],
     metrics: Mapping[str, Mapping[str, Estimate]],
 ) -> None:
-    """Write `README.md`: `best` is the evaluation of the saved weights, `metrics` are of both directions."""
-    to_image, to_text = metrics["text_to_image"], metrics["image_to_text"]
-    rows = [f"| {name} | {_cell(to_image[name], name)} | {_cell(to_text[name], name)} |" for name in to_image]
+    """Write `README.md` of a run's `model` folder.
+
+    `best` is the evaluation of the saved weights; `queries` and `metrics` are of both directions on `validation`.
+    """
+    from huggingface_hub import ModelCard, ModelCardData
+
     match config.start:
         case FromPreset(preset):
             start, parents = f"From scratch (preset {preset})", []
-        case FromModel(model):
-            start, parents = f"Fine-tuned from {_public_name(model)}", [model]
+        case FromModel(parent):
+            start, parents = f"Fine-tuned from {_public_name(parent)}", [parent]
         case FromTowers(vision, text):
             parents = [vision, text]
             start = f"Vision tower of {_public_name(vision)} joined with the text tower of {_public_name(text)}"
-    dataset = training.dataset
+    dataset, title = training.dataset, folder.resolve().parent.name
     trained_on = add_training_data(dataset["source"], parents)
-    card = _CARD.format(
-        title=folder.resolve().parent.name,
+    library, usage = _usage(model)
+    data = ModelCardData(
+        library_name=library,
+        pipeline_tag="zero-shot-image-classification",
+        license="other",
+        base_model=base_models(parents) or None,
+        datasets=[name for name in trained_on.sources if is_repository_name(name)] or None,
+        tags=TAGS,
+        trained_on=list(trained_on.sources),
+        trained_on_nothing_else=trained_on.is_complete,
+    )
+    card = ModelCard.from_template(
+        data,
+        template_path=str(_TEMPLATE),
+        title=title,
         notice=NOT_CLINICAL,
         version=__version__,
-        trained_on=json.dumps(trained_on.sources),
-        nothing_else=json.dumps(trained_on.is_complete),
-        source=dataset["source"],
-        synthetic=" (synthetic: drawn by a program, no patients)" if dataset["synthetic"] else "",
-        training=len(training),
-        validation=counts.num_pairs,
+        usage=usage,
+        origin=_origin(dataset),
+        num_training=len(training),
+        num_validation=len(validation),
         start=start,
-        steps=config.steps,
-        batch_size=config.batch_size,
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-        seed=config.seed,
+        config=config,
         weights=_weights(best),
-        num_images=counts.num_images,
-        num_captions=counts.num_captions,
-        rows="\n".join(rows),
+        start_mark=START,
+        end_mark=END,
+        limits=_limits(dataset),
+        license_text=_license_text(training.iter_column("license"), parents),
     )
-    write_text(folder / "README.md", printable(card))
+    add_evaluations(card, [_evaluation(validation, queries, metrics)], title)
+    write_card(card, folder / "README.md")
+
+
+def _usage(model: Model) -> tuple[str, Mapping[str, str]]:
+    """The library that the folder is of, and code by the libraries that open it."""
+    if "model_cfg" in model.raw_config:
+        return "open_clip", {"medclip": _MEDCLIP, "open_clip": _OPEN_CLIP}
+    if not model.config.text.opens_in_transformers:
+        return "medclip", {"medclip": _MEDCLIP}
+    padding = '"max_length"' if model.config.text.family.attends == "all" else "True"  # SigLIP attends to padding
+    others = {
+        "transformers": _TRANSFORMERS.replace("PADDING", padding),
+        "sentence-transformers": _SENTENCE_TRANSFORMERS,
+    }
+    return "transformers", {"medclip": _MEDCLIP, **others}
+
+
+def _evaluation(
+    validation: Split, queries: Mapping[str, Queries], metrics: Mapping[str, Mapping[str, Estimate]]
+) -> CardEvaluation:
+    chances = {direction: own.chance() for direction, own in queries.items()}
+    num_images, num_captions = (len(queries[direction].rows) for direction in DIRECTIONS)
+    return CardEvaluation(
+        kind="retrieval",
+        data=validation.dataset["source"],
+        synthetic=validation.dataset["synthetic"],
+        split=validation.name,
+        sha256=validation.digest,
+        pool={"images": num_images, "captions": num_captions},
+        notes=["this split also chose the weights"],
+        ci_method=CI_METHOD,
+        medclip_version=__version__,
+        commit=source_commit(),
+        metrics=[
+            to_metric(metric_name(direction, name), estimate, chances[direction][name])
+            for direction in reversed(DIRECTIONS)
+            for name, estimate in metrics[direction].items()
+        ],
+    )
+
+
+def _origin(dataset: Mapping[str, Any]) -> str:
+    """Where the pairs are from, as far as the dataset says so."""
+    if dataset["synthetic"]:
+        return f"Synthetic images ({dataset['source']}), drawn by a program: no patients."
+    if dataset["source"] == DICOM_SOURCE:
+        return "DICOM studies."
+    return f"Source: {dataset['source']}."
+
+
+def _limits(dataset: Mapping[str, Any]) -> str:
+    """What follows from the origin alone."""
+    if dataset["synthetic"]:
+        return "Trained on drawings, which say nothing of how it does on images of patients."
+    where = (
+        "the DICOM studies of one source" if dataset["source"] == DICOM_SOURCE else f"one source, {dataset['source']}"
+    )
+    return f"Trained on {where}: what is common there is over-represented."
+
+
+def _license_text(licenses: Iterable[str], parents: Sequence[str]) -> str:
+    """The licenses of the pairs and of the parents, as they are recorded; names that are not common are not quoted."""
+    counts = Counter(_license_in_words(license_name(license)) for license in licenses)
+    pairs = ", ".join(f"{name} {count:,}" for name, count in counts.most_common())
+    terms = [f"Licenses of the training pairs: {pairs}."]
+    for parent in parents:
+        license = license_of(parent)
+        terms.append(f"The card of {_public_name(parent)} {f'says {license}' if license else 'names no license'}.")
+    inherited = (
+        "the models that they started from and of the pairs" if parents else "the pairs that they were trained on"
+    )
+    return f"The weights inherit the terms of {inherited}; none is granted here. {' '.join(terms)}"
+
+
+def _license_in_words(name: str) -> str:
+    if not name:
+        return "not stated"
+    return name if _COMMON_LICENSE.fullmatch(name) else "another"
 
 
 def _weights(best: Mapping[str, Any]) -> str:
@@ -124,11 +206,4 @@ def _weights(best: Mapping[str, Any]) -> str:
 
 def _public_name(model: str) -> str:
     """A model's name without where it lies on this machine: a card is read by strangers."""
-    return "/".join(Path(model).parts[-2:])
-
-
-def _cell(estimate: Estimate, name: str) -> str:
-    value, low, high = estimate.value, estimate.low, estimate.high
-    if name.endswith("rank"):
-        return f"{value:.1f} ({low:.1f}–{high:.1f})"
-    return f"{value:.1%} ({low:.1%}–{high:.1%})"
+    return hub_name(model) or Path(model).name
