@@ -22,8 +22,14 @@ def is_loopback(host: str) -> bool:
 
 
 def is_clear_text(url: str) -> bool:
-    """Whether what is sent to a URL crosses a network unencrypted: http:// to another machine."""
-    parts = urlsplit(url)
+    """Whether what is sent to a URL crosses a network unencrypted: http:// to another machine.
+
+    UserError for what is not a URL.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise UserError(f"the address of a server, given by a variable or a flag, is not a URL: {error}.") from None
     return parts.scheme == "http" and not is_loopback(parts.hostname or "")
 
 

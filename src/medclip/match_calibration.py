@@ -154,7 +154,7 @@ def read_calibration(folder: Path, model_sha256: str) -> Calibration:
         raise UserError(f"the model has no {CALIBRATION_FILE}, which medclip train writes at its end.")
     try:
         calibration = _parse(read_object(path, "a model folder"))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:  # the last of Infinity in place of a count
         raise UserError(f"the model's {CALIBRATION_FILE} is damaged ({error}).") from None
     if calibration.model_sha256 != model_sha256:
         raise UserError(f"the model's {CALIBRATION_FILE} is of other weights or another config than these.")

@@ -7,9 +7,10 @@ import os
 import numpy as np
 import pytest
 
-from medclip.data.dataset import Split, default_split, shard_report, write_shard, write_table
+from medclip.data.dataset import Split, default_split, read_dataset, shard_report, write_shard, write_table
 from medclip.data.prepare import prepare
 from medclip.errors import UserError
+from support.handmade_datasets import dataset, row
 from support.material import RocoFolder, draw_image, image_bytes
 
 
@@ -108,9 +109,20 @@ def test_a_limit_below_zero_is_refused(data):
         Split(data, "train", -1)
 
 
+WRONG = (None, 3, [], {"train": 3}, {"train": {"image missing": "1"}})
+
+
+@pytest.mark.parametrize("value", WRONG, ids=str)
+@pytest.mark.parametrize("name", ["source", "synthetic", "dropped", "privacy"])
+def test_a_field_of_dataset_json_that_is_wrong_is_named(tmp_path, name, value):
+    dataset(tmp_path, {"train": [row(1)]}, **{name: value})
+    with pytest.raises(UserError, match=rf"dataset\.json: {name} is absent or of a wrong type"):
+        read_dataset(tmp_path)
+
+
 @pytest.mark.parametrize(("splits", "wanted"), [(["a", "validation"], "validation"), (["a"], "a"), (["a", "b"], None)])
 def test_the_split_that_needs_no_name(tmp_path, splits, wanted):
-    (tmp_path / "dataset.json").write_text(json.dumps({"splits": {name: {"shards": []} for name in splits}}))
+    dataset(tmp_path, {name: [row(1)] for name in splits})
     if wanted:
         assert default_split(tmp_path) == wanted
     else:

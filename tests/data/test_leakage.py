@@ -13,6 +13,7 @@ from medclip.data.perceptual_hash import MAX_HASH_DISTANCE, THUMBNAIL_SIDE, Fing
 from medclip.data.prepare import prepare
 from medclip.data.prepare_config import PrepareConfig
 from medclip.errors import UserError
+from medclip.verify import verify
 from support.material import draw_image, image_bytes
 
 SIZE = (256, 192)
@@ -79,6 +80,7 @@ def test_each_planted_leak_is_found_in_its_way(leaky):
 
 def test_the_copy_without_leaks_is_clean_and_otherwise_the_same(leaky, tmp_path):
     removed = decontaminate(leaky, tmp_path / "clean")
+    assert verify(tmp_path / "clean").findings == ()
     assert removed == dict.fromkeys(MATCH_KINDS, 1)
     assert leakage(tmp_path / "clean")["held_out"]["validation"]["any"] == 0
     expected = [

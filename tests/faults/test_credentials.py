@@ -145,6 +145,8 @@ def test_loopback_is_what_no_network_carries():
         assert not is_loopback(host), host
     assert is_clear_text("http://evil.example") and is_clear_text("HTTP://10.0.0.1:80/x")
     assert not any(map(is_clear_text, ("https://evil.example", "http://[::1]:80", "http://localhost/x", "")))
+    with pytest.raises(UserError, match="is not a URL"):
+        is_clear_text("http://[x")
 
 
 @pytest.mark.slow

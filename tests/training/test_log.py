@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medclip.errors import UserError
 from medclip.training.log import MetricsLog, draw_curves
 
 RECALLS = {"R@1": 0.1, "R@5": 0.2, "R@10": 0.3, "mean_recall": 0.2}
@@ -65,6 +66,15 @@ def test_a_half_written_line_is_dropped_on_resume(tmp_path):
     log.rewind(1)
     assert (tmp_path / "metrics.jsonl").read_text() == lines[0] + "\n"
     assert log.records == [{"step": 1, "loss": 2.0}]
+
+
+@pytest.mark.parametrize(
+    "damaged", [b"\xff", b'{"step": 2, "lo', b"3", b"[" * 100_000, b'{"loss": 1}', b'{"step": "2"}']
+)
+def test_any_other_line_that_is_no_record_is_named(tmp_path, damaged):
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1, "loss": 2.0}\n' + damaged + b'\n{"step": 3, "loss": 1.0}\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl is damaged: line 2 is not a record of a step"):
+        MetricsLog(tmp_path, 8).rewind(3)
 
 
 def test_only_the_first_process_writes_and_calls_back(tmp_path):

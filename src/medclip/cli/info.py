@@ -36,9 +36,13 @@ class Info:
     output: Output
 
     def run(self) -> None:
-        kind, contents = info(self.path)
-        values = asdict(contents) if isinstance(contents, RunInfo) else contents
-        self.output.show({"kind": kind, **values}, info_tables(kind, contents, self.path))
+        try:
+            kind, contents = info(self.path)
+            values = asdict(contents) if isinstance(contents, RunInfo) else contents
+            tables = list(info_tables(kind, contents, self.path))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{self.path} does not hold what medclip writes ({error!r}). See medclip verify.") from None
+        self.output.show({"kind": kind, **values}, tables)
 
 
 @dataclass(frozen=True)

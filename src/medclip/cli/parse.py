@@ -159,7 +159,7 @@ def _read_config(file: Path, flags: Mapping[str, Flag], words: Iterable[str]) ->
         settings = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"--config {file} cannot be read ({error.strerror}).") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also of text that is not UTF-8, of a number of 5,000 digits
         raise UserError(f"--config {file} is not TOML: {error}.") from None
     given = {word.partition("=")[0].replace("_", "-") for word in words}
     values = {}

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import cached_property
@@ -107,7 +107,30 @@ def read_dataset(data: AnyPath) -> dict[str, Any]:
         file_name(name, f"{path}: the name of a split", SPLIT_NAME)
         for shard in shards:
             file_name(shard.get("file"), f"{path}: the file of a shard", rf"{re.escape(name)}-[0-9]{{5,}}\.arrow")
+    for name, is_right in _FIELDS.items():
+        if not is_right(dataset):
+            raise UserError(f"{path}: {name} is absent or of a wrong type: it was not written by medclip prepare.")
     return dataset
+
+
+def _are_counts_of_splits(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(counts, dict) and all(type(count) is int for count in counts.values()) for counts in value.values()
+    )
+
+
+_FIELDS: Mapping[str, Callable[[dict[str, Any]], bool]] = {
+    "source": lambda dataset: isinstance(dataset.get("source"), str),
+    "synthetic": lambda dataset: isinstance(dataset.get("synthetic"), bool),
+    "the pairs of a split or shard": lambda dataset: all(
+        type(part.get("pairs")) is int and part["pairs"] >= 0
+        for split in dataset["splits"].values()
+        for part in (split, *split["shards"])
+    ),
+    "dropped": lambda dataset: _are_counts_of_splits(dataset.get("dropped")),
+    "privacy": lambda dataset: _are_counts_of_splits(dataset.get("privacy", {})),
+}
+"""What commands read of a manifest beside the names of its shards."""
 
 
 def is_prepared(data: AnyPath) -> bool:

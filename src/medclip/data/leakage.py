@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from medclip.atomic_io import claim, write_json
+from medclip.atomic_io import claim, sha256, write_with_checksum
 from medclip.data.dataset import Split, read_dataset, write_table
 from medclip.data.normalize import casefold_whitespace
 from medclip.data.paths import AnyPath
 from medclip.data.perceptual_hash import near_duplicates
-from medclip.data.prepare import write_notice
+from medclip.data.prepare import NOTICE_FILE, write_notice
 from medclip.data.resume import ResumableFile, remove_stale
 from medclip.data.schema import is_running_number, names_no_group
 from medclip.errors import UserError
@@ -138,7 +138,8 @@ def decontaminate(data: AnyPath, out: Path, other: AnyPath | None = None) -> dic
         write_notice(out, files)
         origin = dataset["source"] if other is None else f"{data.name} beside {other.name}"
         changes = {"splits": splits, "leakage_removed": counts, "derived_from": origin}
-        write_json(out / "dataset.json", {**dataset, **changes})
+        hashes = {file: sha256(out / file) for file in (*chain.from_iterable(files.values()), NOTICE_FILE)}
+        write_with_checksum(out / "dataset.json", {**dataset, **changes, "sha256": hashes})
     return counts
 
 

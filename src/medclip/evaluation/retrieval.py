@@ -170,7 +170,7 @@ def _unit_rows(path: Path, num_pairs: int | None) -> np.ndarray:
         rows = np.lib.format.open_memmap(path, mode="r")  # a header that claims too much takes no memory
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: --embeddings takes two .npy files, of images and of texts.") from None
-    except (ValueError, EOFError, OSError) as error:
+    except Exception as error:  # the header is a Python literal, and what a damaged one raises has many types
         raise UserError(f"{path} is not a .npy file of numbers ({error}): write it with numpy.save.") from None
     if rows.ndim != 2 or rows.dtype.kind not in "fiu" or not rows.size:
         raise UserError(f"{path} is {rows.dtype} of shape {rows.shape}, not numbers with a row for each pair.")

@@ -109,7 +109,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} cannot be read ({error.strerror}); --prompts takes a file like {DEFAULT_PROMPTS}."
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also of text that is not UTF-8, of a number of 5,000 digits
         raise UserError(f"{path} is not TOML ({error}); a file of that form is {DEFAULT_PROMPTS}.") from None
     for name, section in sections.items():
         if not isinstance(section, dict) or not section.keys() <= {*TEMPLATE_KEYS, "names"}:

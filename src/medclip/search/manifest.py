@@ -115,7 +115,19 @@ def read_manifest(folder: Path, snapshot: str | None = None) -> Manifest:
         raise UserError(f"{path} is damaged: its segments and num_pairs disagree. Build the index again.")
     if not _VECTOR_STORE.fullmatch(str(manifest.vector_store)):
         raise UserError(f"{path} is damaged: its vector_store is none of exact, faiss and milvus://HOST:PORT.")
+    if wrong := [name for part in (manifest, *segments) for name in _wrong_fields(part)]:
+        raise UserError(f"{path} is damaged: {wrong[0]} is of a wrong type. Build the index again.")
     return manifest
+
+
+def _wrong_fields(part: Manifest | Segment) -> Iterator[str]:
+    """The fields that are not the text, number, switch or ids of rows that they should be."""
+    kinds = {"str": str, "int": int, "bool": bool}
+    for item in dataclasses.fields(part):
+        if (kind := kinds.get(str(item.type))) and type(getattr(part, item.name)) is not kind:
+            yield item.name
+    if isinstance(part, Manifest) and not all(type(row) is int and 0 <= row < part.next_row_id for row in part.deleted):
+        yield "deleted"
 
 
 def write_manifest(folder: Path, manifest: Manifest, snapshot: str | None = None) -> None:

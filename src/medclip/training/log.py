@@ -94,16 +94,26 @@ class MetricsLog:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl`, except one that a killed run left half-written."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [record for record in map(_parse_line, lines) if record]
+    """The lines of `metrics.jsonl`, except a last one that a killed run left half-written.
+
+    UserError for any other line that is not a record of a step.
+    """
+    lines = path.read_bytes().split(b"\n") if path.exists() else []
+    records = [_parse_line(line) for line in lines]
+    if None in records[:-1]:
+        raise UserError(
+            f"{path} is damaged: line {1 + records.index(None)} is not a record of a step. Delete the line to go on "
+            "without it."
+        )
+    return [record for record in records if record is not None]
 
 
-def _parse_line(line: str) -> dict[str, Any] | None:
+def _parse_line(line: bytes) -> dict[str, Any] | None:
     try:
-        return json.loads(line)
-    except json.JSONDecodeError:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
         return None
+    return record if isinstance(record, dict) and type(record.get("step")) is int else None
 
 
 def draw_curves(records: Sequence[Mapping[str, Any]], path: Path, batch_size: int) -> None:

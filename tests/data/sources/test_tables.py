@@ -13,6 +13,7 @@ from medclip.data.normalize import canonical_split, split_in
 from medclip.data.prepare_config import PrepareConfig
 from medclip.data.schema import Dropped, Pair, is_made_up, take_per_split
 from medclip.data.sources.detect import open_source
+from medclip.data.sources.table_files import read_rows
 from medclip.errors import UserError
 from support.archives import tar_bytes
 
@@ -176,3 +177,21 @@ def test_unicode_tables_are_read(tmp_path, encoding):
     mark = "\ufeff" if encoding.endswith("e") else ""
     (tmp_path / "x.csv").write_bytes(f"{mark}image,caption\n1.png,Échographie\n".encode(encoding))
     assert [row.caption for row in open_source(str(tmp_path / "x.csv"))] == ["Échographie"]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+def test_a_time_that_python_cannot_hold_is_text(tmp_path, suffix):
+    """Nanoseconds, as pandas writes them, and a day of the year 12921."""
+    nanosecond, day = pa.array([1], pa.timestamp("ns")), pa.array([4_000_000], pa.int32()).cast(pa.date32())
+    table = pa.table({"image": ["1.png"], "caption": ["CT of the chest"], "taken": nanosecond, "until": day})
+    path = tmp_path / f"x{suffix}"
+    if suffix == ".parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as out:
+            out.write_table(table)
+    [row] = read_rows(path)
+    assert row == {"image": "1.png", "caption": "CT of the chest"} | {
+        "taken": "1970-01-01 00:00:00.000000001",
+        "until": "12921-08-18",
+    }

@@ -250,7 +250,7 @@ class ImageArchive:
             return
         try:
             self._file = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError, ValueError):
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
             return
         for member in self._file.infolist():
             if not member.is_dir() and not is_link(member):

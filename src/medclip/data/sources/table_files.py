@@ -177,7 +177,7 @@ def _read_parquet(path: AnyPath) -> Iterator[Row]:
             _refuse_repeated(path, table.schema_arrow.names)
             for batch in table.iter_batches(BATCH_ROWS):
                 batch.validate(full=True)
-                yield from batch.to_pylist()
+                yield from _to_rows(batch)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a complete Parquet file ({error}). Fetch it again.") from None
 
@@ -190,9 +190,21 @@ def _read_arrow(path: AnyPath) -> Iterator[Row]:
                 _refuse_repeated(path, batch.schema.names)
                 batch.validate(full=True)  # offsets that point elsewhere would end the process
                 for start in range(0, len(batch), BATCH_ROWS):
-                    yield from batch.slice(start, BATCH_ROWS).to_pylist()
+                    yield from _to_rows(batch.slice(start, BATCH_ROWS))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a complete Arrow file ({error}). Fetch it again.") from None
+
+
+def _to_rows(batch: pa.RecordBatch) -> list[Row]:
+    """The rows of a batch; times that Python's own types cannot hold (nanoseconds, the year 12,000) as text."""
+    try:
+        return batch.to_pylist()
+    except (ValueError, OverflowError, LookupError):  # the last of a time zone that is none
+        columns = [c.cast(pa.string()) if pa.types.is_temporal(c.type) else c for c in batch.columns]
+        try:
+            return pa.record_batch(columns, names=batch.schema.names).to_pylist()
+        except (ValueError, OverflowError, LookupError) as error:
+            raise pa.ArrowInvalid(f"a value that Python cannot hold: {error}") from None
 
 
 def _arrow_batches(file: Any) -> Iterable[pa.RecordBatch]:

@@ -133,7 +133,7 @@ def _read_samples(path: AnyPath) -> Iterator[tuple[str, _Sample | str]]:
             for key, sample in _collect(archive):
                 yield key, sample
                 position = f"sample {key}"
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError, ValueError, RecursionError) as error:  # the last two of odd headers
         raise UserError(f"{path} is damaged after {position} ({error}). Fetch it again.") from None
 
 
@@ -203,7 +203,7 @@ def read_zip(path: AnyPath) -> Iterator[Pair | Dropped]:
             members.sort(key=lambda member: (_key(member), member.filename))
             for key, group in groupby(members, key=_key):
                 yield from _parse_members(archive, key, list(group), path)
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:  # the last of a version that is none
         raise UserError(f"{path} is damaged ({error}). Fetch it again.") from None
 
 
