@@ -47,6 +47,19 @@ def test_a_folder_of_something_else_is_a_wrong_command(medclip, tmp_path):
     assert code == 2 and "nothing that medclip verifies" in err
 
 
+def test_the_page_and_the_flags_of_a_command_are_checked_too(medclip, roco, tmp_path):
+    """They are written after the manifest, so each holds its own checksum."""
+    folder = tmp_path / "data"
+    assert medclip("prepare", roco.folder, "--num-workers", 1, "--out", folder)[0] == 0
+    for name in ("report.html", "prepare.toml"):
+        assert verify(folder).findings == ()
+        whole = (folder / name).read_bytes()
+        for damaged in (b"", whole[:-1], whole[:-5], whole[:100], whole.replace(b"e", b"f", 1), whole + b"\n", b"\xff"):
+            (folder / name).write_bytes(damaged)
+            assert [finding.file for finding in verify(folder).findings] == [name]
+        (folder / name).write_bytes(whole)
+
+
 def test_a_flipped_image_is_named_by_its_id(medclip, data, copy):
     folder = copy(data)
     shard, split = folder / "train-00000.arrow", Split(data, "train")

@@ -40,6 +40,7 @@ PLAIN_NAME = r"\w[\w.-]*"
 """A regular expression of names of files and folders that lead nowhere else."""
 
 CHECKSUM = "checksum"
+_TOML_SEAL, _HTML_SEAL = "# sha256 of the lines above: {}", "<!-- sha256 of the lines above: {} -->"
 
 
 @contextmanager
@@ -196,9 +197,25 @@ def check_folder(out: Path) -> None:
 
 
 def write_page(path: Path, text: str) -> None:
-    """Write text into a folder that another process may be writing into for a moment; see `lock_folder`."""
+    """Write a sealed page into a folder that another process may be writing into for a moment; see `lock_folder`."""
     with lock_folder(path.parent, wait_s=LOCK_WAIT_S):
-        write_text(path, text)
+        write_text(path, seal(text, _HTML_SEAL))
+
+
+def seal(text: str, form: str = _TOML_SEAL) -> str:
+    """Text with its own checksum in a comment as last line: of a file that is written after its folder's manifest."""
+    text = text.rstrip("\n") + "\n"
+    return f"{text}{form.format(hashlib.sha256(text.encode()).hexdigest())}\n"
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether a file is as `seal` made it."""
+    try:
+        content = path.read_bytes().decode()
+    except UnicodeDecodeError:
+        return False
+    text = content[: content.rstrip("\n").rfind("\n") + 1]
+    return content in (seal(text), seal(text, _HTML_SEAL))
 
 
 @contextmanager

@@ -179,7 +179,7 @@ def _statistics_tables(stats: Statistics, warnings: Sequence[QualityWarning]) ->
     """The main numbers of a dataset, then its warnings."""
     table = Table("", *stats.splits, title=str(stats.dataset["source"]))
     splits = stats.splits.values()
-    dropped = stats.dataset.get("dropped", {})
+    dropped = stats.dataset["dropped"]
     table.add_row("pairs", *(f"{split.pairs:,}" for split in splits))
     table.add_row("rows dropped", *(f"{sum(dropped.get(name, {}).values()):,}" for name in stats.splits))
     table.add_row("articles", *(f"{len(split.numbers['pairs_per_article']):,}" for split in splits))

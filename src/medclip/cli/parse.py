@@ -24,7 +24,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 from medclip import __version__
-from medclip.atomic_io import write_text
+from medclip.atomic_io import seal, write_text
 from medclip.cli.args import OUT_FILE
 from medclip.errors import UserError
 from medclip.plain_text import printable
@@ -235,7 +235,7 @@ def write_config(name: str, command: Any) -> None:
         return
     file = values["out"] / f"{name.replace(' ', '-')}.toml"
     comment = f"# medclip {name} --config {file.name} --out NEW repeats this run of medclip {__version__}."
-    write_text(file, "\n".join([comment, *(_line(key, value) for key, value in values.items())]) + "\n")
+    write_text(file, seal("\n".join([comment, *(_line(key, value) for key, value in values.items())])))
 
 
 def flag_values(command: Any) -> dict[str, Any]:

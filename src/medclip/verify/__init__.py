@@ -11,7 +11,7 @@ from medclip.evaluation.results import kinds_in
 from medclip.model.export import EXPORT_FILE
 from medclip.training.log import CHECKSUMS_FILE
 from medclip.verify.artifacts import check_dataset, check_embeddings, check_evaluations, check_index
-from medclip.verify.hashes import Finding, check_hashes, check_manifest, left_over, partial_files
+from medclip.verify.hashes import Finding, check_hashes, check_manifest, left_over, partial_files, unsealed_files
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ def verify(folder: Path) -> Report:
     """
     for kind, (manifest, check) in _CHECKS.items():
         if (folder / manifest).is_file():
-            findings = (*check(folder), *partial_files(folder))
+            findings = (*check(folder), *unsealed_files(folder), *partial_files(folder))
             return Report(kind, sum(path.is_file() for path in folder.rglob("*")), findings)
     if folder.is_dir() and kinds_in(folder):
-        findings = (*check_evaluations(folder), *partial_files(folder))
+        findings = (*check_evaluations(folder), *unsealed_files(folder), *partial_files(folder))
         return Report("evaluations", sum(path.is_file() for path in folder.rglob("*")), findings)
     names = ", ".join(manifest for manifest, _ in _CHECKS.values())
     raise UserError(f"{folder} is nothing that medclip verifies: it holds none of {names}, and no evaluation.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from medclip.atomic_io import NOTES, has_checksum, read_object, sha256
+from medclip.atomic_io import NOTES, has_checksum, is_sealed, read_object, sha256
 from medclip.errors import UserError
 
 HASHES = "sha256"
@@ -90,6 +90,13 @@ def partial_files(folder: Path) -> Iterator[Finding]:
     for path in sorted(folder.rglob("*")):
         if path.is_file() and _is_partial(path.relative_to(folder)):
             yield Finding(path.relative_to(folder).as_posix(), "is partial: a killed command left it")
+
+
+def unsealed_files(folder: Path) -> Iterator[Finding]:
+    """A finding for each page or file of flags, written after the manifest, that is not as it was written."""
+    for path in sorted((*folder.glob("*.toml"), *folder.glob("report.html"))):
+        if not is_sealed(path):
+            yield Finding(path.name, "is not as it was written")
 
 
 def _is_partial(path: Path) -> bool:

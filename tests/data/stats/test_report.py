@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from medclip import NOT_CLINICAL
-from medclip.atomic_io import write_json
 from medclip.data.stats.report import IMAGES_PER_SPLIT, write_report
 from medclip.errors import UserError
 from support.handmade_datasets import dataset, row
@@ -147,11 +146,3 @@ def test_counts_stay_what_dataset_json_says(data):
     assert {name: split.pairs for name, split in stats.splits.items()} == {
         name: split["pairs"] for name, split in content["splits"].items()
     }
-
-
-def test_an_older_dataset_json_without_counts_of_dropped_rows_is_shown(tmp_path):
-    data = dataset(tmp_path / "data", {"train": [row(1)]})
-    content = json.loads((data / "dataset.json").read_text())
-    del content["dropped"]
-    write_json(data / "dataset.json", content)
-    assert "train pairs" in page_of(data).text

@@ -42,7 +42,7 @@ def quality_warnings(stats: Statistics) -> list[QualityWarning]:
     warnings = [*_check_overlaps(stats), *_check_splits(stats), *_check_dropped(stats)]
     for name, split in stats.splits.items():
         if split.pairs:
-            warnings += _check_groups(name, split, bool(stats.dataset.get("synthetic")))
+            warnings += _check_groups(name, split, stats.dataset["synthetic"])
             warnings += _check_pairs(name, split)
     merged: dict[tuple[str, str], QualityWarning] = {}
     for warning in warnings:
@@ -55,7 +55,7 @@ def quality_warnings(stats: Statistics) -> list[QualityWarning]:
 def group_warnings(stats: Statistics) -> list[QualityWarning]:
     """What preparation says at once: several images that may share a person or a study, and no group to tell."""
     splits = {name: split for name, split in stats.splits.items() if split.ungrouped_pairs}
-    if stats.dataset.get("synthetic") or sum(split.ungrouped_pairs for split in splits.values()) < 2:
+    if stats.dataset["synthetic"] or sum(split.ungrouped_pairs for split in splits.values()) < 2:
         return []
     remedy = "Images of one person or study may lie in training and validation. " + _GROUP_REMEDY
     occurrences = (Occurrence(name, split.ungrouped_pairs, split.pairs) for name, split in splits.items())
@@ -107,7 +107,7 @@ def _check_splits(stats: Statistics) -> Iterator[QualityWarning]:
 
 
 def _check_dropped(stats: Statistics) -> Iterator[QualityWarning]:
-    for name, reasons in stats.dataset.get("dropped", {}).items():
+    for name, reasons in stats.dataset["dropped"].items():
         rows = sum(reasons.values()) + (stats.splits[name].pairs if name in stats.splits else 0)
         for reason, count in reasons.items():
             if count > MAX_DROPPED_SHARE * rows:

@@ -94,7 +94,7 @@ def render_report(data: Path, stats: Statistics, seed: int = 0) -> str:
             for template in split.templates[:MAX_TABLE_ROWS]
         ],
         overlaps=[_overlap_row(overlap) for overlap in stats.overlaps],
-        dropped=sum(n for reasons in stats.dataset.get("dropped", {}).values() for n in reasons.values()),
+        dropped=sum(n for reasons in stats.dataset["dropped"].values() for n in reasons.values()),
         overlap_examples=list(_overlap_examples(opened, stats)),
         samples={name: list(_sample_pairs(split, seed)) for name, split in opened.items()},
         seed=seed,

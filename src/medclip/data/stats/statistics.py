@@ -121,7 +121,7 @@ class Statistics:
 
     def to_json(self) -> dict[str, Any]:
         """The main numbers as plain values."""
-        dropped = self.dataset.get("dropped", {})
+        dropped = self.dataset["dropped"]
         return {
             "splits": {
                 name: _split_json(split) | {"dropped": dropped.get(name, {})} for name, split in self.splits.items()
