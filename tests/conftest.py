@@ -248,6 +248,12 @@ def tower_runs(monkeypatch):
 
         return dataclasses.replace(backend, image_features=images, text_features=texts)
 
-    for module in ("encode.inference_backends", "evaluation.retrieval", "search.curate", "training.loop"):
+    for module in (
+        "encode.inference_backends",
+        "evaluation.retrieval",
+        "search.curate",
+        "training.loop",
+        "training.validation",
+    ):
         monkeypatch.setattr(f"medclip.{module}.jax_backend", counting)
     return rows

@@ -85,14 +85,16 @@ class DualEncoder:
     def encode_text(self, texts: str | Iterable[str], batch_size: int = BATCH_SIZE) -> Float32[np.ndarray, "*n p"]:
         """Embeddings of texts: (n, p) of a list or an iterator, (p,) of one string.
 
-        A text longer than the model's context is truncated. Raises TypeError that names an item that is not a string.
+        A text longer than the model's context is truncated. In lists of two and more a text has the same embedding, bit
+        for bit, whatever is beside it. Raises TypeError that names an item that is not a string.
         """
         single = isinstance(texts, str)
         items = [texts] if single else list(texts)
         for position, item in enumerate(items):
             if not isinstance(item, str):
                 raise TypeError(f"texts[{position}] is {type(item).__name__}, not a string")
-        result = embed_texts(self.model, items, batch_sizes=(1, _positive(batch_size)))
+        batch_size = _positive(batch_size)
+        result = embed_texts(self.model, items, batch_sizes=(1 if len(items) == 1 else batch_size,))
         return result[0] if single else result
 
     def similarity(

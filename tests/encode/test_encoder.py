@@ -28,13 +28,14 @@ def test_some_rows_are_embedded_in_their_order(model, split, kind):
     steps = []
     some = embed_split(model, split, kind, [7, 0, 11], steps.append)
     assert some == pytest.approx(embed_split(jax_backend(model), split, kind)[[7, 0, 11]], abs=1e-6)
-    assert steps == [3]
+    assert sum(steps) == 3
 
 
 @pytest.mark.parametrize("kind", ["images", "captions"])
 def test_batches_of_any_size_give_the_same(model, split, kind, monkeypatch):
     whole = embed_split(model, split, kind)
-    monkeypatch.setattr("medclip.encode.encoder.BATCH_SIZE", 4)
+    for name in ("BATCH_SIZE", "WINDOW"):
+        monkeypatch.setattr(f"medclip.encode.encoder.{name}", 4)
     parts = list(stream_split(jax_backend(model), split, kind))
     assert [len(part) for part in parts] == [4, 4, 4, 4, 4, 4, 1]
     assert np.concatenate(parts) == pytest.approx(whole, abs=1e-6)

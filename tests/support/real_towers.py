@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from medclip.encode.decode import decode_pixels
-from medclip.encode.encoder import caption_batch, embed_images, embed_texts, jax_backend
+from medclip.encode.encoder import caption_features, embed_images, embed_texts, jax_backend
 from medclip.model.adapt import join_towers
 from medclip.model.checkpoint import Model, save
 from support.benchmarks import load_benchmark
@@ -138,6 +138,6 @@ def caption_differences(towers: Towers, captions: list[str]) -> dict[str, float]
     with torch.no_grad():
         embeddings = towers.joined.text_projection(torch.from_numpy(features))
     return {
-        "features": largest_difference(caption_batch(jax_backend(towers.model), captions), features),
+        "features": largest_difference(caption_features(jax_backend(towers.model), captions), features),
         "embeddings": largest_difference(embed_texts(towers.model, captions), embeddings),
     }

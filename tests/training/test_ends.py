@@ -94,10 +94,12 @@ def test_the_guard_may_warn_and_patience_ends_the_run(data, train_config, tuned_
     )
 
 
-def test_weights_between_are_tried_and_the_best_kept(data, train_config, tuned_run, tmp_path):
+def test_weights_between_are_tried_and_the_best_kept(data, train_config, tuned_run, tmp_path, tower_runs):
     gentle = dataclasses.replace(train_config, preset=None, init=str(tuned_run), lr=1e-4, on_regression="warn")
     summary = train(data, tmp_path / "run", gentle)
     assert summary == read_json(tmp_path / "run" / "summary.json", "a run")
+    # of the 12 pairs: before the first step, two on the way, four of WiSE-FT's five, and the saved model for its card
+    assert tower_runs["captions"] == 12 * (1 + 2 + 4 + 1)
     tried = [*summary["wise_ft"], *(r for r in records(tmp_path / "run") if "mean_recall" in r)]
     assert summary["best"]["mean_recall"] == max(r["mean_recall"] for r in tried)
     last = [r for r in records(tmp_path / "run") if "mean_recall" in r][-1]

@@ -32,11 +32,12 @@ def _cached_model(folder: Path, sha256: str) -> Model:
 
 
 def warm_up(index: Index) -> None:
-    """Compile both encoders in both of their shapes, and read what the first query would wait for."""
+    """Compile both encoders for one and for many, texts up to 32 tokens, and read what the first query waits for."""
     with io.BytesIO() as out:
         Image.new("L", (8, 8)).save(out, "PNG")
         for count in (1, BATCH_SIZE):
             embed_texts(index.model, ["chest"] * count)
+            embed_texts(index.model, ["a " * 20] * count)
             embed_images(index.model, [out.getvalue()] * count)
     index.search(Query(("chest",), (), ("bone",)), 1)
     _ = index.reader.value_counts

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -17,6 +18,7 @@ from PIL import Image
 from medclip.data.dataset import Split
 from medclip.data.decode_workers import isolate
 from medclip.data.images import ImageInput, decode_ahead
+from medclip.encode.caption_lengths import LENGTHS, WINDOW, batch_rows, caption_batches
 from medclip.encode.decode import BATCH_SIZE, Pixels, decode_pixels, pixel_batches
 from medclip.encode.feature_cache import FeatureStore, digest_of, open_store, tower_digest
 from medclip.errors import ImageError, UserError, WorkError
@@ -47,6 +49,8 @@ class Backend:
     """Features f32 (n, w) of token ids i32 (n, t) and of where these are real tokens; of an exported model as above."""
     project: Callable[[np.ndarray, VisionConfig | TextConfig], np.ndarray]
     """Embeddings f32 (n, p) of features of a tower."""
+    text_lengths: Sequence[int] = ()
+    """The lengths that `text_features` takes besides the context length, ascending."""
     cache: bool = False
     """Whether features are read from and saved in the feature cache."""
 
@@ -66,12 +70,12 @@ def jax_backend(model: Model, cache: bool = False) -> Backend:
     """A model run by JAX; with `cache`, the features of what it is given are kept on the disk."""
 
     def text(ids: np.ndarray, valid: np.ndarray) -> Features:
-        return run_in_batches(partial(_run_text, model), (ids, valid), batch_sizes=(BATCH_SIZE,))
+        return run_in_batches(partial(_run_text, model), (ids, valid), batch_sizes=(batch_rows(ids.shape[1]),))
 
     def image(pixels: np.ndarray) -> Features:
         return run_in_batches(partial(_run_image, model), (pixels,), batch_sizes=(BATCH_SIZE,))
 
-    return Backend("jax", model, image, text, partial(project_features, model), cache)
+    return Backend("jax", model, image, text, partial(project_features, model), LENGTHS, cache)
 
 
 def project_features(model: Model, features: Features, tower: VisionConfig | TextConfig) -> Embeddings:
@@ -102,27 +106,28 @@ def embed_texts(
     captions: Sequence[str],
     advance: Advance | None = None,
     batch_sizes: Sequence[int] = BATCH_SIZES,
-    lengths: Sequence[int] = (),
+    lengths: Sequence[int] = LENGTHS,
 ) -> Embeddings:
-    """Embeddings of captions, in batches of one of `batch_sizes` (see `run_in_batches`).
+    """Embeddings of a few captions, in as little time as they allow; of many see `embed_captions`.
 
-    Padding is cut off down to the least of `lengths` (ascending) that holds every caption; each is another compiled
-    shape. It stays where a tower attends to padding, as SigLIP's does.
+    Those that need the same of `lengths` (see `caption_batches`) are encoded together, in batches of one of
+    `batch_sizes` (see `run_in_batches`), or of `batch_rows` where that is less. Each pair of both is another compiled
+    shape, in which a component differs by 1e-6 at most.
     """
     if isinstance(captions, str):
         raise TypeError("captions is a single string, not a list of strings")
+    embeddings = np.zeros((len(captions), model.config.projection_dim), np.float32)
     if not len(captions):
-        return np.zeros((0, model.config.projection_dim), np.float32)
+        return embeddings
     ids, valid = model.tokenizer.encode(captions)
-    if not model.config.text.family.reads_padding:
-        end = int(np.flatnonzero(valid.any(axis=0)).max(initial=-1)) + 1  # all of it where padding comes first
-        length = next((length for length in lengths if length >= end), ids.shape[1])
-        ids, valid = ids[:, :length], valid[:, :length]
 
     def encode(ids: np.ndarray, valid: np.ndarray) -> Array:
         return _embed(model.params, _run_text(model, ids, valid), tower=model.config.text)
 
-    return run_in_batches(encode, (ids, valid), advance, batch_sizes)
+    for rows, length in caption_batches(ids, valid, model.config.text, lengths):
+        sizes = [min(size, batch_rows(length)) for size in batch_sizes]
+        embeddings[rows] = run_in_batches(encode, (ids[rows, :length], valid[rows, :length]), advance, sizes)
+    return embeddings
 
 
 def embed_images(
@@ -163,11 +168,9 @@ def embed_split(
 
 
 def embed_captions(backend: Backend, captions: Sequence[str], advance: Advance | None = None) -> Embeddings:
-    """Embeddings of captions, in order."""
-    batches = (captions[at : at + BATCH_SIZE] for at in range(0, len(captions), BATCH_SIZE))
-    streamed = stream_captions(backend, batches, advance)
-    tower = backend.model.config.text
-    return _concatenate((backend.project(x, tower) for x in streamed), backend.model.config.projection_dim)
+    """Embeddings of captions, in order; one does not depend on what is beside it, to the last bit."""
+    streamed, config = stream_captions(backend, captions, advance), backend.model.config
+    return _concatenate((backend.project(x, config.text) for x in streamed), config.projection_dim)
 
 
 def stream_split(
@@ -205,9 +208,8 @@ def stream_features(
         read = partial(read_split_image, split, processor=backend.model.image_processor, stores=[backend.image_store])
         yield from stream_images(backend, map(int, rows), read, advance)
     else:
-        starts = range(0, len(rows), BATCH_SIZE)
-        captions = (split.take("caption", rows[at : at + BATCH_SIZE]) for at in starts)
-        yield from stream_captions(backend, captions, advance)
+        windows = (split.take("caption", rows[at : at + WINDOW]) for at in range(0, len(rows), WINDOW))
+        yield from stream_captions(backend, chain.from_iterable(windows), advance)
 
 
 def stream_images(
@@ -229,26 +231,36 @@ def image_batch(backend: Backend, batch: Sequence[CachedPixels]) -> Features:
     return backend.image_store.complete(keys, pixels, lambda missing: backend.image_features(np.stack(missing)))
 
 
-def stream_captions(
-    backend: Backend, batches: Iterable[Sequence[str]], advance: Advance | None = None
-) -> Iterator[Features]:
-    """Features of captions, batch after batch in order."""
+def stream_captions(backend: Backend, captions: Iterable[str], advance: Advance | None = None) -> Iterator[Features]:
+    """Features of captions in order, as many of them at a time as are put in order of their length."""
+    remaining = iter(captions)
     try:
-        for captions in batches:
-            yield caption_batch(backend, captions)
-            if advance:
-                advance(len(captions))
+        while window := list(islice(remaining, WINDOW)):
+            yield caption_features(backend, window, advance)
     finally:
         backend.text_store.save()
 
 
-def caption_batch(backend: Backend, captions: Sequence[str]) -> Features:
-    """Features of captions; their keys are of the token ids that the tower is given."""
-    tokens = list(zip(*backend.model.tokenizer.encode(captions), strict=True))
-    keys = [digest_of(ids, valid) for ids, valid in tokens]
-    return backend.text_store.complete(
-        keys, tokens, lambda missing: backend.text_features(*map(np.stack, zip(*missing, strict=True)))
-    )
+def caption_features(backend: Backend, captions: Sequence[str], advance: Advance | None = None) -> Features:
+    """Features of captions, n > 0, in order; their keys are of the token ids that the tower is given."""
+    tower, store = backend.model.config.text, backend.text_store
+    ids, valid = backend.model.tokenizer.encode(captions)
+    keys = [digest_of(*tokens) for tokens in zip(ids, valid, strict=True)]
+    is_cached = np.array([key in store for key in keys])
+    cached, missing = np.flatnonzero(is_cached), np.flatnonzero(~is_cached)
+    batches = caption_batches(ids[missing], valid[missing], tower, backend.text_lengths)
+    parts = [(cached.tolist(), 0)] if len(cached) else []
+    parts += [(missing[rows].tolist(), length) for rows, length in batches]
+
+    def encode(rows: list[int], length: int) -> Features:
+        return backend.text_features(ids[rows, :length], valid[rows, :length])
+
+    features = []
+    for rows, length in parts:
+        features += list(store.complete([keys[row] for row in rows], rows, partial(encode, length=length)))
+        if advance:
+            advance(len(rows))
+    return np.stack(features)[np.argsort(np.concatenate([rows for rows, _ in parts]))]
 
 
 def read_split_image(split: Split, row: int, processor: ImageProcessor, stores: Sequence[FeatureStore]) -> CachedPixels:

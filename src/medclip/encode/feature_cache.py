@@ -41,6 +41,7 @@ KEY_BYTES = 32
 _MODULES = (
     *(f"medclip.model.{name}" for name in ("towers", "layers", "positions", "resnet", "image_processor")),
     *(f"medclip.data.{name}" for name in ("images", "dicom", "dicom_display", "dicom_geometry")),
+    *(f"medclip.encode.{name}" for name in ("caption_lengths", "decode", "encoder")),
 )
 """What decides the features of given bytes: another version of any of these has stores of its own."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from medclip.encode.caption_lengths import batch_rows
 from medclip.encode.encoder import Backend, jax_backend, normalize, run_in_batches
 from medclip.errors import UserError
 from medclip.model.checkpoint import load, model_folder
@@ -43,7 +44,7 @@ def open_backend(name: str, source: str | Path, cache: bool = False) -> Backend:
         def encode(ids: np.ndarray, valid: np.ndarray) -> np.ndarray:
             return text_encoder(text_encoder_inputs(model, ids, valid))
 
-        return run_in_batches(encode, (ids, valid))
+        return run_in_batches(encode, (ids, valid), batch_sizes=(batch_rows(ids.shape[1]),))
 
     return Backend(name, model, image, text, lambda embeddings, tower: embeddings)
 

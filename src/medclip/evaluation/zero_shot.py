@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medclip.encode.encoder import embed_texts, jax_backend
+from medclip.encode.encoder import embed_captions, jax_backend
 from medclip.errors import UserError
 from medclip.evaluation.calibration import calibration
 from medclip.evaluation.classification_metrics import (
@@ -138,7 +138,7 @@ def _embed(model: Model, texts: _Texts) -> dict[str, np.ndarray]:
     """The unit embedding f64 (p,) of every prompt."""
     prompts = (text for by_class in texts.values() for c in by_class for text in (*c.affirmed, *c.denied))
     distinct = list(dict.fromkeys(prompts))
-    return dict(zip(distinct, embed_texts(model, distinct).astype(np.float64), strict=True))
+    return dict(zip(distinct, embed_captions(jax_backend(model), distinct).astype(np.float64), strict=True))
 
 
 def _score_images(

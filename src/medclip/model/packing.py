@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int32
+from jaxtyping import Bool, Int, Int32
 
 from medclip.errors import UserError
 from medclip.model.config import TextConfig
@@ -37,7 +37,7 @@ def pack(ids: Int32[np.ndarray, "n c t"], valid: Bool[np.ndarray, "n c t"], towe
     if family.reads_padding:  # padding is part of such a caption
         valid = np.broadcast_to(valid.any(axis=2, keepdims=True), valid.shape)
     lengths = valid.sum(axis=2)
-    slots = [_first_fit(block, t) for block in lengths]
+    slots, pooled = [_first_fit(block, t) for block in lengths], pool_columns(ids, tower)
     grid = max(_MIN_GRID_ROWS, -(-c // _GRID_DIVISOR))
     r = min(c, -(-max(int(rows.max()) + 1 for rows, _ in slots) // grid) * grid)
     shape = (n, r, t)
@@ -53,7 +53,7 @@ def pack(ids: Int32[np.ndarray, "n c t"], valid: Bool[np.ndarray, "n c t"], towe
             packed.ids[b, row, span] = ids[b, i, columns]
             packed.caption_index[b, row, span] = i
             packed.position[b, row, span] = np.arange(len(columns)) if family.after_padding else columns
-            packed.pool_index[b, i] = row * t + starts[i] + _pool_position(ids[b, i], columns, tower)
+            packed.pool_index[b, i] = row * t + starts[i] + _pool_position(int(pooled[b, i]), columns, tower)
     return packed
 
 
@@ -67,14 +67,17 @@ def _first_fit(lengths: np.ndarray, room: int) -> tuple[np.ndarray, np.ndarray]:
     return rows, starts
 
 
-def _pool_position(ids: np.ndarray, columns: np.ndarray, tower: TextConfig) -> int:
-    """The position, among a caption's valid `columns`, of the one it is pooled at; as in `towers`."""
-    pool, column = tower.family.pool, 0
-    if pool == "last":
-        column = len(ids) - 1
-    elif pool in ("end", "argmax"):
-        column = int(np.argmax(ids if pool == "argmax" else ids == tower.eos_token_id))
-    elif pool != "first":
+def pool_columns(ids: Int32[np.ndarray, "*b t"], tower: TextConfig) -> Int[np.ndarray, "*b"]:
+    """The column of the token that each caption is pooled at, as in `towers`; 0 for a mean."""
+    pool = tower.family.pool
+    if pool in ("end", "argmax"):
+        return np.argmax(ids if pool == "argmax" else ids == tower.eos_token_id, axis=-1)
+    return np.full(ids.shape[:-1], ids.shape[-1] - 1 if pool == "last" else 0)
+
+
+def _pool_position(column: int, columns: np.ndarray, tower: TextConfig) -> int:
+    """The position of a caption's pooled `column` among its valid `columns`."""
+    if tower.family.pool == "mean":
         return 0
     if column not in columns:
         raise UserError(

@@ -6,17 +6,15 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float32
 
 from medclip.data.images import ImageInput
-from medclip.data.prepare import ensure_prepared
-from medclip.data.sources.detect import Source
 from medclip.encode.encoder import embed_images, embed_texts
 from medclip.match_calibration import Calibration
 from medclip.model.checkpoint import Model, load, model_folder
-from medclip.search.curate import build_index
 from medclip.search.filters import make_filter
 from medclip.search.manifest import EXACT
 from medclip.search.match import SearchResult, answer_query, calibration_or_reason
@@ -29,6 +27,9 @@ from medclip.search.query import (
     search_embedding,
 )
 from medclip.search.reader import Hit, IndexReader
+
+if TYPE_CHECKING:
+    from medclip.data.sources.detect import Source
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,9 @@ class Index:
         `model` is a folder, a run, OWNER/NAME on the Hub, or what `medclip.load` gives. `data` is a prepared dataset,
         or a source that is first prepared into `OUT-data`. `split` is validation, or the only one.
         """
+        from medclip.data.prepare import ensure_prepared  # a search waits for neither
+        from medclip.search.curate import build_index
+
         folder = Path(out)
         build_index(os.fspath(model), ensure_prepared(data, folder), folder, split, max_samples, vector_store)
         return cls.open(folder)

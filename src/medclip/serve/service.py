@@ -38,7 +38,7 @@ DECODE_TIMEOUT_S = 10.0
 CPU_BATCH_SIZES = (1, 2, 4, 8)  # on a CPU 64 together take about as long for each as 8 do (log)
 ACCELERATOR_BATCH_SIZES = (1, 8, 64)
 SCAN_BATCH_SIZE = 8
-TEXT_LENGTHS = (16, 32)  # tokens: most queries are short, and a text tower's time grows with its length
+TEXT_LENGTHS = (16, 32)  # tokens: most queries are short, and each is compiled at the start
 LOG = logging.getLogger("medclip.serve")
 
 

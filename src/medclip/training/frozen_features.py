@@ -80,7 +80,5 @@ def _view_features(
 
 def frozen_captions(backend: Backend, captions: Sequence[str]) -> Float32[np.ndarray, "n w"]:
     """The features of captions by a frozen text tower."""
-    starts = range(0, len(captions), BATCH_SIZE)
     with progress("features of the frozen text tower", len(captions), "captions") as advance:
-        batches = (captions[at : at + BATCH_SIZE] for at in starts)
-        return np.concatenate(list(stream_captions(backend, batches, advance)))
+        return np.concatenate(list(stream_captions(backend, captions, advance)))

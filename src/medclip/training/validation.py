@@ -13,7 +13,7 @@ from jaxtyping import Float, Float32, Int, UInt8
 
 from medclip.data.dataset import Split, duplicate_ids
 from medclip.data.stats.keyword_labels import keyword_label
-from medclip.encode.encoder import Backend, embed_pixels, embed_texts, project_features
+from medclip.encode.encoder import Backend, embed_captions, embed_pixels, jax_backend, project_features
 from medclip.errors import WorkError
 from medclip.match_calibration import Calibration, ValidationRecall, fit_calibration
 from medclip.metrics import (
@@ -87,7 +87,10 @@ def embed_validation_set(
     config, pixels, features = model.config, validation_set.images, validation_set.text_features
     images = embed_pixels(model, pixels) if pixels.ndim == 4 else project_features(model, pixels, config.vision)
     captions = validation_set.captions
-    texts = embed_texts(model, captions) if features is None else project_features(model, features, config.text)
+    if features is None:
+        texts = embed_captions(jax_backend(model), captions)
+    else:
+        texts = project_features(model, features, config.text)
     if not (np.isfinite(images).all() and np.isfinite(texts).all()):
         raise WorkError("the weights give embeddings that are not finite: start again with a lower --lr.")
     return images, texts
@@ -179,16 +182,16 @@ def wise_ft(
 ) -> list[tuple[dict[str, Any], Params]]:
     """Evaluate weights between the first and the last ones (WiSE-FT, Wortsman et al. 2022, equation 1).
 
-    Each record has the weight `alpha` of the last ones.
+    Each record has the weight `alpha` of the last ones, which are `last` itself where that is 1.
     """
     results = []
     for alpha in ALPHAS:
-        params: Params = {name: _interpolate(first[name], p, alpha) for name, p in last.items()}
+        params = last if alpha == 1 else {name: _interpolate(first[name], p, alpha) for name, p in last.items()}
         results.append(({"alpha": alpha, **evaluate(params)}, params))
     return results
 
 
 def _interpolate(first: AnyArray, last: AnyArray, alpha: float) -> jax.Array:
-    """`first + alpha (last - first)`; exact, bit for bit, at the last end and where both are equal (-0, denormals)."""
+    """`first + alpha (last - first)`; exact, bit for bit, where both are equal (-0, denormals)."""
     last = jnp.asarray(last)  # the first stays as it is: an array of this process alone does not meet one of several
-    return last if alpha == 1 else jnp.where(first == last, first, first + alpha * (last - first))
+    return jnp.where(first == last, first, first + alpha * (last - first))
