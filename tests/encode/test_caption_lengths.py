@@ -54,7 +54,7 @@ def model_of(text, context_length=CONTEXT, left=False, has_end=True):
     return dataclasses.replace(model, tokenizer=tokenizer)
 
 
-def padded(model, captions):
+def full_context(model, captions):
     """The embeddings at the full context."""
     return ENCODE(model.params, *model.tokenizer.encode(captions), model.config)
 
@@ -66,7 +66,7 @@ def model(request):
 
 def test_embeddings_are_those_of_the_full_context(model):
     captions = [f"{length} {length}" for length in range(1, CONTEXT + 1)]
-    wanted = padded(model, captions)
+    wanted = full_context(model, captions)
     np.testing.assert_allclose(embed_captions(jax_backend(model), captions), wanted, atol=CLOSE)
     np.testing.assert_allclose(embed_texts(model, captions), wanted, atol=CLOSE)
 
@@ -75,7 +75,7 @@ def test_what_padding_decides_stays_padded():
     """Padding that comes first moves the positions; a caption without any token is padding alone."""
     for model, captions in ((model_of("bert", left=True), ["3 1", "20 2"]), (model_of("bert"), ["0 1", "3 1"])):
         embeddings = embed_captions(jax_backend(model), captions)
-        np.testing.assert_allclose(embeddings, padded(model, captions), atol=CLOSE)
+        np.testing.assert_allclose(embeddings, full_context(model, captions), atol=CLOSE)
 
 
 def test_an_end_of_text_among_the_padding_is_pooled():
@@ -83,7 +83,7 @@ def test_an_end_of_text_among_the_padding_is_pooled():
     model = model_of("clip_text_model", has_end=False)
     assert model.config.text.pad_token_id == model.config.text.eos_token_id
     captions = ["15 1", "16 1", "17 1"]
-    np.testing.assert_allclose(embed_captions(jax_backend(model), captions), padded(model, captions), atol=CLOSE)
+    np.testing.assert_allclose(embed_captions(jax_backend(model), captions), full_context(model, captions), atol=CLOSE)
 
 
 POOL = [f"{length} {seed}" for seed in range(3) for length in (1, 4, 15, 16, 17, 23, 24)]

@@ -47,7 +47,7 @@ def patch_embeddings(monkeypatch, images):
         return labeled, [vectors for _ in backends]
 
     monkeypatch.setattr(zero_shot, "encode_labeled", encode_rows)
-    monkeypatch.setattr(zero_shot, "embed_texts", lambda model, texts: np.stack([embedding(text) for text in texts]))
+    monkeypatch.setattr(zero_shot, "embed_captions", lambda _, texts: np.stack([embedding(text) for text in texts]))
 
 
 @pytest.fixture

@@ -35,14 +35,14 @@ def planted_vectors(monkeypatch):
         sign = -1 if set(text.split()) & {"no", "not", "without"} else 1
         return sign * np.eye(3, dtype=np.float32)[next(i for i, name in enumerate(CLASSES) if name in text)]
 
-    def texts(model, prompts):
+    def texts(_, prompts):
         return np.stack([embedding(text) for text in prompts])
 
-    def backend(model, cache):
+    def backend(model, cache=False):
         return dataclasses.replace(jax_backend(model), image_features=images, project=lambda features, tower: features)
 
     monkeypatch.setattr(zero_shot, "jax_backend", backend)
-    monkeypatch.setattr(zero_shot, "embed_texts", texts)
+    monkeypatch.setattr(zero_shot, "embed_captions", texts)
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def test_a_model_that_makes_no_numbers_is_refused(run, labeled_folder, model, mo
     with pytest.raises(WorkError, match="weights are damaged"):
         evaluate(run, labeled_folder)
     monkeypatch.setattr(
-        zero_shot, "embed_texts", lambda model, texts: np.ones((len(texts), model.config.projection_dim))
+        zero_shot, "embed_captions", lambda _, texts: np.ones((len(texts), model.config.projection_dim))
     )
     with pytest.raises(WorkError, match="not finite"):
         evaluate(run, labeled_folder)

@@ -104,12 +104,12 @@ def test_weights_between_are_tried_and_the_best_kept(data, train_config, tuned_r
     assert summary["best"]["mean_recall"] == max(r["mean_recall"] for r in tried)
     last = [r for r in records(tmp_path / "run") if "mean_recall" in r][-1]
     whole = next(r for r in summary["wise_ft"] if r["alpha"] == 1.0)
-    assert {k: whole[k] for k in last} == pytest.approx(last)
+    assert whole == {"alpha": 1.0, **last}
 
 
 def test_a_sweep_is_a_line_between_the_ends():
     first, last = {"w": np.array([0.0, 4.0])}, {"w": np.array([1.0, 0.0])}
-    results = wise_ft(first, last, lambda params: {"mean_recall": float(params["w"][0])})
+    results = wise_ft(first, last, {"mean_recall": 1.0}, lambda params: {"mean_recall": float(params["w"][0])})
     assert [record["alpha"] for record, _ in results] == [0.2, 0.4, 0.6, 0.8, 1.0]
     assert [record["mean_recall"] for record, _ in results] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     np.testing.assert_allclose(results[1][1]["w"], [0.4, 2.4])

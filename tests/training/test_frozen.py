@@ -39,7 +39,7 @@ def assert_same_bits(value, expected, name=""):
 def test_between_equal_ends_nothing_moves(first, last, as_jax):
     last[::2] = first[::2]
     ends = [{"w": jnp.asarray(end) if as_jax else end} for end in (first, last)]
-    for record, params in wise_ft(*ends, lambda params: {}):
+    for record, params in wise_ft(*ends, {}, lambda params: {}):
         w = np.asarray(params["w"])
         assert_same_bits(w[::2], first[::2])
         if record["alpha"] == 1:

@@ -25,7 +25,7 @@ def only_before(monkeypatch):
         raise AssertionError("a frozen tower ran in an evaluation")
 
     monkeypatch.setattr("medclip.training.validation.embed_pixels", never)
-    monkeypatch.setattr("medclip.training.validation.embed_texts", never)
+    monkeypatch.setattr("medclip.training.validation.embed_captions", never)
 
 
 @pytest.mark.slow

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
@@ -101,7 +100,7 @@ def load_towers(name: str | Path, revision: str | None = None) -> Towers:
         warn_unread(raw, folder)
     arrays = read_tensors(tensors, tensor_shapes(config), folder)
     # one by one, so that no second copy of all of them is in memory at once
-    params = {name: jnp.asarray(arrays.pop(name)) for name in list(arrays)}
+    params = {name: jax.device_put(arrays.pop(name)) for name in list(arrays)}
     return Towers(params, config, processor, raw)
 
 

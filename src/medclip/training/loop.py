@@ -381,21 +381,16 @@ def _describe(run: Run, folder: Path, best: dict[str, Any]) -> None:
 
 
 def _interpolate(run: Run, log: MetricsLog, state: State) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The best of the run and of WiSE-FT's weights, which are saved if better; and the evaluations of the latter.
-
-    A run ends with an evaluation: that of the last weights is not repeated.
-    """
+    """The best of the run and of WiSE-FT's weights, which are saved if better; and the evaluations of the latter."""
     last, loss_params = eval_model(run, state)
-    best, records, last_evaluation = log.best, [], log.evaluations[-1]
+    best, records = log.best, []
 
     def evaluate(params: Params) -> dict[str, Any]:
-        if params is last.params:
-            return last_evaluation
         model = dataclasses.replace(run.model, params=params)
         metrics, _ = validate(model, run.validation_set, run.config.batch_size, run.loss, loss_params)
         return {"step": int(state.step), **metrics}
 
-    for record, params in wise_ft(run.model.params, last.params, evaluate):
+    for record, params in wise_ft(run.model.params, last.params, log.evaluations[-1], evaluate):
         records.append(record)
         if record["mean_recall"] > best["mean_recall"]:
             best = record

@@ -36,7 +36,7 @@ from medclip.training.losses import Loss, contrastive_loss, duplicate_aware_targ
 from medclip.training.optim import is_frozen
 
 MAX_VALIDATION_PAIRS = 2000  # enough for one point of standard error at R@1 = 31 %
-ALPHAS = (0.2, 0.4, 0.6, 0.8, 1.0)
+ALPHAS = (0.2, 0.4, 0.6, 0.8)
 
 
 @dataclass(frozen=True)
@@ -178,17 +178,17 @@ def _columns(queries: Mapping[str, Queries], num_pairs: int) -> Float[np.ndarray
 
 
 def wise_ft(
-    first: Params, last: Params, evaluate: Callable[[Params], dict[str, Any]]
+    first: Params, last: Params, last_record: Mapping[str, Any], evaluate: Callable[[Params], dict[str, Any]]
 ) -> list[tuple[dict[str, Any], Params]]:
     """Evaluate weights between the first and the last ones (WiSE-FT, Wortsman et al. 2022, equation 1).
 
-    Each record has the weight `alpha` of the last ones, which are `last` itself where that is 1.
+    Each record has the weight `alpha` of the last ones; that of these alone is `last_record`, with which a run ends.
     """
     results = []
     for alpha in ALPHAS:
-        params = last if alpha == 1 else {name: _interpolate(first[name], p, alpha) for name, p in last.items()}
+        params: Params = {name: _interpolate(first[name], p, alpha) for name, p in last.items()}
         results.append(({"alpha": alpha, **evaluate(params)}, params))
-    return results
+    return [*results, ({"alpha": 1.0, **last_record}, last)]
 
 
 def _interpolate(first: AnyArray, last: AnyArray, alpha: float) -> jax.Array:
