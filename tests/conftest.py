@@ -24,6 +24,7 @@ CHECKED_MODULES = [
     "medclip.metrics",
     "medclip.model",
     "medclip.saliency",
+    "medclip.search.map",
     "medclip.training.data",
     "medclip.training.losses",
     "medclip.training.optim",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float64, Int, Num
+from jaxtyping import Float64, Int, Int64, Num
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -18,6 +18,7 @@ DIRECTIONS: tuple[str, str] = ("image_to_text", "text_to_image")
 TIE_TOLERANCE = 1e-9  # equal vectors get products that differ by BLAS's rounding; in float64 that is far less than this
 CI_METHOD = "95 % bootstrap, 1000 resamples of whole articles"
 MAX_SCORES = 2**24  # scores in memory at once: 128 MB
+MAX_QUERIES = 512  # of which scores with all candidates are in memory at once
 
 Names = Sequence[str] | np.ndarray
 """A name for each row: its article, its class."""
@@ -103,6 +104,24 @@ def num_wrong_ahead(
         for block in np.array_split(rows, len(rows) * len(others) // MAX_SCORES + 1):
             ahead[block] += (queries[block] @ candidates[others].T >= bar[block, None]).sum(axis=1)
     return ahead
+
+
+def nearest_others(
+    queries: Num[np.ndarray, "n p"], candidates: Num[np.ndarray, "m p"], own: Int[np.ndarray, "k 2"]
+) -> tuple[Int64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
+    """For each query the best candidate that is not its own by dot product, and its score; of equal ones the first.
+
+    `own` says which query (its row) a candidate belongs to. The score is -inf where all do.
+    """
+    rows, scores = np.empty(len(queries), np.int64), np.empty(len(queries))
+    exact, own = candidates.T.astype(np.float64), own[np.argsort(own[:, 0], kind="stable")]
+    for start in range(0, len(queries), MAX_QUERIES):
+        block = slice(start, start + MAX_QUERIES)
+        products = queries[block].astype(np.float64) @ exact
+        first, last = np.searchsorted(own[:, 0], (start, start + MAX_QUERIES))
+        products[own[first:last, 0] - start, own[first:last, 1]] = -np.inf
+        rows[block], scores[block] = products.argmax(axis=1), products.max(axis=1)
+    return rows, scores
 
 
 def _members(groups: np.ndarray) -> dict[int, np.ndarray]:

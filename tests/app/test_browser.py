@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import re
 import shutil
 import socket
@@ -17,9 +18,12 @@ from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
 from medclip import NOT_CLINICAL
+from medclip.app.map_page import categorize
+from medclip.data.corrections import read_corrections
 from medclip.search.curate import delete
 from medclip.search.filters import make_filter
 from medclip.search.index import Index
+from medclip.search.map import make_map
 from medclip.search.query import Query, SearchOptions, similar
 
 FLAGS = [
@@ -285,6 +289,94 @@ def test_the_keyboard_alone(visit, searcher):
     expect(page.get_by_role("dialog")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def open_map(page: Page):
+    """The map's canvas, drawn."""
+    page.get_by_role("link", name="Map").click()
+    canvas = page.get_by_role("application", name=re.compile("^Map of 12 images"))
+    expect(canvas).to_be_visible()
+    return canvas
+
+
+def colors_at(canvas, places) -> list[str]:
+    """The color of the canvas at places in CSS pixels, as #rrggbb."""
+    return canvas.evaluate(
+        """(canvas, places) => places.map(([x, y]) => {
+            const ratio = canvas.width / canvas.clientWidth;
+            const [r, g, b] = canvas.getContext("2d").getImageData(x * ratio, y * ratio, 1, 1).data;
+            return "#" + [r, g, b].map((value) => value.toString(16).padStart(2, "0")).join("");
+        })""",
+        places,
+    )
+
+
+def map_places(canvas, reader) -> list[list[float]]:
+    """Where each point is drawn, worked out from the layout alone: the unit square on 96 % of the shorter side."""
+    xy = make_map(reader).layout.xy.astype(float)
+    box = canvas.bounding_box()
+    unit = 0.96 * min(box["width"], box["height"]) / float((xy.max(axis=0) - xy.min(axis=0)).max())
+    middle = ((xy.max(axis=0) + xy.min(axis=0)) / 2).tolist()
+    return [
+        [box["width"] / 2 + (x - middle[0]) * unit, box["height"] / 2 - (y - middle[1]) * unit] for x, y in xy.tolist()
+    ]
+
+
+def test_the_map_is_drawn_lassoed_and_marked(visit, searcher, tmp_path):
+    page, reader = visit(), searcher.reader
+    canvas = open_map(page)
+    places = map_places(canvas, reader)
+    modalities = [dict(labels).get("modality") for labels in reader.table.column("labels").to_pylist()]
+    coloring = categorize(modalities)
+    page.wait_for_timeout(500)
+    apart = [i for i, place in enumerate(places) if sum(math.dist(place, other) < 12 for other in places) == 1]
+    assert apart and colors_at(canvas, [places[i] for i in apart]) == [
+        coloring.colors[coloring.numbers[i]] for i in apart
+    ]
+    chosen = [i for i in apart if modalities[i] == modalities[apart[0]]][:1]
+    box = canvas.bounding_box()
+    x, y = box["x"] + places[chosen[0]][0], box["y"] + places[chosen[0]][1]
+    corners = [(-5, -5), (5, -5), (5, 5), (-5, 5)]
+    page.mouse.move(x - 5, y - 5)
+    page.mouse.down()
+    for dx, dy in corners:
+        page.mouse.move(x + dx, y + dy, steps=3)
+    page.mouse.up()
+    expect(page.get_by_role("heading", name="Selected: 1 image")).to_be_visible()
+    hit = reader.hit(chosen[0], 0)
+    expect(page.get_by_role("img", name=hit.caption)).to_be_visible()
+    assert_named(page)
+    page.get_by_role("button", name="Delete 1 image").click()
+    expect(page.get_by_text("1 to delete, 0 to relabel")).to_be_visible()
+    assert page.get_by_role("button", name="Apply to the index").count() == 0
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download corrections.json").click()
+    download.value.save_as(tmp_path / "corrections.json")
+    sha256 = reader.table.column("sha256")[chosen[0]].as_py()
+    assert read_corrections(tmp_path / "corrections.json") == {(hit.id, sha256): None}
+    page.get_by_role("button", name="Outliers").click()
+    expect(page.get_by_role("heading", name="Farthest from their neighbors: 12 images")).to_be_visible()
+    page.get_by_role("button", name="Most confused").click()
+    expect(page.get_by_role("heading", name=re.compile("Images that another's caption fits better"))).to_be_visible()
+
+
+def test_the_map_by_keyboard(visit, searcher):
+    page = visit()
+    canvas = open_map(page)
+    box = canvas.bounding_box()
+    middle, places = (box["width"] / 2, box["height"] / 2), map_places(canvas, searcher.reader)
+    steps = [round((at - start) / 12) for at, start in zip(places[0], middle, strict=True)]
+    cursor = [start + 12 * step for start, step in zip(middle, steps, strict=True)]
+    canvas.focus()
+    for step, backward, forward in zip(steps, ("ArrowLeft", "ArrowUp"), ("ArrowRight", "ArrowDown"), strict=True):
+        for _ in range(abs(step)):
+            page.keyboard.press(backward if step < 0 else forward)
+    page.keyboard.press("Enter")
+    inside = sum(math.dist(place, cursor) <= 20 for place in places)
+    title = f"Selected: {inside} {'image' if inside == 1 else 'images'}"
+    expect(page.get_by_role("heading", name=title, exact=True)).to_be_visible()
+    page.get_by_role("button", name="Clear", exact=True).click()
+    expect(page.get_by_role("heading", name=title, exact=True)).to_have_count(0)
 
 
 def test_no_query_is_logged_or_stands_in_an_address(visit, log):

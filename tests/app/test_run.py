@@ -57,3 +57,9 @@ def test_every_flag_is_one_that_streamlit_has():
 def test_an_evaluation_that_is_not_there_is_one_sentence(index_folder, tmp_path):
     with pytest.raises(UserError, match="is not a folder"):
         launch(AppConfig((index_folder,), evaluation=tmp_path / "none"))
+
+
+@pytest.mark.parametrize("address", [Address("0.0.0.0"), Address(server_name="search.example.org")])
+def test_nobody_from_elsewhere_changes_an_index(index_folder, address):
+    with pytest.raises(UserError, match="--edit lets whoever opens the page change the index"):
+        launch(AppConfig((index_folder,), edit=True), address)

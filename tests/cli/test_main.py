@@ -111,7 +111,7 @@ def test_the_version_is_told(medclip):
         (["train", "--batch", "8"], "Did you mean --batch-size?"),
         (["train", "--batch_sice=8"], "Did you mean --batch-size?"),
         (["search", "--no-tabel"], "has no flag --no-tabel"),
-        (["index"], "needs a command: build, add, delete, snapshot, restore, purge, migrate"),
+        (["index"], "needs a command: build, add, delete, correct, snapshot, restore, purge, migrate"),
         (["search", "--json", "--table", "--index", "x", "chest"], "give --json or --table, not both"),
         (["juggle"], "has no command 'juggle'. See medclip --help."),
     ],

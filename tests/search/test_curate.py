@@ -14,10 +14,11 @@ from medclip.data.dataset import Split
 from medclip.data.prepare import prepare
 from medclip.errors import UserError, WorkError
 from medclip.search import curate
-from medclip.search.curate import add, build_index, delete, migrate, purge, restore, snapshot
+from medclip.search.curate import add, build_index, correct, delete, migrate, purge, restore, snapshot
 from medclip.search.embed import embed
 from medclip.search.index import Index
 from medclip.search.reader import IndexReader
+from support.made_indexes import make_index, random_units, varied_metadata
 from support.material import bytes_on_disk, draw_image, image_bytes
 from support.writers import lock_elsewhere
 
@@ -244,3 +245,39 @@ def test_an_unknown_store_is_refused(folder):
     with pytest.raises(UserError, match="choose exact, faiss or milvus"):
         migrate(folder, "milvus://")
     assert migrate(folder, "exact") == 12
+
+
+@pytest.mark.parametrize("vector_store", ["exact", "faiss"])
+def test_corrections_delete_and_relabel_and_a_snapshot_goes_back(tmp_path, vector_store):
+    if vector_store == "faiss":
+        pytest.importorskip("faiss", reason="the extra faiss is not installed")
+    vectors = random_units(20)
+    folder = make_index(tmp_path / "index", vectors[:12], vectors[12:], metadata=varied_metadata)
+    migrate(folder, vector_store)
+    snapshot(folder, "before")
+    relabel = {("r5", "5"): {"modality": "xa"}, ("r15", "15"): {"modality": "", "view": "ap"}}
+    assert correct(folder, {("r2", "2"): None, ("r14", "14"): None, **relabel}) == {"deleted": 2, "relabeled": 2}
+    reader = IndexReader(folder)
+    assert len(reader) == 18 and sorted(ids(folder)) == sorted(f"r{i}" for i in range(20) if i not in (2, 14))
+    hits = {id: reader.hit(reader.find_row(id), 0) for id in ("r5", "r15", "r6")}
+    assert hits["r5"].labels == {"modality": "xa"}  # varied_metadata: ct alone
+    assert hits["r15"].labels == {"organ": "chest", "view": "ap"}
+    assert (hits["r5"].added, hits["r15"].added) == ("2026-11-01", "2026-11-25")
+    for row in (5, 15, 6):
+        (ranking,) = reader.nearest_rows(vectors[row : row + 1], 1)
+        assert reader.id(ranking[0][0]) == f"r{row}"
+    assert reader.value_counts["modality"]["xa"] == 1
+    for absent in (("r2", "2"), ("r3", "4")):  # deleted, and of another image
+        with pytest.raises(UserError, match=f"no image of id '{absent[0]}'"):
+            correct(folder, {absent: None, ("r4", "4"): None})
+    assert len(IndexReader(folder)) == 18
+    restore(folder, "before")
+    reader = IndexReader(folder)
+    assert len(reader) == 20 and reader.hit(reader.find_row("r5"), 0).labels == {"modality": "ct"}
+
+
+def test_corrections_that_delete_everything_change_nothing(tmp_path):
+    folder = make_index(tmp_path / "index", random_units(3))
+    with pytest.raises(UserError, match="every image"):
+        correct(folder, {(f"r{row}", str(row)): None for row in range(3)})
+    assert len(IndexReader(folder)) == 3

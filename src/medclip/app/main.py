@@ -13,6 +13,7 @@ from medclip import NOT_CLINICAL, jax_setup
 jax_setup.start()  # before anything imports JAX
 
 from medclip.app.about_page import about_page  # noqa: E402
+from medclip.app.map_page import map_page  # noqa: E402
 from medclip.app.run import AppConfig  # noqa: E402
 from medclip.app.search_page import search_page  # noqa: E402
 
@@ -29,6 +30,7 @@ def main(config: AppConfig) -> None:
         st.Page(
             partial(search_page, locations), title="Search", icon=":material/search:", url_path="search", default=True
         ),
+        st.Page(partial(map_page, locations, config.edit), title="Map", icon=":material/scatter_plot:", url_path="map"),
         st.Page(
             partial(about_page, locations, config.evaluation),
             title="Model and evaluation",

@@ -48,6 +48,8 @@ class AppConfig:
     """Where the models of the indexes are now, in the same order. Empty: where the indexes say."""
     evaluation: Path | None = None
     """The folder of `medclip evaluate … --out`."""
+    edit: bool = False
+    """Whether the map may change the indexes."""
 
     def __post_init__(self):
         if not self.indexes:
@@ -73,6 +75,7 @@ class AppConfig:
                 "indexes": [str(folder) for folder in self.indexes],
                 "models": [str(folder) for folder in self.models],
                 "evaluation": str(self.evaluation) if self.evaluation else None,
+                "edit": self.edit,
             }
         )
 
@@ -84,6 +87,7 @@ class AppConfig:
             tuple(map(Path, fields["indexes"])),
             tuple(map(Path, fields["models"])),
             Path(fields["evaluation"]) if fields["evaluation"] else None,
+            fields["edit"],
         )
 
 
@@ -106,6 +110,10 @@ def launch(config: AppConfig, address: Address = Address()) -> None:
         IndexReader(location.folder).model_path(location.model)
     if config.evaluation is not None and not config.evaluation.is_dir():
         raise UserError(f"--evaluation {config.evaluation} is not a folder; medclip evaluate … --out DIR makes one.")
+    if config.edit and (address.host not in LOOPBACK or address.server_name):
+        raise UserError(
+            "--edit lets whoever opens the page change the index: not with --server-name or another --host."
+        )
     flags = streamlit_flags(address)
     process = subprocess.Popen(
         [sys.executable, "-m", "streamlit", "run", str(SERVER_SCRIPT), *flags, "--", config.to_json()]

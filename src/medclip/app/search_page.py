@@ -113,7 +113,7 @@ def _card(
     st.image(hit.image, width="stretch", alt=hit.caption)
     # its label is for screen readers: style.css lays it over the whole image and shows the icon alone
     if st.button(f"Enlarge image {rank}", key=f"enlarge-{name}-{rank}", icon=":material/zoom_out_map:"):
-        open_viewer(_to_viewed_image(hit), locations, name)
+        open_viewer(to_viewed_image(hit, ("Cosine", f"{hit.score:.3f}")), locations, name)
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         st.markdown(f"**{rank}**", width="content")
         st.caption(f"cosine {hit.score:.3f}", width="content")
@@ -137,9 +137,9 @@ def _card(
     )
 
 
-def _to_viewed_image(hit: Hit) -> ViewedImage:
+def to_viewed_image(hit: Hit, *first_facts: tuple[str, str]) -> ViewedImage:
+    """A row of an index with what is known of it, after `first_facts`."""
     facts = {
-        "Cosine": f"{hit.score:.3f}",
         "Id": hit.id,
         "Labels": format_labels(hit.labels),
         "License": hit.license or "none stated: ask the source",
@@ -148,4 +148,4 @@ def _to_viewed_image(hit: Hit) -> ViewedImage:
         "Added": hit.added,
         "Duplicates": ", ".join(hit.duplicates),
     }
-    return ViewedImage(hit.image, f"Image {hit.id}", hit.caption, tuple(facts.items()), hit.article, hit.id)
+    return ViewedImage(hit.image, f"Image {hit.id}", hit.caption, (*first_facts, *facts.items()), hit.article, hit.id)

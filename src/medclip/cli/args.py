@@ -60,6 +60,9 @@ IndexModel = Annotated[
         metavar="MODEL", help="The model that made the index, where it has moved: as --model of `medclip index build`."
     ),
 ]
+CorrectionsFile = Annotated[
+    Path, arg(metavar="FILE", help="What the app's map downloads (docs/map.md): pairs to delete or relabel.")
+]
 SplitName = Annotated[str | None, arg(metavar="NAME", help="Which split; left out: validation, or the only one.")]
 MaxSamples = Annotated[int | None, _whole_number(1), arg(help="The first pairs only.")]
 Cache = Annotated[

@@ -14,7 +14,7 @@ from rich.console import RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
-from medclip.cli.args import Data, MaybeOutFile, Positional, Seed, path_or_url
+from medclip.cli.args import CorrectionsFile, Data, MaybeOutFile, Positional, Seed, path_or_url
 from medclip.cli.format import Output
 from medclip.data.deidentify import NOT_REPLACED
 from medclip.data.dropped_rows import DROPPED_FILE
@@ -128,6 +128,26 @@ class Leakage:
         if self.out is not None:
             removed = decontaminate(self.data, self.out, self.other)
             console.print(f"{self.out}: {sum(removed.values())} training pairs fewer", soft_wrap=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Correct:
+    """Write a copy of a dataset without the pairs, and with the labels, that were marked on the app's map."""
+
+    data: Positional[Data]
+    corrections: CorrectionsFile
+    out: Path
+    """The new dataset."""
+    output: Output
+
+    def run(self) -> None:
+        from medclip.data.corrections import correct_data, read_corrections
+
+        counts = correct_data(self.data, self.out, read_corrections(self.corrections))
+        line = f"{self.out}: {counts['deleted']} pairs deleted, {counts['relabeled']} relabeled"
+        if counts["absent"]:
+            line += f"; {counts['absent']} of the corrections name pairs that {self.data} does not hold"
+        self.output.show({"out": str(self.out), **counts}, [line])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,13 +14,16 @@ from rich.table import Table
 
 from medclip.cli.args import (
     Cache,
+    CorrectionsFile,
     Data,
     Index,
     IndexModel,
     MaxSamples,
     Model,
+    OutFile,
     Positional,
     Repeated,
+    Seed,
     SplitName,
     index_model,
 )
@@ -28,7 +32,12 @@ from medclip.errors import UserError, WorkError
 
 if TYPE_CHECKING:
     from medclip.match_calibration import Calibration
+    from medclip.search.map import EmbeddingMap
     from medclip.search.match import SearchResult
+    from medclip.search.reader import IndexReader
+
+
+NUM_LISTED = 10  # of each list of `medclip map`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +142,25 @@ class Delete:
         deleted = delete(self.index, self.ids, self.articles)
         self.output.show(
             {"index": str(self.index), "deleted": deleted}, [f"{deleted} images deleted from {self.index}"]
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Correct:
+    """Delete and relabel images of the index, as marked on the app's map. A snapshot keeps what they were."""
+
+    index: Index
+    corrections: CorrectionsFile
+    output: Output
+
+    def run(self) -> None:
+        from medclip.data.corrections import read_corrections
+        from medclip.search.curate import correct
+
+        counts = correct(self.index, read_corrections(self.corrections))
+        self.output.show(
+            {"index": str(self.index), **counts},
+            [f"{counts['deleted']} images deleted, {counts['relabeled']} relabeled in {self.index}"],
         )
 
 
@@ -253,6 +281,87 @@ class Search:
         self.output.show(lines, _result_tables(answers, index.calibration))
         if not lines:
             raise WorkError(f"no image of index {self.index} meets --filter {' '.join(self.filter)}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Map:
+    """Write an index as points in a plane, with outliers, near duplicates and captions that fit another image better.
+
+    The Parquet file holds x, y, embeddings, images, labels and scores: embedding-atlas, datasets and pandas open it. Of
+    more than 100,000 images that many are taken, evenly spread. The app shows the same map.
+    """
+
+    index: Index
+    out: OutFile
+    """A new .parquet file."""
+    method: Literal["pca", "umap"] = "pca"
+    """pca: exact, the same points on every machine. umap: groups stand apart; needs pip install 'medclip[umap]'."""
+    seed: Seed = 0
+    """What umap draws with."""
+    captions: bool = True
+    """Encode the captions too, and rank each image's own among them."""
+    filter: Repeated[str] = ()
+    """KEY=VALUE, as of medclip search: these images alone."""
+    model: IndexModel = None
+    cache: Cache = True
+    output: Output
+
+    def run(self) -> None:
+        from medclip.model.checkpoint import load
+        from medclip.search.filters import parse_filter
+        from medclip.search.map import caption_encoder, export_map
+        from medclip.search.reader import IndexReader
+
+        reader, encode = IndexReader(self.index), None
+        if self.captions:
+            encode = caption_encoder(load(reader.model_path(index_model(self.model))), self.cache)
+        points = export_map(reader, self.out, encode, self.method, self.seed, parse_filter(self.filter))
+        result = {"out": str(self.out), "points": len(points.rows), "images": len(reader), "method": self.method}
+        result |= {"variance_shares": points.layout.variance_shares}
+        self.output.show(result | _map_lists(reader, points), _map_tables(reader, points, self.out))
+
+
+def _map_lists(reader: IndexReader, points: EmbeddingMap) -> dict[str, list[dict[str, Any]]]:
+    """What to look at first, by list: the worst of each."""
+
+    def id(point: int) -> str:
+        return reader.id(int(points.rows[point]))
+
+    scores, captions = points.neighbors.outlier_scores, points.captions
+    lists: dict[str, list[dict[str, Any]]] = {
+        "outliers": [{"id": id(i), "score": round(float(scores[i]), 4)} for i in points.outliers(NUM_LISTED)],
+        "near_duplicates": [
+            {"id": id(first), "duplicates": [id(other) for other in others]}
+            for first, others in islice(points.duplicates.items(), NUM_LISTED)
+        ],
+    }
+    if captions is not None:
+        lists["confused"] = [
+            {
+                "id": id(i),
+                "rank": int(captions.ranks[i]),
+                "cosine": round(float(captions.cosines[i]), 4),
+                "other": id(int(captions.others[i])),
+                "other_cosine": round(float(captions.other_cosines[i]), 4),
+            }
+            for i in captions.most_confused(NUM_LISTED)
+        ]
+    return lists
+
+
+def _map_tables(reader: IndexReader, points: EmbeddingMap, out: Path) -> Iterator[RenderableType]:
+    titles = {
+        "outliers": "farthest from their neighbors (mean cosine distance)",
+        "near_duplicates": "near duplicates",
+        "confused": "images that another's caption fits better",
+    }
+    for name, rows in _map_lists(reader, points).items():
+        if rows:
+            table = Table(*(key.replace("_", " ") for key in rows[0]), title=titles[name])
+            for row in rows:
+                table.add_row(*(", ".join(value) if isinstance(value, list) else str(value) for value in row.values()))
+            yield table
+    yield f"{len(points.rows):,} of {len(reader):,} images in {out}"
 
 
 def _hits_json(result: SearchResult, query: str) -> Iterator[dict[str, Any]]:

@@ -41,6 +41,7 @@ GROUPS: Mapping[str, Mapping[str, Command | Family]] = {
         "prepare": Command("Turn a source of image-caption pairs into a dataset", "data:Prepare"),
         "stats": Command("What a dataset holds, with warnings", "data:Stats"),
         "trace": Command("Which DICOM object an id stands for, for who has the key", "data:Trace"),
+        "correct": Command("Delete and relabel pairs that the map's page marked", "data:Correct"),
         "leakage": Command("What training shares with the pairs it is judged on", "data:Leakage"),
     },
     "Train": {
@@ -68,6 +69,7 @@ GROUPS: Mapping[str, Mapping[str, Command | Family]] = {
                 "build": Command("Embed a split into a new index", "index:Build"),
                 "add": Command("Add the pairs of another split", "index:Add"),
                 "delete": Command("Take images out of every answer", "index:Delete"),
+                "correct": Command("Delete and relabel what the map's page marked", "index:Correct"),
                 "snapshot": Command("Keep the present content under a name", "index:Snapshot"),
                 "restore": Command("Go back to a snapshot", "index:Restore"),
                 "purge": Command("Erase deleted images from the disk", "index:Purge"),
@@ -75,6 +77,7 @@ GROUPS: Mapping[str, Mapping[str, Command | Family]] = {
             },
         ),
         "search": Command("Find images by text, by image, or by both", "index:Search"),
+        "map": Command("Write an index as points in a plane, with outliers", "index:Map"),
         "app": Command("The search app in a browser", "serve:App"),
         "serve": Command("Search over HTTP", "serve:Serve"),
     },

@@ -24,6 +24,8 @@ class App:
     """The models that made the indexes, in their order, where they have moved."""
     evaluation: Path | None = None
     """A folder that `medclip evaluate … --out DIR` wrote, shown beside the model card."""
+    edit: bool = False
+    """Let the map change the index: delete and relabel what is marked. On this machine only."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 is all of this machine's."""
     port: int = 8501
@@ -38,7 +40,7 @@ class App:
         from medclip.app.run import Address, AppConfig, launch
         from medclip.model.checkpoint import model_folder
 
-        config = AppConfig(self.index, tuple(map(model_folder, self.model)), self.evaluation)
+        config = AppConfig(self.index, tuple(map(model_folder, self.model)), self.evaluation, self.edit)
         launch(config, Address(self.host, self.port, self.base_path, self.server_name))
 
 

@@ -91,12 +91,11 @@ def _groups(shards: Sequence[Path]) -> list[list[Path]]:
 
 
 def _write_parquet(path: Path, tables: Sequence[pa.Table], split: str, first: int) -> None:
-    info = {"info": {"features": {field.name: _feature(field.type) for field in _PARQUET}}}
-    schema = _PARQUET.with_metadata({"huggingface": json.dumps(info)})
+    schema = _PARQUET.with_metadata(huggingface_metadata(_PARQUET))
     # Statistics and dictionaries of images would hold the images.
     with path.open("wb") as file, pq.ParquetWriter(file, schema, use_dictionary=False, write_statistics=False) as out:
         for table in tables:
-            columns = [_exchange_column(table.column(field.name).combine_chunks(), first) for field in SCHEMA]
+            columns = [exchange_column(table.column(field.name).combine_chunks(), first) for field in SCHEMA]
             columns.append(pa.array([split] * len(table), pa.string()))
             out.write_table(pa.Table.from_arrays(columns, schema=schema), ROW_GROUP)
             first += len(table)
@@ -123,7 +122,7 @@ def _key(number: int) -> str:
     return f"{number:09d}"
 
 
-def _exchange_type(field: pa.Field) -> pa.DataType:
+def exchange_type(field: pa.Field) -> pa.DataType:
     """`datasets` knows images as bytes beside a name, and no maps."""
     if field.name == "image":
         return pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -132,11 +131,11 @@ def _exchange_type(field: pa.Field) -> pa.DataType:
     return field.type
 
 
-_PARQUET = pa.schema([*((field.name, _exchange_type(field)) for field in SCHEMA), ("split", pa.string())])
+_PARQUET = pa.schema([*((field.name, exchange_type(field)) for field in SCHEMA), ("split", pa.string())])
 
 
-def _exchange_column(array: pa.Array, first: int) -> pa.Array:
-    """A column in its `_exchange_type`; images are named by their number, from `first` on."""
+def exchange_column(array: pa.Array, first: int) -> pa.Array:
+    """A column in its `exchange_type`; images are named by their number, from `first` on."""
     if pa.types.is_binary(array.type):
         names = pa.array([f"{_key(first + row)}.jpg" for row in range(len(array))], pa.string())
         return pa.StructArray.from_arrays([array, names], ["bytes", "path"])
@@ -144,6 +143,11 @@ def _exchange_column(array: pa.Array, first: int) -> pa.Array:
         entries = pa.StructArray.from_arrays([array.keys, array.items], ["name", "value"])
         return pa.ListArray.from_arrays(array.offsets, entries)
     return array
+
+
+def huggingface_metadata(schema: pa.Schema) -> dict[str, str]:
+    """What a Parquet file says to `datasets`: which type each column has."""
+    return {"huggingface": json.dumps({"info": {"features": {field.name: _feature(field.type) for field in schema}}})}
 
 
 def _feature(dtype: pa.DataType) -> Any:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
-from medclip.atomic_io import claim, sha256, write_with_checksum
-from medclip.data.dataset import Split, read_dataset, write_table
+from medclip.atomic_io import claim
+from medclip.data.dataset import Split, read_dataset
+from medclip.data.derive import copy_splits
 from medclip.data.normalize import casefold_whitespace
 from medclip.data.paths import AnyPath
 from medclip.data.perceptual_hash import near_duplicates
-from medclip.data.prepare import NOTICE_FILE, write_notice
-from medclip.data.resume import ResumableFile, remove_stale
 from medclip.data.schema import is_running_number, names_no_group
 from medclip.errors import UserError
 from medclip.progress import progress
@@ -120,45 +116,23 @@ def decontaminate(data: AnyPath, out: Path, other: AnyPath | None = None) -> dic
 
     Returns the number of removed training pairs by the first kind of match.
     """
-    dataset = read_dataset(data)
     training = Split(data, "train")
+    removed: dict[int, str] = {}
     with claim(out, "dataset.json"):
-        removed: dict[int, str] = {}
         for name in _held_out(data, other):
             for match in find_matches(training, Split(other or data, name)):
                 removed.setdefault(match.row, match.kind)
-        splits = {}
-        for name in dataset["splits"]:
-            split = Split(data, name)
-            rows = [row for row in range(len(split)) if name != "train" or row not in removed]
-            splits[name] = {"pairs": len(rows), "shards": _copy_rows(split, rows, out)}
         counts = dict(Counter(removed.values()))
-        files = {name: [shard["file"] for shard in entry["shards"]] for name, entry in splits.items()}
-        remove_stale(out, chain.from_iterable(files.values()))
-        write_notice(out, files)
-        origin = dataset["source"] if other is None else f"{data.name} beside {other.name}"
-        changes = {"splits": splits, "leakage_removed": counts, "derived_from": origin}
-        hashes = {file: sha256(out / file) for file in (*chain.from_iterable(files.values()), NOTICE_FILE)}
-        write_with_checksum(out / "dataset.json", {**dataset, **changes, "sha256": hashes})
+        facts: dict[str, Any] = {"leakage_removed": counts}
+        if other is not None:
+            facts["derived_from"] = f"{data.name} beside {other.name}"
+
+        def clean_rows(split: Split) -> list[int]:
+            return [row for row in range(len(split)) if split.name != "train" or row not in removed]
+
+        copy_splits(data, out, clean_rows, facts)
     return counts
 
 
 def _held_out(data: AnyPath, other: AnyPath | None) -> list[str]:
     return [name for name in read_dataset(other or data)["splits"] if other or name != "train"]
-
-
-def _copy_rows(split: Split, rows: Sequence[int], out: Path) -> list[dict[str, Any]]:
-    """Write rows of a split as one shard for each of its record batches that has any; returns the shards' entries."""
-    shards, start = [], 0
-    row_numbers = np.asarray(rows, np.int64)
-    for batch in split.table.to_batches():
-        in_batch = row_numbers[(row_numbers >= start) & (row_numbers < start + len(batch))] - start
-        start += len(batch)
-        if not len(in_batch):
-            continue
-        file = f"{split.name}-{len(shards):05d}.arrow"
-        with ResumableFile(out / file, "").rewrite():
-            table = pa.Table.from_batches([batch]).take(in_batch)
-            write_table(out / file, table, {"file": file, "pairs": len(in_batch)})
-        shards.append({"file": file, "pairs": len(in_batch)})
-    return shards

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int, Int64, Num
+from jaxtyping import Float32
 
 from medclip.atomic_io import sha256
 from medclip.data.dataset import Split
@@ -20,7 +20,7 @@ from medclip.evaluation.candidate_pools import article_disjoint, draw_pools, fix
 from medclip.evaluation.config import EvalConfig
 from medclip.evaluation.results import Fact, Kind, MisrankedPair, NearestImage, Results, provenance, write_results
 from medclip.evaluation.subgroups import by_group, row_labels
-from medclip.metrics import DistinctPairs, Queries, hits_at_k, max_candidates, merge_articles
+from medclip.metrics import DistinctPairs, Queries, hits_at_k, max_candidates, merge_articles, nearest_others
 from medclip.model.checkpoint import load
 from medclip.named_metrics import Metric, Role, metric_name, to_metric
 from medclip.progress import progress
@@ -28,7 +28,6 @@ from medclip.progress import progress
 LOG = logging.getLogger("medclip.evaluation")
 GROUP_K = 10
 NUM_EXAMPLES = 10  # misranked pairs and nearest images, for people to look at
-MAX_QUERIES = 512  # at once
 ROLES: Mapping[str, Role] = {
     "R@1": "compared",
     "R@5": "compared",
@@ -260,21 +259,3 @@ def nearest_images(pairs: DistinctPairs, ids: Sequence[str], limit: int) -> Iter
     for i in np.argsort(-scores, kind="stable")[:limit]:
         image, other = (ids[int(pairs.image_rows[row])] for row in (i, others[i]))
         yield NearestImage(image, other, round(float(scores[i]), 4))
-
-
-def nearest_others(
-    queries: Num[np.ndarray, "n p"], candidates: Num[np.ndarray, "m p"], own: Int[np.ndarray, "k 2"]
-) -> tuple[Int64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
-    """For each query the best candidate that is not its own by dot product, and its score; of equal ones the first.
-
-    `own` says which query (its row) a candidate belongs to. The score is -inf where all do.
-    """
-    rows, scores = np.empty(len(queries), np.int64), np.empty(len(queries))
-    exact, own = candidates.T.astype(np.float64), own[np.argsort(own[:, 0], kind="stable")]
-    for start in range(0, len(queries), MAX_QUERIES):
-        block = slice(start, start + MAX_QUERIES)
-        products = queries[block].astype(np.float64) @ exact
-        first, last = np.searchsorted(own[:, 0], (start, start + MAX_QUERIES))
-        products[own[first:last, 0] - start, own[first:last, 1]] = -np.inf
-        rows[block], scores[block] = products.argmax(axis=1), products.max(axis=1)
-    return rows, scores

@@ -1,4 +1,4 @@
-"""Build an index and change its content: add, delete, snapshot, restore, purge, migrate to another store."""
+"""Build an index and change its content: add, delete, correct, snapshot, restore, purge, migrate to another store."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pyarrow as pa
 from jaxtyping import Bool, Float32
 
 from medclip.atomic_io import NOTES, claim, read_json, sha256, whole_file, write_json
+from medclip.data.corrections import Corrections, pair_keys, relabel_table
 from medclip.data.dataset import Split, default_split, write_batches
 from medclip.data.images import decode_ahead
 from medclip.data.paths import AnyPath
@@ -141,6 +142,33 @@ def delete(folder: Path, ids: Sequence[str] = (), articles: Sequence[str] = ()) 
             raise UserError(f"that is every image of index {folder}: delete the folder instead.")
         _commit(folder, manifest.with_deleted(row_ids))
         return len(row_ids)
+
+
+def correct(folder: Path, corrections: Corrections) -> dict[str, int]:
+    """Delete and relabel images; returns how many of each. A snapshot taken before keeps what they were.
+
+    A relabeled row is written anew, in a segment of its own day and source, and the old one is deleted. UserError names
+    a pair that the index lacks, and then nothing is changed.
+    """
+    with lock_manifest(folder) as manifest:
+        reader = IndexReader(folder)
+        keys = pair_keys(reader.table)
+        rows = [row for row in np.flatnonzero(reader.live_mask).tolist() if keys[row] in corrections]
+        if absent := set(corrections).difference(keys[row] for row in rows):
+            raise UserError(f"index {folder} has no image of id {min(absent)[0]!r} like that: nothing was changed.")
+        relabel_mask = np.zeros(len(keys), bool)
+        relabel_mask[[row for row in rows if corrections[keys[row]] is not None]] = True
+        num_relabeled = int(np.count_nonzero(relabel_mask))
+        if len(rows) - num_relabeled == manifest.num_pairs:
+            raise UserError(f"that is every image of index {folder}: delete the folder instead.")
+        corrected = manifest
+        for segment, (first, embeddings) in zip(manifest.segments, reader.segments, strict=True):
+            mask = relabel_mask[first : first + segment.num_rows]
+            if mask.any():
+                table = relabel_table(reader.table.slice(first, segment.num_rows), corrections)
+                corrected = _rewrite_segment(folder, corrected, segment, embeddings, table, mask)
+        _commit(folder, corrected.with_deleted(reader.row_ids[rows].tolist()), manifest)
+        return {"deleted": len(rows) - num_relabeled, "relabeled": num_relabeled}
 
 
 def snapshot(folder: Path, name: str) -> int:
@@ -270,18 +298,18 @@ def _write_segment(
 
 
 def _rewrite_segment(
-    folder: Path, manifest: Manifest, segment: Segment, embeddings: np.ndarray, table: pa.Table, live_mask: np.ndarray
+    folder: Path, manifest: Manifest, segment: Segment, embeddings: np.ndarray, table: pa.Table, mask: np.ndarray
 ) -> Manifest:
-    """Write the live rows of a segment as a new one in its place; returns the manifest with it."""
+    """Write the rows of the mask of a segment as a new one; returns the manifest with it."""
     rewritten_segment = replace(
         segment,
         name=f"{manifest.next_segment:05}",
         first_row_id=manifest.next_row_id,
-        num_rows=int(np.count_nonzero(live_mask)),
+        num_rows=int(np.count_nonzero(mask)),
     )
     path = segment_folder(folder, rewritten_segment)
-    _write_npy(path / EMBEDDINGS_FILE, embeddings[live_mask])
-    write_batches(path / ROWS_FILE, table.schema, _masked_batches(table, live_mask))
+    _write_npy(path / EMBEDDINGS_FILE, embeddings[mask])
+    write_batches(path / ROWS_FILE, table.schema, _masked_batches(table, mask))
     return manifest.with_segment(_with_hashes(folder, rewritten_segment))
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Float32, Float64
 from medclip.data.images import ImageInput
 from medclip.data.perceptual_hash import near_duplicates
 from medclip.errors import UserError
+from medclip.progress import Advance
 from medclip.search.filters import NO_FILTER, Filter
 from medclip.search.reader import Hit, IndexReader
 
@@ -93,8 +94,8 @@ def rank(reader: IndexReader, embedding: Embedding, options: SearchOptions, excl
         count *= 2
 
 
-def group_duplicates(reader: IndexReader, rows: Sequence[int]) -> dict[int, list[int]]:
-    """Groups of near-duplicate rows: for the first row of each group the others, in order."""
+def group_duplicates(reader: IndexReader, rows: Sequence[int], advance: Advance | None = None) -> dict[int, list[int]]:
+    """Groups of near-duplicate rows: for the first row of each group the others, in order. `advance` counts rows."""
     if not rows:
         return {}
     fingerprints = reader.fingerprints(rows)
@@ -108,6 +109,8 @@ def group_duplicates(reader: IndexReader, rows: Sequence[int]) -> dict[int, list
             groups[rows[position]] = []
         else:
             groups[rows[first]].append(rows[position])
+        if advance:
+            advance()
     return groups
 
 
