@@ -101,7 +101,10 @@ def leaves_folder(path: AnyPath, root: AnyPath) -> bool:
 
 @lru_cache(2**12)
 def _real_path(folder: str) -> str:
-    return os.path.realpath(folder)
+    try:
+        return os.path.realpath(folder)
+    except ValueError:  # a zero byte: a name that no folder can have
+        return os.path.abspath(folder)  # noqa: PTH100
 
 
 def check_link(path: AnyPath, root: AnyPath) -> AnyPath:

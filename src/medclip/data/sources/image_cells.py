@@ -6,7 +6,6 @@ import ast
 import stat
 import unicodedata
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -250,10 +249,10 @@ class ImageArchive:
             return
         try:
             self._file = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        except Exception:  # what zipfile raises for a damaged one has many types
             return
         for member in self._file.infolist():
-            if not member.is_dir() and not is_link(member):
+            if not member.filename.endswith("/") and not is_link(member):
                 self._members.setdefault(fold_name(PurePosixPath(member.filename).name), []).append(member)
 
     def read(self, name: str) -> bytes | None:
@@ -292,7 +291,7 @@ def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
         raise ImageError("image in an encrypted archive")
     try:
         return archive.read(member)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError):
+    except Exception:  # what zipfile raises for a damaged one has many types
         raise ImageError("image unreadable in its archive") from None
 
 

@@ -7,6 +7,7 @@ import tarfile
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import PurePosixPath
@@ -133,7 +134,7 @@ def _read_samples(path: AnyPath) -> Iterator[tuple[str, _Sample | str]]:
             for key, sample in _collect(archive):
                 yield key, sample
                 position = f"sample {key}"
-    except (tarfile.TarError, EOFError, OSError, ValueError, RecursionError) as error:  # the last two of odd headers
+    except Exception as error:  # what tarfile raises for a damaged one has many types
         raise UserError(f"{path} is damaged after {position} ({error}). Fetch it again.") from None
 
 
@@ -194,17 +195,18 @@ def read_zip(path: AnyPath) -> Iterator[Pair | Dropped]:
 
     Raises UserError for a damaged archive and for one that holds a table.
     """
-    try:
-        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
-            members = [member for member in archive.infolist() if not member.is_dir()]
-            names = (member.filename for member in members)
-            if table := next((name for name in names if name.lower().removesuffix(".gz").endswith(_TABLES)), None):
-                raise UserError(f"{path} holds a table. Unpack {table} beside the archive, which stays, and give that.")
-            members.sort(key=lambda member: (_key(member), member.filename))
-            for key, group in groupby(members, key=_key):
-                yield from _parse_members(archive, key, list(group), path)
-    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:  # the last of a version that is none
-        raise UserError(f"{path} is damaged ({error}). Fetch it again.") from None
+    with ExitStack() as stack:
+        try:
+            archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(path.open("rb"))))
+        except Exception as error:  # what zipfile raises for a damaged one has many types
+            raise UserError(f"{path} is damaged ({error}). Fetch it again.") from None
+        members = [member for member in archive.infolist() if not member.filename.endswith("/")]
+        names = (member.filename for member in members)
+        if table := next((name for name in names if name.lower().removesuffix(".gz").endswith(_TABLES)), None):
+            raise UserError(f"{path} holds a table. Unpack {table} beside the archive, which stays, and give that.")
+        members.sort(key=lambda member: (_key(member), member.filename))
+        for key, group in groupby(members, key=_key):
+            yield from _parse_members(archive, key, list(group), path)
 
 
 def _key(member: zipfile.ZipInfo) -> str:
