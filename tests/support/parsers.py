@@ -28,7 +28,7 @@ from medclip.cli.parse import parse
 from medclip.data import foils, normalize
 from medclip.data.dataset import Split
 from medclip.data.deidentify import redact_report
-from medclip.data.dicom import decode_frame, read_header
+from medclip.data.dicom import decode_frame, dicom_errors, read_header
 from medclip.data.dicomweb import parse_address
 from medclip.data.images import header_size
 from medclip.data.paths import parse_path
@@ -293,7 +293,9 @@ def _arrow(folder: Path) -> None:
 
 
 def _dicom_pixels(folder: Path) -> None:
-    if not read_header(folder / "1.dcm").file_meta.TransferSyntaxUID.is_encapsulated:  # those are decoded in workers
+    with dicom_errors():
+        is_encapsulated = read_header(folder / "1.dcm").file_meta.TransferSyntaxUID.is_encapsulated
+    if not is_encapsulated:  # those are decoded in workers
         decode_frame(folder / "1.dcm")
 
 
