@@ -292,7 +292,7 @@ def _image_processor(raw: Any, side: int) -> ImageProcessor:
     mode, interpolation = raw.get("resize_mode", "shortest"), raw.get("interpolation", "bicubic")
     fill = raw.get("fill_color", 0)
     resizes = {"shortest": ShortestEdge(side), "longest": LongestEdge(side), "squash": Exact(side, side)}
-    if mode not in resizes or interpolation not in _RESAMPLING:
+    if str(mode) not in resizes or str(interpolation) not in _RESAMPLING:
         raise UserError(f"{CONFIG_FILE}: resize_mode {mode!r} with interpolation {interpolation!r} is not supported.")
     if raw.get("mode", "RGB") != "RGB":
         raise UserError(f"{CONFIG_FILE}: mode is {raw['mode']!r}; images are RGB.")
