@@ -13,6 +13,9 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from medclip.data.dataset import Split
 from medclip.data.prepare import chunks_by_split, drop_repeated_ids
 from medclip.data.sources.detect import open_source
@@ -21,6 +24,7 @@ from soak.hostile import UPLOAD
 from soak.record import Bounds, Record, sentence
 from soak.writing import Place
 from support.handmade_datasets import dataset, row
+from support.material import image_bytes
 from support.served import start_server
 
 CLIENTS, CHANGE_EVERY_S = 4, 2.0
@@ -65,7 +69,7 @@ def load(bounds: Bounds) -> Iterator[Record]:
 
 
 def _ask(url: str, image: bytes, known: set[str], end: float, codes: Counter, faults: list[str]) -> None:
-    text = json.dumps({"queries": [{"texts": ["CT of the chest"]}], "k": 8}).encode()
+    text = json.dumps({"queries": [{"texts": ["CT of the chest"]}], "k": 10}).encode()
     upload = UPLOAD + image + b"\r\n--b--\r\n"
     requests = [("/search", text, "application/json"), ("/search/image", upload, "multipart/form-data; boundary=b")]
     for number in range(10**9):
@@ -84,7 +88,7 @@ def _ask(url: str, image: bytes, known: set[str], end: float, codes: Counter, fa
             continue
         hits = [hit for result in content.get("results", [content]) for hit in result["hits"]]
         scores = [hit["score"] for hit in hits]
-        if len(hits) != 8 or {hit["id"] for hit in hits} - known or scores != sorted(scores, reverse=True):
+        if len(hits) != 10 or {hit["id"] for hit in hits} - known or scores != sorted(scores, reverse=True):
             faults.append(f"{path}: {len(hits)} hits, {scores}")
 
 
@@ -125,9 +129,8 @@ def table(bounds: Bounds) -> Iterator[Record]:
 
 
 def _write_rows(data: Path, count: int) -> str:
-    image = row(0)["image"]
-    splits = {
-        name: [row(n, image=image, article=f"PMC{n // 3}") for n in range(count) if (n % 10 > 0) == (name == "train")]
-        for name in ("train", "validation")
-    }
+    rng, splits = np.random.default_rng(0), {"train": [], "validation": []}
+    for number in range(count):
+        image = image_bytes(Image.fromarray(rng.integers(0, 256, (16, 16), np.uint8)), "PNG", compress_level=1)
+        splits["train" if number % 10 else "validation"].append(row(number, image=image, article=f"PMC{number // 3}"))
     return str(dataset(data, splits, shard=50_000))
