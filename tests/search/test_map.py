@@ -12,7 +12,8 @@ from medclip.data.dataset import Split
 from medclip.data.prepare import prepare
 from medclip.errors import UserError
 from medclip.search import map as embedding_map
-from medclip.search.curate import delete
+from medclip.search import reader as index_reader
+from medclip.search.curate import delete, migrate
 from medclip.search.filters import make_filter
 from medclip.search.map import export_map, lay_out, make_map, nearest_neighbors
 from medclip.search.reader import IndexReader
@@ -115,6 +116,19 @@ def test_a_filter_and_an_even_sample_choose_the_points(reader, monkeypatch):
 def test_too_few_images_are_refused(method, count):
     with pytest.raises(UserError, match=f"images or more; these are {count}"):
         lay_out(random_units(4)[:count], method, 0)
+
+
+def test_a_damaged_embedding_is_named(tmp_path, monkeypatch):
+    """Of a large index under faiss, embeddings are not read when it is opened."""
+    pytest.importorskip("faiss", reason="the extra faiss is not installed")
+    folder = make_index(tmp_path / "index", random_units(9))
+    migrate(folder, "faiss")
+    embeddings = np.load(folder / "segments" / "00000" / "embeddings.npy", mmap_mode="r+")
+    embeddings[4] = np.nan
+    embeddings.flush()
+    monkeypatch.setattr(index_reader, "CHUNK_ROWS", 5)
+    with pytest.raises(UserError, match="the embedding of r4 is not a unit vector"):
+        make_map(IndexReader(folder))
 
 
 def test_equal_images_are_one_place():

@@ -31,6 +31,7 @@ from medclip.search.map import (
     caption_encoder,
     duplicate_points,
     lay_out,
+    map_embeddings,
     map_rows,
     nearest_neighbors,
     rank_captions,
@@ -155,13 +156,13 @@ def _describe(reader: IndexReader, rows: Int64[np.ndarray, " n"], layout: Layout
 @st.cache_resource(show_spinner="Laying out the map…", max_entries=4)
 def _cached_layout(location: IndexLocation, version: tuple, method: Method) -> Layout:
     reader = cached_index(location).reader
-    return lay_out(reader.embeddings_at(map_rows(reader)), method, seed=0)
+    return lay_out(map_embeddings(reader, map_rows(reader)), method, seed=0)
 
 
 @st.cache_resource(show_spinner="Looking for the neighbors of each image…", max_entries=4)
 def _cached_neighbors(location: IndexLocation, version: tuple) -> Neighbors:
     reader = cached_index(location).reader
-    return nearest_neighbors(reader.embeddings_at(map_rows(reader)))
+    return nearest_neighbors(map_embeddings(reader, map_rows(reader)))
 
 
 @st.cache_resource(show_spinner="Comparing each image with the others…", max_entries=4)
@@ -175,7 +176,7 @@ def _cached_captions(location: IndexLocation, version: tuple) -> CaptionRanks:
     index = cached_index(location)
     rows = map_rows(index.reader)
     return rank_captions(
-        index.reader, rows, index.reader.embeddings_at(rows), caption_encoder(index.model, cache=False)
+        index.reader, rows, map_embeddings(index.reader, rows), caption_encoder(index.model, cache=False)
     )
 
 

@@ -11,9 +11,11 @@ const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeA
 function isInside(polygon, px, py) {
   let inside = false;
   for (let i = 0, j = polygon.length - 1; i < polygon.length; j = i++) {
-    const [xi, yi] = polygon[i];
-    const [xj, yj] = polygon[j];
-    if (yi > py !== yj > py && px < ((xj - xi) * (py - yi)) / (yj - yi) + xi) inside = !inside;
+    const yi = polygon[i][1];
+    const yj = polygon[j][1];
+    if (yi > py === yj > py) continue;
+    const xi = polygon[i][0];
+    if (px < ((polygon[j][0] - xi) * (py - yi)) / (yj - yi) + xi) inside = !inside;
   }
   return inside;
 }

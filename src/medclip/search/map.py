@@ -109,7 +109,7 @@ def make_map(
 ) -> EmbeddingMap:
     """The map of an index. `encode_captions` gives embeddings of captions; without it none are ranked."""
     rows = map_rows(reader, filter)
-    embeddings = reader.embeddings_at(rows)
+    embeddings = map_embeddings(reader, rows)
     layout = lay_out(embeddings, method, seed)
     neighbors, duplicates = nearest_neighbors(embeddings), duplicate_points(reader, rows)
     captions = rank_captions(reader, rows, embeddings, encode_captions) if encode_captions else None
@@ -125,6 +125,12 @@ def map_rows(reader: IndexReader, filter: Filter = NO_FILTER) -> Int64[np.ndarra
     """The rows that match a filter; of more than MAX_POINTS that many, evenly spread. UserError for an unknown key."""
     rows = np.flatnonzero(reader.allowed_mask(filter))
     return rows[np.linspace(0, len(rows), min(len(rows), MAX_POINTS), endpoint=False, dtype=int)]
+
+
+def map_embeddings(reader: IndexReader, rows: Int[np.ndarray, " n"]) -> Float32[np.ndarray, "n p"]:
+    """The embeddings of rows. UserError where one is damaged."""
+    reader.check_embeddings(rows)
+    return reader.embeddings_at(rows)
 
 
 def lay_out(embeddings: Float32[np.ndarray, "n p"], method: Method, seed: int) -> Layout:

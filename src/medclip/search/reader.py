@@ -112,11 +112,11 @@ class IndexReader:
     def nearest_rows(self, embeddings: Embeddings, k: int, filter: Filter = NO_FILTER) -> list[list[tuple[int, float]]]:
         """For each query embedding the `k` nearest rows and their cosines, best first, ties in row order."""
         candidates = self.store.candidates(embeddings, k, self.allowed_mask(filter), filter)
-        self._check(np.unique(np.concatenate(candidates)))
+        self.check_embeddings(np.unique(np.concatenate(candidates)))
         return [self._rank(embedding, rows, k) for embedding, rows in zip(embeddings, candidates, strict=True)]
 
-    def _check(self, rows: Rows) -> None:
-        """UserError where the embedding of a row that an answer is chosen from is damaged."""
+    def check_embeddings(self, rows: Rows) -> None:
+        """UserError where the embedding of a row is damaged."""
         if damaged := damaged_rows(self.embeddings_at(rows)):
             raise UserError(
                 f"index {self.folder} is damaged: the embedding of {self.id(int(rows[damaged[0]]))} is not a unit "
