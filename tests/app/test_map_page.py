@@ -1,5 +1,6 @@
 """The page of the map: what is colored, listed and said, without a browser."""
 
+import errno
 import json
 import sys
 
@@ -117,3 +118,16 @@ def test_with_leave_marks_change_the_index(index_folder, copy, run):
     reader = IndexReader(folder)
     assert len(reader) == 11 and deleted not in {reader.id(int(row)) for row in np.flatnonzero(reader.live_mask)}
     assert any(text.startswith("11 images") for text in texts(at))
+
+
+def test_an_index_that_cannot_be_written_keeps_the_marks(index_folder, monkeypatch):
+    def fail(folder, corrections):
+        raise OSError(errno.EROFS, "Read-only file system", str(folder))
+
+    monkeypatch.setattr("medclip.app.marking.correct", fail)
+    at = open_map(index_folder, edit=True)
+    at.button(key="list-Outliers").click().run()
+    at.button(key="mark-delete").click().run()
+    at.button(key="marked-apply").click().run()
+    assert list(at.exception) == [] and "ead-only file system" in at.error[0].value
+    assert "**Marked:** 12 to delete, 0 to relabel" in [element.value for element in at.markdown]

@@ -9,7 +9,7 @@ import streamlit as st
 from medclip.app.run import IndexLocation
 from medclip.app.text import escape_markdown, show_error
 from medclip.data.corrections import Corrections, PairKey, write_corrections
-from medclip.errors import UserError, WorkError
+from medclip.errors import UserError, WorkError, describe_os_error
 from medclip.search.curate import correct
 
 MAX_LABEL_CHARS = 200
@@ -113,6 +113,9 @@ def _apply(name: str, location: IndexLocation, corrections: Corrections) -> None
         counts = correct(location.folder, corrections)
     except (UserError, WorkError) as error:
         show_error(error)
+        return
+    except OSError as error:
+        show_error(WorkError(describe_os_error(error)))
         return
     unmark(name, list(corrections))
     st.toast(
