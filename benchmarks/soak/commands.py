@@ -140,6 +140,10 @@ def digest(folder: Path, patterns: str) -> str:
     return content.hexdigest() if paths else ""
 
 
+def folder_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def write_roco(folder: Path, num_train: int = 48, num_validation: int = 24) -> Path:
     """A source in ROCO's layout."""
     made = RocoFolder(folder)

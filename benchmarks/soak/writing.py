@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from medclip.data.dataset import Split
-from soak.commands import Command, Ended, digest, leftovers, run, run_whole, write_roco
+from soak.commands import Command, Ended, digest, folder_bytes, leftovers, run, run_whole, write_roco
 from soak.record import Bounds, Record, sentence
 
 TRAIN = "train --data {data} --preset tiny --steps 12 --batch-size 8 --num-evals 4 --out {out}"
@@ -39,7 +39,7 @@ STAGES = {
     "embed": Stage("embed --model {run} --data {data} --out {out}", "*.npy"),
     "index build": Stage("index build --model {run} --data {data} --out {out}", INDEX),
     "index add": Stage(
-        "index add --index {out} --data {data} --split train",
+        "index add --index {out} --model {run} --data {data} --split train",
         INDEX,
         before="index",
         then="search --index {out} chest --model {run}",
@@ -130,11 +130,12 @@ def disks(bounds: Bounds) -> Iterator[Record]:
     for name in stage_names(bounds):
         stage, faults, full = STAGES[name], [], 0
         place.run_undisturbed(name)
-        used = sum(path.stat().st_size for path in (place.folder / "undisturbed").rglob("*") if path.is_file())
+        used = folder_bytes(place.folder / "undisturbed")
+        before = folder_bytes(place.paths[stage.before]) * 1.2 if stage.before else 0  # with what blocks leave unused
         for number in bounds.times(8):
             disk = place.folder / "disk"
             disk.mkdir(exist_ok=True)
-            mount = ["mount", "-t", "tmpfs", "-o", f"size={int(used * rng.uniform(0.02, 1.3)) // 4096 * 4 + 16}k"]
+            mount = ["mount", "-t", "tmpfs", "-o", f"size={int(before + used * rng.uniform(0.02, 1.3)) // 1024 + 16}k"]
             subprocess.run([*mount, "tmpfs", disk], check=True)
             try:
                 out = disk / "out"
