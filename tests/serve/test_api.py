@@ -210,7 +210,7 @@ def test_an_invalid_request_gives_one_sentence(client, body, sentence):
 
 
 def test_what_is_absent_is_404(client):
-    for path in ("/similar/none", "/thumbnails/none", "/nowhere", "/docs", "/search/"):
+    for path in ("/similar/none", "/thumbnails/none", "/nowhere", "/redoc", "/search/"):
         assert client.get(path).status_code == 404
         error_sentence(client.get(path))
     assert client.post("/classify", data={"labels": ["a", "b"], "id": "none"}).status_code == 404

@@ -80,6 +80,7 @@ GROUPS: Mapping[str, Mapping[str, Command | Family]] = {
         "map": Command("Write an index as points in a plane, with outliers", "index:Map"),
         "app": Command("The search app in a browser", "serve:App"),
         "serve": Command("Search over HTTP", "serve:Serve"),
+        "mcp": Command("Tools for agents: search, similar, classify, explain", "serve:Mcp"),
     },
     "Share": {
         "export": Command("Write a model as ONNX, or a dataset as Parquet or tar", "share:Export"),

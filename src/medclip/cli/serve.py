@@ -1,4 +1,4 @@
-"""The commands that serve an index: the search app and the HTTP API."""
+"""The commands that serve an index: the search app, the HTTP API and the MCP server."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ class App:
 
 @dataclass(frozen=True, kw_only=True)
 class Serve:
-    """Serve an index over HTTP: search, similar, classify, embed, thumbnails. The schema is at /openapi.json."""
+    """Serve an index over HTTP: search, similar, classify, embed, thumbnails. The schema is at /openapi.json, as a page
+    at /docs."""
 
     index: Index
     host: str = "127.0.0.1"
@@ -71,3 +72,24 @@ class Serve:
         model = index_model(self.model)
         keys, names = self.api_key_file, self.server_name
         serve(self.index, model, self.host, self.port, self.workers, names, keys, self.log_queries)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mcp:
+    """Serve an index to agents (MCP) over standard input and output: search, similar, classify, explain.
+
+    The agent's program starts this command; see docs/agents.md.
+    """
+
+    index: Index
+    model: IndexModel = None
+    config: ConfigFile = None
+
+    def run(self) -> None:
+        from medclip.require import require
+
+        for package in ("mcp", "fastapi", "prometheus_client"):
+            require(package, extra="mcp")
+        from medclip.serve.mcp_server import run
+
+        run(self.index, index_model(self.model))

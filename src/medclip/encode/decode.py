@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image
 
 from medclip.data.images import ImageInput, decode, decode_ahead, header_size
 from medclip.errors import ImageError
@@ -27,10 +28,15 @@ def decode_pixels(image: ImageInput, processor: ImageProcessor) -> UInt8[np.ndar
 
 def decode_upload(image: bytes, processor: ImageProcessor) -> UInt8[np.ndarray, "s s 3"]:
     """As `decode_pixels`, of fewer formats and pixels. Call it in a worker."""
+    return preprocess(decode_upload_image(image), processor)
+
+
+def decode_upload_image(image: bytes) -> Image.Image:
+    """As `decode`, of fewer formats and pixels. Call it in a worker."""
     width, height = header_size(image)
     if width * height > MAX_UPLOAD_PIXELS:
         raise ImageError(f"image over {MAX_UPLOAD_PIXELS // 10**6} million pixels")
-    return decode_pixels(image, processor)
+    return decode(image)
 
 
 def pixel_batches(

@@ -11,35 +11,36 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, TypeVar
-from urllib.parse import quote
 
 import numpy as np
 from fastapi import APIRouter, Depends, FastAPI, File, Form, Query, Request, Response, Security, UploadFile
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from fastapi.security import APIKeyHeader, HTTPBearer
 from starlette.formparsers import MultiPartParser
 
 from medclip import NOT_CLINICAL, __version__, jax_setup
 from medclip.errors import UserError
-from medclip.plain_text import PlainFormatter
 
 jax_setup.start()  # before anything imports JAX
 
 from medclip.match_calibration import Calibration  # noqa: E402
 from medclip.search.filters import make_filter, parse_filter  # noqa: E402
-from medclip.search.match import SINGLE_TEXT, SearchResult  # noqa: E402
+from medclip.search.match import SearchResult  # noqa: E402
 from medclip.search.query import Query as SearchQuery  # noqa: E402
 from medclip.search.query import SearchOptions  # noqa: E402
 from medclip.serve import error_responses, metrics, schemas  # noqa: E402
+from medclip.serve.docs_page import docs_page  # noqa: E402
 from medclip.serve.gate import MAX_UPLOAD_BYTES, Gate, accepts_name, read_keys  # noqa: E402
+from medclip.serve.responses import classify_response, require_one_image, search_result  # noqa: E402
 from medclip.serve.run import SETTINGS_VARIABLE  # noqa: E402
-from medclip.serve.service import Service, Settings  # noqa: E402
+from medclip.serve.service import MAX_THUMBNAIL_SIDE, Service, Settings, start_log  # noqa: E402
 
 DESCRIPTION = f"""Search an index of radiology images by text and image. **{NOT_CLINICAL}**
 
 Every response other than 2xx is `{{"error": "one sentence"}}`. Paths in responses start at the root of this service.
 Queries and uploaded images are not stored; of a DICOM file only pixels are used."""
 FILTER_DESCRIPTION = "KEY=VALUE, such as modality=mri or added=2026-11-01..; a repeated key takes any of its values."
+DOCS_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 MAX_FORM_FIELDS, MAX_FIELD_BYTES = 4 * schemas.MAX_TEXTS, 2**14
 
 T = TypeVar("T")
@@ -81,7 +82,7 @@ async def search_by_text(request: schemas.SearchRequest, service: ServiceParam) 
     options = SearchOptions(request.k, make_filter(request.filter), request.group_by)
     queries = [SearchQuery(tuple(item.texts), negative_texts=tuple(item.negative_texts)) for item in request.queries]
     results = await _in_thread(service, lambda: service.search(queries, options))
-    return schemas.SearchResponse(results=[_search_result(result) for result in results])
+    return schemas.SearchResponse(results=[search_result(result) for result in results])
 
 
 @post_form("/search/image")
@@ -102,7 +103,7 @@ async def search_by_image(
         query = SearchQuery(tuple(texts), service.decode(files), tuple(negative_texts))
         return service.search([query], options)[0]
 
-    return _search_result(await _in_thread(service, work))
+    return search_result(await _in_thread(service, work))
 
 
 @router.get("/similar/{id:path}", responses=error_responses.NOT_FOUND)
@@ -115,8 +116,7 @@ async def similar(
 ) -> schemas.SearchResult:
     """The images nearest to one of the index, without it and its duplicates."""
     options = SearchOptions(k, parse_filter(filter), group_by)
-    hits = await _in_thread(service, lambda: service.similar(id, options))
-    return _search_result(SearchResult(hits, note=f"No probability: {SINGLE_TEXT}"))
+    return search_result(await _in_thread(service, lambda: service.similar(id, options)))
 
 
 @post_form("/classify", responses=error_responses.NOT_FOUND)
@@ -130,19 +130,13 @@ async def classify(
 
     Each label is embedded in several templates and averaged.
     """
-    if (image is None) == (id is None):
-        raise UserError("give either an image or the id of one of the index.")
+    require_one_image(image, id)
     files = await _read([image] if image else [])
 
     def work() -> list[float]:
         return service.classify(service.decode(files)[0] if id is None else id, labels)
 
-    probabilities = await _in_thread(service, work)
-    scores = [
-        schemas.LabelScore(label=label, probability=probability)
-        for label, probability in zip(labels, probabilities, strict=True)
-    ]
-    return schemas.ClassifyResponse(best=max(scores, key=lambda score: score.probability).label, scores=scores)
+    return classify_response(labels, await _in_thread(service, work))
 
 
 @router.post("/embed")
@@ -171,7 +165,7 @@ async def embed_images(service: ServiceParam, images: ImagesParam) -> schemas.Em
 async def thumbnail(
     service: ServiceParam,
     id: schemas.ImageID,
-    side: Annotated[int, Query(ge=16, le=1024, description="Of the longer side.")] = 256,
+    side: Annotated[int, Query(ge=16, le=MAX_THUMBNAIL_SIDE, description="Of the longer side.")] = 256,
 ) -> Response:
     """An image of the index as JPEG, never enlarged."""
     content = await _in_thread(service, lambda: service.thumbnail(id, side))
@@ -227,6 +221,12 @@ async def openapi(request: Request) -> JSONResponse:
     return JSONResponse(request.app.openapi())
 
 
+@router.get("/docs", include_in_schema=False)
+async def docs(request: Request) -> HTMLResponse:
+    """The OpenAPI schema as a page."""
+    return HTMLResponse(docs_page(request.app.openapi()), headers={"Content-Security-Policy": DOCS_POLICY})
+
+
 def create_app(settings: Settings, keys: list[bytes], accepts_name: Callable[[str], bool] = lambda name: True) -> Gate:
     """The ASGI application. It opens the index and the model at startup, and answers the host names it accepts."""
 
@@ -247,7 +247,10 @@ def create_app(settings: Settings, keys: list[bytes], accepts_name: Callable[[st
         version=__version__,
         description=DESCRIPTION,
         lifespan=lifespan,
-        openapi_url=None,  # FastAPI's documentation pages load scripts from other hosts
+        openapi_url=None,  # FastAPI's documentation pages load scripts from other hosts: see `docs`
+        generate_unique_id_function=lambda route: (
+            route.name
+        ),  # operations are named as their functions and the client's
         redirect_slashes=False,  # a redirect would trust the Host header
         dependencies=security if keys else [],
     )
@@ -266,10 +269,7 @@ def app_from_environment() -> Gate:
         log_queries=fields["log_queries"],
     )
     key_file = Path(fields["key_file"]) if fields["key_file"] else None
-    handler = logging.StreamHandler()
-    handler.setFormatter(PlainFormatter("%(asctime)s %(message)s"))
-    logging.basicConfig(handlers=[handler], level=logging.WARNING)
-    logging.getLogger("medclip.serve").setLevel(logging.INFO)
+    start_log()
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # a damaged form is the sender's fault
     keys = read_keys(key_file)
     accepts = partial(accepts_name, host=fields["host"], server_name=fields["server_name"], has_keys=bool(keys))
@@ -278,30 +278,6 @@ def app_from_environment() -> Gate:
 
 async def _read(images: list[UploadFile]) -> list[bytes]:
     return [await image.read() for image in images]
-
-
-def _search_result(result: SearchResult) -> schemas.SearchResult:
-    return schemas.SearchResult(
-        probabilities=None if result.probabilities is None else list(result.probabilities),
-        no_match=result.no_match,
-        note=result.note,
-        hits=[
-            schemas.Hit(
-                id=hit.id,
-                score=hit.score,
-                caption=hit.caption,
-                article=hit.article,
-                license=hit.license,
-                attribution=hit.attribution,
-                labels=hit.labels,
-                source=hit.source,
-                added=hit.added,
-                duplicates=list(hit.duplicates),
-                thumbnail=f"/thumbnails/{quote(hit.id, safe='')}",
-            )
-            for hit in result.hits
-        ],
-    )
 
 
 def _validation(calibration: Calibration | str) -> schemas.Validation | None:

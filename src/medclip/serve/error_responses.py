@@ -56,6 +56,10 @@ def error_location(error: BaseException) -> str:
     return f"{type(error).__name__} at {Path(traceback.tb_frame.f_code.co_filename).name}:{traceback.tb_lineno}"
 
 
+STATUS: Mapping[type[Exception], int] = {UserError: 422, ImageNotFound: 404, WorkError: 503, TimeoutError: 504}
+"""Of the errors that the service raises; any other is a fault of its own."""
+
+
 async def _validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
     first = error.errors()[0]  # its `input` quotes the request and is not sent back
     field = ".".join(str(part)[:40] for part in first["loc"] if part != "body")
@@ -66,33 +70,30 @@ async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
     return error_response(error.status_code, str(error.detail), error.headers)
 
 
-async def _user_error(request: Request, error: UserError) -> JSONResponse:
-    return error_response(422, str(error))
+async def _known_error(request: Request, error: Exception) -> JSONResponse:
+    headers = {"Retry-After": "5"} if isinstance(error, WorkError | TimeoutError) else None
+    status = next((status for kind, status in STATUS.items() if isinstance(error, kind)), 500)
+    return error_response(status, describe_error(error), headers)
 
 
-async def _not_found(request: Request, error: ImageNotFound) -> JSONResponse:
-    return error_response(404, "the index has no such image.")
-
-
-async def _work_error(request: Request, error: WorkError) -> JSONResponse:
-    LOG.error("%s: %s", error_location(error), error)
-    return error_response(503, "the index does not answer now; try again later.", {"Retry-After": "5"})
-
-
-async def _timeout(request: Request, error: TimeoutError) -> JSONResponse:
-    return error_response(504, "no answer in time.", {"Retry-After": "5"})
-
-
-async def _server_error(request: Request, error: Exception) -> JSONResponse:
-    return error_response(500, SERVER_ERROR)
+def describe_error(error: Exception) -> str:
+    """What a client may read of an error, in one sentence. What a client cannot mend is logged by its place."""
+    match error:
+        case UserError():
+            return str(error)
+        case ImageNotFound():
+            return "the index has no such image."
+        case TimeoutError():
+            return "no answer in time."
+        case WorkError():
+            LOG.error("%s: %s", error_location(error), error)
+            return "the index does not answer now; try again later."
+        case _:
+            return SERVER_ERROR
 
 
 HANDLERS: dict[Any, Any] = {
     RequestValidationError: _validation_error,
     HTTPException: _http_error,
-    UserError: _user_error,
-    ImageNotFound: _not_found,
-    WorkError: _work_error,
-    TimeoutError: _timeout,
-    Exception: _server_error,
+    **dict.fromkeys((*STATUS, Exception), _known_error),
 }

@@ -35,7 +35,7 @@ MAX_BODY_BYTES, MAX_UPLOAD_BYTES = 2**18, 32 * 2**20  # of a JSON body, and of o
 MAX_TOTAL_BODY_BYTES = 8 * MAX_UPLOAD_BYTES  # of bodies in progress, shared as requests are
 UPLOAD_PATHS = ("/search/image", "/classify", "/embed/image")
 HEALTH_PATH = "/health"  # answered whatever else is in work
-PUBLIC_PATHS = (HEALTH_PATH, "/ready")  # need no key
+PUBLIC_PATHS = (HEALTH_PATH, "/ready", "/docs")  # need no key and tell nothing of the index
 MIN_KEY_LENGTH = 16
 MAX_WRONG_KEYS, WRONG_KEY_WINDOW_S, WRONG_KEY_DELAY_S = 20, 60.0, 1.0  # of a network; then each waits
 LOG = logging.getLogger("medclip.serve")
@@ -43,8 +43,8 @@ RESPONSE_HEADERS = {
     "X-Notice": NOT_CLINICAL,
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",  # a deleted image must not live on in a cache
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
+POLICY = "default-src 'none'; frame-ancestors 'none'"
 
 
 def read_keys(file: Path | None) -> list[bytes]:
@@ -124,9 +124,11 @@ class Gate:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message).update(RESPONSE_HEADERS)
+                response_headers = MutableHeaders(scope=message)
+                response_headers.update(RESPONSE_HEADERS)
+                response_headers.setdefault("Content-Security-Policy", POLICY)
                 if not body.is_complete:  # else the server would read on without end
-                    MutableHeaders(scope=message)["Connection"] = "close"
+                    response_headers["Connection"] = "close"
             await send(message)
 
         start_s = asyncio.get_running_loop().time()

@@ -6,10 +6,11 @@ import io
 import json
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import jax
 import numpy as np
@@ -18,20 +19,25 @@ from PIL import Image
 
 from medclip.data.decode_workers import DecodeWorkers
 from medclip.data.images import ImageInput, decode
-from medclip.encode.decode import decode_upload
+from medclip.encode.decode import decode_upload, decode_upload_image
 from medclip.encode.encoder import embed_pixels, embed_texts
 from medclip.errors import ImageError, UserError, WorkError
 from medclip.model.checkpoint import Model, load
+from medclip.plain_text import PlainFormatter
+from medclip.saliency import overlay_saliency, saliency_map
 from medclip.search.index import Index
-from medclip.search.match import SearchResult, calibration_or_reason
+from medclip.search.match import SINGLE_TEXT, SearchResult, calibration_or_reason
 from medclip.search.query import Query, SearchOptions, search_embedding, similar
-from medclip.search.reader import Hit, IndexReader
+from medclip.search.reader import IndexReader
 from medclip.serve import metrics
 from medclip.serve.batching import BatchedStore, Batcher
 from medclip.serve.error_responses import ImageNotFound
 from medclip.serve.gate import REQUEST_TIMEOUT_S
 from medclip.zero_shot import classify
 
+P = ParamSpec("P")
+T = TypeVar("T")
+MAX_THUMBNAIL_SIDE = 1024
 MAX_REQUEST_THREADS = 32  # most of a request waits for a batch
 NUM_DECODE_WORKERS = 2
 DECODE_TIMEOUT_S = 10.0
@@ -50,6 +56,8 @@ class Settings:
     model: Path | None = None
     """Where the index's model is now, if it has moved."""
     log_queries: bool = False
+    warm_up: bool = True
+    """Compile before the first request rather than for it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +87,8 @@ class Service:
         self._decode_workers = DecodeWorkers(NUM_DECODE_WORKERS, DECODE_TIMEOUT_S)
         self._open_lock = threading.Lock()
         self._index = self._open(None)
-        self._warm_up()
+        if settings.warm_up:
+            self._warm_up()
 
     def close(self) -> None:
         """Finish the requests in progress, then end."""
@@ -108,12 +117,7 @@ class Service:
     def decode(self, images: Sequence[bytes]) -> tuple[UInt8[np.ndarray, "s s 3"], ...]:
         """Pixels of uploaded images, as the model takes them. UserError where one cannot be used."""
         processor = self.index().model.image_processor
-        try:
-            return tuple(
-                self._decode_workers.run(REQUEST_TIMEOUT_S, decode_upload, image, processor) for image in images
-            )
-        except ImageError as error:
-            raise UserError(f"the image: {error}.") from None
+        return tuple(self._decode(decode_upload, image, processor) for image in images)
 
     def search(self, queries: Sequence[Query], options: SearchOptions) -> list[SearchResult]:
         """See `Index.answer`; images are pixels from `decode`."""
@@ -125,11 +129,11 @@ class Service:
             LOG.info("queries %s", json.dumps(log, ensure_ascii=True))  # so that a text cannot break a line of the log
         return self.index().answer(queries, options)
 
-    def similar(self, id: str, options: SearchOptions) -> list[Hit]:
+    def similar(self, id: str, options: SearchOptions) -> SearchResult:
         """See `medclip.search.query.similar`. ImageNotFound where the index lacks the image."""
         reader = self.index().reader
         _find_row(reader, id)
-        return similar(reader, id, options)
+        return SearchResult(similar(reader, id, options), note=f"No probability: {SINGLE_TEXT}")
 
     def classify(self, image: str | UInt8[np.ndarray, "s s 3"], labels: Sequence[str]) -> list[float]:
         """Probabilities of labels, in their order, for an image: its id in the index, or its pixels from `decode`.
@@ -142,6 +146,19 @@ class Service:
         else:
             embeddings = index.embed_queries([Query(images=(image,))])
         return classify(index.model, embeddings, labels, embed=index.text_encoder)[0].tolist()
+
+    def explain(self, image: str | bytes, text: str) -> bytes:
+        """Where an image, an upload or one of the index by its id, speaks for a text, drawn over it as JPEG.
+
+        See `medclip.saliency`; the longer side is at most MAX_THUMBNAIL_SIDE. ImageNotFound where the index lacks the
+        id, UserError where the upload cannot be used.
+        """
+        index = self.index()
+        content = index.reader.image(_find_row(index.reader, image)) if isinstance(image, str) else image
+        decoded = self._decode(decode_upload_image, content)
+        overlay = overlay_saliency(decoded, saliency_map(index.model, decoded, text))
+        overlay.thumbnail((MAX_THUMBNAIL_SIDE, MAX_THUMBNAIL_SIDE), Image.Resampling.BICUBIC)
+        return _jpeg(overlay)
 
     def embed(self, queries: Sequence[Query]) -> tuple[Float32[np.ndarray, "q p"], str]:
         """Embeddings of queries, and the SHA-256 of the model."""
@@ -156,9 +173,13 @@ class Service:
         if max(image.size) <= side:
             return jpeg
         image.thumbnail((side, side), Image.Resampling.BICUBIC)
-        out = io.BytesIO()
-        image.save(out, "JPEG", quality=90)
-        return out.getvalue()
+        return _jpeg(image)
+
+    def _decode(self, decode: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return self._decode_workers.run(REQUEST_TIMEOUT_S, decode, *args, **kwargs)
+        except ImageError as error:
+            raise UserError(f"the image: {error}.") from None
 
     def _open(self, previous: Index | None) -> Index:
         reader = IndexReader(self.settings.index)
@@ -190,6 +211,20 @@ class Service:
                 encoder.embed_texts(["a " * num_words] * size)
             encoder.embed_pixels([pixels] * size)
         search_embedding(reader, reader.sample_embeddings[0], SearchOptions())
+
+
+def start_log() -> None:
+    """Write what the service logs to stderr; no query, no path."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(PlainFormatter("%(asctime)s %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    LOG.setLevel(logging.INFO)
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=90)
+    return out.getvalue()
 
 
 def _find_row(reader: IndexReader, id: str) -> int:

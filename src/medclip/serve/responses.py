@@ -1,0 +1,50 @@
+"""Results of the service in the forms of the API."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import quote
+
+from medclip.errors import UserError
+from medclip.search.match import SearchResult
+from medclip.serve import schemas
+
+
+def search_result(result: SearchResult) -> schemas.SearchResult:
+    """The form of a result."""
+    return schemas.SearchResult(
+        probabilities=None if result.probabilities is None else list(result.probabilities),
+        no_match=result.no_match,
+        note=result.note,
+        hits=[
+            schemas.Hit(
+                id=hit.id,
+                score=hit.score,
+                caption=hit.caption,
+                article=hit.article,
+                license=hit.license,
+                attribution=hit.attribution,
+                labels=hit.labels,
+                source=hit.source,
+                added=hit.added,
+                duplicates=list(hit.duplicates),
+                thumbnail=f"/thumbnails/{quote(hit.id, safe='')}",
+            )
+            for hit in result.hits
+        ],
+    )
+
+
+def classify_response(labels: Sequence[str], probabilities: Sequence[float]) -> schemas.ClassifyResponse:
+    """The form of the probabilities of labels, in their order."""
+    scores = [
+        schemas.LabelScore(label=label, probability=probability)
+        for label, probability in zip(labels, probabilities, strict=True)
+    ]
+    return schemas.ClassifyResponse(best=max(scores, key=lambda score: score.probability).label, scores=scores)
+
+
+def require_one_image(image: object, id: str | None) -> None:
+    """UserError unless there is either an image or the id of one."""
+    if (image is None) == (id is None):
+        raise UserError("give either an image or the id of one of the index.")
