@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 
 from medclip.errors import UserError, WorkError
 from medclip.search.filters import Filter
-from medclip.search.stores.base import Embeddings, RowMask, Store
+from medclip.search.stores.base import Difference, Embeddings, RowMask, Store
 
 Work = Callable[[list[Any]], Iterable[Any]]
 """One result for each item, in order. Hashable: items of equal works may share a batch."""
@@ -130,3 +130,7 @@ class BatchedStore:
     def drop(self) -> None:
         """See `Store`."""
         self.store.drop()
+
+    def differences(self) -> Iterator[Difference]:
+        """See `Store`."""
+        return self.store.differences()
