@@ -238,7 +238,7 @@ def withhold(
         queries, others = np.flatnonzero(of_queries == group), of_images != group
         if len(queries) < MIN_GROUP_SIZE or others.sum() < MIN_GROUP_SIZE:
             continue
-        pool = -np.sort(-cosines[np.ix_(queries, others)], axis=1)[:, :NUM_TOP]
+        pool = _highest(cosines[np.ix_(queries, others)], NUM_TOP)
         no_match += [calibration.is_no_match(row, int(others.sum())) for row in pool]
     if not no_match or None in no_match:
         return None
@@ -249,9 +249,11 @@ def _fit_scale(cosines: np.ndarray, right: np.ndarray) -> float:
     """The scale of the softmax that makes the right images most probable."""
     from scipy.optimize import minimize_scalar
 
+    own = _highest(np.where(right, cosines, -np.inf), int(right.sum(axis=1).max()))
+
     def loss(log_scale: float) -> float:
-        scaled = np.exp(log_scale) * cosines
-        return float((_log_sum(scaled) - _log_sum(np.where(right, scaled, -np.inf))).mean())
+        scale = np.exp(log_scale)
+        return float((_log_sum(scale * cosines) - _log_sum(scale * own)).mean())
 
     optimum: Any = minimize_scalar(loss, bounds=(-MAX_LOG_SCALE, MAX_LOG_SCALE), method="bounded")
     return float(np.exp(optimum.x))
@@ -278,7 +280,7 @@ def _fit_line(scale: float, pools: Mapping[int, Pool]) -> tuple[float, float, fl
     rows, hits = [], []
     for size, (own, others) in pools.items():
         scaled = scale * np.column_stack([own, others])
-        share = np.cumsum(np.exp(-np.sort(-scaled, axis=1) - _log_sum(scaled)[:, None]), axis=1)
+        share = np.cumsum(np.exp(_highest(scaled, max(KS)) - _log_sum(scaled)[:, None]), axis=1)
         rank = 1 + (others >= own[:, None] - TIE_TOLERANCE).sum(axis=1)
         for k in KS:
             if k < size:
@@ -318,8 +320,15 @@ def _thresholds(statistics: Mapping[int, Sequence[np.ndarray]], num_queries: int
 
 def _mean_top(pool: np.ndarray) -> np.ndarray:
     """The mean of the highest NUM_TOP values of each row, or of as many as are not -inf."""
-    top = -np.sort(-pool, axis=1)[:, :NUM_TOP]
+    top = _highest(pool, NUM_TOP)
     return np.where(np.isinf(top), 0, top).sum(axis=1) / (~np.isinf(top)).sum(axis=1)
+
+
+def _highest(values: np.ndarray, count: int) -> np.ndarray:
+    """The `count` highest values of each row, or all of fewer, best first."""
+    if values.shape[1] > count:
+        values = np.partition(values, -count, axis=1)[:, -count:]
+    return -np.sort(-values, axis=1)
 
 
 def _log_sum(values: np.ndarray) -> np.ndarray:
