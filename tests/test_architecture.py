@@ -1,7 +1,9 @@
 """Imports point one way; a module is one idea, neither a drawer of ten nor a scrap of thirty lines."""
 
 import ast
+import functools
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -82,9 +84,28 @@ def module_name(path):
 MODULES = {module_name(path): path for path in sorted(SOURCE.rglob("*.py"))}
 
 
-def find_imports(source, module):
-    """Every module of the package that `source` imports, wherever in the file, relative imports resolved."""
-    for node in ast.walk(ast.parse(source)):
+class Source(NamedTuple):
+    """What these tests ask of a file; `imports` are modules of the package, relative ones resolved."""
+
+    num_lines: int
+    imports: list[str]
+    function_lines: dict[str, int]
+
+
+@functools.cache
+def read(module):
+    return parse(MODULES[module].read_text(encoding="utf-8"), module)
+
+
+def parse(text, module):
+    nodes = list(ast.walk(ast.parse(text)))
+    functions = [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    lengths = {f"{node.name}, line {node.lineno}": node.end_lineno - node.lineno for node in functions}
+    return Source(len(text.splitlines()), list(find_imports(nodes, module)), lengths)
+
+
+def find_imports(nodes, module):
+    for node in nodes:
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -101,19 +122,17 @@ def below(name, part):
     return name == part or name.startswith(f"{part}.")
 
 
-def wrong_arrows(source, module):
-    """Imports of `source`, as the module of that name, that the map does not allow."""
+def wrong_arrows(imports, module):
+    """Those of its imports that the map does not allow the module of that name."""
     parts = [part for part in ALLOWED if below(module, part)]
     assert parts, f"{module} has no place in the map of this test"
     allowed = ALLOWED[max(parts, key=len)]
-    return [
-        name for name in find_imports(source, module) if name != "medclip" and not any(below(name, p) for p in allowed)
-    ]
+    return [name for name in imports if name != "medclip" and not any(below(name, p) for p in allowed)]
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_point_one_way(module):
-    assert wrong_arrows(MODULES[module].read_text(encoding="utf-8"), module) == []
+    assert wrong_arrows(read(module).imports, module) == []
 
 
 @pytest.mark.parametrize(
@@ -135,44 +154,38 @@ def test_imports_point_one_way(module):
     ],
 )
 def test_a_wrong_arrow_is_seen(module, source, wrong):
-    assert wrong_arrows(source, module) == wrong
+    assert wrong_arrows(parse(source, module).imports, module) == wrong
 
 
 def test_a_module_without_a_place_is_seen():
     with pytest.raises(AssertionError, match="has no place"):
-        wrong_arrows("", "medclip.somewhere")
+        wrong_arrows([], "medclip.somewhere")
 
 
 def importers():
     """How many modules of the package import each."""
     counts = dict.fromkeys(MODULES, 0)
-    for module, path in MODULES.items():
-        for name in set(find_imports(path.read_text(encoding="utf-8"), module)):
+    for module in MODULES:
+        for name in set(read(module).imports):
             name = name if name in MODULES else f"{name}.__init__"
             counts[name] = counts.get(name, 0) + 1
     return counts
 
 
-def line_count(module):
-    return len(MODULES[module].read_text(encoding="utf-8").splitlines())
-
-
 @pytest.mark.parametrize("module", MODULES)
 def test_files_are_one_idea_and_named_for_it(module):
-    assert line_count(module) <= MAX_LINES
+    assert read(module).num_lines <= MAX_LINES
     assert not VAGUE & {MODULES[module].stem, MODULES[module].parent.name}
 
 
 def test_short_modules_with_one_importer_are_merged_into_it():
     counts = importers()
-    short = {module for module, count in counts.items() if count == 1 and 0 < line_count(module) < SHORT_MODULE_LINES}
+    lines = {module: read(module).num_lines for module, count in counts.items() if count == 1}
+    short = {module for module, count in lines.items() if 0 < count < SHORT_MODULE_LINES}
     assert short == set(SHORT_MODULES)
     assert len(SHORT_MODULES) <= 10
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_functions_are_short(module):
-    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert node.end_lineno - node.lineno < MAX_FUNCTION_LINES, node.name
+    assert {name: n for name, n in read(module).function_lines.items() if n >= MAX_FUNCTION_LINES} == {}

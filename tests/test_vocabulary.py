@@ -34,9 +34,9 @@ MODULES_OF_0_1 = {
 }
 
 
-def names_given(tree):
+def names_given(nodes):
     """Every name that the code gives to something: variables, parameters, attributes, functions, classes."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield node.name, node.lineno
         elif isinstance(node, ast.arg):
@@ -55,13 +55,13 @@ def is_participle(name):
 
 
 def objections(source):
-    tree = ast.parse(source)
-    for name, line in names_given(tree):
+    nodes = list(ast.walk(ast.parse(source)))
+    for name, line in names_given(nodes):
         if name.strip("_") in BANNED:
             yield f"line {line}: {name} is banned"
         elif match := FOREIGN.search(name.lower()):
             yield f"line {line}: {name} holds {match[0]!r}"
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and is_participle(node.name):
             yield f"line {node.lineno}: the function {node.name} is named by a participle"
 
