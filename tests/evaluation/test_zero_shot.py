@@ -3,7 +3,6 @@
 import dataclasses
 import json
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -154,7 +153,7 @@ def test_random_weights_keep_the_architecture(model):
 
 
 def test_a_model_that_makes_no_numbers_is_refused(run, labeled_folder, model, monkeypatch):
-    broken = {name: jnp.full_like(value, jnp.nan) for name, value in model.params.items()}
+    broken = {name: np.full_like(value, np.nan) for name, value in model.params.items()}
     monkeypatch.setattr(zero_shot, "load", lambda name: dataclasses.replace(model, params=broken))
     with pytest.raises(WorkError, match="weights are damaged"):
         evaluate(run, labeled_folder)

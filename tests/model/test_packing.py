@@ -8,13 +8,11 @@ from hypothesis import strategies as st
 
 from medclip.model.families import TEXT
 from medclip.model.packing import pack
-from medclip.model.towers import packed_text_features, text_features
+from support.compiled import packed_text_features, text_features
 from support.model_folders import dual_encoder
 
 CLOSE = 2e-6
 BERT = dual_encoder("vit", "bert")
-PLAIN = jax.jit(text_features, static_argnames="config")
-PACKED = jax.jit(packed_text_features, static_argnames=("config", "remat"))
 TEXTS = ("clip_text_model", "siglip_text_model", "bert", "roberta", "mpnet")
 
 
@@ -38,8 +36,8 @@ def captions(model, lengths, seed=0):
 def test_packed_is_padded(model, lengths, seed):
     ids, valid = captions(model, np.array(lengths).reshape(2, 4), seed)
     packed = pack(ids, valid, model.config.text)
-    wanted = PLAIN(model.params, ids.reshape(8, 24), valid.reshape(8, 24), model.config)
-    features = PACKED(model.params, packed, model.config).reshape(8, -1)
+    wanted = text_features(model.params, ids.reshape(8, 24), valid.reshape(8, 24), model.config)
+    features = packed_text_features(model.params, packed, model.config).reshape(8, -1)
     present = np.array(lengths) > 0
     np.testing.assert_allclose(features[present], wanted[present], atol=CLOSE)
     assert np.isfinite(features).all()  # those of absent captions are masked out by the loss, so they must be finite
@@ -49,10 +47,14 @@ def test_packed_is_padded(model, lengths, seed):
 def test_gradients_of_packed_are_those_of_padded(model):
     ids, valid = captions(model, np.array([[3, 9, 24, 7], [5, 5, 12, 2]]))
     packed = pack(ids, valid, model.config.text)
-    plain = jax.grad(lambda p: (PLAIN(p, ids.reshape(8, 24), valid.reshape(8, 24), model.config) ** 2).sum())
-    wanted = plain(model.params)
+    ids, valid = ids.reshape(8, 24), valid.reshape(8, 24)
+
+    def gradients(features, *arguments):
+        return jax.jit(jax.grad(lambda params: (features(params, *arguments) ** 2).sum()))(model.params)
+
+    wanted = gradients(text_features, ids, valid, model.config)
     for remat in (False, True):
-        gradient = jax.grad(lambda p, r=remat: (PACKED(p, packed, model.config, r) ** 2).sum())(model.params)
+        gradient = gradients(packed_text_features, packed, model.config, remat)
         for name, value in wanted.items():
             np.testing.assert_allclose(gradient[name], value, atol=1e-5 * max(1, np.abs(value).max()), err_msg=name)
 
@@ -80,6 +82,6 @@ def test_the_cost_follows_the_length():
 def test_padding_that_is_cut_off_changes_nothing_but_where_it_is_attended_to(model):
     ids, valid = captions(model, np.array([[1, 5], [9, 12]]))
     ids, valid = ids.reshape(4, 24), valid.reshape(4, 24)
-    whole, cut = (np.asarray(PLAIN(model.params, ids[:, :t], valid[:, :t], model.config)) for t in (24, 12))
+    whole, cut = (np.asarray(text_features(model.params, ids[:, :t], valid[:, :t], model.config)) for t in (24, 12))
     same = np.abs(whole - cut).max() < CLOSE * np.abs(whole).max()
     assert same == (TEXT[model.config.text.model_type].attends != "all")

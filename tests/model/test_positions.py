@@ -16,9 +16,8 @@ from medclip.model.adapt import join_towers
 from medclip.model.checkpoint import Model, load, save
 from medclip.model.config import parse_vision
 from medclip.model.image_processor import parse_image_processor
-from medclip.model.positions import resize_positions
 from medclip.model.shapes_init import vision_shapes
-from medclip.model.towers import image_features
+from support.compiled import image_features, resize_positions
 from support.model_folders import dual_encoder
 from support.references import FOLDER
 
@@ -124,6 +123,7 @@ def test_interpolated_positions_learn() -> None:
     name = "vision_model.embeddings.position_embeddings"
     pixels = np.random.default_rng(0).standard_normal((1, 42, 42, 3)).astype(np.float32)
 
+    @jax.jit
     def total(table: jax.Array) -> jax.Array:
         return image_features({**model.params, name: table}, pixels, model.config).sum()
 

@@ -15,7 +15,7 @@ from medclip.errors import UserError
 from medclip.model.adapt import join_towers
 from medclip.model.checkpoint import load, save
 from medclip.model.export import export_onnx
-from medclip.model.towers import text_features
+from support.compiled import text_features
 from support.model_folders import CLOSE, assert_same_embeddings, dual_encoder, save_tower
 from support.parity import png
 from support.references import CAPTIONS, FOLDER, random_folder, random_images, transformers_outputs

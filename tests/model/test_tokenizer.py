@@ -16,7 +16,7 @@ from medclip.model.adapt import join_towers, with_context_length
 from medclip.model.checkpoint import load, save
 from medclip.model.packing import pack
 from medclip.model.tokenizer.text_tokenizer import load_tokenizer, save_tokenizer, with_length
-from medclip.model.towers import encode_text, packed_text_features, text_features
+from support.compiled import encode_text, packed_text_features, text_features
 from support.model_folders import assert_same_embeddings, dual_encoder, rewrite_config, save_tower
 from support.references import CAPTIONS, FOLDER
 from support.vocabularies import (

@@ -200,7 +200,7 @@ def test_minilm_gives_the_sentence_vectors_that_transformers_gives() -> None:
     mean = torch.nn.functional.normalize((theirs * mask).sum(1) / mask.sum(1), dim=1).numpy()
     import dataclasses
 
-    from medclip.model.towers import encode_text
+    from support.compiled import encode_text
 
     family = dataclasses.replace(model.config.text.family, pool="mean", head="")
     text = dataclasses.replace(model.config.text, family=family, projection=())

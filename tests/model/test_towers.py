@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from medclip.model.checkpoint import Model
-from medclip.model.towers import image_features
+from support.compiled import image_features
 from support.model_folders import dual_encoder
 
 FAMILIES = ("clip_vision_model", "siglip_vision_model", "vit", "deit", "dinov2", "dinov2_with_registers", "dinov3_vit")

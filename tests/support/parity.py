@@ -12,8 +12,8 @@ from safetensors.numpy import load_file
 
 from medclip.encode.decode import decode_pixels
 from medclip.model.checkpoint import Model, load
-from medclip.model.towers import encode_image, encode_text
-from medclip.training.losses import contrastive_loss, hard_targets, sigmoid_loss
+from medclip.training.losses import hard_targets
+from support.compiled import contrastive_loss, encode_image, encode_text, sigmoid_loss
 from support.references import (
     CAPTIONS,
     open_torch_model,
@@ -49,7 +49,7 @@ def gradients(folder: Path, families: tuple[str, str], side: int, seed: int) -> 
         images = encode_image(params, (pixels / 255 - jnp.array(mean)) / jnp.array(std), model.config)
         return batch_loss(model, images, encode_text(params, ids, valid, model.config), params)
 
-    ours = jax.grad(loss)(model.params)
+    ours = jax.jit(jax.grad(loss))(model.params)
     for tensor in theirs.parameters():  # saved in place of the weights, for the names in memory are others
         tensor.data = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
     theirs.save_pretrained(folder / "gradients")
