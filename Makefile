@@ -16,10 +16,10 @@ quickstart: .venv/ready
 	.venv/bin/medclip quickstart $(if $(filter 0,$(APP)),--no-app)
 
 test: .venv/ready
-	.venv/bin/pytest -n auto --maxprocesses 4 --dist loadfile -m "not parity$(if $(filter 0,$(SLOW)), and not slow)"
+	.venv/bin/pytest -n auto --maxprocesses 4 --dist worksteal -m "not parity$(if $(filter 0,$(SLOW)), and not slow)"
 
 parity: .venv-parity/ready
-	.venv-parity/bin/pytest -n auto --maxprocesses 2 --dist loadfile -m parity
+	.venv-parity/bin/pytest -n auto --maxprocesses 2 --dist worksteal -m parity
 
 lint: .venv/ready
 	.venv/bin/ruff check src tests benchmarks examples

@@ -1,7 +1,17 @@
 """What the tests share: a small ROCO folder with every kind of bad row, and what each stage makes of it."""
 
-from medclip import jax_setup
+import gc
 
+gc.disable()  # until the tests are collected: what imports make stays, and is looked through again and again
+
+import os  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+from medclip import jax_setup  # noqa: E402
+
+# What one process of the tests has compiled none compiles again, however small: workers, commands, a next training.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "xla"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 jax_setup.start()  # before anything imports JAX
 
 from jaxtyping import install_import_hook  # noqa: E402
@@ -35,12 +45,10 @@ CHECKED_MODULES = [
 install_import_hook(CHECKED_MODULES, "beartype.beartype")
 
 import dataclasses  # noqa: E402
-import os  # noqa: E402
 import shutil  # noqa: E402
 import sys  # noqa: E402
 import unicodedata  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
-from pathlib import Path  # noqa: E402
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
@@ -59,6 +67,13 @@ os.environ["MEDCLIP_FEATURE_CACHE_GB"] = "0"  # tests of the feature cache alone
 # The first example pays for compilation and imports, so a deadline would measure those.
 settings.register_profile("medclip", deadline=None, max_examples=50, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("medclip")
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage of the tests alone from here on, and more of it at a time."""
+    gc.freeze()
+    gc.set_threshold(10_000)
+    gc.enable()
 
 
 def _ordinary(numbers: range) -> list[tuple[str, str, int, bytes]]:

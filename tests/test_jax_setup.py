@@ -1,8 +1,11 @@
-"""Memory that XLA frees and asks for again."""
+"""Memory that XLA frees and asks for again, and what it has compiled."""
 
 import sys
 
+import jax
+import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from support.material import in_new_process
 
@@ -29,3 +32,25 @@ def test_freed_blocks_of_many_sizes_do_not_add_up():
         for line in ("pass", "jax_setup.limit_retained_memory(max_bytes=2e8)")
     )
     assert limited < 2e8 < without
+
+
+@pytest.fixture
+def compile_cache(tmp_path):
+    """A cache of compiled programs, however small, of this test alone."""
+    options = {"jax_compilation_cache_dir": str(tmp_path), "jax_persistent_cache_min_compile_time_secs": 0}
+    before = {name: getattr(jax.config, name) for name in options}
+    for settings in (options, before):
+        for name, value in settings.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        if settings is options:
+            yield tmp_path
+
+
+@pytest.mark.parametrize("size", [0, 100])
+def test_what_was_cut_off_in_the_cache_is_compiled_anew(compile_cache, size):
+    """As a killed process or a full disk leaves it: JAX warns, which is an error in these tests."""
+    for _ in range(2):
+        assert float(jax.jit(lambda x: 3 * x + 1)(np.float32(2))) == 7
+        (entry,) = compile_cache.iterdir()
+        entry.write_bytes(entry.read_bytes()[:size])

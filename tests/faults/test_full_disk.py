@@ -17,7 +17,6 @@ LEFT_OUT |= {"zero-shot", "probe", "compositionality"}  # they write as retrieva
 CASES = [pytest.param(c, marks=pytest.mark.slow) if c in SLOW else c for c in WRITERS if c not in LEFT_OUT]
 
 
-@pytest.mark.filterwarnings("ignore:Error writing persistent compilation cache")
 @pytest.mark.parametrize("limit", [20, pytest.param(1500, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("command", CASES)
 def test_a_full_disk_is_named_with_the_file(command, limit, words, medclip, tmp_path):
