@@ -109,7 +109,7 @@ def test_weights_between_are_tried_and_the_best_kept(data, train_config, tuned_r
 
 def test_a_sweep_is_a_line_between_the_ends():
     first, last = {"w": np.array([0.0, 4.0])}, {"w": np.array([1.0, 0.0])}
-    results = wise_ft(first, last, {"mean_recall": 1.0}, lambda params: {"mean_recall": float(params["w"][0])})
+    results = list(wise_ft(first, last, {"mean_recall": 1.0}, lambda params: {"mean_recall": float(params["w"][0])}))
     assert [record["alpha"] for record, _ in results] == [0.2, 0.4, 0.6, 0.8, 1.0]
     assert [record["mean_recall"] for record, _ in results] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     np.testing.assert_allclose(results[1][1]["w"], [0.4, 2.4])

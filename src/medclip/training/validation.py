@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ from medclip.metrics import (
 )
 from medclip.model.checkpoint import Model
 from medclip.model.towers import AnyArray, Params
+from medclip.progress import progress
 from medclip.training.data import SplitImages, decode_into
 from medclip.training.frozen_features import frozen_captions, frozen_images
 from medclip.training.losses import Loss, contrastive_loss, duplicate_aware_targets
@@ -85,7 +86,11 @@ def embed_validation_set(
     Of a frozen tower's features, its projection alone is run.
     """
     config, pixels, features = model.config, validation_set.images, validation_set.text_features
-    images = embed_pixels(model, pixels) if pixels.ndim == 4 else project_features(model, pixels, config.vision)
+    if pixels.ndim == 4:
+        with progress("validation", len(pixels), "images") as advance:
+            images = embed_pixels(model, pixels, advance)
+    else:
+        images = project_features(model, pixels, config.vision)
     captions = validation_set.captions
     if features is None:
         texts = embed_captions(jax_backend(model), captions)
@@ -179,16 +184,15 @@ def _columns(queries: Mapping[str, Queries], num_pairs: int) -> Float[np.ndarray
 
 def wise_ft(
     first: Params, last: Params, last_record: Mapping[str, Any], evaluate: Callable[[Params], dict[str, Any]]
-) -> list[tuple[dict[str, Any], Params]]:
+) -> Iterator[tuple[dict[str, Any], Params]]:
     """Evaluate weights between the first and the last ones (WiSE-FT, Wortsman et al. 2022, equation 1).
 
     Each record has the weight `alpha` of the last ones; that of these alone is `last_record`, with which a run ends.
     """
-    results = []
     for alpha in ALPHAS:
         params: Params = {name: _interpolate(first[name], p, alpha) for name, p in last.items()}
-        results.append(({"alpha": alpha, **evaluate(params)}, params))
-    return [*results, ({"alpha": 1.0, **last_record}, last)]
+        yield {"alpha": alpha, **evaluate(params)}, params
+    yield {"alpha": 1.0, **last_record}, last
 
 
 def _interpolate(first: AnyArray, last: AnyArray, alpha: float) -> jax.Array:
