@@ -69,7 +69,7 @@ ALLOWED = {
                       "medclip.serve"),
     "medclip.app": (*GROUND, "medclip.data", "medclip.model", "medclip.encode", "medclip.saliency",
                     "medclip.zero_shot", "medclip.match_calibration", "medclip.search", "medclip.app"),
-    "medclip.verify": (*GROUND, "medclip.data", "medclip.model", "medclip.training.log", "medclip.evaluation",
+    "medclip.verify": (*GROUND, "medclip.data", "medclip.model", "medclip.evaluation",
                        "medclip.search", "medclip.verify"),
     "medclip.configuration_hybrid_clip": (),
     "medclip.modeling_hybrid_clip": ("medclip.errors", "medclip.configuration_hybrid_clip", "medclip.model"),

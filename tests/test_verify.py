@@ -9,10 +9,16 @@ import numpy as np
 import pytest
 
 from medclip.data.dataset import Split
+from medclip.data.leakage import decontaminate
+from medclip.evaluation.report import write_report
+from medclip.model.image_processor import square_image_processor
 from medclip.search.curate import add, delete, snapshot
 from medclip.search.embed import embed
+from medclip.training.data import SplitImages, cache_pixels, pixel_cache_file
 from medclip.verify import verify
+from support.handmade_results import retrieval
 from support.made_indexes import make_index, random_units
+from support.writers import lock_elsewhere
 
 
 def flip(path, byte, bit=0):
@@ -86,6 +92,68 @@ def test_a_shard_that_cannot_be_read_has_its_ids_from_the_notice(data, copy):
     assert finding.ids == tuple(Split(data, "validation").column("id"))
 
 
+def test_pixels_of_a_cache_are_compared_with_their_images(data, copy):
+    folder = copy(data)
+    shutil.rmtree(folder / "cache", ignore_errors=True)
+    split = Split(folder, "validation", 5)
+    images = SplitImages(split, square_image_processor(16))
+    cache_pixels(images)
+    assert problems(folder) == {}
+    cache = pixel_cache_file(images)
+    for byte, row in ((0, 0), (-1, 4), (2 * (16 * 16 * 3 + 4) - 1, 1)):
+        flip(cache, byte, 7)
+        (finding,) = verify(folder).findings
+        assert finding.file == f"cache/{cache.name}" and finding.ids == (split.column("id")[row],)
+        flip(cache, byte, 7)
+    (folder / "cache" / "validation-old.npy").write_bytes(b"")
+    with cache.open("ab") as file:
+        file.write(b"more")
+    assert problems(folder) == {
+        f"cache/{cache.name}": "has 3,864 bytes, not those of 5 images",
+        "cache/validation-old.npy": "is in no manifest",
+    }
+
+
+def test_a_copy_without_leaked_pairs_is_whole(data, tmp_path):
+    decontaminate(data, tmp_path / "clean")
+    assert problems(tmp_path / "clean") == {}
+    flip(tmp_path / "clean" / "NOTICE.txt", 5)
+    assert problems(tmp_path / "clean") == {"NOTICE.txt": "is not as it was written"}
+
+
+def test_items_that_changed_are_named_with_their_ids(medclip, tmp_path):
+    folder = retrieval(tmp_path / "evaluation", [1, 2, 3], [1, 1, 1])
+    write_report(folder)
+    code, out, _ = medclip("verify", folder, "--json")
+    assert (code, json.loads(out)["kind"]) == (0, "evaluations")
+    items = folder / "retrieval.arrow"
+    flip(items, items.read_bytes().index(b"article 1"))
+    (finding,) = verify(folder).findings
+    assert (finding.file, finding.ids) == ("retrieval.arrow", ("item 0", "item 1", "item 2"))
+    flip(folder / "retrieval.json", (folder / "retrieval.json").read_bytes().index(b"chance"))
+    assert problems(folder).keys() == {"retrieval.json", "retrieval.arrow"}
+
+
+@pytest.mark.parametrize("form", ["safetensors", "parquet"])
+def test_an_export_is_whole_and_each_of_its_files_is_checked(medclip, run, data, tmp_path, form):
+    out = tmp_path / "export"
+    assert medclip("export", data if form == "parquet" else run, "--to", form, "--out", out)[0] == 0
+    code, text, _ = medclip("verify", out, "--json")
+    assert (code, json.loads(text)["kind"]) == (0, "export")
+    for path in [path for path in out.rglob("*") if path.is_file()]:
+        flip(path, path.stat().st_size // 2)
+        assert path.relative_to(out).as_posix() in problems(out)
+        flip(path, path.stat().st_size // 2)
+    (out / "stray").write_bytes(b"")
+    assert problems(out) == {"stray": "is in no manifest"}
+
+
+def test_what_is_being_written_is_not_called_damaged(medclip, data):
+    with lock_elsewhere(data):
+        code, _, err = medclip("verify", data)
+    assert code == 1 and "another process is writing" in err and "is damaged" not in err
+
+
 def test_absent_unlisted_and_partial_files_are_named(data, copy):
     folder = copy(data)
     (folder / "dropped.jsonl").unlink()
@@ -116,12 +184,23 @@ def test_a_row_that_is_not_a_unit_vector_is_named_by_its_id(embeddings, copy):
     assert finding.ids == ((folder / "ids.txt").read_text().splitlines()[3],)
 
 
+def test_embeddings_that_changed_are_not_used(medclip, embeddings, run, data, copy, tmp_path):
+    folder = copy(embeddings)
+    evaluate = ("evaluate", "retrieval", "--embeddings", folder / "images.npy", folder / "texts.npy")
+    assert medclip(*evaluate)[0] == 0
+    flip(folder / "images.npy", -1, 7)  # a sign
+    build = ("index", "build", "--model", run, "--data", data, "--out", tmp_path / "index", "--embeddings", folder)
+    for words in (evaluate, build):
+        code, _, err = medclip(*words)
+        assert code == 2 and "images.npy is not the file whose hash is recorded" in err.replace("\n", " ")
+
+
 def test_an_index_with_a_snapshot_and_two_segments_is_whole(index_folder, copy, again, run):
     folder = copy(index_folder)
     shutil.copytree(run, folder.parent / "run")
     snapshot(folder, "before")
     add(folder, again, "validation", 3, run)
-    delete(folder, [json.loads(json.dumps(Split(again, "validation").column("id")[0]))])
+    delete(folder, [Split(again, "validation").column("id")[0]])
     assert problems(folder) == {}
     flip(folder / "snapshots" / "before.json", 20)
     (folder / "segments" / "00007").mkdir()

@@ -17,7 +17,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -144,12 +144,12 @@ def write_with_checksum(path: Path, value: dict[str, Any]) -> None:
     write_json(path, value | {CHECKSUM: _checksum(value)})
 
 
-def has_checksum(value: dict[str, Any]) -> bool:
+def has_checksum(value: Mapping[str, Any]) -> bool:
     """Whether the content of a manifest is what `write_with_checksum` wrote."""
     return value.get(CHECKSUM) == _checksum(value)
 
 
-def _checksum(value: dict[str, Any]) -> str:
+def _checksum(value: Mapping[str, Any]) -> str:
     content = json.loads(json.dumps({name: item for name, item in value.items() if name != CHECKSUM}))  # as read back
     return hashlib.sha256(canonical_json(content)).hexdigest()
 
@@ -163,6 +163,12 @@ def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def folder_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file of an output, by its path below the folder; without notes of what is unfinished."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and NOTES not in path.parts)
+    return {path.relative_to(folder).as_posix(): sha256(path) for path in files}
 
 
 def check_writable(out: Path) -> None:
@@ -265,6 +271,20 @@ def claim(out: Path, marker: str, *parts: str) -> Iterator[None]:
             if not (out / marker).exists():
                 with suppress(OSError):  # notes are there, by which the same call goes on
                     notes.rmdir()
+
+
+def check_unlocked(folder: Path) -> None:
+    """LockedError where another process is writing into an existing folder."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise LockedError(f"another process is writing {folder}; try again when it has ended.") from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _lock(folder: Path, deadline: float) -> int:

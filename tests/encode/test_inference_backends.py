@@ -7,6 +7,7 @@ from medclip.encode.encoder import embed_captions, embed_pixels, embed_texts, ja
 from medclip.encode.inference_backends import open_backend
 from medclip.errors import UserError
 from medclip.model.checkpoint import load
+from medclip.model.convert import record_export
 from medclip.model.export import export_onnx
 from support.material import draw_image
 from support.references import CAPTIONS, random_folder
@@ -16,6 +17,19 @@ from support.references import CAPTIONS, random_folder
 def test_a_model_that_was_not_exported_is_told_how(run, name):
     with pytest.raises(UserError, match=r"medclip export .* --to onnx"):
         open_backend(name, run)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("damaged", ["image_encoder.onnx", "text_encoder.onnx", "export.json"])
+def test_a_damaged_export_is_not_opened(copy, run, name, damaged):
+    folder = copy(run / "model")
+    for kind in ("image", "text"):
+        (folder / f"{kind}_encoder.onnx").write_bytes(b"an encoder")
+    record_export(folder, form="onnx", opset=20)
+    path = folder / damaged
+    path.write_bytes(path.read_bytes().replace(b"20", b"21").replace(b"an enc", b"an end"))
+    with pytest.raises(UserError, match=r"encoder.onnx is absent, or not as it was written: medclip export"):
+        open_backend(name, folder)
 
 
 def test_jax_needs_no_export(run, model):

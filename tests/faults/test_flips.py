@@ -48,7 +48,7 @@ def flip_bits(folder, open_again):
 
 @pytest.mark.slow
 def test_no_flip_of_a_dataset_is_silent(data, tmp_path):
-    folder = shutil.copytree(data, tmp_path / "data", ignore=shutil.ignore_patterns("cache"))
+    folder = shutil.copytree(data, tmp_path / "data")
     flip_bits(folder, open_dataset)
 
 
@@ -66,5 +66,5 @@ def test_no_flip_of_embeddings_is_silent(run, data, tmp_path):
 
 @pytest.mark.slow
 def test_no_flip_of_a_run_is_silent(run, tmp_path):
-    folder = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("*tfevents*"))
+    folder = shutil.copytree(run, tmp_path / "run")
     flip_bits(folder, lambda folder: None)

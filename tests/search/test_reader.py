@@ -58,6 +58,9 @@ def test_another_model_is_refused(index_folder, run, copy):
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(bytes(content))
+    with pytest.raises(UserError, match=r"model.safetensors is damaged: it is not as its run wrote it"):
+        IndexReader(index_folder).model_path(other)
+    (other / "checksums.json").unlink()
     with pytest.raises(UserError, match="was made by another model"):
         IndexReader(index_folder).model_path(other)
     assert IndexReader(index_folder).model_path(run) == run

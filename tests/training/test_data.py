@@ -23,6 +23,7 @@ from medclip.training.data import (
     cache_pixels,
     make_batch,
     make_loader,
+    pixel_cache_file,
     rows_at,
     shared_concepts,
 )
@@ -108,6 +109,23 @@ def test_the_cache_is_read_again_and_never_mistaken(data, copy):
     assert file.stat().st_mtime_ns == written
     assert cache_pixels(SplitImages(Split(folder, "validation", 5), small)).shape == (5, 16, 16, 3)
     assert cache_pixels(SplitImages(split, square_image_processor(24))).shape == (12, 24, 24, 3)
+
+
+@pytest.mark.parametrize("damage", ["a bit", "cut"])
+def test_a_damaged_cache_is_decoded_again(data, copy, capfd, damage):
+    split, processor = Split(copy(data), "validation"), square_image_processor(16)
+    images = SplitImages(split, processor)
+    whole, file = np.array(cache_pixels(images)), pixel_cache_file(images)
+    content = bytearray(file.read_bytes())
+    assert len(content) == 12 * (16 * 16 * 3 + 4)
+    content[5 * (16 * 16 * 3 + 4) + 100] ^= 1
+    file.write_bytes(content if damage == "a bit" else content[:-1])
+    assert np.array_equal(cache_pixels(images), whole)
+    expected = {
+        "a bit": "has a row, 5 counted from 0, that is not as",
+        "cut": "has 9,263 bytes, not those of 12 images",
+    }
+    assert expected[damage] in capfd.readouterr().err.replace("\n", " ")
 
 
 def test_a_foil_that_another_pair_says_of_the_same_image_is_none(train_config):

@@ -26,9 +26,9 @@ class Verify:
     """Whether every file of a dataset, run, index or export is as medclip wrote it.
 
     Each is compared with its SHA-256 in the folder's manifest, and that with its own checksum; images with their
-    hashes, embeddings with length 1, faiss's files and Milvus's rows with the vectors. Files that are partial or in no
-    manifest are named too. Exit code 1 where anything is found: the file, what is wrong, and the ids of the pairs that
-    it touches.
+    hashes, decoded ones in DATA/cache with both, embeddings with length 1, faiss's files and Milvus's rows with the
+    vectors. Files that are partial or in no manifest are named too. Exit code 1 where anything is found: the file, what
+    is wrong, and the ids of the pairs that it touches.
     """
 
     path: Annotated[Positional[Path], tyro.conf.arg(metavar="PATH")]

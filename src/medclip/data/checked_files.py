@@ -11,6 +11,8 @@ from jaxtyping import Float
 
 from medclip.atomic_io import sha256
 
+EMBEDDINGS_MANIFEST = "embedding.json"
+"""What `medclip embed` writes beside its files of embeddings: their origin and hashes."""
 NORM_TOLERANCE = 1e-3
 CHUNK_ROWS = 65_536
 
@@ -37,9 +39,14 @@ def open_table(
         raise DamageError("has other columns than medclip writes")
     if num_rows is not None and len(table) != num_rows:
         raise DamageError(f"has {len(table)} rows, which disagrees with the {num_rows} recorded")
+    check_hash(path, digest)
+    return table
+
+
+def check_hash(path: Path, digest: str | None) -> None:
+    """DamageError where a file has another SHA-256 than `digest`, if that is recorded."""
     if digest is not None and sha256(path) != digest:
         raise DamageError("is not the file whose hash is recorded")
-    return table
 
 
 def open_array(path: Path, dtype: str, shape: tuple[int, ...] | None = None) -> np.ndarray:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from medclip.atomic_io import has_checksum, read_optional, sha256
 from medclip.encode.caption_lengths import batch_rows
 from medclip.encode.encoder import Backend, jax_backend, normalize, run_in_batches
 from medclip.errors import UserError
 from medclip.model.checkpoint import load, model_folder
-from medclip.model.export import EXPORT_FILE, Inputs, text_encoder_inputs
+from medclip.model.convert import EXPORT_FILE
+from medclip.model.export import Inputs, text_encoder_inputs
 from medclip.require import require
 
 BACKENDS = ("jax", "onnxruntime", "openvino")
@@ -28,10 +31,12 @@ def open_backend(name: str, source: str | Path, cache: bool = False) -> Backend:
     if name == "jax":
         return jax_backend(model, cache)
     folder = model_folder(source)
-    if not (folder / EXPORT_FILE).is_file():
+    record = read_optional(folder / EXPORT_FILE, "an export")
+    if record.get("form") != "onnx":
         raise UserError(f"{folder} holds no ONNX files: medclip export {source} --to onnx --out DIR, then --model DIR.")
     open_session = {"onnxruntime": _onnxruntime, "openvino": _openvino}[name]
-    image_encoder, text_encoder = (open_session(folder / f"{kind}_encoder.onnx") for kind in ("image", "text"))
+    files = [_whole_file(folder, record, f"{kind}_encoder.onnx") for kind in ("image", "text")]
+    image_encoder, text_encoder = map(open_session, files)
 
     def image(pixels: np.ndarray) -> np.ndarray:
         def encode(x: np.ndarray) -> np.ndarray:
@@ -47,6 +52,14 @@ def open_backend(name: str, source: str | Path, cache: bool = False) -> Backend:
         return run_in_batches(encode, (ids, valid), batch_sizes=(batch_rows(ids.shape[1]),))
 
     return Backend(name, model, image, text, lambda embeddings, tower: embeddings)
+
+
+def _whole_file(folder: Path, record: Mapping[str, Any], name: str) -> Path:
+    """A file of an export, the hash of which is recorded. UserError where it is absent or another."""
+    path = folder / name
+    if not (has_checksum(record) and path.is_file() and sha256(path) == record["sha256"].get(name)):
+        raise UserError(f"{path} is absent, or not as it was written: medclip export the model again.")
+    return path
 
 
 def _onnxruntime(path: Path) -> Run:

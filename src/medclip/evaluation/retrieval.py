@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from medclip.atomic_io import sha256
+from medclip.atomic_io import has_checksum, read_optional, sha256
+from medclip.data.checked_files import EMBEDDINGS_MANIFEST, DamageError, check_hash
 from medclip.data.dataset import Split
 from medclip.encode.encoder import embed_split, jax_backend
 from medclip.errors import UserError
@@ -133,6 +134,8 @@ def _embeddings(
 ) -> tuple[np.ndarray, np.ndarray]:
     if files:
         images, texts = read_embeddings(*files, rows.dataset["splits"][rows.name]["pairs"] if rows else None)
+        for path in files:
+            _check_recorded(path)
         limit = len(rows) if rows else config.max_samples
         return images[:limit], texts[:limit]
     assert rows is not None
@@ -140,6 +143,15 @@ def _embeddings(
     with progress("embed", 2 * len(rows), "items") as advance:
         images = embed_split(backend, rows, "images", advance=advance)
         return images, embed_split(backend, rows, "captions", advance=advance)
+
+
+def _check_recorded(path: Path) -> None:
+    """UserError where `medclip embed` wrote a file of embeddings, and it is not as it was written."""
+    origin = read_optional(path.with_name(EMBEDDINGS_MANIFEST), "embeddings")
+    try:
+        check_hash(path, origin["sha256"].get(path.name) if has_checksum(origin) else None)
+    except DamageError as error:
+        raise UserError(f"{path} {error}: make it again with medclip embed.") from None
 
 
 def _warn_of_repeats(images: np.ndarray, texts: np.ndarray) -> None:

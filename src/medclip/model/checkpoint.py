@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from medclip.atomic_io import canonical_json, read_json, read_object, sha256, whole_file, write_json
+from medclip.atomic_io import canonical_json, has_checksum, read_json, read_object, sha256, whole_file, write_json
 from medclip.errors import UserError, WorkError
 from medclip.model.config import DUAL_ENCODERS, ModelConfig, parse_config, subconfig, tower_config, tower_side
 from medclip.model.hub_download import CONFIG_FILES, fetch_model, fetch_tokenizer
@@ -38,6 +38,8 @@ from medclip.model.weights.weight_files import (
     read_tensors,
 )
 
+CHECKSUMS_FILE = "checksums.json"
+"""In a run: the hashes of its files."""
 IDENTITY_FILES = (
     *CONFIG_FILES,
     *(PROCESSOR_FILE, NESTED_FILE),
@@ -228,17 +230,36 @@ def tokenizer_folder(name: str | Path) -> Path:
 def model_hash(path: str | Path) -> str:
     """The identity of a model: SHA-256 over its weights, config, image processor and tokenizer files.
 
-    JSON counts by its content, not its layout. UserError for a file that cannot be read.
+    JSON counts by its content, not its layout. UserError for a file that cannot be read, or is not as its run wrote it.
     """
     folder = model_folder(path)
-    digest = hashlib.sha256()
-    for path in find_weights(folder, weight_names(folder)).paths:
-        digest.update(f"weights {sha256(path)}\n".encode())
+    digest, recorded = hashlib.sha256(), _recorded_hashes(folder)
+    for weights in find_weights(folder, weight_names(folder)).paths:
+        digest.update(f"weights {_checked_hash(weights, recorded)}\n".encode())
     for name in IDENTITY_FILES:
         if (file := folder / name).is_file():
+            _checked_hash(file, recorded)
             content = canonical_json(read_json(file, "a model folder")) if file.suffix == ".json" else file.read_bytes()
             digest.update(f"{name} {hashlib.sha256(content).hexdigest()}\n".encode())
     return digest.hexdigest()
+
+
+def _recorded_hashes(folder: Path) -> dict[str, str]:
+    """What `checksums.json` of a run records of its `model/`, by file name; {} of other folders."""
+    file = folder.parent / CHECKSUMS_FILE
+    recorded = read_object(file, "a run") if folder.name == "model" and file.is_file() else {}
+    if not has_checksum(recorded):  # `medclip verify` tells
+        return {}
+    return {name.removeprefix("model/"): digest for name, digest in recorded["sha256"].items()}
+
+
+def _checked_hash(file: Path, recorded: Mapping[str, str]) -> str:
+    digest = sha256(file)
+    if recorded.get(file.name, digest) != digest:
+        raise UserError(
+            f"{file} is damaged: it is not as its run wrote it. medclip verify {file.parent.parent} names all that is."
+        )
+    return digest
 
 
 def weight_names(folder: Path, files: Collection[str] | None = None) -> tuple[str, ...]:

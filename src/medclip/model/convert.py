@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from medclip.atomic_io import claim, read_json, whole_file
+from medclip.atomic_io import claim, folder_hashes, read_json, whole_file, write_with_checksum
 from medclip.errors import UserError
-from medclip.model.checkpoint import load, load_towers, model_folder, save, weight_names, write_tensors
+from medclip.model.checkpoint import load, load_towers, model_folder, model_hash, save, weight_names, write_tensors
 from medclip.model.config import DUAL_ENCODERS
 from medclip.model.hub_download import SMALL_FILES, module_folders
 from medclip.model.tokenizer.vocab_files import has_tokenizer
@@ -19,6 +20,8 @@ from medclip.model.weights.weight_files import (
     choose_weights,
     open_tensors,
 )
+
+EXPORT_FILE = "export.json"
 
 
 def export_safetensors(name: str | Path, out: Path, tokenizer: str | Path | None = None) -> None:
@@ -37,14 +40,22 @@ def export_safetensors(name: str | Path, out: Path, tokenizer: str | Path | None
     with claim(out, OPEN_CLIP_WEIGHTS_FILE if for_open_clip else WEIGHTS_FILE, "*"):
         if is_dual:
             with_tokenizer = tokenizer or has_tokenizer(folder)
-            save(load(folder, tokenizer=tokenizer) if with_tokenizer else load_towers(folder), out)
+            model = load(folder, tokenizer=tokenizer) if with_tokenizer else load_towers(folder)
+            model_hash(folder)  # or it is damaged
+            save(model, out)
             if (folder / "README.md").is_file():
                 _copy_file(folder / "README.md", out)
-            return
-        _copy_tower(folder, out)
-        for module in module_folders(folder):
-            if (folder / module).is_dir():
-                _copy_tower(folder / module, out / module)
+        else:
+            _copy_tower(folder, out)
+            for module in module_folders(folder):
+                if (folder / module).is_dir():
+                    _copy_tower(folder / module, out / module)
+        record_export(out, form="safetensors")
+
+
+def record_export(out: Path, **facts: Any) -> None:
+    """Write `export.json` into a model's new folder: facts, and the hash of each file; see `medclip verify`."""
+    write_with_checksum(out / EXPORT_FILE, facts | {"sha256": folder_hashes(out)})
 
 
 def _model_type(folder: Path) -> str | None:

@@ -11,17 +11,16 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Int32
 
-from medclip.atomic_io import claim, sha256, write_with_checksum
+from medclip.atomic_io import claim
 from medclip.errors import UserError, WorkError
 from medclip.hosts import check_hub_endpoint
-from medclip.model.checkpoint import Model, load, model_folder, save, weight_names
-from medclip.model.convert import export_safetensors
+from medclip.model.checkpoint import Model, load, model_folder, model_hash, save, weight_names
+from medclip.model.convert import EXPORT_FILE, export_safetensors, record_export
 from medclip.model.towers import encode_image, encode_text
 from medclip.model.weights.weight_files import find_weights
 from medclip.require import require
 
 MAX_DIFFERENCE = 1e-4
-EXPORT_FILE = "export.json"
 Inputs = dict[str, np.ndarray]
 _CLASSES = {
     "clip": "CLIPModel",
@@ -42,6 +41,7 @@ def export_onnx(name: str | Path, out: Path) -> dict[str, float]:
     they differ by more than MAX_DIFFERENCE; then `export.json`, which marks the export as complete, is absent.
     """
     model = load(name)
+    model_hash(name)  # or it is damaged
     if not model.config.text.opens_in_transformers:
         raise UserError(
             f"{name} pools text as sentence-transformers does ({model.config.text.model_type}): transformers, which "
@@ -62,8 +62,7 @@ def export_onnx(name: str | Path, out: Path) -> dict[str, float]:
         differences = {"image": _image_difference(model, out), "text": _text_difference(model, out)}
         if not max(differences.values()) <= MAX_DIFFERENCE:
             raise WorkError(f"the exported encoders differ from the model by {differences}; do not use them.")
-        hashes = {path.relative_to(out).as_posix(): sha256(path) for path in sorted(out.rglob("*")) if path.is_file()}
-        write_with_checksum(out / EXPORT_FILE, {"largest_difference": differences, "opset": _OPSET, "sha256": hashes})
+        record_export(out, form="onnx", largest_difference=differences, opset=_OPSET)
     return differences
 
 
@@ -92,7 +91,10 @@ def push(name: str | Path, repository: str) -> str:
                 export_safetensors(folder, Path(copy))
                 folder = Path(copy)
             HfApi().create_repo(repository, private=True, exist_ok=True)
-            return str(HfApi().upload_folder(repo_id=repository, folder_path=folder, allow_patterns=patterns))
+            address = HfApi().upload_folder(
+                repo_id=repository, folder_path=folder, allow_patterns=patterns, ignore_patterns=EXPORT_FILE
+            )
+            return str(address)
     except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OSError) as error:
         raise WorkError(
             f"the Hub did not take {folder}: {str(error).splitlines()[0]} (HF_TOKEN must allow writing)"

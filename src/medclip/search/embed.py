@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from medclip import NOT_CLINICAL
-from medclip.atomic_io import claim, file_name, read_object, sha256, write_text, write_with_checksum
-from medclip.data.checked_files import DamageError, damaged_rows, open_array
+from medclip.atomic_io import claim, file_name, has_checksum, read_object, sha256, write_text, write_with_checksum
+from medclip.data.checked_files import EMBEDDINGS_MANIFEST, DamageError, check_hash, damaged_rows, open_array
 from medclip.data.dataset import Split, default_split
 from medclip.data.paths import AnyPath
 from medclip.data.resume import ResumableFile, fingerprint, remove_stale
@@ -27,7 +27,7 @@ from medclip.versions import library_versions
 
 # as `medclip evaluate --embeddings` takes them
 EMBEDDING_FILES: dict[Kind, str] = {"images": "images.npy", "captions": "texts.npy"}
-ORIGIN_FILE, IDS_FILE = "embedding.json", "ids.txt"
+IDS_FILE = "ids.txt"
 LIBRARIES = ("jax", "jaxlib", "numpy", "pillow", "tokenizers", "ftfy", "onnxruntime", "openvino")
 """What decides an embedding besides its model."""
 
@@ -50,14 +50,14 @@ def embed(
     opened_backend, rows = open_backend(backend, model, cache), Split(data, split or default_split(data), max_samples)
     origin = {"model_sha256": model_hash(model), "data_sha256": rows.digest, "backend": backend}
     files = [EMBEDDING_FILES[kind] for kind in kinds]
-    with claim(out, ORIGIN_FILE):
+    with claim(out, EMBEDDINGS_MANIFEST):
         for kind in kinds:
             write_embeddings(out / EMBEDDING_FILES[kind], opened_backend, rows, range(len(rows)), origin, kind)
         remove_stale(out, files)
         lines = (printable(id).replace("\n", "\\n") for id in rows.iter_column("id"))
         write_text(out / IDS_FILE, "".join(f"{line}\n" for line in lines))
         write_with_checksum(
-            out / ORIGIN_FILE,
+            out / EMBEDDINGS_MANIFEST,
             {
                 "num_pairs": len(rows),
                 "embedding_dim": opened_backend.model.config.projection_dim,
@@ -91,7 +91,7 @@ def write_embeddings(
 
 def read_image_embeddings(folder: Path, model_sha256: str, split: Split) -> Float32[np.ndarray, "n p"]:
     """Image embeddings of a split from the files of `embed`. UserError where they are of another model or split."""
-    origin = read_object(folder / ORIGIN_FILE, "a folder of embeddings (see medclip embed)")
+    origin = read_object(folder / EMBEDDINGS_MANIFEST, "a folder of embeddings (see medclip embed)")
     if origin.get("model_sha256") != model_sha256:
         raise UserError(f"the embeddings of {folder} were made by another model: they cannot be compared with these.")
     if origin.get("data_sha256") != split.digest:
@@ -99,9 +99,12 @@ def read_image_embeddings(folder: Path, model_sha256: str, split: Split) -> Floa
     files = origin.get("files")
     if not isinstance(files, dict) or "images" not in files:
         raise UserError(f"{folder} holds no embeddings of images: medclip embed --kinds images makes them.")
-    name = file_name(files["images"], f"{folder / ORIGIN_FILE}: files.images", re.escape(EMBEDDING_FILES["images"]))
+    field = f"{folder / EMBEDDINGS_MANIFEST}: files.images"
+    name = file_name(files["images"], field, re.escape(EMBEDDING_FILES["images"]))
     try:
-        return open_embeddings(folder / name, (len(split), origin.get("embedding_dim", 0)))
+        embeddings = open_embeddings(folder / name, (len(split), origin.get("embedding_dim", 0)))
+        check_hash(folder / name, origin["sha256"].get(name) if has_checksum(origin) else None)
+        return embeddings
     except (FileNotFoundError, DamageError) as error:
         reason = error if isinstance(error, DamageError) else "is absent"
         raise UserError(f"{folder} is damaged: {name} {reason}. Make it again.") from None

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from medclip.atomic_io import has_checksum, read_object, sha256, write_with_checksum
 from medclip.errors import UserError
-from medclip.model.checkpoint import Model, save
+from medclip.model.checkpoint import CHECKSUMS_FILE, Model, save
 from medclip.progress import console
 from medclip.training.distributed import is_first
-from medclip.training.log import CHECKSUMS_FILE, CONFIG_FILE, CURVES_FILE, METRICS_FILE, MetricsLog
+from medclip.training.log import CONFIG_FILE, CURVES_FILE, METRICS_FILE, MetricsLog
 
 _LOCK = threading.Lock()  # states are recorded from a thread of their writer
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import shutil
 import time
 from collections import Counter, deque
@@ -20,10 +19,11 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int32, Shaped, UInt8, UInt32
 
-from medclip.atomic_io import lock_folder, whole_file
+from medclip.data.checked_files import DamageError
 from medclip.data.dataset import Split, duplicate_ids
 from medclip.data.hard_negatives import hard_negatives
 from medclip.data.normalize import casefold_whitespace
+from medclip.data.pixel_cache import cache_file, open_cache, write_cache
 from medclip.encode.decode import fill_pixels, pixel_batches
 from medclip.encode.encoder import Backend, split_pixels
 from medclip.errors import LockedError, UserError, describe_os_error
@@ -87,28 +87,21 @@ def decode_into(images: SplitImages, pixels: UInt8[np.ndarray, "m s s 3"]) -> No
 def pixel_cache_file(images: SplitImages) -> Path:
     """The file of `cache_pixels`, named by a hash of the data and of what the processor does."""
     key = repr((images.image_processor, images.split.digest))
-    digest = hashlib.sha256(key.encode()).hexdigest()
-    return images.split.folder / "cache" / f"{images.split.name}-{digest[:16]}.npy"
+    return cache_file(images.split, images.shape[1], hashlib.sha256(key.encode()).hexdigest())
 
 
 def cache_pixels(images: SplitImages) -> UInt8[np.ndarray, "n s s 3"]:
-    """All images as a memory map in DATA/cache, decoded unless they are in it already.
-
-    They are written, not mapped, into a file that has its whole size before: a full disk is then an OSError at once,
-    where a mapped page would kill the process. LockedError where another process is writing into DATA/cache.
-    """
-    path = pixel_cache_file(images)
-    if not path.exists():
-        with lock_folder(path.parent), whole_file(path) as partial, partial.open("wb") as file:
-            header = {"descr": "|u1", "fortran_order": False, "shape": images.shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            if hasattr(os, "posix_fallocate"):  # not on macOS
-                os.posix_fallocate(file.fileno(), 0, file.tell() + math.prod(images.shape))
-            with progress(f"decode {images.split.name}", len(images.split), "pairs") as advance:
-                for batch in pixel_batches(range(len(images.split)), images.read_pixels):
-                    file.write(batch.data)
-                    advance(len(batch))
-    return np.load(path, mmap_mode="r")
+    """All images as a memory map in DATA/cache, decoded unless they are there, whole. Errors of `write_cache`."""
+    path, split = pixel_cache_file(images), images.split
+    try:
+        return open_cache(path, split)
+    except FileNotFoundError:
+        pass
+    except DamageError as error:
+        console.print(f"warning: {path} {error}: its images are decoded again.", soft_wrap=True)
+    with progress(f"decode {split.name}", len(split), "pairs") as advance:
+        write_cache(path, split, pixel_batches(range(len(split)), images.read_pixels), advance)
+    return open_cache(path, split)
 
 
 def read_images(
@@ -131,7 +124,10 @@ def read_images(
                 reason = describe_os_error(error) if isinstance(error, OSError) else error
                 console.print(f"not cached after all: {reason}", soft_wrap=True)
     barrier("pixels")  # the first process decodes for all
-    return cache_pixels(images) if use_cache and pixel_cache_file(images).exists() else images
+    try:
+        return open_cache(pixel_cache_file(images), split) if use_cache else images
+    except (FileNotFoundError, DamageError):
+        return images
 
 
 @dataclass(frozen=True)

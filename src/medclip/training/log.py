@@ -14,8 +14,8 @@ from medclip.errors import UserError
 from medclip.progress import console
 
 CONFIG_FILE, METRICS_FILE, CURVES_FILE = "train_config.json", "metrics.jsonl", "curves.png"
-SUMMARY_FILE, CHECKSUMS_FILE = "summary.json", "checksums.json"
-"""Written when a run has ended; hashes of its files."""
+SUMMARY_FILE = "summary.json"
+"""Written when a run has ended."""
 
 Callback = Callable[[int, Mapping[str, Any]], None]
 """Takes a step and its metrics, as a line of `metrics.jsonl` has them: an evaluation's has `validation_loss`."""

@@ -38,7 +38,7 @@ from medclip.training import checksums, distributed
 from medclip.training.checkpoints import StateFolder
 from medclip.training.config import FromModel, FromPreset, FromTowers, ResolvedTrainConfig, TrainConfig, resolve
 from medclip.training.data import Loader, Pairs, make_loader, read_pairs
-from medclip.training.log import SUMMARY_FILE, Callback, MetricsLog, open_run
+from medclip.training.log import CONFIG_FILE, SUMMARY_FILE, Callback, MetricsLog, open_run
 from medclip.training.losses import Loss, contrastive_loss, is_sigmoid, sigmoid_loss
 from medclip.training.model_card import write_run_card
 from medclip.training.optim import initial_params, make_optimizer, merge_lora
@@ -108,6 +108,7 @@ def train(
         if distributed.is_first():
             dataset_settings = {"max_samples": max_samples, "data": {s.name: s.digest for s in (training, validation)}}
             open_run(out, resolved.to_json() | dataset_settings, software_versions(), resume)
+            checksums.record(out, CONFIG_FILE)
         run = prepare_run(resolved, training, validation, image_cache_gb, cache)
         return fit(run, out, resume=resume, report_to=report_to, callbacks=callbacks)
 
@@ -150,6 +151,7 @@ def initial_model(config: ResolvedTrainConfig, captions: Iterable[str]) -> Model
     match config.start:
         case FromModel(name, tokenizer):
             model = load(name, tokenizer=tokenizer or None)
+            model_hash(name)  # or it is damaged
         case FromTowers(vision, text, tokenizer):
             model = join_towers(vision, text, seed=config.seed, tokenizer=tokenizer or None)
         case FromPreset(name):
@@ -368,15 +370,8 @@ def _describe(run: Run, folder: Path, best: dict[str, Any]) -> None:
     write_run_card(folder, model, run.config, run.pairs.split, run.validation, best, queries, metrics)
     to_text, to_image = DIRECTIONS
     if len(queries[to_text].rows) > 1:
-        calibration = calibrate(
-            pairs,
-            queries[to_image],
-            metrics[to_image]["R@10"],
-            validation_set.captions,
-            model_hash(folder),
-            run.validation.digest,
-            seed,
-        )
+        recall, origin = metrics[to_image]["R@10"], (model_hash(folder), run.validation.digest)
+        calibration = calibrate(pairs, queries[to_image], recall, validation_set.captions, *origin, seed)
         write_calibration(folder, calibration)
 
 

@@ -20,8 +20,10 @@ from medclip.errors import UserError
 from medclip.hosts import is_clear_text
 from medclip.progress import console
 from medclip.require import require
+from medclip.training import checksums
 from medclip.training.log import Callback
 
+TENSORBOARD_DIR, TRACKING_FILE = "tensorboard", "tracking.json"
 _PROJECT = "medclip"
 _INSTALL = {
     "wandb": "wandb",
@@ -79,7 +81,7 @@ class TensorBoard:
         # the record of the state's own step stays; without a state, a run begins anew
         purge_step = run.first_step + 1 if run.first_step else 0
         flush_secs = 1  # seconds that a kill loses
-        self._writer = SummaryWriter(str(run.out / "tensorboard"), purge_step=purge_step, flush_secs=flush_secs)
+        self._writer = SummaryWriter(str(run.out / TENSORBOARD_DIR), purge_step=purge_step, flush_secs=flush_secs)
         rows = (f"| {name} | {value} |" for name, value in run.settings.items())
         self._writer.add_text("settings", "\n".join(["| setting | value |", "|---|---|", *rows]), run.first_step)
 
@@ -203,7 +205,7 @@ def open_trackers(names: Sequence[str], out: Path, settings: Mapping[str, Any], 
     `first_step` is the step of the state that the run goes on from. A resumed run stays one run everywhere, by
     `out/tracking.json`. UserError for a tracker that cannot start; one that fails later is dropped with a warning.
     """
-    file = out / "tracking.json"
+    file = out / TRACKING_FILE
     memory = read_json(file, "a run") if file.exists() else {"id": secrets.token_hex(4), "sent": {}}
     run = TrackedRun(out, {name: _without_paths(value) for name, value in settings.items()}, first_step, memory)
     trackers: dict[str, Tracker] = {"tensorboard": TensorBoard(run)}
@@ -231,6 +233,8 @@ def open_trackers(names: Sequence[str], out: Path, settings: Mapping[str, Any], 
     finally:
         for name, tracker in trackers.items():
             _attempt(name, lambda tracker=tracker: tracker.close(failed))
+        for name in (TENSORBOARD_DIR, TRACKING_FILE):
+            checksums.record(out, name)
 
 
 def _start(name: str, run: TrackedRun) -> Tracker:

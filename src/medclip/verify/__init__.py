@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from medclip.atomic_io import check_unlocked
 from medclip.errors import UserError
 from medclip.evaluation.results import kinds_in
-from medclip.model.export import EXPORT_FILE
-from medclip.training.log import CHECKSUMS_FILE
+from medclip.model.checkpoint import CHECKSUMS_FILE
+from medclip.model.convert import EXPORT_FILE
 from medclip.verify.artifacts import check_dataset, check_embeddings, check_evaluations, check_index
 from medclip.verify.hashes import Finding, check_hashes, check_manifest, left_over, partial_files, unsealed_files
 
@@ -26,17 +27,25 @@ class Report:
 def verify(folder: Path) -> Report:
     """Check a dataset, a run, an index, embeddings, an export or evaluations, by the manifest that the folder holds.
 
-    UserError where it holds none.
+    UserError where it holds none, LockedError where another process is writing into it.
     """
+    if folder.is_dir():
+        check_unlocked(folder)
     for kind, (manifest, check) in _CHECKS.items():
         if (folder / manifest).is_file():
-            findings = (*check(folder), *unsealed_files(folder), *partial_files(folder))
-            return Report(kind, sum(path.is_file() for path in folder.rglob("*")), findings)
+            return _report(kind, folder, check)
     if folder.is_dir() and kinds_in(folder):
-        findings = (*check_evaluations(folder), *unsealed_files(folder), *partial_files(folder))
-        return Report("evaluations", sum(path.is_file() for path in folder.rglob("*")), findings)
+        return _report("evaluations", folder, check_evaluations)
     names = ", ".join(manifest for manifest, _ in _CHECKS.values())
-    raise UserError(f"{folder} is nothing that medclip verifies: it holds none of {names}, and no evaluation.")
+    raise UserError(
+        f"{folder} is nothing that medclip verifies: it holds none of {names}, and no evaluation. A run's model is "
+        "verified with its run."
+    )
+
+
+def _report(kind: str, folder: Path, check: Callable[[Path], Iterator[Finding]]) -> Report:
+    findings = (*check(folder), *unsealed_files(folder), *partial_files(folder))
+    return Report(kind, sum(path.is_file() for path in folder.rglob("*")), findings)
 
 
 def _check_run(folder: Path) -> Iterator[Finding]:
@@ -47,10 +56,10 @@ def _check_run(folder: Path) -> Iterator[Finding]:
 
 
 def _check_export(folder: Path) -> Iterator[Finding]:
-    """The files of an exported dataset or model."""
+    """The files of an exported dataset or model, and no others."""
     hashes = yield from check_manifest(folder, EXPORT_FILE)
     yield from check_hashes(folder, hashes)
-    yield from left_over(folder, hashes, "data/**/*")
+    yield from left_over(folder, {*hashes, EXPORT_FILE}, "**/*")
 
 
 _CHECKS: Mapping[str, tuple[str, Callable[[Path], Iterator[Finding]]]] = {

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from medclip.data.checked_files import DamageError, damaged_rows, open_array, open_table
+from medclip.data.checked_files import EMBEDDINGS_MANIFEST, DamageError, damaged_rows, open_array, open_table
 from medclip.data.dataset import SCHEMA
+from medclip.data.pixel_cache import CACHE_DIR, CACHE_NAME, damaged_pixels
 from medclip.errors import UserError
-from medclip.evaluation.results import kinds_in, read_results
-from medclip.search.embed import IDS_FILE, ORIGIN_FILE
+from medclip.evaluation.results import ITEMS_HASH, kinds_in
+from medclip.search.embed import IDS_FILE
 from medclip.search.manifest import (
     EMBEDDINGS_FILE,
     EXACT,
@@ -52,6 +53,22 @@ def check_dataset(folder: Path) -> Iterator[Finding]:
     for name, rows in shards.items():
         yield from _check_rows(folder, name, hashes.get(name), SCHEMA, _noticed_ids(folder, rows))
     yield from left_over(folder, {*hashes, *shards}, "*.arrow")
+    yield from _check_caches(folder, {Path(name).stem.rpartition("-")[0] for name in shards})
+
+
+def _check_caches(folder: Path, splits: Container[str]) -> Iterator[Finding]:
+    """Decoded images in DATA/cache against those of the dataset."""
+    caches = [f"{CACHE_DIR}/{path.name}" for path in sorted((folder / CACHE_DIR).glob("*.pixels"))]
+    caches = [name for name in caches if (match := CACHE_NAME.fullmatch(Path(name).name)) and match[1] in splits]
+    for name in caches:
+        try:
+            if ids := damaged_pixels(folder / name, folder):
+                yield Finding(name, "holds pixels that are not as they were written", tuple(ids))
+        except DamageError as error:
+            yield Finding(name, str(error))
+        except UserError:  # of a shard, which is named by itself
+            yield Finding(name, "cannot be compared with the images, which are damaged")
+    yield from left_over(folder, caches, f"{CACHE_DIR}/*")
 
 
 def _shards(content: Mapping[str, Any]) -> dict[str, range]:
@@ -107,7 +124,7 @@ def _check_rows(
 
 def check_embeddings(folder: Path) -> Iterator[Finding]:
     """The files of `medclip embed`."""
-    hashes = yield from check_manifest(folder, ORIGIN_FILE)
+    hashes = yield from check_manifest(folder, EMBEDDINGS_MANIFEST)
     try:
         ids = (folder / IDS_FILE).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):
@@ -166,12 +183,8 @@ def _segment_files(folder: Path, segment: Segment) -> Iterator[tuple[str, str | 
 
 def _check_segment(folder: Path, segment: Segment) -> Iterator[Finding]:
     (vectors, vectors_hash), (rows, rows_hash), _ = _segment_files(folder, segment)
-    try:
-        ids = [str(id) for id in open_table(folder / rows, ROW_SCHEMA).column("id").to_pylist()]
-    except (FileNotFoundError, DamageError):
-        ids = []
     yield from _check_rows(folder, rows, rows_hash, ROW_SCHEMA, ())
-    yield from _check_vectors(folder, vectors, vectors_hash, ids)
+    yield from _check_vectors(folder, vectors, vectors_hash, _ids(folder / rows, ROW_SCHEMA))
 
 
 def _check_store(folder: Path, manifest: Manifest) -> Iterator[Finding]:
@@ -190,7 +203,15 @@ def _check_store(folder: Path, manifest: Manifest) -> Iterator[Finding]:
 def check_evaluations(folder: Path) -> Iterator[Finding]:
     """Results of every kind against their items."""
     for kind in kinds_in(folder):
-        try:
-            read_results(folder, kind)
-        except (UserError, RecursionError) as error:
-            yield Finding(f"{kind.stem}.json", f"does not go with its items: {error}")
+        content = yield from read_checked(folder, f"{kind.stem}.json")
+        items = f"{kind.stem}.arrow"
+        if content and (problem := file_problem(folder / items, content.get(ITEMS_HASH))) is not None:
+            yield Finding(items, problem, _ids(folder / items))
+
+
+def _ids(path: Path, schema: pa.Schema | None = None) -> tuple[str, ...]:
+    """The ids of a file of rows; none where it cannot be read."""
+    try:
+        return tuple(map(str, open_table(path, schema).column("id").to_pylist()))
+    except (FileNotFoundError, DamageError, KeyError):
+        return ()

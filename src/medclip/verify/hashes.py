@@ -96,7 +96,7 @@ def unsealed_files(folder: Path) -> Iterator[Finding]:
     """A finding for each page or file of flags, written after the manifest, that is not as it was written."""
     for path in sorted((*folder.glob("*.toml"), *folder.glob("report.html"))):
         if not is_sealed(path):
-            yield Finding(path.name, "is not as it was written")
+            yield Finding(path.name, CHANGED)
 
 
 def _is_partial(path: Path) -> bool:

@@ -69,6 +69,28 @@ def test_a_lost_or_changed_collection_is_repaired_by_migrate(tmp_path, server):
     assert matches_brute_force(IndexReader(folder), make_filter({"organ": ["chest"]}))
 
 
+def test_each_difference_of_a_collection_is_found(tmp_path, server):
+    folder = make_index(tmp_path / "i", random_units(60), metadata=varied_metadata)
+    migrate(folder, server.uri)
+    name, client = IndexReader(folder).manifest.collection, milvus.connect(server.uri)
+    assert [*IndexReader(folder).store.differences()] == []
+    rows = {row["row_id"]: row for row in client.get(name, ids=[20, 21, 22], output_fields=["*"])}
+    client.delete(name, ids=[7, 8])
+    rows[20]["embedding"] = -np.array(rows[20]["embedding"], np.float32)
+    rows[21]["terms"] = [*rows[21]["terms"], 5]
+    client.upsert(name, [*rows.values(), {**rows[22], "row_id": 1000}])
+    differences = [(d.name, d.problem, d.rows.tolist()) for d in IndexReader(folder).store.differences()]
+    collection = f"{server.uri}/{name}"
+    assert differences == [
+        (collection, "lacks rows of the index", [7, 8]),
+        (collection, "has 1 rows that the index has not", []),
+        (collection, "holds rows that differ from those of the index", [20, 21]),
+    ]
+    client.drop_collection(name)
+    (absent,) = IndexReader(folder).store.differences()
+    assert (absent.problem, len(absent.rows)) == ("is absent", 60)
+
+
 def test_rows_sent_before_a_kill_are_not_sent_again(tmp_path, server, monkeypatch):
     folder = make_index(tmp_path / "i", random_units(90), metadata=varied_metadata)
     monkeypatch.setattr(milvus, "UPSERT_BYTES", 10 * 4 * DIM)

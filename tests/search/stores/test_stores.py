@@ -191,6 +191,7 @@ def test_the_whole_pipeline_gives_the_same_with_every_store(run, data, tmp_path,
 def test_another_model_is_refused(run, data, copy, tmp_path, store):
     build_index(run, data, tmp_path / "index", "validation", max_samples=3, vector_store=store)
     other = copy(run)
+    (other / "checksums.json").unlink()
     weights = other / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     with pytest.raises(UserError, match="another model"):

@@ -12,8 +12,9 @@ import numpy as np
 
 from medclip.atomic_io import claim
 from medclip.errors import UserError
-from medclip.model.checkpoint import Model, load, save
+from medclip.model.checkpoint import Model, load, model_hash, save
 from medclip.model.config import TextConfig, VisionConfig
+from medclip.model.convert import record_export
 from medclip.model.families import TEXT, VISION, TextFamily, VisionFamily
 from medclip.model.image_processor import Exact, ImageProcessor, ShortestEdge
 from medclip.model.open_clip import open_clip_config
@@ -29,10 +30,12 @@ def export_open_clip(name: str | Path, out: Path) -> None:
     Raises UserError for a model of which open_clip has no equal.
     """
     model = load(name)
+    model_hash(name)  # or it is damaged
     if "model_cfg" not in model.raw_config:
         model = to_open_clip(model, Path(name).name if Path(name).exists() else str(name))
     with claim(out, open_clip_config.CONFIG_FILE):
         save(model, out)
+        record_export(out, form="open_clip")
 
 
 def to_open_clip(model: Model, tokenizer_name: str) -> Model:

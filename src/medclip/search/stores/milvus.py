@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -107,7 +107,7 @@ class MilvusStore:
         drop_collection(self.uri, self.collection)
 
     def differences(self) -> Iterator[Difference]:
-        """Rows that the collection lacks, has beside those of the index, or has with another embedding."""
+        """Rows that the collection lacks, has beside those of the index, or has with another embedding or filter."""
         name = f"{self.uri}/{self.collection}"
         live_rows = np.flatnonzero(self.index.live_mask)
         with _server_errors(self.uri):
@@ -126,23 +126,19 @@ class MilvusStore:
                 for row in self._other(shared[start:][:COMPARED_ROWS])
             ]
         if other:
-            yield Difference(name, "holds other embeddings than the index", np.array(other))
+            yield Difference(name, "holds rows that differ from those of the index", np.array(other))
 
     def _other(self, rows: Rows) -> list[int]:
-        """Those of the rows, which the collection has, whose embedding differs from the index's."""
+        """Those of the rows, which the collection has, whose embedding, day or terms differ from the index's."""
         entities = self.client.get(
             self.collection,
             ids=self.index.row_ids[rows].tolist(),
-            output_fields=[ROW_ID, EMBEDDING],
+            output_fields=[ROW_ID, EMBEDDING, ADDED, TERMS],
             timeout=WRITE_TIMEOUT_S,
         )
-        stored = {entity[ROW_ID]: np.array(entity[EMBEDDING], np.float32) for entity in entities}
-        expected = self.index.embeddings_at(rows)
-        return [
-            int(row)
-            for row, embedding, row_id in zip(rows, expected, self.index.row_ids[rows].tolist(), strict=True)
-            if row_id not in stored or not np.array_equal(stored[row_id], embedding)
-        ]
+        stored = {entity[ROW_ID]: _content(entity) for entity in entities}
+        expected = zip(rows, self._entities(rows), strict=True)
+        return [int(row) for row, entity in expected if stored.get(entity[ROW_ID]) != _content(entity)]
 
     def _create(self) -> None:
         data_type = require("pymilvus", extra="milvus").DataType
@@ -217,6 +213,10 @@ class MilvusStore:
         positions = np.searchsorted(self.index.row_ids, row_ids, sorter=self._by_row_id).clip(max=len(mask) - 1)
         rows = self._by_row_id[positions]
         return rows[(self.index.row_ids[rows] == row_ids) & mask[rows]]
+
+
+def _content(entity: Mapping[str, Any]) -> tuple[bytes, int, list[int]]:
+    return np.array(entity[EMBEDDING], np.float32).tobytes(), entity[ADDED], sorted(entity[TERMS])
 
 
 @contextmanager
