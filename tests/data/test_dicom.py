@@ -1,5 +1,6 @@
 """A DICOM file is shown as its header says, or refused by name; checked against the formulas of the standard."""
 
+import re
 import sys
 import zlib
 from pathlib import Path
@@ -25,6 +26,7 @@ from medclip.errors import (  # noqa: E402
     ImageError,
     UserError,
 )
+from medclip.require import install_command  # noqa: E402
 from support.dicom_files import PACKAGED, dicom, dicom_bytes, gray_ramp, sequence, write_dicom  # noqa: E402
 from support.dicom_table import outcomes, table  # noqa: E402
 from support.material import in_new_process  # noqa: E402
@@ -263,7 +265,7 @@ def test_without_pydicom_the_extra_is_named(tmp_path, monkeypatch):
     path = write_dicom(dicom(gray_ramp()), tmp_path / "1.dcm")
     monkeypatch.setitem(sys.modules, "pydicom", None)
     for read in (lambda: decode_frame(path), lambda: open_source(str(tmp_path))):
-        with pytest.raises(UserError, match=r"pip install 'medclip\[dicom\]'"):
+        with pytest.raises(UserError, match=re.escape(install_command("dicom"))):
             read()
 
 

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ import pytest
 
 from medclip.data.parallel import TASKS_PER_WORKER, map_shards
 from medclip.errors import UserError, WorkError
+from medclip.require import install_command
 from support.material import in_new_process
 from support.shard_work import be_killed, fill_disk, finish_late
 
@@ -91,7 +93,7 @@ def test_workers_end_with_their_parent():
 
 def test_an_absent_ray_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match=r"pip install 'medclip\[ray\]'"):
+    with pytest.raises(UserError, match=re.escape(install_command("ray"))):
         list(map_shards(finish_late, [(1,)], ray=True))
 
 
@@ -105,7 +107,7 @@ prepare(sys.argv[1], Path("data"), num_workers=2, ray=True)
 
 @pytest.mark.slow
 def test_a_ray_cluster_makes_the_same_bytes(roco, data, tmp_path):
-    pytest.importorskip("ray", reason="Ray is not installed: pip install 'medclip[ray]'")
+    pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[ray]'")
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     subprocess.run([sys.executable, "-c", ON_RAY, roco.folder], cwd=tmp_path, env=environment, check=True)
     wanted, made = (

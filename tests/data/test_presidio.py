@@ -19,6 +19,7 @@ from medclip.data.prepare import prepare, preview
 from medclip.data.prepare_config import PrepareConfig
 from medclip.data.presidio import Detection, deidentify_caption, filter_versions, replace_detections
 from medclip.errors import UserError
+from medclip.require import install_command
 from support.material import bytes_on_disk, draw_image, image_bytes
 
 VERSIONS = {
@@ -237,7 +238,7 @@ def test_a_preparation_does_not_resume_under_another_filter(table, tmp_path, ana
 def test_a_missing_package_is_named_before_anything_is_written(table, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "presidio_analyzer", None)
     with pytest.raises(
-        UserError, match=re.escape("presidio_analyzer is not installed: pip install 'medclip[presidio]'")
+        UserError, match=re.escape(f"presidio_analyzer is not installed: {install_command('presidio')}")
     ):
         prepare(table, tmp_path / "out", CONFIG, num_workers=1)
     assert not (tmp_path / "out").exists()

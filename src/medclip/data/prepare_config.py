@@ -49,7 +49,7 @@ class PrepareConfig:
     """Ignore the source's splits: a tenth of its articles or patients is validation, by a hash of their names."""
     deidentify: Literal["presidio"] | None = None
     """Also replace people, calendar dates, phone numbers and ids that Presidio detects in English captions
-    (docs/privacy.md); needs medclip[presidio] and a model of spaCy."""
+    (docs/privacy.md); needs the extra presidio and a model of spaCy."""
     seed: int = 0
     """Seed of the phantoms."""
     columns: Columns = field(default_factory=Columns)

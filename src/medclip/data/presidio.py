@@ -1,7 +1,7 @@
 """A second net for free text: people, calendar dates and numbers that Presidio detects in captions, in English.
 
 As it comes, Presidio takes ages, vertebrae, modalities and words such as "arrow" for somebody's data. What it detects
-is replaced only where the rules here allow it; docs/privacy.md says what they cost. Needs `medclip[presidio]`.
+is replaced only where the rules here allow it; docs/privacy.md says what they cost. Needs the extra `presidio`.
 """
 
 from __future__ import annotations

@@ -6,15 +6,20 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
-import orbax.checkpoint as ocp
 
 from medclip.errors import WorkError
 from medclip.progress import console
+from medclip.require import require
 from medclip.training import checksums, distributed
 from medclip.training.step import State
+
+if TYPE_CHECKING:
+    import orbax.checkpoint as ocp
+else:
+    ocp = require("orbax.checkpoint", extra="train")
 
 MAX_TO_KEEP = 2
 

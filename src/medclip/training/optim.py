@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-import optax
 
 from medclip.errors import UserError
 from medclip.model.checkpoint import Model
 from medclip.model.config import ModelConfig, TextConfig, VisionConfig
 from medclip.model.towers import Params
+from medclip.require import require
 from medclip.training.config import ResolvedTrainConfig
 from medclip.training.losses import is_sigmoid
+
+if TYPE_CHECKING:
+    import optax
+else:
+    optax = require("optax", extra="train")
 
 _LORA_DOWN, _LORA_UP = ".lora_down", ".lora_up"
 SIGMOID_BIAS = np.array(-10, np.float32)  # Zhai et al. 2023, section 3.2

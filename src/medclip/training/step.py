@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Set
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.scipy.ndimage import map_coordinates
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Key, Num, UInt32
@@ -17,10 +16,16 @@ from medclip.encode.encoder import normalize
 from medclip.model.checkpoint import Model
 from medclip.model.packing import PackedText
 from medclip.model.towers import Params, image_features, l2_normalize, packed_text_features, project
+from medclip.require import require
 from medclip.training.config import ResolvedTrainConfig
 from medclip.training.distributed import shardings
 from medclip.training.losses import Foils, Loss, duplicate_aware_targets, is_sigmoid, soft_targets
 from medclip.training.optim import merge_lora
+
+if TYPE_CHECKING:
+    import optax
+else:
+    optax = require("optax", extra="train")
 
 MAX_LOGIT_SCALE = float(np.log(100))  # Radford et al. 2021, section 2.5
 

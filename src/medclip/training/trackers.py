@@ -27,10 +27,8 @@ TENSORBOARD_DIR, TRACKING_FILE = "tensorboard", "tracking.json"
 _PROJECT = "medclip"
 _INSTALL = {
     "wandb": "wandb",
-    # All of mlflow asks for an older pyarrow than ours. Its core is enough; the other two are for a local store.
-    "mlflow": "mlflow-skinny sqlalchemy alembic",
-    # It asks for a Pillow below 13, and works with 13.
-    "trackio": 'trackio, then pip install "pillow>=13"',
+    "mlflow": "mlflow-skinny sqlalchemy alembic",  # its core, and the two that a local store needs
+    "trackio": "trackio",
 }
 # The variable that names a tracker's server, and those whose secrets are sent there.
 _SERVERS = {
@@ -189,6 +187,7 @@ TRACKERS: dict[str, Callable[[TrackedRun], Tracker]] = {
 
 def require_trackers(names: Sequence[str]) -> None:
     """Import the libraries of trackers: a UserError names an unknown or absent one, before a run's folder is made."""
+    require("tensorboardX", extra="train")
     for name in names:
         if name not in _INSTALL:
             raise UserError(f"--report-to {name} is not one of: {', '.join(_INSTALL)}.")

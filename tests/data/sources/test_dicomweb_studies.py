@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-pytest.importorskip("dicomweb_client", reason="dicomweb-client is not installed: pip install 'medclip[dicom]'")
+pytest.importorskip("dicomweb_client", reason="dicomweb-client is not installed: pip install -e '.[dicom]'")
 
 from medclip.data import dicomweb, prepare
 from medclip.data.deidentify import DicomConfig
@@ -17,6 +17,7 @@ from medclip.data.prepare_row import LATE_REDACTION
 from medclip.data.private_map import find_origins
 from medclip.data.schema import Dropped
 from medclip.errors import UserError, WorkError
+from medclip.require import install_command
 from support.fake_dicomweb import NAMES, make_studies, serve_archive, write_studies
 from support.prepared import dropped_rows, prepared_rows
 
@@ -360,7 +361,7 @@ def test_without_the_client_the_command_names_the_extra(tmp_path):
     code = "import sys; sys.modules['dicomweb_client'] = None; from medclip.cli.main import main; main()"
     words = ["prepare", "dicomweb://127.0.0.1:9/x", "--dry-run", "--pseudonym-key", str(tmp_path / "key")]
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
-    assert done.returncode == 2 and "pip install 'medclip[dicom]'" in done.stderr
+    assert done.returncode == 2 and install_command("dicom") in done.stderr
 
 
 def test_an_object_without_a_series_is_counted(tmp_path, config, archive):

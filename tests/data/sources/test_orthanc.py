@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("dicomweb_client", reason="dicomweb-client is not installed: pip install 'medclip[dicom]'")
+pytest.importorskip("dicomweb_client", reason="dicomweb-client is not installed: pip install -e '.[dicom]'")
 
 from medclip.data.deidentify import DicomConfig
 from medclip.data.dicomweb import TOKEN_VARIABLE
