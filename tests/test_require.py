@@ -72,7 +72,7 @@ for name in ("optax", "orbax", "orbax.checkpoint", "tensorboardX"):
     sys.modules[name] = None
 from medclip.cli import main
 for name in ("app.run", "cli.data", "cli.evaluate", "cli.info", "cli.share", "dual_encoder", "encode.feature_cache",
-             "evaluation.retrieval", "search.curate", "serve.api"):
+             "cli.verify", "evaluation.retrieval", "search.curate", "serve.api"):
     importlib.import_module(f"medclip.{name}")
 main.main()
 """
