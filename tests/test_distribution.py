@@ -94,6 +94,6 @@ def test_no_page_installs_the_stranger():
         for file in tracked_files()
         if file.suffix in {".md", ".py", ".sh", ".toml", ".yaml", ".yml", ".ipynb", ".service", ""}
         and file != Path(__file__)
-        and (found := stranger.findall(file.read_text(encoding="utf-8")))
+        and (found := stranger.findall(file.read_text(encoding="utf-8", errors="replace")))
     }
     assert wrong == {}

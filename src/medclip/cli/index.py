@@ -295,7 +295,7 @@ class Map:
     out: OutFile
     """A new .parquet file."""
     method: Literal["pca", "umap"] = "pca"
-    """pca: exact, the same points on every machine. umap: groups stand apart; needs pip install 'medclip[umap]'."""
+    """pca: exact, the same points on every machine. umap: groups stand apart; needs the extra umap."""
     seed: Seed = 0
     """What umap draws with."""
     captions: bool = True
