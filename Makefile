@@ -41,7 +41,7 @@ package: .venv/ready
 ranges: .venv/ready
 	.venv/bin/uv venv -q --clear --python .venv/bin/python .venv-ranges
 	.venv/bin/uv pip install -q --python .venv-ranges/bin/python --resolution $(RESOLUTION) --group dev \
-	  -e '.[app,dicom,faiss,milvus,serve,train]'
+	  -e '.[app,dicom,faiss,mcp,milvus,serve,train]'
 	.venv-ranges/bin/pytest -n auto --maxprocesses 4 --dist worksteal -m "not parity and not slow"
 
 # requirements-image.lock: what the Dockerfile installs of requirements.lock, which trains nothing
