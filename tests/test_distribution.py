@@ -90,10 +90,10 @@ def test_no_page_installs_the_stranger():
     stranger = re.compile(r"pip3? install(?: -\S+)* ['\"]?medclip(?![\w-])(?![^\n]*another project)[^\n]*")
     assert stranger.search("pip install 'medclip[dicom]'") and not stranger.search("pip install 'medclip-jax[dicom]'")
     wrong = {
-        file.name: found
+        file.name: lines
         for file in tracked_files()
         if file.suffix in {".md", ".py", ".sh", ".toml", ".yaml", ".yml", ".ipynb", ".service", ""}
         and file != Path(__file__)
-        and (found := stranger.findall(file.read_text(encoding="utf-8", errors="replace")))
+        and (lines := stranger.findall(file.read_text(encoding="utf-8", errors="replace")))
     }
     assert wrong == {}

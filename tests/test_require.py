@@ -20,7 +20,7 @@ def test_an_installed_package_is_imported():
 
 
 @pytest.fixture
-def installed(tmp_path, monkeypatch):
+def distribution(tmp_path, monkeypatch):
     """medclip-jax, installed with extras of this test."""
     folder = tmp_path / "medclip_jax-9.9.dist-info"
     folder.mkdir()
@@ -32,7 +32,7 @@ def installed(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
 
 
-@pytest.mark.usefixtures("installed")
+@pytest.mark.usefixtures("distribution")
 @pytest.mark.parametrize(
     ("words", "remedy"),
     [
