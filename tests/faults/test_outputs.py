@@ -11,7 +11,7 @@ from medclip.cli.reference import command_words
 from medclip.search.curate import snapshot
 from support.faults import WRITERS, read_only
 
-ONE_FILE = {"stats", "compare", "explain"}
+ONE_FILE = {"stats", "compare", "explain", "map"}
 """Commands whose --out is a file."""
 FOLDERS = WRITERS.keys() - ONE_FILE - {"quickstart", "onnx"}  # of which one draws a line first, one needs torch
 

@@ -31,6 +31,8 @@ WRITERS = {
     "open_clip": "export RUN --to open_clip",
     "parquet": "export DATA --to parquet",
     "tar": "export DATA --to tar",
+    "correct": "correct DATA --corrections CORRECTIONS",
+    "map": "map --index INDEX --model RUN",
 }
 """Every command that has an --out; tests/faults/test_outputs.py holds that none is missing."""
 
