@@ -13,7 +13,7 @@ COMPILE = .venv/bin/uv pip compile --universal --generate-hashes --python-versio
 	--extra faiss --extra mcp --extra milvus --extra serve pyproject.toml
 IMAGE_FILES = Dockerfile deploy/space/Dockerfile compose.yaml
 
-.PHONY: quickstart test parity coverage lint package ranges lock audit pin
+.PHONY: quickstart test parity coverage lint docs package ranges lock audit pin
 
 quickstart: .venv/ready
 	.venv/bin/medclip quickstart $(if $(filter 0,$(APP)),--no-app)
@@ -33,6 +33,10 @@ lint: .venv/ready
 	.venv/bin/ruff format --check src tests benchmarks examples
 	.venv/bin/typos
 	.venv/bin/pyright
+
+# build/site/index.html; a broken link or a name that does not exist is an error
+docs: .venv/ready
+	.venv/bin/python docs/build.py build
 
 package: .venv/ready
 	.ci/package

@@ -366,7 +366,7 @@ SECTIONS = {
 def result_of(row: Input, checkout: Checkout) -> str:
     with tempfile.TemporaryDirectory() as folder:
         text = " ".join(row.result(checkout, Path(folder)).split()).replace(folder, "…").replace("source/", "")
-    text = unicodedata.normalize("NFC", text).replace("|", "\\|").replace("*", "\\*").replace("_", "\\_")
+    text = re.sub(r"[|*_\[]", r"\\\g<0>", unicodedata.normalize("NFC", text))
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"
 
 

@@ -275,7 +275,7 @@ def _section(name: str, record: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"## {name}", "")
     if training := record["training"]:
         seeds, steps = (", ".join(map(str, values)) for values in (record["seeds"], training["best_steps"]))
-        yield from ("```", training["command"], "```", "")
+        yield from ("```text", training["command"], "```", "")
         yield f"Seeds {seeds}; weights of step {steps}. Training pairs: SHA-256 `{training['sha256'][:12]}`."
         yield f"{'; '.join(training['source'])}."
     else:
@@ -290,7 +290,7 @@ def _metric_table(evaluation: Mapping[str, Any]) -> Iterator[str]:
     notes = (f" {note[0].upper()}{note[1:]}." for note in _notes(evaluation))
     yield f"{_pool(evaluation)}.{''.join(notes)}"
     yield f"SHA-256 of the split: `{evaluation['sha256'][:12]}`. Intervals: {evaluation['ci_method']}."
-    yield from ("", "```", evaluation["command"], "```", "", f"{'; '.join(evaluation['source'])}.", "")
+    yield from ("", "```text", evaluation["command"], "```", "", f"{'; '.join(evaluation['source'])}.", "")
     yield from ("| metric | value (95 % interval) | by seed | chance |", "|---|---|---|---|")
     for raw in evaluation["metrics"]:
         metric = _to_metric(raw)
@@ -300,16 +300,21 @@ def _metric_table(evaluation: Mapping[str, Any]) -> Iterator[str]:
 
 
 def readme_table(records: Mapping[str, Mapping[str, Any]]) -> str:
-    """The table of the README: a row for each evaluation."""
-    rows = ["| model | measured | pool | seeds | value (95 % interval) |", "|---|---|---|---|---|"]
+    """The table of the README: a row for each evaluation, and below it what several rows share."""
+    rows = ["| model, command | seeds | measured | pool | value (95 % interval) |", "|---|---|---|---|---|"]
+    notes: list[str] = []
     for name, record in records.items():
         seeds = ", ".join("not recorded" if seed is None else str(seed) for seed in record["seeds"])
         for evaluation in record["evaluations"]:
+            own = _notes(evaluation)
+            notes += [note for note in own if note not in notes]
+            marks = ",".join(str(notes.index(note) + 1) for note in own)
+            measured = f"{_title(evaluation)}{f' <sup>{marks}</sup>' if marks else ''}"
             metrics = [_to_metric(raw) for raw in evaluation["metrics"] if _is_headline(raw)]
-            values = "; ".join(f"{_cell(to_words(metric.name))} {_value(metric)}" for metric in metrics)
-            measured = "; ".join([_title(evaluation), *_notes(evaluation)])
-            rows.append(f"| [{name}](docs/results.md#{name}) | {measured} | {_pool(evaluation)} | {seeds} | {values} |")
-    return "\n".join(rows)
+            values = "<br>".join(f"{_cell(to_words(metric.name))} {_value(metric)}" for metric in metrics)
+            rows.append(f"| [{name}](docs/results.md#{name}) | {seeds} | {measured} | {_pool(evaluation)} | {values} |")
+    numbered = (f"<sup>{number}</sup> {note}" for number, note in enumerate(notes, 1))
+    return "\n".join([*rows, *(["", "; ".join(numbered)] if notes else [])])
 
 
 def _is_headline(raw: Mapping[str, Any]) -> bool:

@@ -225,7 +225,7 @@ Made by `python benchmarks/training_cost.py` with `--h100-price {args.h100_price
             hours = run_hours(speed, recipe.epochs * args.pairs, args)
             cells += [f"{speed:,.0f}", f"{hours:.2f}", f"{price * hours:.2f}"]
         yield f"| {' | '.join(cells)} |"
-    yield "\n".join(["", "```", *(recipe.command for recipe in recipes), "```"])
+    yield "\n".join(["", "```text", *(recipe.command for recipe in recipes), "```"])
 
 
 def recipe_flops(recipe: Recipe, mean_tokens: float) -> float:

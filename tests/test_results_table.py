@@ -132,10 +132,14 @@ def test_what_made_the_numbers_stands_beside_them(toy):
     assert "medclip evaluate retrieval --model MODEL --data DATA --split validation --seed 0\n" in page
     assert "Seeds 0, 1; weights of step 70, 71." in page and "commit c0ffee0" in page and "commit feedface" in page
     assert "4 candidates" in page and f"`{VALIDATION[:12]}`" in page
-    row = next(line for line in (root / "README.md").read_text().splitlines() if line.startswith("| [toy]"))
-    assert "from ROCO's test part, re-split; not comparable with published ROCO figures" in row
-    assert "this split also chose the weights" in row and "| 0, 1 |" in row
-    assert "; image→text · R@10 62.5\u00a0% (25.0–100.0); image→text · median rank 7.2 (2.2–33.2); text→image" in row
+    readme = (root / "README.md").read_text().splitlines()
+    row = next(line for line in readme if line.startswith("| [toy]"))
+    assert "roco validation <sup>1,2</sup> |" in row and "| 0, 1 |" in row
+    assert "<br>image→text · R@10 62.5\u00a0% (25.0–100.0)<br>image→text · median rank 7.2 (2.2–33.2)<br>text→" in row
+    assert (
+        "<sup>1</sup> from ROCO's test part, re-split; not comparable with published ROCO figures; "
+        "<sup>2</sup> this split also chose the weights"
+    ) in readme
     everything = page + (root / "README.md").read_text() + (root / "docs/results/toy.json").read_text()
     assert "somebody" not in everything and "item 0" not in everything
 
@@ -201,7 +205,7 @@ def test_classes_are_averaged_each_counting_as_much(root, tmp_path):
     (evaluation,) = json.loads((root / "docs/results/toy.json").read_text())["evaluations"]
     values = {metric["name"]: metric["value"] for metric in evaluation["metrics"]}
     assert values == {"accuracy": 0.5, "balanced_accuracy": pytest.approx(1 / 3)}  # (3 + 1) / 8; (1 + 0 + 1/3 + 0) / 4
-    measured = "| zero-shot of modality (ct, mri), made-up validation; this split also chose the weights |"
+    measured = "| zero-shot of modality (ct, mri), made-up validation <sup>1</sup> |"
     assert measured in (root / "README.md").read_text()
 
 

@@ -2,6 +2,7 @@
 
 import os
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -82,6 +83,16 @@ def test_of_a_zip(tmp_path):
         {"archive member that is a link, a device or sparse": 1},
         1,
     )
+
+
+def test_a_relative_table_is_judged_where_the_process_is_now(tmp_path, monkeypatch):
+    """A notebook moves to another folder between two preparations."""
+    for name in ("first", "second"):
+        (tmp_path / name / "images").mkdir(parents=True)
+        (tmp_path / name / "images" / "x.png").write_bytes(image_bytes(draw_image(0), "PNG"))
+        (tmp_path / name / "pairs.csv").write_text("image,caption\nimages/x.png,CT of the chest\n")
+        monkeypatch.chdir(tmp_path / name)
+        assert prepare("pairs.csv", Path("data"), num_workers=1)["splits"]["train"]["pairs"] == 1
 
 
 def test_a_table_behind_a_link_is_refused(tmp_path):

@@ -51,7 +51,7 @@ def table(with_files: dict[str, dict[str, str]]) -> str:
         f"{packages}.",
         "A DICOMweb server is asked for objects as it stores them, so the same table holds for it.",
         "",
-        "    cd tests && python -m support.dicom_table",
+        "Made by `cd tests && python -m support.dicom_table`.",
         "",
         "| transfer syntax | files | decoded | dropped, by reason |",
         "|---|---|---|---|",

@@ -31,13 +31,8 @@ from support.gallery_peer import embed_dual_encoder, embed_vision_tower
 INTRODUCTION = """# Models
 
 A model is a folder, a run, or a repository of the Hub. A dual encoder is fine-tuned, evaluated and searched as it is;
-two towers are joined by fresh projections; a folder without a tokenizer borrows one.
-
-```
-medclip train --data DATA --out RUN --init openai/clip-vit-base-patch32
-medclip train --data DATA --out RUN --vision-model microsoft/rad-dino --text-model StanfordAIMI/RadBERT
-medclip train --data DATA --out RUN --init flax-community/medclip-roco --tokenizer allenai/scibert_scivocab_uncased
-```
+two towers are joined by fresh projections; a folder without a tokenizer borrows one. Commands: [train.md](train.md);
+from other libraries: [migrate.md](migrate.md).
 
 Weights are read from safetensors; where there are none, from the conversion that the Hub keeps in a pull request, from
 `flax_model.msgpack`, or from `.bin`, by a reader that builds nothing but tensors. The image processor, the tokenizer
@@ -58,9 +53,7 @@ literal special tokens, longer than the context) go through medclip and through 
   processors move the embeddings by {torchvision}.
 - Random narrow towers test files and formulas; the last table has real weights.
 
-```
-make parity; cd tests && ../.venv-parity/bin/python -m support.models_table > ../docs/models.md
-```
+Made by `make parity; cd tests && ../.venv-parity/bin/python -m support.models_table > ../docs/models.md`.
 """
 SECTIONS: tuple[tuple[str, Sequence[Layout]], ...] = (
     ("Dual encoders of transformers", (*gallery_clip.LAYOUTS, *gallery_joins.LAYOUTS)),

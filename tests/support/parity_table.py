@@ -44,7 +44,7 @@ def main() -> None:
         f"Largest absolute differences in float32 from transformers {transformers.__version__} "
         f"(torch {torch.__version__}), jax {jax.__version__}: random models, seeds and\nsides {SEEDS}, three images "
         "and captions of ragged length.\n\n"
-        "    make parity; cd tests && ../.venv-parity/bin/python -m support.parity_table\n"
+        "Made by `make parity; cd tests && ../.venv-parity/bin/python -m support.parity_table`.\n"
     )
     for i, families in enumerate(FAMILIES):
         with tempfile.TemporaryDirectory() as folder:

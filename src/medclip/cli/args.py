@@ -67,9 +67,7 @@ SplitName = Annotated[str | None, arg(metavar="NAME", help="Which split; left ou
 MaxSamples = Annotated[int | None, _whole_number(1), arg(help="The first pairs only.")]
 Cache = Annotated[
     bool,
-    arg(
-        help="Reuse what the model's towers gave before, in any command, and keep it (README, Training); same numbers."
-    ),
+    arg(help="Reuse what the model's towers gave before, in any command, and keep it (docs/train.md); same numbers."),
 ]
 ConfigFile = Annotated[
     Path | None,

@@ -37,7 +37,7 @@ class Prepare:
     """A ROCO or ROCOv2 folder, a table (CSV, TSV, JSON, Parquet, Arrow), a Hugging Face dataset (hf://OWNER/NAME or a
     folder of one), MIMIC-CXR-JPG, Open-i (XML or Kaggle's tables), PadChest, MedICaT, PMC-OA or R2Gen's annotation.json
     as published (docs/sources.md), a folder of DICOM studies with reports, a DICOMweb server
-    (dicomweb://HOST/PATH?StudyDate=20240101-20241231; docs/sources.md), a folder of images with captions beside them
+    (dicomweb://HOST/PATH?StudyDate=20240101-20241231; docs/pacs.md), a folder of images with captions beside them
     (x.jpg, x.txt), WebDataset archives (.tar, .tar.gz), any of these but DICOM behind a URL (s3://…, gs://…), or
     phantoms[:COUNT] for synthetic images."""
     settings: PrepareConfig

@@ -30,7 +30,7 @@ Made from the parser by `python -m medclip.cli.reference > docs/cli.md`; a test 
   It names no absolute path, and after a preparation of DICOM not the source, which may be named after a patient: give
   that again.
 
-```
+```text
 medclip train --config RUN/train.toml --out RUN2                # the same run once more
 medclip train --config RUN/train.toml --out RUN3 --lr 3e-5      # with one thing changed
 ```
@@ -71,7 +71,7 @@ def help_text(words: list[str]) -> str:
 
 
 def _block(text: str) -> str:
-    return f"```\n{text.strip()}\n```\n"
+    return f"```text\n{text.strip()}\n```\n"
 
 
 if __name__ == "__main__":

@@ -95,12 +95,13 @@ def leaves_folder(path: AnyPath, root: AnyPath) -> bool:
         return False
     root = root.parent.parent if root.parent.name == "snapshots" else root
     is_link = os.path.islink(path)  # noqa: PTH114  False also for a name that no file can have
-    target = os.path.realpath(path) if is_link else f"{_real_path(str(path.parent))}/{path.name}"
-    return not f"{target}/".startswith(f"{_real_path(str(root)).rstrip('/')}/")
+    target = os.path.realpath(path) if is_link else f"{_real_path(str(path.parent.absolute()))}/{path.name}"
+    return not f"{target}/".startswith(f"{_real_path(str(root.absolute())).rstrip('/')}/")
 
 
 @lru_cache(2**12)
 def _real_path(folder: str) -> str:
+    """Of an absolute path: a relative one means another folder once the process has moved to another."""
     try:
         return os.path.realpath(folder)
     except ValueError:  # a zero byte: a name that no folder can have

@@ -46,7 +46,7 @@ class ValidationSet:
 
     images: UInt8[np.ndarray, "n s s 3"] | Float32[np.ndarray, "n w"]
     """Pixels, or the features of a frozen vision tower."""
-    text_features: Float32[np.ndarray, "n w"] | None
+    text_features: Float32[np.ndarray, "n v"] | None
     """Those of a frozen text tower."""
     captions: Sequence[str]
     articles: Sequence[str]
