@@ -64,8 +64,8 @@ def test_digests_are_pinned_by_one_command_where_docker_is(tmp_path):
 
 
 def hashes_by_pin(name):
-    """The hashes of each pin of a lock file."""
-    pins = re.findall(r"^([\w.-]+==[^\n]+?) \\\n((?:    --hash=sha256:\w+(?: \\)?\n)+)", read(name), re.M)
+    """The hashes of each pin of a lock file, whatever its marker."""
+    pins = re.findall(r"^([\w.-]+==[^\s;]+)[^\n]* \\\n((?:    --hash=sha256:\w+(?: \\)?\n)+)", read(name), re.M)
     return {pin: set(re.findall(r"sha256:\w+", hashes)) for pin, hashes in pins}
 
 

@@ -201,14 +201,15 @@ def test_a_training_killed_at_its_end_is_completed_by_resume(medclip, data, tmp_
 @pytest.mark.parametrize("kind", ["prepare", "build", "resume"])
 def test_of_two_writers_one_wins_and_one_is_refused(medclip, data, run, roco, tmp_path, kind):
     """Two that differ: by the size of images, by the model."""
-    out, other = tmp_path / "out", tmp_path / "other-run"
+    out, other = tmp_path / "out", tmp_path / "other"
     if kind == "prepare":
         calls = [["prepare", roco.folder, "--shorter-side", side, "--out", out] for side in (32, 64)]
     elif kind == "build":
-        shutil.copytree(run, other)
-        config = json.loads((other / "model" / "config.json").read_text())
-        (other / "model" / "config.json").write_text(json.dumps(config | {"logit_scale_init_value": 1.0}))
-        calls = [["index", "build", "--model", model, "--data", data, "--out", out] for model in (run, other)]
+        shutil.copytree(run / "model", other)
+        config = json.loads((other / "config.json").read_text())
+        (other / "config.json").write_text(json.dumps(config | {"logit_scale_init_value": 1.0}))
+        models = run / "model", other
+        calls = [["index", "build", "--model", model, "--data", data, "--out", out] for model in models]
     else:
         start = ["train", "--data", data, "--preset", "tiny", "--steps", 3, "--batch-size", 8, "--out", out]
         assert run_until("README.md", *start)
@@ -226,7 +227,7 @@ def test_of_two_writers_one_wins_and_one_is_refused(medclip, data, run, roco, tm
     if kind == "prepare":
         assert read_dataset(out)["shorter_side"] == (32, 64)[winner]
     if kind == "build":
-        assert IndexReader(out).model_path() == ((run, other)[winner] / "model").resolve()
+        assert IndexReader(out).model_path() == models[winner].resolve()
     assert not (out / NOTES).exists() and partial_files(out) == []
 
 

@@ -147,7 +147,7 @@ def test_umap_gives_the_same_points_for_a_seed():
 
 def test_umap_that_is_absent_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "umap", None)
-    with pytest.raises(UserError, match=r"umap is not installed.*medclip\[umap\]"):
+    with pytest.raises(UserError, match=r"umap is not installed: pip install .*the extra umap"):
         lay_out(random_units(40), "umap", 0)
 
 

@@ -154,4 +154,4 @@ def test_the_command_speaks_over_standard_input_and_output(mcp, index_folder, tm
 def test_without_the_extra_the_command_says_what_to_install(medclip, index_folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "mcp", None)
     code, _, error = medclip("mcp", "--index", index_folder)
-    assert code == 2 and "mcp is not installed: pip install" in error and "[mcp]" in error
+    assert code == 2 and "mcp is not installed: pip install" in error and "the extra mcp" in error
