@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import pytest
 
+from support.module_graph import find_imports
+
 SOURCE = Path(__file__).parents[1] / "src" / "medclip"
 MAX_LINES = 400
 MAX_FUNCTION_LINES = 60
@@ -102,20 +104,6 @@ def parse(text, module):
     functions = [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     lengths = {f"{node.name}, line {node.lineno}": node.end_lineno - node.lineno for node in functions}
     return Source(len(text.splitlines()), list(find_imports(nodes, module)), lengths)
-
-
-def find_imports(nodes, module):
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            above = module.split(".")[: -node.level] if node.level else []
-            origin = ".".join([*above, *([node.module] if node.module else [])])
-            inside = [f"{origin}.{alias.name}" for alias in node.names]
-            names = [name if name in MODULES or f"{name}.__init__" in MODULES else origin for name in inside]
-        else:
-            continue
-        yield from (name for name in names if name.split(".")[0] == "medclip")
 
 
 def below(name, part):

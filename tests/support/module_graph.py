@@ -6,7 +6,7 @@ cd tests && python -m support.module_graph
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "src" / "medclip"
@@ -24,9 +24,9 @@ def module_name(path: Path) -> str:
 MODULES = {module_name(path): path for path in sorted(SOURCE.rglob("*.py"))}
 
 
-def find_imports(source: str, module: str) -> Iterator[str]:
-    """Every module of the package that `source` imports, wherever in the file, relative imports resolved."""
-    for node in ast.walk(ast.parse(source)):
+def find_imports(nodes: Iterable[ast.AST], module: str) -> Iterator[str]:
+    """Every module of the package that `module`, of these nodes, imports, wherever in it, relative imports resolved."""
+    for node in nodes:
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -45,7 +45,8 @@ def draw_graph() -> str:
     for module, path in MODULES.items():
         part = module.split(".")[1]
         if part in arrows:
-            targets = {name.split(".")[1] for name in find_imports(path.read_text("utf-8"), module) if "." in name}
+            nodes = ast.walk(ast.parse(path.read_text("utf-8")))
+            targets = {name.split(".")[1] for name in find_imports(nodes, module) if "." in name}
             arrows[part] |= targets & arrows.keys() - {part}
 
     def reaches(start: str, end: str) -> bool:
