@@ -32,6 +32,12 @@ def problems(folder):
     return {finding.file: finding.problem for finding in verify(folder).findings}
 
 
+@pytest.fixture
+def copied_data(data, tmp_path):
+    """A dataset to damage, without the pixel caches that other tests made of it."""
+    return shutil.copytree(data, tmp_path / "data", ignore=shutil.ignore_patterns("cache"))
+
+
 @pytest.fixture(scope="module")
 def embeddings(run, data, tmp_path_factory):
     out = tmp_path_factory.mktemp("embedded") / "embeddings"
@@ -66,49 +72,44 @@ def test_the_page_and_the_flags_of_a_command_are_checked_too(medclip, roco, tmp_
         (folder / name).write_bytes(whole)
 
 
-def test_a_flipped_image_is_named_by_its_id(medclip, data, copy):
-    folder = copy(data)
-    shard, split = folder / "train-00000.arrow", Split(data, "train")
+def test_a_flipped_image_is_named_by_its_id(medclip, data, copied_data):
+    shard, split = copied_data / "train-00000.arrow", Split(data, "train")
     flip(shard, shard.read_bytes().index(split.image(7)) + 40)
-    code, out, err = medclip("verify", folder, "--json")
+    code, out, err = medclip("verify", copied_data, "--json")
     (finding,) = json.loads(out)["damaged"]
     assert finding["file"] == "train-00000.arrow" and finding["ids"] == [split.column("id")[7]]
     assert code == 1 and "is damaged: train-00000.arrow" in err.replace("\n", " ")
 
 
-def test_a_caption_that_changed_touches_any_pair_of_its_shard(data, copy):
-    folder = copy(data)
-    shard, split = folder / "train-00000.arrow", Split(data, "train")
+def test_a_caption_that_changed_touches_any_pair_of_its_shard(data, copied_data):
+    shard, split = copied_data / "train-00000.arrow", Split(data, "train")
     flip(shard, shard.read_bytes().index(b"upper brain"))
-    (finding,) = verify(folder).findings
+    (finding,) = verify(copied_data).findings
     assert finding.problem == "is not as it was written" and finding.ids == tuple(split.column("id"))
 
 
-def test_a_shard_that_cannot_be_read_has_its_ids_from_the_notice(data, copy):
-    folder = copy(data)
-    (folder / "validation-00000.arrow").write_bytes(b"")
-    (finding,) = verify(folder).findings
+def test_a_shard_that_cannot_be_read_has_its_ids_from_the_notice(data, copied_data):
+    (copied_data / "validation-00000.arrow").write_bytes(b"")
+    (finding,) = verify(copied_data).findings
     assert "not a whole Arrow file" in finding.problem
     assert finding.ids == tuple(Split(data, "validation").column("id"))
 
 
-def test_pixels_of_a_cache_are_compared_with_their_images(data, copy):
-    folder = copy(data)
-    shutil.rmtree(folder / "cache", ignore_errors=True)
-    split = Split(folder, "validation", 5)
+def test_pixels_of_a_cache_are_compared_with_their_images(copied_data):
+    split = Split(copied_data, "validation", 5)
     images = SplitImages(split, square_image_processor(16))
     cache_pixels(images)
-    assert problems(folder) == {}
+    assert problems(copied_data) == {}
     cache = pixel_cache_file(images)
     for byte, row in ((0, 0), (-1, 4), (2 * (16 * 16 * 3 + 4) - 1, 1)):
         flip(cache, byte, 7)
-        (finding,) = verify(folder).findings
+        (finding,) = verify(copied_data).findings
         assert finding.file == f"cache/{cache.name}" and finding.ids == (split.column("id")[row],)
         flip(cache, byte, 7)
-    (folder / "cache" / "validation-old.npy").write_bytes(b"")
+    (copied_data / "cache" / "validation-old.npy").write_bytes(b"")
     with cache.open("ab") as file:
         file.write(b"more")
-    assert problems(folder) == {
+    assert problems(copied_data) == {
         f"cache/{cache.name}": "has 3,864 bytes, not those of 5 images",
         "cache/validation-old.npy": "is in no manifest",
     }
@@ -154,12 +155,11 @@ def test_what_is_being_written_is_not_called_damaged(medclip, data):
     assert code == 1 and "another process is writing" in err and "is damaged" not in err
 
 
-def test_absent_unlisted_and_partial_files_are_named(data, copy):
-    folder = copy(data)
-    (folder / "dropped.jsonl").unlink()
-    (folder / "train-00009.arrow").write_bytes(b"")
-    (folder / ".NOTICE.txt.17.partial").write_bytes(b"")
-    assert problems(folder) == {
+def test_absent_unlisted_and_partial_files_are_named(copied_data):
+    (copied_data / "dropped.jsonl").unlink()
+    (copied_data / "train-00009.arrow").write_bytes(b"")
+    (copied_data / ".NOTICE.txt.17.partial").write_bytes(b"")
+    assert problems(copied_data) == {
         "dropped.jsonl": "is absent",
         "train-00009.arrow": "is in no manifest",
         ".NOTICE.txt.17.partial": "is partial: a killed command left it",
@@ -167,11 +167,10 @@ def test_absent_unlisted_and_partial_files_are_named(data, copy):
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"checksum": "0" * 64}])
-def test_a_manifest_that_changed_is_named(data, copy, change):
-    folder = copy(data)
-    content = json.loads((folder / "dataset.json").read_text())
-    (folder / "dataset.json").write_text(json.dumps(content | change))
-    assert problems(folder) == {"dataset.json": "is not as it was written"}
+def test_a_manifest_that_changed_is_named(copied_data, change):
+    content = json.loads((copied_data / "dataset.json").read_text())
+    (copied_data / "dataset.json").write_text(json.dumps(content | change))
+    assert problems(copied_data) == {"dataset.json": "is not as it was written"}
 
 
 def test_a_row_that_is_not_a_unit_vector_is_named_by_its_id(embeddings, copy):
