@@ -23,7 +23,6 @@ from medclip.errors import UserError
 
 jax_setup.start()  # before anything imports JAX
 
-from medclip.match_calibration import Calibration  # noqa: E402
 from medclip.search.filters import make_filter, parse_filter  # noqa: E402
 from medclip.search.match import SearchResult  # noqa: E402
 from medclip.search.query import Query as SearchQuery  # noqa: E402
@@ -31,7 +30,13 @@ from medclip.search.query import SearchOptions  # noqa: E402
 from medclip.serve import error_responses, metrics, schemas  # noqa: E402
 from medclip.serve.docs_page import docs_page  # noqa: E402
 from medclip.serve.gate import MAX_UPLOAD_BYTES, Gate, accepts_name, read_keys  # noqa: E402
-from medclip.serve.responses import classify_response, require_one_image, search_result  # noqa: E402
+from medclip.serve.responses import (  # noqa: E402
+    classify_response,
+    embed_response,
+    require_one_image,
+    search_result,
+    validation,
+)
 from medclip.serve.run import SETTINGS_VARIABLE  # noqa: E402
 from medclip.serve.service import MAX_THUMBNAIL_SIDE, Service, Settings, start_log  # noqa: E402
 
@@ -143,7 +148,7 @@ async def classify(
 async def embed_texts(request: schemas.EmbedRequest, service: ServiceParam) -> schemas.EmbedResponse:
     """Embeddings of texts."""
     queries = [SearchQuery((text,)) for text in request.texts]
-    return _embed_response(*await _in_thread(service, lambda: service.embed(queries)))
+    return embed_response(*await _in_thread(service, lambda: service.embed(queries)))
 
 
 @post_form("/embed/image")
@@ -154,7 +159,7 @@ async def embed_images(service: ServiceParam, images: ImagesParam) -> schemas.Em
     def work() -> tuple[np.ndarray, str]:
         return service.embed([SearchQuery(images=(pixels,)) for pixels in service.decode(files)])
 
-    return _embed_response(*await _in_thread(service, work))
+    return embed_response(*await _in_thread(service, work))
 
 
 @router.get(
@@ -191,7 +196,7 @@ async def info(service: ServiceParam) -> schemas.ServiceInfo:
         num_images=len(index),
         synthetic=index.reader.synthetic,
         model_sha256=index.reader.manifest.model_sha256,
-        validation=_validation(index.calibration),
+        validation=validation(index.calibration),
         openapi="/openapi.json",
     )
 
@@ -278,26 +283,3 @@ def app_from_environment() -> Gate:
 
 async def _read(images: list[UploadFile]) -> list[bytes]:
     return [await image.read() for image in images]
-
-
-def _validation(calibration: Calibration | str) -> schemas.Validation | None:
-    if isinstance(calibration, str):
-        return None
-    recall, withheld = calibration.recall_at_10, calibration.withheld
-    return schemas.Validation(
-        recall_at_10=recall.value,
-        low=recall.low,
-        high=recall.high,
-        chance=recall.chance,
-        num_images=recall.num_images,
-        num_captions=recall.num_captions,
-        near_chance=recall.is_near_chance,
-        false_no_match_rate=calibration.false_no_match_rate,
-        withheld_no_match_rate=withheld.no_match_rate if withheld else None,
-    )
-
-
-def _embed_response(embeddings: np.ndarray, model_sha256: str) -> schemas.EmbedResponse:
-    return schemas.EmbedResponse(
-        embeddings=embeddings.tolist(), embedding_dim=embeddings.shape[1], model_sha256=model_sha256
-    )

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from urllib.parse import quote
 
+import numpy as np
+
 from medclip.errors import UserError
+from medclip.match_calibration import Calibration
 from medclip.search.match import SearchResult
 from medclip.serve import schemas
 
@@ -42,6 +45,31 @@ def classify_response(labels: Sequence[str], probabilities: Sequence[float]) -> 
         for label, probability in zip(labels, probabilities, strict=True)
     ]
     return schemas.ClassifyResponse(best=max(scores, key=lambda score: score.probability).label, scores=scores)
+
+
+def embed_response(embeddings: np.ndarray, model_sha256: str) -> schemas.EmbedResponse:
+    """The form of embeddings f32 (n, p)."""
+    return schemas.EmbedResponse(
+        embeddings=embeddings.tolist(), embedding_dim=embeddings.shape[1], model_sha256=model_sha256
+    )
+
+
+def validation(calibration: Calibration | str) -> schemas.Validation | None:
+    """The form of a calibration; None where there is none, for the reason that stands in its place."""
+    if isinstance(calibration, str):
+        return None
+    recall, withheld = calibration.recall_at_10, calibration.withheld
+    return schemas.Validation(
+        recall_at_10=recall.value,
+        low=recall.low,
+        high=recall.high,
+        chance=recall.chance,
+        num_images=recall.num_images,
+        num_captions=recall.num_captions,
+        near_chance=recall.is_near_chance,
+        false_no_match_rate=calibration.false_no_match_rate,
+        withheld_no_match_rate=withheld.no_match_rate if withheld else None,
+    )
 
 
 def require_one_image(image: object, id: str | None) -> None:
