@@ -246,11 +246,18 @@ def model_hash(path: str | Path) -> str:
 
 def _recorded_hashes(folder: Path) -> dict[str, str]:
     """What `checksums.json` of a run records of its `model/`, by file name; {} of other folders."""
-    file = folder.parent / CHECKSUMS_FILE
-    recorded = read_object(file, "a run") if folder.name == "model" and file.is_file() else {}
-    if not has_checksum(recorded):  # `medclip verify` tells
-        return {}
-    return {name.removeprefix("model/"): digest for name, digest in recorded["sha256"].items()}
+    recorded = read_checksums(folder.parent) if folder.name == "model" else {}
+    return {name.removeprefix("model/"): digest for name, digest in recorded.items()}
+
+
+def read_checksums(run: Path) -> dict[str, str]:
+    """What `checksums.json` of a run records, by path; {} where it is absent or not as it was written.
+
+    Of the latter `medclip verify` tells. UserError where it cannot be read.
+    """
+    file = run / CHECKSUMS_FILE
+    content = read_object(file, "a run") if file.is_file() else {}
+    return content["sha256"] if has_checksum(content) else {}
 
 
 def _checked_hash(file: Path, recorded: Mapping[str, str]) -> str:

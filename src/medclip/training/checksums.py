@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 
-from medclip.atomic_io import has_checksum, read_object, sha256, write_with_checksum
+from medclip.atomic_io import sha256, write_with_checksum
 from medclip.errors import UserError
-from medclip.model.checkpoint import CHECKSUMS_FILE, Model, save
+from medclip.model.checkpoint import CHECKSUMS_FILE, Model, read_checksums, save
 from medclip.progress import console
 from medclip.training.distributed import is_first
 from medclip.training.log import CONFIG_FILE, CURVES_FILE, METRICS_FILE, MetricsLog
@@ -23,12 +23,12 @@ def record(run: Path, name: str, source: Path | None = None) -> None:
     path = source or run / name
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     hashes = {(Path(name) / file.relative_to(path)).as_posix(): sha256(file) for file in files}
-    _change(run, lambda before: {file: h for file, h in before.items() if not _is_below(file, name)} | hashes)
+    _replace(run, name, hashes)
 
 
 def forget(run: Path, name: str) -> None:
     """Drop what is noted of RUN/`name`, a file or a folder that is about to change."""
-    _change(run, lambda before: {file: h for file, h in before.items() if not _is_below(file, name)})
+    _replace(run, name, {})
 
 
 def changed_files(run: Path, name: str) -> list[str]:
@@ -65,18 +65,19 @@ def replay_before(log: MetricsLog) -> float:
     return step
 
 
-def _change(run: Path, change: Callable[[dict[str, str]], dict[str, str]]) -> None:
+def _replace(run: Path, name: str, hashes: Mapping[str, str]) -> None:
+    """Put hashes in place of what is noted of RUN/`name`."""
     with _LOCK:
-        write_with_checksum(run / CHECKSUMS_FILE, {"sha256": change(_read(run))})
+        others = {file: digest for file, digest in _read(run).items() if not _is_below(file, name)}
+        write_with_checksum(run / CHECKSUMS_FILE, {"sha256": others | dict(hashes)})
 
 
 def _read(run: Path) -> dict[str, str]:
-    """The hashes; none where the file is absent or not as it was written, which `medclip verify` tells."""
+    """The hashes; none where the file cannot be read, which `medclip verify` tells."""
     try:
-        content = read_object(run / CHECKSUMS_FILE, "a run")
+        return read_checksums(run)
     except UserError:
         return {}
-    return content["sha256"] if has_checksum(content) else {}
 
 
 def _is_below(file: str, name: str) -> bool:

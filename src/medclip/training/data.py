@@ -111,6 +111,7 @@ def read_images(
     images = SplitImages(split, processor)
     gb, free_gb = math.prod(images.shape) / 1e9, shutil.disk_usage(split.folder).free / 1e9
     use_cache = gb <= max_cache_gb and (pixel_cache_file(images).exists() or gb < free_gb)
+    cached = images
     if is_first():
         reason = f"limit --image-cache-gb {max_cache_gb:g}, {free_gb:,.0f} GB free"
         outcome = "cached in DATA/cache" if use_cache else "not cached: decoded at each step"
@@ -119,13 +120,15 @@ def read_images(
         )
         if use_cache:
             try:
-                cache_pixels(images)
+                cached = cache_pixels(images)
             except (OSError, LockedError) as error:
                 reason = describe_os_error(error) if isinstance(error, OSError) else error
                 console.print(f"not cached after all: {reason}", soft_wrap=True)
     barrier("pixels")  # the first process decodes for all
+    if is_first() or not use_cache:
+        return cached
     try:
-        return open_cache(pixel_cache_file(images), split) if use_cache else images
+        return open_cache(pixel_cache_file(images), split)
     except (FileNotFoundError, DamageError):
         return images
 
