@@ -93,6 +93,19 @@ class Place:
             self.digests[name] = digest(out, stage.compared)
         return self.whole[name]
 
+    def run_again(self, name: str, out: Path) -> str:
+        """Run what makes a disturbed output whole; what is wrong then, empty where it is the undisturbed one."""
+        stage = STAGES[name]
+        again = run(self.words(stage.again or stage.words, out), self.folder)
+        if again.code and not is_finished(again):
+            return f"the second run ended with {again.code}: {sentence(again.output)}"
+        return "" if digest(out, stage.compared) == self.digests[name] else "not the undisturbed output"
+
+
+def is_finished(ended: Ended) -> bool:
+    """Whether a command was refused as its output is whole already."""
+    return ended.code == 2 and "already finished" in ended.output.replace("\n", " ")
+
 
 def stage_names(bounds: Bounds) -> Iterator[str]:
     return (name for name in STAGES if bounds.only in name)
@@ -112,12 +125,8 @@ def kills(bounds: Bounds) -> Iterator[Record]:
             outcomes["killed" if command.wait().code < 0 else "ended before"] += 1
             if stage.then and (read := run(place.words(stage.then, out), place.folder)).code:
                 faults.append(f"{number}: not readable after the kill: {sentence(read.output)}")
-            again = run(place.words(stage.again or stage.words, out), place.folder)
-            finished = again.code == 2 and "already finished" in again.output.replace("\n", " ")
-            if again.code and not finished:
-                faults.append(f"{number}: the second run ended with {again.code}: {sentence(again.output)}")
-            elif digest(out, stage.compared) != place.digests[name]:
-                faults.append(f"{number}: not the undisturbed output")
+            if problem := place.run_again(name, out):
+                faults.append(f"{number}: {problem}")
             elif left := leftovers(out):
                 faults.append(f"{number}: {left[0]} is left")
         yield Record(f"`{name}` killed (SIGKILL) at a random moment", outcomes["killed"], "the same bytes after the "
@@ -149,10 +158,8 @@ def disks(bounds: Bounds) -> Iterator[Record]:
                 if ended.code and not (ended.code == 1 and "medclip: " in last and str(out) in last):
                     faults.append(f"{number}: ended with {ended.code}: {sentence(ended.output)}")
                 subprocess.run(["mount", "-o", "remount,size=1g", disk], check=True)
-                again = run(place.words(stage.again or stage.words, out), place.folder)
-                finished = again.code == 2 and "already finished" in again.output.replace("\n", " ")
-                if (again.code and not finished) or digest(out, stage.compared) != place.digests[name]:
-                    faults.append(f"{number}: with room, ended with {again.code}: {sentence(again.output)}")
+                if problem := place.run_again(name, out):
+                    faults.append(f"{number}: with room, {problem}")
             finally:
                 subprocess.run(["umount", "--lazy", disk], check=True)
         yield Record(f"`{name}` on a disk that fills (ENOSPC)", full, "exit 1 with the file's name; with room, the "
@@ -173,9 +180,8 @@ def writers(bounds: Bounds) -> Iterator[Record]:
                 first.wait_for(rng.random() * whole.cpu_s)
             second = Command(place.words(stage.words, out), place.folder / "log2")
             for ended in (first.wait(), second.wait()):
-                output = ended.output.replace("\n", " ")
-                refused = ended.code == 1 and "another process is writing" in output
-                finished = ended.code == 2 and "already finished" in output
+                refused = ended.code == 1 and "another process is writing" in ended.output.replace("\n", " ")
+                finished = is_finished(ended)
                 outcomes["refused" if refused else "already finished" if finished else str(ended.code)] += 1
                 if ended.code and not refused and not finished:
                     faults.append(f"{number}: ended with {ended.code}: {sentence(ended.output)}")
