@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain, islice
@@ -92,6 +92,7 @@ def prepare(
         try:
             with (
                 progress("prepare", source_length(source, config.max_samples), "pairs") as advance,
+                closing(rows),  # and with them the private map, whatever holds an error's frames
                 closing(map_shards(prepare_shard, tasks, num_workers, ray)) as shards,
             ):
                 for report in shards:
@@ -160,7 +161,7 @@ def _unicode(text: str) -> str:
 
 def _read_rows(
     source: Source, config: PrepareConfig, out: Path | None = None, record: bool = False
-) -> Iterator[Pair | Dropped]:
+) -> Generator[Pair | Dropped]:
     """The rows to prepare into `out` (None: for a look at them); where they came from stays in the private map."""
     rows = open_source(source, replace(config, max_samples=None) if config.resplit else config)
     rows = record_origins(rows, config.studies.pseudonym_key) if record else without_origins(rows)

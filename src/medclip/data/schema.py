@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -139,7 +139,7 @@ class Dropped:
 
 def take_per_split(
     rows: Iterable[Pair | Dropped], max_samples: int | None, splits: Sequence[str] = ()
-) -> Iterator[Pair | Dropped]:
+) -> Generator[Pair | Dropped]:
     """The first rows of each split, at most `max_samples`.
 
     Reading stops once every one of `splits` has that many; give them where they are all that can occur.

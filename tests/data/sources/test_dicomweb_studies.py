@@ -1,9 +1,11 @@
 """Studies of a DICOMweb server become the pairs that their files would; nothing met is lost, nothing names anybody."""
 
 import json
+import sqlite3
 import subprocess
 import sys
 from collections import Counter
+from contextlib import closing
 
 import pytest
 
@@ -199,6 +201,19 @@ def test_a_killed_run_retrieves_nothing_again_that_is_prepared(tmp_path, config,
     assert not set(again) & set(order[:4])
     assert len(again) == len(set(again)) == 16
     assert len(prepared_rows(out)) == 20
+
+
+def test_a_preparation_that_failed_does_not_keep_the_private_map(tmp_path, config, archive, monkeypatch):
+    """Also while its error is still held, as by a notebook, and with it the frames of what it was doing."""
+    monkeypatch.setattr(prepare, "SHARD_PAIRS", 1)
+    monkeypatch.setattr("medclip.data.private_map._COMMIT_EVERY_S", 1e9)
+    archive.faults = {"1.2.826.0.1.99.2.1.1": ["503"]}  # an image, which is fetched while its row waits
+    with pytest.raises(WorkError) as held:
+        run(f"dicomweb://{archive.url}", tmp_path / "out", config)
+    with closing(sqlite3.connect(tmp_path / "private" / "key.map", timeout=0)) as database:
+        database.execute("BEGIN IMMEDIATE")  # as another preparation with this key does
+        assert database.execute("SELECT count(*) FROM origins").fetchone()[0]  # those that were read
+    assert "out of service" in str(held.value)
 
 
 @pytest.mark.parametrize(
