@@ -38,7 +38,6 @@ CHOICES = {
     "hard negatives": {"hard_negatives": KINDS},
     "EMA 0.99": {"ema_decay": 0.99},
     "sigmoid loss": {"loss": "sigmoid"},
-    "soft targets 0.2": {"soft_target_temperature": 0.2},
     "no crop": {"min_crop_scale": 1.0},
     "crop 0.5": {"min_crop_scale": 0.5},
     "no color jitter": {"color_jitter": 0.0},

@@ -61,7 +61,7 @@ def main() -> None:
     split = Split(args.data, "train")
     config = resolve(TrainConfig(preset=args.preset, batch_size=args.batch_size), len(split))
     model = initial_model(config, split.iter_column("caption"))
-    pairs = Pairs(split, SplitImages(split, model.image_processor), {}, 0)
+    pairs = Pairs(split, SplitImages(split, model.image_processor))
     optimizer, trainable, mesh = make_optimizer(config, {}), set(model.params), all_devices()
     train_step = make_step(model, config, trainable, optimizer, contrastive_loss, mesh)
     batches: dict[str, list[Batch]] = {"packed": [], "one a row": []}

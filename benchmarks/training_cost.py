@@ -141,7 +141,6 @@ def step_flops(model: Model, settings: TrainConfig, mean_tokens: float) -> float
         foil_mask=shape(batch_size, 0, dtype=jnp.bool_),
         image_ids=shape(batch_size),
         caption_ids=shape(batch_size),
-        concepts=shape(batch_size, 0),
         aug_keys=shape(batch_size, 2, dtype=jnp.uint32),
     )
     analysis = cast(Any, step).lower(state, batch).cost_analysis()

@@ -14,5 +14,4 @@ resize_positions = jax.jit(positions.resize_positions, static_argnames=("num_cla
 
 contrastive_loss = jax.jit(losses.contrastive_loss)
 sigmoid_loss = jax.jit(losses.sigmoid_loss)
-duplicate_aware_targets = jax.jit(losses.duplicate_aware_targets)
-soft_targets = jax.jit(losses.soft_targets, static_argnames=("num_concepts", "temperature"))
+duplicate_aware_mask = jax.jit(losses.duplicate_aware_mask)

@@ -25,7 +25,6 @@ from medclip.training.data import (
     make_loader,
     pixel_cache_file,
     rows_at,
-    shared_concepts,
 )
 
 
@@ -145,7 +144,7 @@ def test_row_i_of_a_batch_is_one_pair_whatever_the_blocks(data, model, train_con
     split = Split(data, "train")
     pixels = np.arange(len(split), dtype=np.uint8).reshape(-1, 1, 1, 1)
     config = resolve(dataclasses.replace(train_config, steps=7, micro_batch_size=8 // blocks), len(split))
-    batches = list(make_loader(Pairs(split, pixels, {}, 0), model, config, 1, 2))
+    batches = list(make_loader(Pairs(split, pixels), model, config, 1, 2))
     assert len(batches) == 5
     for step, (rows, batch) in enumerate(batches, 2):
         assert rows.tolist() == rows_at(len(split), 8, config.seed, step).tolist()
@@ -172,12 +171,12 @@ def test_row_i_of_a_batch_is_one_pair_whatever_the_blocks(data, model, train_con
 def test_a_batch_that_does_not_split_over_the_devices_is_refused(data, model, train_config):
     split = Split(data, "train")
     with pytest.raises(UserError, match="--batch-size 8 does not divide into 3 blocks"):
-        make_loader(Pairs(split, np.zeros(1), {}, 0), model, resolve(train_config, len(split)), 3, 0)
+        make_loader(Pairs(split, np.zeros(1)), model, resolve(train_config, len(split)), 3, 0)
 
 
 def test_equal_images_and_captions_have_equal_numbers(data, model, train_config):
     split = Split(data, "train")
-    pairs = Pairs(split, np.zeros((len(split), 1), np.float32), {}, 0)
+    pairs = Pairs(split, np.zeros((len(split), 1), np.float32))
     config = resolve(train_config, len(split))
     batch = make_batch(pairs, np.array([0, 0, 1, 2, 3, 4, 5, 6]), model, config, 1, 0)
     assert batch.image_ids[0, 0] == batch.image_ids[0, 1]
@@ -194,7 +193,7 @@ def test_a_batch_decodes_its_own_images_alone(data, copy, model, train_config):
         content = content.replace(image, bytes(len(image)))
     path.write_bytes(content)
     split = Split(folder, "train")
-    pairs = Pairs(split, SplitImages(split, model.image_processor), {}, 0)
+    pairs = Pairs(split, SplitImages(split, model.image_processor))
     batch = make_batch(pairs, rows, model, resolve(train_config, len(split)), 1, 0)
     expected = np.stack([decode_pixels(images[row], model.image_processor) for row in rows])
     assert np.array_equal(batch.images[0], expected)
@@ -202,22 +201,9 @@ def test_a_batch_decodes_its_own_images_alone(data, copy, model, train_config):
         make_batch(pairs, rows + 1, model, resolve(train_config, len(split)), 1, 0)
 
 
-def test_soft_targets_have_the_concepts_that_others_have_too(data, model, train_config):
-    split, rows = Split(data, "train"), np.arange(8)
-    numbers, most = shared_concepts(split)
-    concepts = [set(row) for row in split.column("concepts")]
-    shared = {c for row in concepts for c in row if sum(c in other for other in concepts) > 1}
-    assert numbers.keys() == shared
-    assert most == max(len(row & shared) for row in concepts)
-    pairs = Pairs(split, np.zeros((len(split), 1), np.float32), numbers, most)
-    (batch,) = make_batch(pairs, rows, model, resolve(train_config, len(split)), 1, 0).concepts
-    named = {number: concept for concept, number in numbers.items()}
-    assert [{named[i] for i in row if i < len(named)} for row in batch] == [concepts[row] & shared for row in rows]
-
-
 def test_every_step_and_seed_has_its_own_changes(data, model, train_config):
     split, rows = Split(data, "train"), np.arange(8)
-    pairs = Pairs(split, np.zeros((len(split), 1), np.float32), {}, 0)
+    pairs = Pairs(split, np.zeros((len(split), 1), np.float32))
     configs = [resolve(dataclasses.replace(train_config, seed=seed), len(split)) for seed in (0, 1)]
     keys = [make_batch(pairs, rows, model, config, 1, step).aug_keys for config in configs for step in (0, 1, 0)]
     assert np.array_equal(keys[0], keys[2])

@@ -83,7 +83,7 @@ def one_step(scale, direction, loss="contrastive", frozen=(), params=None):
     model = dataclasses.replace(MICRO, params=MICRO.params | {"logit_scale": scale} | (params or {}))
     trainable, optimizer = set(model.params) - set(frozen), optax.sgd(1.0)
 
-    def scale_alone(images, texts, params, targets, mask, foils):
+    def scale_alone(images, texts, params, mask, foils):
         return direction * params["logit_scale"].sum()
 
     step = make_step(model, config_of(loss=loss), trainable, optimizer, scale_alone, all_devices())

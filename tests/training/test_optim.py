@@ -65,8 +65,6 @@ def test_the_sigmoid_loss_brings_its_bias():
     params, scales = initial_params(MICRO, config_of(loss="sigmoid"))
     assert params.keys() - MICRO.params.keys() == {"logit_bias"}
     assert (float(params["logit_bias"]), scales["logit_bias"]) == (-10, 1)
-    with pytest.raises(UserError, match="defined for the contrastive loss"):
-        initial_params(MICRO, config_of(loss="sigmoid", soft_target_temperature=0.2))
 
 
 def test_a_tensor_that_the_tower_does_not_use_is_frozen():

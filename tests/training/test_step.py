@@ -41,12 +41,11 @@ def batch_in(blocks):
     """Eight pairs, the last two of them with equal captions, in blocks."""
     ids, valid = (x.reshape(blocks, -1, 6) for x in (np.where(VALID, IDS, 19), VALID))
     numbers = np.array([0, 1, 2, 3, 4, 5, 6, 6], np.int32).reshape(blocks, -1)
-    concepts = np.array([[0], [0], [1], [1], [2], [2], [0], [3]], np.int32).reshape(blocks, -1, 1)
     pixels = PIXELS.reshape(blocks, -1, 8, 8, 3)
     images = np.arange(8, dtype=np.int32).reshape(blocks, -1)
     keys = np.arange(16, dtype=np.uint32).reshape(blocks, -1, 2)
     no_foils = np.zeros((*numbers.shape, 0), bool)
-    return Batch(pixels, pack(ids, valid, CONFIG.text), no_foils, images, numbers, concepts, keys)
+    return Batch(pixels, pack(ids, valid, CONFIG.text), no_foils, images, numbers, keys)
 
 
 BATCH = batch_in(1)
@@ -60,7 +59,7 @@ def config_of(**settings):
 def stepper(optimizer=None, loss=contrastive_loss, trainable=TRAINABLE, **settings):
     """A compiled step, and a function that makes its first state (a step consumes the state it is given)."""
     optimizer, config = optimizer or optax.sgd(1.0), config_of(**settings)
-    step = make_step(MICRO, config, trainable, optimizer, loss, all_devices(), 3)
+    step = make_step(MICRO, config, trainable, optimizer, loss, all_devices())
     return step, lambda params=MICRO.params: init_state(params, trainable, optimizer, config.ema_decay > 0)
 
 
@@ -90,9 +89,9 @@ def test_the_logit_scale_never_exceeds_a_hundred(direction, expected):
 def test_the_loss_gets_the_whole_batch():
     shapes = []
 
-    def loss(images, texts, params, targets, mask, foils):
+    def loss(images, texts, params, mask, foils):
         shapes.append((images.shape, texts.shape, params["logit_scale"].shape, mask.shape))
-        return contrastive_loss(images, texts, params, targets, mask, foils)
+        return contrastive_loss(images, texts, params, mask, foils)
 
     step, start = stepper(loss=loss)
     jax.eval_shape(step, start(), BATCH)
@@ -176,11 +175,6 @@ def test_dropped_patches_are_not_encoded(whole):
     value, grads, _ = gradient(stepper(patch_dropout=0.5))
     assert value != pytest.approx(whole[0], rel=CLOSE)
     assert all(np.isfinite(g).all() for g in grads.values())
-
-
-@pytest.mark.slow
-def test_soft_targets_are_another_loss(whole):
-    assert gradient(stepper(soft_target_temperature=0.5))[0] != pytest.approx(whole[0], rel=1e-3)
 
 
 @pytest.mark.slow

@@ -53,8 +53,6 @@ class TrainConfig:
     hard_negatives: tuple[str, ...] = ()
     """Kinds of foils that each image has as extra candidates beside the captions of the batch (NegCLIP): left-right,
     negation, plane, modality, order; with commas or spaces between. Each adds up to one caption per pair to a step."""
-    soft_target_temperature: float = 0.0
-    """Temperature of soft targets from overlapping UMLS concepts; 0: one-hot targets."""
 
     lr: float | None = None
     """Peak learning rate (warm-up, then cosine decay); default 1e-3 from scratch, 5e-5 joined, 1e-5 with --init."""
@@ -135,7 +133,6 @@ _RANGES = (
     ("batch_size", 2, _INF),
     ("micro_batch_size", 1, _INF),
     ("seed", 0, _INF),
-    ("soft_target_temperature", 0, _INF),
     ("lr", _EPSILON, _INF),
     ("vision_lr", 0, _INF),
     ("text_lr", 0, _INF),
@@ -205,7 +202,6 @@ class ResolvedTrainConfig:
     seed: int
     loss: LossName
     hard_negatives: tuple[str, ...]
-    soft_target_temperature: float
     lr: float
     vision_lr: float
     text_lr: float

@@ -6,7 +6,7 @@ import hashlib
 import math
 import shutil
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int, Int32, Shaped, UInt8, UInt32
+from jaxtyping import Bool, Float, Int, Shaped, UInt8, UInt32
 
 from medclip.data.checked_files import DamageError
 from medclip.data.dataset import Split, duplicate_ids
@@ -140,9 +140,6 @@ class Pairs:
     split: Split
     images: SplitImages | np.ndarray
     """Row i, of pair i: its pixels u8 (s, s, 3), or a frozen tower's features f32 (w,) or views (v, w), in memory."""
-    concepts: Mapping[str, int]
-    """With soft targets: `shared_concepts`."""
-    max_concepts: int
     text_features: Mapping[str, np.ndarray] | None = None
     """A frozen text tower's features f32 (w,) of each caption and of each hard negative; in memory."""
 
@@ -156,7 +153,6 @@ def read_pairs(
     its input (LiT, Zhai et al. 2022): of the image as it is, or of `cached_views` augmented views of it.
     """
     model = backend.model
-    concepts, max_concepts = shared_concepts(split) if config.soft_target_temperature else ({}, 0)
     if is_frozen(model.config.vision, scales):
         images = frozen_views(backend, split, config) if config.cached_views else frozen_images(backend, split)
     elif config.cached_views:
@@ -164,16 +160,7 @@ def read_pairs(
     else:
         images = read_images(split, model.image_processor, max_cache_gb)
     text_features = _text_features(backend, split, config) if is_frozen(model.config.text, scales) else None
-    return Pairs(split, images, concepts, max_concepts, text_features)
-
-
-def shared_concepts(split: Split) -> tuple[dict[str, int], int]:
-    """A number for each UMLS concept that more than one pair has, and the most of these that a pair has."""
-    counts: Counter[str] = Counter(concept for row in split.iter_column("concepts") for concept in set(row or ()))
-    numbers = {concept: i for i, concept in enumerate(sorted(c for c, count in counts.items() if count > 1))}
-    if not numbers:
-        raise UserError(f"--soft-target-temperature: no two pairs of {split.folder} share a UMLS concept.")
-    return numbers, max(len(numbers.keys() & set(row or ())) for row in split.iter_column("concepts"))
+    return Pairs(split, images, text_features)
 
 
 def _text_features(backend: Backend, split: Split, config: ResolvedTrainConfig) -> dict[str, np.ndarray]:
@@ -263,7 +250,6 @@ def make_batch(
         foil_mask=foil_mask[mine],
         image_ids=image_ids.reshape(block_rows.shape)[mine],
         caption_ids=caption_ids.reshape(block_rows.shape)[mine],
-        concepts=concept_numbers(pairs, block_rows[mine]),
         aug_keys=keys,
     )
 
@@ -318,16 +304,6 @@ def _images_at(
 def augmentation_keys(seed: int, step: int, batch_size: int) -> UInt32[np.ndarray, "b 2"]:
     """The random key of each image of a step."""
     return np.random.SeedSequence((seed, step)).generate_state(2 * batch_size).reshape(batch_size, 2)
-
-
-def concept_numbers(pairs: Pairs, rows: Int[np.ndarray, "n m"]) -> Int32[np.ndarray, "n m k"]:
-    """The numbers of each pair's concepts, padded with the number of concepts."""
-    numbers = np.full((rows.size, pairs.max_concepts), len(pairs.concepts), np.int32)
-    if pairs.concepts:
-        for i, concepts in enumerate(pairs.split.take("concepts", rows.ravel())):
-            shared = sorted(pairs.concepts.keys() & set(concepts or ()))
-            numbers[i, : len(shared)] = [pairs.concepts[concept] for concept in shared]
-    return numbers.reshape(*rows.shape, pairs.max_concepts)
 
 
 def _scatter(

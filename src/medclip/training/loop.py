@@ -176,7 +176,7 @@ def fit(
     config, mesh = run.config, run.mesh
     log = MetricsLog(out, config.batch_size, distributed.is_first())
     optimizer, trainable = make_optimizer(config, run.lr_scales), {name for name, lr in run.lr_scales.items() if lr}
-    step = make_step(run.model, config, trainable, optimizer, run.loss, mesh, len(run.pairs.concepts))
+    step = make_step(run.model, config, trainable, optimizer, run.loss, mesh)
     with ExitStack() as stack:
         states = stack.enter_context(StateFolder(out))
         state = init_state(run.params, trainable, optimizer, config.ema_decay > 0)

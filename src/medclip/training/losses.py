@@ -1,10 +1,9 @@
 """Losses over a whole batch of embeddings; sharding is a property of the arrays, never of the loss.
 
 Images (b, p) and texts (b, p), row i of both being pair i. `params` holds `logit_scale`, the logarithm of the factor on
-cosines, and for the sigmoid loss `logit_bias`. `targets` (b, b) is the probability of each caption for an image, rows
-summing to 1; `mask` (b, b) is False where a caption is not a candidate of an image at all. `foils` are hard negatives:
-wrong for their own image, whose candidates they are, and no one else's (after Yuksekgonul et al. 2023, where all images
-have the foils of all: another image's foil may be true of this one).
+cosines, and for the sigmoid loss `logit_bias`. `mask` (b, b) is False where a caption is not a candidate of an image
+at all. `foils` are hard negatives: wrong for their own image, whose candidates they are, and no one else's (after
+Yuksekgonul et al. 2023, where all images have the foils of all: another image's foil may be true of this one).
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from medclip.errors import UserError
 from medclip.model.checkpoint import Model
 from medclip.model.towers import Params, logits
 from medclip.training.config import ResolvedTrainConfig
@@ -33,15 +31,14 @@ class Foils(NamedTuple):
         return jax.vmap(lambda image, texts: logits(params, image[None], texts)[0])(images, self.texts)
 
 
-Loss = Callable[[jax.Array, jax.Array, Params, jax.Array, jax.Array, Foils | None], jax.Array]
-"""`loss(images, texts, params, targets, mask, foils)`, a scalar."""
+Loss = Callable[[jax.Array, jax.Array, Params, jax.Array, Foils | None], jax.Array]
+"""`loss(images, texts, params, mask, foils)`, a scalar."""
 
 
 def contrastive_loss(
     images: Float[Array, "b p"],
     texts: Float[Array, "b p"],
     params: Params,
-    targets: Float[Array, "b b"],
     mask: Bool[Array, "b b"],
     foils: Foils | None = None,
 ) -> Float[Array, ""]:
@@ -53,19 +50,19 @@ def contrastive_loss(
         candidates = jnp.concatenate([scores, jnp.where(foils.mask, foils.logits(images, params), -jnp.inf)], axis=1)
     to_text = jax.nn.log_softmax(candidates, axis=1)[:, :b]
     to_image = jax.nn.log_softmax(scores, axis=0)
-    return -jnp.where(mask, targets * to_text + targets.T * to_image, 0).sum() / (2 * b)
+    return -jnp.trace(to_text + to_image) / (2 * b)
 
 
 def sigmoid_loss(
     images: Float[Array, "b p"],
     texts: Float[Array, "b p"],
     params: Params,
-    targets: Float[Array, "b b"],
     mask: Bool[Array, "b b"],
     foils: Foils | None = None,
 ) -> Float[Array, ""]:
     """Every image with every candidate is its own binary classification. Zhai et al. 2023, algorithm 1."""
-    log_likelihood = jnp.where(mask, jax.nn.log_sigmoid((2 * targets - 1) * logits(params, images, texts)), 0).sum()
+    sign = 2 * jnp.eye(len(images)) - 1
+    log_likelihood = jnp.where(mask, jax.nn.log_sigmoid(sign * logits(params, images, texts)), 0).sum()
     if foils is not None:
         log_likelihood += jnp.where(foils.mask, jax.nn.log_sigmoid(-foils.logits(images, params)), 0).sum()
     return -log_likelihood / len(images)
@@ -73,43 +70,13 @@ def sigmoid_loss(
 
 def is_sigmoid(model: Model, config: ResolvedTrainConfig) -> bool:
     """Whether the loss is the sigmoid loss: as configured, or with "auto" for a model that was trained with it."""
-    chosen = config.loss == "sigmoid" or (config.loss == "auto" and model.config.logit_bias)
-    if chosen and config.soft_target_temperature:
-        raise UserError(
-            "--soft-target-temperature is defined for the contrastive loss: add --loss contrastive, or leave it out."
-        )
-    return chosen
+    return config.loss == "sigmoid" or (config.loss == "auto" and model.config.logit_bias)
 
 
-def hard_targets(b: int) -> tuple[Float[Array, "b b"], Bool[Array, "b b"]]:
-    """`targets` and `mask` where each pair has its own caption alone and every other one is a negative."""
-    return jnp.eye(b), jnp.ones((b, b), bool)
-
-
-def duplicate_aware_targets(
-    image_ids: Int[Array, " b"], caption_ids: Int[Array, " b"]
-) -> tuple[Float[Array, "b b"], Bool[Array, "b b"]]:
-    """`targets` and `mask` in which pairs that share an image or a caption are masked out of each other's negatives.
+def duplicate_aware_mask(image_ids: Int[Array, " b"], caption_ids: Int[Array, " b"]) -> Bool[Array, "b b"]:
+    """The `mask` in which pairs that share an image or a caption are no negatives of each other.
 
     Ids are equal where images or captions are.
     """
-    own = jnp.eye(len(image_ids), dtype=bool)
     same = (caption_ids[:, None] == caption_ids) | (image_ids[:, None] == image_ids)
-    return own.astype(jnp.float32), own | ~same
-
-
-def soft_targets(
-    mask: Bool[Array, "b b"], concepts: Int[Array, "b k"], num_concepts: int, temperature: float
-) -> Float[Array, "b b"]:
-    """Targets shared among the pairs of a batch by the overlap of their concepts: softmax of Jaccard / temperature.
-
-    `concepts` holds numbers below `num_concepts`, others being padding. After Wang et al. 2022 (MedCLIP), eq. 4,
-    with UMLS concepts in place of extracted entities; a pair without concepts keeps its own caption alone.
-    """
-    b = len(mask)
-    one_hot = jnp.zeros((b, num_concepts)).at[jnp.arange(b)[:, None], concepts].set(1.0, mode="drop")
-    shared, count = one_hot @ one_hot.T, one_hot.sum(axis=1)
-    overlap = shared / jnp.maximum(count[:, None] + count - shared, 1)
-    overlap = jnp.where(jnp.eye(b, dtype=bool), 1.0, overlap)
-    targets = jax.nn.softmax(jnp.where(mask, overlap / temperature, -jnp.inf), axis=1)
-    return jnp.where((count > 0)[:, None], targets, jnp.eye(b))
+    return jnp.eye(len(image_ids), dtype=bool) | ~same

@@ -19,7 +19,7 @@ from medclip.model.towers import Params, image_features, l2_normalize, packed_te
 from medclip.require import require
 from medclip.training.config import ResolvedTrainConfig
 from medclip.training.distributed import shardings
-from medclip.training.losses import Foils, Loss, duplicate_aware_targets, is_sigmoid, soft_targets
+from medclip.training.losses import Foils, Loss, duplicate_aware_mask, is_sigmoid
 from medclip.training.optim import merge_lora
 
 if TYPE_CHECKING:
@@ -49,8 +49,6 @@ class Batch(NamedTuple):
     """i32 (n, m): equal where images of the batch are."""
     caption_ids: Any
     """i32 (n, m): equal where captions of the batch are, letter case and spacing apart."""
-    concepts: Any
-    """i32 (n, m, k): numbers of UMLS concepts, padded with the number of concepts; k may be 0."""
     aug_keys: Any
     """u32 (n, m, 2): the random key of each image's augmentation."""
 
@@ -88,11 +86,10 @@ def make_step(
     optimizer: optax.GradientTransformation,
     loss: Loss,
     mesh: Mesh,
-    num_concepts: int = 0,
 ) -> TrainStep:
     """Compile `step(state, batch) -> (state, {"loss", "logit_scale", "gradient_norm"})`; the state is donated.
 
-    `trainable` names the tensors that are trained, `num_concepts` is the number of UMLS concepts of soft targets.
+    `trainable` names the tensors that are trained.
     """
     chunks, max_scale = config.batch_size // config.micro_batch_size, max_logit_scale(model, config, trainable)
 
@@ -104,11 +101,8 @@ def make_step(
         )
         texts = grad_cache_map(lambda x: encode_captions(model, config, towers, x), batch.texts, chunks)
         images, texts, foils = _pairs(images, texts, batch.foil_mask)
-        targets, mask = duplicate_aware_targets(batch.image_ids.reshape(-1), batch.caption_ids.reshape(-1))
-        if config.soft_target_temperature:
-            concepts = batch.concepts.reshape(config.batch_size, -1)
-            targets = soft_targets(mask, concepts, num_concepts, config.soft_target_temperature)
-        return loss(images, texts, params, targets, mask, foils)
+        mask = duplicate_aware_mask(batch.image_ids.reshape(-1), batch.caption_ids.reshape(-1))
+        return loss(images, texts, params, mask, foils)
 
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:
         trainable_params: Any = {name: p for name, p in state.params.items() if name in trainable}

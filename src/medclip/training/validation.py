@@ -33,7 +33,7 @@ from medclip.model.towers import AnyArray, Params
 from medclip.progress import progress
 from medclip.training.data import SplitImages, decode_into
 from medclip.training.frozen_features import frozen_captions, frozen_images
-from medclip.training.losses import Loss, contrastive_loss, duplicate_aware_targets
+from medclip.training.losses import Loss, contrastive_loss, duplicate_aware_mask
 from medclip.training.optim import is_frozen
 
 MAX_VALIDATION_PAIRS = 2000  # enough for one point of standard error at R@1 = 31 %
@@ -121,8 +121,8 @@ def validate(
     for start in range(0, len(images) - size + 1, size):
         batch = slice(start, start + size)
         ids = jnp.asarray(image_ids[batch]), jnp.asarray(caption_ids[batch])
-        targets, mask = duplicate_aware_targets(*ids)
-        losses.append(float(loss(jnp.asarray(images[batch]), jnp.asarray(texts[batch]), params, targets, mask, None)))
+        mask = duplicate_aware_mask(*ids)
+        losses.append(float(loss(jnp.asarray(images[batch]), jnp.asarray(texts[batch]), params, mask, None)))
     queries = DistinctPairs.of_rows(images, texts, image_ids, caption_ids).rank()
     ranks = _columns(queries, len(images))
     recalls = {f"R@{k}": mean_of_directions(hits_at_k(ranks, k)) for k in KS}
