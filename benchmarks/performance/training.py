@@ -1,0 +1,100 @@
+"""The start of training, and its memory by the number of pairs. Steps beside peers: training_speed.py."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from medclip.atomic_io import write_json
+from medclip.data.dataset import SCHEMA, write_batches
+from performance.models import write_model
+from performance.record import Bounds, Comparison, Result, in_new_process, run
+
+SIDE, FEW, MANY, CHUNK = 32, 5_000, 500_000, 10_000
+# the largest own memory of the process, without mapped files, which the system takes back as it likes
+COMMAND = """
+import os, sys, threading, time
+from pathlib import Path
+from medclip.cli.main import main
+peak = 0
+def watch():
+    global peak
+    while True:
+        lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        peak = max(peak, int(lines["RssAnon"].split()[0]))
+        time.sleep(0.05)
+threading.Thread(target=watch, daemon=True).start()
+sys.argv[0] = "medclip"
+main()
+print(peak)
+"""
+
+
+def write_pairs(folder: Path, num_pairs: int) -> None:
+    """A dataset of noise, each image and caption another one."""
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+
+    def image() -> bytes:
+        file = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (SIDE, SIDE), np.uint8)).save(file, "JPEG")
+        return file.getvalue()
+
+    images = [image() for _ in range(64)]  # each is another one by its hash, which is what is compared
+
+    def batch(rows: range) -> pa.RecordBatch:
+        columns = {field.name: pa.nulls(len(rows), field.type) for field in SCHEMA}
+        columns["image"] = pa.array([images[row % len(images)] for row in rows])
+        texts = {"id": "p{}", "sha256": "{:064x}", "article": "a{}", "caption": "caption {} of noise"}
+        columns |= {name: pa.array([text.format(row) for row in rows]) for name, text in texts.items()}
+        return pa.RecordBatch.from_arrays([columns[field.name] for field in SCHEMA], schema=SCHEMA)
+
+    splits = {}
+    for split, count in (("train", num_pairs), ("validation", 64)):
+        chunks = (range(at, min(at + CHUNK, count)) for at in range(0, count, CHUNK))
+        write_batches(folder / f"{split}-00000.arrow", SCHEMA.with_metadata({"medclip": "{}"}), map(batch, chunks))
+        splits[split] = {"pairs": count, "shards": [{"file": f"{split}-00000.arrow", "pairs": count}]}
+    write_json(folder / "dataset.json", {"source": "drawn", "synthetic": True, "splits": splits, "dropped": {}})
+
+
+def measure(bounds: Bounds) -> Iterator[Result]:
+    yield from _memory(bounds)
+    yield from _second_start(bounds)
+
+
+def _memory(bounds: Bounds) -> Iterator[Result]:
+    peaks = []
+    few, many = bounds.size(FEW), bounds.size(MANY)
+    for count in (few, many):
+        data = bounds.folder / str(count)
+        in_new_process(write_pairs, data, count)
+        flags = ["--preset", "tiny", "--steps", 20, "--batch-size", 64, "--num-evals", 1, "--on-regression", "warn"]
+        command = [sys.executable, "-c", COMMAND, "train", "--data", data, *flags]
+        peaks.append(int(run([*command, "--out", bounds.folder / f"run{count}"]).output.split()[-1]))
+    yield Comparison(
+        f"training on {many:,} pairs, tiny preset, 20 steps", f"ours on {few:,} pairs", [peaks[0] / peaks[1]],
+        "peak of the process's own memory, without mapped files", goal=1,
+    )  # fmt: skip
+
+
+def _second_start(bounds: Bounds) -> Iterator[Result]:
+    model, data = write_model(bounds, "small"), bounds.folder / "pairs"
+    in_new_process(write_pairs, data, 64)
+    flags = ["--init", model, "--freeze", "vision_model.*", "text_model.*", "--steps", 1, "--num-evals", 1]
+    command = [sys.executable, "-m", "medclip.cli.main", "train", "--data", data, *flags, "--batch-size", 64]
+    ratios = []
+    for number in range(min(bounds.rounds, 2)):
+        cache = f"XDG_CACHE_HOME={bounds.folder / f'cache{number}'}"
+        first, second = (
+            run(["env", cache, *command, "--out", bounds.folder / f"start{number}-{start}"]).seconds for start in (1, 2)
+        )
+        ratios.append(first / second)
+    yield Comparison(
+        "second start of `medclip train`, frozen DINOv2-S and MiniLM, 64 pairs, one step", "the first start", ratios
+    )
