@@ -87,13 +87,14 @@ def _environment() -> tuple[str, ...]:
 
 
 class FeatureStore:
-    """The features f32 (w,) of one tower by key. Without a folder it holds nothing and writes nothing.
+    """The features f32 (w,) of one tower by key. Without a folder it writes nothing, and holds what `keep` gave alone.
 
-    Nothing that goes wrong with the disk ends the work: it goes on without the cache, with a warning.
+    Rows on the disk are memory-mapped. Nothing that goes wrong with the disk ends the work: it goes on without the
+    cache, with a warning.
     """
 
     def __init__(self, folder: Path | None = None, max_bytes: int = 0):
-        self.folder, self._max_bytes = folder, max_bytes
+        self.folder, self.max_bytes = folder, max_bytes
         self._rows: dict[bytes, np.ndarray] = {}
         self._new: list[tuple[bytes, np.ndarray]] = []
         self._last_save = time.monotonic()
@@ -105,6 +106,20 @@ class FeatureStore:
 
     def __contains__(self, key: bytes) -> bool:
         return key in self._rows
+
+    def __getitem__(self, key: bytes) -> Float32[np.ndarray, " w"]:
+        return self._rows[key]
+
+    def keep(
+        self,
+        keys: Sequence[bytes],
+        inputs: Sequence[Any],
+        compute: Callable[[list[Any]], Float32[np.ndarray, "m w"]],
+    ) -> None:
+        """Have the features of a batch in the store, to be read by key; arguments as of `complete`."""
+        missing = [i for i, key in enumerate(keys) if key not in self._rows]
+        if missing:
+            self._add(zip((keys[i] for i in missing), compute([inputs[i] for i in missing]), strict=True))
 
     def complete(
         self,
@@ -127,7 +142,8 @@ class FeatureStore:
         for key, row in rows:
             if key not in self._rows:
                 self._rows[key] = row
-                self._new.append((key, row))
+                if self.folder is not None:
+                    self._new.append((key, row))
         if time.monotonic() - self._last_save >= SAVE_EVERY_S:
             self.save()
 
@@ -148,7 +164,8 @@ class FeatureStore:
             lock = lock_folder(self.folder, wait_s=LOCK_WAIT_S)
             with lock, whole_file(self.folder / f"{name}.npy", mode=0o600) as partial:
                 partial.write_bytes(buffer.getbuffer())
-            _evict(self.folder.parent, self._max_bytes)
+            self._map(self.folder / f"{name}.npy")
+            _evict(self.folder.parent, self.max_bytes)
         except LockedError:  # another process takes long over its own rows
             self._new = [*new, *self._new]
         except OSError as error:
@@ -161,11 +178,15 @@ class FeatureStore:
                     LOG.warning("a part of the feature cache was damaged: what it held is computed again.")
                     path.unlink()
                     continue
-                segment = np.load(path, mmap_mode="r")
                 os.utime(path)  # the least recently used are removed first
+                self._map(path)
             except FileNotFoundError:  # removed by another process meanwhile
                 continue
-            self._rows.update(zip(map(bytes, segment["key"]), segment["features"], strict=True))
+
+    def _map(self, path: Path) -> None:
+        """Read the rows of a segment from the disk when they are wanted."""
+        segment = np.load(path, mmap_mode="r")
+        self._rows.update(zip(map(bytes, segment["key"]), segment["features"], strict=True))
 
     def _give_up(self, action: str, error: OSError) -> None:
         LOG.warning(

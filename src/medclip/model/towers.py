@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from medclip.errors import UserError
@@ -59,14 +60,21 @@ def image_features(
     The tower sees `kept_patches` alone, if given (Li et al. 2023, FLIP). `remat` computes each layer again in the
     backward pass in place of storing its activations.
     """
-    tower, family = config.vision, config.vision.family
-    p = subtree(params, tower.prefix)
+    tower = config.vision
     if tower.stages:
         if kept_patches is not None:
             raise UserError("--patch-dropout drops the tokens of a ViT; this vision tower is a ResNet.")
-        return resnet_features(p, pixels, tower)
+        return resnet_features(subtree(params, tower.prefix), pixels, tower)
+    return token_features(params, image_tokens(params, pixels, config), config, kept_patches=kept_patches, remat=remat)
+
+
+def image_tokens(
+    params: Params, pixels: Float[AnyArray, "b s s 3"], config: ModelConfig, num_layers: int = 0
+) -> Float[AnyArray, "b t w"]:
+    """What the first `num_layers` layers of a ViT make of an image: its class token and registers, then its patches."""
+    tower, family = config.vision, config.vision.family
+    p = subtree(params, tower.prefix)
     x = _patches(p[f"{family.patch}.weight"], pixels) + p.get(f"{family.patch}.bias", 0)
-    rotation = patch_rotation(x.shape[1], tower) if family.rotary else None
     class_tokens = [p[name] for name in (family.class_token, family.distillation_token) if name]
     x = _prepend(x, *class_tokens)
     if family.position:
@@ -75,17 +83,33 @@ def image_features(
             side = pixels.shape[1] // tower.patch_size
             positions = resize_positions(positions, len(class_tokens), side, family.position_resize)
         x = x + positions
-    if kept_patches is not None:
-        n = len(class_tokens)
-        first = jnp.broadcast_to(jnp.arange(n), (len(x), n))
-        x = jnp.take_along_axis(x, jnp.concatenate([first, kept_patches + n], axis=1)[:, :, None], axis=1)
-        if rotation:
-            rotation = jnp.asarray(rotation[0])[kept_patches], jnp.asarray(rotation[1])[kept_patches]
     if family.registers:
         x = jnp.concatenate([x[:, :1], _prepend(x[:, 1:], p[family.registers])], axis=1)
     if family.pre_norm:
         x = layer_norm(p, family.pre_norm, x, tower.layer_norm_eps)
-    x = _transformer(p, x, Attention(rotation=rotation), tower, family.block, remat)
+    attention = Attention(rotation=_rotation(x, p, tower))
+    return _transformer(p, x, attention, tower, range(num_layers))
+
+
+def token_features(
+    params: Params,
+    tokens: Float[AnyArray, "b t w"],
+    config: ModelConfig,
+    first_layer: int = 0,
+    kept_patches: Int[AnyArray, "b k"] | None = None,
+    remat: bool = False,
+) -> Float[AnyArray, "b w"]:
+    """What the layers from `first_layer` on make of the `image_tokens` before it; arguments as of `image_features`."""
+    tower, family = config.vision, config.vision.family
+    p, x = subtree(params, tower.prefix), tokens
+    rotation = _rotation(x, p, tower)
+    if kept_patches is not None:
+        n = _num_first_tokens(p, tower)
+        first = jnp.broadcast_to(jnp.arange(n), (len(x), n))
+        x = jnp.take_along_axis(x, jnp.concatenate([first, kept_patches + n], axis=1)[:, :, None], axis=1)
+        if rotation:
+            rotation = jnp.asarray(rotation[0])[kept_patches], jnp.asarray(rotation[1])[kept_patches]
+    x = _transformer(p, x, Attention(rotation=rotation), tower, range(first_layer, tower.num_hidden_layers), remat)
     pool_first = family.norm_after_pool or family.pool == "first"  # of one token, the order is free
     x = _image_pool(p, x, tower) if pool_first else x
     x = layer_norm(p, family.post_norm, x, tower.layer_norm_eps)
@@ -199,7 +223,7 @@ def _text_states(
         mask = jnp.tril(jnp.ones((ids.shape[1],) * 2, bool)) & mask
     bias = relative_bias(p[family.relative_bias], distances) if family.relative_bias else None
     attention = Attention(None if family.attends == "all" else mask, bias)
-    x = _transformer(p, x, attention, tower, family.block, remat)
+    x = _transformer(p, x, attention, tower, range(tower.num_hidden_layers), remat)
     return layer_norm(p, family.final_norm, x, tower.layer_norm_eps) if family.final_norm else x
 
 
@@ -208,12 +232,13 @@ def _transformer(
     x: AnyArray,
     attention: Attention,
     tower: VisionConfig | TextConfig,
-    block: Block,
-    remat: bool,
+    layers: range,
+    remat: bool = False,
 ) -> AnyArray:
     layer = jax.checkpoint(_layer, static_argnums=(3, 4)) if remat else _layer
+    block = tower.family.block
     # Unrolled: a scan over stacked layers halves training speed on a CPU.
-    for i in range(tower.num_hidden_layers):
+    for i in layers:
         x = layer(subtree(p, f"{block.stack}.{i}."), x, attention, tower, block)
     return x
 
@@ -240,6 +265,17 @@ def _mlp_states(p: Params, x: AnyArray, block: Block, activation: str) -> AnyArr
         return activate(h, activation)
     gate, h = jnp.split(h, 2, axis=-1) if block.gate == block.up else (linear(p, block.gate, x), h)
     return activate(gate, activation) * h
+
+
+def _num_first_tokens(p: Params, tower: VisionConfig) -> int:
+    """The tokens before those of the patches: class, distillation, registers."""
+    family = tower.family
+    names = (family.class_token, family.distillation_token, family.registers)
+    return sum(p[name].size // tower.hidden_size for name in names if name)
+
+
+def _rotation(x: AnyArray, p: Params, tower: VisionConfig) -> tuple[np.ndarray, np.ndarray] | None:
+    return patch_rotation(x.shape[1] - _num_first_tokens(p, tower), tower) if tower.family.rotary else None
 
 
 def _image_pool(p: Params, x: AnyArray, tower: VisionConfig) -> AnyArray:

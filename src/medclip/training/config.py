@@ -66,8 +66,8 @@ class TrainConfig:
     """Name patterns of tensors that are not trained. "vision_model.*" is CLIP's whole vision tower, whose features are
     then computed once, without augmentation but for --cached-views."""
     cached_views: int = 0
-    """Augmented views of each image whose features a frozen vision tower gives once; each step draws one of them.
-    0: the image as it is."""
+    """Augmented views of each image that go once through the frozen layers of the vision tower, all or the first ones;
+    each step draws one. 0: a frozen tower is given the image as it is, and first layers are run at each step."""
     lora_rank: int = 0
     """Rank of low-rank updates of the towers' matrices (LoRA); 0: the towers themselves are trained."""
     weight_decay: float = 0.2

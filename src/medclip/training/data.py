@@ -33,7 +33,7 @@ from medclip.model.packing import PackedText, pack
 from medclip.progress import console, progress
 from medclip.training.config import ResolvedTrainConfig
 from medclip.training.distributed import barrier, is_first
-from medclip.training.frozen_features import frozen_captions, frozen_images, frozen_views
+from medclip.training.frozen_features import CachedViews, frozen_captions, frozen_images, frozen_views
 from medclip.training.optim import is_frozen
 from medclip.training.step import Batch
 
@@ -138,8 +138,8 @@ class Pairs:
     """The pairs of a run, read a batch at a time: memory does not grow with their number."""
 
     split: Split
-    images: SplitImages | np.ndarray
-    """Row i, of pair i: its pixels u8 (s, s, 3), or a frozen tower's features f32 (w,) or views (v, w), in memory."""
+    images: SplitImages | np.ndarray | CachedViews
+    """Row i, of pair i: its pixels u8 (s, s, 3), or a frozen tower's features f32 (w,) in memory, or views."""
     text_features: Mapping[str, np.ndarray] | None = None
     """A frozen text tower's features f32 (w,) of each caption and of each hard negative; in memory."""
 
@@ -150,13 +150,14 @@ def read_pairs(
     """The pairs of a split as a model's towers take them.
 
     `scales` are the tensors' learning-rate scales: a frozen tower's features are computed once and take the place of
-    its input (LiT, Zhai et al. 2022): of the image as it is, or of `cached_views` augmented views of it.
+    its input (LiT, Zhai et al. 2022): of the image as it is, or of `cached_views` augmented views of it. Where the
+    first layers of a ViT alone are frozen, what they give for such views takes the place of the image.
     """
     model = backend.model
-    if is_frozen(model.config.vision, scales):
-        images = frozen_views(backend, split, config) if config.cached_views else frozen_images(backend, split)
-    elif config.cached_views:
-        raise UserError("--cached-views are of a frozen vision tower: give --freeze 'vision_model.*' too.")
+    if config.cached_views:
+        images = frozen_views(backend, split, config, scales)
+    elif is_frozen(model.config.vision, scales):
+        images = frozen_images(backend, split)
     else:
         images = read_images(split, model.image_processor, max_cache_gb)
     text_features = _text_features(backend, split, config) if is_frozen(model.config.text, scales) else None
@@ -293,12 +294,10 @@ def text_inputs(
 
 
 def _images_at(
-    images: SplitImages | np.ndarray, rows: Int[np.ndarray, "n m"], keys: UInt32[np.ndarray, "n m 2"]
+    images: SplitImages | np.ndarray | CachedViews, rows: Int[np.ndarray, "n m"], keys: UInt32[np.ndarray, "n m 2"]
 ) -> np.ndarray:
-    """The images of rows; of a frozen tower's views, the one that an image's random key draws."""
-    if isinstance(images, np.ndarray) and images.ndim == 3:
-        return images[rows, keys[..., 0] % images.shape[1]]
-    return images[rows]
+    """The images of rows; of views, the one that an image's random key draws."""
+    return images.draw(rows, keys[..., 0]) if isinstance(images, CachedViews) else images[rows]
 
 
 def augmentation_keys(seed: int, step: int, batch_size: int) -> UInt32[np.ndarray, "b 2"]:

@@ -129,7 +129,7 @@ def prepare_run(
     foil_shares = _foil_shares(config, training)
     backend = jax_backend(model, cache)
     pairs = read_pairs(training, backend, config, scales, image_cache_gb)
-    validation_set = read_validation_set(validation, backend, scales)
+    validation_set = read_validation_set(validation, backend, config, scales)
     mesh = distributed.all_devices()
     return Run(config, model, params, scales, loss, pairs, foil_shares, validation, validation_set, mesh)
 

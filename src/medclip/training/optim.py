@@ -67,6 +67,14 @@ def is_frozen(tower: VisionConfig | TextConfig, scales: Mapping[str, float]) -> 
     return not any(scale for name, scale in scales.items() if in_tower(name, tower))
 
 
+def num_frozen_layers(tower: VisionConfig, scales: Mapping[str, float]) -> int:
+    """The layers of a ViT with nothing trained in them or below them; 0 of a ResNet."""
+    if tower.stages:
+        return 0
+    trained = [name.removeprefix(tower.prefix) for name, scale in scales.items() if scale and in_tower(name, tower)]
+    return max(0, tower.num_hidden_layers - max((_layers_above(name, tower) for name in trained), default=0))
+
+
 def in_tower(name: str, tower: VisionConfig | TextConfig) -> bool:
     """Whether a tensor belongs to a tower, projection apart."""
     return name.startswith(tower.prefix) and name not in tower.projection

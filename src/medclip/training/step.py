@@ -15,12 +15,19 @@ from jaxtyping import Array, Bool, Float, Int, Key, Num, UInt32
 from medclip.encode.encoder import normalize
 from medclip.model.checkpoint import Model
 from medclip.model.packing import PackedText
-from medclip.model.towers import Params, image_features, l2_normalize, packed_text_features, project
+from medclip.model.towers import (
+    Params,
+    image_features,
+    l2_normalize,
+    packed_text_features,
+    project,
+    token_features,
+)
 from medclip.require import require
 from medclip.training.config import ResolvedTrainConfig
 from medclip.training.distributed import shardings
 from medclip.training.losses import Foils, Loss, duplicate_aware_mask, is_sigmoid
-from medclip.training.optim import merge_lora
+from medclip.training.optim import merge_lora, num_frozen_layers
 
 if TYPE_CHECKING:
     import optax
@@ -40,7 +47,8 @@ class Batch(NamedTuple):
     """
 
     images: Any
-    """Pixels u8 (n, m, s, s, 3), or features f32 (n, m, w)."""
+    """Pixels u8 (n, m, s, s, 3), features f32 (n, m, w), or the tokens f32 (n, m, t, w) that the first trained layer
+    gets."""
     texts: Any
     """`PackedText` captions, or features f32 (n, c, w)."""
     foil_mask: Any
@@ -92,12 +100,15 @@ def make_step(
     `trainable` names the tensors that are trained.
     """
     chunks, max_scale = config.batch_size // config.micro_batch_size, max_logit_scale(model, config, trainable)
+    first_layer = num_frozen_layers(model.config.vision, dict.fromkeys(trainable, 1.0))
 
     def batch_loss(trainable_params: Params, frozen: Params, batch: Batch) -> jax.Array:
         params = trainable_params | frozen
         towers = {name: p.astype(config.precision) for name, p in merge_lora(params).items()}
         images = grad_cache_map(
-            lambda x: encode_images(model, config, towers, *x), (batch.images, batch.aug_keys), chunks
+            lambda x: encode_images(model, config, towers, x[0], x[1], first_layer),
+            (batch.images, batch.aug_keys),
+            chunks,
         )
         texts = grad_cache_map(lambda x: encode_captions(model, config, towers, x), batch.texts, chunks)
         images, texts, foils = _pairs(images, texts, batch.foil_mask)
@@ -145,15 +156,22 @@ def encode_images(
     params: Params,
     images: Num[Array, "n m ..."],
     keys: UInt32[Array, "n m 2"],
+    first_layer: int = 0,
 ) -> Float[Array, "n m p"]:
-    """Embeddings of blocks of pixels (n, m, s, s, 3), augmented by their keys, or of features (n, m, w)."""
+    """Embeddings of blocks of images.
+
+    They are pixels (n, m, s, s, 3), augmented by their keys, tokens (n, m, t, w) that `first_layer` gets, or features
+    (n, m, w).
+    """
     n, m = images.shape[:2]
-    features = images.reshape(n * m, *images.shape[2:])
+    features, image_keys = images.reshape(n * m, *images.shape[2:]), jax.random.wrap_key_data(keys.reshape(-1, 2))
+    patches, remat = sample_patches(image_keys, model, config), config.gradient_checkpointing
     if features.ndim == 4:
-        image_keys = jax.random.wrap_key_data(keys.reshape(-1, 2))
         pixels = normalize(augment(image_keys, features, config), model.image_processor)
-        patches = sample_patches(image_keys, model, config)
-        features = image_features(params, pixels, model.config, patches, config.gradient_checkpointing)
+        features = image_features(params, pixels, model.config, patches, remat)
+    elif features.ndim == 3:
+        tokens = features.astype(config.precision)
+        features = token_features(params, tokens, model.config, first_layer, patches, remat)
     return l2_normalize(project(params, features, model.config.vision)).reshape(n, m, -1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,7 +14,15 @@ from jaxtyping import Float, Float32, Int, UInt8
 
 from medclip.data.dataset import Split, duplicate_ids
 from medclip.data.stats.keyword_labels import keyword_label
-from medclip.encode.encoder import Backend, embed_captions, embed_pixels, jax_backend, project_features
+from medclip.encode.decode import BATCH_SIZE
+from medclip.encode.encoder import (
+    Backend,
+    embed_captions,
+    embed_pixels,
+    jax_backend,
+    project_features,
+    run_in_batches,
+)
 from medclip.errors import WorkError
 from medclip.match_calibration import Calibration, ValidationRecall, fit_calibration
 from medclip.metrics import (
@@ -29,10 +38,11 @@ from medclip.metrics import (
     merge_articles,
 )
 from medclip.model.checkpoint import Model
-from medclip.model.towers import AnyArray, Params
-from medclip.progress import progress
+from medclip.model.towers import AnyArray, Params, token_features
+from medclip.progress import Advance, progress
+from medclip.training.config import ResolvedTrainConfig
 from medclip.training.data import SplitImages, decode_into
-from medclip.training.frozen_features import frozen_captions, frozen_images
+from medclip.training.frozen_features import CachedViews, frozen_captions, frozen_images, plain_tokens
 from medclip.training.losses import Loss, contrastive_loss, duplicate_aware_mask
 from medclip.training.optim import is_frozen
 
@@ -44,8 +54,8 @@ ALPHAS = (0.2, 0.4, 0.6, 0.8)
 class ValidationSet:
     """Validation pairs as a model's towers take them; row i of everything is pair i."""
 
-    images: UInt8[np.ndarray, "n s s 3"] | Float32[np.ndarray, "n w"]
-    """Pixels, or the features of a frozen vision tower."""
+    images: UInt8[np.ndarray, "n s s 3"] | Float32[np.ndarray, "n w"] | CachedViews
+    """Pixels, the features of a frozen vision tower, or what its frozen first layers give."""
     text_features: Float32[np.ndarray, "n v"] | None
     """Those of a frozen text tower."""
     captions: Sequence[str]
@@ -56,17 +66,26 @@ class ValidationSet:
     """Equal where images, and where captions, are: see `duplicate_ids`."""
 
 
-def read_validation_set(split: Split, backend: Backend, scales: Mapping[str, float] | None = None) -> ValidationSet:
+def read_validation_set(
+    split: Split,
+    backend: Backend,
+    config: ResolvedTrainConfig | None = None,
+    scales: Mapping[str, float] | None = None,
+) -> ValidationSet:
     """The first pairs of the validation split, decoded once and held in memory: 0.3 GB at 224 px.
 
-    With `scales`, the tensors' learning-rate scales, a frozen tower's features take the place of its input: no
-    evaluation runs that tower again.
+    With a run's `config` and its tensors' learning-rate scales, what frozen layers give takes the place of their input,
+    as in training: no evaluation runs them again.
     """
-    config, rows = backend.model.config, range(min(MAX_VALIDATION_PAIRS, len(split)))
-    vision, text = (scales is not None and is_frozen(tower, scales) for tower in (config.vision, config.text))
-    captions = split.take("caption", rows)
-    images = frozen_images(backend, split, rows) if vision else _pixels(split, backend.model, len(rows))
-    text_features = frozen_captions(backend, captions) if text else None
+    model, rows = backend.model, range(min(MAX_VALIDATION_PAIRS, len(split)))
+    captions, scales = split.take("caption", rows), scales or {name: 1.0 for name in model.params}
+    if is_frozen(model.config.vision, scales):
+        images = frozen_images(backend, split, rows)
+    elif config and config.cached_views:
+        images = plain_tokens(backend, split, config, scales, rows)
+    else:
+        images = _pixels(split, model, len(rows))
+    text_features = frozen_captions(backend, captions) if is_frozen(model.config.text, scales) else None
     ids = duplicate_ids(split.take("sha256", rows), captions)
     return ValidationSet(images, text_features, captions, merge_articles(split.take("article", rows), ids[0]), *ids)
 
@@ -85,12 +104,15 @@ def embed_validation_set(
 
     Of a frozen tower's features, its projection alone is run.
     """
-    config, pixels, features = model.config, validation_set.images, validation_set.text_features
-    if pixels.ndim == 4:
-        with progress("validation", len(pixels), "images") as advance:
-            images = embed_pixels(model, pixels, advance)
+    config, inputs, features = model.config, validation_set.images, validation_set.text_features
+    if isinstance(inputs, np.ndarray) and inputs.ndim == 2:
+        images = project_features(model, inputs, config.vision)
     else:
-        images = project_features(model, pixels, config.vision)
+        with progress("validation", len(inputs), "images") as advance:
+            if isinstance(inputs, CachedViews):
+                images = _embed_views(model, inputs, advance)
+            else:
+                images = embed_pixels(model, inputs, advance)
     captions = validation_set.captions
     if features is None:
         texts = embed_captions(jax_backend(model), captions)
@@ -99,6 +121,21 @@ def embed_validation_set(
     if not (np.isfinite(images).all() and np.isfinite(texts).all()):
         raise WorkError("the weights give embeddings that are not finite: start again with a lower --lr.")
     return images, texts
+
+
+def _embed_views(model: Model, views: CachedViews, advance: Advance) -> Float32[np.ndarray, "n p"]:
+    """Embeddings of images of which frozen first layers gave their only view."""
+    embeddings = []
+    for start in range(0, len(views), BATCH_SIZE):
+        rows = np.arange(start, min(start + BATCH_SIZE, len(views)))
+        tokens = views.draw(rows, np.zeros(len(rows), np.uint32))
+        encode = partial(_token_features, model.params, config=model.config, first_layer=views.num_layers)
+        features = run_in_batches(encode, (tokens,), advance, batch_sizes=(BATCH_SIZE,))
+        embeddings.append(project_features(model, features, model.config.vision))
+    return np.concatenate(embeddings)
+
+
+_token_features = jax.jit(token_features, static_argnames=("config", "first_layer"))
 
 
 def validate(
