@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from medclip.model.checkpoint import Model
-from support.compiled import image_features
+from support.compiled import image_features, image_tokens, token_features
 from support.model_folders import dual_encoder
 
 FAMILIES = ("clip_vision_model", "siglip_vision_model", "vit", "deit", "dinov2", "dinov2_with_registers", "dinov3_vit")
@@ -31,6 +31,18 @@ def test_all_patches_in_another_order_are_the_same_image(model) -> None:
     wanted = image_features(model.params, PIXELS, model.config)
     features = image_features(model.params, PIXELS, model.config, orders)
     np.testing.assert_allclose(features, wanted, atol=1e-4 * np.abs(wanted).max())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_layers", [0, 1])
+def test_layers_after_the_tokens_of_the_first_ones_are_the_tower(model, num_layers) -> None:
+    visible = np.stack([np.random.default_rng(seed).permutation(PATCHES)[:6] for seed in range(2)])
+    tokens = image_tokens(model.params, PIXELS, model.config, num_layers)
+    assert tokens.shape[1] >= PATCHES
+    for patches in (None, visible if num_layers == 0 else None):  # later, kept ones have seen those that are dropped
+        features = token_features(model.params, tokens, model.config, num_layers, patches)
+        wanted = image_features(model.params, PIXELS, model.config, patches)
+        np.testing.assert_allclose(features, wanted, atol=1e-5 * np.abs(wanted).max())
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import pytest
 from medclip.data.dataset import Split
 from medclip.encode.encoder import jax_backend, run_in_batches, split_pixels
 from medclip.errors import UserError
+from medclip.model.config import PRESETS
 from medclip.training import frozen_features
 from medclip.training.config import resolve
 from medclip.training.frozen_features import frozen_views
@@ -44,25 +45,32 @@ def test_frozen_towers_run_once_for_all_evaluations_and_runs(
     assert_same_run(tmp_path / "without", tmp_path / "cold")
 
 
+def all_views(*arguments):
+    """Every view of every image: (n, v, …)."""
+    views, num_views = frozen_views(*arguments), arguments[2].cached_views
+    numbers = np.tile(np.arange(num_views, dtype=np.uint32), (len(views), 1))
+    return views.draw(np.repeat(np.arange(len(views))[:, None], num_views, axis=1), numbers)
+
+
 def test_views_are_the_tower_on_augmented_images_and_are_kept(model, data, train_config, cache, monkeypatch):
-    split = Split(data, "train", 6)
+    split, scales = Split(data, "train", 6), dict.fromkeys(model.params, 0.0)
     config = resolve(dataclasses.replace(train_config, batch_size=4, cached_views=3), 6)
-    views = frozen_views(jax_backend(model), split, config)
+    views = all_views(jax_backend(model), split, config, scales)
     assert views.shape == (6, 3, model.config.vision.hidden_size)
     assert len(np.unique(views.reshape(18, -1), axis=0)) == 18
     plain = np.stack([split_pixels(split, row, model.image_processor) for row in range(6)])
     unchanged = dataclasses.replace(config, min_crop_scale=1.0, color_jitter=0.0)
-    same = frozen_views(jax_backend(model), split, unchanged)
+    same = all_views(jax_backend(model), split, unchanged, scales)
     np.testing.assert_allclose(same, np.repeat(jax_backend(model).image_features(plain)[:, None], 3, axis=1), atol=1e-5)
-    other = frozen_views(jax_backend(model), split, dataclasses.replace(config, seed=1))
+    other = all_views(jax_backend(model), split, dataclasses.replace(config, seed=1), scales)
     assert not np.isclose(other, views).all(axis=2).any()
 
     few = Split(data, "train", 2)
-    assert np.array_equal(frozen_views(jax_backend(model, True), few, config), views[:2])
-    assert np.array_equal(frozen_views(jax_backend(model, True), split, config), views)
+    assert np.array_equal(all_views(jax_backend(model, True), few, config, scales), views[:2])
+    assert np.array_equal(all_views(jax_backend(model, True), split, config, scales), views)
     batches = []
     monkeypatch.setattr(frozen_features, "run_in_batches", lambda *a, **k: batches.append(a) or run_in_batches(*a, **k))
-    assert np.array_equal(frozen_views(jax_backend(model, True), split, config), views)
+    assert np.array_equal(all_views(jax_backend(model, True), split, config, scales), views)
     assert batches == []
 
 
@@ -78,7 +86,45 @@ def test_a_run_draws_among_the_views_and_resumes_bit_for_bit(data, train_config,
     assert records(tmp_path / "one") != records(tmp_path / "whole")
 
 
-def test_views_without_a_frozen_vision_tower_are_refused(data, train_config, tmp_path):
-    config = dataclasses.replace(train_config, freeze=("text_model.*",), cached_views=2)
-    with pytest.raises(UserError, match="--cached-views are of a frozen vision tower"):
+@pytest.fixture
+def half_frozen(train_config, monkeypatch):
+    """A tower of two layers whose first is frozen, trained on images as they are."""
+    monkeypatch.setitem(PRESETS, "deep", PRESETS["test"]._replace(vision_layers=2))
+    freeze = tuple(f"vision_model.{name}.*" for name in ("embeddings", "pre_layrnorm", "encoder.layers.0"))
+    return dataclasses.replace(
+        train_config, preset="deep", freeze=freeze, hard_negatives=(), min_crop_scale=1.0, color_jitter=0.0
+    )
+
+
+@pytest.mark.slow
+def test_frozen_first_layers_run_once_and_training_is_the_same(data, half_frozen, tmp_path, cache, monkeypatch):
+    train(data, tmp_path / "plain", half_frozen)
+    monkeypatch.setattr("medclip.training.validation.embed_pixels", None)  # runs the whole tower
+    cached = dataclasses.replace(half_frozen, cached_views=1)
+    train(data, tmp_path / "cached", cached)
+    for own, plain in zip(records(tmp_path / "cached"), records(tmp_path / "plain"), strict=True):
+        assert own == {name: pytest.approx(value, rel=1e-4) for name, value in plain.items()}
+
+    monkeypatch.setattr(frozen_features, "run_in_batches", None)  # all is on the disk
+    with pytest.raises(Killed):
+        train(data, tmp_path / "killed", cached, callbacks=[killer(3)])
+    train(data, tmp_path / "killed", cached, resume=True)
+    assert_same_run(tmp_path / "killed", tmp_path / "cached")
+    train(data, tmp_path / "dropped", dataclasses.replace(cached, patch_dropout=0.5))
+    assert records(tmp_path / "dropped")[1]["loss"] != records(tmp_path / "cached")[1]["loss"]
+
+
+@pytest.mark.slow
+def test_views_that_have_no_room_in_the_cache_are_refused(data, half_frozen, tmp_path, cache, monkeypatch):
+    monkeypatch.setenv("MEDCLIP_FEATURE_CACHE_GB", "0.00009")
+    config = dataclasses.replace(half_frozen, cached_views=3)
+    with pytest.raises(UserError, match="CACHE_GB, now 9e-05"):  # 75 views of 5 tokens of 64 numbers
         train(data, tmp_path / "run", config)
+    train(data, tmp_path / "in-memory", config, cache=False)
+
+
+def test_views_without_frozen_layers_are_refused(data, train_config, tmp_path):
+    for name in ("text_model", "vision_model.embeddings"):
+        config = dataclasses.replace(train_config, freeze=(f"{name}.*",), cached_views=2)
+        with pytest.raises(UserError, match="--cached-views are of frozen layers"):
+            train(data, tmp_path / name, config)
