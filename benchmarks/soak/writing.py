@@ -15,6 +15,7 @@ from soak.commands import Command, Ended, digest, folder_bytes, leftovers, run, 
 from soak.record import Bounds, Record, sentence
 
 TRAIN = "train --data {data} --preset tiny --steps 12 --batch-size 8 --num-evals 4 --out {out}"
+MAX_TRIES_PER_KILL = 5
 INDEX = "segments/*/embeddings.npy segments/*/rows.arrow"  # index.json holds a name of its own
 
 
@@ -112,12 +113,18 @@ def stage_names(bounds: Bounds) -> Iterator[str]:
 
 
 def kills(bounds: Bounds) -> Iterator[Record]:
-    """SIGKILL at random moments, then the same command (or --resume): what comes out is the undisturbed output."""
+    """SIGKILL at random moments, then the same command (or --resume): what comes out is the undisturbed output.
+
+    Goes on until so many were killed: some end before their moment.
+    """
     place, rng = Place(bounds.folder), random.Random(bounds.seed)
     for name in stage_names(bounds):
         stage, outcomes, faults = STAGES[name], Counter(), []
         whole = place.run_undisturbed(name)
-        for number in bounds.times(12):
+        wanted = bounds.count(12)
+        for number in range(MAX_TRIES_PER_KILL * wanted):
+            if outcomes["killed"] == wanted:
+                break
             out = place.folder / "killed"
             place.make_fresh(stage, out)
             command = Command(place.words(stage.words, out), place.folder / "log")
