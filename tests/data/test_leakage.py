@@ -14,6 +14,7 @@ from medclip.data.prepare import prepare
 from medclip.data.prepare_config import PrepareConfig
 from medclip.errors import UserError
 from medclip.verify import verify
+from support.handmade_datasets import dataset, row
 from support.material import draw_image, image_bytes
 
 SIZE = (256, 192)
@@ -117,9 +118,56 @@ def test_near_is_counted_in_bits():
     assert [(i, list(rows)) for i, rows in near_duplicates(mine, Fingerprints(bits, thumbnails))] == [(0, [0])]
 
 
+def bits_of(*numbers):
+    """A hash with these bits set."""
+    bits = np.zeros(256, np.uint8)
+    bits[list(numbers)] = 1
+    return np.packbits(bits).view(np.uint64)
+
+
+def test_a_large_collection_is_searched_as_exactly_as_a_small_one():
+    """Beside every pair compared: copies at 24 and 25 random bits, bits spread so that few stay together, and an
+    image that many rows show."""
+    rng = np.random.default_rng(0)
+    hashes = rng.integers(0, 2**64, (24_000, 4), np.uint64)
+    hashes[10_000:12_000] = bits_of(*range(40))
+    spread = [[i for i in range(26) if i % 13 != without] for without in range(13)]  # two of every 13 bits but one
+    far = [rng.choice(256, count, replace=False) for count in (24, 25) for _ in range(20)]
+    flips = [*spread, *far, range(24), range(25), range(7, 256, 11)]
+    copied = np.arange(len(flips)) * 400
+    queries = hashes[copied] ^ np.stack([bits_of(*flip) for flip in flips])
+    thumbnails = rng.integers(0, 256, (3, 1024)).astype(np.uint8)
+    shown = rng.integers(0, 3, len(hashes))
+    matches = near_duplicates(Fingerprints(queries, thumbnails[shown[copied]]), Fingerprints(hashes, thumbnails[shown]))
+    for query, rows in matches:
+        different = np.bitwise_count(hashes ^ queries[query]).sum(axis=1, dtype=int)
+        assert list(rows) == np.flatnonzero((different <= 24) & (shown == shown[copied[query]])).tolist()
+
+
+@pytest.mark.parametrize("within", [False, True])
+def test_near_images_of_repeated_images_are_as_if_each_row_were_compared(tmp_path, within):
+    """The first row that shows the same by other bytes, before the row where both are one split."""
+    versions = [[image_bytes(soft_image(n), quality=quality) for quality in (95, 60, 30)] for n in range(3)]
+    rng = np.random.default_rng(0)
+    drawn = {name: list(zip(*rng.integers(0, 3, (2, 30)).tolist(), strict=True)) for name in ("train", "validation")}
+    splits = {
+        name: [row(i, image=versions[n][version], caption=f"{name} {i}") for i, (n, version) in enumerate(rows)]
+        for name, rows in drawn.items()
+    }
+    data = dataset(tmp_path / "data", splits)
+    split = Split(data, "validation")
+    other = split if within else Split(data, "train")
+    expected = set()
+    for i, (n, version) in enumerate(drawn["validation"]):
+        others = drawn["validation"][:i] if within else drawn["train"]
+        near = [j for j, (m, other_version) in enumerate(others) if m == n and other_version != version]
+        expected |= {(i, near[0])} if near else set()
+    assert {(m.row, m.other_row) for m in find_matches(split, other) if m.kind == "near image"} == expected
+
+
 def test_empty_frames_are_alike_only_when_equal():
     frames = fingerprints_of([image_bytes(Image.new("L", (64, 64), level)) for level in (0, 90, 0)])
-    assert [(i, list(rows)) for i, rows in near_duplicates(frames, frames, within=True) if len(rows)] == [(2, [0])]
+    assert [(i, list(rows)) for i, rows in near_duplicates(frames, frames, within=True)] == [(0, []), (1, []), (2, [0])]
 
 
 def test_a_split_beside_itself_is_searched_for_repetitions(tmp_path):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Int32
+from jaxtyping import Int32, Int64
 
 from medclip.atomic_io import LOCK_WAIT_S, file_name, lock_folder, read_object, whole_file
 from medclip.data.checked_files import DamageError, open_table
@@ -257,14 +257,21 @@ class Split:
         return duplicate_ids(self.iter_column("sha256"), self.iter_column("caption"))
 
     @cached_property
+    def distinct_rows(self) -> Int64[np.ndarray, " d"]:
+        """The first row of each image, ascending."""
+        return np.unique(self.duplicate_ids[0], return_index=True)[1]
+
+    @cached_property
     def fingerprints(self) -> Fingerprints:
-        """The fingerprint of every image, for `near_duplicates`; each image is decoded once."""
-        fingerprints = []
-        with progress(f"compare {self.name}", len(self), "pairs") as advance:
-            for batch in decode_ahead(lambda row: fingerprint(self.image(row)), range(len(self)), 256):
-                fingerprints += batch
+        """The fingerprint of each of `distinct_rows`, for `near_duplicates`."""
+        rows, done = self.distinct_rows, 0
+        fingerprints = Fingerprints.empty(len(rows))
+        with progress(f"compare {self.name}", len(rows), "images") as advance:
+            for batch in decode_ahead(lambda row: fingerprint(self.image(row)), rows.tolist(), 256):
+                filled = slice(done, done := done + len(batch))
+                fingerprints.hashes[filled], fingerprints.thumbnails[filled] = zip(*batch, strict=True)
                 advance(len(batch))
-        return Fingerprints(*(np.stack(part) for part in zip(*fingerprints, strict=True)))
+        return fingerprints
 
     def image(self, row: int) -> bytes:
         """The encoded image of a row."""

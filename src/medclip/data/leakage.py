@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from medclip.atomic_io import claim
 from medclip.data.dataset import Split, read_dataset
@@ -35,10 +36,11 @@ class Match:
 def find_matches(split: Split, other: Split, near: bool = True) -> list[Match]:
     """Everything that rows of `split` share with rows of `other`, kind by kind; each row with its first match.
 
-    Captions are compared without letter case and spacing. Near images are those that are not the same bytes; they
-    take time n × m and are left out where `near` is False. Within one split (`other` is `split`) a row is compared with
-    those before it, and articles, which are meant to repeat, are left out. An article that is only the id of its pair,
-    or that was made up, is shared with nothing, and a number of at most six digits with no other dataset.
+    Captions are compared without letter case and spacing. Near images are those that are not the same bytes; every
+    image is decoded for them, and they are left out where `near` is False. Within one split (`other` is `split`) a row
+    is compared with those before it, and articles, which are meant to repeat, are left out. An article that is only the
+    id of its pair, or that was made up, is shared with nothing, and a number of at most six digits with no other
+    dataset.
     """
     within = split is other
     columns = {"article": "article", "same image": "sha256", "caption": "caption"}
@@ -77,13 +79,18 @@ def _values(split: Split, column: str, within_dataset: bool) -> Iterator[tuple[i
 
 
 def _near_images(split: Split, other: Split) -> Iterator[Match]:
+    """An image is compared once, however many rows have it."""
     hashes, other_hashes = split.table.column("sha256"), other.table.column("sha256")
-    duplicates = near_duplicates(split.fingerprints, other.fingerprints, within=split is other)
-    with progress(f"near images, {split.name}", len(split), "pairs") as advance:
-        for row, other_rows in duplicates:
-            unlike = (other_row for other_row in other_rows.tolist() if other_hashes[other_row] != hashes[row])
-            yield from (Match(row, other_row, "near image") for other_row in islice(unlike, 1))
+    rows, other_rows = split.distinct_rows, other.distinct_rows
+    matches = np.full(len(rows), len(other))
+    with progress(f"near images, {split.name}", len(rows), "images") as advance:
+        for image, near in near_duplicates(split.fingerprints, other.fingerprints):
+            unlike = (row for row in map(other_rows.item, near) if other_hashes[row] != hashes[int(rows[image])])
+            matches[image] = next(unlike, len(other))
             advance()
+    for row, other_row in enumerate(matches[split.duplicate_ids[0]].tolist()):
+        if other_row < (row if split is other else len(other)):
+            yield Match(row, other_row, "near image")
 
 
 def leakage(data: AnyPath, other: AnyPath | None = None) -> dict[str, Any]:

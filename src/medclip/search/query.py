@@ -103,7 +103,8 @@ def group_duplicates(reader: IndexReader, rows: Sequence[int], advance: Advance 
     """Position in `rows` → position of the first of its group."""
     groups: dict[int, list[int]] = {}
     for position, earlier in near_duplicates(fingerprints, fingerprints, within=True):
-        first = first_of[int(earlier[0])] if len(earlier) else position
+        match = next(earlier, None)
+        first = position if match is None else first_of[match]
         first_of[position] = first
         if first == position:
             groups[rows[position]] = []
