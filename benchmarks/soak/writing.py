@@ -113,31 +113,34 @@ def stage_names(bounds: Bounds) -> Iterator[str]:
 
 
 def kills(bounds: Bounds) -> Iterator[Record]:
-    """SIGKILL at random moments, then the same command (or --resume): what comes out is the undisturbed output.
-
-    Goes on until so many were killed: some end before their moment.
-    """
+    """SIGKILL at random moments, then the same command (or --resume): what comes out is the undisturbed output."""
     place, rng = Place(bounds.folder), random.Random(bounds.seed)
     for name in stage_names(bounds):
-        stage, outcomes, faults = STAGES[name], Counter(), []
-        whole = place.run_undisturbed(name)
-        wanted = bounds.count(12)
-        for number in range(MAX_TRIES_PER_KILL * wanted):
-            if outcomes["killed"] == wanted:
-                break
-            out = place.folder / "killed"
-            place.make_fresh(stage, out)
-            command = Command(place.words(stage.words, out), place.folder / "log")
-            command.kill_at(rng.random() * whole.cpu_s)
-            outcomes["killed" if command.wait().code < 0 else "ended before"] += 1
-            if stage.then and (read := run(place.words(stage.then, out), place.folder)).code:
-                faults.append(f"{number}: not readable after the kill: {sentence(read.output)}")
-            if problem := place.run_again(name, out):
-                faults.append(f"{number}: {problem}")
-            elif left := leftovers(out):
-                faults.append(f"{number}: {left[0]} is left")
-        yield Record(f"`{name}` killed (SIGKILL) at a random moment", outcomes["killed"], "the same bytes after the "
+        whole, num_killed, faults = place.run_undisturbed(name), 0, []
+        for number in bounds.times(12):
+            for _ in range(MAX_TRIES_PER_KILL):  # some end before their moment
+                killed, problem = _kill(place, name, rng.random() * whole.cpu_s)
+                num_killed += killed
+                faults += [f"{number}: {problem}"] if problem else []
+                if killed:
+                    break
+        yield Record(f"`{name}` killed (SIGKILL) at a random moment", num_killed, "the same bytes after the "
                      "next run, nothing half-written left", faults, only=name)  # fmt: skip
+
+
+def _kill(place: Place, name: str, cpu_s: float) -> tuple[bool, str]:
+    """Whether a stage was killed before it ended; and what was wrong afterwards, empty where nothing was."""
+    stage, out = STAGES[name], place.folder / "killed"
+    place.make_fresh(stage, out)
+    command = Command(place.words(stage.words, out), place.folder / "log")
+    command.kill_at(cpu_s)
+    killed = command.wait().code < 0
+    if stage.then and (read := run(place.words(stage.then, out), place.folder)).code:
+        return killed, f"not readable after the kill: {sentence(read.output)}"
+    if problem := place.run_again(name, out):
+        return killed, problem
+    left = leftovers(out)
+    return killed, f"{left[0]} is left" if left else ""
 
 
 def disks(bounds: Bounds) -> Iterator[Record]:
