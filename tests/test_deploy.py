@@ -3,8 +3,10 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -39,7 +41,7 @@ def flags(medclip):
 def test_every_image_is_pinned(compose):
     images = [service["image"] for service in compose.values() if "build" not in service]
     images += re.findall(r"^FROM (\S+)", read("Dockerfile") + read("deploy/space/Dockerfile"), re.M)
-    assert len(images) == 6
+    assert len(images) == 4
     for image in images:
         assert re.search(r":.*\d", image) and "latest" not in image, image
 
@@ -61,6 +63,12 @@ def test_digests_are_pinned_by_one_command_where_docker_is(tmp_path):
             assert images and all(image.endswith(f"@sha256:{len(image.split('@')[0]):064}") for image in images), images
             assert re.sub(r"@sha256:\d{64}", "", pinned) == read(name)
     assert not list(tmp_path.rglob("*.bak"))
+
+
+def test_the_space_installs_the_wheel_that_is_built():
+    project = tomllib.loads(read("pyproject.toml"))["project"]["name"]
+    (pattern,) = re.findall(r"/([^/\s]+\.whl)", read("deploy/space/Dockerfile"))
+    assert fnmatch(f"{project.replace('-', '_')}-0.2.0-py3-none-any.whl", pattern)
 
 
 def hashes_by_pin(name):
@@ -86,6 +94,18 @@ def test_only_the_service_is_reachable_and_only_from_its_machine(compose):
     assert [name for name, service in compose.items() if "ports" in service] == ["serve"]
     assert compose["serve"]["ports"] == ["127.0.0.1:8000:8000"]
     assert not re.search(r"(PASSWORD|KEY)\w*: (?!\$\{\w+:\?|medclip$)", read("compose.yaml"), re.M)
+
+
+def test_milvus_is_one_container(compose):
+    """Its published settings for that: etcd within it, configured by what is mounted, and files on a volume."""
+    assert compose.keys() == {"serve", "milvus"}
+    variables, (config,) = compose["milvus"]["environment"], compose["milvus"]["configs"]
+    assert variables["ETCD_USE_EMBED"] == "true" and variables["ETCD_CONFIG_PATH"] == config["target"]
+    assert variables["COMMON_STORAGETYPE"] == "local" and variables["DEPLOY_MODE"] == "STANDALONE"
+    (volume,) = compose["milvus"]["volumes"]
+    assert variables["ETCD_DATA_DIR"].startswith(volume.split(":")[1])
+    etcd = yaml.safe_load(yaml.safe_load(read("compose.yaml"))["configs"][config["source"]]["content"])
+    assert etcd["listen-client-urls"].endswith(":2379") and etcd["quota-backend-bytes"] == 4 * 2**30
 
 
 def test_a_service_waits_for_services_with_health_checks(compose):
@@ -122,6 +142,19 @@ def test_the_unit_runs_the_command(flags):
     assert command[1] == "serve" and {word for word in command if word[:2] == "--"} <= flags("serve")
     assert int(re.search(r"TimeoutStopSec=(\d+)", unit)[1]) > gate.REQUEST_TIMEOUT_S
     assert "NoNewPrivileges=yes" in unit and "DynamicUser=yes" in unit
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is absent: it comes with systemd")
+def test_the_unit_is_understood_by_systemd(tmp_path):
+    command = tmp_path / "opt/medclip/bin/medclip"
+    unit = tmp_path / "etc/systemd/system/medclip-serve.service"
+    for path, text in ((command, "#!/bin/sh\n"), (unit, read("deploy/medclip-serve.service"))):
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    command.chmod(0o755)
+    verify = ["systemd-analyze", "verify", f"--root={tmp_path}", "--man=no", "--recursive-errors=no", unit.name]
+    verified = subprocess.run(verify, capture_output=True, text=True)
+    assert verified.returncode == 0 and not verified.stderr, verified.stderr
 
 
 def test_proxies_take_what_the_service_takes():

@@ -149,7 +149,7 @@ PAGES = [
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_commands_on_our_pages_exist_with_their_flags(page):
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
-    for line in re.findall(r"(?:^ *|`|bin/|exec |run --rm serve )medclip ([a-z][^`#\n]*)", text, re.MULTILINE):
+    for line in re.findall(r"(?:^ *|`|bin/|exec |serve )medclip ([a-z][^`#\n]*)", text, re.MULTILINE):
         words = line.split()
         names = [tuple(words[:n]) for n in (1, 2) if tuple(words[:n]) in COMMANDS]
         if not names:  # a family, or a command in prose
