@@ -1,6 +1,6 @@
 """The documentation site: python docs/build.py OUT writes OUT/site. A warning is an error; nothing is fetched.
 
-Links that leave this folder, to code and tests, are for readers of a checkout: the site has their text alone.
+Links to what is no part of the site, as code and tests are, serve readers of a checkout: the site has their text alone.
 """
 
 import re
@@ -18,8 +18,14 @@ def main(out: Path) -> None:
     shutil.copytree(DOCS, out / "docs", ignore=shutil.ignore_patterns("*.py", "*.toml", "results", "__pycache__"))
     shutil.copy(DOCS / "zensical.toml", out)
     (out / "src").symlink_to(DOCS.parent.resolve() / "src")  # the docstrings
+    files = {str(file.relative_to(out / "docs")) for file in (out / "docs").rglob("*")}
+
+    def keep_link(match: re.Match[str]) -> str:
+        text, path = match.groups()
+        return match[0] if path in files or re.match("https?:|$", path) else text
+
     for page in (out / "docs").glob("*.md"):
-        page.write_text(re.sub(r"\[([^]]+)\]\(\.\./[^)]+\)", r"\1", page.read_text("utf-8")), "utf-8")
+        page.write_text(re.sub(r"\[([^]]+)\]\(([^)#]*)[^)]*\)", keep_link, page.read_text("utf-8")), "utf-8")
     command = [Path(sys.executable).parent / "zensical", "build", "--strict"]
     sys.exit(subprocess.run(command, cwd=out).returncode)
 

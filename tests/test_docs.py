@@ -54,6 +54,8 @@ SMALLER = {
     r"TrainConfig\(": 'TrainConfig(batch_size=8, on_regression="warn", ',
 }
 """Sizes of the pages, and those of the tests; random weights may fall below their start by chance."""
+MAX_COLUMNS = 92
+"""Of code: what the site shows at 1,280 pixels, and GitHub, without scrolling."""
 PARSERS = {"toml": tomllib.loads, "json": json.loads, "yaml": yaml.safe_load, "mermaid": str}
 
 
@@ -116,9 +118,11 @@ def test_links_lead_somewhere(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
-def test_every_block_says_what_it_is(page):
+def test_every_block_fits_its_page_and_says_what_it_is(page):
     for block in code_blocks(page):
         assert block.language in ("python", "sh", "text", *PARSERS), f"line {block.line}: {block.code}"
+        if block.language in ("python", "sh"):
+            assert max(map(len, block.code.splitlines())) <= MAX_COLUMNS, f"line {block.line}: {block.code}"
 
 
 def write_table(file: str, header: str, rows: Sequence[str]) -> None:
@@ -181,7 +185,11 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     pages = {path.stem for path in (ROOT / "docs").glob("*.md")} - {"index"}
     assert all((tmp_path / "out/site" / page / "index.html").is_file() for page in pages)
-    assert "not for clinical use" in (tmp_path / "out/site/index.html").read_text(encoding="utf-8")
+    site = tmp_path / "out/site"
+    assert "not for clinical use" in (site / "index.html").read_text(encoding="utf-8")
+    for page in pages:
+        for link in re.findall(r'(?:href|src)="(?![a-z]+:)([^"#?]+)', (site / page / "index.html").read_text("utf-8")):
+            assert (site / page / unquote(link)).exists(), f"{page}: {link}"
 
 
 def test_every_page_is_in_the_navigation():

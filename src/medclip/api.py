@@ -77,9 +77,10 @@ def prepare(
     split are assigned by a hash of their group, a tenth to validation. Dropped rows are counted by reason. Raises
     UserError for a source that cannot be read, WorkError where the work fails or no row becomes a pair.
 
-    >>> pairs = [("a.png", "CT of the chest"), ("b.png", "MRI of the left knee")]
-    >>> medclip.prepare({"train": pairs}, "two").num_pairs
-    {'train': 2}
+    Examples:
+        >>> pairs = [("a.png", "CT of the chest"), ("b.png", "MRI of the left knee")]
+        >>> medclip.prepare({"train": pairs}, "two").num_pairs
+        {'train': 2}
     """
     dataset = prepare_source(source, Path(out), config, num_workers=num_workers)
     num_pairs = {name: split["pairs"] for name, split in dataset["splits"].items()}
@@ -105,10 +106,11 @@ def train(
     its last state, bit for bit. `cache`: frozen towers' features are read from and saved in the feature cache.
     Raises UserError for wrong settings, WorkError where the run cannot go on.
 
-    >>> config = medclip.TrainConfig(preset="tiny", steps=2, batch_size=8)
-    >>> run = medclip.train("data", "small-run", config, callbacks=[lambda step, metrics: None])
-    >>> 0 <= run.best["mean_recall"] <= 1
-    True
+    Examples:
+        >>> config = medclip.TrainConfig(preset="tiny", steps=2, batch_size=8)
+        >>> run = medclip.train("data", "small-run", config, callbacks=[lambda step, metrics: None])
+        >>> 0 <= run.best["mean_recall"] <= 1
+        True
     """
     from medclip.training.loop import train as train_model
 
@@ -150,10 +152,11 @@ def evaluate(
     `cache`: features are read from and saved in the feature cache; the numbers are the same. Raises UserError where
     model, data, kind and arguments do not fit together.
 
-    >>> results = medclip.evaluate("run", "data")
-    >>> recall = results["image_to_text/R@1"]
-    >>> 0 <= recall.low <= recall.value <= recall.high <= 1
-    True
+    Examples:
+        >>> results = medclip.evaluate("run", "data")
+        >>> recall = results["image_to_text/R@1"]
+        >>> 0 <= recall.low <= recall.value <= recall.high <= 1
+        True
     """
     from medclip.evaluation.config import EvalConfig, ProtocolChoice
     from medclip.evaluation.labeled import LabelConfig

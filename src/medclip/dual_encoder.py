@@ -41,11 +41,12 @@ class DualEncoder:
     Embeddings are float32 of length 1, so a dot product is a cosine. It stands for its `folder` wherever a path to a
     model is expected.
 
-    >>> model = medclip.load("run")
-    >>> images, text = model.encode_image(["a.png", "b.png"]), model.encode_text("CT of the chest")
-    >>> images.shape == (2, model.dim), text.shape == (model.dim,)
-    (True, True)
-    >>> cosines = images @ text
+    Examples:
+        >>> model = medclip.load("run")
+        >>> images, text = model.encode_image(["a.png", "b.png"]), model.encode_text("CT of the chest")
+        >>> images.shape == (2, model.dim), text.shape == (model.dim,)
+        (True, True)
+        >>> cosines = images @ text
     """
 
     model: Model
@@ -117,9 +118,10 @@ class DualEncoder:
         cosines times the model's logit scale: they compare these labels alone. Raises UserError for repeated or empty
         labels.
 
-        >>> model = medclip.load("run")
-        >>> model.zero_shot(["a.png", "b.png"], ["left knee", "brain"], templates="MRI of the {}").shape
-        (2, 2)
+        Examples:
+            >>> model = medclip.load("run")
+            >>> model.zero_shot(["a.png", "b.png"], ["left knee", "brain"], templates="MRI of the {}").shape
+            (2, 2)
         """
         if isinstance(labels, str):
             raise TypeError("labels is a single string, not a list of strings")

@@ -7,10 +7,11 @@ Chosen by where it points on phantoms whose finding is known: `benchmarks/salien
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, UInt8
 from PIL import Image, ImageFilter
 
 from medclip.data.decode_workers import isolate
@@ -27,11 +28,17 @@ _FOR, _AGAINST = (255, 96, 0), (0, 128, 255)  # orange and blue, for readers who
 _MAX_OPACITY = 0.6  # at the strongest pixel
 
 
-def saliency_map(model: Model, image: ImageInput, text: str) -> Float32[np.ndarray, "h w"]:
+def saliency_map(
+    model: Model,
+    image: ImageInput,
+    text: str,
+    text_encoder: Callable[[Model, Sequence[str]], np.ndarray] = embed_texts,
+    pixel_encoder: Callable[[Model, UInt8[np.ndarray, "b s s 3"]], np.ndarray] = embed_pixels,
+) -> Float32[np.ndarray, "h w"]:
     """What each pixel of an image adds to its cosine with a text.
 
-    Above 0 it speaks for the text, below 0 against it; 0 where the model does not look. Raises UserError where the text
-    is empty or the image cannot be read.
+    Above 0 it speaks for the text, below 0 against it; 0 where the model does not look. The encoders give embeddings
+    f32 (n, p); a service puts its own here. Raises UserError where the text is empty or the image cannot be read.
     """
     if not text.strip():
         raise UserError("the text is empty.")
@@ -44,9 +51,9 @@ def saliency_map(model: Model, image: ImageInput, text: str) -> Float32[np.ndarr
     sigma = SPOT_WIDTH * len(pixels) / SPOTS_PER_SIDE
     blurred = np.asarray(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(sigma)))
     variants = [np.rint(pixels + spot[..., None] * (blurred - pixels.astype(np.float32))) for spot in spots]
-    embedding = embed_texts(model, [text])[0]
-    cosine = embed_pixels(model, pixels[None]) @ embedding
-    cosines = embed_pixels(model, np.array(variants).astype(np.uint8)) @ embedding
+    embedding = text_encoder(model, [text])[0]
+    cosine = pixel_encoder(model, pixels[None]) @ embedding
+    cosines = pixel_encoder(model, np.array(variants).astype(np.uint8)) @ embedding
     saliency = np.tensordot(cosine - cosines, spots, axes=1) / spots.sum(axis=0)
     return map_to_image(saliency.astype(np.float32), decoded.size, model.image_processor)
 

@@ -16,6 +16,7 @@ from medclip.data.dataset import Split
 from medclip.encode.encoder import embed_images, embed_texts
 from medclip.errors import UserError, WorkError
 from medclip.require import install_command
+from medclip.saliency import overlay_saliency, saliency_map
 from medclip.search.curate import add, build_index, delete, restore, snapshot
 from medclip.search.filters import make_filter
 from medclip.search.index import Index
@@ -141,6 +142,19 @@ def test_a_classification_is_of_one_state_of_the_index(client, split, monkeypatc
     assert client.post("/classify", data={"labels": ["CT", "x-ray"], "id": split.column("id")[2]}).status_code == 200
 
 
+def test_an_explanation_is_the_image_with_the_models_saliency_over_it(client, model, split):
+    content, id = split.image(2), split.column("id")[2]
+    image = Image.open(io.BytesIO(content)).convert("RGB")
+    expected = overlay_saliency(image, saliency_map(model, image, TEXT))
+    for form, files in (({}, {"image": content}), ({"id": id}, None)):
+        response = client.post("/explain", data={"text": TEXT, **form}, files=files)
+        assert (response.status_code, response.headers["content-type"]) == (200, "image/jpeg")
+        overlay = Image.open(io.BytesIO(response.content))
+        assert overlay.size == image.size
+        difference = np.abs(np.asarray(overlay, float) - np.asarray(expected, float))
+        assert difference.mean() < 3 < np.abs(np.asarray(overlay, float) - np.asarray(image, float)).mean()
+
+
 def test_embeddings_are_the_encoders(client, model, split, index_folder):
     texts = [f"image {number}" for number in range(11)]
     body = client.post("/embed", json={"texts": texts}).json()
@@ -215,13 +229,15 @@ def test_what_is_absent_is_404(client):
         assert client.get(path).status_code == 404
         error_sentence(client.get(path))
     assert client.post("/classify", data={"labels": ["a", "b"], "id": "none"}).status_code == 404
+    assert client.post("/explain", data={"text": "a", "id": "none"}).status_code == 404
     assert client.put("/search").status_code == 405
 
 
-def test_classify_takes_one_image(client, split):
+@pytest.mark.parametrize(("path", "question"), [("/classify", {"labels": ["a", "b"]}), ("/explain", {"text": "a"})])
+def test_a_question_takes_one_image(client, split, path, question):
     for form in ({}, {"id": split.column("id")[0]}):
         files = {"image": split.image(0)} if form else None
-        response = client.post("/classify", data={"labels": ["a", "b"], **form}, files=files)
+        response = client.post(path, data={**question, **form}, files=files)
         assert response.status_code == 422 and "give either an image or the id" in error_sentence(response)
 
 

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from medclip.serve import gate, service
+from medclip.serve.gate import UPLOAD_PATHS
 from support import hostile_requests as hostile
 from support.dicom_files import crashing_dicom
 from support.material import draw_image, image_bytes
@@ -33,6 +34,8 @@ def client(index_folder):
 def upload(client, content, path="/search/image"):
     if path == "/classify":
         return client.post(path, data={"labels": ["ct", "mri"]}, files={"image": ("x.png", content, "image/png")})
+    if path == "/explain":
+        return client.post(path, data={"text": "ct"}, files={"image": ("x.png", content, "image/png")})
     return client.post(path, files=[("images", ("../../x.dcm", content, "text/html"))])
 
 
@@ -44,7 +47,7 @@ def test_there_are_a_hundred_hostile_uploads():
 def test_a_hostile_upload_is_answered_cleanly(client, number, name, caplog, capfd):
     caplog.set_level(logging.DEBUG)
     _, content, image = UPLOADS[number]
-    response = upload(client, content, ("/search/image", "/classify", "/embed/image")[number % 3])
+    response = upload(client, content, UPLOAD_PATHS[number % len(UPLOAD_PATHS)])
     assert response.status_code in ((200, 422) if image is None else (200,) if image else (422,)), response.text
     if response.status_code == 422:
         assert error_sentence(response).startswith("the image: ")

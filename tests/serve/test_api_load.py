@@ -95,6 +95,15 @@ def test_what_nobody_waits_for_is_not_done():
     assert done == ["first"]
 
 
+def test_many_items_have_one_time_limit_together():
+    batcher = Batcher((1,))
+    start = time.monotonic()
+    with pytest.raises(TimeoutError):
+        batcher.run(lambda items: time.sleep(0.05) or items, range(20), 0.1)
+    assert time.monotonic() - start < 0.5
+    batcher.close()
+
+
 @pytest.fixture(scope="module")
 def server(index_folder, tmp_path_factory):
     with start_server(index_folder, tmp_path_factory.mktemp("load") / "log") as server:

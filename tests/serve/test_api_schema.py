@@ -18,9 +18,9 @@ CHECKS = [
     checks.response_schema_conformance,
 ]
 OPERATIONS = {
-    ("POST", "/search"), ("POST", "/search/image"), ("GET", "/similar/{id}"), ("POST", "/classify"), ("POST", "/embed"),
-    ("POST", "/embed/image"), ("GET", "/thumbnails/{id}"), ("GET", "/facets"), ("GET", "/"), ("GET", "/health"),
-    ("GET", "/ready"), ("GET", "/metrics"),
+    ("POST", "/search"), ("POST", "/search/image"), ("GET", "/similar/{id}"), ("POST", "/classify"),
+    ("POST", "/explain"), ("POST", "/embed"), ("POST", "/embed/image"), ("GET", "/thumbnails/{id}"), ("GET", "/facets"),
+    ("GET", "/"), ("GET", "/health"), ("GET", "/ready"), ("GET", "/metrics"),
 }  # fmt: skip
 WITHOUT_ARGUMENTS = {("GET", path) for path in ("/", "/facets", "/health", "/ready", "/metrics")}
 pytestmark = pytest.mark.slow

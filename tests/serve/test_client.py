@@ -55,6 +55,7 @@ def test_images_and_texts_are_classified_embedded_and_shown(client, ids):
     scores = client.classify(labels, image).scores
     assert [score.label for score in scores] == labels and sum(s.probability for s in scores) == pytest.approx(1)
     assert client.classify(labels, id=ids[0]).best in labels
+    assert client.explain("chest", image)[:2] == client.explain("chest", id=ids[0])[:2] == b"\xff\xd8"
     texts, images = client.embed_texts(labels), client.embed_images([image])
     assert (len(texts.embeddings), len(images.embeddings)) == (2, 1) and texts.model_sha256 == images.model_sha256
     assert client.thumbnail(ids[0], side=16).startswith(b"\xff\xd8")

@@ -34,8 +34,8 @@ class Tags(HTMLParser):
 def test_operations_have_names_of_their_own(schema):
     names = [operation["operationId"] for methods in schema["paths"].values() for operation in methods.values()]
     assert sorted(names) == [
-        *("classify", "embed_images", "embed_texts", "facets", "health", "info", "prometheus", "ready"),
-        *("search_by_image", "search_by_text", "similar", "thumbnail"),
+        *("classify", "embed_images", "embed_texts", "explain", "facets", "health", "info", "prometheus"),
+        *("ready", "search_by_image", "search_by_text", "similar", "thumbnail"),
     ]
 
 

@@ -48,11 +48,16 @@ def to_base64(content):
     return base64.b64encode(content).decode()
 
 
+def images(result):
+    """The images of a result, which are JPEG files."""
+    blocks = [block for block in result.content if block.type == "image"]
+    assert all(block.mime_type == "image/jpeg" for block in blocks)
+    return [base64.b64decode(block.data) for block in blocks]
+
+
 def sizes(result):
     """The sizes of the images in a result."""
-    images = [block for block in result.content if block.type == "image"]
-    assert all(image.mime_type == "image/jpeg" for image in images)
-    return [Image.open(io.BytesIO(base64.b64decode(image.data))).size for image in images]
+    return [Image.open(io.BytesIO(image)).size for image in images(result)]
 
 
 def test_a_search_gives_the_apis_hits_with_their_images(call, http):
@@ -78,10 +83,12 @@ def test_images_are_searched_and_classified_as_content(call, http, data):
     assert call("classify", id=id, **labels).structured_content["best"] in labels["labels"]
 
 
-def test_an_explanation_is_the_image_with_colors_over_it(call, data):
+def test_an_explanation_is_the_apis(call, http, data):
     split = Split(data, "validation")
     of_index = call("explain", text="chest", id=split.column("id")[2])
     of_upload = call("explain", text="chest", image=to_base64(image_bytes(draw_image(1, (48, 24)))))
+    answer = http.post("/explain", data={"text": "chest", "id": split.column("id")[2]})
+    assert images(of_index) == [answer.content]
     size = Image.open(io.BytesIO(split.image(2))).size
     assert sizes(of_index) == [size] and sizes(of_upload) == [(48, 24)]
     assert [block.text for block in of_index.content if block.type == "text"] == [NOT_CLINICAL]

@@ -28,11 +28,17 @@ def decode_pixels(image: ImageInput, processor: ImageProcessor) -> UInt8[np.ndar
 
 def decode_upload(image: bytes, processor: ImageProcessor) -> UInt8[np.ndarray, "s s 3"]:
     """As `decode_pixels`, of fewer formats and pixels. Call it in a worker."""
-    return preprocess(decode_upload_image(image), processor)
+    return preprocess(_decode_upload(image), processor)
 
 
-def decode_upload_image(image: bytes) -> Image.Image:
-    """As `decode`, of fewer formats and pixels. Call it in a worker."""
+def decode_upload_thumbnail(image: bytes, max_side: int) -> Image.Image:
+    """As `decode`, of fewer formats and pixels, its longer side made `max_side` at most. Call it in a worker."""
+    decoded = _decode_upload(image)
+    decoded.thumbnail((max_side, max_side), Image.Resampling.BICUBIC)
+    return decoded
+
+
+def _decode_upload(image: bytes) -> Image.Image:
     width, height = header_size(image)
     if width * height > MAX_UPLOAD_PIXELS:
         raise ImageError(f"image over {MAX_UPLOAD_PIXELS // 10**6} million pixels")

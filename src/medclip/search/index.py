@@ -36,10 +36,11 @@ if TYPE_CHECKING:
 class Index:
     """An open index and its model.
 
-    >>> index = medclip.Index.build("run", "data", "index")
-    >>> hits = index.search("pleural effusion", k=3, filter={"license": "CC BY"})
-    >>> all(-1 <= hit.score <= 1 for hit in hits)
-    True
+    Examples:
+        >>> index = medclip.Index.build("run", "data", "index")
+        >>> hits = index.search("pleural effusion", k=3, filter={"license": "CC BY"})
+        >>> all(-1 <= hit.score <= 1 for hit in hits)
+        True
     """
 
     reader: IndexReader

@@ -67,6 +67,8 @@ ImagesParam = Annotated[
     list[UploadFile], File(min_length=1, max_length=schemas.MAX_IMAGES, description="PNG, JPEG, DICOM")
 ]
 TextsParam = Annotated[list[schemas.Text], Form(max_length=schemas.MAX_TEXTS)]
+ImageParam = Annotated[UploadFile | None, File(description="PNG, JPEG, DICOM")]
+IndexImageID = Annotated[schemas.ImageID | None, Form(description="An image of the index, in place of `image`.")]
 FilterParam = Annotated[list[schemas.FilterItem], Form(max_length=schemas.MAX_TEXTS, description=FILTER_DESCRIPTION)]
 FilterQuery = Annotated[list[schemas.FilterItem], Query(max_length=schemas.MAX_TEXTS, description=FILTER_DESCRIPTION)]
 post_form = partial(
@@ -128,8 +130,8 @@ async def similar(
 async def classify(
     service: ServiceParam,
     labels: Annotated[list[schemas.Text], Form(min_length=2, max_length=schemas.MAX_LABELS)],
-    image: Annotated[UploadFile | None, File(description="PNG, JPEG, DICOM")] = None,
-    id: Annotated[schemas.ImageID | None, Form(description="An image of the index, in place of `image`.")] = None,
+    image: ImageParam = None,
+    id: IndexImageID = None,
 ) -> schemas.ClassifyResponse:
     """Zero-shot probabilities of labels, of which one is taken to be right: the softmax of the model's scaled cosines.
 
@@ -142,6 +144,24 @@ async def classify(
         return service.classify(service.decode(files)[0] if id is None else id, labels)
 
     return classify_response(labels, await _in_thread(service, work))
+
+
+@post_form(
+    "/explain",
+    response_class=Response,
+    responses=error_responses.NOT_FOUND | {200: {"content": {"image/jpeg": {}}, "description": "The image, painted"}},
+)
+async def explain(
+    service: ServiceParam, text: Annotated[schemas.Text, Form()], image: ImageParam = None, id: IndexImageID = None
+) -> Response:
+    """Where an image speaks for a text (orange) and against it (blue), drawn over it as JPEG.
+
+    It shows what the model uses, at the cost of embedding 65 images.
+    """
+    require_one_image(image, id)
+    files = await _read([image] if image else [])
+    content = await _in_thread(service, lambda: service.explain(files[0] if id is None else id, text))
+    return Response(content, media_type="image/jpeg")
 
 
 @router.post("/embed")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,7 +36,7 @@ class Batcher:
         self._thread.start()
 
     def run(self, work: Work, items: Sequence[Any], timeout_s: float) -> list[Any]:
-        """The result of each item. Raises what the work raises on that item alone, and TimeoutError."""
+        """The result of each item. Raises what the work raises on that item alone, TimeoutError after `timeout_s`."""
         futures: list[Future[Any]] = [Future() for _ in items]
         with self._changes:
             if self._is_closing:
@@ -44,7 +44,8 @@ class Batcher:
             self._queues.setdefault(work, deque()).extend(zip(items, futures, strict=True))
             self._changes.notify()
         try:
-            return [future.result(timeout_s) for future in futures]
+            wait(futures, timeout_s)
+            return [future.result(0) for future in futures]
         finally:
             for future in futures:
                 future.cancel()  # nobody waits for it any more

@@ -78,9 +78,12 @@ class Client:
         self, labels: Sequence[str], image: bytes | None = None, id: str | None = None
     ) -> schemas.ClassifyResponse:
         """Zero-shot probabilities of labels for an image file, or for an image of the index by its id."""
-        fields = {"labels": list(labels), **({} if id is None else {"id": id})}
-        files = _files("image", [] if image is None else [image])
-        return self._form(schemas.ClassifyResponse, "POST", "/classify", data=fields, files=files)
+        form = _one_image({"labels": list(labels)}, image, id)
+        return self._form(schemas.ClassifyResponse, "POST", "/classify", **form)
+
+    def explain(self, text: str, image: bytes | None = None, id: str | None = None) -> bytes:
+        """An image file, or an image of the index by its id, with where it speaks for a text over it, as JPEG."""
+        return self._send("POST", "/explain", **_one_image({"text": text}, image, id)).content
 
     def embed_texts(self, texts: Sequence[str]) -> schemas.EmbedResponse:
         """Embeddings of texts."""
@@ -130,6 +133,13 @@ class Client:
 
 def _options(k: int, filter: Sequence[str], group_by: schemas.GroupBy) -> dict[str, Any]:
     return {"k": k, "filter": list(filter), **({"group_by": group_by} if group_by else {})}
+
+
+def _one_image(fields: dict[str, Any], image: bytes | None, id: str | None) -> dict[str, Any]:
+    return {
+        "data": fields if id is None else fields | {"id": id},
+        "files": _files("image", [] if image is None else [image]),
+    }
 
 
 def _files(name: str, images: Sequence[bytes]) -> list[tuple[str, tuple[str, bytes]]]:

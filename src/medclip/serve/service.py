@@ -19,7 +19,7 @@ from PIL import Image
 
 from medclip.data.decode_workers import DecodeWorkers
 from medclip.data.images import ImageInput, decode
-from medclip.encode.decode import decode_upload, decode_upload_image
+from medclip.encode.decode import decode_upload, decode_upload_thumbnail
 from medclip.encode.encoder import embed_pixels, embed_texts
 from medclip.errors import ImageError, UserError, WorkError
 from medclip.model.checkpoint import Model, load
@@ -155,10 +155,15 @@ class Service:
         """
         index = self.index()
         content = index.reader.image(_find_row(index.reader, image)) if isinstance(image, str) else image
-        decoded = self._decode(decode_upload_image, content)
-        overlay = overlay_saliency(decoded, saliency_map(index.model, decoded, text))
-        overlay.thumbnail((MAX_THUMBNAIL_SIDE, MAX_THUMBNAIL_SIDE), Image.Resampling.BICUBIC)
-        return _jpeg(overlay)
+        decoded = self._decode(decode_upload_thumbnail, content, MAX_THUMBNAIL_SIDE)
+        saliency = saliency_map(
+            index.model,
+            decoded,
+            text,
+            index.text_encoder,
+            lambda model, pixels: index.image_encoder(model, list(pixels)),  # so that it waits its turn as others do
+        )
+        return _jpeg(overlay_saliency(decoded, saliency))
 
     def embed(self, queries: Sequence[Query]) -> tuple[Float32[np.ndarray, "q p"], str]:
         """Embeddings of queries, and the SHA-256 of the model."""
