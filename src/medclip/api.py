@@ -153,8 +153,7 @@ def evaluate(
     model, data, kind and arguments do not fit together.
 
     Examples:
-        >>> results = medclip.evaluate("run", "data")
-        >>> recall = results["image_to_text/R@1"]
+        >>> recall = medclip.evaluate("run", "data")["image_to_text/R@1"]
         >>> 0 <= recall.low <= recall.value <= recall.high <= 1
         True
     """
