@@ -74,7 +74,7 @@ def test_a_script_without_a_main_guard_prepares_in_several_processes(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ["__init__", "api", "dual_encoder", "search.index"])
+@pytest.mark.parametrize("module", ["__init__", "dual_encoder", "search.index"])
 def test_the_examples_of_the_docstrings_run(module, run, data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, source in {"run": run, "data": data}.items():
