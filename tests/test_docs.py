@@ -8,6 +8,7 @@ smaller. `python` runs as it is, `sh` line by line (medclip commands alone); `to
 
 import itertools
 import json
+import os
 import re
 import shlex
 import shutil
@@ -179,10 +180,21 @@ def test_every_block_runs(page, place, medclip):
 
 
 @pytest.mark.slow
-def test_the_site_builds_without_a_warning(tmp_path):
+def test_the_site_builds_without_a_warning(tmp_path, data, run):
     pytest.importorskip("zensical", reason="zensical is absent: it is in the dependency group docs")
-    done = subprocess.run([sys.executable, ROOT / "docs/build.py", tmp_path / "out"], capture_output=True, text=True)
+    for name, folder in {"data": data, "run": run}.items():  # as examples/toy.py would make them
+        (tmp_path / "toy").mkdir(exist_ok=True)
+        (tmp_path / "toy" / name).symlink_to(folder)
+    command = [sys.executable, ROOT / "docs/build.py", tmp_path / "out", "pair"]
+    environment = os.environ | {"MEDCLIP_TOY": str(tmp_path / "toy")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
+    examples = tmp_path / "out/site/examples"
+    page = (examples / "pair/index.html").read_text(encoding="utf-8")
+    assert "<td>" in page and "DualEncoder(" in page and "pair-4.png" in page and (examples / "pair-4.png").is_file()
+    assert "Not run for this page" in (examples / "compare/index.html").read_text(encoding="utf-8")
+    gallery = (tmp_path / "out/site/gallery/index.html").read_text(encoding="utf-8")
+    assert "pair-small.png" in gallery and all(f"examples/{path.stem}/" in gallery for path in examples.glob("*.ipynb"))
     pages = {path.stem for path in (ROOT / "docs").glob("*.md")} - {"index"}
     assert all((tmp_path / "out/site" / page / "index.html").is_file() for page in pages)
     site = tmp_path / "out/site"

@@ -5,8 +5,8 @@
 >>> model.similarity(["a.png", "b.png"], ["CT of the chest", "MRI of the knee", "ultrasound"]).shape
 (2, 3)
 
-`load` opens a model folder, a run or a model of the Hub; `prepare`, `train`, `evaluate` and `Index.build` are the
-stages of the command line. `import medclip` alone loads none of them, nor JAX.
+`load` opens a model folder, a run or a model of the Hub; `prepare`, `train`, `evaluate`, `compare` and `Index.build`
+are the stages of the command line. `import medclip` alone loads none of them, nor JAX.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from medclip.api import PreparedDataset as PreparedDataset
     from medclip.api import TrainedRun as TrainedRun
+    from medclip.api import compare as compare
     from medclip.api import evaluate as evaluate
     from medclip.api import prepare as prepare
     from medclip.api import train as train
@@ -41,6 +42,7 @@ _MODULES = {
     "TrainConfig": "training.config",
     "TrainedRun": "api",
     "evaluate": "api",
+    "compare": "api",
     "Index": "search.index",
     "Query": "search.query",
 }

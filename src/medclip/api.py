@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from medclip.atomic_io import lock_folder
-from medclip.data.dataset import Split
+from medclip.data.dataset import Split, read_dataset
 from medclip.data.prepare import ensure_prepared
 from medclip.data.prepare import prepare as prepare_source
 from medclip.data.prepare_config import DEFAULT, PrepareConfig
@@ -24,6 +24,7 @@ from medclip.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from medclip.dual_encoder import DualEncoder
+    from medclip.evaluation.compare import Comparison
     from medclip.evaluation.config import EvalConfig, ProtocolChoice
     from medclip.evaluation.labeled import LabelConfig
     from medclip.evaluation.results import Kind, Results
@@ -38,6 +39,16 @@ class PreparedDataset:
     """Of each split."""
     dropped: Mapping[str, Mapping[str, int]]
     """Of each split, how many rows were dropped for each reason."""
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> PreparedDataset:
+        """Open what `prepare` or `medclip prepare` wrote before. UserError where there is no prepared dataset."""
+        return cls._from_json(Path(path), read_dataset(Path(path)))
+
+    @classmethod
+    def _from_json(cls, folder: Path, dataset: Mapping[str, Any]) -> PreparedDataset:
+        num_pairs = {name: split["pairs"] for name, split in dataset["splits"].items()}
+        return cls(folder, num_pairs, dataset["dropped"])
 
     def __fspath__(self) -> str:
         return str(self.folder)
@@ -82,9 +93,7 @@ def prepare(
         >>> medclip.prepare({"train": pairs}, "two").num_pairs
         {'train': 2}
     """
-    dataset = prepare_source(source, Path(out), config, num_workers=num_workers)
-    num_pairs = {name: split["pairs"] for name, split in dataset["splits"].items()}
-    return PreparedDataset(Path(out), num_pairs, dataset["dropped"])
+    return PreparedDataset._from_json(Path(out), prepare_source(source, Path(out), config, num_workers=num_workers))
 
 
 def train(
@@ -188,6 +197,24 @@ def evaluate(
             if out is not None:
                 write_report(Path(out))
     return results
+
+
+def compare(
+    baseline: str | os.PathLike[str], *others: str | os.PathLike[str], metrics: Sequence[str] = ()
+) -> Comparison:
+    """Compare evaluations of the same items: folders that `evaluate` or `medclip evaluate` wrote as `out`.
+
+    `metrics` are those to compare, by their names or the last parts of them ("R@10"); none: all whose role it is.
+    Differences have paired 95 % intervals, and p-values are corrected for the number of metrics (Holm).
+    `.regressions(0.01)` lists what fell by more than a point, beyond noise. Raises UserError where the items differ.
+
+    >>> results = medclip.evaluate("run", "data", out="before")
+    >>> medclip.compare("before", "before", metrics=["R@10"]).regressions(0.01)
+    []
+    """
+    from medclip.evaluation.compare import compare as compare_folders
+
+    return compare_folders([Path(folder) for folder in (baseline, *others)], metrics)
 
 
 def _measure(kind: Kind, config: EvalConfig, labels: LabelConfig, protocol: ProtocolChoice) -> Results:

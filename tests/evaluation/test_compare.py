@@ -7,7 +7,7 @@ import pytest
 
 from medclip.errors import UserError
 from medclip.evaluation import significance
-from medclip.evaluation.compare import as_json, compare, regressions
+from medclip.evaluation.compare import as_json, compare
 from medclip.evaluation.report import comparison_page
 from medclip.evaluation.results import Kind, Results, read_results, write_results
 from support.handmade_results import PROVENANCE, articles_of, classes, metric, retrieval
@@ -144,7 +144,7 @@ def test_corruptions_are_compared_and_gate_nothing(tmp_path):
         write(tmp_path / name, Kind.ROBUSTNESS, {column: ("R@10", "compared", own) for column, own in columns.items()})
     comparison = compare([tmp_path / "one", tmp_path / "other"])
     with pytest.raises(UserError, match="name others with --metric"):
-        regressions(comparison, 0.01)
+        comparison.regressions(0.01)
     verdicts = {row.name: row.contrasts[0].verdict for row in comparison.rows if row.contrasts}
     assert verdicts == {
         "clean/text_to_image/R@10": "within noise",
@@ -165,8 +165,8 @@ def test_other_candidates_are_compared_by_r_at_10_and_gate_nothing(tmp_path):
     assert verdicts["article_disjoint/text_to_image/R@10"] == "worse"
     assert verdicts["concepts/text_to_image/mAP"] == "within noise"
     assert sum(name.startswith("article_disjoint") for name in verdicts) == 1
-    assert regressions(comparison, 0.01) == []
-    assert len(regressions(compare([tmp_path / "one", tmp_path / "other"], ["R@10"]), 0.01, ["R@10"])) == 1
+    assert comparison.regressions(0.01) == []
+    assert len(compare([tmp_path / "one", tmp_path / "other"], ["R@10"]).regressions(0.01, ["R@10"])) == 1
 
 
 def write(out, kind, columns):
@@ -192,7 +192,7 @@ def test_equal_numbers_of_other_columns_or_statistics_are_not_compared(tmp_path)
     comparison = compare([tmp_path / "one", tmp_path / "other"])
     assert [row.name for row in comparison.rows] == ["a/R@10"]
     with pytest.raises(UserError, match="cannot judge what is absent: b/R@5 of other"):
-        regressions(comparison, 0.01)
+        comparison.regressions(0.01)
 
 
 def test_three_evaluations_are_corrected_together(good, bad, tmp_path):
@@ -219,8 +219,8 @@ def test_what_only_some_have_is_told(good, bad):
     assert comparison.notes == ("zero-shot is only in good",)
     assert {row.kind for row in comparison.rows} == {"retrieval"}
     with pytest.raises(UserError, match="cannot judge what is absent: zero-shot of bad"):
-        regressions(comparison, 0.01)
-    assert len(regressions(compare([good, bad], ["R@10"]), 0.01, ["R@10"])) == 1  # what was named is there
+        comparison.regressions(0.01)
+    assert len(compare([good, bad], ["R@10"]).regressions(0.01, ["R@10"])) == 1  # what was named is there
     classes(bad.parent / "alone", ["ct", "mri"] * 10, [1] * 20)
     with pytest.raises(UserError, match="no kind in common"):
         compare([bad, bad.parent / "alone"])
@@ -228,21 +228,21 @@ def test_what_only_some_have_is_told(good, bad):
 
 def test_a_fall_beyond_noise_is_named_with_its_numbers(good, bad):
     comparison = compare([good, bad])
-    (sentence,) = regressions(comparison, 0.02)
+    (sentence,) = comparison.regressions(0.02)
     assert sentence.startswith("image_to_text/R@10 of bad is ")
     assert "a fall by more than 2." in sentence
-    assert regressions(comparison, 0.5) == []
-    assert regressions(compare([bad, good]), 0.0) == []
-    assert regressions(compare([good, good]), 0.0) == []
+    assert comparison.regressions(0.5) == []
+    assert compare([bad, good]).regressions(0.0) == []
+    assert compare([good, good]).regressions(0.0) == []
 
 
 def test_only_shares_can_fall_by_points(good, bad):
     comparison = compare([good, bad], ["median_rank"])
     with pytest.raises(UserError, match="median_rank is not one"):
-        regressions(comparison, 0.1, ["median_rank"])
+        comparison.regressions(0.1, ["median_rank"])
     for below in (-0.1, 1.0, float("nan")):
         with pytest.raises(UserError, match="is not a share"):
-            regressions(comparison, below)
+            comparison.regressions(below)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from medclip.search import map as embedding_map
 from medclip.search import reader as index_reader
 from medclip.search.curate import delete, migrate
 from medclip.search.filters import make_filter
+from medclip.search.index import Index
 from medclip.search.map import export_map, lay_out, make_map, nearest_neighbors
 from medclip.search.reader import IndexReader
 from support.made_indexes import DIM, make_index, random_units, unit, varied_metadata
@@ -191,6 +192,15 @@ def test_the_file_is_a_source_of_pairs(index_folder, tmp_path):
     split = Split(tmp_path / "data", name)
     assert split.column("id") == reader.table.column("id").to_pylist()
     assert split.column("caption") == reader.table.column("caption").to_pylist()
+
+
+def test_an_open_index_writes_the_file_of_the_command(medclip, index_folder, tmp_path):
+    index = Index.open(index_folder)
+    medclip("map", "--index", index_folder, "--out", tmp_path / "command.parquet", "--filter", "modality=ct")
+    points = index.export_map(str(tmp_path / "python.parquet"), filter={"modality": "ct"})
+    tables = [pq.read_table(tmp_path / f"{name}.parquet") for name in ("command", "python")]
+    assert 2 <= len(points.rows) == len(tables[0]) and tables[0].equals(tables[1], check_metadata=True)
+    assert index.export_map(tmp_path / "images.parquet", captions=False).captions is None
 
 
 def test_the_command_writes_the_map_and_names_the_worst(medclip, index_folder, tmp_path):

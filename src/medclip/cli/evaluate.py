@@ -210,10 +210,10 @@ class Compare:
 
     def run(self) -> None:
         from medclip.cli.evaluation_tables import comparison_tables
-        from medclip.evaluation.compare import as_json, compare, regressions
+        from medclip.evaluation.compare import as_json, compare
 
         comparison = compare(self.dirs, self.metric)
-        worse = regressions(comparison, self.max_regression, self.metric) if self.max_regression is not None else []
+        worse = comparison.regressions(self.max_regression, self.metric) if self.max_regression is not None else []
         if self.out is not None:
             from medclip.evaluation.report import write_comparison
 

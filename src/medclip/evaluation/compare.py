@@ -76,9 +76,9 @@ class Row:
         return STATISTICS.get(self.metrics[0].statistic or "")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
-    """Evaluations and the metrics they share."""
+    """Evaluations and the metrics they share. A notebook shows its tables."""
 
     evaluations: tuple[Evaluation, ...]
     rows: tuple[Row, ...]
@@ -90,6 +90,42 @@ class Comparison:
     def compared_kinds(self) -> list[Kind]:
         """The kinds of evaluations of which anything is compared."""
         return list(dict.fromkeys(row.kind for row in self.rows if row.contrasts))
+
+    def regressions(self, max_regression: float, chosen: Sequence[str] = ()) -> list[str]:
+        """A sentence for each metric that fell by more than `max_regression` (a share: 0.01 is a point), beyond noise.
+
+        Beyond noise: the whole interval of the difference lies below −`max_regression`, and p without correction is at
+        most 0.05, as these are few and named beforehand. Judged by are the metrics `chosen`; none: those whose role it
+        is. UserError where one is not a share, or where another evaluation lacks one that the baseline has.
+        """
+        if not 0 <= max_regression < 1:
+            raise UserError(f"--max-regression {max_regression:g} is not a share: 0.01 is one point of a hundred.")
+        first, *others = self.evaluations
+        if absent := [name for other in others for name in _absent(first, other, chosen)]:
+            raise UserError(f"--max-regression cannot judge what is absent: {', '.join(absent)}. Evaluate both alike.")
+        gated = [row for row in self.rows if row.contrasts and (chosen or row.metrics[0].role == "gated")]
+        if not gated:
+            problem = "finds neither R@10 nor shares of right answers"
+            raise UserError(f"--max-regression {problem}: name others with --metric.")
+        if wrong := [row.name for row in gated if not row.metrics[0].is_share]:
+            raise UserError(f"--max-regression is of shares, and {wrong[0]} is not one: choose others with --metric.")
+        return [
+            f"{row.name} of {other.name} is {change.value:.1%} where {first.name} has {change.baseline:.1%}: "
+            f"{100 * change.difference:+.1f} points (95 % interval {100 * change.low:+.1f} to "
+            f"{100 * change.high:+.1f}), a fall by more than {100 * max_regression:g}."
+            for row in gated
+            for other, contrast in zip(others, row.contrasts, strict=True)
+            for change in [contrast.difference]
+            if change.high < -max_regression and change.p <= LEVEL
+        ]
+
+    def __repr__(self) -> str:
+        return f"Comparison({' and '.join(e.name for e in self.evaluations)}, {len(self.rows)} metrics)"
+
+    def _repr_html_(self) -> str:
+        from medclip.evaluation.report import comparison_summary
+
+        return comparison_summary(self)
 
 
 def read_evaluations(folders: Sequence[Path]) -> tuple[Evaluation, ...]:
@@ -254,34 +290,6 @@ def _missing(evaluations: Sequence[Evaluation]) -> Iterator[str]:
         names = [evaluation.name for evaluation in evaluations if kind in evaluation.results]
         if len(names) < len(evaluations):
             yield f"{kind} is only in {', '.join(names)}"
-
-
-def regressions(comparison: Comparison, max_regression: float, chosen: Sequence[str] = ()) -> list[str]:
-    """A sentence for each metric that fell by more than `max_regression` (a share: 0.01 is a point), beyond noise.
-
-    Beyond noise: the whole interval of the difference lies below −`max_regression`, and p without correction is at most
-    0.05, as these are few and named beforehand. Judged by are the metrics `chosen`; none: those whose role it is.
-    UserError where one is not a share, or where another evaluation lacks one that the baseline has.
-    """
-    if not 0 <= max_regression < 1:
-        raise UserError(f"--max-regression {max_regression:g} is not a share: 0.01 is one point of a hundred.")
-    first, *others = comparison.evaluations
-    if absent := [name for other in others for name in _absent(first, other, chosen)]:
-        raise UserError(f"--max-regression cannot judge what is absent: {', '.join(absent)}. Evaluate both alike.")
-    gated = [row for row in comparison.rows if row.contrasts and (chosen or row.metrics[0].role == "gated")]
-    if not gated:
-        raise UserError("--max-regression finds neither R@10 nor shares of right answers: name others with --metric.")
-    if wrong := [row.name for row in gated if not row.metrics[0].is_share]:
-        raise UserError(f"--max-regression is of shares, and {wrong[0]} is not one: choose others with --metric.")
-    return [
-        f"{row.name} of {other.name} is {change.value:.1%} where {first.name} has {change.baseline:.1%}: "
-        f"{100 * change.difference:+.1f} points (95 % interval {100 * change.low:+.1f} to "
-        f"{100 * change.high:+.1f}), a fall by more than {100 * max_regression:g}."
-        for row in gated
-        for other, contrast in zip(others, row.contrasts, strict=True)
-        for change in [contrast.difference]
-        if change.high < -max_regression and change.p <= LEVEL
-    ]
 
 
 def _absent(first: Evaluation, other: Evaluation, chosen: Sequence[str]) -> Iterator[str]:

@@ -10,11 +10,19 @@ from typing import Any
 
 from markupsafe import Markup
 
-from medclip import html_page
+from medclip import NOT_CLINICAL, html_page
 from medclip.atomic_io import write_page
 from medclip.evaluation import charts
 from medclip.evaluation.compare import METHOD, Comparison, read_evaluations
-from medclip.evaluation.result_tables import Cell, Table, comparison_tables, result_notes, result_tables, side_by_side
+from medclip.evaluation.result_tables import (
+    Cell,
+    Table,
+    comparison_tables,
+    origin_notes,
+    result_notes,
+    result_tables,
+    side_by_side,
+)
 from medclip.evaluation.results import Kind, Results
 from medclip.evaluation.significance import Verdict
 from medclip.metrics import DIRECTIONS, KS
@@ -73,8 +81,24 @@ def report(evaluations: Mapping[Kind, Results]) -> str:
     )
 
 
+def results_summary(results: Results) -> str:
+    """The main tables of an evaluation and the notes below them as HTML, for a notebook."""
+    tables = [table for table in result_tables(results) if not table.details]
+    return _summary(tables, [*result_notes(results), *origin_notes(results.provenance)])
+
+
+def comparison_summary(comparison: Comparison) -> str:
+    """The tables of a comparison and its notes as HTML, for a notebook."""
+    tables = [table for kind in comparison.compared_kinds for table in comparison_tables(comparison, kind)]
+    return _summary(tables, [*comparison.notes, f"{METHOD}. {NOT_CLINICAL}"])
+
+
+def _summary(tables: Sequence[Table], notes: Sequence[str]) -> str:
+    return html_page.render("summary.html", tables=list(map(_to_html, tables)), notes=notes)
+
+
 def write_comparison(comparison: Comparison, path: Path, regressions: Sequence[str] = ()) -> None:
-    """Write the page of a comparison to `path`, with the sentences of `compare.regressions` at its top."""
+    """Write the page of a comparison to `path`, with the sentences of `Comparison.regressions` at its top."""
     write_page(path, comparison_page(comparison, regressions))
 
 

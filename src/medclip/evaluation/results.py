@@ -126,9 +126,9 @@ class Provenance:
     notice: str = NOT_CLINICAL
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Results:
-    """What one evaluation measured."""
+    """What one evaluation measured. A notebook shows its tables."""
 
     kind: Kind
     provenance: Provenance
@@ -149,6 +149,14 @@ class Results:
             raise ValueError("two metrics or facts have one name")
         _tree(leaves)
         object.__setattr__(self, "metrics", tuple(metric for _, metric in _leaves(_tree(by_name))))
+
+    def __repr__(self) -> str:
+        return f"Results({self.kind}, {self.provenance.data}, {self.provenance.split}, {len(self.metrics)} metrics)"
+
+    def _repr_html_(self) -> str:
+        from medclip.evaluation.report import results_summary
+
+        return results_summary(self)
 
     def __getitem__(self, name: str) -> Metric:
         """The metric of this name. Raises KeyError where there is none."""

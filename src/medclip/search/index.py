@@ -15,7 +15,7 @@ from medclip.data.images import ImageInput
 from medclip.encode.encoder import embed_images, embed_texts
 from medclip.match_calibration import Calibration
 from medclip.model.checkpoint import Model, load, model_folder
-from medclip.search.filters import make_filter
+from medclip.search.filters import Filter, make_filter
 from medclip.search.manifest import EXACT
 from medclip.search.match import SearchResult, answer_query, calibration_or_reason
 from medclip.search.query import (
@@ -30,6 +30,7 @@ from medclip.search.reader import Hit, IndexReader
 
 if TYPE_CHECKING:
     from medclip.data.sources.detect import Source
+    from medclip.search.map import EmbeddingMap, Method
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,28 @@ class Index:
             query = Query((query,))
         elif not isinstance(query, Query):
             query = Query(images=(query,))
-        values_by_key = {key: [value] if isinstance(value, str) else value for key, value in (filter or {}).items()}
-        return self.search_many([query], SearchOptions(k, make_filter(values_by_key), group_by))[0]
+        return self.search_many([query], SearchOptions(k, _to_filter(filter), group_by))[0]
+
+    def export_map(
+        self,
+        out: str | os.PathLike[str],
+        method: Method = "pca",
+        *,
+        seed: int = 0,
+        filter: Mapping[str, str | Sequence[str]] | None = None,
+        captions: bool = True,
+        cache: bool = True,
+    ) -> EmbeddingMap:
+        """Write every image as a point in a plane to the new Parquet file `out`, as `medclip map` does.
+
+        Its columns are `x`, `y`, the labels, outlier scores, near duplicates and, with `captions`, how each image ranks
+        its own caption. `method` is pca or umap, which draws with `seed`; `filter` is that of `search`; `cache` as of
+        `medclip.evaluate`. UserError where `out` exists or the images are too few.
+        """
+        from medclip.search.map import caption_encoder, export_map  # a search needs no scikit-learn
+
+        encode = caption_encoder(self.model, cache) if captions else None
+        return export_map(self.reader, Path(out), encode, method, seed, _to_filter(filter))
 
     def search_many(self, queries: Sequence[Query], options: SearchOptions) -> list[list[Hit]]:
         """The hits of each query. UserError where an image cannot be read."""
@@ -137,3 +158,7 @@ class Index:
             single = len(parts) == 1
             embeddings.append(parts[0][0] if single else combine_embeddings(self.reader.sample_embeddings, parts))
         return np.stack(embeddings)
+
+
+def _to_filter(filter: Mapping[str, str | Sequence[str]] | None) -> Filter:
+    return make_filter({key: [value] if isinstance(value, str) else value for key, value in (filter or {}).items()})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -48,7 +48,7 @@ class Hit:
     id: str
     score: float
     caption: str
-    image: bytes
+    image: bytes = field(repr=False)
     article: str
     license: str
     attribution: str
