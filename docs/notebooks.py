@@ -27,7 +27,7 @@ THUMBNAIL = (240, 240)
 
 @dataclass
 class Cell:
-    """A cell, and what it has shown in nbformat's form."""
+    """A cell, and its outputs in the form of nbformat."""
 
     is_markdown: bool
     source: str
@@ -77,15 +77,15 @@ def run_cell(source: str, name: str, names: dict[str, Any]) -> list[dict[str, An
         outputs.append({"output_type": "stream", "name": "stdout", "text": text})
     figures = [plt.figure(number) for number in plt.get_fignums()]
     if value is not None and not figures:  # the last call of a drawing has a value that says nothing
-        shown = {"text/plain": repr(value)}
-        shown |= {"text/html": value._repr_html_()} if hasattr(value, "_repr_html_") else {}
-        outputs.append({"output_type": "display_data", "data": shown, "metadata": {}})
+        data = {"text/plain": repr(value)}
+        data |= {"text/html": value._repr_html_()} if hasattr(value, "_repr_html_") else {}
+        outputs.append({"output_type": "display_data", "data": data, "metadata": {}})
     for figure in figures:
         file = io.BytesIO()
         figure.savefig(file, format="png", dpi=100, bbox_inches="tight")
         plt.close(figure)
-        shown = {"image/png": base64.b64encode(file.getvalue()).decode()}
-        outputs.append({"output_type": "display_data", "data": shown, "metadata": {}})
+        data = {"image/png": base64.b64encode(file.getvalue()).decode()}
+        outputs.append({"output_type": "display_data", "data": data, "metadata": {}})
     return outputs
 
 

@@ -44,8 +44,8 @@ def write_study(folder: Path, pair: Pair) -> pydicom.Dataset:
 
 
 out = toy.new_folder("dicom")
-drawn = (phantom(number, seed=2) for number in count())
-scans = islice((pair for pair in drawn if pair.labels["modality"] == "CT"), 40)
+cases = (phantom(number, seed=2) for number in count())
+scans = islice((pair for pair in cases if pair.labels["modality"] == "CT"), 40)
 studies = [write_study(out / "studies" / str(number), pair) for number, pair in enumerate(scans)]
 studies[0]
 

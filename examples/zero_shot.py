@@ -18,8 +18,8 @@ from medclip.data.phantoms.cases import phantom
 
 out = toy.new_folder("zero_shot")
 FINDINGS = ["Mass", "Cyst", "Calcification"]
-drawn = (phantom(number, seed=1) for number in count())
-radiographs = list(islice((pair for pair in drawn if pair.labels["modality"] == "radiograph"), 40))
+cases = (phantom(number, seed=1) for number in count())
+radiographs = list(islice((pair for pair in cases if pair.labels["modality"] == "radiograph"), 40))
 toy.show([pair.image for pair in radiographs[:3]], [pair.labels["finding"] for pair in radiographs[:3]])
 
 # %% [markdown]

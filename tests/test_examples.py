@@ -15,7 +15,7 @@ from support.model_folders import hybrid_folder
 from support.benchmarks import ROOT, load_script
 
 notebooks = load_script("docs/notebooks.py")
-SHOWS = {
+EXPECTED = {
     "pair": ("image 3", "ultrasound", "image/png"),
     "fine_tune": ("patient_id", "mean_recall", "Retrieval among", "image/png"),
     "zero_shot": ("AUROC", "Calcification", "uncertain label (1)", "image/png"),
@@ -45,14 +45,14 @@ def toy(tmp_path_factory, train_config):
         yield folder
 
 
-def shown(cells):
+def text_of(cells):
     """All that cells show, as one text."""
     return "\n".join(str(output.get("text") or output["data"]) for cell in cells for output in cell.outputs)
 
 
 def test_every_example_opens_with_its_lesson_and_is_in_the_gallery():
     gallery = (ROOT / "docs/gallery.md").read_text(encoding="utf-8")
-    assert {path.stem for path in notebooks.NOTEBOOKS} == SHOWS.keys()
+    assert {path.stem for path in notebooks.NOTEBOOKS} == EXPECTED.keys()
     for path in notebooks.NOTEBOOKS:
         title, lesson = notebooks.read_cells(path)[0].source.split("\n\n")[:2]
         assert title.startswith("# ") and lesson.startswith("You learn"), path
@@ -61,14 +61,14 @@ def test_every_example_opens_with_its_lesson_and_is_in_the_gallery():
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.parity if name in PEERS else pytest.mark.slow) for name in SHOWS]
+    "name", [pytest.param(name, marks=pytest.mark.parity if name in PEERS else pytest.mark.slow) for name in EXPECTED]
 )
 def test_an_example_runs(name, toy, monkeypatch, tmp_path):
     for package in NEEDS.get(name, ()):
         pytest.importorskip(package, reason=f"{package} is absent, which examples/{name}.py needs")
     cells = notebooks.run(ROOT / "examples" / f"{name}.py", toy)
-    for text in SHOWS[name]:
-        assert text in shown(cells)
+    for text in EXPECTED[name]:
+        assert text in text_of(cells)
     if name == "interop":
         differences = cells[-1].outputs[0]["data"]["text/plain"].split()
         assert max(float(word) for word in differences if word[0].isdigit()) < 1e-5
