@@ -196,10 +196,12 @@ def test_the_file_is_a_source_of_pairs(index_folder, tmp_path):
 
 def test_an_open_index_writes_the_file_of_the_command(medclip, index_folder, tmp_path):
     index = Index.open(index_folder)
-    medclip("map", "--index", index_folder, "--out", tmp_path / "command.parquet", "--filter", "modality=ct")
-    points = index.export_map(str(tmp_path / "python.parquet"), filter={"modality": "ct"})
+    medclip("map", "--index", index_folder, "--out", tmp_path / "command.parquet")
+    points = index.export_map(str(tmp_path / "python.parquet"))
     tables = [pq.read_table(tmp_path / f"{name}.parquet") for name in ("command", "python")]
-    assert 2 <= len(points.rows) == len(tables[0]) and tables[0].equals(tables[1], check_metadata=True)
+    assert len(points.rows) == 12 and tables[0].equals(tables[1], check_metadata=True)
+    with pytest.raises(UserError, match="no image of the index has 'color'"):
+        index.export_map(tmp_path / "red.parquet", filter={"color": "red"})
     assert index.export_map(tmp_path / "images.parquet", captions=False).captions is None
 
 
