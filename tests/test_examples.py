@@ -11,8 +11,8 @@ from PIL import Image
 
 import medclip
 from medclip.model.config import PRESETS
-from support.model_folders import hybrid_folder
 from support.benchmarks import ROOT, load_script
+from support.model_folders import hybrid_folder
 
 notebooks = load_script("docs/notebooks.py")
 EXPECTED = {
