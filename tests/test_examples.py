@@ -19,7 +19,7 @@ EXPECTED = {
     "pair": ("image 3", "ultrasound", "image/png"),
     "fine_tune": ("patient_id", "mean_recall", "Retrieval among", "image/png"),
     "zero_shot": ("AUROC", "Calcification", "uncertain label (1)", "image/png"),
-    "probe": ("random weights", "few images a class", "image/png"),
+    "probe": ("random weights", "a class, 5 draws", "image/png"),
     "compare": ("R@10", "candidate", "corrected by Holm"),
     "dicom": ("Phantomski^Anna", "b'Phantomski': 0, b'MRN': 0", "image/png"),
     "interop": ("transformers", "sentence-transformers", "open_clip"),
