@@ -1,5 +1,6 @@
 """A decoder that crashes, hangs or fills the memory costs its image, and nothing else."""
 
+import importlib
 import multiprocessing
 import os
 import signal
@@ -19,6 +20,7 @@ from medclip.saliency import saliency_map
 from support.dicom_files import crashing_dicom
 from support.material import bytes_on_disk, draw_image, image_bytes
 from support.prepared import dropped_rows
+from support.served import open_client
 
 CRASHED = "decoder crashed"
 
@@ -42,6 +44,25 @@ def test_the_reason_names_what_the_decoder_did_and_the_next_image_is_decoded(wor
         assert workers.run(None, np.sum, [1, 2]) == 3
     finally:
         workers.close()
+
+
+@pytest.mark.slow
+def test_the_time_of_imports_is_not_the_images(tmp_path, monkeypatch):
+    code = "import multiprocessing, time\nif multiprocessing.parent_process(): time.sleep(3)\ndef decode(): return 1\n"
+    (tmp_path / "slowly_imported.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    workers = DecodeWorkers(1, 2.0)
+    try:
+        assert workers.run(None, importlib.import_module("slowly_imported").decode) == 1
+    finally:
+        workers.close()
+
+
+@pytest.mark.slow
+def test_a_service_starts_though_its_first_image_is_not_decoded_in_time(index_folder, monkeypatch):
+    monkeypatch.setattr("medclip.serve.service.DECODE_TIMEOUT_S", 0.0)
+    with open_client(index_folder, warm_up=True) as client:
+        assert client.get("/ready").status_code == 200
 
 
 def test_a_worker_that_was_killed_while_idle_is_replaced():

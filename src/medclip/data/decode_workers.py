@@ -89,6 +89,7 @@ class _Worker:
             self._start()
         try:
             self._pipe.send((*task, timeout_s))
+            self._pipe.recv()  # the time of importing the function is not the image's
             if not self._pipe.poll(timeout_s):
                 raise TimeoutError
             result, error = self._pipe.recv()
@@ -124,7 +125,7 @@ class _Worker:
         self._process.start()
         worker_pipe.close()
         try:
-            self._pipe.recv()  # the time of its imports is not the image's
+            self._pipe.recv()
         except (EOFError, OSError):
             raise WorkError("a process that decodes images does not start.") from None
 
@@ -140,7 +141,9 @@ def _decode_loop(pipe: Connection) -> None:
     try:
         pipe.send(None)
         while True:
-            pipe.send(_run(*pipe.recv()))
+            task = pipe.recv()
+            pipe.send(None)
+            pipe.send(_run(*task))
     except (EOFError, OSError):
         return
 

@@ -8,6 +8,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -23,6 +24,7 @@ from medclip.encode.decode import decode_upload, decode_upload_thumbnail
 from medclip.encode.encoder import embed_pixels, embed_texts
 from medclip.errors import ImageError, UserError, WorkError
 from medclip.model.checkpoint import Model, load
+from medclip.model.image_processor import preprocess
 from medclip.plain_text import PlainFormatter
 from medclip.saliency import overlay_saliency, saliency_map
 from medclip.search.index import Index
@@ -210,7 +212,9 @@ class Service:
         reader, model = self._index.reader, self._index.model
         encoder = _Encoder(model, self._batch_sizes)
         image = reader.image(int(np.flatnonzero(reader.live_mask)[0]))
-        pixels = self._decode_workers.run(REQUEST_TIMEOUT_S, decode_upload, image, model.image_processor)
+        with suppress(ImageError):  # damaged, or slow on a busy machine: a query for it says so
+            self._decode_workers.run(REQUEST_TIMEOUT_S, decode_upload, image, model.image_processor)
+        pixels = preprocess(Image.new("RGB", (1, 1)), model.image_processor)
         for size in self._batch_sizes:
             for num_words in (1, *TEXT_LENGTHS):
                 encoder.embed_texts(["a " * num_words] * size)
