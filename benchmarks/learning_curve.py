@@ -39,10 +39,10 @@ from medclip.encode.encoder import embed_split, jax_backend  # noqa: E402
 from medclip.errors import UserError  # noqa: E402
 from medclip.metrics import DistinctPairs, merge_articles, resample_counts  # noqa: E402
 from medclip.model.checkpoint import load  # noqa: E402
-from medclip.source_commit import source_commit  # noqa: E402
 from medclip.training.config import TrainConfig, resolve  # noqa: E402
 from medclip.training.log import open_run  # noqa: E402
 from medclip.training.loop import fit, prepare_run, software_versions  # noqa: E402
+from medclip.versions import source_commit  # noqa: E402
 
 RECIPES: Mapping[str, dict[str, Any]] = {
     "frozen": {"freeze": ("vision_model.*", "text_model.*"), "lr": 1e-3},

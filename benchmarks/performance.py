@@ -28,8 +28,9 @@ from pathlib import Path
 
 import numpy as np
 
-from medclip.atomic_io import lock_folder, write_text
-from medclip.source_commit import source_commit
+from medclip.atomic_io import write_text
+from medclip.folder_locks import lock_folder
+from medclip.versions import source_commit
 
 PARTS = ("help", "cold_search", "retrieval", "search", "query", "preparation", "training", "growth")
 PACKAGES = ("torch", "transformers", "open_clip_torch", "faiss-cpu", "datasets", "img2dataset", "clip-benchmark", "llm")

@@ -23,7 +23,8 @@ from pathlib import Path
 from soak import damage, hostile, sizes, writing
 from soak.record import Bounds, Record
 
-from medclip.atomic_io import lock_folder, write_text
+from medclip.atomic_io import write_text
+from medclip.folder_locks import lock_folder
 
 ROOT = Path(__file__).parents[1]
 LINES, PAGE = ROOT / "docs" / "reliability.jsonl", ROOT / "docs" / "reliability.md"

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from medclip.atomic_io import lock_folder
 from medclip.data.dataset import Split, read_dataset
 from medclip.data.prepare import ensure_prepared
 from medclip.data.prepare import prepare as prepare_source
 from medclip.data.prepare_config import DEFAULT, PrepareConfig
 from medclip.data.sources.detect import Source, source_path
 from medclip.errors import UserError
+from medclip.folder_locks import lock_output
 from medclip.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -180,22 +180,22 @@ def evaluate(
         raise UserError(f"protocol is of zero-shot, not of {kind}.")
     if protocol not in (protocols := get_args(ProtocolChoice)):
         raise UserError(f"{protocol!r} is not a protocol; choose one of: {', '.join(protocols)}.")
-    with tempfile.TemporaryDirectory() as scratch:
-        beside = Path(scratch) / "evaluation" if out is None else Path(out)
+    folder = None if out is None else Path(out)
+    with tempfile.TemporaryDirectory() as scratch, lock_output(folder) if folder else nullcontext():
+        beside = folder or Path(scratch) / "evaluation"
         labeled = source_path(data) if is_labeled else None  # also folders that need no preparation
         config = EvalConfig(
             model=os.fspath(model),
             data=labeled or str(ensure_prepared(data, beside)),
             split=split,
             max_samples=max_samples,
-            out=None if out is None else Path(out),
+            out=folder,
             seed=seed,
             cache=cache,
         )
-        with nullcontext() if out is None else lock_folder(Path(out)):
-            results = _measure(Kind(kind), config, LabelConfig(label=label, classes=tuple(classes)), protocol)
-            if out is not None:
-                write_report(Path(out))
+        results = _measure(Kind(kind), config, LabelConfig(label=label, classes=tuple(classes)), protocol)
+        if folder:
+            write_report(folder)
     return results
 
 

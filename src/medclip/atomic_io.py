@@ -1,46 +1,27 @@
-"""Files that are whole or absent, in folders that one process at a time writes into.
-
-A file is written under a temporary name beside it, then renamed. A folder is locked by the operating system (flock on
-the folder itself): a killed process holds no lock, and none leaves a file behind.
-"""
+"""Files that are whole or absent: written under a temporary name beside them, then renamed; JSON, hashes, checksums."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
-import logging
 import os
 import re
-import shutil
-import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from medclip.errors import LockedError, UserError
+from medclip.errors import UserError
 from medclip.plain_text import printable
 
-LOG = logging.getLogger("medclip.files")
-NOTES = ".unfinished"
-"""A folder inside an output that is not finished; see `claim` and `ResumableFile`."""
-_NO_LOCKS = {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # file systems without flock
-LOCK_WAIT_S = 5.0
-"""For what another process holds for a moment."""
-_POLL_S = 0.05
-_locked: ContextVar[frozenset[Path]] = ContextVar("locked", default=frozenset())
-_claimed: set[Path] = set()
 MAX_JSON_BYTES = 2**28  # of the largest vocabularies a tokenizer.json has 2^25
 PLAIN_NAME = r"\w[\w.-]*"
 """A regular expression of names of files and folders that lead nowhere else."""
 
 CHECKSUM = "checksum"
-_TOML_SEAL, _HTML_SEAL = "# sha256 of the lines above: {}", "<!-- sha256 of the lines above: {} -->"
+_TOML_SEAL, HTML_SEAL = "# sha256 of the lines above: {}", "<!-- sha256 of the lines above: {} -->"
 
 
 @contextmanager
@@ -129,13 +110,13 @@ def read_object(path: Path, kind: str) -> dict[str, Any]:
     return value
 
 
-def file_name(value: Any, place: str, pattern: str = PLAIN_NAME) -> str:
-    """`value`, which `place` (a file and its field) gives as the name of a file or folder beside it.
+def file_name(value: Any, field: str, pattern: str = PLAIN_NAME) -> str:
+    """`value`, which `field` (a file and a field of it) gives as the name of a file or folder beside it.
 
     UserError where it is not a name of the regular expression `pattern`: what others wrote chooses no other folder.
     """
     if not isinstance(value, str) or not re.fullmatch(pattern, value):
-        raise UserError(f"{place} is {str(value)[:80]!r}, which is not the plain name of a file that belongs there.")
+        raise UserError(f"{field} is {str(value)[:80]!r}, which is not the plain name of a file that belongs there.")
     return value
 
 
@@ -165,49 +146,6 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def folder_hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of each file of an output, by its path below the folder; without notes of what is unfinished."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and NOTES not in path.parts)
-    return {path.relative_to(folder).as_posix(): sha256(path) for path in files}
-
-
-def check_writable(out: Path) -> None:
-    """UserError where the file or folder `out` cannot be written; it is not made."""
-    existing = out
-    try:
-        while not _exists(existing):
-            existing = existing.parent
-        if existing == out and out.is_file():
-            existing = out.parent  # it will be replaced
-        with tempfile.TemporaryFile(dir=existing):
-            pass
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"--out {out} cannot be written ({existing}: {reason}).") from None
-
-
-def _exists(path: Path) -> bool:
-    """Whether there is something, be it a link to nothing. OSError for a name that no file can have."""
-    try:
-        path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
-
-
-def check_folder(out: Path) -> None:
-    """UserError where the folder `out` cannot be written or is a file."""
-    if os.path.lexists(out) and not out.is_dir():
-        raise UserError(f"--out {out} is a file; give a folder.")
-    check_writable(out)
-
-
-def write_page(path: Path, text: str) -> None:
-    """Write a sealed page into a folder that another process may be writing into for a moment; see `lock_folder`."""
-    with lock_folder(path.parent, wait_s=LOCK_WAIT_S):
-        write_text(path, seal(text, _HTML_SEAL))
-
-
 def seal(text: str, form: str = _TOML_SEAL) -> str:
     """Text with its own checksum in a comment as last line: of a file that is written after its folder's manifest."""
     text = text.rstrip("\n") + "\n"
@@ -221,96 +159,4 @@ def is_sealed(path: Path) -> bool:
     except UnicodeDecodeError:
         return False
     text = content[: content.rstrip("\n").rfind("\n") + 1]
-    return content in (seal(text), seal(text, _HTML_SEAL))
-
-
-@contextmanager
-def lock_folder(folder: Path, *parts: str, wait_s: float = 0) -> Iterator[None]:
-    """Let no other process write into `folder`, which is created, and remove what a killed one left half-written.
-
-    `parts` are folders inside (patterns), where such files are looked for too. A process that locks a folder may lock
-    it again inside. LockedError where another process has locked it for `wait_s`.
-    """
-    key, is_new = folder.resolve(), not folder.exists()
-    if key in _locked.get():
-        _sweep(folder, parts)
-        yield
-        return
-    descriptor = _lock(folder, time.monotonic() + wait_s)
-    token = _locked.set(_locked.get() | {key})
-    try:
-        _sweep(folder, parts)
-        yield
-        if key in _claimed:
-            shutil.rmtree(folder / NOTES, ignore_errors=True)
-    finally:
-        _claimed.discard(key)
-        _locked.reset(token)
-        if is_new:
-            with suppress(OSError):  # of a folder that is not empty
-                folder.rmdir()
-        os.close(descriptor)
-
-
-@contextmanager
-def claim(out: Path, marker: str, *parts: str) -> Iterator[None]:
-    """Lock an output folder to write it, and mark it as unfinished until the outermost lock ends without an error.
-
-    UserError where it is finished (it holds `marker` and is not marked) or cannot be written. Else as `lock_folder`.
-    """
-    check_folder(out)
-    with lock_folder(out, *parts):
-        notes = out / NOTES
-        if (out / marker).exists() and not notes.exists():
-            raise UserError(f"--out {out} is already finished ({marker} is there). Choose another or delete it.")
-        notes.mkdir(exist_ok=True)
-        _claimed.add(out.resolve())
-        try:
-            yield
-        finally:
-            if not (out / marker).exists():
-                with suppress(OSError):  # notes are there, by which the same call goes on
-                    notes.rmdir()
-
-
-def check_unlocked(folder: Path) -> None:
-    """LockedError where another process is writing into an existing folder."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise LockedError(f"another process is writing {folder}; try again when it has ended.") from None
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def _lock(folder: Path, deadline: float) -> int:
-    """Lock a folder; returns the descriptor whose closing frees it."""
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if folder.exists() and os.path.samestat(os.fstat(descriptor), folder.stat()):
-                return descriptor  # else the folder was removed by the process that had locked it
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                os.close(descriptor)
-                raise LockedError(f"another process is writing {folder}; try again when it has ended.") from None
-            time.sleep(_POLL_S)
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                os.close(descriptor)
-                raise
-            LOG.warning(f"{folder} cannot be locked ({error.strerror}): let no other process write into it.")
-            return descriptor
-        os.close(descriptor)
-
-
-def _sweep(folder: Path, parts: tuple[str, ...]) -> None:
-    for pattern in (".", NOTES, *parts):
-        for partial in folder.glob(f"{pattern}/.*.partial"):
-            partial.unlink(missing_ok=True)
+    return content in (seal(text), seal(text, HTML_SEAL))

@@ -1,8 +1,5 @@
 """The errors that are part of the interface, and the reasons why an image cannot be used."""
 
-import re
-import warnings
-
 MAX_PIXELS = 100_000_000  # a full mammogram has about 30 million; more is a decompression bomb
 TOO_MANY_PIXELS = "image over 100 million pixels"
 MAX_SIDE = 65_500  # what a JPEG can have
@@ -22,16 +19,6 @@ class WorkError(Exception):
 
 class LockedError(WorkError):
     """Another process is writing a folder."""
-
-
-def ignore_warnings(package: str) -> None:
-    """Show no warning of `package` from now on, in any thread: decoders quote values of the headers they read.
-
-    `warnings.catch_warnings` changes the filters of the whole process: one thread that leaves it shows those of others.
-    """
-    ignored = ("ignore", None, Warning, re.compile(rf"{package}(\.|$)"), 0)
-    if ignored not in warnings.filters:
-        warnings.filterwarnings("ignore", module=ignored[3].pattern)
 
 
 def describe_os_error(error: OSError) -> str:

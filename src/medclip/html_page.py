@@ -8,6 +8,7 @@ import re
 import zlib
 from collections.abc import Callable, Sequence
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -15,6 +16,8 @@ from markupsafe import Markup
 from PIL import Image
 
 from medclip import NOT_CLINICAL, __version__
+from medclip.atomic_io import HTML_SEAL, seal, write_text
+from medclip.folder_locks import LOCK_WAIT_S, lock_folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -120,3 +123,9 @@ def shares(
         (v, [(c.get(v, 0), round(100 * part / largest, 1)) for c, part in zip(counts, row, strict=True)])
         for v, row in zip(values, parts, strict=True)
     ]
+
+
+def write_page(path: Path, text: str) -> None:
+    """Write a sealed page into a folder that another process may be writing into for a moment; see `lock_folder`."""
+    with lock_folder(path.parent, wait_s=LOCK_WAIT_S):
+        write_text(path, seal(text, HTML_SEAL))

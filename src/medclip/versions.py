@@ -1,16 +1,20 @@
-"""Which libraries made a number: a resume under others may end with other numbers."""
+"""Which software made a number: the commit of the checkout that runs, and the libraries beside it."""
 
 from __future__ import annotations
 
 import functools
+import subprocess
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from medclip import __version__
+
+CHANGES = "+changes"
 
 
 @functools.cache
 def library_versions(*packages: str) -> dict[str, str]:
-    """The versions of medclip and of those packages that are installed."""
+    """The versions of medclip and of those packages that are installed: a resume under others may end otherwise."""
     versions = {"medclip": __version__}
     for package in packages:
         try:
@@ -18,3 +22,25 @@ def library_versions(*packages: str) -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return versions
+
+
+@functools.cache
+def source_commit() -> str | None:
+    """The commit of this package's checkout, with CHANGES where its files differ; None for an installed package.
+
+    An installed package may lie inside another project's checkout, whose commit says nothing: this file must be
+    tracked.
+    """
+    if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return None
+    commit = _git("rev-parse", "HEAD")
+    return commit and commit + (CHANGES if _git("status", "--porcelain", "--untracked-files=no", ".") else "")
+
+
+def _git(*arguments: str) -> str | None:
+    """What git prints in this package's folder; None where it fails, or is absent."""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True)
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -13,13 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from medclip import atomic_io
-from medclip.atomic_io import NOTES, claim, lock_folder
+from medclip import folder_locks
 from medclip.data import deidentify
 from medclip.data.dataset import Split, read_dataset
 from medclip.data.deidentify import make_key, read_key
 from medclip.encode.feature_cache import FeatureStore
 from medclip.errors import LockedError, UserError, WorkError
+from medclip.folder_locks import NOTES, claim, lock_folder
 from medclip.search import reader as reader_module
 from medclip.search.curate import add, delete, migrate, purge, snapshot
 from medclip.search.reader import IndexReader
@@ -32,7 +32,7 @@ from support.writers import lock_elsewhere, partial_files, run_until
 HOLD = """
 import sys, time
 from pathlib import Path
-from medclip.atomic_io import lock_folder
+from medclip.folder_locks import lock_folder
 with lock_folder(Path(sys.argv[1])):
     print("locked", flush=True)
     time.sleep(60)
@@ -155,7 +155,8 @@ COMMANDS = {
 def test_every_command_refuses_a_folder_that_another_process_writes(
     command, medclip, monkeypatch, roco, data, run, index_folder, copy, tmp_path
 ):
-    monkeypatch.setattr(atomic_io, "LOCK_WAIT_S", 0.0)
+    monkeypatch.setattr(folder_locks, "LOCK_WAIT_S", 0.0)
+    monkeypatch.setattr("medclip.html_page.LOCK_WAIT_S", 0.0)
     folders = {"data": copy(data), "run": copy(run), "index": copy(index_folder), "new": tmp_path / "new"}
     snapshot(folders["index"], "zero")
     folders["new"].mkdir()

@@ -87,10 +87,11 @@ class Stats:
     output: Output
 
     def run(self) -> None:
-        from medclip.atomic_io import check_writable, write_page
         from medclip.data.stats.quality_checks import quality_warnings
         from medclip.data.stats.report import render_report
         from medclip.data.stats.statistics import compute_statistics
+        from medclip.folder_locks import check_writable
+        from medclip.html_page import write_page
 
         page = self.out or (None if is_url(self.data) else self.data / "report.html")
         if page is not None and self.out is None:

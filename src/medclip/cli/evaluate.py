@@ -244,9 +244,10 @@ class Explain:
     output: Output
 
     def run(self) -> None:
-        from medclip.atomic_io import LOCK_WAIT_S, lock_folder, whole_file
+        from medclip.atomic_io import whole_file
         from medclip.data.decode_workers import isolate
         from medclip.data.images import decode
+        from medclip.folder_locks import LOCK_WAIT_S, lock_folder
         from medclip.model.checkpoint import load
         from medclip.saliency import MIN_CHANGE, overlay_saliency, saliency_map
 

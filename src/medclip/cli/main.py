@@ -13,8 +13,9 @@ from contextlib import nullcontext
 from typing import NamedTuple, NoReturn
 
 from medclip import NOT_CLINICAL, __version__
-from medclip.errors import UserError, WorkError, describe_os_error, ignore_warnings
+from medclip.errors import UserError, WorkError, describe_os_error
 from medclip.plain_text import PlainFormatter, printable
+from medclip.warning_filters import ignore_warnings
 
 
 class Command(NamedTuple):
@@ -124,8 +125,8 @@ def run(words: Sequence[str]) -> None:
         _show_family(name, command, rest)
         return
     from medclip import jax_setup
-    from medclip.atomic_io import check_folder, check_writable, lock_folder
     from medclip.cli.parse import flag_values, output_folder, parse, write_config
+    from medclip.folder_locks import check_writable, lock_output
 
     jax_setup.start()
     for package in ("PIL", "pydicom"):
@@ -133,11 +134,9 @@ def run(words: Sequence[str]) -> None:
     module, _, class_name = command.target.partition(":")
     parsed = parse(getattr(importlib.import_module(f"medclip.cli.{module}"), class_name), name, rest)
     folder = output_folder(parsed)
-    if folder is not None:
-        check_folder(folder)  # before hours of work
-    elif (file := flag_values(parsed).get("out")) is not None:
-        check_writable(file)
-    with lock_folder(folder) if folder is not None else nullcontext():
+    if folder is None and (file := flag_values(parsed).get("out")) is not None:
+        check_writable(file)  # before hours of work, as `lock_output` does
+    with lock_output(folder) if folder is not None else nullcontext():
         repeatable = parsed.run()
         if repeatable is not None:
             write_config(name.removeprefix("medclip "), repeatable)

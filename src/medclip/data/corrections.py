@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from medclip.atomic_io import claim, read_object
+from medclip.atomic_io import read_object
 from medclip.data.dataset import Split, read_dataset
 from medclip.data.derive import copy_splits
 from medclip.data.paths import AnyPath
 from medclip.errors import UserError
+from medclip.folder_locks import claim
 
 FORM = '{"corrections": [{"id": ID, "sha256": HASH OF THE IMAGE, "labels": {LABEL: VALUE} or null}]}'
 

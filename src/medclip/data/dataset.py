@@ -20,13 +20,14 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int32, Int64
 
-from medclip.atomic_io import LOCK_WAIT_S, file_name, lock_folder, read_object, whole_file
+from medclip.atomic_io import file_name, read_object, whole_file
 from medclip.data.checked_files import DamageError, open_table
 from medclip.data.images import decode_ahead
 from medclip.data.normalize import casefold_whitespace
 from medclip.data.paths import AnyPath, is_url, storage_errors
 from medclip.data.perceptual_hash import Fingerprints, fingerprint
 from medclip.errors import UserError
+from medclip.folder_locks import LOCK_WAIT_S, lock_folder
 from medclip.progress import progress
 from medclip.user_folders import cache_folder
 

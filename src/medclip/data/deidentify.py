@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from medclip.atomic_io import LOCK_WAIT_S, lock_folder, whole_file
+from medclip.atomic_io import whole_file
 from medclip.data.name_matching import APOSTROPHES, Span, find_name, index_words, is_ordinary
 from medclip.data.name_spelling import fold
 from medclip.data.normalize import MAX_CAPTION_CHARACTERS, normalize_text
@@ -24,6 +24,7 @@ from medclip.data.ordinary_words import FACILITY
 from medclip.data.schema import NUMBERED, Dropped, Pair, is_running_number
 from medclip.data.unspaced_names import UNSPACED
 from medclip.errors import ImageError, UserError
+from medclip.folder_locks import LOCK_WAIT_S, lock_folder
 from medclip.progress import console
 from medclip.user_folders import config_folder
 

@@ -16,8 +16,9 @@ from PIL import Image
 
 from medclip.data.dicom_display import items, to_display
 from medclip.data.dicom_geometry import middle_frame
-from medclip.errors import MAX_PIXELS, TOO_MANY_PIXELS, ImageError, UserError, ignore_warnings
+from medclip.errors import MAX_PIXELS, TOO_MANY_PIXELS, ImageError, UserError
 from medclip.require import require
+from medclip.warning_filters import ignore_warnings
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

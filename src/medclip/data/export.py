@@ -17,10 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from medclip import __version__
-from medclip.atomic_io import claim, sha256, whole_file, write_with_checksum
+from medclip.atomic_io import sha256, whole_file, write_with_checksum
 from medclip.data.dataset import SCHEMA, open_shard, read_dataset, split_shards
 from medclip.data.paths import AnyPath
 from medclip.data.resume import ResumableFile, file_state, fingerprint, finish, remove_stale
+from medclip.folder_locks import claim
 from medclip.progress import progress
 from medclip.versions import library_versions
 

@@ -26,8 +26,8 @@ from medclip.errors import (
     STRIP,
     TOO_MANY_PIXELS,
     ImageError,
-    ignore_warnings,
 )
+from medclip.warning_filters import ignore_warnings
 
 T = TypeVar("T")
 R = TypeVar("R")

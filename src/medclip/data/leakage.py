@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from medclip.atomic_io import claim
 from medclip.data.dataset import Split, read_dataset
 from medclip.data.derive import copy_splits
 from medclip.data.normalize import casefold_whitespace
@@ -18,6 +17,7 @@ from medclip.data.paths import AnyPath
 from medclip.data.perceptual_hash import near_duplicates
 from medclip.data.schema import is_running_number, names_no_group
 from medclip.errors import UserError
+from medclip.folder_locks import claim
 from medclip.progress import progress
 
 MATCH_KINDS = ("article", "same image", "near image", "caption")

@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from medclip.atomic_io import lock_folder, whole_file
+from medclip.atomic_io import whole_file
 from medclip.data.checked_files import DamageError
 from medclip.data.dataset import SPLIT_NAME, Split
+from medclip.folder_locks import lock_folder
 from medclip.progress import Advance
 
 CACHE_DIR = "cache"

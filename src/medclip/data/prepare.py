@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from medclip import NOT_CLINICAL, __version__
-from medclip.atomic_io import claim, sha256, whole_file, write_with_checksum
+from medclip.atomic_io import sha256, whole_file, write_with_checksum
 from medclip.data.dataset import SPLIT_NAME, is_prepared, open_shard, shard_report, write_shard
 from medclip.data.deidentify import DICOM_SOURCE, make_key, pseudonymize, read_key
 from medclip.data.dropped_rows import DROPPED_FILE, explain_dropped, write_dropped
@@ -36,6 +36,7 @@ from medclip.data.sources.detect import (
     source_path,
 )
 from medclip.errors import UserError, WorkError
+from medclip.folder_locks import claim
 from medclip.plain_text import printable
 from medclip.progress import progress
 from medclip.versions import library_versions

@@ -19,10 +19,11 @@ from typing import Any, BinaryIO
 import numpy as np
 from jaxtyping import Shaped
 
-from medclip.atomic_io import NOTES, read_json, sha256, write_errors, write_json
+from medclip.atomic_io import read_json, sha256, write_errors, write_json
 from medclip.data.paths import AnyPath, is_url, storage_errors
 from medclip.data.schema import DicomFrame, Dropped, Pair
 from medclip.errors import UserError
+from medclip.folder_locks import NOTES
 
 SAVE_EVERY_S = 10.0
 

@@ -26,8 +26,9 @@ import numpy as np
 import PIL
 from jaxtyping import Float32
 
-from medclip.atomic_io import LOCK_WAIT_S, lock_folder, sha256, whole_file
+from medclip.atomic_io import sha256, whole_file
 from medclip.errors import LockedError, UserError
+from medclip.folder_locks import LOCK_WAIT_S, lock_folder
 from medclip.model.config import TextConfig, VisionConfig
 from medclip.model.image_processor import ImageProcessor
 from medclip.model.towers import Params

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from medclip.atomic_io import check_folder
 from medclip.data.dataset import Split, default_split
 from medclip.data.paths import parse_path
 from medclip.errors import UserError
@@ -38,8 +37,6 @@ class EvalConfig:
     def __post_init__(self) -> None:
         if self.seed < 0 or (self.max_samples is not None and self.max_samples < 1):
             raise UserError("--seed must be at least 0 and --max-samples at least 1.")
-        if self.out is not None:
-            check_folder(self.out)
 
     def rows(self) -> Split:
         """The pairs of the split. UserError where there are none."""

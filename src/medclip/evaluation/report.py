@@ -11,7 +11,6 @@ from typing import Any
 from markupsafe import Markup
 
 from medclip import NOT_CLINICAL, html_page
-from medclip.atomic_io import write_page
 from medclip.evaluation import charts
 from medclip.evaluation.compare import METHOD, Comparison, read_evaluations
 from medclip.evaluation.result_tables import (
@@ -25,6 +24,7 @@ from medclip.evaluation.result_tables import (
 )
 from medclip.evaluation.results import Kind, Results
 from medclip.evaluation.significance import Verdict
+from medclip.html_page import write_page
 from medclip.metrics import DIRECTIONS, KS
 from medclip.named_metrics import Metric, format_interval, format_value, metric_name, to_words
 

@@ -14,15 +14,16 @@ import numpy as np
 import pyarrow as pa
 
 from medclip import NOT_CLINICAL, __version__
-from medclip.atomic_io import CHECKSUM, has_checksum, lock_folder, read_json, read_object, sha256, write_with_checksum
+from medclip.atomic_io import CHECKSUM, has_checksum, read_json, read_object, sha256, write_with_checksum
 from medclip.data.checked_files import DamageError, open_table
 from medclip.data.dataset import Split, write_arrow
 from medclip.errors import UserError
 from medclip.evaluation.config import EvalConfig
 from medclip.evaluation.labeled import Labeled
+from medclip.folder_locks import lock_output
 from medclip.metrics import CI_METHOD
 from medclip.named_metrics import Metric, metric_name, name_parts
-from medclip.source_commit import source_commit
+from medclip.versions import source_commit
 
 Answer = Literal["yes", "no", "unknown"]
 ITEMS_HASH = "items_sha256"  # of the items' file, in the results
@@ -234,7 +235,7 @@ def write_results(out: Path | None, results: Results, items: Mapping[str, Sequen
         arrays = {
             name: pa.array(values if isinstance(values, np.ndarray) else list(values)) for name, values in items.items()
         }
-        with lock_folder(out):
+        with lock_output(out):
             write_arrow(items_file := out / f"{results.kind.stem}.arrow", pa.table(arrays))
             write_with_checksum(items_file.with_suffix(".json"), results.to_json() | {ITEMS_HASH: sha256(items_file)})
     return results

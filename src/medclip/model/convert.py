@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from medclip.atomic_io import claim, folder_hashes, read_json, whole_file, write_with_checksum
+from medclip.atomic_io import read_json, whole_file, write_with_checksum
 from medclip.errors import UserError
+from medclip.folder_locks import claim, folder_hashes
 from medclip.model.checkpoint import load, load_towers, model_folder, model_hash, save, weight_names, write_tensors
 from medclip.model.config import DUAL_ENCODERS
 from medclip.model.hub_download import SMALL_FILES, module_folders

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Int32
 
-from medclip.atomic_io import claim
 from medclip.errors import UserError, WorkError
+from medclip.folder_locks import claim
 from medclip.hosts import check_hub_endpoint
 from medclip.model.checkpoint import Model, load, model_folder, model_hash, save, weight_names
 from medclip.model.convert import EXPORT_FILE, export_safetensors, record_export

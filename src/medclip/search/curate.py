@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float32
 
-from medclip.atomic_io import NOTES, claim, read_json, sha256, whole_file, write_json
+from medclip.atomic_io import read_json, sha256, whole_file, write_json
 from medclip.data.corrections import Corrections, pair_keys, relabel_table
 from medclip.data.dataset import Split, default_split, write_batches
 from medclip.data.images import decode_ahead
@@ -25,6 +25,7 @@ from medclip.data.resume import finish
 from medclip.data.schema import is_made_up, is_row_number
 from medclip.encode.encoder import Backend, jax_backend
 from medclip.errors import UserError
+from medclip.folder_locks import NOTES, claim
 from medclip.model.checkpoint import load, model_folder, model_hash
 from medclip.progress import console, progress
 from medclip.require import require

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from medclip import NOT_CLINICAL
-from medclip.atomic_io import claim, file_name, has_checksum, read_object, sha256, write_text, write_with_checksum
+from medclip.atomic_io import file_name, has_checksum, read_object, sha256, write_text, write_with_checksum
 from medclip.data.checked_files import EMBEDDINGS_MANIFEST, DamageError, check_hash, damaged_rows, open_array
 from medclip.data.dataset import Split, default_split
 from medclip.data.paths import AnyPath
@@ -20,6 +20,7 @@ from medclip.data.resume import ResumableFile, fingerprint, remove_stale
 from medclip.encode.encoder import Backend, Kind, stream_split
 from medclip.encode.inference_backends import open_backend
 from medclip.errors import UserError
+from medclip.folder_locks import claim
 from medclip.model.checkpoint import model_hash
 from medclip.plain_text import printable
 from medclip.progress import progress

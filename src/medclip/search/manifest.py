@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from medclip import NOT_CLINICAL
-from medclip.atomic_io import CHECKSUM, file_name, lock_folder, read_object, write_with_checksum
+from medclip.atomic_io import CHECKSUM, file_name, read_object, write_with_checksum
 from medclip.errors import UserError
+from medclip.folder_locks import lock_folder
 
 MANIFEST_FILE, SEGMENTS_DIR, SNAPSHOTS_DIR = "index.json", "segments", "snapshots"
 EMBEDDINGS_FILE, ROWS_FILE = "embeddings.npy", "rows.arrow"

@@ -17,12 +17,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from medclip import __version__, jax_setup
-from medclip.atomic_io import check_folder, lock_folder, write_json
+from medclip.atomic_io import write_json
 from medclip.data.dataset import Split
 from medclip.data.hard_negatives import hard_negative_shares
 from medclip.data.paths import AnyPath
 from medclip.encode.encoder import jax_backend
 from medclip.errors import WorkError
+from medclip.folder_locks import check_folder, lock_output
 from medclip.match_calibration import write_calibration
 from medclip.metrics import DIRECTIONS, DistinctPairs, Queries
 from medclip.model.adapt import join_towers, with_context_length, with_image_size
@@ -33,7 +34,6 @@ from medclip.model.shapes_init import init_params
 from medclip.model.tokenizer.text_tokenizer import train_tokenizer
 from medclip.model.towers import Params
 from medclip.progress import Advance, console, progress
-from medclip.source_commit import source_commit
 from medclip.training import checksums, distributed
 from medclip.training.checkpoints import StateFolder
 from medclip.training.config import FromModel, FromPreset, FromTowers, ResolvedTrainConfig, TrainConfig, resolve
@@ -53,7 +53,7 @@ from medclip.training.validation import (
     validate,
     wise_ft,
 )
-from medclip.versions import library_versions
+from medclip.versions import library_versions, source_commit
 
 LIBRARIES = ("jax", "jaxlib", "numpy", "optax", "pillow", "tokenizers", "ftfy")
 NUM_LOG_LINES = 200  # steps of a run that leave a line
@@ -103,8 +103,9 @@ def train(
     training, validation = Split(data, "train", max_samples), Split(data, "validation", max_samples)
     resolved = resolve(config, len(training))
     require_trackers(report_to)
-    check_folder(out)
-    with lock_folder(out, "model") if distributed.is_first() else nullcontext():
+    if not distributed.is_first():
+        check_folder(out)  # all processes stop, or none
+    with lock_output(out, "model") if distributed.is_first() else nullcontext():
         if distributed.is_first():
             dataset_settings = {"max_samples": max_samples, "data": {s.name: s.digest for s in (training, validation)}}
             open_run(out, resolved.to_json() | dataset_settings, software_versions(), resume)

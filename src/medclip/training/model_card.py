@@ -17,8 +17,8 @@ from medclip.metrics import CI_METHOD, DIRECTIONS, Estimate, Queries
 from medclip.model.card_metadata import add_training_data, base_models, hub_name, is_repository_name, license_of
 from medclip.model.checkpoint import Model
 from medclip.named_metrics import metric_name, to_metric
-from medclip.source_commit import source_commit
 from medclip.training.config import FromModel, FromPreset, FromTowers, ResolvedTrainConfig
+from medclip.versions import source_commit
 
 TAGS = ["medical", "radiology", "clip", "medclip", "not-for-clinical-use"]
 _TEMPLATE = Path(__file__).parents[1] / "templates" / "model_card.md"

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from medclip.atomic_io import check_unlocked
 from medclip.errors import UserError
 from medclip.evaluation.results import kinds_in
+from medclip.folder_locks import check_unlocked
 from medclip.model.checkpoint import CHECKSUMS_FILE
 from medclip.model.convert import EXPORT_FILE
 from medclip.verify.artifacts import check_dataset, check_embeddings, check_evaluations, check_index

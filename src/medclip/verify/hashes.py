@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from medclip.atomic_io import NOTES, has_checksum, is_sealed, read_object, sha256
+from medclip.atomic_io import has_checksum, is_sealed, read_object, sha256
 from medclip.errors import UserError
+from medclip.folder_locks import NOTES
 
 HASHES = "sha256"
 """The field of a manifest with the hash of each of its files, by their paths below the folder."""

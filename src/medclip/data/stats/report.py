@@ -15,7 +15,6 @@ from jaxtyping import Num
 from markupsafe import Markup
 
 from medclip import html_page
-from medclip.atomic_io import write_page
 from medclip.data.dataset import Split
 from medclip.data.images import decode
 from medclip.data.leakage import MATCH_KINDS
@@ -34,6 +33,7 @@ from medclip.data.stats.statistics import (
     summarize,
 )
 from medclip.errors import ImageError
+from medclip.html_page import write_page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

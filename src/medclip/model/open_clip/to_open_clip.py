@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from medclip.atomic_io import claim
 from medclip.errors import UserError
+from medclip.folder_locks import claim
 from medclip.model.checkpoint import Model, load, model_hash, save
 from medclip.model.config import TextConfig, VisionConfig
 from medclip.model.convert import record_export

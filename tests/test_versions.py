@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from medclip import source_commit
+from medclip import versions
 
 
 def git(folder, *arguments):
@@ -21,7 +21,7 @@ def package(tmp_path):
     """The module in a folder of a new repository that has one commit, of another file."""
     folder = tmp_path / "repository" / "package"
     folder.mkdir(parents=True)
-    shutil.copy(Path(source_commit.__file__), folder / "module.py")
+    shutil.copy(Path(versions.__file__), folder / "module.py")
     (folder.parent / "notes.txt").write_text("one")
     git(folder.parent, "init", "-q")
     git(folder.parent, "add", "notes.txt")
