@@ -215,6 +215,13 @@ def test_a_model_whose_run_is_not_at_hand_says_so(root, two_seeds):
     assert "| not recorded |" in (root / "README.md").read_text()
 
 
+def test_seeds_made_on_other_devices_or_by_another_numpy_are_one_record_that_says_so(root, two_seeds):
+    for run, numpy in zip(two_seeds[:2], ("2.1.0", "2.2.0"), strict=True):
+        set_software(run, numpy=numpy, devices=f"{numpy[2]} cpu", optax="0.2.5")
+    assert write(root, "toy", *two_seeds) == ""
+    assert "; numpy 2.1.0, 2.2.0; devices 1 cpu, 2 cpu.\n" in (root / "docs/results.md").read_text()
+
+
 def spoil_no_summary(folders):
     (folders[0] / "summary.json").unlink()
 
@@ -245,6 +252,27 @@ def spoil_other_settings(folders):
     (folders[0] / "train_config.json").write_text(json.dumps(config | {"lr": 0.5}))
 
 
+def set_software(run, **versions):
+    """Change the software that a run says made it."""
+    file = run / "train_config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps(config | {"software": [config["software"][0] | versions]}))
+
+
+def spoil_other_jax(folders):
+    set_software(folders[1], jax="0.9.0")
+
+
+def spoil_other_commit(folders):
+    set_software(folders[1], commit="f00d")
+
+
+def spoil_resumed_by_other_jax(folders):
+    config = json.loads((folders[1] / "train_config.json").read_text())
+    config["software"].append({"medclip": "0.2.0", "jax": "0.9.0"})
+    (folders[1] / "train_config.json").write_text(json.dumps(config))
+
+
 def spoil_same_seed(folders):
     shutil.copy(folders[1] / "train_config.json", folders[0] / "train_config.json")
 
@@ -273,6 +301,9 @@ def spoil_the_same_twice(folders):
         (spoil_no_command, "evaluate-retrieval.toml does not tell the command"),
         (spoil_other_command, "was not measured by one command"),
         (spoil_other_settings, "differ in more than their seed: lr"),
+        (spoil_other_jax, "differ in more than their seed: jax"),
+        (spoil_other_commit, "differ in more than their seed: commit"),
+        (spoil_resumed_by_other_jax, "differ in more than their seed: jax"),
         (spoil_same_seed, "two of these runs have one seed"),
         (spoil_other_items, "were not measured alike"),
         (spoil_nothing_in_it, "eval0 holds no evaluation"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -16,7 +17,10 @@ def load_benchmark(name: str) -> ModuleType:
 
 def load_script(path: str) -> ModuleType:
     """The script at this path in the repository, as a module."""
-    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    file = ROOT / path
+    if str(file.parent) not in sys.path:  # scripts import what lies beside them
+        sys.path.append(str(file.parent))
+    spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
