@@ -179,6 +179,16 @@ def brightness(tmp_path):
 
 
 @pytest.mark.slow
+def test_draws_among_fewer_candidates_are_those_of_the_command(trained_run, tmp_path):
+    run, dataset = trained_run
+    results = medclip.evaluate(run, dataset, num_candidates=4, num_draws=3)
+    command = ["evaluate", "retrieval", "--model", str(run.folder), "--data", str(dataset), "--num-candidates", "4"]
+    run_command([*command, "--num-draws", "3", "--out", str(tmp_path / "out")])
+    written = json.loads((tmp_path / "out" / "retrieval.json").read_text())
+    assert results.to_json().items() <= written.items() and results.below("fixed_pool")
+
+
+@pytest.mark.slow
 def test_zero_shot_by_a_protocol_is_that_of_the_command(trained_run, brightness, tmp_path):
     run, _ = trained_run
     results = medclip.evaluate(run, brightness, "zero-shot", protocol="chexzero")
@@ -197,10 +207,13 @@ def test_zero_shot_by_a_protocol_is_that_of_the_command(trained_run, brightness,
     ("kind", "arguments", "message"),
     [
         ("zero-shot", {"protocol": "clip"}, "'clip' is not a protocol; choose one of: all, chexzero, biomedclip"),
+        ("probe", {"num_candidates": 4}, "num_candidates is of retrieval, not of probe"),
+        ("retrieval", {"prompts": "x.toml"}, "prompts is of zero-shot, not of retrieval"),
+        ("robustness", {"num_draws": 3}, "num_draws is of retrieval and probe, not of robustness"),
         ("probe", {"protocol": "gloria"}, "protocol is of zero-shot, not of probe"),
         ("retrieval", {"protocol": "gloria"}, "protocol is of zero-shot, not of retrieval"),
-        ("retrieval", {"label": "modality"}, "label and classes are of zero-shot and probe, not of retrieval"),
-        ("robustness", {"classes": ["ct"]}, "label and classes are of zero-shot and probe, not of robustness"),
+        ("retrieval", {"label": "modality"}, "label is of zero-shot and probe, not of retrieval"),
+        ("robustness", {"classes": ["ct"]}, "classes is of zero-shot and probe, not of robustness"),
     ],
 )
 def test_an_argument_that_decides_nothing_is_refused(trained_run, brightness, kind, arguments, message):

@@ -29,6 +29,17 @@ if TYPE_CHECKING:
     from medclip.evaluation.labeled import LabelConfig
     from medclip.evaluation.results import Kind, Results
 
+DRAWS, LABELED = 5, ("zero-shot", "probe")
+EVALUATION_OPTIONS = {
+    "label": LABELED,
+    "classes": LABELED,
+    "prompts": ("zero-shot",),
+    "protocol": ("zero-shot",),
+    "num_candidates": ("retrieval",),
+    "num_draws": ("retrieval", "probe"),
+}
+"""What of `evaluate` only some kinds take."""
+
 
 @dataclass(frozen=True)
 class PreparedDataset:
@@ -145,7 +156,10 @@ def evaluate(
     split: str | None = None,
     label: str | None = None,
     classes: Sequence[str] = (),
+    prompts: str | os.PathLike[str] | None = None,
     protocol: ProtocolChoice = "all",
+    num_candidates: int | None = None,
+    num_draws: int = DRAWS,
     out: str | os.PathLike[str] | None = None,
     max_samples: int | None = None,
     seed: int = 0,
@@ -156,8 +170,9 @@ def evaluate(
     `kind` is retrieval, zero-shot, probe, compositionality or robustness. `data` is a prepared dataset, or a source
     that is first prepared: into `OUT-data`, or without `out` for this call alone. `split` is validation, or the only
     one. "zero-shot" and "probe" tell the `classes` of `label` apart and also take a folder with labels.csv or with a
-    folder for each class; "zero-shot" by a `protocol` (chexzero, biomedclip, gloria, medclip, medclip-max), or "all":
-    by this package's own prompts, with every protocol beside. `out` keeps the results, their items and report.html.
+    folder for each class; "zero-shot" by a `protocol`, or "all": by this package's own prompts, or those of the TOML
+    file `prompts`, with every protocol beside. "retrieval" is also among `num_candidates` pairs, drawn `num_draws`
+    times; as often "probe" draws the few images of a class. `out` keeps the results, their items and report.html.
     `cache`: features are read from and saved in the feature cache; the numbers are the same. Raises UserError where
     model, data, kind and arguments do not fit together.
 
@@ -166,24 +181,19 @@ def evaluate(
         >>> 0 <= recall.low <= recall.value <= recall.high <= 1
         True
     """
-    from medclip.evaluation.config import EvalConfig, ProtocolChoice
+    from medclip.evaluation.config import EvalConfig
     from medclip.evaluation.labeled import LabelConfig
     from medclip.evaluation.report import write_report
     from medclip.evaluation.results import Kind
 
-    if kind not in [*Kind]:
-        raise UserError(f"{kind!r} is not a kind of evaluation; choose one of: {', '.join(Kind)}.")
-    is_labeled = kind in (Kind.ZERO_SHOT, Kind.PROBE)
-    if (label is not None or classes) and not is_labeled:
-        raise UserError(f"label and classes are of zero-shot and probe, not of {kind}.")
-    if protocol != "all" and kind != Kind.ZERO_SHOT:
-        raise UserError(f"protocol is of zero-shot, not of {kind}.")
-    if protocol not in (protocols := get_args(ProtocolChoice)):
-        raise UserError(f"{protocol!r} is not a protocol; choose one of: {', '.join(protocols)}.")
+    options = {"label": label, "classes": classes, "prompts": prompts, "num_candidates": num_candidates}
+    _check_options(kind, options | {"protocol": protocol != "all", "num_draws": num_draws != DRAWS}, protocol)
     folder = None if out is None else Path(out)
     with tempfile.TemporaryDirectory() as scratch, lock_output(folder) if folder else nullcontext():
         beside = folder or Path(scratch) / "evaluation"
-        labeled = source_path(data) if is_labeled else None  # also folders that need no preparation
+        labeled = (
+            source_path(data) if kind in EVALUATION_OPTIONS["label"] else None
+        )  # also folders that need no preparation
         config = EvalConfig(
             model=os.fspath(model),
             data=labeled or str(ensure_prepared(data, beside)),
@@ -193,7 +203,8 @@ def evaluate(
             seed=seed,
             cache=cache,
         )
-        results = _measure(Kind(kind), config, LabelConfig(label=label, classes=tuple(classes)), protocol)
+        labels, texts = LabelConfig(label=label, classes=tuple(classes)), prompts and Path(prompts)
+        results = _measure(Kind(kind), config, labels, texts, protocol, num_candidates, num_draws)
         if folder:
             write_report(folder)
     return results
@@ -217,7 +228,29 @@ def compare(
     return compare_folders([Path(folder) for folder in (baseline, *others)], metrics)
 
 
-def _measure(kind: Kind, config: EvalConfig, labels: LabelConfig, protocol: ProtocolChoice) -> Results:
+def _check_options(kind: str, options: Mapping[str, object], protocol: str) -> None:
+    """UserError for an unknown kind or protocol, and for an option given that this kind does not take."""
+    from medclip.evaluation.config import ProtocolChoice
+    from medclip.evaluation.results import Kind
+
+    if kind not in [*Kind]:
+        raise UserError(f"{kind!r} is not a kind of evaluation; choose one of: {', '.join(Kind)}.")
+    for name, kinds in EVALUATION_OPTIONS.items():
+        if options[name] and kind not in kinds:
+            raise UserError(f"{name} is of {' and '.join(kinds)}, not of {kind}.")
+    if protocol not in (protocols := get_args(ProtocolChoice)):
+        raise UserError(f"{protocol!r} is not a protocol; choose one of: {', '.join(protocols)}.")
+
+
+def _measure(
+    kind: Kind,
+    config: EvalConfig,
+    labels: LabelConfig,
+    prompts: Path | None,
+    protocol: ProtocolChoice,
+    num_candidates: int | None,
+    num_draws: int,
+) -> Results:
     from medclip.evaluation.compositionality import evaluate_compositionality
     from medclip.evaluation.probe import evaluate_probe
     from medclip.evaluation.retrieval import evaluate_retrieval
@@ -226,11 +259,11 @@ def _measure(kind: Kind, config: EvalConfig, labels: LabelConfig, protocol: Prot
 
     match kind.value:
         case "retrieval":
-            return evaluate_retrieval(config)
+            return evaluate_retrieval(config, num_candidates=num_candidates, num_draws=num_draws)
         case "zero-shot":
-            return evaluate_zero_shot(config, labels, protocol=protocol)
+            return evaluate_zero_shot(config, labels, prompts, protocol)
         case "probe":
-            return evaluate_probe(config, labels)
+            return evaluate_probe(config, labels, num_draws)
         case "compositionality":
             return evaluate_compositionality(config)
         case "robustness":
