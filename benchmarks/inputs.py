@@ -26,7 +26,6 @@ from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from data import test_dicom_display as display
-from data.test_name_matching import letters_of
 from evaluation.test_labeled_sets import SETS
 from support.archives import tar_bytes, zip_bytes
 from support.dicom_files import PACKAGED, dicom, dicom_bytes, gray_ramp, without_meta
@@ -56,6 +55,7 @@ from support.input_runs import (
 )
 from support.material import draw_image, image_bytes
 from support.published_layouts import LAYOUTS, pmc_oa_file
+from support.spellings import letters_of
 
 HEAD = "image,caption\n"
 REPORT = (

@@ -5,17 +5,12 @@ import json
 import math
 import re
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import pydicom
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from medclip import NOT_CLINICAL
 from medclip.app.map_page import categorize
@@ -25,25 +20,11 @@ from medclip.search.filters import make_filter
 from medclip.search.index import Index
 from medclip.search.map import make_map
 from medclip.search.query import Query, SearchOptions, similar
+from support.browser import open_chromium, serve_app
 
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 DICOM = Path(pydicom.__file__).parent / "data" / "test_files" / "CT_small.dcm"
 
 pytestmark = pytest.mark.slow
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -83,43 +64,14 @@ def log(tmp_path_factory):
 @pytest.fixture(scope="module")
 def address(folders, evaluation, log, tmp_path_factory):
     """The address of `medclip app`, running in a folder that it may not write to."""
-    port, here = free_port(), tmp_path_factory.mktemp("here")
-    here.chmod(0o555)
-    with log.open("wb") as stream:
-        command = [sys.executable, "-m", "medclip.cli.main", "app", "--index", *map(str, folders), "--port", str(port)]
-        command += ["--evaluation", str(evaluation)]
-        process = subprocess.Popen(command, stdout=stream, stderr=stream, start_new_session=True, cwd=here)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(240):
-            assert process.poll() is None, log.read_text()
-            try:
-                with urllib.request.urlopen(f"{url}/_stcore/health", timeout=2):
-                    break
-            except OSError:
-                time.sleep(0.25)
-        else:
-            pytest.fail(log.read_text())
+    with serve_app(["--index", *folders, "--evaluation", evaluation], log, tmp_path_factory.mktemp("here")) as url:
         yield url
-    finally:
-        process.terminate()
-        process.wait(20)
-        with pytest.raises(OSError):  # the page does not outlive the command
-            urllib.request.urlopen(f"{url}/_stcore/health", timeout=2)
-        assert list(here.iterdir()) == []
 
 
 @pytest.fixture(scope="module")
 def chromium():
-    """Debian's browser."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no Chromium on this machine: the browser test needs one on the PATH")
-    expect.set_options(timeout=30_000)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+    with open_chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ A parser reads one file of a whole small folder. It may end in one of REFUSALS a
 from __future__ import annotations
 
 import json
-import shutil
 from collections import deque
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -44,7 +43,7 @@ from medclip.errors import ImageError, UserError, WorkError
 from medclip.evaluation.results import Kind, read_results
 from medclip.evaluation.retrieval import read_embeddings
 from medclip.hosts import is_clear_text, is_loopback
-from medclip.match_calibration import CALIBRATION_FILE, FITTED, read_calibration
+from medclip.match_calibration import CALIBRATION_FILE, read_calibration
 from medclip.model.config import parse_config
 from medclip.model.image_processor import PROCESSOR_FILE, read_image_processor
 from medclip.model.open_clip import open_clip_config
@@ -56,19 +55,15 @@ from medclip.search.query import SearchOptions, rank
 from medclip.search.reader import IndexReader
 from medclip.serve.gate import accepts_name, client_network, read_keys
 from medclip.serve.schemas import EmbedRequest, SearchRequest
-from support import handmade_datasets, handmade_results
+from support import parser_folders as folders
 from support import published_layouts as layouts
 from support.archives import tar_bytes, zip_bytes
-from support.dicom_files import dicom, dicom_bytes, gray_ramp
-from support.made_indexes import make_index, random_units
-from support.material import draw_image, image_bytes
+from support.dicom_files import dicom
+from support.made_indexes import random_units
 from support.model_folders import flax_tree
-from support.vocabularies import charsmap, text_config, write_bert, write_clip, write_siglip
+from support.vocabularies import text_config, write_bert, write_clip
 
-SUPPORT = Path(__file__).parent
-CLIP = SUPPORT / "clip-tiny"
 REFUSALS = (UserError, WorkError, ImageError)
-ROWS = [{"id": str(n), "image": f"{n}.png", "caption": f"CT of the chest {n}", "split": "train"} for n in range(3)]
 CAPTIONS = (
     "Fig. 1: (a) Axial CT shows no pleural effusion &amp; <b>left</b> ground-glass opacity, 5–10 mm. (b) MRI.",
     "FINAL REPORT\n FINDINGS: Échographie rénale à gauche.\n IMPRESSION: Normal. http://x.example 12/03/2019 #4711 10%",
@@ -98,15 +93,6 @@ def fuzz_once(parser: Parser, folder: Path, content: bytes) -> str:
     return ""
 
 
-def _content(name: str, content: str | bytes) -> Callable[[Path], Any]:
-    data = content.encode() if isinstance(content, str) else content
-    return lambda folder: (folder / name).write_bytes(data)
-
-
-def _copy(source: Path, name: str) -> Callable[[Path], Any]:
-    return lambda folder: shutil.copy(source, folder / name)
-
-
 def _rows(name: str = ".") -> Callable[[Path], Any]:
     return lambda folder: deque(open_source(folder / name), 0)
 
@@ -116,7 +102,7 @@ def _text(read: Callable[[str], Any], *seeds: str) -> Parser:
         for line in (folder / "text").read_bytes().decode("utf-8", "surrogateescape").split("\0"):
             read(line)
 
-    return Parser(_content("text", "\0".join(seeds)), "text", read_file)
+    return Parser(folders.content("text", "\0".join(seeds)), "text", read_file)
 
 
 def _clean(caption: str) -> None:
@@ -181,20 +167,6 @@ def _tokenizer(folder: Path) -> None:
     load_tokenizer(folder, config).encode([*CAPTIONS, "", "胸部 \U0010ffff"])
 
 
-def _siglip(folder: Path) -> None:
-    write_siglip(folder, charsmap({"Ａ": "a", "ﬁ": "fi"}), tokenizer_class="SiglipTokenizer")
-
-
-def _table_and_zip(folder: Path) -> None:
-    (folder / "x.csv").write_text("image,caption\nb.jpg,CT of the chest\nc.jpg,CT of the knee\n")
-    (folder / "images.zip").write_bytes(zip_bytes(MEMBERS))
-
-
-def _npz(folder: Path) -> None:
-    images, labels = np.zeros((3, 28, 28), np.uint8), np.arange(3)[:, None]
-    np.savez_compressed(folder / "pneumoniamnist.npz", test_images=images, test_labels=labels)
-
-
 def _read_labeled(name: str) -> Callable[[Path], Any]:
     def read(folder: Path) -> None:
         if labeled := find_labeled_set(folder / name):
@@ -203,42 +175,16 @@ def _read_labeled(name: str) -> Callable[[Path], Any]:
     return read
 
 
-def _evaluation(folder: Path) -> None:
-    handmade_results.retrieval(folder, [1, 2, 5], [1, 3, 1])
-
-
 def _model_config(folder: Path) -> None:
     parse_config(read_object(folder / "config.json", "a model folder"))
 
 
 def _processor(folder: Path) -> None:
-    read_image_processor(folder, parse_config(json.loads((CLIP / "config.json").read_bytes())).vision)
+    read_image_processor(folder, parse_config(json.loads((folders.CLIP / "config.json").read_bytes())).vision)
 
 
 def _open_clip(folder: Path) -> None:
     open_clip_config.check(read_json(folder / "x.json", "a model folder"))
-
-
-def _clip_tokenizer(folder: Path) -> None:
-    write_clip(folder, tokenizer_class="CLIPTokenizer", model_max_length=16, unk_token="<|endoftext|>")
-
-
-def write_modules_of_text(folder: Path) -> None:
-    """modules.json of a text tower with mean pooling."""
-    kinds = [("", "sentence_transformers.models.Transformer"), ("1_Pooling", "sentence_transformers.models.Pooling")]
-    modules = [{"idx": n, "name": str(n), "path": path, "type": kind} for n, (path, kind) in enumerate(kinds)]
-    (folder / "modules.json").write_text(json.dumps(modules))
-    (folder / "1_Pooling").mkdir()
-    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
-
-
-def _shards(folder: Path) -> None:
-    shutil.copy(CLIP / "model.safetensors", folder / "model-00001-of-00001.safetensors")
-    (folder / INDEX_OF_SHARDS).write_text('{"weight_map": {"a": "model-00001-of-00001.safetensors"}}')
-
-
-def _dataset(folder: Path) -> None:
-    handmade_datasets.dataset(folder, {"train": [handmade_datasets.row(n) for n in range(3)]})
 
 
 def _open_dataset(folder: Path) -> None:
@@ -249,21 +195,9 @@ def _open_dataset(folder: Path) -> None:
         split.image(row)
 
 
-def _run(folder: Path) -> None:
-    settings = {"data": {"train": "0" * 64}, "steps": 2, "batch_size": 8, "lr": 1e-3, "software": [{}]}
-    (folder / "train_config.json").write_text(json.dumps(settings))
-    recalls = {name: 0.5 for name in ("validation_loss", "R@1", "R@5", "R@10", "mean_recall")}
-    records = [{"step": 1, "loss": 2.5, "pairs_per_s": 1.0, "data_wait_fraction": 0.1}, {"step": 2, **recalls}]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-
-
 def _info(folder: Path) -> None:
     with redirect_stdout(StringIO()):
         parse(Info, "info", [str(folder)]).run()
-
-
-def _index(folder: Path) -> None:
-    make_index(folder, random_units(5))
 
 
 def _search(folder: Path) -> None:
@@ -271,25 +205,8 @@ def _search(folder: Path) -> None:
     rank(reader, random_units(1)[0], SearchOptions(k=3))
 
 
-def _calibration(folder: Path) -> None:
-    recall = {"value": 0.5, "low": 0.4, "high": 0.6, "chance": 0.1, "num_images": 10, "num_captions": 10}
-    fields = {"model_sha256": "0" * 64, "data_sha256": "0" * 64, "recall_at_10": recall, "withheld": None}
-    thresholds = [{"num_images": 10, "cosine": 0.1}, {"num_images": 100, "cosine": 0.2}]
-    (folder / CALIBRATION_FILE).write_text(json.dumps(fields | dict.fromkeys(FITTED, 1.0) | {"thresholds": thresholds}))
-
-
-def _npy(folder: Path) -> None:
-    np.save(folder / "x.npy", random_units(3))
-
-
 def _read_npy(folder: Path) -> None:
     read_embeddings(folder / "x.npy", folder / "x.npy", None)
-
-
-def _arrow(folder: Path) -> None:
-    table = pa.Table.from_pylist(ROWS)
-    with pa.OSFile(str(folder / "x.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as out:
-        out.write_table(table)
 
 
 def _dicom_pixels(folder: Path) -> None:
@@ -297,14 +214,6 @@ def _dicom_pixels(folder: Path) -> None:
         is_encapsulated = read_header(folder / "1.dcm").file_meta.TransferSyntaxUID.is_encapsulated
     if not is_encapsulated:  # those are decoded in workers
         decode_frame(folder / "1.dcm")
-
-
-def _dicom_study(folder: Path) -> None:
-    data = dicom(gray_ramp(), PatientName="Secretova^Anna", PatientID="4711", StudyInstanceUID="1.2", WindowCenter=2000,
-                 WindowWidth=1000, RescaleSlope=2, RescaleIntercept=-1024, ImageType=["ORIGINAL", "PRIMARY"],
-                 SeriesInstanceUID="1.2.3", ImagePositionPatient=[0, 0, 1], StudyDate="20190312")  # fmt: skip
-    (folder / "1.dcm").write_bytes(dicom_bytes(data))
-    (folder / "1.txt").write_text("CT of the chest of Anna Secretova: normal.")
 
 
 def _command(folder: Path) -> None:
@@ -316,15 +225,12 @@ def _prompts(folder: Path) -> None:
 
 
 CSV = "id,image,caption,split,license\n" + "".join(f'{n},{n}.png,"CT, chest ""{n}""",train,CC BY\n' for n in range(3))
-PNG = image_bytes(draw_image(1), "PNG")
-MEMBERS = [("a.png", PNG), ("a.txt", b"CT of the chest"), ("b.jpg", PNG), ("b.json", json.dumps(ROWS[0]).encode())]
 MIMIC = "mimic-cxr-jpg"
 ADDRESSES = ("dicomweb://h.example:443/x?PatientID=1", "s3://bucket/x", "hf://lab/x", "[::1]", "127.0.0.1", "./a b")
 REQUESTS = (
     '{"queries": [{"texts": ["pleural effusion"], "negative_texts": ["x"]}], "k": 5, "filter": {"modality": ["CT"]}}',
     '{"texts": ["CT of the chest"]}',
 )  # fmt: skip
-INDEX_OF_SHARDS = "model.safetensors.index.json"
 OPEN_CLIP = json.dumps({
     "model_cfg": {"embed_dim": 32, "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16},
                   "text_cfg": {"context_length": 16, "vocab_size": 100, "width": 32, "heads": 2, "layers": 1}},
@@ -339,18 +245,22 @@ PARSERS: dict[str, Parser] = {
     "requests": _text(_request, *REQUESTS),
     "addresses": _text(_address, *ADDRESSES),
     "filters": _text(_filter, "modality=CT,MRI\nadded=2026-11-01..2026-11-25", "added=2026"),
-    "csv": Parser(_content("x.csv", CSV), "x.csv", _rows("x.csv")),
-    "tsv": Parser(_content("x.tsv", CSV.replace(",", "\t")), "x.tsv", _rows("x.tsv")),
-    "json table": Parser(_content("x.json", json.dumps(ROWS)), "x.json", _rows("x.json")),
-    "json lines": Parser(_content("x.jsonl", "\n".join(map(json.dumps, ROWS))), "x.jsonl", _rows("x.jsonl")),
-    "parquet": Parser(
-        lambda folder: pq.write_table(pa.Table.from_pylist(ROWS), folder / "x.parquet"), "x.parquet", _rows("x.parquet")
+    "csv": Parser(folders.content("x.csv", CSV), "x.csv", _rows("x.csv")),
+    "tsv": Parser(folders.content("x.tsv", CSV.replace(",", "\t")), "x.tsv", _rows("x.tsv")),
+    "json table": Parser(folders.content("x.json", json.dumps(folders.ROWS)), "x.json", _rows("x.json")),
+    "json lines": Parser(
+        folders.content("x.jsonl", "\n".join(map(json.dumps, folders.ROWS))), "x.jsonl", _rows("x.jsonl")
     ),
-    "arrow": Parser(_arrow, "x.arrow", lambda folder: deque(read_rows(folder / "x.arrow"), 0)),
-    "tar": Parser(_content("x.tar", tar_bytes(MEMBERS)), "x.tar", _rows("x.tar")),
-    "tar.gz": Parser(_content("x.tar.gz", tar_bytes(MEMBERS, "w:gz")), "x.tar.gz", _rows("x.tar.gz")),
-    "zip": Parser(_content("x.zip", zip_bytes(MEMBERS)), "x.zip", _rows("x.zip")),
-    "images in a zip": Parser(_table_and_zip, "images.zip", _rows("x.csv")),
+    "parquet": Parser(
+        lambda folder: pq.write_table(pa.Table.from_pylist(folders.ROWS), folder / "x.parquet"),
+        "x.parquet",
+        _rows("x.parquet"),
+    ),
+    "arrow": Parser(folders.arrow, "x.arrow", lambda folder: deque(read_rows(folder / "x.arrow"), 0)),
+    "tar": Parser(folders.content("x.tar", tar_bytes(folders.MEMBERS)), "x.tar", _rows("x.tar")),
+    "tar.gz": Parser(folders.content("x.tar.gz", tar_bytes(folders.MEMBERS, "w:gz")), "x.tar.gz", _rows("x.tar.gz")),
+    "zip": Parser(folders.content("x.zip", zip_bytes(folders.MEMBERS)), "x.zip", _rows("x.zip")),
+    "images in a zip": Parser(folders.table_and_zip, "images.zip", _rows("x.csv")),
     "Open-i XML": Parser(layouts.openi, "NLMCXR_reports/ecgen-radiology/1.xml", _rows()),
     "Open-i CSV": Parser(layouts.kaggle, "indiana_reports.csv", _rows()),
     "MIMIC-CXR splits": Parser(layouts.mimic_beside, f"{MIMIC}/mimic-cxr-2.0.0-split.csv", _rows(MIMIC)),
@@ -364,48 +274,62 @@ PARSERS: dict[str, Parser] = {
     "ROCO links": Parser(layouts.roco, "train/radiology/dlinks.txt", _rows()),
     "ROCO licenses": Parser(layouts.roco, "train/radiology/licences.txt", _rows()),
     "ROCOv2": Parser(layouts.rocov2, "train_captions.csv", _rows()),
-    "DICOM header": Parser(_dicom_study, "1.dcm", _rows()),
-    "DICOM pixels": Parser(_dicom_study, "1.dcm", _dicom_pixels),
-    "image header": Parser(_content("x", PNG), "x", lambda folder: header_size((folder / "x").read_bytes())),
-    "MedMNIST": Parser(_npz, "pneumoniamnist.npz", _read_labeled("pneumoniamnist.npz")),
-    "torch, zip": Parser(_copy(SUPPORT / "torch-files" / "zip.bin", "x.bin"), "x.bin", _torch),
-    "torch, legacy": Parser(_copy(SUPPORT / "torch-files" / "legacy.bin", "x.bin"), "x.bin", _torch),
+    "DICOM header": Parser(folders.dicom_study, "1.dcm", _rows()),
+    "DICOM pixels": Parser(folders.dicom_study, "1.dcm", _dicom_pixels),
+    "image header": Parser(
+        folders.content("x", folders.PNG), "x", lambda folder: header_size((folder / "x").read_bytes())
+    ),
+    "MedMNIST": Parser(folders.medmnist, "pneumoniamnist.npz", _read_labeled("pneumoniamnist.npz")),
+    "torch, zip": Parser(folders.copy_of(folders.SUPPORT / "torch-files" / "zip.bin", "x.bin"), "x.bin", _torch),
+    "torch, legacy": Parser(folders.copy_of(folders.SUPPORT / "torch-files" / "legacy.bin", "x.bin"), "x.bin", _torch),
     "safetensors": Parser(
-        _copy(CLIP / "model.safetensors", "model.safetensors"), "model.safetensors", weight_files.open_tensors
+        folders.copy_of(folders.CLIP / "model.safetensors", "model.safetensors"),
+        "model.safetensors",
+        weight_files.open_tensors,
     ),
     "safetensors index": Parser(
-        _shards,
-        INDEX_OF_SHARDS,
+        folders.shards,
+        folders.INDEX_OF_SHARDS,
         weight_files.open_tensors,
     ),
     "msgpack of Flax": Parser(
-        _content("x.msgpack", msgpack.packb(flax_tree({"text.embeddings.weight": np.zeros((2, 3), np.float32)}))),
+        folders.content(
+            "x.msgpack", msgpack.packb(flax_tree({"text.embeddings.weight": np.zeros((2, 3), np.float32)}))
+        ),
         "x.msgpack",
         lambda folder: flax_file.open_tensors(folder / "x.msgpack"),
     ),
-    "config.json": Parser(_copy(CLIP / "config.json", "config.json"), "config.json", _model_config),
-    "preprocessor": Parser(_copy(CLIP / PROCESSOR_FILE, PROCESSOR_FILE), PROCESSOR_FILE, _processor),
-    "tokenizer.json": Parser(_copy(CLIP / "tokenizer.json", "tokenizer.json"), "tokenizer.json", _tokenizer),
-    "tokenizer_config.json": Parser(_clip_tokenizer, "tokenizer_config.json", _tokenizer),
+    "config.json": Parser(folders.copy_of(folders.CLIP / "config.json", "config.json"), "config.json", _model_config),
+    "preprocessor": Parser(folders.copy_of(folders.CLIP / PROCESSOR_FILE, PROCESSOR_FILE), PROCESSOR_FILE, _processor),
+    "tokenizer.json": Parser(
+        folders.copy_of(folders.CLIP / "tokenizer.json", "tokenizer.json"), "tokenizer.json", _tokenizer
+    ),
+    "tokenizer_config.json": Parser(folders.clip_tokenizer, "tokenizer_config.json", _tokenizer),
     "vocab.json": Parser(write_clip, "vocab.json", _tokenizer),
     "merges.txt": Parser(write_clip, "merges.txt", _tokenizer),
     "vocab.txt": Parser(write_bert, "vocab.txt", _tokenizer),
-    "spiece.model": Parser(_siglip, "spiece.model", _tokenizer),
-    "open_clip config": Parser(_content("x.json", OPEN_CLIP), "x.json", _open_clip),
-    "sentence-transformers": Parser(write_modules_of_text, "modules.json", read_modules),
-    "dataset.json": Parser(_dataset, "dataset.json", _open_dataset),
-    "info of a dataset": Parser(_dataset, "dataset.json", _info),
-    "info of a run": Parser(_run, "train_config.json", _info),
-    "log of a run": Parser(_run, "metrics.jsonl", _info),
-    "shard of a dataset": Parser(_dataset, "train-00000.arrow", _open_dataset),
-    "index.json": Parser(_index, "index.json", IndexReader),
-    "rows of an index": Parser(_index, "segments/00000/rows.arrow", _search),
-    "embeddings of an index": Parser(_index, "segments/00000/embeddings.npy", _search),
-    "retrieval.json": Parser(_evaluation, "retrieval.json", lambda folder: read_results(folder, Kind.RETRIEVAL)),
-    "retrieval.arrow": Parser(_evaluation, "retrieval.arrow", lambda folder: read_results(folder, Kind.RETRIEVAL)),
-    "calibration.json": Parser(_calibration, CALIBRATION_FILE, lambda folder: read_calibration(folder, "0" * 64)),
-    "embeddings of others": Parser(_npy, "x.npy", _read_npy),
-    "config.toml": Parser(_content("x.toml", 'seed = 3\nout = "x"\njson = true\n'), "x.toml", _command),
-    "prompts.toml": Parser(_content("x.toml", PROMPTS), "x.toml", _prompts),
-    "keys of the API": Parser(_content("x", "0123456789abcdef0123\n"), "x", lambda folder: read_keys(folder / "x")),
+    "spiece.model": Parser(folders.siglip, "spiece.model", _tokenizer),
+    "open_clip config": Parser(folders.content("x.json", OPEN_CLIP), "x.json", _open_clip),
+    "sentence-transformers": Parser(folders.modules_of_text, "modules.json", read_modules),
+    "dataset.json": Parser(folders.small_dataset, "dataset.json", _open_dataset),
+    "info of a dataset": Parser(folders.small_dataset, "dataset.json", _info),
+    "info of a run": Parser(folders.training_run, "train_config.json", _info),
+    "log of a run": Parser(folders.training_run, "metrics.jsonl", _info),
+    "shard of a dataset": Parser(folders.small_dataset, "train-00000.arrow", _open_dataset),
+    "index.json": Parser(folders.small_index, "index.json", IndexReader),
+    "rows of an index": Parser(folders.small_index, "segments/00000/rows.arrow", _search),
+    "embeddings of an index": Parser(folders.small_index, "segments/00000/embeddings.npy", _search),
+    "retrieval.json": Parser(folders.evaluation, "retrieval.json", lambda folder: read_results(folder, Kind.RETRIEVAL)),
+    "retrieval.arrow": Parser(
+        folders.evaluation, "retrieval.arrow", lambda folder: read_results(folder, Kind.RETRIEVAL)
+    ),
+    "calibration.json": Parser(
+        folders.calibration, CALIBRATION_FILE, lambda folder: read_calibration(folder, "0" * 64)
+    ),
+    "embeddings of others": Parser(folders.npy, "x.npy", _read_npy),
+    "config.toml": Parser(folders.content("x.toml", 'seed = 3\nout = "x"\njson = true\n'), "x.toml", _command),
+    "prompts.toml": Parser(folders.content("x.toml", PROMPTS), "x.toml", _prompts),
+    "keys of the API": Parser(
+        folders.content("x", "0123456789abcdef0123\n"), "x", lambda folder: read_keys(folder / "x")
+    ),
 }
