@@ -125,14 +125,16 @@ def peers_table(lines: list[dict]) -> Iterator[str]:
         if ratios := line.get("ratios"):
             goal, median = line["goal"], statistics.median(ratios)
             verdict = "–" if goal is None else f"{goal:g}: {'reached' if median >= goal else '**missed**'}"
-            shown = (
-                f"**{median:.2f}** ({min(ratios):.2f}–{max(ratios):.2f}, {len(ratios)} round{'s' * (len(ratios) > 1)})"
-            )
+            spread = f"{min(ratios):.2f}–{max(ratios):.2f}, {len(ratios)} rounds" if len(ratios) > 1 else "one round"
+            shown = f"**{median:.2f}** ({spread})"
             cells = [line["work"], line["peer"], line["cost"], shown, verdict, line["checked"] or "–"]
             yield row([*cells, line["limit"] or "–", f"`{line['command']}`"])
 
 
 def growth_table(lines: list[dict]) -> Iterator[str]:
+    if not any(line.get("sizes") for line in lines):
+        yield "Not measured here yet: `performance.py growth`; memory by number of pairs: `performance.py training`."
+        return
     yield "| work | by | cost, the smallest being 1 | exponent | counted |"
     yield "|---|---|---|---:|---|"
     for line in lines:

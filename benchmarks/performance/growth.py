@@ -57,7 +57,7 @@ def batch(size: int) -> Callable[[], object]:
     inputs = Batch(
         images=np.zeros((1, size, side, side, 3), np.uint8), texts=pack(ids, valid, model.config.text),
         foil_mask=np.zeros((1, size, 0), bool), image_ids=numbers, caption_ids=numbers,
-        concepts=np.zeros((1, size, 0), np.int32), aug_keys=np.zeros((1, size, 2), np.uint32),
+        aug_keys=np.zeros((1, size, 2), np.uint32),
     )  # fmt: skip
     params = {name: np.asarray(value) for name, value in model.params.items()}
 

@@ -90,15 +90,16 @@ def measure(bounds: Bounds) -> Iterator[Result]:
         expected = {count: ours.ask(count)[1] for count in (1, 32)}
         for name, (python, script) in scripts.items():
             with worker(python, "-c", script + ANSWER, *files) as peer:
-                for count in (1, 32):
+                for count in (1,) if name == "memcpy" else (1, 32):
                     pairs = [(peer.ask(count), ours.ask(count)) for _ in range(bounds.rounds + 1)][1:]
                     costs[name, count] = [theirs[0] / own[0] for theirs, own in pairs]
-                    agree = np.mean([a == b for theirs, _ in pairs for a, b in zip(theirs[1], expected[count])])  # noqa: B905
-                    assert name == "memcpy" or agree > 0.99, (name, count, agree)
+                    assert name == "memcpy" or all(
+                        np.mean(np.equal(theirs[1], expected[count])) > 0.99 for theirs, _ in pairs
+                    ), (name, count)
     read = rows * WIDTH * 4
     for count in (1, 32):
         work = f"exact search, {rows:,} × {WIDTH}, warm, {count} {'query' if count == 1 else 'queries at once'}"
-        flops = f"; {2 * count * rows * WIDTH / 1e9:.0f} GFLOP"
+        flops = f"; {2 * count * rows * WIDTH / 1e9:.1f} GFLOP"
         for name, peer in names.items():
             yield Comparison(work, peer, costs[name, count], goal=1, checked="the ten rows of every query, in order",
                              limit=f"{read / 1e9:.1f} GB read{flops}")  # fmt: skip

@@ -17,7 +17,7 @@ KS = (1, 5, 10)
 DIRECTIONS: tuple[str, str] = ("image_to_text", "text_to_image")
 TIE_TOLERANCE = 1e-9  # equal vectors get products that differ by BLAS's rounding; in float64 that is far less than this
 CI_METHOD = "95 % bootstrap, 1000 resamples of whole articles"
-MAX_SCORES = 2**24  # scores in memory at once: 128 MB
+MAX_SCORES = 2**22  # scores in memory at once: 32 MB, which caches hold in part; more are slower
 MAX_QUERIES = 512  # of which scores with all candidates are in memory at once
 
 Names = Sequence[str] | np.ndarray

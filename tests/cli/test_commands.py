@@ -123,12 +123,15 @@ def test_a_fall_is_exit_code_one(medclip, evaluations, order, below, code):
         assert "Traceback" not in err
 
 
-def test_comparing_needs_no_jax(evaluations):
+def test_comparing_and_evaluating_embeddings_need_no_jax(evaluations, tmp_path):
+    files = [tmp_path / "images.npy", tmp_path / "texts.npy"]
+    for file in files:
+        np.save(file, np.eye(4))
     program = (
-        "import sys; from medclip.cli.main import main; sys.argv[1:1] = ['compare']; main(); "
-        "assert 'jax' not in sys.modules"
+        "import sys; from medclip.cli.main import run; run(['compare', *sys.argv[1:3]]); "
+        "run(['evaluate', 'retrieval', '--embeddings', *sys.argv[3:]]); assert 'jax' not in sys.modules"
     )
-    done = in_new_process("-c", program, *evaluations)
+    done = in_new_process("-c", program, *evaluations, *files)
     assert done.returncode == 0, done.stderr
 
 

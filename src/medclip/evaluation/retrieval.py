@@ -14,7 +14,6 @@ from jaxtyping import Float32
 from medclip.atomic_io import has_checksum, read_optional, sha256
 from medclip.data.checked_files import EMBEDDINGS_MANIFEST, DamageError, check_hash
 from medclip.data.dataset import Split
-from medclip.encode.encoder import embed_split, jax_backend
 from medclip.errors import UserError
 from medclip.evaluation import graded_relevance
 from medclip.evaluation.candidate_pools import article_disjoint, draw_pools, fixed_pools
@@ -22,7 +21,6 @@ from medclip.evaluation.config import EvalConfig
 from medclip.evaluation.results import Fact, Kind, MisrankedPair, NearestImage, Results, provenance, write_results
 from medclip.evaluation.subgroups import by_group, row_labels
 from medclip.metrics import DistinctPairs, Queries, hits_at_k, max_candidates, merge_articles, nearest_others
-from medclip.model.checkpoint import load
 from medclip.named_metrics import Metric, Role, metric_name, to_metric
 from medclip.progress import progress
 
@@ -139,6 +137,9 @@ def _embeddings(
         limit = len(rows) if rows else config.max_samples
         return images[:limit], texts[:limit]
     assert rows is not None
+    from medclip.encode.encoder import embed_split, jax_backend  # JAX, which embeddings made elsewhere do not need
+    from medclip.model.checkpoint import load
+
     backend = jax_backend(load(config.model), config.cache)
     with progress("embed", 2 * len(rows), "items") as advance:
         images = embed_split(backend, rows, "images", advance=advance)

@@ -119,7 +119,9 @@ def scan(segments: Sequence[SegmentEmbeddings], embeddings: Embeddings, count: i
             chunk_mask = mask[first + start : first + start + len(chunk)]
             count_in_chunk = int(np.count_nonzero(chunk_mask))
             columns = slice(done, done + count_in_chunk)
-            if count_in_chunk > len(chunk) / 2:  # copying most rows costs more than scoring all of them
+            if count_in_chunk == len(chunk):
+                np.matmul(embeddings, chunk.T, out=scores[:, columns])  # a copy of all scores is a fifth of the time
+            elif count_in_chunk > len(chunk) / 2:  # copying most rows costs more than scoring all of them
                 scores[:, columns] = (embeddings @ chunk.T)[:, chunk_mask]
             elif count_in_chunk:
                 scores[:, columns] = embeddings @ chunk[chunk_mask].T
