@@ -104,7 +104,7 @@ def _grid(result: SearchResult, locations: Mapping[str, IndexLocation], name: st
     with st.grid(min_column_width=min_width, gap="small"):
         for rank, (hit, probability) in enumerate(result.hits_with_probability(), 1):
             with st.container(border=True, gap="xsmall", key=f"card-{slug}-{rank}"):
-                _card(rank, hit, probability, locations, name)
+                _card(rank, hit, None if result.no_match else probability, locations, name)
 
 
 def _card(
