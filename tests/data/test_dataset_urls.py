@@ -2,10 +2,13 @@
 
 import json
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from medclip.data.dataset import Split, default_split, read_dataset
+from medclip.data.dataset import Split, default_split, read_dataset, write_table
+from medclip.data.derive import copy_splits
 from medclip.data.paths import parse_path
 from medclip.errors import UserError, WorkError
 
@@ -76,3 +79,86 @@ def test_what_is_not_there_is_named(store):
         Split(parse_path("memory://bucket/other"), "train")
     with pytest.raises(UserError, match=r"no split 'test'"):
         Split(parse_path(URL), "test")
+
+
+@pytest.fixture
+def shards(data, store, tmp_path):
+    """The training split in shards of 0, 7, 1, 9, 0 and 8 pairs, in a folder and behind URL."""
+    whole, folder = Split(data, "train"), parse_path(URL)
+    dataset, start, shards = json.loads((folder / "dataset.json").read_text()), 0, []
+    for number, pairs in enumerate((0, 7, 1, 9, 0, 8)):
+        table = whole.table.slice(start, pairs).combine_chunks()
+        write_table(tmp_path / "shard.arrow", table, {})
+        (folder / f"train-{number:05d}.arrow").write_bytes((tmp_path / "shard.arrow").read_bytes())
+        shards.append({"file": f"train-{number:05d}.arrow", "pairs": pairs})
+        start += pairs
+    dataset["splits"]["train"]["shards"] = shards
+    (folder / "dataset.json").write_text(json.dumps(dataset))
+    return whole
+
+
+@pytest.fixture
+def no_room(shards, monkeypatch):
+    """The same, where this machine has no room for a copy; lists the requests for bytes of a shard."""
+    monkeypatch.setenv("MEDCLIP_DATA_CACHE_GB", "0")
+    requests, cat = [], MemoryFileSystem.cat_file
+
+    def cat_and_count(self, path, *rest, **more):
+        requests.append(path.rsplit("/", 1)[-1])
+        return cat(self, path, *rest, **more)
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", cat_and_count)
+    return requests
+
+
+@pytest.mark.parametrize(("first", "count"), [(0, 25), (0, 7), (6, 3), (7, 1), (8, 9), (17, 8), (20, None), (24, 1)])
+@pytest.mark.parametrize("room", ["1", "0"])
+def test_a_part_is_those_rows_and_reads_no_other_shards(shards, store, monkeypatch, room, first, count):
+    monkeypatch.setenv("MEDCLIP_DATA_CACHE_GB", room)
+    part, rows = Split(parse_path(URL), "train", count, first), range(first, first + (count or 25))[: 25 - first]
+    assert part.column("id") == [shards.column("id")[row] for row in rows]
+    assert [part.image(row) for row in range(len(part))] == [shards.image(row) for row in rows]
+    assert len(list(part.folder.glob("train-*"))) <= 2 + len({0 if r < 7 else 1 if r < 8 else 2 for r in rows})
+
+
+def test_images_without_room_are_read_behind_the_url(shards, no_room, store):
+    split = Split(parse_path(URL), "train")
+    assert store == []  # no shard was copied
+    assert split.digest == shards.digest
+    assert split.table.equals(shards.table.drop_columns(["image"]))
+    images = [shards.image(row) for row in range(25)]
+    on_disk = b"".join(path.read_bytes() for path in split.folder.iterdir() if path.is_file())
+    assert all(caption.encode() in on_disk for caption in shards.column("caption"))
+    assert not any(image in on_disk for image in images)
+    assert [split.image(row) for row in (24, 0, 7, 7)] == [images[row] for row in (24, 0, 7, 7)]
+    before = len(no_room)
+    assert list(split.iter_images(range(25))) == images
+    assert no_room[before:] == [f"train-{number:05d}.arrow" for number in (1, 2, 3, 5)]
+    assert list(split.iter_images([9, 3, 1, 20])) == [images[row] for row in (9, 3, 1, 20)]
+    mask = np.isin(np.arange(25), [0, 8, 9, 24])
+    for chosen in (None, mask):
+        made, wanted = (pa.Table.from_batches(s.iter_batches(["id", "image"], chosen, 4)) for s in (split, shards))
+        assert made.combine_chunks() == wanted.combine_chunks()
+
+
+def test_a_copy_of_rows_without_room_is_the_same(shards, no_room, tmp_path):
+    copy_splits(parse_path(URL), tmp_path, lambda split: range(1, 24) if split.name == "train" else range(12), {})
+    assert Split(tmp_path, "train").table.equals(shards.table.slice(1, 23))
+
+
+def test_an_image_that_is_not_the_one_of_its_row_is_refused(no_room):
+    split, shard = Split(parse_path(URL), "train"), parse_path(URL) / "train-00001.arrow"
+    image = split.image(3)
+    shard.write_bytes(shard.read_bytes().replace(image, image[:-3] + b"\0\0\0"))
+    with pytest.raises(WorkError, match=r"data/train-00001\.arrow was changed, or is damaged"):
+        split.image(3)
+    shard.unlink()
+    with pytest.raises(WorkError, match=r"data/train-00001\.arrow cannot be reached"):
+        list(split.iter_images(range(25)))
+
+
+@pytest.mark.parametrize("limit", ["x", "nan"])
+def test_a_limit_that_is_no_number_is_refused(store, monkeypatch, limit):
+    monkeypatch.setenv("MEDCLIP_DATA_CACHE_GB", limit)
+    with pytest.raises(UserError, match="MEDCLIP_DATA_CACHE_GB"):
+        Split(parse_path(URL), "train")

@@ -95,23 +95,3 @@ def test_an_absent_ray_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=re.escape(install_command("ray"))):
         list(map_shards(finish_late, [(1,)], ray=True))
-
-
-ON_RAY = """
-import sys
-from pathlib import Path
-from medclip.data.prepare import prepare
-prepare(sys.argv[1], Path("data"), num_workers=2, ray=True)
-"""
-
-
-@pytest.mark.slow
-def test_a_ray_cluster_makes_the_same_bytes(roco, data, tmp_path):
-    pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[ray]'")
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    subprocess.run([sys.executable, "-c", ON_RAY, roco.folder], cwd=tmp_path, env=environment, check=True)
-    wanted, made = (
-        {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()} for folder in (data, tmp_path / "data")
-    )
-    assert made == wanted
-    assert "dataset.json" in made

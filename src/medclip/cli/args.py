@@ -69,6 +69,10 @@ Cache = Annotated[
     bool,
     arg(help="Reuse what the model's towers gave before, in any command, and keep it (docs/train.md); same numbers."),
 ]
+OnRay = Annotated[
+    bool,
+    arg(help="Work on a Ray cluster whose machines see the same folders: at RAY_ADDRESS, or one of this machine."),
+]
 ConfigFile = Annotated[
     Path | None,
     arg(metavar="FILE.toml", help="Take flags from this file; those of the command line win. See docs/cli.md."),

@@ -14,7 +14,7 @@ from rich.console import RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
-from medclip.cli.args import CorrectionsFile, Data, MaybeOutFile, Positional, Seed, path_or_url
+from medclip.cli.args import CorrectionsFile, Data, MaybeOutFile, OnRay, Positional, Seed, path_or_url
 from medclip.cli.format import Output
 from medclip.data.deidentify import NOT_REPLACED
 from medclip.data.dropped_rows import DROPPED_FILE
@@ -47,8 +47,7 @@ class Prepare:
     """Show how the first rows would be prepared; write nothing."""
     num_workers: int | None = None
     """Processes; left out: as many as there are cores."""
-    ray: bool = False
-    """Work on a Ray cluster whose machines see the same folders: at RAY_ADDRESS, or one of this machine."""
+    ray: OnRay = False
     output: Output
 
     def run(self) -> Prepare | None:

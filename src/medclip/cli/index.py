@@ -20,6 +20,7 @@ from medclip.cli.args import (
     IndexModel,
     MaxSamples,
     Model,
+    OnRay,
     OutFile,
     Positional,
     Repeated,
@@ -55,13 +56,16 @@ class Embed:
     backend: Literal["jax", "onnxruntime", "openvino"] = "jax"
     """Library that runs the model; all but jax run an exported one: --model is the folder of `medclip export`."""
     cache: Cache = True
+    ray: OnRay = False
     output: Output
 
     def run(self) -> Embed:
         from medclip.search.embed import embed
 
         kinds = tuple(dict.fromkeys(self.kinds))
-        pairs = embed(self.model, self.data, self.out, self.split, self.max_samples, kinds, self.backend, self.cache)
+        pairs = embed(
+            self.model, self.data, self.out, self.split, self.max_samples, kinds, self.backend, self.cache, self.ray
+        )
         self.output.show({"out": str(self.out), "pairs": pairs}, [f"embeddings of {pairs} pairs in {self.out}"])
         return self
 
@@ -82,6 +86,7 @@ class Build:
     embeddings: Path | None = None
     """The folder that `medclip embed` wrote for the same split and model, in place of embedding again."""
     cache: Cache = True
+    ray: OnRay = False
     output: Output
 
     def run(self) -> Build:
@@ -96,6 +101,7 @@ class Build:
             self.vector_store,
             self.embeddings,
             self.cache,
+            self.ray,
         )
         self.output.show({"index": str(self.out), "images": images}, [f"{images} images in {self.out}"])
         return self

@@ -1,6 +1,7 @@
 """The prepared form: Arrow IPC shards, written whole and read through a memory map.
 
-A dataset behind a URL is copied to this machine once, as only a file on a disk can be memory-mapped.
+A dataset behind a URL is copied to this machine once, as only a file on a disk can be memory-mapped; where it has no
+room, the images stay behind the URL.
 """
 
 from __future__ import annotations
@@ -10,15 +11,15 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import cached_property
+from itertools import accumulate, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Int32, Int64
+from jaxtyping import Bool, Int32, Int64
 
 from medclip.atomic_io import file_name, read_object, whole_file
 from medclip.data.checked_files import DamageError, open_table
@@ -26,13 +27,11 @@ from medclip.data.images import decode_ahead
 from medclip.data.normalize import casefold_whitespace
 from medclip.data.paths import AnyPath, is_url, storage_errors
 from medclip.data.perceptual_hash import Fingerprints, fingerprint
+from medclip.data.remote_shards import RemoteImages, copy_columns, copy_shards, have_room
 from medclip.errors import UserError
 from medclip.folder_locks import LOCK_WAIT_S, lock_folder
 from medclip.progress import progress
 from medclip.user_folders import cache_folder
-
-if TYPE_CHECKING:
-    from upath import UPath
 
 SCHEMA = pa.schema(
     [
@@ -169,52 +168,58 @@ def split_shards(data: AnyPath, name: str) -> dict[Path, int]:
 
     UserError where the dataset or the split does not exist, WorkError where the URL cannot be reached.
     """
+    shards = _list_shards(data, name)
+    if is_url(data):
+        copy_shards(data, list(shards))
+    return shards
+
+
+def _list_shards(data: AnyPath, name: str) -> dict[Path, int]:
     splits = read_dataset(data)["splits"]
     if name not in splits:
         raise UserError(f"{data} has no split {name!r}; it has: {', '.join(splits) or 'none'}.")
     folder = local_folder(data)
     try:
-        shards = {folder / shard["file"]: int(shard["pairs"]) for shard in splits[name]["shards"]}
+        return {folder / shard["file"]: int(shard["pairs"]) for shard in splits[name]["shards"]}
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{data}/dataset.json is damaged: split {name!r} lists no shards ({error!r}).") from None
-    if is_url(data):
-        _download(data, folder, list(shards))
-    return shards
 
 
-def _download(url: UPath, folder: Path, shards: Sequence[Path]) -> None:
-    """Copy those of the shards in `folder` that are absent, each whole or not at all."""
-
-    def copy(shard: Path) -> None:
-        try:
-            with whole_file(shard) as partial, storage_errors(url, pass_through=(FileNotFoundError,)):
-                url.fs.get_file((url / shard.name).path, str(partial))
-        except FileNotFoundError:
-            raise UserError(
-                f"{url / shard.name} is listed in dataset.json but absent. Prepare the dataset again."
-            ) from None
-
-    if all(shard.exists() for shard in shards):
-        return
-    with lock_folder(folder):
-        absent = [shard for shard in shards if not shard.exists()]
-        with ThreadPoolExecutor(8) as pool, progress(f"copy {url}", len(absent), "shards") as advance:
-            for _ in pool.map(copy, absent):
-                advance()
+def _shards_of(shards: Mapping[Path, int], first: int, max_samples: int | None) -> tuple[dict[Path, int], int]:
+    """The shards that hold any of those rows, and the position of row `first` in the first of them."""
+    starts = dict(zip(shards, accumulate(shards.values(), initial=0), strict=False))
+    stop = sum(shards.values()) if max_samples is None else first + max_samples
+    chosen = {shard: n for shard, n in shards.items() if starts[shard] + n > first and starts[shard] < stop}
+    return chosen, first - starts[next(iter(chosen))] if chosen else 0
 
 
 class Split:
     """The rows of one split, memory-mapped: random access without reading the rest."""
 
     table: pa.Table
+    """The rows. Images that stay behind a URL are no column of it: see `image` and `iter_batches`."""
 
-    def __init__(self, data: AnyPath, name: str, max_samples: int | None = None):
-        """Open split `name` of a dataset; UserError names what is missing or empty."""
+    def __init__(self, data: AnyPath, name: str, max_samples: int | None = None, first: int = 0):
+        """Open split `name` of a dataset, or `max_samples` rows of it from row `first` on, whose shards alone are read.
+
+        UserError names what is missing or empty.
+        """
         self.name, self.folder = name, local_folder(data)
         self.dataset = read_dataset(self.folder)
-        tables = [open_shard(shard, num_pairs) for shard, num_pairs in split_shards(data, name).items()]
-        self.table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
-        self.table = self.table.slice(0, max_samples) if max_samples is not None else self.table
+        all_shards = _list_shards(data, name)
+        shards, start = _shards_of(all_shards, first, max_samples)
+        files, self._remote = list(shards), None
+        if is_url(data):
+            if have_room(data, list(all_shards)):
+                copy_shards(data, files)
+            else:
+                files = copy_columns(data, files)
+        tables = [open_shard(file, num_pairs) for file, num_pairs in zip(files, shards.values(), strict=True)]
+        self.table = (pa.concat_tables(tables) if tables else SCHEMA.empty_table()).slice(start, max_samples)
+        if is_url(data) and files != list(shards):
+            stored = [data / shard.name for shard in shards]
+            self._remote = RemoteImages(dict(zip(stored, files, strict=True)), self.table.column("sha256"), start)
+            self.table = self.table.drop_columns(["image"])
         if not len(self.table):
             reasons = self.dataset["dropped"].get(name, {})
             raise UserError(f"split {name!r} of {data} is empty; rows dropped by reason: {reasons or 'none listed'}.")
@@ -275,8 +280,30 @@ class Split:
         return fingerprints
 
     def image(self, row: int) -> bytes:
-        """The encoded image of a row."""
-        return self.table.column("image")[row].as_py()
+        """The encoded image of a row. WorkError where it is behind a URL and cannot be reached, or was changed."""
+        return self.table.column("image")[row].as_py() if self._remote is None else self._remote.read(row)
+
+    def iter_images(self, rows: Iterable[int]) -> Iterator[bytes]:
+        """The encoded images of rows, of those behind a URL a shard at a time; errors as of `image`."""
+        return map(self.image, rows) if self._remote is None else self._remote.stream(rows)
+
+    def iter_batches(
+        self, columns: Sequence[str] = SCHEMA.names, mask: Bool[np.ndarray, " n"] | None = None, size: int | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """The rows of a mask, or all, in batches of at most `size` before the mask; errors as of `image`."""
+        table = self.table.select([name for name in columns if name in self.table.column_names])
+        schema = pa.schema(map(SCHEMA.field, columns))
+        rows = range(len(self)) if mask is None else np.flatnonzero(mask)
+        images, start = self.iter_images(map(int, rows)), 0
+        for batch in table.to_batches(max_chunksize=size):
+            start += len(batch)
+            if mask is not None:
+                batch = batch.filter(pa.array(mask[start - len(batch) : start]))
+            if batch.num_columns < len(columns):
+                arrays = dict(zip(batch.schema.names, batch.columns, strict=True))
+                arrays["image"] = pa.array(list(islice(images, len(batch))), pa.binary())
+                batch = pa.RecordBatch.from_arrays([arrays[name] for name in columns], schema=schema)
+            yield batch
 
 
 def open_shard(path: Path, num_pairs: int | None = None) -> pa.Table:

@@ -47,7 +47,7 @@ def _copy_rows(split: Split, rows: Sequence[int], out: Path, edit: Edit) -> list
     """Write rows of a split as one shard for each of its record batches that has any; returns the shards' entries."""
     shards, start = [], 0
     row_numbers = np.asarray(rows, np.int64)
-    for batch in split.table.to_batches():
+    for batch in split.iter_batches():
         in_batch = row_numbers[(row_numbers >= start) & (row_numbers < start + len(batch))] - start
         start += len(batch)
         if not len(in_batch):

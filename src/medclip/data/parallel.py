@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -49,16 +50,22 @@ class WorkerContext(SpawnContext):
 
 
 def map_shards(
-    work: Callable[..., T], tasks: Iterable[tuple[Any, ...]], num_workers: int | None = None, ray: bool = False
+    work: Callable[..., T],
+    tasks: Iterable[tuple[Any, ...]],
+    num_workers: int | None = None,
+    ray: bool = False,
+    encodes: bool = False,
 ) -> Generator[T]:
     """Yield `work(*task)` for every task, in order. `work` must be idempotent and a function of an importable module.
 
     `num_workers` processes (1: this one; None: one per core, but at least two, so that a decoder that crashes ends only
     its own) or, with `ray`, a Ray cluster: the one at RAY_ADDRESS, or one of this machine. Tasks are drawn as they are
-    needed, so that few are in memory. What a task raises is raised here; a lost worker is a WorkError.
+    needed, so that few are in memory. What a task raises is raised here; a lost worker is a WorkError, but on Ray
+    another one does its task again. With `encodes` a task on Ray has a GPU, or all cores of a machine where none has
+    one.
     """
     if ray:
-        return _on_ray(work, tasks, num_workers)
+        return _on_ray(work, tasks, num_workers, encodes)
     num_workers = num_workers or max(2, available_cores())
     return (work(*task) for task in tasks) if num_workers == 1 else _on_processes(work, tasks, num_workers)
 
@@ -90,7 +97,9 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _on_ray(work: Callable[..., T], tasks: Iterable[tuple[Any, ...]], num_workers: int | None) -> Generator[T]:
+def _on_ray(
+    work: Callable[..., T], tasks: Iterable[tuple[Any, ...]], num_workers: int | None, encodes: bool
+) -> Generator[T]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports its use to its makers otherwise
     ray = require("ray", extra="ray")
     address = os.environ.get("RAY_ADDRESS")
@@ -100,9 +109,13 @@ def _on_ray(work: Callable[..., T], tasks: Iterable[tuple[Any, ...]], num_worker
     except Exception as error:  # it raises nothing narrower where its processes do not come up
         raise WorkError(f"no Ray at {address or 'this machine'}: {str(error).splitlines()[0]}") from error
     try:
-        num_workers = num_workers or int(ray.cluster_resources().get("CPU", 1))
-        remote = ray.remote(_in_folder)
-        yield from _in_order((remote.remote(Path.cwd(), work, *task) for task in tasks), ray.get, num_workers)
+        options, total = (
+            _encoder_resources(ray) if encodes else ({"num_cpus": 1}, ray.cluster_resources().get("CPU", 1))
+        )
+        settings = {name: value for name, value in os.environ.items() if name.startswith(("JAX_", "XLA_"))}
+        remote = ray.remote(_run_pickled).options(**options)
+        calls = (remote.remote(Path.cwd(), settings, pickle.dumps((work, task))) for task in tasks)
+        yield from _in_order(calls, ray.get, num_workers or int(total))
     except ray.exceptions.RayTaskError as error:  # its own text is the traceback of the worker
         raise error.cause from None
     except ray.exceptions.RayError:
@@ -111,12 +124,29 @@ def _on_ray(work: Callable[..., T], tasks: Iterable[tuple[Any, ...]], num_worker
         ray.shutdown()
 
 
-def _in_folder(folder: Path, work: Callable[..., T], *task: Any) -> T:
-    """On another machine relative paths mean the same only in the same folder."""
+def _encoder_resources(ray: ModuleType) -> tuple[dict[str, float], float]:
+    """What Ray reserves for an encoder, and how many encoders the cluster has room for.
+
+    Where any machine has a GPU those without one do not take part: their numbers would differ in the last bits.
+    """
+    if gpus := ray.cluster_resources().get("GPU"):
+        return {"num_gpus": 1}, gpus
+    cores = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+    smallest = min(filter(None, cores), default=1)
+    return {"num_cpus": smallest}, sum(count // smallest for count in cores)
+
+
+def _run_pickled(folder: Path, settings: dict[str, str], pickled: bytes) -> Any:
+    """Run a task in the folder of the command, as on another machine relative paths mean the same only there.
+
+    `settings` of JAX are those of the command, and must be in the environment before the task's modules are imported.
+    """
     try:
         os.chdir(folder)
     except OSError as error:
         raise WorkError(f"every machine of the cluster must see the same folders: {error}.") from None
+    os.environ.update(settings)
+    work, task = pickle.loads(pickled)
     return work(*task)
 
 

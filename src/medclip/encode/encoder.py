@@ -206,7 +206,8 @@ def stream_features(
     rows = range(len(split)) if rows is None else rows
     if kind == "images":
         read = partial(read_split_image, split, processor=backend.model.image_processor, stores=[backend.image_store])
-        yield from stream_images(backend, map(int, rows), read, advance)
+        images = zip(map(int, rows), split.iter_images(map(int, rows)), strict=True)
+        yield from stream_images(backend, images, read, advance)
     else:
         windows = (split.take("caption", rows[at : at + WINDOW]) for at in range(0, len(rows), WINDOW))
         yield from stream_captions(backend, chain.from_iterable(windows), advance)
@@ -263,16 +264,21 @@ def caption_features(backend: Backend, captions: Sequence[str], advance: Advance
     return np.stack(features)[np.argsort(np.concatenate([rows for rows, _ in parts]))]
 
 
-def read_split_image(split: Split, row: int, processor: ImageProcessor, stores: Sequence[FeatureStore]) -> CachedPixels:
+def read_split_image(
+    split: Split, numbered: tuple[int, bytes], processor: ImageProcessor, stores: Sequence[FeatureStore]
+) -> CachedPixels:
     """The key of a row's image, and its pixels unless every store has its features; errors as in `split_pixels`."""
-    key = digest_of(split.image(row))
-    return key, None if all(key in store for store in stores) else split_pixels(split, row, processor)
+    row, image = numbered
+    key = digest_of(image)
+    return key, None if all(key in store for store in stores) else split_pixels(split, row, processor, image)
 
 
-def split_pixels(split: Split, row: int, processor: ImageProcessor) -> UInt8[np.ndarray, "s s 3"]:
-    """Pixels of the image of one row. WorkError names its pair where it cannot be read."""
+def split_pixels(
+    split: Split, row: int, processor: ImageProcessor, image: bytes | None = None
+) -> UInt8[np.ndarray, "s s 3"]:
+    """Pixels of the image of one row, read unless it is given. WorkError names its pair where it cannot be read."""
     try:
-        return decode_pixels(split.image(row), processor)
+        return decode_pixels(split.image(row) if image is None else image, processor)
     except ImageError as error:
         (id,) = split.take("id", [row])
         raise WorkError(

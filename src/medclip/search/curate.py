@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import chain, islice
+from itertools import chain, islice, tee
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from medclip.atomic_io import read_json, sha256, whole_file, write_json
 from medclip.data.corrections import Corrections, pair_keys, relabel_table
 from medclip.data.dataset import Split, default_split, write_batches
 from medclip.data.images import decode_ahead
+from medclip.data.parallel import map_shards
 from medclip.data.paths import AnyPath
 from medclip.data.perceptual_hash import fingerprint
 from medclip.data.resume import finish
@@ -29,7 +30,7 @@ from medclip.folder_locks import NOTES, claim
 from medclip.model.checkpoint import load, model_folder, model_hash
 from medclip.progress import console, progress
 from medclip.require import require
-from medclip.search.embed import read_image_embeddings, write_embeddings
+from medclip.search.embed import RayJob, read_image_embeddings, task_rows, write_embeddings
 from medclip.search.manifest import (
     EMBEDDINGS_FILE,
     EXACT,
@@ -64,11 +65,12 @@ def build_index(
     vector_store: str = EXACT,
     embeddings: Path | None = None,
     cache: bool = True,
+    ray: bool = False,
 ) -> int:
     """Embed every image of a split into the new folder `out`; returns how many. A killed call resumes.
 
     `embeddings` is a folder that `embed` made of the same split with the same model, in place of embedding again.
-    `cache`: whether features are read from and saved in the feature cache.
+    `cache`: whether features are read from and saved in the feature cache. `ray`: as in `map_shards`.
     """
     rows = Split(data, split or default_split(data), max_samples)
     with named_server(vector_store), claim(out, MANIFEST_FILE, f"{SEGMENTS_DIR}/*"):
@@ -81,7 +83,9 @@ def build_index(
             vector_store=vector_store,
             collection=_new_collection(out, vector_store),
         )
-        manifest = _write_segment(out, manifest, jax_backend(loaded, cache), rows, np.arange(len(rows)), embeddings)
+        job = RayJob(model, manifest.model_sha256, data, rows.name, cache=cache) if ray else None
+        backend = jax_backend(loaded, cache)
+        manifest = _write_segment(out, manifest, backend, rows, np.arange(len(rows)), embeddings, job)
         _commit(out, manifest)
         return manifest.num_pairs
 
@@ -115,7 +119,7 @@ def add(
         new = np.array([row for row, identity in enumerate(identities) if identity not in present], np.int64)
         if len(new):
             backend = jax_backend(load(reader.model_path(model)), cache)
-            _commit(folder, _write_segment(folder, manifest, backend, rows, new, None), manifest)
+            _commit(folder, _write_segment(folder, manifest, backend, rows, new), manifest)
         return len(new), len(rows) - len(new)
 
 
@@ -271,9 +275,15 @@ def _commit(folder: Path, manifest: Manifest, current: Manifest | None = None) -
 
 
 def _write_segment(
-    folder: Path, manifest: Manifest, backend: Backend, split: Split, rows: np.ndarray, embeddings: Path | None
+    folder: Path,
+    manifest: Manifest,
+    backend: Backend,
+    split: Split,
+    rows: np.ndarray,
+    embeddings: Path | None = None,
+    job: RayJob | None = None,
 ) -> Manifest:
-    """Write rows of a split as a new segment; returns the manifest with it."""
+    """Write rows of a split, with a `job` its first ones, as a new segment; returns the manifest with it."""
     segment = Segment(
         name=f"{manifest.next_segment:05}",
         first_row_id=manifest.next_row_id,
@@ -291,10 +301,9 @@ def _write_segment(
         _write_npy(path / EMBEDDINGS_FILE, image_embeddings[rows])
     else:
         origin = {"model_sha256": manifest.model_sha256, "data_sha256": split.digest}
-        write_embeddings(path / EMBEDDINGS_FILE, backend, split, rows, origin, "images")
-    table = split.table.select(ROW_COLUMNS)
-    mask = np.isin(np.arange(len(table)), rows)
-    write_batches(path / ROWS_FILE, ROW_SCHEMA, _with_fingerprints(table, mask))
+        write_embeddings(path / EMBEDDINGS_FILE, backend, split, rows, origin, "images", job)
+    mask = np.isin(np.arange(len(split)), rows)
+    write_batches(path / ROWS_FILE, ROW_SCHEMA, _with_fingerprints(split, mask, job))
     return manifest.with_segment(_with_hashes(folder, segment))
 
 
@@ -328,12 +337,19 @@ def _masked_batches(table: pa.Table, mask: Bool[np.ndarray, " n"]) -> Iterator[p
         start += len(batch)
 
 
-def _with_fingerprints(table: pa.Table, mask: Bool[np.ndarray, " n"]) -> Iterator[pa.RecordBatch]:
-    """The rows of the mask, in batches, with fingerprints of their images."""
-    images = (image for batch in _masked_batches(table, mask) for image in batch.column("image").to_pylist())
-    fingerprints = chain.from_iterable(decode_ahead(fingerprint, images, BATCH_ROWS))
-    with progress("fingerprint", int(np.count_nonzero(mask)), "images") as advance:
-        for batch in _masked_batches(table, mask):
+def _with_fingerprints(split: Split, mask: Bool[np.ndarray, " n"], job: RayJob | None) -> Iterator[pa.RecordBatch]:
+    """The rows of the mask, with a `job` the first ones, in batches, with fingerprints of their images."""
+    batches, num_rows = split.iter_batches(ROW_COLUMNS, mask, BATCH_ROWS), int(np.count_nonzero(mask))
+    if job is None:
+        batches, ahead = tee(batches)
+        images = (image for batch in ahead for image in batch.column("image").to_pylist())
+        results = decode_ahead(fingerprint, images, BATCH_ROWS)
+    else:
+        tasks = ((job, part.start, len(part)) for part in task_rows(range(num_rows)))
+        results = map_shards(_fingerprint_rows, tasks, ray=True)
+    fingerprints = chain.from_iterable(results)
+    with progress("fingerprint", num_rows, "images") as advance:
+        for batch in batches:
             batch_fingerprints = list(islice(fingerprints, len(batch)))
             columns = [
                 pa.array([arrays[i].tobytes() for arrays in batch_fingerprints], kind)
@@ -341,6 +357,11 @@ def _with_fingerprints(table: pa.Table, mask: Bool[np.ndarray, " n"]) -> Iterato
             ]
             yield pa.RecordBatch.from_arrays([*batch.columns, *columns], schema=ROW_SCHEMA)
             advance(len(batch))
+
+
+def _fingerprint_rows(job: RayJob, first: int, num_rows: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    images = Split(job.data, job.split, num_rows, first).iter_images(range(num_rows))
+    return list(chain.from_iterable(decode_ahead(fingerprint, images, BATCH_ROWS)))
 
 
 def _write_npy(path: Path, embeddings: Float32[np.ndarray, "n p"]) -> None:
