@@ -5,7 +5,7 @@
 #
 # /data holds the index and, beside it, the model folder that made it; nothing of either is in the image.
 # Base images have their digests here once `make pin` has run, where docker and the registry can be reached.
-FROM python:3.12-slim-bookworm AS build
+FROM python:3.13-slim-trixie AS build
 
 RUN python -m venv /opt/medclip
 WORKDIR /src
@@ -17,7 +17,7 @@ COPY src src
 RUN /opt/medclip/bin/pip install --no-cache-dir --no-deps --no-index --no-build-isolation . \
  && /opt/medclip/bin/pip uninstall --yes hatchling pip
 
-FROM python:3.12-slim-bookworm
+FROM python:3.13-slim-trixie
 COPY --from=build /opt/medclip /opt/medclip
 RUN useradd --system --uid 10001 --create-home medclip
 USER 10001

@@ -1,4 +1,4 @@
-"""The files under deploy/, the Dockerfile and compose.yaml say what the service is; none of them can be run here."""
+"""The files under deploy/, the Dockerfile and compose.yaml say what the service is; tests/test_images.py runs some."""
 
 import os
 import re
