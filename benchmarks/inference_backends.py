@@ -1,10 +1,11 @@
-"""Speed of the inference backends: JAX, ONNX Runtime and OpenVINO, on the same weights and the same images.
+"""Speed of the inference backends: JAX, ONNX Runtime and OpenVINO, on the same weights and the same inputs.
 
-    medclip export MODEL --to onnx --out EXPORT && pip install onnxruntime openvino
-    python benchmarks/inference_backends.py EXPORT
+    pip install onnx onnxruntime openvino
+    python benchmarks/inference_backends.py MODEL --images 32 --captions 64
 
-Batches as the program makes them: 64 preprocessed images, 64 captions, and one of each as a query. The backends run in
-turn, TURNS times; ratios of times to JAX's: minimum, median, maximum. OpenVINO runs in float32 and in its own type.
+Features of preprocessed images and of captions of 32 tokens; first the smallest cosine with JAX's, then the backends
+in turn, TURNS times. Rates are per second of processor time (user and system, all threads), which other work on the
+machine disturbs least: minimum, median, maximum.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import argparse
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
@@ -21,83 +21,48 @@ from medclip import jax_setup
 
 jax_setup.start()
 
-import jax  # noqa: E402
+from medclip.encode.inference_backends import BACKENDS, make_backend  # noqa: E402
+from medclip.model.checkpoint import load  # noqa: E402
 
-from medclip.encode.encoder import embed_pixels, embed_texts, normalize  # noqa: E402
-from medclip.model.checkpoint import Model, load  # noqa: E402
-
-TURNS, SECONDS = 5, 4.0
-Encode = Callable[[np.ndarray], np.ndarray]
-
-
-def image_encoders(model: Model, folder: Path) -> dict[str, Encode]:
-
-    def inputs(pixels: np.ndarray) -> np.ndarray:
-        return np.asarray(normalize(pixels, model.image_processor)).transpose(0, 3, 1, 2)
-
-    return {"jax": lambda pixels: embed_pixels(model, pixels)} | {
-        name: lambda pixels, run=run: run({"pixel_values": inputs(pixels)})
-        for name, run in sessions(folder / "image_encoder.onnx").items()
-    }
-
-
-def text_encoders(model: Model, folder: Path) -> dict[str, Encode]:
-    def inputs(captions: np.ndarray) -> dict[str, np.ndarray]:
-        ids, valid = model.tokenizer.encode(captions.tolist())
-        return {"input_ids": ids.astype(np.int64), "attention_mask": valid.astype(np.int64)}
-
-    return {"jax": lambda captions: embed_texts(model, captions.tolist())} | {
-        name: lambda captions, run=run: run(inputs(captions))
-        for name, run in sessions(folder / "text_encoder.onnx").items()
-    }
-
-
-def sessions(path: Path) -> dict[str, Callable]:
-    import onnxruntime
-    import openvino
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    runs = {"onnxruntime": lambda batch: session.run(None, batch)[0]}
-    for name, config in (("openvino f32", {"INFERENCE_PRECISION_HINT": "f32"}), ("openvino", {})):
-        compiled = openvino.Core().compile_model(path, "CPU", config)
-        runs[name] = lambda batch, compiled=compiled: compiled(batch)[0]
-    return runs
-
-
-def seconds_per_call(encode: Encode, batch: np.ndarray) -> float:
-    calls, start = 0, time.perf_counter()
-    while time.perf_counter() - start < SECONDS / 4 or calls < 2:
-        encode(batch)
-        calls += 1
-    return (time.perf_counter() - start) / calls
+TURNS, TOKENS = 5, 32
+CAPTION = "Chest x-ray, frontal view: a small pleural effusion on the left side and no pneumothorax."
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("export", type=Path)
-    folder = parser.parse_args().export
-    model = load(folder)
-    side, rng = model.image_processor.side, np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (64, side, side, 3), np.uint8)
-    captions = np.array([f"chest x-ray of patient {i} with a small pleural effusion" for i in range(64)])
-    print(json.dumps({"devices": str(jax.devices()), "dimensions": model.config.projection_dim}))
-    for task, encoders, batch in (
-        ("images", image_encoders(model, folder), pixels),
-        ("captions", text_encoders(model, folder), captions),
-    ):
-        for size in (64, 1):
-            compare(f"{task}, batch {size}", encoders, batch[:size])
+    parser.add_argument("model")
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--captions", type=int, default=64)
+    given = parser.parse_args()
+    model = load(given.model)
+    side = model.image_processor.side
+    pixels = np.random.default_rng(0).integers(0, 256, (given.images, side, side, 3), np.uint8)
+    tokens = [array[:, :TOKENS] for array in model.tokenizer.encode([CAPTION] * given.captions)]
+    backends = {name: make_backend(name, model) for name in BACKENDS}
+    compare("images", {name: lambda b=b: b.image_features(pixels) for name, b in backends.items()}, given.images)
+    compare("captions", {name: lambda b=b: b.text_features(*tokens) for name, b in backends.items()}, given.captions)
 
 
-def compare(task: str, encoders: dict[str, Encode], batch: np.ndarray) -> None:
-    reference = encoders["jax"](batch)
-    differences = {name: float(np.abs(encode(batch) - reference).max()) for name, encode in encoders.items()}
-    turns = [{name: seconds_per_call(encode, batch) for name, encode in encoders.items()} for _ in range(TURNS)]
-    for name in encoders:
-        ratios = sorted(turn[name] / turn["jax"] for turn in turns)
-        timing = {"time / jax's": [round(ratios[i], 2) for i in (0, TURNS // 2, -1)], "difference": differences[name]}
-        best = min(turn[name] for turn in turns) / len(batch)
-        print(json.dumps({"task": task, "backend": name, "ms each, best": round(1000 * best, 1), **timing}), flush=True)
+def compare(kind: str, runs: dict[str, Callable[[], np.ndarray]], rows: int) -> None:
+    expected = runs["jax"]()
+    cosines = {name: float(cosine(run(), expected).min()) for name, run in runs.items()}
+    turns = [{name: processor_seconds(run) for name, run in runs.items()} for _ in range(TURNS)]
+    for name in runs:
+        rates = sorted(round(rows / turn[name], 1) for turn in turns)
+        ratios = sorted(round(turn["jax"] / turn[name], 2) for turn in turns)
+        spread = {"per CPU second": [rates[i] for i in (0, TURNS // 2, -1)]}
+        spread["times jax"] = [ratios[i] for i in (0, TURNS // 2, -1)]
+        print(json.dumps({"of": kind, "backend": name, **spread, "smallest cosine": cosines[name]}), flush=True)
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+
+
+def processor_seconds(run: Callable[[], np.ndarray]) -> float:
+    start = time.process_time()
+    run()
+    return time.process_time() - start
 
 
 if __name__ == "__main__":

@@ -13,38 +13,58 @@ from medclip.model import export
 from medclip.model.checkpoint import load, save
 from medclip.model.export import export_onnx, push
 from medclip.model.open_clip.to_open_clip import export_open_clip
+from medclip.verify import verify
 from support.gallery import write_images
+from support.gallery_stored import stored_model
 from support.model_folders import assert_same_embeddings, dual_encoder
-from support.references import CAPTIONS, FAMILIES, FOLDER, random_folder
+from support.references import (
+    CAPTIONS,
+    FAMILIES,
+    FOLDER,
+    random_folder,
+    random_images,
+    transformers_inputs,
+    transformers_outputs,
+)
 
 
 @pytest.mark.parity
 @pytest.mark.parametrize("families", FAMILIES, ids="+".join)
-@pytest.mark.filterwarnings("ignore")  # the exporter warns of itself
-def test_onnx_gives_our_vectors_at_any_batch_size(tmp_path: Path, families) -> None:
+def test_onnx_gives_the_vectors_of_transformers_at_any_batch_size_and_length(tmp_path: Path, families) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
     random_folder(tmp_path / "model", 6, families, 28)
-    differences = export_onnx(tmp_path / "model", tmp_path / "onnx")
-    assert max(differences.values()) < 2e-6
-    session = onnxruntime.InferenceSession(tmp_path / "onnx" / "text_encoder.onnx")
-    model = load(tmp_path / "model")
-    ids, valid = model.tokenizer.encode(CAPTIONS * 3)
-    given = {"input_ids": ids.astype(np.int64), "attention_mask": valid.astype(np.int64)}
-    given = {entry.name: given[entry.name] for entry in session.get_inputs()}
-    assert session.run(None, given)[0].shape == (9, model.config.projection_dim)
+    assert max(export_onnx(tmp_path / "model", tmp_path / "onnx").values()) < 2e-6
+    images = random_images(28, 0)
+    theirs = transformers_outputs(tmp_path / "model", images, CAPTIONS)
+    pixels = transformers_inputs(tmp_path / "model", images, CAPTIONS)["pixel_values"].numpy()
+    image_encoder, text_encoder = (
+        onnxruntime.InferenceSession(tmp_path / "onnx" / f"{kind}_encoder.onnx") for kind in ("image", "text")
+    )
+    (ours,) = image_encoder.run(None, {"pixel_values": pixels})
+    np.testing.assert_allclose(ours, theirs["images"], atol=2e-6)
+    ids, valid = load(tmp_path / "model").tokenizer.encode([CAPTIONS[1]] * 9)
+    length = ids.shape[1] if families[1] == "siglip" else 8  # SigLIP reads padding
+    given = {"input_ids": ids[:, :length].astype(np.int64), "attention_mask": valid[:, :length].astype(np.int64)}
+    (ours,) = text_encoder.run(None, given)
+    np.testing.assert_allclose(ours, np.repeat(theirs["texts"][1:2], 9, axis=0), atol=2e-6)
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("layout", ["custom-text", "siglip-timm", "biomedclip"])
-@pytest.mark.filterwarnings("ignore")
-def test_onnx_of_open_clips_folders(tmp_path: Path, layout: str) -> None:
-    pytest.importorskip("onnxruntime")
-    from support.gallery_open_clip import LAYOUTS
-    from support.gallery_open_clip_peer import published_names
+@pytest.mark.parametrize("layout", ["biomedclip", "siglip-timm", "minilm"])
+def test_onnx_of_what_transformers_does_not_open(tmp_path: Path, layout: str) -> None:
+    for package in ("onnx", "onnxruntime"):
+        pytest.importorskip(package)
+    save(stored_model(layout, tmp_path), tmp_path / "saved")
+    assert max(export_onnx(tmp_path / "saved", tmp_path / "onnx").values()) < 2e-6
 
-    next(each for each in LAYOUTS if each.name == layout).build(tmp_path)
-    with published_names():
-        assert max(export_onnx(tmp_path / "model", tmp_path / "onnx").values()) < 2e-6
+
+@pytest.mark.parity
+def test_a_run_is_exported_and_verified(tmp_path: Path, run: Path) -> None:
+    for package in ("onnx", "onnxruntime"):
+        pytest.importorskip(package)
+    assert max(export_onnx(run, tmp_path / "onnx").values()) < 2e-6
+    assert verify(tmp_path / "onnx").findings == ()
 
 
 @pytest.mark.parity
@@ -78,13 +98,12 @@ def test_what_open_clip_has_no_layout_for_is_refused(tmp_path: Path, vision: str
 
 
 @pytest.mark.parity
-@pytest.mark.filterwarnings("ignore")
-def test_an_export_that_differs_is_not_called_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("onnxruntime")
-    random_folder(tmp_path / "model", 6, ("clip", "clip"), 28)
-    monkeypatch.setattr(export, "encode_text", lambda params, ids, valid, config: np.ones((len(ids), 24)))
+def test_an_export_that_differs_is_not_called_whole(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("onnx", "onnxruntime"):
+        pytest.importorskip(package)
+    monkeypatch.setattr(export, "MAX_DIFFERENCE", -1)
     with pytest.raises(WorkError, match="differ"):
-        export_onnx(tmp_path / "model", tmp_path / "onnx")
+        export_onnx(run, tmp_path / "onnx")
     assert not (tmp_path / "onnx" / "export.json").exists()
 
 

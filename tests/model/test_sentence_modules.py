@@ -14,7 +14,6 @@ from medclip.encode.encoder import embed_images, embed_texts
 from medclip.errors import UserError
 from medclip.model.adapt import join_towers
 from medclip.model.checkpoint import load, save
-from medclip.model.export import export_onnx
 from support.compiled import text_features
 from support.model_folders import CLOSE, assert_same_embeddings, dual_encoder, save_tower
 from support.parity import png
@@ -63,8 +62,6 @@ def test_a_join_that_pools_otherwise_survives_saving_and_packs_no_pooler(tmp_pat
     save(joined, tmp_path / "joined")
     assert_same_embeddings(joined, load(tmp_path / "joined"))
     assert not (tmp_path / "joined" / "modules.json").exists()
-    with pytest.raises(UserError, match="bert-mean-pooled"):
-        export_onnx(tmp_path / "joined", tmp_path / "onnx")
     again = join_towers(FOLDER, tmp_path / "joined")
     assert again.config.text == joined.config.text
 

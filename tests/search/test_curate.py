@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+from medclip.atomic_io import write_with_checksum
 from medclip.data.dataset import Split
 from medclip.data.prepare import prepare
 from medclip.errors import UserError, WorkError
@@ -17,6 +18,7 @@ from medclip.search import curate
 from medclip.search.curate import add, build_index, correct, delete, migrate, purge, restore, snapshot
 from medclip.search.embed import embed
 from medclip.search.index import Index
+from medclip.search.manifest import read_manifest
 from medclip.search.reader import IndexReader
 from support.made_indexes import make_index, random_units, varied_metadata
 from support.material import bytes_on_disk, draw_image, image_bytes
@@ -205,8 +207,17 @@ def test_precomputed_embeddings_give_the_same_index(run, data, tmp_path):
     build_index(run, data, tmp_path / "index")
     for name in SEGMENT_FILES:
         assert (tmp_path / "precomputed" / name).read_bytes() == (tmp_path / "index" / name).read_bytes()
+    assert [segment.backend for segment in read_manifest(tmp_path / "precomputed").segments] == ["jax"]
     with pytest.raises(UserError, match="are of other pairs"):
         build_index(run, data, tmp_path / "other", split="train", embeddings=tmp_path / "embeddings")
+
+
+def test_an_index_says_what_computed_the_embeddings_that_it_was_given(run, data, tmp_path):
+    embed(run, data, tmp_path / "embeddings", None, 3, ("images",))
+    file = tmp_path / "embeddings" / "embedding.json"
+    write_with_checksum(file, json.loads(file.read_text()) | {"backend": "openvino-bf16"})
+    build_index(run, data, tmp_path / "index", max_samples=3, embeddings=tmp_path / "embeddings")
+    assert [segment.backend for segment in read_manifest(tmp_path / "index").segments] == ["openvino-bf16"]
 
 
 def test_embeddings_of_another_model_are_refused(run, data, tmp_path):

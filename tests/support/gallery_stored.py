@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from medclip.model.checkpoint import Model
 from support.gallery import TEXTS, Embeddings, example_weight, peer_folder, write_images
 from support.gallery_peer import write_msgpack
 from support.gallery_tokenizers import write_json
@@ -57,6 +58,16 @@ def restore(name: str, folder: Path) -> Embeddings:
             _write_weights(model / file, tensors)
     with np.load(STORED / name / "references.npz") as stored:
         return dict(stored)
+
+
+def stored_model(name: str, folder: Path) -> Model:
+    """The model of a stored layout, restored into `folder`; a tower is joined to its partner."""
+    from support.gallery_build import LAYOUTS
+    from support.gallery_ours import PARTNERS, open_layout
+
+    for each in {name, *PARTNERS.values(), LAYOUTS[name].tokenizer} - {""}:
+        restore(each, folder)
+    return open_layout(LAYOUTS[name], folder)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -53,8 +53,9 @@ class Embed:
     max_samples: MaxSamples = None
     kinds: tuple[Literal["images", "captions"], ...] = ("images", "captions")
     """What to embed."""
-    backend: Literal["jax", "onnxruntime", "openvino"] = "jax"
-    """Library that runs the model; all but jax run an exported one: --model is the folder of `medclip export`."""
+    backend: Literal["jax", "auto", "onnxruntime", "openvino", "openvino-bf16"] = "jax"
+    """Library that runs the model; embedding.json names it. auto: the fastest on this CPU in float32, measured once for
+    each model and remembered. openvino-bf16 rounds to bfloat16, which moves vectors by 4e-3."""
     cache: Cache = True
     ray: OnRay = False
     output: Output

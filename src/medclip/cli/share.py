@@ -17,8 +17,8 @@ from medclip.errors import UserError
 class Export:
     """Write a model or a prepared dataset in another form.
 
-    Of a model: onnx is image_encoder.onnx and text_encoder.onnx with a free batch size, checked against the model;
-    needs pip install torch transformers onnxscript onnxruntime, and open_clip_torch for open_clip's folders.
+    Of a model: onnx is image_encoder.onnx and text_encoder.onnx, batch size and caption length free, checked against
+    the model; needs pip install onnx onnxruntime.
     safetensors is the same folder, of a dual encoder or of one tower, with weights that were a pickle or Flax's.
     open_clip is the folder that open_clip's local-dir: opens, of a CLIPModel; open_clip cleans captions (ftfy, HTML)
     before it cuts them into tokens.

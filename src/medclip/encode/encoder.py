@@ -44,26 +44,35 @@ class Backend:
     name: str
     model: Model
     image_features: Callable[[np.ndarray], np.ndarray]
-    """Features f32 (n, w) of preprocessed pixels u8 (n, s, s, 3); of an exported model its embeddings."""
+    """Features f32 (n, w) of preprocessed pixels u8 (n, s, s, 3)."""
     text_features: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    """Features f32 (n, w) of token ids i32 (n, t) and of where these are real tokens; of an exported model as above."""
+    """Features f32 (n, w) of token ids i32 (n, t) and of where these are real tokens."""
     project: Callable[[np.ndarray, VisionConfig | TextConfig], np.ndarray]
     """Embeddings f32 (n, p) of features of a tower."""
     text_lengths: Sequence[int] = ()
     """The lengths that `text_features` takes besides the context length, ascending."""
     cache: bool = False
     """Whether features are read from and saved in the feature cache."""
+    version: str = ""
+    """Of the library, where it is not JAX."""
 
     @cached_property
     def image_store(self) -> FeatureStore:
         """The features of images, as far as they are cached."""
         model = self.model
-        return open_store(lambda: tower_digest(model.params, model.config.vision, model.image_processor), self.cache)
+        return open_store(
+            lambda: tower_digest(model.params, model.config.vision, model.image_processor, self._engine), self.cache
+        )
 
     @cached_property
     def text_store(self) -> FeatureStore:
         """The features of captions, as far as they are cached."""
-        return open_store(lambda: tower_digest(self.model.params, self.model.config.text), self.cache)
+        model = self.model
+        return open_store(lambda: tower_digest(model.params, model.config.text, engine=self._engine), self.cache)
+
+    @property
+    def _engine(self) -> str:
+        return f"{self.name} {self.version}".strip()
 
 
 def jax_backend(model: Model, cache: bool = False) -> Backend:

@@ -40,9 +40,9 @@ DEFAULT_GB = 8.0
 SAVE_EVERY_S = 5.0
 KEY_BYTES = 32
 _MODULES = (
-    *(f"medclip.model.{name}" for name in ("towers", "layers", "positions", "resnet", "image_processor")),
+    *(f"medclip.model.{name}" for name in ("towers", "layers", "positions", "resnet", "image_processor", "onnx_graph")),
     *(f"medclip.data.{name}" for name in ("images", "dicom", "dicom_display", "dicom_geometry")),
-    *(f"medclip.encode.{name}" for name in ("caption_lengths", "decode", "encoder")),
+    *(f"medclip.encode.{name}" for name in ("caption_lengths", "decode", "encoder", "inference_backends")),
 )
 """What decides the features of given bytes: another version of any of these has stores of its own."""
 
@@ -57,13 +57,15 @@ def digest_of(*parts: bytes | np.ndarray) -> bytes:
     return digest.digest()
 
 
-def tower_digest(params: Params, tower: VisionConfig | TextConfig, processor: ImageProcessor | None = None) -> str:
+def tower_digest(
+    params: Params, tower: VisionConfig | TextConfig, processor: ImageProcessor | None = None, engine: str = "jax"
+) -> str:
     """The name of a tower's store: its tensors and its config, whatever its projection; its image processor.
 
-    Also this version of JAX, its device and what else may change the last bit.
+    Also the backend and its version, this version of JAX, its device and what else may change the last bit.
     """
     config = dataclasses.replace(tower, prefix="", projection=(), projection_hidden_size=0)
-    digest = hashlib.sha256(repr((config, processor, _environment())).encode())
+    digest = hashlib.sha256(repr((config, processor, engine, _environment())).encode())
     for name in sorted(params):
         if name.startswith(tower.prefix) and name not in tower.projection:
             tensor = np.ascontiguousarray(params[name])

@@ -100,7 +100,7 @@ def _average_pool(x: AnyArray) -> AnyArray:
 
 def _attention_pool(p: Params, x: AnyArray, heads: int) -> AnyArray:
     """The mean of all places attends to itself and to them."""
-    x = x.reshape(len(x), -1, x.shape[-1])
+    x = x.reshape(x.shape[0], -1, x.shape[-1])
     x = jnp.concatenate([x.mean(axis=1, keepdims=True), x], axis=1) + p["attnpool.positional_embedding"]
     q, k, v = (
         linear(p, f"attnpool.{name}", states).reshape(*states.shape[:2], heads, -1)

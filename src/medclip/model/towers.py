@@ -187,7 +187,7 @@ def subtree(params: Mapping[str, AnyArray], prefix: str) -> Params:
 def _prepend(x: AnyArray, *tokens: AnyArray) -> AnyArray:
     """Tokens before those of every image."""
     first = [
-        jnp.broadcast_to(token.reshape(1, -1, x.shape[2]), (len(x), token.size // x.shape[2], x.shape[2]))
+        jnp.broadcast_to(token.reshape(1, -1, x.shape[2]), (x.shape[0], token.size // x.shape[2], x.shape[2]))
         for token in tokens
     ]
     return jnp.concatenate([*first, x], axis=1)

@@ -297,7 +297,8 @@ def _write_segment(
     for name in (ROWS_FILE, FAISS_FILE):  # of a killed call, maybe with other rows
         (path / name).unlink(missing_ok=True)
     if embeddings is not None:
-        image_embeddings = read_image_embeddings(embeddings, manifest.model_sha256, split)
+        image_embeddings, name = read_image_embeddings(embeddings, manifest.model_sha256, split)
+        segment = replace(segment, backend=name)
         _write_npy(path / EMBEDDINGS_FILE, image_embeddings[rows])
     else:
         origin = {"model_sha256": manifest.model_sha256, "data_sha256": split.digest}

@@ -94,9 +94,11 @@ def embed(
     """Write embeddings of the images and captions (`kinds`) of a split; returns the number of pairs. Row i is pair i.
 
     f32 (n, p) in `images.npy` and `texts.npy`, the pairs' ids in `ids.txt`, and their origin in `embedding.json`, which
-    is written last. A killed call resumes where it was. `cache`: as in `EvalConfig`. `ray`: as in `map_shards`.
+    is written last and names what `backend` was: "auto" chooses one, see `open_backend`. A killed call resumes where it
+    was. `cache`: as in `EvalConfig`. `ray`: as in `map_shards`.
     """
     opened_backend, rows = open_backend(backend, model, cache), Split(data, split or default_split(data), max_samples)
+    backend = opened_backend.name
     origin = {"model_sha256": model_hash(model), "data_sha256": rows.digest, "backend": backend}
     job = RayJob(model, origin["model_sha256"], data, rows.name, backend, cache) if ray else None
     files = [EMBEDDING_FILES[kind] for kind in kinds]
@@ -148,8 +150,11 @@ def write_embeddings(
         file.append((batch.astype("<f4") for batch in embeddings), header.getvalue())
 
 
-def read_image_embeddings(folder: Path, model_sha256: str, split: Split) -> Float32[np.ndarray, "n p"]:
-    """Image embeddings of a split from the files of `embed`. UserError where they are of another model or split."""
+def read_image_embeddings(folder: Path, model_sha256: str, split: Split) -> tuple[Float32[np.ndarray, "n p"], str]:
+    """Image embeddings of a split from the files of `embed`, and the backend that computed them.
+
+    UserError where they are of another model or split.
+    """
     origin = read_object(folder / EMBEDDINGS_MANIFEST, "a folder of embeddings (see medclip embed)")
     if origin.get("model_sha256") != model_sha256:
         raise UserError(f"the embeddings of {folder} were made by another model: they cannot be compared with these.")
@@ -163,7 +168,7 @@ def read_image_embeddings(folder: Path, model_sha256: str, split: Split) -> Floa
     try:
         embeddings = open_embeddings(folder / name, (len(split), origin.get("embedding_dim", 0)))
         check_hash(folder / name, origin["sha256"].get(name) if has_checksum(origin) else None)
-        return embeddings
+        return embeddings, str(origin.get("backend"))
     except (FileNotFoundError, DamageError) as error:
         reason = error if isinstance(error, DamageError) else "is absent"
         raise UserError(f"{folder} is damaged: {name} {reason}. Make it again.") from None

@@ -42,6 +42,8 @@ class Segment:
     synthetic: bool
     sha256: Mapping[str, str] = field(default_factory=dict)
     """Of its files, by name."""
+    backend: str = "jax"
+    """What computed its embeddings: one of `inference_backends.BACKENDS`."""
 
 
 @dataclass(frozen=True)
