@@ -4,7 +4,9 @@ import importlib
 import multiprocessing
 import os
 import signal
+import struct
 import time
+import zlib
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from medclip.errors import ImageError, UserError
 from medclip.evaluation.labeled_features import LabeledImage, _read_image
 from medclip.saliency import saliency_map
 from support.dicom_files import crashing_dicom
+from support.handmade_datasets import dataset, row
 from support.material import bytes_on_disk, draw_image, image_bytes
 from support.prepared import dropped_rows
 from support.served import open_client
@@ -72,6 +75,33 @@ def test_a_worker_that_was_killed_while_idle_is_replaced():
             process.kill()
             process.join()
     assert isolate(os.getpid) != os.getpid()
+
+
+def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
+    """The start of a PNG with these chunks."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    parts = [
+        struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        for name, content in ((b"IHDR", header), *chunks)
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+UNREADABLE = {
+    "no image": b"no image",
+    "a file that is cut": image_bytes(draw_image(1))[:200],
+    "a size of 60,000 by 60,000": png(60_000, 60_000, (b"IDAT", b"")),
+    "a text of 100 MB": png(16, 16, (b"zTXt", b"a\0\0" + zlib.compress(bytes(10**8))), (b"IDAT", b"")),
+}
+
+
+@pytest.mark.parametrize("image", UNREADABLE.values(), ids=UNREADABLE)
+def test_an_image_of_a_foreign_dataset_is_named_by_every_command_that_compares_images(image, tmp_path, medclip):
+    rows = {"train": [row(0), row(1, image=image)], "validation": [row(2)]}
+    dataset(tmp_path / "data", rows)
+    for command in (["leakage"], ["stats", "--out", tmp_path / "stats.html"]):
+        code, _, error = medclip(command[0], tmp_path / "data", *command[1:])
+        assert code == 1 and "the image of id1 in split 'train'" in " ".join(error.split())
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from contextlib import nullcontext
 from functools import cached_property
 from itertools import accumulate, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -28,11 +28,12 @@ from medclip.data.normalize import casefold_whitespace
 from medclip.data.paths import AnyPath, is_url, storage_errors
 from medclip.data.perceptual_hash import Fingerprints, fingerprint
 from medclip.data.remote_shards import RemoteImages, copy_columns, copy_shards, have_room
-from medclip.errors import UserError
+from medclip.errors import ImageError, UserError, WorkError
 from medclip.folder_locks import LOCK_WAIT_S, lock_folder
 from medclip.progress import progress
 from medclip.user_folders import cache_folder
 
+T = TypeVar("T")
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -273,7 +274,7 @@ class Split:
         rows, done = self.distinct_rows, 0
         fingerprints = Fingerprints.empty(len(rows))
         with progress(f"compare {self.name}", len(rows), "images") as advance:
-            for batch in decode_ahead(lambda row: fingerprint(self.image(row)), rows.tolist(), 256):
+            for batch in decode_ahead(lambda row: self.read_image(row, fingerprint), rows.tolist(), 256):
                 filled = slice(done, done := done + len(batch))
                 fingerprints.hashes[filled], fingerprints.thumbnails[filled] = zip(*batch, strict=True)
                 advance(len(batch))
@@ -304,6 +305,17 @@ class Split:
                 arrays["image"] = pa.array(list(islice(images, len(batch))), pa.binary())
                 batch = pa.RecordBatch.from_arrays([arrays[name] for name in columns], schema=schema)
             yield batch
+
+    def read_image(self, row: int, read: Callable[[bytes], T], image: bytes | None = None) -> T:
+        """What `read` makes of the image of a row, unless it is given. WorkError names its pair for an ImageError."""
+        try:
+            return read(self.image(row) if image is None else image)
+        except ImageError as error:
+            (id,) = self.take("id", [row])
+            raise WorkError(
+                f"the image of {id} in split {self.name!r} of {self.folder} cannot be decoded ({error}): "
+                "its shard was damaged after it was written. Prepare the dataset again."
+            ) from None
 
 
 def open_shard(path: Path, num_pairs: int | None = None) -> pa.Table:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Int32, UInt8, UInt64
 from PIL import Image
+
+from medclip.data.images import decode
 
 # Measured on ROCO (docs/log.md): 99.4 % or more of altered copies lie within these bits, and so do a few of 11 million
 # pairs of different images, which the correlation then rejects. A 64-bit hash collides too often on dark CT frames.
@@ -46,9 +47,8 @@ class Fingerprints:
 
 
 def fingerprint(image: bytes) -> tuple[UInt64[np.ndarray, " 4"], UInt8[np.ndarray, " 1024"]]:
-    """One row of `Fingerprints`: hash and thumbnail of an encoded image."""
-    with Image.open(io.BytesIO(image), formats=("JPEG", "PNG")) as opened:
-        gray = opened.convert("L")
+    """One row of `Fingerprints`: hash and thumbnail of an encoded image. Raises ImageError."""
+    gray = decode(image).convert("L")
     small = np.asarray(gray.resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BOX))
     thumbnail = np.asarray(gray.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX))
     return np.packbits(small[:, 1:] > small[:, :-1]).view(np.uint64), thumbnail.ravel()

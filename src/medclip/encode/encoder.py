@@ -286,14 +286,7 @@ def split_pixels(
     split: Split, row: int, processor: ImageProcessor, image: bytes | None = None
 ) -> UInt8[np.ndarray, "s s 3"]:
     """Pixels of the image of one row, read unless it is given. WorkError names its pair where it cannot be read."""
-    try:
-        return decode_pixels(split.image(row) if image is None else image, processor)
-    except ImageError as error:
-        (id,) = split.take("id", [row])
-        raise WorkError(
-            f"the image of {id} in split {split.name!r} of {split.folder} cannot be decoded ({error}): "
-            "its shard was damaged after it was written. Prepare the dataset again."
-        ) from None
+    return split.read_image(row, partial(decode_pixels, processor=processor), image)
 
 
 def run_in_batches(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int, Num
+from jaxtyping import Float32, Float64, Int, Num, UInt8
 
 from medclip.data.dataset import Split
 from medclip.encode.decode import decode_pixels
@@ -107,9 +107,11 @@ def _embed_corrupted(
     ids, model = rows.column("id"), backend.model
 
     def read(row: int) -> CachedPixels:
-        image = corrupt(rows.image(row), corruption, severity, ids[row], seed)
-        pixels = decode_pixels(image, model.image_processor)
+        pixels = rows.read_image(row, lambda image: read_corrupted(image, ids[row]))
         return digest_of(b"pixels", pixels), pixels
+
+    def read_corrupted(image: bytes, id: str) -> UInt8[np.ndarray, "s s 3"]:
+        return decode_pixels(corrupt(image, corruption, severity, id, seed), model.image_processor)
 
     batches = stream_images(backend, range(len(rows)), read, advance)
     return np.concatenate([backend.project(features, model.config.vision) for features in batches])
