@@ -51,8 +51,8 @@ def batch(size: int) -> Callable[[], object]:
     config = resolve(TrainConfig(preset="tiny", batch_size=size), size)
     optimizer, trainable, mesh = make_optimizer(config, {}), set(model.params), all_devices()
     step = make_step(model, config, trainable, optimizer, contrastive_loss, mesh)
-    side, length = model.image_processor.side, model.tokenizer.max_length
-    ids, valid = np.ones((1, size, length), np.int32), np.ones((1, size, length), bool)
+    side = model.image_processor.side
+    ids, valid = (tokens[None] for tokens in model.tokenizer.encode(["CT of the chest"] * size))
     numbers = np.arange(size, dtype=np.int32)[None]
     inputs = Batch(
         images=np.zeros((1, size, side, side, 3), np.uint8), texts=pack(ids, valid, model.config.text),
