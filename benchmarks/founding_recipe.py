@@ -35,8 +35,9 @@ from medclip.model.checkpoint import load  # noqa: E402
 from medclip.model.towers import Params  # noqa: E402
 from medclip.training.config import TrainConfig, resolve  # noqa: E402
 from medclip.training.log import open_run  # noqa: E402
-from medclip.training.loop import fit, prepare_run, software_versions, train  # noqa: E402
+from medclip.training.loop import fit, software_versions, train  # noqa: E402
 from medclip.training.losses import contrastive_loss  # noqa: E402
+from medclip.training.run import prepare_run  # noqa: E402
 
 DEVICES = 8
 NUM_TURNS, PROBE_STEPS = 3, 20

@@ -41,7 +41,8 @@ from medclip.metrics import DistinctPairs, merge_articles, resample_counts  # no
 from medclip.model.checkpoint import load  # noqa: E402
 from medclip.training.config import TrainConfig, resolve  # noqa: E402
 from medclip.training.log import open_run  # noqa: E402
-from medclip.training.loop import fit, prepare_run, software_versions  # noqa: E402
+from medclip.training.loop import fit, software_versions  # noqa: E402
+from medclip.training.run import prepare_run  # noqa: E402
 from medclip.versions import source_commit  # noqa: E402
 
 RECIPES: Mapping[str, dict[str, Any]] = {

@@ -27,9 +27,9 @@ from medclip.model.packing import PackedText, pack  # noqa: E402
 from medclip.training.config import TrainConfig, resolve  # noqa: E402
 from medclip.training.data import Pairs, SplitImages, make_batch, rows_at  # noqa: E402
 from medclip.training.distributed import all_devices, shard_blocks  # noqa: E402
-from medclip.training.loop import initial_model  # noqa: E402
 from medclip.training.losses import contrastive_loss  # noqa: E402
 from medclip.training.optim import make_optimizer  # noqa: E402
+from medclip.training.run import initial_model  # noqa: E402
 from medclip.training.step import Batch, init_state, make_step  # noqa: E402
 
 

@@ -35,9 +35,9 @@ from medclip.model.checkpoint import Model  # noqa: E402
 from medclip.training.config import ResolvedTrainConfig, TrainConfig, resolve  # noqa: E402
 from medclip.training.data import Pairs, make_batch, read_pairs, rows_at  # noqa: E402
 from medclip.training.distributed import all_devices, shard_blocks  # noqa: E402
-from medclip.training.loop import initial_model  # noqa: E402
 from medclip.training.losses import contrastive_loss  # noqa: E402
 from medclip.training.optim import initial_params, make_optimizer  # noqa: E402
+from medclip.training.run import initial_model  # noqa: E402
 from medclip.training.step import init_state, make_step  # noqa: E402
 
 CONTEXT_LENGTH = 128

@@ -268,7 +268,7 @@ def tower_runs(monkeypatch):
         "encode.inference_backends",
         "evaluation.retrieval",
         "search.curate",
-        "training.loop",
+        "training.run",
         "training.validation",
     ):
         monkeypatch.setattr(f"medclip.{module}.jax_backend", counting)

@@ -74,7 +74,7 @@ def _small_backend(preset: str = "small"):
     jax_setup.start()
     from medclip.encode.encoder import jax_backend
     from medclip.training.config import TrainConfig, resolve
-    from medclip.training.loop import initial_model
+    from medclip.training.run import initial_model
 
     config = resolve(TrainConfig(preset=preset, batch_size=8, context_length=128 if preset == "small" else None), 8)  # type: ignore[arg-type]
     return jax_backend(initial_model(config, ["CT of the chest"] * 8))

@@ -15,11 +15,13 @@ from medclip.atomic_io import read_json
 from medclip.data.dataset import Split
 from medclip.encode.encoder import embed_split
 from medclip.errors import WorkError
+from medclip.match_calibration import CALIBRATION_FILE
 from medclip.metrics import DIRECTIONS, Estimate, Queries
 from medclip.model.checkpoint import load
 from medclip.training.config import resolve
 from medclip.training.data import rows_at
-from medclip.training.loop import initial_model, train
+from medclip.training.loop import train
+from medclip.training.run import initial_model
 from medclip.training.validation import recall_change, wise_ft
 from training.test_loop import assert_same_run, records
 
@@ -98,8 +100,8 @@ def test_weights_between_are_tried_and_the_best_kept(data, train_config, tuned_r
     gentle = dataclasses.replace(train_config, preset=None, init=str(tuned_run), lr=1e-4, on_regression="warn")
     summary = train(data, tmp_path / "run", gentle)
     assert summary == read_json(tmp_path / "run" / "summary.json", "a run")
-    # of the 12 pairs: before the first step, two on the way, four of WiSE-FT's five, and the saved model for its card
-    assert tower_runs["captions"] == 12 * (1 + 2 + 4 + 1)
+    # of the 12 pairs: before the first step, two on the way, and four of WiSE-FT's five; its card needs no more
+    assert tower_runs["captions"] == 12 * (1 + 2 + 4)
     tried = [*summary["wise_ft"], *(r for r in records(tmp_path / "run") if "mean_recall" in r)]
     assert summary["best"]["mean_recall"] == max(r["mean_recall"] for r in tried)
     last = [r for r in records(tmp_path / "run") if "mean_recall" in r][-1]
@@ -109,10 +111,19 @@ def test_weights_between_are_tried_and_the_best_kept(data, train_config, tuned_r
 
 def test_a_sweep_is_a_line_between_the_ends():
     first, last = {"w": np.array([0.0, 4.0])}, {"w": np.array([1.0, 0.0])}
-    results = list(wise_ft(first, last, {"mean_recall": 1.0}, lambda params: {"mean_recall": float(params["w"][0])}))
-    assert [record["alpha"] for record, _ in results] == [0.2, 0.4, 0.6, 0.8, 1.0]
-    assert [record["mean_recall"] for record, _ in results] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    results = list(wise_ft(first, last))
+    assert [alpha for alpha, _ in results] == [0.2, 0.4, 0.6, 0.8]
+    assert [float(params["w"][0]) for _, params in results] == pytest.approx([0.2, 0.4, 0.6, 0.8])
     np.testing.assert_allclose(results[1][1]["w"], [0.4, 2.4])
+
+
+def test_a_run_resumed_after_its_best_describes_it_to_the_same_byte(run, data, train_config, copy):
+    """What the process that saved the model held in memory, another one measures again."""
+    again = copy(run)
+    (again / "summary.json").unlink()
+    train(data, again, train_config, resume=True)
+    for name in ("summary.json", "model/README.md", f"model/{CALIBRATION_FILE}"):
+        assert (again / name).read_text().replace(again.name, run.name) == (run / name).read_text()
 
 
 @pytest.fixture
@@ -220,15 +231,15 @@ def saved_and_first(data, config, out):
 @pytest.fixture
 def always_better(monkeypatch):
     """Every evaluation finds a better recall than the one before, so that the last weights are saved."""
-    from medclip.training import loop
+    from medclip.training import best_model
 
     recalls = iter(range(1000))
 
-    def validate(*arguments, measure=loop.validate):
-        metrics, ranks = measure(*arguments)
-        return {**metrics, "mean_recall": float(next(recalls))}, ranks
+    def validate(*arguments, measure=best_model.validate):
+        result = measure(*arguments)
+        return result._replace(metrics={**result.metrics, "mean_recall": float(next(recalls))})
 
-    monkeypatch.setattr(loop, "validate", validate)
+    monkeypatch.setattr(best_model, "validate", validate)
 
 
 def test_lora_changes_the_towers_matrices_by_its_rank_and_nothing_else_of_them(

@@ -24,7 +24,8 @@ from medclip.metrics import DIRECTIONS
 from medclip.model.checkpoint import load
 from medclip.training.config import resolve
 from medclip.training.data import rows_at
-from medclip.training.loop import initial_model, train
+from medclip.training.loop import train
+from medclip.training.run import initial_model
 from medclip.training.validation import read_validation_set, validate
 
 TRAIN_IN_A_PROCESS = """
@@ -116,7 +117,7 @@ def test_the_saved_model_is_the_one_that_was_measured_best(run, model, data, tra
     best = max(evaluations, key=lambda r: r["mean_recall"])
     assert json.loads((run / "summary.json").read_text())["best"] == best
     split = Split(data, "validation")
-    metrics, queries = validate(model, read_validation_set(split, jax_backend(model)), train_config.batch_size)
+    metrics, _, queries = validate(model, read_validation_set(split, jax_backend(model)), train_config.batch_size)
     assert [len(queries[direction].ranks) for direction in DIRECTIONS] == [12, 12]
     assert metrics == {key: pytest.approx(best[key], abs=1e-6) for key in metrics}
 
@@ -134,7 +135,7 @@ def test_validation_depends_on_its_pixels(data, train_config):
     model = initial_model(resolve(train_config, 25), Split(data, "train").column("caption"))
     images = read_validation_set(Split(data, "validation"), jax_backend(model))
     black = dataclasses.replace(images, images=np.zeros_like(images.images))
-    losses = [validate(model, pairs, train_config.batch_size)[0]["validation_loss"] for pairs in (images, black)]
+    losses = [validate(model, pairs, train_config.batch_size).metrics["validation_loss"] for pairs in (images, black)]
     assert losses[0] != pytest.approx(losses[1], abs=1e-3)
 
 

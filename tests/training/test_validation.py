@@ -56,7 +56,7 @@ def test_the_loss_masks_repeats_as_training_does(repeats, model, embeddings, bat
     images, texts = embeddings
     scores = np.exp(float(model.params["logit_scale"])) * images @ texts.T
     batches = [range(start, start + batch_size) for start in range(0, 8, batch_size)]
-    metrics, _ = validate(model, read_validation_set(Split(repeats, "validation"), jax_backend(model)), batch_size)
+    metrics = validate(model, read_validation_set(Split(repeats, "validation"), jax_backend(model)), batch_size).metrics
     assert metrics["validation_loss"] == pytest.approx(np.mean([by_hand(scores, rows) for rows in batches]), rel=1e-5)
 
 
@@ -71,7 +71,7 @@ def test_the_sigmoid_loss_masks_them_too(repeats, model, embeddings):
     )
     bias = {"logit_bias": np.array(-10, np.float32)}
     validation_set = read_validation_set(Split(repeats, "validation"), jax_backend(model))
-    metrics, _ = validate(model, validation_set, 8, sigmoid_loss, bias)
+    metrics = validate(model, validation_set, 8, sigmoid_loss, bias).metrics
     assert metrics["validation_loss"] == pytest.approx(expected / 8, rel=1e-5)
 
 
@@ -87,7 +87,7 @@ def test_recall_is_of_six_images_and_seven_captions(repeats, model, embeddings):
     for image, text in [(0, 0), (0, 1), (0, 4), (1, 2), (2, 3), (3, 5), (4, 2), (5, 6)]:
         right[image, text] = True
     scores = images[image_rows] @ texts[text_rows].T
-    metrics, queries = validate(model, read_validation_set(Split(repeats, "validation"), jax_backend(model)), 8)
+    metrics, _, queries = validate(model, read_validation_set(Split(repeats, "validation"), jax_backend(model)), 8)
     for k in (1, 5):
         expected = np.mean([recall_by_hand(scores, right, k), recall_by_hand(scores.T, right.T, k)])
         assert metrics[f"R@{k}"] == pytest.approx(expected)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from medclip.atomic_io import sha256, write_with_checksum
 from medclip.errors import UserError
+from medclip.match_calibration import CALIBRATION_FILE
 from medclip.model.checkpoint import CHECKSUMS_FILE, Model, read_checksums, save
 from medclip.progress import console
 from medclip.training.distributed import is_first
@@ -48,8 +49,10 @@ def save_model(model: Model, run: Path) -> None:
 
 
 def record_ended(run: Path) -> None:
-    """Note the hashes of all that no longer changes in a run that has ended."""
-    for name in (CONFIG_FILE, METRICS_FILE, CURVES_FILE, "model"):
+    """Note the hashes of all that no longer changes in a run that has ended; its weights are noted already."""
+    noted = _read(run).keys() - {"model/README.md", f"model/{CALIBRATION_FILE}"}
+    model = (f"model/{path.name}" for path in sorted((run / "model").iterdir()))
+    for name in (CONFIG_FILE, METRICS_FILE, CURVES_FILE, *(name for name in model if name not in noted)):
         record(run, name)
 
 

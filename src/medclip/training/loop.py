@@ -1,81 +1,39 @@
-"""One run: from a prepared dataset to RUN/model, its curves and its metrics."""
+"""One run: from a prepared dataset to RUN/model, its curves and its metrics, a step at a time."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from medclip import __version__, jax_setup
-from medclip.atomic_io import write_json
 from medclip.data.dataset import Split
-from medclip.data.hard_negatives import hard_negative_shares
 from medclip.data.paths import AnyPath
-from medclip.encode.encoder import jax_backend
 from medclip.errors import WorkError
 from medclip.folder_locks import check_folder, lock_output
-from medclip.match_calibration import write_calibration
-from medclip.metrics import DIRECTIONS, DistinctPairs, Queries
-from medclip.model.adapt import join_towers, with_context_length, with_image_size
-from medclip.model.checkpoint import Model, load, model_hash
-from medclip.model.config import PRESETS, parse_config, preset_config
-from medclip.model.image_processor import square_image_processor
-from medclip.model.shapes_init import init_params
-from medclip.model.tokenizer.text_tokenizer import train_tokenizer
-from medclip.model.towers import Params
+from medclip.metrics import Queries
 from medclip.progress import Advance, console, progress
 from medclip.training import checksums, distributed
+from medclip.training.best_model import BestModel
 from medclip.training.checkpoints import StateFolder
-from medclip.training.config import FromModel, FromPreset, FromTowers, ResolvedTrainConfig, TrainConfig, resolve
-from medclip.training.data import Loader, Pairs, make_loader, read_pairs
-from medclip.training.log import CONFIG_FILE, SUMMARY_FILE, Callback, MetricsLog, open_run
-from medclip.training.losses import Loss, contrastive_loss, is_sigmoid, sigmoid_loss
-from medclip.training.model_card import write_run_card
-from medclip.training.optim import initial_params, make_optimizer, merge_lora
+from medclip.training.config import ResolvedTrainConfig, TrainConfig, resolve
+from medclip.training.data import Loader, make_loader
+from medclip.training.log import CONFIG_FILE, Callback, MetricsLog, open_run
+from medclip.training.optim import make_optimizer
+from medclip.training.run import Run, prepare_run
 from medclip.training.step import Metrics, State, TrainStep, init_state, make_step
 from medclip.training.trackers import open_trackers, require_trackers
-from medclip.training.validation import (
-    ValidationSet,
-    calibrate,
-    embed_validation_set,
-    read_validation_set,
-    recall_change,
-    validate,
-    wise_ft,
-)
+from medclip.training.validation import recall_change, validate
 from medclip.versions import library_versions, source_commit
 
 LIBRARIES = ("jax", "jaxlib", "numpy", "optax", "pillow", "tokenizers", "ftfy")
 NUM_LOG_LINES = 200  # steps of a run that leave a line
-
-
-@dataclass(frozen=True)
-class Run:
-    """What does not change while a run goes on."""
-
-    config: ResolvedTrainConfig
-    model: Model
-    """Before the first step."""
-    params: Params
-    """The model's, and what is trained beside them: a loss's bias, LoRA's factors."""
-    lr_scales: dict[str, float]
-    loss: Loss
-    pairs: Pairs
-    foil_shares: dict[str, float]
-    """The share of training captions that have a hard negative, by its kind."""
-    validation: Split
-    validation_set: ValidationSet
-    mesh: Mesh
 
 
 def train(
@@ -120,51 +78,6 @@ def software_versions() -> dict[str, str | None]:
     return library_versions(*LIBRARIES) | {"commit": source_commit(), "devices": devices}
 
 
-def prepare_run(
-    config: ResolvedTrainConfig, training: Split, validation: Split, image_cache_gb: float, cache: bool
-) -> Run:
-    """The initial model, the pairs as its towers take them, and the decoded validation set."""
-    model = initial_model(config, training.iter_column("caption"))
-    params, scales = initial_params(model, config)
-    loss = sigmoid_loss if is_sigmoid(model, config) else contrastive_loss
-    foil_shares = _foil_shares(config, training)
-    backend = jax_backend(model, cache)
-    pairs = read_pairs(training, backend, config, scales, image_cache_gb)
-    validation_set = read_validation_set(validation, backend, config, scales)
-    mesh = distributed.all_devices()
-    return Run(config, model, params, scales, loss, pairs, foil_shares, validation, validation_set, mesh)
-
-
-def _foil_shares(config: ResolvedTrainConfig, training: Split) -> dict[str, float]:
-    """`hard_negative_shares` of the training captions, shown too: a kind that no caption has a foil of does nothing."""
-    if not config.hard_negatives:
-        return {}
-    result = hard_negative_shares(training.column("caption"), config.hard_negatives, config.seed)
-    if distributed.is_first():
-        console.print(f"captions with a foil: {', '.join(f'{k} {v:.1%}' for k, v in result.items())}", soft_wrap=True)
-        for kind in (kind for kind, share in result.items() if not share):
-            console.print(f"warning: --hard-negatives {kind}: no caption of training has such a foil.", soft_wrap=True)
-    return result
-
-
-def initial_model(config: ResolvedTrainConfig, captions: Iterable[str]) -> Model:
-    """The model before the first step; a preset learns its vocabulary from the training captions."""
-    match config.start:
-        case FromModel(name, tokenizer):
-            model = load(name, tokenizer=tokenizer or None)
-            model_hash(name)  # or it is damaged
-        case FromTowers(vision, text, tokenizer):
-            model = join_towers(vision, text, seed=config.seed, tokenizer=tokenizer or None)
-        case FromPreset(name):
-            preset = PRESETS[name]
-            tokenizer, special_tokens = train_tokenizer(captions, config.vocab_size, preset.context_length)
-            raw = preset_config(preset, tokenizer.tokenizer.get_vocab_size(), special_tokens)
-            parsed, processor = parse_config(raw), square_image_processor(preset.image_size)
-            model = Model(init_params(parsed, config.seed), parsed, tokenizer, processor, raw)
-    model = with_image_size(model, config.image_size) if config.image_size else model
-    return with_context_length(model, config.context_length) if config.context_length else model
-
-
 def fit(
     run: Run,
     out: Path,
@@ -189,14 +102,16 @@ def fit(
             settings = config.to_json() | {"medclip_version": __version__}
             trackers = stack.enter_context(open_trackers(report_to, out, settings, int(state.step)))
             log.callbacks = [trackers, *callbacks]
-        state = _run_steps(run, log, states, step, state)
-        return _finish(run, log, state)
+        best = BestModel(run, log)
+        return best.finish(_run_steps(run, log, best, states, step, state))
 
 
-def _run_steps(run: Run, log: MetricsLog, states: StateFolder, train_step: TrainStep, state: State) -> State:
+def _run_steps(
+    run: Run, log: MetricsLog, best: BestModel, states: StateFolder, train_step: TrainStep, state: State
+) -> State:
     """The training loop: from the state's step to the last one, or to early stopping."""
     config, first_step = run.config, int(state.step)
-    ranks_before = _ranks_before(run, log, state)
+    ranks_before = _ranks_before(run, log, best, state)
     loader = make_loader(run.pairs, run.model, config, run.mesh.size, first_step)
     with (
         distributed.stop_requests() as stop_requested,
@@ -211,7 +126,7 @@ def _run_steps(run: Run, log: MetricsLog, states: StateFolder, train_step: Train
             jax_setup.limit_retained_memory()
             if is_evaluation_step(step, config):
                 logger.flush()
-                ranks = _evaluate(run, log, state)
+                ranks = best.evaluate(state)
                 states.save(state)
                 logger.restart_clock(step)
                 if _should_end(run, log, step, ranks_before, ranks):
@@ -293,31 +208,11 @@ def _notes(speed: dict[str, float]) -> dict[str, float]:
     return notes | ({"GB": memory["peak_bytes_in_use"] / 1e9} if "peak_bytes_in_use" in memory else {})
 
 
-def _ranks_before(run: Run, log: MetricsLog, state: State) -> dict[str, Queries]:
+def _ranks_before(run: Run, log: MetricsLog, best: BestModel, state: State) -> dict[str, Queries]:
     """Validation ranks by direction before the first step; a resumed run has logged that evaluation."""
     if log.evaluations:
-        return validate(run.model, run.validation_set, run.config.batch_size)[1]
-    return _evaluate(run, log, state)
-
-
-def _evaluate(run: Run, log: MetricsLog, state: State) -> dict[str, Queries]:
-    """Log validation, save the model where it is the best so far; ranks by direction."""
-    model, loss_params = eval_model(run, state)
-    metrics, ranks = validate(model, run.validation_set, run.config.batch_size, run.loss, loss_params)
-    if distributed.is_first() and (not log.evaluations or metrics["mean_recall"] > log.best["mean_recall"]):
-        checksums.save_model(model, log.out)
-    log.write(int(state.step), metrics)
-    return ranks
-
-
-def eval_model(run: Run, state: State) -> tuple[Model, Params]:
-    """The model of a state under its own names, and the loss's own parameters.
-
-    Numbers equal to those of the initial model are its own, bit for bit: adding an update of zero would lose -0.
-    """
-    params = merge_lora(distributed.replicate(state.eval_params, run.mesh))
-    own = {name: jnp.where(params[name] == first, first, params[name]) for name, first in run.model.params.items()}
-    return dataclasses.replace(run.model, params=own), {name: p for name, p in params.items() if name not in own}
+        return validate(run.model, run.validation_set, run.config.batch_size).queries
+    return best.evaluate(state)
 
 
 def _should_end(
@@ -342,54 +237,3 @@ def _should_end(
         console.print(f"stopped at step {step}: no better mean recall since step {log.best['step']}.")
         return True
     return False
-
-
-def _finish(run: Run, log: MetricsLog, state: State) -> dict[str, Any]:
-    """Try the weights between the first and the last, write the summary and the card of the saved model."""
-    best, interpolations = log.best, []
-    if isinstance(run.config.start, FromModel):
-        best, interpolations = _interpolate(run, log, state)
-    summary = {"best": best, "wise_ft": interpolations, "hard_negatives": run.foil_shares}
-    summary |= {"medclip_version": __version__, "commit": source_commit()}
-    if distributed.is_first():
-        _describe(run, log.out / "model", best)
-        checksums.record_ended(log.out)
-        write_json(log.out / SUMMARY_FILE, summary)  # last: it says that the run has ended
-        checksums.record(log.out, SUMMARY_FILE)
-    distributed.barrier("finished")
-    return summary
-
-
-def _describe(run: Run, folder: Path, best: dict[str, Any]) -> None:
-    """Write the card and the calibration of the saved model."""
-    validation_set, seed = run.validation_set, run.config.seed
-    model = load(folder)
-    embeddings = embed_validation_set(model, validation_set)
-    pairs = DistinctPairs.of_rows(*embeddings, validation_set.image_ids, validation_set.caption_ids)
-    queries = pairs.rank()
-    metrics = {name: own.metrics(validation_set.articles, seed) for name, own in queries.items()}
-    write_run_card(folder, model, run.config, run.pairs.split, run.validation, best, queries, metrics)
-    to_text, to_image = DIRECTIONS
-    if len(queries[to_text].rows) > 1:
-        recall, origin = metrics[to_image]["R@10"], (model_hash(folder), run.validation.digest)
-        calibration = calibrate(pairs, queries[to_image], recall, validation_set.captions, *origin, seed)
-        write_calibration(folder, calibration)
-
-
-def _interpolate(run: Run, log: MetricsLog, state: State) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The best of the run and of WiSE-FT's weights, which are saved if better; and the evaluations of the latter."""
-    last, loss_params = eval_model(run, state)
-    best, records = log.best, []
-
-    def evaluate(params: Params) -> dict[str, Any]:
-        model = dataclasses.replace(run.model, params=params)
-        metrics, _ = validate(model, run.validation_set, run.config.batch_size, run.loss, loss_params)
-        return {"step": int(state.step), **metrics}
-
-    for record, params in wise_ft(run.model.params, last.params, log.evaluations[-1], evaluate):
-        records.append(record)
-        if record["mean_recall"] > best["mean_recall"]:
-            best = record
-            if distributed.is_first():
-                checksums.save_model(dataclasses.replace(run.model, params=params), log.out)
-    return best, records

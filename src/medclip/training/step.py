@@ -83,7 +83,7 @@ TrainStep = Callable[[State, Batch], tuple[State, Metrics]]
 def init_state(params: Params, trainable: Set[str], optimizer: optax.GradientTransformation, ema: bool) -> State:
     """The state before step 0; only tensors named in `trainable` have optimizer state."""
     params = {name: jnp.array(p, copy=True) for name, p in params.items()}  # a step consumes its state, not the model
-    opt_state = optimizer.init({name: p for name, p in params.items() if name in trainable})
+    opt_state = jax.jit(optimizer.init)({name: p for name, p in params.items() if name in trainable})
     return State(params, jax.tree.map(jnp.array, params) if ema else {}, opt_state, jnp.zeros((), jnp.int32))
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -64,6 +64,15 @@ class ValidationSet:
     image_ids: Int[np.ndarray, " n"]
     caption_ids: Int[np.ndarray, " n"]
     """Equal where images, and where captions, are: see `duplicate_ids`."""
+
+
+class ValidationResult(NamedTuple):
+    """What a model gives on a validation set."""
+
+    metrics: dict[str, Any]
+    pairs: DistinctPairs
+    queries: dict[str, Queries]
+    """Ranks by direction."""
 
 
 def read_validation_set(
@@ -144,7 +153,7 @@ def validate(
     batch_size: int,
     loss: Loss = contrastive_loss,
     loss_params: Params | None = None,
-) -> tuple[dict[str, Any], dict[str, Queries]]:
+) -> ValidationResult:
     """Loss in batches as in training, recall averaged over both directions, and the ranks by direction.
 
     Nothing is augmented. Pairs that share an image or a caption are no negatives of each other, as in training, and
@@ -160,12 +169,13 @@ def validate(
         ids = jnp.asarray(image_ids[batch]), jnp.asarray(caption_ids[batch])
         mask = duplicate_aware_mask(*ids)
         losses.append(float(loss(jnp.asarray(images[batch]), jnp.asarray(texts[batch]), params, mask, None)))
-    queries = DistinctPairs.of_rows(images, texts, image_ids, caption_ids).rank()
+    pairs = DistinctPairs.of_rows(images, texts, image_ids, caption_ids)
+    queries = pairs.rank()
     ranks = _columns(queries, len(images))
     recalls = {f"R@{k}": mean_of_directions(hits_at_k(ranks, k)) for k in KS}
     mean_recall = float(np.mean(list(recalls.values())))
     metrics = {"validation_loss": float(np.mean(losses)), **recalls, "mean_recall": mean_recall}
-    return metrics | {"num_candidates": max_candidates(queries)}, queries
+    return ValidationResult(metrics | {"num_candidates": max_candidates(queries)}, pairs, queries)
 
 
 def calibrate(
@@ -219,17 +229,10 @@ def _columns(queries: Mapping[str, Queries], num_pairs: int) -> Float[np.ndarray
     return np.stack([queries[direction].column(num_pairs) for direction in DIRECTIONS], axis=1)
 
 
-def wise_ft(
-    first: Params, last: Params, last_record: Mapping[str, Any], evaluate: Callable[[Params], dict[str, Any]]
-) -> Iterator[tuple[dict[str, Any], Params]]:
-    """Evaluate weights between the first and the last ones (WiSE-FT, Wortsman et al. 2022, equation 1).
-
-    Each record has the weight `alpha` of the last ones; that of these alone is `last_record`, with which a run ends.
-    """
+def wise_ft(first: Params, last: Params) -> Iterator[tuple[float, Params]]:
+    """Weights between the first and the last ones, by the share of the last (WiSE-FT, Wortsman et al. 2022, eq. 1)."""
     for alpha in ALPHAS:
-        params: Params = {name: _interpolate(first[name], p, alpha) for name, p in last.items()}
-        yield {"alpha": alpha, **evaluate(params)}, params
-    yield {"alpha": 1.0, **last_record}, last
+        yield alpha, {name: _interpolate(first[name], p, alpha) for name, p in last.items()}
 
 
 def _interpolate(first: AnyArray, last: AnyArray, alpha: float) -> jax.Array:
