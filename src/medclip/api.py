@@ -191,9 +191,8 @@ def evaluate(
     folder = None if out is None else Path(out)
     with tempfile.TemporaryDirectory() as scratch, lock_output(folder) if folder else nullcontext():
         beside = folder or Path(scratch) / "evaluation"
-        labeled = (
-            source_path(data) if kind in EVALUATION_OPTIONS["label"] else None
-        )  # also folders that need no preparation
+        # folders of labeled images need no preparation
+        labeled = source_path(data) if kind in EVALUATION_OPTIONS["label"] else None
         config = EvalConfig(
             model=os.fspath(model),
             data=labeled or str(ensure_prepared(data, beside)),
@@ -203,7 +202,7 @@ def evaluate(
             seed=seed,
             cache=cache,
         )
-        labels, texts = LabelConfig(label=label, classes=tuple(classes)), prompts and Path(prompts)
+        labels, texts = LabelConfig(label=label, classes=tuple(classes)), Path(prompts) if prompts else None
         results = _measure(Kind(kind), config, labels, texts, protocol, num_candidates, num_draws)
         if folder:
             write_report(folder)
