@@ -265,8 +265,8 @@ def tower_runs(monkeypatch):
         return dataclasses.replace(backend, image_features=images, text_features=texts)
 
     for module in (
+        "encode.encoder",
         "encode.inference_backends",
-        "evaluation.retrieval",
         "search.curate",
         "training.run",
         "training.validation",

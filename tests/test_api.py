@@ -179,10 +179,19 @@ def brightness(tmp_path):
 
 
 @pytest.mark.slow
-def test_draws_among_fewer_candidates_are_those_of_the_command(trained_run, tmp_path):
-    run, dataset = trained_run
+def test_draws_among_fewer_candidates_are_those_of_the_command(trained_run, dataset, tmp_path):
+    run, _ = trained_run
     results = medclip.evaluate(run, dataset, num_candidates=4, num_draws=3)
-    command = ["evaluate", "retrieval", "--model", str(run.folder), "--data", str(dataset), "--num-candidates", "4"]
+    command = [
+        "evaluate",
+        "retrieval",
+        "--model",
+        str(run.folder),
+        "--data",
+        str(dataset.folder),
+        "--num-candidates",
+        "4",
+    ]
     run_command([*command, "--num-draws", "3", "--out", str(tmp_path / "out")])
     written = json.loads((tmp_path / "out" / "retrieval.json").read_text())
     assert results.to_json().items() <= written.items() and results.below("fixed_pool")

@@ -1,6 +1,7 @@
 """Saliency lies where the embedding comes from, in the frame of the image, and nowhere in an image without detail."""
 
 import dataclasses
+from functools import partial
 
 import numpy as np
 import pytest
@@ -23,8 +24,8 @@ NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (128, 192), dt
 
 
 @pytest.fixture
-def looking_at(model, monkeypatch):
-    """A model whose cosine is the contrast inside one box (top, bottom, left, right) of its square, as fractions."""
+def looking_at(model):
+    """`saliency_map` of a model whose cosine is the contrast in one box of its square: top, bottom, left, right."""
 
     def with_box(processor, top, bottom, left, right, sign=1):
         def embed(_, pixels):
@@ -32,9 +33,13 @@ def looking_at(model, monkeypatch):
             box = pixels[:, int(top * s) : int(bottom * s), int(left * s) : int(right * s)]
             return sign * box.astype(float).std(axis=(1, 2, 3))[:, None] / 255
 
-        monkeypatch.setattr(saliency_module, "embed_pixels", embed)
-        monkeypatch.setattr(saliency_module, "embed_texts", lambda *_: np.ones((1, 1)))
-        return dataclasses.replace(model, image_processor=processor)
+        return partial(
+            saliency_map,
+            dataclasses.replace(model, image_processor=processor),
+            text="words",
+            text_encoder=lambda *_: np.ones((1, 1)),
+            pixel_encoder=embed,
+        )
 
     return with_box
 
@@ -46,7 +51,7 @@ def share_inside(saliency, top, bottom, left, right):
 
 @pytest.mark.parametrize("box", [(0, 0.25, 0, 0.25), (0.5, 0.75, 0.25, 0.5), (0.75, 1, 0.75, 1)])
 def test_it_points_at_what_the_vector_is_made_of(looking_at, box):
-    saliency = saliency_map(looking_at(SQUEEZED, *box), image_bytes(NOISE, "PNG"), "words")
+    saliency = looking_at(SQUEEZED, *box)(image_bytes(NOISE, "PNG"))
     assert saliency.shape == (128, 192) and saliency.dtype == np.float32
     y, x = np.unravel_index(saliency.argmax(), saliency.shape)
     assert box[0] <= y / 128 <= box[1] and box[2] <= x / 192 <= box[3]
@@ -54,15 +59,14 @@ def test_it_points_at_what_the_vector_is_made_of(looking_at, box):
 
 
 def test_what_speaks_against_the_text_is_negative(looking_at):
-    saliency = saliency_map(looking_at(SQUEEZED, 0, 0.5, 0, 0.5, sign=-1), image_bytes(NOISE, "PNG"), "words")
+    saliency = looking_at(SQUEEZED, 0, 0.5, 0, 0.5, sign=-1)(image_bytes(NOISE, "PNG"))
     assert saliency.max() <= 0 and saliency.min() < -0.01
 
 
 def test_what_the_crop_cuts_off_has_none(looking_at):
-    saliency = saliency_map(looking_at(CROPPED, 0, 1, 0, 1), image_bytes(NOISE, "PNG"), "words")
-    assert (saliency[:, :30] == 0).all() and (
-        saliency[:, -30:] == 0
-    ).all()  # 32 of 192 columns on each side are cut off
+    saliency = looking_at(CROPPED, 0, 1, 0, 1)(image_bytes(NOISE, "PNG"))
+    # 32 of 192 columns on each side are cut off
+    assert (saliency[:, :30] == 0).all() and (saliency[:, -30:] == 0).all()
     assert (saliency[:, 34:-34] > 0).all()
 
 
@@ -91,14 +95,16 @@ def test_it_is_what_the_cosine_loses(model, monkeypatch):
     assert saliency.mean() == pytest.approx(before - after, abs=2e-6)
 
 
-def test_every_pixel_weighs_alike(model, monkeypatch):
+def test_every_pixel_weighs_alike(model):
     """A checkerboard and a cosine that is its contrast anywhere: the same saliency everywhere."""
     checkers = Image.fromarray(np.uint8(255 * (np.indices((64, 64)).sum(axis=0) % 2)))
-    monkeypatch.setattr(
-        saliency_module, "embed_pixels", lambda _, x: np.abs(x / 255 - 0.5).mean(axis=(1, 2, 3))[:, None]
+    saliency = saliency_map(
+        dataclasses.replace(model, image_processor=SQUEEZED),
+        image_bytes(checkers, "PNG"),
+        "words",
+        text_encoder=lambda *_: np.ones((1, 1)),
+        pixel_encoder=lambda _, x: np.abs(x / 255 - 0.5).mean(axis=(1, 2, 3))[:, None],
     )
-    monkeypatch.setattr(saliency_module, "embed_texts", lambda *_: np.ones((1, 1)))
-    saliency = saliency_map(dataclasses.replace(model, image_processor=SQUEEZED), image_bytes(checkers, "PNG"), "words")
     assert saliency[16:48, 16:48].std() / saliency.mean() < 0.02
     assert saliency.min() > 0.5 * saliency.max()  # in a corner, where spots lie half outside
 

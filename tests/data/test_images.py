@@ -170,6 +170,7 @@ def test_standardize_leaves_nothing_but_pixels(kind):
         options["pnginfo"].add_text("Patient", "SECRET")
     file = image_bytes(color(), kind, **options)
     assert b"SECRET" in file
+    assert decode(file).info == {}
     content, *_ = standardize(file, 256)
     assert b"SECRET" not in content
     assert set(Image.open(io.BytesIO(content)).info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}

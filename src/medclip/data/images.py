@@ -162,7 +162,9 @@ def _upright(image: Image.Image) -> Image.Image:
     is_inverted = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO
     if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # exif_transpose copies the others as well
         image = ImageOps.exif_transpose(image)
-    return _to_gray_or_rgb(image, is_inverted)
+    decoded = _to_gray_or_rgb(image, is_inverted)
+    decoded.info = {}  # EXIF and comments name people, and go wherever the image does
+    return decoded
 
 
 def _to_gray_or_rgb(image: Image.Image, is_inverted: bool = False) -> Image.Image:
