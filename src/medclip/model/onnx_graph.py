@@ -157,7 +157,7 @@ class _Builder:
             outputs = primitive.bind(*inputs, **equation.params)
             return list(map(np.asarray, outputs if primitive.multiple_results else [outputs]))
         if primitive.name == "split":
-            return self._split(inputs[0], **equation.params)
+            return self._split(inputs[0], list(map(int, equation.params["sizes"])), equation.params["axis"])
         if primitive.name in _OPERATORS:
             return [self.add(_OPERATORS[primitive.name], inputs)]
         return [self._translate(equation, inputs, shapes[0])]
