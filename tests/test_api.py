@@ -66,6 +66,7 @@ def test_what_is_dropped_is_counted(tmp_path):
     assert [count for counts in made.dropped.values() for count in counts.items()] == [("image unreadable", 1)]
 
 
+@pytest.mark.slow
 def test_a_script_without_a_main_guard_prepares_in_several_processes(tmp_path):
     (tmp_path / "x.png").write_bytes(image_bytes(draw_image(0), "PNG"))
     script = tmp_path / "script.py"

@@ -123,6 +123,7 @@ def test_a_fall_is_exit_code_one(medclip, evaluations, order, below, code):
         assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_comparing_and_evaluating_embeddings_need_no_jax(evaluations, tmp_path):
     files = [tmp_path / "images.npy", tmp_path / "texts.npy"]
     for file in files:

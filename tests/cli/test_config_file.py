@@ -30,6 +30,7 @@ def test_a_preparation_repeats(medclip, roco, tmp_path):
     assert (settings["max_samples"], settings["shorter_side"]) == (5, 40)
 
 
+@pytest.mark.slow
 def test_a_preparation_writes_no_home_folder(medclip, roco, tmp_path):
     assert medclip("prepare", roco.folder, "--out", tmp_path / "a", "--max-samples", 5)[0] == 0
     for value in tomllib.loads((tmp_path / "a" / "prepare.toml").read_text()).values():

@@ -74,6 +74,7 @@ def compared_metrics(folder):
     return [row.name for row in compare([folder, folder]).rows if row.contrasts]
 
 
+@pytest.mark.slow
 def test_planted_classes_are_all_recognized(planted_vectors, run, labeled_folder, tmp_path):
     results = evaluate(run, labeled_folder, out=tmp_path)
     assert {results[name].low for name in ("accuracy", "balanced_accuracy", "macro_f1", "auroc")} == {1.0}
@@ -90,6 +91,7 @@ def test_planted_classes_are_all_recognized(planted_vectors, run, labeled_folder
     assert all(word in page for word in ("Zero-shot classes", "Reliability of", "bright"))
 
 
+@pytest.mark.slow
 def test_a_class_that_does_not_occur_can_be_called_and_has_no_area(
     planted_vectors, run, labeled_folder, tmp_path, show
 ):
