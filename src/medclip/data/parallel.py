@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import sys
 import threading
@@ -112,9 +111,10 @@ def _on_ray(
         options, total = (
             _encoder_resources(ray) if encodes else ({"num_cpus": 1}, ray.cluster_resources().get("CPU", 1))
         )
+        # a worker has JAX's settings of the command from its start, before it imports what a task needs
         settings = {name: value for name, value in os.environ.items() if name.startswith(("JAX_", "XLA_"))}
-        remote = ray.remote(_run_pickled).options(**options)
-        calls = (remote.remote(Path.cwd(), settings, pickle.dumps((work, task))) for task in tasks)
+        remote = ray.remote(_in_folder).options(runtime_env={"env_vars": settings}, **options)
+        calls = (remote.remote(Path.cwd(), work, *task) for task in tasks)
         yield from _in_order(calls, ray.get, num_workers or int(total))
     except ray.exceptions.RayTaskError as error:  # its own text is the traceback of the worker
         raise error.cause from None
@@ -136,17 +136,12 @@ def _encoder_resources(ray: ModuleType) -> tuple[dict[str, float], float]:
     return {"num_cpus": smallest}, sum(count // smallest for count in cores)
 
 
-def _run_pickled(folder: Path, settings: dict[str, str], pickled: bytes) -> Any:
-    """Run a task in the folder of the command, as on another machine relative paths mean the same only there.
-
-    `settings` of JAX are those of the command, and must be in the environment before the task's modules are imported.
-    """
+def _in_folder(folder: Path, work: Callable[..., T], *task: Any) -> T:
+    """On another machine relative paths mean the same only in the same folder."""
     try:
         os.chdir(folder)
     except OSError as error:
         raise WorkError(f"every machine of the cluster must see the same folders: {error}.") from None
-    os.environ.update(settings)
-    work, task = pickle.loads(pickled)
     return work(*task)
 
 
