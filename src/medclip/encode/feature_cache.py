@@ -120,9 +120,8 @@ class FeatureStore:
         compute: Callable[[list[Any]], Float32[np.ndarray, "m w"]],
     ) -> None:
         """Have the features of a batch in the store, to be read by key; arguments as of `complete`."""
-        missing = [i for i, key in enumerate(keys) if key not in self._rows]
-        if missing:
-            self._add(zip((keys[i] for i in missing), compute([inputs[i] for i in missing]), strict=True))
+        if new := self._compute_missing(keys, inputs, compute):
+            self._add((keys[i], row) for i, row in new.items())
 
     def complete(
         self,
@@ -134,12 +133,18 @@ class FeatureStore:
 
         An input may be None where the store has its key.
         """
-        missing = [i for i, key in enumerate(keys) if key not in self._rows]
-        new = dict(zip(missing, compute([inputs[i] for i in missing]), strict=True)) if missing else {}
+        new = self._compute_missing(keys, inputs, compute)
         features = np.stack([new[i] if i in new else self._rows[key] for i, key in enumerate(keys)])
         if self.folder is not None and new:
             self._add((keys[i], row) for i, row in new.items())
         return features
+
+    def _compute_missing(
+        self, keys: Sequence[bytes], inputs: Sequence[Any], compute: Callable[[list[Any]], np.ndarray]
+    ) -> dict[int, np.ndarray]:
+        """The rows that the store lacks, by their place in the batch."""
+        missing = [i for i, key in enumerate(keys) if key not in self._rows]
+        return dict(zip(missing, compute([inputs[i] for i in missing]), strict=True)) if missing else {}
 
     def _add(self, rows: Iterable[tuple[bytes, np.ndarray]]) -> None:
         for key, row in rows:
