@@ -81,17 +81,18 @@ def frozen_views(
         raise UserError("--cached-views are of frozen layers: --freeze 'vision_model.*', or a ViT's first ones.")
     store = backend.image_store if num_layers is None else _token_store(backend, num_layers, scales)
     encode = jax.jit(lambda params, pixels, keys: _encode_views(model, config, num_layers, params, pixels, keys))
-    width = _check_room(store, encode, model, config.cached_views * len(split if rows is None else rows))
 
     def compute(inputs: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
         arrays = [np.stack(parts) for parts in zip(*inputs, strict=True)]
         return run_in_batches(partial(encode, model.params), arrays, batch_sizes=(BATCH_SIZE,))
 
+    rows = range(len(split)) if rows is None else rows
+    width = _check_room(store, encode, model, config.cached_views * len(rows))
+    read = partial(_read_views, store, split, model.image_processor, *_view_parts(config))
     keys = []
-    with progress("features of views", len(split if rows is None else rows), "images") as advance:
+    with progress("features of views", len(rows), "images") as advance:
         try:
-            read = partial(_read_views, store, split, model.image_processor, config)
-            for batch in decode_ahead(read, range(len(split)) if rows is None else rows, BATCH_SIZE):
+            for batch in decode_ahead(read, zip(rows, split.iter_images(rows), strict=True), BATCH_SIZE):
                 for view in range(config.cached_views):
                     store.keep([row[0][view] for row in batch], [(row[2], row[1][view]) for row in batch], compute)
                 keys += [row[0] for row in batch]
@@ -130,17 +131,29 @@ def _check_room(store: FeatureStore, encode: Callable[..., Any], model: Model, n
     return size
 
 
+def _view_parts(config: ResolvedTrainConfig) -> tuple[list[bytes], bytes]:
+    """What tells the views of an image apart, and what decides an augmentation besides its random key."""
+    settings = (config.min_crop_scale, config.rotation, config.color_jitter)
+    seed = config.seed if settings != (1, 0, 0) else 0  # nothing is random
+    views = [str((seed, view)).encode() for view in range(config.cached_views)]
+    return views, repr(settings).encode() + inspect.getsource(step).encode()
+
+
 def _read_views(
-    store: FeatureStore, split: Split, processor: ImageProcessor, config: ResolvedTrainConfig, row: int
+    store: FeatureStore,
+    split: Split,
+    processor: ImageProcessor,
+    views: Sequence[bytes],
+    augmentation: bytes,
+    numbered: tuple[int, bytes],
 ) -> tuple[list[bytes], list[np.ndarray], np.ndarray | None]:
     """The keys of an image's views, the random keys of these, and its pixels unless all views are in the store."""
-    image, settings = digest_of(split.image(row)), (config.min_crop_scale, config.rotation, config.color_jitter)
-    seed = config.seed if settings != (1, 0, 0) else 0  # nothing is random
-    seeds = [digest_of(image, str((seed, view)).encode()) for view in range(config.cached_views)]
-    source = inspect.getsource(step).encode()  # what an augmentation does
-    keys = [digest_of(image, own, repr(settings).encode() + source) for own in seeds]
-    pixels = None if all(key in store for key in keys) else split_pixels(split, row, processor)
-    return keys, [np.frombuffer(own[:8], np.uint32) for own in seeds], pixels
+    row, content = numbered
+    image = digest_of(content)
+    seeds = [digest_of(image, view) for view in views]
+    keys = [digest_of(image, seed, augmentation) for seed in seeds]
+    pixels = None if all(key in store for key in keys) else split_pixels(split, row, processor, content)
+    return keys, [np.frombuffer(seed[:8], np.uint32) for seed in seeds], pixels
 
 
 def _encode_views(

@@ -164,14 +164,16 @@ def encode_images(
     (n, m, w).
     """
     n, m = images.shape[:2]
-    features, image_keys = images.reshape(n * m, *images.shape[2:]), jax.random.wrap_key_data(keys.reshape(-1, 2))
-    patches, remat = sample_patches(image_keys, model, config), config.gradient_checkpointing
-    if features.ndim == 4:
-        pixels = normalize(augment(image_keys, features, config), model.image_processor)
-        features = image_features(params, pixels, model.config, patches, remat)
-    elif features.ndim == 3:
-        tokens = features.astype(config.precision)
-        features = token_features(params, tokens, model.config, first_layer, patches, remat)
+    features, remat = images.reshape(n * m, *images.shape[2:]), config.gradient_checkpointing
+    if features.ndim > 2:
+        image_keys = jax.random.wrap_key_data(keys.reshape(-1, 2))
+        patches = sample_patches(image_keys, model, config)
+        if features.ndim == 4:
+            pixels = normalize(augment(image_keys, features, config), model.image_processor)
+            features = image_features(params, pixels, model.config, patches, remat)
+        else:
+            tokens = features.astype(config.precision)
+            features = token_features(params, tokens, model.config, first_layer, patches, remat)
     return l2_normalize(project(params, features, model.config.vision)).reshape(n, m, -1)
 
 
