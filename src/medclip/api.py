@@ -192,7 +192,7 @@ def evaluate(
     with tempfile.TemporaryDirectory() as scratch, lock_output(folder) if folder else nullcontext():
         beside = folder or Path(scratch) / "evaluation"
         # folders of labeled images need no preparation
-        labeled = source_path(data) if kind in EVALUATION_OPTIONS["label"] else None
+        labeled = source_path(data) if kind in LABELED else None
         config = EvalConfig(
             model=os.fspath(model),
             data=labeled or str(ensure_prepared(data, beside)),
@@ -218,9 +218,10 @@ def compare(
     Differences have paired 95 % intervals, and p-values are corrected for the number of metrics (Holm).
     `.regressions(0.01)` lists what fell by more than a point, beyond noise. Raises UserError where the items differ.
 
-    >>> results = medclip.evaluate("run", "data", out="before")
-    >>> medclip.compare("before", "before", metrics=["R@10"]).regressions(0.01)
-    []
+    Examples:
+        >>> results = medclip.evaluate("run", "data", out="before")
+        >>> medclip.compare("before", "before", metrics=["R@10"]).regressions(0.01)
+        []
     """
     from medclip.evaluation.compare import compare as compare_folders
 
