@@ -5,9 +5,9 @@ import json
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -162,26 +162,30 @@ def test_a_run_killed_ten_times_at_random_ends_as_if_it_never_was(run, data, tra
     from medclip.model.config import PRESETS
 
     out, chance = tmp_path / "run", random.Random(0)
-    arguments = [str(data), str(out), dataclasses.asdict(train_config), PRESETS["test"]]
 
-    def start(resume):
-        command = [sys.executable, "-c", TRAIN_IN_A_PROCESS, json.dumps([*arguments, resume])]
-        return subprocess.Popen(command, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    def start(out):
+        resume = (out / "train_config.json").exists()
+        arguments = [str(data), str(out), dataclasses.asdict(train_config), PRESETS["test"], resume]
+        process = subprocess.Popen(
+            [sys.executable, "-c", TRAIN_IN_A_PROCESS, json.dumps(arguments)], env=os.environ, stdout=subprocess.PIPE
+        )
+        assert b"ready" in process.stdout.readline()
+        return process
+
+    with start(tmp_path / "whole") as process:
+        started = time.monotonic()
+        assert process.wait() == 0
+        whole = time.monotonic() - started
 
     kills = 0
     while kills < 10:
-        process = start((out / "train_config.json").exists())
-        try:
-            assert "ready" in process.stdout.readline()
-            process.wait(chance.uniform(0, 4))
-            break  # it finished before its turn
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            kills += 1
-        finally:
-            process.stdout.close()
-            process.stderr.close()
+        with start(out) as process:
+            try:
+                process.wait(chance.uniform(0, whole * 3 / 4))
+                break  # it finished before its turn
+            except subprocess.TimeoutExpired:
+                process.kill()
+                kills += 1
     assert kills >= 3
     train(data, out, train_config, resume=(out / "train_config.json").exists())
     assert_same_run(out, run)
