@@ -229,6 +229,18 @@ def test_embeddings_of_another_model_are_refused(run, data, tmp_path):
     assert not (tmp_path / "index" / "index.json").exists()
 
 
+def test_a_damaged_image_is_named_where_its_embedding_was_given(run, data, copy, tmp_path):
+    """The shard was damaged after `embed` read it; the embeddings alone would not tell."""
+    folder = copy(data)
+    embed(run, folder, tmp_path / "embeddings", None, None, ("images",))
+    path, split = folder / "validation-00000.arrow", Split(folder, "validation")
+    damaged, (id,) = split.image(5), split.take("id", [5])
+    path.write_bytes(path.read_bytes().replace(damaged, bytes(len(damaged))))
+    with pytest.raises(WorkError, match=f"the image of {id} in split 'validation' .* cannot be decoded"):
+        build_index(run, folder, tmp_path / "index", embeddings=tmp_path / "embeddings")
+    assert not (tmp_path / "index" / "index.json").exists()
+
+
 @pytest.mark.slow
 def test_an_index_is_whole_or_absent_wherever_it_is_killed(run, data, tmp_path):
     command = [sys.executable, "-m", "medclip.cli.main", "index", "build", "--model", run, "--data", data, "--out"]

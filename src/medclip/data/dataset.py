@@ -274,7 +274,7 @@ class Split:
         rows, done = self.distinct_rows, 0
         fingerprints = Fingerprints.empty(len(rows))
         with progress(f"compare {self.name}", len(rows), "images") as advance:
-            for batch in decode_ahead(lambda row: self.read_image(row, fingerprint), rows.tolist(), 256):
+            for batch in self.iter_fingerprints(rows.tolist(), 256):
                 filled = slice(done, done := done + len(batch))
                 fingerprints.hashes[filled], fingerprints.thumbnails[filled] = zip(*batch, strict=True)
                 advance(len(batch))
@@ -305,6 +305,13 @@ class Split:
                 arrays["image"] = pa.array(list(islice(images, len(batch))), pa.binary())
                 batch = pa.RecordBatch.from_arrays([arrays[name] for name in columns], schema=schema)
             yield batch
+
+    def iter_fingerprints(
+        self, rows: Sequence[int], batch_size: int, images: Iterable[bytes] | None = None
+    ) -> Iterator[list[tuple[np.ndarray, np.ndarray]]]:
+        """The fingerprints of rows, whose images are read unless given, in batches; errors as of `read_image`."""
+        pairs = zip(rows, self.iter_images(rows) if images is None else images, strict=True)
+        return decode_ahead(lambda pair: self.read_image(pair[0], fingerprint, pair[1]), pairs, batch_size)
 
     def read_image(self, row: int, read: Callable[[bytes], T], image: bytes | None = None) -> T:
         """What `read` makes of the image of a row, unless it is given. WorkError names its pair for an ImageError."""

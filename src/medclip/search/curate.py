@@ -18,10 +18,8 @@ from jaxtyping import Bool, Float32
 from medclip.atomic_io import read_json, sha256, whole_file, write_json
 from medclip.data.corrections import Corrections, pair_keys, relabel_table
 from medclip.data.dataset import Split, default_split, write_batches
-from medclip.data.images import decode_ahead
 from medclip.data.parallel import map_shards
 from medclip.data.paths import AnyPath
-from medclip.data.perceptual_hash import fingerprint
 from medclip.data.resume import finish
 from medclip.data.schema import is_made_up, is_row_number
 from medclip.encode.encoder import Backend, jax_backend
@@ -344,7 +342,7 @@ def _with_fingerprints(split: Split, mask: Bool[np.ndarray, " n"], job: RayJob |
     if job is None:
         batches, ahead = tee(batches)
         images = (image for batch in ahead for image in batch.column("image").to_pylist())
-        results = decode_ahead(fingerprint, images, BATCH_ROWS)
+        results = split.iter_fingerprints(np.flatnonzero(mask).tolist(), BATCH_ROWS, images)
     else:
         tasks = ((job, part.start, len(part)) for part in task_rows(range(num_rows)))
         results = map_shards(_fingerprint_rows, tasks, ray=True)
@@ -361,8 +359,8 @@ def _with_fingerprints(split: Split, mask: Bool[np.ndarray, " n"], job: RayJob |
 
 
 def _fingerprint_rows(job: RayJob, first: int, num_rows: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    images = Split(job.data, job.split, num_rows, first).iter_images(range(num_rows))
-    return list(chain.from_iterable(decode_ahead(fingerprint, images, BATCH_ROWS)))
+    rows = Split(job.data, job.split, num_rows, first)
+    return list(chain.from_iterable(rows.iter_fingerprints(range(num_rows), BATCH_ROWS)))
 
 
 def _write_npy(path: Path, embeddings: Float32[np.ndarray, "n p"]) -> None:
