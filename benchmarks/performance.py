@@ -30,7 +30,7 @@ import numpy as np
 
 from medclip.atomic_io import write_text
 from medclip.folder_locks import lock_folder
-from medclip.versions import source_commit
+from medclip.versions import CHANGES, source_commit
 
 PARTS = ("help", "cold_search", "retrieval", "search", "query", "preparation", "training", "growth")
 PACKAGES = ("torch", "transformers", "open_clip_torch", "faiss-cpu", "datasets", "img2dataset", "clip-benchmark", "llm")
@@ -86,9 +86,15 @@ print(json.dumps(versions))"""
     cpus = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     machine = f"{len(cpus)} × {cpus[0].partition(': ')[2]}" if cpus else platform.machine()
     return {
-        "machine": machine, "load": round(os.getloadavg()[0], 1), "commit": (source_commit() or "")[:7],
+        "machine": machine, "load": round(os.getloadavg()[0], 1), "commit": short_commit(),
         "versions": json.loads(printed),
     }  # fmt: skip
+
+
+def short_commit() -> str:
+    """The first digits of the commit, with the mark of files that differ from it."""
+    commit = source_commit() or ""
+    return commit[:7] + (CHANGES if commit.endswith(CHANGES) else "")
 
 
 def keep(line: dict) -> None:
@@ -155,9 +161,12 @@ def origins(lines: list[dict]) -> Iterator[str]:
     yield "|---|---|---:|---|---|"
     for part in PARTS:
         if of_part := [line["origin"] for line in lines if line["part"] == part]:
-            last = of_part[-1]
-            versions = ", ".join(f"{name} {version}" for name, version in last["versions"].items())
-            yield row([part, last["machine"], f"{last['load']:g}", f"`{last['commit']}`", versions])
+            loads = sorted({origin["load"] for origin in of_part})
+            load = "–".join(f"{load:g}" for load in dict.fromkeys((loads[0], loads[-1])))
+            versions = (", ".join(f"{name} {number}" for name, number in each["versions"].items()) for each in of_part)
+            commits = (f"`{each['commit']}`" for each in of_part)
+            machines = (each["machine"] for each in of_part)
+            yield row([part, *("; ".join(dict.fromkeys(values)) for values in (machines, [load], commits, versions))])
 
 
 def row(cells: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""Faults at random, over every stage and every door, for as long as one likes: docs/reliability.md.
+"""Faults at random, in every stage and reader, for as long as one likes: docs/reliability.md.
 
     PYTHONPATH=src:tests python benchmarks/soak.py kills --times 50
     PYTHONPATH=src:tests python benchmarks/soak.py fuzz --seconds 60      # of each parser; needs atheris

@@ -34,6 +34,7 @@ from support.module_graph import draw_graph
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINKED = [*sorted(ROOT.glob("*.md")), *PAGES[1:]]
 HUB = {
     "openai/clip-vit-base-patch32": "openai-clip-b32",
     "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224": "biomedclip",
@@ -106,7 +107,7 @@ def smaller(code: str) -> str:
     return code
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("page", LINKED, ids=lambda path: path.name)
 def test_links_lead_somewhere(page):
     for link in links(page):
         if re.match(r"https?:|mailto:", link):
@@ -208,6 +209,17 @@ def test_every_page_is_in_the_navigation():
     config = tomllib.loads((ROOT / "docs/zensical.toml").read_text(encoding="utf-8"))
     named = re.findall(r"[\w-]+\.md", json.dumps(config["project"]["nav"]))
     assert sorted(named) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+
+
+def test_the_log_is_newest_first():
+    days = re.findall(r"^## (\d{4}-\d\d-\d\d): ", (ROOT / "docs/log.md").read_text(encoding="utf-8"), re.M)
+    assert len(days) > 20 and days == sorted(days, reverse=True)
+
+
+def test_the_first_page_names_every_extra():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    table = (ROOT / "docs/index.md").read_text(encoding="utf-8").partition("| extra | for |")[2]
+    assert sorted(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`[^|]+)", table, re.M)))) == sorted(extras)
 
 
 def test_the_readme_is_one_page():

@@ -49,6 +49,19 @@ def test_a_later_measurement_takes_the_place_of_the_one_before_and_parts_stay_in
     ]  # fmt: skip
 
 
+def test_a_part_names_every_commit_and_load_that_its_rows_were_measured_at(page):
+    for peer, load, commit in (("a", 9.5, "c0ffee0"), ("b", 12, "beef123+changes"), ("c", 3, "c0ffee0")):
+        BENCHMARK.keep(comparison([1.0], peer=peer, origin=ORIGIN | {"load": load, "commit": commit}))
+    BENCHMARK.write_page()
+    assert "| search | 2 × toy | 3–12 | `c0ffee0`; `beef123+changes` | torch 2 |" in page.read_text("utf-8")
+
+
+@pytest.mark.parametrize("mark", ["", "+changes"])
+def test_a_commit_says_where_files_differed_from_it(monkeypatch, mark):
+    monkeypatch.setattr(BENCHMARK, "source_commit", lambda: "c0ffee0" + 33 * "1" + mark)
+    assert BENCHMARK.short_commit() == "c0ffee0" + mark
+
+
 def test_an_exponent_is_that_of_the_power_law():
     sizes = [10, 20, 40, 80]
     assert BENCHMARK.exponent(sizes, 3 * np.array(sizes, float) ** 2) == pytest.approx(2)

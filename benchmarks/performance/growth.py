@@ -1,4 +1,4 @@
-"""How the cost of ours grows with the size of its input: python -m performance.growth CURVE SIZE…"""
+"""How the cost of ours grows with the size of its input: python -m performance.growth CURVE ROUNDS SIZE…"""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import numpy as np
 from performance.models import choose_images, write_pairs
 from performance.record import Bounds, Growth, Result, run
 
-REPEATS = 3
 Curve = Callable[[int], Callable[[], object]]
 """Makes the input of a size; what it returns is timed."""
 
@@ -99,14 +98,16 @@ CURVES: dict[str, tuple[Curve, str, str, Sequence[int], str]] = {
 def measure(bounds: Bounds) -> Iterator[Result]:
     for name, (_, work, size, sizes, expected) in CURVES.items():
         sizes = [bounds.size(number) for number in sizes]
-        costs = json.loads(run([sys.executable, "-m", "performance.growth", name, *sizes]).output)
+        costs = json.loads(run([sys.executable, "-m", "performance.growth", name, bounds.rounds, *sizes]).output)
         yield Growth(work, size, sizes, costs, expected)
     sizes, costs = [bounds.size(number) for number in (125, 250, 500, 1000)], []
     files = choose_images(bounds, sizes[-1])
     for number in sizes:
         source = write_pairs(files[:number], bounds.folder / str(number))
-        costs.append(run([sys.executable, "-c", PREPARE, source, bounds.folder / f"data{number}"]).output)
-    yield Growth("preparation in one process, without its start", "images", sizes, list(map(float, costs)), "1")
+        outs = [bounds.folder / f"data{number}-{n}" for n in range(bounds.rounds)]
+        seconds = [float(run([sys.executable, "-c", PREPARE, source, out]).output) for out in outs]
+        costs.append(float(np.median(seconds)))
+    yield Growth("preparation in one process, without its start", "images", sizes, costs, "1")
 
 
 PREPARE = """
@@ -119,11 +120,11 @@ print(time.process_time() - start)
 """
 
 
-def cost(work: Callable[[], object]) -> float:
-    """Seconds of processor time, the median of some runs; one before them compiles."""
+def cost(work: Callable[[], object], rounds: int) -> float:
+    """Seconds of processor time, the median of so many runs; one before them compiles."""
     work()
     seconds = []
-    for _ in range(REPEATS):
+    for _ in range(rounds):
         start = time.process_time()
         work()
         seconds.append(time.process_time() - start)
@@ -131,5 +132,5 @@ def cost(work: Callable[[], object]) -> float:
 
 
 if __name__ == "__main__":
-    curve = CURVES[sys.argv[1]][0]
-    print(json.dumps([cost(curve(int(size))) for size in sys.argv[2:]]))
+    name, rounds, *sizes = sys.argv[1:]
+    print(json.dumps([cost(CURVES[name][0](int(size)), int(rounds)) for size in sizes]))

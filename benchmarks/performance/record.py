@@ -59,7 +59,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Growth:
-    """Cost of ours by size, in processor time over that of the smallest."""
+    """Cost of ours by size, in processor time: medians of the rounds."""
 
     work: str
     size: str

@@ -1,4 +1,4 @@
-"""Damaged model folders, mutated images through every door, and fuzzing of every parser."""
+"""Damaged model folders, mutated images, and fuzzing of every parser."""
 
 from __future__ import annotations
 
@@ -116,12 +116,12 @@ def images(bounds: Bounds) -> Iterator[Record]:
     def draw(count: int) -> list[bytes]:
         return [mutate(rng, whole[rng.choice(names)]) for _ in range(count)]
 
-    doors = {"prepare": (_prepare, 600), "API": (_post, 300), "app": (_app, 300), "search --image": (_search, 10)}
-    for name, (door, usual) in doors.items():
+    readers = {"prepare": (_prepare, 600), "API": (_post, 300), "app": (_app, 300), "search --image": (_search, 10)}
+    for name, (read, usual) in readers.items():
         if bounds.only in name:
             tried = draw(bounds.count(usual))
-            outcome, faults = door(place, tried)
-            yield Record(f"a mutated image through the door `{name}`", len(tried), outcome, faults, only=name)
+            outcome, faults = read(place, tried)
+            yield Record(f"a mutated image given to `{name}`", len(tried), outcome, faults, only=name)
 
 
 def _prepare(place: Place, tried: list[bytes]) -> tuple[str, list[str]]:
