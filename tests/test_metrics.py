@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from medclip.metrics import (
     DIRECTIONS,
+    TIE_TOLERANCE,
     DistinctPairs,
     Estimate,
     chance_metrics,
@@ -19,6 +20,7 @@ from medclip.metrics import (
     hits_at_k,
     mean_of_directions,
     merge_articles,
+    nearest_others,
     rank_metrics,
     ranks,
     recall_at_k,
@@ -103,8 +105,29 @@ def test_ranks_do_not_depend_on_the_chunk(monkeypatch):
         assert np.array_equal(ranks(images, texts), wanted)
 
 
+@pytest.mark.parametrize("spread", [1, 1e-6])
+def test_what_float32_cannot_tell_is_decided_in_float64(spread):
+    """Every caption has a twin that differs by 1e-8; few of the scores lie that near to each other, or nearly all."""
+    rng = np.random.default_rng(0)
+    texts = np.ones(32) + spread * rng.standard_normal((600, 32))
+    texts[300:] = texts[:300] + 1e-8 * rng.standard_normal((300, 32))
+    images = texts + spread * rng.standard_normal((600, 32))
+    counts = []
+    for scores in (images @ texts.T, images.astype(np.float32) @ texts.astype(np.float32).T):
+        own = np.diagonal(scores) - TIE_TOLERANCE
+        counts.append([(scores >= own[:, None]).sum(axis=1), (scores >= own).sum(axis=0)])
+    assert np.array_equal(ranks(images, texts), counts[0])
+    assert not np.array_equal(*counts)
+    nearest, score = nearest_others(images, texts, np.repeat(np.arange(600)[:, None], 2, axis=1))
+    scores = images @ texts.T
+    np.fill_diagonal(scores, -np.inf)
+    assert np.array_equal(nearest, scores.argmax(axis=1))
+    np.testing.assert_allclose(score, scores.max(axis=1), rtol=1e-14)
+
+
 def test_a_perfect_model_has_rank_one_everywhere_and_a_reversed_one_the_last():
     assert (np.array(ranks(np.eye(20), np.eye(20))) == 1).all()
+    assert (np.array(ranks(1e200 * np.eye(20), np.eye(20))) == 1).all()  # beyond float32
     assert (np.array(ranks(np.eye(20), -np.eye(20))) == 20).all()
 
 

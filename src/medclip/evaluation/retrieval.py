@@ -26,6 +26,7 @@ from medclip.progress import progress
 
 LOG = logging.getLogger("medclip.evaluation")
 GROUP_K = 10
+BLOCK_ROWS = 1024  # of embeddings at once in float64: 8 MB at 1,024 numbers a vector
 NUM_EXAMPLES = 10  # misranked pairs and nearest images, for people to look at
 ROLES: Mapping[str, Role] = {
     "R@1": "compared",
@@ -191,13 +192,15 @@ def _unit_rows(path: Path, num_pairs: int | None) -> np.ndarray:
             f"{path} has {len(rows)} rows and the split {num_pairs} pairs: row i must be pair i of the split."
         )
     result = np.empty(rows.shape, np.float32)
-    for row, vector in enumerate(rows):
-        largest = np.abs(vector.astype(np.float64)).max()
-        if not np.isfinite(largest) or not largest:
-            flaw = "all zeros" if largest == 0 else "not all finite"
-            raise UserError(f"{path}: row {row} (counted from 0) is {flaw}, so it has no direction.")
-        scaled = vector / largest  # its square can neither overflow nor vanish
-        result[row] = scaled / np.linalg.norm(scaled)
+    for start in range(0, len(rows), BLOCK_ROWS):
+        vectors = rows[start : start + BLOCK_ROWS].astype(np.float64)
+        largest = np.abs(vectors).max(axis=1, keepdims=True)
+        if (flawed := np.flatnonzero(~np.isfinite(largest) | (largest == 0))).size:
+            row = int(flawed[0])
+            flaw = "all zeros" if largest[row] == 0 else "not all finite"
+            raise UserError(f"{path}: row {start + row} (counted from 0) is {flaw}, so it has no direction.")
+        vectors /= largest  # its square can neither overflow nor vanish
+        result[start : start + BLOCK_ROWS] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     return result
 
 
