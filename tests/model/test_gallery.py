@@ -11,6 +11,7 @@ import pytest
 from medclip.errors import UserError
 from medclip.model.checkpoint import load as load_run
 from support import gallery_stored
+from support.benchmarks import ROOT
 from support.gallery import CLOSE, TEXTS, Embeddings, write_images
 from support.gallery_build import LAYOUTS
 from support.gallery_ours import PARTNERS, few_pairs, open_layout, our_embeddings, train_two_steps, write_partners
@@ -117,3 +118,5 @@ def test_what_is_not_read_is_refused_in_one_sentence(name: str, gallery: Path) -
     sentence = str(error.value).replace(str(gallery / name), "FOLDER").lower()
     for word in layout.refused:
         assert word.lower() in sentence
+    published = (ROOT / "docs/models.md").read_text(encoding="utf-8")
+    assert f"| {layout.repository} | {str(error.value).replace(str(gallery / name / 'model'), name)} |" in published

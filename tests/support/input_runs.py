@@ -69,11 +69,7 @@ class Checkout:
         flags = (*flags, "--out", out) if out else flags
         with self.process(folder, command, *flags, stdout=subprocess.PIPE) as process:
             text, _ = process.communicate()
-        written = folder / (out or "none")
-        pairs = [row for file in sorted(written.glob("*.arrow")) for row in read_shard(file)]
-        dropped = written / "dropped.jsonl"
-        lines = dropped.read_text(encoding="utf-8").splitlines() if dropped.is_file() else []
-        return Run(process.returncode, text, pairs, [json.loads(line) for line in lines])
+        return run_of(process.returncode, text, folder / (out or "none"))
 
     def prepare(self, folder: Path, source: Path, *flags: str, out: str = "out") -> Run:
         return self.run(folder, "prepare", f"{source.relative_to(folder)}", "--num-workers", "1", *flags, out=out)
@@ -96,6 +92,14 @@ class Checkout:
                 process.terminate()
 
 
+def run_of(code: int, text: str, written: Path) -> Run:
+    """How a command ended, with the dataset in the folder that it wrote."""
+    pairs = [row for file in sorted(written.glob("*.arrow")) for row in read_shard(file)]
+    dropped = written / "dropped.jsonl"
+    lines = dropped.read_text(encoding="utf-8").splitlines() if dropped.is_file() else []
+    return Run(code, text, pairs, [json.loads(line) for line in lines])
+
+
 def read_shard(path: Path) -> list[dict[str, Any]]:
     with pa.memory_map(str(path)) as file:
         return pa.ipc.open_file(file).read_all().to_pylist()
@@ -112,7 +116,8 @@ def ending(run: Run) -> str:
 
 
 def counts(run: Run) -> str:
-    reasons = Counter(row["reason"] for row in run.dropped).items()
+    # sorted, as the order of splits is by a key of the moment
+    reasons = sorted(Counter(row["reason"] for row in run.dropped).items())
     pairs = f"{len(run.pairs)} pair{'s' * (len(run.pairs) != 1)}" if run.pairs or not run.code else ""
     lost = "" if run.code else ", ".join(f"{count} × {reason}" for reason, count in reasons)
     return "; ".join(filter(None, [pairs, lost, ending(run)]))

@@ -46,8 +46,8 @@ class App:
 
 @dataclass(frozen=True, kw_only=True)
 class Serve:
-    """Serve an index over HTTP: search, similar, classify, embed, thumbnails. The schema is at /openapi.json, as a page
-    at /docs."""
+    """Serve an index over HTTP: search, similar, classify, explain, embed, thumbnails. The schema is at /openapi.json,
+    as a page at /docs."""
 
     index: Index
     host: str = "127.0.0.1"
