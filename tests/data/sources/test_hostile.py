@@ -55,9 +55,10 @@ def test_the_folder_of_the_images_can_be_named(tmp_path, image):
         (tmp_path / name).mkdir()
     (tmp_path / "pictures" / "1.jpg").write_bytes(image_bytes(draw_image(1)))
     table = write_csv(tmp_path / "tables", image.format(tmp=tmp_path), "../../secret.jpg")
-    read, outside = open_source(str(table), PrepareConfig(columns=Columns(image_root=str(tmp_path))))
-    assert read.image.resolve() == tmp_path / "pictures" / "1.jpg"
-    assert outside.reason == OUTSIDE
+    for source in (table, table.parent):
+        read, outside = open_source(str(source), PrepareConfig(columns=Columns(image_root=str(tmp_path))))
+        assert read.image.resolve() == tmp_path / "pictures" / "1.jpg"
+        assert outside.reason == OUTSIDE
 
 
 @given(st.lists(st.sampled_from(["..", ".", "a", "", "://", "b.jpg", "x:"]), max_size=6).map("/".join), st.booleans())

@@ -222,6 +222,20 @@ def test_beside_a_table_alone_the_images_of_its_folders_are_counted(tmp_path):
     }
 
 
+def test_beside_a_folder_of_tables_the_images_below_the_root_of_theirs_are_counted(tmp_path):
+    tables = {name: f"image,caption\n{n}.png,CT of the chest\n" for n, name in enumerate(("train.csv", "val.csv"))}
+    write_all(tmp_path / "tables", {**tables, "own.png": None})
+    write_all(tmp_path / "images", {f"{n}.png": None for n in range(3)})
+    (tmp_path / "images" / "3.png").symlink_to("/etc/hostname")
+    config = PrepareConfig(columns=Columns(image_root=str(tmp_path / "images")))
+    rows = list(open_source(str(tmp_path / "tables"), config))
+    assert [(row.split, row.image.name) for row in rows if isinstance(row, Pair)] == [
+        ("train", "0.png"),
+        ("validation", "1.png"),
+    ]
+    assert unlisted_reasons(rows) == dict.fromkeys(("own.png", "2.png", "3.png"), UNLISTED_IMAGE)
+
+
 def test_images_behind_a_link_to_a_folder_are_used(tmp_path):
     write_all(tmp_path, {"site/store/1.png": None, "site/x.csv": "image,caption\nimages/1.png,CT of the chest\n"})
     (tmp_path / "site" / "images").symlink_to(tmp_path / "site" / "store")

@@ -84,15 +84,19 @@ def open_source(source: Source, config: PrepareConfig = DEFAULT) -> Iterator[Pai
 
 
 def _drop_links(rows: Iterator[Pair | Dropped], path: AnyPath, config: PrepareConfig) -> Iterator[Pair | Dropped]:
-    """The rows, where each whose image is a link that leaves the source is dropped."""
-    image_root = config.columns.image_root
-    root = path if path.is_dir() else parse_path(image_root) if image_root else path.parent
+    """The rows, where each whose image is a link that leaves the source and --image-root is dropped."""
+    roots = [root for root in (path if path.is_dir() else None, _image_root(config)) if root] or [path.parent]
     for row in rows:
         if isinstance(row, Pair):
             file = row.image.file if isinstance(row.image, DicomFrame) else row.image
-            if isinstance(file, Path) and leaves_folder(file, root):
+            if isinstance(file, Path) and all(leaves_folder(file, root) for root in roots):
                 row = Dropped(row.id, row.split, f"image: {LEAVES_FOLDER}", "", row.private, row.origin)
         yield row
+
+
+def _image_root(config: PrepareConfig) -> AnyPath | None:
+    """The folder that --image-root names."""
+    return parse_path(config.columns.image_root) if config.columns.image_root else None
 
 
 def _not_empty(source: str, rows: Iterator[Pair | Dropped]) -> Iterator[Pair | Dropped]:
@@ -196,7 +200,7 @@ def _read_folder(folder: AnyPath, config: PrepareConfig) -> Iterator[Pair | Drop
         return read_studies(folder, config.studies)
     if rows := rows or _find_tables(folder, config, used):
         # the first rows name few of the files, which says nothing of the others
-        return rows if config.max_samples is not None else count_unlisted(folder, rows, used)
+        return rows if config.max_samples is not None else count_unlisted(folder, rows, used, _image_root(config))
     if has_images(folder):
         return read_image_folder(folder)
     if next(folder.iterdir(), None) is None:
@@ -270,10 +274,11 @@ def _count_images(
     table: AnyPath, config: PrepareConfig, rows: Iterator[Pair | Dropped], used: UsedFiles
 ) -> Iterator[Pair | Dropped]:
     """The rows of a table alone, then the images beside those that it names."""
-    root = parse_path(config.columns.image_root) if config.columns.image_root else table.parent
+    image_root = _image_root(config)
+    root = image_root or table.parent
     if config.max_samples is not None or is_url(root):
         return rows
-    return count_unlisted_images(root, rows, used, whole_root=config.columns.image_root is not None)
+    return count_unlisted_images(root, rows, used, whole_root=image_root is not None)
 
 
 def _read_url(url: AnyPath, rows: Iterator[Pair | Dropped]) -> Iterator[Pair | Dropped]:

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 
 from medclip.data.export import EXPORT_FILE
 from medclip.data.normalize import split_in
-from medclip.data.paths import AnyPath, relative_path
+from medclip.data.paths import AnyPath, is_url, relative_path
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.image_caption_folder import IMAGE_SUFFIXES, LINKED_FOLDER, is_output
 from medclip.data.sources.image_cells import UsedFiles
@@ -20,14 +20,19 @@ UNLISTED_FILE = "file that no row names"
 UNLISTED_MEMBER = "archive member that no row names"
 
 
-def count_unlisted(folder: AnyPath, rows: Iterable[Pair | Dropped], used: UsedFiles) -> Iterator[Pair | Dropped]:
-    """The rows of a folder, then every file below it that is not used."""
+def count_unlisted(
+    folder: AnyPath, rows: Iterable[Pair | Dropped], used: UsedFiles, image_root: AnyPath | None = None
+) -> Iterator[Pair | Dropped]:
+    """The rows of a folder, then every file below it that is not used, and every image of an `image_root` elsewhere."""
     splits: dict[str, None] = {}
     yield from _note_rows(rows, used, splits)
     yield from _unlisted_members(used, splits)
     for path in _list_files(folder, used):
         if path not in used and path != folder / EXPORT_FILE:  # our own, which says nothing of its own
+            used.add(path)
             yield _drop(relative_path(path, folder), _reason(path), splits)
+    if image_root is not None and not is_url(image_root):
+        yield from _unlisted_images(image_root, used, splits, whole_root=True)
 
 
 def count_unlisted_images(
@@ -41,6 +46,10 @@ def count_unlisted_images(
     splits: dict[str, None] = {}
     yield from _note_rows(rows, used, splits)
     yield from _unlisted_members(used, splits)
+    yield from _unlisted_images(root, used, splits, whole_root)
+
+
+def _unlisted_images(root: AnyPath, used: UsedFiles, splits: dict[str, None], whole_root: bool) -> Iterator[Dropped]:
     beside = (path for path in root.iterdir() if path.is_file()) if whole_root else ()
     below = (_list_files(folder, used) for folder in used.top_folders(root))
     for path in chain(beside, chain.from_iterable(below)):
