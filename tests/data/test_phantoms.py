@@ -20,6 +20,8 @@ from medclip.data.phantoms.cases import (
     phantoms,
     write_caption,
 )
+from medclip.data.prepare_config import PrepareConfig
+from medclip.data.sources.detect import open_source, source_length
 
 SIDED = [case for case in CASES if case.side == "left"]
 RADIUS = np.arange(128) - 63.5
@@ -53,6 +55,11 @@ def test_same_seed_same_pairs_whatever_the_count():
     assert few[1] == phantom(1, seed=7)
     assert few[4] == phantom(1, seed=7, split="validation")
     assert phantom(1, seed=8).image != few[1].image
+
+
+def test_as_many_are_drawn_as_are_taken():
+    assert list(open_source("phantoms:9", PrepareConfig(max_samples=2, seed=7))) == list(phantoms(2, 2, seed=7))
+    assert (source_length("phantoms:9", 2), source_length("phantoms:1", 2)) == (4, 3)
 
 
 def test_fields():

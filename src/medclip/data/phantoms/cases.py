@@ -168,7 +168,7 @@ def _all_cases() -> Iterator[Case]:
 CASES = tuple(_all_cases())
 
 
-def phantoms(count: int, seed: int = 0, num_validation: int = NUM_VALIDATION) -> Iterator[Pair]:
+def phantoms(count: int, num_validation: int = NUM_VALIDATION, seed: int = 0) -> Iterator[Pair]:
     """`count` training phantoms, then `num_validation` ones that all show different cases.
 
     Raises ValueError where there are fewer cases.

@@ -70,8 +70,8 @@ def open_source(source: Source, config: PrepareConfig = DEFAULT) -> Iterator[Pai
     if not isinstance(source, str | os.PathLike):
         return _not_empty("the source", read_memory(source, config.columns))
     name = os.fspath(source)
-    if (count := _num_phantoms(name)) is not None:
-        return phantoms(count, config.seed)
+    if is_phantoms(name):
+        return phantoms(*_phantom_counts(name, config.max_samples), config.seed)
     if is_dicomweb(name):
         from medclip.data.dicomweb import parse_address
         from medclip.data.sources.dicomweb_studies import read_web_studies
@@ -133,25 +133,22 @@ def source_length(source: Source, max_samples: int | None = None) -> int | None:
             len(source) if isinstance(source, Sized) and not isinstance(source, Mapping) and not max_samples else None
         )
     name = os.fspath(source)
-    if (count := _num_phantoms(name)) is not None:
-        counts = [count, NUM_VALIDATION]
-    elif is_dicomweb(name) or is_url(path := parse_path(name)):
+    if is_phantoms(name):
+        return sum(_phantom_counts(name, max_samples))
+    if is_dicomweb(name) or is_url(path := parse_path(name)):
         return None
-    elif path.is_dir() and is_roco(path):
-        counts = count_roco(path)
-    else:
-        return count_rows(path) if path.is_file() and max_samples is None else None  # its splits are unknown
-    return sum(min(n, max_samples or n) for n in counts)
+    if path.is_dir() and is_roco(path):
+        return sum(min(n, max_samples or n) for n in count_roco(path))
+    return count_rows(path) if path.is_file() and max_samples is None else None  # its splits are unknown
 
 
-def _num_phantoms(source: str) -> int | None:
-    """COUNT of phantoms[:COUNT]; None for another source. Raises UserError where COUNT is not a positive number."""
-    if not is_phantoms(source):
-        return None
+def _phantom_counts(source: str, max_samples: int | None) -> tuple[int, int]:
+    """How many phantoms to train and to validate on. UserError where COUNT of phantoms:COUNT is no positive number."""
     count = source.partition(":")[2]
     if count and not (count.isdecimal() and int(count)):
         raise UserError(f"{source}: write phantoms:COUNT, for example phantoms:{DEFAULT_NUM_PHANTOMS}.")
-    return int(count or DEFAULT_NUM_PHANTOMS)
+    counts = int(count or DEFAULT_NUM_PHANTOMS), NUM_VALIDATION
+    return counts if max_samples is None else (min(counts[0], max_samples), min(counts[1], max_samples))
 
 
 def _has_dicom(folder: Path) -> bool:
