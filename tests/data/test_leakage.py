@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from medclip.data.corrections import correct_data, pair_keys
 from medclip.data.dataset import Split, read_dataset
 from medclip.data.leakage import MATCH_KINDS, decontaminate, find_matches, leakage
 from medclip.data.perceptual_hash import MAX_HASH_DISTANCE, THUMBNAIL_SIDE, Fingerprints, fingerprint, near_duplicates
@@ -90,6 +91,23 @@ def test_the_copy_without_leaks_is_clean_and_otherwise_the_same(leaky, tmp_path)
     assert Split(tmp_path / "clean", "train").table.to_pylist() == expected
     assert Split(tmp_path / "clean", "validation").table.to_pylist() == Split(leaky, "validation").table.to_pylist()
     assert read_dataset(tmp_path / "clean")["leakage_removed"] == removed
+
+
+def test_a_split_that_lost_every_row_is_passed_over_and_stays_empty(tmp_path):
+    rows = [
+        *((soft_image(n), f"CT of the chest, number {n}", f"p{n}", "train") for n in range(2)),
+        (soft_image(2), "Nothing in common at all", "q", "validation"),
+        (soft_image(3), "CT", "r", "test"),  # too short a caption
+    ]
+    data = prepare_rows(tmp_path, rows)
+    assert list(leakage(data)["held_out"]) == ["validation"]
+    assert decontaminate(data, tmp_path / "clean") == {}
+    first, _ = pair_keys(Split(data, "train").table)
+    assert correct_data(data, tmp_path / "corrected", {first: None}) == {"deleted": 1, "relabeled": 0, "absent": 0}
+    for name, pairs in (("clean", 2), ("corrected", 1)):
+        splits = {split: entry["pairs"] for split, entry in read_dataset(tmp_path / name)["splits"].items()}
+        assert splits == {"train": pairs, "validation": 1, "test": 0}
+        assert verify(tmp_path / name).findings == ()
 
 
 def test_another_dataset_is_compared_with_all_of_its_splits(leaky, tmp_path):

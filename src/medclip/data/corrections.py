@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from medclip.atomic_io import read_object
-from medclip.data.dataset import Split, read_dataset
+from medclip.data.dataset import Split, split_names
 from medclip.data.derive import copy_splits
 from medclip.data.paths import AnyPath
 from medclip.errors import UserError
@@ -84,7 +84,7 @@ def correct_data(data: AnyPath, out: Path, corrections: Corrections) -> dict[str
     counts: Counter[str] = Counter(deleted=0, relabeled=0)
     present: set[PairKey] = set()
     with claim(out, "dataset.json"):
-        for name in read_dataset(data)["splits"]:
+        for name in split_names(data):
             keys = pair_keys(Split(data, name).table)
             named = [key for key in keys if key in corrections]
             present |= set(named)

@@ -114,6 +114,11 @@ def read_dataset(data: AnyPath) -> dict[str, Any]:
     return dataset
 
 
+def split_names(data: AnyPath) -> list[str]:
+    """The splits that hold pairs: of another every row was dropped. Errors as of `read_dataset`."""
+    return [name for name, split in read_dataset(data)["splits"].items() if split["pairs"]]
+
+
 def _are_counts_of_splits(value: Any) -> bool:
     return isinstance(value, dict) and all(
         isinstance(counts, dict) and all(type(count) is int for count in counts.values()) for counts in value.values()

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from medclip.atomic_io import sha256, write_with_checksum
-from medclip.data.dataset import Split, read_dataset, write_table
+from medclip.data.dataset import Split, read_dataset, split_names, write_table
 from medclip.data.paths import AnyPath
 from medclip.data.prepare import NOTICE_FILE, write_notice
 from medclip.data.resume import ResumableFile, remove_stale
@@ -30,8 +30,9 @@ def copy_splits(
 
     `facts` go into its `dataset.json`, which is written last.
     """
-    dataset, splits = read_dataset(data), {}
-    for name in dataset["splits"]:
+    dataset = read_dataset(data)
+    splits: dict[str, dict[str, Any]] = {name: {"pairs": 0, "shards": []} for name in dataset["splits"]}
+    for name in split_names(data):
         split = Split(data, name)
         rows = rows_of(split)
         splits[name] = {"pairs": len(rows), "shards": _copy_rows(split, rows, out, edit)}

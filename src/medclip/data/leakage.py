@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from medclip.data.dataset import Split, read_dataset
+from medclip.data.dataset import Split, split_names
 from medclip.data.derive import copy_splits
 from medclip.data.normalize import casefold_whitespace
 from medclip.data.paths import AnyPath
@@ -102,7 +102,7 @@ def leakage(data: AnyPath, other: AnyPath | None = None) -> dict[str, Any]:
     training = Split(data, "train")
     names = _held_out(data, other)
     if not names:
-        raise UserError(f"{data} has no split but train: name a second dataset to compare it with.")
+        raise UserError(f"{data} has no split but train that holds pairs: name a second dataset to compare it with.")
     held_out = {}
     train_ids = training.column("id")
     for name in names:
@@ -142,4 +142,4 @@ def decontaminate(data: AnyPath, out: Path, other: AnyPath | None = None) -> dic
 
 
 def _held_out(data: AnyPath, other: AnyPath | None) -> list[str]:
-    return [name for name in read_dataset(other or data)["splits"] if other or name != "train"]
+    return [name for name in split_names(other or data) if other or name != "train"]

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Num
 
-from medclip.data.dataset import SCHEMA, Split, read_dataset
+from medclip.data.dataset import SCHEMA, Split, read_dataset, split_names
 from medclip.data.leakage import MATCH_KINDS, find_matches
 from medclip.data.schema import names_no_group
 from medclip.data.stats.keyword_labels import KINDS, keyword_label
@@ -160,7 +160,7 @@ def compute_statistics(data: Path, near_images: bool = True) -> Statistics:
 
 def open_splits(data: Path) -> dict[str, Split]:
     """Every split of `data` that holds pairs."""
-    return {name: Split(data, name) for name, split in read_dataset(data)["splits"].items() if split["pairs"]}
+    return {name: Split(data, name) for name in split_names(data)}
 
 
 def compute_split_statistics(table: pa.Table, advance: Advance | None = None) -> SplitStatistics:
