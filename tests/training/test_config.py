@@ -70,6 +70,8 @@ def test_its_json_has_the_flags_names():
         ({"precision": "float16"}, "--precision 'float16' is not one of: float32, bfloat16"),
         ({"on_regression": "Stop"}, "--on-regression 'Stop' is not one of: stop, warn"),
         ({"color_jitter": 1.5}, "--color-jitter 1.5 is out of range: 0 to 1"),
+        ({"epochs": float("inf")}, "--epochs inf is out of range: 1e-12 to inf"),
+        ({"weight_decay": float("nan")}, "--weight-decay nan is out of range: 0 to inf"),
         ({"batch_size": 8, "micro_batch_size": 3}, "--micro-batch-size 3 does not divide --batch-size 8"),
     ],
 )

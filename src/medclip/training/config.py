@@ -103,7 +103,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name, low, high in _RANGES:
             value = getattr(self, name)
-            if value is not None and not low <= value <= high:
+            if value is not None and not (low <= value <= high and value < _INF):
                 raise UserError(f"{_flag(name)} {value} is out of range: {low} to {high:g}.")
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
