@@ -94,6 +94,9 @@ def test_the_guard_may_warn_and_patience_ends_the_run(data, train_config, tuned_
     assert summary["best"]["mean_recall"] == max(
         r["mean_recall"] for r in [*summary["wise_ft"], records(tmp_path / "run")[0]]
     )
+    (tmp_path / "run" / "summary.json").unlink()  # as if it had been killed before its end
+    assert train(data, tmp_path / "run", wild, resume=True) == summary
+    assert records(tmp_path / "run")[-1]["step"] == 4
 
 
 def test_weights_between_are_tried_and_the_best_kept(data, train_config, tuned_run, tmp_path, tower_runs):

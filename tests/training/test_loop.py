@@ -10,8 +10,10 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 from PIL import Image
 
 from medclip import __version__
@@ -22,6 +24,7 @@ from medclip.encode.encoder import jax_backend
 from medclip.errors import UserError, WorkError
 from medclip.metrics import DIRECTIONS
 from medclip.model.checkpoint import load
+from medclip.training import distributed
 from medclip.training.config import resolve
 from medclip.training.data import rows_at
 from medclip.training.loop import train
@@ -234,9 +237,18 @@ def test_a_run_is_never_overwritten(run, data, train_config):
     assert (run / "metrics.jsonl").read_bytes() == before
 
 
-def test_a_refused_run_leaves_its_folder_free(data, train_config, tmp_path):
-    with pytest.raises(UserError):
-        train(data, tmp_path / "run", dataclasses.replace(train_config, batch_size=100))
+@pytest.mark.parametrize(
+    ("settings", "devices", "reason"),
+    [
+        ({"batch_size": 100}, 1, "is larger than the training split"),
+        ({"freeze": ("nothing",)}, 1, "names no tensor"),
+        ({}, 3, "does not divide into 3 blocks"),
+    ],
+)
+def test_a_refused_run_leaves_its_folder_free(data, train_config, tmp_path, monkeypatch, settings, devices, reason):
+    monkeypatch.setattr(distributed, "all_devices", lambda: Mesh(np.array(jax.devices() * devices), "data"))
+    with pytest.raises(UserError, match=reason):
+        train(data, tmp_path / "run", dataclasses.replace(train_config, **settings))
     assert not (tmp_path / "run").exists()
 
 

@@ -69,7 +69,7 @@ class SplitImages:
     def __init__(self, split: Split, processor: ImageProcessor):
         self.split, self.image_processor = split, processor
         self.read_pixels = partial(split_pixels, split, processor=processor)
-        self.shape = (len(split), *self.read_pixels(0).shape)
+        self.shape = (len(split), processor.side, processor.side, 3)
         """(n, s, s, 3), of u8."""
 
     def __getitem__(self, rows: Int[np.ndarray, ...]) -> UInt8[np.ndarray, "... s s 3"]:
@@ -202,19 +202,25 @@ class Loader(Generic[T]):
         return result
 
 
-def make_loader(
-    pairs: Pairs, model: Model, config: ResolvedTrainConfig, num_devices: int, first_step: int
-) -> Loader[tuple[np.ndarray, Batch]]:
-    """The rows of each step, `first_step` (counted from 0) on, and this process's part of its batch.
-
-    A batch is made of one block per device and micro-batch. UserError for one that does not divide into these.
-    """
+def count_blocks(config: ResolvedTrainConfig, num_devices: int) -> int:
+    """The blocks of a batch: one per device and micro-batch. UserError where it does not divide into these."""
     num_blocks = num_devices * (config.batch_size // config.micro_batch_size)
     if config.batch_size % num_blocks:
         raise UserError(
             f"--batch-size {config.batch_size} does not divide into {num_blocks} blocks: "
             "one per device and micro-batch."
         )
+    return num_blocks
+
+
+def make_loader(
+    pairs: Pairs, model: Model, config: ResolvedTrainConfig, num_devices: int, first_step: int
+) -> Loader[tuple[np.ndarray, Batch]]:
+    """The rows of each step, `first_step` (counted from 0) on, and this process's part of its batch.
+
+    UserError as of `count_blocks`.
+    """
+    num_blocks = count_blocks(config, num_devices)
 
     def make(step: int) -> tuple[np.ndarray, Batch]:
         rows = rows_at(len(pairs.split), config.batch_size, config.seed, step)

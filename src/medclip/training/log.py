@@ -88,6 +88,12 @@ class MetricsLog:
         return [record for record in self.records if "mean_recall" in record]
 
     @property
+    def evaluations_since_best(self) -> int:
+        """How many evaluations there were after the best one; 0 before the first."""
+        recalls = [record["mean_recall"] for record in self.evaluations]
+        return len(recalls) - 1 - recalls.index(max(recalls)) if recalls else 0
+
+    @property
     def best(self) -> dict[str, Any]:
         """The first evaluation of the best mean recall. ValueError before the first."""
         return max(self.evaluations, key=lambda record: record["mean_recall"])

@@ -15,9 +15,10 @@ import numpy as np
 from medclip import __version__, jax_setup
 from medclip.data.dataset import Split
 from medclip.data.paths import AnyPath
-from medclip.errors import WorkError
+from medclip.errors import UserError, WorkError
 from medclip.folder_locks import check_folder, lock_output
 from medclip.metrics import Queries
+from medclip.model.checkpoint import CHECKSUMS_FILE
 from medclip.progress import Advance, console, progress
 from medclip.training import checksums, distributed
 from medclip.training.best_model import BestModel
@@ -68,7 +69,13 @@ def train(
             dataset_settings = {"max_samples": max_samples, "data": {s.name: s.digest for s in (training, validation)}}
             open_run(out, resolved.to_json() | dataset_settings, software_versions(), resume)
             checksums.record(out, CONFIG_FILE)
-        run = prepare_run(resolved, training, validation, image_cache_gb, cache)
+        try:
+            run = prepare_run(resolved, training, validation, image_cache_gb, cache)
+        except (UserError, WorkError):
+            if distributed.is_first() and not resume:  # with other settings or data it is another run
+                for name in (CONFIG_FILE, CHECKSUMS_FILE):
+                    (out / name).unlink(missing_ok=True)
+            raise
         return fit(run, out, resume=resume, report_to=report_to, callbacks=callbacks)
 
 
@@ -111,6 +118,8 @@ def _run_steps(
 ) -> State:
     """The training loop: from the state's step to the last one, or to early stopping."""
     config, first_step = run.config, int(state.step)
+    if first_step == config.steps or _is_out_of_patience(config, log):
+        return state  # the process that did these steps was killed afterwards
     ranks_before = _ranks_before(run, log, best, state)
     loader = make_loader(run.pairs, run.model, config, run.mesh.size, first_step)
     with (
@@ -194,10 +203,11 @@ class StepLogger:
 
     def _not_finite(self, step: int, rows: np.ndarray, values: dict[str, float]) -> WorkError:
         saved = max((record["step"] for record in self._log.evaluations), default=0)
+        state = f"the state of step {saved} and " if saved else ""
         return WorkError(
             f"the loss is {values['loss']} and the norm of its gradient {values['gradient_norm']} at step {step}, "
-            f"on the pairs {', '.join(self._run.pairs.split.take('id', rows))}. {self._log.out} holds the state of "
-            f"step {saved} and the best model so far. Look at those pairs, or start again with a lower --lr."
+            f"on the pairs {', '.join(self._run.pairs.split.take('id', rows))}. {self._log.out} holds "
+            f"{state}the best model so far. Look at those pairs, or start again with a lower --lr."
         )
 
 
@@ -232,8 +242,11 @@ def _should_end(
                 f"{config.lr:g}), or with --on-regression warn where a regression at first is expected."
             )
         console.print(f"warning: {message}")
-    evaluations_since_best = [record["step"] for record in reversed(log.evaluations)].index(log.best["step"])
-    if 0 < config.early_stopping_patience <= evaluations_since_best and unfinished:
+    if unfinished and _is_out_of_patience(config, log):
         console.print(f"stopped at step {step}: no better mean recall since step {log.best['step']}.")
         return True
     return False
+
+
+def _is_out_of_patience(config: ResolvedTrainConfig, log: MetricsLog) -> bool:
+    return 0 < config.early_stopping_patience <= log.evaluations_since_best

@@ -120,13 +120,7 @@ def make_optimizer(config: ResolvedTrainConfig, scales: Mapping[str, float]) -> 
 
     return optax.chain(
         optax.clip_by_global_norm(1.0),
-        optax.adamw(
-            schedule,
-            b1=0.9,
-            b2=0.98,
-            weight_decay=config.weight_decay,
-            mask=decay_mask,
-        ),
+        optax.adamw(schedule, b1=0.9, b2=0.98, weight_decay=config.weight_decay, mask=decay_mask),
         optax.stateless(scale_updates),
     )
 

@@ -20,7 +20,7 @@ from medclip.model.towers import Params
 from medclip.progress import console
 from medclip.training import distributed
 from medclip.training.config import FromModel, FromPreset, FromTowers, ResolvedTrainConfig
-from medclip.training.data import Pairs, read_pairs
+from medclip.training.data import Pairs, count_blocks, read_pairs
 from medclip.training.losses import Loss, contrastive_loss, is_sigmoid, sigmoid_loss
 from medclip.training.optim import initial_params
 from medclip.training.validation import ValidationSet, read_validation_set
@@ -49,6 +49,8 @@ def prepare_run(
     config: ResolvedTrainConfig, training: Split, validation: Split, image_cache_gb: float, cache: bool
 ) -> Run:
     """The initial model, the pairs as its towers take them, and the decoded validation set."""
+    mesh = distributed.all_devices()
+    count_blocks(config, mesh.size)  # before the work, as every other setting that cannot be
     model = initial_model(config, training.iter_column("caption"))
     params, scales = initial_params(model, config)
     loss = sigmoid_loss if is_sigmoid(model, config) else contrastive_loss
@@ -56,7 +58,6 @@ def prepare_run(
     backend = jax_backend(model, cache)
     pairs = read_pairs(training, backend, config, scales, image_cache_gb)
     validation_set = read_validation_set(validation, backend, config, scales)
-    mesh = distributed.all_devices()
     return Run(config, model, params, scales, loss, pairs, foil_shares, validation, validation_set, mesh)
 
 
