@@ -26,9 +26,9 @@ def load(
     """Open a dual encoder: a model folder, a run of `medclip.train`, or OWNER/NAME on the Hugging Face Hub.
 
     `revision` is a branch, tag or commit of the Hub. `tokenizer` is another folder or Hub model whose tokenizer is used
-    in place of its own. Reads what `transformers` (CLIPModel, SiglipModel,
-    VisionTextDualEncoderModel) and open_clip write, and FlaxHybridCLIP of 2021. Raises UserError where there is no
-    model, and names every tensor that is missing or has another shape.
+    in place of its own. Reads what `transformers` (CLIPModel, SiglipModel, VisionTextDualEncoderModel) and open_clip
+    write, and FlaxHybridCLIP of 2021. Raises UserError where there is no model, and names every tensor that is missing
+    or has another shape.
     """
     folder = model_folder(os.fspath(name), revision, dual=True)
     return DualEncoder(load_model(folder, tokenizer=None if tokenizer is None else os.fspath(tokenizer)), folder)

@@ -192,10 +192,10 @@ def test_a_revision_is_that_revision(hub: Hub, folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     save_file({name: np.asarray(value * 2) for name, value in tensors.items()}, folder / "model.safetensors")
     hub.add(NAME, folder, "v2")
-    np.testing.assert_array_equal(load(NAME, "v2").params["logit_scale"], tensors["logit_scale"] * 2)
+    np.testing.assert_array_equal(load(model_folder(NAME, "v2")).params["logit_scale"], tensors["logit_scale"] * 2)
     np.testing.assert_array_equal(load(NAME).params["logit_scale"], tensors["logit_scale"])
     with pytest.raises(UserError, match="v3"):
-        load(NAME, "v3")
+        load(model_folder(NAME, "v3"))
 
 
 def test_a_name_may_end_with_its_revision(hub: Hub, folder: Path, offline: Callable[[], None]) -> None:
@@ -324,7 +324,7 @@ def test_a_cache_with_a_pull_request_alone_is_read_and_named(
     hub: Hub, folder: Path, offline: Callable[[], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     hub.add(NAME, folder, "refs/pr/4")
-    load(NAME, "refs/pr/4")
+    load(model_folder(NAME, "refs/pr/4"))
     assert caplog.text == ""
     offline()
     assert_same_embeddings(load(FOLDER), load(NAME))

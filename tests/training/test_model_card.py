@@ -122,6 +122,12 @@ def test_models_of_the_hub_are_base_models_and_folders_name_theirs(make_card, tm
     assert "The card of first says mit." in card.text and "mueller" not in str(card)
 
 
+def test_a_folder_where_the_command_runs_has_a_name(make_card, tmp_path, monkeypatch):
+    (tmp_path / "parent" / "inner").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "parent" / "inner")
+    assert "Vision tower of inner joined with the text tower of parent." in make_card(FromTowers(".", "..")).text
+
+
 def test_datasets_of_the_hub_are_named_as_such(make_card):
     assert make_card(dataset={"source": "eltorio/ROCOv2-radiology"}).data.datasets == ["eltorio/ROCOv2-radiology"]
     assert make_card(dataset={"source": "roco"}).data.datasets is None

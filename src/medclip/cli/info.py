@@ -65,7 +65,7 @@ class RunInfo:
 
 def run_info(run: Path) -> RunInfo:
     """Read a run's folder, finished or not. UserError where it is not a run."""
-    from medclip.training.log import read_records
+    from medclip.training.log import is_evaluation, read_records
 
     settings = read_json(run / "train_config.json", "a run")
     if not isinstance(settings, dict) or not settings.get("steps") or "data" not in settings:
@@ -84,7 +84,7 @@ def run_info(run: Path) -> RunInfo:
     return RunInfo(
         changed=changed,
         data=settings["data"],
-        evaluations=[r for r in records if "mean_recall" in r],
+        evaluations=list(filter(is_evaluation, records)),
         last=max((r["step"] for r in records), default=0),
         steps=settings["steps"],
         speed=speed,

@@ -109,7 +109,7 @@ def _copy_columns(stored: UPath, path: str) -> None:
         for batch in range(reader.num_record_batches):
             reader.get_batch(batch)
         file.flush()
-        holes = [(start, array.buffers()[2].size) for array, start in _image_arrays(Path(path)) if len(array)]
+        holes = [(start, array.buffers()[2].size) for array, start in _image_arrays(Path(path))]
         end = 0
         for start, length in [*holes, (size, 0)]:
             source.seek(end)

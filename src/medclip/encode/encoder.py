@@ -113,7 +113,6 @@ def embed_pixels(
 def embed_texts(
     model: Model,
     captions: Sequence[str],
-    advance: Advance | None = None,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     lengths: Sequence[int] = LENGTHS,
 ) -> Embeddings:
@@ -135,13 +134,11 @@ def embed_texts(
 
     for rows, length in caption_batches(ids, valid, model.config.text, lengths):
         sizes = [min(size, batch_rows(length)) for size in batch_sizes]
-        embeddings[rows] = run_in_batches(encode, (ids[rows, :length], valid[rows, :length]), advance, sizes)
+        embeddings[rows] = run_in_batches(encode, (ids[rows, :length], valid[rows, :length]), batch_sizes=sizes)
     return embeddings
 
 
-def embed_images(
-    model: Model, images: Iterable[ImageInput], advance: Advance | None = None, batch_size: int = BATCH_SIZE
-) -> Embeddings:
+def embed_images(model: Model, images: Iterable[ImageInput], batch_size: int = BATCH_SIZE) -> Embeddings:
     """Embeddings of images, drawn, decoded and encoded `batch_size` at a time.
 
     Raises UserError that names the first image that cannot be read, TypeError that names an item that is not an image,
@@ -151,7 +148,7 @@ def embed_images(
         raise TypeError("images is a single image, not a list of images")
     read_pixels = partial(_named_pixels, processor=model.image_processor)
     batches = pixel_batches(enumerate(images), read_pixels, batch_size)
-    embeddings = (embed_pixels(model, pixels, advance, (1, batch_size)) for pixels in batches)
+    embeddings = (embed_pixels(model, pixels, batch_sizes=(1, batch_size)) for pixels in batches)
     return _concatenate(embeddings, model.config.projection_dim)
 
 

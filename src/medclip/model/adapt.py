@@ -126,10 +126,10 @@ def join_towers(
 ) -> Model:
     """A dual encoder of the vision tower of one model and the text tower of another; a model of either kind will do.
 
-    `tokenizer` is another folder or Hub model whose tokenizer is used in place of the text model's. The folder that it
-    is saved to is that of a VisionTextDualEncoderModel. The projections start fresh, and so does a pooler
-    that a checkpoint was published without, with a warning. A sentence-transformers folder pools as its modules say;
-    transformers then refuses the join. Raises UserError for folders without such a tower.
+    `tokenizer` is another folder or Hub model whose tokenizer is used in place of the text model's. The join is saved
+    as a VisionTextDualEncoderModel. The projections start fresh, and so does a pooler that a checkpoint was published
+    without, with a warning. A sentence-transformers folder pools as its modules say; transformers then refuses the
+    join. Raises UserError for folders without such a tower.
     """
     vision_folder, text_folder = model_folder(vision), model_folder(text)
     sentence = read_modules(text_folder) if os.path.lexists(text_folder / MODULES_FILE) else None

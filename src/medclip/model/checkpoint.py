@@ -71,14 +71,14 @@ class Towers:
     raw_config: dict[str, Any]
 
 
-def load(name: str | Path, revision: str | None = None, tokenizer: str | Path | None = None) -> Model:
+def load(name: str | Path, tokenizer: str | Path | None = None) -> Model:
     """A dual encoder from a model folder, a run around one, or the Hub ("owner/name").
 
     `tokenizer` is another folder or Hub model whose tokenizer is used in place of its own. Reads the folders of
     `transformers` (CLIPModel, SiglipModel, VisionTextDualEncoderModel), of open_clip and of FlaxHybridCLIP (2021).
     Weights become float32. Raises UserError that names every tensor that is wrong or missing.
     """
-    folder = model_folder(name, revision, dual=True)
+    folder = model_folder(name, dual=True)
     towers = load_towers(folder)
     text, raw = towers.config.text, towers.raw_config
     source = tokenizer_folder(tokenizer) if tokenizer else folder
@@ -86,9 +86,8 @@ def load(name: str | Path, revision: str | None = None, tokenizer: str | Path | 
     return Model(towers.params, towers.config, tokens, towers.image_processor, raw)
 
 
-def load_towers(name: str | Path, revision: str | None = None) -> Towers:
-    """A dual encoder as `load` gives it, of a folder that may have no tokenizer."""
-    folder = model_folder(name, revision, dual=True)
+def load_towers(folder: Path) -> Towers:
+    """A dual encoder as `load` gives it, of a `model_folder` that may have no tokenizer."""
     if _is_open_clip(folder):
         raw = open_clip_config.check(read_json(folder / open_clip_config.CONFIG_FILE, "a model folder"))
         tensors = open_tensors(folder, weight_names(folder))

@@ -94,15 +94,15 @@ class StateFolder:
     def latest(self, like: State, before: float = math.inf) -> State | None:
         """The newest whole state, of a step below `before`; None if none was ever saved.
 
-        `like` gives shapes, types and shardings. A state that is damaged is said, and removed, as are those from
-        `before` on. WorkError where all are damaged.
+        `like` gives shapes, types and shardings. Newer states, damaged or from `before` on, are removed; a damaged one
+        is named. WorkError where none is left.
         """
         shape = jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict())
         steps = sorted(self._manager.all_steps(), reverse=True)
         for step in steps:
             if step < before and (state := self._restore(step, shape)):
                 if step < steps[0]:
-                    self._say(f"the run goes on from step {step}.")
+                    self._print(f"the run goes on from step {step}.")
                     self._remove([later for later in steps if later > step])
                 return state
         if steps:
@@ -116,7 +116,7 @@ class StateFolder:
                 return State(**self._manager.restore(step, args=ocp.args.StandardRestore(shape)))
             except Exception:  # what the storage library raises has no type of its own
                 damaged = [f"state/{step}"]
-        self._say(f"warning: the state of step {step} is damaged ({damaged[0]}).")
+        self._print(f"warning: the state of step {step} is damaged ({damaged[0]}).")
         return None
 
     def _remove(self, steps: Sequence[int]) -> None:
@@ -127,6 +127,6 @@ class StateFolder:
                 checksums.forget(self._run, f"state/{step}")
 
     @staticmethod
-    def _say(sentence: str) -> None:
+    def _print(sentence: str) -> None:
         if distributed.is_first():
             console.print(sentence, soft_wrap=True)

@@ -79,13 +79,13 @@ class MetricsLog:
             handle.write(json.dumps(record) + "\n")
         for callback in self.callbacks:
             callback(step, metrics)
-        if "validation_loss" in metrics:
+        if is_evaluation(metrics):
             draw_curves(self.records, self.out / CURVES_FILE, self._batch_size)
 
     @property
     def evaluations(self) -> list[dict[str, Any]]:
         """The records of evaluations, in order."""
-        return [record for record in self.records if "mean_recall" in record]
+        return list(filter(is_evaluation, self.records))
 
     @property
     def evaluations_since_best(self) -> int:
@@ -97,6 +97,11 @@ class MetricsLog:
     def best(self) -> dict[str, Any]:
         """The first evaluation of the best mean recall. ValueError before the first."""
         return max(self.evaluations, key=lambda record: record["mean_recall"])
+
+
+def is_evaluation(metrics: Mapping[str, Any]) -> bool:
+    """Whether a line of `metrics.jsonl` is of validation, not of a training step."""
+    return "validation_loss" in metrics
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
@@ -125,7 +130,7 @@ def _parse_line(line: bytes) -> dict[str, Any] | None:
 def draw_curves(records: Sequence[Mapping[str, Any]], path: Path, batch_size: int) -> None:
     """Write losses and validation recall over steps as a PNG, from the records of `metrics.jsonl`."""
     steps = [r for r in records if "loss" in r]
-    evaluations = [r for r in records if "validation_loss" in r]
+    evaluations = list(filter(is_evaluation, records))
     eval_steps = [r["step"] for r in evaluations]
     figure = Figure(figsize=(11, 4), layout="constrained")
     losses, recalls = figure.subplots(1, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -206,4 +207,4 @@ def _weights(best: Mapping[str, Any]) -> str:
 
 def _public_name(model: str) -> str:
     """A model's name without where it lies on this machine: a card is read by strangers."""
-    return hub_name(model) or Path(model).name
+    return hub_name(model) or Path(os.path.abspath(model)).name  # noqa: PTH100  of "." too, and of a link its own

@@ -21,7 +21,7 @@ from medclip.hosts import is_clear_text
 from medclip.progress import console
 from medclip.require import require
 from medclip.training import checksums
-from medclip.training.log import Callback
+from medclip.training.log import Callback, is_evaluation
 
 TENSORBOARD_DIR, TRACKING_FILE = "tensorboard", "tracking.json"
 _PROJECT = "medclip"
@@ -211,7 +211,7 @@ def open_trackers(names: Sequence[str], out: Path, settings: Mapping[str, Any], 
     failed, dropped = True, set()
 
     def send(step: int, metrics: Mapping[str, Any]) -> None:
-        position = [step, "validation_loss" in metrics]
+        position = [step, is_evaluation(metrics)]
         for name, tracker in trackers.items():
             # What a killed run sent beyond its last state comes again. TensorBoard forgets it, the others have it.
             if name in dropped or position <= memory["sent"].get(name, [-1]):
@@ -269,7 +269,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
-    part = "validation" if "validation_loss" in metrics else "train"
+    part = "validation" if is_evaluation(metrics) else "train"
     named = {name.removeprefix("validation_").replace("@", "_at_"): value for name, value in metrics.items()}
     return {f"{part}/{name}": float(value) for name, value in named.items() if isinstance(value, (int, float))}
 
