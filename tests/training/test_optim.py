@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 
 from medclip.errors import UserError
+from medclip.model.checkpoint import load
 from medclip.model.families import VISION
+from medclip.model.open_clip.to_open_clip import to_open_clip
 from medclip.training.config import TrainConfig, resolve
-from medclip.training.optim import initial_params, lr_scales, make_optimizer
+from medclip.training.optim import initial_params, is_frozen, lr_scales, make_optimizer
+from support.references import FOLDER
 from training.test_step import CONFIG, MICRO, config_of
 
 
@@ -59,6 +62,19 @@ def test_lora_freezes_the_towers_and_trains_its_factors_at_their_matrices_rates(
     assert scales["visual_projection.weight"] == scales["logit_scale"] == 1
     for name, scale in factors.items():
         assert scale == pytest.approx(0.1 if name.startswith("vision_model.") else 1.0)
+
+
+def test_a_text_tower_without_a_prefix_is_a_tower_alone():
+    """open_clip's: what no name tells from it, the logit scale and the other tower's projection, has its own rate."""
+    model = to_open_clip(load(FOLDER), "")
+    assert model.config.text.prefix == ""
+    own = ("logit_scale", "visual.proj", "text_projection")
+    _, scales = initial_params(model, config_of(text_lr=0.0))
+    assert is_frozen(model.config.text, scales) and not is_frozen(model.config.vision, scales)
+    assert [scales[name] for name in own] == [1, 1, 1]
+    _, scales = initial_params(model, config_of(lora_rank=2))
+    assert [scales[name] for name in own] == [1, 1, 1]
+    assert scales["token_embedding.weight"] == 0 < scales["transformer.resblocks.0.attn.in_proj_weight.lora_up"]
 
 
 def test_the_sigmoid_loss_brings_its_bias():

@@ -31,6 +31,7 @@ from medclip.errors import LockedError, UserError
 from medclip.folder_locks import LOCK_WAIT_S, lock_folder
 from medclip.model.config import TextConfig, VisionConfig
 from medclip.model.image_processor import ImageProcessor
+from medclip.model.shapes_init import in_tower
 from medclip.model.towers import Params
 from medclip.user_folders import cache_folder
 
@@ -67,7 +68,7 @@ def tower_digest(
     config = dataclasses.replace(tower, prefix="", projection=(), projection_hidden_size=0)
     digest = hashlib.sha256(repr((config, processor, engine, _environment())).encode())
     for name in sorted(params):
-        if name.startswith(tower.prefix) and name not in tower.projection:
+        if in_tower(name, tower):
             tensor = np.ascontiguousarray(params[name])
             digest.update(repr((name.removeprefix(tower.prefix), tensor.dtype.str, tensor.shape)).encode())
             digest.update(tensor.reshape(-1).view(np.uint8).data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import cache
 
 import numpy as np
 
@@ -74,6 +75,16 @@ def text_shapes(tower: TextConfig) -> Shapes:
     if family.head:
         shapes |= _linear(family.head, tower.projection_size or w, w)
     return shapes
+
+
+def in_tower(name: str, tower: VisionConfig | TextConfig) -> bool:
+    """Whether a tensor is one of a tower's, projection apart; no prefix tells those of open_clip's text tower."""
+    return name.startswith(tower.prefix) and name.removeprefix(tower.prefix) in _tower_names(tower)
+
+
+@cache
+def _tower_names(tower: VisionConfig | TextConfig) -> frozenset[str]:
+    return frozenset(vision_shapes(tower) if isinstance(tower, VisionConfig) else text_shapes(tower))
 
 
 def layer_count(names: Iterable[str], stack: str) -> int:

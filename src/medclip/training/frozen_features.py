@@ -30,11 +30,12 @@ from medclip.encode.feature_cache import SIZE_VARIABLE, FeatureStore, digest_of,
 from medclip.errors import UserError
 from medclip.model.checkpoint import Model
 from medclip.model.image_processor import ImageProcessor
+from medclip.model.shapes_init import in_tower
 from medclip.model.towers import AnyArray, Params, image_features, image_tokens
 from medclip.progress import progress
 from medclip.training import step
 from medclip.training.config import ResolvedTrainConfig
-from medclip.training.optim import in_tower, is_frozen, num_frozen_layers
+from medclip.training.optim import is_frozen, num_frozen_layers
 
 
 def frozen_images(backend: Backend, split: Split, rows: Sequence[int] | None = None) -> Float32[np.ndarray, "n w"]:

@@ -12,6 +12,7 @@ import numpy as np
 from medclip.errors import UserError
 from medclip.model.checkpoint import Model
 from medclip.model.config import ModelConfig, TextConfig, VisionConfig
+from medclip.model.shapes_init import in_tower
 from medclip.model.towers import Params
 from medclip.require import require
 from medclip.training.config import ResolvedTrainConfig
@@ -41,7 +42,7 @@ def initial_params(model: Model, config: ResolvedTrainConfig) -> tuple[Params, d
         towers = (model.config.vision, model.config.text)
         matrices = [name for name in lora_matrices(params, model.config) if scales[name]]
         factors = init_lora(matrices, params, config.lora_rank, config.seed)
-        factor_scales = {name: scales[name.rsplit(".", 1)[0]] for name in factors}
+        factor_scales = {name: scales[_matrix_of(name)] for name in factors}
         scales = {name: 0.0 if any(in_tower(name, t) for t in towers) else scale for name, scale in scales.items()}
         params, scales = params | factors, scales | factor_scales
     return params, scales
@@ -64,20 +65,21 @@ def lr_scales(names: Iterable[str], config: ModelConfig, settings: ResolvedTrain
 
 def is_frozen(tower: VisionConfig | TextConfig, scales: Mapping[str, float]) -> bool:
     """Whether no tensor of a tower is trained; its projection does not count."""
-    return not any(scale for name, scale in scales.items() if in_tower(name, tower))
+    return not any(scale for name, scale in scales.items() if in_tower(_matrix_of(name), tower))
 
 
 def num_frozen_layers(tower: VisionConfig, scales: Mapping[str, float]) -> int:
     """The layers of a ViT with nothing trained in them or below them; 0 of a ResNet."""
     if tower.stages:
         return 0
-    trained = [name.removeprefix(tower.prefix) for name, scale in scales.items() if scale and in_tower(name, tower)]
+    trained = [_matrix_of(name) for name, scale in scales.items() if scale]
+    trained = [name.removeprefix(tower.prefix) for name in trained if in_tower(name, tower)]
     return max(0, tower.num_hidden_layers - max((_layers_above(name, tower) for name in trained), default=0))
 
 
-def in_tower(name: str, tower: VisionConfig | TextConfig) -> bool:
-    """Whether a tensor belongs to a tower, projection apart."""
-    return name.startswith(tower.prefix) and name not in tower.projection
+def _matrix_of(name: str) -> str:
+    """The matrix that a factor of LoRA is of; another tensor's own name."""
+    return name.removesuffix(_LORA_DOWN).removesuffix(_LORA_UP)
 
 
 def _lr_scale(name: str, config: ModelConfig, settings: ResolvedTrainConfig) -> float:

@@ -18,6 +18,7 @@ from medclip.model.convert import record_export
 from medclip.model.families import TEXT, VISION, TextFamily, VisionFamily
 from medclip.model.image_processor import Exact, ImageProcessor, ShortestEdge
 from medclip.model.open_clip import open_clip_config
+from medclip.model.shapes_init import in_tower
 
 LOG = logging.getLogger("medclip.model")
 _GELUS = {"quick_gelu": None, "gelu": "none", "gelu_pytorch_tanh": "tanh", "gelu_new": "tanh"}
@@ -88,7 +89,7 @@ def _rename(
     parts |= {getattr(ours, part): getattr(theirs, part) for part in ("out", "norm1", "norm2", "up", "down")}
     layer = re.compile(re.escape(f"{tower.prefix}{ours.stack}.") + r"(\d+)\.(.*)\.(weight|bias)")
     for name, value in params.items():
-        if name in tower.projection or not name.startswith(tower.prefix):
+        if not in_tower(name, tower):
             continue
         if match := layer.fullmatch(name):
             number, part, kind = match.groups()
