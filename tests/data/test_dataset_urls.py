@@ -11,6 +11,8 @@ from medclip.data.dataset import Split, default_split, read_dataset, write_table
 from medclip.data.derive import copy_splits
 from medclip.data.paths import parse_path
 from medclip.errors import UserError, WorkError
+from medclip.model.image_processor import square_image_processor
+from medclip.training.data import SplitImages, cache_pixels, decode_into
 
 URL = "memory://bucket/data"
 
@@ -119,6 +121,16 @@ def test_a_part_is_those_rows_and_reads_no_other_shards(shards, store, monkeypat
     assert part.column("id") == [shards.column("id")[row] for row in rows]
     assert [part.image(row) for row in range(len(part))] == [shards.image(row) for row in rows]
     assert len(list(part.folder.glob("train-*"))) <= 2 + len({0 if r < 7 else 1 if r < 8 else 2 for r in rows})
+
+
+def test_a_run_decodes_images_behind_a_url_by_the_shard(shards, no_room):
+    images = SplitImages(Split(parse_path(URL), "train"), square_image_processor(16))
+    assert no_room == []
+    cached = cache_pixels(images)
+    assert no_room == [f"train-{number:05d}.arrow" for number in (1, 2, 3, 5)]
+    decode_into(images, pixels := np.empty_like(cached))
+    local = SplitImages(shards, images.image_processor)[np.arange(25)]
+    assert np.array_equal(cached, pixels) and np.array_equal(cached, local)
 
 
 def test_images_without_room_are_read_behind_the_url(shards, no_room, store):

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -68,20 +68,29 @@ class SplitImages:
 
     def __init__(self, split: Split, processor: ImageProcessor):
         self.split, self.image_processor = split, processor
-        self.read_pixels = partial(split_pixels, split, processor=processor)
         self.shape = (len(split), processor.side, processor.side, 3)
         """(n, s, s, 3), of u8."""
 
     def __getitem__(self, rows: Int[np.ndarray, ...]) -> UInt8[np.ndarray, "... s s 3"]:
         """Pixels of those rows, decoded in threads. WorkError names a damaged image."""
         pixels = np.empty((rows.size, *self.shape[1:]), np.uint8)
-        return fill_pixels(pixels, rows.ravel().tolist(), self.read_pixels).reshape(*rows.shape, *self.shape[1:])
+        images = ((row, None) for row in rows.ravel().tolist())
+        return fill_pixels(pixels, images, self.read).reshape(*rows.shape, *self.shape[1:])
+
+    def iter_first(self, num_rows: int) -> Iterator[tuple[int, bytes]]:
+        """The first rows with their encoded images, for `read`; those behind a URL a shard at a time."""
+        rows = range(num_rows)
+        return zip(rows, self.split.iter_images(rows), strict=True)
+
+    def read(self, image: tuple[int, bytes | None]) -> UInt8[np.ndarray, "s s 3"]:
+        """Pixels of a row, whose image is read unless it is given. Errors of `split_pixels`."""
+        return split_pixels(self.split, image[0], self.image_processor, image[1])
 
 
 def decode_into(images: SplitImages, pixels: UInt8[np.ndarray, "m s s 3"]) -> None:
     """Fill `pixels` with the first m images."""
     with progress(f"decode {images.split.name}", len(pixels), "pairs") as advance:
-        fill_pixels(pixels, range(len(pixels)), images.read_pixels, advance)
+        fill_pixels(pixels, images.iter_first(len(pixels)), images.read, advance)
 
 
 def pixel_cache_file(images: SplitImages) -> Path:
@@ -100,7 +109,7 @@ def cache_pixels(images: SplitImages) -> UInt8[np.ndarray, "n s s 3"]:
     except DamageError as error:
         console.print(f"warning: {path} {error}: its images are decoded again.", soft_wrap=True)
     with progress(f"decode {split.name}", len(split), "pairs") as advance:
-        write_cache(path, split, pixel_batches(range(len(split)), images.read_pixels), advance)
+        write_cache(path, split, pixel_batches(images.iter_first(len(split)), images.read), advance)
     return open_cache(path, split)
 
 
