@@ -8,6 +8,7 @@ import pytest
 
 from medclip.errors import UserError
 from medclip.model.checkpoint import load
+from medclip.model.config import parse_vision
 from medclip.model.families import VISION
 from medclip.model.open_clip.to_open_clip import to_open_clip
 from medclip.training.config import TrainConfig, resolve
@@ -31,6 +32,16 @@ def test_rates_follow_towers_layers_and_names():
         lr_scales(MICRO.params, CONFIG, dataclasses.replace(config, freeze=("vision.*",)))
     with pytest.raises(UserError, match="nothing to train"):
         lr_scales(MICRO.params, CONFIG, dataclasses.replace(config, freeze=("*",)))
+
+
+def test_rates_of_a_resnet_fall_from_bottleneck_to_bottleneck():
+    resnet = parse_vision({"model_type": "open_clip_resnet", "num_hidden_layers": 5})
+    vision = dataclasses.replace(resnet, stages=(2, 1, 1, 1))
+    names = ["attnpool.positional_embedding", "layer4.0.conv1.weight", "layer2.0.bn1.bias", "layer1.1.conv2.weight",
+             "layer1.0.conv1.weight", "conv1.weight", "bn3.weight"]  # fmt: skip
+    names = [f"{vision.prefix}{name}" for name in names]
+    scales = lr_scales(names, dataclasses.replace(CONFIG, vision=vision), config_of(layerwise_lr_decay=0.5))
+    assert [np.log2(scales[name]) for name in names] == [0, -1, -3, -4, -5, -6, -6]
 
 
 def test_only_matrices_decay():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
@@ -96,6 +97,8 @@ def _lr_scale(name: str, config: ModelConfig, settings: ResolvedTrainConfig) -> 
 def _layers_above(name: str, tower: VisionConfig | TextConfig) -> int:
     """How far below the projection a tensor works: 0 after the last layer, 1 in it (Clark et al. 2020, ELECTRA)."""
     if isinstance(tower, VisionConfig):
+        if tower.stages:
+            return _bottlenecks_above(name, tower)
         family = tower.family
         tokens = (family.class_token, family.distillation_token, family.registers)
         below = (*tokens, family.patch, family.position, family.pre_norm)
@@ -105,6 +108,13 @@ def _layers_above(name: str, tower: VisionConfig | TextConfig) -> int:
     if name.startswith(f"{family.block.stack}."):
         return tower.num_hidden_layers - int(name[len(family.block.stack) + 1 :].split(".")[0])
     return tower.num_hidden_layers + 1 if any(prefix and name.startswith(prefix) for prefix in below) else 0
+
+
+def _bottlenecks_above(name: str, tower: VisionConfig) -> int:
+    """The same of a ResNet, whose layers are its bottlenecks: the stem is below them, the attention pool above."""
+    if match := re.match(r"layer(\d+)\.(\d+)\.", name):
+        return tower.num_hidden_layers - sum(tower.stages[: int(match[1]) - 1]) - int(match[2])
+    return 0 if name.startswith("attnpool.") else tower.num_hidden_layers + 1
 
 
 def make_optimizer(config: ResolvedTrainConfig, scales: Mapping[str, float]) -> optax.GradientTransformation:
