@@ -27,7 +27,10 @@ _REMEDIES = {
     "report not retrieved": "Ask who runs the server why it does not give the report.",
     "no report": "Put the report of a study beside it (x.txt beside x.dcm, or report.txt in its folder). On a server, "
     "search for studies with structured reports (ModalitiesInStudy=SR).",
-    "report without": "Fetch the images of the reports, or give the folder that holds both.",
+    **dict.fromkeys(
+        ("report without an image", "report without images"),
+        "Fetch the images of the reports, or give the folder that holds both.",
+    ),
     "not a DICOM file": "Where a table names the images, give the table instead of the folder.",
 }
 """By the beginning of the reason."""

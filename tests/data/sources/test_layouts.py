@@ -151,6 +151,19 @@ def test_rows_that_end_early_are_dropped(tmp_path):
     assert [isinstance(row, Dropped) for row in open_source(str(tmp_path / "padchest.csv"))] == [True, True, False]
 
 
+def test_a_report_that_lost_its_uid_is_of_no_image(tmp_path):
+    folder = kaggle(tmp_path)
+    (folder / "indiana_reports.csv").write_text("findings,impression,uid\nClear lungs.,Normal.,1\nA line alone\n,,\n")
+    with (folder / "indiana_projections.csv").open("a") as file:
+        file.write(",2_IM-1.dcm.png,\n")
+    rows = list(open_source(str(folder)))
+    assert [row.article for row in rows if isinstance(row, Pair)] == ["1", "1"]
+    assert [row.detail for row in rows if isinstance(row, Dropped) and row.reason == "report without a uid"] == [
+        "indiana_reports.csv row 2",
+        "indiana_reports.csv row 3",
+    ]
+
+
 def test_what_is_no_report_is_dropped_with_a_reason(tmp_path):
     write_text(tmp_path / "openi" / "1.xml", '<?xml version="1.0" encoding="foo"?><eCitation/>')
     write_images(tmp_path / "openi", "a.png")

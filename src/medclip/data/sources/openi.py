@@ -19,6 +19,7 @@ from medclip.data.sources.table_files import Row, read_columns
 
 SOURCE = "Open-i"
 SECOND_REPORT = "second report of a uid"
+NO_UID = "report without a uid"
 NO_READING = "report without findings and impression"
 _GLOB_DEPTHS = ("", "*/", "*/*/")
 
@@ -94,14 +95,15 @@ def read_projections(reports: AnyPath, projections: AnyPath, used: UsedFiles) ->
     """
     by_uid: dict[str, Row] = {}
     for number, row in enumerate(read_columns(reports, {"uid", "findings", "impression"}), start=1):
-        if by_uid.setdefault(row["uid"], row) is not row:
-            yield Dropped(row["uid"], split_of(row["uid"] or ""), SECOND_REPORT, f"{reports.name} row {number}")
+        if not row["uid"] or by_uid.setdefault(row["uid"], row) is not row:
+            reason = SECOND_REPORT if row["uid"] else NO_UID
+            yield Dropped(row["uid"], split_of(row["uid"]), reason, f"{reports.name} row {number}")
     images = {image.name: image for image in list_images(reports.parent)}
     without_image = dict.fromkeys(by_uid)
     used.add(reports)
     used.add(projections)
     for row in read_columns(projections, {"uid", "filename"}):
-        uid, name = row["uid"] or "", row["filename"] or ""
+        uid, name = row["uid"], row["filename"]
         id, split = name.removesuffix(".png").removesuffix(".dcm"), split_of(uid)
         report = by_uid.get(uid)
         without_image.pop(uid, None)
