@@ -41,6 +41,12 @@ def test_batches_of_any_size_give_the_same(model, split, kind, monkeypatch):
     assert np.concatenate(parts) == pytest.approx(whole, abs=1e-6)
 
 
+def test_equal_captions_are_encoded_once(model, split, tower_runs):
+    repeated = embed_split(model, split, "captions", [3, 0, 3, 3])
+    assert tower_runs["captions"] == 2
+    assert np.array_equal(repeated, embed_split(model, split, "captions", [3, 0])[[0, 1, 0, 0]])
+
+
 def test_no_rows_are_no_embeddings(model, split):
     assert embed_split(model, split, "images", []).shape == embed_images(model, []).shape == (0, 64)
     assert embed_split(model, split, "captions", []).shape == embed_texts(model, []).shape == (0, 64)

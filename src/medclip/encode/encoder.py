@@ -249,25 +249,25 @@ def stream_captions(backend: Backend, captions: Iterable[str], advance: Advance 
 
 
 def caption_features(backend: Backend, captions: Sequence[str], advance: Advance | None = None) -> Features:
-    """Features of captions, n > 0, in order; their keys are of the token ids that the tower is given."""
-    tower, store = backend.model.config.text, backend.text_store
+    """Features of captions, n > 0, in order; equal ones, by the token ids that the tower is given, are encoded once."""
+    store = backend.text_store
     ids, valid = backend.model.tokenizer.encode(captions)
     keys = [digest_of(*tokens) for tokens in zip(ids, valid, strict=True)]
-    is_cached = np.array([key in store for key in keys])
-    cached, missing = np.flatnonzero(is_cached), np.flatnonzero(~is_cached)
-    batches = caption_batches(ids[missing], valid[missing], tower, backend.text_lengths)
-    parts = [(cached.tolist(), 0)] if len(cached) else []
-    parts += [(missing[rows].tolist(), length) for rows, length in batches]
+    features = {key: store[key] for key in keys if key in store}
+    missing = np.array([*{key: row for row, key in enumerate(keys) if key not in features}.values()], int)
+    if advance:
+        advance(len(keys) - len(missing))
 
     def encode(rows: list[int], length: int) -> Features:
         return backend.text_features(ids[rows, :length], valid[rows, :length])
 
-    features = []
-    for rows, length in parts:
-        features += list(store.complete([keys[row] for row in rows], rows, partial(encode, length=length)))
+    for part, length in caption_batches(ids[missing], valid[missing], backend.model.config.text, backend.text_lengths):
+        rows = missing[part].tolist()
+        new = [keys[row] for row in rows]
+        features |= zip(new, store.complete(new, rows, partial(encode, length=length)), strict=True)
         if advance:
             advance(len(rows))
-    return np.stack(features)[np.argsort(np.concatenate([rows for rows, _ in parts]))]
+    return np.stack([features[key] for key in keys])
 
 
 def read_split_image(
