@@ -64,9 +64,11 @@ def decode(image: ImageInput | DicomFrame) -> Image.Image:
         file = image.file if isinstance(image, DicomFrame) else image
         if isinstance(file, Path) and (kind := special_kind(file)):
             raise ImageError(kind)
-        if isinstance(image, DicomFrame) or is_dicom(image) or not read_start(image).startswith(_DECODED_HERE):
-            return isolate(_decode_file, image)
-        return _decode_file(image)
+        if not isinstance(image, DicomFrame):
+            start = read_start(image)
+            if start.startswith(_DECODED_HERE) and not _begins_as_dicom(start):
+                return _open_image(image)
+        return isolate(_decode_file, image)
 
 
 def _decode_file(image: Path | bytes | DicomFrame) -> Image.Image:
@@ -80,9 +82,13 @@ def _decode_file(image: Path | bytes | DicomFrame) -> Image.Image:
             from medclip.data.dicom import decode_frame
 
             return _to_gray_or_rgb(decode_frame(image))
-        ignore_warnings("PIL")  # of damaged EXIF and of large sizes; both are handled
-        with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image, formats=FORMATS) as opened:
-            return _upright(opened)
+        return _open_image(image)
+
+
+def _open_image(image: Path | bytes) -> Image.Image:
+    ignore_warnings("PIL")  # of damaged EXIF and of large sizes; both are handled
+    with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image, formats=FORMATS) as opened:
+        return _upright(opened)
 
 
 @contextmanager
@@ -120,8 +126,7 @@ def is_dicom(image: Path | bytes) -> bool:
 
     Check it before any other format: a DICOM file's first 128 bytes may make it a TIFF too.
     """
-    start = read_start(image)
-    return start[128:] == b"DICM" or _begins_as_dataset(start)
+    return _begins_as_dicom(read_start(image))
 
 
 def read_start(image: Path | bytes) -> bytes:
@@ -130,6 +135,10 @@ def read_start(image: Path | bytes) -> bytes:
         return image[:132]
     with image.open("rb") as file:
         return file.read(132)
+
+
+def _begins_as_dicom(start: bytes) -> bool:
+    return start[128:] == b"DICM" or _begins_as_dataset(start)
 
 
 def _begins_as_dataset(start: bytes) -> bool:
