@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from medclip.app.map_page import CATEGORY_COLORS, GRID, OTHER_COLOR, categorize, shade, to_grid
+from medclip.app.map_page import CATEGORY_COLORS, GRID, OTHER_COLOR, categorize, num_outliers, shade, to_grid
 from medclip.app.run import IndexLocation
 from medclip.search.map import make_map
 from medclip.search.reader import IndexReader
@@ -64,11 +64,16 @@ def test_the_lists_are_those_of_the_map(at, index_folder):
     at.button(key="list-Outliers").click().run()
     assert "Farthest from their neighbors: 12 images" in texts(at)
     captions = reader.table.column("caption").to_pylist()
-    assert [element.value for element in at.text] == [captions[i] for i in points.outliers(12)]
+    assert [element.value for element in at.text] == [captions[i] for i in points.neighbors.farthest]
     at.button(key="list-Most confused").click().run()
     assert any("own caption at rank" in text for text in texts(at)) and list(at.exception) == []
     at.button(key="list-clear").click().run()
     assert list(at.subheader) == []
+
+
+@pytest.mark.parametrize(("images", "listed"), [(12, 24), (2_400, 24), (5_000, 50), (100_000, 200)])
+def test_as_many_outliers_are_listed_as_the_index_is_large(images, listed):
+    assert num_outliers(images) == listed
 
 
 def test_every_color_can_be_chosen(at):
@@ -88,7 +93,7 @@ def test_umap_that_is_absent_is_one_sentence(at, monkeypatch):
 def test_marks_are_counted_forgotten_and_without_leave_change_nothing(at, index_folder):
     reader = IndexReader(index_folder)
     at.button(key="list-Outliers").click().run()
-    first, second, *_ = make_map(reader).outliers(12)
+    first, second, *_ = make_map(reader).neighbors.farthest
     at.button(key=f"mark-{first}").click().run()
     assert "**Marked:** 1 to delete, 0 to relabel" in [element.value for element in at.markdown]
     at.selectbox(key="mark-label").set_value("modality").run()
@@ -110,7 +115,7 @@ def test_with_leave_marks_change_the_index(index_folder, copy, run):
     (folder / "index.json").write_text(json.dumps(manifest | {"model": str(run / "model")}))
     at = open_map(folder, edit=True)
     at.button(key="list-Outliers").click().run()
-    first = int(make_map(IndexReader(folder)).outliers(1)[0])
+    first = int(make_map(IndexReader(folder)).neighbors.farthest[0])
     deleted = IndexReader(folder).id(first)
     at.button(key=f"mark-{first}").click().run()
     at.button(key="marked-apply").click().run()

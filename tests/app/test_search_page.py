@@ -241,11 +241,29 @@ def test_an_index_of_another_model_is_one_sentence(page, sound, index_folder, co
 
 
 def test_two_indexes_answer_side_by_side_or_alone(page, sound, index_folder, copy):
-    other = copy_index(index_folder, copy)
+    first = copy_index(index_folder, copy)
+    other = copy_index(first, copy)
+    first = first.rename(other.with_name(other.name.replace("-", ".")))  # names that are told apart by a dot
     delete(other, ids=["ROCO_00000"])
-    at = sound(ask(page(index_folder, other), "chest"))
+    at = sound(ask(page(first, other), "chest"))
     assert len(captions(at)) == 12 + 11
     assert len(captions(sound(at.segmented_control(key="index").set_value(other.name).run()))) == 11
+
+
+def test_an_image_that_cannot_be_decoded_is_a_sentence_in_its_place(page, sound, index_folder, copy, searcher):
+    folder = copy_index(index_folder, copy)
+    (hit,) = searcher.search_many([Query(("chest",))], SearchOptions(1))[0]
+    rows = next(folder.rglob("rows.arrow"))
+    content = rows.read_bytes()
+    assert content.count(hit.image) == 1
+    rows.write_bytes(content.replace(hit.image, hit.image[:3] + bytes(len(hit.image) - 3)))
+    at = sound(ask(page(folder), "chest"))
+    sentence = "This image cannot be shown\\: image unreadable."
+    assert [element.value for element in at.error] == [sentence] and len(captions(at)) == 12
+    at = sound(button_named(at, "Enlarge image 1").click().run())
+    assert [element.value for element in at.error] == [sentence] * 2
+    at = sound(button_named(at, "Find similar").click().run())
+    assert at.error[0].value == sentence and captions(at) == []
 
 
 def test_a_caption_is_data(page, sound, index_folder, copy, monkeypatch):
@@ -256,8 +274,12 @@ def test_a_caption_is_data(page, sound, index_folder, copy, monkeypatch):
         return dataclasses.replace(original(*args), caption=hostile, article=hostile, license=hostile)
 
     monkeypatch.setattr(IndexReader, "hit", hit)
+    monkeypatch.setattr(IndexReader, "value_counts", property(lambda reader: {hostile: {"a": 1, "b": 2}}))
     at = sound(ask(page(index_folder), "chest"))
     assert set(captions(at)) == {hostile}
+    at = sound(button_named(at, "Enlarge image 1").click().run())
+    names = [at.multiselect[0].label, *(option.content for option in at.get("button_group")[0].proto.options)]
+    assert names == [escape_markdown(hostile.capitalize()), escape_markdown(hostile)]
     assert not [mark for mark in ("![", "<b>", ":red[", "$x$") for element in at.markdown if mark in element.value]
 
 

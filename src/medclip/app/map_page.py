@@ -18,7 +18,7 @@ from medclip.app.cache import cached_index
 from medclip.app.marking import describe_mark, mark, marked_panel, marking_controls, marks_of, unmark
 from medclip.app.run import IndexLocation
 from medclip.app.search_page import to_viewed_image
-from medclip.app.text import escape_markdown, format_labels, show_error
+from medclip.app.text import escape_markdown, format_labels, show_error, show_image
 from medclip.app.viewer import open_viewer
 from medclip.data.corrections import PairKey, pair_keys
 from medclip.errors import UserError
@@ -100,7 +100,8 @@ def map_page(locations: Mapping[str, IndexLocation], edit: bool) -> None:
         st.caption(_describe(reader, rows, layout))
         _choose_list()
         selection = _selection(source, reader, rows)
-        marked = np.array([key in marks_of(name) for key in _keys(reader, rows)])
+        marks = marks_of(name)
+        marked = np.array([key in marks for key in _keys(reader, rows)] if marks else np.zeros(len(rows), bool))
         _draw(source, method, layout, coloring, selection, marked)
     except UserError as error:
         show_error(error)
@@ -244,8 +245,8 @@ def _selection(source: Source, reader: IndexReader, rows: Int64[np.ndarray, " n"
         return reader.id(int(rows[point]))
 
     if request == OUTLIERS:
-        scores = _cached_neighbors(*source).outlier_scores
-        points = np.argsort(-scores, kind="stable")[:MAX_LISTED].tolist()
+        neighbors = _cached_neighbors(*source)
+        scores, points = neighbors.outlier_scores, neighbors.farthest[: num_outliers(len(rows))].tolist()
         notes = {point: f"mean cosine distance {scores[point]:.3f}" for point in points}
         return Selection("Farthest from their neighbors", points, notes)
     if request == DUPLICATES:
@@ -254,16 +255,25 @@ def _selection(source: Source, reader: IndexReader, rows: Int64[np.ndarray, " n"
         return Selection("Near duplicates of an earlier image", list(notes), notes)
     if request == CONFUSED:
         captions = _cached_captions(*source)
-        points = captions.most_confused(MAX_LISTED).tolist()
+        confused = captions.most_confused
+        points = confused[:MAX_LISTED].tolist()
         notes = {
             point: f"own caption at rank {captions.ranks[point]:,} (cosine {captions.cosines[point]:.3f}); "
             f"that of {id(int(captions.others[point]))} fits better ({captions.other_cosines[point]:.3f})"
             for point in points
         }
-        return Selection("Images that another's caption fits better", points, notes)
+        title = "Images that another's caption fits better"
+        if len(points) < len(confused):
+            title += f", the first of {len(confused):,}"
+        return Selection(title, points, notes)
     if isinstance(request, Lasso) and request.source == source:
         return Selection("Selected", request.points, {})
     return None
+
+
+def num_outliers(num_points: int) -> int:
+    """How many points are listed as outliers: a hundredth, a page at least, MAX_LISTED at most."""
+    return min(MAX_LISTED, max(PAGE_SIZE, num_points // 100))
 
 
 def _draw(
@@ -332,7 +342,7 @@ def _keys(reader: IndexReader, rows: Int64[np.ndarray, " n"]) -> list[PairKey]:
 
 
 def _card(hit: Hit, key: PairKey, point: int, note: str, locations: Mapping[str, IndexLocation], name: str) -> None:
-    st.image(hit.image, width="stretch", alt=hit.caption)
+    show_image(hit.image, alt=hit.caption)
     # its label is for screen readers: style.css lays it over the whole image and shows the icon alone
     if st.button(
         f"Enlarge image {escape_markdown(hit.id)}", key=f"enlarge-map-{point}", icon=":material/zoom_out_map:"

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 import streamlit as st
 
 from medclip.app.run import IndexLocation
-from medclip.app.text import MAX_QUERY_CHARS, ViewedImage, escape_markdown, show_error, standardize_upload
+from medclip.app.text import (
+    MAX_QUERY_CHARS,
+    ViewedImage,
+    escape_markdown,
+    show_error,
+    show_image,
+    standardize_upload,
+)
 from medclip.app.viewer import open_viewer
 from medclip.errors import UserError
 from medclip.search.filters import ADDED_KEY, make_filter
@@ -114,7 +121,7 @@ def _image_input(locations: Mapping[str, IndexLocation]) -> tuple[str, bytes | N
 def _query_image(viewed: ViewedImage, locations: Mapping[str, IndexLocation]) -> None:
     """The query's image, small, with its buttons."""
     with st.container(horizontal=True, vertical_alignment="center", border=True, key="query-image"):
-        st.image(viewed.image, width=104, alt=f"The query's image: {viewed.title}")
+        show_image(viewed.image, width=104, alt=f"The query's image: {viewed.title}")
         with st.container(width="content", gap="xsmall"):
             title = viewed.title[:1].lower() + viewed.title[1:]
             st.markdown(f"Looking for images like **{escape_markdown(title)}**")
@@ -136,7 +143,7 @@ def search_options(indexes: Sequence[IndexReader]) -> SearchOptions:
         chosen: dict[str, Sequence[str]] = {}
         for key, counts in _label_counts(indexes).items():
             chosen[key] = st.multiselect(
-                key.capitalize(),
+                escape_markdown(key.capitalize()),
                 list(counts),
                 format_func=lambda value, counts=counts: f"{value.replace('_', ' ')} ({counts[value]:,})",
                 key=f"{_FILTER_PREFIX}{key}",

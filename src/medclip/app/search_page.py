@@ -9,7 +9,7 @@ import streamlit as st
 from medclip.app.cache import cached_index, cached_result
 from medclip.app.query_form import FormQuery, clear_filters, find_similar, query_form, search_options
 from medclip.app.run import IndexLocation
-from medclip.app.text import ViewedImage, article_link, escape_markdown, format_labels, show_error
+from medclip.app.text import ViewedImage, article_link, escape_markdown, format_labels, show_error, show_image
 from medclip.app.viewer import open_viewer
 from medclip.errors import UserError
 from medclip.match_calibration import Calibration
@@ -100,17 +100,16 @@ def _show_match(result: SearchResult, calibration: Calibration | str) -> None:
 
 def _grid(result: SearchResult, locations: Mapping[str, IndexLocation], name: str, min_width: int) -> None:
     """The hits of one index as cards, best first."""
-    slug = "".join(letter if letter.isalnum() else "-" for letter in name)
     with st.grid(min_column_width=min_width, gap="small"):
         for rank, (hit, probability) in enumerate(result.hits_with_probability(), 1):
-            with st.container(border=True, gap="xsmall", key=f"card-{slug}-{rank}"):
+            with st.container(border=True, gap="xsmall", key=f"card-{name}-{rank}"):
                 _card(rank, hit, None if result.no_match else probability, locations, name)
 
 
 def _card(
     rank: int, hit: Hit, probability_so_far: float | None, locations: Mapping[str, IndexLocation], name: str
 ) -> None:
-    st.image(hit.image, width="stretch", alt=hit.caption)
+    show_image(hit.image, alt=hit.caption)
     # its label is for screen readers: style.css lays it over the whole image and shows the icon alone
     if st.button(f"Enlarge image {rank}", key=f"enlarge-{name}-{rank}", icon=":material/zoom_out_map:"):
         open_viewer(to_viewed_image(hit, ("Cosine", f"{hit.score:.3f}")), locations, name)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import streamlit as st
 
 from medclip.data.decode_workers import isolate
-from medclip.data.images import standardize
+from medclip.data.images import decode, standardize
 from medclip.errors import ImageError, UserError
 
 MAX_QUERY_CHARS = 1000  # a model reads fewer
@@ -40,6 +41,21 @@ def show_error(error: Exception) -> None:
     """Show what went wrong, as one sentence."""
     message = str(error)
     st.error(escape_markdown(message[:1].upper() + message[1:]), icon=":material/error:")
+
+
+def show_image(image: bytes, alt: str, width: int | Literal["stretch"] = "stretch") -> None:
+    """Show an encoded image; where it cannot be decoded, a sentence in its place."""
+    try:
+        decode(image)
+    except ImageError as error:
+        show_image_error(error)
+    else:
+        st.image(image, width=width, alt=alt)
+
+
+def show_image_error(error: ImageError) -> None:
+    """Say why an image is not shown."""
+    show_error(UserError(f"this image cannot be shown: {error}."))
 
 
 def article_link(article: str) -> str | None:

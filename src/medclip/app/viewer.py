@@ -6,15 +6,22 @@ from collections.abc import Mapping
 
 import numpy as np
 import streamlit as st
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Float64, UInt8
 from streamlit.delta_generator import DeltaGenerator
 
 from medclip import NOT_CLINICAL
 from medclip.app.cache import cached_index
 from medclip.app.run import IndexLocation
-from medclip.app.text import MAX_QUERY_CHARS, ViewedImage, article_link, escape_markdown, show_error
+from medclip.app.text import (
+    MAX_QUERY_CHARS,
+    ViewedImage,
+    article_link,
+    escape_markdown,
+    show_error,
+    show_image_error,
+)
 from medclip.data.images import decode
-from medclip.errors import UserError
+from medclip.errors import ImageError, UserError
 from medclip.saliency import MIN_CHANGE, overlay_saliency, saliency_map
 from medclip.search.query import Query
 from medclip.zero_shot import classify
@@ -45,7 +52,11 @@ def open_viewer(viewed: ViewedImage, locations: Mapping[str, IndexLocation], nam
 def _window_panel(viewed: ViewedImage, container: DeltaGenerator) -> None:
     """The image in `container`, with sliders below where it is gray."""
     alt = viewed.caption or viewed.title
-    gray = gray_values(viewed.image)
+    try:
+        gray = gray_values(viewed.image)
+    except ImageError as error:
+        show_image_error(error)
+        return
     if gray is None:
         container.image(viewed.image, width="stretch", alt=alt)
         st.caption("An image with colors has no window.")
@@ -79,7 +90,7 @@ def apply_window(gray: UInt8[np.ndarray, "h w"], level: float, width: float) -> 
 
 
 def gray_values(image: bytes) -> UInt8[np.ndarray, "h w"] | None:
-    """The values of a gray image; None for one with colors."""
+    """The values of a gray image; None for one with colors. Raises ImageError."""
     decoded = decode(image)
     return np.asarray(decoded) if decoded.mode == "L" else None
 
@@ -108,7 +119,14 @@ def _zero_shot_panel(viewed: ViewedImage, location: IndexLocation) -> None:
         if label != "license" and len(counts) > 1
     }
     if presets:
-        st.pills("Classes of the index", list(presets), key="preset", on_change=_take_preset, args=(presets,))
+        st.pills(
+            "Classes of the index",
+            list(presets),
+            key="preset",
+            format_func=escape_markdown,
+            on_change=_take_preset,
+            args=(presets,),
+        )
     text = st.text_area(
         "Classes, separated by commas",
         key="classes",
@@ -124,8 +142,7 @@ def _zero_shot_panel(viewed: ViewedImage, location: IndexLocation) -> None:
     label = next((label for label, values in presets.items() if values == classes), "default")
     try:
         with st.spinner("Comparing…"):
-            embeddings = index.embed_queries([Query(images=(viewed.image,))])
-            probabilities = classify(index.model, embeddings, classes, label)[0]
+            probabilities = _cached_classes(location, index.reader.version, viewed.image, classes, label)
     except UserError as error:
         show_error(error)
         return
@@ -135,6 +152,14 @@ def _zero_shot_panel(viewed: ViewedImage, location: IndexLocation) -> None:
             percent = f"{100 * probability:.0f} %" if probability >= 0.005 else "below 1 %"
             st.progress(probability, f"{escape_markdown(classes[column].replace('_', ' '))}: **{percent}**")
     st.caption("Probabilities among these classes alone: they add up to 100 % even if the image shows none of them.")
+
+
+@st.cache_data(scope="session", max_entries=4, show_spinner=False)
+def _cached_classes(
+    location: IndexLocation, state: tuple, image: bytes, classes: list[str], label: str
+) -> Float64[np.ndarray, " k"]:
+    index = cached_index(location)
+    return classify(index.model, index.embed_queries([Query(images=(image,))]), classes, label)[0]
 
 
 def _take_preset(presets: dict[str, list[str]]) -> None:

@@ -336,7 +336,9 @@ def _map_lists(reader: IndexReader, points: EmbeddingMap) -> dict[str, list[dict
 
     scores, captions = points.neighbors.outlier_scores, points.captions
     lists: dict[str, list[dict[str, Any]]] = {
-        "outliers": [{"id": id(i), "score": round(float(scores[i]), 4)} for i in points.outliers(NUM_LISTED)],
+        "outliers": [
+            {"id": id(i), "score": round(float(scores[i]), 4)} for i in points.neighbors.farthest[:NUM_LISTED]
+        ],
         "near_duplicates": [
             {"id": id(first), "duplicates": [id(other) for other in others]}
             for first, others in islice(points.duplicates.items(), NUM_LISTED)
@@ -351,7 +353,7 @@ def _map_lists(reader: IndexReader, points: EmbeddingMap) -> dict[str, list[dict
                 "other": id(int(captions.others[i])),
                 "other_cosine": round(float(captions.other_cosines[i]), 4),
             }
-            for i in captions.most_confused(NUM_LISTED)
+            for i in captions.most_confused[:NUM_LISTED]
         ]
     return lists
 

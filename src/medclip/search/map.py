@@ -60,6 +60,11 @@ class Neighbors:
         """Mean cosine distance to the k nearest: the weight of Angiulli and Pizzuti (2002), over k."""
         return self.distances.mean(axis=1)
 
+    @property
+    def farthest(self) -> Int64[np.ndarray, " n"]:
+        """All points, those farthest from their neighbors first."""
+        return np.argsort(-self.outlier_scores, kind="stable")
+
 
 @dataclass(frozen=True)
 class CaptionRanks:
@@ -74,10 +79,11 @@ class CaptionRanks:
     other_cosines: Float64[np.ndarray, " n"]
     """-inf where there is no other caption."""
 
-    def most_confused(self, limit: int) -> Int64[np.ndarray, " m"]:
+    @property
+    def most_confused(self) -> Int64[np.ndarray, " m"]:
         """Points whose image prefers another's caption, the widest margin first."""
         margins = self.other_cosines - self.cosines
-        order = np.argsort(-margins, kind="stable")[:limit]
+        order = np.argsort(-margins, kind="stable")
         return order[margins[order] > 0]
 
 
@@ -94,10 +100,6 @@ class EmbeddingMap:
     duplicates: dict[int, list[int]]
     """For the first point of each group of near duplicates the others."""
     captions: CaptionRanks | None = None
-
-    def outliers(self, limit: int) -> Int64[np.ndarray, " m"]:
-        """The points farthest from their neighbors, the farthest first."""
-        return np.argsort(-self.neighbors.outlier_scores, kind="stable")[:limit]
 
 
 def make_map(
