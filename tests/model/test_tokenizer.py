@@ -41,6 +41,14 @@ def test_a_long_caption_keeps_its_special_tokens(tmp_path: Path) -> None:
     assert ids[1, :3].tolist() == [2, 3, 0] and valid[1].sum() == 2
 
 
+def test_a_word_of_a_command_line_that_is_no_text_is_one_sentence(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(write_bert(tmp_path), text_config())
+    with pytest.raises(UserError, match="a text is not Unicode"):
+        tokenizer.encode(["chest", "\udcff"])
+    with pytest.raises(TypeError):
+        tokenizer.encode([5])  # type: ignore[list-item]
+
+
 @pytest.mark.parametrize(
     ("config", "tokens"),
     [

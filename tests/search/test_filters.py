@@ -51,6 +51,13 @@ def test_keys_narrow_and_values_widen(items, expected):
     assert matching_rows(*items) == expected
 
 
+@pytest.mark.parametrize("value", ["ΠΝΕΥΜΟΝΑΣ", "İLIAK", "Straße", "Тимус"])
+def test_a_value_of_any_alphabet_is_matched_by_itself(value):
+    labels = pa.array([[("organ", value)], [("organ", "brain")]], TABLE.schema.field("labels").type)
+    table = pa.table({"labels": labels})
+    assert filter_mask(table, DAYS[:2], parse_filter([f"organ={value}"])).tolist() == [True, False]
+
+
 @pytest.mark.parametrize("item", ["modality", "=ct", "modality=", " = ", ""])
 def test_what_is_not_key_and_value_is_refused(item):
     with pytest.raises(UserError, match="write KEY=VALUE"):
@@ -61,6 +68,12 @@ def test_what_is_not_key_and_value_is_refused(item):
 def test_an_invalid_day_is_refused(day):
     with pytest.raises(UserError, match="is not a day"):
         parse_filter([f"added={day}"])
+
+
+@pytest.mark.parametrize("item", ["modality=\udcff", "\udcff=ct"])
+def test_what_is_no_text_is_refused(item):
+    with pytest.raises(UserError, match="not Unicode"):
+        parse_filter([item])
 
 
 def test_an_unknown_key_is_told_the_known_ones():
@@ -99,3 +112,9 @@ def test_counts_are_of_the_rows_of_a_mask():
         "modality": {"mri": 1},
         "license": {"CC BY-NC": 1},
     }
+
+
+def test_a_label_that_is_called_as_another_key_is_not_offered():
+    labels = pa.array([[("added", "noon"), ("source", "x"), ("organ", "brain")]], TABLE.schema.field("labels").type)
+    table = pa.table({"labels": labels, "license": ["CC BY"], "source": ["roco"], "article": ["PMC1"]})
+    assert value_counts(table, np.ones(1, bool)) == {"organ": {"brain": 1}, "license": {"CC BY": 1}}

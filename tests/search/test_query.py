@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medclip.errors import UserError
-from medclip.search.query import SearchOptions, combine_embeddings, group_duplicates, search_embedding, similar
+from medclip.search.query import Query, SearchOptions, combine_embeddings, group_duplicates, search_embedding, similar
 from medclip.search.reader import IndexReader
 from support.made_indexes import make_index, random_units
 
@@ -30,6 +30,12 @@ def test_parts_that_cancel_are_refused():
     (embedding,) = random_units(1)
     with pytest.raises(UserError, match="cancel"):
         combine_embeddings(random_units(20, 1), [(embedding, 1.0), (-embedding, 1.0)])
+
+
+def test_a_single_text_is_no_list_of_letters():
+    for words in ({"texts": "effusion"}, {"texts": ("effusion",), "negative_texts": "arrow"}):
+        with pytest.raises(TypeError, match="a single string, not a list of strings"):
+            Query(**words)
 
 
 @pytest.fixture(scope="module")

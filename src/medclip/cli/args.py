@@ -83,4 +83,4 @@ def index_model(model: str | None) -> Path | None:
     """The folder of `--model`, fetched from the Hub where it is there."""
     from medclip.model.checkpoint import model_folder
 
-    return None if model is None else model_folder(model)
+    return None if model is None else model_folder(model, dual=True)

@@ -34,12 +34,21 @@ def make_filter(conditions: Mapping[str, Sequence[str]]) -> Filter:
     """A filter of values by key: a label such as `modality`, `article`, `license`, `source`, or `added`.
 
     `added` takes a day or a range, 2026-11-01..2026-11-30, either end of which may be left out. UserError for an
-    invalid day.
+    invalid day, and for what is not Unicode.
     """
     for value in conditions.get(ADDED_KEY, ()):
         parse_days(value)
-    values_by_key = {key: tuple(sorted({v.strip().lower() for v in values})) for key, values in conditions.items()}
+    try:
+        "".join(conditions).encode()
+        values_by_key = {key: tuple(sorted(set(_lowercase(values)))) for key, values in conditions.items()}
+    except UnicodeEncodeError:
+        raise UserError("a filter is not Unicode text.") from None
     return Filter(tuple(sorted((key, values) for key, values in values_by_key.items() if values)))
+
+
+def _lowercase(values: Sequence[str]) -> list[str]:
+    """As `lowercase_values`: Python's own lower case ends a Greek word by another sigma."""
+    return compute.utf8_lower(pa.array([value.strip() for value in values], pa.string())).to_pylist()
 
 
 def parse_filter(items: Iterable[str]) -> Filter:
@@ -48,7 +57,7 @@ def parse_filter(items: Iterable[str]) -> Filter:
     for item in items:
         key, sign, value = item.partition("=")
         if not (key.strip() and sign and value.strip()):
-            raise UserError(f"--filter {item}: write KEY=VALUE, for example modality=mri or added=2026-11-01..")
+            raise UserError(f"filter {item!r}: write KEY=VALUE, for example modality=mri or added=2026-11-01..")
         conditions.setdefault(key.strip(), []).append(value)
     return make_filter(conditions)
 
@@ -91,9 +100,12 @@ def label_names(table: pa.Table) -> list[str]:
 
 
 def value_counts(table: pa.Table, mask: Bool[np.ndarray, " n"]) -> dict[str, dict[str, int]]:
-    """How many rows of the mask have each value of each label and license, the most frequent first."""
+    """How many rows of the mask have each value of each label and license, the most frequent first.
+
+    A label of the name of another key cannot be filtered by.
+    """
     counts_by_key = {}
-    for key in [*label_names(table), "license"]:
+    for key in [*(name for name in label_names(table) if name not in (*FILTER_COLUMNS, ADDED_KEY)), "license"]:
         pairs = compute.value_counts(column_values(table, key).filter(pa.array(mask))).to_pylist()
         counts = {pair["values"]: pair["counts"] for pair in pairs if pair["values"]}
         if counts:

@@ -32,6 +32,8 @@ class Query:
     negative_texts: tuple[str, ...] = ()
 
     def __post_init__(self):
+        if isinstance(self.texts, str) or isinstance(self.negative_texts, str):
+            raise TypeError("texts is a single string, not a list of strings")
         if not (self.texts or self.images) or not all(map(str.strip, (*self.texts, *self.negative_texts))):
             raise UserError("the query is empty: give a text or an image to look for.")
 
@@ -85,12 +87,14 @@ def rank(reader: IndexReader, embedding: Embedding, options: SearchOptions, excl
             del groups[exclude_row]
         hits, articles = [], set()
         for row, duplicates in groups.items():
+            if len(hits) == options.k:
+                break
             hit = reader.hit(row, scores[row], tuple(reader.id(duplicate) for duplicate in duplicates))
             if not (options.group_by == "article" and hit.article and hit.article in articles):
                 hits.append(hit)
             articles.add(hit.article)
-        if len(hits) >= options.k or len(ranking) < count:
-            return Ranking(hits[: options.k], np.array(list(scores.values())))
+        if len(hits) == options.k or len(ranking) < count:
+            return Ranking(hits, np.array(list(scores.values())))
         count *= 2
 
 

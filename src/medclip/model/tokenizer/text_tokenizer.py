@@ -46,9 +46,17 @@ class TextTokenizer:
     """`spiece.model`, which transformers reads in place of tokenizer.json (SigLIP)."""
 
     def encode(self, captions: Sequence[str]) -> tuple[Int32[np.ndarray, "b t"], Bool[np.ndarray, "b t"]]:
-        """Token ids, and True at real tokens; a long caption is cut, its special tokens kept."""
+        """Token ids, and True at real tokens; a long caption is cut, its special tokens kept.
+
+        UserError where one is not Unicode, as a word of a command line may be.
+        """
         texts = list(captions) if self.clean is None else [self.clean(caption) for caption in captions]
-        encodings = self.tokenizer.encode_batch(texts)
+        try:
+            encodings = self.tokenizer.encode_batch(texts)
+        except TypeError:  # which says of a lone surrogate that it wants text
+            if not all(isinstance(text, str) for text in texts):
+                raise
+            raise UserError("a text is not Unicode.") from None
         shape = (len(encodings), self.context_length)
         ids = np.array([encoding.ids for encoding in encodings], np.int32).reshape(shape)
         valid = np.array([encoding.attention_mask for encoding in encodings], bool).reshape(shape)
