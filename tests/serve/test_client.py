@@ -42,6 +42,7 @@ def test_it_has_a_method_for_every_operation_with_its_arguments(client, http):
 def test_searches_give_the_forms_of_the_service(client, ids):
     result = client.search("CT of the left chest", k=3, filter={"added": ["2020-01-01.."]})
     assert isinstance(result, schemas.SearchResult) and len(result.hits) == 3
+    assert client.search("CT of the left chest", k=3, filter={"added": "2020-01-01.."}) == result
     request = schemas.SearchRequest(queries=[schemas.SearchQuery(texts=["CT of the left chest"])], k=3)
     assert client.search_by_text(request).results == [result]
     image = image_bytes(draw_image(3))

@@ -14,6 +14,7 @@ from PIL import Image
 from medclip import NOT_CLINICAL
 from medclip.data.dataset import Split
 from medclip.errors import WorkError
+from medclip.search.reader import IndexReader
 from medclip.serve.schemas import MAX_IMAGES, MAX_K, MAX_LABELS, MAX_TEXT_LENGTH, MAX_TEXTS
 from support.material import draw_image, image_bytes
 from support.served import open_client, service_of
@@ -70,6 +71,19 @@ def test_a_search_gives_the_apis_hits_with_their_images(call, http):
     assert len(sizes(result)) == 3 and all(max(size) <= 256 for size in sizes(result))
 
 
+def test_an_image_is_that_of_its_hit_and_a_damaged_one_a_sentence(call, monkeypatch):
+    """Two datasets may use one id, as `1`."""
+    image = IndexReader.image
+    monkeypatch.setattr(IndexReader, "id", lambda reader, row: "1")
+    shown = images(call("search", texts=["chest"], k=12))
+    assert len(set(shown)) == len(shown) == 10
+    monkeypatch.setattr(IndexReader, "image", lambda reader, row: b"\xff\xd8\xff" if row % 2 else image(reader, row))
+    result = call("search", texts=["chest"], k=12)
+    assert not result.is_error and 0 < len(images(result)) < 10
+    sentences = [block.text for block in result.content if block.type == "text"][2:]
+    assert sentences == ["the image of 1: image unreadable."] * (10 - len(images(result)))
+
+
 def test_images_are_searched_and_classified_as_content(call, http, data):
     image = image_bytes(draw_image(3))
     result = call("search", texts=["knee"], images=[to_base64(image)], negative_texts=["chest"], group_by="article")
@@ -110,6 +124,7 @@ def test_an_explanation_is_the_apis(call, http, data):
         ("classify", {"labels": ["a", "b"]}, "give either an image or the id"),
         ("explain", {"text": SECRET}, "give either an image or the id"),
         ("explain", {"text": SECRET, "id": "none"}, "the index has no such image."),
+        ("classify", {"labels": ["a", "b"], "image": ""}, "the image: image unreadable."),
         ("similar", {"id": SECRET}, "the index has no such image."),
     ],
 )

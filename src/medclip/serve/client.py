@@ -44,10 +44,12 @@ class Client:
         """Close the connections."""
         self._http.close()
 
-    def search(self, text: str, k: int = 10, filter: Mapping[str, Sequence[str]] | None = None) -> schemas.SearchResult:
-        """The best images for one text."""
+    def search(
+        self, text: str, k: int = 10, filter: Mapping[str, str | Sequence[str]] | None = None
+    ) -> schemas.SearchResult:
+        """The best images for one text; `filter` maps a key of `facets`, or `added`, to the values to choose."""
         query = schemas.SearchQuery(texts=[text])
-        values = {key: list(values) for key, values in (filter or {}).items()}
+        values = {key: [value] if isinstance(value, str) else list(value) for key, value in (filter or {}).items()}
         return self.search_by_text(schemas.SearchRequest(queries=[query], k=k, filter=values)).results[0]
 
     def search_by_text(self, request: schemas.SearchRequest) -> schemas.SearchResponse:

@@ -18,18 +18,19 @@ from mcp.types import CallToolResult, ImageContent, TextContent
 from pydantic import Base64Bytes, BaseModel, Field
 
 from medclip import NOT_CLINICAL, __version__, jax_setup
-from medclip.errors import UserError
+from medclip.errors import ImageError, UserError
 
 jax_setup.start()  # before anything imports JAX
 
 from medclip.search.filters import parse_filter  # noqa: E402
 from medclip.search.match import SearchResult  # noqa: E402
 from medclip.search.query import Query, SearchOptions  # noqa: E402
+from medclip.search.reader import Hit  # noqa: E402
 from medclip.serve import schemas  # noqa: E402
 from medclip.serve.error_responses import STATUS, describe_error, error_location  # noqa: E402
 from medclip.serve.gate import MAX_UPLOAD_BYTES, REQUEST_TIMEOUT_S  # noqa: E402
 from medclip.serve.responses import classify_response, require_one_image, search_result  # noqa: E402
-from medclip.serve.service import Service, Settings, start_log  # noqa: E402
+from medclip.serve.service import Service, Settings, shrink, start_log  # noqa: E402
 
 INSTRUCTIONS = f"""Search an index of radiology images by text and image. {NOT_CLINICAL}
 Hits come best first with a cosine, a caption and a license; quote the license and the attribution of what you show.
@@ -89,7 +90,7 @@ def _add_searches(server: MCPServer, service: Service) -> None:
         def work() -> CallToolResult:
             _check_size(images)
             query = Query(tuple(texts), service.decode(images), tuple(negative_texts))
-            return _hits(service, service.search([query], SearchOptions(k, parse_filter(filter), group_by))[0])
+            return _hits(service.search([query], SearchOptions(k, parse_filter(filter), group_by))[0])
 
         return await _answer(service, work)
 
@@ -104,7 +105,7 @@ def _add_searches(server: MCPServer, service: Service) -> None:
 
         def work() -> CallToolResult:
             options = SearchOptions(k, parse_filter(filter), group_by)
-            return _hits(service, service.similar(id, options))
+            return _hits(service.similar(id, options))
 
         return await _answer(service, work)
 
@@ -147,12 +148,19 @@ async def _answer(service: Service, work: Callable[[], T]) -> T:
         raise ToolError(describe_error(error)) from None
 
 
-def _hits(service: Service, result: SearchResult) -> CallToolResult:
-    shown = [service.thumbnail(hit.id, SHOWN_SIDE) for hit in result.hits[:MAX_SHOWN_IMAGES]]
-    return _result(search_result(result), *map(_jpeg_content, shown))
+def _hits(result: SearchResult) -> CallToolResult:
+    return _result(search_result(result), *map(_shown, result.hits[:MAX_SHOWN_IMAGES]))
 
 
-def _result(form: BaseModel, *images: ImageContent) -> CallToolResult:
+def _shown(hit: Hit) -> ImageContent | TextContent:
+    """The image of a hit, by its content, as several may have one id; a sentence where it cannot be decoded."""
+    try:
+        return _jpeg_content(shrink(hit.image, SHOWN_SIDE))
+    except ImageError as error:
+        return TextContent(text=f"the image of {hit.id}: {error}.")
+
+
+def _result(form: BaseModel, *images: ImageContent | TextContent) -> CallToolResult:
     texts = [TextContent(text=NOT_CLINICAL), TextContent(text=form.model_dump_json())]
     return CallToolResult(content=[*texts, *images], structured_content=form.model_dump(mode="json"))
 
@@ -163,8 +171,8 @@ def _jpeg_content(jpeg: bytes) -> ImageContent:
 
 def _one_image(image: bytes | None, id: str | None) -> bytes | str:
     require_one_image(image, id)
-    _check_size([image] if image else [])
-    return image or str(id)
+    _check_size([] if image is None else [image])
+    return str(id) if image is None else image
 
 
 def _check_size(images: list[bytes]) -> None:

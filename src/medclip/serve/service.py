@@ -175,12 +175,7 @@ class Service:
     def thumbnail(self, id: str, side: int) -> bytes:
         """An image of the index as JPEG, its longer side at most `side`. ImageNotFound where the index lacks it."""
         reader = self.index().reader
-        jpeg = reader.image(_find_row(reader, id))
-        image = decode(jpeg)
-        if max(image.size) <= side:
-            return jpeg
-        image.thumbnail((side, side), Image.Resampling.BICUBIC)
-        return _jpeg(image)
+        return shrink(reader.image(_find_row(reader, id)), side)
 
     def _decode(self, decode: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
@@ -228,6 +223,15 @@ def start_log() -> None:
     handler.setFormatter(PlainFormatter("%(asctime)s %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     LOG.setLevel(logging.INFO)
+
+
+def shrink(jpeg: bytes, side: int) -> bytes:
+    """An image of the index as JPEG, its longer side at most `side`. Raises ImageError."""
+    image = decode(jpeg)
+    if max(image.size) <= side:
+        return jpeg
+    image.thumbnail((side, side), Image.Resampling.BICUBIC)
+    return _jpeg(image)
 
 
 def _jpeg(image: Image.Image) -> bytes:
