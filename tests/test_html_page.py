@@ -58,6 +58,11 @@ def test_figures_take_the_colors_of_the_page_and_are_named():
     assert svg == html_page.figure(lines, 'loss <of> "both"')  # no time, no chance
 
 
+def test_a_name_in_a_figure_is_no_formula():
+    svg = html_page.figure(lambda figure: figure.subplots().set_yticks([0], ["cost $\\x$ & 陰影"]), "")
+    assert "cost $\\x$ &amp; 陰影" in svg
+
+
 def test_two_figures_share_no_names():
     def others(figure):
         figure.subplots().hist([1, 2, 2], color=html_page.SERIES[0])

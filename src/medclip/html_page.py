@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import warnings
 import zlib
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -28,6 +29,7 @@ INK = "#010101"
 _STYLE: dict[Any, Any] = {  # its keys are literals of matplotlib's stubs, some of them made here
     "svg.fonttype": "none",  # text stays text: searchable, and in the page's own face
     "svg.hashsalt": "medclip",
+    "text.parse_math": False,  # a class may be called $x$
     "font.size": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -84,6 +86,7 @@ def figure(draw: Callable[[Figure], None], alt: str, size: tuple[float, float] =
     import matplotlib
     from matplotlib.figure import Figure
 
+    warnings.filterwarnings("ignore", "Glyph .* missing from font")  # it is for widths alone: text stays text
     with matplotlib.rc_context(_STYLE), io.StringIO() as out:
         empty_figure = Figure(figsize=size, layout="constrained")
         draw(empty_figure)
