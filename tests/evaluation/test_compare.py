@@ -166,7 +166,7 @@ def test_other_candidates_are_compared_by_r_at_10_and_gate_nothing(tmp_path):
     assert verdicts["concepts/text_to_image/mAP"] == "within noise"
     assert sum(name.startswith("article_disjoint") for name in verdicts) == 1
     assert comparison.regressions(0.01) == []
-    assert len(compare([tmp_path / "one", tmp_path / "other"], ["R@10"]).regressions(0.01, ["R@10"])) == 1
+    assert len(compare([tmp_path / "one", tmp_path / "other"], ["R@10"]).regressions(0.01)) == 1
 
 
 def write(out, kind, columns):
@@ -220,7 +220,7 @@ def test_what_only_some_have_is_told(good, bad):
     assert {row.kind for row in comparison.rows} == {"retrieval"}
     with pytest.raises(UserError, match="cannot judge what is absent: zero-shot of bad"):
         comparison.regressions(0.01)
-    assert len(compare([good, bad], ["R@10"]).regressions(0.01, ["R@10"])) == 1  # what was named is there
+    assert len(compare([good, bad], ["R@10"]).regressions(0.01)) == 1  # what was named is there
     classes(bad.parent / "alone", ["ct", "mri"] * 10, [1] * 20)
     with pytest.raises(UserError, match="no kind in common"):
         compare([bad, bad.parent / "alone"])
@@ -232,6 +232,8 @@ def test_a_fall_beyond_noise_is_named_with_its_numbers(good, bad):
     assert sentence.startswith("image_to_text/R@10 of bad is ")
     assert "a fall by more than 2." in sentence
     assert comparison.regressions(0.5) == []
+    (sentence,) = compare([good, bad], ["R@5"]).regressions(0.02)  # what was chosen judges, whatever its role
+    assert sentence.startswith("image_to_text/R@5 of bad is ")
     assert compare([bad, good]).regressions(0.0) == []
     assert compare([good, good]).regressions(0.0) == []
 
@@ -239,7 +241,7 @@ def test_a_fall_beyond_noise_is_named_with_its_numbers(good, bad):
 def test_only_shares_can_fall_by_points(good, bad):
     comparison = compare([good, bad], ["median_rank"])
     with pytest.raises(UserError, match="median_rank is not one"):
-        comparison.regressions(0.1, ["median_rank"])
+        comparison.regressions(0.1)
     for below in (-0.1, 1.0, float("nan")):
         with pytest.raises(UserError, match="is not a share"):
             comparison.regressions(below)

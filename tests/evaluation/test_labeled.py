@@ -111,6 +111,14 @@ def test_several_values_and_none(tmp_path):
         )
 
 
+def test_what_an_empty_value_means_does_not_change_with_the_rows_that_are_left(tmp_path):
+    rows = ["dark_1.jpg,mass", "dark_1.jpg,mass;effusion", "dark_2.jpg,", "dark_3.jpg,effusion"]
+    images = rows_of(write_table(tmp_path / "set", rows, "file,label"))
+    assert images.labels == [("mass",), (), ("effusion",)] and images.excluded == {"duplicate row": 1}
+    assert images.multilabel  # else the second would be counted as the first class
+    assert images.exclude(lambda i: "image unreadable" if i == 0 else None).multilabel
+
+
 def test_a_probe_never_learns_from_an_article_that_it_is_measured_on(tmp_path):
     rows = [f"{row},{'p1' if 'dark' in row else row[:8]}" for row in split_rows()]
     train, images = probe_rows(config(write_table(tmp_path / "set", rows, "file,label,split,article")), LabelConfig())

@@ -213,7 +213,7 @@ class Compare:
         from medclip.evaluation.compare import as_json, compare
 
         comparison = compare(self.dirs, self.metric)
-        worse = comparison.regressions(self.max_regression, self.metric) if self.max_regression is not None else []
+        worse = comparison.regressions(self.max_regression) if self.max_regression is not None else []
         if self.out is not None:
             from medclip.evaluation.report import write_comparison
 

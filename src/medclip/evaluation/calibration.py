@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
-from scipy.special import softmax
+from scipy.special import log_softmax, softmax
 
 from medclip.evaluation.results import Fact, ReliabilityBin, ReliabilityCurve
 from medclip.metrics import estimate
@@ -67,9 +67,7 @@ def temperature(logits: Float[np.ndarray, "n k"], truth: Int[np.ndarray, " n"]) 
     from scipy.optimize import minimize_scalar
 
     def loss(log: float) -> float:
-        scaled = logits / np.exp(log)
-        scaled = scaled - scaled.max(axis=1, keepdims=True)
-        return float((np.log(np.exp(scaled).sum(axis=1)) - scaled[np.arange(len(truth)), truth]).mean())
+        return -float(log_softmax(logits / np.exp(log), axis=1)[np.arange(len(truth)), truth].mean())
 
     bounds = (-MAX_LOG_TEMPERATURE, MAX_LOG_TEMPERATURE)
     optimum: Any = minimize_scalar(loss, bounds=bounds, method="bounded")

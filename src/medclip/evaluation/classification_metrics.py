@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
 from medclip.evaluation.results import ConfusionMatrix, Fact
-from medclip.metrics import estimates
+from medclip.metrics import TIE_TOLERANCE, estimates
 from medclip.named_metrics import Metric, Role, metric_name, name_parts, to_metric
 
 DECISION_THRESHOLD = 0.5
@@ -21,7 +21,6 @@ DECISION_THRESHOLD = 0.5
 MACRO_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc")
 """What is measured over all classes; not the second where an image can show several."""
 AUROC_CHANCE = 0.5
-TIE_TOLERANCE = 1e-9
 Path = tuple[str, ...]
 """The parts of a metric's name above its last ones."""
 # Metrics that are means of whether each image was called rightly: the statistic, and their role in comparisons.

@@ -85,25 +85,27 @@ class Comparison:
     """Those with a verdict first."""
     notes: tuple[str, ...]
     """Sentences on kinds that could not be compared and on data that differ."""
+    chosen: tuple[str, ...] = ()
+    """The metrics to compare that were named; none: all whose role it is."""
 
     @property
     def compared_kinds(self) -> list[Kind]:
         """The kinds of evaluations of which anything is compared."""
         return list(dict.fromkeys(row.kind for row in self.rows if row.contrasts))
 
-    def regressions(self, max_regression: float, chosen: Sequence[str] = ()) -> list[str]:
+    def regressions(self, max_regression: float) -> list[str]:
         """A sentence for each metric that fell by more than `max_regression` (a share: 0.01 is a point), beyond noise.
 
         Beyond noise: the whole interval of the difference lies below −`max_regression`, and p without correction is at
-        most 0.05, as these are few and named beforehand. Judged by are the metrics `chosen`; none: those whose role it
-        is. UserError where one is not a share, or where another evaluation lacks one that the baseline has.
+        most 0.05, as these are few and named beforehand. Judged by are the metrics that were chosen; none: those whose
+        role it is. UserError where one is not a share, or where another evaluation lacks one that the baseline has.
         """
         if not 0 <= max_regression < 1:
             raise UserError(f"--max-regression {max_regression:g} is not a share: 0.01 is one point of a hundred.")
         first, *others = self.evaluations
-        if absent := [name for other in others for name in _absent(first, other, chosen)]:
+        if absent := [name for other in others for name in _absent(first, other, self.chosen)]:
             raise UserError(f"--max-regression cannot judge what is absent: {', '.join(absent)}. Evaluate both alike.")
-        gated = [row for row in self.rows if row.contrasts and (chosen or row.metrics[0].role == "gated")]
+        gated = [row for row in self.rows if row.contrasts and (self.chosen or row.metrics[0].role == "gated")]
         if not gated:
             problem = "finds neither R@10 nor shares of right answers"
             raise UserError(f"--max-regression {problem}: name others with --metric.")
@@ -180,7 +182,7 @@ def compare(folders: Sequence[Path], chosen: Sequence[str] = ()) -> Comparison:
     done = {(row.kind, row.name) for row in rows}
     rows += [Row(kind, metrics) for kind in kinds for metrics in shared[kind] if (kind, metrics[0].name) not in done]
     notes = [*_missing(evaluations), *(note for kind in kinds for note in _data_differs(kind, evaluations))]
-    return Comparison(evaluations, tuple(rows), tuple(notes))
+    return Comparison(evaluations, tuple(rows), tuple(notes), tuple(chosen))
 
 
 def is_chosen(metric: Metric, chosen: Sequence[str]) -> bool:

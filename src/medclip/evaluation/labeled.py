@@ -66,6 +66,8 @@ class Labeled:
     excluded: Mapping[str, int] = dataclasses.field(default_factory=dict)
     allows_several: bool = False
     """Whether the source's images can have several values, even where these have not."""
+    excluded_several: bool = False
+    """Whether an excluded row had several values: an empty value means the same whichever rows are left."""
 
     def __len__(self) -> int:
         """Number of images."""
@@ -74,7 +76,7 @@ class Labeled:
     @cached_property
     def multilabel(self) -> bool:
         """Whether an image can have several values, separated by semicolons; an empty one then means none of them."""
-        return self.allows_several or any(";" in (row.value or "") for row in self.rows)
+        return self.allows_several or self.excluded_several or any(";" in (row.value or "") for row in self.rows)
 
     @cached_property
     def labels(self) -> list[tuple[str, ...]]:
@@ -105,7 +107,7 @@ class Labeled:
         reasons = [reason(i) for i in range(len(self))]
         excluded = Counter(self.excluded) + Counter(filter(None, reasons))
         rows = tuple(row for row, why in zip(self.rows, reasons, strict=True) if not why)
-        return dataclasses.replace(self, rows=rows, excluded=dict(excluded))
+        return dataclasses.replace(self, rows=rows, excluded=dict(excluded), excluded_several=self.multilabel)
 
 
 def labeled_rows(config: EvalConfig, labels: LabelConfig) -> Labeled:
@@ -174,7 +176,7 @@ def _single_valued(images: Labeled, config: EvalConfig, labels: LabelConfig) -> 
             return "more than one finding" if values else "no finding"
         return None if not labels.classes or values[0].casefold() in labels.class_keys else "of another class"
 
-    single = dataclasses.replace(images.exclude(reason), allows_several=False)
+    single = dataclasses.replace(images.exclude(reason), allows_several=False, excluded_several=False)
     if not len(single):
         raise UserError(f"no image of {config.data}, {images.name}, has exactly one finding: {single.excluded}.")
     return single
