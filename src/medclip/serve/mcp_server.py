@@ -149,10 +149,10 @@ async def _answer(service: Service, work: Callable[[], T]) -> T:
 
 
 def _hits(result: SearchResult) -> CallToolResult:
-    return _result(search_result(result), *map(_shown, result.hits[:MAX_SHOWN_IMAGES]))
+    return _result(search_result(result), *map(_image_content, result.hits[:MAX_SHOWN_IMAGES]))
 
 
-def _shown(hit: Hit) -> ImageContent | TextContent:
+def _image_content(hit: Hit) -> ImageContent | TextContent:
     """The image of a hit, by its content, as several may have one id; a sentence where it cannot be decoded."""
     try:
         return _jpeg_content(shrink(hit.image, SHOWN_SIDE))
