@@ -19,6 +19,7 @@ from jaxtyping import install_import_hook  # noqa: E402
 # Modules whose annotations of arrays are checked at every call, before anything imports them.
 CHECKED_MODULES = [
     "medclip.encode",
+    "medclip.dot_products",
     "medclip.evaluation.calibration",
     "medclip.evaluation.candidate_pools",
     "medclip.evaluation.classification_metrics",

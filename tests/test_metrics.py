@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from medclip.dot_products import nearest_others
 from medclip.metrics import (
     DIRECTIONS,
     TIE_TOLERANCE,
@@ -20,7 +21,6 @@ from medclip.metrics import (
     hits_at_k,
     mean_of_directions,
     merge_articles,
-    nearest_others,
     rank_metrics,
     ranks,
     recall_at_k,

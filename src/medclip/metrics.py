@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int, Int64, Num
+from jaxtyping import Float64, Int, Num
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from medclip.dot_products import exact_scores, score_blocks
 from medclip.progress import Advance
 
 KS = (1, 5, 10)
@@ -19,9 +19,6 @@ DIRECTIONS: tuple[str, str] = ("image_to_text", "text_to_image")
 TIE_TOLERANCE = 1e-9  # equal vectors get products that differ by BLAS's rounding; in float64 that is far less than this
 CI_METHOD = "95 % bootstrap, 1000 resamples of whole articles"
 MAX_SCORES = 2**22  # scores in memory at once: 16 MB, which caches hold in part; more are slower
-MAX_QUERIES = 512  # of which scores with all candidates are in memory at once
-MAX_OPEN_SHARE = 1 / 256  # of scores that are cheaper one by one than as a whole product in float64
-MAX_SQUARE = 2.0**120  # of a vector's length: float32 holds every product of two such vectors
 
 Names = Sequence[str] | np.ndarray
 """A name for each row: its article, its class."""
@@ -61,7 +58,7 @@ def ranks(
 
     gives ([2, 3], [2, 1, 2]): R@1 is 0 from images to text and 1/3 from text to images.
 
-    Takes one product of both matrices for both directions, see `_Scores`; memory is linear in n. `advance` counts
+    Takes one product of both matrices for both directions, see `Scores`; memory is linear in n. `advance` counts
     images. Raises ValueError on shapes that do not pair up, on rows without a partner, or values that are not finite.
     """
     if images.shape[1:] != texts.shape[1:] or (pairs is None and len(images) != len(texts)):
@@ -69,11 +66,11 @@ def ranks(
     if not (np.isfinite(images).all() and np.isfinite(texts).all()):
         raise ValueError("vectors hold values that are not finite")
     pairs = np.repeat(np.arange(len(images))[:, None], 2, axis=1) if pairs is None else np.unique(pairs, axis=0)
-    own = _exact_scores(images, texts, pairs)
+    own = exact_scores(images, texts, pairs)
     image_bar, text_bar = _bar(own, pairs[:, 0], len(images)), _bar(own, pairs[:, 1], len(texts))
     # its own candidates at the bar are counted with the others below, so the ranks start that much lower
     image_ranks, text_ranks = 1 - _num_own(own, image_bar, pairs[:, 0]), 1 - _num_own(own, text_bar, pairs[:, 1])
-    for rows, scores in _score_blocks(images, texts, max(1, MAX_SCORES // len(texts))):
+    for rows, scores in score_blocks(images, texts, max(1, MAX_SCORES // len(texts))):
         image_ranks[rows] += scores.reach(image_bar[rows, None]).sum(axis=1)
         text_ranks += scores.reach(text_bar).sum(axis=0)
         if advance:
@@ -93,7 +90,7 @@ def num_wrong_ahead(
     As `ranks` counts them; `pairs` says which query (its row) a candidate is right for.
     """
     queries, candidates = queries.astype(np.float64), candidates.astype(np.float64)
-    own = _exact_scores(queries, candidates, pairs)
+    own = exact_scores(queries, candidates, pairs)
     bar = _bar(own, pairs[:, 0], len(queries))
     inside = query_groups[pairs[:, 0]] == candidate_groups[pairs[:, 1]]
     ahead = -_num_own(own[inside], bar, pairs[inside, 0])
@@ -105,92 +102,11 @@ def num_wrong_ahead(
     return ahead
 
 
-def nearest_others(
-    queries: Num[np.ndarray, "n p"], candidates: Num[np.ndarray, "m p"], own: Int[np.ndarray, "k 2"]
-) -> tuple[Int64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
-    """For each query the best candidate that is not its own by dot product, and its score; of equal ones the first.
-
-    `own` says which query (its row) a candidate belongs to. The score is -inf where all do.
-    """
-    best, best_scores = np.empty(len(queries), np.int64), np.empty(len(queries))
-    own = own[np.argsort(own[:, 0], kind="stable")]
-    for rows, scores in _score_blocks(queries, candidates, MAX_QUERIES):
-        first, last = np.searchsorted(own[:, 0], (rows.start, rows.stop))
-        best[rows], best_scores[rows] = scores.best(own[first:last] - (rows.start, 0))
-    return best, best_scores
-
-
-@dataclass(frozen=True)
-class _Scores:
-    """Dot products of some queries with all candidates in float32; those that this leaves open, in float64.
-
-    A product in float32 takes half the time, and what it says of all but a few pairs is certain.
-    """
-
-    queries: Num[np.ndarray, "n p"]
-    candidates: Num[np.ndarray, "m p"]
-    rough: Float32[np.ndarray, "n m"]
-    error: float
-    """No product in float32 is further from the exact one; infinite where it says nothing."""
-
-    def reach(self, bar: Float64[np.ndarray, ...]) -> Bool[np.ndarray, "n m"]:
-        """Which scores are at least `bar`, that of each query (n, 1) or of each candidate (m,)."""
-        reached = self.rough >= np.float32(bar + self.error)
-        is_open = reached != (self.rough >= np.float32(bar - self.error))
-        reached[is_open] = self._exact(is_open) >= np.broadcast_to(bar, reached.shape)[is_open]
-        return reached
-
-    def best(self, left_out: Int[np.ndarray, "k 2"]) -> tuple[Int64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
-        """The best candidate of each query but those `left_out`, of equal ones the first, and its score or -inf."""
-        left = tuple(left_out.T)
-        self.rough[left] = -np.inf
-        is_open = self.rough >= np.float32(self.rough.max(axis=1, keepdims=True) - 2 * self.error)
-        scores = np.full(is_open.shape, -np.inf)
-        scores[is_open] = self._exact(is_open)
-        scores[left] = -np.inf
-        best = scores.argmax(axis=1)
-        return best, scores[np.arange(len(best)), best]
-
-    def _exact(self, is_open: Bool[np.ndarray, "n m"]) -> Float64[np.ndarray, " c"]:
-        """The open scores in float64, row by row."""
-        if np.count_nonzero(is_open) > MAX_OPEN_SHARE * is_open.size:
-            return self._exact_product[is_open]
-        return _exact_scores(self.queries, self.candidates, np.argwhere(is_open))
-
-    @cached_property
-    def _exact_product(self) -> Float64[np.ndarray, "n m"]:
-        return self.queries.astype(np.float64) @ self.candidates.T.astype(np.float64)
-
-
-def _score_blocks(queries: np.ndarray, candidates: np.ndarray, size: int) -> Iterator[tuple[slice, _Scores]]:
-    """The scores of all queries, of `size` of them at a time.
-
-    |fl(x·y) - x·y| ≤ γ |x||y| with γ = p u / (1 - p u) and u = 2^-24 (Higham 2002, 3.1), whatever the order of the
-    sum; three more roundings are those of both vectors and of the bar.
-    """
-    share = (candidates.shape[1] + 3) * 2.0**-24
-    with np.errstate(over="ignore"):
-        squares = [np.einsum("np,np->n", v, v, dtype=np.float64).max(initial=0) for v in (queries, candidates)]
-    is_in_range = max(squares) < MAX_SQUARE
-    error = share / (1 - share) * np.sqrt(squares[0]) * np.sqrt(squares[1]) if is_in_range else np.inf
-    columns = candidates.T.astype(np.float32) if is_in_range else candidates.T
-    for start in range(0, len(queries), size):
-        block = queries[start : start + size]
-        rough = block.astype(np.float32) @ columns if is_in_range else np.zeros((len(block), len(candidates)), "f4")
-        yield slice(start, start + size), _Scores(block, candidates, rough, error)
-
-
 def _members(groups: np.ndarray) -> dict[int, np.ndarray]:
     """The rows of each group."""
     order = np.argsort(groups, kind="stable")
     names, starts = np.unique(groups[order], return_index=True)
     return dict(zip(names.tolist(), np.split(order, starts[1:]), strict=True))
-
-
-def _exact_scores(images: np.ndarray, texts: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    blocks = np.array_split(pairs, len(pairs) // 4096 + 1)  # of 32 MB at 1,024 numbers a vector
-    vectors = ((images[block[:, 0]].astype(np.float64), texts[block[:, 1]].astype(np.float64)) for block in blocks)
-    return np.concatenate([np.einsum("np,np->n", *both) for both in vectors])
 
 
 def _bar(own: np.ndarray, query: np.ndarray, num_queries: int) -> np.ndarray:

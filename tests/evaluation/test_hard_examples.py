@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medclip import metrics
+from medclip import dot_products
+from medclip.dot_products import nearest_others
 from medclip.evaluation.results import MisrankedPair, NearestImage
 from medclip.evaluation.retrieval import misranked_pairs, nearest_images
-from medclip.metrics import DistinctPairs, nearest_others
+from medclip.metrics import DistinctPairs
 
 
 def rows(images, texts, image_ids=None, caption_ids=None):
@@ -75,7 +76,7 @@ def test_the_nearest_other_is_that_of_a_full_sort(n, seed):
 def test_chunks_change_nothing(monkeypatch):
     vectors = np.random.default_rng(0).standard_normal((23, 4))
     at_once = nearest_others(vectors, vectors, diagonal(23))
-    monkeypatch.setattr(metrics, "MAX_QUERIES", 7)
+    monkeypatch.setattr(dot_products, "MAX_QUERIES", 7)
     for result, expected in zip(nearest_others(vectors, vectors, diagonal(23)), at_once, strict=True):
         np.testing.assert_allclose(result, expected)
 

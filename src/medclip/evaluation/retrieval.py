@@ -14,13 +14,14 @@ from jaxtyping import Float32
 from medclip.atomic_io import has_checksum, read_optional, sha256
 from medclip.data.checked_files import EMBEDDINGS_MANIFEST, DamageError, check_hash
 from medclip.data.dataset import Split
+from medclip.dot_products import nearest_others
 from medclip.errors import UserError
 from medclip.evaluation import graded_relevance
 from medclip.evaluation.candidate_pools import article_disjoint, draw_pools, fixed_pools
 from medclip.evaluation.config import EvalConfig
 from medclip.evaluation.results import Fact, Kind, MisrankedPair, NearestImage, Results, provenance, write_results
 from medclip.evaluation.subgroups import by_group, row_labels
-from medclip.metrics import DistinctPairs, Queries, hits_at_k, max_candidates, merge_articles, nearest_others
+from medclip.metrics import DistinctPairs, Queries, hits_at_k, max_candidates, merge_articles
 from medclip.named_metrics import Metric, Role, metric_name, to_metric
 from medclip.progress import progress
 

@@ -19,9 +19,10 @@ from medclip import NOT_CLINICAL
 from medclip.atomic_io import whole_file
 from medclip.data.dataset import duplicate_ids
 from medclip.data.export import ROW_GROUP, exchange_column, exchange_type, huggingface_metadata
+from medclip.dot_products import nearest_others
 from medclip.encode.encoder import embed_captions, jax_backend
 from medclip.errors import UserError
-from medclip.metrics import DistinctPairs, nearest_others
+from medclip.metrics import DistinctPairs
 from medclip.model.checkpoint import Model
 from medclip.progress import Advance, progress
 from medclip.require import require
