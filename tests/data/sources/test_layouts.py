@@ -151,6 +151,15 @@ def test_rows_that_end_early_are_dropped(tmp_path):
     assert [isinstance(row, Dropped) for row in open_source(str(tmp_path / "padchest.csv"))] == [True, True, False]
 
 
+def test_a_listing_that_ends_early_lists_an_image_of_no_name(tmp_path):
+    write_images(tmp_path / "files/p10/p10000032/s50414267", "a.jpg")
+    write_text(tmp_path / "files/p10/p10000032/s50414267.txt", "FINDINGS: Clear lungs.\nIMPRESSION: Normal.")
+    write_text(
+        tmp_path / "mimic-cxr-2.0.0-split.csv", "study_id,subject_id,split,dicom_id\n50414267,10000032,test,a\n504"
+    )
+    assert [(row.id, isinstance(row, Pair)) for row in open_source(str(tmp_path))] == [("a", True), ("", False)]
+
+
 def test_a_report_that_lost_its_uid_is_of_no_image(tmp_path):
     folder = kaggle(tmp_path)
     (folder / "indiana_reports.csv").write_text("findings,impression,uid\nClear lungs.,Normal.,1\nA line alone\n,,\n")

@@ -204,8 +204,8 @@ def _read_vindr(data: Path) -> Iterator[LabeledImage]:
         reports: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)  # finding and reader, in order below
         order: dict[str, None] = {}
         for row in read_rows(table):
-            id, reader = row["image_id"], row.get("rad_id") or ""
-            boxed = [row["class_name"]] if "class_name" in row else []
+            id, reader = row["image_id"] or "", row.get("rad_id") or ""
+            boxed = [row["class_name"] or ""] if "class_name" in row else []
             columns = [name for name, cell in row.items() if name not in _VINDR_FACTS and not boxed]
             findings = boxed or [name for name in columns if _number(row[name]) == 1]
             readers[id].add(reader)

@@ -125,7 +125,7 @@ def _read_listing(folder: AnyPath, kind: str, column: str, used: UsedFiles) -> d
         return {}
     used.add(tables[0])
     rows = read_columns(tables[0], {"dicom_id", "subject_id", "study_id", column})
-    return {row["dicom_id"]: (f"p{row['subject_id']}", f"s{row['study_id']}", row[column] or "") for row in rows}
+    return {row["dicom_id"] or "": (f"p{row['subject_id']}", f"s{row['study_id']}", row[column] or "") for row in rows}
 
 
 def read_labels(folder: AnyPath) -> tuple[AnyPath, dict[str, Mapping[str, str | None]]] | None:

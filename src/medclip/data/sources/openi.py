@@ -95,15 +95,15 @@ def read_projections(reports: AnyPath, projections: AnyPath, used: UsedFiles) ->
     """
     by_uid: dict[str, Row] = {}
     for number, row in enumerate(read_columns(reports, {"uid", "findings", "impression"}), start=1):
-        if not row["uid"] or by_uid.setdefault(row["uid"], row) is not row:
-            reason = SECOND_REPORT if row["uid"] else NO_UID
-            yield Dropped(row["uid"], split_of(row["uid"]), reason, f"{reports.name} row {number}")
+        uid = row["uid"] or ""
+        if not uid or by_uid.setdefault(uid, row) is not row:
+            yield Dropped(uid, split_of(uid), SECOND_REPORT if uid else NO_UID, f"{reports.name} row {number}")
     images = {image.name: image for image in list_images(reports.parent)}
     without_image = dict.fromkeys(by_uid)
     used.add(reports)
     used.add(projections)
     for row in read_columns(projections, {"uid", "filename"}):
-        uid, name = row["uid"], row["filename"]
+        uid, name = row["uid"] or "", row["filename"] or ""
         id, split = name.removesuffix(".png").removesuffix(".dcm"), split_of(uid)
         report = by_uid.get(uid)
         without_image.pop(uid, None)

@@ -35,7 +35,7 @@ _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 def read_rows(path: AnyPath) -> Iterator[Row]:
     """Every row of a table, in file order, in the format of its suffix.
 
-    Texts such as "NA", "None" and "null" stay texts; cells that a row of a CSV file lacks at its end are "". Raises
+    Texts such as "NA", "None" and "null" stay texts; cells that a row of a CSV file lacks at its end are None. Raises
     UserError for a damaged file, with the row where it is known.
     """
     if kind := special_kind(path):
@@ -92,7 +92,7 @@ def _read_csv(path: AnyPath) -> Iterator[Row]:
             if stated := _EXCEL_DELIMITER.fullmatch(header.strip("\r\n")):
                 header, delimiter = file.readline(), stated.group(1)
             # strict, or a file that was cut within quotes looks complete
-            reader = csv.DictReader(chain([header], file), delimiter=delimiter, strict=True, restval="")
+            reader = csv.DictReader(chain([header], file), delimiter=delimiter, strict=True)
             _refuse_repeated(path, [name for name in reader.fieldnames or () if name.strip()])
             for row in reader:
                 line_number = reader.line_num + 1
