@@ -92,7 +92,8 @@ def side_by_side(comparison: Comparison) -> Table:
 def _contrast_cells(row: Row, i: int) -> list[Cell]:
     contrast = row.contrasts[i]
     p = f"{contrast.p_holm:.3f}" if contrast.p_holm >= 0.001 else "<0.001"
-    return [row.name, contrast.verdict, format_difference(row, contrast), p, row.metrics[0], row.metrics[i + 1]]
+    difference = format_difference(row, contrast)
+    return [to_words(row.name), contrast.verdict, difference, p, row.metrics[0], row.metrics[i + 1]]
 
 
 def format_difference(row: Row, contrast: Contrast) -> str:
