@@ -388,11 +388,12 @@ def main() -> None:
                     print(f"| {row.name} | {old} | {new} | [{test}](../{file}) |", flush=True)
 
 
-HEADING = """# Inputs as people have them: what 0.1 did, what happens now
+HEADING = """# Inputs as people have them
 
-Every row is an input that goes through the commands of both versions, mostly `medclip prepare`; the last column is the
-test that holds what happens now. `python benchmarks/inputs.py OLD NEW` makes the inputs and writes this page; 0.1 is
-commit 8b7545a. A gray value is right within 2 of what is worked out by hand from DICOM PS3.3 (JPEG moves it by 1 or 2).
+What 0.1 (commit 8b7545a) did with them, and what happens now. Every row went through the commands of both, mostly
+`medclip prepare`. The last column is a test of what happens now; another compares the words that are quoted. `python
+benchmarks/inputs.py OLD NEW` makes the inputs and writes this page. A gray value is right within 2 of what is worked
+out by hand from DICOM PS3.3 (JPEG moves it by 1 or 2).
 """
 
 
