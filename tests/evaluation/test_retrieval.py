@@ -69,6 +69,8 @@ def test_both_directions_are_what_the_embeddings_give(results, model, data):
 def test_max_samples_makes_candidates_fewer(run, data):
     results = evaluate_retrieval(EvalConfig(model=str(run), data=str(data), max_samples=5))
     assert results.facts["num_candidates"] == 5
+    with pytest.raises(UserError, match="max_samples at least 1"):
+        EvalConfig(max_samples=0)
 
 
 def test_a_model_that_does_not_exist_is_refused_by_a_sentence(tmp_path, data):

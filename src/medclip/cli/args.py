@@ -18,7 +18,9 @@ _T = TypeVar("_T")
 Repeated = Annotated[tuple[_T, ...], tyro.conf.UseAppendAction]
 
 
-def _whole_number(at_least: int) -> PrimitiveConstructorSpec[int]:
+def whole_number(at_least: int) -> PrimitiveConstructorSpec[int]:
+    """A whole number from `at_least` on; other words are an error of the command line."""
+
     def read(words: list[str]) -> int:
         if not words[0].isdecimal() or int(words[0]) < at_least:
             raise ValueError(f"{words[0]!r} is not a whole number from {at_least} on")
@@ -48,7 +50,7 @@ _dataset = arg(help="A prepared dataset: a folder or a URL (s3://…, hf://…).
 OUT_FILE = arg(metavar="FILE")
 OutFile = Annotated[Path, OUT_FILE]
 MaybeOutFile = Annotated[Path | None, OUT_FILE]
-Seed = Annotated[int, _whole_number(0)]
+Seed = Annotated[int, whole_number(0)]
 Data = Annotated[Path, path_or_url, _dataset]
 Model = Annotated[str, _model]
 MaybeModel = Annotated[str | None, _model]
@@ -64,7 +66,7 @@ CorrectionsFile = Annotated[
     Path, arg(metavar="FILE", help="What the app's map downloads (docs/map.md): pairs to delete or relabel.")
 ]
 SplitName = Annotated[str | None, arg(metavar="NAME", help="Which split; left out: validation, or the only one.")]
-MaxSamples = Annotated[int | None, _whole_number(1), arg(help="The first pairs only.")]
+MaxSamples = Annotated[int | None, whole_number(1), arg(help="The first pairs only.")]
 Cache = Annotated[
     bool,
     arg(help="Reuse what the model's towers gave before, in any command, and keep it (docs/train.md); same numbers."),

@@ -19,6 +19,7 @@ from medclip.cli.args import (
     Positional,
     Seed,
     SplitName,
+    whole_number,
 )
 from medclip.cli.format import Output
 from medclip.errors import UserError, WorkError
@@ -35,7 +36,7 @@ class EvalFlags:
     """Flags of every measurement."""
 
     split: SplitName = None
-    max_samples: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    max_samples: Annotated[int | None, whole_number(1)] = None
     """The first pairs only: fewer candidates, and so higher numbers."""
     out: Path | None = None
     """Folder for the results; several measurements may share it."""

@@ -36,7 +36,7 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         if self.seed < 0 or (self.max_samples is not None and self.max_samples < 1):
-            raise UserError("--seed must be at least 0 and --max-samples at least 1.")
+            raise UserError("seed must be at least 0 and max_samples at least 1.")
 
     def rows(self) -> Split:
         """The pairs of the split. UserError where there are none."""
