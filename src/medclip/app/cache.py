@@ -51,12 +51,17 @@ def cached_result(
     """The result of a query, without the image `exclude_id` and its duplicates. `state` is the index's own."""
     index = cached_index(location)
     (embedding,) = index.embed_queries([query])
-    exclude_row = _row(index.reader, exclude_id)
+    exclude_row = _row(index.reader, exclude_id, query)
     return answer_query(index.reader, index.calibration, query, embedding, options, exclude_row)
 
 
-def _row(index: IndexReader, id: str) -> int | None:
+def _row(index: IndexReader, id: str, query: Query) -> int | None:
+    """The row of the query's image; None where it is of another index, be it of the same id, or an upload."""
+    if not id:
+        return None
+    (image,) = query.images
+    assert isinstance(image, bytes)
     try:
-        return index.find_row(id) if id else None
-    except UserError:  # the image is another index's
+        return index.find_row(id, image)
+    except UserError:
         return None

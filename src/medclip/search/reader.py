@@ -131,12 +131,16 @@ class IndexReader:
             embeddings[inside] = segment[rows[inside] - first]
         return embeddings
 
-    def find_row(self, id: str) -> int:
-        """The row of an image. UserError where the index has none of that id."""
-        rows = np.flatnonzero(id_mask(self.table, id) & self.live_mask)
-        if not len(rows):
+    def find_row(self, id: str, image: bytes | None = None) -> int:
+        """The row of an id, as `1`, which several may have: of the one with this `image`, else of the first.
+
+        UserError where the index has none.
+        """
+        rows = np.flatnonzero(id_mask(self.table, id) & self.live_mask).tolist()
+        match = next((row for row in rows if image is None or self.image(row) == image), None)
+        if match is None:
             raise UserError(f"index {self.folder} has no image {id!r}.")
-        return int(rows[0])
+        return match
 
     def hit(self, row: int, score: float, duplicates: tuple[str, ...] = ()) -> Hit:
         """A row as a search result."""
