@@ -87,7 +87,7 @@ def evaluations(tmp_path_factory):
 
 def test_a_piped_comparison_is_json(medclip, evaluations):
     code, out, err = medclip("compare", *evaluations)
-    assert (code, err) == (0, "")
+    assert code == 0 and all("progress" in json.loads(line) for line in err.splitlines())  # of a slow machine
     verdicts = {row["metric"]: row["contrasts"][0]["verdict"] for row in json.loads(out)["metrics"] if row["contrasts"]}
     assert (verdicts["image_to_text/R@10"], verdicts["text_to_image/R@10"]) == ("worse", "within noise")
 
