@@ -252,6 +252,16 @@ def test_a_refused_run_leaves_its_folder_free(data, train_config, tmp_path, monk
     assert not (tmp_path / "run").exists()
 
 
+def test_patches_are_dropped_of_a_vit_alone(data, train_config, tmp_path, monkeypatch):
+    model = initial_model(resolve(train_config, 25), ["CT of the chest"] * 3)
+    resnet = dataclasses.replace(model.config.vision, stages=(1, 1, 1, 1))
+    model = dataclasses.replace(model, config=dataclasses.replace(model.config, vision=resnet))
+    monkeypatch.setattr("medclip.training.run.initial_model", lambda config, captions: model)
+    with pytest.raises(UserError, match="drops the tokens of a ViT; this vision tower is a ResNet"):
+        train(data, tmp_path / "run", dataclasses.replace(train_config, patch_dropout=0.5))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_pairs(data, train_config, tmp_path):
     wild = dataclasses.replace(train_config, lr=1e37, warmup_ratio=0.0, num_evals=1)  # the second step ruins them
     with pytest.raises(WorkError, match="the loss is nan and the norm of its gradient nan at step 3,") as failure:

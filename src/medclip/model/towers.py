@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int
 
-from medclip.errors import UserError
 from medclip.model.config import ModelConfig, TextConfig, VisionConfig
 from medclip.model.families import AttentionHead, Block
 from medclip.model.layers import (
@@ -62,8 +61,7 @@ def image_features(
     """
     tower = config.vision
     if tower.stages:
-        if kept_patches is not None:
-            raise UserError("--patch-dropout drops the tokens of a ViT; this vision tower is a ResNet.")
+        assert kept_patches is None, "a ResNet has no tokens"
         return resnet_features(subtree(params, tower.prefix), pixels, tower)
     return token_features(params, image_tokens(params, pixels, config), config, kept_patches=kept_patches, remat=remat)
 

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from medclip.data.dataset import Split
 from medclip.data.hard_negatives import hard_negative_shares
 from medclip.encode.encoder import jax_backend
+from medclip.errors import UserError
 from medclip.model.adapt import join_towers, with_context_length, with_image_size
 from medclip.model.checkpoint import Model, load, model_hash
 from medclip.model.config import PRESETS, parse_config, preset_config
@@ -52,6 +53,8 @@ def prepare_run(
     mesh = distributed.all_devices()
     count_blocks(config, mesh.size)  # before the work, as every other setting that cannot be
     model = initial_model(config, training.iter_column("caption"))
+    if config.patch_dropout and model.config.vision.stages:
+        raise UserError("--patch-dropout drops the tokens of a ViT; this vision tower is a ResNet.")
     params, scales = initial_params(model, config)
     loss = sigmoid_loss if is_sigmoid(model, config) else contrastive_loss
     foil_shares = _foil_shares(config, training)
