@@ -81,14 +81,14 @@ def read_json(path: Path, kind: str) -> Any:
     try:
         if (size := path.stat().st_size) > MAX_JSON_BYTES:
             raise ValueError(f"{size:,} bytes, where {MAX_JSON_BYTES:,} are read")
-        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique_keys)
+        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_keys)
     except FileNotFoundError:
         raise UserError(f"{path.parent} is not {kind}: it has no {path.name}.") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged and cannot be read as JSON ({error}). Make it anew.") from None
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The object of these pairs. ValueError where readers could differ on which of two values counts."""
     fields = dict(pairs)
     if len(fields) != len(pairs):
@@ -130,6 +130,12 @@ def has_checksum(value: Mapping[str, Any]) -> bool:
     return value.get(CHECKSUM) == _checksum(value)
 
 
+def recorded_hashes(value: Mapping[str, Any]) -> dict[str, str]:
+    """SHA-256 of files by name, as a manifest records them; {} of one that is not as it was written, or has none."""
+    hashes = value.get("sha256") if has_checksum(value) else None
+    return hashes if isinstance(hashes, dict) else {}
+
+
 def _checksum(value: Mapping[str, Any]) -> str:
     content = json.loads(json.dumps({name: item for name, item in value.items() if name != CHECKSUM}))  # as read back
     return hashlib.sha256(canonical_json(content)).hexdigest()
@@ -140,8 +146,15 @@ def canonical_json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
+def check_file(path: Path) -> None:
+    """OSError for what is there and is not a file: a pipe or a device would never end."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is not a file", str(path))
+
+
 def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
+    """Hexadecimal SHA-256 of a file. OSError for a pipe or a device."""
+    check_file(path)
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
@@ -155,8 +168,9 @@ def seal(text: str, form: str = _TOML_SEAL) -> str:
 def is_sealed(path: Path) -> bool:
     """Whether a file is as `seal` made it."""
     try:
+        check_file(path)
         content = path.read_bytes().decode()
-    except UnicodeDecodeError:
+    except (OSError, UnicodeDecodeError):
         return False
     text = content[: content.rstrip("\n").rfind("\n") + 1]
     return content in (seal(text), seal(text, HTML_SEAL))

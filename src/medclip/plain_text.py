@@ -14,6 +14,15 @@ def printable(text: str) -> str:
     return _CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
+def is_unicode(text: str) -> bool:
+    """Whether UTF-8 can hold a text: JSON, file names and words of a command line can hold lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class PlainFormatter(logging.Formatter):
     """The formatter of a log that is read on a terminal."""
 

@@ -29,6 +29,11 @@ from medclip.errors import UserError
             ' {"id": "", "sha256": "", "labels": {"organ": "x"}}]}',
             "correction 2 is of a pair that an earlier one",
         ),
+        (
+            '{"corrections": [{"id": "a", "sha256": "", "labels": {"organ": "\\ud800"}}]}',
+            "correction 1 is not of the form",
+        ),
+        ('{"corrections": [{"id": "a", "sha256": "", "labels": {"\\ud800": "x"}}]}', "correction 1 is not of the form"),
         ('{"corrections": [', "is damaged"),
     ],
 )

@@ -1,6 +1,7 @@
 """What a DICOM header knows stays behind; what leaves is on the list, by value."""
 
 import io
+import os
 
 import pytest
 from hypothesis import given
@@ -17,6 +18,7 @@ from medclip.data.deidentify import (
     read_key,
     redact_report,
 )
+from medclip.data.private_map import map_path
 from medclip.errors import UserError
 from support.dicom_files import dicom, dicom_bytes, sequence
 
@@ -46,6 +48,15 @@ def test_a_short_key_is_refused(tmp_path):
     (tmp_path / "key").write_text("secret")
     with pytest.raises(UserError, match="is too short for a key"):
         read_key(tmp_path / "key")
+
+
+def test_a_key_that_is_no_file_is_refused(tmp_path):
+    """A temporary key stood in for it, so that no later run gave the same ids."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        for use in (read_key, map_path, lambda path: make_key(path, tmp_path / "out")):
+            with pytest.raises(UserError, match="is not a file"):
+                use(path)
 
 
 def test_no_key_is_a_key_for_this_time_only(tmp_path):

@@ -217,6 +217,16 @@ def test_an_absent_image_and_a_path_elsewhere_are_not_lost(tmp_path):
     assert rows_of(tmp_path).excluded == {"image outside the folder": 1, "row without an image": 1}
 
 
+def savez(path, labels):
+    np.savez(path, train_images=np.zeros((1, 8, 8), np.uint8), train_labels=np.array(labels))
+
+
+def test_a_list_of_names_that_is_no_text_is_refused(tmp_path):
+    (nih(tmp_path) / "test_list.txt").write_bytes(b"00000001_000.png\n\xff\xfe\n")
+    with pytest.raises(UserError, match=r"test_list\.txt"):
+        rows_of(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("write", "message"),
     [
@@ -224,6 +234,8 @@ def test_an_absent_image_and_a_path_elsewhere_are_not_lost(tmp_path):
         (lambda path: np.savez(path, x=np.zeros(3)), "has no train_images"),
         (lambda path: write_npz(path, {"train": [[0]]}, (8, 8, 8)), "only 2D images"),
         (lambda path: np.savez(path, train_images=np.zeros((1, 8, 8)), train_labels=np.zeros((1, 1))), "images u8"),
+        (lambda path: savez(path, [[-1]]), "from 0 on"),
+        (lambda path: savez(path, [[0.0]]), "from 0 on"),
         (lambda path: np.savez(path, train_images=np.array([None]), train_labels=np.zeros((1, 1))), "not a complete"),
     ],
 )

@@ -8,10 +8,15 @@ import pytest
 from medclip.data.deidentify import redact_report
 from medclip.data.normalize import MAX_CAPTION_CHARACTERS, clean_caption, normalize_text
 from medclip.data.prepare import prepare
+from medclip.data.prepare_config import Columns
+from medclip.data.schema import Pair
+from medclip.data.sources.image_cells import UsedFiles
 from medclip.data.sources.reports import split_reading
 from medclip.data.sources.table_files import read_rows
+from medclip.data.sources.tables import read_tables
 from medclip.data.stats.statistics import caption_issues
 from medclip.errors import UserError
+from support.dicom_files import dicom
 from support.material import draw_image, image_bytes
 
 LIMIT_S = 3.0  # of a loaded machine; quadratic work on these takes minutes
@@ -65,3 +70,51 @@ def test_offsets_that_point_elsewhere_are_a_sentence(tmp_path, kind):
     path.write_bytes(data.replace(offsets, offsets[:4] + b"\0\0\0\x7f" + offsets[8:]))
     with pytest.raises(UserError, match="is not a complete Arrow file"):
         list(read_rows(path))
+
+
+def test_cells_within_cells_are_dropped_rows(tmp_path):
+    deep, objects = "[" * 600 + '"x"' + "]" * 600, '{"caption": ' * 60 + '"CT of the chest"' + "}" * 60
+    cells = (('"a.png"', objects), (deep, '"CT of the chest"'), ('"a.png"', deep))
+    lines = [f'{{"image": {image}, "caption": {caption}}}' for image, caption in cells]
+    (tmp_path / "x.jsonl").write_text("\n".join(lines))
+    start = time.process_time()
+    first, *others = read_tables([tmp_path / "x.jsonl"], Columns(), UsedFiles())
+    assert time.process_time() - start < LIMIT_S
+    assert isinstance(first, Pair) and first.caption == "CT of the chest"
+    assert [row.reason for row in others] == ["image cell is nested too deeply", "row without image or caption"]
+
+
+@pytest.mark.parametrize(
+    ("name", "report"),
+    [
+        ("A" + " " * 60 + "B", "A" + " " * 200 + "C"),
+        ("A" + "'" * 60 + "B", "A" + "'" * 200 + "C"),
+        ("A" + "' " * 30 + "B", "A" + " " * 200 + "C"),
+        ("å" * 60, "a" * 200),
+        ("åä" * 30, "a" * 200),
+    ],
+)
+def test_a_name_with_many_spellings_takes_a_moment(name, report):
+    start = time.process_time()
+    assert redact_report(report, dicom(None, InstitutionName=name))[0] == report
+    assert time.process_time() - start < LIMIT_S
+
+
+def test_a_name_with_many_spellings_is_found():
+    header = dicom(None, InstitutionName="St.  Ola's   Blåå Kors", StationName="Åål' A")
+    report = "Seen at St. Olas Blaaaa Kors, then Aål A, then aaaal’ A."
+    assert redact_report(report, header)[0] == "Seen at ___, then ___, then ___."
+
+
+@pytest.mark.slow
+def test_time_to_miss_images_grows_with_the_table_alone(tmp_path):
+    """Each was looked for among the archives beside it, and for these each time among all files."""
+    (tmp_path / "images").mkdir()
+    lines = ["image,caption", "there-0.png,CT"]
+    for number in range(15_000):
+        (tmp_path / "images" / f"there-{number}.png").touch()
+        lines.append(f"absent-{number}.png,CT")
+    (tmp_path / "x.csv").write_text("\n".join(lines))
+    start = time.process_time()
+    rows = list(read_tables([tmp_path / "x.csv"], Columns(), UsedFiles()))
+    assert len(rows) == 15_001 and time.process_time() - start < 20

@@ -1,19 +1,26 @@
 """What a source holds that is no file of its own, a link that leads out of it, a pipe or a hole, is counted unread."""
 
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from medclip.data.dataset import Split
 from medclip.data.images import decode
 from medclip.data.prepare import prepare
 from medclip.data.sources.table_files import read_rows
 from medclip.errors import ImageError, UserError
 from medclip.evaluation.config import EvalConfig
 from medclip.evaluation.labeled import LabelConfig, labeled_rows
+from medclip.model.checkpoint import load
+from medclip.search.reader import IndexReader
+from medclip.verify import verify
 from support.dicom_files import dicom, gray_ramp, write_dicom
+from support.made_indexes import make_index, random_units
 from support.material import draw_image, image_bytes
+from support.references import FOLDER
 
 PIPE, HOLES = "not a file, but a pipe, a socket or a device", "sparse file, nearly all holes"
 LINK = "link that leaves the folder"
@@ -118,3 +125,42 @@ def test_of_a_folder_for_each_class(source):
         (source / name).rename(source / "a" / name)
     labeled = labeled_rows(EvalConfig(data=str(source), out=source / "out"), LabelConfig())
     assert len(labeled) == 1 and labeled.excluded == {f"image: {LINK}": 1}
+
+
+def replace_by_pipe(path):
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+def test_pipes_in_a_dataset_are_named(data, copy):
+    folder = copy(data)
+    names = ("train-00000.arrow", "NOTICE.txt", "dropped.jsonl", "prepare.toml")
+    for name in names:
+        replace_by_pipe(folder / name)
+    assert {finding.file for finding in verify(folder).findings} >= {*names}  # and caches, whose shard is gone
+    with pytest.raises(UserError, match="it is not a file"):
+        Split(folder, "train")
+
+
+@pytest.mark.parametrize("name", ["rows.arrow", "embeddings.npy"])
+def test_a_pipe_in_an_index_is_damage(tmp_path, name):
+    folder = make_index(tmp_path / "index", random_units(3))
+    replace_by_pipe(folder / "segments" / "00000" / name)
+    with pytest.raises(UserError, match="it is not a file"):
+        IndexReader(folder)
+    assert verify(folder).findings
+
+
+def test_weights_that_are_a_pipe_are_refused(tmp_path):
+    folder = shutil.copytree(FOLDER, tmp_path / "model")
+    replace_by_pipe(folder / "model.safetensors")
+    with pytest.raises(UserError, match=r"model\.safetensors is not a file"):
+        load(folder)
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "Data_Entry_2017.csv", "stage_2_train_labels.csv"])
+def test_a_table_of_labels_behind_a_link_is_refused(source, tmp_path, name):
+    (tmp_path / "secret.csv").write_text("file,label,Image Index,Finding Labels,patientId,Target\n")
+    (source / name).symlink_to(tmp_path / "secret.csv")
+    with pytest.raises(UserError, match=LINK):
+        labeled_rows(EvalConfig(data=str(source)), LabelConfig())

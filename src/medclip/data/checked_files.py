@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float
 
-from medclip.atomic_io import sha256
+from medclip.atomic_io import check_file, sha256
 
+_OPTIONAL = "attribution"
 EMBEDDINGS_MANIFEST = "embedding.json"
 """What `medclip embed` writes beside its files of embeddings: their origin and hashes."""
 NORM_TOLERANCE = 1e-3
@@ -26,9 +27,10 @@ def open_table(
 ) -> pa.Table:
     """An Arrow IPC file, memory-mapped: every offset and text checked; where given, also its columns, rows and hash.
 
-    FileNotFoundError where it is absent, DamageError where it is damaged.
+    FileNotFoundError where it is absent, DamageError where it is damaged, or of columns that are given lacks a value.
     """
     try:
+        check_file(path)
         table = pa.ipc.open_file(pa.memory_map(os.fsencode(path))).read_all()
         table.validate(full=True)
     except FileNotFoundError:
@@ -37,10 +39,22 @@ def open_table(
         raise DamageError(f"is not a whole Arrow file ({_first_line(error)})") from None
     if schema is not None and not table.schema.equals(schema):
         raise DamageError("has other columns than medclip writes")
+    if schema is not None and (incomplete := _incomplete_column(table)):
+        raise DamageError(f"has a pair without {incomplete}")
     if num_rows is not None and len(table) != num_rows:
         raise DamageError(f"has {len(table)} rows, which disagrees with the {num_rows} recorded")
     check_hash(path, digest)
     return table
+
+
+def _incomplete_column(table: pa.Table) -> str | None:
+    """A column in which a value is absent that is not optional."""
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        items = [chunk.items for chunk in column.chunks] if pa.types.is_map(column.type) else []
+        is_optional = name == _OPTIONAL or pa.types.is_list(column.type)  # an absent list says what an empty one does
+        if not is_optional and any(array.null_count for array in (*column.chunks, *items)):
+            return name
+    return None
 
 
 def check_hash(path: Path, digest: str | None) -> None:
@@ -52,6 +66,7 @@ def check_hash(path: Path, digest: str | None) -> None:
 def open_array(path: Path, dtype: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
     """A .npy file, memory-mapped. FileNotFoundError where it is absent, DamageError where its type or shape differ."""
     try:
+        check_file(path)
         array = np.lib.format.open_memmap(path, mode="r")  # no pickles, no archives
     except FileNotFoundError:
         raise

@@ -15,6 +15,7 @@ from medclip.data.derive import copy_splits
 from medclip.data.paths import AnyPath
 from medclip.errors import UserError
 from medclip.folder_locks import claim
+from medclip.plain_text import is_unicode
 
 FORM = '{"corrections": [{"id": ID, "sha256": HASH OF THE IMAGE, "labels": {LABEL: VALUE} or null}]}'
 
@@ -55,7 +56,8 @@ def _is_correction(record: object) -> bool:
     labels = record["labels"]
     if labels is not None and not (isinstance(labels, dict) and labels and all(labels)):
         return False
-    return all(isinstance(value, str) for value in (record["id"], record["sha256"], *(labels or {}).values()))
+    texts = (record["id"], record["sha256"], *(labels or {}), *(labels or {}).values())
+    return all(isinstance(text, str) and is_unicode(text) for text in texts)
 
 
 def pair_keys(table: pa.Table) -> list[PairKey]:

@@ -54,7 +54,6 @@ SCHEMA = pa.schema(
         ("sha256", pa.string()),
     ]
 )
-NOT_NULL = ("id", "image", "caption", "sha256")
 
 SPLIT_NAME = r"\w[\w.-]{0,63}"
 """A regular expression, as splits name files."""
@@ -135,6 +134,7 @@ _FIELDS: Mapping[str, Callable[[dict[str, Any]], bool]] = {
     ),
     "dropped": lambda dataset: _are_counts_of_splits(dataset.get("dropped")),
     "privacy": lambda dataset: _are_counts_of_splits(dataset.get("privacy", {})),
+    "caption_rules": lambda dataset: _are_counts_of_splits(dataset.get("caption_rules", {})),
 }
 """What commands read of a manifest beside the names of its shards."""
 
@@ -333,14 +333,11 @@ class Split:
 def open_shard(path: Path, num_pairs: int | None = None) -> pa.Table:
     """The rows of one shard, memory-mapped and checked. UserError where it is absent, damaged or of another length."""
     try:
-        table = open_table(path, SCHEMA, num_pairs)
-        if incomplete := [name for name in NOT_NULL if table.column(name).null_count]:
-            raise DamageError(f"has a pair without {incomplete[0]}")
+        return open_table(path, SCHEMA, num_pairs)
     except FileNotFoundError:
         raise UserError(f"{path} is listed in dataset.json but absent. Prepare the dataset again.") from None
     except DamageError as error:
         raise UserError(f"{path} {error}. Prepare the dataset again.") from None
-    return table
 
 
 def default_split(data: AnyPath) -> str:

@@ -89,11 +89,13 @@ class DicomConfig:
 
 
 def key_path(path: Path | None) -> Path:
-    """The file of the key: `path`, or the user's own. UserError where neither is known."""
+    """The file of the key: `path`, or the user's own. UserError where neither is known, or it is not a file."""
     if path is None and (folder := config_folder()):
-        return folder / "key"
+        path = folder / "key"
     if path is None:
         raise UserError("this user has no home folder to keep a key in: name its file with --pseudonym-key.")
+    if path.exists() and not path.is_file():
+        raise UserError(f"the key {path} is not a file: it is read several times. Keep the key in a file.")
     return path
 
 
@@ -304,17 +306,28 @@ def _compile_value(kind: str, value: str) -> re.Pattern[str] | None:
     return re.compile(rf"{before}(?:{'|'.join(forms)}){after}", re.IGNORECASE) if forms else None
 
 
+_PARTS = re.compile(rf"[\s{APOSTROPHES}]+|[aàáâãäåāăą]{{2,}}|.", re.DOTALL | re.IGNORECASE)
+
+
 def _any_spelling(value: str) -> str:
     """A pattern of a text with any apostrophe, any white space, and letters with or without their accents."""
     pieces = []
-    for character in unicodedata.normalize("NFC", value):
-        if character.isspace() or character in APOSTROPHES:
-            pieces.append(r"\s{1,3}" if character.isspace() else f"[{APOSTROPHES}]?")
-        elif character.isascii() or not character.isalpha():
-            pieces.append(re.escape(character))
+    for part in _PARTS.findall(unicodedata.normalize("NFC", value)):
+        num_blanks = sum(map(str.isspace, part))
+        if num_blanks or part[0] in APOSTROPHES:  # one class for a run of both: several would try every way to share
+            kinds = (r"\s" if num_blanks else "") + (APOSTROPHES if num_blanks < len(part) else "")
+            pieces.append(f"[{kinds}]{{{min(num_blanks, 1)},{2 * num_blanks + len(part)}}}")
+        elif len(part) > 1 and (num_doubled := len(re.findall("[äå]", part, re.IGNORECASE))):  # as ae, aa
+            pieces.append(f"[{part}ae]{{{len(part)},{len(part) + num_doubled}}}")
         else:
-            pieces.append(f"(?:{'|'.join(map(re.escape, dict.fromkeys([character, *fold(character)])))})")
+            pieces += map(_any_accent, part)
     return "".join(pieces)
+
+
+def _any_accent(character: str) -> str:
+    if character.isascii() or not character.isalpha():
+        return re.escape(character)
+    return f"(?:{'|'.join(map(re.escape, dict.fromkeys([character, *fold(character)])))})"
 
 
 def _date_digits(value: str) -> str:

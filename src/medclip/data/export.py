@@ -67,7 +67,8 @@ def _export(data: AnyPath, dataset: dict[str, Any], pairs: dict[str, int], out: 
                 advance(size)
     remove_stale(unfinished, chain.from_iterable(names.values()))
     files = {split: len(of_split) for split, of_split in names.items()}
-    origin = {name: dataset[name] for name in ("source", "synthetic", "notice", "shorter_side", "dropped")}
+    facts = ("source", "synthetic", "notice", "shorter_side", "dropped")
+    origin = {name: dataset[name] for name in facts if name in dataset}
     hashes = {f"data/{name}": sha256(unfinished / name) for name in chain.from_iterable(names.values())}
     write_with_checksum(
         out / EXPORT_FILE,

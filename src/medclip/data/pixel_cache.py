@@ -23,7 +23,7 @@ from medclip.folder_locks import lock_folder
 from medclip.progress import Advance
 
 CACHE_DIR = "cache"
-CACHE_NAME = re.compile(rf"({SPLIT_NAME})-(\d+)-[0-9a-f]{{16}}\.pixels")
+CACHE_NAME = re.compile(rf"({SPLIT_NAME})-([1-9][0-9]{{0,3}}|10000)-[0-9a-f]{{16}}\.pixels")
 CHECKED_ROWS = 4096  # when a file is opened, spread over it: at most a second
 Pixels = UInt8[np.ndarray, "b s s 3"]
 

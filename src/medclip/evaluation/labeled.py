@@ -14,7 +14,7 @@ from typing import Any
 
 from medclip.data.dataset import Split, default_split, read_dataset
 from medclip.data.normalize import SPLITS, canonical_split, split_of
-from medclip.data.paths import AnyPath, inside, is_url, parse_path, path_exists
+from medclip.data.paths import AnyPath, check_link, inside, is_url, parse_path, path_exists
 from medclip.data.sources.image_caption_folder import list_images
 from medclip.data.sources.labeled_sets import SOURCES, LabeledImage, find_labeled_set, refuse_link
 from medclip.data.sources.table_files import read_rows
@@ -237,7 +237,7 @@ def _read_folder(data: AnyPath, config: LabelConfig) -> Labeled:
 def _read_table(data: Path, label: str) -> Iterator[LabeledImage]:
     path, keys = data / LABELS_FILE, set()
     names: dict[str, str] = {}
-    for row in read_rows(path):
+    for row in read_rows(check_link(path, data)):
         names = names or match_columns(list(row)) | {"label": label}
         for field, description in (("image", "of images (file)"), ("label", repr(label))):
             if names.get(field) not in row:

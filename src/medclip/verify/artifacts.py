@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from medclip.atomic_io import check_file
 from medclip.data.checked_files import EMBEDDINGS_MANIFEST, DamageError, damaged_rows, open_array, open_table
 from medclip.data.dataset import SCHEMA
 from medclip.data.pixel_cache import CACHE_DIR, CACHE_NAME, damaged_pixels
@@ -66,6 +67,8 @@ def _check_caches(folder: Path, splits: Container[str]) -> Iterator[Finding]:
                 yield Finding(name, "holds pixels that are not as they were written", tuple(ids))
         except DamageError as error:
             yield Finding(name, str(error))
+        except OSError as error:
+            yield Finding(name, f"cannot be read ({error.strerror})")
         except UserError:  # of a shard, which is named by itself
             yield Finding(name, "cannot be compared with the images, which are damaged")
     yield from left_over(folder, caches, f"{CACHE_DIR}/*")
@@ -89,12 +92,17 @@ def _shards(content: Mapping[str, Any]) -> dict[str, range]:
 
 def _noticed_ids(folder: Path, rows: range) -> tuple[str, ...]:
     """The ids of rows by NOTICE.txt, for a shard that cannot be read; none where that is damaged too."""
-    try:
-        text = (folder / "NOTICE.txt").read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return ()
-    _, _, table = text.partition("\nsplit\tid\tlicense\tattribution\n")
+    _, _, table = _read_text(folder / "NOTICE.txt").partition("\nsplit\tid\tlicense\tattribution\n")
     return tuple(line.split("\t")[1] for line in table.split("\n")[rows.start : rows.stop] if "\t" in line)
+
+
+def _read_text(path: Path) -> str:
+    """The text of a file; "" where it cannot be read."""
+    try:
+        check_file(path)
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
 
 
 def _check_rows(
@@ -125,10 +133,7 @@ def _check_rows(
 def check_embeddings(folder: Path) -> Iterator[Finding]:
     """The files of `medclip embed`."""
     hashes = yield from check_manifest(folder, EMBEDDINGS_MANIFEST)
-    try:
-        ids = (folder / IDS_FILE).read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError):
-        ids = []
+    ids = _read_text(folder / IDS_FILE).splitlines()
     for name, digest in hashes.items():
         yield from (
             _check_vectors(folder, name, digest, ids) if name.endswith(".npy") else check_hashes(folder, {name: digest})

@@ -33,10 +33,11 @@ def read_manifest(folder: Path, name: str) -> Generator[Finding, None, dict[str,
     """The content of a manifest, {} where it cannot be read; a finding unless it is as it was written."""
     try:
         content = read_object(folder / name, "verified")
+        is_whole = has_checksum(content)
     except (UserError, RecursionError):
         yield Finding(name, "cannot be read")
         return {}
-    if not has_checksum(content):
+    if not is_whole:
         yield Finding(name, CHANGED)
     return content
 
@@ -75,6 +76,8 @@ def file_problem(path: Path, digest: str | None) -> str | None:
         return "is absent"
     except OSError as error:
         return f"cannot be read ({error.strerror or type(error).__name__})"
+    except ValueError:
+        return "is a name that no file can have"
 
 
 def left_over(folder: Path, known: Iterable[str], *patterns: str) -> Iterator[Finding]:

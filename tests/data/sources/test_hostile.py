@@ -140,3 +140,37 @@ def test_nothing_of_an_archive_is_written(tmp_path):
     path.write_bytes(tar_bytes([*members, ("link.txt", tarfile.SYMTYPE[0])], link_to="/etc/hostname"))
     assert [row.id for row in open_source(str(path))] == ["../escaped", "link.txt", "/escaped"]
     assert set(tmp_path.parent.rglob("*")) - before == {path}
+
+
+TWICE = '{"image": "a.jpg", "caption": "CT of the chest", "caption": "MRI of the knee"}'
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("pairs.jsonl", TWICE),
+        ("pairs.json", f"[{TWICE}]"),
+        ("annotation.json", '{"train": [{"id": "a"}], "train": [{"id": "b"}]}'),
+    ],
+)
+def test_of_two_values_of_one_key_none_is_chosen(tmp_path, name, text):
+    (tmp_path / "pairs").mkdir()
+    (tmp_path / "pairs" / name).write_text(text)
+    with pytest.raises(UserError, match="is in it twice"):
+        list(open_source(str(tmp_path / "pairs" / name)))
+
+
+def test_of_two_values_of_one_key_of_a_sample_none_is_chosen(tmp_path):
+    path = tmp_path / "train-0.tar"
+    path.write_bytes(tar_bytes([("a.jpg", image_bytes(draw_image(1))), ("a.json", TWICE.encode())]))
+    (row,) = open_source(str(path))
+    assert isinstance(row, Dropped) and row.reason == "caption unreadable"
+
+
+def test_each_text_of_a_label_of_a_report_is_read(tmp_path):
+    texts = "".join(f'<AbstractText Label="{label}">{text}</AbstractText>' for label, text in (
+        ("IMPRESSION", "Normal."), ("FINDINGS", "Clear."), ("FINDINGS", "No effusion.")))  # fmt: skip
+    (tmp_path / "1.xml").write_text(f'<eCitation><uId id="1"/>{texts}<parentImage id="1"/></eCitation>')
+    (tmp_path / "1.png").write_bytes(image_bytes(draw_image(1), "PNG"))
+    (row,) = open_source(str(tmp_path))
+    assert isinstance(row, Pair) and row.caption == "Clear.\nNo effusion.\nNormal."

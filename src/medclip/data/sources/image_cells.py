@@ -7,6 +7,7 @@ import stat
 import unicodedata
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
@@ -37,6 +38,7 @@ TRIED = (
 _BLANKS = " \t\r\n\u00a0\ufeff"
 PYTHON_OBJECT = "image cell is the text of a Python object, not a path or an image"
 DAMAGED_BYTES = "image cell is the text of Python bytes, cut or damaged"
+NESTED = "image cell is nested too deeply"
 MAX_MEMBER_BYTES = 2**28
 _ARCHIVE_SUFFIX = ".zip"
 
@@ -61,12 +63,20 @@ def cell_images(value: Any) -> list[str | bytes]:
     """The paths and the encoded images of a cell: one, or several of a list.
 
     Also out of Hugging Face's {"bytes", "path"}, and of lists, bytes and such objects that a table holds as Python or
-    JSON writes them. Raises ImageError for an array of wrong shape and for the text of anything else of Python.
+    JSON writes them. Raises ImageError for an array of wrong shape, for the text of anything else of Python, and for a
+    list that is nested deeper than Python recurses.
     """
+    try:
+        return _images(value)
+    except RecursionError:
+        raise ImageError(NESTED) from None
+
+
+def _images(value: Any) -> list[str | bytes]:
     if isinstance(value, str):
         value = _parse_python(value)
     if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.dtype == object):
-        return [image for item in value for image in cell_images(item)]
+        return [image for item in value for image in _images(item)]
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, Image.Image | np.ndarray):
@@ -144,6 +154,7 @@ class ImageFinder:
         self._starts = [root, *(root / name for name in subfolders), folder]
         self._start: AnyPath | None = None
         self._listings: dict[Path, dict[str, list[str]]] = {}
+        self._archives: dict[Path, list[Path]] = {}
 
     def __call__(self, *names: str) -> AnyPath | bytes | None:
         """The image at the first of the paths `names` that there is, noted as used; None where all leave the root.
@@ -207,6 +218,12 @@ class ImageFinder:
                 pass
         return self._listings[folder]
 
+    def _list_archives(self, folder: Path) -> list[Path]:
+        if folder not in self._archives:
+            names = chain.from_iterable(self._list(folder).values())
+            self._archives[folder] = [folder / name for name in names if name.lower().endswith(_ARCHIVE_SUFFIX)]
+        return self._archives[folder]
+
     def _read_member(self, name: str, root: Path, starts: list[Path]) -> bytes | None:
         """The bytes of archive.zip/PATH, or of PATH in an archive in the folder that paths start from."""
         path = PurePosixPath(name.replace("\\", "/"))
@@ -216,10 +233,9 @@ class ImageFinder:
                     archive = inside(root, str(PurePosixPath(*path.parts[: number + 1])), start)
                     if archive is not None and path_exists(archive):
                         return self._open(Path(str(archive))).read(str(PurePosixPath(*path.parts[number + 1 :])))
-            for names in self._list(start).values():
-                for archive in (start / other for other in names if other.lower().endswith(_ARCHIVE_SUFFIX)):
-                    if (image := self._open(archive).read(str(path))) is not None:
-                        return image
+            for archive in self._list_archives(start):
+                if (image := self._open(archive).read(str(path))) is not None:
+                    return image
         return None
 
     def _open(self, path: Path) -> ImageArchive:

@@ -12,10 +12,10 @@ import numpy as np
 
 from medclip.data.images import to_png
 from medclip.data.normalize import split_in
-from medclip.data.paths import LEAVES_FOLDER, inside, is_url, leaves_folder, path_exists
+from medclip.data.paths import LEAVES_FOLDER, check_link, inside, is_url, leaves_folder, path_exists
 from medclip.data.sources.image_cells import MISSING
 from medclip.data.sources.mimic_cxr import is_mimic_cxr, read_images, read_labels
-from medclip.data.sources.table_files import read_columns, read_rows
+from medclip.data.sources.table_files import Row, read_columns, read_rows
 from medclip.errors import UserError
 
 FINDINGS = "findings"
@@ -106,14 +106,19 @@ def _find_layout(data: Path, folded: frozenset[str]) -> LabeledSet | None:
     return None
 
 
+def _read_table(table: Path) -> Iterator[Row]:
+    """The rows of a table. UserError where it is a link that leaves its folder."""
+    return read_rows(check_link(table, table.parent))
+
+
 def _is_chexpert(table: Path) -> bool:
-    return table.is_file() and {"Path", "No Finding"} <= next(read_rows(table), {}).keys()
+    return table.is_file() and {"Path", "No Finding"} <= next(_read_table(table), {}).keys()
 
 
 def _read_chexpert(data: Path, classes: frozenset[str]) -> Iterator[LabeledImage]:
     """The images of all tables; a path begins with the name of the folder as published."""
     for table in filter(_is_chexpert, (data / name for name in _CHEXPERT_TABLES)):
-        for row in read_rows(table):
+        for row in _read_table(table):
             name = row["Path"] or ""
             value, uncertain = _findings(row, _CHEXPERT_FACTS, classes)
             patient = next((part for part in name.split("/") if part.startswith("patient")), name)
@@ -156,15 +161,22 @@ def _read_nih(data: Path) -> Iterator[LabeledImage]:
         name: split
         for file, split in _NIH_SPLITS.items()
         if (data / file).is_file()
-        for name in (data / file).read_text(encoding="utf-8").split()
+        for name in _read_names(data / file)
     }
     files = {path.name: path for path in data.glob("images*/**/*.png")}
     table = next(data / name for name in _NIH_TABLES if (data / name).is_file())
-    for row in read_rows(table):
+    for row in _read_table(table):
         name, patient = row.get("Image Index") or "", row.get("Patient ID") or ""
         value = (row.get("Finding Labels") or "").replace("|", ";")
         image, flaw = (files[name], "") if name in files else _locate(data, f"images/{name}")
         yield LabeledImage(image, value, name, patient or name, splits.get(name, ""), flaw)
+
+
+def _read_names(path: Path) -> list[str]:
+    try:
+        return check_link(path, path.parent).read_text(encoding="utf-8").split()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 ({error}). Fetch it again.") from None
 
 
 def _read_rsna(data: Path) -> Iterator[LabeledImage]:
@@ -181,7 +193,7 @@ def _read_rsna(data: Path) -> Iterator[LabeledImage]:
 def _read_column(table: Path, key: str, column: str) -> dict[str, str]:
     """A column by another; the last row of a key counts. Raises UserError where one of both is absent."""
     values = {}
-    for row in read_columns(table, {key, column}):
+    for row in read_columns(check_link(table, table.parent), {key, column}):
         values[row[key] or ""] = row[column] or ""
     return values
 
@@ -190,7 +202,7 @@ def _vindr_tables(data: Path) -> Iterator[tuple[Path, str]]:
     """The tables of VinDr-CXR with their splits."""
     for name, split in _VINDR_TABLES.items():
         for table in (data / name, data / "annotations" / name):
-            if table.is_file() and "image_id" in next(read_rows(table), {}):
+            if table.is_file() and "image_id" in next(_read_table(table), {}):
                 yield table, split
 
 
@@ -203,7 +215,7 @@ def _read_vindr(data: Path) -> Iterator[LabeledImage]:
         readers: defaultdict[str, set[str]] = defaultdict(set)
         reports: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)  # finding and reader, in order below
         order: dict[str, None] = {}
-        for row in read_rows(table):
+        for row in _read_table(table):
             id, reader = row["image_id"] or "", row.get("rad_id") or ""
             boxed = [row["class_name"] or ""] if "class_name" in row else []
             columns = [name for name, cell in row.items() if name not in _VINDR_FACTS and not boxed]
@@ -244,8 +256,9 @@ def _medmnist(path: Path) -> LabeledSet:
     for images, labels in splits.values():
         if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] != 3) or labels.ndim != 2:
             raise UserError(f"{path} holds images of shape {images.shape[1:]}; only 2D images are read.")
-        if images.dtype != np.uint8 or len(images) != len(labels):
-            raise UserError(f"{path} is not as MedMNIST writes it: images u8 with a row of labels each.")
+        are_numbers = labels.dtype.kind in "iu" and not (labels < 0).any()
+        if images.dtype != np.uint8 or len(images) != len(labels) or not are_numbers:
+            raise UserError(f"{path} is not as MedMNIST writes it: images u8 with a row of labels each, from 0 on.")
     names = _MEDMNIST_CLASSES.get(path.stem.partition("_")[0].lower(), ())
     multilabel = any(labels.shape[1] > 1 for _, labels in splits.values())
     return LabeledSet(_read_arrays(splits, names), FINDINGS if multilabel else "class", multilabel)

@@ -21,6 +21,7 @@ SOURCE = "Open-i"
 SECOND_REPORT = "second report of a uid"
 NO_UID = "report without a uid"
 NO_READING = "report without findings and impression"
+_PARTS = ("FINDINGS", "IMPRESSION")
 _GLOB_DEPTHS = ("", "*/", "*/*/")
 
 
@@ -55,13 +56,14 @@ def read_openi(folder: AnyPath, used: UsedFiles) -> Iterator[Pair | Dropped]:
             continue
         uid = report.find(".//uId")
         group = (uid.get("id") if uid is not None else "") or path.stem
-        texts = {(text.get("Label") or "").upper(): _text(text) for text in report.iter("AbstractText")}
+        texts = [((text.get("Label") or "").upper(), _text(text)) for text in report.iter("AbstractText")]
+        caption = "\n".join(text for part in _PARTS for label, text in texts if label == part and text)
         ids = [id for image in report.iter("parentImage") if (id := image.get("id"))]
         named.update(ids)
         if not ids:
             yield Dropped(group, split_of(group), "report without images", path.name)
         for id in ids:
-            if not (caption := "\n".join(filter(None, (texts.get("FINDINGS"), texts.get("IMPRESSION"))))):
+            if not caption:
                 yield Dropped(id, split_of(group), NO_READING, path.name)
             elif id not in images:
                 yield Dropped(id, split_of(group), MISSING, path.name)

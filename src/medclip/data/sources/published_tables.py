@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from medclip.atomic_io import unique_keys
 from medclip.data.normalize import SPLITS, canonical_split, split_of
 from medclip.data.paths import AnyPath, check_link, is_url, parse_path, special_kind
 from medclip.data.prepare_config import Columns
@@ -63,7 +64,7 @@ def read_annotations(path: AnyPath, columns: Columns, used: UsedFiles) -> Iterat
     """
     locate = _image_finder(path, columns, used)
     try:
-        splits = json.loads(path.read_bytes())
+        splits = json.loads(path.read_bytes(), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged and cannot be read as JSON ({error}). Fetch it again.") from None
     for name, rows in splits.items():

@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from medclip.atomic_io import unique_keys
 from medclip.data.paths import AnyPath, special_kind
 from medclip.errors import UserError
 
@@ -146,7 +147,7 @@ def _read_json_lines(path: AnyPath) -> Iterator[Row]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = json.loads(line, object_pairs_hook=unique_keys)
             except (ValueError, RecursionError) as error:
                 raise UserError(f"{path} line {number} is not JSON ({error}).") from None
             if not isinstance(row, dict):
@@ -163,7 +164,7 @@ def _read_json(path: AnyPath) -> Iterator[Row]:
         return
     try:
         with _open_text_bytes(path) as file:
-            rows = json.loads(file.read())
+            rows = json.loads(file.read(), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a JSON list ({error}).") from None
     if not all(isinstance(row, dict) for row in rows):

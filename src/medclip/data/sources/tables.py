@@ -271,15 +271,23 @@ def cell_captions(value: Any) -> list[str]:
     """The texts of a cell: a text, a list of texts, or one written as JSON; empty ones are left out.
 
     Of an object, as COCO and Flickr30k have them, the text under its usual name; of another, as {"findings",
-    "impression"} or {"short", "long"}, each text.
+    "impression"} or {"short", "long"}, each text. One that is nested deeper than Python recurses has none.
     """
+    try:
+        return _texts(value)
+    except RecursionError:
+        return []
+
+
+def _texts(value: Any) -> list[str]:
     if isinstance(value, str) and value[:2] in ('["', "['") and value.endswith("]"):
         value = _parse_list(value)
     if isinstance(value, Mapping):
-        usual = next((value[name] for name in _TEXT_NAMES if cell_captions(value.get(name))), None)
-        return cell_captions(list(value.values()) if usual is None else usual)
+        texts = {name: _texts(item) for name, item in value.items()}  # each once: objects may be nested
+        usual = next((texts[name] for name in _TEXT_NAMES if texts.get(name)), None)
+        return list(chain.from_iterable(texts.values())) if usual is None else usual
     if isinstance(value, list | tuple | np.ndarray):
-        return [caption for item in value for caption in cell_captions(item)]
+        return [text for item in value for text in _texts(item)]
     return [text] if (text := cell_text(value)) else []
 
 

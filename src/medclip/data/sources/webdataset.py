@@ -13,6 +13,7 @@ from itertools import groupby
 from pathlib import PurePosixPath
 from typing import Any
 
+from medclip.atomic_io import unique_keys
 from medclip.data.normalize import canonical_split, split_in, split_of
 from medclip.data.paths import AnyPath, relative_path
 from medclip.data.schema import Dropped, Pair, is_row_number, make_up_id
@@ -88,7 +89,7 @@ def read_tars(paths: list[AnyPath], folder: AnyPath, used: UsedFiles) -> Iterato
 
 def _parse_sample(key: str, files: dict[str, bytes], path: AnyPath, split: str, repeats: bool) -> list[Pair | Dropped]:
     try:
-        fields: dict[str, Any] = json.loads(files.get(".json") or b"{}")
+        fields: dict[str, Any] = json.loads(files.get(".json") or b"{}", object_pairs_hook=unique_keys)
         captions = cell_captions(fields.get("caption") or fields.get("captions"))
         captions = cell_captions(files[".txt"].decode("utf-8-sig")) if ".txt" in files else captions
     except (ValueError, AttributeError, RecursionError, MemoryError):
