@@ -235,6 +235,9 @@ def test_a_file_gives_back_what_was_written(tmp_path):
         ({"recall_at_10": dataclasses.asdict(RECALL) | {"low": "low"}}, "damaged"),
         ({"withheld": {"num_queries": 1}}, "damaged"),
         ({"withheld": "none"}, "damaged"),
+        ({"thresholds": [{"num_images": 10**30, "cosine": 0.5}]}, "damaged"),
+        ({"scale": 1e300}, "damaged"),
+        ({"intercept": BY_HAND.intercept + 1}, "not as it was written"),
         ({"model_sha256": "c" * 64}, "of other weights"),
     ],
 )

@@ -30,7 +30,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
 
 from medclip import NOT_CLINICAL
-from medclip.atomic_io import read_object, write_json
+from medclip.atomic_io import CHECKSUM, has_checksum, read_object, write_with_checksum
 from medclip.errors import UserError
 
 CALIBRATION_FILE = "calibration.json"
@@ -41,6 +41,7 @@ NUM_DRAWS = 16  # of pools of each size
 MIN_GROUP_SIZE = 10
 MAX_LOG_SCALE = np.log(1000)
 TIE_TOLERANCE = 1e-9
+_MAX_NUMBER = 1e15  # products of two, and integers, are exact enough in float64
 FITTED = ("scale", "share_slope", "chance_slope", "intercept", "false_no_match_rate")
 READING = {
     "probability": "that the right image is among k hits of an index of n images, if the index holds it; its logit is "
@@ -142,9 +143,8 @@ class Calibration:
 
 def write_calibration(folder: Path, calibration: Calibration) -> None:
     """Write `calibration.json` into a model's folder."""
-    write_json(
-        folder / CALIBRATION_FILE, dataclasses.asdict(calibration) | {"reading": READING, "notice": NOT_CLINICAL}
-    )
+    content = dataclasses.asdict(calibration) | {"reading": READING, "notice": NOT_CLINICAL}
+    write_with_checksum(folder / CALIBRATION_FILE, content)
 
 
 def read_calibration(folder: Path, model_sha256: str) -> Calibration:
@@ -153,11 +153,13 @@ def read_calibration(folder: Path, model_sha256: str) -> Calibration:
     if not path.is_file():
         raise UserError(f"the model has no {CALIBRATION_FILE}, which medclip train writes at its end.")
     try:
-        calibration = _parse(read_object(path, "a model folder"))
+        calibration = _parse(fields := read_object(path, "a model folder"))
     except (KeyError, TypeError, ValueError, OverflowError) as error:  # the last of Infinity in place of a count
         raise UserError(f"the model's {CALIBRATION_FILE} is damaged ({error}).") from None
     if calibration.model_sha256 != model_sha256:
         raise UserError(f"the model's {CALIBRATION_FILE} is of other weights or another config than these.")
+    if CHECKSUM in fields and not has_checksum(fields):
+        raise UserError(f"the model's {CALIBRATION_FILE} is damaged (it is not as it was written).")
     return calibration
 
 
@@ -169,11 +171,11 @@ def _parse(fields: Mapping[str, Any]) -> Calibration:
         data_sha256=str(fields["data_sha256"]),
         recall_at_10=ValidationRecall(
             **{name: _number(recall[name]) for name in ("value", "low", "high", "chance")},
-            **{name: int(recall[name]) for name in ("num_images", "num_captions")},
+            **{name: _count(recall[name]) for name in ("num_images", "num_captions")},
         ),
         **{name: _number(fields[name]) for name in FITTED},
-        thresholds=tuple(Threshold(int(t["num_images"]), _number(t["cosine"])) for t in fields["thresholds"]),
-        withheld=withheld and Withheld(int(withheld["num_queries"]), _number(withheld["no_match_rate"])),
+        thresholds=tuple(Threshold(_count(t["num_images"]), _number(t["cosine"])) for t in fields["thresholds"]),
+        withheld=withheld and Withheld(_count(withheld["num_queries"]), _number(withheld["no_match_rate"])),
     )
     sizes = [0, *(threshold.num_images for threshold in calibration.thresholds)]
     if sizes != sorted({*sizes}):
@@ -181,9 +183,16 @@ def _parse(fields: Mapping[str, Any]) -> Calibration:
     return calibration
 
 
+def _count(value: Any) -> int:
+    count = int(value)
+    if not 0 < count < _MAX_NUMBER:
+        raise ValueError(f"{value} is not a count")
+    return count
+
+
 def _number(value: Any) -> float:
     number = float(value)
-    if not np.isfinite(number):
+    if not abs(number) < _MAX_NUMBER:
         raise ValueError(f"{value} is not a number")
     return number
 

@@ -1,5 +1,6 @@
 """A model folder with any file or field damaged opens as it is, or ends in one sentence that names what is wrong."""
 
+import base64
 import json
 import os
 import random
@@ -7,15 +8,18 @@ import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from medclip.errors import UserError
+from medclip.errors import UserError, WorkError
 from medclip.model.adapt import join_towers
 from medclip.model.checkpoint import Model, load
 from medclip.model.sentence_modules import read_modules
 from support.gallery_stored import restore
 from support.hostile_folders import HOSTILE_BYTES, hostile_fields, json_files
 from support.references import FOLDER
+from support.vocabularies import charsmap
 
 LAYOUTS = ("clip-transformers-5", "openai-clip-b32", "siglip-b16", "siglip2-b16", "join-transformers-5", "biomedclip",
            "clipa", "minilm", "mpnet")  # fmt: skip
@@ -175,3 +179,23 @@ def test_hostile_fields_of_published_layouts(tmp_path: Path, name: str) -> None:
     restore(name, tmp_path)
     folder = tmp_path / name / "model"
     assert_hostile_fields_are_named(folder, open_model, hostile_cases(folder, 500))
+
+
+@pytest.mark.parametrize("name", ["module." * 200_000 + "x", "a." * 200_000])
+def test_a_long_name_of_a_tensor_takes_a_moment(folder: Path, name: str) -> None:
+    save_file({name: np.zeros(1, np.float32)}, folder / "model.safetensors")
+    start = time.process_time()
+    assert "does not fit its config" in sentence_of(folder)
+    assert time.process_time() - start < SECONDS / 4
+
+
+def test_a_tokenizer_that_fails_on_a_text_is_one_sentence(folder: Path) -> None:
+    """Its charsmap is cut short, so that the library panics where it replaces a z."""
+    blob = charsmap({"q": "xx", "z": "y"}).removesuffix(b"xx\0y\0") + b"\0"
+    raw = json.loads((folder / "tokenizer.json").read_text())
+    raw["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(blob).decode()}
+    (folder / "tokenizer.json").write_text(json.dumps(raw))
+    tokenizer = load(folder).tokenizer
+    tokenizer.encode(["CT of the chest"])
+    with pytest.raises(WorkError, match="the model's tokenizer fails on a text"):
+        tokenizer.encode(["CT of the chest", "a z"])

@@ -61,6 +61,8 @@ WHOLE = sentencepiece_model(PIECES, charsmap({"ﬁ": "fi"}))
         (sentencepiece_model([(t, s, 9) for t, s, _ in PIECES]), "9 is not a valid PieceKind"),
         (sentencepiece_model([*PIECES, ("<unk2>", 0.0, 2)]), "exactly one unknown piece"),
         (sentencepiece_model(PIECES, b"\xff\xff\xff\x7fabc"), "charsmap is damaged"),
+        (sentencepiece_model(PIECES, charsmap({"ﬁ": "x" * 257})), "replaces characters by more than 256 bytes"),
+        (sentencepiece_model([*PIECES, ("x" * 1001, 0.0, 1)]), "a piece of 1,001 bytes"),
         (sentencepiece_model(PIECES, trainer={3: 4}), "kind that is not supported"),
         (sentencepiece_model(PIECES, trainer={24: 1}), "kind that is not supported"),
     ],

@@ -181,6 +181,14 @@ def test_a_pickle_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
         open_content(tmp_path, put(b"N" * 2000))
 
 
+def test_one_list_given_many_times_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medclip.model.weights.pickle_reader.MAX_OPCODES", 1000)
+    pairs = b"(" + b"(X\x01\0\0\0aK\x02t" * 80 + b"t"  # 80 pairs of one key
+    code = put(b"ccollections\nOrderedDict\nq\0", pairs + b"q\1", b"h\0h\1\x85R" * 20)
+    with pytest.raises(UserError, match="gives functions more than 1,000 items"):
+        open_content(tmp_path, code)
+
+
 STEADY = {"a": tensor(GOOD, 0, (4,), (1,))}
 
 

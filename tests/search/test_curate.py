@@ -304,3 +304,12 @@ def test_corrections_that_delete_everything_change_nothing(tmp_path):
     with pytest.raises(UserError, match="every image"):
         correct(folder, {(f"r{row}", str(row)): None for row in range(3)})
     assert len(IndexReader(folder)) == 3
+
+
+def test_a_noted_collection_of_another_is_not_dropped(tmp_path, data, run, monkeypatch):
+    (tmp_path / "index" / ".unfinished").mkdir(parents=True)
+    (tmp_path / "index" / ".unfinished" / "collection.json").write_text('"patients"')
+    monkeypatch.setattr(curate, "check_available", lambda store: store)
+    monkeypatch.setattr(curate, "drop_collection", pytest.fail)
+    with pytest.raises(UserError, match=r"collection\.json is 'patients'"):
+        build_index(run, data, tmp_path / "index", vector_store="milvus://127.0.0.1:1")

@@ -14,7 +14,15 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from medclip.atomic_io import canonical_json, has_checksum, read_json, read_object, sha256, whole_file, write_json
+from medclip.atomic_io import (
+    canonical_json,
+    read_json,
+    read_object,
+    recorded_hashes,
+    sha256,
+    whole_file,
+    write_json,
+)
 from medclip.errors import UserError, WorkError
 from medclip.model.config import DUAL_ENCODERS, ModelConfig, parse_config, subconfig, tower_config, tower_side
 from medclip.model.hub_download import CONFIG_FILES, fetch_model, fetch_tokenizer
@@ -255,8 +263,7 @@ def read_checksums(run: Path) -> dict[str, str]:
     Of the latter `medclip verify` tells. UserError where it cannot be read.
     """
     file = run / CHECKSUMS_FILE
-    content = read_object(file, "a run") if file.is_file() else {}
-    return content["sha256"] if has_checksum(content) else {}
+    return recorded_hashes(read_object(file, "a run")) if file.is_file() else {}
 
 
 def _checked_hash(file: Path, recorded: Mapping[str, str]) -> str:

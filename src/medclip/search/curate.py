@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float32
 
-from medclip.atomic_io import read_json, sha256, whole_file, write_json
+from medclip.atomic_io import file_name, read_json, sha256, whole_file, write_json
 from medclip.data.corrections import Corrections, pair_keys, relabel_table
 from medclip.data.dataset import Split, default_split, write_batches
 from medclip.data.parallel import map_shards
@@ -30,6 +30,7 @@ from medclip.progress import console, progress
 from medclip.require import require
 from medclip.search.embed import RayJob, read_image_embeddings, task_rows, write_embeddings
 from medclip.search.manifest import (
+    COLLECTION_NAME,
     EMBEDDINGS_FILE,
     EXACT,
     FAISS,
@@ -92,7 +93,7 @@ def _new_collection(out: Path, vector_store: str) -> str:
     """A unique name, noted until the index is finished: what a killed call sent under it to a server is dropped."""
     note = out / NOTES / "collection.json"
     if vector_store.startswith(MILVUS_SCHEME) and note.exists():
-        name = read_json(note, "an unfinished index")
+        name = file_name(read_json(note, "an unfinished index"), str(note), COLLECTION_NAME)
         drop_collection(vector_store, name)
         return name
     name = f"medclip_{uuid.uuid4().hex[:12]}"

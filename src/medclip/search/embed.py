@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from medclip import NOT_CLINICAL
-from medclip.atomic_io import file_name, has_checksum, read_object, sha256, write_text, write_with_checksum
+from medclip.atomic_io import file_name, read_object, recorded_hashes, sha256, write_text, write_with_checksum
 from medclip.data.checked_files import EMBEDDINGS_MANIFEST, DamageError, check_hash, damaged_rows, open_array
 from medclip.data.dataset import Split, default_split
 from medclip.data.parallel import map_shards
@@ -167,7 +167,7 @@ def read_image_embeddings(folder: Path, model_sha256: str, split: Split) -> tupl
     name = file_name(files["images"], field, re.escape(EMBEDDING_FILES["images"]))
     try:
         embeddings = open_embeddings(folder / name, (len(split), origin.get("embedding_dim", 0)))
-        check_hash(folder / name, origin["sha256"].get(name) if has_checksum(origin) else None)
+        check_hash(folder / name, recorded_hashes(origin).get(name))
         return embeddings, str(origin.get("backend"))
     except (FileNotFoundError, DamageError) as error:
         reason = error if isinstance(error, DamageError) else "is absent"

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
+from itertools import chain
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from medclip import NOT_CLINICAL
 from medclip.atomic_io import CHECKSUM, file_name, read_object, write_with_checksum
@@ -23,6 +26,8 @@ from medclip.folder_locks import lock_folder
 MANIFEST_FILE, SEGMENTS_DIR, SNAPSHOTS_DIR = "index.json", "segments", "snapshots"
 EMBEDDINGS_FILE, ROWS_FILE = "embeddings.npy", "rows.arrow"
 EXACT, FAISS, MILVUS_SCHEME = "exact", "faiss", "milvus://"
+COLLECTION_NAME = r"medclip_\w+"  # of no other kind: another's on the server is not dropped
+_MAX_ROW_ID = 2**62
 _VECTOR_STORE = re.compile(rf"{EXACT}|{FAISS}|{MILVUS_SCHEME}([\w.-]+|\[[\da-fA-F:.]+\]):\d{{1,5}}/?", re.ASCII)
 
 
@@ -90,9 +95,17 @@ def check_vector_store(name: str) -> str:
     """The name of a vector store, unchanged. UserError where it is unknown or holds credentials."""
     if "@" in name:
         raise UserError("credentials do not go into an index: set MILVUS_TOKEN and leave them out of --vector-store.")
-    if not _VECTOR_STORE.fullmatch(name):
+    if not _is_vector_store(name):
         raise UserError(f"--vector-store {name} is unknown: choose exact, faiss or milvus://HOST:PORT.")
     return name
+
+
+def _is_vector_store(name: str) -> bool:
+    """Whether a name is one of those; of a server with an address and a port that there may be."""
+    try:
+        return bool(_VECTOR_STORE.fullmatch(name) and urlsplit(name).port != 0)
+    except ValueError:
+        return False
 
 
 def read_manifest(folder: Path, snapshot: str | None = None) -> Manifest:
@@ -106,21 +119,36 @@ def read_manifest(folder: Path, snapshot: str | None = None) -> Manifest:
         fields.pop(CHECKSUM, None)
         segments = tuple(Segment(**segment) for segment in fields.pop("segments"))
         manifest = Manifest(**fields | {"segments": segments, "deleted": tuple(fields.get("deleted", ()))})
-        for segment in segments:
-            date.fromisoformat(segment.added)
+        if wrong := [s.added for s in segments if s.added != str(date.fromisoformat(s.added))]:
+            raise ValueError(f"{wrong[0]} is not written as a day")
         is_consistent = bool(segments) and manifest.replace() == manifest
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}). Build the index again.") from None
     for segment in segments:
         file_name(segment.name, f"{path}: the name of a segment", "[0-9]{5,}")
-    file_name(manifest.collection, f"{path}: collection", r"medclip_\w+")  # another's on the server is not dropped
+    file_name(manifest.collection, f"{path}: collection", COLLECTION_NAME)
     if not is_consistent:
         raise UserError(f"{path} is damaged: its segments and num_pairs disagree. Build the index again.")
-    if not _VECTOR_STORE.fullmatch(str(manifest.vector_store)):
+    if not _is_vector_store(str(manifest.vector_store)):
         raise UserError(f"{path} is damaged: its vector_store is none of exact, faiss and milvus://HOST:PORT.")
     if wrong := [name for part in (manifest, *segments) for name in _wrong_fields(part)]:
         raise UserError(f"{path} is damaged: {wrong[0]} is of a wrong type. Build the index again.")
+    if not _counts_rows(manifest):
+        raise UserError(f"{path} is damaged: its rows have not an id each. Build the index again.")
     return manifest
+
+
+def _counts_rows(manifest: Manifest) -> bool:
+    """Whether there are rows, each has an id of its own that was given, and the deleted ones are some of them."""
+    ids = sorted((s.first_row_id, s.first_row_id + s.num_rows) for s in manifest.segments)
+    limits = list(chain.from_iterable(ids))
+    bounds = [0, *limits, manifest.next_row_id, _MAX_ROW_ID]
+    return (
+        all(first < stop for first, stop in ids)
+        and bounds == sorted(bounds)
+        and list(manifest.deleted) == sorted({*manifest.deleted})
+        and all(bisect_right(limits, row) % 2 for row in manifest.deleted)  # every second limit begins rows
+    )
 
 
 def _wrong_fields(part: Manifest | Segment) -> Iterator[str]:

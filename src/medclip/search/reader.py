@@ -99,8 +99,12 @@ class IndexReader:
 
     def model_path(self, override: Path | None = None) -> Path:
         """The folder of the model that made this index. UserError where it is absent or another."""
-        path = override or (self.folder / self.manifest.model).resolve()
-        if not path.exists():
+        try:
+            path = override or (self.folder / self.manifest.model).resolve()
+            is_absent = not path.exists()
+        except (OSError, ValueError, RuntimeError):  # a name that no folder can have, a link to itself
+            path, is_absent = self.folder / self.manifest.model, True
+        if is_absent:
             raise UserError(f"the model of index {self.folder} is not at {path}; say where it is with --model.")
         if model_hash(path) != self.manifest.model_sha256:
             raise UserError(
@@ -155,7 +159,7 @@ class IndexReader:
             image=self.image(row),
             article=value("article"),
             license=value("license"),
-            attribution=value("attribution"),
+            attribution=value("attribution") or "",
             labels=dict(self.table.column("labels")[row].as_py()),
             source=value("source"),
             added=str(self.added_days[row]),

@@ -18,6 +18,8 @@ from medclip.errors import UserError
 
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
 _UNIGRAM, _BPE = 1, 2
+_MAX_PIECE_BYTES = 1000
+_MAX_MATCH_BYTES = _MAX_REPLACEMENT_BYTES = 256  # of a charsmap; NFKC's have 18 and 33 at most
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
 Field = int | bytes
 
@@ -86,7 +88,7 @@ class Charsmap:
         """Length of the longest match and what replaces it; a character that has none stays."""
         size = 1 + sum(data[start] >= first for first in (0xC0, 0xE0, 0xF0))
         replacement, node = data[start : start + size], _offset(self._unit(0))
-        for at in range(start, len(data)):
+        for at in range(start, min(len(data), start + _MAX_MATCH_BYTES)):
             node ^= data[at]
             unit = self._unit(node)
             if unit & 0x800000FF != data[at]:
@@ -108,6 +110,8 @@ def parse_charsmap(blob: bytes) -> Charsmap | None:
     size = int.from_bytes(blob[:4], "little")
     if len(blob) < 4 or size % 4 or not 4 <= size <= len(blob) - 4 or not blob.endswith(b"\0"):
         raise ValueError("its charsmap is damaged")
+    if max(map(len, blob[4 + size :].split(b"\0"))) > _MAX_REPLACEMENT_BYTES:
+        raise ValueError(f"its charsmap replaces characters by more than {_MAX_REPLACEMENT_BYTES} bytes")
     return Charsmap(np.frombuffer(blob, "<u4", size // 4, 4), blob[4 + size :])
 
 
@@ -150,6 +154,8 @@ def _piece(message: Field) -> Piece:
     text, score = fields.get(1, b""), fields.get(2, b"\0\0\0\0")
     if not (isinstance(text, bytes) and isinstance(score, bytes)):
         raise ValueError("a piece has no text or no score")
+    if len(text) > _MAX_PIECE_BYTES:  # BPE looks at each part of a piece, and a model's own have some 50
+        raise ValueError(f"a piece of {len(text):,} bytes")
     return Piece(text.decode(), struct.unpack("<f", score)[0], PieceKind(fields.get(3, PieceKind.NORMAL)))
 
 

@@ -15,12 +15,13 @@ from jaxtyping import Bool, Int32
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from medclip.atomic_io import whole_file, write_json, write_text
-from medclip.errors import UserError
+from medclip.errors import UserError, WorkError
 from medclip.model.config import TextConfig
 from medclip.model.tokenizer.tokenizer_classes import frame_captions
 from medclip.model.tokenizer.tokenizer_config import CONFIG_FILE, Side
 from medclip.model.tokenizer.tokenizer_files import BuiltTokenizer, build_tokenizer, tokenizer_error
 from medclip.model.tokenizer.vocab_files import END, JSON_FILE, SIGLIP_FILE, START, has_tokenizer
+from medclip.plain_text import is_unicode
 
 _TOKENIZERS = {31090: "allenai/scibert_scivocab_uncased"}
 """By vocabulary size: those of models that were published without one (flax-community/medclip-roco)."""
@@ -48,21 +49,30 @@ class TextTokenizer:
     def encode(self, captions: Sequence[str]) -> tuple[Int32[np.ndarray, "b t"], Bool[np.ndarray, "b t"]]:
         """Token ids, and True at real tokens; a long caption is cut, its special tokens kept.
 
-        UserError where one is not Unicode, as a word of a command line may be.
+        UserError for a text that is not Unicode, WorkError where the tokenizer fails on one.
         """
         texts = list(captions) if self.clean is None else [self.clean(caption) for caption in captions]
         try:
             encodings = self.tokenizer.encode_batch(texts)
-        except TypeError:  # which says of a lone surrogate that it wants text
-            if not all(isinstance(text, str) for text in texts):
-                raise
-            raise UserError("a text is not Unicode.") from None
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # the library's own, or its panic: of an expression that tries too many ways
+            raise _text_error(texts, error) from None
         shape = (len(encodings), self.context_length)
         ids = np.array([encoding.ids for encoding in encodings], np.int32).reshape(shape)
         valid = np.array([encoding.attention_mask for encoding in encodings], bool).reshape(shape)
         if self.cleared_id is not None:
             ids = np.where(ids == self.cleared_id, 0, ids)
         return ids, valid if self.masked_id is None else ids != self.masked_id
+
+
+def _text_error(texts: Sequence[object], error: BaseException) -> BaseException:
+    """What it means that the library could not encode texts; nothing of them is quoted."""
+    if not all(isinstance(text, str) for text in texts):
+        return error
+    if not all(is_unicode(str(text)) for text in texts):
+        return UserError("a text is not Unicode.")
+    return WorkError("the model's tokenizer fails on a text: its files are damaged, or made to fail.")
 
 
 def with_length(tokenizer: TextTokenizer, length: int) -> TextTokenizer:

@@ -60,6 +60,8 @@ class _Machine:
         self.stack: list[Any] = []
         self.marked: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
+        self.num_items = 0
+        """Of what functions were given: one list may be given many times."""
         self.actions: dict[bytes, Callable[[], None]] = {
             pickle.MARK: self._mark,
             pickle.EMPTY_LIST: lambda: self._push([]),
@@ -179,6 +181,9 @@ class _Machine:
         elif not callable(function) or not isinstance(arguments, tuple):
             raise ValueError("its pickle calls what is not a function")
         else:
+            self.num_items += sum(len(argument) for argument in arguments if isinstance(argument, list | tuple | dict))
+            if self.num_items > MAX_OPCODES:
+                raise ValueError(f"its pickle gives functions more than {MAX_OPCODES:,} items")
             self._push(function(*arguments))
 
     def _discard_state(self) -> None:

@@ -165,9 +165,9 @@ def _rebuild_tensor(
     storage: Any, offset: Any, shape: Any, strides: Any, grad: Any = None, hooks: Any = None, metadata: Any = None
 ) -> _Tensor:
     """torch._utils._rebuild_tensor and _v2, for views that lie in their storage and repeat none of it."""
-    if not isinstance(storage, _Storage) or not _are_sizes((offset,)) or not _are_sizes(shape):
+    if not isinstance(storage, _Storage) or not isinstance(shape, tuple) or not isinstance(strides, tuple):
         raise ValueError("a tensor is malformed")
-    if not _are_sizes(strides) or len(shape) != len(strides) or len(shape) > _MAX_DIMENSIONS:
+    if len(shape) != len(strides) or len(shape) > _MAX_DIMENSIONS or not _are_sizes((offset, *shape, *strides)):
         raise ValueError("a tensor is malformed")
     if metadata or prod(n for n in shape if n) > _MAX_SIZE:  # conjugate or negative views; absurd but empty shapes
         raise ValueError("a tensor is malformed")

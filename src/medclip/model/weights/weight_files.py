@@ -39,7 +39,8 @@ _FLOATS = ("float16", "bfloat16", "float32", "float64")
 # Names that GPTQ, AWQ and bitsandbytes give to packed weights and their scales.
 _QUANTIZED = re.compile(r"\.(SCB|qweight|qzeros|absmax|quant_map|nested_absmax|quant_state\..*|weight_scale(_inv)?)$")
 _WRAPPERS = ("module.", "_orig_mod.")
-_MAX_NAMES = 4
+_MAX_WRAPPERS = 4  # around each other
+_MAX_NAMES, _MAX_NAME_CHARACTERS = 4, 200  # of a sentence
 
 
 def choose_weights(files: Collection[str], names: Sequence[str] = TRANSFORMERS_FILES) -> str | None:
@@ -138,8 +139,8 @@ def path_inside(folder: Path, name: str) -> Path:
     A link may lead to the blobs of the Hub's cache, where a snapshot's files are.
     """
     path, target = folder / name, folder.resolve()
-    if not path.exists():
-        raise UserError(f"{folder} has no {name}.")
+    if not path.is_file():  # a pipe or a device would never end
+        raise UserError(f"{folder} has no {name}." if not path.exists() else f"{path} is not a file.")
     snapshot = next((step for step in (target, *target.parents) if step.parent.name == "snapshots"), None)
     roots = [target, snapshot.parents[1] / "blobs"] if snapshot else [target]
     if not any(path.resolve().is_relative_to(root) for root in roots):
@@ -160,7 +161,8 @@ def canonical(name: str) -> str | None:
 
 def _with_canonical_names(stored: Mapping[str, LazyTensor], folder: Path) -> dict[str, LazyTensor]:
     """The tensors without the prefix of a wrapper (DistributedDataParallel, torch.compile) and without buffers."""
-    while prefix := next((p for p in _WRAPPERS if stored and all(name.startswith(p) for name in stored)), None):
+    for _ in range(_MAX_WRAPPERS):
+        prefix = next((p for p in _WRAPPERS if all(name.startswith(p) for name in stored)), "")
         stored = {name.removeprefix(prefix): tensor for name, tensor in stored.items()}
     tensors: dict[str, LazyTensor] = {}
     for stored_name, tensor in stored.items():
@@ -239,9 +241,9 @@ def _faults(tensors: Mapping[str, LazyTensor], shapes: Shapes) -> list[str]:
 
 def _common_prefix(names: Collection[str]) -> str:
     """The longest beginning of all names that ends with a dot."""
-    first = min(names, default="")
-    ends = [i + 1 for i, character in enumerate(first) if character == "."]
-    return next((first[:end] for end in reversed(ends) if all(name.startswith(first[:end]) for name in names)), "")
+    first, last = min(names, default=""), max(names, default="")  # of all, these have least in common
+    end = next((i for i, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))
+    return first[: first.rfind(".", 0, end) + 1]
 
 
 def _are_scalars(*shapes: tuple[int, ...]) -> bool:
@@ -250,6 +252,6 @@ def _are_scalars(*shapes: tuple[int, ...]) -> bool:
 
 
 def _some(names: Iterable[str], separator: str = ", ") -> str:
-    names = list(names)
+    names = [name[:_MAX_NAME_CHARACTERS] for name in names]
     more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
     return separator.join(names[:_MAX_NAMES]) + more
