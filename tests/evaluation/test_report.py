@@ -101,3 +101,10 @@ def test_the_page_is_whole_or_absent(folder, monkeypatch):
         write_report(folder)
     assert (folder / "report.html").read_bytes() == before
     assert not list(folder.glob(".*partial"))
+
+
+@pytest.mark.parametrize("kind", [Kind.ROBUSTNESS, Kind.PROBE])
+def test_results_without_the_facts_of_their_kind_are_refused(tmp_path, kind):
+    write(tmp_path, kind, metric("corruptions/noise/1/R@10", 0.5))
+    with pytest.raises(UserError, match="holds results that lack"):
+        write_report(tmp_path)

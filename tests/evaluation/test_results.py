@@ -3,13 +3,16 @@
 import json
 from dataclasses import replace
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medclip.atomic_io import sha256, write_with_checksum
 from medclip.errors import UserError
 from medclip.evaluation.result_tables import result_tables
 from medclip.evaluation.results import (
+    ITEMS_HASH,
     ConfusionMatrix,
     Kind,
     MisrankedPair,
@@ -122,6 +125,50 @@ def test_a_document_of_another_form_is_refused(tmp_path, change):
     document = json.loads(path.read_text()) | change
     path.write_text(json.dumps({name: value for name, value in document.items() if value is not ...}))
     with pytest.raises(UserError, match="does not hold results of retrieval"):
+        read_results(tmp_path, Kind.RETRIEVAL)
+
+
+def rewrite(path, change):
+    document = {name: value for name, value in json.loads(path.read_text()).items() if name != "checksum"}
+    change(document)
+    write_with_checksum(path, document)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d["text_to_image"]["R@10"].update(chance="0.5"),
+        lambda d: d["text_to_image"]["R@10"].update(draws=["x"]),
+        lambda d: d["text_to_image"]["R@10"].update(role="none"),
+        lambda d: d["text_to_image"]["R@10"].update(column=3),
+        lambda d: d.update(num_candidates=[[4]]),
+        lambda d: d.update(seed="0"),
+        lambda d: d.update(embeddings_sha256=[1]),
+        lambda d: d.update(kind="zero-shot"),
+        lambda d: d.update(reliability_curves=[{"name": "x", "bins": [{}]}]),
+        lambda d: d.update(misranked_pairs=[{"query": 1}]),
+    ],
+)
+def test_results_of_another_type_are_refused(tmp_path, change):
+    rewrite(retrieval(tmp_path, [1, 2], [1, 20]) / "retrieval.json", change)
+    with pytest.raises(UserError, match="does not hold results of retrieval"):
+        read_results(tmp_path, Kind.RETRIEVAL)
+
+
+@pytest.mark.parametrize(
+    ("names", "values", "words"),
+    [
+        (["id", "text_to_image/rank"], ["a", "1"], "holds no numbers"),
+        (["id", "text_to_image/rank", "text_to_image/rank"], ["a", 1, 2], "two columns of one name"),
+    ],
+)
+def test_items_that_cannot_be_compared_are_refused(tmp_path, names, values, words):
+    path = retrieval(tmp_path, [1, 2], [1, 20]) / "retrieval.arrow"
+    table = pa.table([[value] for value in values], names=names)
+    with pa.ipc.new_file(path, table.schema) as writer:
+        writer.write_table(table)
+    rewrite(path.with_suffix(".json"), lambda document: document.update({ITEMS_HASH: sha256(path)}))
+    with pytest.raises(UserError, match=words):
         read_results(tmp_path, Kind.RETRIEVAL)
 
 

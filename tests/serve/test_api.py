@@ -269,6 +269,15 @@ def test_a_file_without_keys_is_refused(tmp_path, content, sentence):
         gate.read_keys(file)
 
 
+@pytest.mark.parametrize(
+    ("value", "sentence"), [("", "holds no key"), (" ", "holds no key"), ("\udcff" * 16, "cannot be")]
+)
+def test_a_variable_without_keys_does_not_open_the_server(monkeypatch, value, sentence):
+    monkeypatch.setenv("MEDCLIP_API_KEY", value)
+    with pytest.raises(UserError, match=f"MEDCLIP_API_KEY {sentence}"):
+        gate.read_keys(None)
+
+
 def test_keys_come_from_a_file_or_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("MEDCLIP_API_KEY", "of-the-environment")
     assert gate.read_keys(None) == [b"of-the-environment"]

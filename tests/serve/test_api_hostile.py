@@ -189,7 +189,8 @@ def test_headers_change_nothing(client, headers):
 @pytest.mark.parametrize(
     "body",
     [b"", b"{", b"null", b"[]", b"0", b'"x"', b"[" * 50_000, b'{"queries":' * 9000,
-     b'{"queries":[{"texts":["\\ud800"]}]}',
+     b'{"queries":[{"texts":["\\ud800"]}]}', b'{"queries":[{"texts":["a"]}],"\\ud800":1}',
+     b'{"queries":[{"texts":["a"]}],"filter":{"\\ud800":["a"]}}',
      b'{"queries":[{"texts":["\xff\xfe"]}]}', b'{"queries":[{"texts":["a"]}],"k":1e400}',
      b'{"queries":[{"texts":["a"]}],"k":NaN}', b'{"queries":[{"texts":["a"]}],"k":' + b"9" * 5000 + b"}",
      b'{"queries":[{"texts":[["a"]]}]}', b'{"queries":[{"texts":["a"]}],"filter":{"license":["\\u0000"],"":["x"]}}',

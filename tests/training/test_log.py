@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medclip.atomic_io import write_json
 from medclip.errors import UserError
-from medclip.training.log import MetricsLog, draw_curves
+from medclip.training.log import MetricsLog, draw_curves, open_run
 
 RECALLS = {"R@1": 0.1, "R@5": 0.2, "R@10": 0.3, "mean_recall": 0.2}
 STEPS = [{"step": step, "loss": 3 - 0.2 * step} for step in range(1, 9)]
@@ -90,3 +91,10 @@ def test_only_the_first_process_writes_and_calls_back(tmp_path):
     assert calls[True] == [(1, {"loss": 2.0}), (4, EVALUATION)]
     assert calls[False] == []
     assert list((tmp_path / "other").iterdir()) == []
+
+
+@pytest.mark.parametrize("software", [3, ["x"], {"a": 1}])
+def test_software_of_another_form_is_named(tmp_path, software):
+    write_json(tmp_path / "train_config.json", {"steps": 8, "software": software})
+    with pytest.raises(UserError, match="its software is not a list"):
+        open_run(tmp_path, {"steps": 8}, {"medclip": "0"}, resume=True)

@@ -123,6 +123,15 @@ def test_a_resumed_run_has_tensorboard_forget_what_comes_again(tmp_path):
     assert not (tmp_path / "tracking.json").exists()
 
 
+@pytest.mark.parametrize(
+    "text", ["[]", '{"id": "a"}', '{"id": 3, "sent": {}}', '{"id": "a", "sent": {"wandb": ["x"]}}']
+)
+def test_a_memory_of_another_form_is_named_before_a_step(tmp_path, text):
+    (tmp_path / "tracking.json").write_text(text)
+    with pytest.raises(UserError, match=r"tracking\.json"), open_trackers((), tmp_path, {}, 0):
+        raise AssertionError
+
+
 def send_twice(name, out):
     """A run that is killed before its first state, and resumed: all comes again, and one step more."""
     require_trackers([name])

@@ -40,7 +40,7 @@ class Info:
             kind, contents = info(self.path)
             values = asdict(contents) if isinstance(contents, RunInfo) else contents
             tables = list(info_tables(kind, contents, self.path))
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             raise UserError(f"{self.path} does not hold what medclip writes ({error!r}). See medclip verify.") from None
         self.output.show({"kind": kind, **values}, tables)
 

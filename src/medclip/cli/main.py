@@ -112,6 +112,9 @@ def main() -> None:
         _stop(str(error), 1)
     except OSError as error:
         _stop(describe_os_error(error), 1)
+    except (RecursionError, MemoryError) as error:
+        kind = "is nested too deeply" if isinstance(error, RecursionError) else "needs more memory than there is"
+        _stop(f"what this command was given {kind}.", 1)
     except KeyboardInterrupt:
         _stop("stopped by the keyboard; a training run goes on with --resume, any other work with the same command.", 1)
     finally:

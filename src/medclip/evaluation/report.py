@@ -11,6 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from medclip import NOT_CLINICAL, html_page
+from medclip.errors import UserError
 from medclip.evaluation import charts
 from medclip.evaluation.compare import METHOD, Comparison, read_evaluations
 from medclip.evaluation.result_tables import (
@@ -59,10 +60,17 @@ MAX_CARDS = 4  # of one evaluation
 
 
 def write_report(folder: Path) -> Path:
-    """Write `report.html` beside the results in `folder`; returns its path. UserError where there are none."""
+    """Write `report.html` beside the results in `folder`; returns its path. UserError where there are none.
+
+    UserError too for results that lack a number or a fact of their kind.
+    """
     (evaluation,) = read_evaluations([folder])
     path = folder / "report.html"
-    write_page(path, report(evaluation.results))
+    try:
+        page = report(evaluation.results)
+    except LookupError as error:
+        raise UserError(f"{folder} holds results that lack {error}. Evaluate again.") from None
+    write_page(path, page)
     return path
 
 
@@ -221,7 +229,7 @@ def _charts(results: Results) -> Iterator[Markup]:
         panels = {name: {0.0: results["clean/R@10"]} for name in results.below("corruptions")}
         for name, panel in panels.items():
             for severity in results.below("corruptions", name):
-                if metric := results.get("corruptions", name, severity, "R@10"):
+                if severity.isdecimal() and (metric := results.get("corruptions", name, severity, "R@10")):
                     panel[float(severity)] = metric
         yield charts.small_multiples("R@10", panels, "severity")
     else:
@@ -234,7 +242,7 @@ def _class_charts(results: Results) -> Iterator[Markup]:
     yield from _dots("AUROC", {"model": {label: results.get(*path, "classes", label, "auroc") for label in labels}})
     if results.reliability_curves:
         yield charts.reliability(results.reliability_curves)
-    shots = results.below("few_shot")
+    shots = [shots for shots in results.below("few_shot") if shots.isdecimal()]
     series = {
         title: {float(n): m for n in shots if (m := results.get(*above, "few_shot", n, "balanced_accuracy"))}
         for title, above in (("model", ()), ("random weights", ("random_weights",)))

@@ -253,9 +253,9 @@ def _robustness(results: Results) -> Iterator[Table]:
             settings.append(f"{setting:g}")
             changes.append(results.get(*path, severity, "R@10_change") or "–")
             cells = (results.get(*path, severity, *name_parts(name)) or "–" for name in names)
-            details.append([corruption, template.format(f"{setting:g}"), *cells])
+            details.append([corruption, template.replace("{}", f"{setting:g}"), *cells])
         cosine = details[-1][2 + names.index("cosine")]
-        summary.append([f"{corruption}, {template.format(', '.join(settings))}", *changes, cosine])
+        summary.append([f"{corruption}, {template.replace('{}', ', '.join(settings))}", *changes, cosine])
     title = f"Change of R@10 (both directions) among {_count(results, 'num_candidates')} candidates"
     yield Table(title, ["images", "mild", "medium", "strong", "cosine, strong"], summary)
     yield Table("Corrupted images", ["images", "setting", *map(to_words, names)], details, details=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from enum import StrEnum
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pyarrow as pa
@@ -187,7 +187,7 @@ class Results:
         origin["embeddings_sha256"] = tuple(origin["embeddings_sha256"])
         fixed = {"kind", *origin, *_RECORDS, ITEMS_HASH, CHECKSUM}
         leaves = dict(_leaves({name: value for name, value in document.items() if name not in fixed}))
-        return cls(
+        results = cls(
             kind=Kind(document["kind"]),
             provenance=Provenance(**origin),
             metrics=tuple(
@@ -211,6 +211,8 @@ class Results:
             misranked_pairs=tuple(MisrankedPair(**record) for record in document["misranked_pairs"]),
             nearest_images=tuple(NearestImage(**record) for record in document["nearest_images"]),
         )
+        _check_types(results)
+        return results
 
     @cached_property
     def _by_name(self) -> dict[str, Metric]:
@@ -222,6 +224,31 @@ class Results:
 
 
 _RECORDS = ("confusion_matrices", "reliability_curves", "misranked_pairs", "nearest_images")
+
+
+def _check_types(results: Results) -> None:
+    """ValueError for a fact, or a field of a record, that is of another type than its own."""
+    records = [record for name in _RECORDS for record in getattr(results, name)]
+    records += [results.provenance, *results.metrics, *(b for curve in results.reliability_curves for b in curve.bins)]
+    values = [(name, getattr(record, name), hint) for record in records for name, hint in _hints(type(record)).items()]
+    values += [(name, fact, Fact | None) for name, fact in results.facts.items()]
+    for name, value, hint in values:
+        if not _fits(value, hint):
+            raise ValueError(f"{name} is {str(value)[:80]!r}")
+
+
+_hints = cache(get_type_hints)
+
+
+def _fits(value: object, hint: Any) -> bool:
+    kind, args = get_origin(hint), get_args(hint)
+    if kind is Literal:
+        return value in args
+    if kind is tuple:
+        return isinstance(value, tuple) and all(_fits(item, args[0]) for item in value)
+    if args:
+        return any(_fits(value, arg) for arg in args)
+    return isinstance(value, int | float if hint is float else hint)
 
 
 def write_results(out: Path | None, results: Results, items: Mapping[str, Sequence[Any] | np.ndarray]) -> Results:
@@ -247,14 +274,28 @@ def read_results(folder: Path, kind: Kind) -> tuple[Results, pa.Table]:
     document = read_json(path, f"an evaluation of {kind} (see medclip evaluate {kind} --out)")
     try:
         results = Results.from_json(document)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if results.kind != kind:
+            raise ValueError(f"its kind is {results.kind}")
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} does not hold results of {kind} ({error}). Evaluate again.") from None
     if not has_checksum(document):
         raise UserError(f"{path} is damaged: it is not as it was written. Evaluate again.")
     try:
-        return results, open_table(path.with_suffix(".arrow"), digest=document[ITEMS_HASH])
+        items = open_table(path.with_suffix(".arrow"), digest=document[ITEMS_HASH])
+        _check_items(items, {str(metric.column) for metric in results.metrics})
+        return results, items
     except (FileNotFoundError, DamageError, KeyError) as error:
         raise UserError(f"{path.with_suffix('.arrow')} is absent or damaged ({error}). Evaluate again.") from None
+
+
+def _check_items(items: pa.Table, columns: Set[str]) -> None:
+    """DamageError where two columns have one name, or one of `columns` is there and holds no numbers."""
+    if len({*items.column_names}) < items.num_columns:
+        raise DamageError("has two columns of one name")
+    for field_ in items.schema:
+        is_number = pa.types.is_integer(field_.type) or pa.types.is_floating(field_.type)
+        if field_.name in columns and not (is_number or pa.types.is_boolean(field_.type)):
+            raise DamageError(f"{field_.name[:80]!r} holds no numbers")
 
 
 def kinds_in(folder: Path) -> list[Kind]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from medclip.atomic_io import has_checksum, read_optional, sha256
+from medclip.atomic_io import read_optional, recorded_hashes, sha256
 from medclip.data.checked_files import EMBEDDINGS_MANIFEST, DamageError, check_hash
 from medclip.data.dataset import Split
 from medclip.dot_products import nearest_others
@@ -152,7 +152,7 @@ def _check_recorded(path: Path) -> None:
     """UserError where `medclip embed` wrote a file of embeddings, and it is not as it was written."""
     origin = read_optional(path.with_name(EMBEDDINGS_MANIFEST), "embeddings")
     try:
-        check_hash(path, origin["sha256"].get(path.name) if has_checksum(origin) else None)
+        check_hash(path, recorded_hashes(origin).get(path.name))
     except DamageError as error:
         raise UserError(f"{path} {error}: make it again with medclip embed.") from None
 

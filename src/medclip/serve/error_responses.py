@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from medclip.errors import UserError, WorkError
+from medclip.plain_text import printable
 from medclip.serve.schemas import ErrorResponse
 
 LOG = logging.getLogger("medclip.serve")
@@ -43,7 +44,7 @@ class ImageNotFound(Exception):
 
 def error_response(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """A response of one sentence."""
-    return JSONResponse({"error": sentence}, status, headers)
+    return JSONResponse({"error": printable(sentence)}, status, headers)  # a name in a request may be no Unicode
 
 
 def error_location(error: BaseException) -> str:

@@ -50,18 +50,20 @@ POLICY = "default-src 'none'; frame-ancestors 'none'"
 def read_keys(file: Path | None) -> list[bytes]:
     """API keys: the lines of a file, or MEDCLIP_API_KEY; none where neither is given.
 
-    UserError where the file cannot be read or holds none, or a key is too short.
+    UserError where what is given cannot be read or holds none, or a key is too short.
     """
+    name = f"--api-key-file {file}" if file else "MEDCLIP_API_KEY"
     try:
-        text = file.read_text(encoding="utf-8") if file else os.environ.get("MEDCLIP_API_KEY", "")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--api-key-file {file} cannot be read ({error}).") from None
-    keys = text.split()
-    if file and not keys:
-        raise UserError(f"--api-key-file {file} holds no key.")
+        text = file.read_text(encoding="utf-8") if file else os.environ.get(name)
+        keys = (text or "").split()
+        encoded = [key.encode() for key in keys]
+    except (OSError, UnicodeError) as error:
+        raise UserError(f"{name} cannot be read ({error}).") from None
+    if text is not None and not keys:
+        raise UserError(f"{name} holds no key.")
     if any(len(key) < MIN_KEY_LENGTH for key in keys):
         raise UserError(f"an API key has at least {MIN_KEY_LENGTH} characters: openssl rand -hex 32 makes one.")
-    return [key.encode() for key in keys]
+    return encoded
 
 
 def client_network(client: Sequence[object] | None) -> str:

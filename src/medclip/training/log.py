@@ -39,7 +39,10 @@ def open_run(out: Path, settings: dict[str, Any], software: dict[str, Any], resu
         write_json(out / CONFIG_FILE, settings | {"software": [software]})
         return
     before = read_object(out / CONFIG_FILE, "a run to resume")
-    *earlier, last = before.pop("software", [{}])
+    sessions = before.pop("software", [])
+    if not isinstance(sessions, list) or not all(isinstance(session, dict) for session in sessions):
+        raise UserError(f"{out / CONFIG_FILE} is damaged: its software is not a list of objects.")
+    *earlier, last = sessions or [{}]
     names = dict.fromkeys([*settings, *before])
     changed = [f"{n}: {before.get(n)} then, {settings.get(n)} now" for n in names if before.get(n) != settings.get(n)]
     if changed:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from medclip.atomic_io import read_json, write_json
+from medclip.atomic_io import read_optional, write_json
 from medclip.errors import UserError
 from medclip.hosts import is_clear_text
 from medclip.progress import console
@@ -205,7 +205,7 @@ def open_trackers(names: Sequence[str], out: Path, settings: Mapping[str, Any], 
     `out/tracking.json`. UserError for a tracker that cannot start; one that fails later is dropped with a warning.
     """
     file = out / TRACKING_FILE
-    memory = read_json(file, "a run") if file.exists() else {"id": secrets.token_hex(4), "sent": {}}
+    memory = _read_memory(file)
     run = TrackedRun(out, {name: _without_paths(value) for name, value in settings.items()}, first_step, memory)
     trackers: dict[str, Tracker] = {"tensorboard": TensorBoard(run)}
     failed, dropped = True, set()
@@ -234,6 +234,16 @@ def open_trackers(names: Sequence[str], out: Path, settings: Mapping[str, Any], 
             _attempt(name, lambda tracker=tracker: tracker.close(failed))
         for name in (TENSORBOARD_DIR, TRACKING_FILE):
             checksums.record(out, name)
+
+
+def _read_memory(file: Path) -> dict[str, Any]:
+    memory = read_optional(file, "a run") or {"id": secrets.token_hex(4), "sent": {}}
+    sent = memory.get("sent")
+    places = list(sent.values()) if isinstance(sent, dict) else [None]
+    is_whole = all(isinstance(place, list) and all(isinstance(part, int) for part in place) for place in places)
+    if not is_whole or not isinstance(memory.get("id"), str):
+        raise UserError(f"{file} is damaged: delete it, and the trackers begin another run.")
+    return memory
 
 
 def _start(name: str, run: TrackedRun) -> Tracker:
