@@ -90,8 +90,21 @@ def _member(run: Path | None, evaluations: Mapping[Task, Evaluation]) -> Member:
             raise UserError(f"{run} has not ended: it has no {file}. Go on with medclip train --resume.")
     if not evaluations:
         raise UserError(f"none of these evaluations is of the model that {run} holds now. Evaluate it, with --out.")
+    return Member(run, read_settings(run), read_object(run / "summary.json", "the summary of a run"), evaluations)
+
+
+def read_settings(run: Path) -> dict[str, Any]:
+    """The settings of a run; where it began from another run, `init` is the settings of that one."""
     config = read_object(run / "train_config.json", "the settings of a run")
-    return Member(run, config, read_object(run / "summary.json", "the summary of a run"), evaluations)
+    before = Path(str(config.get("init")))
+    return config | ({"init": read_settings(before)} if (before / "train_config.json").is_file() else {})
+
+
+def _without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What runs of one record share; the runs that they began from may differ in their seeds too."""
+    before = config.get("init")
+    shared = {name: value for name, value in config.items() if name not in ("seed", "software")}
+    return shared | ({"init": _without_seed(before)} if isinstance(before, Mapping) else {})
 
 
 def _check_seeds(members: Sequence[Member]) -> None:
@@ -100,8 +113,8 @@ def _check_seeds(members: Sequence[Member]) -> None:
     if others and not all(member.run for member in members):
         raise UserError("these evaluations are of several models: give the run of each, which knows its seed.")
     for other in others:
-        names = [name for name in {**first.config, **other.config} if name not in ("seed", "software")]
-        changed = [name for name in names if first.config.get(name) != other.config.get(name)]
+        shared, own = _without_seed(first.config), _without_seed(other.config)
+        changed = [name for name in shared | own if shared.get(name) != own.get(name)]
         changed += [name for name in DECISIVE if _versions(first, name) != _versions(other, name)]
         if changed:
             raise UserError(f"{first.run} and {other.run} differ in more than their seed: {', '.join(changed)}.")
@@ -199,17 +212,23 @@ def mean_over_seeds(kind: Kind, metric: Metric, evaluations: Sequence[Evaluation
     return estimates(np.arange(len(values)), articles, mean, seed)[""]
 
 
-def train_command(config: Mapping[str, Any]) -> str:
-    """The command of a run, from its settings: those that are not the defaults, and no path of any machine."""
+def train_command(config: Mapping[str, Any], out: str = "RUN") -> str:
+    """The command of a run, from its settings: those that are not the defaults, and no path of any machine.
+
+    Before it, on a line of its own, that of the run which it began from.
+    """
+    if isinstance(before := config.get("init"), Mapping):
+        name = f"{out}-INIT"
+        return f"{train_command(before, name)}\n{train_command({**config, 'init': name}, out)}"
     defaults = {field.name: field.default for field in fields(TrainConfig)}
     same = {"micro_batch_size": "batch_size", "vision_lr": "lr", "text_lr": "lr"}
     given = {
         name: value
         for name, value in config.items()
-        if name not in (*RECORDED_FIELDS, "seed") and value not in (None, "", 0, []) and value != defaults.get(name)
+        if name not in (*RECORDED_FIELDS, "seed") and value not in (None, "", [], defaults.get(name) or 0)
         if name not in same or value != config[same[name]]
     }
-    return f"medclip train --data DATA --out RUN {_flags(given)} --seed SEED"
+    return f"medclip train --data DATA --out {out} {_flags(given)} --seed SEED"
 
 
 def evaluate_command(kind: Kind, folder: Path) -> str:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# DINOv2-small joined with all-MiniLM-L6-v2, in some 73 minutes of processor time (two CPU cores). First the projections alone, on
+# DINOv2-small joined with all-MiniLM-L6-v2, in under 40 minutes on two CPU cores (docs/log.md). First the projections alone, on
 # features that are computed once (7 s of training): random projections would pull the towers out of shape (Kumar et al.
 # 2022). Then the text tower and the last 4 vision blocks too, these on two fifths of the tokens that the 8 blocks below
 # them gave once for each image as it is.

@@ -186,6 +186,24 @@ def test_a_card_that_cannot_be_read_is_named(root, two_seeds):
     assert re.search(r"run0/model/README.md is not a model card that can be read", write(root, "toy", *two_seeds))
 
 
+def begin_from(run, before):
+    """Let a run have begun from another one."""
+    file = run / "train_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"init": str(before)}))
+
+
+def test_runs_that_began_from_runs_of_their_seeds_are_one_record_with_both_commands(root, two_seeds):
+    for seed, run in enumerate(two_seeds[:2]):
+        begin_from(run, make_run(run.with_name(f"first{seed}"), seed, lr=0.002, color_jitter=0.0))
+    assert write(root, "toy", *two_seeds) == ""
+    first, second = json.loads((root / "docs/results/toy.json").read_text())["training"]["command"].splitlines()
+    assert first.startswith("medclip train --data DATA --out RUN-INIT --")
+    assert "--lr 0.002" in first and "--color-jitter 0.0" in first  # 0 is not the default
+    assert second.startswith("medclip train --data DATA --out RUN --") and "--init RUN-INIT" in second
+    begin_from(two_seeds[0], make_run(two_seeds[0].with_name("other"), lr=0.1))
+    assert "differ in more than their seed: init." in write(root, "toy", *two_seeds)
+
+
 def test_other_data_are_not_marked_as_roco(root, two_seeds, tmp_path):
     other = make_retrieval(tmp_path / "other", two_seeds[0], [1, 2], ["a", "b"], data="rocov2", data_sha256="e" * 64)
     write(root, "toy", two_seeds[0], other)
