@@ -78,6 +78,7 @@ main.main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -58,6 +58,7 @@ print(dataset["splits"]["train"]["pairs"], __name__, __file__ == sys.argv[0])
 """
 
 
+@pytest.mark.slow
 def test_a_script_without_a_main_guard_is_run_once(roco, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(UNGUARDED)

@@ -116,6 +116,7 @@ def source(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_a_preparation_counts_the_image_and_goes_on(source, tmp_path):
     outs = [tmp_path / name for name in ("one", "two", "again")]
     for out, workers in zip(outs, (1, 2, 2), strict=True):
@@ -126,6 +127,7 @@ def test_a_preparation_counts_the_image_and_goes_on(source, tmp_path):
     assert (outs[0] / "dataset.json").read_bytes() == (outs[2] / "dataset.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_query_an_embedding_and_a_labeled_image_name_it(source, model):
     image = source / "4.dcm"
     for query in (image, str(image), image.read_bytes()):

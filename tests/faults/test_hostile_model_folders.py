@@ -169,6 +169,7 @@ def hostile_cases(folder: Path, count: int) -> list:
     return random.Random(0).sample(cases, min(count, len(cases)))
 
 
+@pytest.mark.slow
 def test_hostile_fields(folder: Path) -> None:
     assert_hostile_fields_are_named(folder, load, hostile_cases(folder, 60))
 

@@ -33,6 +33,7 @@ def steps(folder):
     return sorted(int(path.name) for path in (folder / "state").iterdir())
 
 
+@pytest.mark.slow
 def test_a_damaged_state_is_passed_over_for_the_older_one(run_copy, run, data, train_config, capfd):
     newest, older = steps(run_copy)[-1], steps(run_copy)[0]
     flip(largest(run_copy / "state" / str(newest)))
