@@ -16,6 +16,7 @@ from support.material import in_new_process
 from support.pages import check
 
 
+@pytest.mark.slow
 def test_prepare_shows_each_reason_with_its_count(medclip, roco, tmp_path):
     code, out, _ = medclip("prepare", roco.folder, "--out", tmp_path / "new", "--table")
     assert code == 0

@@ -201,6 +201,7 @@ def test_what_changed_since_is_taken_on_resume(tmp_path, cut_short, change):
     assert contents(out) == contents(tmp_path / "fresh")
 
 
+@pytest.mark.slow
 def test_the_number_of_workers_changes_nothing(roco, tmp_path, small_shards):
     for workers in (1, 2):
         prepare(str(roco.folder), tmp_path / f"{workers}", num_workers=workers)

@@ -97,6 +97,7 @@ def test_a_collapsed_model_gains_nothing():
     assert metrics["auroc"].value == 0.5
 
 
+@pytest.mark.slow
 def test_planted_classes_are_all_right_and_shuffled_ones_at_chance():
     rng, truth = np.random.default_rng(0), np.arange(240) % 3
     planted, articles = np.eye(3)[truth] * 4 + rng.normal(size=(240, 3)) * 0.1, names(np.arange(240) // 2)

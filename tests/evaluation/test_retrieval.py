@@ -220,6 +220,7 @@ def test_perfect_embeddings_of_five_captions_an_image_are_perfect(five_captions,
     assert "--data DATA" in caplog.text
 
 
+@pytest.mark.slow
 def test_captions_of_one_image_are_resampled_together(five_captions, run, tmp_path):
     """Also where the table gives each row an article of its own."""
     folder = shutil.copytree(five_captions / "data", tmp_path / "data")

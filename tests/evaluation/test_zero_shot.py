@@ -109,6 +109,7 @@ def test_one_class_is_refused(run, labeled_folder):
         evaluate(run, labeled_folder, dataclasses.replace(ALONE, classes=("dark",)))
 
 
+@pytest.mark.slow
 def test_an_image_that_cannot_be_read_is_counted(planted_vectors, run, tmp_path):
     folder = write_table(tmp_path / "set", split_rows())
     (folder / "images" / "dark_7.jpg").write_bytes(b"no image")

@@ -56,6 +56,7 @@ def test_a_hostile_upload_is_answered_cleanly(client, number, name, caplog, capf
     assert "Traceback" not in output and os.fspath(tempfile.gettempdir()) not in response.text
 
 
+@pytest.mark.slow
 def test_a_decoder_that_crashes_takes_nothing_with_it(client):
     image = image_bytes(draw_image(3))
     before = upload(client, image).json()

@@ -52,6 +52,7 @@ def all_views(*arguments):
     return views.draw(np.repeat(np.arange(len(views))[:, None], num_views, axis=1), numbers)
 
 
+@pytest.mark.slow
 def test_views_are_the_tower_on_augmented_images_and_are_kept(model, data, train_config, cache, monkeypatch):
     split, scales = Split(data, "train", 6), dict.fromkeys(model.params, 0.0)
     config = resolve(dataclasses.replace(train_config, batch_size=4, cached_views=3), 6)

@@ -272,6 +272,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_pairs(data, train
     assert load(tmp_path / "run").config  # the first weights, which were saved
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_finite_stop_the_run_at_its_evaluation(data, train_config, tmp_path):
     with pytest.raises(WorkError, match=r"embeddings that are not finite: .* a lower --lr"):
         train(data, tmp_path / "run", dataclasses.replace(train_config, lr=1e37, warmup_ratio=0.0))

@@ -52,6 +52,7 @@ def test_a_lost_server_is_named_and_can_be_left(tmp_path, start_server, capfd):
     assert matches_brute_force(IndexReader(folder))
 
 
+@pytest.mark.slow
 def test_a_lost_or_changed_collection_is_repaired_by_migrate(tmp_path, server):
     folder = make_index(tmp_path / "i", random_units(60), metadata=varied_metadata)
     migrate(folder, server.uri)
@@ -120,6 +121,7 @@ def matches_exact_store(reader):
     return answers == reader.nearest_rows(queries, 5)
 
 
+@pytest.mark.slow
 def test_what_a_killed_change_sent_is_neither_searched_nor_left(tmp_path, server, data, run, monkeypatch):
     upsert, write_manifest = pymilvus.MilvusClient.upsert, curate.write_manifest
     collections = set(milvus.connect(server.uri).list_collections())

@@ -213,6 +213,7 @@ def test_a_package_that_is_not_installed_is_named_before_a_change(monkeypatch, t
     assert (folder / "index.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_an_index_does_not_change_while_its_store_is_down(tmp_path, start_server):
     server = start_server(tmp_path / "data")
     folder = make_index(tmp_path / "i", random_units(10))
