@@ -4,6 +4,8 @@ import dataclasses
 import shutil
 import time
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -25,7 +27,10 @@ from medclip.training.data import (
     make_loader,
     pixel_cache_file,
     rows_at,
+    text_inputs,
 )
+from medclip.training.step import encode_captions
+from support.model_folders import dual_encoder
 
 
 @st.composite
@@ -256,3 +261,16 @@ def test_an_error_in_a_batch_is_raised_where_the_batch_is_used():
         for step, _ in Loader(make, range(9)):
             steps.append(step)
     assert steps == [0, 1]
+
+
+def test_an_absent_foil_leaves_every_gradient_finite(data, train_config):
+    """A text tower that takes the mean of its tokens, as those of sentence-transformers do, has none of it."""
+    model, text_mask = dual_encoder("vit", "bert-mean-pooled"), np.array([[True, False, True]])
+    pairs = Pairs(Split(data, "train"), np.zeros((25, 1), np.float32))
+    inputs = text_inputs(["CT of the chest", "MRI of the knee"], text_mask, pairs, model)
+
+    def total(params):
+        texts = encode_captions(model, resolve(train_config, 25), params, inputs)
+        return jnp.where(text_mask[..., None], texts, 0).sum()
+
+    assert all(np.isfinite(gradient).all() for gradient in jax.grad(total)(model.params).values())

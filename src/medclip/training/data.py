@@ -304,8 +304,9 @@ def text_inputs(
     if pairs.text_features:
         features = np.stack([pairs.text_features[caption] for caption in captions])
         return _scatter(features, text_mask, 1)  # an absent one must have a finite unit vector
-    ids, valid = model.tokenizer.encode(captions)
-    return pack(_scatter(ids, text_mask), _scatter(valid, text_mask), model.config.text)
+    ids, valid = (_scatter(tokens, text_mask) for tokens in model.tokenizer.encode(captions))
+    valid[..., 0] |= ~text_mask  # the mean of no token has no gradient that is finite
+    return pack(ids, valid, model.config.text)
 
 
 def _images_at(
