@@ -50,7 +50,10 @@ class Scores:
         return reached
 
     def best(self, left_out: Int[np.ndarray, "k 2"]) -> tuple[Int64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
-        """The best candidate of each query but those `left_out`, of equal ones the first, and its score or -inf."""
+        """The best candidate of each query but those `left_out`, of equal ones the first, and its score or -inf.
+
+        Writes over `rough`, which is as large as all scores: of a block this is asked last.
+        """
         left = tuple(left_out.T)
         self.rough[left] = -np.inf
         is_open = self.rough >= np.float32(self.rough.max(axis=1, keepdims=True) - 2 * self.error)
@@ -96,5 +99,7 @@ def exact_scores(
 ) -> Float64[np.ndarray, " k"]:
     """The products of pairs of a query and a candidate, by their rows."""
     blocks = np.array_split(pairs.T, len(pairs) // 4096 + 1, axis=1)  # of 32 MB at 1,024 numbers a vector
-    vectors = ((queries[rows].astype(np.float64), candidates[columns].astype(np.float64)) for rows, columns in blocks)
-    return np.concatenate([np.einsum("np,np->n", *both) for both in vectors])
+    vectors = ((queries[rows], candidates[columns]) for rows, columns in blocks)
+    return np.concatenate(
+        [np.einsum("np,np->n", *(v.astype(np.float64, copy=False) for v in both)) for both in vectors]
+    )

@@ -27,7 +27,7 @@ from medclip import __version__
 from medclip.atomic_io import seal, write_text
 from medclip.cli.args import OUT_FILE
 from medclip.errors import UserError
-from medclip.plain_text import printable
+from medclip.plain_text import is_unicode, printable
 
 ONE_CALL = {"config", "json", "table", "resume"}
 """Flags that are not written into the file that repeats a run."""
@@ -246,11 +246,7 @@ def flag_values(command: Any) -> dict[str, Any]:
 def _line(key: str, value: Any) -> str:
     """A line of a config file; TOML cannot hold a path that is not Unicode."""
     line = f"{key} = {_toml(value)}"
-    try:
-        line.encode()
-    except UnicodeEncodeError:
-        return f"# {key} is not Unicode: give it on the command line."
-    return line
+    return line if is_unicode(line) else f"# {key} is not Unicode: give it on the command line."
 
 
 def _toml(value: Any) -> str:

@@ -25,6 +25,7 @@ from medclip.data.prepare_config import PrepareConfig
 from medclip.data.presidio import PRIVACY_PREFIX, deidentify_caption
 from medclip.data.schema import DicomFrame, Dropped, Pair, WebInstance
 from medclip.errors import ImageError
+from medclip.plain_text import is_unicode
 
 LATE_REDACTION = "names in the file that the server's metadata lack"
 
@@ -33,7 +34,7 @@ def prepare_row(row: Pair | Dropped, config: PrepareConfig) -> dict[str, Any] | 
     """A row of `dataset.SCHEMA` with what the pair has lost as `removed`, or why there is none."""
     if isinstance(row, Dropped):
         return row
-    if not _is_unicode(row):
+    if not _can_be_stored(row):
         return Dropped(row.id, row.split, "text is not Unicode")
     if config.licenses is not None and license_name(row.license) not in license_set(config.licenses):
         return Dropped(row.id, row.split, "license not in --licenses", row.license)
@@ -77,13 +78,10 @@ def prepare_row(row: Pair | Dropped, config: PrepareConfig) -> dict[str, Any] | 
     }
 
 
-def _is_unicode(row: Pair) -> bool:
+def _can_be_stored(row: Pair) -> bool:
     """Whether the texts can be stored: JSON and file names can hold lone surrogates, which UTF-8 cannot."""
-    try:
-        json.dumps([getattr(row, name) for name in Pair.__slots__ if name != "image"], ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    fields = [getattr(row, name) for name in Pair.__slots__ if name != "image"]
+    return is_unicode(json.dumps(fields, ensure_ascii=False))
 
 
 def _retrieve(row: Pair, frame: DicomFrame, instance: WebInstance) -> tuple[Pair, list[str]]:

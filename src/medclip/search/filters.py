@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pyarrow.compute
 from jaxtyping import Bool
 
 from medclip.errors import UserError
+from medclip.plain_text import is_unicode
 
 FILTER_COLUMNS = ("article", "license", "source")
 ADDED_KEY = "added"
@@ -38,11 +40,9 @@ def make_filter(conditions: Mapping[str, Sequence[str]]) -> Filter:
     """
     for value in conditions.get(ADDED_KEY, ()):
         parse_days(value)
-    try:
-        "".join(conditions).encode()
-        values_by_key = {key: tuple(sorted(set(_lowercase(values)))) for key, values in conditions.items()}
-    except UnicodeEncodeError:
-        raise UserError("a filter is not Unicode text.") from None
+    if not all(map(is_unicode, chain(conditions, *conditions.values()))):
+        raise UserError("a filter is not Unicode text.")
+    values_by_key = {key: tuple(sorted(set(_lowercase(values)))) for key, values in conditions.items()}
     return Filter(tuple(sorted((key, values) for key, values in values_by_key.items() if values)))
 
 

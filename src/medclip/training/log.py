@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from medclip.atomic_io import read_object, whole_file, write_errors, write_json, write_text
 from medclip.errors import UserError
+from medclip.plain_text import is_unicode
 from medclip.progress import console
 
 CONFIG_FILE, METRICS_FILE, CURVES_FILE = "train_config.json", "metrics.jsonl", "curves.png"
@@ -26,10 +27,8 @@ def open_run(out: Path, settings: dict[str, Any], software: dict[str, Any], resu
 
     `software`, of this process, is added to that which made the run before, and what differs is shown.
     """
-    try:
-        str(out.resolve()).encode()
-    except UnicodeEncodeError:
-        raise UserError(f"--out {out} is not Unicode; Orbax, which keeps the state of a run, cannot open it.") from None
+    if not is_unicode(str(out.resolve())):
+        raise UserError(f"--out {out} is not Unicode; Orbax, which keeps the state of a run, cannot open it.")
     settings = json.loads(json.dumps(settings))  # as they come back
     if not resume:
         if (out / CONFIG_FILE).exists() and not (out / SUMMARY_FILE).exists():
