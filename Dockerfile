@@ -4,8 +4,8 @@
 #   docker run --rm -p 127.0.0.1:8000:8000 -v "$PWD/data:/data:ro" -e MEDCLIP_API_KEY medclip
 #
 # /data holds the index and, beside it, the model folder that made it; nothing of either is in the image.
-# Base images have their digests here once `make pin` has run, where docker and the registry can be reached.
-FROM python:3.13-slim-trixie AS build
+# The digest is what is taken; `make pin` gives that of today behind the tag, where docker and the registry can be reached.
+FROM python:3.13-slim-trixie@sha256:9d2e5553305c7c7b0097999bb17187c69b921ccd6bc9d40e4bb5ebe652c00285 AS build
 
 RUN python -m venv /opt/medclip
 WORKDIR /src
@@ -17,7 +17,7 @@ COPY src src
 RUN /opt/medclip/bin/pip install --no-cache-dir --no-deps --no-index --no-build-isolation . \
  && /opt/medclip/bin/pip uninstall --yes hatchling pip
 
-FROM python:3.13-slim-trixie
+FROM python:3.13-slim-trixie@sha256:9d2e5553305c7c7b0097999bb17187c69b921ccd6bc9d40e4bb5ebe652c00285
 COPY --from=build /opt/medclip /opt/medclip
 RUN useradd --system --uid 10001 --create-home medclip
 USER 10001
