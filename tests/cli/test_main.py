@@ -66,6 +66,7 @@ def test_help_names_and_explains_every_option(medclip, command):
             assert len(explained) == 1 and len(re.findall("[a-z]{2,}", explained[0])) > 3, flag
     assert " ".join(COMMANDS[command].__doc__.split())[:60] in " ".join(out.split())
     assert "--config FILE.toml" in out
+    assert "(default: )" not in out
     assert ("--json" in out) == ("--table" in out) == (command not in {("app",), ("mcp",), ("serve",)})
 
 

@@ -202,6 +202,8 @@ def _registry(values: Mapping[str, Any]) -> ConstructorRegistry:
                 hint, default = Annotated[hint, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")], MISSING
             elif default in (None, "", ()) or default is False:
                 hint = Annotated[hint, tyro.conf.arg(help_behavior_hint="")]
+            elif default is MISSING and Flag((field.name,), hint).takes_list:  # for tyro its default is no words
+                hint = Annotated[hint, tyro.conf.arg(help_behavior_hint="(required)")]
             if field.name in MODEL_FLAGS:
                 hint = Annotated[hint, tyro.conf.arg(metavar="MODEL")]
             default = tyro.MISSING if default is MISSING else default
