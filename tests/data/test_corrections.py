@@ -89,6 +89,6 @@ def test_a_dataset_is_copied_without_the_deleted_and_with_new_labels(data, medcl
 def test_corrections_of_other_pairs_or_of_all_write_nothing(data, tmp_path):
     with pytest.raises(UserError, match="holds none of the 1 pairs"):
         correct_data(data, tmp_path / "new", {("elsewhere", ""): None})
-    with pytest.raises(UserError, match="every pair of split 'validation'"):
+    with pytest.raises(UserError, match=r"no pair of split 'validation' .* would be left"):
         correct_data(data, tmp_path / "new", dict.fromkeys(pair_keys(Split(data, "validation").table)))
     assert not (tmp_path / "new").exists()

@@ -60,6 +60,18 @@ def test_a_dataset_that_was_prepared_again_is_copied_again(store):
     assert store == ["train-00000.arrow"] * 2
 
 
+def test_a_split_is_opened_by_one_reading_of_its_manifest(store, monkeypatch):
+    opened, open_file = [], MemoryFileSystem._open
+
+    def open_and_count(self, path, *rest, **more):
+        opened.append(path)
+        return open_file(self, path, *rest, **more)
+
+    monkeypatch.setattr(MemoryFileSystem, "_open", open_and_count)
+    Split(parse_path(URL), "validation")
+    assert opened.count("/bucket/data/dataset.json") == 1
+
+
 def test_a_copy_that_breaks_off_leaves_nothing_and_goes_on(store, monkeypatch):
     def broken(self, remote, local, **more):
         with open(local, "wb") as handle:  # noqa: PTH123

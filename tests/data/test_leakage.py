@@ -212,3 +212,11 @@ def test_rocos_own_splits_here_share_no_article(shared_folder, tmp_path):
     prepare(str(shared_folder / "roco"), tmp_path / "data", PrepareConfig(max_samples=300))
     validation = leakage(tmp_path / "data")["held_out"]["validation"]
     assert validation["shared"]["article"] == validation["shared"]["same image"] == 0
+
+
+def test_a_copy_that_would_leave_nothing_to_train_on_is_not_written(tmp_path):
+    rows = [(soft_image(n), f"CT of the chest, number {n}", "p", split) for n, split in enumerate(["train", "test"])]
+    data = prepare_rows(tmp_path, rows)
+    with pytest.raises(UserError, match=r"no pair of split 'train' of .*pairs would be left, so nothing is written"):
+        decontaminate(data, tmp_path / "clean")
+    assert not (tmp_path / "clean").exists()

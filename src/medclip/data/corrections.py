@@ -93,8 +93,6 @@ def correct_data(data: AnyPath, out: Path, corrections: Corrections) -> dict[str
             rows_by_split[name] = [row for row, key in enumerate(keys) if corrections.get(key, key) is not None]
             num_deleted = len(keys) - len(rows_by_split[name])
             counts.update(deleted=num_deleted, relabeled=len(named) - num_deleted)
-            if num_deleted and not rows_by_split[name]:
-                raise UserError(f"that deletes every pair of split {name!r} of {data}.")
         if not present:
             raise UserError(f"{data} holds none of the {len(corrections)} pairs that the corrections name.")
         copy_splits(

@@ -114,8 +114,13 @@ def read_dataset(data: AnyPath) -> dict[str, Any]:
 
 
 def split_names(data: AnyPath) -> list[str]:
-    """The splits that hold pairs: of another every row was dropped. Errors as of `read_dataset`."""
-    return [name for name, split in read_dataset(data)["splits"].items() if split["pairs"]]
+    """`nonempty_splits` of the dataset `data`. Errors as of `read_dataset`."""
+    return nonempty_splits(read_dataset(data))
+
+
+def nonempty_splits(dataset: Mapping[str, Any]) -> list[str]:
+    """The splits of a `dataset.json` that hold pairs: of another every row was dropped."""
+    return [name for name, split in dataset["splits"].items() if split["pairs"]]
 
 
 def _are_counts_of_splits(value: Any) -> bool:
@@ -174,17 +179,17 @@ def split_shards(data: AnyPath, name: str) -> dict[Path, int]:
 
     UserError where the dataset or the split does not exist, WorkError where the URL cannot be reached.
     """
-    shards = _list_shards(data, name)
+    folder = local_folder(data)
+    shards = _list_shards(data, folder, read_dataset(folder), name)
     if is_url(data):
         copy_shards(data, list(shards))
     return shards
 
 
-def _list_shards(data: AnyPath, name: str) -> dict[Path, int]:
-    splits = read_dataset(data)["splits"]
+def _list_shards(data: AnyPath, folder: Path, dataset: Mapping[str, Any], name: str) -> dict[Path, int]:
+    splits = dataset["splits"]
     if name not in splits:
         raise UserError(f"{data} has no split {name!r}; it has: {', '.join(splits) or 'none'}.")
-    folder = local_folder(data)
     try:
         return {folder / shard["file"]: int(shard["pairs"]) for shard in splits[name]["shards"]}
     except (KeyError, TypeError, ValueError) as error:
@@ -212,7 +217,7 @@ class Split:
         """
         self.name, self.folder = name, local_folder(data)
         self.dataset = read_dataset(self.folder)
-        all_shards = _list_shards(data, name)
+        all_shards = _list_shards(data, self.folder, self.dataset, name)
         shards, start = _shards_of(all_shards, first, max_samples)
         files, self._remote = list(shards), None
         if is_url(data):

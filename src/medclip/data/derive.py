@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from medclip.atomic_io import sha256, write_with_checksum
-from medclip.data.dataset import Split, read_dataset, split_names, write_table
+from medclip.data.dataset import Split, nonempty_splits, read_dataset, write_table
 from medclip.data.paths import AnyPath
 from medclip.data.prepare import NOTICE_FILE, write_notice
 from medclip.data.resume import ResumableFile, remove_stale
+from medclip.errors import UserError
 
 Edit = Callable[[pa.Table], pa.Table]
 
@@ -28,14 +29,19 @@ def copy_splits(
 ) -> None:
     """Write `rows_of` each split of `data`, edited, into `out`, which the caller has claimed.
 
-    `facts` go into its `dataset.json`, which is written last.
+    `facts` go into its `dataset.json`, which is written last. UserError where a split would be left empty; then nothing
+    is written.
     """
     dataset = read_dataset(data)
     splits: dict[str, dict[str, Any]] = {name: {"pairs": 0, "shards": []} for name in dataset["splits"]}
-    for name in split_names(data):
+    rows_by_split: list[tuple[Split, Sequence[int]]] = []
+    for name in nonempty_splits(dataset):
         split = Split(data, name)
-        rows = rows_of(split)
-        splits[name] = {"pairs": len(rows), "shards": _copy_rows(split, rows, out, edit)}
+        rows_by_split.append((split, rows := rows_of(split)))
+        if not rows:
+            raise UserError(f"no pair of split {name!r} of {data} would be left, so nothing is written.")
+    for split, rows in rows_by_split:
+        splits[split.name] = {"pairs": len(rows), "shards": _copy_rows(split, rows, out, edit)}
     files = {name: [shard["file"] for shard in entry["shards"]] for name, entry in splits.items()}
     remove_stale(out, chain.from_iterable(files.values()))
     write_notice(out, files)
