@@ -1,11 +1,34 @@
-"""Hosts: whether one is this machine, and whether the Hub's token may go to its endpoint."""
+"""Hosts: whether one is this machine, whether the Hub's token may go to its endpoint, and URLs without secrets."""
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from medclip.errors import UserError
+
+# A user without a password is a secret (a token) of http alone; git and github write OWNER:NAME@REVISION there.
+_USER = re.compile(r"""(?<=http://|ttps://)[^\s/'"]*@|(?<!git://|hub://)(?<=://)[^\s/'"]*:[^\s/'"]*@""")
+_QUERY = re.compile(r"""((?:https?|hf)://[^\s?#'"]*)[?#][^\s'"]*""")
+
+
+def without_credentials(text: str) -> str:
+    """A text, such as a library's message, whose URLs have lost users with their passwords, and queries."""
+    return _QUERY.sub(r"\1", _USER.sub("", text))
+
+
+def check_address(source: str) -> None:
+    """UserError for a URL with a user's password or a query, which may be a signature: records and messages repeat it.
+
+    The message does not.
+    """
+    if (shown := without_credentials(source)) != source:
+        raise UserError(
+            f"{shown} is given with a user or a query, which may be secrets that records and messages would repeat. "
+            "Leave them out: a password goes into fsspec's settings (FSSPEC_FTP_PASSWORD=…) or those of the store's "
+            "own library (AWS_SECRET_ACCESS_KEY=…); what a signed address names can be downloaded first."
+        )
 
 
 def is_ip_address(host: str) -> bool:
@@ -39,6 +62,6 @@ def check_hub_endpoint() -> None:
 
     if is_clear_text(constants.ENDPOINT) and get_token():
         raise UserError(
-            f"HF_TOKEN is not sent over clear text: HF_ENDPOINT is {constants.ENDPOINT}. Give it as https://, or unset "
-            "the token (HF_TOKEN, or hf auth logout)."
+            f"HF_TOKEN is not sent over clear text: HF_ENDPOINT is {without_credentials(constants.ENDPOINT)}. Give it "
+            "as https://, or unset the token (HF_TOKEN, or hf auth logout)."
         )

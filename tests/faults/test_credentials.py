@@ -10,9 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from medclip.data.paths import parse_path
-from medclip.errors import UserError
-from medclip.hosts import is_clear_text, is_loopback
+from medclip.data.paths import parse_path, storage_errors
+from medclip.data.prepare import prepare
+from medclip.errors import UserError, WorkError
+from medclip.hosts import check_address, is_clear_text, is_loopback
 from medclip.model.export import push
 from medclip.model.hub_download import fetch_model, fetch_tokenizer
 from medclip.search.curate import migrate
@@ -182,3 +183,48 @@ def test_a_redirect_of_the_hub_does_not_carry_the_token(tmp_path):
     assert done.returncode == 2 and "hf_secret" not in done.stdout + done.stderr
     assert "Bearer hf_secret" in received["first"]
     assert received["second"] == [] or set(received["second"]) == {None}
+
+
+SECRET_ADDRESSES = [
+    "https://host/pairs.csv?X-Amz-Signature=s3kr1t",
+    "https://s3kr1t@host/data",
+    "ftp://me:s3kr1t@host/pairs.csv",
+    "ftp://me:p@s3kr1t@host/pairs.csv",
+    "simplecache::https://me:s3kr1t@host/pairs.csv",
+    "hf://owner/name?token=s3kr1t",
+]
+
+
+@pytest.mark.parametrize("address", SECRET_ADDRESSES)
+def test_an_address_with_a_secret_is_refused_and_not_repeated(tmp_path, address):
+    with pytest.raises(UserError, match="a user or a query, which may be secrets") as error:
+        prepare(address, tmp_path / "out")
+    assert "s3kr1t" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_address_without_a_secret_is_taken():
+    for address in (
+        "sftp://me@host/a",
+        "abfs://container@account/a",
+        "github://owner:name@main/a",
+        "hf://owner/name@v1",
+    ):
+        check_address(address)
+    for address in ("s3://bucket/what?.csv", "https://host:8080/a@b:c/x.csv", "a/b?c#d", "memory://bucket/a"):
+        check_address(address)
+
+
+@pytest.mark.parametrize("address", SECRET_ADDRESSES)
+def test_what_a_library_says_of_an_address_is_shown_without_its_secrets(address):
+    with pytest.raises(WorkError, match="cannot be reached") as error, storage_errors(address):
+        raise OSError(f"403, message='Forbidden', url='{address}'")
+    assert "s3kr1t" not in str(error.value)
+
+
+def test_a_signed_address_in_a_table_is_not_written_down(tmp_path):
+    (tmp_path / "pairs.csv").write_text(f"image,caption\n{SECRET_ADDRESSES[0]},CT of the chest\n")
+    with pytest.raises(WorkError, match="image missing") as error:
+        prepare(str(tmp_path / "pairs.csv"), tmp_path / "out", num_workers=1)
+    written = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert b"s3kr1t" not in written and "s3kr1t" not in str(error.value)

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeAlias
 
 from medclip.errors import UserError, WorkError
-from medclip.hosts import check_hub_endpoint
+from medclip.hosts import check_address, check_hub_endpoint, without_credentials
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
@@ -32,8 +32,15 @@ _MIN_SPARSE_BYTES, _MIN_SPARSE_RATIO = 2**20, 16
 def parse_path(source: str) -> AnyPath:
     """A Path, or for `s3://…`, `gs://…` and the like a UPath, which can be sent to a worker.
 
-    `hf://OWNER/NAME` is a dataset of the Hub. UserError for a protocol that is unknown or not installed.
+    `hf://OWNER/NAME` is a dataset of the Hub. UserError for a protocol that is unknown or not installed, and as of
+    `check_address`.
     """
+    check_address(source)
+    return parse_image_path(source)
+
+
+def parse_image_path(source: str) -> AnyPath:
+    """As `parse_path`, of one image of many: nothing repeats the whole of its URL, which may be signed."""
     protocol, separator, rest = source.partition("://")
     if not separator:
         return Path(source)
@@ -47,9 +54,9 @@ def parse_path(source: str) -> AnyPath:
         url = UPath(source)
         url.fs  # noqa: B018  the library behind a protocol is imported here
     except ImportError as error:
-        raise UserError(f"{source}: no library for {protocol}:// is installed. {error}.") from None
+        raise UserError(f"{without_credentials(source)}: no library for {protocol}:// is installed. {error}.") from None
     except ValueError as error:
-        raise UserError(f"{source} is not a URL that can be read ({error}).") from None
+        raise UserError(without_credentials(f"{source} is not a URL that can be read ({error}).")) from None
     return url
 
 
@@ -68,7 +75,8 @@ def storage_errors(url: AnyPath, pass_through: tuple[type[Exception], ...] = ())
     except Exception as error:
         lines = str(error).strip().splitlines()
         reason = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-        raise WorkError(f"{url} cannot be reached ({reason}). Check its name and your access, or try again.") from error
+        message = f"{url} cannot be reached ({reason}). Check its name and your access, or try again."
+        raise WorkError(without_credentials(message)) from error
 
 
 def inside(root: AnyPath, name: str, start: AnyPath | None = None) -> AnyPath | None:

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medclip.data.decode_workers import isolate
@@ -25,6 +25,7 @@ from medclip.data.prepare_config import PrepareConfig
 from medclip.data.presidio import PRIVACY_PREFIX, deidentify_caption
 from medclip.data.schema import DicomFrame, Dropped, Pair, WebInstance
 from medclip.errors import ImageError
+from medclip.hosts import without_credentials
 from medclip.plain_text import is_unicode
 
 LATE_REDACTION = "names in the file that the server's metadata lack"
@@ -54,7 +55,7 @@ def prepare_row(row: Pair | Dropped, config: PrepareConfig) -> dict[str, Any] | 
     try:
         image, width, height = isolate(standardize, _download(row.image), config.shorter_side)
     except ImageError as error:
-        file = "" if isinstance(row.image, bytes | DicomFrame) else row.image.name
+        file = "" if isinstance(row.image, bytes | DicomFrame) else _file_name(row.image)
         detail = row.if_missing if str(error) == "image missing" else ""
         return Dropped(row.id, row.split, str(error), detail or hide(file, row.private))
     return {
@@ -76,6 +77,10 @@ def prepare_row(row: Pair | Dropped, config: PrepareConfig) -> dict[str, Any] | 
         "sha256": hashlib.sha256(image).hexdigest(),
         "removed": list(row.removed),
     }
+
+
+def _file_name(image: AnyPath) -> str:
+    return PurePosixPath(without_credentials(str(image))).name if is_url(image) else image.name
 
 
 def _can_be_stored(row: Pair) -> bool:

@@ -17,7 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from medclip.atomic_io import read_optional, write_json
 from medclip.errors import UserError
-from medclip.hosts import is_clear_text
+from medclip.hosts import is_clear_text, without_credentials
 from medclip.progress import console
 from medclip.require import require
 from medclip.training import checksums
@@ -275,7 +275,7 @@ def _attempt(name: str, call: Callable[[], None]) -> bool:
 
 
 def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    return without_credentials(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
 
 
 def _scalars(metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medclip.data.normalize import canonical_split
-from medclip.data.paths import AnyPath, inside, parse_path
+from medclip.data.paths import AnyPath, inside, parse_image_path, parse_path
 from medclip.data.prepare_config import Columns
 from medclip.data.schema import Dropped, Pair, make_up_id
 from medclip.data.sources.table_files import Row
@@ -42,7 +42,7 @@ def _read(source: Iterable[Any], columns: Columns, split: str) -> Iterator[Pair 
     root = parse_path(columns.image_root) if columns.image_root else None
 
     def locate(path: str) -> AnyPath | None:
-        return inside(root, path) if root else parse_path(path)
+        return inside(root, path) if root else parse_image_path(path)
 
     rows = (_row(item, number) for number, item in enumerate(items, start=1))
     return rows_to_pairs(rows, Path(type(source).__name__), columns, split, _identify, locate)

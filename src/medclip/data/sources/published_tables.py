@@ -17,6 +17,7 @@ from medclip.data.sources.reports import split_reading
 from medclip.data.sources.table_files import Row, read_rows, table_suffix
 from medclip.data.sources.tables import NO_IMAGE_OR_CAPTION, cell_captions, match_columns, private_values
 from medclip.errors import UserError
+from medclip.hosts import without_credentials
 
 _CUI = re.compile(r"C\d{7}")
 _IMAGE_FOLDERS = ("images", "files", "figures")
@@ -193,7 +194,7 @@ def _pairs(
 ) -> Iterator[Pair | Dropped]:
     """A pair for each caption of the image that the first of `names` has below the table's folder."""
     image = find_image(locate, *names)
-    if_missing = "" if is_url(table) else f"{table.name}: {names[0]}; {TRIED}"
+    if_missing = "" if is_url(table) else f"{table.name}: {without_credentials(names[0])}; {TRIED}"
     if isinstance(image, str):
         detail = if_missing if image == MISSING else table.name
         yield Dropped(id, fields["split"], image, detail, fields.get("private", ()))

@@ -27,6 +27,7 @@ from medclip.data.sources.image_cells import (
 from medclip.data.sources.reports import split_reading
 from medclip.data.sources.table_files import Row, read_rows
 from medclip.errors import ImageError, UserError
+from medclip.hosts import without_credentials
 
 NO_IMAGE_OR_CAPTION = "row without image or caption"
 _COLUMN_NAMES = {
@@ -229,7 +230,7 @@ def rows_to_pairs(
         for position, cell in enumerate(images):
             image_id = id + (f"-{position}" if len(images) > 1 else "")
             image = find_image(locate, cell)
-            if_missing = f"{detail}: {cell}; {tried}" if tried and isinstance(cell, str) else ""
+            if_missing = f"{detail}: {without_credentials(cell)}; {tried}" if tried and isinstance(cell, str) else ""
             if isinstance(image, str):
                 yield Dropped(image_id, row_split, image, if_missing if image == MISSING else detail, private)
                 continue
