@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from medclip.atomic_io import whole_file
+from medclip.data.header_readings import other_readings
 from medclip.data.name_matching import APOSTROPHES, Span, find_name, index_words, is_ordinary
 from medclip.data.name_spelling import fold
 from medclip.data.normalize import MAX_CAPTION_CHARACTERS, normalize_text
@@ -192,30 +193,31 @@ def redact_report(
     """A report with the values of its headers replaced by "___", and the number of replacements by attribute.
 
     Values are names of people (see `name_matching`), identifiers of four characters or more, and dates in common
-    numeric and English forms. Names that no header holds stay. An ordinary word of a report that is also such a value
-    is replaced only where the words beside it or its letter case say that it is a name; the others are counted as
-    KEYWORD + NOT_REPLACED. `on_replacement` gets the keyword and the value of each that was replaced. Raises ImageError
-    for a report that is too long for a caption.
+    numeric and English forms; of a text in a doubtful character set, each of its `other_readings` too. Names that no
+    header holds stay. An ordinary word of a report that is also such a value is replaced only where the words beside it
+    or its letter case say that it is a name; the others are counted as KEYWORD + NOT_REPLACED. `on_replacement` gets
+    the keyword and the value of each that was replaced. Raises ImageError for a report that is too long for a caption.
     """
     if len(report) > MAX_CAPTION_CHARACTERS:
         raise ImageError(f"over {MAX_CAPTION_CHARACTERS:,} characters")
-    values: dict[tuple[str, str], str] = {}
+    values: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {}
     for header in headers:
         for element in _iter_elements(header):
             kind = element.VR if element.VR in ("PN", "DA", "DT") else "ID" if element.keyword in _ID_KEYWORDS else ""
             for value in element.value if kind and element.VM > 1 else [element.value] if kind else []:
-                values.setdefault((kind[0], str(value).strip()), _keyword(element))
+                readings = other_readings(value) if kind in ("PN", "ID") else ()
+                values.setdefault((kind[0], str(value).strip()), (_keyword(element), readings))
     report = normalize_text(report)  # as the caption will be: what the rules drop or decode cannot part a name
     words = index_words(report)
     plain = _lower(report)
     covered: list[Span] = []
     counts: Counter[str] = Counter()
-    for (kind, value), keyword in values.items():
+    for (kind, value), (keyword, readings) in values.items():
         if kind == "P":
-            spans, num_ordinary = find_name(words, value)
+            spans, num_ordinary = find_name(words, value, *readings)
         else:
-            pattern = _compile_value(kind, value) if all(part in plain for part in _anchors(kind, value)) else None
-            spans = [Span(*match.span()) for match in pattern.finditer(report)] if pattern else []
+            matches = (match for text in (value, *readings) for match in _find_value(kind, text, report, plain))
+            spans = list(dict.fromkeys(Span(*match.span()) for match in matches))
             num_ordinary = len(spans) if kind == "I" and _is_ordinary_text(value) else 0
             spans = [] if num_ordinary else spans
         if spans and on_replacement:
@@ -269,6 +271,12 @@ def replace_spans(text: str, spans: list[Span]) -> str:
             pieces += [text[position:start], REDACTED]
         position = max(position, end)
     return "".join([*pieces, text[position:]])
+
+
+def _find_value(kind: str, value: str, report: str, plain: str) -> Iterator[re.Match[str]]:
+    """Where a date or an identifier stands in a report; `plain` is that in lower case."""
+    pattern = _compile_value(kind, value) if all(part in plain for part in _anchors(kind, value)) else None
+    return pattern.finditer(report) if pattern else iter(())
 
 
 def _is_ordinary_text(value: str) -> bool:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from medclip.data.dicom_display import items, to_display
 from medclip.data.dicom_geometry import middle_frame
+from medclip.data.header_readings import keep_bytes
 from medclip.errors import MAX_PIXELS, TOO_MANY_PIXELS, ImageError, UserError
 from medclip.require import require
 from medclip.warning_filters import ignore_warnings
@@ -50,7 +51,9 @@ _DISPLAY_MACROS = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
 def read_header(source: Path | BinaryIO) -> Dataset:
     """A file's dataset without its pixels. Raises ImageError, and UserError where pydicom is not installed."""
     with dicom_errors(), _open(source) as file:
-        return _pydicom().dcmread(file, stop_before_pixels=True)
+        header = _pydicom().dcmread(file, stop_before_pixels=True)
+        keep_bytes(header)
+        return header
 
 
 def frame_count(header: Dataset) -> int:

@@ -82,12 +82,12 @@ class _Name:
 
 
 @lru_cache(1024)
-def _parse_name(value: str) -> _Name:
+def _parse_name(*values: str) -> _Name:
     """Family, given and middle names of each group; prefixes and suffixes are words of every report (MR, II)."""
     name = _Name()
     forms: dict[str, int] = {}
-    for group in {value, _repair_encoding(value)} if not value.isascii() else {value}:
-        for script in group.split("="):
+    for value in values:
+        for script in value.split("="):
             components = script.split("^")[:3]
             _add_words(name, components)
             runs = [run for component in components for run in find_unspaced(_compose(component))]
@@ -99,14 +99,6 @@ def _parse_name(value: str) -> _Name:
 
 def _compose(text: str) -> str:
     return unicodedata.normalize("NFC", text)
-
-
-def _repair_encoding(value: str) -> str:
-    """UTF-8 that a header without its character set made Latin-1 of."""
-    try:
-        return value.encode("latin-1").decode()
-    except UnicodeError:
-        return value
 
 
 def _add_words(name: _Name, components: list[str]) -> None:
@@ -223,9 +215,12 @@ def index_words(text: str) -> Words:
     return Words(text)
 
 
-def find_name(words: Words, value: str) -> tuple[list[Span], int]:
-    """Where a value of representation PN is named in a text, and how many of its ordinary words stay there."""
-    name = _parse_name(value)
+def find_name(words: Words, *values: str) -> tuple[list[Span], int]:
+    """Where a value of representation PN, or another reading of it, is named in a text.
+
+    Also how many of its ordinary words stay there.
+    """
+    name = _parse_name(*values)
     spans, num_ordinary = [], 0
     hits: dict[int, int] = {}
     for key in name.parts | name.joined | name.compounds:
