@@ -33,7 +33,10 @@ client.info()
 
 # %%
 result = client.search("CT of the chest", k=3)
-toy.show([client.thumbnail(hit.id) for hit in result.hits], [f"{hit.score:.2f} {hit.caption}" for hit in result.hits])
+toy.show(
+    [client.thumbnail(hit.id, hit.sha256) for hit in result.hits],
+    [f"{hit.score:.2f} {hit.caption}" for hit in result.hits],
+)
 
 # %% [markdown]
 # Beside each hit stands how probable it is that the right image is it or one above it, where the model has been

@@ -198,7 +198,7 @@ def test_the_viewer_with_window_classes_and_saliency(visit, searcher):
     page.keyboard.press("Escape")
     expect(dialog).to_have_count(0)
     page.get_by_role("button", name="Find similar").nth(1).click()
-    assert_shown(page, similar(searcher.reader, hits[1].id, SearchOptions(12)))
+    assert_shown(page, similar(searcher.reader, *searcher.reader.find_rows(hits[1].id), SearchOptions(12)))
 
 
 def test_two_indexes_side_by_side(visit, folders):

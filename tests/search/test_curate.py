@@ -111,7 +111,7 @@ def test_a_deleted_image_can_be_added_again(folder, data):
     delete(folder, [deleted])
     assert add(folder, data, "validation", None, None) == (1, 11)
     assert ids(folder)[-1] == deleted
-    assert IndexReader(folder).find_row(deleted) == 12  # not the deleted one
+    assert IndexReader(folder).find_rows(deleted) == [12]  # not the deleted one
 
 
 def test_a_snapshot_comes_back_after_anything(folder, data, model):
@@ -282,7 +282,7 @@ def test_corrections_delete_and_relabel_and_a_snapshot_goes_back(tmp_path, vecto
     assert correct(folder, {("r2", "2"): None, ("r14", "14"): None, **relabel}) == {"deleted": 2, "relabeled": 2}
     reader = IndexReader(folder)
     assert len(reader) == 18 and sorted(ids(folder)) == sorted(f"r{i}" for i in range(20) if i not in (2, 14))
-    hits = {id: reader.hit(reader.find_row(id), 0) for id in ("r5", "r15", "r6")}
+    hits = {id: reader.hit(*reader.find_rows(id), 0) for id in ("r5", "r15", "r6")}
     assert hits["r5"].labels == {"modality": "xa"}  # varied_metadata: ct alone
     assert hits["r15"].labels == {"organ": "chest", "view": "ap"}
     assert (hits["r5"].added, hits["r15"].added) == ("2026-11-01", "2026-11-25")
@@ -296,7 +296,7 @@ def test_corrections_delete_and_relabel_and_a_snapshot_goes_back(tmp_path, vecto
     assert len(IndexReader(folder)) == 18
     restore(folder, "before")
     reader = IndexReader(folder)
-    assert len(reader) == 20 and reader.hit(reader.find_row("r5"), 0).labels == {"modality": "ct"}
+    assert len(reader) == 20 and reader.hit(*reader.find_rows("r5"), 0).labels == {"modality": "ct"}
 
 
 def test_corrections_that_delete_everything_change_nothing(tmp_path):

@@ -66,5 +66,5 @@ def test_hits_are_found_behind_many_duplicates(reader):
 
 
 def test_an_image_is_similar_neither_to_itself_nor_to_its_duplicates(reader):
-    hits = similar(reader, "r4", SearchOptions(k=30))
+    hits = similar(reader, 4, SearchOptions(k=30))
     assert len(hits) == 9 and all(int(hit.id[1:]) // 3 != 1 for hit in hits)

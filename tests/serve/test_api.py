@@ -8,6 +8,7 @@ import threading
 import time
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -51,10 +52,11 @@ def assert_same(result: dict, hits) -> None:
     assert [hit["id"] for hit in result["hits"]] == [hit.id for hit in hits]
     for fields, hit in zip(result["hits"], hits, strict=True):
         assert fields.pop("score") == pytest.approx(hit.score, **CLOSE)
-        assert fields.pop("thumbnail") == f"/thumbnails/{hit.id}"
+        assert fields.pop("thumbnail") == f"/thumbnails/{hit.id}?sha256={hit.sha256}"
         assert fields.pop("duplicates") == list(hit.duplicates)
         assert fields == {name: getattr(hit, name) for name in fields}
-        assert fields.keys() == {"id", "caption", "article", "license", "attribution", "labels", "source", "added"}
+        names = {"id", "sha256", "caption", "article", "license", "attribution", "labels", "source", "added"}
+        assert fields.keys() == names
 
 
 def assert_same_match(result: dict, expected) -> None:
@@ -95,7 +97,7 @@ def test_images_and_texts_give_the_hits_of_the_search(client, index, split):
 def test_similar_leaves_itself_out(client, index, split):
     id = split.column("id")[3]
     result = client.get(f"/similar/{id}", params={"k": 3}).json()
-    assert_same(result, similar(index.reader, id, SearchOptions(3)))
+    assert_same(result, similar(index.reader, *index.reader.find_rows(id), SearchOptions(3)))
     assert (result["probabilities"], result["no_match"]) == (None, None)
     assert result["note"] == "No probability: only searches by a single text are calibrated."
 
@@ -182,6 +184,29 @@ def test_a_thumbnail_is_the_image_and_never_larger(client, split):
     assert abs(np.asarray(small).mean() - np.asarray(Image.open(io.BytesIO(split.image(0)))).mean()) < 2
 
 
+def test_images_of_one_id_are_told_apart_by_their_hash(client, monkeypatch):
+    """Two datasets may number their images: that of a hit is its own, and never another's of the same number."""
+    reader = service_of(client).index().reader
+    ids = pa.array(["1"] * len(reader.table))
+    monkeypatch.setattr(reader, "table", reader.table.set_column(0, reader.table.field("id"), ids))
+    (result,) = client.post("/search", json={"queries": [{"texts": [TEXT]}], "k": 12}).json()["results"]
+    rows = {reader.sha256(row): row for row in range(len(reader))}
+    assert {hit["id"] for hit in result["hits"]} == {"1"} and len(result["hits"]) == len(rows) == 12
+    question = {"labels": ["chest", "knee"], "id": "1"}
+    for hit in result["hits"]:
+        image, form = reader.image(rows[hit["sha256"]]), {"sha256": hit["sha256"]}
+        assert client.get(hit["thumbnail"]).content == image
+        others = client.get("/similar/1", params=form | {"k": 12}).json()["hits"]
+        assert {other["sha256"] for other in others} == rows.keys() - {hit["sha256"]}
+        stored = client.post("/classify", data=question | form).json()
+        uploaded = client.post("/classify", data={"labels": question["labels"]}, files={"image": image}).json()
+        assert stored["scores"][0]["probability"] == pytest.approx(uploaded["scores"][0]["probability"], abs=1e-4)
+    answers = [client.get("/thumbnails/1"), client.get("/similar/1"), client.post("/classify", data=question)]
+    for response in (*answers, client.post("/explain", data={"text": "chest", "id": "1"})):
+        assert response.status_code == 422 and "12 images of the index have that id" in error_sentence(response)
+    assert client.get("/thumbnails/1", params={"sha256": "0" * 64}).status_code == 404
+
+
 def test_facets_info_health_and_readiness(client, index):
     assert client.get("/facets").json() == {"num_images": 12, "facets": index.reader.value_counts}
     info = client.get("/").json()
@@ -235,7 +260,7 @@ def test_what_is_absent_is_404(client):
 
 @pytest.mark.parametrize(("path", "question"), [("/classify", {"labels": ["a", "b"]}), ("/explain", {"text": "a"})])
 def test_a_question_takes_one_image(client, split, path, question):
-    for form in ({}, {"id": split.column("id")[0]}):
+    for form in ({}, {"id": split.column("id")[0]}, {"sha256": "0" * 64}):
         files = {"image": split.image(0)} if form else None
         response = client.post(path, data={**question, **form}, files=files)
         assert response.status_code == 422 and "give either an image or the id" in error_sentence(response)

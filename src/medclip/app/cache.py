@@ -10,7 +10,6 @@ from PIL import Image
 
 from medclip.app.run import IndexLocation
 from medclip.encode.encoder import BATCH_SIZE, embed_images, embed_texts
-from medclip.errors import UserError
 from medclip.model.checkpoint import Model, load
 from medclip.search.index import Index
 from medclip.search.match import SearchResult, answer_query, calibration_or_reason
@@ -61,7 +60,4 @@ def _row(index: IndexReader, id: str, query: Query) -> int | None:
         return None
     (image,) = query.images
     assert isinstance(image, bytes)
-    try:
-        return index.find_row(id, image)
-    except UserError:
-        return None
+    return next((row for row in index.find_rows(id) if index.image(row) == image), None)

@@ -61,9 +61,8 @@ class Ranking:
     """Of the nearest images, merged or not, best first: 18 or more, unless fewer pass the filter."""
 
 
-def similar(reader: IndexReader, id: str, options: SearchOptions) -> list[Hit]:
-    """The images nearest to one of the index, without it and its duplicates. UserError where the index lacks it."""
-    row = reader.find_row(id)
+def similar(reader: IndexReader, row: int, options: SearchOptions) -> list[Hit]:
+    """The images nearest to that of a row, without it and its duplicates."""
     return search_embedding(reader, reader.embeddings_at(np.array([row]))[0], options, exclude_row=row)
 
 

@@ -54,6 +54,8 @@ class Hit:
     attribution: str
     labels: dict[str, str]
     source: str
+    sha256: str
+    """Of the image as it came: names it where several have one id, as `1`."""
     added: str
     """The day the row was added to the index."""
     duplicates: tuple[str, ...] = ()
@@ -135,16 +137,10 @@ class IndexReader:
             embeddings[inside] = segment[rows[inside] - first]
         return embeddings
 
-    def find_row(self, id: str, image: bytes | None = None) -> int:
-        """The row of an id, as `1`, which several may have: of the one with this `image`, else of the first.
-
-        UserError where the index has none.
-        """
+    def find_rows(self, id: str, sha256: str | None = None) -> list[int]:
+        """The rows of an id, which several images may have, as `1`; with `sha256` of the one with that hash."""
         rows = np.flatnonzero(id_mask(self.table, id) & self.live_mask).tolist()
-        match = next((row for row in rows if image is None or self.image(row) == image), None)
-        if match is None:
-            raise UserError(f"index {self.folder} has no image {id!r}.")
-        return match
+        return [row for row in rows if sha256 in (None, self.sha256(row))]
 
     def hit(self, row: int, score: float, duplicates: tuple[str, ...] = ()) -> Hit:
         """A row as a search result."""
@@ -162,6 +158,7 @@ class IndexReader:
             attribution=value("attribution") or "",
             labels=dict(self.table.column("labels")[row].as_py()),
             source=value("source"),
+            sha256=self.sha256(row),
             added=str(self.added_days[row]),
             duplicates=duplicates,
         )
@@ -169,6 +166,10 @@ class IndexReader:
     def id(self, row: int) -> str:
         """The id of a row's image."""
         return self.table.column("id")[row].as_py()
+
+    def sha256(self, row: int) -> str:
+        """The hash of a row's image as it came."""
+        return self.table.column("sha256")[row].as_py()
 
     def fingerprints(self, rows: Sequence[int]) -> Fingerprints:
         """Fingerprints of the images of rows, at least one."""

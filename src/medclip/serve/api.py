@@ -38,7 +38,7 @@ from medclip.serve.responses import (  # noqa: E402
     validation,
 )
 from medclip.serve.run import SETTINGS_VARIABLE  # noqa: E402
-from medclip.serve.service import MAX_THUMBNAIL_SIDE, Service, Settings, start_log  # noqa: E402
+from medclip.serve.service import MAX_THUMBNAIL_SIDE, Service, Settings, StoredImage, start_log  # noqa: E402
 
 DESCRIPTION = f"""Search an index of radiology images by text and image. **{NOT_CLINICAL}**
 
@@ -69,6 +69,8 @@ ImagesParam = Annotated[
 TextsParam = Annotated[list[schemas.Text], Form(max_length=schemas.MAX_TEXTS)]
 ImageParam = Annotated[UploadFile | None, File(description="PNG, JPEG, DICOM")]
 IndexImageID = Annotated[schemas.ImageID | None, Form(description="An image of the index, in place of `image`.")]
+HashForm = Annotated[schemas.ImageHash, Form()]
+HashQuery = Annotated[schemas.ImageHash, Query()]
 FilterParam = Annotated[list[schemas.FilterItem], Form(max_length=schemas.MAX_TEXTS, description=FILTER_DESCRIPTION)]
 FilterQuery = Annotated[list[schemas.FilterItem], Query(max_length=schemas.MAX_TEXTS, description=FILTER_DESCRIPTION)]
 post_form = partial(
@@ -117,13 +119,15 @@ async def search_by_image(
 async def similar(
     service: ServiceParam,
     id: schemas.ImageID,
+    sha256: HashQuery = None,
     k: Annotated[schemas.K, Query()] = 10,
     filter: FilterQuery = [],  # noqa: B006
     group_by: Annotated[schemas.GroupBy, Query()] = None,
 ) -> schemas.SearchResult:
     """The images nearest to one of the index, without it and its duplicates."""
     options = SearchOptions(k, parse_filter(filter), group_by)
-    return search_result(await _in_thread(service, lambda: service.similar(id, options)))
+    image = StoredImage(id, sha256)
+    return search_result(await _in_thread(service, lambda: service.similar(image, options)))
 
 
 @post_form("/classify", responses=error_responses.NOT_FOUND)
@@ -132,16 +136,17 @@ async def classify(
     labels: Annotated[list[schemas.Text], Form(min_length=2, max_length=schemas.MAX_LABELS)],
     image: ImageParam = None,
     id: IndexImageID = None,
+    sha256: HashForm = None,
 ) -> schemas.ClassifyResponse:
     """Zero-shot probabilities of labels, of which one is taken to be right: the softmax of the model's scaled cosines.
 
     Each label is embedded in several templates and averaged.
     """
-    require_one_image(image, id)
+    require_one_image(image, id, sha256)
     files = await _read([image] if image else [])
 
     def work() -> list[float]:
-        return service.classify(service.decode(files)[0] if id is None else id, labels)
+        return service.classify(service.decode(files)[0] if id is None else StoredImage(id, sha256), labels)
 
     return classify_response(labels, await _in_thread(service, work))
 
@@ -152,15 +157,20 @@ async def classify(
     responses=error_responses.NOT_FOUND | {200: {"content": {"image/jpeg": {}}, "description": "The image, painted"}},
 )
 async def explain(
-    service: ServiceParam, text: Annotated[schemas.Text, Form()], image: ImageParam = None, id: IndexImageID = None
+    service: ServiceParam,
+    text: Annotated[schemas.Text, Form()],
+    image: ImageParam = None,
+    id: IndexImageID = None,
+    sha256: HashForm = None,
 ) -> Response:
     """Where an image speaks for a text (orange) and against it (blue), drawn over it as JPEG.
 
     It shows what the model uses, at the cost of embedding 65 images.
     """
-    require_one_image(image, id)
+    require_one_image(image, id, sha256)
     files = await _read([image] if image else [])
-    content = await _in_thread(service, lambda: service.explain(files[0] if id is None else id, text))
+    source = files[0] if id is None else StoredImage(id, sha256)
+    content = await _in_thread(service, lambda: service.explain(source, text))
     return Response(content, media_type="image/jpeg")
 
 
@@ -190,10 +200,11 @@ async def embed_images(service: ServiceParam, images: ImagesParam) -> schemas.Em
 async def thumbnail(
     service: ServiceParam,
     id: schemas.ImageID,
+    sha256: HashQuery = None,
     side: Annotated[int, Query(ge=16, le=MAX_THUMBNAIL_SIDE, description="Of the longer side.")] = 256,
 ) -> Response:
     """An image of the index as JPEG, never enlarged."""
-    content = await _in_thread(service, lambda: service.thumbnail(id, side))
+    content = await _in_thread(service, lambda: service.thumbnail(StoredImage(id, sha256), side))
     return Response(content, media_type="image/jpeg")
 
 

@@ -70,22 +70,27 @@ class Client:
         return self._form(schemas.SearchResult, "POST", "/search/image", data=fields, files=_files("images", images))
 
     def similar(
-        self, id: str, k: int = 10, filter: Sequence[str] = (), group_by: schemas.GroupBy = None
+        self,
+        id: str,
+        sha256: str | None = None,
+        k: int = 10,
+        filter: Sequence[str] = (),
+        group_by: schemas.GroupBy = None,
     ) -> schemas.SearchResult:
         """The images nearest to one of the index, without it and its duplicates."""
-        path = f"/similar/{quote(id, safe='')}"
-        return self._form(schemas.SearchResult, "GET", path, params=_options(k, filter, group_by))
+        path, options = f"/similar/{quote(id, safe='')}", _options(k, filter, group_by)
+        return self._form(schemas.SearchResult, "GET", path, params=options | _hash(sha256))
 
     def classify(
-        self, labels: Sequence[str], image: bytes | None = None, id: str | None = None
+        self, labels: Sequence[str], image: bytes | None = None, id: str | None = None, sha256: str | None = None
     ) -> schemas.ClassifyResponse:
         """Zero-shot probabilities of labels for an image file, or for an image of the index by its id."""
-        form = _one_image({"labels": list(labels)}, image, id)
+        form = _one_image({"labels": list(labels)}, image, id, sha256)
         return self._form(schemas.ClassifyResponse, "POST", "/classify", **form)
 
-    def explain(self, text: str, image: bytes | None = None, id: str | None = None) -> bytes:
+    def explain(self, text: str, image: bytes | None = None, id: str | None = None, sha256: str | None = None) -> bytes:
         """An image file, or an image of the index by its id, with where it speaks for a text over it, as JPEG."""
-        return self._send("POST", "/explain", **_one_image({"text": text}, image, id)).content
+        return self._send("POST", "/explain", **_one_image({"text": text}, image, id, sha256)).content
 
     def embed_texts(self, texts: Sequence[str]) -> schemas.EmbedResponse:
         """Embeddings of texts."""
@@ -95,9 +100,10 @@ class Client:
         """Embeddings of image files."""
         return self._form(schemas.EmbedResponse, "POST", "/embed/image", files=_files("images", images))
 
-    def thumbnail(self, id: str, side: int = 256) -> bytes:
+    def thumbnail(self, id: str, sha256: str | None = None, side: int = 256) -> bytes:
         """An image of the index as JPEG, its longer side at most `side`."""
-        return self._send("GET", f"/thumbnails/{quote(id, safe='')}", params={"side": side}).content
+        path = f"/thumbnails/{quote(id, safe='')}"
+        return self._send("GET", path, params={"side": side, **_hash(sha256)}).content
 
     def facets(self) -> schemas.FacetsResponse:
         """Keys and values that can be filtered by, with counts."""
@@ -137,9 +143,13 @@ def _options(k: int, filter: Sequence[str], group_by: schemas.GroupBy) -> dict[s
     return {"k": k, "filter": list(filter), **({"group_by": group_by} if group_by else {})}
 
 
-def _one_image(fields: dict[str, Any], image: bytes | None, id: str | None) -> dict[str, Any]:
+def _hash(sha256: str | None) -> dict[str, str]:
+    return {} if sha256 is None else {"sha256": sha256}
+
+
+def _one_image(fields: dict[str, Any], image: bytes | None, id: str | None, sha256: str | None) -> dict[str, Any]:
     return {
-        "data": fields if id is None else fields | {"id": id},
+        "data": fields | ({} if id is None else {"id": id}) | _hash(sha256),
         "files": _files("image", [] if image is None else [image]),
     }
 

@@ -30,7 +30,7 @@ from medclip.serve import schemas  # noqa: E402
 from medclip.serve.error_responses import STATUS, describe_error, error_location  # noqa: E402
 from medclip.serve.gate import MAX_UPLOAD_BYTES, REQUEST_TIMEOUT_S  # noqa: E402
 from medclip.serve.responses import classify_response, require_one_image, search_result  # noqa: E402
-from medclip.serve.service import Service, Settings, shrink, start_log  # noqa: E402
+from medclip.serve.service import Service, Settings, StoredImage, shrink, start_log  # noqa: E402
 
 INSTRUCTIONS = f"""Search an index of radiology images by text and image. {NOT_CLINICAL}
 Hits come best first with a cosine, a caption and a license; quote the license and the attribution of what you show.
@@ -97,6 +97,7 @@ def _add_searches(server: MCPServer, service: Service) -> None:
     @server.tool()
     async def similar(
         id: schemas.ImageID,
+        sha256: schemas.ImageHash = None,
         k: schemas.K = 10,
         filter: FilterItems = [],  # noqa: B006
         group_by: schemas.GroupBy = None,
@@ -105,7 +106,7 @@ def _add_searches(server: MCPServer, service: Service) -> None:
 
         def work() -> CallToolResult:
             options = SearchOptions(k, parse_filter(filter), group_by)
-            return _hits(service.similar(id, options))
+            return _hits(service.similar(StoredImage(id, sha256), options))
 
         return await _answer(service, work)
 
@@ -115,23 +116,25 @@ def _add_questions(server: MCPServer, service: Service) -> None:
 
     @server.tool()
     async def classify(
-        labels: Labels, image: Image | None = None, id: IndexImageID = None
+        labels: Labels, image: Image | None = None, id: IndexImageID = None, sha256: schemas.ImageHash = None
     ) -> Annotated[CallToolResult, schemas.ClassifyResponse]:
         """Zero-shot probabilities of labels, of which one is taken to be right."""
 
         def work() -> CallToolResult:
-            content = _one_image(image, id)
-            pixels = content if isinstance(content, str) else service.decode([content])[0]
+            source = _one_image(image, id, sha256)
+            pixels = source if isinstance(source, StoredImage) else service.decode([source])[0]
             return _result(classify_response(labels, service.classify(pixels, labels)))
 
         return await _answer(service, work)
 
     @server.tool()
-    async def explain(text: schemas.Text, image: Image | None = None, id: IndexImageID = None) -> CallToolResult:
+    async def explain(
+        text: schemas.Text, image: Image | None = None, id: IndexImageID = None, sha256: schemas.ImageHash = None
+    ) -> CallToolResult:
         """Where an image speaks for a text (orange) and against it (blue), drawn over the image."""
 
         def work() -> CallToolResult:
-            overlay = service.explain(_one_image(image, id), text)
+            overlay = service.explain(_one_image(image, id, sha256), text)
             return CallToolResult(content=[TextContent(text=NOT_CLINICAL), _jpeg_content(overlay)])
 
         return await _answer(service, work)
@@ -169,10 +172,10 @@ def _jpeg_content(jpeg: bytes) -> ImageContent:
     return ImageContent(data=base64.b64encode(jpeg).decode(), mime_type="image/jpeg")
 
 
-def _one_image(image: bytes | None, id: str | None) -> bytes | str:
-    require_one_image(image, id)
+def _one_image(image: bytes | None, id: str | None, sha256: str | None) -> bytes | StoredImage:
+    require_one_image(image, id, sha256)
     _check_size([] if image is None else [image])
-    return str(id) if image is None else image
+    return StoredImage(str(id), sha256) if image is None else image
 
 
 def _check_size(images: list[bytes]) -> None:

@@ -22,6 +22,7 @@ def search_result(result: SearchResult) -> schemas.SearchResult:
         hits=[
             schemas.Hit(
                 id=hit.id,
+                sha256=hit.sha256,
                 score=hit.score,
                 caption=hit.caption,
                 article=hit.article,
@@ -31,7 +32,7 @@ def search_result(result: SearchResult) -> schemas.SearchResult:
                 source=hit.source,
                 added=hit.added,
                 duplicates=list(hit.duplicates),
-                thumbnail=f"/thumbnails/{quote(hit.id, safe='')}",
+                thumbnail=f"/thumbnails/{quote(hit.id, safe='')}?sha256={hit.sha256}",
             )
             for hit in result.hits
         ],
@@ -72,7 +73,7 @@ def validation(calibration: Calibration | str) -> schemas.Validation | None:
     )
 
 
-def require_one_image(image: object, id: str | None) -> None:
-    """UserError unless there is either an image or the id of one."""
-    if (image is None) == (id is None):
-        raise UserError("give either an image or the id of one of the index.")
+def require_one_image(image: object, id: str | None, sha256: str | None) -> None:
+    """UserError unless there is either an image or the id of one; a hash goes with an id."""
+    if (image is None) == (id is None) or (id is None and sha256 is not None):
+        raise UserError("give either an image or the id of one of the index; sha256 goes with an id.")

@@ -14,6 +14,9 @@ FilterItem = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 FilterValues = Annotated[list[FilterItem], Field(min_length=1, max_length=MAX_TEXTS)]
 K = Annotated[int, Field(ge=1, le=MAX_K, description="Number of hits.")]
 ImageID = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT_LENGTH)]
+ImageHash = Annotated[
+    str | None, Field(max_length=64, description="The `sha256` of a hit: of images with one id, which is meant.")
+]
 GroupBy = Annotated[Literal["article"] | None, Field(description="Only the best image of each article.")]
 
 
@@ -54,6 +57,8 @@ class Hit(BaseModel):
     """An image of the index. `score` is the cosine with the query, in [-1, 1]."""
 
     id: str
+    sha256: str
+    """Of the image as it came. Datasets that number their images may have one id for several: then it tells which."""
     score: float
     caption: str
     article: str

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import jax
 import numpy as np
@@ -60,6 +60,13 @@ class Settings:
     log_queries: bool = False
     warm_up: bool = True
     """Compile before the first request rather than for it."""
+
+
+class StoredImage(NamedTuple):
+    """An image of the index by its id, which several may have, as `1`; then its hash tells which."""
+
+    id: str
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,32 +138,31 @@ class Service:
             LOG.info("queries %s", json.dumps(log, ensure_ascii=True))  # so that a text cannot break a line of the log
         return self.index().answer(queries, options)
 
-    def similar(self, id: str, options: SearchOptions) -> SearchResult:
-        """See `medclip.search.query.similar`. ImageNotFound where the index lacks the image."""
+    def similar(self, image: StoredImage, options: SearchOptions) -> SearchResult:
+        """See `medclip.search.query.similar`. Errors as of `_find_row`."""
         reader = self.index().reader
-        _find_row(reader, id)
-        return SearchResult(similar(reader, id, options), note=f"No probability: {SINGLE_TEXT}")
+        return SearchResult(similar(reader, _find_row(reader, image), options), note=f"No probability: {SINGLE_TEXT}")
 
-    def classify(self, image: str | UInt8[np.ndarray, "s s 3"], labels: Sequence[str]) -> list[float]:
-        """Probabilities of labels, in their order, for an image: its id in the index, or its pixels from `decode`.
+    def classify(self, image: StoredImage | UInt8[np.ndarray, "s s 3"], labels: Sequence[str]) -> list[float]:
+        """Probabilities of labels, in their order, for an image of the index, or pixels from `decode`.
 
-        ImageNotFound where the index lacks the id.
+        Errors as of `_find_row`.
         """
         index = self.index()  # once: the next one may be of another model
-        if isinstance(image, str):
+        if isinstance(image, StoredImage):
             embeddings = index.reader.embeddings_at(np.array([_find_row(index.reader, image)]))
         else:
             embeddings = index.embed_queries([Query(images=(image,))])
         return classify(index.model, embeddings, labels, embed=index.text_encoder)[0].tolist()
 
-    def explain(self, image: str | bytes, text: str) -> bytes:
-        """Where an image, an upload or one of the index by its id, speaks for a text, drawn over it as JPEG.
+    def explain(self, image: StoredImage | bytes, text: str) -> bytes:
+        """Where an image, an upload or one of the index, speaks for a text, drawn over it as JPEG.
 
-        See `medclip.saliency`; the longer side is at most MAX_THUMBNAIL_SIDE. ImageNotFound where the index lacks the
-        id, UserError where the upload cannot be used.
+        See `medclip.saliency`; the longer side is at most MAX_THUMBNAIL_SIDE. Errors as of `_find_row`; UserError too
+        where the upload cannot be used.
         """
         index = self.index()
-        content = index.reader.image(_find_row(index.reader, image)) if isinstance(image, str) else image
+        content = index.reader.image(_find_row(index.reader, image)) if isinstance(image, StoredImage) else image
         decoded = self._decode(decode_upload_thumbnail, content, MAX_THUMBNAIL_SIDE)
         saliency = saliency_map(
             index.model,
@@ -172,10 +178,10 @@ class Service:
         index = self.index()
         return index.embed_queries(queries), index.reader.manifest.model_sha256
 
-    def thumbnail(self, id: str, side: int) -> bytes:
-        """An image of the index as JPEG, its longer side at most `side`. ImageNotFound where the index lacks it."""
+    def thumbnail(self, image: StoredImage, side: int) -> bytes:
+        """An image of the index as JPEG, its longer side at most `side`. Errors as of `_find_row`."""
         reader = self.index().reader
-        return shrink(reader.image(_find_row(reader, id)), side)
+        return shrink(reader.image(_find_row(reader, image)), side)
 
     def _decode(self, decode: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
@@ -240,8 +246,11 @@ def _jpeg(image: Image.Image) -> bytes:
     return out.getvalue()
 
 
-def _find_row(reader: IndexReader, id: str) -> int:
-    try:
-        return reader.find_row(id)
-    except UserError:  # its message names the folder
-        raise ImageNotFound from None
+def _find_row(reader: IndexReader, image: StoredImage) -> int:
+    """ImageNotFound where the index lacks the image, UserError where it has several of that id."""
+    rows = reader.find_rows(*image)
+    if not rows:
+        raise ImageNotFound
+    if len(rows) > 1:  # the first of them may show another patient
+        raise UserError(f"{len(rows)} images of the index have that id: give the sha256 of the hit too.")
+    return rows[0]

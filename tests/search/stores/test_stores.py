@@ -186,7 +186,7 @@ def test_the_whole_pipeline_gives_the_same_with_every_store(run, data, tmp_path,
         image = Split(data, "train").image(3)
         queries = [Query(("CT of the chest",)), Query(images=(image,)), Query(("left", "knee"), (), ("CT",))]
         hits = [index.search_many(queries, SearchOptions(k)) for k in (3, 100)]
-        results.append((hits, similar(index.reader, index.reader.id(5), SearchOptions(4))))
+        results.append((hits, similar(index.reader, 5, SearchOptions(4))))
     assert results[0] == results[1]
 
 
