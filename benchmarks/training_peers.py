@@ -4,7 +4,7 @@
         --out OUT --seconds 2400 --seeds 0 1 2
 
 `ours` is recipes/roco-real-towers.sh, `ours-projections` its first part alone, which takes what it takes and leaves the
-rest of the time: features for the second part need a third of an hour before its first step. `founding-2021` is
+rest of the time: features for the second part need another five minutes before its first step. `founding-2021` is
 benchmarks/founding_recipe.py's training of joined towers at the project's learning rate. `transformers` is its
 contrastive-image-text example: its Trainer and settings. `open-clip` is its trainer at its defaults for fine-tuning,
 `open-clip-lock-image` the same with a locked vision tower, `open-clip-lock-blocks` with all but its last 4 blocks.
@@ -195,6 +195,7 @@ def train_open_clip(
 ) -> None:
     """Its trainer with the towers in its own model, through a config of its own form."""
     import open_clip
+    import timm
     import torch
     from open_clip_train.main import main as train_main
     from safetensors.torch import save_file
@@ -205,7 +206,16 @@ def train_open_clip(
     vision = {"timm_model_name": "vit_small_patch14_dinov2", "timm_model_pretrained": False, "timm_pool": "token",
               "timm_proj": "linear", "image_size": 224}  # fmt: skip
     config = {"embed_dim": 384, "vision_cfg": vision, "text_cfg": text}
-    (out / "towers.json").write_text(json.dumps(config))
+
+    @timm.models.register_model
+    def dinov2_small_224(
+        **settings: object,
+    ) -> torch.nn.Module:  # open_clip gives timm no image size, and 518 is its own
+        return timm.create_model("vit_small_patch14_dinov2", img_size=224, **settings)
+
+    (out / "towers.json").write_text(
+        json.dumps(config | {"vision_cfg": vision | {"timm_model_name": "dinov2_small_224"}})
+    )
     open_clip.add_model_config(out / "towers.json")
     torch.manual_seed(seed)
     model = open_clip.create_model("towers")
