@@ -129,3 +129,11 @@ def test_views_without_frozen_layers_are_refused(data, train_config, tmp_path):
         config = dataclasses.replace(train_config, freeze=(f"{name}.*",), cached_views=2)
         with pytest.raises(UserError, match="--cached-views are of frozen layers"):
             train(data, tmp_path / name, config)
+
+
+@pytest.mark.parametrize("option", ["patch_dropout", "rotation"])
+def test_an_option_that_changes_nothing_of_a_frozen_towers_images_is_refused(data, train_config, tmp_path, option):
+    config = dataclasses.replace(train_config, freeze=("vision_model.*",), **{option: 0.5})
+    with pytest.raises(UserError, match=f"--{option.replace('_', '-')} .* frozen"):
+        train(data, tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()

@@ -54,6 +54,13 @@ def test_only_matrices_decay():
     assert moved == {"matrix"}
 
 
+def test_without_a_warm_up_the_first_step_has_the_peak_rate():
+    optimizer = make_optimizer(config_of(steps=10, lr=1e-2, weight_decay=0, warmup_ratio=0.0), {})
+    params = {"matrix": np.ones((2, 2), np.float32)}
+    updates, _ = optimizer.update(params, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["matrix"], -1e-2, rtol=1e-5)  # Adam's first step is the rate, by the sign
+
+
 def test_an_update_is_scaled_by_its_tensors_rate():
     params = {name: np.ones((2, 2)) for name in ("whole", "half", "frozen")}
     optimizer = make_optimizer(config_of(steps=10, lr=1e-2, weight_decay=0), {"whole": 1.0, "half": 0.5, "frozen": 0.0})

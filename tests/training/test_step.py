@@ -17,6 +17,7 @@ from medclip.training.distributed import all_devices
 from medclip.training.losses import contrastive_loss
 from medclip.training.optim import init_lora, lora_matrices, lr_scales, make_optimizer, merge_lora
 from medclip.training.step import Batch, init_state, make_step
+from support.jaxprs import precisions
 
 TOWER = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
 SPECIAL = {"pad_token_id": 19, "bos_token_id": 18, "eos_token_id": 19}
@@ -96,6 +97,13 @@ def test_the_loss_gets_the_whole_batch():
     step, start = stepper(loss=loss)
     jax.eval_shape(step, start(), BATCH)
     assert shapes == [((8, 8), (8, 8), (), (8, 8))]
+
+
+def test_no_factor_of_a_step_in_float32_is_rounded():  # a GPU would take TF32
+    factors = init_lora(lora_matrices(MICRO.params, CONFIG), MICRO.params, 2, 0)
+    step, start = stepper(trainable={*TRAINABLE, *factors}, micro_batch_size=4)
+    products = precisions(step, start(MICRO.params | factors), batch_in(2))
+    assert products == {("float32", (jax.lax.Precision.HIGHEST,) * 2)}
 
 
 def test_a_step_is_determined_by_its_keys(first):

@@ -29,10 +29,20 @@ class Attention(NamedTuple):
     """Cosine and sine (patches, d) or (b, patches, d), of the last tokens."""
 
 
+def precision_of(*factors: AnyArray) -> jax.lax.Precision | None:
+    """All of float32 for a product in it, whose factors a GPU rounds to TF32 and a TPU to bfloat16 by default."""
+    return jax.lax.Precision.HIGHEST if jnp.result_type(*factors) == jnp.float32 else None
+
+
+def multiply(x: AnyArray, y: AnyArray) -> Array:
+    """The matrix product x y, see `precision_of`."""
+    return jnp.matmul(x, y, precision=precision_of(x, y))
+
+
 def linear(p: Mapping[str, AnyArray], name: str, x: AnyArray) -> AnyArray:
     """x Wᵀ + b of the layer `name`, whose weight is (out, in)."""
     stem = f"{name}_" if name.endswith("in_proj") else f"{name}."
-    return x @ p[f"{stem}weight"].T + p.get(f"{stem}bias", 0)  # some have none: `Block.no_bias`
+    return multiply(x, p[f"{stem}weight"].T) + p.get(f"{stem}bias", 0)  # some have none: `Block.no_bias`
 
 
 def layer_norm(p: Mapping[str, AnyArray], name: str, x: AnyArray, eps: float) -> AnyArray:
@@ -62,13 +72,15 @@ def attend(q: AnyArray, k: AnyArray, v: AnyArray, attention: Attention) -> AnyAr
         q, k = (_rotate(states, *attention.rotation) for states in (q, k))
     # batch and heads as one leading axis: XLA multiplies these on a CPU in half the time
     q, k, v = (states.swapaxes(1, 2).reshape(b * heads, -1, d) for states in (q, k, v))
-    scores = jnp.einsum("nqd,nkd->nqk", q, k).astype(jnp.float32).reshape(b, heads, t, -1) * d**-0.5
+    scores = jnp.einsum("nqd,nkd->nqk", q, k, precision=precision_of(q, k))
+    scores = scores.astype(jnp.float32).reshape(b, heads, t, -1) * d**-0.5
     if attention.bias is not None:
         scores = scores + attention.bias
     if attention.mask is not None:
         scores = jnp.where(attention.mask, scores, jnp.finfo(scores.dtype).min)
     weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True))).reshape(b * heads, t, -1)
-    mixed = jnp.einsum("nqk,nkd->nqd", weights.astype(v.dtype), v) / weights.sum(axis=-1, keepdims=True)
+    mixed = jnp.einsum("nqk,nkd->nqd", weights.astype(v.dtype), v, precision=precision_of(v))
+    mixed = mixed / weights.sum(axis=-1, keepdims=True)
     return mixed.astype(v.dtype).reshape(b, heads, t, d).swapaxes(1, 2).reshape(b, t, -1)
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from medclip.model.config import VisionConfig
-from medclip.model.layers import AnyArray, Attention, attend, linear
+from medclip.model.layers import AnyArray, Attention, attend, linear, precision_of
 
 Params = Mapping[str, AnyArray]
 _STATISTICS = ("running_mean", "running_var")
@@ -22,15 +22,21 @@ EXPANSION = 4
 """Channels after a bottleneck, per channel inside it."""
 
 
-def resnet_features(p: Params, pixels: Float[AnyArray, "b s s 3"], tower: VisionConfig) -> Float[AnyArray, "b w"]:
-    """What the attention pool gives before its last linear layer; `p` holds the tower's tensors without a prefix."""
+def resnet_features(
+    p: Params, pixels: Float[AnyArray, "b s s 3"], tower: VisionConfig, remat: bool = False
+) -> Float[AnyArray, "b w"]:
+    """What the attention pool gives before its last linear layer; `p` holds the tower's tensors without a prefix.
+
+    `remat` computes each bottleneck again in the backward pass in place of storing its activations.
+    """
+    bottleneck = jax.checkpoint(_bottleneck, static_argnums=(1, 3)) if remat else _bottleneck
     x = pixels
     for i, stride in ((1, 2), (2, 1), (3, 1)):
         x = _convolve_norm(p, f"conv{i}", f"bn{i}", x, stride)
     x = _average_pool(x)
     for stage, depth in enumerate(tower.stages, 1):
         for i in range(depth):
-            x = _bottleneck(p, f"layer{stage}.{i}.", x, stride=2 if stage > 1 and i == 0 else 1)
+            x = bottleneck(p, f"layer{stage}.{i}.", x, 2 if stage > 1 and i == 0 else 1)
     return _attention_pool(p, x, tower.num_attention_heads)
 
 
@@ -84,6 +90,7 @@ def _convolve_norm(p: Params, convolution: str, norm: str, x: AnyArray, stride: 
         (stride, stride),
         ((pad, pad), (pad, pad)),
         dimension_numbers=("NHWC", "OIHW", "NHWC"),
+        precision=precision_of(weight),
     )
     mean, variance = (jax.lax.stop_gradient(jnp.asarray(p[f"{norm}.{name}"], jnp.float32)) for name in _STATISTICS)
     scale = jax.lax.rsqrt(variance + _BATCH_NORM_EPS) * p[f"{norm}.weight"]

@@ -24,6 +24,7 @@ from medclip.model.layers import (
     attend,
     layer_norm,
     linear,
+    multiply,
     patch_rotation,
     relative_bias,
 )
@@ -62,7 +63,7 @@ def image_features(
     tower = config.vision
     if tower.stages:
         assert kept_patches is None, "a ResNet has no tokens"
-        return resnet_features(subtree(params, tower.prefix), pixels, tower)
+        return resnet_features(subtree(params, tower.prefix), pixels, tower, remat)
     return token_features(params, image_tokens(params, pixels, config), config, kept_patches=kept_patches, remat=remat)
 
 
@@ -146,7 +147,7 @@ def packed_text_features(
     x = x.reshape(n, r * t, -1)
     if family.pool == "mean":
         is_part = texts.caption_index.reshape(n, 1, r * t) == jnp.arange(texts.pool_index.shape[1])[:, None]
-        x = (is_part @ x) / jnp.maximum(is_part.sum(axis=2, keepdims=True), 1).astype(x.dtype)
+        x = multiply(is_part, x) / jnp.maximum(is_part.sum(axis=2, keepdims=True), 1).astype(x.dtype)
     else:
         x = jnp.take_along_axis(x, texts.pool_index[:, :, None], axis=1)
     return _text_head(p, x, tower)
@@ -162,7 +163,7 @@ def project(
             x = x + params[name]
             continue
         x = jax.nn.gelu(x, approximate=False) if i else x
-        x = x @ (params[name].T if name.endswith(".weight") else params[name])
+        x = multiply(x, params[name].T if name.endswith(".weight") else params[name])
     return x
 
 
@@ -174,7 +175,7 @@ def l2_normalize(x: Float[AnyArray, "*b p"]) -> Float32[Array, "*b p"]:
 
 def logits(params: Params, images: Float[AnyArray, "b p"], texts: Float[AnyArray, "c p"]) -> Float[Array, "b c"]:
     """Scaled cosines of unit vectors; SigLIP's are shifted by its bias."""
-    return jnp.exp(params["logit_scale"]) * images @ texts.T + params.get("logit_bias", 0)
+    return multiply(jnp.exp(params["logit_scale"]) * images, texts.T) + params.get("logit_bias", 0)
 
 
 def subtree(params: Mapping[str, AnyArray], prefix: str) -> Params:
@@ -198,7 +199,7 @@ def _patches(weight: AnyArray, pixels: AnyArray) -> AnyArray:
     n = s // k
     x = pixels[:, : n * k, : n * k].reshape(b, n, k, n, k, channels)
     x = x.transpose(0, 1, 3, 5, 2, 4).reshape(b, n * n, channels * k * k)
-    return x.astype(weight.dtype) @ weight.reshape(width, -1).T
+    return multiply(x.astype(weight.dtype), weight.reshape(width, -1).T)
 
 
 def _text_states(

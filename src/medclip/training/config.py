@@ -87,7 +87,7 @@ class TrainConfig:
     """Fraction of the image patches that are dropped at each step; 0 disables."""
 
     precision: Precision = "float32"
-    """Precision of the towers; parameters, norms and loss are float32."""
+    """Precision of the towers; parameters, norms and loss are float32, which is never rounded to TF32."""
     gradient_checkpointing: bool = False
     """Recompute each layer in the backward pass: less memory, about a third more work."""
     fsdp: bool = False

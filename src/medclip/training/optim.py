@@ -13,6 +13,7 @@ import numpy as np
 from medclip.errors import UserError
 from medclip.model.checkpoint import Model
 from medclip.model.config import ModelConfig, TextConfig, VisionConfig
+from medclip.model.layers import multiply
 from medclip.model.shapes_init import in_tower
 from medclip.model.towers import Params
 from medclip.require import require
@@ -119,7 +120,7 @@ def _bottlenecks_above(name: str, tower: VisionConfig) -> int:
 
 def make_optimizer(config: ResolvedTrainConfig, scales: Mapping[str, float]) -> optax.GradientTransformation:
     """AdamW with warm-up and cosine decay, betas of Radford et al. 2021; biases, norms and scalars do not decay."""
-    warmup = max(1, round(config.warmup_ratio * config.steps))
+    warmup = max(1, round(config.warmup_ratio * config.steps)) if config.warmup_ratio else 0
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, config.lr, warmup, max(config.steps, warmup + 1), config.lr / 100
     )
@@ -160,5 +161,5 @@ def merge_lora(params: Params) -> Params:
     """The parameters with every update added to its matrix, under the model's own names."""
     plain = {name: value for name, value in params.items() if not name.endswith((_LORA_DOWN, _LORA_UP))}
     for name in [factor.removesuffix(_LORA_UP) for factor in params if factor.endswith(_LORA_UP)]:
-        plain[name] = plain[name] + params[name + _LORA_UP] @ params[name + _LORA_DOWN]
+        plain[name] = plain[name] + multiply(params[name + _LORA_UP], params[name + _LORA_DOWN])
     return plain

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from jax.sharding import Mesh
@@ -23,7 +23,7 @@ from medclip.training import distributed
 from medclip.training.config import FromModel, FromPreset, FromTowers, ResolvedTrainConfig
 from medclip.training.data import Pairs, count_blocks, read_pairs
 from medclip.training.losses import Loss, contrastive_loss, is_sigmoid, sigmoid_loss
-from medclip.training.optim import initial_params
+from medclip.training.optim import initial_params, is_frozen
 from medclip.training.validation import ValidationSet, read_validation_set
 
 
@@ -53,15 +53,27 @@ def prepare_run(
     mesh = distributed.all_devices()
     count_blocks(config, mesh.size)  # before the work, as every other setting that cannot be
     model = initial_model(config, training.iter_column("caption"))
-    if config.patch_dropout and model.config.vision.stages:
-        raise UserError("--patch-dropout drops the tokens of a ViT; this vision tower is a ResNet.")
     params, scales = initial_params(model, config)
+    _check_images_are_changed(model, config, scales)
     loss = sigmoid_loss if is_sigmoid(model, config) else contrastive_loss
     foil_shares = _foil_shares(config, training)
     backend = jax_backend(model, cache)
     pairs = read_pairs(training, backend, config, scales, image_cache_gb)
     validation_set = read_validation_set(validation, backend, config, scales)
     return Run(config, model, params, scales, loss, pairs, foil_shares, validation, validation_set, mesh)
+
+
+def _check_images_are_changed(model: Model, config: ResolvedTrainConfig, scales: Mapping[str, float]) -> None:
+    """Raise UserError for an option that would change nothing of this vision tower's images."""
+    vision = model.config.vision
+    if config.patch_dropout and vision.stages:
+        raise UserError("--patch-dropout drops the tokens of a ViT; this vision tower is a ResNet.")
+    if not is_frozen(vision, scales):
+        return
+    if config.patch_dropout:
+        raise UserError("--patch-dropout drops patches in training; this vision tower is frozen, and runs before it.")
+    if config.rotation and not config.cached_views:
+        raise UserError("--rotation turns no image of a frozen vision tower, but those of --cached-views.")
 
 
 def _foil_shares(config: ResolvedTrainConfig, training: Split) -> dict[str, float]:
