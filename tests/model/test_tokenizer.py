@@ -21,6 +21,7 @@ from support.model_folders import assert_same_embeddings, dual_encoder, rewrite_
 from support.references import CAPTIONS, FOLDER
 from support.vocabularies import (
     charsmap,
+    sentencepiece_model,
     text_config,
     token_names,
     write_bert,
@@ -153,6 +154,15 @@ def test_sentencepieces_own_normalization_takes_the_longest_match(tmp_path: Path
 def test_full_width_letters_make_no_special_token(tmp_path: Path) -> None:
     folder = write_siglip(tmp_path, charsmap({"▁": " ", "＜": "<", "／": "/", "ｓ": "s", "＞": ">"}))
     assert tokens_of(folder, "＜／ｓ＞", "siglip_text_model") == ["▁", "<unk>", "s", ">", "</s>"]
+
+
+def test_the_pieces_of_camembert_have_its_own_ids(tmp_path: Path) -> None:
+    # camembert-base: <s> is 5, </s> is 6, as five tokens of fairseq's go before all pieces but the first
+    pieces = [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("</s>", 0.0, 3), ("▁le", -2.0, 1), ("▁thorax", -2.0, 1)]
+    (tmp_path / "sentencepiece.bpe.model").write_bytes(sentencepiece_model(pieces))
+    write_json(tmp_path, config={"model_type": "camembert"})
+    ids, valid = load_tokenizer(tmp_path, text_config("camembert", pad_token_id=1)).encode(["le thorax gauche"])
+    assert ids[0][valid[0]].tolist() == [5, 7, 8, 3, 6] and (ids[0][~valid[0]] == 1).all()
 
 
 def test_a_length_without_a_limit_is_the_towers(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ EDGES = [
     "</s> <s> <pad> <unk> <mask>", "a </s> b</s>", "</s>- x", "x <mask> y<mask>z", "x-ray [NEW]", "▁x ▁ ▁▁y",
     "<start_of_text> <end_of_text>!<end_of_text><end_of_text>", "<bos> <eos> <extra_id_0>", "- lead. -- (a) x;",
     "x'S don't I'LL we've", "T2 123 4.5 1,000", "a" * 150, "x_y__z", "\u200b\u200d\ufeff\u00a0\u2003\u3000 spaces",
-    "①②③ ㎎ ㎝² ℃ Ⅳ ﷺ", "\u0301combining lead", "＜／ｓ＞", "\x1b[31mred a\u00adb",
+    "a <s>NOTUSED b</s>NOTUSED", "①②③ ㎎ ㎝² ℃ Ⅳ ﷺ", "\u0301combining lead", "＜／ｓ＞", "\x1b[31mred a\u00adb",
 ]  # fmt: skip
 PARTS = [*"abcdefgxyzTE019 .,-()'µé", "  ", "\t", "e\u0301", "肺", "<s>", "</s>", "[SEP]", "<mask>", "<|endoftext|>",
          "<pad>", "<unk>", "▁", "Σ", "😀", "\n", "\u0300", "ﬁ", "_", "&amp;", "<end_of_text>"]  # fmt: skip
@@ -71,10 +71,11 @@ def siglip(folder: Path, lower: bool = True, **options: Any) -> None:
     write_json(folder, config={"model_type": "siglip"}, tokenizer_config={"do_lower_case": lower, "pad_token": "</s>"})
 
 
-def only_sentencepiece(folder: Path) -> None:
+def only_sentencepiece(folder: Path, kind: str = "xlm-roberta") -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     published.xlm_roberta_files(folder)
     (folder / "tokenizer.json").unlink()
-    write_json(folder, config={"model_type": "xlm-roberta"})
+    write_json(folder, config={"model_type": kind})
 
 
 def in_a_join(write: Callable[..., Any], **config: Any) -> Callable[[Path], None]:
@@ -109,6 +110,9 @@ LAYOUTS: dict[str, Callable[[Path], Any]] = {
     "roberta-published": with_model_type(published.roberta_files, "roberta", fast=True, model_max_length=512),
     "xlm-roberta": with_model_type(published.xlm_roberta_files, "xlm-roberta"),
     "xlm-roberta-slow": only_sentencepiece,
+    "camembert-slow": partial(only_sentencepiece, kind="camembert"),
+    "camembert-fast": rewrite(partial(only_sentencepiece, kind="camembert")),
+    "camembert-unsaid": rewrite(partial(only_sentencepiece, kind="camembert"), extra_special_tokens="absent"),
     "t5": with_model_type(published.open_clip_siglip_files, "t5"),
     "gemma": with_model_type(published.gemma_files, "siglip"),
     "siglip2": with_model_type(published.gemma_files, "siglip2"),

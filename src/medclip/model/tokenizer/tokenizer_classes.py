@@ -23,6 +23,8 @@ CLIP_WORDS = r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
 
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _SPACE = "▁"  # SentencePiece's
+UNUSED = ("<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED")
+"""Of CamemBERT: fairseq's special tokens, beside which SentencePiece's are those used."""
 _BREAK = "\ufdd0"  # no character; the tokenizer takes it away and joins no piece across it
 
 
@@ -125,6 +127,15 @@ def _xlm_roberta(vocabulary: Vocabulary, config: TokenizerConfig, special: Mappi
         first = [(special[name], 0.0) for name in ("bos_token", "pad_token", "eos_token", "unk_token")]
         pieces = [*first, *pieces[3:], (special["mask_token"], 0.0)]
     return _words_of_pieces(pieces, 3, vocabulary.charsmap, config.add_prefix_space is not False)
+
+
+def _camembert(vocabulary: Vocabulary, config: TokenizerConfig, special: Mapping[str, str]) -> Tokenizer:
+    pieces = vocabulary.scores
+    if vocabulary.sentencepiece:  # fairseq puts five tokens before all pieces but the unknown one
+        names = (UNUSED[0], special["pad_token"], UNUSED[1], special["unk_token"])
+        pieces = [*((name, 0.0) for name in names), (UNUSED[2], -100.0), *pieces[1:], (special["mask_token"], 0.0)]
+    unk_id = next((i for i, (token, _) in enumerate(pieces) if token == special["unk_token"]), 0)
+    return _words_of_pieces(pieces, unk_id, vocabulary.charsmap, config.add_prefix_space is not False)
 
 
 def _t5(vocabulary: Vocabulary, config: TokenizerConfig, special: Mapping[str, str]) -> Tokenizer:
@@ -241,6 +252,13 @@ CLASSES = {
     ),
     "RobertaTokenizer": TokenizerClass(_roberta, "BPE", _FAIRSEQ),
     "XLMRobertaTokenizer": TokenizerClass(_xlm_roberta, "Unigram", _FAIRSEQ, frame=("bos_token", "eos_token")),
+    "CamembertTokenizer": TokenizerClass(
+        _camembert,
+        "Unigram",
+        _FAIRSEQ,
+        frame=("bos_token", "eos_token"),
+        flags={"mask_token": {"lstrip": True, "special": True}},
+    ),
     "T5Tokenizer": TokenizerClass(
         _t5,
         "Unigram",

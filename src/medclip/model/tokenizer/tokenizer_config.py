@@ -26,6 +26,7 @@ _GENERIC = ("PreTrainedTokenizerFast", "PreTrainedTokenizer", "TokenizersBackend
 # The class that transformers takes where tokenizer_config.json names none, by the config's model_type.
 _CLASS_OF_MODEL = {
     "bert": "BertTokenizer",
+    "camembert": "CamembertTokenizer",
     "clip": "CLIPTokenizer",
     "distilbert": "BertTokenizer",
     "metaclip_2": "XLMRobertaTokenizer",

@@ -17,6 +17,7 @@ from medclip.errors import UserError
 from medclip.model.tokenizer.sentencepiece_model import PieceKind
 from medclip.model.tokenizer.tokenizer_classes import (
     CLASSES,
+    UNUSED,
     TokenizerClass,
     frame_captions,
     siglip_cleaner,
@@ -225,6 +226,8 @@ def _further_tokens(name: str, vocabulary: Vocabulary, config: TokenizerConfig) 
     if model := vocabulary.sentencepiece:
         marked = [piece for piece in model.pieces if piece.kind in (PieceKind.CONTROL, PieceKind.USER_DEFINED)]
         tokens += [AddedToken(p.text, normalized=False, special=p.kind == PieceKind.CONTROL) for p in marked]
+    if name == "CamembertTokenizer" and not vocabulary.sentencepiece:
+        tokens += UNUSED
     return tokens + t5_sentinels(config) if name == "T5Tokenizer" else tokens
 
 
