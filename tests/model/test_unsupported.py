@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from medclip.errors import UserError
+from medclip.model.adapt import join_towers
 from medclip.model.checkpoint import load, save
 from medclip.model.config import parse_config, parse_text, parse_vision, tower_config
 from medclip.model.unsupported import warn_unread
@@ -121,6 +122,15 @@ def test_an_adapter_is_refused_with_what_to_do(tmp_path: Path, beside: bool) -> 
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(UserError, match="merge_and_unload"):
         load(tmp_path)
+
+
+def test_a_classifier_of_timm_is_refused_by_its_architecture(tmp_path: Path) -> None:
+    raw = {"architecture": "vit_base_patch16_224", "num_classes": 1000, "pretrained_cfg": {"tag": "augreg_in21k"}}
+    (tmp_path / "config.json").write_text(json.dumps(raw))
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(UserError, match=r"timm's vit_base_patch16_224, .*that transformers saved") as error:
+        join_towers(tmp_path, FOLDER)
+    assert "BERT" not in str(error.value)
 
 
 def test_a_field_that_nobody_knows_is_named_and_the_model_opens(tmp_path: Path, caplog) -> None:

@@ -33,7 +33,7 @@ from medclip.model.shapes_init import tensor_shapes
 from medclip.model.tokenizer.open_clip_tokenizer import load_open_clip_tokenizer
 from medclip.model.tokenizer.text_tokenizer import TextTokenizer, load_tokenizer, save_tokenizer
 from medclip.model.tokenizer.vocab_files import TOKENIZER_FILES, has_tokenizer
-from medclip.model.unsupported import describe_other_files, refuse_adapter, warn_unread
+from medclip.model.unsupported import describe_other_files, refuse_adapter, refuse_timm, warn_unread
 from medclip.model.weights.lazy_tensor import LazyTensor
 from medclip.model.weights.weight_files import (
     OPEN_CLIP_FILES,
@@ -175,6 +175,7 @@ def inspect_folder(folder: Path, files: Collection[str], dual: bool = False) -> 
 def _read_config(folder: Path) -> dict[str, Any]:
     refuse_adapter(folder)
     raw = read_object(folder / "config.json", "a model folder")
+    refuse_timm(raw, folder)
     if quantization := raw.get("quantization_config"):
         method = quantization.get("quant_method", "") if isinstance(quantization, dict) else ""
         raise UserError(

@@ -154,6 +154,15 @@ def refuse_adapter(folder: Path) -> None:
         raise UserError(f"{folder} is not a model alone.{_ADAPTER}")
 
 
+def refuse_timm(raw: Mapping[str, Any], folder: Path) -> None:
+    """Raise UserError for the `config.json` of a classifier of timm, which names its architecture and no type."""
+    if isinstance(name := raw.get("architecture"), str) and raw.get("model_type") is None:
+        raise UserError(
+            f"{folder} holds timm's {name[:80]}, which opens as the tower of an open_clip model alone; give a vision "
+            "tower that transformers saved, such as google/vit-base-patch16-224-in21k or facebook/dinov2-base."
+        )
+
+
 def check_fields(raw: Mapping[str, Any], width: int) -> None:
     """Raise UserError for a field of a tower of that width that changes its numbers in a way that is not computed."""
     wanted = {**_FIXED, "pooler_output_size": (width,), "embedding_size": (width,)}
