@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from medclip.data.dataset import Split
-from medclip.evaluation.results import contamination
+from medclip.evaluation.provenance import contamination
 from medclip.model.card_metadata import TrainingData, add_training_data, read_training_data
 
 ROWS = SimpleNamespace(dataset={"source": "ROCO"}, digest="abc")

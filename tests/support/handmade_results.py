@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from medclip.evaluation.provenance import Provenance
 from medclip.evaluation.results import (
     ConfusionMatrix,
     Kind,
-    Provenance,
     ReliabilityBin,
     ReliabilityCurve,
     Results,

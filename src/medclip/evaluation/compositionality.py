@@ -14,7 +14,8 @@ from medclip.data.foils import foil_rules
 from medclip.encode.encoder import Backend, embed_captions, embed_split, jax_backend
 from medclip.errors import UserError
 from medclip.evaluation.config import EvalConfig
-from medclip.evaluation.results import Fact, Kind, Results, provenance, write_results
+from medclip.evaluation.provenance import provenance
+from medclip.evaluation.results import Fact, Kind, Results, write_results
 from medclip.metrics import estimate
 from medclip.model.checkpoint import load
 from medclip.named_metrics import metric_name, to_metric

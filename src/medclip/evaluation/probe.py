@@ -26,7 +26,8 @@ from medclip.evaluation.classification_metrics import (
 from medclip.evaluation.config import EvalConfig
 from medclip.evaluation.labeled import LabelConfig, Labeled, probe_rows
 from medclip.evaluation.labeled_features import encode_labeled, with_random_weights
-from medclip.evaluation.results import ConfusionMatrix, Fact, Kind, Results, provenance, write_results
+from medclip.evaluation.provenance import provenance
+from medclip.evaluation.results import ConfusionMatrix, Fact, Kind, Results, write_results
 from medclip.metrics import Estimate
 from medclip.model.checkpoint import load
 from medclip.named_metrics import Metric, metric_name, to_metric

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from medclip.evaluation.classification_metrics import MACRO_METRICS
 from medclip.evaluation.compare import Comparison, Contrast, Row
-from medclip.evaluation.results import Fact, Kind, Provenance, Results
+from medclip.evaluation.provenance import Provenance
+from medclip.evaluation.results import Fact, Kind, Results
 from medclip.evaluation.significance import Verdict
 from medclip.metrics import DIRECTIONS
 from medclip.named_metrics import Metric, format_value, metric_name, name_parts, percent, to_words

@@ -19,7 +19,8 @@ from medclip.errors import UserError
 from medclip.evaluation import graded_relevance
 from medclip.evaluation.candidate_pools import article_disjoint, draw_pools, fixed_pools
 from medclip.evaluation.config import EvalConfig
-from medclip.evaluation.results import Fact, Kind, MisrankedPair, NearestImage, Results, provenance, write_results
+from medclip.evaluation.provenance import provenance
+from medclip.evaluation.results import Fact, Kind, MisrankedPair, NearestImage, Results, write_results
 from medclip.evaluation.subgroups import by_group, row_labels
 from medclip.metrics import DistinctPairs, Queries, hits_at_k, max_candidates, merge_articles
 from medclip.named_metrics import Metric, Role, metric_name, to_metric

@@ -13,7 +13,8 @@ from medclip.encode.encoder import Backend, CachedPixels, embed_split, jax_backe
 from medclip.encode.feature_cache import digest_of
 from medclip.evaluation.config import EvalConfig
 from medclip.evaluation.corruptions import CORRUPTIONS, Corruption, corrupt
-from medclip.evaluation.results import Fact, Kind, Results, provenance, write_results
+from medclip.evaluation.provenance import provenance
+from medclip.evaluation.results import Fact, Kind, Results, write_results
 from medclip.metrics import DIRECTIONS, DistinctPairs, estimate, hits_at_k, mean_of_directions, merge_articles
 from medclip.model.checkpoint import load
 from medclip.named_metrics import Metric, metric_name, to_metric

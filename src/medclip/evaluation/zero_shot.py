@@ -36,7 +36,8 @@ from medclip.evaluation.protocols import (
     protocol_scores,
     protocol_texts,
 )
-from medclip.evaluation.results import ConfusionMatrix, Fact, Kind, ReliabilityCurve, Results, provenance, write_results
+from medclip.evaluation.provenance import provenance
+from medclip.evaluation.results import ConfusionMatrix, Fact, Kind, ReliabilityCurve, Results, write_results
 from medclip.model.checkpoint import Model, load
 from medclip.named_metrics import Metric, metric_name
 from medclip.prompts import Prompts, read_prompts
