@@ -15,7 +15,9 @@ _FIELDS = ("id", "split", "reason", "detail")
 _NUM_REASONS = 3
 _REMEDIES = {
     "image missing": "Name the folder that the paths start from with --image-root, or fetch the files.",
-    "image outside": "Name the folder that the paths start from with --image-root.",
+    "image outside": "Name the folder that the paths start from with --image-root; no others are read.",
+    "image behind a URL": "Download the images first, for example by img2dataset: its archives are read.",
+    "image cell is a list of numbers": "Write the images to files, or as bytes into a Parquet file.",
     "image unreadable": "Open one of the files by hand: it may be damaged or no image.",
     "row without image or caption": "Name the columns with --image-column and --caption-column.",
     "no caption beside the image": "Put the caption of x.jpg into x.txt in the same folder.",

@@ -18,7 +18,7 @@ from medclip.data.paths import AnyPath, check_link, inside, is_url, parse_path, 
 from medclip.data.sources.image_caption_folder import list_images
 from medclip.data.sources.labeled_sets import SOURCES, LabeledImage, find_labeled_set, refuse_link
 from medclip.data.sources.table_files import read_rows
-from medclip.data.sources.tables import match_columns
+from medclip.data.sources.tables import match_row
 from medclip.errors import UserError
 from medclip.evaluation.config import EvalConfig
 
@@ -238,7 +238,7 @@ def _read_table(data: Path, label: str) -> Iterator[LabeledImage]:
     path, keys = data / LABELS_FILE, set()
     names: dict[str, str] = {}
     for row in read_rows(check_link(path, data)):
-        names = names or match_columns(list(row)) | {"label": label}
+        names = names or match_row(row) | {"label": label}
         for field, description in (("image", "of images (file)"), ("label", repr(label))):
             if names.get(field) not in row:
                 raise UserError(f"{path} has no column {description}; it has: {', '.join(row)}.")

@@ -3,7 +3,7 @@
 import pytest
 
 from medclip.data.prepare import prepare
-from medclip.data.schema import Dropped
+from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.detect import open_source
 from medclip.data.sources.image_caption_folder import list_images
 from support.material import draw_image, image_bytes
@@ -103,3 +103,22 @@ def test_a_folder_called_dicomweb_is_no_server(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (pair,) = open_source("dicomweb")
     assert pair.caption == "CT of the chest, x.txt"
+
+
+@pytest.mark.parametrize(
+    ("prefix", "splits"),
+    [("images", {""}), ("unpacked/images", {""}), ("set", {"train", "test"}), ("", {"train/images", "test/images"})],
+)
+def test_the_one_folder_that_holds_all_images_is_no_group(tmp_path, prefix, splits):
+    names = [f"{prefix}/{split}/{number}".replace("//", "/").lstrip("/") for split in splits for number in range(3)]
+    write_files(tmp_path, [f"{name}{suffix}" for name in names for suffix in (".png", ".txt")])
+    write_files(tmp_path, ["docs/notes.txt"])
+    rows = [row for row in open_source(str(tmp_path)) if isinstance(row, Pair)]
+    assert {row.id: row.article for row in rows} == {name: name for name in names}
+    assert splits == {""} or all(f"{row.split}/" in row.id for row in rows)
+
+
+def test_folders_below_the_one_that_holds_all_are_groups(tmp_path):
+    names = ["images/ann/1", "images/ann/2", "images/bob/1"]
+    write_files(tmp_path, [f"{name}{suffix}" for name in names for suffix in (".png", ".txt")])
+    assert [row.article for row in open_source(str(tmp_path))] == ["ann", "ann", "bob"]

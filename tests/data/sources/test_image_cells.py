@@ -1,6 +1,8 @@
 """What a table's cell of images means, in the ways in which people write it; what it does not mean is said."""
 
+import base64
 import csv
+import json
 import unicodedata
 
 import pyarrow as pa
@@ -10,6 +12,8 @@ import pytest
 from medclip.data.prepare_config import Columns, PrepareConfig
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.detect import open_source
+from medclip.data.sources.image_cells import MISSING, NUMBERS, OUTSIDE, REMOTE, cell_images
+from medclip.errors import ImageError
 from support.archives import zip_bytes
 from support.material import draw_image, image_bytes
 
@@ -129,3 +133,72 @@ def test_an_archive_that_cannot_be_used_is_said(tmp_path, monkeypatch):
     reasons = [row.reason for row in rows]
     assert reasons[:3] == ["image over 1 MiB in an archive", "image missing", "image missing"]
     assert reasons[3].startswith("image outside")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("form", ["{}", "data:image/png;base64,{}", "{}\n"])
+def test_an_image_in_base64_is_its_bytes(kind, form):
+    data = image_bytes(draw_image(0), kind)
+    assert cell_images(form.format(base64.b64encode(data).decode())) == [data]
+    assert cell_images(form.format(base64.encodebytes(data).decode())) == [data]
+
+
+def test_base64_that_is_cut_is_named():
+    text = base64.b64encode(image_bytes(draw_image(0), "PNG")).decode()
+    with pytest.raises(ImageError, match="base64, cut or damaged"):
+        cell_images(f"data:image/png;base64,{text[:101]}")
+
+
+def test_a_path_that_begins_like_base64_is_a_path():
+    name = "/9j/" + "a/" * 60 + "1.png"
+    assert cell_images(name) == [name]
+
+
+@pytest.mark.parametrize("cell", [[137, 80, 78], [[0.1, 0.2], [0.3, 0.4]]])
+def test_numbers_are_no_image_and_one_row(tmp_path, cell):
+    (tmp_path / "x.jsonl").write_text(json.dumps({"image": cell, "caption": "CT of the chest"}))
+    assert [row.reason for row in open_source(str(tmp_path / "x.jsonl"))] == [NUMBERS]
+
+
+def read_images(folder, *cells):
+    lines = (json.dumps({"image": cell, "caption": "CT of the chest"}) + "\n" for cell in cells)
+    (folder / "x.jsonl").write_text("".join(lines))
+    rows = open_source(str(folder / "x.jsonl"))
+    return [row.image.relative_to(folder).as_posix() if isinstance(row, Pair) else row.reason for row in rows]
+
+
+@pytest.mark.parametrize(
+    "beginning", ["/home/ann/set/", "C:\\Users\\ann\\set\\", "file:///data/", "\\\\server\\share\\"]
+)
+def test_absolute_paths_of_another_machine_are_read_below_the_table(tmp_path, beginning):
+    for name in ("images/1.png", "images/2.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    between = "\\" if "\\" in beginning else "/"
+    cells = [f"{beginning}images{between}{number}.png" for number in (1, 2, 3)]
+    assert read_images(tmp_path, *cells)[:2] == ["images/1.png", "images/2.png"]
+
+
+def test_two_absolute_paths_never_become_one_image(tmp_path):
+    for name in ("1.png", "images/2.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert read_images(tmp_path, "/ann/1.png", "/bob/1.png") == [OUTSIDE, OUTSIDE]
+    assert read_images(tmp_path, "/ann/images/2.png", "/bob/images/2.png") == ["images/2.png", OUTSIDE]
+
+
+def test_an_image_behind_a_url_says_what_to_do(tmp_path):
+    assert read_images(tmp_path, "https://example.org/1.png") == [REMOTE]
+
+
+def test_a_name_without_suffix_is_the_one_image_of_that_name(tmp_path):
+    for name in ("1.2.840.png", "b.png", "b.jpg", "c.jpg", "c.txt"):
+        (tmp_path / name).write_bytes(b"")
+    assert read_images(tmp_path, "1.2.840", "C", "b") == ["1.2.840.png", "c.jpg", MISSING]
+
+
+def test_an_archive_of_dotnet_has_backslashes(tmp_path):
+    data = image_bytes(draw_image(0), "PNG")
+    (tmp_path / "images.zip").write_bytes(zip_bytes([("scans\\1.png", data)]))
+    (tmp_path / "x.csv").write_text("image,caption\nscans/1.png,CT of the chest\n")
+    assert [row.image for row in open_source(str(tmp_path / "x.csv"))] == [data]

@@ -195,3 +195,42 @@ def test_a_time_that_python_cannot_hold_is_text(tmp_path, suffix):
         "taken": "1970-01-01 00:00:00.000000001",
         "until": "12921-08-18",
     }
+
+
+@pytest.mark.parametrize("column", ["subset", "partition", "Data Split", "set", "fold"])
+def test_a_column_of_another_name_that_holds_splits_is_the_split(tmp_path, column):
+    rows = [
+        {"image": f"{n}.png", "caption": f"CT {n}", column: name} for n, name in enumerate(("test", "train", "dev"))
+    ]
+    write(tmp_path / "x.csv", rows)
+    assert [row.split for row in open_source(str(tmp_path / "x.csv"))] == ["test", "train", "validation"]
+
+
+def test_a_column_of_that_name_that_holds_something_else_is_not(tmp_path):
+    write(tmp_path / "x.csv", [{"image": "1.png", "caption": "CT", "subset": "noncommercial", "fold": 3}])
+    assert {row.split for row in open_source(str(tmp_path / "x.csv"))} <= {"train", "validation"}
+
+
+@pytest.mark.parametrize("below", ["", "images/"])
+@pytest.mark.parametrize("limit", [None, 1])
+def test_the_folder_of_an_image_is_its_split_where_there_are_several(tmp_path, below, limit):
+    names = [f"{below}{split}/{n}.png" for split in ("train", "val", "test") for n in range(2)]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    write(tmp_path / "metadata.csv", [{"file_name": name, "text": f"CT {name}"} for name in names])
+    wanted = ["train", "train", "validation", "validation", "test", "test"][:: 2 if limit else 1]
+    rows = take_per_split(open_source(str(tmp_path), PrepareConfig(max_samples=limit)), limit)
+    assert [row.split for row in rows if isinstance(row, Pair)] == wanted
+
+
+def test_a_folder_that_is_called_train_and_has_no_other_beside_it_is_none(tmp_path):
+    (tmp_path / "train").mkdir()
+    names = [f"train/{number}.png" for number in range(40)]
+    write(tmp_path / "metadata.csv", [{"file_name": name, "text": f"CT {name}"} for name in names])
+    assert {row.split for row in open_source(str(tmp_path))} == {"train", "validation"}
+
+
+def test_a_report_goes_before_a_title(tmp_path):
+    write(tmp_path / "x.csv", [{"image": "1.png", "title": "A case", "report": "CT of the chest"}])
+    assert [row.caption for row in open_source(str(tmp_path / "x.csv"))] == ["CT of the chest"]

@@ -19,6 +19,7 @@ IMAGE_SUFFIXES = (
     *(".tga", ".pcx", ".sgi"),
 )
 CAPTION_SUFFIX = ".txt"
+_IMAGE_FOLDERS = ("images", "image", "imgs", "img", "pictures", "figures", "png", "jpg", "jpeg")
 NO_CAPTION = "no caption beside the image"
 NO_IMAGE = "caption without image"
 NOT_READ = "file of a kind that is not read"
@@ -83,15 +84,16 @@ def read_image_folder(folder: AnyPath) -> Iterator[Pair | Dropped]:
     """Every image under `folder`; its id is its relative path without suffix.
 
     Its caption is x.txt or x.png.txt beside x.png, in any letter case. A top folder named train, validation or test is
-    the split. Below it, images of one folder (a patient, a study) form one group; each image directly in `folder` is
-    its own group. Files that are not used are counted.
+    the split. Below it, images of one folder (a patient, a study) form one group; each image directly in `folder`, or
+    in the one folder that holds all of them (images/), is its own group. Files that are not used are counted.
     """
-    other_split = ""
+    other_split, roots = "", _find_roots(folder)
     for image, caption, reason in _walk(folder, folder):
         path = relative_path(image, folder)
-        id, group, split = _identify(path)
+        root = next(parent for parent in path.parents if parent in roots)
+        id, group, split = _identify(path, root, roots[root])
         if reason:  # a file that belongs to no image makes no split of its own
-            yield Dropped(path.as_posix(), split if _top_split(path) else other_split or split, reason, path.name)
+            yield Dropped(path.as_posix(), roots[root] or other_split or split, reason, path.name)
             continue
         other_split = split
         if caption is None:
@@ -115,14 +117,34 @@ def is_output(folder: AnyPath) -> bool:
     return (folder / NOTES).is_dir() or all((folder / name).is_file() for name in ("dataset.json", DROPPED_FILE))
 
 
-def _identify(path: PurePosixPath) -> tuple[str, str, str]:
-    """Id, group and split of a path below the folder."""
+def _find_roots(folder: AnyPath) -> dict[PurePosixPath, str]:
+    """The folders, relative to `folder`, that are no group but hold groups, each with its split ("": none)."""
+    base = _find_base(folder)
+    roots = {PurePosixPath(): "", relative_path(base, folder): ""}
+    for path in _list_folders(base):
+        if (split := canonical_split(path.name)) in SPLITS:
+            below = (path / name for name in _IMAGE_FOLDERS)  # a folder of another name may be a patient in two splits
+            roots |= {relative_path(root, folder): split for root in (path, *below)}
+    return roots
+
+
+def _find_base(folder: AnyPath) -> AnyPath:
+    """The folder itself, or the one far below it that holds all of its images, as those of an archive may lie."""
+    while not any(path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() for path in folder.iterdir()):
+        with_images = [path for path in _list_folders(folder) if has_images(path)]
+        if len(with_images) != 1 or canonical_split(with_images[0].name) in SPLITS:
+            break
+        folder = with_images[0]
+    return folder
+
+
+def _list_folders(folder: AnyPath) -> list[AnyPath]:
+    """The folders in a folder that are walked."""
+    return [path for path in folder.iterdir() if path.is_dir() and not path.is_symlink() and not is_output(path)]
+
+
+def _identify(path: PurePosixPath, root: PurePosixPath, split: str) -> tuple[str, str, str]:
+    """Id, group and split of a path that lies below a root, which may have a split."""
     id = path.with_suffix("").as_posix()
-    split = _top_split(path)
-    group = "/".join(path.parent.parts[1 if split else 0 :]) or article_of_file(path.name) or id
+    group = "/".join(path.parent.relative_to(root).parts) or article_of_file(path.name) or id
     return id, group, split or split_of(group)
-
-
-def _top_split(path: PurePosixPath) -> str:
-    split = canonical_split(path.parts[0]) if len(path.parts) > 1 else ""
-    return split if split in SPLITS else ""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import base64
+import re
 import stat
 import unicodedata
 import zipfile
@@ -27,20 +29,30 @@ from medclip.data.paths import (
     special_kind,
 )
 from medclip.data.schema import DicomFrame
+from medclip.data.sources.foreign_paths import ForeignPaths
 from medclip.errors import ImageError
 
 MISSING = "image missing"
 OUTSIDE = "image outside the table's folder (see --image-root)"
 TRIED = (
     "also tried: / for \\, NFC and NFD, another letter case, without spaces around it, %20 as a space, the archives "
-    "(.zip) beside it"
+    "(.zip) beside it, any suffix where it has none"
 )
 _BLANKS = " \t\r\n\u00a0\ufeff"
 PYTHON_OBJECT = "image cell is the text of a Python object, not a path or an image"
 DAMAGED_BYTES = "image cell is the text of Python bytes, cut or damaged"
 NESTED = "image cell is nested too deeply"
+NUMBERS = "image cell is a list of numbers, not a path or an encoded image"
+DAMAGED_BASE64 = "image cell is base64, cut or damaged"
+REMOTE = "image behind a URL, which is not fetched"
 MAX_MEMBER_BYTES = 2**28
+_DATA_URI = re.compile(r"data:(?:image|application)/[\w.+-]+;base64,", re.IGNORECASE)
+_BASE64_STARTS = ("/9j/", "iVBORw0KGgo", "R0lGODlh", "R0lGODdh", "UklGR", "SUkqA", "TU0AK")
+"""JPEG, PNG, GIF, WebP and TIFF in base64."""
+_MIN_BASE64_CHARACTERS = 100  # no image is shorter, and few paths are longer
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://(?<!file://)")
 _ARCHIVE_SUFFIX = ".zip"
+_TEXT_SUFFIXES = (".txt", ".json", ".xml", ".csv", ".md")
 
 
 def cell_text(value: Any) -> str:
@@ -62,9 +74,10 @@ def parse_literal(text: str) -> Any:
 def cell_images(value: Any) -> list[str | bytes]:
     """The paths and the encoded images of a cell: one, or several of a list.
 
-    Also out of Hugging Face's {"bytes", "path"}, and of lists, bytes and such objects that a table holds as Python or
-    JSON writes them. Raises ImageError for an array of wrong shape, for the text of anything else of Python, and for a
-    list that is nested deeper than Python recurses.
+    Also out of Hugging Face's {"bytes", "path"}, of base64 with or without data:image/…, and of lists, bytes and such
+    objects that a table holds as Python or JSON writes them. Raises ImageError for an array of wrong shape, for base64
+    that is damaged, for numbers, for the text of anything else of Python, and for a list that is nested deeper than
+    Python recurses.
     """
     try:
         return _images(value)
@@ -74,8 +87,10 @@ def cell_images(value: Any) -> list[str | bytes]:
 
 def _images(value: Any) -> list[str | bytes]:
     if isinstance(value, str):
-        value = _parse_python(value)
+        value = _decode_base64(value) or _parse_python(value)
     if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.dtype == object):
+        if any(isinstance(item, int | float) for item in value[:1]):
+            raise ImageError(NUMBERS)
         return [image for item in value for image in _images(item)]
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
@@ -83,6 +98,20 @@ def _images(value: Any) -> list[str | bytes]:
         return [to_png(value)]
     image = value if isinstance(value, bytes) and value else cell_text(value)
     return [image] if image else []
+
+
+def _decode_base64(text: str) -> bytes | None:
+    """The bytes of a text that is an image in base64; None for another text."""
+    uri = _DATA_URI.match(text)
+    if not uri and (len(text) < _MIN_BASE64_CHARACTERS or not text.startswith(_BASE64_STARTS)):
+        return None
+    digits = "".join(text[uri.end() if uri else 0 :].split()).replace("-", "+").replace("_", "/").rstrip("=")
+    try:
+        return base64.b64decode(digits + "=" * (-len(digits) % 4), validate=True)
+    except ValueError:
+        if uri or "." not in text:
+            raise ImageError(DAMAGED_BASE64) from None
+        return None
 
 
 def _parse_python(text: str) -> Any:
@@ -146,7 +175,8 @@ class ImageFinder:
     """Finds the image of a path in a table, below `root`: a file, or the bytes of a member of an archive (.zip).
 
     The folder that the first path starts from (`root`, its `subfolders`, the table's) is that of all. A path that means
-    no file is tried with / for \\, composed and decomposed, and in any letter case, where that means one file only.
+    no file is tried with / for \\, composed and decomposed, in any letter case, and with any suffix where it has none,
+    where that means one file only; an absolute one also without its beginning (`ForeignPaths`).
     """
 
     def __init__(self, root: AnyPath, folder: AnyPath, used: UsedFiles, subfolders: Sequence[str] = ("images",)):
@@ -154,7 +184,9 @@ class ImageFinder:
         self._starts = [root, *(root / name for name in subfolders), folder]
         self._start: AnyPath | None = None
         self._listings: dict[Path, dict[str, list[str]]] = {}
+        self._stems: dict[Path, dict[str, list[str]]] = {}
         self._archives: dict[Path, list[Path]] = {}
+        self._foreign: ForeignPaths | None = None
 
     def __call__(self, *names: str) -> AnyPath | bytes | None:
         """The image at the first of the paths `names` that there is, noted as used; None where all leave the root.
@@ -177,9 +209,17 @@ class ImageFinder:
                 if path is not None and path_exists(path):
                     self._start = start
                     return path
-        if not allowed or is_url(self._root):
+        if is_url(self._root):
             return next(iter(allowed), None)
-        root, local_starts = Path(str(self._root)), [Path(str(start)) for start in starts]
+        root, local_starts = Path(str(self._root)), [Path(str(start)) for start in self._starts]
+        self._foreign = self._foreign or ForeignPaths(root, local_starts)
+        if (image := next(filter(None, map(self._foreign.find, names)), None)) is not None:
+            return image
+        if any(map(_URL.match, names)):
+            raise ImageError(REMOTE)
+        if not allowed:
+            return None
+        local_starts = [Path(str(start)) for start in starts]
         for start in local_starts:
             for name in names:
                 respelled = self._respell(name, root, start)
@@ -201,7 +241,7 @@ class ImageFinder:
         path = inside(root, name.replace("\\", "/"), start)
         match = root
         for part in () if path is None else Path(str(path)).relative_to(root).parts:
-            names = self._list(match).get(fold_name(part), [])
+            names = self._list(match).get(fold_name(part)) or self._list_stems(match).get(fold_name(part), [])
             if len(names) != 1:  # of several that differ in letter case only, none is meant for certain
                 return None
             match /= names[0]
@@ -217,6 +257,16 @@ class ImageFinder:
             except OSError:
                 pass
         return self._listings[folder]
+
+    def _list_stems(self, folder: Path) -> dict[str, list[str]]:
+        """The names in a folder, but for those of texts, by their `fold_name` without suffix."""
+        if folder not in self._stems:
+            stems = self._stems[folder] = {}
+            for name in chain.from_iterable(self._list(folder).values()):
+                path = PurePosixPath(name)
+                if path.suffix and path.suffix.lower() not in _TEXT_SUFFIXES:
+                    stems.setdefault(fold_name(path.stem), []).append(name)
+        return self._stems[folder]
 
     def _list_archives(self, folder: Path) -> list[Path]:
         if folder not in self._archives:
@@ -268,6 +318,7 @@ class ImageArchive:
         except Exception:  # what zipfile raises for a damaged one has many types
             return
         for member in self._file.infolist():
+            member.filename = member.filename.replace("\\", "/")  # as .NET wrote paths
             if not member.filename.endswith("/") and not is_link(member):
                 self._members.setdefault(fold_name(PurePosixPath(member.filename).name), []).append(member)
 

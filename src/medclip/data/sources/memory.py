@@ -45,7 +45,7 @@ def _read(source: Iterable[Any], columns: Columns, split: str) -> Iterator[Pair 
         return inside(root, path) if root else parse_image_path(path)
 
     rows = (_row(item, number) for number, item in enumerate(items, start=1))
-    return rows_to_pairs(rows, Path(type(source).__name__), columns, split, _identify, locate)
+    return rows_to_pairs(rows, Path(type(source).__name__), columns, lambda _: split, _identify, locate)
 
 
 def _items(source: Any) -> Iterator[Any]:

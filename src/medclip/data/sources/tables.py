@@ -25,6 +25,7 @@ from medclip.data.sources.image_cells import (
     parse_literal,
 )
 from medclip.data.sources.reports import split_reading
+from medclip.data.sources.stated_splits import SplitFolders, find_split_column, plain_name
 from medclip.data.sources.table_files import Row, read_rows
 from medclip.errors import ImageError, UserError
 from medclip.hosts import without_credentials
@@ -32,24 +33,24 @@ from medclip.hosts import without_credentials
 NO_IMAGE_OR_CAPTION = "row without image or caption"
 _COLUMN_NAMES = {
     "image": ("image", "imagepath", "filepath", "path", "file", "filename", "name"),
-    "caption": ("caption", "captions", "text", "title", "report"),
+    "caption": ("caption", "captions", "text", "report", "title"),
     "id": ("id", "imageid", "key"),
     "split": ("split",),
     "license": ("licence", "license"),  # both spellings occur in other people's tables
     "attribution": ("attribution",),
     "concepts": ("concepts", "cuis", "cui"),
 }
-"""Column names that need no flag, by what they hold, the first present one wins; see `_plain_name`."""
+"""Column names that need no flag, by what they hold, the first present one wins; see `plain_name`."""
 _PERSON_NAMES = (
     *("patientid", "patient", "patientnumber", "patid", "pid", "personid", "person", "participantid", "participant"),
     *("subjectid", "subject", "mrn"),
     *("studyinstanceuid", "studyuid", "studyid", "study", "accessionnumber", "accession", "examid", "caseid", "uid"),
     "seriesinstanceuid",
 )
-"""Columns of patients and studies by `_plain_name`: their values are pseudonymized."""
+"""Columns of patients and studies by `plain_name`: their values are pseudonymized."""
 _ARTICLE_NAMES = ("article", "articleid", "pmcid", "pmid", "doi", "group", "groupid")
 _GROUP_NAMES = (*_PERSON_NAMES, *_ARTICLE_NAMES)
-"""Columns of groups by `_plain_name`: patients, then studies, then articles. A row is of the first that it states."""
+"""Columns of groups by `plain_name`: patients, then studies, then articles. A row is of the first that it states."""
 _ARTICLE_FILE = re.compile(r"(PMC\d+)_")
 """The file names of PubMed Central's figures: all figures and subfigures of an article are one group."""
 _TEXT_NAMES = ("caption", "captions", "text", "raw", "sentence", "sentences")
@@ -73,12 +74,12 @@ def read_tables(
 ) -> Iterator[Pair | Dropped]:
     """Every row of the tables, in order; a row with several captions yields one pair for each.
 
-    A row that names no split belongs to `split`, or is assigned by a hash where that is "". Without an id column, an
-    id is made up from the table's name, the image and its captions (see `make_up_id`), and where ids are row numbers
-    the group is, from the image; consecutive rows with one id and one image are captions of that image. Paths never
-    leave the table's folder or `columns.image_root`. Reading stops when every split has `max_samples` rows, unless a
-    column names splits, for its last row may name a new one. Raises UserError for a damaged file and for an absent
-    column.
+    A row that names no split belongs to `split` or, where that is "", to that of its image's folder (SplitFolders) or
+    of a hash. Without an id column, an id is made up from the table's name, the image and its captions
+    (see `make_up_id`), and where ids are row numbers the group is, from the image; consecutive rows with one id and one
+    image are captions of that image. Paths never leave the table's folder or `columns.image_root`. Reading stops when
+    every split has `max_samples` rows, unless a row states its split, for the last row may state a new one. Raises
+    UserError for a damaged file and for an absent column.
     """
     image_root = parse_path(columns.image_root) if columns.image_root else None
 
@@ -91,10 +92,21 @@ def read_tables(
             return id or make_up_id(*origin, image, *captions), group
 
         locate = ImageFinder(image_root or path.parent, path.parent, used)
-        return rows_to_pairs(read_rows(path), path, columns, split, identify, locate, "" if is_url(path) else TRIED)
+        tried = "" if is_url(path) else TRIED
+        return rows_to_pairs(read_rows(path), path, columns, split_of_path(path), identify, locate, tried)
+
+    def split_of_path(path: AnyPath) -> Callable[[str], str]:
+        root = image_root or path.parent
+        return (lambda _: split) if split else SplitFolders(root, root / "images", path.parent).split_of
+
+    def states_split(path: AnyPath) -> bool:
+        row = next(read_rows(path), {})
+        names = match_row(row, columns)
+        image = row.get(names.get("image", ""))
+        return "split" in names or (not split and isinstance(image, str) and split_of_path(path)(image) != "")
 
     rows = chain.from_iterable(map(read_table, paths))
-    if max_samples and not any("split" in match_columns(list(next(read_rows(path), {})), columns) for path in paths):
+    if max_samples and not any(map(states_split, paths)):
         return take_per_split(rows, max_samples, (split,) if split else HASHED_SPLITS)
     return rows
 
@@ -111,21 +123,22 @@ def resolve_columns(path: AnyPath, header: Sequence[str], columns: Columns) -> d
     return names
 
 
+def match_row(row: Row, columns: Columns | None = None) -> dict[str, str]:
+    """As `match_columns`; of the first row of a table, also a column of another name that holds splits."""
+    other = find_split_column(row)
+    return ({"split": other} if other else {}) | match_columns(list(row), columns)
+
+
 def match_columns(header: Sequence[str], columns: Columns | None = None) -> dict[str, str]:
     """The name of each column in `header`: the requested one, or the first usual one."""
     requested = _column_flags(columns or Columns())
-    by_plain_name = {_plain_name(name): name for name in reversed(header)}
+    by_plain_name = {plain_name(name): name for name in reversed(header)}
     names = {}
     for field, usual in (*_COLUMN_NAMES.items(), ("group", _GROUP_NAMES)):
         name = requested.get(field) or next((by_plain_name[word] for word in usual if word in by_plain_name), None)
         if name is not None and name in header:
             names[field] = name
     return names
-
-
-def _plain_name(column: str) -> str:
-    """The name of a column without letter case, spaces, underscores and the like."""
-    return "".join(character for character in column.casefold() if character.isalnum())
 
 
 def _column_flags(columns: Columns) -> dict[str, str | None]:
@@ -145,14 +158,14 @@ def _group(row: Row, cells: Mapping[str, Any]) -> str:
         return group
     if "group" not in cells:
         return ""
-    stated = {_plain_name(name): text for name, value in reversed(row.items()) if (text := cell_text(value).strip())}
+    stated = {plain_name(name): text for name, value in reversed(row.items()) if (text := cell_text(value).strip())}
     return next((stated[name] for name in _GROUP_NAMES if name in stated), "")
 
 
 def private_values(row: Row, columns: Columns) -> tuple[str, ...]:
     """What a row says in columns of patients and studies, and in a --group-column that is not one of articles."""
-    names = [name for name in row if _plain_name(name) in _PERSON_NAMES]
-    if columns.group_column and _plain_name(columns.group_column) not in _GROUP_NAMES:
+    names = [name for name in row if plain_name(name) in _PERSON_NAMES]
+    if columns.group_column and plain_name(columns.group_column) not in _GROUP_NAMES:
         names.append(columns.group_column)
     return tuple(dict.fromkeys(text for name in names if (text := cell_text(row.get(name)).strip())))
 
@@ -193,16 +206,17 @@ def rows_to_pairs(
     rows: Iterable[Row],
     table: AnyPath,
     columns: Columns,
-    split: str,
+    split_of_path: Callable[[str], str],
     identify: Callable[[str | bytes, Sequence[str], str], tuple[str, str]],
     locate: Callable[[str], AnyPath | bytes | None],
     tried: str = "",
 ) -> Iterator[Pair | Dropped]:
     """A pair for each caption of each row.
 
-    `table` names the rows in messages; `split` is that of rows without one, "": by a hash. `identify` gives the id and
-    the default group of a row from its image, its captions and the id that it states (""); `locate` the file of a path,
-    None where that is not allowed, and `tried` what it tries. Several images of a row are pairs of one group.
+    `table` names the rows in messages; `split_of_path` gives the split of a row that states none by the path of its
+    image, "": by a hash. `identify` gives the id and the default group of a row from its image, its captions and the id
+    that it states (""); `locate` the file of a path, None where that is not allowed, and `tried` what it tries. Several
+    images of a row are pairs of one group.
     """
     previous, repeats = None, 0
     for row_number, (row, cells) in enumerate(_read_cells(rows, table, columns), start=1):
@@ -218,7 +232,7 @@ def rows_to_pairs(
         group = _group(row, cells) or article_of_file(file)
         repeats = repeats + 1 if (id, first) == previous else 0
         previous, private = (id, first), private_values(row, columns)
-        row_split = canonical_split(cell_text(cells.get("split"))) or split
+        row_split = canonical_split(cell_text(cells.get("split"))) or split_of_path(file)
         row_split = row_split or split_of(group or file or default_group or id)
         article, detail = group or default_group or id, f"{table.name} row {row_number}"
         if not images or not captions:
@@ -253,11 +267,14 @@ def rows_to_pairs(
 
 def _read_cells(rows: Iterable[Row], table: AnyPath, columns: Columns) -> Iterator[tuple[Row, dict[str, Any]]]:
     """Each row as written, and its cells by what they hold."""
-    keys, names = None, {}
+    keys, names, other_split = None, dict[str, str](), None
     for row in rows:
         if row.keys() != keys:
             # JSON lines may leave out what they do not know; the first line decides what the columns are.
+            other_split = find_split_column(row) if keys is None else other_split
             names = resolve_columns(table, list(row), columns) if keys is None else match_columns(list(row), columns)
+            if other_split in row:
+                names.setdefault("split", other_split)
             keys = row.keys()
         cells = {field: row[name] for field, name in names.items()}
         if len(columns.caption_column) > 1:
