@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from medclip.atomic_io import unique_keys
 from medclip.data.paths import AnyPath, special_kind
+from medclip.data.sources.json_documents import document_rows
 from medclip.errors import UserError
 
 Row = dict[str, Any]
@@ -141,8 +142,19 @@ def _delimiter(header: str, usual: str) -> str:
     return max(num_cells, key=num_cells.__getitem__)  # the first of equals
 
 
+@contextmanager
+def _open_json(path: AnyPath) -> Iterator[Any]:
+    """The bytes of a file of JSON as UTF-8."""
+    with _open_text_bytes(path) as packed, io.BufferedReader(packed) as peeked:
+        encoding = _encoding(peeked.peek(4)[:4])
+        try:
+            yield peeked if encoding == "utf-8-sig" else io.BytesIO(peeked.read().decode(encoding).encode())
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path} is not {encoding.upper()} as it begins ({error}). Fetch it again.") from None
+
+
 def _read_json_lines(path: AnyPath) -> Iterator[Row]:
-    with _open_text_bytes(path) as file:
+    with _open_json(path) as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
@@ -156,20 +168,33 @@ def _read_json_lines(path: AnyPath) -> Iterator[Row]:
 
 
 def _read_json(path: AnyPath) -> Iterator[Row]:
-    """One list of objects or, as the founding project wrote them under this suffix, JSON lines."""
-    with _open_text_bytes(path) as file:
-        is_list = file.readline().removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
-    if not is_list:
+    """A list of objects, one object (`document_rows`) or, as the founding project wrote them, JSON lines."""
+    with _open_json(path) as file:
+        lines = (line.removeprefix(codecs.BOM_UTF8).strip() for line in file)
+        first, second = (next(filter(None, lines), b"") for _ in range(2))
+    if second and not first.startswith(b"[") and _is_object(first):
         yield from _read_json_lines(path)
         return
     try:
-        with _open_text_bytes(path) as file:
-            rows = json.loads(file.read(), object_pairs_hook=unique_keys)
+        with _open_json(path) as file:
+            content = json.loads(file.read(), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not a JSON list ({error}).") from None
-    if not all(isinstance(row, dict) for row in rows):
+        raise UserError(f"{path} is not a JSON list, one object or JSON lines ({error}).") from None
+    if isinstance(content, dict):
+        yield from document_rows(content)
+        return
+    if not isinstance(content, list):
+        raise UserError(f"{path} is not a JSON list or object.")
+    if not all(isinstance(row, dict) for row in content):
         raise UserError(f"{path} is a list, but not of JSON objects.")
-    yield from rows
+    yield from content
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _read_parquet(path: AnyPath) -> Iterator[Row]:
