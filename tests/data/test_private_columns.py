@@ -148,3 +148,30 @@ def test_rows_in_memory_are_no_exception(tmp_path):
 def test_a_row_without_private_values_stays():
     pair = Pair("a", b"", CAPTION, "train", "PMC1")
     assert pseudonymize(pair, b"") is pair
+
+
+@pytest.mark.parametrize(
+    ("value", "caption", "stored"),
+    [
+        ("12345678", "CT of patient 12345678, normal", "CT of patient ___, normal"),
+        ("12345678.0", "CT of patient 12345678, normal", "CT of patient ___, normal"),
+        ("ACC-0815/2", "CT of the chest (ACC-0815/2)", "CT of the chest (___)"),
+        ("12345", "CT of the chest, 1234567 and x12345", "CT of the chest, 1234567 and x12345"),
+        ("12", "CT of the chest, 12 nodules", "CT of the chest, 12 nodules"),
+        ("chest", "CT of the chest is normal", "CT of the chest is normal"),
+    ],
+)
+def test_a_caption_does_not_hold_the_identifier_of_its_row(tmp_path, value, caption, stored):
+    table = write_source(tmp_path / "in", ["image", "caption", "MRN"], ["a.png", caption, value])
+    dataset = prepare_table(table, tmp_path / "out", tmp_path / "key")
+    assert column(tmp_path / "out", "caption") == column(tmp_path / "out", "caption_original") == [stored]
+    counts = [counts.get("caption/patient or study", 0) for counts in dataset["privacy"].values()]
+    assert sum(counts) == (stored != caption)
+
+
+def test_a_patient_that_became_a_float_is_the_same_patient(tmp_path):
+    rows = [["a.png", f"{CAPTION} a", "10000032"], ["b.png", f"{CAPTION} b", "10000032.0"]]
+    table = write_source(tmp_path / "in", ["image", "caption", "subject_id"], *rows)
+    prepare_table(table, tmp_path / "out", tmp_path / "key")
+    assert len(set(column(tmp_path / "out", "article"))) == 1
+    assert b"10000032" not in bytes_on_disk(tmp_path / "out")

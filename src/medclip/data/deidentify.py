@@ -137,8 +137,8 @@ def group_pseudonym(key: bytes, issuer: str, group: str) -> str:
 def pseudonymize(row: Pair | Dropped, key: bytes) -> Pair | Dropped:
     """A row of a table without its private values: keyed pseudonyms for an article and an id that hold one.
 
-    An id that a study or patient begins, ends or interrupts (4711_2) goes as a whole. In details, such as the names of
-    files that are missing, "___" stands for the value.
+    An id that a study or patient begins, ends or interrupts (4711_2) goes as a whole. In captions, of those that can be
+    nothing else, and in details, such as the names of files that are missing, "___" stands for the value.
     """
     if not row.private:
         return row
@@ -147,8 +147,20 @@ def pseudonymize(row: Pair | Dropped, key: bytes) -> Pair | Dropped:
         return replace(row, id=id, detail=hide(row.detail, row.private), private=())
     article = group_pseudonym(key, "", row.article) if hide(row.article, row.private) != row.article else row.article
     article = id if row.article == row.id else article
+    caption = _hide_identifiers(row.caption, row.private)
     removed = (*row.removed, *(["table/patient or study"] if article != row.article else []))
-    return replace(row, id=id, article=article, removed=removed, if_missing=hide(row.if_missing, row.private))
+    removed += ("caption/patient or study",) if caption != row.caption else ()
+    if_missing = hide(row.if_missing, row.private)
+    return replace(row, id=id, article=article, caption=caption, removed=removed, if_missing=if_missing)
+
+
+def _hide_identifiers(text: str, values: tuple[str, ...]) -> str:
+    """The text with "___" for those of the values that are long, hold a digit and are no phrase: CT of 2019 stays."""
+    for value in values:
+        is_identifier = len(value) >= MIN_HIDDEN_CHARACTERS and re.fullmatch(r"\S*\d\S*", value)
+        if is_identifier and value in text:
+            text = re.sub(rf"(?<![^\W_]){re.escape(value)}(?![^\W_])", REDACTED, text)
+    return text
 
 
 def hide(text: str, values: tuple[str, ...]) -> str:

@@ -24,6 +24,7 @@ from medclip.data.paths import AnyPath, is_url, storage_errors
 from medclip.data.prepare_config import PrepareConfig
 from medclip.data.presidio import PRIVACY_PREFIX, deidentify_caption
 from medclip.data.schema import DicomFrame, Dropped, Pair, WebInstance
+from medclip.data.sources.reports import is_rtf
 from medclip.errors import ImageError
 from medclip.hosts import without_credentials
 from medclip.plain_text import is_unicode
@@ -41,6 +42,8 @@ def prepare_row(row: Pair | Dropped, config: PrepareConfig) -> dict[str, Any] | 
         return Dropped(row.id, row.split, "license not in --licenses", row.license)
     if len(row.caption) > MAX_CAPTION_CHARACTERS:
         return Dropped(row.id, row.split, CAPTION_TOO_LONG)
+    if is_rtf(row.caption):
+        return Dropped(row.id, row.split, "caption is RTF, not plain text")
     late_rules: list[str] = []
     if isinstance(row.image, DicomFrame) and isinstance(row.image.file, WebInstance):
         try:

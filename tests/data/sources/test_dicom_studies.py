@@ -123,7 +123,7 @@ def test_pydicoms_own_reports_are_read(file, start):
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [(b"", "no report"), (b" \n", "no report"), (b"\xff\xfe\xff", "report unreadable")]
+    ("content", "reason"), [(b"", "no report"), (b" \n", "no report"), (b"\xff\xfe\xff", "report is not UTF-8")]
 )
 def test_a_report_without_text_is_a_reason(tmp_path, key, content, reason):
     write_image(tmp_path / "studies", "1.dcm")

@@ -5,10 +5,11 @@ import json
 import pytest
 
 from medclip.data.deidentify import DicomConfig, make_key
-from medclip.data.prepare_config import Columns, PrepareConfig
-from medclip.data.schema import Pair
+from medclip.data.prepare_config import DEFAULT, Columns, PrepareConfig
+from medclip.data.prepare_row import prepare_row
+from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.detect import open_source
-from medclip.data.sources.reports import OTHER_SECTIONS, select_reading
+from medclip.data.sources.reports import OTHER_SECTIONS, read_report, select_reading
 from support.archives import tar_bytes
 from support.material import draw_image, image_bytes
 
@@ -125,3 +126,16 @@ def test_the_sections_that_a_report_of_a_study_loses_are_counted(tmp_path):
     make_key(key, tmp_path / "out")
     (pair,) = open_source(str(tmp_path / "study"), PrepareConfig(studies=DicomConfig(pseudonym_key=key)))
     assert pair.caption == READING and OTHER_SECTIONS in pair.removed
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_a_report_is_read_in_the_encoding_that_it_begins_in(tmp_path, encoding):
+    (tmp_path / "x.txt").write_bytes("Röntgen-Thorax".encode(encoding))
+    assert read_report(tmp_path / "x.txt") == "Röntgen-Thorax"
+
+
+def test_rtf_is_no_caption(tmp_path):
+    report = r"{\rtf1\ansi FINDINGS: The lungs are clear.\par IMPRESSION: Normal.\par}"
+    pair = Pair("1", b"", report, "train", "1")
+    assert select_reading(report) == report
+    assert prepare_row(pair, DEFAULT) == Dropped("1", "train", "caption is RTF, not plain text")

@@ -234,3 +234,10 @@ def test_a_folder_that_is_called_train_and_has_no_other_beside_it_is_none(tmp_pa
 def test_a_report_goes_before_a_title(tmp_path):
     write(tmp_path / "x.csv", [{"image": "1.png", "title": "A case", "report": "CT of the chest"}])
     assert [row.caption for row in open_source(str(tmp_path / "x.csv"))] == ["CT of the chest"]
+
+
+@pytest.mark.parametrize("start", ["", "sep=,\n"])
+def test_a_quote_that_ends_too_early_is_named_by_its_line(tmp_path, start):
+    (tmp_path / "x.csv").write_text(start + 'image,caption\n1.png,"a \\"small\\" nodule"\n')
+    with pytest.raises(UserError, match=f"line {3 if start else 2} is not CSV .* A quote within quotes is doubled"):
+        list(read_rows(tmp_path / "x.csv"))

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medclip.data.stats import quality_checks as module
-from medclip.data.stats.quality_checks import quality_warnings
+from medclip.data.stats.quality_checks import group_warnings, quality_warnings
 from medclip.data.stats.statistics import compute_statistics
 from support.handmade_datasets import dataset, row
 from support.material import draw_image, image_bytes
@@ -141,3 +141,10 @@ def test_any_captions_can_be_advised_on(tmp_path_factory, captions):
     rows = [row(n, caption=caption) for n, caption in enumerate(captions)]
     for warning in quality_warnings(compute_statistics(dataset(tmp_path_factory.mktemp("any"), {"train": rows}))):
         assert all(0 <= count <= total or total == 0 for _, count, total in counts(warning))
+
+
+@pytest.mark.parametrize(("num_pairs", "count"), [(24, 24), (24, 19), (8, 8)])
+def test_one_group_for_most_pairs_is_said_at_once(tmp_path, num_pairs, count):
+    rows = [row(n, article="unknown" if n < count else f"P{n}") for n in range(num_pairs)]
+    warnings = group_warnings(compute_statistics(dataset(tmp_path / "data", {"train": rows})))
+    assert [counts(warning) for warning in warnings] == [[("train", count, num_pairs)]] * (count >= 20)

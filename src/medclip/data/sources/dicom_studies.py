@@ -152,7 +152,10 @@ def _read_report(
     """The report of a study without the names in the image's header or its own; with replacements by attribute."""
     with dicom_errors():
         if reports and not is_dicom(reports[0]):
-            report = read_report(reports[0])
+            try:
+                report = read_report(reports[0])
+            except UnicodeDecodeError:
+                raise ImageError("is not UTF-8") from None
             reading, removed = split_reading(report)
             text, counts = redact_report(reading, header, on_replacement=on_replacement)
             return text, counts + Counter(name.removeprefix("report/") for name in removed)

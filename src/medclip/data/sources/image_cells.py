@@ -6,13 +6,11 @@ import ast
 import base64
 import re
 import stat
-import unicodedata
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 from PIL import Image
@@ -29,16 +27,11 @@ from medclip.data.paths import (
     special_kind,
 )
 from medclip.data.schema import DicomFrame
-from medclip.data.sources.foreign_paths import ForeignPaths
+from medclip.data.sources.path_spellings import ForeignPaths, spellings
 from medclip.errors import ImageError
 
 MISSING = "image missing"
 OUTSIDE = "image outside the table's folder (see --image-root)"
-TRIED = (
-    "also tried: / for \\, NFC and NFD, another letter case, without spaces around it, %20 as a space, the archives "
-    "(.zip) beside it, any suffix where it has none"
-)
-_BLANKS = " \t\r\n\u00a0\ufeff"
 PYTHON_OBJECT = "image cell is the text of a Python object, not a path or an image"
 DAMAGED_BYTES = "image cell is the text of Python bytes, cut or damaged"
 NESTED = "image cell is nested too deeply"
@@ -234,7 +227,7 @@ class ImageFinder:
         return allowed[0]
 
     def _respell(self, name: str, root: Path, start: Path) -> Path | None:
-        for spelling in _spellings(name):
+        for spelling in spellings(name):
             path = inside(root, spelling, start)
             if path is not None and path_exists(path):
                 return Path(str(path))
@@ -360,10 +353,3 @@ def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
         return archive.read(member)
     except Exception:  # what zipfile raises for a damaged one has many types
         raise ImageError("image unreadable in its archive") from None
-
-
-def _spellings(name: str) -> Iterator[str]:
-    """Other ways to write a path."""
-    plain = name.strip(_BLANKS)
-    for path in dict.fromkeys((name, name.replace("\\", "/"), plain, plain.replace("\\", "/"), unquote(plain))):
-        yield from (path, unicodedata.normalize("NFC", path), unicodedata.normalize("NFD", path))

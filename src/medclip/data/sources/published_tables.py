@@ -12,7 +12,8 @@ from medclip.data.normalize import SPLITS, canonical_split, split_of
 from medclip.data.paths import AnyPath, check_link, is_url, parse_path, special_kind
 from medclip.data.prepare_config import Columns
 from medclip.data.schema import Dropped, Pair, is_row_number, make_up_id
-from medclip.data.sources.image_cells import MISSING, TRIED, ImageFinder, UsedFiles, find_image, parse_literal
+from medclip.data.sources.image_cells import MISSING, ImageFinder, UsedFiles, find_image, parse_literal
+from medclip.data.sources.path_spellings import TRIED
 from medclip.data.sources.reports import split_reading
 from medclip.data.sources.table_files import Row, read_rows, table_suffix
 from medclip.data.sources.tables import NO_IMAGE_OR_CAPTION, cell_captions, match_columns, private_values

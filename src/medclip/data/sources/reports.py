@@ -7,6 +7,7 @@ import re
 
 from medclip.data.normalize import MAX_CAPTION_CHARACTERS
 from medclip.data.paths import AnyPath
+from medclip.data.sources.table_files import text_encoding
 
 OTHER_SECTIONS = "report/sections other than findings, impression, conclusion"
 """What a pair has lost (`Pair.removed`) whose caption is a part of its report."""
@@ -33,11 +34,19 @@ _SENTENCE_ENDS = ("", ".", ":", ";", "!", "?", "_", ")")
 
 
 def read_report(path: AnyPath) -> str:
-    """The text of a file, as far as a caption may be long and a little more. Raises UnicodeDecodeError and OSError."""
+    """The text of a file in UTF-8, or UTF-16 or UTF-32 as it begins, as far as a caption may be long and a little more.
+
+    Raises UnicodeDecodeError and OSError.
+    """
     limit = 4 * (MAX_CAPTION_CHARACTERS + 1)  # UTF-8 has at most four bytes for each
     with path.open("rb") as file:
         data = file.read(limit)
-    return codecs.getincrementaldecoder("utf-8-sig")().decode(data, final=len(data) < limit)
+    return codecs.getincrementaldecoder(text_encoding(data[:4]))().decode(data, final=len(data) < limit)
+
+
+def is_rtf(text: str) -> bool:
+    """Whether a text is a document of word processors, whose commands are no words of a caption."""
+    return text.lstrip().startswith("{\\rtf")
 
 
 def select_reading(text: str) -> str:
@@ -47,7 +56,7 @@ def select_reading(text: str) -> str:
     or is in capitals. A later one within a line counts after the end of a sentence or in capitals, so that "no
     comparison: …" is not a heading; headings inside the findings ("LUNGS:") stay.
     """
-    if len(text) > MAX_CAPTION_CHARACTERS:  # preparation drops it
+    if len(text) > MAX_CAPTION_CHARACTERS or is_rtf(text):  # preparation drops it
         return text
     headings = [match for match in _HEADING.finditer(text) if _is_heading(match)]
     if len(headings) < 2 or not (headings[0].group().isupper() or not _line_before(headings[0])):

@@ -87,20 +87,21 @@ def count_rows(path: AnyPath) -> int | None:
 def _read_csv(path: AnyPath) -> Iterator[Row]:
     csv.field_size_limit(_MAX_CELL_BYTES)
     with _open_text_bytes(path) as packed, io.BufferedReader(packed) as peeked:
-        file, line_number = io.TextIOWrapper(peeked, encoding=_encoding(peeked.peek(4)[:4]), newline=""), 1
+        file, line_number = io.TextIOWrapper(peeked, encoding=text_encoding(peeked.peek(4)[:4]), newline=""), 1
         try:
-            header = next((line for line in file if line.strip()), "")
+            skipped, header = next(((n, line) for n, line in enumerate(file) if line.strip()), (0, ""))
             delimiter = _delimiter(header, "\t" if table_suffix(path) == ".tsv" else ",")
             if stated := _EXCEL_DELIMITER.fullmatch(header.strip("\r\n")):
-                header, delimiter = file.readline(), stated.group(1)
+                skipped, header, delimiter = skipped + 1, file.readline(), stated.group(1)
             # strict, or a file that was cut within quotes looks complete
             reader = csv.DictReader(chain([header], file), delimiter=delimiter, strict=True)
             _refuse_repeated(path, [name for name in reader.fieldnames or () if name.strip()])
+            line_number = skipped + reader.line_num + 1
             for row in reader:
-                line_number = reader.line_num + 1
+                line_number = skipped + reader.line_num + 1
                 if None in row:
                     raise UserError(
-                        f"{path} line {reader.line_num} has more cells than the header. Quote the cells that hold "
+                        f"{path} line {line_number - 1} has more cells than the header. Quote the cells that hold "
                         f"{_DELIMITERS.get(delimiter, delimiter)}."
                     )
                 yield row
@@ -110,10 +111,11 @@ def _read_csv(path: AnyPath) -> Iterator[Row]:
                 f"iconv -f WINDOWS-1252 -t UTF-8 {path.name}"
             ) from None
         except csv.Error as error:
-            raise UserError(f"{path} line {line_number} is not CSV ({error}).") from None
+            remedy = 'A quote within quotes is doubled: "a ""small"" nodule".'
+            raise UserError(f"{path} line {line_number} is not CSV ({error}). {remedy}") from None
 
 
-def _encoding(start: bytes) -> str:
+def text_encoding(start: bytes) -> str:
     """The encoding of a text by its byte order mark, or as its first character, which is ASCII, lies in its bytes."""
     if start in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE):
         return "utf-32"
@@ -146,7 +148,7 @@ def _delimiter(header: str, usual: str) -> str:
 def _open_json(path: AnyPath) -> Iterator[Any]:
     """The bytes of a file of JSON as UTF-8."""
     with _open_text_bytes(path) as packed, io.BufferedReader(packed) as peeked:
-        encoding = _encoding(peeked.peek(4)[:4])
+        encoding = text_encoding(peeked.peek(4)[:4])
         try:
             yield peeked if encoding == "utf-8-sig" else io.BytesIO(peeked.read().decode(encoding).encode())
         except UnicodeDecodeError as error:

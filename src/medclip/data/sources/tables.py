@@ -16,7 +16,6 @@ from medclip.data.prepare_config import Columns
 from medclip.data.schema import Dropped, Pair, is_row_number, make_up_id, take_per_split
 from medclip.data.sources.image_cells import (
     MISSING,
-    TRIED,
     ImageFinder,
     UsedFiles,
     cell_images,
@@ -24,6 +23,7 @@ from medclip.data.sources.image_cells import (
     find_image,
     parse_literal,
 )
+from medclip.data.sources.path_spellings import TRIED
 from medclip.data.sources.reports import split_reading
 from medclip.data.sources.stated_splits import SplitFolders, find_split_column, plain_name
 from medclip.data.sources.table_files import Row, read_rows
@@ -51,6 +51,7 @@ _PERSON_NAMES = (
 _ARTICLE_NAMES = ("article", "articleid", "pmcid", "pmid", "doi", "group", "groupid")
 _GROUP_NAMES = (*_PERSON_NAMES, *_ARTICLE_NAMES)
 """Columns of groups by `plain_name`: patients, then studies, then articles. A row is of the first that it states."""
+_WHOLE_FLOAT = re.compile(r"\d+\.0+")
 _ARTICLE_FILE = re.compile(r"(PMC\d+)_")
 """The file names of PubMed Central's figures: all figures and subfigures of an article are one group."""
 _TEXT_NAMES = ("caption", "captions", "text", "raw", "sentence", "sentences")
@@ -155,11 +156,16 @@ def _column_flags(columns: Columns) -> dict[str, str | None]:
 def _group(row: Row, cells: Mapping[str, Any]) -> str:
     """The group that a row states: of the column of groups, else of another one where that is empty."""
     if group := cell_text(cells.get("group")).strip():
-        return group
+        return _without_fraction(group)
     if "group" not in cells:
         return ""
     stated = {plain_name(name): text for name, value in reversed(row.items()) if (text := cell_text(value).strip())}
-    return next((stated[name] for name in _GROUP_NAMES if name in stated), "")
+    return next((_without_fraction(stated[name]) for name in _GROUP_NAMES if name in stated), "")
+
+
+def _without_fraction(text: str) -> str:
+    """A number as it was before a missing value beside it made pandas write its column as floats: 17.0 is 17."""
+    return text.partition(".")[0] if _WHOLE_FLOAT.fullmatch(text) else text
 
 
 def private_values(row: Row, columns: Columns) -> tuple[str, ...]:
@@ -167,7 +173,8 @@ def private_values(row: Row, columns: Columns) -> tuple[str, ...]:
     names = [name for name in row if plain_name(name) in _PERSON_NAMES]
     if columns.group_column and plain_name(columns.group_column) not in _GROUP_NAMES:
         names.append(columns.group_column)
-    return tuple(dict.fromkeys(text for name in names if (text := cell_text(row.get(name)).strip())))
+    values = (cell_text(row.get(name)).strip() for name in names)
+    return tuple(dict.fromkeys(text for value in values for text in (value, _without_fraction(value)) if text))
 
 
 def article_of_file(name: str) -> str:
@@ -214,9 +221,8 @@ def rows_to_pairs(
     """A pair for each caption of each row.
 
     `table` names the rows in messages; `split_of_path` gives the split of a row that states none by the path of its
-    image, "": by a hash. `identify` gives the id and the default group of a row from its image, its captions and the id
-    that it states (""); `locate` the file of a path, None where that is not allowed, and `tried` what it tries. Several
-    images of a row are pairs of one group.
+    image, "": by a hash. `identify` gives id and default group of a row from its image, its captions and the id that it
+    states (""); `locate` the file of a path, None where that is not allowed, and `tried` what it tries.
     """
     previous, repeats = None, 0
     for row_number, (row, cells) in enumerate(_read_cells(rows, table, columns), start=1):

@@ -9,6 +9,8 @@ from math import sqrt
 from medclip.data.stats.statistics import CONTEXT_LENGTH, SplitStatistics, Statistics
 
 MIN_HELD_OUT_PAIRS, MIN_TRAINING_PAIRS = 200, 1000
+MIN_GROUP_PAIRS = 20
+"""A group of fewer is no sign that the column is the wrong one."""
 MAX_ARTICLE_SHARE = 0.2  # of a split
 MAX_ISSUE_SHARE = 0.05  # of a split: captions with issues, small images, repetitions
 MAX_DROPPED_SHARE = 0.1  # of a split's rows
@@ -53,9 +55,29 @@ def quality_warnings(stats: Statistics) -> list[QualityWarning]:
 
 
 def group_warnings(stats: Statistics) -> list[QualityWarning]:
-    """What preparation says at once: several images that may share a person or a study, and no group to tell."""
+    """What preparation says at once: several images that may share a person or a study and no group to tell, or one
+    group for most of them.
+    """
+    if stats.dataset["synthetic"]:
+        return []
+    return [*_check_ungrouped(stats), *_check_one_group(stats)]
+
+
+def _check_one_group(stats: Statistics) -> Iterator[QualityWarning]:
+    num_pairs = sum(split.pairs for split in stats.splits.values())
+    for name, split in stats.splits.items():
+        count = split.largest_article[1]
+        if count >= MIN_GROUP_PAIRS and 2 * count > num_pairs:
+            remedy = (
+                "They share this split. Where that is no patient but a placeholder (unknown) or a folder of many, name "
+                "another column with --group-column."
+            )
+            yield _warn("one patient, study or article holds most pairs", remedy, name, count, num_pairs)
+
+
+def _check_ungrouped(stats: Statistics) -> list[QualityWarning]:
     splits = {name: split for name, split in stats.splits.items() if split.ungrouped_pairs}
-    if stats.dataset["synthetic"] or sum(split.ungrouped_pairs for split in splits.values()) < 2:
+    if sum(split.ungrouped_pairs for split in splits.values()) < 2:
         return []
     remedy = "Images of one person or study may lie in training and validation. " + _GROUP_REMEDY
     occurrences = (Occurrence(name, split.ungrouped_pairs, split.pairs) for name, split in splits.items())

@@ -1,15 +1,29 @@
-"""Absolute paths of another machine in a table, whose files were brought along with it."""
+"""Other ways to write a path of a table: in other characters, or as it was on another machine."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 from medclip.data.paths import inside, path_exists
 from medclip.progress import console
 
+TRIED = (
+    "also tried: / for \\, NFC and NFD, another letter case, without spaces around it, %20 as a space, the archives "
+    "(.zip) beside it, any suffix where it has none"
+)
+_BLANKS = " \t\r\n\u00a0\ufeff"
 _ABSOLUTE = re.compile(r"/|[A-Za-z]:/")
+
+
+def spellings(name: str) -> Iterator[str]:
+    """Other ways to write a path."""
+    plain = name.strip(_BLANKS)
+    for path in dict.fromkeys((name, name.replace("\\", "/"), plain, plain.replace("\\", "/"), unquote(plain))):
+        yield from (path, unicodedata.normalize("NFC", path), unicodedata.normalize("NFD", path))
 
 
 class ForeignPaths:
