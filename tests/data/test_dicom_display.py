@@ -16,7 +16,7 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 from medclip.data.dicom import NO_SYNTAX  # noqa: E402
 from medclip.data.images import decode, is_dicom  # noqa: E402
 from medclip.errors import NO_FINITE_PIXELS, ImageError  # noqa: E402
-from support.dicom_files import PACKAGED, dicom, dicom_bytes, sequence, without_meta  # noqa: E402
+from support.dicom_files import PACKAGED, dicom, dicom_bytes, gray_ramp, sequence, without_meta  # noqa: E402
 
 RAMP = [0, 25, 50, 75, 100]
 WHOLE = [0, 64, 128, 191, 255]  # 255 * value / 100
@@ -274,3 +274,22 @@ def test_big_endian_tables_are_read_in_their_order():
     ds = dicom(pixels_of(RAMP), VOILUTSequence=lut([0, 300, 1020], first=25))
     ds.PixelData = pixels_of(RAMP).byteswap().tobytes()
     assert gray_row(dicom_bytes(ds, ExplicitVRBigEndian)) == [0, 0, 255, 255, 255]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "size"),
+    [
+        ({"PixelSpacing": [2.0, 1.0]}, (32, 80)),
+        ({"PixelSpacing": [0.5, 1.0]}, (64, 40)),
+        ({"PixelAspectRatio": ["1", "2"]}, (64, 40)),
+        ({"PixelSpacing": [1, 1], "PixelAspectRatio": ["1", "2"]}, (32, 40)),
+        ({"ImagerPixelSpacing": [0.3, 0.15]}, (32, 80)),
+        ({"SharedFunctionalGroupsSequence": sequence(PixelMeasuresSequence=sequence(PixelSpacing=[2, 1]))}, (32, 80)),
+        ({"PixelSpacing": [0.7001, 0.7]}, (32, 40)),
+        ({"PixelSpacing": [0, 1]}, (32, 40)),
+        ({"PixelSpacing": "1"}, (32, 40)),
+        ({"PixelSpacing": [1000, 1]}, (32, 40)),
+    ],
+)
+def test_pixels_are_shown_square(attributes, size):
+    assert decode(dicom_bytes(dicom(gray_ramp(), **attributes))).size == size

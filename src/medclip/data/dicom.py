@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from medclip.data.dicom_display import items, to_display
-from medclip.data.dicom_geometry import middle_frame
+from medclip.data.dicom_geometry import middle_frame, square_size
 from medclip.data.header_readings import keep_bytes
 from medclip.errors import MAX_PIXELS, TOO_MANY_PIXELS, ImageError, UserError
 from medclip.require import require
@@ -44,8 +44,8 @@ _DECODING_PLUGINS = {
     **dict.fromkeys(("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"), "pyjpegls"),  # JPEG-LS
     **dict.fromkeys((f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 92, 93, 201, 202, 203)), "pylibjpeg"),  # JPEG 2000
 }
-# The functional groups in which enhanced objects keep rescale and window.
-_DISPLAY_MACROS = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
+# The functional groups in which enhanced objects keep rescale, window and the distances of pixels.
+_DISPLAY_MACROS = ("PixelValueTransformationSequence", "FrameVOILUTSequence", "PixelMeasuresSequence")
 
 
 def read_header(source: Path | BinaryIO) -> Dataset:
@@ -73,10 +73,10 @@ def decode_frame(image: Path | bytes, frame: int | None = None, masked: bool = F
     """One frame (None: the middle one) as mode L or RGB.
 
     Gray values pass through the modality LUT or rescale and the first VOI LUT or window; without one, their own range
-    is stretched to 0–255. MONOCHROME1 is inverted and padding is black. `masked` paints a tenth of each side black.
-    Raises ImageError for an image whose header reports burned-in text (unless masked) or recognizable features, for a
-    file without pixels, damaged or too large, and for a transfer syntax without a decoder; UserError where pydicom is
-    not installed.
+    is stretched to 0–255. MONOCHROME1 is inverted and padding is black; pixels that are not square are made so.
+    `masked` paints a tenth of each side black. Raises ImageError for an image whose header reports burned-in text
+    (unless masked) or recognizable features, for a file without pixels, damaged or too large, and for a transfer syntax
+    without a decoder; UserError where pydicom is not installed.
     """
     with dicom_errors(), _open(io.BytesIO(image) if isinstance(image, bytes) else image) as file:
         header = _pydicom().dcmread(file, stop_before_pixels=True)
@@ -93,7 +93,9 @@ def decode_frame(image: Path | bytes, frame: int | None = None, masked: bool = F
         center = display[rows:-rows, columns:-columns].copy()
         display[:] = 0
         display[rows:-rows, columns:-columns] = center
-    return Image.fromarray(display)
+    image = Image.fromarray(display)
+    size = square_size(header, *image.size)
+    return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)
 
 
 @contextmanager
@@ -278,7 +280,7 @@ def _decodes_twelve_bits() -> bool:
 
 
 def _lift_display_macros(header: Dataset, number: int) -> None:
-    """Copy rescale and window of an enhanced object from its functional groups to where the LUT functions look."""
+    """Copy the display macros of an enhanced object from its functional groups to where the LUT functions look."""
     for groups, index in (("SharedFunctionalGroupsSequence", 0), ("PerFrameFunctionalGroupsSequence", number)):
         for group in items(header, groups)[index : index + 1]:
             for macro in _DISPLAY_MACROS:

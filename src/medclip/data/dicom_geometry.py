@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medclip.data.dicom_display import items, numbers
+from medclip.errors import MAX_ASPECT_RATIO, MAX_PIXELS
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 Plane = tuple[np.ndarray, np.ndarray]
 """A unit normal and the position in mm of a slice's first pixel, each (3,)."""
+_MIN_STRETCH = 1.01
+"""Less is no shape that anybody sees, but how spacings are rounded."""
 _MAX_ANGLE_COSINE = 0.999  # parallel within 2.6 degrees
 
 
@@ -50,6 +53,21 @@ def sorted_stacks(planes: Sequence[Plane | None]) -> list[list[int]]:
             stacks.append((None if plane is None else plane[0], [(distance, index)]))
     ordered = sorted((members for _, members in stacks), key=len, reverse=True)
     return [[index for _, index in sorted(members)] for members in ordered]
+
+
+def square_size(header: Dataset, width: int, height: int) -> tuple[int, int]:
+    """Width and height of an image with pixels as wide as high, of which none is lost.
+
+    The distances of pixels are those of the first attribute that holds two (PS3.3 10.7.1.3), else their ratio.
+    """
+    keywords = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
+    pairs = (numbers(header, keyword) for keyword in keywords)
+    vertical, horizontal = next((pair for pair in pairs if len(pair) == 2 and min(n or 0 for n in pair) > 0), (1, 1))
+    ratio = (vertical or 1) / (horizontal or 1)
+    if not _MIN_STRETCH <= max(ratio, 1 / ratio) <= MAX_ASPECT_RATIO:
+        return width, height
+    size = (width, round(height * ratio)) if ratio > 1 else (round(width / ratio), height)
+    return size if size[0] * size[1] <= MAX_PIXELS else (width, height)
 
 
 def middle_frame(header: Dataset, num_frames: int) -> int:
