@@ -22,6 +22,7 @@ import pyarrow as pa
 from jaxtyping import Bool, Int32, Int64
 
 from medclip.atomic_io import file_name, read_object, whole_file
+from medclip.data.arrow_columns import to_array
 from medclip.data.checked_files import DamageError, open_table
 from medclip.data.images import decode_ahead
 from medclip.data.normalize import casefold_whitespace
@@ -61,8 +62,8 @@ SPLIT_NAME = r"\w[\w.-]{0,63}"
 
 def write_shard(path: Path, rows: Sequence[dict[str, Any]], report: dict[str, Any]) -> None:
     """Write rows as one Arrow file; see `write_table`."""
-    structs = pa.scalar(rows, pa.list_(pa.struct(list(SCHEMA)))).values  # six times as fast as Table.from_pylist
-    write_table(path, pa.Table.from_struct_array(structs), report)
+    arrays = [to_array([row.get(field.name) for row in rows], field.type) for field in SCHEMA]
+    write_table(path, pa.Table.from_arrays(arrays, schema=SCHEMA), report)
 
 
 def write_table(path: Path, table: pa.Table, report: dict[str, Any]) -> None:
