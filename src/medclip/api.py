@@ -25,8 +25,7 @@ from medclip.training.config import TrainConfig
 if TYPE_CHECKING:
     from medclip.dual_encoder import DualEncoder
     from medclip.evaluation.compare import Comparison
-    from medclip.evaluation.config import EvalConfig, ProtocolChoice
-    from medclip.evaluation.labeled import LabelConfig
+    from medclip.evaluation.config import EvalConfig, LabelConfig, ProtocolChoice
     from medclip.evaluation.results import Kind, Results
 
 DRAWS, LABELED = 5, ("zero-shot", "probe")
@@ -181,8 +180,7 @@ def evaluate(
         >>> 0 <= recall.low <= recall.value <= recall.high <= 1
         True
     """
-    from medclip.evaluation.config import EvalConfig
-    from medclip.evaluation.labeled import LabelConfig
+    from medclip.evaluation.config import EvalConfig, LabelConfig
     from medclip.evaluation.report import write_report
     from medclip.evaluation.results import Kind
 

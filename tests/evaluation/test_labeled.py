@@ -3,8 +3,8 @@
 import pytest
 
 from medclip.errors import UserError
-from medclip.evaluation.config import EvalConfig
-from medclip.evaluation.labeled import LabelConfig, labeled_rows, probe_rows
+from medclip.evaluation.config import EvalConfig, LabelConfig
+from medclip.evaluation.labeled import labeled_rows, probe_rows
 from support.labels import relabel, split_rows, write_folders, write_table
 
 

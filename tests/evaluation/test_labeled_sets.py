@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from medclip.errors import UserError
-from medclip.evaluation.config import EvalConfig
-from medclip.evaluation.labeled import LabelConfig, labeled_rows, probe_rows
+from medclip.evaluation.config import EvalConfig, LabelConfig
+from medclip.evaluation.labeled import labeled_rows, probe_rows
 from support.dicom_files import dicom, gray_ramp, write_dicom
 from support.material import draw_image, image_bytes
 

@@ -15,8 +15,7 @@ from medclip.cli.format import screen
 from medclip.encode.encoder import embed_pixels, jax_backend
 from medclip.errors import UserError
 from medclip.evaluation.compare import compare
-from medclip.evaluation.config import EvalConfig
-from medclip.evaluation.labeled import LabelConfig
+from medclip.evaluation.config import EvalConfig, LabelConfig
 from medclip.evaluation.probe import (
     STRENGTHS,
     article_folds,

@@ -16,8 +16,8 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 from medclip.data.sources.labeled_sets import LabeledImage
 from medclip.evaluation import zero_shot
 from medclip.evaluation.compare import compare
-from medclip.evaluation.config import EvalConfig
-from medclip.evaluation.labeled import LabelConfig, Labeled
+from medclip.evaluation.config import EvalConfig, LabelConfig
+from medclip.evaluation.labeled import Labeled
 from medclip.evaluation.protocols import PROTOCOLS, ClassTexts, own_texts, protocol_scores, protocol_texts
 from medclip.evaluation.result_tables import result_notes, result_tables
 from medclip.evaluation.results import Kind, read_results

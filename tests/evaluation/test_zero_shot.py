@@ -12,8 +12,7 @@ from medclip.encode.encoder import jax_backend
 from medclip.errors import UserError, WorkError
 from medclip.evaluation import zero_shot
 from medclip.evaluation.compare import compare
-from medclip.evaluation.config import EvalConfig
-from medclip.evaluation.labeled import LabelConfig
+from medclip.evaluation.config import EvalConfig, LabelConfig
 from medclip.evaluation.labeled_features import with_random_weights
 from medclip.evaluation.report import write_report
 from medclip.evaluation.results import Kind, read_results

@@ -12,8 +12,8 @@ from medclip.data.images import decode
 from medclip.data.prepare import prepare
 from medclip.data.sources.table_files import read_rows
 from medclip.errors import ImageError, UserError
-from medclip.evaluation.config import EvalConfig
-from medclip.evaluation.labeled import LabelConfig, labeled_rows
+from medclip.evaluation.config import EvalConfig, LabelConfig
+from medclip.evaluation.labeled import labeled_rows
 from medclip.model.checkpoint import load
 from medclip.search.reader import IndexReader
 from medclip.verify import verify

@@ -23,8 +23,7 @@ from medclip.cli.args import (
 )
 from medclip.cli.format import Output
 from medclip.errors import UserError, WorkError
-from medclip.evaluation.config import EvalConfig, ProtocolChoice
-from medclip.evaluation.labeled import LabelConfig
+from medclip.evaluation.config import EvalConfig, LabelConfig, ProtocolChoice
 from medclip.progress import console
 
 if TYPE_CHECKING:

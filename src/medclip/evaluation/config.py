@@ -1,8 +1,10 @@
-"""The model and the data of an evaluation: the flags that every `medclip evaluate` has."""
+"""The model, the data and the labels of an evaluation, as flags of `medclip evaluate` give them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -44,3 +46,27 @@ class EvalConfig:
             raise UserError("give --data DATA, a prepared dataset.")
         data = parse_path(self.data)
         return Split(data, self.split or default_split(data), self.max_samples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelConfig:
+    """The label to classify by, its classes, and the baseline."""
+
+    label: str | None = None
+    """One of a prepared dataset's labels (modality, organ, …), or a column of labels.csv; default: the only one."""
+    classes: tuple[str, ...] = ()
+    """These classes only, in any case; images of others are excluded and counted. Default: all that occur."""
+    random_weights: bool = True
+    """Also measure the same architecture with random weights, as a baseline without training."""
+
+    @cached_property
+    def class_keys(self) -> frozenset[str]:
+        """The classes as they are compared, without their case."""
+        return frozenset(name.casefold() for name in self.classes)
+
+    def choose(self, present: Iterable[str]) -> list[str]:
+        """The classes of the config, spelled as those that are `present`, or else these, sorted."""
+        present = sorted(set(present))
+        spellings = {name.casefold(): name for name in reversed(present)}
+        chosen = {name.casefold(): spellings.get(name.casefold(), name) for name in reversed(self.classes)}
+        return list(reversed(chosen.values())) or present

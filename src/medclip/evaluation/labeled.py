@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,37 +20,13 @@ from medclip.data.sources.labeled_sets import SOURCES, LabeledImage, find_labele
 from medclip.data.sources.table_files import read_rows
 from medclip.data.sources.tables import match_row
 from medclip.errors import UserError
-from medclip.evaluation.config import EvalConfig
+from medclip.evaluation.config import EvalConfig, LabelConfig
 
 LABELS_FILE = "labels.csv"
 FORMS = (
     f"a prepared dataset, a folder with {LABELS_FILE} (file,label[,split][,article]) beside its images, {SOURCES}, or "
     "one with a folder of images for each class"
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelConfig:
-    """The label to classify by, its classes, and the baseline."""
-
-    label: str | None = None
-    """One of a prepared dataset's labels (modality, organ, …), or a column of labels.csv; default: the only one."""
-    classes: tuple[str, ...] = ()
-    """These classes only, in any case; images of others are excluded and counted. Default: all that occur."""
-    random_weights: bool = True
-    """Also measure the same architecture with random weights, as a baseline without training."""
-
-    @cached_property
-    def class_keys(self) -> frozenset[str]:
-        """The classes as they are compared, without their case."""
-        return frozenset(name.casefold() for name in self.classes)
-
-    def choose(self, present: Iterable[str]) -> list[str]:
-        """The classes of the config, spelled as those that are `present`, or else these, sorted."""
-        present = sorted(set(present))
-        spellings = {name.casefold(): name for name in reversed(present)}
-        chosen = {name.casefold(): spellings.get(name.casefold(), name) for name in reversed(self.classes)}
-        return list(reversed(chosen.values())) or present
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from medclip.evaluation.classification_metrics import (
     majority_facts,
     predict,
 )
-from medclip.evaluation.config import EvalConfig
-from medclip.evaluation.labeled import LabelConfig, Labeled, probe_rows
+from medclip.evaluation.config import EvalConfig, LabelConfig
+from medclip.evaluation.labeled import Labeled, probe_rows
 from medclip.evaluation.labeled_features import encode_labeled, with_random_weights
 from medclip.evaluation.provenance import provenance
 from medclip.evaluation.results import ConfusionMatrix, Fact, Kind, Results, write_results

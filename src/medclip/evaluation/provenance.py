@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from medclip import NOT_CLINICAL, __version__
 from medclip.atomic_io import read_object
 from medclip.data.dataset import Split
 from medclip.errors import UserError
 from medclip.evaluation.config import EvalConfig
-from medclip.evaluation.labeled import Labeled
 from medclip.metrics import CI_METHOD
 from medclip.versions import source_commit
+
+if TYPE_CHECKING:
+    from medclip.evaluation.labeled import Labeled
 
 Answer = Literal["yes", "no", "unknown"]
 CI_METHOD_WITHOUT_ARTICLES = (

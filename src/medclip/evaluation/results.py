@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from medclip.atomic_io import CHECKSUM, has_checksum, read_json, sha256, write_with_checksum
+from medclip.data.arrow_columns import to_table
 from medclip.data.checked_files import DamageError, open_table
 from medclip.data.dataset import write_arrow
 from medclip.errors import UserError
@@ -219,7 +220,7 @@ def _fits(value: object, hint: Any) -> bool:
     return isinstance(value, int | float if hint is float else hint)
 
 
-def write_results(out: Path | None, results: Results, items: Mapping[str, Sequence[Any] | np.ndarray]) -> Results:
+def write_results(out: Path | None, results: Results, items: Mapping[str, Sequence[str] | np.ndarray]) -> Results:
     """Write results and items under the name of their kind, where `out` is given; returns the results.
 
     `items` are columns with a value for each item that was judged, by which `medclip compare` pairs two evaluations:
@@ -227,11 +228,8 @@ def write_results(out: Path | None, results: Results, items: Mapping[str, Sequen
     was not judged.
     """
     if out is not None:
-        arrays = {
-            name: pa.array(values if isinstance(values, np.ndarray) else list(values)) for name, values in items.items()
-        }
         with lock_output(out):
-            write_arrow(items_file := out / f"{results.kind.stem}.arrow", pa.table(arrays))
+            write_arrow(items_file := out / f"{results.kind.stem}.arrow", to_table(items))
             write_with_checksum(items_file.with_suffix(".json"), results.to_json() | {ITEMS_HASH: sha256(items_file)})
     return results
 

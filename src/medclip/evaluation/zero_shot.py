@@ -24,8 +24,8 @@ from medclip.evaluation.classification_metrics import (
     multilabel_metrics,
     predict,
 )
-from medclip.evaluation.config import EvalConfig, ProtocolChoice, ProtocolName
-from medclip.evaluation.labeled import LabelConfig, Labeled, labeled_rows
+from medclip.evaluation.config import EvalConfig, LabelConfig, ProtocolChoice, ProtocolName
+from medclip.evaluation.labeled import Labeled, labeled_rows
 from medclip.evaluation.labeled_features import encode_labeled, with_random_weights
 from medclip.evaluation.protocols import (
     PROTOCOLS,
