@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medclip.dot_products import nearest_others
+from medclip.dot_products import TIE_TOLERANCE, nearest_others, rank_both
 from medclip.metrics import (
     DIRECTIONS,
-    TIE_TOLERANCE,
     DistinctPairs,
     Estimate,
     chance_metrics,
@@ -96,13 +95,29 @@ def test_recall_of_images_is_that_of_at_least_one_of_their_captions():
         assert recall_at_k(to_image, k) == np.mean([t // 5 in first[t] for t in range(200)])
 
 
-def test_ranks_do_not_depend_on_the_chunk(monkeypatch):
-    images, texts = np.random.default_rng(0).integers(-3, 4, (2, 300, 4)).astype(np.float32)
-    scores = images @ texts.T
-    wanted = [(scores >= np.diagonal(scores)[:, None]).sum(axis=1), (scores >= np.diagonal(scores)).sum(axis=0)]
-    for max_scores in (1, 7 * 300, 2**24):
-        monkeypatch.setattr("medclip.metrics.MAX_SCORES", max_scores)
-        assert np.array_equal(ranks(images, texts), wanted)
+@given(several(), st.sampled_from([(1, 1), (2, 3), (512, 2048)]), st.data())
+def test_one_pass_ranks_counts_the_group_and_finds_the_nearest_wherever_it_is_cut(case, tile, data):
+    images, texts, own = case
+    is_own, scores = np.zeros((len(images), len(texts)), bool), images @ texts.T
+    is_own[own[:, 0], own[:, 1]] = True
+    groups = [np.array(data.draw(st.lists(st.integers(0, 2), min_size=n, max_size=n))) for n in scores.shape]
+    same = groups[0][:, None] == groups[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("medclip.dot_products.TILE", tile)
+        both = rank_both(images, texts, own, (groups[0], groups[1]))
+        others = nearest_others(texts)
+    sides = zip(both, (scores, scores.T), (is_own, is_own.T), (same, same.T), strict=True)
+    for ranking, of_side, own_here, same_here in sides:
+        best, wrong = np.where(own_here, of_side, -np.inf).max(axis=1), np.where(own_here, -np.inf, of_side)
+        ahead = wrong >= best[:, None]
+        assert np.array_equal(ranking.own_scores, best)
+        assert np.array_equal(ranking.num_ahead, ahead.sum(axis=1))
+        assert np.array_equal(ranking.num_ahead_in_group, (ahead & same_here).sum(axis=1))
+        assert np.array_equal(ranking.nearest.candidates, wrong.argmax(axis=1))
+        assert np.array_equal(ranking.nearest.scores, wrong.max(axis=1))
+    to_others = np.where(np.eye(len(texts), dtype=bool), -np.inf, texts @ texts.T)
+    assert np.array_equal(others.candidates, to_others.argmax(axis=1))
+    assert np.array_equal(others.scores, to_others.max(axis=1))
 
 
 @pytest.mark.parametrize("spread", [1, 1e-6])
@@ -118,11 +133,14 @@ def test_what_float32_cannot_tell_is_decided_in_float64(spread):
         counts.append([(scores >= own[:, None]).sum(axis=1), (scores >= own).sum(axis=0)])
     assert np.array_equal(ranks(images, texts), counts[0])
     assert not np.array_equal(*counts)
-    nearest, score = nearest_others(images, texts, np.repeat(np.arange(600)[:, None], 2, axis=1))
     scores = images @ texts.T
     np.fill_diagonal(scores, -np.inf)
-    assert np.array_equal(nearest, scores.argmax(axis=1))
-    np.testing.assert_allclose(score, scores.max(axis=1), rtol=1e-14)
+    for ranking, own in zip(rank_both(images, texts, np.argwhere(np.eye(600))), (scores, scores.T), strict=True):
+        assert np.array_equal(ranking.nearest.candidates, own.argmax(axis=1))
+        np.testing.assert_allclose(ranking.nearest.scores, own.max(axis=1), rtol=1e-14)
+    scores = texts @ texts.T
+    np.fill_diagonal(scores, -np.inf)
+    assert np.array_equal(nearest_others(texts).candidates, scores.argmax(axis=1))
 
 
 def test_a_perfect_model_has_rank_one_everywhere_and_a_reversed_one_the_last():
@@ -141,7 +159,7 @@ def test_a_collapsed_model_gains_nothing():
 
 
 def test_memory_grows_with_the_pool_and_not_its_square(monkeypatch):
-    monkeypatch.setattr("medclip.metrics.MAX_SCORES", 2**15)
+    monkeypatch.setattr("medclip.dot_products.TILE", (128, 256))
     images, texts = np.random.default_rng(0).standard_normal((2, 2000, 8)).astype(np.float32)
     tracemalloc.start()
     ranks(images, texts)

@@ -8,17 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int, Num
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
-from medclip.dot_products import exact_scores, score_blocks
+from medclip.dot_products import TIE_TOLERANCE, Ranking, rank_both
 from medclip.progress import Advance
 
 KS = (1, 5, 10)
 DIRECTIONS: tuple[str, str] = ("image_to_text", "text_to_image")
-TIE_TOLERANCE = 1e-9  # equal vectors get products that differ by BLAS's rounding; in float64 that is far less than this
 CI_METHOD = "95 % bootstrap, 1000 resamples of whole articles"
-MAX_SCORES = 2**22  # scores in memory at once: 16 MB, which caches hold in part; more are slower
 
 Names = Sequence[str] | np.ndarray
 """A name for each row: its article, its class."""
@@ -58,69 +54,14 @@ def ranks(
 
     gives ([2, 3], [2, 1, 2]): R@1 is 0 from images to text and 1/3 from text to images.
 
-    Takes one product of both matrices for both directions, see `Scores`; memory is linear in n. `advance` counts
-    images. Raises ValueError on shapes that do not pair up, on rows without a partner, or values that are not finite.
+    Takes one product of both matrices for both directions; memory is linear in n. `advance` counts images. Raises
+    ValueError on shapes that do not pair up, on rows without a partner, or values that are not finite.
     """
-    if images.shape[1:] != texts.shape[1:] or (pairs is None and len(images) != len(texts)):
+    if pairs is None and len(images) != len(texts):
         raise ValueError(f"images {images.shape} and texts {texts.shape} do not pair up")
-    if not (np.isfinite(images).all() and np.isfinite(texts).all()):
-        raise ValueError("vectors hold values that are not finite")
-    pairs = np.repeat(np.arange(len(images))[:, None], 2, axis=1) if pairs is None else np.unique(pairs, axis=0)
-    own = exact_scores(images, texts, pairs)
-    image_bar, text_bar = _bar(own, pairs[:, 0], len(images)), _bar(own, pairs[:, 1], len(texts))
-    # its own candidates at the bar are counted with the others below, so the ranks start that much lower
-    image_ranks, text_ranks = 1 - _num_own(own, image_bar, pairs[:, 0]), 1 - _num_own(own, text_bar, pairs[:, 1])
-    for rows, scores in score_blocks(images, texts, max(1, MAX_SCORES // len(texts))):
-        image_ranks[rows] += scores.reach(image_bar[rows, None]).sum(axis=1)
-        text_ranks += scores.reach(text_bar).sum(axis=0)
-        if advance:
-            advance(len(scores.queries))
-    return image_ranks, text_ranks
-
-
-def num_wrong_ahead(
-    queries: Num[np.ndarray, "n p"],
-    candidates: Num[np.ndarray, "m p"],
-    pairs: Int[np.ndarray, "k 2"],
-    query_groups: Int[np.ndarray, " n"],
-    candidate_groups: Int[np.ndarray, " m"],
-) -> Int[np.ndarray, " n"]:
-    """How many wrong candidates of each query's own group stand before its best right one, of any group: i64 (n,).
-
-    As `ranks` counts them; `pairs` says which query (its row) a candidate is right for.
-    """
-    queries, candidates = queries.astype(np.float64), candidates.astype(np.float64)
-    own = exact_scores(queries, candidates, pairs)
-    bar = _bar(own, pairs[:, 0], len(queries))
-    inside = query_groups[pairs[:, 0]] == candidate_groups[pairs[:, 1]]
-    ahead = -_num_own(own[inside], bar, pairs[inside, 0])
-    by_group = _members(candidate_groups)
-    for group, rows in _members(query_groups).items():
-        others = by_group.get(group, np.empty(0, int))
-        for block in np.array_split(rows, len(rows) * len(others) // MAX_SCORES + 1):
-            ahead[block] += (queries[block] @ candidates[others].T >= bar[block, None]).sum(axis=1)
-    return ahead
-
-
-def _members(groups: np.ndarray) -> dict[int, np.ndarray]:
-    """The rows of each group."""
-    order = np.argsort(groups, kind="stable")
-    names, starts = np.unique(groups[order], return_index=True)
-    return dict(zip(names.tolist(), np.split(order, starts[1:]), strict=True))
-
-
-def _bar(own: np.ndarray, query: np.ndarray, num_queries: int) -> np.ndarray:
-    """The score that a candidate must reach to stand before each query's own."""
-    best = np.full(num_queries, -np.inf)
-    np.maximum.at(best, query, own)
-    if np.isneginf(best).any():
-        raise ValueError("an image or a text belongs to nothing")
-    return best - TIE_TOLERANCE
-
-
-def _num_own(own: np.ndarray, bar: np.ndarray, query: np.ndarray) -> np.ndarray:
-    """How many of each query's own candidates reach its bar."""
-    return np.bincount(query[own >= bar[query]], minlength=len(bar))
+    pairs = np.repeat(np.arange(len(images))[:, None], 2, axis=1) if pairs is None else pairs
+    to_text, to_image = rank_both(images, texts, pairs, advance=advance)
+    return 1 + to_text.num_ahead, 1 + to_image.num_ahead
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +74,8 @@ class Queries:
     num_relevant: Int[np.ndarray, " q"]
     """How many candidates are right for it."""
     num_candidates: Int[np.ndarray, " q"]
+    ranking: Ranking
+    """Of them among all distinct candidates."""
 
     def metrics(self, articles: Sequence[str], seed: int) -> dict[str, Estimate]:
         """`rank_metrics` with intervals; a query counts for the article of its first row, `articles` being (n,)."""
@@ -189,7 +132,10 @@ class DistinctPairs:
         """Those of a table whose ids are equal where its images, and where its captions, are (`duplicate_ids`)."""
         (image_rows, image), (text_rows, text) = _first_rows(image_ids), _first_rows(caption_ids)
         pairs = np.unique(np.stack([image, text], axis=1), axis=0)
-        return cls(images[image_rows], texts[text_rows], pairs, image_rows, text_rows)
+        # without repeats nothing is copied, which would double the memory
+        images = images if len(image_rows) == len(images) else images[image_rows]
+        texts = texts if len(text_rows) == len(texts) else texts[text_rows]
+        return cls(images, texts, pairs, image_rows, text_rows)
 
     def sides(self) -> dict[str, Side]:
         """Both directions, by name."""
@@ -197,8 +143,12 @@ class DistinctPairs:
         to_image = Side(self.texts, self.images, self.pairs[:, ::-1], self.text_rows, self.image_rows)
         return dict(zip(DIRECTIONS, (to_text, to_image), strict=True))
 
-    def rank(self, advance: Advance | None = None) -> dict[str, Queries]:
-        """Ranks of both directions, by direction.
+    def rank(
+        self,
+        advance: Advance | None = None,
+        groups: tuple[Int[np.ndarray, " i"], Int[np.ndarray, " t"]] | None = None,
+    ) -> dict[str, Queries]:
+        """Ranks of both directions, by direction; `groups` are those of the images and of the texts, see `Ranking`.
 
         R@k is what CLIP_benchmark computes of images with several captions: from images to texts, the share of images
         with any of their captions among the first k. For example rows (A, a1), (A, a2) and (B, b1) with the vectors of
@@ -206,15 +156,16 @@ class DistinctPairs:
         [2, 1, 2] of three captions among two images. As rows of their own the two A would tie with each other: of five
         captions an image R@1 would be 0 from texts to images, and at most 1/5 back, even for a perfect model.
         """
-        both = zip(self.sides().items(), ranks(self.images, self.texts, self.pairs, advance), strict=True)
+        rankings = rank_both(self.images, self.texts, self.pairs, groups, advance)
         return {
             direction: Queries(
                 side.query_rows,
-                own,
+                1 + ranking.num_ahead,
                 np.bincount(side.right[:, 0]),
                 np.full(len(side.queries), len(side.candidates)),
+                ranking,
             )
-            for (direction, side), own in both
+            for (direction, side), ranking in zip(self.sides().items(), rankings, strict=True)
         }
 
 
@@ -231,23 +182,35 @@ def merge_articles(articles: Sequence[str], image_ids: Int[np.ndarray, " n"]) ->
     What is resampled together must not be split: a table without articles has one for each caption of an image.
     """
     names = np.asarray(articles, dtype=str)
-    (_, article), (_, image) = (np.unique(ids, return_inverse=True) for ids in (names, image_ids))
-    num_articles, size = article.max() + 1, article.max() + image.max() + 2
-    links = coo_array((np.ones(len(names)), (article, num_articles + image)), shape=(size, size))
-    _, component = connected_components(links, directed=False)
-    _, first, merged = np.unique(component[article], return_index=True, return_inverse=True)
-    return names[first][merged].tolist()
+    first_rows, article = _first_rows(names)
+    parent = list(range(len(first_rows)))  # of an article, in the tree of those that are one
+
+    def root(article: int) -> int:
+        while parent[article] != article:
+            parent[article] = article = parent[parent[article]]
+        return article
+
+    article_of_image: dict[int, int] = {}
+    for image, own in zip(image_ids.tolist(), article.tolist(), strict=True):
+        first, last = sorted((root(article_of_image.setdefault(image, own)), root(own)))
+        parent[last] = first
+    return names[first_rows[np.array(list(map(root, parent)))[article]]].tolist()
 
 
 def recall_at_k(ranks: Int[np.ndarray, ...], k: int) -> float:
     """Share of ranks of at most k."""
-    return float((ranks <= k).mean())
+    return float(np.count_nonzero(ranks <= k) / ranks.size)
+
+
+def sums_and_counts(values: Num[np.ndarray, "n k"]) -> tuple[Float64[np.ndarray, " k"], Float64[np.ndarray, " k"]]:
+    """The sum of what is not NaN in each column, and how much that is; as `sum`, which takes three times as long."""
+    valid = ~np.isnan(values)
+    return np.einsum("nk->k", np.where(valid, values, 0.0)), np.einsum("nk->k", valid, dtype=float)
 
 
 def mean_of_directions(values: Num[np.ndarray, "n 2"]) -> float:
     """The mean over both directions of the mean over queries: of what is not NaN in each column."""
-    valid = ~np.isnan(values)
-    sums, counts = np.where(valid, values, 0).sum(axis=0), valid.sum(axis=0)
+    sums, counts = sums_and_counts(values)
     with np.errstate(invalid="ignore"):  # without a query it is NaN
         return float((sums * counts[::-1]).sum() / (2 * counts.prod()))  # rounded once where sums are whole
 

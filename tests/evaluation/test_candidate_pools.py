@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import hypergeom
 
 from medclip.errors import UserError
-from medclip.evaluation.candidate_pools import article_disjoint, draw_pools, fixed_pools, over_draws
+from medclip.evaluation.candidate_pools import draw_pools, fixed_pools, over_draws, rank_by_article
 from medclip.metrics import DIRECTIONS, DistinctPairs, Estimate, rank_metrics, ranks
 from support.handmade_results import by_hand
 
@@ -32,7 +32,7 @@ def numbers(names):
 def test_wrong_neighbors_of_the_query_s_article_do_not_count(case):
     images, texts, articles, image_names, captions = case
     pairs = DistinctPairs.of_rows(images, texts, numbers(image_names), numbers(captions))
-    disjoint = article_disjoint(pairs.rank(), pairs, articles)
+    _, disjoint = rank_by_article(pairs, articles)
     sides = ((image_names, images, captions, texts), (captions, texts, image_names, images))
     for direction, (query_names, queries, candidate_names, candidates) in zip(DIRECTIONS, sides, strict=True):
         own = disjoint[direction]
@@ -47,7 +47,7 @@ def test_wrong_neighbors_of_the_query_s_article_do_not_count(case):
 def test_without_repeats_or_articles_nothing_changes():
     images, texts = np.random.default_rng(0).standard_normal((2, 50, 4))
     pairs = DistinctPairs.of_rows(images, texts, np.arange(50), np.arange(50))
-    disjoint = article_disjoint(pairs.rank(), pairs, [f"{i:02}" for i in range(50)])
+    _, disjoint = rank_by_article(pairs, [f"{i:02}" for i in range(50)])
     for own, expected in zip(disjoint.values(), ranks(images, texts), strict=True):
         assert np.array_equal(own.ranks, expected)
         assert (own.num_candidates == 50).all()

@@ -2,13 +2,10 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from medclip import dot_products
-from medclip.dot_products import nearest_others
+from medclip.evaluation import retrieval
 from medclip.evaluation.results import MisrankedPair, NearestImage
-from medclip.evaluation.retrieval import misranked_pairs, nearest_images
+from medclip.evaluation.retrieval import nearest_images
 from medclip.metrics import DistinctPairs
 
 
@@ -18,8 +15,8 @@ def rows(images, texts, image_ids=None, caption_ids=None):
     return DistinctPairs.of_rows(images, texts, *ids)
 
 
-def diagonal(n):
-    return np.repeat(np.arange(n)[:, None], 2, axis=1)
+def misranked_pairs(pairs, ids, limit):
+    return retrieval.misranked_pairs(pairs, pairs.rank(), ids, limit)
 
 
 def test_the_widest_margin_comes_first_and_the_sure_pair_not_at_all():
@@ -59,26 +56,6 @@ def test_a_tie_is_not_misranked():
 def test_a_single_pair_has_no_others():
     assert list(misranked_pairs(rows(np.eye(1), np.eye(1)), ["a"], 3)) == []
     assert list(nearest_images(rows(np.eye(1), np.eye(1)), ["a"], 3)) == []
-
-
-@settings(max_examples=25)
-@given(st.integers(2, 12), st.integers(0, 99))
-def test_the_nearest_other_is_that_of_a_full_sort(n, seed):
-    rng = np.random.default_rng(seed)
-    queries, candidates = rng.standard_normal((2, n, 3))
-    others, scores = nearest_others(queries, candidates, diagonal(n))
-    for i in range(n):
-        score, wanted = min((-queries[i] @ candidates[j], j) for j in range(n) if j != i)
-        assert others[i] == wanted
-        np.testing.assert_allclose(scores[i], -score)
-
-
-def test_chunks_change_nothing(monkeypatch):
-    vectors = np.random.default_rng(0).standard_normal((23, 4))
-    at_once = nearest_others(vectors, vectors, diagonal(23))
-    monkeypatch.setattr(dot_products, "MAX_QUERIES", 7)
-    for result, expected in zip(nearest_others(vectors, vectors, diagonal(23)), at_once, strict=True):
-        np.testing.assert_allclose(result, expected)
 
 
 def test_the_closest_images_come_first():

@@ -13,6 +13,7 @@ import pytest
 
 from medclip.atomic_io import read_json
 from medclip.data.dataset import Split
+from medclip.dot_products import Ranking
 from medclip.encode.encoder import embed_split
 from medclip.errors import WorkError
 from medclip.match_calibration import CALIBRATION_FILE
@@ -38,13 +39,16 @@ def tuned_run(data, train_config, tmp_path_factory):
 
 def queries_of(ranks, rows=None):
     """The ranks (n, 2) of both directions; `rows` are those of distinct queries, if not all."""
-    rows = rows or [range(len(ranks))] * 2
-    return {
-        direction: Queries(np.array(own), np.array(column)[list(own)], np.ones(len(own), int), np.full(len(own), 99))
-        for direction, column, own in zip(
-            DIRECTIONS, zip(*ranks, strict=True), rows or [range(len(ranks))] * 2, strict=True
+    queries = {}
+    for direction, column, own in zip(
+        DIRECTIONS, zip(*ranks, strict=True), rows or [range(len(ranks))] * 2, strict=True
+    ):
+        n = len(own)
+        ranking = Ranking.none_yet(np.ones(n), np.arange(n), n)
+        queries[direction] = Queries(
+            np.array(own), np.array(column)[list(own)], np.ones(n, int), np.full(n, 99), ranking
         )
-    }
+    return queries
 
 
 def test_a_fall_is_clear_or_not():

@@ -16,13 +16,13 @@ from medclip.metrics import (
     Estimate,
     Queries,
     chance_metrics,
-    num_wrong_ahead,
     percentile_ci,
     rank_metrics,
     ranks,
     resample_counts,
 )
 from medclip.named_metrics import Metric, metric_name, to_metric
+from medclip.progress import Advance
 
 CI_OVER_DRAWS = (
     "95 % bootstrap, 1000 resamples of whole articles and of draws: it covers which articles the split has and which "
@@ -111,21 +111,26 @@ def _mean(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: float(np.mean([values[name] for values in metrics])) for name in metrics[0]}
 
 
-def article_disjoint(full: Mapping[str, Queries], pairs: DistinctPairs, articles: Sequence[str]) -> dict[str, Queries]:
-    """The queries of `full` without wrong candidates of their own article.
+def rank_by_article(
+    pairs: DistinctPairs, articles: Sequence[str], advance: Advance | None = None
+) -> tuple[dict[str, Queries], dict[str, Queries]]:
+    """The queries among all candidates, and the same without wrong candidates of their own article; by direction.
 
     Figures of one article look alike and are described alike: a neighbor from it is often no mistake. An image or a
     caption is of the article of its first row; `articles` are of all rows.
     """
     _, article = np.unique(np.asarray(articles, dtype=str), return_inverse=True)
-    result = {}
+    full = pairs.rank(advance, (article[pairs.image_rows], article[pairs.text_rows]))
+    disjoint = {}
     for direction, side in pairs.sides().items():
         queries, right = full[direction], side.right
         own_articles, candidate_articles = article[side.query_rows], article[side.candidate_rows]
         same = own_articles[right[:, 0]] == candidate_articles[right[:, 1]]
         num_right = np.bincount(right[same, 0], minlength=len(queries.rows))
         num_wrong = np.bincount(candidate_articles, minlength=article.max() + 1)[own_articles] - num_right
-        ahead = num_wrong_ahead(side.queries, side.candidates, right, own_articles, candidate_articles)
-        num_candidates = len(side.candidates) - num_wrong
-        result[direction] = replace(queries, ranks=queries.ranks - ahead, num_candidates=num_candidates)
-    return result
+        disjoint[direction] = replace(
+            queries,
+            ranks=queries.ranks - queries.ranking.num_ahead_in_group,
+            num_candidates=queries.num_candidates - num_wrong,
+        )
+    return full, disjoint

@@ -8,10 +8,12 @@ from collections.abc import Iterable, Sequence, Set
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int, Num
 
-from medclip.metrics import MAX_SCORES, TIE_TOLERANCE, Estimate, estimates
+from medclip.dot_products import TIE_TOLERANCE
+from medclip.metrics import Estimate, estimates
 from medclip.progress import Advance
 
 K = 10
+MAX_SCORES = 2**20  # in memory at once: 8 MB
 METRICS = (f"nDCG@{K}", "mAP")
 RELEVANCE_THRESHOLD = 0.5
 """From this relevance on a candidate counts as relevant for the mean average precision."""
@@ -111,8 +113,9 @@ def ideal_gain(relevance: Float[np.ndarray, " n"]) -> float:
 
 def average_precision(scores: Float[np.ndarray, " n"], relevant: Bool[np.ndarray, " n"]) -> float:
     """Mean over the relevant candidates, of which there is one at least, of the precision at their score."""
-    bars = np.sort(scores[relevant]) - TIE_TOLERANCE
-    num_relevant = relevant.sum() - np.searchsorted(np.sort(scores[relevant]), bars)
+    own = np.sort(scores[relevant])
+    bars = own - TIE_TOLERANCE
+    num_relevant = len(own) - np.searchsorted(own, bars)
     num_candidates = len(scores) - np.searchsorted(np.sort(scores), bars)
     return float((num_relevant / num_candidates).mean())
 

@@ -17,7 +17,7 @@ from medclip.data.dataset import Split
 from medclip.dot_products import nearest_others
 from medclip.errors import UserError
 from medclip.evaluation import graded_relevance
-from medclip.evaluation.candidate_pools import article_disjoint, draw_pools, fixed_pools
+from medclip.evaluation.candidate_pools import draw_pools, fixed_pools, rank_by_article
 from medclip.evaluation.config import EvalConfig
 from medclip.evaluation.provenance import provenance
 from medclip.evaluation.results import Fact, Kind, MisrankedPair, NearestImage, Results, write_results
@@ -103,9 +103,8 @@ def evaluate_retrieval(
     articles = merge_articles(rows.column("article"), image_ids) if rows else ids
     pairs = DistinctPairs.of_rows(images, texts, image_ids, caption_ids)
     measured = _Measurement(pairs, articles, config.seed)
-    full = _rank_all(measured)
+    full, disjoint = _rank_all(measured)
     if rows:
-        disjoint = article_disjoint(full, pairs, articles)
         measured.facts["article_disjoint/num_candidates"] = max(
             float(q.num_candidates.mean()) for q in disjoint.values()
         )
@@ -123,7 +122,7 @@ def evaluate_retrieval(
         kind=Kind.RETRIEVAL,
         metrics=tuple(measured.metrics),
         facts=measured.facts,
-        misranked_pairs=tuple(misranked_pairs(pairs, ids, NUM_EXAMPLES)),
+        misranked_pairs=tuple(misranked_pairs(pairs, full, ids, NUM_EXAMPLES)),
         nearest_images=tuple(nearest_images(pairs, ids, NUM_EXAMPLES)),
         provenance=provenance(config, rows, tuple(sha256(path) for path in embeddings or ())),
     )
@@ -206,11 +205,11 @@ def _unit_rows(path: Path, num_pairs: int | None) -> np.ndarray:
     return result
 
 
-def _rank_all(measured: _Measurement) -> dict[str, Queries]:
-    """Measure among all images and captions; returns the ranks by direction."""
+def _rank_all(measured: _Measurement) -> tuple[dict[str, Queries], dict[str, Queries]]:
+    """Measure among all images and captions; returns what `rank_by_article` does."""
     pairs = measured.pairs
     with progress("rank", len(pairs.images), "images") as advance:
-        full = pairs.rank(advance)
+        full, disjoint = rank_by_article(pairs, measured.articles, advance)
     measured.facts |= {
         "num_candidates": max_candidates(full),
         "num_pairs": len(measured.articles),
@@ -218,7 +217,7 @@ def _rank_all(measured: _Measurement) -> dict[str, Queries]:
         "num_captions": len(pairs.texts),
     }
     measured.add_ranks((), full, ROLES)
-    return full
+    return full, disjoint
 
 
 def _grade(measured: _Measurement, rows: Split) -> None:
@@ -248,32 +247,28 @@ def _grade(measured: _Measurement, rows: Split) -> None:
                 measured.items[column] = grades[:, i]
 
 
-def misranked_pairs(pairs: DistinctPairs, ids: Sequence[str], limit: int) -> Iterator[MisrankedPair]:
+def misranked_pairs(
+    pairs: DistinctPairs, full: Mapping[str, Queries], ids: Sequence[str], limit: int
+) -> Iterator[MisrankedPair]:
     """In each direction at most `limit` queries that prefer a wrong candidate to their own, the widest margin first.
 
-    `ids` are of the rows of pairs; a distinct image or caption goes by its first. Scores are rounded to four digits.
-    Memory is linear in n.
+    `full` are the ranks of these pairs. `ids` are of the rows of pairs; a distinct image or caption goes by its first.
+    Scores are rounded to four digits.
     """
-    own = (pairs.images[pairs.pairs[:, 0]].astype(np.float64) * pairs.texts[pairs.pairs[:, 1]]).sum(axis=1)
     for direction, side in pairs.sides().items():
-        if len(side.candidates) < 2:
-            continue
-        best = np.full(len(side.queries), -np.inf)
-        np.maximum.at(best, side.right[:, 0], own)
-        others, scores = nearest_others(side.queries, side.candidates, side.right)
-        margins = scores - best
+        own_scores, (others, scores) = full[direction].ranking.own_scores, full[direction].ranking.nearest
+        margins = scores - own_scores
         for i in np.argsort(-margins, kind="stable")[:limit]:
             if margins[i] > 0:
                 query, other = ids[int(side.query_rows[i])], ids[int(side.candidate_rows[others[i]])]
-                yield MisrankedPair(direction, query, other, round(float(best[i]), 4), round(float(scores[i]), 4))
+                yield MisrankedPair(direction, query, other, round(float(own_scores[i]), 4), round(float(scores[i]), 4))
 
 
 def nearest_images(pairs: DistinctPairs, ids: Sequence[str], limit: int) -> Iterator[NearestImage]:
     """At most `limit` images and the other one closest to each, the closest first; scores rounded to four digits."""
-    images, n = pairs.images, len(pairs.images)
-    if n < 2:
+    if len(pairs.images) < 2:
         return
-    others, scores = nearest_others(images, images, np.repeat(np.arange(n)[:, None], 2, axis=1))
+    others, scores = nearest_others(pairs.images)
     for i in np.argsort(-scores, kind="stable")[:limit]:
         image, other = (ids[int(pairs.image_rows[row])] for row in (i, others[i]))
         yield NearestImage(image, other, round(float(scores[i]), 4))

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from medclip.data.dataset import Split
 from medclip.data.normalize import license_name
 from medclip.evaluation.results import Fact
-from medclip.metrics import estimates
+from medclip.metrics import estimates, sums_and_counts
 from medclip.named_metrics import Metric, metric_name, to_metric
 
 MIN_GROUP_SIZE = 30
@@ -76,6 +76,6 @@ def by_group(
 
 def _means(values: np.ndarray) -> np.ndarray:
     """The mean of what is not NaN in each column; NaN where there is nothing."""
-    valid = ~np.isnan(values)
+    sums, counts = sums_and_counts(values)
     with np.errstate(invalid="ignore"):
-        return np.where(valid, values, 0).sum(axis=0) / valid.sum(axis=0)
+        return sums / counts

@@ -19,7 +19,6 @@ from medclip import NOT_CLINICAL
 from medclip.atomic_io import whole_file
 from medclip.data.dataset import duplicate_ids
 from medclip.data.export import ROW_GROUP, exchange_column, exchange_type, huggingface_metadata
-from medclip.dot_products import nearest_others
 from medclip.encode.encoder import embed_captions, jax_backend
 from medclip.errors import UserError
 from medclip.metrics import DistinctPairs
@@ -210,13 +209,13 @@ def rank_captions(
         texts = encode_captions([captions[i] for i in first], advance)[caption_ids]
     pairs = DistinctPairs.of_rows(embeddings, texts, image_ids, caption_ids)
     with progress("rank captions", len(pairs.images), "images") as advance:
-        queries, own = pairs.rank(advance)["image_to_text"], pairs.pairs
-    scores = (pairs.images[own[:, 0]].astype(np.float64) * pairs.texts[own[:, 1]]).sum(axis=1)
-    cosines = np.full(len(pairs.images), -np.inf)
-    np.maximum.at(cosines, own[:, 0], scores)
-    others, other_cosines = nearest_others(pairs.images, pairs.texts, own)
+        queries = pairs.rank(advance)["image_to_text"]
+    others, other_cosines = queries.ranking.nearest
     return CaptionRanks(
-        queries.ranks[image_ids], cosines[image_ids], pairs.text_rows[others][image_ids], other_cosines[image_ids]
+        queries.ranks[image_ids],
+        queries.ranking.own_scores[image_ids],
+        pairs.text_rows[others][image_ids],
+        other_cosines[image_ids],
     )
 
 
