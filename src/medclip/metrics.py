@@ -181,20 +181,16 @@ def merge_articles(articles: Sequence[str], image_ids: Int[np.ndarray, " n"]) ->
 
     What is resampled together must not be split: a table without articles has one for each caption of an image.
     """
+    from scipy.sparse import coo_array  # a tenth of a second of imports, which searches need not
+    from scipy.sparse.csgraph import connected_components
+
     names = np.asarray(articles, dtype=str)
-    first_rows, article = _first_rows(names)
-    parent = list(range(len(first_rows)))  # of an article, in the tree of those that are one
-
-    def root(article: int) -> int:
-        while parent[article] != article:
-            parent[article] = article = parent[parent[article]]
-        return article
-
-    article_of_image: dict[int, int] = {}
-    for image, own in zip(image_ids.tolist(), article.tolist(), strict=True):
-        first, last = sorted((root(article_of_image.setdefault(image, own)), root(own)))
-        parent[last] = first
-    return names[first_rows[np.array(list(map(root, parent)))[article]]].tolist()
+    (_, article), (_, image) = (np.unique(ids, return_inverse=True) for ids in (names, image_ids))
+    num_articles, size = article.max() + 1, article.max() + image.max() + 2
+    links = coo_array((np.ones(len(names)), (article, num_articles + image)), shape=(size, size))
+    _, component = connected_components(links, directed=False)
+    _, first, merged = np.unique(component[article], return_index=True, return_inverse=True)
+    return names[first][merged].tolist()
 
 
 def recall_at_k(ranks: Int[np.ndarray, ...], k: int) -> float:
