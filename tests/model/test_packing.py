@@ -43,6 +43,17 @@ def test_packed_is_padded(model, lengths, seed):
     assert np.isfinite(features).all()  # those of absent captions are masked out by the loss, so they must be finite
 
 
+@pytest.mark.parametrize("kind", ["roberta", "mpnet"])
+def test_a_token_of_padding_within_a_caption_has_its_position(kind):
+    """A literal <pad>, or an end that is padding too: RoBERTa and MPNet do not count it."""
+    model = dual_encoder("vit", kind)
+    ids, valid = captions(model, np.array([[6, 9]]))
+    ids[0, 0, 5] = ids[0, 1, 3] = model.config.text.pad_token_id
+    wanted = text_features(model.params, ids[0], valid[0], model.config)
+    features = packed_text_features(model.params, pack(ids, valid, model.config.text), model.config)
+    np.testing.assert_allclose(features[0], wanted, atol=CLOSE)
+
+
 @pytest.mark.slow
 def test_gradients_of_packed_are_those_of_padded(model):
     ids, valid = captions(model, np.array([[3, 9, 24, 7], [5, 5, 12, 2]]))

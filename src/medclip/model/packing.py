@@ -22,7 +22,7 @@ class PackedText(NamedTuple):
     caption_index: np.ndarray
     """i32 (n, r, t): the caption of its block that a token belongs to; -1 is padding."""
     position: np.ndarray
-    """i32 (n, r, t): position of a token in its caption, from 0."""
+    """i32 (n, r, t): position of a token in its caption, from 0; -1 is that of padding (RoBERTa)."""
     pool_index: np.ndarray
     """i32 (n, c): the token, of its block's r * t, that a caption is pooled at, where the family pools at one."""
 
@@ -52,9 +52,17 @@ def pack(ids: Int32[np.ndarray, "n c t"], valid: Bool[np.ndarray, "n c t"], towe
             columns, row, span = np.flatnonzero(valid[b, i]), rows[i], slice(starts[i], starts[i] + lengths[b, i])
             packed.ids[b, row, span] = ids[b, i, columns]
             packed.caption_index[b, row, span] = i
-            packed.position[b, row, span] = np.arange(len(columns)) if family.after_padding else columns
+            packed.position[b, row, span] = _positions(ids[b, i], columns, tower)
             packed.pool_index[b, i] = row * t + starts[i] + _pool_position(int(pooled[b, i]), columns, tower)
     return packed
+
+
+def _positions(ids: np.ndarray, columns: np.ndarray, tower: TextConfig) -> np.ndarray:
+    """The positions of a caption's valid `columns`, as in `towers`."""
+    if not tower.family.after_padding:
+        return columns
+    real = ids[columns] != tower.pad_token_id  # a caption may hold a literal <pad>, or end with what pads
+    return np.cumsum(real) * real - 1
 
 
 def _first_fit(lengths: np.ndarray, room: int) -> tuple[np.ndarray, np.ndarray]:

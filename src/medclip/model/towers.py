@@ -142,7 +142,7 @@ def packed_text_features(
     ids, caption, position = (x.reshape(n * r, t) for x in (texts.ids, texts.caption_index, texts.position))
     first = tower.pad_token_id + 1 if family.after_padding else 0
     mask = (caption[:, :, None] == caption[:, None, :])[:, None]
-    distances = position[:, None, :] - position[:, :, None]
+    distances = (jnp.arange(t)[None, :] - jnp.arange(t)[:, None])[None]  # a caption lies in one piece
     x = _text_states(p, ids, p[family.position][position + first], mask, distances, tower, remat)
     x = x.reshape(n, r * t, -1)
     if family.pool == "mean":
