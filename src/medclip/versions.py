@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import importlib.util
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,6 +24,17 @@ def library_versions(*packages: str) -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return versions
+
+
+@functools.cache
+def source_digest(*modules: str) -> str:
+    """SHA-256 of the source of modules, by their names: another version of any of them may give other numbers."""
+    digest = hashlib.sha256()
+    for name in modules:
+        spec = importlib.util.find_spec(name)
+        assert spec and spec.origin
+        digest.update(Path(spec.origin).read_bytes())
+    return digest.hexdigest()
 
 
 @functools.cache

@@ -217,10 +217,10 @@ def test_files_of_a_dataset_that_can_be_none_are_named(data, copy) -> None:
     rewrite(folder / "dataset.json", lambda d: d["sha256"].update({"\ud800": "0", "x" * 300: "0"}))
     rewrite(folder / "dataset.json", lambda d: d["splits"]["train"]["shards"].append({"file": "a\0b", "pairs": 1}))
     (folder / "cache").mkdir(exist_ok=True)
-    (folder / "cache" / f"train-99999-{'0' * 16}.pixels").write_bytes(b"x")
-    (folder / "cache" / f"train-8-{'0' * 16}.pixels").symlink_to("nothing")
+    (folder / "cache" / f"train-99999-{'0' * 16}-{'0' * 16}.pixels").write_bytes(b"x")
+    (folder / "cache" / f"train-8-{'0' * 16}-{'0' * 16}.pixels").symlink_to("nothing")
     named = {finding.file for finding in verify(folder).findings}
-    assert named >= {"\ud800", "x" * 300, "a\0b", f"cache/train-99999-{'0' * 16}.pixels"}
+    assert named >= {"\ud800", "x" * 300, "a\0b", f"cache/train-99999-{'0' * 16}-{'0' * 16}.pixels"}
 
 
 def test_a_dataset_of_others_without_facts_is_exported(data, copy, tmp_path) -> None:

@@ -115,6 +115,20 @@ def test_the_cache_is_read_again_and_never_mistaken(data, copy):
     assert cache_pixels(SplitImages(split, square_image_processor(24))).shape == (12, 24, 24, 3)
 
 
+def test_other_software_decodes_anew_in_place_of_what_there_was(data, copy, monkeypatch):
+    split = Split(copy(data), "validation")
+    small, large = (SplitImages(split, square_image_processor(side)) for side in (16, 24))
+    shutil.rmtree(split.folder / "cache", ignore_errors=True)
+    files = set()
+    for version in ("1", "2"):
+        monkeypatch.setattr("PIL.__version__", version)
+        for images in (small, large):
+            cache_pixels(images)
+            files.add(pixel_cache_file(images))
+    assert len(files) == 4
+    assert set((split.folder / "cache").iterdir()) == {pixel_cache_file(small), pixel_cache_file(large)}
+
+
 @pytest.mark.parametrize("damage", ["a bit", "cut"])
 def test_a_damaged_cache_is_decoded_again(data, copy, capfd, damage):
     split, processor = Split(copy(data), "validation"), square_image_processor(16)

@@ -1,7 +1,7 @@
 """DATA/cache: the decoded images of a split, each with a checksum that ties its pixels to its image.
 
 A file has no header: rows of pixels u8 (s, s, 3) and a CRC-32 of the image's SHA-256 and the pixels, which changes with
-any bit. Its name holds the split, s, and a hash of what decides the pixels.
+any bit. Its name holds the split, s, a hash of the images and of what is done to them, and one of the software.
 """
 
 from __future__ import annotations
@@ -23,24 +23,29 @@ from medclip.folder_locks import lock_folder
 from medclip.progress import Advance
 
 CACHE_DIR = "cache"
-CACHE_NAME = re.compile(rf"({SPLIT_NAME})-([1-9][0-9]{{0,3}}|10000)-[0-9a-f]{{16}}\.pixels")
+CACHE_NAME = re.compile(rf"({SPLIT_NAME})-([1-9][0-9]{{0,3}}|10000)-[0-9a-f]{{16}}-[0-9a-f]{{16}}\.pixels")
 CHECKED_ROWS = 4096  # when a file is opened, spread over it: at most a second
 Pixels = UInt8[np.ndarray, "b s s 3"]
 
 
-def cache_file(split: Split, side: int, digest: str) -> Path:
-    """The file of a split's images of `side` pixels; `digest`, hexadecimal, is of what decides them."""
-    return split.folder / CACHE_DIR / f"{split.name}-{side}-{digest[:16]}.pixels"
+def cache_file(split: Split, side: int, content: str, software: str) -> Path:
+    """The file of a split's images of `side` pixels.
+
+    `content`, hexadecimal, is a hash of the images and of what is done to them; `software` of what does it.
+    """
+    return split.folder / CACHE_DIR / f"{split.name}-{side}-{content[:16]}-{software[:16]}.pixels"
 
 
 def write_cache(path: Path, split: Split, batches: Iterable[Pixels], advance: Advance) -> None:
-    """Write the pixels of all images of a split, in batches.
+    """Write the pixels of all images of a split, in batches, in place of those that other software made of them.
 
     They are written, not mapped, into a file that has its whole size before: a full disk is then an OSError at once,
     where a mapped page would kill the process. LockedError where another process is writing into the folder.
     """
     row_type, hashes = _row_type(path), iter(split.iter_column("sha256"))
     with lock_folder(path.parent), whole_file(path) as partial, partial.open("wb") as file:
+        for outdated in path.parent.glob(f"{path.name.rpartition('-')[0]}-*.pixels"):  # a process may still read one
+            outdated.unlink()
         if hasattr(os, "posix_fallocate"):  # not on macOS
             os.posix_fallocate(file.fileno(), 0, len(split) * row_type.itemsize)
         for batch in batches:

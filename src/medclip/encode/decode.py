@@ -7,6 +7,7 @@ from itertools import islice
 from typing import TypeVar
 
 import numpy as np
+import PIL
 from jaxtyping import UInt8
 from PIL import Image
 
@@ -14,11 +15,22 @@ from medclip.data.images import ImageInput, decode, decode_ahead, header_size
 from medclip.errors import ImageError
 from medclip.model.image_processor import ImageProcessor, preprocess
 from medclip.progress import Advance
+from medclip.versions import source_digest
 
 T = TypeVar("T")
 BATCH_SIZE = 64
 MAX_UPLOAD_PIXELS = 40_000_000  # a full mammogram has about 30 million
 Pixels = UInt8[np.ndarray, "b s s 3"]
+PIXEL_MODULES = (
+    *(f"medclip.data.{name}" for name in ("images", "dicom", "dicom_display", "dicom_geometry")),
+    *("medclip.model.image_processor", "medclip.encode.decode"),
+)
+"""What decides the pixels of given bytes, beside libraries: another version of any of these has caches of its own."""
+
+
+def pixel_software() -> tuple[str, ...]:
+    """What decides the pixels of an image beside its bytes and the image processor."""
+    return np.__version__, PIL.__version__, source_digest(*PIXEL_MODULES)
 
 
 def decode_pixels(image: ImageInput, processor: ImageProcessor) -> UInt8[np.ndarray, "s s 3"]:

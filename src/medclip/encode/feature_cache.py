@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import importlib.util
 import io
 import logging
 import os
@@ -23,10 +22,10 @@ from typing import Any
 
 import jax
 import numpy as np
-import PIL
 from jaxtyping import Float32
 
 from medclip.atomic_io import sha256, whole_file
+from medclip.encode.decode import pixel_software
 from medclip.errors import LockedError, UserError
 from medclip.folder_locks import LOCK_WAIT_S, lock_folder
 from medclip.model.config import TextConfig, VisionConfig
@@ -34,6 +33,7 @@ from medclip.model.image_processor import ImageProcessor
 from medclip.model.shapes_init import in_tower
 from medclip.model.towers import Params
 from medclip.user_folders import cache_folder
+from medclip.versions import source_digest
 
 LOG = logging.getLogger("medclip.encode")
 SIZE_VARIABLE = "MEDCLIP_FEATURE_CACHE_GB"
@@ -41,11 +41,10 @@ DEFAULT_GB = 8.0
 SAVE_EVERY_S = 5.0
 KEY_BYTES = 32
 _MODULES = (
-    *(f"medclip.model.{name}" for name in ("towers", "layers", "positions", "resnet", "image_processor", "onnx_graph")),
-    *(f"medclip.data.{name}" for name in ("images", "dicom", "dicom_display", "dicom_geometry")),
-    *(f"medclip.encode.{name}" for name in ("caption_lengths", "decode", "encoder", "inference_backends")),
+    *(f"medclip.model.{name}" for name in ("towers", "layers", "positions", "resnet", "onnx_graph")),
+    *(f"medclip.encode.{name}" for name in ("caption_lengths", "encoder", "inference_backends")),
 )
-"""What decides the features of given bytes: another version of any of these has stores of its own."""
+"""What decides the features of given pixels: another version of any of these has stores of its own."""
 
 
 def digest_of(*parts: bytes | np.ndarray) -> bytes:
@@ -78,13 +77,8 @@ def tower_digest(
 @functools.cache
 def _environment() -> tuple[str, ...]:
     device = jax.devices()[0]
-    sources = hashlib.sha256()
-    for name in _MODULES:
-        spec = importlib.util.find_spec(name)
-        assert spec and spec.origin
-        sources.update(Path(spec.origin).read_bytes())
     return (
-        *(jax.__version__, np.__version__, PIL.__version__, sources.hexdigest()),
+        *(jax.__version__, *pixel_software(), source_digest(*_MODULES)),
         *(device.platform, device.device_kind, platform.machine(), os.environ.get("XLA_FLAGS", "")),
         *(str(jax.config.values[f"jax_{name}"]) for name in ("default_matmul_precision", "disable_most_optimizations")),
     )

@@ -24,7 +24,7 @@ from medclip.data.dataset import Split, duplicate_ids
 from medclip.data.hard_negatives import hard_negatives
 from medclip.data.normalize import casefold_whitespace
 from medclip.data.pixel_cache import cache_file, open_cache, write_cache
-from medclip.encode.decode import fill_pixels, pixel_batches
+from medclip.encode.decode import fill_pixels, pixel_batches, pixel_software
 from medclip.encode.encoder import Backend, split_pixels
 from medclip.errors import LockedError, UserError, describe_os_error
 from medclip.model.checkpoint import Model
@@ -94,9 +94,9 @@ def decode_into(images: SplitImages, pixels: UInt8[np.ndarray, "m s s 3"]) -> No
 
 
 def pixel_cache_file(images: SplitImages) -> Path:
-    """The file of `cache_pixels`, named by a hash of the data and of what the processor does."""
-    key = repr((images.image_processor, images.split.digest))
-    return cache_file(images.split, images.shape[1], hashlib.sha256(key.encode()).hexdigest())
+    """The file of `cache_pixels`, named by hashes of the data with what the processor does, and of the software."""
+    keys = ((images.image_processor, images.split.digest), pixel_software())
+    return cache_file(images.split, images.shape[1], *(hashlib.sha256(repr(key).encode()).hexdigest() for key in keys))
 
 
 def cache_pixels(images: SplitImages) -> UInt8[np.ndarray, "n s s 3"]:
