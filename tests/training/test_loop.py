@@ -262,6 +262,19 @@ def test_patches_are_dropped_of_a_vit_alone(data, train_config, tmp_path, monkey
     assert not (tmp_path / "run").exists()
 
 
+def test_a_tokenizer_that_pads_at_the_pooled_token_is_refused_before_the_work(
+    data, train_config, tmp_path, monkeypatch
+):
+    model = initial_model(resolve(train_config, 25), ["CT of the chest"] * 3)
+    library_tokenizer = model.tokenizer.tokenizer
+    library_tokenizer.enable_padding(**library_tokenizer.padding | {"direction": "left"})
+    monkeypatch.setattr("medclip.training.run.initial_model", lambda config, captions: model)
+    monkeypatch.setattr("medclip.training.run.read_pairs", None)
+    with pytest.raises(UserError, match="train with padding_side right in tokenizer_config.json"):
+        train(data, tmp_path / "run", train_config)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_pairs(data, train_config, tmp_path):
     wild = dataclasses.replace(train_config, lr=1e37, warmup_ratio=0.0, num_evals=1)  # the first step ruins them
     with pytest.raises(WorkError, match="the loss is nan and the norm of its gradient nan at step 2,") as failure:

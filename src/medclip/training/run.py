@@ -15,6 +15,7 @@ from medclip.model.adapt import join_towers, with_context_length, with_image_siz
 from medclip.model.checkpoint import Model, load, model_hash
 from medclip.model.config import PRESETS, parse_config, preset_config
 from medclip.model.image_processor import square_image_processor
+from medclip.model.packing import pack
 from medclip.model.shapes_init import init_params
 from medclip.model.tokenizer.text_tokenizer import train_tokenizer
 from medclip.model.towers import Params
@@ -55,6 +56,8 @@ def prepare_run(
     model = initial_model(config, training.iter_column("caption"))
     params, scales = initial_params(model, config)
     _check_images_are_changed(model, config, scales)
+    if not is_frozen(model.config.text, scales):
+        _check_pooling(model)
     loss = sigmoid_loss if is_sigmoid(model, config) else contrastive_loss
     foil_shares = _foil_shares(config, training)
     backend = jax_backend(model, cache)
@@ -74,6 +77,12 @@ def _check_images_are_changed(model: Model, config: ResolvedTrainConfig, scales:
         raise UserError("--patch-dropout drops patches in training; this vision tower is frozen, and runs before it.")
     if config.rotation and not config.cached_views:
         raise UserError("--rotation turns no image of a frozen vision tower, but those of --cached-views.")
+
+
+def _check_pooling(model: Model) -> None:
+    """UserError where the tokenizer pads at the token that the text tower pools, which no caption can be packed by."""
+    ids, valid = model.tokenizer.encode(["CT"])
+    pack(ids[None], valid[None], model.config.text)
 
 
 def _foil_shares(config: ResolvedTrainConfig, training: Split) -> dict[str, float]:
