@@ -181,6 +181,27 @@ def test_a_second_evaluation_of_the_same_pairs_takes_the_place_of_the_first_and_
     assert card.text.count("### retrieval, ") == 2 and "feedface" not in card.text.split("rocov2")[0]
 
 
+FOREIGN = """model-index:
+- name: theirs
+  results:
+  - task: {type: image-classification}
+    dataset: {type: x, name: X, args: [1, 2]}
+    metrics:
+    - {type: accuracy, value: 87.2, name: "a|b"}
+    - {type: f1, value: {macro: 0.5}}
+"""
+
+
+def test_what_others_measured_stands_on_a_card_as_they_wrote_it(root, two_seeds):
+    """Theirs may be percent."""
+    card = two_seeds[0] / "model" / "README.md"
+    card.write_text(card.read_text().replace("---\n", f"---\n{FOREIGN}", 1))
+    assert write(root, "toy", *two_seeds) == ""
+    text = card.read_text()
+    assert "| a\\|b | 87.2 | – |" in text and "| f1 | {'macro': 0.5} | – |" in text
+    assert "8720" not in text and "### retrieval, " in text
+
+
 def test_a_card_that_cannot_be_read_is_named(root, two_seeds):
     (two_seeds[0] / "model" / "README.md").write_text("---\n: [\n---\n")
     assert re.search(r"run0/model/README.md is not a model card that can be read", write(root, "toy", *two_seeds))

@@ -131,7 +131,7 @@ def _tables(results: Sequence[EvalResult]) -> Iterator[str]:
         by_evaluation.setdefault(result.unique_identifier, []).append(result)
     for of_one in by_evaluation.values():
         first = of_one[0]
-        args = first.dataset_args or {}
+        args = _own_args(first)
         pool = ", ".join(f"{count:,} {name}" for name, count in args.get("pool", {}).items())
         software = (
             args.get("medclip_version") and f"medclip {args['medclip_version']}, commit {args.get('commit', 'unknown')}"
@@ -149,10 +149,22 @@ def _tables(results: Sequence[EvalResult]) -> Iterator[str]:
         yield ""
 
 
+def _own_args(result: EvalResult) -> Mapping[str, Any]:
+    """How a result was measured, where an evaluation of ours wrote it; else nothing."""
+    args = result.dataset_args
+    return args if isinstance(args, Mapping) and "medclip_version" in args else {}
+
+
 def _row(result: EvalResult) -> str:
+    name = _cell(result.metric_name or result.metric_type)
+    if not _own_args(result):  # whose accuracy of 87.2 is of 100, whose 0.872 of 1 is not said
+        return f"| {name} | {_cell(result.metric_value)} | – |"
     low, high, chance = ((result.metric_args or {}).get(name) for name in ("low", "high", "chance"))
     metric = Metric(name=result.metric_type, value=result.metric_value, low=low, high=high, chance=chance)
     interval = format_interval(metric)
-    name = (result.metric_name or result.metric_type).replace("|", "\\|")
     value = format_value(metric, metric.value)
     return f"| {name} | {value}{f' ({interval})' if interval else ''} | {format_value(metric, metric.chance)} |"
+
+
+def _cell(value: object) -> str:
+    return " ".join(str(value).split()).replace("|", "\\|")
