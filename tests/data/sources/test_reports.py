@@ -47,6 +47,9 @@ READING = "LUNGS: There is no focal consolidation; no comparison: ___.\nNo acute
         ("INDICATION: pain\nFINDINGS/IMPRESSION: a fracture\nRECOMMENDATION(S): CT", "a fracture"),
         ("INDICATION: pain FINDINGS: IMPRESSION: no fracture", "no fracture"),
         ("BEFUND: Lunge frei.\nBEURTEILUNG: unauffällig", "Lunge frei.\nunauffällig"),
+        ("Finding: a mass. Examination: axial CT. Technique: dual energy", "a mass. Examination: axial CT."),
+        ("FINDINGS: a mass. EXAMINATION: CT", "a mass."),
+        ("Impression: a mass.\nExam: CT", "a mass."),
         ("HALLAZGOS: sin derrame.\nCONCLUSIÓN: normal", "sin derrame.\nnormal"),
     ],
 )
@@ -61,6 +64,7 @@ def test_the_reading_of_a_report(report, reading):
         "CT of the chest. Findings: a mass. Technique: axial CT.",  # a figure's caption
         "EXAMINATION: chest\nCOMPARISON: none\n\nThe lungs are clear.",  # no section to select
         "FINDINGS: clear lungs",
+        "Finding: a mass. Examination: axial CT of the chest.",
         "No findings: the impression: of a mass",
         "INDICATION: pain\nFINDINGS:\nIMPRESSION:",
     ],

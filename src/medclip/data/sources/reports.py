@@ -19,7 +19,7 @@ _READING = (
     rf"(?:final |preliminary |radiological |radiographic )?(?:{_READINGS})(?: ?(?:and|und|y|et|/|&) ?(?:{_READINGS}))?"
 )
 _OTHERS = (
-    r"(?:type of |date of )?exam(?:ination)?s?|study|procedure|views?"
+    r"(?P<exam>(?:type of )?exam(?:ination)?s?)|date of exam(?:ination)?s?|study|procedure|views?"
     r"|(?:clinical )?(?:indications?|history|information|data)"
     r"|reason for (?:exam(?:ination)?|study|this exam(?:ination)?)|comparisons?|(?:comparison )?technique|contrast|dose"
     r"|recommendations?|notifications?|wet read|final report|addendum|accession(?: number)?|attestation|signed"
@@ -54,11 +54,15 @@ def select_reading(text: str) -> str:
 
     A report is a text with at least two headings ("FINDINGS:", also alone on a line), of which the first opens a line
     or is in capitals. A later one within a line counts after the end of a sentence or in capitals, so that "no
-    comparison: …" is not a heading; headings inside the findings ("LUNGS:") stay.
+    comparison: …" is not a heading; headings inside the findings ("LUNGS:") stay. So does what was examined where it
+    follows what was found ("Finding: a nodule. Examination: axial CT.").
     """
     if len(text) > MAX_CAPTION_CHARACTERS or is_rtf(text):  # preparation drops it
         return text
-    headings = [match for match in _HEADING.finditer(text) if _is_heading(match)]
+    headings: list[re.Match[str]] = []
+    for match in _HEADING.finditer(text):
+        if _is_heading(match) and not (headings and _names_exam_of(headings[-1], match)):
+            headings.append(match)
     if len(headings) < 2 or not (headings[0].group().isupper() or not _line_before(headings[0])):
         return text
     ends = [heading.start() for heading in headings[1:]] + [len(text)]
@@ -81,6 +85,12 @@ def _is_heading(match: re.Match[str]) -> bool:
     if not heading.endswith(":") and match.group("reading"):
         return not line  # a heading without a colon is alone on its line
     return heading.isupper() or (heading[0].isupper() and line[-1:] in _SENTENCE_ENDS)
+
+
+def _names_exam_of(reading: re.Match[str], match: re.Match[str]) -> bool:
+    """Whether a match, not in capitals, says what was examined in the line in which a reading begins."""
+    is_exam = match.group("exam") and not match.group().isupper() and reading.group("reading")
+    return bool(is_exam) and "\n" not in match.string[reading.end() : match.start()]
 
 
 def _line_before(match: re.Match[str]) -> str:
