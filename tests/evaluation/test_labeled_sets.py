@@ -1,10 +1,12 @@
 """Labeled sets as published: a miniature of each, made after its description, with every image used or counted."""
 
 import gzip
+import tracemalloc
 
 import numpy as np
 import pytest
 
+from medclip.data.sources.labeled_sets import find_labeled_set
 from medclip.errors import UserError
 from medclip.evaluation.config import EvalConfig, LabelConfig
 from medclip.evaluation.labeled import labeled_rows, probe_rows
@@ -236,13 +238,27 @@ def test_a_list_of_names_that_is_no_text_is_refused(tmp_path):
         (lambda path: np.savez(path, train_images=np.zeros((1, 8, 8)), train_labels=np.zeros((1, 1))), "images u8"),
         (lambda path: savez(path, [[-1]]), "from 0 on"),
         (lambda path: savez(path, [[0.0]]), "from 0 on"),
-        (lambda path: np.savez(path, train_images=np.array([None]), train_labels=np.zeros((1, 1))), "not a complete"),
+        (lambda path: np.savez(path, train_images=np.array([None]), train_labels=np.zeros((1, 1))), "only 2D images"),
+        (lambda path: savez(path, [None]), "not a complete"),
     ],
 )
 def test_another_npz_is_refused(tmp_path, write, message):
     write(tmp_path / "x.npz")
     with pytest.raises(UserError, match=message):
         rows_of(tmp_path / "x.npz")
+
+
+def test_images_of_an_npz_are_unpacked_one_at_a_time(tmp_path):
+    """4 MB of black images take 8 kB of the file."""
+    path, images = tmp_path / "pneumoniamnist.npz", np.zeros((1000, 64, 64), np.uint8)
+    np.savez_compressed(path, train_images=images, train_labels=np.zeros((1000, 1), np.uint8))
+    tracemalloc.start()
+    try:
+        labeled_set = find_labeled_set(path)
+        assert sum(1 for _ in labeled_set.images) == 1000
+        assert tracemalloc.get_traced_memory()[1] < images.nbytes / 2
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_label_that_a_published_set_lacks_is_refused(tmp_path):

@@ -9,6 +9,7 @@ from medclip.data.normalize import split_of
 from medclip.data.prepare import prepare
 from medclip.data.prepare_config import Columns, PrepareConfig
 from medclip.data.schema import Dropped, Pair, is_made_up
+from medclip.data.sources import table_files
 from medclip.data.sources.detect import is_dicom_source, open_source
 from medclip.errors import UserError
 from support.published_layouts import (
@@ -115,6 +116,29 @@ def test_a_damaged_compressed_table_is_refused(tmp_path):
         (tmp_path / "x.csv.gz").write_bytes(data)
         with pytest.raises(UserError, match=r"x\.csv\.gz is not a complete gzip file"):
             list(open_source(str(tmp_path / "x.csv.gz")))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("x.csv.gz", b"image,caption\n" + b"," * 2**18),
+        ("x.csv.gz", b"image,caption\n" + b'"\n",' * 2**18),
+        ("x.tsv.gz", b"\n" * 2**18),
+        ("x.jsonl.gz", b" " * 2**18),
+        ("x.json.gz", b"[" + b"{}," * 2**18),
+    ],
+)
+def test_a_row_that_unpacks_to_more_than_the_memory_is_refused(tmp_path, monkeypatch, name, content):
+    monkeypatch.setattr(table_files, "MAX_UNPACKED_ROW_BYTES", 2**16)
+    (tmp_path / name).write_bytes(gzip.compress(content))
+    with pytest.raises(UserError, match=rf"{name} unpacks to a row of more than .* unpack it and give what is inside"):
+        list(open_source(str(tmp_path / name)))
+
+
+def test_rows_that_together_unpack_to_more_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(table_files, "MAX_UNPACKED_ROW_BYTES", 2**16)
+    (tmp_path / "x.csv.gz").write_bytes(gzip.compress(b"image,caption\n" + b"x.png,CT of the chest\n" * 2**13))
+    assert sum(1 for _ in open_source(str(tmp_path / "x.csv.gz"))) == 2**13
 
 
 def test_other_json_than_splits_is_refused(tmp_path):

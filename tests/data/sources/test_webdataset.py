@@ -1,5 +1,6 @@
 """Every member of an archive is in a pair or counted, in whatever order and under whatever name it comes."""
 
+import gzip
 import json
 import tarfile
 
@@ -162,3 +163,27 @@ def test_a_zip_that_is_no_archive_of_samples_says_why(tmp_path, members, message
         (tmp_path / "x.zip").write_bytes(b"PK\3\4 and no more")
     with pytest.raises(UserError, match=message or "is damaged"):
         list(open_source(path))
+
+
+def header(kind, size, byte_482=0):
+    """A header of a member, and the content that it claims."""
+    member = tarfile.TarInfo("x")
+    member.type, member.size = kind, size
+    block = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    block[482] = byte_482
+    block[148:156] = b"%06o\0 " % tarfile.calc_chksums(bytes(block))[0]
+    return bytes(block) + bytes(size + -size % 512)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+def test_headers_that_unpack_to_more_than_the_memory_are_refused(tmp_path, kind):
+    samples = tar_bytes([("a.png", image_bytes(draw_image(0))), ("a.txt", b"CT of the chest")])
+    (tmp_path / "x.tar.gz").write_bytes(gzip.compress(header(kind, 2**20 + 1) + samples))
+    with pytest.raises(UserError, match="a member has headers of more than 1 MiB"):
+        list(open_source(str(tmp_path / "x.tar.gz")))
+
+
+def test_a_map_of_holes_without_end_is_refused(tmp_path):
+    (tmp_path / "x.tar.gz").write_bytes(gzip.compress(header(tarfile.GNUTYPE_SPARSE, 0, byte_482=1)))
+    with pytest.raises(UserError, match="or many holes"):
+        list(open_source(str(tmp_path / "x.tar.gz")))

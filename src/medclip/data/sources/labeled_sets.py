@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO, NamedTuple
 
 import numpy as np
 
 from medclip.data.images import to_png
 from medclip.data.normalize import split_in
 from medclip.data.paths import LEAVES_FOLDER, check_link, inside, is_url, leaves_folder, path_exists
-from medclip.data.sources.image_cells import MISSING
+from medclip.data.sources.image_cells import MAX_MEMBER_BYTES, MISSING
 from medclip.data.sources.mimic_cxr import is_mimic_cxr, read_images, read_labels
 from medclip.data.sources.table_files import Row, read_columns, read_rows
-from medclip.errors import UserError
+from medclip.errors import MAX_PIXELS, UserError
 
 FINDINGS = "findings"
 SOURCES = "CheXpert, MIMIC-CXR-JPG, NIH ChestX-ray14, RSNA Pneumonia, VinDr-CXR or a MedMNIST .npz as published"
@@ -239,37 +242,87 @@ def _locate(data: Path, *names: str) -> tuple[Path | bytes, str]:
 
 
 def _medmnist(path: Path) -> LabeledSet:
-    """A file of MedMNIST: SPLIT_images u8 (n, s, s) or (n, s, s, 3), SPLIT_labels (n, 1) or (n, k)."""
-    try:
-        if not zipfile.is_zipfile(path):
-            raise zipfile.BadZipFile("not a zip archive")
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            splits = {
-                name: (arrays[f"{name}_images"], arrays[f"{name}_labels"])
-                for name in ("train", "val", "test")
-                if f"{name}_images" in arrays and f"{name}_labels" in arrays
-            }
-    except Exception as error:  # of the archive, of a member's compression, of its header, of the memory it claims
-        raise UserError(f"{path} is not a complete .npz file ({error}). Fetch it again.") from None
+    """A file of MedMNIST: SPLIT_images u8 (n, s, s) or (n, s, s, 3), SPLIT_labels (n, 1) or (n, k).
+
+    Images are unpacked one at a time: a small file can unpack to more than the memory.
+    """
+    with _npz_errors(path), zipfile.ZipFile(path) as archive:
+        members = set(archive.namelist())
+        splits = {
+            name: (_read_header(archive, f"{name}_images.npy"), _read_labels(archive, f"{name}_labels.npy"))
+            for name in ("train", "val", "test")
+            if {f"{name}_images.npy", f"{name}_labels.npy"} <= members
+        }
     if not splits:
         raise UserError(f"{path} has no train_images and train_labels, so it is not a file of MedMNIST.")
     for images, labels in splits.values():
-        if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] != 3) or labels.ndim != 2:
+        is_flat = len(images.shape) in (3, 4) and images.shape[3:] in ((), (3,)) and labels.ndim == 2
+        if not (is_flat and 0 < math.prod(images.shape[1:3]) <= MAX_PIXELS):
             raise UserError(f"{path} holds images of shape {images.shape[1:]}; only 2D images are read.")
         are_numbers = labels.dtype.kind in "iu" and not (labels < 0).any()
-        if images.dtype != np.uint8 or len(images) != len(labels) or not are_numbers:
+        if images.dtype != np.uint8 or images.is_fortran or images.shape[0] != len(labels) or not are_numbers:
             raise UserError(f"{path} is not as MedMNIST writes it: images u8 with a row of labels each, from 0 on.")
     names = _MEDMNIST_CLASSES.get(path.stem.partition("_")[0].lower(), ())
     multilabel = any(labels.shape[1] > 1 for _, labels in splits.values())
-    return LabeledSet(_read_arrays(splits, names), FINDINGS if multilabel else "class", multilabel)
+    return LabeledSet(_read_arrays(path, splits, names), FINDINGS if multilabel else "class", multilabel)
 
 
-def _read_arrays(splits: Mapping[str, tuple[np.ndarray, np.ndarray]], names: tuple[str, ...]) -> Iterator[LabeledImage]:
+class _Header(NamedTuple):
+    """What a .npy file says of its array."""
+
+    shape: tuple[int, ...]
+    is_fortran: bool
+    dtype: np.dtype
+
+
+@contextmanager
+def _npz_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # of the archive, of a member's compression, of its header, of the memory it claims
+        raise UserError(f"{path} is not a complete .npz file ({error}). Fetch it again.") from None
+
+
+def _read_header(archive: zipfile.ZipFile, member: str) -> _Header:
+    with archive.open(member) as file:
+        return _skip_header(file)
+
+
+def _skip_header(file: IO[bytes]) -> _Header:
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    return _Header(*readers[np.lib.format.read_magic(file)](file))
+
+
+def _read_labels(archive: zipfile.ZipFile, member: str) -> np.ndarray:
+    if (size := archive.getinfo(member).file_size) > MAX_MEMBER_BYTES:
+        raise ValueError(f"its {member} unpacks to {size:,} bytes")
+    with archive.open(member) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _read_arrays(
+    path: Path, splits: Mapping[str, tuple[_Header, np.ndarray]], names: tuple[str, ...]
+) -> Iterator[LabeledImage]:
     def class_name(number: int) -> str:
         return names[number] if number < len(names) else str(number)
 
     for split, (images, labels) in splits.items():
-        for number, (image, row) in enumerate(zip(images, labels, strict=True)):
+        unpacked = _iter_images(path, f"{split}_images.npy", images.shape[1:])
+        for number, (image, row) in enumerate(zip(unpacked, labels, strict=True)):
             numbers = np.flatnonzero(row) if len(row) > 1 else row
             id = f"{split}/{number}"
             yield LabeledImage(to_png(image), ";".join(class_name(int(n)) for n in numbers), id, id, split_in(split))
+
+
+def _iter_images(path: Path, member: str, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+    """The images u8 of a shape in a member, one at a time. UserError where it holds more or less than whole ones."""
+    size = math.prod(shape)
+    with _npz_errors(path), zipfile.ZipFile(path) as archive, archive.open(member) as file:
+        num_images = _skip_header(file).shape[0]
+        for _ in range(num_images):
+            pixels = file.read(size)
+            if len(pixels) < size:
+                raise ValueError(f"its {member} ends early")
+            yield np.frombuffer(pixels, np.uint8).reshape(shape)
+        if file.read(1):  # at whose end its checksum is compared
+            raise ValueError(f"its {member} holds more than its header says")

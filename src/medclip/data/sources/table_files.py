@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import json
+import math
 import os
 import re
 import zlib
@@ -28,6 +29,7 @@ from medclip.errors import UserError
 Row = dict[str, Any]
 BATCH_ROWS = 256
 _MAX_CELL_BYTES = 2**24  # a radiology report can exceed the 128 kB that Python's csv allows
+MAX_UNPACKED_ROW_BYTES = 2**28  # of a compressed file, which a few bytes can make larger than the memory
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _EXCEL_DELIMITER = re.compile(r"sep=([,;\t|])", re.IGNORECASE)
 """The line that Excel writes and reads before a table's header."""
@@ -61,16 +63,40 @@ def table_suffix(path: AnyPath) -> str:
     return inner if suffix == ".gz" and inner in _GZIPPED else suffix
 
 
+class _TextBytes(io.RawIOBase):
+    """The bytes of a table of text. UserError where one row of a compressed file takes more than a bound of them."""
+
+    def __init__(self, file: Any, path: AnyPath, max_row_bytes: float):
+        self._file, self._path, self._max_row_bytes, self._row_bytes = file, path, max_row_bytes, 0
+
+    def start_row(self) -> None:
+        """Count the bytes of another row."""
+        self._row_bytes = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._file.readinto(buffer)
+        self._row_bytes += count
+        if self._row_bytes > self._max_row_bytes:
+            raise UserError(
+                f"{self._path} unpacks to a row of more than {MAX_UNPACKED_ROW_BYTES >> 20} MiB (a list of JSON is "
+                "one). If you trust it, unpack it and give what is inside."
+            )
+        return count
+
+
 @contextmanager
-def _open_text_bytes(path: AnyPath) -> Iterator[Any]:
-    """The bytes of a table of text, without its compression. UserError where that is damaged."""
+def _open_text_bytes(path: AnyPath) -> Iterator[_TextBytes]:
+    """The bytes of a table of text, without its compression. UserError where that is damaged, or as of `_TextBytes`."""
     with path.open("rb") as file:
         if not path.name.lower().endswith(".gz"):
-            yield file
+            yield _TextBytes(file, path, math.inf)
             return
         try:
             with gzip.open(file) as unpacked:
-                yield unpacked
+                yield _TextBytes(unpacked, path, MAX_UNPACKED_ROW_BYTES)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise UserError(f"{path} is not a complete gzip file ({error}). Fetch it again.") from None
 
@@ -98,6 +124,7 @@ def _read_csv(path: AnyPath) -> Iterator[Row]:
             _refuse_repeated(path, [name for name in reader.fieldnames or () if name.strip()])
             line_number = skipped + reader.line_num + 1
             for row in reader:
+                packed.start_row()
                 line_number = skipped + reader.line_num + 1
                 if None in row:
                     raise UserError(
@@ -145,19 +172,21 @@ def _delimiter(header: str, usual: str) -> str:
 
 
 @contextmanager
-def _open_json(path: AnyPath) -> Iterator[Any]:
-    """The bytes of a file of JSON as UTF-8."""
+def _open_json(path: AnyPath) -> Iterator[tuple[Any, _TextBytes]]:
+    """The bytes of a file of JSON as UTF-8, and as they are stored."""
     with _open_text_bytes(path) as packed, io.BufferedReader(packed) as peeked:
         encoding = text_encoding(peeked.peek(4)[:4])
         try:
-            yield peeked if encoding == "utf-8-sig" else io.BytesIO(peeked.read().decode(encoding).encode())
+            utf8 = peeked if encoding == "utf-8-sig" else io.BytesIO(peeked.read().decode(encoding).encode())
+            yield utf8, packed
         except UnicodeDecodeError as error:
             raise UserError(f"{path} is not {encoding.upper()} as it begins ({error}). Fetch it again.") from None
 
 
 def _read_json_lines(path: AnyPath) -> Iterator[Row]:
-    with _open_json(path) as file:
+    with _open_json(path) as (file, packed):
         for number, line in enumerate(file, start=1):
+            packed.start_row()
             if not line.strip():
                 continue
             try:
@@ -171,14 +200,14 @@ def _read_json_lines(path: AnyPath) -> Iterator[Row]:
 
 def _read_json(path: AnyPath) -> Iterator[Row]:
     """A list of objects, one object (`document_rows`) or, as the founding project wrote them, JSON lines."""
-    with _open_json(path) as file:
+    with _open_json(path) as (file, _):
         lines = (line.removeprefix(codecs.BOM_UTF8).strip() for line in file)
         first, second = (next(filter(None, lines), b"") for _ in range(2))
     if second and not first.startswith(b"[") and _is_object(first):
         yield from _read_json_lines(path)
         return
     try:
-        with _open_json(path) as file:
+        with _open_json(path) as (file, _):
             content = json.loads(file.read(), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a JSON list, one object or JSON lines ({error}).") from None

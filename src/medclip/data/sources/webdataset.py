@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Self
 
 from medclip.atomic_io import unique_keys
 from medclip.data.normalize import canonical_split, split_in, split_of
@@ -25,6 +25,12 @@ from medclip.data.sources.tables import NO_IMAGE_OR_CAPTION, article_of_file, as
 from medclip.errors import ImageError, UserError
 
 WINDOW_SAMPLES, WINDOW_BYTES = 10_000, 2**28  # of incomplete samples: what waits for the rest is in memory
+_EXTRA_HEADERS = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
+_MAX_HEADER_BYTES = 2**20  # names and times; tarfile holds them all
+_SPARSE_IS_EXTENDED = 482  # offset in a header of GNU's old sparse format
 _TEXT_SUFFIXES = (".txt", ".json")
 _TABLES = tuple(suffix for suffix in TABLE_SUFFIXES if suffix not in _TEXT_SUFFIXES)
 _SORT = "Sort the archive: tar --sort=name."
@@ -34,6 +40,18 @@ SECOND_IMAGE = "second image of a sample"
 SECOND_EXTENSION = "image with a second extension and no caption of that name"
 APART = f"image and caption too far apart in the archive. {_SORT}"
 UNKNOWN_KIND = "archive member of a kind that is not read"
+
+
+class _SmallHeader(tarfile.TarInfo):
+    """A member whose headers are small: a few bytes of a compressed archive can unpack to more than the memory."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        member = super().frombuf(buf, encoding, errors)
+        is_long_map = member.type == tarfile.GNUTYPE_SPARSE and buf[_SPARSE_IS_EXTENDED]
+        if is_long_map or (member.type in _EXTRA_HEADERS and member.size > _MAX_HEADER_BYTES):
+            raise ValueError(f"a member has headers of more than {_MAX_HEADER_BYTES >> 20} MiB, or many holes")
+        return member
 
 
 @dataclass
@@ -131,7 +149,7 @@ def _read_samples(path: AnyPath) -> Iterator[tuple[str, _Sample | str]]:
     """Every key with its sample, or with the reason why a member is not used, under the member's name."""
     position = "its beginning"
     try:
-        with path.open("rb") as stream, tarfile.open(fileobj=stream, mode="r|*") as archive:
+        with path.open("rb") as stream, tarfile.open(fileobj=stream, mode="r|*", tarinfo=_SmallHeader) as archive:
             for key, sample in _collect(archive):
                 yield key, sample
                 position = f"sample {key}"
@@ -145,6 +163,7 @@ def _collect(archive: tarfile.TarFile) -> Iterator[tuple[str, _Sample | str]]:
     waiting: OrderedDict[str, _Sample] = OrderedDict()
     num_bytes, current = 0, ""
     for member in archive:
+        archive.members.clear()  # or it would hold every one
         if member.isdir():
             continue
         key, suffix = split_name(member.name)
