@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
+import numpy as np
 import pytest
 
+from medclip.data.dataset import Split
 from medclip.errors import WorkError
+from medclip.match_calibration import CALIBRATION_FILE
+from medclip.model.checkpoint import load
+from medclip.training.config import resolve
 from medclip.training.loop import train
+from medclip.training.run import initial_model
 from medclip.verify import verify
 
 
@@ -62,3 +69,25 @@ def test_a_damaged_best_model_is_made_again_or_said_to_be_lost(run_copy, run, da
         assert (run_copy / "model/model.safetensors").read_bytes() == (run / "model/model.safetensors").read_bytes()
     printed = " ".join(capfd.readouterr().err.split())
     assert "the best model, of step" in printed and "is damaged (model/model.safetensors)" in printed
+
+
+def test_a_deleted_card_is_written_again_and_no_step_repeated(run_copy, run, data, train_config, capfd):
+    for name in ("README.md", CALIBRATION_FILE):
+        (run_copy / "model" / name).unlink()
+    shutil.rmtree(run_copy / "state" / str(steps(run_copy)[0]))
+    train(data, run_copy, train_config, resume=True)
+    assert "damaged" not in capfd.readouterr().err
+    for name in ("README.md", CALIBRATION_FILE, "model.safetensors"):
+        assert (run_copy / "model" / name).read_bytes() == (run / "model" / name).read_bytes()
+
+
+def test_a_damaged_model_of_before_the_first_step_is_made_again(run_copy, data, train_config, capfd):
+    lines = [json.loads(line) for line in (run_copy / "metrics.jsonl").read_text().splitlines()]
+    lines[0]["mean_recall"] = 1.0
+    (run_copy / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    flip(run_copy / "model" / "model.safetensors")
+    train(data, run_copy, train_config, resume=True)
+    assert "the best model, of step 0, is damaged" in " ".join(capfd.readouterr().err.split())
+    first = initial_model(resolve(train_config, 25), Split(data, "train").column("caption")).params
+    saved = load(run_copy).params
+    assert all(np.array_equal(saved[name], value) for name, value in first.items())

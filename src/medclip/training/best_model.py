@@ -44,6 +44,10 @@ class BestModel:
         log.write(int(state.step), result.metrics)
         return result.queries
 
+    def save_again(self, state: State) -> None:
+        """Save the model of a state whose evaluation was the best and is logged."""
+        self._save(eval_model(self._run, state)[0])
+
     def finish(self, state: State) -> dict[str, Any]:
         """Try the weights between the first and the last, write the summary and the card of the saved model."""
         out, best, interpolations = self._log.out, self._log.best, []
@@ -62,7 +66,7 @@ class BestModel:
     def _validate(self, model: Model, loss_params: Params) -> ValidationResult:
         return validate(model, self._run.validation_set, self._run.config.batch_size, self._run.loss, loss_params)
 
-    def _save(self, model: Model, result: ValidationResult) -> None:
+    def _save(self, model: Model, result: ValidationResult | None = None) -> None:
         self._result = result
         if distributed.is_first():
             checksums.save_model(model, self._log.out)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import threading
 from collections.abc import Mapping
@@ -32,6 +31,10 @@ def forget(run: Path, name: str) -> None:
     _replace(run, name, {})
 
 
+WRITTEN_LAST = {"model/README.md", f"model/{CALIBRATION_FILE}"}
+"""What a run writes into its model's folder when it ends, from the model itself."""
+
+
 def changed_files(run: Path, name: str) -> list[str]:
     """The noted files of RUN/`name` that are absent or not as they were written."""
     return [
@@ -50,17 +53,20 @@ def save_model(model: Model, run: Path) -> None:
 
 def record_ended(run: Path) -> None:
     """Note the hashes of all that no longer changes in a run that has ended; its weights are noted already."""
-    noted = _read(run).keys() - {"model/README.md", f"model/{CALIBRATION_FILE}"}
+    noted = _read(run).keys() - WRITTEN_LAST
     model = (f"model/{path.name}" for path in sorted((run / "model").iterdir()))
     for name in (CONFIG_FILE, METRICS_FILE, CURVES_FILE, *(name for name in model if name not in noted)):
         record(run, name)
 
 
-def replay_before(log: MetricsLog) -> float:
-    """The step that a resumed run must begin before, so that the best model is saved again if it is damaged."""
-    damaged = changed_files(log.out, "model")
+def damaged_best_step(log: MetricsLog) -> int | None:
+    """The step of the saved model, where that is damaged: a resumed run must save it again.
+
+    What a run writes last into its folder does not count: its end writes that anew.
+    """
+    damaged = [file for file in changed_files(log.out, "model") if file not in WRITTEN_LAST]
     if not damaged:
-        return math.inf
+        return None
     log.rewind(sys.maxsize)
     step = log.best["step"]
     if is_first():

@@ -100,9 +100,10 @@ def fit(
     step = make_step(run.model, config, trainable, optimizer, run.loss, mesh)
     with ExitStack() as stack:
         states = stack.enter_context(StateFolder(out))
-        state = init_state(run.params, trainable, optimizer, config.ema_decay > 0)
-        state = jax.device_put(state, distributed.shardings(state, mesh, config.fsdp))
-        state = (states.latest(state, checksums.replay_before(log)) if resume else None) or state
+        first = init_state(run.params, trainable, optimizer, config.ema_decay > 0)
+        first = jax.device_put(first, distributed.shardings(first, mesh, config.fsdp))
+        damaged_step = checksums.damaged_best_step(log) if resume else None
+        state = (states.latest(first, before=damaged_step or math.inf) if resume else None) or first
         log.rewind(int(state.step))
         distributed.barrier("log")  # all have read it before the first writes
         if distributed.is_first():
@@ -110,6 +111,8 @@ def fit(
             trackers = stack.enter_context(open_trackers(report_to, out, settings, int(state.step)))
             log.callbacks = [trackers, *callbacks]
         best = BestModel(run, log)
+        if damaged_step == 0:  # no step needs to be repeated for it
+            best.save_again(first)
         return best.finish(_run_steps(run, log, best, states, step, state))
 
 
