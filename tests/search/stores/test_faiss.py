@@ -1,6 +1,7 @@
 """The faiss store: recall of text queries, exact filters, any dimension, damaged files."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -61,6 +62,19 @@ def test_any_dimension_can_be_quantized(tmp_path, dim):
     index = faiss.open_quantized(tmp_path / "x.faiss", embeddings)
     rows = faiss.search_quantized(index, embeddings[:9], 40, np.ones(900, bool))
     assert (rows >= 0).all() and all(row in rows[row] for row in range(9))
+
+
+def test_the_file_of_another_index_is_reported_and_written_again(tmp_path, monkeypatch):
+    """It is whole, of as many rows and dimensions; its candidates would be any."""
+    monkeypatch.setattr(faiss, "MIN_SEGMENT_ROWS", 100)
+    folder, other = (make_index(tmp_path / name, random_units(300, seed)) for seed, name in enumerate("ab"))
+    for each in (folder, other):
+        migrate(each, "faiss")
+    shutil.copy(next(other.rglob(faiss.FAISS_FILE)), next(folder.rglob(faiss.FAISS_FILE)))
+    with pytest.raises(UserError, match=rf"of other embeddings; write it again: .* --index {folder} faiss"):
+        IndexReader(folder).nearest_rows(random_units(1), 3)
+    migrate(folder, "faiss")
+    assert matches_brute_force(IndexReader(folder))
 
 
 @pytest.mark.parametrize("size", [None, 0, 3, 50, 1000, 0.5, -1])

@@ -27,14 +27,20 @@ from medclip.search.manifest import FAISS, segment_folder
 from medclip.search.stores.base import SCAN_FRACTION, Difference, Embeddings, IndexData, RowMask, scan
 
 FAISS_FILE = "quantized.faiss"
+OTHER_EMBEDDINGS = "was made from other embeddings"
 MIN_SEGMENT_ROWS = 20_000  # a smaller segment has no file: it is scanned in a millisecond or two
 ROWS_PER_LIST, CODE = 64, "RaBitQ2"  # training rows of a list
 PROBE_FRACTION, MIN_PROBES = 1 / 8, 64  # of a segment's lists, which number the square root of its rows
 CANDIDATES_PER_HIT, MIN_CANDIDATES = 8, 400
 CHUNK_ROWS = 65_536
 BLOCK_BYTES = 1 << 20
-DIGEST_BYTES = 32  # at the end of a file: SHA-256 of what is before, SHA-256 of the embeddings
+DIGEST_BYTES = 32  # of each SHA-256 at the end of a file: of what is before, of the embeddings, of some of their rows
+SAMPLE_ROWS = 256  # are read whenever a file is opened, to know one of other embeddings
 DAMAGE_ERRORS = (OSError, RuntimeError, ValueError)
+
+
+class OtherEmbeddingsError(ValueError):
+    """A file was made from the embeddings of another segment."""
 
 
 class FaissStore:
@@ -91,7 +97,9 @@ class FaissStore:
         for first, embeddings, path in self.large_segments:
             try:
                 open_quantized(path, embeddings)
-                problem = "" if is_of(path, embeddings) else "was made from other embeddings"
+                problem = "" if is_of(path, embeddings) else OTHER_EMBEDDINGS
+            except OtherEmbeddingsError:
+                problem = OTHER_EMBEDDINGS
             except DAMAGE_ERRORS:
                 problem = "is absent or damaged"
             if problem:
@@ -108,7 +116,7 @@ class FaissStore:
             if not self.index.is_current():
                 return []
             raise UserError(
-                f"a {FAISS_FILE} of index {folder} is absent or damaged; write it again: "
+                f"a {FAISS_FILE} of index {folder} is absent, damaged or of other embeddings; write it again: "
                 f"medclip index migrate --index {folder} {FAISS}"
             ) from None
 
@@ -149,20 +157,23 @@ def write_quantized(path: Path, embeddings: Float32[np.ndarray, "n p"]) -> None:
             faiss.write_index(index, str(partial))
         except RuntimeError:  # of a full disk, by name of a line in its source
             raise WorkError(f"{path} could not be written. Is the disk full?") from None
-        tail = bytes.fromhex(sha256(partial)) + _digest(embeddings)
+        tail = bytes.fromhex(sha256(partial)) + _digest(embeddings) + _digest(_sample(embeddings))
         with partial.open("ab") as file:
             file.write(tail)
 
 
 def open_quantized(path: Path, embeddings: Float32[np.ndarray, "n p"]) -> Any:
-    """The memory-mapped faiss index of a file. One of DAMAGE_ERRORS where it is absent, cut or of other embeddings."""
+    """The memory-mapped faiss index of a file. One of DAMAGE_ERRORS where it is absent, cut or of other embeddings.
+
+    Of the embeddings a sample is compared; `is_of` compares all.
+    """
     faiss = _faiss()
-    content, _ = _read_tail(path)
+    content, _, sample = _read_tail(path)
     if content != _content_digest(path):  # faiss maps a damaged file and reads beyond its end
         raise ValueError(f"{path} is damaged")
     index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-    if (index.ntotal, index.d) != embeddings.shape:
-        raise ValueError(f"{path} is of other embeddings")
+    if (index.ntotal, index.d) != embeddings.shape or sample != _digest(_sample(embeddings)):
+        raise OtherEmbeddingsError(f"{path} {OTHER_EMBEDDINGS}")
     return index
 
 
@@ -175,14 +186,18 @@ def _digest(embeddings: Float32[np.ndarray, "n p"]) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(embeddings).data).digest()
 
 
-def _read_tail(path: Path) -> tuple[bytes, bytes]:
+def _sample(embeddings: Float32[np.ndarray, "n p"]) -> Float32[np.ndarray, "m p"]:
+    return embeddings[np.linspace(0, len(embeddings) - 1, min(len(embeddings), SAMPLE_ROWS), dtype=int)]
+
+
+def _read_tail(path: Path) -> tuple[bytes, bytes, bytes]:
     with path.open("rb") as file:
-        file.seek(-2 * DIGEST_BYTES, os.SEEK_END)
-        return file.read(DIGEST_BYTES), file.read()
+        file.seek(-3 * DIGEST_BYTES, os.SEEK_END)
+        return file.read(DIGEST_BYTES), file.read(DIGEST_BYTES), file.read()
 
 
 def _content_digest(path: Path) -> bytes:
-    digest, left = hashlib.sha256(), path.stat().st_size - 2 * DIGEST_BYTES
+    digest, left = hashlib.sha256(), path.stat().st_size - 3 * DIGEST_BYTES
     with path.open("rb") as file:
         while left > 0 and (block := file.read(min(left, BLOCK_BYTES))):
             digest.update(block)
