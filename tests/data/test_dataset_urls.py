@@ -9,6 +9,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from medclip.data.dataset import Split, default_split, read_dataset, write_table
 from medclip.data.derive import copy_splits
+from medclip.data.export import export_data
 from medclip.data.paths import parse_path
 from medclip.errors import UserError, WorkError
 from medclip.model.image_processor import square_image_processor
@@ -143,6 +144,12 @@ def test_a_run_decodes_images_behind_a_url_by_the_shard(shards, no_room):
     decode_into(images, pixels := np.empty_like(cached))
     local = SplitImages(shards, images.image_processor)[np.arange(25)]
     assert np.array_equal(cached, pixels) and np.array_equal(cached, local)
+
+
+def test_an_export_without_room_for_a_copy_is_refused_before_the_first_shard(shards, no_room, store, tmp_path):
+    with pytest.raises(UserError, match=r"copied to this machine first: about .* XDG_CACHE_HOME .* MEDCLIP_DATA_CACHE"):
+        export_data(parse_path(URL), tmp_path / "out", "tar")
+    assert store == no_room == [] and not (tmp_path / "out").exists()
 
 
 def test_images_without_room_are_read_behind_the_url(shards, no_room, store):

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import cached_property
-from itertools import accumulate, islice
+from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,7 +28,7 @@ from medclip.data.images import decode_ahead
 from medclip.data.normalize import casefold_whitespace
 from medclip.data.paths import AnyPath, is_url, storage_errors
 from medclip.data.perceptual_hash import Fingerprints, fingerprint
-from medclip.data.remote_shards import RemoteImages, copy_columns, copy_shards, have_room
+from medclip.data.remote_shards import RemoteImages, check_room, copy_columns, copy_shards, have_room
 from medclip.errors import ImageError, UserError, WorkError
 from medclip.folder_locks import LOCK_WAIT_S, lock_folder
 from medclip.progress import progress
@@ -175,15 +175,18 @@ def local_folder(data: AnyPath) -> Path:
     return folder
 
 
-def split_shards(data: AnyPath, name: str) -> dict[Path, int]:
-    """The shards of a split with their numbers of pairs, copied to this machine where they are behind a URL.
+def dataset_shards(data: AnyPath) -> dict[str, dict[Path, int]]:
+    """The shards of each split with their numbers of pairs, copied to this machine where they are behind a URL.
 
-    UserError where the dataset or the split does not exist, WorkError where the URL cannot be reached.
+    UserError where the dataset does not exist or has no room here, WorkError where the URL cannot be reached.
     """
     folder = local_folder(data)
-    shards = _list_shards(data, folder, read_dataset(folder), name)
+    dataset = read_dataset(folder)
+    shards = {name: _list_shards(data, folder, dataset, name) for name in dataset["splits"]}
     if is_url(data):
-        copy_shards(data, list(shards))
+        files = list(chain.from_iterable(shards.values()))
+        check_room(data, files)
+        copy_shards(data, files)
     return shards
 
 

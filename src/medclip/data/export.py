@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from medclip import __version__
 from medclip.atomic_io import sha256, whole_file, write_with_checksum
-from medclip.data.dataset import SCHEMA, open_shard, read_dataset, split_shards
+from medclip.data.dataset import SCHEMA, dataset_shards, open_shard, read_dataset
 from medclip.data.paths import AnyPath
 from medclip.data.resume import ResumableFile, file_state, fingerprint, finish, remove_stale
 from medclip.folder_locks import claim
@@ -37,7 +37,7 @@ def export_data(data: AnyPath, out: Path, form: Form) -> dict[str, int]:
     """Write every split of `data` to `out/data`, which appears when it is whole; returns the files of each split.
 
     The same data make the same bytes. The same call again keeps the files that a killed one had finished. UserError
-    where `data` is not a prepared dataset or `out` holds one already.
+    where `data` is not a prepared dataset or has no room on this machine, or `out` holds one already.
     """
     dataset = read_dataset(data)
     pairs = {split: entry["pairs"] for split, entry in dataset["splits"].items()}
@@ -50,9 +50,9 @@ def _export(data: AnyPath, dataset: dict[str, Any], pairs: dict[str, int], out: 
     if (out / "data").exists():  # a call was killed in its last step
         (out / "data").replace(unfinished)
     names: dict[str, list[str]] = {}
+    shards_by_split = dataset_shards(data)
     with progress("export", sum(pairs.values()), "pairs") as advance:
-        for split in pairs:
-            rows = split_shards(data, split)
+        for split, rows in shards_by_split.items():
             groups, first = _groups(list(rows)), 0
             names[split] = [f"{split}-{number:05d}-of-{len(groups):05d}.{form}" for number in range(len(groups))]
             for name, shards in zip(names[split], groups, strict=True):

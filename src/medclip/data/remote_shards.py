@@ -67,13 +67,35 @@ def _fetch(url: UPath, stored: Mapping[Path, UPath], copy: Callable[[UPath, str]
 
 
 def have_room(url: UPath, shards: Sequence[Path]) -> bool:
-    """Whether this machine has room for copies of those shards that are absent; their size is estimated by the first.
+    """Whether this machine has room for copies of those shards that are absent; where not, it is said once."""
+    total, room = _size_and_room(url, shards)
+    if total > room:
+        _say_once(f"{url} is not copied: {_describe(total, room)}. Images are read there.")
+    return total <= room
+
+
+def check_room(url: UPath, shards: Sequence[Path]) -> None:
+    """UserError where this machine has no room for copies of those shards that are absent."""
+    total, room = _size_and_room(url, shards)
+    if total > room:
+        raise UserError(
+            f"{url} is copied to this machine first: {_describe(total, room)}. Set XDG_CACHE_HOME to a folder that has "
+            f"it{f', or {SIZE_VARIABLE} higher' if SIZE_VARIABLE in os.environ else ''}."
+        )
+
+
+def _describe(size: float, room: float) -> str:
+    return f"about {size / 1e9:,.2f} GB, room for {room / 1e9:,.2f}"
+
+
+def _size_and_room(url: UPath, shards: Sequence[Path]) -> tuple[float, float]:
+    """The bytes of copies of those shards that are absent, estimated by the first, and those there is room for.
 
     Room is what is free on the disk, or MEDCLIP_DATA_CACHE_GB GB, 10^9 bytes. UserError where that is not a number.
     """
     absent = [shard for shard in shards if not shard.exists()]
     if not absent:
-        return True
+        return 0, 0
     limit = os.environ.get(SIZE_VARIABLE)
     try:
         room = float(limit) * 1e9 if limit else shutil.disk_usage(absent[0].parent).free
@@ -85,12 +107,8 @@ def have_room(url: UPath, shards: Sequence[Path]) -> bool:
         try:
             size = url.fs.info((url / absent[0].name).path)["size"] or 0
         except FileNotFoundError:
-            return True  # the copy names it
-    if (total := size * len(absent)) > room:
-        _say_once(
-            f"{url} is not copied: about {total / 1e9:,.2f} GB, room for {room / 1e9:,.2f}. Images are read there."
-        )
-    return total <= room
+            size = 0  # the copy names it
+    return size * len(absent), room
 
 
 @cache

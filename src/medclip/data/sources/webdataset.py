@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import PurePosixPath
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from medclip.atomic_io import unique_keys
 from medclip.data.normalize import canonical_split, split_in, split_of
@@ -163,7 +163,7 @@ def _collect(archive: tarfile.TarFile) -> Iterator[tuple[str, _Sample | str]]:
     waiting: OrderedDict[str, _Sample] = OrderedDict()
     num_bytes, current = 0, ""
     for member in archive:
-        archive.members.clear()  # or it would hold every one
+        cast("Any", archive).members.clear()  # or it would hold every one
         if member.isdir():
             continue
         key, suffix = split_name(member.name)
