@@ -136,7 +136,7 @@ class Delete:
 
     index: Index
     ids: tuple[str, ...] = ()
-    """Ids of images."""
+    """Ids of images; of an id that several images have, all of them."""
     articles: tuple[str, ...] = ()
     """Articles (or patients), with all their images."""
     output: Output
