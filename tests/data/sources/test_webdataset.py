@@ -187,3 +187,50 @@ def test_a_map_of_holes_without_end_is_refused(tmp_path):
     (tmp_path / "x.tar.gz").write_bytes(gzip.compress(header(tarfile.GNUTYPE_SPARSE, 0, byte_482=1)))
     with pytest.raises(UserError, match="or many holes"):
         list(open_source(str(tmp_path / "x.tar.gz")))
+
+
+SPLIT_NAMES = [f"{split}/{number}" for split in ("test", "train") for number in range(3)]
+
+
+def samples(names):
+    return [m for name in names for m in ((f"{name}.png", IMAGES[0]), (f"{name}.txt", b"CT of the chest"))]
+
+
+@pytest.mark.parametrize("form", ["tar", "zip"])
+@pytest.mark.parametrize("top", ["", "set/images/"])
+def test_a_folder_of_an_archive_that_is_called_a_split_is_one(tmp_path, form, top):
+    members = samples(f"{top}{name}" for name in SPLIT_NAMES)
+    path = tmp_path / f"x.{form}"
+    path.write_bytes(tar_bytes(members) if form == "tar" else zip_bytes(members))
+    rows = list(open_source(str(path)))
+    assert [row.split for row in rows] == [name.partition("/")[0] for name in SPLIT_NAMES]
+    assert len({row.article for row in rows}) == 6
+
+
+@pytest.mark.parametrize(
+    ("names", "groups"),
+    [
+        (("ann/1", "ann/2", "bob/1"), ["ann", "ann", "bob"]),
+        (("set/ann/1", "set/ann/2", "set/bob/1"), ["ann", "ann", "bob"]),
+        (("train/ann/1", "test/ann/1"), ["ann", "ann"]),
+        (("set/images/a", "set/images/b"), ["set/images/a", "set/images/b"]),
+        (("train/images/a", "test/images/b"), ["test/images/b", "train/images/a"]),
+    ],
+)
+def test_folders_of_a_zip_are_groups_as_those_on_the_disk(tmp_path, names, groups):
+    members = [*samples(names), ("__MACOSX/set/._x.txt", b"\0"), ("README.md", b"a set")]
+    (tmp_path / "x.zip").write_bytes(zip_bytes(members))
+    assert [row.article for row in open_source(str(tmp_path / "x.zip")) if isinstance(row, Pair)] == groups
+
+
+@pytest.mark.parametrize("caption", ["a/1.2.txt", "a/1.2.jpg.txt"])
+def test_a_caption_may_be_named_after_the_file_of_its_image(tmp_path, caption):
+    (tmp_path / "x.tar").write_bytes(tar_bytes([("a/1.2.jpg", IMAGES[0]), (caption, b"CT of the chest")]))
+    assert [row.id for row in open_source(str(tmp_path / "x.tar"))] == ["a/1.2"]
+
+
+@pytest.mark.parametrize("field", ["caption", "text", "report"])
+def test_a_caption_of_json_has_any_of_its_usual_names(tmp_path, field):
+    text = json.dumps({field: "CT of the chest"}).encode()
+    (tmp_path / "x.tar").write_bytes(tar_bytes([("a.jpg", IMAGES[0]), ("a.json", text)]))
+    assert [row.caption for row in open_source(str(tmp_path / "x.tar"))] == ["CT of the chest"]

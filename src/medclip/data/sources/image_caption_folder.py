@@ -19,7 +19,7 @@ IMAGE_SUFFIXES = (
     *(".tga", ".pcx", ".sgi"),
 )
 CAPTION_SUFFIX = ".txt"
-_IMAGE_FOLDERS = ("images", "image", "imgs", "img", "pictures", "figures", "png", "jpg", "jpeg")
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "pictures", "figures", "png", "jpg", "jpeg")
 NO_CAPTION = "no caption beside the image"
 NO_IMAGE = "caption without image"
 NOT_READ = "file of a kind that is not read"
@@ -123,7 +123,7 @@ def _find_roots(folder: AnyPath) -> dict[PurePosixPath, str]:
     roots = {PurePosixPath(): "", relative_path(base, folder): ""}
     for path in _list_folders(base):
         if (split := canonical_split(path.name)) in SPLITS:
-            below = (path / name for name in _IMAGE_FOLDERS)  # a folder of another name may be a patient in two splits
+            below = (path / name for name in IMAGE_FOLDERS)  # a folder of another name may be a patient in two splits
             roots |= {relative_path(root, folder): split for root in (path, *below)}
     return roots
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import posixpath
 import tarfile
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -14,10 +15,10 @@ from pathlib import PurePosixPath
 from typing import Any, Self, cast
 
 from medclip.atomic_io import unique_keys
-from medclip.data.normalize import canonical_split, split_in, split_of
+from medclip.data.normalize import SPLITS, canonical_split, split_in, split_of
 from medclip.data.paths import AnyPath, relative_path
 from medclip.data.schema import Dropped, Pair, is_row_number, make_up_id
-from medclip.data.sources.image_caption_folder import IMAGE_SUFFIXES
+from medclip.data.sources.image_caption_folder import IMAGE_FOLDERS, IMAGE_SUFFIXES
 from medclip.data.sources.image_cells import MAX_MEMBER_BYTES, UsedFiles, is_link, read_member
 from medclip.data.sources.reports import split_reading
 from medclip.data.sources.table_files import TABLE_SUFFIXES
@@ -32,6 +33,8 @@ _EXTRA_HEADERS = (
 _MAX_HEADER_BYTES = 2**20  # names and times; tarfile holds them all
 _SPARSE_IS_EXTENDED = 482  # offset in a header of GNU's old sparse format
 _TEXT_SUFFIXES = (".txt", ".json")
+_CAPTION_FIELDS = ("caption", "captions", "text", "report")
+_OF_MACOS = "__MACOSX"
 _TABLES = tuple(suffix for suffix in TABLE_SUFFIXES if suffix not in _TEXT_SUFFIXES)
 _SORT = "Sort the archive: tar --sort=name."
 NOT_A_FILE = "archive member that is a link, a device or sparse"
@@ -80,10 +83,10 @@ def read_tars(paths: list[AnyPath], folder: AnyPath, used: UsedFiles) -> Iterato
 
     KEY is a name up to the last dot, or where the rest of it is no suffix that is read, as it is. KEY.json may hold id,
     caption, article, license, concepts, split and the other fields of `medclip export`. The split is that of KEY.json,
-    else of the archive's path below `folder`, else a hash decides. A number is no id, as archives count anew; neither
-    is a key that another archive had. An image and its caption may lie apart, with WINDOW_SAMPLES incomplete samples
-    between them; members that belong to no pair are counted. Raises UserError for a damaged archive, with the last
-    sample before the damage.
+    else of the archive's path below `folder`, else of a folder in KEY; else a hash decides. A number is no id, as
+    archives count anew; neither is a key that another archive had. An image and its caption may lie apart, with
+    WINDOW_SAMPLES incomplete samples between them; members that belong to no pair are counted. Raises UserError for a
+    damaged archive, with the last sample before the damage.
     """
     splits = {path: split_in(str(relative_path(path, folder))) for path in paths}
     if set(splits.values()) == {"train"}:  # the name that collections without splits give their archives
@@ -105,10 +108,13 @@ def read_tars(paths: list[AnyPath], folder: AnyPath, used: UsedFiles) -> Iterato
         earlier_keys |= keys if len(paths) > 1 else set()
 
 
-def _parse_sample(key: str, files: dict[str, bytes], path: AnyPath, split: str, repeats: bool) -> list[Pair | Dropped]:
+def _parse_sample(
+    key: str, files: dict[str, bytes], path: AnyPath, split: str, repeats: bool, folder: str = ""
+) -> list[Pair | Dropped]:
+    split = split or _split_of_folder(key)
     try:
         fields: dict[str, Any] = json.loads(files.get(".json") or b"{}", object_pairs_hook=unique_keys)
-        captions = cell_captions(fields.get("caption") or fields.get("captions"))
+        captions = cell_captions(next((fields[name] for name in _CAPTION_FIELDS if fields.get(name)), None))
         captions = cell_captions(files[".txt"].decode("utf-8-sig")) if ".txt" in files else captions
     except (ValueError, AttributeError, RecursionError, MemoryError):
         return [Dropped(key, split or split_of(key), "caption unreadable", path.name)]
@@ -116,7 +122,7 @@ def _parse_sample(key: str, files: dict[str, bytes], path: AnyPath, split: str, 
     images = [data for suffix, data in files.items() if suffix in IMAGE_SUFFIXES]
     made_up = make_up_id(path.name, key, *captions, *images)
     id, unnumbered = stated or made_up, made_up if is_row_number(stated) else stated
-    group = str(fields.get("article") or article_of_file(f"{key}_") or unnumbered or id)
+    group = str(fields.get("article") or folder or article_of_file(f"{key}_") or unnumbered or id)
     split = canonical_split(str(fields.get("split") or "")) or split or split_of(group)
     if not images or not captions:
         return [Dropped(key, split, _missing(key, files, bool(images)), path.name)]
@@ -135,6 +141,12 @@ def _parse_sample(key: str, files: dict[str, bytes], path: AnyPath, split: str, 
         )
         for number, (caption, removed) in enumerate(map(split_reading, captions))
     ]
+
+
+def _split_of_folder(key: str) -> str:
+    """The split that a folder of a key is called, "" where none is."""
+    names = map(canonical_split, PurePosixPath(key).parts[:-1])
+    return next((name for name in names if name in SPLITS), "")
 
 
 def _missing(key: str, files: dict[str, bytes], has_image: bool) -> str:
@@ -205,13 +217,20 @@ def _reason_not_to_use(is_file: bool, name: str, suffix: str, names: set[str], s
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """The key and the suffix, in lower case, of a member: names such as 1.2.840.5.png hold dots of their own."""
+    """The key and the suffix, in lower case, of a member: names such as 1.2.840.5.png hold dots of their own.
+
+    The caption of x.png may be x.txt or x.png.txt.
+    """
     path = PurePosixPath(name)
-    return (path.parent / path.stem).as_posix(), path.suffix.lower()
+    stem = PurePosixPath(path.stem)
+    has_two = path.suffix.lower() in _TEXT_SUFFIXES and stem.suffix.lower() in IMAGE_SUFFIXES
+    return (path.parent / (stem.stem if has_two else path.stem)).as_posix(), path.suffix.lower()
 
 
 def read_zip(path: AnyPath) -> Iterator[Pair | Dropped]:
     """Every sample of a .zip, as `read_tars` reads it, in the order of the names; nothing is unpacked to the disk.
+
+    As in a folder, images of one folder are a group, but for one that holds all of them or is called a split.
 
     Raises UserError for a damaged archive and for one that holds a table.
     """
@@ -225,8 +244,20 @@ def read_zip(path: AnyPath) -> Iterator[Pair | Dropped]:
         if table := next((name for name in names if name.lower().removesuffix(".gz").endswith(_TABLES)), None):
             raise UserError(f"{path} holds a table. Unpack {table} beside the archive, which stays, and give that.")
         members.sort(key=lambda member: (_key(member), member.filename))
+        folders = _group_folders(PurePosixPath(member.filename) for member in members)
         for key, group in groupby(members, key=_key):
-            yield from _parse_members(archive, key, list(group), path)
+            yield from _parse_members(archive, key, list(group), path, folders.get(PurePosixPath(key).parent, ""))
+
+
+def _group_folders(files: Iterable[PurePosixPath]) -> dict[PurePosixPath, str]:
+    """The folders of an archive's images, each with the group that it is, "" for the one that holds all of them."""
+    folders = {file.parent for file in files if file.suffix.lower() in IMAGE_SUFFIXES and _OF_MACOS not in file.parts}
+    shared = len(posixpath.commonprefix([folder.parts for folder in folders]))
+
+    def is_group(name: str) -> bool:
+        return canonical_split(name) not in SPLITS and name not in IMAGE_FOLDERS
+
+    return {folder: "/".join(filter(is_group, folder.parts[shared:])) for folder in folders}
 
 
 def _key(member: zipfile.ZipInfo) -> str:
@@ -234,7 +265,7 @@ def _key(member: zipfile.ZipInfo) -> str:
 
 
 def _parse_members(
-    archive: zipfile.ZipFile, key: str, members: list[zipfile.ZipInfo], path: AnyPath
+    archive: zipfile.ZipFile, key: str, members: list[zipfile.ZipInfo], path: AnyPath, folder: str
 ) -> Iterator[Pair | Dropped]:
     split, sample, names = split_in(path.name), _Sample(), set[str]()
     for member in members:
@@ -249,4 +280,4 @@ def _parse_members(
         if reason:
             yield Dropped(member.filename, split or split_of(key), reason, path.name)
     if sample.files:
-        yield from _parse_sample(key, sample.files, path, split, repeats=False)
+        yield from _parse_sample(key, sample.files, path, split, repeats=False, folder=folder)
