@@ -181,3 +181,19 @@ def test_spellings_are_one_class_in_both_splits_of_a_probe(tmp_path):
     rows = ["dark_1.jpg,Dark,train", "bright_1.jpg,bright,train", "dark_2.jpg,DARK,test", "bright_2.jpg,Bright,test"]
     train, test = probe_rows(EvalConfig(data=str(write_table(tmp_path / "set", rows))), LabelConfig())
     assert train.classes == test.classes
+
+
+def test_values_of_a_table_may_have_bars_and_be_floats(tmp_path):
+    folder = write_table(
+        tmp_path / "set", [f"{n}.png,{value}" for n, value in enumerate(("1.0", "1", "0|2.0"))], "file,label"
+    )
+    for number in range(3):
+        (folder / f"{number}.png").write_bytes(b"")
+    images = rows_of(folder)
+    assert images.labels == [("1",), ("1",), ("0", "2")]
+
+
+def test_a_table_without_a_usable_image_says_why(tmp_path):
+    folder = write_table(tmp_path / "set", ["/data/1.png,a", "/data/2.png,b"], "file,label")
+    with pytest.raises(UserError, match=r"chosen classes \(2 × image outside the folder\)"):
+        rows_of(folder)

@@ -18,7 +18,7 @@ from medclip.data.paths import AnyPath, check_link, inside, is_url, parse_path, 
 from medclip.data.sources.image_caption_folder import list_images
 from medclip.data.sources.labeled_sets import SOURCES, LabeledImage, find_labeled_set, refuse_link
 from medclip.data.sources.table_files import read_rows
-from medclip.data.sources.tables import match_row
+from medclip.data.sources.tables import match_row, without_fraction
 from medclip.errors import UserError
 from medclip.evaluation.config import EvalConfig, LabelConfig
 
@@ -226,8 +226,13 @@ def _read_table(data: Path, label: str) -> Iterator[LabeledImage]:
         flaw = flaw or ("duplicate row" if (split, name) in keys else "")
         keys.add((split, name))
         image = b"" if flaw else next(filter(path_exists, files), files[0])
-        value = row[label] and cells["label"]  # None where the line ends before it
+        value = row[label] and _values(cells["label"])  # None where the line ends before it
         yield refuse_link(LabeledImage(image, value, name, cells.get("group") or name, split, flaw), data)
+
+
+def _values(cell: str) -> str:
+    """The values of a cell, separated by semicolons as everywhere here: some tables have bars."""
+    return ";".join(without_fraction(value.strip()) for value in cell.replace("|", ";").split(";"))
 
 
 def _read_class_folders(data: Path, class_keys: frozenset[str]) -> Iterator[LabeledImage]:
@@ -282,5 +287,8 @@ def _usable(images: Labeled, data: AnyPath, config: LabelConfig) -> Labeled:
 
     usable = images.exclude(reason)
     if not len(usable):
-        raise UserError(f"{data}, split {images.name}: no image has a label {images.label!r} of the chosen classes.")
+        reasons = ", ".join(f"{count} × {why}" for why, count in Counter(usable.excluded).most_common())
+        raise UserError(
+            f"{data}, split {images.name}: no image has a label {images.label!r} of the chosen classes ({reasons})."
+        )
     return usable

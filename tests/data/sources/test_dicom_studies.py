@@ -115,6 +115,14 @@ def test_a_structured_report_is_found_by_its_study_wherever_it_lies(tmp_path, ke
     assert rows == ["No effusion.\nNormal chest.", "Only this.", "DICOM object that is not an image: SR"]
 
 
+def test_a_structured_report_in_german_is_its_reading(tmp_path, key):
+    folder = tmp_path / "studies"
+    write_image(folder, "images/1.dcm", study="1")
+    texts = ("Klinische Angaben", "Husten."), ("Befund", "Lunge frei."), ("Beurteilung", "Normalbefund.")
+    write_dicom(structured_report(*texts), folder / "reports" / "1.dcm")
+    assert captions(folder, pseudonym_key=key) == ["Lunge frei.\nNormalbefund."]
+
+
 @pytest.mark.parametrize(
     ("file", "start"), [("reportsi.dcm", "Enter text\nEnter text"), ("test-SR.dcm", "A mass of\nwas detected.\n")]
 )

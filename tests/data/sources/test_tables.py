@@ -241,3 +241,9 @@ def test_a_quote_that_ends_too_early_is_named_by_its_line(tmp_path, start):
     (tmp_path / "x.csv").write_text(start + 'image,caption\n1.png,"a \\"small\\" nodule"\n')
     with pytest.raises(UserError, match=f"line {3 if start else 2} is not CSV .* A quote within quotes is doubled"):
         list(read_rows(tmp_path / "x.csv"))
+
+
+@pytest.mark.parametrize("column", ["images", "IMG", "img_path", "Image File", "image_name"])
+def test_a_column_of_images_needs_no_flag(tmp_path, column):
+    write(tmp_path / "x.jsonl", [{column: "1.png", "caption": "CT of the chest", "name": "Ann"}])
+    assert [row.image.name for row in open_source(str(tmp_path / "x.jsonl"))] == ["1.png"]

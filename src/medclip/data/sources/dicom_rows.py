@@ -23,6 +23,7 @@ from medclip.data.dicom_display import numbers
 from medclip.data.dicom_geometry import Plane, plane_of, sorted_stacks
 from medclip.data.normalize import split_of
 from medclip.data.schema import DicomFrame, Dropped, Origin, Pair, WebInstance
+from medclip.data.sources.reports import READING
 from medclip.errors import ImageError
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ OTHER_SLICE = "not the middle slice of its series (--frames all takes every slic
 UNUSED_REPORT = "report without an image, or beside another report"
 _TEXT_REPORTS = tuple(f"1.2.840.10008.5.1.4.1.1.88.{n}" for n in (11, 22, 33, 34))
 """Basic text, enhanced and comprehensive reports; dose reports, detections and key objects are not readings."""
-_REPORT_SECTIONS = ("finding", "impression", "conclusion")
 UNREADABLE = "image unreadable"
 _POSSIBLE_TEXT = "pixels/unmasked secondary capture or ultrasound that does not deny burned-in text"
 
@@ -198,7 +198,7 @@ def redact_structured(
 def structured_report_text(header: Dataset) -> str:
     """The findings, impression and conclusion of a structured report; all its text where it has no such sections."""
     texts = list(_iter_texts(header, ""))
-    sections = [text for heading, text in texts if any(word in heading for word in _REPORT_SECTIONS)]
+    sections = [text for heading, text in texts if READING.search(heading)]
     return "\n".join(sections or (text for _, text in texts))
 
 

@@ -15,6 +15,8 @@ _READINGS = (
     r"findings?|impressions?|conclusions?|opinion|interpretation|befunde?|beurteilung|hallazgos"
     r"|impresión(?: diagnóstica)?|conclusión|conclusiones|résultats?"
 )
+READING = re.compile(rf"\b(?:{_READINGS})\b", re.IGNORECASE)
+"""The name of a section that is what a reader saw or concluded, in a heading."""
 _READING = (
     rf"(?:final |preliminary |radiological |radiographic )?(?:{_READINGS})(?: ?(?:and|und|y|et|/|&) ?(?:{_READINGS}))?"
 )

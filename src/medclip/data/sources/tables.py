@@ -32,7 +32,10 @@ from medclip.hosts import without_credentials
 
 NO_IMAGE_OR_CAPTION = "row without image or caption"
 _COLUMN_NAMES = {
-    "image": ("image", "imagepath", "filepath", "path", "file", "filename", "name"),
+    "image": (
+        *("image", "images", "img", "imagepath", "imgpath", "imagefile", "imagefilename", "imagename"),
+        *("filepath", "path", "file", "filename", "name"),
+    ),
     "caption": ("caption", "captions", "text", "report", "title"),
     "id": ("id", "imageid", "key"),
     "split": ("split",),
@@ -156,14 +159,14 @@ def _column_flags(columns: Columns) -> dict[str, str | None]:
 def _group(row: Row, cells: Mapping[str, Any]) -> str:
     """The group that a row states: of the column of groups, else of another one where that is empty."""
     if group := cell_text(cells.get("group")).strip():
-        return _without_fraction(group)
+        return without_fraction(group)
     if "group" not in cells:
         return ""
     stated = {plain_name(name): text for name, value in reversed(row.items()) if (text := cell_text(value).strip())}
-    return next((_without_fraction(stated[name]) for name in _GROUP_NAMES if name in stated), "")
+    return next((without_fraction(stated[name]) for name in _GROUP_NAMES if name in stated), "")
 
 
-def _without_fraction(text: str) -> str:
+def without_fraction(text: str) -> str:
     """A number as it was before a missing value beside it made pandas write its column as floats: 17.0 is 17."""
     return text.partition(".")[0] if _WHOLE_FLOAT.fullmatch(text) else text
 
@@ -174,7 +177,7 @@ def private_values(row: Row, columns: Columns) -> tuple[str, ...]:
     if columns.group_column and plain_name(columns.group_column) not in _GROUP_NAMES:
         names.append(columns.group_column)
     values = (cell_text(row.get(name)).strip() for name in names)
-    return tuple(dict.fromkeys(text for value in values for text in (value, _without_fraction(value)) if text))
+    return tuple(dict.fromkeys(text for value in values for text in (value, without_fraction(value)) if text))
 
 
 def article_of_file(name: str) -> str:
