@@ -93,9 +93,9 @@ def decode_frame(image: Path | bytes, frame: int | None = None, masked: bool = F
         center = display[rows:-rows, columns:-columns].copy()
         display[:] = 0
         display[rows:-rows, columns:-columns] = center
-    image = Image.fromarray(display)
-    size = square_size(header, *image.size)
-    return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)
+    decoded = Image.fromarray(display)
+    size = square_size(header, *decoded.size)
+    return decoded if size == decoded.size else decoded.resize(size, Image.Resampling.BICUBIC)
 
 
 @contextmanager

@@ -36,7 +36,8 @@ def _coco_rows(document: Row) -> Iterator[Row]:
     for annotation in document["annotations"]:
         captions.setdefault(annotation.get("image_id"), []).append(annotation.get("caption"))
     licenses = document.get("licenses")
-    names = {item.get("id"): item.get("name") for item in licenses} if _are_objects(licenses) else {}
+    items = licenses if isinstance(licenses, list) and _are_objects(licenses) else []
+    names = {item.get("id"): item.get("name") for item in items}
     for image in document["images"]:
         row = {**image, "caption": captions.pop(image.get("id"), [])}
         if "license" in image:
