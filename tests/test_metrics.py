@@ -6,7 +6,7 @@ from dataclasses import astuple
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from medclip.dot_products import TIE_TOLERANCE, nearest_others, rank_both
@@ -24,6 +24,7 @@ from medclip.metrics import (
     ranks,
     recall_at_k,
 )
+from medclip.named_metrics import format_interval, to_metric
 from support.handmade_results import by_hand
 
 EXAMPLE = (
@@ -335,6 +336,7 @@ def test_each_direction_counts_as_much_as_the_other():
 @given(st.lists(st.tuples(st.integers(1, 30), st.sampled_from("abcd")), min_size=1, max_size=30), st.integers(0, 9))
 def test_every_value_lies_in_the_range_of_its_measure(rows, seed):
     values, articles = np.array([r for r, _ in rows]), [a for _, a in rows]
+    assume(len({*articles}) > 1)
     result = estimates(values, articles, rank_metrics, seed)
     assert {name: m.value for name, m in result.items()} == rank_metrics(values)
     for name, m in result.items():
@@ -358,6 +360,14 @@ def test_the_interval_holds_the_value_and_follows_the_seed():
     assert first.low < first.value == mean(values) < first.high
     assert estimate(values, groups, mean, seed=1) == first
     assert estimate(values, groups, mean, seed=2) != first
+
+
+def test_one_article_gives_no_interval():
+    """Drawn again and again it is always the same: an interval without width would claim to be certain."""
+    result = estimates(np.arange(10), ["one"] * 10, lambda rows: {"mean": mean(rows), "never": math.nan}, 0)
+    assert list(result) == ["mean"] and result["mean"].value == 4.5
+    metric = to_metric("mean", result["mean"])
+    assert (metric.value, metric.low, metric.high, format_interval(metric)) == (4.5, None, None, "")
 
 
 def test_a_statistic_that_is_not_defined_is_absent():

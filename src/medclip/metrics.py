@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -24,7 +25,7 @@ Statistics = Callable[[np.ndarray], Mapping[str, float]]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value with its 95 % interval."""
+    """A value with its 95 % interval, whose ends are NaN where all is of one article: nothing says how it varies."""
 
     value: float
     low: float
@@ -275,8 +276,20 @@ def estimates(
 
     A statistic that is not defined (NaN) is absent; resamples in which it is not defined are left out of its interval.
     """
+    if is_one_group(groups):
+        return without_intervals(statistics(values))
     resampled = [statistics(np.repeat(values, counts, axis=0)) for counts in resample_counts(groups, seed, resamples)]
     return percentile_ci(statistics(values), resampled)
+
+
+def is_one_group(groups: Names) -> bool:
+    """Whether all rows are of one group, which resampling would give again and again."""
+    return len(set(map(str, groups))) == 1
+
+
+def without_intervals(values: Mapping[str, float]) -> dict[str, Estimate]:
+    """Values that nothing says how they vary; undefined ones are left out."""
+    return {name: Estimate(float(value), math.nan, math.nan) for name, value in values.items() if not np.isnan(value)}
 
 
 def resample_counts(groups: Names, seed: int, resamples: int) -> Iterator[Int[np.ndarray, " n"]]:

@@ -30,7 +30,7 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """A measured number with its 95 % interval; value, low and high are None where it is not defined."""
+    """A measured number with its 95 % interval; value, low and high are None where they are not defined."""
 
     name: str
     """Its path in the results file: parts joined by "/" (see `metric_name`), such as image_to_text/R@10."""
@@ -73,8 +73,9 @@ def to_metric(
     statistic: str | None = None,
     role: Role = "reported",
 ) -> Metric:
-    """A metric of an estimate; None: it is not defined."""
-    value, low, high = (estimate.value, estimate.low, estimate.high) if estimate else (None, None, None)
+    """A metric of an estimate; None: it is not defined. Ends of the interval that are NaN are None."""
+    value, *ends = (estimate.value, estimate.low, estimate.high) if estimate else (None, None, None)
+    low, high = (None if end is None or math.isnan(end) else end for end in ends)
     return Metric(
         name=name, value=value, low=low, high=high, chance=chance, column=column, statistic=statistic, role=role
     )

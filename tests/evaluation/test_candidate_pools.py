@@ -121,6 +121,12 @@ def test_draws_differ_and_follow_the_seed():
     assert len(set(mean_rank.draws)) == 3
 
 
+def test_one_article_gives_no_interval():
+    draws = [np.arange(3), np.arange(1, 4)]
+    result = over_draws([np.array([1, 2, 3])] * 2, draws, ["one"] * 4, seed=0)
+    assert result["R@1"].value == pytest.approx(1 / 3) and np.isnan(result["R@1"].low)
+
+
 def test_a_draw_that_a_resample_leaves_empty_is_passed_over():
     draws = [np.array([0, 1]), np.array([2, 3])]
     result = over_draws([np.array([1, 2]), np.array([2, 1])], draws, list("abcd"), 0)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,13 +18,14 @@ from medclip.dot_products import Ranking
 from medclip.encode.encoder import embed_split
 from medclip.errors import WorkError
 from medclip.match_calibration import CALIBRATION_FILE
-from medclip.metrics import DIRECTIONS, Estimate, Queries
+from medclip.metrics import DIRECTIONS, DistinctPairs, Estimate, Queries
 from medclip.model.checkpoint import load
+from medclip.training import loop
 from medclip.training.config import resolve
 from medclip.training.data import rows_at
 from medclip.training.loop import train
 from medclip.training.run import initial_model
-from medclip.training.validation import recall_change, wise_ft
+from medclip.training.validation import calibrate, recall_change, wise_ft
 from training.test_loop import assert_same_run, records
 
 pytestmark = pytest.mark.slow  # each of these compiles a step of its own
@@ -59,6 +61,25 @@ def test_a_fall_is_clear_or_not():
     assert recall_change(good, good, articles, 0) == Estimate(0.0, 0.0, 0.0)
     change = recall_change(queries_of([[1, 1], [11, 7]]), queries_of([[7, 2], [11, 1]]), ["a", "b"], 0)
     assert change.value == pytest.approx(np.mean([(1 / 3 - 1 + 2 / 3 - 1) / 2, (1 - 1 / 3) / 2]))
+
+
+def test_of_one_patient_nothing_says_whether_a_fall_is_noise(capfd):
+    """A tenth of ten patients is one: resampling gives the same one again, and any fall would be a certain one."""
+    before, after = queries_of([[1, 1]] * 20), queries_of([[50, 50]] * 20)
+    run = SimpleNamespace(
+        config=SimpleNamespace(steps=9, seed=0, on_regression="stop", early_stopping_patience=0),
+        validation_set=SimpleNamespace(articles=["patient 7"] * 20),
+    )
+    assert not loop._should_end(run, SimpleNamespace(), 1, before, after)
+    assert "100.0% below" in (warning := " ".join(capfd.readouterr().err.split())) and "one article" in warning
+    assert not loop._should_end(run, SimpleNamespace(), 1, before, before)
+    assert "warning" not in capfd.readouterr().err
+    embeddings = np.eye(20)
+    pairs = DistinctPairs.of_rows(embeddings, embeddings, np.arange(20), np.arange(20))
+    recall = pairs.rank()[DIRECTIONS[1]].metrics(["patient 7"] * 20, 0)["R@10"]
+    calibration = calibrate(pairs, pairs.rank()[DIRECTIONS[1]], recall, ["chest"] * 20, "", "", 0)
+    assert (calibration.recall_at_10.low, calibration.recall_at_10.high) == (0, 1)
+    assert calibration.recall_at_10.is_near_chance
 
 
 def test_each_direction_of_a_fall_counts_alike():

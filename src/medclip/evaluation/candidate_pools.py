@@ -16,10 +16,12 @@ from medclip.metrics import (
     Estimate,
     Queries,
     chance_metrics,
+    is_one_group,
     percentile_ci,
     rank_metrics,
     ranks,
     resample_counts,
+    without_intervals,
 )
 from medclip.named_metrics import Metric, metric_name, to_metric
 from medclip.progress import Advance
@@ -96,6 +98,9 @@ def over_draws(
 
     Articles and draws are crossed, so both are resampled at once (Owen 2007, pigeonhole bootstrap).
     """
+    means = _mean(list(map(rank_metrics, ranks_of_draws)))
+    if is_one_group(articles):
+        return without_intervals(means)
     count = len(ranks_of_draws)
     picks = np.random.default_rng([seed, count]).integers(0, count, (resamples, count))
     samples = []
@@ -104,7 +109,7 @@ def over_draws(
         values = {d: rank_metrics(r) for d, r in resampled.items() if len(r)}  # a small draw may be left with none
         if parts := [values[d] for d in picked.tolist() if d in values]:
             samples.append(_mean(parts))
-    return percentile_ci(_mean(list(map(rank_metrics, ranks_of_draws))), samples)
+    return percentile_ci(means, samples)
 
 
 def _mean(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -172,7 +172,8 @@ def _rows(axes: Axes, names: Sequence[str]) -> None:
 def _describe(series: Mapping[str, Mapping[Any, Metric]]) -> str:
     """The numbers of a chart for people who cannot see it."""
     values = (
-        f"{label}, {x if isinstance(x, str) else f'{x:g}'}: {format_value(m, m.value)} ({format_interval(m)})"
+        f"{label}, {x if isinstance(x, str) else f'{x:g}'}: {format_value(m, m.value)}"
+        f"{f' ({interval})' if (interval := format_interval(m)) else ''}"
         for label, metrics in series.items()
         for x, m in metrics.items()
     )

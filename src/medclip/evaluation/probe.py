@@ -38,6 +38,7 @@ STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Candidates for C of the logistic regression, on standardized features."""
 NEIGHBORS = (1, 3, 5, 10, 20, 50)
 NUM_FOLDS = 5
+CI_OF_FEW_SHOT = "95 %, Student's t over draws of the training images; which images are measured is not covered"
 REGRESSION, NEAREST, RANDOM = "logistic_regression", "nearest_neighbors", "random_weights"
 
 Features = Float[np.ndarray, "n w"]
@@ -90,6 +91,7 @@ def evaluate_probe(config: EvalConfig, labels: LabelConfig, num_draws: int = 5) 
         "features": f"{train_features[0].shape[1]} numbers an image, before the projection",
         **majority_facts(train_truth, truth, classes),
         "num_draws": num_draws,
+        "few_shot_ci_method": CI_OF_FEW_SHOT,
     }
     for path, predicted in zip(((), (RANDOM,)), predictions, strict=False):
         metrics += _metrics(path, predicted, truth, classes, test.articles, config.seed)

@@ -53,6 +53,8 @@ def result_notes(results: Results) -> list[str]:
         notes.append(f"Temperature {facts['calibration/temperature']:.3g}, fitted {facts['calibration/fitted']}.")
     if "split_sha256" in facts:
         notes.append(f"SHA-256 of the items' ids and labels: {facts['split_sha256']}.")
+    if "few_shot_ci_method" in facts:
+        notes.append(f"Few images a class: {facts['few_shot_ci_method']}.")
     if "worst" in facts:
         notes.append(f"Most is lost to {facts['worst']} (mean over severities); cosine: of true pairs.")
     return notes

@@ -234,6 +234,11 @@ def _should_end(
     """Whether early stopping ends the run. WorkError for a significant regression with --on-regression stop."""
     config, unfinished = run.config, step < run.config.steps
     change = recall_change(ranks_before, ranks, run.validation_set.articles, config.seed)
+    if math.isnan(change.high) and change.value < 0:
+        console.print(
+            f"warning: step {step}: mean validation recall is {-change.value:.1%} below that before the first step; as "
+            "validation is of one article or patient, nothing says whether that is noise, and the run goes on."
+        )
     if change.high < 0:
         message = (
             f"step {step}: mean validation recall is {-change.value:.1%} below that before the first step "

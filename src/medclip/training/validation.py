@@ -196,8 +196,8 @@ def calibrate(
     right[side.right[:, 0], side.right[:, 1]] = True
     recall = ValidationRecall(
         value=recall_at_10.value,
-        low=recall_at_10.low,
-        high=recall_at_10.high,
+        low=float(np.nan_to_num(recall_at_10.low, nan=0)),  # of one article nothing is known: any share may be true
+        high=float(np.nan_to_num(recall_at_10.high, nan=1)),
         chance=queries.chance()["R@10"],
         num_images=len(side.candidates),
         num_captions=len(side.queries),
