@@ -1,6 +1,7 @@
 """Evaluations of the same items are held against each other; others are refused in a sentence."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -98,6 +99,29 @@ def test_accuracy_and_balanced_accuracy_are_made_of_what_was_right(tmp_path):
     assert rows["balanced_accuracy"].contrasts[0].difference.p > 0.03  # 10 images of 5 articles: 2/2^5 at the least
     assert rows["auroc"].contrasts == ()  # not compared item by item: side by side
     assert "probability" not in rows
+
+
+def test_the_same_images_among_more_classes_are_refused(tmp_path):
+    """A class that no image shows leaves the items as they are, and makes the choice harder."""
+    one = classes(tmp_path / "one", ["ct", "mri"] * 20, [1] * 40)
+    other = classes(tmp_path / "other", ["ct", "mri"] * 20, [1] * 40)
+    results, items = read_results(other, Kind.ZERO_SHOT)
+    metrics = tuple(replace(m, chance=1 / 3) if m.name.endswith("accuracy") else m for m in results.metrics)
+    write_results(other, replace(results, metrics=metrics), items.to_pydict())
+    with pytest.raises(
+        UserError, match=r"accuracy of zero-shot among the same candidates or classes \(chance 50.0.*33.3"
+    ):
+        compare([one, other])
+
+
+def test_a_probe_that_learned_from_other_images_is_told_of(tmp_path):
+    folders = [tmp_path / "one", tmp_path / "other"]
+    for folder in folders:
+        own = metric("nearest_neighbors/accuracy", 1.0, column="correct", statistic="mean", role="gated")
+        facts = {"label": "modality", "trained_on/sha256": folder.name}
+        results = Results(kind=Kind.PROBE, metrics=(own,), facts=facts, provenance=PROVENANCE)
+        write_results(folder, results, {"id": ["a", "b"], "article": ["a", "b"], "correct": np.ones(2)})
+    assert compare(folders).notes == ("probe: other learned from other images or labels than one",)
 
 
 def test_other_labels_of_the_same_images_are_other_items(tmp_path):

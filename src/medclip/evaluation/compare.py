@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -24,7 +25,7 @@ from medclip.evaluation.significance import (
     paired_differences,
     verdict,
 )
-from medclip.named_metrics import Metric, name_parts
+from medclip.named_metrics import Metric, format_value, name_parts
 from medclip.progress import progress
 
 SEED = 0  # the same evaluations always get the same verdict
@@ -32,6 +33,7 @@ METHOD = (
     "95 % paired bootstrap of the difference and Fisher's randomization test, whole articles resampled and swapped "
     f"{RESAMPLES:,} times; p-values corrected by Holm"
 )
+CHANCE_ROUNDING = 1e-9  # relative, between processors
 KEY_COLUMNS = ("id", "article", "label")
 """The columns that identify an item: ids alone may be mere numbers of rows."""
 
@@ -171,6 +173,8 @@ def compare(folders: Sequence[Path], chosen: Sequence[str] = ()) -> Comparison:
     compared: list[tuple[Kind, tuple[Metric, ...], tuple[Difference, ...]]] = []
     with progress("compare", len(by_column), "columns") as advance:
         for (kind, column), rows in by_column.items():
+            for metrics in rows:
+                _check_chance(kind, metrics, evaluations)
             differences = _differences(kind, column, [metrics[0] for metrics in rows], tables[kind])
             compared += [(kind, *pair) for pair in zip(rows, differences, strict=True)]
             advance()
@@ -203,6 +207,20 @@ def _shared_metrics(kind: Kind, evaluations: Sequence[Evaluation]) -> Iterator[t
         metrics = [m for m in named if m and (m.column, m.statistic) == (metric.column, metric.statistic)]
         if len(metrics) == len(others):
             yield (metric, *metrics)
+
+
+def _check_chance(kind: Kind, metrics: Sequence[Metric], evaluations: Sequence[Evaluation]) -> None:
+    """UserError where a metric of the same items has another chance: of other candidates, or of more classes."""
+    first, *others = metrics
+    for metric, evaluation in zip(others, evaluations[1:], strict=True):
+        if first.chance is None or metric.chance is None:
+            continue
+        if not math.isclose(first.chance, metric.chance, rel_tol=CHANCE_ROUNDING):
+            chances = f"{format_value(first, first.chance)} against {format_value(metric, metric.chance)}"
+            raise UserError(
+                f"{evaluations[0].name} and {evaluation.name} did not measure {first.name} of {kind} among the same "
+                f"candidates or classes (chance {chances}): use the same --data and --classes."
+            )
 
 
 def _differences(
@@ -277,9 +295,11 @@ def _mismatch(kind: Kind, first: Evaluation, other: Evaluation) -> str:
 
 
 def _data_differs(kind: Kind, evaluations: Sequence[Evaluation]) -> Iterator[str]:
-    """Which evaluations saw other images or captions of the same items."""
+    """Which evaluations saw other images or captions of the same items, or learned from others."""
     first, *others = evaluations
     for other in others:
+        if len({evaluation.results[kind].facts.get("trained_on/sha256") for evaluation in (first, other)}) > 1:
+            yield f"{kind}: {other.name} learned from other images or labels than {first.name}"
         if first.results[kind].provenance.data_sha256 != other.results[kind].provenance.data_sha256:
             yield (
                 f"{kind}: {other.name} has the items of {first.name}, but their images or captions are not the "
