@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from medclip.atomic_io import sha256, write_with_checksum
 from medclip.data.dataset import Split, write_shard
 from medclip.data.prepare import prepare
 from medclip.encode.encoder import embed_images, embed_texts
@@ -112,6 +113,46 @@ def test_the_first_embeddings_belong_to_the_first_pairs(embeddings, run, data):
 def test_embeddings_of_another_split_are_refused(embeddings, data):
     with pytest.raises(UserError, match=r"i\.npy has 12 rows and the split 25 pairs"):
         evaluate_retrieval(EvalConfig(data=str(data), split="train"), embeddings)
+
+
+@pytest.fixture
+def write_record(data, tmp_path):
+    """Writes files of embeddings, each in a folder of its own with a record of where it comes from."""
+
+    validation = Split(data, "validation").digest
+
+    def write(name, data_sha256=validation, model_sha256="a" * 64):
+        folder = tmp_path / name
+        folder.mkdir()
+        np.save(folder / "x.npy", np.random.default_rng(0).standard_normal((12, 4)))
+        origin = {"data_sha256": data_sha256, "model_sha256": model_sha256}
+        write_with_checksum(folder / "embedding.json", origin | {"sha256": {"x.npy": sha256(folder / "x.npy")}})
+        return folder / "x.npy"
+
+    return write
+
+
+def test_recorded_embeddings_are_those_of_these_pairs(write_record, data):
+    """Another split of as many pairs, or the same prepared in another order, has as many rows."""
+    own, other = write_record("own"), write_record("other", Split(data, "train").digest)
+    for limit in (None, 5):
+        config = EvalConfig(data=str(data), max_samples=limit)
+        assert evaluate_retrieval(config, (own, own)).facts["num_pairs"] == (limit or 12)
+        for files in ((own, other), (other, other)):
+            with pytest.raises(UserError, match=r"other/x.npy is of other pairs than split 'validation'"):
+                evaluate_retrieval(config, files)
+
+
+def test_recorded_embeddings_of_both_kinds_are_of_one_model_and_of_the_same_pairs(write_record):
+    own, other_pairs, other_model = (
+        write_record("own"),
+        write_record("p", "b" * 64),
+        write_record("m", model_sha256="b" * 64),
+    )
+    assert evaluate_retrieval(EvalConfig(), (own, own)).facts["num_pairs"] == 12
+    for other, what in ((other_pairs, "pairs"), (other_model, "model")):
+        with pytest.raises(UserError, match=f"own/x.npy and .*/x.npy are not of the same {what}"):
+            evaluate_retrieval(EvalConfig(), (own, other))
 
 
 def test_embeddings_alone_need_no_data(results, embeddings, tmp_path):

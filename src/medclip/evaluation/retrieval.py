@@ -14,6 +14,7 @@ from jaxtyping import Float32
 from medclip.atomic_io import read_optional, recorded_hashes, sha256
 from medclip.data.checked_files import EMBEDDINGS_MANIFEST, DamageError, check_hash
 from medclip.data.dataset import Split
+from medclip.data.paths import parse_path
 from medclip.dot_products import nearest_others
 from medclip.errors import UserError
 from medclip.evaluation import graded_relevance
@@ -134,8 +135,7 @@ def _embeddings(
 ) -> tuple[np.ndarray, np.ndarray]:
     if files:
         images, texts = read_embeddings(*files, rows.dataset["splits"][rows.name]["pairs"] if rows else None)
-        for path in files:
-            _check_recorded(path)
+        _check_recorded(files, config, rows)
         limit = len(rows) if rows else config.max_samples
         return images[:limit], texts[:limit]
     assert rows is not None
@@ -148,13 +148,29 @@ def _embeddings(
         return images, embed_split(backend, rows, "captions", advance=advance)
 
 
-def _check_recorded(path: Path) -> None:
-    """UserError where `medclip embed` wrote a file of embeddings, and it is not as it was written."""
-    origin = read_optional(path.with_name(EMBEDDINGS_MANIFEST), "embeddings")
-    try:
-        check_hash(path, recorded_hashes(origin).get(path.name))
-    except DamageError as error:
-        raise UserError(f"{path} {error}: make it again with medclip embed.") from None
+def _check_recorded(files: tuple[Path, Path], config: EvalConfig, rows: Split | None) -> None:
+    """UserError where `medclip embed` wrote files of embeddings, and they are not as written, or not of these pairs.
+
+    As many rows are no sign of the same pairs: other splits, and the same one prepared anew, may have as many.
+    """
+    origins = {}
+    for path in files:
+        origin = read_optional(path.with_name(EMBEDDINGS_MANIFEST), "embeddings")
+        if (digest := recorded_hashes(origin).get(path.name)) is None:
+            continue
+        try:
+            check_hash(path, digest)
+        except DamageError as error:
+            raise UserError(f"{path} {error}: make it again with medclip embed.") from None
+        origins[path] = origin
+    if rows and origins:
+        whole = rows.digest if config.max_samples is None else Split(parse_path(config.data), rows.name).digest
+        if other := [path for path, origin in origins.items() if origin.get("data_sha256") != whole]:
+            source = f"split {rows.name!r} of {config.data}"
+            raise UserError(f"{other[0]} is of other pairs than {source}: make it again with medclip embed.")
+    for field_, what in (("data_sha256", "pairs"), ("model_sha256", "model")):
+        if len({origin.get(field_) for origin in origins.values()}) > 1:
+            raise UserError(f"{files[0]} and {files[1]} are not of the same {what}: row i of both must be a pair.")
 
 
 def _warn_of_repeats(images: np.ndarray, texts: np.ndarray) -> None:
@@ -269,6 +285,7 @@ def nearest_images(pairs: DistinctPairs, ids: Sequence[str], limit: int) -> Iter
     if len(pairs.images) < 2:
         return
     others, scores = nearest_others(pairs.images)
+    scores = scores.round(4)  # two that are each other's nearest have one score, whose last digits are of the product
     for i in np.argsort(-scores, kind="stable")[:limit]:
         image, other = (ids[int(pairs.image_rows[row])] for row in (i, others[i]))
-        yield NearestImage(image, other, round(float(scores[i]), 4))
+        yield NearestImage(image, other, float(scores[i]))
