@@ -4,7 +4,7 @@ import pytest
 
 from medclip.errors import UserError
 from medclip.evaluation.config import EvalConfig, LabelConfig
-from medclip.evaluation.labeled import labeled_rows, probe_rows
+from medclip.evaluation.labeled import CONTRADICTORY, labeled_rows, probe_rows
 from support.labels import relabel, split_rows, write_folders, write_table
 
 
@@ -41,7 +41,7 @@ def test_images_may_lie_beside_the_table(tmp_path):
 
 def test_rows_that_cannot_be_used_are_counted_by_reason(tmp_path):
     bad = ["dark_9.jpg,,test", ",dark,test", "../../x.jpg,dark,test", "dark_8.jpg", "middle_1.jpg,middle,test"]
-    bad.append("dark_1.jpg,bright,test")
+    bad += ["dark_1.jpg,Dark,test", "dark_2.jpg,dark,test", "dark_2.jpg,bright,test", "dark_2.jpg,dark,test"]
     folder = write_table(tmp_path / "set", ["dark_1.jpg,dark,test", "bright_1.jpg,bright,test", *bad])
     images = rows_of(folder, classes=("bright", "dark"))
     assert len(images) == 2
@@ -51,7 +51,22 @@ def test_rows_that_cannot_be_used_are_counted_by_reason(tmp_path):
         "image outside the folder": 1,
         "of another class": 1,
         "duplicate row": 1,
+        CONTRADICTORY: 3,
     }
+
+
+@pytest.mark.parametrize("other", ["mass", "mass;nodule"])
+def test_a_class_spelled_otherwise_is_refused(tmp_path, other):
+    """It would be one that no image shows, and the images of the right one others'."""
+    folder = write_table(tmp_path / "set", ["dark_1.jpg,Pleural Effusion,", f"dark_2.jpg,{other},"])
+    for spelling in ("pleural_effusion", "PleuralEffusion"):
+        with pytest.raises(UserError, match=f"no class is spelled '{spelling}'; give 'Pleural Effusion'"):
+            rows_of(folder, classes=("mass", spelling))
+    assert len(rows_of(folder, classes=("mass", "PLEURAL EFFUSION"))) == 2
+    folders = write_folders(tmp_path / "folders", {"dark": 1, "bright": 1})
+    (folders / "bright").rename(folders / "Pleural Effusion")
+    with pytest.raises(UserError, match="spells otherwise: give 'Pleural Effusion'"):
+        rows_of(folders, classes=("dark", "pleural_effusion"))
 
 
 def test_a_folder_a_class(tmp_path):
@@ -112,9 +127,9 @@ def test_several_values_and_none(tmp_path):
 
 
 def test_what_an_empty_value_means_does_not_change_with_the_rows_that_are_left(tmp_path):
-    rows = ["dark_1.jpg,mass", "dark_1.jpg,mass;effusion", "dark_2.jpg,", "dark_3.jpg,effusion"]
+    rows = ["dark_1.jpg,mass", "dark_4.jpg,mass;effusion", "dark_4.jpg,mass", "dark_2.jpg,", "dark_3.jpg,effusion"]
     images = rows_of(write_table(tmp_path / "set", rows, "file,label"))
-    assert images.labels == [("mass",), (), ("effusion",)] and images.excluded == {"duplicate row": 1}
+    assert images.labels == [("mass",), (), ("effusion",)] and images.excluded == {CONTRADICTORY: 2}
     assert images.multilabel  # else the second would be counted as the first class
     assert images.exclude(lambda i: "image unreadable" if i == 0 else None).multilabel
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,8 +21,10 @@ from medclip.data.sources.table_files import read_rows
 from medclip.data.sources.tables import match_row, without_fraction
 from medclip.errors import UserError
 from medclip.evaluation.config import EvalConfig, LabelConfig
+from medclip.prompts import class_key
 
 LABELS_FILE = "labels.csv"
+CONTRADICTORY = "other labels in another row (several of one image are joined by ;)"
 FORMS = (
     f"a prepared dataset, a folder with {LABELS_FILE} (file,label[,split][,article]) beside its images, {SOURCES}, or "
     "one with a folder of images for each class"
@@ -211,7 +213,22 @@ def _read_folder(data: AnyPath, config: LabelConfig) -> Labeled:
 
 
 def _read_table(data: Path, label: str) -> Iterator[LabeledImage]:
-    path, keys = data / LABELS_FILE, set()
+    """The rows of labels.csv. Where those of an image have different labels, none is used: nothing says which holds."""
+    rows = list(_table_rows(data, label))
+    values: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    for row in rows:
+        values[row.split, row.id].add((row.value or "").strip().casefold())
+    keys = set()
+    for row in rows:
+        key = row.split, row.id
+        flaw = "duplicate row" if key in keys else ""
+        keys.add(key)
+        flaw = row.flaw or (CONTRADICTORY if len(values[key]) > 1 else flaw)
+        yield dataclasses.replace(row, flaw=flaw) if flaw else row
+
+
+def _table_rows(data: Path, label: str) -> Iterator[LabeledImage]:
+    path = data / LABELS_FILE
     names: dict[str, str] = {}
     for row in read_rows(check_link(path, data)):
         names = names or match_row(row) | {"label": label}
@@ -223,8 +240,6 @@ def _read_table(data: Path, label: str) -> Iterator[LabeledImage]:
         candidates = (inside(data, f"images/{name}"), inside(data, name)) if name else ()
         files = [file for file in candidates if file and not is_url(file)]
         flaw = "" if len(files) == 2 else "image outside the folder" if name else "row without an image"
-        flaw = flaw or ("duplicate row" if (split, name) in keys else "")
-        keys.add((split, name))
         image = b"" if flaw else next(filter(path_exists, files), files[0])
         value = row[label] and _values(cells["label"])  # None where the line ends before it
         yield refuse_link(LabeledImage(image, value, name, cells.get("group") or name, split, flaw), data)
@@ -248,6 +263,8 @@ def _read_class_folders(data: Path, class_keys: frozenset[str]) -> Iterator[Labe
     for top, split in splits.items():
         for folder in _folders(top):
             if class_keys and folder.name.casefold() not in class_keys:
+                if class_key(folder.name) in map(class_key, class_keys):
+                    raise UserError(f"{folder} is a class that --classes spells otherwise: give {folder.name!r}.")
                 continue
             files = list(list_images(folder))
             if not files:
@@ -274,7 +291,15 @@ def _select(images: Labeled, splits: set[str], name: str, config: EvalConfig, la
 
 
 def _usable(images: Labeled, data: AnyPath, config: LabelConfig) -> Labeled:
-    """The rows that have a label, and of the chosen classes."""
+    """The rows that have a label, and of the chosen classes.
+
+    UserError where one is spelled otherwise: it would be a class that no image shows.
+    """
+    present = {name.casefold(): name for name in images.classes}
+    for name in config.classes:
+        spellings = [other for key, other in present.items() if class_key(key) == class_key(name)]
+        if spellings and name.casefold() not in present:
+            raise UserError(f"{data}, split {images.name}: no class is spelled {name!r}; give {spellings[0]!r}.")
 
     def reason(i: int) -> str | None:
         if images.rows[i].flaw:
