@@ -102,6 +102,12 @@ def test_articles_verbs_and_plurals(finding, affirmed, denied):
     assert set(denied) <= set(prompts.deny(finding))
 
 
+@pytest.mark.parametrize("label", ["пневмония", "Πνευμονία", "épanchement pleural", "Fußfraktur", "肺炎"])
+def test_a_label_of_another_language_stays_as_it_is_spelled(label):
+    texts = read_prompts(None, "label", False).affirm(label)
+    assert f"a radiology image of {label.lower()}" in texts
+
+
 def test_a_class_without_a_finding_is_a_class():
     texts = read_prompts(None, "label", False).affirm("no_tumor")
     assert texts[:2] == ["no tumor", "a radiology image without a tumor"]

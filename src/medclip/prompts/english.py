@@ -13,6 +13,7 @@ _NEGATION = re.compile(r"^(?:no|without|absence of)\s+", re.IGNORECASE)
 _PREPOSITION = re.compile(r"\s(?:above|at|below|due|for|from|in|near|of|on|other|than|to|with|within|without)\s")
 _THERE_IS = re.compile(r"\bthere (is|was)(?= (?:no )?$)", re.IGNORECASE)
 _DETERMINERS = {"a", "an", "another", "any", "no", "some", "the", "this"}
+_VOWELS = set("aeiouy")
 _VERBS = {"is": "are", "was": "were", "has": "have"}
 _ABBREVIATIONS = {
     *("adc", "ap", "ards", "avm", "copd", "covid", "ct", "cta", "dsa", "dvt", "dwi", "et", "flair", "ild", "mra"),
@@ -48,16 +49,17 @@ def phrase_of(label: str) -> str:
     """The noun phrase of a class by its label, however that is written, with an article where it needs one.
 
     "Lung_Nodule", "LungNodule", "LUNG NODULE": a lung nodule; "Nodule/Mass": a nodule or mass; "No Finding": no
-    finding. All is lower case but for known abbreviations and what has digits or no vowels (CT, T1, NSCLC).
+    finding. All is lower case but for known abbreviations and what has digits or no vowels (CT, T1, NSCLC). A word of
+    another alphabet, or with an accent, is no English one: it has no article and is no abbreviation.
     """
     spaced = re.sub(r"(?<=[a-z]{2})(?=[A-Z])", " ", label.replace("_", " "))
-    words = re.sub(r"\s*/\s*", " or ", spaced).casefold().split()
+    words = re.sub(r"\s*/\s*", " or ", spaced).lower().split()  # casefold would spell ß as ss
     return with_article(" ".join("-".join(map(_abbreviation, word.split("-"))) for word in words))
 
 
 def _abbreviation(part: str) -> str:
     """A part of a word, in capitals where it is an abbreviation."""
-    spelled = len(part) > 1 and part.isalnum() and not (set(part) & set("aeiouy") and part.isalpha())
+    spelled = len(part) > 1 and part.isascii() and part.isalnum() and not (set(part) & _VOWELS and part.isalpha())
     return part.upper() if part in _ABBREVIATIONS or spelled else part
 
 
@@ -115,7 +117,11 @@ def _is_countable(phrase: str) -> bool:
     word = head.lower().rpartition("-")[2]
     if word in _COUNTABLE:
         return True
-    return word.isalpha() and not (head.isupper() or word in _UNCOUNTABLE or word.endswith(_UNCOUNTABLE_ENDINGS))
+    return (
+        word.isascii()
+        and word.isalpha()
+        and not (head.isupper() or word in _UNCOUNTABLE or word.endswith(_UNCOUNTABLE_ENDINGS))
+    )
 
 
 def _starts_with_vowel(word: str) -> bool:
