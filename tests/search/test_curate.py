@@ -106,6 +106,19 @@ def test_a_deletion_with_an_unknown_id_deletes_nothing(folder):
     assert len(ids(folder)) == 12
 
 
+def test_what_does_not_say_which_image_is_meant_deletes_nothing(tmp_path):
+    """Two hospitals have an image 7 and a patient 12 each; an article of a publication is the same everywhere."""
+    fields = [("7", "12", "a"), ("7", "12", "b"), ("8", "12", "a"), ("9", "PMC1", "a"), ("10", "PMC1", "b")]
+    rows = [dict(zip(("id", "article", "source"), row, strict=True)) for row in fields]
+    folder = make_index(tmp_path / "index", random_units(5), metadata=rows.__getitem__)
+    with pytest.raises(UserError, match=r"2 images \(medclip index correct .* of id '7': nothing was deleted"):
+        delete(folder, ["8", "7"])
+    with pytest.raises(UserError, match=r"images of 2 sources .* of article '12': nothing was deleted"):
+        delete(folder, [], ["12"])
+    assert delete(folder, ["8"], ["PMC1"]) == 3
+    assert ids(folder) == ["7", "7"]
+
+
 def test_a_deleted_image_can_be_added_again(folder, data):
     deleted = ids(folder)[3]
     delete(folder, [deleted])

@@ -143,6 +143,11 @@ def test_grouped_by_article_only_the_best_image_of_each_is_a_hit(index):
     assert len(best) == 6  # two images an article
 
 
+def test_a_filter_that_chooses_nothing_is_refused(index):
+    with pytest.raises(UserError, match="filter 'modality' chooses none of its values"):
+        index.search("chest", filter={"modality": []})
+
+
 def test_filters_take_one_value_or_several(index, split):
     article = split.column("article")[0]
     only = ids(index.search("chest", filter={"article": article.lower(), "modality": ["CT", "mri"]}))

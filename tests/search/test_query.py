@@ -65,6 +65,20 @@ def test_hits_are_found_behind_many_duplicates(reader):
     assert all(len(hit.duplicates) == 2 for hit in hits)
 
 
+def test_patients_of_one_number_in_two_hospitals_are_two(tmp_path):
+    """An article of a publication has one name everywhere, a running number has not."""
+    rows = [("12", "a"), ("12", "a"), ("12", "b"), ("PMC1", "a"), ("PMC1", "b")]
+    folder = make_index(
+        tmp_path / "index",
+        random_units(5),
+        metadata=lambda row: dict(zip(("article", "source"), rows[row], strict=True)),
+    )
+    hits = search_embedding(IndexReader(folder), random_units(1, 3)[0], SearchOptions(group_by="article"))
+    assert sorted((hit.article, hit.source if hit.article == "12" else "") for hit in hits) == [
+        ("12", "a"), ("12", "b"), ("PMC1", ""),
+    ]  # fmt: skip
+
+
 def test_an_image_is_similar_neither_to_itself_nor_to_its_duplicates(reader):
     hits = similar(reader, 4, SearchOptions(k=30))
     assert len(hits) == 9 and all(int(hit.id[1:]) // 3 != 1 for hit in hits)

@@ -21,7 +21,7 @@ from medclip.data.dataset import Split, default_split, write_batches
 from medclip.data.parallel import map_shards
 from medclip.data.paths import AnyPath
 from medclip.data.resume import finish
-from medclip.data.schema import is_made_up, is_row_number
+from medclip.data.schema import is_made_up, is_row_number, is_running_number
 from medclip.encode.encoder import Backend, jax_backend
 from medclip.errors import UserError
 from medclip.folder_locks import NOTES, claim
@@ -129,23 +129,36 @@ def _identity(id: str, sha256: str) -> str:
 def delete(folder: Path, ids: Sequence[str] = (), articles: Sequence[str] = ()) -> int:
     """Exclude the images of these ids or articles from every search; returns how many. `purge` erases them.
 
-    UserError names an id or an article that the index lacks, and then nothing is deleted.
+    UserError names an id or an article that the index lacks, or that means several (datasets number their images and
+    patients alike), and then nothing is deleted.
     """
     with lock_manifest(folder) as manifest:
         reader, row_ids = IndexReader(folder), set()
         for column, values in (("id", ids), ("article", articles)):
             cells = reader.table.column(column).to_pylist()
-            row_ids_by_value = {value: [] for value in values}
-            for row in np.flatnonzero(reader.live_mask):
-                if cells[row] in row_ids_by_value:
-                    row_ids_by_value[cells[row]].append(int(reader.row_ids[row]))
-            if absent := [value for value, matches in row_ids_by_value.items() if not matches]:
-                raise UserError(f"index {folder} has no image of {column} {absent[0]!r}: nothing was deleted.")
-            row_ids.update(chain.from_iterable(row_ids_by_value.values()))
+            rows_by_value: dict[str, list[int]] = {value: [] for value in values}
+            for row in np.flatnonzero(reader.live_mask).tolist():
+                if cells[row] in rows_by_value:
+                    rows_by_value[cells[row]].append(row)
+            for value, rows in rows_by_value.items():
+                if problem := _why_unclear(reader, column, value, rows):
+                    raise UserError(f"index {folder} has {problem} of {column} {value!r}: nothing was deleted.")
+            row_ids.update(reader.row_ids[list(chain.from_iterable(rows_by_value.values()))].tolist())
         if len(row_ids) == manifest.num_pairs:
             raise UserError(f"that is every image of index {folder}: delete the folder instead.")
         _commit(folder, manifest.with_deleted(row_ids))
         return len(row_ids)
+
+
+def _why_unclear(reader: IndexReader, column: str, value: str, rows: Sequence[int]) -> str:
+    """What the index has of an id or an article that does not say which images are meant; "" for one that does."""
+    if not rows:
+        return "no image"
+    remedy = "(medclip index correct deletes them by id and hash)"
+    if column == "id" and len(rows) > 1:
+        return f"{len(rows)} images {remedy}"
+    sources = {reader.table.column("source")[row].as_py() for row in rows}
+    return f"images of {len(sources)} sources {remedy}" if len(sources) > 1 and is_running_number(value) else ""
 
 
 def correct(folder: Path, corrections: Corrections) -> dict[str, int]:

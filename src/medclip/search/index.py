@@ -13,6 +13,7 @@ from jaxtyping import Float32
 
 from medclip.data.images import ImageInput
 from medclip.encode.encoder import embed_images, embed_texts
+from medclip.errors import UserError
 from medclip.match_calibration import Calibration
 from medclip.model.checkpoint import Model, load, model_folder
 from medclip.search.filters import Filter, make_filter
@@ -161,4 +162,7 @@ class Index:
 
 
 def _to_filter(filter: Mapping[str, str | Sequence[str]] | None) -> Filter:
-    return make_filter({key: [value] if isinstance(value, str) else value for key, value in (filter or {}).items()})
+    values = {key: [value] if isinstance(value, str) else list(value) for key, value in (filter or {}).items()}
+    if empty := [key for key, chosen in values.items() if not chosen]:
+        raise UserError(f"filter {empty[0]!r} chooses none of its values: leave it out to take any.")
+    return make_filter(values)

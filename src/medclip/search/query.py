@@ -11,6 +11,7 @@ from jaxtyping import Float32, Float64
 
 from medclip.data.images import ImageInput
 from medclip.data.perceptual_hash import near_duplicates
+from medclip.data.schema import is_running_number
 from medclip.errors import UserError
 from medclip.progress import Advance
 from medclip.search.filters import NO_FILTER, Filter
@@ -89,9 +90,11 @@ def rank(reader: IndexReader, embedding: Embedding, options: SearchOptions, excl
             if len(hits) == options.k:
                 break
             hit = reader.hit(row, scores[row], tuple(reader.id(duplicate) for duplicate in duplicates))
-            if not (options.group_by == "article" and hit.article and hit.article in articles):
+            # patient 12 of another hospital is another patient
+            article = (hit.source if is_running_number(hit.article) else "", hit.article)
+            if not (options.group_by == "article" and hit.article and article in articles):
                 hits.append(hit)
-            articles.add(hit.article)
+            articles.add(article)
         if len(hits) == options.k or len(ranking) < count:
             return Ranking(hits, np.array(list(scores.values())))
         count *= 2

@@ -150,7 +150,7 @@ class IndexReader:
 
         return Hit(
             id=self.id(row),
-            score=score,
+            score=min(1.0, max(-1.0, score)),  # unit vectors in float32 are so but for rounding
             caption=value("caption"),
             image=self.image(row),
             article=value("article"),
