@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medclip.app.viewer import apply_window, gray_values
+from medclip.app.viewer import apply_window, gray_values, read_classes
 from medclip.encode.encoder import embed_images
 from medclip.search.index import Index
 from medclip.search.query import Query, SearchOptions
@@ -70,6 +70,12 @@ def test_classes_get_the_probabilities_that_classify_gives(viewer, sound, hit, m
     assert progress == {
         name: f"**{100 * p:.0f} %**" for name, p in zip(("chest", "knee", "brain"), expected, strict=True)
     }
+
+
+def test_a_class_of_the_index_may_hold_a_comma():
+    presets = {"modality": ["CT, contrast", "MRI"]}
+    assert read_classes("CT, contrast, MRI", presets) == (["CT, contrast", "MRI"], "modality")
+    assert read_classes("CT,\nMRI, CT,", presets) == (["CT", "MRI"], "default")
 
 
 def test_one_class_is_a_sentence(viewer, sound):

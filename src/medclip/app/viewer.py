@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import streamlit as st
@@ -28,6 +28,7 @@ from medclip.zero_shot import classify
 
 GRAY_LEVELS = 256
 MAX_CLASSES_SHOWN = 20
+_SEPARATOR = ", "
 
 
 @st.dialog("Image", width="large", icon=":material/radiology:")
@@ -135,11 +136,10 @@ def _zero_shot_panel(viewed: ViewedImage, location: IndexLocation) -> None:
         height=100,
     )
     st.button("Compare", key="classify", type="primary", icon=":material/balance:")
-    classes = list(dict.fromkeys(part.strip() for part in text.replace("\n", ",").split(",") if part.strip()))
+    classes, label = read_classes(text, presets)
     if not classes:
         st.caption("Name two or more, as a report would.")
         return
-    label = next((label for label, values in presets.items() if values == classes), "default")
     try:
         with st.spinner("Comparing…"):
             probabilities = _cached_classes(location, index.reader.version, viewed.image, classes, label)
@@ -162,9 +162,17 @@ def _cached_classes(
     return classify(index.model, index.embed_queries([Query(images=(image,))]), classes, label)[0]
 
 
-def _take_preset(presets: dict[str, list[str]]) -> None:
+def read_classes(text: str, presets: Mapping[str, Sequence[str]]) -> tuple[list[str], str]:
+    """The classes of a text, and the label whose prompts they have: a preset's own values, which may hold commas."""
+    for label, values in presets.items():
+        if text.strip() == _SEPARATOR.join(values):
+            return list(values), label
+    return list(dict.fromkeys(part.strip() for part in text.replace("\n", ",").split(",") if part.strip())), "default"
+
+
+def _take_preset(presets: Mapping[str, Sequence[str]]) -> None:
     if label := st.session_state["preset"]:
-        st.session_state["classes"] = ", ".join(presets[label])
+        st.session_state["classes"] = _SEPARATOR.join(presets[label])
 
 
 def _saliency_panel(viewed: ViewedImage, location: IndexLocation) -> None:
