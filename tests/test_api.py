@@ -179,6 +179,11 @@ def brightness(tmp_path):
     return tmp_path / "labeled"
 
 
+def test_a_single_class_is_refused_where_a_list_is_meant(tmp_path):
+    with pytest.raises(TypeError, match=r"single string|'classes'"):  # beartype may be the first to refuse
+        medclip.evaluate(tmp_path, tmp_path, "zero-shot", classes="Edema")
+
+
 @pytest.mark.slow
 def test_draws_among_fewer_candidates_are_those_of_the_command(trained_run, dataset, tmp_path):
     run, _ = trained_run

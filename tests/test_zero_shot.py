@@ -27,7 +27,9 @@ def test_probabilities_are_the_softmax_of_scaled_cosines_with_the_mean_of_prompt
     np.testing.assert_allclose(probabilities.sum(axis=1), 1)
 
 
-@pytest.mark.parametrize("classes", [["CT"], [], ["CT", " "], ["CT", "ct"], [str(n) for n in range(101)]])
+@pytest.mark.parametrize(
+    "classes", [["CT"], [], ["CT", " "], ["CT", "ct"], ["a_b", "A b"], [str(n) for n in range(101)]]
+)
 def test_classes_that_cannot_be_told_apart_are_refused(model, embeddings, classes):
     with pytest.raises(UserError, match="class"):
         classify(model, embeddings, classes)

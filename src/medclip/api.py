@@ -231,6 +231,8 @@ def _check_options(kind: str, options: Mapping[str, object], protocol: str) -> N
     from medclip.evaluation.config import ProtocolChoice
     from medclip.evaluation.results import Kind
 
+    if isinstance(options["classes"], str):  # each of its letters would be a finding
+        raise TypeError("classes is a single string, not a list of strings")
     if kind not in [*Kind]:
         raise UserError(f"{kind!r} is not a kind of evaluation; choose one of: {', '.join(Kind)}.")
     for name, kinds in EVALUATION_OPTIONS.items():

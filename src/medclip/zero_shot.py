@@ -31,23 +31,34 @@ def classify(
 
     A class is embedded by the prompts of `prompts/radiology.toml` for this label, as in `medclip evaluate zero-shot`,
     or by `templates`; `embed` gives their embeddings. Raises UserError for fewer than two classes, more than
-    MAX_CLASSES, or an empty or repeated one.
+    MAX_CLASSES, an empty one, or two of the same prompts.
     """
     if not 2 <= len(classes) <= MAX_CLASSES:
         raise UserError(f"give 2 to {MAX_CLASSES} classes; there were {len(classes)}.")
-    if not all(name.strip() for name in classes) or len({name.strip().lower() for name in classes}) < len(classes):
-        raise UserError("a class is empty or was given twice.")
+    if not all(name.strip() for name in classes):
+        raise UserError("a class is empty.")
     prompts = read_prompts(None, label, multilabel=False)
     if templates:
         if wrong := [template for template in templates if template.count(PLACEHOLDER) != 1]:
             raise UserError(f"template {wrong[0]!r} must hold {PLACEHOLDER} once, where the name of a class goes.")
         prompts = replace(prompts, templates=tuple(templates), negated_templates=())
-    means = class_embeddings(model, [prompts.affirm(name) for name in classes], embed)
+    texts = [prompts.affirm(name) for name in classes]
+    check_distinct(classes, texts)
+    means = class_embeddings(model, texts, embed)
     # in numpy: any number of classes would be another shape to compile
     scales: Params = {
         name: np.asarray(model.params[name]) for name in ("logit_scale", "logit_bias") if name in model.params
     }
     return softmax(np.asarray(logits(scales, embeddings, means), np.float64), axis=1)
+
+
+def check_distinct(classes: Sequence[str], texts: Sequence[Sequence[str]]) -> None:
+    """UserError where two classes have the same texts, as "Pleural_Effusion" and "pleural effusion"."""
+    class_of: dict[tuple[str, ...], str] = {}
+    for name, own in zip(classes, texts, strict=True):
+        if tuple(own) in class_of:
+            raise UserError(f"classes {class_of[tuple(own)]!r} and {name!r} have the same prompts: give them one name.")
+        class_of[tuple(own)] = name
 
 
 def class_embeddings(

@@ -108,6 +108,13 @@ def test_one_class_is_refused(run, labeled_folder):
         evaluate(run, labeled_folder, dataclasses.replace(ALONE, classes=("dark",)))
 
 
+def test_classes_of_the_same_prompts_are_refused(run, tmp_path):
+    """Every image of the one would tie with the other, which counts against the model."""
+    folder = write_table(tmp_path / "set", ["dark_1.jpg,round_mass,", "dark_2.jpg,Round mass,", "bright_1.jpg,cyst,"])
+    with pytest.raises(UserError, match="classes 'Round mass' and 'round_mass' have the same prompts"):
+        evaluate(run, folder, ALONE)
+
+
 @pytest.mark.slow
 def test_an_image_that_cannot_be_read_is_counted(planted_vectors, run, tmp_path):
     folder = write_table(tmp_path / "set", split_rows())

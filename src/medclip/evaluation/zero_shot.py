@@ -41,6 +41,7 @@ from medclip.evaluation.results import ConfusionMatrix, Fact, Kind, ReliabilityC
 from medclip.model.checkpoint import Model, load
 from medclip.named_metrics import Metric, metric_name
 from medclip.prompts import Prompts, read_prompts
+from medclip.zero_shot import check_distinct
 
 COLUMN = "correct"
 OWN = "own prompts"
@@ -78,6 +79,7 @@ def evaluate_zero_shot(
     methods: list[_Method] = [None, *PROTOCOLS] if protocol == "all" else [protocol]
     headline, *beside = methods
     texts: _Texts = {method: _class_texts(method, read, classes, images.multilabel, config.seed) for method in methods}
+    check_distinct(classes, [c.affirmed for c in texts[headline]])
     models = [load(config.model)]
     models += [with_random_weights(models[0], config.seed)] if labels.random_weights else []
     images, scores = _score_images(images, models, texts, config.cache)
