@@ -68,14 +68,14 @@ def retrieval(out, image_to_text, text_to_image, ids=None, articles=None, **orig
     return out
 
 
-def classes(out, labels, correct, label="modality", excluded=None, **origin):
-    """A zero-shot evaluation of these true classes, of which these were recognized."""
+def classes(out, labels, correct, label="modality", excluded=None, num_absent=0, **origin):
+    """A zero-shot evaluation of these true classes, of which these were recognized, and of some that no image shows."""
     labels, correct = list(labels), np.asarray(correct, float)
     names = sorted(set(labels))
     recalls = [correct[[label == name for label in labels]].mean() for name in names]
     called = [label if right else names[names.index(label) - 1] for label, right in zip(labels, correct, strict=True)]
     counts = [[sum(t == a and c == b for t, c in zip(labels, called, strict=True)) for b in names] for a in names]
-    chance = 1 / len(names)
+    chance = 1 / (len(names) + num_absent)
     results = Results(
         kind=Kind.ZERO_SHOT,
         facts={
