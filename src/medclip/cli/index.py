@@ -136,9 +136,9 @@ class Delete:
 
     index: Index
     ids: tuple[str, ...] = ()
-    """Ids of images; of an id that several images have, all of them."""
+    """Ids of images; refused of an id that several have, which `medclip index correct` deletes by their hashes."""
     articles: tuple[str, ...] = ()
-    """Articles (or patients), with all their images."""
+    """Articles (or patients), with all their images; refused of a number that patients of several sources have."""
     output: Output
 
     def run(self) -> None:
