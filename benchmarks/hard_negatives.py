@@ -10,6 +10,7 @@ order, so that this test alone may be passed blind.
 
 A run that is already in OUT is not repeated. OUT/summary.json has the means over the seeds; their 95 % intervals
 resample captions, all seeds judged on the same ones. It also has the differences in R@10, as of `medclip compare`.
+On 2026-11-27 the vision tower had learned no finding by step 700 (docs/log.md).
 """
 
 from __future__ import annotations
