@@ -32,6 +32,12 @@ def redact(report, **attributes):
 NAMES = st.text(string.ascii_letters, min_size=3, max_size=12).map(str.capitalize)
 
 
+@pytest.mark.parametrize("word", ["ـ", "ـــ", "ـ\u064e"])  # Arabic's line between letters, and a vowel sign on it
+def test_a_word_of_marks_alone_hides_no_name_and_is_none(word):
+    assert redact(f"{word} Doe: no nodule", PatientName=f"Doe^{word}").endswith("___: no nodule")
+    assert redact(f"no {word} nodule", PatientName="Doe^Jane") == f"no {word} nodule"
+
+
 @given(family=NAMES, given_name=NAMES, before=st.text(max_size=20), after=st.text(max_size=20))
 def test_a_name_never_stays_as_a_word(family, given_name, before, after):
     assume(not is_ordinary(family) and not is_ordinary(given_name))  # "far" stays where nothing says that it is a name

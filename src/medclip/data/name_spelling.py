@@ -55,7 +55,8 @@ def fold(word: str) -> tuple[str, ...]:
 
 def _strip_marks(word: str) -> str:
     letters = unicodedata.normalize("NFKD", word).translate(_BASE_LETTERS)
-    return "".join(c for c in letters if unicodedata.category(c)[0] != "M" and c != "ـ")
+    # a word of nothing else, such as a lone ـ, stays: each has a first letter
+    return "".join(c for c in letters if unicodedata.category(c)[0] != "M" and c != "ـ") or word
 
 
 def inflect(key: str) -> set[str]:
