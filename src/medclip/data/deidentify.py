@@ -157,20 +157,21 @@ def pseudonymize(row: Pair | Dropped, key: bytes) -> Pair | Dropped:
 def _hide_identifiers(text: str, values: tuple[str, ...]) -> str:
     """The text with "___" for those of the values that are long, hold a digit and are no phrase: CT of 2019 stays."""
     for value in values:
-        is_identifier = len(value) >= MIN_HIDDEN_CHARACTERS and re.fullmatch(r"\S*\d\S*", value)
-        if is_identifier and value in text:
-            text = re.sub(rf"(?<![^\W_]){re.escape(value)}(?![^\W_])", REDACTED, text)
+        if len(value) >= MIN_HIDDEN_CHARACTERS and re.fullmatch(r"\S*\d\S*", value):
+            text = _hide_value(text, value, is_word=True)
     return text
 
 
 def hide(text: str, values: tuple[str, ...]) -> str:
     """The text with "___" for each of the values; a short one only as a word of its own."""
     for value in sorted(values, key=len, reverse=True):
-        if value in text:
-            part = re.escape(value)
-            bounded = part if len(value) >= MIN_HIDDEN_CHARACTERS else rf"(?<![^\W_]){part}(?![^\W_])"
-            text = re.sub(bounded, REDACTED, text)
+        text = _hide_value(text, value, is_word=len(value) < MIN_HIDDEN_CHARACTERS)
     return text
+
+
+def _hide_value(text: str, value: str, *, is_word: bool) -> str:
+    part = re.escape(value)
+    return re.sub(rf"(?<![^\W_]){part}(?![^\W_])" if is_word else part, REDACTED, text) if value in text else text
 
 
 def header_labels(header: Dataset) -> dict[str, str]:
