@@ -72,6 +72,11 @@ _MAX_PASSES = 10
 """A caption that two passes do not clean is a riddle; each takes a time that grows with the caption's length alone."""
 
 
+def is_rtf(text: str) -> bool:
+    """Whether a text is a document of word processors, whose commands are no words of a caption."""
+    return text.lstrip().startswith("{\\rtf")
+
+
 def normalize_text(text: str) -> str:
     """Text as `clean_caption` reads it: entities decoded, invisible characters dropped, letters composed (NFC)."""
     return _apply_text_rules(text)[0]

@@ -17,6 +17,7 @@ from medclip.data.normalize import (
     MAX_CAPTION_CHARACTERS,
     MIN_CAPTION_CHARACTERS,
     clean_caption,
+    is_rtf,
     license_name,
     license_set,
 )
@@ -24,7 +25,6 @@ from medclip.data.paths import AnyPath, is_url, storage_errors
 from medclip.data.prepare_config import PrepareConfig
 from medclip.data.presidio import PRIVACY_PREFIX, deidentify_caption
 from medclip.data.schema import DicomFrame, Dropped, Pair, WebInstance
-from medclip.data.sources.reports import is_rtf
 from medclip.errors import ImageError
 from medclip.hosts import without_credentials
 from medclip.plain_text import is_unicode

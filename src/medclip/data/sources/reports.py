@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 
-from medclip.data.normalize import MAX_CAPTION_CHARACTERS
+from medclip.data.normalize import MAX_CAPTION_CHARACTERS, is_rtf
 from medclip.data.paths import AnyPath
 from medclip.data.sources.table_files import text_encoding
 
@@ -44,11 +44,6 @@ def read_report(path: AnyPath) -> str:
     with path.open("rb") as file:
         data = file.read(limit)
     return codecs.getincrementaldecoder(text_encoding(data[:4]))().decode(data, final=len(data) < limit)
-
-
-def is_rtf(text: str) -> bool:
-    """Whether a text is a document of word processors, whose commands are no words of a caption."""
-    return text.lstrip().startswith("{\\rtf")
 
 
 def select_reading(text: str) -> str:
