@@ -15,6 +15,8 @@ from medclip.progress import console
 from medclip.training.distributed import is_first
 from medclip.training.log import CONFIG_FILE, CURVES_FILE, METRICS_FILE, MetricsLog
 
+WRITTEN_LAST = {"model/README.md", f"model/{CALIBRATION_FILE}"}
+"""What a run writes into its model's folder when it ends, from the model itself."""
 _LOCK = threading.Lock()  # states are recorded from a thread of their writer
 
 
@@ -29,10 +31,6 @@ def record(run: Path, name: str, source: Path | None = None) -> None:
 def forget(run: Path, name: str) -> None:
     """Drop what is noted of RUN/`name`, a file or a folder that is about to change."""
     _replace(run, name, {})
-
-
-WRITTEN_LAST = {"model/README.md", f"model/{CALIBRATION_FILE}"}
-"""What a run writes into its model's folder when it ends, from the model itself."""
 
 
 def changed_files(run: Path, name: str) -> list[str]:
