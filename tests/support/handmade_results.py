@@ -124,6 +124,14 @@ def classes(out, labels, correct, label="modality", excluded=None, num_absent=0,
     return out
 
 
+RANKS_EXAMPLE = (
+    np.array([[1, 0], [0, 1]]),
+    np.array([[0.6, 0.8], [0.8, 0.6], [0.8, -0.6]]),
+    np.array([[0, 0], [0, 1], [1, 2]]),
+)
+"""The images, texts and pairs of the docstring of `ranks`."""
+
+
 def by_hand(query, candidates, right):
     """The place of the best right candidate when every wrong one that ties with it goes first."""
     order = sorted(range(len(candidates)), key=lambda c: (-float(np.dot(query, candidates[c])), c in right))
