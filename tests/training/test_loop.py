@@ -2,12 +2,11 @@
 
 import dataclasses
 import json
-import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax
@@ -32,7 +31,7 @@ from medclip.training.run import initial_model
 from medclip.training.validation import read_validation_set, validate
 
 TRAIN_IN_A_PROCESS = """
-import json, sys
+import itertools, json, os, signal, sys
 from medclip import jax_setup
 jax_setup.start()
 import jax
@@ -41,10 +40,16 @@ from pathlib import Path
 from medclip.model.config import PRESETS, Preset
 from medclip.training.loop import train
 from medclip.training.config import TrainConfig
-data, out, config, shape, resume = json.loads(sys.argv[1])
+data, out, config, shape, resume, kill_at = json.loads(sys.argv[1])
 PRESETS["test"] = Preset(*shape)
-print("ready", flush=True)
+touches = itertools.count(1)
+def kill_or_count(event, arguments):
+    if event in ("open", "os.mkdir", "os.rename", "os.remove") and str(arguments[0]).startswith(out):
+        if next(touches) == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(kill_or_count)
 train(Path(data), Path(out), TrainConfig(**config | {"freeze": ()}), resume=resume)
+print(next(touches) - 1)
 """
 
 
@@ -161,37 +166,32 @@ def test_an_interrupted_run_resumes_bit_for_bit(killed_run, run, data, train_con
 
 @pytest.mark.slow
 def test_a_run_killed_ten_times_at_random_ends_as_if_it_never_was(run, data, train_config, tmp_path):
-    """SIGKILL, each time after another random part of what a whole run takes; what is lost is repeated."""
+    """SIGKILL, each time before another file of the run is touched; what is lost is repeated.
+
+    Counted in touches, as no clock can tell how far a run is on another machine.
+    """
     from medclip.model.config import PRESETS
 
-    out, chance = tmp_path / "run", random.Random(0)
-
-    def start(out):
+    def train_until(out, kill_at):
+        """How many times a whole run touches its files; none where it was killed."""
         resume = (out / "train_config.json").exists()
-        arguments = [str(data), str(out), dataclasses.asdict(train_config), PRESETS["test"], resume]
-        process = subprocess.Popen(
-            [sys.executable, "-c", TRAIN_IN_A_PROCESS, json.dumps(arguments)], env=os.environ, stdout=subprocess.PIPE
-        )
-        assert b"ready" in process.stdout.readline()
-        return process
+        arguments = [str(data), str(out), dataclasses.asdict(train_config), PRESETS["test"], resume, kill_at]
+        words = [sys.executable, "-c", TRAIN_IN_A_PROCESS, json.dumps(arguments)]
+        ended = subprocess.run(words, stdout=subprocess.PIPE, check=False)
+        assert ended.returncode in (0, -signal.SIGKILL)
+        return int(ended.stdout) if ended.returncode == 0 else None
 
-    with start(tmp_path / "whole") as process:
-        started = time.monotonic()
-        assert process.wait() == 0
-        whole = time.monotonic() - started
-
-    kills = 0
+    touches = train_until(tmp_path / "whole", kill_at=0)
+    kills, runs, chance = 0, [], random.Random(0)
     while kills < 10:
-        with start(out) as process:
-            try:
-                process.wait(chance.uniform(0, whole * 3 / 4))
-                break  # it finished before its turn
-            except subprocess.TimeoutExpired:
-                process.kill()
-                kills += 1
-    assert kills >= 3
+        out = tmp_path / str(len(runs))
+        if train_until(out, chance.randint(1, touches)) is None:
+            kills += 1
+        else:
+            runs.append(out)
     train(data, out, train_config, resume=(out / "train_config.json").exists())
-    assert_same_run(out, run)
+    for finished in {*runs, out}:
+        assert_same_run(finished, run)
 
 
 @pytest.mark.slow
