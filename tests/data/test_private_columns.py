@@ -9,7 +9,8 @@ from medclip.data.deidentify import DicomConfig, pseudonymize
 from medclip.data.leakage import leakage
 from medclip.data.prepare import prepare, preview
 from medclip.data.prepare_config import Columns, PrepareConfig
-from medclip.data.schema import Pair
+from medclip.data.schema import Pair, is_made_up
+from medclip.data.sources.memory import read_memory
 from support.material import bytes_on_disk, draw_image, image_bytes
 from support.prepared import prepared_rows
 
@@ -175,3 +176,19 @@ def test_a_patient_that_became_a_float_is_the_same_patient(tmp_path):
     prepare_table(table, tmp_path / "out", tmp_path / "key")
     assert len(set(column(tmp_path / "out", "article"))) == 1
     assert b"10000032" not in bytes_on_disk(tmp_path / "out")
+
+
+@pytest.mark.parametrize("as_text", [lambda value: value, json.dumps, str], ids=["object", "JSON", "Python"])
+def test_an_object_of_a_patient_is_one_group_whatever_else_it_holds(tmp_path, as_text):
+    """Two ages of one patient, a study that names its patient, one without, and a patient without id."""
+    patients = [{"id": "PAT-77", "age": 63}, {"id": "PAT-77", "age": 64}, {"mrn": "PAT-78", "note": None}, {"age": 63}]
+    rows = [
+        {"image": f"{number}.png", "caption": f"{CAPTION} of PAT-77 {number}", "patient": as_text(patient)}
+        for number, patient in enumerate(patients)
+    ]
+    rows += [{"image": "4.png", "caption": CAPTION, "study": as_text({"id": "S-1", "patient": {"id": "PAT-77"}})}]
+    rows += [{"image": "5.png", "caption": {"study": "CT of the chest"}, "labels": {"study": "chest"}}]
+    pairs = list(read_memory(rows, Columns()))
+    groups = ["-" if is_made_up(pair.article) else pair.article for pair in pairs]
+    assert groups == ["PAT-77", "PAT-77", "PAT-78", "-", "PAT-77", "-"]
+    assert "PAT-77" not in pseudonymize(pairs[0], b"key").caption

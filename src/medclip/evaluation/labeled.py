@@ -17,8 +17,9 @@ from medclip.data.normalize import SPLITS, canonical_split, split_of
 from medclip.data.paths import AnyPath, check_link, inside, is_url, parse_path, path_exists
 from medclip.data.sources.image_caption_folder import list_images
 from medclip.data.sources.labeled_sets import SOURCES, LabeledImage, find_labeled_set, refuse_link
+from medclip.data.sources.stated_groups import stated_group, without_fraction
 from medclip.data.sources.table_files import read_rows
-from medclip.data.sources.tables import match_row, without_fraction
+from medclip.data.sources.tables import match_row
 from medclip.errors import UserError
 from medclip.evaluation.config import EvalConfig, LabelConfig
 from medclip.prompts import class_key
@@ -242,7 +243,7 @@ def _table_rows(data: Path, label: str) -> Iterator[LabeledImage]:
         flaw = "" if len(files) == 2 else "image outside the folder" if name else "row without an image"
         image = b"" if flaw else next(filter(path_exists, files), files[0])
         value = row[label] and _values(cells["label"])  # None where the line ends before it
-        yield refuse_link(LabeledImage(image, value, name, cells.get("group") or name, split, flaw), data)
+        yield refuse_link(LabeledImage(image, value, name, stated_group(row) or name, split, flaw), data)
 
 
 def _values(cell: str) -> str:

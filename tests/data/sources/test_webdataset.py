@@ -189,6 +189,17 @@ def test_a_map_of_holes_without_end_is_refused(tmp_path):
         list(open_source(str(tmp_path / "x.tar.gz")))
 
 
+def test_a_map_of_holes_in_the_data_is_not_read(tmp_path):
+    """A member of PAX, whose data begin with as many numbers as its first line says."""
+    member = tarfile.TarInfo("hole.png")
+    member.size = 512
+    member.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "9"}
+    sparse = member.tobuf(tarfile.PAX_FORMAT) + b"999999999\n".ljust(512, b"1")
+    path = tmp_path / "x.tar"
+    path.write_bytes(sparse + tar_bytes([("a.png", IMAGES[0]), ("a.txt", b"CT of the chest")]))
+    assert [getattr(row, "reason", row.id) for row in open_source(str(path))] == [module.NOT_A_FILE, "a"]
+
+
 SPLIT_NAMES = [f"{split}/{number}" for split in ("test", "train") for number in range(3)]
 
 
@@ -217,10 +228,44 @@ def test_a_folder_of_an_archive_that_is_called_a_split_is_one(tmp_path, form, to
         (("train/images/a", "test/images/b"), ["test/images/b", "train/images/a"]),
     ],
 )
-def test_folders_of_a_zip_are_groups_as_those_on_the_disk(tmp_path, names, groups):
+@pytest.mark.parametrize(("form", "pack"), [("zip", zip_bytes), ("tar", tar_bytes)])
+def test_folders_of_an_archive_are_groups_as_those_on_the_disk(tmp_path, names, groups, form, pack):
     members = [*samples(names), ("__MACOSX/set/._x.txt", b"\0"), ("README.md", b"a set")]
-    (tmp_path / "x.zip").write_bytes(zip_bytes(members))
-    assert [row.article for row in open_source(str(tmp_path / "x.zip")) if isinstance(row, Pair)] == groups
+    (tmp_path / f"x.{form}").write_bytes(pack(members))
+    rows = open_source(str(tmp_path / f"x.{form}"))
+    assert sorted(row.article for row in rows if isinstance(row, Pair)) == sorted(groups)
+
+
+@pytest.mark.parametrize(("form", "pack"), [("zip", zip_bytes), ("tar", tar_bytes)])
+def test_an_archive_of_each_patient_is_a_group(tmp_path, form, pack):
+    for patient in ("ann", "bob"):
+        (tmp_path / f"{patient}.{form}").write_bytes(pack(samples([f"{patient}/a", f"{patient}/b"])))
+    assert [row.article for row in open_source(str(tmp_path))] == ["ann", "ann", "bob", "bob"]
+
+
+def test_keys_that_two_zips_share_are_two_pairs(tmp_path):
+    for name in "xy":
+        (tmp_path / f"{name}.zip").write_bytes(zip_bytes([("a.png", IMAGES[0]), ("a.txt", b"CT of " + name.encode())]))
+    assert len({row.id for row in drop_repeated_ids(open_source(str(tmp_path))) if isinstance(row, Pair)}) == 2
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"patient_id": "P-0815"},
+        {"PatientID": "P-0815", "article": "A1", "StudyInstanceUID": "1.2"},
+        {"patient": {"id": "P-0815", "age": 63}},
+        {"metadata": {"dicom": {"PatientID": "P-0815"}}},
+    ],
+)
+@pytest.mark.parametrize(("form", "pack"), [("zip", zip_bytes), ("tar", tar_bytes)])
+def test_the_patient_that_a_json_names_is_the_group_and_private(tmp_path, fields, form, pack):
+    text = json.dumps({"caption": "CT of the chest", **fields}).encode()
+    members = [m for key in ("a", "P-0815/b") for m in ((f"{key}.png", IMAGES[0]), (f"{key}.json", text))]
+    (tmp_path / f"x.{form}").write_bytes(pack(members))
+    rows = list(open_source(str(tmp_path / f"x.{form}")))
+    assert [row.article for row in rows] == ["P-0815"] * 2
+    assert all("P-0815" in row.private for row in rows)
 
 
 @pytest.mark.parametrize("caption", ["a/1.2.txt", "a/1.2.jpg.txt"])

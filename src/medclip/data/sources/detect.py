@@ -38,7 +38,7 @@ from medclip.data.sources.roco import count_roco, is_roco, is_rocov2, read_roco,
 from medclip.data.sources.table_files import TABLE_SUFFIXES, count_rows, table_suffix
 from medclip.data.sources.tables import read_tables
 from medclip.data.sources.unlisted_files import count_unlisted, count_unlisted_images
-from medclip.data.sources.webdataset import is_tar, read_tars, read_zip
+from medclip.data.sources.webdataset import is_tar, read_tars, read_zips
 from medclip.errors import UserError, WorkError
 
 DEFAULT_NUM_PHANTOMS = 4000
@@ -170,7 +170,7 @@ def _read(path: AnyPath, config: PrepareConfig) -> Iterator[Pair | Dropped]:
     elif is_tar(path) and path.is_file():
         yield from read_tars([path], path.parent, UsedFiles())
     elif suffix == ".zip" and path.is_file():
-        yield from read_zip(path)
+        yield from read_zips([path])
     elif path.is_dir():
         yield from _read_folder(path, config)
     elif not path.exists():
@@ -251,7 +251,7 @@ def _find_tables(folder: AnyPath, config: PrepareConfig, used: UsedFiles) -> Ite
     if archives := sorted((path for path in files if path.suffix.lower() == ".zip"), key=str):
         for path in archives:
             used.add(path)
-        return chain.from_iterable(map(read_zip, archives))
+        return read_zips(archives)
     return None
 
 

@@ -10,7 +10,7 @@ from medclip.data.normalize import SPLITS, canonical_split, split_of
 from medclip.data.paths import LEAVES_FOLDER, AnyPath, fold_name, is_url, leaves_folder, relative_path, special_kind
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.reports import read_report, split_reading
-from medclip.data.sources.tables import article_of_file
+from medclip.data.sources.stated_groups import article_of_file
 from medclip.folder_locks import NOTES
 
 IMAGE_SUFFIXES = (

@@ -15,8 +15,9 @@ from medclip.data.schema import Dropped, Pair, is_row_number, make_up_id
 from medclip.data.sources.image_cells import MISSING, ImageFinder, UsedFiles, find_image, parse_literal
 from medclip.data.sources.path_spellings import TRIED
 from medclip.data.sources.reports import split_reading
+from medclip.data.sources.stated_groups import private_values, stated_group
 from medclip.data.sources.table_files import Row, read_rows, table_suffix
-from medclip.data.sources.tables import NO_IMAGE_OR_CAPTION, cell_captions, match_columns, private_values
+from medclip.data.sources.tables import NO_IMAGE_OR_CAPTION, cell_captions, match_columns
 from medclip.errors import UserError
 from medclip.hosts import without_credentials
 
@@ -87,7 +88,7 @@ def _read_annotation(
         captions = _captions(row, Columns(caption_column=("findings", "impression")), "")
     made_up = make_up_id(path.name, *images, *captions)
     id = str(row.get(names.get("id", "id")) or made_up)
-    group = str(row.get(names.get("group", "")) or (made_up if is_row_number(id) else id))
+    group = stated_group(row, columns.group_column) or (made_up if is_row_number(id) else id)
     split, private = canonical_split(split), private_values(row, columns)
     if not images or not captions:
         for image in images:

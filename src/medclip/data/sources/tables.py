@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from pathlib import PurePosixPath
 from typing import Any, TypedDict
 
 import numpy as np
@@ -25,6 +23,7 @@ from medclip.data.sources.image_cells import (
 )
 from medclip.data.sources.path_spellings import TRIED
 from medclip.data.sources.reports import split_reading
+from medclip.data.sources.stated_groups import article_of_file, private_values, stated_group
 from medclip.data.sources.stated_splits import SplitFolders, find_split_column, plain_name
 from medclip.data.sources.table_files import Row, read_rows
 from medclip.errors import ImageError, UserError
@@ -44,19 +43,6 @@ _COLUMN_NAMES = {
     "concepts": ("concepts", "cuis", "cui"),
 }
 """Column names that need no flag, by what they hold, the first present one wins; see `plain_name`."""
-_PERSON_NAMES = (
-    *("patientid", "patient", "patientnumber", "patid", "pid", "personid", "person", "participantid", "participant"),
-    *("subjectid", "subject", "mrn"),
-    *("studyinstanceuid", "studyuid", "studyid", "study", "accessionnumber", "accession", "examid", "caseid", "uid"),
-    "seriesinstanceuid",
-)
-"""Columns of patients and studies by `plain_name`: their values are pseudonymized."""
-_ARTICLE_NAMES = ("article", "articleid", "pmcid", "pmid", "doi", "group", "groupid")
-_GROUP_NAMES = (*_PERSON_NAMES, *_ARTICLE_NAMES)
-"""Columns of groups by `plain_name`: patients, then studies, then articles. A row is of the first that it states."""
-_WHOLE_FLOAT = re.compile(r"\d+\.0+")
-_ARTICLE_FILE = re.compile(r"(PMC\d+)_")
-"""The file names of PubMed Central's figures: all figures and subfigures of an article are one group."""
 _TEXT_NAMES = ("caption", "captions", "text", "raw", "sentence", "sentences")
 
 
@@ -138,7 +124,7 @@ def match_columns(header: Sequence[str], columns: Columns | None = None) -> dict
     requested = _column_flags(columns or Columns())
     by_plain_name = {plain_name(name): name for name in reversed(header)}
     names = {}
-    for field, usual in (*_COLUMN_NAMES.items(), ("group", _GROUP_NAMES)):
+    for field, usual in _COLUMN_NAMES.items():
         name = requested.get(field) or next((by_plain_name[word] for word in usual if word in by_plain_name), None)
         if name is not None and name in header:
             names[field] = name
@@ -154,36 +140,6 @@ def _column_flags(columns: Columns) -> dict[str, str | None]:
         "split": columns.split_column,
         "license": columns.license_column,
     }
-
-
-def _group(row: Row, cells: Mapping[str, Any]) -> str:
-    """The group that a row states: of the column of groups, else of another one where that is empty."""
-    if group := cell_text(cells.get("group")).strip():
-        return without_fraction(group)
-    if "group" not in cells:
-        return ""
-    stated = {plain_name(name): text for name, value in reversed(row.items()) if (text := cell_text(value).strip())}
-    return next((without_fraction(stated[name]) for name in _GROUP_NAMES if name in stated), "")
-
-
-def without_fraction(text: str) -> str:
-    """A number as it was before a missing value beside it made pandas write its column as floats: 17.0 is 17."""
-    return text.partition(".")[0] if _WHOLE_FLOAT.fullmatch(text) else text
-
-
-def private_values(row: Row, columns: Columns) -> tuple[str, ...]:
-    """What a row says in columns of patients and studies, and in a --group-column that is not one of articles."""
-    names = [name for name in row if plain_name(name) in _PERSON_NAMES]
-    if columns.group_column and plain_name(columns.group_column) not in _GROUP_NAMES:
-        names.append(columns.group_column)
-    values = (cell_text(row.get(name)).strip() for name in names)
-    return tuple(dict.fromkeys(text for value in values for text in (value, without_fraction(value)) if text))
-
-
-def article_of_file(name: str) -> str:
-    """The article in the file name of a figure of PubMed Central (PMC212319_Fig3_4.jpg); "" where there is none."""
-    match = _ARTICLE_FILE.match(PurePosixPath(name).name)
-    return match.group(1) if match else ""
 
 
 def extra_fields(row: Mapping[str, Any], source: str) -> ExtraFields:
@@ -238,7 +194,7 @@ def rows_to_pairs(
         first = images[0] if images else ""
         file = first if isinstance(first, str) else ""
         id, default_group = identify(first, captions, cell_text(cells.get("id")))
-        group = _group(row, cells) or article_of_file(file)
+        group = stated_group(row, columns.group_column) or article_of_file(file)
         repeats = repeats + 1 if (id, first) == previous else 0
         previous, private = (id, first), private_values(row, columns)
         row_split = canonical_split(cell_text(cells.get("split"))) or split_of_path(file)

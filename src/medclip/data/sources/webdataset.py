@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import json
-import posixpath
 import tarfile
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import chain, groupby, takewhile
 from pathlib import PurePosixPath
 from typing import Any, Self, cast
 
 from medclip.atomic_io import unique_keys
 from medclip.data.normalize import SPLITS, canonical_split, split_in, split_of
-from medclip.data.paths import AnyPath, relative_path
+from medclip.data.paths import AnyPath, is_url, relative_path
+from medclip.data.prepare_config import Columns
 from medclip.data.schema import Dropped, Pair, is_row_number, make_up_id
 from medclip.data.sources.image_caption_folder import IMAGE_FOLDERS, IMAGE_SUFFIXES
 from medclip.data.sources.image_cells import MAX_MEMBER_BYTES, UsedFiles, is_link, read_member
 from medclip.data.sources.reports import split_reading
+from medclip.data.sources.stated_groups import article_of_file, private_values, stated_group
 from medclip.data.sources.table_files import TABLE_SUFFIXES
-from medclip.data.sources.tables import NO_IMAGE_OR_CAPTION, article_of_file, as_strings, cell_captions, extra_fields
+from medclip.data.sources.tables import NO_IMAGE_OR_CAPTION, as_strings, cell_captions, extra_fields
 from medclip.errors import ImageError, UserError
 
 WINDOW_SAMPLES, WINDOW_BYTES = 10_000, 2**28  # of incomplete samples: what waits for the rest is in memory
@@ -56,6 +57,10 @@ class _SmallHeader(tarfile.TarInfo):
             raise ValueError(f"a member has headers of more than {_MAX_HEADER_BYTES >> 20} MiB, or many holes")
         return member
 
+    def _proc_gnusparse_10(self, next: tarfile.TarInfo, pax_headers: Any, tarfile: Any) -> None:
+        """Leave a map of holes unread, as it may have no end: such a member is not used."""
+        cast("Any", next).sparse = ()
+
 
 @dataclass
 class _Sample:
@@ -82,17 +87,19 @@ def read_tars(paths: list[AnyPath], folder: AnyPath, used: UsedFiles) -> Iterato
     """Every sample of the archives, in order: an image with a caption in KEY.txt or in KEY.json.
 
     KEY is a name up to the last dot, or where the rest of it is no suffix that is read, as it is. KEY.json may hold id,
-    caption, article, license, concepts, split and the other fields of `medclip export`. The split is that of KEY.json,
-    else of the archive's path below `folder`, else of a folder in KEY; else a hash decides. A number is no id, as
-    archives count anew; neither is a key that another archive had. An image and its caption may lie apart, with
-    WINDOW_SAMPLES incomplete samples between them; members that belong to no pair are counted. Raises UserError for a
-    damaged archive, with the last sample before the damage.
+    caption, license, concepts, split and the other fields of `medclip export`, and a patient, study or article, which
+    is the group; else, as in a folder, images of one folder are one, but for a folder that holds all of them or is
+    called a split. The split is that of KEY.json, else of the archive's path below `folder`, else of a folder in KEY;
+    else a hash decides. A number is no id, as archives count anew; neither is a key that another archive had. An image
+    and its caption may lie apart, with WINDOW_SAMPLES incomplete samples between them; members that belong to no pair
+    are counted. Raises UserError for a damaged archive, with the last sample before the damage.
     """
     splits = {path: split_in(str(relative_path(path, folder))) for path in paths}
     if set(splits.values()) == {"train"}:  # the name that collections without splits give their archives
         splits = {}
     earlier_keys: set[int] = set()
     last_split = ""
+    outer = _outer_folders(chain.from_iterable(map(_list_members, paths)))
     for path in paths:
         used.add(path)
         keys: set[int] = set()
@@ -101,7 +108,8 @@ def read_tars(paths: list[AnyPath], folder: AnyPath, used: UsedFiles) -> Iterato
             if isinstance(sample, str):  # what belongs to no sample makes no split of its own
                 yield Dropped(key, split or last_split or split_of(key), sample, path.name)
                 continue
-            for row in _parse_sample(key, sample.files, path, split, hash(key) in earlier_keys):
+            group = _group_of_folder(key, outer)
+            for row in _parse_sample(key, sample.files, path, split, group, hash(key) in earlier_keys):
                 yield row
                 last_split = row.split
             keys.add(hash(key))
@@ -109,7 +117,7 @@ def read_tars(paths: list[AnyPath], folder: AnyPath, used: UsedFiles) -> Iterato
 
 
 def _parse_sample(
-    key: str, files: dict[str, bytes], path: AnyPath, split: str, repeats: bool, folder: str = ""
+    key: str, files: dict[str, bytes], path: AnyPath, split: str, folder: str, repeats: bool
 ) -> list[Pair | Dropped]:
     split = split or _split_of_folder(key)
     try:
@@ -122,10 +130,11 @@ def _parse_sample(
     images = [data for suffix, data in files.items() if suffix in IMAGE_SUFFIXES]
     made_up = make_up_id(path.name, key, *captions, *images)
     id, unnumbered = stated or made_up, made_up if is_row_number(stated) else stated
-    group = str(fields.get("article") or folder or article_of_file(f"{key}_") or unnumbered or id)
+    group, private = stated_group(fields), private_values(fields, Columns())
+    group = group or folder or article_of_file(f"{key}_") or unnumbered or id
     split = canonical_split(str(fields.get("split") or "")) or split or split_of(group)
     if not images or not captions:
-        return [Dropped(key, split, _missing(key, files, bool(images)), path.name)]
+        return [Dropped(key, split, _missing(key, files, bool(images)), path.name, private)]
     return [
         Pair(
             id=id if len(captions) == 1 else f"{id}-{number}",
@@ -136,6 +145,7 @@ def _parse_sample(
             license=str(fields.get("licence") or fields.get("license") or ""),
             attribution=str(fields.get("attribution") or ""),
             concepts=as_strings(fields.get("concepts")),
+            private=private,
             removed=removed,
             **extra_fields(fields, path.stem),
         )
@@ -227,37 +237,79 @@ def split_name(name: str) -> tuple[str, str]:
     return (path.parent / (stem.stem if has_two else path.stem)).as_posix(), path.suffix.lower()
 
 
-def read_zip(path: AnyPath) -> Iterator[Pair | Dropped]:
-    """Every sample of a .zip, as `read_tars` reads it, in the order of the names; nothing is unpacked to the disk.
-
-    As in a folder, images of one folder are a group, but for one that holds all of them or is called a split.
+def read_zips(paths: Sequence[AnyPath]) -> Iterator[Pair | Dropped]:
+    """Every sample of .zip files, as `read_tars` reads them, in the order of their names; nothing is unpacked.
 
     Raises UserError for a damaged archive and for one that holds a table.
     """
+    earlier_keys: set[int] = set()
+    outer = _outer_folders(chain.from_iterable(map(_list_zip, paths)))
+    for path in paths:
+        keys: set[int] = set()
+        with _open_zip(path) as archive:
+            members = sorted(_members(archive), key=lambda member: (_key(member), member.filename))
+            for key, group in groupby(members, key=_key):
+                folder = _group_of_folder(key, outer)
+                yield from _parse_members(archive, key, list(group), path, folder, hash(key) in earlier_keys)
+                keys.add(hash(key))
+        earlier_keys |= keys if len(paths) > 1 else set()
+
+
+@contextmanager
+def _open_zip(path: AnyPath) -> Iterator[zipfile.ZipFile]:
     with ExitStack() as stack:
         try:
             archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(path.open("rb"))))
         except Exception as error:  # what zipfile raises for a damaged one has many types
             raise UserError(f"{path} is damaged ({error}). Fetch it again.") from None
-        members = [member for member in archive.infolist() if not member.filename.endswith("/")]
-        names = (member.filename for member in members)
-        if table := next((name for name in names if name.lower().removesuffix(".gz").endswith(_TABLES)), None):
-            raise UserError(f"{path} holds a table. Unpack {table} beside the archive, which stays, and give that.")
-        members.sort(key=lambda member: (_key(member), member.filename))
-        folders = _group_folders(PurePosixPath(member.filename) for member in members)
-        for key, group in groupby(members, key=_key):
-            yield from _parse_members(archive, key, list(group), path, folders.get(PurePosixPath(key).parent, ""))
+        yield archive
 
 
-def _group_folders(files: Iterable[PurePosixPath]) -> dict[PurePosixPath, str]:
-    """The folders of an archive's images, each with the group that it is, "" for the one that holds all of them."""
-    folders = {file.parent for file in files if file.suffix.lower() in IMAGE_SUFFIXES and _OF_MACOS not in file.parts}
-    shared = len(posixpath.commonprefix([folder.parts for folder in folders]))
+def _members(archive: zipfile.ZipFile) -> Iterator[zipfile.ZipInfo]:
+    return (member for member in archive.infolist() if not member.filename.endswith("/"))
 
-    def is_group(name: str) -> bool:
-        return canonical_split(name) not in SPLITS and name not in IMAGE_FOLDERS
 
-    return {folder: "/".join(filter(is_group, folder.parts[shared:])) for folder in folders}
+def _list_zip(path: AnyPath) -> list[PurePosixPath]:
+    """The members of a .zip. UserError where one is a table."""
+    with _open_zip(path) as archive:
+        names = [member.filename for member in _members(archive)]
+    if table := next((name for name in names if name.lower().removesuffix(".gz").endswith(_TABLES)), None):
+        raise UserError(f"{path} holds a table. Unpack {table} beside the archive, which stays, and give that.")
+    return list(map(PurePosixPath, names))
+
+
+def _list_members(path: AnyPath) -> Iterator[PurePosixPath]:
+    """The members of a tar archive, as far as it can be read."""
+    mode = "r|*" if is_url(path) else "r:*"  # a file is sought in
+    try:
+        with path.open("rb") as stream, tarfile.open(fileobj=stream, mode=mode, tarinfo=_SmallHeader) as archive:
+            for member in archive:
+                cast("Any", archive).members.clear()
+                yield PurePosixPath(member.name)
+    except Exception:  # reading the samples says what is wrong
+        return
+
+
+def _outer_folders(files: Iterable[PurePosixPath]) -> int:
+    """How many folders hold all images of archives. Reads no further than to an image that shares none."""
+    shared: tuple[str, ...] | None = None
+    for file in files:
+        if file.suffix.lower() in IMAGE_SUFFIXES and _OF_MACOS not in file.parts:
+            folders = file.parent.parts
+            shared = folders if shared is None else _common_start(shared, folders)
+            if not shared:
+                break
+    return len(shared or ())
+
+
+def _common_start(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(part for part, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
+def _group_of_folder(key: str, outer: int) -> str:
+    """The folders of a key that are a group, "" where none is."""
+    folders = PurePosixPath(key).parent.parts[outer:]
+    return "/".join(name for name in folders if canonical_split(name) not in SPLITS and name not in IMAGE_FOLDERS)
 
 
 def _key(member: zipfile.ZipInfo) -> str:
@@ -265,7 +317,7 @@ def _key(member: zipfile.ZipInfo) -> str:
 
 
 def _parse_members(
-    archive: zipfile.ZipFile, key: str, members: list[zipfile.ZipInfo], path: AnyPath, folder: str
+    archive: zipfile.ZipFile, key: str, members: list[zipfile.ZipInfo], path: AnyPath, folder: str, repeats: bool
 ) -> Iterator[Pair | Dropped]:
     split, sample, names = split_in(path.name), _Sample(), set[str]()
     for member in members:
@@ -280,4 +332,4 @@ def _parse_members(
         if reason:
             yield Dropped(member.filename, split or split_of(key), reason, path.name)
     if sample.files:
-        yield from _parse_sample(key, sample.files, path, split, repeats=False, folder=folder)
+        yield from _parse_sample(key, sample.files, path, split, folder, repeats)
