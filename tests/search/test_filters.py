@@ -58,6 +58,15 @@ def test_a_value_of_any_alphabet_is_matched_by_itself(value):
     assert filter_mask(table, DAYS[:2], parse_filter([f"organ={value}"])).tolist() == [True, False]
 
 
+@pytest.mark.parametrize("stored", ["Épanchement", "E\u0301panchement"])
+@pytest.mark.parametrize("typed", ["épanchement", "e\u0301panchement"])
+def test_an_accent_is_the_same_however_it_is_stored(stored, typed):
+    """macOS writes a letter and its accent apart, keyboards together."""
+    labels = pa.array([[("finding", stored)], [("finding", "epanchement")]], TABLE.schema.field("labels").type)
+    table = pa.table({"labels": labels})
+    assert filter_mask(table, DAYS[:2], parse_filter([f"finding={typed}"])).tolist() == [True, False]
+
+
 @pytest.mark.parametrize("item", ["modality", "=ct", "modality=", " = ", ""])
 def test_what_is_not_key_and_value_is_refused(item):
     with pytest.raises(UserError, match="write KEY=VALUE"):

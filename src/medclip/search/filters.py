@@ -24,7 +24,7 @@ _DAYS = re.compile(r"(?P<first>\d{4}-\d\d-\d\d)?\.\.(?P<last>\d{4}-\d\d-\d\d)?|(
 
 @dataclass(frozen=True)
 class Filter:
-    """Conditions that a row must all meet; each by any of its values, case-insensitively. None: every row."""
+    """Conditions that a row must all meet, each by any of its values, as `fold` compares them. None: every row."""
 
     conditions: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
@@ -42,13 +42,19 @@ def make_filter(conditions: Mapping[str, Sequence[str]]) -> Filter:
         parse_days(value)
     if not all(map(is_unicode, chain(conditions, *conditions.values()))):
         raise UserError("a filter is not Unicode text.")
-    values_by_key = {key: tuple(sorted(set(_lowercase(values)))) for key, values in conditions.items()}
+    values_by_key = {
+        key: tuple(sorted(set(fold(pa.array([value.strip() for value in values], pa.string())).to_pylist())))
+        for key, values in conditions.items()
+    }
     return Filter(tuple(sorted((key, values) for key, values in values_by_key.items() if values)))
 
 
-def _lowercase(values: Sequence[str]) -> list[str]:
-    """As `lowercase_values`: Python's own lower case ends a Greek word by another sigma."""
-    return compute.utf8_lower(pa.array([value.strip() for value in values], pa.string())).to_pylist()
+def fold(values: pa.Array | pa.ChunkedArray) -> Any:
+    """Texts as filters compare them: without letter case, and an accent one with its letter however it is stored (NFC).
+
+    By Arrow alone, on both sides: Python's own lower case ends a Greek word by another sigma.
+    """
+    return compute.utf8_lower(compute.utf8_normalize(values, form="NFC"))
 
 
 def parse_filter(items: Iterable[str]) -> Filter:
@@ -70,7 +76,7 @@ def filter_mask(table: pa.Table, added_days: np.ndarray, filter: Filter) -> Bool
             ranges = [parse_days(value) for value in values]
             mask &= np.any([(added_days >= first) & (added_days <= last) for first, last in ranges], axis=0)
         else:
-            column = lowercase_values(table, key)
+            column = fold(column_values(table, key))
             if column.null_count == len(column) and key not in FILTER_COLUMNS and len(table):
                 keys = ", ".join([*label_names(table), *FILTER_COLUMNS, ADDED_KEY])
                 raise UserError(f"no image of the index has {key!r}; filters can use: {keys}.")
@@ -81,11 +87,6 @@ def filter_mask(table: pa.Table, added_days: np.ndarray, filter: Filter) -> Bool
 def column_values(table: pa.Table, key: str) -> pa.ChunkedArray:
     """The values of a column or a label; null where a row has none."""
     return table.column(key) if key in FILTER_COLUMNS else compute.map_lookup(table.column("labels"), key, "first")
-
-
-def lowercase_values(table: pa.Table, key: str) -> pa.ChunkedArray:
-    """The same in lower case, as filters compare them."""
-    return compute.utf8_lower(column_values(table, key))
 
 
 def id_mask(table: pa.Table, id: str) -> Bool[np.ndarray, " n"]:

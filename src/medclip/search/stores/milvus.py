@@ -24,7 +24,7 @@ from medclip.errors import UserError
 from medclip.hosts import is_clear_text, is_loopback
 from medclip.progress import progress
 from medclip.require import require
-from medclip.search.filters import ADDED_KEY, FILTER_COLUMNS, Filter, label_names, lowercase_values, parse_days
+from medclip.search.filters import ADDED_KEY, FILTER_COLUMNS, Filter, column_values, fold, label_names, parse_days
 from medclip.search.manifest import MILVUS_SCHEME
 from medclip.search.stores.base import SCAN_FRACTION, Difference, Embeddings, IndexData, RowMask, Rows, scan
 
@@ -186,7 +186,7 @@ class MilvusStore:
         table = pa.concat_tables([columns.slice(int(run[0]), len(run)) for run in runs])
         terms: list[list[int]] = [[] for _ in rows]
         for key in {*label_names(table), *FILTER_COLUMNS}:
-            for row_terms, value in zip(terms, lowercase_values(table, key).to_pylist(), strict=True):
+            for row_terms, value in zip(terms, fold(column_values(table, key)).to_pylist(), strict=True):
                 if value is not None:
                     row_terms.append(hash_term(key, value))
         return terms
