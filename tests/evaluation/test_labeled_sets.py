@@ -229,6 +229,19 @@ def test_a_list_of_names_that_is_no_text_is_refused(tmp_path):
         rows_of(tmp_path)
 
 
+def test_a_flat_list_of_labels_and_a_channel_of_gray_are_what_medmnist_has(tmp_path):
+    labels = np.array([1, 0], np.uint8)
+    images = np.arange(2 * 64, dtype=np.uint8).reshape(2, 8, 8)
+    for name, shape, column in (
+        ("pneumoniamnist_1", (2, 8, 8, 1), labels),
+        ("pneumoniamnist_2", (2, 8, 8), labels[:, None]),
+    ):
+        np.savez(tmp_path / f"{name}.npz", test_images=images.reshape(shape), test_labels=column)
+    flat, published = (rows_of(tmp_path / f"pneumoniamnist_{number}.npz") for number in (1, 2))
+    assert flat.labels == [("pneumonia",), ("normal",)]
+    assert flat.digest == published.digest
+
+
 @pytest.mark.parametrize(
     ("write", "message"),
     [

@@ -244,7 +244,7 @@ def _locate(data: Path, *names: str) -> tuple[Path | bytes, str]:
 def _medmnist(path: Path) -> LabeledSet:
     """A file of MedMNIST: SPLIT_images u8 (n, s, s) or (n, s, s, 3), SPLIT_labels (n, 1) or (n, k).
 
-    Images are unpacked one at a time: a small file can unpack to more than the memory.
+    Files made by others may have images (n, s, s, 1) and labels (n,), which mean the same. Images are unpacked one at a time: a small file can unpack to more than the memory.
     """
     with _npz_errors(path), zipfile.ZipFile(path) as archive:
         members = set(archive.namelist())
@@ -256,7 +256,7 @@ def _medmnist(path: Path) -> LabeledSet:
     if not splits:
         raise UserError(f"{path} has no train_images and train_labels, so it is not a file of MedMNIST.")
     for images, labels in splits.values():
-        is_flat = len(images.shape) in (3, 4) and images.shape[3:] in ((), (3,)) and labels.ndim == 2
+        is_flat = len(images.shape) in (3, 4) and images.shape[3:] in ((), (1,), (3,)) and labels.ndim == 2
         if not (is_flat and 0 < math.prod(images.shape[1:3]) <= MAX_PIXELS):
             raise UserError(f"{path} holds images of shape {images.shape[1:]}; only 2D images are read.")
         are_numbers = labels.dtype.kind in "iu" and not (labels < 0).any()
@@ -294,10 +294,12 @@ def _skip_header(file: IO[bytes]) -> _Header:
 
 
 def _read_labels(archive: zipfile.ZipFile, member: str) -> np.ndarray:
+    """A row of labels for each image."""
     if (size := archive.getinfo(member).file_size) > MAX_MEMBER_BYTES:
         raise ValueError(f"its {member} unpacks to {size:,} bytes")
     with archive.open(member) as file:
-        return np.lib.format.read_array(file, allow_pickle=False)
+        labels = np.lib.format.read_array(file, allow_pickle=False)
+    return labels[:, None] if labels.ndim == 1 else labels
 
 
 def _read_arrays(
@@ -307,7 +309,8 @@ def _read_arrays(
         return names[number] if number < len(names) else str(number)
 
     for split, (images, labels) in splits.items():
-        unpacked = _iter_images(path, f"{split}_images.npy", images.shape[1:])
+        shape = images.shape[1:3] if images.shape[3:] == (1,) else images.shape[1:]
+        unpacked = _iter_images(path, f"{split}_images.npy", shape)
         for number, (image, row) in enumerate(zip(unpacked, labels, strict=True)):
             numbers = np.flatnonzero(row) if len(row) > 1 else row
             id = f"{split}/{number}"
