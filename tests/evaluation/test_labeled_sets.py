@@ -161,6 +161,31 @@ def test_uncertain_labels_of_chexpert_are_excluded_where_they_are_evaluated(tmp_
     assert images.articles[0] == "patient00001"
 
 
+def test_chexpert_saved_by_pandas_has_the_same_findings(tmp_path):
+    """A column of row numbers before the others, of which row 1 would be a finding; a U is what -1 is."""
+    chexpert(tmp_path)
+    header, *rows = (tmp_path / "valid.csv").read_text().splitlines()
+    before = rows_of(tmp_path).labels
+    for index in ("", "Unnamed: 0"):
+        numbered = [f"{number},{row}" for number, row in enumerate(rows)]
+        write_lines(tmp_path / "valid.csv", f"{index},{header}", *numbered)
+        images = rows_of(tmp_path)
+        assert (images.labels, images.excluded) == (before, {})
+    rows[3] = rows[3].removesuffix("0.0") + "U"
+    write_lines(tmp_path / "valid.csv", header, *rows)
+    images = rows_of(tmp_path)
+    assert (images.labels, images.excluded) == (before[:3], {"uncertain label": 1})
+
+
+@pytest.mark.parametrize(("write", "table"), [(chexpert, "valid.csv"), (vindr, "annotations/image_labels_test.csv")])
+def test_a_column_that_is_no_finding_is_refused(tmp_path, write, table):
+    """Those of its rows that are 1 would show a finding named after it."""
+    header, *rows = (write(tmp_path) / table).read_text().splitlines()
+    write_lines(tmp_path / table, f"{header},fold", *(f"{row},{number}" for number, row in enumerate(rows, start=1)))
+    with pytest.raises(UserError, match=rf"{table}, .*column 'fold' holds '2', where a finding has 1, 0, -1"):
+        rows_of(tmp_path)
+
+
 @pytest.mark.parametrize("suffix", [".csv.gz", ".csv"])
 @pytest.mark.parametrize("labeler", ["chexpert", "negbio"])
 def test_the_labels_of_a_study_of_mimic_hold_for_its_images(tmp_path, labeler, suffix):

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
+import re
 import zipfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
 from medclip.data.images import to_png
 from medclip.data.normalize import split_in
-from medclip.data.paths import LEAVES_FOLDER, check_link, inside, is_url, leaves_folder, path_exists
+from medclip.data.paths import LEAVES_FOLDER, check_link, fold_name, inside, is_url, leaves_folder, path_exists
 from medclip.data.sources.image_cells import MAX_MEMBER_BYTES, MISSING
 from medclip.data.sources.mimic_cxr import is_mimic_cxr, read_images, read_labels
 from medclip.data.sources.table_files import Row, read_columns, read_rows
@@ -32,6 +33,10 @@ _NIH_SPLITS = {"train_val_list.txt": "train", "test_list.txt": "test"}
 _VINDR_TABLES = {"image_labels_train.csv": "train", "image_labels_test.csv": "test", "train.csv": "train"}
 """PhysioNet's tables of labels, and Kaggle's of boxes."""
 _VINDR_FACTS = {"image_id", "rad_id"}
+_PANDAS_INDEX = re.compile(r"(Unnamed: \d+)?")
+"""The column of row numbers that a table saved by pandas begins with."""
+_LABELS = {"": 0, "nan": 0, "0": 0, "0.0": 0, "1": 1, "1.0": 1, "-1": -1, "-1.0": -1, "u": -1}
+"""What a finding's cell says, as labelers write it and pandas saves it."""
 _CHEST = (
     *("atelectasis", "cardiomegaly", "effusion", "infiltration", "mass", "nodule", "pneumonia", "pneumothorax"),
     *("consolidation", "edema", "emphysema", "fibrosis", "pleural", "hernia"),
@@ -84,7 +89,7 @@ def find_labeled_set(data: Path, classes: Iterable[str] = ()) -> LabeledSet | No
         return None
     if data.is_file() and data.suffix.lower() == ".npz":
         return _medmnist(data)
-    labeled = _find_layout(data, frozenset(map(str.casefold, classes)))
+    labeled = _find_layout(data, frozenset(map(fold_name, classes)))
     return labeled and replace(labeled, images=(refuse_link(image, data) for image in labeled.images))
 
 
@@ -123,17 +128,33 @@ def _read_chexpert(data: Path, classes: frozenset[str]) -> Iterator[LabeledImage
     for table in filter(_is_chexpert, (data / name for name in _CHEXPERT_TABLES)):
         for row in _read_table(table):
             name = row["Path"] or ""
-            value, uncertain = _findings(row, _CHEXPERT_FACTS, classes)
+            value, uncertain = _findings(_labels(row, _CHEXPERT_FACTS, f"{table}, {name}"), classes)
             patient = next((part for part in name.split("/") if part.startswith("patient")), name)
             image, flaw = _locate(data, name, name.partition("/")[2])
             yield LabeledImage(image, value, name, patient, split_in(table.name), flaw or uncertain)
 
 
-def _findings(row: Mapping[str, str | None], facts: Iterable[str], classes: frozenset[str]) -> tuple[str, str]:
-    """The findings that are 1, and a flaw where one of `classes` (folded; none: any) is -1. `facts` are no findings."""
-    labels = {name: _number(cell) for name, cell in row.items() if name not in facts}
-    chosen = [value for name, value in labels.items() if not classes or name.casefold() in classes]
+def _findings(labels: Mapping[str, int], classes: frozenset[str]) -> tuple[str, str]:
+    """The findings that are 1, and a flaw where one of `classes` (folded; none: any) is -1."""
+    chosen = [value for name, value in labels.items() if not classes or fold_name(name) in classes]
     return ";".join(name for name, value in labels.items() if value == 1), UNCERTAIN * (-1 in chosen)
+
+
+def _labels(row: Mapping[str, Any], facts: Set[str], where: str) -> dict[str, int]:
+    """1, 0 or -1 (uncertain) of each finding, a column that is none of `facts`; 0 where a report does not mention it.
+
+    UserError for another cell: it says nothing of the finding, and counting it as 0 would.
+    """
+    labels = {}
+    for name in (name for name in row if name not in facts and not _PANDAS_INDEX.fullmatch(name)):
+        cell = str(row[name] or "").strip()
+        if (label := _LABELS.get(cell.casefold())) is None:
+            raise UserError(
+                f"{where}: column {name!r} holds {cell[:40]!r}, where a finding has 1, 0, -1 (uncertain) or nothing. "
+                "Write these, or take the column out of the table."
+            )
+        labels[name] = label
+    return labels
 
 
 def _read_mimic(
@@ -143,19 +164,11 @@ def _read_mimic(
     without_image = dict.fromkeys(labels)
     for id, image, patient, study, split in read_images(data):
         without_image.pop(study, None)
-        value, flaw = _findings(labels.get(study, {}), _MIMIC_FACTS, classes)
+        value, flaw = _findings(_labels(labels.get(study, {}), _MIMIC_FACTS, f"{data}, study {study}"), classes)
         file = b"" if image is None else Path(str(image))
         yield LabeledImage(file, value if study in labels else None, id, patient, split, flaw if image else MISSING)
     for study in without_image:
         yield LabeledImage(b"", None, study, f"p{labels[study]['subject_id']}", flaw="study without an image")
-
-
-def _number(cell: str | None) -> float:
-    """A label as a number; 0 where a report does not mention the finding."""
-    try:
-        return float(cell or 0)
-    except ValueError:
-        return 0.0
 
 
 def _read_nih(data: Path) -> Iterator[LabeledImage]:
@@ -221,8 +234,8 @@ def _read_vindr(data: Path) -> Iterator[LabeledImage]:
         for row in _read_table(table):
             id, reader = row["image_id"] or "", row.get("rad_id") or ""
             boxed = [row["class_name"] or ""] if "class_name" in row else []
-            columns = [name for name, cell in row.items() if name not in _VINDR_FACTS and not boxed]
-            findings = boxed or [name for name in columns if _number(row[name]) == 1]
+            labels = {} if boxed else _labels(row, _VINDR_FACTS, f"{table}, {id}")
+            findings = boxed or [name for name, value in labels.items() if value == 1]
             readers[id].add(reader)
             reports[id].update((finding, reader) for finding in findings)
             order |= dict.fromkeys(findings)
