@@ -192,6 +192,22 @@ def test_classes_are_chosen_and_read_in_any_case(tmp_path):
     assert LabelConfig(classes=("DARK", "other")).choose(images.classes) == ["Dark", "other"]
 
 
+@pytest.mark.parametrize("write", ["table", "folders"])
+def test_an_accent_stored_apart_from_its_letter_is_no_other_class(tmp_path, write):
+    """A folder that came from macOS: its class would be one of its own, or one that --classes does not name."""
+    apart, composed = "E\u0301panchement", "\u00c9panchement"
+    if write == "table":
+        data = write_table(
+            tmp_path / "set", [f"dark_1.jpg,{apart},", f"dark_2.jpg,{composed},", "bright_1.jpg,normal,"]
+        )
+    else:
+        data = write_folders(tmp_path / "set", {"dark": 2, "bright": 1})
+        (data / "dark").rename(data / apart)
+        (data / "bright").rename(data / "normal")
+    assert rows_of(data).classes == ["normal", composed]
+    assert len(rows_of(data, classes=(composed.lower(), "normal"))) == 3
+
+
 def test_spellings_are_one_class_in_both_splits_of_a_probe(tmp_path):
     rows = ["dark_1.jpg,Dark,train", "bright_1.jpg,bright,train", "dark_2.jpg,DARK,test", "bright_2.jpg,Bright,test"]
     train, test = probe_rows(EvalConfig(data=str(write_table(tmp_path / "set", rows))), LabelConfig())

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from medclip.data.dataset import Split, default_split
-from medclip.data.paths import parse_path
+from medclip.data.paths import fold_name, parse_path
 from medclip.errors import UserError
 
 ProtocolName = Literal["chexzero", "biomedclip", "gloria", "medclip", "medclip-max"]
@@ -61,12 +61,12 @@ class LabelConfig:
 
     @cached_property
     def class_keys(self) -> frozenset[str]:
-        """The classes as they are compared, without their case."""
-        return frozenset(name.casefold() for name in self.classes)
+        """The classes as they are compared (`fold_name`)."""
+        return frozenset(map(fold_name, self.classes))
 
     def choose(self, present: Iterable[str]) -> list[str]:
         """The classes of the config, spelled as those that are `present`, or else these, sorted."""
         present = sorted(set(present))
-        spellings = {name.casefold(): name for name in reversed(present)}
-        chosen = {name.casefold(): spellings.get(name.casefold(), name) for name in reversed(self.classes)}
+        spellings = {fold_name(name): name for name in reversed(present)}
+        chosen = {fold_name(name): spellings.get(fold_name(name), name) for name in reversed(self.classes)}
         return list(reversed(chosen.values())) or present

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any
 
 from medclip.data.dataset import Split, default_split, read_dataset
 from medclip.data.normalize import SPLITS, canonical_split, split_of
-from medclip.data.paths import AnyPath, check_link, inside, is_url, parse_path, path_exists
+from medclip.data.paths import AnyPath, check_link, fold_name, inside, is_url, parse_path, path_exists
 from medclip.data.sources.image_caption_folder import list_images
 from medclip.data.sources.labeled_sets import SOURCES, LabeledImage, find_labeled_set, refuse_link
 from medclip.data.sources.stated_groups import stated_group, without_fraction
@@ -131,14 +132,14 @@ def probe_rows(config: EvalConfig, labels: LabelConfig) -> tuple[Labeled, Labele
 
 
 def _with_one_spelling(*parts: Labeled) -> list[Labeled]:
-    """The same images, where values that differ in case alone have the spelling that comes first."""
+    """The same images, where values that differ in case alone have the spelling that comes first, composed (NFC)."""
     spellings: dict[str, str] = {}
 
     def respell(row: LabeledImage) -> LabeledImage:
         if not row.value:
             return row
         parts = [part.strip() for part in row.value.split(";")]
-        values = [spellings.setdefault(part.casefold(), part) for part in parts]
+        values = [spellings.setdefault(fold_name(part), unicodedata.normalize("NFC", part)) for part in parts]
         return row if values == parts else dataclasses.replace(row, value=";".join(values))
 
     return [dataclasses.replace(images, rows=tuple(map(respell, images.rows))) for images in parts]
@@ -153,7 +154,7 @@ def _single_valued(images: Labeled, config: EvalConfig, labels: LabelConfig) -> 
         values = images.labels[i]
         if len(values) != 1:
             return "more than one finding" if values else "no finding"
-        return None if not labels.classes or values[0].casefold() in labels.class_keys else "of another class"
+        return None if not labels.classes or fold_name(values[0]) in labels.class_keys else "of another class"
 
     single = dataclasses.replace(images.exclude(reason), allows_several=False, excluded_several=False)
     if not len(single):
@@ -218,7 +219,7 @@ def _read_table(data: Path, label: str) -> Iterator[LabeledImage]:
     rows = list(_table_rows(data, label))
     values: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
     for row in rows:
-        values[row.split, row.id].add((row.value or "").strip().casefold())
+        values[row.split, row.id].add(fold_name((row.value or "").strip()))
     keys = set()
     for row in rows:
         key = row.split, row.id
@@ -263,7 +264,7 @@ def _read_class_folders(data: Path, class_keys: frozenset[str]) -> Iterator[Labe
     images = []
     for top, split in splits.items():
         for folder in _folders(top):
-            if class_keys and folder.name.casefold() not in class_keys:
+            if class_keys and fold_name(folder.name) not in class_keys:
                 if class_key(folder.name) in map(class_key, class_keys):
                     raise UserError(f"{folder} is a class that --classes spells otherwise: give {folder.name!r}.")
                 continue
@@ -296,10 +297,10 @@ def _usable(images: Labeled, data: AnyPath, config: LabelConfig) -> Labeled:
 
     UserError where one is spelled otherwise: it would be a class that no image shows.
     """
-    present = {name.casefold(): name for name in images.classes}
+    present = {fold_name(name): name for name in images.classes}
     for name in config.classes:
         spellings = [other for key, other in present.items() if class_key(key) == class_key(name)]
-        if spellings and name.casefold() not in present:
+        if spellings and fold_name(name) not in present:
             raise UserError(f"{data}, split {images.name}: no class is spelled {name!r}; give {spellings[0]!r}.")
 
     def reason(i: int) -> str | None:
@@ -309,7 +310,7 @@ def _usable(images: Labeled, data: AnyPath, config: LabelConfig) -> Labeled:
             return "without label"
         if images.multilabel or not config.classes:
             return None
-        return None if config.class_keys & {name.casefold() for name in images.labels[i]} else "of another class"
+        return None if config.class_keys & set(map(fold_name, images.labels[i])) else "of another class"
 
     usable = images.exclude(reason)
     if not len(usable):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import tomllib
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -62,7 +63,7 @@ class Prompts:
 
 def class_key(label: str) -> str:
     """What all spellings of a class have in common: Pleural_Effusion, "pleural effusion" and PleuralEffusion."""
-    return re.sub(r"[\s_/-]+", "", label).casefold() or label
+    return unicodedata.normalize("NFC", re.sub(r"[\s_/-]+", "", label)).casefold() or label
 
 
 def read_prompts(path: Path | None, label: str, multilabel: bool) -> Prompts:

@@ -257,7 +257,8 @@ def _locate(data: Path, *names: str) -> tuple[Path | bytes, str]:
 def _medmnist(path: Path) -> LabeledSet:
     """A file of MedMNIST: SPLIT_images u8 (n, s, s) or (n, s, s, 3), SPLIT_labels (n, 1) or (n, k).
 
-    Files made by others may have images (n, s, s, 1) and labels (n,), which mean the same. Images are unpacked one at a time: a small file can unpack to more than the memory.
+    Files made by others may have images (n, s, s, 1) and labels (n,), which mean the same. Images are unpacked one at a
+    time: a small file can unpack to more than the memory.
     """
     with _npz_errors(path), zipfile.ZipFile(path) as archive:
         members = set(archive.namelist())
