@@ -224,6 +224,23 @@ def test_values_of_a_table_may_have_bars_and_be_floats(tmp_path):
     assert images.labels == [("1",), ("1",), ("0", "2")]
 
 
+@pytest.mark.parametrize("mark", ["-1", "-1.0", "U", "uncertain", "NaN", "NA"])
+def test_a_mark_of_an_uncertain_label_is_no_class_unless_named(tmp_path, mark):
+    """As a third class it would be predicted, and take images from the others."""
+    rows = ["dark_1.jpg,1.0,", f"dark_2.jpg,{mark},", "bright_1.jpg,0,", f"bright_2.jpg,{mark},"]
+    folder = write_table(tmp_path / "set", rows)
+    with pytest.raises(UserError, match=rf"'label' is '{mark}' for 2 images, .*--classes 0 1\)"):
+        rows_of(folder)
+    assert rows_of(folder, classes=("0", "1")).excluded == {"uncertain label": 2}
+    assert len(rows_of(folder, classes=("0", "1", mark))) == 4
+
+
+def test_an_image_of_uncertain_findings_is_not_one_without_any(tmp_path):
+    folder = write_table(tmp_path / "set", ["dark_1.jpg,edema;mass,", "dark_2.jpg,-1,", "dark_3.jpg,,"])
+    images = rows_of(folder, classes=("edema", "mass"))
+    assert (images.labels, images.excluded) == ([("edema", "mass"), ()], {"uncertain label": 1})
+
+
 def test_a_table_without_a_usable_image_says_why(tmp_path):
     folder = write_table(tmp_path / "set", ["/data/1.png,a", "/data/2.png,b"], "file,label")
     with pytest.raises(UserError, match=r"chosen classes \(2 × image outside the folder\)"):

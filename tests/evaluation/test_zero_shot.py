@@ -103,6 +103,18 @@ def test_a_class_that_does_not_occur_can_be_called_and_has_no_area(
     assert "nan" not in show(results)
 
 
+def test_a_class_that_is_a_number_needs_a_name(tmp_path):
+    """Prompts such as "a radiology image of 1" would give a number for nothing."""
+    folder = write_table(tmp_path / "set", ["dark_1.jpg,1.0,", "bright_1.jpg,0.0,"], "file,Edema,split")
+    labels = dataclasses.replace(ALONE, label="Edema")
+    with pytest.raises(UserError, match=r"class '0' of 'Edema' has no word .*\[Edema\.names\], 0 = "):
+        evaluate("", folder, labels)
+    named = tmp_path / "prompts.toml"
+    named.write_text('[Edema]\ntemplates = ["{}"]\n[Edema.names]\n0 = ["no edema"]\n1 = ["edema"]\n')
+    with pytest.raises(UserError, match="absent"):  # it goes on to the model
+        evaluate(tmp_path / "absent", folder, labels, named)
+
+
 def test_one_class_is_refused(run, labeled_folder):
     with pytest.raises(UserError, match="one class only, 'dark'"):
         evaluate(run, labeled_folder, dataclasses.replace(ALONE, classes=("dark",)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shlex
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +18,7 @@ from medclip.data.dataset import Split, default_split, read_dataset
 from medclip.data.normalize import SPLITS, canonical_split, split_of
 from medclip.data.paths import AnyPath, check_link, fold_name, inside, is_url, parse_path, path_exists
 from medclip.data.sources.image_caption_folder import list_images
-from medclip.data.sources.labeled_sets import SOURCES, LabeledImage, find_labeled_set, refuse_link
+from medclip.data.sources.labeled_sets import SOURCES, UNCERTAIN, LabeledImage, find_labeled_set, refuse_link
 from medclip.data.sources.stated_groups import stated_group, without_fraction
 from medclip.data.sources.table_files import read_rows
 from medclip.data.sources.tables import match_row
@@ -26,6 +27,8 @@ from medclip.evaluation.config import EvalConfig, LabelConfig
 from medclip.prompts import class_key
 
 LABELS_FILE = "labels.csv"
+NO_CLASSES = {"-1", "-1.0", "u", "uncertain", "nan", "na", "n/a", "<na>", "null"}
+"""What tables write, by `fold_name`, where a label is uncertain or absent."""
 CONTRADICTORY = "other labels in another row (several of one image are joined by ;)"
 FORMS = (
     f"a prepared dataset, a folder with {LABELS_FILE} (file,label[,split][,article]) beside its images, {SOURCES}, or "
@@ -295,9 +298,18 @@ def _select(images: Labeled, splits: set[str], name: str, config: EvalConfig, la
 def _usable(images: Labeled, data: AnyPath, config: LabelConfig) -> Labeled:
     """The rows that have a label, and of the chosen classes.
 
-    UserError where one is spelled otherwise: it would be a class that no image shows.
+    UserError where one is spelled otherwise: it would be a class that no image shows. UserError too where no classes
+    are chosen and a value is none by its looks: what it means decides the numbers, and only the user knows.
     """
     present = {fold_name(name): name for name in images.classes}
+    if not config.classes and (marks := [name for key, name in present.items() if key in NO_CLASSES]):
+        number = sum(marks[0] in values for values in images.labels)
+        names = " ".join(shlex.quote(name) for key, name in present.items() if key not in NO_CLASSES)
+        raise UserError(
+            f"{data}, split {images.name}: {images.label!r} is {marks[0]!r} for {number} images, which is no class but "
+            "a mark of an uncertain or absent label. Name the classes, and the other images are excluded and counted "
+            f"(--classes {names}), or write in the data what it means."
+        )
     for name in config.classes:
         spellings = [other for key, other in present.items() if class_key(key) == class_key(name)]
         if spellings and fold_name(name) not in present:
@@ -308,6 +320,8 @@ def _usable(images: Labeled, data: AnyPath, config: LabelConfig) -> Labeled:
             return images.rows[i].flaw
         if images.rows[i].value is None or not (images.labels[i] or images.multilabel):
             return "without label"
+        if set(map(fold_name, images.labels[i])) & NO_CLASSES - config.class_keys:
+            return UNCERTAIN
         if images.multilabel or not config.classes:
             return None
         return None if config.class_keys & set(map(fold_name, images.labels[i])) else "of another class"

@@ -40,7 +40,7 @@ from medclip.evaluation.provenance import provenance
 from medclip.evaluation.results import ConfusionMatrix, Fact, Kind, ReliabilityCurve, Results, write_results
 from medclip.model.checkpoint import Model, load
 from medclip.named_metrics import Metric, metric_name
-from medclip.prompts import Prompts, read_prompts
+from medclip.prompts import Prompts, class_key, read_prompts
 from medclip.zero_shot import check_distinct
 
 COLUMN = "correct"
@@ -76,6 +76,7 @@ def evaluate_zero_shot(
         shown = f"one class only, {classes[0]!r}" if classes else "no class"
         raise UserError(f"{config.data} shows {shown}: there is nothing to tell apart.")
     read = read_prompts(prompts, images.label, images.multilabel)
+    _check_words(classes, read, images.label)
     methods: list[_Method] = [None, *PROTOCOLS] if protocol == "all" else [protocol]
     headline, *beside = methods
     texts: _Texts = {method: _class_texts(method, read, classes, images.multilabel, config.seed) for method in methods}
@@ -111,6 +112,15 @@ def evaluate_zero_shot(
     )
     items = {"id": [row.id for row in images.rows], "article": images.articles, **top.items}
     return write_results(config.out, results, items)
+
+
+def _check_words(classes: Sequence[str], prompts: Prompts, label: str) -> None:
+    """UserError where a class is a number without a name: its prompts would say nothing of what an image shows."""
+    if wordless := [c for c in classes if not (any(map(str.isalpha, c)) or class_key(c) in prompts.names)]:
+        raise UserError(
+            f"class {wordless[0]!r} of {label!r} has no word that a text could say. Write words in place of numbers in "
+            f'the data, or name them in a file for --prompts: under [{label}.names], {wordless[0]} = ["pneumonia"].'
+        )
 
 
 def split_digest(images: Labeled, truth: np.ndarray, classes: Sequence[str]) -> str:
