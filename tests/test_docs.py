@@ -25,10 +25,12 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+from playwright.sync_api import expect
 
 from medclip.data.prepare import prepare
 from medclip.model.config import PRESETS
 from support import gallery_stored
+from support.browser import open_chromium
 from support.material import draw_image, image_bytes
 from support.module_graph import draw_graph
 
@@ -180,29 +182,51 @@ def test_every_block_runs(page, place, medclip):
             PARSERS[block.language](block.code)
 
 
-@pytest.mark.slow
-def test_the_site_builds_without_a_warning(tmp_path, data, run):
+@pytest.fixture(scope="module")
+def site(tmp_path_factory, data, run):
+    """The site as docs/build.py makes it, with one example run."""
     pytest.importorskip("zensical", reason="zensical is absent: it is in the dependency group docs")
-    for name, folder in {"data": data, "run": run}.items():  # as examples/toy.py would make them
-        (tmp_path / "toy").mkdir(exist_ok=True)
-        (tmp_path / "toy" / name).symlink_to(folder)
-    command = [sys.executable, ROOT / "docs/build.py", tmp_path / "out", "pair"]
-    environment = os.environ | {"MEDCLIP_TOY": str(tmp_path / "toy")}
+    folder = tmp_path_factory.mktemp("site")
+    for name, made in {"data": data, "run": run}.items():  # as examples/toy.py would make them
+        (folder / "toy").mkdir(exist_ok=True)
+        (folder / "toy" / name).symlink_to(made)
+    command = [sys.executable, ROOT / "docs/build.py", folder / "out", "pair"]
+    environment = os.environ | {"MEDCLIP_TOY": str(folder / "toy")}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
-    examples = tmp_path / "out/site/examples"
-    page = (examples / "pair/index.html").read_text(encoding="utf-8")
+    return folder / "out" / "site"
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(site):
+    examples = site / "examples"
+    page = (examples / "pair.html").read_text(encoding="utf-8")
     assert "<td>" in page and "DualEncoder(" in page and "pair-4.png" in page and (examples / "pair-4.png").is_file()
-    assert "Not run for this page" in (examples / "compare/index.html").read_text(encoding="utf-8")
-    gallery = (tmp_path / "out/site/gallery/index.html").read_text(encoding="utf-8")
-    assert "pair-small.png" in gallery and all(f"examples/{path.stem}/" in gallery for path in examples.glob("*.ipynb"))
-    pages = {path.stem for path in (ROOT / "docs").glob("*.md")} - {"index"}
-    assert all((tmp_path / "out/site" / page / "index.html").is_file() for page in pages)
-    site = tmp_path / "out/site"
+    assert "Not run for this page" in (examples / "compare.html").read_text(encoding="utf-8")
+    gallery = (site / "gallery.html").read_text(encoding="utf-8")
+    assert "pair-small.png" in gallery
+    assert all(f"examples/{path.stem}.html" in gallery for path in examples.glob("*.ipynb"))
+    pages = {path.stem for path in (ROOT / "docs").glob("*.md")}
+    assert all((site / f"{page}.html").is_file() for page in pages)
     assert "not for clinical use" in (site / "index.html").read_text(encoding="utf-8")
     for page in pages:
-        for link in re.findall(r'(?:href|src)="(?![a-z]+:)([^"#?]+)', (site / page / "index.html").read_text("utf-8")):
-            assert (site / page / unquote(link)).exists(), f"{page}: {link}"
+        text = (site / f"{page}.html").read_text(encoding="utf-8")
+        assert not re.findall(r'<(?:script|img)[^>]* src="(?:https?:)?//', text), page
+        for link in re.findall(r'(?:href|src)="(?![a-z]+:)([^"#?]+)', text):
+            assert (site / unquote(link)).is_file() or link == ".", f"{page}: {link}"
+
+
+@pytest.mark.slow
+def test_a_page_opened_as_a_file_follows_links_and_searches(site):
+    """As `make docs` and CI's artifact leave it; a browser lists a folder there and starts no worker."""
+    with open_chromium() as browser:
+        page = browser.new_page()
+        page.goto((site / "index.html").as_uri())
+        page.get_by_role("link", name="Tutorial: from a CSV").first.click()
+        expect(page.get_by_role("heading", level=1)).to_contain_text("Tutorial")
+        page.get_by_role("button", name="Search").first.click()
+        page.get_by_role("combobox", name="Search").fill("leakage")
+        expect(page.get_by_text("medclip leakage").first).to_be_visible()
 
 
 def test_every_page_is_in_the_navigation():
