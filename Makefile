@@ -1,5 +1,6 @@
 # The two commands of the README, and what CI runs. Needs Python 3.11 or newer, make and git.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
+NEW_ENOUGH = -c 'import sys; sys.exit(sys.version_info < (3, 11))'
 APP ?= 1
 SLOW ?= 1
 RESOLUTION ?= lowest-direct
@@ -102,8 +103,11 @@ pin:
 .venv-cluster/ready: requirements-cluster.lock
 .venv-cluster/ready: LOCK = requirements-cluster.lock
 
+# venv leaves an older Python in place where it is there already
 %/ready: requirements.lock pyproject.toml
+	@$(PYTHON) $(NEW_ENOUGH) || { echo 'Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 …' >&2; exit 1; }
 	$(PYTHON) -m venv $*
+	@$*/bin/python $(NEW_ENOUGH) || { echo 'Python 3.11 or newer is needed, $* has another: remove that folder' >&2; exit 1; }
 	sed -n '/^uv==/,/[^\\]$$/p' requirements.lock >$*/uv.lock
 	$*/bin/python -m pip install -q --require-hashes -r $*/uv.lock
 	$*/bin/uv pip install -q --compile-bytecode --python $*/bin/python --require-hashes -r $(LOCK)

@@ -2,6 +2,7 @@
 
 import re
 import stat
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -60,3 +61,13 @@ def test_hooks_run_tools_of_the_lock():
     assert tools == lint == {"ruff", "typos", "pyright"}
     locked = set(re.findall(r"^([\w.-]+)==", (ROOT / "requirements.lock").read_text(), re.M))
     assert tools | {"pre-commit", "pytest-cov"} <= locked
+
+
+def test_an_older_python_is_refused_before_anything_is_made(tmp_path):
+    older = tmp_path / "python"
+    older.write_text("#!/bin/sh\nexit 1\n")  # to every question, as to that for its version
+    older.chmod(0o755)
+    command = ["make", f"PYTHON={older}", str(tmp_path / "env" / "ready")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "Python 3.11 or newer is needed: make PYTHON=" in done.stderr
+    assert not (tmp_path / "env").exists()
