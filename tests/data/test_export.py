@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
@@ -133,3 +134,11 @@ def test_rows_that_changed_before_a_finished_file_number_its_rows_anew(several_f
         export_data(several_files, tmp_path / name, form)
     for path in (tmp_path / "undisturbed" / "data").iterdir():
         assert (tmp_path / "out" / "data" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_disk_without_room_is_said_before_anything_is_written(data, tmp_path, monkeypatch):
+    full = SimpleNamespace(free=1000)
+    monkeypatch.setattr(export.shutil, "disk_usage", lambda _: full)
+    with pytest.raises(UserError, match="another disk"):
+        export_data(data, tmp_path / "out", "parquet")
+    assert not (tmp_path / "out").exists()

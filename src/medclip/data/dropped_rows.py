@@ -23,8 +23,9 @@ _REMEDIES = {
     "no caption beside the image": "Put the caption of x.jpg into x.txt in the same folder.",
     "caption without image": "Put the image of x.txt, x.jpg, into the same folder.",
     "caption is RTF": "Export the reports as plain text, or convert them, for example by: soffice --convert-to txt.",
-    "report is not UTF-8": "Convert it, for example by: iconv -f WINDOWS-1252 -t UTF-8.",
-    "caption is not UTF-8": "Convert it, for example by: iconv -f WINDOWS-1252 -t UTF-8.",
+    **dict.fromkeys(
+        ("report is not UTF-8", "caption is not UTF-8"), "Convert it, for example by: iconv -f WINDOWS-1252 -t UTF-8."
+    ),
     "caption under": "Captions that short say nothing to learn from: look at the caption column.",
     "license not in --licenses": "Leave --licenses out, or name the licenses that the source states.",
     "not retrieved from the server": "Ask who runs the server why it does not give the object.",

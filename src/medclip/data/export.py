@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import tarfile
 from collections.abc import Sequence
 from itertools import chain
@@ -21,6 +22,7 @@ from medclip.atomic_io import sha256, whole_file, write_with_checksum
 from medclip.data.dataset import SCHEMA, dataset_shards, open_shard, read_dataset
 from medclip.data.paths import AnyPath
 from medclip.data.resume import ResumableFile, file_state, fingerprint, finish, remove_stale
+from medclip.errors import UserError
 from medclip.folder_locks import claim
 from medclip.progress import progress
 from medclip.versions import library_versions
@@ -37,7 +39,7 @@ def export_data(data: AnyPath, out: Path, form: Form) -> dict[str, int]:
     """Write every split of `data` to `out/data`, which appears when it is whole; returns the files of each split.
 
     The same data make the same bytes. The same call again keeps the files that a killed one had finished. UserError
-    where `data` is not a prepared dataset or has no room on this machine, or `out` holds one already.
+    where `data` is not a prepared dataset, either has no room on this machine, or `out` holds one already.
     """
     dataset = read_dataset(data)
     pairs = {split: entry["pairs"] for split, entry in dataset["splits"].items()}
@@ -51,6 +53,7 @@ def _export(data: AnyPath, dataset: dict[str, Any], pairs: dict[str, int], out: 
         (out / "data").replace(unfinished)
     names: dict[str, list[str]] = {}
     shards_by_split = dataset_shards(data)
+    _check_room(out, unfinished, list(chain.from_iterable(shards_by_split.values())))
     with progress("export", sum(pairs.values()), "pairs") as advance:
         for split, rows in shards_by_split.items():
             groups, first = _groups(list(rows)), 0
@@ -77,6 +80,17 @@ def _export(data: AnyPath, dataset: dict[str, Any], pairs: dict[str, int], out: 
     unfinished.replace(out / "data")
     finish(out / "data")
     return files
+
+
+def _check_room(out: Path, unfinished: Path, shards: Sequence[Path]) -> None:
+    """UserError where the disk of `out` has no room for what is not exported yet; images are most of it in any form."""
+    done = sum(path.stat().st_size for path in unfinished.glob("*") if path.is_file())
+    size, room = sum(shard.stat().st_size for shard in shards) - done, shutil.disk_usage(out).free
+    if size > room:
+        raise UserError(
+            f"--out {out}: the export takes about {size / 1e9:,.2f} GB more, and its disk has {room / 1e9:,.2f} GB "
+            "left. Choose a folder on another disk."
+        )
 
 
 def _groups(shards: Sequence[Path]) -> list[list[Path]]:

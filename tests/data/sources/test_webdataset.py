@@ -279,3 +279,10 @@ def test_a_caption_of_json_has_any_of_its_usual_names(tmp_path, field):
     text = json.dumps({field: "CT of the chest"}).encode()
     (tmp_path / "x.tar").write_bytes(tar_bytes([("a.jpg", IMAGES[0]), ("a.json", text)]))
     assert [row.caption for row in open_source(str(tmp_path / "x.tar"))] == ["CT of the chest"]
+
+
+def test_a_caption_of_an_archive_may_be_utf_16_and_its_encoding_is_said(tmp_path):
+    texts = {"a": "Röntgen des Thorax".encode("utf-16"), "b": "Röntgen des Thorax".encode("latin-1")}
+    members = [m for key, text in texts.items() for m in ((f"{key}.jpg", IMAGES[0]), (f"{key}.txt", text))]
+    expected = ([("a", "Röntgen des Thorax")], [("b", "caption is not UTF-8")])
+    assert read(tmp_path / "x.tar", members) == expected

@@ -43,7 +43,12 @@ def read_report(path: AnyPath) -> str:
     limit = 4 * (MAX_CAPTION_CHARACTERS + 1)  # UTF-8 has at most four bytes for each
     with path.open("rb") as file:
         data = file.read(limit)
-    return codecs.getincrementaldecoder(text_encoding(data[:4]))().decode(data, final=len(data) < limit)
+    return decode_report(data, is_whole=len(data) < limit)
+
+
+def decode_report(data: bytes, is_whole: bool = True) -> str:
+    """The text of a file's bytes, as `read_report`. Raises UnicodeDecodeError."""
+    return codecs.getincrementaldecoder(text_encoding(data[:4]))().decode(data, final=is_whole)
 
 
 def select_reading(text: str) -> str:

@@ -20,7 +20,7 @@ from medclip.data.prepare_config import Columns
 from medclip.data.schema import Dropped, Pair, is_row_number, make_up_id
 from medclip.data.sources.image_caption_folder import IMAGE_FOLDERS, IMAGE_SUFFIXES
 from medclip.data.sources.image_cells import MAX_MEMBER_BYTES, UsedFiles, is_link, read_member
-from medclip.data.sources.reports import split_reading
+from medclip.data.sources.reports import decode_report, split_reading
 from medclip.data.sources.stated_groups import article_of_file, private_values, stated_group
 from medclip.data.sources.table_files import TABLE_SUFFIXES
 from medclip.data.sources.tables import NO_IMAGE_OR_CAPTION, as_strings, cell_captions, extra_fields
@@ -123,7 +123,9 @@ def _parse_sample(
     try:
         fields: dict[str, Any] = json.loads(files.get(".json") or b"{}", object_pairs_hook=unique_keys)
         captions = cell_captions(next((fields[name] for name in _CAPTION_FIELDS if fields.get(name)), None))
-        captions = cell_captions(files[".txt"].decode("utf-8-sig")) if ".txt" in files else captions
+        captions = cell_captions(decode_report(files[".txt"])) if ".txt" in files else captions
+    except UnicodeDecodeError:
+        return [Dropped(key, split or split_of(key), "caption is not UTF-8", path.name)]
     except (ValueError, AttributeError, RecursionError, MemoryError):
         return [Dropped(key, split or split_of(key), "caption unreadable", path.name)]
     stated = str(fields.get("id") or ("" if repeats or key.isdecimal() else key))
