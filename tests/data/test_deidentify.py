@@ -164,3 +164,68 @@ def test_what_the_header_names_is_taken_out_of_the_report(report, left):
 def test_replacements_are_counted_by_attribute():
     ds = dicom(None, PatientName="Doe^Jane", PatientID="4711")
     assert redact_report("Jane Doe (4711). Doe: 4711.", ds)[1] == {"PatientName": 2, "PatientID": 2}
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        *(
+            "5. März 2020",
+            "5.3.20",
+            "5. 3. 2020",
+            "05.Mär.2020",
+            "5. Maerz 2020",
+            "5 mars 2020",
+            "05-MAR-2020",
+            "05MAR2020",
+        ),
+        *(
+            "5 de marzo de 2020",
+            "5 de marzo del 2020",
+            "5 de março de 2020",
+            "5 marzo 2020",
+            "5 maart 2020",
+            "5 mrt. 2020",
+        ),
+        *(
+            "5 marca 2020",
+            "5. března 2020",
+            "5 марта 2020",
+            "5 Mart 2020",
+            "2020年3月5日",
+            "2020년 3월 5일",
+            "5.\nMärz 2020",
+        ),
+    ],
+)
+def test_a_date_of_the_header_is_found_in_the_languages_of_hospitals(date):
+    report = f"Vergleich mit {date}, Rundherd 5 mm; 6. März 2020."
+    assert redact_report(report, dicom(None, StudyDate="20200305"))[0].startswith(
+        "Vergleich mit ___, Rundherd 5 mm; 6."
+    )
+
+
+def test_the_first_of_a_month_and_other_months_are_found():
+    ds = dicom(None, StudyDate="20190801", PatientBirthDate="19571231")
+    report = "1er août 2019, né le 31 décembre 1957, 31 dez. 1957, 2019-08-01T10:15, IMG_20190801_2"
+    assert redact_report(report, ds)[0] == "___, né le ___, ___, ___T10:15, IMG_____2"
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        *(("00123456", written) for written in ("00123456", "123456", "0012-3456", "001 234 56", "12.34.56")),
+        *((value, "120357-1234") for value in ("1203571234", "120357-1234")),
+        ("ACC-2019-001234", "acc2019001234"),
+        ("+49 221 478-1234", "+49 (221) 4781234"),
+    ],
+)
+def test_a_long_number_of_the_header_is_found_however_it_is_grouped(value, written):
+    ds = dicom(None, PatientID=value)
+    assert redact_report(f"Pat. {written}: lesion of 12.3 x 4.5 mm", ds)[0] == "Pat. ___: lesion of 12.3 x 4.5 mm"
+
+
+@pytest.mark.parametrize("value", ["000007", "0004711"])
+def test_a_short_number_with_zeros_is_found_as_it_is_written_only(value):
+    report = f"{value}: lesion of 7 mm, 47.11 ml, image 4711"
+    assert redact_report(report, dicom(None, PatientID=value))[0] == "___: lesion of 7 mm, 47.11 ml, image 4711"

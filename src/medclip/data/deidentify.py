@@ -8,22 +8,19 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from medclip.atomic_io import whole_file
 from medclip.data.header_readings import other_readings
-from medclip.data.name_matching import APOSTROPHES, Span, find_name, index_words, is_ordinary
-from medclip.data.name_spelling import fold
+from medclip.data.header_values import anchor_text, find_value
+from medclip.data.name_matching import Span, find_name, index_words, is_ordinary
 from medclip.data.normalize import MAX_CAPTION_CHARACTERS, normalize_text
 from medclip.data.ordinary_words import FACILITY
 from medclip.data.schema import NUMBERED, Dropped, Pair, is_running_number
-from medclip.data.unspaced_names import UNSPACED
 from medclip.errors import ImageError, UserError
 from medclip.folder_locks import LOCK_WAIT_S, lock_folder
 from medclip.progress import console
@@ -66,13 +63,15 @@ _IDENTIFYING_VRS = {"AE", "AS", "DA", "DT", "LO", "LT", "PN", "SH", "ST", "TM", 
 """Value representations of free text, names, dates, identifiers. Codes and numbers are removed too, uncounted."""
 _ID_KEYWORDS = {
     *("PatientID", "OtherPatientIDs", "AccessionNumber", "StudyID", "AdmissionID", "RequestedProcedureID"),
-    *("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "DeviceSerialNumber", "PatientTelephoneNumbers"),
-    *("InstitutionName", "InstitutionAddress", "InstitutionalDepartmentName", "StationName", "PatientAddress"),
+    *("ScheduledProcedureStepID", "PerformedProcedureStepID", "ServiceEpisodeID", "MedicalRecordLocator"),
+    *(f"{party}OrderNumberImagingServiceRequest" for party in ("Placer", "Filler")),
+    *("InsurancePlanIdentification", "ClinicalTrialSubjectID", "ClinicalTrialSubjectReadingID"),
+    *("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "DeviceSerialNumber"),
+    *("PatientTelephoneNumbers", "PersonTelephoneNumbers", "OrderCallbackPhoneNumber"),
+    *("ReferringPhysicianTelephoneNumbers", "ReferringPhysicianAddress", "PersonAddress", "PatientAddress"),
+    *("InstitutionName", "InstitutionAddress", "InstitutionalDepartmentName", "StationName"),
+    *("PatientInstitutionResidence",),
 }
-_MONTHS = (
-    *("January", "February", "March", "April", "May", "June"),
-    *("July", "August", "September", "October", "November", "December"),
-)
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 
@@ -205,11 +204,11 @@ def redact_report(
 ) -> tuple[str, Counter[str]]:
     """A report with the values of its headers replaced by "___", and the number of replacements by attribute.
 
-    Values are names of people (see `name_matching`), identifiers of four characters or more, and dates in common
-    numeric and English forms; of a text in a doubtful character set, each of its `other_readings` too. Names that no
-    header holds stay. An ordinary word of a report that is also such a value is replaced only where the words beside it
-    or its letter case say that it is a name; the others are counted as KEYWORD + NOT_REPLACED. `on_replacement` gets
-    the keyword and the value of each that was replaced. Raises ImageError for a report that is too long for a caption.
+    Values are names of people (see `name_matching`), identifiers and dates (see `header_values`); of a text in a
+    doubtful character set, each of its `other_readings` too. Names that no header holds stay. An ordinary word of a
+    report that is also such a value is replaced only where the words beside it or its letter case say that it is a
+    name; the others are counted as KEYWORD + NOT_REPLACED. `on_replacement` gets the keyword and the value of each that
+    was replaced. Raises ImageError for a report that is too long for a caption.
     """
     if len(report) > MAX_CAPTION_CHARACTERS:
         raise ImageError(f"over {MAX_CAPTION_CHARACTERS:,} characters")
@@ -222,14 +221,14 @@ def redact_report(
                 values.setdefault((kind[0], str(value).strip()), (_keyword(element), readings))
     report = normalize_text(report)  # as the caption will be: what the rules drop or decode cannot part a name
     words = index_words(report)
-    plain = _lower(report)
+    plain = anchor_text(report)
     covered: list[Span] = []
     counts: Counter[str] = Counter()
     for (kind, value), (keyword, readings) in values.items():
         if kind == "P":
             spans, num_ordinary = find_name(words, value, *readings)
         else:
-            matches = (match for text in (value, *readings) for match in _find_value(kind, text, report, plain))
+            matches = (match for text in (value, *readings) for match in find_value(kind, text, report, plain))
             spans = list(dict.fromkeys(Span(*match.span()) for match in matches))
             num_ordinary = len(spans) if kind == "I" and _is_ordinary_text(value) else 0
             spans = [] if num_ordinary else spans
@@ -286,12 +285,6 @@ def replace_spans(text: str, spans: list[Span]) -> str:
     return "".join([*pieces, text[position:]])
 
 
-def _find_value(kind: str, value: str, report: str, plain: str) -> Iterator[re.Match[str]]:
-    """Where a date or an identifier stands in a report; `plain` is that in lower case."""
-    pattern = _compile_value(kind, value) if all(part in plain for part in _anchors(kind, value)) else None
-    return pattern.finditer(report) if pattern else iter(())
-
-
 def _is_ordinary_text(value: str) -> bool:
     """Whether a value consists of words of every report and room numbers: CHEST, CT 1; but Heart Hospital is a name."""
     words = re.findall(r"[^\W\d_]+", value.casefold())
@@ -300,73 +293,6 @@ def _is_ordinary_text(value: str) -> bool:
         return False
     facility = [word for word in words if word in FACILITY]
     return all(is_ordinary(word) for word in words if word not in FACILITY) and (not facility or len(words) == 1)
-
-
-def _lower(text: str) -> str:
-    """Text in lower case, with the four letters that `re.IGNORECASE` takes for ASCII ones as these."""
-    for letter, plain in ("ıi", "İi", "ſs", "Kk"):
-        text = text.replace(letter, plain)
-    return text.lower()
-
-
-@lru_cache(1024)
-def _anchors(kind: str, value: str) -> tuple[str, ...]:
-    """What a lower-case text holds wherever it holds a value: comparing is faster than compiling a pattern."""
-    if kind == "D":
-        return (date[2:4], date[-1]) if (date := _date_digits(value)) else ()
-    runs = re.findall("[a-z0-9]+", unicodedata.normalize("NFC", value).lower())
-    return (max(runs, key=len),) if runs else ()
-
-
-@lru_cache(256)
-def _compile_value(kind: str, value: str) -> re.Pattern[str] | None:
-    """The forms that a value of kind D(ate) or I(dentifier) has in running text."""
-    forms = _date_forms(value) if kind == "D" else [_any_spelling(value)] if len(value) > 3 else []
-    bounds = ("" if UNSPACED.match(end) else rf"(?{look}\w)" for end, look in ((value[:1], "<!"), (value[-1:], "!")))
-    before, after = bounds
-    return re.compile(rf"{before}(?:{'|'.join(forms)}){after}", re.IGNORECASE) if forms else None
-
-
-_PARTS = re.compile(rf"[\s{APOSTROPHES}]+|[aàáâãäåāăą]{{2,}}|.", re.DOTALL | re.IGNORECASE)
-
-
-def _any_spelling(value: str) -> str:
-    """A pattern of a text with any apostrophe, any white space, and letters with or without their accents."""
-    pieces = []
-    for part in _PARTS.findall(unicodedata.normalize("NFC", value)):
-        num_blanks = sum(map(str.isspace, part))
-        if num_blanks or part[0] in APOSTROPHES:  # one class for a run of both: several would try every way to share
-            kinds = (r"\s" if num_blanks else "") + (APOSTROPHES if num_blanks < len(part) else "")
-            pieces.append(f"[{kinds}]{{{min(num_blanks, 1)},{2 * num_blanks + len(part)}}}")
-        elif len(part) > 1 and (num_doubled := len(re.findall("[äå]", part, re.IGNORECASE))):  # as ae, aa
-            pieces.append(f"[{part}ae]{{{len(part)},{len(part) + num_doubled}}}")
-        else:
-            pieces += map(_any_accent, part)
-    return "".join(pieces)
-
-
-def _any_accent(character: str) -> str:
-    if character.isascii() or not character.isalpha():
-        return re.escape(character)
-    return f"(?:{'|'.join(map(re.escape, dict.fromkeys([character, *fold(character)])))})"
-
-
-def _date_digits(value: str) -> str:
-    """Year, month and day of a DICOM date, "" for another value."""
-    match = re.match(r"(\d{4})[-.]?(0[1-9]|1[0-2])[-.]?(0[1-9]|[12]\d|3[01])", value)
-    return "".join(match.groups()) if match else ""
-
-
-def _date_forms(value: str) -> list[str]:
-    if not (date := _date_digits(value)):
-        return []
-    year, month, day = date[:4], date[4:6], date[6:]
-    name = _MONTHS[int(month) - 1]
-    m, d, y = f"0?{int(month)}", f"0?{int(day)}", f"(?:{year}|{year[2:]})"
-    word, th = rf"(?:{name}|{name[:3]}\.?)", "(?:st|nd|rd|th)?"
-    orders = ((year, m, d), (d, m, y), (m, d, y))
-    numbers = [f"{year}{month}{day}", *(between.join(order) for between in ("-", "/", r"\.") for order in orders)]
-    return [*numbers, rf"{d}{th}[ -]{word},?[ -]{y}", rf"{word} {d}{th},? {y}"]
 
 
 def _iter_elements(header: Dataset) -> Iterator[Any]:
