@@ -5,7 +5,6 @@ import json
 import logging
 import socket
 import threading
-import time
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +26,7 @@ from medclip.serve import gate, run
 from medclip.serve.service import Settings
 from medclip.zero_shot import classify
 from support.served import error_sentence, open_client, service_of
+from support.waiting import wait_until
 
 TEXT = "CT of the left chest"
 CLOSE = {"abs": 1e-5}  # float32, in batches of another shape
@@ -305,7 +305,7 @@ def test_a_changed_index_answers_as_it_is(run, data, tmp_path):
 def hold_similar(client, monkeypatch):
     """Holds /similar until it is released."""
     release = threading.Event()
-    monkeypatch.setattr(service_of(client), "similar", lambda *_: release.wait(20) and [])
+    monkeypatch.setattr(service_of(client), "similar", lambda *_: release.wait(120) and [])
     yield release
     release.set()
 
@@ -315,8 +315,7 @@ def test_too_many_requests_are_asked_to_try_again(client, hold_similar, monkeypa
     waiting = [threading.Thread(target=client.get, args=("/similar/x",)) for _ in range(2)]
     for thread in waiting:
         thread.start()
-    while client.app.num_in_flight < 2:
-        time.sleep(0.01)
+    wait_until(lambda: client.app.num_in_flight == 2)
     response = client.get("/")
     assert response.status_code == 503 and response.headers["retry-after"] == "1"
     assert client.get("/health").status_code == 200

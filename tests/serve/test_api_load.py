@@ -8,6 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 
 import httpx2
@@ -17,6 +18,7 @@ from medclip.serve.batching import Batcher
 from support import hostile_requests as hostile
 from support.material import draw_image, image_bytes
 from support.served import start_server
+from support.waiting import wait_until
 
 TEXTS = [f"{side} {organ} in {kind}, number {n}" for n, (side, organ, kind) in enumerate(
     (side, organ, kind) for side in ("left", "right", "upper", "lower") for organ in ("chest", "knee", "brain", "liver")
@@ -26,28 +28,25 @@ THREADS = 64
 
 
 def test_batches_answer_each_caller_and_take_together_what_waits():
-    sizes, gate, barrier = [], threading.Event(), threading.Barrier(41)
+    sizes, gate = [], threading.Event()
 
     def slow(items):
-        gate.wait(10)
+        gate.wait(60)
         return [item * 10 for item in items]
 
     def run(n):
-        barrier.wait(10)
-        return batcher.run(slow, [n, n + 0.5], 10)
+        return batcher.run(slow, [n, n + 0.5], 60)
 
     batcher = Batcher((8, 64), sizes.append)
     with ThreadPoolExecutor(100) as pool:
-        first = pool.submit(batcher.run, slow, [0], 10)
-        while not sizes:
-            time.sleep(0.001)
+        first = pool.submit(batcher.run, slow, [0], 60)
+        wait_until(lambda: sizes)
         others = [pool.submit(run, n) for n in range(1, 41)]
-        barrier.wait(10)
-        time.sleep(0.5)
+        wait_until(lambda: sum(map(len, list(batcher._queues.values()))) == 80)
         gate.set()
         assert first.result() == [0]
         assert [other.result() for other in others] == [[n * 10, n * 10 + 5.0] for n in range(1, 41)]
-    assert (sizes[0], max(sizes), sum(sizes)) == (1, 64, 81) and len(sizes) < 10
+    assert sizes == [1, 64, 8, 8]
     batcher.close()
     with pytest.raises(TimeoutError):
         batcher.run(slow, [1], 1)
@@ -57,14 +56,14 @@ def test_an_error_belongs_to_the_item_that_causes_it():
     gate = threading.Event()
 
     def fussy(items):
-        gate.wait(10)
+        gate.wait(60)
         if 3 in items:
             raise ValueError("three")
         return items
 
     batcher = Batcher((8,))
     with ThreadPoolExecutor(10) as pool:
-        results = [pool.submit(batcher.run, fussy, [n], 10) for n in range(8)]
+        results = [pool.submit(batcher.run, fussy, [n], 60) for n in range(8)]
         gate.set()
         for n, result in enumerate(results):
             if n == 3:
@@ -76,17 +75,17 @@ def test_an_error_belongs_to_the_item_that_causes_it():
 
 
 def test_what_nobody_waits_for_is_not_done():
-    done, gate = [], threading.Event()
+    done, sizes, gate = [], [], threading.Event()
 
     def work(items):
-        gate.wait(10)
+        gate.wait(60)
         done.extend(items)
         return items
 
-    batcher = Batcher((1,))
+    batcher = Batcher((1,), sizes.append)
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(batcher.run, work, ["first"], 10)
-        time.sleep(0.05)
+        first = pool.submit(batcher.run, work, ["first"], 60)
+        wait_until(lambda: sizes)
         with pytest.raises(TimeoutError):
             batcher.run(work, ["late"], 0.01)
         gate.set()
@@ -96,11 +95,11 @@ def test_what_nobody_waits_for_is_not_done():
 
 
 def test_many_items_have_one_time_limit_together():
-    batcher = Batcher((1,))
-    start = time.monotonic()
+    sizes = []
+    batcher = Batcher((1,), sizes.append)
     with pytest.raises(TimeoutError):
-        batcher.run(lambda items: time.sleep(0.05) or items, range(20), 0.1)
-    assert time.monotonic() - start < 0.5
+        batcher.run(lambda items: time.sleep(0.05) or items, range(200), 0.1)
+    assert len(sizes) < 200  # it was not waited for the last, which comes after ten seconds
     batcher.close()
 
 
@@ -224,7 +223,7 @@ def test_memory_stays_where_it_is(server):
             for i in range(400):
                 search(client, requests[i % THREADS])
             marks.append(resident())
-    assert marks[2] - marks[1] < 20, marks  # megabytes
+    assert min(after - before for before, after in pairwise(marks)) < 20, marks  # megabytes; a leak is in each
 
 
 @pytest.mark.slow
@@ -238,7 +237,12 @@ def test_several_workers_answer_alike_and_count_together(index_folder, tmp_path)
                 results.add(str([(id, round(score, 4)) for id, score in search(client, next(make_requests()))]))
         with httpx2.Client(base_url=server.url, headers={"X-API-Key": key}, timeout=60) as client:
             name = 'medclip_requests_total{route="/search/image",status="200"} '
-            counts = {client.get("/metrics").text.split(name)[1].split("\n")[0] for _ in range(4)}
+
+            def count():
+                return client.get("/metrics").text.split(name)[1].split("\n")[0]
+
+            wait_until(lambda: count() == "30.0")  # the last one is counted once it has been answered
+            counts = {count() for _ in range(4)}
             assert httpx2.get(f"{server.url}/facets").status_code == 401
         assert len(results) == 1 and counts == {"30.0"}
     assert server.process.returncode == 0
@@ -262,5 +266,5 @@ def test_it_finishes_the_requests_in_progress_and_ends(index_folder, tmp_path):
         for connection in connections:
             connection.sendall(body)
         assert all(connection.recv(65536).startswith(b"HTTP/1.1 200 ") for connection in connections)
-        assert server.process.wait(30) == 0
+        assert server.process.wait(60) == 0
         assert json.dumps(TEXTS[0]) in server.log() and "Traceback" not in server.log()
