@@ -4,7 +4,6 @@ import json
 import random
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -13,6 +12,7 @@ from medclip.data.prepare import prepare
 from medclip.data.prepare_config import PrepareConfig
 from medclip.data.resume import NOTES
 from support.material import RocoFolder, draw_image, image_bytes
+from support.touches import run_to_touch
 
 PAIRS = 120
 PREPARE = """
@@ -25,26 +25,36 @@ source, out, workers, largest = json.loads(sys.argv[1])
 if largest:
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
 module.SHARD_PAIRS = 8
-print("ready", flush=True)
 try:
     module.prepare(source, Path(out), PrepareConfig(shorter_side=64), num_workers=workers)
 except WorkError as error:
     print("said:", error)
     sys.exit(1)
 """
+PREPARE_OR_BE_KILLED = """
+import json, sys
+from pathlib import Path
+from support.touches import count_touches
+from medclip.data import prepare as module
+from medclip.data.prepare_config import PrepareConfig
+source, out, workers = json.loads(sys.argv[1])
+module.SHARD_PAIRS = 8
+touches, map_shards = count_touches(), module.map_shards
+def counted(*arguments):
+    for report in map_shards(*arguments):  # shards that other processes wrote
+        touches.add()
+        yield report
+module.map_shards = counted
+module.prepare(source, Path(out), PrepareConfig(shorter_side=64), num_workers=workers)
+print(touches.count)
+"""
 
 
-def run_prepare(source, out, workers, largest=None, killed_after=None):
-    """Prepares in a process of its own, killed so many seconds after its imports: exit code, what it said, seconds."""
-    arguments = json.dumps([str(source), str(out), workers, largest])
-    with subprocess.Popen([sys.executable, "-c", PREPARE, arguments], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "ready\n"
-        start = time.monotonic()
-        if killed_after is not None:
-            time.sleep(killed_after)
-            process.kill()
-        output = process.stdout.read()
-    return process.returncode, output, time.monotonic() - start
+def run_prepare(source, out, workers, largest=None):
+    """Prepares in a process of its own whose files may grow so large: exit code and what it said."""
+    words = [sys.executable, "-c", PREPARE, json.dumps([str(source), str(out), workers, largest])]
+    process = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)
+    return process.returncode, process.stdout
 
 
 def contents(folder):
@@ -76,22 +86,26 @@ def expected_files(source, tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize(("workers", "kills"), [(1, 4), (2, 3), (4, 3)])
 def test_kills_at_random_moments_change_nothing(source, expected_files, tmp_path, workers, kills):
-    code, _, seconds = run_prepare(source, tmp_path / "0", workers)
-    assert (code, contents(tmp_path / "0")) == (0, expected_files)
+    def prepare_until(out, kill_at):
+        return run_to_touch(PREPARE_OR_BE_KILLED, out, kill_at, json.dumps([str(source), str(out), workers]))
+
+    touches, chance = prepare_until(tmp_path / "0", kill_at=0), random.Random(workers)
+    assert contents(tmp_path / "0") == expected_files
     out = tmp_path / "1"
-    for kill in range(kills + 1):
-        code, *_ = run_prepare(source, out, workers, killed_after=random.uniform(0, seconds) if kill < kills else None)
+    for kill in range(kills):
+        prepare_until(out, chance.randint(1, touches))
         if (out / "dataset.json").exists():
             assert contents(out) == expected_files
             out = tmp_path / str(kill + 2)
-    assert code == 0
+    assert prepare_until(out, kill_at=0) is not None
+    assert contents(out) == expected_files
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_disk_that_fills_leaves_whole_shards_and_a_sentence(source, expected_files, tmp_path, workers):
     """Files may grow to 16 kB: what a full disk does to the shards, of which those with few pairs still fit."""
     out = tmp_path / "data"
-    code, output, _ = run_prepare(source, out, workers, largest=16_000)
+    code, output = run_prepare(source, out, workers, largest=16_000)
     assert (code, output.count("\n")) == (1, 1), output
     assert "the same command goes on from there" in output
     left = contents(out) if out.exists() else {}

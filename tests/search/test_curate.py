@@ -2,10 +2,6 @@
 
 import json
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -22,8 +18,18 @@ from medclip.search.manifest import read_manifest
 from medclip.search.reader import IndexReader
 from support.made_indexes import make_index, random_units, varied_metadata
 from support.material import bytes_on_disk, draw_image, image_bytes
+from support.touches import run_to_touch
 from support.writers import lock_elsewhere
 
+COMMAND = """
+import contextlib, io, sys
+from support.touches import count_touches
+touches = count_touches()
+from medclip.cli.main import run
+with contextlib.redirect_stdout(io.StringIO()):
+    run(sys.argv[1:])
+print(touches.count)
+"""
 SEGMENT_FILES = ("segments/00000/embeddings.npy", "segments/00000/rows.arrow")
 
 
@@ -256,23 +262,17 @@ def test_a_damaged_image_is_named_where_its_embedding_was_given(run, data, copy,
 
 @pytest.mark.slow
 def test_an_index_is_whole_or_absent_wherever_it_is_killed(run, data, tmp_path):
-    command = [sys.executable, "-m", "medclip.cli.main", "index", "build", "--model", run, "--data", data, "--out"]
-    subprocess.run([*command, tmp_path / "whole"], check=True)
-    killed = tmp_path / "killed"
-    for after in np.random.default_rng(0).uniform(0, 0.3, 4):
-        shutil.rmtree(killed, ignore_errors=True)  # the first file that is new says that the work has begun
-        process = subprocess.Popen([*command, killed], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 60
-        while process.poll() is None and not list(killed.rglob("*")) and time.monotonic() < deadline:
-            time.sleep(0.001)
-        time.sleep(after)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    command = ("index", "build", "--model", run, "--data", data, "--out")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    touches = run_to_touch(COMMAND, whole, 0, *command, whole)
+    for kill_at in np.random.default_rng(0).choice(touches, 4, replace=False) + 1:
+        shutil.rmtree(killed, ignore_errors=True)
+        assert run_to_touch(COMMAND, killed, kill_at, *command, killed) is None
         assert not (killed / "index.json").exists() or len(IndexReader(killed)) == 12
     if not (killed / "index.json").exists():
-        subprocess.run([*command, killed], check=True)
+        run_to_touch(COMMAND, killed, 0, *command, killed)
     for name in SEGMENT_FILES:
-        assert (killed / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+        assert (killed / name).read_bytes() == (whole / name).read_bytes()
 
 
 def test_an_unknown_store_is_refused(folder):

@@ -4,9 +4,6 @@ import dataclasses
 import json
 import random
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -29,9 +26,12 @@ from medclip.training.data import rows_at
 from medclip.training.loop import train
 from medclip.training.run import initial_model
 from medclip.training.validation import read_validation_set, validate
+from support.touches import run_to_touch
 
 TRAIN_IN_A_PROCESS = """
-import itertools, json, os, signal, sys
+import json, sys
+from support.touches import count_touches
+touches = count_touches()
 from medclip import jax_setup
 jax_setup.start()
 import jax
@@ -40,16 +40,10 @@ from pathlib import Path
 from medclip.model.config import PRESETS, Preset
 from medclip.training.loop import train
 from medclip.training.config import TrainConfig
-data, out, config, shape, resume, kill_at = json.loads(sys.argv[1])
+data, out, config, shape, resume = json.loads(sys.argv[1])
 PRESETS["test"] = Preset(*shape)
-touches = itertools.count(1)
-def kill_or_count(event, arguments):
-    if event in ("open", "os.mkdir", "os.rename", "os.remove") and str(arguments[0]).startswith(out):
-        if next(touches) == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-sys.addaudithook(kill_or_count)
 train(Path(data), Path(out), TrainConfig(**config | {"freeze": ()}), resume=resume)
-print(next(touches) - 1)
+print(touches.count)
 """
 
 
@@ -166,20 +160,14 @@ def test_an_interrupted_run_resumes_bit_for_bit(killed_run, run, data, train_con
 
 @pytest.mark.slow
 def test_a_run_killed_ten_times_at_random_ends_as_if_it_never_was(run, data, train_config, tmp_path):
-    """SIGKILL, each time before another file of the run is touched; what is lost is repeated.
-
-    Counted in touches, as no clock can tell how far a run is on another machine.
-    """
+    """SIGKILL, each time before another file of the run is touched; what is lost is repeated."""
     from medclip.model.config import PRESETS
 
     def train_until(out, kill_at):
         """How many times a whole run touches its files; none where it was killed."""
         resume = (out / "train_config.json").exists()
-        arguments = [str(data), str(out), dataclasses.asdict(train_config), PRESETS["test"], resume, kill_at]
-        words = [sys.executable, "-c", TRAIN_IN_A_PROCESS, json.dumps(arguments)]
-        ended = subprocess.run(words, stdout=subprocess.PIPE, check=False)
-        assert ended.returncode in (0, -signal.SIGKILL)
-        return int(ended.stdout) if ended.returncode == 0 else None
+        arguments = [str(data), str(out), dataclasses.asdict(train_config), PRESETS["test"], resume]
+        return run_to_touch(TRAIN_IN_A_PROCESS, out, kill_at, json.dumps(arguments))
 
     touches = train_until(tmp_path / "whole", kill_at=0)
     kills, runs, chance = 0, [], random.Random(0)
