@@ -63,7 +63,7 @@ def test_the_next_batch_is_decoded_while_one_is_used():
 
     stream = decode_ahead(decode, range(6), 2)
     assert next(stream) == [0, 1]
-    assert started.wait(5)  # though nothing more was drawn
+    assert started.wait(60)  # though nothing more was drawn
 
 
 def test_images_are_drawn_no_further_than_the_next_batch():

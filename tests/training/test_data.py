@@ -1,8 +1,10 @@
 """Order and batches are a function of (seed, step); pixels are the same decoded once or at each step."""
 
+import contextlib
 import dataclasses
 import shutil
-import time
+from concurrent.futures import Future
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +18,7 @@ from medclip.data.foils import swap_left_right
 from medclip.encode.decode import decode_pixels
 from medclip.errors import UserError, WorkError
 from medclip.model.image_processor import square_image_processor
+from medclip.training import data as data_module
 from medclip.training.config import resolve
 from medclip.training.data import (
     Loader,
@@ -230,38 +233,58 @@ def test_every_step_and_seed_has_its_own_changes(data, model, train_config):
     assert len(np.unique(keys[0].reshape(8, 2), axis=0)) == 8
 
 
-class Computing:
-    """An array that a device has ready at a time."""
+class Made(Future):
+    """What is made, or computed, at a time of a clock that nothing but waiting moves."""
 
-    def __init__(self, ready_at):
-        self.ready_at = ready_at
+    def __init__(self, clock, at, step=0):
+        super().__init__()
+        self.clock, self.at, self.step = clock, at, step
 
-    def is_ready(self):
-        return time.monotonic() >= self.ready_at
+    def done(self):
+        return self.clock.now >= self.at
+
+    is_ready = done
+
+    def result(self):
+        self.clock.now = max(self.clock.now, self.at)
+        return self.step
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("make_seconds", "step_seconds", "low", "high"),
-    [(0.05, 0.1, 0.0, 0.15), (0.4, 0.1, 0.4, 0.6), (0.22, 0.1, 0.0, 0.25)],
+    ("make_seconds", "step_seconds", "share"),
+    [(0.05, 0.1, 0), (0.4, 0.1, 1 / 2), (0.22, 0.1, 1 / 11)],
     ids=["device bound", "data bound", "about even"],
 )
-def test_a_wait_is_the_time_in_which_the_device_has_nothing_to_do(make_seconds, step_seconds, low, high):
+def test_a_wait_is_the_time_in_which_the_device_has_nothing_to_do(monkeypatch, make_seconds, step_seconds, share):
     """Two batches are made at a time: one comes every half of `make_seconds`, a step takes `step_seconds`."""
+    clock = SimpleNamespace(now=0.0)
 
-    def make(step):
-        time.sleep(make_seconds)
-        return step, None
+    class Pool(contextlib.nullcontext):
+        def __init__(self, num_threads):
+            super().__init__(self)
+            self.free_at = [0.0] * num_threads
 
-    loader, free_at, start = Loader(make, range(3, 15)), 0.0, None
-    for i, (step, _) in enumerate(loader, 3):
+        def submit(self, _, step):
+            self.free_at[0] = max(self.free_at[0], clock.now) + make_seconds
+            batch = Made(clock, self.free_at[0], step)
+            self.free_at.sort()
+            return batch
+
+    def wait(batches, timeout):
+        clock.now = min(max(clock.now, batches[0].at), clock.now + timeout)
+
+    monkeypatch.setattr(data_module, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(data_module, "wait", wait)
+    monkeypatch.setattr(data_module, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    loader, free_at, start = Loader(int, range(3, 43)), 0.0, None
+    for i, step in enumerate(loader, 3):
         assert step == i
-        free_at = max(free_at, time.monotonic()) + step_seconds
+        free_at = max(free_at, clock.now) + step_seconds
         if start is None:
-            start, loader.wait_seconds = time.monotonic(), 0.0  # the first batch is always waited for
-        loader.device_output = Computing(free_at)
-        time.sleep(max(0.0, free_at - step_seconds - time.monotonic()))  # one step late, as the loop logs
-    assert low <= loader.wait_seconds / (time.monotonic() - start) <= high
+            start, loader.wait_seconds = clock.now, 0.0  # the first batch is always waited for
+        loader.device_output = Made(clock, free_at)
+        clock.now = max(clock.now, free_at - step_seconds)  # one step late, as the loop logs
+    assert loader.wait_seconds / (clock.now - start) == pytest.approx(share, abs=0.03)
 
 
 def test_an_error_in_a_batch_is_raised_where_the_batch_is_used():
