@@ -40,6 +40,28 @@ def run_until(name, *words):
     return process.returncode == -signal.SIGKILL
 
 
+_HELD = """
+import sys, time
+from pathlib import Path
+folder, event, *words = sys.argv[1:]
+replace = Path.replace
+def replace_after_event(self, target):
+    while str(target).startswith(folder) and not Path(event).exists():
+        time.sleep(0.02)
+    return replace(self, target)
+Path.replace = replace_after_event
+sys.argv = ["medclip", *words]
+from medclip.cli.main import main
+main()
+"""
+
+
+def start_held(folder, event, *words):
+    """Start a command in a process of its own that gives no file of a folder its name before another file is there."""
+    command = [sys.executable, "-c", _HELD, *map(str, (folder, event, *words))]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
 def partial_files(folder):
     """Files that a killed process left half-written."""
     return [str(path.relative_to(folder)) for path in folder.rglob(".*.partial")]
