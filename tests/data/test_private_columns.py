@@ -36,7 +36,9 @@ def column(out, name):
 CAPTION = "Frontal radiograph of the chest"
 
 
-@pytest.mark.parametrize("name", ["PatientID", "patient_id", "subject id", "StudyInstanceUID", "Accession", "MRN"])
+@pytest.mark.parametrize(
+    "name", ["PatientID", "patient_id", "subject id", "Patienten-ID", "StudyInstanceUID", "Accession", "MRN"]
+)
 def test_no_byte_of_a_dataset_holds_the_patient_or_study_of_a_table(tmp_path, name):
     rows = [[f"{number}.png", f"{CAPTION} {number}", f"PATIENT{number // 2:04}"] for number in range(12)]
     table = write_source(tmp_path / "in", ["image", "caption", name], *rows)
@@ -59,8 +61,8 @@ def test_articles_stay_and_make_no_key(tmp_path, name, value):
 
 
 def test_a_group_column_of_another_name_is_no_article(tmp_path):
-    table = write_source(tmp_path / "in", ["image", "caption", "Fallnummer"], ["a.png", CAPTION, "F-4711"])
-    prepare_table(table, tmp_path / "out", tmp_path / "key", group_column="Fallnummer")
+    table = write_source(tmp_path / "in", ["image", "caption", "Kennung"], ["a.png", CAPTION, "F-4711"])
+    prepare_table(table, tmp_path / "out", tmp_path / "key", group_column="Kennung")
     assert "F-4711" not in (tmp_path / "out" / "NOTICE.txt").read_text()
     assert column(tmp_path / "out", "article") != ["F-4711"]
 

@@ -247,3 +247,14 @@ def test_a_quote_that_ends_too_early_is_named_by_its_line(tmp_path, start):
 def test_a_column_of_images_needs_no_flag(tmp_path, column):
     write(tmp_path / "x.jsonl", [{column: "1.png", "caption": "CT of the chest", "name": "Ann"}])
     assert [row.image.name for row in open_source(str(tmp_path / "x.jsonl"))] == ["1.png"]
+
+
+def test_a_text_that_excel_keeps_as_a_formula_is_the_text(tmp_path):
+    """An export that keeps the zeros of 00123 names the same patient as one that does not."""
+    rows = ['a.png,"=""CT of """"the chest""""""","=""00123"""', "b.png,=1+2 lesions of the liver,00123"]
+    (tmp_path / "pairs.csv").write_text("\n".join(["image,caption,PatientID", *rows]))
+    pairs = list(open_source(str(tmp_path / "pairs.csv")))
+    assert [(row.caption, row.article) for row in pairs] == [
+        ('CT of "the chest"', "00123"),
+        ("=1+2 lesions of the liver", "00123"),
+    ]

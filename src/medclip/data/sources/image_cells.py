@@ -8,6 +8,7 @@ import re
 import stat
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -27,7 +28,7 @@ from medclip.data.paths import (
     special_kind,
 )
 from medclip.data.schema import DicomFrame
-from medclip.data.sources.path_spellings import ForeignPaths, spellings
+from medclip.data.sources.path_spellings import ForeignPaths, first_file, spellings
 from medclip.errors import ImageError
 
 MISSING = "image missing"
@@ -205,7 +206,9 @@ class ImageFinder:
         if is_url(self._root):
             return next(iter(allowed), None)
         root, local_starts = Path(str(self._root)), [Path(str(start)) for start in self._starts]
-        self._foreign = self._foreign or ForeignPaths(root, local_starts)
+        if self._foreign is None:
+            readings = (first_file, self._first_respelled)
+            self._foreign = ForeignPaths(root, [partial(find, root=root, starts=local_starts) for find in readings])
         if (image := next(filter(None, map(self._foreign.find, names)), None)) is not None:
             return image
         if any(map(_URL.match, names)):
@@ -225,6 +228,9 @@ class ImageFinder:
         if self._start:
             raise ImageError(MISSING)
         return allowed[0]
+
+    def _first_respelled(self, name: str, root: Path, starts: Sequence[Path]) -> Path | None:
+        return next(filter(None, (self._respell(name, root, start) for start in starts)), None)
 
     def _respell(self, name: str, root: Path, start: Path) -> Path | None:
         for spelling in spellings(name):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
@@ -29,12 +30,13 @@ def spellings(name: str) -> Iterator[str]:
 class ForeignPaths:
     """The files below `root` that absolute paths mean once their beginning is left out.
 
-    The beginning is the shortest one whose rest is a file, and one for all paths of a table, so that a/1.png and
-    b/1.png never become one image. The rest begins with a folder, or lies in one that is called as the last left out.
+    The beginning is the shortest one whose rest is a file, as it is or in another spelling, and one for all paths of a
+    table, so that a/1.png and b/1.png never become one image. The rest begins with a folder, or lies in one that is
+    called as the last left out. `readings` look for a path below `root`: as it is, then in other spellings.
     """
 
-    def __init__(self, root: Path, starts: Sequence[Path]):
-        self._root, self._starts = root, starts
+    def __init__(self, root: Path, readings: Sequence[Callable[[str], Path | None]]):
+        self._root, self._readings = root, readings
         self._beginning: str | None = None
 
     def find(self, name: str) -> Path | None:
@@ -43,11 +45,12 @@ class ForeignPaths:
         if not _ABSOLUTE.match(path):
             return None
         if self._beginning is not None:
-            return self._first_file(path[len(self._beginning) :]) if path.startswith(self._beginning) else None
+            rest = path[len(self._beginning) :] if path.startswith(self._beginning) else ""
+            return next(filter(None, (find(rest) for find in self._readings)), None) if rest else None
         parts = PurePosixPath(path).parts
-        for number in range(1, len(parts)):
+        for find, number in product(self._readings, range(1, len(parts))):
             rest = "/".join(parts[number:])
-            file = self._first_file(rest)
+            file = find(rest)
             if file is not None and (number < len(parts) - 1 or file.parent.name == parts[number - 1]):
                 self._beginning = path[: len(path) - len(rest)]
                 console.print(
@@ -57,6 +60,8 @@ class ForeignPaths:
                 return file
         return None
 
-    def _first_file(self, rest: str) -> Path | None:
-        paths = (inside(self._root, rest, start) for start in self._starts)
-        return next((Path(str(path)) for path in paths if path is not None and path_exists(path)), None)
+
+def first_file(name: str, root: Path, starts: Sequence[Path]) -> Path | None:
+    """The first file that a path means below `root`, from any of the folders that paths start from."""
+    paths = (inside(root, name, start) for start in starts)
+    return next((Path(str(path)) for path in paths if path is not None and path_exists(path)), None)

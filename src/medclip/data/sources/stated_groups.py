@@ -17,7 +17,19 @@ from medclip.data.sources.stated_splits import plain_name
 _PERSON_NAMES = (
     *("patientid", "patient", "patientnumber", "patid", "pid", "personid", "person", "participantid", "participant"),
     *("subjectid", "subject", "mrn", "patientmrn", "patientidentifier", "patientcode", "patientname"),
+    *(
+        "patientenid",
+        "patientennummer",
+        "patientennr",
+        "idpatient",
+        "ipp",
+        "paciente",
+        "pacienteid",
+        "idpaciente",
+        "nhc",
+    ),
     *("studyinstanceuid", "studyuid", "studyid", "study", "accessionnumber", "accession", "examid", "caseid", "uid"),
+    *("fallnummer", "fallnr", "fallid"),
     "seriesinstanceuid",
 )
 """Columns of patients and studies by `plain_name`: their values are pseudonymized."""

@@ -33,6 +33,7 @@ MAX_UNPACKED_ROW_BYTES = 2**28  # of a compressed file, which a few bytes can ma
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _EXCEL_DELIMITER = re.compile(r"sep=([,;\t|])", re.IGNORECASE)
 """The line that Excel writes and reads before a table's header."""
+_TEXT_FORMULA = re.compile(r'="((?:[^"]|"")*)"')
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 
@@ -131,7 +132,7 @@ def _read_csv(path: AnyPath) -> Iterator[Row]:
                         f"{path} line {line_number - 1} has more cells than the header. Quote the cells that hold "
                         f"{_DELIMITERS.get(delimiter, delimiter)}."
                     )
-                yield row
+                yield {name: _without_formula(cell) for name, cell in row.items()}
         except UnicodeError as error:
             raise UserError(
                 f"{path} is not UTF-8 ({error}). Convert it first, for example: "
@@ -140,6 +141,12 @@ def _read_csv(path: AnyPath) -> Iterator[Row]:
         except csv.Error as error:
             remedy = 'A quote within quotes is doubled: "a ""small"" nodule".'
             raise UserError(f"{path} line {line_number} is not CSV ({error}). {remedy}") from None
+
+
+def _without_formula(cell: Any) -> Any:
+    """The text that a cell is for Excel: ="00123" keeps it from reading a number."""
+    formula = _TEXT_FORMULA.fullmatch(cell) if isinstance(cell, str) and cell.startswith("=") else None
+    return formula.group(1).replace('""', '"') if formula else cell
 
 
 def text_encoding(start: bytes) -> str:
