@@ -130,11 +130,12 @@ def search_quantized(index: Any, embeddings: Embeddings, count: int, mask: RowMa
     threads = min(len(embeddings), _max_threads())
     faiss.omp_set_num_threads(threads)  # of this thread: for a single query, waking others costs more
     num_lists = faiss.extract_index_ivf(index).nlist
-    probes = max(PROBE_FRACTION * num_lists * len(mask) / np.count_nonzero(mask), MIN_PROBES)
-    ivf_params = faiss.SearchParametersIVF(
-        nprobe=min(num_lists, round(probes)),
-        sel=faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little")),
-    )
+    num_allowed = np.count_nonzero(mask)
+    probes = max(PROBE_FRACTION * num_lists * len(mask) / num_allowed, MIN_PROBES)
+    selector = None  # of all rows, it would take half as long again: it is asked about every code
+    if num_allowed < len(mask):
+        selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
+    ivf_params = faiss.SearchParametersIVF(nprobe=min(num_lists, round(probes)), sel=selector)
     params = faiss.SearchParametersPreTransform(index_params=ivf_params)
     return index.search(np.ascontiguousarray(embeddings), count, params=params)[1]
 
