@@ -38,6 +38,7 @@ def store(request):
         patch.setattr(faiss, "MIN_SEGMENT_ROWS", 100)
         patch.setattr(faiss, "SCAN_FRACTION", 0)
         patch.setattr(milvus, "SCAN_FRACTION", 0)
+        patch.setattr(milvus, "CONNECT_TIMEOUT_S", 20)  # milvus-lite ends idle connections; a busy machine is slow
         patch.setattr(faiss, "MIN_CANDIDATES", 100)
         yield request.getfixturevalue("server").uri if request.param == "milvus" else request.param
 
