@@ -100,11 +100,11 @@ class Statement(NamedTuple):
     """Whether the finding is stated; otherwise it is excluded, there."""
 
 
-def draw_statement(rng: np.random.Generator) -> Statement:
+def draw_statement(rng: np.random.Generator, stated_share: float = STATED_SHARE) -> Statement:
     """One for training; every part independent of the others, but for sagittal images, which have no side."""
     modality, plane, organ, finding = (_pick(rng, x) for x in ([*MODALITIES], PLANES, [*ORGANS], FINDINGS))
     side = _pick(rng, ("", *SIDES)) if plane in MEASURED_PLANES else ""
-    return Statement(modality, plane, organ, finding, side, bool(rng.random() < STATED_SHARE))
+    return Statement(modality, plane, organ, finding, side, bool(rng.random() < stated_share))
 
 
 def measured_statements() -> Iterator[Statement]:
@@ -145,11 +145,11 @@ def measured_captions() -> Iterator[tuple[Statement, str]]:
         yield statement, write_caption(statement, np.random.default_rng(shared), MEASURED)
 
 
-def pairs(count: int) -> Iterator[Pair]:
+def pairs(count: int, stated_share: float = STATED_SHARE) -> Iterator[Pair]:
     """`count` for training, and each measured statement once for validation."""
     for number in range(count):
         rng = np.random.default_rng((0, number))
-        statement = draw_statement(rng)
+        statement = draw_statement(rng, stated_share)
         yield _pair(f"TRAIN_{number:06d}", "train", statement, write_caption(statement, rng, TRAINING), rng)
     for number, (statement, caption) in enumerate(measured_captions()):
         yield _pair(f"MEASURED_{number:06d}", "validation", statement, caption, np.random.default_rng((1, number)))

@@ -116,11 +116,8 @@ def measure(bounds: Bounds) -> Iterator[Result]:
     in_new_process(migrate, folder, "faiss")
     costs = _measure_in_turn(folder, {"faiss": (bounds.peers, REFINED)}, bounds.rounds)
     for count in COUNTS:
-        work, peer = (
-            f"search by the faiss store, {_what(rows, count)}",
-            "faiss alone: the same file, lists and candidates",
-        )
-        yield Comparison(work, peer, costs["faiss", count], goal=1, checked="the ten rows of every query, in order")
+        yield Comparison(f"search by the faiss store, {_what(rows, count)}", "faiss alone, same file and candidates",
+                         costs["faiss", count], goal=1, checked="the ten rows of every query, in order")  # fmt: skip
 
 
 def _what(rows: int, count: int) -> str:
