@@ -299,6 +299,26 @@ def test_items_without_names_or_named_twice_are_told(good, tmp_path):
         compare([good, retrieval(tmp_path / "holes", holes, GOOD)])
 
 
+def test_items_of_one_article_say_nothing_of_a_difference(tmp_path):
+    """Its only resample is itself: an interval without width would claim to be certain."""
+    one, other = (
+        retrieval(tmp_path / name, ranks, ranks, articles=["patient 1"] * 4)
+        for name, ranks in (("one", [1, 1, 9, 2]), ("other", [20, 30, 40, 50]))
+    )
+    comparison = compare([one, other])
+    (fell,) = by_name(comparison)["image_to_text/R@10"].contrasts
+    assert (fell.difference.difference, fell.difference.p, fell.verdict) == (-1, 1, "within noise")
+    assert np.isnan([fell.difference.low, fell.difference.high]).all()
+    assert comparison.notes == (
+        "retrieval: all items are of one article or patient, so nothing says whether a difference is noise",
+    )
+    assert comparison.regressions(0.0) == []
+    document = json.loads(json.dumps(as_json(comparison), allow_nan=False))
+    assert document["metrics"][0]["contrasts"][0]["low"] is None
+    page = comparison_page(comparison)
+    assert "−100.0" in page and "nan" not in page
+
+
 def test_the_json_is_json_and_says_everything(good, bad):
     document = json.loads(json.dumps(as_json(compare([good, bad]))))
     assert [one["name"] for one in document["evaluations"]] == ["good", "bad"]

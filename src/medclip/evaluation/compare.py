@@ -25,6 +25,7 @@ from medclip.evaluation.significance import (
     paired_differences,
     verdict,
 )
+from medclip.metrics import is_one_group
 from medclip.named_metrics import Metric, format_value, name_parts
 from medclip.progress import progress
 
@@ -186,6 +187,11 @@ def compare(folders: Sequence[Path], chosen: Sequence[str] = ()) -> Comparison:
     done = {(row.kind, row.name) for row in rows}
     rows += [Row(kind, metrics) for kind in kinds for metrics in shared[kind] if (kind, metrics[0].name) not in done]
     notes = [*_missing(evaluations), *(note for kind in kinds for note in _data_differs(kind, evaluations))]
+    notes += [
+        f"{kind}: all items are of one article or patient, so nothing says whether a difference is noise"
+        for kind in kinds
+        if is_one_group(tables[kind][0].column("article").to_pylist())
+    ]
     return Comparison(evaluations, tuple(rows), tuple(notes), tuple(chosen))
 
 
@@ -340,11 +346,16 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
                 "metric": row.name,
                 "values": [{"value": m.value, "low": m.low, "high": m.high} for m in row.metrics],
                 **_direction(row),
-                "contrasts": [asdict(c.difference) | {"p_holm": c.p_holm, "verdict": c.verdict} for c in row.contrasts],
+                "contrasts": list(map(_contrast_json, row.contrasts)),
             }
             for row in comparison.rows
         ],
     }
+
+
+def _contrast_json(contrast: Contrast) -> dict[str, Any]:
+    numbers = {name: None if math.isnan(value) else value for name, value in asdict(contrast.difference).items()}
+    return numbers | {"p_holm": contrast.p_holm, "verdict": contrast.verdict}
 
 
 def _direction(row: Row) -> dict[str, bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -100,14 +101,15 @@ def _contrast_cells(row: Row, i: int) -> list[Cell]:
 
 
 def format_difference(row: Row, contrast: Contrast) -> str:
-    """A difference and its interval: points of a hundred, a factor, or ranks."""
+    """A difference and its interval, where it has one: points of a hundred, a factor, or ranks."""
     ends = (contrast.difference.difference, contrast.difference.low, contrast.difference.high)
     if row.statistic and row.statistic.ratio:
         value, low, high = (f"{end:.2f}" for end in ends)
-        return f"× {value} ({low} to {high})"
-    scale = 100 if row.metrics[0].is_share else 1
-    value, low, high = (f"{scale * end:+.1f}".replace("-", "−") for end in ends)
-    return f"{value} ({low} to {high})"
+        value = f"× {value}"
+    else:
+        scale = 100 if row.metrics[0].is_share else 1
+        value, low, high = (f"{scale * end:+.1f}".replace("-", "−") for end in ends)
+    return value if math.isnan(ends[1]) else f"{value} ({low} to {high})"
 
 
 def _retrieval(results: Results) -> Iterator[Table]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 from jaxtyping import Int, Num
 
-from medclip.metrics import KS, Names
+from medclip.metrics import KS, Names, is_one_group
 
 RESAMPLES = 10_000  # so that the least p-value times a hundred metrics is still below LEVEL
 LEVEL = 0.05
@@ -61,6 +61,7 @@ class Difference:
     value: float
     difference: float
     low: float
+    """NaN, as `high` is, where all items are of one article: nothing says how the difference varies."""
     high: float
     p: float
     """Two-sided, of no difference at all."""
@@ -79,7 +80,8 @@ def paired_differences(
     The interval is the 95 % percentile bootstrap of the difference, whole articles resampled for both models at once
     (Field & Welsh 2007). The p-value is Fisher's randomization test, which swaps the models within whole articles: with
     the few items that a weak model gets right the bootstrap's own is too small (four articles gained and none lost:
-    0.037 in place of 0.125). Both are of RESAMPLES draws; equal values give exactly no difference and a p of 1.
+    0.037 in place of 0.125). Both are of RESAMPLES draws; equal values give exactly no difference and a p of 1, as does
+    a single article.
     """
     _, group = np.unique(np.asarray(articles, dtype=str), return_inverse=True)
     _, label = np.unique(np.asarray(classes, dtype=str), return_inverse=True)
@@ -92,7 +94,8 @@ def paired_differences(
     for statistic, *parts in zip(statistics, *blocks, strict=True):
         resampled, swapped = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         before, after = (value_of(statistic, values, classes) for values in (baseline, value))
-        differences.append(_difference(statistic, before, after, resampled, swapped))
+        ends = (math.nan, math.nan) if is_one_group(articles) else np.percentile(resampled, (2.5, 97.5))
+        differences.append(_difference(statistic, before, after, ends, swapped))
     return differences
 
 
@@ -174,13 +177,12 @@ def _medians(
 
 
 def _difference(
-    statistic: Statistic, baseline: float, value: float, resampled: np.ndarray, swapped: np.ndarray
+    statistic: Statistic, baseline: float, value: float, ends: Iterable[float], swapped: np.ndarray
 ) -> Difference:
-    low, high = np.percentile(resampled, (2.5, 97.5))
     as_large = int((np.abs(swapped) >= abs(value - baseline) - ROUNDING).sum())
     p = (1 + as_large) / (1 + len(swapped))
     scale = math.exp if statistic.ratio else float
-    return Difference(scale(baseline), scale(value), scale(value - baseline), scale(low), scale(high), p)
+    return Difference(scale(baseline), scale(value), scale(value - baseline), *map(scale, ends), p)
 
 
 def _draws(rng: np.random.Generator, articles: int, items: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
