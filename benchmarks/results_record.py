@@ -20,7 +20,7 @@ from medclip.errors import UserError
 from medclip.evaluation.compare import Evaluation, aligned_items, read_evaluations
 from medclip.evaluation.results import Kind, Results, kinds_in
 from medclip.evaluation.significance import STATISTICS, value_of
-from medclip.metrics import Estimate, estimates
+from medclip.metrics import RANK_RANGES, SHARE, Estimate, estimates
 from medclip.model.checkpoint import model_hash
 from medclip.named_metrics import Metric
 from medclip.training.config import RECORDED_FIELDS, TrainConfig
@@ -206,10 +206,11 @@ def mean_over_seeds(kind: Kind, metric: Metric, evaluations: Sequence[Evaluation
 
     def mean(rows: np.ndarray) -> dict[str, float]:
         by_seed = [value_of(statistic, own, classes[rows]) for own in values[rows].T]
-        return {"": float(np.mean(np.exp(by_seed) if statistic.ratio else by_seed))}
+        return {str(metric.statistic): float(np.mean(np.exp(by_seed) if statistic.ratio else by_seed))}
 
     seed = evaluations[0].results[kind].provenance.seed
-    return estimates(np.arange(len(values)), articles, mean, seed)[""]
+    ranges = {**RANK_RANGES, "mean": SHARE}
+    return estimates(np.arange(len(values)), articles, mean, seed, ranges)[str(metric.statistic)]
 
 
 def train_command(config: Mapping[str, Any], out: str = "RUN") -> str:

@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 from medclip.metrics import (
+    CHANGE_OF_SHARE,
     DIRECTIONS,
+    RANK_RANGES,
     DistinctPairs,
     Estimate,
     chance_metrics,
@@ -114,7 +117,7 @@ def test_without_repeats_ranks_are_those_of_rows_in_order():
         assert np.array_equal(own.ranks, expected)
         assert own.rows.tolist() == list(range(50))
         assert own.chance() == chance_metrics(np.full(1, 50), np.ones(1, int))
-        estimates_of_rows = estimates(expected, [str(i // 2) for i in range(50)], rank_metrics, 0)
+        estimates_of_rows = estimates(expected, [str(i // 2) for i in range(50)], rank_metrics, 0, RANK_RANGES)
         assert own.metrics([str(i // 2) for i in range(50)], 0) == estimates_of_rows
 
 
@@ -175,9 +178,12 @@ def test_each_direction_counts_as_much_as_the_other():
 def test_every_value_lies_in_the_range_of_its_measure(rows, seed):
     values, articles = np.array([r for r, _ in rows]), [a for _, a in rows]
     assume(len({*articles}) > 1)
-    result = estimates(values, articles, rank_metrics, seed)
+    result = estimates(values, articles, rank_metrics, seed, RANK_RANGES)
     assert {name: m.value for name, m in result.items()} == rank_metrics(values)
+    assert not any(np.isnan(result[name].low) for name in RANK_RANGES)
     for name, m in result.items():
+        if np.isnan(m.low):  # a rank that no resample changes
+            continue
         rounding = 1e-12 if name == "geometric_mean_rank" else 0  # exp(log 30) is not 30
         assert (1 if "rank" in name else 0) <= m.low <= m.high <= (30 + rounding if "rank" in name else 1)
 
@@ -198,6 +204,32 @@ def test_the_interval_holds_the_value_and_follows_the_seed():
     assert first.low < first.value == mean(values) < first.high
     assert estimate(values, groups, mean, seed=1) == first
     assert estimate(values, groups, mean, seed=2) != first
+
+
+@pytest.mark.parametrize("num_articles", [2, 5, 6, 40])
+@pytest.mark.parametrize("rank", [1, 20])
+def test_where_no_resample_changes_a_share_its_interval_is_exact(num_articles, rank):
+    """All right, or none: the bootstrap has no width there, and three right of three are no proof of 100 %."""
+    articles = [f"{i // 3}" for i in range(3 * num_articles)]
+    result = estimates(np.full(len(articles), rank), articles, rank_metrics, 0, RANK_RANGES)
+    exact = binomtest(num_articles if rank == 1 else 0, num_articles).proportion_ci(method="exact")
+    for name in ("R@1", "R@5", "R@10"):
+        assert (result[name].low, result[name].high) == pytest.approx((exact.low, exact.high))
+    assert np.isnan([result[name].low for name in ("mean_rank", "geometric_mean_rank")]).all()
+    # 97.5 % that more than half of all articles have this rank: of five the median may be another
+    assert np.isnan(result["median_rank"].low) == (num_articles < 6)
+
+
+def test_a_mean_that_no_resample_changes_reaches_to_the_ends_of_its_range():
+    """At most 1 - q of all articles have another value, q^3 = 0.025; each of theirs lies between -1 and 1."""
+    q = 0.025 ** (1 / 3)
+    fall = estimate(np.full(3, -0.5), list("abc"), mean, 0, CHANGE_OF_SHARE)
+    assert (fall.low, fall.high) == pytest.approx((-0.5 * q - (1 - q), -0.5 * q + (1 - q)))
+
+
+def test_a_median_of_many_equal_ranks_is_certain():
+    result = estimates(np.r_[np.ones(95, int), np.full(5, 30)], np.arange(100), rank_metrics, 0, RANK_RANGES)
+    assert result["median_rank"] == Estimate(1.0, 1.0, 1.0)
 
 
 def test_one_article_gives_no_interval():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -15,17 +16,25 @@ from medclip.progress import Advance
 
 KS = (1, 5, 10)
 DIRECTIONS: tuple[str, str] = ("image_to_text", "text_to_image")
-CI_METHOD = "95 % bootstrap, 1000 resamples of whole articles"
+CI_METHOD = "95 % bootstrap, 1000 resamples of whole articles; of a share that none of them changes, Clopper-Pearson"
+SHARE = (0.0, 1.0)
+ROUNDING = 1e-12  # relative, of sums in another order
+CHANGE_OF_SHARE = (-1.0, 1.0)
+MIN_UNCHANGED_MEDIAN = 6
+"""With so many articles of one value more than half of all have it, at 95 %: 0.025^(1/6) > 1/2."""
 
 Names = Sequence[str] | np.ndarray
 """A name for each row: its article, its class."""
 Statistics = Callable[[np.ndarray], Mapping[str, float]]
 """Several numbers of rows (n, …), by name; NaN where one is not defined."""
+Range = tuple[float, float]
+"""The least and the largest value that a row can have, of a statistic that is the mean of them."""
+NO_RANGES: Mapping[str, Range] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value with its 95 % interval, whose ends are NaN where all is of one article: nothing says how it varies."""
+    """A value with its 95 % interval, whose ends are NaN where nothing says how it varies, as of one article."""
 
     value: float
     low: float
@@ -80,7 +89,8 @@ class Queries:
 
     def metrics(self, articles: Sequence[str], seed: int) -> dict[str, Estimate]:
         """`rank_metrics` with intervals; a query counts for the article of its first row, `articles` being (n,)."""
-        return estimates(self.ranks, [articles[int(row)] for row in self.rows], rank_metrics, seed)
+        groups = [articles[int(row)] for row in self.rows]
+        return estimates(self.ranks, groups, rank_metrics, seed, RANK_RANGES)
 
     def chance(self) -> dict[str, float]:
         """The `rank_metrics` to expect of a random order."""
@@ -233,6 +243,10 @@ def rank_metrics(ranks: Int[np.ndarray, " n"]) -> dict[str, float]:
     }
 
 
+RANK_RANGES: Mapping[str, Range] = dict.fromkeys([*(f"R@{k}" for k in KS), "MRR"], SHARE)
+"""Of the `rank_metrics` that are means."""
+
+
 def chance_metrics(num_candidates: Int[np.ndarray, " n"], num_relevant: Int[np.ndarray, " n"]) -> dict[str, float]:
     """The `rank_metrics` to expect of a random order, for query i with num_relevant[i] right among num_candidates[i].
 
@@ -260,26 +274,34 @@ def estimate(
     groups: Names,
     statistic: Callable[[np.ndarray], float],
     seed: int,
+    range_: Range | None = None,
 ) -> Estimate:
     """`statistic(values)` with its 95 % percentile bootstrap interval, whole groups (articles) resampled together.
 
     Images of one article resemble each other; resampling single rows would claim too much
     (Field & Welsh 2007, cluster bootstrap).
     """
-    return estimates(values, groups, lambda rows: {"": statistic(rows)}, seed)[""]
+    return estimates(values, groups, lambda rows: {"": statistic(rows)}, seed, {"": range_} if range_ else NO_RANGES)[
+        ""
+    ]
 
 
 def estimates(
-    values: Num[np.ndarray, "n ..."], groups: Names, statistics: Statistics, seed: int, resamples: int = 1000
+    values: Num[np.ndarray, "n ..."],
+    groups: Names,
+    statistics: Statistics,
+    seed: int,
+    ranges: Mapping[str, Range] = NO_RANGES,
+    resamples: int = 1000,
 ) -> dict[str, Estimate]:
-    """The same for several statistics of the same resamples, by name.
+    """The same for several statistics of the same resamples, by name; `ranges` are those of means.
 
     A statistic that is not defined (NaN) is absent; resamples in which it is not defined are left out of its interval.
     """
     if is_one_group(groups):
         return without_intervals(statistics(values))
     resampled = [statistics(np.repeat(values, counts, axis=0)) for counts in resample_counts(groups, seed, resamples)]
-    return percentile_ci(statistics(values), resampled)
+    return percentile_ci(statistics(values), resampled, len(set(map(str, groups))), ranges)
 
 
 def is_one_group(groups: Names) -> bool:
@@ -300,12 +322,40 @@ def resample_counts(groups: Names, seed: int, resamples: int) -> Iterator[Int[np
         yield np.bincount(rng.integers(0, count, count), minlength=count)[group]
 
 
-def percentile_ci(values: Mapping[str, float], resampled: Sequence[Mapping[str, float]]) -> dict[str, Estimate]:
-    """Values with the 2.5th and the 97.5th percentile of the resamples; undefined ones are left out."""
+def percentile_ci(
+    values: Mapping[str, float],
+    resampled: Sequence[Mapping[str, float]],
+    num_groups: int,
+    ranges: Mapping[str, Range],
+) -> dict[str, Estimate]:
+    """Values with the 2.5th and the 97.5th percentile of the resamples; undefined ones are left out.
+
+    Where no resample changes the value, an interval without width would claim to be certain: see `unchanged_ends`.
+    """
     samples = np.array([list(sample.values()) for sample in resampled], float).T
     result = {}
     for (name, value), sample in zip(values.items(), samples, strict=True):
-        if not np.isnan(value):
-            low, high = np.percentile(sample[~np.isnan(sample)], (2.5, 97.5))
-            result[name] = Estimate(float(value), float(low), float(high))
+        if np.isnan(value):
+            continue
+        sample = sample[~np.isnan(sample)]
+        low, high = np.percentile(sample, (2.5, 97.5))
+        if np.ptp(sample) <= ROUNDING * max(1, abs(value)):
+            low, high = unchanged_ends(name, value, num_groups, ranges.get(name))
+        result[name] = Estimate(float(value), float(low), float(high))
     return result
+
+
+def unchanged_ends(name: str, value: float, num_groups: int, range_: Range | None) -> Range:
+    """The 95 % interval of a value that is the same in every resample, as where all are right or none is.
+
+    If a share q of all articles has this value, all n have it with probability q^n: below q = 0.025^(1/n) that is less
+    than 2.5 % (Clopper and Pearson 1934; with articles as their number, Korn and Graubard 1998). The rest lies in the
+    range of the mean. A median is the same if q is above one half. Of other statistics, as an AUROC of 1 (Obuchowski
+    and Lieber 2002), resampling says nothing, and the ends are NaN.
+    """
+    if range_ is not None:
+        share = 0.025 ** (1 / num_groups)
+        low, high = range_
+        return share * value + (1 - share) * low, share * value + (1 - share) * high
+    is_median = name.startswith("median") and num_groups >= MIN_UNCHANGED_MEDIAN
+    return (value, value) if is_median else (math.nan, math.nan)

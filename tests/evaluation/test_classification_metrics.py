@@ -102,7 +102,9 @@ def test_planted_classes_are_all_right_and_shuffled_ones_at_chance():
     rng, truth = np.random.default_rng(0), np.arange(240) % 3
     planted, articles = np.eye(3)[truth] * 4 + rng.normal(size=(240, 3)) * 0.1, names(np.arange(240) // 2)
     whole = by_name(exclusive_metrics(planted, truth, "abc", articles, 0))
-    assert {whole[name].low for name in MACRO_METRICS} == {1.0}
+    assert {whole[name].value for name in MACRO_METRICS} == {1.0}
+    assert whole["accuracy"].low == pytest.approx(0.025 ** (1 / 120))  # all of 120 articles (Clopper and Pearson)
+    assert {whole[name].low for name in MACRO_METRICS[1:]} == {None}
     shuffled = by_name(exclusive_metrics(rng.permutation(planted), truth, "abc", articles, 0))
     for name, chance in (("accuracy", 1 / 3), ("balanced_accuracy", 1 / 3), ("macro_f1", 1 / 3), ("auroc", 0.5)):
         assert shuffled[name].low < chance < shuffled[name].high

@@ -76,7 +76,7 @@ def compared_metrics(folder):
 @pytest.mark.slow
 def test_planted_classes_are_all_recognized(planted_vectors, run, labeled_folder, tmp_path):
     results = evaluate(run, labeled_folder, out=tmp_path)
-    assert {results[name].low for name in ("accuracy", "balanced_accuracy", "macro_f1", "auroc")} == {1.0}
+    assert {results[name].value for name in ("accuracy", "balanced_accuracy", "macro_f1", "auroc")} == {1.0}
     assert (results.facts["num_images"], results.provenance.split, results["accuracy"].chance) == (8, "test", 0.5)
     assert results.below("excluded") == []
     read, items = read_results(tmp_path, Kind.ZERO_SHOT)

@@ -12,6 +12,7 @@ from medclip.errors import UserError
 from medclip.evaluation.results import Fact
 from medclip.metrics import (
     DIRECTIONS,
+    RANK_RANGES,
     DistinctPairs,
     Estimate,
     Queries,
@@ -109,7 +110,7 @@ def over_draws(
         values = {d: rank_metrics(r) for d, r in resampled.items() if len(r)}  # a small draw may be left with none
         if parts := [values[d] for d in picked.tolist() if d in values]:
             samples.append(_mean(parts))
-    return percentile_ci(means, samples)
+    return percentile_ci(means, samples, len(set(articles)), RANK_RANGES)
 
 
 def _mean(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:

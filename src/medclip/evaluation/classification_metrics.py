@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
 from medclip.evaluation.results import ConfusionMatrix, Fact
-from medclip.metrics import TIE_TOLERANCE, estimates
+from medclip.metrics import SHARE, TIE_TOLERANCE, estimates
 from medclip.named_metrics import Metric, Role, metric_name, name_parts, to_metric
 
 DECISION_THRESHOLD = 0.5
@@ -165,9 +165,11 @@ def _metrics(
     column: str | None,
 ) -> list[Metric]:
     """Metrics of what `measure` computes; those that are not defined have no value."""
-    measured = estimates(rows, articles, measure, seed)
+    names = list(measure(rows))
+    ranges = {name: SHARE for name in names if name_parts(name)[-1] == "accuracy"}  # the others are no means of images
+    measured = estimates(rows, articles, measure, seed, ranges)
     metrics = []
-    for name in measure(rows):
+    for name in names:
         last = name_parts(name)[-1]
         statistic, role = OF_CORRECT.get(last, (None, "reported")) if column else (None, "reported")
         source = column if statistic else None

@@ -16,7 +16,7 @@ from medclip.errors import UserError
 from medclip.evaluation.config import EvalConfig
 from medclip.evaluation.provenance import provenance
 from medclip.evaluation.results import Fact, Kind, Results, write_results
-from medclip.metrics import estimate
+from medclip.metrics import SHARE, estimate
 from medclip.model.checkpoint import load
 from medclip.named_metrics import metric_name, to_metric
 from medclip.progress import progress
@@ -61,7 +61,7 @@ def evaluate_compositionality(config: EvalConfig) -> Results:
         correct = np.where(applies, margin > TIE_TOLERANCE, np.nan)
         items |= {f"{path}/correct": correct, f"{path}/margin": margin}
         groups = [articles[row] for row in np.flatnonzero(applies)]
-        accuracy = estimate(correct[applies], groups, lambda values: float(values.mean()), config.seed)
+        accuracy = estimate(correct[applies], groups, lambda values: float(values.mean()), config.seed, SHARE)
         metrics.append(to_metric(f"{path}/accuracy", accuracy, CHANCE, f"{path}/correct", "mean", "gated"))
         facts[f"{path}/num_captions"] = len(groups)
         facts[f"{path}/num_ties"] = int((np.abs(margin[applies]) <= TIE_TOLERANCE).sum())

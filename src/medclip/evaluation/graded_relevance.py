@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, Int, Num
 
 from medclip.dot_products import TIE_TOLERANCE
-from medclip.metrics import Estimate, estimates
+from medclip.metrics import SHARE, Estimate, estimates
 from medclip.progress import Advance
 
 K = 10
@@ -130,4 +130,6 @@ def grade_estimates(
         return dict(zip(METRICS, values[:, :2].mean(axis=0).tolist(), strict=True))
 
     chance = dict(zip(METRICS, grades[rows, 2:].mean(axis=0).tolist(), strict=True))
-    return estimates(grades[rows], [articles[int(row)] for row in rows], means, seed), chance
+    return estimates(
+        grades[rows], [articles[int(row)] for row in rows], means, seed, dict.fromkeys(METRICS, SHARE)
+    ), chance

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 Answer = Literal["yes", "no", "unknown"]
 CI_METHOD_WITHOUT_ARTICLES = (
-    "95 % bootstrap, 1000 resamples of single pairs (without --data each counts as its own article)"
+    "95 % bootstrap, 1000 resamples of single pairs (without --data each counts as its own article); of a share that "
+    "none of them changes, Clopper-Pearson"
 )
 
 

@@ -15,7 +15,16 @@ from medclip.evaluation.config import EvalConfig
 from medclip.evaluation.corruptions import CORRUPTIONS, Corruption, corrupt
 from medclip.evaluation.provenance import provenance
 from medclip.evaluation.results import Fact, Kind, Results, write_results
-from medclip.metrics import DIRECTIONS, DistinctPairs, estimate, hits_at_k, mean_of_directions, merge_articles
+from medclip.metrics import (
+    CHANGE_OF_SHARE,
+    DIRECTIONS,
+    SHARE,
+    DistinctPairs,
+    estimate,
+    hits_at_k,
+    mean_of_directions,
+    merge_articles,
+)
 from medclip.model.checkpoint import load
 from medclip.named_metrics import Metric, metric_name, to_metric
 from medclip.progress import Advance, progress
@@ -80,14 +89,15 @@ def measure(
     hits = _hits(columns)
     for direction, values in zip(DIRECTIONS, hits.T, strict=True):
         column, rows = metric_name(*path, direction, "rank"), np.flatnonzero(~np.isnan(values))
-        mean = estimate(values[rows], [articles[int(row)] for row in rows], _mean, seed)
+        mean = estimate(values[rows], [articles[int(row)] for row in rows], _mean, seed, SHARE)
         yield to_metric(metric_name(*path, direction, RECALL), mean, None, column, RECALL, "compared")
-    yield to_metric(metric_name(*path, RECALL), estimate(hits, articles, mean_of_directions, seed))
+    yield to_metric(metric_name(*path, RECALL), estimate(hits, articles, mean_of_directions, seed, SHARE))
     column = metric_name(*path, COSINE)
     yield to_metric(column, estimate(columns[COSINE], articles, _mean, seed), None, column, "mean")
     if clean is not None:
         change = hits - _hits(clean)
-        yield to_metric(metric_name(*path, f"{RECALL}_change"), estimate(change, articles, mean_of_directions, seed))
+        fall = estimate(change, articles, mean_of_directions, seed, CHANGE_OF_SHARE)
+        yield to_metric(metric_name(*path, f"{RECALL}_change"), fall)
         change = columns[COSINE] - clean[COSINE]
         yield to_metric(metric_name(*path, f"{COSINE}_change"), estimate(change, articles, _mean, seed))
 

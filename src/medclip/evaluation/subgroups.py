@@ -11,7 +11,7 @@ from jaxtyping import Float
 from medclip.data.dataset import Split
 from medclip.data.normalize import license_name
 from medclip.evaluation.results import Fact
-from medclip.metrics import estimates, sums_and_counts
+from medclip.metrics import SHARE, estimates, sums_and_counts
 from medclip.named_metrics import Metric, metric_name, to_metric
 
 MIN_GROUP_SIZE = 30
@@ -35,7 +35,7 @@ def by_group(
     articles: Sequence[str],
     seed: int,
 ) -> tuple[list[Metric], dict[str, Fact]]:
-    """Means of `values` (n,), of which more is better, by group of each kind of label, with intervals.
+    """Means of `values` (n,), shares of which more is better, by group of each kind of label, with intervals.
 
     NaN is no item. Metrics are by_group/KIND/groups/GROUP/NAME, of groups with at least MIN_GROUP_SIZE items of each of
     `values`, the largest first. Facts of a kind: `worst`, the group with the lowest mean over all of `values`; how
@@ -69,7 +69,7 @@ def by_group(
             rows = members[group]
             path = metric_name("by_group", kind, "groups", group)
             facts[f"{path}/num_pairs"] = counts[group]
-            measured = estimates(columns[rows], names[rows].tolist(), by_name, seed)
+            measured = estimates(columns[rows], names[rows].tolist(), by_name, seed, dict.fromkeys(values, SHARE))
             metrics += [to_metric(f"{path}/{name}", estimate) for name, estimate in measured.items()]
     return metrics, facts
 

@@ -26,6 +26,7 @@ from medclip.encode.encoder import (
 from medclip.errors import WorkError
 from medclip.match_calibration import Calibration, ValidationRecall, fit_calibration
 from medclip.metrics import (
+    CHANGE_OF_SHARE,
     DIRECTIONS,
     KS,
     DistinctPairs,
@@ -221,7 +222,7 @@ def recall_change(
     """Change of the mean recall between two ranks of the same pairs, with its 95 % interval over articles."""
     ranks = [_columns(queries, len(articles)) for queries in (before, after)]
     hits_before, hits_after = (np.mean([hits_at_k(columns, k) for k in KS], axis=0) for columns in ranks)
-    return estimate(hits_after - hits_before, articles, mean_of_directions, seed)
+    return estimate(hits_after - hits_before, articles, mean_of_directions, seed, CHANGE_OF_SHARE)
 
 
 def _columns(queries: Mapping[str, Queries], num_pairs: int) -> Float[np.ndarray, "n 2"]:
