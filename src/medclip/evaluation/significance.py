@@ -182,7 +182,8 @@ def _difference(
     as_large = int((np.abs(swapped) >= abs(value - baseline) - ROUNDING).sum())
     p = (1 + as_large) / (1 + len(swapped))
     scale = math.exp if statistic.ratio else float
-    return Difference(scale(baseline), scale(value), scale(value - baseline), *map(scale, ends), p)
+    low, high = map(scale, ends)
+    return Difference(scale(baseline), scale(value), scale(value - baseline), low, high, p)
 
 
 def _draws(rng: np.random.Generator, articles: int, items: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
