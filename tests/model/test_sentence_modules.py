@@ -66,6 +66,21 @@ def test_a_join_that_pools_otherwise_survives_saving_and_packs_no_pooler(tmp_pat
     assert again.config.text == joined.config.text
 
 
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_padding_on_the_left_gives_a_caption_the_vector_it_has_alone(tmp_path: Path, pooling: str) -> None:
+    """sentence-transformers pads to the longest of a batch, so a caption alone not at all: its positions begin at 0."""
+    folder = sentence_folder(tmp_path / "t", {"pooling_mode": pooling}, "Pooling", "Normalize")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "padding_side": "left"}))
+    joined = join_towers(FOLDER, folder)
+    ids, valid = joined.tokenizer.encode(["T2"])
+    real = ids[valid][None]
+    alone = text_features(joined.params, real, np.ones(real.shape, bool), joined.config)
+    np.testing.assert_allclose(text_features(joined.params, ids, valid, joined.config), alone, atol=1e-6)
+    save(joined, tmp_path / "joined")
+    assert_same_embeddings(joined, load(tmp_path / "joined"))
+
+
 def test_the_length_of_captions_is_the_folders(tmp_path: Path) -> None:
     folder = sentence_folder(tmp_path / "t", MEAN, "Pooling", max_seq_length=9)
     assert join_towers(FOLDER, folder).tokenizer.context_length == 9

@@ -29,7 +29,7 @@ from medclip.model.image_processor import read_image_processor, with_side
 from medclip.model.positions import resize_positions
 from medclip.model.sentence_modules import MODULES_FILE, check_case, read_modules
 from medclip.model.shapes_init import init_params, tensor_shapes, text_shapes, vision_shapes
-from medclip.model.tokenizer.text_tokenizer import load_tokenizer, with_length
+from medclip.model.tokenizer.text_tokenizer import load_tokenizer, padding_right, with_length
 from medclip.model.unsupported import warn_unread
 from medclip.model.weights.weight_files import read_tensors
 
@@ -157,6 +157,8 @@ def join_towers(
     length = tokens.context_length
     if sentence:
         check_case(sentence, tokens)
+        # It pads to the longest caption of a batch: on the left, one and the same would have another vector in each.
+        model = dataclasses.replace(model, tokenizer=padding_right(tokens))
         length = min(sentence.max_length or length, config.text.max_length)
     return with_context_length(model, min(length, JOINED_CONTEXT_LENGTH))
 

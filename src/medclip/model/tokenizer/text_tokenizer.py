@@ -77,17 +77,23 @@ def _text_error(texts: Sequence[object], error: BaseException) -> BaseException:
 
 def with_length(tokenizer: TextTokenizer, length: int) -> TextTokenizer:
     """The same tokenizer at another context length."""
+    raw = tokenizer.raw_config | {"model_max_length": length}
+    return _with_padding(tokenizer, length, (tokenizer.tokenizer.padding or {})["direction"], raw)
+
+
+def padding_right(tokenizer: TextTokenizer) -> TextTokenizer:
+    """The same tokenizer, which pads on the right: tokens are numbered as in a caption without padding."""
+    raw = tokenizer.raw_config | {"padding_side": "right"}
+    return _with_padding(tokenizer, tokenizer.context_length, "right", raw)
+
+
+def _with_padding(tokenizer: TextTokenizer, length: int, side: Side, raw: dict[str, Any]) -> TextTokenizer:
     # a copy: the setting is the library tokenizer's own
     copy = Tokenizer.from_str(tokenizer.tokenizer.to_str())
     copy.encode_special_tokens = tokenizer.tokenizer.encode_special_tokens
     padding, truncation = copy.padding or {}, copy.truncation or {}
-    _set_length(copy, length, padding["pad_id"], padding["pad_token"], padding["direction"], truncation["direction"])
-    return replace(
-        tokenizer,
-        tokenizer=copy,
-        context_length=length,
-        raw_config=tokenizer.raw_config | {"model_max_length": length},
-    )
+    _set_length(copy, length, padding["pad_id"], padding["pad_token"], side, truncation["direction"])
+    return replace(tokenizer, tokenizer=copy, context_length=length, raw_config=raw)
 
 
 def load_tokenizer(folder: Path, config: TextConfig) -> TextTokenizer:
