@@ -194,3 +194,34 @@ def test_an_object_of_a_patient_is_one_group_whatever_else_it_holds(tmp_path, as
     groups = ["-" if is_made_up(pair.article) else pair.article for pair in pairs]
     assert groups == ["PAT-77", "PAT-77", "PAT-78", "-", "PAT-77", "-"]
     assert "PAT-77" not in pseudonymize(pairs[0], b"key").caption
+
+
+@pytest.mark.parametrize(
+    ("columns", "values"),
+    [
+        (["PatientID", "PatientName", "PatientBirthDate"], ["P1", "Mustermann^Max", "19500201"]),
+        (["Patienten-ID", "Nachname", "Vorname", "Geburtsdatum"], ["P1", "Mustermann", "Max", "01.02.1950"]),
+        (["study_id", "Patient's Name", "DOB"], ["P1", "MUSTERMANN, MAX", "2/1/1950"]),
+    ],
+)
+def test_no_byte_of_a_dataset_holds_the_name_or_the_birth_date_of_a_table(tmp_path, columns, values):
+    texts = [
+        "CT des Thorax von Herrn Max Mustermann, geb. 1. Februar 1950: Rundherd",
+        "Mustermann, M., *01.02.50: unauffällig, Maximum 5 mm",
+        "CT of the chest on 3 March 2019",
+    ]
+    files = ["mustermann_max_1950-02-01.png", "2.png", "3.png"]
+    rows = [[file, text, *values] for file, text in zip(files, texts, strict=True)]
+    rows += [[files[0], "short", *values], ["Max Mustermann.png", texts[2], *values]]
+    table = write_source(tmp_path / "in", ["image", "caption", *columns], *rows)
+    (tmp_path / "in" / "Max Mustermann.png").write_bytes(b"broken")
+    dataset = prepare_table(table, tmp_path / "out", tmp_path / "key", id_column="image")
+    stored = bytes_on_disk(tmp_path / "out").lower()
+    assert not [secret for secret in (b"mustermann", b"1950", b"01.02.50", b" max ") if secret in stored]
+    captions = sorted(column(tmp_path / "out", "caption"))
+    assert captions == [
+        "CT des Thorax von Herrn ___, geb. ___: Rundherd",
+        texts[2],
+        "___., *___: unauffällig, Maximum 5 mm",
+    ]
+    assert sum(counts["caption/name or date"] for counts in dataset["privacy"].values()) == 2

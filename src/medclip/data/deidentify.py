@@ -72,6 +72,7 @@ _ID_KEYWORDS = {
     *("InstitutionName", "InstitutionAddress", "InstitutionalDepartmentName", "StationName"),
     *("PatientInstitutionResidence",),
 }
+_PATH_SEPARATORS = str.maketrans("_/\\", "   ")
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 
@@ -137,20 +138,37 @@ def pseudonymize(row: Pair | Dropped, key: bytes) -> Pair | Dropped:
     """A row of a table without its private values: keyed pseudonyms for an article and an id that hold one.
 
     An id that a study or patient begins, ends or interrupts (4711_2) goes as a whole. In captions, of those that can be
-    nothing else, and in details, such as the names of files that are missing, "___" stands for the value.
+    nothing else, and in details, such as the names of files that are missing, "___" stands for the value; also for
+    `identifying` ones.
     """
-    if not row.private:
+    if not (row.private or row.identifying):
         return row
-    id = pseudonym(key, row.id) if hide(row.id, row.private) != row.id else row.id
+    id = pseudonym(key, row.id) if hide(row.id, row) != row.id else row.id
     if isinstance(row, Dropped):
-        return replace(row, id=id, detail=hide(row.detail, row.private), private=())
-    article = group_pseudonym(key, "", row.article) if hide(row.article, row.private) != row.article else row.article
+        return replace(row, id=id, detail=hide(row.detail, row), private=(), identifying=())
+    article = group_pseudonym(key, "", row.article) if hide(row.article, row) != row.article else row.article
     article = id if row.article == row.id else article
-    caption = _hide_identifiers(row.caption, row.private)
+    caption = _hide_people(row.caption, row)
     removed = (*row.removed, *(["table/patient or study"] if article != row.article else []))
-    removed += ("caption/patient or study",) if caption != row.caption else ()
-    if_missing = hide(row.if_missing, row.private)
-    return replace(row, id=id, article=article, caption=caption, removed=removed, if_missing=if_missing)
+    removed += ("caption/name or date",) if caption != row.caption else ()
+    anonymous = _hide_identifiers(caption, row.private)
+    removed += ("caption/patient or study",) if anonymous != caption else ()
+    return replace(
+        row, id=id, article=article, caption=anonymous, removed=removed, if_missing=hide(row.if_missing, row)
+    )
+
+
+def _hide_people(text: str, row: Pair | Dropped) -> str:
+    """The text with "___" for the names and dates of people that a row states; as it is where it holds none."""
+    if not row.identifying or len(text) > MAX_CAPTION_CHARACTERS:  # preparation drops it
+        return text
+    plain = normalize_text(text)
+    words, anchors = index_words(plain.translate(_PATH_SEPARATORS)), anchor_text(plain)
+    spans: list[Span] = []
+    for kind, value in row.identifying:
+        dates = (Span(*match.span()) for match in find_value("D", value, plain, anchors)) if kind == "DA" else ()
+        spans += dates if kind == "DA" else find_name(words, value)[0]
+    return replace_spans(plain, spans) if spans else text
 
 
 def _hide_identifiers(text: str, values: tuple[str, ...]) -> str:
@@ -161,9 +179,10 @@ def _hide_identifiers(text: str, values: tuple[str, ...]) -> str:
     return text
 
 
-def hide(text: str, values: tuple[str, ...]) -> str:
-    """The text with "___" for each of the values; a short one only as a word of its own."""
-    for value in sorted(values, key=len, reverse=True):
+def hide(text: str, row: Pair | Dropped) -> str:
+    """The text with "___" for each private and identifying value of a row; a short one only as a word of its own."""
+    text = _hide_people(text, row)
+    for value in sorted(row.private, key=len, reverse=True):
         text = _hide_value(text, value, is_word=len(value) < MIN_HIDDEN_CHARACTERS)
     return text
 

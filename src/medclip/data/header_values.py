@@ -110,6 +110,15 @@ def _date_digits(value: str) -> str:
     return "".join(match.groups()) if match else ""
 
 
+def read_dates(text: str) -> tuple[str, ...]:
+    """The dates that a cell may mean, as DICOM writes them: 2.3.1950 and 02/03/1950 are of March or of February."""
+    if date := _date_digits(text.strip()):
+        return (date,)
+    match = re.match(r"(\d{1,2})[./-]\s?(\d{1,2})[./-]\s?(\d{4})", text.strip())
+    days = {f"{match[3]}{int(m):02}{int(d):02}" for d, m in (match.group(1, 2), match.group(2, 1))} if match else set()
+    return tuple(sorted(filter(_date_digits, days)))
+
+
 def _date_forms(value: str) -> list[str]:
     if not (date := _date_digits(value)):
         return []

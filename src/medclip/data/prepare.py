@@ -174,7 +174,7 @@ def _pseudonymize(rows: Iterable[Pair | Dropped], config: PrepareConfig, out: Pa
     """Rows without patients and studies; the key is made where the first one names any."""
     key = b""
     for row in rows:
-        if row.private and not key:
+        if (row.private or row.identifying) and not key:
             if out is not None:
                 make_key(config.studies.pseudonym_key, out)
             key = read_key(config.studies.pseudonym_key)

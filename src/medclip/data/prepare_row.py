@@ -60,7 +60,7 @@ def prepare_row(row: Pair | Dropped, config: PrepareConfig) -> dict[str, Any] | 
     except ImageError as error:
         file = "" if isinstance(row.image, bytes | DicomFrame) else _file_name(row.image)
         detail = row.if_missing if str(error) == "image missing" else ""
-        return Dropped(row.id, row.split, str(error), detail or hide(file, row.private))
+        return Dropped(row.id, row.split, str(error), detail or hide(file, row))
     return {
         "id": row.id,
         "image": image,

@@ -117,6 +117,9 @@ class Pair:
     private: tuple[str, ...] = ()
     """Values that name a patient or study in the source (PatientID): preparation replaces the article and the id that
     hold one by keyed pseudonyms, and stores none."""
+    identifying: tuple[tuple[str, str], ...] = ()
+    """Names (PN) and dates (DA) of people that the source states beside the pair: preparation replaces them in the
+    caption, and the id that holds one."""
     removed: tuple[str, ...] = ()
     """What the reader withheld, as "place/name" ("header/PatientName"): names, never values."""
     if_missing: str = ""
@@ -133,6 +136,8 @@ class Dropped:
     reason: str
     detail: str = ""
     private: tuple[str, ...] = ()
+    """As of a Pair."""
+    identifying: tuple[tuple[str, str], ...] = ()
     """As of a Pair."""
     origin: Origin = NO_ORIGIN
 

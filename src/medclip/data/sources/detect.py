@@ -90,7 +90,9 @@ def _drop_links(rows: Iterator[Pair | Dropped], path: AnyPath, config: PrepareCo
         if isinstance(row, Pair):
             file = row.image.file if isinstance(row.image, DicomFrame) else row.image
             if isinstance(file, Path) and all(leaves_folder(file, root) for root in roots):
-                row = Dropped(row.id, row.split, f"image: {LEAVES_FOLDER}", "", row.private, row.origin)
+                row = Dropped(
+                    row.id, row.split, f"image: {LEAVES_FOLDER}", "", row.private, row.identifying, row.origin
+                )
         yield row
 
 

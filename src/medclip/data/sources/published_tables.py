@@ -15,7 +15,7 @@ from medclip.data.schema import Dropped, Pair, is_row_number, make_up_id
 from medclip.data.sources.image_cells import MISSING, ImageFinder, UsedFiles, find_image, parse_literal
 from medclip.data.sources.path_spellings import TRIED
 from medclip.data.sources.reports import split_reading
-from medclip.data.sources.stated_groups import private_values, stated_group
+from medclip.data.sources.stated_groups import private_fields, stated_group
 from medclip.data.sources.table_files import Row, read_rows, table_suffix
 from medclip.data.sources.tables import NO_IMAGE_OR_CAPTION, cell_captions, match_columns
 from medclip.errors import UserError
@@ -89,15 +89,15 @@ def _read_annotation(
     made_up = make_up_id(path.name, *images, *captions)
     id = str(row.get(names.get("id", "id")) or made_up)
     group = stated_group(row, columns.group_column) or (made_up if is_row_number(id) else id)
-    split, private = canonical_split(split), private_values(row, columns)
+    split, private = canonical_split(split), private_fields(row, columns)
     if not images or not captions:
         for image in images:
             find_image(locate, image)
-        yield Dropped(id, split, NO_IMAGE_OR_CAPTION, f"{path.name} {split} row {number}", private)
+        yield Dropped(id, split, NO_IMAGE_OR_CAPTION, f"{path.name} {split} row {number}", **private)
     for index, image in enumerate(images if captions else ()):
         image_id = f"{id}-{index}" if len(images) > 1 else id
         yield from _pairs(
-            path, locate, image_id, (image,), captions, split=split, article=group, private=private, source=path.stem
+            path, locate, image_id, (image,), captions, split=split, article=group, **private, source=path.stem
         )
 
 
@@ -110,12 +110,12 @@ def read_padchest(path: AnyPath, columns: Columns, used: UsedFiles) -> Iterator[
     for number, row in enumerate(read_rows(path), start=1):
         name, patient = (row["ImageID"] or "").strip(), (row.get("PatientID") or "").strip()
         group = patient or (row.get("StudyID") or "").strip() or name
-        private = private_values(row, columns)
+        private = private_fields(row, columns)
         captions = _captions(row, columns, "Report")
         names = (f"{row['ImageDir'] or ''}/{name}".lstrip("/"), name) if name else ()
         if not name or not captions:
             find_image(locate, *names)
-            yield Dropped(name, split_of(group), NO_IMAGE_OR_CAPTION, f"{path.name} row {number}", private)
+            yield Dropped(name, split_of(group), NO_IMAGE_OR_CAPTION, f"{path.name} row {number}", **private)
             continue
         findings = "; ".join(_parse_list(row.get("Labels")))
         labels = {"findings": findings, "view": (row.get("Projection") or "").strip()}
@@ -130,7 +130,7 @@ def read_padchest(path: AnyPath, columns: Columns, used: UsedFiles) -> Iterator[
             labels={label: value for label, value in labels.items() if value},
             concepts=tuple(dict.fromkeys(_CUI.findall(row.get("LabelCUIS") or row.get("labelCUIS") or ""))),
             source="PadChest",
-            private=private,
+            **private,
         )
 
 
@@ -199,7 +199,7 @@ def _pairs(
     if_missing = "" if is_url(table) else f"{table.name}: {without_credentials(names[0])}; {TRIED}"
     if isinstance(image, str):
         detail = if_missing if image == MISSING else table.name
-        yield Dropped(id, fields["split"], image, detail, fields.get("private", ()))
+        yield Dropped(id, fields["split"], image, detail, fields.get("private", ()), fields.get("identifying", ()))
         return
     for index, (caption, removed) in enumerate(map(split_reading, captions)):
         yield Pair(

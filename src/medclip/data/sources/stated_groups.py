@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import chain
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypedDict
 
+from medclip.data.header_values import read_dates
 from medclip.data.prepare_config import Columns
 from medclip.data.sources.image_cells import cell_text, parse_literal
 from medclip.data.sources.stated_splits import plain_name
@@ -33,6 +34,18 @@ _PERSON_NAMES = (
     "seriesinstanceuid",
 )
 """Columns of patients and studies by `plain_name`: their values are pseudonymized."""
+_NAME_NAMES = (
+    *("patientname", "patientsname", "patientfullname", "patientenname", "radiologist"),
+    *("physician", "physicianname", "referringphysician", "referringphysicianname", "performingphysicianname"),
+    *("readingphysician", "operatorsname", "reportedby"),
+)
+_FAMILY_NAMES = ("lastname", "surname", "familyname", "nachname", "apellido", "apellidos")
+_GIVEN_NAMES = ("firstname", "givenname", "vorname", "prenom")
+_DATE_NAMES = (
+    *("birthdate", "birthday", "dateofbirth", "dob", "patientbirthdate", "patientdob", "geburtsdatum"),
+    *("datenaissance", "datedenaissance", "fechanacimiento", "fechadenacimiento", "studydate", "examdate"),
+)
+"""Columns of people's names and of dates by `plain_name`: what they hold is replaced in captions."""
 _ARTICLE_NAMES = ("article", "articleid", "pmcid", "pmid", "doi", "group", "groupid")
 GROUP_NAMES = (*_PERSON_NAMES, *_ARTICLE_NAMES)
 """Columns of groups by `plain_name`: patients, then studies, then articles. A row is of the first that it states."""
@@ -59,7 +72,19 @@ def _first_group(cells: Mapping[str, Any]) -> str:
     return next((stated[name] for name in GROUP_NAMES if name in stated), "")
 
 
-def private_values(row: Mapping[str, Any], columns: Columns) -> tuple[str, ...]:
+class PrivateFields(TypedDict):
+    """Fields of a Pair or a dropped row that preparation uses and does not store."""
+
+    private: tuple[str, ...]
+    identifying: tuple[tuple[str, str], ...]
+
+
+def private_fields(row: Mapping[str, Any], columns: Columns) -> PrivateFields:
+    """What a row says of patients, studies and people."""
+    return {"private": _private_values(row, columns), "identifying": _identifying_values(row)}
+
+
+def _private_values(row: Mapping[str, Any], columns: Columns) -> tuple[str, ...]:
     """What a row says in columns of patients and studies, and in a --group-column that is not one of articles."""
     column, rows = columns.group_column, [row]
     if column and _plain_name(column) not in GROUP_NAMES:
@@ -67,6 +92,22 @@ def private_values(row: Mapping[str, Any], columns: Columns) -> tuple[str, ...]:
     cells = chain.from_iterable(_iter_named(each, "", _MAX_DEPTH) for each in rows)
     values = (cell_text(value).strip() for name, value in cells if name in _PERSON_NAMES)
     return tuple(dict.fromkeys(text for value in values for text in (value, without_fraction(value)) if text))
+
+
+def _identifying_values(row: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """What a row says in columns of people's names (PN) and of dates (DA, as ISO 8601 has them)."""
+    values: dict[tuple[str, str], None] = {}
+    parts: dict[str, str] = {}
+    for name, value in _iter_named(row, "", _MAX_DEPTH):
+        if name in _DATE_NAMES:
+            values |= dict.fromkeys(("DA", date) for date in read_dates(cell_text(value)))
+        elif name in _NAME_NAMES and (text := cell_text(value).strip()):
+            values["PN", text] = None
+        elif name in _FAMILY_NAMES or name in _GIVEN_NAMES:
+            parts.setdefault("family" if name in _FAMILY_NAMES else "given", cell_text(value).strip())
+    if any(parts.values()):
+        values["PN", f"{parts.get('family', '')}^{parts.get('given', '')}"] = None
+    return tuple(values)
 
 
 def _iter_named(cells: Mapping[str, Any], parent: str, depth: int) -> Iterator[tuple[str, Any]]:

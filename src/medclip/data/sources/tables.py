@@ -23,7 +23,7 @@ from medclip.data.sources.image_cells import (
 )
 from medclip.data.sources.path_spellings import TRIED
 from medclip.data.sources.reports import split_reading
-from medclip.data.sources.stated_groups import article_of_file, private_values, stated_group
+from medclip.data.sources.stated_groups import article_of_file, private_fields, stated_group
 from medclip.data.sources.stated_splits import SplitFolders, find_split_column, plain_name
 from medclip.data.sources.table_files import Row, read_rows
 from medclip.errors import ImageError, UserError
@@ -196,14 +196,14 @@ def rows_to_pairs(
         id, default_group = identify(first, captions, cell_text(cells.get("id")))
         group = stated_group(row, columns.group_column) or article_of_file(file)
         repeats = repeats + 1 if (id, first) == previous else 0
-        previous, private = (id, first), private_values(row, columns)
+        previous, private = (id, first), private_fields(row, columns)
         row_split = canonical_split(cell_text(cells.get("split"))) or split_of_path(file)
         row_split = row_split or split_of(group or file or default_group or id)
         article, detail = group or default_group or id, f"{table.name} row {row_number}"
         if not images or not captions:
             for cell in images:
                 find_image(locate, cell)  # its file is not one that no row names
-            yield Dropped(id, row_split, reason, detail, private)
+            yield Dropped(id, row_split, reason, detail, **private)
             continue
         id += f"-{repeats}" if repeats else ""
         for position, cell in enumerate(images):
@@ -211,7 +211,7 @@ def rows_to_pairs(
             image = find_image(locate, cell)
             if_missing = f"{detail}: {without_credentials(cell)}; {tried}" if tried and isinstance(cell, str) else ""
             if isinstance(image, str):
-                yield Dropped(image_id, row_split, image, if_missing if image == MISSING else detail, private)
+                yield Dropped(image_id, row_split, image, if_missing if image == MISSING else detail, **private)
                 continue
             for index, (caption, removed) in enumerate(readings):
                 yield Pair(
@@ -223,9 +223,9 @@ def rows_to_pairs(
                     license=cell_text(cells.get("license")),
                     attribution=cell_text(cells.get("attribution")),
                     concepts=_concepts(cells.get("concepts")),
-                    private=private,
                     removed=removed,
                     if_missing=if_missing,
+                    **private,
                     **extra_fields(row, table.stem),
                 )
 

@@ -21,7 +21,7 @@ from medclip.data.schema import Dropped, Pair, is_row_number, make_up_id
 from medclip.data.sources.image_caption_folder import IMAGE_FOLDERS, IMAGE_SUFFIXES
 from medclip.data.sources.image_cells import MAX_MEMBER_BYTES, UsedFiles, is_link, read_member
 from medclip.data.sources.reports import decode_report, split_reading
-from medclip.data.sources.stated_groups import article_of_file, private_values, stated_group
+from medclip.data.sources.stated_groups import article_of_file, private_fields, stated_group
 from medclip.data.sources.table_files import TABLE_SUFFIXES
 from medclip.data.sources.tables import NO_IMAGE_OR_CAPTION, as_strings, cell_captions, extra_fields
 from medclip.errors import ImageError, UserError
@@ -132,11 +132,11 @@ def _parse_sample(
     images = [data for suffix, data in files.items() if suffix in IMAGE_SUFFIXES]
     made_up = make_up_id(path.name, key, *captions, *images)
     id, unnumbered = stated or made_up, made_up if is_row_number(stated) else stated
-    group, private = stated_group(fields), private_values(fields, Columns())
+    group, private = stated_group(fields), private_fields(fields, Columns())
     group = group or folder or article_of_file(f"{key}_") or unnumbered or id
     split = canonical_split(str(fields.get("split") or "")) or split or split_of(group)
     if not images or not captions:
-        return [Dropped(key, split, _missing(key, files, bool(images)), path.name, private)]
+        return [Dropped(key, split, _missing(key, files, bool(images)), path.name, **private)]
     return [
         Pair(
             id=id if len(captions) == 1 else f"{id}-{number}",
@@ -147,8 +147,8 @@ def _parse_sample(
             license=str(fields.get("licence") or fields.get("license") or ""),
             attribution=str(fields.get("attribution") or ""),
             concepts=as_strings(fields.get("concepts")),
-            private=private,
             removed=removed,
+            **private,
             **extra_fields(fields, path.stem),
         )
         for number, (caption, removed) in enumerate(map(split_reading, captions))
