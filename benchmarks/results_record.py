@@ -20,7 +20,7 @@ from medclip.errors import UserError
 from medclip.evaluation.compare import Evaluation, aligned_items, read_evaluations
 from medclip.evaluation.results import Kind, Results, kinds_in
 from medclip.evaluation.significance import STATISTICS, value_of
-from medclip.metrics import RANK_RANGES, SHARE, Estimate, estimates
+from medclip.metrics import SHARE, Estimate, estimates, rank_ranges
 from medclip.model.checkpoint import model_hash
 from medclip.named_metrics import Metric
 from medclip.training.config import RECORDED_FIELDS, TrainConfig
@@ -209,7 +209,8 @@ def mean_over_seeds(kind: Kind, metric: Metric, evaluations: Sequence[Evaluation
         return {str(metric.statistic): float(np.mean(np.exp(by_seed) if statistic.ratio else by_seed))}
 
     seed = evaluations[0].results[kind].provenance.seed
-    ranges = {**RANK_RANGES, "mean": SHARE}
+    num_candidates = evaluations[0].results[kind].facts.get("num_candidates")
+    ranges = {**rank_ranges(num_candidates if isinstance(num_candidates, int) else len(values)), "mean": SHARE}
     return estimates(np.arange(len(values)), articles, mean, seed, ranges)[str(metric.statistic)]
 
 

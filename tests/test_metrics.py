@@ -12,7 +12,6 @@ from scipy.stats import binomtest
 from medclip.metrics import (
     CHANGE_OF_SHARE,
     DIRECTIONS,
-    RANK_RANGES,
     DistinctPairs,
     Estimate,
     chance_metrics,
@@ -22,6 +21,7 @@ from medclip.metrics import (
     mean_of_directions,
     merge_articles,
     rank_metrics,
+    rank_ranges,
     ranks,
     recall_at_k,
 )
@@ -117,7 +117,7 @@ def test_without_repeats_ranks_are_those_of_rows_in_order():
         assert np.array_equal(own.ranks, expected)
         assert own.rows.tolist() == list(range(50))
         assert own.chance() == chance_metrics(np.full(1, 50), np.ones(1, int))
-        estimates_of_rows = estimates(expected, [str(i // 2) for i in range(50)], rank_metrics, 0, RANK_RANGES)
+        estimates_of_rows = estimates(expected, [str(i // 2) for i in range(50)], rank_metrics, 0, rank_ranges(50))
         assert own.metrics([str(i // 2) for i in range(50)], 0) == estimates_of_rows
 
 
@@ -178,9 +178,9 @@ def test_each_direction_counts_as_much_as_the_other():
 def test_every_value_lies_in_the_range_of_its_measure(rows, seed):
     values, articles = np.array([r for r, _ in rows]), [a for _, a in rows]
     assume(len({*articles}) > 1)
-    result = estimates(values, articles, rank_metrics, seed, RANK_RANGES)
+    result = estimates(values, articles, rank_metrics, seed, rank_ranges(30))
     assert {name: m.value for name, m in result.items()} == rank_metrics(values)
-    assert not any(np.isnan(result[name].low) for name in RANK_RANGES)
+    assert not any(np.isnan(result[name].low) for name in rank_ranges(30))
     for name, m in result.items():
         if np.isnan(m.low):  # a rank that no resample changes
             continue
@@ -211,11 +211,13 @@ def test_the_interval_holds_the_value_and_follows_the_seed():
 def test_where_no_resample_changes_a_share_its_interval_is_exact(num_articles, rank):
     """All right, or none: the bootstrap has no width there, and three right of three are no proof of 100 %."""
     articles = [f"{i // 3}" for i in range(3 * num_articles)]
-    result = estimates(np.full(len(articles), rank), articles, rank_metrics, 0, RANK_RANGES)
+    result = estimates(np.full(len(articles), rank), articles, rank_metrics, 0, rank_ranges(200))
     exact = binomtest(num_articles if rank == 1 else 0, num_articles).proportion_ci(method="exact")
     for name in ("R@1", "R@5", "R@10"):
         assert (result[name].low, result[name].high) == pytest.approx((exact.low, exact.high))
-    assert np.isnan([result[name].low for name in ("mean_rank", "geometric_mean_rank")]).all()
+    q = 0.025 ** (1 / num_articles)  # of all articles at least, whose other ranks are from 1 to 200
+    assert astuple(result["mean_rank"]) == pytest.approx((rank, q * rank + (1 - q), q * rank + (1 - q) * 200))
+    assert np.isnan(result["geometric_mean_rank"].low)
     # 97.5 % that more than half of all articles have this rank: of five the median may be another
     assert np.isnan(result["median_rank"].low) == (num_articles < 6)
 
@@ -227,8 +229,14 @@ def test_a_mean_that_no_resample_changes_reaches_to_the_ends_of_its_range():
     assert (fall.low, fall.high) == pytest.approx((-0.5 * q - (1 - q), -0.5 * q + (1 - q)))
 
 
+def test_what_is_found_among_fewer_than_k_is_certain():
+    result = estimates(np.array([1, 1, 1, 4]), list("abcd"), rank_metrics, 0, rank_ranges(5))
+    assert [astuple(result[name]) for name in ("R@5", "R@10")] == [(1, 1, 1)] * 2
+    assert result["R@1"].low < 0.75
+
+
 def test_a_median_of_many_equal_ranks_is_certain():
-    result = estimates(np.r_[np.ones(95, int), np.full(5, 30)], np.arange(100), rank_metrics, 0, RANK_RANGES)
+    result = estimates(np.r_[np.ones(95, int), np.full(5, 30)], np.arange(100), rank_metrics, 0, rank_ranges(100))
     assert result["median_rank"] == Estimate(1.0, 1.0, 1.0)
 
 

@@ -90,7 +90,7 @@ class Queries:
     def metrics(self, articles: Sequence[str], seed: int) -> dict[str, Estimate]:
         """`rank_metrics` with intervals; a query counts for the article of its first row, `articles` being (n,)."""
         groups = [articles[int(row)] for row in self.rows]
-        return estimates(self.ranks, groups, rank_metrics, seed, RANK_RANGES)
+        return estimates(self.ranks, groups, rank_metrics, seed, rank_ranges(int(self.num_candidates.max())))
 
     def chance(self) -> dict[str, float]:
         """The `rank_metrics` to expect of a random order."""
@@ -243,8 +243,10 @@ def rank_metrics(ranks: Int[np.ndarray, " n"]) -> dict[str, float]:
     }
 
 
-RANK_RANGES: Mapping[str, Range] = dict.fromkeys([*(f"R@{k}" for k in KS), "MRR"], SHARE)
-"""Of the `rank_metrics` that are means."""
+def rank_ranges(num_candidates: int) -> dict[str, Range]:
+    """The ranges of the `rank_metrics` that are means, among so many candidates: of no more than k all are found."""
+    recalls: dict[str, Range] = {f"R@{k}": (1.0, 1.0) if k >= num_candidates else SHARE for k in KS}
+    return recalls | {"mean_rank": (1.0, float(num_candidates)), "MRR": (1 / num_candidates, 1.0)}
 
 
 def chance_metrics(num_candidates: Int[np.ndarray, " n"], num_relevant: Int[np.ndarray, " n"]) -> dict[str, float]:

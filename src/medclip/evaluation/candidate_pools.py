@@ -12,7 +12,6 @@ from medclip.errors import UserError
 from medclip.evaluation.results import Fact
 from medclip.metrics import (
     DIRECTIONS,
-    RANK_RANGES,
     DistinctPairs,
     Estimate,
     Queries,
@@ -20,6 +19,7 @@ from medclip.metrics import (
     is_one_group,
     percentile_ci,
     rank_metrics,
+    rank_ranges,
     ranks,
     resample_counts,
     without_intervals,
@@ -110,7 +110,7 @@ def over_draws(
         values = {d: rank_metrics(r) for d, r in resampled.items() if len(r)}  # a small draw may be left with none
         if parts := [values[d] for d in picked.tolist() if d in values]:
             samples.append(_mean(parts))
-    return percentile_ci(means, samples, len(set(articles)), RANK_RANGES)
+    return percentile_ci(means, samples, len(set(articles)), rank_ranges(len(draws[0])))
 
 
 def _mean(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
