@@ -332,23 +332,22 @@ def percentile_ci(
 ) -> dict[str, Estimate]:
     """Values with the 2.5th and the 97.5th percentile of the resamples; undefined ones are left out.
 
-    Where no resample changes the value, an interval without width would claim to be certain: see `unchanged_ends`.
+    Where these are one, an interval without width would claim to be certain: see `unchanged_ends`.
     """
     samples = np.array([list(sample.values()) for sample in resampled], float).T
     result = {}
     for (name, value), sample in zip(values.items(), samples, strict=True):
         if np.isnan(value):
             continue
-        sample = sample[~np.isnan(sample)]
-        low, high = np.percentile(sample, (2.5, 97.5))
-        if np.ptp(sample) <= ROUNDING * max(1, abs(value)):
+        low, high = np.percentile(sample[~np.isnan(sample)], (2.5, 97.5))
+        if high - low <= ROUNDING * max(1, abs(value)):
             low, high = unchanged_ends(name, value, num_groups, ranges.get(name))
         result[name] = Estimate(float(value), float(low), float(high))
     return result
 
 
 def unchanged_ends(name: str, value: float, num_groups: int, range_: Range | None) -> Range:
-    """The 95 % interval of a value that is the same in every resample, as where all are right or none is.
+    """The 95 % interval of a value that resamples do not change, as where all are right or none is.
 
     If a share q of all articles has this value, all n have it with probability q^n: below q = 0.025^(1/n) that is less
     than 2.5 % (Clopper and Pearson 1934; with articles as their number, Korn and Graubard 1998). The rest lies in the

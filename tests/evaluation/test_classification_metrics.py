@@ -97,6 +97,14 @@ def test_a_collapsed_model_gains_nothing():
     assert metrics["auroc"].value == 0.5
 
 
+def test_one_answer_for_all_is_no_certain_balanced_accuracy():
+    """It is 1/3 in every resample but the few that miss the class of that answer."""
+    truth = np.arange(12) % 3
+    metrics = by_name(exclusive_metrics(np.tile([0.8, 0.1, 0.1], (12, 1)), truth, "abc", names(range(12)), 0))
+    balanced = metrics["balanced_accuracy"]
+    assert (balanced.value, balanced.low, balanced.high) == (pytest.approx(1 / 3), None, None)
+
+
 @pytest.mark.slow
 def test_planted_classes_are_all_right_and_shuffled_ones_at_chance():
     rng, truth = np.random.default_rng(0), np.arange(240) % 3
