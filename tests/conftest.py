@@ -46,6 +46,7 @@ CHECKED_MODULES = [
 install_import_hook(CHECKED_MODULES, "beartype.beartype")
 
 import dataclasses  # noqa: E402
+import math  # noqa: E402
 import shutil  # noqa: E402
 import sys  # noqa: E402
 import unicodedata  # noqa: E402
@@ -57,12 +58,14 @@ import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from PIL import Image  # noqa: E402
 
+from medclip import progress  # noqa: E402
 from support.hub import Hub, serve_hub  # noqa: E402
 from support.material import SHORT_CAPTION, RocoFolder, draw_image, image_bytes  # noqa: E402
 
 # A micro model's step is compiled for seconds and run for milliseconds. Commands in processes of their own keep XLA's
 # optimizations, as somebody who runs them has them.
 jax.config.update("jax_disable_most_optimizations", True)
+progress._LOG_EVERY_S = progress._BRIEF_S = math.inf  # a line on standard error would tell how fast the machine is
 os.environ["MEDCLIP_FEATURE_CACHE_GB"] = "0"  # tests of the feature cache alone have one, in a folder of their own
 
 # The first example pays for compilation and imports, so a deadline would measure those.
@@ -203,7 +206,6 @@ def shared_folder() -> Path:
 def medclip(monkeypatch, capsys):
     """Runs a command in this process: (exit code, standard output, standard error)."""
     monkeypatch.setenv("COLUMNS", "200")  # of the help
-    from medclip import progress
     from medclip.cli.format import screen
     from medclip.cli.main import main
 

@@ -34,7 +34,7 @@ class PlainConsole(Console):
 
 
 console = PlainConsole(stderr=True)
-_LOG_EVERY_S = 15.0
+_LOG_EVERY_S, _BRIEF_S = 15.0, 2.0  # what is done in less than these is not told of
 
 Advance = Callable[..., None]
 
@@ -76,7 +76,7 @@ def progress(task: str, total: int | None, unit: str, per_step: int = 1, first: 
         nonlocal done, last
         done += steps
         now = time.monotonic()
-        if now - last >= _LOG_EVERY_S or (done == total and now - start > 2 and steps):
+        if now - last >= _LOG_EVERY_S or (done == total and now - start > _BRIEF_S and steps):
             last = now
             left = round((total - done) * per_step / rate()) if total is not None and done > first else None
             line = {"progress": task, "done": done, "total": total, f"{unit}_per_s": round(rate(), 1)}
