@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-import time
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -47,13 +46,14 @@ def simulate(monkeypatch, seconds: dict[str, float], differences: dict[str, floa
 
     One without seconds cannot run the model.
     """
-    made = []
+    made, clock = [], SimpleNamespace(now=0.0)
+    monkeypatch.setattr(inference_backends, "time", SimpleNamespace(perf_counter=lambda: clock.now))
 
     def make(name, model, use_cache=False):
         def features(*arrays):
             if name not in seconds:
                 raise UserError("this model has no ONNX graph.")
-            time.sleep(seconds[name])
+            clock.now += seconds[name]
             return np.full((len(arrays[0]), 2), (differences or {}).get(name, 0), np.float32)
 
         made.append(name)
@@ -87,19 +87,19 @@ def test_the_fastest_is_measured_once_for_each_model(libraries, model, monkeypat
 
 
 def test_one_that_differs_is_left_out(libraries, model, monkeypatch, capsys):
-    simulate(monkeypatch, {"jax": 0.01, "onnxruntime": 0, "openvino": 0.001}, {"onnxruntime": 1e-3, "openvino": 1e-6})
+    simulate(monkeypatch, {"jax": 0.03, "onnxruntime": 0.01, "openvino": 0.02}, {"onnxruntime": 1e-3, "openvino": 1e-6})
     assert fastest_backend(model, "a") == "openvino"
     assert "warning: onnxruntime is left out: it differs from jax by 1.0e-03." in capsys.readouterr().err
 
 
 def test_one_that_cannot_run_the_model_is_left_out(libraries, model, monkeypatch, capsys):
-    simulate(monkeypatch, {"jax": 0.01, "onnxruntime": 0})
+    simulate(monkeypatch, {"jax": 0.02, "onnxruntime": 0.01})
     assert fastest_backend(model, "a") == "onnxruntime"
     assert "warning: openvino is left out: this model has no ONNX graph." in capsys.readouterr().err
 
 
 def test_a_damaged_memory_is_measured_again(libraries, model, monkeypatch, tmp_path):
-    simulate(monkeypatch, {"jax": 0.01, "onnxruntime": 0.01, "openvino": 0})
+    simulate(monkeypatch, {"jax": 0.02, "onnxruntime": 0.02, "openvino": 0.01})
     assert fastest_backend(model, "a") == "openvino"
     (file,) = (tmp_path / "cache").rglob("backends/*")
     for damage in (b"\xff\xfe", b"tensorflow\n", b""):
