@@ -132,6 +132,13 @@ def search(client, request):
     return [(hit["id"], hit["score"]) for hit in body.get("results", [body])[0]["hits"]]
 
 
+def assert_same_hits(hits, expected):
+    """But for the last digits, which follow the company in a batch, and for the order of hits that only these tell."""
+    assert [score for _, score in hits] == pytest.approx([score for _, score in expected], abs=1e-5)
+    for id, score in hits:
+        assert id in {other for other, its_score in expected if abs(its_score - score) < 2e-5}
+
+
 @pytest.mark.slow
 def test_no_response_is_anothers(server):
     requests = list(make_requests())
@@ -147,8 +154,7 @@ def test_no_response_is_anothers(server):
     with ThreadPoolExecutor(THREADS) as pool:
         for results in pool.map(search_six, range(THREADS)):
             for number, hits in results:
-                assert [score for _, score in hits] == pytest.approx([score for _, score in expected[number]], abs=1e-5)
-                assert [id for id, _ in hits] == [id for id, _ in expected[number]]
+                assert_same_hits(hits, expected[number])
 
 
 @pytest.mark.slow
@@ -166,7 +172,7 @@ def test_hostile_neighbors_change_no_response(server):
             codes = pool.map(post, hostile_files)
             for _ in range(4):
                 for request, hits in zip(requests, expected, strict=True):
-                    assert [id for id, _ in search(client, request)] == [id for id, _ in hits]
+                    assert_same_hits(search(client, request), hits)
             assert set(codes) <= {200, 422}
     assert not any(name in server.log() for name in hostile.NAMES)
 
