@@ -71,9 +71,10 @@ def test_a_script_without_a_main_guard_prepares_in_several_processes(tmp_path):
     (tmp_path / "x.png").write_bytes(image_bytes(draw_image(0), "PNG"))
     script = tmp_path / "script.py"
     script.write_text(
-        "import medclip\n"
+        "import sys, medclip\n"
         "pairs = [('x.png', f'CT of the chest, number {n}') for n in range(3)]\n"
         "print(medclip.prepare(pairs, 'data', num_workers=2).num_pairs)\n"
+        "assert (__name__, __file__) == ('__main__', sys.argv[0])\n"
     )
     done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -12,7 +12,6 @@ import pytest
 from medclip.data.parallel import TASKS_PER_WORKER, map_shards
 from medclip.errors import UserError, WorkError
 from medclip.require import install_command
-from support.material import in_new_process
 from support.shard_work import be_killed, fill_disk, finish_late
 
 
@@ -47,26 +46,6 @@ def test_what_a_task_raises_ends_the_work_and_its_processes():
     assert multiprocessing.active_children() == before
 
 
-UNGUARDED = """
-import sys
-from pathlib import Path
-from medclip.data.prepare import prepare
-from medclip.data.prepare_config import PrepareConfig
-print("run")
-dataset = prepare(Path(sys.argv[1]), Path(sys.argv[2]), PrepareConfig(shorter_side=32), num_workers=2)
-print(dataset["splits"]["train"]["pairs"], __name__, __file__ == sys.argv[0])
-"""
-
-
-@pytest.mark.slow
-def test_a_script_without_a_main_guard_is_run_once(roco, tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(UNGUARDED)
-    result = in_new_process(script, roco.folder, tmp_path / "data")
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines() == ["run", "25 __main__ True"]
-
-
 ENDLESS = """
 import os
 from medclip.data.parallel import map_shards
@@ -82,14 +61,14 @@ def test_workers_end_with_their_parent():
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    until = time.monotonic() + 20
+    until = time.monotonic() + 120
     while time.monotonic() < until:
         try:
             os.killpg(parent.pid, 0)
         except ProcessLookupError:
             return
         time.sleep(0.1)
-    pytest.fail("a worker outlived its parent by 20 seconds")
+    pytest.fail("a worker outlived its parent by two minutes")
 
 
 def test_an_absent_ray_is_named(monkeypatch):
