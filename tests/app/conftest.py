@@ -20,7 +20,7 @@ def page(monkeypatch):
 
     def open_page(*folders, **others) -> AppTest:
         monkeypatch.setattr("sys.argv", [str(MAIN_SCRIPT), AppConfig(folders, **others).to_json()])
-        return AppTest.from_file(str(MAIN_SCRIPT), default_timeout=60).run()
+        return AppTest.from_file(str(MAIN_SCRIPT), default_timeout=600).run()
 
     return open_page
 

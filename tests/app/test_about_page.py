@@ -14,7 +14,7 @@ def page(locations, evaluation):
 
 def open_about_page(index, model=None, evaluation=None) -> AppTest:
     locations = {"index": IndexLocation(index, model)}
-    return AppTest.from_function(page, default_timeout=60, args=(locations, evaluation)).run()
+    return AppTest.from_function(page, default_timeout=600, args=(locations, evaluation)).run()
 
 
 def test_it_shows_the_model_card_and_what_the_index_holds(index_folder, run):

@@ -21,6 +21,7 @@ from medclip.search.index import Index
 from medclip.search.map import make_map
 from medclip.search.query import Query, SearchOptions, similar
 from support.browser import open_chromium, serve_app
+from support.waiting import wait_until
 
 DICOM = Path(pydicom.__file__).parent / "data" / "test_files" / "CT_small.dcm"
 
@@ -82,7 +83,7 @@ def visit(chromium, address):
     def open_window(**window) -> Page:
         contexts.append(chromium.new_context(**{"viewport": {"width": 1280, "height": 1600}} | window))
         page = contexts[-1].new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(120_000)
         page.on(
             "request",
             lambda request: None if request.url.startswith((address, "data:", "blob:")) else foreign.append(request),
@@ -277,14 +278,18 @@ def map_places(canvas, reader) -> list[list[float]]:
 def test_the_map_is_drawn_lassoed_and_marked(visit, searcher, tmp_path):
     page, reader = visit(), searcher.reader
     canvas = open_map(page)
-    places = map_places(canvas, reader)
     modalities = [dict(labels).get("modality") for labels in reader.table.column("labels").to_pylist()]
     coloring = categorize(modalities)
-    page.wait_for_timeout(500)
-    apart = [i for i, place in enumerate(places) if sum(math.dist(place, other) < 12 for other in places) == 1]
-    assert apart and colors_at(canvas, [places[i] for i in apart]) == [
-        coloring.colors[coloring.numbers[i]] for i in apart
-    ]
+
+    def drawn():
+        """Where the points are and which lie apart, once these have their colors."""
+        places = map_places(canvas, reader)
+        apart = [i for i, place in enumerate(places) if sum(math.dist(place, other) < 12 for other in places) == 1]
+        colors = [coloring.colors[coloring.numbers[i]] for i in apart]
+        return (places, apart) if colors_at(canvas, [places[i] for i in apart]) == colors else None
+
+    places, apart = wait_until(drawn)
+    assert apart
     chosen = [i for i in apart if modalities[i] == modalities[apart[0]]][:1]
     box = canvas.bounding_box()
     x, y = box["x"] + places[chosen[0]][0], box["y"] + places[chosen[0]][1]

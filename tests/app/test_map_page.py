@@ -21,7 +21,7 @@ def page(locations, edit):
 
 
 def open_map(folder, edit=False) -> AppTest:
-    return AppTest.from_function(page, default_timeout=60, args=({"index": IndexLocation(folder)}, edit)).run()
+    return AppTest.from_function(page, default_timeout=600, args=({"index": IndexLocation(folder)}, edit)).run()
 
 
 @pytest.fixture

@@ -6,19 +6,14 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from medclip.data.paths import parse_path
+from support.ports import free_port, free_ports
 
 AGENTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        return [stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(count)]
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +21,7 @@ def storage(data, tmp_path_factory):
     """The URL of the prepared dataset on an S3 server; this machine has no room for copies of it."""
     pytest.importorskip("s3fs", reason="s3fs is not installed: make cluster")
     pytest.importorskip("moto", reason="moto is not installed: make cluster")
-    (port,), cache = free_ports(1), tmp_path_factory.mktemp("cache")
+    port, cache = free_port(), tmp_path_factory.mktemp("cache")
     command = [sys.executable, "-m", "moto.server", "-p", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     settings = {
@@ -52,10 +47,10 @@ def storage(data, tmp_path_factory):
 
 
 def wait_for_server(port: int, server: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline and server.poll() is None:
         try:
-            return socket.create_connection(("127.0.0.1", port), 1).close()
+            return socket.create_connection(("127.0.0.1", port), 60).close()
         except OSError:
             time.sleep(0.1)
     raise AssertionError("the S3 server did not start")

@@ -23,7 +23,7 @@ from support.vocabularies import charsmap
 
 LAYOUTS = ("clip-transformers-5", "openai-clip-b32", "siglip-b16", "siglip2-b16", "join-transformers-5", "biomedclip",
            "clipa", "minilm", "mpnet")  # fmt: skip
-SECONDS = 20.0  # of one folder on a busy machine; a folder that opens takes half of one
+SECONDS = 120.0  # of one folder on a busy machine; a folder that opens takes half of one
 
 
 def open_model(folder: Path) -> Model:

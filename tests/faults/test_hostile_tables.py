@@ -19,7 +19,7 @@ from medclip.errors import UserError
 from support.dicom_files import dicom
 from support.material import draw_image, image_bytes
 
-LIMIT_S = 3.0  # of a loaded machine; quadratic work on these takes minutes
+LIMIT_S = 20.0  # of a slow machine; quadratic work on these takes minutes
 
 
 @pytest.mark.parametrize(
@@ -117,4 +117,4 @@ def test_time_to_miss_images_grows_with_the_table_alone(tmp_path):
     (tmp_path / "x.csv").write_text("\n".join(lines))
     start = time.process_time()
     rows = list(read_tables([tmp_path / "x.csv"], Columns(), UsedFiles()))
-    assert len(rows) == 15_001 and time.process_time() - start < 20
+    assert len(rows) == 15_001 and time.process_time() - start < 60

@@ -8,15 +8,15 @@ import time
 
 import pytest
 
+from support.ports import free_port
+
 
 class MilvusServer:
     """A milvus-lite server in a process of its own, on a free port of this machine."""
 
     def __init__(self, folder):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.uri, self.folder = f"milvus://127.0.0.1:{self.port}", folder
+        self.port, self.folder = free_port(), folder
+        self.uri = f"milvus://127.0.0.1:{self.port}"
         self.start()
 
     def start(self):
@@ -29,17 +29,17 @@ class MilvusServer:
                 stderr=log,
                 env=os.environ | {"OMP_NUM_THREADS": "1"},  # with more threads its graphs differ from call to call
             )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
-                return socket.create_connection(("127.0.0.1", self.port), 1).close()
+                return socket.create_connection(("127.0.0.1", self.port), 60).close()
             except OSError:
                 time.sleep(0.05)
         raise AssertionError(f"milvus-lite did not start: {log_file.read_text()}")
 
     def stop(self):
         self.process.terminate()
-        self.process.wait(20)
+        self.process.wait(60)
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
+
+from support.ports import free_port
 
 FLAGS = [
     "--no-sandbox",
@@ -26,12 +27,6 @@ FLAGS = [
 ]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @contextmanager
 def serve_app(arguments: Sequence[str | Path], log: Path, folder: Path) -> Iterator[str]:
     """The address of `medclip app`, running in a folder that it may not write to; `log` gets what it says."""
@@ -42,21 +37,21 @@ def serve_app(arguments: Sequence[str | Path], log: Path, folder: Path) -> Itera
         process = subprocess.Popen(command, stdout=stream, stderr=stream, start_new_session=True, cwd=folder)
     url = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(240):
+        deadline = time.monotonic() + 600
+        while True:
             assert process.poll() is None, log.read_text()
             try:
-                with urllib.request.urlopen(f"{url}/_stcore/health", timeout=2):
+                with urllib.request.urlopen(f"{url}/_stcore/health", timeout=60):
                     break
             except OSError:
+                assert time.monotonic() < deadline, log.read_text()
                 time.sleep(0.25)
-        else:
-            pytest.fail(log.read_text())
         yield url
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
         with pytest.raises(OSError):  # the page does not outlive the command
-            urllib.request.urlopen(f"{url}/_stcore/health", timeout=2)
+            urllib.request.urlopen(f"{url}/_stcore/health", timeout=60)
         assert list(folder.iterdir()) == []
 
 
@@ -66,7 +61,7 @@ def open_chromium() -> Iterator[Browser]:
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:
         pytest.skip("no Chromium on this machine: the browser test needs one on the PATH")
-    expect.set_options(timeout=30_000)
+    expect.set_options(timeout=120_000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield browser

@@ -265,7 +265,7 @@ class Container:
     @property
     def init(self) -> int:
         """The process id of the first process, outside."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             if children := Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
                 return int(children[0])

@@ -51,7 +51,7 @@ class ServerProcess:
         """All that it printed."""
         return self.log_file.read_text()
 
-    def connect(self, timeout: float = 20, source: tuple[str, int] | None = None) -> socket.socket:
+    def connect(self, timeout: float = 60, source: tuple[str, int] | None = None) -> socket.socket:
         """A raw connection to it, of another address of this machine where `source` is one."""
         host, port = self.url.removeprefix("http://").split(":")
         return socket.create_connection((host, int(port)), timeout, source)
@@ -64,7 +64,8 @@ def start_server(index: Path, log_file: Path, *flags: str, **environment: str) -
     with log_file.open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | environment)
     try:
-        for _ in range(600):
+        deadline = time.monotonic() + 600
+        while True:
             assert process.poll() is None, log_file.read_text()
             if url := re.search(r"http://\S+:\d+", log_file.read_text()):
                 try:
@@ -72,9 +73,8 @@ def start_server(index: Path, log_file: Path, *flags: str, **environment: str) -
                         break
                 except OSError:
                     pass
+            assert time.monotonic() < deadline, log_file.read_text()
             time.sleep(0.1)
-        else:
-            raise AssertionError(log_file.read_text())
         yield ServerProcess(url[0], process, log_file)
     finally:
         process.terminate()

@@ -3,13 +3,13 @@
 import dataclasses
 import json
 import os
-import socket
 import subprocess
 import sys
 
 import pytest
 
 from medclip.training.loop import train
+from support.ports import free_port
 
 CLOSE = 1e-4  # of a loss of about 2: float32 sums in another order, over four steps
 
@@ -25,6 +25,7 @@ from pathlib import Path
 import jax
 from medclip.model.config import PRESETS, Preset
 from medclip.training.loop import train
+from support.ports import free_port
 from medclip.training.config import TrainConfig
 PRESETS["test"] = Preset(*shape)
 config["freeze"] = tuple(config["freeze"])
@@ -69,15 +70,13 @@ def test_devices_give_the_same_curve(run, data, train_config, tmp_path, devices,
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"fsdp": True}], ids=["replicated", "fsdp"])
 def test_two_processes_give_the_same_curve(run, data, train_config, tmp_path, settings):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        at = f"127.0.0.1:{free.getsockname()[1]}"
+    at = f"127.0.0.1:{free_port()}"
     processes = [
         start(data, tmp_path / "run", dataclasses.replace(train_config, **settings), 2, True,
               JAX_COORDINATOR_ADDRESS=at, JAX_NUM_PROCESSES="2", JAX_PROCESS_ID=str(i))
         for i in range(2)
     ]  # fmt: skip
-    outputs = [process.communicate(timeout=300) for process in processes]
+    outputs = [process.communicate(timeout=600) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert {int(output.split()[-1]) for output, _ in outputs} == {4}
     assert curve(tmp_path / "run") == pytest.approx(curve(run), abs=CLOSE)

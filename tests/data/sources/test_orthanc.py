@@ -4,7 +4,6 @@ import base64
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from medclip.data.prepare_config import PrepareConfig
 from medclip.data.private_map import find_origins
 from support.dicom_files import PACKAGED, write_dicom
 from support.fake_dicomweb import NAMES, make_studies
+from support.ports import free_port
 from support.prepared import dropped_rows, prepared_rows
 
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
@@ -33,12 +33,6 @@ pytestmark = [
         not (ORTHANC and PLUGIN.exists()), reason="Orthanc is not installed: apt-get install orthanc orthanc-dicomweb"
     ),
 ]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def post(url: str, body: bytes) -> None:
@@ -65,12 +59,14 @@ def orthanc(tmp_path_factory):
     with (folder / "log.txt").open("wb") as log:
         process = subprocess.Popen([ORTHANC, folder / "orthanc.json"], stdout=log, stderr=log)
     try:
-        for _ in range(300):
+        deadline = time.monotonic() + 300
+        while True:
             assert process.poll() is None, (folder / "log.txt").read_text()
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/system", timeout=5):
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/system", timeout=60):
                     break
             except OSError:
+                assert time.monotonic() < deadline, (folder / "log.txt").read_text()
                 time.sleep(0.1)
         for number, ds in enumerate(make_studies(4, slices=3)):
             write_dicom(ds, folder / "files" / f"{number}.dcm")
