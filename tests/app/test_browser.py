@@ -281,14 +281,14 @@ def test_the_map_is_drawn_lassoed_and_marked(visit, searcher, tmp_path):
     modalities = [dict(labels).get("modality") for labels in reader.table.column("labels").to_pylist()]
     coloring = categorize(modalities)
 
-    def drawn():
+    def find_points():
         """Where the points are and which lie apart, once these have their colors."""
         places = map_places(canvas, reader)
         apart = [i for i, place in enumerate(places) if sum(math.dist(place, other) < 12 for other in places) == 1]
         colors = [coloring.colors[coloring.numbers[i]] for i in apart]
         return (places, apart) if colors_at(canvas, [places[i] for i in apart]) == colors else None
 
-    places, apart = wait_until(drawn)
+    places, apart = wait_until(find_points)
     assert apart
     chosen = [i for i in apart if modalities[i] == modalities[apart[0]]][:1]
     box = canvas.bounding_box()

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import json
+import math
 import shutil
 import signal
 import subprocess
@@ -338,6 +339,7 @@ def test_a_cache_that_another_process_makes_is_not_waited_for(data, copy, model,
 
 def test_rows_of_the_feature_cache_wait_for_another_writer(tmp_path, monkeypatch):
     monkeypatch.setattr("medclip.encode.feature_cache.LOCK_WAIT_S", 0.0)
+    monkeypatch.setattr("medclip.encode.feature_cache.SAVE_EVERY_S", math.inf)  # by this test alone
     folder = tmp_path / "store"
     folder.mkdir()
     (folder / ".x.npy.99.partial").touch()
