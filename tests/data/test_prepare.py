@@ -312,3 +312,11 @@ def test_senseless_settings_are_refused(option):
 def test_no_workers_are_refused(roco, tmp_path):
     with pytest.raises(UserError):
         prepare(str(roco.folder), tmp_path / "data", num_workers=0)
+
+
+def test_a_source_is_not_prepared_into_itself(tmp_path):
+    (tmp_path / "a.png").write_bytes(image_bytes(draw_image(0), "PNG"))
+    (tmp_path / "a.txt").write_text("CT of the chest")
+    with pytest.raises(UserError, match="the source itself"):
+        prepare(str(tmp_path), tmp_path, num_workers=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "a.txt"]

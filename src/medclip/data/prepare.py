@@ -80,6 +80,7 @@ def prepare(
     if num_workers is not None and num_workers < 1:
         raise UserError("--num-workers must be at least 1.")
     filter_versions(config.deidentify)  # what is not installed is told before anything is written
+    _check_apart(source, out)
     is_private = is_dicom_source(source)
     with claim(out, "dataset.json"):
         if is_private:
@@ -104,6 +105,13 @@ def prepare(
             return _write_dataset(out, origin, config, reports)
         except OSError as error:
             raise WorkError(f"{error}; what is whole is kept, and the same command goes on from there.") from error
+
+
+def _check_apart(source: Source, out: Path) -> None:
+    """UserError where `out` is the folder that is read: it would be neither the source nor a dataset alone."""
+    name = source_path(source)
+    if name is not None and not is_dicomweb(name) and out.is_dir() and Path(name).resolve() == out.resolve():
+        raise UserError(f"--out {out} is the source itself. Choose another folder.")
 
 
 def ensure_prepared(data: Source, out: Path) -> AnyPath:

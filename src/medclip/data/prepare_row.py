@@ -7,11 +7,11 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medclip.data.decode_workers import isolate
 from medclip.data.deidentify import hide, redact_report
-from medclip.data.images import standardize
+from medclip.data.images import is_dicom, standardize
 from medclip.data.normalize import (
     CAPTION_TOO_LONG,
     MAX_CAPTION_CHARACTERS,
@@ -21,13 +21,16 @@ from medclip.data.normalize import (
     license_name,
     license_set,
 )
-from medclip.data.paths import AnyPath, is_url, storage_errors
+from medclip.data.paths import AnyPath, is_url, special_kind, storage_errors
 from medclip.data.prepare_config import PrepareConfig
 from medclip.data.presidio import PRIVACY_PREFIX, deidentify_caption
 from medclip.data.schema import DicomFrame, Dropped, Pair, WebInstance
 from medclip.errors import ImageError
 from medclip.hosts import without_credentials
 from medclip.plain_text import is_unicode
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 LATE_REDACTION = "names in the file that the server's metadata lack"
 
@@ -50,13 +53,14 @@ def prepare_row(row: Pair | Dropped, config: PrepareConfig) -> dict[str, Any] | 
             row, late_rules = _retrieve(row, row.image, row.image.file)
         except ImageError as error:
             return Dropped(row.id, row.split, str(error))
-    if config.deidentify:
-        row = _deidentify(row)
-    caption, rules = clean_caption(row.caption)
-    if len(caption) < MIN_CAPTION_CHARACTERS:
-        return Dropped(row.id, row.split, f"caption under {MIN_CAPTION_CHARACTERS} characters")
     try:
-        image, width, height = isolate(standardize, _download(row.image), config.shorter_side)
+        source = _download(row.image)
+        row = _redact_by_header(row, source)
+        row = _deidentify(row) if config.deidentify else row
+        caption, rules = clean_caption(row.caption)
+        if len(caption) < MIN_CAPTION_CHARACTERS:
+            return Dropped(row.id, row.split, f"caption under {MIN_CAPTION_CHARACTERS} characters")
+        image, width, height = isolate(standardize, source, config.shorter_side)
     except ImageError as error:
         file = "" if isinstance(row.image, bytes | DicomFrame) else _file_name(row.image)
         detail = row.if_missing if str(error) == "image missing" else ""
@@ -104,6 +108,27 @@ def _retrieve(row: Pair, frame: DicomFrame, instance: WebInstance) -> tuple[Pair
     caption, _ = redact_report(row.caption, read_header(io.BytesIO(file)))
     rules = [LATE_REDACTION] if caption != row.caption else []
     return replace(row, image=replace(frame, file=file), caption=caption), rules
+
+
+def _redact_by_header(row: Pair, image: Path | bytes | DicomFrame) -> Pair:
+    """A row of a table whose image is a DICOM file, its caption without what that file's header names."""
+    if isinstance(image, DicomFrame) or (header := _read_own_header(image)) is None:
+        return row  # readers of studies know the headers
+    caption, counts = redact_report(row.caption, header)
+    removed = (*row.removed, *(f"report/{keyword}" for keyword in counts.elements()))
+    return replace(row, caption=caption, removed=removed) if caption != row.caption and counts else row
+
+
+def _read_own_header(image: Path | bytes) -> Dataset | None:
+    """The header of a DICOM file; None of another file, and where there is none that can be read, as decoding says."""
+    try:
+        if (isinstance(image, Path) and special_kind(image)) or not is_dicom(image):
+            return None
+        from medclip.data.dicom import read_header
+
+        return read_header(io.BytesIO(image) if isinstance(image, bytes) else image)
+    except (ImageError, OSError, ValueError):
+        return None
 
 
 def _deidentify(row: Pair) -> Pair:

@@ -284,11 +284,14 @@ def test_text_in_the_image_is_refused_or_masked_and_counted(tmp_path, key):
 
 
 def test_a_table_of_dicom_files_just_works(tmp_path):
-    write_image(tmp_path, "a/1.dcm")
-    (tmp_path / "pairs.csv").write_text("path,report,patient\na/1.dcm,CT of the chest,7\n", encoding="utf-8")
+    write_image(tmp_path, "a/1.dcm", PatientName="Doe^Jane")
+    (tmp_path / "pairs.csv").write_text(
+        "path,report,patient\na/1.dcm,CT of the chest of Jane Doe,7\n", encoding="utf-8"
+    )
     dataset = prepare(str(tmp_path / "pairs.csv"), tmp_path / "out", num_workers=1)
     (split,) = dataset["splits"]
-    assert Split(tmp_path / "out", split).column("caption") == ["CT of the chest"]
+    assert Split(tmp_path / "out", split).column("caption") == ["CT of the chest of ___"]
+    assert dataset["privacy"][split]["report/PatientName"] == 1
 
 
 def test_images_among_studies_do_not_make_it_an_image_folder(tmp_path, key):
