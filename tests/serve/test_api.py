@@ -220,10 +220,12 @@ def test_the_notice_is_everywhere(client):
         assert client.get(path).headers["x-notice"] == NOT_CLINICAL
 
 
-def test_metrics_count_and_hold_no_words(client):
-    client.post("/search", json={"queries": [{"texts": ["a very private tumour"]}]})
-    client.get("/similar/a-very-private-id")
-    metrics = client.get("/metrics").text
+def test_metrics_count_and_hold_no_words(index_folder):
+    """Of an index of its own: the process counts for all, and the number of images is of the last that was opened."""
+    with open_client(index_folder) as client:
+        client.post("/search", json={"queries": [{"texts": ["a very private tumour"]}]})
+        client.get("/similar/a-very-private-id")
+        metrics = client.get("/metrics").text
     assert 'medclip_requests_total{route="/search",status="200"}' in metrics
     assert 'medclip_requests_total{route="/similar/{id:path}",status="404"}' in metrics
     assert "medclip_batch_size_bucket" in metrics and "medclip_index_images 12.0" in metrics
