@@ -188,6 +188,16 @@ def test_a_preparation_killed_at_its_end_is_not_finished(medclip, roco, tmp_path
     assert (code, "already finished" in error) == (2, True)
 
 
+def test_an_export_killed_after_its_last_file_is_written_again_as_it_was(medclip, run, tmp_path):
+    command = ["export", run, "--to", "safetensors", "--out", tmp_path / "export"]
+    assert medclip(*command)[0] == 0
+    whole = files_in(tmp_path / "export")
+    (tmp_path / "export" / NOTES).mkdir()  # what a kill would leave, as it goes last
+    assert medclip(*command)[0] == 0
+    assert files_in(tmp_path / "export") == whole
+    assert medclip("verify", tmp_path / "export")[0] == 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["model.safetensors", "README.md", "calibration.json", "summary.json", "train.toml"])
 def test_a_training_killed_at_its_end_is_completed_by_resume(medclip, data, tmp_path, name):

@@ -55,7 +55,8 @@ def export_safetensors(name: str | Path, out: Path, tokenizer: str | Path | None
 
 
 def record_export(out: Path, **facts: Any) -> None:
-    """Write `export.json` into a model's new folder: facts, and the hash of each file; see `medclip verify`."""
+    """Write `export.json` into a model's new folder: facts, and the hash of each other file; see `medclip verify`."""
+    (out / EXPORT_FILE).unlink(missing_ok=True)  # of a run that was killed after it
     write_with_checksum(out / EXPORT_FILE, facts | {"sha256": folder_hashes(out)})
 
 
