@@ -156,7 +156,7 @@ def test_without_splits_a_hash_of_the_file_decides(tmp_path):
         (lambda at: at / "absent", {}, "is not a folder; give a prepared dataset"),
         (lambda at: at, {}, "holds no labeled images"),
         (lambda at: write_table(at / "set", [], "file,label"), {}, "has no images of split 'all'"),
-        (lambda at: write_table(at / "set", ["dark_1.jpg,x"], "file,kind"), {}, "has no column 'label'"),
+        (lambda at: write_table(at / "set", ["dark_1.jpg,x"], "file,kind"), {}, "has no column 'label'; .* --label"),
         (lambda at: write_table(at / "set", ["dark_1.jpg,x"], "where,label"), {}, "has no column of images"),
         (lambda at: write_table(at / "set", ["dark_1.jpg,x"], "file,label"), {"label": "organ"}, "no column 'organ'"),
         (
@@ -239,6 +239,15 @@ def test_an_image_of_uncertain_findings_is_not_one_without_any(tmp_path):
     folder = write_table(tmp_path / "set", ["dark_1.jpg,edema;mass,", "dark_2.jpg,-1,", "dark_3.jpg,,"])
     images = rows_of(folder, classes=("edema", "mass"))
     assert (images.labels, images.excluded) == ([("edema", "mass"), ()], {"uncertain label": 1})
+
+
+def test_values_of_a_table_may_be_lists_as_padchest_has_them(tmp_path):
+    """The text of a list would be a class of its own; of one value, or none, the image could have had several."""
+    lists = ["['mass', 'edema ']", "['mass']", "[]", "[sic]"]
+    rows = [f'dark_{n}.jpg,"{text}",' for n, text in enumerate(lists)]
+    images = rows_of(write_table(tmp_path / "set", rows))
+    assert images.labels == [("mass", "edema"), ("mass",), (), ("[sic]",)]
+    assert rows_of(write_table(tmp_path / "single", rows[1:3])).labels == [("mass",), ()]
 
 
 def test_a_table_without_a_usable_image_says_why(tmp_path):

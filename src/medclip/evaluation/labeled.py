@@ -9,6 +9,7 @@ import shlex
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +19,11 @@ from medclip.data.dataset import Split, default_split, read_dataset
 from medclip.data.normalize import SPLITS, canonical_split, split_of
 from medclip.data.paths import AnyPath, check_link, fold_name, inside, is_url, parse_path, path_exists
 from medclip.data.sources.image_caption_folder import list_images
+from medclip.data.sources.image_cells import parse_literal
 from medclip.data.sources.labeled_sets import SOURCES, UNCERTAIN, LabeledImage, find_labeled_set, refuse_link
 from medclip.data.sources.stated_groups import stated_group, without_fraction
 from medclip.data.sources.table_files import read_rows
-from medclip.data.sources.tables import match_row
+from medclip.data.sources.tables import as_strings, match_row
 from medclip.errors import UserError
 from medclip.evaluation.config import EvalConfig, LabelConfig
 from medclip.prompts import class_key
@@ -237,9 +239,12 @@ def _table_rows(data: Path, label: str) -> Iterator[LabeledImage]:
     names: dict[str, str] = {}
     for row in read_rows(check_link(path, data)):
         names = names or match_row(row) | {"label": label}
-        for field, description in (("image", "of images (file)"), ("label", repr(label))):
+        for field, description, remedy in (
+            ("image", "of images (file)", "Call it file."),
+            ("label", repr(label), "Name the one to evaluate with --label."),
+        ):
             if names.get(field) not in row:
-                raise UserError(f"{path} has no column {description}; it has: {', '.join(row)}.")
+                raise UserError(f"{path} has no column {description}; it has: {', '.join(row)}. {remedy}")
         cells = {field: (row[name] or "").strip() for field, name in names.items()}
         name, split = cells["image"], canonical_split(cells.get("split", ""))
         candidates = (inside(data, f"images/{name}"), inside(data, name)) if name else ()
@@ -251,7 +256,14 @@ def _table_rows(data: Path, label: str) -> Iterator[LabeledImage]:
 
 
 def _values(cell: str) -> str:
-    """The values of a cell, separated by semicolons as everywhere here: some tables have bars."""
+    """The values of a cell, separated by semicolons as everywhere here: some tables have bars, PadChest Python's lists.
+
+    Each value of a list has a semicolon, a single one too: the image could have several.
+    """
+    if cell.startswith("[") and cell.endswith("]"):
+        with suppress(ValueError):
+            if (values := as_strings(parse_literal(cell))) or cell == "[]":
+                return "".join(f"{value.strip()};" for value in values) or ";"
     return ";".join(without_fraction(value.strip()) for value in cell.replace("|", ";").split(";"))
 
 

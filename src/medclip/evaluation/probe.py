@@ -5,6 +5,7 @@ Features are those before the projection, as in Radford et al. 2021 (appendix A.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -162,11 +163,16 @@ def draw_shots(truth: Classes, shots: int, seed: int) -> Int[np.ndarray, " m"]:
 
 
 def mean_over_draws(values: Sequence[float]) -> Estimate:
-    """Mean of a metric over draws of the training images, with the 95 % interval of that mean (Student's t)."""
+    """Mean of a metric over draws of the training images, with the 95 % interval of that mean (Student's t).
+
+    Draws that all give the same say nothing of how others differ: its ends are NaN.
+    """
     from scipy.stats import sem, t
 
-    mean, error = float(np.mean(values)), float(sem(values))
-    margin = error * float(t.ppf(0.975, len(values) - 1))
+    mean = float(np.mean(values))
+    if not np.ptp(values):
+        return Estimate(mean, math.nan, math.nan)
+    margin = float(sem(values)) * float(t.ppf(0.975, len(values) - 1))
     return Estimate(mean, max(0.0, mean - margin), min(1.0, mean + margin))
 
 
