@@ -53,7 +53,7 @@ class Prepare:
     def run(self) -> Prepare | None:
         from medclip.data.deidentify import DICOM_SOURCE
         from medclip.data.prepare import prepare, preview
-        from medclip.data.stats.quality_checks import group_warnings
+        from medclip.data.stats.quality_checks import urgent_warnings
         from medclip.data.stats.report import write_report
 
         if self.dry_run:
@@ -65,7 +65,7 @@ class Prepare:
         dataset = prepare(self.source, self.out, self.settings, num_workers=self.num_workers, ray=self.ray)
         stats = write_report(self.out, near_images=False)
         self.output.show(dataset, dataset_tables(dataset, self.out))
-        for warning in group_warnings(stats):
+        for warning in urgent_warnings(stats):
             console.print(_warning_text(warning), soft_wrap=True)
         console.print(
             f"statistics and warnings: {self.out / 'report.html'} (near images: medclip stats)", soft_wrap=True

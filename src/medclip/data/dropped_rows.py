@@ -15,6 +15,7 @@ _FIELDS = ("id", "split", "reason", "detail")
 _NUM_REASONS = 3
 _REMEDIES = {
     "image missing": "Name the folder that the paths start from with --image-root, or fetch the files.",
+    "duplicate id": "An id is one image: where its column names patients or studies, name another with --id-column.",
     "image outside": "Name the folder that the paths start from with --image-root; no others are read.",
     "image behind a URL": "Download the images first, for example by img2dataset: its archives are read.",
     "image cell is a list of numbers": "Write the images to files, or as bytes into a Parquet file.",
@@ -58,11 +59,12 @@ def explain_dropped(folder: Path) -> str:
             counts[row["reason"]] += 1
             examples.setdefault(row["reason"], row["detail"] or row["id"])
     sentences = [
-        f"{count:,} × {reason} (first: {examples[reason]}). {_remedy(reason)}".rstrip()
+        f"{count:,} × {reason} (first: {examples[reason]}). {remedy_of(reason)}".rstrip()
         for reason, count in counts.most_common(_NUM_REASONS)
     ]
     return " ".join((*sentences, f"All: {folder / DROPPED_FILE}."))
 
 
-def _remedy(reason: str) -> str:
+def remedy_of(reason: str) -> str:
+    """What to do about rows that were dropped for a reason; "" where they may be meant to be."""
     return next((remedy for beginning, remedy in _REMEDIES.items() if reason.startswith(beginning)), "")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medclip.data.stats import quality_checks as module
-from medclip.data.stats.quality_checks import group_warnings, quality_warnings
+from medclip.data.stats.quality_checks import quality_warnings, urgent_warnings
 from medclip.data.stats.statistics import compute_statistics
 from support.handmade_datasets import dataset, row
 from support.material import draw_image, image_bytes
@@ -146,5 +146,13 @@ def test_any_captions_can_be_advised_on(tmp_path_factory, captions):
 @pytest.mark.parametrize(("num_pairs", "count"), [(24, 24), (24, 19), (8, 8)])
 def test_one_group_for_most_pairs_is_said_at_once(tmp_path, num_pairs, count):
     rows = [row(n, article="unknown" if n < count else f"P{n}") for n in range(num_pairs)]
-    warnings = group_warnings(compute_statistics(dataset(tmp_path / "data", {"train": rows})))
+    warnings = urgent_warnings(compute_statistics(dataset(tmp_path / "data", {"train": rows})))
     assert [counts(warning) for warning in warnings] == [[("train", count, num_pairs)]] * (count >= 20)
+
+
+def test_rows_lost_for_what_can_be_mended_are_said_at_once(tmp_path):
+    rows = [row(n) for n in range(4)]
+    data = dataset(tmp_path / "data", {"train": rows}, dropped={"train": {"duplicate id": 2, "localizer": 9}})
+    (warning,) = urgent_warnings(compute_statistics(data))
+    assert (warning.message, counts(warning)) == ("rows dropped: duplicate id", [("train", 2, 15)])
+    assert "--id-column" in warning.remedy

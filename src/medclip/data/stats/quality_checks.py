@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import sqrt
 
+from medclip.data.dropped_rows import remedy_of
 from medclip.data.stats.statistics import CONTEXT_LENGTH, SplitStatistics, Statistics
 
 MIN_HELD_OUT_PAIRS, MIN_TRAINING_PAIRS = 200, 1000
@@ -13,6 +14,7 @@ MIN_GROUP_PAIRS = 20
 """A group of fewer is no sign that the column is the wrong one."""
 MAX_ARTICLE_SHARE = 0.2  # of a split
 MAX_ISSUE_SHARE = 0.05  # of a split: captions with issues, small images, repetitions
+_DROPPED = "rows dropped: "  # begins the message about them
 MAX_DROPPED_SHARE = 0.1  # of a split's rows
 MIN_SHORTER_SIDE = 128  # pixels
 _MAX_TEMPLATES = 3
@@ -54,13 +56,14 @@ def quality_warnings(stats: Statistics) -> list[QualityWarning]:
     return list(merged.values())
 
 
-def group_warnings(stats: Statistics) -> list[QualityWarning]:
-    """What preparation says at once: several images that may share a person or a study and no group to tell, or one
-    group for most of them.
+def urgent_warnings(stats: Statistics) -> list[QualityWarning]:
+    """What preparation says at once: rows dropped for what can be mended, several images that may share a person or a
+    study and no group to tell, or one group for most of them.
     """
     if stats.dataset["synthetic"]:
         return []
-    return [*_check_ungrouped(stats), *_check_one_group(stats)]
+    dropped = (warning for warning in _check_dropped(stats) if remedy_of(warning.message.removeprefix(_DROPPED)))
+    return [*dropped, *_check_ungrouped(stats), *_check_one_group(stats)]
 
 
 def _check_one_group(stats: Statistics) -> Iterator[QualityWarning]:
@@ -133,10 +136,8 @@ def _check_dropped(stats: Statistics) -> Iterator[QualityWarning]:
         rows = sum(reasons.values()) + (stats.splits[name].pairs if name in stats.splits else 0)
         for reason, count in reasons.items():
             if count > MAX_DROPPED_SHARE * rows:
-                remedy = "Look at some of them in dropped.jsonl: so many for one reason are rarely intended."
-                if reason == "image missing":
-                    remedy = "Fetch the absent files and prepare again; new ones are added."
-                yield _warn(f"rows dropped: {reason}", remedy, name, count, rows)
+                usual = "Look at some of them in dropped.jsonl: so many for one reason are rarely intended."
+                yield _warn(f"{_DROPPED}{reason}", remedy_of(reason) or usual, name, count, rows)
 
 
 def _check_groups(name: str, split: SplitStatistics, synthetic: bool) -> Iterator[QualityWarning]:
