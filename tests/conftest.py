@@ -4,7 +4,10 @@ import gc
 
 gc.disable()  # until the tests are collected: what imports make stays, and is looked through again and again
 
+import atexit  # noqa: E402
 import os  # noqa: E402
+import shutil  # noqa: E402
+import tempfile  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from medclip import jax_setup  # noqa: E402
@@ -47,7 +50,6 @@ install_import_hook(CHECKED_MODULES, "beartype.beartype")
 
 import dataclasses  # noqa: E402
 import math  # noqa: E402
-import shutil  # noqa: E402
 import sys  # noqa: E402
 import unicodedata  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
@@ -66,6 +68,8 @@ from support.material import SHORT_CAPTION, RocoFolder, draw_image, image_bytes 
 # optimizations, as somebody who runs them has them.
 jax.config.update("jax_disable_most_optimizations", True)
 progress._LOG_EVERY_S = progress._BRIEF_S = math.inf  # a line on standard error would tell how fast the machine is
+os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="medclip-config-")  # no key of the user's is read, or made
+atexit.register(shutil.rmtree, os.environ["XDG_CONFIG_HOME"], ignore_errors=True)
 os.environ["MEDCLIP_FEATURE_CACHE_GB"] = "0"  # tests of the feature cache alone have one, in a folder of their own
 
 # The first example pays for compilation and imports, so a deadline would measure those.
