@@ -21,6 +21,7 @@ _MONTH_STEMS = (
 )
 """How the names of the months begin: in English, German, French, Spanish, Portuguese, Italian, Dutch, the Scandinavian
 languages, Polish, Czech, Russian, Ukrainian and Turkish."""
+ANY_MONTH = "|".join(" ".join(_MONTH_STEMS).split())
 _SEPARATOR = r"[\s./()+-]{0,2}"
 _MIN_ID_CHARACTERS = 4
 _MIN_SEPARABLE_DIGITS = 6
@@ -128,11 +129,14 @@ def _date_forms(value: str) -> list[str]:
     numbers = [f"{year}{month}{day}", *(between.join(order) for between in ("-", "/", r"\.\s?") for order in orders)]
     asian = rf"{year}\s?[年년]\s?{m}\s?[月월]\s?{d}\s?[日일]"
     stems = "|".join(dict.fromkeys(_MONTH_STEMS[int(month) - 1].split()))
+    return [*numbers, asian, *dates_in_words(d, stems, y)]
+
+
+def dates_in_words(day: str, stems: str, year: str) -> tuple[str, str]:
+    """Patterns of dates with the name of a month, which begins with one of the `stems`, day or month first."""
     word, ordinal = rf"(?:{stems})[^\W\d_]{{0,9}}\.?", "(?:st|nd|rd|th|er|[º°ª.])?"
     genitive = r"(?:(?:of|de|del|di|do)\s)?"
-    return [
-        *numbers,
-        asian,
-        rf"{d}{ordinal}[\s-]?{genitive}{word},?[\s-]?{genitive}{y}",
-        rf"\b{word}\s{d}{ordinal},?\s{y}",
-    ]
+    return (
+        rf"{day}{ordinal}[\s-]?{genitive}{word},?[\s-]?{genitive}{year}",
+        rf"\b{word}\s{day}{ordinal},?\s{year}",
+    )

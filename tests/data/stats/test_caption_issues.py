@@ -28,6 +28,8 @@ from medclip.data.stats.statistics import caption_issues, caption_skeleton
         ("Рентгенография грудной клетки", ["not English"]),
         ("CT on 3 March 2014 at admission", ["date or e-mail"]),
         ("CT of 03.11.2014", ["date or e-mail"]),
+        ("CT vom 3. März 2014 bei Aufnahme", ["date or e-mail"]),
+        ("TC do dia 3 de março de 2014", ["not English", "date or e-mail"]),
         ("taken on 2014-03-11", ["date or e-mail"]),
         ("write to jane@clinic.org", ["date or e-mail"]),
         ("", []),

@@ -16,6 +16,7 @@ import pyarrow as pa
 from jaxtyping import Num
 
 from medclip.data.dataset import SCHEMA, Split, read_dataset, split_names
+from medclip.data.header_values import ANY_MONTH, dates_in_words
 from medclip.data.leakage import MATCH_KINDS, find_matches
 from medclip.data.schema import names_no_group
 from medclip.data.stats.keyword_labels import KINDS, keyword_label
@@ -37,11 +38,9 @@ _TOP_VALUES = 20  # of each counter, in JSON
 _FILE_NAME = re.compile(r"[^\s\d_]*[\d_]\S*|.*\.(?:jpe?g|png|tiff?|gif|bmp|dcm|webp)", re.IGNORECASE)
 _MARKUP = re.compile(r"</?[a-z][^<>]*>|&(?:#\d+|[a-z]{2,8});|\\(?:[a-z]{4,}|x[0-9a-f]{2}|u[0-9a-f]{4})|https?://", re.I)
 _PANEL = re.compile(r"\(([a-h])\)", re.IGNORECASE)
-_MONTH = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*"
 _IDENTIFYING = re.compile(
-    r"\b\d{1,2}[./-]\d{1,2}[./-](?:19|20)\d\d\b|\b(?:19|20)\d\d-\d\d-\d\d\b|"
-    rf"\b\d{{1,2}}(?:st|nd|rd|th)? {_MONTH},? (?:19|20)\d\d\b|\b{_MONTH} \d{{1,2}}(?:st|nd|rd|th)?,? (?:19|20)\d\d\b|"
-    r"\S@\w+\.\w",
+    r"\b\d{1,2}[./-]\s?\d{1,2}[./-]\s?(?:19|20)\d\d\b|\b(?:19|20)\d\d-\d\d-\d\d\b|\S@\w+\.\w|"
+    + "|".join(dates_in_words(r"\b\d{1,2}", ANY_MONTH, r"(?:19|20)\d\d\b")),
     re.IGNORECASE,
 )
 _ENGLISH_WORDS = re.compile(
