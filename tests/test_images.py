@@ -160,7 +160,7 @@ def milvus(network, folder):
         yield
     finally:
         server.terminate()
-        server.wait(20)
+        server.wait(60)
 
 
 def test_the_space_shows(volume, tmp_path):

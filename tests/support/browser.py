@@ -49,7 +49,7 @@ def serve_app(arguments: Sequence[str | Path], log: Path, folder: Path) -> Itera
         yield url
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(120)
         with pytest.raises(OSError):  # the page does not outlive the command
             urllib.request.urlopen(f"{url}/_stcore/health", timeout=60)
         assert list(folder.iterdir()) == []

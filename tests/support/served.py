@@ -78,4 +78,4 @@ def start_server(index: Path, log_file: Path, *flags: str, **environment: str) -
         yield ServerProcess(url[0], process, log_file)
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(120)
