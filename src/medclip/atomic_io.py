@@ -84,6 +84,8 @@ def read_json(path: Path, kind: str) -> Any:
         return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_keys)
     except FileNotFoundError:
         raise UserError(f"{path.parent} is not {kind}: it has no {path.name}.") from None
+    except NotADirectoryError:
+        raise UserError(f"{path.parent} is not {kind}: it is a file.") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged and cannot be read as JSON ({error}). Make it anew.") from None
 

@@ -6,6 +6,7 @@ import ctypes
 import functools
 import os
 import sys
+import traceback
 import warnings
 from pathlib import Path
 
@@ -35,6 +36,18 @@ def start() -> None:
     # where it cannot be kept, JAX tells of each function and does without
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
     _keep_memory()
+
+
+def describe_platform_error(error: BaseException) -> str | None:
+    """What is wrong with JAX_PLATFORMS where JAX could not open what it names, which JAX tells by a traceback."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    platforms = os.environ.get("JAX_PLATFORMS")
+    if not platforms or not frames or frames[-1].f_globals.get("__name__") != "jax._src.xla_bridge":
+        return None
+    return (
+        f"JAX_PLATFORMS is {platforms!r}, which JAX cannot open here. An NVIDIA GPU needs its driver and the package "
+        "jax[cuda13] (an older driver: jax[cuda12]), a TPU jax[tpu]; unset, JAX takes what there is."
+    )
 
 
 def _keep_memory() -> None:

@@ -55,6 +55,12 @@ def test_a_dry_run_shows_the_first_rows_and_writes_nothing(medclip, roco, tmp_pa
     assert not (tmp_path / "new").exists()
 
 
+def test_a_dry_run_says_what_to_do_about_a_row_that_would_be_dropped(medclip, tmp_path):
+    (tmp_path / "x.csv").write_text("image,caption\nelsewhere/1.png,CT of the chest\n")
+    code, out, _ = medclip("prepare", tmp_path / "x.csv", "--dry-run", "--table")
+    assert code == 0 and "image missing: Name the folder that the paths start from with --image-root" in out
+
+
 def test_evaluate_shows_pool_intervals_and_chance(medclip, run, data, tmp_path):
     code, out, _ = medclip("evaluate", "retrieval", "--model", run, "--data", data, "--out", tmp_path, "--table")
     assert code == 0

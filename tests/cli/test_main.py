@@ -181,6 +181,10 @@ def test_no_command_at_all_is_a_mistake(medclip):
             ("train", "--data", "{data}", "--out", "{tmp}/new", "--steps", "1", "--batch-size", "999"),
             "--batch-size 999 is larger",
         ),
+        (
+            ("train", "--data", "{run}/metrics.jsonl", "--out", "{tmp}/new"),
+            "(see medclip prepare): it is a file",
+        ),
         (("train", "--data", "{data}", "--out", "{tmp}/new", "--steps", "0"), "--steps 0 is out of range: 1"),
         (("train", "--data", "{data}", "--out", "{tmp}/new", "--batch-size", "1"), "--batch-size 1 is out of range: 2"),
         (
@@ -305,6 +309,18 @@ assert "jax" not in sys.modules, "prepare imports jax"
 def test_the_installed_command_ends_a_mistake_without_a_traceback(tmp_path):
     done = in_new_process("-m", "medclip.cli.main", "search", "--index", tmp_path, "words")
     assert_one_sentence((done.returncode, done.stdout, done.stderr))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "platform", ["cuda", "rocm"]
+)  # JAX ends one by an assertion, the other by a sentence of its own
+def test_a_platform_that_jax_cannot_open_is_named(run, data, tmp_path, monkeypatch, platform):
+    monkeypatch.setenv("JAX_PLATFORMS", platform)
+    words = ["embed", "--model", run, "--data", data, "--out", tmp_path / "new"]
+    done = in_new_process("-m", "medclip.cli.main", *words)
+    assert_one_sentence((done.returncode, done.stdout, done.stderr))
+    assert f"JAX_PLATFORMS is '{platform}'" in done.stderr and "jax[cuda13]" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from rich.text import Text
 from medclip.cli.args import CorrectionsFile, Data, MaybeOutFile, OnRay, Positional, Seed, path_or_url
 from medclip.cli.format import Output
 from medclip.data.deidentify import NOT_REPLACED
-from medclip.data.dropped_rows import DROPPED_FILE
+from medclip.data.dropped_rows import DROPPED_FILE, remedy_of
 from medclip.data.paths import is_url
 from medclip.data.prepare_config import PrepareConfig
 from medclip.data.schema import Dropped, Origin
@@ -237,6 +237,9 @@ def _preview_tables(rows: Sequence[dict[str, Any] | Dropped]) -> Iterator[Render
             size = f"{row['width']} × {row['height']}"
             table.add_row(row["id"], row["split"], row["article"], size, row["caption"])
     yield table
+    for reason in dict.fromkeys(row.reason for row in rows if isinstance(row, Dropped)):
+        if sentence := remedy_of(reason):
+            yield f"{reason}: {sentence}"
 
 
 def _without_image(row: dict[str, Any] | Dropped) -> dict[str, Any]:

@@ -115,6 +115,12 @@ def main() -> None:
     except (RecursionError, MemoryError) as error:
         kind = "is nested too deeply" if isinstance(error, RecursionError) else "needs more memory than there is"
         _stop(f"what this command was given {kind}.", 1)
+    except (RuntimeError, AssertionError) as error:
+        from medclip.jax_setup import describe_platform_error
+
+        if (sentence := describe_platform_error(error)) is None:
+            raise
+        _stop(sentence, 2)
     except KeyboardInterrupt:
         _stop("stopped by the keyboard; a training run goes on with --resume, any other work with the same command.", 1)
     finally:

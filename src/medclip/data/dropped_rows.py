@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from medclip.atomic_io import whole_file
+from medclip.data.deidentify import REDACTED
 from medclip.plain_text import printable
 
 DROPPED_FILE = "dropped.jsonl"
@@ -58,10 +59,12 @@ def explain_dropped(folder: Path) -> str:
         for row in map(json.loads, lines):
             counts[row["reason"]] += 1
             examples.setdefault(row["reason"], row["detail"] or row["id"])
+    reasons = counts.most_common(_NUM_REASONS)
     sentences = [
-        f"{count:,} × {reason} (first: {examples[reason]}). {remedy_of(reason)}".rstrip()
-        for reason, count in counts.most_common(_NUM_REASONS)
+        f"{count:,} × {reason} (first: {examples[reason]}). {remedy_of(reason)}".rstrip() for reason, count in reasons
     ]
+    if any(REDACTED in examples[reason] for reason, _ in reasons):
+        sentences.append(f"{REDACTED} stands for what may name a patient.")
     return " ".join((*sentences, f"All: {folder / DROPPED_FILE}."))
 
 

@@ -136,7 +136,7 @@ def _read_csv(path: AnyPath) -> Iterator[Row]:
         except UnicodeError as error:
             raise UserError(
                 f"{path} is not UTF-8 ({error}). Convert it first, for example: "
-                f"iconv -f WINDOWS-1252 -t UTF-8 {path.name}"
+                f"iconv -f WINDOWS-1252 -t UTF-8 {path.name} >utf-8.csv"
             ) from None
         except csv.Error as error:
             remedy = 'A quote within quotes is doubled: "a ""small"" nodule".'
