@@ -312,9 +312,7 @@ def test_the_installed_command_ends_a_mistake_without_a_traceback(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "platform", ["cuda", "rocm"]
-)  # JAX ends one by an assertion, the other by a sentence of its own
+@pytest.mark.parametrize("platform", ["cuda", "rocm"])  # JAX raises two kinds of error
 def test_a_platform_that_jax_cannot_open_is_named(run, data, tmp_path, monkeypatch, platform):
     monkeypatch.setenv("JAX_PLATFORMS", platform)
     words = ["embed", "--model", run, "--data", data, "--out", tmp_path / "new"]

@@ -27,8 +27,8 @@ EXAMPLES = ("ultrasound", "chest x-ray", "brain MRI", "CT of the abdomen with a 
 PHANTOM_EXAMPLES = (
     "ultrasound of the neck",
     "CT of the chest",
-    "MRI of the left knee with a cyst",
-    "a normal radiograph",
+    "axial T2-weighted MRI of the knees",
+    "frontal radiograph of the chest",
 )
 _FILTER_PREFIX = "only-"
 
