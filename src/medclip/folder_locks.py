@@ -160,7 +160,10 @@ def _lock(folder: Path, deadline: float) -> int:
 def _sweep(folder: Path, parts: tuple[str, ...]) -> None:
     for pattern in (".", NOTES, *parts):
         for partial in folder.glob(f"{pattern}/.*.partial"):
-            partial.unlink(missing_ok=True)
+            if partial.is_dir():
+                shutil.rmtree(partial, ignore_errors=True)
+            else:
+                partial.unlink(missing_ok=True)
 
 
 def folder_hashes(folder: Path) -> dict[str, str]:

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from medclip import folder_locks
 from medclip.data import deidentify
@@ -21,6 +22,7 @@ from medclip.data.deidentify import make_key, read_key
 from medclip.encode.feature_cache import FeatureStore
 from medclip.errors import LockedError, UserError, WorkError
 from medclip.folder_locks import NOTES, claim, lock_folder
+from medclip.model import checkpoint
 from medclip.search import reader as reader_module
 from medclip.search.curate import add, delete, migrate, purge, snapshot
 from medclip.search.reader import IndexReader
@@ -186,6 +188,24 @@ def test_a_preparation_killed_at_its_end_is_not_finished(medclip, roco, tmp_path
     assert all(files_in(killed)[file] == files_in(whole)[file] for file in files_in(whole) if file != "prepare.toml")
     code, _, error = medclip(*command, killed)
     assert (code, "already finished" in error) == (2, True)
+
+
+def test_what_a_killed_writer_of_weights_leaves_is_swept(tmp_path, monkeypatch):
+    """The library that writes them has temporary files of its own, which an export then took for its files."""
+    left = tmp_path / "left"
+
+    def save_and_look(tensors, path, metadata):
+        save_file(tensors, path.with_name(".tmp2s9dZD"))
+        shutil.copytree(tmp_path / "model", left)  # what a kill at this moment leaves
+        save_file(tensors, path, metadata)
+
+    monkeypatch.setattr(checkpoint, "save_file", save_and_look)
+    (tmp_path / "model").mkdir()
+    checkpoint.write_tensors({"a": np.zeros(3)}, tmp_path / "model" / "model.safetensors")
+    assert [path.name for path in (tmp_path / "model").iterdir()] == ["model.safetensors"]
+    assert any(path.name == ".tmp2s9dZD" for path in left.rglob("*"))
+    with lock_folder(left):
+        assert list(left.iterdir()) == []
 
 
 def test_an_export_killed_after_its_last_file_is_written_again_as_it_was(medclip, run, tmp_path):

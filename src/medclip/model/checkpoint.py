@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import jax
@@ -131,11 +132,13 @@ def save(model: Model | Towers, folder: Path) -> None:
 
 def write_tensors(tensors: dict[str, np.ndarray], path: Path) -> None:
     """Write a safetensors file, atomically. WorkError where it cannot be written: an earlier one is untouched."""
-    with whole_file(path) as partial:
+    with whole_file(path) as partial, TemporaryDirectory(prefix=".", suffix=".partial", dir=path.parent) as folder:
+        inside = Path(folder) / path.name  # the library has temporary files of its own beside what it writes
         try:
-            save_file(tensors, partial, metadata={"format": "pt"})
+            save_file(tensors, inside, metadata={"format": "pt"})
         except SafetensorError as error:  # which hides a full disk
             raise WorkError(f"{path} could not be written ({error}); what was there is untouched.") from None
+        inside.replace(partial)
 
 
 def open_folder(folder: Path) -> tuple[dict[str, Any], dict[str, LazyTensor]]:

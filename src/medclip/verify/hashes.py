@@ -104,4 +104,4 @@ def unsealed_files(folder: Path) -> Iterator[Finding]:
 
 
 def _is_partial(path: Path) -> bool:
-    return path.name.endswith(".partial") or any(part == NOTES or part.endswith(".unfinished") for part in path.parts)
+    return any(part == NOTES or part.endswith((".partial", ".unfinished")) for part in path.parts)
