@@ -27,7 +27,7 @@ EXAMPLES = ("ultrasound", "chest x-ray", "brain MRI", "CT of the abdomen with a 
 PHANTOM_EXAMPLES = (
     "ultrasound of the neck",
     "CT of the chest",
-    "axial T2-weighted MRI of the knees",
+    "axial T1-weighted MRI of the knees",
     "frontal radiograph of the chest",
 )
 _FILTER_PREFIX = "only-"

@@ -59,6 +59,6 @@ class Quickstart:
         for results in (retrieval, compositionality):
             self.output.show(results.to_json(), evaluation_tables(results))
         console.print(f"all of it took {time.monotonic() - start:.0f} s", soft_wrap=True)
-        console.print(f'try: medclip search --index {index} "axial T2-weighted MRI of the knees"', soft_wrap=True)
+        console.print(f'try: medclip search --index {index} "axial T1-weighted MRI of the knees"', soft_wrap=True)
         if self.app:
             launch(AppConfig((index,), evaluation=evaluation))
