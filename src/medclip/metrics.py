@@ -283,9 +283,8 @@ def estimate(
     Images of one article resemble each other; resampling single rows would claim too much
     (Field & Welsh 2007, cluster bootstrap).
     """
-    return estimates(values, groups, lambda rows: {"": statistic(rows)}, seed, {"": range_} if range_ else NO_RANGES)[
-        ""
-    ]
+    ranges = {"": range_} if range_ else NO_RANGES
+    return estimates(values, groups, lambda rows: {"": statistic(rows)}, seed, ranges)[""]
 
 
 def estimates(

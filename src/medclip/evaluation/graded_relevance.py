@@ -130,6 +130,5 @@ def grade_estimates(
         return dict(zip(METRICS, values[:, :2].mean(axis=0).tolist(), strict=True))
 
     chance = dict(zip(METRICS, grades[rows, 2:].mean(axis=0).tolist(), strict=True))
-    return estimates(
-        grades[rows], [articles[int(row)] for row in rows], means, seed, dict.fromkeys(METRICS, SHARE)
-    ), chance
+    groups, ranges = [articles[int(row)] for row in rows], dict.fromkeys(METRICS, SHARE)
+    return estimates(grades[rows], groups, means, seed, ranges), chance
