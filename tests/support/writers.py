@@ -65,3 +65,8 @@ def start_held(folder, event, *words):
 def partial_files(folder):
     """Files that a killed process left half-written."""
     return [str(path.relative_to(folder)) for path in folder.rglob(".*.partial")]
+
+
+def files_in(folder):
+    """Bytes by path."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
