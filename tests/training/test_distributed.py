@@ -25,7 +25,6 @@ from pathlib import Path
 import jax
 from medclip.model.config import PRESETS, Preset
 from medclip.training.loop import train
-from support.ports import free_port
 from medclip.training.config import TrainConfig
 PRESETS["test"] = Preset(*shape)
 config["freeze"] = tuple(config["freeze"])
