@@ -49,7 +49,8 @@ def write_pairs(folder: Path, num_pairs: int) -> None:
     images = [image() for _ in range(64)]  # each is another one by its hash, which is what is compared
 
     def batch(rows: range) -> pa.RecordBatch:
-        columns = {field.name: pa.nulls(len(rows), field.type) for field in SCHEMA}
+        defaults = {pa.string(): "", pa.binary(): b"", pa.int32(): SIDE}
+        columns = {f.name: pa.repeat(pa.scalar(defaults.get(f.type, []), f.type), len(rows)) for f in SCHEMA}
         columns["image"] = pa.array([images[row % len(images)] for row in rows])
         texts = {"id": "p{}", "sha256": "{:064x}", "article": "a{}", "caption": "caption {} of noise"}
         columns |= {name: pa.array([text.format(row) for row in rows]) for name, text in texts.items()}
