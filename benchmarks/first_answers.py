@@ -3,7 +3,7 @@
     medclip quickstart --out Q --no-app
     python benchmarks/first_answers.py --index Q/index
 
-A query is written as the captions are; it is asked for every combination of labels that an image of the index has. The
+A query is written as the captions are; there is one for every combination of labels that an image of the index has. The
 first hit is right where it has all labels that the query names.
 """
 

@@ -34,7 +34,7 @@ class PlainConsole(Console):
 
 
 console = PlainConsole(stderr=True)
-_LOG_EVERY_S, _BRIEF_S = 15.0, 2.0  # what is done in less than these is not told of
+_LOG_EVERY_S, _BRIEF_S = 15.0, 2.0  # work that takes less gets no line
 
 Advance = Callable[..., None]
 

@@ -51,7 +51,7 @@ print(touches.count)
 
 
 def run_prepare(source, out, workers, largest=None):
-    """Prepares in a process of its own whose files may grow so large: exit code and what it said."""
+    """Prepares in a process of its own whose files may grow so large: exit code and output."""
     words = [sys.executable, "-c", PREPARE, json.dumps([str(source), str(out), workers, largest])]
     process = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)
     return process.returncode, process.stdout

@@ -311,7 +311,7 @@ def _usable(images: Labeled, data: AnyPath, config: LabelConfig) -> Labeled:
     """The rows that have a label, and of the chosen classes.
 
     UserError where one is spelled otherwise: it would be a class that no image shows. UserError too where no classes
-    are chosen and a value is none by its looks: what it means decides the numbers, and only the user knows.
+    are chosen and a value reads as a mark: what it means decides the numbers, and only the user knows.
     """
     present = {fold_name(name): name for name in images.classes}
     if not config.classes and (marks := [name for key, name in present.items() if key in NO_CLASSES]):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
-from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any, TypedDict
 
@@ -81,24 +80,24 @@ class PrivateFields(TypedDict):
 
 def private_fields(row: Mapping[str, Any], columns: Columns) -> PrivateFields:
     """What a row says of patients, studies and people."""
-    return {"private": _private_values(row, columns), "identifying": _identifying_values(row)}
+    cells, column = list(_iter_named(row, "", _MAX_DEPTH)), columns.group_column
+    identifying = _identifying_values(cells)
+    if column and _plain_name(column) not in GROUP_NAMES:  # one that is not of articles
+        cells += _iter_named({"patient": row.get(column)}, "", _MAX_DEPTH)
+    return {"private": _private_values(cells), "identifying": identifying}
 
 
-def _private_values(row: Mapping[str, Any], columns: Columns) -> tuple[str, ...]:
-    """What a row says in columns of patients and studies, and in a --group-column that is not one of articles."""
-    column, rows = columns.group_column, [row]
-    if column and _plain_name(column) not in GROUP_NAMES:
-        rows.append({"patient": row.get(column)})
-    cells = chain.from_iterable(_iter_named(each, "", _MAX_DEPTH) for each in rows)
+def _private_values(cells: Iterable[tuple[str, Any]]) -> tuple[str, ...]:
+    """What the cells of patients and studies hold."""
     values = (cell_text(value).strip() for name, value in cells if name in _PERSON_NAMES)
     return tuple(dict.fromkeys(text for value in values for text in (value, without_fraction(value)) if text))
 
 
-def _identifying_values(row: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """What a row says in columns of people's names (PN) and of dates (DA, as ISO 8601 has them)."""
+def _identifying_values(cells: Iterable[tuple[str, Any]]) -> tuple[tuple[str, str], ...]:
+    """What the cells of people's names (PN) and of dates (DA, as ISO 8601 has them) hold."""
     values: dict[tuple[str, str], None] = {}
     parts: dict[str, str] = {}
-    for name, value in _iter_named(row, "", _MAX_DEPTH):
+    for name, value in cells:
         if name in _DATE_NAMES:
             values |= dict.fromkeys(("DA", date) for date in read_dates(cell_text(value)))
         elif name in _NAME_NAMES and (text := cell_text(value).strip()):

@@ -132,7 +132,7 @@ def search_quantized(index: Any, embeddings: Embeddings, count: int, mask: RowMa
     num_lists = faiss.extract_index_ivf(index).nlist
     num_allowed = np.count_nonzero(mask)
     probes = max(PROBE_FRACTION * num_lists * len(mask) / num_allowed, MIN_PROBES)
-    selector = None  # of all rows, it would take half as long again: it is asked about every code
+    selector = None  # of all rows, it would take half as long again: every code is checked by it
     if num_allowed < len(mask):
         selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
     ivf_params = faiss.SearchParametersIVF(nprobe=min(num_lists, round(probes)), sel=selector)
