@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from medclip import recorded_files
+from medclip.atomic_io import json_text, with_checksum, write_text
 from medclip.data.dataset import Split
 from medclip.data.leakage import decontaminate
+from medclip.data.stats.report import write_report as write_data_report
 from medclip.evaluation.report import write_report
 from medclip.model.image_processor import square_image_processor
+from medclip.recorded_files import write_recorded
 from medclip.search.curate import add, delete, snapshot
 from medclip.search.embed import embed
 from medclip.training.data import SplitImages, cache_pixels, pixel_cache_file
@@ -60,7 +65,7 @@ def test_a_folder_of_something_else_is_a_wrong_command(medclip, tmp_path):
 
 
 def test_the_page_and_the_flags_of_a_command_are_checked_too(medclip, roco, tmp_path):
-    """They are written after the manifest, so each holds its own checksum."""
+    """They are written after the manifest, so `checksums.json` holds their hashes."""
     folder = tmp_path / "data"
     assert medclip("prepare", roco.folder, "--num-workers", 1, "--out", folder)[0] == 0
     for name in ("report.html", "prepare.toml"):
@@ -70,6 +75,78 @@ def test_the_page_and_the_flags_of_a_command_are_checked_too(medclip, roco, tmp_
             (folder / name).write_bytes(damaged)
             assert [finding.file for finding in verify(folder).findings] == [name]
         (folder / name).write_bytes(whole)
+
+
+def test_files_that_come_after_the_manifest_are_missed_and_known_from_others(copied_data):
+    write_data_report(copied_data, near_images=False)
+    write_recorded(copied_data / "prepare.toml", "seed = 0\n")
+    assert problems(copied_data) == {}
+    page = (copied_data / "report.html").read_bytes()
+    (copied_data / "report.html").unlink()
+    (copied_data / "notes.txt").write_text("")
+    (copied_data / "prepare.toml").write_text("seed = 1\n")
+    assert problems(copied_data) == {
+        "notes.txt": "is in no manifest",
+        "prepare.toml": "is not as it was written",
+        "report.html": "is absent",
+    }
+    (copied_data / "notes.txt").unlink()
+    (copied_data / "report.html").write_bytes(page)
+    (copied_data / "checksums.json").unlink()
+    assert problems(copied_data).keys() == {"prepare.toml", "report.html"}
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_a_kill_while_a_file_is_replaced_is_not_damage(tmp_path, monkeypatch, written):
+    folder = retrieval(tmp_path / "evaluation", [1, 2, 3], [1, 1, 1])
+
+    def write_until_a_kill(path, text):
+        if written:
+            write_text(path, text)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recorded_files, "write_text", write_until_a_kill)
+    results = json.loads((folder / "retrieval.json").read_text()) | {"seed": 7}
+    for name, text in (("evaluate-retrieval.toml", "new"), ("retrieval.json", json_text(with_checksum(results)))):
+        with pytest.raises(KeyboardInterrupt):
+            write_recorded(folder / name, text)
+    assert (folder / "evaluate-retrieval.toml").exists() == written
+    assert problems(folder) == {}
+    monkeypatch.undo()
+    write_recorded(folder / "evaluate-retrieval.toml", "last")
+    (folder / "evaluate-retrieval.toml").write_text("new")
+    assert problems(folder) == {"evaluate-retrieval.toml": "is not as it was written"}
+
+
+def test_a_manifest_is_known_from_another_and_missed(index_folder, copy, embeddings, tmp_path):
+    folder = copy(index_folder)
+    write_recorded(folder / "index-build.toml", "split = 1\n")
+    snapshot(folder, "one")
+    assert problems(folder) == {}
+    whole = {path: path.read_bytes() for path in (folder / "index.json", folder / "snapshots" / "one.json")}
+    (folder / "index.json").write_bytes(whole[folder / "snapshots" / "one.json"])
+    assert problems(folder) == {"snapshots/one.json": "is in no manifest"}
+    (folder / "index.json").write_bytes(whole[folder / "index.json"][:-1])
+    assert problems(folder) == {"index.json": "is not as it was written"}
+    (folder / "index.json").unlink()
+    assert problems(folder).keys() == {"checksums.json"}
+    (folder / "index.json").write_bytes(whole[folder / "index.json"])
+    (folder / "snapshots" / "one.json").unlink()
+    assert problems(folder) == {"snapshots/one.json": "is absent"}
+    other = shutil.copytree(embeddings, tmp_path / "embeddings")
+    write_recorded(other / "embed.toml", "")
+    (other / "embedding.json").rename(other / "moved")
+    (other / "checksums.json").rename(other / "embedding.json")
+    (other / "moved").rename(other / "checksums.json")
+    assert problems(other)["checksums.json"] == "is another manifest"
+
+
+def test_a_manifest_of_another_index_does_not_hide_behind_a_snapshot(tmp_path):
+    mine, theirs = (make_index(tmp_path / name, random_units(20, seed)) for seed, name in enumerate(("a", "b")))
+    for folder in (mine, theirs):
+        snapshot(folder, "one")
+    shutil.copy(theirs / "index.json", mine / "index.json")
+    assert {"segments/00000/embeddings.npy", "snapshots/one.json"} <= problems(mine).keys()
 
 
 def test_a_flipped_image_is_named_by_its_id(medclip, data, copied_data):
@@ -113,6 +190,18 @@ def test_pixels_of_a_cache_are_compared_with_their_images(copied_data):
         f"cache/{cache.name}": "has 3,864 bytes, not those of 5 images",
         "cache/validation-old.npy": "is in no manifest",
     }
+
+
+def test_pixels_of_another_cache_of_the_same_images_are_known_from_its_own(copied_data):
+    split = Split(copied_data, "validation", 5)
+    files = []
+    for mean in (0.25, 0.5):
+        images = SplitImages(split, replace(square_image_processor(16), mean=(mean, 0.5, 0.5)))
+        cache_pixels(images)
+        files.append(pixel_cache_file(images))
+    assert problems(copied_data) == {} and files[0] != files[1]
+    shutil.copy(*files)
+    assert problems(copied_data).keys() == {f"cache/{files[1].name}"}
 
 
 def test_a_copy_without_leaked_pairs_is_whole(data, tmp_path):

@@ -21,7 +21,6 @@ PLAIN_NAME = r"\w[\w.-]*"
 """A regular expression of names of files and folders that lead nowhere else."""
 
 CHECKSUM = "checksum"
-_TOML_SEAL, HTML_SEAL = "# sha256 of the lines above: {}", "<!-- sha256 of the lines above: {} -->"
 
 
 @contextmanager
@@ -63,12 +62,22 @@ def write_errors(path: Path, partial: Path | None = None) -> Iterator[None]:
 def write_text(path: Path, text: str) -> None:
     """Write text as UTF-8, atomically. A lone surrogate, as a file name may hold, becomes an escape that JSON reads."""
     with whole_file(path) as partial:
-        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+        partial.write_bytes(encode_text(text))
+
+
+def encode_text(text: str) -> bytes:
+    """The bytes that `write_text` writes."""
+    return text.encode(errors="backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
-    write_text(path, printable(json.dumps(value, indent=2, ensure_ascii=False)) + "\n")
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """What `write_json` writes."""
+    return printable(json.dumps(value, indent=2, ensure_ascii=False)) + "\n"
 
 
 def read_json(path: Path, kind: str) -> Any:
@@ -124,7 +133,12 @@ def file_name(value: Any, field: str, pattern: str = PLAIN_NAME) -> str:
 
 def write_with_checksum(path: Path, value: dict[str, Any]) -> None:
     """Write `value` as `write_json`, with the checksum of its content."""
-    write_json(path, value | {CHECKSUM: _checksum(value)})
+    write_json(path, with_checksum(value))
+
+
+def with_checksum(value: dict[str, Any]) -> dict[str, Any]:
+    """`value` with the checksum of its content."""
+    return value | {CHECKSUM: _checksum(value)}
 
 
 def has_checksum(value: Mapping[str, Any]) -> bool:
@@ -159,20 +173,3 @@ def sha256(path: Path) -> str:
     check_file(path)
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def seal(text: str, form: str = _TOML_SEAL) -> str:
-    """Text with its own checksum in a comment as last line: of a file that is written after its folder's manifest."""
-    text = text.rstrip("\n") + "\n"
-    return f"{text}{form.format(hashlib.sha256(text.encode()).hexdigest())}\n"
-
-
-def is_sealed(path: Path) -> bool:
-    """Whether a file is as `seal` made it."""
-    try:
-        check_file(path)
-        content = path.read_bytes().decode()
-    except (OSError, UnicodeDecodeError):
-        return False
-    text = content[: content.rstrip("\n").rfind("\n") + 1]
-    return content in (seal(text), seal(text, HTML_SEAL))

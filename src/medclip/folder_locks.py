@@ -10,6 +10,7 @@ import errno
 import fcntl
 import logging
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -24,6 +25,8 @@ from medclip.errors import LockedError, UserError
 LOG = logging.getLogger("medclip.files")
 NOTES = ".unfinished"
 """A folder inside an output that is not finished; see `claim` and `ResumableFile`."""
+_PARTIAL = re.compile(r"\..+\.\d+\.partial", re.DOTALL)
+"""The names of unfinished files, which end with the process: `.NAME.PID.partial`."""
 LOCK_WAIT_S = 5.0
 """For what another process holds for a moment."""
 _POLL_S = 0.05
@@ -160,6 +163,8 @@ def _lock(folder: Path, deadline: float) -> int:
 def _sweep(folder: Path, parts: tuple[str, ...]) -> None:
     for pattern in (".", NOTES, *parts):
         for partial in folder.glob(f"{pattern}/.*.partial"):
+            if not _PARTIAL.fullmatch(partial.name):  # of another program
+                continue
             if partial.is_dir():
                 shutil.rmtree(partial, ignore_errors=True)
             else:

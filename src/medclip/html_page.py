@@ -17,8 +17,9 @@ from markupsafe import Markup
 from PIL import Image
 
 from medclip import NOT_CLINICAL, __version__
-from medclip.atomic_io import HTML_SEAL, seal, write_text
+from medclip.atomic_io import write_text
 from medclip.folder_locks import LOCK_WAIT_S, lock_folder
+from medclip.recorded_files import CHECKSUMS_FILE, write_recorded
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -129,6 +130,10 @@ def shares(
 
 
 def write_page(path: Path, text: str) -> None:
-    """Write a sealed page into a folder that another process may be writing into for a moment; see `lock_folder`."""
+    """Write a page into a folder that another process may be writing into for a moment; see `lock_folder`.
+
+    In a folder that `medclip verify` knows it is recorded, see `write_recorded`.
+    """
     with lock_folder(path.parent, wait_s=LOCK_WAIT_S):
-        write_text(path, seal(text, HTML_SEAL))
+        is_recorded = any((path.parent / name).exists() for name in (CHECKSUMS_FILE, "dataset.json"))
+        (write_recorded if is_recorded else write_text)(path, text)

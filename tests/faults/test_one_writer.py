@@ -117,6 +117,7 @@ COMMANDS = {
     "open_clip": "export {run} --to open_clip --out {new}",
     "stats": "stats {data}",
     "stats-file": "stats {data} --out {new}/page.html",
+    "map": "map --index {index} --no-captions --out {new}/map.parquet",
     "quickstart": "quickstart --no-app --out {new}",
 }
 
@@ -126,7 +127,8 @@ def test_every_command_refuses_a_folder_that_another_process_writes(
     command, medclip, monkeypatch, roco, data, run, index_folder, copy, tmp_path
 ):
     monkeypatch.setattr(folder_locks, "LOCK_WAIT_S", 0.0)
-    monkeypatch.setattr("medclip.html_page.LOCK_WAIT_S", 0.0)
+    for module in ("html_page", "search.map"):
+        monkeypatch.setattr(f"medclip.{module}.LOCK_WAIT_S", 0.0)
     folders = {"data": copy(data), "run": copy(run), "index": copy(index_folder), "new": tmp_path / "new"}
     snapshot(folders["index"], "zero")
     folders["new"].mkdir()

@@ -112,7 +112,7 @@ def model_info(name: str | Path) -> dict[str, Any]:
 
 def index_info(folder: Path) -> dict[str, Any]:
     """Pairs, segments, snapshots, vector store and model of an index."""
-    from medclip.search.manifest import list_snapshots, read_manifest
+    from medclip.search.manifest import read_manifest
 
     manifest = read_manifest(folder)
     return {
@@ -121,7 +121,7 @@ def index_info(folder: Path) -> dict[str, Any]:
         "segments": {
             s.name: {"added": s.added, "pairs": s.num_rows, "data": s.data, "split": s.split} for s in manifest.segments
         },
-        "snapshots": list_snapshots(folder),
+        "snapshots": sorted(manifest.snapshots),
         "vector_store": manifest.vector_store,
         "dimensions": manifest.embedding_dim,
         "model": manifest.model,

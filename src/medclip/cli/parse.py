@@ -24,10 +24,10 @@ import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 from medclip import __version__
-from medclip.atomic_io import seal, write_text
 from medclip.cli.args import OUT_FILE
 from medclip.errors import UserError
 from medclip.plain_text import is_unicode, printable
+from medclip.recorded_files import write_recorded
 
 ONE_CALL = {"config", "json", "table", "resume"}
 """Flags that are not written into the file that repeats a run."""
@@ -237,7 +237,7 @@ def write_config(name: str, command: Any) -> None:
         return
     file = values["out"] / f"{name.replace(' ', '-')}.toml"
     comment = f"# medclip {name} --config {file.name} --out NEW repeats this run of medclip {__version__}."
-    write_text(file, seal("\n".join([comment, *(_line(key, value) for key, value in values.items())])))
+    write_recorded(file, "".join(f"{line}\n" for line in (comment, *(_line(*item) for item in values.items()))))
 
 
 def flag_values(command: Any) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """DATA/cache: the decoded images of a split, each with a checksum that ties its pixels to its image.
 
-A file has no header: rows of pixels u8 (s, s, 3) and a CRC-32 of the image's SHA-256 and the pixels, which changes with
-any bit. Its name holds the split, s, a hash of the images and of what is done to them, and one of the software.
+A file has no header: rows of pixels u8 (s, s, 3) and a CRC-32 of the file's name, the image's SHA-256 and the pixels,
+which changes with any bit. That name holds the split, s, a hash of the images and of what is done to them, and one of
+the software.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def write_cache(path: Path, split: Split, batches: Iterable[Pixels], advance: Ad
     They are written, not mapped, into a file that has its whole size before: a full disk is then an OSError at once,
     where a mapped page would kill the process. LockedError where another process is writing into the folder.
     """
-    row_type, hashes = _row_type(path), iter(split.iter_column("sha256"))
+    row_type, hashes, start = _row_type(path), iter(split.iter_column("sha256")), zlib.crc32(path.name.encode())
     with lock_folder(path.parent), whole_file(path) as partial, partial.open("wb") as file:
         for outdated in path.parent.glob(f"{path.name.rpartition('-')[0]}-*.pixels"):  # a process may still read one
             outdated.unlink()
@@ -51,7 +52,7 @@ def write_cache(path: Path, split: Split, batches: Iterable[Pixels], advance: Ad
         for batch in batches:
             rows = np.empty(len(batch), row_type)
             rows["pixels"] = batch
-            rows["crc32"] = [_checksum(pixels, next(hashes)) for pixels in batch]
+            rows["crc32"] = [_checksum(start, next(hashes), pixels) for pixels in batch]
             file.write(rows.tobytes())
             advance(len(batch))
 
@@ -62,7 +63,7 @@ def open_cache(path: Path, split: Split) -> UInt8[np.ndarray, "n s s 3"]:
     DamageError where it has another size, or one of CHECKED_ROWS rows is not as it was written.
     """
     rows = _open(path, split)
-    if damaged := _damaged_rows(rows, split, range(0, len(rows), math.ceil(len(rows) / CHECKED_ROWS))):
+    if damaged := _damaged_rows(path, rows, split, range(0, len(rows), math.ceil(len(rows) / CHECKED_ROWS))):
         raise DamageError(f"has a row, {damaged[0]} counted from 0, that is not as it was written")
     return rows["pixels"]
 
@@ -75,7 +76,7 @@ def damaged_pixels(path: Path, data: Path) -> Sequence[str]:
     match = CACHE_NAME.fullmatch(path.name)
     assert match
     split = Split(data, match[1], max(1, path.stat().st_size // _row_type(path).itemsize))  # of --max-samples
-    return split.take("id", _damaged_rows(_open(path, split), split, range(len(split))))
+    return split.take("id", _damaged_rows(path, _open(path, split), split, range(len(split))))
 
 
 def _open(path: Path, split: Split) -> np.ndarray:
@@ -85,15 +86,14 @@ def _open(path: Path, split: Split) -> np.ndarray:
     return np.memmap(path, row_type, "r")
 
 
-def _damaged_rows(rows: np.ndarray, split: Split, numbers: Sequence[int]) -> list[int]:
-    hashes = split.take("sha256", numbers)
-    return [
-        n for n, digest in zip(numbers, hashes, strict=True) if rows[n]["crc32"] != _checksum(rows[n]["pixels"], digest)
-    ]
+def _damaged_rows(path: Path, rows: np.ndarray, split: Split, numbers: Sequence[int]) -> list[int]:
+    start, hashes = zlib.crc32(path.name.encode()), split.take("sha256", numbers)
+    sums = (_checksum(start, digest, rows[n]["pixels"]) for n, digest in zip(numbers, hashes, strict=True))
+    return [n for n, checksum in zip(numbers, sums, strict=True) if rows[n]["crc32"] != checksum]
 
 
-def _checksum(pixels: UInt8[np.ndarray, "s s 3"], digest: str) -> int:
-    return zlib.crc32(pixels.data, zlib.crc32(digest.encode()))
+def _checksum(start: int, digest: str, pixels: UInt8[np.ndarray, "s s 3"]) -> int:
+    return zlib.crc32(pixels.data, zlib.crc32(digest.encode(), start))
 
 
 def _row_type(path: Path) -> np.dtype:

@@ -23,7 +23,8 @@ from medclip.atomic_io import write_text
 from medclip.encode.caption_lengths import LENGTHS, batch_rows
 from medclip.encode.decode import BATCH_SIZE
 from medclip.encode.encoder import Backend, jax_backend, normalize, project_features, run_in_batches
-from medclip.errors import UserError
+from medclip.errors import LockedError, UserError
+from medclip.folder_locks import LOCK_WAIT_S, lock_folder
 from medclip.model.checkpoint import Model, load, model_hash
 from medclip.model.onnx_graph import onnx_bytes
 from medclip.model.towers import AnyArray, Params, image_features, text_features
@@ -121,9 +122,10 @@ def fastest_backend(model: Model, model_sha256: str) -> str:
     fastest = min(seconds, key=seconds.__getitem__)
     rates = ", ".join(f"{name} {BATCH_SIZE / value:.1f}" for name, value in seconds.items())
     console.print(f"backend {fastest}, the fastest here in float32 (pairs/s: {rates})", soft_wrap=True)
-    with suppress(OSError):  # then it is measured again
+    with suppress(OSError, LockedError):  # then it is measured again
         if file:
-            write_text(file, f"{fastest}\n")
+            with lock_folder(file.parent, wait_s=LOCK_WAIT_S):
+                write_text(file, f"{fastest}\n")
     return fastest
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import numpy as np
 import pyarrow as pa
 
-from medclip.atomic_io import CHECKSUM, has_checksum, read_json, sha256, write_with_checksum
+from medclip.atomic_io import CHECKSUM, has_checksum, json_text, read_json, sha256, with_checksum
 from medclip.data.arrow_columns import to_table
 from medclip.data.checked_files import DamageError, open_table
 from medclip.data.dataset import write_arrow
@@ -21,6 +21,7 @@ from medclip.errors import UserError
 from medclip.evaluation.provenance import Provenance
 from medclip.folder_locks import lock_output
 from medclip.named_metrics import Metric, metric_name, name_parts
+from medclip.recorded_files import write_recorded
 
 ITEMS_HASH = "items_sha256"  # of the items' file, in the results
 Fact = int | float | str | tuple[int | float | str, ...]
@@ -230,7 +231,8 @@ def write_results(out: Path | None, results: Results, items: Mapping[str, Sequen
     if out is not None:
         with lock_output(out):
             write_arrow(items_file := out / f"{results.kind.stem}.arrow", to_table(items))
-            write_with_checksum(items_file.with_suffix(".json"), results.to_json() | {ITEMS_HASH: sha256(items_file)})
+            document = with_checksum(results.to_json() | {ITEMS_HASH: sha256(items_file)})
+            write_recorded(items_file.with_suffix(".json"), json_text(document))
     return results
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +20,6 @@ from medclip.atomic_io import (
     canonical_json,
     read_json,
     read_object,
-    recorded_hashes,
     sha256,
     whole_file,
     write_json,
@@ -46,9 +46,8 @@ from medclip.model.weights.weight_files import (
     open_tensors,
     read_tensors,
 )
+from medclip.recorded_files import read_checksums
 
-CHECKSUMS_FILE = "checksums.json"
-"""In a run: the hashes of its files."""
 IDENTITY_FILES = (
     *CONFIG_FILES,
     *(PROCESSOR_FILE, NESTED_FILE),
@@ -132,7 +131,8 @@ def save(model: Model | Towers, folder: Path) -> None:
 
 def write_tensors(tensors: dict[str, np.ndarray], path: Path) -> None:
     """Write a safetensors file, atomically. WorkError where it cannot be written: an earlier one is untouched."""
-    with whole_file(path) as partial, TemporaryDirectory(prefix=".", suffix=".partial", dir=path.parent) as folder:
+    temporary = {"prefix": f".{path.name}.", "suffix": f".{os.getpid()}.partial", "dir": path.parent}
+    with whole_file(path) as partial, TemporaryDirectory(**temporary) as folder:
         inside = Path(folder) / path.name  # the library has temporary files of its own beside what it writes
         try:
             save_file(tensors, inside, metadata={"format": "pt"})
@@ -259,15 +259,6 @@ def _recorded_hashes(folder: Path) -> dict[str, str]:
     """What `checksums.json` of a run records of its `model/`, by file name; {} of other folders."""
     recorded = read_checksums(folder.parent) if folder.name == "model" else {}
     return {name.removeprefix("model/"): digest for name, digest in recorded.items()}
-
-
-def read_checksums(run: Path) -> dict[str, str]:
-    """What `checksums.json` of a run records, by path; {} where it is absent or not as it was written.
-
-    Of the latter `medclip verify` tells. UserError where it cannot be read.
-    """
-    file = run / CHECKSUMS_FILE
-    return recorded_hashes(read_object(file, "a run")) if file.is_file() else {}
 
 
 def _checked_hash(file: Path, recorded: Mapping[str, str]) -> str:

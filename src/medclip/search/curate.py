@@ -42,11 +42,11 @@ from medclip.search.manifest import (
     Manifest,
     Segment,
     check_vector_store,
-    list_snapshots,
     lock_manifest,
     read_manifest,
     segment_folder,
     write_manifest,
+    write_snapshot,
 )
 from medclip.search.reader import FINGERPRINT_FIELDS, ROW_COLUMNS, ROW_SCHEMA, IndexReader, open_store
 from medclip.search.stores.faiss import FAISS_FILE
@@ -191,9 +191,9 @@ def correct(folder: Path, corrections: Corrections) -> dict[str, int]:
 def snapshot(folder: Path, name: str) -> int:
     """Save the current content under a name; returns the number of pairs. It takes no space: segments never change."""
     with lock_manifest(folder) as manifest:
-        if name in list_snapshots(folder):
+        if name in manifest.snapshots:
             raise UserError(f"index {folder} has a snapshot {name!r} already.")
-        write_manifest(folder, manifest, name)
+        write_snapshot(folder, manifest, name)
         return manifest.num_pairs
 
 
@@ -207,6 +207,7 @@ def restore(folder: Path, name: str) -> int:
             next_segment=current.next_segment,
             vector_store=current.vector_store,
             collection=current.collection,
+            snapshots=current.snapshots,
         )
         _commit(folder, manifest)
         return manifest.num_pairs
@@ -232,7 +233,9 @@ def purge(folder: Path) -> int:
     """Erase deleted rows and all snapshots from the disk; returns how many rows were erased."""
     with lock_manifest(folder) as manifest:
         reader, before = IndexReader(folder), _rows_on_disk(folder)
+        manifest = replace(manifest, snapshots={})
         if (folder / SNAPSHOTS_DIR).exists():  # first: no snapshot lists a segment that is gone
+            write_manifest(folder, manifest)
             _remove_folder(folder / SNAPSHOTS_DIR)
         _remove_segments(folder, manifest)  # of killed changes
         purged = replace(manifest, segments=(), deleted=())

@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from medclip import NOT_CLINICAL
-from medclip.atomic_io import CHECKSUM, file_name, read_object, write_with_checksum
+from medclip.atomic_io import CHECKSUM, file_name, read_object, sha256, write_with_checksum
 from medclip.errors import UserError
 from medclip.folder_locks import lock_folder
 
@@ -27,6 +27,7 @@ MANIFEST_FILE, SEGMENTS_DIR, SNAPSHOTS_DIR = "index.json", "segments", "snapshot
 EMBEDDINGS_FILE, ROWS_FILE = "embeddings.npy", "rows.arrow"
 EXACT, FAISS, MILVUS_SCHEME = "exact", "faiss", "milvus://"
 COLLECTION_NAME = r"medclip_\w+"  # of no other kind: another's on the server is not dropped
+SNAPSHOT_NAME = r"[\w-][\w.-]*"
 _MAX_ROW_ID = 2**62
 _VECTOR_STORE = re.compile(rf"{EXACT}|{FAISS}|{MILVUS_SCHEME}([\w.-]+|\[[\da-fA-F:.]+\]):\d{{1,5}}/?", re.ASCII)
 
@@ -70,6 +71,8 @@ class Manifest:
     next_segment: int = 0
     num_pairs: int = 0
     """Rows of the segments that are not deleted."""
+    snapshots: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of the file of each snapshot, by name."""
     notice: str = NOT_CLINICAL
 
     def with_segment(self, segment: Segment) -> Manifest:
@@ -110,10 +113,7 @@ def _is_vector_store(name: str) -> bool:
 
 def read_manifest(folder: Path, snapshot: str | None = None) -> Manifest:
     """The manifest of an index or of one of its snapshots. UserError where it is absent or damaged."""
-    if snapshot is not None and not _manifest_file(folder, snapshot).is_file():
-        names = ", ".join(list_snapshots(folder)) or "none"
-        raise UserError(f"index {folder} has no snapshot {snapshot!r}; it has: {names}.")
-    path = _manifest_file(folder, snapshot)
+    path = folder / MANIFEST_FILE if snapshot is None else _snapshot_as_written(folder, snapshot)
     fields = read_object(path, "an index (see medclip index build)")
     try:
         fields.pop(CHECKSUM, None)
@@ -124,6 +124,8 @@ def read_manifest(folder: Path, snapshot: str | None = None) -> Manifest:
         is_consistent = bool(segments) and manifest.replace() == manifest
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}). Build the index again.") from None
+    for name in manifest.snapshots:
+        file_name(name, f"{path}: the name of a snapshot", SNAPSHOT_NAME)
     for segment in segments:
         file_name(segment.name, f"{path}: the name of a segment", "[0-9]{5,}")
     file_name(manifest.collection, f"{path}: collection", COLLECTION_NAME)
@@ -159,11 +161,23 @@ def _wrong_fields(part: Manifest | Segment) -> Iterator[str]:
             yield item.name
     if isinstance(part, Manifest) and not all(type(row) is int and 0 <= row < part.next_row_id for row in part.deleted):
         yield "deleted"
+    if isinstance(part, Manifest) and not (
+        isinstance(part.snapshots, dict) and all(isinstance(digest, str) for digest in part.snapshots.values())
+    ):
+        yield "snapshots"
 
 
-def write_manifest(folder: Path, manifest: Manifest, snapshot: str | None = None) -> None:
-    """Write `index.json`, or the file of a snapshot, atomically."""
-    write_with_checksum(_manifest_file(folder, snapshot), dataclasses.asdict(manifest))
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write `index.json` atomically."""
+    write_with_checksum(folder / MANIFEST_FILE, dataclasses.asdict(manifest))
+
+
+def write_snapshot(folder: Path, manifest: Manifest, name: str) -> None:
+    """Write a manifest as a snapshot, and then `index.json`, which lists it. UserError for what is not a name."""
+    if not re.fullmatch(SNAPSHOT_NAME, name):
+        raise UserError(f"{name!r} is not a name for a snapshot: use letters, digits, dots, - and _.")
+    write_with_checksum(path := snapshot_file(folder, name), dataclasses.asdict(manifest))
+    write_manifest(folder, manifest.replace(snapshots={**manifest.snapshots, name: sha256(path)}))
 
 
 def segment_folder(folder: Path, segment: Segment) -> Path:
@@ -171,9 +185,20 @@ def segment_folder(folder: Path, segment: Segment) -> Path:
     return folder / SEGMENTS_DIR / segment.name
 
 
-def list_snapshots(folder: Path) -> list[str]:
-    """Names of the snapshots of an index."""
-    return sorted(path.stem for path in (folder / SNAPSHOTS_DIR).glob("*.json"))
+def snapshot_file(folder: Path, name: str) -> Path:
+    """The file of a snapshot of the index in `folder`."""
+    return folder / SNAPSHOTS_DIR / f"{name}.json"
+
+
+def _snapshot_as_written(folder: Path, name: str) -> Path:
+    """The file of a snapshot. UserError where the index has none of that name, or it is absent or another."""
+    snapshots = read_manifest(folder).snapshots
+    if name not in snapshots:
+        raise UserError(f"index {folder} has no snapshot {name!r}; it has: {', '.join(sorted(snapshots)) or 'none'}.")
+    path = snapshot_file(folder, name)
+    if not path.is_file() or sha256(path) != snapshots[name]:
+        raise UserError(f"{path} is absent or damaged: the snapshot is lost. Restore it from a backup.")
+    return path
 
 
 @contextmanager
@@ -182,11 +207,3 @@ def lock_manifest(folder: Path) -> Iterator[Manifest]:
     read_manifest(folder)
     with lock_folder(folder, SNAPSHOTS_DIR, f"{SEGMENTS_DIR}/*"):
         yield read_manifest(folder)
-
-
-def _manifest_file(folder: Path, snapshot: str | None) -> Path:
-    if snapshot is None:
-        return folder / MANIFEST_FILE
-    if not snapshot.replace("-", "").replace("_", "").replace(".", "").isalnum() or snapshot.startswith("."):
-        raise UserError(f"{snapshot!r} is not a name for a snapshot: use letters, digits, dots, - and _.")
-    return folder / SNAPSHOTS_DIR / f"{snapshot}.json"

@@ -21,6 +21,7 @@ from medclip.data.dataset import duplicate_ids
 from medclip.data.export import ROW_GROUP, exchange_column, exchange_type, huggingface_metadata
 from medclip.encode.encoder import embed_captions, jax_backend
 from medclip.errors import UserError
+from medclip.folder_locks import LOCK_WAIT_S, lock_folder
 from medclip.metrics import DistinctPairs
 from medclip.model.checkpoint import Model
 from medclip.progress import Advance, progress
@@ -238,6 +239,7 @@ def export_map(
     labels = label_names(reader.table)
     schema = _map_schema(reader, labels, points)
     with (
+        lock_folder(out.parent, wait_s=LOCK_WAIT_S),
         progress("write map", len(points.rows), "images") as advance,
         whole_file(out) as partial,
         pq.ParquetWriter(partial, schema, use_dictionary=False, write_statistics=False) as file,

@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from medclip import __version__
-from medclip.atomic_io import write_json
+from medclip.atomic_io import json_text
 from medclip.match_calibration import write_calibration
 from medclip.metrics import DIRECTIONS, Queries
 from medclip.model.checkpoint import Model, load, model_hash
 from medclip.model.towers import Params
+from medclip.recorded_files import write_recorded
 from medclip.training import checksums, distributed
 from medclip.training.config import FromModel
 from medclip.training.log import SUMMARY_FILE, MetricsLog
@@ -58,8 +59,7 @@ class BestModel:
         if distributed.is_first():
             self._describe(best)
             checksums.record_ended(out)
-            write_json(out / SUMMARY_FILE, summary)  # last: it says that the run has ended
-            checksums.record(out, SUMMARY_FILE)
+            write_recorded(out / SUMMARY_FILE, json_text(summary))  # last: it says that the run has ended
         distributed.barrier("finished")
         return summary
 

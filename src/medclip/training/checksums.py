@@ -10,8 +10,9 @@ from pathlib import Path
 from medclip.atomic_io import sha256, write_with_checksum
 from medclip.errors import UserError
 from medclip.match_calibration import CALIBRATION_FILE
-from medclip.model.checkpoint import CHECKSUMS_FILE, Model, read_checksums, save
+from medclip.model.checkpoint import Model, save
 from medclip.progress import console
+from medclip.recorded_files import CHECKSUMS_FILE, read_checksums
 from medclip.training.distributed import is_first
 from medclip.training.log import CONFIG_FILE, CURVES_FILE, METRICS_FILE, MetricsLog
 

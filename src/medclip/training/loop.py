@@ -18,8 +18,8 @@ from medclip.data.paths import AnyPath
 from medclip.errors import UserError, WorkError
 from medclip.folder_locks import check_folder, lock_output
 from medclip.metrics import Queries
-from medclip.model.checkpoint import CHECKSUMS_FILE
 from medclip.progress import Advance, console, progress
+from medclip.recorded_files import CHECKSUMS_FILE
 from medclip.training import checksums, distributed
 from medclip.training.best_model import BestModel
 from medclip.training.checkpoints import StateFolder

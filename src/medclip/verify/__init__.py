@@ -9,10 +9,14 @@ from pathlib import Path
 from medclip.errors import UserError
 from medclip.evaluation.results import kinds_in
 from medclip.folder_locks import check_unlocked
-from medclip.model.checkpoint import CHECKSUMS_FILE
 from medclip.model.convert import EXPORT_FILE
+from medclip.recorded_files import CHECKSUMS_FILE
 from medclip.verify.artifacts import check_dataset, check_embeddings, check_evaluations, check_index
-from medclip.verify.hashes import Finding, check_hashes, check_manifest, left_over, partial_files, unsealed_files
+from medclip.verify.hashes import Finding, check_hashes, check_manifest, check_recorded, left_over, partial_files
+
+_SUMMARY = "summary.json"
+_RECORDED_AT_THE_END = ("metrics.jsonl", "curves.png", "tracking.json")
+"""Files that change while a run trains."""
 
 
 @dataclass(frozen=True)
@@ -36,23 +40,35 @@ def verify(folder: Path) -> Report:
             return _report(kind, folder, check)
     if folder.is_dir() and kinds_in(folder):
         return _report("evaluations", folder, check_evaluations)
-    names = ", ".join(manifest for manifest, _ in _CHECKS.values())
+    if (folder / CHECKSUMS_FILE).is_file():
+        return _report("output without its manifest", folder, _check_remains)
     raise UserError(
-        f"{folder} is nothing that medclip verifies: it holds none of {names}, and no evaluation. A run's model is "
-        "verified with its run."
+        f"{folder} is nothing that medclip verifies: it holds none of {_manifest_names()}, and no evaluation. A run's "
+        "model is verified with its run."
     )
 
 
 def _report(kind: str, folder: Path, check: Callable[[Path], Iterator[Finding]]) -> Report:
-    findings = (*check(folder), *unsealed_files(folder), *partial_files(folder))
+    findings = (*check(folder), *partial_files(folder))
     return Report(kind, sum(path.is_file() for path in folder.rglob("*")), findings)
 
 
 def _check_run(folder: Path) -> Iterator[Finding]:
     """Settings, log, model and states against `checksums.json`."""
-    hashes = yield from check_manifest(folder, CHECKSUMS_FILE)
-    yield from check_hashes(folder, hashes)
-    yield from left_over(folder, hashes, "model/**/*", "state/*/*/**/*")  # a kill may precede what lies beside arrays
+    hashes = yield from check_recorded(folder, _RECORDED_AT_THE_END)
+    # while it trains, a kill may precede the record of what lies beside a state's arrays
+    others = ("state/**/*", "tensorboard/**/*") if _SUMMARY in hashes else ("state/*/*/**/*",)
+    yield from left_over(folder, hashes, "model/**/*", *others)
+
+
+def _check_remains(folder: Path) -> Iterator[Finding]:
+    """What is left of an output whose manifest is absent."""
+    yield Finding(CHECKSUMS_FILE, f"lies beside none of {_manifest_names()}")
+    yield from check_recorded(folder)
+
+
+def _manifest_names() -> str:
+    return ", ".join(manifest for manifest, _ in _CHECKS.values())
 
 
 def _check_export(folder: Path) -> Iterator[Finding]:
@@ -66,6 +82,6 @@ _CHECKS: Mapping[str, tuple[str, Callable[[Path], Iterator[Finding]]]] = {
     "dataset": ("dataset.json", check_dataset),
     "index": ("index.json", check_index),
     "embeddings": ("embedding.json", check_embeddings),
-    "run": (CHECKSUMS_FILE, _check_run),
     "export": (EXPORT_FILE, _check_export),
+    "run": ("train_config.json", _check_run),
 }

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from medclip.atomic_io import check_file
+from medclip.atomic_io import check_file, read_object
 from medclip.data.checked_files import EMBEDDINGS_MANIFEST, DamageError, damaged_rows, open_array, open_table
 from medclip.data.dataset import SCHEMA
 from medclip.data.pixel_cache import CACHE_DIR, CACHE_NAME, damaged_pixels
@@ -26,7 +26,6 @@ from medclip.search.manifest import (
     SNAPSHOTS_DIR,
     Manifest,
     Segment,
-    list_snapshots,
     read_manifest,
     segment_folder,
 )
@@ -37,6 +36,7 @@ from medclip.verify.hashes import (
     Finding,
     check_hashes,
     check_manifest,
+    check_recorded,
     file_problem,
     left_over,
     valid_hashes,
@@ -53,7 +53,7 @@ def check_dataset(folder: Path) -> Iterator[Finding]:
         yield Finding("dataset.json", f"does not list {', '.join(unlisted)}, which it has hashes of")
     for name, rows in shards.items():
         yield from _check_rows(folder, name, hashes.get(name), SCHEMA, _noticed_ids(folder, rows))
-    yield from left_over(folder, {*hashes, *shards}, "*.arrow")
+    yield from check_recorded(folder, {"dataset.json", *hashes, *shards})
     yield from _check_caches(folder, {Path(name).stem.rpartition("-")[0] for name in shards})
 
 
@@ -138,7 +138,7 @@ def check_embeddings(folder: Path) -> Iterator[Finding]:
         yield from (
             _check_vectors(folder, name, digest, ids) if name.endswith(".npy") else check_hashes(folder, {name: digest})
         )
-    yield from left_over(folder, hashes, "*.npy", IDS_FILE)
+    yield from check_recorded(folder, {EMBEDDINGS_MANIFEST, *hashes})
 
 
 def _check_vectors(folder: Path, name: str, digest: str | None, ids: Sequence[str]) -> Iterator[Finding]:
@@ -162,22 +162,32 @@ def _check_vectors(folder: Path, name: str, digest: str | None, ids: Sequence[st
 def check_index(folder: Path) -> Iterator[Finding]:
     """Manifest, snapshots, segments and vector store of an index."""
     yield from check_manifest(folder, MANIFEST_FILE)
-    manifests: dict[str, Manifest] = {}
-    for snapshot in (None, *list_snapshots(folder)):
-        name = MANIFEST_FILE if snapshot is None else f"{SNAPSHOTS_DIR}/{snapshot}.json"
-        if snapshot is not None:
-            yield from check_manifest(folder, name)
-        try:
-            manifests[name] = read_manifest(folder, snapshot)
-        except (UserError, RecursionError):
-            yield Finding(name, "is not the manifest of an index")
-    segments = {segment.name: segment for manifest in manifests.values() for segment in manifest.segments}
-    files = {path: digest for segment in segments.values() for path, digest in _segment_files(folder, segment)}
-    findings = [finding for segment in segments.values() for finding in _check_segment(folder, segment)]
+    try:
+        manifest = read_manifest(folder)
+    except (UserError, RecursionError):
+        yield Finding(MANIFEST_FILE, "is not the manifest of an index")
+        return
+    manifests = [manifest]
+    snapshots = {f"{SNAPSHOTS_DIR}/{name}.json": name for name in manifest.snapshots}
+    for file, name in snapshots.items():
+        if (problem := file_problem(folder / file, manifest.snapshots[name])) is None:
+            manifests.append(read_manifest(folder, name))
+        else:
+            yield Finding(file, problem)
+    segments = {_segment_hashes(segment): segment for each in manifests for segment in each.segments}.values()
+    findings = [finding for segment in segments for finding in _check_segment(folder, segment)]
     yield from findings
+    files = [path for segment in segments for path, _ in _segment_files(folder, segment)]
     yield from left_over(folder, files, f"{SEGMENTS_DIR}/**/*")
-    if MANIFEST_FILE in manifests and not findings:
-        yield from _check_store(folder, manifests[MANIFEST_FILE])
+    yield from left_over(folder, snapshots, f"{SNAPSHOTS_DIR}/**/*")
+    yield from check_recorded(folder, {MANIFEST_FILE})
+    if not findings:
+        yield from _check_store(folder, manifest)
+
+
+def _segment_hashes(segment: Segment) -> tuple[str, ...]:
+    """What tells a segment from another of its name, as in a manifest that came from elsewhere."""
+    return segment.name, *(f"{name} {digest}" for name, digest in sorted(valid_hashes(segment.sha256).items()))
 
 
 def _segment_files(folder: Path, segment: Segment) -> Iterator[tuple[str, str | None]]:
@@ -206,12 +216,16 @@ def _check_store(folder: Path, manifest: Manifest) -> Iterator[Finding]:
 
 
 def check_evaluations(folder: Path) -> Iterator[Finding]:
-    """Results of every kind against their items."""
-    for kind in kinds_in(folder):
-        content = yield from read_checked(folder, f"{kind.stem}.json")
-        items = f"{kind.stem}.arrow"
-        if content and (problem := file_problem(folder / items, content.get(ITEMS_HASH))) is not None:
-            yield Finding(items, problem, _ids(folder / items))
+    """Results of every kind, and their items against them."""
+    items = {f"{kind.stem}.arrow": folder / f"{kind.stem}.json" for kind in kinds_in(folder)}
+    for name, results in items.items():
+        try:
+            digest = read_object(results, "an evaluation").get(ITEMS_HASH)
+        except (UserError, RecursionError):  # `check_recorded` tells
+            continue
+        if (problem := file_problem(folder / name, digest)) is not None:
+            yield Finding(name, problem, _ids(folder / name))
+    yield from check_recorded(folder, items)
 
 
 def _ids(path: Path, schema: pa.Schema | None = None) -> tuple[str, ...]:
