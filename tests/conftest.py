@@ -50,6 +50,7 @@ install_import_hook(CHECKED_MODULES, "beartype.beartype")
 
 import dataclasses  # noqa: E402
 import math  # noqa: E402
+import signal  # noqa: E402
 import sys  # noqa: E402
 import unicodedata  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
@@ -61,6 +62,7 @@ from hypothesis import settings  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from medclip import progress  # noqa: E402
+from medclip.stop_signals import STOP_SIGNALS  # noqa: E402
 from support.hub import Hub, serve_hub  # noqa: E402
 from support.material import SHORT_CAPTION, RocoFolder, draw_image, image_bytes  # noqa: E402
 
@@ -227,6 +229,17 @@ def medclip(monkeypatch, capsys):
         return code, output.out, output.err
 
     return call
+
+
+@pytest.fixture
+def ordinary_signals() -> Iterator[None]:
+    """What a terminal gives: a background job of a script has SIGINT ignored from the start, these tests too."""
+    before = {kind: signal.getsignal(kind) for kind in STOP_SIGNALS}
+    for kind in STOP_SIGNALS:
+        signal.signal(kind, signal.default_int_handler if kind == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for kind, handler in before.items():
+        signal.signal(kind, handler)
 
 
 @pytest.fixture

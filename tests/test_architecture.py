@@ -29,6 +29,7 @@ GROUND = (
     "medclip.require",
     "medclip.hosts",
     "medclip.user_folders",
+    "medclip.stop_signals",
     "medclip.versions",
     "medclip.warning_filters",
 )
@@ -47,6 +48,7 @@ ALLOWED = {
     "medclip.hosts": ("medclip.errors",),
     "medclip.require": ("medclip.errors",),
     "medclip.jax_setup": ("medclip.user_folders",),
+    "medclip.stop_signals": (),
     "medclip.user_folders": (),
     "medclip.versions": (),
     "medclip.warning_filters": (),

@@ -17,6 +17,14 @@ class WorkError(Exception):
     """The request was right and the work failed on the way (exit code 1)."""
 
 
+class StoppedError(WorkError):
+    """A signal ended the work, and what was done is saved."""
+
+    def __init__(self, message: str, signal: int):
+        super().__init__(message)
+        self.signal = signal
+
+
 class LockedError(WorkError):
     """Another process is writing a folder."""
 

@@ -16,7 +16,7 @@ from medclip.atomic_io import read_json
 from medclip.data.dataset import Split
 from medclip.dot_products import Ranking
 from medclip.encode.encoder import embed_split
-from medclip.errors import WorkError
+from medclip.errors import StoppedError, WorkError
 from medclip.match_calibration import CALIBRATION_FILE
 from medclip.metrics import DIRECTIONS, DistinctPairs, Queries
 from medclip.model.checkpoint import load
@@ -155,26 +155,16 @@ def test_a_run_resumed_after_its_best_describes_it_to_the_same_byte(run, data, t
         assert (again / name).read_text().replace(again.name, run.name) == (run / name).read_text()
 
 
-@pytest.fixture
-def ordinary_signals():
-    """What a terminal gives: a background job of a script has SIGINT ignored from the start, these tests too."""
-    before = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    yield
-    for kind, handler in before.items():
-        signal.signal(kind, handler)
-
-
 @pytest.mark.usefixtures("ordinary_signals")
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGHUP])
 def test_a_request_to_stop_saves_and_says_how_to_go_on(run, data, train_config, tmp_path, kind):
     def interrupt(step, metrics):
         if step == 1:
             os.kill(os.getpid(), kind)
 
-    with pytest.raises(WorkError, match=r"stopped at step \d of 4, saved; .* --resume"):
+    with pytest.raises(StoppedError, match=r"stopped at step \d of 4, saved; .* --resume") as stopped:
         train(data, tmp_path / "run", train_config, callbacks=[interrupt])
+    assert stopped.value.signal == kind
     assert signal.getsignal(kind) in (signal.default_int_handler, signal.SIG_DFL)
     train(data, tmp_path / "run", train_config, resume=True)
     assert_same_run(tmp_path / "run", run)

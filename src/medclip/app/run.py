@@ -13,6 +13,7 @@ from typing import NamedTuple
 from medclip.errors import UserError, WorkError
 from medclip.require import require
 from medclip.search.reader import IndexReader
+from medclip.stop_signals import STOP_SIGNALS, handle_stop_signals
 
 MAIN_SCRIPT, SERVER_SCRIPT = Path(__file__).with_name("main.py"), Path(__file__).with_name("server.py")
 MAX_UPLOAD_MB = 50
@@ -118,9 +119,9 @@ def launch(config: AppConfig, address: Address = Address()) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "streamlit", "run", str(SERVER_SCRIPT), *flags, "--", config.to_json()]
     )
-    signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # else the page outlives the command
-    code = process.wait()
-    if code not in (0, -signal.SIGINT, -signal.SIGTERM, 128 + signal.SIGINT):
+    with handle_stop_signals(lambda *_: process.terminate()):  # else the page outlives the command
+        code = process.wait()
+    if code not in (0, *(-number for number in STOP_SIGNALS), 128 + signal.SIGINT):
         raise WorkError(f"the app ended with code {code}; is port {address.port} free?")
 
 

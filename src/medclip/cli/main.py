@@ -6,6 +6,7 @@ import importlib
 import io
 import logging
 import os
+import signal
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -13,8 +14,9 @@ from contextlib import nullcontext
 from typing import NamedTuple, NoReturn
 
 from medclip import NOT_CLINICAL, __version__
-from medclip.errors import UserError, WorkError, describe_os_error
+from medclip.errors import StoppedError, UserError, WorkError, describe_os_error
 from medclip.plain_text import PlainFormatter, printable
+from medclip.stop_signals import Stopped, end_at_once_from_now_on, handle_stop_signals, raise_stopped
 from medclip.warning_filters import ignore_warnings
 
 
@@ -88,6 +90,12 @@ GROUPS: Mapping[str, Mapping[str, Command | Family]] = {
         "push": Command("Upload a model to the Hugging Face Hub", "share:Push"),
     },
 }
+_SENDERS = {
+    signal.SIGINT: "Ctrl-C (SIGINT)",
+    signal.SIGTERM: "SIGTERM",
+    signal.SIGHUP: "SIGHUP, as of a terminal that closes",
+}
+_GO_ON = "a training run goes on with --resume, quickstart begins in another --out, other work with the same command."
 ROOT = Family(
     f"From radiology image-caption pairs to a measured, searchable CLIP model. {NOT_CLINICAL}",
     {name: command for group in GROUPS.values() for name, command in group.items()},
@@ -95,7 +103,7 @@ ROOT = Family(
 
 
 def main() -> None:
-    """Run one command. Exit codes: 0 done, 1 the work failed, 2 the command was wrong."""
+    """Run one command. Exit codes: 0 done, 1 the work failed, 2 the command was wrong, 128 + n signal n ended it."""
     warnings, is_new = logging.getLogger("medclip.model"), _only_once()
     warnings.addFilter(is_new)
     for stream in (sys.stdout, sys.stderr):
@@ -104,10 +112,14 @@ def main() -> None:
     if logging.lastResort:
         logging.lastResort.setFormatter(PlainFormatter())
     try:
-        run(sys.argv[1:])
-        _flush_output()
+        with handle_stop_signals(raise_stopped):
+            run(sys.argv[1:])
+            _flush_output()
     except UserError as error:
         _stop(str(error), 2)
+    except StoppedError as error:
+        end_at_once_from_now_on()
+        _stop(str(error), 128 + error.signal)
     except WorkError as error:
         _stop(str(error), 1)
     except OSError as error:
@@ -121,8 +133,10 @@ def main() -> None:
         if (sentence := describe_platform_error(error)) is None:
             raise
         _stop(sentence, 2)
-    except KeyboardInterrupt:
-        _stop("stopped by the keyboard; a training run goes on with --resume, any other work with the same command.", 1)
+    except KeyboardInterrupt as error:
+        end_at_once_from_now_on()
+        number = signal.Signals(error.number) if isinstance(error, Stopped) else signal.SIGINT
+        _stop(f"stopped by {_SENDERS[number]}; {_GO_ON}", 128 + number)
     finally:
         warnings.removeFilter(is_new)
 

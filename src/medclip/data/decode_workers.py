@@ -19,6 +19,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from medclip.data.parallel import WorkerContext, available_cores
 from medclip.errors import ImageError, UserError, WorkError
+from medclip.stop_signals import STOP_SIGNALS
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -133,7 +134,7 @@ class _Worker:
 def _decode_loop(pipe: Connection) -> None:
     global _in_worker
     _in_worker = True
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # it ends with the pipe, when no request needs it any more
     null = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):

@@ -10,7 +10,8 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import parent_process
+from contextlib import suppress
+from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 from types import ModuleType
@@ -75,25 +76,32 @@ def available_cores() -> int:
 
 
 def _on_processes(work: Callable[..., T], tasks: Iterable[tuple[Any, ...]], num_workers: int) -> Generator[T]:
-    pool = ProcessPoolExecutor(num_workers, mp_context=WorkerContext(), initializer=_follow_parent)
+    context = WorkerContext()
+    parent, held = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_follow_parent, initargs=(parent,))
     try:
         yield from _in_order((pool.submit(work, *task) for task in tasks), Future.result, num_workers)
     except BrokenProcessPool:
         raise WorkError(_WORKER_LOST) from None
+    except (KeyboardInterrupt, GeneratorExit):
+        held.close()  # nobody waits for what the workers have at hand
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
+        held.close()
+        parent.close()
 
 
-def _follow_parent() -> None:
-    """Leave Ctrl-C to the parent process, and end when it is killed; a worker would wait for ever."""
+def _follow_parent(parent: Connection) -> None:
+    """Leave Ctrl-C to the parent process, and end when it closes its end of the pipe or is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
-def _end_with_parent() -> None:
-    if parent := parent_process():
-        parent.join()
-        os._exit(1)
+def _end_with(parent: Connection) -> None:
+    with suppress(EOFError, OSError):
+        parent.recv()  # nothing is ever sent
+    os._exit(1)
 
 
 def _on_ray(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -31,6 +32,7 @@ from medclip.serve.error_responses import STATUS, describe_error, error_location
 from medclip.serve.gate import MAX_UPLOAD_BYTES, REQUEST_TIMEOUT_S  # noqa: E402
 from medclip.serve.responses import classify_response, require_one_image, search_result  # noqa: E402
 from medclip.serve.service import Service, Settings, StoredImage, shrink, start_log  # noqa: E402
+from medclip.stop_signals import handle_stop_signals  # noqa: E402
 
 INSTRUCTIONS = f"""Search an index of radiology images by text and image. {NOT_CLINICAL}
 Hits come best first with a cosine, a caption and a license; quote the license and the attribution of what you show.
@@ -58,7 +60,9 @@ def run(index: Path, model: Path | None) -> None:
     logging.getLogger("mcp").setLevel(logging.CRITICAL)  # it would quote arguments
     service = Service(Settings(index, model, warm_up=False))  # hosts wait for an answer to their first message
     try:
-        make_server(service).run("stdio")
+        # a thread waits for the next message until the client closes its end: Python would wait for the thread
+        with handle_stop_signals(lambda *_: os._exit(0)):
+            make_server(service).run("stdio")
     finally:
         service.close()
 

@@ -14,6 +14,7 @@ from medclip.errors import UserError, WorkError
 from medclip.hosts import is_loopback
 from medclip.progress import console
 from medclip.require import require
+from medclip.stop_signals import handle_stop_signals
 
 REQUIRED_PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 SETTINGS_VARIABLE = "MEDCLIP_SERVE"
@@ -77,13 +78,15 @@ def _run(server_socket: socket.socket, workers: int) -> None:
         timeout_worker_healthcheck=60,
     )
     # uvicorn ends by raising the signal again, which would make an orderly end a failure
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    if workers > 1:
-        Multiprocess(config, sockets=[server_socket]).run()
-        return
-    server = uvicorn.Server(config)
-    server.run(sockets=[server_socket])
+    with handle_stop_signals(lambda *_: None) as before:
+        server = Multiprocess(config, sockets=[server_socket]) if workers > 1 else uvicorn.Server(config)
+        # a terminal that closes is an end too, where uvicorn's own SIGHUP would start the workers anew
+        is_end = signal.SIGHUP in before
+        signal.signal(signal.SIGHUP, (lambda *_: signal.raise_signal(signal.SIGTERM)) if is_end else signal.SIG_IGN)
+        if isinstance(server, Multiprocess):
+            server.run()
+            return
+        server.run(sockets=[server_socket])
     if not server.started:
         raise WorkError("the service did not start.")
 

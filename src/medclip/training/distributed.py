@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +15,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from medclip.errors import UserError
+from medclip.stop_signals import handle_stop_signals
 
 LOG = logging.getLogger("medclip.training")
 _AXIS = "data"
@@ -58,35 +58,28 @@ def barrier(name: str) -> None:
 
 
 @contextmanager
-def stop_requests() -> Iterator[Callable[[int], bool]]:
-    """Yield `stop_requested(step)`: whether Ctrl-C or SIGTERM was received. A second one stops at once, as always.
+def stop_requests() -> Iterator[Callable[[int], int | None]]:
+    """Yield `stop_requested(step)`: the signal that was received, of STOP_SIGNALS. A second one stops at once.
 
-    A signal that is ignored from the start, as Ctrl-C in a background job of a script, stays so. With several processes
-    only JAX hears SIGTERM, and answers all of them at the same step.
+    With several processes only JAX hears SIGTERM, and answers all of them at the same step.
     """
     if jax.process_count() > 1:
-        yield multihost_utils.reached_preemption_sync_point
+        yield lambda step: signal.SIGTERM if multihost_utils.reached_preemption_sync_point(step) else None
         return
-    received = threading.Event()
-    in_main_thread = threading.current_thread() is threading.main_thread()  # the only one that may set handlers
-    present = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM) if in_main_thread}
-    handlers = {kind: handler for kind, handler in present.items() if handler != signal.SIG_IGN}
-    if signal.SIGINT in present.keys() - handlers.keys():
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         LOG.warning(
             f"Ctrl-C (SIGINT) is ignored here, as in a background job: kill {os.getpid()} stops this run and saves."
         )
+    received: list[int] = []
+    handlers: dict[signal.Signals, Any] = {}
 
     def handle(kind: int, frame: object) -> None:
-        received.set()
+        received.append(kind)
         signal.signal(kind, handlers[signal.Signals(kind)])
 
-    for kind in handlers:
-        signal.signal(kind, handle)
-    try:
-        yield lambda step: received.is_set()
-    finally:
-        for kind, handler in handlers.items():
-            signal.signal(kind, handler)
+    with handle_stop_signals(handle) as before:
+        handlers |= before
+        yield lambda step: received[0] if received else None
 
 
 def replicated_sharding(mesh: Mesh) -> NamedSharding:

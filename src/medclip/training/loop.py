@@ -15,7 +15,7 @@ import numpy as np
 from medclip import __version__, jax_setup
 from medclip.data.dataset import Split
 from medclip.data.paths import AnyPath
-from medclip.errors import UserError, WorkError
+from medclip.errors import StoppedError, UserError, WorkError
 from medclip.folder_locks import check_folder, lock_output
 from medclip.metrics import Queries
 from medclip.progress import Advance, console, progress
@@ -146,12 +146,11 @@ def _run_steps(
             elif step == first_step + 1:  # it was compiled
                 logger.flush()
                 logger.restart_clock(step)
-            if stop_requested(step) and step < config.steps:
+            if (received := stop_requested(step)) and step < config.steps:
                 logger.flush()
                 states.save(state)
-                raise WorkError(
-                    f"stopped at step {step} of {config.steps}, saved; the same command with --resume goes on."
-                )
+                message = f"stopped at step {step} of {config.steps}, saved; the same command with --resume goes on."
+                raise StoppedError(message, received)
     return state
 
 
