@@ -2,7 +2,7 @@
 
 from streamlit.testing.v1 import AppTest
 
-from medclip.app.about_page import without_images
+from medclip.app.about_page import card_text
 from medclip.app.run import IndexLocation
 
 
@@ -22,7 +22,8 @@ def test_it_shows_the_model_card_and_what_the_index_holds(index_folder, run):
     assert list(at.exception) == [] and list(at.error) == []
     card = (run / "model" / "README.md").read_text(encoding="utf-8")
     texts = [element.value for element in at.markdown]
-    assert card[card.index("## Data") :].strip() in "\n".join(texts)
+    assert card_text(card)[card_text(card).index("## Data") :].strip() in "\n".join(texts)
+    assert "<!--" not in "\n".join(texts)
     assert at.table[0].value["Images"].tolist() == ["12"]
 
 
@@ -38,6 +39,7 @@ def test_a_model_without_a_card_says_so(index_folder, run, copy):
     assert list(at.exception) == [] and "no card" in at.info[0].value
 
 
-def test_a_card_fetches_nothing():
-    card = "---\nlicense: other\n---\n# x\n![plot](https://example.org/x.png) --- [link](y)\n"
-    assert without_images(card) == "# x\n[plot](https://example.org/x.png) --- [link](y)\n"
+def test_a_card_fetches_nothing_and_shows_no_comment():
+    head = "---\nlicense: other\n---\n<!-- made\nby -->\n"
+    card = "# x\n![plot](https://example.org/x.png) --- [link](y)\n`<!-- -->`\n"
+    assert card_text(head + card) == "# x\n[plot](https://example.org/x.png) --- [link](y)\n`<!-- -->`\n"

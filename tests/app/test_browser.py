@@ -135,6 +135,49 @@ def assert_named(page: Page) -> None:
     assert unnamed == []
 
 
+def contrast(text) -> float:
+    """The ratio of a text's color to what lies behind it, by WCAG 2.2; opacity counts."""
+    colors = text.evaluate("""text => {
+        const numbers = (color) => color.match(/[\\d.]+/g).map(Number);
+        let [opacity, behind] = [1, null];
+        for (let e = text; e && !behind; e = e.parentElement) {
+            const style = getComputedStyle(e);
+            opacity *= style.opacity;
+            if ((numbers(style.backgroundColor)[3] ?? 1) === 1) behind = numbers(style.backgroundColor);
+        }
+        const front = numbers(getComputedStyle(text).color);
+        return [0, 1, 2].map((i) => [front[i] * opacity + behind[i] * (1 - opacity), behind[i]]);
+    }""")
+
+    def luminance(channels) -> float:
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    dark, light = sorted(luminance([c / 255 for c in channels]) for channels in zip(*colors, strict=True))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_a_card_can_be_read_and_its_whole_image_opens(visit):
+    page = visit()
+    assert contrast(page.get_by_text(NOT_CLINICAL)) >= 4.5
+    ask(page, "chest")
+    card = page.locator("[class*=st-key-card-]").nth(1)
+    assert contrast(card.get_by_text(re.compile("^cosine"))) >= 4.5
+    end, edge = card.get_by_test_id("stText").evaluate("""text => {
+        const [range, span] = [document.createRange(), text.querySelector("span")];
+        span.textContent = "\u05e6\u05d9\u05dc\u05d5\u05dd";
+        range.selectNodeContents(span);
+        return [range.getBoundingClientRect().right, text.parentElement.parentElement.getBoundingClientRect().right];
+    }""")
+    assert edge - 20 < end <= edge  # Hebrew begins on the right
+    for place in (0.1, 0.9):
+        image = card.get_by_role("img").bounding_box()
+        page.mouse.click(image["x"] + place * image["width"], image["y"] + 0.5 * image["height"])
+        expect(page.get_by_role("dialog")).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("dialog")).to_have_count(0)
+
+
 def test_words_an_example_and_filters(visit, searcher):
     page = visit()
     expect(page.get_by_text(NOT_CLINICAL)).to_be_visible()
@@ -162,7 +205,7 @@ def test_an_image_of_each_kind_and_a_file_that_is_none(visit, searcher, roco):
         png = out.getvalue()
     upload = page.locator("input[type=file]")
     upload.set_input_files({"name": "x.png", "mimeType": "image/png", "buffer": b"not an image"})
-    expect(page.get_by_text("The uploaded image: image unreadable.")).to_be_visible()
+    expect(page.get_by_text(re.compile("^The uploaded image: image unreadable; "))).to_be_visible()
     upload.set_input_files({"name": "x.png", "mimeType": "image/png", "buffer": png})
     hits = expected_hits(searcher, Query((), (png,)))
     assert hits[0].id == "ROCO_00007"
@@ -218,6 +261,7 @@ def test_a_phone_in_the_dark(visit, searcher):
     expect(page.get_by_text(NOT_CLINICAL)).to_be_in_viewport()
     red, green, blue = page.locator(".stApp").evaluate("app => getComputedStyle(app).backgroundColor.match(/\\d+/g)")
     assert max(int(red), int(green), int(blue)) < 60
+    assert contrast(page.get_by_text(NOT_CLINICAL)) >= 4.5
     page.get_by_role("button", name="Enlarge image 1", exact=True).tap()
     expect(page.get_by_role("dialog").get_by_text(NOT_CLINICAL)).to_be_in_viewport()
     page.get_by_role("dialog").get_by_role("tab", name="Where?").scroll_into_view_if_needed()

@@ -192,7 +192,9 @@ def test_an_image_finds_what_the_search_finds_also_with_words(page, sound, index
 )
 def test_an_upload_that_is_not_an_image_is_one_sentence(page, sound, index_folder, content):
     at = sound(upload(page(index_folder), "x.png", content))
-    assert [element.value for element in at.error] == ["The uploaded image\\: image unreadable."]
+    assert [element.value for element in at.error] == [
+        "The uploaded image\\: image unreadable; choose another PNG, JPEG or DICOM file."
+    ]
     assert captions(at) == []
     assert len(captions(sound(ask(at, "chest")))) == 12  # and the page goes on
 

@@ -16,6 +16,7 @@ from medclip.errors import UserError
 from medclip.search.reader import IndexReader
 
 _YAML_HEAD = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
+_COMMENT = re.compile(r"^<!--.*?-->\n?", re.DOTALL | re.MULTILINE)  # Streamlit shows them as text
 _IMAGE_MARK = re.compile(r"!(?=\[)")
 # Streamlit's own frame runs scripts with the rights of the app, and a folder may hold any page. The inner frame runs
 # none and has no origin; the policy, which it inherits, lets it fetch nothing and go nowhere.
@@ -53,12 +54,12 @@ def _show_index(location: IndexLocation) -> None:
         st.info("The model has no card (README.md).", icon=":material/info:")
         return
     with st.container(border=True):
-        st.markdown(without_images(card.read_text(encoding="utf-8", errors="replace")))
+        st.markdown(card_text(card.read_text(encoding="utf-8", errors="replace")))
 
 
-def without_images(card: str) -> str:
-    """A model card without its YAML head, and with links in place of images: a page here asks no other host."""
-    return _IMAGE_MARK.sub("", _YAML_HEAD.sub("", card.replace("\r\n", "\n")))
+def card_text(card: str) -> str:
+    """A model card without its YAML head and comments, and with links in place of images: a page asks no other host."""
+    return _IMAGE_MARK.sub("", _COMMENT.sub("", _YAML_HEAD.sub("", card.replace("\r\n", "\n"))))
 
 
 def _segments(index: IndexReader) -> list[dict[str, str]]:

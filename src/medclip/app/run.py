@@ -19,7 +19,7 @@ MAIN_SCRIPT, SERVER_SCRIPT = Path(__file__).with_name("main.py"), Path(__file__)
 MAX_UPLOAD_MB = 50
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 THEME = {
-    "light.primaryColor": "#0b6e75",
+    "light.primaryColor": "#0a6970",
     "light.secondaryBackgroundColor": "#f1f5f6",
     "dark.primaryColor": "#24868e",
     "dark.backgroundColor": "#0d1114",  # a reading room is dark

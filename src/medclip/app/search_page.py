@@ -111,7 +111,9 @@ def _card(
 ) -> None:
     show_image(hit.image, alt=hit.caption)
     # its label is for screen readers: style.css lays it over the whole image and shows the icon alone
-    if st.button(f"Enlarge image {rank}", key=f"enlarge-{name}-{rank}", icon=":material/zoom_out_map:"):
+    if st.button(
+        f"Enlarge image {rank}", key=f"enlarge-{name}-{rank}", icon=":material/zoom_out_map:", width="stretch"
+    ):
         open_viewer(to_viewed_image(hit, ("Cosine", f"{hit.score:.3f}")), locations, name)
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         st.markdown(f"**{rank}**", width="content")
@@ -120,7 +122,7 @@ def _card(
             st.caption(f"right so far {probability_so_far:.0%}", width="content", help=SO_FAR if rank == 1 else None)
         if labels := format_labels(hit.labels):
             st.caption(escape_markdown(labels), width="content")
-    st.text(hit.caption)  # a caption is data, never markup
+    st.text(hit.caption, width="stretch")  # a caption is data, never markup
     license = hit.license or "no license stated"
     if link := article_link(hit.article):
         st.markdown(f"[{hit.article}]({link}) · {escape_markdown(license)}")

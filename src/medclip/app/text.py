@@ -74,4 +74,4 @@ def standardize_upload(image: bytes) -> bytes:
     try:
         return isolate(standardize, image, UPLOAD_SHORTER_SIDE)[0]
     except ImageError as error:
-        raise UserError(f"the uploaded image: {error}.") from None
+        raise UserError(f"the uploaded image: {error}; choose another PNG, JPEG or DICOM file.") from None

@@ -98,7 +98,7 @@ def gray_values(image: bytes) -> UInt8[np.ndarray, "h w"] | None:
 
 def _source_panel(viewed: ViewedImage) -> None:
     if viewed.caption:
-        st.text(viewed.caption)
+        st.text(viewed.caption, width="stretch")
     if link := article_link(viewed.article):
         st.link_button(f"Article {viewed.article}", link, icon=":material/open_in_new:")
     with st.container(gap="xxsmall", key="facts"):
