@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from medclip.app.map_page import CATEGORY_COLORS, GRID, OTHER_COLOR, categorize, num_outliers, shade, to_grid
+from medclip.app.map_page import (
+    CATEGORY_COLORS,
+    GRID,
+    NONE_COLOR,
+    OTHER_COLOR,
+    categorize,
+    num_outliers,
+    shade,
+    to_grid,
+)
 from medclip.app.run import IndexLocation
 from medclip.search.map import make_map
 from medclip.search.reader import IndexReader
@@ -33,13 +42,13 @@ def texts(at):
     return [element.value for element in (*at.caption, *at.subheader, *at.text)]
 
 
-def test_the_most_frequent_values_get_the_colors_and_the_rest_is_gray():
+def test_the_most_frequent_values_get_the_colors_and_others_and_none_are_two_grays():
     values = ["ct", None, "mri", "ct", *(f"rare_{i}" for i in range(9)), "mri", ""]
     coloring = categorize(values)
-    assert coloring.colors == [*CATEGORY_COLORS, OTHER_COLOR]
+    assert coloring.colors == [*CATEGORY_COLORS, OTHER_COLOR, NONE_COLOR]
     assert coloring.legend[:3] == [("ct (2)", "#0072b2"), ("mri (2)", "#e69f00"), ("rare 0 (1)", "#009e73")]
-    assert coloring.legend[-1] == ("others or none (6)", OTHER_COLOR)
-    assert [coloring.colors[i] for i in coloring.numbers[:4]] == ["#0072b2", OTHER_COLOR, "#e69f00", "#0072b2"]
+    assert coloring.legend[7:] == [("others (4)", OTHER_COLOR), ("none (2)", NONE_COLOR)]
+    assert [coloring.colors[i] for i in coloring.numbers[:4]] == ["#0072b2", NONE_COLOR, "#e69f00", "#0072b2"]
 
 
 def test_shades_go_from_the_lowest_to_the_highest():
@@ -65,10 +74,27 @@ def test_the_lists_are_those_of_the_map(at, index_folder):
     assert "Farthest from their neighbors: 12 images" in texts(at)
     captions = reader.table.column("caption").to_pylist()
     assert [element.value for element in at.text] == [captions[i] for i in points.neighbors.farthest]
+    assert "Farthest from their neighbors: 12 images, below the map." in [element.value for element in at.markdown]
     at.button(key="list-Most confused").click().run()
     assert any("own caption at rank" in text for text in texts(at)) and list(at.exception) == []
+    others = [button for button in at.button if (button.key or "").startswith("other-map-")]
+    named = [text.partition("that of ")[2].partition(" fits")[0] for text in texts(at) if "own caption at rank" in text]
+    assert [button.label for button in others] == [f"Look at {id}" for id in named]
+    assert list(others[0].click().run().exception) == []
     at.button(key="list-clear").click().run()
     assert list(at.subheader) == []
+
+
+def test_another_list_begins_on_its_first_page(at, monkeypatch):
+    monkeypatch.setattr("medclip.app.map_page.PAGE_SIZE", 4)
+    monkeypatch.setattr("medclip.app.map_page.num_outliers", lambda num_points: 12)
+    at.button(key="list-Outliers").click().run()
+    first = [element.value for element in at.text]
+    at.number_input[0].set_value(2).run()
+    assert [element.value for element in at.text] != first
+    at.button(key="list-Most confused").click().run()
+    at.button(key="list-Outliers").click().run()
+    assert at.number_input[0].value == 1 and [element.value for element in at.text] == first
 
 
 @pytest.mark.parametrize(("images", "listed"), [(12, 24), (2_400, 24), (5_000, 50), (100_000, 200)])
@@ -118,6 +144,8 @@ def test_with_leave_marks_change_the_index(index_folder, copy, run):
     first = int(make_map(IndexReader(folder)).neighbors.farthest[0])
     deleted = IndexReader(folder).id(first)
     at.button(key=f"mark-{first}").click().run()
+    assert at.button(key="marked-apply").label == "Delete 1, relabel 0"
+    assert any("medclip index snapshot" in element.value for element in at.markdown)
     at.button(key="marked-apply").click().run()
     assert list(at.exception) == [] and list(at.error) == []
     reader = IndexReader(folder)

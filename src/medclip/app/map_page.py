@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,13 +42,13 @@ OUTLIER_SCORE, CAPTION_RANK, LICENSE = "outlier score", "caption rank", "license
 OUTLIERS, DUPLICATES, CONFUSED = "Outliers", "Near duplicates", "Most confused"
 # Okabe and Ito (2008): color-blind readers tell them apart
 CATEGORY_COLORS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#f0e442")
-OTHER_COLOR = "#9a9a9a"
+OTHER_COLOR, NONE_COLOR = "#6e6e6e", "#a8a8a8"
 NUM_SHADES = 32
 GRID = 65535  # u16, as map_view.js reads places
 MAX_LISTED = 200  # of a list that is not drawn by hand
 PAGE_SIZE = 24
 SELECTED, MARKED = 1, 2  # as map_view.js outlines them
-SELECTION, PAGE = "map-selection", "map-page"
+SELECTION, NUM_SELECTIONS = "map-selection", "map-num-selections"
 _HERE = Path(__file__).parent
 _VIEW = component(
     "medclip_map",
@@ -80,11 +80,17 @@ class Coloring:
 
 @dataclass(frozen=True)
 class Selection:
-    """Points to look at, in order, under a title; some with a sentence about them."""
+    """Points to look at, in order, under a title; some with a sentence about them and another point."""
 
     title: str
     points: Sequence[int]
-    notes: Mapping[int, str]
+    notes: Mapping[int, str] = field(default_factory=dict)
+    others: Mapping[int, int] = field(default_factory=dict)
+
+    def describe(self) -> str:
+        """The title, and how many points there are."""
+        count = len(self.points)
+        return f"{self.title}: {count:,} {'image' if count == 1 else 'images'}"
 
 
 def map_page(locations: Mapping[str, IndexLocation], edit: bool) -> None:
@@ -100,6 +106,8 @@ def map_page(locations: Mapping[str, IndexLocation], edit: bool) -> None:
         st.caption(_describe(reader, rows, layout))
         _choose_list()
         selection = _selection(source, reader, rows)
+        if selection is not None:  # the list itself lies below the map, often out of sight
+            st.markdown(f"{selection.describe()}{', below the map' if selection.points else ''}.")
         marks = marks_of(name)
         marked = np.array([key in marks for key in _keys(reader, rows)] if marks else np.zeros(len(rows), bool))
         _draw(source, method, layout, coloring, selection, marked)
@@ -190,18 +198,20 @@ def _coloring(source: Source, reader: IndexReader, by: str) -> Coloring:
 
 
 def categorize(values: Sequence[str | None]) -> Coloring:
-    """A color for each of the most frequent values, and one for the others and for none."""
+    """A color for each of the most frequent values, one for the others and one for none."""
     counts = Counter(value for value in values if value)
     names = [name for name, _ in counts.most_common(len(CATEGORY_COLORS))]
     number = {name: i for i, name in enumerate(names)}
-    numbers = np.array([number.get(value or "", len(names)) for value in values], np.uint8)
+    other, none = len(names), len(names) + 1
+    numbers = np.array([number.get(value, other) if value else none for value in values], np.uint8)
     legend = [
         (f"{name.replace('_', ' ')} ({counts[name]:,})", color)
         for name, color in zip(names, CATEGORY_COLORS, strict=False)
     ]
-    if others := int(np.count_nonzero(numbers == len(names))):
-        legend.append((f"others or none ({others:,})", OTHER_COLOR))
-    return Coloring(numbers, [*CATEGORY_COLORS[: len(names)], OTHER_COLOR], legend)
+    for name, rest, gray in (("others", other, OTHER_COLOR), ("none", none, NONE_COLOR)):
+        if count := int(np.count_nonzero(numbers == rest)):
+            legend.append((f"{name} ({count:,})", gray))
+    return Coloring(numbers, [*CATEGORY_COLORS[: len(names)], OTHER_COLOR, NONE_COLOR], legend)
 
 
 def shade(values: Float[np.ndarray, " n"], form: str, log: bool = False) -> Coloring:
@@ -230,7 +240,7 @@ def _choose_list() -> None:
 
 def _select(request: Any) -> None:
     """Choose the points of the list below the map: the name of a list, or points; None for none."""
-    st.session_state.pop(PAGE, None)
+    st.session_state[NUM_SELECTIONS] = st.session_state.get(NUM_SELECTIONS, 0) + 1
     if request is None:
         st.session_state.pop(SELECTION, None)
     else:
@@ -251,23 +261,25 @@ def _selection(source: Source, reader: IndexReader, rows: Int64[np.ndarray, " n"
         return Selection("Farthest from their neighbors", points, notes)
     if request == DUPLICATES:
         groups = _cached_duplicates(*source)
-        notes = {other: f"near duplicate of {id(first)}" for first, others in groups.items() for other in others}
-        return Selection("Near duplicates of an earlier image", list(notes), notes)
+        earlier = {point: first for first, points in groups.items() for point in points}
+        notes = {point: f"near duplicate of {id(first)}" for point, first in earlier.items()}
+        return Selection("Near duplicates of an earlier image", list(notes), notes, earlier)
     if request == CONFUSED:
         captions = _cached_captions(*source)
         confused = captions.most_confused
         points = confused[:MAX_LISTED].tolist()
+        others = {point: int(captions.others[point]) for point in points}
         notes = {
             point: f"own caption at rank {captions.ranks[point]:,} (cosine {captions.cosines[point]:.3f}); "
-            f"that of {id(int(captions.others[point]))} fits better ({captions.other_cosines[point]:.3f})"
+            f"that of {id(others[point])} fits better ({captions.other_cosines[point]:.3f})"
             for point in points
         }
         title = "Images that another's caption fits better"
         if len(points) < len(confused):
             title += f", the first of {len(confused):,}"
-        return Selection(title, points, notes)
+        return Selection(title, points, notes, others)
     if isinstance(request, Lasso) and request.source == source:
-        return Selection("Selected", request.points, {})
+        return Selection("Selected", request.points)
     return None
 
 
@@ -325,16 +337,27 @@ def _show_selection(
 ) -> None:
     """The selected images as cards, a page at a time."""
     count = len(selection.points)
-    st.subheader(f"{selection.title}: {count:,} {'image' if count == 1 else 'images'}")
+    st.subheader(selection.describe())
     if count:
         marking_controls(name, _keys(reader, rows[list(selection.points)]), label_names(reader.table))
     pages = -(-count // PAGE_SIZE)
-    page = int(st.number_input("Page", 1, pages, key=PAGE, width=160)) if pages > 1 else 1
+    # a key of its own for each selection: the browser would bring back the page of the one before
+    page_key = f"map-page-{st.session_state.get(NUM_SELECTIONS, 0)}"
+    page = int(st.number_input("Page", 1, pages, key=page_key, width=160)) if pages > 1 else 1
     with st.grid(min_column_width=220, gap="small"):
         for point in selection.points[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]:
             hit, (key,) = reader.hit(int(rows[point]), 0), _keys(reader, rows[[point]])
             with st.container(border=True, gap="xsmall", key=f"card-map-{point}"):
                 _card(hit, key, point, selection.notes.get(point, ""), locations, name)
+                if point in selection.others:
+                    _other_button(reader, int(rows[selection.others[point]]), point, locations, name)
+
+
+def _other_button(reader: IndexReader, row: int, point: int, locations: Mapping[str, IndexLocation], name: str) -> None:
+    """A button that opens the image that the note about a point names."""
+    label, icon = f"Look at {escape_markdown(reader.id(row))}", ":material/open_in_full:"
+    if st.button(label, key=f"other-map-{point}", icon=icon, type="tertiary"):
+        open_viewer(to_viewed_image(reader.hit(row, 0)), locations, name)
 
 
 def _keys(reader: IndexReader, rows: Int64[np.ndarray, " n"]) -> list[PairKey]:
@@ -344,15 +367,14 @@ def _keys(reader: IndexReader, rows: Int64[np.ndarray, " n"]) -> list[PairKey]:
 def _card(hit: Hit, key: PairKey, point: int, note: str, locations: Mapping[str, IndexLocation], name: str) -> None:
     show_image(hit.image, alt=hit.caption)
     # its label is for screen readers: style.css lays it over the whole image and shows the icon alone
-    if st.button(
-        f"Enlarge image {escape_markdown(hit.id)}", key=f"enlarge-map-{point}", icon=":material/zoom_out_map:"
-    ):
+    label, icon = f"Enlarge image {escape_markdown(hit.id)}", ":material/zoom_out_map:"
+    if st.button(label, key=f"enlarge-map-{point}", icon=icon, width="stretch"):
         open_viewer(to_viewed_image(hit), locations, name)
     if note:
         st.caption(escape_markdown(note))
     if labels := format_labels(hit.labels):
         st.caption(escape_markdown(labels))
-    st.text(hit.caption)  # a caption is data, never markup
+    st.text(hit.caption, width="stretch")  # a caption is data, never markup
     marks = marks_of(name)
     if key in marks:
         st.caption(f":red[{escape_markdown(describe_mark(marks[key]))}]")

@@ -93,18 +93,27 @@ def marked_panel(name: str, location: IndexLocation, edit: bool) -> None:
                 on_click="ignore",
             )
             if edit:
-                st.button(
-                    "Apply to the index",
-                    key="marked-apply",
-                    type="primary",
-                    icon=":material/check:",
-                    on_click=_apply,
-                    args=(name, location, corrections),
-                )
+                _apply_controls(name, location, corrections, num_deleted)
             st.button("Forget all", key="marked-forget", on_click=unmark, args=(name, list(marks)))
         st.caption(
             "A corrected dataset: `medclip correct DATA --corrections corrections.json --out NEW`. "
             "The index: `medclip index correct --index INDEX --corrections corrections.json`."
+        )
+
+
+def _apply_controls(name: str, location: IndexLocation, corrections: Corrections, num_deleted: int) -> None:
+    """A button that says what would change, and within it the one that does so."""
+    with st.popover("Apply to the index", type="primary", icon=":material/check:"):
+        st.markdown(
+            f"{escape_markdown(name)} changes for all who use it. The way back is a snapshot made before: "
+            "`medclip index snapshot NAME --index INDEX`."
+        )
+        st.button(
+            f"Delete {num_deleted:,}, relabel {len(corrections) - num_deleted:,}",
+            key="marked-apply",
+            type="primary",
+            on_click=_apply,
+            args=(name, location, corrections),
         )
 
 
@@ -119,6 +128,7 @@ def _apply(name: str, location: IndexLocation, corrections: Corrections) -> None
         return
     unmark(name, list(corrections))
     st.toast(
-        escape_markdown(f"{name}: {counts['deleted']} images deleted, {counts['relabeled']} relabeled"),
+        escape_markdown(f"{name}: {counts['deleted']:,} deleted, {counts['relabeled']:,} relabeled"),
         icon=":material/check:",
+        duration="long",  # the map is laid out anew meanwhile
     )
