@@ -92,7 +92,8 @@ def read_json(path: Path, kind: str) -> Any:
             raise ValueError(f"{size:,} bytes, where {MAX_JSON_BYTES:,} are read")
         return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_keys)
     except FileNotFoundError:
-        raise UserError(f"{path.parent} is not {kind}: it has no {path.name}.") from None
+        flaw = f"it has no {path.name}" if path.parent.exists() else "it does not exist"
+        raise UserError(f"{path.parent} is not {kind}: {flaw}.") from None
     except NotADirectoryError:
         raise UserError(f"{path.parent} is not {kind}: it is a file.") from None
     except (ValueError, RecursionError) as error:

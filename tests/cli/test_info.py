@@ -9,6 +9,8 @@ import pytest
 from medclip.cli.info import info, run_info
 from medclip.errors import UserError
 from medclip.model.checkpoint import model_hash
+from medclip.search.manifest import read_manifest
+from support import handmade_results
 
 
 def records(run):
@@ -84,6 +86,25 @@ def test_piped_info_says_of_which_kind_each_folder_is(medclip, run, data, index_
     for path, kind in ((run, "run"), (data, "dataset"), (index_folder, "index"), (run / "model", "model")):
         code, out, err = medclip("info", path)
         assert (code, json.loads(out)["kind"]) == (0, kind), err
+
+
+def test_embeddings_evaluations_and_exports_are_described(tmp_path):
+    (tmp_path / "embedding.json").write_text('{"num_pairs": 2, "split": "test", "sha256": {"a": "b"}, "checksum": "c"}')
+    assert info(str(tmp_path)) == ("embeddings", {"num_pairs": 2, "split": "test"})
+    handmade_results.retrieval(tmp_path / "evaluation", [1, 2, 5], [1, 3, 1])
+    kind, contents = info(str(tmp_path / "evaluation"))
+    assert kind == "evaluations" and contents["retrieval"]["split"] == "validation"
+    (tmp_path / "parquet").mkdir()
+    (tmp_path / "parquet" / "export.json").write_text('{"form": "parquet", "pairs": {"train": 3}}')
+    assert info(str(tmp_path / "parquet")) == ("export", {"form": "parquet", "pairs": {"train": 3}})
+
+
+@pytest.mark.parametrize("name", ["absent", "absent/run"])
+def test_a_folder_that_is_absent_is_said_to_be(tmp_path, name):
+    with pytest.raises(UserError, match="does not exist"):
+        info(str(tmp_path / name))
+    with pytest.raises(UserError, match=f"{name} is not an index.*it does not exist"):
+        read_manifest(tmp_path / name)
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "{"])

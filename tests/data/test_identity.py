@@ -189,10 +189,26 @@ def test_zero_pairs_is_a_failure_with_its_reason_and_remedy(tmp_path, medclip, r
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("absent", "does not exist"), ("x.xlsx", "save its sheet as CSV"), ("x.zst", "unpack it")],
+    [
+        ("absent", "does not exist"),
+        ("x.xlsx", "save its sheet as CSV"),
+        ("x.zst", "unpack it"),
+        ("x.txt", "call it .csv or .tsv"),
+        ("x.JPG", "It is one image"),
+        ("x.dcm", "It is one DICOM file"),
+        ("x.pkl", "as Parquet"),
+        ("folder", "befunde.xlsx: It is a spreadsheet"),
+        ("images", "1 × file of a kind that is not read: .xlsx (first: befunde.xlsx). It is a spreadsheet"),
+    ],
 )
 def test_a_source_that_cannot_be_read_says_why(tmp_path, medclip, name, message):
-    if name != "absent":
-        (tmp_path / name).write_bytes(b"PK\3\4")
+    if name in ("folder", "images"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "befunde.xlsx").write_bytes(b"PK\3\4")
+        if name == "images":
+            (tmp_path / name / "x.png").write_bytes(b"")
+    elif name != "absent":
+        (tmp_path / name).write_bytes(bytes(128) + b"DICM" if name == "x.dcm" else b"PK\3\4")
     code, out, err = medclip("prepare", tmp_path / name, "--out", tmp_path / "data")
-    assert code in (1, 2) and message in " ".join((out + err).split())
+    text = " ".join((out + err).split())
+    assert code in (1, 2) and message in text and ("Sources are" in text) == (name == "absent")

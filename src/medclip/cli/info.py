@@ -1,4 +1,4 @@
-"""The command that describes a dataset, a run, a model or an index from its files."""
+"""The command that describes a folder of medclip, or a model, from its files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from medclip.cli.args import Positional
 from medclip.cli.data import dataset_tables
 from medclip.cli.format import Output
 from medclip.cli.train import summary_tables
+from medclip.data.checked_files import EMBEDDINGS_MANIFEST
 from medclip.data.dataset import read_dataset
+from medclip.data.export import EXPORT_FILE
 from medclip.data.paths import parse_path
 from medclip.errors import UserError
 from medclip.training.config import RECORDED_FIELDS, TrainConfig
@@ -28,11 +30,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Info:
-    """What a dataset, a run, a model or an index is, and how it came to be."""
+    """What a folder of medclip or a model is, and how it came to be."""
 
     path: Annotated[Positional[str], tyro.conf.arg(metavar="PATH")]
-    """A dataset (a folder or a URL), a run, an index, a model folder, or a model of the Hub: OWNER/NAME or
-    hf-hub:OWNER/NAME."""
+    """A dataset (a folder or a URL), a run, an index, embeddings, evaluations, an export, a model folder, or a model of
+    the Hub: OWNER/NAME or hf-hub:OWNER/NAME."""
     output: Output
 
     def run(self) -> None:
@@ -134,8 +136,23 @@ def _sizes(tower: VisionConfig | TextConfig) -> dict[str, Any]:
     return {"type": tower.model_type, "layers": tower.num_hidden_layers, "width": tower.hidden_size}
 
 
+def evaluations_info(folder: Path) -> dict[str, Any]:
+    """What each evaluation of a folder measured; its metrics stand in its own files."""
+    from medclip.evaluation.results import kinds_in, read_results
+
+    shown = ("label", "num_candidates", "num_pairs", "num_images", "data", "split", "model", "contamination", "seed")
+    results = {kind: read_results(folder, kind)[0].to_json() for kind in kinds_in(folder)}
+    return {str(kind): {name: values[name] for name in shown if name in values} for kind, values in results.items()}
+
+
+def manifest_info(path: Path, kind: str) -> dict[str, Any]:
+    """The fields of a manifest but the hashes of the folder's files."""
+    manifest = read_json(path, kind)
+    return {name: value for name, value in manifest.items() if name not in ("sha256", "checksum")}
+
+
 def info(name: str) -> tuple[str, Any]:
-    """The kind of `name` ("run", "dataset", "index" or "model") and its contents; other names are models."""
+    """The kind of `name` ("run", "dataset", "index", …) and its contents; other names are models."""
     path = parse_path(name)
     if "://" in name or (path / "dataset.json").is_file():
         return "dataset", read_dataset(path)
@@ -143,6 +160,12 @@ def info(name: str) -> tuple[str, Any]:
         return "index", index_info(Path(name))
     if (path / "metrics.jsonl").is_file():
         return "run", run_info(Path(name))
+    if (path / EMBEDDINGS_MANIFEST).is_file():
+        return "embeddings", manifest_info(Path(name, EMBEDDINGS_MANIFEST), "embeddings")
+    if evaluations := evaluations_info(Path(name)):
+        return "evaluations", evaluations
+    if (path / EXPORT_FILE).is_file() and not (path / "config.json").is_file():
+        return "export", manifest_info(Path(name, EXPORT_FILE), "an export")
     return "model", model_info(name)
 
 

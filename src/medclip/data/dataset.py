@@ -26,7 +26,7 @@ from medclip.data.arrow_columns import to_array
 from medclip.data.checked_files import DamageError, open_table
 from medclip.data.images import decode_ahead
 from medclip.data.normalize import casefold_whitespace
-from medclip.data.paths import AnyPath, is_url, storage_errors
+from medclip.data.paths import AnyPath, is_url, offline_remark, storage_errors
 from medclip.data.perceptual_hash import Fingerprints, fingerprint
 from medclip.data.remote_shards import RemoteImages, check_room, copy_columns, copy_shards, have_room
 from medclip.errors import ImageError, UserError, WorkError
@@ -164,7 +164,10 @@ def local_folder(data: AnyPath) -> Path:
         with storage_errors(data, pass_through=(FileNotFoundError,)):
             content = (data / "dataset.json").read_bytes()
     except FileNotFoundError:
-        raise UserError(f"{data} is not a prepared dataset (see medclip prepare): it has no dataset.json.") from None
+        remark = offline_remark(data)
+        raise UserError(
+            f"{data} is not a prepared dataset (see medclip prepare): it has no dataset.json.{remark}"
+        ) from None
     name = f"{data.name}-{hashlib.sha256(str(data).encode() + content).hexdigest()[:16]}"
     if (cache := cache_folder()) is None:
         raise UserError(f"{data} is copied to this machine, but this user has no home folder: set XDG_CACHE_HOME.")

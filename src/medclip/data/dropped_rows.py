@@ -9,6 +9,7 @@ from pathlib import Path
 
 from medclip.atomic_io import whole_file
 from medclip.data.deidentify import REDACTED
+from medclip.data.unread_files import remedy_of_kind
 from medclip.plain_text import printable
 
 DROPPED_FILE = "dropped.jsonl"
@@ -22,7 +23,8 @@ _REMEDIES = {
     "image cell is a list of numbers": "Write the images to files, or as bytes into a Parquet file.",
     "image unreadable": "Open one of the files by hand: it may be damaged or no image.",
     "row without image or caption": "Name the columns with --image-column and --caption-column.",
-    "no caption beside the image": "Put the caption of x.jpg into x.txt in the same folder.",
+    "no caption beside the image": "Put the caption of x.jpg into x.txt in the same folder, or give a table (CSV) "
+    "that names both.",
     "caption without image": "Put the image of x.txt, x.jpg, into the same folder.",
     "caption is RTF": "Export the reports as plain text, or convert them, for example by: soffice --convert-to txt.",
     **dict.fromkeys(
@@ -70,4 +72,6 @@ def explain_dropped(folder: Path) -> str:
 
 def remedy_of(reason: str) -> str:
     """What to do about rows that were dropped for a reason; "" where they may be meant to be."""
+    if reason.startswith(("file of a kind that is not read", "archive member of a kind that is not read")):
+        return remedy_of_kind(reason)
     return next((remedy for beginning, remedy in _REMEDIES.items() if reason.startswith(beginning)), "")

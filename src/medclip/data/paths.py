@@ -60,6 +60,15 @@ def parse_image_path(source: str) -> AnyPath:
     return url
 
 
+def offline_remark(path: AnyPath) -> str:
+    """A sentence, after a space, where `path` is on the Hub and the library does not ask it; else ""."""
+    if not str(path).startswith("hf://"):
+        return ""
+    from huggingface_hub import constants
+
+    return " HF_HUB_OFFLINE is set: unset it, or give a downloaded folder." if constants.HF_HUB_OFFLINE else ""
+
+
 def is_url(path: object) -> TypeIs[UPath]:
     """Whether the path is a URL, so not on this machine."""
     return hasattr(path, "fs")

@@ -211,6 +211,8 @@ def model_folder(name: str | Path, revision: str | None = None, dual: bool = Fal
         if any((folder / file).is_file() for file in (*CONFIG_FILES, MODULES_FILE)):
             return _inner_folder(folder)
     if is_local(name):
+        if not path.exists():
+            raise UserError(f"{name} does not exist. A model is a folder, a run, or OWNER/NAME of the Hub.")
         others = describe_other_files(file.name for file in path.glob("*"))
         raise UserError(
             f"{name} is not a model folder: looked for {', '.join(CONFIG_FILES)} in it and in {path / 'model'}."

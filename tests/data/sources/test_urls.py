@@ -152,3 +152,9 @@ def test_a_store_that_does_not_answer_fails_the_work(roco, memory, monkeypatch):
     monkeypatch.setattr(fsspec.filesystem("memory").__class__, "_open", fails)
     with pytest.raises(WorkError, match=r"ROCO_00000\.jpg cannot be reached"):
         prepare_row(row, PrepareConfig(shorter_side=32))
+
+
+def test_a_dataset_of_the_hub_is_not_called_absent_where_the_hub_is_not_asked(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=r"^hf://datasets/o/n cannot be read\. HF_HUB_OFFLINE is set: unset it"):
+        open_source("hf://o/n")

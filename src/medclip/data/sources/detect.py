@@ -16,6 +16,7 @@ from medclip.data.paths import (
     check_link,
     is_url,
     leaves_folder,
+    offline_remark,
     parse_path,
     storage_errors,
 )
@@ -39,6 +40,7 @@ from medclip.data.sources.table_files import TABLE_SUFFIXES, count_rows, table_s
 from medclip.data.sources.tables import read_tables
 from medclip.data.sources.unlisted_files import count_unlisted, count_unlisted_images
 from medclip.data.sources.webdataset import is_tar, read_tars, read_zips
+from medclip.data.unread_files import remedy_of_kind
 from medclip.errors import UserError, WorkError
 
 DEFAULT_NUM_PHANTOMS = 4000
@@ -175,19 +177,21 @@ def _read(path: AnyPath, config: PrepareConfig) -> Iterator[Pair | Dropped]:
         yield from read_zips([path])
     elif path.is_dir():
         yield from _read_folder(path, config)
+    elif not path.exists() and (remark := offline_remark(path)):
+        raise UserError(f"{path} cannot be read.{remark}")
     elif not path.exists():
         raise UserError(f"{path} does not exist, so it cannot be read. Sources are: {_READABLE}.")
     else:
-        raise UserError(f"{path} cannot be read. {_remedy(path.name)}Sources are: {_READABLE}.")
+        raise UserError(f"{path} cannot be read. {_remedy(path) or f'Sources are: {_READABLE}.'}")
 
 
-def _remedy(name: str) -> str:
-    """What to do about a file of a kind that is not read."""
-    if name.lower().endswith((".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers")):
-        return "It is a spreadsheet: save its sheet as CSV (UTF-8) and give that. "
-    if name.lower().endswith((".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")):
-        return "It is compressed: unpack it and give what is inside. "
-    return ""
+def _remedy(file: AnyPath) -> str:
+    """What to do about a file that is no source; "" where nothing is known."""
+    if not is_url(file) and is_dicom(file):
+        return "It is one DICOM file: give the folder of the study, or a table (CSV) that names it beside its caption."
+    if file.suffix.lower() in IMAGE_SUFFIXES:
+        return "It is one image: give the folder that holds it and its caption, or a table (CSV) that names both."
+    return remedy_of_kind(file.name)
 
 
 def _read_folder(folder: AnyPath, config: PrepareConfig) -> Iterator[Pair | Dropped]:
@@ -204,7 +208,12 @@ def _read_folder(folder: AnyPath, config: PrepareConfig) -> Iterator[Pair | Drop
         return read_image_folder(folder)
     if next(folder.iterdir(), None) is None:
         return iter(())
-    raise UserError(f"{folder} cannot be read. Sources are: {_READABLE}.")
+    remedies = (
+        f"{name}: {remedy}"
+        for name in sorted(file.name for file in folder.iterdir())
+        if (remedy := remedy_of_kind(name))
+    )
+    raise UserError(f"{folder} cannot be read. {next(remedies, f'Sources are: {_READABLE}.')}")
 
 
 def _find_layout(folder: AnyPath, config: PrepareConfig, used: UsedFiles) -> Iterator[Pair | Dropped] | None:
