@@ -101,7 +101,7 @@ def test_a_label_of_a_prepared_dataset(data, copy):
     assert (images.name, images.label, len(images)) == ("validation", "modality", 6)
     assert images.excluded == {"without label": 6}
     assert images.articles[:2] == ["PMC1000", "PMC1000"]
-    with pytest.raises(UserError, match=r"which label \(--label\)\? it has: modality"):
+    with pytest.raises(UserError, match=r"no label 'organ' \(--label\); it has: modality"):
         rows_of(other, label="organ")
 
 

@@ -92,6 +92,7 @@ class Stats:
         from medclip.folder_locks import check_writable
         from medclip.html_page import write_page
 
+        stats = compute_statistics(self.data)
         page = self.out or (None if is_url(self.data) else self.data / "report.html")
         if page is not None and self.out is None:
             try:
@@ -99,7 +100,6 @@ class Stats:
             except UserError:
                 console.print(f"{self.data} cannot be written: no page; --out FILE makes one elsewhere", soft_wrap=True)
                 page = None
-        stats = compute_statistics(self.data)
         if page is not None:
             write_page(page, render_report(self.data, stats, self.seed))
         warnings = quality_warnings(stats)
@@ -202,7 +202,7 @@ def _statistics_tables(stats: Statistics, warnings: Sequence[QualityWarning]) ->
     dropped = stats.dataset["dropped"]
     table.add_row("pairs", *(f"{split.pairs:,}" for split in splits))
     table.add_row("rows dropped", *(f"{sum(dropped.get(name, {}).values()):,}" for name in stats.splits))
-    table.add_row("articles", *(f"{len(split.numbers['pairs_per_article']):,}" for split in splits))
+    table.add_row("articles or patients", *(f"{len(split.numbers['pairs_per_article']):,}" for split in splits))
     for name, title in (("words", "words"), ("tokens", "tokens (estimated)"), ("shorter_side", "shorter side")):
         values = [split.numbers[name] for split in splits]
         cells = (f"{np.median(v):.0f} ({np.percentile(v, 95):.0f})" if len(v) else "–" for v in values)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
-from rich.console import RenderableType
-from rich.table import Table
 
 from medclip.cli.args import (
     Cache,
@@ -29,16 +25,11 @@ from medclip.cli.args import (
     index_model,
 )
 from medclip.cli.format import Output
+from medclip.cli.index_tables import hits_json, map_lists, map_tables, result_tables
 from medclip.errors import UserError, WorkError
 
 if TYPE_CHECKING:
-    from medclip.match_calibration import Calibration
-    from medclip.search.map import EmbeddingMap
-    from medclip.search.match import SearchResult
-    from medclip.search.reader import IndexReader
-
-
-NUM_LISTED = 10  # of each list of `medclip map`
+    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,8 +275,8 @@ class Search:
         results = index.answer(queries, options)
         titles = [query.texts[0] if len(queries) > 1 else "" for query in queries]
         answers = list(zip(titles, results, strict=True))
-        lines = [fields for title, result in answers for fields in _hits_json(result, title)]
-        self.output.show(lines, _result_tables(answers, index.calibration))
+        lines = [fields for title, result in answers for fields in hits_json(result, title)]
+        self.output.show(lines, result_tables(answers, index.calibration))
         if not lines:
             raise WorkError(f"no image of index {self.index} meets --filter {' '.join(self.filter)}.")
 
@@ -325,75 +316,4 @@ class Map:
         points = export_map(reader, self.out, encode, self.method, self.seed, parse_filter(self.filter))
         result = {"out": str(self.out), "points": len(points.rows), "images": len(reader), "method": self.method}
         result |= {"variance_shares": points.layout.variance_shares}
-        self.output.show(result | _map_lists(reader, points), _map_tables(reader, points, self.out))
-
-
-def _map_lists(reader: IndexReader, points: EmbeddingMap) -> dict[str, list[dict[str, Any]]]:
-    """What to look at first, by list: the worst of each."""
-
-    def id(point: int) -> str:
-        return reader.id(int(points.rows[point]))
-
-    scores, captions = points.neighbors.outlier_scores, points.captions
-    lists: dict[str, list[dict[str, Any]]] = {
-        "outliers": [
-            {"id": id(i), "score": round(float(scores[i]), 4)} for i in points.neighbors.farthest[:NUM_LISTED]
-        ],
-        "near_duplicates": [
-            {"id": id(first), "duplicates": [id(other) for other in others]}
-            for first, others in islice(points.duplicates.items(), NUM_LISTED)
-        ],
-    }
-    if captions is not None:
-        lists["confused"] = [
-            {
-                "id": id(i),
-                "rank": int(captions.ranks[i]),
-                "cosine": round(float(captions.cosines[i]), 4),
-                "other": id(int(captions.others[i])),
-                "other_cosine": round(float(captions.other_cosines[i]), 4),
-            }
-            for i in captions.most_confused[:NUM_LISTED]
-        ]
-    return lists
-
-
-def _map_tables(reader: IndexReader, points: EmbeddingMap, out: Path) -> Iterator[RenderableType]:
-    titles = {
-        "outliers": "farthest from their neighbors (mean cosine distance)",
-        "near_duplicates": "near duplicates",
-        "confused": "images that another's caption fits better",
-    }
-    for name, rows in _map_lists(reader, points).items():
-        if rows:
-            table = Table(*(key.replace("_", " ") for key in rows[0]), title=titles[name])
-            for row in rows:
-                table.add_row(*(", ".join(value) if isinstance(value, list) else str(value) for value in row.values()))
-            yield table
-    yield f"{len(points.rows):,} of {len(reader):,} images in {out}"
-
-
-def _hits_json(result: SearchResult, query: str) -> Iterator[dict[str, Any]]:
-    for hit, probability in result.hits_with_probability():
-        fields = {name: getattr(hit, name) for name in ("id", "score", "caption", "article", "license", "labels")}
-        fields |= {"score": round(hit.score, 6), "added": hit.added, "duplicates": hit.duplicates}
-        fields |= {"probability_so_far": None if probability is None else round(probability, 4)}
-        fields |= {"no_match": result.no_match, "note": result.note}
-        yield {"query": query, **fields} if query else fields
-
-
-def _result_tables(
-    answers: Sequence[tuple[str, SearchResult]], calibration: Calibration | str
-) -> Iterator[RenderableType]:
-    """Hits of each query, best first, as wide as the terminal, and below them how far to believe them."""
-    from medclip.search.match import describe_model
-
-    for title, result in answers:
-        table = Table("score", "right so far", "id", "caption", "article", title=title or None, expand=True)
-        for hit, probability in result.hits_with_probability():
-            so_far = "" if probability is None else f"{probability:.0%}"
-            table.add_row(f"{hit.score:.3f}", so_far, hit.id, hit.caption, hit.article)
-        yield table
-        yield result.note
-    if not isinstance(calibration, str):
-        yield describe_model(calibration)
+        self.output.show(result | map_lists(reader, points), map_tables(reader, points, self.out))

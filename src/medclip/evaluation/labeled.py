@@ -189,7 +189,8 @@ def _read_prepared(data: AnyPath, name: str, limit: int | None, config: LabelCon
     label = config.label or (kinds[0] if len(kinds) == 1 else None)
     if label is None or label not in kinds:
         options = f"it has: {', '.join(kinds)}" if kinds else "it has none"
-        raise UserError(f"{data}, split {name}: which label (--label)? {options}.")
+        question = "which label (--label)?" if label is None else f"no label {label!r} (--label);"
+        raise UserError(f"{data}, split {name}: {question} {options}.")
     columns = zip(labels, split.column("id"), split.column("article"), strict=True)
     rows = (
         LabeledImage(split.image(i) if label in values else b"", values.get(label), id, article, name)

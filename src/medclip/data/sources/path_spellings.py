@@ -53,8 +53,9 @@ class ForeignPaths:
             file = find(rest)
             if file is not None and (number < len(parts) - 1 or file.parent.name == parts[number - 1]):
                 self._beginning = path[: len(path) - len(rest)]
+                root = self._root.absolute()
                 console.print(
-                    f"the table holds absolute paths of another machine: their ends are read below {self._root}",
+                    f"the table holds absolute paths of another machine: their ends are read below {root}",
                     soft_wrap=True,
                 )
                 return file

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import shlex
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Set
@@ -135,8 +136,8 @@ def _read_csv(path: AnyPath) -> Iterator[Row]:
                 yield {name: _without_formula(cell) for name, cell in row.items()}
         except UnicodeError as error:
             raise UserError(
-                f"{path} is not UTF-8 ({error}). Convert it first, for example: "
-                f"iconv -f WINDOWS-1252 -t UTF-8 {path.name} >utf-8.csv"
+                f"{path} is not UTF-8 ({error}). Save it as CSV UTF-8, or put in its place what this "
+                f"makes, for example: iconv -f WINDOWS-1252 -t UTF-8 {shlex.quote(str(path))} >utf-8.csv"
             ) from None
         except csv.Error as error:
             remedy = 'A quote within quotes is doubled: "a ""small"" nodule".'

@@ -33,7 +33,8 @@ NO_IMAGE_OR_CAPTION = "row without image or caption"
 _COLUMN_NAMES = {
     "image": (
         *("image", "images", "img", "imagepath", "imgpath", "imagefile", "imagefilename", "imagename"),
-        *("filepath", "path", "file", "filename", "name"),
+        *("imagesfilename", "imagefilenames", "imagesfilenames", "filepath", "path", "file", "filename", "filenames"),
+        "name",
     ),
     "caption": ("caption", "captions", "text", "report", "title"),
     "id": ("id", "imageid", "key"),
