@@ -102,7 +102,9 @@ def write_notebook(cells: list[Cell], out: Path) -> None:
 def write_page(cells: list[Cell], out: Path, note: str = "") -> None:
     """Write cells as a page, its images beside it; `note` stands below the title."""
     title, _, first = cells[0].source.partition("\n")
-    blocks = [title, f"[This page as a notebook]({out.stem}.ipynb). {note}".strip(), first.strip()]
+    beside = any("import toy" in cell.source for cell in cells if not cell.is_markdown)
+    remark = " Save it into `examples/` of a checkout: it imports the `toy.py` that lies there." if beside else ""
+    blocks = [title, f"[This page as a notebook]({out.stem}.ipynb).{remark} {note}".strip(), first.strip()]
     for cell in cells[1:]:
         blocks.append(cell.source if cell.is_markdown else f"```python\n{cell.source}\n```")
         blocks += [_show(output, out, len(blocks)) for output in cell.outputs]

@@ -6,6 +6,8 @@
 #
 # These studies are made here: a synthetic image, a name that nobody has, a report beside it. Real ones lie as they come
 # from a PACS: a folder, or `dicomweb://HOST/PATH` itself.
+#
+# Needs `pip install -e '.[dicom]'` in the checkout.
 
 # %%
 import io

@@ -258,3 +258,11 @@ def test_a_text_that_excel_keeps_as_a_formula_is_the_text(tmp_path):
         ('CT of "the chest"', "00123"),
         ("=1+2 lesions of the liver", "00123"),
     ]
+
+
+@pytest.mark.parametrize("column", ["images_file_names", "image_file_names", "file_names", "image_file_name"])
+def test_an_image_column_of_an_imagefolder_is_recognized(tmp_path, column):
+    (tmp_path / "metadata.jsonl").write_text(json.dumps({column: ["0.png", "1.png"], "text": "CT of the chest"}) + "\n")
+    for name in ("0.png", "1.png"):
+        (tmp_path / name).write_bytes(b"")
+    assert [row.caption for row in open_source(str(tmp_path)) if isinstance(row, Pair)] == 2 * ["CT of the chest"]
