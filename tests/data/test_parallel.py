@@ -1,11 +1,13 @@
 """Work on shards: results in order, few tasks in flight, and an end in one sentence whatever becomes of a worker."""
 
+import errno
 import multiprocessing
 import os
 import re
 import subprocess
 import sys
 import time
+from unittest.mock import Mock
 
 import pytest
 
@@ -69,6 +71,13 @@ def test_workers_end_with_their_parent():
             return
         time.sleep(0.1)
     pytest.fail("a worker outlived its parent by two minutes")
+
+
+def test_without_shared_memory_one_process_does_the_work(monkeypatch, caplog):
+    """Of a container without /dev/shm, or with one that is full or read-only: there are no semaphores."""
+    monkeypatch.setattr("_multiprocessing.SemLock", Mock(side_effect=OSError(errno.EROFS, "Read-only file system")))
+    assert list(map_shards(os.getpgid, ((0,) for _ in range(3)), 2)) == [os.getpgid(0)] * 3
+    assert "one process works, not 2: /dev/shm, by which they would be joined: Read-only file system." in caplog.text
 
 
 def test_an_absent_ray_is_named(monkeypatch):

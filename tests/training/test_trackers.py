@@ -1,9 +1,11 @@
 """A run's metrics elsewhere: TensorBoard's file read back, other trackers as stand-ins that record what they get."""
 
+import errno
 import json
 import struct
 import sys
 from types import ModuleType, SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -235,3 +237,11 @@ def test_an_unknown_tracker_is_refused_before_anything_is_made(data, train_confi
     with pytest.raises(UserError, match=r"--report-to wandbs is not one of: wandb, mlflow, trackio"):
         train(data, tmp_path / "run", train_config, report_to=("wandbs",))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_goes_on_without_tensorboard_where_there_is_no_shared_memory(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("_multiprocessing.SemLock", Mock(side_effect=OSError(errno.EROFS, "Read-only file system")))
+    with open_trackers([], tmp_path, {}, 0) as send:
+        send(1, STEP)
+    warning = capsys.readouterr().err
+    assert warning.startswith("warning: tensorboard failed (OSError: [Errno 30] Read-only file system) and is dropped;")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -20,6 +21,7 @@ from typing import Any, TypeVar
 from medclip.errors import WorkError
 from medclip.require import require
 
+LOG = logging.getLogger("medclip.data")
 S = TypeVar("S")
 T = TypeVar("T")
 TASKS_PER_WORKER = 2  # in flight: one at work, one at hand
@@ -78,7 +80,13 @@ def available_cores() -> int:
 def _on_processes(work: Callable[..., T], tasks: Iterable[tuple[Any, ...]], num_workers: int) -> Generator[T]:
     context = WorkerContext()
     parent, held = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_follow_parent, initargs=(parent,))
+    try:
+        pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_follow_parent, initargs=(parent,))
+    except OSError as error:
+        reason = error.strerror or error
+        LOG.warning(f"one process works, not {num_workers}: /dev/shm, by which they would be joined: {reason}.")
+        yield from (work(*task) for task in tasks)
+        return
     try:
         yield from _in_order((pool.submit(work, *task) for task in tasks), Future.result, num_workers)
     except BrokenProcessPool:

@@ -202,12 +202,14 @@ def open_trackers(names: Sequence[str], out: Path, settings: Mapping[str, Any], 
     """Show the run in `out` in TensorBoard and in `names`; yields the callback that sends them a record.
 
     `first_step` is the step of the state that the run goes on from. A resumed run stays one run everywhere, by
-    `out/tracking.json`. UserError for a tracker that cannot start; one that fails later is dropped with a warning.
+    `out/tracking.json`. UserError for a tracker of `names` that cannot start; one that fails later, or TensorBoard, is
+    dropped with a warning.
     """
     file = out / TRACKING_FILE
     memory = _read_memory(file)
     run = TrackedRun(out, {name: _without_paths(value) for name, value in settings.items()}, first_step, memory)
-    trackers: dict[str, Tracker] = {"tensorboard": TensorBoard(run)}
+    trackers: dict[str, Tracker] = {}
+    _attempt("tensorboard", lambda: trackers.update(tensorboard=TensorBoard(run)))  # it needs /dev/shm
     failed, dropped = True, set()
 
     def send(step: int, metrics: Mapping[str, Any]) -> None:
