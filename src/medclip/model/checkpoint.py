@@ -26,7 +26,8 @@ from medclip.atomic_io import (
 )
 from medclip.errors import UserError, WorkError
 from medclip.model.config import DUAL_ENCODERS, ModelConfig, parse_config, subconfig, tower_config, tower_side
-from medclip.model.hub_download import CONFIG_FILES, fetch_model, fetch_tokenizer
+from medclip.model.folder_files import check_inside, check_small_files
+from medclip.model.hub_download import CONFIG_FILES, fetch_model, fetch_tokenizer, module_folders
 from medclip.model.image_processor import NESTED_FILE, PROCESSOR_FILE, ImageProcessor, read_image_processor
 from medclip.model.open_clip import open_clip_config
 from medclip.model.sentence_modules import MODULES_FILE, model_or_modules, read_modules, write_modules
@@ -222,7 +223,11 @@ def model_folder(name: str | Path, revision: str | None = None, dual: bool = Fal
 
 
 def _inner_folder(folder: Path) -> Path:
-    """The folder, or the one inside that holds the model of an old sentence-transformers folder."""
+    """The folder, or the one inside that holds the model of an old sentence-transformers folder; its files checked."""
+    check_small_files(folder)
+    for module in filter(Path.is_dir, (folder / name for name in module_folders(folder))):
+        check_inside(folder, module)
+        check_small_files(module)
     return folder if any((folder / config).is_file() for config in CONFIG_FILES) else model_or_modules(folder)
 
 
@@ -236,6 +241,7 @@ def tokenizer_folder(name: str | Path) -> Path:
     name = str(name).removeprefix("hf-hub:")
     for folder in (Path(name) / "model", Path(name)):
         if has_tokenizer(folder):
+            check_small_files(folder)
             return folder
     return Path(name) if is_local(name) else fetch_tokenizer(name)
 

@@ -16,7 +16,7 @@ ACTIVATIONS = ("quick_gelu", "gelu", "gelu_pytorch_tanh", "gelu_new", "relu", "s
 DUAL_ENCODERS = ("clip", "siglip", "metaclip_2", "vision-text-dual-encoder", "hybrid-clip")
 _SAME_TOWERS = {"cxr-bert": "bert"}  # by other names, from repositories with code of their own
 Side = Literal["vision", "text"]
-MAX_IMAGE_SIDE = 10_000
+MAX_IMAGE_SIDE, MAX_POSITIONS = 10_000, 8200  # the memory of attention grows with the square
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ _VISION_NUMBERS = {
 _TEXT_NUMBERS = {
     **_TOWER_NUMBERS,
     "vocab_size": _Number(),
-    "max_position_embeddings": _Number(),
+    "max_position_embeddings": _Number(high=MAX_POSITIONS),
     "pad_token_id": _Number(low=-1),
     "eos_token_id": _Number(low=-1),
     "type_vocab_size": _Number(),

@@ -12,7 +12,8 @@ from medclip.errors import UserError
 from medclip.folder_locks import claim, folder_hashes
 from medclip.model.checkpoint import load, load_towers, model_folder, model_hash, save, weight_names, write_tensors
 from medclip.model.config import DUAL_ENCODERS
-from medclip.model.hub_download import SMALL_FILES, module_folders
+from medclip.model.folder_files import SMALL_FILES
+from medclip.model.hub_download import module_folders
 from medclip.model.tokenizer.vocab_files import has_tokenizer
 from medclip.model.weights.weight_files import (
     OPEN_CLIP_WEIGHTS_FILE,

@@ -15,6 +15,7 @@ from pathlib import Path
 from medclip.atomic_io import PLAIN_NAME, read_json
 from medclip.errors import UserError
 from medclip.hosts import check_hub_endpoint
+from medclip.model.folder_files import SMALL_FILES
 from medclip.model.open_clip.open_clip_config import CONFIG_FILE as OPEN_CLIP_CONFIG_FILE
 from medclip.model.sentence_modules import MODULES_FILE
 from medclip.model.tokenizer.vocab_files import TOKENIZER_FILES, has_tokenizer
@@ -30,8 +31,6 @@ from medclip.model.weights.weight_files import (
 LOG = logging.getLogger("medclip.model")
 CONFIG_FILES = ("config.json", OPEN_CLIP_CONFIG_FILE)
 _BOT = "SFconvertbot"
-SMALL_FILES = re.compile(r"[^/]+\.(json|txt|model)|README\.md")
-"""Names of config, processor and tokenizer files, of indexes of shards and of the card."""
 Inspect = Callable[[Path, Collection[str]], Sequence[str]]
 
 

@@ -26,6 +26,7 @@ LOG = logging.getLogger("medclip.model")
 Size = tuple[int, int]
 """Width and height."""
 Channels = tuple[float, ...]
+MAX_PATCHES = 64**2  # 1024 px in patches of 16; the memory of attention grows with the square
 PROCESSOR_FILE, NESTED_FILE = "preprocessor_config.json", "processor_config.json"
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -140,6 +141,11 @@ def check_input(processor: ImageProcessor, vision: VisionConfig, file: str) -> N
     side, name = processor.side, "crop_size" if processor.crop else "size"
     if side < vision.patch_size:
         raise UserError(f"{file}: {name} makes images of {side} px, smaller than a patch ({vision.patch_size} px).")
+    if (side // vision.patch_size) ** 2 > MAX_PATCHES:
+        raise UserError(
+            f"{file}: {name} makes images of {side} px: over {MAX_PATCHES:,} patches of {vision.patch_size} px, "
+            "whose attention needs gigabytes for each image."
+        )
     if side != vision.image_size and not vision.family.takes_any_size:
         raise UserError(
             f"{file}: {name} makes images of {side} px, but the vision tower takes {vision.image_size} px "

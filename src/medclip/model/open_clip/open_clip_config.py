@@ -12,8 +12,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from medclip.errors import UserError
-from medclip.model.config import ModelConfig, TextConfig, VisionConfig, parse_text, parse_vision
-from medclip.model.image_processor import Exact, ImageProcessor, LongestEdge, ShortestEdge, parse_image_processor
+from medclip.model.config import MAX_POSITIONS, ModelConfig, TextConfig, VisionConfig, parse_text, parse_vision
+from medclip.model.image_processor import (
+    Exact,
+    ImageProcessor,
+    LongestEdge,
+    ShortestEdge,
+    check_input,
+    parse_image_processor,
+)
 from medclip.model.open_clip.hf_text import check_name, hf_text_config
 from medclip.model.open_clip.timm_vit import TimmHead, parse_name, parse_timm_vit
 from medclip.model.shapes_init import Shapes
@@ -158,7 +165,11 @@ def parse(raw: Mapping[str, Any], shapes: Shapes, folder: Path) -> tuple[ModelCo
     scalar_shape = (1,) if shapes.get("logit_scale") == (1,) else ()
     has_bias = model["init_logit_bias"] is not None
     config = ModelConfig(vision, text, model["embed_dim"], logit_bias=has_bias, scalar_shape=scalar_shape)
-    return config, _image_processor(raw.get("preprocess_cfg") or {}, vision.image_size)
+    if text.max_position_embeddings > MAX_POSITIONS:
+        raise UserError(f"{CONFIG_FILE}: context_length is over {MAX_POSITIONS}, which no model has.")
+    processor = _image_processor(raw.get("preprocess_cfg") or {}, vision.image_size)
+    check_input(processor, vision, CONFIG_FILE)
+    return config, processor
 
 
 def _vision_options(raw: Mapping[str, Any]) -> dict[str, Any]:

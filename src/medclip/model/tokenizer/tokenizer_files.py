@@ -31,6 +31,7 @@ from medclip.model.tokenizer.tokenizer_config import (
     TokenizerConfig,
     read_tokenizer_config,
 )
+from medclip.model.tokenizer.tokenizer_steps import check_steps
 from medclip.model.tokenizer.vocab_files import (
     JSON_FILE,
     SIGLIP_FILE,
@@ -85,7 +86,7 @@ def build_tokenizer(folder: Path, overrides: Mapping[str, Any] = MappingProxyTyp
     config = read_tokenizer_config(folder, raw.get("added_tokens") or [], overrides)
     try:
         name = _class_name(folder, config, raw)
-        return _build(folder, name, config, raw) if name else _as_it_is(config, raw)
+        return _build(folder, name, config, raw) if name else _as_it_is(folder, config, raw)
     except (UserError, KeyboardInterrupt):
         raise
     except BaseException as error:  # the library raises plain Exception for a malformed file, or panics
@@ -151,7 +152,8 @@ def _class_name(folder: Path, config: TokenizerConfig, raw: Mapping[str, Any]) -
     return name
 
 
-def _as_it_is(config: TokenizerConfig, raw: Mapping[str, Any]) -> BuiltTokenizer:
+def _as_it_is(folder: Path, config: TokenizerConfig, raw: Mapping[str, Any]) -> BuiltTokenizer:
+    check_steps(raw, folder / JSON_FILE)
     tokenizer = Tokenizer.from_str(json.dumps(raw))
     tokenizer.no_padding()
     tokenizer.no_truncation()
@@ -172,6 +174,7 @@ def _build(folder: Path, name: str, config: TokenizerConfig, raw: Mapping[str, A
         frame_captions(tokenizer, *(str(special[end]) if end else "" for end in kind.frame))
     else:
         whole = _EMPTY | {"post_processor": raw.get("post_processor")}
+        check_steps(whole, folder / JSON_FILE)
         tokenizer.post_processor = Tokenizer.from_str(json.dumps(whole)).post_processor
     built = _with_settings(tokenizer, config, special, raw, kind)
     if name != _SIGLIP:

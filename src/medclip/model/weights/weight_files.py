@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from medclip.atomic_io import file_name, read_json
 from medclip.errors import UserError
+from medclip.model.folder_files import check_inside
 from medclip.model.shapes_init import Shapes
 from medclip.model.unsupported import describe_other_files
 from medclip.model.weights import flax_file, torch_file
@@ -134,17 +135,11 @@ def shard_names(index: Path) -> list[str]:
 
 
 def path_inside(folder: Path, name: str) -> Path:
-    """The path of a folder's file. Raises UserError where it is absent or leads out of the folder.
-
-    A link may lead to the blobs of the Hub's cache, where a snapshot's files are.
-    """
-    path, target = folder / name, folder.resolve()
+    """The path of a folder's file. Raises UserError where it is absent or leads out of the folder."""
+    path = folder / name
     if not path.is_file():  # a pipe or a device would never end
         raise UserError(f"{folder} has no {name}." if not path.exists() else f"{path} is not a file.")
-    snapshot = next((step for step in (target, *target.parents) if step.parent.name == "snapshots"), None)
-    roots = [target, snapshot.parents[1] / "blobs"] if snapshot else [target]
-    if not any(path.resolve().is_relative_to(root) for root in roots):
-        raise UserError(f"{path} leads out of its folder.")
+    check_inside(folder, path)
     return path
 
 
