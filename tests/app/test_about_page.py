@@ -43,3 +43,5 @@ def test_a_card_fetches_nothing_and_shows_no_comment():
     head = "---\nlicense: other\n---\n<!-- made\nby -->\n"
     card = "# x\n![plot](https://example.org/x.png) --- [link](y)\n`<!-- -->`\n"
     assert card_text(head + card) == "# x\n[plot](https://example.org/x.png) --- [link](y)\n`<!-- -->`\n"
+    assert card_text("!![a](b)") == card_text("!!![a](b)") == "[a](b)"
+    assert card_text(unclosed := "<!--\n" * 100_000) == unclosed  # in a moment

@@ -17,7 +17,7 @@ from medclip.search.reader import IndexReader
 
 _YAML_HEAD = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 _COMMENT = re.compile(r"^<!--.*?-->\n?", re.DOTALL | re.MULTILINE)  # Streamlit shows them as text
-_IMAGE_MARK = re.compile(r"!(?=\[)")
+_IMAGE_MARK = re.compile(r"!+(?=\[)")
 # Streamlit's own frame runs scripts with the rights of the app, and a folder may hold any page. The inner frame runs
 # none and has no origin; the policy, which it inherits, lets it fetch nothing and go nowhere.
 _SANDBOX = """<!doctype html>
@@ -59,7 +59,9 @@ def _show_index(location: IndexLocation) -> None:
 
 def card_text(card: str) -> str:
     """A model card without its YAML head and comments, and with links in place of images: a page asks no other host."""
-    return _IMAGE_MARK.sub("", _COMMENT.sub("", _YAML_HEAD.sub("", card.replace("\r\n", "\n"))))
+    text = _YAML_HEAD.sub("", card.replace("\r\n", "\n"))
+    end = text.rfind("-->") + 4  # no comment that begins later is closed, and each would be read to the end of the card
+    return _IMAGE_MARK.sub("", _COMMENT.sub("", text[:end]) + text[end:])
 
 
 def _segments(index: IndexReader) -> list[dict[str, str]]:
