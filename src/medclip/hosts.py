@@ -8,14 +8,32 @@ from urllib.parse import urlsplit
 
 from medclip.errors import UserError
 
-# A user without a password is a secret (a token) of http alone; git and github write OWNER:NAME@REVISION there.
-_USER = re.compile(r"""(?<=http://|ttps://)[^\s/'"]*@|(?<!git://|hub://)(?<=://)[^\s/'"]*:[^\s/'"]*@""")
-_QUERY = re.compile(r"""((?:https?|hf)://[^\s?#'"]*)[?#][^\s'"]*""")
+_AUTHORITY = re.compile(r"""(?<=://)[^\s/'"]+""")
+_WORD = re.compile(r"""[^\s'"]+""")
+_HTTP = re.compile(r"(?:https?|hf)://")
+_QUERY = re.compile(r"[?#]")
 
 
 def without_credentials(text: str) -> str:
-    """A text, such as a library's message, whose URLs have lost users with their passwords, and queries."""
-    return _QUERY.sub(r"\1", _USER.sub("", text))
+    """A text, such as a library's message, whose URLs have lost users with their passwords, and queries.
+
+    It takes a time that grows with the length of the text alone: a cell of a table may hold any.
+    """
+    return _WORD.sub(_without_query, _AUTHORITY.sub(_without_user, text))
+
+
+def _without_user(authority: re.Match[str]) -> str:
+    """The host. A user without a password is a secret (a token) of http alone; git and github write OWNER:NAME@…."""
+    user, _, host = authority[0].rpartition("@")
+    before = authority.string[max(0, authority.start() - 7) : authority.start()]
+    is_secret = before.endswith(("http://", "ttps://")) or (":" in user and not before.endswith(("git://", "hub://")))
+    return host if is_secret else authority[0]
+
+
+def _without_query(word: re.Match[str]) -> str:
+    url = _HTTP.search(word[0])
+    query = _QUERY.search(word[0], url.end()) if url else None
+    return word[0][: query.start()] if query else word[0]
 
 
 def check_address(source: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 from medclip.data.paths import parse_path, storage_errors
 from medclip.data.prepare import prepare
 from medclip.errors import UserError, WorkError
-from medclip.hosts import check_address, is_clear_text, is_loopback
+from medclip.hosts import check_address, is_clear_text, is_loopback, without_credentials
 from medclip.model.export import push
 from medclip.model.hub_download import fetch_model, fetch_tokenizer
 from medclip.search.curate import migrate
@@ -228,3 +228,10 @@ def test_a_signed_address_in_a_table_is_not_written_down(tmp_path):
         prepare(str(tmp_path / "pairs.csv"), tmp_path / "out", num_workers=1)
     written = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
     assert b"s3kr1t" not in written and "s3kr1t" not in str(error.value)
+
+
+@pytest.mark.parametrize("part", ["http://", ":", "a?", "://a@", "hf://x#"])
+def test_a_text_of_parts_of_addresses_takes_a_moment(part):
+    """Where the time grew with the square of the length, it would be hours."""
+    text = f"x://{part * (2**20 // len(part))}"
+    assert len(without_credentials(text)) <= len(text)
