@@ -18,7 +18,7 @@ from pydicom.encaps import encapsulate  # noqa: E402
 from medclip.data.dicom import BURNED_IN, NO_PIXELS, RECOGNIZABLE, TWELVE_BITS, decode_frame  # noqa: E402
 from medclip.data.images import decode, standardize  # noqa: E402
 from medclip.data.prepare_config import PrepareConfig  # noqa: E402
-from medclip.data.prepare_row import prepare_row  # noqa: E402
+from medclip.data.prepare_row import prepare_rows  # noqa: E402
 from medclip.data.schema import DicomFrame, Pair  # noqa: E402
 from medclip.data.sources.detect import open_source  # noqa: E402
 from medclip.errors import (  # noqa: E402
@@ -355,11 +355,13 @@ def test_a_dicom_file_is_stored_like_any_other_image(tmp_path):
     image, width, height = standardize(path, 150)
     assert (width, height) == (200, 150)
     assert image[:2] == b"\xff\xd8"
-    row = prepare_row(Pair("1", path, "CT of the chest", "train", "1"), PrepareConfig(shorter_side=150))
+    row = next(prepare_rows([Pair("1", path, "CT of the chest", "train", "1")], PrepareConfig(shorter_side=150)))
     assert row["image"] == image
 
 
 def test_a_dropped_frame_says_nothing_of_its_file(tmp_path):
     path = write_dicom(dicom(None), tmp_path / "DOE^JANE.dcm")
-    dropped = prepare_row(Pair("1", DicomFrame(path), "CT of the chest", "train", "1"), PrepareConfig(shorter_side=150))
+    dropped = next(
+        prepare_rows([Pair("1", DicomFrame(path), "CT of the chest", "train", "1")], PrepareConfig(shorter_side=150))
+    )
     assert (dropped.reason, dropped.detail) == (NO_PIXELS, "")

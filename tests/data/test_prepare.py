@@ -148,7 +148,7 @@ def test_a_killed_preparation_resumes_at_the_missing_shard(roco, tmp_path, small
 
 def test_a_resume_makes_no_row_of_a_whole_shard(roco, tmp_path, small_shards, cut_short, monkeypatch):
     cut_short(str(roco.folder), tmp_path / "data", num_workers=1)
-    monkeypatch.setattr(module, "prepare_row", None)
+    monkeypatch.setattr(module, "prepare_rows", None)
     prepare(str(roco.folder), tmp_path / "data", num_workers=1)
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import multiprocessing
+import operator
 import os
 import signal
 import struct
@@ -47,6 +48,30 @@ def test_the_reason_names_what_the_decoder_did_and_the_next_image_is_decoded(tim
         assert workers.run(None, np.sum, [1, 2]) == 3
     finally:
         workers.close()
+
+
+def test_of_many_images_each_that_ends_a_worker_costs_itself():
+    calls = [(np.sum, [1, 2]), (os.abort,), (np.sum, [3, 4]), (time.sleep, 60), (os._exit, 3), (np.sum, [5, 6])]
+    workers = DecodeWorkers(1, 1.0)
+    try:
+        results = workers.run_each(None, operator.call, calls)
+        assert list(map(str, results)) == ["3", CRASHED, "7", "image takes over 1 s to decode", CRASHED, "11"]
+    finally:
+        workers.close()
+
+
+def test_an_error_of_the_request_ends_it_and_no_later_answer_is_taken_for_another():
+    workers = DecodeWorkers(1, 60.0)
+    try:
+        with pytest.raises(UserError, match="a package is missing"):
+            workers.run_each(None, operator.call, [(np.sum, [1]), (_miss,), (np.sum, [2])])
+        assert workers.run(None, np.sum, [3, 4]) == 7
+    finally:
+        workers.close()
+
+
+def _miss() -> None:
+    raise UserError("a package is missing")
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
 """Decoding in processes of its own: an image that crashes a decoder, hangs it or fills the memory ends nothing else.
 
-A function and its arguments go in and its result comes out, over a pipe: an upload never touches the disk. It is no
-sandbox: a worker has the rights of its caller.
+A function and the arguments of one or many images go in, and each result comes out as soon as it is there, over a pipe:
+an upload never touches the disk, and which image ended a worker is known. It is no sandbox: a worker has the rights of
+its caller.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from __future__ import annotations
 import os
 import queue
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from multiprocessing import util
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -49,12 +50,24 @@ class DecodeWorkers:
         Raises ImageError, also where decoding crashes, takes too long or too much memory; TimeoutError where no worker
         is idle within `wait_s` seconds (None: no limit).
         """
+        (result,) = self.run_each(wait_s, partial(decode, **kwargs), [args])
+        if isinstance(result, ImageError):
+            raise result
+        return result
+
+    def run_each(
+        self, wait_s: float | None, decode: Callable[..., R], images: Sequence[tuple[Any, ...]]
+    ) -> list[R | ImageError]:
+        """As `run`, for the arguments of many images, by one worker; an ImageError takes the place of a result.
+
+        Each image has the time of one; they share the memory of one.
+        """
         try:
             worker = self._idle.get(timeout=wait_s)
         except queue.Empty:
             raise TimeoutError from None
         try:
-            return worker.run((decode, args, kwargs, _working_folder()), self._timeout_s)
+            return worker.run(decode, images, self._timeout_s)
         finally:
             self._idle.put(worker)
 
@@ -71,6 +84,11 @@ def isolate(decode: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     return _local_workers().run(None, decode, *args, **kwargs)
 
 
+def isolate_each(decode: Callable[..., R], images: Sequence[tuple[Any, ...]]) -> list[R | ImageError]:
+    """As `isolate`, for the arguments of many images: one message for all of them, and an answer for each."""
+    return _local_workers().run_each(None, decode, images)
+
+
 _in_worker = False
 
 
@@ -85,26 +103,44 @@ class _Worker:
     def __init__(self) -> None:
         self._process: Any = None
 
-    def run(self, task: tuple[Any, ...], timeout_s: float, retries: int = 1) -> Any:
-        if self._process is None or not self._process.is_alive():
-            self._start()
-        try:
-            self._pipe.send((*task, timeout_s))
-            self._pipe.recv()  # the time of importing the function is not the image's
+    def run(
+        self, decode: Callable[..., R], images: Sequence[tuple[Any, ...]], timeout_s: float
+    ) -> list[R | ImageError]:
+        results: list[R | ImageError] = []
+        retried = None
+        while len(results) < len(images):
+            if self._process is None or not self._process.is_alive():
+                self._start()
+            try:
+                self._receive(decode, images[len(results) :], timeout_s, results)
+            except TimeoutError:
+                self.end()
+                results.append(ImageError(f"image takes over {timeout_s:.0f} s to decode"))
+            except (EOFError, OSError):
+                was_killed = self.end() == -_SIGKILL
+                if was_killed and retried != len(results):  # it may be another process that needs the memory
+                    retried = len(results)
+                else:
+                    results.append(ImageError(KILLED if was_killed else CRASHED))
+        return results
+
+    def _receive(
+        self,
+        decode: Callable[..., R],
+        images: Sequence[tuple[Any, ...]],
+        timeout_s: float,
+        results: list[R | ImageError],
+    ) -> None:
+        """Add the result of each image, in order, until the worker ends."""
+        self._pipe.send((decode, images, _working_folder(), timeout_s))
+        self._pipe.recv()  # the time of importing the function is not the image's
+        for _ in images:
             if not self._pipe.poll(timeout_s):
                 raise TimeoutError
             result, error = self._pipe.recv()
-        except TimeoutError:
-            self.end()
-            raise ImageError(f"image takes over {timeout_s:.0f} s to decode") from None
-        except (EOFError, OSError):
-            was_killed = self.end() == -_SIGKILL
-            if was_killed and retries:  # it may be another process that needs the memory
-                return self.run(task, timeout_s, retries - 1)
-            raise ImageError(KILLED if was_killed else CRASHED) from None
-        if error is not None:
-            raise error
-        return result
+            if error is not None and not isinstance(error, ImageError):
+                raise error
+            results.append(result if error is None else error)
 
     def end(self) -> int | None:
         """Its exit code, where it ended by itself."""
@@ -142,9 +178,16 @@ def _decode_loop(pipe: Connection) -> None:
     try:
         pipe.send(None)
         while True:
-            task = pipe.recv()
+            decode, images, folder, timeout_s = pipe.recv()
             pipe.send(None)
-            pipe.send(_run(*task))
+            if folder and folder != _working_folder():
+                os.chdir(folder)
+            _limit_memory()
+            for arguments in images:
+                result, error = _run(decode, arguments, timeout_s)
+                pipe.send((result, error))
+                if error is not None and not isinstance(error, ImageError):
+                    break  # the caller goes no further either
     except (EOFError, OSError):
         return
 
@@ -157,16 +200,11 @@ def _working_folder() -> str | None:
         return None
 
 
-def _run(
-    decode: Callable[..., R], args: Any, kwargs: Any, folder: str | None, timeout_s: float
-) -> tuple[R | None, Exception | None]:
-    if folder and folder != _working_folder():
-        os.chdir(folder)
-    _limit_memory()
+def _run(decode: Callable[..., R], arguments: tuple[Any, ...], timeout_s: float) -> tuple[R | None, Exception | None]:
     if hasattr(signal, "alarm"):  # a process that hangs ends even where its caller has ended before
         signal.alarm(int(timeout_s) + 60)
     try:
-        return decode(*args, **kwargs), None
+        return decode(*arguments), None
     except (ImageError, UserError, WorkError) as error:  # UserError: pydicom is not installed
         return None, error
     except MemoryError:

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from PIL import ExifTags, Image, ImageChops, ImageOps, UnidentifiedImageError
@@ -34,6 +34,7 @@ R = TypeVar("R")
 JPEG_QUALITY = 95
 UPLOAD_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP")  # of strangers: few decoders to attack
 FORMATS = (*UPLOAD_FORMATS, "JPEG2000", "AVIF", "PPM", "TGA", "PCX", "DIB", "SGI")
+_START_BYTES = 132
 _DECODED_HERE = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # JPEG, PNG
 _FIRST_VRS = (b"UL", b"CS", b"UI", b"OB", b"DA", b"DT", b"TM", b"LO", b"SH", b"LT")
 _LAST_FIRST_ELEMENT, _MAX_FIRST_LENGTH = 0x70, 64
@@ -64,11 +65,16 @@ def decode(image: ImageInput | DicomFrame) -> Image.Image:
         file = image.file if isinstance(image, DicomFrame) else image
         if isinstance(file, Path) and (kind := special_kind(file)):
             raise ImageError(kind)
-        if not isinstance(image, DicomFrame):
-            start = read_start(image)
-            if start.startswith(_DECODED_HERE) and not _begins_as_dicom(start):
-                return _open_image(image)
-        return isolate(_decode_file, image)
+        return isolate(_decode_file, image) if isinstance(image, DicomFrame) else _decode_here_or_apart(image)
+
+
+def _decode_here_or_apart(image: Path | bytes) -> Image.Image:
+    with io.BytesIO(image) if isinstance(image, bytes) else image.open("rb") as file:  # opened once
+        start = file.read(_START_BYTES)
+        if start.startswith(_DECODED_HERE) and not _begins_as_dicom(start):
+            file.seek(0)
+            return _open_image(file)
+    return isolate(_decode_file, image)
 
 
 def _decode_file(image: Path | bytes | DicomFrame) -> Image.Image:
@@ -82,12 +88,13 @@ def _decode_file(image: Path | bytes | DicomFrame) -> Image.Image:
             from medclip.data.dicom import decode_frame
 
             return _to_gray_or_rgb(decode_frame(image))
-        return _open_image(image)
+        with io.BytesIO(image) if isinstance(image, bytes) else image.open("rb") as file:
+            return _open_image(file)
 
 
-def _open_image(image: Path | bytes) -> Image.Image:
+def _open_image(file: BinaryIO) -> Image.Image:
     ignore_warnings("PIL")  # of damaged EXIF and of large sizes; both are handled
-    with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image, formats=FORMATS) as opened:
+    with Image.open(file, formats=FORMATS) as opened:
         return _upright(opened)
 
 
@@ -132,9 +139,9 @@ def is_dicom(image: Path | bytes) -> bool:
 def read_start(image: Path | bytes) -> bytes:
     """The first bytes of an image, as many as tell its format."""
     if isinstance(image, bytes):
-        return image[:132]
+        return image[:_START_BYTES]
     with image.open("rb") as file:
-        return file.read(132)
+        return file.read(_START_BYTES)
 
 
 def _begins_as_dicom(start: bytes) -> bool:

@@ -111,14 +111,20 @@ def leaves_folder(path: AnyPath, root: AnyPath) -> bool:
     if is_url(path) or is_url(root):
         return False
     root = root.parent.parent if root.parent.name == "snapshots" else root
-    is_link = os.path.islink(path)  # noqa: PTH114  False also for a name that no file can have
-    target = os.path.realpath(path) if is_link else f"{_real_path(str(path.parent.absolute()))}/{path.name}"
-    return not f"{target}/".startswith(f"{_real_path(str(root.absolute())).rstrip('/')}/")
+    file = str(path)  # strings, as each row of a table is looked at and pathlib takes ten times as long
+    is_link = os.path.islink(file)  # noqa: PTH114  False also for a name that no file can have
+    folder, name = os.path.split(file)
+    target = os.path.realpath(file) if is_link else f"{_real_path(folder).rstrip('/')}/{name}"
+    return not f"{target}/".startswith(f"{_real_path(str(root)).rstrip('/')}/")
+
+
+def _real_path(folder: str) -> str:
+    return _real_absolute(os.path.join(os.getcwd(), folder))  # noqa: PTH109, PTH118
 
 
 @lru_cache(2**12)
-def _real_path(folder: str) -> str:
-    """Of an absolute path: a relative one means another folder once the process has moved to another."""
+def _real_absolute(folder: str) -> str:
+    """Not of a relative path, which means another folder once the process has moved to another."""
     try:
         return os.path.realpath(folder)
     except ValueError:  # a zero byte: a name that no folder can have
@@ -166,8 +172,8 @@ def relative_path(path: AnyPath, folder: AnyPath) -> PurePosixPath:
 def path_exists(path: AnyPath) -> bool:
     """Whether there is a file, of whatever kind; False for a name that no file can have."""
     try:
-        return path.is_file() if is_url(path) else path.exists() and not path.is_dir()
-    except (OSError, ValueError):  # a name that is too long or holds a null byte
+        return path.is_file() if is_url(path) else not stat.S_ISDIR(path.stat().st_mode)
+    except (OSError, ValueError):  # also for a name that is too long or holds a null byte
         return False
 
 

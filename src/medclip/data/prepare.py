@@ -21,7 +21,7 @@ from medclip.data.normalize import split_of
 from medclip.data.parallel import map_shards
 from medclip.data.paths import AnyPath, parse_path
 from medclip.data.prepare_config import DEFAULT, PrepareConfig
-from medclip.data.prepare_row import prepare_row
+from medclip.data.prepare_row import prepare_rows
 from medclip.data.presidio import filter_versions
 from medclip.data.private_map import record_origins, without_origins
 from medclip.data.resume import ResumableFile, remove_stale, source_fingerprint
@@ -57,8 +57,9 @@ them, passes on this file. Where no license is stated none was granted: ask the 
 def preview(source: Source, config: PrepareConfig = DEFAULT, num_rows: int = 5) -> list[dict[str, Any] | Dropped]:
     """The first rows of `source` as they would be prepared, each with its `split`. Nothing is written."""
     filter_versions(config.deidentify)
-    rows = [(row.split, prepare_row(row, config)) for row in islice(_read_rows(source, config), num_rows)]
-    return [row if isinstance(row, Dropped) else row | {"split": split} for split, row in rows]
+    rows = list(islice(_read_rows(source, config), num_rows))
+    prepared = zip(prepare_rows(rows, config), rows, strict=True)
+    return [made if isinstance(made, Dropped) else made | {"split": row.split} for made, row in prepared]
 
 
 def prepare(
@@ -136,7 +137,7 @@ def prepare_shard(rows: list[Pair | Dropped], path: Path, config: PrepareConfig)
     shard = ResumableFile(path, source_fingerprint(rows, versions, config))
     report = shard_report(path) if shard.is_complete else None
     if report is None:
-        prepared = [prepare_row(row, config) for row in rows]
+        prepared = list(prepare_rows(rows, config))
         pairs = [row for row in prepared if not isinstance(row, Dropped)]
         dropped = [row for row in prepared if isinstance(row, Dropped)]
         report = {
@@ -301,7 +302,12 @@ def write_notice(folder: Path, files: Mapping[str, Sequence[str]]) -> None:
 
     `files` are the shards of each split. Memory is that of one shard; lines are tab-separated.
     """
-    counts = Counter(license or "no license stated" for _, _, license, _ in _notice_rows(folder, files))
+    stated: Counter[str] = Counter()
+    for name in chain.from_iterable(files.values()):
+        stated.update(open_shard(folder / name).column("license").to_pylist())
+    counts: Counter[str] = Counter()
+    for license, count in stated.items():
+        counts[_line(license) or "no license stated"] += count
     with whole_file(folder / NOTICE_FILE) as partial, partial.open("w", encoding="utf-8") as out:
         out.write(_NOTICE + "\n")
         out.writelines(f"{count}\t{license}\n" for license, count in counts.most_common())
@@ -313,6 +319,10 @@ def _notice_rows(folder: Path, files: Mapping[str, Sequence[str]]) -> Iterator[t
     """Split, id, license and attribution (or article) of every pair."""
     for split, names in files.items():
         for name in names:
-            for row in open_shard(folder / name).select(["id", "license", "attribution", "article"]).to_pylist():
-                fields = (split, row["id"], row["license"], row["attribution"] or row["article"])
-                yield tuple(printable(" ".join(text.split())) for text in fields)
+            columns = open_shard(folder / name).select(["id", "license", "attribution", "article"]).itercolumns()
+            for id, license, attribution, article in zip(*(column.to_pylist() for column in columns), strict=True):
+                yield tuple(map(_line, (split, id, license, attribution or article)))
+
+
+def _line(text: str) -> str:
+    return printable(" ".join(text.split()))

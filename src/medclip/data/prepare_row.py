@@ -1,15 +1,16 @@
-"""One row of a source as a row of the prepared form, or the reason why there is none."""
+"""Rows of a source as rows of the prepared form, or the reasons why there are none."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from medclip.data.decode_workers import isolate
+from medclip.data.decode_workers import isolate_each
 from medclip.data.deidentify import hide, redact_report
 from medclip.data.images import is_dicom, standardize
 from medclip.data.normalize import (
@@ -32,11 +33,47 @@ from medclip.plain_text import is_unicode
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
+BATCH_ROWS, BATCH_BYTES = 16, 2**22
 LATE_REDACTION = "names in the file that the server's metadata lack"
 
 
-def prepare_row(row: Pair | Dropped, config: PrepareConfig) -> dict[str, Any] | Dropped:
-    """A row of `dataset.SCHEMA` with what the pair has lost as `removed`, or why there is none."""
+def prepare_rows(rows: Iterable[Pair | Dropped], config: PrepareConfig) -> Iterator[dict[str, Any] | Dropped]:
+    """Each row as one of `dataset.SCHEMA` with what the pair has lost as `removed`, or why there is none."""
+    for batch in _batches(_prepare_text(row, config) for row in rows):
+        texts = [text for text in batch if not isinstance(text, Dropped)]
+        images = iter(isolate_each(standardize, [(text.source, config.shorter_side) for text in texts]))
+        yield from (text if isinstance(text, Dropped) else _join(text, next(images)) for text in batch)
+
+
+class _Text(NamedTuple):
+    """A row whose caption is ready, and its image is not."""
+
+    row: Pair
+    source: Path | bytes | DicomFrame
+    caption: str
+    rules: list[str]
+
+
+def _batches(texts: Iterable[_Text | Dropped]) -> Iterator[list[_Text | Dropped]]:
+    """Rows whose images are decoded in one go: few enough for what was downloaded to lie in memory."""
+    batch: list[_Text | Dropped] = []
+    num_bytes = 0
+    for text in texts:
+        batch.append(text)
+        num_bytes += 0 if isinstance(text, Dropped) else _bytes_in_memory(text.source)
+        if len(batch) == BATCH_ROWS or num_bytes >= BATCH_BYTES:
+            yield batch
+            batch, num_bytes = [], 0
+    if batch:
+        yield batch
+
+
+def _bytes_in_memory(image: Path | bytes | DicomFrame) -> int:
+    file = image.file if isinstance(image, DicomFrame) else image
+    return len(file) if isinstance(file, bytes) else 0
+
+
+def _prepare_text(row: Pair | Dropped, config: PrepareConfig) -> _Text | Dropped:
     if isinstance(row, Dropped):
         return row
     if not _can_be_stored(row):
@@ -56,23 +93,28 @@ def prepare_row(row: Pair | Dropped, config: PrepareConfig) -> dict[str, Any] | 
     try:
         source = _download(row.image)
         row = _redact_by_header(row, source)
-        row = _deidentify(row) if config.deidentify else row
-        caption, rules = clean_caption(row.caption)
-        if len(caption) < MIN_CAPTION_CHARACTERS:
-            return Dropped(row.id, row.split, f"caption under {MIN_CAPTION_CHARACTERS} characters")
-        image, width, height = isolate(standardize, source, config.shorter_side)
     except ImageError as error:
-        file = "" if isinstance(row.image, bytes | DicomFrame) else _file_name(row.image)
-        detail = row.if_missing if str(error) == "image missing" else ""
-        return Dropped(row.id, row.split, str(error), detail or hide(file, row))
+        return _drop(row, error)
+    row = _deidentify(row) if config.deidentify else row
+    caption, rules = clean_caption(row.caption)
+    if len(caption) < MIN_CAPTION_CHARACTERS:
+        return Dropped(row.id, row.split, f"caption under {MIN_CAPTION_CHARACTERS} characters")
+    return _Text(row, source, caption, late_rules + rules)
+
+
+def _join(text: _Text, image: tuple[bytes, int, int] | ImageError) -> dict[str, Any] | Dropped:
+    row = text.row
+    if isinstance(image, ImageError):
+        return _drop(row, image)
+    encoded, width, height = image
     return {
         "id": row.id,
-        "image": image,
+        "image": encoded,
         "width": width,
         "height": height,
-        "caption": caption,
+        "caption": text.caption,
         "caption_original": row.caption,
-        "caption_rules": late_rules + rules,
+        "caption_rules": text.rules,
         "article": row.article,
         "license": row.license,
         "attribution": row.attribution,
@@ -81,9 +123,15 @@ def prepare_row(row: Pair | Dropped, config: PrepareConfig) -> dict[str, Any] | 
         "semantic_types": list(row.semantic_types),
         "labels": list(row.labels.items()),
         "source": row.source,
-        "sha256": hashlib.sha256(image).hexdigest(),
+        "sha256": hashlib.sha256(encoded).hexdigest(),
         "removed": list(row.removed),
     }
+
+
+def _drop(row: Pair, error: ImageError) -> Dropped:
+    file = "" if isinstance(row.image, bytes | DicomFrame) else _file_name(row.image)
+    detail = row.if_missing if str(error) == "image missing" else ""
+    return Dropped(row.id, row.split, str(error), detail or hide(file, row))
 
 
 def _file_name(image: AnyPath) -> str:

@@ -12,7 +12,6 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -121,9 +120,10 @@ def source_fingerprint(rows: Sequence[Pair | Dropped], *inputs: Any) -> str:
     digest = hashlib.sha256(repr(inputs).encode())
     for row in rows:
         if isinstance(row, Pair):
-            digest.update(repr(_image_state(row.image)).encode())
-            row = replace(row, image=b"")
-        digest.update(repr(row).encode())
+            texts = [getattr(row, name) for name in Pair.__slots__ if name != "image"]
+            digest.update(repr((_image_state(row.image), texts)).encode())
+        else:
+            digest.update(repr(row).encode())
     return digest.hexdigest()
 
 

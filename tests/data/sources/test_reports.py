@@ -6,7 +6,7 @@ import pytest
 
 from medclip.data.deidentify import DicomConfig, make_key
 from medclip.data.prepare_config import DEFAULT, Columns, PrepareConfig
-from medclip.data.prepare_row import prepare_row
+from medclip.data.prepare_row import prepare_rows
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.detect import open_source
 from medclip.data.sources.reports import OTHER_SECTIONS, read_report, select_reading
@@ -142,4 +142,4 @@ def test_rtf_is_no_caption(tmp_path):
     report = r"{\rtf1\ansi FINDINGS: The lungs are clear.\par IMPRESSION: Normal.\par}"
     pair = Pair("1", b"", report, "train", "1")
     assert select_reading(report) == report
-    assert prepare_row(pair, DEFAULT) == Dropped("1", "train", "caption is RTF, not plain text")
+    assert next(prepare_rows([pair], DEFAULT)) == Dropped("1", "train", "caption is RTF, not plain text")

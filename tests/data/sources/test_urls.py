@@ -16,7 +16,7 @@ from medclip.data import paths
 from medclip.data.dataset import Split
 from medclip.data.prepare import prepare, preview
 from medclip.data.prepare_config import PrepareConfig
-from medclip.data.prepare_row import prepare_row
+from medclip.data.prepare_row import prepare_rows
 from medclip.data.schema import Pair
 from medclip.data.sources.detect import open_source
 from medclip.errors import UserError, WorkError
@@ -151,7 +151,7 @@ def test_a_store_that_does_not_answer_fails_the_work(roco, memory, monkeypatch):
     row = next(open_source(url))
     monkeypatch.setattr(fsspec.filesystem("memory").__class__, "_open", fails)
     with pytest.raises(WorkError, match=r"ROCO_00000\.jpg cannot be reached"):
-        prepare_row(row, PrepareConfig(shorter_side=32))
+        next(prepare_rows([row], PrepareConfig(shorter_side=32)))
 
 
 def test_a_dataset_of_the_hub_is_not_called_absent_where_the_hub_is_not_asked(monkeypatch):

@@ -143,8 +143,9 @@ class UsedFiles:
 
     def add(self, file: AnyPath) -> None:
         """Note that a file is used."""
-        self._files.add(hash(str(file)))
-        self._folders.setdefault(str(file.parent), file.parent)
+        if (key := hash(str(file))) not in self._files:
+            self._files.add(key)
+            self._folders.setdefault(str(file.parent), file.parent)
 
     def add_image(self, image: AnyPath | bytes | DicomFrame) -> None:
         """Note that an image is used, where it is a file."""
