@@ -30,7 +30,7 @@ from medclip.search.manifest import (
     read_manifest,
     segment_folder,
 )
-from medclip.search.stores.base import Embeddings, ExactStore, IndexData, Rows, SegmentEmbeddings, Store
+from medclip.search.stores.base import Embeddings, ExactStore, IndexData, Rows, SegmentEmbeddings, Store, nearest
 
 ROW_COLUMNS = ["id", "image", "width", "height", "caption", "article", "license"]
 ROW_COLUMNS += ["attribution", "labels", "source", "sha256"]
@@ -118,22 +118,28 @@ class IndexReader:
     def nearest_rows(self, embeddings: Embeddings, k: int, filter: Filter = NO_FILTER) -> list[list[tuple[int, float]]]:
         """For each query embedding the `k` nearest rows and their cosines, best first, ties in row order."""
         candidates = self.store.candidates(embeddings, k, self.allowed_mask(filter), filter)
-        self.check_embeddings(np.unique(np.concatenate(candidates)))
         return [self._rank(embedding, rows, k) for embedding, rows in zip(embeddings, candidates, strict=True)]
 
     def check_embeddings(self, rows: Rows) -> None:
         """UserError where the embedding of a row is damaged."""
-        if damaged := damaged_rows(self.embeddings_at(rows)):
+        self._checked_embeddings(rows)
+
+    def _checked_embeddings(self, rows: Rows) -> Float32[np.ndarray, "r p"]:
+        embeddings = self.embeddings_at(rows)
+        if damaged := damaged_rows(embeddings):
             raise UserError(
                 f"index {self.folder} is damaged: the embedding of {self.id(int(rows[damaged[0]]))} is not a unit "
                 "vector. Build the index again."
             )
+        return embeddings
 
     def embeddings_at(self, rows: Rows) -> Float32[np.ndarray, "r p"]:
         """Embeddings of rows."""
         embeddings = np.empty((len(rows), self.manifest.embedding_dim), np.float32)
         for first, segment in self.segments:
             inside = (rows >= first) & (rows < first + len(segment))
+            if inside.all():  # copied once
+                return np.asarray(segment)[rows - first]
             embeddings[inside] = segment[rows[inside] - first]
         return embeddings
 
@@ -214,8 +220,11 @@ class IndexReader:
         return self.live_mask & filter_mask(self.table, self.added_days, filter)
 
     def _rank(self, embedding: np.ndarray, rows: np.ndarray, k: int) -> list[tuple[int, float]]:
+        embeddings = self._checked_embeddings(rows)
+        best = nearest(embeddings @ embedding, k)
         # float64, row by row: equal vectors get equal scores wherever they lie, in every store
-        scores = np.einsum("np,p->n", self.embeddings_at(rows).astype(np.float64), embedding.astype(np.float64))
+        scores = np.einsum("np,p->n", embeddings[best].astype(np.float64), embedding.astype(np.float64))
+        rows = rows[best]
         order = np.lexsort((rows, -scores))[:k]
         return [(int(rows[i]), float(scores[i])) for i in order]
 

@@ -59,8 +59,8 @@ def test_a_large_segment_is_answered_from_its_file(large, tmp_path):
 def test_any_dimension_can_be_quantized(tmp_path, dim):
     embeddings = unit(np.random.default_rng(0).standard_normal((900, dim)))
     faiss.write_quantized(tmp_path / "x.faiss", embeddings)
-    index = faiss.open_quantized(tmp_path / "x.faiss", embeddings)
-    rows = faiss.search_quantized(index, embeddings[:9], 40, np.ones(900, bool))
+    quantized = faiss.open_quantized(tmp_path / "x.faiss", embeddings)
+    rows = faiss.search_quantized(quantized, embeddings[:9], 40, np.ones(900, bool), 900)
     assert (rows >= 0).all() and all(row in rows[row] for row in range(9))
 
 

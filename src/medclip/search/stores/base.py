@@ -112,6 +112,8 @@ class ExactStore:
 def scan(segments: Sequence[SegmentEmbeddings], embeddings: Embeddings, count: int, mask: RowMask) -> list[np.ndarray]:
     """For each query embedding the `count` nearest rows of the mask and those that tie with the last of them."""
     rows, done = np.flatnonzero(mask), 0
+    if not len(rows):  # a faiss file has all of them
+        return [rows] * len(embeddings)
     scores = np.empty((len(embeddings), len(rows)), np.float32)
     for first, segment in segments:
         for start in range(0, len(segment), CHUNK_ROWS):
@@ -126,10 +128,11 @@ def scan(segments: Sequence[SegmentEmbeddings], embeddings: Embeddings, count: i
             elif count_in_chunk:
                 scores[:, columns] = embeddings @ chunk[chunk_mask].T
             done += count_in_chunk
-    return [rows[_top(query_scores, count)] for query_scores in scores]
+    return [rows[nearest(query_scores, count)] for query_scores in scores]
 
 
-def _top(scores: np.ndarray, count: int) -> np.ndarray:
+def nearest(scores: Float32[np.ndarray, " r"], count: int) -> Rows:
+    """Where the `count` highest of scores in float32 are, and those that exact scores may put among them."""
     if count >= len(scores):
         return np.arange(len(scores))
     last = np.partition(scores, len(scores) - count)[len(scores) - count]

@@ -11,9 +11,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int
@@ -60,21 +60,32 @@ class FaissStore:
     def candidates(self, embeddings: Embeddings, count: int, mask: RowMask, filter: Filter) -> list[np.ndarray]:
         """Rows by their estimated cosines; by exact cosines in small segments and where the mask leaves few rows."""
         num_candidates = max(CANDIDATES_PER_HIT * count, MIN_CANDIDATES)
-        scan_mask, estimates = mask.copy(), []
-        for first, segment, index in self._indexes:
-            span = slice(first, first + len(segment))
-            if np.count_nonzero(mask[span]) > max(SCAN_FRACTION * len(segment), num_candidates):
-                rows = search_quantized(index, embeddings, num_candidates, mask[span])
+        estimates = []
+        for first, segment, quantized in self._indexes:
+            allowed = mask[first : first + len(segment)]
+            num_allowed = int(np.count_nonzero(allowed))
+            if num_allowed > max(SCAN_FRACTION * len(segment), num_candidates):
+                rows = search_quantized(quantized, embeddings, num_candidates, allowed, num_allowed)
                 if (np.count_nonzero(rows >= 0, axis=1) >= count).all():
-                    estimates.append((first, rows))
-                    scan_mask[span] = False
-        candidates = scan(self.index.segments, embeddings, count, scan_mask)
-        for first, rows in estimates:
+                    estimates.append((first, len(segment), rows))
+        candidates = self._scan_others(embeddings, count, mask, [(first, length) for first, length, _ in estimates])
+        for first, _, rows in estimates:
             candidates = [
                 np.concatenate([exact, first + estimated[estimated >= 0]])
                 for exact, estimated in zip(candidates, rows, strict=True)
             ]
         return candidates
+
+    def _scan_others(
+        self, embeddings: Embeddings, count: int, mask: RowMask, spans: list[tuple[int, int]]
+    ) -> list[np.ndarray]:
+        """As `scan`, of the rows outside of spans; where these are all, nothing as long as the index is made."""
+        if sum(length for _, length in spans) == len(mask):
+            return [np.empty(0, np.int64)] * len(embeddings)
+        others = mask.copy()
+        for first, length in spans:
+            others[first : first + length] = False
+        return scan(self.index.segments, embeddings, count, others)
 
     def extend(self) -> None:
         """Write the files that are absent or damaged."""
@@ -107,7 +118,7 @@ class FaissStore:
                 yield Difference(name, problem, np.arange(first, first + len(embeddings)))
 
     @cached_property
-    def _indexes(self) -> list[tuple[int, np.ndarray, Any]]:
+    def _indexes(self) -> list[tuple[int, np.ndarray, Quantized]]:
         """First row, embeddings and faiss index of each large segment; none once a later change erased their files."""
         try:
             return [(first, e, open_quantized(path, e)) for first, e, path in self.large_segments]
@@ -121,23 +132,41 @@ class FaissStore:
             ) from None
 
 
-def search_quantized(index: Any, embeddings: Embeddings, count: int, mask: RowMask) -> Int[np.ndarray, "q count"]:
+class Quantized(NamedTuple):
+    """An open faiss file."""
+
+    index: Any
+    num_lists: int
+
+
+def search_quantized(
+    quantized: Quantized, embeddings: Embeddings, count: int, mask: RowMask, num_allowed: int
+) -> Int[np.ndarray, "q count"]:
     """Rows of the mask by estimated cosine, for each query embedding; -1 where the probed lists hold fewer.
 
-    `index` is what `open_quantized` gives. The fewer rows the mask leaves, the more lists are probed.
+    The fewer rows the mask leaves, `num_allowed`, the more lists are probed.
     """
     faiss = _faiss()
     threads = min(len(embeddings), _max_threads())
     faiss.omp_set_num_threads(threads)  # of this thread: for a single query, waking others costs more
-    num_lists = faiss.extract_index_ivf(index).nlist
-    num_allowed = np.count_nonzero(mask)
-    probes = max(PROBE_FRACTION * num_lists * len(mask) / num_allowed, MIN_PROBES)
-    selector = None  # of all rows, it would take half as long again: every code is checked by it
-    if num_allowed < len(mask):
-        selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
-    ivf_params = faiss.SearchParametersIVF(nprobe=min(num_lists, round(probes)), sel=selector)
-    params = faiss.SearchParametersPreTransform(index_params=ivf_params)
-    return index.search(np.ascontiguousarray(embeddings), count, params=params)[1]
+    probes = max(PROBE_FRACTION * quantized.num_lists * len(mask) / num_allowed, MIN_PROBES)
+    num_probes = min(quantized.num_lists, round(probes))
+    if num_allowed == len(mask):  # a selector of all rows takes half as long again: every code is checked by it
+        params = _params_of_all(num_probes)
+    else:
+        params = _params(num_probes, faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little")))
+    return quantized.index.search(np.ascontiguousarray(embeddings), count, params=params)[1]
+
+
+def _params(num_probes: int, selector: Any = None) -> Any:
+    faiss = _faiss()
+    lists = faiss.SearchParametersIVF(nprobe=num_probes, sel=selector)
+    return faiss.SearchParametersPreTransform(index_params=lists)
+
+
+@lru_cache(64)
+def _params_of_all(num_probes: int) -> Any:
+    return _params(num_probes)
 
 
 def write_quantized(path: Path, embeddings: Float32[np.ndarray, "n p"]) -> None:
@@ -163,8 +192,8 @@ def write_quantized(path: Path, embeddings: Float32[np.ndarray, "n p"]) -> None:
             file.write(tail)
 
 
-def open_quantized(path: Path, embeddings: Float32[np.ndarray, "n p"]) -> Any:
-    """The memory-mapped faiss index of a file. One of DAMAGE_ERRORS where it is absent, cut or of other embeddings.
+def open_quantized(path: Path, embeddings: Float32[np.ndarray, "n p"]) -> Quantized:
+    """The faiss file, memory-mapped. One of DAMAGE_ERRORS where it is absent, cut or of other embeddings.
 
     Of the embeddings a sample is compared; `is_of` compares all.
     """
@@ -175,7 +204,7 @@ def open_quantized(path: Path, embeddings: Float32[np.ndarray, "n p"]) -> Any:
     index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     if (index.ntotal, index.d) != embeddings.shape or sample != _digest(_sample(embeddings)):
         raise OtherEmbeddingsError(f"{path} {OTHER_EMBEDDINGS}")
-    return index
+    return Quantized(index, faiss.extract_index_ivf(index).nlist)
 
 
 def is_of(path: Path, embeddings: Float32[np.ndarray, "n p"]) -> bool:
