@@ -192,11 +192,14 @@ def merge_articles(articles: Sequence[str], image_ids: Int[np.ndarray, " n"]) ->
 
     What is resampled together must not be split: a table without articles has one for each caption of an image.
     """
+    names = np.asarray(articles, dtype=str)
+    _, article = np.unique(names, return_inverse=True)
+    _, first, image = np.unique(image_ids, return_index=True, return_inverse=True)
+    if (article == article[first][image]).all():  # no image is in two articles
+        return names.tolist()
     from scipy.sparse import coo_array  # a tenth of a second of imports, which searches need not
     from scipy.sparse.csgraph import connected_components
 
-    names = np.asarray(articles, dtype=str)
-    (_, article), (_, image) = (np.unique(ids, return_inverse=True) for ids in (names, image_ids))
     num_articles, size = article.max() + 1, article.max() + image.max() + 2
     links = coo_array((np.ones(len(names)), (article, num_articles + image)), shape=(size, size))
     _, component = connected_components(links, directed=False)
