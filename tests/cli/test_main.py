@@ -191,7 +191,10 @@ def test_no_command_at_all_is_a_mistake(medclip):
             ("train", "--data", "{data}", "--out", "{tmp}/new", "--steps", "1", "--batch-size", "8", "--resume"),
             "is not a run to resume",
         ),
-        (("evaluate", "retrieval", "--model", "{tmp}/absent", "--data", "{data}"), "is not a model folder"),
+        (
+            ("evaluate", "retrieval", "--model", "{tmp}/absent", "--data", "{data}"),
+            "absent does not exist. A model is a folder, a run",
+        ),
         (("evaluate", "retrieval", "--model", "{run}", "--data", "{data}", "--split", "test"), "has no split 'test'"),
         (("evaluate", "retrieval", "--data", "{data}"), "give either --model MODEL or --embeddings"),
         (
