@@ -8,6 +8,8 @@ from markupsafe import Markup
 
 import medclip
 from medclip import html_page
+from medclip.evaluation.result_tables import Table
+from support.browser import open_chromium
 from support.pages import Page
 
 CSS = (Path(medclip.__file__).parent / "templates" / "page.css").read_text(encoding="utf-8")
@@ -99,3 +101,18 @@ def test_shares_list_the_most_frequent_first_and_what_is_unknown_last():
     rows = html_page.shares([{"a": 1, "b": 6, "": 3}, {"a": 4, "c": 1}], [10, 5], 2)
     assert rows == [("b", [(6, 75.0), (0, 0.0)]), ("a", [(1, 12.5), (4, 100.0)]), ("", [(3, 37.5), (0, 0.0)])]
     assert html_page.shares([{}], [0], 5) == []
+
+
+@pytest.mark.slow
+def test_a_wide_table_is_whole_on_paper():
+    names = [f"a_model_with_a_rather_long_name_{i}" for i in range(4)]
+    table = Table("A table", ["", *names], [["accuracy", *["83.3 % (79.1–87.0)"] * 4]])
+    page = html_page.render("summary.html", tables=[table], notes=[])
+    with open_chromium() as browser:
+        paper = browser.new_page(viewport={"width": 718, "height": 1000})  # A4 within Chromium's margins
+        paper.emulate_media(media="print")
+        paper.set_content(f"<style>{CSS}</style>{page}")
+        width, table_width = paper.evaluate(
+            "[document.documentElement.clientWidth, document.querySelector('table').offsetWidth]"
+        )
+        assert table_width <= width == 718

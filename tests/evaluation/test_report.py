@@ -1,9 +1,12 @@
 """DIR/report.html shows every metric that its folder holds, and needs nothing but itself."""
 
+import re
+
 import pytest
 
 from medclip import NOT_CLINICAL
 from medclip.errors import UserError
+from medclip.evaluation.charts import dots
 from medclip.evaluation.report import write_report
 from medclip.evaluation.results import Kind, Results, read_results, write_results
 from medclip.named_metrics import format_value
@@ -108,3 +111,21 @@ def test_results_without_the_facts_of_their_kind_are_refused(tmp_path, kind):
     write(tmp_path, kind, metric("corruptions/noise/1/R@10", 0.5))
     with pytest.raises(UserError, match="holds results that lack"):
         write_report(tmp_path)
+
+
+def text_spans(svg):
+    """Where each text of a chart begins and ends, of letters that are half as wide as high, and the chart's width."""
+    width = float(svg.partition('viewBox="0 0 ')[2].partition(" ")[0])
+    shares = {"start": 0, "middle": 0.5, "end": 1}
+    texts = re.findall(r'<text[^>]*text-anchor: (\w+)[^>]* x="([-\d.]+)"[^>]*>([^<]*)', svg)
+    spans = [(float(x) - shares[anchor] * 5.5 * len(text), 5.5 * len(text)) for anchor, x, text in texts]
+    return [(start, start + length) for start, length in spans], width
+
+
+def test_a_legend_of_long_names_stays_within_the_chart():
+    names = [f"a model with a rather long name, number {i}" for i in range(4)]
+    auroc = {"ct": metric("auroc", 0.7, 0.6, 0.8, chance=0.5), "a class of a long name " * 9: metric("auroc", 0.6)}
+    svg = dots("AUROC", dict.fromkeys(names, auroc))
+    spans, width = text_spans(svg)
+    assert len(spans) > 8 and all(0 <= start < end <= width for start, end in spans)
+    assert "number 3" in svg  # whole in the description

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+MAX_NAME = 40  # letters
+LEGEND_ROW = 0.25  # inches
+
+
 def recalls(directions: Mapping[str, Mapping[str, Metric]]) -> Markup:
     """Bars of recall at each k for each direction with intervals, and chance."""
     ks = list(next(iter(directions.values())))
@@ -54,15 +58,18 @@ def dots(title: str, series: Mapping[str, Mapping[str, Metric]]) -> Markup:
             values, errors = _percent([metrics[row] for row in rows])
             at = np.arange(len(rows))[::-1] + ((len(series) - 1) / 2 - number) * 0.8 / len(series)
             color = html_page.SERIES[number % 4]
-            axes.errorbar(values, at, xerr=errors, fmt="o", color=color, capsize=3, label=label if many else None)
+            axes.errorbar(
+                values, at, xerr=errors, fmt="o", color=color, capsize=3, label=_shorten(label) if many else None
+            )
         _rows(axes, rows)
         if chance is not None:
             axes.axvline(chance, ls=":", c=html_page.INK, lw=1, label="chance")
         axes.set(xlabel=f"{title}, %")
         if many or chance is not None:
-            axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(series) + 1)
+            _legend_above(figure, names)
 
-    height = 1.2 + len(rows) * (0.2 + 0.14 * len(series))
+    names = [*(series if many else ()), *(() if chance is None else ("chance",))]
+    height = 1 + len(rows) * (0.2 + 0.14 * len(series)) + LEGEND_ROW * _legend_rows(names)
     return html_page.figure(draw, f"{title} with 95 % intervals. {_describe(series)}", (8, height))
 
 
@@ -142,17 +149,17 @@ def differences(rows: Sequence[Row], names: Sequence[str]) -> Markup:
             axes.errorbar(moved, at, xerr=errors, fmt="none", ecolor=color, capsize=3)
             fill = ["none" if c.verdict == Verdict.WITHIN_NOISE else color for c in contrasts]
             axes.scatter(moved, at, edgecolors=color, facecolors=fill, zorder=3)
-            axes.plot([], [], "o", color=color, label=name)
+            axes.plot([], [], "o", color=color, label=_shorten(name))
         _rows(axes, [to_words(row.name) for row in rows])
         axes.set(xlabel="points of a hundred")
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(names))
+        _legend_above(figure, names)
 
     text = "; ".join(
         f"{to_words(row.name)}, {name}: {100 * contrast.difference.difference:+.1f} ({contrast.verdict})"
         for row in rows
         for name, contrast in zip(names, row.contrasts, strict=True)
     )
-    tall = 1.2 + len(rows) * (0.2 + 0.16 * len(names))
+    tall = 1 + len(rows) * (0.2 + 0.16 * len(names)) + LEGEND_ROW * _legend_rows(names)
     return html_page.figure(draw, f"Differences from the baseline in points, with 95 % intervals. {text}.", (8, tall))
 
 
@@ -164,9 +171,28 @@ def _line(axes: Axes, metrics: Mapping[float, Metric], color: str, label: str | 
 
 def _rows(axes: Axes, names: Sequence[str]) -> None:
     """Names of rows at the left, the first at the top."""
-    axes.set_yticks(np.arange(len(names))[::-1], names)
+    axes.set_yticks(np.arange(len(names))[::-1], [_shorten(name) for name in names])
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.grid(axis="x", alpha=0.2)
+
+
+def _shorten(name: str) -> str:
+    """A name that leaves room for the chart; tables have it whole."""
+    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…"
+
+
+def _legend_columns(names: Sequence[str]) -> int:
+    """How many names of a legend fit side by side into 8 inches: a letter takes 0.09, a mark half an inch."""
+    return max(1, min(len(names), int(7.6 / (0.5 + 0.09 * max(len(_shorten(name)) for name in names)))))
+
+
+def _legend_rows(names: Sequence[str]) -> int:
+    return -(-len(names) // _legend_columns(names)) if names else 0
+
+
+def _legend_above(figure: Figure, names: Sequence[str]) -> None:
+    """A legend over the whole width; one that is wider pushes the axes out of the chart."""
+    figure.legend(loc="outside upper center", ncols=_legend_columns(names))
 
 
 def _describe(series: Mapping[str, Mapping[Any, Metric]]) -> str:
