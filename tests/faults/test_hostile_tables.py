@@ -5,6 +5,8 @@ import time
 import pyarrow as pa
 import pytest
 
+from medclip.data.arrow_messages import has_compressed_batches
+from medclip.data.checked_files import DamageError, open_table
 from medclip.data.deidentify import redact_report
 from medclip.data.normalize import MAX_CAPTION_CHARACTERS, clean_caption, normalize_text
 from medclip.data.prepare import prepare
@@ -118,3 +120,22 @@ def test_time_to_miss_images_grows_with_the_table_alone(tmp_path):
     start = time.process_time()
     rows = list(read_tables([tmp_path / "x.csv"], Columns(), UsedFiles()))
     assert len(rows) == 15_001 and time.process_time() - start < 60
+
+
+@pytest.mark.parametrize("codec", ["zstd", "lz4", None])
+@pytest.mark.parametrize("dictionary", [False, True])
+def test_a_compressed_arrow_file_is_told_before_it_is_unpacked(tmp_path, codec, dictionary):
+    """Of 200 kB, 10 GB were made."""
+    column = pa.array([b"\0" * 2**20] * 3)
+    table = pa.table({"number": [1, 2, 3], "image": column.dictionary_encode() if dictionary else column})
+    path = tmp_path / "x.arrow"
+    options = pa.ipc.IpcWriteOptions(compression=codec)
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema, options=options) as out:
+        out.write_table(table, max_chunksize=1)
+    with path.open("rb") as file:
+        assert has_compressed_batches(file) == bool(codec)
+    if codec:
+        with pytest.raises(DamageError, match="is compressed, which no file of medclip is"):
+            open_table(path)
+    else:
+        assert len(open_table(path)) == 3

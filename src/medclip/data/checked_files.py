@@ -10,6 +10,7 @@ import pyarrow as pa
 from jaxtyping import Float
 
 from medclip.atomic_io import check_file, sha256
+from medclip.data.arrow_messages import has_compressed_batches
 
 _OPTIONAL = "attribution"
 EMBEDDINGS_MANIFEST = "embedding.json"
@@ -31,9 +32,12 @@ def open_table(
     """
     try:
         check_file(path)
-        table = pa.ipc.open_file(pa.memory_map(os.fsencode(path))).read_all()
+        source = pa.memory_map(os.fsencode(path))
+        if has_compressed_batches(source):  # which unpack to any size; medclip writes none
+            raise DamageError("is compressed, which no file of medclip is")
+        table = pa.ipc.open_file(source).read_all()
         table.validate(full=True)
-    except FileNotFoundError:
+    except (FileNotFoundError, DamageError):
         raise
     except (pa.ArrowException, ValueError, OSError, MemoryError) as error:
         raise DamageError(f"is not a whole Arrow file ({_first_line(error)})") from None

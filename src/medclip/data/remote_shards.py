@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from medclip.atomic_io import whole_file
+from medclip.data.arrow_messages import has_compressed_batches
 from medclip.data.paths import storage_errors
 from medclip.errors import UserError, WorkError
 from medclip.folder_locks import lock_folder
@@ -123,7 +124,10 @@ def _copy_columns(stored: UPath, path: str) -> None:
         size = source.tell()
         file.truncate(size)
         # what is read of the first column of each batch, and with it the footer and what says where the columns lie
-        reader = pa.ipc.open_file(_CopyingReader(source, file), options=pa.ipc.IpcReadOptions(included_fields=[0]))
+        copying = _CopyingReader(source, file)
+        if has_compressed_batches(copying):
+            raise UserError(f"{stored} is compressed, which no shard of medclip is. Prepare the dataset again.")
+        reader = pa.ipc.open_file(copying, options=pa.ipc.IpcReadOptions(included_fields=[0]))
         for batch in range(reader.num_record_batches):
             reader.get_batch(batch)
         file.flush()
