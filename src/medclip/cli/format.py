@@ -13,6 +13,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from medclip.cli.args import ConfigFile
+from medclip.cli.streams import print_errors
 from medclip.errors import UserError
 from medclip.plain_text import printable
 from medclip.progress import PlainConsole
@@ -43,9 +44,10 @@ class Output:
 
         `tables` may be a generator: it is not started where JSON is printed.
         """
-        if self.json or not (self.table or sys.stdout.isatty()):
-            for item in result if isinstance(result, list) else [result]:
-                print(printable(json.dumps(item, ensure_ascii=not _is_unicode(sys.stdout))))
-            return
-        for table in tables:
-            screen.print(table, soft_wrap=isinstance(table, str | Text))  # a path stays on one line
+        with print_errors():
+            if self.json or not (self.table or sys.stdout.isatty()):
+                for item in result if isinstance(result, list) else [result]:
+                    print(printable(json.dumps(item, ensure_ascii=not _is_unicode(sys.stdout))))
+                return
+            for table in tables:
+                screen.print(table, soft_wrap=isinstance(table, str | Text))  # a path stays on one line

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import io
 import logging
-import os
 import signal
 import sys
 import textwrap
@@ -14,6 +13,7 @@ from contextlib import nullcontext
 from typing import NamedTuple, NoReturn
 
 from medclip import NOT_CLINICAL, __version__
+from medclip.cli.streams import print_errors, replace_closed_streams
 from medclip.errors import StoppedError, UserError, WorkError, describe_os_error
 from medclip.plain_text import PlainFormatter, printable
 from medclip.stop_signals import Stopped, end_at_once_from_now_on, handle_stop_signals, raise_stopped
@@ -104,6 +104,7 @@ ROOT = Family(
 
 def main() -> None:
     """Run one command. Exit codes: 0 done, 1 the work failed, 2 the command was wrong, 128 + n signal n ended it."""
+    replace_closed_streams()
     warnings, is_new = logging.getLogger("medclip.model"), _only_once()
     warnings.addFilter(is_new)
     for stream in (sys.stdout, sys.stderr):
@@ -114,7 +115,6 @@ def main() -> None:
     try:
         with handle_stop_signals(raise_stopped):
             run(sys.argv[1:])
-            _flush_output()
     except UserError as error:
         _stop(str(error), 2)
     except StoppedError as error:
@@ -145,7 +145,8 @@ def run(words: Sequence[str]) -> None:
     """Run the command that `words` name, or print its help. UserError where there is no such command."""
     name, command, rest = find_command(words)
     if isinstance(command, Family):
-        _show_family(name, command, rest)
+        with print_errors():
+            _show_family(name, command, rest)
         return
     from medclip import jax_setup
     from medclip.cli.parse import flag_values, output_folder, parse, write_config
@@ -155,7 +156,8 @@ def run(words: Sequence[str]) -> None:
     for package in ("PIL", "pydicom"):
         ignore_warnings(package)  # before any thread
     module, _, class_name = command.target.partition(":")
-    parsed = parse(getattr(importlib.import_module(f"medclip.cli.{module}"), class_name), name, rest)
+    with print_errors():  # of --help
+        parsed = parse(getattr(importlib.import_module(f"medclip.cli.{module}"), class_name), name, rest)
     folder = output_folder(parsed)
     if folder is None and (file := flag_values(parsed).get("out")) is not None:
         check_writable(file)  # before hours of work, as `lock_output` does
@@ -209,17 +211,6 @@ def _only_once() -> Callable[[logging.LogRecord], bool]:
         return not is_repeated
 
     return is_new
-
-
-def _flush_output() -> None:
-    """Write out what was printed; OSError on a full disk. A reader that has ended, as `head` does, ends the process."""
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
-        if isinstance(error, BrokenPipeError):
-            raise SystemExit(1) from None
-        raise OSError(error.errno, error.strerror, "standard output") from None
 
 
 def _stop(sentence: str, code: int) -> NoReturn:
