@@ -12,16 +12,13 @@ so it carries over to an index of another size. Platt's line (1999) corrects it,
 
 P_k says nothing of a text whose image the index lacks.
 
-No match: the mean of the five highest cosines lies below a threshold that the texts of images which are there fall
-below at a stated rate (split conformal prediction, Vovk et al. 2005). It holds for texts and images that could as well
-be some of the validation split, over all of them, not for each; an index of more images than validation had falls below
-less often.
+Whether there is a match at all: `no_match`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,31 +29,41 @@ from jaxtyping import Bool, Float, Float64, Int
 from medclip import NOT_CLINICAL
 from medclip.atomic_io import CHECKSUM, has_checksum, read_object, write_with_checksum
 from medclip.errors import UserError
+from medclip.no_match import (
+    FALSE_NO_MATCH_RATE,
+    NUM_TOP,
+    ExcerptCosines,
+    Threshold,
+    Withheld,
+    fit_thresholds,
+    withhold,
+)
+from medclip.random_pools import Pool, draw_pools, highest, pool_sizes
 
 CALIBRATION_FILE = "calibration.json"
-FALSE_NO_MATCH_RATE = 0.05
-NUM_TOP = 5  # highest cosines whose mean tells no match: more images never lower it, as they would a mean of all
+FORMAT = 2  # of the file; 1 had a single threshold for texts of any length
 KS = (1, 2, 5, 10, 20, 50)
-NUM_DRAWS = 16  # of pools of each size
-MIN_GROUP_SIZE = 10
 MAX_LOG_SCALE = np.log(1000)
 TIE_TOLERANCE = 1e-9
 _MAX_NUMBER = 1e15  # products of two, and integers, are exact enough in float64
+OTHER_FORMAT = (
+    f"the model's {CALIBRATION_FILE} is of another version of medclip: delete it, then the `medclip train` that made "
+    "the model, with --resume, writes it anew and trains no step."
+)
 FITTED = ("scale", "share_slope", "chance_slope", "intercept", "false_no_match_rate")
 READING = {
     "probability": "that the right image is among k hits of an index of n images, if the index holds it; its logit is "
     "share_slope * logit(m) + chance_slope * logit(k / n) + intercept, m being the hits' share of the sum of "
     "exp(scale * cosine) over the index",
-    "no_match": f"the mean of the {NUM_TOP} highest cosines is below the threshold for the index's size, interpolated "
-    "over the logarithm of the size; a text whose image is there falls below at false_no_match_rate, or less often "
-    "where the index is larger than validation",
-    "withheld": "texts about one organ at a time, searched among the images of the others: how many have no match",
-    "holds_for": "texts and images like those of the validation split, taken together; not for each single one",
+    "no_match": f"the mean of the {NUM_TOP} highest cosines is below the threshold for the text's number of words (of "
+    "the largest min_words not above it) and the index's size, interpolated over the logarithm of the size; a text "
+    "of that length whose image is there falls below at false_no_match_rate, or less often where the index is larger "
+    "than validation",
+    "withheld": "texts of a length about one organ at a time, searched among the images of the others: how many have "
+    "no match",
+    "holds_for": "captions and images like those of the validation split, and the first words of such captions, taken "
+    "together; not for each single one",
 }
-
-
-Pool = tuple[np.ndarray, np.ndarray]
-"""The cosine of each text's right image (q,), and those of the pool's other images (q, m), -inf where there is none."""
 
 
 @dataclass(frozen=True)
@@ -77,22 +84,6 @@ class ValidationRecall:
 
 
 @dataclass(frozen=True)
-class Threshold:
-    """A mean of the highest cosines below which an index of so many images has no match."""
-
-    num_images: int
-    cosine: float
-
-
-@dataclass(frozen=True)
-class Withheld:
-    """Texts whose group of images was left out of the pool, and the share of them that had no match."""
-
-    num_queries: int
-    no_match_rate: float
-
-
-@dataclass(frozen=True)
 class Calibration:
     """The content of `calibration.json`."""
 
@@ -106,9 +97,9 @@ class Calibration:
     intercept: float
     false_no_match_rate: float
     thresholds: tuple[Threshold, ...]
-    """By number of images, ascending; none where validation has too few texts for the rate."""
-    withheld: Withheld | None
-    """None where no organ is named by enough captions."""
+    """By length of the text and number of images, ascending; none where validation has too few texts for the rate."""
+    withheld: tuple[Withheld, ...]
+    """By length of the text; none of a length at which no organ is named by enough."""
 
     def probabilities(
         self, cosines: Float64[np.ndarray, " k"], counts: Int[np.ndarray, " k"], log_total: float, num_images: int
@@ -132,28 +123,23 @@ class Calibration:
             terms = np.append(terms, _log_sum(self.scale * others) + np.log(rest / len(others)))
         return float(_log_sum(terms))
 
-    def is_no_match(self, highest: Float64[np.ndarray, " h"], num_images: int) -> bool | None:
-        """Whether an index of so many images has no match, by its highest cosines, best first; None: not calibrated."""
-        if not self.thresholds:
-            return None
-        sizes = [np.log(threshold.num_images) for threshold in self.thresholds]
-        threshold = np.interp(np.log(num_images), sizes, [threshold.cosine for threshold in self.thresholds])
-        return bool(highest[:NUM_TOP].mean() < threshold)
-
 
 def write_calibration(folder: Path, calibration: Calibration) -> None:
     """Write `calibration.json` into a model's folder."""
-    content = dataclasses.asdict(calibration) | {"reading": READING, "notice": NOT_CLINICAL}
+    content = {"format": FORMAT} | dataclasses.asdict(calibration) | {"reading": READING, "notice": NOT_CLINICAL}
     write_with_checksum(folder / CALIBRATION_FILE, content)
 
 
 def read_calibration(folder: Path, model_sha256: str) -> Calibration:
-    """The calibration in a model's folder. UserError where there is none, it is damaged, or of another model."""
+    """The calibration in a model's folder. UserError where it is absent, damaged, or of another model or format."""
     path = folder / CALIBRATION_FILE
     if not path.is_file():
         raise UserError(f"the model has no {CALIBRATION_FILE}, which medclip train writes at its end.")
     try:
-        calibration = _parse(fields := read_object(path, "a model folder"))
+        fields = read_object(path, "a model folder")
+        if fields.get("format") != FORMAT:
+            raise UserError(OTHER_FORMAT)
+        calibration = _parse(fields)
     except (KeyError, TypeError, ValueError, OverflowError) as error:  # the last of Infinity in place of a count
         raise UserError(f"the model's {CALIBRATION_FILE} is damaged ({error}).") from None
     if calibration.model_sha256 != model_sha256:
@@ -165,7 +151,7 @@ def read_calibration(folder: Path, model_sha256: str) -> Calibration:
 
 def _parse(fields: Mapping[str, Any]) -> Calibration:
     """KeyError, TypeError or ValueError where a field is missing or wrong."""
-    recall, withheld = fields["recall_at_10"], fields["withheld"]
+    recall = fields["recall_at_10"]
     calibration = Calibration(
         model_sha256=str(fields["model_sha256"]),
         data_sha256=str(fields["data_sha256"]),
@@ -174,12 +160,18 @@ def _parse(fields: Mapping[str, Any]) -> Calibration:
             **{name: _count(recall[name]) for name in ("num_images", "num_captions")},
         ),
         **{name: _number(fields[name]) for name in FITTED},
-        thresholds=tuple(Threshold(_count(t["num_images"]), _number(t["cosine"])) for t in fields["thresholds"]),
-        withheld=withheld and Withheld(_count(withheld["num_queries"]), _number(withheld["no_match_rate"])),
+        thresholds=tuple(
+            Threshold(_count(t["min_words"]), _count(t["num_images"]), _number(t["cosine"]))
+            for t in fields["thresholds"]
+        ),
+        withheld=tuple(
+            Withheld(_count(w["min_words"]), _count(w["num_queries"]), _number(w["no_match_rate"]))
+            for w in fields["withheld"]
+        ),
     )
-    sizes = [0, *(threshold.num_images for threshold in calibration.thresholds)]
-    if sizes != sorted({*sizes}):
-        raise ValueError("its thresholds are not in the order of their sizes")
+    places = [(threshold.min_words, threshold.num_images) for threshold in calibration.thresholds]
+    if places != sorted({*places}):
+        raise ValueError("its thresholds are not in the order of their lengths and sizes")
     return calibration
 
 
@@ -200,27 +192,21 @@ def _number(value: Any) -> float:
 def fit_calibration(
     cosines: Float64[np.ndarray, "q n"],
     right: Bool[np.ndarray, "q n"],
-    query_groups: Sequence[str],
-    image_groups: Sequence[str],
+    excerpts: ExcerptCosines,
     recall_at_10: ValidationRecall,
     model_sha256: str,
     data_sha256: str,
     seed: int,
 ) -> Calibration:
-    """Calibrate on the cosines of q texts with n images, at least two; `right` says which belong together.
+    """Calibrate on the cosines of q captions with n images, at least two; `right` says which belong together.
 
-    The groups (organs; "" for unknown) are withheld in turn to measure how often what is absent has no match.
+    The `excerpts` of the captions (`cut_captions`) give the thresholds of no match.
     """
-    rng = np.random.default_rng(seed)
-    scale = _fit_scale(cosines, right)
-    first_pools: dict[int, Pool] = {}
-    statistics: dict[int, list[np.ndarray]] = {}
-    for size in _pool_sizes(cosines.shape[1]):
-        for pool in _draw_pools(cosines, right, size, rng):
-            first_pools.setdefault(size, pool)
-            statistics.setdefault(size, []).append(_mean_top(np.column_stack(pool)))
-    share_slope, chance_slope, intercept = _fit_line(scale, first_pools)
-    calibration = Calibration(
+    rng, scale = np.random.default_rng(seed), _fit_scale(cosines, right)
+    pools = {size: next(draw_pools(cosines, right, size, rng)) for size in pool_sizes(cosines.shape[1])}
+    thresholds = tuple(fit_thresholds(excerpts, seed))
+    share_slope, chance_slope, intercept = _fit_line(scale, pools)
+    return Calibration(
         model_sha256=model_sha256,
         data_sha256=data_sha256,
         recall_at_10=recall_at_10,
@@ -229,36 +215,16 @@ def fit_calibration(
         chance_slope=chance_slope,
         intercept=intercept,
         false_no_match_rate=FALSE_NO_MATCH_RATE,
-        thresholds=tuple(_thresholds(statistics, len(cosines))),
-        withheld=None,
+        thresholds=thresholds,
+        withheld=tuple(withhold(thresholds, excerpts)),
     )
-    return dataclasses.replace(calibration, withheld=withhold(calibration, cosines, query_groups, image_groups))
-
-
-def withhold(
-    calibration: Calibration,
-    cosines: Float64[np.ndarray, "q n"],
-    query_groups: Sequence[str],
-    image_groups: Sequence[str],
-) -> Withheld | None:
-    """Search the texts of each group of at least MIN_GROUP_SIZE among the images of the others; None without any."""
-    of_queries, of_images, no_match = np.asarray(query_groups), np.asarray(image_groups), []
-    for group in sorted({*query_groups} - {""}):
-        queries, others = np.flatnonzero(of_queries == group), of_images != group
-        if len(queries) < MIN_GROUP_SIZE or others.sum() < MIN_GROUP_SIZE:
-            continue
-        pool = _highest(cosines[np.ix_(queries, others)], NUM_TOP)
-        no_match += [calibration.is_no_match(row, int(others.sum())) for row in pool]
-    if not no_match or None in no_match:
-        return None
-    return Withheld(len(no_match), float(np.mean(no_match)))
 
 
 def _fit_scale(cosines: np.ndarray, right: np.ndarray) -> float:
     """The scale of the softmax that makes the right images most probable."""
     from scipy.optimize import minimize_scalar
 
-    own = _highest(np.where(right, cosines, -np.inf), int(right.sum(axis=1).max()))
+    own = highest(np.where(right, cosines, -np.inf), int(right.sum(axis=1).max()))
 
     def loss(log_scale: float) -> float:
         scale = np.exp(log_scale)
@@ -268,28 +234,12 @@ def _fit_scale(cosines: np.ndarray, right: np.ndarray) -> float:
     return float(np.exp(optimum.x))
 
 
-def _pool_sizes(num_images: int) -> list[int]:
-    """Powers of two, and the number itself."""
-    return [2**i for i in range(num_images.bit_length()) if 2**i < num_images] + [num_images]
-
-
-def _draw_pools(cosines: np.ndarray, right: np.ndarray, size: int, rng: np.random.Generator) -> Iterator[Pool]:
-    """Pools of so many images, each text's best right one always among them. Of all images there is one."""
-    own, n = np.where(right, cosines, -np.inf).max(axis=1), cosines.shape[1]
-    for _ in range(1 if size == n else NUM_DRAWS):
-        columns = rng.permutation(n)[:size]
-        right_columns = right[:, columns]
-        others = np.where(right_columns, -np.inf, cosines[:, columns])
-        others[~right_columns.any(axis=1), -1] = -np.inf  # the place of the right one, which was not drawn
-        yield own, others
-
-
 def _fit_line(scale: float, pools: Mapping[int, Pool]) -> tuple[float, float, float]:
     """The slopes (never below 0) and the intercept of the logit of P_k, over a pool of each size, k below the size."""
     rows, hits = [], []
     for size, (own, others) in pools.items():
         scaled = scale * np.column_stack([own, others])
-        share = np.cumsum(np.exp(_highest(scaled, max(KS)) - _log_sum(scaled)[:, None]), axis=1)
+        share = np.cumsum(np.exp(highest(scaled, max(KS)) - _log_sum(scaled)[:, None]), axis=1)
         rank = 1 + (others >= own[:, None] - TIE_TOLERANCE).sum(axis=1)
         for k in KS:
             if k < size:
@@ -316,28 +266,6 @@ def _fit_logistic(x: np.ndarray, target: np.ndarray) -> np.ndarray:
     bounds = [*[(0.0, None)] * (x.shape[1] - 1), (None, None)]
     start = np.eye(1, x.shape[1])[0]  # the share as it is
     return minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
-
-
-def _thresholds(statistics: Mapping[int, Sequence[np.ndarray]], num_queries: int) -> Iterator[Threshold]:
-    """The floor(rate (q + 1))-th lowest statistic of q texts for each size; nothing where that is the 0th."""
-    if FALSE_NO_MATCH_RATE * (num_queries + 1) < 1:
-        return
-    for size, draws in statistics.items():
-        ascending = np.sort(np.concatenate(draws))
-        yield Threshold(size, float(ascending[int(FALSE_NO_MATCH_RATE * (num_queries + 1) * len(draws)) - 1]))
-
-
-def _mean_top(pool: np.ndarray) -> np.ndarray:
-    """The mean of the highest NUM_TOP values of each row, or of as many as are not -inf."""
-    top = _highest(pool, NUM_TOP)
-    return np.where(np.isinf(top), 0, top).sum(axis=1) / (~np.isinf(top)).sum(axis=1)
-
-
-def _highest(values: np.ndarray, count: int) -> np.ndarray:
-    """The `count` highest values of each row, or all of fewer, best first."""
-    if values.shape[1] > count:
-        values = np.partition(values, -count, axis=1)[:, -count:]
-    return -np.sort(-values, axis=1)
 
 
 def _log_sum(values: np.ndarray) -> np.ndarray:

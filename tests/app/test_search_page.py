@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from medclip.app.text import escape_markdown
-from medclip.match_calibration import Threshold, read_calibration, write_calibration
+from medclip.match_calibration import read_calibration, write_calibration
 from medclip.model.checkpoint import model_hash
+from medclip.no_match import Threshold
 from medclip.search.curate import add, delete
 from medclip.search.filters import make_filter
 from medclip.search.index import Index
@@ -95,12 +96,12 @@ def change_calibration(run, copy, change):
 def test_a_good_model_is_no_warning_and_far_hits_are_one(page, sound, index_folder, run, copy):
     def good_and_far(calibration):
         recall = dataclasses.replace(calibration.recall_at_10, low=0.25, chance=0.015)
-        return dataclasses.replace(calibration, recall_at_10=recall, thresholds=(Threshold(12, 0.99),))
+        return dataclasses.replace(calibration, recall_at_10=recall, thresholds=(Threshold(1, 12, 0.99),))
 
     at = page(index_folder, models=(change_calibration(run, copy, good_and_far),))
     at = sound(ask(at, "CT of the left chest"))
     (warning,) = at.warning
-    assert warning.value.startswith("No match\\: of texts whose image is in the index")
+    assert warning.value.startswith("No match\\: of texts as long whose image is in the index")
     assert len(captions(at)) == 12  # they are shown all the same
     assert not any("right so far" in element.value for element in at.caption)  # that holds where there is a match
     assert any(element.value.startswith("The model on its own validation") for element in at.caption)

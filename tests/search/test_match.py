@@ -9,8 +9,9 @@ import pytest
 from medclip.atomic_io import read_json, write_json
 from medclip.data.dataset import Split
 from medclip.encode.encoder import embed_images, embed_texts
-from medclip.match_calibration import CALIBRATION_FILE, Calibration, Threshold, Withheld, read_calibration
+from medclip.match_calibration import CALIBRATION_FILE, Calibration, read_calibration
 from medclip.model.checkpoint import model_hash
+from medclip.no_match import Threshold, Withheld
 from medclip.search.filters import make_filter
 from medclip.search.index import Index
 from medclip.search.match import describe_model
@@ -69,7 +70,7 @@ def test_training_leaves_the_calibration_of_the_weights_it_saved(run, data, mode
         return np.mean(np.log(np.exp(scale * (pairs - own)).sum(axis=1)))
 
     assert all(loss(calibration.scale) <= loss(calibration.scale * factor) + 1e-9 for factor in (0.8, 0.95, 1.05, 1.2))
-    assert (calibration.thresholds, calibration.withheld) == ((), None)  # twelve captions are too few
+    assert (calibration.thresholds, calibration.withheld) == ((), ())  # twelve captions are too few
     assert "Not a medical device" in read_json(run / "model" / CALIBRATION_FILE, "a model")["notice"]
 
 
@@ -115,12 +116,12 @@ def test_an_index_takes_the_calibration_of_its_model_wherever_that_lies(index_fo
 @pytest.mark.parametrize(("above", "no_match"), [(0.01, True), (-0.01, False)])
 @pytest.mark.parametrize("k", [1, 10])
 def test_there_is_no_match_where_the_five_nearest_are_too_far(index, cosines, above, no_match, k):
-    """Whatever the number of hits that are shown."""
-    thresholds = (Threshold(12, float(cosines[:5].mean()) + above),)
+    """Whatever the number of hits that are shown. The text has five words: thresholds of other lengths are not its."""
+    thresholds = (Threshold(1, 12, 2.0), Threshold(4, 12, float(cosines[:5].mean()) + above), Threshold(8, 12, 2.0))
     calibration = dataclasses.replace(index.calibration, thresholds=thresholds)
     result = answer(dataclasses.replace(index, calibration=calibration), k=k)
     assert result.no_match is no_match
-    assert result.note.startswith("No match: of texts whose image is in the index, 5% at most have") is no_match
+    assert result.note.startswith("No match: of texts as long whose image is in the index, 5% at most have") is no_match
     assert len(result.hits) == k  # they are shown all the same
 
 
@@ -131,7 +132,11 @@ def test_a_model_near_chance_is_described_so(index):
     good = dataclasses.replace(calibration, recall_at_10=recall)
     text = "28.0% of 12 captions (95 % interval 25.0% to 31.0%), of 12 images; by chance for 1.5%."
     assert describe_model(good).endswith(text)
-    withheld = dataclasses.replace(good, withheld=Withheld(100, 0.4))
-    assert describe_model(withheld).endswith(
-        f"{text} Of captions about an organ that no image shows, 40% are told to have no match."
-    )
+    rates = Withheld(1, 100, 0.4), Withheld(4, 100, 0.5), Withheld(16, 90, 0.6)
+    ending = "words are told to have no match."
+    for withheld, described in (
+        (rates, f"40% of 1 to 3 words and 60% of 16 or more {ending}"),
+        (rates[1:2], f"50% of 4 to 7 {ending}"),
+    ):
+        described = f"{text} Of texts about an organ that no image shows, {described}"
+        assert describe_model(dataclasses.replace(good, withheld=withheld)).endswith(described)

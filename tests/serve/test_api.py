@@ -113,7 +113,7 @@ def test_the_service_says_how_good_its_model_is_on_its_own_validation(client, in
         "num_captions": 12,
         "near_chance": True,
         "false_no_match_rate": 0.05,
-        "withheld_no_match_rate": None,
+        "withheld": [],
     }
 
 

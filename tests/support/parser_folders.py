@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from medclip.match_calibration import CALIBRATION_FILE, FITTED
+from medclip.match_calibration import CALIBRATION_FILE, FITTED, FORMAT
 from support import handmade_datasets, handmade_results
 from support.archives import zip_bytes
 from support.dicom_files import dicom, dicom_bytes, gray_ramp
@@ -90,8 +90,9 @@ def small_index(folder: Path) -> None:
 
 def calibration(folder: Path) -> None:
     recall = {"value": 0.5, "low": 0.4, "high": 0.6, "chance": 0.1, "num_images": 10, "num_captions": 10}
-    fields = {"model_sha256": "0" * 64, "data_sha256": "0" * 64, "recall_at_10": recall, "withheld": None}
-    thresholds = [{"num_images": 10, "cosine": 0.1}, {"num_images": 100, "cosine": 0.2}]
+    fields = {"model_sha256": "0" * 64, "data_sha256": "0" * 64, "recall_at_10": recall}
+    thresholds = [{"min_words": 1, "num_images": n, "cosine": n / 500} for n in (10, 100)]
+    fields |= {"format": FORMAT, "withheld": [{"min_words": 1, "num_queries": 10, "no_match_rate": 0.5}]}
     (folder / CALIBRATION_FILE).write_text(json.dumps(fields | dict.fromkeys(FITTED, 1.0) | {"thresholds": thresholds}))
 
 

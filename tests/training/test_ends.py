@@ -64,7 +64,7 @@ def test_a_fall_is_clear_or_not():
     assert change.value == pytest.approx(np.mean([(1 / 3 - 1 + 2 / 3 - 1) / 2, (1 - 1 / 3) / 2]))
 
 
-def test_of_one_patient_nothing_says_whether_a_fall_is_noise(capfd):
+def test_of_one_patient_nothing_says_whether_a_fall_is_noise(model, capfd):
     """A tenth of ten patients is one: resampling gives the same one again, and any fall would be a certain one."""
     before, after = queries_of([[1, 1]] * 20), queries_of([[50, 50]] * 20)
     run = SimpleNamespace(
@@ -75,10 +75,10 @@ def test_of_one_patient_nothing_says_whether_a_fall_is_noise(capfd):
     assert "100.0% below" in (warning := " ".join(capfd.readouterr().err.split())) and "one article" in warning
     assert not loop._should_end(run, SimpleNamespace(), 1, before, before)
     assert "warning" not in capfd.readouterr().err
-    embeddings = np.eye(20)
+    embeddings = np.eye(20, dtype=np.float32)
     pairs = DistinctPairs.of_rows(embeddings, embeddings, np.arange(20), np.arange(20))
     recall = pairs.rank()[DIRECTIONS[1]].metrics(["patient 7"] * 20, 0)["R@10"]
-    calibration = calibrate(pairs, pairs.rank()[DIRECTIONS[1]], recall, ["chest"] * 20, "", "", 0)
+    calibration = calibrate(model, pairs, pairs.rank()[DIRECTIONS[1]], recall, ["chest"] * 20, "", "", 0)
     assert (calibration.recall_at_10.low, calibration.recall_at_10.high) == (0, 1)
     assert calibration.recall_at_10.is_near_chance
 

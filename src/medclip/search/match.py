@@ -10,6 +10,7 @@ import numpy as np
 
 from medclip.errors import UserError
 from medclip.match_calibration import Calibration, read_calibration
+from medclip.no_match import MIN_WORDS, Withheld, is_no_match
 from medclip.search.query import Embedding, Query, SearchOptions, rank
 from medclip.search.reader import Hit, IndexReader
 
@@ -68,7 +69,7 @@ def answer_query(
     cosines = np.array([hit.score for hit in hits])
     counts = np.array([1 + len(hit.duplicates) for hit in hits])
     probabilities = tuple(calibration.probabilities(cosines, counts, log_total, num_images).tolist())
-    no_match = calibration.is_no_match(ranking.cosines, num_images)
+    no_match = is_no_match(calibration.thresholds, ranking.cosines, num_images, query.texts[0])
     return SearchResult(hits, probabilities, no_match, _note(calibration, len(hits), probabilities[-1], no_match))
 
 
@@ -81,19 +82,23 @@ def describe_model(calibration: Calibration) -> str:
         f"{recall.num_images:,} images; by chance for {recall.chance:.1%}."
     )
     if withheld:
-        text += (
-            f" Of captions about an organ that no image shows, {withheld.no_match_rate:.0%} are told to have no match."
-        )
+        rates = " and ".join(map(_describe_withheld, dict.fromkeys((withheld[0], withheld[-1]))))
+        text += f" Of texts about an organ that no image shows, {rates} are told to have no match."
     if recall.is_near_chance:
         text += " That is near chance: which images come first says next to nothing."
     return text
 
 
+def _describe_withheld(withheld: Withheld) -> str:
+    """The rate of a length: "40 % of 4 to 7 words"."""
+    above = [least for least in MIN_WORDS if least > withheld.min_words]
+    length = f"{withheld.min_words} to {above[0] - 1}" if above else f"{withheld.min_words} or more"
+    return f"{withheld.no_match_rate:.0%} of {length} words"
+
+
 def _note(calibration: Calibration, num_hits: int, probability: float, no_match: bool | None) -> str:
     if no_match:
         rate = calibration.false_no_match_rate
-        return (
-            f"No match: of texts whose image is in the index, {rate:.0%} at most have hits as far from them as these."
-        )
+        return f"No match: of texts as long whose image is in the index, {rate:.0%} at most have hits as far away."
     these = "this one" if num_hits == 1 else f"these {num_hits}"
     return f"The right image, if the index holds it, is among {these} with a probability of {probability:.0%}."

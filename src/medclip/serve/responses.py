@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from urllib.parse import quote
 
@@ -59,7 +60,7 @@ def validation(calibration: Calibration | str) -> schemas.Validation | None:
     """The form of a calibration; None where there is none, for the reason that stands in its place."""
     if isinstance(calibration, str):
         return None
-    recall, withheld = calibration.recall_at_10, calibration.withheld
+    recall = calibration.recall_at_10
     return schemas.Validation(
         recall_at_10=recall.value,
         low=recall.low,
@@ -69,7 +70,7 @@ def validation(calibration: Calibration | str) -> schemas.Validation | None:
         num_captions=recall.num_captions,
         near_chance=recall.is_near_chance,
         false_no_match_rate=calibration.false_no_match_rate,
-        withheld_no_match_rate=withheld.no_match_rate if withheld else None,
+        withheld=[schemas.Withheld(**dataclasses.asdict(withheld)) for withheld in calibration.withheld],
     )
 
 

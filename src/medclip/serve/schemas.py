@@ -88,7 +88,7 @@ class SearchResult(BaseModel):
         bool | None,
         Field(
             description="Whether the index seems to hold nothing that the text describes. So it says of at most "
-            "`validation.false_no_match_rate` (GET /) of texts whose image is there. null: see `note`."
+            "`validation.false_no_match_rate` (GET /) of texts as long whose image is there. null: see `note`."
         ),
     ]
     note: Annotated[str, Field(description="What both mean for these hits, or why they are null, in one sentence.")]
@@ -129,6 +129,16 @@ class FacetsResponse(BaseModel):
     facets: dict[str, dict[str, int]]
 
 
+class Withheld(BaseModel):
+    """Texts about an organ whose images were all left out."""
+
+    min_words: int
+    """Fewest words of these texts; those of the next entry have more."""
+    num_queries: int
+    no_match_rate: float
+    """Share of them that had no match."""
+
+
 class Validation(BaseModel):
     """How good the model is on its own validation split, and what its probabilities were calibrated on."""
 
@@ -142,8 +152,8 @@ class Validation(BaseModel):
     num_captions: int
     near_chance: bool
     false_no_match_rate: float
-    withheld_no_match_rate: float | None
-    """Share of captions about an organ whose images were all left out that have no match; null: not measured."""
+    withheld: list[Withheld]
+    """By length of the text; empty: not measured."""
 
 
 class ServiceInfo(BaseModel):

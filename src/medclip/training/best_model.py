@@ -94,7 +94,8 @@ class BestModel:
         to_text, to_image = DIRECTIONS
         if len(queries[to_text].rows) > 1:
             recall, origin = metrics[to_image]["R@10"], (model_hash(folder), run.validation.digest)
-            calibration = calibrate(pairs, queries[to_image], recall, validation_set.captions, *origin, seed)
+            captions = validation_set.captions
+            calibration = calibrate(model, pairs, queries[to_image], recall, captions, *origin, seed)
             write_calibration(folder, calibration)
 
 

@@ -40,6 +40,7 @@ from medclip.metrics import (
 )
 from medclip.model.checkpoint import Model
 from medclip.model.towers import AnyArray, Params, token_features
+from medclip.no_match import Excerpt, ExcerptCosines, cut_captions
 from medclip.progress import Advance, progress
 from medclip.training.config import ResolvedTrainConfig
 from medclip.training.data import SplitImages, decode_into
@@ -180,6 +181,7 @@ def validate(
 
 
 def calibrate(
+    model: Model,
     pairs: DistinctPairs,
     queries: Queries,
     recall_at_10: Estimate,
@@ -190,10 +192,10 @@ def calibrate(
 ) -> Calibration:
     """Calibration of searches by text on validation pairs, whose `captions` are of every row of the table.
 
-    `queries` are from texts to images. What is withheld to measure no match are the organs that captions name.
+    `queries` are from texts to images; their first words are embedded by the `model`.
     """
     side = pairs.sides()[DIRECTIONS[1]]
-    right = np.zeros((len(side.queries), len(side.candidates)), bool)
+    images, right = side.candidates.T.astype(np.float64), np.zeros((len(side.queries), len(side.candidates)), bool)
     right[side.right[:, 0], side.right[:, 1]] = True
     recall = ValidationRecall(
         value=recall_at_10.value,
@@ -203,17 +205,27 @@ def calibrate(
         num_images=len(side.candidates),
         num_captions=len(side.queries),
     )
-    organs = [keyword_label("organ", caption) for caption in captions]
-    return fit_calibration(
-        side.queries.astype(np.float64) @ side.candidates.T.astype(np.float64),
-        right,
-        [organs[row] for row in side.query_rows],
-        [organs[row] for row in side.candidate_rows],
-        recall,
-        model_sha256,
-        data_sha256,
-        seed,
+    excerpts = cut_captions([captions[row] for row in side.query_rows])
+    cosines = ExcerptCosines(
+        embed_excerpts(model, excerpts, side.queries).astype(np.float64) @ images,
+        right[[excerpt.row for excerpt in excerpts]],
+        np.array([excerpt.min_words for excerpt in excerpts]),
+        [keyword_label("organ", excerpt.text) for excerpt in excerpts],
+        [keyword_label("organ", captions[row]) for row in side.candidate_rows],
     )
+    return fit_calibration(
+        side.queries.astype(np.float64) @ images, right, cosines, recall, model_sha256, data_sha256, seed
+    )
+
+
+def embed_excerpts(
+    model: Model, excerpts: Sequence[Excerpt], captions: Float32[np.ndarray, "n p"]
+) -> Float32[np.ndarray, "t p"]:
+    """Embeddings of excerpts of `captions`, whose own are given."""
+    embeddings = captions[[excerpt.row for excerpt in excerpts]]
+    if rows := [row for row, excerpt in enumerate(excerpts) if excerpt.is_cut]:
+        embeddings[rows] = embed_captions(jax_backend(model), [excerpts[row].text for row in rows])
+    return embeddings
 
 
 def recall_change(
