@@ -47,7 +47,7 @@ ALLOWED = {
     "medclip.progress": ("medclip.plain_text",),
     "medclip.hosts": ("medclip.errors",),
     "medclip.require": ("medclip.errors",),
-    "medclip.jax_setup": ("medclip.user_folders",),
+    "medclip.jax_setup": ("medclip.errors", "medclip.folder_locks", "medclip.user_folders"),
     "medclip.stop_signals": (),
     "medclip.user_folders": (),
     "medclip.versions": (),

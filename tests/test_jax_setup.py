@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
+from medclip.jax_setup import remove_cut_entries
 from support.material import in_new_process
+from support.writers import lock_elsewhere
 
 # Freed blocks of ten sizes, each with something small behind it that stays, as between the steps of a training.
 SCRIPT = """
@@ -54,3 +56,22 @@ def test_what_was_cut_off_in_the_cache_is_compiled_anew(compile_cache, size):
         assert float(jax.jit(lambda x: 3 * x + 1)(np.float32(2))) == 7
         (entry,) = compile_cache.iterdir()
         entry.write_bytes(entry.read_bytes()[:size])
+
+
+def test_entries_that_a_killed_process_cut_are_removed_once_and_whole_ones_stay(compile_cache):
+    """JAX never replaces them: each process would compile them again."""
+    jax.jit(lambda x: 5 * x + 1)(np.float32(2))
+    (whole,) = compile_cache.iterdir()
+    cut, flipped = compile_cache / "a-cache", compile_cache / "b-cache"
+    content = whole.read_bytes()
+    cut.write_bytes(content[:-1])
+    flipped.write_bytes(content[:100] + bytes([content[100] ^ 1]) + content[101:])
+    remove_cut_entries(compile_cache)
+    assert whole.exists() and not cut.exists() and not flipped.exists()
+    cut.write_bytes(b"")
+    remove_cut_entries(compile_cache)
+    assert not cut.exists()
+    with lock_elsewhere(compile_cache):
+        remove_cut_entries(compile_cache)
+    remove_cut_entries(compile_cache / "absent")
+    assert sorted(path.name for path in compile_cache.iterdir()) == sorted([".checked", whole.name])
