@@ -65,6 +65,20 @@ def test_layout_of_json_card_and_calibration_are_not(folder):
     assert model_hash(folder) == before
 
 
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n"])
+def test_numbers_and_line_ends_are_not(folder, ending):
+    lines = [b"#version: 0.2", b"a b", b"a c"]
+    (folder / "merges.txt").write_bytes(b"\n".join(lines))
+    edit(folder / "config.json", "text_config", "dropout", value=0.5)
+    edit(folder / "config.json", "text_config", "dropout", value=0)
+    before = model_hash(folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["text_config"]["dropout"] = 0.0
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (folder / "merges.txt").write_bytes(b"".join(line + ending for line in lines))
+    assert model_hash(folder) == before
+
+
 def test_a_model_that_is_saved_again_is_the_same_one(folder, tmp_path):
     save(load(folder), tmp_path / "once")
     save(load(tmp_path / "once"), tmp_path / "twice")

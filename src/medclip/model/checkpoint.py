@@ -249,7 +249,8 @@ def tokenizer_folder(name: str | Path) -> Path:
 def model_hash(path: str | Path) -> str:
     """The identity of a model: SHA-256 over its weights, config, image processor and tokenizer files.
 
-    JSON counts by its content, not its layout. UserError for a file that cannot be read, or is not as its run wrote it.
+    Files count by their content, not their layout: JSON by its values, where 1.0 is 1, text by its lines. UserError for
+    a file that cannot be read, or is not as its run wrote it.
     """
     folder = model_folder(path)
     digest, recorded = hashlib.sha256(), _recorded_hashes(folder)
@@ -258,9 +259,25 @@ def model_hash(path: str | Path) -> str:
     for name in IDENTITY_FILES:
         if (file := folder / name).is_file():
             _checked_hash(file, recorded)
-            content = canonical_json(read_json(file, "a model folder")) if file.suffix == ".json" else file.read_bytes()
-            digest.update(f"{name} {hashlib.sha256(content).hexdigest()}\n".encode())
+            digest.update(f"{name} {hashlib.sha256(_meaning(file)).hexdigest()}\n".encode())
     return digest.hexdigest()
+
+
+def _meaning(file: Path) -> bytes:
+    """The content of a file without what another writer of the same would do in another way."""
+    if file.suffix == ".json":
+        return canonical_json(_whole_numbers(read_json(file, "a model folder")))
+    content = file.read_bytes()
+    return content.replace(b"\r\n", b"\n").removesuffix(b"\n") if file.suffix == ".txt" else content
+
+
+def _whole_numbers(value: Any) -> Any:
+    """JSON whose numbers are integers where they are whole."""
+    if isinstance(value, dict):
+        return {key: _whole_numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return list(map(_whole_numbers, value))
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _recorded_hashes(folder: Path) -> dict[str, str]:
