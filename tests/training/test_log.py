@@ -6,7 +6,7 @@ from PIL import Image
 
 from medclip.atomic_io import write_json
 from medclip.errors import UserError
-from medclip.training.log import MetricsLog, draw_curves, open_run
+from medclip.training.log import MetricsLog, draw_curves, open_run, quality
 
 RECALLS = {"R@1": 0.1, "R@5": 0.2, "R@10": 0.3, "mean_recall": 0.2}
 STEPS = [{"step": step, "loss": 3 - 0.2 * step} for step in range(1, 9)]
@@ -58,6 +58,17 @@ def test_a_falling_loss_falls_and_a_rising_recall_rises(tmp_path):
         center[name] = last - first  # rows count downwards
     assert center["loss"] > height / 10
     assert center["recall"] < -height / 20
+
+
+def test_with_hard_negatives_the_best_evaluation_is_good_at_both(tmp_path):
+    """A little recall is given for many foils: recall alone would keep the weights from before they were learned."""
+    shares = [(0.50, 0.50), (0.48, 0.90), (0.30, 0.95)]
+    log = MetricsLog(tmp_path, 8)
+    for step, (recall, told) in enumerate(shares):
+        log.write(step, EVALUATION | {"mean_recall": recall, "foil_accuracy": told})
+    assert [quality(record) for record in log.evaluations] == pytest.approx([0.50, 0.69, 0.625])
+    assert (log.best["step"], log.evaluations_since_best) == (1, 1)
+    assert quality(EVALUATION) == EVALUATION["mean_recall"]
 
 
 def test_a_half_written_line_is_dropped_on_resume(tmp_path):

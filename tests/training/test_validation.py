@@ -7,6 +7,7 @@ import pytest
 
 from medclip.data.dataset import Split
 from medclip.encode.encoder import embed_images, embed_texts, jax_backend
+from medclip.training.config import resolve
 from medclip.training.loop import train
 from medclip.training.losses import sigmoid_loss
 from medclip.training.validation import read_validation_set, validate
@@ -94,6 +95,26 @@ def test_recall_is_of_six_images_and_seven_captions(repeats, model, embeddings):
     assert metrics["num_candidates"] == 7
     assert queries["image_to_text"].rows.tolist() == image_rows
     assert queries["text_to_image"].rows.tolist() == text_rows
+
+
+@pytest.mark.parametrize("frozen", [(), ("text_model.*",)], ids=["trained", "frozen"])
+def test_foils_are_told_where_their_captions_are_nearer_to_the_image(tmp_path, model, train_config, frozen):
+    """Rows 0, 1 and 3 have a foil, by hand; whether the text tower runs or its features were kept."""
+    captions = ["CT of the left lung", "right knee, MRI", "a normal chest", "left hip fracture on X-ray"]
+    foils = {0: "CT of the right lung", 1: "left knee, MRI", 3: "right hip fracture on X-ray"}
+    rows = [row(i, image=image_bytes(draw_image(i)), caption=caption) for i, caption in enumerate(captions)]
+    folder = dataset(tmp_path / "data", {"train": [row(100 + i) for i in range(8)], "validation": rows})
+    split, config = Split(folder, "validation"), resolve(dataclasses.replace(train_config, freeze=frozen), 8)
+    images, texts = embed_images(model, [split.image(i) for i in range(4)]), embed_texts(model, captions)
+    other = embed_texts(model, list(foils.values()))
+    told = [images[i] @ texts[i] > images[i] @ foil for i, foil in zip(foils, other, strict=True)]
+    scales = {name: 0.0 if frozen and name.startswith("text_model.") else 1.0 for name in model.params}
+    validation_set = read_validation_set(split, jax_backend(model), config, scales)
+    assert (validation_set.text_features is not None) == bool(frozen)
+    assert list(validation_set.foils) == list(foils.values())
+    metrics = validate(model, validation_set, 4).metrics
+    assert metrics["foil_accuracy"] == pytest.approx(np.mean(told))
+    assert metrics["num_candidates"] == 4
 
 
 @pytest.mark.slow

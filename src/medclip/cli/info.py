@@ -16,7 +16,7 @@ from medclip.atomic_io import read_json
 from medclip.cli.args import Positional
 from medclip.cli.data import dataset_tables
 from medclip.cli.format import Output
-from medclip.cli.train import summary_tables
+from medclip.cli.train import shares, summary_tables
 from medclip.data.checked_files import EMBEDDINGS_MANIFEST
 from medclip.data.dataset import read_dataset
 from medclip.data.export import EXPORT_FILE
@@ -182,12 +182,14 @@ def info_tables(kind: str, contents: Any, name: str) -> Iterator[RenderableType]
 def _run_tables(run: RunInfo, path: Path) -> Iterator[RenderableType]:
     data = {f"{split} pairs, SHA-256": digest[:12] for split, digest in run.data.items()}
     yield _two_columns(run.changed | data, f"{path}: settings that are not the defaults, and data")
-    names = [n for n in ("validation_loss", "R@1", "R@5", "R@10", "mean_recall") if run.evaluations]
-    best = max(run.evaluations, key=lambda r: r["mean_recall"], default=None)
+    from medclip.training.log import quality
+
+    names = ["validation_loss", *shares(run.evaluations)] if run.evaluations else []
+    best = max(run.evaluations, key=quality, default=None)
     table = Table("step", *names, "", title="validation, both ways")
     for record in run.evaluations:
-        recalls = (f"{record[name]:.1%}" for name in names[1:])
-        table.add_row(str(record["step"]), f"{record[names[0]]:.3f}", *recalls, "best" if record is best else "")
+        percentages = (f"{record[name]:.1%}" for name in names[1:])
+        table.add_row(str(record["step"]), f"{record[names[0]]:.3f}", *percentages, "best" if record is best else "")
     yield table
     if run.speed:
         waited = run.speed["data_wait_fraction"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -63,12 +63,18 @@ class Train:
 
 def summary_tables(summary: dict[str, Any], out: Path) -> Iterator[RenderableType]:
     """The evaluation of the model kept, after those of WiSE-FT where there are any."""
-    best, names = summary["best"], ("R@1", "R@5", "R@10", "mean_recall")
+    best = summary["best"]
+    names = shares([best])
     if summary["wise_ft"]:
         table = Table("share of the last weights", *names, title="weights between the first and the last (WiSE-FT)")
         for record in summary["wise_ft"]:
             table.add_row(f"{record['alpha']:.0%}", *(f"{record[name]:.1%}" for name in names))
         yield table
     chosen = f"{best['alpha']:.0%} of the weights of step {best['step']}" if "alpha" in best else f"step {best['step']}"
-    recalls = "  ".join(f"{name} {best[name]:.1%}" for name in names[:3])
+    recalls = "  ".join(f"{name} {best[name]:.1%}" for name in names if name != "mean_recall")
     yield f"kept {chosen}: {recalls} (validation, both ways, {best['num_candidates']} candidates); see {out}/curves.png"
+
+
+def shares(evaluations: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The names of what evaluations of validation say in 0-1."""
+    return [n for n in ("R@1", "R@5", "R@10", "mean_recall", "foil_accuracy") if all(n in e for e in evaluations)]

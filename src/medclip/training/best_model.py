@@ -17,7 +17,7 @@ from medclip.model.towers import Params
 from medclip.recorded_files import write_recorded
 from medclip.training import checksums, distributed
 from medclip.training.config import FromModel
-from medclip.training.log import SUMMARY_FILE, MetricsLog
+from medclip.training.log import SUMMARY_FILE, MetricsLog, quality
 from medclip.training.model_card import write_run_card
 from medclip.training.optim import merge_lora
 from medclip.training.run import Run
@@ -40,7 +40,7 @@ class BestModel:
         """Log validation, save the model where it is the best so far; ranks by direction."""
         log, (model, loss_params) = self._log, eval_model(self._run, state)
         result = self._validate(model, loss_params)
-        if not log.evaluations or result.metrics["mean_recall"] > log.best["mean_recall"]:
+        if not log.evaluations or quality(result.metrics) > quality(log.best):
             self._save(model, result)
         log.write(int(state.step), result.metrics)
         return result.queries
@@ -79,7 +79,7 @@ class BestModel:
             model = dataclasses.replace(run.model, params=params)
             result = self._validate(model, loss_params)
             records.append({"alpha": alpha, "step": int(state.step), **result.metrics})
-            if records[-1]["mean_recall"] > best["mean_recall"]:
+            if quality(records[-1]) > quality(best):
                 best = records[-1]
                 self._save(model, result)
         return best, [*records, {"alpha": 1.0, **self._log.evaluations[-1]}]

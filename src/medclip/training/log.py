@@ -92,13 +92,22 @@ class MetricsLog:
     @property
     def evaluations_since_best(self) -> int:
         """How many evaluations there were after the best one; 0 before the first."""
-        recalls = [record["mean_recall"] for record in self.evaluations]
-        return len(recalls) - 1 - recalls.index(max(recalls)) if recalls else 0
+        qualities = list(map(quality, self.evaluations))
+        return len(qualities) - 1 - qualities.index(max(qualities)) if qualities else 0
 
     @property
     def best(self) -> dict[str, Any]:
-        """The first evaluation of the best mean recall. ValueError before the first."""
-        return max(self.evaluations, key=lambda record: record["mean_recall"])
+        """The first evaluation of the best `quality`. ValueError before the first."""
+        return max(self.evaluations, key=quality)
+
+
+def quality(evaluation: Mapping[str, Any]) -> float:
+    """What the saved model has the most of: mean recall, 0-1; with hard negatives the mean of it and `foil_accuracy`.
+
+    Recall alone would take weights back to before the foils were learned: they are no other pair's captions.
+    """
+    parts = [evaluation[name] for name in ("mean_recall", "foil_accuracy") if name in evaluation]
+    return sum(parts) / len(parts)
 
 
 def is_evaluation(metrics: Mapping[str, Any]) -> bool:
@@ -143,7 +152,7 @@ def draw_curves(records: Sequence[Mapping[str, Any]], path: Path, batch_size: in
     for k in (1, 5, 10):
         recalls.plot(eval_steps, [100 * r[f"R@{k}"] for r in evaluations], "o-", label=f"R@{k}")
     if evaluations:
-        best = max(evaluations, key=lambda r: r["mean_recall"])
+        best = max(evaluations, key=quality)
         recalls.axvline(best["step"], ls=":", c="grey", label="best")
         recalls.set(title=f"validation recall, both directions, {evaluations[0]['num_candidates']} candidates")
     recalls.set(xlabel="step", ylabel="percent", ylim=(0, None))

@@ -250,7 +250,7 @@ def _should_end(
             )
         console.print(f"warning: {message}")
     if unfinished and _is_out_of_patience(config, log):
-        console.print(f"stopped at step {step}: no better mean recall since step {log.best['step']}.")
+        console.print(f"stopped at step {step}: no better evaluation since step {log.best['step']}.")
         return True
     return False
 

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8
 
 from medclip.data.dataset import Split, duplicate_ids
+from medclip.data.hard_negatives import hard_negatives
 from medclip.data.stats.keyword_labels import keyword_label
 from medclip.encode.decode import BATCH_SIZE
 from medclip.encode.encoder import (
@@ -58,9 +59,13 @@ class ValidationSet:
 
     images: UInt8[np.ndarray, "n s s 3"] | Float32[np.ndarray, "n w"] | CachedViews
     """Pixels, the features of a frozen vision tower, or what its frozen first layers give."""
-    text_features: Float32[np.ndarray, "n v"] | None
-    """Those of a frozen text tower."""
+    text_features: Float32[np.ndarray, "t v"] | None
+    """Those of a frozen text tower, of captions and then of foils."""
     captions: Sequence[str]
+    foils: Sequence[str]
+    """The captions' hard negatives, of the kinds that the run trains with."""
+    foil_rows: Int[np.ndarray, " m"]
+    """The pair of each foil."""
     articles: Sequence[str]
     """Those that share an image are one."""
     image_ids: Int[np.ndarray, " n"]
@@ -96,9 +101,28 @@ def read_validation_set(
         images = plain_tokens(backend, split, config, scales, rows)
     else:
         images = _pixels(split, model, len(rows))
-    text_features = frozen_captions(backend, captions) if is_frozen(model.config.text, scales) else None
+    foils = list(_foils(captions, config)) if config else []
+    texts = [*captions, *(foil for _, foil in foils)]
+    text_features = frozen_captions(backend, texts) if is_frozen(model.config.text, scales) else None
     ids = duplicate_ids(split.take("sha256", rows), captions)
-    return ValidationSet(images, text_features, captions, merge_articles(split.take("article", rows), ids[0]), *ids)
+    return ValidationSet(
+        images,
+        text_features,
+        captions,
+        foils=texts[len(captions) :],
+        foil_rows=np.array([row for row, _ in foils], int),
+        articles=merge_articles(split.take("article", rows), ids[0]),
+        image_ids=ids[0],
+        caption_ids=ids[1],
+    )
+
+
+def _foils(captions: Sequence[str], config: ResolvedTrainConfig) -> Iterator[tuple[int, str]]:
+    """The hard negatives of each caption, with its row."""
+    for row, caption in enumerate(captions):
+        for foil in hard_negatives(caption, config.hard_negatives, config.seed):
+            if foil is not None:
+                yield row, foil
 
 
 def _pixels(split: Split, model: Model, num_rows: int) -> UInt8[np.ndarray, "n s s 3"]:
@@ -110,8 +134,8 @@ def _pixels(split: Split, model: Model, num_rows: int) -> UInt8[np.ndarray, "n s
 
 def embed_validation_set(
     model: Model, validation_set: ValidationSet
-) -> tuple[Float32[np.ndarray, "n p"], Float32[np.ndarray, "n p"]]:
-    """Embeddings of the images and captions of the pairs. WorkError where they are not finite.
+) -> tuple[Float32[np.ndarray, "n p"], Float32[np.ndarray, "t p"]]:
+    """Embeddings of the images of the pairs, and of their captions, then foils. WorkError where they are not finite.
 
     Of a frozen tower's features, its projection alone is run.
     """
@@ -124,9 +148,8 @@ def embed_validation_set(
                 images = _embed_views(model, inputs, advance)
             else:
                 images = embed_pixels(model, inputs, advance)
-    captions = validation_set.captions
     if features is None:
-        texts = embed_captions(jax_backend(model), captions)
+        texts = embed_captions(jax_backend(model), [*validation_set.captions, *validation_set.foils])
     else:
         texts = project_features(model, features, config.text)
     if not (np.isfinite(images).all() and np.isfinite(texts).all()):
@@ -159,10 +182,12 @@ def validate(
     """Loss in batches as in training, recall averaged over both directions, and the ranks by direction.
 
     Nothing is augmented. Pairs that share an image or a caption are no negatives of each other, as in training, and
-    recall is of distinct images and captions. `loss_params` holds what the loss needs beside the model's own
+    recall is of distinct images and captions. Foils are candidates in neither; `foil_accuracy` is the share of them that
+    are further from their image than its caption. `loss_params` holds what the loss needs beside the model's own
     parameters. WorkError where embeddings are not finite.
     """
     images, texts = embed_validation_set(model, validation_set)
+    texts, foils = np.split(texts, [len(images)])
     size, params = min(batch_size, len(images)), model.params | (loss_params or {})
     image_ids, caption_ids = validation_set.image_ids, validation_set.caption_ids
     losses = []
@@ -177,7 +202,20 @@ def validate(
     recalls = {f"R@{k}": mean_of_directions(hits_at_k(ranks, k)) for k in KS}
     mean_recall = float(np.mean(list(recalls.values())))
     metrics = {"validation_loss": float(np.mean(losses)), **recalls, "mean_recall": mean_recall}
+    if len(foils):
+        metrics["foil_accuracy"] = _foil_accuracy(images, texts, foils, validation_set.foil_rows)
     return ValidationResult(metrics | {"num_candidates": max_candidates(queries)}, pairs, queries)
+
+
+def _foil_accuracy(
+    images: Float32[np.ndarray, "n p"],
+    texts: Float32[np.ndarray, "n p"],
+    foils: Float32[np.ndarray, "m p"],
+    rows: Int[np.ndarray, " m"],
+) -> float:
+    """The share of foils, each of the pair in `rows`, whose cosine with the image is below its caption's."""
+    own, other = (np.einsum("mp,mp->m", images[rows], embeddings) for embeddings in (texts[rows], foils))
+    return float(np.mean(own > other))
 
 
 def calibrate(
