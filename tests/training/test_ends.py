@@ -21,6 +21,7 @@ from medclip.errors import StoppedError, WorkError
 from medclip.match_calibration import CALIBRATION_FILE
 from medclip.metrics import DIRECTIONS, DistinctPairs, Queries
 from medclip.model.checkpoint import load
+from medclip.no_match import cut_captions
 from medclip.training import loop
 from medclip.training.config import resolve
 from medclip.training.data import rows_at
@@ -129,11 +130,13 @@ def test_weights_between_are_tried_and_the_best_kept(data, train_config, tuned_r
     gentle = dataclasses.replace(train_config, preset=None, init=str(tuned_run), lr=1e-4, on_regression="warn")
     summary = train(data, tmp_path / "run", gentle)
     assert summary == read_json(tmp_path / "run" / "summary.json", "a run")
-    # of the 12 pairs and their foils: before the first step, two on the way, and four of WiSE-FT's five; its card needs
-    # no more
-    foils = sum(swap_left_right(caption) is not None for caption in Split(data, "validation").column("caption"))
-    assert foils > 0
-    assert tower_runs["captions"] == (12 + foils) * (1 + 2 + 4)
+    # of the 12 pairs and their foils: before the first step, two on the way, and four of WiSE-FT's five; then, for the
+    # calibration, first words of captions
+    captions = Split(data, "validation").column("caption")
+    foils = sum(swap_left_right(caption) is not None for caption in captions)
+    first_words = sum(excerpt.is_cut for excerpt in cut_captions(captions))
+    assert foils > 0 and first_words > 0
+    assert tower_runs["captions"] == (12 + foils) * (1 + 2 + 4) + first_words
     tried = [*summary["wise_ft"], *(r for r in records(tmp_path / "run") if "mean_recall" in r)]
     assert quality(summary["best"]) == max(map(quality, tried))
     last = [r for r in records(tmp_path / "run") if "mean_recall" in r][-1]
