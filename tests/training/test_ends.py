@@ -134,7 +134,7 @@ def test_weights_between_are_tried_and_the_best_kept(data, train_config, tuned_r
     # calibration, first words of captions
     captions = Split(data, "validation").column("caption")
     foils = sum(swap_left_right(caption) is not None for caption in captions)
-    first_words = sum(excerpt.is_cut for excerpt in cut_captions(captions))
+    first_words = len({excerpt.text for excerpt in cut_captions(captions) if excerpt.is_cut})
     assert foils > 0 and first_words > 0
     assert tower_runs["captions"] == (12 + foils) * (1 + 2 + 4) + first_words
     tried = [*summary["wise_ft"], *(r for r in records(tmp_path / "run") if "mean_recall" in r)]

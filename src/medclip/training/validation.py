@@ -182,8 +182,8 @@ def validate(
     """Loss in batches as in training, recall averaged over both directions, and the ranks by direction.
 
     Nothing is augmented. Pairs that share an image or a caption are no negatives of each other, as in training, and
-    recall is of distinct images and captions. Foils are candidates in neither; `foil_accuracy` is the share of them that
-    are further from their image than its caption. `loss_params` holds what the loss needs beside the model's own
+    recall is of distinct images and captions. Foils are candidates in neither; `foil_accuracy` is the share of them
+    that are further from their image than its caption. `loss_params` holds what the loss needs beside the model's own
     parameters. WorkError where embeddings are not finite.
     """
     images, texts = embed_validation_set(model, validation_set)
