@@ -72,7 +72,7 @@ class ExcerptCosines:
     def of_group(self, min_words: int) -> ExcerptCosines:
         """Those of one group."""
         rows = np.flatnonzero(self.min_words == min_words)
-        organs = [self.organs[row] for row in rows]
+        organs = [self.organs[row] for row in rows.tolist()]
         return ExcerptCosines(self.cosines[rows], self.right[rows], self.min_words[rows], organs, self.image_organs)
 
 

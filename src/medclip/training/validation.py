@@ -243,13 +243,13 @@ def calibrate(
         num_images=len(side.candidates),
         num_captions=len(side.queries),
     )
-    excerpts = cut_captions([captions[row] for row in side.query_rows])
+    excerpts = cut_captions([captions[row] for row in side.query_rows.tolist()])
     cosines = ExcerptCosines(
         embed_excerpts(model, excerpts, side.queries).astype(np.float64) @ images,
         right[[excerpt.row for excerpt in excerpts]],
         np.array([excerpt.min_words for excerpt in excerpts]),
         [keyword_label("organ", excerpt.text) for excerpt in excerpts],
-        [keyword_label("organ", captions[row]) for row in side.candidate_rows],
+        [keyword_label("organ", captions[row]) for row in side.candidate_rows.tolist()],
     )
     return fit_calibration(
         side.queries.astype(np.float64) @ images, right, cosines, recall, model_sha256, data_sha256, seed
