@@ -243,13 +243,15 @@ def calibrate(
         num_images=len(side.candidates),
         num_captions=len(side.queries),
     )
-    excerpts = cut_captions([captions[row] for row in side.query_rows.tolist()])
+    query_rows: list[int] = side.query_rows.tolist()
+    candidate_rows: list[int] = side.candidate_rows.tolist()
+    excerpts = cut_captions([captions[row] for row in query_rows])
     cosines = ExcerptCosines(
         embed_excerpts(model, excerpts, side.queries).astype(np.float64) @ images,
         right[[excerpt.row for excerpt in excerpts]],
         np.array([excerpt.min_words for excerpt in excerpts]),
         [keyword_label("organ", excerpt.text) for excerpt in excerpts],
-        [keyword_label("organ", captions[row]) for row in side.candidate_rows.tolist()],
+        [keyword_label("organ", captions[row]) for row in candidate_rows],
     )
     return fit_calibration(
         side.queries.astype(np.float64) @ images, right, cosines, recall, model_sha256, data_sha256, seed
