@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from medclip.errors import UserError
 CHECKSUMS_FILE = "checksums.json"
 BEFORE = "before"
 """The field of `checksums.json` with the hash of a file that is being replaced; None of one that was absent."""
+LOCK = threading.Lock()
+"""Of those who change a `checksums.json`: the state of a training run is recorded from a thread of its writer."""
 
 
 def read_checksums(folder: Path) -> dict[str, str]:
@@ -36,13 +39,14 @@ def write_recorded(path: Path, text: str) -> None:
 
     Killed at any moment, it leaves the file as it was or as it is now, and either is recorded.
     """
-    hashes, before = _read(path.parent)
-    earlier = sha256(path) if path.is_file() else None
-    new = {path.name: hashlib.sha256(encode_text(text)).hexdigest()}
-    _write(path.parent, hashes | new, before | {path.name: earlier})
-    write_text(path, text)
-    before.pop(path.name, None)
-    _write(path.parent, hashes | new, before)
+    with LOCK:
+        hashes, before = _read(path.parent)
+        earlier = sha256(path) if path.is_file() else None
+        new = {path.name: hashlib.sha256(encode_text(text)).hexdigest()}
+        _write(path.parent, hashes | new, before | {path.name: earlier})
+        write_text(path, text)
+        before.pop(path.name, None)
+        _write(path.parent, hashes | new, before)
 
 
 def _read(folder: Path) -> tuple[dict[str, str], dict[str, Any]]:

@@ -19,6 +19,7 @@ from medclip.data.prepare_config import PrepareConfig
 from medclip.encode.encoder import embed_images, jax_backend
 from medclip.errors import ImageError, UserError
 from medclip.evaluation.labeled_features import LabeledImage, _read_image
+from medclip.require import require
 from medclip.saliency import saliency_map
 from support.dicom_files import crashing_dicom
 from support.handmade_datasets import dataset, row
@@ -63,15 +64,11 @@ def test_of_many_images_each_that_ends_a_worker_costs_itself():
 def test_an_error_of_the_request_ends_it_and_no_later_answer_is_taken_for_another():
     workers = DecodeWorkers(1, 60.0)
     try:
-        with pytest.raises(UserError, match="a package is missing"):
-            workers.run_each(None, operator.call, [(np.sum, [1]), (_miss,), (np.sum, [2])])
+        with pytest.raises(UserError, match="no_such_package is not installed"):
+            workers.run_each(None, operator.call, [(np.sum, [1]), (require, "no_such_package"), (np.sum, [2])])
         assert workers.run(None, np.sum, [3, 4]) == 7
     finally:
         workers.close()
-
-
-def _miss() -> None:
-    raise UserError("a package is missing")
 
 
 @pytest.mark.slow

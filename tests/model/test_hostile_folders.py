@@ -139,7 +139,7 @@ def test_quantized_weights_are_refused_in_one_sentence(folder: Path, name: str, 
     assert_refused(folder, "holds quantized weights", name)
 
 
-def test_a_name_that_is_nothing_says_where_was_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert_refused(tmp_path / "absent", "looked for config.json")
+def test_a_name_that_is_nothing_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert_refused(tmp_path / "absent", "absent does not exist")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert_refused(Path("nobody/nothing-of-this-name"), "nobody/nothing-of-this-name", "HF_HUB_OFFLINE")

@@ -64,8 +64,8 @@ def test_with_hard_negatives_the_best_evaluation_is_good_at_both(tmp_path):
     """A little recall is given for many foils: recall alone would keep the weights from before they were learned."""
     shares = [(0.50, 0.50), (0.48, 0.90), (0.30, 0.95)]
     log = MetricsLog(tmp_path, 8)
-    for step, (recall, told) in enumerate(shares):
-        log.write(step, EVALUATION | {"mean_recall": recall, "foil_accuracy": told})
+    for step, (recall, accuracy) in enumerate(shares):
+        log.write(step, EVALUATION | {"mean_recall": recall, "foil_accuracy": accuracy})
     assert [quality(record) for record in log.evaluations] == pytest.approx([0.50, 0.69, 0.625])
     assert (log.best["step"], log.evaluations_since_best) == (1, 1)
     assert quality(EVALUATION) == EVALUATION["mean_recall"]

@@ -107,13 +107,13 @@ def test_foils_are_told_where_their_captions_are_nearer_to_the_image(tmp_path, m
     split, config = Split(folder, "validation"), resolve(dataclasses.replace(train_config, freeze=frozen), 8)
     images, texts = embed_images(model, [split.image(i) for i in range(4)]), embed_texts(model, captions)
     other = embed_texts(model, list(foils.values()))
-    told = [images[i] @ texts[i] > images[i] @ foil for i, foil in zip(foils, other, strict=True)]
+    correct = [images[i] @ texts[i] > images[i] @ foil for i, foil in zip(foils, other, strict=True)]
     scales = {name: 0.0 if frozen and name.startswith("text_model.") else 1.0 for name in model.params}
     validation_set = read_validation_set(split, jax_backend(model), config, scales)
     assert (validation_set.text_features is not None) == bool(frozen)
     assert list(validation_set.foils) == list(foils.values())
     metrics = validate(model, validation_set, 4).metrics
-    assert metrics["foil_accuracy"] == pytest.approx(np.mean(told))
+    assert metrics["foil_accuracy"] == pytest.approx(np.mean(correct))
     assert metrics["num_candidates"] == 4
 
 

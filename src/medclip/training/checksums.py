@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,13 +11,12 @@ from medclip.errors import UserError
 from medclip.match_calibration import CALIBRATION_FILE
 from medclip.model.checkpoint import Model, save
 from medclip.progress import console
-from medclip.recorded_files import CHECKSUMS_FILE, read_checksums
+from medclip.recorded_files import CHECKSUMS_FILE, LOCK, read_checksums
 from medclip.training.distributed import is_first
 from medclip.training.log import CONFIG_FILE, CURVES_FILE, METRICS_FILE, MetricsLog
 
 WRITTEN_LAST = {"model/README.md", f"model/{CALIBRATION_FILE}"}
 """What a run writes into its model's folder when it ends, from the model itself."""
-_LOCK = threading.Lock()  # states are recorded from a thread of their writer
 
 
 def record(run: Path, name: str, source: Path | None = None) -> None:
@@ -75,7 +73,7 @@ def damaged_best_step(log: MetricsLog) -> int | None:
 
 def _replace(run: Path, name: str, hashes: Mapping[str, str]) -> None:
     """Put hashes in place of what is noted of RUN/`name`."""
-    with _LOCK:
+    with LOCK:
         others = {file: digest for file, digest in _read(run).items() if not _is_below(file, name)}
         write_with_checksum(run / CHECKSUMS_FILE, {"sha256": others | dict(hashes)})
 

@@ -96,7 +96,7 @@ class TrainConfig:
     num_evals: int = 12
     """Evaluations and saved states over the run; validation is also measured before the first step."""
     early_stopping_patience: int = 0
-    """Stop after this many evaluations without a better mean recall; 0 disables."""
+    """Stop after this many evaluations without a better one; 0 disables."""
     on_regression: OnRegression = "stop"
     """What to do when validation recall is significantly below that before the first step."""
 
