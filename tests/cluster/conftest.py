@@ -14,6 +14,7 @@ from medclip.data.paths import parse_path
 from support.ports import free_port, free_ports
 
 AGENTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
+OF_THE_COMMAND = {"README.md", "checksums.json"}  # name its folder, or hold the hash of its flags
 
 
 @pytest.fixture(scope="session")
@@ -97,7 +98,7 @@ def files_of():
 
     def read(folder: Path) -> dict[str, bytes]:
         files = (path for path in folder.rglob("*") if path.is_file() and path.parent.name != "cache")
-        files = (path for path in files if path.suffix != ".toml" and path.name != "README.md")
+        files = (path for path in files if path.suffix != ".toml" and path.name not in OF_THE_COMMAND)
         contents = {str(path.relative_to(folder)): path.read_bytes() for path in files}
         for name in contents:
             if name.endswith("index.json"):
