@@ -117,6 +117,18 @@ def test_foils_are_told_where_their_captions_are_nearer_to_the_image(tmp_path, m
     assert metrics["num_candidates"] == 4
 
 
+def test_what_another_pair_says_of_the_same_image_is_no_foil(tmp_path, model, train_config):
+    """Images 0 and 1 are one, with a finding on each side; image 2 has its own."""
+    captions = ["a nodule on the left", "A nodule on the  RIGHT", "a cyst on the left"]
+    images = [image_bytes(draw_image(number)) for number in (0, 0, 1)]
+    rows = [row(i, image=images[i], caption=caption) for i, caption in enumerate(captions)]
+    folder = dataset(tmp_path / "data", {"train": [row(100 + i) for i in range(8)], "validation": rows})
+    validation_set = read_validation_set(
+        Split(folder, "validation"), jax_backend(model), resolve(train_config, 8), dict.fromkeys(model.params, 1.0)
+    )
+    assert (list(validation_set.foils), validation_set.foil_rows.tolist()) == (["a cyst on the right"], [2])
+
+
 @pytest.mark.slow
 def test_the_card_counts_them_once(repeats, train_config, tmp_path):
     train(repeats, tmp_path / "run", dataclasses.replace(train_config, steps=1, num_evals=1))

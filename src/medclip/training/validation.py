@@ -13,7 +13,6 @@ import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8
 
 from medclip.data.dataset import Split, duplicate_ids
-from medclip.data.hard_negatives import hard_negatives
 from medclip.data.stats.keyword_labels import keyword_label
 from medclip.encode.decode import BATCH_SIZE
 from medclip.encode.encoder import (
@@ -44,7 +43,7 @@ from medclip.model.towers import AnyArray, Params, token_features
 from medclip.no_match import Excerpt, ExcerptCosines, cut_captions
 from medclip.progress import Advance, progress
 from medclip.training.config import ResolvedTrainConfig
-from medclip.training.data import SplitImages, decode_into
+from medclip.training.data import SplitImages, batch_foils, decode_into
 from medclip.training.frozen_features import CachedViews, frozen_captions, frozen_images, plain_tokens
 from medclip.training.losses import Loss, contrastive_loss, duplicate_aware_mask
 from medclip.training.optim import is_frozen
@@ -63,7 +62,7 @@ class ValidationSet:
     """Those of a frozen text tower, of captions and then of foils."""
     captions: Sequence[str]
     foils: Sequence[str]
-    """The captions' hard negatives, of the kinds that the run trains with."""
+    """The captions' hard negatives, as the run trains with them: none that another pair says of the same image."""
     foil_rows: Int[np.ndarray, " m"]
     """The pair of each foil."""
     articles: Sequence[str]
@@ -101,10 +100,12 @@ def read_validation_set(
         images = plain_tokens(backend, split, config, scales, rows)
     else:
         images = _pixels(split, model, len(rows))
-    foils = list(_foils(captions, config)) if config else []
+    hashes = split.take("sha256", rows)
+    own_foils = batch_foils(captions, hashes, config) if config else []
+    foils = [(row, foil) for row, own in enumerate(own_foils) for foil in own if foil is not None]
     texts = [*captions, *(foil for _, foil in foils)]
     text_features = frozen_captions(backend, texts) if is_frozen(model.config.text, scales) else None
-    ids = duplicate_ids(split.take("sha256", rows), captions)
+    ids = duplicate_ids(hashes, captions)
     return ValidationSet(
         images,
         text_features,
@@ -115,14 +116,6 @@ def read_validation_set(
         image_ids=ids[0],
         caption_ids=ids[1],
     )
-
-
-def _foils(captions: Sequence[str], config: ResolvedTrainConfig) -> Iterator[tuple[int, str]]:
-    """The hard negatives of each caption, with its row."""
-    for row, caption in enumerate(captions):
-        for foil in hard_negatives(caption, config.hard_negatives, config.seed):
-            if foil is not None:
-                yield row, foil
 
 
 def _pixels(split: Split, model: Model, num_rows: int) -> UInt8[np.ndarray, "n s s 3"]:
