@@ -22,8 +22,7 @@ from medclip.errors import UserError
 CHECKSUMS_FILE = "checksums.json"
 BEFORE = "before"
 """The field of `checksums.json` with the hash of a file that is being replaced; None of one that was absent."""
-LOCK = threading.Lock()
-"""Of those who change a `checksums.json`: the state of a training run is recorded from a thread of its writer."""
+_LOCK = threading.Lock()  # the state of a training run is recorded from a thread of its writer
 
 
 def read_checksums(folder: Path) -> dict[str, str]:
@@ -39,7 +38,7 @@ def write_recorded(path: Path, text: str) -> None:
 
     Killed at any moment, it leaves the file as it was or as it is now, and either is recorded.
     """
-    with LOCK:
+    with _LOCK:
         hashes, before = _read(path.parent)
         earlier = sha256(path) if path.is_file() else None
         new = {path.name: hashlib.sha256(encode_text(text)).hexdigest()}
@@ -47,6 +46,19 @@ def write_recorded(path: Path, text: str) -> None:
         write_text(path, text)
         before.pop(path.name, None)
         _write(path.parent, hashes | new, before)
+
+
+def replace_hashes(folder: Path, name: str, hashes: Mapping[str, str]) -> None:
+    """Put hashes, by path, in place of what `checksums.json` records of a file or a folder `name` of `folder`."""
+    with _LOCK:
+        recorded, before = _read(folder)
+        others = {file: digest for file, digest in recorded.items() if not is_below(file, name)}
+        _write(folder, others | dict(hashes), before)
+
+
+def is_below(file: str, name: str) -> bool:
+    """Whether a path is that of a file or folder `name`, or lies in it."""
+    return file == name or file.startswith(f"{name}/")
 
 
 def _read(folder: Path) -> tuple[dict[str, str], dict[str, Any]]:

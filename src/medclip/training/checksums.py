@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
-from medclip.atomic_io import sha256, write_with_checksum
+from medclip.atomic_io import sha256
 from medclip.errors import UserError
 from medclip.match_calibration import CALIBRATION_FILE
 from medclip.model.checkpoint import Model, save
 from medclip.progress import console
-from medclip.recorded_files import CHECKSUMS_FILE, LOCK, read_checksums
+from medclip.recorded_files import is_below, read_checksums, replace_hashes
 from medclip.training.distributed import is_first
 from medclip.training.log import CONFIG_FILE, CURVES_FILE, METRICS_FILE, MetricsLog
 
@@ -24,12 +23,12 @@ def record(run: Path, name: str, source: Path | None = None) -> None:
     path = source or run / name
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     hashes = {(Path(name) / file.relative_to(path)).as_posix(): sha256(file) for file in files}
-    _replace(run, name, hashes)
+    replace_hashes(run, name, hashes)
 
 
 def forget(run: Path, name: str) -> None:
     """Drop what is noted of RUN/`name`, a file or a folder that is about to change."""
-    _replace(run, name, {})
+    replace_hashes(run, name, {})
 
 
 def changed_files(run: Path, name: str) -> list[str]:
@@ -37,7 +36,7 @@ def changed_files(run: Path, name: str) -> list[str]:
     return [
         file
         for file, digest in _read(run).items()
-        if _is_below(file, name) and not ((run / file).is_file() and sha256(run / file) == digest)
+        if is_below(file, name) and not ((run / file).is_file() and sha256(run / file) == digest)
     ]
 
 
@@ -71,20 +70,9 @@ def damaged_best_step(log: MetricsLog) -> int | None:
     return step
 
 
-def _replace(run: Path, name: str, hashes: Mapping[str, str]) -> None:
-    """Put hashes in place of what is noted of RUN/`name`."""
-    with LOCK:
-        others = {file: digest for file, digest in _read(run).items() if not _is_below(file, name)}
-        write_with_checksum(run / CHECKSUMS_FILE, {"sha256": others | dict(hashes)})
-
-
 def _read(run: Path) -> dict[str, str]:
     """The hashes; none where the file cannot be read, which `medclip verify` tells."""
     try:
         return read_checksums(run)
     except UserError:
         return {}
-
-
-def _is_below(file: str, name: str) -> bool:
-    return file == name or file.startswith(f"{name}/")
