@@ -29,7 +29,16 @@ from medclip.data.stats.keyword_labels import keyword_label  # noqa: E402
 from medclip.encode.encoder import embed_captions, jax_backend, stream_split  # noqa: E402
 from medclip.match_calibration import Calibration, ValidationRecall, fit_calibration  # noqa: E402
 from medclip.model.checkpoint import load  # noqa: E402
-from medclip.no_match import MIN_WORDS, ExcerptCosines, Threshold, cut_captions, fit_thresholds, is_no_match, withhold  # noqa: E402
+from medclip.no_match import (  # noqa: E402
+    MIN_WORDS,
+    ExcerptCosines,
+    Threshold,
+    cut_captions,
+    fit_thresholds,
+    group_by_words,
+    is_no_match,
+    withhold,
+)
 from medclip.training.validation import embed_excerpts  # noqa: E402
 
 NO_RECALL = ValidationRecall(0, 0, 0, 0, 0, 0)  # which plays no part here
@@ -150,7 +159,10 @@ class Pairs:
         rates = []
         for kind, (texts, embeddings) in groups.items():
             highest = -np.sort(-embeddings @ self.images[pool].T, axis=1)
-            no_match = [is_no_match(thresholds, row, len(pool), text) for text, row in zip(texts, highest, strict=True)]
+            no_match = [
+                is_no_match(thresholds, row, len(pool), group_by_words(text))
+                for text, row in zip(texts, highest, strict=True)
+            ]
             rates.append((kind, float(np.mean(no_match))))
         return rates
 

@@ -40,12 +40,12 @@ def excerpts_of(cosines, min_words=1, organs=None):
     ],
 )
 def test_no_match_by_hand(highest, num_images, text, no_match):
-    assert is_no_match(THRESHOLDS, np.array(highest), num_images, text) is no_match
+    assert is_no_match(THRESHOLDS, np.array(highest), num_images, group_by_words(text)) is no_match
 
 
 def test_without_a_threshold_for_so_short_a_text_nothing_is_said():
-    assert is_no_match((), np.array([-1.0]), 10, LONG) is None
-    assert is_no_match(THRESHOLDS[2:], np.array([-1.0]), 10, SHORT) is None
+    assert is_no_match((), np.array([-1.0]), 10, group_by_words(LONG)) is None
+    assert is_no_match(THRESHOLDS[2:], np.array([-1.0]), 10, group_by_words(SHORT)) is None
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_the_stated_rates_hold_at_every_length_over_random_halves(noise):
         thresholds = list(fit_thresholds(halves[0], draw))
         for least in lengths:
             highest = -np.sort(-halves[1].of_group(least).cosines, axis=1)
-            no_match.append([is_no_match(thresholds, row, 200, "word " * least) for row in highest])
+            no_match.append([is_no_match(thresholds, row, 200, least) for row in highest])
         rates.append([[entry.no_match_rate for entry in withhold(thresholds, half)] for half in halves])
     assert np.reshape(no_match, (300, 3, 200)).mean(axis=(0, 2)) == pytest.approx(np.full(3, 0.05), abs=0.02)
     stated, measured = np.mean(rates, axis=0)

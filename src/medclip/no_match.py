@@ -94,13 +94,13 @@ def cut_captions(captions: Sequence[str]) -> list[Excerpt]:
 
 
 def is_no_match(
-    thresholds: Sequence[Threshold], highest_cosines: Float64[np.ndarray, " h"], num_images: int, text: str
+    thresholds: Sequence[Threshold], highest_cosines: Float64[np.ndarray, " h"], num_images: int, group: int
 ) -> bool | None:
-    """Whether an index of so many images has no match for a text, by its highest cosines, best first.
+    """Whether an index of so many images has no match for a text of a group, by its highest cosines, best first.
 
     None where there are no thresholds. A text longer than all that they are of is compared with the longest.
     """
-    groups = [threshold.min_words for threshold in thresholds if threshold.min_words <= group_by_words(text)]
+    groups = [threshold.min_words for threshold in thresholds if threshold.min_words <= group]
     if not groups:
         return None
     own = [threshold for threshold in thresholds if threshold.min_words == max(groups)]
@@ -127,12 +127,12 @@ def withhold(thresholds: Sequence[Threshold], excerpts: ExcerptCosines) -> Itera
     image_organs = np.asarray(excerpts.image_organs)
     for min_words in sorted({threshold.min_words for threshold in thresholds}):
         group, no_match = excerpts.of_group(min_words), []
-        organs, text = np.asarray(group.organs), " ".join(["word"] * min_words)
+        organs = np.asarray(group.organs)
         for organ in sorted({*group.organs} - {""}):
             queries, others = np.flatnonzero(organs == organ), image_organs != organ
             if len(queries) >= MIN_ORGAN_SIZE and others.sum() >= MIN_ORGAN_SIZE:
                 pool = highest(group.cosines[np.ix_(queries, others)], NUM_TOP)
-                no_match += [is_no_match(thresholds, row, int(others.sum()), text) for row in pool]
+                no_match += [is_no_match(thresholds, row, int(others.sum()), min_words) for row in pool]
         if no_match:
             yield Withheld(min_words, len(no_match), float(np.mean(no_match)))
 

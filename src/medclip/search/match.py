@@ -10,7 +10,7 @@ import numpy as np
 
 from medclip.errors import UserError
 from medclip.match_calibration import Calibration, read_calibration
-from medclip.no_match import MIN_WORDS, Withheld, is_no_match
+from medclip.no_match import MIN_WORDS, Withheld, group_by_words, is_no_match
 from medclip.search.query import Embedding, Query, SearchOptions, rank
 from medclip.search.reader import Hit, IndexReader
 
@@ -69,7 +69,8 @@ def answer_query(
     cosines = np.array([hit.score for hit in hits])
     counts = np.array([1 + len(hit.duplicates) for hit in hits])
     probabilities = tuple(calibration.probabilities(cosines, counts, log_total, num_images).tolist())
-    no_match = is_no_match(calibration.thresholds, ranking.cosines, num_images, query.texts[0])
+    group = group_by_words(query.texts[0])
+    no_match = is_no_match(calibration.thresholds, ranking.cosines, num_images, group)
     return SearchResult(hits, probabilities, no_match, _note(calibration, len(hits), probabilities[-1], no_match))
 
 
