@@ -20,6 +20,7 @@ from medclip.search.filters import make_filter
 from medclip.search.index import Index
 from medclip.search.map import make_map
 from medclip.search.query import Query, SearchOptions, similar
+from support.accessibility import assert_named, contrast
 from support.browser import open_chromium, serve_app
 from support.waiting import wait_until
 
@@ -125,36 +126,6 @@ def assert_shown(page: Page, hits) -> None:
         expect(card.get_by_text(f"cosine {hit.score:.3f}")).to_be_visible()
         image = card.get_by_role("img", name=hit.caption)
         assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
-
-
-def assert_named(page: Page) -> None:
-    """Every image and every control of the page has a name for those who listen."""
-    snapshot = page.locator("body").aria_snapshot()
-    roles = "img|button|textbox|slider|switch|checkbox|combobox|tab|radio|link"
-    unnamed = [line for line in snapshot.splitlines() if re.fullmatch(rf"\s*- ({roles})(:.*| \[.*)?", line)]
-    assert unnamed == []
-
-
-def contrast(text) -> float:
-    """The ratio of a text's color to what lies behind it, by WCAG 2.2; opacity counts."""
-    colors = text.evaluate("""text => {
-        const numbers = (color) => color.match(/[\\d.]+/g).map(Number);
-        let [opacity, behind] = [1, null];
-        for (let e = text; e && !behind; e = e.parentElement) {
-            const style = getComputedStyle(e);
-            opacity *= style.opacity;
-            if ((numbers(style.backgroundColor)[3] ?? 1) === 1) behind = numbers(style.backgroundColor);
-        }
-        const front = numbers(getComputedStyle(text).color);
-        return [0, 1, 2].map((i) => [front[i] * opacity + behind[i] * (1 - opacity), behind[i]]);
-    }""")
-
-    def luminance(channels) -> float:
-        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    dark, light = sorted(luminance([c / 255 for c in channels]) for channels in zip(*colors, strict=True))
-    return (light + 0.05) / (dark + 0.05)
 
 
 def test_a_card_can_be_read_and_its_whole_image_opens(visit):
