@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -27,9 +27,6 @@ from medclip.cli.args import (
 from medclip.cli.format import Output
 from medclip.cli.index_tables import hits_json, map_lists, map_tables, result_tables
 from medclip.errors import UserError, WorkError
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, kw_only=True)

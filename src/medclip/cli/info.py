@@ -180,10 +180,10 @@ def info_tables(kind: str, contents: Any, name: str) -> Iterator[RenderableType]
 
 
 def _run_tables(run: RunInfo, path: Path) -> Iterator[RenderableType]:
-    data = {f"{split} pairs, SHA-256": digest[:12] for split, digest in run.data.items()}
-    yield _two_columns(run.changed | data, f"{path}: settings that are not the defaults, and data")
     from medclip.training.log import quality
 
+    data = {f"{split} pairs, SHA-256": digest[:12] for split, digest in run.data.items()}
+    yield _two_columns(run.changed | data, f"{path}: settings that are not the defaults, and data")
     names = ["validation_loss", *shares(run.evaluations)] if run.evaluations else []
     best = max(run.evaluations, key=quality, default=None)
     table = Table("step", *names, "", title="validation, both ways")

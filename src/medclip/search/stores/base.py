@@ -112,8 +112,6 @@ class ExactStore:
 def scan(segments: Sequence[SegmentEmbeddings], embeddings: Embeddings, count: int, mask: RowMask) -> list[np.ndarray]:
     """For each query embedding the `count` nearest rows of the mask and those that tie with the last of them."""
     rows, done = np.flatnonzero(mask), 0
-    if not len(rows):  # a faiss file has all of them
-        return [rows] * len(embeddings)
     scores = np.empty((len(embeddings), len(rows)), np.float32)
     for first, segment in segments:
         for start in range(0, len(segment), CHUNK_ROWS):
