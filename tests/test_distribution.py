@@ -1,10 +1,13 @@
 """What is installed under the name medclip: this project, whole, or a sentence that says which other."""
 
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+
+from hatchling.builders.sdist import SdistBuilder
 
 from medclip import __version__
 
@@ -79,6 +82,20 @@ def test_the_metadata_name_this_project():
     assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
     changes = re.findall(r"^## \[([^]]+)\]", (ROOT / "CHANGELOG.md").read_text(), re.M)
     assert changes[0] == "Unreleased" and __version__ in changes
+
+
+def test_an_sdist_holds_the_package_and_nothing_that_lies_beside_it(tmp_path):
+    """`make docs` links build/src to src, which a walk of the whole checkout then takes for seen; data are not ours."""
+    for path in ("src/medclip/__init__.py", "pyproject.toml", "README.md", "LICENSE", ".gitignore"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / path, tmp_path / path)
+    (tmp_path / "src" / "medclip_jax.py").touch()
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "src").symlink_to(tmp_path / "src")
+    (tmp_path / "patients").mkdir()
+    (tmp_path / "patients" / "reports.csv").touch()
+    packed = {file.relative_path for file in SdistBuilder(str(tmp_path)).recurse_included_files()}
+    assert packed >= {"src/medclip/__init__.py", "src/medclip_jax.py"} and "patients/reports.csv" not in packed
 
 
 def tracked_files():
