@@ -253,3 +253,18 @@ def test_the_readme_is_one_page():
 def test_the_graph_of_the_architecture_is_that_of_the_imports():
     page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
     assert f"```mermaid\n{draw_graph()}```\n" in page, f"docs/architecture.md is to hold\n{draw_graph()}"
+
+
+def test_what_one_adds_to_is_where_the_page_says():
+    """In CONTRIBUTING's table each file exists, and each name is in a file of its row."""
+    roots = (ROOT, ROOT / "src/medclip", *(folder for folder in (ROOT / "tests").rglob("*") if folder.is_dir()))
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \*\*.*", page, re.M)
+    assert len(rows) == 8
+    for row in rows:
+        words = [word for word in re.findall(r"`([^`]+)`", row) if "NAME" not in word and " " not in word]
+        places = {word: [root / word for root in roots if (root / word).exists()] for word in words}
+        files = [file for found in places.values() for path in found for file in (path, *path.glob("*.py"))]
+        text = "".join(file.read_text(encoding="utf-8") for file in files if file.is_file())
+        for word, found in places.items():
+            assert found or ("/" not in word and word.rpartition(".")[2] in text), f"{word} of {row}"

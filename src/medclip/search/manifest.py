@@ -26,6 +26,7 @@ from medclip.folder_locks import lock_folder
 MANIFEST_FILE, SEGMENTS_DIR, SNAPSHOTS_DIR = "index.json", "segments", "snapshots"
 EMBEDDINGS_FILE, ROWS_FILE = "embeddings.npy", "rows.arrow"
 EXACT, FAISS, MILVUS_SCHEME = "exact", "faiss", "milvus://"
+STORES = f"{EXACT}, {FAISS} or {MILVUS_SCHEME}HOST:PORT"
 COLLECTION_NAME = r"medclip_\w+"  # of no other kind: another's on the server is not dropped
 SNAPSHOT_NAME = r"[\w-][\w.-]*"
 _MAX_ROW_ID = 2**62
@@ -99,7 +100,7 @@ def check_vector_store(name: str) -> str:
     if "@" in name:
         raise UserError("credentials do not go into an index: set MILVUS_TOKEN and leave them out of --vector-store.")
     if not _is_vector_store(name):
-        raise UserError(f"--vector-store {name} is unknown: choose exact, faiss or milvus://HOST:PORT.")
+        raise UserError(f"--vector-store {name} is unknown: choose {STORES}.")
     return name
 
 
@@ -132,7 +133,7 @@ def read_manifest(folder: Path, snapshot: str | None = None) -> Manifest:
     if not is_consistent:
         raise UserError(f"{path} is damaged: its segments and num_pairs disagree. Build the index again.")
     if not _is_vector_store(str(manifest.vector_store)):
-        raise UserError(f"{path} is damaged: its vector_store is none of exact, faiss and milvus://HOST:PORT.")
+        raise UserError(f"{path} is damaged: its vector_store is not {STORES}.")
     if wrong := [name for part in (manifest, *segments) for name in _wrong_fields(part)]:
         raise UserError(f"{path} is damaged: {wrong[0]} is of a wrong type. Build the index again.")
     if not _counts_rows(manifest):
