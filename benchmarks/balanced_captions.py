@@ -138,21 +138,23 @@ def true_case(statement: Statement, rng: np.random.Generator) -> Case:
     return Case(_pick(rng, MODALITIES[statement.modality]), statement.organ, statement.plane, finding, side)
 
 
-def measured_captions() -> Iterator[tuple[Statement, str]]:
+def measured_captions(grammar: Grammar = MEASURED) -> Iterator[tuple[Statement, str]]:
     """Each measured statement and its caption; those that differ in one foil share all other words."""
     for statement in measured_statements():
         shared = [*ORGANS].index(statement.organ), FINDINGS.index(statement.finding), len(statement.side) > 0
-        yield statement, write_caption(statement, np.random.default_rng(shared), MEASURED)
+        yield statement, write_caption(statement, np.random.default_rng(shared), grammar)
 
 
 def pairs(count: int, stated_share: float = STATED_SHARE) -> Iterator[Pair]:
-    """`count` for training, and each measured statement once for validation."""
+    """`count` for training; each measured statement for validation, in its frames, and for test in those measured."""
     for number in range(count):
         rng = np.random.default_rng((0, number))
         statement = draw_statement(rng, stated_share)
         yield _pair(f"TRAIN_{number:06d}", "train", statement, write_caption(statement, rng, TRAINING), rng)
-    for number, (statement, caption) in enumerate(measured_captions()):
-        yield _pair(f"MEASURED_{number:06d}", "validation", statement, caption, np.random.default_rng((1, number)))
+    for stream, split, grammar in ((1, "test", MEASURED), (2, "validation", TRAINING)):
+        for number, (statement, caption) in enumerate(measured_captions(grammar)):
+            rng = np.random.default_rng((stream, number))
+            yield _pair(f"{split.upper()}_{number:06d}", split, statement, caption, rng)
 
 
 def _pair(name: str, split: str, statement: Statement, caption: str, rng: np.random.Generator) -> Pair:

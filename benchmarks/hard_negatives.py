@@ -8,7 +8,8 @@ captions that exclude nothing until it sees the findings (from scratch no tower 
 with nothing in the images, docs/log.md), then on all. From it both runs go on for equal steps. It is of preset tiny
 with a second layer of text, as in one layer a word does not meet its neighbors before they are pooled. "blind" is the
 accuracy of the same choice with the mean embedding of all images in place of the image: what the model takes from the
-words alone. Grammar tells a word order, so that this test alone may be passed blind.
+words alone. Grammar tells a word order, so that this test alone may be passed blind. Validation, in the frames of
+training, chooses the weights that are saved; test, in others, measures them.
 
 A run that is already in OUT is not repeated. OUT/summary.json has the means over the seeds; their 95 % intervals
 resample captions, all seeds judged on the same ones. It also has the differences in R@10, as of `medclip compare`.
@@ -52,11 +53,12 @@ PRESETS["tiny"] = PRESETS["tiny"]._replace(text_layers=2)
 TESTS = ("left or right", "finding present", "finding absent", "plane", "modality", "word order")
 RECALLS = ("image_to_text/R@10", "text_to_image/R@10")
 MAX_REGRESSION = 0.01
+MEASURED_SPLIT = "test"
 
 
 def blind_accuracies(model: Path, data: Path) -> dict[str, float]:
     """The share of each test's captions that are nearer to the mean image than their foil is."""
-    loaded, split = load(model), Split(data, "validation")
+    loaded, split = load(model), Split(data, MEASURED_SPLIT)
     mean = embed_split(loaded, split, "images").mean(axis=0)
     correct: dict[str, list[bool]] = {test: [] for test in TESTS}
     chosen = [q for q in questions(split.column("caption"), [{} for _ in range(len(split))], 0) if q.test in TESTS]
@@ -74,7 +76,7 @@ def run_once(data: Path, run: Path, config: TrainConfig) -> None:
     start = time.monotonic()
     summary = train(data, run, config, resume=(run / "train_config.json").exists())
     seconds = time.monotonic() - start
-    evaluation = EvalConfig(model=str(run), data=str(data), out=run / "evaluation")
+    evaluation = EvalConfig(model=str(run), data=str(data), out=run / "evaluation", split=MEASURED_SPLIT)
     tests, retrieval = evaluate_compositionality(evaluation), evaluate_retrieval(evaluation)
     accuracy = {test: round(tests[f"{metric_name('tests', test)}/accuracy"].value, 4) for test in TESTS}
     recall = {name: round(retrieval[name].value, 4) for name in RECALLS}

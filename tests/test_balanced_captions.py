@@ -45,9 +45,12 @@ def test_each_foil_is_the_caption_of_another_image_whose_foil_is_this_caption(te
     assert pairs.total() >= 0.6 * len(MEASURED)
 
 
-def test_captions_are_true_and_their_foils_are_not():
-    for number, (statement, caption) in enumerate(MEASURED):
-        case = CAPTIONS.true_case(statement, np.random.default_rng((1, number)))
+@pytest.mark.parametrize(
+    ("stream", "grammar"), [(1, CAPTIONS.MEASURED), (2, CAPTIONS.TRAINING)], ids=["test", "validation"]
+)
+def test_captions_are_true_and_their_foils_are_not(stream, grammar):
+    for number, (statement, caption) in enumerate(CAPTIONS.measured_captions(grammar)):
+        case = CAPTIONS.true_case(statement, np.random.default_rng((stream, number)))
         assert holds(caption, case)
         for tests in IMAGE_TESTS:
             for test in tests:
