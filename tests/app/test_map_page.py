@@ -19,6 +19,7 @@ from medclip.app.map_page import (
     to_grid,
 )
 from medclip.app.run import IndexLocation
+from medclip.search.curate import restore
 from medclip.search.map import make_map
 from medclip.search.reader import IndexReader
 
@@ -145,12 +146,14 @@ def test_with_leave_marks_change_the_index(index_folder, copy, run):
     deleted = IndexReader(folder).id(first)
     at.button(key=f"mark-{first}").click().run()
     assert at.button(key="marked-apply").label == "Delete 1, relabel 0"
-    assert any("medclip index snapshot" in element.value for element in at.markdown)
     at.button(key="marked-apply").click().run()
     assert list(at.exception) == [] and list(at.error) == []
     reader = IndexReader(folder)
     assert len(reader) == 11 and deleted not in {reader.id(int(row)) for row in np.flatnonzero(reader.live_mask)}
     assert any(text.startswith("11 images") for text in texts(at))
+    (command,) = at.code
+    assert command.value == f"medclip index restore before-corrections-1 --index {folder}"
+    assert restore(folder, command.value.split()[3]) == 12
 
 
 def test_an_index_that_cannot_be_written_keeps_the_marks(index_folder, monkeypatch):

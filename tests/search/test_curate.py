@@ -290,9 +290,9 @@ def test_corrections_delete_and_relabel_and_a_snapshot_goes_back(tmp_path, vecto
     vectors = random_units(20)
     folder = make_index(tmp_path / "index", vectors[:12], vectors[12:], metadata=varied_metadata)
     migrate(folder, vector_store)
-    snapshot(folder, "before")
     relabel = {("r5", "5"): {"modality": "xa"}, ("r15", "15"): {"modality": "", "view": "ap"}}
-    assert correct(folder, {("r2", "2"): None, ("r14", "14"): None, **relabel}) == {"deleted": 2, "relabeled": 2}
+    corrected = correct(folder, {("r2", "2"): None, ("r14", "14"): None, **relabel})
+    assert corrected == (2, 2, "before-corrections-1")
     reader = IndexReader(folder)
     assert len(reader) == 18 and sorted(ids(folder)) == sorted(f"r{i}" for i in range(20) if i not in (2, 14))
     hits = {id: reader.hit(*reader.find_rows(id), 0) for id in ("r5", "r15", "r6")}
@@ -307,7 +307,9 @@ def test_corrections_delete_and_relabel_and_a_snapshot_goes_back(tmp_path, vecto
         with pytest.raises(UserError, match=f"no image of id '{absent[0]}'"):
             correct(folder, {absent: None, ("r4", "4"): None})
     assert len(IndexReader(folder)) == 18
-    restore(folder, "before")
+    assert correct(folder, {("r4", "4"): None}).snapshot == "before-corrections-2"
+    assert restore(folder, "before-corrections-2") == 18 and IndexReader(folder).find_rows("r4")
+    restore(folder, "before-corrections-1")
     reader = IndexReader(folder)
     assert len(reader) == 20 and reader.hit(*reader.find_rows("r5"), 0).labels == {"modality": "ct"}
 

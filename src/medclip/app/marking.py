@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 
 import streamlit as st
@@ -13,7 +14,7 @@ from medclip.errors import UserError, WorkError, describe_os_error
 from medclip.search.curate import correct
 
 MAX_LABEL_CHARS = 200
-_MARKS = "map-marks"
+_MARKS, _APPLIED = "map-marks", "map-applied"
 
 Marks = dict[PairKey, Mapping[str, str] | None]
 """Corrections in the making."""
@@ -74,7 +75,10 @@ def unmark(name: str, keys: Sequence[PairKey]) -> None:
 
 
 def marked_panel(name: str, location: IndexLocation, edit: bool) -> None:
-    """What is marked, to be taken away as a file; with `edit`, a button that changes the index."""
+    """What is marked, to be taken away as a file; with `edit`, a button that changes the index. And the way back."""
+    if applied := st.session_state.get(_APPLIED, {}).get(name):
+        st.caption(f"Applied: {applied.deleted:,} deleted, {applied.relabeled:,} relabeled. The way back:")
+        st.code(shlex.join(["medclip", "index", "restore", applied.snapshot, "--index", str(location.folder)]), "sh")
     marks = marks_of(name)
     if not marks:
         return
@@ -105,8 +109,8 @@ def _apply_controls(name: str, location: IndexLocation, corrections: Corrections
     """A button that says what would change, and within it the one that does so."""
     with st.popover("Apply to the index", type="primary", icon=":material/check:"):
         st.markdown(
-            f"{escape_markdown(name)} changes for all who use it. The way back is a snapshot made before: "
-            "`medclip index snapshot NAME --index INDEX`."
+            f"{escape_markdown(name)} changes for all who use it. A snapshot keeps what was before, "
+            "until `medclip index purge`."
         )
         st.button(
             f"Delete {num_deleted:,}, relabel {len(corrections) - num_deleted:,}",
@@ -119,7 +123,7 @@ def _apply_controls(name: str, location: IndexLocation, corrections: Corrections
 
 def _apply(name: str, location: IndexLocation, corrections: Corrections) -> None:
     try:
-        counts = correct(location.folder, corrections)
+        applied = correct(location.folder, corrections)
     except (UserError, WorkError) as error:
         show_error(error)
         return
@@ -127,8 +131,9 @@ def _apply(name: str, location: IndexLocation, corrections: Corrections) -> None
         show_error(WorkError(describe_os_error(error)))
         return
     unmark(name, list(corrections))
+    st.session_state.setdefault(_APPLIED, {})[name] = applied
     st.toast(
-        escape_markdown(f"{name}: {counts['deleted']:,} deleted, {counts['relabeled']:,} relabeled"),
+        escape_markdown(f"{name}: {applied.deleted:,} deleted, {applied.relabeled:,} relabeled"),
         icon=":material/check:",
         duration="long",  # the map is laid out anew meanwhile
     )

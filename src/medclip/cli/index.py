@@ -142,7 +142,7 @@ class Delete:
 
 @dataclass(frozen=True, kw_only=True)
 class Correct:
-    """Delete and relabel images of the index, as marked on the app's map. A snapshot keeps what they were."""
+    """Delete and relabel images of the index, as marked on the app's map. A snapshot keeps what was before."""
 
     index: Index
     corrections: CorrectionsFile
@@ -152,10 +152,13 @@ class Correct:
         from medclip.data.corrections import read_corrections
         from medclip.search.curate import correct
 
-        counts = correct(self.index, read_corrections(self.corrections))
+        done = correct(self.index, read_corrections(self.corrections))
         self.output.show(
-            {"index": str(self.index), **counts},
-            [f"{counts['deleted']} images deleted, {counts['relabeled']} relabeled in {self.index}"],
+            {"index": str(self.index), **done._asdict()},
+            [
+                f"{done.deleted} images deleted, {done.relabeled} relabeled in {self.index}; back: "
+                f"medclip index restore {done.snapshot} --index {self.index}"
+            ],
         )
 
 

@@ -8,8 +8,9 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import chain, islice, tee
+from itertools import chain, count, islice, tee
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -161,8 +162,17 @@ def _why_unclear(reader: IndexReader, column: str, value: str, rows: Sequence[in
     return f"images of {len(sources)} sources {remedy}" if len(sources) > 1 and is_running_number(value) else ""
 
 
-def correct(folder: Path, corrections: Corrections) -> dict[str, int]:
-    """Delete and relabel images; returns how many of each. A snapshot taken before keeps what they were.
+class Corrected(NamedTuple):
+    """What `correct` did."""
+
+    deleted: int
+    relabeled: int
+    snapshot: str
+    """Name of the snapshot of what was before."""
+
+
+def correct(folder: Path, corrections: Corrections) -> Corrected:
+    """Delete and relabel images, and keep what was before as a snapshot.
 
     A relabeled row is written anew, in a segment of its own day and source, and the old one is deleted. UserError names
     a pair that the index lacks, and then nothing is changed.
@@ -184,8 +194,10 @@ def correct(folder: Path, corrections: Corrections) -> dict[str, int]:
             if mask.any():
                 table = relabel_table(reader.table.slice(first, segment.num_rows), corrections)
                 corrected = _rewrite_segment(folder, corrected, segment, embeddings, table, mask)
+        before = next(name for n in count(1) if (name := f"before-corrections-{n}") not in manifest.snapshots)
+        corrected = replace(corrected, snapshots=write_snapshot(folder, manifest, before))
         _commit(folder, corrected.with_deleted(reader.row_ids[rows].tolist()), manifest)
-        return {"deleted": len(rows) - num_relabeled, "relabeled": num_relabeled}
+        return Corrected(len(rows) - num_relabeled, num_relabeled, before)
 
 
 def snapshot(folder: Path, name: str) -> int:
@@ -193,7 +205,7 @@ def snapshot(folder: Path, name: str) -> int:
     with lock_manifest(folder) as manifest:
         if name in manifest.snapshots:
             raise UserError(f"index {folder} has a snapshot {name!r} already.")
-        write_snapshot(folder, manifest, name)
+        write_manifest(folder, replace(manifest, snapshots=write_snapshot(folder, manifest, name)))
         return manifest.num_pairs
 
 

@@ -173,12 +173,12 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     write_with_checksum(folder / MANIFEST_FILE, dataclasses.asdict(manifest))
 
 
-def write_snapshot(folder: Path, manifest: Manifest, name: str) -> None:
-    """Write a manifest as a snapshot, and then `index.json`, which lists it. UserError for what is not a name."""
+def write_snapshot(folder: Path, manifest: Manifest, name: str) -> dict[str, str]:
+    """Write a manifest as a snapshot; returns the `snapshots` that list it. UserError for what is not a name."""
     if not re.fullmatch(SNAPSHOT_NAME, name):
         raise UserError(f"{name!r} is not a name for a snapshot: use letters, digits, dots, - and _.")
     write_with_checksum(path := snapshot_file(folder, name), dataclasses.asdict(manifest))
-    write_manifest(folder, manifest.replace(snapshots={**manifest.snapshots, name: sha256(path)}))
+    return {**manifest.snapshots, name: sha256(path)}
 
 
 def segment_folder(folder: Path, segment: Segment) -> Path:
