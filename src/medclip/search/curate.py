@@ -28,13 +28,11 @@ from medclip.errors import UserError
 from medclip.folder_locks import NOTES, claim
 from medclip.model.checkpoint import load, model_folder, model_hash
 from medclip.progress import console, progress
-from medclip.require import require
 from medclip.search.embed import RayJob, read_image_embeddings, task_rows, write_embeddings
 from medclip.search.manifest import (
     COLLECTION_NAME,
     EMBEDDINGS_FILE,
     EXACT,
-    FAISS,
     MANIFEST_FILE,
     MILVUS_SCHEME,
     ROWS_FILE,
@@ -49,9 +47,9 @@ from medclip.search.manifest import (
     write_manifest,
     write_snapshot,
 )
-from medclip.search.reader import FINGERPRINT_FIELDS, ROW_COLUMNS, ROW_SCHEMA, IndexReader, open_store
+from medclip.search.reader import FINGERPRINT_FIELDS, ROW_COLUMNS, ROW_SCHEMA, IndexReader, check_available, open_store
 from medclip.search.stores.faiss import FAISS_FILE
-from medclip.search.stores.milvus import connect, drop_collection, named_server
+from medclip.search.stores.milvus import drop_collection, named_server
 
 BATCH_ROWS = 256
 
@@ -275,14 +273,6 @@ def _remove_folder(path: Path) -> None:
         shutil.rmtree(path)
     except OSError as error:  # which names the file alone, not its folder
         raise OSError(error.errno, error.strerror, str(path)) from None
-
-
-def check_available(vector_store: str) -> None:
-    """UserError where a store's library is not installed or its server does not answer."""
-    if vector_store == FAISS:
-        require("faiss", extra="faiss")
-    if vector_store.startswith(MILVUS_SCHEME):
-        connect(vector_store)
 
 
 def _commit(folder: Path, manifest: Manifest, current: Manifest | None = None) -> None:

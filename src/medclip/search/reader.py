@@ -16,6 +16,7 @@ from medclip.data.dataset import SCHEMA
 from medclip.data.perceptual_hash import Fingerprints
 from medclip.errors import UserError
 from medclip.model.checkpoint import model_hash
+from medclip.require import require
 from medclip.search.embed import open_embeddings
 from medclip.search.filters import NO_FILTER, Filter, filter_mask, id_mask, value_counts
 from medclip.search.manifest import (
@@ -240,6 +241,16 @@ def open_store(index: IndexData, vector_store: str) -> Store:
 
         return MilvusStore(index, vector_store)
     return ExactStore(index)
+
+
+def check_available(vector_store: str) -> None:
+    """UserError where a store's library is not installed or its server does not answer."""
+    if vector_store == FAISS:
+        require("faiss", extra="faiss")
+    if vector_store.startswith(MILVUS_SCHEME):
+        from medclip.search.stores.milvus import connect
+
+        connect(vector_store)
 
 
 def _read_segments(
