@@ -11,22 +11,19 @@ import os
 import queue
 import signal
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import cache, partial
 from multiprocessing import util
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from medclip.data.parallel import WorkerContext, available_cores
+from medclip.data.worker_limits import MAX_MEMORY_BYTES, be_silent, limit_memory, working_folder
 from medclip.errors import ImageError, UserError, WorkError
-from medclip.stop_signals import STOP_SIGNALS
 
 P = ParamSpec("P")
 R = TypeVar("R")
 CRASHED = "decoder crashed"
 UNREADABLE = "image unreadable"
-MAX_MEMORY_BYTES = 4 * 2**30
 TOO_MUCH_MEMORY = f"image needs over {MAX_MEMORY_BYTES >> 30} GiB to decode"
 KILLED = "decoder killed, as where the machine's memory runs out"
 _SIGKILL = getattr(signal, "SIGKILL", 9)  # Windows has no name for it
@@ -132,7 +129,7 @@ class _Worker:
         results: list[R | ImageError],
     ) -> None:
         """Add the result of each image, in order, until the worker ends."""
-        self._pipe.send((decode, images, _working_folder(), timeout_s))
+        self._pipe.send((decode, images, working_folder(), timeout_s))
         self._pipe.recv()  # the time of importing the function is not the image's
         for _ in images:
             if not self._pipe.poll(timeout_s):
@@ -170,19 +167,15 @@ class _Worker:
 def _decode_loop(pipe: Connection) -> None:
     global _in_worker
     _in_worker = True
-    for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)  # it ends with the pipe, when no request needs it any more
-    null = os.open(os.devnull, os.O_WRONLY)
-    for stream in (1, 2):
-        os.dup2(null, stream)  # libraries print what they read in a header
+    be_silent()
     try:
         pipe.send(None)
         while True:
             decode, images, folder, timeout_s = pipe.recv()
             pipe.send(None)
-            if folder and folder != _working_folder():
+            if folder and folder != working_folder():
                 os.chdir(folder)
-            _limit_memory()
+            limit_memory(MAX_MEMORY_BYTES)
             for arguments in images:
                 result, error = _run(decode, arguments, timeout_s)
                 pipe.send((result, error))
@@ -190,14 +183,6 @@ def _decode_loop(pipe: Connection) -> None:
                     break  # the caller goes no further either
     except (EOFError, OSError):
         return
-
-
-def _working_folder() -> str | None:
-    """Where relative paths start; None where the folder was removed."""
-    try:
-        return str(Path.cwd())
-    except FileNotFoundError:
-        return None
 
 
 def _run(decode: Callable[..., R], arguments: tuple[Any, ...], timeout_s: float) -> tuple[R | None, Exception | None]:
@@ -214,16 +199,3 @@ def _run(decode: Callable[..., R], arguments: tuple[Any, ...], timeout_s: float)
     finally:
         if hasattr(signal, "alarm"):
             signal.alarm(0)
-
-
-def _limit_memory() -> None:
-    """At most MAX_MEMORY_BYTES beyond what the process has; without /proc or `resource`, no limit."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would put the image on the disk
-    with suppress(OSError, ValueError):
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        limit = pages * resource.getpagesize() + MAX_MEMORY_BYTES
-        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))

@@ -132,13 +132,13 @@ def test_a_row_that_unpacks_to_more_than_the_memory_is_refused(tmp_path, monkeyp
     monkeypatch.setattr(table_files, "MAX_UNPACKED_ROW_BYTES", 2**16)
     (tmp_path / name).write_bytes(gzip.compress(content))
     with pytest.raises(UserError, match=rf"{name} unpacks to a row of more than .* unpack it and give what is inside"):
-        list(open_source(str(tmp_path / name)))
+        list(table_files.read_here(tmp_path / name))
 
 
 def test_rows_that_together_unpack_to_more_are_read(tmp_path, monkeypatch):
     monkeypatch.setattr(table_files, "MAX_UNPACKED_ROW_BYTES", 2**16)
     (tmp_path / "x.csv.gz").write_bytes(gzip.compress(b"image,caption\n" + b"x.png,CT of the chest\n" * 2**13))
-    assert sum(1 for _ in open_source(str(tmp_path / "x.csv.gz"))) == 2**13
+    assert sum(1 for _ in table_files.read_here(tmp_path / "x.csv.gz")) == 2**13
 
 
 def test_other_json_than_splits_is_refused(tmp_path):

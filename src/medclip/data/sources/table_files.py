@@ -23,14 +23,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from medclip.atomic_io import unique_keys
-from medclip.data.paths import AnyPath, special_kind
+from medclip.data.paths import AnyPath, is_url, special_kind
 from medclip.data.sources.json_documents import document_rows
+from medclip.data.sources.packed_tables import MAX_UNPACKED_ROW_BYTES, Row, read_packed
 from medclip.errors import UserError
 
-Row = dict[str, Any]
-BATCH_ROWS = 256
+BATCH_ROWS, BATCH_BYTES = 256, 2**26
+_READ_BYTES = 2**20
 _MAX_CELL_BYTES = 2**24  # a radiology report can exceed the 128 kB that Python's csv allows
-MAX_UNPACKED_ROW_BYTES = 2**28  # of a compressed file, which a few bytes can make larger than the memory
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _EXCEL_DELIMITER = re.compile(r"sep=([,;\t|])", re.IGNORECASE)
 """The line that Excel writes and reads before a table's header."""
@@ -42,10 +42,18 @@ def read_rows(path: AnyPath) -> Iterator[Row]:
     """Every row of a table, in file order, in the format of its suffix.
 
     Texts such as "NA", "None" and "null" stay texts; cells that a row of a CSV file lacks at its end are None. Raises
-    UserError for a damaged file, with the row where it is known.
+    UserError for a damaged file, with the row where it is known, and for a packed one as of `read_packed`.
     """
     if kind := special_kind(path):
         raise UserError(f"{path} cannot be read: it is {kind}.")
+    suffix = table_suffix(path)
+    is_packed = suffix in _PACKED or path.name.lower().endswith(".gz")
+    # JSON is read whole, and what is behind a URL may have no end
+    return read_packed(read_here, path) if is_packed or (is_url(path) and suffix == ".json") else read_here(path)
+
+
+def read_here(path: AnyPath) -> Iterator[Row]:
+    """The same, in this process: of a packed file only where its memory has an end."""
     return _READERS[table_suffix(path)](path)
 
 
@@ -238,11 +246,17 @@ def _is_object(line: bytes) -> bool:
 
 def _read_parquet(path: AnyPath) -> Iterator[Row]:
     try:
-        with _open_binary(path) as file, pq.ParquetFile(file) as table:
+        # of a file on this machine a row group, which can be larger than the memory, is read piece by piece
+        buffer_size = 0 if is_url(path) else _READ_BYTES
+        with _open_binary(path) as file, pq.ParquetFile(file, buffer_size=buffer_size) as table:
             _refuse_repeated(path, table.schema_arrow.names)
-            for batch in table.iter_batches(BATCH_ROWS):
+            groups = map(table.metadata.row_group, range(table.metadata.num_row_groups))
+            row_bytes = max((group.total_byte_size // max(group.num_rows, 1) for group in groups), default=0)
+            for batch in table.iter_batches(_batch_rows(row_bytes)):
                 batch.validate(full=True)
                 yield from _to_rows(batch)
+    except MemoryError:  # also an ArrowException
+        raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a complete Parquet file ({error}). Fetch it again.") from None
 
@@ -254,10 +268,18 @@ def _read_arrow(path: AnyPath) -> Iterator[Row]:
             for batch in _arrow_batches(file):
                 _refuse_repeated(path, batch.schema.names)
                 batch.validate(full=True)  # offsets that point elsewhere would end the process
-                for start in range(0, len(batch), BATCH_ROWS):
-                    yield from _to_rows(batch.slice(start, BATCH_ROWS))
+                size = _batch_rows(batch.get_total_buffer_size() // max(len(batch), 1))
+                for start in range(0, len(batch), size):
+                    yield from _to_rows(batch.slice(start, size))
+    except MemoryError:  # also an ArrowException
+        raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a complete Arrow file ({error}). Fetch it again.") from None
+
+
+def _batch_rows(row_bytes: int) -> int:
+    """How many rows of that size are held as values of Python at a time."""
+    return min(max(BATCH_BYTES // max(row_bytes, 1), 1), BATCH_ROWS)
 
 
 def _to_rows(batch: pa.RecordBatch) -> list[Row]:
@@ -286,7 +308,7 @@ def _arrow_batches(file: Any) -> Iterable[pa.RecordBatch]:
 
 @contextmanager
 def _open_binary(path: AnyPath) -> Iterator[Any]:
-    with pa.OSFile(os.fsencode(path)) if isinstance(path, Path) else path.open("rb") as file:
+    with pa.memory_map(os.fsencode(path)) if isinstance(path, Path) else path.open("rb") as file:
         yield file
 
 
@@ -299,4 +321,5 @@ _READERS = {
     ".arrow": _read_arrow,
 }
 TABLE_SUFFIXES = tuple(_READERS)
+_PACKED = (".parquet", ".arrow")
 _GZIPPED = (".csv", ".tsv", ".jsonl", ".json")
