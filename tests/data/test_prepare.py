@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import unicodedata
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -251,9 +252,10 @@ def test_repeated_ids_are_those_of_a_set(rows):
     assert [isinstance(row, Dropped) for row in results] == [row in rows[:i] for i, row in enumerate(rows)]
 
 
-def test_a_shard_is_full_at_so_many_bytes_of_images(monkeypatch):
-    monkeypatch.setattr(module, "SHARD_BYTES", 100)
-    rows = [pair(str(number), image=bytes(40)) for number in range(7)]
+@pytest.mark.parametrize("content", [{"image": bytes(4000)}, {"caption": "x" * 4000}, {"labels": {"view": "x" * 4000}}])
+def test_a_shard_is_full_at_so_many_bytes_of_images_and_texts(monkeypatch, content):
+    monkeypatch.setattr(module, "SHARD_BYTES", 10_000)
+    rows = [replace(pair(str(number)), **content) for number in range(7)]
     assert [(number, len(chunk)) for _, number, chunk in chunks_by_split(iter(rows))] == [(0, 3), (1, 3), (2, 1)]
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from medclip.data.arrow_messages import has_compressed_batches
 from medclip.data.checked_files import DamageError, open_table
+from medclip.data.dataset import write_arrow
 from medclip.data.deidentify import redact_report
 from medclip.data.normalize import MAX_CAPTION_CHARACTERS, clean_caption, normalize_text
 from medclip.data.prepare import prepare
@@ -122,6 +123,24 @@ def test_time_to_miss_images_grows_with_the_table_alone(tmp_path):
     assert len(rows) == 15_001 and time.process_time() - start < 60
 
 
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array(["x" * 2**16] * 3).dictionary_encode(),
+        pa.array(["x" * 2**16] * 3, pa.string_view()),
+        pa.ListViewArray.from_arrays(pa.array([0] * 3, pa.int32()), pa.array([9] * 3, pa.int32()), pa.array(range(9))),
+        pa.array([[{}]] * 3, pa.list_(pa.struct([]))),
+        pa.RunEndEncodedArray.from_arrays(pa.array([3], pa.int32()), pa.array([1])),
+        pa.nulls(3),
+    ],
+)
+def test_a_column_whose_values_lie_nowhere_is_refused(tmp_path, column):
+    """A file of 1 kB had 2**31 rows; one text was a million."""
+    write_arrow(tmp_path / "x.arrow", pa.table({"id": ["a", "b", "c"], "value": column}))
+    with pytest.raises(DamageError, match=r"has a column of .*, which no file of medclip has"):
+        open_table(tmp_path / "x.arrow")
+
+
 @pytest.mark.parametrize("codec", ["zstd", "lz4", None])
 @pytest.mark.parametrize("dictionary", [False, True])
 def test_a_compressed_arrow_file_is_told_before_it_is_unpacked(tmp_path, codec, dictionary):
@@ -137,5 +156,5 @@ def test_a_compressed_arrow_file_is_told_before_it_is_unpacked(tmp_path, codec, 
     if codec:
         with pytest.raises(DamageError, match="is compressed, which no file of medclip is"):
             open_table(path)
-    else:
+    elif not dictionary:
         assert len(open_table(path)) == 3

@@ -35,7 +35,10 @@ def open_table(
         source = pa.memory_map(os.fsencode(path))
         if has_compressed_batches(source):  # which unpack to any size; medclip writes none
             raise DamageError("is compressed, which no file of medclip is")
-        table = pa.ipc.open_file(source).read_all()
+        reader = pa.ipc.open_file(source)
+        if foreign := next((field for field in reader.schema if not _is_written(field.type)), None):
+            raise DamageError(f"has a column of {str(foreign.type)[:80]}, which no file of medclip has")
+        table = reader.read_all()
         table.validate(full=True)
     except (FileNotFoundError, DamageError):
         raise
@@ -49,6 +52,17 @@ def open_table(
         raise DamageError(f"has {len(table)} rows, which disagrees with the {num_rows} recorded")
     check_hash(path, digest)
     return table
+
+
+def _is_written(type: pa.DataType) -> bool:
+    """Whether values of a type lie in the file, each for itself: a dictionary or a view has one of them many times."""
+    if pa.types.is_map(type):
+        return _is_written(type.key_type) and _is_written(type.item_type)
+    if pa.types.is_list(type):
+        return _is_written(type.value_type)
+    is_text = pa.types.is_string(type) or pa.types.is_binary(type)
+    is_text |= pa.types.is_fixed_size_binary(type) and type.byte_width > 0
+    return is_text or pa.types.is_boolean(type) or pa.types.is_integer(type) or pa.types.is_floating(type)
 
 
 def _incomplete_column(table: pa.Table) -> str | None:

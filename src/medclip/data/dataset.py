@@ -26,7 +26,7 @@ from medclip.data.arrow_columns import to_array
 from medclip.data.checked_files import DamageError, open_table
 from medclip.data.images import decode_ahead
 from medclip.data.normalize import casefold_whitespace
-from medclip.data.paths import AnyPath, is_url, offline_remark, storage_errors
+from medclip.data.paths import AnyPath, is_url, offline_remark, read_bounded, storage_errors
 from medclip.data.perceptual_hash import Fingerprints, fingerprint
 from medclip.data.remote_shards import RemoteImages, check_room, copy_columns, copy_shards, have_room
 from medclip.errors import ImageError, UserError, WorkError
@@ -35,6 +35,7 @@ from medclip.progress import progress
 from medclip.user_folders import cache_folder
 
 T = TypeVar("T")
+MAX_MANIFEST_BYTES = 2**26  # of ten million pairs in shards of a thousand it has a few million
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -162,7 +163,7 @@ def local_folder(data: AnyPath) -> Path:
         return data
     try:
         with storage_errors(data, pass_through=(FileNotFoundError,)):
-            content = (data / "dataset.json").read_bytes()
+            content = read_bounded(data / "dataset.json", MAX_MANIFEST_BYTES)
     except FileNotFoundError:
         remark = offline_remark(data)
         raise UserError(

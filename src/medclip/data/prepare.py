@@ -45,7 +45,7 @@ NOTICE_FILE = "NOTICE.txt"
 LIBRARIES = ("numpy", "pillow", "pydicom", "pyjpegls", "pylibjpeg-openjpeg", "python-gdcm", "ftfy", "pyarrow")
 """What decides a shard's bytes."""
 SHARD_PAIRS = 1024
-SHARD_BYTES = 2**26  # of images that come with their rows: what waits for a worker is in memory
+SHARD_BYTES = 2**26  # of images and texts that come with their rows: what waits for a worker is in memory
 COUNTERS = ("dropped", "caption_rules", "removed")
 """What a shard counts by name: rows dropped by reason, pairs whose caption a rule changed, pairs that lost what."""
 _NOTICE = """The images and captions of this dataset are the work of others, each under the license stated below.
@@ -208,12 +208,22 @@ def chunks_by_split(rows: Iterator[Pair | Dropped]) -> Iterator[tuple[str, int, 
             )
         chunk = open_chunks.setdefault(row.split, [])
         chunk.append(row)
-        num_bytes[row.split] += len(row.image) if isinstance(row, Pair) and isinstance(row.image, bytes) else 0
+        num_bytes[row.split] += _bytes_in_memory(row)
         if len(chunk) == SHARD_PAIRS or num_bytes[row.split] >= SHARD_BYTES:
             yield row.split, num_shards[row.split], chunk
             num_shards[row.split] += 1
             open_chunks[row.split], num_bytes[row.split] = [], 0
     yield from ((split, num_shards[split], chunk) for split, chunk in open_chunks.items() if chunk)
+
+
+def _bytes_in_memory(row: Pair | Dropped) -> int:
+    """Of the image that comes with a row, and of texts that a table of few bytes can make long."""
+    texts = [row.id, *row.private]
+    if isinstance(row, Dropped):
+        return sum(map(len, texts)) + len(row.detail)
+    texts += row.caption, row.article, row.license, row.attribution, *row.labels.values()
+    image = len(row.image) if isinstance(row.image, bytes) else 0
+    return image + sum(map(len, chain(texts, row.concepts, row.keywords, row.semantic_types)))
 
 
 def drop_repeated_ids(rows: Iterator[Pair | Dropped]) -> Iterator[Pair | Dropped]:

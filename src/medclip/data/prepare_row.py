@@ -22,7 +22,7 @@ from medclip.data.normalize import (
     license_name,
     license_set,
 )
-from medclip.data.paths import AnyPath, is_url, special_kind, storage_errors
+from medclip.data.paths import AnyPath, TooLargeError, is_url, read_bounded, special_kind, storage_errors
 from medclip.data.prepare_config import PrepareConfig
 from medclip.data.presidio import PRIVACY_PREFIX, deidentify_caption
 from medclip.data.schema import DicomFrame, Dropped, Pair, WebInstance
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 BATCH_ROWS, BATCH_BYTES = 16, 2**22
+MAX_IMAGE_BYTES = 2**30  # of one behind a URL, which is in memory before it is decoded
 LATE_REDACTION = "names in the file that the server's metadata lack"
 
 
@@ -192,6 +193,8 @@ def _download(image: AnyPath | bytes | DicomFrame) -> Path | bytes | DicomFrame:
         return image
     try:
         with storage_errors(image, pass_through=(FileNotFoundError, IsADirectoryError)):
-            return image.read_bytes()
+            return read_bounded(image, MAX_IMAGE_BYTES)
+    except TooLargeError:
+        raise ImageError(f"image over {MAX_IMAGE_BYTES >> 20} MiB behind a URL") from None
     except (FileNotFoundError, IsADirectoryError):
         raise ImageError("image missing") from None

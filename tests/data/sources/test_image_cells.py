@@ -131,7 +131,7 @@ def test_an_archive_that_cannot_be_used_is_said(tmp_path, monkeypatch):
     (tmp_path / "b.zip").write_bytes(b"PK\3\4 and no more")
     rows = read(tmp_path, ["bomb.png", "a.zip/1.png", "b.zip/1.png", "../a.zip/x/1.png"])
     reasons = [row.reason for row in rows]
-    assert reasons[:3] == ["image over 1 MiB in an archive", "image missing", "image missing"]
+    assert reasons[:3] == ["archive member over 1 MiB", "image missing", "image missing"]
     assert reasons[3].startswith("image outside")
 
 

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from medclip.data.normalize import split_in
-from medclip.data.paths import AnyPath, inside, relative_path
+from medclip.data.paths import AnyPath, inside, read_bounded, relative_path
 from medclip.data.sources.image_caption_folder import is_output
 from medclip.data.sources.table_files import table_suffix
 from medclip.errors import UserError
 
+_MAX_DESCRIPTION_BYTES = 2**25
 _GLOB_DEPTHS = ("", "*/", "*/*/")
 _SUFFIXES = (".parquet", ".arrow", ".jsonl", ".json", ".csv", ".tsv")
 """By preference: where a dataset holds its rows in several formats, only the first is read."""
@@ -89,7 +90,7 @@ def _resolve_below(folder: AnyPath, name: str) -> AnyPath:
 def _read_json_object(path: AnyPath) -> dict[str, Any]:
     """A JSON object; {} for an absent file and for other JSON."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        value = json.loads(read_bounded(path, _MAX_DESCRIPTION_BYTES)) if path.is_file() else {}
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged and cannot be read as JSON ({error}). Fetch it again.") from None
     return value if isinstance(value, dict) else {}

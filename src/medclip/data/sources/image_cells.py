@@ -331,7 +331,7 @@ class ImageArchive:
         if len(members := exact or members) != 1:
             return None
         self._read.add(members[0].filename)
-        return read_member(self._file, members[0])
+        return read_member(self._file, members[0], MAX_MEMBER_BYTES)
 
     @property
     def num_read(self) -> int:
@@ -350,10 +350,10 @@ def is_link(member: zipfile.ZipInfo) -> bool:
     return kind not in (0, stat.S_IFREG, stat.S_IFDIR)
 
 
-def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, max_bytes: int) -> bytes:
     """The bytes of a member. Raises ImageError where it is too large, encrypted or damaged."""
-    if member.file_size > MAX_MEMBER_BYTES:
-        raise ImageError(f"image over {MAX_MEMBER_BYTES >> 20} MiB in an archive")
+    if member.file_size > max_bytes:
+        raise ImageError(f"archive member over {max_bytes >> 20} MiB")
     if member.flag_bits & 1:
         raise ImageError("image in an encrypted archive")
     try:

@@ -16,7 +16,16 @@ import numpy as np
 
 from medclip.data.images import to_png
 from medclip.data.normalize import split_in
-from medclip.data.paths import LEAVES_FOLDER, check_link, fold_name, inside, is_url, leaves_folder, path_exists
+from medclip.data.paths import (
+    LEAVES_FOLDER,
+    check_link,
+    fold_name,
+    inside,
+    is_url,
+    leaves_folder,
+    path_exists,
+    read_bounded,
+)
 from medclip.data.sources.image_cells import MAX_MEMBER_BYTES, MISSING
 from medclip.data.sources.mimic_cxr import is_mimic_cxr, read_images, read_labels
 from medclip.data.sources.table_files import Row, read_columns, read_rows
@@ -190,7 +199,7 @@ def _read_nih(data: Path) -> Iterator[LabeledImage]:
 
 def _read_names(path: Path) -> list[str]:
     try:
-        return check_link(path, path.parent).read_text(encoding="utf-8").split()
+        return read_bounded(check_link(path, path.parent), MAX_MEMBER_BYTES).decode().split()
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 ({error}). Fetch it again.") from None
 

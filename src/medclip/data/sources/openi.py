@@ -11,7 +11,15 @@ from itertools import chain
 from xml.etree import ElementTree
 
 from medclip.data.normalize import split_of
-from medclip.data.paths import LEAVES_FOLDER, AnyPath, check_link, leaves_folder, special_kind
+from medclip.data.paths import (
+    LEAVES_FOLDER,
+    AnyPath,
+    TooLargeError,
+    check_link,
+    leaves_folder,
+    read_bounded,
+    special_kind,
+)
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.image_caption_folder import list_images
 from medclip.data.sources.image_cells import MISSING, UsedFiles
@@ -21,6 +29,7 @@ SOURCE = "Open-i"
 SECOND_REPORT = "second report of a uid"
 NO_UID = "report without a uid"
 NO_READING = "report without findings and impression"
+_MAX_REPORT_BYTES = 2**20  # they have a few thousand; entities of XML may unpack to 100 times as many
 _PARTS = ("FINDINGS", "IMPRESSION")
 _GLOB_DEPTHS = ("", "*/", "*/*/")
 
@@ -50,7 +59,10 @@ def read_openi(folder: AnyPath, used: UsedFiles) -> Iterator[Pair | Dropped]:
             yield Dropped(path.stem, split_of(path.stem), f"report: {reason}", path.name)
             continue
         try:
-            report = ElementTree.fromstring(path.read_bytes())
+            report = ElementTree.fromstring(read_bounded(path, _MAX_REPORT_BYTES))
+        except TooLargeError:
+            yield Dropped(path.stem, split_of(path.stem), f"report over {_MAX_REPORT_BYTES >> 20} MiB", path.name)
+            continue
         except (ElementTree.ParseError, LookupError, ValueError, MemoryError):  # LookupError: no such encoding
             yield Dropped(path.stem, split_of(path.stem), "report is not XML", path.name)
             continue

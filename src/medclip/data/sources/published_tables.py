@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from medclip.atomic_io import unique_keys
+from medclip.atomic_io import MAX_JSON_BYTES, unique_keys
 from medclip.data.normalize import SPLITS, canonical_split, split_of
-from medclip.data.paths import AnyPath, check_link, is_url, parse_path, special_kind
+from medclip.data.paths import AnyPath, check_link, is_url, parse_path, read_bounded, special_kind
 from medclip.data.prepare_config import Columns
 from medclip.data.schema import Dropped, Pair, is_row_number, make_up_id
 from medclip.data.sources.image_cells import MISSING, ImageFinder, UsedFiles, find_image, parse_literal
@@ -67,7 +67,7 @@ def read_annotations(path: AnyPath, columns: Columns, used: UsedFiles) -> Iterat
     """
     locate = _image_finder(path, columns, used)
     try:
-        splits = json.loads(path.read_bytes(), object_pairs_hook=unique_keys)
+        splits = json.loads(read_bounded(path, MAX_JSON_BYTES), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged and cannot be read as JSON ({error}). Fetch it again.") from None
     for name, rows in splits.items():

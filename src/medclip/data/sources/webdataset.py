@@ -26,6 +26,7 @@ from medclip.data.sources.table_files import TABLE_SUFFIXES
 from medclip.data.sources.tables import NO_IMAGE_OR_CAPTION, as_strings, cell_captions, extra_fields
 from medclip.errors import ImageError, UserError
 
+MAX_TEXT_BYTES = 2**24  # JSON takes some 25 times as many as values of Python
 WINDOW_SAMPLES, WINDOW_BYTES = 10_000, 2**28  # of incomplete samples: what waits for the rest is in memory
 _EXTRA_HEADERS = (
     *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
@@ -202,8 +203,8 @@ def _collect(archive: tarfile.TarFile) -> Iterator[tuple[str, _Sample | str]]:
             sample = waiting.pop(current)
             num_bytes -= sample.num_bytes
             yield current, sample
-        if member.size > MAX_MEMBER_BYTES:
-            yield member.name, f"image over {MAX_MEMBER_BYTES >> 20} MiB in an archive"
+        if member.size > (most := _max_bytes(suffix)):
+            yield member.name, f"archive member over {most >> 20} MiB"
             continue
         file = archive.extractfile(member)
         data = file.read() if file else b""
@@ -214,6 +215,10 @@ def _collect(archive: tarfile.TarFile) -> Iterator[tuple[str, _Sample | str]]:
             num_bytes -= sample.num_bytes
             yield oldest, sample if sample.is_complete else APART
     yield from waiting.items()
+
+
+def _max_bytes(suffix: str) -> int:
+    return MAX_TEXT_BYTES if suffix in _TEXT_SUFFIXES else MAX_MEMBER_BYTES
 
 
 def _reason_not_to_use(is_file: bool, name: str, suffix: str, names: set[str], sample: _Sample | None) -> str:
@@ -328,7 +333,7 @@ def _parse_members(
         names.add(member.filename)
         try:
             if not reason:
-                sample.files[suffix] = read_member(archive, member)
+                sample.files[suffix] = read_member(archive, member, _max_bytes(suffix))
         except ImageError as error:
             reason = str(error)
         if reason:
