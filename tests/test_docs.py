@@ -264,7 +264,7 @@ def test_what_one_adds_to_is_where_the_page_says():
     for row in rows:
         words = [word for word in re.findall(r"`([^`]+)`", row) if "NAME" not in word and " " not in word]
         places = {word: [root / word for root in roots if (root / word).exists()] for word in words}
-        files = [file for found in places.values() for path in found for file in (path, *path.glob("*.py"))]
+        files = [file for matches in places.values() for path in matches for file in (path, *path.glob("*.py"))]
         text = "".join(file.read_text(encoding="utf-8") for file in files if file.is_file())
-        for word, found in places.items():
-            assert found or ("/" not in word and word.rpartition(".")[2] in text), f"{word} of {row}"
+        for word, matches in places.items():
+            assert matches or ("/" not in word and word.rpartition(".")[2] in text), f"{word} of {row}"

@@ -63,15 +63,18 @@ def explain_dropped(folder: Path) -> str:
             examples.setdefault(row["reason"], row["detail"] or row["id"])
     reasons = counts.most_common(_NUM_REASONS)
     sentences = [
-        f"{count:,} × {reason} (first: {examples[reason]}). {remedy_of(reason)}".rstrip() for reason, count in reasons
+        f"{count:,} × {reason} (first: {examples[reason]}). {remedy_of(reason, examples[reason])}".rstrip()
+        for reason, count in reasons
     ]
     if any(REDACTED in examples[reason] for reason, _ in reasons):
         sentences.append(f"{REDACTED} stands for what may name a patient.")
     return " ".join((*sentences, f"All: {folder / DROPPED_FILE}."))
 
 
-def remedy_of(reason: str) -> str:
-    """What to do about rows that were dropped for a reason; "" where they may be meant to be."""
+def remedy_of(reason: str, example: str = "") -> str:
+    """What to do about rows that were dropped for a reason, as the file `example`; "" where they may be meant to be."""
+    if reason == "image unreadable" and (remedy := remedy_of_kind(example)):
+        return remedy
     if reason.startswith(("file of a kind that is not read", "archive member of a kind that is not read")):
         return remedy_of_kind(reason)
     return next((remedy for beginning, remedy in _REMEDIES.items() if reason.startswith(beginning)), "")

@@ -1,5 +1,8 @@
 """Tables and folders as spreadsheets, shells and other people's scripts leave them: read, or refused by name."""
 
+import gzip
+import re
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -103,3 +106,41 @@ def test_json_beside_images_is_no_table(tmp_path):
         (tmp_path / f"{name}.json").write_text("{}")
     reasons = [row.reason for row in open_source(str(tmp_path))]
     assert reasons.count("no caption beside the image") == 2 and len(reasons) == 4
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"PK\3\4", "a spreadsheet or another ZIP archive"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "a spreadsheet of an older Excel"),
+        (gzip.compress(b"image,caption"), "compressed by gzip: call it x.csv.gz"),
+        (b"PAR1", "Parquet: call it x.parquet"),
+        (b"ARROW1\0\0", "Arrow: call it x.arrow"),
+        (b"\n<!DOCTYPE html><html>", "a web page, as a login gives"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".json"])
+def test_a_table_that_holds_another_format_says_which(tmp_path, suffix, content, message):
+    (tmp_path / f"x{suffix}").write_bytes(content + bytes(range(256)))
+    with pytest.raises(UserError, match=re.escape(message.replace(".csv", suffix))):
+        list(open_source(str(tmp_path / f"x{suffix}")))
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("a.nii.gz", "slices"),
+        ("a.NRRD", "slices"),
+        ("a.npy", "Parquet"),
+        ("a.mp4", "frames"),
+        ("a.pdf", "pages"),
+    ],
+)
+def test_an_image_of_a_kind_that_is_not_read_says_what_to_do(tmp_path, medclip, name, remedy):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / name).write_bytes(b"\x1f\x8b")
+    (tmp_path / "sub" / "README.txt").write_text("a volume")
+    (tmp_path / "pairs.csv").write_text(f"image,caption\nsub/{name},CT of the chest\n")
+    for source in (tmp_path / "pairs.csv", tmp_path / "sub"):
+        code, out, err = medclip("prepare", source, "--out", tmp_path / "data")
+        assert code in (1, 2) and remedy in " ".join((out + err).split())

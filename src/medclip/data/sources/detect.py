@@ -208,11 +208,8 @@ def _read_folder(folder: AnyPath, config: PrepareConfig) -> Iterator[Pair | Drop
         return read_image_folder(folder)
     if next(folder.iterdir(), None) is None:
         return iter(())
-    remedies = (
-        f"{name}: {remedy}"
-        for name in sorted(file.name for file in folder.iterdir())
-        if (remedy := remedy_of_kind(name))
-    )
+    names = sorted((file.name for file in folder.rglob("*")), key=lambda name: (name.lower().endswith(".txt"), name))
+    remedies = (f"{name}: {remedy}" for name in names if (remedy := remedy_of_kind(name)))  # a README comes last
     raise UserError(f"{folder} cannot be read. {next(remedies, f'Sources are: {_READABLE}.')}")
 
 

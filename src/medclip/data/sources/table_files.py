@@ -26,6 +26,7 @@ from medclip.atomic_io import unique_keys
 from medclip.data.paths import AnyPath, is_url, special_kind
 from medclip.data.sources.json_documents import document_rows
 from medclip.data.sources.packed_tables import MAX_UNPACKED_ROW_BYTES, Row, read_packed
+from medclip.data.unread_files import remedy_of_content
 from medclip.errors import UserError
 
 BATCH_ROWS, BATCH_BYTES = 256, 2**26
@@ -123,7 +124,7 @@ def count_rows(path: AnyPath) -> int | None:
 def _read_csv(path: AnyPath) -> Iterator[Row]:
     csv.field_size_limit(_MAX_CELL_BYTES)
     with _open_text_bytes(path) as packed, io.BufferedReader(packed) as peeked:
-        file, line_number = io.TextIOWrapper(peeked, encoding=text_encoding(peeked.peek(4)[:4]), newline=""), 1
+        file, line_number = io.TextIOWrapper(peeked, encoding=_encoding(path, peeked), newline=""), 1
         try:
             skipped, header = next(((n, line) for n, line in enumerate(file) if line.strip()), (0, ""))
             delimiter = _delimiter(header, "\t" if table_suffix(path) == ".tsv" else ",")
@@ -156,6 +157,14 @@ def _without_formula(cell: Any) -> Any:
     """The text that a cell is for Excel: ="00123" keeps it from reading a number."""
     formula = _TEXT_FORMULA.fullmatch(cell) if isinstance(cell, str) and cell.startswith("=") else None
     return formula.group(1).replace('""', '"') if formula else cell
+
+
+def _encoding(path: AnyPath, file: io.BufferedReader[Any]) -> str:
+    """The encoding of a table of text that is at its start. UserError where it holds another format."""
+    start = file.peek(64)[:64]
+    if remedy := remedy_of_content(path.name, start):
+        raise UserError(f"{path} cannot be read as {table_suffix(path)}. {remedy}")
+    return text_encoding(start[:4])
 
 
 def text_encoding(start: bytes) -> str:
@@ -191,7 +200,7 @@ def _delimiter(header: str, usual: str) -> str:
 def _open_json(path: AnyPath) -> Iterator[tuple[Any, _TextBytes]]:
     """The bytes of a file of JSON as UTF-8, and as they are stored."""
     with _open_text_bytes(path) as packed, io.BufferedReader(packed) as peeked:
-        encoding = text_encoding(peeked.peek(4)[:4])
+        encoding = _encoding(path, peeked)
         try:
             utf8 = peeked if encoding == "utf-8-sig" else io.BytesIO(peeked.read().decode(encoding).encode())
             yield utf8, packed
