@@ -1,6 +1,7 @@
 """The Milvus store: a lost server or collection, a kill, secrets."""
 
 import time
+from functools import partial
 
 import numpy as np
 import pymilvus
@@ -90,6 +91,24 @@ def test_each_difference_of_a_collection_is_found(tmp_path, server):
     client.drop_collection(name)
     (absent,) = IndexReader(folder).store.differences()
     assert (absent.problem, len(absent.rows)) == ("is absent", 60)
+
+
+def test_a_collection_that_the_server_does_not_hold_loaded_is_loaded(tmp_path, server):
+    folder = make_index(tmp_path / "i", random_units(60), metadata=varied_metadata)
+    migrate(folder, server.uri)
+    reader, client = IndexReader(folder), milvus.connect(server.uri)
+    release = partial(client.release_collection, reader.manifest.collection)  # as milvus-lite does when it starts
+    release()
+    assert matches_brute_force(reader)
+    release()
+    with pytest.raises(UserError, match="does not answer as it should"):
+        reader.nearest_rows(random_units(1), 3)
+    assert matches_brute_force(reader)  # the query after it
+    release()
+    assert [*IndexReader(folder).store.differences()] == []
+    release()
+    delete(folder, ["r1"])
+    assert matches_brute_force(IndexReader(folder))
 
 
 def test_rows_sent_before_a_kill_are_not_sent_again(tmp_path, server, monkeypatch):

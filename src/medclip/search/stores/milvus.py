@@ -62,7 +62,15 @@ class MilvusStore:
         with _server_errors(self.uri):
             if not self._is_complete and not self._check_complete():
                 return scan(self.index.segments, embeddings, count, mask)
-            results = self.client.search(
+            results = self._search(embeddings, limit, filter)
+        rows = [self._rows(np.array([hit[ROW_ID] for hit in hits], np.int64), mask) for hits in results]
+        if all(len(query_rows) >= min(limit, num_allowed) for query_rows in rows):
+            return rows
+        return scan(self.index.segments, embeddings, count, mask)  # HNSW may not reach every row a filter leaves
+
+    def _search(self, embeddings: Embeddings, limit: int, filter: Filter) -> Any:
+        try:
+            return self.client.search(
                 self.collection,
                 data=list(embeddings),
                 filter=filter_expression(filter),
@@ -72,10 +80,9 @@ class MilvusStore:
                 consistency_level="Strong",
                 timeout=QUERY_TIMEOUT_S,
             )
-        rows = [self._rows(np.array([hit[ROW_ID] for hit in hits], np.int64), mask) for hits in results]
-        if all(len(query_rows) >= min(limit, num_allowed) for query_rows in rows):
-            return rows
-        return scan(self.index.segments, embeddings, count, mask)  # HNSW may not reach every row a filter leaves
+        except Exception:  # the server may have started again: the next query looks whether it has all, loaded
+            self._is_complete = False
+            raise
 
     def extend(self) -> None:
         """Upsert the rows that the collection lacks."""
@@ -97,6 +104,7 @@ class MilvusStore:
     def trim(self) -> None:
         """Delete the rows that the collection should not have."""
         with _server_errors(self.uri):
+            self._load()
             surplus = np.setdiff1d(self._row_ids(), self.index.row_ids[self.index.live_mask])
             for start in range(0, len(surplus), DELETE_ROWS):
                 ids = surplus[start : start + DELETE_ROWS].tolist()
@@ -114,6 +122,7 @@ class MilvusStore:
             if not self.client.has_collection(self.collection, timeout=QUERY_TIMEOUT_S):
                 yield Difference(name, "is absent", live_rows)
                 return
+            self._load()
             present, wanted = self._row_ids(), self.index.row_ids[live_rows]
             if len(missing := live_rows[~np.isin(wanted, present)]):
                 yield Difference(name, "lacks rows of the index", missing)
@@ -157,6 +166,12 @@ class MilvusStore:
             self.client.create_index(self.collection, params, timeout=WRITE_TIMEOUT_S)
         self.client.load_collection(self.collection, timeout=WRITE_TIMEOUT_S)
 
+    def _load(self) -> None:
+        """Load the collection unless it is: a server that starts again may not, and then answers no query."""
+        state = self.client.get_load_state(self.collection, timeout=QUERY_TIMEOUT_S)["state"]
+        if state != require("pymilvus.client.types", extra="milvus").LoadState.Loaded:  # a reader's token may not load
+            self.client.load_collection(self.collection, timeout=WRITE_TIMEOUT_S)
+
     def _row_ids(self) -> np.ndarray:
         """Ids of all rows of the collection, ascending: i64."""
         pages, row_ids = self.client.query_iterator(
@@ -197,6 +212,7 @@ class MilvusStore:
         remedy = f"bring it up to date: medclip index migrate --index {self.index.folder} {self.uri}"
         if not self.client.has_collection(self.collection, timeout=QUERY_TIMEOUT_S):
             raise UserError(f"the Milvus server at {address} has no collection {self.collection}; {remedy}")
+        self._load()
         (row,) = self.client.query(
             self.collection, output_fields=["count(*)"], consistency_level="Strong", timeout=QUERY_TIMEOUT_S
         )
