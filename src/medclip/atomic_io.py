@@ -147,6 +147,12 @@ def has_checksum(value: Mapping[str, Any]) -> bool:
     return value.get(CHECKSUM) == _checksum(value)
 
 
+def check_as_written(path: Path, value: Mapping[str, Any]) -> None:
+    """UserError where the manifest of this content is not as it was written; another program's has no checksum."""
+    if CHECKSUM in value and not has_checksum(value):
+        raise UserError(f"{path} is damaged: it is not as it was written. Make it anew, or restore it from a backup.")
+
+
 def recorded_hashes(value: Mapping[str, Any]) -> dict[str, str]:
     """SHA-256 of files by name, as a manifest records them; {} of one that is not as it was written, or has none."""
     hashes = value.get("sha256") if has_checksum(value) else None

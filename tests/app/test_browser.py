@@ -14,6 +14,7 @@ from playwright.sync_api import Page, expect
 
 from medclip import NOT_CLINICAL
 from medclip.app.map_page import categorize
+from medclip.atomic_io import write_with_checksum
 from medclip.data.corrections import read_corrections
 from medclip.search.curate import delete
 from medclip.search.filters import make_filter
@@ -34,9 +35,8 @@ def folders(index_folder, tmp_path_factory):
     """The index, and another that lacks one of its images."""
     other = Path(shutil.copytree(index_folder, tmp_path_factory.mktemp("other") / "other"))
     manifest = json.loads((other / "index.json").read_text())
-    (other / "index.json").write_text(
-        json.dumps(manifest | {"model": str((index_folder / manifest["model"]).resolve())})
-    )
+    model = str((index_folder / manifest["model"]).resolve())
+    write_with_checksum(other / "index.json", manifest | {"model": model})
     delete(other, ids=["ROCO_00000"])
     return index_folder, other
 

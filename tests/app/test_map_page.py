@@ -20,6 +20,7 @@ from medclip.app.map_page import (
 )
 from medclip.app.run import IndexLocation
 from medclip.search.curate import restore
+from medclip.atomic_io import write_with_checksum
 from medclip.search.map import make_map
 from medclip.search.reader import IndexReader
 
@@ -139,7 +140,7 @@ def test_marks_are_counted_forgotten_and_without_leave_change_nothing(at, index_
 def test_with_leave_marks_change_the_index(index_folder, copy, run):
     folder = copy(index_folder)
     manifest = json.loads((folder / "index.json").read_text())
-    (folder / "index.json").write_text(json.dumps(manifest | {"model": str(run / "model")}))
+    write_with_checksum(folder / "index.json", manifest | {"model": str(run / "model")})
     at = open_map(folder, edit=True)
     at.button(key="list-Outliers").click().run()
     first = int(make_map(IndexReader(folder)).neighbors.farthest[0])

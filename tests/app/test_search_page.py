@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from medclip.app.text import escape_markdown
+from medclip.atomic_io import write_with_checksum
 from medclip.match_calibration import read_calibration, write_calibration
 from medclip.model.checkpoint import model_hash
 from medclip.no_match import Threshold
@@ -155,7 +156,7 @@ def test_days_are_offered_where_there_are_several(page, sound, index_folder, dat
     assert add(folder, data, "train", 15, None)[0] == 3
     manifest = json.loads((folder / "index.json").read_text())
     manifest["segments"][0]["added"], manifest["segments"][1]["added"] = "2026-01-02", "2026-03-04"
-    (folder / "index.json").write_text(json.dumps(manifest))
+    write_with_checksum(folder / "index.json", manifest)
     at = sound(ask(page(folder), "chest"))
     assert len(captions(at)) == 12
     at = sound(at.date_input(key="only-added").set_value((date(2026, 3, 1), date(2026, 3, 4))).run())
@@ -240,7 +241,7 @@ def test_a_damaged_index_is_one_sentence(page, sound, index_folder, copy):
 def test_an_index_of_another_model_is_one_sentence(page, sound, index_folder, copy):
     folder = copy_index(index_folder, copy)
     manifest = json.loads((folder / "index.json").read_text())
-    (folder / "index.json").write_text(json.dumps(manifest | {"model_sha256": "0" * 64}))
+    write_with_checksum(folder / "index.json", manifest | {"model_sha256": "0" * 64})
     at = sound(page(folder))
     assert "was made by another model" in at.error[0].value
 
@@ -292,7 +293,7 @@ def copy_index(folder, copy) -> Path:
     """A copy of an index that may be changed, beside the model that it names."""
     target = copy(folder)
     manifest = json.loads((target / "index.json").read_text())
-    (target / "index.json").write_text(json.dumps(manifest | {"model": str((folder / manifest["model"]).resolve())}))
+    write_with_checksum(target / "index.json", manifest | {"model": str((folder / manifest["model"]).resolve())})
     return target
 
 

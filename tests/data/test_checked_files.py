@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from medclip.atomic_io import write_with_checksum
 from medclip.data.checked_files import DamageError, damaged_rows, open_array, open_table
 from medclip.data.dataset import Split, write_arrow
 from medclip.errors import UserError
@@ -72,7 +73,7 @@ def test_a_split_of_another_number_of_pairs_than_its_manifest_is_refused(tmp_pat
     folder = dataset(tmp_path / "data", {"train": [row(n) for n in range(3)]})
     content = json.loads((folder / "dataset.json").read_text())
     content["splits"]["train"]["shards"][0]["pairs"] = 4
-    (folder / "dataset.json").write_text(json.dumps(content))
+    write_with_checksum(folder / "dataset.json", content)
     with pytest.raises(UserError, match=r"train-00000\.arrow has 3 rows, which disagrees with the 4 recorded"):
         Split(folder, "train")
 

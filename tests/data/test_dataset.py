@@ -7,6 +7,7 @@ import os
 import numpy as np
 import pytest
 
+from medclip.atomic_io import write_with_checksum
 from medclip.data.dataset import Split, default_split, read_dataset, shard_report, write_shard, write_table
 from medclip.data.prepare import prepare
 from medclip.errors import UserError
@@ -100,7 +101,7 @@ def shards_of_one(data, copy):
         write_table(folder / f"train-{i:05d}.arrow", whole.table.slice(i // 2, i % 2), {})
         shards.append({"file": f"train-{i:05d}.arrow", "pairs": i % 2})
     dataset["splits"]["train"]["shards"] = shards
-    (folder / "dataset.json").write_text(json.dumps(dataset))
+    write_with_checksum(folder / "dataset.json", dataset)
     return whole, Split(folder, "train")
 
 

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from medclip.atomic_io import with_checksum
 from medclip.data.dataset import Split, default_split, read_dataset, write_table
 from medclip.data.derive import copy_splits
 from medclip.data.export import export_data
@@ -56,7 +57,7 @@ def test_a_split_is_copied_when_it_is_first_opened_and_never_again(store):
 def test_a_dataset_that_was_prepared_again_is_copied_again(store):
     first = Split(parse_path(URL), "train").folder
     dataset = json.loads((parse_path(URL) / "dataset.json").read_text())
-    (parse_path(URL) / "dataset.json").write_text(json.dumps(dataset | {"seed": 1}))
+    (parse_path(URL) / "dataset.json").write_text(json.dumps(with_checksum(dataset | {"seed": 1})))
     assert Split(parse_path(URL), "train").folder != first
     assert store == ["train-00000.arrow"] * 2
 
@@ -108,7 +109,7 @@ def shards(data, store, tmp_path):
         shards.append({"file": f"train-{number:05d}.arrow", "pairs": pairs})
         start += pairs
     dataset["splits"]["train"]["shards"] = shards
-    (folder / "dataset.json").write_text(json.dumps(dataset))
+    (folder / "dataset.json").write_text(json.dumps(with_checksum(dataset)))
     return whole
 
 

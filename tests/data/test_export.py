@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from medclip.atomic_io import write_with_checksum
 from medclip.data import export
 from medclip.data.dataset import Split, open_shard, write_shard
 from medclip.data.export import export_data
@@ -36,7 +37,7 @@ def several_files(data, copy, monkeypatch):
         file, part = f"train-{number:05d}.arrow", rows[start : start + 10]
         write_shard(folder / file, part, {})
         dataset["splits"]["train"]["shards"].append({"file": file, "pairs": len(part)})
-    (folder / "dataset.json").write_text(json.dumps(dataset))
+    write_with_checksum(folder / "dataset.json", dataset)
     monkeypatch.setattr(export, "FILE_BYTES", (folder / "train-00000.arrow").stat().st_size + 1)
     return folder
 
@@ -129,7 +130,7 @@ def test_rows_that_changed_before_a_finished_file_number_its_rows_anew(several_f
     write_shard(first, open_shard(first).to_pylist()[:9], {})
     content = json.loads((several_files / "dataset.json").read_text())
     content["splits"]["train"]["shards"][0]["pairs"] = 9
-    (several_files / "dataset.json").write_text(json.dumps(content))
+    write_with_checksum(several_files / "dataset.json", content)
     for name in ("out", "undisturbed"):
         export_data(several_files, tmp_path / name, form)
     for path in (tmp_path / "undisturbed" / "data").iterdir():

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from medclip.atomic_io import write_with_checksum
 from medclip.data.paths import parse_path, storage_errors
 from medclip.data.prepare import prepare
 from medclip.errors import UserError, WorkError
@@ -47,7 +48,7 @@ def index_at(folder, address):
     """An index from elsewhere, which names a server."""
     make_index(folder, random_units(5))
     fields = json.loads((folder / "index.json").read_text())
-    (folder / "index.json").write_text(json.dumps(fields | {"vector_store": f"milvus://{address}"}))
+    write_with_checksum(folder / "index.json", fields | {"vector_store": f"milvus://{address}"})
     return folder
 
 
@@ -107,7 +108,7 @@ def test_a_token_for_a_new_store_does_not_leave_over_clear_text(tmp_path, monkey
 def test_a_store_that_is_none_is_a_damaged_index(tmp_path, store):
     make_index(tmp_path / "index", random_units(5))
     fields = json.loads((tmp_path / "index" / "index.json").read_text())
-    (tmp_path / "index" / "index.json").write_text(json.dumps(fields | {"vector_store": store}))
+    write_with_checksum(tmp_path / "index" / "index.json", fields | {"vector_store": store})
     with pytest.raises(UserError, match="is damaged: its vector_store"):
         IndexReader(tmp_path / "index")
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from medclip.atomic_io import write_with_checksum
+from medclip.atomic_io import with_checksum, write_with_checksum
 from medclip.data.dataset import Split, read_dataset
 from medclip.data.export import export_data
 from medclip.data.leakage import decontaminate
@@ -46,7 +46,7 @@ REFUSAL = "not the plain name of a file"
 def rewrite(path: Path, change) -> None:
     content = json.loads(path.read_text(encoding="utf-8"))
     change(content)
-    path.write_text(json.dumps(content), encoding="utf-8")
+    write_with_checksum(path, content)
 
 
 @pytest.mark.parametrize("name", [*HOSTILE, "train-00000.arrow.exe", "other.arrow", "validation-00000.arrow"])
@@ -85,7 +85,7 @@ def test_a_dataset_behind_a_url_writes_its_own_cache_folder_alone(data, tmp_path
     dataset = json.loads((data / "dataset.json").read_text())
     dataset["splits"]["train"]["shards"] = [{"file": name if name[0] == "." else f"{tmp_path}{name}", "pairs": 25}]
     url = parse_path("memory://bucket/data")
-    (url / "dataset.json").write_text(json.dumps(dataset))
+    (url / "dataset.json").write_text(json.dumps(with_checksum(dataset)))
     (url / "stolen.arrow").write_bytes(b"ARROW1")
     with pytest.raises(UserError, match=REFUSAL):
         Split(url, "train")

@@ -38,7 +38,7 @@ def folder(index_folder, copy, run):
     """An index of twelve images to change."""
     folder = copy(index_folder)
     manifest = json.loads((folder / "index.json").read_text())
-    (folder / "index.json").write_text(json.dumps(manifest | {"model": str(run / "model")}))
+    write_with_checksum(folder / "index.json", manifest | {"model": str(run / "model")})
     return folder
 
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medclip.atomic_io import write_with_checksum
 from medclip.errors import UserError
 from medclip.search.curate import build_index
 from medclip.search.reader import IndexReader
@@ -110,7 +111,7 @@ def test_files_of_another_length_are_refused(index_folder, copy):
 def change_manifest(folder, change):
     fields = json.loads((folder / "index.json").read_text())
     change(fields)
-    (folder / "index.json").write_text(json.dumps(fields))
+    write_with_checksum(folder / "index.json", fields)
 
 
 @pytest.mark.parametrize("name", ["num_pairs", "embedding_dim", "model", "model_sha256", "segments"])

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from PIL import Image
 
 from medclip import __version__
+from medclip.atomic_io import write_with_checksum
 from medclip.data.dataset import Split
 from medclip.data.foils import swap_left_right
 from medclip.data.hard_negatives import KINDS
@@ -210,7 +211,7 @@ def test_a_resume_with_another_dataset_is_refused(run, data, train_config, copy)
     other, run = copy(data), copy(run)
     dataset = json.loads((other / "dataset.json").read_text())
     dataset["splits"]["validation"] = dataset["splits"]["train"]
-    (other / "dataset.json").write_text(json.dumps(dataset))
+    write_with_checksum(other / "dataset.json", dataset)
     with pytest.raises(UserError, match="data"):
         train(other, run, train_config, resume=True)
 

@@ -12,7 +12,7 @@ import tyro
 from rich.console import RenderableType
 from rich.table import Table
 
-from medclip.atomic_io import read_json
+from medclip.atomic_io import check_as_written, read_json, read_object
 from medclip.cli.args import Positional
 from medclip.cli.data import dataset_tables
 from medclip.cli.format import Output
@@ -147,7 +147,7 @@ def evaluations_info(folder: Path) -> dict[str, Any]:
 
 def manifest_info(path: Path, kind: str) -> dict[str, Any]:
     """The fields of a manifest but the hashes of the folder's files."""
-    manifest = read_json(path, kind)
+    check_as_written(path, manifest := read_object(path, kind))
     return {name: value for name, value in manifest.items() if name not in ("sha256", "checksum")}
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Int32, Int64
 
-from medclip.atomic_io import file_name, read_object, whole_file
+from medclip.atomic_io import check_as_written, file_name, read_object, whole_file
 from medclip.data.arrow_columns import to_array
 from medclip.data.checked_files import DamageError, open_table
 from medclip.data.images import decode_ahead
@@ -112,6 +112,7 @@ def read_dataset(data: AnyPath) -> dict[str, Any]:
     for name, is_right in _FIELDS.items():
         if not is_right(dataset):
             raise UserError(f"{path}: {name} is absent or of a wrong type: it was not written by medclip prepare.")
+    check_as_written(path, dataset)
     return dataset
 
 

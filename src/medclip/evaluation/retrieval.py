@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from medclip.atomic_io import read_optional, recorded_hashes, sha256
+from medclip.atomic_io import check_as_written, read_optional, recorded_hashes, sha256
 from medclip.data.checked_files import EMBEDDINGS_MANIFEST, DamageError, check_hash
 from medclip.data.dataset import Split
 from medclip.data.paths import parse_path
@@ -155,7 +155,8 @@ def _check_recorded(files: tuple[Path, Path], config: EvalConfig, rows: Split | 
     """
     origins = {}
     for path in files:
-        origin = read_optional(path.with_name(EMBEDDINGS_MANIFEST), "embeddings")
+        manifest = path.with_name(EMBEDDINGS_MANIFEST)
+        check_as_written(manifest, origin := read_optional(manifest, "embeddings"))
         if (digest := recorded_hashes(origin).get(path.name)) is None:
             continue
         try:

@@ -15,7 +15,15 @@ import numpy as np
 from jaxtyping import Float32
 
 from medclip import NOT_CLINICAL
-from medclip.atomic_io import file_name, read_object, recorded_hashes, sha256, write_text, write_with_checksum
+from medclip.atomic_io import (
+    check_as_written,
+    file_name,
+    read_object,
+    recorded_hashes,
+    sha256,
+    write_text,
+    write_with_checksum,
+)
 from medclip.data.checked_files import EMBEDDINGS_MANIFEST, DamageError, check_hash, damaged_rows, open_array
 from medclip.data.dataset import Split, default_split
 from medclip.data.parallel import map_shards
@@ -165,6 +173,7 @@ def read_image_embeddings(folder: Path, model_sha256: str, split: Split) -> tupl
         raise UserError(f"{folder} holds no embeddings of images: medclip embed --kinds images makes them.")
     field = f"{folder / EMBEDDINGS_MANIFEST}: files.images"
     name = file_name(files["images"], field, re.escape(EMBEDDING_FILES["images"]))
+    check_as_written(folder / EMBEDDINGS_MANIFEST, origin)
     try:
         embeddings = open_embeddings(folder / name, (len(split), origin.get("embedding_dim", 0)))
         check_hash(folder / name, recorded_hashes(origin).get(name))

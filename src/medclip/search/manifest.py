@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from medclip import NOT_CLINICAL
-from medclip.atomic_io import CHECKSUM, file_name, read_object, sha256, write_with_checksum
+from medclip.atomic_io import CHECKSUM, check_as_written, file_name, read_object, sha256, write_with_checksum
 from medclip.errors import UserError
 from medclip.folder_locks import lock_folder
 
@@ -115,7 +115,15 @@ def _is_vector_store(name: str) -> bool:
 def read_manifest(folder: Path, snapshot: str | None = None) -> Manifest:
     """The manifest of an index or of one of its snapshots. UserError where it is absent or damaged."""
     path = folder / MANIFEST_FILE if snapshot is None else _snapshot_as_written(folder, snapshot)
-    fields = read_object(path, "an index (see medclip index build)")
+    content = read_object(path, "an index (see medclip index build)")
+    manifest = parse_manifest(path, content)
+    check_as_written(path, content)
+    return manifest
+
+
+def parse_manifest(path: Path, content: Mapping[str, Any]) -> Manifest:
+    """The manifest that a file holds, be it as it was written or not. UserError where it is none."""
+    fields = dict(content)
     try:
         fields.pop(CHECKSUM, None)
         segments = tuple(Segment(**segment) for segment in fields.pop("segments"))

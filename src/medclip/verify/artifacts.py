@@ -26,7 +26,7 @@ from medclip.search.manifest import (
     SNAPSHOTS_DIR,
     Manifest,
     Segment,
-    read_manifest,
+    parse_manifest,
     segment_folder,
 )
 from medclip.search.reader import ROW_SCHEMA, IndexReader
@@ -161,9 +161,9 @@ def _check_vectors(folder: Path, name: str, digest: str | None, ids: Sequence[st
 
 def check_index(folder: Path) -> Iterator[Finding]:
     """Manifest, snapshots, segments and vector store of an index."""
-    yield from check_manifest(folder, MANIFEST_FILE)
+    content = yield from read_checked(folder, MANIFEST_FILE)
     try:
-        manifest = read_manifest(folder)
+        manifest = parse_manifest(folder / MANIFEST_FILE, content)
     except (UserError, RecursionError):
         yield Finding(MANIFEST_FILE, "is not the manifest of an index")
         return
@@ -171,7 +171,7 @@ def check_index(folder: Path) -> Iterator[Finding]:
     snapshots = {f"{SNAPSHOTS_DIR}/{name}.json": name for name in manifest.snapshots}
     for file, name in snapshots.items():
         if (problem := file_problem(folder / file, manifest.snapshots[name])) is None:
-            manifests.append(read_manifest(folder, name))
+            manifests.append(parse_manifest(folder / file, read_object(folder / file, "a snapshot")))
         else:
             yield Finding(file, problem)
     segments = {_segment_hashes(segment): segment for each in manifests for segment in each.segments}.values()

@@ -1,0 +1,72 @@
+"""A digit of a manifest that is not as it was written: nothing that opens it counts on it."""
+
+import re
+
+import pytest
+
+from medclip.atomic_io import write_with_checksum
+from medclip.cli.info import info
+from medclip.data.dataset import Split
+from medclip.data.export import export_data
+from medclip.errors import UserError
+from medclip.model.checkpoint import model_hash
+from medclip.search.curate import delete
+from medclip.search.embed import embed, read_image_embeddings
+from medclip.search.reader import IndexReader
+from medclip.verify import verify
+from support.made_indexes import make_index, random_units
+
+CHANGED = "is damaged: it is not as it was written"
+
+
+def change(path, before, after):
+    text = path.read_text(encoding="utf-8")
+    assert before in text
+    path.write_text(text.replace(before, after, 1), encoding="utf-8")
+
+
+def test_of_an_index_it_would_bring_a_deleted_image_back(tmp_path):
+    folder = make_index(tmp_path / "i", random_units(10))
+    delete(folder, ["r5"])
+    change(folder / "index.json", "    5\n", "    7\n")
+    with pytest.raises(UserError, match=re.escape(f"{folder / 'index.json'} {CHANGED}")):
+        IndexReader(folder)
+    assert "index.json" in {finding.file for finding in verify(folder).findings}
+
+
+def test_of_an_index_it_hides_no_other_damage(tmp_path):
+    folder = make_index(tmp_path / "i", random_units(10))
+    change(folder / "index.json", '"added": "2026-11-01"', '"added": "2026-11-02"')
+    (folder / "segments/00000/embeddings.npy").unlink()
+    files = [finding.file for finding in verify(folder).findings]
+    assert "index.json" in files and "segments/00000/embeddings.npy" in files
+
+
+def test_of_a_dataset_it_would_be_another_count_or_source(data, copy):
+    folder = copy(data)
+    change(folder / "dataset.json", '"synthetic": false', '"synthetic": true')
+    with pytest.raises(UserError, match=re.escape(CHANGED)):
+        Split(folder, "train")
+
+
+def test_of_embeddings_it_would_take_their_hashes_away(run, data, tmp_path):
+    embed(run, data, folder := tmp_path / "e", "validation")
+    change(folder / "embedding.json", '"split": "validation"', '"split": "validatiom"')
+    with pytest.raises(UserError, match=re.escape(CHANGED)):
+        read_image_embeddings(folder, model_hash(run), Split(data, "validation"))
+    with pytest.raises(UserError, match=re.escape(CHANGED)):
+        info(str(folder))
+
+
+def test_of_an_export_it_would_be_another_count(data, tmp_path):
+    export_data(data, folder := tmp_path / "e", "parquet")
+    change(folder / "export.json", '"validation": 1', '"validation": 3')
+    with pytest.raises(UserError, match=re.escape(CHANGED)):
+        info(str(folder))
+
+
+def test_one_that_another_program_wrote_has_no_checksum(tmp_path):
+    folder = make_index(tmp_path / "i", random_units(10))
+    write_with_checksum(folder / "index.json", {})
+    with pytest.raises(UserError, match="segments"):
+        IndexReader(folder)
