@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -64,7 +65,7 @@ def test_a_damaged_best_model_is_made_again_or_said_to_be_lost(run_copy, run, da
     try:
         train(data, run_copy, train_config, resume=True)
     except WorkError as error:
-        assert "no whole state" in str(error)
+        assert re.search(r"has no whole state of before step \d to go on from", str(error))  # there are whole ones
     else:
         assert (run_copy / "model/model.safetensors").read_bytes() == (run / "model/model.safetensors").read_bytes()
     printed = " ".join(capfd.readouterr().err.split())
@@ -91,3 +92,36 @@ def test_a_damaged_model_of_before_the_first_step_is_made_again(run_copy, data, 
     first = initial_model(resolve(train_config, 25), Split(data, "train").column("caption")).params
     saved = load(run_copy).params
     assert all(np.array_equal(saved[name], value) for name, value in first.items())
+
+
+@pytest.mark.slow
+def test_an_absent_state_is_named_and_its_hashes_go_with_it(run_copy, run, data, train_config, capfd):
+    older, newest = steps(run_copy)
+    shutil.rmtree(run_copy / "state" / str(newest))
+    train(data, run_copy, train_config, resume=True)
+    printed = " ".join(capfd.readouterr().err.split())
+    assert f"the state of step {newest} is absent. the run goes on from step {older}" in printed
+    assert (run_copy / "model/model.safetensors").read_bytes() == (run / "model/model.safetensors").read_bytes()
+    assert verify(run_copy).findings == ()  # the hashes of another state of that step
+
+
+@pytest.mark.slow
+def test_states_of_steps_that_the_log_lacks_are_passed_over(run_copy, run, data, train_config, capfd):
+    older, newest = steps(run_copy)
+    log = run_copy / "metrics.jsonl"
+    log.write_text("".join(line for line in log.read_text().splitlines(True) if json.loads(line)["step"] < newest))
+    train(data, run_copy, train_config, resume=True)
+    printed = " ".join(capfd.readouterr().err.split())
+    assert f"metrics.jsonl lacks the evaluation of step {newest}" in printed and f"goes on from step {older}" in printed
+    names = ("model/model.safetensors", "summary.json")
+    assert all((run_copy / name).read_bytes() == (run / name).read_bytes() for name in names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("with_model", [True, False])
+def test_a_run_whose_log_is_lost_does_not_take_a_later_model_for_the_best(run_copy, data, train_config, with_model):
+    (run_copy / "metrics.jsonl").unlink()
+    if not with_model:
+        flip(run_copy / "model" / "model.safetensors")
+    with pytest.raises(WorkError, match="has no whole state of before step 0 to go on from"):
+        train(data, run_copy, train_config, resume=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -91,23 +91,38 @@ class StateFolder:
                 if part.is_file():
                     checksums.record(self._run, f"state/{self._step}/{part.name}")
 
+    @property
+    def newest(self) -> int:
+        """The step of the newest state, be it whole or not; -1: there is none."""
+        return max(self._manager.all_steps(), default=-1)
+
     def latest(self, like: State, before: float = math.inf) -> State | None:
         """The newest whole state, of a step below `before`; None if none was ever saved.
 
         `like` gives shapes, types and shardings. Newer states, damaged or from `before` on, are removed; a damaged one
-        is named. WorkError where none is left.
+        is named, and one that is absent though it was noted. WorkError where none is left.
         """
         shape = jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict())
         steps = sorted(self._manager.all_steps(), reverse=True)
+        newest = max([*steps, *self._forget_absent(set(steps))], default=0)
         for step in steps:
             if step < before and (state := self._restore(step, shape)):
-                if step < steps[0]:
+                if step < newest:
                     self._print(f"the run goes on from step {step}.")
                     self._remove([later for later in steps if later > step])
                 return state
         if steps:
-            raise WorkError(f"{self._run} has no whole state to go on from: start again with another --out.")
+            limit = f" of before step {before:.0f}" if before < math.inf else ""
+            raise WorkError(f"{self._run} has no whole state{limit} to go on from: start again with another --out.")
         return None
+
+    def _forget_absent(self, steps: Set[int]) -> list[int]:
+        """Name and forget the noted states that are not there: they were removed, or a kill came before their name."""
+        absent = sorted(checksums.noted_steps(self._run) - steps) if distributed.is_first() else []
+        for step in absent:
+            self._print(f"warning: the state of step {step} is absent.")
+            checksums.forget(self._run, f"state/{step}")
+        return absent
 
     def _restore(self, step: int, shape: Any) -> State | None:
         damaged = checksums.changed_files(self._run, f"state/{step}")

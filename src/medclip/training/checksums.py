@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from medclip.atomic_io import sha256
@@ -40,6 +39,12 @@ def changed_files(run: Path, name: str) -> list[str]:
     ]
 
 
+def noted_steps(run: Path) -> set[int]:
+    """The steps whose state is noted, be it there or not."""
+    parts = (name.split("/") for name in _read(run) if name.startswith("state/"))
+    return {int(part[1]) for part in parts if part[1].isdecimal()}
+
+
 def save_model(model: Model, run: Path) -> None:
     """Save the best model so far, and note its hashes."""
     forget(run, "model")  # while it is being written
@@ -58,12 +63,11 @@ def record_ended(run: Path) -> None:
 def damaged_best_step(log: MetricsLog) -> int | None:
     """The step of the saved model, where that is damaged: a resumed run must save it again.
 
-    What a run writes last into its folder does not count: its end writes that anew.
+    What a run writes last into its folder does not count: its end writes that anew. None too where the log is lost.
     """
     damaged = [file for file in changed_files(log.out, "model") if file not in WRITTEN_LAST]
-    if not damaged:
+    if not damaged or not log.evaluations:
         return None
-    log.rewind(sys.maxsize)
     step = log.best["step"]
     if is_first():
         console.print(f"warning: the best model, of step {step}, is damaged ({damaged[0]}).", soft_wrap=True)

@@ -25,7 +25,7 @@ from medclip.training.best_model import BestModel
 from medclip.training.checkpoints import StateFolder
 from medclip.training.config import ResolvedTrainConfig, TrainConfig, resolve
 from medclip.training.data import Loader, make_loader
-from medclip.training.log import CONFIG_FILE, Callback, MetricsLog, open_run
+from medclip.training.log import CONFIG_FILE, METRICS_FILE, Callback, MetricsLog, open_run
 from medclip.training.optim import make_optimizer
 from medclip.training.run import Run, prepare_run
 from medclip.training.step import Metrics, State, TrainStep, init_state, make_step
@@ -102,8 +102,10 @@ def fit(
         states = stack.enter_context(StateFolder(out))
         first = init_state(run.params, trainable, optimizer, config.ema_decay > 0)
         first = jax.device_put(first, distributed.shardings(first, mesh, config.fsdp))
+        log.rewind(config.steps)
         damaged_step = checksums.damaged_best_step(log) if resume else None
-        state = (states.latest(first, before=damaged_step or math.inf) if resume else None) or first
+        before = min(damaged_step or math.inf, _first_unlogged(log, config, states))  # of step 0 the model is at hand
+        state = (states.latest(first, before) if resume else None) or first
         log.rewind(int(state.step))
         distributed.barrier("log")  # all have read it before the first writes
         if distributed.is_first():
@@ -157,6 +159,16 @@ def _run_steps(
 def is_evaluation_step(step: int, config: ResolvedTrainConfig) -> bool:
     """Whether validation is measured and the state saved after `step` steps."""
     return step * config.num_evals // config.steps > (step - 1) * config.num_evals // config.steps
+
+
+def _first_unlogged(log: MetricsLog, config: ResolvedTrainConfig, states: StateFolder) -> float:
+    """The first step whose evaluation the log lacks; it is named where there are states of it or later."""
+    logged = {record["step"] for record in log.evaluations}
+    steps = (step for step in range(config.steps + 1) if step == 0 or is_evaluation_step(step, config))
+    first = next((step for step in steps if step not in logged), math.inf)
+    if first <= states.newest and distributed.is_first():
+        console.print(f"warning: {METRICS_FILE} lacks the evaluation of step {first}, and maybe more: it was cut.")
+    return first
 
 
 class StepLogger:
