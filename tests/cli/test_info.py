@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from medclip.atomic_io import write_with_checksum
 from medclip.cli.info import info, run_info
 from medclip.errors import UserError
 from medclip.model.checkpoint import model_hash
@@ -89,7 +90,7 @@ def test_piped_info_says_of_which_kind_each_folder_is(medclip, run, data, index_
 
 
 def test_embeddings_evaluations_and_exports_are_described(tmp_path):
-    (tmp_path / "embedding.json").write_text('{"num_pairs": 2, "split": "test", "sha256": {"a": "b"}, "checksum": "c"}')
+    write_with_checksum(tmp_path / "embedding.json", {"num_pairs": 2, "split": "test", "sha256": {"a": "b"}})
     assert info(str(tmp_path)) == ("embeddings", {"num_pairs": 2, "split": "test"})
     handmade_results.retrieval(tmp_path / "evaluation", [1, 2, 5], [1, 3, 1])
     kind, contents = info(str(tmp_path / "evaluation"))

@@ -274,7 +274,7 @@ def test_only_shares_can_fall_by_points(good, bad):
         ("retrieval.json", b"[1]", "does not hold results"),
         ("retrieval.arrow", b"", "absent or damaged"),
         ("retrieval.arrow", None, "absent or damaged"),
-        ("retrieval.json", None, "holds no evaluation"),
+        ("retrieval.json", None, "retrieval.json is absent, though it was written"),
     ],
 )
 def test_damage_is_told_in_a_sentence(good, bad, name, content, message):

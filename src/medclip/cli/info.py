@@ -138,8 +138,9 @@ def _sizes(tower: VisionConfig | TextConfig) -> dict[str, Any]:
 
 def evaluations_info(folder: Path) -> dict[str, Any]:
     """What each evaluation of a folder measured; its metrics stand in its own files."""
-    from medclip.evaluation.results import kinds_in, read_results
+    from medclip.evaluation.results import check_kinds, kinds_in, read_results
 
+    check_kinds(folder)
     shown = ("label", "num_candidates", "num_pairs", "num_images", "data", "split", "model", "contamination", "seed")
     results = {kind: read_results(folder, kind)[0].to_json() for kind in kinds_in(folder)}
     return {str(kind): {name: values[name] for name in shown if name in values} for kind, values in results.items()}

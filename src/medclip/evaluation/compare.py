@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from medclip.errors import UserError
-from medclip.evaluation.results import Kind, Results, kinds_in, read_results
+from medclip.evaluation.results import Kind, Results, check_kinds, kinds_in, read_results
 from medclip.evaluation.significance import (
     LEVEL,
     RESAMPLES,
@@ -156,6 +156,8 @@ def compare(folders: Sequence[Path], chosen: Sequence[str] = ()) -> Comparison:
     """
     if len(folders) < 2:
         raise UserError("give two evaluations or more: folders that medclip evaluate wrote with --out.")
+    for folder in folders:
+        check_kinds(folder)
     evaluations = read_evaluations(folders)
     kinds = [kind for kind in evaluations[0].results if all(kind in e.results for e in evaluations)]
     if not kinds:

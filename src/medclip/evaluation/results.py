@@ -21,7 +21,7 @@ from medclip.errors import UserError
 from medclip.evaluation.provenance import Provenance
 from medclip.folder_locks import lock_output
 from medclip.named_metrics import Metric, metric_name, name_parts
-from medclip.recorded_files import write_recorded
+from medclip.recorded_files import read_checksums, write_recorded
 
 ITEMS_HASH = "items_sha256"  # of the items' file, in the results
 Fact = int | float | str | tuple[int | float | str, ...]
@@ -269,6 +269,14 @@ def _check_items(items: pa.Table, columns: Set[str]) -> None:
 def kinds_in(folder: Path) -> list[Kind]:
     """The kinds of evaluations that a folder holds."""
     return [kind for kind in Kind if (folder / f"{kind.stem}.json").is_file()]
+
+
+def check_kinds(folder: Path) -> None:
+    """UserError where an evaluation of a folder is absent that was written: the others are not all that it measured."""
+    recorded = read_checksums(folder)
+    for name in (f"{kind.stem}.json" for kind in Kind):
+        if name in recorded and not (folder / name).is_file():
+            raise UserError(f"{folder / name} is absent, though it was written. Evaluate again into this folder.")
 
 
 def _metric_json(metric: Metric) -> dict[str, Any]:
