@@ -15,7 +15,7 @@ from medclip.data.images import ImageInput
 from medclip.encode.decode import BATCH_SIZE
 from medclip.encode.encoder import embed_images, embed_texts
 from medclip.errors import UserError
-from medclip.model.checkpoint import Model, model_folder
+from medclip.model.checkpoint import Model, check_model, model_folder
 from medclip.model.checkpoint import load as load_model
 from medclip.zero_shot import classify
 
@@ -31,6 +31,7 @@ def load(
     or has another shape.
     """
     folder = model_folder(os.fspath(name), revision, dual=True)
+    check_model(folder)
     return DualEncoder(load_model(folder, tokenizer=None if tokenizer is None else os.fspath(tokenizer)), folder)
 
 

@@ -20,6 +20,8 @@ from medclip.atomic_io import (
 from medclip.errors import UserError
 
 CHECKSUMS_FILE = "checksums.json"
+EXPORT_FILE = "export.json"
+"""The manifest of an exported model or dataset, with the hashes of its files."""
 BEFORE = "before"
 """The field of `checksums.json` with the hash of a file that is being replaced; None of one that was absent."""
 _LOCK = threading.Lock()  # the state of a training run is recorded from a thread of its writer

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+import medclip
 from medclip.errors import UserError
 from medclip.model.checkpoint import load, model_hash, save
+from medclip.model.convert import export_safetensors
 from support.references import FOLDER
 
 
@@ -96,3 +98,22 @@ def test_an_index_does_not_answer_with_a_model_of_another_config(medclip, index_
     edit(other / "preprocessor_config.json", "image_mean", value=[0.5, 0.5, 0.25])
     code, _, err = medclip("search", "--index", index_folder, "--model", other, "a chest")
     assert code == 2 and "another model" in err
+
+
+@pytest.mark.parametrize("form", ["a run", "an export"])
+@pytest.mark.parametrize("damage", ["a flipped bit", "an absent file"])
+def test_a_folder_that_is_not_as_it_was_written_is_no_model(run, copy, tmp_path, form, damage):
+    if form == "an export":
+        export_safetensors(str(run), folder := tmp_path / "out")
+    else:
+        folder = copy(run) / "model"
+    if damage == "an absent file":
+        (folder / "tokenizer_config.json").unlink()
+    else:
+        weights = bytearray((folder / "model.safetensors").read_bytes())
+        weights[-2] ^= 1
+        (folder / "model.safetensors").write_bytes(weights)
+    for open_model in (model_hash, medclip.load):
+        with pytest.raises(UserError, match=r"absent, though it was written|is not as it was written") as error:
+            open_model(folder)
+    assert f"medclip verify {folder.parent if form == 'a run' else folder} names" in str(error.value)

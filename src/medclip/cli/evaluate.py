@@ -248,11 +248,12 @@ class Explain:
         from medclip.data.decode_workers import isolate
         from medclip.data.images import decode
         from medclip.folder_locks import LOCK_WAIT_S, lock_folder
-        from medclip.model.checkpoint import load
+        from medclip.model.checkpoint import check_model, load
         from medclip.saliency import MIN_CHANGE, overlay_saliency, saliency_map
 
         if self.out.suffix.lower() != ".png":
             raise UserError(f"--out {self.out} is not a .png.")
+        check_model(self.model)
         saliency = saliency_map(load(self.model), self.image, self.text)
         with lock_folder(self.out.parent, wait_s=LOCK_WAIT_S), whole_file(self.out) as partial:
             overlay_saliency(isolate(decode, self.image), saliency).save(partial, "PNG")

@@ -19,9 +19,9 @@ from medclip.cli.format import Output
 from medclip.cli.train import shares, summary_tables
 from medclip.data.checked_files import EMBEDDINGS_MANIFEST
 from medclip.data.dataset import read_dataset
-from medclip.data.export import EXPORT_FILE
 from medclip.data.paths import parse_path
 from medclip.errors import UserError
+from medclip.recorded_files import EXPORT_FILE
 from medclip.training.config import RECORDED_FIELDS, TrainConfig
 
 if TYPE_CHECKING:

@@ -25,9 +25,9 @@ from medclip.data.resume import ResumableFile, file_state, fingerprint, finish, 
 from medclip.errors import UserError
 from medclip.folder_locks import claim
 from medclip.progress import progress
+from medclip.recorded_files import EXPORT_FILE
 from medclip.versions import library_versions
 
-EXPORT_FILE = "export.json"
 """Lists the files of an export, beside them."""
 
 Form = Literal["parquet", "tar"]

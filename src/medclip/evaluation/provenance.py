@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from medclip import NOT_CLINICAL, __version__
-from medclip.atomic_io import read_object
+from medclip.atomic_io import read_object, sha256
 from medclip.data.dataset import Split
 from medclip.errors import UserError
 from medclip.evaluation.config import EvalConfig
 from medclip.metrics import CI_METHOD
+from medclip.recorded_files import read_checksums
 from medclip.versions import source_commit
 
 if TYPE_CHECKING:
@@ -85,9 +86,18 @@ def contamination(model: str, rows: Split | Labeled) -> tuple[Answer, str]:
     card = read_training_data(model)
     if source.casefold() in (name.casefold() for name in card.sources):
         return "yes", f"its card names {source} among its training data"
+    if _is_run_damaged(model_folder(model)):
+        return "unknown", "the record of its run, train_config.json, is damaged or absent"
     if card.is_complete:
         return "no", f"its card says that it was trained on nothing but {', '.join(card.sources)}"
     return "unknown", "its folder does not name all that it was trained on"
+
+
+def _is_run_damaged(folder: Path) -> bool:
+    """Whether the record of the run around a model folder is not the one that was written."""
+    digest = read_checksums(folder.parent).get("train_config.json") if folder.name == "model" else None
+    file = folder.parent / "train_config.json"
+    return digest is not None and not (file.is_file() and sha256(file) == digest)
 
 
 def _run_digests(folder: Path) -> dict[str, str]:

@@ -18,8 +18,11 @@ from safetensors.numpy import save_file
 
 from medclip.atomic_io import (
     canonical_json,
+    check_as_written,
     read_json,
     read_object,
+    read_optional,
+    recorded_hashes,
     sha256,
     whole_file,
     write_json,
@@ -47,7 +50,7 @@ from medclip.model.weights.weight_files import (
     open_tensors,
     read_tensors,
 )
-from medclip.recorded_files import read_checksums
+from medclip.recorded_files import EXPORT_FILE, read_checksums
 
 IDENTITY_FILES = (
     *CONFIG_FILES,
@@ -250,17 +253,24 @@ def model_hash(path: str | Path) -> str:
     """The identity of a model: SHA-256 over its weights, config, image processor and tokenizer files.
 
     Files count by their content, not their layout: JSON by its values, where 1.0 is 1, text by its lines. UserError for
-    a file that cannot be read, or is not as its run wrote it.
+    a file that cannot be read, or is not as the run or the export wrote it that made the folder.
     """
     folder = model_folder(path)
-    digest, recorded = hashlib.sha256(), _recorded_hashes(folder)
+    digest, (recorded, whole) = hashlib.sha256(), _recorded_hashes(folder)
     for weights in find_weights(folder, weight_names(folder)).paths:
-        digest.update(f"weights {_checked_hash(weights, recorded)}\n".encode())
+        digest.update(f"weights {_checked_hash(weights, recorded, whole)}\n".encode())
     for name in IDENTITY_FILES:
-        if (file := folder / name).is_file():
-            _checked_hash(file, recorded)
+        if (file := folder / name).is_file() or name in recorded:
+            _checked_hash(file, recorded, whole)
             digest.update(f"{name} {hashlib.sha256(_meaning(file)).hexdigest()}\n".encode())
     return digest.hexdigest()
+
+
+def check_model(path: str | Path) -> None:
+    """UserError for a model that is not as the run or the export wrote it that made its folder; see `model_hash`."""
+    folder = model_folder(path)
+    if _recorded_hashes(folder)[0]:  # others' folders say nothing of their files, which need not be read twice
+        model_hash(folder)
 
 
 def _meaning(file: Path) -> bytes:
@@ -280,18 +290,19 @@ def _whole_numbers(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _recorded_hashes(folder: Path) -> dict[str, str]:
-    """What `checksums.json` of a run records of its `model/`, by file name; {} of other folders."""
-    recorded = read_checksums(folder.parent) if folder.name == "model" else {}
-    return {name.removeprefix("model/"): digest for name, digest in recorded.items()}
+def _recorded_hashes(folder: Path) -> tuple[dict[str, str], Path]:
+    """What the run or the export that wrote a folder recorded of its files, by name, and the folder to verify."""
+    if folder.name == "model" and (recorded := read_checksums(folder.parent)):
+        return {name.removeprefix("model/"): digest for name, digest in recorded.items()}, folder.parent
+    check_as_written(folder / EXPORT_FILE, content := read_optional(folder / EXPORT_FILE, "an export"))
+    return recorded_hashes(content), folder
 
 
-def _checked_hash(file: Path, recorded: Mapping[str, str]) -> str:
-    digest = sha256(file)
-    if recorded.get(file.name, digest) != digest:
-        raise UserError(
-            f"{file} is damaged: it is not as its run wrote it. medclip verify {file.parent.parent} names all that is."
-        )
+def _checked_hash(file: Path, recorded: Mapping[str, str], whole: Path) -> str:
+    digest = sha256(file) if file.exists() else None
+    if digest is None or recorded.get(file.name, digest) != digest:
+        problem = "is absent, though it was written" if digest is None else "is damaged: it is not as it was written"
+        raise UserError(f"{file} {problem}. medclip verify {whole} names all that is damaged.")
     return digest
 
 

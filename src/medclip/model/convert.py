@@ -22,8 +22,7 @@ from medclip.model.weights.weight_files import (
     choose_weights,
     open_tensors,
 )
-
-EXPORT_FILE = "export.json"
+from medclip.recorded_files import EXPORT_FILE
 
 
 def export_safetensors(name: str | Path, out: Path, tokenizer: str | Path | None = None) -> None:

@@ -15,10 +15,11 @@ from medclip.errors import WorkError
 from medclip.folder_locks import claim
 from medclip.hosts import check_hub_endpoint
 from medclip.model.checkpoint import Model, load, model_folder, model_hash, save, weight_names
-from medclip.model.convert import EXPORT_FILE, export_safetensors, record_export
+from medclip.model.convert import export_safetensors, record_export
 from medclip.model.onnx_graph import OPSET, onnx_bytes
 from medclip.model.towers import AnyArray, Params, encode_image, encode_text
 from medclip.model.weights.weight_files import find_weights
+from medclip.recorded_files import EXPORT_FILE
 from medclip.require import require
 
 MAX_DIFFERENCE = 1e-5

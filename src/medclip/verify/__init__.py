@@ -9,8 +9,7 @@ from pathlib import Path
 from medclip.errors import UserError
 from medclip.evaluation.results import kinds_in
 from medclip.folder_locks import check_unlocked
-from medclip.model.convert import EXPORT_FILE
-from medclip.recorded_files import CHECKSUMS_FILE
+from medclip.recorded_files import CHECKSUMS_FILE, EXPORT_FILE
 from medclip.verify.artifacts import check_dataset, check_embeddings, check_evaluations, check_index
 from medclip.verify.hashes import Finding, check_hashes, check_manifest, check_recorded, left_over, partial_files
 

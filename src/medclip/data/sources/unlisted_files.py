@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import PurePosixPath
 
-from medclip.data.export import EXPORT_FILE
 from medclip.data.normalize import split_in
 from medclip.data.paths import AnyPath, is_url, relative_path
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.image_caption_folder import IMAGE_SUFFIXES, LINKED_FOLDER, is_output
 from medclip.data.sources.image_cells import UsedFiles
 from medclip.data.sources.table_files import TABLE_SUFFIXES, table_suffix
+from medclip.recorded_files import EXPORT_FILE
 
 UNLISTED_IMAGE = "image that no row names"
 UNLISTED_TABLE = "table beside those that are read"
