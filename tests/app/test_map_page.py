@@ -19,8 +19,8 @@ from medclip.app.map_page import (
     to_grid,
 )
 from medclip.app.run import IndexLocation
-from medclip.search.curate import restore
 from medclip.atomic_io import write_with_checksum
+from medclip.search.curate import restore
 from medclip.search.map import make_map
 from medclip.search.reader import IndexReader
 

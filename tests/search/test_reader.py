@@ -67,7 +67,7 @@ def test_another_model_is_refused(index_folder, run, copy):
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(bytes(content))
-    with pytest.raises(UserError, match=r"model.safetensors is damaged: it is not as its run wrote it"):
+    with pytest.raises(UserError, match=r"model.safetensors is damaged: it is not as it was written"):
         IndexReader(index_folder).model_path(other)
     (other / "checksums.json").unlink()
     with pytest.raises(UserError, match="was made by another model"):
