@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from flowchart import to_svg
 from notebooks import NOTEBOOKS, read_cells, run, write_notebook, write_page
 
 DOCS = Path(__file__).parent
@@ -36,6 +37,7 @@ def main(out: Path, examples: Sequence[str]) -> None:
     names = "|".join(path.stem for path in NOTEBOOKS)
     for page in (out / "docs").glob("*.md"):
         text = re.sub(rf"\]\(\.\./examples/({names})\.py\)", r"](examples/\1.md)", page.read_text("utf-8"))
+        text = re.sub(r"```mermaid\n(.*?)```", lambda match: to_svg(match[1]), text, flags=re.S)
         page.write_text(re.sub(r"\[([^]]+)\]\(([^)#]*)[^)]*\)", keep_link, text), "utf-8")
     show_thumbnails(out / "docs" / "gallery.md")
     command = [Path(sys.executable).parent / "zensical", "build", "--strict"]

@@ -124,5 +124,5 @@ def _show(output: dict[str, Any], page: Path, number: int) -> str:
         return f"![what the cell above draws]({file.name})"
     if table := data.get("text/html"):
         lines = [line.strip() for line in table.splitlines() if line.strip()]  # an empty one would end the block
-        return "\n".join(["<div>", *lines, "</div>"])
+        return "\n".join(['<div style="overflow-x: auto">', *lines, "</div>"])
     return f"```text\n{data['text/plain'].strip()}\n```"

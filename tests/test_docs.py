@@ -229,6 +229,20 @@ def test_a_page_opened_as_a_file_follows_links_and_searches(site):
         expect(page.get_by_text("medclip leakage").first).to_be_visible()
 
 
+@pytest.mark.slow
+def test_pages_fetch_nothing_and_fit_a_phone(site):
+    with open_chromium() as browser:
+        page, requests = browser.new_page(viewport={"width": 390, "height": 844}), []
+        page.on("request", lambda request: requests.append(request.url))
+        for name in ("architecture", "index", "examples/pair"):
+            page.goto((site / f"{name}.html").as_uri())
+            page.wait_for_load_state("networkidle")
+            assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
+            if name == "architecture":
+                assert "cli imports training" in page.locator("article svg[role=img]").get_attribute("aria-label")
+        assert [url for url in requests if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
 def test_every_page_is_in_the_navigation():
     config = tomllib.loads((ROOT / "docs/zensical.toml").read_text(encoding="utf-8"))
     named = re.findall(r"[\w-]+\.md", json.dumps(config["project"]["nav"]))
