@@ -12,8 +12,7 @@ from jaxtyping import Float, Float32
 from PIL import Image
 
 from medclip.data.images import ImageInput
-from medclip.encode.decode import BATCH_SIZE
-from medclip.encode.encoder import embed_images, embed_texts
+from medclip.encode.encoder import embed_images, embed_texts, tower_batch_size
 from medclip.errors import UserError
 from medclip.model.checkpoint import Model, check_model, model_folder
 from medclip.model.checkpoint import load as load_model
@@ -72,19 +71,20 @@ class DualEncoder:
         return self.model.config.projection_dim
 
     def encode_image(
-        self, images: ImageInput | Iterable[ImageInput], batch_size: int = BATCH_SIZE
+        self, images: ImageInput | Iterable[ImageInput], batch_size: int | None = None
     ) -> Float32[np.ndarray, "*n p"]:
         """Embeddings of images: (n, p) of a list or an iterator, (p,) of one image.
 
         An image is a file (str or Path), encoded bytes (JPEG, PNG, TIFF, DICOM …), a PIL image, or an array uint8
-        (h, w), (h, w, 1), (h, w, 3) or (h, w, 4). Images are drawn, decoded and encoded `batch_size` at a time. Raises
-        UserError that names the first image that cannot be read.
+        (h, w), (h, w, 1), (h, w, 3) or (h, w, 4). Images are drawn, decoded and encoded `batch_size` at a time, by
+        default as many as take the least time for each. Raises UserError that names the first image that cannot be
+        read.
         """
         items, single = _as_items(images)
         result = embed_images(self.model, items, batch_size=_positive(batch_size))
         return result[0] if single else result
 
-    def encode_text(self, texts: str | Iterable[str], batch_size: int = BATCH_SIZE) -> Float32[np.ndarray, "*n p"]:
+    def encode_text(self, texts: str | Iterable[str], batch_size: int | None = None) -> Float32[np.ndarray, "*n p"]:
         """Embeddings of texts: (n, p) of a list or an iterator, (p,) of one string.
 
         A text longer than the model's context is truncated. In lists of two and more a text has the same embedding, bit
@@ -95,12 +95,12 @@ class DualEncoder:
         for position, item in enumerate(items):
             if not isinstance(item, str):
                 raise TypeError(f"texts[{position}] is {type(item).__name__}, not a string")
-        batch_size = _positive(batch_size)
-        result = embed_texts(self.model, items, batch_sizes=(1 if len(items) == 1 else batch_size,))
+        many = _positive(batch_size) or tower_batch_size("captions")
+        result = embed_texts(self.model, items, batch_sizes=(1 if len(items) == 1 else many,))
         return result[0] if single else result
 
     def similarity(
-        self, images: ImageInput | Iterable[ImageInput], texts: str | Iterable[str], batch_size: int = BATCH_SIZE
+        self, images: ImageInput | Iterable[ImageInput], texts: str | Iterable[str], batch_size: int | None = None
     ) -> Float32[np.ndarray, "*shape"]:
         """Cosines in [-1, 1] of every image with every text: (n, m). A single image or a single text has no axis."""
         return np.asarray(self.encode_image(images, batch_size) @ self.encode_text(texts, batch_size).T)
@@ -110,7 +110,7 @@ class DualEncoder:
         images: ImageInput | Iterable[ImageInput],
         labels: Sequence[str],
         templates: str | Sequence[str] | None = None,
-        batch_size: int = BATCH_SIZE,
+        batch_size: int | None = None,
     ) -> Float[np.ndarray, "*n k"]:
         """Probabilities of 2 to 100 labels for each image: (n, k), rows sum to 1; (k,) of one image.
 
@@ -139,7 +139,7 @@ def _as_items(images: ImageInput | Iterable[ImageInput]) -> tuple[Iterable[Image
     return ([images], True) if isinstance(images, str | Path | bytes | Image.Image) else (images, False)
 
 
-def _positive(batch_size: int) -> int:
-    if batch_size < 1:
+def _positive(batch_size: int | None) -> int | None:
+    if batch_size is not None and batch_size < 1:
         raise UserError(f"batch_size must be at least 1, not {batch_size}.")
     return batch_size

@@ -1,6 +1,7 @@
 """A split is embedded in one place: all of it, or some of its rows, in order; what is damaged ends it with a name."""
 
 import dataclasses
+import pydoc
 
 import numpy as np
 import pytest
@@ -39,6 +40,23 @@ def test_batches_of_any_size_give_the_same(model, split, kind, monkeypatch):
     parts = list(stream_split(jax_backend(model), split, kind))
     assert [len(part) for part in parts] == [4, 4, 4, 4, 4, 4, 1]
     assert np.concatenate(parts) == pytest.approx(whole, abs=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 2, 8, 9])
+def test_a_few_images_and_texts_cost_a_few(model, split, count, monkeypatch):
+    """On a CPU, 64 together take as long for each as 8 images or 16 texts do: padding to 64 would be the cost."""
+    rows = {"image": [], "text": []}
+    for kind in rows:
+        tower = f"medclip.encode.encoder._run_{kind}"
+        run = pydoc.locate(tower)
+        monkeypatch.setattr(
+            tower, lambda *inputs, run=run, seen=rows[kind]: seen.append(len(inputs[1])) or run(*inputs)
+        )
+    embed_images(model, split.column("image")[:count])
+    embed_split(model, split, "images", range(count))
+    embed_texts(model, ["CT of the chest"] * count)
+    few = {1: [1], 2: [8], 8: [8], 9: [8, 1]}[count]
+    assert rows == {"image": [*few, *([8] * len(few))], "text": [1 if count == 1 else 16]}
 
 
 def test_equal_captions_are_encoded_once(model, split, tower_runs):

@@ -9,7 +9,7 @@ import streamlit as st
 from PIL import Image
 
 from medclip.app.run import IndexLocation
-from medclip.encode.encoder import BATCH_SIZE, embed_images, embed_texts
+from medclip.encode.encoder import embed_images, embed_texts
 from medclip.model.checkpoint import Model, load
 from medclip.search.index import Index
 from medclip.search.match import SearchResult, answer_query, calibration_or_reason
@@ -34,7 +34,7 @@ def warm_up(index: Index) -> None:
     """Compile both encoders for one and for many, texts up to 32 tokens, and read what the first query waits for."""
     with io.BytesIO() as out:
         Image.new("L", (8, 8)).save(out, "PNG")
-        for count in (1, BATCH_SIZE):
+        for count in (1, 2):
             embed_texts(index.model, ["chest"] * count)
             embed_texts(index.model, ["a " * 20] * count)
             embed_images(index.model, [out.getvalue()] * count)

@@ -31,10 +31,15 @@ from medclip.progress import Advance
 T = TypeVar("T")
 CachedPixels = tuple[bytes, UInt8[np.ndarray, "s s 3"] | None]
 """The key of an image in the feature cache, and its pixels; None where its features are in there."""
-BATCH_SIZES = (1, BATCH_SIZE)  # compiled ones: a query, and everything else
 Kind = Literal["images", "captions"]
+_CPU_BATCH_SIZES: dict[Kind, int] = {"images": 8, "captions": 16}  # 64 take as long for each, or longer (docs/log.md)
 Embeddings = Float32[np.ndarray, "n p"]
 Features = Float32[np.ndarray, "n w"]
+
+
+def tower_batch_size(kind: Kind) -> int:
+    """How many a tower takes at once, where there is more than one; fewer are padded to that many."""
+    return _CPU_BATCH_SIZES[kind] if jax.default_backend() == "cpu" else BATCH_SIZE
 
 
 @dataclass(frozen=True)
@@ -79,17 +84,17 @@ def jax_backend(model: Model, cache: bool = False) -> Backend:
     """A model run by JAX; with `cache`, the features of what it is given are kept on the disk."""
 
     def text(ids: np.ndarray, valid: np.ndarray) -> Features:
-        return run_in_batches(partial(_run_text, model), (ids, valid), batch_sizes=(batch_rows(ids.shape[1]),))
+        return run_in_batches(partial(_run_text, model), (ids, valid), (batch_rows(ids.shape[1]),))
 
     def image(pixels: np.ndarray) -> Features:
-        return run_in_batches(partial(_run_image, model), (pixels,), batch_sizes=(BATCH_SIZE,))
+        return run_in_batches(partial(_run_image, model), (pixels,), (tower_batch_size("images"),))
 
     return Backend("jax", model, image, text, partial(project_features, model), LENGTHS, cache)
 
 
 def project_features(model: Model, features: Features, tower: VisionConfig | TextConfig) -> Embeddings:
     """Embeddings of a tower's features."""
-    return run_in_batches(partial(_embed, model.params, tower=tower), (features,), batch_sizes=(BATCH_SIZE,))
+    return run_in_batches(partial(_embed, model.params, tower=tower), (features,), (BATCH_SIZE,))
 
 
 def normalize(
@@ -100,27 +105,30 @@ def normalize(
 
 
 def embed_pixels(
-    model: Model, pixels: Pixels, advance: Advance | None = None, batch_sizes: Sequence[int] = BATCH_SIZES
+    model: Model, pixels: Pixels, advance: Advance | None = None, batch_sizes: Sequence[int] | None = None
 ) -> Embeddings:
-    """Embeddings of preprocessed pixels, in batches of one of `batch_sizes` (see `run_in_batches`)."""
+    """Embeddings of preprocessed pixels, in batches of one of `batch_sizes` (see `run_in_batches`).
+
+    By default these are 1 and `tower_batch_size`.
+    """
 
     def encode(x: np.ndarray) -> Array:
         return _embed(model.params, _run_image(model, x), tower=model.config.vision)
 
-    return run_in_batches(encode, (pixels,), advance, batch_sizes)
+    return run_in_batches(encode, (pixels,), batch_sizes or (1, tower_batch_size("images")), advance)
 
 
 def embed_texts(
     model: Model,
     captions: Sequence[str],
-    batch_sizes: Sequence[int] = BATCH_SIZES,
+    batch_sizes: Sequence[int] | None = None,
     lengths: Sequence[int] = LENGTHS,
 ) -> Embeddings:
     """Embeddings of a few captions, in as little time as they allow; of many see `embed_captions`.
 
     Those that need the same of `lengths` (see `caption_batches`) are encoded together, in batches of one of
-    `batch_sizes` (see `run_in_batches`), or of `batch_rows` where that is less. Each pair of both is another compiled
-    shape, in which a component differs by 1e-6 at most.
+    `batch_sizes` (see `run_in_batches`; by default 1 and `tower_batch_size`), or of `batch_rows` where that is less.
+    Each pair of both is another compiled shape, in which a component differs by 1e-6 at most.
     """
     if isinstance(captions, str):
         raise TypeError("captions is a single string, not a list of strings")
@@ -133,13 +141,13 @@ def embed_texts(
         return _embed(model.params, _run_text(model, ids, valid), tower=model.config.text)
 
     for rows, length in caption_batches(ids, valid, model.config.text, lengths):
-        sizes = [min(size, batch_rows(length)) for size in batch_sizes]
-        embeddings[rows] = run_in_batches(encode, (ids[rows, :length], valid[rows, :length]), batch_sizes=sizes)
+        sizes = [min(size, batch_rows(length)) for size in batch_sizes or (1, tower_batch_size("captions"))]
+        embeddings[rows] = run_in_batches(encode, (ids[rows, :length], valid[rows, :length]), sizes)
     return embeddings
 
 
-def embed_images(model: Model, images: Iterable[ImageInput], batch_size: int = BATCH_SIZE) -> Embeddings:
-    """Embeddings of images, drawn, decoded and encoded `batch_size` at a time.
+def embed_images(model: Model, images: Iterable[ImageInput], batch_size: int | None = None) -> Embeddings:
+    """Embeddings of images, drawn, decoded and encoded `batch_size` at a time, by default `tower_batch_size`.
 
     Raises UserError that names the first image that cannot be read, TypeError that names an item that is not an image,
     TypeError for a single image.
@@ -147,6 +155,7 @@ def embed_images(model: Model, images: Iterable[ImageInput], batch_size: int = B
     if isinstance(images, str | bytes | Path | Image.Image):
         raise TypeError("images is a single image, not a list of images")
     read_pixels = partial(_named_pixels, processor=model.image_processor)
+    batch_size = batch_size or tower_batch_size("images")
     batches = pixel_batches(enumerate(images), read_pixels, batch_size)
     embeddings = (embed_pixels(model, pixels, batch_sizes=(1, batch_size)) for pixels in batches)
     return _concatenate(embeddings, model.config.projection_dim)
@@ -289,8 +298,8 @@ def split_pixels(
 def run_in_batches(
     encode: Callable[..., Array | np.ndarray],
     arrays: Sequence[np.ndarray],
+    batch_sizes: Sequence[int],
     advance: Advance | None = None,
-    batch_sizes: Sequence[int] = BATCH_SIZES,
 ) -> Float32[np.ndarray, "n d"]:
     """`encode` of arrays (n, …), n > 0, padded to batches of one compiled shape; `advance` is called for each batch.
 

@@ -22,7 +22,7 @@ from jax.export import symbolic_shape
 from medclip.atomic_io import write_text
 from medclip.encode.caption_lengths import LENGTHS, batch_rows
 from medclip.encode.decode import BATCH_SIZE
-from medclip.encode.encoder import Backend, jax_backend, normalize, project_features, run_in_batches
+from medclip.encode.encoder import Backend, jax_backend, normalize, project_features, run_in_batches, tower_batch_size
 from medclip.errors import LockedError, UserError
 from medclip.folder_locks import LOCK_WAIT_S, lock_folder
 from medclip.model.checkpoint import Model, load, model_hash
@@ -70,13 +70,13 @@ def make_backend(name: str, model: Model, use_cache: bool = False) -> Backend:
         def encode(pixels: np.ndarray) -> np.ndarray:
             return image_encoder()({"pixels": pixels})
 
-        return run_in_batches(encode, (pixels,), batch_sizes=(BATCH_SIZE,))
+        return run_in_batches(encode, (pixels,), (tower_batch_size("images"),))
 
     def text(ids: np.ndarray, valid: np.ndarray) -> np.ndarray:
         def encode(ids: np.ndarray, valid: np.ndarray) -> np.ndarray:
             return text_encoder()({"input_ids": ids, "attention_mask": valid})
 
-        return run_in_batches(encode, (ids, valid), batch_sizes=(batch_rows(ids.shape[1]),))
+        return run_in_batches(encode, (ids, valid), (batch_rows(ids.shape[1]),))
 
     return Backend(name, model, image, text, partial(project_features, model), LENGTHS, use_cache, version)
 

@@ -25,6 +25,7 @@ from medclip.encode.encoder import (
     split_pixels,
     stream_captions,
     stream_features,
+    tower_batch_size,
 )
 from medclip.encode.feature_cache import SIZE_VARIABLE, FeatureStore, digest_of, open_store, tower_digest
 from medclip.errors import UserError
@@ -85,7 +86,7 @@ def frozen_views(
 
     def compute(inputs: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
         arrays = [np.stack(parts) for parts in zip(*inputs, strict=True)]
-        return run_in_batches(partial(encode, model.params), arrays, batch_sizes=(BATCH_SIZE,))
+        return run_in_batches(partial(encode, model.params), arrays, (tower_batch_size("images"),))
 
     rows = range(len(split)) if rows is None else rows
     width = _check_room(store, encode, model, config.cached_views * len(rows))

@@ -22,6 +22,7 @@ from medclip.encode.encoder import (
     jax_backend,
     project_features,
     run_in_batches,
+    tower_batch_size,
 )
 from medclip.errors import WorkError
 from medclip.match_calibration import Calibration, ValidationRecall, fit_calibration
@@ -157,7 +158,7 @@ def _embed_views(model: Model, views: CachedViews, advance: Advance) -> Float32[
         rows = np.arange(start, min(start + BATCH_SIZE, len(views)))
         tokens = views.draw(rows, np.zeros(len(rows), np.uint32))
         encode = partial(_token_features, model.params, config=model.config, first_layer=views.num_layers)
-        features = run_in_batches(encode, (tokens,), advance, batch_sizes=(BATCH_SIZE,))
+        features = run_in_batches(encode, (tokens,), (tower_batch_size("images"),), advance)
         embeddings.append(project_features(model, features, model.config.vision))
     return np.concatenate(embeddings)
 
