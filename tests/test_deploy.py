@@ -94,6 +94,20 @@ def test_images_install_from_the_hashed_lock_alone():
     assert "pytest" not in read("requirements-image.lock")
 
 
+def test_what_is_installed_without_hashes_is_named():
+    """Of all that make installs; SECURITY.md lists the same."""
+    installs, target = set(), ""
+    for line in read("Makefile").replace("\\\n", " ").splitlines():
+        target = line.partition(":")[0] if re.match(r"[^\s#].*:(?!=)", line) else target
+        is_install = line.startswith("\t") and re.search(r"pip install|\$\(CHECK\)|uv tool run", line)
+        if is_install and not re.search(r"--require-hashes -r |--no-deps --no-build-isolation -e \.", line):
+            installs.add(
+                "parity" if "findstring parity" in line else target.removeprefix(".venv-").removesuffix("/ready")
+            )
+    assert installs == {"parity", "bench", "ranges", "manifests"}
+    assert all(f"`make {name}`" in read("SECURITY.md") for name in (*installs, "audit"))
+
+
 def test_only_the_service_is_reachable_and_only_from_its_machine(compose):
     assert [name for name, service in compose.items() if "ports" in service] == ["serve"]
     assert compose["serve"]["ports"] == ["127.0.0.1:8000:8000"]

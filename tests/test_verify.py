@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,13 +15,16 @@ from medclip.atomic_io import json_text, with_checksum, write_text
 from medclip.data.dataset import Split
 from medclip.data.leakage import decontaminate
 from medclip.data.stats.report import write_report as write_data_report
+from medclip.errors import UserError
 from medclip.evaluation.report import write_report
 from medclip.model.image_processor import square_image_processor
 from medclip.recorded_files import write_recorded
 from medclip.search.curate import add, delete, snapshot
 from medclip.search.embed import embed
+from medclip.search.reader import IndexReader
 from medclip.training.data import SplitImages, cache_pixels, pixel_cache_file
-from medclip.verify import verify
+from medclip.verify import _CHECKS, verify
+from medclip.verify.hashes import Finding
 from support.handmade_results import retrieval
 from support.made_indexes import make_index, random_units
 from support.writers import lock_elsewhere
@@ -295,6 +299,24 @@ def test_an_index_with_a_snapshot_and_two_segments_is_whole(index_folder, copy, 
     (folder / "segments" / "00007" / "rows.arrow").write_bytes(b"left")
     names = problems(folder).keys()
     assert {"snapshots/before.json", "segments/00007/rows.arrow"} == names
+
+
+@pytest.mark.parametrize("seen", [Finding("segments/00001/rows.arrow", "is cut"), UserError("is no index")])
+def test_half_of_a_change_is_no_damage(index_folder, copy, monkeypatch, seen):
+    """A partial file of `index add` beside which it was read was "damaged"."""
+    folder, tries, (manifest, check) = copy(index_folder), [], _CHECKS["index"]
+
+    def check_beside_a_change(path):
+        tries.append(path)
+        if len(tries) == 1:
+            delete(path, [IndexReader(path).id(0)])
+            if isinstance(seen, UserError):
+                raise seen
+            yield seen
+        yield from check(path)
+
+    monkeypatch.setitem(cast("Any", _CHECKS), "index", (manifest, check_beside_a_change))
+    assert problems(folder) == {} and len(tries) == 2
 
 
 def test_a_sign_in_the_vectors_of_an_index_is_damage(index_folder, copy):

@@ -205,6 +205,21 @@ def test_an_open_index_writes_the_file_of_the_command(medclip, index_folder, tmp
     assert index.export_map(tmp_path / "images.parquet", captions=False).captions is None
 
 
+def test_a_map_that_was_written_meanwhile_stays(index_folder, tmp_path, monkeypatch):
+    """Of two at once the second waited for the first, and put its own in its place."""
+    out, make_map = tmp_path / "map.parquet", embedding_map.make_map
+
+    def make_slowly(*args):
+        points = make_map(*args)
+        out.write_bytes(b"of another process")
+        return points
+
+    monkeypatch.setattr(embedding_map, "make_map", make_slowly)
+    with pytest.raises(UserError, match="is there already"):
+        export_map(IndexReader(index_folder), out)
+    assert out.read_bytes() == b"of another process"
+
+
 def test_the_command_writes_the_map_and_names_the_worst(medclip, index_folder, tmp_path):
     out = tmp_path / "map.parquet"
     code, printed, _ = medclip("map", "--index", index_folder, "--out", out)

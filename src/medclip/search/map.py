@@ -233,13 +233,23 @@ def export_map(
     `x`, `y` and `neighbors` are as embedding-atlas takes them, `image` and `labels` as `datasets` and `medclip prepare`
     do; each label is a column of its own too. UserError where `out` exists.
     """
+    _check_absent(out)
+    points = make_map(reader, encode_captions, method, seed, filter)
+    with lock_folder(out.parent, wait_s=LOCK_WAIT_S):
+        _check_absent(out)  # another map may have been written since this one was begun
+        _write_points(reader, points, out)
+    return points
+
+
+def _check_absent(out: Path) -> None:
     if os.path.lexists(out):
         raise UserError(f"--out {out} is there already. Choose another or delete it.")
-    points = make_map(reader, encode_captions, method, seed, filter)
+
+
+def _write_points(reader: IndexReader, points: EmbeddingMap, out: Path) -> None:
     labels = label_names(reader.table)
     schema = _map_schema(reader, labels, points)
     with (
-        lock_folder(out.parent, wait_s=LOCK_WAIT_S),
         progress("write map", len(points.rows), "images") as advance,
         whole_file(out) as partial,
         pq.ParquetWriter(partial, schema, use_dictionary=False, write_statistics=False) as file,
@@ -253,7 +263,6 @@ def export_map(
             columns["embedding"] = list(reader.embeddings_at(points.rows[start : start + ROW_GROUP]))
             file.write_table(pa.table([columns[name] for name in schema.names], schema=schema))
             advance(len(table))
-    return points
 
 
 def _map_schema(reader: IndexReader, labels: Sequence[str], points: EmbeddingMap) -> pa.Schema:

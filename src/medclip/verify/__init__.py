@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from medclip.errors import UserError
+from medclip.errors import LockedError, UserError
 from medclip.evaluation.results import kinds_in
 from medclip.folder_locks import check_unlocked
 from medclip.recorded_files import CHECKSUMS_FILE, EXPORT_FILE
 from medclip.verify.artifacts import check_dataset, check_embeddings, check_evaluations, check_index
 from medclip.verify.hashes import Finding, check_hashes, check_manifest, check_recorded, left_over, partial_files
 
+_TRIES = 5
 _SUMMARY = "summary.json"
 _RECORDED_AT_THE_END = ("metrics.jsonl", "curves.png", "tracking.json")
 """Files that change while a run trains."""
@@ -32,8 +34,41 @@ def verify(folder: Path) -> Report:
 
     UserError where it holds none, LockedError where another process is writing into it.
     """
-    if folder.is_dir():
+    if not folder.is_dir():
+        return _verify_once(folder)
+    for _ in range(_TRIES):
         check_unlocked(folder)
+        before = _state(folder)
+        try:
+            report = _verify_once(folder)
+            if not report.findings:
+                return report
+        except UserError:
+            if not _was_written(folder, before):
+                raise
+        else:
+            if not _was_written(folder, before):
+                return report
+    raise LockedError(f"{folder} was written each time it was verified; try again when that has ended.")
+
+
+def _state(folder: Path) -> dict[str, tuple[int, int, int]]:
+    """What any change of a file of the folder changes, by path."""
+    states = {}
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            state = path.lstat()
+            states[str(path)] = state.st_ino, state.st_size, state.st_mtime_ns
+    return states
+
+
+def _was_written(folder: Path, before: dict[str, tuple[int, int, int]]) -> bool:
+    """Whether what looked damaged was half of a change. LockedError where that goes on."""
+    check_unlocked(folder)
+    return _state(folder) != before
+
+
+def _verify_once(folder: Path) -> Report:
     for kind, (manifest, check) in _CHECKS.items():
         if (folder / manifest).is_file():
             return _report(kind, folder, check)
