@@ -1,6 +1,7 @@
 """Evaluations of the same items are held against each other; others are refused in a sentence."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -339,6 +340,11 @@ def test_the_page_stands_alone_and_escapes_names(tmp_path):
     assert "<b>fell</b>" in page.text
     assert page.text.count("worse") >= 1
     assert "corrected by Holm" in page.text
+
+
+def test_a_folder_may_have_a_name_that_is_not_unicode(tmp_path):
+    comparison = compare([retrieval(tmp_path / os.fsdecode(name), GOOD, BAD) for name in (b"a\xff", b"b\xff")])
+    assert "a\\udcff" in comparison_page(comparison).encode().decode()
 
 
 def test_same_names_of_folders_are_told_apart_by_their_paths(tmp_path):

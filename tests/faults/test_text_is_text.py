@@ -106,6 +106,21 @@ def test_a_log_is_plain() -> None:
     assert isinstance(PlainFormatter(), logging.Formatter)
 
 
+def test_a_log_is_plain_also_where_a_library_sets_up_logging_as_it_is_imported(medclip, monkeypatch) -> None:
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])  # of the tests themselves
+
+    def work(words) -> None:
+        logging.basicConfig()  # as Orbax does
+        logging.getLogger("medclip.encode").warning("%s has no tokenizer", "\x1b[2J")
+        logging.getLogger("medclip.encode").warning("%s has no tokenizer", "\x1b[2J")
+        logging.getLogger("absl").error("metadata of a state that is cut, which the run tells itself")
+
+    monkeypatch.setattr("medclip.cli.main.run", work)
+    assert medclip("info", "x") == (0, "", "\\u001b[2J has no tokenizer\n")
+    assert root.handlers == []
+
+
 def test_files_that_are_read_on_a_terminal_are_plain(tmp_path) -> None:
     rows = [
         row(i, id=text, license=text, attribution=f"{text}\nb\tc") for i, text in enumerate(HOSTILE) if text != "\udcff"

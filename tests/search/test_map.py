@@ -1,6 +1,7 @@
 """The map of an index: its numbers against their definitions, and the file that other tools open."""
 
 import json
+import os
 import sys
 
 import numpy as np
@@ -176,6 +177,12 @@ def test_the_file_holds_what_the_map_shows(reader, tmp_path):
     assert json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]["image"] == {"_type": "Image"}
     with pytest.raises(UserError, match="is there already"):
         export_map(reader, out)
+
+
+def test_the_file_may_have_a_name_that_is_not_unicode(reader, tmp_path):
+    out = tmp_path / os.fsdecode(b"a\xff.parquet")
+    export_map(reader, out)
+    assert out.read_bytes()[:4] == b"PAR1"
 
 
 def test_without_captions_their_columns_are_empty(reader, tmp_path):

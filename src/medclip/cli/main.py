@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import importlib
 import io
-import logging
 import signal
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple, NoReturn
 
 from medclip import NOT_CLINICAL, __version__
-from medclip.cli.streams import print_errors, replace_closed_streams
+from medclip.cli.streams import plain_terminal_log, print_errors, replace_closed_streams
 from medclip.errors import StoppedError, UserError, WorkError, describe_os_error
-from medclip.plain_text import PlainFormatter, printable
+from medclip.plain_text import printable
 from medclip.stop_signals import Stopped, end_at_once_from_now_on, handle_stop_signals, raise_stopped
 from medclip.warning_filters import ignore_warnings
 
@@ -105,15 +104,11 @@ ROOT = Family(
 def main() -> None:
     """Run one command. Exit codes: 0 done, 1 the work failed, 2 the command was wrong, 128 + n signal n ended it."""
     replace_closed_streams()
-    warnings, is_new = logging.getLogger("medclip.model"), _only_once()
-    warnings.addFilter(is_new)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal may lack a letter, and a file name be no text
-    if logging.lastResort:
-        logging.lastResort.setFormatter(PlainFormatter())
     try:
-        with handle_stop_signals(raise_stopped):
+        with plain_terminal_log(), handle_stop_signals(raise_stopped):
             run(sys.argv[1:])
     except UserError as error:
         _stop(str(error), 2)
@@ -137,8 +132,6 @@ def main() -> None:
         end_at_once_from_now_on()
         number = signal.Signals(error.number) if isinstance(error, Stopped) else signal.SIGINT
         _stop(f"stopped by {_SENDERS[number]}; {_GO_ON}", 128 + number)
-    finally:
-        warnings.removeFilter(is_new)
 
 
 def run(words: Sequence[str]) -> None:
@@ -198,19 +191,6 @@ def family_help(name: str, family: Family) -> str:
         lines += ["", title, *(f"  {word:<16} {command.summary}" for word, command in commands.items())]
     version = ", medclip --version for the version" if family is ROOT else ""
     return "\n".join([*lines, "", f"{name} COMMAND --help explains a command{version}."])
-
-
-def _only_once() -> Callable[[logging.LogRecord], bool]:
-    """Lets each warning through once: a command may open a model several times."""
-    sentences: set[str] = set()
-
-    def is_new(record: logging.LogRecord) -> bool:
-        sentence = record.getMessage()
-        is_repeated = sentence in sentences
-        sentences.add(sentence)
-        return not is_repeated
-
-    return is_new
 
 
 def _stop(sentence: str, code: int) -> NoReturn:

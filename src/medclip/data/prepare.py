@@ -35,7 +35,7 @@ from medclip.data.sources.detect import (
     source_length,
     source_path,
 )
-from medclip.errors import UserError, WorkError
+from medclip.errors import UserError, WorkError, describe_os_error
 from medclip.folder_locks import claim
 from medclip.plain_text import printable
 from medclip.progress import progress
@@ -105,7 +105,8 @@ def prepare(
             _write_dropped(out, source, origin, reports)
             return _write_dataset(out, origin, config, reports)
         except OSError as error:
-            raise WorkError(f"{error}; what is whole is kept, and the same command goes on from there.") from error
+            reason = describe_os_error(error).removesuffix(".")
+            raise WorkError(f"{reason}; what is whole is kept, and the same command goes on from there.") from error
 
 
 def _check_apart(source: Source, out: Path) -> None:

@@ -27,6 +27,7 @@ from medclip.evaluation.significance import (
 )
 from medclip.metrics import is_one_group
 from medclip.named_metrics import Metric, format_value, name_parts
+from medclip.plain_text import printable
 from medclip.progress import progress
 
 SEED = 0  # the same evaluations always get the same verdict
@@ -139,7 +140,7 @@ def read_evaluations(folders: Sequence[Path]) -> tuple[Evaluation, ...]:
     if "" in names or len(set(names)) < len(names):
         names = [str(folder) for folder in folders]
     evaluations = []
-    for name, folder in zip(names, folders, strict=True):
+    for name, folder in zip(map(printable, names), folders, strict=True):  # no chart holds a name that is not Unicode
         content = {kind: read_results(folder, kind) for kind in kinds_in(folder)}
         if not content:
             raise UserError(f"{folder} holds no evaluation; medclip evaluate --out writes one.")

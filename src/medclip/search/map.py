@@ -252,7 +252,8 @@ def _write_points(reader: IndexReader, points: EmbeddingMap, out: Path) -> None:
     with (
         progress("write map", len(points.rows), "images") as advance,
         whole_file(out) as partial,
-        pq.ParquetWriter(partial, schema, use_dictionary=False, write_statistics=False) as file,
+        partial.open("wb") as content,  # a name that is not Unicode is none to its library
+        pq.ParquetWriter(content, schema, use_dictionary=False, write_statistics=False) as file,
     ):
         computed = _computed_columns(reader, points)
         for start in range(0, len(points.rows), ROW_GROUP):

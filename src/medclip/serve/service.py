@@ -225,6 +225,8 @@ class Service:
 
 def start_log() -> None:
     """Write what the service logs to stderr; no query, no path."""
+    if logging.lastResort:  # of a command, without times
+        logging.getLogger().removeHandler(logging.lastResort)
     handler = logging.StreamHandler()
     handler.setFormatter(PlainFormatter("%(asctime)s %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
