@@ -27,8 +27,8 @@ def to_svg(flowchart: str) -> str:
     lines = [_curve([place[point] for point in path]) for path in paths]
     boxes = [_box(node, *place[node]) for node in nodes]
     label = ", ".join(f"{a} imports {b}" for a, b in edges)
-    head = f'<div style="overflow-x: auto">\n<svg style="min-width: {WIDTH * size * 3 // 4}px" role="img" aria-label="{label}" '
-    head += f'viewBox="0 0 {WIDTH * size} {ROW * len(rows)}">'
+    head = f'<div style="overflow-x: auto">\n<svg style="min-width: {WIDTH * size * 3 // 4}px" role="img" '
+    head += f'aria-label="{label}" viewBox="0 0 {WIDTH * size} {ROW * len(rows)}">'
     arrow = '<marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
     arrow += '<path d="M0,0L8,4L0,8Z" fill="currentColor"/></marker>'
     return "\n".join([head, f"<defs>{arrow}</defs>", *lines, *boxes, "</svg>", "</div>"])

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from medclip.training.distributed import local_device_ids
 from medclip.training.loop import train
 from support.ports import free_port
 
@@ -79,3 +80,33 @@ def test_two_processes_give_the_same_curve(run, data, train_config, tmp_path, se
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert {int(output.split()[-1]) for output, _ in outputs} == {4}
     assert curve(tmp_path / "run") == pytest.approx(curve(run), abs=CLOSE)
+
+
+SLURM = {"SLURM_JOB_ID": "4242", "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("given", "visible"), [({}, "all"), ({"JAX_LOCAL_DEVICE_IDS": "2,3"}, "2,3")])
+def test_the_only_process_of_a_host_has_all_its_gpus(given, visible):
+    """JAX takes one process a GPU for granted, and would leave the others of the host idle without a word."""
+    code = "from medclip.training.distributed import *; start_distributed(); "
+    code += "print(jax.config.values['jax_cuda_visible_devices'])"
+    alone = {"SLURM_NTASKS": "1", "SLURM_STEP_NUM_NODES": "1", "JAX_COORDINATOR_PORT": str(free_port())}
+    environment = os.environ | SLURM | alone | given
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout.split() == [visible], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("environ", "ids"),
+    [
+        ({"SLURM_NTASKS": "4", "SLURM_STEP_NUM_NODES": "4"}, []),
+        ({"SLURM_NTASKS": "8", "SLURM_STEP_NUM_NODES": "1"}, None),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, []),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "4"}, None),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "4", "SLURM_NTASKS": "1", "SLURM_STEP_NUM_NODES": "1"}, None),
+        ({}, None),
+    ],
+)
+def test_of_several_processes_of_a_host_each_has_the_gpus_that_jax_gives_it(environ, ids):
+    assert local_device_ids(environ) == ids

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,12 +33,23 @@ def start_distributed() -> None:
         jax.distributed.initialize(
             num_processes=int(num_processes) if num_processes else None,
             process_id=int(process_id) if process_id else None,
+            local_device_ids=local_device_ids(os.environ),
         )
     except (ValueError, RuntimeError) as error:
         raise UserError(
             f"--distributed: {str(error).splitlines()[0]} Start one process a host under SLURM, Open MPI or Kubernetes "
             "or on a TPU pod, or set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID in each."
         ) from None
+
+
+def local_device_ids(environ: Mapping[str, str]) -> list[int] | None:
+    """[], all devices, where SLURM or Open MPI started one process on this host; JAX gives it the first GPU alone.
+
+    None: as JAX chooses, which is a GPU for each of several processes.
+    """
+    tasks, nodes = environ.get("SLURM_NTASKS"), environ.get("SLURM_STEP_NUM_NODES")
+    is_alone = environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", "1" if tasks and tasks == nodes else "") == "1"
+    return [] if is_alone and "JAX_LOCAL_DEVICE_IDS" not in environ else None
 
 
 def all_devices() -> Mesh:
