@@ -50,7 +50,7 @@ def test_a_few_images_and_texts_cost_a_few(model, split, count, monkeypatch):
         tower = f"medclip.encode.encoder._run_{kind}"
         run = pydoc.locate(tower)
         monkeypatch.setattr(
-            tower, lambda *inputs, run=run, seen=rows[kind]: seen.append(len(inputs[1])) or run(*inputs)
+            tower, lambda *inputs, run=run, counts=rows[kind]: counts.append(len(inputs[1])) or run(*inputs)
         )
     embed_images(model, split.column("image")[:count])
     embed_split(model, split, "images", range(count))
