@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import jax
 import numpy as np
 from jaxtyping import Bool, Int, Int32
 
@@ -17,13 +18,15 @@ from medclip.model.packing import pool_columns
 
 LENGTHS = (16, 32, 48, 64, 128, 256, 512)
 """Tokens; each is another shape to compile, beside the context length. Half of radiology captions have 17 to 44."""
-BATCH_TOKENS = 2048  # of a batch at most: the last batch of each length is half padding
+_BATCH_TOKENS, _CPU_BATCH_TOKENS = 2048, 512
+"""Of a batch at most, whose last of each length is half padding. On a CPU more take as long for each (docs/log.md)."""
 WINDOW = 2048  # captions that are put in order of their length: more leave less padding, and more to do again
 
 
 def batch_rows(length: int) -> int:
     """How many captions of `length` tokens are encoded at once."""
-    return max(1, min(BATCH_SIZE, BATCH_TOKENS // length))
+    tokens = _CPU_BATCH_TOKENS if jax.default_backend() == "cpu" else _BATCH_TOKENS
+    return max(1, min(BATCH_SIZE, tokens // length))
 
 
 def caption_batches(
