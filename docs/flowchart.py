@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
-WIDTH, ROW, BOX, HALF = 150, 84, 130, 15
+WIDTH, ROW, BOX, HALF = 120, 84, 112, 15
 """Of a column and a row; of a box, and half its height."""
 
 Edge = tuple[str, str]
@@ -75,5 +75,5 @@ def _curve(points: list[tuple[float, float]]) -> str:
 
 def _box(name: str, x: float, y: float) -> str:
     corner = f'x="{x - BOX / 2:.0f}" y="{y - HALF:.0f}" width="{BOX}" height="{2 * HALF}" rx="5"'
-    text = f'<text x="{x:.0f}" y="{y + 4:.0f}" text-anchor="middle" font-size="13" fill="currentColor">{name}</text>'
+    text = f'<text x="{x:.0f}" y="{y + 4:.0f}" text-anchor="middle" font-size="12" fill="currentColor">{name}</text>'
     return f'<rect {corner} fill="none" stroke="currentColor"/>{text}'
