@@ -1,6 +1,8 @@
 """The faiss store: recall of text queries, exact filters, any dimension, damaged files."""
 
+import hashlib
 import os
+import resource
 import shutil
 
 import numpy as np
@@ -53,6 +55,21 @@ def test_a_large_segment_is_answered_from_its_file(large, tmp_path):
     for rows in candidates:
         assert len(rows) == faiss.MIN_CANDIDATES + 10  # estimates of the large segment, a scan of the small one
         assert set(range(20_000, 20_010)) <= set(rows.tolist())
+
+
+def test_a_file_takes_no_more_memory_than_it_has_bytes(tmp_path):
+    """Of 400 kB whose rotation is said to have 2**28 numbers faiss made a gigabyte of zeros before it read any."""
+    embeddings, path = unit(np.random.default_rng(0).standard_normal((800, 30))), tmp_path / "x.faiss"
+    faiss.write_quantized(path, embeddings)
+    content = bytearray(path.read_bytes())
+    place = content.index((30 * 30).to_bytes(8, "little"))
+    content[place : place + 8] = (2**28).to_bytes(8, "little")
+    content[-96:-64] = hashlib.sha256(content[:-96]).digest()
+    path.write_bytes(content)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(faiss.DAMAGE_ERRORS):
+        faiss.open_quantized(path, embeddings)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**17  # kB
 
 
 @pytest.mark.parametrize("dim", [3, 7, 30, 96])

@@ -36,7 +36,7 @@ CHUNK_ROWS = 65_536
 BLOCK_BYTES = 1 << 20
 DIGEST_BYTES = 32  # of each SHA-256 at the end of a file: of what is before, of the embeddings, of some of their rows
 SAMPLE_ROWS = 256  # are read whenever a file is opened, to know one of other embeddings
-DAMAGE_ERRORS = (OSError, RuntimeError, ValueError)
+DAMAGE_ERRORS = (MemoryError, OSError, RuntimeError, ValueError)
 
 
 class OtherEmbeddingsError(ValueError):
@@ -201,6 +201,9 @@ def open_quantized(path: Path, embeddings: Float32[np.ndarray, "n p"]) -> Quanti
     content, _, sample = _read_tail(path)
     if content != _content_digest(path):  # faiss maps a damaged file and reads beyond its end
         raise ValueError(f"{path} is damaged")
+    size = path.stat().st_size  # no part of the file is larger, whatever it says: faiss makes room for it first
+    faiss.set_deserialization_vector_byte_limit(size)
+    faiss.set_deserialization_loop_limit(size)
     index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     if (index.ntotal, index.d) != embeddings.shape or sample != _digest(_sample(embeddings)):
         raise OtherEmbeddingsError(f"{path} {OTHER_EMBEDDINGS}")
