@@ -46,6 +46,7 @@ def load(bounds: Bounds) -> Iterator[Record]:
         ]
         for thread in threads:
             thread.start()
+        memory.append(_resident_mb(server.process.pid))  # a call may end before its first change
         while time.monotonic() < end:
             some = " ".join(rng.sample(ids, 5))
             words = rng.choice(

@@ -1,14 +1,16 @@
-"""A digit of a manifest that is not as it was written: nothing that opens it counts on it."""
+"""A digit of a manifest, or a bit of an image, that is not as it was written: nothing that opens it counts on it."""
 
 import re
 
+import numpy as np
 import pytest
 
 from medclip.atomic_io import write_with_checksum
 from medclip.cli.info import info
 from medclip.data.dataset import Split
 from medclip.data.export import export_data
-from medclip.errors import UserError
+from medclip.data.images import decode
+from medclip.errors import UserError, WorkError
 from medclip.model.checkpoint import model_hash
 from medclip.search.curate import delete
 from medclip.search.embed import embed, read_image_embeddings
@@ -70,3 +72,20 @@ def test_one_that_another_program_wrote_has_no_checksum(tmp_path):
     write_with_checksum(folder / "index.json", {})
     with pytest.raises(UserError, match="segments"):
         IndexReader(folder)
+
+
+def test_a_bit_of_an_image_that_decodes_all_the_same_is_not_another_number(data, copy, tmp_path):
+    folder, image = copy(data), Split(data, "validation").image(4)
+    changed = bytearray(image)
+    changed[-20] ^= 1
+    path = folder / "validation-00000.arrow"
+    path.write_bytes(path.read_bytes().replace(image, bytes(changed)))
+    split = Split(folder, "validation")
+    assert split.image(3) == Split(data, "validation").image(3)
+    for read in (
+        lambda: split.read_image(4, decode),
+        lambda: [*split.iter_images(range(12))],
+        lambda: [*split.iter_batches(["id", "image"], np.arange(len(split)) > 2)],
+    ):
+        with pytest.raises(WorkError, match=r"the image of ROCO_00004 in split .* is not the one that was written"):
+            read()

@@ -255,7 +255,7 @@ def test_a_damaged_image_is_named_where_its_embedding_was_given(run, data, copy,
     path, split = folder / "validation-00000.arrow", Split(folder, "validation")
     damaged, (id,) = split.image(5), split.take("id", [5])
     path.write_bytes(path.read_bytes().replace(damaged, bytes(len(damaged))))
-    with pytest.raises(WorkError, match=f"the image of {id} in split 'validation' .* cannot be decoded"):
+    with pytest.raises(WorkError, match=f"the image of {id} in split 'validation' .* is not the one that was written"):
         build_index(run, folder, tmp_path / "index", embeddings=tmp_path / "embeddings")
     assert not (tmp_path / "index" / "index.json").exists()
 

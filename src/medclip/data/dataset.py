@@ -301,7 +301,12 @@ class Split:
 
     def image(self, row: int) -> bytes:
         """The encoded image of a row. WorkError where it is behind a URL and cannot be reached, or was changed."""
-        return self.table.column("image")[row].as_py() if self._remote is None else self._remote.read(row)
+        if self._remote is not None:
+            return self._remote.read(row)
+        image = self.table.column("image")[row].as_py()
+        if hashlib.sha256(image).hexdigest() != self.table.column("sha256")[row].as_py():
+            raise self._damage_error(row, "is not the one that was written")  # it may well be decoded, to other pixels
+        return image
 
     def iter_images(self, rows: Iterable[int]) -> Iterator[bytes]:
         """The encoded images of rows, of those behind a URL a shard at a time; errors as of `image`."""
@@ -323,6 +328,9 @@ class Split:
                 arrays = dict(zip(batch.schema.names, batch.columns, strict=True))
                 arrays["image"] = pa.array(list(islice(images, len(batch))), pa.binary())
                 batch = pa.RecordBatch.from_arrays([arrays[name] for name in columns], schema=schema)
+            elif "image" in columns:
+                for _ in islice(images, len(batch)):  # each is compared with its hash
+                    pass
             yield batch
 
     def iter_fingerprints(
@@ -337,11 +345,14 @@ class Split:
         try:
             return read(self.image(row) if image is None else image)
         except ImageError as error:
-            (id,) = self.take("id", [row])
-            raise WorkError(
-                f"the image of {id} in split {self.name!r} of {self.folder} cannot be decoded ({error}): "
-                "its shard was damaged after it was written. Prepare the dataset again."
-            ) from None
+            raise self._damage_error(row, f"cannot be decoded ({error})") from None
+
+    def _damage_error(self, row: int, problem: str) -> WorkError:
+        (id,) = self.take("id", [row])
+        return WorkError(
+            f"the image of {id} in split {self.name!r} of {self.folder} {problem}: its shard was damaged after it was "
+            "written. Prepare the dataset again."
+        )
 
 
 def open_shard(path: Path, num_pairs: int | None = None) -> pa.Table:
