@@ -301,8 +301,8 @@ def test_an_index_with_a_snapshot_and_two_segments_is_whole(index_folder, copy, 
     assert {"snapshots/before.json", "segments/00007/rows.arrow"} == names
 
 
-@pytest.mark.parametrize("seen", [Finding("segments/00001/rows.arrow", "is cut"), UserError("is no index")])
-def test_half_of_a_change_is_no_damage(index_folder, copy, monkeypatch, seen):
+@pytest.mark.parametrize("objection", [Finding("segments/00001/rows.arrow", "is cut"), UserError("is no index")])
+def test_half_of_a_change_is_no_damage(index_folder, copy, monkeypatch, objection):
     """A partial file of `index add` beside which it was read was "damaged"."""
     folder, tries, (manifest, check) = copy(index_folder), [], _CHECKS["index"]
 
@@ -310,9 +310,9 @@ def test_half_of_a_change_is_no_damage(index_folder, copy, monkeypatch, seen):
         tries.append(path)
         if len(tries) == 1:
             delete(path, [IndexReader(path).id(0)])
-            if isinstance(seen, UserError):
-                raise seen
-            yield seen
+            if isinstance(objection, UserError):
+                raise objection
+            yield objection
         yield from check(path)
 
     monkeypatch.setitem(cast("Any", _CHECKS), "index", (manifest, check_beside_a_change))
