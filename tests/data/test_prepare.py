@@ -295,7 +295,7 @@ def test_only_phantoms_are_synthetic_whatever_a_folder_is_called(roco, tmp_path,
 
 
 def test_a_refused_source_leaves_no_folder(tmp_path):
-    (tmp_path / "scan.psd").write_bytes(b"8BPS")
+    (tmp_path / "scan.xyz").write_bytes(b"8BPS")
     with pytest.raises(UserError, match=r"cannot be read\. Sources are: a ROCO folder"):
         prepare(str(tmp_path), tmp_path / "data", num_workers=1)
     assert not (tmp_path / "data").exists()

@@ -1,9 +1,7 @@
 """Packed tables of a few kB that unpack to gigabytes: refused in a sentence, by a process whose memory has an end."""
 
 import gzip
-import os
 import resource
-import signal
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +13,7 @@ from medclip.data.sources import packed_tables
 from medclip.data.sources.packed_tables import read_packed
 from medclip.data.sources.table_files import read_rows
 from medclip.errors import UserError
+from support.shard_work import crash_after_a_row, refuse_table
 
 BIG = 2**27  # of one value; the tests allow a worker as much
 NAME = "pairs"
@@ -116,19 +115,9 @@ def test_a_row_that_is_too_large_is_refused(tmp_path, monkeypatch):
         list(read_rows(tmp_path / "x.parquet"))
 
 
-def _end_process(path):
-    yield {"image": "a.png"}
-    os.kill(os.getpid(), signal.SIGSEGV)
-
-
-def _fail(path):
-    raise UserError(f"{path} is no table.")
-    yield
-
-
 def test_a_reader_that_crashes_ends_its_table_alone(tmp_path):
     pq.write_table(_table(["CT", "MRI"]), tmp_path / "x.parquet")
-    rows = read_packed(_end_process, tmp_path / "x.parquet")
+    rows = read_packed(crash_after_a_row, tmp_path / "x.parquet")
     assert next(rows) == {"image": "a.png"}
     with pytest.raises(UserError, match=r"x\.parquet ends the process that reads it"):
         next(rows)
@@ -141,7 +130,7 @@ def test_a_worker_serves_the_next_table(tmp_path):
     next(read_rows(tmp_path / "x.parquet"))
     [worker] = packed_tables._idle[-1:]
     with pytest.raises(UserError, match="is no table"):
-        next(read_packed(_fail, tmp_path / "x.parquet"))
+        next(read_packed(refuse_table, tmp_path / "x.parquet"))
     both = zip(read_rows(tmp_path / "x.parquet"), read_rows(tmp_path / "x.parquet"), strict=True)
     assert [first["caption"] for first, second in both if first == second] == list(map(str, range(1000)))
     assert worker in packed_tables._idle

@@ -4,6 +4,8 @@ import os
 import signal
 import time
 
+from medclip.errors import UserError
+
 
 def finish_late(number):
     """Return the number: the smaller it is, the later."""
@@ -17,3 +19,13 @@ def fill_disk(number):
 
 def be_killed(number):
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def crash_after_a_row(path):
+    yield {"image": "a.png"}
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def refuse_table(path):
+    raise UserError(f"{path} is no table.")
+    yield
