@@ -28,7 +28,6 @@ from medclip.progress import progress
 from medclip.recorded_files import EXPORT_FILE
 from medclip.versions import library_versions
 
-
 Form = Literal["parquet", "tar"]
 FILE_BYTES = 2**28  # what object stores and the Hub like; shards of Arrow are smaller, so that a kill costs little
 ROW_GROUP = 128  # images that a reader of Parquet must load to see one

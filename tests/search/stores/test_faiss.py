@@ -4,6 +4,7 @@ import hashlib
 import os
 import resource
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -70,6 +71,52 @@ def test_a_file_takes_no_more_memory_than_it_has_bytes(tmp_path):
     with pytest.raises(faiss.DAMAGE_ERRORS):
         faiss.open_quantized(path, embeddings)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**17  # kB
+
+
+@pytest.mark.parametrize("wrap", ["as ours", "IndexPreTransform", "IndexRefine"])
+def test_a_file_names_no_other_file(tmp_path, wrap):
+    """Lists of faiss can lie in a file that theirs names, which it opens to read and write."""
+    library = pytest.importorskip("faiss")
+    embeddings, path, other = random_units(300), tmp_path / "x.faiss", tmp_path / "other"
+    faiss.write_quantized(path, embeddings)
+    index = library.read_index(str(path))
+    lists = library.extract_index_ivf(index)
+    elsewhere = library.OnDiskInvertedLists(lists.nlist, lists.code_size, str(other))
+    elsewhere.merge_from_1(lists.invlists)
+    lists.replace_invlists(elsewhere)
+    flat = library.IndexFlatIP(index.d)
+    flat.add(embeddings)
+    outer = index
+    if wrap != "as ours":
+        outer = library.IndexRefine(index, flat) if wrap == "IndexRefine" else library.IndexPreTransform(index)
+    library.write_index(outer, str(path))
+    _append_digests(path, embeddings)
+    maps = Path("/proc/self/maps")
+    before = maps.read_text().count(str(other))
+    with pytest.raises(ValueError, match="is damaged"):
+        faiss.open_quantized(path, embeddings)
+    assert maps.read_text().count(str(other)) <= before
+
+
+def test_rows_that_are_none_are_no_candidates(tmp_path):
+    library = pytest.importorskip("faiss")
+    embeddings, path = random_units(300), tmp_path / "x.faiss"
+    faiss.write_quantized(path, embeddings)
+    content = path.read_bytes()
+    ids = library.read_index(str(path))
+    lists = library.extract_index_ivf(ids).invlists
+    first = library.rev_swig_ptr(lists.get_ids(0), lists.list_size(0)).tobytes()
+    path.write_bytes(content[:-96].replace(first, (10**6).to_bytes(8, "little") * (len(first) // 8)))
+    _append_digests(path, embeddings)
+    quantized = faiss.open_quantized(path, embeddings)
+    rows = faiss.search_quantized(quantized, embeddings[:1], 300, np.ones(300, bool), 300)
+    assert rows.max() < 300 and (rows == -1).sum() == len(first) // 8
+
+
+def _append_digests(path, embeddings):
+    digests = path.read_bytes(), embeddings.tobytes(), faiss._sample(embeddings).tobytes()
+    with path.open("ab") as file:
+        file.writelines(hashlib.sha256(content).digest() for content in digests)
 
 
 @pytest.mark.parametrize("dim", [3, 7, 30, 96])

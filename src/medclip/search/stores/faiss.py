@@ -35,6 +35,7 @@ CANDIDATES_PER_HIT, MIN_CANDIDATES = 8, 400
 CHUNK_ROWS = 65_536
 BLOCK_BYTES = 1 << 20
 DIGEST_BYTES = 32  # of each SHA-256 at the end of a file: of what is before, of the embeddings, of some of their rows
+LISTS_HEADER_BYTES = 20  # the type of the lists, their number and the bytes of a code
 SAMPLE_ROWS = 256  # are read whenever a file is opened, to know one of other embeddings
 DAMAGE_ERRORS = (MemoryError, OSError, RuntimeError, ValueError)
 
@@ -155,7 +156,8 @@ def search_quantized(
         params = _params_of_all(num_probes)
     else:
         params = _params(num_probes, faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little")))
-    return quantized.index.search(np.ascontiguousarray(embeddings), count, params=params)[1]
+    rows = quantized.index.search(np.ascontiguousarray(embeddings), count, params=params)[1]
+    return np.where(rows < len(mask), rows, -1)  # a stranger's file holds any numbers
 
 
 def _params(num_probes: int, selector: Any = None) -> Any:
@@ -173,8 +175,8 @@ def write_quantized(path: Path, embeddings: Float32[np.ndarray, "n p"]) -> None:
     """Quantize the embeddings of a segment into a faiss file, atomically."""
     faiss = _faiss()
     faiss.omp_set_num_threads(_max_threads())
-    num_lists, dim = round(len(embeddings) ** 0.5), embeddings.shape[1]
-    index = faiss.index_factory(dim, f"RR{dim},IVF{num_lists},{CODE}", faiss.METRIC_INNER_PRODUCT)
+    num_lists = _num_lists(embeddings)
+    index = _new_index(embeddings.shape[1], num_lists)
     clustering = faiss.extract_index_ivf(index).cp
     clustering.max_points_per_centroid, clustering.min_points_per_centroid = ROWS_PER_LIST, 1
     index.train(np.ascontiguousarray(embeddings[:: max(1, len(embeddings) // (ROWS_PER_LIST * num_lists))]))
@@ -201,6 +203,8 @@ def open_quantized(path: Path, embeddings: Float32[np.ndarray, "n p"]) -> Quanti
     content, _, sample = _read_tail(path)
     if content != _content_digest(path):  # faiss maps a damaged file and reads beyond its end
         raise ValueError(f"{path} is damaged")
+    if not _has_our_types(path, embeddings):
+        raise ValueError(f"{path} is damaged: it holds another index than this version writes")
     size = path.stat().st_size  # no part of the file is larger, whatever it says: faiss makes room for it first
     faiss.set_deserialization_vector_byte_limit(size)
     faiss.set_deserialization_loop_limit(size)
@@ -208,6 +212,47 @@ def open_quantized(path: Path, embeddings: Float32[np.ndarray, "n p"]) -> Quanti
     if (index.ntotal, index.d) != embeddings.shape or sample != _digest(_sample(embeddings)):
         raise OtherEmbeddingsError(f"{path} {OTHER_EMBEDDINGS}")
     return Quantized(index, faiss.extract_index_ivf(index).nlist)
+
+
+def _has_our_types(path: Path, embeddings: Float32[np.ndarray, "n p"]) -> bool:
+    """Whether a file is, up to its lists, what `write_quantized` writes but for the numbers of rotation and centroids.
+
+    Compared before faiss reads it: lists of other types name a file, which faiss opens to write.
+    """
+    expected, numbers = _frame(len(embeddings), embeddings.shape[1], _num_lists(embeddings))
+    with path.open("rb") as file:
+        content = bytearray(file.read(len(expected)))
+    for span in numbers:
+        content[span] = expected[span]
+    return content == expected
+
+
+@lru_cache(8)
+def _frame(num_rows: int, dim: int, num_lists: int) -> tuple[bytes, tuple[slice, slice]]:
+    """A file up to the sizes of its lists, and where in it the numbers of rotation and centroids are."""
+    faiss = _faiss()
+    index = _new_index(dim, num_lists)
+    lists = faiss.extract_index_ivf(index)
+    rotation = faiss.downcast_VectorTransform(index.chain.at(0))
+    faiss.copy_array_to_vector(np.full(dim * dim, np.nan, np.float32), rotation.A)
+    centroids = np.full((num_lists, dim), np.nan, np.float32)
+    faiss.downcast_index(lists.quantizer).add(centroids)
+    index.is_trained = rotation.is_trained = lists.is_trained = True
+    index.ntotal = lists.ntotal = num_rows
+    content = faiss.serialize_index(index).tobytes()
+    first = content.index(centroids[0, :1].tobytes() * dim * dim)
+    second = content.index(centroids.tobytes(), first + 4 * dim * dim)
+    spans = slice(first, first + 4 * dim * dim), slice(second, second + centroids.nbytes)
+    return content[: content.index(b"ilar", spans[1].stop) + LISTS_HEADER_BYTES], spans
+
+
+def _new_index(dim: int, num_lists: int) -> Any:
+    faiss = _faiss()
+    return faiss.index_factory(dim, f"RR{dim},IVF{num_lists},{CODE}", faiss.METRIC_INNER_PRODUCT)
+
+
+def _num_lists(embeddings: Float32[np.ndarray, "n p"]) -> int:
+    return round(len(embeddings) ** 0.5)
 
 
 def is_of(path: Path, embeddings: Float32[np.ndarray, "n p"]) -> bool:
