@@ -6,8 +6,8 @@ measured once, so that a foil is as often true, of another image: words alone te
 questions on images).
 
 A sentence is a description of the image in a clause, in one of hundreds of frames; those that are measured are none of
-those that are trained on, though of the same words. Findings are bare ("showing mass", "showing no mass"): a foil made
-from "no mass" has no article, so that no true caption may have one.
+those that are trained on, nor of those that choose the weights, though of the same words. Findings are bare ("showing
+mass", "showing no mass"): a foil made from "no mass" has no article, so that no true caption may have one.
 """
 
 from __future__ import annotations
@@ -85,6 +85,17 @@ MEASURED = Grammar(
     stated=("{noun}",),
     excluded=("no {noun}",),
 )  # fmt: skip
+CHOOSING = MEASURED._replace(
+    descriptions=(
+        "{organ} in {plane} {view}, {modality}", "{modality}, {plane} {view} of the {organ}",
+        "{plane} {organ} image by {modality}",
+    ),
+    clauses=(
+        "{study} reveals {finding} in this image.", "this case, {study}, demonstrates {finding}.",
+        "synthetic image: {study} depicting {finding}.", "in this example, {finding} on {study}.",
+    ),
+    sided=("{side}-sided {noun}",),
+)  # fmt: skip
 
 
 class Statement(NamedTuple):
@@ -146,12 +157,12 @@ def measured_captions(grammar: Grammar = MEASURED) -> Iterator[tuple[Statement, 
 
 
 def pairs(count: int, stated_share: float = STATED_SHARE) -> Iterator[Pair]:
-    """`count` for training; each measured statement for validation, in its frames, and for test in those measured."""
+    """`count` for training; each measured statement for validation and for test, each in frames of its own."""
     for number in range(count):
         rng = np.random.default_rng((0, number))
         statement = draw_statement(rng, stated_share)
         yield _pair(f"TRAIN_{number:06d}", "train", statement, write_caption(statement, rng, TRAINING), rng)
-    for stream, split, grammar in ((1, "test", MEASURED), (2, "validation", TRAINING)):
+    for stream, split, grammar in ((1, "test", MEASURED), (2, "validation", CHOOSING)):
         for number, (statement, caption) in enumerate(measured_captions(grammar)):
             rng = np.random.default_rng((stream, number))
             yield _pair(f"{split.upper()}_{number:06d}", split, statement, caption, rng)

@@ -8,8 +8,9 @@ captions that exclude nothing until it sees the findings (from scratch no tower 
 with nothing in the images, docs/log.md), then on all. From it both runs go on for equal steps. It is of preset tiny
 with a second layer of text, as in one layer a word does not meet its neighbors before they are pooled. "blind" is the
 accuracy of the same choice with the mean embedding of all images in place of the image: what the model takes from the
-words alone. Grammar tells a word order, so that this test alone may be passed blind. Validation, in the frames of
-training, chooses the weights that are saved; test, in others, measures them.
+words alone. Grammar tells a word order, so that this test alone may be passed blind. Validation chooses the
+weights that are saved, in frames that are neither trained on nor measured: in those of training, weights that have
+learned the frames look as good (docs/log.md).
 
 A run that is already in OUT is not repeated. OUT/summary.json has the means over the seeds; their 95 % intervals
 resample captions, all seeds judged on the same ones. It also has the differences in R@10, as of `medclip compare`.

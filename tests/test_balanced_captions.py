@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def test_each_foil_is_the_caption_of_another_image_whose_foil_is_this_caption(te
 
 
 @pytest.mark.parametrize(
-    ("stream", "grammar"), [(1, CAPTIONS.MEASURED), (2, CAPTIONS.TRAINING)], ids=["test", "validation"]
+    ("stream", "grammar"), [(1, CAPTIONS.MEASURED), (2, CAPTIONS.CHOOSING)], ids=["test", "validation"]
 )
 def test_captions_are_true_and_their_foils_are_not(stream, grammar):
     for number, (statement, caption) in enumerate(CAPTIONS.measured_captions(grammar)):
@@ -64,16 +64,19 @@ def frames(grammar):
     }
 
 
-def test_measured_frames_are_not_trained_on_and_their_words_are():
+def test_each_split_has_frames_of_its_own_of_the_words_that_are_trained_on():
     rng = np.random.default_rng(0)
     trained = [CAPTIONS.write_caption(CAPTIONS.draw_statement(rng), rng, CAPTIONS.TRAINING) for _ in range(3000)]
-    words, measured = (set(re.findall(r"[\w'-]+", " ".join(texts).lower())) for texts in (
-        trained, [caption for _, caption in MEASURED]
-    ))  # fmt: skip
-    assert measured <= words
-    assert not frames(CAPTIONS.TRAINING) & frames(CAPTIONS.MEASURED)
-    assert not {*CAPTIONS.TRAINING.descriptions} & {*CAPTIONS.MEASURED.descriptions}
-    assert not {*CAPTIONS.TRAINING.clauses} & {*CAPTIONS.MEASURED.clauses}
+    others = [
+        caption for grammar in (CAPTIONS.MEASURED, CAPTIONS.CHOOSING)
+        for _, caption in CAPTIONS.measured_captions(grammar)
+    ]  # fmt: skip
+    words, expected = (set(re.findall(r"[\w'-]+", " ".join(texts).lower())) for texts in (trained, others))
+    assert expected <= words
+    for one, other in combinations((CAPTIONS.TRAINING, CAPTIONS.MEASURED, CAPTIONS.CHOOSING), 2):
+        assert not frames(one) & frames(other)
+        assert not {*one.descriptions} & {*other.descriptions}
+        assert not {*one.clauses} & {*other.clauses}
 
 
 def test_what_is_stated_does_not_depend_on_the_rest_of_a_training_caption():
