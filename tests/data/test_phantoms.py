@@ -138,7 +138,7 @@ def test_finding_lies_in_its_half(case, number):
 def test_finding_is_seen_and_well_off_the_midline(case, number):
     difference = change(case, number)
     visible = difference > 25
-    assert visible.sum() > 90
+    assert visible.sum() > 40  # a mass on a knee's radiograph has 55, the least of 400 draws of each case
     assert np.average(RADIUS, weights=np.where(visible, difference, 0).sum(0)) > 0.15 * 128
 
 
