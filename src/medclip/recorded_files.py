@@ -58,6 +58,15 @@ def replace_hashes(folder: Path, name: str, hashes: Mapping[str, str]) -> None:
         _write(folder, others | dict(hashes), before)
 
 
+def changed_files(folder: Path, name: str) -> list[str]:
+    """The recorded files of a file or a folder `name` of `folder` that are absent or not as they were written."""
+    return [
+        file
+        for file, digest in _read(folder)[0].items()
+        if is_below(file, name) and not ((folder / file).is_file() and sha256(folder / file) == digest)
+    ]
+
+
 def is_below(file: str, name: str) -> bool:
     """Whether a path is that of a file or folder `name`, or lies in it."""
     return file == name or file.startswith(f"{name}/")

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from medclip import NOT_CLINICAL, __version__
-from medclip.atomic_io import read_object, sha256
+from medclip.atomic_io import read_object
 from medclip.data.dataset import Split
 from medclip.errors import UserError
 from medclip.evaluation.config import EvalConfig
 from medclip.metrics import CI_METHOD
-from medclip.recorded_files import read_checksums
+from medclip.recorded_files import changed_files
 from medclip.versions import source_commit
 
 if TYPE_CHECKING:
@@ -80,24 +80,17 @@ def contamination(model: str, rows: Split | Labeled) -> tuple[Answer, str]:
     from medclip.model.card_metadata import read_training_data
     from medclip.model.checkpoint import model_folder
 
-    source = str(rows.dataset["source"])
-    if split := _run_digests(model_folder(model)).get(rows.digest):
+    source, folder = str(rows.dataset["source"]), model_folder(model)
+    if split := _run_digests(folder).get(rows.digest):
         return "yes", f"its run had these very pairs as {split}"
     card = read_training_data(model)
     if source.casefold() in (name.casefold() for name in card.sources):
         return "yes", f"its card names {source} among its training data"
-    if _is_run_damaged(model_folder(model)):
+    if folder.name == "model" and changed_files(folder.parent, "train_config.json"):
         return "unknown", "the record of its run, train_config.json, is damaged or absent"
     if card.is_complete:
         return "no", f"its card says that it was trained on nothing but {', '.join(card.sources)}"
     return "unknown", "its folder does not name all that it was trained on"
-
-
-def _is_run_damaged(folder: Path) -> bool:
-    """Whether the record of the run around a model folder is not the one that was written."""
-    digest = read_checksums(folder.parent).get("train_config.json") if folder.name == "model" else None
-    file = folder.parent / "train_config.json"
-    return digest is not None and not (file.is_file() and sha256(file) == digest)
 
 
 def _run_digests(folder: Path) -> dict[str, str]:

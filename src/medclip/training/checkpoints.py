@@ -12,6 +12,7 @@ import jax
 
 from medclip.errors import WorkError
 from medclip.progress import console
+from medclip.recorded_files import changed_files
 from medclip.require import require
 from medclip.training import checksums, distributed
 from medclip.training.step import State
@@ -125,7 +126,7 @@ class StateFolder:
         return absent
 
     def _restore(self, step: int, shape: Any) -> State | None:
-        damaged = checksums.changed_files(self._run, f"state/{step}")
+        damaged = changed_files(self._run, f"state/{step}")
         if not damaged:
             try:
                 return State(**self._manager.restore(step, args=ocp.args.StandardRestore(shape)))

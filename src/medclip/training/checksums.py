@@ -9,7 +9,7 @@ from medclip.errors import UserError
 from medclip.match_calibration import CALIBRATION_FILE
 from medclip.model.checkpoint import Model, save
 from medclip.progress import console
-from medclip.recorded_files import is_below, read_checksums, replace_hashes
+from medclip.recorded_files import changed_files, read_checksums, replace_hashes
 from medclip.training.distributed import is_first
 from medclip.training.log import CONFIG_FILE, CURVES_FILE, METRICS_FILE, MetricsLog
 
@@ -28,15 +28,6 @@ def record(run: Path, name: str, source: Path | None = None) -> None:
 def forget(run: Path, name: str) -> None:
     """Drop what is noted of RUN/`name`, a file or a folder that is about to change."""
     replace_hashes(run, name, {})
-
-
-def changed_files(run: Path, name: str) -> list[str]:
-    """The noted files of RUN/`name` that are absent or not as they were written."""
-    return [
-        file
-        for file, digest in _read(run).items()
-        if is_below(file, name) and not ((run / file).is_file() and sha256(run / file) == digest)
-    ]
 
 
 def noted_steps(run: Path) -> set[int]:
