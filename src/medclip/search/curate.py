@@ -3,43 +3,36 @@
 from __future__ import annotations
 
 import os
-import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
-from itertools import chain, count, islice, tee
+from itertools import chain, count
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool, Float32
 
-from medclip.atomic_io import file_name, read_json, sha256, whole_file, write_json
+from medclip.atomic_io import file_name, read_json, write_json
 from medclip.data.corrections import Corrections, pair_keys, relabel_table
-from medclip.data.dataset import Split, default_split, write_batches
-from medclip.data.parallel import map_shards
+from medclip.data.dataset import Split, default_split
 from medclip.data.paths import AnyPath
 from medclip.data.resume import finish
 from medclip.data.schema import is_made_up, is_row_number, is_running_number
-from medclip.encode.encoder import Backend, jax_backend
+from medclip.encode.encoder import jax_backend
 from medclip.errors import UserError
 from medclip.folder_locks import NOTES, claim
 from medclip.model.checkpoint import load, model_folder, model_hash
-from medclip.progress import console, progress
-from medclip.search.embed import RayJob, read_image_embeddings, task_rows, write_embeddings
+from medclip.progress import console
+from medclip.search.embed import RayJob
 from medclip.search.manifest import (
     COLLECTION_NAME,
-    EMBEDDINGS_FILE,
     EXACT,
     MANIFEST_FILE,
     MILVUS_SCHEME,
-    ROWS_FILE,
     SEGMENTS_DIR,
     SNAPSHOTS_DIR,
     Manifest,
-    Segment,
     check_vector_store,
     lock_manifest,
     read_manifest,
@@ -47,11 +40,9 @@ from medclip.search.manifest import (
     write_manifest,
     write_snapshot,
 )
-from medclip.search.reader import FINGERPRINT_FIELDS, ROW_COLUMNS, ROW_SCHEMA, IndexReader, check_available, open_store
-from medclip.search.stores.faiss import FAISS_FILE
+from medclip.search.reader import IndexReader, check_available, open_store
+from medclip.search.segments import remove_folder, remove_segments, rewrite_segment, rows_on_disk, write_segment
 from medclip.search.stores.milvus import drop_collection, named_server
-
-BATCH_ROWS = 256
 
 
 def build_index(
@@ -83,7 +74,7 @@ def build_index(
         )
         job = RayJob(model, manifest.model_sha256, data, rows.name, cache=cache) if ray else None
         backend = jax_backend(loaded, cache)
-        manifest = _write_segment(out, manifest, backend, rows, np.arange(len(rows)), embeddings, job)
+        manifest = write_segment(out, manifest, backend, rows, np.arange(len(rows)), embeddings, job)
         _commit(out, manifest)
         return manifest.num_pairs
 
@@ -117,7 +108,7 @@ def add(
         new = np.array([row for row, identity in enumerate(identities) if identity not in present], np.int64)
         if len(new):
             backend = jax_backend(load(reader.model_path(model)), cache)
-            _commit(folder, _write_segment(folder, manifest, backend, rows, new), manifest)
+            _commit(folder, write_segment(folder, manifest, backend, rows, new), manifest)
         return len(new), len(rows) - len(new)
 
 
@@ -191,7 +182,7 @@ def correct(folder: Path, corrections: Corrections) -> Corrected:
             mask = relabel_mask[first : first + segment.num_rows]
             if mask.any():
                 table = relabel_table(reader.table.slice(first, segment.num_rows), corrections)
-                corrected = _rewrite_segment(folder, corrected, segment, embeddings, table, mask)
+                corrected = rewrite_segment(folder, corrected, segment, embeddings, table, mask)
         before = next(name for n in count(1) if (name := f"before-corrections-{n}") not in manifest.snapshots)
         corrected = replace(corrected, snapshots=write_snapshot(folder, manifest, before))
         _commit(folder, corrected.with_deleted(reader.row_ids[rows].tolist()), manifest)
@@ -242,12 +233,12 @@ def migrate(folder: Path, vector_store: str) -> int:
 def purge(folder: Path) -> int:
     """Erase deleted rows and all snapshots from the disk; returns how many rows were erased."""
     with lock_manifest(folder) as manifest:
-        reader, before = IndexReader(folder), _rows_on_disk(folder)
+        reader, before = IndexReader(folder), rows_on_disk(folder)
         manifest = replace(manifest, snapshots={})
         if (folder / SNAPSHOTS_DIR).exists():  # first: no snapshot lists a segment that is gone
             write_manifest(folder, manifest)
-            _remove_folder(folder / SNAPSHOTS_DIR)
-        _remove_segments(folder, manifest)  # of killed changes
+            remove_folder(folder / SNAPSHOTS_DIR)
+        remove_segments(folder, manifest)  # of killed changes
         purged = replace(manifest, segments=(), deleted=())
         for segment, (first, embeddings) in zip(manifest.segments, reader.segments, strict=True):
             live_mask = reader.live_mask[first : first + segment.num_rows]
@@ -255,24 +246,10 @@ def purge(folder: Path) -> int:
                 purged = replace(purged, segments=(*purged.segments, segment))
             elif live_mask.any():
                 table = reader.table.slice(first, segment.num_rows)
-                purged = _rewrite_segment(folder, purged, segment, embeddings, table, live_mask)
+                purged = rewrite_segment(folder, purged, segment, embeddings, table, live_mask)
         _commit(folder, purged.replace(), manifest)
-        _remove_segments(folder, purged)
-        return before - _rows_on_disk(folder)
-
-
-def _remove_segments(folder: Path, manifest: Manifest) -> None:
-    """Erase the segments that a manifest does not list."""
-    for path in (folder / SEGMENTS_DIR).iterdir():
-        if path.name not in {segment.name for segment in manifest.segments}:
-            _remove_folder(path)
-
-
-def _remove_folder(path: Path) -> None:
-    try:
-        shutil.rmtree(path)
-    except OSError as error:  # which names the file alone, not its folder
-        raise OSError(error.errno, error.strerror, str(path)) from None
+        remove_segments(folder, purged)
+        return before - rows_on_disk(folder)
 
 
 def _commit(folder: Path, manifest: Manifest, current: Manifest | None = None) -> None:
@@ -289,103 +266,3 @@ def _commit(folder: Path, manifest: Manifest, current: Manifest | None = None) -
     store.trim()
     for segment in manifest.segments:
         finish(segment_folder(folder, segment))
-
-
-def _write_segment(
-    folder: Path,
-    manifest: Manifest,
-    backend: Backend,
-    split: Split,
-    rows: np.ndarray,
-    embeddings: Path | None = None,
-    job: RayJob | None = None,
-) -> Manifest:
-    """Write rows of a split, with a `job` its first ones, as a new segment; returns the manifest with it."""
-    segment = Segment(
-        name=f"{manifest.next_segment:05}",
-        first_row_id=manifest.next_row_id,
-        num_rows=len(rows),
-        added=str(datetime.now(UTC).date()),
-        data=split.dataset["source"],
-        split=split.name,
-        synthetic=split.dataset["synthetic"],
-    )
-    path = segment_folder(folder, segment)
-    for name in (ROWS_FILE, FAISS_FILE):  # of a killed call, maybe with other rows
-        (path / name).unlink(missing_ok=True)
-    if embeddings is not None:
-        image_embeddings, name = read_image_embeddings(embeddings, manifest.model_sha256, split)
-        segment = replace(segment, backend=name)
-        _write_npy(path / EMBEDDINGS_FILE, image_embeddings[rows])
-    else:
-        origin = {"model_sha256": manifest.model_sha256, "data_sha256": split.digest}
-        write_embeddings(path / EMBEDDINGS_FILE, backend, split, rows, origin, "images", job)
-    mask = np.isin(np.arange(len(split)), rows)
-    write_batches(path / ROWS_FILE, ROW_SCHEMA, _with_fingerprints(split, mask, job))
-    return manifest.with_segment(_with_hashes(folder, segment))
-
-
-def _rewrite_segment(
-    folder: Path, manifest: Manifest, segment: Segment, embeddings: np.ndarray, table: pa.Table, mask: np.ndarray
-) -> Manifest:
-    """Write the rows of the mask of a segment as a new one; returns the manifest with it."""
-    rewritten_segment = replace(
-        segment,
-        name=f"{manifest.next_segment:05}",
-        first_row_id=manifest.next_row_id,
-        num_rows=int(np.count_nonzero(mask)),
-    )
-    path = segment_folder(folder, rewritten_segment)
-    _write_npy(path / EMBEDDINGS_FILE, embeddings[mask])
-    write_batches(path / ROWS_FILE, table.schema, _masked_batches(table, mask))
-    return manifest.with_segment(_with_hashes(folder, rewritten_segment))
-
-
-def _with_hashes(folder: Path, segment: Segment) -> Segment:
-    """A segment whose files are written, with their hashes."""
-    files = {name: segment_folder(folder, segment) / name for name in (EMBEDDINGS_FILE, ROWS_FILE)}
-    return replace(segment, sha256={name: sha256(file) for name, file in files.items()})
-
-
-def _masked_batches(table: pa.Table, mask: Bool[np.ndarray, " n"]) -> Iterator[pa.RecordBatch]:
-    """The rows of the mask, in batches."""
-    start = 0
-    for batch in table.to_batches(max_chunksize=BATCH_ROWS):
-        yield batch.filter(pa.array(mask[start : start + len(batch)]))
-        start += len(batch)
-
-
-def _with_fingerprints(split: Split, mask: Bool[np.ndarray, " n"], job: RayJob | None) -> Iterator[pa.RecordBatch]:
-    """The rows of the mask, with a `job` the first ones, in batches, with fingerprints of their images."""
-    batches, num_rows = split.iter_batches(ROW_COLUMNS, mask, BATCH_ROWS), int(np.count_nonzero(mask))
-    if job is None:
-        batches, ahead = tee(batches)
-        images = (image for batch in ahead for image in batch.column("image").to_pylist())
-        results = split.iter_fingerprints(np.flatnonzero(mask).tolist(), BATCH_ROWS, images)
-    else:
-        tasks = ((job, part.start, len(part)) for part in task_rows(range(num_rows)))
-        results = map_shards(_fingerprint_rows, tasks, ray=True)
-    fingerprints = chain.from_iterable(results)
-    with progress("fingerprint", num_rows, "images") as advance:
-        for batch in batches:
-            batch_fingerprints = list(islice(fingerprints, len(batch)))
-            columns = [
-                pa.array([arrays[i].tobytes() for arrays in batch_fingerprints], kind)
-                for i, kind in enumerate(FINGERPRINT_FIELDS.values())
-            ]
-            yield pa.RecordBatch.from_arrays([*batch.columns, *columns], schema=ROW_SCHEMA)
-            advance(len(batch))
-
-
-def _fingerprint_rows(job: RayJob, first: int, num_rows: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    rows = Split(job.data, job.split, num_rows, first)
-    return list(chain.from_iterable(rows.iter_fingerprints(range(num_rows), BATCH_ROWS)))
-
-
-def _write_npy(path: Path, embeddings: Float32[np.ndarray, "n p"]) -> None:
-    with whole_file(path) as partial, partial.open("wb") as file:
-        np.save(file, np.ascontiguousarray(embeddings, "<f4"))
-
-
-def _rows_on_disk(folder: Path) -> int:
-    return sum(len(np.load(path, mmap_mode="r")) for path in (folder / SEGMENTS_DIR).glob(f"*/{EMBEDDINGS_FILE}"))
