@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import sys
 from collections.abc import Iterator
@@ -46,13 +47,15 @@ def write_pairs(folder: Path, num_pairs: int) -> None:
         Image.fromarray(rng.integers(0, 256, (SIDE, SIDE), np.uint8)).save(file, "JPEG")
         return file.getvalue()
 
-    images = [image() for _ in range(64)]  # each is another one by its hash, which is what is compared
+    images = [image() for _ in range(64)]  # a number behind the last byte makes another one of each
 
     def batch(rows: range) -> pa.RecordBatch:
         defaults = {pa.string(): "", pa.binary(): b"", pa.int32(): SIDE}
         columns = {f.name: pa.repeat(pa.scalar(defaults.get(f.type, []), f.type), len(rows)) for f in SCHEMA}
-        columns["image"] = pa.array([images[row % len(images)] for row in rows])
-        texts = {"id": "p{}", "sha256": "{:064x}", "article": "a{}", "caption": "caption {} of noise"}
+        files = [images[row % len(images)] + row.to_bytes(4) for row in rows]
+        columns["image"] = pa.array(files)
+        columns["sha256"] = pa.array([hashlib.sha256(file).hexdigest() for file in files])
+        texts = {"id": "p{}", "article": "a{}", "caption": "caption {} of noise"}
         columns |= {name: pa.array([text.format(row) for row in rows]) for name, text in texts.items()}
         return pa.RecordBatch.from_arrays([columns[field.name] for field in SCHEMA], schema=SCHEMA)
 
