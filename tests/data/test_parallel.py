@@ -7,13 +7,17 @@ import re
 import subprocess
 import sys
 import time
+from functools import partial
 from unittest.mock import Mock
 
 import pytest
 
 from medclip.data.parallel import TASKS_PER_WORKER, map_shards
+from medclip.data.prepare import prepare
 from medclip.errors import UserError, WorkError
 from medclip.require import install_command
+from medclip.search.curate import build_index
+from medclip.search.embed import embed
 from support.shard_work import be_killed, fill_disk, finish_late
 
 
@@ -84,3 +88,13 @@ def test_an_absent_ray_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=re.escape(install_command("ray"))):
         list(map_shards(finish_late, [(1,)], ray=True))
+
+
+@pytest.mark.parametrize(
+    "command", [partial(prepare, "absent.csv"), partial(embed, "m", "d"), partial(build_index, "m", "d")]
+)
+def test_an_absent_ray_is_named_before_anything_is_opened_or_written(monkeypatch, tmp_path, command):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=re.escape(install_command("ray"))):
+        command(tmp_path / "out", ray=True)
+    assert not any(tmp_path.iterdir())

@@ -193,6 +193,44 @@ def test_classes_are_chosen_and_read_in_any_case(tmp_path):
 
 
 @pytest.mark.parametrize("write", ["table", "folders"])
+def test_a_class_that_no_image_has_is_named(tmp_path, caplog, write):
+    """It was measured without a word, as where the name of a class is misspelt."""
+    rows = [row.rsplit(",", 1)[0] for row in split_rows()]
+    made = {"table": write_table(tmp_path / "table", rows, "file,label")}
+    made["folders"] = write_folders(tmp_path / "folders", {"dark": 1, "bright": 1})
+    rows_of(made[write], classes=("dark", "fog", "BRIGHT"))
+    assert "no image is of class 'fog' of --classes; 'label' has: bright, dark." in caplog.text
+    caplog.clear()
+    rows_of(made[write], classes=("dark", "BRIGHT"))
+    assert caplog.text == ""
+
+
+WIDE = ["dark_1.jpg,61,1,0,1.0", "dark_2.jpg,40,0,,0", "dark_3.jpg,33,-1,1,0", "dark_4.jpg,52,0,1,-1", "dark_5.jpg,1"]
+WIDE_HEADER = "file,age,Edema,Mass,Effusion"
+
+
+def test_findings_may_have_a_column_each(tmp_path):
+    folder = write_table(tmp_path / "set", WIDE, WIDE_HEADER)
+    images = rows_of(folder, classes=("mass", "EDEMA"))
+    assert (images.label, images.multilabel, images.labels) == ("findings", True, [("Edema",), (), ("Mass",)])
+    assert images.excluded == {"uncertain label": 1, "without label": 1}
+    assert rows_of(folder, label="age").classes == ["1", "33", "40", "52", "61"]
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ((), "has no column 'label'; it has: file, age, Edema, Mass, Effusion. .* --classes columns of findings"),
+        (("Edema", "Nodule"), "has no column 'Nodule' of --classes; it has: file, age, Edema"),
+        (("Edema", "age"), "labels.csv, dark_1.jpg: column 'age' holds '61', where a finding has 1, 0, -1"),
+    ],
+)
+def test_columns_of_findings_are_named_by_the_user(tmp_path, classes, message):
+    with pytest.raises(UserError, match=message):
+        rows_of(write_table(tmp_path / "set", WIDE, WIDE_HEADER), classes=classes)
+
+
+@pytest.mark.parametrize("write", ["table", "folders"])
 def test_an_accent_stored_apart_from_its_letter_is_no_other_class(tmp_path, write):
     """A folder that came from macOS: its class would be one of its own, or one that --classes does not name."""
     apart, composed = "E\u0301panchement", "\u00c9panchement"

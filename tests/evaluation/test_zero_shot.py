@@ -107,7 +107,9 @@ def test_a_class_that_is_a_number_needs_a_name(tmp_path):
     """Prompts such as "a radiology image of 1" would give a number for nothing."""
     folder = write_table(tmp_path / "set", ["dark_1.jpg,1.0,", "bright_1.jpg,0.0,"], "file,Edema,split")
     labels = dataclasses.replace(ALONE, label="Edema")
-    with pytest.raises(UserError, match=r"class '0' of 'Edema' has no word .*\[Edema\.names\], 0 = "):
+    with pytest.raises(
+        UserError, match=r"class '0' of 'Edema' has no word .*\[Edema\.names\], 0 = .* --classes Edema alone"
+    ):
         evaluate("", folder, labels)
     named = tmp_path / "prompts.toml"
     named.write_text('[Edema]\ntemplates = ["{}"]\n[Edema.names]\n0 = ["no edema"]\n1 = ["edema"]\n')

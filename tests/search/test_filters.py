@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medclip.errors import UserError
-from medclip.search.filters import NO_FILTER, filter_mask, make_filter, parse_filter, value_counts
+from medclip.search.filters import NO_FILTER, explain_no_match, filter_mask, make_filter, parse_filter, value_counts
 
 ROWS = [
     ("PMC1", "CC BY", {"modality": "CT", "organ": "brain"}, "roco", "2026-11-01"),
@@ -49,6 +49,27 @@ def matching_rows(*items):
 )
 def test_keys_narrow_and_values_widen(items, expected):
     assert matching_rows(*items) == expected
+
+
+@pytest.mark.parametrize(
+    ("items", "expected"),
+    [
+        (("modality=ctt",), "modality is CT, mri"),  # one spelling of each
+        (("modality=mr",), "modality is mri, CT"),  # the nearest first, however rare
+        (("organ=knee", "license=cc by"), "organ is brain, chest"),
+        (("article=9", "source=hers"), "article is PMC1, PMC2, PMC3; source is ours, roco"),
+        (("added=2026-12-01..",), "added is 2026-11-01 to 2026-11-25"),
+        (("modality=ct", "article=pmc2"), "each of its keys alone has images, together they have none"),
+    ],
+)
+def test_where_nothing_matches_the_values_that_are_there_are_named(items, expected):
+    assert explain_no_match(TABLE, np.ones(4, bool), DAYS, parse_filter(items)) == expected
+
+
+def test_of_many_values_the_nearest_and_some_are_named():
+    table = pa.table({"article": [f"PMC{n:03}" for n in range(100)]})
+    why = explain_no_match(table, np.ones(100, bool), DAYS, parse_filter(["article=pmc099x"]))
+    assert why.startswith("article is PMC099, ") and why.endswith(" and 88 more")
 
 
 @pytest.mark.parametrize("value", ["ΠΝΕΥΜΟΝΑΣ", "İLIAK", "Straße", "Тимус"])

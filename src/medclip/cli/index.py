@@ -278,7 +278,7 @@ class Search:
         lines = [fields for title, result in answers for fields in hits_json(result, title)]
         self.output.show(lines, result_tables(answers, index.calibration))
         if not lines:
-            raise WorkError(f"no image of index {self.index} meets --filter {' '.join(self.filter)}.")
+            raise WorkError(index.reader.explain_no_match(options.filter))
 
 
 @dataclass(frozen=True, kw_only=True)

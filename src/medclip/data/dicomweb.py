@@ -142,8 +142,7 @@ def ask(url: str, request: Callable[[DICOMwebClient], T]) -> T:
     Raises ImageError where the object cannot be had, and WorkError where the server cannot be reached, refuses access
     or is out of service: then nothing else can be had either.
     """
-    _silence_libraries()
-    client = _client(url, _token(url))
+    client = open_client(url)
     for wait_s in (*WAITS_S, None):
         try:
             return request(client)
@@ -155,6 +154,12 @@ def ask(url: str, request: Callable[[DICOMwebClient], T]) -> T:
             raise failure.error from None
         time.sleep(wait_s)
     raise AssertionError
+
+
+def open_client(url: str) -> DICOMwebClient:
+    """What asks a server; nothing is sent yet. UserError where its library is absent or the token may not be sent."""
+    _silence_libraries()
+    return _client(url, _token(url))
 
 
 def host_of(url: str) -> str:

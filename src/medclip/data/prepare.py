@@ -28,6 +28,7 @@ from medclip.data.resume import ResumableFile, remove_stale, source_fingerprint
 from medclip.data.schema import Dropped, Pair, is_made_up, take_per_split
 from medclip.data.sources.detect import (
     Source,
+    check_dicom_source,
     is_dicom_source,
     is_dicomweb,
     is_phantoms,
@@ -39,6 +40,7 @@ from medclip.errors import UserError, WorkError, describe_os_error
 from medclip.folder_locks import claim
 from medclip.plain_text import printable
 from medclip.progress import progress
+from medclip.require import require
 from medclip.versions import library_versions
 
 NOTICE_FILE = "NOTICE.txt"
@@ -80,9 +82,12 @@ def prepare(
     """
     if num_workers is not None and num_workers < 1:
         raise UserError("--num-workers must be at least 1.")
-    filter_versions(config.deidentify)  # what is not installed is told before anything is written
+    filter_versions(config.deidentify)  # what is not installed is told before anything is written, the key too
+    if ray:
+        require("ray", extra="ray")
     _check_apart(source, out)
-    is_private = is_dicom_source(source)
+    if is_private := is_dicom_source(source):
+        check_dicom_source(source)
     with claim(out, "dataset.json"):
         if is_private:
             make_key(config.studies.pseudonym_key, out)

@@ -55,7 +55,8 @@ class LabelConfig:
     label: str | None = None
     """One of a prepared dataset's labels (modality, organ, …), or a column of labels.csv; default: the only one."""
     classes: tuple[str, ...] = ()
-    """These classes only, in any case; images of others are excluded and counted. Default: all that occur."""
+    """These classes only, in any case; images of others are excluded and counted. Default: all that occur. Also columns
+    of labels.csv, each a finding: 1, 0 or nothing, -1 for uncertain."""
     random_weights: bool = True
     """Also measure the same architecture with random weights, as a baseline without training."""
 

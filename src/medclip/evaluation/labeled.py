@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import shlex
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +21,15 @@ from medclip.data.normalize import SPLITS, canonical_split, split_of
 from medclip.data.paths import AnyPath, check_link, fold_name, inside, is_url, parse_path, path_exists
 from medclip.data.sources.image_caption_folder import list_images
 from medclip.data.sources.image_cells import parse_literal
-from medclip.data.sources.labeled_sets import SOURCES, UNCERTAIN, LabeledImage, find_labeled_set, refuse_link
+from medclip.data.sources.labeled_sets import (
+    FINDINGS,
+    SOURCES,
+    UNCERTAIN,
+    LabeledImage,
+    find_labeled_set,
+    read_findings,
+    refuse_link,
+)
 from medclip.data.sources.stated_groups import stated_group, without_fraction
 from medclip.data.sources.table_files import read_rows
 from medclip.data.sources.tables import as_strings, match_row
@@ -28,10 +37,15 @@ from medclip.errors import UserError
 from medclip.evaluation.config import EvalConfig, LabelConfig
 from medclip.prompts import class_key
 
+LOG = logging.getLogger("medclip.evaluation")
 LABELS_FILE = "labels.csv"
 NO_CLASSES = {"-1", "-1.0", "u", "uncertain", "nan", "na", "n/a", "<na>", "null"}
 """What tables write, by `fold_name`, where a label is uncertain or absent."""
 CONTRADICTORY = "other labels in another row (several of one image are joined by ;)"
+_LABEL_REMEDY = (
+    "Name the one to evaluate with --label, or with --classes columns of findings, which hold 1, 0, -1 (uncertain) or "
+    "nothing."
+)
 FORMS = (
     f"a prepared dataset, a folder with {LABELS_FILE} (file,label[,split][,article]) beside its images, {SOURCES}, or "
     "one with a folder of images for each class"
@@ -206,6 +220,9 @@ def _read_folder(data: AnyPath, config: LabelConfig) -> Labeled:
         raise UserError(f"{data} is not a folder; give {FORMS}.")
     dataset = {"source": data.name, "synthetic": False}
     if (data / LABELS_FILE).is_file():
+        if findings := _finding_columns(data, config):
+            rows = tuple(_read_table(data, "", findings))
+            return Labeled(rows, "all", FINDINGS, dataset, allows_several=True)
         label = config.label or "label"
         return Labeled(tuple(_read_table(data, label)), "all", label, dataset)
     if published := find_labeled_set(data, config.classes):
@@ -220,9 +237,25 @@ def _read_folder(data: AnyPath, config: LabelConfig) -> Labeled:
     return Labeled(tuple(_read_class_folders(data, config.class_keys)), "all", "label", dataset)
 
 
-def _read_table(data: Path, label: str) -> Iterator[LabeledImage]:
+def _finding_columns(data: Path, config: LabelConfig) -> list[str]:
+    """The columns of labels.csv that --classes names, each a finding; none where one column holds the labels.
+
+    UserError where --classes names such columns and others that are absent.
+    """
+    path = data / LABELS_FILE
+    header = next(read_rows(check_link(path, data)), {})
+    if config.label or "label" in header:
+        return []
+    columns = {key: name for name in header if (key := fold_name(name)) in config.class_keys}
+    absent = [name for name in config.classes if fold_name(name) not in columns]
+    if columns and absent:
+        raise UserError(f"{path} has no column {absent[0]!r} of --classes; it has: {', '.join(header)}.")
+    return list(columns.values())
+
+
+def _read_table(data: Path, label: str, findings: Sequence[str] = ()) -> Iterator[LabeledImage]:
     """The rows of labels.csv. Where those of an image have different labels, none is used: nothing says which holds."""
-    rows = list(_table_rows(data, label))
+    rows = list(_table_rows(data, label, findings))
     values: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
     for row in rows:
         values[row.split, row.id].add(fold_name((row.value or "").strip()))
@@ -235,16 +268,16 @@ def _read_table(data: Path, label: str) -> Iterator[LabeledImage]:
         yield dataclasses.replace(row, flaw=flaw) if flaw else row
 
 
-def _table_rows(data: Path, label: str) -> Iterator[LabeledImage]:
+def _table_rows(data: Path, label: str, findings: Sequence[str]) -> Iterator[LabeledImage]:
     path = data / LABELS_FILE
     names: dict[str, str] = {}
     for row in read_rows(check_link(path, data)):
-        names = names or match_row(row) | {"label": label}
+        names = names or match_row(row) | ({} if findings else {"label": label})
         for field, description, remedy in (
             ("image", "of images (file)", "Call it file."),
-            ("label", repr(label), "Name the one to evaluate with --label."),
+            ("label", repr(label), _LABEL_REMEDY),
         ):
-            if names.get(field) not in row:
+            if names.get(field) not in row and not (findings and field == "label"):
                 raise UserError(f"{path} has no column {description}; it has: {', '.join(row)}. {remedy}")
         cells = {field: (row[name] or "").strip() for field, name in names.items()}
         name, split = cells["image"], canonical_split(cells.get("split", ""))
@@ -252,7 +285,14 @@ def _table_rows(data: Path, label: str) -> Iterator[LabeledImage]:
         files = [file for file in candidates if file and not is_url(file)]
         flaw = "" if len(files) == 2 else "image outside the folder" if name else "row without an image"
         image = b"" if flaw else next(filter(path_exists, files), files[0])
-        value = row[label] and _values(cells["label"])  # None where the line ends before it
+        columns = findings or (label,)
+        if any(row[column] is None for column in columns):
+            value = None  # the line ends before it
+        elif findings:
+            value, uncertain = read_findings({column: row[column] for column in findings}, f"{path}, {name}")
+            flaw = flaw or uncertain
+        else:
+            value = _values(cells["label"])
         yield refuse_link(LabeledImage(image, value, name, stated_group(row) or name, split, flaw), data)
 
 
@@ -344,5 +384,11 @@ def _usable(images: Labeled, data: AnyPath, config: LabelConfig) -> Labeled:
         reasons = ", ".join(f"{count} × {why}" for why, count in Counter(usable.excluded).most_common())
         raise UserError(
             f"{data}, split {images.name}: no image has a label {images.label!r} of the chosen classes ({reasons})."
+        )
+    shown = set(map(fold_name, usable.classes))
+    if absent := [name for name in config.classes if fold_name(name) not in shown]:
+        LOG.warning(
+            f"{data}, split {images.name}: no image is of class {', '.join(map(repr, absent))} of --classes; "
+            f"{images.label!r} has: {', '.join(images.classes)}."
         )
     return usable

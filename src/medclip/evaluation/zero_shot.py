@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -117,9 +118,11 @@ def evaluate_zero_shot(
 def _check_words(classes: Sequence[str], prompts: Prompts, label: str) -> None:
     """UserError where a class is a number without a name: its prompts would say nothing of what an image shows."""
     if wordless := [c for c in classes if not (any(map(str.isalpha, c)) or class_key(c) in prompts.names)]:
+        finding = f" A column of labels.csv that holds 1 and 0 is a finding: --classes {shlex.quote(label)} alone."
         raise UserError(
             f"class {wordless[0]!r} of {label!r} has no word that a text could say. Write words in place of numbers in "
             f'the data, or name them in a file for --prompts: under [{label}.names], {wordless[0]} = ["pneumonia"].'
+            f"{finding if set(classes) <= {'0', '1'} else ''}"
         )
 
 

@@ -24,6 +24,7 @@ from medclip.errors import UserError
 from medclip.folder_locks import NOTES, claim
 from medclip.model.checkpoint import load, model_folder, model_hash
 from medclip.progress import console
+from medclip.require import require
 from medclip.search.embed import RayJob
 from medclip.search.manifest import (
     COLLECTION_NAME,
@@ -61,6 +62,8 @@ def build_index(
     `embeddings` is a folder that `embed` made of the same split with the same model, in place of embedding again.
     `cache`: whether features are read from and saved in the feature cache. `ray`: as in `map_shards`.
     """
+    if ray:
+        require("ray", extra="ray")
     rows = Split(data, split or default_split(data), max_samples)
     with named_server(vector_store), claim(out, MANIFEST_FILE, f"{SEGMENTS_DIR}/*"):
         check_available(check_vector_store(vector_store))  # before hours of work

@@ -36,6 +36,7 @@ from medclip.folder_locks import claim
 from medclip.model.checkpoint import model_hash
 from medclip.plain_text import printable
 from medclip.progress import Advance, progress
+from medclip.require import require
 from medclip.versions import library_versions
 
 # as `medclip evaluate --embeddings` takes them
@@ -105,6 +106,8 @@ def embed(
     is written last and names what `backend` was: "auto" chooses one, see `open_backend`. A killed call resumes where it
     was. `cache`: as in `EvalConfig`. `ray`: as in `map_shards`.
     """
+    if ray:
+        require("ray", extra="ray")  # before the model is opened
     opened_backend, rows = open_backend(backend, model, cache), Split(data, split or default_split(data), max_samples)
     backend = opened_backend.name
     origin = {"model_sha256": model_hash(model), "data_sha256": rows.digest, "backend": backend}

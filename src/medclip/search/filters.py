@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,10 @@ from medclip.plain_text import is_unicode
 
 FILTER_COLUMNS = ("article", "license", "source")
 ADDED_KEY = "added"
+MAX_LISTED = 12
+"""Values that a message names."""
+MAX_COMPARED = 10_000
+"""Values, the most frequent, whose spelling is compared: articles can be millions."""
 compute: Any = pyarrow.compute  # its functions are generated at import, unseen by type checkers
 _DAYS = re.compile(r"(?P<first>\d{4}-\d\d-\d\d)?\.\.(?P<last>\d{4}-\d\d-\d\d)?|(?P<day>\d{4}-\d\d-\d\d)")
 
@@ -82,6 +87,33 @@ def filter_mask(table: pa.Table, added_days: np.ndarray, filter: Filter) -> Bool
                 raise UserError(f"no image of the index has {key!r}; filters can use: {keys}.")
             mask &= compute.is_in(column, pa.array(values, pa.string())).to_numpy(zero_copy_only=False)
     return mask
+
+
+def explain_no_match(table: pa.Table, mask: Bool[np.ndarray, " n"], added_days: np.ndarray, filter: Filter) -> str:
+    """Why no row of the mask, which has some, matches: what the rows have of each key of which none matches alone."""
+    clauses = []
+    for key, asked in filter.conditions:
+        if (mask & filter_mask(table, added_days, Filter(((key, asked),)))).any():
+            continue
+        if key == ADDED_KEY:
+            clauses.append(f"{key} is {added_days[mask].min()} to {added_days[mask].max()}")
+        else:
+            clauses.append(f"{key} is {_list_values(column_values(table, key).filter(pa.array(mask)), asked)}")
+    return "; ".join(clauses) or "each of its keys alone has images, together they have none"
+
+
+def _list_values(column: pa.ChunkedArray, asked: Sequence[str]) -> str:
+    """The values of a column, those nearest to what was asked for first, then the most frequent."""
+    counts = {pair["values"]: pair["counts"] for pair in compute.value_counts(column).to_pylist() if pair["values"]}
+    frequent = sorted(counts, key=lambda value: (-counts[value], value))
+    spellings: dict[str, str] = {}
+    for value, key in zip(frequent, fold(pa.array(frequent, pa.string())).to_pylist(), strict=True):
+        spellings.setdefault(key, value)
+    compared = list(islice(spellings, MAX_COMPARED))
+    near = (key for value in asked for key in difflib.get_close_matches(value, compared))
+    listed = [spellings[key] for key in dict.fromkeys(chain(near, spellings))]
+    shown = ", ".join(listed[:MAX_LISTED]) or "not stated"
+    return f"{shown} and {len(listed) - MAX_LISTED:,} more" if len(listed) > MAX_LISTED else shown
 
 
 def column_values(table: pa.Table, key: str) -> pa.ChunkedArray:

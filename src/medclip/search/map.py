@@ -125,8 +125,13 @@ def caption_encoder(model: Model, cache: bool) -> EncodeCaptions:
 
 
 def map_rows(reader: IndexReader, filter: Filter = NO_FILTER) -> Int64[np.ndarray, " n"]:
-    """The rows that match a filter; of more than MAX_POINTS that many, evenly spread. UserError for an unknown key."""
+    """The rows that match a filter; of more than MAX_POINTS that many, evenly spread.
+
+    UserError for an unknown key, and where none match.
+    """
     rows = np.flatnonzero(reader.allowed_mask(filter))
+    if filter.conditions and not len(rows):
+        raise UserError(reader.explain_no_match(filter))
     return rows[np.linspace(0, len(rows), min(len(rows), MAX_POINTS), endpoint=False, dtype=int)]
 
 

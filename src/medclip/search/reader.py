@@ -18,7 +18,7 @@ from medclip.errors import UserError
 from medclip.model.checkpoint import model_hash
 from medclip.require import require
 from medclip.search.embed import open_embeddings
-from medclip.search.filters import NO_FILTER, Filter, filter_mask, id_mask, value_counts
+from medclip.search.filters import NO_FILTER, Filter, explain_no_match, filter_mask, id_mask, value_counts
 from medclip.search.manifest import (
     EMBEDDINGS_FILE,
     EXACT,
@@ -214,6 +214,14 @@ class IndexReader:
     def synthetic(self) -> bool:
         """Whether a program drew every image."""
         return all(segment.synthetic for segment in self.manifest.segments)
+
+    def explain_no_match(self, filter: Filter) -> str:
+        """Why no live row matches a filter, in a sentence."""
+        if not len(self):
+            return f"index {self.folder} holds no image any more: all are deleted."
+        asked = ", ".join(f"{key}={value}" for key, values in filter.conditions for value in values)
+        why = explain_no_match(self.table, self.live_mask, self.added_days, filter)
+        return f"no image of index {self.folder} meets {asked}: {why}."
 
     def _allowed_mask(self, filter: Filter) -> Bool[np.ndarray, " n"]:
         if not filter.conditions:

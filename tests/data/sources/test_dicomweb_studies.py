@@ -374,9 +374,11 @@ def test_ids_lead_back_to_the_server_for_the_owner_of_the_key(tmp_path, config, 
 
 def test_without_the_client_the_command_names_the_extra(tmp_path):
     code = "import sys; sys.modules['dicomweb_client'] = None; from medclip.cli.main import main; main()"
-    words = ["prepare", "dicomweb://127.0.0.1:9/x", "--dry-run", "--pseudonym-key", str(tmp_path / "key")]
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
-    assert done.returncode == 2 and install_command("dicom") in done.stderr
+    words = ["prepare", "dicomweb://127.0.0.1:9/x", "--pseudonym-key", str(tmp_path / "key")]
+    for how in (["--dry-run"], ["--out", str(tmp_path / "out")]):
+        done = subprocess.run([sys.executable, "-c", code, *words, *how], capture_output=True, text=True)
+        assert done.returncode == 2 and install_command("dicom") in done.stderr
+    assert list(tmp_path.iterdir()) == []  # no key either
 
 
 def test_an_object_without_a_series_is_counted(tmp_path, config, archive):

@@ -42,6 +42,7 @@ from medclip.data.sources.unlisted_files import count_unlisted, count_unlisted_i
 from medclip.data.sources.webdataset import is_tar, read_tars, read_zips
 from medclip.data.unread_files import remedy_of_kind
 from medclip.errors import UserError, WorkError
+from medclip.require import require
 
 DEFAULT_NUM_PHANTOMS = 4000
 _LONE_SUFFIXES = tuple(suffix for suffix in TABLE_SUFFIXES if suffix != ".json")  # which may be about one image each
@@ -128,6 +129,17 @@ def is_dicom_source(source: Source) -> bool:
     if name is None or is_url(path := parse_path(name)) or not path.is_dir():
         return False
     return not _find_layout(path, DEFAULT, UsedFiles()) and _has_dicom(path)
+
+
+def check_dicom_source(source: Source) -> None:
+    """UserError where what reads this DICOM source is not installed, or its address or token is none."""
+    name = source_path(source)
+    if name is not None and is_dicomweb(name):
+        from medclip.data.dicomweb import open_client, parse_address
+
+        open_client(parse_address(name).url)
+    else:
+        require("pydicom", extra="dicom")
 
 
 def source_length(source: Source, max_samples: int | None = None) -> int | None:

@@ -143,6 +143,11 @@ def _read_chexpert(data: Path, classes: frozenset[str]) -> Iterator[LabeledImage
             yield LabeledImage(image, value, name, patient, split_in(table.name), flaw or uncertain)
 
 
+def read_findings(row: Mapping[str, Any], where: str) -> tuple[str, str]:
+    """The findings of a row of nothing but findings that are 1, and a flaw where one is -1; errors as in `_labels`."""
+    return _findings(_labels(row, set(), where), frozenset())
+
+
 def _findings(labels: Mapping[str, int], classes: frozenset[str]) -> tuple[str, str]:
     """The findings that are 1, and a flaw where one of `classes` (folded; none: any) is -1."""
     chosen = [value for name, value in labels.items() if not classes or fold_name(name) in classes]
