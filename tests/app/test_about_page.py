@@ -22,9 +22,14 @@ def test_it_shows_the_model_card_and_what_the_index_holds(index_folder, run):
     assert list(at.exception) == [] and list(at.error) == []
     card = (run / "model" / "README.md").read_text(encoding="utf-8")
     texts = [element.value for element in at.markdown]
-    assert card_text(card)[card_text(card).index("## Data") :].strip() in "\n".join(texts)
+    assert card_text(card)[card_text(card).index("#### Data") :].strip() in "\n".join(texts)
     assert "<!--" not in "\n".join(texts)
     assert at.table[0].value["Images"].tolist() == ["12"]
+
+
+def test_headings_of_a_card_stand_below_those_of_the_page_and_code_stays():
+    card = "# Card\n## Use\n```python\n# a comment\n```\n#### Fine\n#tag\n"
+    assert card_text(card) == "### Card\n#### Use\n```python\n# a comment\n```\n###### Fine\n#tag\n"
 
 
 def test_a_folder_without_a_report_is_one_sentence(index_folder, tmp_path):
@@ -42,6 +47,6 @@ def test_a_model_without_a_card_says_so(index_folder, run, copy):
 def test_a_card_fetches_nothing_and_shows_no_comment():
     head = "---\nlicense: other\n---\n<!-- made\nby -->\n"
     card = "# x\n![plot](https://example.org/x.png) --- [link](y)\n`<!-- -->`\n"
-    assert card_text(head + card) == "# x\n[plot](https://example.org/x.png) --- [link](y)\n`<!-- -->`\n"
+    assert card_text(head + card) == "### x\n[plot](https://example.org/x.png) --- [link](y)\n`<!-- -->`\n"
     assert card_text("!![a](b)") == card_text("!!![a](b)") == "[a](b)"
     assert card_text(unclosed := "<!--\n" * 100_000) == unclosed  # in a moment

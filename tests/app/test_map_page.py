@@ -41,7 +41,7 @@ def at(index_folder) -> AppTest:
 
 
 def texts(at):
-    return [element.value for element in (*at.caption, *at.subheader, *at.text)]
+    return [element.value for element in (*at.caption, *at.header, *at.text)]
 
 
 def test_the_most_frequent_values_get_the_colors_and_others_and_none_are_two_grays():
@@ -84,7 +84,7 @@ def test_the_lists_are_those_of_the_map(at, index_folder):
     assert [button.label for button in others] == [f"Look at {id}" for id in named]
     assert list(others[0].click().run().exception) == []
     at.button(key="list-clear").click().run()
-    assert list(at.subheader) == []
+    assert list(at.header) == []
 
 
 def test_another_list_begins_on_its_first_page(at, monkeypatch):

@@ -17,6 +17,8 @@ from medclip.search.reader import IndexReader
 
 _YAML_HEAD = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 _COMMENT = re.compile(r"^<!--.*?-->\n?", re.DOTALL | re.MULTILINE)  # Streamlit shows them as text
+_HEADING = re.compile(r"^(#{1,4})(?=\s)", re.MULTILINE)
+_FENCED = re.compile(r"(^(?:```|~~~).*?^(?:```|~~~))", re.DOTALL | re.MULTILINE)
 _IMAGE_MARK = re.compile(r"!+(?=\[)")
 # Streamlit's own frame runs scripts with the rights of the app, and a folder may hold any page. The inner frame runs
 # none and has no origin; the policy, which it inherits, lets it fetch nothing and go nowhere.
@@ -46,7 +48,7 @@ def about_page(locations: Mapping[str, IndexLocation], evaluation: Path | None) 
 def _show_index(location: IndexLocation) -> None:
     index = cached_index(location).reader
     manifest = index.manifest
-    st.subheader("Index")
+    st.header("Index")
     st.markdown(f"{len(index):,} images, model `{manifest.model_sha256[:12]}`, store `{manifest.vector_store}`")
     st.table(_segments(index))
     card = index.model_path(location.model) / "README.md"
@@ -58,10 +60,17 @@ def _show_index(location: IndexLocation) -> None:
 
 
 def card_text(card: str) -> str:
-    """A model card without its YAML head and comments, and with links in place of images: a page asks no other host."""
-    text = _YAML_HEAD.sub("", card.replace("\r\n", "\n"))
+    """A model card without its YAML head and comments, below the headings of the page, and with links in place of
+    images: a page asks no other host."""
+    text = _demote_headings(_YAML_HEAD.sub("", card.replace("\r\n", "\n")))
     end = text.rfind("-->") + 4  # no comment that begins later is closed, and each would be read to the end of the card
     return _IMAGE_MARK.sub("", _COMMENT.sub("", text[:end]) + text[end:])
+
+
+def _demote_headings(text: str) -> str:
+    """Headings two levels lower, below those of the page; lines of code that begin with # stay."""
+    parts = _FENCED.split(text)  # text and blocks of code by turns
+    return "".join(part if n % 2 else _HEADING.sub(r"\1##", part) for n, part in enumerate(parts))
 
 
 def _segments(index: IndexReader) -> list[dict[str, str]]:

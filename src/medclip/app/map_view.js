@@ -1,4 +1,4 @@
-// The map as a canvas: drag draws a lasso, the wheel zooms, a drag with Shift or the right button moves.
+// The map as a canvas: drag draws a lasso, the wheel zooms, a drag with Shift or the right button moves, two fingers both.
 // By keyboard: arrows move a cursor, Enter or Space takes the points around it, + and - zoom, 0 shows all.
 // Values come as bytes in base64: x and y as u16 of the unit square, a color's number and a mark for each point.
 
@@ -33,6 +33,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   }
   const view = views.get(canvas);
   const points = document.createElement("canvas");
+  const fingers = new Map(); // places of what is down, by pointer; the mouse is one too
   let lasso = null;
   let pan = null;
 
@@ -117,17 +118,32 @@ export default function ({ data, parentElement, setTriggerValue }) {
     drawPoints();
   }
 
+  function pinch(before, after) {
+    const middle = ([[x1, y1], [x2, y2]]) => [(x1 + x2) / 2, (y1 + y2) / 2];
+    const spread = ([[x1, y1], [x2, y2]]) => Math.hypot(x1 - x2, y1 - y2) || 1;
+    const [from, to] = [middle(before), middle(after)];
+    view.left += (to[0] - from[0]) / unit();
+    view.top -= (to[1] - from[1]) / unit();
+    zoom(spread(after) / spread(before), to);
+  }
+
   const center = () => [canvas.clientWidth / 2, canvas.clientHeight / 2];
 
   canvas.onpointerdown = (event) => {
     canvas.setPointerCapture(event.pointerId);
     const place = [event.offsetX, event.offsetY];
-    if (event.shiftKey || event.button === 2) pan = place;
+    fingers.set(event.pointerId, place);
+    if (fingers.size > 1) lasso = pan = null; // a second finger: no lasso after all
+    else if (event.shiftKey || event.button === 2) pan = place;
     else lasso = [place];
+    draw();
   };
   canvas.onpointermove = (event) => {
     const place = [event.offsetX, event.offsetY];
-    if (lasso) {
+    const before = [...fingers.values()];
+    if (fingers.has(event.pointerId)) fingers.set(event.pointerId, place);
+    if (before.length === 2) pinch(before, [...fingers.values()]);
+    else if (lasso) {
       lasso.push(place);
       draw();
     } else if (pan) {
@@ -137,7 +153,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
       drawPoints();
     }
   };
-  canvas.onpointerup = () => {
+  canvas.onpointerup = (event) => {
+    fingers.delete(event.pointerId);
     const polygon = lasso;
     lasso = pan = null;
     draw();
@@ -149,7 +166,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
     const [top, bottom] = [Math.min(...ys), Math.max(...ys)];
     select((px, py) => px >= left && px <= right && py >= top && py <= bottom && isInside(polygon, px, py));
   };
-  canvas.onpointercancel = () => {
+  canvas.onpointercancel = (event) => {
+    fingers.delete(event.pointerId);
     lasso = pan = null;
     draw();
   };

@@ -134,12 +134,12 @@ def _query_image(viewed: ViewedImage, locations: Mapping[str, IndexLocation]) ->
 def search_options(indexes: Sequence[IndexReader]) -> SearchOptions:
     """Draw the sidebar: number of results, one per article, and filters over labels, licenses and days."""
     with st.sidebar:
-        st.subheader("Results")
+        st.header("Results")
         k = st.slider("Number of results", 1, 48, 12, key="k", persist_state="session")
         one_per_article = st.toggle(
             "One per article", key="one-per-article", persist_state="session", help="The best of an article only."
         )
-        st.subheader("Only")
+        st.header("Only")
         chosen: dict[str, Sequence[str]] = {}
         for key, counts in _label_counts(indexes).items():
             chosen[key] = st.multiselect(

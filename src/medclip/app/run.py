@@ -26,7 +26,7 @@ THEME = {
     "dark.secondaryBackgroundColor": "#171d21",
     "baseRadius": "0.5rem",
     "headingFontWeights": "600",
-    "headingFontSizes": '["1.75rem", "1.4rem", "1.2rem", "1.1rem", "1rem", "1rem"]',
+    "headingFontSizes": '["1.75rem", "1.2rem", "1.1rem", "1rem", "1rem", "1rem"]',
     "paddingTop": "1rem",
     "paddingBottom": "1rem",
     "showWidgetBorder": "true",

@@ -66,7 +66,7 @@ def _results(
     locations: Mapping[str, IndexLocation], name: str, query: FormQuery, options: SearchOptions, side_by_side: bool
 ) -> None:
     if side_by_side:
-        st.subheader(escape_markdown(name))
+        st.header(escape_markdown(name))
     try:
         with st.spinner("Searching…"):
             index = cached_index(locations[name])
