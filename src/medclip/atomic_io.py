@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from medclip.errors import UserError
+from medclip.folder_kinds import MARKERS, what_instead
 from medclip.plain_text import printable
 
 MAX_JSON_BYTES = 2**28  # of the largest vocabularies a tokenizer.json has 2^25
@@ -93,7 +94,8 @@ def read_json(path: Path, kind: str) -> Any:
         return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_keys)
     except FileNotFoundError:
         flaw = f"it has no {path.name}" if path.parent.exists() else "it does not exist"
-        raise UserError(f"{path.parent} is not {kind}: {flaw}.") from None
+        remark = what_instead(path.parent, path.name) if path.name in MARKERS else ""
+        raise UserError(f"{path.parent} is not {kind}: {flaw}.{remark}") from None
     except NotADirectoryError:
         raise UserError(f"{path.parent} is not {kind}: it is a file.") from None
     except (ValueError, RecursionError) as error:

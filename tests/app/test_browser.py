@@ -351,6 +351,30 @@ def test_the_map_by_keyboard(visit, searcher):
     expect(page.get_by_role("heading", name=title, exact=True)).to_have_count(0)
 
 
+def test_two_fingers_zoom_the_map_and_select_nothing(visit, searcher):
+    page = visit(has_touch=True)
+    canvas = open_map(page)
+    box, places = canvas.bounding_box(), map_places(canvas, searcher.reader)
+    left, top, middle = box["x"], box["y"], (box["width"] / 2, box["height"] / 2)
+    far = max(places, key=lambda place: min(math.dist(place, other) for other in places if other is not place))
+    before = wait_until(lambda: (color := colors_at(canvas, [far])[0]) != colors_at(canvas, [(1, 1)])[0] and color)
+    touch = page.context.new_cdp_session(page)
+
+    def fingers(kind, *offsets):
+        points = [{"x": left + far[0] + dx, "y": top + far[1], "id": n} for n, dx in enumerate(offsets)]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    fingers("touchStart", -20)
+    fingers("touchStart", -20, 20)
+    fingers("touchMove", -60, 60)
+    assert colors_at(canvas, [far]) == [before]  # the place between the fingers stays
+    moved = [[far[i] + 3 * (place[i] - far[i]) for i in (0, 1)] for place in places]
+    seen = [p for p in moved if p is not far and 0 < p[0] < 2 * middle[0] and 0 < p[1] < 2 * middle[1]]
+    assert len(seen) < len(places) and colors_at(canvas, [(1, 1)])[0] not in colors_at(canvas, seen)
+    fingers("touchEnd")
+    expect(page.get_by_role("heading", name=re.compile("^Selected"))).to_have_count(0)
+
+
 def test_no_query_is_logged_or_stands_in_an_address(visit, log):
     page = visit()
     urls = []

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 from playwright.sync_api import Locator, Page
 
 
 def assert_named(page: Page) -> None:
-    """Every image and every control of the page has a name for those who listen."""
+    """Every image and every control of the page has a name for those who listen, and headings skip no level."""
     snapshot = page.locator("body").aria_snapshot()
     roles = "img|button|textbox|slider|switch|checkbox|combobox|tab|radio|link"
     unnamed = [line for line in snapshot.splitlines() if re.fullmatch(rf"\s*- ({roles})(:.*| \[.*)?", line)]
     assert unnamed == []
+    levels = page.locator(":is(h1, h2, h3, h4, h5, h6):visible").evaluate_all("all => all.map(h => +h.tagName[1])")
+    assert all(below - above <= 1 for above, below in pairwise(levels)), levels
 
 
 def contrast(text: Locator) -> float:

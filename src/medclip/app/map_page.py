@@ -235,7 +235,9 @@ def _choose_list() -> None:
             st.button(name, icon=f":material/{icon}:", key=f"list-{name}", on_click=_select, args=(name,))
         if SELECTION in st.session_state:
             st.button("Clear", icon=":material/close:", key="list-clear", on_click=_select, args=(None,))
-        st.caption("or draw around points; Shift moves, the wheel or two fingers zoom, arrows and Enter do it by keyboard")
+        st.caption(
+            "or draw around points; Shift moves, the wheel or two fingers zoom, arrows and Enter do it by keyboard"
+        )
 
 
 def _select(request: Any) -> None:

@@ -168,7 +168,8 @@ def find_command(words: Sequence[str]) -> tuple[str, Command | Family, Sequence[
         if word not in command.commands:
             from medclip.cli.parse import suggestion
 
-            raise UserError(f"{name} has no command {word!r}.{suggestion(word, command.commands)} See {name} --help.")
+            near = suggestion(word, (*command.commands, "--help", "--version"))
+            raise UserError(f"{name} has no command {word!r}.{near} See {name} --help.")
         name, command = f"{name} {word}", command.commands[word]
     return name, command, words
 

@@ -8,6 +8,7 @@ import difflib
 import inspect
 import io
 import json
+import math
 import os
 import sys
 import textwrap
@@ -43,6 +44,8 @@ class Flag:
     """Names of fields from the command down."""
     hint: Any
     """Its type, with tyro's annotations."""
+    is_required: bool = False
+    """Whether it has no default."""
 
     @property
     def is_switch(self) -> bool:
@@ -55,6 +58,22 @@ class Flag:
         metadata = getattr(self.hint, "__metadata__", ())
         hint = get_args(self.hint)[0] if metadata else self.hint
         return get_origin(hint) is tuple and get_args(hint)[1:] == (...,) and tyro.conf.UseAppendAction not in metadata
+
+    @property
+    def num_words(self) -> float:
+        """How many words follow it."""
+        base = get_args(self.hint)[0] if hasattr(self.hint, "__metadata__") else self.hint
+        fixed = [get_args(kind) for kind in (base, *get_args(base)) if get_origin(kind) is tuple]
+        is_pair = bool(fixed) and ... not in fixed[0]
+        return 0 if self.is_switch else math.inf if self.takes_list else len(fixed[0]) if is_pair else 1
+
+    @property
+    def spelling(self) -> str:
+        """How a message writes it: --index INDEX, SOURCE."""
+        metadata = getattr(self.hint, "__metadata__", ())
+        names = [name for meta in metadata if (name := getattr(meta, "metavar", None))]
+        name = names[-1] if names else self.path[-1].replace("_", "-").upper()
+        return f"{self.options[0]} {name}" if self.options else name
 
     @property
     def value_type(self) -> Any:
@@ -79,11 +98,13 @@ def command_flags(command: type) -> dict[str, Flag]:
 
 
 def _flags(command: type, path: tuple[str, ...]) -> Iterator[Flag]:
-    for name, hint in get_type_hints(command, include_extras=True).items():
+    hints = get_type_hints(command, include_extras=True)
+    for field in dataclasses.fields(command):
+        hint = hints[field.name]
         if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-            yield from _flags(hint, (*path, name))
+            yield from _flags(hint, (*path, field.name))
         else:
-            yield Flag((*path, name), hint)
+            yield Flag((*path, field.name), hint, field.default is field.default_factory is MISSING)
 
 
 def parse(command: type, name: str, words: Sequence[str]) -> Any:
@@ -91,7 +112,9 @@ def parse(command: type, name: str, words: Sequence[str]) -> Any:
     flags = command_flags(command)
     _check_flags(flags, name, words)
     words, file = _join_repeated(flags, words), _config_of(words)
-    registry, complaint = _registry({} if file is None else _read_config(file, flags, words)), io.StringIO()
+    values = {} if file is None else _read_config(file, flags, words)
+    _check_complete(flags, name, words, values)
+    registry, complaint = _registry(values), io.StringIO()
     try:
         with redirect_stderr(complaint):  # which quotes the words as they are
             return tyro.cli(command, prog=name, args=words, registry=registry, config=(tyro.conf.DisallowNone,))
@@ -120,6 +143,45 @@ def _check_flags(flags: Mapping[str, Flag], name: str, words: Sequence[str]) -> 
         option = word.partition("=")[0].replace("_", "-")
         if option.startswith("--") and option not in options:
             raise UserError(f"{name} has no flag {option}.{suggestion(option, options)} See {name} --help.")
+
+
+def _check_complete(flags: Mapping[str, Flag], name: str, words: Sequence[str], values: Mapping[str, Any]) -> None:
+    """UserError for a flag that is required and absent, and for a word that no flag takes where none is expected."""
+    given, free = _split_words(flags, words)
+    if given & {"-h", "--help"}:
+        return
+    positional = [flag for flag in flags.values() if not flag.options]
+    required = {key: flag for key, flag in flags.items() if flag.is_required and key not in values}
+    absent = [
+        flag.spelling
+        for flag in required.values()
+        if (not given & set(flag.options) if flag.options else flag in positional[len(free) :])
+    ]
+    hint = f"See {name} --help."
+    if free and not positional:
+        named = absent or [next(iter(flags.values())).spelling]
+        raise UserError(f"{name} does not know what {free[0]!r} is: say it by a flag, as {', '.join(named)}. {hint}")
+    if absent:
+        raise UserError(f"{name} needs {', '.join(absent)}. {hint}")
+
+
+def _split_words(flags: Mapping[str, Flag], words: Sequence[str]) -> tuple[set[str], list[str]]:
+    """The options among words, and the words that belong to none."""
+    num_words = {option: flag.num_words for flag in flags.values() for option in flag.options}
+    end = words.index("--") if "--" in words else len(words)
+    given: set[str] = set()
+    free: list[str] = []
+    taken: float = 0
+    for word in words[:end]:
+        option, separator, _ = word.partition("=")
+        if word.startswith("-") and (option := option.replace("_", "-")) in (*num_words, "-h", "--help"):
+            given.add(option)
+            taken = 0 if separator else num_words.get(option, 0)
+        elif taken:
+            taken -= 1
+        else:
+            free.append(word)
+    return given, [*free, *words[end + 1 :]]
 
 
 def _join_repeated(flags: Mapping[str, Flag], words: Sequence[str]) -> list[str]:

@@ -25,6 +25,7 @@ from medclip.evaluation.significance import (
     paired_differences,
     verdict,
 )
+from medclip.folder_kinds import what_instead
 from medclip.metrics import is_one_group
 from medclip.named_metrics import Metric, format_value, name_parts
 from medclip.plain_text import printable
@@ -143,7 +144,8 @@ def read_evaluations(folders: Sequence[Path]) -> tuple[Evaluation, ...]:
     for name, folder in zip(map(printable, names), folders, strict=True):  # no chart holds a name that is not Unicode
         content = {kind: read_results(folder, kind) for kind in kinds_in(folder)}
         if not content:
-            raise UserError(f"{folder} holds no evaluation; medclip evaluate --out writes one.")
+            remark = what_instead(folder, "retrieval.json")
+            raise UserError(f"{folder} holds no evaluation; medclip evaluate --out writes one.{remark}")
         results = {kind: results for kind, (results, _) in content.items()}
         evaluations.append(Evaluation(name, results, {kind: items for kind, (_, items) in content.items()}))
     return tuple(evaluations)

@@ -28,6 +28,7 @@ from medclip.atomic_io import (
     write_json,
 )
 from medclip.errors import UserError, WorkError
+from medclip.folder_kinds import what_instead
 from medclip.model.config import DUAL_ENCODERS, ModelConfig, parse_config, subconfig, tower_config, tower_side
 from medclip.model.folder_files import check_inside, check_small_files
 from medclip.model.hub_download import CONFIG_FILES, fetch_model, fetch_tokenizer, module_folders
@@ -217,7 +218,7 @@ def model_folder(name: str | Path, revision: str | None = None, dual: bool = Fal
     if is_local(name):
         if not path.exists():
             raise UserError(f"{name} does not exist. A model is a folder, a run, or OWNER/NAME of the Hub.")
-        others = describe_other_files(file.name for file in path.glob("*"))
+        others = what_instead(path, "train_config.json") or describe_other_files(file.name for file in path.glob("*"))
         raise UserError(
             f"{name} is not a model folder: looked for {', '.join(CONFIG_FILES)} in it and in {path / 'model'}."
             f"{others or ' A model of the Hub is named OWNER/NAME.'}"

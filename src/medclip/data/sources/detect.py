@@ -42,6 +42,7 @@ from medclip.data.sources.unlisted_files import count_unlisted, count_unlisted_i
 from medclip.data.sources.webdataset import is_tar, read_tars, read_zips
 from medclip.data.unread_files import remedy_of_kind
 from medclip.errors import UserError, WorkError
+from medclip.folder_kinds import folder_kind
 from medclip.require import require
 
 DEFAULT_NUM_PHANTOMS = 4000
@@ -207,6 +208,8 @@ def _remedy(file: AnyPath) -> str:
 
 
 def _read_folder(folder: AnyPath, config: PrepareConfig) -> Iterator[Pair | Dropped]:
+    if not is_url(folder) and (kind := folder_kind(folder)):
+        raise UserError(f"{folder} is no source: it is {kind}.")
     used = UsedFiles()
     rows = _find_layout(folder, config, used)
     if rows is None and not is_url(folder) and _has_dicom(folder):
