@@ -242,5 +242,5 @@ def test_the_command_writes_the_map_and_names_the_worst(medclip, index_folder, t
     code, _, err = medclip("map", "--index", index_folder, "--out", tmp_path / "new.parquet", "--filter", "color=red")
     assert code == 2 and "no image of the index has 'color'" in err
     code, _, err = medclip("map", "--index", index_folder, "--out", tmp_path / "new.parquet", "--filter", "source=mars")
-    assert code == 2 and "meets source=mars: source is roco." in err
+    assert code == 2 and "meets source=mars: source is ROCO." in err
     assert [path.name for path in tmp_path.iterdir()] == ["map.parquet"]
