@@ -1,8 +1,8 @@
 """Faults at random, in every stage and reader, for as long as one likes: docs/reliability.md.
 
-    PYTHONPATH=src:tests python benchmarks/soak.py kills --times 50
-    PYTHONPATH=src:tests python benchmarks/soak.py fuzz --seconds 60      # of each parser; needs atheris
-    PYTHONPATH=src:tests python benchmarks/soak.py                        # writes the table once more
+    python benchmarks/soak.py kills --times 50
+    python benchmarks/soak.py fuzz --seconds 60      # of each parser; needs atheris
+    python benchmarks/soak.py                        # writes the table once more
 
 Each kind of fault makes a line of JSON, of how often it was really tried; the lines of docs/reliability.jsonl are the
 table, and a later try of the same fault takes the place of the one before. `--only WORD` tries the kinds whose name
@@ -68,8 +68,9 @@ def main() -> None:
 
 def command(part: str, only: str, args: argparse.Namespace) -> str:
     """What repeats a record."""
-    bounds = [f"--{name} {value:g}" for name in ("times", "seconds") if (value := getattr(args, name)) is not None]
-    words = ["soak.py", part, *([f'--only "{only}"'] if only else []), *bounds, f"--seed {args.seed}"]
+    given = {name: getattr(args, name) for name in ("times", "seconds")}
+    bounds = [f"--{name} {str(value).removesuffix('.0')}" for name, value in given.items() if value is not None]
+    words = ["python benchmarks/soak.py", part, *([f'--only "{only}"'] if only else []), *bounds, f"--seed {args.seed}"]
     return " ".join(words)
 
 

@@ -48,7 +48,7 @@ def flips(bounds: Bounds) -> Iterator[Record]:
             counts = Counter(outcomes)
             outcome = "`medclip verify` names the file"
             if name in OPEN:
-                outcome += f"; opening it: {counts['refused']} refused in a sentence, {counts['opened']} opened"
+                outcome += f"; opening: {counts['refused']} refused in a sentence, {counts['opened']} opened"
             yield Record(f"{kind} of {name}", len(tried), outcome, faults, only=name)
 
 

@@ -1,6 +1,6 @@
 """Coverage-guided fuzzing of the parsers of tests/support/parsers.py with atheris, for benchmarks/soak.py.
 
-    PYTHONPATH=src:tests python benchmarks/soak/fuzz.py FOLDER PARSER… --seconds 60 --seed 0
+    PYTHONPATH=tests python benchmarks/soak/fuzz.py FOLDER PARSER… --seconds 60 --seed 0
 
 FOLDER/PARSER/corpus grows; FOLDER/PARSER/faults gets one input of each error that is no refusal, named by where it was
 raised, and what crashed or hung the process. Each parser prints a line of JSON: its name, how many inputs it was given,

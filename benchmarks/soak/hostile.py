@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -197,7 +198,10 @@ def fuzz(bounds: Bounds) -> Iterator[Record]:
         raise SystemExit("fuzz needs atheris: pip install atheris, into an environment that has medclip's packages")
     names = [name for name in PARSERS if bounds.only in name]
     words = [FUZZ, bounds.folder / "fuzz", *names, "--seconds", bounds.seconds or 60, "--seed", bounds.seed]
-    with subprocess.Popen([sys.executable, *map(str, words)], stdout=subprocess.PIPE, text=True) as process:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, *map(str, words)], stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
         for line in process.stdout or ():
             result = json.loads(line)
             yield Record(f"fuzzed parser: {result['parser']}", result["inputs"], "read or refused in a sentence",
