@@ -21,6 +21,7 @@ VAGUE = {"util", "utils", "helper", "helpers", "manager", "common", "misc"}
 GROUND = (
     "medclip.errors",
     "medclip.plain_text",
+    "medclip.bounded_files",
     "medclip.atomic_io",
     "medclip.folder_kinds",
     "medclip.folder_locks",
@@ -43,7 +44,8 @@ ALLOWED = {
     "medclip.errors": (),
     "medclip.plain_text": (),
     "medclip.folder_kinds": (),
-    "medclip.atomic_io": ("medclip.errors", "medclip.plain_text", "medclip.folder_kinds"),
+    "medclip.bounded_files": ("medclip.errors",),
+    "medclip.atomic_io": ("medclip.errors", "medclip.plain_text", "medclip.bounded_files", "medclip.folder_kinds"),
     "medclip.folder_locks": ("medclip.errors", "medclip.atomic_io"),
     "medclip.recorded_files": ("medclip.errors", "medclip.atomic_io"),
     "medclip.progress": ("medclip.plain_text",),

@@ -13,11 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from medclip.bounded_files import read_bounded
 from medclip.errors import UserError
 from medclip.folder_kinds import MARKERS, what_instead
 from medclip.plain_text import printable
 
 MAX_JSON_BYTES = 2**28  # of the largest vocabularies a tokenizer.json has 2^25
+_MAX_JSON_PARTS = 2**22  # lists and objects, of which one of three bytes takes 72: of the largest vocabularies 2^20
 PLAIN_NAME = r"\w[\w.-]*"
 """A regular expression of names of files and folders that lead nowhere else."""
 
@@ -84,14 +86,16 @@ def json_text(value: Any) -> str:
 def read_json(path: Path, kind: str) -> Any:
     """Read JSON. A missing or broken file is a UserError; `kind` says what its folder should be.
 
-    Broken: also one above MAX_JSON_BYTES, nested deeper than Python recurses, or with a key twice in one object.
+    Broken: also one above MAX_JSON_BYTES or of too many parts, nested deeper than Python recurses, or with a key twice
+    in one object.
     """
     if os.path.lexists(path) and not path.is_file():  # a device or a pipe would never end
         raise UserError(f"{path} is not a file that can be read.")
     try:
-        if (size := path.stat().st_size) > MAX_JSON_BYTES:
-            raise ValueError(f"{size:,} bytes, where {MAX_JSON_BYTES:,} are read")
-        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_keys)
+        text = read_bounded(path, MAX_JSON_BYTES).decode()
+        if (num_parts := text.count("[") + text.count("{")) > _MAX_JSON_PARTS:
+            raise ValueError(f"{num_parts:,} lists and objects, where {_MAX_JSON_PARTS:,} are read")
+        return json.loads(text, object_pairs_hook=unique_keys)
     except FileNotFoundError:
         flaw = f"it has no {path.name}" if path.parent.exists() else "it does not exist"
         remark = what_instead(path.parent, path.name) if path.name in MARKERS else ""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.atomic_io import write_text
+from medclip.bounded_files import MAX_CARD_BYTES, read_text
 from medclip.errors import UserError
 from medclip.named_metrics import Metric, format_interval, format_value, to_words
 from medclip.plain_text import printable
@@ -60,7 +61,7 @@ def read_card(path: Path) -> ModelCard:
     from yaml import YAMLError
 
     try:
-        return ModelCard(path.read_text(encoding="utf-8"))
+        return ModelCard(read_text(path, MAX_CARD_BYTES))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, YAMLError, RecursionError) as error:
         reason = str(error).strip().splitlines()[:1]
         raise UserError(f"{path} is not a model card that can be read ({', '.join(reason)}).") from None

@@ -3,6 +3,8 @@
 The stored values of every case are 0, 25, 50, 75 and 100, unless the case has its own.
 """
 
+import io
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ from pydicom.dataelem import DataElement  # noqa: E402
 from pydicom.pixels import apply_modality_lut, apply_voi_lut  # noqa: E402
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian  # noqa: E402
 
-from medclip.data.dicom import NO_SYNTAX  # noqa: E402
+from medclip.data.dicom import NO_SYNTAX, read_header  # noqa: E402
 from medclip.data.images import decode, is_dicom  # noqa: E402
 from medclip.errors import NO_FINITE_PIXELS, ImageError  # noqa: E402
 from support.dicom_files import PACKAGED, dicom, dicom_bytes, gray_ramp, sequence, without_meta  # noqa: E402
@@ -222,6 +224,12 @@ def test_a_file_without_preamble_or_transfer_syntax_is_read(strip, syntax):
     data = strip(dicom_bytes(ds, syntax))
     assert is_dicom(data)
     assert np.abs(np.subtract(gray_row(data), IN_WINDOW)).max() <= 1
+
+
+def test_a_file_without_preamble_that_is_too_large_to_copy_is_refused(monkeypatch):
+    monkeypatch.setattr("medclip.data.dicom._MAX_BARE_BYTES", 100)
+    with pytest.raises(ImageError, match="image unreadable"):
+        read_header(io.BytesIO(without_meta((PACKAGED / "MR_small_RLE.dcm").read_bytes())))
 
 
 @pytest.mark.parametrize("file", ["SC_rgb_jpeg_gdcm.dcm", "MR_small_RLE.dcm"])

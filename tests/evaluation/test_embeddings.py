@@ -79,3 +79,15 @@ def test_an_archive_is_named(tmp_path):
 def test_both_files_have_a_row_for_each_pair(write):
     with pytest.raises(UserError, match=r"i.npy has 3 rows and .*t.npy 2: row i of both is a pair"):
         read_embeddings(write("i.npy", np.eye(3)), write("t.npy", np.eye(3)[:2]), None)
+
+
+def test_rows_that_need_all_the_memory_are_refused_and_the_first_of_them_read(tmp_path):
+    path = tmp_path / "i.npy"
+    header = {"descr": "<f4", "fortran_order": False, "shape": (2**40, 2)}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(np.eye(2, dtype=np.float32).tobytes())
+        file.truncate(file.tell() + 8 * (2**40 - 2))
+    with pytest.raises(UserError, match=r"i\.npy.*(need more memory than there is. Give --max-samples|is all zeros)"):
+        read_embeddings(path, path, None)
+    assert np.array_equal(read_embeddings(path, path, None, max_rows=2)[1], np.eye(2))

@@ -12,6 +12,7 @@ import streamlit as st
 from medclip.app.cache import cached_index
 from medclip.app.run import IndexLocation
 from medclip.app.text import escape_markdown, show_error
+from medclip.bounded_files import MAX_CARD_BYTES, read_text
 from medclip.errors import UserError
 from medclip.search.reader import IndexReader
 
@@ -19,6 +20,7 @@ _YAML_HEAD = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 _COMMENT = re.compile(r"^<!--.*?-->\n?", re.DOTALL | re.MULTILINE)  # Streamlit shows them as text
 _HEADING = re.compile(r"^(#{1,4})(?=\s)", re.MULTILINE)
 _FENCED = re.compile(r"(^(?:```|~~~).*?^(?:```|~~~))", re.DOTALL | re.MULTILINE)
+_MAX_REPORT_BYTES = 2**26
 _IMAGE_MARK = re.compile(r"!+(?=\[)")
 # Streamlit's own frame runs scripts with the rights of the app, and a folder may hold any page. The inner frame runs
 # none and has no origin; the policy, which it inherits, lets it fetch nothing and go nowhere.
@@ -55,8 +57,13 @@ def _show_index(location: IndexLocation) -> None:
     if not card.is_file():
         st.info("The model has no card (README.md).", icon=":material/info:")
         return
+    try:
+        text = card_text(read_text(card, MAX_CARD_BYTES, errors="replace"))
+    except UserError as error:
+        show_error(error)
+        return
     with st.container(border=True):
-        st.markdown(card_text(card.read_text(encoding="utf-8", errors="replace")))
+        st.markdown(text)
 
 
 def card_text(card: str) -> str:
@@ -87,8 +94,11 @@ def _segments(index: IndexReader) -> list[dict[str, str]]:
 
 def _show_report(path: Path) -> None:
     try:
-        report = path.read_text(encoding="utf-8", errors="replace")
+        report = read_text(path, _MAX_REPORT_BYTES, errors="replace")
     except OSError:
         show_error(UserError(f"{path} is missing; medclip evaluate … --out DIR writes it."))
+        return
+    except UserError as error:
+        show_error(error)
         return
     st.iframe(_SANDBOX.format(html.escape(report)), height=1400, alt="The evaluation's report")

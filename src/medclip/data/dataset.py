@@ -22,11 +22,12 @@ import pyarrow as pa
 from jaxtyping import Bool, Int32, Int64
 
 from medclip.atomic_io import check_as_written, file_name, read_object, whole_file
+from medclip.bounded_files import read_bounded
 from medclip.data.arrow_columns import to_array
 from medclip.data.checked_files import DamageError, open_table
 from medclip.data.images import decode_ahead
 from medclip.data.normalize import casefold_whitespace
-from medclip.data.paths import AnyPath, is_url, offline_remark, read_bounded, storage_errors
+from medclip.data.paths import AnyPath, is_url, offline_remark, storage_errors
 from medclip.data.perceptual_hash import Fingerprints, fingerprint
 from medclip.data.remote_shards import RemoteImages, check_room, copy_columns, copy_shards, have_room
 from medclip.errors import ImageError, UserError, WorkError

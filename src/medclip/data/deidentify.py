@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from medclip.atomic_io import whole_file
+from medclip.bounded_files import MAX_TEXT_BYTES, read_bounded
 from medclip.data.header_readings import other_readings
 from medclip.data.header_values import anchor_text, find_value
 from medclip.data.name_matching import Span, find_name, index_words, is_ordinary
@@ -118,7 +119,7 @@ def make_key(path: Path | None, out: Path) -> None:
 def read_key(path: Path | None) -> bytes:
     """The key, or a temporary one where none was created (a dry run). Raises UserError for one that is too short."""
     file = key_path(path)
-    secret = file.read_bytes() if file.is_file() else secrets.token_bytes(KEY_BYTES)
+    secret = read_bounded(file, MAX_TEXT_BYTES) if file.is_file() else secrets.token_bytes(KEY_BYTES)
     if len(secret) < KEY_BYTES:
         raise UserError(f"{file} is too short for a key: it needs {KEY_BYTES} bytes or more. Let medclip create one.")
     return hashlib.blake2b(secret, digest_size=KEY_BYTES).digest()

@@ -33,6 +33,7 @@ TWELVE_BITS = "12-bit extended JPEG (pylibjpeg-libjpeg reads it; its license is 
 BORDER_DIVISOR = 10
 """A masked border is a tenth of each side."""
 
+_MAX_BARE_BYTES = 2**29  # of a file that is copied in memory, thrice
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _RLE = "1.2.840.10008.1.2.5"
 _IMPLICIT, _EXPLICIT, _BIG_ENDIAN = b"1.2.840.10008.1.2", b"1.2.840.10008.1.2.1", b"1.2.840.10008.1.2.2"
@@ -149,7 +150,9 @@ def _with_syntax(file: BinaryIO) -> BinaryIO:
     if syntax and start:
         return file
     file.seek(end)
-    dataset = file.read()
+    dataset = file.read(_MAX_BARE_BYTES + 1)
+    if len(dataset) > _MAX_BARE_BYTES:
+        raise ImageError("image unreadable")
     if syntax:
         return _with_meta(dataset, syntax)
     is_explicit = dataset[4:6].isalpha() and dataset[4:6].isupper()

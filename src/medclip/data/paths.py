@@ -23,15 +23,10 @@ AnyPath: TypeAlias = "Path | UPath"
 """A path that every reader takes. Both share the reading methods of pathlib; `is_url` narrows the type for pyright."""
 
 
-_BLOCK_BYTES = 2**20
 LEAVES_FOLDER = "link that leaves the folder"
 NOT_REGULAR = "not a file, but a pipe, a socket or a device"
 SPARSE = "sparse file, nearly all holes"
 _MIN_SPARSE_BYTES, _MIN_SPARSE_RATIO = 2**20, 16
-
-
-class TooLargeError(UserError):
-    """A file has more bytes than are read of one of its kind."""
 
 
 def parse_path(source: str) -> AnyPath:
@@ -160,17 +155,6 @@ def special_kind(path: AnyPath) -> str:
             return SPARSE if os.lseek(file.fileno(), 0, os.SEEK_HOLE) < state.st_size else ""
     except (OSError, ValueError):
         return ""
-
-
-def read_bounded(path: AnyPath, max_bytes: int) -> bytes:
-    """The bytes of a file that is read whole. TooLargeError where it has more: what a URL names may have no end."""
-    content = bytearray()
-    with path.open("rb") as file:
-        while block := file.read(min(_BLOCK_BYTES, max_bytes + 1 - len(content))):
-            content += block
-            if len(content) > max_bytes:
-                raise TooLargeError(f"{path} has over {max_bytes:,} bytes, where such files have fewer.")
-    return bytes(content)
 
 
 def fold_name(name: str) -> str:

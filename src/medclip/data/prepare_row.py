@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from medclip.bounded_files import TooLargeError, read_bounded
 from medclip.data.decode_workers import isolate_each
 from medclip.data.deidentify import hide, redact_report
 from medclip.data.images import is_dicom, standardize
@@ -22,7 +23,7 @@ from medclip.data.normalize import (
     license_name,
     license_set,
 )
-from medclip.data.paths import AnyPath, TooLargeError, is_url, read_bounded, special_kind, storage_errors
+from medclip.data.paths import AnyPath, is_url, special_kind, storage_errors
 from medclip.data.prepare_config import PrepareConfig
 from medclip.data.presidio import PRIVACY_PREFIX, deidentify_caption
 from medclip.data.schema import DicomFrame, Dropped, Pair, WebInstance

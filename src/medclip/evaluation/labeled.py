@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from medclip.atomic_io import sha256
 from medclip.data.dataset import Split, default_split, read_dataset
 from medclip.data.normalize import SPLITS, canonical_split, split_of
 from medclip.data.paths import AnyPath, check_link, fold_name, inside, is_url, parse_path, path_exists
@@ -97,8 +98,8 @@ class Labeled:
         """SHA-256 over ids, labels and images in order, wherever they came from."""
         digest = hashlib.sha256()
         for row in self.rows:
-            content = row.image if isinstance(row.image, bytes) else row.image.read_bytes()
-            digest.update(json.dumps([row.id, row.value, hashlib.sha256(content).hexdigest()]).encode())
+            image = hashlib.sha256(row.image).hexdigest() if isinstance(row.image, bytes) else sha256(row.image)
+            digest.update(json.dumps([row.id, row.value, image]).encode())
         return digest.hexdigest()
 
     def exclude(self, reason: Callable[[int], str | None]) -> Labeled:

@@ -11,9 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32
 
+from medclip.bounded_files import TooLargeError, read_bounded
 from medclip.data.decode_workers import isolate
 from medclip.data.images import decode_ahead
 from medclip.data.paths import special_kind
+from medclip.data.sources.image_cells import MAX_MEMBER_BYTES
 from medclip.data.sources.labeled_sets import LabeledImage
 from medclip.encode.decode import BATCH_SIZE, decode_pixels
 from medclip.encode.encoder import Backend, CachedPixels, image_batch
@@ -62,9 +64,9 @@ def _read_image(row: LabeledImage, processor: ImageProcessor, stores: Sequence[F
     if isinstance(row.image, Path) and (kind := special_kind(row.image)):
         return kind
     try:
-        image = row.image if isinstance(row.image, bytes) else row.image.read_bytes()
+        image = row.image if isinstance(row.image, bytes) else read_bounded(row.image, MAX_MEMBER_BYTES)
         key = digest_of(image)
-    except OSError:
+    except (OSError, TooLargeError):
         image, key = row.image, b""  # in no store: decoding finds the reason
     if all(key in store for store in stores):
         return key, None

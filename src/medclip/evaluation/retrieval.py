@@ -134,10 +134,10 @@ def _embeddings(
     config: EvalConfig, rows: Split | None, files: tuple[Path, Path] | None
 ) -> tuple[np.ndarray, np.ndarray]:
     if files:
-        images, texts = read_embeddings(*files, rows.dataset["splits"][rows.name]["pairs"] if rows else None)
+        num_pairs = rows.dataset["splits"][rows.name]["pairs"] if rows else None
+        images, texts = read_embeddings(*files, num_pairs, len(rows) if rows else config.max_samples)
         _check_recorded(files, config, rows)
-        limit = len(rows) if rows else config.max_samples
-        return images[:limit], texts[:limit]
+        return images, texts
     assert rows is not None
     from medclip.encode.encoder import embed_split, jax_backend  # JAX, which embeddings made elsewhere do not need
     from medclip.model.checkpoint import load
@@ -185,18 +185,22 @@ def _warn_of_repeats(images: np.ndarray, texts: np.ndarray) -> None:
 
 
 def read_embeddings(
-    images: Path, texts: Path, num_pairs: int | None
+    images: Path, texts: Path, num_pairs: int | None, max_rows: int | None = None
 ) -> tuple[Float32[np.ndarray, "n p"], Float32[np.ndarray, "n p"]]:
-    """Unit vectors of both files, `num_pairs` of each. UserError names the file, and the row, that cannot be used."""
-    both = _unit_rows(images, num_pairs), _unit_rows(texts, num_pairs)
-    if len(both[0]) != len(both[1]):
-        raise UserError(f"{images} has {len(both[0])} rows and {texts} {len(both[1])}: row i of both is a pair.")
-    if both[0].shape != both[1].shape:
-        raise UserError(f"{images} has vectors of {both[0].shape[1]} numbers and {texts} of {both[1].shape[1]}.")
+    """Unit vectors of the first rows of both files, which have `num_pairs`.
+
+    UserError names the file, and the row, that cannot be used.
+    """
+    stored = _open_rows(images, num_pairs), _open_rows(texts, num_pairs)
+    both = _unit_rows(images, stored[0][:max_rows]), _unit_rows(texts, stored[1][:max_rows])
+    if len(stored[0]) != len(stored[1]):
+        raise UserError(f"{images} has {len(stored[0])} rows and {texts} {len(stored[1])}: row i of both is a pair.")
+    if stored[0].shape != stored[1].shape:
+        raise UserError(f"{images} has vectors of {stored[0].shape[1]} numbers and {texts} of {stored[1].shape[1]}.")
     return both
 
 
-def _unit_rows(path: Path, num_pairs: int | None) -> np.ndarray:
+def _open_rows(path: Path, num_pairs: int | None) -> np.ndarray:
     try:
         rows = np.lib.format.open_memmap(path, mode="r")  # a header that claims too much takes no memory
     except FileNotFoundError:
@@ -209,7 +213,14 @@ def _unit_rows(path: Path, num_pairs: int | None) -> np.ndarray:
         raise UserError(
             f"{path} has {len(rows)} rows and the split {num_pairs} pairs: row i must be pair i of the split."
         )
-    result = np.empty(rows.shape, np.float32)
+    return rows
+
+
+def _unit_rows(path: Path, rows: np.ndarray) -> np.ndarray:
+    try:
+        result = np.empty(rows.shape, np.float32)
+    except MemoryError:
+        raise UserError(f"{path}: {len(rows):,} rows need more memory than there is. Give --max-samples.") from None
     for start in range(0, len(rows), BLOCK_ROWS):
         vectors = rows[start : start + BLOCK_ROWS].astype(np.float64)
         largest = np.abs(vectors).max(axis=1, keepdims=True)

@@ -7,11 +7,11 @@ import stat
 from pathlib import Path
 
 from medclip.atomic_io import MAX_JSON_BYTES
+from medclip.bounded_files import MAX_CARD_BYTES
 from medclip.errors import UserError
 
 SMALL_FILES = re.compile(r"[^/]+\.(json|txt|model)|README\.md")
 """Names of config, processor and tokenizer files, of indexes of shards and of the card."""
-_MAX_CARD_BYTES = 2**20  # its head is YAML, of which Python reads some 100 kB a second
 
 
 def check_small_files(folder: Path) -> None:
@@ -31,7 +31,7 @@ def _check_small_file(folder: Path, path: Path) -> None:
         raise UserError(f"{path} is not a file that can be read ({error.strerror}).") from None
     if stat.S_ISDIR(state.st_mode) or not stat.S_ISREG(state.st_mode):
         raise UserError(f"{path} is not a file that can be read.")
-    most = _MAX_CARD_BYTES if path.suffix == ".md" else MAX_JSON_BYTES
+    most = MAX_CARD_BYTES if path.suffix == ".md" else MAX_JSON_BYTES
     if state.st_size > most:
         raise UserError(f"{path} has {state.st_size:,} bytes, where {most:,} are read.")
     check_inside(folder, path)

@@ -23,6 +23,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from medclip import NOT_CLINICAL
+from medclip.bounded_files import read_text
 from medclip.errors import UserError
 from medclip.hosts import is_ip_address, is_loopback
 from medclip.serve import metrics
@@ -54,7 +55,7 @@ def read_keys(file: Path | None) -> list[bytes]:
     """
     name = f"--api-key-file {file}" if file else "MEDCLIP_API_KEY"
     try:
-        text = file.read_text(encoding="utf-8") if file else os.environ.get(name)
+        text = read_text(file) if file else os.environ.get(name)
         keys = (text or "").split()
         encoded = [key.encode() for key in keys]
     except (OSError, UnicodeError) as error:

@@ -10,6 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from medclip.atomic_io import read_object, whole_file, write_errors, write_json, write_text
+from medclip.bounded_files import read_bounded
 from medclip.errors import UserError
 from medclip.plain_text import is_unicode
 from medclip.progress import console
@@ -17,6 +18,7 @@ from medclip.progress import console
 CONFIG_FILE, METRICS_FILE, CURVES_FILE = "train_config.json", "metrics.jsonl", "curves.png"
 SUMMARY_FILE = "summary.json"
 """Written when a run has ended."""
+_MAX_LOG_BYTES = 2**28  # of a million steps
 
 Callback = Callable[[int, Mapping[str, Any]], None]
 """Takes a step and its metrics, as a line of `metrics.jsonl` has them: an evaluation's has `validation_loss`."""
@@ -120,7 +122,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 
     UserError for any other line that is not a record of a step.
     """
-    lines = path.read_bytes().split(b"\n") if path.exists() else []
+    lines = read_bounded(path, _MAX_LOG_BYTES).split(b"\n") if path.exists() else []
     records = [_parse_line(line) for line in lines]
     if None in records[:-1]:
         raise UserError(

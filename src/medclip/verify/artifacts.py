@@ -10,7 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from medclip.atomic_io import check_file, read_object
+from medclip.atomic_io import MAX_JSON_BYTES, check_file, read_object
+from medclip.bounded_files import TooLargeError, read_text
 from medclip.data.checked_files import EMBEDDINGS_MANIFEST, DamageError, damaged_rows, open_array, open_table
 from medclip.data.dataset import SCHEMA
 from medclip.data.pixel_cache import CACHE_DIR, CACHE_NAME, damaged_pixels
@@ -100,8 +101,8 @@ def _read_text(path: Path) -> str:
     """The text of a file; "" where it cannot be read."""
     try:
         check_file(path)
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError):
+        return read_text(path, MAX_JSON_BYTES)
+    except (OSError, ValueError, TooLargeError):
         return ""
 
 

@@ -131,7 +131,7 @@ def test_a_damaged_compressed_table_is_refused(tmp_path):
 def test_a_row_that_unpacks_to_more_than_the_memory_is_refused(tmp_path, monkeypatch, name, content):
     monkeypatch.setattr(table_files, "MAX_UNPACKED_ROW_BYTES", 2**16)
     (tmp_path / name).write_bytes(gzip.compress(content))
-    with pytest.raises(UserError, match=rf"{name} unpacks to a row of more than .* unpack it and give what is inside"):
+    with pytest.raises(UserError, match=rf"{name} row 1 unpacks to more than .* unpack it and give what is inside"):
         list(table_files.read_here(tmp_path / name))
 
 

@@ -10,8 +10,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from medclip.bounded_files import read_bounded
 from medclip.data.normalize import split_in
-from medclip.data.paths import AnyPath, inside, read_bounded, relative_path
+from medclip.data.paths import AnyPath, inside, relative_path
 from medclip.data.sources.image_caption_folder import is_output
 from medclip.data.sources.table_files import table_suffix
 from medclip.errors import UserError

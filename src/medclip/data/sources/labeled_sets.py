@@ -14,6 +14,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from medclip.bounded_files import read_bounded
 from medclip.data.images import to_png
 from medclip.data.normalize import split_in
 from medclip.data.paths import (
@@ -24,7 +25,6 @@ from medclip.data.paths import (
     is_url,
     leaves_folder,
     path_exists,
-    read_bounded,
 )
 from medclip.data.sources.image_cells import MAX_MEMBER_BYTES, MISSING
 from medclip.data.sources.mimic_cxr import is_mimic_cxr, read_images, read_labels

@@ -10,14 +10,13 @@ from collections.abc import Iterator
 from itertools import chain
 from xml.etree import ElementTree
 
+from medclip.bounded_files import TooLargeError, read_bounded
 from medclip.data.normalize import split_of
 from medclip.data.paths import (
     LEAVES_FOLDER,
     AnyPath,
-    TooLargeError,
     check_link,
     leaves_folder,
-    read_bounded,
     special_kind,
 )
 from medclip.data.schema import Dropped, Pair

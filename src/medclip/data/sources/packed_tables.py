@@ -1,8 +1,9 @@
-"""Rows of packed tables, read in a process whose memory has an end: one of 200 kB can unpack to all there is.
+"""Rows of tables that may take more memory than there is, read in a process whose memory has an end.
 
-The size is not told by the bytes of a file: pages, dictionaries, lists and views unpack to more than any of them says.
-So the rows are unpacked elsewhere and come over a pipe, some at a time. What a URL names is opened by the caller, which
-has its libraries and secrets; the worker asks it for bytes.
+A packed table of 200 kB can unpack to all there is, and JSON takes up to 25 times its size. The size is not told by the
+bytes of a file: pages, dictionaries, lists and views unpack to more than any of them says. So the rows are made
+elsewhere and come over a pipe, some at a time. What a URL names is opened by the caller, which has its libraries and
+secrets; the worker asks it for bytes.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ MAX_ROWS_PER_BYTE = 100  # a row of a useful table has an image that no other ha
 _PART_ROWS, _PART_BYTES = 256, 2**24
 
 
-def read_packed(read: Reader, path: AnyPath) -> Iterator[Row]:
+def read_packed(read: Reader, path: AnyPath, is_mapped: bool = False) -> Iterator[Row]:
     """The rows that `read`, a function of an importable module, yields of a table, in order.
 
-    Raises UserError as `read` does, and where the table unpacks to more than MAX_MEMORY_BYTES beyond its own size at
-    once, to a row above MAX_UNPACKED_ROW_BYTES, to more than MAX_ROWS_PER_BYTE rows a byte, or ends its process.
+    Raises UserError as `read` does, and where the table takes more than MAX_MEMORY_BYTES at once (`is_mapped`: beyond
+    its own size), has a row above MAX_UNPACKED_ROW_BYTES, more than MAX_ROWS_PER_BYTE rows a byte, or ends its process.
     """
     worker = _take_worker()
     try:
-        yield from worker.read(read, path)
+        yield from worker.read(read, path, is_mapped)
     finally:
         if worker.is_idle:
             _idle.append(worker)
@@ -66,7 +67,7 @@ class _Worker:
         worker_pipe.close()
         self.is_idle = True
 
-    def read(self, read: Reader, path: AnyPath) -> Iterator[Row]:
+    def read(self, read: Reader, path: AnyPath, is_mapped: bool) -> Iterator[Row]:
         with ExitStack() as stack:
             file = None
             if is_url(path):
@@ -75,7 +76,7 @@ class _Worker:
             self.is_idle = False
             try:
                 size = _size(path, file)
-                bounds = MAX_MEMORY_BYTES + size, MAX_UNPACKED_ROW_BYTES
+                bounds = MAX_MEMORY_BYTES + is_mapped * size, MAX_UNPACKED_ROW_BYTES
                 self._pipe.send(_Task(read, None if file else path, str(path), size, *bounds, working_folder()))
                 while num_rows := self._receive(path, file):
                     part = pickle.Unpickler(io.BytesIO(self._pipe.recv_bytes()))
@@ -104,7 +105,7 @@ class _Worker:
         if isinstance(answer, MemoryError):  # what is left of its memory may not do for another table
             raise UserError(
                 f"{path} ({_size(path, file):,} bytes) unpacks to more than {MAX_MEMORY_BYTES >> 30} GiB at once. If "
-                "you trust it, write it anew in smaller row groups or batches, or as CSV or JSON lines, unpacked."
+                "you trust it, write it anew as CSV or JSON lines, unpacked, or in smaller row groups or batches."
             )
         self.is_idle = not answer or isinstance(answer, Exception)
         if isinstance(answer, Exception):

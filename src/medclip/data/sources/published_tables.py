@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from medclip.atomic_io import MAX_JSON_BYTES, unique_keys
 from medclip.data.normalize import SPLITS, canonical_split, split_of
-from medclip.data.paths import AnyPath, check_link, is_url, parse_path, read_bounded, special_kind
+from medclip.data.paths import AnyPath, check_link, is_url, parse_path, special_kind
 from medclip.data.prepare_config import Columns
 from medclip.data.schema import Dropped, Pair, is_row_number, make_up_id
 from medclip.data.sources.image_cells import MISSING, ImageFinder, UsedFiles, find_image, parse_literal
 from medclip.data.sources.path_spellings import TRIED
 from medclip.data.sources.reports import split_reading
 from medclip.data.sources.stated_groups import private_fields, stated_group
-from medclip.data.sources.table_files import Row, read_rows, table_suffix
+from medclip.data.sources.table_files import Row, load_json, read_document, read_rows, table_suffix
 from medclip.data.sources.tables import NO_IMAGE_OR_CAPTION, cell_captions, match_columns
 from medclip.errors import UserError
 from medclip.hosts import without_credentials
@@ -66,15 +64,20 @@ def read_annotations(path: AnyPath, columns: Columns, used: UsedFiles) -> Iterat
     A row may state a patient or study (subject_id), which is its group then. Raises UserError for other JSON.
     """
     locate = _image_finder(path, columns, used)
+    for row in read_document(_annotation_rows, path):
+        yield from _read_annotation(path, columns, locate, **row)
+
+
+def _annotation_rows(path: AnyPath) -> Iterator[Row]:
+    """Each row with its split and its number in that."""
     try:
-        splits = json.loads(read_bounded(path, MAX_JSON_BYTES), object_pairs_hook=unique_keys)
+        splits = load_json(path)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged and cannot be read as JSON ({error}). Fetch it again.") from None
-    for name, rows in splits.items():
+    for split, rows in splits.items():
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise UserError(f"{path}: {name!r} is not a list of objects, as a split is.")
-        for number, row in enumerate(rows, start=1):
-            yield from _read_annotation(path, columns, locate, name, number, row)
+            raise UserError(f"{path}: {split!r} is not a list of objects, as a split is.")
+        yield from ({"split": split, "number": number, "row": row} for number, row in enumerate(rows, start=1))
 
 
 def _read_annotation(

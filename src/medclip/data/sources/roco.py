@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Iterator, Mapping
 from itertools import chain, islice
@@ -12,7 +13,7 @@ from medclip.data.normalize import SPLITS
 from medclip.data.paths import AnyPath, check_link
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.image_cells import UsedFiles
-from medclip.data.sources.table_files import read_rows
+from medclip.data.sources.table_files import open_text_bytes, read_rows
 from medclip.errors import UserError
 
 _TABLE_NAMES = {"train": "train", "validation": "val", "test": "test"}
@@ -198,10 +199,13 @@ def _list_names(folder: AnyPath) -> frozenset[str]:
 
 
 def _read_lines(path: AnyPath) -> Iterator[str]:
-    """The non-blank lines of a text file. Raises UserError where it is not UTF-8."""
+    """The non-blank lines of a text file. Raises UserError where it is not UTF-8, or a line is too long."""
     try:
-        with path.open(encoding="utf-8-sig", newline="\n") as file:
-            yield from (line.rstrip("\r\n") for line in file if line.strip())
+        with open_text_bytes(path) as stored, io.BufferedReader(stored) as buffered:
+            for line in io.TextIOWrapper(buffered, encoding="utf-8-sig", newline="\n"):
+                stored.start_row()
+                if line.strip():
+                    yield line.rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 ({error}). Convert it first.") from None
 

@@ -7,7 +7,6 @@ import csv
 import gzip
 import io
 import json
-import math
 import os
 import re
 import shlex
@@ -25,17 +24,25 @@ import pyarrow.parquet as pq
 from medclip.atomic_io import unique_keys
 from medclip.data.paths import AnyPath, is_url, special_kind
 from medclip.data.sources.json_documents import document_rows
-from medclip.data.sources.packed_tables import MAX_UNPACKED_ROW_BYTES, Row, read_packed
+from medclip.data.sources.packed_tables import MAX_UNPACKED_ROW_BYTES, Reader, Row, read_packed
 from medclip.data.unread_files import remedy_of_content
 from medclip.errors import UserError
 
 BATCH_ROWS, BATCH_BYTES = 256, 2**26
 _READ_BYTES = 2**20
-_MAX_CELL_BYTES = 2**24  # a radiology report can exceed the 128 kB that Python's csv allows
+_MAX_HERE_BYTES = 2**26  # of a row, or of JSON that is read whole, in this process: its objects take 25 times as much
+csv.field_size_limit(2**24)  # characters of a cell: a report can exceed the 128 kB that Python's csv allows
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _EXCEL_DELIMITER = re.compile(r"sep=([,;\t|])", re.IGNORECASE)
 """The line that Excel writes and reads before a table's header."""
 _TEXT_FORMULA = re.compile(r'="((?:[^"]|"")*)"')
+_LARGE_ROW = (
+    "has more than {} MiB. Is a line break or a quotation mark missing? If not, leave out the columns that are no "
+    "image and no caption."
+)
+_LARGE_UNPACKED_ROW = (
+    "unpacks to more than {} MiB (a list of JSON is one row). If you trust it, unpack it and give what is inside."
+)
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 
@@ -43,14 +50,21 @@ def read_rows(path: AnyPath) -> Iterator[Row]:
     """Every row of a table, in file order, in the format of its suffix.
 
     Texts such as "NA", "None" and "null" stay texts; cells that a row of a CSV file lacks at its end are None. Raises
-    UserError for a damaged file, with the row where it is known, and for a packed one as of `read_packed`.
+    UserError for a damaged file, with the row where it is known, for a row above a bound, and for a packed or large
+    file as of `read_packed`.
     """
     if kind := special_kind(path):
         raise UserError(f"{path} cannot be read: it is {kind}.")
     suffix = table_suffix(path)
-    is_packed = suffix in _PACKED or path.name.lower().endswith(".gz")
-    # JSON is read whole, and what is behind a URL may have no end
-    return read_packed(read_here, path) if is_packed or (is_url(path) and suffix == ".json") else read_here(path)
+    if suffix in _PACKED or path.name.lower().endswith(".gz"):
+        return read_packed(read_here, path, is_mapped=suffix in _PACKED)
+    return read_document(read_here, path) if suffix == ".json" else read_here(path)
+
+
+def read_document(read: Reader, path: AnyPath) -> Iterator[Row]:
+    """The rows that `read` makes of JSON that it reads whole: as `read_packed`, unless the file is here and small."""
+    is_small = not is_url(path) and not (path.is_file() and path.stat().st_size > _MAX_HERE_BYTES)
+    return read(path) if is_small else read_packed(read, path)
 
 
 def read_here(path: AnyPath) -> Iterator[Row]:
@@ -75,14 +89,15 @@ def table_suffix(path: AnyPath) -> str:
 
 
 class _TextBytes(io.RawIOBase):
-    """The bytes of a table of text. UserError where one row of a compressed file takes more than a bound of them."""
+    """The bytes of a table of text. UserError where one row takes more than a bound of them."""
 
-    def __init__(self, file: Any, path: AnyPath, max_row_bytes: float):
-        self._file, self._path, self._max_row_bytes, self._row_bytes = file, path, max_row_bytes, 0
+    def __init__(self, file: Any, path: AnyPath, max_row_bytes: int | None, flaw: str):
+        self._file, self._path, self._max_row_bytes, self._flaw = file, path, max_row_bytes, flaw
+        self._num_rows = self._row_bytes = 0
 
     def start_row(self) -> None:
         """Count the bytes of another row."""
-        self._row_bytes = 0
+        self._num_rows, self._row_bytes = self._num_rows + 1, 0
 
     def readable(self) -> bool:
         return True
@@ -90,24 +105,24 @@ class _TextBytes(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         count = self._file.readinto(buffer)
         self._row_bytes += count
-        if self._row_bytes > self._max_row_bytes:
-            raise UserError(
-                f"{self._path} unpacks to a row of more than {MAX_UNPACKED_ROW_BYTES >> 20} MiB (a list of JSON is "
-                "one). If you trust it, unpack it and give what is inside."
-            )
+        if self._max_row_bytes is not None and self._row_bytes > self._max_row_bytes:
+            raise UserError(f"{self._path} row {self._num_rows + 1:,} {self._flaw.format(self._max_row_bytes >> 20)}")
         return count
 
 
 @contextmanager
-def _open_text_bytes(path: AnyPath) -> Iterator[_TextBytes]:
-    """The bytes of a table of text, without its compression. UserError where that is damaged, or as of `_TextBytes`."""
+def open_text_bytes(path: AnyPath, is_document: bool = False) -> Iterator[_TextBytes]:
+    """The bytes of a table of text, without its compression.
+
+    UserError where that is damaged, or a row is too large; one that is no `is_document`, unless it is compressed.
+    """
     with path.open("rb") as file:
         if not path.name.lower().endswith(".gz"):
-            yield _TextBytes(file, path, math.inf)
+            yield _TextBytes(file, path, None if is_document else _MAX_HERE_BYTES, _LARGE_ROW)
             return
         try:
             with gzip.open(file) as unpacked:
-                yield _TextBytes(unpacked, path, MAX_UNPACKED_ROW_BYTES)
+                yield _TextBytes(unpacked, path, MAX_UNPACKED_ROW_BYTES, _LARGE_UNPACKED_ROW)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise UserError(f"{path} is not a complete gzip file ({error}). Fetch it again.") from None
 
@@ -122,8 +137,7 @@ def count_rows(path: AnyPath) -> int | None:
 
 
 def _read_csv(path: AnyPath) -> Iterator[Row]:
-    csv.field_size_limit(_MAX_CELL_BYTES)
-    with _open_text_bytes(path) as packed, io.BufferedReader(packed) as peeked:
+    with open_text_bytes(path) as packed, io.BufferedReader(packed) as peeked:
         file, line_number = io.TextIOWrapper(peeked, encoding=_encoding(path, peeked), newline=""), 1
         try:
             skipped, header = next(((n, line) for n, line in enumerate(file) if line.strip()), (0, ""))
@@ -197,15 +211,25 @@ def _delimiter(header: str, usual: str) -> str:
 
 
 @contextmanager
-def _open_json(path: AnyPath) -> Iterator[tuple[Any, _TextBytes]]:
-    """The bytes of a file of JSON as UTF-8, and as they are stored."""
-    with _open_text_bytes(path) as packed, io.BufferedReader(packed) as peeked:
+def _open_json(path: AnyPath, is_document: bool = False) -> Iterator[tuple[Any, _TextBytes]]:
+    """A file of JSON, of bytes in UTF-8 or else of text, and its bytes as they are stored."""
+    with open_text_bytes(path, is_document) as packed, io.BufferedReader(packed) as peeked:
         encoding = _encoding(path, peeked)
         try:
-            utf8 = peeked if encoding == "utf-8-sig" else io.BytesIO(peeked.read().decode(encoding).encode())
-            yield utf8, packed
+            yield peeked if encoding == "utf-8-sig" else io.TextIOWrapper(peeked, encoding, newline="\n"), packed
         except UnicodeDecodeError as error:
             raise UserError(f"{path} is not {encoding.upper()} as it begins ({error}). Fetch it again.") from None
+
+
+def load_json(path: AnyPath) -> Any:
+    """What a file of JSON holds, read whole. ValueError and RecursionError where it is damaged."""
+    with _open_json(path, is_document=True) as (file, _):
+        return json.loads(_decode_json(file.read()), object_pairs_hook=unique_keys)
+
+
+def _decode_json(content: bytes | str) -> str:
+    """As `json.loads` does, which would hold the bytes until all objects are made."""
+    return content if isinstance(content, str) else content.decode(json.detect_encoding(content), "surrogatepass")
 
 
 def _read_json_lines(path: AnyPath) -> Iterator[Row]:
@@ -225,15 +249,11 @@ def _read_json_lines(path: AnyPath) -> Iterator[Row]:
 
 def _read_json(path: AnyPath) -> Iterator[Row]:
     """A list of objects, one object (`document_rows`) or, as the founding project wrote them, JSON lines."""
-    with _open_json(path) as (file, _):
-        lines = (line.removeprefix(codecs.BOM_UTF8).strip() for line in file)
-        first, second = (next(filter(None, lines), b"") for _ in range(2))
-    if second and not first.startswith(b"[") and _is_object(first):
+    if _holds_lines(path):
         yield from _read_json_lines(path)
         return
     try:
-        with _open_json(path) as (file, _):
-            content = json.loads(file.read(), object_pairs_hook=unique_keys)
+        content = load_json(path)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a JSON list, one object or JSON lines ({error}).") from None
     if isinstance(content, dict):
@@ -246,9 +266,13 @@ def _read_json(path: AnyPath) -> Iterator[Row]:
     yield from content
 
 
-def _is_object(line: bytes) -> bool:
+def _holds_lines(path: AnyPath) -> bool:
+    """Whether the first of several lines is an object."""
+    with _open_json(path, is_document=True) as (file, _):
+        lines = (line.encode() if isinstance(line, str) else line.removeprefix(codecs.BOM_UTF8) for line in file)
+        first, second = (next(filter(None, map(bytes.strip, lines)), b"") for _ in range(2))
     try:
-        return isinstance(json.loads(line), dict)
+        return bool(second) and not first.startswith(b"[") and isinstance(json.loads(first), dict)
     except (ValueError, RecursionError):
         return False
 
