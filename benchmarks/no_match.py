@@ -96,7 +96,7 @@ class Pairs:
         self.excerpt_rows = np.array([excerpt.row for excerpt in self.excerpts])
         self.excerpt_organs = np.array([keyword_label("organ", excerpt.text) for excerpt in self.excerpts])
         self.min_words = np.array([excerpt.min_words for excerpt in self.excerpts])
-        self.excerpt_embeddings = embed_excerpts(model, self.excerpts, embeddings).astype(np.float64)
+        self.excerpt_embeddings = embed_excerpts(backend, self.excerpts, embeddings).astype(np.float64)
         self.texts = {name: own for name, own in texts.items() if own}
         self.text_embeddings = {name: embed_captions(backend, own) for name, own in self.texts.items()}
 

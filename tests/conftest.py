@@ -288,6 +288,7 @@ def tower_runs(monkeypatch):
         "encode.encoder",
         "encode.inference_backends",
         "search.curate",
+        "training.best_model",
         "training.run",
         "training.validation",
     ):

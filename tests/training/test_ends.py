@@ -16,7 +16,7 @@ from medclip.atomic_io import read_json
 from medclip.data.dataset import Split
 from medclip.data.foils import swap_left_right
 from medclip.dot_products import Ranking
-from medclip.encode.encoder import embed_split
+from medclip.encode.encoder import embed_split, jax_backend
 from medclip.errors import StoppedError, WorkError
 from medclip.match_calibration import CALIBRATION_FILE
 from medclip.metrics import DIRECTIONS, DistinctPairs, Queries
@@ -81,7 +81,7 @@ def test_of_one_patient_nothing_says_whether_a_fall_is_noise(model, capfd):
     embeddings = np.eye(20, dtype=np.float32)
     pairs = DistinctPairs.of_rows(embeddings, embeddings, np.arange(20), np.arange(20))
     recall = pairs.rank()[DIRECTIONS[1]].metrics(["patient 7"] * 20, 0)["R@10"]
-    calibration = calibrate(model, pairs, pairs.rank()[DIRECTIONS[1]], recall, ["chest"] * 20, "", "", 0)
+    calibration = calibrate(jax_backend(model), pairs, pairs.rank()[DIRECTIONS[1]], recall, ["chest"] * 20, "", "", 0)
     assert (calibration.recall_at_10.low, calibration.recall_at_10.high) == (0, 1)
     assert calibration.recall_at_10.is_near_chance
 

@@ -9,7 +9,7 @@ from medclip.data.dataset import Split
 from medclip.encode.encoder import jax_backend, run_in_batches, split_pixels
 from medclip.errors import UserError
 from medclip.model.config import PRESETS
-from medclip.training import frozen_features
+from medclip.training import frozen_features, validation
 from medclip.training.config import resolve
 from medclip.training.frozen_features import frozen_views
 from medclip.training.loop import train
@@ -20,17 +20,21 @@ FROZEN = ("vision_model.*", "text_model.*")
 
 @pytest.fixture
 def only_before(monkeypatch):
-    """Evaluations that may run no tower; what the run's end embeds once, first words of captions, is left out."""
+    """Evaluations that may run no tower; the run's end may, for first words of captions."""
+    embed_captions, embed_excerpts = validation.embed_captions, validation.embed_excerpts
 
     def never(*arguments):
         raise AssertionError("a frozen tower ran in an evaluation")
 
     monkeypatch.setattr("medclip.training.validation.embed_pixels", never)
     monkeypatch.setattr("medclip.training.validation.embed_captions", never)
-    monkeypatch.setattr(
-        "medclip.training.validation.embed_excerpts",
-        lambda model, excerpts, captions: captions[[e.row for e in excerpts]],
-    )
+
+    def at_the_end(*arguments):
+        with monkeypatch.context() as allowed:
+            allowed.setattr("medclip.training.validation.embed_captions", embed_captions)
+            return embed_excerpts(*arguments)
+
+    monkeypatch.setattr("medclip.training.validation.embed_excerpts", at_the_end)
 
 
 @pytest.mark.slow

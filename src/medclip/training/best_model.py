@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from medclip import __version__
 from medclip.atomic_io import json_text
+from medclip.encode.encoder import jax_backend
 from medclip.match_calibration import write_calibration
 from medclip.metrics import DIRECTIONS, Queries
 from medclip.model.checkpoint import Model, load, model_hash
@@ -95,7 +96,9 @@ class BestModel:
         if len(queries[to_text].rows) > 1:
             recall, origin = metrics[to_image]["R@10"], (model_hash(folder), run.validation.digest)
             captions = validation_set.captions
-            calibration = calibrate(model, pairs, queries[to_image], recall, captions, *origin, seed)
+            # a frozen tower gives the same in the next run; another's features are of this model alone
+            backend = jax_backend(model, run.cache and validation_set.text_features is not None)
+            calibration = calibrate(backend, pairs, queries[to_image], recall, captions, *origin, seed)
             write_calibration(folder, calibration)
 
 

@@ -45,6 +45,8 @@ class Run:
     validation: Split
     validation_set: ValidationSet
     mesh: Mesh
+    cache: bool
+    """Whether what frozen towers give is kept for other runs."""
 
 
 def prepare_run(
@@ -63,7 +65,7 @@ def prepare_run(
     backend = jax_backend(model, cache)
     pairs = read_pairs(training, backend, config, scales, image_cache_gb)
     validation_set = read_validation_set(validation, backend, config, scales)
-    return Run(config, model, params, scales, loss, pairs, foil_shares, validation, validation_set, mesh)
+    return Run(config, model, params, scales, loss, pairs, foil_shares, validation, validation_set, mesh, cache)
 
 
 def _check_images_are_changed(model: Model, config: ResolvedTrainConfig, scales: Mapping[str, float]) -> None:

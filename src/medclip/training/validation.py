@@ -213,7 +213,7 @@ def _foil_accuracy(
 
 
 def calibrate(
-    model: Model,
+    backend: Backend,
     pairs: DistinctPairs,
     queries: Queries,
     recall_at_10: Estimate,
@@ -224,7 +224,7 @@ def calibrate(
 ) -> Calibration:
     """Calibration of searches by text on validation pairs, whose `captions` are of every row of the table.
 
-    `queries` are from texts to images; their first words are embedded by the `model`.
+    `queries` are from texts to images; their first words are embedded by the `backend`.
     """
     side = pairs.sides()[DIRECTIONS[1]]
     images, right = side.candidates.T.astype(np.float64), np.zeros((len(side.queries), len(side.candidates)), bool)
@@ -241,7 +241,7 @@ def calibrate(
     candidate_rows: list[int] = side.candidate_rows.tolist()
     excerpts = cut_captions([captions[row] for row in query_rows])
     cosines = ExcerptCosines(
-        embed_excerpts(model, excerpts, side.queries).astype(np.float64) @ images,
+        embed_excerpts(backend, excerpts, side.queries).astype(np.float64) @ images,
         right[[excerpt.row for excerpt in excerpts]],
         np.array([excerpt.min_words for excerpt in excerpts]),
         [keyword_label("organ", excerpt.text) for excerpt in excerpts],
@@ -253,12 +253,12 @@ def calibrate(
 
 
 def embed_excerpts(
-    model: Model, excerpts: Sequence[Excerpt], captions: Float32[np.ndarray, "n p"]
+    backend: Backend, excerpts: Sequence[Excerpt], captions: Float32[np.ndarray, "n p"]
 ) -> Float32[np.ndarray, "t p"]:
     """Embeddings of excerpts of `captions`, whose own are given."""
     embeddings = captions[[excerpt.row for excerpt in excerpts]]
     if rows := [row for row, excerpt in enumerate(excerpts) if excerpt.is_cut]:
-        embeddings[rows] = embed_captions(jax_backend(model), [excerpts[row].text for row in rows])
+        embeddings[rows] = embed_captions(backend, [excerpts[row].text for row in rows])
     return embeddings
 
 
