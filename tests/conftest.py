@@ -14,7 +14,6 @@ from medclip import jax_setup  # noqa: E402
 
 # What one process of the tests has compiled none compiles again, however small: workers, commands, a next training.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "xla"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 jax_setup.start()  # before anything imports JAX
 
 from jaxtyping import install_import_hook  # noqa: E402

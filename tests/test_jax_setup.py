@@ -36,6 +36,26 @@ def test_freed_blocks_of_many_sizes_do_not_add_up():
     assert limited < 2e8 < without
 
 
+SMALL_PROGRAM = """
+from medclip import jax_setup
+
+jax_setup.start()
+import jax
+import numpy as np
+
+print(jax.jit(lambda x: 3 * x + 1)(np.float32(2)))
+"""
+
+
+@pytest.mark.slow
+def test_a_small_program_is_compiled_once_for_all_processes(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
+        monkeypatch.delenv(name, raising=False)
+    assert in_new_process("-c", SMALL_PROGRAM).stdout == "7.0\n"
+    assert list((tmp_path / "medclip" / "xla").glob("*-cache"))
+
+
 @pytest.fixture
 def compile_cache(tmp_path):
     """A cache of compiled programs, however small, of this test alone."""
