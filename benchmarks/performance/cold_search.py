@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -11,9 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from performance.models import TRANSFORMERS, choose_images, write_model, write_pairs
-from performance.record import Bounds, Comparison, Result, in_new_process, in_turn, ratios, run
+from performance.record import MEDCLIP, Bounds, Comparison, Result, in_new_process, in_turn, ratios, run
 
-MEDCLIP = (sys.executable, "-m", "medclip.cli.main")
 QUERY = "CT of the chest"
 SEARCH = (
     TRANSFORMERS

@@ -6,11 +6,16 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from performance.models import choose_images, write_pairs
 from performance.record import Bounds, Growth, Result, run
+from performance.training import train_peak
+
+if TYPE_CHECKING:
+    from medclip.model.checkpoint import Model
 
 Curve = Callable[[int], Callable[[], object]]
 """Makes the input of a size; what it returns is timed."""
@@ -37,24 +42,40 @@ def caption_length(size: int) -> Callable[[], object]:
 
 
 def batch(size: int) -> Callable[[], object]:
+    model = _small_backend("tiny").model
+    side = model.image_processor.side
+    ids, valid = model.tokenizer.encode(["CT of the chest"] * size)
+    return _step(model, "tiny", np.zeros((size, side, side, 3), np.uint8), ids, valid)
+
+
+def step_captions(size: int) -> Callable[[], object]:
+    model = _small_backend().model
+    features = np.ones((16, model.config.vision.hidden_size), np.float32)  # a frozen vision tower's
+    return _step(model, "small", features, np.ones((16, size), np.int32), np.ones((16, size), bool))
+
+
+def _step(
+    model: Model, preset: Literal["tiny", "small"], images: np.ndarray, ids: np.ndarray, valid: np.ndarray
+) -> Callable[[], object]:
+    """One step of training from the first state, on pixels or on features of images."""
     import jax
 
     from medclip.model.packing import pack
+    from medclip.model.shapes_init import in_tower
     from medclip.training.config import TrainConfig, resolve
     from medclip.training.distributed import all_devices, shard_blocks
     from medclip.training.losses import contrastive_loss
     from medclip.training.optim import make_optimizer
     from medclip.training.step import Batch, init_state, make_step
 
-    model = _small_backend("tiny").model
-    config = resolve(TrainConfig(preset="tiny", batch_size=size), size)
-    optimizer, trainable, mesh = make_optimizer(config, {}), set(model.params), all_devices()
+    size, vision = len(images), model.config.vision
+    config = resolve(TrainConfig(preset=preset, batch_size=size), size)
+    trainable = {name for name in model.params if images.ndim > 2 or not in_tower(name, vision)}
+    optimizer, mesh = make_optimizer(config, {}), all_devices()
     step = make_step(model, config, trainable, optimizer, contrastive_loss, mesh)
-    side = model.image_processor.side
-    ids, valid = (tokens[None] for tokens in model.tokenizer.encode(["CT of the chest"] * size))
     numbers = np.arange(size, dtype=np.int32)[None]
     inputs = Batch(
-        images=np.zeros((1, size, side, side, 3), np.uint8), texts=pack(ids, valid, model.config.text),
+        images=images[None], texts=pack(ids[None], valid[None], model.config.text),
         foil_mask=np.zeros((1, size, 0), bool), image_ids=numbers, caption_ids=numbers,
         aug_keys=np.zeros((1, size, 2), np.uint32),
     )  # fmt: skip
@@ -91,6 +112,10 @@ CURVES: dict[str, tuple[Curve, str, str, Sequence[int], str]] = {
         caption_length, "16 captions through the small preset's text tower", "tokens", (16, 32, 64, 128),
         "1, and 2 of attention",
     ),
+    "step-captions": (
+        step_captions, "a training step of the small preset's text tower, 16 pairs, images cached", "tokens",
+        (16, 32, 64, 128), "1, and 2 of attention",
+    ),
     "batch": (batch, "a training step of the tiny preset", "pairs", (64, 128, 256, 512), "1, and 2 of the loss"),
 }  # fmt: skip
 
@@ -100,6 +125,11 @@ def measure(bounds: Bounds) -> Iterator[Result]:
         sizes = [bounds.size(number) for number in sizes]
         costs = json.loads(run([sys.executable, "-m", "performance.growth", name, bounds.rounds, *sizes]).output)
         yield Growth(work, size, sizes, costs, expected)
+    yield _preparation(bounds)
+    yield _memory(bounds)
+
+
+def _preparation(bounds: Bounds) -> Growth:
     sizes, costs = [bounds.size(number) for number in (125, 250, 500, 1000)], []
     files = choose_images(bounds, sizes[-1])
     for number in sizes:
@@ -107,7 +137,13 @@ def measure(bounds: Bounds) -> Iterator[Result]:
         outs = [bounds.folder / f"data{number}-{n}" for n in range(bounds.rounds)]
         seconds = [float(run([sys.executable, "-c", PREPARE, source, out]).output) for out in outs]
         costs.append(float(np.median(seconds)))
-    yield Growth("preparation in one process, without its start", "images", sizes, costs, "1")
+    return Growth("preparation in one process, without its start", "images", sizes, costs, "1")
+
+
+def _memory(bounds: Bounds) -> Growth:
+    sizes = [bounds.size(number) for number in (4_000, 16_000, 64_000, 256_000)]
+    peaks = [train_peak(bounds.folder / f"pairs{number}", number) for number in sizes]
+    return Growth("**memory** of training of its own, tiny preset, 20 steps, one run", "pairs", sizes, peaks, "0")
 
 
 PREPARE = """

@@ -5,6 +5,7 @@ A tokenizer of 300 words is ours: the towers do not know the difference, and not
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -67,6 +68,24 @@ def choose_images(bounds: Bounds, count: int) -> list[Path]:
     """The first JPEG files of the folder."""
     files = sorted(path for path in bounds.images.iterdir() if path.suffix.lower() in (".jpg", ".jpeg"))
     return [path.resolve() for path in files[:count]]
+
+
+def choose_pairs(bounds: Bounds, count: int) -> list[tuple[Path, str]]:
+    """Images of ROCO and their captions, from `captions.txt` beside its folder; none is there twice."""
+    captions, chosen, hashes = bounds.images.parent / "captions.txt", {}, set()
+    if not captions.is_file():
+        raise SystemExit(f"{captions} is not there: --images is radiology/images of ROCO here.")
+    for line in captions.read_text(encoding="utf-8").splitlines():
+        name, _, caption = line.partition("\t")
+        path, caption = bounds.images / f"{name}.jpg", caption.strip()
+        if len(caption) < 20 or caption in chosen or not path.is_file():
+            continue
+        if (digest := hashlib.sha256(path.read_bytes()).digest()) not in hashes:
+            hashes.add(digest)
+            chosen[caption] = path
+        if len(chosen) == count:
+            break
+    return [(path, caption) for caption, path in chosen.items()]
 
 
 def write_pairs(files: list[Path], folder: Path) -> Path:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import random
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
+MEDCLIP = (sys.executable, "-m", "medclip.cli.main")
 CORES = sorted(os.sched_getaffinity(0))
 ROOT = Path(__file__).parents[2]
 # modules are compiled once, as they are where someone installs them
@@ -36,6 +38,8 @@ class Bounds:
     rounds: int = 5
     scale: float = 1.0
     """Of the sizes; below 1 for a quick look."""
+    towers: Path | None = None
+    """What real_towers.py wrote."""
 
     def size(self, usual: int) -> int:
         return max(8, round(usual * self.scale))
@@ -69,7 +73,17 @@ class Growth:
     """The exponent that counting operations gives."""
 
 
-Result = Comparison | Growth
+@dataclass(frozen=True)
+class Clock:
+    """Seconds by the clock of ours alone, of several runs one after another."""
+
+    work: str
+    seconds: Sequence[float]
+    limit_s: float
+    """What the median stays below."""
+
+
+Result = Comparison | Growth | Clock
 
 
 class Usage(NamedTuple):

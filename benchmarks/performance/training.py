@@ -72,15 +72,17 @@ def measure(bounds: Bounds) -> Iterator[Result]:
     yield from _second_start(bounds)
 
 
+def train_peak(folder: Path, num_pairs: int) -> int:
+    """The peak of 20 steps of training on so many pairs of noise; everything in a new folder."""
+    in_new_process(write_pairs, folder, num_pairs)
+    flags = ["--preset", "tiny", "--steps", 20, "--batch-size", 64, "--num-evals", 1, "--on-regression", "warn"]
+    command = [sys.executable, "-c", COMMAND, "train", "--data", folder, *flags, "--out", folder / "run"]
+    return int(run(command).output.split()[-1])
+
+
 def _memory(bounds: Bounds) -> Iterator[Result]:
-    peaks = []
     few, many = bounds.size(FEW), bounds.size(MANY)
-    for count in (few, many):
-        data = bounds.folder / str(count)
-        in_new_process(write_pairs, data, count)
-        flags = ["--preset", "tiny", "--steps", 20, "--batch-size", 64, "--num-evals", 1, "--on-regression", "warn"]
-        command = [sys.executable, "-c", COMMAND, "train", "--data", data, *flags]
-        peaks.append(int(run([*command, "--out", bounds.folder / f"run{count}"]).output.split()[-1]))
+    peaks = [train_peak(bounds.folder / str(count), count) for count in (few, many)]
     yield Comparison(
         f"training on {many:,} pairs, tiny preset, 20 steps", f"ours on {few:,} pairs", [peaks[0] / peaks[1]],
         "peak of the process's own memory, without mapped files", goal=1,
