@@ -1,11 +1,12 @@
 """The command line of the app's process, before anything is served."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from medclip.app.run import Address, AppConfig, IndexLocation, launch, streamlit_flags
-from medclip.errors import UserError
+from medclip.errors import UserError, WorkError
 
 
 def test_what_is_served_comes_through_the_command_line():
@@ -52,6 +53,13 @@ def test_every_flag_is_one_that_streamlit_has():
 
     for flag in streamlit_flags(Address(server_name="x")):
         config.get_option(flag[2:].partition("=")[0])
+
+
+def test_an_app_that_a_signal_ends_says_so(index_folder, monkeypatch):
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda *_: popen(["sh", "-c", "kill -BUS $$"]))
+    with pytest.raises(WorkError, match=r"ended by a signal \(Bus error\), as where a file of an index is cut"):
+        launch(AppConfig((index_folder,)))
 
 
 def test_an_evaluation_that_is_not_there_is_one_sentence(index_folder, tmp_path):

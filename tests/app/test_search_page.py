@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import os
 from datetime import date
 from pathlib import Path
 
@@ -236,6 +237,27 @@ def test_a_damaged_index_is_one_sentence(page, sound, index_folder, copy):
     next(folder.rglob("embeddings.npy")).write_bytes(b"nothing")
     at = sound(page(folder))
     assert "is damaged" in at.error[0].value
+
+
+def test_an_index_that_is_damaged_or_unreadable_while_it_is_shown_is_one_sentence(
+    page, sound, index_folder, copy, monkeypatch
+):
+    folder = copy_index(index_folder, copy)
+    at = sound(ask(page(folder), "chest"))
+    shown, rows = captions(at), next(folder.rglob("rows.arrow"))
+    content = rows.read_bytes()
+    os.truncate(rows, 100)
+    at = sound(ask(at, "knee"))
+    assert "is damaged" in at.error[0].value and captions(at) == []
+    rows.write_bytes(content)
+    at = sound(button_named(at, "Try again").click().run())
+    assert captions(sound(ask(at, "chest"))) == shown
+
+    def fail(*_):
+        raise PermissionError(13, "Permission denied", "segments")
+
+    monkeypatch.setattr(IndexReader, "nearest_rows", fail)
+    assert sound(ask(at, "ribs")).error[0].value == "Segments\\: Permission denied."
 
 
 def test_an_index_of_another_model_is_one_sentence(page, sound, index_folder, copy):

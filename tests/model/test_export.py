@@ -125,6 +125,16 @@ def test_pushing_sends_the_folder_to_a_private_repository(run: Path, monkeypatch
     assert not any("metrics" in pattern for pattern in sent[1]["allow_patterns"])
 
 
+def test_a_model_that_is_damaged_is_not_pushed(run: Path, copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.HfApi", pytest.fail)
+    folder = copy(run)
+    weights = folder / "model" / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(UserError, match=r"model\.safetensors is damaged"):
+        push(folder, "me/it")
+
+
 def test_a_hub_that_refuses_is_a_sentence(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Hub:
         def create_repo(self, name, **arguments):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from medclip.atomic_io import write_with_checksum
+from medclip.data.corrections import pair_keys
 from medclip.data.dataset import Split
 from medclip.data.prepare import prepare
 from medclip.errors import UserError, WorkError
@@ -16,6 +17,7 @@ from medclip.search.embed import embed
 from medclip.search.index import Index
 from medclip.search.manifest import read_manifest
 from medclip.search.reader import IndexReader
+from medclip.verify import verify
 from support.made_indexes import make_index, random_units, varied_metadata
 from support.material import bytes_on_disk, draw_image, image_bytes
 from support.touches import run_to_touch
@@ -197,6 +199,18 @@ def test_one_change_at_a_time(folder, data):
     assert delete(folder, deleted) == 1
 
 
+def test_a_damaged_segment_is_not_written_anew(folder):
+    """The new one would have hashes of its own, and `medclip verify` would find nothing."""
+    delete(folder, ids(folder)[:1])
+    reader, rows = IndexReader(folder), folder / SEGMENT_FILES[1]
+    key, content, image = pair_keys(reader.table)[1], rows.read_bytes(), reader.image(2)
+    rows.write_bytes(content.replace(image, image[:-1] + b"x"))
+    for change in (lambda: correct(folder, {key: {"modality": "x"}}), lambda: purge(folder)):
+        with pytest.raises(UserError, match=r"rows\.arrow is not the file whose hash is recorded"):
+            change()
+    assert [finding.file for finding in verify(folder).findings] == [SEGMENT_FILES[1]]
+
+
 def test_a_change_that_fails_changes_nothing(folder, data, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
@@ -290,8 +304,9 @@ def test_corrections_delete_and_relabel_and_a_snapshot_goes_back(tmp_path, vecto
     vectors = random_units(20)
     folder = make_index(tmp_path / "index", vectors[:12], vectors[12:], metadata=varied_metadata)
     migrate(folder, vector_store)
-    relabel = {("r5", "5"): {"modality": "xa"}, ("r15", "15"): {"modality": "", "view": "ap"}}
-    corrected = correct(folder, {("r2", "2"): None, ("r14", "14"): None, **relabel})
+    keys = pair_keys(IndexReader(folder).table)
+    relabel = {keys[5]: {"modality": "xa"}, keys[15]: {"modality": "", "view": "ap"}}
+    corrected = correct(folder, {keys[2]: None, keys[14]: None, **relabel})
     assert corrected == (2, 2, "before-corrections-1")
     reader = IndexReader(folder)
     assert len(reader) == 18 and sorted(ids(folder)) == sorted(f"r{i}" for i in range(20) if i not in (2, 14))
@@ -303,11 +318,11 @@ def test_corrections_delete_and_relabel_and_a_snapshot_goes_back(tmp_path, vecto
         (ranking,) = reader.nearest_rows(vectors[row : row + 1], 1)
         assert reader.id(ranking[0][0]) == f"r{row}"
     assert reader.value_counts["modality"]["xa"] == 1
-    for absent in (("r2", "2"), ("r3", "4")):  # deleted, and of another image
+    for absent in (keys[2], ("r3", keys[4][1])):  # deleted, and of another image
         with pytest.raises(UserError, match=f"no image of id '{absent[0]}'"):
-            correct(folder, {absent: None, ("r4", "4"): None})
+            correct(folder, {absent: None, keys[4]: None})
     assert len(IndexReader(folder)) == 18
-    assert correct(folder, {("r4", "4"): None}).snapshot == "before-corrections-2"
+    assert correct(folder, {keys[4]: None}).snapshot == "before-corrections-2"
     assert restore(folder, "before-corrections-2") == 18 and IndexReader(folder).find_rows("r4")
     restore(folder, "before-corrections-1")
     reader = IndexReader(folder)
@@ -317,7 +332,7 @@ def test_corrections_delete_and_relabel_and_a_snapshot_goes_back(tmp_path, vecto
 def test_corrections_that_delete_everything_change_nothing(tmp_path):
     folder = make_index(tmp_path / "index", random_units(3))
     with pytest.raises(UserError, match="every image"):
-        correct(folder, {(f"r{row}", str(row)): None for row in range(3)})
+        correct(folder, dict.fromkeys(pair_keys(IndexReader(folder).table)))
     assert len(IndexReader(folder)) == 3
 
 

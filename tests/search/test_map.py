@@ -11,7 +11,7 @@ import pytest
 from medclip import NOT_CLINICAL
 from medclip.data.dataset import Split
 from medclip.data.prepare import prepare
-from medclip.errors import UserError
+from medclip.errors import UserError, WorkError
 from medclip.search import map as embedding_map
 from medclip.search import reader as index_reader
 from medclip.search.curate import delete, migrate
@@ -89,8 +89,8 @@ def test_captions_are_ranked_and_the_most_confused_image_comes_first(tmp_path):
     """Images and texts of the plane: 0 and 1 were exchanged, 2 is right, 3 repeats the image and the caption of 2."""
     images = unit(np.array([[1, 0], [0, 1], [-1, 0], [-1, 0]], float))
     captions = {"a": [0.0, 1.0], "b": [0.8, 0.6], "c": [-1.0, 0.0]}
-    texts, hashes = ["a", "b", "c", "C "], "012 2".replace(" ", "")
-    folder = make_index(tmp_path / "index", images, metadata=lambda row: {"caption": texts[row], "sha256": hashes[row]})
+    texts, files = ["a", "b", "c", "C "], [b"0", b"1", b"2", b"2"]
+    folder = make_index(tmp_path / "index", images, metadata=lambda row: {"caption": texts[row], "image": files[row]})
 
     def encode(words, advance):
         advance(len(words))
@@ -129,7 +129,7 @@ def test_a_damaged_embedding_is_named(tmp_path, monkeypatch):
     embeddings[4] = np.nan
     embeddings.flush()
     monkeypatch.setattr(index_reader, "CHUNK_ROWS", 5)
-    with pytest.raises(UserError, match="the embedding of r4 is not a unit vector"):
+    with pytest.raises(WorkError, match="the embedding of r4 is not a unit vector"):
         make_map(IndexReader(folder))
 
 

@@ -1,5 +1,6 @@
 """A reader ranks the nearest rows first, remembers its model, and says when the folder is damaged."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -12,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medclip.atomic_io import write_with_checksum
-from medclip.errors import UserError
+from medclip.errors import UserError, WorkError
 from medclip.search.curate import build_index
 from medclip.search.reader import IndexReader
-from support.made_indexes import make_index, unit
+from support.made_indexes import make_index, matches_brute_force, random_units, unit
 
 
 def reader_of(*segments):
@@ -56,9 +57,10 @@ def test_equal_embeddings_have_equal_scores_wherever_they_lie(dim):
 def test_images_of_one_id_are_told_apart_by_their_hash(tmp_path):
     """Two datasets may number their images."""
     reader = IndexReader(make_index(tmp_path / "i", unit(np.eye(3)), metadata=lambda row: {"id": "1"}))
-    assert [reader.find_rows("1"), *(reader.find_rows("1", str(row)) for row in range(3))] == [[0, 1, 2], [0], [1], [2]]
+    hashes = [hashlib.sha256(str(row).encode()).hexdigest() for row in range(3)]
+    assert [reader.find_rows("1"), *(reader.find_rows("1", sha256) for sha256 in hashes)] == [[0, 1, 2], [0], [1], [2]]
     assert reader.find_rows("1", "of another index") == reader.find_rows("2") == []
-    assert [reader.hit(row, 0).sha256 for row in range(3)] == ["0", "1", "2"]
+    assert [reader.hit(row, 0).sha256 for row in range(3)] == hashes
 
 
 def test_another_model_is_refused(index_folder, run, copy):
@@ -106,6 +108,51 @@ def test_files_of_another_length_are_refused(index_folder, copy):
     np.save(path, np.load(path)[:-1])
     with pytest.raises(UserError, match="disagree"):
         IndexReader(folder)
+
+
+def test_a_file_that_is_written_over_while_it_is_open_answers_nothing(tmp_path):
+    """It is mapped: a shorter one would end the process (SIGBUS), another of its length would answer for it."""
+    folder = make_index(tmp_path / "i", random_units(30))
+    for name in ("embeddings.npy", "rows.arrow"):
+        path = folder / "segments" / "00000" / name
+        content, reader = path.read_bytes(), IndexReader(folder)
+        for written in (content[:100], content[::-1]):
+            path.write_bytes(written)
+            assert not reader.is_current()
+            with pytest.raises(WorkError, match=f"{path} was written over while it was open"):
+                reader.nearest_rows(random_units(1), 3)
+        path.write_bytes(content)
+        assert matches_brute_force(IndexReader(folder))
+
+
+@pytest.mark.parametrize("change", [Path.unlink, lambda path: Path(shutil.copy(path, f"{path}.new")).replace(path)])
+def test_a_file_that_is_removed_or_replaced_while_it_is_open_answers_as_it_was(tmp_path, change):
+    folder = make_index(tmp_path / "i", random_units(30))
+    reader = IndexReader(folder)
+    for path in (folder / "segments" / "00000").iterdir():
+        change(path)
+    assert matches_brute_force(reader) and not reader.is_current()
+
+
+@pytest.mark.parametrize(("name", "old"), [("embeddings.npy", None), ("rows.arrow", b"CT"), ("rows.arrow", b"PMC")])
+def test_rows_that_are_not_those_that_were_written_are_refused(index_folder, copy, name, old):
+    """Unit vectors and whole texts all the same."""
+    path = copy(index_folder) / "segments" / "00000" / name
+    content = path.read_bytes()
+    path.write_bytes(content.replace(old, old[::-1]) if old else content[:-1] + bytes([content[-1] ^ 128]))
+    with pytest.raises(UserError, match=f"{path} is not as it was written"):
+        IndexReader(path.parents[2])
+
+
+def test_an_image_that_is_another_than_was_written_is_never_shown(tmp_path, caplog):
+    folder = make_index(tmp_path / "i", random_units(3), metadata=lambda row: {"image": b"image %d" % row})
+    rows = folder / "segments" / "00000" / "rows.arrow"
+    rows.write_bytes(rows.read_bytes().replace(b"image 1", b"image 2", 1))
+    reader = IndexReader(folder)
+    assert [reader.hit(row, 0).image for row in range(3)] == [b"image 0", b"", b"image 2"]
+    assert "an image of the index is not the one that was written" in caplog.text
+    with pytest.raises(WorkError, match="the image of r1 is not the one that was written"):
+        reader.image(1)
 
 
 def change_manifest(folder, change):

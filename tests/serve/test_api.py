@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import os
 import socket
 import threading
 
@@ -296,6 +297,13 @@ def test_a_changed_index_answers_as_it_is(run, data, tmp_path):
         assert len(client.post("/search", json=body).json()["results"][0]["hits"]) == 12
         restore(tmp_path / "index", "before")
         assert [hit["id"] for hit in client.post("/search", json=body).json()["results"][0]["hits"]] == ids
+        rows = tmp_path / "index" / "segments" / "00000" / "rows.arrow"
+        content = rows.read_bytes()
+        os.truncate(rows, 100)  # of what is mapped: to read it would end the process (SIGBUS)
+        for response in (client.post("/search", json=body), client.get(f"/thumbnails/{ids[0]}")):
+            assert response.status_code == 503 and str(tmp_path) not in error_sentence(response)
+        rows.write_bytes(content)
+        assert client.post("/search", json=body).status_code == client.get(f"/thumbnails/{ids[0]}").status_code == 200
         (tmp_path / "index" / "index.json").write_text("{")
         for response in (client.post("/search", json=body), client.get("/ready")):
             assert response.status_code == 503 and response.headers["retry-after"]

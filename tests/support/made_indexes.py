@@ -1,4 +1,6 @@
-"""Index folders of any embeddings, without a model or images, and what a search of them must give."""
+"""Index folders of any embeddings, without a model or real images, and what a search of them must give."""
+
+import hashlib
 
 import numpy as np
 import pyarrow as pa
@@ -42,12 +44,20 @@ def make_index(folder, *segments, days=("2026-11-01", "2026-11-25"), metadata=la
         path.mkdir(parents=True)
         np.save(path / EMBEDDINGS_FILE, embeddings)
         rows = [
-            {"id": f"r{row}", "image": b"", "width": 1, "height": 1, "caption": f"row {row}", "article": f"a{row // 3}"}
-            | {"license": "CC BY", "attribution": "", "labels": [], "source": "drawn", "sha256": str(row)}
+            {
+                "id": f"r{row}",
+                "image": str(row).encode(),
+                "width": 1,
+                "height": 1,
+                "caption": f"row {row}",
+                "article": f"a{row // 3}",
+            }
+            | {"license": "CC BY", "attribution": "", "labels": [], "source": "drawn"}
             | {name: rng.bytes(kind.byte_width) for name, kind in FINGERPRINT_FIELDS.items()}
             | metadata(row)
             for row in range(first, first + len(embeddings))
         ]
+        rows = [row | {"sha256": hashlib.sha256(row["image"]).hexdigest()} for row in rows]
         write_batches(path / ROWS_FILE, ROW_SCHEMA, pa.Table.from_pylist(rows, ROW_SCHEMA).to_batches())
     write_manifest(folder, manifest)
     return folder

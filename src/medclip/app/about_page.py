@@ -11,7 +11,7 @@ import streamlit as st
 
 from medclip.app.cache import cached_index
 from medclip.app.run import IndexLocation
-from medclip.app.text import escape_markdown, show_error
+from medclip.app.text import SHOWN_ERRORS, escape_markdown, show_error
 from medclip.bounded_files import MAX_CARD_BYTES, read_text
 from medclip.errors import UserError
 from medclip.search.reader import IndexReader
@@ -40,7 +40,7 @@ def about_page(locations: Mapping[str, IndexLocation], evaluation: Path | None) 
         with tab:
             try:
                 _show_index(location)
-            except UserError as error:
+            except SHOWN_ERRORS as error:
                 show_error(error)
     if evaluation:
         with tabs[-1]:

@@ -16,6 +16,7 @@ from medclip.app.about_page import about_page  # noqa: E402
 from medclip.app.map_page import map_page  # noqa: E402
 from medclip.app.run import AppConfig  # noqa: E402
 from medclip.app.search_page import search_page  # noqa: E402
+from medclip.app.text import SHOWN_ERRORS, show_error  # noqa: E402
 
 
 def main(config: AppConfig) -> None:
@@ -38,7 +39,10 @@ def main(config: AppConfig) -> None:
             url_path="about",
         ),
     ]
-    st.navigation(pages, position="top").run()
+    try:
+        st.navigation(pages, position="top").run()
+    except SHOWN_ERRORS as error:  # of a change while the page was drawn, and then the rest of it is absent
+        show_error(error)
 
 
 main(AppConfig.from_json(sys.argv[1]))

@@ -18,10 +18,9 @@ from medclip.app.cache import cached_index
 from medclip.app.marking import describe_mark, mark, marked_panel, marking_controls, marks_of, unmark
 from medclip.app.run import IndexLocation
 from medclip.app.search_page import to_viewed_image
-from medclip.app.text import escape_markdown, format_labels, show_error, show_image
+from medclip.app.text import SHOWN_ERRORS, escape_markdown, format_labels, show_error, show_image
 from medclip.app.viewer import open_viewer
 from medclip.data.corrections import PairKey, pair_keys
-from medclip.errors import UserError
 from medclip.search.filters import column_values, label_names
 from medclip.search.map import (
     CaptionRanks,
@@ -111,7 +110,7 @@ def map_page(locations: Mapping[str, IndexLocation], edit: bool) -> None:
         marks = marks_of(name)
         marked = np.array([key in marks for key in _keys(reader, rows)] if marks else np.zeros(len(rows), bool))
         _draw(source, method, layout, coloring, selection, marked)
-    except UserError as error:
+    except SHOWN_ERRORS as error:
         show_error(error)
         return
     marked_panel(name, locations[name], edit)

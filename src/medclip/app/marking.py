@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 import streamlit as st
 
 from medclip.app.run import IndexLocation
-from medclip.app.text import escape_markdown, show_error
+from medclip.app.text import SHOWN_ERRORS, escape_markdown, show_error
 from medclip.data.corrections import Corrections, PairKey, write_corrections
-from medclip.errors import UserError, WorkError, describe_os_error
 from medclip.search.curate import correct
 
 MAX_LABEL_CHARS = 200
@@ -124,11 +123,8 @@ def _apply_controls(name: str, location: IndexLocation, corrections: Corrections
 def _apply(name: str, location: IndexLocation, corrections: Corrections) -> None:
     try:
         applied = correct(location.folder, corrections)
-    except (UserError, WorkError) as error:
+    except SHOWN_ERRORS as error:
         show_error(error)
-        return
-    except OSError as error:
-        show_error(WorkError(describe_os_error(error)))
         return
     unmark(name, list(corrections))
     st.session_state.setdefault(_APPLIED, {})[name] = applied

@@ -11,6 +11,7 @@ import streamlit as st
 from medclip.app.run import IndexLocation
 from medclip.app.text import (
     MAX_QUERY_CHARS,
+    SHOWN_ERRORS,
     ViewedImage,
     escape_markdown,
     show_error,
@@ -18,7 +19,6 @@ from medclip.app.text import (
     standardize_upload,
 )
 from medclip.app.viewer import open_viewer
-from medclip.errors import UserError
 from medclip.search.filters import ADDED_KEY, make_filter
 from medclip.search.query import Query, SearchOptions
 from medclip.search.reader import IndexReader
@@ -73,7 +73,7 @@ def query_form(synthetic: bool, locations: Mapping[str, IndexLocation]) -> FormQ
     if not text and image is None:
         return None
     negatives = tuple(part.strip() for part in negative[:MAX_QUERY_CHARS].split(",") if part.strip())
-    return FormQuery(Query((text,) if text else (), (image,) if image else (), negatives), id)
+    return FormQuery(Query((text,) if text else (), () if image is None else (image,), negatives), id)
 
 
 def find_similar(id: str, image: bytes) -> None:
@@ -106,7 +106,7 @@ def _image_input(locations: Mapping[str, IndexLocation]) -> tuple[str, bytes | N
             )
             _query_image(viewed, locations)
             return id, image
-        except UserError as error:
+        except SHOWN_ERRORS as error:
             show_error(error)
             _drop_image()
     st.file_uploader(

@@ -121,6 +121,9 @@ def launch(config: AppConfig, address: Address = Address()) -> None:
     )
     with handle_stop_signals(lambda *_: process.terminate()):  # else the page outlives the command
         code = process.wait()
+    if code < 0 and -code not in STOP_SIGNALS:
+        why = ", as where a file of an index is cut while it is read" if -code == signal.SIGBUS else ""
+        raise WorkError(f"the app was ended by a signal ({signal.strsignal(-code)}){why}; see medclip verify INDEX.")
     if code not in (0, *(-number for number in STOP_SIGNALS), 128 + signal.SIGINT):
         raise WorkError(f"the app ended with code {code}; is port {address.port} free?")
 

@@ -9,9 +9,16 @@ import streamlit as st
 from medclip.app.cache import cached_index, cached_result
 from medclip.app.query_form import FormQuery, clear_filters, find_similar, query_form, search_options
 from medclip.app.run import IndexLocation
-from medclip.app.text import ViewedImage, article_link, escape_markdown, format_labels, show_error, show_image
+from medclip.app.text import (
+    SHOWN_ERRORS,
+    ViewedImage,
+    article_link,
+    escape_markdown,
+    format_labels,
+    show_error,
+    show_image,
+)
 from medclip.app.viewer import open_viewer
-from medclip.errors import UserError
 from medclip.match_calibration import Calibration
 from medclip.search.match import SearchResult, describe_model
 from medclip.search.query import SearchOptions
@@ -27,7 +34,7 @@ def search_page(locations: Mapping[str, IndexLocation]) -> None:
     names = _choose_indexes(locations)
     try:
         indexes = [cached_index(locations[name]).reader for name in names]
-    except UserError as error:
+    except SHOWN_ERRORS as error:
         show_error(error)
         st.button("Try again", icon=":material/refresh:")
         return
@@ -71,7 +78,7 @@ def _results(
         with st.spinner("Searching…"):
             index = cached_index(locations[name])
             result = cached_result(locations[name], index.reader.version, query.query, options, query.image_id)
-    except UserError as error:
+    except SHOWN_ERRORS as error:
         show_error(error)
         return
     hits = result.hits

@@ -9,13 +9,13 @@ from contextlib import asynccontextmanager
 import streamlit as st
 
 from medclip import jax_setup
-from medclip.errors import UserError
 from medclip.plain_text import printable
 
 jax_setup.start()  # before anything imports JAX
 
 from medclip.app.cache import cached_index, warm_up  # noqa: E402
 from medclip.app.run import MAIN_SCRIPT, AppConfig  # noqa: E402
+from medclip.app.text import SHOWN_ERRORS, error_sentence  # noqa: E402
 
 
 @asynccontextmanager
@@ -23,8 +23,8 @@ async def _lifespan(_: st.App) -> AsyncIterator[None]:
     for location in AppConfig.from_json(sys.argv[1]).locations().values():
         try:
             warm_up(cached_index(location))
-        except UserError as error:  # the page shows it too, and opens the index once it is repaired
-            print(printable(str(error)), file=sys.stderr)
+        except SHOWN_ERRORS as error:  # the page shows it too, and opens the index once it is repaired
+            print(printable(error_sentence(error)), file=sys.stderr)
     yield
 
 

@@ -11,9 +11,11 @@ import streamlit as st
 
 from medclip.data.decode_workers import isolate
 from medclip.data.images import decode, standardize
-from medclip.errors import ImageError, UserError
+from medclip.errors import ImageError, UserError, WorkError, describe_os_error
 
 MAX_QUERY_CHARS = 1000  # a model reads fewer
+SHOWN_ERRORS = (UserError, WorkError, OSError)
+"""A wrong request, a damaged or unreadable index: the page says so, and goes on."""
 UPLOAD_SHORTER_SIDE = 1024  # pixels, at most, of an uploaded image as it is shown
 _MARKS = re.compile(r"([\\`*_\[\]<>$#~|!&:])")
 _PMC = re.compile(r"PMC\d+")
@@ -37,9 +39,14 @@ def escape_markdown(text: str) -> str:
     return _MARKS.sub(r"\\\1", " ".join(text.split()))
 
 
+def error_sentence(error: Exception) -> str:
+    """What went wrong, as one sentence."""
+    return describe_os_error(error) if isinstance(error, OSError) else str(error)
+
+
 def show_error(error: Exception) -> None:
     """Show what went wrong, as one sentence."""
-    message = str(error)
+    message = error_sentence(error)
     st.error(escape_markdown(message[:1].upper() + message[1:]), icon=":material/error:")
 
 

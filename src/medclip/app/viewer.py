@@ -14,6 +14,7 @@ from medclip.app.cache import cached_index
 from medclip.app.run import IndexLocation
 from medclip.app.text import (
     MAX_QUERY_CHARS,
+    SHOWN_ERRORS,
     ViewedImage,
     article_link,
     escape_markdown,
@@ -21,7 +22,7 @@ from medclip.app.text import (
     show_image_error,
 )
 from medclip.data.images import decode
-from medclip.errors import ImageError, UserError
+from medclip.errors import ImageError
 from medclip.saliency import MIN_CHANGE, overlay_saliency, saliency_map
 from medclip.search.query import Query
 from medclip.zero_shot import classify
@@ -113,7 +114,11 @@ def _source_panel(viewed: ViewedImage) -> None:
 
 def _zero_shot_panel(viewed: ViewedImage, location: IndexLocation) -> None:
     """A field for classes, and the probability of each."""
-    index = cached_index(location)
+    try:
+        index = cached_index(location)
+    except SHOWN_ERRORS as error:
+        show_error(error)
+        return
     presets = {
         label: list(counts)[:MAX_CLASSES_SHOWN]
         for label, counts in index.reader.value_counts.items()
@@ -143,7 +148,7 @@ def _zero_shot_panel(viewed: ViewedImage, location: IndexLocation) -> None:
     try:
         with st.spinner("Comparing…"):
             probabilities = _cached_classes(location, index.reader.version, viewed.image, classes, label)
-    except UserError as error:
+    except SHOWN_ERRORS as error:
         show_error(error)
         return
     with st.container(gap="xxsmall"):
@@ -198,7 +203,7 @@ def _saliency_panel(viewed: ViewedImage, location: IndexLocation) -> None:
         with st.spinner("Looking where…"):
             state = cached_index(location).reader.version
             saliency = _cached_saliency(location, state, viewed.image, text)
-    except UserError as error:
+    except SHOWN_ERRORS as error:
         show_error(error)
         return
     overlay = overlay_saliency(decode(viewed.image), saliency)

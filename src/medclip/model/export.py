@@ -14,7 +14,7 @@ from medclip.atomic_io import whole_file
 from medclip.errors import WorkError
 from medclip.folder_locks import claim
 from medclip.hosts import check_hub_endpoint
-from medclip.model.checkpoint import Model, load, model_folder, model_hash, save, weight_names
+from medclip.model.checkpoint import Model, check_model, load, model_folder, model_hash, save, weight_names
 from medclip.model.convert import export_safetensors, record_export
 from medclip.model.onnx_graph import OPSET, onnx_bytes
 from medclip.model.towers import AnyArray, Params, encode_image, encode_text
@@ -66,7 +66,8 @@ def push(name: str | Path, repository: str) -> str:
 
     check_hub_endpoint()
     folder = model_folder(name)
-    load(folder)  # what does not load is not shared
+    load(folder)  # what does not load, or is not as it was written, is not shared
+    check_model(folder)
     patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "README.md"]
     try:
         with tempfile.TemporaryDirectory() as copy:

@@ -49,6 +49,8 @@ class Segment:
     synthetic: bool
     sha256: Mapping[str, str] = field(default_factory=dict)
     """Of its files, by name."""
+    columns_sha256: str = ""
+    """Of what its rows hold beside the images, which have hashes of their own: `reader.hash_columns`."""
     backend: str = "jax"
     """What computed its embeddings: one of `inference_backends.BACKENDS`."""
 
@@ -170,10 +172,9 @@ def _wrong_fields(part: Manifest | Segment) -> Iterator[str]:
             yield item.name
     if isinstance(part, Manifest) and not all(type(row) is int and 0 <= row < part.next_row_id for row in part.deleted):
         yield "deleted"
-    if isinstance(part, Manifest) and not (
-        isinstance(part.snapshots, dict) and all(isinstance(digest, str) for digest in part.snapshots.values())
-    ):
-        yield "snapshots"
+    name, hashes = ("snapshots", part.snapshots) if isinstance(part, Manifest) else ("sha256", part.sha256)
+    if not (isinstance(hashes, dict) and all(isinstance(digest, str) for digest in hashes.values())):
+        yield name
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -136,7 +136,7 @@ def map_rows(reader: IndexReader, filter: Filter = NO_FILTER) -> Int64[np.ndarra
 
 
 def map_embeddings(reader: IndexReader, rows: Int[np.ndarray, " n"]) -> Float32[np.ndarray, "n p"]:
-    """The embeddings of rows. UserError where one is damaged."""
+    """The embeddings of rows. WorkError where one is damaged."""
     reader.check_embeddings(rows)
     return reader.embeddings_at(rows)
 
@@ -262,6 +262,8 @@ def _write_points(reader: IndexReader, points: EmbeddingMap, out: Path) -> None:
     ):
         computed = _computed_columns(reader, points)
         for start in range(0, len(points.rows), ROW_GROUP):
+            for row in points.rows[start : start + ROW_GROUP].tolist():
+                reader.image(row)  # compared with its hash
             table = reader.table.take(points.rows[start : start + ROW_GROUP]).combine_chunks()
             columns = {name: column[start : start + ROW_GROUP] for name, column in computed.items()}
             columns |= {name: exchange_column(table.column(name).combine_chunks(), start) for name in ROW_COLUMNS}

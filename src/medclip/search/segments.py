@@ -14,9 +14,11 @@ import pyarrow as pa
 from jaxtyping import Bool, Float32
 
 from medclip.atomic_io import sha256, whole_file
+from medclip.data.checked_files import DamageError, check_hash, open_table
 from medclip.data.dataset import Split, write_batches
 from medclip.data.parallel import map_shards
 from medclip.encode.encoder import Backend
+from medclip.errors import UserError
 from medclip.progress import progress
 from medclip.search.embed import RayJob, read_image_embeddings, task_rows, write_embeddings
 from medclip.search.manifest import (
@@ -27,7 +29,7 @@ from medclip.search.manifest import (
     Segment,
     segment_folder,
 )
-from medclip.search.reader import FINGERPRINT_FIELDS, ROW_COLUMNS, ROW_SCHEMA
+from medclip.search.reader import FINGERPRINT_FIELDS, ROW_COLUMNS, ROW_SCHEMA, hash_columns
 from medclip.search.stores.faiss import FAISS_FILE
 
 BATCH_ROWS = 256
@@ -71,6 +73,7 @@ def rewrite_segment(
     folder: Path, manifest: Manifest, segment: Segment, embeddings: np.ndarray, table: pa.Table, mask: np.ndarray
 ) -> Manifest:
     """Write the rows of the mask of a segment as a new one; returns the manifest with it."""
+    _check_as_written(folder, segment)  # hashes of the new one would vouch for damage
     rewritten_segment = replace(
         segment,
         name=f"{manifest.next_segment:05}",
@@ -81,6 +84,18 @@ def rewrite_segment(
     _write_npy(path / EMBEDDINGS_FILE, embeddings[mask])
     write_batches(path / ROWS_FILE, table.schema, _masked_batches(table, mask))
     return manifest.with_segment(_with_hashes(folder, rewritten_segment))
+
+
+def _check_as_written(folder: Path, segment: Segment) -> None:
+    """UserError where a file of a segment is not as it was written."""
+    for name in (EMBEDDINGS_FILE, ROWS_FILE):
+        path = segment_folder(folder, segment) / name
+        try:
+            check_hash(path, segment.sha256.get(name))
+        except DamageError as error:
+            raise UserError(
+                f"{folder} is damaged: {path} {error}. Restore it from a backup, or build it again."
+            ) from None
 
 
 def remove_segments(folder: Path, manifest: Manifest) -> None:
@@ -106,7 +121,8 @@ def rows_on_disk(folder: Path) -> int:
 def _with_hashes(folder: Path, segment: Segment) -> Segment:
     """A segment whose files are written, with their hashes."""
     files = {name: segment_folder(folder, segment) / name for name in (EMBEDDINGS_FILE, ROWS_FILE)}
-    return replace(segment, sha256={name: sha256(file) for name, file in files.items()})
+    columns = hash_columns(open_table(files[ROWS_FILE]))
+    return replace(segment, sha256={name: sha256(file) for name, file in files.items()}, columns_sha256=columns)
 
 
 def _masked_batches(table: pa.Table, mask: Bool[np.ndarray, " n"]) -> Iterator[pa.RecordBatch]:

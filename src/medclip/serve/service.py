@@ -212,8 +212,8 @@ class Service:
         """Compile every shape, and load what a first query would."""
         reader, model = self._index.reader, self._index.model
         encoder = _Encoder(model, self._batch_sizes)
-        image = reader.image(int(np.flatnonzero(reader.live_mask)[0]))
-        with suppress(ImageError):  # damaged, or slow on a busy machine: a query for it says so
+        with suppress(ImageError, WorkError):  # damaged, or slow on a busy machine: a query for it says so
+            image = reader.image(int(np.flatnonzero(reader.live_mask)[0]))
             self._decode_workers.run(REQUEST_TIMEOUT_S, decode_upload, image, model.image_processor)
         pixels = preprocess(Image.new("RGB", (1, 1)), model.image_processor)
         for size in self._batch_sizes:
