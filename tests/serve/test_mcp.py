@@ -73,11 +73,15 @@ def test_a_search_gives_the_apis_hits_with_their_images(call, http):
 
 def test_an_image_is_that_of_its_hit_and_a_damaged_one_a_sentence(call, monkeypatch):
     """Two datasets may use one id, as `1`."""
-    image = IndexReader.image
+    image = IndexReader._image_or_nothing
     monkeypatch.setattr(IndexReader, "id", lambda reader, row: "1")
     shown = images(call("search", texts=["chest"], k=12))
     assert len(set(shown)) == len(shown) == 10
-    monkeypatch.setattr(IndexReader, "image", lambda reader, row: b"\xff\xd8\xff" if row % 2 else image(reader, row))
+
+    def damaged(reader, row):
+        return b"\xff\xd8\xff" if row % 2 else image(reader, row)
+
+    monkeypatch.setattr(IndexReader, "_image_or_nothing", damaged)
     result = call("search", texts=["chest"], k=12)
     assert not result.is_error and 0 < len(images(result)) < 10
     sentences = [block.text for block in result.content if block.type == "text"][2:]
