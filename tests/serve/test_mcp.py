@@ -78,10 +78,10 @@ def test_an_image_is_that_of_its_hit_and_a_damaged_one_a_sentence(call, monkeypa
     shown = images(call("search", texts=["chest"], k=12))
     assert len(set(shown)) == len(shown) == 10
 
-    def damaged(reader, row):
+    def damage_odd_rows(reader, row):
         return b"\xff\xd8\xff" if row % 2 else image(reader, row)
 
-    monkeypatch.setattr(IndexReader, "_image_or_nothing", damaged)
+    monkeypatch.setattr(IndexReader, "_image_or_nothing", damage_odd_rows)
     result = call("search", texts=["chest"], k=12)
     assert not result.is_error and 0 < len(images(result)) < 10
     sentences = [block.text for block in result.content if block.type == "text"][2:]
