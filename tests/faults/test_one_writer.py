@@ -16,6 +16,7 @@ import pytest
 
 from medclip import folder_locks
 from medclip.data import deidentify
+from medclip.data.corrections import pair_keys, write_corrections
 from medclip.data.dataset import Split, read_dataset
 from medclip.data.deidentify import make_key, read_key
 from medclip.encode.feature_cache import FeatureStore
@@ -111,6 +112,8 @@ COMMANDS = {
     "restore": "index restore --index {index} zero",
     "purge": "index purge --index {index}",
     "migrate": "index migrate --index {index} exact",
+    "correct-index": "index correct --index {index} --corrections {corrections}",
+    "correct": "correct {data} --corrections {corrections} --out {new}",
     "leakage": "leakage {data} --out {new}",
     "parquet": "export {data} --to parquet --out {new}",
     "safetensors": "export {run} --to safetensors --out {new}",
@@ -135,7 +138,10 @@ def test_every_command_refuses_a_folder_that_another_process_writes(
     locked = folders[next(name for name in ("new", "index", "run", "data") if f"{{{name}}}" in COMMANDS[command])]
     before = files_in(locked)
     id = Split(data, "validation").column("id")[0]
-    words = [word.format(**folders, roco=roco.folder, id=id) for word in COMMANDS[command].split()]
+    corrections = tmp_path / "corrections.json"
+    corrections.write_text(write_corrections(dict.fromkeys(pair_keys(Split(data, "validation").table)[:1])))
+    names = folders | {"roco": roco.folder, "id": id, "corrections": corrections}
+    words = [word.format(**names) for word in COMMANDS[command].split()]
     with lock_elsewhere(locked):
         code, _, error = medclip(*words)
     assert (code, f"another process is writing {locked}" in error) == (1, True), error
