@@ -66,6 +66,12 @@ def test_a_checkout_that_is_not_installed_names_its_extra(monkeypatch):
     assert install_command("ray") == "pip install -e '.[ray]' in the checkout of medclip"
 
 
+def test_a_client_without_its_packages_names_the_extra():
+    code = "import sys; sys.modules['pydantic'] = None; import medclip.serve.client"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert f"ModuleNotFoundError: pydantic is not installed: {install_command('serve')}." in done.stderr
+
+
 WITHOUT_TRAINING = """
 import importlib, sys
 for name in ("optax", "orbax", "orbax.checkpoint", "tensorboardX"):

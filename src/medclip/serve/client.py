@@ -10,8 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
-import httpx2
-from pydantic import BaseModel
+try:
+    import httpx2
+    from pydantic import BaseModel
+except ModuleNotFoundError as error:
+    from medclip.require import install_command
+
+    raise ModuleNotFoundError(f"{error.name} is not installed: {install_command('serve')}.", name=error.name) from None
 
 from medclip.serve import schemas
 
