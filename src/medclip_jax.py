@@ -10,6 +10,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+_AGAIN = "install medclip-jax again with --force-reinstall --no-deps"  # pip takes it for installed
+
 
 def main() -> None:
     """Run the command line; exit code 2 where `medclip` is not, or not wholly, this project's."""
@@ -25,14 +27,14 @@ def import_conflict() -> str:
     """Why `import medclip` is not this project alone, with the remedy; empty where it is. Imports nothing of it."""
     spec = find_spec("medclip")
     if spec is None or spec.origin is None:
-        return "the package medclip is not there: install medclip-jax again."
+        return f"the package medclip is not there: {_AGAIN}."
     package = Path(spec.origin).parent
     for folder in package.parent.glob("*.dist-info"):
         name, _, version = folder.name.removesuffix(".dist-info").partition("-")
         if name.lower() == "medclip" and _holds_package(folder):
             return (
                 f"{name} {version}, another project with the same import name, lies in the same folder: run "
-                "pip uninstall medclip, then install medclip-jax again with --force-reinstall --no-deps."
+                f"pip uninstall medclip, then {_AGAIN}."
             )
     if package != Path(__file__).with_name("medclip"):
         return f"another medclip comes first on Python's path: {spec.origin}."

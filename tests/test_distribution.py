@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hatchling.builders.sdist import SdistBuilder
 
+import medclip_jax
 from medclip import __version__
 
 ROOT = Path(__file__).parents[1]
@@ -65,6 +66,12 @@ def test_a_distribution_of_that_name_without_the_package_is_no_conflict(tmp_path
     install_stranger(tmp_path / "other", files="_editable_impl_medclip.pth")
     (tmp_path / "other" / "MedCLIP-0.0.3.dist-info").rename(tmp_path / "site" / "MedCLIP-0.0.3.dist-info")
     assert start(tmp_path / "site").returncode == 0
+
+
+def test_a_package_that_the_stranger_took_along_when_it_left_is_named(monkeypatch):
+    """pip removes the files of that name, whoever wrote them, and takes ours for installed afterwards."""
+    monkeypatch.setattr(medclip_jax, "find_spec", lambda name: None)
+    assert medclip_jax.import_conflict().endswith("install medclip-jax again with --force-reinstall --no-deps.")
 
 
 def test_a_file_of_the_user_with_that_name_is_named(tmp_path):
