@@ -93,6 +93,14 @@ def test_keys_are_names_of_flags_with_either_line(medclip, index_folder, tmp_pat
     assert len(medclip("search", "--config", tmp_path / "c.toml", "--k=1")[1].splitlines()) == 1
 
 
+def test_a_home_that_no_shell_expands_is_one_all_the_same(medclip, index_folder, tmp_path, monkeypatch):
+    """In --out=~/run, in quotes and in a file: a folder of the name ~ was made, or looked for."""
+    monkeypatch.setenv("HOME", str(index_folder.parent))
+    file = config(tmp_path, f'index = "~/{index_folder.name}"\n')
+    for words in (["--config", file], [f"--index=~/{index_folder.name}"], ["--index", f"~/{index_folder.name}"]):
+        assert medclip("search", "chest", *words)[0] == 0
+
+
 def test_a_repeated_flag_of_the_command_line_takes_the_place_of_the_file(medclip, index_folder, tmp_path):
     file = config(tmp_path, f'index = "{index_folder}"\nfilter = ["license=none"]\n')
     assert medclip("search", "chest", "--config", file)[0] == 1

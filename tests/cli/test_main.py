@@ -223,6 +223,8 @@ def test_no_command_at_all_is_a_mistake(medclip):
         (("prepare", "{index}", "--out", "{tmp}/new"), "is no source: it is an index, as --index takes."),
         (("search", "words"), "medclip search needs --index INDEX. See medclip search --help."),
         (("prepare", "--out", "{tmp}/new"), "medclip prepare needs SOURCE."),
+        (("prepare", "{roco}", "{tmp}/new"), "say it by a flag, as --out OUT."),
+        (("info", "{data}", "{run}"), "medclip info does not know what"),
         (("push", "{run}"), "medclip push needs OWNER/NAME."),
         (("train", "{data}", "{tmp}/new"), "say it by a flag, as --data DATA, --out OUT."),
         (("evaluate", "retrieval", "--embeddings", "a", "b", "{data}"), "say it by a flag, as --model MODEL."),

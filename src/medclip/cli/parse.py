@@ -10,6 +10,7 @@ import io
 import json
 import math
 import os
+import re
 import sys
 import textwrap
 import tomllib
@@ -31,6 +32,7 @@ from medclip.errors import UserError
 from medclip.plain_text import is_unicode, printable
 from medclip.recorded_files import write_recorded
 
+_HOME = re.compile(r"^(--[\w-]+=|)~(?=/)")
 ONE_CALL = {"config", "json", "table", "resume"}
 """Flags that are not written into the file that repeats a run."""
 MODEL_FLAGS = {"init", "vision_model", "text_model", "tokenizer"}
@@ -112,7 +114,8 @@ def parse(command: type, name: str, words: Sequence[str]) -> Any:
     """The command that `words` and the file of their --config give; a mistake ends the process with code 2."""
     flags = command_flags(command)
     _check_flags(flags, name, words)
-    words, file = _join_repeated(flags, words), _config_of(words)
+    words = _join_repeated(flags, _expand_home(words))
+    file = _config_of(words)
     values = {} if file is None else _read_config(file, flags, words)
     _check_complete(flags, name, words, values)
     registry, complaint = _registry(values), io.StringIO()
@@ -159,9 +162,12 @@ def _check_complete(flags: Mapping[str, Flag], name: str, words: Sequence[str], 
         if (not given & set(flag.options) if flag.options else flag in positional[len(free) :])
     ]
     hint = f"See {name} --help."
-    if free and not positional:
-        named = absent or [next(iter(flags.values())).spelling]
-        raise UserError(f"{name} does not know what {free[0]!r} is: say it by a flag, as {', '.join(named)}. {hint}")
+    if len(free) > len(positional) and not any(flag.takes_list for flag in positional):
+        others = [f for f in flags.values() if f.options and not f.is_switch and f.path[-1] not in ONE_CALL]
+        others = sorted(others, key=lambda flag: flag.path[-1] not in ("model", "out"))[:1]
+        named = ", ".join(absent or [flag.spelling for flag in others])
+        by_flag = f": say it by a flag, as {named}" if named else ""
+        raise UserError(f"{name} does not know what {free[len(positional)]!r} is{by_flag}. {hint}")
     if absent:
         raise UserError(f"{name} needs {', '.join(absent)}. {hint}")
 
@@ -183,6 +189,12 @@ def _split_words(flags: Mapping[str, Flag], words: Sequence[str]) -> tuple[set[s
         else:
             free.append(word)
     return given, [*free, *words[end + 1 :]]
+
+
+def _expand_home(words: Iterable[str]) -> list[str]:
+    """`~/` as the home folder: no shell does that in --out=~/run or within quotes, and a folder `~` would be made."""
+    home = os.environ.get("HOME", "~")
+    return [_HOME.sub(lambda start: start[1] + home, word) for word in words]
 
 
 def _join_repeated(flags: Mapping[str, Flag], words: Sequence[str]) -> list[str]:
@@ -237,7 +249,7 @@ def _read_config(file: Path, flags: Mapping[str, Flag], words: Iterable[str]) ->
 
 def _parse_value(file: Path, key: str, value: Any, flag: Flag) -> Any:
     """A value of the file as the command line would give it."""
-    words = [str(item) for item in value] if isinstance(value, list) else [str(value)]
+    words = _expand_home(str(item) for item in (value if isinstance(value, list) else [value]))
     try:
         if isinstance(value, dict) or isinstance(value, bool) != flag.is_switch:
             raise SystemExit
