@@ -46,7 +46,7 @@ ALLOWED = {
     "medclip.folder_kinds": (),
     "medclip.bounded_files": ("medclip.errors",),
     "medclip.atomic_io": ("medclip.errors", "medclip.plain_text", "medclip.bounded_files", "medclip.folder_kinds"),
-    "medclip.folder_locks": ("medclip.errors", "medclip.atomic_io"),
+    "medclip.folder_locks": ("medclip.errors", "medclip.atomic_io", "medclip.folder_kinds"),
     "medclip.recorded_files": ("medclip.errors", "medclip.atomic_io"),
     "medclip.progress": ("medclip.plain_text",),
     "medclip.hosts": ("medclip.errors",),

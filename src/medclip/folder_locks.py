@@ -21,6 +21,7 @@ from pathlib import Path
 
 from medclip.atomic_io import sha256
 from medclip.errors import LockedError, UserError
+from medclip.folder_kinds import folder_kind
 
 LOG = logging.getLogger("medclip.files")
 NOTES = ".unfinished"
@@ -107,12 +108,15 @@ def lock_output(out: Path, *parts: str) -> Iterator[None]:
 def claim(out: Path, marker: str, *parts: str) -> Iterator[None]:
     """Lock an output folder to write it, and mark it as unfinished until the outermost lock ends without an error.
 
-    UserError where it is finished (it holds `marker` and is not marked) or cannot be written. Else as `lock_folder`.
+    UserError where it is finished (it holds `marker` and is not marked), is a folder of another kind or cannot be
+    written. Else as `lock_folder`.
     """
     with lock_output(out, *parts):
         notes = out / NOTES
         if (out / marker).exists() and not notes.exists():
             raise UserError(f"--out {out} is already finished ({marker} is there). Choose another or delete it.")
+        if not notes.exists():
+            check_kind(out, marker)
         notes.mkdir(exist_ok=True)
         _claimed.add(out.resolve())
         try:
@@ -121,6 +125,12 @@ def claim(out: Path, marker: str, *parts: str) -> Iterator[None]:
             if not (out / marker).exists():
                 with suppress(OSError):  # notes are there, by which the same call goes on
                     notes.rmdir()
+
+
+def check_kind(out: Path, marker: str) -> None:
+    """UserError where an output folder is one of another kind, without the file `marker`: it would be both."""
+    if (kind := folder_kind(out)) and not (out / marker).exists():
+        raise UserError(f"--out {out} is there already: it is {kind}. Choose another folder.")
 
 
 def check_unlocked(folder: Path) -> None:

@@ -228,6 +228,12 @@ def test_no_command_at_all_is_a_mistake(medclip):
         (("push", "{run}"), "medclip push needs OWNER/NAME."),
         (("train", "{data}", "{tmp}/new"), "say it by a flag, as --data DATA, --out OUT."),
         (("evaluate", "retrieval", "--embeddings", "a", "b", "{data}"), "say it by a flag, as --model MODEL."),
+        (("prepare", "phantoms:1", "--out", "{index}"), "is there already: it is an index, as --index takes. Choose"),
+        (("embed", "--model", "{run}", "--data", "{data}", "--out", "{run}"), "is there already: it is a run"),
+        (
+            ("train", "--data", "{data}", "--out", "{data}", "--steps", "1", "--batch-size", "8", "--preset", "tiny"),
+            "is there already: it is a prepared dataset",
+        ),
         (("version",), "Did you mean --version?"),
         (("help",), "Did you mean --help?"),
         (("search", "--index", "{index}"), "give a query"),

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from medclip.atomic_io import read_object, whole_file, write_errors, write_json, write_text
 from medclip.bounded_files import read_bounded
 from medclip.errors import UserError
+from medclip.folder_locks import check_kind
 from medclip.plain_text import is_unicode
 from medclip.progress import console
 
@@ -37,6 +38,7 @@ def open_run(out: Path, settings: dict[str, Any], software: dict[str, Any], resu
             raise UserError(f"--out {out} holds a run that has not ended: go on with --resume, or choose another.")
         if (out / CONFIG_FILE).exists():
             raise UserError(f"--out {out} is already finished ({CONFIG_FILE} is there). Choose another or delete it.")
+        check_kind(out, CONFIG_FILE)
         write_json(out / CONFIG_FILE, settings | {"software": [software]})
         return
     before = read_object(out / CONFIG_FILE, "a run to resume")
