@@ -369,8 +369,8 @@ def test_two_fingers_zoom_the_map_and_select_nothing(visit, searcher):
     fingers("touchMove", -60, 60)
     assert colors_at(canvas, [far]) == [before]  # the place between the fingers stays
     moved = [[far[i] + 3 * (place[i] - far[i]) for i in (0, 1)] for place in places]
-    seen = [p for p in moved if p is not far and 0 < p[0] < 2 * middle[0] and 0 < p[1] < 2 * middle[1]]
-    assert len(seen) < len(places) and colors_at(canvas, [(1, 1)])[0] not in colors_at(canvas, seen)
+    inside = [p for p in moved if p is not far and 0 < p[0] < 2 * middle[0] and 0 < p[1] < 2 * middle[1]]
+    assert len(inside) < len(places) and colors_at(canvas, [(1, 1)])[0] not in colors_at(canvas, inside)
     fingers("touchEnd")
     expect(page.get_by_role("heading", name=re.compile("^Selected"))).to_have_count(0)
 

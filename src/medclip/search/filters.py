@@ -92,25 +92,25 @@ def filter_mask(table: pa.Table, added_days: np.ndarray, filter: Filter) -> Bool
 def explain_no_match(table: pa.Table, mask: Bool[np.ndarray, " n"], added_days: np.ndarray, filter: Filter) -> str:
     """Why no row of the mask, which has some, matches: what the rows have of each key of which none matches alone."""
     clauses = []
-    for key, asked in filter.conditions:
-        if (mask & filter_mask(table, added_days, Filter(((key, asked),)))).any():
+    for key, values in filter.conditions:
+        if (mask & filter_mask(table, added_days, Filter(((key, values),)))).any():
             continue
         if key == ADDED_KEY:
             clauses.append(f"{key} is {added_days[mask].min()} to {added_days[mask].max()}")
         else:
-            clauses.append(f"{key} is {_list_values(column_values(table, key).filter(pa.array(mask)), asked)}")
+            clauses.append(f"{key} is {_list_values(column_values(table, key).filter(pa.array(mask)), values)}")
     return "; ".join(clauses) or "each of its keys alone has images, together they have none"
 
 
-def _list_values(column: pa.ChunkedArray, asked: Sequence[str]) -> str:
-    """The values of a column, those nearest to what was asked for first, then the most frequent."""
+def _list_values(column: pa.ChunkedArray, values: Sequence[str]) -> str:
+    """The values of a column, those nearest to `values` first, then the most frequent."""
     counts = {pair["values"]: pair["counts"] for pair in compute.value_counts(column).to_pylist() if pair["values"]}
     frequent = sorted(counts, key=lambda value: (-counts[value], value))
     spellings: dict[str, str] = {}
     for value, key in zip(frequent, fold(pa.array(frequent, pa.string())).to_pylist(), strict=True):
         spellings.setdefault(key, value)
     compared = list(islice(spellings, MAX_COMPARED))
-    near = (key for value in asked for key in difflib.get_close_matches(value, compared))
+    near = (key for text in values for key in difflib.get_close_matches(text, compared))
     listed = [spellings[key] for key in dict.fromkeys(chain(near, spellings))]
     shown = ", ".join(listed[:MAX_LISTED]) or "not stated"
     return f"{shown} and {len(listed) - MAX_LISTED:,} more" if len(listed) > MAX_LISTED else shown

@@ -260,9 +260,9 @@ class IndexReader:
         """Why no live row matches a filter, in a sentence."""
         if not len(self):
             return f"index {self.folder} holds no image any more: all are deleted."
-        asked = ", ".join(f"{key}={value}" for key, values in filter.conditions for value in values)
-        why = explain_no_match(self.table, self.live_mask, self.added_days, filter)
-        return f"no image of index {self.folder} meets {asked}: {why}."
+        condition = ", ".join(f"{key}={value}" for key, values in filter.conditions for value in values)
+        reason = explain_no_match(self.table, self.live_mask, self.added_days, filter)
+        return f"no image of index {self.folder} meets {condition}: {reason}."
 
     def _allowed_mask(self, filter: Filter) -> Bool[np.ndarray, " n"]:
         if not filter.conditions:
