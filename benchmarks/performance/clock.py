@@ -26,13 +26,14 @@ def measure(bounds: Bounds) -> Iterator[Result]:
     search = [*MEDCLIP, "search", "--index", folder / "index", QUERY, "--json"]
     yield Clock("`medclip --help`, new process", _seconds([*MEDCLIP, "--help"]), 0.4)
     yield Clock("`medclip search`, new process, DINOv2-S with MiniLM", _seconds(search), 2)
-    yield Clock(
-        "second start of `medclip train` up to its first step, frozen DINOv2-S and MiniLM, 64 pairs",
-        _starts(folder, ("--init", model, "--freeze", "vision_model.*", "text_model.*")), 10,
-    )  # fmt: skip
-    yield Clock(
-        "the same, towers trained too", _starts(folder, ("--init", model)), 10,
-    )  # fmt: skip
+    starts = {
+        "frozen DINOv2-S and MiniLM": ("--init", model, "--freeze", "vision_model.*", "text_model.*"),
+        "the small preset": ("--preset", "small"),
+    }
+    in_new_process(write_training_pairs, folder / "pairs", 64)
+    for name, flags in starts.items():
+        work = f"second start of `medclip train` up to its first step, {name}, 64 pairs"
+        yield Clock(work, _starts(folder / "pairs", folder / flags[0].strip("-"), flags), 10)
 
 
 def _seconds(command: Sequence[object]) -> list[float]:
@@ -48,18 +49,15 @@ def _seconds(command: Sequence[object]) -> list[float]:
     return seconds[1:]
 
 
-def _starts(folder: Path, flags: Sequence[object]) -> list[float]:
-    """From the start of the process to its first step, in runs after a whole first one."""
-    data = folder / "pairs"
-    if not data.exists():
-        in_new_process(write_training_pairs, data, 64)
-    seconds, name = [], "frozen" if "--freeze" in flags else "whole"
+def _starts(data: Path, out: Path, flags: Sequence[object]) -> list[float]:
+    """From the start of the process to its first step, of runs after a first one."""
+    seconds = []
     for number in range(RUNS + 1):
-        out = folder / f"{name}{number}"
+        run_folder = out / str(number)
         steps = ("--batch-size", 32, "--steps", 100, "--num-evals", 1, "--on-regression", "warn")
         start = time.perf_counter()
-        with _start([*MEDCLIP, "train", "--data", data, "--out", out, *flags, *steps]) as process:
-            _wait_for_step(process, out / "metrics.jsonl")
+        with _start([*MEDCLIP, "train", "--data", data, "--out", run_folder, *flags, *steps]) as process:
+            _wait_for_step(process, run_folder / "metrics.jsonl")
             seconds.append(time.perf_counter() - start)
             process.kill()
     return seconds[1:]

@@ -1,7 +1,7 @@
 """The faiss file of an index beside autofaiss and faiss alone: whole commands on the same vectors, and their recall.
 
-autofaiss's default is a graph (HNSW), which keeps the vectors themselves. Its smaller, quantized indexes fail with
-faiss 1.15, whose `OPQMatrix` has other names for its arguments.
+autofaiss's default is a graph (HNSW), which keeps the vectors themselves; it tunes and measures its search too. Its
+smaller, quantized indexes fail with faiss 1.15, whose `OPQMatrix` has other names for its arguments.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ TAIL_BYTES = 96
 """Digests that end our file."""
 AUTOFAISS = """
 import json, sys
-from pathlib import Path
+import faiss
 from autofaiss import build_index
 vectors, out = sys.argv[1:]
-build_index(vectors, index_path=f"{out}/made.faiss", index_infos_path=f"{out}/infos.json", metric_type="ip", nb_cores=1,
-            verbose=40)
+index, infos = build_index(vectors, metric_type="ip", nb_cores=1, verbose=40, save_on_disk=False)
+faiss.write_index(index, f"{out}/made.faiss")  # by itself it fails at JSON of numbers of numpy 2
+json.dump({name: infos[name] for name in ("index_key", "index_param")}, open(f"{out}/infos.json", "w"))
 """
 FAISS = """
 import sys

@@ -73,10 +73,20 @@ def measure(bounds: Bounds) -> Iterator[Result]:
 
 
 def train_peak(folder: Path, num_pairs: int) -> int:
-    """The peak of 20 steps of training on so many pairs of noise; everything in a new folder."""
+    """The peak of 20 steps of training on so many pairs of noise, written to a new folder."""
     in_new_process(write_pairs, folder, num_pairs)
     flags = ["--preset", "tiny", "--steps", 20, "--batch-size", 64, "--num-evals", 1, "--on-regression", "warn"]
-    command = [sys.executable, "-c", COMMAND, "train", "--data", folder, *flags, "--out", folder / "run"]
+    command = [
+        sys.executable,
+        "-c",
+        COMMAND,
+        "train",
+        "--data",
+        folder,
+        *flags,
+        "--out",
+        folder.with_name(f"{folder.name}-run"),
+    ]
     return int(run(command).output.split()[-1])
 
 
