@@ -25,11 +25,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from medclip.data.dataset import SCHEMA, write_batches
+from medclip.data.dataset import write_batches
 from medclip.search.curate import migrate
 from medclip.search.filters import NO_FILTER, make_filter
 from medclip.search.manifest import EMBEDDINGS_FILE, ROWS_FILE, Manifest, Segment, segment_folder, write_manifest
-from medclip.search.reader import FINGERPRINT_FIELDS, ROW_COLUMNS, IndexReader
+from medclip.search.reader import IndexReader
+from medclip.search.segments import FINGERPRINT_FIELDS, ROW_SCHEMA
 
 CHUNK_ROWS, K, RARE_EVERY = 65_536, 10, 100
 COLUMNS = ("queries", "p50 ms", "p99 ms", "queries/s", "recall@10")
@@ -74,27 +75,26 @@ def write_index(folder: Path, rows: int, queries: int, dim: int) -> None:
         np.lib.format.write_array_header_1_0(file, header)
         for chunk in chunks:
             file.write(chunk.astype("<f4").tobytes())
-    fingerprint_fields = [pa.field(name, kind) for name, kind in FINGERPRINT_FIELDS.items()]
-    schema = pa.schema([*(SCHEMA.field(name) for name in ROW_COLUMNS), *fingerprint_fields])
-    write_batches(path / ROWS_FILE, schema, draw_rows(schema, rows))
+    write_batches(path / ROWS_FILE, ROW_SCHEMA, draw_rows(rows))
     manifest = Manifest("model", "0" * 64, dim, "exact", f"medclip_benchmark_{rows}")
     write_manifest(folder, manifest.with_segment(segment))
 
 
-def draw_rows(schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:
+def draw_rows(rows: int) -> Iterator[pa.RecordBatch]:
     constants = {"image": b"", "width": 1, "height": 1, "caption": "", "license": "CC BY", "attribution": ""}
     constants |= {"source": "drawn", "sha256": hashlib.sha256(b"").hexdigest()}
     constants |= {name: bytes(kind.byte_width) for name, kind in FINGERPRINT_FIELDS.items()}
     for start in range(0, rows, CHUNK_ROWS):
         chunk = range(start, min(start + CHUNK_ROWS, rows))
         columns = {
-            name: pa.repeat(pa.scalar(value, schema.field(name).type), len(chunk)) for name, value in constants.items()
+            name: pa.repeat(pa.scalar(value, ROW_SCHEMA.field(name).type), len(chunk))
+            for name, value in constants.items()
         }
         columns["id"] = pa.array([f"r{row}" for row in chunk])
         columns["article"] = pa.array([f"a{row // 3}" for row in chunk])
         labels = [[("rare", "no" if row % RARE_EVERY else "yes")] for row in chunk]
-        columns["labels"] = pa.array(labels, schema.field("labels").type)
-        yield pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
+        columns["labels"] = pa.array(labels, ROW_SCHEMA.field("labels").type)
+        yield pa.RecordBatch.from_arrays([columns[name] for name in ROW_SCHEMA.names], schema=ROW_SCHEMA)
 
 
 def measure_build(folder: Path, store: str) -> dict[str, float]:

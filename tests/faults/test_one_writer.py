@@ -22,7 +22,7 @@ from medclip.data.deidentify import make_key, read_key
 from medclip.encode.feature_cache import FeatureStore
 from medclip.errors import LockedError, UserError, WorkError
 from medclip.folder_locks import NOTES, claim, lock_folder
-from medclip.search import reader as reader_module
+from medclip.search import segments
 from medclip.search.curate import delete, migrate, purge, snapshot
 from medclip.search.reader import IndexReader
 from medclip.search.stores import faiss
@@ -183,7 +183,7 @@ def test_of_two_writers_one_wins_and_one_is_refused(medclip, data, run, roco, tm
 def test_a_reader_in_the_middle_of_a_purge_sees_the_index_after_it(tmp_path, monkeypatch):
     folder = make_index(tmp_path / "i", random_units(30))
     delete(folder, ids=["r3"])
-    read_manifest, purges = reader_module.read_manifest, []
+    read_manifest, purges = segments.read_manifest, []
 
     def read_before_a_purge(folder):
         manifest = read_manifest(folder)
@@ -192,7 +192,7 @@ def test_a_reader_in_the_middle_of_a_purge_sees_the_index_after_it(tmp_path, mon
             purge(folder)
         return manifest
 
-    monkeypatch.setattr(reader_module, "read_manifest", read_before_a_purge)
+    monkeypatch.setattr(segments, "read_manifest", read_before_a_purge)
     reader = IndexReader(folder)
     assert purges and len(reader) == 29 and reader.is_current() and matches_brute_force(reader)
 

@@ -11,7 +11,7 @@ from medclip.data.corrections import pair_keys
 from medclip.data.dataset import Split
 from medclip.data.prepare import prepare
 from medclip.errors import UserError, WorkError
-from medclip.search import curate, segments
+from medclip.search import curate, segment_writer
 from medclip.search.curate import add, build_index, correct, delete, migrate, purge, restore, snapshot
 from medclip.search.embed import embed
 from medclip.search.index import Index
@@ -216,7 +216,7 @@ def test_a_change_that_fails_changes_nothing(folder, data, monkeypatch):
         raise OSError(28, "No space left on device")
 
     before = (folder / "index.json").read_bytes()
-    monkeypatch.setattr(segments, "write_batches", fail)
+    monkeypatch.setattr(segment_writer, "write_batches", fail)
     with pytest.raises(OSError, match="No space"):
         add(folder, data, "train", None, None)
     assert (folder / "index.json").read_bytes() == before

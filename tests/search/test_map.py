@@ -13,7 +13,7 @@ from medclip.data.dataset import Split
 from medclip.data.prepare import prepare
 from medclip.errors import UserError, WorkError
 from medclip.search import map as embedding_map
-from medclip.search import reader as index_reader
+from medclip.search import segments
 from medclip.search.curate import delete, migrate
 from medclip.search.filters import make_filter
 from medclip.search.index import Index
@@ -128,7 +128,7 @@ def test_a_damaged_embedding_is_named(tmp_path, monkeypatch):
     embeddings = np.load(folder / "segments" / "00000" / "embeddings.npy", mmap_mode="r+")
     embeddings[4] = np.nan
     embeddings.flush()
-    monkeypatch.setattr(index_reader, "CHUNK_ROWS", 5)
+    monkeypatch.setattr(segments, "CHUNK_ROWS", 5)
     with pytest.raises(WorkError, match="the embedding of r4 is not a unit vector"):
         make_map(IndexReader(folder))
 

@@ -5,13 +5,11 @@ import hashlib
 import numpy as np
 import pyarrow as pa
 
-from medclip.data.dataset import SCHEMA, write_batches
+from medclip.data.dataset import write_batches
 from medclip.search.filters import NO_FILTER
 from medclip.search.manifest import EMBEDDINGS_FILE, ROWS_FILE, Manifest, Segment, segment_folder, write_manifest
-from medclip.search.reader import FINGERPRINT_FIELDS, ROW_COLUMNS
+from medclip.search.segments import FINGERPRINT_FIELDS, ROW_SCHEMA
 
-FINGERPRINT_SCHEMA = [pa.field(name, kind) for name, kind in FINGERPRINT_FIELDS.items()]
-ROW_SCHEMA = pa.schema([*(SCHEMA.field(name) for name in ROW_COLUMNS), *FINGERPRINT_SCHEMA])
 HOSTILE_VALUES = (
     '" or 1 == 1 or article == "',
     "' or true --",

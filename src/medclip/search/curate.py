@@ -42,7 +42,7 @@ from medclip.search.manifest import (
     write_snapshot,
 )
 from medclip.search.reader import IndexReader, check_available, open_store
-from medclip.search.segments import remove_folder, remove_segments, rewrite_segment, rows_on_disk, write_segment
+from medclip.search.segment_writer import remove_folder, remove_segments, rewrite_segment, rows_on_disk, write_segment
 from medclip.search.stores.milvus import drop_collection, named_server
 
 

@@ -50,7 +50,7 @@ class Segment:
     sha256: Mapping[str, str] = field(default_factory=dict)
     """Of its files, by name."""
     columns_sha256: str = ""
-    """Of what its rows hold beside the images, which have hashes of their own: `reader.hash_columns`."""
+    """Of what its rows hold beside the images, which have hashes of their own: `segments.hash_columns`."""
     backend: str = "jax"
     """What computed its embeddings: one of `inference_backends.BACKENDS`."""
 

@@ -28,7 +28,8 @@ from medclip.progress import Advance, progress
 from medclip.require import require
 from medclip.search.filters import NO_FILTER, Filter, compute, label_names
 from medclip.search.query import group_duplicates
-from medclip.search.reader import ROW_COLUMNS, IndexReader
+from medclip.search.reader import IndexReader
+from medclip.search.segments import ROW_COLUMNS
 
 MAX_POINTS = 100_000
 NUM_NEIGHBORS = 10

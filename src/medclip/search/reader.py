@@ -4,53 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float32
 
-from medclip.atomic_io import sha256
-from medclip.data.checked_files import CHUNK_ROWS, DamageError, damaged_rows, open_array, open_table
-from medclip.data.dataset import SCHEMA
+from medclip.data.checked_files import damaged_rows
 from medclip.data.perceptual_hash import Fingerprints
 from medclip.errors import UserError, WorkError
 from medclip.model.checkpoint import model_hash
 from medclip.require import require
-from medclip.search.embed import open_embeddings
 from medclip.search.filters import NO_FILTER, Filter, explain_no_match, filter_mask, id_mask, value_counts
 from medclip.search.manifest import (
-    EMBEDDINGS_FILE,
-    EXACT,
     FAISS,
-    MANIFEST_FILE,
     MILVUS_SCHEME,
-    ROWS_FILE,
     Manifest,
-    Segment,
-    read_manifest,
-    segment_folder,
 )
+from medclip.search.segments import FINGERPRINT_FIELDS, index_version, open_segments, rewritten_file
 from medclip.search.stores.base import Embeddings, ExactStore, IndexData, Rows, SegmentEmbeddings, Store, nearest
-from medclip.search.stores.faiss import FAISS_FILE
 
 LOG = logging.getLogger("medclip.search")
-ROW_COLUMNS = ["id", "image", "width", "height", "caption", "article", "license"]
-ROW_COLUMNS += ["attribution", "labels", "source", "sha256"]
-FINGERPRINT_FIELDS = {"hash": pa.binary(32), "thumbnail": pa.binary(1024)}  # a row of `Fingerprints`
-ROW_SCHEMA = pa.schema([*map(SCHEMA.field, ROW_COLUMNS), *FINGERPRINT_FIELDS.items()])
 SAMPLE_SIZE = 4096
 FILTER_CACHE_SIZE = 64
-HASH_CACHE_SIZE = 1024  # files: a server that opens an index again after a change reads its new ones alone
 SAMPLE_CACHE_SIZE = 4  # of 8 MB each at 512 dimensions
-
-FileState = tuple[int, int, int]
-"""What the file system reports of a file, and what changes with its content; zeros of one that is absent."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +64,7 @@ class IndexReader:
         UserError where it is not a complete index, or its store is not available.
         """
         self.folder = folder
-        self.version, self.manifest, opened = _read_segments(folder, manifest)
+        self.version, self.manifest, opened = open_segments(folder, manifest)
         self.segments: list[SegmentEmbeddings] = []
         tables: list[pa.Table] = []
         for embeddings, table in opened:
@@ -110,7 +90,7 @@ class IndexReader:
 
     def is_current(self) -> bool:
         """Whether the index is unchanged since it was opened, each of its files too."""
-        return _version(self.folder, self.manifest) == self.version
+        return index_version(self.folder, self.manifest) == self.version
 
     def check_unchanged(self) -> None:
         """WorkError where a file that is mapped here was written again in its place.
@@ -118,12 +98,11 @@ class IndexReader:
         What is mapped would then be other rows, or end the process where the file is shorter (SIGBUS). A file that was
         removed or replaced stays as it was for who has it open.
         """
-        for path, opened in zip(_files(self.folder, self.manifest), self.version, strict=True):
-            if path.name != MANIFEST_FILE and _is_rewritten(opened, _file_state(path)):
-                raise WorkError(
-                    f"index {self.folder} is damaged: {path} was written over while it was open. Restore it from a "
-                    "backup, or build the index again."
-                )
+        if path := rewritten_file(self.folder, self.manifest, self.version):
+            raise WorkError(
+                f"index {self.folder} is damaged: {path} was written over while it was open. Restore it from a backup, "
+                "or build the index again."
+            )
 
     def model_path(self, override: Path | None = None) -> Path:
         """The folder of the model that made this index. UserError where it is absent or another."""
@@ -300,91 +279,3 @@ def check_available(vector_store: str) -> None:
         from medclip.search.stores.milvus import connect
 
         connect(vector_store)
-
-
-def _read_segments(
-    folder: Path, manifest: Manifest | None
-) -> tuple[tuple[FileState, ...], Manifest, list[tuple[np.ndarray, pa.Table]]]:
-    """The version of an index, its manifest, and embeddings and rows of each segment, of one moment."""
-    while True:
-        state = _file_state(folder / MANIFEST_FILE)
-        current = manifest or read_manifest(folder)
-        _, *others = _version(folder, current)
-        try:
-            return (state, *others), current, [_read_segment(folder, s, current) for s in current.segments]
-        except UserError:  # a purge may have erased a segment meanwhile
-            if _file_state(folder / MANIFEST_FILE) == state:
-                raise
-
-
-def _read_segment(folder: Path, segment: Segment, manifest: Manifest) -> tuple[np.ndarray, pa.Table]:
-    """The embeddings and rows of a segment, checked. UserError where they are absent or damaged.
-
-    Embeddings are unit vectors, and those that were written; of those that no scan reads, `nearest_rows` checks the
-    length of the ones it answers with. The images of rows are checked as they are read.
-    """
-    path, name = segment_folder(folder, segment), EMBEDDINGS_FILE
-    shape = (segment.num_rows, manifest.embedding_dim)
-    try:
-        is_scanned = manifest.vector_store == EXACT or segment.num_rows < CHUNK_ROWS
-        embeddings = open_embeddings(path / name, shape) if is_scanned else open_array(path / name, "<f4", shape)
-        if is_scanned:
-            _check_hash(path / name, _file_hash, segment.sha256.get(name))
-        name = ROWS_FILE
-        table = open_table(path / name, ROW_SCHEMA, segment.num_rows)
-        _check_hash(path / name, _columns_hash, segment.columns_sha256 or None)
-    except (FileNotFoundError, DamageError) as error:
-        reason = error if isinstance(error, DamageError) else "is absent"
-        raise UserError(f"{folder} is damaged: {path / name} {reason}. Build the index again.") from None
-    return embeddings, table
-
-
-def _check_hash(path: Path, read_hash: Callable[[Path, FileState], str], digest: str | None) -> None:
-    """DamageError where a file has another hash than `digest`, if that is recorded."""
-    if digest is not None and read_hash(path, _file_state(path)) != digest:
-        raise DamageError("is not as it was written")
-
-
-@lru_cache(HASH_CACHE_SIZE)
-def _file_hash(path: Path, state: FileState) -> str:
-    return sha256(path)
-
-
-@lru_cache(HASH_CACHE_SIZE)
-def _columns_hash(path: Path, state: FileState) -> str:
-    return hash_columns(pa.ipc.open_file(pa.memory_map(os.fsencode(path))).read_all())
-
-
-def hash_columns(rows: pa.Table) -> str:
-    """SHA-256 of all columns of a file of rows but the images, which have hashes of their own."""
-    digest = hashlib.sha256()
-    for column in rows.drop_columns("image").columns:
-        for buffer in chain.from_iterable(chunk.buffers() for chunk in column.chunks):
-            digest.update(buffer or b"")
-    return digest.hexdigest()
-
-
-def _version(folder: Path, manifest: Manifest) -> tuple[FileState, ...]:
-    return tuple(map(_file_state, _files(folder, manifest)))
-
-
-def _files(folder: Path, manifest: Manifest) -> Iterator[Path]:
-    """The manifest of an index, then the files that it lists, and faiss's own."""
-    yield folder / MANIFEST_FILE
-    names = (EMBEDDINGS_FILE, ROWS_FILE, *((FAISS_FILE,) if manifest.vector_store == FAISS else ()))
-    for segment in manifest.segments:
-        for name in names:
-            yield segment_folder(folder, segment) / name
-
-
-def _file_state(path: Path) -> FileState:
-    try:
-        stat = path.stat()
-    except OSError:
-        return 0, 0, 0
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns
-
-
-def _is_rewritten(opened: FileState, now: FileState) -> bool:
-    """Whether it is the same file with other content."""
-    return opened != now and opened[0] == now[0] != 0

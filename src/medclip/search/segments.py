@@ -1,165 +1,133 @@
-"""Writing the parts of an index: the embeddings, rows and fingerprints of images that were added together."""
+"""The files of an index, opened: what a row holds, and whether each file is the one that was written."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
-from dataclasses import replace
-from datetime import UTC, datetime
-from itertools import chain, islice, tee
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool, Float32
 
-from medclip.atomic_io import sha256, whole_file
-from medclip.data.checked_files import DamageError, check_hash, open_table
-from medclip.data.dataset import Split, write_batches
-from medclip.data.parallel import map_shards
-from medclip.encode.encoder import Backend
+from medclip.atomic_io import sha256
+from medclip.data.checked_files import CHUNK_ROWS, DamageError, open_array, open_table
+from medclip.data.dataset import SCHEMA
 from medclip.errors import UserError
-from medclip.progress import progress
-from medclip.search.embed import RayJob, read_image_embeddings, task_rows, write_embeddings
+from medclip.search.embed import open_embeddings
 from medclip.search.manifest import (
     EMBEDDINGS_FILE,
+    EXACT,
+    FAISS,
+    MANIFEST_FILE,
     ROWS_FILE,
-    SEGMENTS_DIR,
     Manifest,
     Segment,
+    read_manifest,
     segment_folder,
 )
-from medclip.search.reader import FINGERPRINT_FIELDS, ROW_COLUMNS, ROW_SCHEMA, hash_columns
 from medclip.search.stores.faiss import FAISS_FILE
 
-BATCH_ROWS = 256
+ROW_COLUMNS = ["id", "image", "width", "height", "caption", "article", "license"]
+ROW_COLUMNS += ["attribution", "labels", "source", "sha256"]
+FINGERPRINT_FIELDS = {"hash": pa.binary(32), "thumbnail": pa.binary(1024)}  # a row of `Fingerprints`
+ROW_SCHEMA = pa.schema([*map(SCHEMA.field, ROW_COLUMNS), *FINGERPRINT_FIELDS.items()])
+_HASH_CACHE_SIZE = 1024  # files: a server that opens an index again after a change reads its new ones alone
+
+FileState = tuple[int, int, int]
+"""What the file system reports of a file, and what changes with its content; zeros of one that is absent."""
 
 
-def write_segment(
-    folder: Path,
-    manifest: Manifest,
-    backend: Backend,
-    split: Split,
-    rows: np.ndarray,
-    embeddings: Path | None = None,
-    job: RayJob | None = None,
-) -> Manifest:
-    """Write rows of a split, with a `job` its first ones, as a new segment; returns the manifest with it."""
-    segment = Segment(
-        name=f"{manifest.next_segment:05}",
-        first_row_id=manifest.next_row_id,
-        num_rows=len(rows),
-        added=str(datetime.now(UTC).date()),
-        data=split.dataset["source"],
-        split=split.name,
-        synthetic=split.dataset["synthetic"],
-    )
-    path = segment_folder(folder, segment)
-    for name in (ROWS_FILE, FAISS_FILE):  # of a killed call, maybe with other rows
-        (path / name).unlink(missing_ok=True)
-    if embeddings is not None:
-        image_embeddings, name = read_image_embeddings(embeddings, manifest.model_sha256, split)
-        segment = replace(segment, backend=name)
-        _write_npy(path / EMBEDDINGS_FILE, image_embeddings[rows])
-    else:
-        origin = {"model_sha256": manifest.model_sha256, "data_sha256": split.digest}
-        write_embeddings(path / EMBEDDINGS_FILE, backend, split, rows, origin, "images", job)
-    mask = np.isin(np.arange(len(split)), rows)
-    write_batches(path / ROWS_FILE, ROW_SCHEMA, _with_fingerprints(split, mask, job))
-    return manifest.with_segment(_with_hashes(folder, segment))
-
-
-def rewrite_segment(
-    folder: Path, manifest: Manifest, segment: Segment, embeddings: np.ndarray, table: pa.Table, mask: np.ndarray
-) -> Manifest:
-    """Write the rows of the mask of a segment as a new one; returns the manifest with it."""
-    _check_as_written(folder, segment)  # hashes of the new one would vouch for damage
-    rewritten_segment = replace(
-        segment,
-        name=f"{manifest.next_segment:05}",
-        first_row_id=manifest.next_row_id,
-        num_rows=int(np.count_nonzero(mask)),
-    )
-    path = segment_folder(folder, rewritten_segment)
-    _write_npy(path / EMBEDDINGS_FILE, embeddings[mask])
-    write_batches(path / ROWS_FILE, table.schema, _masked_batches(table, mask))
-    return manifest.with_segment(_with_hashes(folder, rewritten_segment))
-
-
-def _check_as_written(folder: Path, segment: Segment) -> None:
-    """UserError where a file of a segment is not as it was written."""
-    for name in (EMBEDDINGS_FILE, ROWS_FILE):
-        path = segment_folder(folder, segment) / name
+def open_segments(
+    folder: Path, manifest: Manifest | None
+) -> tuple[tuple[FileState, ...], Manifest, list[tuple[np.ndarray, pa.Table]]]:
+    """The version of an index, its manifest, and embeddings and rows of each segment, of one moment."""
+    while True:
+        state = _file_state(folder / MANIFEST_FILE)
+        current = manifest or read_manifest(folder)
+        _, *others = index_version(folder, current)
         try:
-            check_hash(path, segment.sha256.get(name))
-        except DamageError as error:
-            raise UserError(
-                f"{folder} is damaged: {path} {error}. Restore it from a backup, or build it again."
-            ) from None
+            return (state, *others), current, [_open_segment(folder, s, current) for s in current.segments]
+        except UserError:  # a purge may have erased a segment meanwhile
+            if _file_state(folder / MANIFEST_FILE) == state:
+                raise
 
 
-def remove_segments(folder: Path, manifest: Manifest) -> None:
-    """Erase the segments that a manifest does not list."""
-    for path in (folder / SEGMENTS_DIR).iterdir():
-        if path.name not in {segment.name for segment in manifest.segments}:
-            remove_folder(path)
+def hash_columns(rows: pa.Table) -> str:
+    """SHA-256 of all columns of a file of rows but the images, which have hashes of their own."""
+    digest = hashlib.sha256()
+    for column in rows.drop_columns("image").columns:
+        for buffer in chain.from_iterable(chunk.buffers() for chunk in column.chunks):
+            digest.update(buffer or b"")
+    return digest.hexdigest()
 
 
-def remove_folder(path: Path) -> None:
-    """Erase a folder. OSError names it by its whole path."""
+def index_version(folder: Path, manifest: Manifest) -> tuple[FileState, ...]:
+    """The state of each file of an index, the manifest's first."""
+    return tuple(map(_file_state, _files(folder, manifest)))
+
+
+def rewritten_file(folder: Path, manifest: Manifest, version: tuple[FileState, ...]) -> Path | None:
+    """The first file of an index, its manifest aside, that is the same as in `version`, but with other content."""
+    for path, opened in zip(_files(folder, manifest), version, strict=True):
+        now = _file_state(path)
+        if path.name != MANIFEST_FILE and opened != now and opened[0] == now[0] != 0:
+            return path
+    return None
+
+
+def _open_segment(folder: Path, segment: Segment, manifest: Manifest) -> tuple[np.ndarray, pa.Table]:
+    """The embeddings and rows of a segment, checked. UserError where they are absent or damaged.
+
+    Embeddings are unit vectors, and those that were written; of those that no scan reads, `nearest_rows` checks the
+    length of the ones it answers with. The images of rows are checked as they are read.
+    """
+    path, name = segment_folder(folder, segment), EMBEDDINGS_FILE
+    shape = (segment.num_rows, manifest.embedding_dim)
     try:
-        shutil.rmtree(path)
-    except OSError as error:  # which names the file alone, not its folder
-        raise OSError(error.errno, error.strerror, str(path)) from None
+        is_scanned = manifest.vector_store == EXACT or segment.num_rows < CHUNK_ROWS
+        embeddings = open_embeddings(path / name, shape) if is_scanned else open_array(path / name, "<f4", shape)
+        if is_scanned:
+            _check_hash(path / name, _file_hash, segment.sha256.get(name))
+        name = ROWS_FILE
+        table = open_table(path / name, ROW_SCHEMA, segment.num_rows)
+        _check_hash(path / name, _columns_hash, segment.columns_sha256 or None)
+    except (FileNotFoundError, DamageError) as error:
+        reason = error if isinstance(error, DamageError) else "is absent"
+        raise UserError(f"{folder} is damaged: {path / name} {reason}. Build the index again.") from None
+    return embeddings, table
 
 
-def rows_on_disk(folder: Path) -> int:
-    """How many rows the segments of an index hold, listed or not."""
-    return sum(len(np.load(path, mmap_mode="r")) for path in (folder / SEGMENTS_DIR).glob(f"*/{EMBEDDINGS_FILE}"))
+def _check_hash(path: Path, read_hash: Callable[[Path, FileState], str], digest: str | None) -> None:
+    """DamageError where a file has another hash than `digest`, if that is recorded."""
+    if digest is not None and read_hash(path, _file_state(path)) != digest:
+        raise DamageError("is not as it was written")
 
 
-def _with_hashes(folder: Path, segment: Segment) -> Segment:
-    """A segment whose files are written, with their hashes."""
-    files = {name: segment_folder(folder, segment) / name for name in (EMBEDDINGS_FILE, ROWS_FILE)}
-    columns = hash_columns(open_table(files[ROWS_FILE]))
-    return replace(segment, sha256={name: sha256(file) for name, file in files.items()}, columns_sha256=columns)
+@lru_cache(_HASH_CACHE_SIZE)
+def _file_hash(path: Path, state: FileState) -> str:
+    return sha256(path)
 
 
-def _masked_batches(table: pa.Table, mask: Bool[np.ndarray, " n"]) -> Iterator[pa.RecordBatch]:
-    """The rows of the mask, in batches."""
-    start = 0
-    for batch in table.to_batches(max_chunksize=BATCH_ROWS):
-        yield batch.filter(pa.array(mask[start : start + len(batch)]))
-        start += len(batch)
+@lru_cache(_HASH_CACHE_SIZE)
+def _columns_hash(path: Path, state: FileState) -> str:
+    return hash_columns(pa.ipc.open_file(pa.memory_map(os.fsencode(path))).read_all())
 
 
-def _with_fingerprints(split: Split, mask: Bool[np.ndarray, " n"], job: RayJob | None) -> Iterator[pa.RecordBatch]:
-    """The rows of the mask, with a `job` the first ones, in batches, with fingerprints of their images."""
-    batches, num_rows = split.iter_batches(ROW_COLUMNS, mask, BATCH_ROWS), int(np.count_nonzero(mask))
-    if job is None:
-        batches, ahead = tee(batches)
-        images = (image for batch in ahead for image in batch.column("image").to_pylist())
-        results = split.iter_fingerprints(np.flatnonzero(mask).tolist(), BATCH_ROWS, images)
-    else:
-        tasks = ((job, part.start, len(part)) for part in task_rows(range(num_rows)))
-        results = map_shards(_fingerprint_rows, tasks, ray=True)
-    fingerprints = chain.from_iterable(results)
-    with progress("fingerprint", num_rows, "images") as advance:
-        for batch in batches:
-            batch_fingerprints = list(islice(fingerprints, len(batch)))
-            columns = [
-                pa.array([arrays[i].tobytes() for arrays in batch_fingerprints], kind)
-                for i, kind in enumerate(FINGERPRINT_FIELDS.values())
-            ]
-            yield pa.RecordBatch.from_arrays([*batch.columns, *columns], schema=ROW_SCHEMA)
-            advance(len(batch))
+def _files(folder: Path, manifest: Manifest) -> Iterator[Path]:
+    """The manifest of an index, then the files that it lists, and faiss's own."""
+    yield folder / MANIFEST_FILE
+    names = (EMBEDDINGS_FILE, ROWS_FILE, *((FAISS_FILE,) if manifest.vector_store == FAISS else ()))
+    for segment in manifest.segments:
+        for name in names:
+            yield segment_folder(folder, segment) / name
 
 
-def _fingerprint_rows(job: RayJob, first: int, num_rows: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    rows = Split(job.data, job.split, num_rows, first)
-    return list(chain.from_iterable(rows.iter_fingerprints(range(num_rows), BATCH_ROWS)))
-
-
-def _write_npy(path: Path, embeddings: Float32[np.ndarray, "n p"]) -> None:
-    with whole_file(path) as partial, partial.open("wb") as file:
-        np.save(file, np.ascontiguousarray(embeddings, "<f4"))
+def _file_state(path: Path) -> FileState:
+    try:
+        stat = path.stat()
+    except OSError:
+        return 0, 0, 0
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns

@@ -30,7 +30,8 @@ from medclip.search.manifest import (
     parse_manifest,
     segment_folder,
 )
-from medclip.search.reader import ROW_SCHEMA, IndexReader
+from medclip.search.reader import IndexReader
+from medclip.search.segments import ROW_SCHEMA
 from medclip.search.stores.faiss import FAISS_FILE
 from medclip.verify.hashes import (
     HASHES,
