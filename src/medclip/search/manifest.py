@@ -135,8 +135,6 @@ def parse_manifest(path: Path, content: Mapping[str, Any]) -> Manifest:
         is_consistent = bool(segments) and manifest.replace() == manifest
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}). Build the index again.") from None
-    for name in manifest.snapshots:
-        file_name(name, f"{path}: the name of a snapshot", SNAPSHOT_NAME)
     for segment in segments:
         file_name(segment.name, f"{path}: the name of a segment", "[0-9]{5,}")
     file_name(manifest.collection, f"{path}: collection", COLLECTION_NAME)
@@ -144,8 +142,10 @@ def parse_manifest(path: Path, content: Mapping[str, Any]) -> Manifest:
         raise UserError(f"{path} is damaged: its segments and num_pairs disagree. Build the index again.")
     if not _is_vector_store(str(manifest.vector_store)):
         raise UserError(f"{path} is damaged: its vector_store is not {STORES}.")
-    if wrong := [name for part in (manifest, *segments) for name in _wrong_fields(part)]:
-        raise UserError(f"{path} is damaged: {wrong[0]} is of a wrong type. Build the index again.")
+    if wrong_field := next(chain.from_iterable(map(_wrong_fields, (manifest, *segments))), ""):
+        raise UserError(f"{path} is damaged: {wrong_field} is of a wrong type. Build the index again.")
+    for name in manifest.snapshots:
+        file_name(name, f"{path}: the name of a snapshot", SNAPSHOT_NAME)
     if not _counts_rows(manifest):
         raise UserError(f"{path} is damaged: its rows have not an id each. Build the index again.")
     return manifest
