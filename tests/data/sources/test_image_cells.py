@@ -12,7 +12,7 @@ import pytest
 from medclip.data.prepare_config import Columns, PrepareConfig
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.detect import open_source
-from medclip.data.sources.image_cells import MISSING, NUMBERS, OUTSIDE, REMOTE, cell_images
+from medclip.data.sources.image_cells import MISSING, NUMBERS, OUTSIDE, REMOTE, cell_images, parse_literal
 from medclip.errors import ImageError
 from support.archives import zip_bytes
 from support.material import draw_image, image_bytes
@@ -204,3 +204,52 @@ def test_an_archive_of_dotnet_has_backslashes(tmp_path):
     (tmp_path / "images.zip").write_bytes(zip_bytes([("scans\\1.png", data)]))
     (tmp_path / "x.csv").write_text("image,caption\nscans/1.png,CT of the chest\n")
     assert [row.image for row in open_source(str(tmp_path / "x.csv"))] == [data]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        image_bytes(draw_image(1), "PNG") * 100,
+        bytes(range(256)) * 4,
+        [f"a 'quoted' \"{n}\" caption, of #{n}" for n in range(1000)],
+        ["", "'''", '"""', "\\", "it's", "f'{1}'"],
+        {"bytes": b"'''\"\\", "path": None},
+    ],
+)
+def test_what_python_writes_is_read_as_it_was(value):
+    assert parse_literal(repr(value)) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" + "1," * 2**20 + "]",
+        "['\\''," + "1," * 2**20 + "'']",
+        "[''' ' '''," + "1," * 2**20 + "]",
+        "[ # '\n" + "1," * 2**20 + "]",
+        "[f'{" + "1," * 2**20 + "}']",
+        '[rF"{' + "1," * 2**20 + '}"]',
+    ],
+)
+def test_a_literal_that_would_take_500_times_its_size_is_not_parsed(text, monkeypatch):
+    """A syntax tree has that much for each part: 16 MB of a cell were 8 GB."""
+    monkeypatch.setattr("ast.literal_eval", pytest.fail)
+    with pytest.raises(ValueError, match="too many parts"):
+        parse_literal(text)
+
+
+@pytest.mark.parametrize("quote", ["'", '"', "'''", '"""'])
+def test_a_string_without_end_takes_a_moment(quote):
+    with pytest.raises(ValueError, match="string"):
+        parse_literal(quote + ("\\" + quote[0]) * 2**17 + "\\")
+
+
+@pytest.mark.parametrize("cell", ["{[1]: 2}", "{[1]}", "[{[1]: 2}]", "b'x', b'y'"])
+def test_a_cell_that_looks_like_a_value_and_is_none_is_text(tmp_path, cell):
+    (tmp_path / "1.png").write_bytes(image_bytes(draw_image(1), "PNG"))
+    (tmp_path / "x.jsonl").write_text(
+        "".join(json.dumps({"image": image, "caption": cell, "patient": cell}) + "\n" for image in ("1.png", cell))
+    )
+    pair, dropped = open_source(str(tmp_path / "x.jsonl"))
+    assert isinstance(pair, Pair) and pair.caption == cell
+    assert isinstance(dropped, Dropped)

@@ -40,6 +40,14 @@ NUMBERS = "image cell is a list of numbers, not a path or an encoded image"
 DAMAGED_BASE64 = "image cell is base64, cut or damaged"
 REMOTE = "image behind a URL, which is not fetched"
 MAX_MEMBER_BYTES = 2**28
+_MAX_OUTLINE_CHARACTERS = 2**18  # of a literal without its strings: as a syntax tree one takes 500 bytes
+_STRINGS = re.compile(
+    r"""'''(?:[^'\\]++|\\.|'(?!''))*+(?:'''|\\?\Z)|'(?:[^'\\]++|\\.)*+(?:'|\\?\Z)"""
+    r'|"""(?:[^"\\]++|\\.|"(?!""))*+(?:"""|\\?\Z)|"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)',
+    re.DOTALL,
+)
+_HIDES_PARTS = re.compile(r"#|[ft]r?'", re.IGNORECASE)
+"""What would hide a part within a string, in what `_STRINGS` leaves: a comment with a quotation mark, an f-string."""
 _DATA_URI = re.compile(r"data:(?:image|application)/[\w.+-]+;base64,", re.IGNORECASE)
 _BASE64_STARTS = ("/9j/", "iVBORw0KGgo", "R0lGODlh", "R0lGODdh", "UklGR", "SUkqA", "TU0AK")
 """JPEG, PNG, GIF, WebP and TIFF in base64."""
@@ -58,10 +66,13 @@ def cell_text(value: Any) -> str:
 
 
 def parse_literal(text: str) -> Any:
-    """The value of a Python literal. Raises ValueError for any other text, however long or deep."""
+    """The value of a Python literal. Raises ValueError for any other text, however long or deep, and for many parts."""
+    outline = _STRINGS.sub("'", text)
+    if len(outline) > _MAX_OUTLINE_CHARACTERS or _HIDES_PARTS.search(outline):
+        raise ValueError("it has too many parts, or what no literal has")
     try:
         return ast.literal_eval(text)
-    except (SyntaxError, MemoryError, RecursionError) as error:
+    except (SyntaxError, TypeError, MemoryError, RecursionError) as error:
         raise ValueError(str(error)) from None
 
 

@@ -299,6 +299,7 @@ def _unwrap_bytes(caption: str) -> str:
     if caption[:2] not in ("b'", 'b"') or caption[-1:] != caption[1]:
         return caption
     try:
-        return parse_literal(caption).decode()
+        value = parse_literal(caption)
+        return value.decode() if isinstance(value, bytes) else caption
     except ValueError:
         return caption
