@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -110,6 +111,12 @@ def test_what_cannot_be_read_is_named(content):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ImageError, match=r"^image missing$"):
         decode(tmp_path / "absent.jpg")
+
+
+@pytest.mark.parametrize("image", ["https://example.org/1.png", Path("s3://bucket/1.png")])
+def test_an_image_behind_a_url_is_named_as_one(image):
+    with pytest.raises(ImageError, match=r"^image behind a URL, which is not fetched$"):
+        decode(image)
 
 
 @pytest.mark.parametrize("side", [10_001, 20_000])

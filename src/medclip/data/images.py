@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +23,7 @@ from medclip.errors import (
     MAX_PIXELS,
     MAX_SIDE,
     NO_FINITE_PIXELS,
+    REMOTE,
     SIDE_TOO_LONG,
     STRIP,
     TOO_MANY_PIXELS,
@@ -39,6 +41,7 @@ _DECODED_HERE = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # JPEG, PNG
 _FIRST_VRS = (b"UL", b"CS", b"UI", b"OB", b"DA", b"DT", b"TM", b"LO", b"SH", b"LT")
 _LAST_FIRST_ELEMENT, _MAX_FIRST_LENGTH = 0x70, 64
 _WHITE_IS_ZERO, _PHOTOMETRIC_TAG = 0, 262  # TIFF 6.0, section 8
+_URL_AS_PATH = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # a path has one of the two slashes
 _pil_load_lock = threading.Lock()  # an image may stand twice in a batch, and Pillow's lazy load is not thread-safe
 ImageInput = str | Path | bytes | Image.Image | np.ndarray
 """An image file, encoded bytes, a PIL image, or pixels: uint8 (h, w), (h, w, 1), (h, w, 3) or (h, w, 4)."""
@@ -52,8 +55,8 @@ def decode(image: ImageInput | DicomFrame) -> Image.Image:
 
     16-bit grays and floats are scaled from their own finite range (NaN is black), transparency is laid on black, and
     a color image whose channels are equal becomes gray. For DICOM see `medclip.data.dicom`. Raises ImageError ("image
-    missing", "image unreadable", "image over 100 million pixels", "image over 65,500 pixels a side", "no finite pixel
-    values", and DICOM's reasons).
+    missing", REMOTE, "image unreadable", "image over 100 million pixels", "image over 65,500 pixels a side", "no finite
+    pixel values", and DICOM's reasons).
     """
     image = Path(image) if isinstance(image, str) else image
     with _image_errors():
@@ -63,6 +66,8 @@ def decode(image: ImageInput | DicomFrame) -> Image.Image:
             with _pil_load_lock:
                 return _upright(image)
         file = image.file if isinstance(image, DicomFrame) else image
+        if isinstance(file, Path) and _URL_AS_PATH.match(str(file)) and not file.exists():
+            raise ImageError(REMOTE)
         if isinstance(file, Path) and (kind := special_kind(file)):
             raise ImageError(kind)
         return isolate(_decode_file, image) if isinstance(image, DicomFrame) else _decode_here_or_apart(image)

@@ -12,8 +12,8 @@ import pytest
 from medclip.data.prepare_config import Columns, PrepareConfig
 from medclip.data.schema import Dropped, Pair
 from medclip.data.sources.detect import open_source
-from medclip.data.sources.image_cells import MISSING, NUMBERS, OUTSIDE, REMOTE, cell_images, parse_literal
-from medclip.errors import ImageError
+from medclip.data.sources.image_cells import MISSING, NUMBERS, OUTSIDE, cell_images, parse_literal
+from medclip.errors import REMOTE, ImageError
 from support.archives import zip_bytes
 from support.material import draw_image, image_bytes
 

@@ -29,7 +29,7 @@ from medclip.data.paths import (
 )
 from medclip.data.schema import DicomFrame
 from medclip.data.sources.path_spellings import ForeignPaths, first_file, spellings
-from medclip.errors import ImageError
+from medclip.errors import REMOTE, ImageError
 
 MISSING = "image missing"
 OUTSIDE = "image outside the table's folder (see --image-root)"
@@ -38,7 +38,6 @@ DAMAGED_BYTES = "image cell is the text of Python bytes, cut or damaged"
 NESTED = "image cell is nested too deeply"
 NUMBERS = "image cell is a list of numbers, not a path or an encoded image"
 DAMAGED_BASE64 = "image cell is base64, cut or damaged"
-REMOTE = "image behind a URL, which is not fetched"
 MAX_MEMBER_BYTES = 2**28
 _MAX_OUTLINE_CHARACTERS = 2**18  # of a literal without its strings: as a syntax tree one takes 500 bytes
 _STRINGS = re.compile(
