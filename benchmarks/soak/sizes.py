@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import random
 import re
@@ -38,8 +39,8 @@ def load(bounds: Bounds) -> Iterator[Record]:
     ids, image = train.column("id"), train.image(0)
     always = set(Split(place.paths["data"], "validation").column("id"))
     codes, faults, memory, changes = Counter(), [], [], Counter()
-    end = time.monotonic() + seconds
     with start_server(index, place.folder / "served", "--model", str(place.paths["run"])) as server:
+        end = time.monotonic() + seconds
         threads = [
             threading.Thread(target=_ask, args=(server.url, image, always | set(ids), end, codes, faults))
             for _ in range(CLIENTS)
@@ -87,6 +88,9 @@ def _ask(url: str, image: bytes, known: set[str], end: float, codes: Counter, fa
             if error.code not in (429, 503):
                 faults.append(f"{path}: {error.code}: {error.read()[:200]!r}")
             continue
+        except (OSError, http.client.HTTPException) as error:
+            faults.append(f"{path}: {error!r}")
+            return
         hits = [hit for result in content.get("results", [content]) for hit in result["hits"]]
         scores = [hit["score"] for hit in hits]
         if len(hits) != 10 or {hit["id"] for hit in hits} - known or scores != sorted(scores, reverse=True):
