@@ -39,7 +39,7 @@ NESTED = "image cell is nested too deeply"
 NUMBERS = "image cell is a list of numbers, not a path or an encoded image"
 DAMAGED_BASE64 = "image cell is base64, cut or damaged"
 MAX_MEMBER_BYTES = 2**28
-_MAX_OUTLINE_CHARACTERS = 2**18  # of a literal without its strings: as a syntax tree one takes 500 bytes
+_MAX_OUTLINE_CHARACTERS = 2**20  # of a literal without its strings: a syntax tree has 500 bytes for each
 _STRINGS = re.compile(
     r"""'''(?:[^'\\]++|\\.|'(?!''))*+(?:'''|\\?\Z)|'(?:[^'\\]++|\\.)*+(?:'|\\?\Z)"""
     r'|"""(?:[^"\\]++|\\.|"(?!""))*+(?:"""|\\?\Z)|"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)',
