@@ -7,6 +7,7 @@ import pytest
 
 from medclip.atomic_io import write_with_checksum
 from medclip.cli.info import info
+from medclip.data.corrections import correct_data, pair_keys
 from medclip.data.dataset import Split
 from medclip.data.export import export_data
 from medclip.data.images import decode
@@ -72,6 +73,16 @@ def test_one_that_another_program_wrote_has_no_checksum(tmp_path):
     write_with_checksum(folder / "index.json", {})
     with pytest.raises(UserError, match="segments"):
         IndexReader(folder)
+
+
+def test_a_letter_of_a_caption_gets_no_hash_of_its_own(data, copy, tmp_path):
+    """A corrected copy has hashes of its own, and `medclip verify` would find nothing."""
+    folder, key = copy(data), pair_keys(Split(data, "train").table)[0]
+    path = folder / "validation-00000.arrow"
+    path.write_bytes(path.read_bytes().replace(b"CT", b"MR", 1))
+    with pytest.raises(UserError, match=f"{path} is not the file whose hash is recorded"):
+        correct_data(folder, tmp_path / "corrected", {key: None})
+    assert not (tmp_path / "corrected").exists()
 
 
 def test_a_bit_of_an_image_that_decodes_all_the_same_is_not_another_number(data, copy, tmp_path):

@@ -356,10 +356,13 @@ class Split:
         )
 
 
-def open_shard(path: Path, num_pairs: int | None = None) -> pa.Table:
-    """The rows of one shard, memory-mapped and checked. UserError where it is absent, damaged or of another length."""
+def open_shard(path: Path, num_pairs: int | None = None, digest: str | None = None) -> pa.Table:
+    """The rows of one shard, memory-mapped and checked, with its hash where that is given.
+
+    UserError where it is absent, damaged or of another length.
+    """
     try:
-        return open_table(path, SCHEMA, num_pairs)
+        return open_table(path, SCHEMA, num_pairs, digest)
     except FileNotFoundError:
         raise UserError(f"{path} is listed in dataset.json but absent. Prepare the dataset again.") from None
     except DamageError as error:

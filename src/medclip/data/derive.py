@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from medclip.atomic_io import sha256, write_with_checksum
-from medclip.data.dataset import Split, nonempty_splits, read_dataset, write_table
-from medclip.data.paths import AnyPath
+from medclip.atomic_io import recorded_hashes, sha256, write_with_checksum
+from medclip.data.dataset import Split, nonempty_splits, open_shard, read_dataset, write_table
+from medclip.data.paths import AnyPath, is_url
 from medclip.data.prepare import NOTICE_FILE, write_notice
 from medclip.data.resume import ResumableFile, remove_stale
 from medclip.errors import UserError
@@ -29,14 +29,17 @@ def copy_splits(
 ) -> None:
     """Write `rows_of` each split of `data`, edited, into `out`, which the caller has claimed.
 
-    `facts` go into its `dataset.json`, which is written last. UserError where a split would be left empty; then nothing
-    is written.
+    `facts` go into its `dataset.json`, which is written last. UserError where a split would be left empty, or a shard
+    is not as it was written; then nothing is written.
     """
     dataset = read_dataset(data)
     splits: dict[str, dict[str, Any]] = {name: {"pairs": 0, "shards": []} for name in dataset["splits"]}
     rows_by_split: list[tuple[Split, Sequence[int]]] = []
     for name in nonempty_splits(dataset):
         split = Split(data, name)
+        if not is_url(data):
+            for shard in dataset["splits"][name]["shards"]:  # the hashes of the copy would vouch for damage
+                open_shard(split.folder / shard["file"], digest=recorded_hashes(dataset).get(shard["file"]))
         rows_by_split.append((split, rows := rows_of(split)))
         if not rows:
             raise UserError(f"no pair of split {name!r} of {data} would be left, so nothing is written.")
