@@ -80,9 +80,10 @@ def measure(bounds: Bounds) -> Iterator[Result]:
     }
     usages = in_turn(bounds.rounds, runs)
     work = f"`index migrate` to faiss, {rows:,} × {WIDTH}, whole command"
-    for peer, checked in zip(list(runs)[1:], equal, strict=True):
-        for cost, field, goal in (("processor time", "seconds", 1), ("peak memory", "peak_mb", None)):
-            yield Comparison(work, peer, ratios(usages[peer], usages["ours"], field), cost, goal=goal, checked=checked)
+    for peer, goal, checked in zip(list(runs)[1:], (1, None), equal, strict=True):
+        for cost, field, goal_of_cost in (("processor time", "seconds", goal), ("peak memory", "peak_mb", None)):
+            shares = ratios(usages[peer], usages["ours"], field)
+            yield Comparison(work, peer, shares, cost, goal=goal_of_cost, checked=checked)
 
 
 def _check(bounds: Bounds, folder: Path, vectors: Path) -> tuple[str, str]:
