@@ -371,7 +371,9 @@ def test_what_cannot_be_served_is_one_sentence(medclip, index_folder, tmp_path, 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         code, _, message = medclip("serve", "--index", index_folder, "--port", port)
-    assert code == 1 and "cannot be listened on" in message
+    assert code == 1 and "cannot be listened on" in message and "another --port?" in message
+    code, _, message = medclip("serve", "--index", index_folder, "--host", "192.0.2.1", "--port", "0")
+    assert code == 1 and "another --host?" in message
     for flags, sentence in (
         (("--index", tmp_path), "is not an index"),
         (("--index", index_folder, "--workers", "0"), "--workers must be at least 1"),

@@ -12,6 +12,7 @@ from medclip.cli.evaluation_tables import evaluation_tables
 from medclip.cli.format import Output
 from medclip.data.prepare_config import PrepareConfig
 from medclip.errors import UserError
+from medclip.folder_kinds import folder_kind
 from medclip.progress import console
 from medclip.training.config import TrainConfig
 
@@ -43,7 +44,7 @@ class Quickstart:
         from medclip.training.loop import train
 
         data, run, index, evaluation = (self.out / name for name in ("data", "run", "index", "evaluation"))
-        if data.exists():
+        if data.exists() or folder_kind(self.out):
             raise UserError(f"{self.out} already exists; delete it or choose another with --out.")
         start = time.monotonic()
         console.rule("synthetic phantoms: drawn, not patients")

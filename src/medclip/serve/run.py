@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -96,6 +97,9 @@ def _listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         server_socket = socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError) as error:
-        raise WorkError(f"{host}:{port} cannot be listened on ({error}); another --port?") from None
+        is_host = isinstance(error, socket.gaierror) or getattr(error, "errno", None) == errno.EADDRNOTAVAIL
+        raise WorkError(
+            f"{host}:{port} cannot be listened on ({error}); another --{'host' if is_host else 'port'}?"
+        ) from None
     server_socket.set_inheritable(True)
     return server_socket
