@@ -49,8 +49,8 @@ class Segment:
     synthetic: bool
     sha256: Mapping[str, str] = field(default_factory=dict)
     """Of its files, by name."""
-    columns_sha256: str = ""
-    """Of what its rows hold beside the images, which have hashes of their own: `segments.hash_columns`."""
+    crc32: Mapping[str, int] = field(default_factory=dict)
+    """Of its files, by name, as `segments.crc32` has it: quick enough for every opening, where hashes are not."""
     backend: str = "jax"
     """What computed its embeddings: one of `inference_backends.BACKENDS`."""
 
@@ -172,9 +172,14 @@ def _wrong_fields(part: Manifest | Segment) -> Iterator[str]:
             yield item.name
     if isinstance(part, Manifest) and not all(type(row) is int and 0 <= row < part.next_row_id for row in part.deleted):
         yield "deleted"
-    name, hashes = ("snapshots", part.snapshots) if isinstance(part, Manifest) else ("sha256", part.sha256)
-    if not (isinstance(hashes, dict) and all(isinstance(digest, str) for digest in hashes.values())):
-        yield name
+    checksums = (
+        [("snapshots", part.snapshots, str)]
+        if isinstance(part, Manifest)
+        else [("sha256", part.sha256, str), ("crc32", part.crc32, int)]
+    )
+    for name, values, kind in checksums:
+        if not (isinstance(values, dict) and all(type(value) is kind for value in values.values())):
+            yield name
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

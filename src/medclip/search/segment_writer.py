@@ -14,7 +14,7 @@ import pyarrow as pa
 from jaxtyping import Bool, Float32
 
 from medclip.atomic_io import sha256, whole_file
-from medclip.data.checked_files import DamageError, check_hash, open_table
+from medclip.data.checked_files import DamageError, check_hash
 from medclip.data.dataset import Split, write_batches
 from medclip.data.parallel import map_shards
 from medclip.encode.encoder import Backend
@@ -29,7 +29,7 @@ from medclip.search.manifest import (
     Segment,
     segment_folder,
 )
-from medclip.search.segments import FINGERPRINT_FIELDS, ROW_COLUMNS, ROW_SCHEMA, hash_columns
+from medclip.search.segments import FINGERPRINT_FIELDS, ROW_COLUMNS, ROW_SCHEMA, crc32
 from medclip.search.stores.faiss import FAISS_FILE
 
 BATCH_ROWS = 256
@@ -121,8 +121,11 @@ def rows_on_disk(folder: Path) -> int:
 def _with_hashes(folder: Path, segment: Segment) -> Segment:
     """A segment whose files are written, with their hashes."""
     files = {name: segment_folder(folder, segment) / name for name in (EMBEDDINGS_FILE, ROWS_FILE)}
-    columns = hash_columns(open_table(files[ROWS_FILE]))
-    return replace(segment, sha256={name: sha256(file) for name, file in files.items()}, columns_sha256=columns)
+    return replace(
+        segment,
+        sha256={name: sha256(file) for name, file in files.items()},
+        crc32={name: crc32(file) for name, file in files.items()},
+    )
 
 
 def _masked_batches(table: pa.Table, mask: Bool[np.ndarray, " n"]) -> Iterator[pa.RecordBatch]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Callable, Iterator
-from functools import lru_cache
+import zlib
+from collections.abc import Iterator
+from functools import lru_cache, reduce
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from medclip.atomic_io import sha256
 from medclip.data.checked_files import CHUNK_ROWS, DamageError, open_array, open_table
 from medclip.data.dataset import SCHEMA
 from medclip.errors import UserError
@@ -34,7 +32,7 @@ ROW_COLUMNS = ["id", "image", "width", "height", "caption", "article", "license"
 ROW_COLUMNS += ["attribution", "labels", "source", "sha256"]
 FINGERPRINT_FIELDS = {"hash": pa.binary(32), "thumbnail": pa.binary(1024)}  # a row of `Fingerprints`
 ROW_SCHEMA = pa.schema([*map(SCHEMA.field, ROW_COLUMNS), *FINGERPRINT_FIELDS.items()])
-_HASH_CACHE_SIZE = 1024  # files: a server that opens an index again after a change reads its new ones alone
+_CRC32_CACHE_SIZE = 1024  # files: a server that opens an index again after a change reads its new ones alone
 
 FileState = tuple[int, int, int]
 """What the file system reports of a file, and what changes with its content; zeros of one that is absent."""
@@ -55,13 +53,13 @@ def open_segments(
                 raise
 
 
-def hash_columns(rows: pa.Table) -> str:
-    """SHA-256 of all columns of a file of rows but the images, which have hashes of their own."""
-    digest = hashlib.sha256()
-    for column in rows.drop_columns("image").columns:
-        for buffer in chain.from_iterable(chunk.buffers() for chunk in column.chunks):
-            digest.update(buffer or b"")
-    return digest.hexdigest()
+def crc32(path: Path) -> int:
+    """CRC-32 of the embeddings or the rows of a segment, but for the images, which have hashes of their own."""
+    if path.name == EMBEDDINGS_FILE:
+        return zlib.crc32(np.ascontiguousarray(open_array(path, "<f4")).data)
+    chunks = chain.from_iterable(column.chunks for column in open_table(path).drop_columns("image").columns)
+    buffers = chain.from_iterable(chunk.buffers() for chunk in chunks)
+    return reduce(lambda value, buffer: zlib.crc32(buffer, value), filter(None, buffers), 0)
 
 
 def index_version(folder: Path, manifest: Manifest) -> tuple[FileState, ...]:
@@ -90,30 +88,26 @@ def _open_segment(folder: Path, segment: Segment, manifest: Manifest) -> tuple[n
         is_scanned = manifest.vector_store == EXACT or segment.num_rows < CHUNK_ROWS
         embeddings = open_embeddings(path / name, shape) if is_scanned else open_array(path / name, "<f4", shape)
         if is_scanned:
-            _check_hash(path / name, _file_hash, segment.sha256.get(name))
+            _check_crc32(path / name, segment)
         name = ROWS_FILE
         table = open_table(path / name, ROW_SCHEMA, segment.num_rows)
-        _check_hash(path / name, _columns_hash, segment.columns_sha256 or None)
+        _check_crc32(path / name, segment)
     except (FileNotFoundError, DamageError) as error:
         reason = error if isinstance(error, DamageError) else "is absent"
         raise UserError(f"{folder} is damaged: {path / name} {reason}. Build the index again.") from None
     return embeddings, table
 
 
-def _check_hash(path: Path, read_hash: Callable[[Path, FileState], str], digest: str | None) -> None:
-    """DamageError where a file has another hash than `digest`, if that is recorded."""
-    if digest is not None and read_hash(path, _file_state(path)) != digest:
+def _check_crc32(path: Path, segment: Segment) -> None:
+    """DamageError where a file has another CRC-32 than its segment says, if it says one."""
+    recorded = segment.crc32.get(path.name)
+    if recorded is not None and recorded != _cached_crc32(path, _file_state(path)):
         raise DamageError("is not as it was written")
 
 
-@lru_cache(_HASH_CACHE_SIZE)
-def _file_hash(path: Path, state: FileState) -> str:
-    return sha256(path)
-
-
-@lru_cache(_HASH_CACHE_SIZE)
-def _columns_hash(path: Path, state: FileState) -> str:
-    return hash_columns(pa.ipc.open_file(pa.memory_map(os.fsencode(path))).read_all())
+@lru_cache(_CRC32_CACHE_SIZE)
+def _cached_crc32(path: Path, state: FileState) -> int:
+    return crc32(path)
 
 
 def _files(folder: Path, manifest: Manifest) -> Iterator[Path]:
