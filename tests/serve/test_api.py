@@ -1,5 +1,6 @@
 """The API gives what the search gives, one endpoint after another."""
 
+import asyncio
 import io
 import json
 import logging
@@ -24,6 +25,7 @@ from medclip.search.index import Index
 from medclip.search.query import Query, SearchOptions, similar
 from medclip.search.reader import IndexReader
 from medclip.serve import gate, run
+from medclip.serve.api import create_app
 from medclip.serve.service import Settings
 from medclip.zero_shot import classify
 from support.served import error_sentence, open_client, service_of
@@ -280,6 +282,21 @@ def test_queries_are_logged_only_when_asked(client, index_folder, caplog, monkey
     monkeypatch.setattr(service_of(client), "settings", Settings(index_folder, log_queries=True))
     client.post("/search", json=body)
     assert json.dumps("Mrs Secret\nforged line") in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [(WorkError("a row is damaged."), "a row is damaged."), (PermissionError(13, "Denied", "rows"), "rows: Denied.")],
+)
+def test_a_service_that_cannot_start_says_why(index_folder, monkeypatch, caplog, error, sentence):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("medclip.serve.api.Service", fail)
+    app = create_app(Settings(index_folder), []).app
+    with pytest.raises(SystemExit):
+        asyncio.run(app.router.lifespan_context(app).__aenter__())
+    assert [record.message for record in caplog.records] == [sentence]
 
 
 def test_a_changed_index_answers_as_it_is(run, data, tmp_path):

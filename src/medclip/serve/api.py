@@ -19,7 +19,7 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 from starlette.formparsers import MultiPartParser
 
 from medclip import NOT_CLINICAL, __version__, jax_setup
-from medclip.errors import UserError
+from medclip.errors import UserError, WorkError, describe_os_error
 
 jax_setup.start()  # before anything imports JAX
 
@@ -270,8 +270,9 @@ def create_app(settings: Settings, keys: list[bytes], accepts_name: Callable[[st
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         try:
             app.state.service = Service(settings)
-        except UserError as error:
-            logging.getLogger("medclip.serve").error("%s", error)
+        except (UserError, WorkError, OSError) as error:
+            sentence = describe_os_error(error) if isinstance(error, OSError) else error
+            logging.getLogger("medclip.serve").error("%s", sentence)
             raise SystemExit(1) from None
         yield
         app.state.service.close()
