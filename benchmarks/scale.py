@@ -21,9 +21,10 @@ import numpy as np
 import tyro
 
 from medclip.atomic_io import write_with_checksum
-from medclip.data.dataset import Split, duplicate_ids, read_dataset, write_shard
+from medclip.data.dataset import Split, duplicate_ids, read_dataset
 from medclip.data.prepare import SHARD_PAIRS, drop_repeated_ids
 from medclip.data.schema import Pair
+from medclip.data.shards import write_shard
 from medclip.training.data import rows_at
 
 WORDS = [

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from medclip.data.dataset import write_batches
+from medclip.data.shards import write_batches
 from medclip.search.curate import migrate
 from medclip.search.filters import NO_FILTER, make_filter
 from medclip.search.manifest import EMBEDDINGS_FILE, ROWS_FILE, Manifest, Segment, segment_folder, write_manifest

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from medclip.atomic_io import write_json
-from medclip.data.dataset import SCHEMA, write_shard
+from medclip.data.shards import SCHEMA, write_shard
 from performance.record import Bounds, Comparison, Result, in_new_process, in_turn, ratios, run
 
 PAIRS, WIDTH = 8176, 512

@@ -13,7 +13,7 @@ import pyarrow as pa
 from PIL import Image
 
 from medclip.atomic_io import write_json
-from medclip.data.dataset import SCHEMA, write_batches
+from medclip.data.shards import SCHEMA, write_batches
 from performance.models import write_model
 from performance.record import Bounds, Comparison, Result, in_new_process, run
 

@@ -30,9 +30,11 @@ class LockedError(WorkError):
     """Another process is writing a folder."""
 
 
-def describe_os_error(error: OSError) -> str:
-    """The file and the reason, as a sentence."""
-    return f"{error.filename}: {error.strerror}." if error.filename and error.strerror else str(error)
+def describe_error(error: Exception) -> str:
+    """What went wrong, as a sentence; of the system's errors the file and the reason."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}."
+    return str(error)
 
 
 class ImageError(ValueError):

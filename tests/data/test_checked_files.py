@@ -8,7 +8,8 @@ import pytest
 
 from medclip.atomic_io import write_with_checksum
 from medclip.data.checked_files import DamageError, damaged_rows, open_array, open_table
-from medclip.data.dataset import Split, write_arrow
+from medclip.data.dataset import Split
+from medclip.data.shards import write_arrow
 from medclip.errors import UserError
 from support.handmade_datasets import dataset, row
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from medclip.atomic_io import write_with_checksum
-from medclip.data.dataset import Split, default_split, read_dataset, shard_report, write_shard, write_table
+from medclip.data.dataset import Split, default_split, read_dataset
 from medclip.data.prepare import prepare
+from medclip.data.shards import shard_report, write_shard, write_table
 from medclip.errors import UserError
 from support.handmade_datasets import dataset, row
 from support.material import RocoFolder, draw_image, image_bytes

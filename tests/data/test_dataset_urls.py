@@ -8,10 +8,11 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from medclip.atomic_io import with_checksum
-from medclip.data.dataset import Split, default_split, read_dataset, write_table
+from medclip.data.dataset import Split, default_split, read_dataset
 from medclip.data.derive import copy_splits
 from medclip.data.export import export_data
 from medclip.data.paths import parse_path
+from medclip.data.shards import write_table
 from medclip.errors import UserError, WorkError
 from medclip.model.image_processor import square_image_processor
 from medclip.training.data import SplitImages, cache_pixels, decode_into

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from medclip.data import prepare as module
-from medclip.data.dataset import SCHEMA, Split
+from medclip.data.dataset import Split
 from medclip.data.prepare import chunks_by_split, drop_repeated_ids, prepare
 from medclip.data.prepare_config import PrepareConfig
 from medclip.data.schema import Dropped, Pair
+from medclip.data.shards import SCHEMA
 from medclip.errors import UserError
 from support.material import SHORT_CAPTION, RocoFolder, draw_image, image_bytes, level_of
 from support.prepared import dropped_rows

@@ -4,14 +4,14 @@ import json
 import math
 import shutil
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from medclip.atomic_io import sha256, write_with_checksum
-from medclip.data.dataset import Split, write_shard
+from medclip.data.dataset import Split
 from medclip.data.prepare import prepare
 from medclip.encode.encoder import embed_images, embed_texts
 from medclip.errors import UserError
@@ -22,6 +22,7 @@ from medclip.evaluation.retrieval import evaluate_retrieval
 from medclip.metrics import DIRECTIONS, rank_metrics, ranks, recall_at_k
 from medclip.model.checkpoint import model_hash
 from medclip.named_metrics import name_parts
+from support.handmade_datasets import change_rows
 from support.material import draw_image
 
 
@@ -287,11 +288,8 @@ def test_without_concepts_nothing_is_graded(run, data, copy, tmp_path):
 
 def with_rows(folder, change):
     """The folder, rows of its validation split changed."""
-    (shard,) = folder.glob("validation-*.arrow")
-    with pa.OSFile(str(shard)) as source:
-        rows = pa.ipc.open_file(source).read_all().to_pylist()
-    write_shard(shard, [row | change(row, i) for i, row in enumerate(rows)], {})
-    return folder
+    numbers = count()
+    return change_rows(folder, lambda row: row | change(row, next(numbers)), "validation")
 
 
 def test_fewer_candidates_are_drawn_on_request(run, data):

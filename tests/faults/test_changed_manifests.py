@@ -75,14 +75,19 @@ def test_one_that_another_program_wrote_has_no_checksum(tmp_path):
         IndexReader(folder)
 
 
-def test_a_letter_of_a_caption_gets_no_hash_of_its_own(data, copy, tmp_path):
-    """A corrected copy has hashes of its own, and `medclip verify` would find nothing."""
+def test_a_letter_of_a_caption_is_not_another_text(data, copy, tmp_path):
+    """Also in a corrected copy, whose own hashes would vouch for it."""
     folder, key = copy(data), pair_keys(Split(data, "train").table)[0]
     path = folder / "validation-00000.arrow"
     path.write_bytes(path.read_bytes().replace(b"CT", b"MR", 1))
-    with pytest.raises(UserError, match=f"{path} is not the file whose hash is recorded"):
-        correct_data(folder, tmp_path / "corrected", {key: None})
-    assert not (tmp_path / "corrected").exists()
+    for read in (
+        lambda: Split(folder, "validation"),
+        lambda: export_data(folder, tmp_path / "export", "parquet"),
+        lambda: correct_data(folder, tmp_path / "corrected", {key: None}),
+    ):
+        with pytest.raises(UserError, match=f"{path} is not as it was written. Prepare the dataset again."):
+            read()
+    assert not (tmp_path / "corrected").exists() and not (tmp_path / "export" / "export.json").exists()
 
 
 def test_a_bit_of_an_image_that_decodes_all_the_same_is_not_another_number(data, copy, tmp_path):

@@ -7,12 +7,12 @@ import pytest
 
 from medclip.data.arrow_messages import has_compressed_batches
 from medclip.data.checked_files import DamageError, open_table
-from medclip.data.dataset import write_arrow
 from medclip.data.deidentify import redact_report
 from medclip.data.normalize import MAX_CAPTION_CHARACTERS, clean_caption, normalize_text
 from medclip.data.prepare import prepare
 from medclip.data.prepare_config import Columns
 from medclip.data.schema import Pair
+from medclip.data.shards import write_arrow
 from medclip.data.sources.image_cells import UsedFiles
 from medclip.data.sources.reports import split_reading
 from medclip.data.sources.table_files import read_rows

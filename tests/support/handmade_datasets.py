@@ -1,11 +1,13 @@
 """Datasets written row by row, of which every number is known."""
 
 import hashlib
+import json
 from pathlib import Path
 
 from medclip import NOT_CLINICAL
-from medclip.atomic_io import write_json
-from medclip.data.dataset import write_shard
+from medclip.atomic_io import write_json, write_with_checksum
+from medclip.data.checked_files import columns_crc32
+from medclip.data.shards import open_shard, write_shard
 from support.material import draw_image, image_bytes
 
 
@@ -52,4 +54,14 @@ def dataset(folder: Path, splits: dict[str, list[dict]], shard: int = 4, **field
         "dropped": {name: {} for name in splits},
     }
     write_json(folder / "dataset.json", content | fields)
+    return folder
+
+
+def change_rows(folder: Path, change, split: str = "*") -> Path:
+    """A prepared dataset whose rows are changed in place: each becomes `change(row)`, and the manifest knows it."""
+    content = json.loads((folder / "dataset.json").read_text())
+    for shard in folder.glob(f"{split}-*.arrow"):
+        write_shard(shard, [change(row) for row in open_shard(shard).to_pylist()], {})
+        content["crc32"][shard.name] = columns_crc32(open_shard(shard))
+    write_with_checksum(folder / "dataset.json", content)
     return folder

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pyarrow as pa
 
-from medclip.data.dataset import write_batches
+from medclip.data.shards import write_batches
 from medclip.search.filters import NO_FILTER
 from medclip.search.manifest import EMBEDDINGS_FILE, ROWS_FILE, Manifest, Segment, segment_folder, write_manifest
 from medclip.search.segments import FINGERPRINT_FIELDS, ROW_SCHEMA

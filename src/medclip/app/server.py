@@ -9,13 +9,14 @@ from contextlib import asynccontextmanager
 import streamlit as st
 
 from medclip import jax_setup
+from medclip.errors import describe_error
 from medclip.plain_text import printable
 
 jax_setup.start()  # before anything imports JAX
 
 from medclip.app.cache import cached_index, warm_up  # noqa: E402
 from medclip.app.run import MAIN_SCRIPT, AppConfig  # noqa: E402
-from medclip.app.text import SHOWN_ERRORS, error_sentence  # noqa: E402
+from medclip.app.text import SHOWN_ERRORS  # noqa: E402
 
 
 @asynccontextmanager
@@ -24,7 +25,7 @@ async def _lifespan(_: st.App) -> AsyncIterator[None]:
         try:
             warm_up(cached_index(location))
         except SHOWN_ERRORS as error:  # the page shows it too, and opens the index once it is repaired
-            print(printable(error_sentence(error)), file=sys.stderr)
+            print(printable(describe_error(error)), file=sys.stderr)
     yield
 
 

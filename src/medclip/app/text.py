@@ -11,7 +11,7 @@ import streamlit as st
 
 from medclip.data.decode_workers import isolate
 from medclip.data.images import decode, standardize
-from medclip.errors import ImageError, UserError, WorkError, describe_os_error
+from medclip.errors import ImageError, UserError, WorkError, describe_error
 
 MAX_QUERY_CHARS = 1000  # a model reads fewer
 SHOWN_ERRORS = (UserError, WorkError, OSError)
@@ -39,14 +39,9 @@ def escape_markdown(text: str) -> str:
     return _MARKS.sub(r"\\\1", " ".join(text.split()))
 
 
-def error_sentence(error: Exception) -> str:
-    """What went wrong, as one sentence."""
-    return describe_os_error(error) if isinstance(error, OSError) else str(error)
-
-
 def show_error(error: Exception) -> None:
     """Show what went wrong, as one sentence."""
-    message = error_sentence(error)
+    message = describe_error(error)
     st.error(escape_markdown(message[:1].upper() + message[1:]), icon=":material/error:")
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple, NoReturn
 
 from medclip import NOT_CLINICAL, __version__
 from medclip.cli.streams import plain_terminal_log, print_errors, replace_closed_streams
-from medclip.errors import StoppedError, UserError, WorkError, describe_os_error
+from medclip.errors import StoppedError, UserError, WorkError, describe_error
 from medclip.plain_text import printable
 from medclip.stop_signals import Stopped, end_at_once_from_now_on, handle_stop_signals, raise_stopped
 from medclip.warning_filters import ignore_warnings
@@ -118,7 +118,7 @@ def main() -> None:
     except WorkError as error:
         _stop(str(error), 1)
     except OSError as error:
-        _stop(describe_os_error(error), 1)
+        _stop(describe_error(error), 1)
     except (RecursionError, MemoryError) as error:
         kind = "is nested too deeply" if isinstance(error, RecursionError) else "needs more memory than there is"
         _stop(f"what this command was given {kind}.", 1)

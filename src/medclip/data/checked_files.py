@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import zlib
+from functools import reduce
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +76,13 @@ def _incomplete_column(table: pa.Table) -> str | None:
         if not is_optional and any(array.null_count for array in (*column.chunks, *items)):
             return name
     return None
+
+
+def columns_crc32(table: pa.Table) -> int:
+    """CRC-32 of a table as it lies in its file, but for the images, which have hashes of their own."""
+    chunks = chain.from_iterable(column.chunks for column in table.drop_columns("image").columns)
+    buffers = chain.from_iterable(chunk.buffers() for chunk in chunks)
+    return reduce(lambda value, buffer: zlib.crc32(buffer, value), filter(None, buffers), 0)
 
 
 def check_hash(path: Path, digest: str | None) -> None:

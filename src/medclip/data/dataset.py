@@ -1,4 +1,4 @@
-"""The prepared form: Arrow IPC shards, written whole and read through a memory map.
+"""A prepared dataset as it is read: its manifest, and the rows of a split, through a memory map of their shards.
 
 A dataset behind a URL is copied to this machine once, as only a file on a disk can be memory-mapped; where it has no
 room, the images stay behind the URL.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -23,13 +22,12 @@ from jaxtyping import Bool, Int32, Int64
 
 from medclip.atomic_io import check_as_written, file_name, read_object, whole_file
 from medclip.bounded_files import read_bounded
-from medclip.data.arrow_columns import to_array
-from medclip.data.checked_files import DamageError, open_table
 from medclip.data.images import decode_ahead
 from medclip.data.normalize import casefold_whitespace
 from medclip.data.paths import AnyPath, is_url, offline_remark, storage_errors
 from medclip.data.perceptual_hash import Fingerprints, fingerprint
 from medclip.data.remote_shards import RemoteImages, check_room, copy_columns, copy_shards, have_room
+from medclip.data.shards import SCHEMA, open_shard
 from medclip.errors import ImageError, UserError, WorkError
 from medclip.folder_locks import LOCK_WAIT_S, lock_folder
 from medclip.progress import progress
@@ -37,64 +35,8 @@ from medclip.user_folders import cache_folder
 
 T = TypeVar("T")
 MAX_MANIFEST_BYTES = 2**26  # of ten million pairs in shards of a thousand it has a few million
-SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("image", pa.binary()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("caption", pa.string()),
-        ("caption_original", pa.string()),
-        ("caption_rules", pa.list_(pa.string())),
-        ("article", pa.string()),
-        ("license", pa.string()),
-        ("attribution", pa.string()),
-        ("concepts", pa.list_(pa.string())),
-        ("keywords", pa.list_(pa.string())),
-        ("semantic_types", pa.list_(pa.string())),
-        ("labels", pa.map_(pa.string(), pa.string())),
-        ("source", pa.string()),
-        ("sha256", pa.string()),
-    ]
-)
-
 SPLIT_NAME = r"\w[\w.-]{0,63}"
 """A regular expression, as splits name files."""
-
-
-def write_shard(path: Path, rows: Sequence[dict[str, Any]], report: dict[str, Any]) -> None:
-    """Write rows as one Arrow file; see `write_table`."""
-    arrays = [to_array([row.get(field.name) for row in rows], field.type) for field in SCHEMA]
-    write_table(path, pa.Table.from_arrays(arrays, schema=SCHEMA), report)
-
-
-def write_table(path: Path, table: pa.Table, report: dict[str, Any]) -> None:
-    """Write one Arrow file atomically; `report` (JSON) travels in its schema, so that a shard explains itself."""
-    write_arrow(path, table.replace_schema_metadata({"medclip": json.dumps(report)}))
-
-
-def write_arrow(path: Path, table: pa.Table) -> None:
-    """Write a table as an Arrow IPC file, atomically."""
-    write_batches(path, table.schema, table.to_batches())
-
-
-def write_batches(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
-    """Write batches, which need not all be in memory, as an Arrow IPC file, atomically."""
-    with (
-        whole_file(path) as partial,
-        pa.OSFile(os.fsencode(partial), "wb") as sink,
-        pa.ipc.new_file(sink, schema) as out,
-    ):
-        for batch in batches:
-            out.write_batch(batch)
-
-
-def shard_report(path: Path) -> dict[str, Any] | None:
-    """The report inside a shard, or None where there is no whole shard."""
-    try:
-        return json.loads((open_table(path, SCHEMA).schema.metadata or {})[b"medclip"])
-    except (FileNotFoundError, ValueError, KeyError):
-        return None
 
 
 def read_dataset(data: AnyPath) -> dict[str, Any]:
@@ -128,9 +70,11 @@ def nonempty_splits(dataset: Mapping[str, Any]) -> list[str]:
 
 
 def _are_counts_of_splits(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        isinstance(counts, dict) and all(type(count) is int for count in counts.values()) for counts in value.values()
-    )
+    return isinstance(value, dict) and all(map(_are_counts, value.values()))
+
+
+def _are_counts(value: Any) -> bool:
+    return isinstance(value, dict) and all(type(count) is int for count in value.values())
 
 
 _FIELDS: Mapping[str, Callable[[dict[str, Any]], bool]] = {
@@ -144,6 +88,7 @@ _FIELDS: Mapping[str, Callable[[dict[str, Any]], bool]] = {
     "dropped": lambda dataset: _are_counts_of_splits(dataset.get("dropped")),
     "privacy": lambda dataset: _are_counts_of_splits(dataset.get("privacy", {})),
     "caption_rules": lambda dataset: _are_counts_of_splits(dataset.get("caption_rules", {})),
+    "crc32": lambda dataset: _are_counts(dataset.get("crc32", {})),
 }
 """What commands read of a manifest beside the names of its shards."""
 
@@ -235,7 +180,10 @@ class Split:
                 copy_shards(data, files)
             else:
                 files = copy_columns(data, files)
-        tables = [open_shard(file, num_pairs) for file, num_pairs in zip(files, shards.values(), strict=True)]
+        tables = [
+            open_shard(file, num_pairs, crc32=recorded_crc32(self.dataset, shard))
+            for file, (shard, num_pairs) in zip(files, shards.items(), strict=True)
+        ]
         self.table = (pa.concat_tables(tables) if tables else SCHEMA.empty_table()).slice(start, max_samples)
         if is_url(data) and files != list(shards):
             stored = [data / shard.name for shard in shards]
@@ -356,17 +304,9 @@ class Split:
         )
 
 
-def open_shard(path: Path, num_pairs: int | None = None, digest: str | None = None) -> pa.Table:
-    """The rows of one shard, memory-mapped and checked, with its hash where that is given.
-
-    UserError where it is absent, damaged or of another length.
-    """
-    try:
-        return open_table(path, SCHEMA, num_pairs, digest)
-    except FileNotFoundError:
-        raise UserError(f"{path} is listed in dataset.json but absent. Prepare the dataset again.") from None
-    except DamageError as error:
-        raise UserError(f"{path} {error}. Prepare the dataset again.") from None
+def recorded_crc32(dataset: Mapping[str, Any], shard: Path) -> int | None:
+    """The `columns_crc32` of a shard that a `dataset.json` records, if it does."""
+    return dataset.get("crc32", {}).get(shard.name)
 
 
 def default_split(data: AnyPath) -> str:

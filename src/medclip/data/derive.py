@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from medclip.atomic_io import recorded_hashes, sha256, write_with_checksum
-from medclip.data.dataset import Split, nonempty_splits, open_shard, read_dataset, write_table
-from medclip.data.paths import AnyPath, is_url
+from medclip.atomic_io import sha256, write_with_checksum
+from medclip.data.checked_files import columns_crc32
+from medclip.data.dataset import Split, nonempty_splits, read_dataset
+from medclip.data.paths import AnyPath
 from medclip.data.prepare import NOTICE_FILE, write_notice
 from medclip.data.resume import ResumableFile, remove_stale
+from medclip.data.shards import open_shard, write_table
 from medclip.errors import UserError
 
 Edit = Callable[[pa.Table], pa.Table]
@@ -37,19 +39,22 @@ def copy_splits(
     rows_by_split: list[tuple[Split, Sequence[int]]] = []
     for name in nonempty_splits(dataset):
         split = Split(data, name)
-        if not is_url(data):
-            for shard in dataset["splits"][name]["shards"]:  # the hashes of the copy would vouch for damage
-                open_shard(split.folder / shard["file"], digest=recorded_hashes(dataset).get(shard["file"]))
         rows_by_split.append((split, rows := rows_of(split)))
         if not rows:
             raise UserError(f"no pair of split {name!r} of {data} would be left, so nothing is written.")
     for split, rows in rows_by_split:
         splits[split.name] = {"pairs": len(rows), "shards": _copy_rows(split, rows, out, edit)}
     files = {name: [shard["file"] for shard in entry["shards"]] for name, entry in splits.items()}
-    remove_stale(out, chain.from_iterable(files.values()))
+    shards = list(chain.from_iterable(files.values()))
+    remove_stale(out, shards)
     write_notice(out, files)
-    hashes = {name: sha256(out / name) for name in (*chain.from_iterable(files.values()), NOTICE_FILE)}
-    changes = {"splits": splits, "derived_from": dataset["source"], **facts, "sha256": hashes}
+    changes = {
+        "splits": splits,
+        "derived_from": dataset["source"],
+        **facts,
+        "sha256": {name: sha256(out / name) for name in (*shards, NOTICE_FILE)},
+        "crc32": {name: columns_crc32(open_shard(out / name)) for name in shards},
+    }
     write_with_checksum(out / "dataset.json", {**dataset, **changes})
 
 

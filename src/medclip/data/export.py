@@ -19,9 +19,10 @@ import pyarrow.parquet as pq
 
 from medclip import __version__
 from medclip.atomic_io import sha256, whole_file, write_with_checksum
-from medclip.data.dataset import SCHEMA, dataset_shards, open_shard, read_dataset
+from medclip.data.dataset import dataset_shards, read_dataset, recorded_crc32
 from medclip.data.paths import AnyPath
 from medclip.data.resume import ResumableFile, file_state, fingerprint, finish, remove_stale
+from medclip.data.shards import SCHEMA, open_shard
 from medclip.errors import UserError
 from medclip.folder_locks import claim
 from medclip.progress import progress
@@ -59,7 +60,7 @@ def _export(data: AnyPath, dataset: dict[str, Any], pairs: dict[str, int], out: 
             for name, shards in zip(names[split], groups, strict=True):
                 states = [(shard.name, file_state(shard)) for shard in shards]
                 file = ResumableFile(unfinished / name, fingerprint(library_versions("pyarrow"), first, states))
-                tables = [open_shard(shard, rows[shard]) for shard in shards]
+                tables = [open_shard(shard, rows[shard], crc32=recorded_crc32(dataset, shard)) for shard in shards]
                 if not file.is_complete:
                     with file.rewrite(), whole_file(file.path) as partial:
                         _WRITERS[form](partial, tables, split, first)

@@ -14,7 +14,8 @@ from typing import Any
 
 from medclip import NOT_CLINICAL, __version__
 from medclip.atomic_io import sha256, whole_file, write_with_checksum
-from medclip.data.dataset import SPLIT_NAME, is_prepared, open_shard, shard_report, write_shard
+from medclip.data.checked_files import columns_crc32
+from medclip.data.dataset import SPLIT_NAME, is_prepared
 from medclip.data.deidentify import DICOM_SOURCE, make_key, pseudonymize, read_key
 from medclip.data.dropped_rows import DROPPED_FILE, explain_dropped, write_dropped
 from medclip.data.normalize import split_of
@@ -26,6 +27,7 @@ from medclip.data.presidio import filter_versions
 from medclip.data.private_map import record_origins, without_origins
 from medclip.data.resume import ResumableFile, remove_stale, source_fingerprint
 from medclip.data.schema import Dropped, Pair, is_made_up, take_per_split
+from medclip.data.shards import open_shard, shard_report, write_shard
 from medclip.data.sources.detect import (
     Source,
     check_dicom_source,
@@ -36,7 +38,7 @@ from medclip.data.sources.detect import (
     source_length,
     source_path,
 )
-from medclip.errors import UserError, WorkError, describe_os_error
+from medclip.errors import UserError, WorkError, describe_error
 from medclip.folder_locks import claim
 from medclip.plain_text import printable
 from medclip.progress import progress
@@ -110,7 +112,7 @@ def prepare(
             _write_dropped(out, source, origin, reports)
             return _write_dataset(out, origin, config, reports)
         except OSError as error:
-            reason = describe_os_error(error).removesuffix(".")
+            reason = describe_error(error).removesuffix(".")
             raise WorkError(f"{reason}; what is whole is kept, and the same command goes on from there.") from error
 
 
@@ -136,7 +138,7 @@ def ensure_prepared(data: Source, out: Path) -> AnyPath:
 def prepare_shard(rows: list[Pair | Dropped], path: Path, config: PrepareConfig) -> dict[str, Any]:
     """Write the shard `path` of `rows` unless it exists, whole and from the same rows and images. Idempotent.
 
-    Returns the split, the file, its SHA-256, the number of its pairs, and COUNTERS.
+    Returns the split, the file, its SHA-256 and `columns_crc32`, the number of its pairs, and COUNTERS.
     """
     # The fingerprint is taken before an image is read, which may change meanwhile.
     versions = library_versions(*LIBRARIES), filter_versions(config.deidentify)
@@ -157,7 +159,7 @@ def prepare_shard(rows: list[Pair | Dropped], path: Path, config: PrepareConfig)
         with shard.rewrite():
             write_shard(path, pairs, report)
     counts = {name: report[name] for name in ("file", "pairs", *COUNTERS)}
-    return {"split": rows[0].split, "sha256": shard.sha256, **counts}
+    return {"split": rows[0].split, "sha256": shard.sha256, "crc32": columns_crc32(open_shard(path)), **counts}
 
 
 def _origin(source: Source, out: Path) -> dict[str, Any]:
@@ -297,6 +299,7 @@ def _write_dataset(
         "caption_rules": counts["caption_rules"],
         "sha256": {report["file"]: report["sha256"] for of_split in reports.values() for report in of_split}
         | {name: sha256(out / name) for name in (NOTICE_FILE, DROPPED_FILE)},
+        "crc32": {report["file"]: report["crc32"] for of_split in reports.values() for report in of_split},
     }
     if any(counts["removed"].values()):
         dataset["privacy"] = counts["removed"]

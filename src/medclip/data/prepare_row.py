@@ -40,7 +40,7 @@ LATE_REDACTION = "names in the file that the server's metadata lack"
 
 
 def prepare_rows(rows: Iterable[Pair | Dropped], config: PrepareConfig) -> Iterator[dict[str, Any] | Dropped]:
-    """Each row as one of `dataset.SCHEMA` with what the pair has lost as `removed`, or why there is none."""
+    """Each row as one of `shards.SCHEMA` with what the pair has lost as `removed`, or why there is none."""
     for batch in _batches(_prepare_text(row, config) for row in rows):
         texts = [text for text in batch if not isinstance(text, Dropped)]
         images = iter(isolate_each(standardize, [(text.source, config.shorter_side) for text in texts]))

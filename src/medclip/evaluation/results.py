@@ -16,7 +16,7 @@ import pyarrow as pa
 from medclip.atomic_io import CHECKSUM, has_checksum, json_text, read_json, sha256, with_checksum
 from medclip.data.arrow_columns import to_table
 from medclip.data.checked_files import DamageError, open_table
-from medclip.data.dataset import write_arrow
+from medclip.data.shards import write_arrow
 from medclip.errors import UserError
 from medclip.evaluation.provenance import Provenance
 from medclip.folder_locks import lock_output

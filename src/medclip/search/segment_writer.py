@@ -15,8 +15,9 @@ from jaxtyping import Bool, Float32
 
 from medclip.atomic_io import sha256, whole_file
 from medclip.data.checked_files import DamageError, check_hash
-from medclip.data.dataset import Split, write_batches
+from medclip.data.dataset import Split
 from medclip.data.parallel import map_shards
+from medclip.data.shards import write_batches
 from medclip.encode.encoder import Backend
 from medclip.errors import UserError
 from medclip.progress import progress

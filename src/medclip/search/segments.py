@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from functools import lru_cache, reduce
-from itertools import chain
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from medclip.data.checked_files import CHUNK_ROWS, DamageError, open_array, open_table
-from medclip.data.dataset import SCHEMA
+from medclip.data.checked_files import CHUNK_ROWS, DamageError, columns_crc32, open_array, open_table
+from medclip.data.shards import SCHEMA
 from medclip.errors import UserError
 from medclip.search.embed import open_embeddings
 from medclip.search.manifest import (
@@ -57,9 +56,7 @@ def crc32(path: Path) -> int:
     """CRC-32 of the embeddings or the rows of a segment, but for the images, which have hashes of their own."""
     if path.name == EMBEDDINGS_FILE:
         return zlib.crc32(np.ascontiguousarray(open_array(path, "<f4")).data)
-    chunks = chain.from_iterable(column.chunks for column in open_table(path).drop_columns("image").columns)
-    buffers = chain.from_iterable(chunk.buffers() for chunk in chunks)
-    return reduce(lambda value, buffer: zlib.crc32(buffer, value), filter(None, buffers), 0)
+    return columns_crc32(open_table(path))
 
 
 def index_version(folder: Path, manifest: Manifest) -> tuple[FileState, ...]:

@@ -19,7 +19,7 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 from starlette.formparsers import MultiPartParser
 
 from medclip import NOT_CLINICAL, __version__, jax_setup
-from medclip.errors import UserError, WorkError, describe_os_error
+from medclip.errors import UserError, WorkError, describe_error
 
 jax_setup.start()  # before anything imports JAX
 
@@ -271,8 +271,7 @@ def create_app(settings: Settings, keys: list[bytes], accepts_name: Callable[[st
         try:
             app.state.service = Service(settings)
         except (UserError, WorkError, OSError) as error:
-            sentence = describe_os_error(error) if isinstance(error, OSError) else error
-            logging.getLogger("medclip.serve").error("%s", sentence)
+            logging.getLogger("medclip.serve").error("%s", describe_error(error))
             raise SystemExit(1) from None
         yield
         app.state.service.close()

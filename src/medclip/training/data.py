@@ -26,7 +26,7 @@ from medclip.data.normalize import casefold_whitespace
 from medclip.data.pixel_cache import cache_file, open_cache, write_cache
 from medclip.encode.decode import fill_pixels, pixel_batches, pixel_software
 from medclip.encode.encoder import Backend, split_pixels
-from medclip.errors import LockedError, UserError, describe_os_error
+from medclip.errors import LockedError, UserError, describe_error
 from medclip.model.checkpoint import Model
 from medclip.model.image_processor import ImageProcessor
 from medclip.model.packing import PackedText, pack
@@ -131,8 +131,7 @@ def read_images(
             try:
                 cached = cache_pixels(images)
             except (OSError, LockedError) as error:
-                reason = describe_os_error(error) if isinstance(error, OSError) else error
-                console.print(f"not cached after all: {reason}", soft_wrap=True)
+                console.print(f"not cached after all: {describe_error(error)}", soft_wrap=True)
     barrier("pixels")  # the first process decodes for all
     if is_first() or not use_cache:
         return cached

@@ -13,8 +13,8 @@ import pyarrow as pa
 from medclip.atomic_io import MAX_JSON_BYTES, check_file, read_object
 from medclip.bounded_files import TooLargeError, read_text
 from medclip.data.checked_files import EMBEDDINGS_MANIFEST, DamageError, damaged_rows, open_array, open_table
-from medclip.data.dataset import SCHEMA
 from medclip.data.pixel_cache import CACHE_DIR, CACHE_NAME, damaged_pixels
+from medclip.data.shards import SCHEMA
 from medclip.errors import UserError
 from medclip.evaluation.results import ITEMS_HASH, kinds_in
 from medclip.search.embed import IDS_FILE

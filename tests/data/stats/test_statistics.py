@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-from medclip.data.dataset import SCHEMA
+from medclip.data.shards import SCHEMA
 from medclip.data.sources.roco import read_roco
 from medclip.data.stats import statistics as module
 from medclip.data.stats.statistics import (

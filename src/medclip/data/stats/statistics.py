@@ -15,10 +15,11 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Num
 
-from medclip.data.dataset import SCHEMA, Split, read_dataset, split_names
+from medclip.data.dataset import Split, read_dataset, split_names
 from medclip.data.header_values import ANY_MONTH, dates_in_words
 from medclip.data.leakage import MATCH_KINDS, find_matches
 from medclip.data.schema import names_no_group
+from medclip.data.shards import SCHEMA
 from medclip.data.stats.keyword_labels import KINDS, keyword_label
 from medclip.progress import Advance, progress
 
@@ -163,7 +164,7 @@ def open_splits(data: Path) -> dict[str, Split]:
 
 
 def compute_split_statistics(table: pa.Table, advance: Advance | None = None) -> SplitStatistics:
-    """Count the rows of a table with the columns of `dataset.SCHEMA`, batch by batch; images are not read."""
+    """Count the rows of a table with the columns of `shards.SCHEMA`, batch by batch; images are not read."""
     raw = {name: array("i") for name in ("words", "characters", "width", "height")}
     counts, labels, keyword_labels = (defaultdict[str, Counter[str]](Counter) for _ in range(3))
     issues, articles = Counter[str](), Counter[str]()
