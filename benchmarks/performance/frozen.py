@@ -70,34 +70,6 @@ with torch.inference_mode():
 model.save_pretrained(out)
 print(json.dumps(sum(losses) / len(losses)))
 """
-SENTENCE_TRANSFORMERS = """
-import csv, json, sys
-from datasets import Dataset, Image
-from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
-folder, start, out, precision = sys.argv[1:5]
-settings = json.loads(sys.argv[5])
-model = SentenceTransformer(start, device="cpu")
-for name, parameter in model.named_parameters():
-    parameter.requires_grad_("projection" in name)
-rows = list(csv.DictReader(open(f"{folder}/pairs.csv")))
-def read(split):
-    pairs = [(f"{folder}/{row['image']}", row["caption"]) for row in rows if row["split"] == split]
-    images, captions = zip(*pairs)
-    return Dataset.from_dict({"anchor": images, "positive": captions}).cast_column("anchor", Image())
-both = {"directions": ("query_to_doc", "doc_to_query"), "partition_mode": "per_direction"}
-loss = MultipleNegativesRankingLoss(model, scale=1 / 0.07, **both)  # a scale that is not trained
-arguments = SentenceTransformerTrainingArguments(
-    out, num_train_epochs=settings["epochs"], per_device_train_batch_size=settings["batch"],
-    per_device_eval_batch_size=settings["batch"], learning_rate=settings["lr"], weight_decay=settings["decay"],
-    adam_beta2=0.98, warmup_steps=0.1, lr_scheduler_type="cosine", max_grad_norm=1.0, dataloader_drop_last=True,
-    bf16=precision == "bfloat16", use_cpu=True, save_strategy="no", report_to=[], seed=0)
-trainer = SentenceTransformerTrainer(model, arguments, read("train"), read("validation"), loss)
-trainer.train()
-measured = trainer.evaluate()["eval_loss"]
-model.save_pretrained(out)
-print(json.dumps(measured))
-"""
 OPEN_CLIP = """
 import csv, json, sys
 from pathlib import Path
@@ -149,7 +121,7 @@ class Work(NamedTuple):
 
 def measure(bounds: Bounds) -> Iterator[Result]:
     work = _write_work(bounds)
-    for script in (TRANSFORMERS, OPEN_CLIP, SENTENCE_TRANSFORMERS):
+    for script in (TRANSFORMERS, OPEN_CLIP):
         _theirs(bounds, work, script, "bfloat16", epochs=1)  # compiles modules
     first = tempfile.mkdtemp(dir=bounds.folder)
     expected = _loss_of(_ours(bounds, work, first))
@@ -159,15 +131,9 @@ def measure(bounds: Bounds) -> Iterator[Result]:
         "transformers, bfloat16": lambda: _theirs(bounds, work, TRANSFORMERS, "bfloat16"),
         "open_clip's trainer, both towers locked, bfloat16": lambda: _theirs(bounds, work, OPEN_CLIP, "bfloat16"),
     }
-    once = {  # not the best of the peers
-        "transformers, float32": lambda: _theirs(bounds, work, TRANSFORMERS, "float32"),
-        "sentence-transformers' trainer, bfloat16": lambda: _theirs(bounds, work, SENTENCE_TRANSFORMERS, "bfloat16"),
-    }
-    usages = in_turn(1, runs | once)
-    losses = {name: _loss_of(own) for name, (own,) in usages.items()}
+    usages = in_turn(bounds.rounds, runs)
+    losses = {name: _loss_of(own[0]) for name, own in usages.items()}
     assert all(abs(loss - expected) < NOISE for loss in losses.values()), losses
-    for name, later in in_turn(bounds.rounds - 1, runs).items():
-        usages[name] += later
     yield from _compare(bounds, usages, losses)
 
 
@@ -175,7 +141,7 @@ def _compare(bounds: Bounds, usages: dict[str, list[Usage]], losses: dict[str, f
     pairs = bounds.size(PAIRS)
     for cache, goal, words in (("cold", 2, "nothing cached"), ("cached", 10, "the towers' features cached")):
         for peer in (name for name in usages if name not in ("cold", "cached")):
-            theirs, ours = usages[peer], usages[cache][: len(usages[peer])]
+            theirs, ours = usages[peer], usages[cache]
             yield Comparison(
                 f"JPEG files to trained projections over frozen DINOv2-S and MiniLM, {pairs} pairs, {EPOCHS} epochs, "
                 f"{words}", peer, ratios(theirs, ours), goal=goal,
