@@ -29,6 +29,7 @@ BURNED_IN = "burned-in annotation"
 RECOGNIZABLE = "recognizable visual features"
 NO_PIXELS = "no pixels in the DICOM file"
 NO_SYNTAX = "compressed pixels whose transfer syntax is missing or wrong"
+TOO_LARGE_BARE = "DICOM without preamble or transfer syntax, over 512 MiB"
 TWELVE_BITS = "12-bit extended JPEG (pylibjpeg-libjpeg reads it; its license is the GPL)"
 BORDER_DIVISOR = 10
 """A masked border is a tenth of each side."""
@@ -137,8 +138,8 @@ def _with_syntax(file: BinaryIO) -> BinaryIO:
     """The file at its start; a copy in memory where it lacks the preamble or names no transfer syntax.
 
     Such a file is Implicit VR Little Endian or, where its first element names a value representation, Explicit VR
-    Little or Big Endian: the one that gives a dataset. Raises ImageError where none does, and for one that inflates to
-    too much.
+    Little or Big Endian: the one that gives a dataset. Raises ImageError where none does, for one that is too large to
+    be copied and for one that inflates to too much.
     """
     file.seek(0)
     start = 132 if file.read(132)[128:] == b"DICM" else 0
@@ -152,7 +153,7 @@ def _with_syntax(file: BinaryIO) -> BinaryIO:
     file.seek(end)
     dataset = file.read(_MAX_BARE_BYTES + 1)
     if len(dataset) > _MAX_BARE_BYTES:
-        raise ImageError("image unreadable")
+        raise ImageError(TOO_LARGE_BARE)
     if syntax:
         return _with_meta(dataset, syntax)
     is_explicit = dataset[4:6].isalpha() and dataset[4:6].isupper()
