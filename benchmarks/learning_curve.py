@@ -37,8 +37,9 @@ from medclip.atomic_io import write_json  # noqa: E402
 from medclip.data.dataset import Split  # noqa: E402
 from medclip.encode.encoder import embed_split, jax_backend  # noqa: E402
 from medclip.errors import UserError  # noqa: E402
-from medclip.metrics import DistinctPairs, merge_articles, resample_counts  # noqa: E402
+from medclip.metrics import DistinctPairs, merge_articles  # noqa: E402
 from medclip.model.checkpoint import load  # noqa: E402
+from medclip.resamples import resample_counts  # noqa: E402
 from medclip.training.config import TrainConfig, resolve  # noqa: E402
 from medclip.training.log import open_run  # noqa: E402
 from medclip.training.loop import fit, software_versions  # noqa: E402

@@ -36,6 +36,7 @@ CHECKED_MODULES = [
     "medclip.match_calibration",
     "medclip.metrics",
     "medclip.model",
+    "medclip.resamples",
     "medclip.saliency",
     "medclip.search.map",
     "medclip.training.data",

@@ -1,6 +1,7 @@
 """Retrieval metrics are what their definitions say of ranks (test_ranks); intervals hold what they should."""
 
 import math
+import warnings
 from dataclasses import astuple
 
 import numpy as np
@@ -18,8 +19,10 @@ from medclip.metrics import (
     estimate,
     estimates,
     hits_at_k,
+    mean_estimates,
     mean_of_directions,
     merge_articles,
+    rank_estimates,
     rank_metrics,
     rank_ranges,
     ranks,
@@ -117,8 +120,31 @@ def test_without_repeats_ranks_are_those_of_rows_in_order():
         assert np.array_equal(own.ranks, expected)
         assert own.rows.tolist() == list(range(50))
         assert own.chance() == chance_metrics(np.full(1, 50), np.ones(1, int))
-        estimates_of_rows = estimates(expected, [str(i // 2) for i in range(50)], rank_metrics, 0, rank_ranges(50))
-        assert own.metrics([str(i // 2) for i in range(50)], 0) == estimates_of_rows
+        articles = [str(i // 2) for i in range(50)]
+        assert_equal(own.metrics(articles, 0), estimates(expected, articles, rank_metrics, 0, rank_ranges(50)))
+
+
+def assert_equal(result, wanted):
+    """Estimates to rounding, in the same order."""
+    assert list(result) == list(wanted)
+    for name, one in wanted.items():
+        assert astuple(result[name]) == pytest.approx(astuple(one), rel=1e-12, nan_ok=True)
+
+
+@settings(max_examples=8)  # each resamples 1,000 times
+@given(st.lists(st.tuples(st.integers(1, 30), st.integers(0, 5)), min_size=1, max_size=80))
+def test_ranks_and_means_of_resamples_are_those_of_their_rows_repeated(rows):
+    values, articles = np.array([r for r, _ in rows]), [f"{a}" for _, a in rows]
+    wanted = estimates(values, articles, rank_metrics, 3, rank_ranges(30))
+    assert_equal(rank_estimates(values, articles, 3, 30), wanted)
+    columns = np.stack([values, np.where(values > 20, np.nan, values)], axis=1).astype(float)
+
+    def means(rows):
+        with warnings.catch_warnings(action="ignore"):  # of nothing but NaN
+            return {"all": float(rows[:, 0].mean()), "some": float(np.nanmean(rows[:, 1]))}
+
+    measured = mean_estimates(dict(zip(("all", "some"), columns.T, strict=True)), articles, 3, {"all": (1.0, 30.0)})
+    assert_equal(measured, estimates(columns, articles, means, 3, {"all": (1.0, 30.0)}))
 
 
 def recall_of_clip_benchmark(scores, positive_pairs, k):

@@ -70,8 +70,8 @@ def test_recall_of_images_is_that_of_at_least_one_of_their_captions():
         assert recall_at_k(to_image, k) == np.mean([t // 5 in first[t] for t in range(200)])
 
 
-@given(several(), st.sampled_from([(1, 1), (2, 3), (512, 2048)]), st.data())
-def test_one_pass_ranks_counts_the_group_and_finds_the_nearest_wherever_it_is_cut(case, tile, data):
+@given(several(), st.sampled_from([(1, 1), (2, 3), (512, 2048)]), st.sampled_from([0, 1]), st.data())
+def test_one_pass_ranks_counts_the_group_and_finds_the_nearest_wherever_it_is_cut(case, tile, max_open, data):
     images, texts, own = case
     is_own, scores = np.zeros((len(images), len(texts)), bool), images @ texts.T
     is_own[own[:, 0], own[:, 1]] = True
@@ -79,6 +79,8 @@ def test_one_pass_ranks_counts_the_group_and_finds_the_nearest_wherever_it_is_cu
     same = groups[0][:, None] == groups[1]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("medclip.dot_products.TILE", tile)
+        patch.setattr("medclip.dot_products.MAX_OPEN_SHARE", max_open)
+        patch.setattr("medclip.dot_products.MAX_KEPT", data.draw(st.integers(0, 3)))
         both = rank_both(images, texts, own, (groups[0], groups[1]))
         others = nearest_others(texts)
     sides = zip(both, (scores, scores.T), (is_own, is_own.T), (same, same.T), strict=True)

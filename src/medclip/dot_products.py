@@ -15,6 +15,7 @@ from medclip.progress import Advance
 TIE_TOLERANCE = 1e-9  # equal vectors get products that differ by BLAS's rounding; in float64 that is far less than this
 TILE = (512, 2048)  # queries and candidates whose scores are in memory at once: 4 MB, which caches hold
 MAX_OPEN_SHARE = 1 / 64  # of scores that are cheaper one by one than as a whole product in float64
+MAX_KEPT = 8  # scores of a query whose exact ones may decide which is the best, before they are settled
 MAX_EXACT = 1024  # of them at once: 16 MB at 1,024 numbers a vector
 MAX_SQUARE = 2.0**120  # of a vector's length: float32 holds every product of two such vectors
 
@@ -40,6 +41,51 @@ class Nearest(NamedTuple):
         better = scores[best] > self.scores[queries]
         self.candidates[queries[better]] = candidates[best[better]]
         self.scores[queries[better]] = scores[best[better]]
+
+
+class NearestSoFar:
+    """Raises what is nearest to each query as tiles come by: what their scores leave open is kept, and settled at once.
+
+    Nearly all that is the best of a tile is beaten in a later one; only what is left at the end needs float64.
+    """
+
+    def __init__(
+        self,
+        nearest: Nearest,
+        queries: Num[np.ndarray, "n p"],
+        candidates: Num[np.ndarray, "m p"],
+        error: float,
+    ) -> None:
+        self.nearest = nearest
+        self._vectors, self._error = (queries, candidates), error
+        self._best = np.full(len(queries), -np.inf, np.float32)  # rough score of each query
+        self._kept: list[tuple[np.ndarray, ...]] = []
+
+    def raise_bar(self, queries: slice, best: Float32[np.ndarray, " n"]) -> Float32[np.ndarray, " n"]:
+        """The rough score from which on a candidate may be the nearest, now that these are the best of a tile."""
+        self._best[queries] = np.maximum(self._best[queries], best)
+        return self._bar(queries)
+
+    def _bar(self, queries: slice) -> Float32[np.ndarray, " n"]:
+        rough, exact = self._best[queries].astype(np.float64), self.nearest.scores[queries]
+        return np.maximum(rough - 2 * self._error, exact - self._error).astype(np.float32)
+
+    def keep(
+        self, queries: Int[np.ndarray, " k"], candidates: Int[np.ndarray, " k"], rough: Float32[np.ndarray, " k"]
+    ) -> None:
+        """Remember what reaches the bar."""
+        self._kept.append((queries, candidates, rough))
+        if sum(len(queries) for queries, _, _ in self._kept) > MAX_KEPT * len(self._best):
+            self.settle()
+
+    def settle(self) -> None:
+        """Raise by what is kept, and forget it."""
+        if self._kept:
+            queries, candidates, rough = (np.concatenate(parts) for parts in zip(*self._kept, strict=True))
+            self._kept.clear()
+            is_left = rough >= self._bar(slice(None))[queries]
+            at = queries[is_left], candidates[is_left]
+            self.nearest.raise_to(*at, exact_scores(*self._vectors, at))
 
 
 class Ranking(NamedTuple):
@@ -82,7 +128,12 @@ def rank_both(
     to_text = Ranking.none_yet(scores_of_own, own[:, 0], len(images))
     to_image = Ranking.none_yet(scores_of_own, own[:, 1], len(texts))
     image_bar, text_bar = (ranking.own_scores - TIE_TOLERANCE for ranking in (to_text, to_image))
-    for tile in score_tiles(images, texts, own):
+    error = rounding_error(images, texts)
+    nearest_text = NearestSoFar(to_text.nearest, images, texts, error)
+    nearest_image = NearestSoFar(to_image.nearest, texts, images, error)
+    if groups:
+        groups = groups[0].astype(np.int32), groups[1].astype(np.int32)  # compared in half the time
+    for tile in score_tiles(images, texts, own, error):
         rows, columns = tile.rows, tile.columns
         ahead_of_image, ahead_of_text = tile.reach(image_bar[rows, None]), tile.reach(text_bar[columns])
         to_text.num_ahead[rows] += count_in_rows(ahead_of_image)
@@ -93,17 +144,21 @@ def rank_both(
                       np.bincount(same[1][ahead_of_text[same]], minlength=len(tile.candidates))]  # fmt: skip
             to_text.num_ahead_in_group[rows] += counts[0]
             to_image.num_ahead_in_group[columns] += counts[1]
-        tile.raise_nearest(to_text.nearest, to_image.nearest)
+        tile.raise_nearest(nearest_text, nearest_image)
         if advance and columns.stop == len(texts):
             advance(len(tile.queries))
+    nearest_text.settle()
+    nearest_image.settle()
     return to_text, to_image
 
 
 def nearest_others(vectors: Num[np.ndarray, "n p"]) -> Nearest:
     """For each vector the best other one, by half of their product with each other."""
-    nearest = Nearest.none_yet(len(vectors))
-    for tile in score_tiles(vectors, vectors, np.repeat(np.arange(len(vectors))[:, None], 2, axis=1), upper=True):
-        tile.raise_nearest(nearest, nearest)
+    nearest, error = Nearest.none_yet(len(vectors)), rounding_error(vectors, vectors)
+    so_far, own = NearestSoFar(nearest, vectors, vectors, error), np.repeat(np.arange(len(vectors))[:, None], 2, axis=1)
+    for tile in score_tiles(vectors, vectors, own, error, upper=True):
+        tile.raise_nearest(so_far, so_far)
+    so_far.settle()
     return nearest
 
 
@@ -132,18 +187,27 @@ class Scores:
         reached[is_open] = self._exact(is_open) >= np.broadcast_to(bar, reached.shape)[is_open]
         return reached
 
-    def raise_nearest(self, of_queries: Nearest, of_candidates: Nearest) -> None:
+    def raise_nearest(self, of_queries: NearestSoFar, of_candidates: NearestSoFar) -> None:
         """Raise what is nearest to these queries, and to these candidates, where these scores are better."""
-        query_bar = np.maximum(self.rough.max(axis=1) - 2 * self.error, of_queries.scores[self.rows] - self.error)
-        candidate_bar = np.maximum(
-            self.rough.max(axis=0) - 2 * self.error, of_candidates.scores[self.columns] - self.error
-        )
-        is_open = self.rough >= query_bar.astype(np.float32)[:, None]
-        is_open |= self.rough >= candidate_bar.astype(np.float32)
-        open_ = self._open(is_open)
-        scores, query, candidate = self._exact(open_), self.rows.start + open_[0], self.columns.start + open_[1]
-        of_queries.raise_to(query, candidate, scores)
-        of_candidates.raise_to(candidate, query, scores)
+        bar = of_queries.raise_bar(self.rows, self.rough.max(axis=1))
+        query, candidate = self._open(self.rough >= bar[:, None])
+        self._raise(of_queries, (query, candidate), self.rows.start + query, self.columns.start + candidate)
+        bar = of_candidates.raise_bar(self.columns, self.rough.max(axis=0))
+        query, candidate = self._open(self.rough >= bar)
+        self._raise(of_candidates, (query, candidate), self.columns.start + candidate, self.rows.start + query)
+
+    def _raise(
+        self,
+        so_far: NearestSoFar,
+        at: tuple[Int[np.ndarray, " k"], Int[np.ndarray, " k"]],
+        queries: Int[np.ndarray, " k"],
+        candidates: Int[np.ndarray, " k"],
+    ) -> None:
+        if len(queries) > MAX_OPEN_SHARE * self.rough.size:
+            so_far.settle()  # of equal ones the first counts
+            so_far.nearest.raise_to(queries, candidates, self._exact_product[at])
+        else:
+            so_far.keep(queries, candidates, self.rough[at])
 
     def _open(self, is_open: Bool[np.ndarray, "n m"]) -> tuple[np.ndarray, np.ndarray]:
         is_open[self.own] = False
@@ -160,13 +224,8 @@ class Scores:
         return self.queries.astype(np.float64) @ self.candidates.T.astype(np.float64)
 
 
-def score_tiles(
-    queries: Num[np.ndarray, "n p"],
-    candidates: Num[np.ndarray, "m p"],
-    own: Int[np.ndarray, "k 2"],
-    upper: bool = False,
-) -> Iterator[Scores]:
-    """All scores, row by row of tiles; with `upper`, those on and above the diagonal, and some below.
+def rounding_error(queries: Num[np.ndarray, "n p"], candidates: Num[np.ndarray, "m p"]) -> float:
+    """No product in float32 is further from the exact one than this; infinite where float32 cannot hold them all.
 
     |fl(x·y) - x·y| ≤ γ |x||y| with γ = p u / (1 - p u) and u = 2^-24 (Higham 2002, 3.1), whatever the order of the
     sum; three more roundings are those of both vectors and of the bar.
@@ -175,7 +234,20 @@ def score_tiles(
     with np.errstate(over="ignore"):
         squares = [np.einsum("np,np->n", v, v, dtype=np.float64).max(initial=0) for v in (queries, candidates)]
     is_in_range = max(squares) < MAX_SQUARE
-    error = share / (1 - share) * np.sqrt(squares[0]) * np.sqrt(squares[1]) if is_in_range else np.inf
+    return float(share / (1 - share) * np.sqrt(squares[0]) * np.sqrt(squares[1])) if is_in_range else np.inf
+
+
+def score_tiles(
+    queries: Num[np.ndarray, "n p"],
+    candidates: Num[np.ndarray, "m p"],
+    own: Int[np.ndarray, "k 2"],
+    error: float,
+    upper: bool = False,
+) -> Iterator[Scores]:
+    """All scores, row by row of tiles; with `upper`, those on and above the diagonal, and some below.
+
+    `error` is their `rounding_error`.
+    """
     own = own[np.argsort(own[:, 0], kind="stable")]
     for start in range(0, len(queries), TILE[0]):
         rows = slice(start, min(start + TILE[0], len(queries)))
@@ -183,7 +255,7 @@ def score_tiles(
         for first in range(start if upper else 0, len(candidates), TILE[1]):
             columns = slice(first, min(first + TILE[1], len(candidates)))
             parts = queries[rows], candidates[columns]
-            if is_in_range:
+            if np.isfinite(error):
                 left, right = (part.astype(np.float32, copy=False) for part in parts)
                 rough = left @ right.T
             else:

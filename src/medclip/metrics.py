@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
@@ -13,9 +13,11 @@ from jaxtyping import Float64, Int, Num
 
 from medclip.dot_products import TIE_TOLERANCE, Ranking, rank_both
 from medclip.progress import Advance
+from medclip.resamples import by_name, means_of, medians_of, number_groups, resample, resample_counts
 
 KS = (1, 5, 10)
 DIRECTIONS: tuple[str, str] = ("image_to_text", "text_to_image")
+RESAMPLES = 1000
 CI_METHOD = "95 % bootstrap, 1000 resamples of whole articles; of a share that none of them changes, Clopper-Pearson"
 SHARE = (0.0, 1.0)
 ROUNDING = 1e-12  # relative, of sums in another order
@@ -90,7 +92,7 @@ class Queries:
     def metrics(self, articles: Sequence[str], seed: int) -> dict[str, Estimate]:
         """`rank_metrics` with intervals; a query counts for the article of its first row, `articles` being (n,)."""
         groups = [articles[int(row)] for row in self.rows]
-        return estimates(self.ranks, groups, rank_metrics, seed, rank_ranges(int(self.num_candidates.max())))
+        return rank_estimates(self.ranks, groups, seed, int(self.num_candidates.max()))
 
     def chance(self) -> dict[str, float]:
         """The `rank_metrics` to expect of a random order."""
@@ -296,7 +298,7 @@ def estimates(
     statistics: Statistics,
     seed: int,
     ranges: Mapping[str, Range] = NO_RANGES,
-    resamples: int = 1000,
+    resamples: int = RESAMPLES,
 ) -> dict[str, Estimate]:
     """The same for several statistics of the same resamples, by name; `ranges` are those of means.
 
@@ -305,7 +307,40 @@ def estimates(
     if is_one_group(groups):
         return without_intervals(statistics(values))
     resampled = [statistics(np.repeat(values, counts, axis=0)) for counts in resample_counts(groups, seed, resamples)]
-    return percentile_ci(statistics(values), resampled, len(set(map(str, groups))), ranges)
+    return percentile_ci(statistics(values), by_name(resampled), len(set(map(str, groups))), ranges)
+
+
+def mean_estimates(
+    columns: Mapping[str, Num[np.ndarray, " n"]], groups: Names, seed: int, ranges: Mapping[str, Range] = NO_RANGES
+) -> dict[str, Estimate]:
+    """`estimates` of the mean of what is not NaN in each column, in a fraction of its time."""
+    values = np.stack(list(columns.values()), axis=1)
+    sums, counts = sums_and_counts(values)
+    with np.errstate(invalid="ignore"):
+        means = dict(zip(columns, (sums / counts).tolist(), strict=True))
+    if is_one_group(groups):
+        return without_intervals(means)
+    group = number_groups(groups)
+    num_groups = int(group.max()) + 1
+    (resampled,) = resample([means_of(values, group)], num_groups, seed, RESAMPLES)
+    return percentile_ci(means, dict(zip(columns, resampled.T, strict=True)), num_groups, ranges)
+
+
+def rank_estimates(ranks: Int[np.ndarray, " n"], groups: Names, seed: int, num_candidates: int) -> dict[str, Estimate]:
+    """`estimates` of the `rank_metrics`, in a fraction of its time."""
+    values = rank_metrics(ranks)
+    if is_one_group(groups):
+        return without_intervals(values)
+    group = number_groups(groups)
+    num_groups = int(group.max()) + 1
+    items = {f"R@{k}": ranks <= k for k in KS} | {
+        "mean_rank": ranks, "geometric_mean_rank": np.log(ranks), "MRR": 1 / ranks
+    }  # fmt: skip
+    statistics = means_of(np.stack(list(items.values()), axis=1), group), medians_of(ranks, group)
+    means, medians = resample(statistics, num_groups, seed, RESAMPLES)
+    samples = dict(zip(items, means.T, strict=True))
+    samples |= {"median_rank": medians, "geometric_mean_rank": np.exp(samples["geometric_mean_rank"])}
+    return percentile_ci(values, samples, num_groups, rank_ranges(num_candidates))
 
 
 def is_one_group(groups: Names) -> bool:
@@ -318,17 +353,9 @@ def without_intervals(values: Mapping[str, float]) -> dict[str, Estimate]:
     return {name: Estimate(float(value), math.nan, math.nan) for name, value in values.items() if not np.isnan(value)}
 
 
-def resample_counts(groups: Names, seed: int, resamples: int) -> Iterator[Int[np.ndarray, " n"]]:
-    """How often each row is in each resample of whole groups, i64 (n,)."""
-    _, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    rng, count = np.random.default_rng(seed), group.max() + 1
-    for _ in range(resamples):
-        yield np.bincount(rng.integers(0, count, count), minlength=count)[group]
-
-
 def percentile_ci(
     values: Mapping[str, float],
-    resampled: Sequence[Mapping[str, float]],
+    resampled: Mapping[str, Float64[np.ndarray, " r"]],
     num_groups: int,
     ranges: Mapping[str, Range],
 ) -> dict[str, Estimate]:
@@ -336,11 +363,11 @@ def percentile_ci(
 
     Where these are one, an interval without width would claim to be certain: see `unchanged_ends`.
     """
-    samples = np.array([list(sample.values()) for sample in resampled], float).T
     result = {}
-    for (name, value), sample in zip(values.items(), samples, strict=True):
+    for name, value in values.items():
         if np.isnan(value):
             continue
+        sample = resampled[name]
         low, high = np.percentile(sample[~np.isnan(sample)], (2.5, 97.5))
         if high - low <= ROUNDING * max(1, abs(value)):
             low, high = unchanged_ends(name, value, num_groups, ranges.get(name))

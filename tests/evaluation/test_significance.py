@@ -13,7 +13,6 @@ from medclip.evaluation.significance import (
     paired_differences,
     value_of,
     verdict,
-    weighted_medians,
 )
 from support.handmade_results import articles_of
 
@@ -106,16 +105,6 @@ def test_gains_within_one_article_are_one_gain():
 def test_very_few_items_prove_nothing(n):
     for difference in differences([50] * n, [1] * n, alone(n)):
         assert difference.p > 0.3
-
-
-@given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 3)), min_size=1, max_size=12), st.integers(1, 4))
-def test_weighted_medians_are_those_of_repeated_values(rows, articles):
-    values, weights = np.array(rows).T
-    group = np.arange(len(rows)) % articles
-    counts = np.bincount(group, weights, articles).astype(int)[None]
-    repeated = np.repeat(values, counts[0][group])
-    if len(repeated):
-        assert weighted_medians(values, group, counts)[0] == np.median(repeated)
 
 
 def test_balanced_accuracy_is_the_mean_over_classes():

@@ -21,11 +21,11 @@ from medclip.metrics import (
     rank_metrics,
     rank_ranges,
     ranks,
-    resample_counts,
     without_intervals,
 )
 from medclip.named_metrics import Metric, metric_name, to_metric
 from medclip.progress import Advance
+from medclip.resamples import by_name, resample_counts
 
 CI_OVER_DRAWS = (
     "95 % bootstrap, 1000 resamples of whole articles and of draws: it covers which articles the split has and which "
@@ -110,7 +110,7 @@ def over_draws(
         values = {d: rank_metrics(r) for d, r in resampled.items() if len(r)}  # a small draw may be left with none
         if parts := [values[d] for d in picked.tolist() if d in values]:
             samples.append(_mean(parts))
-    return percentile_ci(means, samples, len(set(articles)), rank_ranges(len(draws[0])))
+    return percentile_ci(means, by_name(samples), len(set(articles)), rank_ranges(len(draws[0])))
 
 
 def _mean(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:

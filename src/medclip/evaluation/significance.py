@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
-from jaxtyping import Int, Num
+from jaxtyping import Num
 
 from medclip.metrics import KS, Names, is_one_group
+from medclip.resamples import medians_of
 
 RESAMPLES = 10_000  # so that the least p-value times a hundred metrics is still below LEVEL
 LEVEL = 0.05
@@ -110,17 +111,6 @@ def value_of(statistic: Statistic, values: Num[np.ndarray, " n"], classes: Names
     return float((np.bincount(label, item_values) / np.bincount(label)).mean())
 
 
-def weighted_medians(
-    values: Num[np.ndarray, " n"], group: Int[np.ndarray, " n"], counts: Int[np.ndarray, "b g"]
-) -> Num[np.ndarray, " b"]:
-    """The median of values, those of article `group` being there so often, for each row of counts."""
-    order = np.argsort(values, kind="stable")
-    ordered, cumulative = values[order], np.cumsum(counts[:, group[order]], axis=1, dtype=np.int32)
-    total = cumulative[:, -1:]
-    lower, upper = ((cumulative >= count).argmax(axis=1) for count in ((total + 1) // 2, total // 2 + 1))
-    return (ordered[lower] + ordered[upper]) / 2
-
-
 def holm_adjust(p: Sequence[float]) -> list[float]:
     """P-values corrected for their number, by Holm (1979).
 
@@ -149,7 +139,7 @@ def _change(
 ) -> Change:
     """Differences of a statistic of items whose articles are `group` (n,), of classes `label` (n,)."""
     if statistic.item_value is None:
-        return lambda counts, swap: _medians(baseline, value, group, counts, swap)
+        return _median_change(baseline, value, group)
     label = label if statistic.over_classes else np.zeros_like(label)
     shape = (group.max() + 1, label.max() + 1)
     cell = group * shape[1] + label
@@ -166,14 +156,16 @@ def _change(
     return change
 
 
-def _medians(
-    baseline: np.ndarray, value: np.ndarray, group: np.ndarray, counts: np.ndarray, swap: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    before, after, swapped = baseline.astype(np.float32), value.astype(np.float32), swap[:, group]
-    return (
-        weighted_medians(value, group, counts) - weighted_medians(baseline, group, counts),
-        np.median(np.where(swapped, before, after), axis=1) - np.median(np.where(swapped, after, before), axis=1),
-    )
+def _median_change(baseline: np.ndarray, value: np.ndarray, group: np.ndarray) -> Change:
+    before, after = (medians_of(values, group) for values in (baseline, value))
+    narrow = baseline.astype(np.float32), value.astype(np.float32)
+
+    def change(counts: np.ndarray, swap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        swapped = swap[:, group]
+        models = np.where(swapped, *narrow), np.where(swapped, *narrow[::-1])
+        return after(counts) - before(counts), np.subtract(*(np.median(model, axis=1) for model in models))
+
+    return change
 
 
 def _difference(

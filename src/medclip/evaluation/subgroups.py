@@ -11,7 +11,7 @@ from jaxtyping import Float
 from medclip.data.dataset import Split
 from medclip.data.normalize import license_name
 from medclip.evaluation.results import Fact
-from medclip.metrics import SHARE, estimates, sums_and_counts
+from medclip.metrics import SHARE, mean_estimates, sums_and_counts
 from medclip.named_metrics import Metric, metric_name, to_metric
 
 MIN_GROUP_SIZE = 30
@@ -43,10 +43,6 @@ def by_group(
     left out. The worst of many is in part so by chance: mind its interval.
     """
     columns, names = np.stack(list(values.values()), axis=1), np.asarray(articles, dtype=str)
-
-    def by_name(rows: np.ndarray) -> dict[str, float]:
-        return dict(zip(values, _means(rows).tolist(), strict=True))
-
     valid = ~np.isnan(columns)
     metrics: list[Metric] = []
     facts: dict[str, Fact] = {}
@@ -69,7 +65,8 @@ def by_group(
             rows = members[group]
             path = metric_name("by_group", kind, "groups", group)
             facts[f"{path}/num_pairs"] = counts[group]
-            measured = estimates(columns[rows], names[rows].tolist(), by_name, seed, dict.fromkeys(values, SHARE))
+            of_group = {name: column[rows] for name, column in values.items()}
+            measured = mean_estimates(of_group, names[rows], seed, dict.fromkeys(values, SHARE))
             metrics += [to_metric(f"{path}/{name}", estimate) for name, estimate in measured.items()]
     return metrics, facts
 
