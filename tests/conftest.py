@@ -43,6 +43,7 @@ CHECKED_MODULES = [
     "medclip.training.losses",
     "medclip.training.optim",
     "medclip.training.step",
+    "medclip.training.token_counts",
     "medclip.training.validation",
     "medclip.zero_shot",
 ]

@@ -59,7 +59,7 @@ class NearestSoFar:
         self.nearest = nearest
         self._vectors, self._error = (queries, candidates), error
         self._best = np.full(len(queries), -np.inf, np.float32)  # rough score of each query
-        self._kept: list[tuple[np.ndarray, ...]] = []
+        self._undecided: list[tuple[np.ndarray, ...]] = []
 
     def raise_bar(self, queries: slice, best: Float32[np.ndarray, " n"]) -> Float32[np.ndarray, " n"]:
         """The rough score from which on a candidate may be the nearest, now that these are the best of a tile."""
@@ -74,15 +74,15 @@ class NearestSoFar:
         self, queries: Int[np.ndarray, " k"], candidates: Int[np.ndarray, " k"], rough: Float32[np.ndarray, " k"]
     ) -> None:
         """Remember what reaches the bar."""
-        self._kept.append((queries, candidates, rough))
-        if sum(len(queries) for queries, _, _ in self._kept) > MAX_KEPT * len(self._best):
+        self._undecided.append((queries, candidates, rough))
+        if sum(len(queries) for queries, _, _ in self._undecided) > MAX_KEPT * len(self._best):
             self.settle()
 
     def settle(self) -> None:
         """Raise by what is kept, and forget it."""
-        if self._kept:
-            queries, candidates, rough = (np.concatenate(parts) for parts in zip(*self._kept, strict=True))
-            self._kept.clear()
+        if self._undecided:
+            queries, candidates, rough = (np.concatenate(parts) for parts in zip(*self._undecided, strict=True))
+            self._undecided.clear()
             is_left = rough >= self._bar(slice(None))[queries]
             at = queries[is_left], candidates[is_left]
             self.nearest.raise_to(*at, exact_scores(*self._vectors, at))

@@ -31,8 +31,8 @@ def draw_counts(num_groups: int, seed: int, resamples: int) -> Iterator[Counts]:
     if num_groups > MAX_KEPT_GROUPS:
         yield from _draw(num_groups, seed, resamples)
     else:
-        kept, size = _keep(num_groups, seed, resamples), max(1, MAX_COUNTS // num_groups)
-        yield from (kept[start : start + size].astype(int) for start in range(0, resamples, size))
+        counts, size = _keep(num_groups, seed, resamples), max(1, MAX_COUNTS // num_groups)
+        yield from (counts[start : start + size].astype(int) for start in range(0, resamples, size))
 
 
 @lru_cache(maxsize=1)

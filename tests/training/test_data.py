@@ -18,7 +18,9 @@ from medclip.data.foils import swap_left_right
 from medclip.encode.decode import decode_pixels
 from medclip.errors import UserError, WorkError
 from medclip.model.image_processor import square_image_processor
+from medclip.model.tokenizer.text_tokenizer import TextTokenizer
 from medclip.training import data as data_module
+from medclip.training import distributed
 from medclip.training.config import resolve
 from medclip.training.data import (
     Loader,
@@ -30,9 +32,11 @@ from medclip.training.data import (
     make_loader,
     pixel_cache_file,
     rows_at,
+    rows_of_steps,
     text_inputs,
 )
 from medclip.training.step import encode_captions
+from medclip.training.token_counts import TokenCounts, count_tokens
 from support.model_folders import dual_encoder
 
 
@@ -188,6 +192,40 @@ def test_row_i_of_a_batch_is_one_pair_whatever_the_blocks(data, model, train_con
                 (foil_ids,), (foil_valid,) = model.tokenizer.encode([foils[i]])
                 own = batch.texts.caption_index[i // m] == m + i % m
                 assert batch.texts.ids[i // m][own].tolist() == foil_ids[foil_valid].tolist()
+
+
+@pytest.mark.parametrize("tower", [None, "siglip_text_model"])
+@pytest.mark.parametrize("processes", [2, 4])
+def test_each_process_tokenizes_its_share_alone_and_has_its_part_of_the_one_batch(
+    data, model, train_config, monkeypatch, processes, tower
+):
+    split, sent, parts = Split(data, "train"), [], []
+    model = dual_encoder("vit", tower) if tower else model
+    config = resolve(dataclasses.replace(train_config, batch_size=64, micro_batch_size=16), 64)
+    fuller = sorted(range(25), key=lambda row: swap_left_right(split.column("caption")[row]) is not None)
+    pairs, rows = Pairs(split, np.arange(25)), np.array(fuller)[np.arange(64) * 25 // 64]  # the last block is fullest
+    whole = make_batch(pairs, rows, model, config, 4, 1)
+    encode = TextTokenizer.encode
+    monkeypatch.setattr(TextTokenizer, "encode", lambda self, texts: sent.extend(texts) or encode(self, texts))
+    monkeypatch.setattr(distributed, "gather", lambda part: parts.append(part) or np.concatenate([part] * processes))
+    monkeypatch.setattr(jax, "process_count", lambda: processes)
+
+    def sent_by(process, work):
+        """What work gives in a process, and the captions that it tokenizes."""
+        sent.clear()
+        monkeypatch.setattr(jax, "process_index", lambda: process)
+        return work(), [text for text in sent if text in split.column("caption")]
+
+    each = [sent_by(i, lambda: count_tokens(np.arange(25), split, model, config))[1] for i in range(processes)]
+    assert sum(map(len, each)) < 25 + processes  # as many for each
+    assert set().union(*each) == set(split.column("caption"))
+    counts = TokenCounts(np.arange(25), np.concatenate(parts)[:25])
+    for process in range(processes):
+        batch, own = sent_by(process, lambda: make_batch(pairs, rows, model, config, 4, 1, counts))
+        jax.tree.map(np.testing.assert_array_equal, batch, jax.tree.map(lambda x: x[distributed.share(4)], whole))
+        assert own == split.take("caption", rows[distributed.share(64)])
+    assert rows_of_steps(25, 8, 0, range(3)).tolist() == list(range(25))
+    assert rows_of_steps(25, 8, 0, range(1, 3)).tolist() == sorted([*rows_at(25, 8, 0, 1), *rows_at(25, 8, 0, 2)])
 
 
 def test_a_batch_that_does_not_split_over_the_devices_is_refused(data, model, train_config):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,20 +28,18 @@ class PackedText(NamedTuple):
     """i32 (n, c): the token, of its block's r * t, that a caption is pooled at, where the family pools at one."""
 
 
-def pack(ids: Int32[np.ndarray, "n c t"], valid: Bool[np.ndarray, "n c t"], tower: TextConfig) -> PackedText:
-    """Pack ids, where `valid`, into as few rows as fit the fullest block.
+def pack(
+    ids: Int32[np.ndarray, "n c t"], valid: Bool[np.ndarray, "n c t"], tower: TextConfig, min_rows: int = 0
+) -> PackedText:
+    """Pack ids, where `valid`, into as few rows as fit the fullest block, and not fewer than other blocks need.
 
     A caption without valid tokens takes no room; the token it is pooled at is another's and means nothing.
     """
     n, c, t = ids.shape
-    family = tower.family
-    if family.reads_padding:  # padding is part of such a caption
-        valid = np.broadcast_to(valid.any(axis=2, keepdims=True), valid.shape)
+    valid = read_tokens(valid, tower)
     lengths = valid.sum(axis=2)
     slots, pooled = [_first_fit(block, t) for block in lengths], pool_columns(ids, tower)
-    grid = max(_MIN_GRID_ROWS, -(-c // _GRID_DIVISOR))
-    r = min(c, -(-max(int(rows.max()) + 1 for rows, _ in slots) // grid) * grid)
-    shape = (n, r, t)
+    shape = (n, max(min_rows, _count_rows(slots, c)), t)
     packed = PackedText(
         ids=np.zeros(shape, np.int32),
         caption_index=np.full(shape, -1, np.int32),
@@ -55,6 +54,21 @@ def pack(ids: Int32[np.ndarray, "n c t"], valid: Bool[np.ndarray, "n c t"], towe
             packed.position[b, row, span] = _positions(ids[b, i], columns, tower)
             packed.pool_index[b, i] = row * t + starts[i] + _pool_position(int(pooled[b, i]), columns, tower)
     return packed
+
+
+def read_tokens(valid: Bool[np.ndarray, "*b t"], tower: TextConfig) -> Bool[np.ndarray, "*b t"]:
+    """The tokens that a tower reads of each caption: all of one that has any, where padding is part of it."""
+    return np.broadcast_to(valid.any(axis=-1, keepdims=True), valid.shape) if tower.family.reads_padding else valid
+
+
+def rows_needed(lengths: Int[np.ndarray, "n c"], room: int) -> int:
+    """The rows of `room` tokens that `pack` takes for captions of so many tokens each, in n blocks."""
+    return _count_rows([_first_fit(block, room) for block in lengths], lengths.shape[1])
+
+
+def _count_rows(slots: Sequence[tuple[np.ndarray, np.ndarray]], num_captions: int) -> int:
+    grid = max(_MIN_GRID_ROWS, -(-num_captions // _GRID_DIVISOR))
+    return min(num_captions, -(-max(int(rows.max()) + 1 for rows, _ in slots) // grid) * grid)
 
 
 def _positions(ids: np.ndarray, columns: np.ndarray, tower: TextConfig) -> np.ndarray:

@@ -31,11 +31,13 @@ from medclip.model.checkpoint import Model
 from medclip.model.image_processor import ImageProcessor
 from medclip.model.packing import PackedText, pack
 from medclip.progress import console, progress
+from medclip.training import distributed
 from medclip.training.config import ResolvedTrainConfig
 from medclip.training.distributed import barrier, is_first
 from medclip.training.frozen_features import CachedViews, frozen_captions, frozen_images, frozen_views
 from medclip.training.optim import is_frozen
 from medclip.training.step import Batch
+from medclip.training.token_counts import TokenCounts, count_tokens
 
 NUM_PREFETCHED = 2  # one batch is tokenized while images of the other are still decoded
 T = TypeVar("T")
@@ -228,13 +230,24 @@ def make_loader(
 
     UserError as of `count_blocks`.
     """
-    num_blocks = count_blocks(config, num_devices)
+    num_blocks, steps = count_blocks(config, num_devices), range(first_step, config.steps)
+    counts = None
+    if jax.process_count() > 1 and not pairs.text_features:
+        rows = rows_of_steps(len(pairs.split), config.batch_size, config.seed, steps)
+        counts = count_tokens(rows, pairs.split, model, config)
 
     def make(step: int) -> tuple[np.ndarray, Batch]:
         rows = rows_at(len(pairs.split), config.batch_size, config.seed, step)
-        return rows, make_batch(pairs, rows, model, config, num_blocks, step)
+        return rows, make_batch(pairs, rows, model, config, num_blocks, step, counts)
 
-    return Loader(make, range(first_step, config.steps))
+    return Loader(make, steps)
+
+
+def rows_of_steps(n: int, batch_size: int, seed: int, steps: range) -> Int[np.ndarray, " k"]:
+    """The rows of all these steps, in order."""
+    if len(steps) >= n // batch_size:
+        return np.arange(n)
+    return np.unique(np.concatenate([rows_at(n, batch_size, seed, step) for step in steps]))
 
 
 def make_batch(
@@ -244,24 +257,28 @@ def make_batch(
     config: ResolvedTrainConfig,
     num_blocks: int,
     step: int,
+    counts: TokenCounts | None = None,
 ) -> Batch:
     """The pairs of those rows in blocks, of which this process gets its share.
 
-    Only the images of that share are decoded; all captions are read, as their lengths decide every block's shape.
+    Only the images of that share are decoded and only its captions tokenized; all captions are read, to number equal
+    ones and as no foil may be what another pair says of the same image. `counts`, of these rows among others, is for
+    one process of several: the lengths of all captions decide every block's shape.
     """
     block_rows = rows.reshape(num_blocks, -1)
-    share = num_blocks // jax.process_count()
-    mine = slice(share * jax.process_index(), share * (jax.process_index() + 1))
+    mine = distributed.share(num_blocks)
     captions, image_hashes = pairs.split.take("caption", rows), pairs.split.take("sha256", rows)
     foils = batch_foils(captions, image_hashes, config)
     foil_mask = np.array([[foil is not None for foil in own] for own in foils], bool)
     foil_mask = foil_mask.reshape(*block_rows.shape, len(config.hard_negatives))
-    texts = text_inputs(*block_captions(captions, foils, foil_mask), pairs, model)
+    own = slice(mine.start * block_rows.shape[1], mine.stop * block_rows.shape[1])
+    min_rows = counts.rows_needed(rows, foil_mask, model) if counts else 0
+    texts = text_inputs(*block_captions(captions[own], foils[own], foil_mask[mine]), pairs, model, min_rows)
     image_ids, caption_ids = duplicate_ids(image_hashes, captions)
     keys = augmentation_keys(config.seed, step, config.batch_size).reshape(*block_rows.shape, 2)[mine]
     return Batch(
         images=_images_at(pairs.images, block_rows[mine], keys),
-        texts=jax.tree.map(lambda x: x[mine], texts),
+        texts=texts,
         foil_mask=foil_mask[mine],
         image_ids=image_ids.reshape(block_rows.shape)[mine],
         caption_ids=caption_ids.reshape(block_rows.shape)[mine],
@@ -297,15 +314,15 @@ def block_captions(
 
 
 def text_inputs(
-    captions: Sequence[str], text_mask: Bool[np.ndarray, "n c"], pairs: Pairs, model: Model
+    captions: Sequence[str], text_mask: Bool[np.ndarray, "n c"], pairs: Pairs, model: Model, min_rows: int = 0
 ) -> PackedText | Float[np.ndarray, "n c w"]:
-    """The text tower's input for dealt captions, or a frozen tower's features."""
+    """The text tower's input for dealt captions, in so many rows at least, or a frozen tower's features."""
     if pairs.text_features:
         features = np.stack([pairs.text_features[caption] for caption in captions])
         return _scatter(features, text_mask, 1)  # an absent one must have a finite unit vector
     ids, valid = (_scatter(tokens, text_mask) for tokens in model.tokenizer.encode(captions))
     valid[..., 0] |= ~text_mask  # the mean of no token has no gradient that is finite
-    return pack(ids, valid, model.config.text)
+    return pack(ids, valid, model.config.text, min_rows)
 
 
 def _images_at(

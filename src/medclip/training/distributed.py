@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Shaped
 
 from medclip.errors import UserError
 from medclip.stop_signals import handle_stop_signals
@@ -66,6 +67,17 @@ def barrier(name: str) -> None:
     """Return when every process has called this."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def share(count: int) -> slice:
+    """Of so many things, equally many for each process, those of this one; those of one process lie together."""
+    size = count // jax.process_count()
+    return slice(size * jax.process_index(), size * (jax.process_index() + 1))
+
+
+def gather(part: Shaped[np.ndarray, "n ..."]) -> Shaped[np.ndarray, "m ..."]:
+    """The parts of all processes, of one shape, one after another."""
+    return np.asarray(multihost_utils.process_allgather(part, tiled=True))
 
 
 @contextmanager
