@@ -87,9 +87,10 @@ lock:
 	$(COMPILE) --group image --constraint requirements.lock -o requirements-image.lock
 	$(COMPILE_CLUSTER) $(UPGRADE) -o requirements-cluster.lock
 
-# Known vulnerabilities of what is locked. Asks PyPI, so it is no part of CI, which runs without a network.
+# Known vulnerabilities of what is locked, and what could not be looked up: nothing passes unasked. Asks PyPI, so it is no
+# part of CI, which runs without a network.
 audit: .venv/ready
-	.venv/bin/uv tool run pip-audit==2.10.1 --disable-pip --require-hashes -r requirements.lock
+	.venv/bin/uv tool run pip-audit==2.10.1 --strict --disable-pip --require-hashes -r requirements.lock
 
 # The digest of each base image behind its tag. Needs docker and the registries.
 pin:

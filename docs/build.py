@@ -19,6 +19,8 @@ from flowchart import to_svg
 from notebooks import NOTEBOOKS, read_cells, run, write_notebook, write_page
 
 DOCS = Path(__file__).parent
+RECORDS = ("decisions.md", "log.md", "results.md")
+"""Their many headings came before the guides in the site's search."""
 
 
 def main(out: Path, examples: Sequence[str]) -> None:
@@ -38,7 +40,9 @@ def main(out: Path, examples: Sequence[str]) -> None:
     for page in (out / "docs").glob("*.md"):
         text = re.sub(rf"\]\(\.\./examples/({names})\.py\)", r"](examples/\1.md)", page.read_text("utf-8"))
         text = re.sub(r"```mermaid\n(.*?)```", lambda match: to_svg(match[1]), text, flags=re.S)
-        page.write_text(re.sub(r"\[([^]]+)\]\(([^)#]*)[^)]*\)", keep_link, text), "utf-8")
+        text = re.sub(r"\[([^]]+)\]\(([^)#]*)[^)]*\)", keep_link, text)
+        header = "---\nsearch:\n  exclude: true\n---\n\n" if page.name in RECORDS else ""
+        page.write_text(header + text, "utf-8")
     show_thumbnails(out / "docs" / "gallery.md")
     command = [Path(sys.executable).parent / "zensical", "build", "--strict"]
     sys.exit(subprocess.run(command, cwd=out).returncode)

@@ -234,7 +234,7 @@ def test_no_command_at_all_is_a_mistake(medclip):
             ("train", "--data", "{data}", "--out", "{data}", "--steps", "1", "--batch-size", "8", "--preset", "tiny"),
             "is there already: it is a prepared dataset",
         ),
-        (("quickstart", "--out", "{data}"), "already exists; delete it or choose another with --out."),
+        (("quickstart", "--out", "{data}"), "holds something else than this quickstart; choose another with --out."),
         (("version",), "Did you mean --version?"),
         (("help",), "Did you mean --help?"),
         (("search", "--index", "{index}"), "give a query"),

@@ -98,7 +98,7 @@ _SENDERS = {
 }
 GC_THRESHOLD = 10_000
 """New objects between looks for cycles: imports make many objects and free few, and 700 cost 3 % of an evaluation."""
-_GO_ON = "a training run goes on with --resume, quickstart begins in another --out, other work with the same command."
+_GO_ON = "a training run goes on with --resume, other work with the same command."
 ROOT = Family(
     f"From radiology image-caption pairs to a measured, searchable CLIP model. {NOT_CLINICAL}",
     {name: command for group in GROUPS.values() for name, command in group.items()},

@@ -21,8 +21,8 @@ Made from the parser by `python -m medclip.cli.reference > docs/cli.md`; a test 
 - **Results** go to standard output: tables on a terminal, JSON when piped; `--json` and `--table` force either.
   Progress, warnings and addresses of pages go to standard error.
 - **Exit codes**: 0 done; 1 the work failed or nothing came out; 2 the command was wrong; 130, 143 or 129: Ctrl-C,
-  SIGTERM or SIGHUP ended it, and a training run goes on with `--resume`, other work but `quickstart` with the same
-  command. `app`, `serve` and `mcp` end with 0. A second signal waits for nothing.
+  SIGTERM or SIGHUP ended it, and a training run goes on with `--resume`, other work with the same command.
+  `app`, `serve` and `mcp` end with 0. A second signal waits for nothing.
 - **One writer.** A folder that another process writes into is refused (exit code 1). A killed process locks nothing.
 - **Config files.** `--config FILE.toml` gives any flags of a command: keys are names of flags, with `-` or `_`,
   positional arguments go by their field (`source`, `data`, `queries`). The command line wins over the file; an
