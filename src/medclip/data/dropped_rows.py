@@ -23,6 +23,7 @@ _REMEDIES = {
     "image cell is a list of numbers": "Write the images to files, or as bytes into a Parquet file.",
     "image unreadable": "Open one of the files by hand: it may be damaged or no image.",
     "row without image or caption": "Name the columns with --image-column and --caption-column.",
+    "sample without image or caption": "A sample of an archive is KEY.jpg with KEY.txt, or with a caption in KEY.json.",
     "no caption beside the image": "Put the caption of x.jpg into x.txt in the same folder, or give a table (CSV) "
     "that names both.",
     "caption without image": "Put the image of x.txt, x.jpg, into the same folder.",

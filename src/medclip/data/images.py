@@ -19,6 +19,7 @@ from medclip.data.decode_workers import UNREADABLE, isolate
 from medclip.data.paths import special_kind
 from medclip.data.schema import DicomFrame, WebInstance
 from medclip.errors import (
+    IS_FOLDER,
     MAX_ASPECT_RATIO,
     MAX_PIXELS,
     MAX_SIDE,
@@ -55,8 +56,8 @@ def decode(image: ImageInput | DicomFrame) -> Image.Image:
 
     16-bit grays and floats are scaled from their own finite range (NaN is black), transparency is laid on black, and
     a color image whose channels are equal becomes gray. For DICOM see `medclip.data.dicom`. Raises ImageError ("image
-    missing", REMOTE, "image unreadable", "image over 100 million pixels", "image over 65,500 pixels a side", "no finite
-    pixel values", and DICOM's reasons).
+    missing", REMOTE, IS_FOLDER, "image unreadable", "image over 100 million pixels", "image over 65,500 pixels a side",
+    "no finite pixel values", and DICOM's reasons).
     """
     image = Path(image) if isinstance(image, str) else image
     with _image_errors():
@@ -112,6 +113,8 @@ def _image_errors() -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise ImageError("image missing") from None
+    except IsADirectoryError:
+        raise ImageError(IS_FOLDER) from None
     except Image.DecompressionBombError:  # Pillow's own limit, which lies higher, is met while opening
         raise ImageError(TOO_MANY_PIXELS) from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:

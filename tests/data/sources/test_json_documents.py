@@ -52,6 +52,7 @@ def test_captions_of_coco_are_joined_to_their_images(tmp_path, indent):
     [
         ROWS,
         {"version": "1.0", "data": ROWS},
+        {"columns": list(ROWS[0]), "index": [0, 1], "data": [list(row.values()) for row in ROWS]},
         {name: {str(number): row[name] for number, row in enumerate(ROWS)} for name in ROWS[0]},
         {f"a{number}": row for number, row in enumerate(ROWS)},
         {row["image"]: row["caption"] for row in ROWS},

@@ -144,3 +144,30 @@ def test_an_image_of_a_kind_that_is_not_read_says_what_to_do(tmp_path, medclip, 
     for source in (tmp_path / "pairs.csv", tmp_path / "sub"):
         code, out, err = medclip("prepare", source, "--out", tmp_path / "data")
         assert code in (1, 2) and remedy in " ".join((out + err).split())
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "image,caption\n1.png,CT of the chest,,\n,,,\n",  # empty cells of a spreadsheet's other columns
+        'image, caption\n1.png, "CT of the chest"\n',
+    ],
+)
+def test_empty_cells_and_spaces_of_a_spreadsheet_are_no_cells(tmp_path, table):
+    (tmp_path / "1.png").write_bytes(PNG)
+    (tmp_path / "x.csv").write_text(table)
+    assert [row.caption for row in open_source(str(tmp_path / "x.csv")) if isinstance(row, Pair)] == ["CT of the chest"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_a_table_without_names_of_its_columns_says_so(tmp_path, suffix):
+    (tmp_path / f"x{suffix}").write_text("a/1.JPG\tCT of the chest\na/2.JPG\tMRI of the knee\n")
+    with pytest.raises(UserError, match=r"its first line \(a/1.JPG\) is a row"):
+        list(open_source(str(tmp_path / f"x{suffix}")))
+
+
+def test_an_archive_without_captions_says_what_a_sample_is(tmp_path, medclip):
+    (tmp_path / "x.tar").write_bytes(tar_bytes([("1.png", PNG), ("1.caption", b"CT of the chest")]))
+    _, out, err = medclip("prepare", tmp_path / "x.tar", "--out", tmp_path / "out")
+    text = " ".join((out + err).split())
+    assert "KEY.jpg with KEY.txt" in text and "--caption-column" not in text

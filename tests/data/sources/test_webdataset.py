@@ -44,7 +44,7 @@ def test_a_second_extension_is_said(tmp_path):
     members = [("x.input.jpg", IMAGES[0]), ("x.txt", b"CT of the chest")]
     pairs, dropped = read(tmp_path / "x.tar", members)
     assert not pairs
-    assert dropped == [("x.input", module.SECOND_EXTENSION), ("x", "row without image or caption")]
+    assert dropped == [("x.input", module.SECOND_EXTENSION), ("x", module.INCOMPLETE)]
 
 
 def test_images_first_and_captions_later_are_paired(tmp_path):
@@ -151,7 +151,7 @@ def test_a_zip_is_read_as_an_archive(tmp_path):
     assert [(row.id, row.caption, row.image) for row in rows if isinstance(row, Pair)] == [("s/1.2.5", "CT", IMAGES[0])]
     assert [(row.id, row.reason) for row in rows if isinstance(row, Dropped)] == [
         ("s/1.2.5.a", module.SECOND_EXTENSION),
-        ("s/2", "row without image or caption"),
+        ("s/2", "sample without image or caption"),
         ("s/x.cls", f"{module.UNKNOWN_KIND}: .cls"),
     ]
 

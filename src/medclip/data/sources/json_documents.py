@@ -19,6 +19,8 @@ def document_rows(document: Row) -> Iterator[Row]:
         yield from _coco_rows(document)
     elif table is not None:
         yield from table
+    elif _is_split(document):
+        yield from (dict(zip(document["columns"], row, strict=True)) for row in document["data"])
     elif values and all(isinstance(value, Mapping) for value in values):
         yield from _nested_rows(document)
     elif values and all(map(_is_image_name, document)) and all(isinstance(value, str | list) for value in values):
@@ -56,6 +58,17 @@ def _nested_rows(document: Mapping[str, Mapping[str, Any]]) -> Iterator[Row]:
         yield dict(document)
     else:
         yield from ({"id": id, **row} for id, row in document.items())
+
+
+def _is_split(document: Row) -> bool:
+    """Whether it is {"columns": [name, …], "data": [[cell, …], …]}, as pandas writes a table with orient="split"."""
+    names, rows = document.get("columns"), document.get("data")
+    return (
+        isinstance(names, list)
+        and all(isinstance(name, str) for name in names)
+        and isinstance(rows, list)
+        and all(isinstance(row, list) and len(row) == len(names) for row in rows)
+    )
 
 
 def _are_objects(value: Any) -> bool:

@@ -145,16 +145,21 @@ def _read_csv(path: AnyPath) -> Iterator[Row]:
             if stated := _EXCEL_DELIMITER.fullmatch(header.strip("\r\n")):
                 skipped, header, delimiter = skipped + 1, file.readline(), stated.group(1)
             # strict, or a file that was cut within quotes looks complete
-            reader = csv.DictReader(chain([header], file), delimiter=delimiter, strict=True)
+            reader = csv.DictReader(
+                chain([header], file),
+                delimiter=delimiter,
+                skipinitialspace=_has_spaces(header, delimiter),
+                strict=True,
+            )
             _refuse_repeated(path, [name for name in reader.fieldnames or () if name.strip()])
             line_number = skipped + reader.line_num + 1
             for row in reader:
                 packed.start_row()
                 line_number = skipped + reader.line_num + 1
-                if None in row:
+                if any(map(str.strip, row.pop(None, ()))):  # a spreadsheet writes empty ones
                     raise UserError(
                         f"{path} line {line_number - 1} has more cells than the header. Quote the cells that hold "
-                        f"{_DELIMITERS.get(delimiter, delimiter)}."
+                        f"{_DELIMITERS.get(delimiter, delimiter)}, with no space before the quotation mark."
                     )
                 yield {name: _without_formula(cell) for name, cell in row.items()}
         except UnicodeError as error:
@@ -208,6 +213,12 @@ def _delimiter(header: str, usual: str) -> str:
         except csv.Error:  # a first line that ends within quotes
             num_cells[delimiter] = 0
     return max(num_cells, key=num_cells.__getitem__)  # the first of equals
+
+
+def _has_spaces(header: str, delimiter: str) -> bool:
+    """Whether a space stands before each cell of a table's first line but the first, and so before quotation marks."""
+    cells = header.split(delimiter)[1:]
+    return bool(cells) and all(cell.startswith(" ") for cell in cells)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
+from pathlib import PurePosixPath
 from typing import Any, TypedDict
 
 import numpy as np
@@ -12,6 +13,8 @@ from medclip.data.normalize import HASHED_SPLITS, canonical_split, split_of
 from medclip.data.paths import AnyPath, is_url, parse_path
 from medclip.data.prepare_config import Columns
 from medclip.data.schema import Dropped, Pair, is_row_number, make_up_id, take_per_split
+from medclip.data.sources import dialogues
+from medclip.data.sources.image_caption_folder import IMAGE_SUFFIXES
 from medclip.data.sources.image_cells import (
     MISSING,
     ImageFinder,
@@ -25,7 +28,7 @@ from medclip.data.sources.path_spellings import TRIED
 from medclip.data.sources.reports import split_reading
 from medclip.data.sources.stated_groups import article_of_file, private_fields, stated_group
 from medclip.data.sources.stated_splits import SplitFolders, find_split_column, plain_name
-from medclip.data.sources.table_files import Row, read_rows
+from medclip.data.sources.table_files import Row, read_rows, table_suffix
 from medclip.errors import ImageError, UserError
 from medclip.hosts import without_credentials
 
@@ -36,7 +39,7 @@ _COLUMN_NAMES = {
         *("imagesfilename", "imagefilenames", "imagesfilenames", "filepath", "path", "file", "filename", "filenames"),
         "name",
     ),
-    "caption": ("caption", "captions", "text", "report", "title"),
+    "caption": ("caption", "captions", "text", "report", "title", *dialogues.COLUMNS),
     "id": ("id", "imageid", "key"),
     "split": ("split",),
     "license": ("licence", "license"),  # both spellings occur in other people's tables
@@ -110,8 +113,18 @@ def resolve_columns(path: AnyPath, header: Sequence[str], columns: Columns) -> d
     names = match_columns(header, columns)
     for field in ("image", "caption"):
         if field not in names:
-            raise UserError(f"{path}: which column is the {field}? Name it with --{field}-column: {', '.join(header)}.")
+            raise _column_error(path, field, header)
     return names
+
+
+def _column_error(path: AnyPath, field: str, header: Sequence[str]) -> UserError:
+    row = next((name for name in header if PurePosixPath(name.strip().lower()).suffix in IMAGE_SUFFIXES), "")
+    if row and table_suffix(path) in (".csv", ".tsv"):
+        return UserError(
+            f"{path}: its first line ({row}) is a row, not the names of the columns. Put a line of names above it, "
+            "such as image,caption."
+        )
+    return UserError(f"{path}: which column is the {field}? Name it with --{field}-column: {', '.join(header)}.")
 
 
 def match_row(row: Row, columns: Columns | None = None) -> dict[str, str]:
@@ -255,7 +268,8 @@ def cell_captions(value: Any) -> list[str]:
     """The texts of a cell: a text, a list of texts, or one written as JSON; empty ones are left out.
 
     Of an object, as COCO and Flickr30k have them, the text under its usual name; of another, as {"findings",
-    "impression"} or {"short", "long"}, each text. One that is nested deeper than Python recurses has none.
+    "impression"} or {"short", "long"}, each text; of a dialogue, each answer. One that is nested deeper than Python
+    recurses has none.
     """
     try:
         return _texts(value)
@@ -264,24 +278,27 @@ def cell_captions(value: Any) -> list[str]:
 
 
 def _texts(value: Any) -> list[str]:
-    if isinstance(value, str) and value[:2] in ('["', "['") and value.endswith("]"):
+    if isinstance(value, str) and value[:2] in ('["', "['", "[{") and value.endswith("]"):
         value = _parse_list(value)
     if isinstance(value, Mapping):
         texts = {name: _texts(item) for name, item in value.items()}  # each once: objects may be nested
         usual = next((texts[name] for name in _TEXT_NAMES if texts.get(name)), None)
         return list(chain.from_iterable(texts.values())) if usual is None else usual
     if isinstance(value, list | tuple | np.ndarray):
-        return [text for item in value for text in _texts(item)]
+        answers = dialogues.answers(value)
+        return [text for item in (value if answers is None else answers) for text in _texts(item)]
     return [text] if (text := cell_text(value)) else []
 
 
-def _parse_list(text: str) -> list[str] | str:
-    """The texts of a list that a table's cell holds as JSON or as Python writes it; another text stays."""
+def _parse_list(text: str) -> list[Any] | str:
+    """A list of texts, or a dialogue, that a table's cell holds as JSON or as Python writes it; another text stays."""
     try:
         items = parse_literal(text)
     except ValueError:
         return text
-    return items if isinstance(items, list) and all(isinstance(item, str) for item in items) else text
+    if not isinstance(items, list):
+        return text
+    return items if all(isinstance(item, str) for item in items) or dialogues.answers(items) is not None else text
 
 
 def _as_list(value: Any) -> list[Any]:

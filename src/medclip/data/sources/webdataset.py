@@ -18,12 +18,13 @@ from medclip.data.normalize import SPLITS, canonical_split, split_in, split_of
 from medclip.data.paths import AnyPath, is_url, relative_path
 from medclip.data.prepare_config import Columns
 from medclip.data.schema import Dropped, Pair, is_row_number, make_up_id
+from medclip.data.sources import dialogues
 from medclip.data.sources.image_caption_folder import IMAGE_FOLDERS, IMAGE_SUFFIXES
 from medclip.data.sources.image_cells import MAX_MEMBER_BYTES, UsedFiles, is_link, read_member
 from medclip.data.sources.reports import decode_report, split_reading
 from medclip.data.sources.stated_groups import article_of_file, private_fields, stated_group
 from medclip.data.sources.table_files import TABLE_SUFFIXES
-from medclip.data.sources.tables import NO_IMAGE_OR_CAPTION, as_strings, cell_captions, extra_fields
+from medclip.data.sources.tables import as_strings, cell_captions, extra_fields
 from medclip.errors import ImageError, UserError
 
 MAX_TEXT_BYTES = 2**24  # JSON takes some 25 times as many as values of Python
@@ -35,10 +36,11 @@ _EXTRA_HEADERS = (
 _MAX_HEADER_BYTES = 2**20  # names and times; tarfile holds them all
 _SPARSE_IS_EXTENDED = 482  # offset in a header of GNU's old sparse format
 _TEXT_SUFFIXES = (".txt", ".json")
-_CAPTION_FIELDS = ("caption", "captions", "text", "report")
+_CAPTION_FIELDS = ("caption", "captions", "text", "report", *dialogues.COLUMNS)
 _OF_MACOS = "__MACOSX"
 _TABLES = tuple(suffix for suffix in TABLE_SUFFIXES if suffix not in _TEXT_SUFFIXES)
 _SORT = "Sort the archive: tar --sort=name."
+INCOMPLETE = "sample without image or caption"
 NOT_A_FILE = "archive member that is a link, a device or sparse"
 SAME_NAME = "second archive member of the same name"
 SECOND_IMAGE = "second image of a sample"
@@ -167,7 +169,7 @@ def _missing(key: str, files: dict[str, bytes], has_image: bool) -> str:
     extension = PurePosixPath(key).suffix[1:]
     if has_image and extension.isalpha() and not set(files) & set(_TEXT_SUFFIXES):
         return SECOND_EXTENSION
-    return NO_IMAGE_OR_CAPTION
+    return INCOMPLETE
 
 
 def _read_samples(path: AnyPath) -> Iterator[tuple[str, _Sample | str]]:
