@@ -77,7 +77,7 @@ def test_a_context_that_the_tower_cannot_have_is_refused_with_a_reason() -> None
         with_context_length(roberta, 100)
 
 
-@pytest.mark.parametrize("prefix", ["", "bert."])
+@pytest.mark.parametrize("prefix", ["", "bert.", "encoder.model.", "model.bert."])
 def test_towers_are_joined_with_fresh_projections(tmp_path: Path, prefix: str) -> None:
     model = dual_encoder("vit", "bert")
     vision, text = save_tower(model, "vision", tmp_path / "v"), save_tower(model, "text", tmp_path / "t", prefix)

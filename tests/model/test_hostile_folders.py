@@ -85,6 +85,25 @@ def test_a_file_that_its_name_belies_is_refused(folder: Path, name: str) -> None
     assert_refused(folder, name, "damaged")
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("global_step9/mp_rank_00_model_states.pt", "zero_to_fp32.py"),
+        ("pytorch_model_fsdp_0/__0_0.distcp", "accelerate merge-weights"),
+    ],
+)
+def test_a_checkpoint_of_many_devices_says_how_it_is_put_together(folder: Path, name: str, words: str) -> None:
+    (folder / name).parent.mkdir()
+    (folder / "model.safetensors").rename(folder / name)
+    assert_refused(folder, "has no weights", words)
+
+
+def test_a_folder_of_checkpoints_names_them(tmp_path: Path) -> None:
+    for step in (500, 1000):
+        shutil.copytree(FOLDER, tmp_path / f"run/checkpoint-{step}")
+    assert_refused(tmp_path / "run", "give one of them (checkpoint-500, checkpoint-1000)")
+
+
 def test_a_git_lfs_pointer_is_named(folder: Path) -> None:
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 605247071\n"
     (folder / "model.safetensors").write_text(pointer)
@@ -114,8 +133,9 @@ def test_faults_of_every_kind_are_named_however_many_there_are(folder: Path) -> 
     )
 
 
-def test_a_prefix_of_every_name_is_named(folder: Path) -> None:
+def test_a_prefix_of_every_name_of_another_model_is_named(folder: Path) -> None:
     def spoil(tensors):
+        del tensors["logit_scale"]
         for name in list(tensors):
             tensors[f"clip.model.{name}"] = tensors.pop(name)
 

@@ -114,7 +114,9 @@ def test_safetensors_come_first_then_flax_then_torch(folder: Path, caplog: pytes
     assert [record.args[1] for record in caplog.records if record.args] == order[1:]
 
 
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.module.", "_fsdp_wrapped_module.", "model.", "module.net.clip."]
+)
 @pytest.mark.parametrize("torch", [False, True])
 def test_the_prefix_of_a_wrapper_is_taken_off(folder: Path, prefix: str, torch: bool) -> None:
     if torch:

@@ -121,13 +121,13 @@ def test_damaged_modules_are_refused(tmp_path: Path, modules: object) -> None:
         join_towers(FOLDER, folder)
 
 
-def test_a_prompt_that_is_not_added_is_named(tmp_path: Path, caplog) -> None:
+def test_a_setting_that_is_not_followed_is_named(tmp_path: Path, caplog) -> None:
     folder = sentence_folder(tmp_path / "t", MEAN, "Pooling")
-    prompts = {"default_prompt_name": "query", "prompts": {"query": "query: "}}
+    prompts = {"default_prompt_name": "query", "prompts": {"query": "query: "}, "truncate_dim": 8}
     (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts))
     with caplog.at_level(logging.WARNING, "medclip.model"):
         join_towers(FOLDER, folder)
-    assert "'query: '" in caplog.text
+    assert "'query: '" in caplog.text and "the first 8 of its truncate_dim" in caplog.text
 
 
 @pytest.mark.parity

@@ -31,7 +31,7 @@ from medclip.model.sentence_modules import MODULES_FILE, check_case, read_module
 from medclip.model.shapes_init import init_params, tensor_shapes, text_shapes, vision_shapes
 from medclip.model.tokenizer.text_tokenizer import load_tokenizer, padding_right, with_length
 from medclip.model.unsupported import warn_unread
-from medclip.model.weights.weight_files import read_tensors
+from medclip.model.weights.weight_files import read_tensors, without_attribute
 
 JOINED_CONTEXT_LENGTH = 128  # 99 % of ROCO's captions are shorter
 LOG = logging.getLogger("medclip.model")
@@ -171,6 +171,7 @@ def _read_tower(folder: Path, side: Side, pooling: str = "") -> tuple[dict[str, 
     config = tower_config(raw, side, pooling)
     warn_unread(raw, folder)
     shapes = vision_shapes(parse_vision(config)) if side == "vision" else text_shapes(parse_text(config))
+    tensors = without_attribute(tensors, lambda name: _WRAPPERS.sub("", name) in shapes)
     other = "text_model." if side == "vision" else "vision_model."
     tensors = {_WRAPPERS.sub("", name): tensor for name, tensor in tensors.items() if not name.startswith(other)}
     heads = re.compile(rf"({'|'.join((*_HEADS, 'pooler') if pooling else _HEADS)})(\.|$)")

@@ -39,7 +39,13 @@ from medclip.model.shapes_init import tensor_shapes
 from medclip.model.tokenizer.open_clip_tokenizer import load_open_clip_tokenizer
 from medclip.model.tokenizer.text_tokenizer import TextTokenizer, load_tokenizer, save_tokenizer
 from medclip.model.tokenizer.vocab_files import TOKENIZER_FILES, has_tokenizer
-from medclip.model.unsupported import describe_other_files, refuse_adapter, refuse_timm, warn_unread
+from medclip.model.unsupported import (
+    describe_inner_models,
+    describe_other_files,
+    refuse_adapter,
+    refuse_timm,
+    warn_unread,
+)
 from medclip.model.weights.lazy_tensor import LazyTensor
 from medclip.model.weights.weight_files import (
     OPEN_CLIP_FILES,
@@ -218,7 +224,8 @@ def model_folder(name: str | Path, revision: str | None = None, dual: bool = Fal
     if is_local(name):
         if not path.exists():
             raise UserError(f"{name} does not exist. A model is a folder, a run, or OWNER/NAME of the Hub.")
-        others = what_instead(path, "train_config.json") or describe_other_files(file.name for file in path.glob("*"))
+        others = what_instead(path, "train_config.json") or describe_inner_models(path)
+        others = others or describe_other_files(file.name for file in path.glob("*"))
         raise UserError(
             f"{name} is not a model folder: looked for {', '.join(CONFIG_FILES)} in it and in {path / 'model'}."
             f"{others or ' A model of the Hub is named OWNER/NAME.'}"

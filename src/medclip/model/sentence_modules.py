@@ -62,7 +62,7 @@ def read_modules(folder: Path) -> SentenceTower:
     max_length = config.get("max_seq_length")
     if max_length is not None and (type(max_length) is not int or max_length < 3):
         raise UserError(f"{tower}: max_seq_length is {max_length!r}, which is no number of tokens.")
-    _warn_of_prompt(folder)
+    _warn_of_settings(folder)
     return SentenceTower(tower, pooling, max_length, bool(config.get("do_lower_case")))
 
 
@@ -116,9 +116,11 @@ def _pooling(config: Mapping[str, Any], folder: Path) -> str:
     return _POOLING[modes[0]]
 
 
-def _warn_of_prompt(folder: Path) -> None:
-    """Name a prompt that sentence-transformers would put before every caption."""
+def _warn_of_settings(folder: Path) -> None:
+    """Name a prompt that sentence-transformers would put before every caption, and features that it would leave out."""
     config = read_optional(folder / "config_sentence_transformers.json", _FOLDER)
     prompts, name = config.get("prompts"), config.get("default_prompt_name")
     if isinstance(prompts, Mapping) and isinstance(name, str) and prompts.get(name):
         LOG.warning("%s: its default prompt %r is not put before captions.", folder, prompts[name])
+    if (width := config.get("truncate_dim")) is not None:
+        LOG.warning("%s: all features are read, not the first %s of its truncate_dim.", folder, width)

@@ -51,10 +51,17 @@ _WHY = {kind: why for why, kinds in _REASONS.items() for kind in kinds}
 
 _OTHER_FORMS = {".onnx": "ONNX", ".gguf": "GGUF", ".mlmodel": "Core ML", ".tflite": "TensorFlow Lite",
                 ".h5": "TensorFlow", "saved_model.pb": "TensorFlow", "openvino_model.xml": "OpenVINO"}  # fmt: skip
+_MAX_SHOWN = 4
 _ADAPTER = (
     " It holds an adapter of PEFT (adapter_config.json): merge it into its base model with merge_and_unload(), save "
     "that model with its processor, and give that folder."
 )
+_SHARDED_STATES = {
+    "_model_states.pt": " It holds a checkpoint of DeepSpeed: the zero_to_fp32.py in it writes pytorch_model.bin; give "
+    "a folder with that beside config.json, tokenizer and image processor.",
+    ".distcp": " It holds a checkpoint of FSDP: accelerate merge-weights writes model.safetensors; give a folder with "
+    "that beside config.json, tokenizer and image processor.",
+}
 _CHECKPOINTS = (".bin", ".ckpt", ".pt", ".pth", ".safetensors", ".msgpack", ".npz")
 
 # Fields with the values at which they change nothing; any other is not computed.
@@ -112,6 +119,9 @@ def describe_other_files(files: Iterable[str]) -> str:
     for suffix, kind in _OTHER_FORMS.items():
         if any(name.endswith(suffix) for name in names):
             return f" It holds {kind} files, which are not read; give the model that they were made from."
+    for suffix, sentence in _SHARDED_STATES.items():
+        if any(name.endswith(suffix) for name in names):
+            return sentence
     checkpoints = [name for name in names if name.endswith(_CHECKPOINTS)]
     if checkpoints and "config.json" not in names:
         return (
@@ -121,6 +131,14 @@ def describe_other_files(files: Iterable[str]) -> str:
     if others := [name for name in names if name.endswith(".safetensors")]:
         return f" It holds {others[0]}: if that is all of its weights, rename it to model.safetensors."
     return ""
+
+
+def describe_inner_models(folder: Path) -> str:
+    """Which folders in one without a model hold one, as a Trainer leaves its checkpoints; a sentence, or ""."""
+    names = [path.parent.name for path in folder.glob("*/config.json")]
+    names.sort(key=lambda name: (len(name), name))  # checkpoint-500 before checkpoint-1000
+    shown = ", ".join(names[-_MAX_SHOWN:])
+    return f" It holds model folders: give one of them ({shown})." if names else ""
 
 
 def dual_encoder_error(kind: object, side: str = "") -> UserError:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int32
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Encoding, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from medclip.atomic_io import whole_file, write_json, write_text
 from medclip.errors import UserError, WorkError
@@ -134,17 +134,31 @@ def fit_tokenizer(built: BuiltTokenizer, folder: Path, config: TextConfig, lengt
         )
     _set_length(tokenizer, length, pad_id, pad_token, built.padding_side, built.truncation_side)
     try:
-        lengths = {len(encoding) for encoding in tokenizer.encode_batch(_PROBES)}
+        encodings = tokenizer.encode_batch(_PROBES)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # the library's own, of a vocabulary without its unknown token, or its panic
         raise tokenizer_error(folder, error) from None
-    if lengths != {length}:
+    if any(len(encoding) != length for encoding in encodings):
         raise UserError(f"{folder / CONFIG_FILE}: model_max_length {length} leaves no room for the special tokens.")
+    if built.padding_side == "left" and any(_pools_padding(encoding, config) for encoding in encodings):
+        raise UserError(
+            f"{folder / CONFIG_FILE}: padding_side is left, so the first {pad_token}, which the text tower pools, is "
+            "padding, and short captions have one and the same embedding: set padding_side to right."
+        )
     raw = {"pad_token": pad_token} | built.raw_config
     raw |= {"model_max_length": length, "padding_side": built.padding_side, "truncation_side": built.truncation_side}
     raw = dict(sorted(raw.items()))
     return TextTokenizer(tokenizer, length, raw, clean=built.clean, sentencepiece=built.sentencepiece)
+
+
+def _pools_padding(encoding: Encoding, config: TextConfig) -> bool:
+    """Whether the token that a tower takes for the end of a caption is one that nothing attends to."""
+    if config.family.pool not in ("end", "argmax"):
+        return False
+    ids = np.array(encoding.ids)
+    end = ids if config.family.pool == "argmax" else ids == config.eos_token_id
+    return not encoding.attention_mask[int(end.argmax())]
 
 
 def save_tokenizer(tokenizer: TextTokenizer, folder: Path) -> None:

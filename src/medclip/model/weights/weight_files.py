@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -39,7 +39,7 @@ _DTYPES = {
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 # Names that GPTQ, AWQ and bitsandbytes give to packed weights and their scales.
 _QUANTIZED = re.compile(r"\.(SCB|qweight|qzeros|absmax|quant_map|nested_absmax|quant_state\..*|weight_scale(_inv)?)$")
-_WRAPPERS = ("module.", "_orig_mod.")
+_WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.")
 _MAX_WRAPPERS = 4  # around each other
 _MAX_NAMES, _MAX_NAME_CHARACTERS = 4, 200  # of a sentence
 
@@ -155,10 +155,11 @@ def canonical(name: str) -> str | None:
 
 
 def _with_canonical_names(stored: Mapping[str, LazyTensor], folder: Path) -> dict[str, LazyTensor]:
-    """The tensors without the prefix of a wrapper (DistributedDataParallel, torch.compile) and without buffers."""
+    """The tensors without buffers and without the prefixes of wrappers (DataParallel, torch.compile, FSDP)."""
     for _ in range(_MAX_WRAPPERS):
         prefix = next((p for p in _WRAPPERS if all(name.startswith(p) for name in stored)), "")
         stored = {name.removeprefix(prefix): tensor for name, tensor in stored.items()}
+    stored = without_attribute(stored, "logit_scale".__eq__)
     tensors: dict[str, LazyTensor] = {}
     for stored_name, tensor in stored.items():
         name = canonical(stored_name)
@@ -167,6 +168,16 @@ def _with_canonical_names(stored: Mapping[str, LazyTensor], folder: Path) -> dic
         if name is not None:
             tensors[name] = tensor
     return tensors
+
+
+def without_attribute(tensors: Mapping[str, LazyTensor], is_known: Callable[[str], bool]) -> Mapping[str, LazyTensor]:
+    """Tensors without the name of the attribute that held the model in another one, as Lightning saves them (`model.`).
+
+    Every name begins with it; a known one is behind it, and none is known as it is.
+    """
+    prefix = _common_prefix(tensors)
+    bare = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return bare if any(map(is_known, bare)) and not any(map(is_known, tensors)) else tensors
 
 
 def _open_file(path: Path) -> dict[str, LazyTensor]:
