@@ -7,6 +7,7 @@ SIDE_TOO_LONG = "image over 65,500 pixels a side"
 MAX_ASPECT_RATIO = 100  # a model's shorter side of 1,000 pixels then has at most MAX_PIXELS
 STRIP = "image over 100 times as long as wide"
 NO_FINITE_PIXELS = "no finite pixel values"
+IS_FOLDER = "a folder, not an image file"
 REMOTE = "image behind a URL, which is not fetched"
 
 

@@ -16,6 +16,7 @@ from PIL import Image, ImageFilter
 
 from medclip.data.decode_workers import isolate
 from medclip.data.images import ImageInput, decode
+from medclip.encode.decode import query_error
 from medclip.encode.encoder import embed_pixels, embed_texts
 from medclip.errors import ImageError, UserError
 from medclip.model.checkpoint import Model
@@ -46,7 +47,7 @@ def saliency_map(
         decoded = decode(image) if isinstance(image, Image.Image) else isolate(decode, image)
         pixels = preprocess(decoded, model.image_processor)
     except ImageError as error:
-        raise UserError(f"{image if isinstance(image, str | Path) else 'the image'}: {error}.") from None
+        raise query_error(str(image) if isinstance(image, str | Path) else "the image", error) from None
     spots = _spots(len(pixels))
     sigma = SPOT_WIDTH * len(pixels) / SPOTS_PER_SIDE
     blurred = np.asarray(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(sigma)))

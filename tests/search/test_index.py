@@ -174,8 +174,15 @@ def test_no_results_cannot_be_asked_for(index):
 
 @pytest.mark.parametrize(
     ("image", "sentence"),
-    [(b"no image", r"images\[1\]: image unreadable"), ("absent.png", r"^absent\.png: image missing")],
+    [
+        (b"no image", r"images\[1\]: image unreadable"),
+        ("absent.png", r"^absent\.png: image missing"),
+        ("photo.HEIC", r"^photo\.HEIC: image unreadable\. .* save it as PNG or JPEG"),
+        (".", r"^\.: a folder, not an image file"),
+    ],
 )
-def test_the_image_that_cannot_be_read_is_named(index, split, image, sentence):
+def test_the_image_that_cannot_be_read_is_named(index, split, image, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photo.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(200))
     with pytest.raises(UserError, match=sentence):
         index.search(Query(images=(split.image(0), image)), k=3)

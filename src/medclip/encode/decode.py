@@ -11,8 +11,10 @@ import PIL
 from jaxtyping import UInt8
 from PIL import Image
 
+from medclip.data.decode_workers import UNREADABLE
 from medclip.data.images import ImageInput, decode, decode_ahead, header_size
-from medclip.errors import ImageError
+from medclip.data.unread_files import remedy_of_kind
+from medclip.errors import ImageError, UserError
 from medclip.model.image_processor import ImageProcessor, preprocess
 from medclip.progress import Advance
 from medclip.versions import source_digest
@@ -36,6 +38,12 @@ def pixel_software() -> tuple[str, ...]:
 def decode_pixels(image: ImageInput, processor: ImageProcessor) -> UInt8[np.ndarray, "s s 3"]:
     """Decode one image and fit it to a model's square. Raises ImageError."""
     return preprocess(decode(image), processor)
+
+
+def query_error(name: str, error: ImageError) -> UserError:
+    """Why the image of a query, called `name`, cannot be used, and what to do about its kind."""
+    remedy = remedy_of_kind(name) if str(error) == UNREADABLE else ""
+    return UserError(f"{name}: {error}. {remedy}".rstrip())
 
 
 def decode_upload(image: bytes, processor: ImageProcessor) -> UInt8[np.ndarray, "s s 3"]:

@@ -19,9 +19,9 @@ from medclip.data.dataset import Split
 from medclip.data.decode_workers import isolate
 from medclip.data.images import ImageInput, decode_ahead
 from medclip.encode.caption_lengths import LENGTHS, WINDOW, batch_rows, caption_batches
-from medclip.encode.decode import BATCH_SIZE, Pixels, decode_pixels, pixel_batches
+from medclip.encode.decode import BATCH_SIZE, Pixels, decode_pixels, pixel_batches, query_error
 from medclip.encode.feature_cache import FeatureStore, digest_of, open_store, tower_digest
-from medclip.errors import ImageError, UserError, WorkError
+from medclip.errors import ImageError, WorkError
 from medclip.model.checkpoint import Model
 from medclip.model.config import ModelConfig, TextConfig, VisionConfig
 from medclip.model.image_processor import ImageProcessor
@@ -171,7 +171,7 @@ def _named_pixels(item: tuple[int, object], processor: ImageProcessor) -> UInt8[
             return isolate(decode_pixels, image, processor)
         return decode_pixels(image, processor)
     except ImageError as error:
-        raise UserError(f"{name}: {error}.") from None
+        raise query_error(name, error) from None
 
 
 def embed_split(
