@@ -17,9 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from PIL import Image
+
 from medclip import jax_setup
 from medclip.cli.main import main
 from medclip.model.config import PRESETS, Preset
+from support.handmade_datasets import dataset, row
 from support.material import RocoFolder, draw_image, image_bytes
 
 LIBRARIES = ("cli.evaluate", "cli.index", "cli.share", "cli.train", "evaluation.retrieval", "search.curate",
@@ -158,6 +162,15 @@ def write_roco(folder: Path, num_train: int = 48, num_validation: int = 24) -> P
             ],
         )
     return folder
+
+
+def write_rows(data: Path, count: int) -> str:
+    """A prepared dataset of small images, a tenth of them for validation."""
+    rng, splits = np.random.default_rng(0), {"train": [], "validation": []}
+    for number in range(count):
+        image = image_bytes(Image.fromarray(rng.integers(0, 256, (16, 16), np.uint8)), "PNG", compress_level=1)
+        splits["train" if number % 10 else "validation"].append(row(number, image=image, article=f"PMC{number // 3}"))
+    return str(dataset(data, splits, shard=50_000))
 
 
 def leftovers(folder: Path) -> list[str]:

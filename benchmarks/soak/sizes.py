@@ -14,18 +14,13 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from medclip.data.dataset import Split
 from medclip.data.prepare import chunks_by_split, drop_repeated_ids
 from medclip.data.sources.detect import open_source
-from soak.commands import in_fork, run
+from soak.commands import in_fork, run, write_rows
 from soak.hostile import UPLOAD
 from soak.record import Bounds, Record, sentence
 from soak.writing import Place
-from support.handmade_datasets import dataset, row
-from support.material import image_bytes
 from support.served import start_server
 
 CLIENTS, CHANGE_EVERY_S = 4, 2.0
@@ -124,18 +119,10 @@ def table(bounds: Bounds) -> Iterator[Record]:
     faults = [] if num_planned == count and peak_mb < MAX_MB else [result[:300]]
     yield Record("a large table, planned", count, f"every row planned, {peak_mb:.0f} MB at most", faults)
     data = folder / "large"
-    in_fork(lambda: _write_rows(data, count), folder / "log")  # so that this process, whose forks follow, stays small
+    in_fork(lambda: write_rows(data, count), folder / "log")  # so that this process, whose forks follow, stays small
     for command in ("stats", "leakage"):
         if bounds.only in command:
             ended = run(f"{command} {data} --json", folder)
             faults = [] if not ended.code and ended.peak_mb < MAX_MB else [f"{ended.code}: {sentence(ended.output)}"]
             yield Record(f"a large dataset through `{command}`", count, f"exit 0, {ended.peak_mb:.0f} MB and "
                          f"{ended.cpu_s:.0f} s of processor time", faults, only=command)  # fmt: skip
-
-
-def _write_rows(data: Path, count: int) -> str:
-    rng, splits = np.random.default_rng(0), {"train": [], "validation": []}
-    for number in range(count):
-        image = image_bytes(Image.fromarray(rng.integers(0, 256, (16, 16), np.uint8)), "PNG", compress_level=1)
-        splits["train" if number % 10 else "validation"].append(row(number, image=image, article=f"PMC{number // 3}"))
-    return str(dataset(data, splits, shard=50_000))

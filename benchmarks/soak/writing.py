@@ -11,12 +11,26 @@ from pathlib import Path
 from typing import NamedTuple
 
 from medclip.data.dataset import Split
-from soak.commands import Command, Ended, digest, folder_bytes, leftovers, run, run_whole, write_roco
+from medclip.search.stores.faiss import MIN_SEGMENT_ROWS
+from soak.commands import (
+    Command,
+    Ended,
+    digest,
+    folder_bytes,
+    in_fork,
+    leftovers,
+    run,
+    run_whole,
+    write_roco,
+    write_rows,
+)
 from soak.record import Bounds, Record, sentence
 
 TRAIN = "train --data {data} --preset tiny --steps 12 --batch-size 8 --num-evals 4 --out {out}"
+LARGE = "index build --model {run} --data {large} --split train --embeddings {vectors} --out {out}"
 MAX_TRIES_PER_KILL = 5
-INDEX = "segments/*/embeddings.npy segments/*/rows.arrow"  # index.json holds a name of its own
+NUM_LARGE = MIN_SEGMENT_ROWS * 10 // 9 + 10  # nine tenths are for training
+INDEX = "segments/*/embeddings.npy segments/*/rows.arrow segments/*/*.faiss"  # index.json holds a name of its own
 
 
 class Stage(NamedTuple):
@@ -48,6 +62,10 @@ STAGES = {
     "index purge": Stage(
         "index purge --index {out}", INDEX, before="deleted", then="search --index {out} chest --model {run}"
     ),
+    "index build --vector-store faiss": Stage(f"{LARGE} --vector-store faiss", INDEX),
+    "index migrate faiss": Stage(
+        "index migrate faiss --index {out}", INDEX, before="exact", then="search --index {out} chest --model {run}"
+    ),
     "evaluate": Stage("evaluate retrieval --model {run} --data {data} --out {out}", "retrieval.json retrieval.arrow"),
     "export parquet": Stage("export {data} --to parquet --out {out}", "**/*.parquet"),
     "export tar": Stage("export {data} --to tar --out {out}", "**/*.tar"),
@@ -60,7 +78,8 @@ class Place:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.paths = {name: folder / name for name in ("roco", "data", "run", "index", "deleted", "started")}
+        names = ("roco", "data", "run", "index", "deleted", "started", "large", "vectors", "exact")
+        self.paths = {name: folder / name for name in names}
         write_roco(self.paths["roco"])
         run_whole(f"prepare {self.paths['roco']} --num-workers 1 --out {self.paths['data']}", folder)
         run_whole(self.words(TRAIN, self.paths["run"]), folder)
@@ -88,11 +107,20 @@ class Place:
                 command = Command(self.words(TRAIN, self.paths["started"]), self.folder / "log")
                 command.kill_at(0.6 * self.run_undisturbed("train").cpu_s)
                 command.wait()
+            if "faiss" in name and not self.paths["large"].exists():
+                self._make_large()
             for _ in range(2):
                 self.make_fresh(stage, out)
                 self.whole[name] = run_whole(self.words(stage.words, out), self.folder)
             self.digests[name] = digest(out, stage.compared)
         return self.whole[name]
+
+    def _make_large(self) -> None:
+        """A dataset whose index has a faiss file, its embeddings, and that index without one."""
+        in_fork(lambda: write_rows(self.paths["large"], NUM_LARGE), self.folder / "log")
+        words = "embed --model {run} --data {large} --split train --out {out}"
+        run_whole(self.words(words, self.paths["vectors"]), self.folder)
+        run_whole(self.words(LARGE, self.paths["exact"]), self.folder)
 
     def run_again(self, name: str, out: Path) -> str:
         """Run what makes a disturbed output whole; what is wrong then, empty where it is the undisturbed one."""
@@ -139,8 +167,10 @@ def _kill(place: Place, name: str, cpu_s: float) -> tuple[bool, str]:
         return killed, f"not readable after the kill: {sentence(read.output)}"
     if problem := place.run_again(name, out):
         return killed, problem
-    left = leftovers(out)
-    return killed, f"{left[0]} is left" if left else ""
+    if left := leftovers(out):
+        return killed, f"{left[0]} is left"
+    verified = run(["verify", str(out)], place.folder)
+    return killed, f"verify: {sentence(verified.output)}" if verified.code else ""
 
 
 def disks(bounds: Bounds) -> Iterator[Record]:

@@ -9,7 +9,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -192,14 +192,9 @@ def evaluate(
         # folders of labeled images need no preparation
         labeled = source_path(data) if kind in LABELED else None
         config = EvalConfig(
-            model=os.fspath(model),
-            data=labeled or str(ensure_prepared(data, beside)),
-            split=split,
-            max_samples=max_samples,
-            out=folder,
-            seed=seed,
-            cache=cache,
+            model=os.fspath(model), split=split, max_samples=max_samples, out=folder, seed=seed, cache=cache
         )
+        config = replace(config, data=labeled or str(ensure_prepared(data, beside)))
         labels, texts = LabelConfig(label=label, classes=tuple(classes)), Path(prompts) if prompts else None
         results = _measure(Kind(kind), config, labels, texts, protocol, num_candidates, num_draws)
         if folder:

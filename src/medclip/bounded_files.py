@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+import tomllib
 from typing import Any
 
 from medclip.errors import UserError
@@ -12,6 +14,13 @@ MAX_TEXT_BYTES = 2**24
 MAX_CARD_BYTES = 2**20
 """Of a model card, whose head is YAML: Python reads some 100 kB of it a second."""
 _BLOCK_BYTES = 2**20
+_MAX_NAME_PARTS = 32
+_TOML_TEXT = re.compile(  # strings and comments; what is not closed is one too, so that the time grows with the length
+    r"""\"{3}(?:[^"\\]|\\.|"{1,2}(?!"))*+(?:"{3})?|'{3}(?:[^']|'{1,2}(?!'))*+(?:'{3})?"""
+    r"""|"(?:[^"\\\n]|\\[^\n])*+"?|'[^'\n]*+'?|\#[^\n]*+""",
+    re.DOTALL,
+)
+_LONG_NAME = re.compile(rf"(?<![\w-])(?:[\w-]++[ \t]*+\.[ \t]*+){{{_MAX_NAME_PARTS}}}")
 
 
 class TooLargeError(UserError):
@@ -32,3 +41,14 @@ def read_bounded(path: Any, max_bytes: int) -> bytes:
 def read_text(path: Any, max_bytes: int = MAX_TEXT_BYTES, errors: str = "strict") -> str:
     """The text of a file in UTF-8, each line ended by a line feed, as `Path.read_text`; errors as `read_bounded`."""
     return io.TextIOWrapper(io.BytesIO(read_bounded(path, max_bytes)), "utf-8", errors).read()
+
+
+def read_toml(path: Any) -> dict[str, Any]:
+    """The content of a TOML file; errors as `read_text`. ValueError or RecursionError for what is none.
+
+    ValueError too for a name of many parts (a.b.c), which Python reads in time that grows with the square.
+    """
+    text = read_text(path)
+    if _LONG_NAME.search(_TOML_TEXT.sub("x", text)):
+        raise ValueError(f"it has a name of more than {_MAX_NAME_PARTS} parts")
+    return tomllib.loads(text)

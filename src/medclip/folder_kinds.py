@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+EXPORTED_DATASET = "an exported dataset, as medclip prepare takes"
+EVALUATION_FILES = tuple(
+    f"{kind}.json" for kind in ("retrieval", "zero_shot", "probe", "compositionality", "robustness")
+)
 _SIGNS = {
     ("dataset.json", "NOTICE.txt"): "a prepared dataset, as --data takes",
     ("index.json", "segments"): "an index, as --index takes",
@@ -11,10 +15,9 @@ _SIGNS = {
     ("embedding.json", "ids.txt"): "embeddings, as --embeddings takes",
     ("config.json", "preprocessor_config.json"): "a model folder, as --model takes",
     ("open_clip_config.json",): "a model folder, as --model takes",
-    **{
-        (f"{kind}.json", f"{kind}.arrow"): "an evaluation, as medclip compare takes"
-        for kind in ("retrieval", "zero_shot", "probe", "compositionality", "robustness")
-    },
+    ("export.json", "data"): EXPORTED_DATASET,
+    ("export.json",): "an exported model",
+    **{(name, f"{Path(name).stem}.arrow"): "an evaluation, as medclip compare takes" for name in EVALUATION_FILES},
 }
 """Files that lie together in folders of one kind, and how these are given. Others' folders have a dataset.json too."""
 MARKERS = {"dataset.json", "index.json", "train_config.json", "embedding.json"}

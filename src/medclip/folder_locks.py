@@ -19,13 +19,16 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 
-from medclip.atomic_io import sha256
+from medclip.atomic_io import sha256, write_text
+from medclip.bounded_files import read_text
 from medclip.errors import LockedError, UserError
 from medclip.folder_kinds import folder_kind
 
 LOG = logging.getLogger("medclip.files")
 NOTES = ".unfinished"
 """A folder inside an output that is not finished; see `claim` and `ResumableFile`."""
+_MARKER_NOTE = "marker"
+"""The note of which file will mark the output as finished: what kind of folder it will be."""
 _PARTIAL = re.compile(r"\..+\.\d+\.partial", re.DOTALL)
 """The names of unfinished files, which end with the process: `.NAME.PID.partial`."""
 LOCK_WAIT_S = 5.0
@@ -115,21 +118,26 @@ def claim(out: Path, marker: str, *parts: str) -> Iterator[None]:
         notes = out / NOTES
         if (out / marker).exists() and not notes.exists():
             raise UserError(f"--out {out} is already finished ({marker} is there). Choose another or delete it.")
-        if not notes.exists():
+        before = None if notes.exists() else {*out.glob("*")}
+        if is_outermost := out.resolve() not in _claimed:
             check_kind(out, marker)
-        notes.mkdir(exist_ok=True)
-        _claimed.add(out.resolve())
         try:
+            if is_outermost:
+                write_text(notes / _MARKER_NOTE, marker)
+                _claimed.add(out.resolve())
             yield
         finally:
-            if not (out / marker).exists():
-                with suppress(OSError):  # notes are there, by which the same call goes on
-                    notes.rmdir()
+            if before is not None and {*out.glob("*")} - {notes} == before and len([*notes.glob("*")]) <= 1:
+                shutil.rmtree(notes, ignore_errors=True)  # nothing is there by which the same call would go on
 
 
-def check_kind(out: Path, marker: str) -> None:
-    """UserError where an output folder is one of another kind, without the file `marker`: it would be both."""
-    if (kind := folder_kind(out)) and not (out / marker).exists():
+def check_kind(out: Path, *markers: str) -> None:
+    """UserError where an output folder, finished or not, is of another kind than what one of `markers` marks."""
+    note = out / NOTES / _MARKER_NOTE
+    if note.is_file():
+        if (begun := read_text(note, errors="replace")) not in markers:
+            raise UserError(f"--out {out} holds unfinished work of another kind ({begun}). Choose another folder.")
+    elif (kind := folder_kind(out)) and not any((out / marker).exists() for marker in markers):
         raise UserError(f"--out {out} is there already: it is {kind}. Choose another folder.")
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 
 from medclip import NOT_CLINICAL, __version__
 from medclip.atomic_io import write_text
+from medclip.errors import UserError
 from medclip.folder_locks import LOCK_WAIT_S, lock_folder
 from medclip.recorded_files import CHECKSUMS_FILE, write_recorded
 
@@ -127,6 +128,12 @@ def shares(
         (v, [(c.get(v, 0), round(100 * part / largest, 1)) for c, part in zip(counts, row, strict=True)])
         for v, row in zip(values, parts, strict=True)
     ]
+
+
+def check_page_name(path: Path) -> None:
+    """UserError where --out is no .html: a page takes the place of a file that is there, be it a manifest."""
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"--out {path} is not a .html.")
 
 
 def write_page(path: Path, text: str) -> None:

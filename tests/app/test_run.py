@@ -63,8 +63,9 @@ def test_an_app_that_a_signal_ends_says_so(index_folder, monkeypatch):
 
 
 def test_an_evaluation_that_is_not_there_is_one_sentence(index_folder, tmp_path):
-    with pytest.raises(UserError, match="is not a folder"):
-        launch(AppConfig((index_folder,), evaluation=tmp_path / "none"))
+    for folder, remark in ((tmp_path / "none", ""), (index_folder, " It is an index, as --index takes.")):
+        with pytest.raises(UserError, match=f"holds no evaluation; medclip evaluate … --out DIR writes one.{remark}$"):
+            launch(AppConfig((index_folder,), evaluation=folder))
 
 
 @pytest.mark.parametrize("address", [Address("0.0.0.0"), Address(server_name="search.example.org")])

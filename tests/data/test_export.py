@@ -16,7 +16,9 @@ from medclip.data.export import export_data
 from medclip.data.prepare import prepare
 from medclip.data.shards import open_shard, write_shard
 from medclip.data.sources.detect import source_length
-from medclip.errors import UserError
+from medclip.errors import UserError, WorkError
+from medclip.folder_locks import NOTES
+from medclip.model.convert import export_safetensors
 
 FORMS = ("parquet", "tar")
 SAME = ("id", "caption", "article", "license", "concepts", "keywords", "semantic_types", "labels", "source")
@@ -103,7 +105,7 @@ def test_what_is_not_whole_is_not_there(several_files, tmp_path, form):
     (several_files / "train-00002.arrow").write_bytes(b"")
     with pytest.raises(UserError, match=r"train-00002\.arrow is not a whole Arrow file"):
         export_data(several_files, tmp_path / "out", form)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [".data.unfinished"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {NOTES, ".data.unfinished"}
     (several_files / "train-00002.arrow").write_bytes(whole)
     first = tmp_path / "out" / ".data.unfinished" / f"train-00000-of-00002.{form}"
     inode = first.stat().st_ino
@@ -142,6 +144,12 @@ def test_rows_that_changed_before_a_finished_file_number_its_rows_anew(several_f
 def test_a_disk_without_room_is_said_before_anything_is_written(data, tmp_path, monkeypatch):
     full = SimpleNamespace(free=1000)
     monkeypatch.setattr(export.shutil, "disk_usage", lambda _: full)
-    with pytest.raises(UserError, match="another disk"):
+    with pytest.raises(WorkError, match="another disk"):
         export_data(data, tmp_path / "out", "parquet")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_export_of_another_thing_takes_no_place_of_it(data, run, tmp_path):
+    export_data(data, tmp_path / "out", "parquet")
+    with pytest.raises(UserError, match="is there already: it is an exported dataset, as medclip prepare takes"):
+        export_safetensors(run, tmp_path / "out")

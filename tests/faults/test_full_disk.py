@@ -12,6 +12,7 @@ from medclip.training.data import SplitImages, pixel_cache_file, read_images
 from support.faults import WRITERS, disk, file_size_limit
 
 SLOW = {"prepare", "train", "robustness", "explain"}
+SUFFIXES = {"explain": ".png", "map": ".parquet", "stats": ".html", "compare": ".html"}
 LEFT_OUT = {"quickstart", "open_clip", "onnx", "map"}  # others write their first file (map: joblib), or need torch
 LEFT_OUT |= {"zero-shot", "probe", "compositionality"}  # they write as retrieval does, of data that is too small
 CASES = [pytest.param(c, marks=pytest.mark.slow) if c in SLOW else c for c in WRITERS if c not in LEFT_OUT]
@@ -20,7 +21,7 @@ CASES = [pytest.param(c, marks=pytest.mark.slow) if c in SLOW else c for c in WR
 @pytest.mark.parametrize("limit", [20, pytest.param(1500, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("command", CASES)
 def test_a_full_disk_is_named_with_the_file(command, limit, words, medclip, tmp_path):
-    out = tmp_path / ({"explain": "out.png", "map": "out.parquet"}.get(command, "out"))
+    out = tmp_path / f"out{SUFFIXES.get(command, '')}"
     with file_size_limit(limit):
         code, _, err = medclip(*words(command), "--out", out)
     last = err.splitlines()[-1]

@@ -1,5 +1,7 @@
 """What a killed writer leaves goes with the next one, which ends as if it had never been."""
 
+import errno
+import os
 import shutil
 
 import numpy as np
@@ -8,11 +10,13 @@ from safetensors.numpy import save_file
 
 from medclip.data.dataset import Split
 from medclip.errors import UserError
+from medclip.evaluation.config import EvalConfig
 from medclip.folder_locks import NOTES, claim, lock_folder
 from medclip.model import checkpoint
 from medclip.search.curate import add, delete, purge
 from medclip.search.reader import IndexReader
 from medclip.search.stores import faiss
+from medclip.training.log import open_run
 from medclip.training.loop import train
 from support.writers import files_in, partial_files, run_until
 
@@ -42,6 +46,22 @@ def test_an_output_is_finished_when_the_last_of_it_is_written(tmp_path):
     assert sorted(path.name for path in out.iterdir()) == ["marker", "report"]
     with pytest.raises(UserError, match="already finished"), claim(out, "marker"):
         pass
+
+
+def test_what_was_begun_as_one_kind_of_folder_ends_as_no_other(tmp_path):
+    with pytest.raises(KeyboardInterrupt), claim(tmp_path, "dataset.json"):
+        (tmp_path / "train-00000.arrow").touch()
+        (tmp_path / NOTES / "train-00000.arrow.json").touch()
+        raise KeyboardInterrupt
+    with pytest.raises(UserError, match=r"unfinished work of another kind \(dataset.json\)"):
+        claim(tmp_path, "index.json").__enter__()
+    with pytest.raises(UserError, match="unfinished work of another kind"):
+        EvalConfig(out=tmp_path)
+    with pytest.raises(UserError, match="unfinished work of another kind"):
+        open_run(tmp_path, {}, {}, resume=False)
+    with claim(tmp_path, "dataset.json"):
+        (tmp_path / "dataset.json").touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset.json", "train-00000.arrow"]
 
 
 @pytest.mark.parametrize(
@@ -87,6 +107,19 @@ def test_an_export_killed_after_its_last_file_is_written_again_as_it_was(medclip
     assert medclip(*command)[0] == 0
     assert files_in(tmp_path / "export") == whole
     assert medclip("verify", tmp_path / "export")[0] == 0
+
+
+def test_an_export_that_a_full_disk_ended_goes_on(medclip, run, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    command = ["export", run, "--to", "safetensors", "--out", tmp_path / "export"]
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_file", full)
+        assert medclip(*command)[0] == 1
+        assert medclip(*command)[0] == 1
+    assert (tmp_path / "export" / "config.json").exists()
+    assert medclip(*command)[0] == 0 and not (tmp_path / "export" / NOTES).exists()
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from medclip import atomic_io
 from medclip.atomic_io import read_json
 from medclip.card_evaluations import read_card
 from medclip.cli.data import Stats
+from medclip.cli.info import Info
 from medclip.cli.parse import parse
 from medclip.data.sources import packed_tables, table_files
 from medclip.data.sources.detect import open_source
@@ -122,3 +123,26 @@ def test_json_of_too_many_parts_is_refused(tmp_path, monkeypatch):
 def test_a_text_without_end_is_refused(read):
     with pytest.raises(UserError, match=r"/dev/zero has over [\d,]+ bytes"):
         read(Path("/dev/zero"))
+
+
+NAME = ".".join(["a", '"b.c"', "'d'"] * 2**13)
+
+
+@pytest.mark.parametrize("text", [f"{NAME} = 1", f"[ {NAME} ]\n", f"x = {{ y = 1, {NAME} = 2 }}", f"[[{NAME}]]"])
+def test_a_name_of_many_parts_takes_no_minutes(tmp_path, text):
+    """Python reads them in time that grows with the square."""
+    file = tmp_path / "x.toml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=r"x.toml is not TOML.* a name of more than 32 parts"):
+        read_prompts(file, "modality", False)
+    with pytest.raises(UserError, match=r"x.toml is not TOML.* a name of more than 32 parts"):
+        parse(Stats, "stats", ["x", "--config", str(file)])
+
+
+def test_a_text_of_many_dots_is_no_name(tmp_path):
+    uid = ".".join(["1"] * 32)
+    file = tmp_path / "x.toml"
+    for text in (uid, "A. B. C. " * 99, "." * 99, "x\n.y" * 99):
+        file.write_text(f'{uid} = 1\nout = """{text}"""  # {text!r}')
+        with pytest.raises(UserError, match="no flag is named '1'"):
+            parse(Info, "info", ["x", "--config", str(file)])

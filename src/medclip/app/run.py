@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from medclip.errors import UserError, WorkError
+from medclip.folder_kinds import EVALUATION_FILES, what_instead
 from medclip.require import require
 from medclip.search.reader import IndexReader
 from medclip.stop_signals import STOP_SIGNALS, handle_stop_signals
@@ -109,8 +110,9 @@ def launch(config: AppConfig, address: Address = Address()) -> None:
     require("streamlit", extra="app")
     for location in config.locations().values():
         IndexReader(location.folder).model_path(location.model)
-    if config.evaluation is not None and not config.evaluation.is_dir():
-        raise UserError(f"--evaluation {config.evaluation} is not a folder; medclip evaluate … --out DIR makes one.")
+    if (folder := config.evaluation) is not None and not any((folder / name).is_file() for name in EVALUATION_FILES):
+        remark = what_instead(folder, EVALUATION_FILES[0])
+        raise UserError(f"--evaluation {folder} holds no evaluation; medclip evaluate … --out DIR writes one.{remark}")
     if config.edit and (address.host not in LOOPBACK or address.server_name):
         raise UserError(
             "--edit lets whoever opens the page change the index: not with --server-name or another --host."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -90,8 +91,10 @@ class Stats:
         from medclip.data.stats.report import render_report
         from medclip.data.stats.statistics import compute_statistics
         from medclip.folder_locks import check_writable
-        from medclip.html_page import write_page
+        from medclip.html_page import check_page_name, write_page
 
+        if self.out is not None:
+            check_page_name(self.out)
         stats = compute_statistics(self.data)
         page = self.out or (None if is_url(self.data) else self.data / "report.html")
         if page is not None and self.out is None:
@@ -122,12 +125,14 @@ class Leakage:
 
     def run(self) -> None:
         from medclip.data.leakage import decontaminate, leakage
+        from medclip.folder_locks import claim
 
-        report = leakage(self.data, self.other)
-        self.output.show(report, _leakage_tables(report))
-        if self.out is not None:
-            removed = decontaminate(self.data, self.out, self.other)
-            console.print(f"{self.out}: {sum(removed.values())} training pairs fewer", soft_wrap=True)
+        with claim(self.out, "dataset.json") if self.out is not None else nullcontext():
+            report = leakage(self.data, self.other)
+            self.output.show(report, _leakage_tables(report))
+            if self.out is not None:
+                removed = decontaminate(self.data, self.out, self.other)
+                console.print(f"{self.out}: {sum(removed.values())} training pairs fewer", soft_wrap=True)
 
 
 @dataclass(frozen=True, kw_only=True)

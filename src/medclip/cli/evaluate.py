@@ -211,7 +211,10 @@ class Compare:
     def run(self) -> None:
         from medclip.cli.evaluation_tables import comparison_tables
         from medclip.evaluation.compare import as_json, compare
+        from medclip.html_page import check_page_name
 
+        if self.out is not None:
+            check_page_name(self.out)
         comparison = compare(self.dirs, self.metric)
         worse = comparison.regressions(self.max_regression) if self.max_regression is not None else []
         if self.out is not None:

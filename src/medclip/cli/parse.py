@@ -13,7 +13,6 @@ import os
 import re
 import sys
 import textwrap
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import MISSING, dataclass
@@ -26,7 +25,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 from medclip import __version__
-from medclip.bounded_files import read_text
+from medclip.bounded_files import read_toml
 from medclip.cli.args import OUT_FILE
 from medclip.errors import UserError
 from medclip.plain_text import is_unicode, printable
@@ -231,7 +230,7 @@ def _read_config(file: Path, flags: Mapping[str, Flag], words: Iterable[str]) ->
     UserError names the file and the key that is unknown or of a wrong type.
     """
     try:
-        settings = tomllib.loads(read_text(file))
+        settings = read_toml(file)
     except OSError as error:
         raise UserError(f"--config {file} cannot be read ({error.strerror}).") from None
     except (ValueError, RecursionError) as error:  # also of text that is not UTF-8, of a number of 5,000 digits

@@ -23,7 +23,7 @@ from medclip.data.dataset import dataset_shards, read_dataset, recorded_crc32
 from medclip.data.paths import AnyPath
 from medclip.data.resume import ResumableFile, file_state, fingerprint, finish, remove_stale
 from medclip.data.shards import SCHEMA, open_shard
-from medclip.errors import UserError
+from medclip.errors import WorkError
 from medclip.folder_locks import claim
 from medclip.progress import progress
 from medclip.recorded_files import EXPORT_FILE
@@ -38,7 +38,7 @@ def export_data(data: AnyPath, out: Path, form: Form) -> dict[str, int]:
     """Write every split of `data` to `out/data`, which appears when it is whole; returns the files of each split.
 
     The same data make the same bytes. The same call again keeps the files that a killed one had finished. UserError
-    where `data` is not a prepared dataset, either has no room on this machine, or `out` holds one already.
+    where `data` is not a prepared dataset or `out` holds one already, WorkError where its disk has no room.
     """
     dataset = read_dataset(data)
     pairs = {split: entry["pairs"] for split, entry in dataset["splits"].items()}
@@ -82,12 +82,12 @@ def _export(data: AnyPath, dataset: dict[str, Any], pairs: dict[str, int], out: 
 
 
 def _check_room(out: Path, unfinished: Path, shards: Sequence[Path]) -> None:
-    """UserError where the disk of `out` has no room for what is not exported yet; images are most of it in any form."""
+    """WorkError where the disk of `out` has no room for what is not exported yet; images are most of it in any form."""
     done = sum(path.stat().st_size for path in unfinished.glob("*") if path.is_file())
     size, room = sum(shard.stat().st_size for shard in shards) - done, shutil.disk_usage(out).free
     if size > room:
-        raise UserError(
-            f"--out {out}: the export takes about {size / 1e9:,.2f} GB more, and its disk has {room / 1e9:,.2f} GB "
+        raise WorkError(
+            f"--out {out}: the export takes about {size / 1e6:,.1f} MB more, and its disk has {room / 1e6:,.1f} MB "
             "left. Choose a folder on another disk."
         )
 

@@ -11,6 +11,8 @@ from typing import Literal
 from medclip.data.dataset import Split, default_split
 from medclip.data.paths import fold_name, parse_path
 from medclip.errors import UserError
+from medclip.folder_kinds import EVALUATION_FILES
+from medclip.folder_locks import check_kind
 
 ProtocolName = Literal["chexzero", "biomedclip", "gloria", "medclip", "medclip-max"]
 """Zero-shot protocols, named after the models they were published with: see `evaluation.protocols`."""
@@ -30,7 +32,7 @@ class EvalConfig:
     max_samples: int | None = None
     """The first pairs only: fewer candidates, and so higher numbers."""
     out: Path | None = None
-    """Folder for the results; several kinds of evaluations may share it."""
+    """Folder for the results; several kinds of evaluations may share it. UserError for a folder of another kind."""
     seed: int = 0
     """Seed of the bootstrap and of all other random draws."""
     cache: bool = True
@@ -39,6 +41,8 @@ class EvalConfig:
     def __post_init__(self) -> None:
         if self.seed < 0 or (self.max_samples is not None and self.max_samples < 1):
             raise UserError("seed must be at least 0 and max_samples at least 1.")
+        if self.out is not None:
+            check_kind(self.out, *EVALUATION_FILES)
 
     def rows(self) -> Split:
         """The pairs of the split. UserError where there are none."""

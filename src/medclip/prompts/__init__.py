@@ -12,7 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from medclip.bounded_files import read_text
+from medclip.bounded_files import read_toml
 from medclip.errors import UserError
 from medclip.prompts.english import PLACEHOLDER, fill, phrase_of, positive_of, with_article, without_article
 
@@ -106,7 +106,7 @@ def _read_report_phrases() -> dict[str, tuple[str, ...]]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        sections = tomllib.loads(read_text(path))
+        sections = read_toml(path)
     except OSError as error:
         raise UserError(
             f"{path} cannot be read ({error.strerror}); --prompts takes a file like {DEFAULT_PROMPTS}."

@@ -42,7 +42,7 @@ from medclip.data.sources.unlisted_files import count_unlisted, count_unlisted_i
 from medclip.data.sources.webdataset import is_tar, read_tars, read_zips
 from medclip.data.unread_files import remedy_of_kind
 from medclip.errors import UserError, WorkError
-from medclip.folder_kinds import folder_kind
+from medclip.folder_kinds import EXPORTED_DATASET, folder_kind
 from medclip.require import require
 
 DEFAULT_NUM_PHANTOMS = 4000
@@ -108,7 +108,10 @@ def _image_root(config: PrepareConfig) -> AnyPath | None:
 def _not_empty(source: str, rows: Iterator[Pair | Dropped]) -> Iterator[Pair | Dropped]:
     first_row = next(rows, None)
     if first_row is None:
-        raise WorkError(f"no row of {source} became a pair: it holds no rows.")
+        raise WorkError(
+            f"no row of {source} became a pair: it holds no rows. Is it the one that was meant, and whole? "
+            "docs/inputs.md shows what each source looks like; an iterator gives its rows once."
+        )
     return chain([first_row], rows)
 
 
@@ -208,7 +211,7 @@ def _remedy(file: AnyPath) -> str:
 
 
 def _read_folder(folder: AnyPath, config: PrepareConfig) -> Iterator[Pair | Dropped]:
-    if not is_url(folder) and (kind := folder_kind(folder)):
+    if not is_url(folder) and (kind := folder_kind(folder)) and kind != EXPORTED_DATASET:
         raise UserError(f"{folder} is no source: it is {kind}.")
     used = UsedFiles()
     rows = _find_layout(folder, config, used)
