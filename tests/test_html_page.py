@@ -43,6 +43,14 @@ def test_texts_and_lines_can_be_read(scheme):
         assert contrast(colors[line], colors["ground"]) >= 3, line
 
 
+def test_a_page_holds_no_control_characters():
+    """Of ids, licenses and captions: ESC moves a terminal's cursor, U+202E turns the rest of a cell around."""
+    text = "a\0\x07\x1b[2J\x9b\u202ed\u2028\u2066<b>"
+    page = html_page.render("summary.html", tables=[Table("", [text], [[text]])], notes=[text])
+    assert not re.search("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066]", page)
+    assert page.count(r"a\u0000\u0007\u001b[2J\u009b\u202ed\u2028\u2066&lt;b&gt;") >= 3
+
+
 def lines(figure):
     axes = figure.subplots()
     axes.plot([1, 2], [3, 4], "o-", color=html_page.SERIES[1], label="one")

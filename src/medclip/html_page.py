@@ -20,6 +20,7 @@ from medclip import NOT_CLINICAL, __version__
 from medclip.atomic_io import write_text
 from medclip.errors import UserError
 from medclip.folder_locks import LOCK_WAIT_S, lock_folder
+from medclip.plain_text import printable
 from medclip.recorded_files import CHECKSUMS_FILE, write_recorded
 
 if TYPE_CHECKING:
@@ -43,8 +44,11 @@ _STYLE: dict[Any, Any] = {  # its keys are literals of matplotlib's stubs, some 
 
 
 def render(template: str, **values: Any) -> str:
-    """Render a template of `templates/`. Values are escaped unless they are Markup; an unknown name is an error."""
-    return _environment().get_template(template).render(values)
+    """Render a template of `templates/`, without control characters: a page is also read on a terminal.
+
+    Values are escaped unless they are Markup; an unknown name is an error.
+    """
+    return printable(_environment().get_template(template).render(values))
 
 
 @cache
