@@ -123,6 +123,7 @@ def _show(output: dict[str, Any], page: Path, number: int) -> str:
                 image.save(thumbnail)
         return f"![what the cell above draws]({file.name})"
     if table := data.get("text/html"):
+        table = table.replace(' border="1" class="dataframe"', "")  # the site draws tables without a class as its own
         lines = [line.strip() for line in table.splitlines() if line.strip()]  # an empty one would end the block
         return "\n".join(['<div style="overflow-x: auto">', *lines, "</div>"])
     return f"```text\n{data['text/plain'].strip()}\n```"

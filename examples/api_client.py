@@ -18,16 +18,26 @@ import toy
 from medclip.serve.client import ApiError, Client
 
 folder = toy.index().reader.folder
-command = [sys.executable, "-m", "medclip.cli.main", "serve", "--index", str(folder), "--port", "0"]
-service = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-address = next(match[0] for line in service.stdout if (match := re.search(r"http://127\.0\.0\.1:\d+", line)))
+command = ["-m", "medclip.cli.main", "serve", "--index", str(folder), "--port", "0"]
+service = subprocess.Popen(
+    [sys.executable, *command],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+)
+address = next(
+    match[0]
+    for line in service.stdout
+    if (match := re.search(r"http://127\.0\.0\.1:\d+", line))
+)
 
 # %% [markdown]
 # A method stands for each operation, and answers are pydantic forms: a program that reads a field which is not there
 # fails in its type checker.
 
 # %%
-http = httpx2.Client(timeout=600)  # by default 60 s: the first answer waits until the service has loaded its model
+# by default 60 s: the first answer waits until the service has loaded its model
+http = httpx2.Client(timeout=600)
 client = Client(address, http=http)  # key="…" where the service has keys
 client.info()
 
@@ -44,7 +54,10 @@ toy.show(
 
 # %%
 print(result.note)
-columns = {"id": [hit.id for hit in result.hits], "score": [hit.score for hit in result.hits]}
+columns = {
+    "id": [hit.id for hit in result.hits],
+    "score": [hit.score for hit in result.hits],
+}
 pd.DataFrame(columns | {"right so far": result.probabilities or "unknown"})
 
 # %% [markdown]

@@ -34,21 +34,31 @@ def write_study(folder: Path, pair: Pair) -> pydicom.Dataset:
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     ds.SOPClassUID, ds.SOPInstanceUID = CTImageStorage, generate_uid()
     ds.StudyInstanceUID, ds.SeriesInstanceUID = generate_uid(), generate_uid()
-    ds.PatientName, ds.PatientID, ds.Modality = "Phantomski^Anna", f"MRN {pair.id}", "CT"
-    ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PixelRepresentation = 1, "MONOCHROME2", 0
+    ds.PatientName, ds.PatientID, ds.Modality = (
+        "Phantomski^Anna",
+        f"MRN {pair.id}",
+        "CT",
+    )
+    ds.PhotometricInterpretation, ds.SamplesPerPixel = "MONOCHROME2", 1
+    ds.PixelRepresentation = 0
     ds.Rows, ds.Columns = pixels.shape
     ds.BitsAllocated, ds.BitsStored, ds.HighBit = 8, 8, 7
     ds.PixelData = pixels.tobytes()
     folder.mkdir(parents=True)
     ds.save_as(folder / "image.dcm", enforce_file_format=True)
-    (folder / "report.txt").write_text(f"HISTORY: Mrs. Phantomski, seen before.\nFINDINGS: {pair.caption}\n")
+    (folder / "report.txt").write_text(
+        f"HISTORY: Mrs. Phantomski, seen before.\nFINDINGS: {pair.caption}\n"
+    )
     return ds
 
 
 out = toy.new_folder("dicom")
 cases = (phantom(number, seed=2) for number in count())
 scans = islice((pair for pair in cases if pair.labels["modality"] == "CT"), 40)
-studies = [write_study(out / "studies" / str(number), pair) for number, pair in enumerate(scans)]
+studies = [
+    write_study(out / "studies" / str(number), pair)
+    for number, pair in enumerate(scans)
+]
 studies[0]
 
 # %% [markdown]
@@ -76,4 +86,6 @@ files = [path.read_bytes() for path in (out / "data").rglob("*") if path.is_file
 # %%
 index = medclip.Index.build(toy.model(), dataset, out / "index", split="train")
 hits = index.search("CT of the head", k=3)
-toy.show([hit.image for hit in hits], [f"{hit.score:.2f} {hit.caption}" for hit in hits])
+toy.show(
+    [hit.image for hit in hits], [f"{hit.score:.2f} {hit.caption}" for hit in hits]
+)

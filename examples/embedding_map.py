@@ -33,7 +33,9 @@ ax.set_yticks([])
 
 # %%
 outliers = frame.nlargest(4, "outlier_score")
-toy.show([image["bytes"] for image in outliers["image"]], outliers["caption"].tolist())
+toy.show(
+    [image["bytes"] for image in outliers["image"]], outliers["caption"].tolist()
+)
 
 # %% [markdown]
 # Where another image's caption fits better than an image's own, the model or the pair is wrong.

@@ -17,7 +17,9 @@ import toy
 out = toy.new_folder("fine_tune")
 rows = toy.dataset().split("train")
 chosen = range(min(len(rows), 400))
-frame = pd.DataFrame({"image": rows.take("image", chosen), "caption": rows.take("caption", chosen)})
+frame = pd.DataFrame(
+    {"image": rows.take("image", chosen), "caption": rows.take("caption", chosen)}
+)
 frame["patient_id"] = rows.take("article", chosen)
 frame[["caption", "patient_id"]].head(3)
 
@@ -36,10 +38,18 @@ dataset.num_pairs, dataset.dropped
 # %%
 lines = []
 config = medclip.TrainConfig(
-    init=toy.model(), steps=max(2, toy.STEPS // 10), batch_size=32, lr=1e-4, num_evals=2, on_regression="warn"
+    init=toy.model(),
+    steps=max(2, toy.STEPS // 10),
+    batch_size=32,
+    lr=1e-4,
+    num_evals=2,
+    on_regression="warn",
 )
 run = medclip.train(
-    dataset, out / "run", config, callbacks=[lambda step, metrics: lines.append({"step": step, **metrics})]
+    dataset,
+    out / "run",
+    config,
+    callbacks=[lambda step, metrics: lines.append({"step": step, **metrics})],
 )
 run.best
 
@@ -50,7 +60,9 @@ run.best
 log = pd.DataFrame(lines).set_index("step")
 figure, axes = plt.subplots(1, 2, figsize=(8, 2.5), layout="constrained")
 log["loss"].dropna().plot(ax=axes[0], title="loss of the batch")
-log["mean_recall"].dropna().plot(ax=axes[1], title="mean recall on validation", marker="o")
+log["mean_recall"].dropna().plot(
+    ax=axes[1], title="mean recall on validation", marker="o"
+)
 
 # %% [markdown]
 # A number is read with its pool and its interval. This pool is small, so the interval is wide.

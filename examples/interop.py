@@ -40,10 +40,18 @@ def unit(features: torch.Tensor) -> np.ndarray:
 
 # %%
 theirs = transformers.AutoModel.from_pretrained(model.folder).eval()
-processor = transformers.AutoImageProcessor.from_pretrained(model.folder, backend="pil")
+processor = transformers.AutoImageProcessor.from_pretrained(
+    model.folder, backend="pil"
+)
 tokenizer = transformers.AutoTokenizer.from_pretrained(model.folder)
 length = model.model.tokenizer.context_length
-tokens = tokenizer(captions, padding="max_length", truncation=True, max_length=length, return_tensors="pt")
+tokens = tokenizer(
+    captions,
+    padding="max_length",
+    truncation=True,
+    max_length=length,
+    return_tensors="pt",
+)
 out = theirs(**tokens, **processor(images, return_tensors="pt"))
 vectors["transformers"] = (unit(out.image_embeds), unit(out.text_embeds))
 
@@ -51,7 +59,9 @@ vectors["transformers"] = (unit(out.image_embeds), unit(out.text_embeds))
 # ## sentence-transformers
 
 # %%
-sentences = SentenceTransformer(str(model.folder), device="cpu", processor_kwargs={"backend": "pil"})
+sentences = SentenceTransformer(
+    str(model.folder), device="cpu", processor_kwargs={"backend": "pil"}
+)
 vectors["sentence-transformers"] = tuple(
     sentences.encode(items, normalize_embeddings=True) for items in (images, captions)
 )
@@ -68,7 +78,10 @@ theirs, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{folder}
 theirs.eval()
 tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
 pixels = torch.stack([preprocess(image) for image in images])
-vectors["open_clip"] = (unit(theirs.encode_image(pixels)), unit(theirs.encode_text(tokenize(captions))))
+vectors["open_clip"] = (
+    unit(theirs.encode_image(pixels)),
+    unit(theirs.encode_text(tokenize(captions))),
+)
 
 # %% [markdown]
 # The largest difference of any number from medclip's own:
@@ -77,7 +90,8 @@ vectors["open_clip"] = (unit(theirs.encode_image(pixels)), unit(theirs.encode_te
 ours = vectors["medclip"]
 differences = {
     library: {
-        kind: np.abs(theirs - mine).max() for kind, theirs, mine in zip(("images", "texts"), pair, ours, strict=True)
+        kind: np.abs(theirs - mine).max()
+        for kind, theirs, mine in zip(("images", "texts"), pair, ours, strict=True)
     }
     for library, pair in vectors.items()
 }

@@ -18,14 +18,19 @@ import toy
 from medclip.modeling_hybrid_clip import FlaxHybridCLIP
 
 name = os.environ.get("MEDCLIP_2021", "flax-community/medclip-roco")
-tokenizer = os.environ.get("MEDCLIP_2021", "allenai/scibert_scivocab_uncased")  # it came without one
+tokenizer = os.environ.get(
+    "MEDCLIP_2021", "allenai/scibert_scivocab_uncased"
+)  # it came without one
 
 # %% [markdown]
 # The snippet of its model card runs as it was written in 2021, without Flax:
 
 # %%
 founding = FlaxHybridCLIP.from_pretrained(name)
-founding.config.to_dict()["model_type"], sum(value.size for value in founding.params.values())
+(
+    founding.config.to_dict()["model_type"],
+    sum(value.size for value in founding.params.values()),
+)
 
 # %% [markdown]
 # Today one line opens weights, image preparation and tokenizer together.
@@ -33,12 +38,17 @@ founding.config.to_dict()["model_type"], sum(value.size for value in founding.pa
 # %%
 model = medclip.load(name, tokenizer=tokenizer)
 rows = toy.dataset().split("validation")
-images, captions = [rows.image(row) for row in range(3)], rows.take("caption", range(3))
+images, captions = (
+    [rows.image(row) for row in range(3)],
+    rows.take("caption", range(3)),
+)
 toy.show(images, captions)
 
 # %%
 labels = ["CT", "MRI", "ultrasound", "radiograph"]
-pd.DataFrame(model.zero_shot(images, labels), [f"image {n}" for n in range(3)], labels).round(3)
+pd.DataFrame(
+    model.zero_shot(images, labels), [f"image {n}" for n in range(3)], labels
+).round(3)
 
 # %% [markdown]
 # Saved, it is a `VisionTextDualEncoderModel` in safetensors, which transformers opens; nothing has changed on the way.

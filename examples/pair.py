@@ -28,11 +28,15 @@ model
 
 # %%
 cosines = model.encode_image(images) @ model.encode_text(captions).T
-pd.DataFrame(cosines, [f"image {n}" for n in range(4)], [f"caption {n}" for n in range(4)]).round(3)
+pd.DataFrame(
+    cosines, [f"image {n}" for n in range(4)], [f"caption {n}" for n in range(4)]
+).round(3)
 
 # %% [markdown]
 # The same cosines tell classes apart by their names alone; probabilities compare these labels with each other.
 
 # %%
 labels = ["CT", "MRI", "ultrasound", "radiograph", "PET"]
-pd.DataFrame(model.zero_shot(images, labels), [f"image {n}" for n in range(4)], labels).round(3)
+pd.DataFrame(
+    model.zero_shot(images, labels), [f"image {n}" for n in range(4)], labels
+).round(3)

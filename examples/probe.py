@@ -25,22 +25,36 @@ medclip.evaluate(toy.model(), dataset, "probe", label="modality", max_samples=50
 
 # %%
 def embed(name: str, label: str, limit: int) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings (n, p) and labels (n,) of the first images of a split that have the label."""
+    """Embeddings (n, p) and labels (n,) of the first labeled images of a split."""
     rows = dataset.split(name)
     labels = [dict(pairs).get(label) for pairs in rows.column("labels")]
     labeled = [row for row, value in enumerate(labels) if value][:limit]
-    return model.encode_image(map(rows.image, labeled)), np.array([labels[row] for row in labeled])
+    return model.encode_image(map(rows.image, labeled)), np.array(
+        [labels[row] for row in labeled]
+    )
 
 
 model = medclip.load(toy.model())
-(train_x, train_y), (test_x, test_y) = embed("train", "organ", 400), embed("validation", "organ", 300)
+(train_x, train_y), (test_x, test_y) = (
+    embed("train", "organ", 400),
+    embed("validation", "organ", 300),
+)
 sizes = [size for size in (25, 50, 100, 200, 400) if size <= len(train_y)]
-fitted = [LogisticRegression(C=10, max_iter=1000).fit(train_x[:size], train_y[:size]) for size in sizes]
+fitted = [
+    LogisticRegression(C=10, max_iter=1000).fit(train_x[:size], train_y[:size])
+    for size in sizes
+]
 accuracy = [classifier.score(test_x, test_y) for classifier in fitted]
 chance = np.unique(test_y, return_counts=True)[1].max() / len(test_y)
 
 figure, ax = plt.subplots(figsize=(5, 3), layout="constrained")
 ax.plot(sizes, accuracy, "o-", label="logistic regression on embeddings")
-ax.axhline(chance, color="gray", linestyle="--", label="always the most frequent organ")
-ax.set(xlabel="labeled training images", ylabel=f"accuracy on {len(test_y)} images", ylim=(0, 1))
+ax.axhline(
+    chance, color="gray", linestyle="--", label="always the most frequent organ"
+)
+ax.set(
+    xlabel="labeled training images",
+    ylabel=f"accuracy on {len(test_y)} images",
+    ylim=(0, 1),
+)
 ax.legend()

@@ -24,14 +24,18 @@ def show_loss(step, metrics):
         print(f"step {step}: loss {metrics['loss']:.2f}")
 
 
-config = medclip.TrainConfig(preset="tiny", steps=60, batch_size=64, lr=3e-3, num_evals=2)
+config = medclip.TrainConfig(
+    preset="tiny", steps=60, batch_size=64, lr=3e-3, num_evals=2
+)
 run = medclip.train(dataset, out / "run", config, callbacks=[show_loss])
 
 # 3. Evaluate, with 95 % intervals and chance.
 results = medclip.evaluate(run, dataset, out=out / "evaluation")
 for name in ("image_to_text/R@10", "text_to_image/R@10"):
     recall = results[name]
-    print(f"{name} {recall.value:.2f} ({recall.low:.2f} to {recall.high:.2f}, chance {recall.chance:.3f})")
+    print(
+        f"{name} {recall.value:.2f} ({recall.low:.2f} to {recall.high:.2f}, chance {recall.chance:.3f})"
+    )
 
 # 4. Search.
 index = medclip.Index.build(run, dataset, out / "index")
@@ -42,5 +46,7 @@ for hit in index.search("CT of the chest", k=3):
 model = run.load()
 image = dataset.split("validation").image(0)
 labels = ["CT", "MRI", "ultrasound", "radiograph"]
-for label, probability in zip(labels, model.zero_shot(image, labels, templates="{} of the chest"), strict=True):
+for label, probability in zip(
+    labels, model.zero_shot(image, labels, templates="{} of the chest"), strict=True
+):
     print(f"{label} {probability:.2f}")

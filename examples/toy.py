@@ -27,7 +27,9 @@ def dataset() -> medclip.PreparedDataset:
     if (folder / "dataset.json").exists():
         return medclip.PreparedDataset.open(folder)
     source = os.environ.get("MEDCLIP_ROCO", f"phantoms:{NUM_PAIRS}")
-    return medclip.prepare(source, folder, medclip.PrepareConfig(max_samples=NUM_PAIRS))
+    return medclip.prepare(
+        source, folder, medclip.PrepareConfig(max_samples=NUM_PAIRS)
+    )
 
 
 def model() -> str:
@@ -41,14 +43,20 @@ def model() -> str:
 
 def train(out: Path, steps: int) -> medclip.TrainedRun:
     """A small model, trained from scratch."""
-    config = medclip.TrainConfig(preset="tiny", steps=steps, batch_size=32, lr=3e-3, num_evals=1)
+    config = medclip.TrainConfig(
+        preset="tiny", steps=steps, batch_size=32, lr=3e-3, num_evals=1
+    )
     return medclip.train(dataset(), out, config)
 
 
 def index() -> medclip.Index:
     """The validation images, searchable."""
     folder = FOLDER / "index"
-    return medclip.Index.open(folder) if folder.exists() else medclip.Index.build(model(), dataset(), folder)
+    return (
+        medclip.Index.open(folder)
+        if folder.exists()
+        else medclip.Index.build(model(), dataset(), folder)
+    )
 
 
 def new_folder(name: str) -> Path:
@@ -60,7 +68,13 @@ def new_folder(name: str) -> Path:
 
 def show(images: Sequence[bytes], titles: Sequence[str]) -> None:
     """Draw encoded images in a row, each below the start of its title."""
-    _, axes = plt.subplots(1, len(images), figsize=(2.6 * len(images), 3), squeeze=False, layout="constrained")
+    _, axes = plt.subplots(
+        1,
+        len(images),
+        figsize=(2.6 * len(images), 3),
+        squeeze=False,
+        layout="constrained",
+    )
     for ax, image, title in zip(axes[0], images, titles, strict=True):
         ax.imshow(Image.open(io.BytesIO(image)).convert("L"), cmap="gray")
         ax.set_title(textwrap.fill(textwrap.shorten(title, 110), 32), fontsize=8)

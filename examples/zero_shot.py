@@ -19,8 +19,13 @@ from medclip.data.phantoms.cases import phantom
 out = toy.new_folder("zero_shot")
 FINDINGS = ["Mass", "Cyst", "Calcification"]
 cases = (phantom(number, seed=1) for number in count())
-radiographs = list(islice((pair for pair in cases if pair.labels["modality"] == "radiograph"), 40))
-toy.show([pair.image for pair in radiographs[:3]], [pair.labels["finding"] for pair in radiographs[:3]])
+radiographs = list(
+    islice((pair for pair in cases if pair.labels["modality"] == "radiograph"), 40)
+)
+toy.show(
+    [pair.image for pair in radiographs[:3]],
+    [pair.labels["finding"] for pair in radiographs[:3]],
+)
 
 # %% [markdown]
 # ## CheXpert
@@ -48,7 +53,10 @@ for number, pair in enumerate(radiographs):
         "Sex": "Unknown",
         "No Finding": str(float(pair.labels["finding"] == "normal")),
     }
-    row |= {finding: "1.0" if pair.labels["finding"] == finding.lower() else "" for finding in FINDINGS}
+    row |= {
+        finding: "1.0" if pair.labels["finding"] == finding.lower() else ""
+        for finding in FINDINGS
+    }
     rows.append(row | ({"Mass": "-1.0"} if number == 0 else {}))
 write_table(chexpert / "valid.csv", rows)
 
@@ -65,7 +73,13 @@ nih, rows = out / "nih", []
 for number, pair in enumerate(radiographs):
     (nih / "images" / f"{number:08}_000.png").write_bytes(pair.image)
     finding = pair.labels["finding"].capitalize().replace("Normal", "No Finding")
-    rows.append({"Image Index": f"{number:08}_000.png", "Finding Labels": finding, "Patient ID": str(number)})
+    rows.append(
+        {
+            "Image Index": f"{number:08}_000.png",
+            "Finding Labels": finding,
+            "Patient ID": str(number),
+        }
+    )
 write_table(nih / "Data_Entry_2017.csv", rows)
 (nih / "test_list.txt").write_text("\n".join(row["Image Index"] for row in rows))
 

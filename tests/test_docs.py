@@ -59,8 +59,8 @@ SMALLER = {
     r"TrainConfig\(": 'TrainConfig(batch_size=8, on_regression="warn", ',
 }
 """Sizes of the pages, and those of the tests; random weights may fall below their start by chance."""
-MAX_COLUMNS = 92
-"""Of code: what the site shows at 1,280 pixels, and GitHub, without scrolling."""
+MAX_COLUMNS = {"README.md": 92}
+"""Of code: what GitHub shows without scrolling; the site shows 86 at 1,280 pixels."""
 PARSERS = {"toml": tomllib.loads, "json": json.loads, "yaml": yaml.safe_load, "mermaid": str}
 
 
@@ -126,8 +126,8 @@ def test_links_lead_somewhere(page):
 def test_every_block_fits_its_page_and_says_what_it_is(page):
     for block in code_blocks(page):
         assert block.language in ("python", "sh", "text", *PARSERS), f"line {block.line}: {block.code}"
-        if block.language in ("python", "sh"):
-            assert max(map(len, block.code.splitlines())) <= MAX_COLUMNS, f"line {block.line}: {block.code}"
+        if block.language in ("python", "sh", "json"):
+            assert max(map(len, block.code.splitlines())) <= MAX_COLUMNS.get(page.name, 86), f"line {block.line}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
@@ -216,6 +216,7 @@ def test_the_site_builds_without_a_warning(site):
     examples = site / "examples"
     page = (examples / "pair.html").read_text(encoding="utf-8")
     assert "<td>" in page and "DualEncoder(" in page and "pair-4.png" in page and (examples / "pair-4.png").is_file()
+    assert 'class="dataframe"' not in page  # which has no padding there
     assert "Not run for this page" in (examples / "compare.html").read_text(encoding="utf-8")
     gallery = (site / "gallery.html").read_text(encoding="utf-8")
     assert "pair-small.png" in gallery

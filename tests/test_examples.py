@@ -58,6 +58,8 @@ def test_every_example_opens_with_its_lesson_and_is_in_the_gallery():
         assert title.startswith("# ") and lesson.startswith("You learn"), path
         assert "not for clinical use" in " ".join(lesson.split()), path
         assert f"(../examples/{path.name})" in gallery, path
+        for line in "\n".join(cell.source for cell in notebooks.read_cells(path) if not cell.is_markdown).splitlines():
+            assert len(line) <= 86, f"the site shows {path} at 1,280 pixels without scrolling: {line}"
 
 
 @pytest.mark.parametrize(

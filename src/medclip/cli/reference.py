@@ -37,7 +37,7 @@ medclip train --config RUN/train.toml --out RUN2                # the same run o
 medclip train --config RUN/train.toml --out RUN3 --lr 3e-5      # with one thing changed
 ```
 """
-WIDTH = 88  # what the site and GitHub show without scrolling
+WIDTH = 86  # what the site and GitHub show without scrolling
 
 
 def main() -> None:
