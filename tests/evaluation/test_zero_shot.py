@@ -111,6 +111,10 @@ def test_a_class_that_is_a_number_needs_a_name(tmp_path):
         UserError, match=r"class '0' of 'Edema' has no word .*\[Edema\.names\], 0 = .* --classes Edema alone"
     ):
         evaluate("", folder, labels)
+    grades = write_table(tmp_path / "grades", ["dark_1.jpg,0.5,", "bright_1.jpg,1.5,"], "file,Grade %,split")
+    with pytest.raises(UserError) as error:
+        evaluate("", grades, dataclasses.replace(ALONE, label="Grade %"))
+    assert '["Grade %".names], "0.5" = ["pneumonia"]' in str(error.value)
     named = tmp_path / "prompts.toml"
     named.write_text('[Edema]\ntemplates = ["{}"]\n[Edema.names]\n0 = ["no edema"]\n1 = ["edema"]\n')
     with pytest.raises(UserError, match="absent"):  # it goes on to the model

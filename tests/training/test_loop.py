@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from PIL import Image
 
 from medclip import __version__
+from medclip.api import prepare
 from medclip.atomic_io import write_with_checksum
 from medclip.data.dataset import Split
 from medclip.data.foils import swap_left_right
@@ -28,6 +29,7 @@ from medclip.training.log import quality
 from medclip.training.loop import train
 from medclip.training.run import initial_model
 from medclip.training.validation import read_validation_set, validate
+from support.material import draw_image
 from support.touches import run_to_touch
 
 TRAIN_IN_A_PROCESS = """
@@ -241,6 +243,12 @@ def test_a_refused_run_leaves_its_folder_free(data, train_config, tmp_path, monk
     with pytest.raises(UserError, match=reason):
         train(data, tmp_path / "run", dataclasses.replace(train_config, **settings))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_dataset_without_validation_says_how_to_get_one(train_config, tmp_path):
+    prepare({"train": [(draw_image(0), "CT of the chest")]}, tmp_path / "data", num_workers=1)
+    with pytest.raises(UserError, match=r"has no split 'validation'.* --resplit"):
+        train(tmp_path / "data", tmp_path / "run", train_config)
 
 
 def test_patches_are_dropped_of_a_vit_alone(data, train_config, tmp_path, monkeypatch):

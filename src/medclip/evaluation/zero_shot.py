@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -44,6 +46,7 @@ from medclip.named_metrics import Metric, metric_name
 from medclip.prompts import Prompts, class_key, read_prompts
 from medclip.zero_shot import check_distinct
 
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 COLUMN = "correct"
 OWN = "own prompts"
 _Method = ProtocolName | None
@@ -121,9 +124,15 @@ def _check_words(classes: Sequence[str], prompts: Prompts, label: str) -> None:
         finding = f" A column of labels.csv that holds 1 and 0 is a finding: --classes {shlex.quote(label)} alone."
         raise UserError(
             f"class {wordless[0]!r} of {label!r} has no word that a text could say. Write words in place of numbers in "
-            f'the data, or name them in a file for --prompts: under [{label}.names], {wordless[0]} = ["pneumonia"].'
+            f"the data, or name them in a file for --prompts: under [{_toml_key(label)}.names], "
+            f'{_toml_key(wordless[0])} = ["pneumonia"].'
             f"{finding if set(classes) <= {'0', '1'} else ''}"
         )
+
+
+def _toml_key(name: str) -> str:
+    """A name as a key of TOML, where 0.5 would be two keys."""
+    return name if _BARE_KEY.fullmatch(name) else json.dumps(name, ensure_ascii=False)
 
 
 def split_digest(images: Labeled, truth: np.ndarray, classes: Sequence[str]) -> str:
