@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import PurePosixPath
@@ -47,6 +48,8 @@ _COLUMN_NAMES = {
     "concepts": ("concepts", "cuis", "cui"),
 }
 """Column names that need no flag, by what they hold, the first present one wins; see `plain_name`."""
+_STARTS = ('["', "['", "[{", '{"', "{'")
+"""Of the text of a list or an object."""
 _TEXT_NAMES = ("caption", "captions", "text", "raw", "sentence", "sentences")
 
 
@@ -278,8 +281,8 @@ def cell_captions(value: Any) -> list[str]:
 
 
 def _texts(value: Any) -> list[str]:
-    if isinstance(value, str) and value[:2] in ('["', "['", "[{") and value.endswith("]"):
-        value = _parse_list(value)
+    if isinstance(value, str) and value[:2] in _STARTS and value[-1] == {"[": "]", "{": "}"}[value[0]]:
+        value = _parse_cell(value)
     if isinstance(value, Mapping):
         texts = {name: _texts(item) for name, item in value.items()}  # each once: objects may be nested
         usual = next((texts[name] for name in _TEXT_NAMES if texts.get(name)), None)
@@ -290,15 +293,25 @@ def _texts(value: Any) -> list[str]:
     return [text] if (text := cell_text(value)) else []
 
 
-def _parse_list(text: str) -> list[Any] | str:
-    """A list of texts, or a dialogue, that a table's cell holds as JSON or as Python writes it; another text stays."""
+def _parse_cell(text: str) -> Any:
+    """A list of texts or of objects, or an object, that a table's cell holds as JSON or as Python writes it.
+
+    Another text stays.
+    """
     try:
-        items = parse_literal(text)
+        value = _parse_json_or_literal(text)
     except ValueError:
         return text
-    if not isinstance(items, list):
-        return text
-    return items if all(isinstance(item, str) for item in items) or dialogues.answers(items) is not None else text
+    items = value if isinstance(value, list) else [value]
+    kinds = (str, Mapping) if isinstance(value, list) else (Mapping,)
+    return value if any(all(isinstance(item, kind) for item in items) for kind in kinds) else text
+
+
+def _parse_json_or_literal(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return parse_literal(text)
 
 
 def _as_list(value: Any) -> list[Any]:
