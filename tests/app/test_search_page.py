@@ -151,6 +151,12 @@ def test_filters_narrow_the_answer_and_can_be_cleared(page, sound, index_folder,
     assert len(captions(sound(button_named(at, "Clear these").click().run()))) == 12
 
 
+def test_without_labels_nothing_is_offered_to_filter_by(page, sound, index_folder, monkeypatch):
+    assert "Only" in [header.value for header in page(index_folder).header]
+    monkeypatch.setattr("medclip.app.query_form._label_counts", lambda indexes: {})
+    assert [header.value for header in sound(page(index_folder)).header] == ["Results"]
+
+
 def test_days_are_offered_where_there_are_several(page, sound, index_folder, data, copy):
     assert page(index_folder).get("date_input") == []
     folder = copy_index(index_folder, copy)

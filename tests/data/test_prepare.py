@@ -7,6 +7,7 @@ import os
 import shutil
 import unicodedata
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from medclip.data.prepare import chunks_by_split, drop_repeated_ids, prepare
 from medclip.data.prepare_config import PrepareConfig
 from medclip.data.schema import Dropped, Pair
 from medclip.data.shards import SCHEMA
+from medclip.data.sources.detect import source_path
 from medclip.errors import UserError
 from support.material import SHORT_CAPTION, RocoFolder, draw_image, image_bytes, level_of
 from support.prepared import dropped_rows
@@ -209,6 +211,18 @@ def test_the_number_of_workers_changes_nothing(roco, tmp_path, small_shards):
     for workers in (1, 2):
         prepare(str(roco.folder), tmp_path / f"{workers}", num_workers=workers)
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
+
+
+def test_a_source_is_named_also_where_its_path_is_not(roco, tmp_path, monkeypatch):
+    (roco.folder / "train").mkdir(exist_ok=True)
+    for path, folder in {".": roco.folder, "..": roco.folder / "train"}.items():
+        monkeypatch.chdir(folder)
+        assert source_path(path) == source_path(Path(path)) == str(roco.folder.resolve())
+    assert [source_path(name) for name in ("a/b", "s3://bucket/data/", "/data")] == [
+        "a/b",
+        "s3://bucket/data/",
+        "/data",
+    ]
 
 
 def test_values_in_memory_are_prepared_like_files(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 
 import streamlit as st
 
@@ -139,9 +140,11 @@ def search_options(indexes: Sequence[IndexReader]) -> SearchOptions:
         one_per_article = st.toggle(
             "One per article", key="one-per-article", persist_state="session", help="The best of an article only."
         )
-        st.header("Only")
+        label_counts, bounds = _label_counts(indexes), _day_bounds(indexes)
+        if label_counts or bounds:
+            st.header("Only")
         chosen: dict[str, Sequence[str]] = {}
-        for key, counts in _label_counts(indexes).items():
+        for key, counts in label_counts.items():
             chosen[key] = st.multiselect(
                 escape_markdown(key.capitalize()),
                 list(counts),
@@ -150,7 +153,7 @@ def search_options(indexes: Sequence[IndexReader]) -> SearchOptions:
                 placeholder="any",
                 persist_state="session",
             )
-        if days := _day_range(indexes):
+        if bounds and (days := _day_range(*bounds)):
             chosen[ADDED_KEY] = [days]
         if any(chosen.values()):
             st.button(
@@ -181,12 +184,15 @@ def _label_counts(indexes: Sequence[IndexReader]) -> dict[str, dict[str, int]]:
     return {key: dict(counts.most_common()) for key, counts in totals.items()}
 
 
-def _day_range(indexes: Sequence[IndexReader]) -> str | None:
-    """The chosen span of the days on which images were added, where there is more than one such day."""
+def _day_bounds(indexes: Sequence[IndexReader]) -> tuple[date, date] | None:
+    """The first and the last day on which images were added, where these are two."""
     first = min(index.added_days.min() for index in indexes).item()
     last = max(index.added_days.max() for index in indexes).item()
-    if first == last:
-        return None
+    return None if first == last else (first, last)
+
+
+def _day_range(first: date, last: date) -> str | None:
+    """The chosen span of the days on which images were added."""
     days = st.date_input(
         "Added", [], min_value=first, max_value=last, key=_FILTER_PREFIX + ADDED_KEY, persist_state="session"
     )

@@ -224,6 +224,11 @@ def model_folder(name: str | Path, revision: str | None = None, dual: bool = Fal
     if is_local(name):
         if not path.exists():
             raise UserError(f"{name} does not exist. A model is a folder, a run, or OWNER/NAME of the Hub.")
+        if path.is_file():
+            raise UserError(
+                f"{name} is a file, and a model is a folder. Give the folder of its config.json; put open_clip's own "
+                f"checkpoint into one, beside its {open_clip_config.CONFIG_FILE}."
+            )
         others = what_instead(path, "train_config.json") or describe_inner_models(path)
         others = others or describe_other_files(file.name for file in path.glob("*"))
         raise UserError(

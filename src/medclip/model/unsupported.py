@@ -126,7 +126,8 @@ def describe_other_files(files: Iterable[str]) -> str:
     if checkpoints and "config.json" not in names:
         return (
             f" It holds {checkpoints[0]} without the config.json that says what it is: open it with the code that it "
-            "came with, save it with save_pretrained of transformers, and give that folder."
+            "came with, save it with save_pretrained of transformers, and give that folder; open_clip's own needs its "
+            "open_clip_config.json beside it."
         )
     if others := [name for name in names if name.endswith(".safetensors")]:
         return f" It holds {others[0]}: if that is all of its weights, rename it to model.safetensors."
