@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import sys
+import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from PIL import Image
 from medclip.atomic_io import write_json
 from medclip.data.shards import SCHEMA, write_batches
 from performance.models import write_model
-from performance.record import Bounds, Comparison, Result, in_new_process, run
+from performance.record import Bounds, Comparison, Result, in_new_process, in_turn, run
 
 SIDE, FEW, MANY, CHUNK = 32, 5_000, 500_000, 10_000
 # the largest own memory of the process, without mapped files, which the system takes back as it likes
@@ -75,26 +77,27 @@ def measure(bounds: Bounds) -> Iterator[Result]:
 def train_peak(folder: Path, num_pairs: int) -> int:
     """The peak of 20 steps of training on so many pairs of noise, written to a new folder."""
     in_new_process(write_pairs, folder, num_pairs)
+    return peak_of_run(folder)
+
+
+def peak_of_run(data: Path) -> int:
+    """The peak of 20 steps of training."""
     flags = ["--preset", "tiny", "--steps", 20, "--batch-size", 64, "--num-evals", 1, "--on-regression", "warn"]
-    command = [
-        sys.executable,
-        "-c",
-        COMMAND,
-        "train",
-        "--data",
-        folder,
-        *flags,
-        "--out",
-        folder.with_name(f"{folder.name}-run"),
-    ]
-    return int(run(command).output.split()[-1])
+    with tempfile.TemporaryDirectory(dir=data.parent) as folder:
+        command = [sys.executable, "-c", COMMAND, "train", "--data", data, *flags, "--out", f"{folder}/run"]
+        return int(run(command).output.split()[-1])
 
 
 def _memory(bounds: Bounds) -> Iterator[Result]:
     few, many = bounds.size(FEW), bounds.size(MANY)
-    peaks = [train_peak(bounds.folder / str(count), count) for count in (few, many)]
+    folders = {count: bounds.folder / str(count) for count in (few, many)}
+    for count, folder in folders.items():
+        in_new_process(write_pairs, folder, count)
+        peak_of_run(folder)  # compiles programs and decodes images, which are kept
+    peaks = in_turn(bounds.rounds, {str(count): partial(peak_of_run, folder) for count, folder in folders.items()})
     yield Comparison(
-        f"training on {many:,} pairs, tiny preset, 20 steps", f"ours on {few:,} pairs", [peaks[0] / peaks[1]],
+        f"training on {many:,} pairs, tiny preset, 20 steps", f"ours on {few:,} pairs",
+        [a / b for a, b in zip(peaks[str(few)], peaks[str(many)], strict=True)],
         "peak of the process's own memory, without mapped files", goal=1,
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 from PIL import Image
 
-from medclip.data.images import ImageInput
+from medclip.data.pixel_arrays import ImageInput
 from medclip.encode.encoder import embed_images, embed_texts, tower_batch_size
 from medclip.errors import UserError
 from medclip.model.checkpoint import Model, check_model, model_folder

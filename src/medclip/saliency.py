@@ -15,7 +15,8 @@ from jaxtyping import Float, Float32, UInt8
 from PIL import Image, ImageFilter
 
 from medclip.data.decode_workers import isolate
-from medclip.data.images import ImageInput, decode
+from medclip.data.images import decode
+from medclip.data.pixel_arrays import ImageInput
 from medclip.encode.decode import query_error
 from medclip.encode.encoder import embed_pixels, embed_texts
 from medclip.errors import ImageError, UserError

@@ -12,7 +12,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from medclip.data.decode_workers import UNREADABLE
-from medclip.data.images import ImageInput, decode, decode_ahead, header_size
+from medclip.data.images import decode, decode_ahead, header_size
+from medclip.data.pixel_arrays import ImageInput
 from medclip.data.unread_files import remedy_of_kind
 from medclip.errors import ImageError, UserError
 from medclip.model.image_processor import ImageProcessor, preprocess

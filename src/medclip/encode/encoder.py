@@ -17,7 +17,8 @@ from PIL import Image
 
 from medclip.data.dataset import Split
 from medclip.data.decode_workers import isolate
-from medclip.data.images import ImageInput, decode_ahead
+from medclip.data.images import decode_ahead
+from medclip.data.pixel_arrays import ImageInput
 from medclip.encode.caption_lengths import LENGTHS, WINDOW, batch_rows, caption_batches
 from medclip.encode.decode import BATCH_SIZE, Pixels, decode_pixels, pixel_batches, query_error
 from medclip.encode.feature_cache import FeatureStore, digest_of, open_store, tower_digest

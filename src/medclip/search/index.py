@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float32
 
-from medclip.data.images import ImageInput
+from medclip.data.pixel_arrays import ImageInput
 from medclip.encode.encoder import embed_images, embed_texts
 from medclip.errors import UserError
 from medclip.match_calibration import Calibration

@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from medclip.data.images import ImageInput
 from medclip.data.perceptual_hash import near_duplicates
+from medclip.data.pixel_arrays import ImageInput
 from medclip.data.schema import is_running_number
 from medclip.errors import UserError
 from medclip.progress import Advance

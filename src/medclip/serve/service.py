@@ -19,7 +19,8 @@ from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from medclip.data.decode_workers import DecodeWorkers
-from medclip.data.images import ImageInput, decode
+from medclip.data.images import decode
+from medclip.data.pixel_arrays import ImageInput
 from medclip.encode.decode import decode_upload, decode_upload_thumbnail
 from medclip.encode.encoder import embed_pixels, embed_texts
 from medclip.errors import ImageError, UserError, WorkError
