@@ -63,10 +63,10 @@ Source = str | os.PathLike[str] | Iterable[Any]
 
 def source_path(source: Source) -> str | None:
     """The text of a path or a URL; None for a value in memory."""
-    return _named(source) if isinstance(source, str | os.PathLike) else None
+    return _path_text(source) if isinstance(source, str | os.PathLike) else None
 
 
-def _named(path: str | os.PathLike[str]) -> str:
+def _path_text(path: str | os.PathLike[str]) -> str:
     """The text of a path, of which the last part is a name: that of the folder for `.` and `..`."""
     name = os.fspath(path)
     return str(Path(name).resolve()) if Path(name).name in ("", "..") else name
@@ -79,7 +79,7 @@ def open_source(source: Source, config: PrepareConfig = DEFAULT) -> Iterator[Pai
     """
     if not isinstance(source, str | os.PathLike):
         return _not_empty("the source", read_memory(source, config.columns))
-    name = _named(source)
+    name = _path_text(source)
     if is_phantoms(name):
         return phantoms(*_phantom_counts(name, config.max_samples), config.seed)
     if is_dicomweb(name):
