@@ -1,6 +1,7 @@
 """What `--hard-negatives` does on phantoms, in unseen wording: the foils' accuracy and R@10, with and without.
 
     python benchmarks/hard_negatives.py --out OUT [--seeds 0 1 2] [--pairs 12000] [--steps 1500]
+    python benchmarks/hard_negatives.py --out OUT --text-model TOWERS/all-MiniLM-L6-v2 --steps 150
 
 No word of a caption tells whether it is true, and the captions that are measured are in frames of their own: see
 balanced_captions.py. Each seed first trains a model without hard negatives, as one that people fine-tune was: on
@@ -12,6 +13,9 @@ words alone. Grammar tells a word order, so that this test alone may be passed b
 weights that are saved, in frames that are neither trained on nor measured: in those of training, weights that have
 learned the frames look as good (docs/log.md).
 
+With `--text-model` the start is joined once more: its vision tower, which stays as it is, and a text tower that was
+trained on other text before, of which the upper half learns.
+
 A run that is already in OUT is not repeated. OUT/summary.json has the means over the seeds; their 95 % intervals
 resample captions, all seeds judged on the same ones. It also has the differences in R@10, as of `medclip compare`.
 """
@@ -21,7 +25,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,6 +59,9 @@ TESTS = ("left or right", "finding present", "finding absent", "plane", "modalit
 RECALLS = ("image_to_text/R@10", "text_to_image/R@10")
 MAX_REGRESSION = 0.01
 MEASURED_SPLIT = "test"
+Configure = Callable[..., TrainConfig]
+JOINED_STEPS = 300
+FROZEN = ("vision_model.*", "text_model.embeddings.*", "text_model.encoder.layer.[0-2].*")  # of 6 layers
 
 
 def blind_accuracies(model: Path, data: Path) -> dict[str, float]:
@@ -89,6 +96,15 @@ def run_once(data: Path, run: Path, config: TrainConfig) -> None:
     print(json.dumps(result), flush=True)
 
 
+def join(text_model: str, start: Path, data: Path, out: Path, configure: Configure) -> tuple[Path, Configure]:
+    """A start of the vision tower of `start` and a pretrained text tower, and the settings of what trains from it."""
+    # the images as they are: features of a frozen tower are computed once
+    configure = partial(configure, freeze=FROZEN, min_crop_scale=1, color_jitter=0)
+    towers = {"vision_model": str(start), "text_model": text_model, "context_length": 48}
+    run_once(data, out, configure(**towers, steps=JOINED_STEPS, text_lr=3e-4))
+    return out, partial(configure, lr=3e-4, text_lr=1.5e-4)
+
+
 def summarize(out: Path, seeds: Sequence[int]) -> dict[str, Any]:
     """Mean accuracies of the seeds with their intervals, and what `medclip compare` says of R@10."""
     summary: dict[str, Any] = {}
@@ -117,6 +133,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=12_000)
     parser.add_argument("--stated-steps", type=int, default=1200, help="of the first model, on what is stated alone")
     parser.add_argument("--start-steps", type=int, default=4000, help="then, of the model that both runs start from")
+    parser.add_argument("--text-model", help="a text tower that was trained before, in the place of the tiny one")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -130,8 +147,11 @@ def main() -> None:
         sees_findings, start = args.out / f"sees-findings-{seed}", args.out / f"start-{seed}"
         run_once(stated, sees_findings, configure(preset="tiny", steps=args.stated_steps, lr=3e-3))
         run_once(data, start, configure(init=str(sees_findings), steps=args.start_steps, lr=1e-3))
+        configure = partial(configure, lr=1e-3)
+        if args.text_model:
+            start, configure = join(args.text_model, start, data, args.out / f"joined-{seed}", configure)
         for kinds in (KINDS, ()):
-            config = configure(init=str(start), steps=args.steps, lr=1e-3, hard_negatives=kinds)
+            config = configure(init=str(start), steps=args.steps, hard_negatives=kinds)
             run_once(data, args.out / f"{'with' if kinds else 'without'}-{seed}", config)
     summary = summarize(args.out, args.seeds)
     write_json(args.out / "summary.json", summary)
