@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 
 from medclip.atomic_io import read_json, write_json
 from medclip.data.dataset import Split
@@ -98,6 +99,20 @@ def test_only_a_single_text_has_a_probability(index, data):
         assert (result.probabilities, result.no_match) == (None, None)
         assert result.note == "No probability: only searches by a single text are calibrated."
         assert len(result.hits) == 10
+
+
+def test_a_text_longer_than_the_model_reads_is_cut_and_the_note_says_so(index):
+    room = index.model.tokenizer.context_length
+    uncut = Tokenizer.from_str(index.model.tokenizer.tokenizer.to_str())
+    uncut.no_truncation()
+    uncut.no_padding()
+    fits, cut = (Query((" ".join("a" * count),)) for count in (room - 2, room - 1))  # two tokens frame a text
+    assert [len(uncut.encode(query.texts[0]).ids) for query in (fits, cut)] == [room, room + 1]
+    told = f"A text has more than the {room} tokens that the model reads: the rest is left out."
+    assert told not in answer(index, query=fits).note
+    for query in (cut, Query((TEXT, cut.texts[0])), Query((TEXT,), (), cut.texts)):
+        assert answer(index, query=query).note.endswith(told)
+    assert answer(index, query=cut).hits == answer(index, query=Query((cut.texts[0] + " knee",))).hits
 
 
 def test_an_index_takes_the_calibration_of_its_model_wherever_that_lies(index_folder, index, model_copy):

@@ -12,7 +12,7 @@ from medclip.app.run import IndexLocation
 from medclip.encode.encoder import embed_images, embed_texts
 from medclip.model.checkpoint import Model, load
 from medclip.search.index import Index
-from medclip.search.match import SearchResult, answer_query, calibration_or_reason
+from medclip.search.match import SearchResult, calibration_or_reason
 from medclip.search.query import Query, SearchOptions
 from medclip.search.reader import IndexReader
 
@@ -50,8 +50,7 @@ def cached_result(
     """The result of a query, without the image `exclude_id` and its duplicates. `state` is the index's own."""
     index = cached_index(location)
     (embedding,) = index.embed_queries([query])
-    exclude_row = _row(index.reader, exclude_id, query)
-    return answer_query(index.reader, index.calibration, query, embedding, options, exclude_row)
+    return index.answer_embedding(query, embedding, options, _row(index.reader, exclude_id, query))
 
 
 def _row(index: IndexReader, id: str, query: Query) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from medclip.search.manifest import EXACT
 from medclip.search.match import SearchResult, answer_query, calibration_or_reason
 from medclip.search.query import (
     NEGATIVE_WEIGHT,
+    Embedding,
     GroupBy,
     Query,
     SearchOptions,
@@ -140,10 +141,19 @@ class Index:
 
     def answer(self, queries: Sequence[Query], options: SearchOptions) -> list[SearchResult]:
         """The hits of each query and what the calibration says of them. UserError where an image cannot be read."""
-        return [
-            answer_query(self.reader, self.calibration, query, embedding, options)
-            for query, embedding in zip(queries, self.embed_queries(queries), strict=True)
-        ]
+        embeddings = self.embed_queries(queries)
+        return [self.answer_embedding(*pair, options) for pair in zip(queries, embeddings, strict=True)]
+
+    def answer_embedding(
+        self, query: Query, embedding: Embedding, options: SearchOptions, exclude_row: int | None = None
+    ) -> SearchResult:
+        """As `answer`, of a query whose embedding is there, without `exclude_row` and its duplicates."""
+        result = answer_query(self.reader, self.calibration, query, embedding, options, exclude_row)
+        tokenizer = self.model.tokenizer
+        if not any(map(tokenizer.is_cut, (*query.texts, *query.negative_texts))):
+            return result
+        cut = f"A text has more than the {tokenizer.context_length} tokens that the model reads: the rest is left out."
+        return replace(result, note=f"{result.note} {cut}".lstrip())
 
     def embed_queries(self, queries: Sequence[Query]) -> Float32[np.ndarray, "q p"]:
         """One embedding for each query: of a single text or image its own, else `combine_embeddings` of all parts."""

@@ -28,7 +28,7 @@ class SearchResult:
     no_match: bool | None = None
     """Whether the index seems to hold nothing that the text describes; None: see `note`."""
     note: str = ""
-    """One sentence: what both mean for these hits, or why they are absent."""
+    """What both mean for these hits, or why they are absent; and that a text is longer than the model reads."""
 
     def hits_with_probability(self) -> Iterator[tuple[Hit, float | None]]:
         """Each hit, best first, with its probability; None where there is none."""

@@ -91,7 +91,10 @@ class SearchResult(BaseModel):
             "`validation.false_no_match_rate` (GET /) of texts as long whose image is there. null: see `note`."
         ),
     ]
-    note: Annotated[str, Field(description="What both mean for these hits, or why they are null, in one sentence.")]
+    note: Annotated[
+        str,
+        Field(description="What both mean, or why they are null; and whether a text is longer than the model reads."),
+    ]
 
 
 class SearchResponse(BaseModel):

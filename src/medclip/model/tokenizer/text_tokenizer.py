@@ -65,6 +65,10 @@ class TextTokenizer:
             ids = np.where(ids == self.cleared_id, 0, ids)
         return ids, valid if self.masked_id is None else ids != self.masked_id
 
+    def is_cut(self, caption: str) -> bool:
+        """Whether a caption has more tokens than the context, so that `encode` leaves some out."""
+        return bool(self.tokenizer.encode(caption if self.clean is None else self.clean(caption)).overflowing)
+
 
 def _text_error(texts: Sequence[object], error: BaseException) -> BaseException:
     """What it means that the library could not encode texts; nothing of them is quoted."""
