@@ -108,10 +108,10 @@ def test_a_text_longer_than_the_model_reads_is_cut_and_the_note_says_so(index):
     uncut.no_padding()
     fits, cut = (Query((" ".join("a" * count),)) for count in (room - 2, room - 1))  # two tokens frame a text
     assert [len(uncut.encode(query.texts[0]).ids) for query in (fits, cut)] == [room, room + 1]
-    told = f"A text has more than the {room} tokens that the model reads: the rest is left out."
-    assert told not in answer(index, query=fits).note
+    note = f"A text has more than the {room} tokens that the model reads: the rest is left out."
+    assert note not in answer(index, query=fits).note
     for query in (cut, Query((TEXT, cut.texts[0])), Query((TEXT,), (), cut.texts)):
-        assert answer(index, query=query).note.endswith(told)
+        assert answer(index, query=query).note.endswith(note)
     assert answer(index, query=cut).hits == answer(index, query=Query((cut.texts[0] + " knee",))).hits
 
 
