@@ -69,6 +69,7 @@ def evaluation(tmp_path_factory):
     """A folder whose report would take over the app."""
     folder = tmp_path_factory.mktemp("evaluation")
     (folder / "report.html").write_text(HOSTILE_REPORT)
+    (folder / "retrieval.json").write_text("{}")
     return folder
 
 

@@ -63,6 +63,7 @@ def stored_gallery(tmp_path_factory) -> Path:
     return folder
 
 
+@gallery_stored.resized_by_pillow_13
 @pytest.mark.parametrize("name", gallery_stored.NAMES)
 def test_embeddings_of_files_and_strings_are_the_stored_ones(name: str, stored_gallery: Path) -> None:
     theirs, layout = gallery_stored.restore(name, stored_gallery), LAYOUTS[name]

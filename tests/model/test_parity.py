@@ -11,6 +11,7 @@ from medclip.encode.decode import decode_pixels
 from medclip.encode.encoder import embed_images, embed_texts
 from medclip.model.checkpoint import load, save
 from medclip.model.towers import logits
+from support.gallery_stored import resized_by_pillow_13
 from support.parity import batch_loss, gradients, png
 from support.references import (
     CAPTIONS,
@@ -37,6 +38,7 @@ def assert_same(folder: Path, images: list[np.ndarray], captions: list[str], wan
     np.testing.assert_allclose(batch_loss(model, ours, texts, model.params), wanted["loss"], atol=1e-5)
 
 
+@resized_by_pillow_13
 def test_stored_references_of_transformers() -> None:
     with np.load(FOLDER / "references.npz") as stored:
         assert_same(FOLDER, random_images(32, 0), CAPTIONS, dict(stored))

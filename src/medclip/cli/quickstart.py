@@ -15,6 +15,7 @@ from medclip.data.prepare_config import PrepareConfig
 from medclip.errors import StoppedError, UserError
 from medclip.folder_kinds import folder_kind
 from medclip.progress import console
+from medclip.require import require
 from medclip.training.config import TrainConfig
 
 PAIRS = 5000
@@ -48,6 +49,7 @@ class Quickstart:
 
         data, run, index, evaluation = (self.out / name for name in ("data", "run", "index", "evaluation"))
         start = time.monotonic()
+        require("optax", extra="train")  # before anything is drawn
         dataset = self._prepare(data)
         self.output.show(dataset, dataset_tables(dataset, data))
         write_report(data, self.seed, near_images=False)

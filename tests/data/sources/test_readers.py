@@ -200,7 +200,7 @@ def test_archives_of_webdataset(tmp_path):
     one, two, three, four = open_source(str(tmp_path))
     assert (one.id, one.caption, one.image, one.split) == ("d/1", "CT of the chest", image, split_of("d/1"))
     assert (two.caption, two.article, two.split, two.license) == ("MRI of the brain", "PMC1", "train", "CC0")
-    assert (three.reason, four.reason) == ("row without image or caption", "caption unreadable")
+    assert (three.reason, four.reason) == ("sample without image or caption", "caption unreadable")
 
 
 def test_a_cut_archive_names_its_last_whole_sample(tmp_path):
