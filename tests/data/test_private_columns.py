@@ -217,7 +217,8 @@ def test_no_byte_of_a_dataset_holds_the_name_or_the_birth_date_of_a_table(tmp_pa
     (tmp_path / "in" / "Max Mustermann.png").write_bytes(b"broken")
     dataset = prepare_table(table, tmp_path / "out", tmp_path / "key", id_column="image")
     stored = bytes_on_disk(tmp_path / "out").lower()
-    assert not [secret for secret in (b"mustermann", b"1950", b"01.02.50", b" max ") if secret in stored]
+    dates = (b"19500201", b"1950-", b" 1950", b".1950", b"/1950", b"01.02.50")  # a hash may hold 1950
+    assert not [secret for secret in (b"mustermann", b" max ", *dates) if secret in stored]
     captions = sorted(column(tmp_path / "out", "caption"))
     assert captions == [
         "CT des Thorax von Herrn ___, geb. ___: Rundherd",
