@@ -96,7 +96,7 @@ def run_once(data: Path, run: Path, config: TrainConfig) -> None:
     print(json.dumps(result), flush=True)
 
 
-def join(text_model: str, start: Path, data: Path, out: Path, configure: Configure) -> tuple[Path, Configure]:
+def join_towers(text_model: str, start: Path, data: Path, out: Path, configure: Configure) -> tuple[Path, Configure]:
     """A start of the vision tower of `start` and a pretrained text tower, and the settings of what trains from it."""
     # the images as they are: features of a frozen tower are computed once
     configure = partial(configure, freeze=FROZEN, min_crop_scale=1, color_jitter=0)
@@ -149,7 +149,7 @@ def main() -> None:
         run_once(data, start, configure(init=str(sees_findings), steps=args.start_steps, lr=1e-3))
         configure = partial(configure, lr=1e-3)
         if args.text_model:
-            start, configure = join(args.text_model, start, data, args.out / f"joined-{seed}", configure)
+            start, configure = join_towers(args.text_model, start, data, args.out / f"joined-{seed}", configure)
         for kinds in (KINDS, ()):
             config = configure(init=str(start), steps=args.steps, hard_negatives=kinds)
             run_once(data, args.out / f"{'with' if kinds else 'without'}-{seed}", config)

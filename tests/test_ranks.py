@@ -80,7 +80,7 @@ def test_one_pass_ranks_counts_the_group_and_finds_the_nearest_wherever_it_is_cu
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("medclip.dot_products.TILE", tile)
         patch.setattr("medclip.dot_products.MAX_OPEN_SHARE", max_open)
-        patch.setattr("medclip.dot_products.MAX_KEPT", data.draw(st.integers(0, 3)))
+        patch.setattr("medclip.dot_products.MAX_UNDECIDED", data.draw(st.integers(0, 3)))
         both = rank_both(images, texts, own, (groups[0], groups[1]))
         others = nearest_others(texts)
     sides = zip(both, (scores, scores.T), (is_own, is_own.T), (same, same.T), strict=True)

@@ -19,7 +19,7 @@ def test_medians_are_those_of_repeated_rows(rows, seed):
 
 def test_neither_the_size_of_a_block_nor_what_is_kept_changes_a_draw(monkeypatch):
     wanted = np.stack([np.bincount(drawn, minlength=7) for drawn in np.random.default_rng(3).integers(0, 7, (50, 7))])
-    for size, max_kept in ((1, 7), (20, 7), (20, 6), (10_000, 6)):
+    for size, max_cached in ((1, 7), (20, 7), (20, 6), (10_000, 6)):
         monkeypatch.setattr(resamples, "MAX_COUNTS", size)
-        monkeypatch.setattr(resamples, "MAX_KEPT_GROUPS", max_kept)
+        monkeypatch.setattr(resamples, "MAX_CACHED_GROUPS", max_cached)
         assert np.array_equal(np.concatenate(list(draw_counts(7, 3, 50))), wanted)

@@ -191,6 +191,7 @@ def evaluate(
         beside = folder or Path(scratch) / "evaluation"
         # folders of labeled images need no preparation
         labeled = source_path(data) if kind in LABELED else None
+        # refuses `out` before anything is prepared
         config = EvalConfig(
             model=os.fspath(model), split=split, max_samples=max_samples, out=folder, seed=seed, cache=cache
         )

@@ -15,7 +15,7 @@ from medclip.progress import Advance
 TIE_TOLERANCE = 1e-9  # equal vectors get products that differ by BLAS's rounding; in float64 that is far less than this
 TILE = (512, 2048)  # queries and candidates whose scores are in memory at once: 4 MB, which caches hold
 MAX_OPEN_SHARE = 1 / 64  # of scores that are cheaper one by one than as a whole product in float64
-MAX_KEPT = 8  # scores of a query whose exact ones may decide which is the best, before they are settled
+MAX_UNDECIDED = 8  # scores of a query whose exact ones may decide which is the best, before they are decided
 MAX_EXACT = 1024  # of them at once: 16 MB at 1,024 numbers a vector
 MAX_SQUARE = 2.0**120  # of a vector's length: float32 holds every product of two such vectors
 
@@ -44,7 +44,7 @@ class Nearest(NamedTuple):
 
 
 class NearestSoFar:
-    """Raises what is nearest to each query as tiles come by: what their scores leave open is kept, and settled at once.
+    """Raises what is nearest to each query as tiles come by: what their scores leave open is decided at the end.
 
     Nearly all that is the best of a tile is beaten in a later one; only what is left at the end needs float64.
     """
@@ -75,11 +75,11 @@ class NearestSoFar:
     ) -> None:
         """Remember what reaches the bar."""
         self._undecided.append((queries, candidates, rough))
-        if sum(len(queries) for queries, _, _ in self._undecided) > MAX_KEPT * len(self._best):
-            self.settle()
+        if sum(len(queries) for queries, _, _ in self._undecided) > MAX_UNDECIDED * len(self._best):
+            self.decide()
 
-    def settle(self) -> None:
-        """Raise by what is kept, and forget it."""
+    def decide(self) -> None:
+        """Raise by what reached the bar, and forget it."""
         if self._undecided:
             queries, candidates, rough = (np.concatenate(parts) for parts in zip(*self._undecided, strict=True))
             self._undecided.clear()
@@ -147,8 +147,8 @@ def rank_both(
         tile.raise_nearest(nearest_text, nearest_image)
         if advance and columns.stop == len(texts):
             advance(len(tile.queries))
-    nearest_text.settle()
-    nearest_image.settle()
+    nearest_text.decide()
+    nearest_image.decide()
     return to_text, to_image
 
 
@@ -158,7 +158,7 @@ def nearest_others(vectors: Num[np.ndarray, "n p"]) -> Nearest:
     so_far, own = NearestSoFar(nearest, vectors, vectors, error), np.repeat(np.arange(len(vectors))[:, None], 2, axis=1)
     for tile in score_tiles(vectors, vectors, own, error, upper=True):
         tile.raise_nearest(so_far, so_far)
-    so_far.settle()
+    so_far.decide()
     return nearest
 
 
@@ -204,7 +204,7 @@ class Scores:
         candidates: Int[np.ndarray, " k"],
     ) -> None:
         if len(queries) > MAX_OPEN_SHARE * self.rough.size:
-            so_far.settle()  # of equal ones the first counts
+            so_far.decide()  # of equal ones the first counts
             so_far.nearest.raise_to(queries, candidates, self._exact_product[at])
         else:
             so_far.keep(queries, candidates, self.rough[at])

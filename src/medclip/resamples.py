@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float64, Int, Num, UInt16
 
 MAX_COUNTS = 2**18  # at once: 2 MB, which caches hold
-MAX_KEPT_GROUPS = 2**13  # whose counts are 16 MB of 1,000 resamples
+MAX_CACHED_GROUPS = 2**13  # whose counts are 16 MB of 1,000 resamples
 NUM_PARTS = 32  # of rows in order, one of which is looked at row by row
 
 Counts = Int[np.ndarray, "b g"]
@@ -27,16 +27,16 @@ def number_groups(groups: Sequence[str] | np.ndarray) -> Int[np.ndarray, " n"]:
 
 
 def draw_counts(num_groups: int, seed: int, resamples: int) -> Iterator[Counts]:
-    """How often each group is in each resample, in blocks; neither their size nor what is kept changes a draw."""
-    if num_groups > MAX_KEPT_GROUPS:
+    """How often each group is in each resample, in blocks; neither their size nor the cache changes a draw."""
+    if num_groups > MAX_CACHED_GROUPS:
         yield from _draw(num_groups, seed, resamples)
     else:
-        counts, size = _keep(num_groups, seed, resamples), max(1, MAX_COUNTS // num_groups)
+        counts, size = _cached_counts(num_groups, seed, resamples), max(1, MAX_COUNTS // num_groups)
         yield from (counts[start : start + size].astype(int) for start in range(0, resamples, size))
 
 
 @lru_cache(maxsize=1)
-def _keep(num_groups: int, seed: int, resamples: int) -> UInt16[np.ndarray, "r g"]:
+def _cached_counts(num_groups: int, seed: int, resamples: int) -> UInt16[np.ndarray, "r g"]:
     """All counts, none of which is above the number of groups: metrics of both directions are of the same draws."""
     return np.concatenate([counts.astype(np.uint16) for counts in _draw(num_groups, seed, resamples)])
 
@@ -44,9 +44,13 @@ def _keep(num_groups: int, seed: int, resamples: int) -> UInt16[np.ndarray, "r g
 def _draw(num_groups: int, seed: int, resamples: int) -> Iterator[Counts]:
     rng, size = np.random.default_rng(seed), max(1, MAX_COUNTS // num_groups)
     for start in range(0, resamples, size):
-        shape = (min(size, resamples - start), num_groups)
-        drawn = rng.integers(0, num_groups, shape) + num_groups * np.arange(shape[0])[:, None]
-        yield np.bincount(drawn.ravel(), minlength=shape[0] * num_groups).reshape(shape)
+        yield draw_block(rng, min(size, resamples - start), num_groups)
+
+
+def draw_block(rng: np.random.Generator, resamples: int, num_groups: int) -> Counts:
+    """How often each group is in each of the next resamples."""
+    drawn = rng.integers(0, num_groups, (resamples, num_groups)) + num_groups * np.arange(resamples)[:, None]
+    return np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
 
 
 def resample_counts(groups: Sequence[str] | np.ndarray, seed: int, resamples: int) -> Iterator[Int[np.ndarray, " n"]]:

@@ -1,4 +1,4 @@
-"""What fails inside the service: the client is told in a sentence, and of nothing else."""
+"""What fails inside the service: the client gets one sentence, and nothing else."""
 
 import asyncio
 import socket

@@ -222,8 +222,9 @@ def test_each_process_tokenizes_its_share_alone_and_has_its_part_of_the_one_batc
     counts = TokenCounts(np.arange(25), np.concatenate(parts)[:25])
     for process in range(processes):
         batch, own = sent_by(process, lambda: make_batch(pairs, rows, model, config, 4, 1, counts))
-        jax.tree.map(np.testing.assert_array_equal, batch, jax.tree.map(lambda x: x[distributed.share(4)], whole))
-        assert own == split.take("caption", rows[distributed.share(64)])
+        expected = jax.tree.map(lambda x: x[distributed.process_slice(4)], whole)
+        jax.tree.map(np.testing.assert_array_equal, batch, expected)
+        assert own == split.take("caption", rows[distributed.process_slice(64)])
     assert rows_of_steps(25, 8, 0, range(3)).tolist() == list(range(25))
     assert rows_of_steps(25, 8, 0, range(1, 3)).tolist() == sorted([*rows_at(25, 8, 0, 1), *rows_at(25, 8, 0, 2)])
 

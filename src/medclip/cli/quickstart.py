@@ -79,7 +79,7 @@ class Quickstart:
             raise UserError(f"{self.out} holds something else than this quickstart; choose another with --out.")
         console.rule("synthetic phantoms: drawn, not patients")
         if dataset:
-            console.print(f"what is whole in {self.out} is kept", soft_wrap=True)
+            console.print(f"what is complete in {self.out} is used again", soft_wrap=True)
         return dataset or prepare(source, data, PrepareConfig(seed=self.seed))
 
     def _train(self, data: Path, run: Path) -> None:

@@ -23,7 +23,7 @@ from jaxtyping import Bool, Int32, Int64
 from medclip.atomic_io import check_as_written, file_name, read_object, whole_file
 from medclip.bounded_files import read_bounded
 from medclip.data.images import decode_ahead
-from medclip.data.normalize import casefold_whitespace
+from medclip.data.normalize import HASHED_SPLITS, casefold_whitespace
 from medclip.data.paths import AnyPath, is_url, offline_remark, storage_errors
 from medclip.data.perceptual_hash import Fingerprints, fingerprint
 from medclip.data.remote_shards import RemoteImages, check_room, copy_columns, copy_shards, have_room
@@ -37,6 +37,10 @@ T = TypeVar("T")
 MAX_MANIFEST_BYTES = 2**26  # of ten million pairs in shards of a thousand it has a few million
 SPLIT_NAME = r"\w[\w.-]{0,63}"
 """A regular expression, as splits name files."""
+_RESPLIT = (
+    " medclip prepare SOURCE --resplit gives a tenth of the articles or patients to validation, and the others "
+    "to train."
+)
 
 
 def read_dataset(data: AnyPath) -> dict[str, Any]:
@@ -144,7 +148,8 @@ def dataset_shards(data: AnyPath) -> dict[str, dict[Path, int]]:
 def _list_shards(data: AnyPath, folder: Path, dataset: Mapping[str, Any], name: str) -> dict[Path, int]:
     splits = dataset["splits"]
     if name not in splits:
-        raise UserError(f"{data} has no split {name!r}; it has: {', '.join(splits) or 'none'}.")
+        remedy = _RESPLIT if name in HASHED_SPLITS else ""
+        raise UserError(f"{data} has no split {name!r}; it has: {', '.join(splits) or 'none'}.{remedy}")
     try:
         return {folder / shard["file"]: int(shard["pairs"]) for shard in splits[name]["shards"]}
     except (KeyError, TypeError, ValueError) as error:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Num
 
 from medclip.metrics import KS, Names, is_one_group
-from medclip.resamples import medians_of
+from medclip.resamples import draw_block, medians_of
 
 RESAMPLES = 10_000  # so that the least p-value times a hundred metrics is still below LEVEL
 LEVEL = 0.05
@@ -183,6 +183,4 @@ def _draws(rng: np.random.Generator, articles: int, items: int) -> Iterator[tupl
     size = max(1, MAX_NUMBERS // items)
     for start in range(0, RESAMPLES, size):
         shape = (min(size, RESAMPLES - start), articles)
-        picks = rng.integers(0, articles, shape) + articles * np.arange(shape[0])[:, None]
-        counts = np.bincount(picks.ravel(), minlength=shape[0] * articles).reshape(shape)
-        yield counts.astype(np.int32), rng.integers(0, 2, shape, np.int8).astype(bool)
+        yield draw_block(rng, *shape).astype(np.int32), rng.integers(0, 2, shape, np.int8).astype(bool)

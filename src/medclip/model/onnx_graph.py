@@ -133,11 +133,8 @@ class _Builder:
         if isinstance(value, str):
             return value
         content = np.ascontiguousarray(value).reshape(-1)
-        like = (
-            content.dtype.str,
-            np.shape(value),
-            content[:64].tobytes(),
-        )  # few that are not equal have equal beginnings
+        # few that are not equal have equal beginnings
+        like = content.dtype.str, np.shape(value), content[:64].tobytes()
         for other, name in self._constants.setdefault(like, []):
             if np.array_equal(content.view(np.uint8), other.view(np.uint8)):
                 return name

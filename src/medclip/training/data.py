@@ -266,7 +266,7 @@ def make_batch(
     one process of several: the lengths of all captions decide every block's shape.
     """
     block_rows = rows.reshape(num_blocks, -1)
-    mine = distributed.share(num_blocks)
+    mine = distributed.process_slice(num_blocks)
     captions, image_hashes = pairs.split.take("caption", rows), pairs.split.take("sha256", rows)
     foils = batch_foils(captions, image_hashes, config)
     foil_mask = np.array([[foil is not None for foil in own] for own in foils], bool)

@@ -69,7 +69,7 @@ def barrier(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def share(count: int) -> slice:
+def process_slice(count: int) -> slice:
     """Of so many things, equally many for each process, those of this one; those of one process lie together."""
     size = count // jax.process_count()
     return slice(size * jax.process_index(), size * (jax.process_index() + 1))

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from medclip import __version__, jax_setup
-from medclip.data.dataset import Split, local_folder, read_dataset
+from medclip.data.dataset import Split
 from medclip.data.paths import AnyPath
 from medclip.errors import StoppedError, UserError, WorkError
 from medclip.folder_locks import check_folder, lock_output
@@ -59,7 +59,7 @@ def train(
     Each of `callbacks` is called with the step and the metrics of every line that `metrics.jsonl` gets; what
     one raises ends the run. Raises UserError for a wrong setting, WorkError where the run cannot or should not go on.
     """
-    training, validation = (_open_split(data, name, max_samples) for name in ("train", "validation"))
+    training, validation = Split(data, "train", max_samples), Split(data, "validation", max_samples)
     resolved = resolve(config, len(training))
     require_trackers(report_to)
     if not distributed.is_first():
@@ -77,17 +77,6 @@ def train(
                     (out / name).unlink(missing_ok=True)
             raise
         return fit(run, out, resume=resume, report_to=report_to, callbacks=callbacks)
-
-
-def _open_split(data: AnyPath, name: str, max_samples: int | None) -> Split:
-    """A split that training needs. UserError, with what makes one, where the dataset has none."""
-    splits = read_dataset(local_folder(data))["splits"]
-    if name not in splits:
-        raise UserError(
-            f"{data} has no split {name!r}, which training needs; it has: {', '.join(splits) or 'none'}. medclip "
-            "prepare SOURCE --resplit gives a tenth of the articles or patients to validation, and the others to train."
-        )
-    return Split(data, name, max_samples)
 
 
 def software_versions() -> dict[str, str | None]:

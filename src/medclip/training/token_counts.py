@@ -50,7 +50,7 @@ def count_tokens(rows: Int[np.ndarray, " k"], split: Split, model: Model, config
     """The counts of these rows, which are in order; each process tokenizes its share of them. All must call this."""
     size = -(-len(rows) // jax.process_count()) * jax.process_count()
     padded = np.resize(rows, size)  # a part of the same size for each: some rows are counted twice
-    own = padded[distributed.share(size)]
+    own = padded[distributed.process_slice(size)]
     blocks = (own[start : start + BLOCK] for start in range(0, size, BLOCK))
     counts = np.concatenate([_count(split.take("caption", block), model, config) for block in blocks if len(block)])
     return TokenCounts(rows, distributed.gather(counts)[: len(rows)])
