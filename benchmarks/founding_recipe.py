@@ -30,7 +30,7 @@ import jax.numpy as jnp  # noqa: E402
 
 from medclip.data.dataset import Split  # noqa: E402
 from medclip.encode.encoder import embed_split  # noqa: E402
-from medclip.metrics import KS, estimate, ranks, recall_at_k  # noqa: E402
+from medclip.metrics import CHANGE_OF_SHARE, KS, estimate, ranks, recall_at_k  # noqa: E402
 from medclip.model.checkpoint import load  # noqa: E402
 from medclip.model.towers import Params  # noqa: E402
 from medclip.training.config import TrainConfig, resolve  # noqa: E402
@@ -104,7 +104,8 @@ def paired_differences(pairs: list[tuple[Path, Path]], data: Path) -> dict[str, 
         "rank ratio": lambda r: float(np.exp(np.log(ours(r)).mean() - np.log(theirs(r)).mean()))
     }
     articles = split.column("article")
-    return {name: dataclasses.asdict(estimate(both, articles, measure, 0)) for name, measure in measures.items()}
+    ranges = {name: None if name == "rank ratio" else CHANGE_OF_SHARE for name in measures}
+    return {name: dataclasses.asdict(estimate(both, articles, measures[name], 0, ranges[name])) for name in measures}
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -47,7 +48,7 @@ from medclip.evaluation.compositionality import evaluate_compositionality, quest
 from medclip.evaluation.config import EvalConfig  # noqa: E402
 from medclip.evaluation.results import Kind, read_results  # noqa: E402
 from medclip.evaluation.retrieval import evaluate_retrieval  # noqa: E402
-from medclip.metrics import estimate  # noqa: E402
+from medclip.metrics import SHARE, estimate  # noqa: E402
 from medclip.model.checkpoint import load  # noqa: E402
 from medclip.model.config import PRESETS  # noqa: E402
 from medclip.named_metrics import metric_name  # noqa: E402
@@ -115,16 +116,21 @@ def summarize(out: Path, seeds: Sequence[int]) -> dict[str, Any]:
             correct = np.mean([table[column].to_numpy(zero_copy_only=False) for table in items], axis=0)
             applies = ~np.isnan(correct)
             groups = np.array(items[0]["article"].to_pylist())[applies].tolist()
-            mean = estimate(correct[applies], groups, lambda values: float(values.mean()), 0)
-            summary.setdefault(test, {})[name] = [round(x, 4) for x in (mean.value, mean.low, mean.high)]
+            mean = estimate(correct[applies], groups, lambda values: float(values.mean()), 0, SHARE)
+            summary.setdefault(test, {})[name] = [_round(x) for x in (mean.value, mean.low, mean.high)]
     for seed in seeds:
         comparison = compare([out / f"{name}-{seed}" / "evaluation" for name in ("without", "with")])
         changes = {row.name: row.contrasts[0].difference for row in comparison.rows if row.name in RECALLS}
         summary[f"seed {seed}"] = {
-            name: {key: round(getattr(change, key), 4) for key in ("baseline", "value", "low", "high")}
+            name: {key: _round(getattr(change, key)) for key in ("baseline", "value", "low", "high")}
             for name, change in changes.items()
         } | {"regressions": comparison.regressions(MAX_REGRESSION)}
     return summary
+
+
+def _round(value: float) -> float | None:
+    """None for an end that nothing tells, as JSON has no NaN."""
+    return None if math.isnan(value) else round(value, 4)
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from medclip import jax_setup
 
 jax_setup.start()
 
-from medclip.metrics import estimate  # noqa: E402
+from medclip.metrics import SHARE, estimate  # noqa: E402
 from medclip.prompts import class_key, read_prompts  # noqa: E402
 from medclip.search.index import Index  # noqa: E402
 from medclip.search.query import Query, combine_embeddings  # noqa: E402
@@ -44,7 +44,7 @@ def plain_sum(parts: list[tuple[np.ndarray, float]]) -> np.ndarray:
 
 def report(task: str, precisions: dict[str, list[float]]) -> None:
     for method, values in precisions.items():
-        mean = estimate(np.array(values), list(map(str, range(len(values)))), lambda x: float(x.mean()), 0)
+        mean = estimate(np.array(values), list(map(str, range(len(values)))), lambda x: float(x.mean()), 0, SHARE)
         rounded = {end: round(value, 3) for end, value in dataclasses.asdict(mean).items()}
         print(json.dumps({"task": task, "method": method, **rounded}), flush=True)
 

@@ -22,7 +22,7 @@ from medclip.evaluation.results import Kind, Results, kinds_in
 from medclip.evaluation.significance import STATISTICS, value_of
 from medclip.metrics import SHARE, Estimate, estimates, rank_ranges
 from medclip.model.checkpoint import model_hash
-from medclip.named_metrics import Metric
+from medclip.named_metrics import Metric, to_metric
 from medclip.training.config import RECORDED_FIELDS, TrainConfig
 
 DECISIVE = ("medclip", "commit", "jax", "jaxlib")
@@ -189,7 +189,7 @@ def _pool_sizes(results: Results) -> dict[str, int]:
 
 def _mean_metric(kind: Kind, metric: Metric, evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     by_seed = [evaluation.results[kind][metric.name].value for evaluation in evaluations]
-    mean = metric if len(evaluations) == 1 else mean_over_seeds(kind, metric, evaluations)
+    mean = metric if len(evaluations) == 1 else to_metric(metric.name, mean_over_seeds(kind, metric, evaluations))
     ends = {"value": mean.value, "low": mean.low, "high": mean.high}
     return {"name": metric.name, "role": metric.role, **ends, "chance": metric.chance, "by_seed": by_seed}
 

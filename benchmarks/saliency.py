@@ -30,7 +30,7 @@ from sklearn.metrics import roc_auc_score  # noqa: E402
 from medclip.data.images import decode  # noqa: E402
 from medclip.data.phantoms.cases import Case, phantom, phantom_mask  # noqa: E402
 from medclip.encode.encoder import embed_pixels, embed_texts, normalize  # noqa: E402
-from medclip.metrics import estimate  # noqa: E402
+from medclip.metrics import SHARE, estimate  # noqa: E402
 from medclip.model import towers  # noqa: E402
 from medclip.model.checkpoint import Model, load  # noqa: E402
 from medclip.model.image_processor import map_to_image, preprocess  # noqa: E402
@@ -166,7 +166,7 @@ def main() -> None:
     print(json.dumps({"num_images": len(areas), "chance of pointing": float(np.mean(areas))}))
     for (kind, name), pairs in values.items():
         columns = zip(("points", "AUC"), np.array(pairs, float).T, strict=True)
-        measured = {k: dataclasses.asdict(estimate(v, ids, np.mean, 0)) for k, v in columns}
+        measured = {k: dataclasses.asdict(estimate(v, ids, np.mean, 0, SHARE)) for k, v in columns}
         print(json.dumps({"text": kind, "method": name} | measured))
 
 

@@ -248,6 +248,27 @@ def test_classes_are_averaged_each_counting_as_much(root, tmp_path):
     assert measured in (root / "README.md").read_text()
 
 
+def test_what_has_no_interval_is_null_in_the_record_and_bare_in_the_tables(root, tmp_path):
+    """Of two seeds that are right throughout no resample differs, and nothing tells how balanced accuracy or a median
+    of two articles varies; of one article nothing does."""
+    folders = []
+    for seed in (0, 1):
+        run, right = make_run(tmp_path / f"run{seed}", seed), tmp_path / f"zero{seed}"
+        right.mkdir()
+        handmade_results.classes(right, ["ct", "ct", "mri", "mri"], [1, 1, 1, 1], model=model_hash(run))
+        single = make_retrieval(tmp_path / f"eval{seed}", run, [1, 2, 3, 50], ["a"] * 4)
+        folders += [run, tell_command(right, "zero-shot", label="modality"), single]
+    assert write(root, "toy", *folders) == ""
+    text = (root / "docs/results/toy.json").read_text()
+    of_one_article, of_classes = json.loads(text, parse_constant=pytest.fail)["evaluations"]
+    assert {(metric["low"], metric["high"]) for metric in of_one_article["metrics"]} == {(None, None)}
+    ends = {metric["name"]: (metric["low"], metric["high"]) for metric in of_classes["metrics"]}
+    assert ends == {"accuracy": (pytest.approx(0.025**0.5), 1.0), "balanced_accuracy": (None, None)}
+    page = (root / "docs/results.md").read_text()
+    assert "| image→text · R@10 | 75.0\u00a0% | 75.0\u00a0%, 75.0\u00a0% |" in page
+    assert "| balanced accuracy | 100.0\u00a0% | 100.0\u00a0%, 100.0\u00a0% | 50.0\u00a0% |" in page
+
+
 def test_a_model_whose_run_is_not_at_hand_says_so(root, two_seeds):
     assert write(root, "toy", two_seeds[2]) == ""
     assert "its seed, settings and training data are not known here" in (root / "docs/results.md").read_text()
