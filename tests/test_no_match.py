@@ -86,6 +86,19 @@ def test_few_texts_give_no_threshold():
     assert last == Threshold(4, 19, pytest.approx(np.sort(cosines, axis=1)[:, -5:].mean(axis=1).min()))
 
 
+def test_the_rate_holds_in_an_index_of_any_few_images():
+    """Of up to five images the mean is of all, so that each more lowers it; then of the highest alone. A threshold
+    between those of four and of eight images called every sixth right text of five images none."""
+    random = np.random.default_rng(0)
+    cosines = random.normal(0, 0.1, (400, 400)) + np.diag(np.full(400, 0.5))
+    thresholds = tuple(fit_thresholds(excerpts_of(cosines), 0))
+    for num_images in (1, 3, 5, 6, 12, 24):
+        pools = random.normal(0, 0.1, (1000, num_images))
+        pools[:, 0] += 0.5
+        no_match = [is_no_match(thresholds, row, num_images, 1) for row in -np.sort(-pools, axis=1)]
+        assert np.mean(no_match) == pytest.approx(0.05, abs=0.02), num_images
+
+
 def test_each_length_has_the_threshold_of_its_own_texts():
     """Thirty texts of each of two lengths and one image: their cosines with it are 0.00 … 0.29 and 0.50 … 0.79."""
     cosines = np.concatenate([np.arange(30) / 100, 0.5 + np.arange(30) / 100])[:, None]

@@ -22,6 +22,7 @@ from medclip.random_pools import draw_pools, highest, pool_sizes
 
 FALSE_NO_MATCH_RATE = 0.05
 NUM_TOP = 5  # highest cosines whose mean tells no match: more images never lower it, as they would a mean of all
+MAX_SMALL = 16  # images: another of so few changes the mean by much, so each number has its threshold
 MIN_WORDS = (1, 4, 8, 16)  # of a text of each group; the next group begins where it ends
 MIN_ORGAN_SIZE = 10  # texts and images of an organ, for it to be withheld
 
@@ -116,10 +117,15 @@ def fit_thresholds(excerpts: ExcerptCosines, seed: int) -> Iterator[Threshold]:
         group = excerpts.of_group(min_words)
         if FALSE_NO_MATCH_RATE * (len(group.cosines) + 1) < 1:
             continue
-        for size in pool_sizes(group.cosines.shape[1]):
+        for size in _threshold_sizes(group.cosines.shape[1]):
             pools = draw_pools(group.cosines, group.right, size, rng)
             statistics = [_mean_top(np.column_stack(pool)) for pool in pools]
             yield Threshold(min_words, size, _lowest(statistics))
+
+
+def _threshold_sizes(num_images: int) -> list[int]:
+    """Those of a threshold: up to MAX_SMALL every one."""
+    return sorted({*range(1, min(MAX_SMALL, num_images) + 1), *pool_sizes(num_images)})
 
 
 def withhold(thresholds: Sequence[Threshold], excerpts: ExcerptCosines) -> Iterator[Withheld]:
