@@ -102,6 +102,67 @@ def test_articles_verbs_and_plurals(finding, affirmed, denied):
     assert set(denied) <= set(prompts.deny(finding))
 
 
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        # what is no thing that can be counted, and what only ends as such
+        *(
+            "is heart failure",
+            "is hydrocephalus",
+            "is lung vascular paucity",
+            "is obesity",
+            "is hardware",
+            "is surgery",
+        ),
+        *("is heart insufficiency", "is respiratory distress", "is lymphangitis carcinomatosa", "is renal agenesis"),
+        *("is asthma", "is sepsis", "is aortic tortuosity", "is hilar prominence", "is multiple myeloma", "is ARDS"),
+        *("is a breast implant", "is a halo sign", "is a hip replacement", "is a pelvic fluid collection", "is an AVM"),
+        *("is a uterine fibroid", "is an anastomosis", "is a liver transplant", "is a mandible", "is an exostosis"),
+        # sounds
+        *("is a urinary calculus", "is a ureteral stone", "is an hourglass deformity", "is an unidentified object"),
+        *("is an 8 mm nodule", "is an 11-mm nodule", "is a FLAIR hyperintensity", "is an MS lesion", "is an ulcer"),
+        # nouns joined, set aside, or before a preposition
+        *("is pneumonia or a nodule", "is edema or an effusion", "is a pleural or pericardial effusion"),
+        *("is a mass or nodules", "are nodules or a mass", "is a pneumothorax (right)", "is a fracture, left"),
+        *("are opacities (GGO)", "are GGOs", "is fluid around the lung", "is a catheter via the jugular vein"),
+    ],
+)
+def test_a_finding_is_counted_as_english_counts_it(sentence):
+    """From the bare label, in capitals and joined by a slash, as tables write it."""
+    label = re.sub(r"\b(a|an) ", "", sentence.split(" ", 1)[1]).replace(" or ", "/")
+    prompts = read_prompts(None, "findings", True)
+    verb, phrase = sentence.split(" ", 1)
+    for spelling in (label, label.upper(), label.lower()):
+        texts = prompts.affirm(spelling)
+        assert f"there {verb} {phrase}" in texts
+        assert f"no {re.sub(r'(^| )(a|an) ', lambda m: m[1], phrase)}" in prompts.deny(spelling)
+        assert f"{phrase} {'are' if re.search('GGO|nodules$', phrase) else 'is'} seen" in texts
+
+
+@pytest.mark.parametrize(
+    ("label", "text"),
+    [
+        ("Unremarkable", "there is no abnormality"),
+        ("none", "there is no finding"),
+        ("negative for pneumonia", "there is no pneumonia"),
+        ("No evidence of metastases", "there are no metastases"),
+        ("notumor", "there is no tumor"),
+        ("Other", "there are other findings"),
+        ("Subdural", "there is a subdural hematoma"),
+        ("squamous.cell.carcinoma", "there is a squamous cell carcinoma"),
+        ("heart valve calcified", "a calcified heart valve is seen"),
+        ("XR_HAND", "image showing a hand x-ray"),
+    ],
+)
+def test_labels_of_known_sets_that_are_no_nouns_have_names(label, text):
+    assert text in read_prompts(None, "findings", True).affirm(label)
+
+
+def test_what_is_other_alone_has_no_article_after_no():
+    prompts = read_prompts(None, "any", False)
+    assert prompts.affirm("OTHER")[-1] == "an example of another" and prompts.deny("OTHER")[0] == "no other"
+
+
 @pytest.mark.parametrize("label", ["пневмония", "Πνευμονία", "épanchement pleural", "Fußfraktur", "肺炎"])
 def test_a_label_of_another_language_stays_as_it_is_spelled(label):
     texts = read_prompts(None, "label", False).affirm(label)

@@ -205,7 +205,13 @@ def test_a_class_that_no_image_has_is_named(tmp_path, caplog, write):
     assert caplog.text == ""
 
 
-WIDE = ["dark_1.jpg,61,1,0,1.0", "dark_2.jpg,40,0,,0", "dark_3.jpg,33,-1,1,0", "dark_4.jpg,52,0,1,-1", "dark_5.jpg,1"]
+WIDE = [
+    "dark_1.jpg,61,True,FALSE,1.0",
+    "dark_2.jpg,40,0,,0",
+    "dark_3.jpg,33,-1,1,0",
+    "dark_4.jpg,52,0,1,-1",
+    "dark_5.jpg,1",
+]
 WIDE_HEADER = "file,age,Edema,Mass,Effusion"
 
 

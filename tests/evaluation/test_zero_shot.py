@@ -121,6 +121,17 @@ def test_a_class_that_is_a_number_needs_a_name(tmp_path):
         evaluate(tmp_path / "absent", folder, labels, named)
 
 
+@pytest.mark.parametrize(
+    ("one", "other"), [("True", "False"), ("positive", "Negative"), ("YES", "no"), ("present", "absent")]
+)
+def test_a_class_that_answers_a_question_needs_a_name(tmp_path, one, other):
+    """Whose prompt "a radiology image of a true" would give a number for nothing; True and False are 1 and 0."""
+    folder = write_table(tmp_path / "set", [f"dark_1.jpg,{one},", f"bright_1.jpg,{other},"], "file,Edema,split")
+    with pytest.raises(UserError, match=r"of 'Edema' has no word .*\[Edema\.names\]") as error:
+        evaluate("", folder, dataclasses.replace(ALONE, label="Edema"))
+    assert ("--classes Edema alone" in str(error.value)) is (one == "True")
+
+
 def test_one_class_is_refused(run, labeled_folder):
     with pytest.raises(UserError, match="one class only, 'dark'"):
         evaluate(run, labeled_folder, dataclasses.replace(ALONE, classes=("dark",)))

@@ -47,6 +47,8 @@ from medclip.prompts import Prompts, class_key, read_prompts
 from medclip.zero_shot import check_distinct
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+ANSWERS = {"absent", "f", "false", "n", "neg", "negative", "no", "pos", "positive", "present", "t", "true", "y", "yes"}
+"""Values that answer a question which they do not repeat."""
 COLUMN = "correct"
 OWN = "own prompts"
 _Method = ProtocolName | None
@@ -119,15 +121,20 @@ def evaluate_zero_shot(
 
 
 def _check_words(classes: Sequence[str], prompts: Prompts, label: str) -> None:
-    """UserError where a class is a number without a name: its prompts would say nothing of what an image shows."""
-    if wordless := [c for c in classes if not (any(map(str.isalpha, c)) or class_key(c) in prompts.names)]:
+    """UserError where a class is a number, or an answer, without a name: its prompts would say nothing of an image."""
+    if wordless := [c for c in classes if not _says_something(c) and class_key(c) not in prompts.names]:
+        are_truth_values = any({c.casefold() for c in classes} <= values for values in ({"0", "1"}, {"false", "true"}))
         finding = f" A column of labels.csv that holds 1 and 0 is a finding: --classes {shlex.quote(label)} alone."
         raise UserError(
-            f"class {wordless[0]!r} of {label!r} has no word that a text could say. Write words in place of numbers in "
-            f"the data, or name them in a file for --prompts: under [{_toml_key(label)}.names], "
+            f"class {wordless[0]!r} of {label!r} has no word that a text could say. Write words in place of numbers "
+            f"and answers in the data, or name them in a file for --prompts: under [{_toml_key(label)}.names], "
             f'{_toml_key(wordless[0])} = ["pneumonia"].'
-            f"{finding if set(classes) <= {'0', '1'} else ''}"
+            f"{finding if are_truth_values else ''}"
         )
+
+
+def _says_something(name: str) -> bool:
+    return any(map(str.isalpha, name)) and name.casefold() not in ANSWERS
 
 
 def _toml_key(name: str) -> str:

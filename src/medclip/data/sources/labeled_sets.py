@@ -44,7 +44,11 @@ _VINDR_TABLES = {"image_labels_train.csv": "train", "image_labels_test.csv": "te
 _VINDR_FACTS = {"image_id", "rad_id"}
 _PANDAS_INDEX = re.compile(r"(Unnamed: \d+)?")
 """The column of row numbers that a table saved by pandas begins with."""
-_LABELS = {"": 0, "nan": 0, "0": 0, "0.0": 0, "1": 1, "1.0": 1, "-1": -1, "-1.0": -1, "u": -1}
+_LABELS = {
+    **dict.fromkeys(("", "nan", "0", "0.0", "false"), 0),
+    **dict.fromkeys(("1", "1.0", "true"), 1),
+    **dict.fromkeys(("-1", "-1.0", "u"), -1),
+}
 """What a finding's cell says, as labelers write it and pandas saves it."""
 _CHEST = (
     *("atelectasis", "cardiomegaly", "effusion", "infiltration", "mass", "nodule", "pneumonia", "pneumothorax"),
