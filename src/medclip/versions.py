@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
+import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from medclip import __version__
 
 CHANGES = "+changes"
+_PROCESSOR_FIELDS = ("model name", "flags", "CPU implementer", "CPU part", "Features")  # the last three of ARM
 
 
 @functools.cache
@@ -35,6 +37,16 @@ def source_digest(*modules: str) -> str:
         assert spec and spec.origin
         digest.update(Path(spec.origin).read_bytes())
     return digest.hexdigest()
+
+
+@functools.cache
+def processor_models() -> tuple[str, ...]:
+    """The processors of this machine with their instruction sets (proc(5)): another may round otherwise."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return (platform.machine(), platform.processor())
+    return (platform.machine(), *sorted({line for line in lines if line.startswith(_PROCESSOR_FIELDS)}))
 
 
 @functools.cache

@@ -1,6 +1,7 @@
 """Features computed once: every number is the same, bit for bit, with a cold, a warm, a half-filled or no cache."""
 
 import dataclasses
+import errno
 import os
 import stat
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from medclip.data.dataset import Split
-from medclip.encode import encoder, feature_cache
+from medclip.encode import decode, encoder, feature_cache
 from medclip.encode.encoder import embed_split, jax_backend
 from medclip.encode.feature_cache import FeatureStore, digest_of, tower_digest
 from medclip.errors import UserError
@@ -75,6 +76,27 @@ def test_the_projection_is_not_of_the_tower(model):
     )
 
 
+@pytest.mark.parametrize(
+    ("where", "name", "other"),
+    [
+        (feature_cache, "processor_models", lambda: ("x86_64", "flags: sse2")),  # of a home shared by machines
+        (feature_cache.jaxlib, "__version__", "0.1"),  # XLA is in it
+        (decode, "library_versions", lambda *names: {"python-gdcm": "0.1"}),
+    ],
+)
+def test_another_machine_or_library_has_stores_of_its_own(model, monkeypatch, where, name, other):
+    vision = model.config.vision
+    here = tower_digest(model.params, vision)
+    feature_cache._environment.cache_clear()
+    assert tower_digest(model.params, vision) == here
+    monkeypatch.setattr(where, name, other)
+    feature_cache._environment.cache_clear()
+    try:
+        assert tower_digest(model.params, vision) != here
+    finally:
+        feature_cache._environment.cache_clear()
+
+
 def test_a_killed_call_keeps_what_it_had_saved(model, split, cache, monkeypatch):
     monkeypatch.setattr(feature_cache, "SAVE_EVERY_S", 0.0)
     monkeypatch.setattr(encoder, "BATCH_SIZE", 4)
@@ -98,6 +120,20 @@ def test_a_damaged_segment_is_computed_again(model, split, cache, caplog):
         assert "a part of the feature cache was damaged: what it held is computed again" in caplog.text
         assert segments(cache) == [segment]
         assert segment.read_bytes() == content
+
+
+def test_a_cache_that_cannot_be_written_is_read_all_the_same(model, split, cache, monkeypatch, caplog):
+    """One of another user, or on a disk that is mounted read-only: nothing there can be touched or removed."""
+    expected = embed_split(jax_backend(model, cache=True), split, "images")
+
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    for name in ("utime", "unlink"):
+        monkeypatch.setattr(os, name, refuse)
+    without_tower = dataclasses.replace(jax_backend(model, cache=True), image_features=pytest.fail)
+    assert np.array_equal(embed_split(without_tower, split, "images"), expected)
+    assert caplog.text == ""
 
 
 def test_a_disk_that_is_full_ends_nothing(model, split, cache, caplog):

@@ -18,7 +18,7 @@ from medclip.data.unread_files import remedy_of_kind
 from medclip.errors import ImageError, UserError
 from medclip.model.image_processor import ImageProcessor, preprocess
 from medclip.progress import Advance
-from medclip.versions import source_digest
+from medclip.versions import library_versions, source_digest
 
 T = TypeVar("T")
 BATCH_SIZE = 64
@@ -30,10 +30,14 @@ PIXEL_MODULES = (
 )
 """What decides the pixels of given bytes, beside libraries: another version of any of these has caches of its own."""
 
+_DICOM_LIBRARIES = ("pydicom", "pyjpegls", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "python-gdcm")
+
 
 def pixel_software() -> tuple[str, ...]:
     """What decides the pixels of an image beside its bytes and the image processor."""
-    return np.__version__, PIL.__version__, source_digest(*PIXEL_MODULES)
+    versions = library_versions(*_DICOM_LIBRARIES)
+    own = (versions.get(name, "") for name in _DICOM_LIBRARIES)
+    return np.__version__, PIL.__version__, *own, source_digest(*PIXEL_MODULES)
 
 
 def decode_pixels(image: ImageInput, processor: ImageProcessor) -> UInt8[np.ndarray, "s s 3"]:

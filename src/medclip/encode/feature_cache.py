@@ -14,13 +14,14 @@ import hashlib
 import io
 import logging
 import os
-import platform
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import jax
+import jaxlib
 import numpy as np
 from jaxtyping import Float32
 
@@ -33,7 +34,7 @@ from medclip.model.image_processor import ImageProcessor
 from medclip.model.shapes_init import in_tower
 from medclip.model.towers import Params
 from medclip.user_folders import cache_folder
-from medclip.versions import source_digest
+from medclip.versions import processor_models, source_digest
 
 LOG = logging.getLogger("medclip.encode")
 SIZE_VARIABLE = "MEDCLIP_FEATURE_CACHE_GB"
@@ -62,7 +63,8 @@ def tower_digest(
 ) -> str:
     """The name of a tower's store: its tensors and its config, whatever its projection; its image processor.
 
-    Also the backend and its version, this version of JAX, its device and what else may change the last bit.
+    Also the backend and its version, this version of JAX, its device, this processor and what else may change the last
+    bit.
     """
     config = dataclasses.replace(tower, prefix="", projection=(), projection_hidden_size=0)
     digest = hashlib.sha256(repr((config, processor, engine, _environment())).encode())
@@ -78,8 +80,9 @@ def tower_digest(
 def _environment() -> tuple[str, ...]:
     device = jax.devices()[0]
     return (
-        *(jax.__version__, *pixel_software(), source_digest(*_MODULES)),
-        *(device.platform, device.device_kind, platform.machine(), os.environ.get("XLA_FLAGS", "")),
+        *(jax.__version__, jaxlib.__version__, *pixel_software(), source_digest(*_MODULES)),
+        *(device.platform, device.device_kind, device.client.platform_version, os.environ.get("XLA_FLAGS", "")),
+        *processor_models(),  # a home folder may be that of several machines
         *(str(jax.config.values[f"jax_{name}"]) for name in ("default_matmul_precision", "disable_most_optimizations")),
     )
 
@@ -179,9 +182,11 @@ class FeatureStore:
             try:
                 if sha256(path) != path.stem:
                     LOG.warning("a part of the feature cache was damaged: what it held is computed again.")
-                    path.unlink()
+                    with suppress(OSError):
+                        path.unlink()
                     continue
-                os.utime(path)  # the least recently used are removed first
+                with suppress(OSError):  # of a cache that this user may only read
+                    os.utime(path)  # the least recently used are removed first
                 self._map(path)
             except FileNotFoundError:  # removed by another process meanwhile
                 continue

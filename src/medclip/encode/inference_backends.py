@@ -6,7 +6,6 @@ import hashlib
 import importlib.util
 import math
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +30,7 @@ from medclip.model.towers import AnyArray, Params, image_features, text_features
 from medclip.progress import console
 from medclip.require import require
 from medclip.user_folders import cache_folder
-from medclip.versions import library_versions
+from medclip.versions import library_versions, processor_models
 
 LIBRARIES = {"jax": "jax", "onnxruntime": "onnxruntime", "openvino": "openvino", "openvino-bf16": "openvino"}
 BACKENDS = tuple(LIBRARIES)
@@ -136,12 +135,7 @@ def _packages(name: str) -> Sequence[str]:
 def _machine() -> tuple[object, ...]:
     """What decides, besides the model, which backend is fastest."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = sorted({line for line in lines if line.startswith(("model name", "flags"))})
-    except OSError:
-        processor = [platform.processor()]
-    return (platform.machine(), processor, cores, library_versions("jax", "onnxruntime", "openvino"))
+    return (*processor_models(), cores, library_versions("jax", "onnxruntime", "openvino"))
 
 
 def _time_backends(model: Model, names: Sequence[str]) -> dict[str, float]:
