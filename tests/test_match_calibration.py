@@ -122,11 +122,16 @@ def test_a_model_that_never_errs_is_nearly_certain_and_never_wholly():
     assert (probabilities > 0.95).all() and (probabilities < 1).all()
 
 
-def test_equal_cosines_are_no_evidence():
-    calibration = dataclasses.replace(BY_HAND, share_slope=1.0, chance_slope=0.0, intercept=0.0)
-    equal = np.full(1000, 0.7)
-    log_total = calibration.log_total(equal[:26], np.float32(equal), 1000)
-    assert calibration.probabilities(equal[:5], np.ones(5, int), log_total, 1000)[-1] == pytest.approx(0.005)
+@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize("equal", [0.3, 0.7])  # as float32 the one is above itself, the other below
+@pytest.mark.parametrize("num_below", [0, 60])
+def test_equal_cosines_are_no_evidence(equal, num_below, every):
+    """As a collapsed model gives them; the sample is of all images or of every third."""
+    calibration = dataclasses.replace(BY_HAND, scale=50.0, share_slope=1.0, chance_slope=0.0, intercept=0.0)
+    cosines = np.repeat([equal, -0.9], [900, num_below])
+    log_total = calibration.log_total(cosines[:26], np.float32(cosines[::every]), len(cosines))
+    (*_, probability) = calibration.probabilities(cosines[:5], np.ones(5, int), log_total, len(cosines))
+    assert probability == pytest.approx(5 / 900, rel=1e-5)
 
 
 def test_of_several_right_images_one_is_enough():

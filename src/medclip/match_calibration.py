@@ -45,6 +45,7 @@ FORMAT = 2  # of the file; 1 had a single threshold for texts of any length
 KS = (1, 2, 5, 10, 20, 50)
 MAX_LOG_SCALE = np.log(1000)
 TIE_TOLERANCE = 1e-9
+SAMPLE_ROUNDING = 1e-6  # of sampled cosines, which are float32
 _MAX_NUMBER = 1e15  # products of two, and integers, are exact enough in float64
 OTHER_FORMAT = (
     f"the model's {CALIBRATION_FILE} is of another version of medclip: delete it, then the `medclip train` that made "
@@ -115,12 +116,21 @@ class Calibration:
     def log_total(self, highest: Float64[np.ndarray, " h"], sample: Float[np.ndarray, " m"], num_images: int) -> float:
         """Log of the sum of exp(scale c) over an index: of its `highest` cosines, and for the others by a `sample`.
 
-        Sampled cosines that are not below all of the highest are of these.
+        Sampled cosines that are not below all of the highest are of these; several that equal the lowest of them stand
+        for what ties with it.
         """
-        others = sample[sample < highest.min() - TIE_TOLERANCE].astype(np.float64)
-        terms, rest = self.scale * highest, num_images - len(highest)
-        if len(others) and rest > 0:
-            terms = np.append(terms, _log_sum(self.scale * others) + np.log(rest / len(others)))
+        terms, lowest, rest = self.scale * highest, highest.min(), num_images - len(highest)
+        if rest <= 0:
+            return float(_log_sum(terms))
+        below, tied = sample[sample < lowest - SAMPLE_ROUNDING].astype(np.float64), _count_near(sample, lowest)
+        num_below, num_tied = len(below) * num_images / len(sample), 0.0
+        if tied > 1 or not len(below):
+            num_tied = max(tied * num_images / len(sample) - _count_near(highest, lowest), 0.0 if len(below) else 1.0)
+        each = rest / (num_below + num_tied)
+        if num_tied:
+            terms = np.append(terms, self.scale * lowest + np.log(num_tied * each))
+        if len(below):
+            terms = np.append(terms, _log_sum(self.scale * below) + np.log(num_below * each / len(below)))
         return float(_log_sum(terms))
 
 
@@ -266,6 +276,10 @@ def _fit_logistic(x: np.ndarray, target: np.ndarray) -> np.ndarray:
     bounds = [*[(0.0, None)] * (x.shape[1] - 1), (None, None)]
     start = np.eye(1, x.shape[1])[0]  # the share as it is
     return minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
+
+
+def _count_near(cosines: np.ndarray, cosine: float) -> int:
+    return int(np.count_nonzero(np.abs(cosines - cosine) <= SAMPLE_ROUNDING))
 
 
 def _log_sum(values: np.ndarray) -> np.ndarray:

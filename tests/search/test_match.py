@@ -92,6 +92,14 @@ def test_a_filter_makes_the_pool_smaller(index):
     assert "among this one" in result.note
 
 
+def test_more_images_than_validation_had_are_said_to_be_extrapolated(index):
+    calibration = index.calibration
+    few = dataclasses.replace(calibration, recall_at_10=dataclasses.replace(calibration.recall_at_10, num_images=11))
+    result = answer(dataclasses.replace(index, calibration=few))
+    assert result.note == f"{answer(index).note} It is extrapolated from 11 images of validation to 12."
+    assert result.probabilities == answer(index).probabilities
+
+
 def test_only_a_single_text_has_a_probability(index, data):
     image = Split(data, "validation").image(0)
     for query in (Query(images=(image,)), Query((TEXT,), (image,)), Query((TEXT,), (), ("knee",)), Query(("a", "b"))):

@@ -71,7 +71,8 @@ def answer_query(
     probabilities = tuple(calibration.probabilities(cosines, counts, log_total, num_images).tolist())
     group = group_by_words(query.texts[0])
     no_match = is_no_match(calibration.thresholds, ranking.cosines, num_images, group)
-    return SearchResult(hits, probabilities, no_match, _note(calibration, len(hits), probabilities[-1], no_match))
+    note = _note(calibration, len(hits), probabilities[-1], no_match, num_images)
+    return SearchResult(hits, probabilities, no_match, note)
 
 
 def describe_model(calibration: Calibration) -> str:
@@ -97,9 +98,13 @@ def _describe_withheld(withheld: Withheld) -> str:
     return f"{withheld.no_match_rate:.0%} of {length} words"
 
 
-def _note(calibration: Calibration, num_hits: int, probability: float, no_match: bool | None) -> str:
+def _note(calibration: Calibration, num_hits: int, probability: float, no_match: bool | None, num_images: int) -> str:
     if no_match:
         rate = calibration.false_no_match_rate
         return f"No match: of texts as long whose image is in the index, {rate:.0%} at most have hits as far away."
     these = "this one" if num_hits == 1 else f"these {num_hits}"
-    return f"The right image, if the index holds it, is among {these} with a probability of {probability:.0%}."
+    note = f"The right image, if the index holds it, is among {these} with a probability of {probability:.0%}."
+    num_calibrated = calibration.recall_at_10.num_images
+    if num_images <= num_calibrated:
+        return note
+    return f"{note} It is extrapolated from {num_calibrated:,} images of validation to {num_images:,}."
