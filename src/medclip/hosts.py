@@ -67,19 +67,45 @@ def is_clear_text(url: str) -> bool:
 
     UserError for what is not a URL.
     """
+    host = _clear_text_host(url)
+    return host is not None and not is_loopback(host)
+
+
+def _clear_text_host(url: str) -> str | None:
+    """The host of an http:// URL; None of another."""
     try:
         parts = urlsplit(url)
     except ValueError as error:
         raise UserError(f"the address of a server, given by a variable or a flag, is not a URL: {error}.") from None
-    return parts.scheme == "http" and not is_loopback(parts.hostname or "")
+    return parts.hostname or "" if parts.scheme == "http" else None
+
+
+def check_clear_text(secret: str, url: str, remedy: str) -> None:
+    """UserError, with a sentence, where `secret` would go to a URL over clear text off this machine.
+
+    So it goes to another machine's http://, and to this one's where a proxy of the environment is asked for it.
+    """
+    from urllib.request import getproxies, proxy_bypass
+
+    host = _clear_text_host(url)
+    if host is None:
+        return
+    if not is_loopback(host):
+        raise UserError(f"{secret} is not sent over clear text: {remedy}")
+    if {"http", "all"} & set(getproxies()) and not proxy_bypass(host):
+        raise UserError(
+            f"{secret} is not sent over clear text: a proxy (http_proxy, all_proxy) would carry what is for {host} off "
+            f"this machine. Set NO_PROXY={host}."
+        )
 
 
 def check_hub_endpoint() -> None:
     """UserError where a token of the Hub would be sent over clear text, which HF_ENDPOINT can bring about."""
     from huggingface_hub import constants, get_token
 
-    if is_clear_text(constants.ENDPOINT) and get_token():
-        raise UserError(
-            f"HF_TOKEN is not sent over clear text: HF_ENDPOINT is {without_credentials(constants.ENDPOINT)}. Give it "
-            "as https://, or unset the token (HF_TOKEN, or hf auth logout)."
+    if _clear_text_host(constants.ENDPOINT) is not None and get_token():
+        remedy = (
+            f"HF_ENDPOINT is {without_credentials(constants.ENDPOINT)}. Give it as https://, or unset the token "
+            "(HF_TOKEN, or hf auth logout)."
         )
+        check_clear_text("HF_TOKEN", constants.ENDPOINT, remedy)

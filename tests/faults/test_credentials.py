@@ -7,6 +7,7 @@ import sys
 import threading
 from concurrent import futures
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import StreamRequestHandler, ThreadingTCPServer
 
 import pytest
 
@@ -14,11 +15,12 @@ from medclip.atomic_io import write_with_checksum
 from medclip.data.paths import parse_path, storage_errors
 from medclip.data.prepare import prepare
 from medclip.errors import UserError, WorkError
-from medclip.hosts import check_address, is_clear_text, is_loopback, without_credentials
+from medclip.hosts import check_address, check_hub_endpoint, is_clear_text, is_loopback, without_credentials
 from medclip.model.export import push
 from medclip.model.hub_download import fetch_model, fetch_tokenizer
 from medclip.search.curate import migrate
 from medclip.search.reader import IndexReader
+from medclip.search.stores.milvus import connect
 from medclip.training.trackers import require_trackers
 from support.made_indexes import make_index, random_units
 
@@ -75,6 +77,36 @@ def test_a_server_that_the_user_named_gets_the_token(tmp_path, milvus_listener, 
     assert any("authorization" in metadata for metadata in received)
 
 
+@pytest.fixture
+def proxy(monkeypatch):
+    """A proxy that the environment names for everything: what it was given."""
+    received = []
+
+    class Handler(StreamRequestHandler):
+        def handle(self):
+            received.append(self.rfile.readline())
+
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for variable in ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy"):
+            monkeypatch.setenv(variable, f"http://127.0.0.1:{server.server_address[1]}")
+        yield received
+        server.shutdown()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_no_proxy_carries_the_token_for_a_server_of_this_machine(monkeypatch, proxy, milvus_listener, host):
+    address, received = milvus_listener
+    address = address.replace("127.0.0.1", host)
+    monkeypatch.setenv("MILVUS_TOKEN", SECRET)
+    monkeypatch.setenv("MILVUS_URI", f"http://{address}")
+    with pytest.raises(UserError, match="does not answer as it should"):
+        connect(f"milvus://{address}")
+    assert proxy == [] and any("authorization" in metadata for metadata in received)
+
+
 @pytest.mark.parametrize(
     ("uri", "sentence"),
     [
@@ -113,6 +145,13 @@ def test_a_store_that_is_none_is_a_damaged_index(tmp_path, store):
         IndexReader(tmp_path / "index")
 
 
+def test_a_global_cluster_which_would_name_other_servers_is_not_asked(tmp_path, monkeypatch):
+    monkeypatch.setenv("MILVUS_TOKEN", SECRET)
+    monkeypatch.setenv("MILVUS_URI", "https://in1.Global-Cluster.example:443")
+    with pytest.raises(UserError, match="names the servers of others"):
+        migrate(make_index(tmp_path / "index", random_units(5)), "milvus://in1.global-cluster.example:443")
+
+
 def test_the_hubs_token_does_not_leave_over_clear_text(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://192.0.2.1")
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
@@ -131,13 +170,46 @@ def test_the_hubs_token_does_not_leave_over_clear_text(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("tracker", "server", "secret"),
     [("wandb", "WANDB_BASE_URL", "WANDB_API_KEY"), ("mlflow", "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_TOKEN"),
-     ("mlflow", "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_PASSWORD")],
+     ("mlflow", "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_PASSWORD"),
+     ("trackio", "TRACKIO_SERVER_URL", "TRACKIO_WRITE_TOKEN")],
 )  # fmt: skip
-def test_a_trackers_secret_does_not_leave_over_clear_text(monkeypatch, tracker, server, secret):
-    monkeypatch.setenv(server, "http://tracker.example:5000")
+def test_a_trackers_secret_does_not_leave_over_clear_text(monkeypatch, proxy, tracker, server, secret):
     monkeypatch.setenv(secret, "a-secret")
-    with pytest.raises(UserError, match=f"{secret} is not sent over clear text: give {server} as https://"):
+    for address, remedy in (("http://tracker.example:5000", f"give {server} as https://"),
+                            ("http://[::1]:5000", "Set NO_PROXY=::1")):  # fmt: skip
+        monkeypatch.setenv(server, address)
+        with pytest.raises(UserError, match=f"{secret} is not sent over clear text: .*{remedy}"):
+            require_trackers([tracker])
+
+
+@pytest.mark.parametrize(
+    ("tracker", "server", "address"),
+    [("mlflow", "MLFLOW_TRACKING_URI", "http://me:s3kr1t@tracker.example:5000"),
+     ("wandb", "WANDB_BASE_URL", "http://me:s3kr1t@tracker.example"),
+     ("trackio", "TRACKIO_SERVER_URL", "http://tracker.example:7860/?write_token=s3kr1t")],
+)  # fmt: skip
+def test_a_secret_within_the_address_of_a_tracker_neither(monkeypatch, tracker, server, address):
+    monkeypatch.setenv(server, address)
+    with pytest.raises(UserError, match=f"the secret in {server} is not sent over clear text") as error:
         require_trackers([tracker])
+    assert "s3kr1t" not in str(error.value)
+
+
+def test_nor_the_hubs_to_a_space_of_a_tracker(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://192.0.2.1")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("TRACKIO_SPACE_ID", "lab/runs")
+    with pytest.raises(UserError, match="HF_TOKEN is not sent over clear text"):
+        require_trackers(["trackio"])
+
+
+def test_nor_through_a_proxy_from_this_machine(monkeypatch, proxy):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://localhost:8080")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    with pytest.raises(UserError, match=r"HF_TOKEN is not sent over clear text: .* Set NO_PROXY=localhost"):
+        parse_path("hf://lab/pairs")
+    monkeypatch.setenv("no_proxy", "localhost")
+    check_hub_endpoint()
 
 
 def test_loopback_is_what_no_network_carries():

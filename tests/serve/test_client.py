@@ -1,10 +1,13 @@
 """The client gives what the API gives, in its forms."""
 
 import inspect
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from medclip.data.dataset import Split
+from medclip.errors import UserError
 from medclip.serve import schemas
 from medclip.serve.client import ApiError, Client
 from support.material import draw_image, image_bytes
@@ -75,6 +78,23 @@ def test_errors_are_the_sentences_of_the_service(client, http):
             call()
         if isinstance(error.value, ApiError):
             assert error.value.status == status and (sentence is None or error.value.sentence == sentence)
+
+
+def test_its_key_does_not_leave_over_clear_text():
+    with pytest.raises(UserError, match="the API key is not sent over clear text"):
+        Client("http://search.example:8000", KEY)
+    for address in ("https://search.example", "http://127.0.0.1:8000", "http://[::1]:8000"):
+        Client(address, KEY).close()
+
+
+def test_a_proxy_of_the_environment_carries_no_clear_text(monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with Client(f"http://127.0.0.1:{server.server_address[1]}", KEY) as client, pytest.raises(ApiError) as error:
+            client.health()
+        server.shutdown()
+    assert error.value.status == 501  # of a server that knows no method, and not a connection that is refused
 
 
 @pytest.mark.slow

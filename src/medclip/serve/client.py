@@ -18,6 +18,8 @@ except ModuleNotFoundError as error:
 
     raise ModuleNotFoundError(f"{error.name} is not installed: {install_command('serve')}.", name=error.name) from None
 
+from medclip.errors import UserError
+from medclip.hosts import is_clear_text
 from medclip.serve import schemas
 
 Form = TypeVar("Form", bound=BaseModel)
@@ -35,8 +37,13 @@ class Client:
     """A client; as a context manager, or `close` it. Its methods raise ApiError, and httpx2's errors of connections."""
 
     def __init__(self, url: str, key: str | None = None, http: httpx2.Client | None = None):
-        """`key` is an API key; `http` sends the requests, where they need a proxy or certificates of their own."""
-        self._http = http or httpx2.Client(timeout=60.0)
+        """`key` is an API key; `http` sends the requests, where they need a proxy or certificates of their own.
+
+        Without `http`, clear text goes through no proxy. UserError where the key would go over it to another machine.
+        """
+        if http is None and key and is_clear_text(url):
+            raise UserError("the API key is not sent over clear text: give the address as https://, or `http`.")
+        self._http = http or httpx2.Client(timeout=60.0, trust_env=url.startswith("https:"))
         self._url, self._headers = url.rstrip("/"), {"X-API-Key": key} if key else {}
 
     def __enter__(self) -> Self:

@@ -17,7 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from medclip.atomic_io import read_optional, write_json
 from medclip.errors import UserError
-from medclip.hosts import is_clear_text, without_credentials
+from medclip.hosts import check_clear_text, check_hub_endpoint, without_credentials
 from medclip.progress import console
 from medclip.require import require
 from medclip.training import checksums
@@ -34,6 +34,7 @@ _INSTALL = {
 _SERVERS = {
     "wandb": ("WANDB_BASE_URL", ("WANDB_API_KEY",)),
     "mlflow": ("MLFLOW_TRACKING_URI", ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD")),
+    "trackio": ("TRACKIO_SERVER_URL", ("TRACKIO_WRITE_TOKEN",)),
 }
 # Libraries report to their makers what they are used for, and their errors with the paths in them.
 _NO_TELEMETRY = {"WANDB_ERROR_REPORTING": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
@@ -191,10 +192,20 @@ def require_trackers(names: Sequence[str]) -> None:
     for name in names:
         if name not in _INSTALL:
             raise UserError(f"--report-to {name} is not one of: {', '.join(_INSTALL)}.")
-        server, variables = _SERVERS.get(name, ("", ()))
-        if is_clear_text(os.environ.get(server, "")) and (sent := [key for key in variables if os.environ.get(key)]):
-            raise UserError(f"{sent[0]} is not sent over clear text: give {server} as https://.")
+        _check_secrets(*_SERVERS[name])
+        if name == "trackio" and os.environ.get("TRACKIO_SPACE_ID"):  # a Space of the Hub
+            check_hub_endpoint()
         _library(name)
+
+
+def _check_secrets(server: str, variables: Sequence[str]) -> None:
+    """UserError where a secret would go over clear text to the server that the variable `server` names."""
+    url = os.environ.get(server, "").strip()
+    sent = [name for name in variables if os.environ.get(name)]
+    if without_credentials(url) != url:
+        sent.append(f"the secret in {server}")
+    for name in sent:
+        check_clear_text(name, url, f"give {server} as https://.")
 
 
 @contextmanager

@@ -37,6 +37,7 @@ COMPARED_ROWS = 1024  # whose embeddings are fetched at once
 CONNECT_TIMEOUT_S, QUERY_TIMEOUT_S, WRITE_TIMEOUT_S = 5.0, 20.0, 600.0
 HNSW_PARAMS = {"M": 16, "efConstruction": 200}
 CANDIDATES_PER_HIT, MIN_CANDIDATES, MIN_EF = 2, 100, 512  # ef: graph nodes visited
+_GLOBAL_CLUSTER = "global-cluster"
 _NAMED: ContextVar[str] = ContextVar("vector store that the user named", default="")
 
 
@@ -258,7 +259,9 @@ def connect(uri: str) -> Any:
     for name in ("pymilvus", "pymilvus.milvus_client"):  # it logs a traceback for every error
         logging.getLogger(name).handlers, logging.getLogger(name).propagate = [logging.NullHandler()], False
     with _server_errors(uri):
-        client = pymilvus.MilvusClient(url, token=token, timeout=CONNECT_TIMEOUT_S)
+        # a proxy (http_proxy) would carry clear text off this machine
+        options = {"grpc.enable_http_proxy": int(not is_loopback(urlsplit(url).hostname or ""))}
+        client = pymilvus.MilvusClient(url, token=token, timeout=CONNECT_TIMEOUT_S, grpc_options=options)
         client.has_collection("medclip", timeout=CONNECT_TIMEOUT_S)  # a shared connection may be of a lost server
         return client
 
@@ -281,6 +284,8 @@ def _url_and_token(uri: str) -> tuple[str, str]:
     token = os.environ.get("MILVUS_TOKEN", "")
     if token and is_clear_text(url):
         raise UserError(f"MILVUS_TOKEN is not sent over clear text: MILVUS_URI=https://{address} asks for TLS.")
+    if _GLOBAL_CLUSTER in address:  # pymilvus would send the token to each server that it names
+        raise UserError(f"{address} names the servers of others, which get no token: name one of its clusters itself.")
     return url, token
 
 
