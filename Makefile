@@ -91,6 +91,7 @@ lock:
 # part of CI, which runs without a network.
 audit: .venv/ready
 	.venv/bin/uv tool run pip-audit==2.10.1 --strict --disable-pip --require-hashes -r requirements.lock
+	.venv/bin/uv tool run pip-audit==2.10.1 --strict --disable-pip --require-hashes -r requirements-cluster.lock
 
 # The digest of each base image behind its tag. Needs docker and the registries.
 pin:

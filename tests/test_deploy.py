@@ -108,6 +108,13 @@ def test_what_is_installed_without_hashes_is_named():
     assert all(f"`make {name}`" in read("SECURITY.md") for name in (*installs, "audit"))
 
 
+def test_every_lock_is_audited_or_a_part_of_one_that_is():
+    (recipe,) = re.findall(r"^audit:.*\n((?:\t.*\n)+)", read("Makefile"), re.M)
+    audited = {name for name in re.findall(r"[\w-]+\.lock", recipe)}
+    assert all(f"--require-hashes -r {name}" in recipe for name in audited)
+    assert {path.name for path in ROOT.glob("*.lock")} - audited == {"requirements-image.lock"}
+
+
 def test_only_the_service_is_reachable_and_only_from_its_machine(compose):
     assert [name for name, service in compose.items() if "ports" in service] == ["serve"]
     assert compose["serve"]["ports"] == ["127.0.0.1:8000:8000"]

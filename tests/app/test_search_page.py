@@ -13,6 +13,7 @@ from PIL import Image
 
 from medclip.app.text import escape_markdown
 from medclip.atomic_io import write_with_checksum
+from medclip.data import images
 from medclip.match_calibration import read_calibration, write_calibration
 from medclip.model.checkpoint import model_hash
 from medclip.no_match import Threshold
@@ -298,6 +299,13 @@ def test_an_image_that_cannot_be_decoded_is_a_sentence_in_its_place(page, sound,
     assert [element.value for element in at.error] == [sentence] * 2
     at = sound(button_named(at, "Find similar").click().run())
     assert at.error[0].value == sentence and captions(at) == []
+
+
+def test_images_of_the_index_are_decoded_by_workers(page, sound, index_folder, monkeypatch):
+    monkeypatch.setattr(images, "_open_image", None)  # of this process alone
+    at = sound(ask(page(index_folder), "chest"))
+    assert not at.error and len(captions(at)) == 12
+    assert not sound(button_named(at, "Enlarge image 1").click().run()).error
 
 
 def test_a_caption_is_data(page, sound, index_folder, copy, monkeypatch):

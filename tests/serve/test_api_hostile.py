@@ -15,6 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medclip.data import images
+from medclip.data.dataset import Split
+from medclip.search.reader import IndexReader
 from medclip.serve import gate, service
 from medclip.serve.gate import UPLOAD_PATHS
 from support import hostile_requests as hostile
@@ -68,6 +71,17 @@ def test_a_decoder_that_crashes_takes_nothing_with_it(client):
             process.kill()
             process.join()
     assert upload(client, image).json() == before
+
+
+def test_images_of_the_index_are_decoded_by_workers_too(client, data, monkeypatch):
+    """The index may be from elsewhere."""
+    id = Split(data, "validation").column("id")[0]
+    monkeypatch.setattr(images, "_open_image", None)  # of this process alone
+    assert client.get(f"/thumbnails/{id}", params={"side": 24}).status_code == 200
+    for stored, reason in ((b"no image", "image unreadable"), (crashing_dicom(), "decoder crashed")):
+        monkeypatch.setattr(IndexReader, "image", lambda reader, row, stored=stored: stored)
+        response = client.get(f"/thumbnails/{id}")
+        assert response.status_code == 422 and error_sentence(response) == f"the image: {reason}."
 
 
 def test_an_upload_never_touches_the_disk(client, monkeypatch):

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from medclip import NOT_CLINICAL
+from medclip.data import images as data_images
 from medclip.data.dataset import Split
 from medclip.errors import WorkError
 from medclip.search.reader import IndexReader
@@ -86,6 +87,11 @@ def test_an_image_is_that_of_its_hit_and_a_damaged_one_a_sentence(call, monkeypa
     assert not result.is_error and 0 < len(images(result)) < 10
     sentences = [block.text for block in result.content if block.type == "text"][2:]
     assert sentences == ["the image of 1: image unreadable."] * (10 - len(images(result)))
+
+
+def test_images_of_hits_are_decoded_by_workers(call, monkeypatch):
+    monkeypatch.setattr(data_images, "_open_image", None)  # of this process alone
+    assert len(images(call("search", texts=["chest"], k=3))) == 3
 
 
 def test_images_are_searched_and_classified_as_content(call, http, data):

@@ -48,7 +48,7 @@ def show_error(error: Exception) -> None:
 def show_image(image: bytes, alt: str, width: int | Literal["stretch"] = "stretch") -> None:
     """Show an encoded image; where it cannot be decoded, a sentence in its place."""
     try:
-        decode(image)
+        isolate(decode, image)  # the page decodes it again, in this process
     except ImageError as error:
         show_image_error(error)
     else:

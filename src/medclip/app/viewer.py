@@ -21,6 +21,7 @@ from medclip.app.text import (
     show_error,
     show_image_error,
 )
+from medclip.data.decode_workers import isolate
 from medclip.data.images import decode
 from medclip.errors import ImageError
 from medclip.saliency import MIN_CHANGE, overlay_saliency, saliency_map
@@ -93,7 +94,7 @@ def apply_window(gray: UInt8[np.ndarray, "h w"], level: float, width: float) -> 
 
 def gray_values(image: bytes) -> UInt8[np.ndarray, "h w"] | None:
     """The values of a gray image; None for one with colors. Raises ImageError."""
-    decoded = decode(image)
+    decoded = isolate(decode, image)
     return np.asarray(decoded) if decoded.mode == "L" else None
 
 
@@ -206,7 +207,7 @@ def _saliency_panel(viewed: ViewedImage, location: IndexLocation) -> None:
     except SHOWN_ERRORS as error:
         show_error(error)
         return
-    overlay = overlay_saliency(decode(viewed.image), saliency)
+    overlay = overlay_saliency(isolate(decode, viewed.image), saliency)
     st.image(overlay, width="stretch", alt=f"The image, colored where it says: {text}")
     low, high = (float(value) if abs(value) >= MIN_CHANGE else 0.0 for value in (saliency.min(), saliency.max()))
     st.caption(

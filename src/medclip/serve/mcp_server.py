@@ -31,7 +31,7 @@ from medclip.serve import schemas  # noqa: E402
 from medclip.serve.error_responses import STATUS, describe_error, error_location  # noqa: E402
 from medclip.serve.gate import MAX_UPLOAD_BYTES, REQUEST_TIMEOUT_S  # noqa: E402
 from medclip.serve.responses import classify_response, require_one_image, search_result  # noqa: E402
-from medclip.serve.service import Service, Settings, StoredImage, shrink, start_log  # noqa: E402
+from medclip.serve.service import Service, Settings, StoredImage, start_log  # noqa: E402
 from medclip.stop_signals import handle_stop_signals  # noqa: E402
 
 INSTRUCTIONS = f"""Search an index of radiology images by text and image. {NOT_CLINICAL}
@@ -94,7 +94,7 @@ def _add_searches(server: MCPServer, service: Service) -> None:
         def work() -> CallToolResult:
             _check_size(images)
             query = Query(tuple(texts), service.decode(images), tuple(negative_texts))
-            return _hits(service.search([query], SearchOptions(k, parse_filter(filter), group_by))[0])
+            return _hits(service, service.search([query], SearchOptions(k, parse_filter(filter), group_by))[0])
 
         return await _answer(service, work)
 
@@ -110,7 +110,7 @@ def _add_searches(server: MCPServer, service: Service) -> None:
 
         def work() -> CallToolResult:
             options = SearchOptions(k, parse_filter(filter), group_by)
-            return _hits(service.similar(StoredImage(id, sha256), options))
+            return _hits(service, service.similar(StoredImage(id, sha256), options))
 
         return await _answer(service, work)
 
@@ -155,14 +155,15 @@ async def _answer(service: Service, work: Callable[[], T]) -> T:
         raise ToolError(describe_error(error)) from None
 
 
-def _hits(result: SearchResult) -> CallToolResult:
-    return _result(search_result(result), *map(_image_content, result.hits[:MAX_SHOWN_IMAGES]))
+def _hits(service: Service, result: SearchResult) -> CallToolResult:
+    images = (_image_content(service, hit) for hit in result.hits[:MAX_SHOWN_IMAGES])
+    return _result(search_result(result), *images)
 
 
-def _image_content(hit: Hit) -> ImageContent | TextContent:
+def _image_content(service: Service, hit: Hit) -> ImageContent | TextContent:
     """The image of a hit, by its content, as several may have one id; a sentence where it cannot be decoded."""
     try:
-        return _jpeg_content(shrink(hit.image, SHOWN_SIDE))
+        return _jpeg_content(service.shrink(hit.image, SHOWN_SIDE))
     except ImageError as error:
         return TextContent(text=f"the image of {hit.id}: {error}.")
 

@@ -6,9 +6,9 @@ import io
 import json
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, ParamSpec, TypeVar
@@ -19,7 +19,7 @@ from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from medclip.data.decode_workers import DecodeWorkers
-from medclip.data.images import decode
+from medclip.data.images import header_size
 from medclip.data.pixel_arrays import ImageInput
 from medclip.encode.decode import decode_upload, decode_upload_thumbnail
 from medclip.encode.encoder import embed_pixels, embed_texts
@@ -180,15 +180,22 @@ class Service:
         return index.embed_queries(queries), index.reader.manifest.model_sha256
 
     def thumbnail(self, image: StoredImage, side: int) -> bytes:
-        """An image of the index as JPEG, its longer side at most `side`. Errors as of `_find_row`."""
+        """An image of the index as JPEG, its longer side at most `side`.
+
+        Errors as of `_find_row`; UserError too where it cannot be decoded.
+        """
         reader = self.index().reader
-        return shrink(reader.image(_find_row(reader, image)), side)
+        with _image_errors():
+            return self.shrink(reader.image(_find_row(reader, image)), side)
+
+    def shrink(self, image: bytes, side: int) -> bytes:
+        """The image of a hit as JPEG, its longer side at most `side`. Raises ImageError."""
+        decoded = self._decode_workers.run(REQUEST_TIMEOUT_S, decode_upload_thumbnail, image, side)
+        return image if image.startswith(b"\xff\xd8\xff") and max(header_size(image)) <= side else _jpeg(decoded)
 
     def _decode(self, decode: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        try:
+        with _image_errors():
             return self._decode_workers.run(REQUEST_TIMEOUT_S, decode, *args, **kwargs)
-        except ImageError as error:
-            raise UserError(f"the image: {error}.") from None
 
     def _open(self, previous: Index | None) -> Index:
         reader = IndexReader(self.settings.index)
@@ -234,13 +241,13 @@ def start_log() -> None:
     LOG.setLevel(logging.INFO)
 
 
-def shrink(jpeg: bytes, side: int) -> bytes:
-    """An image of the index as JPEG, its longer side at most `side`. Raises ImageError."""
-    image = decode(jpeg)
-    if max(image.size) <= side:
-        return jpeg
-    image.thumbnail((side, side), Image.Resampling.BICUBIC)
-    return _jpeg(image)
+@contextmanager
+def _image_errors() -> Iterator[None]:
+    """UserError for an image that cannot be used."""
+    try:
+        yield
+    except ImageError as error:
+        raise UserError(f"the image: {error}.") from None
 
 
 def _jpeg(image: Image.Image) -> bytes:
