@@ -6,6 +6,7 @@ this one it writes over our `__init__.py`, or comes before a checkout on the pat
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +21,8 @@ def main() -> None:
         raise SystemExit(2)
     from medclip.cli.main import main as run_command
 
+    # for each Python that is started: `-c` and `-m` would import from the working folder, which may be a stranger's
+    os.environ["PYTHONSAFEPATH"] = "1"
     run_command()
 
 

@@ -34,6 +34,7 @@ GROUND = (
     "medclip.stop_signals",
     "medclip.versions",
     "medclip.warning_filters",
+    "medclip.figure_style",
 )
 
 # Which parts of the package a part may import; a prefix stands for all below it. `medclip` itself holds two constants.
@@ -57,8 +58,10 @@ ALLOWED = {
     "medclip.user_folders": (),
     "medclip.versions": (),
     "medclip.warning_filters": (),
+    "medclip.figure_style": (),
     "medclip.html_page": (
         "medclip.errors",
+        "medclip.figure_style",
         "medclip.plain_text",
         "medclip.atomic_io",
         "medclip.folder_locks",

@@ -19,6 +19,7 @@ from PIL import Image
 from medclip import NOT_CLINICAL, __version__
 from medclip.atomic_io import write_text
 from medclip.errors import UserError
+from medclip.figure_style import default_style
 from medclip.folder_locks import LOCK_WAIT_S, lock_folder
 from medclip.plain_text import printable
 from medclip.recorded_files import CHECKSUMS_FILE, write_recorded
@@ -93,7 +94,7 @@ def figure(draw: Callable[[Figure], None], alt: str, size: tuple[float, float] =
     from matplotlib.figure import Figure
 
     warnings.filterwarnings("ignore", "Glyph .* missing from font")  # it is for widths alone: text stays text
-    with matplotlib.rc_context(_STYLE), io.StringIO() as out:
+    with default_style(), matplotlib.rc_context(_STYLE), io.StringIO() as out:
         empty_figure = Figure(figsize=size, layout="constrained")
         draw(empty_figure)
         empty_figure.savefig(out, format="svg", metadata={"Date": None})

@@ -11,8 +11,8 @@ from medclip.errors import UserError, WorkError
 
 def test_what_is_served_comes_through_the_command_line():
     for config in (
-        AppConfig((Path("a"),)),
-        AppConfig((Path("a b"), Path("-c")), (Path("m"), Path("--index")), Path("e")),
+        AppConfig((Path("/a"),)),
+        AppConfig((Path("/a b"), Path("/-c")), (Path("/m"), Path("/--index")), Path("/e")),
     ):
         assert AppConfig.from_json(config.to_json()) == config
 
@@ -57,7 +57,7 @@ def test_every_flag_is_one_that_streamlit_has():
 
 def test_an_app_that_a_signal_ends_says_so(index_folder, monkeypatch):
     popen = subprocess.Popen
-    monkeypatch.setattr(subprocess, "Popen", lambda *_: popen(["sh", "-c", "kill -BUS $$"]))
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: popen(["sh", "-c", "kill -BUS $$"]))
     with pytest.raises(WorkError, match=r"ended by a signal \(Bus error\), as where a file of an index is cut"):
         launch(AppConfig((index_folder,)))
 

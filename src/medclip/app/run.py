@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -71,19 +72,19 @@ class AppConfig:
         }
 
     def to_json(self) -> str:
-        """One line, for the command line of the process that serves."""
+        """One line, for the command line of the process that serves, in another working folder."""
         return json.dumps(
             {
-                "indexes": [str(folder) for folder in self.indexes],
-                "models": [str(folder) for folder in self.models],
-                "evaluation": str(self.evaluation) if self.evaluation else None,
+                "indexes": [str(folder.absolute()) for folder in self.indexes],
+                "models": [str(folder.absolute()) for folder in self.models],
+                "evaluation": str(self.evaluation.absolute()) if self.evaluation else None,
                 "edit": self.edit,
             }
         )
 
     @staticmethod
     def from_json(line: str) -> AppConfig:
-        """The inverse of `to_json`."""
+        """The inverse of `to_json`, but that its paths are absolute."""
         fields = json.loads(line)
         return AppConfig(
             tuple(map(Path, fields["indexes"])),
@@ -119,7 +120,9 @@ def launch(config: AppConfig, address: Address = Address()) -> None:
         )
     flags = streamlit_flags(address)
     process = subprocess.Popen(
-        [sys.executable, "-m", "streamlit", "run", str(SERVER_SCRIPT), *flags, "--", config.to_json()]
+        [sys.executable, "-P", "-m", "streamlit", "run", str(SERVER_SCRIPT), *flags, "--", config.to_json()],
+        cwd=SERVER_SCRIPT.parent,  # its settings are read from where it starts, which may be a stranger's folder
+        env=_environment(),
     )
     with handle_stop_signals(lambda *_: process.terminate()):  # else the page outlives the command
         code = process.wait()
@@ -130,8 +133,14 @@ def launch(config: AppConfig, address: Address = Address()) -> None:
         raise WorkError(f"the app ended with code {code}; is port {address.port} free?")
 
 
+def _environment() -> dict[str, str]:
+    """The environment, by which a process of another working folder finds the same modules."""
+    path = [os.path.abspath(part) for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]  # noqa: PTH100
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+
+
 def streamlit_flags(address: Address) -> list[str]:
-    """Streamlit's settings as flags: no file of the working directory can override them."""
+    """Streamlit's settings as flags: no file of the user's can override them."""
     # of a foreign page whose name now leads to this machine a browser still sends the name: it is refused
     hosts = [address.server_name] if address.server_name else LOOPBACK if address.host in LOOPBACK else []
     settings = {

@@ -155,8 +155,9 @@ class _Worker:
         self.end()
         context = WorkerContext()
         self._pipe, worker_pipe = context.Pipe()
-        self._process = context.Process(target=_decode_loop, args=(worker_pipe,), daemon=True, name="decoder")
-        self._process.start()
+        process = context.Process(target=_decode_loop, args=(worker_pipe,), daemon=True, name="decoder")
+        process.start()
+        self._process = process
         worker_pipe.close()
         try:
             self._pipe.recv()

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
@@ -29,14 +29,35 @@ _WORKER_LOST = (
     "a worker ended at once: memory ran out, or a decoder crashed on a damaged image. What is whole is kept and the "
     "same command goes on from there; fewer --num-workers need less memory."
 )
-_main_module_lock = threading.Lock()
+_SAFE_PATH = "PYTHONSAFEPATH"
+_start_lock = threading.RLock()
+
+
+@contextmanager
+def safe_path() -> Iterator[None]:
+    """Let a Python that is started within import nothing from the working folder, which may hold a stranger's files.
+
+    Multiprocessing starts processes by `python -c`, which looks there for each module before any other folder.
+    """
+    with _start_lock:
+        before = os.environ.get(_SAFE_PATH)
+        if before:  # as `medclip` sets it: then no thread sees the environment change
+            yield
+            return
+        os.environ[_SAFE_PATH] = "1"
+        try:
+            yield
+        finally:
+            del os.environ[_SAFE_PATH]
+            if before is not None:
+                os.environ[_SAFE_PATH] = before
 
 
 class WorkerProcess(SpawnProcess):
-    """A spawned process that does not run the caller's script again, which so needs no main guard."""
+    """A spawned process that does not run the caller's script again, which so needs no main guard; see `safe_path`."""
 
     def start(self) -> None:
-        with _main_module_lock:
+        with safe_path():
             main = sys.modules["__main__"]
             sys.modules["__main__"] = ModuleType("__main__")  # of no file: nothing for the new process to import
             try:
@@ -81,7 +102,8 @@ def _on_processes(work: Callable[..., T], tasks: Iterable[tuple[Any, ...]], num_
     context = WorkerContext()
     parent, held = context.Pipe(duplex=False)
     try:
-        pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_follow_parent, initargs=(parent,))
+        with safe_path():  # it starts a process that looks after semaphores
+            pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_follow_parent, initargs=(parent,))
     except OSError as error:
         reason = error.strerror or error
         LOG.warning(f"one process works, not {num_workers}: /dev/shm, by which they would be joined: {reason}.")

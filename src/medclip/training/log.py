@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from medclip.atomic_io import read_object, whole_file, write_errors, write_json, write_text
 from medclip.bounded_files import read_bounded
 from medclip.errors import UserError
+from medclip.figure_style import default_style
 from medclip.folder_locks import check_kind
 from medclip.plain_text import is_unicode
 from medclip.progress import console
@@ -142,6 +143,7 @@ def _parse_line(line: bytes) -> dict[str, Any] | None:
     return record if isinstance(record, dict) and type(record.get("step")) is int else None
 
 
+@default_style()
 def draw_curves(records: Sequence[Mapping[str, Any]], path: Path, batch_size: int) -> None:
     """Write losses and validation recall over steps as a PNG, from the records of `metrics.jsonl`."""
     steps = [r for r in records if "loss" in r]
