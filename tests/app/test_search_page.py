@@ -20,7 +20,7 @@ from medclip.no_match import Threshold
 from medclip.search.curate import add, delete
 from medclip.search.filters import make_filter
 from medclip.search.index import Index
-from medclip.search.match import describe_model
+from medclip.search.match import describe_model, to_percent
 from medclip.search.query import Query, SearchOptions, similar
 from medclip.search.reader import IndexReader
 
@@ -80,7 +80,7 @@ def test_beside_the_cosines_it_says_how_likely_the_right_image_is_among_them(pag
     (result,) = searcher.answer([Query(("CT of the left chest",))], SearchOptions(12))
     shown = [element.value for element in at.caption]
     assert [text for text in shown if text.startswith("right so far")] == [
-        f"right so far {probability:.0%}" for probability in result.probabilities
+        f"right so far {to_percent(probability)}" for probability in result.probabilities
     ]
     assert escape_markdown(result.note) in shown
     (warning,) = at.warning

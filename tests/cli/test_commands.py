@@ -10,6 +10,7 @@ import pytest
 
 from medclip import NOT_CLINICAL, __version__, metrics
 from medclip.cli.format import screen
+from medclip.search.match import to_percent
 from support.handmade_results import retrieval
 from support.labels import split_rows, write_table
 from support.material import in_new_process
@@ -185,7 +186,7 @@ def test_a_search_says_how_likely_the_right_image_is_among_its_hits(medclip, ind
     assert so_far == sorted(so_far) and 0 < so_far[0] < 1 == so_far[-1]
     assert {hit["no_match"] for hit in hits} == {None}
     _, out, _ = medclip("search", "--index", index_folder, "left chest", "-k", 12, "--table")
-    assert f" {so_far[0]:.0%} " in out and "right so far" in out
+    assert f" {to_percent(so_far[0])} " in out and "right so far" in out
     assert hits[0]["note"] in out and "That is near chance" in out
     without = copy(run / "model")
     (without / "calibration.json").unlink()

@@ -15,7 +15,7 @@ from medclip.model.checkpoint import model_hash
 from medclip.no_match import Threshold, Withheld
 from medclip.search.filters import make_filter
 from medclip.search.index import Index
-from medclip.search.match import describe_model
+from medclip.search.match import describe_model, to_percent
 from medclip.search.query import Query, SearchOptions
 
 TEXT = "CT of the left chest"
@@ -163,3 +163,11 @@ def test_a_model_near_chance_is_described_so(index):
     ):
         described = f"{text} Of texts about an organ that no image shows, {described}"
         assert describe_model(dataclasses.replace(good, withheld=withheld)).endswith(described)
+
+
+@pytest.mark.parametrize(
+    ("probability", "text"),
+    [(1, "100%"), (0.998, "over 99%"), (0.99, "99%"), (0.424, "42%"), (0.01, "1%"), (0.002, "below 1%"), (0, "0%")],
+)
+def test_only_what_is_certain_is_all_or_nothing(probability, text):
+    assert to_percent(probability) == text

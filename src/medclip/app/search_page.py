@@ -20,7 +20,7 @@ from medclip.app.text import (
 )
 from medclip.app.viewer import open_viewer
 from medclip.match_calibration import Calibration
-from medclip.search.match import SearchResult, describe_model
+from medclip.search.match import SearchResult, describe_model, to_percent
 from medclip.search.query import SearchOptions
 from medclip.search.reader import Hit
 
@@ -126,7 +126,9 @@ def _card(
         st.markdown(f"**{rank}**", width="content")
         st.caption(f"cosine {hit.score:.3f}", width="content")
         if probability_so_far is not None:
-            st.caption(f"right so far {probability_so_far:.0%}", width="content", help=SO_FAR if rank == 1 else None)
+            st.caption(
+                f"right so far {to_percent(probability_so_far)}", width="content", help=SO_FAR if rank == 1 else None
+            )
         if labels := format_labels(hit.labels):
             st.caption(escape_markdown(labels), width="content")
     st.text(hit.caption, width="stretch")  # a caption is data, never markup

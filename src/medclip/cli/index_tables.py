@@ -44,10 +44,12 @@ def result_tables(
 
 def _hits_table(result: SearchResult, title: str) -> Table:
     """The caption has the width, since it is what is read; a probability or article that no hit has, no column."""
+    from medclip.search.match import to_percent
+
     hits = result.hits
     columns = [(Column("score"), [f"{hit.score:.3f}" for hit in hits])]
     if result.probabilities:
-        columns.append((Column("right so far"), [f"{probability:.0%}" for probability in result.probabilities]))
+        columns.append((Column("right so far"), [*map(to_percent, result.probabilities)]))
     columns.append((Column("caption", ratio=1, min_width=20), [hit.caption for hit in hits]))
     columns.append((_id_column("id"), [hit.id for hit in hits]))
     if any(hit.article != hit.id for hit in hits):

@@ -14,6 +14,7 @@ from medclip.no_match import MIN_WORDS, Withheld, group_by_words, is_no_match
 from medclip.search.query import Embedding, Query, SearchOptions, rank
 from medclip.search.reader import Hit, IndexReader
 
+LEAST_SHOWN = 0.01
 SINGLE_TEXT = "only searches by a single text are calibrated."
 
 
@@ -98,12 +99,20 @@ def _describe_withheld(withheld: Withheld) -> str:
     return f"{withheld.no_match_rate:.0%} of {length} words"
 
 
+def to_percent(probability: float) -> str:
+    """A probability for people; only what is certain is 100 % or 0 %."""
+    if 0 < probability < LEAST_SHOWN:
+        return f"below {LEAST_SHOWN:.0%}"
+    most = 1 - LEAST_SHOWN
+    return f"over {most:.0%}" if most < probability < 1 else f"{probability:.0%}"
+
+
 def _note(calibration: Calibration, num_hits: int, probability: float, no_match: bool | None, num_images: int) -> str:
     if no_match:
         rate = calibration.false_no_match_rate
         return f"No match: of texts as long whose image is in the index, {rate:.0%} at most have hits as far away."
     these = "this one" if num_hits == 1 else f"these {num_hits}"
-    note = f"The right image, if the index holds it, is among {these} with a probability of {probability:.0%}."
+    note = f"The right image, if the index holds it, is among {these} with a probability of {to_percent(probability)}."
     num_calibrated = calibration.recall_at_10.num_images
     if num_images <= num_calibrated:
         return note
