@@ -21,6 +21,7 @@ from medclip.search.query import Query, SearchOptions, similar
 from medclip.search.reader import IndexReader
 from medclip.serve.service import Settings
 from medclip.zero_shot import classify
+from support.material import draw_image, image_bytes
 from support.served import error_sentence, open_client, service_of
 
 TEXT = "CT of the left chest"
@@ -303,3 +304,25 @@ def test_a_changed_index_answers_as_it_is(run, data, tmp_path):
             assert response.status_code == 503 and response.headers["retry-after"]
             assert str(tmp_path) not in error_sentence(response)
         assert client.get("/health").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "form", "known"),
+    [
+        ("GET", "/similar/x?filters=modality%3Dct", None, "filter, group_by, k, sha256"),
+        ("GET", "/thumbnails/x?size=64", None, "sha256, side"),
+        ("GET", "/facets?k=3", None, "none"),
+        ("POST", "/search?k=3", None, "none in the query"),
+        ("POST", "/search/image", {"filters": "modality=ct"}, "filter, group_by, images, k, negative_texts, texts"),
+        ("POST", "/classify", {"labels": ["a", "b"], "ids": "x"}, "id, image, labels, sha256"),
+    ],
+)
+def test_a_misspelled_name_is_an_error_and_no_default(client, method, path, form, known):
+    files = [("images" if "search" in path else "image", ("x", image_bytes(draw_image(1))))] if form else None
+    json = None if form or method == "GET" else {"queries": [{"texts": ["x"]}]}
+    response = client.request(method, path, data=form, files=files, json=json)
+    assert response.status_code == 422 and known in error_sentence(response)
+
+
+def test_a_probe_may_add_what_it_likes(client):
+    assert client.get("/health?probe=1").status_code == 200

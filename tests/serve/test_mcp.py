@@ -136,6 +136,8 @@ def test_an_explanation_is_the_apis(call, http, data):
         ("explain", {"text": SECRET, "id": "none"}, "the index has no such image."),
         ("classify", {"labels": ["a", "b"], "image": ""}, "the image: image unreadable."),
         ("similar", {"id": SECRET}, "the index has no such image."),
+        ("search", {"texts": ["x"], "filters": ["modality=CT"]}, "Extra inputs are not permitted"),
+        ("classify", {"labels": ["a", "b"], "image_id": "x"}, "Extra inputs are not permitted"),
     ],
 )
 def test_the_limits_are_the_apis_and_nothing_is_logged(call, caplog, index_folder, tool, arguments, sentence):

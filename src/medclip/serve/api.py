@@ -51,7 +51,22 @@ MAX_FORM_FIELDS, MAX_FIELD_BYTES = 4 * schemas.MAX_TEXTS, 2**14
 T = TypeVar("T")
 MultiPartParser.spool_max_size = MAX_UPLOAD_BYTES + 1  # beyond 1 MB an upload would be written to a file
 
-router = APIRouter(responses=error_responses.DESCRIPTIONS)
+
+async def _refuse_unknown_names(request: Request) -> None:
+    """UserError for a query parameter or a field of a form that the operation does not have; it is not quoted."""
+    operation = request.scope["route"].dependant
+    names = {
+        "query": (request.query_params.keys(), {field.alias for field in operation.query_params}),
+        "form": ((await request.form()).keys(), {field.alias for field in operation.body_params}),
+    }
+    for place, (given, known) in names.items():
+        if given - known:
+            listed = ", ".join(sorted(known)) or "none"
+            raise UserError(f"a name in the {place} is none of this operation, which has {listed} in the {place}.")
+
+
+router = APIRouter(responses=error_responses.DESCRIPTIONS, dependencies=[Depends(_refuse_unknown_names)])
+monitoring = APIRouter(responses=error_responses.DESCRIPTIONS)
 
 
 async def _service(request: Request) -> Service:
@@ -232,32 +247,32 @@ async def info(service: ServiceParam) -> schemas.ServiceInfo:
     )
 
 
-@router.get("/health")
+@monitoring.get("/health")
 async def health() -> schemas.StatusResponse:
     """Liveness: the process answers."""
     return schemas.StatusResponse(status="ok")
 
 
-@router.get("/ready")
+@monitoring.get("/ready")
 async def ready(service: ServiceParam) -> schemas.StatusResponse:
     """Readiness: index, model and vector store answer a search."""
     await _in_thread(service, service.check_ready)
     return schemas.StatusResponse(status="ok")
 
 
-@router.get("/metrics", response_class=PlainTextResponse)
+@monitoring.get("/metrics", response_class=PlainTextResponse)
 async def prometheus() -> PlainTextResponse:
     """Prometheus metrics of all workers together."""
     return PlainTextResponse(metrics.exposition())
 
 
-@router.get("/openapi.json", include_in_schema=False)
+@monitoring.get("/openapi.json", include_in_schema=False)
 async def openapi(request: Request) -> JSONResponse:
     """The OpenAPI schema."""
     return JSONResponse(request.app.openapi())
 
 
-@router.get("/docs", include_in_schema=False)
+@monitoring.get("/docs", include_in_schema=False)
 async def docs(request: Request) -> HTMLResponse:
     """The OpenAPI schema as a page."""
     return HTMLResponse(docs_page(request.app.openapi()), headers={"Content-Security-Policy": DOCS_POLICY})
@@ -291,6 +306,7 @@ def create_app(settings: Settings, keys: list[bytes], accepts_name: Callable[[st
         dependencies=security if keys else [],
     )
     app.include_router(router)
+    app.include_router(monitoring)
     for kind, handler in error_responses.HANDLERS.items():
         app.add_exception_handler(kind, handler)
     return Gate(app, keys, accepts_name)

@@ -11,12 +11,13 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.tools import Tool
 from mcp.types import CallToolResult, ImageContent, TextContent
-from pydantic import Base64Bytes, BaseModel, Field
+from pydantic import Base64Bytes, BaseModel, Field, create_model
 
 from medclip import NOT_CLINICAL, __version__, jax_setup
 from medclip.errors import ImageError, UserError
@@ -69,18 +70,27 @@ def run(index: Path, model: Path | None) -> None:
 
 def make_server(service: Service) -> MCPServer:
     """The tools of a service."""
-    server = MCPServer(
-        "medclip", version=__version__, instructions=INSTRUCTIONS.format(MAX_SHOWN_IMAGES), log_level="CRITICAL"
+    return MCPServer(
+        "medclip",
+        version=__version__,
+        instructions=INSTRUCTIONS.format(MAX_SHOWN_IMAGES),
+        tools=[_strict_tool(function) for function in (*_searches(service), *_questions(service))],
+        log_level="CRITICAL",
     )
-    _add_searches(server, service)
-    _add_questions(server, service)
-    return server
 
 
-def _add_searches(server: MCPServer, service: Service) -> None:
+def _strict_tool(function: Callable[..., Any]) -> Tool:
+    """A tool that refuses what it has no argument for; a misspelled filter would be passed over in silence."""
+    tool = Tool.from_function(function)
+    model = tool.fn_metadata.arg_model
+    strict = create_model(model.__name__, __base__=model, __cls_kwargs__={"extra": "forbid"})
+    tool.fn_metadata.arg_model, tool.parameters = strict, strict.model_json_schema(by_alias=True)
+    return tool
+
+
+def _searches(service: Service) -> tuple[Callable[..., Any], ...]:
     """The tools whose answers are hits."""
 
-    @server.tool()
     async def search(
         texts: Texts = [],  # noqa: B006
         images: Images = [],  # noqa: B006
@@ -98,7 +108,6 @@ def _add_searches(server: MCPServer, service: Service) -> None:
 
         return await _answer(service, work)
 
-    @server.tool()
     async def similar(
         id: schemas.ImageID,
         sha256: schemas.ImageHash = None,
@@ -114,11 +123,12 @@ def _add_searches(server: MCPServer, service: Service) -> None:
 
         return await _answer(service, work)
 
+    return search, similar
 
-def _add_questions(server: MCPServer, service: Service) -> None:
+
+def _questions(service: Service) -> tuple[Callable[..., Any], ...]:
     """The tools that ask about one image."""
 
-    @server.tool()
     async def classify(
         labels: Labels, image: Image | None = None, id: IndexImageID = None, sha256: schemas.ImageHash = None
     ) -> Annotated[CallToolResult, schemas.ClassifyResponse]:
@@ -131,7 +141,6 @@ def _add_questions(server: MCPServer, service: Service) -> None:
 
         return await _answer(service, work)
 
-    @server.tool()
     async def explain(
         text: schemas.Text, image: Image | None = None, id: IndexImageID = None, sha256: schemas.ImageHash = None
     ) -> CallToolResult:
@@ -142,6 +151,8 @@ def _add_questions(server: MCPServer, service: Service) -> None:
             return CallToolResult(content=[TextContent(text=NOT_CLINICAL), _jpeg_content(overlay)])
 
         return await _answer(service, work)
+
+    return classify, explain
 
 
 async def _answer(service: Service, work: Callable[[], T]) -> T:
