@@ -14,6 +14,7 @@ from medclip.app.map_page import (
     NONE_COLOR,
     OTHER_COLOR,
     categorize,
+    describe_map,
     num_outliers,
     shade,
     to_grid,
@@ -23,6 +24,7 @@ from medclip.atomic_io import write_with_checksum
 from medclip.search.curate import restore
 from medclip.search.map import make_map
 from medclip.search.reader import IndexReader
+from support.made_indexes import make_index, random_units
 
 
 def page(locations, edit):
@@ -102,6 +104,14 @@ def test_another_list_begins_on_its_first_page(at, monkeypatch):
 @pytest.mark.parametrize(("images", "listed"), [(12, 24), (2_400, 24), (5_000, 50), (100_000, 200)])
 def test_as_many_outliers_are_listed_as_the_index_is_large(images, listed):
     assert num_outliers(images) == listed
+
+
+def test_a_map_without_labels_says_where_they_come_from(tmp_path):
+    for name, labels in (("none", []), ("some", [("modality", "CT")])):
+        make_index(tmp_path / name, random_units(4), metadata=lambda row, labels=labels: {"labels": labels})
+        reader = IndexReader(tmp_path / name)
+        sentence = describe_map(reader, (points := make_map(reader)).rows, points.layout)
+        assert ("--label-column" in sentence) == (labels == []), sentence
 
 
 def test_every_color_can_be_chosen(at):

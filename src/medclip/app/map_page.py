@@ -102,7 +102,7 @@ def map_page(locations: Mapping[str, IndexLocation], edit: bool) -> None:
         method, by = _choose_looks(reader)
         layout, coloring = _cached_layout(*source, method), _coloring(source, reader, by)
         rows = map_rows(reader)
-        st.caption(_describe(reader, rows, layout))
+        st.caption(describe_map(reader, rows, layout))
         _choose_list()
         selection = _selection(source, reader, rows)
         if selection is not None:  # the list itself lies below the map, often out of sight
@@ -148,17 +148,22 @@ def _capitalize(name: str) -> str:
     return name[:1].upper() + name[1:].replace("_", " ")
 
 
-def _describe(reader: IndexReader, rows: Int64[np.ndarray, " n"], layout: Layout) -> str:
-    """How many images are shown, and what the axes are."""
+def describe_map(reader: IndexReader, rows: Int64[np.ndarray, " n"], layout: Layout) -> str:
+    """How many images are shown, what the axes are, and where labels to color by come from if there are none."""
     shown = f"{len(rows):,} images"
     if len(rows) < len(reader):
         shown = f"{len(rows):,} of {len(reader):,} images, evenly spread"
     if reader.synthetic:
         shown += ", synthetic phantoms: no patient is shown"
     if layout.variance_shares is None:
-        return f"{shown}. UMAP: near points are alike; the axes mean nothing."
-    x_share, y_share = layout.variance_shares
-    return f"{shown}. The axes are the two of greatest variance: {x_share:.0%} and {y_share:.0%} of all of it."
+        axes = "UMAP: near points are alike; the axes mean nothing."
+    else:
+        x_share, y_share = layout.variance_shares
+        axes = f"The axes are the two of greatest variance: {x_share:.0%} and {y_share:.0%} of all of it."
+    unlabeled = (
+        "" if label_names(reader.table) else " No image has a label; `medclip prepare --label-column` keeps them."
+    )
+    return f"{shown}. {axes}{unlabeled}"
 
 
 @st.cache_resource(show_spinner="Laying out the map…", max_entries=4)

@@ -18,7 +18,7 @@ _NUM_REASONS = 3
 _REMEDIES = {
     "image missing": "Name the folder that the paths start from with --image-root, or fetch the files.",
     "duplicate id": "An id is one image: where its column names patients or studies, name another with --id-column.",
-    "image outside": "Name the folder that the paths start from with --image-root; no others are read.",
+    "image outside": "Name the folder that holds the images with --image-root; no others are read.",
     "image behind a URL": "Download the images first, for example by img2dataset: its archives are read.",
     "image cell is a list of numbers": "Write the images to files, or as bytes into a Parquet file.",
     "image unreadable": "Open one of the files by hand: it may be damaged or no image.",
@@ -26,7 +26,8 @@ _REMEDIES = {
     "sample without image or caption": "A sample of an archive is KEY.jpg with KEY.txt, or with a caption in KEY.json.",
     "no caption beside the image": "Put the caption of x.jpg into x.txt in the same folder, or give a table (CSV) "
     "that names both.",
-    "caption without image": "Put the image of x.txt, x.jpg, into the same folder.",
+    "caption without image": "Put the image of x.txt, x.jpg, into the same folder. A list of images with their "
+    "captions is a table: call it .csv or .tsv and give that.",
     "caption is RTF": "Export the reports as plain text, or convert them, for example by: soffice --convert-to txt.",
     **dict.fromkeys(
         ("report is not UTF-8", "caption is not UTF-8"), "Convert it, for example by: iconv -f WINDOWS-1252 -t UTF-8."
@@ -36,8 +37,8 @@ _REMEDIES = {
     "not retrieved from the server": "Ask who runs the server why it does not give the object.",
     "study not retrieved": "Ask who runs the server why it does not give the study.",
     "report not retrieved": "Ask who runs the server why it does not give the report.",
-    "no report": "Put the report of a study beside it (x.txt beside x.dcm, or report.txt in its folder). On a server, "
-    "search for studies with structured reports (ModalitiesInStudy=SR).",
+    "no report": "Put the report of a study beside it (x.txt beside x.dcm, or report.txt in its folder); docs/pacs.md "
+    "writes those of a table there. On a server, search for studies with structured reports (ModalitiesInStudy=SR).",
     **dict.fromkeys(
         ("report without an image", "report without images"),
         "Fetch the images of the reports, or give the folder that holds both.",

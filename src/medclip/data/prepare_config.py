@@ -27,12 +27,15 @@ class Columns:
     """A table's column of splits; default: a tenth of the groups is validation, by a hash of their names."""
     license_column: str | None = None
     """A table's column of licenses."""
+    label_column: tuple[str, ...] = ()
+    """A table's columns of labels (modality, organ): for filters, evaluations and the colors of the map."""
     image_root: str | None = None
     """The folder that a table's paths are relative to and never leave; default: the table's own."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.caption_column, str):  # a name alone, as for the other columns
-            object.__setattr__(self, "caption_column", (self.caption_column,))
+        for field_name in ("caption_column", "label_column"):
+            if isinstance(name := getattr(self, field_name), str):  # a name alone, as for the other columns
+                object.__setattr__(self, field_name, (name,))
 
 
 @dataclass(frozen=True, kw_only=True)

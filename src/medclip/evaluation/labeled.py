@@ -10,7 +10,6 @@ import shlex
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +20,6 @@ from medclip.data.dataset import Split, default_split, read_dataset
 from medclip.data.normalize import SPLITS, canonical_split, split_of
 from medclip.data.paths import AnyPath, check_link, fold_name, inside, is_url, parse_path, path_exists
 from medclip.data.sources.image_caption_folder import list_images
-from medclip.data.sources.image_cells import parse_literal
 from medclip.data.sources.labeled_sets import (
     FINDINGS,
     SOURCES,
@@ -31,9 +29,9 @@ from medclip.data.sources.labeled_sets import (
     read_findings,
     refuse_link,
 )
-from medclip.data.sources.stated_groups import stated_group, without_fraction
+from medclip.data.sources.stated_groups import stated_group
 from medclip.data.sources.table_files import read_rows
-from medclip.data.sources.tables import as_strings, match_row
+from medclip.data.sources.tables import label_values, match_row
 from medclip.errors import UserError
 from medclip.evaluation.config import EvalConfig, LabelConfig
 from medclip.prompts import class_key
@@ -293,20 +291,8 @@ def _table_rows(data: Path, label: str, findings: Sequence[str]) -> Iterator[Lab
             value, uncertain = read_findings({column: row[column] for column in findings}, f"{path}, {name}")
             flaw = flaw or uncertain
         else:
-            value = _values(cells["label"])
+            value = label_values(cells["label"])
         yield refuse_link(LabeledImage(image, value, name, stated_group(row) or name, split, flaw), data)
-
-
-def _values(cell: str) -> str:
-    """The values of a cell, separated by semicolons as everywhere here: some tables have bars, PadChest Python's lists.
-
-    Each value of a list has a semicolon, a single one too: the image could have several.
-    """
-    if cell.startswith("[") and cell.endswith("]"):
-        with suppress(ValueError):
-            if (values := as_strings(parse_literal(cell))) or cell == "[]":
-                return "".join(f"{value.strip()};" for value in values) or ";"
-    return ";".join(without_fraction(value.strip()) for value in cell.replace("|", ";").split(";"))
 
 
 def _read_class_folders(data: Path, class_keys: frozenset[str]) -> Iterator[LabeledImage]:

@@ -1,5 +1,6 @@
 """A folder of DICOM studies becomes pairs of images and reports, and nothing that names anybody arrives with them."""
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -311,3 +312,14 @@ def test_a_value_in_many_reports_is_warned_of_without_being_printed(tmp_path, ke
     assert "one value of OperatorsName was replaced in the reports of 12 of 12 studies" in screen
     assert "kyste" not in screen.lower()
     assert "StationName" not in screen
+
+
+def test_reports_of_a_table_are_written_beside_their_images_as_the_page_says(tmp_path, monkeypatch, key):
+    for number in ("1", "2"):
+        write_image(tmp_path / "STUDIES", f"{number}/IM000001.dcm", study=number, AccessionNumber=f"ACC{number}")
+    (tmp_path / "reports.csv").write_text(f"AccessionNumber,report\nACC2,{REPORT}\nACC3,of another\n", "utf-8-sig")
+    page = (Path(__file__).parents[3] / "docs/pacs.md").read_text("utf-8")
+    monkeypatch.chdir(tmp_path)
+    exec(re.search("```python\n(.*?)```", page, re.S)[1], {})
+    rows = read("STUDIES", pseudonym_key=key)
+    assert [row.caption if isinstance(row, Pair) else row.reason for row in rows] == ["no report", REPORT]

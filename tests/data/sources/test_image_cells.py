@@ -160,10 +160,10 @@ def test_numbers_are_no_image_and_one_row(tmp_path, cell):
     assert [row.reason for row in open_source(str(tmp_path / "x.jsonl"))] == [NUMBERS]
 
 
-def read_images(folder, *cells):
+def read_images(folder, *cells, **columns):
     lines = (json.dumps({"image": cell, "caption": "CT of the chest"}) + "\n" for cell in cells)
     (folder / "x.jsonl").write_text("".join(lines))
-    rows = open_source(str(folder / "x.jsonl"))
+    rows = open_source(str(folder / "x.jsonl"), PrepareConfig(columns=Columns(**columns)))
     return [row.image.relative_to(folder).as_posix() if isinstance(row, Pair) else row.reason for row in rows]
 
 
@@ -187,6 +187,16 @@ def test_two_absolute_paths_never_become_one_image(tmp_path):
         (tmp_path / name).write_bytes(b"")
     assert read_images(tmp_path, "/ann/1.png", "/bob/1.png") == [OUTSIDE, OUTSIDE]
     assert read_images(tmp_path, "/ann/images/2.png", "/bob/images/2.png") == ["images/2.png", OUTSIDE]
+
+
+@pytest.mark.parametrize("beginning", ["/data/", "C:\\data\\"])
+def test_absolute_paths_are_read_in_the_folder_that_is_named(tmp_path, beginning):
+    for name in ("scans/1.png", "scans/2.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    cells = [f"{beginning}1.png", f"{beginning}2.png", "/bob/2.png"]
+    scans = str(tmp_path / "scans")
+    assert read_images(tmp_path, *cells, image_root=scans) == ["scans/1.png", "scans/2.png", OUTSIDE]
 
 
 def test_an_image_behind_a_url_says_what_to_do(tmp_path):

@@ -78,6 +78,37 @@ def test_named_columns_are_taken_before_usual_ones(image_folder):
     assert [pair.caption for pair in read] == CAPTIONS
 
 
+def test_columns_of_a_table_become_labels(image_folder):
+    cells = [("CT", 2.0), ("MRI", None), ("", 1.0)]
+    table = [{**row, "Modality": m, "grade": g} for row, (m, g) in zip(rows(), cells, strict=False)]
+    columns = Columns(label_column=("Modality", "grade"))
+    for suffix in (".csv", ".jsonl", ".parquet"):
+        read = list(open_source(str(write(image_folder, suffix, table)), PrepareConfig(columns=columns)))
+        assert [pair.labels for pair in read] == [{"Modality": "CT", "grade": "2"}, {"Modality": "MRI"}, {"grade": "1"}]
+    findings = [{**rows()[0], "findings": ["mass", "edema"]}]
+    columns = Columns(label_column="findings")  # as a labels.csv holds several
+    for suffix in (".csv", ".parquet"):
+        (pair,) = open_source(str(write(image_folder, suffix, findings)), PrepareConfig(columns=columns))
+        assert pair.labels == {"findings": "mass;edema;"}
+
+
+def test_a_label_names_nobody(image_folder):
+    path = write(image_folder, ".csv", rows())
+    with pytest.raises(UserError, match="--label-column patient: a label is stored as it is"):
+        list(open_source(str(path), PrepareConfig(columns=Columns(label_column=("license", "patient")))))
+
+
+@pytest.mark.parametrize("flag", ["image_column", "caption_column", "group_column", "label_column"])
+def test_a_column_is_not_named_in_vain(image_folder, flag):
+    config = PrepareConfig(columns=Columns(**{flag: "x"}))
+    (image_folder / "0.txt").write_text("CT of the chest")
+    (image_folder / "tar").mkdir()
+    (image_folder / "tar" / "x.tar").write_bytes(tar_bytes([("0.txt", b"CT of the chest")]))
+    for source in (str(image_folder), str(image_folder / "tar"), str(image_folder / "tar" / "x.tar"), "phantoms:4"):
+        with pytest.raises(UserError, match=f"--{flag.replace('_', '-')} names a column of a table, but"):
+            list(open_source(source, config))
+
+
 @pytest.mark.parametrize("place", [".", "images"])
 def test_rocos_own_csv_is_a_table(image_folder, place):
     (image_folder / "images").mkdir()
@@ -139,6 +170,13 @@ def test_a_row_without_image_or_caption_is_dropped_by_number(image_folder):
         ("x.csv", b"image,caption\na,b,c\n", r"x\.csv line 2 has more cells"),
         ("x.csv", b"image,caption\n\xff\xfe,b\n", "is not UTF-8"),
         ("x.csv", b"name,words\na,b\n", "which column is the caption.*name, words"),
+        ("x.csv", b"Export of 12 March;;\n;;\nimage;caption;x\n", r"\(Export of 12 March\) names one column"),
+        ("x.csv", b"image:caption\na:b\n", r"\(image:caption\) names one column.*commas, semicolons, tabs or bars"),
+        (
+            "x.csv",
+            b"file;words;;\na;b;;\n",
+            r"which column is the caption\? Name it with --caption-column: file, words\.$",
+        ),
         ("x.jsonl", b'{"image": "a", "caption": "b"}\n{"image"\n', r"x\.jsonl line 2 is not JSON"),
         ("x.jsonl", b"[1]\n", r"line 1 is not a JSON object"),
         ("x.parquet", b"PAR1 and no more", "is not a complete Parquet file"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import fields
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ from medclip.folder_kinds import EXPORTED_DATASET, folder_kind
 from medclip.require import require
 
 DEFAULT_NUM_PHANTOMS = 4000
+_ARCHIVES = "archives of images with captions"
 _LONE_SUFFIXES = tuple(suffix for suffix in TABLE_SUFFIXES if suffix != ".json")  # which may be about one image each
 _READABLE = (
     "a ROCO folder (train/radiology/captions.txt or traindata.csv), a ROCOv2 folder (train_captions.csv), a Hugging "
@@ -81,12 +83,15 @@ def open_source(source: Source, config: PrepareConfig = DEFAULT) -> Iterator[Pai
         return _not_empty("the source", read_memory(source, config.columns))
     name = _path_text(source)
     if is_phantoms(name):
+        _refuse_columns(name, config, "synthetic phantoms")
         return phantoms(*_phantom_counts(name, config.max_samples), config.seed)
     if is_dicomweb(name):
         from medclip.data.dicomweb import parse_address
         from medclip.data.sources.dicomweb_studies import read_web_studies
 
-        return read_web_studies(parse_address(name), config.studies, config.max_samples)
+        address = parse_address(name)
+        _refuse_columns(address.url, config, "DICOM studies")
+        return read_web_studies(address, config.studies, config.max_samples)
     path = parse_path(name)
     rows = _drop_links(_read(path, config), path, config)
     rows = _read_url(path, rows) if is_url(path) else rows
@@ -109,6 +114,17 @@ def _drop_links(rows: Iterator[Pair | Dropped], path: AnyPath, config: PrepareCo
 def _image_root(config: PrepareConfig) -> AnyPath | None:
     """The folder that --image-root names."""
     return parse_path(config.columns.image_root) if config.columns.image_root else None
+
+
+def _refuse_columns(source: AnyPath | str, config: PrepareConfig, kind: str, flags: Sequence[str] = ()) -> None:
+    """UserError where one of these flags (none: any) names a column, and SOURCE has none to name."""
+    names = flags or [field.name for field in fields(config.columns) if field.name.endswith("_column")]
+    for name in names:
+        if getattr(config.columns, name):
+            raise UserError(
+                f"--{name.replace('_', '-')} names a column of a table, but {source} is read as {kind}. Leave the flag "
+                "out, or give the table itself."
+            )
 
 
 def _not_empty(source: str, rows: Iterator[Pair | Dropped]) -> Iterator[Pair | Dropped]:
@@ -188,14 +204,17 @@ def _read(path: AnyPath, config: PrepareConfig) -> Iterator[Pair | Dropped]:
     suffix = table_suffix(path)
     if path.is_file() and (published := find_published(path)):
         table, read_published = published
+        _refuse_columns(path, config, "a published dataset, whose labels are known", ["label_column"])
         used = UsedFiles()
         yield from _count_images(path, config, read_published(table, config.columns, used), used)
     elif suffix in TABLE_SUFFIXES and path.is_file():
         used = UsedFiles()
         yield from _count_images(path, config, _read_splits({"": [path]}, config, used, Path("/")), used)
     elif is_tar(path) and path.is_file():
+        _refuse_columns(path, config, _ARCHIVES)
         yield from read_tars([path], path.parent, UsedFiles())
     elif suffix == ".zip" and path.is_file():
+        _refuse_columns(path, config, _ARCHIVES)
         yield from read_zips([path])
     elif path.is_dir():
         yield from _read_folder(path, config)
@@ -224,11 +243,13 @@ def _read_folder(folder: AnyPath, config: PrepareConfig) -> Iterator[Pair | Drop
     if rows is None and not is_url(folder) and _has_dicom(folder):
         from medclip.data.sources.dicom_studies import read_studies
 
+        _refuse_columns(folder, config, "DICOM studies")
         return read_studies(folder, config.studies)
     if rows := rows or _find_tables(folder, config, used):
         # the first rows name few of the files, which says nothing of the others
         return rows if config.max_samples is not None else count_unlisted(folder, rows, used, _image_root(config))
     if has_images(folder):
+        _refuse_columns(folder, config, "images with captions beside them")
         return read_image_folder(folder)
     if next(folder.iterdir(), None) is None:
         return iter(())
@@ -239,19 +260,28 @@ def _read_folder(folder: AnyPath, config: PrepareConfig) -> Iterator[Pair | Drop
 
 def _find_layout(folder: AnyPath, config: PrepareConfig, used: UsedFiles) -> Iterator[Pair | Dropped] | None:
     """The rows of a folder in the layout of a published dataset of reports or figures; None where it has none."""
+    if (rows := _find_fixed_layout(folder, config.max_samples, used)) is not None:
+        _refuse_columns(folder, config, "a published dataset, whose columns are known")
+        return rows
+    if published := find_published(folder):
+        table, read_published = published
+        _refuse_columns(folder, config, "a published dataset, whose labels are known", ["label_column"])
+        return read_published(table, config.columns, used)
+    return None
+
+
+def _find_fixed_layout(folder: AnyPath, max_samples: int | None, used: UsedFiles) -> Iterator[Pair | Dropped] | None:
+    """As `_find_layout`, of those where no column is to be named."""
     if is_roco(folder):
-        return read_roco(folder, config.max_samples, used)
+        return read_roco(folder, max_samples, used)
     if is_rocov2(folder):
-        return read_rocov2(folder, config.max_samples, used)
+        return read_rocov2(folder, max_samples, used)
     if is_mimic_cxr(folder):
-        return read_mimic_cxr(folder, config.max_samples, used)
+        return read_mimic_cxr(folder, max_samples, used)
     if projections := find_projections(folder):
         return read_projections(*projections, used)
     if is_openi(folder):
         return read_openi(folder, used)
-    if published := find_published(folder):
-        table, read_published = published
-        return read_published(table, config.columns, used)
     return None
 
 
@@ -266,6 +296,7 @@ def _find_tables(folder: AnyPath, config: PrepareConfig, used: UsedFiles) -> Ite
         if is_tar(path) or path.suffix.lower() == ".zip":
             check_link(path, folder)
     if archives := sorted((path for path in files if path.suffix.lower() == ".tar"), key=str):
+        _refuse_columns(folder, config, _ARCHIVES)
         return read_tars(archives, folder, used)
     if has_caption_files(folder):
         return None
@@ -279,10 +310,12 @@ def _find_tables(folder: AnyPath, config: PrepareConfig, used: UsedFiles) -> Ite
     if has_images(folder):  # an archive beside images may be what they were unpacked from
         return None
     if archives := sorted(filter(is_tar, files), key=str):
+        _refuse_columns(folder, config, _ARCHIVES)
         return read_tars(archives, folder, used)
     if archives := sorted((path for path in files if path.suffix.lower() == ".zip"), key=str):
         for path in archives:
             used.add(path)
+        _refuse_columns(folder, config, _ARCHIVES)
         return read_zips(archives)
     return None
 

@@ -181,12 +181,15 @@ class ImageFinder:
 
     The folder that the first path starts from (`root`, its `subfolders`, the table's) is that of all. A path that means
     no file is tried with / for \\, composed and decomposed, in any letter case, and with any suffix where it has none,
-    where that means one file only; an absolute one also without its beginning (`ForeignPaths`).
+    where that means one file only; an absolute one also without its beginning (`ForeignPaths`). `named` is the root
+    that the user named, in place of the table's folder.
     """
 
-    def __init__(self, root: AnyPath, folder: AnyPath, used: UsedFiles, subfolders: Sequence[str] = ("images",)):
-        self._root, self._used = root, used
-        self._starts = [root, *(root / name for name in subfolders), folder]
+    def __init__(
+        self, folder: AnyPath, named: AnyPath | None, used: UsedFiles, subfolders: Sequence[str] = ("images",)
+    ):
+        self._root, self._is_named, self._used = named or folder, named is not None, used
+        self._starts = [self._root, *(self._root / name for name in subfolders), folder]
         self._start: AnyPath | None = None
         self._listings: dict[Path, dict[str, list[str]]] = {}
         self._stems: dict[Path, dict[str, list[str]]] = {}
@@ -219,7 +222,9 @@ class ImageFinder:
         root, local_starts = Path(str(self._root)), [Path(str(start)) for start in self._starts]
         if self._foreign is None:
             readings = (first_file, self._first_respelled)
-            self._foreign = ForeignPaths(root, [partial(find, root=root, starts=local_starts) for find in readings])
+            self._foreign = ForeignPaths(
+                root, self._is_named, [partial(find, root=root, starts=local_starts) for find in readings]
+            )
         if (image := next(filter(None, map(self._foreign.find, names)), None)) is not None:
             return image
         if any(map(_URL.match, names)):

@@ -32,11 +32,12 @@ class ForeignPaths:
 
     The beginning is the shortest one whose rest is a file, as it is or in another spelling, and one for all paths of a
     table, so that a/1.png and b/1.png never become one image. The rest begins with a folder, or lies in one that is
-    called as the last left out. `readings` look for a path below `root`: as it is, then in other spellings.
+    called as the last left out, unless `is_named`: whoever named `root` said where the files are. `readings` look for
+    a path below `root`: as it is, then in other spellings.
     """
 
-    def __init__(self, root: Path, readings: Sequence[Callable[[str], Path | None]]):
-        self._root, self._readings = root, readings
+    def __init__(self, root: Path, is_named: bool, readings: Sequence[Callable[[str], Path | None]]):
+        self._root, self._is_named, self._readings = root, is_named, readings
         self._beginning: str | None = None
 
     def find(self, name: str) -> Path | None:
@@ -51,7 +52,9 @@ class ForeignPaths:
         for find, number in product(self._readings, range(1, len(parts))):
             rest = "/".join(parts[number:])
             file = find(rest)
-            if file is not None and (number < len(parts) - 1 or file.parent.name == parts[number - 1]):
+            if file is not None and (
+                number < len(parts) - 1 or self._is_named or file.parent.name == parts[number - 1]
+            ):
                 self._beginning = path[: len(path) - len(rest)]
                 root = self._root.absolute()
                 console.print(

@@ -190,8 +190,8 @@ def _captions(row: Row, columns: Columns, name: str) -> list[str]:
 
 def _image_finder(table: AnyPath, columns: Columns, used: UsedFiles) -> ImageFinder:
     used.add(table)
-    root = parse_path(columns.image_root) if columns.image_root else table.parent
-    return ImageFinder(root, root, used, _IMAGE_FOLDERS)
+    root = parse_path(columns.image_root) if columns.image_root else None
+    return ImageFinder(root or table.parent, root, used, _IMAGE_FOLDERS)
 
 
 def _pairs(

@@ -71,6 +71,12 @@ def _first_group(cells: Mapping[str, Any]) -> str:
     return next((stated[name] for name in GROUP_NAMES if name in stated), "")
 
 
+def names_people(column: str) -> bool:
+    """Whether a column is called as those of patients, studies, people and dates are."""
+    names = (*_PERSON_NAMES, *_NAME_NAMES, *_FAMILY_NAMES, *_GIVEN_NAMES, *_DATE_NAMES)
+    return _plain_name(column) in names
+
+
 class PrivateFields(TypedDict):
     """Fields of a Pair or a dropped row that preparation uses and does not store."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any, TypedDict
@@ -27,7 +28,13 @@ from medclip.data.sources.image_cells import (
 )
 from medclip.data.sources.path_spellings import TRIED
 from medclip.data.sources.reports import split_reading
-from medclip.data.sources.stated_groups import article_of_file, private_fields, stated_group
+from medclip.data.sources.stated_groups import (
+    article_of_file,
+    names_people,
+    private_fields,
+    stated_group,
+    without_fraction,
+)
 from medclip.data.sources.stated_splits import SplitFolders, find_split_column, plain_name
 from medclip.data.sources.table_files import Row, read_rows, table_suffix
 from medclip.errors import ImageError, UserError
@@ -88,7 +95,7 @@ def read_tables(
             group = "" if id and not is_row_number(id) else make_up_id(*origin, image)
             return id or make_up_id(*origin, image, *captions), group
 
-        locate = ImageFinder(image_root or path.parent, path.parent, used)
+        locate = ImageFinder(path.parent, image_root, used)
         tried = "" if is_url(path) else TRIED
         return rows_to_pairs(read_rows(path), path, columns, split_of_path(path), identify, locate, tried)
 
@@ -110,9 +117,14 @@ def read_tables(
 
 def resolve_columns(path: AnyPath, header: Sequence[str], columns: Columns) -> dict[str, str]:
     """The table's name for each column it has. Raises UserError where the image or the caption cannot be located."""
-    for name in (*_column_flags(columns).values(), *columns.caption_column):
+    for name in (*_column_flags(columns).values(), *columns.caption_column, *columns.label_column):
         if name is not None and name not in header:
             raise UserError(f"{path} has no column {name!r}; it has: {', '.join(header)}.")
+    if private := next(filter(names_people, columns.label_column), None):
+        raise UserError(
+            f"--label-column {private}: a label is stored as it is, and such a column names patients, people or dates. "
+            "Leave it out, or give it another name if it does not."
+        )
     names = match_columns(header, columns)
     for field in ("image", "caption"):
         if field not in names:
@@ -127,7 +139,13 @@ def _column_error(path: AnyPath, field: str, header: Sequence[str]) -> UserError
             f"{path}: its first line ({row}) is a row, not the names of the columns. Put a line of names above it, "
             "such as image,caption."
         )
-    return UserError(f"{path}: which column is the {field}? Name it with --{field}-column: {', '.join(header)}.")
+    names = [name for name in header if name.strip()]
+    if len(names) < 2 and table_suffix(path) in (".csv", ".tsv"):
+        return UserError(
+            f"{path}: its first line ({', '.join(names)}) names one column. Delete the lines above the names of the "
+            "columns, and separate cells by commas, semicolons, tabs or bars."
+        )
+    return UserError(f"{path}: which column is the {field}? Name it with --{field}-column: {', '.join(names)}.")
 
 
 def match_row(row: Row, columns: Columns | None = None) -> dict[str, str]:
@@ -167,6 +185,27 @@ def extra_fields(row: Mapping[str, Any], source: str) -> ExtraFields:
         "labels": _labels(row.get("labels")),
         "source": row["source"] if isinstance(row.get("source"), str) else source,
     }
+
+
+def _with_labels(fields: ExtraFields, row: Row, names: Sequence[str]) -> ExtraFields:
+    """The fields with the cells of the columns `names` as labels; an empty cell is none."""
+    values = {name: label_values(row.get(name)) for name in names}
+    return {**fields, "labels": {**fields["labels"], **{name: value for name, value in values.items() if value}}}
+
+
+def label_values(cell: Any) -> str:
+    """The values of a cell, separated by semicolons as everywhere here: some tables have bars, PadChest Python's lists.
+
+    Each value of a list has a semicolon, a single one too: the image could have several.
+    """
+    if isinstance(cell, list | tuple | np.ndarray):
+        return "".join(f"{cell_text(value).strip()};" for value in cell) or ";"
+    text = cell_text(cell).strip()
+    if text.startswith("[") and text.endswith("]"):
+        with suppress(ValueError):
+            if (values := as_strings(parse_literal(text))) or text == "[]":
+                return label_values(values)
+    return ";".join(without_fraction(value.strip()) for value in text.replace("|", ";").split(";"))
 
 
 def as_strings(value: Any) -> tuple[str, ...]:
@@ -243,7 +282,7 @@ def rows_to_pairs(
                     removed=removed,
                     if_missing=if_missing,
                     **private,
-                    **extra_fields(row, table.stem),
+                    **_with_labels(extra_fields(row, table.stem), row, columns.label_column),
                 )
 
 
