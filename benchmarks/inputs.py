@@ -52,7 +52,7 @@ def main() -> None:
 HEADING = """# Inputs as people have them
 
 What 0.1 (commit 8b7545a) did with them, and what happens now. Every row went through the commands of both, mostly
-`medclip prepare`. The last column is a test of what happens now; another compares the words that are quoted. `python
+`medclip prepare`. The last column links the test that holds what happens now. `python
 benchmarks/inputs.py OLD NEW` makes the inputs and writes this page. A gray value is right within 2 of what is worked
 out by hand from DICOM PS3.3 (JPEG moves it by 1 or 2).
 """

@@ -1,7 +1,8 @@
 """The documentation site: python docs/build.py OUT [EXAMPLE …] writes OUT/site. A warning is an error.
 
 The examples of these names (all, if none is given) run in OUT/examples, and their pages show what they print and draw;
-"none" runs none. Nothing is fetched: what they share is made by examples/toy.py, or given in its variables.
+"none" runs none. One that needs what is absent says so on its page; interop needs torch. Nothing is fetched: what they
+share is made by examples/toy.py, or given in its variables.
 
 Links to what is no part of the site, as code and tests are, serve readers of a checkout: the site has their text alone.
 """
@@ -19,6 +20,7 @@ from flowchart import to_svg
 from notebooks import NOTEBOOKS, read_cells, run, write_notebook, write_page
 
 DOCS = Path(__file__).parent
+WITH_ALL = "`make docs ENV=.venv-parity`"
 RECORDS = ("decisions.md", "log.md", "results.md")
 """Their many headings came before the guides in the site's search."""
 
@@ -62,7 +64,7 @@ def write_examples(out: Path, names: Sequence[str]) -> None:
             try:
                 cells, note = run(path, out / "examples"), ""
             except ModuleNotFoundError as error:
-                note = f"Not run for this page: {error.name} is absent."
+                note = f"Not run for this page: {error.name} is absent. {WITH_ALL} shows what it prints."
         page = out / "docs" / "examples" / f"{path.stem}.md"
         write_page(cells, page, note)
         write_notebook(cells, page.with_suffix(".ipynb"))

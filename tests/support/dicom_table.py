@@ -47,8 +47,8 @@ def table(with_files: dict[str, dict[str, str]]) -> str:
     lines = [
         "# DICOM by transfer syntax",
         "",
-        "The outcome for every file with pixels in the pydicom package (pydicom-data is not covered), with",
-        f"{packages}.",
+        "Which DICOM files are decoded, by transfer syntax (how a file is compressed): every file with pixels that",
+        f"comes with pydicom, read with {packages}.",
         "A DICOMweb server is asked for objects as it stores them, so the same table holds for it.",
         "",
         "Made by `cd tests && python -m support.dicom_table`.",
