@@ -180,6 +180,12 @@ def test_names_of_the_user_get_articles_in_templates_of_the_user(tmp_path):
     assert read_prompts(path, "any", False).affirm("X") == ["Cyst CT", "CT with a Cyst", "the Cyst"]
 
 
+def test_a_file_of_an_editor_that_marks_the_byte_order_is_read(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text('[default]\r\ntemplates = ["{}"]\r\n', "utf-8-sig")
+    assert read_prompts(path, "any", False).affirm("Cyst") == ["cyst"]
+
+
 def test_a_section_is_found_in_any_case():
     assert read_prompts(None, "Modality", False) == read_prompts(None, "modality", False)
 

@@ -44,11 +44,12 @@ def read_text(path: Any, max_bytes: int = MAX_TEXT_BYTES, errors: str = "strict"
 
 
 def read_toml(path: Any) -> dict[str, Any]:
-    """The content of a TOML file; errors as `read_text`. ValueError or RecursionError for what is none.
+    """The content of a TOML file, after a byte order mark if an editor wrote one; errors as `read_text`.
 
-    ValueError too for a name of many parts (a.b.c), which Python reads in time that grows with the square.
+    ValueError or RecursionError for what is none. ValueError too for a name of many parts (a.b.c), which Python reads
+    in time that grows with the square.
     """
-    text = read_text(path)
+    text = read_text(path).removeprefix("\ufeff")
     if _LONG_NAME.search(_TOML_TEXT.sub("x", text)):
         raise ValueError(f"it has a name of more than {_MAX_NAME_PARTS} parts")
     return tomllib.loads(text)

@@ -46,7 +46,7 @@ _COUNTABLE = {
     *("implant", "infant", "interval", "laceration", "malformation", "mandible", "mechanism", "metastasis"),
     *("obstruction", "opening", "organism", "ovary", "pelvis", "perforation", "pseudarthrosis", "quadrant", "reaction"),
     *("recurrence", "remnant", "replacement", "ring", "section", "seed", "sequence", "sign", "synostosis", "table"),
-    *("tibia", "transplant", "variant", "wing"),
+    *("thing", "tibia", "transplant", "variant", "wing"),
 }
 _ADJECTIVES = {
     *("healthy", "left", "lower", "major", "middle", "mild", "minor", "moderate", "oblique", "right", "severe"),
