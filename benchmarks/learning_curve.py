@@ -37,7 +37,7 @@ from medclip.atomic_io import write_json  # noqa: E402
 from medclip.data.dataset import Split  # noqa: E402
 from medclip.encode.encoder import embed_split, jax_backend  # noqa: E402
 from medclip.errors import UserError  # noqa: E402
-from medclip.metrics import DistinctPairs, merge_articles  # noqa: E402
+from medclip.metrics import SHARE, DistinctPairs, merge_articles, percentile_ci  # noqa: E402
 from medclip.model.checkpoint import load  # noqa: E402
 from medclip.resamples import resample_counts  # noqa: E402
 from medclip.training.config import TrainConfig, resolve  # noqa: E402
@@ -132,13 +132,15 @@ def predict(
         drawn.append(recalls(hits, counts)[:, seeds].mean(axis=1))
         for name, form in FORMS.items():
             curves[name].append(form(x, drawn[-1], new))
-    low, high = np.percentile(drawn, (2.5, 97.5), axis=0)
+    names = [str(size) for size in sizes]
+    means, samples = (dict(zip(names, values, strict=True)) for values in (measured.mean(axis=1), np.transpose(drawn)))
+    at_sizes = percentile_ci(means, samples, len(set(articles)), dict.fromkeys(names, SHARE))
     ends = np.array([np.percentile(curve, (2.5, 97.5), axis=0) for curve in curves.values()])
     values = {name: form(x, measured.mean(axis=1), new) for name, form in FORMS.items()}
     return {
         "measured": [
-            {"pairs": size, "R@10": float(own.mean()), "low": float(a), "high": float(b), "by_seed": own.tolist()}
-            for size, own, a, b in zip(sizes, measured, low, high, strict=True)
+            {"pairs": size, "R@10": mean.value, "low": mean.low, "high": mean.high, "by_seed": own.tolist()}
+            for size, own, mean in zip(sizes, measured, at_sizes.values(), strict=True)
         ],
         "predicted": [
             {

@@ -56,6 +56,14 @@ def test_the_interval_covers_what_is_predicted_and_grows_with_distance():
     assert far["high"] - far["low"] > near["high"] - near["low"] > 0.02
 
 
+def test_where_all_or_none_are_found_the_interval_is_that_of_as_many_articles():
+    """Ten articles: 0.025 ** (1 / 10) of them at least, or the rest at most."""
+    articles = [f"article {i // 20}" for i in range(200)]
+    none, *_, every = BENCHMARK.predict(make_hits([0, 0.5, 0.9, 1]), SIZES, articles, [8000], resamples=20)["measured"]
+    assert (none["low"], none["high"]) == pytest.approx((0, 1 - 0.025**0.1))
+    assert (every["low"], every["high"]) == pytest.approx((0.025**0.1, 1))
+
+
 def test_a_repeated_caption_is_no_item_of_its_own():
     hits = np.array([[1.0, 1], [0, np.nan], [1, 0]])
     assert BENCHMARK.recalls(hits, np.ones(3)) == pytest.approx((2 / 3 + 1 / 2) / 2)
