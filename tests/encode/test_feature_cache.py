@@ -80,7 +80,7 @@ def test_the_projection_is_not_of_the_tower(model):
     ("where", "name", "other"),
     [
         (feature_cache, "processor_models", lambda: ("x86_64", "flags: sse2")),  # of a home shared by machines
-        (feature_cache.jaxlib, "__version__", "0.1"),  # XLA is in it
+        (feature_cache.jaxlib.version, "__version__", "0.1"),  # XLA is in it
         (decode, "library_versions", lambda *names: {"python-gdcm": "0.1"}),
     ],
 )

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jaxlib
+import jaxlib.version
 import numpy as np
 from jaxtyping import Float32
 
@@ -80,7 +80,7 @@ def tower_digest(
 def _environment() -> tuple[str, ...]:
     device = jax.devices()[0]
     return (
-        *(jax.__version__, jaxlib.__version__, *pixel_software(), source_digest(*_MODULES)),
+        *(jax.__version__, jaxlib.version.__version__, *pixel_software(), source_digest(*_MODULES)),
         *(device.platform, device.device_kind, device.client.platform_version, os.environ.get("XLA_FLAGS", "")),
         *processor_models(),  # a home folder may be that of several machines
         *(str(jax.config.values[f"jax_{name}"]) for name in ("default_matmul_precision", "disable_most_optimizations")),
