@@ -188,7 +188,7 @@ def test_no_command_at_all_is_a_mistake(medclip):
         ),
         (
             ("train", "--data", "{run}/metrics.jsonl", "--out", "{tmp}/new"),
-            "(see medclip prepare): it is a file",
+            "(medclip prepare SOURCE --out DATA makes one): it is a file",
         ),
         (("train", "--data", "{data}", "--out", "{tmp}/new", "--steps", "0"), "--steps 0 is out of range: 1"),
         (("train", "--data", "{data}", "--out", "{tmp}/new", "--batch-size", "1"), "--batch-size 1 is out of range: 2"),

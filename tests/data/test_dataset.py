@@ -54,7 +54,7 @@ def test_an_unknown_split_names_the_known(data):
 
 
 def test_another_folder_is_refused_by_a_sentence(tmp_path):
-    with pytest.raises(UserError, match=r"is not a prepared dataset .*: it has no dataset\.json\."):
+    with pytest.raises(UserError, match=r"\(medclip prepare SOURCE --out DATA makes one\): it has no dataset\.json\."):
         Split(tmp_path, "train")
 
 

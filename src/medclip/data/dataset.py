@@ -37,6 +37,7 @@ T = TypeVar("T")
 MAX_MANIFEST_BYTES = 2**26  # of ten million pairs in shards of a thousand it has a few million
 SPLIT_NAME = r"\w[\w.-]{0,63}"
 """A regular expression, as splits name files."""
+_KIND = "a prepared dataset (medclip prepare SOURCE --out DATA makes one)"
 _RESPLIT = (
     " medclip prepare SOURCE --resplit gives a tenth of the articles or patients to validation, and the others "
     "to train."
@@ -46,7 +47,7 @@ _RESPLIT = (
 def read_dataset(data: AnyPath) -> dict[str, Any]:
     """The content of `dataset.json`. UserError where `data` is not a prepared dataset."""
     path = local_folder(data) / "dataset.json"
-    dataset = read_object(path, "a prepared dataset (see medclip prepare)")
+    dataset = read_object(path, _KIND)
     if not isinstance(splits := dataset.get("splits"), dict):
         raise UserError(f"{path} lists no splits: it was not written by medclip prepare.")
     for name, split in splits.items():
@@ -117,9 +118,7 @@ def local_folder(data: AnyPath) -> Path:
             content = read_bounded(data / "dataset.json", MAX_MANIFEST_BYTES)
     except FileNotFoundError:
         remark = offline_remark(data)
-        raise UserError(
-            f"{data} is not a prepared dataset (see medclip prepare): it has no dataset.json.{remark}"
-        ) from None
+        raise UserError(f"{data} is not {_KIND}: it has no dataset.json.{remark}") from None
     name = f"{data.name}-{hashlib.sha256(str(data).encode() + content).hexdigest()[:16]}"
     if (cache := cache_folder()) is None:
         raise UserError(f"{data} is copied to this machine, but this user has no home folder: set XDG_CACHE_HOME.")

@@ -239,7 +239,7 @@ def write_results(out: Path | None, results: Results, items: Mapping[str, Sequen
 def read_results(folder: Path, kind: Kind) -> tuple[Results, pa.Table]:
     """Results of a kind and the values of its items. UserError where `folder` holds none, or damaged ones."""
     path = folder / f"{kind.stem}.json"
-    document = read_json(path, f"an evaluation of {kind} (see medclip evaluate {kind} --out)")
+    document = read_json(path, f"an evaluation of {kind} (medclip evaluate {kind} --out makes one)")
     try:
         results = Results.from_json(document)
         if results.kind != kind:

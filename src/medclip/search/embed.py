@@ -166,7 +166,7 @@ def read_image_embeddings(folder: Path, model_sha256: str, split: Split) -> tupl
 
     UserError where they are of another model or split.
     """
-    origin = read_object(folder / EMBEDDINGS_MANIFEST, "a folder of embeddings (see medclip embed)")
+    origin = read_object(folder / EMBEDDINGS_MANIFEST, "a folder of embeddings (medclip embed makes one)")
     if origin.get("model_sha256") != model_sha256:
         raise UserError(f"the embeddings of {folder} were made by another model: they cannot be compared with these.")
     if origin.get("data_sha256") != split.digest:

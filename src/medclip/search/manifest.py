@@ -117,7 +117,7 @@ def _is_vector_store(name: str) -> bool:
 def read_manifest(folder: Path, snapshot: str | None = None) -> Manifest:
     """The manifest of an index or of one of its snapshots. UserError where it is absent or damaged."""
     path = folder / MANIFEST_FILE if snapshot is None else _snapshot_as_written(folder, snapshot)
-    content = read_object(path, "an index (see medclip index build)")
+    content = read_object(path, "an index (medclip index build makes one)")
     manifest = parse_manifest(path, content)
     check_as_written(path, content)
     return manifest
