@@ -168,7 +168,7 @@ def _evaluation_record(task: Task, members: Sequence[Member]) -> dict[str, Any]:
     is_own |= bool(members[0].run) and origin.data_sha256 == members[0].config["data"]["validation"]
     return {
         **task._asdict(),
-        "classes": first.below("classes"),
+        "classes": first.below("classes") or first.below("trained_on", "classes"),
         "pool": _pool_sizes(first),
         "synthetic": origin.synthetic,
         "chose_weights": is_own if members[0].run else None,

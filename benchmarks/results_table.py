@@ -112,7 +112,7 @@ def readme_table(records: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _is_headline(raw: Mapping[str, Any]) -> bool:
     above, _, last = raw["name"].rpartition("/")
-    return last in HEADLINES and not above.startswith(("article_disjoint", "few_shot"))
+    return last in HEADLINES and not above.startswith(("article_disjoint", "corruptions", "few_shot"))
 
 
 def _title(evaluation: Mapping[str, Any]) -> str:

@@ -3,12 +3,14 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 from safetensors.numpy import save_file
 
+from medclip.evaluation.results import Kind, Results, write_results
 from medclip.model.checkpoint import model_hash
 from support import handmade_results
 from support.benchmarks import ROOT, load_benchmark
@@ -267,6 +269,31 @@ def test_what_has_no_interval_is_null_in_the_record_and_bare_in_the_tables(root,
     page = (root / "docs/results.md").read_text()
     assert "| image→text · R@10 | 75.0\u00a0% | 75.0\u00a0%, 75.0\u00a0% |" in page
     assert "| balanced accuracy | 100.0\u00a0% | 100.0\u00a0%, 100.0\u00a0% | 50.0\u00a0% |" in page
+
+
+def make_measured(folder, run, kind, metric_names, facts):
+    """An evaluation of another kind whose items are all right."""
+    folder.mkdir()
+    metrics = tuple(
+        handmade_results.metric(name, 1.0, column="correct", statistic="mean", role="gated") for name in metric_names
+    )
+    provenance = replace(handmade_results.PROVENANCE, model=model_hash(run))
+    results = Results(kind=kind, metrics=metrics, facts=facts, provenance=provenance)
+    items = {"id": ["a", "b"], "article": ["a", "b"], "correct": np.ones(2)}
+    write_results(folder, results, items)
+    return tell_command(folder, str(kind))
+
+
+def test_a_probe_has_the_classes_it_learned_and_corruptions_stay_out_of_the_readme(root, tmp_path):
+    run = make_run(tmp_path / "run")
+    learned = {"label": "modality", "num_images": 2, "trained_on/classes/ct": 3, "trained_on/classes/mri": 4}
+    probe = make_measured(tmp_path / "probe", run, Kind.PROBE, ["logistic_regression/accuracy"], learned)
+    names = ["clean/image_to_text/R@10", "corruptions/blur/1/image_to_text/R@10"]
+    robustness = make_measured(tmp_path / "robustness", run, Kind.ROBUSTNESS, names, {"num_candidates": 2})
+    assert write(root, "toy", run, probe, robustness) == ""
+    readme, page = (root / "README.md").read_text(), (root / "docs/results.md").read_text()
+    assert "| probe of modality (ct, mri), made-up validation" in readme
+    assert "clean · image→text · R@10" in readme and "blur" not in readme and "blur" in page
 
 
 def test_a_model_whose_run_is_not_at_hand_says_so(root, two_seeds):
