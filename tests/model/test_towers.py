@@ -1,9 +1,10 @@
-"""A tower that sees some patches alone sees each at its own place."""
+"""A tower that sees some patches alone sees each at its own place; what a tower stores for its backward pass."""
 
 from __future__ import annotations
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
@@ -66,3 +67,12 @@ def test_tokens_that_are_no_patches_take_part(family: str) -> None:
     name = f"vision_model.embeddings.{tokens}"
     without = {**model.params, name: np.zeros_like(model.params[name])}
     assert not np.allclose(*(image_features(p, PIXELS, model.config) for p in (model.params, without)))
+
+
+def test_a_layer_stores_its_input_and_what_its_linear_maps_give() -> None:
+    """Query, key, value, attention's output and the MLP's hidden states; its last output serves no gradient."""
+    model = with_arrays(dual_encoder("dinov2", "bert"))
+    tower, tokens = model.config.vision, np.zeros((8, 33, model.config.vision.hidden_size), np.float32)
+    _, pullback = jax.vjp(lambda x: token_features(model.params, x, model.config), tokens)
+    stored = sum(array.size for array in jax.tree.leaves(pullback) if array.shape[:2] == (8, 33))
+    assert stored == tower.num_hidden_layers * (5 * tokens.size + 8 * 33 * tower.intermediate_size)

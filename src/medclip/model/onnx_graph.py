@@ -44,7 +44,7 @@ _OPERATORS = {
     "sub": "Sub",
     "tanh": "Tanh",
 }
-_CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "custom_jvp_call": "call_jaxpr"}
+_CALLS = dict.fromkeys(("jit", "pjit", "checkpoint", "remat2"), "jaxpr") | {"custom_jvp_call": "call_jaxpr"}
 Value = str | np.ndarray
 """The name of what a node or an input gives; or what is known without the inputs."""
 
@@ -147,7 +147,8 @@ class _Builder:
         primitive, inputs = equation.primitive, [self._value(variable) for variable in equation.invars]
         shapes = [_array(variable).shape for variable in equation.outvars]
         if primitive.name in _CALLS:
-            return self.run(equation.params[_CALLS[primitive.name]], inputs)
+            body = equation.params[_CALLS[primitive.name]]
+            return self.run(body if isinstance(body, ClosedJaxpr) else ClosedJaxpr(body, ()), inputs)
         if primitive.name in ("copy", "stop_gradient"):
             return inputs
         if primitive.name == "dim_as_value":

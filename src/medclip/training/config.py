@@ -89,7 +89,8 @@ class TrainConfig:
     precision: Precision = "float32"
     """Precision of the towers; parameters, norms and loss are float32, which is never rounded to TF32."""
     gradient_checkpointing: bool = False
-    """Recompute each layer in the backward pass: less memory, about a third more work."""
+    """Compute each layer's matrix products again too in the backward pass: less memory on a GPU or TPU, a third more
+    work. On a CPU it frees nothing more."""
     fsdp: bool = False
     """Shard parameters and optimizer state over the devices; otherwise each device holds a copy."""
 
