@@ -15,6 +15,7 @@ from medclip.errors import ImageError, UserError
 from medclip.evaluation.config import EvalConfig, LabelConfig
 from medclip.evaluation.labeled import labeled_rows
 from medclip.model.checkpoint import load
+from medclip.model.weights.weight_files import find_weights
 from medclip.search.reader import IndexReader
 from medclip.verify import verify
 from support.dicom_files import dicom, gray_ramp, write_dicom
@@ -164,3 +165,19 @@ def test_a_table_of_labels_behind_a_link_is_refused(source, tmp_path, name):
     (source / name).symlink_to(tmp_path / "secret.csv")
     with pytest.raises(UserError, match=LINK):
         labeled_rows(EvalConfig(data=str(source)), LabelConfig())
+
+
+def test_pipes_in_what_is_laid_out_as_the_hubs_cache_are_not_waited_for(tmp_path):
+    snapshot, references = tmp_path / "snapshots" / "a", tmp_path / "refs" / "refs" / "pr"
+    for folder in (snapshot, references, tmp_path / "snapshots" / "b"):
+        folder.mkdir(parents=True)
+    os.mkfifo(references / "7")
+    (references / "8").write_bytes(b"\xff/b")
+    with pytest.raises(UserError, match="has no weights"):
+        find_weights(snapshot)
+    (references / "9").write_text("b")
+    for name in ("a", "b"):
+        (tmp_path / "snapshots" / name / "config.json").touch()
+        os.truncate(tmp_path / "snapshots" / name / "config.json", 2**36)
+    with pytest.raises(UserError, match=r"config.json has over"):
+        find_weights(snapshot)

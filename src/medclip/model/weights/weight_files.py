@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from medclip.atomic_io import file_name, read_json
+from medclip.atomic_io import MAX_JSON_BYTES, file_name, read_json
+from medclip.bounded_files import read_bounded, read_text
 from medclip.errors import UserError
 from medclip.model.folder_files import check_inside
 from medclip.model.shapes_init import Shapes
@@ -111,11 +112,12 @@ def find_conversions(folder: Path, names: Sequence[str] = TRANSFORMERS_FILES) ->
     if snapshot.parent.name != "snapshots":
         return {}
     conversions: dict[str, Path] = {}
-    for reference in sorted((snapshot.parents[1] / "refs/refs/pr").glob("*")):
-        other = snapshot.parent / Path(reference.read_text().strip()).name
+    for reference in sorted(filter(Path.is_file, (snapshot.parents[1] / "refs/refs/pr").glob("*"))):
+        other = snapshot.parent / Path(read_text(reference, errors="replace").strip()).name
         if other == snapshot or not other.is_dir():
             continue
-        configs = [path.read_bytes() for path in (other / "config.json", folder / "config.json") if path.is_file()]
+        configs = [other / "config.json", folder / "config.json"]
+        configs = [read_bounded(path, MAX_JSON_BYTES) for path in configs if path.is_file()]
         if len({*configs}) <= 1 and (choose_weights(_file_names(other), names) or "").endswith(".safetensors"):
             conversions[f"refs/pr/{reference.name}"] = other
     return conversions
