@@ -195,6 +195,22 @@ def test_a_secret_within_the_address_of_a_tracker_neither(monkeypatch, tracker, 
     assert "s3kr1t" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    ["[default]\nbase_url = https://evil.example", "[DEFAULT]\nhttps_proxy: http://evil.example", "[default]\nx\n"],
+)
+@pytest.mark.parametrize("folder", ["wandb", ".wandb"])
+def test_a_file_of_the_working_folder_does_not_choose_where_a_trackers_secret_goes(
+    tmp_path, monkeypatch, folder, settings
+):
+    """W&B reads it: base_url, proxies and more."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "settings").write_text(settings)
+    with pytest.raises(UserError, match=f"{folder}/settings of the working folder .* WANDB_BASE_URL"):
+        require_trackers(["wandb"])
+
+
 def test_nor_the_hubs_to_a_space_of_a_tracker(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://192.0.2.1")
     monkeypatch.setenv("HF_TOKEN", "hf_secret")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from medclip.data.deidentify import key_path
+from medclip.data.deidentify import key_path, make_key
 from medclip.encode.feature_cache import open_store
 from medclip.errors import UserError
 from medclip.user_folders import cache_folder, config_folder
@@ -51,3 +51,10 @@ def test_features_are_then_not_cached_and_a_sentence_says_so(homeless, monkeypat
 def test_a_key_is_then_asked_for(homeless):
     with pytest.raises(UserError, match="name its file with --pseudonym-key"):
         key_path(None)
+
+
+def test_a_folder_that_no_key_can_be_made_in_is_named_with_the_remedy(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"file/medclip/key .*Not a directory.* --pseudonym-key"):
+        make_key(None, tmp_path / "out")

@@ -108,12 +108,17 @@ def make_key(path: Path | None, out: Path) -> None:
         raise UserError(f"the key {file} lies inside {out} and would be shared with the data. Keep it elsewhere.")
     if file.exists():
         return
-    with lock_folder(file.parent, wait_s=LOCK_WAIT_S):
-        if file.exists():  # made by another process meanwhile
-            return
-        with whole_file(file, mode=0o600) as partial:
-            partial.write_text(secrets.token_hex(KEY_BYTES) + "\n")
-        console.print(f"created a new key, {file}: keep it, as another key gives other ids", soft_wrap=True)
+    try:
+        with lock_folder(file.parent, wait_s=LOCK_WAIT_S):
+            if file.exists():  # made by another process meanwhile
+                return
+            with whole_file(file, mode=0o600) as partial:
+                partial.write_text(secrets.token_hex(KEY_BYTES) + "\n")
+    except OSError as error:
+        raise UserError(
+            f"the key {file} cannot be made ({error.strerror}): name its file with --pseudonym-key."
+        ) from None
+    console.print(f"created a new key, {file}: keep it, as another key gives other ids", soft_wrap=True)
 
 
 def read_key(path: Path | None) -> bytes:

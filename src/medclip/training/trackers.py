@@ -10,12 +10,15 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from configparser import ConfigParser
+from configparser import Error as ConfigParserError
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from medclip.atomic_io import read_optional, write_json
+from medclip.bounded_files import read_text
 from medclip.errors import UserError
 from medclip.hosts import check_clear_text, check_hub_endpoint, without_credentials
 from medclip.progress import console
@@ -36,6 +39,7 @@ _SERVERS = {
     "mlflow": ("MLFLOW_TRACKING_URI", ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD")),
     "trackio": ("TRACKIO_SERVER_URL", ("TRACKIO_WRITE_TOKEN",)),
 }
+_WANDB_NAMES = {"entity", "project", "organization"}
 # Libraries report to their makers what they are used for, and their errors with the paths in them.
 _NO_TELEMETRY = {"WANDB_ERROR_REPORTING": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
@@ -193,6 +197,8 @@ def require_trackers(names: Sequence[str]) -> None:
         if name not in _INSTALL:
             raise UserError(f"--report-to {name} is not one of: {', '.join(_INSTALL)}.")
         _check_secrets(*_SERVERS[name])
+        if name == "wandb":
+            _check_wandb_settings()
         if name == "trackio" and os.environ.get("TRACKIO_SPACE_ID"):  # a Space of the Hub
             check_hub_endpoint()
         _library(name)
@@ -206,6 +212,25 @@ def _check_secrets(server: str, variables: Sequence[str]) -> None:
         sent.append(f"the secret in {server}")
     for name in sent:
         check_clear_text(name, url, f"give {server} as https://.")
+
+
+def _check_wandb_settings() -> None:
+    """UserError for settings beside the user's own that say more than whose the run is: where the key goes, say.
+
+    Weights & Biases reads them from the working folder, which may be a stranger's.
+    """
+    for file in (Path(folder, "settings") for folder in ("wandb", ".wandb")):
+        settings = ConfigParser(interpolation=None)
+        try:
+            settings.read_string(read_text(file, errors="replace") if file.is_file() else "")
+            names = {name for section in settings.values() for name in section}
+        except ConfigParserError:
+            names = {"what is no setting"}
+        if others := sorted(names - _WANDB_NAMES):
+            raise UserError(
+                f"{file} of the working folder holds {others[0]}, which may choose where WANDB_API_KEY goes: delete "
+                "that, and name the server in WANDB_BASE_URL."
+            )
 
 
 @contextmanager
