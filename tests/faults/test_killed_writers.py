@@ -128,7 +128,8 @@ def test_a_training_killed_at_its_end_is_completed_by_resume(medclip, data, tmp_
     command = ["train", "--data", data, "--preset", "tiny", "--steps", 2, "--batch-size", 8, "--out", tmp_path / "run"]
     assert run_until(name, *command)
     assert not (tmp_path / "run" / "summary.json").exists() or name == "train.toml"
-    assert medclip(*command, "--resume")[0] == 0
+    code, _, error = medclip(*command, "--resume")
+    assert code == 0, error
     assert {"summary.json", "train.toml", "metrics.jsonl"} <= files_in(tmp_path / "run").keys()
     assert {f"model/{file}" for file in ("README.md", "calibration.json")} <= files_in(tmp_path / "run").keys()
     assert partial_files(tmp_path / "run") == []

@@ -120,6 +120,13 @@ def test_a_query_and_a_table_that_are_pipes(source):
         list(read_rows(source / "x.csv"))
 
 
+@pytest.mark.parametrize("name", ["pairs.csv", "pairs", "study.dcm", "shards.tar"])
+def test_a_source_that_is_a_pipe_is_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match=f"cannot be read. It is {PIPE}"):
+        prepare(tmp_path / name, tmp_path / "out", num_workers=1)
+
+
 def test_of_a_folder_for_each_class(source):
     (source / "a").mkdir()
     for name in ("good.png", "link.png"):

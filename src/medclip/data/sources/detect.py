@@ -19,6 +19,7 @@ from medclip.data.paths import (
     leaves_folder,
     offline_remark,
     parse_path,
+    special_kind,
     storage_errors,
 )
 from medclip.data.phantoms.cases import NUM_VALIDATION, phantoms
@@ -228,6 +229,8 @@ def _read(path: AnyPath, config: PrepareConfig) -> Iterator[Pair | Dropped]:
 
 def _remedy(file: AnyPath) -> str:
     """What to do about a file that is no source; "" where nothing is known."""
+    if kind := special_kind(file):
+        return f"It is {kind}. Write what it gives to a file first."
     if not is_url(file) and is_dicom(file):
         return "It is one DICOM file: give the folder of the study, or a table (CSV) that names it beside its caption."
     if file.suffix.lower() in IMAGE_SUFFIXES:
