@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from medclip.search.reader import IndexReader
 from medclip.search.stores import faiss
 from medclip.training.log import open_run
 from medclip.training.loop import train
+from support.faults import COMMAND
 from support.writers import files_in, partial_files, run_until
 
 
@@ -124,12 +126,12 @@ def test_an_export_that_a_full_disk_ended_goes_on(medclip, run, tmp_path, monkey
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["model.safetensors", "README.md", "calibration.json", "summary.json", "train.toml"])
-def test_a_training_killed_at_its_end_is_completed_by_resume(medclip, data, tmp_path, name):
+def test_a_training_killed_at_its_end_is_completed_by_resume(data, tmp_path, name):
     command = ["train", "--data", data, "--preset", "tiny", "--steps", 2, "--batch-size", 8, "--out", tmp_path / "run"]
     assert run_until(name, *command)
     assert not (tmp_path / "run" / "summary.json").exists() or name == "train.toml"
-    code, _, error = medclip(*command, "--resume")
-    assert code == 0, error
+    resumed = subprocess.run([*COMMAND, *map(str, command), "--resume"], capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
     assert {"summary.json", "train.toml", "metrics.jsonl"} <= files_in(tmp_path / "run").keys()
     assert {f"model/{file}" for file in ("README.md", "calibration.json")} <= files_in(tmp_path / "run").keys()
     assert partial_files(tmp_path / "run") == []

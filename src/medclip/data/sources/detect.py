@@ -13,6 +13,7 @@ from medclip.data.images import is_dicom
 from medclip.data.normalize import canonical_split
 from medclip.data.paths import (
     LEAVES_FOLDER,
+    NOT_REGULAR,
     AnyPath,
     check_link,
     is_url,
@@ -229,8 +230,8 @@ def _read(path: AnyPath, config: PrepareConfig) -> Iterator[Pair | Dropped]:
 
 def _remedy(file: AnyPath) -> str:
     """What to do about a file that is no source; "" where nothing is known."""
-    if kind := special_kind(file):
-        return f"It is {kind}. Write what it gives to a file first."
+    if special_kind(file) == NOT_REGULAR:
+        return f"It is {NOT_REGULAR}. Write what it gives to a file first."
     if not is_url(file) and is_dicom(file):
         return "It is one DICOM file: give the folder of the study, or a table (CSV) that names it beside its caption."
     if file.suffix.lower() in IMAGE_SUFFIXES:
