@@ -55,7 +55,6 @@ from medclip.named_metrics import metric_name  # noqa: E402
 from medclip.training.config import TrainConfig  # noqa: E402
 from medclip.training.loop import train  # noqa: E402
 
-PRESETS["tiny"] = PRESETS["tiny"]._replace(text_layers=2)
 TESTS = ("left or right", "finding present", "finding absent", "plane", "modality", "word order")
 RECALLS = ("image_to_text/R@10", "text_to_image/R@10")
 MAX_REGRESSION = 0.01
@@ -144,6 +143,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     args = parser.parse_args()
+    PRESETS["tiny"] = PRESETS["tiny"]._replace(text_layers=2)
     data, stated = args.out / "data", args.out / "stated"
     for folder, stated_share in ((data, STATED_SHARE), (stated, 1.0)):
         if not (folder / "dataset.json").exists():
