@@ -10,7 +10,7 @@ from typing import Literal
 import streamlit as st
 
 from medclip.data.decode_workers import isolate
-from medclip.data.images import decode, standardize
+from medclip.data.images import check_image, standardize
 from medclip.errors import ImageError, UserError, WorkError, describe_error
 
 MAX_QUERY_CHARS = 1000  # a model reads fewer
@@ -48,7 +48,7 @@ def show_error(error: Exception) -> None:
 def show_image(image: bytes, alt: str, width: int | Literal["stretch"] = "stretch") -> None:
     """Show an encoded image; where it cannot be decoded, a sentence in its place."""
     try:
-        isolate(decode, image)  # the page decodes it again, in this process
+        isolate(check_image, image)  # the page decodes it again, in this process
     except ImageError as error:
         show_image_error(error)
     else:

@@ -81,6 +81,11 @@ def decode(image: ImageInput | DicomFrame) -> Image.Image:
         return isolate(_decode_file, image) if isinstance(image, DicomFrame) else _decode_here_or_apart(image)
 
 
+def check_image(image: bytes) -> None:
+    """Raises ImageError as `decode` does; from a worker no pixels come back."""
+    decode(image)
+
+
 def _is_array(image: object) -> TypeIs[np.ndarray]:
     return hasattr(image, "__array_interface__")
 

@@ -49,7 +49,6 @@ from medclip.folder_kinds import EXPORTED_DATASET, folder_kind
 from medclip.require import require
 
 DEFAULT_NUM_PHANTOMS = 4000
-_ARCHIVES = "archives of images with captions"
 _LONE_SUFFIXES = tuple(suffix for suffix in TABLE_SUFFIXES if suffix != ".json")  # which may be about one image each
 _READABLE = (
     "a ROCO folder (train/radiology/captions.txt or traindata.csv), a ROCOv2 folder (train_captions.csv), a Hugging "
@@ -203,21 +202,13 @@ def _has_dicom(folder: Path) -> bool:
 
 
 def _read(path: AnyPath, config: PrepareConfig) -> Iterator[Pair | Dropped]:
-    suffix = table_suffix(path)
-    if path.is_file() and (published := find_published(path)):
-        table, read_published = published
-        _refuse_columns(path, config, "a published dataset, whose labels are known", ["label_column"])
-        used = UsedFiles()
-        yield from _count_images(path, config, read_published(table, config.columns, used), used)
+    suffix, used = table_suffix(path), UsedFiles()
+    if path.is_file() and (rows := _read_published(path, config, used)) is not None:
+        yield from _count_images(path, config, rows, used)
     elif suffix in TABLE_SUFFIXES and path.is_file():
-        used = UsedFiles()
         yield from _count_images(path, config, _read_splits({"": [path]}, config, used, Path("/")), used)
-    elif is_tar(path) and path.is_file():
-        _refuse_columns(path, config, _ARCHIVES)
-        yield from read_tars([path], path.parent, UsedFiles())
-    elif suffix == ".zip" and path.is_file():
-        _refuse_columns(path, config, _ARCHIVES)
-        yield from read_zips([path])
+    elif (is_tar(path) or suffix == ".zip") and path.is_file():
+        yield from _read_archives([path], path, config, used)
     elif path.is_dir():
         yield from _read_folder(path, config)
     elif not path.exists() and (remark := offline_remark(path)):
@@ -267,11 +258,16 @@ def _find_layout(folder: AnyPath, config: PrepareConfig, used: UsedFiles) -> Ite
     if (rows := _find_fixed_layout(folder, config.max_samples, used)) is not None:
         _refuse_columns(folder, config, "a published dataset, whose columns are known")
         return rows
-    if published := find_published(folder):
-        table, read_published = published
-        _refuse_columns(folder, config, "a published dataset, whose labels are known", ["label_column"])
-        return read_published(table, config.columns, used)
-    return None
+    return _read_published(folder, config, used)
+
+
+def _read_published(path: AnyPath, config: PrepareConfig, used: UsedFiles) -> Iterator[Pair | Dropped] | None:
+    """The rows of a published dataset's table, or of the folder that holds it; None where it is none."""
+    if not (published := find_published(path)):
+        return None
+    _refuse_columns(path, config, "a published dataset, whose labels are known", ["label_column"])
+    table, read_published = published
+    return read_published(table, config.columns, used)
 
 
 def _find_fixed_layout(folder: AnyPath, max_samples: int | None, used: UsedFiles) -> Iterator[Pair | Dropped] | None:
@@ -300,8 +296,7 @@ def _find_tables(folder: AnyPath, config: PrepareConfig, used: UsedFiles) -> Ite
         if is_tar(path) or path.suffix.lower() == ".zip":
             check_link(path, folder)
     if archives := sorted((path for path in files if path.suffix.lower() == ".tar"), key=str):
-        _refuse_columns(folder, config, _ARCHIVES)
-        return read_tars(archives, folder, used)
+        return _read_archives(archives, folder, config, used)
     if has_caption_files(folder):
         return None
     if splits := find_named_tables(folder):
@@ -314,14 +309,22 @@ def _find_tables(folder: AnyPath, config: PrepareConfig, used: UsedFiles) -> Ite
     if has_images(folder):  # an archive beside images may be what they were unpacked from
         return None
     if archives := sorted(filter(is_tar, files), key=str):
-        _refuse_columns(folder, config, _ARCHIVES)
-        return read_tars(archives, folder, used)
+        return _read_archives(archives, folder, config, used)
     if archives := sorted((path for path in files if path.suffix.lower() == ".zip"), key=str):
-        for path in archives:
-            used.add(path)
-        _refuse_columns(folder, config, _ARCHIVES)
-        return read_zips(archives)
+        return _read_archives(archives, folder, config, used)
     return None
+
+
+def _read_archives(
+    archives: list[AnyPath], source: AnyPath, config: PrepareConfig, used: UsedFiles
+) -> Iterator[Pair | Dropped]:
+    """The samples of archives of one kind: of the source itself, or those in its folder."""
+    _refuse_columns(source, config, "archives of images with captions")
+    if is_tar(archives[0]):
+        return read_tars(archives, source.parent if archives == [source] else source, used)
+    for path in archives:
+        used.add(path)
+    return read_zips(archives)
 
 
 def _read_splits(
